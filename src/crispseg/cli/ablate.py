@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rich.console import Console
-from rich.markup import escape
 
+from crispseg.cli.command import say
 from crispseg.cli.keys import WithScores, write_json
 from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.evaluate import checked_splits
@@ -35,8 +34,8 @@ class Ablate(WithScores):
         only: these ablations; by default all that the model has.
     """
 
-    name: ClassVar[str] = "ablate"
-    words: ClassVar[tuple[str, ...]] = ("run", "folder")
+    name = "ablate"
+    words = ("run", "folder")
     run: str
     folder: str | None = None
     only: list[str] | None = None
@@ -47,18 +46,12 @@ class Ablate(WithScores):
         names = list(ablations_of(model, self.only))
         (dataset,) = checked_splits([model], data, split)
 
-        console, progress = Console(), Console(stderr=True)
         conditions = f"{data.name} {split}, {len(dataset)} images"
         title = f"{model.info.name} on {model.info.backbone}"
-        console.print(f"{title}, {conditions}, scores in percent", highlight=False, soft_wrap=True)
-        found = []
-        for ablated in ablate(model, dataset, names, device=self.device, workers=self.workers, console=progress):
-            found.append(ablated)
-            if progress.is_terminal:
-                progress.print(f"{escape(ablated.name)}: mIoU {ablated.scores.miou:.1f}", highlight=False)
+        say(Console(), f"{title}, {conditions}, scores in percent")
+        found = ablate(model, dataset, names, device=self.device, workers=self.workers)
         results = ModelComparison(tuple(found), self.bootstrap)
-        for table in results.tables():
-            console.print(table.rich())
+        Console().print(*(table.rich() for table in results.tables()))
         if self.json:
             write_json(self.json, {"split": split, "images": len(dataset), **results.as_json()})
         if self.html:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from rich.console import Console
 
@@ -27,8 +26,8 @@ class Benchmark(Command):
         json: also write all numbers to this file; - is the standard output.
     """
 
-    name: ClassVar[str] = "benchmark"
-    words: ClassVar[tuple[str, ...]] = ("models",)
+    name = "benchmark"
+    words = ("models",)
     models: list[str]
     json: Path | None = None
     conditions: Conditions = field(init=False)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rich.console import Console
 
-from crispseg.cli.keys import WithScores, WithThin, short_names, write_json
+from crispseg.cli.command import say
+from crispseg.cli.keys import WithScores, short_names, write_json
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.comparison import DISTANCE, ModelComparison
 from crispseg.evaluation.evaluate import checked_splits, score_model
@@ -17,7 +17,7 @@ from crispseg.visualization.pages import write_page
 
 
 @dataclass(kw_only=True)
-class Compare(WithScores, WithThin):
+class Compare(WithScores):
     """Score trained models on the same images: gains of each over the first, by class and by image.
 
     Gains have paired bootstrap intervals. The data are those that the first was trained on, or others given by --data.
@@ -25,12 +25,14 @@ class Compare(WithScores, WithThin):
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
         others: the same, to compare with it.
+        thin: also IoU and recall by the width of things, and clDice of the classes that are named.
     """
 
-    name: ClassVar[str] = "compare"
-    words: ClassVar[tuple[str, ...]] = ("run", "others")
+    name = "compare"
+    words = ("run", "others")
     run: str
     others: list[str]
+    thin: list[str] | None = None
 
     def __call__(self) -> None:
         data, split = self.data_to_score(self.run)
@@ -44,9 +46,8 @@ class Compare(WithScores, WithThin):
             raise CrispsegError(f"models of {', '.join(map(str, counts))} classes cannot be compared; give the same")
         datasets = checked_splits(models, data, split)
 
-        console, progress = Console(), Console(stderr=True)
         conditions = f"{data.name} {split}, {len(datasets[0])} images"
-        console.print(f"{conditions}, scores in percent", highlight=False, soft_wrap=True)
+        say(Console(), f"{conditions}, scores in percent")
         evaluations = tuple(
             score_model(
                 model,
@@ -57,20 +58,17 @@ class Compare(WithScores, WithThin):
                 explanation=f"{model.info.name} on {model.info.backbone}",
                 device=self.device,
                 workers=self.workers,
-                console=progress,
             )
             for name, model, dataset in zip(names, models, datasets, strict=True)
         )
         results = ModelComparison(evaluations, self.bootstrap)
-        for table in results.tables():
-            console.print(table.rich())
+        Console().print(*(table.rich() for table in results.tables()))
         if self.json:
             summary = {"split": split, "images": len(datasets[0]), **results.as_json()}
             write_json(self.json, {**summary, "image_scores": results.images_as_json(datasets[0].name_of)})
         if self.html:
-            title = " and ".join(names) if len(names) == 2 else ", ".join(names)
             changed = most_changed(models, datasets[0], [one.scores for one in evaluations])
-            write_page(self.html, comparison_page(f"Comparison of {title}", conditions, results, *changed))
+            write_page(self.html, comparison_page(f"Comparison of {', '.join(names)}", conditions, results, *changed))
 
 
 run = Compare.start

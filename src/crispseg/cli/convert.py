@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from crispseg.cli.command import WithData
 from crispseg.data.named import build_data
@@ -24,8 +23,8 @@ class Convert(WithData):
         out: folder to write the model to.
     """
 
-    name: ClassVar[str] = "convert"
-    words: ClassVar[tuple[str, ...]] = ("checkpoint",)
+    name = "convert"
+    words = ("checkpoint",)
     checkpoint: Path
     out: Path
 

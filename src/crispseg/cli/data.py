@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
-from pydantic import PositiveInt
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -25,9 +23,7 @@ from crispseg.data.named import build_data, data_source
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import held, survey
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.io.images import write_image
 from crispseg.labels import LabelSet
-from crispseg.visualization.pictures import contact_sheet
 
 
 def run(argv: Sequence[str]) -> int | None:
@@ -38,16 +34,15 @@ def run(argv: Sequence[str]) -> int | None:
             print(f"  {name:12}{(command.__doc__ or '').partition(chr(10))[0].rstrip('.')}")
         print("\ncrispseg data COMMAND --help explains the keys.")
         return 0
-    name, *rest = argv
-    if name not in COMMANDS:
-        raise CrispsegError(f"unknown command 'data {name}'{did_you_mean(name, COMMANDS)}")
-    return COMMANDS[name].start(rest)
+    if argv[0] not in COMMANDS:
+        raise CrispsegError(f"unknown command 'data {argv[0]}'{did_you_mean(argv[0], COMMANDS)}")
+    return COMMANDS[argv[0]].start(argv[1:])
 
 
 class ListData(Command):
     """List public data sets: classes, images, licences, and which can be downloaded."""
 
-    name: ClassVar[str] = "data list"
+    name = "data list"
 
     def __call__(self) -> None:
         numbers = [Column(header, justify="right", no_wrap=True) for header in ("classes", "train", "val")]
@@ -70,15 +65,11 @@ class ShowData(WithData):
 
     Args:
         target: a data set's name, or a folder of data in a known layout; else --data says it.
-        out: write a sheet of images and labels: .png or .jpg.
-        sample: images of each split that are read to count pixels.
     """
 
-    name: ClassVar[str] = "data show"
-    words: ClassVar[tuple[str, ...]] = ("target",)
+    name = "data show"
+    words = ("target",)
     target: str | None = None
-    out: Path | None = None
-    sample: PositiveInt = 200
 
     def __call__(self) -> None:
         console = Console()
@@ -94,28 +85,22 @@ class ShowData(WithData):
         if source.name in catalogue():
             _show_entry(catalogue()[source.name], console)
         if rootless and isinstance(source, PublicSource):
-            if self.out is not None:
-                raise CrispsegError("shows images, which are in data.root; give that too", "out")
             if source.name != "mapillary":  # whose classes are in its own files
                 console.print(class_table(class_meanings(source.lookup(), source.label_set())))
-            say(console, "give --data.root DIR to count and to see images")
+            say(console, "give --data.root DIR to count")
             return
         splits, faults = readable_splits(source)
         if not splits:
             raise CrispsegError(next(iter(faults.values()), f"{source.name} has no splits"))
-        _show_splits(source.label_set(), splits, self.sample, console)
+        _show_splits(source.label_set(), splits, console)
         for line in source.notes() if isinstance(source, Folder) else ():
             say(console, line)
         for split, fault in faults.items():
             say(console, f"{split}: {fault}")
-        if self.out is not None:
-            shown = {name: [split[at] for at in spread(len(split), SHOWN)] for name, split in splits.items()}
-            write_image(self.out, contact_sheet(shown, source.label_set()))
-            say(console, f"a sheet of images is in {self.out}")
 
 
-SHOWN = 4
-"""Images of each split in a sheet."""
+SAMPLE = 200
+"""Images of each split, at most, that are read to count pixels."""
 
 
 def _show_entry(entry: Entry, console: Console) -> None:
@@ -126,11 +111,11 @@ def _show_entry(entry: Entry, console: Console) -> None:
         say(console, entry.get)
 
 
-def _show_splits(labels: LabelSet, splits: Mapping[str, SegmentationDataset], sample: int, console: Console) -> None:
+def _show_splits(labels: LabelSet, splits: Mapping[str, SegmentationDataset], console: Console) -> None:
     """The mapping with the share of each class, and a line for each split."""
     reports, lines = [], []
     for split, dataset in splits.items():
-        indices = spread(len(dataset), sample)
+        indices = spread(len(dataset), SAMPLE)
         report, faults = survey(dataset, split, indices, held, f"Reading {split}")
         of = "" if len(indices) == len(dataset) else f" ({len(indices)} of them, evenly spaced, were read)"
         head = report.lines()[0].partition(", ")[2] if report else "none could be read"
@@ -157,8 +142,8 @@ class DownloadData(Command):
         out: folder to download to, or to check.
     """
 
-    name: ClassVar[str] = "data download"
-    words: ClassVar[tuple[str, ...]] = ("dataset",)
+    name = "data download"
+    words = ("dataset",)
     dataset: str
     out: Path
 
@@ -183,8 +168,8 @@ class ImportData(Command):
         ignore: names of classes whose pixels become 255.
     """
 
-    name: ClassVar[str] = "data import"
-    words: ClassVar[tuple[str, ...]] = ("sources",)
+    name = "data import"
+    words = ("sources",)
     sources: list[Path]
     out: Path
     images: Path | None = None
@@ -208,7 +193,7 @@ class AugmentVOC(Command):
         sbd: folder benchmark_RELEASE/dataset of SBD.
     """
 
-    name: ClassVar[str] = "data augment"
+    name = "data augment"
     root: Path
     sbd: Path
 
@@ -219,9 +204,5 @@ class AugmentVOC(Command):
 
 
 COMMANDS: dict[str, type[Command]] = {
-    "list": ListData,
-    "show": ShowData,
-    "download": DownloadData,
-    "import": ImportData,
-    "augment": AugmentVOC,
+    each.name.removeprefix("data "): each for each in (ListData, ShowData, DownloadData, ImportData, AugmentVOC)
 }

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from threading import Event
-from typing import ClassVar
 
 from crispseg.cli.keys import WithDevice, short_names
 from crispseg.inference.device import usable_device
@@ -19,8 +17,7 @@ from crispseg.inspection.demo import serve
 class RunDemo(WithDevice):
     """Show trained models in the browser, until it is interrupted. Nothing leaves this machine.
 
-    Upload an image, or use the webcam, and see its classes, their boundaries and where the model looked for
-    a pixel.
+    Upload an image, or use the webcam, and see its classes, their boundaries and where the model looked for a pixel.
 
     Args:
         runs: runs' folders, saved models' folders, hub ids, names of bundled models, or exported files.
@@ -30,8 +27,8 @@ class RunDemo(WithDevice):
         max_megabytes: largest upload, in 10⁶ bytes.
     """
 
-    name: ClassVar[str] = "demo"
-    words: ClassVar[tuple[str, ...]] = ("runs",)
+    name = "demo"
+    words = ("runs",)
     runs: list[str]
     host: str = "127.0.0.1"
     port: int = 7860
@@ -40,15 +37,14 @@ class RunDemo(WithDevice):
 
     def __call__(self) -> None:
         device = usable_device(self.device)
-        names = short_names(self.runs)
-        models = {name: open_model(run) for name, run in zip(names, self.runs, strict=True)}
+        models = {name: open_model(run) for name, run in zip(short_names(self.runs), self.runs, strict=True)}
         for model in models.values():
             if isinstance(model, ExportedModel):
                 model.check_use(device, self.bf16, whole=True)
             model.to(device).eval()
         with tempfile.TemporaryDirectory(prefix="crispseg-demo-", ignore_cleanup_errors=True) as temporary:
-            served = partial(serve, bf16=self.bf16, max_megabytes=self.max_megabytes)
-            with served(models, Path(temporary), device, self.host, self.port) as url:
+            limits = {"max_megabytes": self.max_megabytes}
+            with serve(models, Path(temporary), device, self.host, self.port, bf16=self.bf16, **limits) as url:
                 print(f"{', '.join(models)} at {url} (Ctrl+C ends it)", flush=True)
                 Event().wait()
 

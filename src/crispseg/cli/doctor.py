@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from pydantic import PositiveInt
 from rich.console import Console
@@ -37,8 +36,8 @@ class Doctor(WithData):
         workers: threads; by default one a processor, at most 8.
     """
 
-    name: ClassVar[str] = "doctor"
-    words: ClassVar[tuple[str, ...]] = ("target",)
+    name = "doctor"
+    words = ("target",)
     target: str | None = None
     json: Path | None = None
     fix: Path | None = None

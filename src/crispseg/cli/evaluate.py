@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from rich.console import Console
 
 import crispseg
-from crispseg.cli.keys import WithObjects, WithProtocol, WithScores, WithThin, write_json
+from crispseg.cli.command import say
+from crispseg.cli.keys import WithObjects, WithProtocol, WithScores, write_json
 from crispseg.evaluation.boundary import DISTANCES, Empty
 from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.report import draw_confusion, examples, report_page
@@ -22,7 +22,7 @@ from crispseg.visualization.pages import write_page
 
 
 @dataclass(kw_only=True)
-class Evaluate(WithScores, WithProtocol, WithObjects, WithThin):
+class Evaluate(WithScores, WithProtocol, WithObjects):
     """Score a trained model on the data it was trained on, on those of a folder, or on others given by --data.
 
     Args:
@@ -32,20 +32,19 @@ class Evaluate(WithScores, WithProtocol, WithObjects, WithThin):
         boundary: also Boundary IoU and the boundary F-score within distances in pixels, by default 3, 5, 9 and 12.
         boundary_empty: 1 if an image without a boundary of a class in truth and prediction counts as F = 1 for the
             class, as in the code of DAVIS and Gated-SCNN; by default it is skipped.
+        thin: also IoU and recall by the width of things, and clDice of the classes that are named.
         confusion: also draw the confusion matrix to this file.
     """
 
-    name: ClassVar[str] = "evaluate"
-    words: ClassVar[tuple[str, ...]] = ("run", "folder")
-    first: ClassVar[tuple[str, ...]] = (
-        *("split", "boundary", "html", "json", "device"),
-        *("data.images", "data.masks"),
-    )
+    name = "evaluate"
+    words = ("run", "folder")
+    first = ("split", "boundary", "html", "json", "device", "data.images", "data.masks")
     run: str
     folder: str | None = None
     backend: Backend = "auto"
     boundary: list[int] | None = None
     boundary_empty: Empty = "skip"
+    thin: list[str] | None = None
     confusion: Path | None = None
 
     def __call__(self) -> None:
@@ -55,14 +54,13 @@ class Evaluate(WithScores, WithProtocol, WithObjects, WithThin):
             check_picture(self.confusion)
         model = open_model(self.run, self.backend)
         (dataset,) = checked_splits([model], data, split)
-        objects = ObjectRule.named(dataset.labels, self.objects, self.objects_border) if self.objects else None
         evaluation = score_model(
             model,
             dataset,
             boundary=() if self.boundary is None else self.boundary or DISTANCES,
             boundary_empty=self.boundary_empty,
             boundary_iou=self.boundary is not None,
-            objects=objects,
+            objects=ObjectRule.named(dataset.labels, self.objects, self.objects_border) if self.objects else None,
             thin=self.thin,
             protocol=protocol,
             resamples=self.bootstrap,
@@ -73,12 +71,9 @@ class Evaluate(WithScores, WithProtocol, WithObjects, WithThin):
         conditions = f"{data.name} {split}, {len(dataset)} images"
         seen = "" if protocol == WHOLE else f" ({protocol})"
         console = Console()
-        console.print(f"{network}, {conditions}, in percent{seen}", highlight=False, soft_wrap=True)
+        say(console, f"{network}, {conditions}, in percent{seen}")
         if found := evaluation.objects:
-            numbered = dataset.instances(dataset.name_of(0)) is not None
-            origin = "from instance masks" if numbered else "found in the masks"
-            line = f"{found.truth.sum()} objects of class {self.objects}, {origin}; {found.predicted.sum()} predicted"
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            say(console, f"{found.truth.sum()} objects of class {self.objects}; {found.predicted.sum()} predicted")
         console.print(score_table({"IoU": evaluation}))
         if self.confusion:
             write_image(self.confusion, draw_confusion(evaluation.scores.confusion, dataset.labels.names))

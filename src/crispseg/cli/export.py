@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from pydantic import PositiveInt
 
@@ -17,12 +16,6 @@ from crispseg.export.formats import Format, Precision
 from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import Calibration
 from crispseg.models import SegmentationModel
-
-IN_FLOAT = {
-    "sampling": "flows, coordinates, sampling, attention and the classifier",
-    "decoder": "all but the backbone, as a limit was broken otherwise",
-    "fine": "all but the deeper part of the backbone, as a limit was broken otherwise",
-}
 
 
 @dataclass(kw_only=True)
@@ -43,8 +36,8 @@ class Export(WithData):
         rounds: how often an image is timed.
     """
 
-    name: ClassVar[str] = "export"
-    words: ClassVar[tuple[str, ...]] = ("run",)
+    name = "export"
+    words = ("run",)
     run: str
     format: Format
     out: Path
@@ -103,7 +96,7 @@ def show(certificate: Certificate) -> None:
         model, file = (f"{value / 1e6:.0f} MB" for value in certificate.memory)
         print(f"peak memory {model} → {file}")
     if certificate.kept:
-        print(f"in float: {IN_FLOAT[certificate.kept]}")
+        print(f"in float: {certificate.kept}")
 
 
 run = Export.start

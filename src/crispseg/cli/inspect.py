@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 from crispseg.cli.keys import WithDevice
 from crispseg.inspection import inspect_image
@@ -27,8 +26,8 @@ class Inspect(WithDevice):
         ignore: further values of the mask that are ignored.
     """
 
-    name: ClassVar[str] = "inspect"
-    words: ClassVar[tuple[str, ...]] = ("run", "image")
+    name = "inspect"
+    words = ("run", "image")
     run: str
     image: Path
     out: Path

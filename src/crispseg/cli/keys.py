@@ -95,17 +95,6 @@ class WithObjects(Command):
 
 
 @dataclass(kw_only=True)
-class WithThin(Command):
-    """Commands that know widths.
-
-    Args:
-        thin: also IoU and recall by the width of things, and clDice of the classes that are named.
-    """
-
-    thin: list[str] | None = None
-
-
-@dataclass(kw_only=True)
 class WithScores(WithDevice, WithData):
     """Commands that score.
 
@@ -132,11 +121,10 @@ class WithScores(WithDevice, WithData):
         """
         if 0 < self.bootstrap < FEWEST:
             raise CrispsegError(f"is {self.bootstrap}; give at least {FEWEST} resamples, or 0 for none", "bootstrap")
-        found = data_to_score(run, {**(recognise(Path(folder)) if folder else {}), **self.data}, self.split)
         if self.html:
             check_page(self.html)
         check_json(self.json)
-        return found
+        return data_to_score(run, {**(recognise(Path(folder)) if folder else {}), **self.data}, self.split)
 
 
 def short_names(runs: Sequence[str]) -> list[str]:

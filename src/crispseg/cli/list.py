@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from dataclasses import dataclass
-from typing import ClassVar
 
 from huggingface_hub import ModelCard
 from rich.console import Console
@@ -23,7 +22,7 @@ class List(Command):
         pretrained: bundled models, with their scores and licences.
     """
 
-    name: ClassVar[str] = "list"
+    name = "list"
     pretrained: bool = False
 
     def __call__(self) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from rich.console import Console
 
@@ -36,9 +35,9 @@ class Predict(WithDevice, WithObjects, WithProtocol):
         value_range: values of 16-bit images that are black and white, such as [0,4095], instead of the training's.
     """
 
-    name: ClassVar[str] = "predict"
-    words: ClassVar[tuple[str, ...]] = ("run", "images")
-    first: ClassVar[tuple[str, ...]] = ("out", "device", "tiles", "protocol", "resume", "shard")
+    name = "predict"
+    words = ("run", "images")
+    first = ("out", "device", "tiles", "protocol", "resume", "shard")
     run: str
     images: list[str]
     out: Path | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from rich.console import Console
 
@@ -23,7 +22,7 @@ class Quickstart(Training):
     draws panels of image, ground truth, predictions before and after, and errors.
     """
 
-    name: ClassVar[str] = "quickstart"
+    name = "quickstart"
 
     def __call__(self) -> None:
         recipe = read_yaml(RECIPES / "quickstart.yaml")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass
-from typing import ClassVar
 
 from rich.console import Console
 
@@ -35,8 +34,8 @@ class Recipes(Command):
         run: run the commands.
     """
 
-    name: ClassVar[str] = "recipes"
-    words: ClassVar[tuple[str, ...]] = ("paper", "row")
+    name = "recipes"
+    words = ("paper", "row")
     paper: str | None = None
     row: str | None = None
     root: str | None = None

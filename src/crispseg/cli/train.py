@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
 import yaml
 
@@ -29,7 +28,7 @@ class Training(Command):
         print_config: print the settings as YAML, and do nothing else.
     """
 
-    words: ClassVar[tuple[str, ...]] = ("source",)
+    words = ("source",)
     source: str | None = None
     print_config: bool = False
     settings: Tree = field(init=False)
@@ -78,8 +77,8 @@ class Train(Training):
         folds: number of models to train, each with another part of the images as val split.
     """
 
-    name: ClassVar[str] = "train"
-    first: ClassVar[tuple[str, ...]] = (
+    name = "train"
+    first = (
         *("data.images", "data.masks", "data.classes", "out", "minutes", "epochs", "batch_size", "augment.crop"),
         *("model.name", "model.backbone", "model.pretrained", "init_from", "resume", "folds"),
     )
