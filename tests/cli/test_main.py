@@ -9,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
+import crispseg.cli.list  # noqa: F401 as it registers itself
+from crispseg.cli.command import commands
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegError
 
@@ -19,7 +21,7 @@ def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
     def run(argv: list[str]) -> None:
         raise error
 
-    monkeypatch.setitem(sys.modules, "crispseg.cli.list", SimpleNamespace(run=run))
+    monkeypatch.setitem(commands, "list", SimpleNamespace(start=run))
     return main(["list", "a b"])
 
 

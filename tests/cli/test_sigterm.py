@@ -20,6 +20,8 @@ from torch.utils.data._utils import signal_handling
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from training_runs import FLAGS, rows
 
+import crispseg.cli.predict  # noqa: F401 as it registers itself
+from crispseg.cli.command import commands
 from crispseg.cli.main import INTERRUPTED, main
 from crispseg.io.files import atomic_path
 
@@ -51,7 +53,7 @@ def told_to_end(file: Path) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(20)
 
-    sys.modules["crispseg.cli.predict"] = SimpleNamespace(run=run)
+    commands["predict"] = SimpleNamespace(start=run)  # type: ignore[assignment]
     sys.exit(main(["predict", str(file)]))
 
 
@@ -136,13 +138,14 @@ def with_a_worker_that(ends: Callable[[], None], stderr: Path) -> None:
     signal_handling._SIGCHLD_handler_set = False  # as in a process that has not loaded anything yet
     os.dup2(os.open(stderr, os.O_WRONLY | os.O_CREAT), 2)
     sys.stderr = os.fdopen(2, "w", buffering=1)
-    sys.modules["crispseg.cli.predict"] = SimpleNamespace(run=lambda argv: list(DataLoader(Images(), num_workers=1)))
+    worker = SimpleNamespace(start=lambda argv: list(DataLoader(Images(), num_workers=1)))
+    commands["predict"] = worker  # type: ignore[assignment]
     sys.exit(main(["predict"]))
 
 
 def test_a_command_puts_the_handler_back(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
-    module = SimpleNamespace(run=lambda argv: seen.append(signal.getsignal(signal.SIGTERM)))
-    monkeypatch.setitem(sys.modules, "crispseg.cli.train", module)
-    assert main(["train"]) == 0
+    command = SimpleNamespace(start=lambda argv: seen.append(signal.getsignal(signal.SIGTERM)))
+    monkeypatch.setitem(commands, "predict", command)
+    assert main(["predict"]) == 0
     assert callable(seen[0]) and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -27,7 +27,7 @@ from crispseg.cli.main import main
 assert crispseg.__file__.startswith(sys.argv[1]), crispseg.__file__
 for name in ("nuclei", "aerial"):
     assert main(["predict", name, "photo.png", "--out", name]) == 0
-assert main(["data", "show", "nuclei", "--sample=1"]) == 0
+assert main(["data", "show", "nuclei"]) == 0
 """
 
 

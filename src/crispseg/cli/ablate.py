@@ -56,6 +56,3 @@ class Ablate(WithScores):
             write_json(self.json, {"split": split, "images": len(dataset), **results.as_json()})
         if self.html:
             write_page(self.html, comparison_page(f"Ablation of {title}", conditions, results, about=ABOUT))
-
-
-run = Ablate.start

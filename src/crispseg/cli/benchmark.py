@@ -48,6 +48,3 @@ class Benchmark(Command):
             write_json(self.json, report.to_dict())
         # The table leaves the standard output to JSON.
         Console(stderr=self.json == STDOUT).print(report.table(), highlight=False)
-
-
-run = Benchmark.start

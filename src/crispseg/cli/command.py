@@ -34,6 +34,8 @@ STDOUT = Path("-")
 """Stands for the standard output where a file is written."""
 HELP = ("-h", "--help")
 DATA = "The data; --data NAME says which, folder for your own"
+commands: dict[str, type[Command]] = {}
+"""The commands by name; each registers itself when its module is imported."""
 
 
 @dataclass(kw_only=True)
@@ -50,6 +52,10 @@ class Command(ABC):
     first: ClassVar[tuple[str, ...]] = ()
     """Keys on the first page of help; all of them if there are none."""
     plugins: list[str] = field(default_factory=list)
+
+    def __init_subclass__(cls) -> None:
+        if "name" in vars(cls):
+            commands[cls.name] = cls
 
     @abstractmethod
     def __call__(self) -> int | None:
@@ -69,7 +75,7 @@ class Command(ABC):
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        """Return keys that are no fields, by headings of the help; flags may say which there are."""
+        """Return keys that are no fields, by headings of the help; a tree of flags may say which there are."""
         return {}
 
     def take(self, tree: Tree) -> None:

@@ -69,6 +69,3 @@ class Compare(WithScores):
         if self.html:
             changed = most_changed(models, datasets[0], [one.scores for one in evaluations])
             write_page(self.html, comparison_page(f"Comparison of {', '.join(names)}", conditions, results, *changed))
-
-
-run = Compare.start

@@ -39,6 +39,3 @@ class Convert(WithData):
         model = convert_official(self.checkpoint, labels)
         model.save_pretrained(self.out)
         print(f"{model.info.name} on {model.info.backbone}, {model.info.num_classes} classes, is in {self.out}")
-
-
-run = Convert.start

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
-from crispseg.cli.command import HELP, Command, WithData, say
+from crispseg.cli.command import HELP, Command, WithData, commands, say
 from crispseg.config.settings import Tree
 from crispseg.data import DATA_SOURCES
 from crispseg.data.catalogue import Entry, catalogue, class_meanings, class_table, readable_splits, spread
@@ -26,17 +26,22 @@ from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.labels import LabelSet
 
 
-def run(argv: Sequence[str]) -> int | None:
-    """Run one of the commands."""
-    if not argv or argv[0] in HELP:
-        print("usage: crispseg data COMMAND [...]\n")
-        for name, command in COMMANDS.items():
-            print(f"  {name:12}{(command.__doc__ or '').partition(chr(10))[0].rstrip('.')}")
-        print("\ncrispseg data COMMAND --help explains the keys.")
+class Data(Command):
+    """Public data sets and annotations, by commands of two words."""
+
+    name = "data"
+
+    @classmethod
+    def start(cls, argv: Sequence[str]) -> int | None:
+        """Run one of the commands, or print which there are."""
+        known = {name.removeprefix("data "): each for name, each in commands.items() if name.startswith("data ")}
+        if argv and argv[0] in known:
+            return known[argv[0]].start(argv[1:])
+        if argv and argv[0] not in HELP:
+            raise CrispsegError(f"unknown command 'data {argv[0]}'{did_you_mean(argv[0], known)}")
+        abouts = [f"  {name:12}{(each.__doc__ or '').splitlines()[0]}" for name, each in known.items()]
+        print("usage: crispseg data COMMAND [...]", "", *abouts, sep="\n")
         return 0
-    if argv[0] not in COMMANDS:
-        raise CrispsegError(f"unknown command 'data {argv[0]}'{did_you_mean(argv[0], COMMANDS)}")
-    return COMMANDS[argv[0]].start(argv[1:])
 
 
 class ListData(Command):
@@ -201,8 +206,3 @@ class AugmentVOC(Command):
         own, others = augment(self.root, self.sbd)
         say(Console(), f"wrote {own + others} masks, {own} of VOC and {others} of SBD; papers train on 10582")
         say(Console(), f"--data voc2012 --data.root {self.root} --data.train_on aug")
-
-
-COMMANDS: dict[str, type[Command]] = {
-    each.name.removeprefix("data "): each for each in (ListData, ShowData, DownloadData, ImportData, AugmentVOC)
-}

@@ -47,6 +47,3 @@ class RunDemo(WithDevice):
             with serve(models, Path(temporary), device, self.host, self.port, bf16=self.bf16, **limits) as url:
                 print(f"{', '.join(models)} at {url} (Ctrl+C ends it)", flush=True)
                 Event().wait()
-
-
-run = RunDemo.start

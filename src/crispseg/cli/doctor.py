@@ -64,6 +64,3 @@ class Doctor(WithData):
         elif found.get("root") == self.target and not self.data and diagnosis.severity < Severity.ERROR:
             say(console, f"train on them: crispseg train {shlex.quote(str(self.target))}")
         return EXIT_STATUS[diagnosis.severity]
-
-
-run = Doctor.start

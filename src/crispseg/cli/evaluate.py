@@ -84,6 +84,3 @@ class Evaluate(WithScores, WithProtocol, WithObjects):
             conditions = f"{conditions}, protocol {protocol}, crispseg {crispseg.__version__}"
             chosen = examples(model, dataset, evaluation.scores, protocol)
             write_page(self.html, report_page(network, conditions, evaluation, *chosen))
-
-
-run = Evaluate.start

@@ -97,6 +97,3 @@ def show(certificate: Certificate) -> None:
         print(f"peak memory {model} → {file}")
     if certificate.kept:
         print(f"in float: {certificate.kept}")
-
-
-run = Export.start

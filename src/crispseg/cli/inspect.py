@@ -40,6 +40,3 @@ class Inspect(WithDevice):
         seen = inspect_image(model, self.image, self.truth, ignore=self.ignore, device=self.device)
         write_page(self.out, inspection_page(seen))
         print(f"{self.out} written; open it in a browser")
-
-
-run = Inspect.start

@@ -46,6 +46,3 @@ def _print(head: tuple[str, ...], *rows: tuple[str, ...]) -> None:
     for row in rows:
         table.add_row(*map(escape, row))
     Console().print(table)
-
-
-run = List.start

@@ -44,19 +44,15 @@ COMMANDS = {
     "convert": "turn a checkpoint of SFNet's or SFNet-Lite's official release into a saved model",
 }
 
-HELP = "\n".join(
-    [
-        "usage: crispseg COMMAND [...]",
-        "",
-        "Semantic segmentation with crisp boundaries.",
-        "",
-        "commands:",
-        *(f"  {name:12}{text}" for name, text in COMMANDS.items()),
-        "",
-        "crispseg COMMAND --help explains a command, crispseg COMMAND --help all every key of it.",
-        "crispseg --version prints the version.",
-    ]
-)
+HELP = f"""usage: crispseg COMMAND [...]
+
+Semantic segmentation with crisp boundaries.
+
+commands:
+{chr(10).join(f"  {name:12}{text}" for name, text in COMMANDS.items())}
+
+crispseg COMMAND --help explains a command, crispseg COMMAND --help all every key of it.
+crispseg --version prints the version."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -103,9 +99,11 @@ def _run(argv: list[str]) -> int:
     name, *rest = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
-    module = importlib.import_module(f"crispseg.cli.{name}")
+    importlib.import_module(f"crispseg.cli.{name}")
     keep_freed_memory()
-    return module.run(rest) or 0
+    from crispseg.cli.command import commands  # pydantic and rich, which the page of help does without
+
+    return commands[name].start(rest) or 0
 
 
 @contextmanager

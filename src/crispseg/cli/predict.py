@@ -72,6 +72,3 @@ class Predict(WithDevice, WithObjects, WithProtocol):
             print(f"{found.objects} objects of class {self.objects} in {found.out / COCO}")
         if failed := found.failed:
             raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; they are named above")
-
-
-run = Predict.start

@@ -41,6 +41,3 @@ class Quickstart(Training):
         console = Console(highlight=False, soft_wrap=True)
         result = quickstart(config, console)
         console.print(f"try it:   crispseg predict {result.folder} IMAGE_OR_FOLDER --out predictions")
-
-
-run = Quickstart.start

@@ -97,6 +97,3 @@ def _written(value: object) -> str:
 
 def _data_of(paper: str, recipe: str | None) -> str:
     return str(read_yaml(RECIPES / paper / f"{recipe}.yaml")["data"]["name"])
-
-
-run = Recipes.start

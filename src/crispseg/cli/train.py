@@ -124,6 +124,3 @@ def parse_training(argv: Sequence[str], *recipes: Tree) -> TrainConfig:
         CrispsegError: as `Training.config`.
     """
     return Train.parsed(argv).config(*recipes)
-
-
-run = Train.start

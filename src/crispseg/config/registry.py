@@ -22,8 +22,7 @@ class Registry(Generic[T]):
     """Maps names to classes or functions of one kind; `registry["typo"]` says what was meant.
 
     Args:
-        kind: what the entries are, for errors.
-        hint: end of the error for an unknown name.
+        kind, hint: what the entries are, and the end of the error for an unknown name.
         filled_by: module whose import registers the entries that are not where the registry is.
     """
 
@@ -34,11 +33,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[E], E]:
-        """Decorator: `@fuses.register("fam")` above the class.
-
-        Raises:
-            CrispsegError: the name is taken.
-        """
+        """Decorator: `@fuses.register("fam")` above the class. A name that is taken is a `CrispsegError`."""
 
         def add(entry: E) -> E:
             if name in self._entries:

@@ -46,13 +46,7 @@ class Text(str):
 
 
 class Field(NamedTuple):
-    """A key of settings.
-
-    Args:
-        kind: its type, as annotated.
-        default: its default; `dataclasses.MISSING` if a value must be given.
-        about: what its docstring says.
-    """
+    """A key of settings: its type, its default, or `MISSING` if a value must be given, and what its docstring says."""
 
     kind: Any
     default: Any
@@ -158,15 +152,12 @@ def wrong(error: ValidationError, kind: Any, value: Any, field: str) -> Crispseg
         if each["type"].startswith(("greater", "less")):
             limit = each["msg"].removeprefix("Input should be ")
             return CrispsegError(f"is {shortened(str(value))}; give a number {limit}", field)
-    choices = [choice for each in alternatives(kind) for choice in get_args(each) if isinstance(choice, str)]
-    hint = did_you_mean(value, choices) if isinstance(value, str) else ""
-    meant = hint if "mean" in hint else f"; give {accepted(kind)}"
     shown = value if isinstance(value, str) else repr(value)
-    return CrispsegError(f"is {shortened(shown) or 'empty'}{meant}", field)
+    return CrispsegError(f"is {shortened(shown) or 'empty'}; give {accepted(kind)}", field)
 
 
 def unknown(key: str, known: Iterable[str]) -> CrispsegError:
-    """Return the error of a key that does not exist, with the one that may be meant."""
+    """Return the error of a key that does not exist, with the one that is meant."""
     return CrispsegError(f"is no key{did_you_mean(key, known)}", key)
 
 

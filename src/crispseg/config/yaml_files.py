@@ -25,11 +25,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """Return what a YAML text says.
-
-    Raises:
-        ValueError: it is no YAML, or gives a key twice.
-    """
+    """Return what a YAML text says; a `ValueError` if it is no YAML or gives a key twice."""
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
     except (yaml.YAMLError, RecursionError) as error:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from crispseg.config.registry import checked_options, load_plugins
-from crispseg.config.settings import CONFIG, Field, Tree, accepted, checked, construct, fields_of, unknown
+from crispseg.config.settings import CONFIG, Field, Tree, checked, construct, fields_of, unknown
 from crispseg.config.yaml_files import RECIPES, read_yaml
 from crispseg.data import Augment, Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.data.named import build_data, data_fields, own_data_meant
-from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.errors import CrispsegError
 from crispseg.models.info import renamed
 from crispseg.models.refinement import REFINE_OPTIONS
 from crispseg.models.registry import model_options, resolved_options
 from crispseg.models.saving import shipped_folder
 from crispseg.training.config import ModelConfig, TrainConfig
 
-PRESETS = ("own", "paper")
 PAPER = RECIPES / "paper.yaml"
 NAMED = ("model", "data")
 """Groups whose keys depend on their `name`."""
@@ -30,32 +29,16 @@ LENGTHS = ("epochs", "iterations", "minutes")
 BUILT_ON = ("name", "backbone", "pretrained", "in_chans")
 """Settings that stay if another model is chosen; all others are options of the first."""
 SHARED_MODEL_KEYS = (*BUILT_ON, *REFINE_OPTIONS)
-TYPED_OTHERWISE = {
-    "device": "accelerator",
-    "batch": "batch_size",
-    "imgsz": "augment.crop",
-    "learning_rate": "lr",
-    "weights": "init_from",
-    "output": "out",
-}
-"""What other tools call a key, and what it is called here."""
+PRESET = Field(Literal["own", "paper"], "own", "defaults: own, made for your own data, or paper, SFNet's training")
 
 
 def settings_from(place: str | Path) -> Tree:
-    """Return the settings in a YAML file, or those that mean the data in a folder.
-
-    Raises:
-        CrispsegError: there is no such file, it holds no settings, or the folder has no known layout.
-    """
+    """Return the settings in a YAML file, or those that mean the data in a folder; a `CrispsegError` if it has none."""
     return {"data": dict(recognise(Path(place)))} if Path(place).is_dir() else read_yaml(place)
 
 
 def recorded_settings(run: str | Path) -> Tree:
-    """Return the settings of the run in a folder.
-
-    Raises:
-        CrispsegError: there is none.
-    """
+    """Return the settings of the run in a folder; a `CrispsegError` if there is none."""
     if not (Path(run) / CONFIG).is_file():
         raise CrispsegError(f"is {run}, which holds no {CONFIG}; give the folder of a run", "resume")
     return read_yaml(Path(run) / CONFIG)
@@ -70,34 +53,27 @@ def training_config(*layers: Mapping[str, Any], resumed: bool = False) -> TrainC
 
     Args:
         layers: the trees.
-        resumed: the first tree is that of a run, which says all; what it started from need not exist any more.
+        resumed: the first tree is that of a run; what it started from need not exist any more.
 
     Raises:
         CrispsegError: an unknown key, a wrong type or value, or no data.
     """
     trees = flat(layers)
     said = {key: value for tree in trees for key, value in tree.items()}
-    preset, start = said.get("preset", "own"), said.get("init_from")
-    if preset not in PRESETS:
-        raise CrispsegError(f"unknown preset '{preset}'{did_you_mean(str(preset), PRESETS)}")
+    preset, start = checked(PRESET.kind, said.get("preset", PRESET.default), "preset"), str(said.get("init_from") or "")
     (base,) = flat([read_yaml(PAPER)]) if preset == "paper" else [{"model.name": ModelConfig.name}]
-    if start and not resumed:
-        here = shipped_folder(str(start)) or Path(str(start)).is_dir()
-        if here or "model.name" not in said:
-            saved = ModelConfig.of(str(start))
-            shared = {key: getattr(saved, key) for key in SHARED_MODEL_KEYS if key != "pretrained"}
-            base = merge(base, {f"model.{key}": value for key, value in (shared | saved.options).items()})
+    here = shipped_folder(start) or Path(start).is_dir() or "model.name" not in said
+    if start and here and not resumed:
+        saved = ModelConfig.of(start)
+        shared = {key: getattr(saved, key) for key in SHARED_MODEL_KEYS if key != "pretrained"}
+        base = merge(base, {f"model.{key}": value for key, value in (shared | saved.options).items()})
     known = known_fields(str({**base, **said}["model.name"]), str(said.get("data.name", Folder.name)))
     tree = merge(base, functools.reduce(merge, (_in_groups(each, known) for each in trees), Tree()))
     return _build(tree, known)
 
 
 def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
-    """Return trees whose keys of groups are `augment.crop` and the like, in which own data are named; load plugins.
-
-    Raises:
-        CrispsegError: a group is no mapping, or a name no text; a plugin fails.
-    """
+    """Return trees whose keys of groups are `augment.crop` and the like, in which own data are named; load plugins."""
     trees: list[Tree] = []
     name: str | None = None
     for layer in layers:
@@ -107,9 +83,7 @@ def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
             load_plugins(tree["plugins"])  # they may register what other keys name
         for group in [each for each in GROUPS if each in tree]:
             value = tree.pop(group)
-            value = {"name": value} if isinstance(value, str) and group in NAMED else value
-            if not isinstance(value, Mapping):
-                raise CrispsegError(f"is {value!r}; give {accepted(dict)} of its keys", group)
+            value = {"name": value} if isinstance(value, str) and group in NAMED else checked(dict, value, group)
             value = renamed(value) if group == "model" else value
             tree |= {f"{group}.{key}": each for key, each in value.items()}
         for key in {"model.name", "data.name"} & {*tree}:
@@ -127,10 +101,8 @@ def _in_groups(tree: Tree, known: Mapping[str, Field]) -> Tree:
     for key in tree:
         name = key.partition(".")[0]
         homes = [group for group in GROUPS if f"{group}.{name}" in known]
-        if name in (*known, *GROUPS, "folds") or not homes:
+        if name in (*known, *GROUPS, "folds") or len(homes) != 1:
             continue
-        if len(homes) > 1:
-            raise CrispsegError(f"is a key of {' and of '.join(homes)}; give {homes[0]}.{key}", key)
         if f"{homes[0]}.{key}" in tree:
             raise CrispsegError(f"is given alone and in {homes[0]}; leave one out", key)
         found[f"{homes[0]}.{key}"] = found.pop(key)
@@ -142,12 +114,10 @@ def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
     for key in [key for key in tree if key not in known]:
         owner, _, entry = key.rpartition(".")
         if owner not in known:
-            meant = TYPED_OTHERWISE.get(key)
-            raise CrispsegError(f"is no key; did you mean '{meant}'?", key) if meant else unknown(key, known)
+            raise unknown(key, known)
         before = checked(dict[str, Any], values.get(owner, known[owner].default) or {}, owner)
         values[owner] = before | {entry: tree[key]}
-    groups = {group: {key: values.pop(f"{group}.{key}") for key in _inside(group, values)} for group in GROUPS}
-    model, data, augment = groups.values()
+    model, data, augment = ({key: values.pop(f"{group}.{key}") for key in _inside(group, values)} for group in GROUPS)
     if not data:
         raise CrispsegError("is missing; give a folder of images and masks, or images and masks", "data")
     name = model["name"]
@@ -165,14 +135,13 @@ def _inside(group: str, tree: Tree) -> list[str]:
 
 def known_fields(model: str, data: str) -> dict[str, Field]:
     """Return all settings of a training by their key, such as "augment.crop", those of this model and these data."""
-    preset = Field(str, "own", "defaults: own, made for your own data, or paper, SFNet's training")
     own = {key: field for key, field in fields_of(TrainConfig).items() if key not in GROUPS}
     shared = {key: field for key, field in fields_of(ModelConfig).items() if key in SHARED_MODEL_KEYS}
     of_model = shared | model_options(model)
     of_data = {"name": Field(str, Folder.name, "name of the data")} | data_fields(data)
     groups = {"model": of_model, "data": of_data, "augment": fields_of(Augment)}
     inside = {f"{group}.{key}": field for group, fields in groups.items() for key, field in fields.items()}
-    return {"preset": preset} | own | inside
+    return {"preset": PRESET} | own | inside
 
 
 def merge(base: Tree, over: Tree) -> Tree:

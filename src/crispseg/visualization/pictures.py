@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
 from crispseg.errors import CrispsegError
-from crispseg.io.images import as_picture, colorize
+from crispseg.io.images import colorize
 from crispseg.labels import IGNORE, Color, LabelSet
 
 if TYPE_CHECKING:
-    from crispseg.data.dataset import Sample
+    pass
 
 RIGHT = (0, 0, 0)
 IGNORED = (48, 48, 48)
@@ -24,9 +24,6 @@ DIMMEST = 110
 """Brightness of a wrong pixel, at least: 0.299 R + 0.587 G + 0.114 B."""
 
 PAPER, INK, FRAME = (255, 255, 255), (31, 35, 40), (208, 215, 222)
-
-CELL = (240, 320)
-"""Height and width of a picture in a contact sheet, in pixels."""
 
 
 def overlay(
@@ -132,20 +129,3 @@ def _font(texts: Sequence[str], size: int, width: int) -> ImageFont.FreeTypeFont
     font = ImageFont.load_default(size)
     longest = max(map(font.getlength, texts))
     return font if longest <= width else ImageFont.load_default(size * width / longest)
-
-
-def contact_sheet(splits: Mapping[str, Sequence[Sample]], labels: LabelSet) -> NDArray[np.uint8]:
-    """Images beside the same under their labels, two columns a split, and the classes; `(H, W, 3)` RGB."""
-    tall = max(map(len, splits.values()))
-    columns = []
-    for samples in splits.values():
-        images = [as_picture(sample.image) for sample in samples]
-        covered = [
-            overlay(image, sample.labels, labels, opacity=0.7) for image, sample in zip(images, samples, strict=True)
-        ]
-        blank = [np.full((*CELL, 3), PAPER, np.uint8)] * (tall - len(samples))
-        for pictures in (images, covered):
-            fitted = [ImageOps.pad(Image.fromarray(each), CELL[::-1], Image.Resampling.BOX, PAPER) for each in pictures]
-            columns.append([np.array(picture) for picture in fitted] + blank)
-    titles = [title for split in splits for title in (split, f"{split}, labels")]
-    return panels([list(row) for row in zip(*columns, strict=True)], titles, labels)
