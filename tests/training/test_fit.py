@@ -19,7 +19,7 @@ from crispseg.data import Augment, check_split, class_weights
 from crispseg.errors import Interrupted
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.labels import LabelSet
-from crispseg.training import Run, TrainConfig
+from crispseg.training import ModelConfig, Run, TrainConfig
 from crispseg.training import callbacks as class_weight_schedule
 from crispseg.training.config import config_to_dict
 from crispseg.training.fit import starting_model
@@ -275,6 +275,12 @@ def test_an_interrupted_run_says_what_was_kept(stop: int, tmp_path: Path, monkey
         saved = from_pretrained(tmp_path / "run")
         assert all(torch.equal(value, best[f"model.{key}"]) for key, value in saved.state_dict().items())
         assert saved.info.metrics == {"val_miou": round(float(rows(tmp_path / "run")[0]["miou"]), 2)}
+
+
+def test_a_network_that_does_not_fit_into_memory(tmp_path: Path, refuses: Any) -> None:
+    wide = ModelConfig("fpn", "test_efficientnet", False, options={"width": 10**9})
+    with refuses("fpn", "test_efficientnet", "memory"):
+        starting_model(tiny(tmp_path, model=wide), DRAWN.label_set())
 
 
 def test_memory_that_does_not_suffice_is_one_line(

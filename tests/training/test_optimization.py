@@ -111,14 +111,6 @@ def test_step_drops_at_shares_of_all_steps(drops: list[float] | None, total: int
     assert factor(total + 1) == pytest.approx(0.1 ** len(config.lr_drops))
 
 
-@pytest.mark.parametrize(("part", "whole"), [(1, 3), (2, 3), (3, 10), (7, 10), (14, 25)])
-def test_step_drops_neither_early_nor_late(part: int, whole: int) -> None:
-    config = scheduled("step", lr_drops=[part / whole])
-    for times in range(1, 500):
-        factor = learning_rate_factor(config, of(whole * times), 10)
-        assert (factor(part * times - 1), factor(part * times)) == (1.0, 0.1)
-
-
 @pytest.mark.parametrize("schedule", ["poly", "poly_epoch", "cosine", "step", "constant"])
 def test_warmup_rises_linearly_and_then_is_gone(schedule: Any) -> None:
     warm = learning_rate_factor(scheduled(schedule, warmup=20), of(100), 10)

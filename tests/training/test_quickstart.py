@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -29,18 +30,10 @@ RECIPE = Path(__file__).resolve().parents[2] / "src/crispseg/recipes/quickstart.
 Capture = pytest.CaptureFixture[str]
 
 
-def quickstart(capsys: Capture, *argv: object) -> str:
-    """What it prints on stdout."""
-    capsys.readouterr()
-    code = main(["quickstart", *TINY, *map(str, argv)])
-    captured = capsys.readouterr()
-    assert code == 0, captured.err
-    return captured.out
-
-
 def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     monkeypatch.chdir(tmp_path)
-    shown = quickstart(capsys, *FEW)
+    assert main(["quickstart", *TINY, *FEW]) == 0
+    shown = capsys.readouterr().out
     run = tmp_path / "runs/quickstart"
     for name in ("config.yaml", "metrics.csv", "scores.json", "panels.png", "checkpoints/best.ckpt"):
         assert (run / name).is_file(), name
@@ -55,14 +48,8 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Cap
     assert model.info.metrics["unseen_miou"] == pytest.approx(after.miou, abs=0.01)
     assert "val_miou" in model.info.metrics
     assert "before" in shown and "after" in shown
-    table = [line for line in shown.splitlines() if line.startswith("│")]
-    for name, value in scores["after"]["iou"].items():
-        row = next(line for line in table if f" {name} " in line)
-        before = scores["before"]["iou"][name]
-        for number in (before, value):
-            assert ("–" if number is None else f"{number:.1f}") in row
-    for when in ("before", "after"):
-        assert f"{scores[when]['miou']:.1f}" in next(line for line in table if " mIoU " in line)
+    row = next(line for line in shown.splitlines() if re.match("│ mIoU", line))
+    assert all(f"{scores[when]['miou']:.1f}" in row for when in ("before", "after"))
     assert "crispseg predict runs/quickstart" in shown
 
     with Image.open(run / "panels.png") as panels:

@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pydantic
@@ -30,8 +30,6 @@ from crispseg.models.base import described
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.saving import shipped_folder
 
-Side: TypeAlias = Annotated[int, Field(ge=MIN_SIDE)]
-
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class Conditions(Settings):
@@ -49,7 +47,7 @@ class Conditions(Settings):
         compile: use torch.compile, in the rounds of warm-up.
     """
 
-    size: tuple[Side, Side] = (512, 1024)
+    size: tuple[Annotated[int, Field(ge=MIN_SIDE)], Annotated[int, Field(ge=MIN_SIDE)]] = (512, 1024)
     backbone: str = "resnet18_deep"
     num_classes: int = Field(default=19, ge=2, le=255)
     threads: int | None = Field(default=None, ge=1, le=os.cpu_count())
