@@ -312,7 +312,7 @@ def test_doctor_ends_with_the_command_to_train(layout: str, tmp_path: Path, caps
     assert "crispseg train" not in capsys.readouterr().out
 
 
-def test_few_images_and_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: Capture) -> None:
+def test_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: Capture) -> None:
     root = put(tmp_path, LAYOUTS[0], {"train": "train", "val": "val"}, {"train": 3, "val": 1})
     for path in (root / "masks/train").iterdir():
         save(path, np.resize(np.array([0, 1], np.uint8), (64, 64)))
@@ -320,7 +320,5 @@ def test_few_images_and_classes_of_one_split_are_told_before_training(tmp_path: 
     assert main(["train", str(root), *TINY, f"--out={root / 'run'}"]) == 0
     lines = capsys.readouterr().err.splitlines()
     assert f"the splits are as in {root / 'images/train'}, {root / 'images/val'}" in lines
-    few = next(line for line in lines if "chance" in line)
-    assert "3 images" in few and "folds" in few
     (line,) = (line for line in lines if line.startswith("never in train: class 2; never in val: class 1; "))
     assert line.endswith("a class that train lacks is not learned, and one that val lacks is not scored")

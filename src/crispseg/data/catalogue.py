@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
+from itertools import groupby
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -134,13 +135,11 @@ def class_meanings(lookup: MaskLookup | None, labels: LabelSet) -> list[ClassMea
 
 def spans(values: Iterable[int]) -> str:
     """Return numbers in order, those in a row as "first–last"."""
-    runs: list[list[int]] = []
-    for value in sorted(set(values)):
-        if runs and value == runs[-1][1] + 1:
-            runs[-1][1] = value
-        else:
-            runs.append([value, value])
-    return ", ".join(str(first) if first == last else f"{first}–{last}" for first, last in runs)
+    runs = [
+        [value for _, value in run]
+        for _, run in groupby(enumerate(sorted(set(values))), lambda pair: pair[1] - pair[0])
+    ]
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
 def class_table(rows: Sequence[ClassMeaning], reports: Sequence[SplitReport] = ()) -> Table:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from crispseg.data.mask_lookup import MOST, InstanceLookup, MaskLookup
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 from crispseg.io.images import image_channels, read_image, read_mask
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import LabelSet
@@ -217,10 +217,8 @@ def read_lines(path: str | Path) -> list[str]:
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise CrispsegError(f"cannot read {path} ({error.strerror}); give a text file") from None
-    except UnicodeDecodeError:
-        raise CrispsegError(f"{path} is not UTF-8 text; give a text file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CrispsegError(f"cannot read {path} ({one_line(error)}); give a UTF-8 text file") from None
     lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
     if not lines:
         raise CrispsegError(f"{path} is empty; write one entry a line")

@@ -12,13 +12,12 @@ from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings
-from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair
+from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair, read_lines
 from crispseg.data.folder_layout import (
     SPLITS,
     FolderLayout,
     as_color,
     chosen_names,
-    class_names,
     own_layout,
     read_palette,
 )
@@ -263,7 +262,7 @@ class Folder(Settings):
         """
         colors, names = self._colors or (None, None)
         if (classes := self._classes) is not None:
-            names = class_names(classes)
+            names = tuple(classes if isinstance(classes, list) else read_lines(classes))
         declared = {
             "data.classes": None if names is None else len(names),
             "data.num_classes": self.num_classes,

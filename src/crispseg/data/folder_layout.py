@@ -51,11 +51,6 @@ def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) ->
     return sorted(chosen.difference(unpaired))
 
 
-def class_names(classes: list[str] | str | Path) -> tuple[str, ...]:
-    """Names as they are given, or one a line of a file. Raises as `read_lines`."""
-    return tuple(classes if isinstance(classes, list) else read_lines(classes))
-
-
 def read_palette(path: Path) -> tuple[tuple[Color, ...], tuple[str, ...] | None]:
     """Lines "r g b name" → colours, and names where all lines have one.
 

@@ -210,10 +210,8 @@ def train_loader(
     """Shuffled, augmented batches; a last one that is smaller is left out, unless it is the only one.
 
     Args:
-        dataset: the split.
-        transform: augmentation; all its randomness comes from torch's global generator.
-        batch_size: samples a batch.
-        workers: processes that load; the batches are the same for any number.
+        dataset, transform: the split and its augmentation, all of whose randomness comes from torch's generator.
+        batch_size, workers: samples a batch, and processes that load; the batches are the same for any number.
         seed: the order of an epoch follows from it and the epoch, a sample's augmentation from both and its index.
         devices: processes of a distributed run; each gets its share.
         start: epoch and batches of it to begin with, for a run that goes on.

@@ -98,8 +98,8 @@ class PublicSource(Settings):
         """
         return LabelSet(tuple(one.name for one in self.official()), tuple(one.color for one in self.official()))
 
-    def lookup(self, part: str = "train") -> MaskLookup:
-        """Return the way from mask values, or colours, of an official split to class ids. Raises as `label_set`."""
+    def lookup(self) -> MaskLookup:
+        """Return the way from mask values, or colours, to class ids. Raises as `label_set`."""
         ids = {one.value: index for index, one in enumerate(self.official())}
         return TableLookup({**dict.fromkeys(self.void(), IGNORE), **ids}, self.layout.values)
 
@@ -119,29 +119,21 @@ class PublicSource(Settings):
         """
         if split not in (splits := self.splits()):
             raise CrispsegError(f"{self.name} has no split '{split}' with public masks{did_you_mean(split, splits)}")
-        parts = self.parts(split)
-        masks = self.mask_files(parts[0])  # one form for all parts, since one lookup reads them
-        pairs = [pair for part in parts for pair in self.pairs(part, masks)]
-        return FileDataset(pairs, self.label_set(), self.lookup(parts[0]))
+        pairs = [pair for part in self.parts(split) for pair in self.pairs(part)]
+        return FileDataset(pairs, self.label_set(), self.lookup())
 
     def parts(self, split: str) -> tuple[str, ...]:
         """Return the official splits that a split is made of."""
         return ("train", "val") if split == "train" and getattr(self, "train_on", "") == "trainval" else (split,)
 
-    def pairs(self, part: str, masks: str) -> list[Pair]:
-        """Return the files of an official split, its masks as `mask_files` has them. Raises as `dataset` does."""
-        return self._pairs(self.layout.images, masks, self.layout.list, part)
-
-    def mask_files(self, part: str) -> str:
-        """Return where the masks of an official split are, as `Layout` has it."""
-        found = (masks for masks in self.layout.masks if any(self.folder.glob(self._fill(masks, part, "**/*"))))
-        return next(found, min(self.layout.masks, key=len))  # of these the usual one
-
-    def _pairs(self, images: str, masks: str, listing: str, part: str) -> list[Pair]:
-        """The pairs of an official split, from paths as `Layout` has them."""
-        (images, image_ending), (masks, mask_ending) = (self._fill(path, part).split("*") for path in (images, masks))
+    def pairs(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
+        """Return the files of an official split, by default as `Layout` has them. Raises as `dataset`."""
+        usual = min(self.layout.masks, key=len)
+        there = (found for found in self.layout.masks if any(self.folder.glob(self._fill(found, part, "**/*"))))
+        images, image_ending = self._fill(self.layout.images, part).split("*")
+        masks, mask_ending = self._fill(masks or next(there, usual), part).split("*")
         places = self.folder / images, image_ending, self.folder / masks, mask_ending
-        if listing:
+        if listing := listing or self.layout.list:
             return pair_listed(self.folder / self._fill(listing, part), *places, self.hint)
         return pair_below(*places, self.hint)
 
@@ -278,12 +270,11 @@ class VOC2012(PublicSource):
     def parts(self, split: str) -> tuple[str, ...]:
         return (self.train_on if split == "train" else split,)
 
-    def pairs(self, part: str, masks: str) -> list[Pair]:
+    def pairs(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
         if part != "aug":
-            return super().pairs(part, masks)
-        lists = self.layout.list
-        names = [name for name in ("train_aug", "trainaug") if (self.folder / lists.format(name)).is_file()]
-        return self._pairs(self.layout.images, "SegmentationClassAug/*.png", lists, (*names, "train_aug")[0])
+            return super().pairs(part)
+        other = (self.folder / self.layout.list.format("trainaug")).is_file()
+        return super().pairs("trainaug" if other else "train_aug", "SegmentationClassAug/*.png")
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -304,7 +295,7 @@ class CamVid(PublicSource):
     masks: Literal["ids", "colors"] = "ids"
     name = "camvid"
 
-    def lookup(self, part: str = "train") -> MaskLookup:
+    def lookup(self) -> MaskLookup:
         if self.masks == "ids":
             return IdLookup(11, ignore=(11,), remedy="give data.masks colors for masks in CamVid's colours")
         ids = {one.name: index for index, one in enumerate(self.official())}
@@ -322,18 +313,17 @@ class CamVid(PublicSource):
             raise CrispsegError(f"{self.root} is not a CamVid folder: no train.txt, val.txt or test.txt; {self.hint}")
         return splits
 
-    def pairs(self, part: str, masks: str) -> list[Pair]:
+    def pairs(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
         if self.masks == "colors":
-            return super().pairs(part, masks)
-        listing = self.folder / f"{part}.txt"
-        pairs = []
-        for line in read_listing(listing, self.hint):
+            return super().pairs(part)
+        path, pairs = self.folder / f"{part}.txt", []
+        for line in read_listing(path, self.hint):
             # SegNet's own lists say /SegNet/CamVid/train/x.png, wherever the folder really is.
             files = [self.folder.joinpath(*PurePosixPath(word).parts[-2:]) for word in line.split()]
             if len(files) != 2:
-                raise CrispsegError(f"{listing}: malformed line '{line}'; {self.hint}")
+                raise CrispsegError(f"{path}: malformed line '{line}'; {self.hint}")
             pairs.append(Pair(files[0].stem, files[0], files[1]))
-        return present(pairs, listing, self.hint)
+        return present(pairs, path, self.hint)
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -349,11 +339,11 @@ class Aerial(PublicSource):
 
     name = "aerial"
 
-    def lookup(self, part: str = "train") -> MaskLookup:
+    def lookup(self) -> MaskLookup:
         return IdLookup(len(self.official()), ignore=(15,), remedy="give masks of class ids")
 
-    def pairs(self, part: str, masks: str) -> list[Pair]:
-        return self._pairs(self.layout.images, masks, str(LISTS / "aerial_{}.txt"), part)
+    def pairs(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
+        return super().pairs(part, listing=str(LISTS / "aerial_{}.txt"))
 
 
 @dataclass(frozen=True, config=CHECKS)

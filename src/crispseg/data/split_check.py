@@ -55,10 +55,6 @@ def _some_values(channels: int, path: Path) -> NDArray[np.uint16] | None:
     return values[::step, ::step].copy()
 
 
-FEW_TRAIN, FEW_VAL = 20, 5
-"""With fewer images than these, a line says so."""
-
-
 @dataclass(frozen=True)
 class SplitReport:
     """What a split holds."""
@@ -227,20 +223,6 @@ def survey(
     found = [result for result in results if isinstance(result, Held)]
     report = report_of(split, dataset.labels, found) if found else None
     return report, [result for result in results if isinstance(result, str)]
-
-
-def few_images(train: SplitReport, val: SplitReport, foldable: bool) -> list[str]:
-    """A line that says so where scores depend on chance, and what to do; else none.
-
-    Args:
-        train, val: what the splits hold.
-        foldable: whether the data can be divided anew.
-    """
-    if train.images >= FEW_TRAIN and val.images >= FEW_VAL:
-        return []
-    folds = f", or validate on each in turn by folds={min(5, train.images + val.images)}" if foldable else ""
-    few = f"only {plural(train.images, 'image')} to train on and {val.images} to validate on"
-    return [f"{few}: scores of so few depend on chance; label more{folds}"]
 
 
 def too_few_classes(report: SplitReport) -> str | None:

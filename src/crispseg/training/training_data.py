@@ -14,10 +14,9 @@ from torch import Tensor
 
 from crispseg.data import SplitReport, check_split, class_weights, softened_weights
 from crispseg.data.dataset import SegmentationDataset
-from crispseg.data.folder import Folder
 from crispseg.data.loading import times_an_epoch
 from crispseg.data.mask_reading import Severity
-from crispseg.data.split_check import few_images, known_range
+from crispseg.data.split_check import known_range
 from crispseg.doctor.findings import class_findings
 from crispseg.errors import CrispsegError
 from crispseg.inference.tiling import free_bytes
@@ -117,8 +116,7 @@ def print_data(config: TrainConfig, data: TrainingData, notes: list[str], consol
     reports = data.train_report, data.val_report
     print_lines(console, [*notes, *reports[0].lines(), reports[1].lines()[0]])
     found = [f"{one.message}; {one.remedy}" for one in class_findings(reports) if one.severity > Severity.INFORMATION]
-    foldable = isinstance(config.data, Folder) and config.data.folds is None
-    print_lines(console, [*few_images(*reports, foldable), *found], "yellow")
+    print_lines(console, found, "yellow")
     if data.value_range:
         low, high = data.value_range
         scaled = f"images are 16-bit: values from {low:g} to {high:g} are scaled to 0 to 1"
