@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -25,7 +25,6 @@ from crispseg.io.files import (
     atomic_files,
     atomic_folder,
     atomic_path,
-    check_new_folder,
     owned,
     writable_folder,
 )
@@ -91,11 +90,7 @@ def test_a_file_where_a_folder_should_be_is_refused(below: str, tmp_path: Path, 
     with refuses(str(folder)), atomic_path(folder / "table.csv"):
         pass
     assert (tmp_path / "file").read_text() == "here"
-
-
-def test_a_folder_where_a_file_should_be_is_refused(tmp_path: Path, refuses: Any) -> None:
-    (tmp_path / "table.csv").mkdir()
-    with refuses(str(tmp_path / "table.csv")), atomic_path(tmp_path / "table.csv"):
+    with refuses(str(tmp_path)), atomic_path(tmp_path):
         pass
 
 
@@ -126,18 +121,11 @@ def own(folder: Path, begun: Event) -> None:
         time.sleep(60)
 
 
-def make(path: Path, begun: Event) -> None:
-    with atomic_folder(path) as temporary:
-        (temporary / "half").write_text("half")
-        begun.set()
-        time.sleep(60)
-
-
 @contextmanager
-def another(work: Callable[[Path, Event], None], folder: Path) -> Iterator[Any]:
+def another(folder: Path) -> Iterator[Any]:
     """Another process that has begun to work in a folder."""
     begun = FORK.Event()
-    process = FORK.Process(target=work, args=(folder, begun))
+    process = FORK.Process(target=own, args=(folder, begun))
     process.start()
     assert begun.wait(30)
     yield process
@@ -146,7 +134,7 @@ def another(work: Callable[[Path, Event], None], folder: Path) -> Iterator[Any]:
 
 
 def test_a_folder_has_one_owner_until_it_is_killed(tmp_path: Path, refuses: Any) -> None:
-    with another(own, tmp_path) as process:
+    with another(tmp_path) as process:
         with refuses(str(tmp_path), "in use"), owned(tmp_path):
             pass
         process.kill()
@@ -158,9 +146,6 @@ def test_a_folder_has_one_owner_until_it_is_killed(tmp_path: Path, refuses: Any)
         with owned(tmp_path, tmp_path / "inside"):
             assert {path.name for path in tmp_path.rglob("*")} == {"inside", LOCK}
     assert files(tmp_path) == set()
-    with owned(tmp_path / "new"):
-        pass
-    assert not (tmp_path / "new").exists()
 
 
 def test_commands_leave_a_folder_to_its_owner(
@@ -168,10 +153,9 @@ def test_commands_leave_a_folder_to_its_owner(
 ) -> None:
     out, image = tmp_path / "out", tmp_path / "in/image.png"
     write_image(image, np.zeros((40, 40, 3), np.uint8))
-    with another(own, out):
+    with another(out):
         for argv in (
             ["train", *FLAGS, f"--out={out}"],
-            ["train", "--data=folder", "--data.images=x", "--data.masks=y", "--folds=2", f"--out={out}"],
             ["predict", str(tiny_run.folder), str(image), f"--out={out}"],
         ):
             assert main(argv) == 2
@@ -194,29 +178,18 @@ def test_of_two_trainings_in_one_folder_one_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_a_folder_whose_maker_is_killed_is_made_by_the_next_one(exists: bool, tmp_path: Path, refuses: Any) -> None:
-    """As `doctor --fix` and `data import` make theirs, beside it or in it where it is there."""
+def test_a_folder_appears_when_it_is_whole(exists: bool, tmp_path: Path, refuses: Any) -> None:
     path = tmp_path / "parent" / ("x" * 250)
     (path if exists else path.parent).mkdir(parents=True)
-    with another(make, path) as process:
-        with refuses(str(path), "in use"), atomic_folder(path):
-            pass
-        process.kill()
-        process.join()
-    assert [left for left in path.parent.rglob(f"{LITTER}*") if left.is_dir()]
-    with atomic_folder(path) as temporary:
-        (temporary / "whole").write_text("whole")
-    assert files(tmp_path) == {f"parent/{path.name}/whole"}
-    assert not [*tmp_path.rglob(f"{LITTER}*")]
-
-
-def test_a_folder_with_nothing_but_a_lock_is_new(tmp_path: Path, refuses: Any) -> None:
-    (tmp_path / LOCK).touch()
-    assert check_new_folder(tmp_path) == tmp_path
-    (tmp_path / "file").touch()
-    with refuses(str(tmp_path)):
-        check_new_folder(tmp_path)
-    with pytest.raises(ValueError), atomic_folder(tmp_path / "new") as temporary:
+    with pytest.raises(ValueError), atomic_folder(path) as temporary:
         (temporary / "half").touch()
         raise ValueError
-    assert files(tmp_path) == {LOCK, "file"}
+    assert not files(tmp_path)
+    with atomic_folder(path) as temporary:
+        (temporary / "whole").write_text("whole")
+        assert not (path / "whole").exists()
+    assert files(tmp_path) == {f"parent/{path.name}/whole"}
+    assert not [*tmp_path.rglob(f"{LITTER}*")]
+    for taken in (path, path / "whole"):
+        with refuses(str(taken), "give a new folder"), atomic_folder(taken):
+            pass

@@ -77,9 +77,6 @@ def by_hand(values: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndar
     return np.repeat(scaled[..., None], 3, 2) if scaled.ndim == 2 else scaled
 
 
-# Scaling ------------------------------------------------------------------------------------------------------------
-
-
 @given(st.integers(0, 60000), st.integers(1, 5535), st.lists(st.integers(0, 65535), min_size=1, max_size=20))
 def test_values_are_scaled_between_the_ends(low: int, length: int, values: list[int]) -> None:
     array = np.array([low, low + length, *values], np.uint16)
@@ -87,12 +84,6 @@ def test_values_are_scaled_between_the_ends(low: int, length: int, values: list[
     assert scaled.dtype == np.uint8 and (scaled[0], scaled[1]) == (0, 255)
     assert (np.diff(scaled[np.argsort(array)].astype(int)) >= 0).all()  # brighter never becomes darker
     assert np.array_equal(scaled, by_hand(array[None], low, low + length)[0, :, 0])
-
-
-def test_a_few_odd_pixels_do_not_count() -> None:
-    low, high = percentile_range([sensor(seed) for seed in range(4)])
-    assert LOW <= low <= LOW + 5 and HIGH - 5 <= high <= HIGH
-    assert percentile_range([np.full((4, 4), 7, np.uint16)]) == (7, 8)
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -123,15 +114,6 @@ def test_colours_of_16_bits_are_turned_upright(turn: int, tmp_path: Path) -> Non
         assert np.array_equal(read_image(tmp_path / "a.png"), upright)
 
 
-def test_images_of_8_bits_stay(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).integers(0, 256, (9, 8, 3), np.uint8)
-    Image.fromarray(values).save(tmp_path / "a.png")
-    assert np.array_equal(read_image(tmp_path / "a.png", value_range=(LOW, HIGH)), values)
-
-
-# Training, the saved model, predicting ------------------------------------------------------------------------------
-
-
 def test_training_measures_the_range_and_says_so(run: tuple[Run, str], data: Folder) -> None:
     trained, printed = run
     low, high = trained.model.info.value_range or (0, 0)
@@ -139,6 +121,9 @@ def test_training_measures_the_range_and_says_so(run: tuple[Run, str], data: Fol
     assert json.loads((trained.folder / "model/config.json").read_text())["value_range"] == [low, high]
     assert known_range(data.dataset("train")) == (low, high)
     assert f"images are 16-bit: values from {low:g} to {high:g} are scaled to 0 to 1" in printed
+    assert percentile_range([np.full((4, 4), 7, np.uint16)]) == (7, 8)
+    assert json.loads(describe(trained.model.info))["value_range"] == [low, high]
+    assert SegmentationModel.from_pretrained(trained.folder).info.value_range == (low, high)
 
 
 def test_every_way_in_scales_alike(run: tuple[Run, str], data: Folder, tmp_path: Path) -> None:
@@ -156,12 +141,6 @@ def test_every_way_in_scales_alike(run: tuple[Run, str], data: Folder, tmp_path:
         assert np.array_equal(np.array(written), expected.labels)
     seen = data.dataset("train").with_channels(3, segmenter.info.value_range)
     assert isinstance(seen, FileDataset) and all((seen[index].image.max() == 255) for index in range(len(seen)))
-
-
-def test_the_doctor_takes_them(data: Folder, capsys: pytest.CaptureFixture[str]) -> None:
-    flags = [f"--data.images={data.images}", f"--data.masks={data.masks}"]
-    assert main(["doctor", "--data=folder", *flags]) == 1  # a warning that all are alike
-    assert "error" not in capsys.readouterr().out
 
 
 def test_a_run_scores_other_files_by_its_range(run: tuple[Run, str], data: Folder, tmp_path: Path) -> None:
@@ -198,14 +177,6 @@ def test_a_declared_range_counts(data: Folder, refuses: Refuses) -> None:
             replace(data, value_range=wrong)
         with refuses("value_range is"):
             Segmenter(MODEL.build(2, auxiliary=False), "cpu", value_range=wrong)
-
-
-def test_the_range_in_files(run: tuple[Run, str]) -> None:
-    info = run[0].model.info
-    assert SegmentationModel.from_pretrained(run[0].folder).info.value_range == info.value_range
-    low, high = info.value_range or (0, 0)
-    record = json.loads(describe(info))
-    assert record["value_range"] == [low, high] and f"16-bit values are clipped to [{low}, {high}]" in record["images"]
 
 
 def test_one_warning_where_nobody_knows_the_range(

@@ -21,8 +21,7 @@ from crispseg.data.mask_reading import MaskReading, read_by, read_masks
 from crispseg.data.pairing import PairingFault, collected_faults
 from crispseg.errors import CrispsegError
 from crispseg.io.images import as_picture
-from crispseg.io.opening import opened
-from crispseg.io.raster import Raster
+from crispseg.io.opening import Raster, opened
 from crispseg.labels import LabelSet
 
 

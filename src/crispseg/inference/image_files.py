@@ -17,7 +17,7 @@ from crispseg.errors import CrispsegError
 from crispseg.io.arrays import FORMS, image_array
 from crispseg.io.files import IMAGE_FOLDERS, writable_folder
 from crispseg.io.images import find_images, image_channels, read_image
-from crispseg.io.raster import from_array, from_pillow
+from crispseg.io.opening import from_array, from_pillow
 from crispseg.io.value_range import ValueRange
 
 

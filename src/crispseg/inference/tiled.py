@@ -53,7 +53,7 @@ def segment_tiff(
     classes, palette = len(segmenter.label_set), segmenter.label_set.palette
     with ExitStack() as stack:
         dataset = stack.enter_context(open_dataset(source))
-        image = stack.enter_context(opened(source, in_parts=True))
+        image = stack.enter_context(opened(source))
         if image.orientation() != 1:
             raise CrispsegError(f"{source} is stored turned (orientation {image.orientation()}); save it upright")
         channels = image_channels(segmenter.info.in_chans)

@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from crispseg.errors import CrispsegError
-from crispseg.io.images import MOST_CHANNELS, image_channels
+from crispseg.io.images import MOST_CHANNELS
 
 Values: TypeAlias = NDArray[Any] | Tensor
 """An array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`."""
@@ -25,30 +25,22 @@ FORMS = "an array (H, W) or (H, W, C), C up to 16, or a tensor (C, H, W), of uin
 def image_array(image: Values) -> NDArray[Any]:
     """Return an image as files hold it: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, C)`, uint8 or uint16.
 
-    Args:
-        image: of one channel (grey), three (RGB) or others; uint8, uint16, or floats from 0 to 1, which become uint8.
+    Floats from 0 to 1 become uint8.
 
     Raises:
         CrispsegError: another type, shape or range.
     """
     values = _channels_last(image)
-    if values.size and values.ndim in (2, 3) and (values.ndim == 2 or values.shape[2] in range(2, MOST_CHANNELS + 1)):
-        if values.dtype in (np.uint8, np.uint16):
-            return values
-        if values.dtype.kind == "f":
-            low, high = values.min(), values.max()
-            if not (low >= 0 and high <= 1):  # NaN is neither
-                raise CrispsegError(f"the image holds floats from {low:g} to {high:g}; scale them to 0 to 1")
-            rounded: NDArray[np.uint8] = np.rint(255 * values).astype(np.uint8)
-            return rounded
-    raise CrispsegError(f"{_described(image)} is no image; give {FORMS}")
+    if values.dtype.kind == "f" and values.size and values.min() >= 0 and values.max() <= 1:  # NaN is neither
+        values = np.rint(255 * values).astype(np.uint8)
+    bands = values.shape[2:] or (1,)
+    if values.dtype in (np.uint8, np.uint16) and values.size and bands[0] <= MOST_CHANNELS and len(bands) == 1:
+        return values
+    raise CrispsegError(f"a {values.dtype} array of shape {values.shape} is no image; give {FORMS}")
 
 
 def mask_array(mask: Values) -> NDArray[Any]:
     """Return a mask as files hold it: `(H, W)` uint8 or uint16 values, or `(H, W, 3)` uint8 RGB colours.
-
-    Args:
-        mask: whole numbers from 0 to 65535, or booleans, of one channel; or uint8 colours.
 
     Raises:
         CrispsegError: another type, shape or range.
@@ -56,12 +48,11 @@ def mask_array(mask: Values) -> NDArray[Any]:
     values = _channels_last(mask)
     if values.size and values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8:
         return values
-    if not values.size or values.ndim != 2 or values.dtype.kind not in "biu":
-        raise CrispsegError(f"{_described(mask)} is no mask; give (H, W) whole numbers, or (H, W, 3) uint8 colours")
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 0xFFFF:
-        raise CrispsegError(f"the mask holds {low if low < 0 else high}; give 0 to 65535, and 255 for what is ignored")
-    return values.astype(np.uint8 if high <= 0xFF else np.uint16)
+    if values.size and values.ndim == 2 and values.dtype.kind in "biu" and 0 <= values.min() <= values.max() <= 0xFFFF:
+        return values.astype(np.uint8 if values.max() <= 0xFF else np.uint16)
+    found = f"a {values.dtype} array of shape {values.shape} is no mask"
+    held = f"; it holds {values.min()} to {values.max()}" if values.size else ""
+    raise CrispsegError(f"{found}; give (H, W) whole numbers from 0 to 65535, or (H, W, 3) uint8 colours{held}")
 
 
 def _channels_last(values: Values) -> NDArray[Any]:
@@ -72,11 +63,6 @@ def _channels_last(values: Values) -> NDArray[Any]:
     return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
 
 
-def _described(values: Values) -> str:
-    kind = "tensor" if isinstance(values, Tensor) else "array"
-    return f"a {str(values.dtype).removeprefix('torch.')} {kind} of shape {tuple(values.shape)}"
-
-
 class Normalize(v2.Transform):  # type: ignore[misc]
     """Images of 0 to 255 → `(..., in_chans, H, W)` float32, scaled to 0 to 1, less mean, over std.
 
@@ -85,14 +71,10 @@ class Normalize(v2.Transform):  # type: ignore[misc]
     Args:
         mean, std: one number a channel, on the scale 0 to 1.
         in_chans: 3; 4; or 1 for the mean of RGB, for which the averages of `mean` and `std` count.
-
-    Raises:
-        CrispsegError: another number of channels.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> None:
         super().__init__()
-        image_channels(in_chans)
         self.in_chans = in_chans
         self.mean, self.std = (255 * torch.tensor(numbers).view(-1, 1, 1) for numbers in (mean, std))
         if in_chans == 1:

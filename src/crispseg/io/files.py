@@ -6,7 +6,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -63,127 +63,73 @@ def atomic_files(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `path`, which is new or empty, when the block succeeds.
+
+    Raises:
+        CrispsegError: as `check_new_folder`, or nothing can be written there.
+    """
+    path = check_new_folder(path).resolve()
+    beside = writable_folder(path.parent)
+    with tempfile.TemporaryDirectory(prefix=LITTER, dir=beside, ignore_cleanup_errors=True) as name:
+        made = Path(name) / "made"
+        made.mkdir()
+        yield made
+        made.replace(path)
+
+
+@contextmanager
 def owned(folder: Path, *inside: Path) -> Iterator[None]:
     """Lock a folder against other processes, and first remove what a killed owner left in it.
 
-    The lock is one of the operating system, which ends with the process, however that ends.
-
-    Args:
-        folder: made where it is missing, and removed again if the owner leaves nothing in it.
-        inside: further folders to which the owner writes.
+    The lock is one of the operating system, which ends with the process, however that ends. The owner may also write to
+    further folders `inside`.
 
     Raises:
-        CrispsegError: another process owns the folder, or it cannot be written or locked.
+        CrispsegError: another process owns the folder, or it cannot be written.
     """
-    is_new = not folder.exists()
-    try:
-        with _locked(writable_folder(folder) / LOCK, folder):
-            for place in {folder, *inside}:
-                for left in place.glob(f"{LITTER}*"):
-                    _remove(left)
-            yield
-    finally:
-        if is_new:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
-
-
-@contextmanager
-def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder whose content becomes that of `path` when the block succeeds.
-
-    `path` is new or an empty folder, which stays, since it may be a link or a mounted disk. On an error nothing is
-    left; what a killed process left is removed by the next one that makes the same folder.
-
-    Raises:
-        CrispsegError: `path` is a file or holds something, cannot be written, or another process is making it.
-    """
-    path = check_new_folder(path)
-    beside = path if path.exists() else path.absolute().parent
-    temporary = writable_folder(beside) / f"{LITTER}{path.absolute().name}"[:200]
-    with _locked(beside / f"{temporary.name}.lock", path):
-        check_new_folder(path)  # which another process may have made meanwhile
-        _remove(temporary)
-        temporary.mkdir()
-        try:
-            yield temporary
-            if beside == path:
-                for entry in temporary.iterdir():
-                    entry.replace(path / entry.name)
-            else:
-                temporary.replace(path)
-        finally:
-            _remove(temporary)
-
-
-def check_new_folder(path: str | Path) -> Path:
-    """Return `path`, which is new or an empty folder; temporary files of a killed process do not count.
-
-    Raises:
-        CrispsegError: it is not.
-    """
-    path = Path(path)
-    if path.is_dir() and any(not entry.name.startswith((LITTER, LOCK)) for entry in path.iterdir()):
-        raise CrispsegError(f"{path} is not empty; give a new folder")
-    if path.exists() and not path.is_dir():
-        raise CrispsegError(f"{path} is a file; give a new folder")
-    if path.is_symlink() and not path.exists():
-        raise CrispsegError(f"{path} is a link that leads nowhere; give a new folder")
-    return path
-
-
-def writable_folder(path: str | Path) -> Path:
-    """Make the folder where it is missing and make sure that it can be written, before long work starts.
-
-    Raises:
-        CrispsegError: it is a file, cannot be made, or cannot be written.
-    """
-    path = Path(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except (FileExistsError, NotADirectoryError):
-        raise CrispsegError(f"{path} cannot be a folder: a file is there or above it; choose another folder") from None
-    except OSError as error:
-        raise CrispsegError(f"cannot write to the folder {path} ({error.strerror}); choose another folder") from None
-    return path
-
-
-def writable_file(path: str | Path) -> Path:
-    """Make sure that a file can be written there, before long work starts; its folder is made where it is missing.
-
-    Raises:
-        CrispsegError: the folder cannot be written, or `path` is a folder.
-    """
-    path = Path(path)
-    writable_folder(path.parent)
-    if path.is_dir():
-        raise CrispsegError(f"cannot write the file {path}: a folder of that name stands there; choose another name")
-    return path
-
-
-@contextmanager
-def _locked(file: Path, what: Path) -> Iterator[None]:
+    file = writable_folder(folder) / LOCK
     lock = FileLock(file, timeout=1)  # seconds: a process that was killed may take a moment to be gone
     try:
         lock.acquire()
     except Timeout:
-        raise CrispsegError(
-            f"{what} is in use by another process; wait for its end, or choose another folder"
-        ) from None
-    except OSError as error:
-        raise CrispsegError(f"{what} cannot be locked ({error.strerror}); choose another folder") from None
+        raise CrispsegError(f"{folder} is in use by another process; wait for its end, or choose another") from None
     try:
+        for left in (left for place in {folder, *inside} for left in place.glob(f"{LITTER}*")):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink(missing_ok=True)
         yield
     finally:
         file.unlink(missing_ok=True)
         lock.release()
 
 
-def _remove(path: Path) -> None:
+def check_new_folder(path: str | Path) -> Path:
+    """Return `path` if it is new or an empty folder, else raise a CrispsegError."""
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise CrispsegError(f"{path} is {'not empty' if path.is_dir() else 'a file'}; give a new folder")
+    return path
+
+
+def writable_folder(path: str | Path) -> Path:
+    """Make the folder where it is missing and make sure that it can be written, or raise a CrispsegError."""
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise CrispsegError(f"cannot write to the folder {path} ({error.strerror}); choose another folder") from None
+    return path
+
+
+def writable_file(path: str | Path) -> Path:
+    """Make sure that a file can be written there, in a folder that is made where it is missing, or raise likewise."""
+    path = Path(path)
+    writable_folder(path.parent)
     if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with suppress(OSError):
-            path.unlink()
+        raise CrispsegError(f"cannot write the file {path}: a folder of that name stands there; choose another name")
+    return path

@@ -13,8 +13,7 @@ from PIL import Image
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, writable_file
-from crispseg.io.opening import opened
-from crispseg.io.raster import whole_numbers
+from crispseg.io.opening import opened, whole_numbers
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import color_table
 
@@ -24,10 +23,10 @@ SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", "
 
 
 def image_channels(in_chans: int) -> int:
-    """Return how many channels of an image a model needs: `in_chans`, and 3 (RGB) for 1, which sees their mean.
+    """Return how many channels of an image a model of 1 to `MOST_CHANNELS` needs: 3 (RGB) for 1, which sees their mean.
 
     Raises:
-        CrispsegError: fewer than 1, or more than `MOST_CHANNELS`.
+        CrispsegError: another number.
     """
     if not 1 <= in_chans <= MOST_CHANNELS:
         raise CrispsegError(f"in_chans is {in_chans}, but images have 1 to {MOST_CHANNELS} channels; give so many")
@@ -59,10 +58,9 @@ def read_image(path: str | Path, channels: int = 3, value_range: ValueRange | No
 
 
 def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | None:
-    """Return the values of an image of more than 8 bits a channel, upright, `(H, W, C)`; None for one of 8 bits.
+    """Return the values `(H, W, C)` of an image of more than 8 bits a channel; None for one of 8, which is not decoded.
 
-    Raises:
-        CrispsegError: as for `read_image`; an image of 8 bits is not decoded.
+    Raises as `read_image`.
     """
     with opened(path) as raster:
         raster.check(channels)
@@ -86,12 +84,9 @@ def read_mask(path: str | Path, most: int = 0xFFFF) -> NDArray[Any]:
 
 
 def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tuple[int, int]:
-    """Return `(H, W)` of the upright picture from its header; `channels` as for `read_image`, `whole` as for `opened`.
+    """Return `(H, W)` of the upright picture from its header; `whole` as for `opened`, all else as for `read_image`.
 
     An orientation that a PNG states only behind its pixels is not seen.
-
-    Raises:
-        CrispsegError: missing, not an image, over `MAX_PIXELS`, or `read_image` cannot give so many channels.
     """
     with opened(path, whole) as raster:
         raster.check(channels)
@@ -109,11 +104,7 @@ def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16]) -> None:
 
 
 def check_picture(path: str | Path) -> Path:
-    """Return `path`, to which `write_image` can write.
-
-    Raises:
-        CrispsegError: the suffix is not one of `SUFFIXES` or the folder cannot be written.
-    """
+    """Return `path` if `write_image` can write there, else raise a CrispsegError."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise CrispsegError(f"cannot write {path}: unknown picture suffix '{path.suffix}'; use .png or .jpg")
@@ -124,42 +115,30 @@ def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Seque
     """Write `(H, W)` class ids as a palette PNG whose pixel values are the ids; 255 (ignore) is black.
 
     Raises:
-        CrispsegError: the suffix is not .png or the folder cannot be written.
+        CrispsegError: the folder cannot be written.
         ValueError: an id is neither in the palette nor 255.
     """
-    path = Path(path)
-    if path.suffix.lower() != ".png":
-        raise CrispsegError(f"cannot write labels to {path}: they are kept exactly only in PNG; use the suffix .png")
     picture = Image.fromarray(_ids(labels, palette))
     picture.putpalette(color_table(palette).tobytes())
     with atomic_path(path) as temporary:
-        picture.save(temporary, compress_level=1, compress_type=zlib.Z_RLE)
+        picture.save(temporary, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def colorize(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
-    """Return RGB `(H, W, 3)` of class ids `(H, W)`; 255 (ignore) is black.
-
-    Raises:
-        ValueError: an id is neither in the palette nor 255.
-    """
+    """Return RGB `(H, W, 3)` of class ids `(H, W)` of the palette; 255 (ignore) is black."""
     return color_table(palette).take(_ids(labels, palette), axis=0)
 
 
 def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
     """Check the ids against the palette and make them uint8."""
     ids = labels.astype(np.uint8)
-    known = ids < len(palette)
-    if not ((known | (ids == 255)) & (ids == labels)).all():
+    if not (((ids < len(palette)) | (ids == 255)) & (ids == labels)).all():
         raise ValueError(f"labels from {labels.min()} to {labels.max()} with a palette of {len(palette)} colours")
     return ids
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """Return all pictures in a folder and its sub-folders, by their suffix, sorted, without hidden ones.
-
-    Raises:
-        CrispsegError: there is no such folder.
-    """
+    """Return all pictures in a folder and its sub-folders, by their suffix, sorted, without hidden ones."""
     folder = Path(folder)
     if not folder.is_dir():
         raise CrispsegError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}; give a folder of images")
@@ -171,10 +150,6 @@ def find_images(folder: str | Path) -> list[Path]:
 
 
 def side_factor(size: Sequence[int], longer_side: int | None, shorter_side: int | None) -> float:
-    """Return the factor that brings an image of `(H, W)` to a longer or a shorter side, or within both.
-
-    >>> side_factor((600, 800), 2048, 512) == 512 / 600
-    True
-    """
+    """Return the factor that brings an image of `(H, W)` to a longer or a shorter side, or within both."""
     wanted = ((longer_side, max(size)), (shorter_side, min(size)))
     return min((side / length for side, length in wanted if side is not None), default=1.0)

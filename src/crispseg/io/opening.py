@@ -1,18 +1,28 @@
-"""Opening pictures of the formats that are read, and what is wrong with one in a line."""
+"""Images of every origin, files, PIL images and arrays, in one form; and what is wrong with one, in a line."""
 
 from __future__ import annotations
 
+import logging
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+import tifffile
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.io.raster import Raster, UnreadablePicture, from_pillow, from_tiff
+from crispseg.io.value_range import ValueRange, to_8_bits
+from crispseg.labels import Color, color_table
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said once, as an error
 
 MAX_PIXELS = 2**27
 """A file that claims more pixels is refused before it is decoded: 134 million, 400 MB as RGB."""
@@ -20,15 +30,239 @@ MAX_PIXELS = 2**27
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")
 """Formats that Pillow reads. Others start programs (EPS), or are larger than their header says (ICO)."""
 
+COLORS = {"grey": (0, 1, 4), "rgb": (2,), "palette": (3,), "cmyk": (5,), "bands": ()}
+"""The colours that are read, and their photometric interpretations in TIFFs."""
+MODES = {"grey": ("1", "L", "LA", "I", "F"), "rgb": ("RGB", "RGBA", "RGBX"), "palette": ("P", "PA"), "cmyk": ("CMYK",)}
+"""The same by Pillow's modes."""
 
-@contextmanager
-def opened(path: str | Path, whole: bool = False, in_parts: bool = False) -> Iterator[Raster]:
-    """Open a picture, and turn every way in which a file can be bad into one line.
+
+CUT = "cut it, or save it as a TIFF and segment it by 'crispseg predict' in tiles of 1024"
+FAULTS: tuple[tuple[type[Exception], str, str], ...] = (
+    (FileNotFoundError, "missing-file", "does not exist; check the path"),
+    (NotADirectoryError, "missing-file", "does not exist; check the path"),
+    (IsADirectoryError, "unreadable-file", "is a folder, not an image file; give a file"),
+    (PermissionError, "no-permission", "cannot be read; check its permissions"),
+    (Image.DecompressionBombError, "too-large", f"claims more than {MAX_PIXELS:,} pixels; {CUT}"),
+    (UnidentifiedImageError, "no-image-format", "is not an image in a known format; convert it to PNG or JPEG"),
+)
+"""Errors of opening a file, their code, and the rest of the message."""
+
+
+class UnreadablePicture(CrispsegError):
+    """A picture that cannot be decoded; `code` is one of the kinds of findings of `crispseg doctor`."""
+
+    def __init__(self, message: str, code: str = "unreadable-file") -> None:  # a data worker's is made of its message
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Raster:
+    """An image: what its header says, and its values, which are decoded when they are asked for.
 
     Args:
-        path: of a TIFF, or one of `FORMATS`.
-        whole: compare all checksums of a PNG, of which Pillow skips those of pixels.
-        in_parts: allow more than `MAX_PIXELS`.
+        name: for messages.
+        stored: height and width before it is turned upright.
+        bands: channels, with alpha.
+        bit_depth: bits a channel.
+        color: one of `COLORS` or another, which is refused.
+        rows: decodes the stored rows from a first one to before a last one, `(h, W, bands)`.
+        orientation: that of EXIF, 1 to 8; a PNG may have it behind its pixels.
+        alpha: whether the last band is opacity.
+        palette: the colours of a palette.
+        lossy: why the values may not be those that were saved.
+    """
+
+    name: object
+    stored: tuple[int, int]
+    bands: int
+    bit_depth: int
+    color: str
+    rows: Callable[[int, int], NDArray[Any]]
+    orientation: Callable[[], int] = lambda: 1
+    alpha: bool = False
+    palette: tuple[Color, ...] = ()
+    lossy: str = ""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """`(H, W)` upright."""
+        return self.stored[::-1] if self.orientation() >= 5 else self.stored
+
+    @cached_property
+    def values(self) -> NDArray[Any]:
+        """The values as they are in the file, upright, `(H, W, bands)`."""
+        if math.prod(self.stored) > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        values = self.rows(0, self.stored[0])
+        return upright(values, self.orientation())
+
+    def check(self, channels: int) -> None:
+        """Raise an UnreadablePicture unless it has so many channels: 3 for RGB, which grey becomes, or others."""
+        if self.color not in COLORS or (self.color == "cmyk" and channels != 3):
+            raise UnreadablePicture(f"{self.name} has {self.color} colours; save it as grey or RGB", "channel-missing")
+        most = {"grey": 2, "rgb": 4, "bands": 0}.get(self.color, self.bands) if channels == 3 else channels
+        if self.bands > most or (channels != 3 and (self.bands < most or self.color == "palette")):
+            remedy = f"give other images, or train a model with model.in_chans {3 if self.bands == 1 else self.bands}"
+            found = f"{self.name} has {self.bands} channel(s), not {channels}"
+            raise UnreadablePicture(f"{found}; {remedy}", "channel-missing")
+
+    def kept(self, channels: int, rows: tuple[int, int] | None = None) -> NDArray[Any]:
+        """Return the upright values of so many channels, see `check`, or those of some stored rows; without alpha."""
+        self.check(channels)
+        values = self.values if rows is None else self.rows(*rows)
+        if self.color == "cmyk":
+            return values
+        return values[..., :1] if channels == 3 and self.bands < 3 else values[..., :channels]
+
+    def pixels(
+        self, channels: int = 3, value_range: ValueRange | None = None, rows: tuple[int, int] | None = None
+    ) -> NDArray[np.uint8]:
+        """Return the image, or some stored rows of it, as a model takes it, `(H, W, channels)`.
+
+        Args:
+            channels: 3 for RGB: alpha is dropped, and grey, palette and CMYK become RGB; or as many as there are.
+            value_range: of more than 8 bits a channel, see `to_8_bits`.
+            rows: the first one, and the one before which they end.
+
+        Raises:
+            UnreadablePicture: another number of channels, or values that are no whole numbers of 16 bits.
+        """
+        values = self.kept(channels, rows)
+        if self.color == "palette":
+            return color_table(self.palette[:256]).take(values[..., 0], axis=0)
+        if self.color == "cmyk":
+            return np.array(Image.frombytes("CMYK", values.shape[1::-1], values.tobytes()).convert("RGB"))
+        if self.bit_depth > 8:
+            values = to_8_bits(whole_numbers(values, self.name), value_range, self.name)
+        elif self.bit_depth < 8:
+            values = values * np.uint8(255 // (2**self.bit_depth - 1))
+        return np.repeat(values, 3, axis=2) if values.shape[2] < channels else np.array(values, order="C")
+
+    def labels(self, most: int = 0xFFFF) -> NDArray[Any]:
+        """Return the values of a mask, or raise an UnreadablePicture, as `crispseg.io.images.read_mask` does."""
+        if self.lossy:
+            raise UnreadablePicture(f"{self.name} {self.lossy}, which may change values; save PNGs", "lossy-mask")
+        if self.color in ("grey", "palette") and self.bands <= 2:
+            values: NDArray[Any] = self.values[..., 0]
+            return values if values.dtype == np.uint8 else whole_numbers(values, self.name, most, "fiu")
+        if self.color == "rgb" and self.bands <= 4 and self.bit_depth == 8:
+            return np.array(self.values[..., :3], order="C")
+        found = f"{self.bands} channels of {self.bit_depth} bits ({self.color})"
+        raise UnreadablePicture(f"{self.name} has {found}; save masks as grey, palette or RGB PNG", "unusable-mask")
+
+
+def whole_numbers(values: NDArray[Any], name: object, most: int = 0xFFFF, kinds: str = "iu") -> NDArray[Any]:
+    """Return whole numbers from 0 to `most`, of some kinds of types, as uint16, or as int32 if some are larger.
+
+    Raises:
+        UnreadablePicture: they are none.
+    """
+    low, high = values.min(), values.max()
+    if values.dtype.kind not in kinds or not (low >= 0 and high <= most) or (values % 1).any():
+        found = f"{name} holds {values.dtype} values from {low} to {high}, not whole numbers from 0 to {most}"
+        raise UnreadablePicture(f"{found}; save it with 8 or 16 bits", "value-range-unknown")
+    return values.astype(np.uint16 if high <= 0xFFFF else np.int32)
+
+
+def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn `(H, W, …)` as EXIF's orientation says."""
+    values = values.swapaxes(0, 1) if orientation >= 5 else values
+    return values[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
+
+
+def from_array(values: NDArray[Any], name: str) -> Raster:
+    """Return an array `(H, W)` or `(H, W, C)` of uint8 or uint16: grey, RGB with or without alpha, or other bands."""
+    values = values if values.ndim == 3 else values[..., None]
+    height, width, bands = values.shape
+    color, bits = {1: "grey", 3: "rgb", 4: "rgb"}.get(bands, "bands"), 8 * values.itemsize
+    return Raster(name, (height, width), bands, bits, color, lambda top, bottom: values[top:bottom])
+
+
+def from_pillow(picture: Image.Image, name: object, file: Path | None = None) -> Raster:
+    """Return a PIL image, which need not be loaded; of colours of 16 bits Pillow gives 8, so OpenCV reads the file."""
+    args = picture.tile[0].args if isinstance(picture, ImageFile.ImageFile) and picture.tile else None
+    raw = str(args[0] if isinstance(args, tuple) else args or "")  # how Pillow will unpack the values
+    mode, bands = picture.mode, len(picture.getbands())
+    color = next((color for color, modes in MODES.items() if mode.partition(";")[0] in modes), mode)
+    few = {"2": 2, "4": 4}.get(raw.partition(";")[2]) if picture.format == "PNG" and mode in "LP" else None
+    bits = few or (16 if mode.startswith("I;16") else {"1": 1, "I": 32, "F": 32}.get(mode, 8))
+    is_deep = file is not None and bands > 1 and ";16" in raw
+    if is_deep:
+        color, bits, bands = "rgb", 16, 4 if mode[-1] == "A" else 3
+
+    def rows(top: int, bottom: int) -> NDArray[Any]:
+        picture.load()  # raises where the file is broken, in which OpenCV may leave zeros
+        if is_deep:
+            values = np.asarray(cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
+            return values[top:bottom, :, [2, 1, 0, 3][:bands]]
+        values = np.array(picture)[top:bottom]
+        values = values.astype(np.uint8) if mode == "1" else values
+        if mode == "L" and few:  # which Pillow spreads over 0 to 255
+            values = values // (255 // (2**few - 1))
+        return values if values.ndim == 3 else values[..., None]
+
+    def orientation() -> int:
+        if picture.format == "PNG" and "exif" not in picture.info:  # Pillow would decode the file to find some
+            return 1
+        found = picture.getexif().get(ExifTags.Base.Orientation, 1)
+        return found if found in range(1, 9) else 1
+
+    shown = (picture.getpalette("RGB") if color == "palette" else None) or []
+    palette = tuple(zip(shown[0::3], shown[1::3], shown[2::3], strict=True))
+    size, alpha = (picture.height, picture.width), mode in ("LA", "PA", "RGBA")
+    lossy = f"is of the format {picture.format}" if picture.format in ("JPEG", "MPO", "PPM", "WEBP") else ""
+    return Raster(name, size, bands, bits, color, rows, orientation, alpha, palette, lossy)
+
+
+def from_tiff(file: BinaryIO, name: object) -> Raster:
+    """Return the first page of an open TIFF, of which only the strips or tiles that are asked for are decoded."""
+    page: Any = tifffile.TiffFile(file).pages.first
+    (height, width), bands, bits = (page.imagelength, page.imagewidth), page.samplesperpixel, page.bitspersample
+    if page.dtype is None or not isinstance(bits, int) or page.dtype == np.int8:
+        raise ValueError(f"{bits} bits a channel")
+    is_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and its kin, mostly lossy
+    color = next((color for color, kinds in COLORS.items() if page.photometric in kinds), str(page.photometric))
+    if (page.photometric == 6 and is_image) or (color == "grey" and bands == 3):  # YCbCr is decoded to RGB
+        color = "rgb"
+    end_of_file, planes = file.seek(0, 2), bands if page.planarconfig == 2 else 1
+    length, across = (page.tilelength, -(-width // page.tilewidth)) if page.is_tiled else (page.rowsperstrip, 1)
+
+    def segment(index: int) -> bytes | None:
+        start, count = page.dataoffsets[index], page.databytecounts[index]
+        if start + count > end_of_file:
+            raise ValueError("its end is missing")
+        file.seek(start)
+        return file.read(count) or None  # tiles that were not written are 0
+
+    def rows(top: int, bottom: int) -> NDArray[Any]:
+        values = np.zeros((bottom - top, width, bands), np.uint8 if bits <= 8 else page.dtype)
+        for plane in range(planes):
+            first = plane * -(-height // length)
+            for index in range((first + top // length) * across, (first + -(-bottom // length)) * across):
+                tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+                found, (_, _, y, x, _), _ = page.decode(segment(index), index, **tables)
+                if found is not None:
+                    start, end = max(y, top), min(y + found.shape[1], bottom)
+                    part = found[0, start - y : end - y, : width - x]  # (h, w, bands), or one of the bands
+                    values[start - top : end - top, x : x + part.shape[1], plane : plane + part.shape[2]] = part
+        return 2**bits - 1 - values if page.photometric == 0 else values
+
+    turn = page.tags.valueof(ExifTags.Base.Orientation, 1)
+    shown = page.colormap.T >> 8 if color == "palette" else np.zeros((0, 3))
+    return Raster(
+        *(name, (height, width), bands, bits, color, rows, lambda: turn if turn in range(1, 9) else 1),
+        alpha=bool({1, 2} & {*page.extrasamples}),
+        palette=tuple(map(tuple, shown.tolist())),
+        lossy=f"is stored with lossy compression ({page.compression.name})" if is_image else "",
+    )
+
+
+@contextmanager
+def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
+    """Open a TIFF or one of `FORMATS`, and turn every way in which a file can be bad into one line.
+
+    With `whole`, all checksums of a PNG are compared, of which Pillow skips those of pixels.
 
     Raises:
         CrispsegError: as for `read_image`, also for what goes wrong in the block.
@@ -39,22 +273,19 @@ def opened(path: str | Path, whole: bool = False, in_parts: bool = False) -> Ite
             file = stack.enter_context(path.open("rb"))
             is_tiff = file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
             file.seek(0)
-            if is_tiff:
-                raster = from_tiff(file, path)
-            else:
-                if whole:
-                    with decoding(file) as picture:
-                        picture.verify()
-                    file.seek(0)
-                raster = from_pillow(stack.enter_context(decoding(file)), path, lambda: np.fromfile(path, np.uint8))
-            if raster.stored[0] * raster.stored[1] > MAX_PIXELS and not in_parts:
-                raise Image.DecompressionBombError
-            yield raster
+            if whole and not is_tiff:
+                with decoding(file) as picture:
+                    picture.verify()
+                file.seek(0)
+            yield from_tiff(file, path) if is_tiff else from_pillow(stack.enter_context(decoding(file)), path, path)
     except (CrispsegError, MemoryError):
         raise
     except Exception as error:  # on broken data decoders raise almost anything
-        code, reason = _fault(path, error)
-        raise UnreadablePicture(f"{path} {reason}", code) from None
+        found = (fault[1:] for fault in FAULTS if isinstance(error, fault[0]))
+        code, what = next(found, ("unreadable-file", f"is broken ({one_line(error)}); restore or remove it"))
+        if path.is_file() and path.stat().st_size == 0:
+            code, what = "empty-file", "is empty (0 bytes); restore or remove it"
+        raise UnreadablePicture(f"{path} {what}", code) from None
 
 
 @contextmanager
@@ -72,23 +303,3 @@ def decoding(file: BinaryIO) -> Iterator[Image.Image]:
         if picture.width * picture.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         yield picture
-
-
-def _fault(path: Path, error: Exception) -> tuple[str, str]:
-    """The code of what is wrong with a picture whose reading raised an error, and the rest of the message."""
-    if isinstance(error, FileNotFoundError | NotADirectoryError):
-        return "missing-file", "does not exist; check the path"
-    if isinstance(error, IsADirectoryError):
-        return "unreadable-file", "is a folder, not an image file; give a file"
-    if isinstance(error, PermissionError):
-        return "no-permission", "cannot be read; check its permissions"
-    if isinstance(error, Image.DecompressionBombError):
-        return "too-large", (
-            f"claims more than {MAX_PIXELS:,} pixels; cut it into smaller images, or save it as a TIFF and segment it "
-            "by 'crispseg predict' in tiles of 1024"
-        )
-    if path.stat().st_size == 0:
-        return "empty-file", "is empty (0 bytes); restore or remove it"
-    if isinstance(error, UnidentifiedImageError):
-        return "no-image-format", "is not an image in a known format; convert it to PNG or JPEG"
-    return "unreadable-file", f"is broken ({one_line(error)}); restore or remove it"

@@ -1,8 +1,4 @@
-"""Pixels as outlines: objects as COCO writes them, and areas of a map as polygons in its coordinates.
-
-Objects are outlines along the edges of pixels, or run lengths if they have holes. Coordinates of objects are those of
-COCO: (0, 0) is the top left corner of the first pixel.
-"""
+"""Pixels as outlines: objects as COCO writes them, and areas of a map as polygons in its coordinates."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco
 from scipy.ndimage import find_objects
 
 from crispseg.errors import CrispsegError
@@ -22,20 +19,17 @@ from crispseg.io.files import atomic_path
 from crispseg.io.tiff import open_dataset
 from crispseg.labels import IGNORE
 
-Polygons: TypeAlias = list[list[int]]
-"""`[x, y, x, y, …]` of each outline."""
-
-Runs: TypeAlias = dict[str, list[int]]
-"""`counts` of pixels outside and inside in turns, column by column, and `size`, height before width."""
+CocoShape: TypeAlias = list[list[int]] | dict[str, object]
+"""COCO's: `[x, y, x, y, …]` of each outline, (0, 0) the top left corner of the first pixel; or run lengths."""
 
 
-def segmentations(ids: NDArray[np.int32]) -> list[Polygons | Runs]:
+def segmentations(ids: NDArray[np.int32]) -> list[CocoShape]:
     """Return polygons around the pixels of each object in a map of numbers `(H, W)`, 0 for none, else 1 to N.
 
     There is one for each part that sides join. An object with a hole, or one that only a corner closes, gets run
     lengths, since programs fill such places.
     """
-    found: list[Polygons | Runs] = []
+    found: list[CocoShape] = []
     for number, (rows, columns) in enumerate(find_objects(ids), 1):
         mask = ids[rows, columns] == number
         a, b, c, d = mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1], mask[1:, 1:]
@@ -43,7 +37,8 @@ def segmentations(ids: NDArray[np.int32]) -> list[Polygons | Runs]:
         double = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
         outlines, inside = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         if (inside[0, :, 3] >= 0).any() or ((a == d) & (b == c) & (a != b)).any():
-            found.append(_run_lengths(mask, rows.start, columns.start, ids.shape))
+            runs = coco.encode(np.asfortranarray(ids == number, np.uint8))
+            found.append({"size": runs["size"], "counts": runs["counts"].decode("ascii")})
             continue
         polygons = []
         for outline in outlines:
@@ -54,63 +49,31 @@ def segmentations(ids: NDArray[np.int32]) -> list[Polygons | Runs]:
     return found
 
 
-def _run_lengths(mask: NDArray[np.bool_], top: int, left: int, size: tuple[int, ...]) -> Runs:
-    """The run lengths of an object whose box is at `top` and `left` of a map of `size`, height and width."""
-    columns, rows = np.nonzero(mask.T)
-    places = (columns + left) * size[0] + rows + top
-    first = np.flatnonzero(np.diff(places, prepend=-2) != 1)
-    ends = places[np.append(first[1:], len(places)) - 1] + 1
-    bounds = np.stack([places[first], ends], axis=1).ravel()
-    return {"counts": np.diff(bounds, prepend=0, append=size[0] * size[1]).tolist(), "size": [*size]}
-
-
 def write_polygons(labels: str | Path, target: str | Path, names: Sequence[str]) -> int:
     """Write the areas of a TIFF of class ids as GeoJSON, a feature for each part that sides of pixels join.
 
     Their properties are `class` and `id`. Coordinates are those of the map, whose reference system stands in the
     member `crs`, as GDAL and QGIS write and read it; pixels where the image lies nowhere. Ignored pixels (255) have no
-    polygon.
-
-    Args:
-        labels: the TIFF.
-        target: GeoJSON file; replaced only when it is complete.
-        names: of the classes.
-
-    Returns:
-        The number of polygons.
+    polygon. Returns the number of polygons.
 
     Raises:
-        CrispsegError: as `check_system`.
+        CrispsegError: rasterio is not installed; the TIFF is missing or broken; its reference system has no EPSG code,
+            or its place is given by ground control points.
     """
-    code = check_system(labels)
     with open_dataset(labels) as dataset, atomic_path(target) as temporary, temporary.open("w") as file:
         features, rasterio = (importlib.import_module(name) for name in ("rasterio.features", "rasterio"))
+        code = dataset.crs.to_epsg() if dataset.crs else None
+        if dataset.gcps[0] or (dataset.crs and code is None):
+            raise CrispsegError(f"{labels} has no EPSG code, or lies on the map by control points; warp it (gdalwarp)")
         system = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}
         head = {"type": "FeatureCollection", "name": Path(target).stem} | ({"crs": system} if code else {})
         file.write(json.dumps(head)[:-1] + ', "features": [')
         count = 0
         for geometry, value in features.shapes(rasterio.band(dataset, 1), transform=dataset.transform):
-            if value == IGNORE:
-                continue
-            properties = {"class": names[int(value)], "id": int(value)}
-            feature = {"type": "Feature", "properties": properties, "geometry": geometry}
-            file.write((",\n" if count else "\n") + json.dumps(feature))
-            count += 1
+            if value != IGNORE:
+                properties = {"class": names[int(value)], "id": int(value)}
+                feature = {"type": "Feature", "properties": properties, "geometry": geometry}
+                file.write((",\n" if count else "\n") + json.dumps(feature))
+                count += 1
         file.write("\n]}\n")
         return count
-
-
-def check_system(image: str | Path) -> int | None:
-    """The EPSG code of a TIFF's reference system; None where it lies nowhere.
-
-    Raises:
-        CrispsegError: rasterio is not installed; the TIFF is missing or broken; its system has no EPSG code, or its
-            place is given by ground control points.
-    """
-    with open_dataset(image) as dataset:
-        if dataset.gcps[0]:
-            raise CrispsegError(f"{image} lies on the map by ground control points; warp it (gdalwarp) before polygons")
-        code: int | None = dataset.crs.to_epsg() if dataset.crs else None
-        if dataset.crs and code is None:
-            raise CrispsegError(f"the reference system of {image} has no EPSG code; warp it to one that has (gdalwarp)")
-        return code

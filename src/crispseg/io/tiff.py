@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.files import atomic_path
-from crispseg.io.raster import UnreadablePicture
+from crispseg.io.opening import UnreadablePicture
 from crispseg.labels import IGNORE, color_table
 
 SUFFIXES = (".tif", ".tiff")
@@ -34,13 +34,14 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
     """
     path = Path(path)
     try:
-        importlib.import_module("rasterio")
+        dataset = _open(path)
     except ImportError:
         raise CrispsegError("maps and TIFFs in tiles need rasterio: pip install 'crispseg[tiff]'") from None
-    if not path.is_file():
-        raise CrispsegError(f"{path} does not exist; check the path")
-    with _one_line_errors(path):
-        dataset = _open(path)
+    except Exception as error:  # on broken data GDAL's and rasterio's errors are of many kinds
+        if not path.is_file():
+            raise CrispsegError(f"{path} does not exist; check the path") from None
+        reason = one_line(error.__cause__ or error)
+        raise UnreadablePicture(f"{path} cannot be read as a TIFF ({reason}); restore or convert it") from None
     with dataset:
         yield dataset
 
@@ -48,13 +49,8 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
 def write_map(path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]]) -> None:
     """Write class ids as a uint8 cloud-optimised GeoTIFF with a palette, at an image's place on the map.
 
-    Overviews show the most frequent class. Pixels of the image's no-data value become 255 (ignore), black.
-
-    Args:
-        path: file to write.
-        image: an `open_dataset` of the same size.
-        rows: the ids from top to bottom, some rows `(h, W)` at a time.
-        palette: RGB of each class.
+    The image is an `open_dataset` of the same size. Overviews show the most frequent class. Pixels of the image's
+    no-data value become 255 (ignore), black. The ids come from top to bottom, some rows `(h, W)` at a time.
     """
     plain = path.with_name(f"{path.stem}-plain.tif")
     shutil, errors, gdal = (importlib.import_module(f"rasterio.{name}") for name in ("shutil", "errors", "_err"))
@@ -62,7 +58,12 @@ def write_map(path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette
     try:
         written = _write_plain(plain, image, rows, palette)
         shutil.copy(plain, path, driver="COG", **options)
-        if _checksum(path) != written:  # GDAL may lose an error of the disk when it closes a file
+        crc = 0
+        with _open(path) as file:
+            for top in range(0, file.height, SIDE):
+                window = ((top, min(top + SIDE, file.height)), (0, file.width))
+                crc = zlib.crc32(file.read(1, window=window), crc)
+        if crc != written:  # GDAL may lose an error of the disk when it closes a file
             raise OSError("it was not written whole")
     except (errors.RasterioError, gdal.CPLE_BaseError) as error:
         raise OSError(f"it was not written whole ({one_line(error)})") from None
@@ -83,21 +84,10 @@ def _write_plain(path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], pale
         for strip in rows:
             window = ((top, top + len(strip)), (0, image.width))
             if image.nodata is not None:
-                with _one_line_errors(Path(image.name)):
-                    strip[image.dataset_mask(window=window) == 0] = IGNORE
+                strip[image.dataset_mask(window=window) == 0] = IGNORE
             file.write(strip, 1, window=window)
             crc = zlib.crc32(strip.tobytes(), crc)
             top += len(strip)
-    return crc
-
-
-def _checksum(path: Path) -> int:
-    """The CRC-32 of the first channel."""
-    crc = 0
-    with _open(path) as file:
-        for top in range(0, file.height, SIDE):
-            window = ((top, min(top + SIDE, file.height)), (0, file.width))
-            crc = zlib.crc32(file.read(1, window=window), crc)
     return crc
 
 
@@ -124,14 +114,3 @@ def _open(path: Path, mode: str = "r", **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # most pictures are not
         return rasterio.open(path, mode, driver="GTiff", **options)
-
-
-@contextmanager
-def _one_line_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as error:  # on broken data GDAL's and rasterio's errors are of many kinds
-        reason = one_line(error.__cause__ or error)
-        raise UnreadablePicture(f"{path} cannot be read as a TIFF ({reason}); restore or convert it") from None

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from functools import lru_cache
 from threading import Event
 from typing import TypeAlias
 
@@ -33,11 +32,13 @@ def to_8_bits(values: NDArray[np.uint16], value_range: ValueRange | None, name: 
         value_range: what becomes 0 and 255. None assumes 0 to 65535, and warns, once in a process.
         name: of the image, for the warning.
     """
-    if value_range is not None:
-        return _table(*value_range).take(values)
-    if not _told.is_set():
-        warn_of_unknown(name, *percentile_range([values]))
-    return (values >> 8).astype(np.uint8)
+    if value_range is None:
+        if not _told.is_set():
+            warn_of_unknown(name, *percentile_range([values]))
+        return (values >> 8).astype(np.uint8)
+    low, high = value_range
+    table: NDArray[np.uint8] = np.rint(((np.arange(2**16) - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
+    return table.take(values)
 
 
 def warn_of_unknown(name: object, low: float, high: float) -> None:
@@ -63,12 +64,4 @@ def check_range(value_range: ValueRange, key: str) -> None:
     """Raise a CrispsegError if a declared range, called `key`, is none."""
     low, high = value_range
     if not 0 <= low < high <= 0xFFFF:
-        raise CrispsegError(
-            f"{key} is [{low:g}, {high:g}]; give the values, 0 to 65535, that are black and white, such as [0, 4095]"
-        )
-
-
-@lru_cache(maxsize=4)
-def _table(low: float, high: float) -> NDArray[np.uint8]:
-    table: NDArray[np.uint8] = np.rint(((np.arange(2**16) - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
-    return table
+        raise CrispsegError(f"{key} is [{low:g}, {high:g}]; give black and white, such as [0, 4095]")
