@@ -115,7 +115,7 @@ def test_keys_alone_and_in_groups(folders: Path, tmp_path: Path, monkeypatch: py
         ({"model": "fpnn"}, "unknown model 'fpnn'; did you mean 'fpn'?"),
         ({"masks": None}, "photos is missing; "),
         ({"images": None}, "give either data.root, or data.images and data.masks"),
-        ({"crop": "large"}, "crop is large; give a whole number"),
+        ({"crop": "large"}, "augment.crop is large; give a whole number"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(settings: dict[str, Any], line: str, tmp_path: Path) -> None:

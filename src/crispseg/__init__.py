@@ -55,8 +55,7 @@ def __dir__() -> list[str]:
 def from_pretrained(folder_or_hub_id: str | Path) -> SegmentationModel:
     """Load a saved model, in eval mode: a folder, a finished run's folder, a name such as "nuclei", or a hub id.
 
-    Raises:
-        CrispsegError: it is not there, damaged, of a later format, or its weights do not fit.
+    A `CrispsegError` says that it is not there, damaged, or of a later format.
     """
     from crispseg.models import SegmentationModel
 

@@ -46,18 +46,16 @@ def train(
     """Train a model, as `crispseg train` does.
 
     Args:
-        images: folder of images; or a list of them, paths, PIL images, arrays `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or
-            `(H, W, 4)`, or tensors `(C, H, W)`, of uint8, uint16 or floats from 0 to 1.
+        images: folder of images, or of images and masks in a known layout; or a list of paths, PIL images, arrays
+            `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`, or tensors `(C, H, W)`, of uint8, uint16 or floats from 0
+            to 1. Lists are written to a folder in `out`.
         masks: folder of masks with the same names; or a list in the order of the images, arrays `(H, W)` of class ids.
-            Lists are written to a folder in `out`, so that the run can be resumed and scored later. Without masks,
-            images may be a folder that holds both in a known layout.
         resume: resume the run in `out`; its settings hold unless others are given.
         **settings: the keys of `crispseg train`: `epochs=20`, `model="fpn"`, `out="runs/mine"`. Those of a group
             are a dict, `augment={"crop": (256, 256)}`, or stand alone if only one group has them, as `backbone`.
 
     Raises:
-        CrispsegError: an unknown key; anything wrong with the settings, the data, weights or folders; a loss that is
-            not finite.
+        CrispsegError: anything wrong with the settings, the data, weights or folders; a loss that is not finite.
 
     Example:
         >>> run = crispseg.train("photos", "masks", classes=["background", "road"], out="runs/mine")  # doctest: +SKIP
@@ -68,13 +66,7 @@ def train(
 
     if launcher().world_size() > 1:
         raise CrispsegError("crispseg.train is for one process; on several machines start the command crispseg train")
-    try:
-        config, lists = _chosen(images, masks, resume, settings)
-    except CrispsegError as error:
-        group, _, key = (error.field or "").partition(".")
-        if key and key not in settings.get(group, {}):  # it stands alone
-            error.field = key
-        raise
+    config, lists = _chosen(images, masks, resume, settings)
     if lists:
         if not resume:
             check_folder(config, resume=False)  # before anything is written to it
@@ -109,8 +101,7 @@ def evaluate(
 
     Args:
         run: run folder, saved model, name of a bundled model, hub id, or exported file.
-        images: folder of images, or of images and masks in a known layout; by default the data of the run.
-        masks: folder of masks with the same names.
+        images, masks: folders of these, or one folder of both in a known layout; by default the data of the run.
         split: by default val or, of other folders than those that were trained on, test if they have it, else all.
         protocol: how the model sees an image.
         boundary: whether Boundary IoU and boundary F-scores are computed too, or distances in pixels for the latter.
@@ -158,9 +149,6 @@ def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[Trai
     keys = {*settings, *data} if isinstance(data, dict) else {"masks"}
     layers: list[Tree] = [recorded_settings(out)] if resume else []
     if isinstance(images, str | Path) and not {"masks", "instances"} & {*given, *keys}:
-        if not Path(images).is_dir():
-            what = "is not a folder" if Path(images).exists() else "is missing"
-            raise CrispsegError(f"{images} {what}; give a folder of images and masks, or one of each")
         layers.append({"data": dict(recognise(Path(images)))})
         given = {}
     elif given:

@@ -60,11 +60,9 @@ def system_line(error: OSError) -> str:
 
 @contextmanager
 def telling(kept: Callable[[], str]) -> Iterator[None]:
-    """Say what was kept and how to resume if an interrupt or an error of the operating system ends the block.
+    """Say what was kept and how to resume if an interrupt or an `OSError` ends the block.
 
-    Raises:
-        Interrupted: the block was interrupted.
-        CrispsegError: an `OSError` ended it.
+    They become an `Interrupted` and a `CrispsegError`.
     """
     try:
         yield

@@ -34,10 +34,7 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.names) <= IGNORE:
-            raise CrispsegError(
-                f"the number of class names is {len(self.names)}; give 2 to {IGNORE}, the background too, such as "
-                "'[background, road]'"
-            )
+            raise CrispsegError(f"the number of class names is {len(self.names)}; give 2 to {IGNORE}, background too")
         if len(self.palette) != len(self.names):
             raise CrispsegError(f"{len(self.names)} class names but {len(self.palette)} colours; give one of each")
         for name in self.names:
@@ -65,11 +62,7 @@ class LabelSet:
         return next((index for index, name in enumerate(self.names) if name.strip("_").lower() == "background"), None)
 
     def index(self, name: str) -> int:
-        """The id of a class.
-
-        Raises:
-            CrispsegError: there is none of this name.
-        """
+        """The id of a class; a `CrispsegError` if there is none of this name."""
         if name not in self.names:
             raise CrispsegError(f"there is no class {name!r}{did_you_mean(str(name), self.names)}")
         return self.names.index(name)
@@ -81,10 +74,7 @@ class LabelSet:
 def default_palette(count: int) -> tuple[Color, ...]:
     """Colours that are far from each other, from black, from white and from `BACKGROUND`, also for colour-blind people.
 
-    Those of a few classes are the first of those of many.
-
-    Args:
-        count: of the classes, at most 255.
+    There are at most 255; those of a few classes are the first of those of many.
     """
     levels = ([17 * int(digit, 16) for digit in digits] for digits in _COLORS.split()[:count])
     return tuple((red, green, blue) for red, green, blue in levels)

@@ -63,11 +63,7 @@ class Command(ABC):
 
     @classmethod
     def start(cls, argv: Sequence[str]) -> int | None:
-        """Run the command with these words, and return its exit status.
-
-        Raises:
-            CrispsegError: a word or a flag is wrong, or the work failed.
-        """
+        """Run the command with these words, and return its exit status."""
         if {*HELP} & {*argv}:
             print(cls.help(argv))
             return 0
@@ -79,11 +75,7 @@ class Command(ABC):
         return {}
 
     def take(self, tree: Tree) -> None:
-        """Take the flags that are no fields.
-
-        Raises:
-            CrispsegError: there is no such key.
-        """
+        """Take the flags that are no fields; a `CrispsegError` if there is no such key."""
         for key in tree:
             raise unknown(key, fields_of(type(self)))
 
@@ -154,11 +146,7 @@ class WithData(Command):
         return {DATA: {f"data.{key}": each for key, each in fields.items()}}
 
     def chosen(self, found: Tree) -> Tree:
-        """Return the settings of the data, flags on top of others.
-
-        Raises:
-            CrispsegError: there are none.
-        """
+        """Return the settings of the data, flags on top of others; a `CrispsegError` if there are none."""
         from crispseg.evaluation.evaluate import completed
 
         if settings := completed({**found, **self.data}):
@@ -187,11 +175,7 @@ def read_flags(argv: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[str]
     """Return the words of a command line that belong to no flag, and its flags, whose values are `Text`.
 
     A flag is `--key value`, `--key=value`, or `--key` alone if it is true or false; keys have `-` or `_`. Lists are
-    written `'[0.5, 1]'`, or as several values.
-
-    Args:
-        argv: what was typed.
-        kinds: the types of the keys, as far as they are known yet.
+    written `'[0.5, 1]'`, or as several values. `kinds` are the types of the keys, as far as they are known yet.
 
     Raises:
         CrispsegError: a flag has no value.
@@ -228,6 +212,6 @@ def _value(rest: list[str], kind: Any, key: str) -> Text | list[Text]:
                 break
     if fitting is None and not words:
         raise CrispsegError(f"has no value; give {accepted(kind)}", key)
-    taken: tuple[int, Text | list[Text]] = fitting or (1, Text(words[0]))
-    del rest[: taken[0]]
-    return taken[1]
+    count, value = fitting or (1, Text(words[0]))
+    del rest[:count]
+    return value  # type: ignore[no-any-return]

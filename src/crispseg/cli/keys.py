@@ -21,9 +21,6 @@ from crispseg.io.files import atomic_path
 from crispseg.training.config import spare_processors
 from crispseg.visualization.pages import check_page
 
-FEWEST = 40
-"""Resamples of which one can lie outside of a 95 % interval on each side."""
-
 
 @dataclass(kw_only=True)
 class WithDevice(Command):
@@ -63,11 +60,7 @@ class WithProtocol(Command):
     shorter_side: int | None = None
 
     def chosen_protocol(self) -> Protocol:
-        """Return the protocol that the keys describe.
-
-        Raises:
-            CrispsegError: no such protocol, or values that make none.
-        """
+        """Return the protocol that the keys describe; a `CrispsegError` if they describe none."""
         keys = ("scales", "flip", "random_views", "seed", "window", "stride", "longer_side", "shorter_side")
         given: Tree = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
         if "window" in given:  # the stride of the preset belongs to its own window
@@ -114,13 +107,9 @@ class WithScores(WithDevice, WithData):
     workers: int = field(default_factory=spare_processors)
 
     def data_to_score(self, run: str, folder: str | None = None) -> tuple[DataSource, str]:
-        """Return the data to score a run on, those of a folder if one is named, and the split.
-
-        Raises:
-            CrispsegError: a key is wrong, or a file cannot be written.
-        """
-        if 0 < self.bootstrap < FEWEST:
-            raise CrispsegError(f"is {self.bootstrap}; give at least {FEWEST} resamples, or 0 for none", "bootstrap")
+        """Return the data to score a run on, those of a folder if one is named, and the split, after checks."""
+        if 0 < self.bootstrap < 40:  # of which one can lie outside of a 95 % interval on each side
+            raise CrispsegError(f"is {self.bootstrap}; give at least 40 resamples, or 0 for none", "bootstrap")
         if self.html:
             check_page(self.html)
         check_json(self.json)

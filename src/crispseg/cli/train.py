@@ -49,11 +49,7 @@ class Training(Command):
         self.settings = tree | ({"plugins": self.plugins} if self.plugins else {})
 
     def config(self, *before: Tree, resumed: bool = False) -> TrainConfig:
-        """Return the settings of the training, on top of others.
-
-        Raises:
-            CrispsegError: as `training_config`; a fault in the file is said of the file.
-        """
+        """Return the settings of the training, on top of others; a fault in the file is said of the file."""
         given = [settings_from(self.source)] if self.source else []
         try:
             return training_config(*before, *given, self.settings, resumed=resumed)
@@ -89,9 +85,7 @@ class Train(Training):
         resumed = self.resume is not None
         if self.resume is not None:
             self.settings["out"] = self.resume
-            config = self.config(recorded_settings(self.resume), resumed=True)
-        else:
-            config = self.config()
+        config = self.config(*([recorded_settings(self.resume)] if self.resume else []), resumed=resumed)
         if self.print_config:
             print_config(config)
             return
@@ -118,9 +112,5 @@ def print_config(config: TrainConfig) -> None:
 
 
 def parse_training(argv: Sequence[str], *recipes: Tree) -> TrainConfig:
-    """Return the settings of a training that the words of a command line give, on top of recipes.
-
-    Raises:
-        CrispsegError: as `Training.config`.
-    """
+    """Return the settings of a training that the words of a command line give, on top of recipes."""
     return Train.parsed(argv).config(*recipes)
