@@ -208,12 +208,7 @@ def test_what_is_missing_to_augment(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with refuses("train.txt is missing", "VOCdevkit/VOC2012"):
         augment(tmp_path, sbd)
     make_voc2012(voc)
-    with refuses("train.txt is missing", "benchmark_RELEASE/dataset"):
-        augment(voc, tmp_path)
     shutil.rmtree(voc / "SegmentationClassAug")
-    (sbd / "cls" / "2008_000009.mat").write_bytes(b"MATLAB 5.0")
-    with refuses("2008_000009.mat is none of SBD's masks", "unpack SBD again"):
-        augment(voc, sbd)
     savemat(sbd / "cls" / "2008_000009.mat", {"GTcls": {"Segmentation": grid([21])}})
     with refuses("(values up to 21, not 0 to 20)"):
         augment(voc, sbd)
@@ -230,11 +225,6 @@ def test_help_and_unknown_commands(capsys: Capture) -> None:
     for argv in ([], ["--help"]):
         assert "augment" in output_of(capsys, "data", *argv)
     assert "unknown command 'data downlaod'; did you mean 'download'?" in error_of(capsys, "data", "downlaod")
-    for name, phrase in (
-        ("list", "licences"),
-        ("show", "--data.root"),
-        ("download", "--out"),
-        ("import", "--background"),
-    ):
+    for name, phrase in (("list", "licences"), ("show", "--data.root"), ("import", "--background")):
         assert phrase in output_of(capsys, "data", name, "--help")
     assert "--data.train_on" in output_of(capsys, "data", "show", "--data=voc2012", "--help")

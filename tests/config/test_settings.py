@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import crispseg.config.settings
 from crispseg import CrispsegError
-from crispseg.config.settings import Text, accepted, checked, construct, fields_of
+from crispseg.config.settings import Text, accepted, checked, construct
 from crispseg.config.yaml_files import parse_yaml, read_yaml
 from crispseg.data import Augment, Folder
 from crispseg.inference.protocols import Protocol
@@ -87,23 +87,6 @@ def test_the_error_of_a_field(values: dict[str, Any], field: str, phrases: list[
         construct(Folder, values, "data.")
     assert caught.value.field == field
     assert all(phrase in str(caught.value) for phrase in phrases)
-
-
-def test_a_missing_field_is_named() -> None:
-    @dataclasses.dataclass
-    class Needy:
-        """Needs.
-
-        Args:
-            place: where it is.
-        """
-
-        place: Path
-
-    assert fields_of(Needy)["place"].about == "where it is."
-    with pytest.raises(CrispsegError, match="where it is") as caught:
-        construct(Needy, {})
-    assert caught.value.field == "place"
 
 
 @pytest.mark.parametrize(
