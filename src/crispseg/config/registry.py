@@ -55,11 +55,7 @@ class Registry(Generic[T]):
 
 
 def checked_options(owner: str, options: Mapping[str, Any], known: Mapping[str, Field]) -> dict[str, Any]:
-    """Return the options, all of which are known and of their types.
-
-    Raises:
-        CrispsegError: one is not; the message names the owner, the option and the value.
-    """
+    """Return the options, converted to their types; a `CrispsegError` names the owner, the option and the value."""
     found = {}
     for option, value in options.items():
         if option not in known:
@@ -73,11 +69,7 @@ def checked_options(owner: str, options: Mapping[str, Any], known: Mapping[str, 
 
 
 def with_defaults(owner: str, options: Mapping[str, Any], known: Mapping[str, Field]) -> dict[str, Any]:
-    """Return all options, checked, those that are not given with their defaults.
-
-    Raises:
-        CrispsegError: as `checked_options`; an option without a default that is not given.
-    """
+    """Return all options, checked as by `checked_options`; those that are not given have their defaults."""
     complete = {key: copy.deepcopy(option.default) for key, option in known.items()}
     complete |= checked_options(owner, options, known)
     for key, value in complete.items():
@@ -87,11 +79,7 @@ def with_defaults(owner: str, options: Mapping[str, Any], known: Mapping[str, Fi
 
 
 def load_plugins(files: Iterable[str | Path]) -> None:
-    """Run Python files, once each, so that what they register can be used by name.
-
-    Raises:
-        CrispsegError: a file is missing, or fails.
-    """
+    """Run Python files, once each, so that what they register can be used by name; a `CrispsegError` if one fails."""
     for file in files:
         path = Path(file).resolve()
         name = f"crispseg_plugin_{path.stem}_{abs(hash(path))}"

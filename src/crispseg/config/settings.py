@@ -85,10 +85,7 @@ def _explained(documented: Any) -> dict[str, str]:
 def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     """Return a dataclass with these values, checked and converted.
 
-    Args:
-        settings: any dataclass.
-        values: by the names of its fields; they may be or contain `Text`.
-        prefix: stands before a field's name in errors, such as "data.".
+    They may be or contain `Text`. The prefix stands before a field's name in errors, such as "data.".
 
     Raises:
         CrispsegError: an unknown field, one that is missing, or a value that it cannot have.

@@ -51,9 +51,7 @@ def training_config(*layers: Mapping[str, Any], resumed: bool = False) -> TrainC
     added. `data: camvid` is short for `data: {name: camvid}`, and a key that only one of the groups model, data and
     augment has may stand without the group. The trees may contain `crispseg.config.settings.Text`.
 
-    Args:
-        layers: the trees.
-        resumed: the first tree is that of a run; what it started from need not exist any more.
+    Where the first tree is that of a `resumed` run, what it started from need not exist any more.
 
     Raises:
         CrispsegError: an unknown key, a wrong type or value, or no data.
