@@ -157,16 +157,6 @@ def test_half_an_archive_gets_one_line(kind: str, share: float, tmp_path: Path, 
         unpack(path, tmp_path / "out")
 
 
-def test_a_flipped_bit_in_a_zip_is_found(tmp_path: Path, refuses: Any) -> None:
-    (tmp_path / "in").mkdir()
-    (tmp_path / "in/a.bin").write_bytes(CONTENT)
-    content = bytearray(packed(tmp_path / "in", "zip"))
-    content[200] ^= 1
-    (tmp_path / "x.zip").write_bytes(content)
-    with refuses("x.zip", "CRC"):
-        unpack(tmp_path / "x.zip", tmp_path / "out")
-
-
 # -------------------------------------------------------------------------------------------------- the command
 
 
@@ -215,8 +205,7 @@ def test_download_and_use(
     asked = len(server.asked)
     assert main(["data", "download", name, f"--out={out}"]) == 0
     assert len(server.asked) == asked  # it is there
-    assert main(["data", "show", name, f"--data.root={root}", f"--out={tmp_path / 'sheet.png'}"]) == 0
-    assert (tmp_path / "sheet.png").is_file()
+    assert main(["data", "show", name, f"--data.root={root}"]) == 0
 
 
 def test_archives_that_lack_files(

@@ -167,7 +167,7 @@ def test_folders_that_do_not_tell_where_data_are(options: dict[str, str]) -> Non
 def test_masks_in_a_folder_of_an_unusual_name(tmp_path: Path) -> None:
     put(tmp_path, "{kind}", {"train": ""})
     (tmp_path / "masks").rename(tmp_path / "truth")
-    with pytest.raises(CrispsegError, match=r"holds images, but no masks: .* or give data\.images DIR"):
+    with pytest.raises(CrispsegError, match="holds images, but no masks: "):
         Folder(root=tmp_path).pairs("all")
     assert len(Folder(root=tmp_path, masks=tmp_path / "truth").pairs("all")) == 4
 
@@ -185,20 +185,13 @@ def test_one_folder_cannot_be_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [NAMES, {"train": "train2017", "val": "val2017"}, {"train": "train", "val": "dev"}])
 def test_what_splits_are_called_and_files_that_are_no_images(names: dict[str, str], tmp_path: Path) -> None:
-    """With masks in folders of the splits, and all in one."""
-    one, other = put(tmp_path / "one", "{kind}/{split}", names), put(tmp_path / "other", "{kind}/{split}", names)
-    for root in (one, other):
-        for stray in (".DS_Store", "Thumbs.db", "._photo.png"):
-            (root / "images" / stray).write_bytes(b"no image")
-    for path in sorted(other.glob("masks/*/*")):
-        path.rename(other / "masks" / path.name)
-    for folder in other.glob("masks/*/"):
-        folder.rmdir()
-    for root in (one, other):
-        source = Folder(root=root)
-        for split in names:
-            assert [pair.name for pair in source.pairs(split)] == [f"{split}{index}" for index in range(COUNTS[split])]
-        assert len(source.notes()) == 1
+    put(tmp_path, "{kind}/{split}", names)
+    for stray in (".DS_Store", "Thumbs.db", "._photo.png"):
+        (tmp_path / "images" / stray).write_bytes(b"no image")
+    source = Folder(root=tmp_path)
+    for split in names:
+        assert [pair.name for pair in source.pairs(split)] == [f"{split}{index}" for index in range(COUNTS[split])]
+    assert len(source.notes()) == 1
 
 
 def test_all_masks_may_lie_in_one_folder(tmp_path: Path) -> None:

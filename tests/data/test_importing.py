@@ -168,11 +168,11 @@ def test_who_is_on_top(tmp_path: Path) -> None:
 def test_two_files_about_one_image_are_joined(tmp_path: Path) -> None:
     """Their ids differ; names count."""
     one = coco(tmp_path / "one.json", [{"category_id": 7, "segmentation": [box(0, 0, 4, 4)]}])
-    other = coco(
-        tmp_path / "two.json",
-        [{"category_id": 1, "segmentation": [box(8, 0, 12, 4)]}, {"category_id": 2, "segmentation": [box(8, 8, 9, 9)]}],
-        categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "bird"}],
-    )
+    twice = [
+        {"category_id": 1, "segmentation": [box(8, 0, 12, 4)]},
+        {"category_id": 2, "segmentation": [box(8, 8, 9, 9)]},
+    ]
+    other = coco(tmp_path / "two.json", twice, categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "bird"}])
     done = import_annotations([one, other], tmp_path / "out")
     assert done.labels.names == ("background", "dog", "cat", "bird") and "1 images" in done.lines[0]
     assert (mask_of(done)[0, 0], mask_of(done)[0, 8], mask_of(done)[8, 8]) == (2, 2, 3)

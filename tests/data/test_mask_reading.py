@@ -43,7 +43,6 @@ CASES = {
     "ids of 16 bits": Case([WIDE] * 2, [48, 48]),
     "ids in equal channels": Case([np.repeat(ids(0, 1)[..., None], 3, 2)] * 2, [48, 48]),
     "an ignored value": Case([ids(0, 1, 11)] * 2, [32, 32], {"ignore": (11,)}),
-    "ids in few masks each": Case([ids(0, *range(index, 31, 3)) for index in (1, 2, 3)], []),
     "gaps": Case([ids(0, 2, 4)] * 2, [32, 0, 32, 0, 32]),
     "black and white": Case(WHITES, [48, 48], also="black-and-white-masks"),
     "black and white, two classes": Case(WHITES, [48, 48], {"classes": ["no", "yes"]}, "black-and-white-masks"),

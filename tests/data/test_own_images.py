@@ -143,19 +143,9 @@ def test_losses_train(tmp_path: Path, capsys: Capture) -> None:
     assert re.search(r"^loss:$", shown, re.MULTILINE)
 
 
-@pytest.mark.parametrize(
-    ("flags", "phrases"),
-    [
-        (["--loss=dyce"], ["--loss", "did you mean 'dice'"]),
-        (["--loss={dice: 0}"], ["--loss", "0"]),
-        (["--loss=dice", "--class_weights=balanced"], ["class_weights apply to cross_entropy", "loss is dice"]),
-    ],
-)
-def test_losses_that_cannot_be_meant(flags: list[str], phrases: list[str], tmp_path: Path, capsys: Capture) -> None:
-    line = fail(capsys, "train", *TINY, "--data=nuclei", *flags, f"--out={tmp_path / 'run'}")
-    for phrase in phrases:
-        assert phrase in line
-    assert not (tmp_path / "run").exists()
+def test_class_weights_need_a_cross_entropy(tmp_path: Path, capsys: Capture) -> None:
+    flags = ["--data=nuclei", "--loss=dice", "--class_weights=balanced", f"--out={tmp_path / 'run'}"]
+    assert "class_weights apply to cross_entropy" in fail(capsys, "train", *TINY, *flags)
 
 
 def test_losses_of_a_file_replace_those_of_a_recipe(tmp_path: Path) -> None:
