@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -24,7 +23,6 @@ from torch import nn
 from training_runs import FLAGS, rows, tiny, without_time
 
 from crispseg import create_model
-from crispseg.cli.main import main
 from crispseg.training.trainer import check_processes, launcher
 
 PLAIN = """
@@ -84,9 +82,9 @@ def started(command: list[str], folder: Path, **environment: str) -> subprocess.
     return subprocess.Popen(run, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def torchrun(folders: list[Path], port: int, each: int, flags: list[str]) -> list[subprocess.Popen[str]]:
-    """The command on every machine, with so many processes on each."""
-    nodes = [f"--nnodes={len(folders)}", f"--nproc_per_node={each}", "--master_addr=127.0.0.1", f"--master_port={port}"]
+def torchrun(folders: list[Path], port: int, flags: list[str]) -> list[subprocess.Popen[str]]:
+    """The command on every machine."""
+    nodes = [f"--nnodes={len(folders)}", "--nproc_per_node=1", "--master_addr=127.0.0.1", f"--master_port={port}"]
     return [
         started(["torch.distributed.run", *nodes, f"--node_rank={rank}", "-m", "crispseg", "train", *flags], folder)
         for rank, folder in enumerate(folders)
@@ -125,24 +123,11 @@ def test_synchronised_norms_keep_their_activations() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_of_a_machine_score_as_one(tmp_path: Path) -> None:
-    settings = [*FLAGS, *as_flags(drawn(train=8, val=5)), "--epochs=1", "--accelerator=cpu", "--devices=2"]
-    (output,) = all_good([started(["crispseg", "train", *settings, "--out=run"], tmp_path)])
-    assert output.count("train: 8 images") == output.count("best mIoU on val") == 1  # one process prints
-    assert main(["evaluate", str(tmp_path / "run"), "--json", str(tmp_path / "scores.json"), "--workers", "0"]) == 0
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    with (tmp_path / "run/metrics.csv").open(newline="") as file:
-        (row,) = csv.DictReader(file)
-    for key in ("miou", "pixel_accuracy"):
-        assert float(row[key]) == pytest.approx(scores[key], abs=1e-3)
-
-
-@pytest.mark.slow
 def test_two_machines_train_as_two_processes_and_as_one(machines: list[Path], port: int) -> None:
     plugin = machines[0].parent / "plain.py"
     plugin.write_text(PLAIN)
     flags = [*PLAINLY, f"--plugins={plugin}", "--accelerator=cpu", "--schedule=constant"]
-    outputs = all_good(torchrun(machines, port, 1, [*flags, "--num_nodes=2", "--batch_size=2", "--out=run"]))
+    outputs = all_good(torchrun(machines, port, [*flags, "--num_nodes=2", "--batch_size=2", "--out=run"]))
     beside = weights(machines[0] / "run")
     assert [output.count("best mIoU on val") for output in outputs] == [1, 0]  # the first process prints
     assert not list(machines[1].iterdir())  # and writes
@@ -153,18 +138,12 @@ def test_two_machines_train_as_two_processes_and_as_one(machines: list[Path], po
         [*flags, *alone, "--out=one"],
     ):
         all_good([started(["crispseg", "train", *own], machines[0])])
-    all_good(
-        torchrun(
-            machines, port, 2, [*flags, "--num_nodes=2", "--devices=2", "--batch_size=1", "--epochs=3", "--out=four"]
-        )
-    )
-    together, two, one, four = (machines[0] / name for name in ("run", "two", "one", "four"))
+    together, two, one = (machines[0] / name for name in ("run", "two", "one"))
     assert without_time(together)[:2] == without_time(two)
     torch.testing.assert_close(beside, weights(two), rtol=0, atol=0)
-    for other in (together, four):
-        torch.testing.assert_close(weights(other), weights(one), rtol=1e-4, atol=1e-6)
-        scores = [[float(row["miou"]) for row in rows(folder)] for folder in (other, one)]
-        assert scores[0] == pytest.approx(scores[1], abs=0.05) and len(scores[0]) == 3
+    torch.testing.assert_close(weights(together), weights(one), rtol=1e-4, atol=1e-6)
+    scores = [[float(row["miou"]) for row in rows(folder)] for folder in (together, one)]
+    assert scores[0] == pytest.approx(scores[1], abs=0.05) and len(scores[0]) == 3
 
 
 @pytest.mark.slow
@@ -173,7 +152,7 @@ def test_a_machine_is_killed_and_all_resume(machines: list[Path], port: int) -> 
     shared = [machines[0]] * 2
     flags = [*FLAGS, "--epochs=5", "--batch_size=2", "--num_nodes=2", "--accelerator=cpu", "--ema=0.9"]
     all_good(by_hand(shared, port, [*flags, "--out=undisturbed"]))
-    running = torchrun(shared, port, 1, [*flags, "--out=run"])
+    running = torchrun(shared, port, [*flags, "--out=run"])
     last = machines[0] / "run/checkpoints/last.ckpt"
     end = time.monotonic() + 200
     while not last.is_file() and time.monotonic() < end:
