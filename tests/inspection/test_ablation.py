@@ -47,15 +47,13 @@ class Doubling(nn.Module):
         return doubled
 
 
-def test_alter_changes_in_the_block_only_and_keeps_type_and_shape(refuses: Refuses) -> None:
+def test_alter_changes_in_the_block_only_and_keeps_the_type(refuses: Refuses) -> None:
     module, x = Doubling(), torch.ones(3)
     with crispseg.alter(module, {"inner": lambda x: x.double() + 1}), crispseg.record(module) as seen:
         assert module(x).tolist() == [4, 4, 4] and module(x.half()).dtype == torch.float16
         assert seen["inner"].tolist() == [2, 2, 2]
     with refuses("iner", "did you mean 'inner'"), crispseg.alter(module, {"iner": torch.clone}):
         pass
-    with refuses("inner", "(3,)", "(1,)"), crispseg.alter(module, {"inner": lambda x: x[:1]}):
-        module(x)
     assert module(x).tolist() == [2, 2, 2]
 
 

@@ -253,13 +253,6 @@ def test_gradients_of_the_block() -> None:
     assert torch.autograd.gradcheck(part, (fine, coarse))
 
 
-def test_channels_that_correlate_are_emphasised() -> None:
-    """§III-B2: the released code does the opposite."""
-    b = torch.randn(1, 4, 20, 20)
-    e = b.roll(1, dims=1)
-    torch.testing.assert_close(resample_channels(b, e), e)
-
-
 def test_energies_of_channel_resampling_are_float32() -> None:
     """Two channels of 80,040 and 80,000 ones: bfloat16 energies would be equal, and F the mean of both."""
     ones = torch.tensor([80_040, 80_000])[:, None]
