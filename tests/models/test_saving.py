@@ -127,6 +127,7 @@ def test_a_damaged_config_is_refused(content: bytes, saved: Path, refuses: Any) 
         ({"options": {"width": 8, "fuse": "sam"}}, "unknown fuse part 'sam'"),
         ({"options": {"width": 8, "fuze": "fam"}}, "'fuze' is no option of sfnet"),
         ({"options": {"pretrained": "/etc/passwd"}}, "'pretrained' is no option of sfnet"),
+        ({"options": {"width": 10**9}}, "does not fit its config.json"),  # and takes no memory
         ({"num_classes": 0}, "number of class names is 0"),
         ({"num_classes": "3"}, "is no saved crispseg model"),
         ({"class_names": ["sky", "road"], "palette": [[0, 0, 0], [1, 1, 1]]}, "is no saved crispseg model"),
