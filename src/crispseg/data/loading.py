@@ -124,10 +124,10 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, ...]:
         epoch, index = key
         image = self.images[index]
-        sample = self._kept.get(image) or self.dataset[image]
-        if self.keep:
-            self._kept[image] = sample
         with seeded("augment", self.seed, epoch, index):
+            sample = self._kept.get(image) or self.dataset[image]
+            if self.keep:
+                self._kept[image] = sample
             return self.transform(sample)
 
 

@@ -6,7 +6,6 @@ import functools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,22 +72,11 @@ class SplitReport:
         """Number of images."""
         return len(self.sizes)
 
-    @cached_property
-    def _per_image(self) -> NDArray[np.int64]:
-        per_image: NDArray[np.int64] = self.quarters.sum((2, 3))  # (images, classes)
-        return per_image
-
     @property
     def counts(self) -> NDArray[np.int64]:
         """`(classes,)` pixels of each class."""
-        counts: NDArray[np.int64] = self._per_image.sum(0)
+        counts: NDArray[np.int64] = self.quarters.sum((0, 2, 3))
         return counts
-
-    @property
-    def support(self) -> NDArray[np.int64]:
-        """`(classes,)` pixels, without ignored ones, of the images in which the class occurs."""
-        support: NDArray[np.int64] = self._per_image.sum(1) @ (self._per_image > 0)
-        return support
 
     @property
     def smallest(self) -> tuple[int, int]:
@@ -244,7 +232,9 @@ def class_weights(report: SplitReport) -> NDArray[np.float32]:
     present = report.counts > 0
     weights = np.zeros(len(report.counts), np.float32)
     if present.any():
-        frequency = report.counts[present] / report.support[present]
+        per_image = report.quarters.sum((2, 3))  # (images, classes)
+        support = per_image.sum(1) @ (per_image > 0)  # pixels of the images in which a class occurs
+        frequency = report.counts[present] / support[present]
         weights[present] = np.median(frequency) / frequency
     return weights
 

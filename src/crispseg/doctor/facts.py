@@ -120,12 +120,8 @@ def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
 
 
 def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFacts:
-    """The facts of a sample that is not made of files. An error counts as an unreadable image and mask."""
-    try:
-        pixels, labels, name = dataset[index]
-    except CrispsegError as error:
-        fault, path = Unreadable("unreadable-file", str(error)), Path(f"{split} {index}")
-        return PairFacts(split, Pair(path.name, path, path), fault, fault)
+    """The facts of a sample that is not made of files."""
+    pixels, labels, name = dataset[index]
     image = _image_facts(Header(name, pixels.shape[:2]), as_picture(pixels))
     mask = MaskFacts(Header(name, labels.shape), statistics_of(labels, name))
     return PairFacts(split, Pair(name, Path(name), Path(name)), image, mask)

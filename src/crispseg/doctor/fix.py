@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from crispseg.data.dataset import InstanceDataset, SegmentationDataset
+from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import NONE, ColorLookup
 from crispseg.data.mask_reading import MaskReading
@@ -41,10 +41,7 @@ def check_out(out: Path, subject: Subject, *roots: Path) -> None:
     used: set[Path] = set()
     for pairs in subject.splits.values():
         if isinstance(pairs, SegmentationDataset):
-            what = "has instance masks" if isinstance(pairs, InstanceDataset) else "is not made of files"
-            raise CrispsegError(
-                f"a corrected copy has masks of classes, but {subject.source.name} {what}; correct the data by hand"
-            )
+            raise CrispsegError(f"{subject.source.name} has no files of masks of classes; correct the data by hand")
         used |= {path.parent for pair in pairs for path in (pair.image, pair.mask)}
     for root in (*roots, *(Path(path) for path in named if path is not None), *sorted(used)):
         if out.resolve().is_relative_to(root.resolve()):
