@@ -125,6 +125,7 @@ def test_a_damaged_config_is_refused(content: bytes, saved: Path, refuses: Any) 
         ({"name": "sfnett"}, "did you mean 'sfnet'?"),
         ({"backbone": "test_efficientnett"}, "did you mean 'test_efficientnet'?"),
         ({"options": {"width": 8, "fuse": "sam"}}, "unknown fuse part 'sam'"),
+        ({"options": {"width": 10**12}}, "does not fit its config.json"),
         ({"options": {"width": 8, "fuze": "fam"}}, "'fuze' is no option of sfnet"),
         ({"options": {"pretrained": "/etc/passwd"}}, "'pretrained' is no option of sfnet"),
         ({"options": {"width": 10**9}}, "does not fit its config.json"),  # and takes no memory
