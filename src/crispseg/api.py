@@ -72,9 +72,8 @@ def train(
             check_folder(config, resume=False)  # before anything is written to it
         assert isinstance(config.data, Folder)
         image_folder, mask_folder = write_pairs(**lists, folder=Path(config.out))
-        config = dataclasses.replace(
-            config, data=dataclasses.replace(config.data, images=image_folder, masks=mask_folder)
-        )
+        data = dataclasses.replace(config.data, images=image_folder, masks=mask_folder)
+        config = dataclasses.replace(config, data=data)
     # Plain lines in a notebook, where rich would make a block of HTML of each; bars in a terminal.
     return training.train(config, resume=resume, console=Console(force_jupyter=False))
 

@@ -23,11 +23,7 @@ BACKGROUND: Color = (128, 128, 128)
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Name and RGB colour (0 to 255) of each class, in the order of the ids.
-
-    Raises:
-        CrispsegError: fewer than 2 or more than 255 classes, a repeated name, not one colour a class, or no colours.
-    """
+    """Name and RGB colour (0 to 255) of each of 2 to 255 classes, in the order of the ids."""
 
     names: tuple[str, ...]
     palette: tuple[Color, ...]
@@ -37,9 +33,8 @@ class LabelSet:
             raise CrispsegError(f"the number of class names is {len(self.names)}; give 2 to {IGNORE}, background too")
         if len(self.palette) != len(self.names):
             raise CrispsegError(f"{len(self.names)} class names but {len(self.palette)} colours; give one of each")
-        for name in self.names:
-            if self.names.count(name) > 1:
-                raise CrispsegError(f"the class name '{name}' occurs more than once; give each class its own name")
+        if twice := [name for name in self.names if self.names.count(name) > 1]:
+            raise CrispsegError(f"the class name '{twice[0]}' occurs more than once; give each class its own name")
         for color in self.palette:
             if len(color) != 3 or not all(0 <= level <= 255 for level in color):
                 raise CrispsegError(f"{list(color)} is not a colour; write three numbers from 0 to 255: [r, g, b]")

@@ -24,7 +24,6 @@ class RunDemo(WithDevice):
         host: address to listen on; 0.0.0.0 opens it to the network.
         port: port to listen on.
         bf16: compute in bfloat16: faster, slightly less exact.
-        max_megabytes: largest upload, in 10⁶ bytes.
     """
 
     name = "demo"
@@ -33,7 +32,6 @@ class RunDemo(WithDevice):
     host: str = "127.0.0.1"
     port: int = 7860
     bf16: bool = False
-    max_megabytes: float = 20.0
 
     def __call__(self) -> None:
         device = usable_device(self.device)
@@ -42,8 +40,9 @@ class RunDemo(WithDevice):
             if isinstance(model, ExportedModel):
                 model.check_use(device, self.bf16, whole=True)
             model.to(device).eval()
-        with tempfile.TemporaryDirectory(prefix="crispseg-demo-", ignore_cleanup_errors=True) as temporary:
-            limits = {"max_megabytes": self.max_megabytes}
-            with serve(models, Path(temporary), device, self.host, self.port, bf16=self.bf16, **limits) as url:
-                print(f"{', '.join(models)} at {url} (Ctrl+C ends it)", flush=True)
-                Event().wait()
+        with (
+            tempfile.TemporaryDirectory(prefix="crispseg-demo-", ignore_cleanup_errors=True) as temporary,
+            serve(models, Path(temporary), device, self.host, self.port, bf16=self.bf16) as url,
+        ):
+            print(f"{', '.join(models)} at {url} (Ctrl+C ends it)", flush=True)
+            Event().wait()

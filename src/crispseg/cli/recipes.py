@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from dataclasses import dataclass
 
 from rich.console import Console
 
 from crispseg.cli.command import Command, say
+from crispseg.config.settings import written
 from crispseg.config.yaml_files import RECIPES, read_yaml
 from crispseg.recipes import PAPERS, PaperRow, find_row, read_rows
 
@@ -64,7 +64,7 @@ class Recipes(Command):
         """Return the commands that train and score a row which is trained here, each as its words."""
         out, score = self.out or f"runs/{row.paper}-{row.name}", row.score
         model = {"--model" if key == "name" else f"--model.{key}": value for key, value in row.model.items()}
-        options = [word for key, value in model.items() for word in (key, _written(value))]
+        options = [str(word) for key, value in model.items() for word in (key, written(value))]
         weights = ["--model.pretrained", self.pretrained] if row.weight_file else []
         data, commands = _data_of(row.paper, row.recipe), []
         if row.after:
@@ -89,10 +89,6 @@ def line_of(row: PaperRow) -> str:
     parts = [f"{name} {getattr(row, key):g}" for key, name in VALUES.items() if getattr(row, key) is not None]
     name = row.name if row.row else f"{row.table}."
     return f"{row.paper} {name:<18} {row.label}: {', '.join(parts)}{f'; {row.note}' if row.note else ''}"
-
-
-def _written(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _data_of(paper: str, recipe: str | None) -> str:

@@ -39,10 +39,11 @@ class Training(Command):
         (named,) = flat([tree])
         known = known_fields(named.get("model.name", ModelConfig.name), named.get("data.name", Folder.name))
         headings = {"": "The training", "model": "The model; --model NAME says which", "data": DATA}
-        found: dict[str, dict[str, Field]] = {heading: {} for heading in (*headings.values(), "Changes to images")}
-        for key in [key for key in known if key not in fields_of(cls)]:
-            found[headings.get(key.rpartition(".")[0], "Changes to images")][key] = known[key]
-        return found
+        further = {key: each for key, each in known.items() if key not in fields_of(cls)}
+        return {
+            heading: {key: each for key, each in further.items() if key.rpartition(".")[0] == group}
+            for group, heading in (headings | {"augment": "Changes to images"}).items()
+        }
 
     def take(self, tree: Tree) -> None:
         """Take the settings, whose keys are checked when all are known."""
