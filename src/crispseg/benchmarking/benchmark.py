@@ -60,10 +60,9 @@ class Conditions(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Cost of one network.
+    """Cost of one network, under the name that was given.
 
     Attributes:
-        model: name as it was given.
         parameters: without training-only heads.
         multiply_adds: of one image.
         milliseconds: `forward`, from a batch of one image to its logits; `total`, from the image to its labels.
@@ -156,8 +155,8 @@ def stages(network: AnyModel, conditions: Conditions, device: torch.device) -> d
     """Return what is timed of a network as `Segmenter` runs it, by name; see `Row.milliseconds`."""
     bf16 = conditions.dtype == "bf16"
     segmenter = Segmenter(network, device, bf16=bf16, compile=conditions.compile)
-    channels = image_channels(network.info.in_chans)
-    image = np.random.default_rng(0).integers(0, 256, (*conditions.size, channels), np.uint8)
+    shape = (*conditions.size, image_channels(network.info.in_chans))
+    image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     batch = torch.randn(1, network.info.in_chans, *conditions.size, device=device)
     batch = batch.contiguous(memory_format=torch.channels_last)
 
