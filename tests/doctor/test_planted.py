@@ -46,14 +46,12 @@ def plant(tree: Tree) -> dict[str, set[str]]:
     stray = ids(5).copy()
     stray[3, 4:9] = 77
     tree.add("stray", mask=stray)
-    tree.add("binary", mask=np.where(ids(6) > 1, 255, 0).astype(np.uint8))
     tree.add("colours", mask=np.array([(128, 0, 0), (0, 128, 0), (0, 0, 0), (9, 8, 7)], np.uint8)[ids(7)])
     tree.add("jpeg", mask=60 * ids(8), suffixes=("png", "jpg"))
     tree.add("jpeg_in_tiff", mask=60 * ids(31), suffixes=("png", "tif"), compression="jpeg")
     coarse = Image.fromarray(3 * (ids(9, (16, 24)) > 1).astype(np.uint8))
     tree.add("soft", mask=coarse.resize(SIZE[::-1], Image.Resampling.BILINEAR))
     tree.add("void", mask=np.full(SIZE, 255, np.uint8))
-    tree.add("plain", mask=np.full(SIZE, 2, np.uint8))
     tree.add("leak", image=photo(16), mask=ids(16))
     # other bytes, other name, the same pixels
     tree.add("leaked", "val", image=photo(16), mask=ids(16), suffixes=("bmp", "png"))
@@ -89,7 +87,6 @@ def plant(tree: Tree) -> dict[str, set[str]]:
         "lossy-mask": {"jpeg", "jpeg_in_tiff", "pgm"},
         "interpolated-edges": {"soft"},
         "all-ignored": {"void"},
-        "single-class-mask": {"plain", "binary"},
         "image-in-two-splits": {"leak", "leaked"},
         "duplicate-image": {"again1", "again2"},
         "contradicting-masks": {"again1", "again2"},

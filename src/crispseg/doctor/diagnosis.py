@@ -12,7 +12,6 @@ from rich.text import Text
 
 from crispseg.config.settings import plural
 from crispseg.data.catalogue import class_meanings, class_table
-from crispseg.data.mask_lookup import NONE
 from crispseg.data.mask_reading import Finding, MaskReading, Severity
 from crispseg.data.split_check import SplitReport, held_of, report_of
 from crispseg.doctor.facts import MaskFacts, PairFacts, Subject, readable, scan
@@ -59,7 +58,7 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
         *duplicate_findings(subject, facts),
     ]
     if reading:
-        found += [*reading.faults, *_label_findings(facts, reading.best)]
+        found += [*reading.faults, _all_ignored(facts, reading.best)]
         found += [one for one in class_findings(reports) if one.code not in {fault.code for fault in reading.faults}]
     order = list(KINDS)
     told = sorted((one for one in found if one.count), key=lambda one: (-one.severity, order.index(one.code)))
@@ -76,14 +75,9 @@ def _reports(subject: Subject, facts: Sequence[PairFacts], reading: MaskReading)
     return reports
 
 
-def _label_findings(facts: Sequence[PairFacts], reading: MaskReading) -> list[Finding]:
-    by_count: dict[int, list[str]] = {0: [], 1: []}
-    for one in facts:
-        if isinstance(one.mask, MaskFacts):
-            labels = set(reading.lookup.labels_of(one.mask.statistics).tolist())
-            if NONE not in labels and len(labels - {IGNORE}) in by_count:
-                by_count[len(labels - {IGNORE})].append(one.mask_file)
-    return [finding("all-ignored", by_count[0]), finding("single-class-mask", by_count[1])]
+def _all_ignored(facts: Sequence[PairFacts], reading: MaskReading) -> Finding:
+    masks = [(one.mask_file, one.mask.statistics) for one in facts if isinstance(one.mask, MaskFacts)]
+    return finding("all-ignored", [file for file, mask in masks if (reading.lookup.labels_of(mask) == IGNORE).all()])
 
 
 FORMAT = 1

@@ -222,8 +222,6 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
         for name in source.splits():
             try:
                 found = own.pairs(name) if own else source.dataset(name)
-                if len(found) == 0:
-                    raise CrispsegError(f"the split '{name}' has no samples; check the data folders or lists")
             except CrispsegError as error:
                 unavailable[name] = str(error)
                 continue

@@ -41,7 +41,7 @@ _ROWS = csv.DictReader(resources.files("crispseg.doctor").joinpath("kinds.csv").
 KINDS = {row.pop("code"): FindingKind(Severity[row.pop("severity").upper()], **row) for row in _ROWS}
 """Code → kind, in the order in which findings of one severity are listed."""
 
-_FORMS = {"s": "|s", "es": "|es", "has": "has|have", "is": "is|are", "holds": "holds|hold", "shows": "shows|show"}
+_FORMS = {"s": "|s", "es": "|es", "has": "has|have", "is": "is|are"}
 """Words in messages → what they are for one thing, and for several."""
 
 
