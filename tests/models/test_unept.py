@@ -61,6 +61,7 @@ class TestUNEPT(ModelTester):
     options: ClassVar = {"width": 16, "points": 4, "refine": None}
     stride = 8
     auxiliary_maps = 0
+    export_options: ClassVar = {"levels": 1}
     every_precision = True
     taps: ClassVar = unept_taps()
     zero_gradients = frozenset({"decoder.scales"})  # reach only points and weights, which do not depend on queries yet
@@ -213,8 +214,8 @@ def test_what_is_plain_and_what_is_not(refuses: Any) -> None:
 
 @pytest.mark.slow
 def test_an_exported_vit_computes_the_same(tmp_path: Path) -> None:
-    """Of one level: attention to several is in the graph of `TestUNEPT`."""
-    check_exported(vit(levels=1), tmp_path)
+    """Of several levels, where `TestUNEPT` has one."""
+    check_exported(vit(), tmp_path)
 
 
 # Counts -----------------------------------------------------------------------------------------------------------
