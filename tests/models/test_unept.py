@@ -214,8 +214,7 @@ def test_what_is_plain_and_what_is_not(refuses: Any) -> None:
 
 @pytest.mark.slow
 def test_an_exported_vit_computes_the_same(tmp_path: Path) -> None:
-    """Of several levels, where `TestUNEPT` has one."""
-    check_exported(vit(), tmp_path)
+    check_exported(vit(), tmp_path)  # of several levels, where `TestUNEPT` has one
 
 
 # Counts -----------------------------------------------------------------------------------------------------------
