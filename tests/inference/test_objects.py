@@ -126,7 +126,7 @@ def test_segmentations_enclose_just_the_pixels(ids: NDArray[np.int32]) -> None:
     for number, one in enumerate(found, 1):
         mask, drawn = ids == number, np.zeros(ids.shape, bool)
         if isinstance(one, dict):
-            np.testing.assert_array_equal(coco_masks.decode(one), mask)
+            np.testing.assert_array_equal(coco_masks.decode(coco_masks.frPyObjects(one, *mask.shape)), mask)
             continue
         area = 0.0
         for each in (np.array(outline).reshape(-1, 2) for outline in one):

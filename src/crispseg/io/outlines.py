@@ -11,7 +11,6 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco
 from scipy.ndimage import find_objects
 
 from crispseg.errors import CrispsegError
@@ -37,8 +36,9 @@ def segmentations(ids: NDArray[np.int32]) -> list[CocoShape]:
         double = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
         outlines, inside = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         if (inside[0, :, 3] >= 0).any() or ((a == d) & (b == c) & (a != b)).any():
-            runs = coco.encode(np.asfortranarray(ids == number, np.uint8))
-            found.append({"size": runs["size"], "counts": runs["counts"].decode("ascii")})
+            flat = (ids == number).ravel(order="F")  # column by column, in turns outside and inside
+            changes = np.flatnonzero(np.diff(flat, prepend=False))
+            found.append({"size": [*ids.shape], "counts": np.diff([0, *changes, flat.size]).tolist()})
             continue
         polygons = []
         for outline in outlines:
