@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import shutil
@@ -13,12 +12,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from PIL import Image
 
-from crispseg import CrispsegError, create_model, from_pretrained
+from crispseg import create_model, from_pretrained
 from crispseg.backbones.weights import read_state_dict, write_state_dict
-from crispseg.cli.main import main
 from crispseg.data.importing import import_annotations
 from crispseg.io.images import read_image, read_mask
 from crispseg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
@@ -43,17 +40,6 @@ class Reader:
     text: bool = False
 
 
-def command(*argv: str) -> None:
-    """Run a command; a refusal is a `CrispsegError`, a defect an `AssertionError`."""
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
-        status = main(argv)
-    assert status in (0, 2), f"status {status}: {said.getvalue()}"
-    if status:
-        assert len(said.getvalue().splitlines()) == 1, said.getvalue()
-        raise CrispsegError(said.getvalue())
-
-
 def readers(place: Path) -> dict[str, Reader]:
     """All kinds; `place` keeps what several inputs share."""
     random = np.random.default_rng(0)
@@ -76,9 +62,6 @@ def readers(place: Path) -> dict[str, Reader]:
     checkpoint = {"state_dict": state, "global_step": 7, "callbacks": {}}
     AtomicCheckpointIO().save_checkpoint(checkpoint, place / "last.ckpt")
     write_state_dict({key: value.contiguous() for key, value in state.items()}, place / "small.safetensors")
-    settings = {"data": {"name": "folder", "images": "a", "masks": "b"}, "model": "sfnet", "epochs": 3, "lr": 0.1}
-    for folder in ("a", "b"):
-        (place / folder).mkdir()
     rgb.save(place / "a.png")
 
     def described(path: Path) -> None:
@@ -104,11 +87,6 @@ def readers(place: Path) -> dict[str, Reader]:
     return {
         "images": Reader(images, read_image, (".png",)),
         "masks": Reader(masks, read_mask, (".png",)),
-        "settings": Reader(
-            {"a.yaml": yaml.safe_dump(settings).encode()},
-            lambda path: command("train", str(path), "--print_config"),
-            text=True,
-        ),
         "config.json": Reader({"config.json": (place / "model/config.json").read_bytes()}, described, text=True),
         "safetensors": Reader(
             {"a.safetensors": (place / "small.safetensors").read_bytes()}, read_state_dict, (".safetensors",)

@@ -7,13 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from crispseg.inspection import inspect_image
-from crispseg.inspection.fields import sampled_points
 from crispseg.inspection.page import inspection_page
-from tests.inspection.models import SYSTEMS, inspected, lively, scene
+from tests.inspection.models import SYSTEMS, inspected
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install 'crispseg[dev]'")
 from selenium.webdriver.common.action_chains import ActionChains
@@ -81,34 +77,6 @@ def test_a_click_shows_what_the_pixel_looked_at(name: str, browser: Any, pages: 
     assert first and second and first != second and first_text != second_text
     assert ("px of its level" if name == "sfnet" else "weighted centre") in second_text
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
-
-
-def test_points_are_where_they_should_be_on_the_screen(browser: Any, tmp_path: Path) -> None:
-    """Circles and cross, to half a pixel of the image, for offsets of 2.5 and -1.25 pixels of the level."""
-    model = lively("ddsm_upernet")
-    predict: Any = model.get_submodule("decoder.fuses.0.spatial.affinity.sampler.predict")
-    nn.init.zeros_(predict.weight)
-    predict.bias.data = torch.tensor([2.5, -1.25] * 9 + [0.0] * 9)
-    found = inspect_image(model, scene()[0])
-    (tmp_path / "page.html").write_text(inspection_page(found), encoding="utf-8")
-    open_page(browser, tmp_path / "page.html")
-    click(browser, 50, 30)
-    script = """
-      const box = document.getElementById("stage").getBoundingClientRect();
-      return [...document.querySelectorAll("#stage circle, #stage path.origin")].map((node) => {
-        const { left, right, top, bottom } = node.getBoundingClientRect();
-        return [((left + right) / 2 - box.left) / box.width, ((top + bottom) / 2 - box.top) / box.height];
-      });
-    """
-    centres = torch.tensor(browser.execute_script(script)) * torch.tensor([96, 64]) - 0.5
-    points = sampled_points(found)[-1]
-    row, column = points.nearest(50, 30)
-    origin = torch.tensor([column * 95 / 23, row * 63 / 15])
-    grid = torch.cartesian_prod(torch.arange(-1, 2), torch.arange(-1, 2)).flip(1)  # row by row, x and y
-    expected = origin + (grid + torch.tensor([2.5, -1.25])) * torch.tensor([95 / 23, 63 / 15])
-    assert len(centres) == 9 + 2  # the cross has a rim
-    assert (centres[:9] - expected).abs().max() < 0.5
-    assert (centres[9:] - origin).abs().max() < 0.5
 
 
 def test_keys_move_the_pixel_and_escape_lets_it_go(browser: Any, pages: dict[str, Path]) -> None:
