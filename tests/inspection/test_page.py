@@ -61,12 +61,6 @@ def test_cards() -> None:
     assert cards(dataclasses.replace(known, truth=np.full_like(truth, 255)))[0][1] == "–"
 
 
-def test_a_page_without_truth_does_not_speak_of_it() -> None:
-    html = inspection_page(dataclasses.replace(inspected("fpn"), truth=None))
-    for part in ('data-layer="truth"', 'data-layer="errors"', 'id="marks"', "pixel accuracy"):
-        assert part not in html
-
-
 def test_background_and_right_pixels_are_not_laid_over_the_image() -> None:
     found = inspected("fpn")
     info = dataclasses.replace(found.info, class_names=("background", *found.label_set.names[1:]))

@@ -59,16 +59,6 @@ def test_a_crash_leaves_the_earlier_file(error: type[BaseException], tmp_path: P
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
-    path = tmp_path / "file.txt"
-    with atomic_path(path) as one:
-        one.write_text("one")
-        with atomic_path(path) as other:
-            other.write_text("other")
-        assert path.read_text() == "other"
-    assert path.read_text() == "one"
-
-
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_the_finished_file_has_ordinary_permissions(umask: int, tmp_path: Path) -> None:
     earlier = os.umask(umask)

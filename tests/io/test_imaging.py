@@ -13,8 +13,6 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 from crispseg.errors import CrispsegError
@@ -204,20 +202,6 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str, refuses: Any
         with warnings.catch_warnings(record=True) as warned, refuses(str(tmp_path / name), reason, "; "):
             read(tmp_path / name)
         assert not warned
-
-
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(suffix=st.sampled_from([".png", ".jpg", ".tif", ".bmp"]), data=st.data())
-def test_any_damage_reads_or_raises_the_one_error(tmp_path: Path, suffix: str, data: st.DataObject) -> None:
-    path = saved(tmp_path / f"x{suffix}", RGB)
-    content = bytearray(path.read_bytes())
-    for _ in range(data.draw(st.integers(1, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(content[: data.draw(st.integers(1, len(content)))])
-    try:
-        assert read_image(path).shape[2] == 3
-    except CrispsegError as error:
-        assert "\n" not in str(error)
 
 
 def test_labels_are_written_as_ids(tmp_path: Path) -> None:

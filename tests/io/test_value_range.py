@@ -172,6 +172,10 @@ def test_a_declared_range_counts(data: Folder, refuses: Refuses) -> None:
     declared = replace(data, value_range=(0, 4095)).dataset("train")
     assert known_range(declared) == (0, 4095)
     assert np.array_equal(declared[0].image, read_image(declared.pairs[0].image, value_range=(0, 4095)))
+    values = sensor(0, 3)
+    assert np.array_equal(
+        Segmenter(MODEL.build(2, auxiliary=False), "cpu", value_range=(0, 4095))(values).image, by_hand(values, 0, 4095)
+    )
     for wrong in ((5, 5), (-1, 4), (0, 70000)):
         with refuses("data.value_range is", "such as [0, 4095]"):
             replace(data, value_range=wrong)
@@ -191,12 +195,3 @@ def test_one_warning_where_nobody_knows_the_range(
     value_range._told.clear()
     assert main([*argv, "--value_range=[103,4021]"]) == 0
     assert capsys.readouterr().err == ""
-
-
-def test_arrays_without_a_known_range(tmp_path: Path) -> None:
-    segmenter = Segmenter(MODEL.build(2, auxiliary=False), "cpu")
-    values = sensor(0, 3)
-    with pytest.warns(CrispsegWarning, match="the array has 16 bits"):
-        assert np.array_equal(segmenter(values).image, (values >> 8).astype(np.uint8))
-    told = Segmenter(MODEL.build(2, auxiliary=False), "cpu", value_range=(0, 4095))
-    assert np.array_equal(told(values).image, by_hand(values, 0, 4095))
