@@ -6,11 +6,9 @@ import errno
 import os
 import resource
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from commands import error_of
 from PIL import Image
 from training_runs import files, quietly, tiny
 
+from crispseg.cli.inspect import Inspect
 from crispseg.io.images import write_image
 from crispseg.training import Run
 
@@ -42,11 +41,11 @@ def small_files(size: int) -> Iterator[None]:
 def test_a_command_ends_in_one_line(
     number: int, remedy: str, file: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def run(argv: list[str]) -> None:
+    def run(_: Inspect) -> None:
         raise OSError(number, os.strerror(number), file)
 
-    monkeypatch.setitem(sys.modules, "crispseg.cli.inspect", SimpleNamespace(run=run))
-    line = error_of(capsys, "inspect")
+    monkeypatch.setattr(Inspect, "__call__", run)
+    line = error_of(capsys, "inspect", "run", "image.png", "--out=page.html")
     assert all(phrase in line for phrase in (file or "", os.strerror(number), remedy))
 
 
