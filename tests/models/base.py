@@ -23,7 +23,7 @@ from crispseg import SegmentationModel, create_model, from_pretrained, record
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.export import formats
-from crispseg.export.certificate import ExportLimits, Trial, compare, smooth_images
+from crispseg.export.certificate import ExportLimits, compare, measure, smooth_images
 from crispseg.export.quantization import Calibration
 from crispseg.inference.runtime import open_onnx
 from crispseg.io.arrays import Normalize
@@ -257,10 +257,10 @@ def check_fewer_bits(model: SegmentationModel, folder: Path) -> None:
             continue
         path = folder / f"{precision}{formats.FILE_FORMATS[format].suffix}"
         shutil.copy(folder / "model.onnx", formats.plain_file(path))
-        trial = Trial(model, formats.write(model, path, format, precision, SQUARES), SQUARES)
-        rows = trial.rows(rounds=1)
-        assert LIMITS[precision].broken_scores(rows) == [], (format, precision, rows)
-        comparison = compare(trial.opened[1], model, (2, 97, 160))
+        file = formats.write(model, path, format, precision, SQUARES)
+        measured = measure(model, file, SQUARES, rounds=1)
+        assert LIMITS[precision].broken(measured) == [], (format, precision, measured)
+        comparison = compare(file, model, (2, 97, 160))
         assert comparison.agrees if precision == "fp32" else comparison.difference > 0  # it is in fewer bits indeed
         assert format != "torch_export" or SOURCES not in path.read_bytes()  # nobody is told where it was made
 

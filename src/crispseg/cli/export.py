@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Export(WithData):
     """Write a trained model as one file for ONNX Runtime, OpenVINO or torch.export, for images of any size.
 
     It comes with a certificate of what it computes compared with the model, and what it takes. A file that breaks a
-    limit is kept aside, and makes the exit status 2.
+    limit is not written.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
@@ -49,9 +50,9 @@ class Export(WithData):
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        """Return the limits of each size, and the keys of the data of calibrate."""
+        """Return the limits, and the keys of the data of calibrate."""
         limits = {f"limit.{key}": each for key, each in fields_of(ExportLimits).items()}
-        return {"Limits, of each size": limits} | super().more_keys(tree)
+        return {"Limits": limits} | super().more_keys(tree)
 
     def take(self, tree: Tree) -> None:
         """Take the limits and the settings of the data."""
@@ -86,14 +87,10 @@ def show(certificate: Certificate) -> None:
     """Print what a certificate says."""
     for comparison in certificate.comparisons:
         print(f"compared with the model at {comparison}")
+    found = certificate.measured
     print(f"the same images by the model → by the file, {certificate.data or 'random blobs'}:")
-    for row in certificate.rows:
-        scores = [("mIoU", row.miou), (f"boundary F {DISTANCE} px", row.boundary_f), ("ms", row.milliseconds)]
-        changes = [f"{name} {pair.model:.2f} → {pair.file:.2f}" for name, pair in scores if pair is not None]
-        size = "×".join(map(str, row.size))
-        print(f"  {size}, {row.images} images: {row.labels:.2f} % same labels, {', '.join(changes)}")
-    if certificate.memory:
-        model, file = (f"{value / 1e6:.0f} MB" for value in certificate.memory)
-        print(f"peak memory {model} → {file}")
+    scores = [("mIoU", found.miou), (f"boundary F {DISTANCE} px", found.boundary_f), ("ms", found.milliseconds)]
+    changes = [f"{name} {pair.model:.2f} → {pair.file:.2f}" for name, pair in scores if not math.isnan(pair.model)]
+    print(f"  {found.images} images: {found.labels:.2f} % same labels, {', '.join(changes)}")
     if certificate.kept:
         print(f"in float: {certificate.kept}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -36,13 +36,11 @@ EXAMPLE = (2, 97, 130)
 
 
 class FileFormat(NamedTuple):
-    """Suffix and packages of a format."""
+    """Suffix of a format, packages that it needs, and the extra of crispseg that installs them."""
 
     suffix: str
     needs: tuple[str, ...] = ()
-    """Packages, besides those of crispseg itself."""
     extra: str = ""
-    """The extra of crispseg that installs them."""
 
 
 FILE_FORMATS: dict[str, FileFormat] = {
@@ -64,19 +62,19 @@ def write(
     precision: Precision,
     data: Calibration | None = None,
     kept: Kept | None = None,
-) -> Callable[[], AnyModel]:
+) -> AnyModel:
     """Write the file or files, over earlier ones; arguments as for `export_model`, and what 8 bits leave in float.
 
     If it is not the file itself, the ONNX file in float32 that others are made of stays next to it, for a next time.
 
     Returns:
-        what opens the file; for torch.export, the program that was written.
+        the opened file; for torch.export, the program that was written.
     """
     metadata = _metadata(model, precision)
     if format == "torch_export":
         program = trace(model, bf16=precision == "bf16")
-        write_torch(program, path, metadata)
-        return lambda: ExportedModel(program.module().forward, metadata, path)
+        torch.export.save(program, path, extra_files={f"{METADATA}.json": metadata})
+        return ExportedModel(program.module().forward, metadata, path)
     plain = path if (format, precision) == ("onnx", "fp32") else plain_file(path)
     if not plain.exists():
         write_onnx(trace(model), plain, metadata)
@@ -90,7 +88,7 @@ def write(
                 write_openvino(quantize_openvino(plain, batches, kept), path, metadata)
     elif format == "openvino":
         write_openvino(openvino_core().read_model(plain), path, metadata)
-    return lambda: open_model(path)
+    return open_model(path)
 
 
 def ways(model: SegmentationModel) -> tuple[Kept, ...]:
@@ -162,11 +160,6 @@ def write_openvino(model: Any, path: Path, metadata: str) -> None:
 
     model.set_rt_info(metadata, [METADATA])
     openvino.serialize(model, path, path.with_suffix(".bin"))
-
-
-def write_torch(program: ExportedProgram, path: Path, metadata: str) -> None:
-    """Write a graph of `trace`."""
-    torch.export.save(program, path, extra_files={f"{METADATA}.json": metadata})
 
 
 def describe(info: ModelInfo, **more: Any) -> str:

@@ -6,12 +6,11 @@ import importlib.util
 import json
 import math
 from pathlib import Path
-from typing import get_args
 
-from crispseg.errors import CrispsegError, did_you_mean, one_line
-from crispseg.export.certificate import Certificate, ExportLimits, Trial
+from crispseg.errors import CrispsegError, one_line
+from crispseg.export.certificate import CHECKED, Certificate, ExportLimits, compare, measure
 from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, Format, Precision, plain_file, ways, write
-from crispseg.export.quantization import KEPT, Calibration
+from crispseg.export.quantization import Calibration
 from crispseg.inference.segmenter import check_finite
 from crispseg.io.files import atomic_files
 from crispseg.models import SegmentationModel
@@ -30,8 +29,8 @@ def export_model(
     """Write a file: `images` (N, C, H, W), normalised float32 → `logits` (N, num_classes, H, W); and its certificate.
 
     Batch norms are folded into their convolutions. The model stays as it is. The certificate is `path` with `.json`
-    behind it. In 8 bits, where a limit on labels or scores is broken, it is tried again with the decoder in float, from
-    which it begins where levels are summed.
+    behind it. In 8 bits, where a limit is broken, it is tried again with the decoder in float, from which it begins
+    where levels are summed.
 
     Args:
         model: the model.
@@ -47,8 +46,7 @@ def export_model(
 
     Raises:
         CrispsegError: another suffix, or a file that cannot be written; a missing package; a model that cannot be
-            exported, or not in this precision; a file in float32 that computes something else; a broken limit, where
-            the file is kept as NAME.refused.SUFFIX.
+            exported, or not in this precision; a file in float32 that computes something else; a broken limit.
     """
     path, limits = Path(path), limits or ExportLimits()
     check_choices(model, path, format, precision, data, limits)
@@ -56,11 +54,10 @@ def export_model(
     title = f"{model.info.name} on {model.info.backbone}"
     with atomic_files(path) as folder:
         made = folder / path.name
-        for kept in ways(model) if precision == "int8" else KEPT[:1]:
+        for kept in ways(model) if precision == "int8" else (None,):
             try:
-                open_file = write(model, made, format, precision, data, kept)
-                trial = Trial(model, open_file, data)
-                comparisons = trial.comparisons()
+                file = write(model, made, format, precision, data, kept)
+                comparisons = tuple(compare(file, model, size) for size in CHECKED)
             except Exception as error:  # the exporters, and what runs their files, raise almost anything
                 reason = one_line(error)
                 reason = reason if isinstance(error, CrispsegError) else f"{type(error).__name__}: {reason}"
@@ -69,23 +66,17 @@ def export_model(
             for each in comparisons:  # in float32 a file computes the same; in others, numbers at least
                 if not (each.agrees if precision == "fp32" else math.isfinite(each.difference)):
                     raise CrispsegError(f"{title} exported to {path} computes something else and is removed; {each}")
-            rows = trial.rows(rounds)
-            if not limits.broken_scores(rows):
+            measured = measure(model, file, data, rounds)
+            if not (broken := limits.broken(measured)):
                 break
+        else:
+            raise CrispsegError(f"{title} in {precision} is not written to {path}: {'; '.join(broken)}")
         plain_file(made).unlink(missing_ok=True)
-        broken = tuple(limits.broken(rows, trial.memory))
         size = sum(file.stat().st_size for file in folder.iterdir())
         name = data.name if data else None
-        left = kept if precision == "int8" else None
-        found = Certificate(title, format, precision, left, name, rows, trial.memory, comparisons, size, limits, broken)
-        if broken:
-            path = path.with_name(f"{path.stem}.refused{path.suffix}")
-            for file in list(folder.iterdir()):
-                file.rename(folder / f"{path.stem}{file.suffix}")
+        found = Certificate(title, format, precision, kept, name, measured, comparisons, size, limits)
         text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
         (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
-    if broken:
-        raise CrispsegError(f"{title} in {precision} is refused: {broken[0]}; the file is kept aside as {path}")
     return found
 
 
@@ -93,10 +84,6 @@ def check_choices(
     model: SegmentationModel, path: Path, format: str, precision: str, data: Calibration | None, limits: ExportLimits
 ) -> None:
     """Raise a CrispsegError if the options do not go together, before the work starts."""
-    if format not in FILE_FORMATS:
-        raise CrispsegError(f"unknown format '{format}'{did_you_mean(format, FILE_FORMATS)}")
-    if precision not in get_args(Precision):
-        raise CrispsegError(f"unknown precision '{precision}'{did_you_mean(precision, get_args(Precision))}")
     kind = FILE_FORMATS[format]
     if path.suffix != kind.suffix:
         name = path.with_suffix(kind.suffix).name if path.name else f"model{kind.suffix}"
@@ -105,10 +92,8 @@ def check_choices(
         raise CrispsegError(f"there is no {format} in {precision}: {reason}")
     if missing := [name for name in kind.needs if importlib.util.find_spec(name) is None]:
         raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install 'crispseg[{kind.extra}]'")
-    if data is None and precision == "int8":
-        raise CrispsegError("int8 needs images from which to learn its ranges; give data to calibrate on")
-    if data is None and (limits.miou, limits.boundary_f) != (None, None):
-        raise CrispsegError("limits on mIoU and boundary F need labelled images; give data to calibrate on")
+    if data is None and (precision == "int8" or (limits.miou, limits.boundary_f) != (None, None)):
+        raise CrispsegError("int8, and limits on mIoU and boundary F, need labelled images; give data to calibrate on")
     if data is not None and (classes := len(data.held_out.labels)) != model.num_classes:
         raise CrispsegError(
             f"the model has {model.num_classes} classes, the data {classes}; they must be the same to certify the file"

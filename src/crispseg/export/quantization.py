@@ -16,6 +16,7 @@ from unittest import mock
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Subset
 
 from crispseg.data import SegmentationDataset
 from crispseg.data.catalogue import spread
@@ -23,6 +24,9 @@ from crispseg.inference.runtime import openvino_core
 from crispseg.inference.segmenter import as_batch
 from crispseg.io.arrays import Normalize
 from crispseg.models import ModelInfo
+
+Batches: TypeAlias = DataLoader[NDArray[np.float32]] | Sequence[NDArray[np.float32]]
+"""Normalised images `(1, C, H, W)`."""
 
 Kept: TypeAlias = Literal["sampling", "decoder", "fine"]
 KEPT: tuple[Kept, ...] = ("sampling", "decoder", "fine")
@@ -52,23 +56,15 @@ class Calibration:
     name: str = ""
 
     def batches(self, info: ModelInfo) -> Batches:
-        """Return the normalised images of `train` for a model."""
-        return Batches(self.train.with_channels(info.in_chans, info.value_range), self.images, info)
+        """Return the images of `train`, normalised for a model; each is read when it is asked for."""
+        dataset = self.train.with_channels(info.in_chans, info.value_range)
+        normalize = Normalize(info.mean, info.std, info.in_chans)
 
+        def batch(sample: Any) -> NDArray[np.float32]:
+            return as_batch(sample.image, normalize, torch.device("cpu")).contiguous().numpy()
 
-class Batches(Sequence[NDArray[np.float32]]):
-    """Normalised images `(1, C, H, W)`, each read when it is asked for."""
-
-    def __init__(self, dataset: SegmentationDataset, most: int, info: ModelInfo) -> None:
-        self.dataset, self.indices = dataset, spread(len(dataset), most)
-        self.normalize = Normalize(info.mean, info.std, info.in_chans)
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, at: Any) -> Any:
-        image = self.dataset[self.indices[at]].image
-        return as_batch(image, self.normalize, torch.device("cpu")).contiguous().numpy()
+        chosen: Any = Subset(dataset, spread(len(dataset), self.images))
+        return DataLoader(chosen, batch_size=None, collate_fn=batch)
 
 
 def in_float(graph: Any, kept: Kept) -> list[str]:
@@ -113,11 +109,10 @@ def quantize_onnx(source: Path, target: Path, batches: Batches, kept: Kept) -> N
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.batches = iter(batches)
+            self.batches = ({"images": batch} for batch in batches)
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"images": batch}
+            return next(self.batches, None)
 
     quantize_static(
         source,
@@ -126,22 +121,11 @@ def quantize_onnx(source: Path, target: Path, batches: Batches, kept: Kept) -> N
         per_channel=True,
         activation_type=QuantType.QUInt8,  # with signed weights, what processors multiply
         weight_type=QuantType.QInt8,
-        reduce_range=saturates(),
+        # Without VNNI, pairs of 8-bit products are added in 16 bits, which overflow unless weights have 7 bits.
+        reduce_range=torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported(),
         op_types_to_quantize=QUANTISED,
         nodes_to_exclude=in_float(onnx.load(source).graph, kept),
     )
-
-
-def saturates(cpuinfo: str | Path = "/proc/cpuinfo") -> bool:
-    """Whether the processor adds pairs of 8-bit products in 16 bits, which overflow unless weights have 7 bits.
-
-    Those of x86 do so that have AVX2 but no VNNI instructions.
-
-    Args:
-        cpuinfo: where Linux says what processors can; elsewhere nothing is known.
-    """
-    words = set(Path(cpuinfo).read_text(encoding="utf-8").split()) if Path(cpuinfo).is_file() else set()
-    return "avx2" in words and not words & {"avx_vnni", "avx512_vnni"}
 
 
 def quantize_openvino(source: Path, batches: Batches, kept: Kept) -> Any:
