@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from crispseg import contexts
 from crispseg.decoders import (
+    AsymmetricFusionNonLocal,
     AsymmetricPyramidNonLocal,
     AtrousSpatialPyramidPooling,
     Concat,
@@ -103,6 +104,20 @@ def test_apnb_attends_to_averages_over_bins() -> None:
     ]
     joined = torch.cat([torch.stack(attended, dim=1).unflatten(1, (9, 10)), x])
     torch.testing.assert_close(module(feature)[0][0], conv_norm_relu(joined, module.join), atol=1e-5, rtol=0)
+
+
+def test_fusion_attends_to_averages_of_the_stage_before() -> None:
+    module = lively(AsymmetricFusionNonLocal(3, 8))
+    stage, deepest = torch.randn(3, 9, 10, dtype=torch.float64), torch.randn(8, 5, 5, dtype=torch.float64)
+    bins = torch.cat([F.adaptive_avg_pool2d(stage, size).flatten(1) for size in (1, 3, 6, 8)], dim=1).unbind(1)
+    keys, values = ([embedded(conv, point) for point in bins] for conv in (module.phi, module.g))
+    attended = [
+        embedded(module.output, weighted_mean([embedded(module.theta, point) @ key for key in keys], values))
+        for point in deepest.flatten(1).unbind(1)
+    ]
+    joined = torch.cat([torch.stack(attended, dim=1).unflatten(1, (5, 5)), deepest])
+    found = module(stage[None], deepest[None])[0]
+    torch.testing.assert_close(found, conv_norm_relu(joined, module.join), atol=1e-5, rtol=0)
 
 
 def test_pyramid_pooling_is_averages_brought_back_to_the_feature_s_size() -> None:

@@ -93,10 +93,10 @@ class TestFCN(ModelTester):
         seen = self.check_option(tmp_path, output_stride=output_stride)
         assert seen["decoder.coarsest"].shape[-1] == -(-97 // output_stride)
 
-    @pytest.mark.parametrize("context", ["crisscross", "apnb", "ppm"])
-    def test_context_parts(self, context: str, tmp_path: Path) -> None:
-        """CCNet, ANL without its fusion of two stages, and PSPNet."""
-        model = self.build(context=context, output_stride=8).eval()
+    @pytest.mark.parametrize(("context", "fusion"), [("crisscross", False), ("apnb", True), ("ppm", False)])
+    def test_context_parts(self, context: str, fusion: bool, tmp_path: Path) -> None:
+        """CCNet, ANL and PSPNet."""
+        model = self.build(context=context, output_stride=8, fusion=fusion).eval()
         check_saved(model, torch.randn(1, 3, 47, 70), tmp_path)
         model.train()(torch.randn(2, 3, 64, 64)).sum().backward()
         assert all(parameter.grad is not None for parameter in model.parameters())

@@ -1,6 +1,7 @@
 """Decoders and their parts by kind: context, fuse and merge. Those of the four papers are in models."""
 
 from crispseg.decoders.context import (
+    AsymmetricFusionNonLocal,
     AsymmetricPyramidNonLocal,
     AtrousSpatialPyramidPooling,
     ConvContext,
@@ -28,6 +29,7 @@ from crispseg.decoders.parts import (
 from crispseg.decoders.topdown import TopDown, fuse_steps, step_levels
 
 __all__ = [
+    "AsymmetricFusionNonLocal",
     "AsymmetricPyramidNonLocal",
     "AtrousSpatialPyramidPooling",
     "Concat",

@@ -217,8 +217,6 @@ class AsymmetricPyramidNonLocal(nn.Module):
     bins, 110 in all; joined with its input by a 1×1 convolution.
     """
 
-    bins = (1, 3, 6, 8)
-
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         inner = max(channels // 2, 1)
@@ -229,11 +227,35 @@ class AsymmetricPyramidNonLocal(nn.Module):
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
         x = self.reduce(feature)
-        query = self.theta(x).flatten(2)  # (N, Ĉ, h · w)
-        key, value = (
-            torch.cat([average_bins(each, size).flatten(2) for size in self.bins], dim=2)  # (N, Ĉ, 110)
-            for each in (self.phi(x), self.g(x))
-        )
-        weights = torch.bmm(query.mT, key).float().softmax(2).to(value.dtype)  # (N, h · w, 110)
-        y = torch.unflatten(torch.bmm(value, weights.mT), 2, feature.shape[-2:])  # (N, Ĉ, h, w)
+        y = attend_to_bins(self.theta(x), self.phi(x), self.g(x))
         return self.join(torch.cat([self.output(y), x], dim=1)), Context()
+
+
+class AsymmetricFusionNonLocal(nn.Module):
+    """Asymmetric fusion non-local block (the same paper, §3.4), before `AsymmetricPyramidNonLocal`.
+
+    Each place of the deepest feature attends to averages over bins of the stage before it; joined with the deepest
+    feature by a 1×1 convolution that keeps its width. Ĉ is an eighth of that.
+    """
+
+    def __init__(self, stage_channels: int, channels: int) -> None:
+        super().__init__()
+        inner = max(channels // 8, 1)
+        self.theta = nn.Conv2d(channels, inner, 1)
+        self.phi, self.g = (nn.Conv2d(stage_channels, inner, 1) for _ in range(2))
+        self.output = nn.Conv2d(inner, channels, 1)
+        self.join = conv_bn_relu(2 * channels, channels, 1)
+
+    def forward(self, stage: Tensor, deepest: Tensor) -> Tensor:
+        """`(N, stage_channels, h', w')` and `(N, channels, h, w)` → `(N, channels, h, w)`."""
+        y = attend_to_bins(self.theta(deepest), self.phi(stage), self.g(stage))
+        return self.join(torch.cat([self.output(y), deepest], dim=1))
+
+
+def attend_to_bins(query: Tensor, key: Tensor, value: Tensor, bins: tuple[int, ...] = (1, 3, 6, 8)) -> Tensor:
+    """Attention of each place of `query` (N, Ĉ, h, w) to averages of `key` and `value` over bins → (N, Ĉ, h, w)."""
+    keys, values = (
+        torch.cat([average_bins(each, size).flatten(2) for size in bins], dim=2) for each in (key, value)
+    )  # (N, Ĉ, 110)
+    weights = torch.bmm(query.flatten(2).mT, keys).float().softmax(2).to(values.dtype)  # (N, h · w, 110)
+    return torch.unflatten(torch.bmm(values, weights.mT), 2, query.shape[-2:])  # (N, Ĉ, h, w)

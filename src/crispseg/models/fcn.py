@@ -1,7 +1,8 @@
 """FCN: Long et al., *Fully Convolutional Networks for Semantic Segmentation*, CVPR 2015, without skips.
 
 The baselines of SFNet's Table 1(a): FCN-32s, and the dilated FCN (Yu and Koltun, ICLR 2016). With a context part and an
-output stride of 8 it is PSPNet (`ppm`) or CCNet (`crisscross`).
+output stride of 8 it is PSPNet (`ppm`), CCNet (`crisscross`) or, with
+`fusion`, ANL (`apnb`).
 """
 
 from __future__ import annotations
@@ -11,26 +12,28 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from crispseg.decoders import ContextPart, Decoded, Decoder, configured, contexts
+from crispseg.decoders import AsymmetricFusionNonLocal, ContextPart, Decoded, Decoder, configured, contexts
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
 from crispseg.nn import Tap
 
 
 class ContextOnly(nn.Module, Decoder):
-    """Context part on the deepest feature. Taps: `coarsest`, its result."""
+    """Context part on the deepest feature, to which `fusion` first brings the stage before it. Taps: `coarsest`."""
 
     auxiliary_channels = ()
 
-    def __init__(self, channels: Sequence[int], width: int, *, context: ContextPart) -> None:
+    def __init__(self, channels: Sequence[int], width: int, *, context: ContextPart, fusion: bool = False) -> None:
         super().__init__()
         self.width = self.out_channels = width
+        self.fusion = AsymmetricFusionNonLocal(*channels) if fusion else None
         self.context = context(channels[-1], width)
         self.coarsest = Tap()
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
         """Features of the backbone, `(N, channels[i], h_i, w_i)`; images are not looked at."""
-        level, _ = self.context(features[-1])
+        deepest = features[-1] if self.fusion is None else self.fusion(*features)
+        level, _ = self.context(deepest)
         return Decoded(self.coarsest(level))
 
 
@@ -43,6 +46,7 @@ def fcn(
     output_stride: Literal[32, 16, 8] = 32,
     context: str = "conv",
     context_options: dict[str, Any] | None = None,
+    fusion: bool = False,
 ) -> SegmentationModel:
     """A context part on the deepest feature, classified.
 
@@ -52,9 +56,13 @@ def fcn(
         output_stride: stride of the deepest feature, kept at 16 or 8 by dilating the stages behind it.
         context: context part: conv, a 3×3 convolution, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
+        fusion: give the context part the last two stages, fused as ANL fuses them before apnb.
     """
-    backbone = spec.build(strides=(output_stride,), output_stride=output_stride)
+    strides = (min(16, output_stride), output_stride) if fusion else (output_stride,)
+    backbone = spec.build(strides=strides, output_stride=output_stride)
     if width is None:
         width = max(backbone.channels[-1] // 4, 2)
-    decoder = ContextOnly(backbone.channels, width, context=configured(contexts, context, context_options))
+    decoder = ContextOnly(
+        backbone.channels, width, context=configured(contexts, context, context_options), fusion=fusion
+    )
     return SegmentationModel(backbone, decoder, num_classes)
