@@ -130,8 +130,9 @@ def test_a_recipe_trains_from_a_saved_model(recipe: str, model: str, tmp_path: P
     mask = np.zeros((72, 96, 3), np.uint8)
     mask[:, :48], mask[:, 48:80] = (128, 128, 128), (128, 0, 192)  # Sky, LaneMkgsDriv
     for split in ("train", "val"):
-        write_image(root / split / "a.png", mask)
-        write_image(root / f"{split}_labels" / "a_L.png", mask)
+        write_image(root / "701_StillsRaw_full" / f"{split}.png", mask)
+        write_image(root / "LabeledApproved_full" / f"{split}_L.png", mask)
+        (root / f"{split}.txt").write_text(f"{split}.png\n", encoding="utf-8")
     start = create_model(model, num_classes=3, backbone="test_efficientnet", width=16)
     start.save_pretrained(tmp_path / "start")
     flags = [f"--data.root={root}", f"--init_from={tmp_path / 'start'}", f"--out={tmp_path / 'run'}", "--epochs=1"]

@@ -71,6 +71,7 @@ def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
     load_plugins(config.plugins)
     source, notes = settle(config.data)
     config = dataclasses.replace(config, data=source)
+    config.data.dataset("train")  # missing files are named before weights are downloaded
     L.seed_everything(config.seed, workers=True, verbose=False)
     model, note = starting_model(config, config.data.label_set(), resume=resume)
     config, data = check_data(config)
