@@ -105,12 +105,12 @@ def halve(data: Path, halved: Path) -> Path:
             for path in (each for each in data.rglob("*") if each.is_file()):
                 copy = folder / path.relative_to(data)
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                if path.suffix != ".png":
-                    copy.write_bytes(path.read_bytes())
-                    continue
-                with Image.open(path) as image:
+                if path.suffix == ".png":
+                    image = Image.open(path)
                     method = Image.Resampling.NEAREST if path.parent.name.endswith("annot") else Image.Resampling.BOX
                     image.resize((image.width // 2, image.height // 2), method).save(copy)
+                else:
+                    copy.write_bytes(path.read_bytes())
     return halved
 
 

@@ -217,10 +217,8 @@ _PAIRED = Comparison(
     },
 )
 
-# Single parts of the papers. Expected before the runs, in mIoU: S +0.5 and C +0.5 over UPerNet, S + C +1; AGLN⁻ +0.5
-# over FPN, CR and SG +0.3 each over AGLN⁻; residual above released above paper, which loses to AGLN⁻; pyramid +1,
-# dynamic queries +2 and refinement +0.5 (F +2) in UN-EPT. Most intervals hold 0: halved images leave few pixels to a
-# boundary.
+# Expected before the runs, in mIoU: S and C +0.5 each over UPerNet, S + C +1; AGLN⁻ +0.5 over FPN, CR and SG +0.3 each
+# over AGLN⁻; residual above released above paper, which loses to AGLN⁻; pyramid +1, queries +2, refinement +0.5 (F +2).
 _NARROW_UPERNET = "--model upernet --model.width 32"
 _NARROW_DDSM = "--model ddsm_upernet --model.width 32 --model.pixels 9 --model.fuse_levels [3,4]"
 _NARROW_AGLN = "--model agln --model.width 32"
