@@ -122,7 +122,7 @@ def test_evaluate_writes_a_page(saved: str, tmp_path: Path, capsys: pytest.Captu
 @pytest.mark.parametrize(
     ("files", "phrases"),
     [
-        (["--json=file/scores.json"], ["cannot be a folder"]),
+        (["--json=file/scores.json"], ["folder file", "choose another"]),
         (["--html=folder.html"], ["folder.html", "a folder of that name"]),
         (["--confusion=matrix.txt"], ["matrix.txt", ".png"]),
     ],

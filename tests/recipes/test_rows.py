@@ -78,3 +78,8 @@ def test_a_row_is_run_only_with_its_data(capsys: pytest.CaptureFixture[str]) -> 
     assert "crispseg train unept/ade20k.yaml" in capsys.readouterr().out
     assert main(["recipes", "unept", "5.baseline", "--run"]) == 2
     assert "ADE20K" in capsys.readouterr().err
+
+
+def test_counts_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes", "agln", "VIII.lite", "--counts"]) == 0
+    assert "multiply-adds 135.56, here 55.74 M and 13" in capsys.readouterr().out

@@ -32,6 +32,7 @@ class Recipes(Command):
         images: folder with the images of the test split, where a server scores it.
         out: folder of the run.
         run: run the commands.
+        counts: count parameters and multiply-adds of rows where the paper does; it takes a minute a paper.
     """
 
     name = "recipes"
@@ -43,6 +44,7 @@ class Recipes(Command):
     images: str = "TEST_IMAGES"
     out: str | None = None
     run: bool = False
+    counts: bool = False
 
     def __call__(self) -> int:
         from crispseg.cli.main import main
@@ -50,10 +52,10 @@ class Recipes(Command):
         console = Console()
         if self.paper is None or self.row is None:
             for row in (row for paper in ([self.paper] if self.paper else PAPERS) for row in read_rows(paper)):
-                say(console, line_of(row))
+                say(console, line_of(row, self.counts))
             return 0
         row = find_row(self.paper, self.row)
-        say(console, line_of(row))
+        say(console, line_of(row, self.counts))
         for command in self.commands(row):
             say(console, shlex.join(["crispseg", *command]))
             if self.run and (status := main(command)):
@@ -84,9 +86,12 @@ class Recipes(Command):
         return [*commands, ["evaluate", out, "--split", score.split, *protocol, *boundary]]
 
 
-def line_of(row: PaperRow) -> str:
-    """Return a row in a line: the paper's values, and the note."""
+def line_of(row: PaperRow, counts: bool = False) -> str:
+    """Return a row in a line: the paper's values, what it counts as counted here if asked for, and the note."""
     parts = [f"{name} {getattr(row, key):g}" for key, name in VALUES.items() if getattr(row, key) is not None]
+    if counts and row.row and (row.parameters or row.multiply_adds):
+        parameters, multiply_adds = row.counts()
+        parts.append(f"here {parameters:.2f} M and {multiply_adds:.2f} G")
     name = row.name if row.row else f"{row.table}."
     return f"{row.paper} {name:<18} {row.label}: {', '.join(parts)}{f'; {row.note}' if row.note else ''}"
 
