@@ -82,4 +82,4 @@ def test_a_row_is_run_only_with_its_data(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_counts_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "agln", "VIII.lite", "--counts"]) == 0
-    assert "multiply-adds 135.56, here 55.74 M and 13" in capsys.readouterr().out
+    assert "here 55.64 M and 133.10 G" in capsys.readouterr().out
