@@ -112,14 +112,14 @@ def make_voc2012(root: Path, height: int = 6, width: int = 8, **options: Any) ->
 COCO_VALUES = [one.value for one in official_classes("coco_stuff")]
 
 
-def make_coco_stuff(root: Path, masks: str = "annotations") -> CocoStuff:
+def make_coco_stuff(root: Path) -> CocoStuff:
     for split, name, values in (
         ("train2017", "000000000009", [*COCO_VALUES, 255]),
         ("train2017", "000000000025", [0]),
         ("val2017", "000000000139", [181, 255]),
     ):
         picture(root / "images" / split / f"{name}.jpg", 12, 15)
-        save(root / masks / split / f"{name}.png", grid(values, 12, 15))
+        save(root / "annotations" / split / f"{name}.png", grid(values, 12, 15))
     return CocoStuff(root)
 
 
@@ -131,17 +131,17 @@ LABELS = [
 ]
 
 
-def make_mapillary(root: Path, masks: str = "labels", config: str = "config.json", **options: Any) -> Mapillary:
+def make_mapillary(root: Path, **options: Any) -> Mapillary:
     for folder, names in (("training", ["aB3", "Zq_1"]), ("validation", ["cD-4"]), ("testing", ["eF5"])):
         for name in names:
             picture(root / folder / "images" / f"{name}.jpg")
             if folder != "testing":
                 mask = Image.fromarray(grid([0, 1, 2, 3])).convert("P")  # palette PNGs whose indices count
                 mask.putpalette([level for label in LABELS for level in label["color"]])
-                path = root / folder / masks / f"{name}.png"
+                path = root / folder / "labels" / f"{name}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 mask.save(path)
-    (root / config).write_text(json.dumps({"labels": LABELS, "version": 1.2}))
+    (root / "config.json").write_text(json.dumps({"labels": LABELS, "version": 1.2}))
     return Mapillary(root, **options)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +10,9 @@ import numpy as np
 import pytest
 from commands import Capture, error_of, output_of
 from dataset_trees import MAKERS, grid, make_ade20k, make_voc2012, picture, save, voc_mask
-from scipy.io import savemat
 
-from crispseg.data import DATA_SOURCES, VOC2012, Folder, check_split
+from crispseg.data import DATA_SOURCES, Folder
 from crispseg.data.catalogue import catalogue, class_meanings
-from crispseg.data.conversion import augment
 from crispseg.labels import IGNORE
 
 # -------------------------------------------------------------------------------------------------------- mapping
@@ -56,13 +53,13 @@ def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: 
 
 
 def test_list_names_all_that_have_files(capsys: Capture) -> None:
-    assert set(catalogue()) == set(DATA_SOURCES) - {"folder"} | {"sbd"}
+    assert set(catalogue()) == set(DATA_SOURCES) - {"folder"}
     shown = output_of(capsys, "data", "list")
     assert all(name in shown for name in catalogue())
-    for number in ("20210", "2975", "118287", "1464", "8498", "59 or 60", "yes, 20 GB"):
+    for number in ("20210", "2975", "118287", "1464", "59 or 60", "yes, 20 GB"):
         assert number in shown
     for name, entry in catalogue().items():
-        if name not in ("sbd", "mapillary"):  # whose own file has the classes
+        if name != "mapillary":  # whose own file has the classes
             assert str(len(DATA_SOURCES[name]("x").label_set())) in entry.classes  # type: ignore[call-arg]
         assert set(entry.counts) >= {"train", "val"}
 
@@ -80,7 +77,6 @@ def test_show_without_files(capsys: Capture) -> None:
     ]
     assert ["1", "0", "aeroplane", "██", "128", "0", "0"] in rows
     assert "65 classes" in output_of(capsys, "data", "show", "mapillary")
-    assert "crispseg data augment" in output_of(capsys, "data", "show", "sbd")
 
 
 @pytest.mark.parametrize("name", ["camvid", "mapillary", "voc2012"])
@@ -173,57 +169,12 @@ def test_import_and_use(tmp_path: Path, capsys: Capture) -> None:
     assert (tmp_path / "out2" / "classes.txt").read_text() == "bush\ntree\n"
 
 
-# --------------------------------------------------------------------------------------------------------- augment
-
-
-def make_sbd(root: Path) -> Path:
-    """Two of its images are VOC's, one to train and one to validate on."""
-    lists = {"train": ["2007_000032", "2008_000008"], "val": ["2007_000033", "2008_000009"]}
-    for split, names in lists.items():
-        (root / "cls").mkdir(parents=True, exist_ok=True)
-        (root / f"{split}.txt").write_text("\n".join(names) + "\n")
-        for name in names:
-            savemat(root / "cls" / f"{name}.mat", {"GTcls": {"Segmentation": grid([0, 15, 20]), "Boundaries": 0}})
-    return root
-
-
-def test_the_augmented_set(tmp_path: Path, capsys: Capture) -> None:
-    voc, sbd = tmp_path / "VOC2012", make_sbd(tmp_path / "sbd")
-    make_voc2012(voc)
-    shutil.rmtree(voc / "SegmentationClassAug")
-    picture(voc / "JPEGImages" / "2008_000009.jpg")
-    shown = output_of(capsys, "data", "augment", f"--root={voc}", f"--sbd={sbd}")
-    assert "4 masks, 2 of VOC and 2 of SBD; papers train on 10582" in shown
-    train = VOC2012(voc, train_on="aug").dataset("train")
-    assert [pair.name for pair in train.pairs] == ["2007_000032", "2007_000039", "2008_000008", "2008_000009"]
-    np.testing.assert_array_equal(train[0].labels, grid([*range(21), 255]))  # VOC's own, with its void
-    np.testing.assert_array_equal(train[3].labels, grid([0, 15, 20]))
-    assert check_split(train, "train").images == 4
-    line = error_of(capsys, "data", "augment", f"--root={voc}", f"--sbd={sbd}")
-    assert "SegmentationClassAug is not empty" in line
-
-
-def test_what_is_missing_to_augment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
-    voc, sbd = tmp_path / "VOC2012", make_sbd(tmp_path / "sbd")
-    with refuses("train.txt is missing", "VOCdevkit/VOC2012"):
-        augment(tmp_path, sbd)
-    make_voc2012(voc)
-    shutil.rmtree(voc / "SegmentationClassAug")
-    savemat(sbd / "cls" / "2008_000009.mat", {"GTcls": {"Segmentation": grid([21])}})
-    with refuses("(values up to 21, not 0 to 20)"):
-        augment(voc, sbd)
-    (sbd / "cls" / "2008_000009.mat").unlink()
-    with refuses("2008_000009.mat is none of SBD's masks"):
-        augment(voc, sbd)
-    assert not [path for path in voc.iterdir() if "Aug" in path.name]
-
-
 # -------------------------------------------------------------------------------------------------------- the rest
 
 
 def test_help_and_unknown_commands(capsys: Capture) -> None:
     for argv in ([], ["--help"]):
-        assert "augment" in output_of(capsys, "data", *argv)
+        assert "import" in output_of(capsys, "data", *argv)
     assert "unknown command 'data downlaod'; did you mean 'download'?" in error_of(capsys, "data", "downlaod")
     for name, phrase in (("list", "licences"), ("show", "--data.root"), ("import", "--background")):
         assert phrase in output_of(capsys, "data", name, "--help")

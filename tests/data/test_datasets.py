@@ -141,21 +141,15 @@ def test_cityscapes_masks_of_label_ids(tmp_path: Path) -> None:
         (make_ade20k, {}, grid([255, *range(150)], 10, 20)),  # "other" is ignored
         (make_pascal_context, {"classes": 59}, grid([255, *range(59)], 8, 10)),
         (make_pascal_context, {"classes": 60}, grid([*range(60)], 8, 10)),
-        (make_coco_stuff, {"masks": "annotations"}, grid([*range(171), 255], 12, 15)),
-        (make_coco_stuff, {"masks": "stuffthingmaps"}, grid([*range(171), 255], 12, 15)),
+        (make_coco_stuff, {}, grid([*range(171), 255], 12, 15)),
     ],
 )
 def test_what_mask_values_become(make: Any, options: dict[str, Any], first: np.ndarray, tmp_path: Path) -> None:
     np.testing.assert_array_equal(make(tmp_path, **options).dataset("train")[0].labels, first)
 
 
-@pytest.mark.parametrize(
-    ("masks", "config"), [("labels", "config.json"), ("v1.2/labels", "config_v1.2.json"), ("labels", "both")]
-)
-def test_mapillary_evaluates_what_its_config_says(masks: str, config: str, tmp_path: Path) -> None:
-    source = make_mapillary(tmp_path, masks, "config_v1.2.json" if config == "both" else config)
-    if config == "both":
-        (tmp_path / "config.json").write_text("{}")  # of v2.0, say
+def test_mapillary_evaluates_what_its_config_says(tmp_path: Path) -> None:
+    source = make_mapillary(tmp_path)
     assert source.label_set().names == ("Bird", "Sky")
     assert source.label_set().palette == ((165, 42, 42), (70, 130, 180))
     np.testing.assert_array_equal(source.dataset("train")[0].labels, grid([0, 255, 1, 255]))
@@ -248,7 +242,7 @@ BROKEN: list[tuple[str, dict[str, str], Any, list[str]]] = [
     ("pascal_context", {}, remove(CONTEXT), [f"{CONTEXT} is missing", "MMSegmentation"]),
     ("pascal_context", {}, write(CONTEXT, "\n"), ["train.txt is empty"]),
     ("pascal_context", {}, remove("SegmentationClassContext/2008_000007.png"), ["1 of the 4 files", "2008_000007.png"]),
-    ("mapillary", {}, remove("config.json"), ["holds no config_v1.2.json or config.json", "mapillary.com"]),
+    ("mapillary", {}, remove("config.json"), ["config.json is no list of Mapillary's labels", "mapillary.com"]),
     ("mapillary", {}, write("config.json", "{"), ["config.json is no list of Mapillary's labels", "restore"]),
     ("camvid", COLORS, remove("train.txt", "val.txt", "test.txt"), ["no train.txt", "mi.eng.cam.ac.uk"]),
     ("voc2012", AUG, remove(f"{VOC}/train_aug.txt"), ["train_aug.txt is missing", "trainaug.txt", "SBD"]),

@@ -1,4 +1,4 @@
-"""`crispseg data list|show|download|import|augment`"""
+"""`crispseg data list|show|download|import`"""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from crispseg.cli.command import HELP, Command, WithData, commands, say
 from crispseg.config.settings import Tree
 from crispseg.data import DATA_SOURCES
 from crispseg.data.catalogue import Entry, catalogue, class_meanings, class_table, readable_splits, spread
-from crispseg.data.conversion import augment
 from crispseg.data.dataset import FileDataset, SegmentationDataset
 from crispseg.data.download import obtain
 from crispseg.data.folder import Folder
@@ -78,9 +77,6 @@ class ShowData(WithData):
 
     def __call__(self) -> None:
         console = Console()
-        if self.target in catalogue() and self.target not in DATA_SOURCES:  # SBD
-            _show_entry(catalogue()[self.target], console)
-            return
         found: Tree = {"name": self.target} if self.target else {}
         if self.target and Path(self.target).is_dir() and self.target not in DATA_SOURCES:
             found = recognise(Path(self.target))
@@ -156,7 +152,7 @@ class DownloadData(Command):
         console = Console()
         entry = obtain(self.dataset, self.out, lambda line: say(console, line))
         if entry.archives:
-            say(console, f"--data {entry.name} --data.root {self.out / entry.root}" if entry.layout else entry.get)
+            say(console, f"--data {entry.name} --data.root {self.out / entry.root}")
 
 
 @dataclass(kw_only=True)
@@ -187,22 +183,3 @@ class ImportData(Command):
         done = import_annotations(**{key: getattr(self, key) for key in keys})
         for line in [*done.lines, f"--data folder --data.root {done.out}"]:
             say(Console(), line)
-
-
-@dataclass(kw_only=True)
-class AugmentVOC(Command):
-    """Write the augmented training set of PASCAL VOC 2012, SegmentationClassAug and train_aug.txt, from SBD's masks.
-
-    Args:
-        root: folder VOCdevkit/VOC2012.
-        sbd: folder benchmark_RELEASE/dataset of SBD.
-    """
-
-    name = "data augment"
-    root: Path
-    sbd: Path
-
-    def __call__(self) -> None:
-        own, others = augment(self.root, self.sbd)
-        say(Console(), f"wrote {own + others} masks, {own} of VOC and {others} of SBD; papers train on 10582")
-        say(Console(), f"--data voc2012 --data.root {self.root} --data.train_on aug")

@@ -58,8 +58,7 @@ class Layout:
     values: str
     """How errors call the mask values."""
     images: str
-    masks: Sequence[str]
-    """The first of these that has files counts; where none has, errors name the shortest."""
+    masks: str
     marks: Sequence[Mapping[str, Any]]
     """How a root is recognised: paths of which it "holds" all, and, where these call for it, "keys" of `data`."""
     list: str = ""
@@ -75,7 +74,7 @@ class Entry:
     """One data set."""
 
     name: str
-    """That of the data source; SBD is none."""
+    """That of the data source."""
     title: str
     classes: str
     counts: Mapping[str, int]
@@ -83,12 +82,12 @@ class Entry:
     licence: str
     home: str
     """Where its owners describe it."""
+    layout: Layout
     get: str = ""
     """What to get there and where to put it, where it cannot be downloaded here; or what to do with it."""
     archives: tuple[Archive, ...] = ()
     root: str = "."
     """Below the folder that is downloaded to, what `data.root` is."""
-    layout: Layout | None = None
 
 
 @cache
@@ -98,8 +97,7 @@ def catalogue() -> dict[str, Entry]:
     found = {}
     for known in yaml.safe_load(text):
         archives = tuple(Archive(**archive) for archive in known.pop("archives", ()))
-        layout = Layout(**known.pop("layout")) if "layout" in known else None
-        found[known["name"]] = Entry(**known, archives=archives, layout=layout)
+        found[known["name"]] = Entry(**known | {"archives": archives, "layout": Layout(**known["layout"])})
     return found
 
 

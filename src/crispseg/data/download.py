@@ -13,7 +13,6 @@ from pathlib import Path
 import pooch
 
 from crispseg.data.catalogue import Archive, Entry, catalogue, readable_splits
-from crispseg.data.dataset import read_lines
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 
@@ -88,15 +87,11 @@ def unpack(path: Path, folder: Path) -> None:
 
 def check_folder(entry: Entry, root: Path) -> tuple[list[str], str]:
     """Return a line for each split that a data set's folder holds, and what is wrong; empty if it is complete."""
-    faults: dict[str, str] = {}
     try:
-        if entry.name == "sbd":
-            found = {split: len(read_lines(root / f"{split}.txt")) for split in entry.counts}
-        else:
-            splits, faults = readable_splits(build_data({"name": entry.name, "root": str(root)}))
-            found = {split: len(dataset) for split, dataset in splits.items()}
+        splits, faults = readable_splits(build_data({"name": entry.name, "root": str(root)}))
     except CrispsegError as error:
         return [], str(error)
+    found = {split: len(dataset) for split, dataset in splits.items()}
     lines = [f"{split}: {found[split]} images in {root}, {entry.counts.get(split)} as published" for split in found]
     problems = list(faults.values())
     problems += [

@@ -124,7 +124,7 @@ def recognise(root: Path) -> dict[str, Any]:
             "data.name with its keys"
         )
     for entry in catalogue().values():
-        for mark in entry.layout.marks if entry.layout else ():
+        for mark in entry.layout.marks:
             if all(any(root.glob(path)) for path in mark["holds"]):
                 return {"name": entry.name, "root": str(root), **mark.get("keys", {})}
     if not _first(root, IMAGE_FOLDERS).is_dir():

@@ -57,12 +57,6 @@ def _color(levels: Iterable[Any]) -> Color:
     return red, green, blue
 
 
-def _layout(name: str) -> Layout:
-    layout = catalogue()[name].layout
-    assert layout is not None
-    return layout
-
-
 @dataclass(frozen=True, config=CHECKS)
 class PublicSource(Settings):
     """A public data set below a folder `root`, in the layout that `catalogue.yaml` describes."""
@@ -79,7 +73,7 @@ class PublicSource(Settings):
     @property
     def layout(self) -> Layout:
         """Where the files are."""
-        return _layout(self.name)
+        return catalogue()[self.name].layout
 
     @property
     def hint(self) -> str:
@@ -128,17 +122,15 @@ class PublicSource(Settings):
 
     def pairs(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
         """Return the files of an official split, by default as `Layout` has them. Raises as `dataset`."""
-        usual = min(self.layout.masks, key=len)
-        there = (found for found in self.layout.masks if any(self.folder.glob(self._fill(found, part, "**/*"))))
         images, image_ending = self._fill(self.layout.images, part).split("*")
-        masks, mask_ending = self._fill(masks or next(there, usual), part).split("*")
+        masks, mask_ending = self._fill(masks or self.layout.masks, part).split("*")
         places = self.folder / images, image_ending, self.folder / masks, mask_ending
         if listing := listing or self.layout.list:
             return pair_listed(self.folder / self._fill(listing, part), *places, self.hint)
         return pair_below(*places, self.hint)
 
-    def _fill(self, path: str, part: str, files: str = "*") -> str:
-        return path.format(self.layout.parts.get(part, part)).replace("*", files)
+    def _fill(self, path: str, part: str) -> str:
+        return path.format(self.layout.parts.get(part, part))
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -182,7 +174,7 @@ class CocoStuff(PublicSource):
     PASCAL VOC gives to the official ids.
 
     Args:
-        root: folder with images/train2017, images/val2017 and, in annotations or stuffthingmaps, the same of masks.
+        root: folder with images/train2017, images/val2017 and, in annotations, the same of masks.
     """
 
     name = "coco_stuff"
@@ -212,11 +204,8 @@ class Mapillary(PublicSource):
 
     @cached_property
     def _labels(self) -> tuple[list[OfficialClass], int]:
-        """The evaluated classes, and how many mask values there are; the package of v2.0 has the first config."""
-        old, plain = self.folder / "config_v1.2.json", self.folder / "config.json"
-        path = old if old.is_file() else plain
-        if not path.is_file():
-            raise CrispsegError(f"{self.root} holds no {old.name} or {plain.name}; {self.hint}")
+        """The evaluated classes, and how many mask values there are."""
+        path = self.folder / "config.json"
         try:
             labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
             classes = [
@@ -224,7 +213,7 @@ class Mapillary(PublicSource):
                 for value, label in enumerate(labels)
                 if label["evaluate"]
             ]
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{path} is no list of Mapillary's labels ({one_line(error)})"
             raise CrispsegError(f"{reason}; restore it; {self.hint}") from None
         return classes, len(labels)
@@ -380,6 +369,6 @@ class Nuclei(Settings):
             raise CrispsegError(f"nuclei has no split '{split}'{did_you_mean(split, self.splits())}")
         listing = PART / f"{split}.txt" if self.root is None else LISTS / f"nuclei_{split}.txt"
         folder = PART if self.root is None else Path(self.root)
-        hint = _layout(self.name).hint
+        hint = catalogue()[self.name].layout.hint
         pairs = pair_listed(listing, folder / "images", ".png", folder / "instances", ".png", hint)
         return InstanceDataset(pairs, self.label_set(), InstanceLookup())
