@@ -108,7 +108,7 @@ def test_a_run_and_its_settings(tmp_path: Path, report: Report) -> None:
 
 
 def test_a_public_layout_with_gaps(tmp_path: Path, report: Report) -> None:
-    """CamVid as lists: what is missing is listed, not raised."""
+    """CamVid as lists: a split of which files are missing does not hide the other."""
     for split, count in (("train", 3), ("val", 2)):
         lines = []
         for index in range(count):
@@ -118,9 +118,9 @@ def test_a_public_layout_with_gaps(tmp_path: Path, report: Report) -> None:
             lines.append(f"{split}/{name} {split}annot/{name}")
         (tmp_path / f"{split}.txt").write_text("\n".join(lines) + "\n")
     (tmp_path / "trainannot/train1.png").unlink()
-    save(tmp_path / "trainannot/train2.png", COLORS[ids(1)])
+    save(tmp_path / "valannot/val1.png", COLORS[ids(1)])
     errors = {one["code"]: one for one in report(tmp_path, 3)["findings"] if one["severity"] == "error"}
-    assert set(errors) == {"listed-file-missing", "rgb-masks"}
+    assert set(errors) == {"split-unavailable", "rgb-masks"} and "train1.png" in errors["split-unavailable"]["message"]
     assert "data.masks colors" in errors["rgb-masks"]["remedy"]
 
 

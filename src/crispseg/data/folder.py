@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext, suppress
+from collections import defaultdict
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from crispseg.data.folder_layout import (
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
-from crispseg.data.pairing import Matched, few, folded, instance_masks, match, refuse_shared, shared_out
+from crispseg.data.pairing import Matched, PairingKind, few, folded, instance_masks, match, refuse_shared, shared_out
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.value_range import check_range
 from crispseg.labels import Color, LabelSet
@@ -141,14 +142,24 @@ class Folder(Settings):
         numbered = None if self.instances is None else partial(instance_masks, Path(self.instances), named)
         return FileDataset(pairs, labels, self.reading.lookup, 3, declared, numbered)
 
-    def pairs(self, split: str) -> list[Pair]:
-        """The files of one split, whatever their masks hold. Raises as `dataset` does."""
+    def pairs(self, split: str, strict: bool = True) -> list[Pair]:
+        """The files of one split, whatever their masks hold.
+
+        Raises as `dataset` does; if not `strict`, the `faults` are left out instead.
+        """
         if split not in (*self.splits(), ALL):
             raise CrispsegError(f"there is no split '{split}'{did_you_mean(split, (*self.splits(), ALL))}")
         folders, pooled = self._layout.folders, split == ALL or self.folds is not None
         for part in folders if pooled or not self._layout.divided else [split if split in folders else "train"]:
-            if part not in self._matched:
-                match(*folders[part])  # raises
+            if (found := self._matched[part]).error and (strict or not found.unpaired):
+                raise CrispsegError(found.error)
+        if strict:
+            for path, entries in self._unknown.items():
+                raise CrispsegError(
+                    f"{len(entries)} entries of {path} name no image, or more than one: {few(entries)}; write one name "
+                    "a line, with its sub-folder"
+                )
+            refuse_shared(self._names, self._layout.lists)
         names = list(self._pairs) if split == ALL else self._names[split]
         if not names:
             why = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
@@ -156,6 +167,15 @@ class Folder(Settings):
                 why = f"{', '.join(map(str, self._layout.lists.values()))} leave no image with a mask to it"
             raise CrispsegError(f"'{split}' is empty: {why}")
         return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
+
+    def faults(self) -> dict[PairingKind, list[str]]:
+        """The files that do not pair and the entries of lists that name none. Raises as `splits` does."""
+        found: dict[PairingKind, list[str]] = defaultdict(list)
+        for matched in self._matched.values():
+            for kind, files in matched.faults.items():
+                found[kind] += map(str, files)
+        found["listed-file-missing"] = [f"{path}: {key}" for path, keys in self._unknown.items() for key in keys]
+        return found
 
     def settled(self) -> Folder:
         """The same data with what was found in their files declared, so that it holds whatever is added to them.
@@ -190,11 +210,13 @@ class Folder(Settings):
 
     @cached_property
     def _matched(self) -> dict[str, Matched]:
-        """What pairs, by the split of the folders, or ""; without those that cannot be read, which `pairs` says."""
+        """What pairs, by the split of the folders, or ""."""
         found = {}
         for part, folders in self._layout.folders.items():
-            with suppress(CrispsegError) if part else nullcontext():
+            try:
                 found[part] = match(*folders)
+            except CrispsegError as error:
+                found[part] = Matched(error=str(error))
         return found
 
     @cached_property
@@ -207,23 +229,29 @@ class Folder(Settings):
         }
 
     @cached_property
+    def _chosen(self) -> dict[str, tuple[list[str], list[str]]]:
+        """Split → names that its list means, and entries that mean none."""
+        unpaired = {f"{part}/{name}" if part else name for part, one in self._matched.items() for name in one.unpaired}
+        return {
+            split: ([name for name, pair in self._pairs.items() if pair.image.is_relative_to(path)], [])
+            if path.is_dir()
+            else chosen_names(path, list(self._pairs), unpaired)
+            for split, path in self._layout.lists.items()
+        }
+
+    @property
+    def _unknown(self) -> dict[Path, list[str]]:
+        chosen = {} if self._layout.divided else self._chosen
+        return {self._layout.lists[split]: unknown for split, (_, unknown) in chosen.items() if unknown}
+
+    @cached_property
     def _names(self) -> dict[str, list[str]]:
         if self._layout.divided:
             names = {part: [f"{part}/{name}" for name in found.pairs] for part, found in self._matched.items()}
             if "val" not in self._layout.folders and "train" in names:
                 names |= self._shared_out(names["train"])
         else:
-            lists = self._layout.lists
-            unpaired = {
-                f"{part}/{name}" if part else name for part, one in self._matched.items() for name in one.unpaired
-            }
-            names = {
-                split: [name for name, pair in self._pairs.items() if pair.image.is_relative_to(path)]
-                if path.is_dir()
-                else chosen_names(path, list(self._pairs), unpaired)
-                for split, path in lists.items()
-            }
-            refuse_shared(names, lists)
+            names = {split: chosen for split, (chosen, _) in self._chosen.items()}
             rest = sorted(set(self._pairs).difference(*names.values()))
             lacking = {"train", "val"} - names.keys()
             names |= self._shared_out(rest) if len(lacking) == 2 else dict.fromkeys(lacking, rest)

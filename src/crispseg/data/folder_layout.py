@@ -12,28 +12,25 @@ from typing import Any, NamedTuple
 
 from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
-from crispseg.data.pairing import annotated, few, holds_both, pairing_fault
+from crispseg.data.pairing import annotated, holds_both
 from crispseg.errors import CrispsegError
 from crispseg.io.files import IMAGE_FOLDERS
 from crispseg.io.images import SUFFIXES
 from crispseg.labels import Color
 
 
-def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> list[str]:
+def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:
     """The names that a list file means, given as names or file names, with or without their sub-folder.
 
     Folders in front that are none of the data's do not count. Files without a partner, the `unpaired`, are left out.
-
-    Raises:
-        CrispsegError: the file cannot be read, or an entry names no image or more than one.
+    Entries that name no image, or more than one, are returned too. Raises as `read_lines`.
     """
     full = {*names, *unpaired}
     stems = Counter(PurePosixPath(name).name for name in full)
     known = {PurePosixPath(name).name: name for name in full} | {name: name for name in full}
     known = {key: name for key, name in known.items() if key in full or stems[key] == 1}
     chosen, unknown = set(), []
-    lines = read_lines(path)
-    for line in lines:
+    for line in read_lines(path):
         entry = PurePosixPath(unicodedata.normalize("NFC", line).replace("\\", "/"))
         plain = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
         whole = [key for key in map(str, (entry, plain)) if key in known]
@@ -42,13 +39,7 @@ def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) ->
             chosen.add(known[found[0]])
         else:
             unknown.append(line)
-    if unknown:
-        pairing_fault(
-            f"{len(unknown)} of {len(lines)} entries of {path} name no image, or more than one: {few(unknown)}; "
-            "write one name a line, with its sub-folder",
-            ("listed-file-missing", (f"{path}: {key}" for key in unknown)),
-        )
-    return sorted(chosen.difference(unpaired))
+    return sorted(chosen.difference(unpaired)), unknown
 
 
 def read_palette(path: Path) -> tuple[tuple[Color, ...], tuple[str, ...] | None]:

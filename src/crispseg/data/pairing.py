@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
@@ -26,42 +24,6 @@ _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_
 """What the names of masks, and of images, may say beside the name that both share; in lower case."""
 
 
-class PairingFault(NamedTuple):
-    """A kind of fault and the files, or the entries of a list, that have it."""
-
-    kind: PairingKind
-    files: tuple[str, ...]
-
-
-_collected: ContextVar[list[PairingFault] | None] = ContextVar("_collected", default=None)
-
-
-@contextmanager
-def collected_faults() -> Iterator[list[PairingFault]]:
-    """Within it, data sources leave out files that do not pair, and list them here, where they would raise."""
-    faults: list[PairingFault] = []
-    token = _collected.set(faults)
-    try:
-        yield faults
-    finally:
-        _collected.reset(token)
-
-
-def pairing_fault(message: str, *found: tuple[PairingKind, Iterable[object]], fatal: bool = True) -> None:
-    """Report files that do not pair, of one kind or several.
-
-    Raises:
-        CrispsegError: the message, outside of `collected_faults`, if it is fatal.
-    """
-    faults = _collected.get()
-    if faults is None:
-        if fatal:
-            raise CrispsegError(message)
-        return
-    new = (PairingFault(kind, tuple(map(str, files))) for kind, files in found)
-    faults += [fault for fault in new if fault.files and fault not in faults]
-
-
 def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str, hint: str) -> list[Pair]:
     """Pair the images and masks in two folders, sub-folders included, whose paths differ by their endings only.
 
@@ -72,8 +34,9 @@ def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str, h
         CrispsegError: a folder is missing or empty, or a file has no partner.
     """
     image_of, mask_of = _files_below(images, image_ending, hint), _files_below(masks, mask_ending, hint)
-    _report_lonely(image_of, mask_of, images, masks, hint)
-    return [Pair(name, image_of[name], mask_of[name]) for name in image_of if name in mask_of]
+    if lonely := _lonely(image_of, mask_of, images, masks):
+        raise CrispsegError(f"{lonely}; {hint}")
+    return [Pair(name, image_of[name], mask_of[name]) for name in image_of]
 
 
 def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mask_ending: str, hint: str) -> list[Pair]:
@@ -96,16 +59,12 @@ def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mas
 
 
 def present(pairs: list[Pair], listing: Path, hint: str) -> list[Pair]:
-    """The pairs that a list names, without those of which a file is missing.
-
-    Raises:
-        CrispsegError: there are some, outside of `collected_faults`.
-    """
+    """The pairs that a list names; an error if a file is missing."""
     missing = [file for pair in pairs for file in (pair.image, pair.mask) if not file.is_file()]
     if missing:
         message = f"{len(missing)} of the {2 * len(pairs)} files that {listing} names are missing, first {missing[0]}"
-        pairing_fault(f"{message}; {hint}", ("listed-file-missing", missing))
-    return [pair for pair in pairs if not {*missing} & {pair.image, pair.mask}]
+        raise CrispsegError(f"{message}; {hint}")
+    return pairs
 
 
 def read_listing(listing: Path, hint: str) -> list[str]:
@@ -118,12 +77,16 @@ def read_listing(listing: Path, hint: str) -> list[str]:
 class Matched(NamedTuple):
     """The images of one folder with the masks of another."""
 
-    pairs: dict[str, Pair]
+    pairs: Mapping[str, Pair] = {}
     """By name, sorted."""
-    unpaired: frozenset[str]
+    unpaired: frozenset[str] = frozenset()
     """Names of the files that are in no pair."""
-    note: str
+    faults: Mapping[PairingKind, Sequence[Path]] = {}
+    """These files, by what is wrong with them."""
+    note: str = ""
     """What was left out, for the user to know; empty where nothing was."""
+    error: str = ""
+    """Why nobody may train on them; empty where all is well."""
 
 
 def match(images: Path, masks: Path) -> Matched:
@@ -134,8 +97,8 @@ def match(images: Path, masks: Path) -> Matched:
     any files have one.
 
     Raises:
-        CrispsegError: a folder is missing or empty, or is the same and no name says which are masks; several files fit
-            one; or fewer than half of the files of the folder that holds less have a partner.
+        CrispsegError: a folder is missing or empty, or is the same and no name says which are masks. If several files
+            fit one, or fewer than half of the files of the folder that holds less have a partner, `error` says so.
     """
     image_of, mask_of = _files_in(images, masks), _files_in(masks, images)
     if images.resolve() == masks.resolve():
@@ -158,7 +121,8 @@ def match(images: Path, masks: Path) -> Matched:
             groups[_plain(name)][side][file] = name
     pairs: list[Pair] = []
     lonely: tuple[dict[str, Path], dict[str, Path]] = {}, {}
-    ambiguous: set[str] = set()
+    ambiguous: dict[Path, str] = {}
+    error = ""
     for both in groups.values():
         its_images, its_masks = ({name: file for file, name in side.items()} for side in both)
         if len(both[0]) == len(both[1]) == 1:
@@ -166,12 +130,9 @@ def match(images: Path, masks: Path) -> Matched:
         if len(both[0]) == len(both[1]) == len(its_images) and its_images.keys() == its_masks.keys():
             pairs += [Pair(name, file, its_masks[name]) for name, file in its_images.items()]
         elif both[0] and both[1]:
+            ambiguous |= {**both[0], **both[1]}
             shown = few([*both[0], *both[1]])
-            pairing_fault(
-                f"several images or masks have one name: {shown}; rename or remove some of them",
-                ("ambiguous-names", both[0] if len(both[0]) > 1 else both[1]),
-            )
-            ambiguous |= {*both[0].values(), *both[1].values()}
+            error = error or f"several images or masks have one name: {shown}; rename or remove some of them"
         else:
             lonely[0].update(its_images)
             lonely[1].update(its_masks)
@@ -179,10 +140,17 @@ def match(images: Path, masks: Path) -> Matched:
     image_files = {name: pair.image for name, pair in paired.items()} | lonely[0]
     mask_files = {name: pair.mask for name, pair in paired.items()} | lonely[1]
     few_pair = 2 * len(paired) < min(len(image_files), len(mask_files)) or not paired
-    hint = "give both the same names, or move the extra ones away"
-    note = _report_lonely(image_files, mask_files, images, masks, hint, fatal=few_pair)
-    unpaired = frozenset({*ambiguous, *lonely[0], *lonely[1]})
-    return Matched(paired, unpaired, note and f"{note}; these are left out")
+    said = _lonely(image_files, mask_files, images, masks)
+    if said and few_pair:
+        error = error or f"{said}; give both the same names, or move the extra ones away"
+    unpaired = frozenset({*ambiguous.values(), *lonely[0], *lonely[1]})
+    no_mask, no_image = ([*files.values()] for files in lonely)
+    faults: dict[PairingKind, list[Path]] = {
+        "image-without-mask": no_mask,
+        "mask-without-image": no_image,
+        "ambiguous-names": [*ambiguous],
+    }
+    return Matched(paired, unpaired, faults, said and f"{said}; these are left out", error)
 
 
 def holds_both(folder: Path) -> bool:
@@ -250,14 +218,10 @@ def folded(names: Sequence[str], folds: int, fold: int, seed: int) -> dict[str, 
 
 
 def refuse_shared(names: Mapping[str, Sequence[str]], lists: Mapping[str, Path]) -> None:
-    """Refuse names that stand in the lists of two splits; where faults are collected, these are found anyway.
-
-    Raises:
-        CrispsegError: there are some.
-    """
-    for one, other in combinations(names, 2):
+    """Refuse names that stand in the lists of two splits."""
+    for one, other in combinations(lists, 2):
         if both := sorted({*names[one]} & {*names[other]}):
-            pairing_fault(
+            raise CrispsegError(
                 f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}; validate on images "
                 "that are not trained on"
             )
@@ -301,22 +265,12 @@ def _files_below(folder: Path, ending: str, hint: str) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix().removesuffix(ending): path for path in paths}
 
 
-def _report_lonely(
-    image_of: Mapping[str, Path], mask_of: Mapping[str, Path], images: Path, masks: Path, hint: str, fatal: bool = True
-) -> str:
-    """Report the files without a partner of the same name, and return what is said of them."""
+def _lonely(image_of: Mapping[str, Path], mask_of: Mapping[str, Path], images: Path, masks: Path) -> str:
+    """What is to be said of the files without a partner of the same name."""
     no_mask, no_image = sorted(image_of.keys() - mask_of.keys()), sorted(mask_of.keys() - image_of.keys())
     parts = []
     if no_mask:
         parts.append(f"{len(no_mask)} of {len(image_of)} images in {images} have no mask in {masks} ({few(no_mask)})")
     if no_image:
         parts.append(f"{len(no_image)} of {len(mask_of)} masks in {masks} have no image in {images} ({few(no_image)})")
-    said = " and ".join(parts)
-    if said:
-        pairing_fault(
-            f"{said}; {hint}",
-            ("image-without-mask", [image_of[name] for name in no_mask]),
-            ("mask-without-image", [mask_of[name] for name in no_image]),
-            fatal=fatal,
-        )
-    return said
+    return " and ".join(parts)

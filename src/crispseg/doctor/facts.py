@@ -18,7 +18,7 @@ from crispseg.data.folder import Folder
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import IdLookup, MaskLookup, MaskStatistics, statistics_of
 from crispseg.data.mask_reading import MaskReading, read_by, read_masks
-from crispseg.data.pairing import PairingFault, collected_faults
+from crispseg.data.pairing import PairingKind
 from crispseg.errors import CrispsegError
 from crispseg.io.images import as_picture
 from crispseg.io.opening import Raster, opened
@@ -189,7 +189,7 @@ class Subject:
     """What masks mean that are not the user's own; these are read by what they hold."""
     channels: int
     """Channels of the images that a model is given: 3, or 4 where a fourth one is wanted."""
-    faults: tuple[PairingFault, ...]
+    faults: Mapping[PairingKind, Sequence[str]]
     """What did not pair and so is in no split."""
     unavailable: Mapping[str, str]
     """Splits that cannot be read at all, and why."""
@@ -214,24 +214,24 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
     splits: dict[str, Sequence[Pair] | SegmentationDataset] = {}
     unavailable: dict[str, str] = {}
     known: tuple[LabelSet, MaskLookup] | None = None
-    with collected_faults() as faults:
-        if own is None:
-            source.label_set()  # raises
-        elif own.declared.count is not None:
-            own.declared.labels(own.declared.count)  # likewise
-        for name in source.splits():
-            try:
-                found = own.pairs(name) if own else source.dataset(name)
-            except CrispsegError as error:
-                unavailable[name] = str(error)
-                continue
-            splits[name] = found
-            if isinstance(found, SegmentationDataset):
-                known = found.labels, IdLookup(len(found.labels))
-                if isinstance(found, FileDataset) and not isinstance(found, InstanceDataset):
-                    splits[name], known = found.pairs, (found.labels, found.lookup)
+    if own is None:
+        source.label_set()  # raises
+    elif own.declared.count is not None:
+        own.declared.labels(own.declared.count)  # likewise
+    for name in source.splits():
+        try:
+            found = own.pairs(name, strict=False) if own else source.dataset(name)
+        except CrispsegError as error:
+            unavailable[name] = str(error)
+            continue
+        splits[name] = found
+        if isinstance(found, SegmentationDataset):
+            known = found.labels, IdLookup(len(found.labels))
+            if isinstance(found, FileDataset) and not isinstance(found, InstanceDataset):
+                splits[name], known = found.pairs, (found.labels, found.lookup)
+    faults = own.faults() if own else {}
     if not splits:
-        if not faults:
+        if not any(faults.values()):
             raise CrispsegError(next(iter(unavailable.values())))
         unavailable = {}  # nothing pairs; that is why
-    return Subject(source, splits, known, channels, tuple(faults), unavailable)
+    return Subject(source, splits, known, channels, faults, unavailable)

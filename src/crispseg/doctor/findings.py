@@ -7,13 +7,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from itertools import chain
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from crispseg.config.settings import plural
 from crispseg.data.mask_reading import BLENDED, Finding, Severity
-from crispseg.data.pairing import PairingKind, few
+from crispseg.data.pairing import few
 from crispseg.data.split_check import SplitReport, too_few_classes
 from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts, Subject, Unreadable, files_of, readable
 from crispseg.models.info import MIN_SIDE
@@ -76,10 +76,7 @@ def finding(
 
 def pairing_findings(subject: Subject) -> list[Finding]:
     """What did not pair."""
-    found = []
-    for kind in get_args(PairingKind):
-        files = dict.fromkeys(file for fault in subject.faults if fault.kind == kind for file in fault.files)
-        found.append(finding(kind, files))
+    found = [finding(kind, files) for kind, files in subject.faults.items()]
     for split, fault in subject.unavailable.items():
         reason, _, remedy = fault.rpartition("; ")
         found.append(finding("split-unavailable", count=1, remedy=remedy, split=split, reason=reason or remedy))
