@@ -20,7 +20,7 @@ from crispseg.data.folder_layout import recognise
 from crispseg.data.importing import import_annotations
 from crispseg.data.named import build_data, data_source
 from crispseg.data.sources import PublicSource
-from crispseg.data.split_check import held, survey
+from crispseg.data.split_check import survey
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.labels import LabelSet
 
@@ -117,7 +117,7 @@ def _show_splits(labels: LabelSet, splits: Mapping[str, SegmentationDataset], co
     reports, lines = [], []
     for split, dataset in splits.items():
         indices = spread(len(dataset), SAMPLE)
-        report, faults = survey(dataset, split, indices, held, f"Reading {split}")
+        report, faults = survey(dataset, split, indices)
         of = "" if len(indices) == len(dataset) else f" ({len(indices)} of them, evenly spaced, were read)"
         head = report.lines()[0].partition(", ")[2] if report else "none could be read"
         lines.append(f"{split}: {len(dataset)} images{of}, {head}")

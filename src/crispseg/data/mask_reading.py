@@ -124,16 +124,9 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
         masks = [mask for mask in masks if not mask.colors]
     pixels: Counter[Any] = Counter()  # of the values without meaning
     strange: Counter[str] = Counter()  # by their files
-    from_one = []
     for mask in masks:
-        found = lookup.labels_of(mask)
-        wrong = found == NONE
+        wrong = lookup.labels_of(mask) == NONE
         if not wrong.any():
-            continue
-        ids = mask.values[found != IGNORE].tolist()
-        beyond = mask.values[wrong].tolist() == [len(labels)]
-        if isinstance(lookup, IdLookup) and beyond and len(ids) > 1 and 0 not in ids:
-            from_one.append(mask.file)
             continue
         pixels.update(_pixels([mask._replace(values=mask.values[wrong], quarters=mask.quarters[wrong])], colors))
         strange[mask.file] += int(mask.counts[wrong].sum())
@@ -151,8 +144,6 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
                 pixels=dict(strange.most_common()),
             )
         )
-    if from_one:
-        faults.append(_from_one(from_one, len(labels)))
     return MaskReading(labels, lookup, tuple(faults))
 
 
@@ -180,21 +171,19 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
     files = [mask.file for mask in grey if whites & mask.held]
     pure = {*pixels} <= {0, *whites}
     between = pixels.total() - pixels[0] - bright
-    if pure and ours:
+    if not ours:
+        return None
+    if pure:
         what = f"0 and 255 only: 255 is read as class 1, '{two.names[1]}'"
         remedy = "give data.ignore '[255]' if it means ignore"
         fault = _fault("black-and-white-masks", files, what, remedy, Severity.INFORMATION)
         return replace(black_and_white, faults=(fault,))
-    if pure:
-        what = "0 and 255, but 255 means ignore in masks of class ids"
-        fault = _fault("black-and-white-masks", files, what, f"give {_setting((BLACK, WHITE))}")
-    elif ours and len(pixels) > 64 and between < 0.05 * pixels.total() and any(one.blended >= BLENDED for one in grey):
+    if len(pixels) > 64 and between < 0.05 * pixels.total() and any(one.blended >= BLENDED for one in grey):
         what = f"0 and 255, with {len(pixels) - 2} values in between along soft edges"
         remedy = "make them again of 0 and 255 only; or, if all values are class ids, give data.num_classes"
         fault = _fault("black-and-white-masks", files, what, remedy)
-    else:
-        return None
-    return replace(as_ids, faults=(fault,), corrected=black_and_white)
+        return replace(as_ids, faults=(fault,), corrected=black_and_white)
+    return None
 
 
 def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
@@ -236,7 +225,7 @@ def _sparse(ids: list[int], void: Sequence[int], grey: list[MaskStatistics]) -> 
     return _fault("sparse-ids", [mask.file for mask in grey], what, remedy, values=ids)
 
 
-def _from_one(files: Sequence[str], last: int, severity: Severity = Severity.ERROR) -> Finding:
+def _from_one(files: Sequence[str], last: int, severity: Severity) -> Finding:
     remedy = "write masks with ids from 0, with 255 where nothing is labelled"
     if severity < Severity.ERROR:
         remedy += f"; 'crispseg doctor' does so with data.num_classes {last}"

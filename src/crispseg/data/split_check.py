@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,12 +157,6 @@ def held_of(labels: NDArray[Any], quarters: NDArray[np.int64], size: tuple[int, 
     return Held(counts, (size[0], size[1]))
 
 
-def held(dataset: SegmentationDataset, index: int) -> Held:
-    """Return what the mask of a sample holds. Raises as `read_labels`."""
-    decoded = dataset.read_labels(index)
-    return held_of(*count_values(decoded)[:2], decoded.shape)
-
-
 def report_of(split: str, labels: LabelSet, masks: Sequence[Held]) -> SplitReport:
     """Return what a split holds, from its masks; pixels that mean no class count as ignored."""
     quarters = np.stack([mask.counts[: len(labels)] for mask in masks])
@@ -183,7 +177,7 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
     if len(dataset) == 0:
         raise CrispsegError(f"the split '{split}' has no samples; check the data folders or lists")
 
-    report, bad = survey(dataset, split, range(len(dataset)), _checked, f"Checking {split}")
+    report, bad = survey(dataset, split, range(len(dataset)))
     if report is None or bad:
         more = "; 'crispseg doctor' lists all" if len(bad) > 1 else ""
         raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad, first: {bad[0]}{more}")
@@ -192,22 +186,16 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
     return report
 
 
-def survey(
-    dataset: SegmentationDataset,
-    split: str,
-    indices: Iterable[int],
-    read: Callable[[SegmentationDataset, int], Held],
-    description: str,
-) -> tuple[SplitReport | None, list[str]]:
-    """Return what samples hold by `read`, None where it refuses all; and its refusals."""
+def survey(dataset: SegmentationDataset, split: str, indices: Iterable[int]) -> tuple[SplitReport | None, list[str]]:
+    """Check some pairs; return what they hold, None if all are bad, and what is wrong with those that are."""
 
     def attempt(index: int) -> Held | str:
         try:
-            return read(dataset, index)
+            return _checked(dataset, index)
         except CrispsegError as error:
             return str(error)
 
-    results = list(parallel(attempt, indices, description, dataset.threads))
+    results = list(parallel(attempt, indices, f"Checking {split}", dataset.threads))
     found = [result for result in results if isinstance(result, Held)]
     report = report_of(split, dataset.labels, found) if found else None
     return report, [result for result in results if isinstance(result, str)]
@@ -251,10 +239,10 @@ def softened_weights(report: SplitReport) -> NDArray[np.float32]:
 
 def _checked(dataset: SegmentationDataset, index: int) -> Held:
     if isinstance(dataset, FileDataset):
-        found, file = held(dataset, index), dataset.pairs[index].image
-        if image_size(file, dataset.channels, whole=True) != found.size or not _ends_well(file):
+        labels, file = dataset.read_labels(index), dataset.pairs[index].image
+        if image_size(file, dataset.channels, whole=True) != labels.shape or not _ends_well(file):
             dataset[index]  # a padded JPEG or a late EXIF chunk is fine: decoding decides
-        return found
+        return held_of(*count_values(labels)[:2], labels.shape)
     image, labels, name = dataset[index]
     wrong = labels[(labels >= len(dataset.labels)) & (labels != IGNORE)]
     if len(wrong):

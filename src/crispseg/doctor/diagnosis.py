@@ -53,7 +53,7 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     reports = _reports(subject, facts, reading.best) if reading else []
     found = [
         *pairing_findings(subject),
-        *file_findings(facts, subject.channels),
+        *file_findings(facts),
         *pair_findings(facts),
         *duplicate_findings(subject, facts),
     ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +16,12 @@ from PIL import Image
 from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.loading import parallel
-from crispseg.data.mask_lookup import IdLookup, MaskLookup, MaskStatistics, statistics_of
+from crispseg.data.mask_lookup import IdLookup, MaskLookup, MaskStatistics, read_statistics, statistics_of
 from crispseg.data.mask_reading import MaskReading, read_by, read_masks
 from crispseg.data.pairing import PairingKind
 from crispseg.errors import CrispsegError
 from crispseg.io.images import as_picture
-from crispseg.io.opening import Raster, opened
+from crispseg.io.opening import opened
 from crispseg.labels import LabelSet
 
 
@@ -34,23 +34,10 @@ class Unreadable(NamedTuple):
     """The line that training would stop with."""
 
 
-class Header(NamedTuple):
-    """What a file says about itself."""
-
-    file: str
-    stored: tuple[int, int]
-    """`(H, W)` as stored."""
-    deep: bool = False
-    """Whether it has 16 bits a channel."""
-    orientation: int = 1
-    """EXIF's orientation, 1 to 8; 1 is upright."""
-    transparent: bool = False
-
-
 class ImageFacts(NamedTuple):
     """An image that can be read."""
 
-    header: Header
+    file: str
     size: tuple[int, int]
     """`(H, W)` upright."""
     constant: bool
@@ -64,8 +51,12 @@ class ImageFacts(NamedTuple):
 class MaskFacts(NamedTuple):
     """A mask that can be read."""
 
-    header: Header
     statistics: MaskStatistics
+
+    @property
+    def file(self) -> str:
+        """Its path."""
+        return self.statistics.file
 
     @property
     def size(self) -> tuple[int, int]:
@@ -103,7 +94,7 @@ def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, Ma
 
 def files_of(facts: Iterable[ImageFacts | MaskFacts]) -> list[str]:
     """The paths of images or masks."""
-    return [one.header.file for one in facts]
+    return [one.file for one in facts]
 
 
 def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
@@ -122,8 +113,8 @@ def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
 def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFacts:
     """The facts of a sample that is not made of files."""
     pixels, labels, name = dataset[index]
-    image = _image_facts(Header(name, pixels.shape[:2]), as_picture(pixels))
-    mask = MaskFacts(Header(name, labels.shape), statistics_of(labels, name))
+    image = _image_facts(name, as_picture(pixels))
+    mask = MaskFacts(statistics_of(labels, name))
     return PairFacts(split, Pair(name, Path(name), Path(name)), image, mask)
 
 
@@ -131,46 +122,22 @@ def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
     image: ImageFacts | Unreadable
     mask: MaskFacts | Unreadable
     try:
-        image = _image_facts(*_load_image(pair.image, channels))
+        with opened(pair.image, whole=True) as raster:
+            image = _image_facts(str(pair.image), as_picture(raster.pixels(channels, (0, 0xFFFF))))
     except CrispsegError as error:
         image = Unreadable(getattr(error, "code", "channel-missing"), str(error))
     try:
-        header, values = load_mask(pair.mask)
-        mask = MaskFacts(header, statistics_of(values, header.file))
+        mask = MaskFacts(read_statistics(pair.mask))
     except CrispsegError as error:
         code = getattr(error, "code", "unusable-mask")
         mask = Unreadable("unusable-mask" if code == "value-range-unknown" else code, str(error))
     return PairFacts(split, pair, image, mask)
 
 
-def _load_image(path: Path, channels: int) -> tuple[Header, NDArray[np.uint8]]:
-    """Return what an image's file says about itself, and its upright RGB pixels."""
-    with opened(path, whole=True) as raster:
-        pixels = as_picture(raster.pixels(channels, (0, 0xFFFF)))
-        return _header(raster), pixels
-
-
-def load_mask(path: Path) -> tuple[Header, NDArray[Any]]:
-    """What a mask's file says about itself, and its upright values.
-
-    Raises:
-        CrispsegError: it cannot be read.
-    """
-    with opened(path, whole=True) as raster:
-        values = raster.labels()
-        return _header(raster), values
-
-
-def _header(raster: Raster) -> Header:
-    """What a decoded file says about itself; a PNG may say how it is turned behind its pixels."""
-    clear = raster.alpha and raster.values[..., -1].min() < 2**raster.bit_depth - 1
-    return Header(str(raster.name), raster.stored, raster.bit_depth > 8, raster.orientation(), bool(clear))
-
-
-def _image_facts(header: Header, pixels: NDArray[np.uint8]) -> ImageFacts:
+def _image_facts(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:
     picture = Image.fromarray(pixels)
     return ImageFacts(
-        header,
+        file,
         pixels.shape[:2],
         constant=all(low == high for low, high in picture.getextrema()),  # type: ignore[misc]
         digest=hashlib.blake2b(pixels.data, digest_size=16, key=f"{pixels.shape}".encode()).digest(),

@@ -83,7 +83,7 @@ def pairing_findings(subject: Subject) -> list[Finding]:
     return found
 
 
-def file_findings(facts: Sequence[PairFacts], channels: int = 3) -> list[Finding]:
+def file_findings(facts: Sequence[PairFacts]) -> list[Finding]:
     """What is wrong with single files: unreadable, or odd in format."""
     broken: dict[str, dict[str, str]] = defaultdict(dict)
     for one in facts:
@@ -102,40 +102,20 @@ def file_findings(facts: Sequence[PairFacts], channels: int = 3) -> list[Finding
     highest = max((one.statistics.blended for one in blended), default=0.0)
     return [
         *found,
-        *_image_findings(images, channels),
+        finding("constant-image", files_of(one for one in images if one.constant)),
+        finding("tiny-image", files_of(one for one in images if min(one.size) < MIN_SIDE), least=MIN_SIDE),
         finding("interpolated-edges", files_of(blended), highest=highest),
     ]
 
 
 def pair_findings(facts: Sequence[PairFacts]) -> list[Finding]:
     """What is wrong between an image and its mask."""
-    turned = []
-    differ: dict[str, str] = {}
-    for one, image, mask in readable(facts):
-        if needs_turning(image, mask):
-            turned.append(one.image_file)
-        elif needs_turning(mask, image):
-            turned.append(one.mask_file)
-        elif image.size != mask.size:
-            differ[one.mask_file] = "{}x{} but its image {}x{}".format(*mask.size, *image.size)
-    return [finding("sizes-differ", differ, first=next(iter(differ.values()), "")), finding("exif-rotation", turned)]
-
-
-def needs_turning(one: ImageFacts | MaskFacts, other: ImageFacts | MaskFacts) -> bool:
-    """Whether EXIF turns one file of a pair by a quarter and not the other, which fits the first as it is stored."""
-    return one.header.orientation >= 5 and other.header.orientation == 1 and one.size != other.size == one.header.stored
-
-
-def _image_findings(images: Sequence[ImageFacts], channels: int) -> list[Finding]:
-    clear = files_of(one for one in images if one.header.transparent and channels == 3)
-    deep, shallow = (files_of(one for one in images if one.header.deep is above) for above in (True, False))
-    fewer = deep if len(deep) < len(shallow) else shallow
-    return [
-        finding("image-alpha", clear),
-        finding("mixed-depth", fewer, deep=len(deep), shallow=len(shallow)),
-        finding("constant-image", files_of(one for one in images if one.constant)),
-        finding("tiny-image", files_of(one for one in images if min(one.size) < MIN_SIDE), least=MIN_SIDE),
-    ]
+    differ = {
+        mask.file: "{}x{} but its image {}x{}".format(*mask.size, *image.size)
+        for _, image, mask in readable(facts)
+        if image.size != mask.size
+    }
+    return [finding("sizes-differ", differ, first=next(iter(differ.values()), ""))]
 
 
 NEAR = 0.03
