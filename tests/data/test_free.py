@@ -90,7 +90,7 @@ def test_the_part_in_the_package() -> None:
     for split in source.splits():
         dataset = source.dataset(split)
         for index in range(len(dataset)):
-            image = dataset.read_pixels(index)
+            image = dataset[index].image
             looks.add((image.shape, bool(image.mean() > 127), bool((image[..., 0] != image[..., 2]).any())))
     assert len(looks) == 9
 

@@ -137,7 +137,6 @@ def test_coco_becomes_a_folder(tmp_path: Path) -> None:
     assert done.splits == {} and done.lines == [
         f"wrote {done.out}: 3 images, 3 classes",
         "1 images without annotations (all background): none.jpg",
-        "1 images not named (left out): other.png",
     ]
 
     read_again = Folder(done.out / "images", done.out / "masks", classes=done.out / "classes.txt")

@@ -49,7 +49,7 @@ class Doctor(WithData):
         data = build_data(self.chosen(found))
         subject = subject_of(data, image_channels(in_chans if self.in_chans is None else self.in_chans))
         if self.fix is not None:
-            check_out(self.fix, subject, *([Path(self.target)] if self.target and Path(self.target).is_dir() else []))
+            check_out(self.fix, subject)
         check_json(self.json)
         diagnosis = diagnose(subject, self.workers)
         if self.json:

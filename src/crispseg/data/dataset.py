@@ -45,8 +45,6 @@ class SegmentationDataset(Dataset[Sample], ABC):
     """One split: samples, and what their class ids mean."""
 
     labels: LabelSet
-    threads: ClassVar[int | None] = 1
-    """In how many threads samples may be read; None for any number."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -104,8 +102,6 @@ class FileDataset(SegmentationDataset):
         numbered: gives name of a pair → its instance mask, once objects are asked for; None where there are none.
     """
 
-    threads = None
-
     def __init__(
         self,
         pairs: Sequence[Pair],
@@ -143,7 +139,8 @@ class FileDataset(SegmentationDataset):
                 that means no class.
         """
         pair = self.pairs[index]
-        image, labels = self.read_pixels(index), self.read_labels(index)
+        image = read_image(pair.image, self.channels, value_range=self.value_range)
+        labels = self.read_labels(index)
         if image.shape[:2] != labels.shape:
             sizes = [f"{height}x{width}" for height, width in (labels.shape, image.shape[:2])]
             raise CrispsegError(
@@ -164,21 +161,13 @@ class FileDataset(SegmentationDataset):
     def _instance_masks(self) -> Mapping[str, Path] | None:
         return None if self.numbered is None else self.numbered()
 
-    def read_pixels(self, index: int) -> NDArray[np.uint8]:
-        """One image, `(H, W, channels)`; its mask is not read."""
-        return read_image(self.pairs[index].image, self.channels, value_range=self.value_range)
-
     def read_labels(self, index: int) -> NDArray[np.uint8]:
         """The class ids `(H, W)` of one mask; its image is not read."""
-        return self.decoded(index, self.read_mask(index))
+        return _decoded(self.lookup, self.pairs[index].mask, self.read_mask(index))
 
     def read_mask(self, index: int) -> NDArray[Any]:
         """The values of one mask as they are in the file."""
         return read_mask(self.pairs[index].mask)
-
-    def decoded(self, index: int, mask: NDArray[Any]) -> NDArray[np.uint8]:
-        """The class ids `(h, w)` of a mask as `read_mask` gives it, or of a part of it."""
-        return _decoded(self.lookup, self.pairs[index].mask, mask)
 
 
 class InstanceDataset(FileDataset):

@@ -6,26 +6,20 @@ from collections import defaultdict
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from crispseg.config.settings import CHECKS, Settings
+from crispseg.config.settings import CHECKS, Settings, plural
 from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair, read_lines
-from crispseg.data.folder_layout import (
-    SPLITS,
-    FolderLayout,
-    as_color,
-    chosen_names,
-    own_layout,
-    read_palette,
-)
+from crispseg.data.folder_layout import SPLITS, FolderLayout, as_color, chosen_names, own_layout, read_palette
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
-from crispseg.data.pairing import Matched, PairingKind, few, folded, instance_masks, match, refuse_shared, shared_out
+from crispseg.data.pairing import Matched, PairingKind, few, folded, instance_masks, match, shared_out
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.value_range import check_range
 from crispseg.labels import Color, LabelSet
@@ -159,7 +153,13 @@ class Folder(Settings):
                     f"{len(entries)} entries of {path} name no image, or more than one: {few(entries)}; write one name "
                     "a line, with its sub-folder"
                 )
-            refuse_shared(self._names, self._layout.lists)
+            lists = self._layout.lists
+            for one, other in combinations(lists, 2):
+                if both := sorted({*self._names[one]} & {*self._names[other]}):
+                    raise CrispsegError(
+                        f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}; validate on "
+                        "images that are not trained on"
+                    )
         names = list(self._pairs) if split == ALL else self._names[split]
         if not names:
             why = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"

@@ -91,9 +91,6 @@ def import_annotations(
         if shape.label not in ids:
             remedy = "give a background" if names is None else "add it to classes"
             raise CrispsegError(f"{shape.name} is of the unknown class '{shape.label}'; {remedy}, or ignore it")
-    files = {task.file for task in tasks}
-    folders = {file.parent for file in files} if images is None else {images}
-    unlisted = {_absolute(file) for folder in folders for file in find_images(folder)} - files
     empty = [task for task in tasks if not any(part.shapes for part in task.parts)]
     if background is None:
         tasks = [task for task in tasks if task not in empty]
@@ -115,9 +112,8 @@ def import_annotations(
             (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
     lines = [f"wrote {out}: {len(tasks)} images, {len(labels)} classes"]
     what = f"images without annotations ({'left out' if background is None else 'all background'})"
-    for found, about in (([one.file for one in empty], what), (sorted(unlisted), "images not named (left out)")):
-        if found:
-            lines.append(f"{len(found)} {about}: {few(file.name for file in found)}")
+    if empty:
+        lines.append(f"{len(empty)} {what}: {few(one.file.name for one in empty)}")
     lines += [f"{len(found)} images to {split}" for split, found in splits.items()]
     return Imported(out, labels, splits, lines)
 

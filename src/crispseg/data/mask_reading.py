@@ -12,15 +12,7 @@ from enum import IntEnum
 from typing import Any
 
 from crispseg.config.settings import plural
-from crispseg.data.mask_lookup import (
-    DEEP_WHITE,
-    NONE,
-    ColorLookup,
-    IdLookup,
-    MaskLookup,
-    MaskStatistics,
-    TableLookup,
-)
+from crispseg.data.mask_lookup import DEEP_WHITE, NONE, ColorLookup, IdLookup, MaskLookup, MaskStatistics, TableLookup
 from crispseg.data.pairing import few
 from crispseg.labels import IGNORE, Color, LabelSet
 

@@ -6,7 +6,6 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -215,16 +214,6 @@ def folded(names: Sequence[str], folds: int, fold: int, seed: int) -> dict[str, 
     if len(names) < folds:
         raise CrispsegError(f"data.folds is {folds}, but there are {plural(len(names), 'image')}; give fewer folds")
     return _divided(names, seed, slice(fold - 1, None, folds))
-
-
-def refuse_shared(names: Mapping[str, Sequence[str]], lists: Mapping[str, Path]) -> None:
-    """Refuse names that stand in the lists of two splits."""
-    for one, other in combinations(lists, 2):
-        if both := sorted({*names[one]} & {*names[other]}):
-            raise CrispsegError(
-                f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}; validate on images "
-                "that are not trained on"
-            )
 
 
 def _divided(names: Sequence[str], seed: int, part: slice) -> dict[str, list[str]]:

@@ -75,11 +75,6 @@ class PublicSource(Settings):
         """Where the files are."""
         return catalogue()[self.name].layout
 
-    @property
-    def hint(self) -> str:
-        """What the root holds and where to get it, for errors."""
-        return self.layout.hint
-
     def official(self) -> Sequence[OfficialClass]:
         """Return the classes. Raises as `label_set` does."""
         return official_classes(self.name)
@@ -126,8 +121,8 @@ class PublicSource(Settings):
         masks, mask_ending = self._fill(masks or self.layout.masks, part).split("*")
         places = self.folder / images, image_ending, self.folder / masks, mask_ending
         if listing := listing or self.layout.list:
-            return pair_listed(self.folder / self._fill(listing, part), *places, self.hint)
-        return pair_below(*places, self.hint)
+            return pair_listed(self.folder / self._fill(listing, part), *places, self.layout.hint)
+        return pair_below(*places, self.layout.hint)
 
     def _fill(self, path: str, part: str) -> str:
         return path.format(self.layout.parts.get(part, part))
@@ -215,7 +210,7 @@ class Mapillary(PublicSource):
             ]
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{path} is no list of Mapillary's labels ({one_line(error)})"
-            raise CrispsegError(f"{reason}; restore it; {self.hint}") from None
+            raise CrispsegError(f"{reason}; restore it; {self.layout.hint}") from None
         return classes, len(labels)
 
 
@@ -299,20 +294,22 @@ class CamVid(PublicSource):
         """Return those of train, val and test that have a list; an error if there is none."""
         splits = tuple(split for split in ("train", "val", "test") if (self.folder / f"{split}.txt").is_file())
         if not splits:
-            raise CrispsegError(f"{self.root} is not a CamVid folder: no train.txt, val.txt or test.txt; {self.hint}")
+            raise CrispsegError(
+                f"{self.root} is not a CamVid folder: no train.txt, val.txt or test.txt; {self.layout.hint}"
+            )
         return splits
 
     def pairs(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
         if self.masks == "colors":
             return super().pairs(part)
         path, pairs = self.folder / f"{part}.txt", []
-        for line in read_listing(path, self.hint):
+        for line in read_listing(path, self.layout.hint):
             # SegNet's own lists say /SegNet/CamVid/train/x.png, wherever the folder really is.
             files = [self.folder.joinpath(*PurePosixPath(word).parts[-2:]) for word in line.split()]
             if len(files) != 2:
-                raise CrispsegError(f"{path}: malformed line '{line}'; {self.hint}")
+                raise CrispsegError(f"{path}: malformed line '{line}'; {self.layout.hint}")
             pairs.append(Pair(files[0].stem, files[0], files[1]))
-        return present(pairs, path, self.hint)
+        return present(pairs, path, self.layout.hint)
 
 
 @dataclass(frozen=True, config=CHECKS)

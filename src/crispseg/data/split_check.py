@@ -195,7 +195,8 @@ def survey(dataset: SegmentationDataset, split: str, indices: Iterable[int]) -> 
         except CrispsegError as error:
             return str(error)
 
-    results = list(parallel(attempt, indices, f"Checking {split}", dataset.threads))
+    threads = None if isinstance(dataset, FileDataset) else 1  # others do not promise to be safe in threads
+    results = list(parallel(attempt, indices, f"Checking {split}", threads))
     found = [result for result in results if isinstance(result, Held)]
     report = report_of(split, dataset.labels, found) if found else None
     return report, [result for result in results if isinstance(result, str)]

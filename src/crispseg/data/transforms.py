@@ -23,9 +23,6 @@ from crispseg.io.arrays import Normalize
 from crispseg.io.images import side_factor
 from crispseg.labels import IGNORE
 
-MOST_REPEATS = 10_000
-MOST_PIXELS_A_SIDE = 2**15
-
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class Augment(Settings):
@@ -56,10 +53,10 @@ class Augment(Settings):
     flip: float = Field(default=0.5, ge=0, le=1)
     turn: bool | Literal["auto"] = "auto"
     photometric: bool | Literal["auto", "mmseg"] = "auto"
-    longer_side: int | None = Field(default=None, ge=1, le=MOST_PIXELS_A_SIDE)
-    shorter_side: int | None = Field(default=None, ge=1, le=MOST_PIXELS_A_SIDE)
+    longer_side: int | None = Field(default=None, ge=1)
+    shorter_side: int | None = Field(default=None, ge=1)
     max_share: float = Field(default=1.0, gt=0, le=1)
-    repeat: Annotated[int, Field(ge=1, le=MOST_REPEATS)] | Literal["auto"] = "auto"
+    repeat: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         if self.max_share < 1 and self.crop is None:

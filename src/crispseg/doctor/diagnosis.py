@@ -12,9 +12,10 @@ from rich.text import Text
 
 from crispseg.config.settings import plural
 from crispseg.data.catalogue import class_meanings, class_table
+from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.mask_reading import Finding, MaskReading, Severity
 from crispseg.data.split_check import SplitReport, held_of, report_of
-from crispseg.doctor.facts import MaskFacts, PairFacts, Subject, readable, scan
+from crispseg.doctor.facts import PairFacts, Subject, readable, scan
 from crispseg.doctor.findings import (
     KINDS,
     class_findings,
@@ -49,7 +50,7 @@ class Diagnosis:
 def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     """Read every file once, in so many threads, and say what is wrong."""
     facts = scan(subject, workers)
-    reading = subject.reading([one.mask.statistics for one in facts if isinstance(one.mask, MaskFacts)])
+    reading = subject.reading([one.mask for one in facts if isinstance(one.mask, MaskStatistics)])
     reports = _reports(subject, facts, reading.best) if reading else []
     found = [
         *pairing_findings(subject),
@@ -68,7 +69,7 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
 def _reports(subject: Subject, facts: Sequence[PairFacts], reading: MaskReading) -> list[SplitReport]:
     reports = []
     for split in subject.splits:
-        masks = [mask.statistics for one, _, mask in readable(facts) if one.split == split]
+        masks = [mask for one, _, mask in readable(facts) if one.split == split]
         if masks:
             held = [held_of(reading.lookup.labels_of(mask), mask.quarters, mask.size) for mask in masks]
             reports.append(report_of(split, reading.labels, held))
@@ -76,8 +77,8 @@ def _reports(subject: Subject, facts: Sequence[PairFacts], reading: MaskReading)
 
 
 def _all_ignored(facts: Sequence[PairFacts], reading: MaskReading) -> Finding:
-    masks = [(one.mask_file, one.mask.statistics) for one in facts if isinstance(one.mask, MaskFacts)]
-    return finding("all-ignored", [file for file, mask in masks if (reading.lookup.labels_of(mask) == IGNORE).all()])
+    masks = [one.mask for one in facts if isinstance(one.mask, MaskStatistics)]
+    return finding("all-ignored", [mask.file for mask in masks if (reading.lookup.labels_of(mask) == IGNORE).all()])
 
 
 FORMAT = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,29 +48,13 @@ class ImageFacts(NamedTuple):
     """`(192,)`: 8×8 RGB."""
 
 
-class MaskFacts(NamedTuple):
-    """A mask that can be read."""
-
-    statistics: MaskStatistics
-
-    @property
-    def file(self) -> str:
-        """Its path."""
-        return self.statistics.file
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """`(H, W)` upright."""
-        return self.statistics.size
-
-
 class PairFacts(NamedTuple):
     """One pair in a split."""
 
     split: str
     pair: Pair
     image: ImageFacts | Unreadable
-    mask: MaskFacts | Unreadable
+    mask: MaskStatistics | Unreadable
 
     @property
     def image_file(self) -> str:
@@ -83,18 +67,13 @@ class PairFacts(NamedTuple):
         return str(self.pair.mask)
 
 
-def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, MaskFacts]]:
+def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, MaskStatistics]]:
     """The pairs of which both files can be read, with the facts of each."""
     return [
         (one, one.image, one.mask)
         for one in facts
-        if isinstance(one.image, ImageFacts) and isinstance(one.mask, MaskFacts)
+        if isinstance(one.image, ImageFacts) and isinstance(one.mask, MaskStatistics)
     ]
-
-
-def files_of(facts: Iterable[ImageFacts | MaskFacts]) -> list[str]:
-    """The paths of images or masks."""
-    return [one.file for one in facts]
 
 
 def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
@@ -114,20 +93,20 @@ def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFa
     """The facts of a sample that is not made of files."""
     pixels, labels, name = dataset[index]
     image = _image_facts(name, as_picture(pixels))
-    mask = MaskFacts(statistics_of(labels, name))
+    mask = statistics_of(labels, name)
     return PairFacts(split, Pair(name, Path(name), Path(name)), image, mask)
 
 
 def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
     image: ImageFacts | Unreadable
-    mask: MaskFacts | Unreadable
+    mask: MaskStatistics | Unreadable
     try:
         with opened(pair.image, whole=True) as raster:
             image = _image_facts(str(pair.image), as_picture(raster.pixels(channels, (0, 0xFFFF))))
     except CrispsegError as error:
         image = Unreadable(getattr(error, "code", "channel-missing"), str(error))
     try:
-        mask = MaskFacts(read_statistics(pair.mask))
+        mask = read_statistics(pair.mask)
     except CrispsegError as error:
         code = getattr(error, "code", "unusable-mask")
         mask = Unreadable("unusable-mask" if code == "value-range-unknown" else code, str(error))

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from crispseg.config.settings import plural
+from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.mask_reading import BLENDED, Finding, Severity
 from crispseg.data.pairing import few
 from crispseg.data.split_check import SplitReport, too_few_classes
-from crispseg.doctor.facts import ImageFacts, MaskFacts, PairFacts, Subject, Unreadable, files_of, readable
+from crispseg.doctor.facts import ImageFacts, PairFacts, Subject, Unreadable, readable
 from crispseg.models.info import MIN_SIDE
 
 
@@ -97,14 +98,14 @@ def file_findings(facts: Sequence[PairFacts]) -> list[Finding]:
         found.append(finding(code, reasons, details={"reasons": reasons}, reason=number + first))
     # files that stand in two splits count once
     images = [*{one.image_file: one.image for one in facts if isinstance(one.image, ImageFacts)}.values()]
-    masks = [*{one.mask_file: one.mask for one in facts if isinstance(one.mask, MaskFacts)}.values()]
-    blended = [one for one in masks if one.statistics.blended >= BLENDED]
-    highest = max((one.statistics.blended for one in blended), default=0.0)
+    masks = [*{one.mask_file: one.mask for one in facts if isinstance(one.mask, MaskStatistics)}.values()]
+    blended = [one for one in masks if one.blended >= BLENDED]
+    highest = max((one.blended for one in blended), default=0.0)
     return [
         *found,
-        finding("constant-image", files_of(one for one in images if one.constant)),
-        finding("tiny-image", files_of(one for one in images if min(one.size) < MIN_SIDE), least=MIN_SIDE),
-        finding("interpolated-edges", files_of(blended), highest=highest),
+        finding("constant-image", [one.file for one in images if one.constant]),
+        finding("tiny-image", [one.file for one in images if min(one.size) < MIN_SIDE], least=MIN_SIDE),
+        finding("interpolated-edges", [one.file for one in blended], highest=highest),
     ]
 
 
@@ -139,7 +140,7 @@ def duplicate_groups(facts: Sequence[PairFacts]) -> list[list[PairFacts]]:
 
 def mask_digests(group: Iterable[PairFacts]) -> set[bytes]:
     """The different masks of some pairs, those that can be read."""
-    return {one.mask.statistics.digest for one in group if isinstance(one.mask, MaskFacts)}
+    return {one.mask.digest for one in group if isinstance(one.mask, MaskStatistics)}
 
 
 def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Finding]:

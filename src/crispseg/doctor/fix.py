@@ -30,21 +30,17 @@ STRAY = 0.01
 """So large a share of a mask may have values of no class for the rest of it to be worth keeping."""
 
 
-def check_out(out: Path, subject: Subject, *roots: Path) -> None:
-    """Refuse a folder that holds something, or that lies in the data: in a folder of its files or in a further root.
+def check_out(out: Path, subject: Subject) -> None:
+    """Refuse a folder that holds something, or that lies in the data.
 
     Raises:
         CrispsegError: it is one of these, or a file; or the data are no files.
     """
     check_new_folder(out)
-    named = [getattr(subject.source, key, None) for key in ("root", "images", "masks")]
-    used: set[Path] = set()
-    for pairs in subject.splits.values():
-        if isinstance(pairs, SegmentationDataset):
-            raise CrispsegError(f"{subject.source.name} has no files of masks of classes; correct the data by hand")
-        used |= {path.parent for pair in pairs for path in (pair.image, pair.mask)}
-    for root in (*roots, *(Path(path) for path in named if path is not None), *sorted(used)):
-        if out.resolve().is_relative_to(root.resolve()):
+    if any(isinstance(pairs, SegmentationDataset) for pairs in subject.splits.values()):
+        raise CrispsegError(f"{subject.source.name} has no files of masks of classes; correct the data by hand")
+    for root in (getattr(subject.source, key, None) for key in ("root", "images", "masks")):
+        if root is not None and out.resolve().is_relative_to(Path(root).resolve()):
             raise CrispsegError(f"{out} lies in the data, {root}, where nothing is changed; give another folder")
 
 
@@ -88,11 +84,11 @@ def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
     reading = diagnosis.reading and diagnosis.reading.best
     for pair, _, mask in readable(diagnosis.facts):
         if reading is not None:
-            held, labels = mask.statistics, reading.lookup.labels_of(mask.statistics)
-            stray = held.counts[labels == NONE].sum() / held.counts.sum()
-            if stray > STRAY or held.distinct > len(held.values) or (labels >= IGNORE).all():
+            labels = reading.lookup.labels_of(mask)
+            stray = mask.counts[labels == NONE].sum() / mask.counts.sum()
+            if stray > STRAY or mask.distinct > len(mask.values) or (labels >= IGNORE).all():
                 known = isinstance(reading.lookup, ColorLookup)
-                code = "unknown-color" if known else "rgb-masks" if held.colors else "value-out-of-range"
+                code = "unknown-color" if known else "rgb-masks" if mask.colors else "value-out-of-range"
                 reasons.setdefault(pair.mask_file, code)
     return reasons
 
