@@ -150,7 +150,7 @@ def test_command_refuses(runs: list[str], tmp_path: Path, capsys: pytest.Capture
     model(0, num_classes=3).save_pretrained(tmp_path / "three")
     for words, phrase in (
         ([runs[0], str(tmp_path / "three"), *DATA], "12, 3 classes"),
-        ([*runs, runs[1], *DATA], "not different"),
+        ([*runs, f"{runs[1]}/../{Path(runs[1]).name}", *DATA], "not different"),
     ):
         assert main(["compare", *words]) == 2
         captured = capsys.readouterr()

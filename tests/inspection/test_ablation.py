@@ -201,6 +201,7 @@ def test_command(saved: Path, tmp_path: Path, capsys: Capture) -> None:
 def test_command_refuses(saved: Path, tmp_path: Path, capsys: Capture) -> None:
     for words, phrases in (
         ([saved, *FLAGS, "--only", "flow×0"], ["flow×0", "flow × 0"]),
+        ([saved, *FLAGS, "--bootstrap=-1"], ["bootstrap", "-1"]),
         ([saved, *FLAGS, f"--html={tmp_path / 'a.txt'}"], ["a.txt", ".html"]),
         ([saved], ["data"]),
         ([], ["RUN"]),

@@ -41,7 +41,6 @@ SOUND: dict[str, Any] = {
     "losses": [1, 0.8, 0.6, 0.5, 0.4, 0.4],
     "iou": [90.0, 80.0, 70.0],
     "train": report("train", 80),
-    "waiting": 0.05,
     "class_weights": None,
     "data": Folder("images", "masks"),
 }
@@ -52,7 +51,7 @@ def told(**changes: Any) -> list[str]:
     config = TrainConfig(epochs=50, workers=2, class_weights=run["class_weights"], data=run["data"])
     columns = {"step": run["steps"], "miou": run["miou"], "train_loss": run["losses"]}
     rows = [dict(zip(columns, map(str, row), strict=True)) for row in zip(*columns.values(), strict=True)]
-    return advice(config, run["train"], rows, np.array(run["iou"]), run["waiting"])
+    return advice(config, run["train"], rows, np.array(run["iou"]))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,6 @@ def told(**changes: Any) -> list[str]:
         ({"iou": [90, 40, 20], "class_weights": "softened"}, "images that contain it: border"),
         ({"iou": [90, 40, 60]}, None),  # the class of a fifth of the pixels is not rare
         ({"steps": [1, 2, 3], "miou": [7, 8, 9], "losses": [1, 1, 1]}, "3 steps"),
-        ({"waiting": 0.4}, "workers than 2.* 40 %"),
     ],
 )
 def test_advice_follows_from_what_was_measured(changes: dict[str, Any], said: str | None) -> None:

@@ -54,9 +54,7 @@ class Session:
         self.trainer.sanity_checking = False
         self.call("on_train_start")
 
-    def step(self, seconds: float, waiting: float = 0.0) -> None:
-        self.time += waiting
-        self.call("on_train_batch_start", None, self.batch)
+    def step(self, seconds: float) -> None:
         self.time += seconds
         self.trainer.global_step += (self.batch + 1) % self.accumulate == 0
         self.call("on_train_batch_end", None, None, self.batch)
@@ -97,17 +95,16 @@ def test_a_run_ends_in_time_and_evaluates_a_tenth_of_it(
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_time_left_and_the_time_that_data_take(accumulate: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left(accumulate: int, monkeypatch: pytest.MonkeyPatch) -> None:
     session = Session(monkeypatch, steps=30, seconds=None, accumulate=accumulate)
     session.start(evaluation=20)
     assert session.pace.left(session.trainer) == "?"
     for number in range(1, 31):
         for _ in range(accumulate):
-            session.step(6 if session.batch else 70, waiting=2)  # the first one is slower
+            session.step(8 if session.batch else 72)  # the first one is slower
         if number == 5:  # each step takes 8 s
             assert session.pace.left(session.trainer) == str(timedelta(seconds=25 * 8 * accumulate))
     assert session.pace.left(session.trainer) == "0:00:00"
-    assert session.pace.waiting == 0.25
 
 
 @pytest.mark.parametrize("decay", [0.3, 0.9999])

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from crispseg.cli.command import say
-from crispseg.cli.keys import WithScores, write_json
+from crispseg.cli.keys import write_json
+from crispseg.cli.scoring import WithScores
 from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.evaluate import checked_splits
 from crispseg.evaluation.report import comparison_page

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from crispseg.cli.command import say
-from crispseg.cli.keys import WithScores, short_names, write_json
+from crispseg.cli.keys import short_names, write_json
+from crispseg.cli.scoring import WithScores
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.comparison import DISTANCE, ModelComparison
 from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.report import comparison_page, most_changed
 from crispseg.models import SegmentationModel
+from crispseg.models.saving import WEIGHTS_FILE, located
 from crispseg.visualization.pages import write_page
 
 
@@ -38,7 +40,7 @@ class Compare(WithScores):
         data, split = self.data_to_score(self.run)
         runs = [self.run, *self.others]
         names = short_names(runs)
-        if len({*names}) < len(names):
+        if len({located(run, WEIGHTS_FILE, {}).resolve() for run in runs}) < len(runs):
             raise CrispsegError(f"{', '.join(runs)} are not different; give different models to compare")
         models = [SegmentationModel.from_pretrained(run) for run in runs]
         counts = [model.info.num_classes for model in models]

@@ -9,7 +9,8 @@ from rich.console import Console
 
 import crispseg
 from crispseg.cli.command import say
-from crispseg.cli.keys import WithObjects, WithProtocol, WithScores, write_json
+from crispseg.cli.keys import WithObjects, WithProtocol, write_json
+from crispseg.cli.scoring import WithScores
 from crispseg.evaluation.boundary import DISTANCES, Empty
 from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.report import draw_confusion, examples, report_page

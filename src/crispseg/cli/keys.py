@@ -5,20 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from crispseg.cli.command import STDOUT, Command, WithData
+from crispseg.cli.command import STDOUT, Command
 from crispseg.config.settings import Tree
-from crispseg.data import DataSource
-from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.bootstrap import RESAMPLES
-from crispseg.evaluation.evaluate import data_to_score
 from crispseg.inference.protocols import Protocol, named_protocol
 from crispseg.io.files import atomic_path
-from crispseg.training.config import spare_processors
 from crispseg.visualization.pages import check_page
 
 
@@ -85,35 +80,6 @@ class WithObjects(Command):
         super().take(tree)
         if self.objects is None and self.objects_border is not None:
             raise CrispsegError(f"is {self.objects_border}; name the class of the objects too", "objects_border")
-
-
-@dataclass(kw_only=True)
-class WithScores(WithDevice, WithData):
-    """Commands that score.
-
-    Args:
-        split: which split; by default val or, of folders other than those that were trained on, test if they have it,
-            else all of them.
-        bootstrap: resamples for the 95 % intervals over images, at least 40; 0 for none.
-        json: also write the scores to this file; - is the standard output.
-        html: also write a page to this file.
-        workers: processes that load data.
-    """
-
-    split: str | None = None
-    bootstrap: int = RESAMPLES
-    json: Path | None = None
-    html: Path | None = None
-    workers: int = field(default_factory=spare_processors)
-
-    def data_to_score(self, run: str, folder: str | None = None) -> tuple[DataSource, str]:
-        """Return the data to score a run on, those of a folder if one is named, and the split, after checks."""
-        if 0 < self.bootstrap < 40:  # of which one can lie outside of a 95 % interval on each side
-            raise CrispsegError(f"is {self.bootstrap}; give at least 40 resamples, or 0 for none", "bootstrap")
-        if self.html:
-            check_page(self.html)
-        check_json(self.json)
-        return data_to_score(run, {**(recognise(Path(folder)) if folder else {}), **self.data}, self.split)
 
 
 def short_names(runs: Sequence[str]) -> list[str]:

@@ -88,10 +88,10 @@ def class_scores(iou: NDArray[np.float64], names: Sequence[str], most: int) -> s
 
 
 def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -> list[str]:
-    """What a finished run prints, by the callbacks that measured it: its best scores, and what to try next."""
+    """What a finished run prints: its best scores, and what to try next."""
     table, names = callback(trainer, MetricsFile), data.train_report.labels.names
     iou = np.array([table.best[f"iou/{name}"] for name in names], float)  # NaN for None
-    tips = advice(config, data.train_report, table.rows, iou, callback(trainer, Pace).waiting)
+    tips = advice(config, data.train_report, table.rows, iou)
     return [
         f"best mIoU on val: {table.best['miou']:.2f} at step {table.best['step']:.0f}; "
         f"the model is in {Path(config.out) / MODEL}",
@@ -101,13 +101,9 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -
 
 
 def advice(
-    config: TrainConfig,
-    train: SplitReport,
-    rows: Sequence[Mapping[str, str]],
-    iou: NDArray[np.float64],
-    waiting: float,
+    config: TrainConfig, train: SplitReport, rows: Sequence[Mapping[str, str]], iou: NDArray[np.float64]
 ) -> list[str]:
-    """Return what to try next, by the rows of `metrics.csv`, the IoU `(C,)` of the best, and the time data take."""
+    """Return what to try next, by the rows of `metrics.csv` and the IoU `(C,)` of the best."""
     lines = []
     miou = [float(row["miou"] or 0) for row in rows]
     late, best, losses = len(miou) - len(miou) // 3, int(np.argmax(miou)), [float(row["train_loss"]) for row in rows]
@@ -126,11 +122,6 @@ def advice(
         remedy = "add images that contain it" if weighted else "try class_weights balanced"
         name = train.labels.names[at]
         lines.append(f"{remedy}: {name} has IoU {iou[at]:.1f} and is {100 * share:.2g} % of the training pixels")
-    if waiting > 0.3:
-        lines.append(
-            f"use more workers than {config.workers}, if there are processors for them, or smaller images on disk: "
-            f"data loading takes {100 * waiting:.0f} % of the time"
-        )
     return lines
 
 

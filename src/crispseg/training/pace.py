@@ -27,15 +27,13 @@ class Pace(Callback):
     Attributes:
         evaluation: seconds of the latest evaluation.
         a_batch: seconds of a batch, with what comes between two of them; 0 before there were two.
-        waiting: share of that time spent waiting for data.
     """
 
     def __init__(self, timer: Timer, steps: int | None, seconds: float | None) -> None:
         self.timer, self.steps, self.seconds = timer, steps, seconds
-        self.evaluation = self.a_batch = self.waiting = 0.0
+        self.evaluation = self.a_batch = 0.0
         self.batches = 0
-        self.first = self.waited = 0.0  # when the first one ended, and the seconds spent waiting since
-        self.ended: float | None = None  # when the latest one ended; None after an evaluation
+        self.first = 0.0  # when the first one ended
 
     def left(self, trainer: L.Trainer) -> str:
         """The time to the end of the run, such as "0:13:49"; "?" before it is known."""
@@ -53,20 +51,13 @@ class Pace(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.evaluation = state_dict["evaluation"]
 
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if self.ended is not None:
-            self.waited += time.monotonic() - self.ended
-
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        self.ended = time.monotonic()
-        self.first = self.first if self.batches else self.ended
-        if self.batches:
-            self.a_batch = (self.ended - self.first) / self.batches
-            self.waiting = self.waited / max(self.ended - self.first, 1e-9)
+        now = time.monotonic()
+        self.first = self.first if self.batches else now
+        self.a_batch = (now - self.first) / max(self.batches, 1)
         self.batches += 1
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.ended = None
         share = trainer.num_sanity_val_batches[0] / trainer.num_val_batches[0] if trainer.sanity_checking else 1
         self.evaluation = self.timer.time_elapsed("validate") / share
 
