@@ -76,7 +76,8 @@ def runs(table: Comparison, folder: Path) -> list[tuple[str, int, Path]]:
 
 
 def finished(run: Path) -> bool:
-    return (run / "model").is_dir()
+    evaluated = read_rows(run / "metrics.csv")
+    return bool(evaluated) and int(evaluated[-1]["epoch"]) == read_yaml(run / CONFIG)["epochs"]
 
 
 def train_stage(table: Comparison, folder: Path, data: str, weights: str) -> None:

@@ -6,6 +6,7 @@ and the same flags.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -204,16 +205,15 @@ _CRISP = Comparison(
 
 # Differences of parts at five seeds. Expected before the runs, in mIoU and F: FAM over addition +0.5 and +1 in SFNet,
 # +0.5 and +1.5 in crisp; S + C over none +1 and +1. One of the three intervals of mIoU holds 0.
-_FIVE = (0, 1, 2, 3, 4)
+_five = functools.partial(Entry, seeds=(0, 1, 2, 3, 4))
 _PAIRED = Comparison(
     "paired",
     {
-        "sfnet": Entry("SFNet", base="sfnet_add", seeds=_FIVE),
-        "sfnet_add": Entry("SFNet, no flow", "--model.fuse add", seeds=_FIVE),
-        "crisp": Entry("crisp", "--model crisp", base="crisp_no_flow", seeds=_FIVE),
-        "crisp_no_flow": Entry("crisp, no flow", "--model crisp --model.fuse add", seeds=_FIVE),
-        "ddsm_upernet": Entry("UPerNet + S + C", _DDSM_UPERNET, base="upernet", seeds=_FIVE),
-        "upernet": Entry("UPerNet", _UPERNET, seeds=_FIVE),
+        "sfnet": _five("SFNet", base="sfnet_add"),
+        "sfnet_add": _five("UPerNet, which is SFNet without flow", "--model.fuse add"),
+        "crisp": _five("crisp", "--model crisp", base="crisp_no_flow"),
+        "crisp_no_flow": _five("crisp, no flow", "--model crisp --model.fuse add"),
+        "ddsm_upernet": _five("UPerNet + S + C", _DDSM_UPERNET, base="sfnet_add"),
     },
 )
 
@@ -226,36 +226,24 @@ _NARROW_UNEPT = "--model unept --model.width 32 --model.points 4 --model.output_
 _SHORT = Comparison(
     "short",
     {
-        "short_upernet": Entry("UPerNet", _NARROW_UPERNET, seeds=_FIVE),
-        "short_spatial": Entry(
-            "UPerNet + S", f"{_NARROW_DDSM} --model.affinity spatial", base="short_upernet", seeds=_FIVE
+        "short_upernet": _five("UPerNet", _NARROW_UPERNET),
+        "short_spatial": _five("UPerNet + S", f"{_NARROW_DDSM} --model.affinity spatial", base="short_upernet"),
+        "short_channel": _five("UPerNet + C", f"{_NARROW_DDSM} --model.affinity channel", base="short_upernet"),
+        "short_ddsm": _five("UPerNet + S + C", _NARROW_DDSM, base="short_upernet"),
+        "short_fpn": _five("FPN"),
+        "short_agln_minus": _five("AGLN⁻", f"{_NARROW_AGLN} --model.refinement none", base="short_fpn"),
+        "short_cr": _five("AGLN⁻ + CR", f"{_NARROW_AGLN} --model.refinement channel", base="short_agln_minus"),
+        "short_sg": _five("AGLN⁻ + SG", f"{_NARROW_AGLN} --model.refinement spatial", base="short_agln_minus"),
+        "short_agln": _five("AGLN, residual", _NARROW_AGLN, base="short_agln_minus"),
+        "short_released": _five("AGLN, released", f"{_NARROW_AGLN} --model.block released", base="short_agln"),
+        "short_paper": _five("AGLN, paper", f"{_NARROW_AGLN} --model.block paper", base="short_agln"),
+        "short_unept_base": _five("UN-EPT, L = 1", f"{_NARROW_UNEPT} --model.levels 1 --model.queries naive"),
+        "short_unept_pyramid": _five(
+            "+ pyramid features", f"{_NARROW_UNEPT} --model.queries naive", base="short_unept_base"
         ),
-        "short_channel": Entry(
-            "UPerNet + C", f"{_NARROW_DDSM} --model.affinity channel", base="short_upernet", seeds=_FIVE
-        ),
-        "short_ddsm": Entry("UPerNet + S + C", _NARROW_DDSM, base="short_upernet", seeds=_FIVE),
-        "short_fpn": Entry("FPN", seeds=_FIVE),
-        "short_agln_minus": Entry("AGLN⁻", f"{_NARROW_AGLN} --model.refinement none", base="short_fpn", seeds=_FIVE),
-        "short_cr": Entry(
-            "AGLN⁻ + CR", f"{_NARROW_AGLN} --model.refinement channel", base="short_agln_minus", seeds=_FIVE
-        ),
-        "short_sg": Entry(
-            "AGLN⁻ + SG", f"{_NARROW_AGLN} --model.refinement spatial", base="short_agln_minus", seeds=_FIVE
-        ),
-        "short_agln": Entry("AGLN, residual", _NARROW_AGLN, base="short_agln_minus", seeds=_FIVE),
-        "short_released": Entry(
-            "AGLN, released", f"{_NARROW_AGLN} --model.block released", base="short_agln", seeds=_FIVE
-        ),
-        "short_paper": Entry("AGLN, paper", f"{_NARROW_AGLN} --model.block paper", base="short_agln", seeds=_FIVE),
-        "short_unept_base": Entry(
-            "UN-EPT, L = 1", f"{_NARROW_UNEPT} --model.levels 1 --model.queries naive", seeds=_FIVE
-        ),
-        "short_unept_pyramid": Entry(
-            "+ pyramid features", f"{_NARROW_UNEPT} --model.queries naive", base="short_unept_base", seeds=_FIVE
-        ),
-        "short_unept": Entry("+ dynamic queries", _NARROW_UNEPT, base="short_unept_pyramid", seeds=_FIVE),
-        "short_unept_refined": Entry(
-            "+ boundary refinement", f"{_NARROW_UNEPT} --model.refine boundary", base="short_unept", seeds=_FIVE
+        "short_unept": _five("+ dynamic queries", _NARROW_UNEPT, base="short_unept_pyramid"),
+        "short_unept_refined": _five(
+            "+ boundary refinement", f"{_NARROW_UNEPT} --model.refine boundary", base="short_unept"
         ),
     },
     recipe=SHORT,
