@@ -1,7 +1,8 @@
-"""Maps: full disks, overviews, and labels as polygons."""
+"""Maps: one that is resumed after a kill, overviews, and labels as polygons."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -34,9 +35,56 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def undisturbed(source: Path, segmenter: Segmenter, tmp_path: Path) -> Path:
+def undisturbed(source: Path, segmenter: Segmenter, tmp_path: Path) -> bytes:
     segment_tiff(segmenter, source, tmp_path / "undisturbed.tif", 128)
-    return tmp_path / "undisturbed.tif"
+    return (tmp_path / "undisturbed.tif").read_bytes()
+
+
+class Killed(BaseException):
+    pass
+
+
+def stop_after(tiles: int, segmenter: Segmenter, patch: pytest.MonkeyPatch) -> None:
+    left, logits = itertools.count(tiles, -1), segmenter.logits
+
+    def until_killed(pixels: Any) -> Any:
+        if not next(left):
+            raise Killed
+        return logits(pixels)
+
+    patch.setattr(segmenter, "logits", until_killed)
+
+
+@pytest.mark.parametrize("tiles", [(2, 1), (3, 4, 5, 6), (11,)])
+def test_a_map_is_resumed_after_kills(
+    tiles: tuple[int, ...], source: Path, undisturbed: bytes, segmenter: Segmenter, tmp_path: Path
+) -> None:
+    target, rows = tmp_path / "out.tif", tmp_path / "out.tif.rows"
+    for count in tiles:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+            stop_after(count, segmenter, patch)
+            segment_tiff(segmenter, source, target, 128, made_by="model")
+        assert not target.exists()
+    done = len([*rows.glob("*.npz")])
+    seen, logits = [], segmenter.logits
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmenter, "logits", lambda pixels: seen.append(pixels.shape) or logits(pixels))
+        segment_tiff(segmenter, source, target, 128, made_by="model")
+    assert target.read_bytes() == undisturbed
+    assert len(seen) == 12 - 2 * max(done - 1, 0)  # the row above the first missing one is computed once more
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "out.tif", "undisturbed.tif"]
+
+
+@pytest.mark.parametrize(("made_by", "tile"), [("another", 128), ("model", 136)])
+def test_rows_of_something_else_are_not_used(
+    made_by: str, tile: int, source: Path, segmenter: Segmenter, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        stop_after(5, segmenter, patch)
+        segment_tiff(segmenter, source, tmp_path / "out.tif", 128, made_by="model")
+    segment_tiff(segmenter, source, tmp_path / "out.tif", tile, made_by=made_by)
+    segment_tiff(segmenter, source, tmp_path / "expected.tif", tile)
+    assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "expected.tif").read_bytes()
 
 
 def test_a_disk_that_is_full_leaves_no_half_map(tmp_path: Path) -> None:
@@ -78,12 +126,12 @@ def test_labels_have_overviews_that_show_the_most_frequent_class(segmenter: Segm
 
 
 def test_polygons_are_the_areas_of_the_classes(
-    source: Path, undisturbed: Path, segmenter: Segmenter, tmp_path: Path
+    source: Path, undisturbed: bytes, segmenter: Segmenter, tmp_path: Path
 ) -> None:
-    count = write_polygons(undisturbed, tmp_path / "out.geojson", ["a", "b", "c", "d"])
+    count = write_polygons(tmp_path / "undisturbed.tif", tmp_path / "out.geojson", ["a", "b", "c", "d"])
     written = json.loads((tmp_path / "out.geojson").read_text())
     assert written["crs"]["properties"]["name"] == "urn:ogc:def:crs:EPSG::32632"
-    labels = ids(undisturbed)
+    labels = ids(tmp_path / "undisturbed.tif")
     whole = [(shape, int(value)) for shape, value in features.shapes(labels, transform=TRANSFORM) if value != 255]
     assert len(written["features"]) == count == len(whole) > 10
     found = [(each["geometry"], each["properties"]["id"]) for each in written["features"]]
@@ -113,11 +161,18 @@ def predict(model: SegmentationModel, source: Path, tmp_path: Path) -> Callable[
     return lambda *flags: main([*argv, *flags])
 
 
-def test_predict_writes_a_map_and_its_polygons_once(
-    undisturbed: Path, predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_predict_resumes_a_map_and_writes_its_polygons(
+    undisturbed: bytes, predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert predict("--shard=1/1", "--polygons") == predict("--resume", "--polygons") == 0
-    assert "1 of 1 images segmented into" in capsys.readouterr().out.replace(" of shard 1/1", "")
-    assert (tmp_path / "out/map.tif").read_bytes() == undisturbed.read_bytes()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("crispseg.inference.prediction.write_polygons", lambda *_: stop())
+        predict("--resume", "--polygons")
+    assert (tmp_path / "out/map.tif").read_bytes() == undisturbed
+    assert predict("--shard=1/1", "--polygons") == 0
+    assert "1 of 1 images of shard 1/1 segmented" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "out/map.geojson").read_text())["features"]) > 10
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["map.geojson", "map.tif"]
+
+
+def stop() -> None:
+    raise Killed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from crispseg.inference.device import in_parallel
 from crispseg.inference.image_files import Source, check_outputs, named_images, unused_folder
 from crispseg.inference.objects import FILES, CocoFile, ObjectRule
 from crispseg.inference.protocols import Protocol
-from crispseg.inference.runtime import Backend
+from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import owned
@@ -30,6 +31,7 @@ from crispseg.io.tiff import SUFFIXES, keep_position
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import Color, voc_palette
 from crispseg.models import ModelInfo
+from crispseg.models.saving import fingerprint
 
 PALETTE = "palette"
 COCO = "objects.json"
@@ -163,7 +165,7 @@ def predict_files(
         objects: class whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and to `objects.json`,
             if neither `resume` nor `shard` is given.
         objects_border: class of the pixels between objects.
-        resume: skip images whose results exist.
+        resume: skip images whose results exist, and keep finished rows of a TIFF in tiles if the process is killed.
         shard: part of the sorted images, such as "1/3"; includes `resume`.
         console: where progress is shown, if it is a terminal.
 
@@ -231,10 +233,15 @@ def predict_files(
         stack.enter_context(telling(lambda: f"{found.done} of {found.total} images are segmented in {out}{again}"))
         if coco is not None:
             stack.callback(coco.write)  # after Ctrl-C too, with the images that were added
+        made_by = None
+        if resume and maps:
+            model = hashlib.sha256(Path(run).read_bytes()).hexdigest() if is_exported(run) else fingerprint(run)
+            made_by = f"{model}, {segmenter.protocol}, {value_range}, bf16 {bf16}"
         for image in [image for image in missing if image in maps]:
             target = out / f"{names[image]}.tif"
             try:
-                segment_tiff(segmenter, image, target, console=console)
+                if made_by is None or not target.is_file():
+                    segment_tiff(segmenter, image, target, console=console, made_by=made_by)
                 if polygons:
                     write_polygons(target, target.with_suffix(".geojson"), segmenter.label_set.names)
                 found.done += 1

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
@@ -23,6 +27,7 @@ def segment_tiff(
     target: str | Path,
     tile: int | None = None,
     console: Console | None = None,
+    made_by: str | None = None,
 ) -> None:
     """Segment a TIFF of any size into a TIFF of class ids with their colours, which keeps the position on a map.
 
@@ -35,6 +40,8 @@ def segment_tiff(
             only when it is complete.
         tile: side of the tiles in pixels, by default the segmenter's, or 1024. Neighbours overlap by an eighth of it.
         console: where progress is shown, if it is a terminal.
+        made_by: model and options, in words. If given, finished rows of tiles stay in the folder `TARGET.rows` until
+            the target is complete, and the next call with the same words resumes there, with the same bytes in the end.
 
     Raises:
         CrispsegError: rasterio is not installed; the TIFF is missing, broken, or neither grey nor RGB; a tile is too
@@ -42,6 +49,7 @@ def segment_tiff(
     """
     side = (segmenter.tile or TILE) if tile is None else tile
     check_tile(side)
+    folder = Path(f"{target}.rows")
     classes, palette = len(segmenter.label_set), segmenter.label_set.palette
     with ExitStack() as stack:
         dataset = stack.enter_context(open_dataset(source))
@@ -52,12 +60,37 @@ def segment_tiff(
         image.check(channels)
         stack.enter_context(enough_memory(f"tiles of {side} pixels need", "make them smaller"))
         temporary = stack.enter_context(atomic_path(target))
+        size, count = image.size, len(spans(image.size[0], side, side // OVERLAP))
+        made_so = f"{made_by}; {size}, {Path(source).stat().st_size} bytes, tiles of {side}"
+        kept = 0 if made_by is None else _kept_rows(folder, made_so)
         rows = blended_rows(
             segmenter.logits,
             lambda top, bottom: image.pixels(channels, segmenter.value_range, (top, bottom)),
-            *(image.size, classes, side, segmenter.device),
+            *(size, classes, side, segmenter.device, range(kept, count)),
         )
-        count = len(spans(image.size[0], side, side // OVERLAP))
+        rows = rows if made_by is None else _resumed(folder, kept, rows)
         quiet = console is None or not console.is_terminal
         shown = track(rows, Path(source).name, count, console=console, disable=quiet)
         write_map(temporary, dataset, shown, palette)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kept_rows(folder: Path, made_by: str) -> int:
+    """How many rows of tiles, from the top, are in the folder; rows that were made otherwise are removed."""
+    note = folder / "made_by.txt"
+    if not note.is_file() or note.read_text(encoding="utf-8") != made_by:
+        shutil.rmtree(folder, ignore_errors=True)
+        with atomic_path(note) as temporary:
+            temporary.write_text(made_by, encoding="utf-8")
+    return len([*folder.glob("[0-9]*.npz")])
+
+
+def _resumed(folder: Path, kept: int, following: Iterator[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
+    """Labels of all rows of tiles: those in the folder, and those that follow, which are kept there too."""
+    for row in range(kept):
+        with np.load(folder / f"{row:06}.npz") as file:
+            yield file["labels"]
+    for row, labels in enumerate(following, kept):
+        with atomic_path(folder / f"{row:06}.npz") as temporary:
+            np.savez_compressed(temporary, labels=labels)
+        yield labels

@@ -56,6 +56,7 @@ def blended_rows(
     classes: int,
     tile: int,
     device: torch.device,
+    bands: range | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the labels of an image from top to bottom, the rows `(h, W)` of one row of tiles at a time.
 
@@ -66,14 +67,16 @@ def blended_rows(
         classes: C.
         tile: side of the tiles.
         device: device of the logits.
+        bands: rows of tiles to yield, by default all; the row of tiles above the first is computed too.
     """
     overlap = tile // OVERLAP
     down, across = (spans(length, tile, overlap) for length in size)
+    bands = range(len(down)) if bands is None else bands
     weight = (torch.arange(overlap, device=device) + 0.5) / overlap  # of the later tile
     # Logits of the last rows of the tiles above.
     above = torch.empty(classes, overlap if len(down) > 1 else 0, size[1], device=device)
-    for index, row in enumerate(down):
-        last = index == len(down) - 1
+    for index in range(max(bands.start - 1, 0), bands.stop):
+        row, last = down[index], index == len(down) - 1
         band = read(row.start, row.end)
         labels = np.empty((row.end - row.used - (0 if last else overlap), size[1]), np.uint8)
         left: Tensor | None = None
@@ -92,7 +95,8 @@ def blended_rows(
                 above[..., columns] = part[:, -overlap:]
                 part = part[:, :-overlap]
             labels[:, columns] = part.max(0).indices.to("cpu", torch.uint8).numpy()
-        yield labels
+        if index in bands:
+            yield labels
 
 
 def spans(length: int, tile: int, overlap: int) -> list[Span]:

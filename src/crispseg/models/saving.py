@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,6 +133,14 @@ def shipped_folder(source: str | Path) -> Path | None:
 def read_info(source: str | Path, **hub: Any) -> ModelInfo:
     """Read the description of a saved model without building it; arguments and errors as `from_pretrained`'s."""
     return ModelInfo.read(located(source, CONFIG_FILE, hub))
+
+
+def fingerprint(source: str | Path) -> str:
+    """16 hexadecimal digits that follow from the files of a saved model; errors as `from_pretrained`'s."""
+    digest = hashlib.sha256()
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        digest.update(located(source, name, {}).read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
