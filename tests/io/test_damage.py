@@ -21,7 +21,6 @@ from crispseg.backbones import read_state_dict
 from crispseg.data import check_split
 from crispseg.data.dataset import FileDataset, Pair
 from crispseg.data.mask_lookup import IdLookup
-from crispseg.doctor.facts import load_mask
 from crispseg.io.images import read_mask, write_image
 from crispseg.labels import LabelSet
 from crispseg.training import Run
@@ -60,12 +59,11 @@ def pair(tmp_path: Path) -> Pair:
     return Pair("x", tmp_path / "image.png", tmp_path / "mask.png")
 
 
-@pytest.mark.parametrize("read", [read_mask, lambda path: load_mask(path)[1]])
-def test_no_flipped_bit_of_a_mask_makes_other_labels(read: Any, pair: Pair) -> None:
-    assert not unseen(pair.mask, read, np.array_equal, 300)
+def test_no_flipped_bit_of_a_mask_makes_other_labels(pair: Pair) -> None:
+    assert not unseen(pair.mask, read_mask, np.array_equal, 300)
     pair.mask.write_bytes(pair.mask.read_bytes()[:-12])
     with pytest.raises(CrispsegError, match="is broken"):
-        read(pair.mask)
+        read_mask(pair.mask)
 
 
 def test_images_are_compared_with_their_checksums_when_data_are_checked(pair: Pair, refuses: Any) -> None:
