@@ -225,7 +225,6 @@ def test_the_images_add_up_to_the_matrix() -> None:
         np.testing.assert_array_equal(total.hits, np.diag(scores.confusion))
         np.testing.assert_array_equal(total.truth, scores.confusion.sum(1))
         np.testing.assert_array_equal(total.predicted, scores.confusion.sum(0))
-    assert scores.measures()["image_miou"] == pytest.approx(scores.images.miou.mean())
 
 
 def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:
@@ -276,9 +275,6 @@ def test_gains_are_those_of_resampled_splits() -> None:
         differences.append(scores[1].scores().miou - scores[0].scores().miou)
     assert gains["miou"].value == pytest.approx(second.miou - first.miou)
     assert gains["miou"].interval == pytest.approx(np.percentile(differences, [2.5, 97.5]))
-    own = second.images.miou - first.images.miou
-    assert gains["image_miou"].value == pytest.approx(own.mean())
-    assert gains["image_miou"].interval == pytest.approx(np.percentile(own[drawn].mean(1), [2.5, 97.5]))
     assert np.ptp(gains["miou"].interval) < 2 * np.ptp(second.estimates(200)["miou"].interval)
 
     f = score_gains(before, after, resamples=50)

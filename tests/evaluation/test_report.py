@@ -46,7 +46,7 @@ def scores(model: SegmentationModel, val: SegmentationDataset) -> Scores:
 
 
 def test_examples_are_the_extremes(model: SegmentationModel, val: SegmentationDataset, scores: Scores) -> None:
-    worst, best = examples(model, val, scores, WHOLE, count=2)
+    worst, best = examples([model], val, [scores], WHOLE, count=2)
     order = np.argsort(scores.images.miou)
     names = [val.name_of(index) for index in order]
     assert [example.sample.name for example in worst] == names[:2]
@@ -61,7 +61,7 @@ def test_examples_are_the_extremes(model: SegmentationModel, val: SegmentationDa
 
 
 def test_page_shows_what_was_measured(model: SegmentationModel, val: SegmentationDataset, scores: Scores) -> None:
-    worst, best = examples(model, val, scores, WHOLE, count=2)
+    worst, best = examples([model], val, [scores], WHOLE, count=2)
     html = report_page("a model", "some data", Evaluation(val.labels, scores), worst, best)
     page = Page(html)
     assert "http" not in html and "<script" not in html and "url(" not in html  # nothing is fetched or run

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.inspection.fields import POINT_BYTES, SampledPoints, flow_of, payload, points_field, sampled_points
-from crispseg.inspection.page import cards, classes, inspection_page, sections
-from tests.inspection.models import SYSTEMS, inspected
+from crispseg.inspection.page import classes, inspection_page, sections
+from tests.inspection.models import SYSTEMS, inspected, nearest
 
 KINDS = {"crisp": {"flow"}, "sfnet": {"flow"}, "ddsm_upernet": {"points"}, "unept": {"points"}}
 
@@ -52,15 +52,6 @@ def test_a_gated_alignment_shows_both_flows_and_the_gate() -> None:
     assert "Semantic flow" in inspection_page(found)
 
 
-def test_cards() -> None:
-    found = inspected("unept")
-    probabilities = np.array([0.5, 0.25, 0.25, *[0] * 9], np.float32)[:, None, None].repeat(3, 2)
-    truth, labels = (np.array([row], np.uint8) for row in ((255, 0, 1), (1, 0, 0)))
-    known = dataclasses.replace(found, probabilities=probabilities, truth=truth, labels=labels)
-    assert [value for _, value, _ in cards(known)] == ["50.0", "0.500"]
-    assert cards(dataclasses.replace(known, truth=np.full_like(truth, 255)))[0][1] == "–"
-
-
 def test_background_and_right_pixels_are_not_laid_over_the_image() -> None:
     found = inspected("fpn")
     info = dataclasses.replace(found.info, class_names=("background", *found.label_set.names[1:]))
@@ -93,7 +84,7 @@ def test_points_of_large_levels_are_thinned_out() -> None:
     assert every == 2 and (rows, columns) == (100, 128)
     assert 5 * rows * columns * 25 <= POINT_BYTES
     kept = unpacked(field["places"]).reshape(rows, columns, 25, 2) * field["step"]
-    np.testing.assert_allclose(kept[7, 9], points.xy[points.nearest(field["xs"][9], field["ys"][7])][0], atol=0.05)
+    np.testing.assert_allclose(kept[7, 9], points.xy[nearest(points, field["xs"][9], field["ys"][7])][0], atol=0.05)
 
 
 def test_flow_survives_the_way_to_the_page() -> None:

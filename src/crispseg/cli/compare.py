@@ -12,7 +12,7 @@ from crispseg.cli.scoring import WithScores
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.comparison import DISTANCE, ModelComparison
 from crispseg.evaluation.evaluate import checked_splits, score_model
-from crispseg.evaluation.report import comparison_page, most_changed
+from crispseg.evaluation.report import comparison_page, examples
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import WEIGHTS_FILE, located
 from crispseg.visualization.pages import write_page
@@ -69,5 +69,5 @@ class Compare(WithScores):
             summary = {"split": split, "images": len(datasets[0]), **results.as_json()}
             write_json(self.json, {**summary, "image_scores": results.images_as_json(datasets[0].name_of)})
         if self.html:
-            changed = most_changed(models, datasets[0], [one.scores for one in evaluations])
+            changed = examples(models, datasets[0], [one.scores for one in evaluations])
             write_page(self.html, comparison_page(f"Comparison of {', '.join(names)}", conditions, results, *changed))

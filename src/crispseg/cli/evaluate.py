@@ -83,5 +83,5 @@ class Evaluate(WithScores, WithProtocol, WithObjects):
             write_json(self.json, {**summary, **evaluation.as_json()})
         if self.html:
             conditions = f"{conditions}, protocol {protocol}, crispseg {crispseg.__version__}"
-            chosen = examples(model, dataset, evaluation.scores, protocol)
+            chosen = examples([model], dataset, [evaluation.scores], protocol)
             write_page(self.html, report_page(network, conditions, evaluation, *chosen))

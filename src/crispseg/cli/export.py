@@ -61,9 +61,9 @@ class Export(WithData):
         super().take(tree)
 
     def __call__(self) -> None:
-        found = named_data(self.calibrate)[0] if self.calibrate else {}
+        found, _ = named_data(self.calibrate) if self.calibrate else ({}, 3)
         if not found and not self.data and self.precision == "int8":
-            found = recorded_data(self.run)
+            found, _ = recorded_data(self.run)
         data = build_data(self.chosen(found)) if found or self.data or self.precision == "int8" else None
         model = SegmentationModel.from_pretrained(self.run)
         calibration = None

@@ -50,14 +50,7 @@ def text_table(head: Sequence[str], rows: Iterable[Sequence[Any]], **options: An
 
 
 class TableRow(NamedTuple):
-    """A row of scores.
-
-    Args:
-        name: what it is of.
-        cells: texts, or `Estimate`s, which pages have in bold if their `is_clear`.
-        color: of a class.
-        bar: an `Estimate` in percent, drawn as a bar on pages.
-    """
+    """A row of scores; cells are texts or `Estimate`s, and pages draw the `Estimate` `bar` and the class's colour."""
 
     name: str
     cells: Sequence[Any]
@@ -141,20 +134,21 @@ class ImageScores(ABC):
         return [self.ids.tolist()]
 
     def resampled(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Values]:
-        """`measures` of as many images, drawn with replacement from these, `(resamples, ...)`.
+        """`measures` of as many images, drawn with replacement, `(resamples, ...)`; empty for fewer than 2 images.
 
-        The draws depend on the number of images and the seed alone. So two predictions of the same images are resampled
+        The draws depend on the number of images and the seed alone: two predictions of the same images are resampled
         alike, and the difference of what this gives for each is a paired bootstrap.
         """
         images = len(self.ids)
+        if not resamples or images < 2:
+            return {}
         drawn = np.random.default_rng(seed).integers(images, size=(resamples, images))
         weights = np.stack([np.bincount(row, minlength=images) for row in drawn])
         return self.measures(weights.astype(np.float64))
 
     def estimates(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
         """Each of `measures` with its bootstrap interval over images; none for 0 resamples or fewer than 2 images."""
-        drawn = self.resampled(resamples, seed) if resamples and len(self.ids) > 1 else {}
-        return {name: _estimate(value, drawn.get(name)) for name, value in self.measures().items()}
+        return _estimates(self.measures(), self.resampled(resamples, seed))
 
 
 def score_gains(
@@ -164,32 +158,27 @@ def score_gains(
 
     In each resample the same images are drawn for both, so what makes an image hard for both cancels out.
 
-    Args:
-        first, second: scores of one kind, of the same images.
-        resamples: how often images are drawn; 0 for no intervals.
-        seed: seed of the draws.
-
     Raises:
         CrispsegError: they are not of the same images with the same truth.
     """
     if first.basis != second.basis:
         raise CrispsegError("the two predictions are not of the same images with the same truth; score one split twice")
-    before, after = first.measures(), second.measures()
-    drawn = {}
-    if resamples and len(first.ids) > 1:
-        one, other = (each.resampled(resamples, seed) for each in (first, second))
-        drawn = {name: other[name] - one[name] for name in one}
-    return {name: _estimate(after[name] - before[name], drawn.get(name), gain=True) for name in before}
+    pairs = [(each.measures(), each.resampled(resamples, seed)) for each in (first, second)]
+    values, drawn = (
+        {name: after[name] - before[name] for name in before} for before, after in zip(*pairs, strict=True)
+    )
+    return _estimates(values, drawn, gain=True)
 
 
-def _estimate(value: Values, drawn: NDArray[np.float64] | None, gain: bool = False) -> Estimate:
-    """A score with the interval of its resamples `(R, ...)`, without those that are NaN."""
-    if drawn is None:
-        return Estimate(value, np.full((2, *np.shape(value)), np.nan), gain)
-    tail = (1 - LEVEL / 100) / 2
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # where all are NaN
-        return Estimate(value, np.nanquantile(drawn, (tail, 1 - tail), axis=0), gain)
+def _estimates(values: dict[str, Values], drawn: dict[str, Values], gain: bool = False) -> dict[str, Estimate]:
+    """Scores with the intervals of their resamples `(R, ...)`, without those that are NaN."""
+    found, tail = {}, (1 - LEVEL / 100) / 2
+    for name, value in values.items():
+        every = drawn.get(name, np.full((1, *np.shape(value)), np.nan))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # where all are NaN
+            found[name] = Estimate(value, np.nanquantile(every, (tail, 1 - tail), axis=0), gain)
+    return found
 
 
 def mean_of_present(values: NDArray[np.float64], axis: int = -1) -> Values:

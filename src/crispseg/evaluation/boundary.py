@@ -143,7 +143,7 @@ def _matches(
 
 
 def _boundary(labels: NDArray[np.uint8], apart: int) -> NDArray[np.int64]:
-    """`(P, 3)`: the boundary pixels of all classes in a label map `(H, W)`: class, `apart` from the next, row, column."""
+    """`(P, 3)`: class times `apart`, row and column of the boundary pixels of all classes in a label map `(H, W)`."""
     padded = np.pad(labels, ((0, 1), (0, 1)), constant_values=IGNORE)
     here, found = padded[:-1, :-1], []
     for there in (padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]):

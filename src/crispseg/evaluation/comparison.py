@@ -43,7 +43,7 @@ class ModelComparison:
         return found
 
     def tables(self) -> list[ScoreTable]:
-        """Means, scores of classes, scores of thin things if they were asked for, and counts of images."""
+        """Means, scores of classes, and scores of thin things if they were asked for."""
         first, numbered = self.results[0], len(self.results) > _NAMED_AT_ONCE
         note = "Scores in percent, changes in percentage points."
         if self.resamples and len(first.scores.ids) > 1:
@@ -65,13 +65,7 @@ class ModelComparison:
         if first.thin:
             rows = [self._row(name, key, at) for name, key, at in first.thin.rows()]
             tables.append(ScoreTable("Thin things, and changes", ["", *head], rows))
-        rows, before = [], first.scores.images.miou
-        for name, one, gains in zip(names[1:], self.results[1:], self.gains, strict=True):
-            after = one.scores.images.miou
-            counts = (after > before).sum(), (after < before).sum(), (after == before).sum()
-            rows.append(TableRow(name, [*map(str, counts), gains["image_miou"]]))
-        head = ["", "images higher", "lower", "alike", "mean change"]
-        return [*tables, ScoreTable("Images, by their own mIoU", head, rows)]
+        return tables
 
     def _row(self, name: str, key: str, *index: int, color: Color | None = None) -> TableRow:
         """The first's score and the changes of the others, without their intervals."""

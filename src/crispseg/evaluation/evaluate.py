@@ -115,13 +115,11 @@ def score_model(
 
     Args:
         model, dataset: as for `evaluate`.
-        boundary: distances of boundary F-scores, in pixels.
-        boundary_empty: see `BoundaryScores`.
+        boundary, boundary_empty: distances of boundary F-scores, in pixels; and see `BoundaryScores`.
         boundary_iou: compute Boundary IoU.
         objects: which pixels make up the single objects to score.
         thin: classes whose centre lines are compared, besides the scores by width; None for no scores of thin things.
-        resamples: for bootstrap intervals; 0 for none.
-        name, explanation: of the model, for tables of several.
+        resamples, name, explanation: as for `Evaluation`.
         options: `device`, `workers`, `protocol` and `console` of `evaluate`.
 
     Raises:
@@ -144,21 +142,25 @@ MEANING = ("name", "classes", "num_classes", "palette", "ignore")
 """Recorded settings of own data that hold in other folders too."""
 
 
-def recorded_data(run: str) -> Tree:
-    """Return the settings of the data of a run or a saved model; empty if it has none, as an exported file."""
+def recorded_data(run: str) -> tuple[Tree, int]:
+    """Return the settings of the data of a run, a saved model or a YAML file of a training, and its model's channels.
+
+    An exported file records no data.
+    """
     if is_exported(run):
-        return {}
-    config = Path(run) / CONFIG
+        return {}, 3
+    config = Path(run) if Path(run).is_file() else Path(run) / CONFIG
     tree = read_yaml(config) if config.is_file() and not shipped_folder(run) else read_info(run).recipe
-    data = tree.get("data", {})
-    return {"name": data} if isinstance(data, str) else dict(data)
+    data, model = tree.get("data") or {}, tree.get("model")
+    in_chans = model.get("in_chans", 3) if isinstance(model, dict) else 3
+    return {"name": data} if isinstance(data, str) else dict(data), int(in_chans)
 
 
 def named_data(target: str) -> tuple[Tree, int]:
     """Return the settings of the data that a path or a name means, and the channels of the model of a run.
 
     Args:
-        target: a data source, a folder of data, a run, a saved model, or a YAML file of a training.
+        target: a data source, a folder of data, or what `recorded_data` takes.
 
     Raises:
         CrispsegError: it means no data.
@@ -166,20 +168,17 @@ def named_data(target: str) -> tuple[Tree, int]:
     path = Path(target)
     if not path.exists() and target in DATA_SOURCES:
         return {"name": target}, 3
-    settings = path if path.is_file() else path / CONFIG
-    if not settings.is_file() and not (path / WEIGHTS_FILE).is_file():
+    if not any(each.is_file() for each in (path, path / CONFIG, path / WEIGHTS_FILE)):
         return recognise(path), 3
-    tree = read_yaml(settings) if settings.is_file() else read_info(target).recipe
-    data, model = tree.get("data"), tree.get("model")
+    data, in_chans = recorded_data(target)
     if not data:
         raise CrispsegError(f"{target} does not say which data it is about; give the data")
-    in_chans = model.get("in_chans", 3) if isinstance(model, dict) else 3
-    return {"name": data} if isinstance(data, str) else data, int(in_chans)
+    return data, in_chans
 
 
-def completed(said: Mapping[str, object]) -> Tree:
-    """Return settings of data with the name of own data, if they mean these and say no name."""
-    return {"name": Folder.name, **said} if "name" not in said and own_data_meant(said, None) else dict(said)
+def completed(said: Mapping[str, object], name: str | None = None) -> Tree:
+    """Return settings of data, with the name of own data if they mean these and not the data of `name`."""
+    return {"name": Folder.name, **said} if "name" not in said and own_data_meant(said, name) else dict(said)
 
 
 def data_to_score(run: str, said: Mapping[str, object], split: str | None = None) -> tuple[DataSource, str]:
@@ -195,10 +194,9 @@ def data_to_score(run: str, said: Mapping[str, object], split: str | None = None
     Raises:
         CrispsegError: the run records no data and none are given, or a setting is wrong.
     """
-    recorded = recorded_data(run)
-    name, said = recorded.get("name"), dict(said)
-    if "name" not in said and own_data_meant(said, name):
-        said["name"] = Folder.name
+    recorded, _ = recorded_data(run)
+    name = recorded.get("name")
+    said = completed(said, name)
     if not recorded and not said:
         raise CrispsegError(f"{run} does not say which data it was trained on; give the data")
     places = {key: Path(str(said[key])) for key in ("root", "images", "masks") if said.get(key) is not None}

@@ -43,13 +43,7 @@ DIFFERENCES = (
 
 @dataclass(frozen=True)
 class Example:
-    """An image of the split as one or several models see it.
-
-    Args:
-        sample: image and truth.
-        labels: `(H, W)` predicted class ids of each model.
-        miou: mIoU of each model on this image alone, in percent.
-    """
+    """An image of the split, and for each model its labels `(H, W)` and mIoU in percent on this image alone."""
 
     sample: Sample
     labels: tuple[NDArray[np.uint8], ...]
@@ -57,47 +51,23 @@ class Example:
 
 
 def examples(
-    model: AnyModel, dataset: SegmentationDataset, scores: Scores, protocol: Protocol | str, count: int = EXAMPLES
-) -> tuple[list[Example], list[Example]]:
-    """The images with the lowest and those with the highest mIoU, from the extreme inwards; none is in both.
-
-    An image's mIoU is over the classes in its truth or its prediction, as a split's is.
-
-    Args:
-        model: the model that was scored; it predicts these images again.
-        dataset: the split that it was scored on.
-        scores: its scores, as `evaluate` gives them.
-        protocol: that of the scores.
-        count: images of each kind, at most.
-    """
-    order = np.argsort(scores.images.miou, kind="stable")
-    worst, best = _examples([model], dataset, [scores], protocol, order[:count], order[count:][::-1][:count])
-    return worst, best
-
-
-def most_changed(
-    models: Sequence[AnyModel], dataset: SegmentationDataset, scores: Sequence[Scores], count: int = EXAMPLES
-) -> tuple[list[Example], list[Example]]:
-    """The images whose mIoU the last model raises most over the first, and those whose it lowers most.
-
-    Images without a change are in neither. Arguments are those of `examples`, of each model.
-    """
-    gains = scores[-1].images.miou - scores[0].images.miou
-    order = np.argsort(gains, kind="stable")
-    up, down = order[gains[order] > 0][::-1], order[gains[order] < 0]
-    gained, lost = _examples(models, dataset, scores, "whole", up[:count], down[:count])
-    return gained, lost
-
-
-def _examples(
     models: Sequence[AnyModel],
     dataset: SegmentationDataset,
     scores: Sequence[Scores],
-    protocol: Protocol | str,
-    *groups: NDArray[np.int64],
-) -> Iterator[list[Example]]:
-    """Images at the places of each group among those that `scores` have, predicted again."""
+    protocol: Protocol | str = "whole",
+    count: int = EXAMPLES,
+) -> tuple[list[Example], list[Example]]:
+    """The images of a model with the lowest and the highest mIoU, from the extreme inwards; none is in both.
+
+    Of several models, the images whose mIoU the last raises most over the first, and those whose it lowers most.
+    Arguments are the models, which predict again, the split and `evaluate`'s scores of each, and their protocol.
+    """
     segmenters = [Segmenter(model, protocol=protocol) for model in models]
+    gains = scores[-1].images.miou - (scores[0].images.miou if len(models) > 1 else 0)
+    order = np.argsort(gains, kind="stable")
+    groups = order[:count], order[count:][::-1][:count]
+    if len(models) > 1:
+        groups = order[gains[order] > 0][::-1][:count], order[gains[order] < 0][:count]
 
     def example(at: int) -> Example:
         index = int(scores[0].ids[at])
@@ -105,7 +75,8 @@ def _examples(
         labels = [each.labels(sample.image) for each, sample in zip(segmenters, seen, strict=True)]
         return Example(seen[-1], tuple(labels), tuple(float(each.images.miou[at]) for each in scores))
 
-    return ([example(at) for at in group] for group in groups)
+    first, second = ([example(at) for at in group] for group in groups)
+    return first, second
 
 
 def difference_map(first: NDArray[np.uint8], second: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:

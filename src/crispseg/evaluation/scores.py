@@ -225,11 +225,9 @@ class Scores(Counts, ImageScores):
         self.ids = np.zeros(0, np.int64) if ids is None else ids
 
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """`MEASURES`, and `image_miou`, the mean of the images' own mIoU."""
+        """The scores of `MEASURES`."""
         counts = self if weights is None else self.images.total(weights)
-        own = self.images.miou
-        mean = mean_of_present(own) if weights is None else weights @ own / len(own)
-        return {name: getattr(counts, name) for name in MEASURES} | {"image_miou": mean}
+        return {name: getattr(counts, name) for name in MEASURES}
 
     @property
     def basis(self) -> list[object]:

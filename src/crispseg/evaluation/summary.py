@@ -42,18 +42,9 @@ _AXES = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a model on a split.
+    """The scores of a model on a split: those of the confusion matrix, and the others that were computed.
 
-    Args:
-        labels: names and colours of the classes.
-        scores: from the confusion matrix.
-        boundary: boundary F-scores, if they were computed.
-        boundary_iou: the same for Boundary IoU.
-        objects: the same for single objects.
-        thin: the same for thin things.
-        resamples: for the intervals; 0 for none.
-        name: of the model, for tables of several.
-        explanation: what it is.
+    Intervals are of `resamples`, 0 for none. Tables of several models have their `name` and `explanation`.
     """
 
     labels: LabelSet
@@ -75,9 +66,7 @@ class Evaluation:
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Name in JSON → score in percent with its interval, `()`, or of classes, distances, thresholds or widths."""
-        found = {name: each for part in self.parts for name, each in part.estimates(self.resamples).items()}
-        del found["image_miou"]
-        return found
+        return {name: each for part in self.parts for name, each in part.estimates(self.resamples).items()}
 
     @property
     def measures(self) -> dict[str, Values]:

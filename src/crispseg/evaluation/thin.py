@@ -153,14 +153,8 @@ def _counts(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> NDArray[np
     false = predicted & ~true
     wrong = band[false]
     if true.any() and false.any():
-        wrong = np.argmin([_distance(true & (band == index))[false] for index in range(len(WIDTHS))], axis=0)
+        others = [(~true | (band != index)).astype(np.uint8) for index in range(len(WIDTHS))]
+        away = [cv2.distanceTransform(each, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[false] for each in others]
+        wrong = np.argmin(away, axis=0)  # a width that does not occur is farther than all others
     counted = band[predicted & true], band[true], wrong
     return np.stack([np.bincount(each, minlength=len(WIDTHS)) for each in counted], axis=1)
-
-
-def _distance(places: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Of each pixel, to the nearest of the places; infinite where there are none."""
-    if not places.any():
-        return np.full(places.shape, np.inf, np.float32)
-    distance = cv2.distanceTransform((~places).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    return np.asarray(distance, np.float32)

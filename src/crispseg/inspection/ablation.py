@@ -130,16 +130,12 @@ def ablations_of(model: SegmentationModel, names: Iterable[str] | None = None) -
 def ablate(
     model: SegmentationModel, dataset: SegmentationDataset, names: Iterable[str] | None = None, **options: Any
 ) -> Iterator[Evaluation]:
-    """Score a model as it is and under each change, one after the other.
+    """Score a model as it is and under each change, one after the other; it is left in eval mode on the device.
 
-    Args:
-        model: to score; left in eval mode on the device.
-        dataset: with the model's classes.
-        names: names of ablations; by default all of `ablations_of`.
-        options: further arguments of `evaluate`.
+    Names are of `ablations_of`, by default all; options are those of `evaluate`.
 
     Raises:
-        CrispsegError: an unknown name; nothing to change; as `evaluate`.
+        CrispsegError: as `ablations_of` and `evaluate`.
     """
     chosen = ablations_of(model, names).values()
     paths = list(taps(model))

@@ -63,13 +63,7 @@ def serve(
 ) -> Iterator[str]:
     """Serve the page while the block runs; yields its address.
 
-    Args:
-        models: by the name that the page shows.
-        folder: folder of uploads and masks.
-        device: device of the models.
-        host, port: address to listen on.
-        bf16: compute in bfloat16.
-        max_megabytes: largest upload, in 10⁶ bytes.
+    Models have the names that the page shows; `folder` is that of uploads, of at most `max_megabytes`, and masks.
 
     Raises:
         CrispsegError: Gradio is not installed, or cannot listen at this address.

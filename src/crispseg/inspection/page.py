@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from crispseg.inspection import maps
 from crispseg.inspection.activations import Inspection
 from crispseg.inspection.fields import flow_of, payload
 from crispseg.inspection.maps import HEAT, SCALE, mean_map, scaled
-from crispseg.labels import IGNORE, Color
+from crispseg.labels import Color
 from crispseg.visualization import pages
 from crispseg.visualization.pictures import RIGHT
 
@@ -29,17 +28,10 @@ RAMP = np.linspace(0, 1, 256)[None]
 
 
 class Panel(NamedTuple):
-    """A small picture of the page.
+    """A small picture of the page: its name, its `(H, W, 3)` RGB pixels, and a note behind the name.
 
-    Args:
-        name: below the picture.
-        pixels: `(H, W, 3)` RGB.
-        note: behind the name.
-        scale: a colour map of OpenCV, and the meaning of its lowest and of its highest colour.
-        wheel: meaning of the colours of directions, with the wheel next to it.
-        layer: it can be laid over the image.
-        clear: a colour that is not laid over it.
-        photo: saved as JPEG.
+    `scale` is a colour map of OpenCV with the meanings of its lowest and highest colour, `wheel` the meaning of the
+    colours of directions. A `layer` can be laid over the image, but for its colour `clear`. A `photo` becomes a JPEG.
     """
 
     name: str
@@ -65,7 +57,6 @@ def inspection_page(inspection: Inspection) -> str:
         title=f"{inspection.info.name} on {inspection.info.backbone}: {inspection.name}",
         seen=inspection,
         version=crispseg.__version__,
-        numbers=cards(inspection),
         classes=classes(inspection),
         sections=sections(inspection),
         fields=[field["title"] for field in data["fields"]],
@@ -75,16 +66,6 @@ def inspection_page(inspection: Inspection) -> str:
         photo=pages.embedded(inspection.image, f"{inspection.name}, the image", photo=True, longest=SIDE),
         data=data,
     )
-
-
-def cards(inspection: Inspection) -> list[tuple[str, str, str]]:
-    """The numbers to see first: name, value, and a note below it."""
-    found = [("mean confidence", f"{inspection.confidence().mean():.3f}", "probability of the most likely class")]
-    if inspection.truth is not None:
-        right = (inspection.labels == inspection.truth)[inspection.truth != IGNORE]
-        accuracy = 100 * float(right.mean()) if right.size else math.nan
-        found.insert(0, ("pixel accuracy", percent(accuracy), "% of the pixels that count"))
-    return found
 
 
 def classes(inspection: Inspection) -> dict[str, Any]:
