@@ -52,17 +52,15 @@ def evaluate(
         dataset: the split, with the model's classes.
         device: by default CUDA where there is one.
         workers: processes that read images.
-        protocol: how the model sees an image, or a name of `PROTOCOLS`; by default whole and once.
+        protocol: how the model sees an image, or a name of `PROTOCOLS`.
         console: where a progress bar is shown, if it is a terminal.
-        **metrics: are given all predictions too, such as `boundary=BoundaryScores(19)`; `ObjectScores` also the
-            instances of data that have them.
+        **metrics: are given all predictions too, such as `boundary=BoundaryScores(19)`.
 
     Returns:
         The scores, with those of each image for intervals; images have their index in `dataset` as number.
 
     Raises:
-        CrispsegError: the data have another number of classes than the model, or not its channels; their instances are
-            of another class than the objects that are asked for, or of another size than their image; no such protocol.
+        CrispsegError: the data have other classes or channels than the model, or other objects than are asked for.
     """
     segmenter = Segmenter(model, device, protocol=protocol)
     if len(dataset.labels) != model.info.num_classes:
@@ -184,12 +182,8 @@ def completed(said: Mapping[str, object], name: str | None = None) -> Tree:
 def data_to_score(run: str, said: Mapping[str, object], split: str | None = None) -> tuple[DataSource, str]:
     """Return the data to score a run on, and the split.
 
-    Of recorded data in other folders, what masks mean still holds, and how images were divided does not.
-
-    Args:
-        run: its recorded data are scored where nothing else is said.
-        said: settings of other data, or of the same.
-        split: by default val, or of folders other than those that were trained on test if they have it, else all.
+    Without settings these are the recorded data. In other folders what masks mean still holds, and how images were
+    divided does not: the split is test by default if they have it, else all; of the recorded ones it is val.
 
     Raises:
         CrispsegError: the run records no data and none are given, or a setting is wrong.

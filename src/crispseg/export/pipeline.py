@@ -35,14 +35,10 @@ def export_model(
     Args:
         model: the model.
         path: ends in .onnx, .xml (its weights are in a .bin beside it) or .pt2, as the format has it.
-        format: for ONNX Runtime, OpenVINO or torch.export.
-        precision: fp32; bf16, in which sampling stays float32; or int8, which needs `data`.
+        format, precision: see `Format` and `Precision`; in bf16 sampling stays float32, and int8 needs `data`.
         data: images by which 8 bits are chosen and the file is scored; without, it is compared on random blobs.
         limits: what the file must keep to.
         rounds: how often an image is timed.
-
-    Returns:
-        How the file compares with the model.
 
     Raises:
         CrispsegError: another suffix, or a file that cannot be written; a missing package; a model that cannot be
