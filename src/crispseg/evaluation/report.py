@@ -136,7 +136,7 @@ def comparison_page(
     *,
     about: str = "",
 ) -> str:
-    """The page of a comparison, HTML; `gained` and `lost` are what `examples` gives, the rest is as in `report_page`."""
+    """The page of a comparison, HTML; `gained` and `lost` are what `examples` gives, the rest as in `report_page`."""
     names, labels = [one.name for one in comparison.results], comparison.results[0].labels
 
     def shown(one: Example) -> Iterator[tuple[NDArray[np.uint8], str]]:
