@@ -11,7 +11,6 @@ from torch import nn
 
 from crispseg import SegmentationModel, create_model
 from crispseg.inspection import Inspection, inspect_image
-from crispseg.inspection.fields import SampledPoints
 
 SYSTEMS = {
     "crisp": {"width": 8},
@@ -65,8 +64,3 @@ def scene(height: int = 64, width: int = 96) -> tuple[NDArray[np.uint8], NDArray
         labels[top : top + sides[0], left : left + sides[1] // 2] = index % CLASSES
     colors = draws.integers(40, 216, (CLASSES, 3))
     return (colors[labels] + draws.integers(-30, 30, (height, width, 3))).astype(np.uint8), labels
-
-
-def nearest(points: SampledPoints, x: float, y: float) -> tuple[int, int]:
-    """Row and column of the level's pixel that is nearest to a position in the image."""
-    return int(np.abs(points.ys - y).argmin()), int(np.abs(points.xs - x).argmin())

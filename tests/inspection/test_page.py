@@ -17,7 +17,7 @@ from PIL import Image
 
 from crispseg.inspection.fields import POINT_BYTES, SampledPoints, flow_of, payload, points_field, sampled_points
 from crispseg.inspection.page import classes, inspection_page, sections
-from tests.inspection.models import SYSTEMS, inspected, nearest
+from tests.inspection.models import SYSTEMS, inspected
 
 KINDS = {"crisp": {"flow"}, "sfnet": {"flow"}, "ddsm_upernet": {"points"}, "unept": {"points"}}
 
@@ -84,7 +84,7 @@ def test_points_of_large_levels_are_thinned_out() -> None:
     assert every == 2 and (rows, columns) == (100, 128)
     assert 5 * rows * columns * 25 <= POINT_BYTES
     kept = unpacked(field["places"]).reshape(rows, columns, 25, 2) * field["step"]
-    np.testing.assert_allclose(kept[7, 9], points.xy[nearest(points, field["xs"][9], field["ys"][7])][0], atol=0.05)
+    np.testing.assert_allclose(kept[7, 9], points.xy[points.nearest(field["xs"][9], field["ys"][7])][0], atol=0.05)
 
 
 def test_flow_survives_the_way_to_the_page() -> None:

@@ -16,7 +16,7 @@ from crispseg.inspection.fields import SampledPoints, flow_of, pixel_pitch, samp
 from crispseg.inspection.maps import color_wheel
 from crispseg.models.sfnet import warp
 from crispseg.nn import sampled_sum
-from tests.inspection.models import inspected, lively, nearest, scene
+from tests.inspection.models import inspected, lively, scene
 
 
 def positions(inspection: Inspection, size: tuple[int, int]) -> Tensor:
@@ -77,7 +77,7 @@ def test_ddsm_s_points_for_known_offsets() -> None:
     found = inspect_image(shifted("ddsm_upernet", predict, bias), scene()[0])
     points = sampled_points(found)[-1]
     assert (points.title, points.weights.shape) == ("F3 → F2", (16, 24, 1, 9))
-    row, column = nearest(points, 50, 30)
+    row, column = points.nearest(50, 30)
     assert (row, column) == (round(30 * 15 / 63), round(50 * 23 / 95))
     xy, weights = points.xy[row, column], points.weights[row, column]
     place = np.array([column * 95 / 23, row * 63 / 15])
@@ -117,7 +117,7 @@ def test_unept_s_points_for_known_offsets() -> None:
     points = sampled_points(found)[-1]
     assert points.title == "decoder layer 2, cross-attention" and len(points.groups) == 8 * 3
     assert points.groups[:4] == ("head 1, level 1", "head 1, level 2", "head 1, level 3", "head 2, level 1")
-    row, column = nearest(points, 50, 30)
+    row, column = points.nearest(50, 30)
     assert (row, column) == (30 // 8, 50 // 8)
     xy, weights = points.xy[row, column], points.weights[row, column]
     place = np.array([column * 8 + 3.5, row * 8 + 3.5])  # the middle of 8 × 8 pixels

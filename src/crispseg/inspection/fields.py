@@ -71,6 +71,10 @@ class SampledPoints(NamedTuple):
     weights: NDArray[np.float32]
     groups: tuple[str, ...] = ("",)
 
+    def nearest(self, x: float, y: float) -> tuple[int, int]:
+        """Row and column of the level's pixel that is nearest to a position in the image."""
+        return int(np.abs(self.ys - y).argmin()), int(np.abs(self.xs - x).argmin())
+
 
 def sampled_points(inspection: Inspection) -> list[SampledPoints]:
     """The points of every part that samples, coarse to fine, or first layer to last.
