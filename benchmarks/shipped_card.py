@@ -152,7 +152,7 @@ def ship(folder: Path, model: SegmentationModel, val: SegmentationDataset, evalu
         made: how it was made, by `made_by`.
     """
     info = model.info
-    worst, _ = examples(model, val, evaluation.scores, WHOLE, FAILURES)
+    worst, _ = examples([model], val, [evaluation.scores], WHOLE, FAILURES)
     metrics = {"val_miou": round(evaluation.scores.miou, 2), "val": evaluation.as_json()}
     model.info = replace(info, recipe=portable(info.recipe), metrics=metrics)
     details = CARD.format(
