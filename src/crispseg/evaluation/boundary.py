@@ -39,7 +39,6 @@ from typing import Any, Literal, TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import ImageScores, Values, mean_of_present, ratio
@@ -130,27 +129,75 @@ def _matches(
 ) -> NDArray[np.int64]:
     """`(2, 1 + D, C)`: boundary pixels of the prediction, all and those with one of the truth within each distance; and
     the reverse.
+
+    Boundaries are kept as sorted numbers of class, row and column, for all classes at once: only boundary pixels cost
+    time and memory, however many classes there are.
     """
-    found, wanted = (_boundary(labels, 2 * max(distances)) for labels in (prediction, truth))
+    height, width = truth.shape
+    reach = max(distances)  # rows and columns beyond the image hold nothing, and keep neighbours apart
+    shape = classes, height + reach, width + reach
+    found, wanted = (_boundary(labels, shape) for labels in (prediction, truth))
     result = np.zeros((2, 1 + len(distances), classes), np.int64)
     for side, (ours, theirs) in zip(result, ((found, wanted), (wanted, found)), strict=True):
-        index = ours[:, 0] // (2 * max(distances))
+        index = ours // (shape[1] * shape[2])
         side[0] = np.bincount(index, minlength=classes)
-        if len(ours) and len(theirs):
-            away, _ = cKDTree(theirs).query(ours, distance_upper_bound=max(distances) + 1)
-            side[1:] = [np.bincount(index[away <= distance], minlength=classes) for distance in distances]
+        away = _nearest(ours, theirs, shape[2], sorted(distances))
+        for matched, distance in zip(side[1:], distances, strict=True):
+            matched[:] = np.bincount(index[away <= distance**2], minlength=classes)
     return result
 
 
-def _boundary(labels: NDArray[np.uint8], apart: int) -> NDArray[np.int64]:
-    """`(P, 3)`: class times `apart`, row and column of the boundary pixels of all classes in a label map `(H, W)`."""
+def _boundary(labels: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.int64]:
+    """Boundary pixels of all classes in a label map `(H, W)`: sorted indices into an array `(class, row, column)`."""
     padded = np.pad(labels, ((0, 1), (0, 1)), constant_values=IGNORE)
-    here, found = padded[:-1, :-1], []
-    for there in (padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]):
-        places = np.flatnonzero((here != there) & (here != IGNORE) & (there != IGNORE))
-        found += [side.ravel()[places] * np.int64(labels.size) + places for side in (here, there)]
-    index, row, column = np.unravel_index(np.unique(np.concatenate(found)), (IGNORE, *labels.shape))
-    return np.column_stack([index * apart, row, column])
+    corners = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
+    places = np.flatnonzero((corners[0] != corners[1]) | (corners[0] != corners[2]) | (corners[0] != corners[3]))
+    here, *neighbours = (corner.ravel()[places] for corner in corners)
+    rows, columns = np.divmod(places, labels.shape[1])
+    pixels = rows * shape[2] + columns
+
+    steps = [(there != here) & (there != IGNORE) & (here != IGNORE) for there in neighbours]
+    starts = steps[0] | steps[1] | steps[2]
+    points = [here[starts] * np.int64(shape[1] * shape[2]) + pixels[starts]]
+    for at, (there, step) in enumerate(zip(neighbours, steps, strict=True)):
+        for before in neighbours[:at]:  # a class ends here once only; `before` is then no ignored one, and a step too
+            step = step & (there != before)
+        points.append(there[step] * np.int64(shape[1] * shape[2]) + pixels[step])
+    return np.sort(np.concatenate(points))
+
+
+def _nearest(
+    ours: NDArray[np.int64], theirs: NDArray[np.int64], stride: int, distances: Sequence[int]
+) -> NDArray[np.int64]:
+    """Squared distance from each of our pixels to the nearest of theirs of the same class, where it is within the last
+    of the `distances`, in ascending order; exact as far as these tell it apart.
+
+    Row by row from our own on, the nearest pixel in a row is next to ours in the sorted list. A pixel is settled when
+    what is left of the rows cannot bring it within a smaller distance; most are after a few rows.
+    """
+    far = np.int64(2**62)
+    best = np.full(len(ours), far)
+    if not len(theirs):
+        return best
+    ends = np.concatenate([[-far], theirs, [far]])
+    left, points = np.arange(len(ours)), ours
+    for down in range(distances[-1] + 1):
+        nearest = best[left]
+        for row in {-down, down}:
+            target = points + row * stride
+            at = np.searchsorted(theirs, target)
+            beside = np.minimum(ends[at + 1] - target, target - ends[at])
+            beside = np.minimum(beside, 2**30)  # its square is a number still
+            nearest = np.minimum(nearest, beside * beside + down * down)
+        best[left] = nearest
+        goal = next((distance for distance in distances if distance > down), None)
+        if goal is None:
+            break
+        open_ = nearest > goal * goal
+        left, points = left[open_], points[open_]
+        if not len(left):
+            break
+    return best
 
 
 DILATION_RATIO = 0.02
