@@ -29,7 +29,7 @@ def blocks(page: str) -> list[str]:
 def tiny(code: str) -> str:
     """The code with another length of training and the smallest of models."""
     code = re.sub(r"(crispseg\.train\(.*?)(, minutes=\d+)?(, out=)", rf"\1, {TINY}\3", code)
-    return code.replace('backbone="resnet18"', 'backbone="test_efficientnet"')
+    return code.replace("pretrained=True", 'backbone="test_efficientnet"')
 
 
 @pytest.fixture(scope="module")
