@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -159,7 +160,8 @@ def test_of_two_trainings_in_one_folder_one_is_refused(tmp_path: Path) -> None:
     said = {process.communicate(timeout=120)[1]: process.returncode for process in both}
     assert sorted(said.values()) == [0, 2]
     (refused,) = [text for text, status in said.items() if status]
-    assert f"{tmp_path / 'run'} is in use" in refused and "Traceback" not in refused
+    # The second may come when the first has written a checkpoint already.
+    assert re.search(rf"{tmp_path / 'run'} (is in use|already holds)", refused) and "Traceback" not in refused
     left = files(tmp_path / "run")
     assert "model/model.safetensors" in left and not [name for name in left if LITTER in name or LOCK in name]
 
