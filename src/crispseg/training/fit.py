@@ -62,6 +62,7 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     if not is_first_process():
         return _train(config, resume, Console(quiet=True))
     with owned(folder, folder / LAST.parent, folder / MODEL):
+        check_folder(config, resume=resume)  # another process may have trained there in the meantime
         return _train(config, resume, console or Console(stderr=True))
 
 
