@@ -97,7 +97,7 @@ class TrainConfig(Settings):
         out: folder of the run.
         epochs: passes over the training split; without any of epochs, iterations and minutes, minutes is 30.
         iterations: optimizer steps; counts instead of epochs where given.
-        minutes: minutes of training in place of epochs or iterations; the learning rate follows the clock, and up to
+        minutes: minutes of training instead of epochs or iterations; the learning rate follows the clock, and up to
             ten evaluations are spread over a tenth of the time.
         batch_size: images a step and device; auto is 8 crops of 192×192, or as many pixels in fewer larger ones.
         accumulate: batches whose gradients are added up for one step.
