@@ -48,6 +48,5 @@ def test_a_copy_of_names_with_dots(tmp_path: Path) -> None:
         (tree.root / f"{folder}/train0.png").rename(tree.root / f"{folder}/a.png.png")
     out = tmp_path / "out"
     assert main(["doctor", str(tree.root), "--fix", str(out)]) == 0
-    lists = {f"{split}_list": out / f"{split}.txt" for split in ("train", "val")}
-    source = Folder(out / "images", out / "masks", **lists)
+    source = Folder(root=out)
     assert sum(len(source.dataset(split)) for split in ("train", "val")) == 7

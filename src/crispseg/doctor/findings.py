@@ -9,8 +9,6 @@ from importlib import resources
 from itertools import chain
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from crispseg.config.settings import plural
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.mask_reading import BLENDED, Finding, Severity
@@ -119,16 +117,6 @@ def pair_findings(facts: Sequence[PairFacts]) -> list[Finding]:
     return [finding("sizes-differ", differ, first=next(iter(differ.values()), ""))]
 
 
-NEAR = 0.03
-"""Thumbnails whose rms difference is under this share of their contrast show the same picture.
-
-JPEG compression and resizing stay under it, and so may two neighbouring frames of a video.
-"""
-
-LEAST_CONTRAST = 4.0
-"""Standard deviation of a thumbnail, of 255 levels, under which there is too little to compare."""
-
-
 def duplicate_groups(facts: Sequence[PairFacts]) -> list[list[PairFacts]]:
     """Pairs whose decoded images are equal; images of one colour are no duplicates."""
     groups: dict[bytes, list[PairFacts]] = defaultdict(list)
@@ -138,14 +126,10 @@ def duplicate_groups(facts: Sequence[PairFacts]) -> list[list[PairFacts]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
-def mask_digests(group: Iterable[PairFacts]) -> set[bytes]:
-    """The different masks of some pairs, those that can be read."""
-    return {one.mask.digest for one in group if isinstance(one.mask, MaskStatistics)}
-
-
 def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Finding]:
-    """The same image twice, or nearly, and one image with two masks."""
-    equal, near = duplicate_groups(facts), near_duplicates(facts)
+    """The same image twice, and one image with two masks."""
+    equal = duplicate_groups(facts)
+    masks = [{one.mask.digest for one in group if isinstance(one.mask, MaskStatistics)} for group in equal]
     within = [[one for one in group if one.split == split] for group in equal for split in subject.splits]
     wanted = getattr(subject.source, "train_on", "") == "trainval"
     return [
@@ -155,42 +139,13 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Fin
             severity=Severity.INFORMATION if wanted else None,
         ),
         _grouped("duplicate-image", [group for group in within if len(group) > 1]),
-        _grouped("contradicting-masks", [group for group in equal if len(mask_digests(group)) > 1]),
-        _grouped("near-duplicate", [(a, b) for a, b in near if a.split != b.split]),
+        _grouped("contradicting-masks", [group for group, held in zip(equal, masks, strict=True) if len(held) > 1]),
     ]
 
 
 def _grouped(code: str, groups: Iterable[Sequence[PairFacts]], **more: Any) -> Finding:
     files = [[one.image_file for one in group] for group in groups]
     return finding(code, chain(*files), count=len(files), details={"groups": files}, **more)
-
-
-def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFacts]]:
-    """Pairs of different images that hardly differ, as thumbnails; of equal images the first stands for all.
-
-    Images are sorted by mean brightness. A difference of means is a lower bound of the rms difference, so each image
-    is compared with the few that follow it within the bound.
-    """
-    unique: dict[bytes, tuple[PairFacts, ImageFacts]] = {}
-    for one in facts:
-        if isinstance(one.image, ImageFacts):
-            unique.setdefault(one.image.digest, (one, one.image))
-    if len(unique) < 2:
-        return []
-    owners = [one for one, _ in unique.values()]
-    thumbnails = np.stack([image.thumbnail for _, image in unique.values()]).astype(np.float32)  # (images, 192)
-    order = np.argsort(thumbnails.mean(axis=1), kind="stable")
-    order = order[thumbnails[order].std(axis=1) >= LEAST_CONTRAST]
-    thumbnails = thumbnails[order]
-    means, bounds = thumbnails.mean(axis=1), NEAR * thumbnails.std(axis=1)
-    found = []
-    for index, end in enumerate(np.searchsorted(means, means + bounds, side="right")):
-        others = slice(index + 1, end)
-        rms = np.sqrt(np.square(thumbnails[others] - thumbnails[index]).mean(axis=1))
-        for near in np.flatnonzero(rms <= np.minimum(bounds[others], bounds[index])):
-            first, second = sorted((order[index], order[index + 1 + near]))
-            found.append((owners[first], owners[second]))
-    return sorted(found, key=lambda pair: (pair[0].image_file, pair[1].image_file))
 
 
 RARE, VERY_RARE = 1e-2, 1e-4

@@ -1,13 +1,13 @@
 """A corrected copy of data. Only what has one safe correction is corrected; what has none is left out and listed.
 
 The copy is a folder of own data whatever the source was: images/SPLIT and masks/SPLIT, masks of class ids as palette
-PNGs, classes.txt, and a list of names for each split. Images are copied byte for byte.
+PNGs, and classes.txt. Images are copied byte for byte.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections import defaultdict
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from crispseg.data.mask_lookup import NONE, ColorLookup
 from crispseg.data.mask_reading import MaskReading
 from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.facts import PairFacts, Subject, readable
-from crispseg.doctor.findings import KINDS, duplicate_groups, mask_digests
+from crispseg.doctor.findings import KINDS
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_folder, check_new_folder
 from crispseg.io.images import read_mask, write_labels
@@ -59,18 +59,14 @@ def fix(diagnosis: Diagnosis, out: Path) -> str:
     kept = _once(diagnosis, left_out)
     if reading is None or not kept:
         raise CrispsegError(f"{out}: there is no pair that can be kept; correct the data by hand")
-    names: dict[str, list[str]] = defaultdict(list)
-    for one in kept:
-        names[one.split].append(f"{one.split}/{one.pair.name}")
     with atomic_folder(out) as folder:
         list(parallel(lambda one: _write(one, reading, folder), kept, "Writing"))
-        lists = {f"{split}.txt": sorted(entries) for split, entries in names.items()}
-        lists["classes.txt"] = list(reading.labels.names)
-        if left_out:
-            lists[LEFT_OUT] = [f"{file}: {reason}" for file, reason in left_out.items()]
-        for name, lines in lists.items():
-            (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    counts = ", ".join(f"{split} {len(entries)}" for split, entries in names.items())
+        lines = {"classes.txt": reading.labels.names}
+        lines[LEFT_OUT] = tuple(f"{file}: {reason}" for file, reason in left_out.items())
+        for name, entries in lines.items():
+            if entries:
+                (folder / name).write_text("\n".join(entries) + "\n", encoding="utf-8")
+    counts = ", ".join(f"{split} {count}" for split, count in Counter(one.split for one in kept).items())
     more = f", see {out / LEFT_OUT}" if left_out else ""
     return f"wrote {out}: {counts} pairs; {len(left_out)} left out{more}"
 
@@ -94,24 +90,15 @@ def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
 
 
 def _once(diagnosis: Diagnosis, left_out: dict[str, str]) -> list[PairFacts]:
-    """The pairs to be copied: of equal images those of the last split, and one of them where their masks agree.
-
-    The others are added to `left_out`, unless it is the same file that another pair keeps.
-    """
-    files = left_out.keys()
-    usable = [one for one, _, _ in readable(diagnosis.facts) if files.isdisjoint((one.mask_file, one.image_file))]
+    """The pairs to be copied: of equal images the first of the last split; the others are added to `left_out`."""
     order = list(diagnosis.subject.splits)
-    again: set[int] = set()
-    for group in duplicate_groups(usable):
-        last = max((one.split for one in group), key=order.index)
-        stay = [one for one in group if one.split == last]
-        if len(mask_digests(stay)) == 1:
-            stay = stay[:1]
-        again |= {id(one) for one in group} - {id(one) for one in stay}
-        for one in group:
-            if one.image_file not in {other.image_file for other in stay}:
-                left_out[one.image_file] = "duplicate-image" if one.split == last else "image-in-two-splits"
-    return [one for one in usable if id(one) not in again]
+    kept: dict[bytes | str, PairFacts] = {}
+    for one, image, mask in sorted(readable(diagnosis.facts), key=lambda found: -order.index(found[0].split)):
+        if left_out.keys().isdisjoint((image.file, mask.file)):
+            first = kept.setdefault(image.file if image.constant else image.digest, one)
+            if first.image_file != image.file:
+                left_out[image.file] = "duplicate-image" if first.split == one.split else "image-in-two-splits"
+    return [*kept.values()]
 
 
 def _write(one: PairFacts, reading: MaskReading, root: Path) -> None:
