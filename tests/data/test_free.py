@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crispseg.cli.main import main
-from crispseg.data import Aerial, InstanceDataset, Nuclei
+from crispseg.data import Aerial, FileDataset, Nuclei
 from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
 from crispseg.data.mask_lookup import MOST, InstanceLookup, three_classes
@@ -97,7 +97,7 @@ def test_the_part_in_the_package() -> None:
 
 def test_object_numbers_are_kept() -> None:
     dataset = Nuclei().dataset("test").with_channels(3)
-    assert isinstance(dataset, InstanceDataset)  # as a model gets it too
+    assert isinstance(dataset, FileDataset)  # as a model gets it too
     for index, pair in enumerate(dataset.pairs):
         numbers = dataset.instances(pair.name)
         assert numbers.dtype == np.int32 and np.array_equal(numbers, np.asarray(Image.open(pair.mask)))

@@ -16,7 +16,7 @@ from training_runs import of_many_opinions
 
 from crispseg import from_pretrained
 from crispseg.cli.main import main
-from crispseg.data import Folder, InstanceDataset
+from crispseg.data import FileDataset, Folder
 from crispseg.data.folder import settle
 from crispseg.data.mask_lookup import three_classes
 from crispseg.doctor.facts import subject_of
@@ -55,7 +55,7 @@ def test_masks_are_made_of_them(folders: Path, refuses: Any) -> None:
     assert of(folders, classes=NAMES).label_set().names == tuple(NAMES)
     for data in (source, settle(source)[0]):
         train = data.dataset("train").with_channels(3)
-        assert isinstance(train, InstanceDataset) and len(train) + len(data.dataset("val")) == 4
+        assert isinstance(train, FileDataset) and len(train) + len(data.dataset("val")) == 4
         for index, pair in enumerate(train.pairs):
             ids = cells(int(pair.name))
             np.testing.assert_array_equal(train[index].labels, three_classes(ids))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +18,7 @@ from crispseg.data.download import obtain
 from crispseg.data.folder import Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.data.importing import import_annotations
-from crispseg.data.named import build_data, data_source
+from crispseg.data.named import build_data, data_fields
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import survey
 from crispseg.errors import CrispsegError, did_you_mean
@@ -81,7 +81,8 @@ class ShowData(WithData):
         if self.target and Path(self.target).is_dir() and self.target not in DATA_SOURCES:
             found = recognise(Path(self.target))
         settings = self.chosen(found)
-        rootless = issubclass(data_source(str(settings["name"])), PublicSource) and "root" not in settings
+        root = data_fields(str(settings["name"])).get("root")
+        rootless = root is not None and root.default is MISSING and "root" not in settings
         source = build_data({**settings, "root": "."} if rootless else settings)
         if source.name in catalogue():
             _show_entry(catalogue()[source.name], console)

@@ -1,6 +1,6 @@
 """Data: where images and masks come from, how they are checked and how they are varied."""
 
-from crispseg.data.dataset import DataSource, InstanceDataset, Sample, SegmentationDataset
+from crispseg.data.dataset import DataSource, FileDataset, Sample, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.loading import Transformed
 from crispseg.data.sources import (
@@ -36,8 +36,8 @@ __all__ = [
     "Cityscapes",
     "CocoStuff",
     "DataSource",
+    "FileDataset",
     "Folder",
-    "InstanceDataset",
     "LabelSet",
     "Mapillary",
     "Nuclei",

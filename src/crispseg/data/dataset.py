@@ -153,42 +153,23 @@ class FileDataset(SegmentationDataset):
         """As `SegmentationDataset.instances`, read from a file.
 
         Raises:
-            CrispsegError: it is broken, or holds colours; or a pair of the split has none.
+            CrispsegError: it is broken, or holds colours or other numbers than 0 to `MOST`; or a pair has none.
         """
-        return None if self._instance_masks is None else read_instances(self._instance_masks[name])
+        if self._instance_masks is None:
+            return None
+        file = self._instance_masks[name]
+        return _decoded(InstanceLookup.numbers, file, read_mask(file, MOST))
 
     @cached_property
     def _instance_masks(self) -> Mapping[str, Path] | None:
+        if isinstance(self.lookup, InstanceLookup):
+            return {pair.name: pair.mask for pair in self.pairs}
         return None if self.numbered is None else self.numbered()
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
         """The class ids `(H, W)` of one mask; its image is not read."""
-        return _decoded(self.lookup, self.pairs[index].mask, self.read_mask(index))
-
-    def read_mask(self, index: int) -> NDArray[Any]:
-        """The values of one mask as they are in the file."""
-        return read_mask(self.pairs[index].mask)
-
-
-class InstanceDataset(FileDataset):
-    """A split of instance masks, which number objects; its class ids are made of these by an `InstanceLookup`."""
-
-    @cached_property
-    def _instance_masks(self) -> Mapping[str, Path]:
-        return {pair.name: pair.mask for pair in self.pairs}
-
-    def read_mask(self, index: int) -> NDArray[np.int32]:
-        """The object numbers of one mask."""
-        return read_instances(self.pairs[index].mask)
-
-
-def read_instances(file: Path) -> NDArray[np.int32]:
-    """The object numbers `(H, W)` in an instance mask; 0 is no object.
-
-    Raises:
-        CrispsegError: it is broken, holds colours, or other numbers than 0 to `MOST`.
-    """
-    return _decoded(InstanceLookup.numbers, file, read_mask(file, MOST))
+        file = self.pairs[index].mask
+        return _decoded(self.lookup, file, read_mask(file, self.lookup.most))
 
 
 def _decoded(decode: Callable[[NDArray[Any]], NDArray[Any]], file: Path, mask: NDArray[Any]) -> NDArray[Any]:

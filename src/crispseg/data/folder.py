@@ -14,7 +14,7 @@ from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings, plural
-from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair, read_lines
+from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.folder_layout import SPLITS, FolderLayout, as_color, chosen_names, own_layout, read_palette
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, InstanceLookup, MaskStatistics, read_statistics
@@ -130,7 +130,7 @@ class Folder(Settings):
         declared = None if self.value_range == "auto" else self.value_range
         pairs, labels = self.pairs(split), self.label_set()
         if self.of_instances:
-            return InstanceDataset(pairs, labels, InstanceLookup(), value_range=declared)
+            return FileDataset(pairs, labels, InstanceLookup(), value_range=declared)
         names = {pair.mask: name for name, pair in self._pairs.items()}  # with the folder of the split
         named = {pair.name: names[pair.mask] for pair in pairs}
         numbered = None if self.instances is None else partial(instance_masks, Path(self.instances), named)

@@ -131,6 +131,9 @@ class MaskLookup:
         remedy: what to do about a mask that has colours, if values are expected.
     """
 
+    most = 0xFFFF
+    """The largest value that is read."""
+
     def __init__(self, meaning: Mapping[Any, int], refusal: str, remedy: str = "") -> None:
         self.meaning, self.refusal, self.remedy = meaning, refusal, remedy
         self.colors = any(isinstance(key, tuple) for key in meaning)
@@ -220,6 +223,8 @@ class ColorLookup(MaskLookup):
 
 class InstanceLookup(MaskLookup):
     """Instance masks, which number objects, with the classes of `three_classes`."""
+
+    most = MOST
 
     def __init__(self) -> None:
         super().__init__({0: 0, **dict.fromkeys(range(1, 2**16), 1)}, "")  # where no border is near

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.catalogue import Layout, catalogue
-from crispseg.data.dataset import FileDataset, InstanceDataset, Pair
+from crispseg.data.dataset import FileDataset, Pair
 from crispseg.data.mask_lookup import ColorLookup, IdLookup, InstanceLookup, MaskLookup, TableLookup
 from crispseg.data.pairing import pair_below, pair_listed, present, read_listing
 from crispseg.errors import CrispsegError, did_you_mean, one_line
@@ -333,7 +333,7 @@ class Aerial(PublicSource):
 
 
 @dataclass(frozen=True, config=CHECKS)
-class Nuclei(Settings):
+class Nuclei(PublicSource):
     """Cells under microscopes, of many kinds, with the classes background, nucleus and border (between two nuclei).
 
     Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl. Nature Methods 2019.
@@ -345,27 +345,21 @@ class Nuclei(Settings):
         root: folder with images and instances; by default the bundled part, which has a test split.
     """
 
-    prefix: ClassVar[str] = "data."
-    root: str | Path | None = None
-    name: ClassVar[str] = "nuclei"
+    root: str | Path | None = None  # type: ignore[assignment]
+    name = "nuclei"
+
+    @property
+    def folder(self) -> Path:
+        return PART if self.root is None else Path(self.root)
 
     def label_set(self) -> LabelSet:
         return LabelSet.colored(("background", "nucleus", "border"))
 
+    def lookup(self) -> MaskLookup:
+        return InstanceLookup()
+
     def splits(self) -> tuple[str, ...]:
-        """Return train and val; of the bundled part also test."""
-        return ("train", "val") if self.root is not None else ("train", "val", "test")
+        return ("train", "val", "test") if self.root is None else ("train", "val")
 
-    def dataset(self, split: str) -> InstanceDataset:
-        """Return one split.
-
-        Raises:
-            CrispsegError: no such split, or files that are missing.
-        """
-        if split not in self.splits():
-            raise CrispsegError(f"nuclei has no split '{split}'{did_you_mean(split, self.splits())}")
-        listing = PART / f"{split}.txt" if self.root is None else LISTS / f"nuclei_{split}.txt"
-        folder = PART if self.root is None else Path(self.root)
-        hint = catalogue()[self.name].layout.hint
-        pairs = pair_listed(listing, folder / "images", ".png", folder / "instances", ".png", hint)
-        return InstanceDataset(pairs, self.label_set(), InstanceLookup())
+    def pairs(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
+        return super().pairs(part, listing=str(PART / "{}.txt" if self.root is None else LISTS / "nuclei_{}.txt"))

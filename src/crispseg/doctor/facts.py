@@ -13,10 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from crispseg.data.dataset import DataSource, FileDataset, InstanceDataset, Pair, SegmentationDataset
+from crispseg.data.dataset import DataSource, FileDataset, Pair, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.loading import parallel
-from crispseg.data.mask_lookup import IdLookup, MaskLookup, MaskStatistics, read_statistics, statistics_of
+from crispseg.data.mask_lookup import (
+    IdLookup,
+    InstanceLookup,
+    MaskLookup,
+    MaskStatistics,
+    read_statistics,
+    statistics_of,
+)
 from crispseg.data.mask_reading import MaskReading, read_by, read_masks
 from crispseg.data.pairing import PairingKind
 from crispseg.errors import CrispsegError
@@ -44,8 +51,6 @@ class ImageFacts(NamedTuple):
     """Whether all pixels have one colour."""
     digest: bytes
     """The decoded, upright pixels, in short."""
-    thumbnail: NDArray[np.uint8]
-    """`(192,)`: 8×8 RGB."""
 
 
 class PairFacts(NamedTuple):
@@ -114,13 +119,11 @@ def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
 
 
 def _image_facts(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:
-    picture = Image.fromarray(pixels)
     return ImageFacts(
         file,
         pixels.shape[:2],
-        constant=all(low == high for low, high in picture.getextrema()),  # type: ignore[misc]
+        constant=all(low == high for low, high in Image.fromarray(pixels).getextrema()),  # type: ignore[misc]
         digest=hashlib.blake2b(pixels.data, digest_size=16, key=f"{pixels.shape}".encode()).digest(),
-        thumbnail=np.asarray(picture.resize((8, 8), Image.Resampling.BOX), np.uint8).ravel(),
     )
 
 
@@ -173,7 +176,7 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
         splits[name] = found
         if isinstance(found, SegmentationDataset):
             known = found.labels, IdLookup(len(found.labels))
-            if isinstance(found, FileDataset) and not isinstance(found, InstanceDataset):
+            if isinstance(found, FileDataset) and not isinstance(found.lookup, InstanceLookup):
                 splits[name], known = found.pairs, (found.labels, found.lookup)
     faults = own.faults() if own else {}
     if not splits:

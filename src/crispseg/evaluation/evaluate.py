@@ -12,11 +12,12 @@ from rich.progress import track
 
 from crispseg.config.settings import CONFIG, Tree
 from crispseg.config.yaml_files import read_yaml
-from crispseg.data import DATA_SOURCES, DataSource, Folder, InstanceDataset, SegmentationDataset, check_split
-from crispseg.data.dataset import FileDataset, Sample
+from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder, SegmentationDataset, check_split
+from crispseg.data.dataset import Sample
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import recognise
 from crispseg.data.loading import sample_loader
+from crispseg.data.mask_lookup import InstanceLookup
 from crispseg.data.named import build_data, own_data_meant
 from crispseg.data.split_check import known_range
 from crispseg.errors import CrispsegError
@@ -85,7 +86,8 @@ def evaluate(
 
 def _instances(dataset: SegmentationDataset, sample: Sample, metric: ObjectScores) -> list[torch.Tensor]:
     """The numbers of the true objects of an image, `(1, H, W)`, if the data have them."""
-    if isinstance(dataset, InstanceDataset) and metric.rule.index != NUMBERED.index:
+    of_numbers = isinstance(dataset, FileDataset) and isinstance(dataset.lookup, InstanceLookup)
+    if of_numbers and metric.rule.index != NUMBERED.index:
         asked, numbered = (dataset.labels.names[at] for at in (metric.rule.index, NUMBERED.index))
         raise CrispsegError(f"the data number the objects of class {numbered}; score these, not {asked}")
     numbers = dataset.instances(sample.name)
