@@ -143,12 +143,12 @@ def scored(model: SegmentationModel, dataset: SegmentationDataset, protocol: Pro
 
 def columns(model: SegmentationModel, evaluation: Evaluation) -> Row:
     """What rows say of a model."""
-    assert evaluation.boundary is not None
     objects = [(name, evaluation.estimates.get(name)) for name in OBJECTS]
+    boundary = evaluation.measures["boundary_f"]
     iou = zip(evaluation.labels.names, evaluation.scores.iou, strict=True)
     return {
         "miou": f"{evaluation.scores.miou:.3f}",
-        **{f"boundary_f_{distance}": f"{f:.3f}" for distance, f in evaluation.boundary.mean.items()},
+        **{f"boundary_f_{distance}": f"{f:.3f}" for distance, f in zip(DISTANCES, boundary, strict=True)},
         **{name: "" if found is None else f"{found.value:.3f}" for name, found in objects},
         "classes": json.dumps({name: round(float(value), 2) for name, value in iou}),
         "parameters": str(count_parameters(model)),

@@ -106,7 +106,7 @@ def test_scores_are_those_of_a_loop(
             f = np.nanmean(expected, 0) if len(expected) else np.full(scores.f.shape, np.nan)
             means = np.nanmean(f, 1)
         np.testing.assert_allclose(scores.f, f, rtol=1e-12)
-        np.testing.assert_allclose([scores.mean[distance] for distance in DISTANCES], means, rtol=1e-12)
+        np.testing.assert_allclose(scores.measures()["boundary_f"], means, rtol=1e-12)
 
 
 def test_distances_are_euclidean_and_inclusive() -> None:
@@ -195,9 +195,10 @@ def test_it_is_the_published_formula(
 ) -> None:
     prediction, truth = blobs(seed, classes, (count, height, width), ignored)
     scores, expected = iou_scored(classes, prediction, truth), naive_iou(classes, prediction, truth)
-    np.testing.assert_allclose(scores.iou, expected, rtol=1e-12)
+    np.testing.assert_allclose(scores.measures()["boundary_iou_of_classes"], expected, rtol=1e-12)
     present = expected[~np.isnan(expected)]
-    np.testing.assert_allclose(scores.mean, present.mean() if len(present) else math.nan, rtol=1e-12)
+    mean = present.mean() if len(present) else math.nan
+    np.testing.assert_allclose(scores.measures()["boundary_iou"], mean, rtol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(60, 80), (200, 300)])
@@ -213,7 +214,8 @@ def test_it_is_erosion_by_3_by_3_pixels(shape: tuple[int, int]) -> None:
             eroded = cv2.erode(padded, np.ones((3, 3), np.uint8), iterations=distance)
             bands.append((padded > eroded)[1:-1, 1:-1])
         expected.append(100 * (bands[0] & bands[1]).sum() / (bands[0] | bands[1]).sum())
-    np.testing.assert_allclose(iou_scored(3, prediction, truth, 0.02).iou, expected, rtol=1e-12)
+    found = iou_scored(3, prediction, truth, 0.02).measures()["boundary_iou_of_classes"]
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_ignored_pixels_make_no_outline() -> None:
@@ -221,7 +223,8 @@ def test_ignored_pixels_make_no_outline() -> None:
     truth[:, :, 18:22] = 255
     prediction = torch.where(truth == 255, 1, truth)
     scores = iou_scored(2, prediction, truth, 0.02)
-    assert scores.iou[0] == 100 and math.isnan(scores.iou[1])  # the border of the image is all that there is
+    first, second = scores.measures()["boundary_iou_of_classes"]
+    assert first == 100 and math.isnan(second)  # the border of the image is all that there is
     assert scores.images.truth[0, 0] == 40**2 - 38**2 - 2 * 4  # which is 1 pixel wide
 
 
@@ -229,12 +232,12 @@ def test_intersections_and_unions_are_summed_over_images() -> None:
     prediction, truth = blobs(0, 3, (4, 20, 24), 0.05)
     scores = iou_scored(3, prediction, truth)
     hits, truths, found = (getattr(scores.images, name).sum(0) for name in ("hits", "truth", "predicted"))
-    np.testing.assert_allclose(scores.iou, 100 * hits / (truths + found - hits))
+    iou = scores.measures()["boundary_iou_of_classes"]
+    np.testing.assert_allclose(iou, 100 * hits / (truths + found - hits))
     metric = BoundaryIoUScores(3, RATIO)
     for index in range(4):
         metric.update(prediction[index : index + 1], truth[index : index + 1])
-    np.testing.assert_array_equal(metric.scores().iou, scores.iou)
-    np.testing.assert_array_equal(metric.compute()["boundary_iou_of_classes"].numpy(), scores.iou)
+    np.testing.assert_array_equal(metric.compute()["boundary_iou_of_classes"].numpy(), iou)
 
 
 # In an evaluation
@@ -280,8 +283,9 @@ def test_command(
     parts = scores, boundary.scores(), boundary_iou.scores()
     expected = Evaluation(data_set.labels, *parts, resamples=1000).as_json()
     assert written == {"split": "val", "images": 3, "protocol": "whole image", **expected}
-    mean, bounds = boundary.scores().mean, boundary_iou.scores().estimates()["boundary_iou"].interval
-    assert written["boundary_f"] == pytest.approx({"2": mean[2], "5": mean[5]}, abs=1e-4) and mean[2] < mean[5]
+    near, far = boundary.scores().measures()["boundary_f"]
+    bounds = boundary_iou.scores().estimates()["boundary_iou"].interval
+    assert written["boundary_f"] == pytest.approx({"2": near, "5": far}, abs=1e-4) and near < far
     assert tuple(written["boundary_f_of_classes"]["5"]) == data_set.labels.names
     assert written["intervals"]["boundary_iou"] == pytest.approx(bounds.tolist(), abs=1e-4)
     assert f"[{bounds[0]:.1f}, {bounds[1]:.1f}]" in shown

@@ -16,11 +16,6 @@ from crispseg.inspection.ablation import ablate, ablations_of
 from crispseg.models import SegmentationModel
 from crispseg.visualization.pages import write_page
 
-ABOUT = (
-    "The trained model, and its scores when a quantity that it computes is changed. Nothing is trained again: this "
-    "tells what the model makes of the quantity."
-)
-
 
 @dataclass(kw_only=True)
 class Ablate(WithScores):
@@ -47,7 +42,7 @@ class Ablate(WithScores):
         names = list(ablations_of(model, self.only))
         (dataset,) = checked_splits([model], data, split)
 
-        conditions = f"{data.name} {split}, {len(dataset)} images"
+        conditions = f"{data.name} {split}, {len(dataset)} images, nothing is trained again"
         title = f"{model.info.name} on {model.info.backbone}"
         say(Console(), f"{title}, {conditions}, scores in percent")
         found = ablate(model, dataset, names, device=self.device, workers=self.workers)
@@ -56,4 +51,4 @@ class Ablate(WithScores):
         if self.json:
             write_json(self.json, {"split": split, "images": len(dataset), **results.as_json()})
         if self.html:
-            write_page(self.html, comparison_page(f"Ablation of {title}", conditions, results, about=ABOUT))
+            write_page(self.html, comparison_page(f"Ablation of {title}", conditions, results))

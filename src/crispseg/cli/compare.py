@@ -14,7 +14,6 @@ from crispseg.evaluation.comparison import DISTANCE, ModelComparison
 from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.report import comparison_page, examples
 from crispseg.models import SegmentationModel
-from crispseg.models.saving import WEIGHTS_FILE, located
 from crispseg.visualization.pages import write_page
 
 
@@ -40,8 +39,6 @@ class Compare(WithScores):
         data, split = self.data_to_score(self.run)
         runs = [self.run, *self.others]
         names = short_names(runs)
-        if len({located(run, WEIGHTS_FILE, {}).resolve() for run in runs}) < len(runs):
-            raise CrispsegError(f"{', '.join(runs)} are not different; give different models to compare")
         models = [SegmentationModel.from_pretrained(run) for run in runs]
         counts = [model.info.num_classes for model in models]
         if len({*counts}) > 1:
@@ -66,8 +63,7 @@ class Compare(WithScores):
         results = ModelComparison(evaluations, self.bootstrap)
         Console().print(*(table.rich() for table in results.tables()))
         if self.json:
-            summary = {"split": split, "images": len(datasets[0]), **results.as_json()}
-            write_json(self.json, {**summary, "image_scores": results.images_as_json(datasets[0].name_of)})
+            write_json(self.json, {"split": split, "images": len(datasets[0]), **results.as_json()})
         if self.html:
             changed = examples(models, datasets[0], [one.scores for one in evaluations])
             write_page(self.html, comparison_page(f"Comparison of {', '.join(names)}", conditions, results, *changed))

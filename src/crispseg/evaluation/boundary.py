@@ -72,11 +72,6 @@ class BoundaryF(ImageScores):
         f: NDArray[np.float64] = mean_of_present(self.per_image, 0)
         return f
 
-    @property
-    def mean(self) -> dict[int, float]:
-        """Distance → mean F over the classes that have boundaries; NaN if none has."""
-        return dict(zip(self.distances, mean_of_present(self.f).tolist(), strict=True))
-
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
         """`boundary_f` `(D,)` over classes, `boundary_f_of_classes` `(D, C)`, `boundary_f_mean` `()` over distances."""
         f = self.f
@@ -216,19 +211,8 @@ class BoundaryIoU(ImageScores):
     images: Counts
     ids: NDArray[np.int64] = field(repr=False)
 
-    @property
-    def iou(self) -> NDArray[np.float64]:
-        """`(C,)`, of the whole split; NaN for a class without any band."""
-        iou: NDArray[np.float64] = self.images.total().iou
-        return iou
-
-    @property
-    def mean(self) -> float:
-        """The mean over the classes with bands; NaN if there are none."""
-        return float(self.images.total().miou)
-
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """`boundary_iou` `()`, the mean over the classes, and `boundary_iou_of_classes` `(C,)`."""
+        """`boundary_iou_of_classes` `(C,)`, NaN for a class without any band, and their mean, `boundary_iou` `()`."""
         total = self.images.total(weights)
         return {"boundary_iou": total.miou, "boundary_iou_of_classes": total.iou}
 

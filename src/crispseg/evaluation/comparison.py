@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from crispseg.evaluation.bootstrap import LEVEL, Estimate, ScoreTable, TableRow, number, score_gains
+from crispseg.evaluation.bootstrap import LEVEL, Estimate, ScoreTable, TableRow, score_gains
 from crispseg.evaluation.summary import Evaluation
 from crispseg.labels import Color
 
@@ -79,11 +78,3 @@ class ModelComparison:
         for model, gains in zip(models[1:], self.gains, strict=True):
             model["change"] = self.results[0].named(gains, self.resamples)
         return {"models": models}
-
-    def images_as_json(self, name_of: Callable[[int], str]) -> list[dict[str, Any]]:
-        """Name and mIoU of each image that counts, one for each model; `name_of` is that of the split."""
-        mious = zip(*(one.scores.images.miou for one in self.results), strict=True)
-        return [
-            {"name": name_of(int(index)), "miou": list(map(number, miou))}
-            for index, miou in zip(self.results[0].scores.ids, mious, strict=True)
-        ]

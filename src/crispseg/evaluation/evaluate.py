@@ -41,7 +41,6 @@ def evaluate(
     device: str | torch.device | None = None,
     workers: int = 2,
     protocol: Protocol | str = "whole",
-    console: Console | None = None,
     **metrics: PerImageMetric[Any] | None,
 ) -> Scores:
     """Scores from one confusion matrix over the whole split, images at their own size, in float32.
@@ -54,7 +53,6 @@ def evaluate(
         device: by default CUDA where there is one.
         workers: processes that read images.
         protocol: how the model sees an image, or a name of `PROTOCOLS`.
-        console: where a progress bar is shown, if it is a terminal.
         **metrics: are given all predictions too, such as `boundary=BoundaryScores(19)`.
 
     Returns:
@@ -71,7 +69,7 @@ def evaluate(
     matrix = SegmentationScores(model.info.num_classes)
     every = [matrix, *(metric for metric in metrics.values() if metric is not None)]
     samples = sample_loader(dataset.with_channels(model.info.in_chans, segmenter.value_range), workers)
-    console = console or Console(stderr=True)
+    console = Console(stderr=True)
     shown = track(
         samples, "Evaluating", total=len(dataset), console=console, transient=True, disable=not console.is_terminal
     )
@@ -120,7 +118,7 @@ def score_model(
         objects: which pixels make up the single objects to score.
         thin: classes whose centre lines are compared, besides the scores by width; None for no scores of thin things.
         resamples, name, explanation: as for `Evaluation`.
-        options: `device`, `workers`, `protocol` and `console` of `evaluate`.
+        options: `device`, `workers` and `protocol` of `evaluate`.
 
     Raises:
         CrispsegError: as `evaluate`; a class that the data do not have.

@@ -43,18 +43,11 @@ class ObjectQuality(ImageScores):
     truth: NDArray[np.int64]
     ids: NDArray[np.int64] = field(repr=False)
 
-    @property
-    def f1(self) -> float:
-        """At IoU 0.5; NaN without objects."""
-        return float(self.measures()["object_f1"])
-
-    @property
-    def average_precision(self) -> float:
-        """The mean over the thresholds; NaN without objects."""
-        return float(self.measures()["object_ap"])
-
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """At IoU 0.5 `object_f1`, `object_precision`, `object_recall`; `object_ap`, and of each threshold `(T,)`."""
+        """At IoU 0.5 `object_f1`, `object_precision`, `object_recall`; `object_ap`, and of each threshold `(T,)`.
+
+        They are NaN without objects.
+        """
         weights = np.ones(len(self.ids)) if weights is None else weights
         hits, predicted, truth = (weights @ each for each in (self.hits[:, 0], self.predicted, self.truth))
         every = self.predicted + self.truth

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from torchmetrics.utilities.plot import plot_confusion_matrix
 
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
-from crispseg.evaluation.bootstrap import LEVEL, percent, signed
+from crispseg.evaluation.bootstrap import LEVEL, percent
 from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.summary import Evaluation
@@ -25,20 +25,15 @@ from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import as_picture, colorize
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization import pages
-from crispseg.visualization.pictures import IGNORED, RIGHT, error_map
+from crispseg.visualization.pictures import error_map
 
 EXAMPLES = 4
 """Images of each kind that a page shows."""
 
-DIFFERENCES = (
-    ("right in both", RIGHT),
-    ("gained: right in the second only", (33, 102, 172)),
-    ("lost: right in the first only", (178, 24, 43)),
-    ("wrong in both, differently", (224, 170, 50)),
-    ("wrong in both, alike", (120, 120, 120)),
-    ("ignored", IGNORED),
+ABOUT = (
+    "By the image's own mIoU. Errors: right pixels are black, ignored ones dark grey, wrong ones have the colour "
+    "of their true class, lighter where that is dark."
 )
-"""What a second prediction changes, and its colour."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +74,6 @@ def examples(
     return first, second
 
 
-def difference_map(first: NDArray[np.uint8], second: NDArray[np.uint8], truth: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """What a second prediction changes, `(H, W, 3)` RGB in the colours of `DIFFERENCES`.
-
-    Args:
-        first, second, truth: `(H, W)` class ids; 255 in the truth is ignored.
-    """
-    before, after = first == truth, second == truth
-    kinds = np.select([truth == IGNORE, before & after, after, before, first != second], [5, 0, 1, 2, 3], 4)
-    picture: NDArray[np.uint8] = np.array([color for _, color in DIFFERENCES], np.uint8)[kinds]
-    return picture
-
-
 def report_page(
     title: str, conditions: str, evaluation: Evaluation, worst: Sequence[Example] = (), best: Sequence[Example] = ()
 ) -> str:
@@ -103,17 +86,6 @@ def report_page(
         worst, best: what `examples` gives.
     """
     labels = evaluation.labels
-
-    def shown(one: Example) -> Iterator[tuple[NDArray[np.uint8], str]]:
-        (predicted,), (miou,), truth = one.labels, one.miou, one.sample.labels
-        wrong = 100 * float((predicted != truth)[truth != IGNORE].mean())
-        yield colorize(predicted, labels.palette), f"prediction: mIoU {percent(miou)}"
-        yield error_map(predicted, truth, labels.palette), f"errors: {percent(wrong)} % of pixels"
-
-    about = (
-        "By the image's own mIoU. Errors: right pixels are black, ignored ones dark grey, wrong ones have the colour "
-        "of their true class, lighter where that is dark."
-    )
     confusion = draw_confusion(evaluation.scores.confusion, labels.names)
     return pages.render(
         "scores.html",
@@ -123,7 +95,7 @@ def report_page(
         note=f"All scores are in percent, ranges are {LEVEL:.0f} % bootstrap intervals over images.",
         tables=[evaluation.class_table()],
         confusion=pages.embedded(confusion, "confusion matrix", longest=2560),
-        groups=[_group("Worst images", about, worst, labels, shown), _group("Best images", about, best, labels, shown)],
+        groups=[_group("Worst images", worst, labels), _group("Best images", best, labels)],
     )
 
 
@@ -133,20 +105,9 @@ def comparison_page(
     comparison: ModelComparison,
     gained: Sequence[Example] = (),
     lost: Sequence[Example] = (),
-    *,
-    about: str = "",
 ) -> str:
     """The page of a comparison, HTML; `gained` and `lost` are what `examples` gives, the rest as in `report_page`."""
     names, labels = [one.name for one in comparison.results], comparison.results[0].labels
-
-    def shown(one: Example) -> Iterator[tuple[NDArray[np.uint8], str]]:
-        for at, (name, predicted, miou) in enumerate(zip(names, one.labels, one.miou, strict=True)):
-            change = f", {signed(miou - one.miou[0])}" if at else ""
-            yield colorize(predicted, labels.palette), f"{name}: mIoU {percent(miou)}{change}"
-        for name, predicted in list(zip(names, one.labels, strict=True))[1:]:
-            yield difference_map(one.labels[0], predicted, one.sample.labels), f"changes, {names[0]} to {name}"
-
-    ranked = f"By their own mIoU, from {names[0]} to {names[-1]}."
     means, *others = comparison.tables()
     pairs = zip(means.rows, comparison.results, strict=True)
     rows = [row._replace(cells=[*row.cells, one.explanation]) for row, one in pairs]
@@ -155,37 +116,38 @@ def comparison_page(
         title=title,
         conditions=conditions,
         cards=[],
-        note=f"{about} Bold where the interval of a change does not contain 0.",
+        note="Bold where the interval of a change does not contain 0.",
         tables=[replace(means, head=[*means.head, ""], rows=rows), *others],
         confusion=None,
         groups=[
-            _group("Images that gain most", ranked, gained, labels, shown, DIFFERENCES),
-            _group("Images that lose most", ranked, lost, labels, shown, DIFFERENCES),
+            _group(f"Images that gain most from {names[0]} to {names[-1]}", gained, labels, names),
+            _group(f"Images that lose most from {names[0]} to {names[-1]}", lost, labels, names),
         ],
     )
 
 
 def _group(
-    heading: str,
-    about: str,
-    some: Sequence[Example],
-    labels: LabelSet,
-    shown: Callable[[Example], Iterable[tuple[NDArray[np.uint8], str]]],
-    *legends: Any,
+    heading: str, some: Sequence[Example], labels: LabelSet, models: Sequence[str] = ("prediction",)
 ) -> dict[str, Any] | None:
-    """Examples under a heading, as the template shows them: behind image and truth what `shown` gives; None of none."""
+    """Examples under a heading, as the template shows them; None of none."""
     if not some:
         return None
     seen = np.unique(np.concatenate([each.ravel() for one in some for each in (one.sample.labels, *one.labels)]))
     images = []
     for one in some:
         image, truth, name = one.sample
+        drawn = [(colorize(truth, labels.palette), "ground truth")]
+        for model, predicted, miou in zip(models, one.labels, one.miou, strict=True):
+            wrong = 100 * float((predicted != truth)[truth != IGNORE].mean())
+            drawn.append((colorize(predicted, labels.palette), f"{model}: mIoU {percent(miou)}"))
+            drawn.append(
+                (error_map(predicted, truth, labels.palette), f"{model}, errors: {percent(wrong)} % of pixels")
+            )
         pictures = [(pages.embedded(as_picture(image), f"{name}, image", photo=True), "image")]
-        for pixels, caption in ((colorize(truth, labels.palette), "ground truth"), *shown(one)):
-            pictures.append((pages.embedded(pixels, f"{name}, {caption.partition(':')[0]}"), caption))
+        pictures += [(pages.embedded(pixels, f"{name}, {text.partition(':')[0]}"), text) for pixels, text in drawn]
         images.append((name, pictures))
     classes = [(labels.names[index], labels.palette[index]) for index in seen if index < len(labels)]
-    return {"heading": heading, "about": about, "legends": [classes, *legends], "images": images}
+    return {"heading": heading, "about": ABOUT, "classes": classes, "images": images}
 
 
 NUMBERED = 30

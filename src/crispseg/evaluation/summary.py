@@ -100,7 +100,7 @@ class Evaluation:
             pairs = zip(self.boundary.distances, self.boundary.f, strict=True)
             columns |= {f"F {distance} px": f for distance, f in pairs}
         if self.boundary_iou:
-            columns["boundary IoU"] = self.boundary_iou.iou
+            columns["boundary IoU"] = self.estimates["boundary_iou_of_classes"].value
         rows = []
         for at, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True)):
             iou = self.estimates["iou"].at(at)

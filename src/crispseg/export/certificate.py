@@ -205,7 +205,7 @@ def measure(model: SegmentationModel, file: AnyModel, data: Calibration | None, 
             times[turn, column] = 1000 * (time.perf_counter() - start)
         images += 1
     mious = Compared(*(float(matrix.scores().miou) for matrix, _ in metrics))
-    boundaries = Compared(*(boundary.scores().mean[DISTANCE] for _, boundary in metrics))
+    boundaries = Compared(*(float(boundary.scores().measures()["boundary_f"][0]) for _, boundary in metrics))
     return Measured(images, 100 * same / pixels, Compared(*np.median(times, 0).tolist()), mious, boundaries)
 
 
