@@ -96,4 +96,4 @@ def test_bars_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     screen = io.StringIO()
     monkeypatch.setattr("sys.stderr", screen)
     train(tiny(tmp_path / "run"), console=Console(stderr=True, force_terminal=True, width=200))
-    assert "epoch 2/2" in screen.getvalue() and "left: " in screen.getvalue()
+    assert "epoch 2/2" in screen.getvalue() and "left" in screen.getvalue()

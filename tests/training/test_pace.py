@@ -19,7 +19,7 @@ from torch import nn
 from training_runs import quietly, rows, tiny
 
 from crispseg.training.callbacks import WarmedAverage
-from crispseg.training.pace import NEVER, Budget, Pace
+from crispseg.training.pace import NEVER, Pace
 
 
 class Session:
@@ -32,7 +32,7 @@ class Session:
         patch.setattr(time, "monotonic", lambda: self.time)
         timer = Timer()
         self.pace = Pace(timer, steps, seconds)
-        self.callbacks: list[Any] = [timer, self.pace, *([Budget(seconds, self.pace)] if seconds else [])]
+        self.callbacks: list[Any] = [timer, self.pace]
         self.trainer: Any = SimpleNamespace(
             strategy=SimpleNamespace(broadcast=lambda value: value),
             should_stop=False,
@@ -90,7 +90,7 @@ def test_a_run_ends_in_time_and_evaluates_a_tenth_of_it(
     assert evaluation * len(evaluations) <= max(0.1 * seconds, evaluation) + 1e-6
     if evaluation < 0.01 * seconds and step < 0.01 * seconds:
         assert len(evaluations) >= 9
-        assert evaluations[0][0] < 0.08 * seconds
+        assert evaluations[0][0] < 0.12 * seconds
         assert max(after[0] - before[0] for before, after in itertools.pairwise(evaluations)) < 0.16 * seconds
 
 

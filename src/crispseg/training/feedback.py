@@ -31,16 +31,7 @@ from crispseg.visualization.pictures import error_map, panels
 
 
 class ProgressBars(RichProgressBar):
-    """Lightning's progress bars for a terminal, with loss, mIoU and the time left of the whole run."""
-
-    def __init__(self, pace: Pace) -> None:
-        super().__init__(refresh_rate=2, console_kwargs={"stderr": True})
-        self.pace = pace
-
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        names = {"train/loss_step": "loss", "val/miou": "mIoU"}
-        shown = {names[key]: value for key, value in trainer.progress_bar_metrics.items() if key in names}
-        return {**shown, "left": self.pace.left(trainer)}
+    """Lightning's progress bars for a terminal, with the epochs as they are counted here."""
 
     def _get_train_description(self, current_epoch: int) -> str:
         return _epoch(self.trainer)

@@ -148,36 +148,17 @@ class BoundaryRefinementLoss(nn.Module):
         """Outputs of a model that refines, class ids `(N, H, W)` and `boundary_targets` `(N, H, W)` → a number."""
         unrefined, boundary, direction = outputs.unrefined, outputs.boundary, outputs.direction
         assert unrefined is not None and boundary is not None and direction is not None
-        mask = boundary if self.direction_mask == "predicted" else None
+        counted, known = targets != IGNORE, targets < DIRECTIONS
+        if self.direction_mask == "predicted":
+            known &= boundary[:, 0] > 0
+        truth = (counted & (targets != NO_BOUNDARY)).float()
+        boundaries = F.binary_cross_entropy_with_logits(boundary[:, 0].float(), truth, reduction="none") * counted
+        directed = targets.long().masked_fill(~known, IGNORE)
+        directions = F.cross_entropy(direction.float(), directed, ignore_index=IGNORE, reduction="sum")
         terms = {
             "unrefined": self.loss(outputs._replace(logits=unrefined), labels),
             "refined": self.loss(outputs._replace(auxiliary=None), labels),
-            "boundary": boundary_loss(boundary, targets),
-            "direction": direction_loss(direction, targets, mask),
+            "boundary": boundaries.sum() / counted.sum().clamp(min=1),  # mean over labelled pixels
+            "direction": directions / known.sum().clamp(min=1),  # mean over true boundary pixels with a direction
         }
         return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
-
-
-def boundary_loss(boundary: Tensor, targets: Tensor) -> Tensor:
-    """L_bound of Eq. 7, in float32: binary cross-entropy, mean over labelled pixels; 0 if all are ignored.
-
-    Logits `(N, 1, H, W)` and `boundary_targets` `(N, H, W)` → a number.
-    """
-    counted = targets != IGNORE
-    truth = (counted & (targets != NO_BOUNDARY)).float()
-    losses = F.binary_cross_entropy_with_logits(boundary[:, 0].float(), truth, reduction="none")
-    return (losses * counted).sum() / counted.sum().clamp(min=1)
-
-
-def direction_loss(direction: Tensor, targets: Tensor, boundary: Tensor | None = None) -> Tensor:
-    """L_dir of Eq. 7, in float32: cross-entropy, mean over true boundary pixels with a direction; 0 without any.
-
-    Logits `(N, 8, H, W)` and `boundary_targets` `(N, H, W)` → a number. If `boundary` logits `(N, 1, H, W)` are given,
-    only pixels where they are above 0 count; they get no gradient from it.
-    """
-    known = targets < DIRECTIONS
-    if boundary is not None:
-        known = known & (boundary[:, 0] > 0)
-    truth = targets.long().masked_fill(~known, IGNORE)
-    total = F.cross_entropy(direction.float(), truth, ignore_index=IGNORE, reduction="sum")
-    return total / known.sum().clamp(min=1)

@@ -18,7 +18,7 @@ from crispseg.inference.tiling import Tiling, blended_rows
 from crispseg.models import SegmentationModel
 from crispseg.training.config import TrainConfig
 from crispseg.training.optimization import build_optimizer, learning_rate_factor
-from crispseg.training.pace import Budget, callback
+from crispseg.training.pace import Pace, callback
 
 Batch = list[Tensor]
 """Images `(N, C, H, W)`, labels `(N, H, W)` and, to train a model that refines, `boundary_targets` `(N, H, W)`."""
@@ -44,8 +44,8 @@ class SegmentationTask(L.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.config)
         if self.config.minutes:
-            budget = callback(self.trainer, Budget)
-            factor = learning_rate_factor(self.config, lambda step: budget.progress)
+            pace = callback(self.trainer, Pace)
+            factor = learning_rate_factor(self.config, lambda step: pace.progress)
         else:
             total = self.trainer.estimated_stepping_batches  # this loads what the next line asks for
             in_an_epoch = steps_per_epoch(self.trainer.num_training_batches, self.config)

@@ -25,7 +25,7 @@ from crispseg.training.callbacks import ClassWeightSchedule, LastEvaluation, Met
 from crispseg.training.checkpoints import LAST, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from crispseg.training.config import TrainConfig
 from crispseg.training.feedback import ProgressBars, ProgressLines
-from crispseg.training.pace import NEVER, Budget, Pace
+from crispseg.training.pace import NEVER, Pace
 from crispseg.training.result import METRICS
 from crispseg.training.task import steps_per_epoch
 from crispseg.training.training_data import TrainingData
@@ -40,11 +40,13 @@ def build_trainer(config: TrainConfig, data: TrainingData, batches: int, console
     timer = Timer()
     pace = Pace(timer, steps, seconds)
     callbacks: list[Callback] = [
-        *(timer, pace, Budget(seconds, pace) if seconds else LastEvaluation(), MetricsFile(folder / METRICS, timer)),
+        *(timer, pace, MetricsFile(folder / METRICS, timer)),
         *(ProgressLines(pace, console), BestCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)),
     ]
+    if seconds is None:
+        callbacks.append(LastEvaluation())
     if console.is_terminal:
-        callbacks.append(ProgressBars(pace))
+        callbacks.append(ProgressBars(refresh_rate=2, console_kwargs={"stderr": True}))
     if config.class_weights == "softened":
         callbacks.append(ClassWeightSchedule())
     if config.ema:
