@@ -27,7 +27,7 @@ from tables import HERE, Comparison, Entry
 from torch import Tensor, nn
 
 from crispseg.benchmarking.cost import count_multiply_adds, count_parameters, take_turns
-from crispseg.cli.train import parse_training
+from crispseg.cli.train import Train
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data.named import build_data
@@ -62,7 +62,7 @@ def configuration(table: Comparison, entry: Entry, seed: int, data: Path, *flags
         "--data.root",
         str(data),
     ]
-    return parse_training([*argv, "--loggers", "[]", *flags])
+    return Train.parsed([*argv, "--loggers", "[]", *flags]).config()
 
 
 def runs(table: Comparison, folder: Path) -> list[tuple[str, int, Path]]:

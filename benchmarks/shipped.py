@@ -28,7 +28,7 @@ from reporting import Row, read_rows, write_rows
 from shipped_card import DATA, in_colour, made_by, ship, told_before
 
 from crispseg.cli.main import main as crispseg
-from crispseg.cli.train import parse_training
+from crispseg.cli.train import Train
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DataSource, Folder, InstanceDataset, SegmentationDataset
@@ -73,7 +73,7 @@ def data_flags(given: argparse.Namespace) -> list[str]:
 
 def data_of(given: argparse.Namespace, further: Sequence[str]) -> DataSource:
     """The data that `crispseg train` would take."""
-    return parse_training([*data_flags(given), *further]).data
+    return Train.parsed([*data_flags(given), *further]).config().data
 
 
 # A model with its card -----------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from training_runs import DRAWN, FLAGS, files
 
 import crispseg
 from crispseg import from_pretrained
-from crispseg.cli.train import Train, parse_training
+from crispseg.cli.train import Train
 from crispseg.data import CamVid, Folder, Nuclei
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.training import TrainConfig
@@ -28,7 +28,7 @@ OWN = ("--data.images=photos", "--data.masks=masks")
 
 
 def parse(*argv: object, **recipe: Any) -> TrainConfig:
-    return parse_training([str(word) for word in argv], recipe)
+    return Train.parsed([str(word) for word in argv]).config(recipe)
 
 
 def yaml_file(folder: Path, text: str) -> Path:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from crispseg import create_model
 from crispseg.cli.main import main
-from crispseg.cli.train import parse_training
+from crispseg.cli.train import Train
 from crispseg.config.registry import load_plugins
 from crispseg.io.images import write_image
 
@@ -103,6 +103,6 @@ def test_a_model_of_one_s_own_is_known_to_the_command_line(tmp_path: Path) -> No
         "    return fpn(spec, num_classes, width=width)\n"
     )
     argv = ["--preset=paper", "--model", "own_model", "--model.width=16", "--plugins", str(tmp_path / "own_model.py")]
-    config = parse_training([*argv, "--data=nuclei"])
+    config = Train.parsed([*argv, "--data=nuclei"]).config()
     model = config.model.build(3, auxiliary=False)
     assert (model.info.name, model.info.options) == ("own_model", {"width": 16})

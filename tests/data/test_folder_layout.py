@@ -15,7 +15,7 @@ import yaml
 from dataset_trees import save
 
 from crispseg.cli.main import main
-from crispseg.cli.train import parse_training
+from crispseg.cli.train import Train
 from crispseg.data import Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
@@ -257,7 +257,7 @@ def test_a_folder_to_train_on(data: Path, run: Path, capsys: Capture) -> None:
 
 
 def test_resuming_from_python_needs_no_classes(data: Path, run: Path) -> None:
-    config = parse_training([str(data), *TINY, "--epochs=2", f"--out={run}"])
+    config = Train.parsed([str(data), *TINY, "--epochs=2", f"--out={run}"]).config()
     assert config.data == Folder(root=str(data))
     assert train(config, resume=True).folder == run
     with pytest.raises(CrispsegError, match="change data"):
@@ -297,7 +297,7 @@ def test_doctor_ends_with_the_command_to_train(layout: str, tmp_path: Path, caps
     capsys.readouterr()
     assert main(["doctor", str(root)]) in (0, 1)
     last = capsys.readouterr().out.splitlines()[-1]
-    config = parse_training(shlex.split(last.partition("train on them: crispseg train ")[2]))
+    config = Train.parsed(shlex.split(last.partition("train on them: crispseg train ")[2])).config()
     assert Path(config.data.root) == root
     assert len(config.data.pairs("train")) == (5 if "split" in layout else 4)
     next(root.rglob("masks/**/*1.png")).write_bytes(b"")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from crispseg import from_pretrained
 from crispseg.cli.main import main
-from crispseg.cli.train import parse_training
+from crispseg.cli.train import Train
 from crispseg.io.images import read_mask
 from crispseg.labels import LabelSet
 
@@ -137,7 +137,7 @@ def test_losses_train(tmp_path: Path, capsys: Capture) -> None:
     run, losses = tmp_path / "run", {"cross_entropy": 1, "dice": 0.5, "focal": 2, "lovasz": 1}
     argv = [*TINY, *write_data(tmp_path), "--precision=bf16", f"--loss={json.dumps(losses)}"]
     succeed(capsys, "train", *argv, f"--out={run}")
-    again = parse_training([str(run / "config.yaml")])
+    again = Train.parsed([str(run / "config.yaml")]).config()
     assert again.losses == losses
     shown = succeed(capsys, "train", run / "config.yaml", "--print_config")
     assert re.search(r"^loss:$", shown, re.MULTILINE)
@@ -151,7 +151,7 @@ def test_class_weights_need_a_cross_entropy(tmp_path: Path, capsys: Capture) -> 
 def test_losses_of_a_file_replace_those_of_a_recipe(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("data: nuclei\nloss: {dice: 1, focal: 2}\n")
-    config = parse_training([str(path)], {"loss": {"cross_entropy": 1}})
+    config = Train.parsed([str(path)]).config({"loss": {"cross_entropy": 1}})
     assert config.losses == {"dice": 1, "focal": 2}
-    assert parse_training([str(path), "--loss=focal"]).losses == {"focal": 1}
-    assert parse_training(["--data=nuclei"]).losses == {"cross_entropy": 1}
+    assert Train.parsed([str(path), "--loss=focal"]).config().losses == {"focal": 1}
+    assert Train.parsed(["--data=nuclei"]).config().losses == {"cross_entropy": 1}

@@ -17,7 +17,7 @@ import crispseg
 from crispseg import Segmenter, from_pretrained
 from crispseg.benchmarking.benchmark import Conditions, find_network
 from crispseg.cli.main import main
-from crispseg.cli.train import parse_training
+from crispseg.cli.train import Train
 from crispseg.models import saving
 from crispseg.training import Run
 from crispseg.training.config import config_to_dict
@@ -142,9 +142,9 @@ def test_evaluate_where_a_folder_has_the_name(nuclei: Path, capsys: pytest.Captu
 
 
 def test_training_starts_from_it(nuclei: Path, tiny_run: Run, tmp_path: Path) -> None:
-    config = parse_training(
+    config = Train.parsed(
         ["--data=nuclei", "--init_from=nuclei", "--model=fpn"]
-    )  # what is not said of the model is as there
+    ).config()  # what is not said of the model is as there
     assert (config.model.backbone, config.model.options["width"]) == ("test_efficientnet", 16)
     assert config_to_dict(config)["init_from"] == "nuclei"
     Path("nuclei").mkdir()

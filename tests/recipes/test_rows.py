@@ -12,7 +12,7 @@ from crispseg.cli.evaluate import Evaluate
 from crispseg.cli.main import main
 from crispseg.cli.predict import Predict
 from crispseg.cli.recipes import Recipes
-from crispseg.cli.train import parse_training
+from crispseg.cli.train import Train
 from crispseg.errors import CrispsegError
 from crispseg.recipes import PAPERS, PaperRow, find_row, read_rows
 
@@ -43,7 +43,7 @@ def test_commands_train_and_score_the_row(row: PaperRow, tmp_path: Path) -> None
     *trainings, score = given.commands(row)
     assert len(trainings) == (2 if row.after else 1)
     for words in trainings:
-        config = parse_training(words[1:])
+        config = Train.parsed(words[1:]).config()
         with torch.device("meta"):  # nothing of the recipe's own model is left, and nothing is missing
             model = dataclasses.replace(config.model, pretrained=False)
             trained, expected = model.build(row.counted.classes, auxiliary=False).info, row.build().info
@@ -73,11 +73,9 @@ def test_what_is_no_row() -> None:
         read_rows("sfnett")
 
 
-def test_a_row_is_run_only_with_its_data(capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "unept", "5.baseline"]) == 0
     assert "crispseg train unept/ade20k.yaml" in capsys.readouterr().out
-    assert main(["recipes", "unept", "5.baseline", "--run"]) == 2
-    assert "ADE20K" in capsys.readouterr().err
 
 
 def test_counts_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

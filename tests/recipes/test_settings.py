@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from crispseg import create_model
 from crispseg.cli.main import main
-from crispseg.cli.train import parse_training
+from crispseg.cli.train import Train
 from crispseg.config.yaml_files import RECIPES
 from crispseg.io.images import write_image
 from crispseg.training.config import config_to_dict
@@ -87,7 +87,7 @@ TINY += ["--workers=0", "--loggers=[]"]
 @pytest.mark.parametrize("recipe", RECIPE_SETTINGS)
 def test_settings_are_those_of_the_paper(recipe: str, tmp_path: Path) -> None:
     data, crop, scale, (iterations, epochs), own = RECIPE_SETTINGS[recipe]
-    tree = config_to_dict(parse_training([f"{recipe}.yaml", f"--data.root={tmp_path}"]))
+    tree = config_to_dict(Train.parsed([f"{recipe}.yaml", f"--data.root={tmp_path}"]).config())
     assert tree["data"] == {**data, "root": str(tmp_path)}
     augment = {"crop": [crop, crop], "scale": scale, "flip": 0.5, "turn": False, "repeat": 1}
     assert {key: tree["augment"][key] for key in augment} == augment
@@ -106,7 +106,7 @@ def test_there_are_no_other_recipes() -> None:
 
 @pytest.mark.parametrize("name", ["cityscapes", "camvid"])
 def test_weights_that_are_not_published_are_asked_for(name: str, tmp_path: Path, refuses: Any) -> None:
-    config = parse_training([f"sfnet/{name}.yaml", f"--data.root={tmp_path}"])
+    config = Train.parsed([f"sfnet/{name}.yaml", f"--data.root={tmp_path}"]).config()
     with refuses("no published weights", "resnet18_deep", "path"):
         config.model.build(len(config.data.label_set()), auxiliary=True)
 
@@ -118,7 +118,7 @@ def test_pretrained_gives_a_vit_the_weights_of_timm(tmp_path: Path, monkeypatch:
     save_file(published, tmp_path / "published.safetensors")
     monkeypatch.setattr("crispseg.backbones.weights.hub_file", lambda _: tmp_path / "published.safetensors")
     flags = [f"--data.root={tmp_path}", f"--model.backbone={name}", "--model.width=16"]
-    config = parse_training(["unept/ade20k.yaml", *flags])
+    config = Train.parsed(["unept/ade20k.yaml", *flags]).config()
     own = config.model.build(len(config.data.label_set()), auxiliary=False).backbone.net.model.state_dict()
     assert {"pos_embed", "dist_token", "blocks.11.mlp.fc2.weight"} <= own.keys()
     assert all(torch.equal(tensor, published[key]) for key, tensor in own.items())
@@ -146,7 +146,7 @@ def test_agln_trains_in_two_steps(tmp_path: Path) -> None:
     make_voc2012(root, height=72, width=96)
     flags = [*TINY, "--model.descriptors=4", f"--data.root={root}", "--epochs=1"]
     assert main(["train", "agln/voc2012_aug.yaml", *flags, "--model.pretrained=false", f"--out={first}"]) == 0
-    config = parse_training(["agln/voc2012.yaml", *flags, f"--init_from={first}"])
+    config = Train.parsed(["agln/voc2012.yaml", *flags, f"--init_from={first}"]).config()
     assert starting_model(config, config.data.label_set())[1] == "all weights were copied"
 
 

@@ -112,8 +112,8 @@ def test_accumulated_batches_are_one_step_and_the_last_epoch_is_evaluated(tmp_pa
     table = rows(quietly(tiny(tmp_path / "run", **settings)).folder)
     assert [(row["epoch"], row["step"]) for row in table] == [("2", "4"), ("3", "6")]
     assert float(table[0]["lr"]) == pytest.approx(0.01 * (1 / 3) ** 0.9, rel=1e-2)
-    means = np.reshape(losses, (3, 4)).mean(1)
-    np.testing.assert_allclose([float(row["train_loss"]) for row in table], means[1:], atol=1e-3)
+    means = [np.mean(losses[:8]), np.mean(losses[8:])]
+    np.testing.assert_allclose([float(row["train_loss"]) for row in table], means, atol=1e-3)
 
 
 def test_iterations_count_optimizer_steps(tmp_path: Path) -> None:

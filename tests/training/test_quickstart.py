@@ -11,7 +11,7 @@ from PIL import Image
 
 from crispseg import Segmenter, create_model, from_pretrained
 from crispseg.cli.main import main
-from crispseg.cli.train import parse_training
+from crispseg.cli.train import Train
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import Nuclei
 from crispseg.evaluation.evaluate import evaluate
@@ -86,12 +86,12 @@ def occurs(picture: np.ndarray, canvas: np.ndarray) -> bool:
 
 
 def test_the_recipe_is_valid() -> None:
-    config = parse_training([], read_yaml(RECIPE))
+    config = Train.parsed([]).config(read_yaml(RECIPE))
     start = ModelConfig.of("aerial")
     assert config.init_from == "aerial"  # nothing to download
     assert (config.model.name, config.model.backbone) == (start.name, start.backbone)
     assert start.options.items() <= config.model.options.items()
     assert config.data == Nuclei()
     assert config.minutes is not None and config.minutes <= 4
-    own = parse_training(as_flags(DRAWN), read_yaml(RECIPE))
+    own = Train.parsed(as_flags(DRAWN)).config(read_yaml(RECIPE))
     assert own.data == DRAWN

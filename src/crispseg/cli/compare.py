@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.console import Console
 
@@ -47,20 +48,17 @@ class Compare(WithScores):
 
         conditions = f"{data.name} {split}, {len(datasets[0])} images"
         say(Console(), f"{conditions}, scores in percent")
-        evaluations = tuple(
-            score_model(
-                model,
-                dataset,
-                boundary=[DISTANCE],
-                thin=self.thin,
-                name=name,
-                explanation=f"{model.info.name} on {model.info.backbone}",
-                device=self.device,
-                workers=self.workers,
-            )
-            for name, model, dataset in zip(names, models, datasets, strict=True)
-        )
-        results = ModelComparison(evaluations, self.bootstrap)
+        evaluations = []
+        options: dict[str, Any] = {
+            "boundary": [DISTANCE],
+            "thin": self.thin,
+            "device": self.device,
+            "workers": self.workers,
+        }
+        for name, model, dataset in zip(names, models, datasets, strict=True):
+            scored, network = score_model(model, dataset, **options), f"{model.info.name} on {model.info.backbone}"
+            evaluations.append(replace(scored, name=name, explanation=network))
+        results = ModelComparison(tuple(evaluations), self.bootstrap)
         Console().print(*(table.rich() for table in results.tables()))
         if self.json:
             write_json(self.json, {"split": split, "images": len(datasets[0]), **results.as_json()})

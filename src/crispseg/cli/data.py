@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from crispseg.cli.command import HELP, Command, WithData, commands, say
 from crispseg.config.settings import Tree
 from crispseg.data import DATA_SOURCES
-from crispseg.data.catalogue import Entry, catalogue, class_meanings, class_table, readable_splits, spread
+from crispseg.data.catalogue import catalogue, class_meanings, class_table, readable_splits, spread
 from crispseg.data.dataset import FileDataset, SegmentationDataset
 from crispseg.data.download import obtain
 from crispseg.data.folder import Folder
@@ -84,8 +84,13 @@ class ShowData(WithData):
         root = data_fields(str(settings["name"])).get("root")
         rootless = root is not None and root.default is MISSING and "root" not in settings
         source = build_data({**settings, "root": "."} if rootless else settings)
-        if source.name in catalogue():
-            _show_entry(catalogue()[source.name], console)
+        if entry := catalogue().get(source.name):
+            counts = ", ".join(f"{split} {count}" for split, count in entry.counts.items())
+            published = f"{entry.classes} classes; as published: {counts} images with masks"
+            say(console, f"{entry.name}: {entry.title}, {published}")
+            say(console, f"licence: {entry.licence}; {entry.home}")
+            if entry.get:
+                say(console, entry.get)
         if rootless and isinstance(source, PublicSource):
             if source.name != "mapillary":  # whose classes are in its own files
                 console.print(class_table(class_meanings(source.lookup(), source.label_set())))
@@ -103,14 +108,6 @@ class ShowData(WithData):
 
 SAMPLE = 200
 """Images of each split, at most, that are read to count pixels."""
-
-
-def _show_entry(entry: Entry, console: Console) -> None:
-    counts = ", ".join(f"{split} {count}" for split, count in entry.counts.items())
-    say(console, f"{entry.name}: {entry.title}, {entry.classes} classes; as published: {counts} images with masks")
-    say(console, f"licence: {entry.licence}; {entry.home}")
-    if entry.get:
-        say(console, entry.get)
 
 
 def _show_splits(labels: LabelSet, splits: Mapping[str, SegmentationDataset], console: Console) -> None:

@@ -109,19 +109,17 @@ def _run(argv: list[str]) -> int:
 @contextmanager
 def _one_line_warnings() -> Iterator[None]:
     """In the block each `CrispsegWarning` is a line on stderr, once; what others warn of stays as it is."""
-    said: set[str] = set()
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if not issubclass(category, CrispsegWarning):
-                usual(message, category, *rest, **more)
-            elif str(message) not in said:
-                said.add(str(message))
+            if issubclass(category, CrispsegWarning):
                 print(f"crispseg: {message}", file=sys.stderr)
+            else:
+                usual(message, category, *rest, **more)
 
         warnings.showwarning = show
-        warnings.simplefilter("always", CrispsegWarning)
+        warnings.simplefilter("default", CrispsegWarning)  # once for each place in the code
         yield
 
 

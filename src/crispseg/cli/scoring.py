@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import NonNegativeInt
+
 from crispseg.cli.command import WithData
 from crispseg.cli.keys import WithDevice, check_json
 from crispseg.data import DataSource
 from crispseg.data.folder_layout import recognise
-from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.evaluate import data_to_score
 from crispseg.training.config import spare_processors
@@ -23,22 +24,20 @@ class WithScores(WithDevice, WithData):
     Args:
         split: which split; by default val or, of folders other than those that were trained on, test if they have it,
             else all of them.
-        bootstrap: resamples for the 95 % intervals over images, at least 40; 0 for none.
+        bootstrap: resamples for the 95 % intervals over images; 0 for none.
         json: also write the scores to this file; - is the standard output.
         html: also write a page to this file.
         workers: processes that load data.
     """
 
     split: str | None = None
-    bootstrap: int = RESAMPLES
+    bootstrap: NonNegativeInt = RESAMPLES
     json: Path | None = None
     html: Path | None = None
     workers: int = field(default_factory=spare_processors)
 
     def data_to_score(self, run: str, folder: str | None = None) -> tuple[DataSource, str]:
         """Return the data to score a run on, those of a folder if one is named, and the split, after checks."""
-        if self.bootstrap and self.bootstrap < 40:  # of which one can lie outside of a 95 % interval on each side
-            raise CrispsegError(f"is {self.bootstrap}; give at least 40 resamples, or 0 for none", "bootstrap")
         if self.html:
             check_page(self.html)
         check_json(self.json)

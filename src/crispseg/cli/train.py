@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -110,8 +109,3 @@ class Train(Training):
 def print_config(config: TrainConfig) -> None:
     """Print settings as YAML."""
     print(yaml.safe_dump(config_to_dict(config), sort_keys=False), end="")
-
-
-def parse_training(argv: Sequence[str], *recipes: Tree) -> TrainConfig:
-    """Return the settings of a training that the words of a command line give, on top of recipes."""
-    return Train.parsed(argv).config(*recipes)

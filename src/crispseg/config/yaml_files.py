@@ -51,7 +51,5 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except ValueError as error:
         raise CrispsegError(f"{path} is no YAML file of settings ({one_line(error)}); correct it") from None
     if isinstance(tree, dict):
-        groups: list[dict[Any, Any]] = [tree, *(value for value in tree.values() if isinstance(value, dict))]
-        if all(isinstance(key, str) for group in groups for key in group):
-            return tree
+        return {str(key): value for key, value in tree.items()}
     raise CrispsegError(f"{path} has no settings; write lines such as 'epochs: 20'")

@@ -105,8 +105,6 @@ def score_model(
     objects: ObjectRule | None = None,
     thin: Sequence[str] | None = None,
     resamples: int = 0,
-    name: str = "",
-    explanation: str = "",
     **options: Any,
 ) -> Evaluation:
     """All scores of a model on a split.
@@ -117,7 +115,7 @@ def score_model(
         boundary_iou: compute Boundary IoU.
         objects: which pixels make up the single objects to score.
         thin: classes whose centre lines are compared, besides the scores by width; None for no scores of thin things.
-        resamples, name, explanation: as for `Evaluation`.
+        resamples: for intervals; 0 for none.
         options: `device`, `workers` and `protocol` of `evaluate`.
 
     Raises:
@@ -133,7 +131,7 @@ def score_model(
     }
     scores = evaluate(model, dataset, **metrics, **options)
     found = {key: metric.scores() for key, metric in metrics.items() if metric is not None}
-    return Evaluation(labels, scores, **found, resamples=resamples, name=name, explanation=explanation)
+    return Evaluation(labels, scores, **found, resamples=resamples)
 
 
 MEANING = ("name", "classes", "num_classes", "palette", "ignore")

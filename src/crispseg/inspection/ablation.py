@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -140,7 +140,6 @@ def ablate(
     chosen = ablations_of(model, names).values()
     paths = list(taps(model))
     for ablation in (Ablation("intact", "the model as it is", {}), *chosen):
-        named = {**options, "name": ablation.name, "explanation": ablation.explanation}
         with alter(model, ablation.of(paths)):
-            scored = score_model(model, dataset, boundary=[DISTANCE], **named)
-        yield scored
+            scored = score_model(model, dataset, boundary=[DISTANCE], **options)
+        yield replace(scored, name=ablation.name, explanation=ablation.explanation)

@@ -23,15 +23,15 @@ class MetricsFile(Callback):
 
     Lightning's `CSVLogger` deletes the file of the run that is resumed, and can leave half a row.
 
-    Columns: epoch (1 is the first), step, seconds of training, lr, train_loss (mean of the epoch, or since the last
-    evaluation if the length of the run is a time), miou, pixel_accuracy and one IoU a class, in percent.
+    Columns: epoch (1 is the first), step, seconds of training, lr, train_loss (mean since the last evaluation), miou,
+    pixel_accuracy and one IoU a class, in percent.
     """
 
     def __init__(self, path: Path, timer: Timer) -> None:
         self.path = path
         self.timer = timer
         self.rows: list[dict[str, str]] = []
-        self.loss, self.batches = 0.0, 0  # the sum so far; in checkpoints, since a resumed epoch has one mean
+        self.loss, self.batches = 0.0, 0  # the sum so far; in checkpoints, so that a resumed run has one mean
 
     @property
     def best(self) -> dict[str, float | None]:
@@ -56,10 +56,6 @@ class MetricsFile(Callback):
         self.loss += float(outputs["loss"]) * trainer.accumulate_grad_batches  # Lightning has divided it
         self.batches += 1
 
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if trainer.check_val_every_n_epoch is not None:
-            self.loss, self.batches = 0.0, 0
-
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.sanity_checking:
             return
@@ -76,8 +72,7 @@ class MetricsFile(Callback):
             **{name: "" if math.isnan(value) else f"{value:.4f}" for name, value in percent.items()},
         }
         self.rows.append(row)
-        if trainer.check_val_every_n_epoch is None:
-            self.loss, self.batches = 0.0, 0
+        self.loss, self.batches = 0.0, 0
         if trainer.is_global_zero:
             with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, fieldnames=list(row))

@@ -70,8 +70,17 @@ class SegmentationTask(L.LightningModule):
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         images, labels = batch
         height, width = labels.shape[-2:]
-        tile = self.tiling.forced(height * width)
-        predicted = self._logits(images).argmax(1) if tile is None else self._labels_by_tiles(images[0], tile)[None]
+        if tile := self.tiling.forced(height * width):
+            pixels = images[0].permute(1, 2, 0).cpu().numpy()  # (H, W, C)
+            rows = blended_rows(
+                lambda part: self._logits(torch.from_numpy(part).permute(2, 0, 1)[None].to(self.device))[0].float(),
+                lambda top, bottom: pixels[top:bottom],
+                (height, width),
+                *(self.model.info.num_classes, tile, self.device),
+            )
+            predicted = torch.from_numpy(np.concatenate(list(rows)))[None].to(self.device)
+        else:
+            predicted = self._logits(images).argmax(1)
         self.matrix.update(predicted, labels)
 
     def on_validation_epoch_end(self) -> None:
@@ -94,17 +103,6 @@ class SegmentationTask(L.LightningModule):
     def _logits(self, images: Tensor) -> Tensor:
         logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
         return logits
-
-    def _labels_by_tiles(self, image: Tensor, tile: int) -> Tensor:
-        """`(C, H, W)` → `(H, W)`."""
-        pixels = image.permute(1, 2, 0).cpu().numpy()  # (H, W, C)
-        rows = blended_rows(
-            lambda part: self._logits(torch.from_numpy(part).permute(2, 0, 1)[None].to(self.device))[0].float(),
-            lambda top, bottom: pixels[top:bottom],
-            (pixels.shape[0], pixels.shape[1]),
-            *(self.model.info.num_classes, tile, self.device),
-        )
-        return torch.from_numpy(np.concatenate(list(rows))).to(self.device)
 
 
 def steps_per_epoch(batches: int | float, config: TrainConfig) -> int:
