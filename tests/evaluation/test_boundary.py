@@ -100,13 +100,14 @@ def test_scores_are_those_of_a_loop(
     every = np.where(np.isnan(images), 100, images)
     for empty, expected in (("skip", images), ("1", every)):
         scores = scored(classes, prediction, truth, empty=empty)
+        found = scores.measures()
         np.testing.assert_allclose(np.sort(scores.per_image, 0), np.sort(expected, 0), rtol=1e-12)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # where all are NaN
-            f = np.nanmean(expected, 0) if len(expected) else np.full(scores.f.shape, np.nan)
+            f = np.nanmean(expected, 0) if len(expected) else np.full((len(DISTANCES), classes), np.nan)
             means = np.nanmean(f, 1)
-        np.testing.assert_allclose(scores.f, f, rtol=1e-12)
-        np.testing.assert_allclose(scores.measures()["boundary_f"], means, rtol=1e-12)
+        np.testing.assert_allclose(found["boundary_f_of_classes"], f, rtol=1e-12)
+        np.testing.assert_allclose(found["boundary_f"], means, rtol=1e-12)
 
 
 def test_distances_are_euclidean_and_inclusive() -> None:
@@ -115,14 +116,15 @@ def test_distances_are_euclidean_and_inclusive() -> None:
     prediction[0, 8, 9] = 1  # 5 pixels away, 3 down and 4 to the right
     scores = scored(2, prediction, truth, (3, 4, 5))
     # Both boundaries are 2 by 2 pixels: the nearest ones are √13 apart, the others 3√2, √20 and 5.
-    np.testing.assert_allclose(scores.f[:, 1], [0, 25, 100])
+    np.testing.assert_allclose(scores.measures()["boundary_f_of_classes"][:, 1], [0, 25, 100])
 
 
 def test_far_distances_stay_exact() -> None:
     truth, prediction = torch.zeros(2, 1, 3, 900, dtype=torch.int64)
     truth[..., 40:] = 1
     prediction[..., 840:] = 1
-    assert scored(2, prediction, truth, (799, 800)).f.tolist() == [[0, 0], [100, 100]]
+    found = scored(2, prediction, truth, (799, 800)).measures()["boundary_f_of_classes"]
+    assert found.tolist() == [[0, 0], [100, 100]]
 
 
 def test_boundaries_of_ignored_regions_do_not_count() -> None:
@@ -136,7 +138,8 @@ def test_boundaries_of_ignored_regions_do_not_count() -> None:
         assert np.isnan(scored(2, prediction, truth).per_image).all()
     prediction[:] = 0
     prediction[..., 14:] = 1
-    assert scored(2, prediction, truth).f.tolist() == [[0, 0]] * 3  # a step where the truth has none
+    found = scored(2, prediction, truth).measures()["boundary_f_of_classes"]
+    assert found.tolist() == [[0, 0]] * 3  # a step where the truth has none
 
 
 @pytest.mark.parametrize("distances", [(), (0,), (3, -1), (3, 3), (2.5,), ("a",)])
@@ -261,7 +264,8 @@ def test_evaluate_gives_all_predictions(model: SegmentationModel) -> None:
     segment = Segmenter(model, "cpu")
     for image, labels, _ in DRAWN.dataset("val"):
         expected.update(torch.from_numpy(segment(image).labels)[None], torch.from_numpy(labels)[None])
-    np.testing.assert_allclose(boundary.scores().f, expected.scores().f, atol=2)  # but for ties and merged batch norms
+    found, wanted = (each.compute()["boundary_f_of_classes"] for each in (boundary, expected))
+    np.testing.assert_allclose(found, wanted, atol=2)  # but for ties and merged batch norms
     assert (boundary.scores().per_image >= 0).sum() > 30
     for scores in (together, boundary.scores(), boundary_iou.scores()):
         assert scores.ids is not None and scores.ids.tolist() == [0, 1, 2]  # in the split

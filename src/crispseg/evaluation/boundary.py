@@ -66,19 +66,12 @@ class BoundaryF(ImageScores):
     per_image: NDArray[np.float64] = field(repr=False)
     ids: NDArray[np.int64] = field(repr=False)
 
-    @property
-    def f(self) -> NDArray[np.float64]:
-        """`(D, C)`, means over the images that count for the class."""
-        f: NDArray[np.float64] = mean_of_present(self.per_image, 0)
-        return f
-
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
         """`boundary_f` `(D,)` over classes, `boundary_f_of_classes` `(D, C)`, `boundary_f_mean` `()` over distances."""
-        f = self.f
-        if weights is not None:
-            counted = ~np.isnan(self.per_image)
-            values = np.where(counted, self.per_image, 0)
-            f = ratio(np.tensordot(weights, values, 1), np.tensordot(weights, counted.astype(np.float64), 1))
+        weights = np.ones(len(self.ids)) if weights is None else weights
+        counted = ~np.isnan(self.per_image)  # (N, D, C)
+        values = np.where(counted, self.per_image, 0)
+        f = ratio(np.tensordot(weights, values, 1), np.tensordot(weights, counted.astype(np.float64), 1))
         mean = mean_of_present(f)
         return {"boundary_f": mean, "boundary_f_of_classes": f, "boundary_f_mean": mean.mean(-1)}
 

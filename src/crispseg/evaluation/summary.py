@@ -97,8 +97,8 @@ class Evaluation:
         columns |= {"% of truth": 100 * truth / max(truth.sum(), 1)}
         columns |= {"% of prediction": 100 * predicted / max(predicted.sum(), 1)}
         if self.boundary:
-            pairs = zip(self.boundary.distances, self.boundary.f, strict=True)
-            columns |= {f"F {distance} px": f for distance, f in pairs}
+            f = self.estimates["boundary_f_of_classes"].value
+            columns |= {f"F {distance} px": f[at] for at, distance in enumerate(self.boundary.distances)}
         if self.boundary_iou:
             columns["boundary IoU"] = self.estimates["boundary_iou_of_classes"].value
         rows = []
