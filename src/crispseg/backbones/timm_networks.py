@@ -181,8 +181,7 @@ def _add_positions(vit: Any, patches: Tensor) -> Tensor:
     grid = torch.unflatten(vit.pos_embed[:, own:].mT, 2, tuple(vit.patch_embed.grid_size))  # (1, C, h', w')
     positions = resize(grid, patches.shape[1:3], align_corners=False).flatten(2).mT  # (1, h · w, C)
     positions = torch.cat([vit.pos_embed[:, :own], positions], dim=1)
-    tokens: Tensor = vit.pos_drop(x + F.pad(positions, (0, 0, vit.num_prefix_tokens - own, 0)))
-    return tokens
+    return vit.pos_drop(x + F.pad(positions, (0, 0, vit.num_prefix_tokens - own, 0)))
 
 
 class LeanConv2dSame(Conv2dSame):  # type: ignore[misc]
@@ -197,7 +196,7 @@ class LeanConv2dSame(Conv2dSame):  # type: ignore[misc]
         """`(N, C, H, W)` → `(N, C', ⌈H / stride⌉, ⌈W / stride⌉)`."""
         graph = torch.compiler.is_exporting() or torch.compiler.is_compiling()
         if graph or torch.is_grad_enabled() or x.is_meta:  # on which multiply-adds are counted, without what is dropped
-            return super().forward(x)  # type: ignore[no-any-return]
+            return super().forward(x)
         sizes, kernels = x.shape[-2:], self.weight.shape[-2:]
         pads, drops = [], []
         for size, kernel, stride, dilation in zip(sizes, kernels, self.stride, self.dilation, strict=True):

@@ -249,8 +249,7 @@ class AsymmetricFusionNonLocal(nn.Module):
     def forward(self, stage: Tensor, deepest: Tensor) -> Tensor:
         """`(N, stage_channels, h', w')` and `(N, channels, h, w)` → `(N, channels, h, w)`."""
         y = attend_to_bins(self.theta(deepest), self.phi(stage), self.g(stage))
-        fused: Tensor = self.join(torch.cat([self.output(y), deepest], dim=1))
-        return fused
+        return self.join(torch.cat([self.output(y), deepest], dim=1))
 
 
 def attend_to_bins(query: Tensor, key: Tensor, value: Tensor, bins: tuple[int, ...] = (1, 3, 6, 8)) -> Tensor:

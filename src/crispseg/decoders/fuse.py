@@ -47,8 +47,7 @@ class DeformableFuse(nn.Module):
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
         """`fine` (N, C, H, W) and `coarse` (N, C', h, w) → (N, C, H, W)."""
         both = torch.cat([resize(coarse, fine.shape[-2:], align_corners=True), fine], dim=1)
-        fused: Tensor = self.fused(deform_conv3x3(both, self.offset(self.predict_offset(both)), self.deform.weight))
-        return fused
+        return self.fused(deform_conv3x3(both, self.offset(self.predict_offset(both)), self.deform.weight))
 
 
 def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
@@ -83,8 +82,7 @@ class Concat(nn.Module):
         finest, *coarser = levels
         size = finest.shape[-2:]
         upsampled = [resize(level, size, align_corners=self.align_corners) for level in coarser]
-        merged: Tensor = self.conv(torch.cat([finest, *upsampled], dim=1))
-        return merged
+        return self.conv(torch.cat([finest, *upsampled], dim=1))
 
 
 @merges.register("sum")

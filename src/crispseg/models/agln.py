@@ -57,8 +57,7 @@ class SemanticAggregation(nn.Module):
         else:
             pooled = torch.bmm(x.flatten(2), x_am.mT)  # (B, C, N)
         # X_feat × X_amᵀ with X_feat = φ(X): φ is linear and each attention map sums to 1, so it may come last.
-        descriptors: Tensor = self.D(self.phi(pooled.unsqueeze(3)).squeeze(3))  # (B, C, N)
-        return descriptors
+        return self.D(self.phi(pooled.unsqueeze(3)).squeeze(3))  # (B, C, N)
 
 
 class SemanticDistribution(nn.Module):
@@ -136,8 +135,7 @@ class LocalRefinement(nn.Module):
             refined = refined * torch.sigmoid(m)  # Eq. 5
         if self.gamma is not None:
             refined = b + self.gamma * refined
-        filtered: Tensor = self.G(refined)
-        return filtered
+        return self.G(refined)
 
 
 def resample_channels(b: Tensor, e: Tensor, *, least: bool = False) -> Tensor:
@@ -204,8 +202,7 @@ class ContextFusionBlock(nn.Module):
         """Decoder's feature `a`, encoder's `b` (B, C, H, W) and D (B, C, N) → O (B, C, H, W)."""
         m, e = self.sdm(a, descriptors)
         g = self.lrm(b, a if self.released else e, m)
-        fused: Tensor = self.phi(e + self.beta * g)
-        return fused
+        return self.phi(e + self.beta * g)
 
 
 def _conv3x3(channels: int, separable: bool) -> nn.Sequential:
@@ -286,8 +283,7 @@ class SelfGathering(nn.Module):
         """`fine` (B, C, H, W) and `coarse` (B, C', h, w) → (B, C, H, W)."""
         coarse = self.project(coarse)
         upsampled = resize(coarse, fine.shape[-2:], align_corners=True)
-        fused: Tensor = self.cfb(upsampled, fine, self.sab(coarse))
-        return fused
+        return self.cfb(upsampled, fine, self.sab(coarse))
 
 
 class AGLNDecoder(TopDown):

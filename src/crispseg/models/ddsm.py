@@ -128,8 +128,7 @@ class SpatialAffinity(nn.Module):
         x_h = self.e_ph(resize(x_h, x_l.shape[-2:], align_corners=True))
         query, value = self.w_theta(x_l), self.w_g(x_h)
         key = self.w_phi(torch.cat([x_l, x_h], dim=1))
-        attended: Tensor = self.affinity(query, key, value)
-        return attended
+        return self.affinity(query, key, value)
 
 
 class ChannelAffinity(nn.Module):
@@ -222,8 +221,7 @@ class DDSM(nn.Module):
             outputs.append(self.x_Sout(self.spatial(x_l, x_h)))
         if self.channel is not None:
             outputs.append(self.x_Cout(self.channel(x_l, x_h)))
-        enhanced: Tensor = fine + self.expand(sum(outputs))
-        return enhanced
+        return fine + self.expand(sum(outputs))
 
 
 ddsm_upernet = variant(

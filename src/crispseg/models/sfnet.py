@@ -86,8 +86,7 @@ class FlowAlignment(nn.Module):
         """`coarse` (N, C', h, w), brought to the pixels of `fine` (N, C, H, W) → (N, C, H, W), without the addition."""
         fine, coarse = self.fine(fine), self.coarse(self.project(coarse))
         flow = self.flow(self.flow_between(fine, coarse))
-        warped: Tensor = self.warped(self.warp(coarse, flow))
-        return warped
+        return self.warped(self.warp(coarse, flow))
 
     def flow_between(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Eq. 1: Δ = conv(cat(F_l, F_{l-1})), (N, 2, H, W)."""
@@ -97,8 +96,7 @@ class FlowAlignment(nn.Module):
             seen = torch.cat([upsampled, compressed], dim=1)
         else:
             seen = self.correlation(correlate(compressed, upsampled, self.reach))
-        flow: Tensor = self.predict_flow(seen)
-        return flow
+        return self.predict_flow(seen)
 
     def upsample(self, compressed: Tensor, size: Sequence[int]) -> Tensor:
         """The compressed coarse level at the fine level's size (Table 2a)."""
@@ -173,8 +171,7 @@ class AlignedConcat(nn.Module):
         fam: Any
         for fam, level in zip(self.fams, coarser, strict=True):
             aligned.append(fam.align(finest, level))
-        merged: Tensor = self.conv(torch.cat(aligned, dim=1))
-        return merged
+        return self.conv(torch.cat(aligned, dim=1))
 
 
 @models.register("sfnet")

@@ -78,8 +78,7 @@ class GatedDualFlowAlignment(nn.Module):
             means, maxima = ([pool(x, 1, keepdim=True) for x in levels] for pool in (torch.mean, torch.amax))
             seen = torch.cat([*means, *maxima], dim=1)
         gate = self.gate(self.predict_gate(seen).sigmoid())
-        fused: Tensor = gate * warped + (1 - gate) * fine_warped
-        return fused
+        return gate * warped + (1 - gate) * fine_warped
 
 
 class DirectDecoder(nn.Module, Decoder):

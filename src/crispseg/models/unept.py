@@ -48,8 +48,7 @@ class FullAttention(nn.Module):
             torch.unflatten(layer(x), 2, (self.heads, -1)).transpose(1, 2)  # (B, M, Q, d)
             for layer, x in ((self.query_proj, query), (self.key_proj, query), (self.value_proj, values))
         )
-        attended: Tensor = self.output_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
-        return attended
+        return self.output_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 def sine_positions(size: Sequence[int], channels: int, device: torch.device | None = None) -> Tensor:
@@ -81,8 +80,7 @@ class EncoderLayer(nn.Module):
     def forward(self, x: Tensor, encodings: Tensor | float, reference: Tensor, sizes: Sizes) -> Tensor:
         """`x` (B, S, width) and its encodings (S, width), or 0.0 → (B, S, width)."""
         x = self.residual(x, self.attention(x + encodings, reference, x, sizes))
-        fed: Tensor = self.feed(x)
-        return fed
+        return self.feed(x)
 
 
 class DecoderLayer(nn.Module):
@@ -102,8 +100,7 @@ class DecoderLayer(nn.Module):
         """`x` (B, Q, width), of a map of this size, and X_enc (B, S, width), of levels of these sizes."""
         x = self.self_residual(x, self.self_attention(x + encodings, reference, x, [size]))
         x = self.cross_residual(x, self.cross_attention(x + encodings, reference, x_enc, sizes))
-        fed: Tensor = self.feed(x)
-        return fed
+        return self.feed(x)
 
 
 class EPT(nn.Module, Decoder):
@@ -206,8 +203,7 @@ class Residual(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, change: Tensor) -> Tensor:
-        normed: Tensor = self.norm(x + self.dropout(change))
-        return normed
+        return self.norm(x + self.dropout(change))
 
 
 class FeedForward(nn.Module):
@@ -225,8 +221,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, Q, width)` → the same."""
-        fed: Tensor = self.residual(x, self.layers(x))
-        return fed
+        return self.residual(x, self.layers(x))
 
 
 def _build_backbone(spec: BackboneSpec, levels: int, output_stride: int | None) -> Backbone:

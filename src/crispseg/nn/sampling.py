@@ -44,8 +44,7 @@ def sampled_dot(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
     """
     wide = torch.promote_types(source.dtype, torch.float32)
     dot = _dot_in_graph if torch.compiler.is_exporting() else _dot
-    products: Tensor = dot(query.to(wide), source.to(wide), grid.to(wide))
-    return products
+    return dot(query.to(wide), source.to(wide), grid.to(wide))
 
 
 def sampled_sum(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
@@ -175,8 +174,7 @@ def _dot_in_graph(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
 def _sum_in_graph(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
     parts = zip(_split(weights), _split(grid), strict=True)
     first, *others = ((weight[:, None] * _sample(source, points)).sum(2) for weight, points in parts)
-    total: Tensor = sum(others, start=first)
-    return total
+    return sum(others, start=first)
 
 
 def _split(points: Tensor) -> tuple[Tensor, ...]:
@@ -280,8 +278,7 @@ class DeformableAttention(nn.Module):
             torch.unflatten(torch.unflatten(value.mT, 1, (self.heads, -1)), 3, tuple(size))  # (B, M, d, h, w)
             for value, size in zip(projected, sizes, strict=True)
         ]
-        attended: Tensor = self.output_proj(deformable_attention(levels, locations, weights))
-        return attended
+        return self.output_proj(deformable_attention(levels, locations, weights))
 
     def _locations(self, query: Tensor, reference: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
         """c_q + Δ_ln, `(B, Q, M, L, N, 2)`."""
@@ -292,5 +289,4 @@ class DeformableAttention(nn.Module):
         offsets = self.offsets(torch.unflatten(offsets, 2, (self.heads, self.levels, self.points, 2)))
         one = reference.new_ones(())  # sizes are symbols in an exported graph, which a new tensor cannot hold
         extent = torch.stack([torch.stack([one * width, one * height]) for height, width in sizes])  # (L, 2)
-        located: Tensor = reference[:, None, None, None] + offsets / extent[:, None]
-        return located
+        return reference[:, None, None, None] + offsets / extent[:, None]
