@@ -8,7 +8,6 @@ from typing import Any
 
 import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import ShuffleNet_V2_X1_0_Weights
@@ -17,7 +16,7 @@ from crispseg.backbones.light import DF_STRIDES, SHUFFLENET, STDC_MODULES, build
 from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, cannot_dilate, lean
 from crispseg.backbones.weights import load_weights, read_state_dict
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.nn import ceil_div
+from crispseg.nn import ceil_div, pad_to_multiple
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
 
@@ -102,10 +101,7 @@ class Backbone(nn.Module):
     def forward(self, images: Tensor) -> list[Tensor]:
         """`(N, in_chans, H, W)` → one feature per stride, `(N, channels[i], ⌈H / strides[i]⌉, ⌈W / strides[i]⌉)`."""
         height, width = images.shape[-2:]
-        if self._divisor > 1:
-            padded_height, padded_width = (ceil_div(side, self._divisor) * self._divisor for side in (height, width))
-            images = F.pad(images, (0, padded_width - width, 0, padded_height - height))
-        features: list[Tensor] = self.net(images)
+        features: list[Tensor] = self.net(pad_to_multiple(images, self._divisor))
         if self._divisor > 1:
             features = [
                 feature[..., : ceil_div(height, stride), : ceil_div(width, stride)]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from crispseg.decoders import Concat, Context, ConvContext, Decoded, TopDown, fuses
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models, variant
-from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize
+from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize, upcast
 
 DESCRIPTORS = 128
 """N, unless told otherwise."""
@@ -50,10 +50,10 @@ class SemanticAggregation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`x` (B, C, H, W) → D (B, C, N)."""
         scores = torch.zeros_like(x[:, :1]) if self.theta is None else self.theta(x)
-        x_am = torch.softmax(_wide(scores.flatten(2)), dim=2)  # (B, N, H · W)
+        x_am = torch.softmax(upcast(scores.flatten(2)), dim=2)  # (B, N, H · W)
         x_am = self.X_am(torch.unflatten(x_am, 2, x.shape[-2:])).flatten(2).to(x.dtype)  # seen as (B, N, H, W)
         if self.theta is None:  # not by the product below: bfloat16 would round 1 / (H · W)
-            pooled = _wide(x).mean((2, 3)).to(x.dtype).unsqueeze(2)
+            pooled = upcast(x).mean((2, 3)).to(x.dtype).unsqueeze(2)
         else:
             pooled = torch.bmm(x.flatten(2), x_am.mT)  # (B, C, N)
         # X_feat × X_amᵀ with X_feat = φ(X): φ is linear and each attention map sums to 1, so it may come last.
@@ -102,7 +102,7 @@ class SemanticDistribution(nn.Module):
         if self.varphi is None:
             m = self.M(self.project(descriptors.unsqueeze(3).expand_as(a)))
         else:
-            a_av = self.A_av(channel_softmax(_wide(self.varphi(a))).to(a.dtype))  # (B, N, H, W)
+            a_av = self.A_av(channel_softmax(upcast(self.varphi(a))).to(a.dtype))  # (B, N, H, W)
             m = self.M(self.project(mix_channels(descriptors, a_av)))
         return m, self.E(self.psi(a + self.alpha * m))
 
@@ -150,14 +150,9 @@ def resample_channels(b: Tensor, e: Tensor, *, least: bool = False) -> Tensor:
     kind = b.device.type
     automatic = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     with torch.autocast(kind, enabled=False) if automatic else nullcontext():
-        energies = torch.bmm(_wide(e.flatten(2)), _wide(b.flatten(2)).mT)  # (B, C, C): row j, column i
+        energies = torch.bmm(upcast(e.flatten(2)), upcast(b.flatten(2)).mT)  # (B, C, C): row j, column i
         energies = energies.amax(2, keepdim=True) - energies if least else energies
     return mix_channels(torch.softmax(energies, dim=2).to(b.dtype), b)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """In float32 at least."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class ContextFusionBlock(nn.Module):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone, read_state_dict
@@ -25,7 +24,7 @@ from crispseg.models.refinement import (
 )
 from crispseg.models.registry import BackboneSpec, builder_options, model_options, models, resolved_options
 from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
-from crispseg.nn import ceil_div, conv_bn_relu, resize
+from crispseg.nn import ceil_div, conv_bn_relu, pad_to_multiple, resize
 
 
 class Outputs(NamedTuple):
@@ -113,11 +112,7 @@ class SegmentationModel(nn.Module, Saving):
 
     def padded(self, images: Tensor) -> Tensor:
         """The images with zeros, the mean colour, below and on the right, up to multiples of `multiple` pixels."""
-        if self.multiple == 1:
-            return images
-        height, width = images.shape[-2:]
-        below, right = (ceil_div(side, self.multiple) * self.multiple - side for side in (height, width))
-        return F.pad(images, (0, right, 0, below))
+        return pad_to_multiple(images, self.multiple)
 
     def on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
         """Logits of a level with a place each `stride` pixels, brought to the images' size."""

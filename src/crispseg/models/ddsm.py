@@ -18,7 +18,7 @@ from crispseg.errors import CrispsegError
 from crispseg.models.deeplabv3plus import deeplabv3plus
 from crispseg.models.registry import variant
 from crispseg.models.upernet import upernet
-from crispseg.nn import Tap, average_bins, resize, sampled_dot, sampled_sum
+from crispseg.nn import Tap, average_bins, resize, sampled_dot, sampled_sum, upcast
 
 
 class DynamicSampler(nn.Module):
@@ -58,7 +58,7 @@ class DynamicSampler(nn.Module):
         offset, modulation = self.predict(x).split([2 * self.points, self.points], dim=1)
         modulation = self.modulation(torch.sigmoid(modulation))
         height, width = x.shape[-2:]
-        offset = self.offset(offset.to(torch.promote_types(x.dtype, torch.float32)))
+        offset = self.offset(upcast(offset))
         dx, dy = torch.unflatten(offset, 1, (self.points, 2)).unbind(2)  # (B, N, H, W) each
         xs, ys = (torch.arange(size, device=x.device, dtype=offset.dtype) for size in (width, height))
         p_n = self.grid.to(offset.dtype)

@@ -7,7 +7,9 @@ from crispseg.nn.layers import (
     channel_softmax,
     conv_bn_relu,
     mix_channels,
+    pad_to_multiple,
     resize,
+    upcast,
 )
 from crispseg.nn.record import Tap, alter, record
 from crispseg.nn.sampling import DeformableAttention, deformable_attention, pixel_centres, sampled_dot, sampled_sum
@@ -23,9 +25,11 @@ __all__ = [
     "conv_bn_relu",
     "deformable_attention",
     "mix_channels",
+    "pad_to_multiple",
     "pixel_centres",
     "record",
     "resize",
     "sampled_dot",
     "sampled_sum",
+    "upcast",
 ]

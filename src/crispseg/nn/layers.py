@@ -41,6 +41,20 @@ def ceil_div(length: int, divisor: int) -> int:
     return (length + divisor - 1) // divisor
 
 
+def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
+    """Pad `(N, C, H, W)` with zeros, below and on the right, to sides that are multiples of `multiple`."""
+    if multiple == 1:
+        return images
+    height, width = images.shape[-2:]
+    below, right = (ceil_div(side, multiple) * multiple - side for side in (height, width))
+    return F.pad(images, (0, right, 0, below))
+
+
+def upcast(x: Tensor) -> Tensor:
+    """`x` in float32, or as it is if it is wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
     """Bilinear resize of `(N, C, h, w)` to `size = (H, W)`; `x` itself where it has that size."""
     if torch.compiler.is_exporting():

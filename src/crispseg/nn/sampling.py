@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crispseg.nn.layers import upcast
 from crispseg.nn.record import Tap
 
 AT_ONCE = {"cpu": 2**20}
@@ -42,9 +43,8 @@ def sampled_dot(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
     Returns:
         `(B, N, H, W)`, float32 or wider.
     """
-    wide = torch.promote_types(source.dtype, torch.float32)
     dot = _dot_in_graph if torch.compiler.is_exporting() else _dot
-    return dot(query.to(wide), source.to(wide), grid.to(wide))
+    return dot(upcast(query), upcast(source), upcast(grid))
 
 
 def sampled_sum(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
@@ -57,10 +57,8 @@ def sampled_sum(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
     Returns:
         `(B, C, H, W)`, of the source's type.
     """
-    wide = torch.promote_types(source.dtype, torch.float32)
     add = _sum_in_graph if torch.compiler.is_exporting() else _sum
-    total: Tensor = add(weights.to(wide), source.to(wide), grid.to(wide))
-    return total.to(source.dtype)
+    return add(upcast(weights), upcast(source), upcast(grid)).to(source.dtype)
 
 
 @torch.library.custom_op("crispseg::sampled_dot", mutates_args=())
@@ -283,9 +281,8 @@ class DeformableAttention(nn.Module):
     def _locations(self, query: Tensor, reference: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
         """c_q + Δ_ln, `(B, Q, M, L, N, 2)`."""
         layer = self.sampling_offsets
-        wide = torch.promote_types(query.dtype, torch.float32)
         # The bias may be many pixels: added in bfloat16, it would leave an eighth of a pixel of what is predicted.
-        offsets = F.linear(query, layer.weight).to(wide) + layer.bias.to(wide)
+        offsets = upcast(F.linear(query, layer.weight)) + upcast(layer.bias)
         offsets = self.offsets(torch.unflatten(offsets, 2, (self.heads, self.levels, self.points, 2)))
         one = reference.new_ones(())  # sizes are symbols in an exported graph, which a new tensor cannot hold
         extent = torch.stack([torch.stack([one * width, one * height]) for height, width in sizes])  # (L, 2)
