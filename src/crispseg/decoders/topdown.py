@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from crispseg.decoders.fuse import UpsampleAdd
-from crispseg.decoders.parts import ContextPart, Decoded, Decoder, FusePart, MergePart, is_linear
+from crispseg.decoders.parts import Context, ContextPart, Decoded, Decoder, FusePart, MergePart, is_linear
 from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu
 
@@ -88,7 +88,12 @@ class TopDown(nn.Module, Decoder):
         level = coarsest_level = self.coarsest(level)
         fused: list[Tensor] = []  # finest first
         for feature, lateral, fuse in reversed(list(zip(fine, self.laterals, self.fuses, strict=True))):
+            context = self.gathered(level, context)
             level = fuse(lateral(feature), level, context)
             fused.insert(0, level)
         smoothed = [smooth(level) for smooth, level in zip(self.smooths, fused, strict=True)]
         return Decoded(self.merge([*smoothed, coarsest_level]), tuple(fused))
+
+    def gathered(self, level: Tensor, context: Context) -> Context:
+        """Return the context of the step from `level` `(N, width, h, w)` to the next finer one."""
+        return context

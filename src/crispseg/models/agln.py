@@ -15,7 +15,7 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from crispseg.decoders import Concat, Context, ConvContext, Decoded, TopDown, fuses
+from crispseg.decoders import Concat, Context, ConvContext, TopDown, fuses
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models, variant
 from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize, upcast
@@ -120,8 +120,7 @@ class LocalRefinement(nn.Module):
 
     def __init__(self, refinement: LocalRefinementKind = "both", *, block: Block = "residual") -> None:
         super().__init__()
-        kinds = {"both": (True, True), "channel": (True, False), "spatial": (False, True), "none": (False, False)}
-        self.resamples, self.gates = kinds[refinement]
+        self.resamples, self.gates = refinement in ("both", "channel"), refinement in ("both", "spatial")
         self.gamma = nn.Parameter(torch.zeros(())) if block != "paper" and refinement != "none" else None
         self.least = block == "released"
         self.B, self.G = Tap(), Tap()
@@ -318,20 +317,10 @@ class AGLNDecoder(TopDown):
         )
         self.gathers = nn.ModuleList(SemanticAggregation(width, descriptors, pooling=pooling) for _ in range(max(sets)))
 
-    def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
-        """Features of the backbone, finest first, `(N, channels[i], h_i, w_i)`; images are not looked at."""
-        *fine, coarsest = features
-        level, _ = self.context(coarsest)
-        level = coarsest_level = self.coarsest(level)
-        fused: list[Tensor] = []  # finest first
-        sets: list[Tensor] = []  # of descriptors, oldest first
-        for feature, lateral, fuse in reversed(list(zip(fine, self.laterals, self.fuses, strict=True))):
-            if len(sets) < len(self.gathers):
-                sets.append(self.gathers[len(sets)](level))
-            level = fuse(lateral(feature), level, Context(tuple(sets)))
-            fused.insert(0, level)
-        smoothed = [smooth(each) for smooth, each in zip(self.smooths, fused, strict=True)]
-        return Decoded(self.merge([*smoothed, coarsest_level]), tuple(fused))
+    def gathered(self, level: Tensor, context: Context) -> Context:
+        """Add the descriptors of `level` `(B, width, h, w)` to those of the coarser ones."""
+        sets = context.descriptors
+        return Context((*sets, self.gathers[len(sets)](level))) if len(sets) < len(self.gathers) else context
 
 
 @models.register("agln")

@@ -208,7 +208,7 @@ class DDSM(nn.Module):
             nn.Identity() if before == after else nn.Conv2d(before, after, 1, bias=False)
             for before, after in ((fine_channels, reduced), (coarse_channels, reduced), (reduced, fine_channels))
         )
-        spatial, channel = {"both": (True, True), "spatial": (True, False), "channel": (False, True)}[affinity]
+        spatial, channel = affinity != "channel", affinity != "spatial"
         self.spatial = SpatialAffinity(reduced, pixels) if spatial else None
         self.channel = ChannelAffinity(reduced, channels, pooled=pooled, downsampled=downsampled) if channel else None
         self.x_l, self.x_h, self.x_Sout, self.x_Cout = Tap(), Tap(), Tap(), Tap()
