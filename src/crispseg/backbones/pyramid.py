@@ -129,6 +129,7 @@ class Backbone(nn.Module):
         fixed, sizes = self._upstream(), {id(parameter): parameter.numel() for parameter in self.parameters()}
         return sum(size for key, size in sizes.items() if key in fixed) / sum(sizes.values())
 
+    @torch.enable_grad()
     def _upstream(self) -> set[int]:
         """The parameters on which the finest feature depends, by autograd on meta tensors: no arithmetic."""
         parameters = dict(self.net.named_parameters())
