@@ -81,17 +81,18 @@ DF_STAGES: dict[str, tuple[tuple[str, int, int, int], ...]] = {
     ),
 }
 
-# Of the features that SFNet's released code takes: 128, 256 and 512 channels in both.
+# Those of the features that SFNet's released code takes: 128, 256 and 512 channels in both.
 DF_STRIDES = {"df1": (16, 32, 32), "df2": (8, 16, 32)}
 
 
 def build_df(name: str, in_chans: int, strides: Sequence[int]) -> Pyramid:
     """Build DF1 or DF2; errors are those of `pyramid_of_stages`."""
     stem = nn.Sequential(*conv_bn_relu(in_chans, 32, 3, stride=2), *conv_bn_relu(32, 64, 3, stride=2))
-    stages = {"stage1": Stage(stem, 64, 4)}
-    plan = (("stage1", 64, 0, 4), *DF_STAGES[name])
-    for (_, before, _, stride_before), (key, channels, blocks, stride) in pairwise(plan):
-        stages[key] = Stage(_residual_stage(before, channels, blocks, stride // stride_before), channels, stride)
+    previous = Stage(stem, 64, 4)
+    stages = {"stage1": previous}
+    for key, channels, blocks, stride in DF_STAGES[name]:
+        stage = _residual_stage(previous.channels, channels, blocks, stride // previous.stride)
+        previous = stages[key] = Stage(stage, channels, stride)
     kaiming(stages.values())
     return pyramid_of_stages(name, stages, strides)
 

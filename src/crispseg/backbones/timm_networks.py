@@ -11,14 +11,13 @@ from typing import Any, NamedTuple
 import timm
 import torch
 import torch.nn.functional as F
-from timm.layers import Conv2dSame
+from timm.layers import Conv2dSame, resample_abs_pos_embed
 from timm.layers.padding import get_same_padding
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from crispseg.backbones.weights import build_published
 from crispseg.errors import CrispsegError
-from crispseg.nn import resize
 
 # Deep stem: three 3×3 convolutions 64-64-128 instead of the 7×7, as in the papers' code.
 DEEP_RESNETS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -39,7 +38,7 @@ def build_timm(name: str, published: bool, in_chans: int, strides: Sequence[int]
 
 
 def _pyramid(net: Any, divisor: int) -> Pyramid:
-    """What a network of timm says of itself."""
+    """Return a network of timm with the properties that it states."""
     strides, channels, config = net.feature_info.reduction(), net.feature_info.channels(), net.model.pretrained_cfg
     return Pyramid(net, net.model, tuple(strides), tuple(channels), config["mean"], config["std"], divisor)
 
@@ -102,9 +101,9 @@ class Pyramid(NamedTuple):
 
 
 def deepest(name: str, found: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:
-    """Which of the features of strides `found` are the deepest ones of strides `wanted`, finest first.
+    """Return the places in `found` of the deepest features of strides `wanted`, finest first.
 
-    Where a stride is wanted twice, these are its two deepest features.
+    A stride that is wanted twice has its two deepest features taken.
 
     Raises:
         CrispsegError: the backbone `name` has no such features.
@@ -147,10 +146,10 @@ def plain_strides(name: str) -> list[int]:
 
 
 def build_plain(name: str, published: bool, in_chans: int, levels: int) -> Pyramid:
-    """The outputs of equally spaced blocks, the last among them, at any image size.
+    """Build a network of blocks of one stride; it returns the outputs of equally spaced ones, the last among them.
 
-    Of a ViT, class and distillation tokens are dropped after the last block and the final norm is left out. Its
-    position embeddings are brought to the image's size bilinearly; timm's other kinds keep timm's own way.
+    A ViT's class and distillation tokens are dropped after the last block, and its final norm is left out. Its position
+    embeddings are resized bilinearly to the image's size, those of timm's other networks as timm does.
 
     Raises:
         CrispsegError: no published weights; a fixed image size.
@@ -178,9 +177,9 @@ def _add_positions(vit: Any, patches: Tensor) -> Tensor:
     if vit.pos_embed is None:
         return x
     own = 0 if vit.no_embed_class else vit.num_prefix_tokens
-    grid = torch.unflatten(vit.pos_embed[:, own:].mT, 2, tuple(vit.patch_embed.grid_size))  # (1, C, h', w')
-    positions = resize(grid, patches.shape[1:3], align_corners=False).flatten(2).mT  # (1, h · w, C)
-    positions = torch.cat([vit.pos_embed[:, :own], positions], dim=1)
+    positions = resample_abs_pos_embed(  # (1, own + h · w, C)
+        vit.pos_embed, patches.shape[1:3], vit.patch_embed.grid_size, own, "bilinear", antialias=False
+    )
     return vit.pos_drop(x + F.pad(positions, (0, 0, vit.num_prefix_tokens - own, 0)))
 
 

@@ -85,8 +85,8 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         raise CrispsegError(
             f"weight file {path} is damaged, or no state dict alone ({reason}); save it again"
         ) from None
-    for key, value in weights.items() if checksums else ():
-        if checksum(key, value) != checksums.get(key):
+    for key in weights if checksums else ():
+        if checksum(key, weights[key]) != checksums.get(key):
             raise CrispsegError(f"weight file {path} is damaged: {key} does not match its checksum; restore the file")
     for key in ("state_dict", "model"):
         if isinstance(weights, dict) and isinstance(weights.get(key), dict):

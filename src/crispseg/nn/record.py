@@ -1,4 +1,4 @@
-"""Looking at what a network computes on the way, and trying what it would do with something else."""
+"""`record` shows what a network computes on the way, `alter` what it would do with something else."""
 
 from __future__ import annotations
 

@@ -26,11 +26,6 @@ from torch import Tensor, nn
 from crispseg.nn.layers import upcast
 from crispseg.nn.record import Tap
 
-AT_ONCE = {"cpu": 2**20}
-"""Values sampled at once, by kind of device."""
-AT_ONCE_ELSEWHERE = 2**25
-"""On others, whose cores all need work: 128 MiB in float32."""
-
 
 def sampled_dot(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
     """Dot products of each pixel's query with the features at its points.
@@ -115,17 +110,17 @@ def _sample(source: Tensor, points: Tensor) -> Tensor:
 
 
 def _strips(source: Tensor, grid: Tensor, passes_over_source: bool = False) -> Iterator[slice]:
-    """Rows to be sampled at once: on a CPU, as many as give 4 MiB of values, which stay in cache.
+    """Yield the rows to be sampled at once.
 
     Args:
         source, grid: as for `sampled_dot`.
         passes_over_source: each strip costs a pass over the whole source too, so there are fewer on a CPU.
     """
-    at_once = AT_ONCE.get(source.device.type, AT_ONCE_ELSEWHERE)
-    if passes_over_source:
-        at_once = max(at_once, AT_ONCE_ELSEWHERE // 4)
+    values = 2**25  # 128 MiB in float32, so that all cores have work
+    if source.device.type == "cpu":
+        values = 2**23 if passes_over_source else 2**20  # 4 MiB stay in cache
     _, points, height, width, _ = grid.shape
-    rows = max(1, at_once // max(1, source.shape[0] * source.shape[1] * points * width))
+    rows = max(1, values // max(1, source.shape[0] * source.shape[1] * points * width))
     for first in range(0, height, rows):
         yield slice(first, first + rows)
 
@@ -258,7 +253,9 @@ class DeformableAttention(nn.Module):
             self.sampling_offsets.bias.copy_(offsets.expand(-1, self.levels, -1, -1).flatten())
 
     def forward(self, query: Tensor, reference: Tensor, values: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
-        """Args:
+        """Attend from each query to its points on all levels.
+
+        Args:
             query: `(B, Q, C)`.
             reference: c_q, `(Q, 2)`, x and y in 0..1 (see `pixel_centres`).
             values: the pixels of all levels, row by row, one level after another, `(B, S, C)`.
