@@ -281,8 +281,8 @@ def create_model(
         raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible (two for binary masks)")
     if refine not in (None, *get_args(Refinement)) or refine_path not in get_args(RefinePath):
         raise CrispsegError("refine must be auto, boundary or None, and refine_path chained or straight")
-    if refine_steps is not None and refine_steps < 1:
-        raise CrispsegError(f"refine_steps is {refine_steps}; it must be at least 1")
+    if refine_steps is not None and not (isinstance(refine_steps, int) and refine_steps >= 1):
+        raise CrispsegError(f"refine_steps is {refine_steps}; it must be a whole number of at least 1")
     if (width := resolved.get("width")) is not None and width < 2:
         raise CrispsegError(f"width is {width}; it must be at least 2")
     if refine == "auto":
@@ -291,7 +291,7 @@ def create_model(
     spec = BackboneSpec(backbone, pretrained, in_chans)
     model: SegmentationModel = models[name](spec, num_classes, **builder_options(name, resolved))
     for option in ("width", "fuse_levels"):
-        if resolved.get(option, 0) is None:
+        if option in resolved and resolved[option] is None:  # the builder chose it
             resolved[option] = getattr(model.decoder, option, None)
     if auxiliary:
         model.add_auxiliary_heads()

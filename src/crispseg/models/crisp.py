@@ -197,8 +197,8 @@ class Crisp(SegmentationModel):
 
     def upscaled(self, images: Tensor) -> Tensor:
         """The images, as large as the backbone sees them in inference."""
-        over, under = self.multiple * self.inference_scale.denominator, self.inference_scale.numerator
-        sides = [(2 * side * under + over) // (2 * over) * self.multiple for side in images.shape[-2:]]  # rounded
+        times, per = self.inference_scale.numerator, self.inference_scale.denominator * self.multiple
+        sides = [(2 * side * times + per) // (2 * per) * self.multiple for side in images.shape[-2:]]  # rounded
         return resize(images, sides, align_corners=False)
 
     def padded(self, images: Tensor) -> Tensor:

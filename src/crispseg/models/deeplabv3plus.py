@@ -26,12 +26,9 @@ class DeepLabDecoder(nn.Module, Decoder):
 
     Taps: `coarsest`, the coarsest feature with its context.
 
-    Attributes:
-        width: channels of the coarsest feature with its context, and of the result.
-
     Args:
         channels: channels of the backbone's features, finest first; the first and the last are used.
-        width: see above.
+        width: channels of the coarsest feature with its context, and of the result.
         context: context part (see `crispseg.decoders.parts`).
         fuse: fuse part; None concatenates.
     """

@@ -1,8 +1,7 @@
 """FCN: Long et al., *Fully Convolutional Networks for Semantic Segmentation*, CVPR 2015, without skips.
 
 The baselines of SFNet's Table 1(a): FCN-32s, and the dilated FCN (Yu and Koltun, ICLR 2016). With a context part and an
-output stride of 8 it is PSPNet (`ppm`), CCNet (`crisscross`) or, with
-`fusion`, ANL (`apnb`).
+output stride of 8 it is PSPNet (`ppm`), CCNet (`crisscross`) or, with `fusion`, ANL (`apnb`).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -56,8 +56,7 @@ class Saving(
     A saved model is `config.json`, which says how to build it, `model.safetensors` and a model card.
     """
 
-    if TYPE_CHECKING:
-        info: ModelInfo
+    info: ModelInfo
 
     def save_pretrained(
         self,

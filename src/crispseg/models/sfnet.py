@@ -122,16 +122,16 @@ def warp(coarse: Tensor, flow: Tensor, *, literal: bool = False) -> Tensor:
     """
     height, width = flow.shape[-2:]
     # Not linspace: the exporters would build the size of their example image into it.
-    ys, xs = (torch.arange(size, device=flow.device) / max(size - 1, 1) * 2 - 1 for size in (height, width))
+    ys, xs = (torch.arange(size, device=flow.device) for size in (height, width))
     dx, dy = flow.float().unbind(1)  # (N, H, W) each
     if literal:
-        y, x = (torch.arange(size, device=flow.device).float() for size in (height, width))
-        to_y, to_x = (
-            2 * h / (size * max(h - 1, 1)) for h, size in zip(coarse.shape[-2:], (height, width), strict=True)
-        )
-        grid = torch.stack([(x + dx) * to_x - 1, (y[:, None] + dy) * to_y - 1], dim=-1)  # (N, H, W, 2)
+        h, w = coarse.shape[-2:]
+        x = (xs + dx) * (2 * w / (width * max(w - 1, 1))) - 1
+        y = (ys[:, None] + dy) * (2 * h / (height * max(h - 1, 1))) - 1
     else:
-        grid = torch.stack([xs + dx / width, ys[:, None] + dy / height], dim=-1)  # (N, H, W, 2)
+        x = xs / max(width - 1, 1) * 2 - 1 + dx / width
+        y = (ys / max(height - 1, 1) * 2 - 1)[:, None] + dy / height
+    grid = torch.stack([x, y], dim=-1)  # (N, H, W, 2)
     warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     return warped.to(coarse.dtype)
 

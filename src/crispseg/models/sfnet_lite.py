@@ -86,9 +86,6 @@ class DirectDecoder(nn.Module, Decoder):
 
     Taps: `coarsest`, P5.
 
-    Attributes:
-        width: channels of every level.
-
     Args:
         channels: those of C2, C4 and C5.
         width: channels of every level, and of the merged feature.
