@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, Self
 
@@ -99,7 +98,7 @@ class FileDataset(SegmentationDataset):
         lookup: turns a mask as it is in the file into class ids.
         channels: channels of the images; see `read_image`.
         value_range: of images of 16 bits a channel, see `read_image`; None where it is not known yet.
-        numbered: gives name of a pair → its instance mask, once objects are asked for; None where there are none.
+        numbered: name of a pair → its instance mask; by default the masks of an `InstanceLookup`, else none.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class FileDataset(SegmentationDataset):
         lookup: MaskLookup,
         channels: int = 3,
         value_range: ValueRange | None = None,
-        numbered: Callable[[], Mapping[str, Path]] | None = None,
+        numbered: Mapping[str, Path] | None = None,
     ) -> None:
         self.pairs = tuple(pairs)
         self.labels = labels
@@ -117,6 +116,8 @@ class FileDataset(SegmentationDataset):
         self.channels = channels
         self.value_range = value_range
         self.numbered = numbered
+        if isinstance(lookup, InstanceLookup):
+            self.numbered = {pair.name: pair.mask for pair in self.pairs}
 
     def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> Self:
         """This split, as a model sees it; files are read when asked for."""
@@ -155,16 +156,9 @@ class FileDataset(SegmentationDataset):
         Raises:
             CrispsegError: it is broken, or holds colours or other numbers than 0 to `MOST`; or a pair has none.
         """
-        if self._instance_masks is None:
+        if self.numbered is None:
             return None
-        file = self._instance_masks[name]
-        return _decoded(InstanceLookup.numbers, file, read_mask(file, MOST))
-
-    @cached_property
-    def _instance_masks(self) -> Mapping[str, Path] | None:
-        if isinstance(self.lookup, InstanceLookup):
-            return {pair.name: pair.mask for pair in self.pairs}
-        return None if self.numbered is None else self.numbered()
+        return _decoded(InstanceLookup.numbers, self.numbered[name], read_mask(self.numbered[name], MOST))
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
         """The class ids `(H, W)` of one mask; its image is not read."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import suppress
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
@@ -131,9 +130,10 @@ class Folder(Settings):
         pairs, labels = self.pairs(split), self.label_set()
         if self.of_instances:
             return FileDataset(pairs, labels, InstanceLookup(), value_range=declared)
-        names = {pair.mask: name for name, pair in self._pairs.items()}  # with the folder of the split
-        named = {pair.name: names[pair.mask] for pair in pairs}
-        numbered = None if self.instances is None else partial(instance_masks, Path(self.instances), named)
+        numbered = None
+        if self.instances is not None:
+            names = {pair.mask: name for name, pair in self._pairs.items()}  # with the folder of the split
+            numbered = instance_masks(Path(self.instances), {pair.name: names[pair.mask] for pair in pairs})
         return FileDataset(pairs, labels, self.reading.lookup, 3, declared, numbered)
 
     def pairs(self, split: str, strict: bool = True) -> list[Pair]:
@@ -165,6 +165,8 @@ class Folder(Settings):
             why = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
             if self._layout.lists:
                 why = f"{', '.join(map(str, self._layout.lists.values()))} leave no image with a mask to it"
+            elif 0 < self.val_ratio < 1:
+                why = f"{self._layout.top} holds fewer than the two images that are needed to train"
             raise CrispsegError(f"'{split}' is empty: {why}")
         return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
 
@@ -249,21 +251,16 @@ class Folder(Settings):
         if self._layout.divided:
             names = {part: [f"{part}/{name}" for name in found.pairs] for part, found in self._matched.items()}
             if "val" not in self._layout.folders and "train" in names:
-                names |= self._shared_out(names["train"])
+                names |= shared_out(names["train"], self.val_ratio, self.seed)
         else:
             names = {split: chosen for split, (chosen, _) in self._chosen.items()}
             rest = sorted(set(self._pairs).difference(*names.values()))
             lacking = {"train", "val"} - names.keys()
-            names |= self._shared_out(rest) if len(lacking) == 2 else dict.fromkeys(lacking, rest)
+            names |= shared_out(rest, self.val_ratio, self.seed) if len(lacking) == 2 else dict.fromkeys(lacking, rest)
         if self.folds is not None:
             every = sorted({*names.get("train", ()), *names.get("val", ())})
             names |= folded(every, self.folds, self.fold, self.seed)
         return names
-
-    def _shared_out(self, names: list[str]) -> dict[str, list[str]]:
-        if len(names) < 2 and self._layout.lists:  # of images to test on; who trains is told that there is no val split
-            return {"train": names, "val": []}
-        return shared_out(names, self.val_ratio, self.seed, self._layout.top)
 
     @cached_property
     def _colors(self) -> tuple[tuple[Color, ...], tuple[str, ...] | None] | None:
@@ -330,9 +327,7 @@ class Folder(Settings):
         """What the masks of the splits hold, if that can say more than what is declared."""
         if self.declared.palette is not None or self.declared.count not in (None, 2):
             return []
-        used: set[str] = set()
-        with suppress(CrispsegError):  # there are no splits, as of one image to score on
-            used = set().union(*self._names.values())
+        used = set().union(*self._names.values())
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)
 
         def attempt(pair: Pair) -> MaskStatistics | CrispsegError:

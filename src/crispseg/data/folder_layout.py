@@ -183,16 +183,12 @@ def _in_two_folders(images: Path, masks: Path, listed: bool) -> FolderLayout:
 
 def _of_splits(root: Path) -> FolderLayout | None:
     """As `own_layout`, of folders such as train/images and train/masks, or train_images and train_masks."""
-    below = {split: _first(root, names) for split, names in SPLITS.items()}
-    inside = {split: (_first(folder, IMAGE_FOLDERS), _first(folder, MASKS)) for split, folder in below.items()}
-    joint = {}
-    for split in SPLITS:
-        images, masks = _joint(root, split, IMAGE_FOLDERS), _joint(root, split, MASKS)
-        joint[split] = images if images.is_dir() else below[split], masks  # or train beside train_masks
-    for every in (inside, joint):
-        if any(images.is_dir() and masks.is_dir() for images, masks in every.values()):
-            return FolderLayout(root, _there(every))
-    return None
+    every = {}
+    for split, names in SPLITS.items():
+        images, masks = _place(root, split, IMAGE_FOLDERS), _place(root, split, MASKS)
+        every[split] = images if images.is_dir() else _first(root, names), masks  # or train beside train_masks
+    there = any(images.is_dir() and masks.is_dir() for images, masks in every.values())
+    return FolderLayout(root, _there(every)) if there else None
 
 
 def _beside(root: Path, listed: bool) -> FolderLayout | None:
@@ -209,10 +205,11 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
     return next((there[name] for name in names if name in there), root / names[0])
 
 
-def _joint(root: Path, split: str, kinds: tuple[str, ...]) -> Path:
-    """The folder of a split and a kind, such as train_images or imagesTr, as `_first`."""
+def _place(root: Path, split: str, kinds: tuple[str, ...]) -> Path:
+    """The folder of a split and a kind, such as train/images, train_images or imagesTr, as `_first`."""
     pairs = [pair for name in (*SPLITS[split], SHORT[split]) for kind in kinds for pair in ((name, kind), (kind, name))]
-    return _first(root, tuple(gap.join(pair) for gap in ("_", "") for pair in pairs))
+    joint = _first(root, tuple(gap.join(pair) for gap in ("_", "") for pair in pairs))
+    return joint if joint.is_dir() else _first(_first(root, SPLITS[split]), kinds)
 
 
 def _there(folders: Folders) -> Folders:

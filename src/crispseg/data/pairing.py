@@ -191,17 +191,11 @@ def annotated(folder: Path) -> str:
     return "; it holds JSON files: 'crispseg data import' makes masks of those of COCO and labelme"
 
 
-def shared_out(names: Sequence[str], ratio: float, seed: int, where: Path) -> dict[str, list[str]]:
-    """Names divided by the share of val, drawn by the seed; where it is not 0 or 1, both splits get some.
-
-    Raises:
-        CrispsegError: there are not two names for two splits; the message says `where`.
-    """
+def shared_out(names: Sequence[str], ratio: float, seed: int) -> dict[str, list[str]]:
+    """Names divided by the share of val, drawn by the seed; unless it is 0 or 1, both splits of several get some."""
     count = round(ratio * len(names))
     if 0 < ratio < 1:
-        if len(names) < 2:
-            raise CrispsegError(f"{where} holds {plural(len(names), 'image')}; two or more are needed to train")
-        count = min(max(count, 1), len(names) - 1)
+        count = max(min(max(count, 1), len(names) - 1), 0)
     return _divided(names, seed, slice(count))
 
 

@@ -35,6 +35,7 @@ from crispseg.labels import LabelSet
 class Unreadable(NamedTuple):
     """Why a file gives no facts."""
 
+    file: str
     code: str
     """That of the finding."""
     reason: str
@@ -60,16 +61,6 @@ class PairFacts(NamedTuple):
     pair: Pair
     image: ImageFacts | Unreadable
     mask: MaskStatistics | Unreadable
-
-    @property
-    def image_file(self) -> str:
-        """The path of the image."""
-        return str(self.pair.image)
-
-    @property
-    def mask_file(self) -> str:
-        """The path of the mask."""
-        return str(self.pair.mask)
 
 
 def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, MaskStatistics]]:
@@ -109,12 +100,12 @@ def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
         with opened(pair.image, whole=True) as raster:
             image = _image_facts(str(pair.image), as_picture(raster.pixels(channels, (0, 0xFFFF))))
     except CrispsegError as error:
-        image = Unreadable(getattr(error, "code", "channel-missing"), str(error))
+        image = Unreadable(str(pair.image), getattr(error, "code", "channel-missing"), str(error))
     try:
         mask = read_statistics(pair.mask)
     except CrispsegError as error:
         code = getattr(error, "code", "unusable-mask")
-        mask = Unreadable("unusable-mask" if code == "value-range-unknown" else code, str(error))
+        mask = Unreadable(str(pair.mask), "unusable-mask" if code == "value-range-unknown" else code, str(error))
     return PairFacts(split, pair, image, mask)
 
 

@@ -86,17 +86,17 @@ def file_findings(facts: Sequence[PairFacts]) -> list[Finding]:
     """What is wrong with single files: unreadable, or odd in format."""
     broken: dict[str, dict[str, str]] = defaultdict(dict)
     for one in facts:
-        for result, file in ((one.image, one.image_file), (one.mask, one.mask_file)):
+        for result in (one.image, one.mask):
             if isinstance(result, Unreadable):
-                broken[result.code][file] = result.reason
+                broken[result.code][result.file] = result.reason
     found = []
     for code, reasons in broken.items():
         first = next(iter(reasons.values())).rpartition("; ")[0]
         number = f"{plural(len(reasons), 'file')}; the first: " if len(reasons) > 1 else ""
         found.append(finding(code, reasons, details={"reasons": reasons}, reason=number + first))
     # files that stand in two splits count once
-    images = [*{one.image_file: one.image for one in facts if isinstance(one.image, ImageFacts)}.values()]
-    masks = [*{one.mask_file: one.mask for one in facts if isinstance(one.mask, MaskStatistics)}.values()]
+    images = [*{one.image.file: one.image for one in facts if isinstance(one.image, ImageFacts)}.values()]
+    masks = [*{one.mask.file: one.mask for one in facts if isinstance(one.mask, MaskStatistics)}.values()]
     blended = [one for one in masks if one.blended >= BLENDED]
     highest = max((one.blended for one in blended), default=0.0)
     return [
@@ -144,7 +144,7 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Fin
 
 
 def _grouped(code: str, groups: Iterable[Sequence[PairFacts]], **more: Any) -> Finding:
-    files = [[one.image_file for one in group] for group in groups]
+    files = [[one.image.file for one in group] for group in groups]
     return finding(code, chain(*files), count=len(files), details={"groups": files}, **more)
 
 
@@ -165,18 +165,10 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
     if not reports or any(one.severity is Severity.ERROR for one in found):
         return found
     first = reports[0]
-    nowhere = [name for name in first.labels.names if all(name in report.absent for report in reports)]
-    if nowhere:
-        where = "any split" if len(reports) > 1 else first.split
-        details = {"classes": nowhere}
-        found.append(
-            finding("class-never-occurs", count=len(nowhere), details=details, where=where, shown=few(nowhere, 20))
-        )
-    lacking = {report.split: [name for name in report.absent if name not in nowhere] for report in reports}
-    if any(lacking.values()):
-        shown = "; ".join(f"never in {split}: {few(absent, 20)}" for split, absent in lacking.items() if absent)
+    if lacking := {report.split: report.absent for report in reports if report.absent}:
+        shown = "; ".join(f"never in {split}: {few(absent, 20)}" for split, absent in lacking.items())
         count = len(set().union(*lacking.values()))
-        found.append(finding("class-in-one-split", count=count, details={"lacking": lacking}, shown=shown))
+        found.append(finding("class-absent", count=count, details={"lacking": lacking}, shown=shown))
     named = sorted(zip(first.shares, first.labels.names, strict=True))
     if rare := {name: share for share, name in named if 0 < share < RARE}:
         severity = Severity.WARNING if min(rare.values()) < VERY_RARE else Severity.INFORMATION

@@ -78,14 +78,14 @@ def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
         if KINDS[one.code].left_out and one.code != "listed-file-missing":  # which nobody could copy
             reasons = dict.fromkeys(one.files, one.code) | reasons
     reading = diagnosis.reading and diagnosis.reading.best
-    for pair, _, mask in readable(diagnosis.facts):
+    for _, _, mask in readable(diagnosis.facts):
         if reading is not None:
             labels = reading.lookup.labels_of(mask)
             stray = mask.counts[labels == NONE].sum() / mask.counts.sum()
             if stray > STRAY or mask.distinct > len(mask.values) or (labels >= IGNORE).all():
                 known = isinstance(reading.lookup, ColorLookup)
                 code = "unknown-color" if known else "rgb-masks" if mask.colors else "value-out-of-range"
-                reasons.setdefault(pair.mask_file, code)
+                reasons.setdefault(mask.file, code)
     return reasons
 
 
@@ -96,7 +96,7 @@ def _once(diagnosis: Diagnosis, left_out: dict[str, str]) -> list[PairFacts]:
     for one, image, mask in sorted(readable(diagnosis.facts), key=lambda found: -order.index(found[0].split)):
         if left_out.keys().isdisjoint((image.file, mask.file)):
             first = kept.setdefault(image.file if image.constant else image.digest, one)
-            if first.image_file != image.file:
+            if first.image.file != image.file:
                 left_out[image.file] = "duplicate-image" if first.split == one.split else "image-in-two-splits"
     return [*kept.values()]
 
