@@ -176,7 +176,7 @@ def _tasks(found: Sequence[MarkedImage], images: Path | None) -> list[Task]:
         if len(files) != 1:
             what = f"may be {files[0]} or {files[1]}" if files else f"is missing in {root}"
             raise CrispsegError(f"{image}, which {one.source} names, {what}; give its folder as images")
-        file = _absolute(files[0])
+        file = files[0].parent.resolve() / files[0].name  # once for each file; a link keeps its own name
         parts[file].append(one)
         if file in names:
             continue
@@ -187,11 +187,6 @@ def _tasks(found: Sequence[MarkedImage], images: Path | None) -> list[Task]:
     if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
         raise CrispsegError(f"two images have the same name, {twice[0]}; rename one, or import them apart")
     return [Task(file, name, tuple(parts[file])) for file, name in names.items()]
-
-
-def _absolute(file: Path) -> Path:
-    """The folder's real path, so that one file is met once; a link to an image keeps its own name."""
-    return file.parent.resolve() / file.name
 
 
 def _splits(tasks: Sequence[Task]) -> dict[str, list[str]]:

@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from copy import copy
 from typing import Any, TypeVar
 
@@ -85,17 +84,6 @@ def derived_seed(purpose: str, *parts: int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-@contextmanager
-def seeded(purpose: str, *parts: int) -> Iterator[None]:
-    """Inside, torch's global CPU generator starts from a `derived_seed`; outside, it goes on as if nothing had been."""
-    before = torch.get_rng_state()
-    torch.default_generator.manual_seed(derived_seed(purpose, *parts))
-    try:
-        yield
-    finally:
-        torch.set_rng_state(before)
-
-
 class Augmented(Dataset[tuple[Tensor, ...]]):
     """A split under a random transform: image `(C, H, W)` float32, labels `(H, W)` int64 and what else it gives.
 
@@ -124,7 +112,8 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, ...]:
         epoch, index = key
         image = self.images[index]
-        with seeded("augment", self.seed, epoch, index):
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(derived_seed("augment", self.seed, epoch, index))
             sample = self._kept.get(image) or self.dataset[image]
             if self.keep:
                 self._kept[image] = sample

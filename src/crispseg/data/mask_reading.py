@@ -115,25 +115,23 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
         faults = _colors_among_ids([mask for mask in masks if mask.colors], lookup.remedy)
         masks = [mask for mask in masks if not mask.colors]
     pixels: Counter[Any] = Counter()  # of the values without meaning
-    strange: Counter[str] = Counter()  # by their files
+    strange = []  # the files with these
     for mask in masks:
         wrong = lookup.labels_of(mask) == NONE
-        if not wrong.any():
-            continue
-        pixels.update(_pixels([mask._replace(values=mask.values[wrong], quarters=mask.quarters[wrong])], colors))
-        strange[mask.file] += int(mask.counts[wrong].sum())
+        if wrong.any():
+            pixels.update(_pixels([mask._replace(values=mask.values[wrong], quarters=mask.quarters[wrong])], colors))
+            strange.append(mask.file)
     if strange:
         shown = [f"{list(key) if colors else key} ({plural(count, 'pixel')})" for key, count in pixels.most_common()]
         remedy = "add it to data.palette" if colors else "give data.num_classes"
         faults.append(
             _fault(
                 "unknown-color" if colors else "value-out-of-range",
-                [file for file, _ in strange.most_common()],
+                strange,
                 f"the {'colour' if colors else 'value'} {few(shown, 8)}"
                 + ("" if colors else f", out of range 0 to {len(labels) - 1}"),
                 f"correct the mask, or {remedy}, or data.ignore for what means ignore",
                 values={str(key): count for key, count in pixels.most_common()},
-                pixels=dict(strange.most_common()),
             )
         )
     return MaskReading(labels, lookup, tuple(faults))
@@ -142,14 +140,13 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
 def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading | None:
     """Read masks in which 255 means a class, or should; None if they are none of these."""
     whites = {IGNORE, DEEP_WHITE}
-    if whites & {*declared.ignore}:
+    if whites & {*declared.ignore} or declared.count not in (None, 2):
         return None
-    ours = declared.count in (None, 2)
-    two = declared.labels(2) if ours else LabelSet.numbered(2)
-    as_ids = MaskReading(declared.labels(declared.count or 2), IdLookup(declared.count or 2, declared.ignore))
+    two = declared.labels(2)
+    as_ids = MaskReading(two, IdLookup(2, declared.ignore))
     black_and_white = MaskReading(two, ColorLookup((BLACK, WHITE)))
     each = [mask.held for mask in grey]
-    if ours and {0, IGNORE} in each and _held(grey) == {0, 1, IGNORE} and not any({1, IGNORE} <= one for one in each):
+    if {0, IGNORE} in each and _held(grey) == {0, 1, IGNORE} and not any({1, IGNORE} <= one for one in each):
         # two programs have written them, and 255 hardly means ignore
         white = [mask.file for mask in grey if IGNORE in mask.held]
         remedy = "write all in one way; or give data.ignore '[255]' if 255 means ignore"
@@ -163,8 +160,6 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
     files = [mask.file for mask in grey if whites & mask.held]
     pure = {*pixels} <= {0, *whites}
     between = pixels.total() - pixels[0] - bright
-    if not ours:
-        return None
     if pure:
         what = f"0 and 255 only: 255 is read as class 1, '{two.names[1]}'"
         remedy = "give data.ignore '[255]' if it means ignore"

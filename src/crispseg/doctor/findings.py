@@ -22,10 +22,8 @@ class FindingKind(NamedTuple):
     """A kind of finding."""
 
     severity: Severity
-    meaning: str
     message: str
-    """A template for `str.format`: {count}, words such as {s} and {has} that go by it, and what a finding adds. Empty
-    for what the reading of masks says itself."""
+    """A template for `str.format`: {count} and what a finding adds. Empty for what the reading of masks says."""
     remedy: str
     fix: str
     """What a corrected copy does about it; empty where nothing."""
@@ -39,9 +37,6 @@ class FindingKind(NamedTuple):
 _ROWS = csv.DictReader(resources.files("crispseg.doctor").joinpath("kinds.csv").read_text("utf-8").splitlines())
 KINDS = {row.pop("code"): FindingKind(Severity[row.pop("severity").upper()], **row) for row in _ROWS}
 """Code → kind, in the order in which findings of one severity are listed."""
-
-_FORMS = {"s": "|s", "es": "|es", "has": "has|have", "is": "is|are"}
-"""Words in messages → what they are for one thing, and for several."""
 
 
 def finding(
@@ -61,11 +56,10 @@ def finding(
     """
     kind, names = KINDS[code], tuple(map(str, files))
     count = len(names) if count is None else count
-    forms = {word: both.split("|")[count != 1] for word, both in _FORMS.items()}
     return Finding(
         code,
         kind.severity if severity is None else severity,
-        kind.message.format(count=count, **forms, **words),
+        kind.message.format(count=count, **words),
         kind.remedy if remedy is None else remedy,
         count,
         names,
