@@ -37,8 +37,6 @@ class Archive:
     """Bytes, where published."""
     folder: str = "."
     """Below the folder that is downloaded to, where it is unpacked."""
-    source: str = ""
-    """Where the checksum is published."""
 
     @property
     def file(self) -> str:

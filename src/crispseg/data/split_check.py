@@ -81,14 +81,12 @@ class SplitReport:
     @property
     def smallest(self) -> tuple[int, int]:
         """Least height and least width, which need not be of one image."""
-        heights, widths = zip(*self.sizes, strict=True)
-        return min(heights), min(widths)
+        return min(height for height, _ in self.sizes), min(width for _, width in self.sizes)
 
     @property
     def largest(self) -> tuple[int, int]:
         """Greatest height and greatest width."""
-        heights, widths = zip(*self.sizes, strict=True)
-        return max(heights), max(widths)
+        return max(height for height, _ in self.sizes), max(width for _, width in self.sizes)
 
     @property
     def lopsided(self) -> tuple[float, float]:
