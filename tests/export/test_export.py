@@ -276,8 +276,6 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, refuses: Any) -> No
         ("--format onnx --out a.onnx --precision bf16", "bf16"),
         ("--format torch_export --out a.pt2 --precision int8 --calibrate nuclei", "int8"),
         ("--format onnx --out a.onnx --precision int8", "data"),
-        ("--format onnx --out a.onnx --limit.miou 1", "calibrate"),
-        ("--format onnx --out a.onnx --limit.labels 101", "limit.labels"),
         ("--format onnx --out a.onnx --rounds 0", "rounds is 0"),
     ],
 )

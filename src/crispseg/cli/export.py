@@ -1,18 +1,17 @@
-"""`crispseg export RUN --format F --out FILE [--precision P] [--calibrate DATA] [--limit.miou POINTS ...]`"""
+"""`crispseg export RUN --format F --out FILE [--precision P] [--calibrate DATA]`"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import PositiveInt
 
 from crispseg.cli.command import WithData
-from crispseg.config.settings import Field, Tree, construct, fields_of
 from crispseg.data.named import build_data
 from crispseg.evaluation.evaluate import checked_splits, named_data, recorded_data
-from crispseg.export.certificate import DISTANCE, Certificate, ExportLimits
+from crispseg.export.certificate import DISTANCE, Certificate
 from crispseg.export.formats import Format, Precision
 from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import Calibration
@@ -23,8 +22,7 @@ from crispseg.models import SegmentationModel
 class Export(WithData):
     """Write a trained model as one file for ONNX Runtime, OpenVINO or torch.export, for images of any size.
 
-    It comes with a certificate of what it computes compared with the model, and what it takes. A file that breaks a
-    limit is not written.
+    It comes with a certificate of what it computes compared with the model, and what it takes.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
@@ -46,19 +44,6 @@ class Export(WithData):
     calibrate: str | None = None
     calibration_images: PositiveInt = 100
     rounds: PositiveInt = 5
-    limit: ExportLimits = field(init=False)
-
-    @classmethod
-    def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        """Return the limits, and the keys of the data of calibrate."""
-        limits = {f"limit.{key}": each for key, each in fields_of(ExportLimits).items()}
-        return {"Limits": limits} | super().more_keys(tree)
-
-    def take(self, tree: Tree) -> None:
-        """Take the limits and the settings of the data."""
-        limits = {key: tree.pop(key) for key in [*tree] if key.startswith("limit.")}
-        self.limit = construct(ExportLimits, {key.removeprefix("limit."): limits[key] for key in limits}, "limit.")
-        super().take(tree)
 
     def __call__(self) -> None:
         found, _ = named_data(self.calibrate) if self.calibrate else ({}, 3)
@@ -76,7 +61,6 @@ class Export(WithData):
             self.format,
             precision=self.precision,
             data=calibration,
-            limits=self.limit,
             rounds=self.rounds,
         )
         show(certificate)
@@ -92,5 +76,3 @@ def show(certificate: Certificate) -> None:
     scores = [("mIoU", found.miou), (f"boundary F {DISTANCE} px", found.boundary_f), ("ms", found.milliseconds)]
     changes = [f"{name} {pair.model:.2f} → {pair.file:.2f}" for name, pair in scores if not math.isnan(pair.model)]
     print(f"  {found.images} images: {found.labels:.2f} % same labels, {', '.join(changes)}")
-    if certificate.kept:
-        print(f"in float: {certificate.kept}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import importlib.util
 import time
 from collections.abc import Iterator
@@ -13,13 +12,10 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
-import pydantic
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
-from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.catalogue import spread
 from crispseg.data.dataset import Sample
 from crispseg.evaluation.bootstrap import number
@@ -120,33 +116,6 @@ class Measured:
     """In percent, within `DISTANCE` pixels, a mean over the classes."""
 
 
-@pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
-class ExportLimits(Settings):
-    """Limits of a file; None is no limit.
-
-    Args:
-        labels: percent of the pixels whose labels must agree, at least.
-        miou: points of mIoU that may be lost.
-        boundary_f: points of boundary F that may be lost.
-    """
-
-    prefix = "limit."
-    labels: float | None = Field(default=None, ge=0, le=100)
-    miou: float | None = Field(default=None, ge=0, le=100)
-    boundary_f: float | None = Field(default=None, ge=0, le=100)
-
-    def broken(self, measured: Measured) -> list[str]:
-        """Return a line for each limit that is broken, or cannot be checked as there is nothing to score."""
-        found = []
-        if self.labels is not None and measured.labels < self.labels:
-            found.append(f"{measured.labels:.2f} % of the labels agree, less than limit.labels {self.labels:g}")
-        for name in ("miou", "boundary_f"):
-            limit, pair = getattr(self, name), getattr(measured, name)
-            if limit is not None and not pair.model - pair.file <= limit:
-                found.append(f"{pair.model - pair.file:.2f} points are lost, over limit.{name} {limit:g}")
-        return found
-
-
 @dataclass(frozen=True)
 class Certificate:
     """Comparison of an exported file with its model."""
@@ -154,8 +123,6 @@ class Certificate:
     network: str
     format: str
     precision: str
-    kept: str | None
-    """Layers of an int8 file that stayed in float, see `crispseg.export.quantization.in_float`."""
     data: str | None
     """Data on which it was scored; None for an image of random blobs."""
     measured: Measured
@@ -163,7 +130,6 @@ class Certificate:
     """Comparisons of the logits, on random images."""
     bytes: int
     """Size of the file."""
-    limits: ExportLimits
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, with the machine and the versions of what computed."""
@@ -175,7 +141,6 @@ class Certificate:
             **vars(self),
             "measured": measured,
             "comparisons": [comparison._asdict() for comparison in self.comparisons],
-            "limits": dataclasses.asdict(self.limits),
             "processor": processor_name(torch.device("cpu")),
             "threads": torch.get_num_threads(),
             "versions": {name: version(name) for name in packages if importlib.util.find_spec(name)},

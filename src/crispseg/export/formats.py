@@ -18,7 +18,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
 from crispseg.export.certificate import reference, smooth_images
-from crispseg.export.quantization import KEPT, Calibration, Kept, quantize_onnx, quantize_openvino
+from crispseg.export.quantization import Calibration, quantize_onnx, quantize_openvino
 from crispseg.inference.acceleration import fold_batch_norms, whole_number_padding
 from crispseg.inference.runtime import METADATA, AnyModel, ExportedModel, open_model, openvino_core
 from crispseg.inference.segmenter import smooth_outputs
@@ -61,9 +61,8 @@ def write(
     format: Format,
     precision: Precision,
     data: Calibration | None = None,
-    kept: Kept | None = None,
 ) -> AnyModel:
-    """Write the file or files, over earlier ones; arguments as for `export_model`, and what 8 bits leave in float.
+    """Write the file or files, over earlier ones; arguments as for `export_model`.
 
     If it is not the file itself, the ONNX file in float32 that others are made of stays next to it, for a next time.
 
@@ -80,24 +79,16 @@ def write(
         write_onnx(trace(model), plain, metadata)
     if precision == "int8":
         assert data is not None
-        batches, kept = data.batches(model.info), kept or ways(model)[0]
+        # 8 bits of a sum of levels cost boundaries, and with its flows alone in float, OpenVINO 2026.4 errs.
+        batches, decoder = data.batches(model.info), getattr(model.decoder, "linear", False)
         with _exporting():
             if format == "onnx":
-                quantize_onnx(plain, path, batches, kept)
+                quantize_onnx(plain, path, batches, decoder)
             else:
-                write_openvino(quantize_openvino(plain, batches, kept), path, metadata)
+                write_openvino(quantize_openvino(plain, batches, decoder), path, metadata)
     elif format == "openvino":
         write_openvino(openvino_core().read_model(plain), path, metadata)
     return open_model(path)
-
-
-def ways(model: SegmentationModel) -> tuple[Kept, ...]:
-    """Return what may stay in float, from least to most: all of the decoder where levels are summed as they are.
-
-    These 1×1 convolutions cost little, 8 bits of the sum cost boundaries, and OpenVINO 2026.4 computes another thing
-    where only its flows are in float.
-    """
-    return KEPT[1:] if getattr(model.decoder, "linear", False) else KEPT
 
 
 def plain_file(path: Path) -> Path:

@@ -8,8 +8,8 @@ import math
 from pathlib import Path
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.export.certificate import CHECKED, Certificate, ExportLimits, compare, measure
-from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, Format, Precision, plain_file, ways, write
+from crispseg.export.certificate import CHECKED, Certificate, compare, measure
+from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, Format, Precision, plain_file, write
 from crispseg.export.quantization import Calibration
 from crispseg.inference.segmenter import check_finite
 from crispseg.io.files import atomic_files
@@ -23,62 +23,52 @@ def export_model(
     *,
     precision: Precision = "fp32",
     data: Calibration | None = None,
-    limits: ExportLimits | None = None,
     rounds: int = 5,
 ) -> Certificate:
     """Write a file: `images` (N, C, H, W), normalised float32 → `logits` (N, num_classes, H, W); and its certificate.
 
     Batch norms are folded into their convolutions. The model stays as it is. The certificate is `path` with `.json`
-    behind it. In 8 bits, where a limit is broken, it is tried again with the decoder in float, from which it begins
-    where levels are summed.
+    behind it.
 
     Args:
         model: the model.
         path: ends in .onnx, .xml (its weights are in a .bin beside it) or .pt2, as the format has it.
         format, precision: see `Format` and `Precision`; in bf16 sampling stays float32, and int8 needs `data`.
         data: images by which 8 bits are chosen and the file is scored; without, it is compared on random blobs.
-        limits: what the file must keep to.
         rounds: how often an image is timed.
 
     Raises:
         CrispsegError: another suffix, or a file that cannot be written; a missing package; a model that cannot be
-            exported, or not in this precision; a file in float32 that computes something else; a broken limit.
+            exported, or not in this precision; a file in float32 that computes something else.
     """
-    path, limits = Path(path), limits or ExportLimits()
-    check_choices(model, path, format, precision, data, limits)
+    path = Path(path)
+    check_choices(model, path, format, precision, data)
     check_finite(model)
     title = f"{model.info.name} on {model.info.backbone}"
     with atomic_files(path) as folder:
         made = folder / path.name
-        for kept in ways(model) if precision == "int8" else (None,):
-            try:
-                file = write(model, made, format, precision, data, kept)
-                comparisons = tuple(compare(file, model, size) for size in CHECKED)
-            except Exception as error:  # the exporters, and what runs their files, raise almost anything
-                reason = one_line(error)
-                reason = reason if isinstance(error, CrispsegError) else f"{type(error).__name__}: {reason}"
-                reason = reason.replace(str(made), path.name)
-                raise CrispsegError(f"{title} cannot be exported to {path}: {reason:.300}") from error
-            for each in comparisons:  # in float32 a file computes the same; in others, numbers at least
-                if not (each.agrees if precision == "fp32" else math.isfinite(each.difference)):
-                    raise CrispsegError(f"{title} exported to {path} computes something else and is removed; {each}")
-            measured = measure(model, file, data, rounds)
-            if not (broken := limits.broken(measured)):
-                break
-        else:
-            raise CrispsegError(f"{title} in {precision} is not written to {path}: {'; '.join(broken)}")
+        try:
+            file = write(model, made, format, precision, data)
+            comparisons = tuple(compare(file, model, size) for size in CHECKED)
+        except Exception as error:  # the exporters, and what runs their files, raise almost anything
+            reason = one_line(error)
+            reason = reason if isinstance(error, CrispsegError) else f"{type(error).__name__}: {reason}"
+            reason = reason.replace(str(made), path.name)
+            raise CrispsegError(f"{title} cannot be exported to {path}: {reason:.300}") from error
+        for each in comparisons:  # in float32 a file computes the same; in others, numbers at least
+            if not (each.agrees if precision == "fp32" else math.isfinite(each.difference)):
+                raise CrispsegError(f"{title} exported to {path} computes something else and is removed; {each}")
+        measured = measure(model, file, data, rounds)
         plain_file(made).unlink(missing_ok=True)
         size = sum(file.stat().st_size for file in folder.iterdir())
         name = data.name if data else None
-        found = Certificate(title, format, precision, kept, name, measured, comparisons, size, limits)
+        found = Certificate(title, format, precision, name, measured, comparisons, size)
         text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
         (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
     return found
 
 
-def check_choices(
-    model: SegmentationModel, path: Path, format: str, precision: str, data: Calibration | None, limits: ExportLimits
-) -> None:
+def check_choices(model: SegmentationModel, path: Path, format: str, precision: str, data: Calibration | None) -> None:
     """Raise a CrispsegError if the options do not go together, before the work starts."""
     kind = FILE_FORMATS[format]
     if path.suffix != kind.suffix:
@@ -88,8 +78,8 @@ def check_choices(
         raise CrispsegError(f"there is no {format} in {precision}: {reason}")
     if missing := [name for name in kind.needs if importlib.util.find_spec(name) is None]:
         raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install 'crispseg[{kind.extra}]'")
-    if data is None and (precision == "int8" or (limits.miou, limits.boundary_f) != (None, None)):
-        raise CrispsegError("int8, and limits on mIoU and boundary F, need labelled images; give data to calibrate on")
+    if data is None and precision == "int8":
+        raise CrispsegError("int8 needs labelled images; give data to calibrate on")
     if data is not None and (classes := len(data.held_out.labels)) != model.num_classes:
         raise CrispsegError(
             f"the model has {model.num_classes} classes, the data {classes}; they must be the same to certify the file"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 from unittest import mock
 
 import numpy as np
@@ -27,10 +27,6 @@ from crispseg.models import ModelInfo
 
 Batches: TypeAlias = DataLoader[NDArray[np.float32]] | Sequence[NDArray[np.float32]]
 """Normalised images `(1, C, H, W)`."""
-
-Kept: TypeAlias = Literal["sampling", "decoder", "fine"]
-KEPT: tuple[Kept, ...] = ("sampling", "decoder", "fine")
-"""Layers that stay in float, from least to most: see `in_float`."""
 
 PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 QUANTISED = [*sorted(PRODUCTS), "Add", "MaxPool"]
@@ -67,42 +63,29 @@ class Calibration:
         return DataLoader(chosen, batch_size=None, collate_fn=batch)
 
 
-def in_float(graph: Any, kept: Kept) -> list[str]:
-    """Names of the nodes of an ONNX graph that stay in float.
+def in_float(graph: Any, decoder: bool) -> list[str]:
+    """Names of the nodes of an ONNX graph that stay in float, with `decoder` all that are not of the backbone.
 
-    `sampling`: what lies between the last products and the coordinates of a sampling, a softmax or the logits, with
-    these products: flows, offsets, attention and the classifier. A step of 1 / 256 of their range would be seen.
-    `decoder`: all that is not of the backbone. `fine`: that, and what the backbone's finest feature is made of.
+    They lie between the last products and the coordinates of a sampling, a softmax or the logits, with these products:
+    flows, offsets, attention and the classifier. A step of 1 / 256 of their range would be seen.
     """
     producers = {name: node for node in graph.node for name in node.output}
     places = {"GridSample": 1, "Softmax": 0}  # of the input that matters
     ends = [node.input[places[node.op_type]] for node in graph.node if node.op_type in places]
-    found = _made_by([*ends, *(output.name for output in graph.output)], producers, until=PRODUCTS)
-    if kept != "sampling":
-        scopes = {node.name: {each.key: each.value for each in node.metadata_props} for node in graph.node}
-        others = [node for node in graph.node if "'backbone'" not in scopes[node.name].get(SCOPES, "")]
-        features = {name for node in others for name in node.input} - {name for node in others for name in node.output}
-        found |= {node.name: None for node in others}
-        if kept == "fine":
-            finest: dict[str, None] = min(filter(None, (_made_by([name], producers) for name in features)), key=len)
-            found |= finest
-    return list(found)
-
-
-def _made_by(ends: list[str], producers: dict[str, Any], until: Container[str] = ()) -> dict[str, None]:
-    """Names of the nodes that values come from, back to operators `until`; not through sizes or samplings."""
-    found: dict[str, None] = {}
-    while ends:
+    ends += [output.name for output in graph.output]
+    found: set[str] = set()
+    while ends:  # not through sizes or samplings
         node = producers.get(ends.pop())
-        if node is None or node.name in found or node.op_type in ("Shape", "GridSample"):
-            continue
-        found[node.name] = None
-        if node.op_type not in until:
-            ends += node.input
-    return found
+        if node is not None and node.name not in found and node.op_type not in ("Shape", "GridSample"):
+            found.add(node.name)
+            ends += [] if node.op_type in PRODUCTS else node.input
+    for node in graph.node if decoder else ():
+        if not any(each.key == SCOPES and "'backbone'" in each.value for each in node.metadata_props):
+            found.add(node.name)
+    return sorted(found)
 
 
-def quantize_onnx(source: Path, target: Path, batches: Batches, kept: Kept) -> None:
+def quantize_onnx(source: Path, target: Path, batches: Batches, decoder: bool) -> None:
     """An ONNX file in 8 bits, by ONNX Runtime: weights by channel, activations by the range of all batches."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
@@ -124,18 +107,18 @@ def quantize_onnx(source: Path, target: Path, batches: Batches, kept: Kept) -> N
         # Without VNNI, pairs of 8-bit products are added in 16 bits, which overflow unless weights have 7 bits.
         reduce_range=torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported(),
         op_types_to_quantize=QUANTISED,
-        nodes_to_exclude=in_float(onnx.load(source).graph, kept),
+        nodes_to_exclude=in_float(onnx.load(source).graph, decoder),
     )
 
 
-def quantize_openvino(source: Path, batches: Batches, kept: Kept) -> Any:
+def quantize_openvino(source: Path, batches: Batches, decoder: bool) -> Any:
     """An ONNX file as an OpenVINO model in 8 bits, by NNCF, which also corrects the biases."""
     import nncf
     import onnx
     import openvino
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    names = in_float(onnx.load(source, load_external_data=False).graph, kept)
+    names = in_float(onnx.load(source, load_external_data=False).graph, decoder)
     names += [f"{name}/WithoutBiases" for name in names]  # what OpenVINO calls the product of one with a bias
     core = openvino_core()  # made before it stands in for the class that makes it
     # NNCF draws bars, and makes cores of its own; openvino_core says what they would leave behind.
