@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
 
 from crispseg.errors import CrispsegError
 from crispseg.io.images import colorize
 from crispseg.labels import IGNORE, Color, LabelSet
-
-if TYPE_CHECKING:
-    pass
 
 RIGHT = (0, 0, 0)
 IGNORED = (48, 48, 48)
 DIMMEST = 110
 """Brightness of a wrong pixel, at least: 0.299 R + 0.587 G + 0.114 B."""
 
-PAPER, INK, FRAME = (255, 255, 255), (31, 35, 40), (208, 215, 222)
+COLUMN = 3.2
+"""Inches of a column of a figure, of 100 pixels each."""
 
 
 def overlay(
@@ -84,48 +82,24 @@ def panels(
     Returns:
         `(H, W, 3)` RGB.
     """
-    column = min(max(240, *(image.shape[1] for row in rows for image in row)), 400)
-    gap = column // 40
-    size = column // 14  # of the titles: readable when the whole figure is shown on a page
-    heights = [max(round(row[0].shape[0] * column / row[0].shape[1]), 1) for row in rows]
-    lefts = [gap + index * (column + gap) for index in range(len(titles))]
-    top = 2 * size
-    bottom = top + sum(height + gap for height in heights)
-    figure = Image.new("RGB", (lefts[-1] + column + gap, bottom), PAPER)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here, since most who draw need no figure
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
 
-    draw, font = ImageDraw.Draw(figure), _font(titles, size, column)
-    for left, title in zip(lefts, titles, strict=True):
-        draw.text((left + column / 2, top / 2), title, INK, font, anchor="mm")
-    y = top
-    for row, height in zip(rows, heights, strict=True):
-        for left, image in zip(lefts, row, strict=True):
-            figure.paste(Image.fromarray(image).resize((column, height), Image.Resampling.HAMMING), (left, y))
-        y += height + gap
-    if legend is None:
-        return np.array(figure)
-    return np.concatenate([figure, _legend(legend, figure.width, round(0.9 * size), gap)])
-
-
-def _legend(classes: LabelSet, width: int, size: int, margin: int) -> NDArray[np.uint8]:
-    """Colours and names in even columns, centred, of text `size` pixels high."""
-    swatch, space = size, size // 2
-    font = _font(classes.names, size, width - 2 * margin - swatch - 3 * space)
-    cell = swatch + 3 * space + max(round(font.getlength(name)) for name in classes.names)
-    lines = ceil(len(classes) / max((width - 2 * margin) // cell, 1))
-    columns = ceil(len(classes) / lines)
-    left = (width - columns * cell + 2 * space) // 2  # the last column's space is no part of the block
-    line = 2 * size
-    picture = Image.new("RGB", (width, lines * line + margin), PAPER)
-    draw = ImageDraw.Draw(picture)
-    for index, (name, color) in enumerate(zip(classes.names, classes.palette, strict=True)):
-        x, y = left + index % columns * cell, (index // columns + 0.5) * line
-        draw.rectangle((x, y - swatch // 2, x + swatch, y + swatch // 2), color, FRAME)
-        draw.text((x + swatch + space, y), name, INK, font, anchor="lm")
-    return np.array(picture)
-
-
-def _font(texts: Sequence[str], size: int, width: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """Pillow's own font, of `size` pixels or as much smaller as the longest of `texts` needs to fit into `width`."""
-    font = ImageFont.load_default(size)
-    longest = max(map(font.getlength, texts))
-    return font if longest <= width else ImageFont.load_default(size * width / longest)
+    ratios = [row[0].shape[0] / row[0].shape[1] for row in rows]
+    names, columns = legend.names if legend else (), len(titles)
+    height = COLUMN * sum(ratios) + 0.4 + 0.2 * ceil(len(names) / columns)
+    figure = Figure((COLUMN * columns, height), layout="constrained")
+    canvas, axes = FigureCanvasAgg(figure), figure.subplots(len(rows), columns, squeeze=False, height_ratios=ratios)
+    for axis, image in zip(axes.flat, chain.from_iterable(rows), strict=True):
+        axis.imshow(image, aspect="auto")
+        axis.set_axis_off()
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title)
+    if legend is not None:
+        colors = [tuple(channel / 255 for channel in color) for color in legend.palette]
+        texts = [name.replace("$", r"\$") for name in names]  # a pair of $ would enclose a formula
+        handles = [Patch(facecolor=color, label=text) for color, text in zip(colors, texts, strict=True)]
+        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
