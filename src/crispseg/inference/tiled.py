@@ -18,7 +18,7 @@ from crispseg.inference.tiling import OVERLAP, TILE, blended_rows, check_tile, e
 from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
 from crispseg.io.opening import opened
-from crispseg.io.tiff import open_dataset, write_map
+from crispseg.io.tiff import open_dataset, read_rows, write_map
 
 
 def segment_tiff(
@@ -65,7 +65,7 @@ def segment_tiff(
         kept = 0 if made_by is None else _kept_rows(folder, made_so)
         rows = blended_rows(
             segmenter.logits,
-            lambda top, bottom: image.pixels(channels, segmenter.value_range, (top, bottom)),
+            lambda top, bottom: read_rows(dataset, image, top, bottom).pixels(channels, segmenter.value_range),
             *(size, classes, side, segmenter.device, range(kept, count)),
         )
         rows = rows if made_by is None else _resumed(folder, kept, rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -66,9 +65,8 @@ class Raster:
         bands: channels, with alpha.
         bit_depth: bits a channel.
         color: one of `COLORS` or another, which is refused.
-        rows: decodes the stored rows from a first one to before a last one, `(h, W, bands)`.
+        load: decodes the stored values, `(H, W, bands)`.
         orientation: that of EXIF, 1 to 8; a PNG may have it behind its pixels.
-        alpha: whether the last band is opacity.
         palette: the colours of a palette.
         lossy: why the values may not be those that were saved.
     """
@@ -78,9 +76,8 @@ class Raster:
     bands: int
     bit_depth: int
     color: str
-    rows: Callable[[int, int], NDArray[Any]]
+    load: Callable[[], NDArray[Any]]
     orientation: Callable[[], int] = lambda: 1
-    alpha: bool = False
     palette: tuple[Color, ...] = ()
     lossy: str = ""
 
@@ -92,10 +89,7 @@ class Raster:
     @cached_property
     def values(self) -> NDArray[Any]:
         """The values as they are in the file, upright, `(H, W, bands)`."""
-        if math.prod(self.stored) > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        values = self.rows(0, self.stored[0])
-        return upright(values, self.orientation())
+        return upright(self.load(), self.orientation())
 
     def check(self, channels: int) -> None:
         """Raise an UnreadablePicture unless it has so many channels: 3 for RGB, which grey becomes, or others."""
@@ -107,28 +101,24 @@ class Raster:
             found = f"{self.name} has {self.bands} channel(s), not {channels}"
             raise UnreadablePicture(f"{found}; {remedy}", "channel-missing")
 
-    def kept(self, channels: int, rows: tuple[int, int] | None = None) -> NDArray[Any]:
-        """Return the upright values of so many channels, see `check`, or those of some stored rows; without alpha."""
+    def kept(self, channels: int) -> NDArray[Any]:
+        """Return the upright values of so many channels, see `check`; without alpha."""
         self.check(channels)
-        values = self.values if rows is None else self.rows(*rows)
         if self.color == "cmyk":
-            return values
-        return values[..., :1] if channels == 3 and self.bands < 3 else values[..., :channels]
+            return self.values
+        return self.values[..., : 1 if channels == 3 and self.bands < 3 else channels]
 
-    def pixels(
-        self, channels: int = 3, value_range: ValueRange | None = None, rows: tuple[int, int] | None = None
-    ) -> NDArray[np.uint8]:
-        """Return the image, or some stored rows of it, as a model takes it, `(H, W, channels)`.
+    def pixels(self, channels: int = 3, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
+        """Return the image as a model takes it, `(H, W, channels)`.
 
         Args:
             channels: 3 for RGB: alpha is dropped, and grey, palette and CMYK become RGB; or as many as there are.
             value_range: of more than 8 bits a channel, see `to_8_bits`.
-            rows: the first one, and the one before which they end.
 
         Raises:
             UnreadablePicture: another number of channels, or values that are no whole numbers of 16 bits.
         """
-        values = self.kept(channels, rows)
+        values = self.kept(channels)
         if self.color == "palette":
             return color_table(self.palette[:256]).take(values[..., 0], axis=0)
         if self.color == "cmyk":
@@ -176,7 +166,7 @@ def from_array(values: NDArray[Any], name: str) -> Raster:
     values = values if values.ndim == 3 else values[..., None]
     height, width, bands = values.shape
     color, bits = {1: "grey", 3: "rgb", 4: "rgb"}.get(bands, "bands"), 8 * values.itemsize
-    return Raster(name, (height, width), bands, bits, color, lambda top, bottom: values[top:bottom])
+    return Raster(name, (height, width), bands, bits, color, lambda: values)
 
 
 def from_pillow(picture: Image.Image, name: object, file: Path | None = None) -> Raster:
@@ -191,12 +181,11 @@ def from_pillow(picture: Image.Image, name: object, file: Path | None = None) ->
     if is_deep:
         color, bits, bands = "rgb", 16, 4 if mode[-1] == "A" else 3
 
-    def rows(top: int, bottom: int) -> NDArray[Any]:
+    def load() -> NDArray[Any]:
         picture.load()  # raises where the file is broken, in which OpenCV may leave zeros
         if is_deep:
-            values = np.asarray(cv2.imread(str(file), cv2.IMREAD_UNCHANGED))
-            return values[top:bottom, :, [2, 1, 0, 3][:bands]]
-        values = np.array(picture)[top:bottom]
+            return np.asarray(cv2.imread(str(file), cv2.IMREAD_UNCHANGED))[..., [2, 1, 0, 3][:bands]]
+        values = np.array(picture)
         values = values.astype(np.uint8) if mode == "1" else values
         if mode == "L" and few:  # which Pillow spreads over 0 to 255
             values = values // (255 // (2**few - 1))
@@ -210,13 +199,13 @@ def from_pillow(picture: Image.Image, name: object, file: Path | None = None) ->
 
     shown = (picture.getpalette("RGB") if color == "palette" else None) or []
     palette = tuple(zip(shown[0::3], shown[1::3], shown[2::3], strict=True))
-    size, alpha = (picture.height, picture.width), mode in ("LA", "PA", "RGBA")
+    size = picture.height, picture.width
     lossy = f"is of the format {picture.format}" if picture.format in ("JPEG", "MPO", "PPM", "WEBP") else ""
-    return Raster(name, size, bands, bits, color, rows, orientation, alpha, palette, lossy)
+    return Raster(name, size, bands, bits, color, load, orientation, palette, lossy)
 
 
 def from_tiff(file: BinaryIO, name: object) -> Raster:
-    """Return the first page of an open TIFF, of which only the strips or tiles that are asked for are decoded."""
+    """Return the first page of an open TIFF."""
     page: Any = tifffile.TiffFile(file).pages.first
     (height, width), bands, bits = (page.imagelength, page.imagewidth), page.samplesperpixel, page.bitspersample
     if page.dtype is None or not isinstance(bits, int) or page.dtype == np.int8:
@@ -225,34 +214,21 @@ def from_tiff(file: BinaryIO, name: object) -> Raster:
     color = next((color for color, kinds in COLORS.items() if page.photometric in kinds), str(page.photometric))
     if (page.photometric == 6 and is_image) or (color == "grey" and bands == 3):  # YCbCr is decoded to RGB
         color = "rgb"
-    end_of_file, planes = file.seek(0, 2), bands if page.planarconfig == 2 else 1
-    length, across = (page.tilelength, -(-width // page.tilewidth)) if page.is_tiled else (page.rowsperstrip, 1)
+    end_of_file = file.seek(0, 2)
 
-    def segment(index: int) -> bytes | None:
-        start, count = page.dataoffsets[index], page.databytecounts[index]
-        if start + count > end_of_file:
+    def load() -> NDArray[Any]:
+        if height * width > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        if any(start + count > end_of_file for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)):
             raise ValueError("its end is missing")
-        file.seek(start)
-        return file.read(count) or None  # tiles that were not written are 0
-
-    def rows(top: int, bottom: int) -> NDArray[Any]:
-        values = np.zeros((bottom - top, width, bands), np.uint8 if bits <= 8 else page.dtype)
-        for plane in range(planes):
-            first = plane * -(-height // length)
-            for index in range((first + top // length) * across, (first + -(-bottom // length)) * across):
-                tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
-                found, (_, _, y, x, _), _ = page.decode(segment(index), index, **tables)
-                if found is not None:
-                    start, end = max(y, top), min(y + found.shape[1], bottom)
-                    part = found[0, start - y : end - y, : width - x]  # (h, w, bands), or one of the bands
-                    values[start - top : end - top, x : x + part.shape[1], plane : plane + part.shape[2]] = part
-        return 2**bits - 1 - values if page.photometric == 0 else values
+        values = np.moveaxis(page.asarray(squeeze=False, maxworkers=1)[:, 0], 0, 2)  # (H, W, planes, bands of each)
+        values = values.reshape(height, width, bands).astype(np.uint8 if bits <= 8 else page.dtype, copy=False)
+        return np.asarray(2**bits - 1 - values if page.photometric == 0 else values)
 
     turn = page.tags.valueof(ExifTags.Base.Orientation, 1)
     shown = page.colormap.T >> 8 if color == "palette" else np.zeros((0, 3))
     return Raster(
-        *(name, (height, width), bands, bits, color, rows, lambda: turn if turn in range(1, 9) else 1),
-        alpha=bool({1, 2} & {*page.extrasamples}),
+        *(name, (height, width), bands, bits, color, load, lambda: turn if turn in range(1, 9) else 1),
         palette=tuple(map(tuple, shown.tolist())),
         lossy=f"is stored with lossy compression ({page.compression.name})" if is_image else "",
     )

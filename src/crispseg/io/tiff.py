@@ -7,6 +7,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.files import atomic_path
-from crispseg.io.opening import UnreadablePicture
+from crispseg.io.opening import Raster, UnreadablePicture
 from crispseg.labels import IGNORE, color_table
 
 SUFFIXES = (".tif", ".tiff")
@@ -44,6 +45,15 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
         raise UnreadablePicture(f"{path} cannot be read as a TIFF ({reason}); restore or convert it") from None
     with dataset:
         yield dataset
+
+
+def read_rows(dataset: Any, image: Raster, top: int, bottom: int) -> Raster:
+    """Return some rows of an `open_dataset`, whose header is `image`, as an image."""
+    values = dataset.read(window=((top, bottom), (0, dataset.width))).transpose(1, 2, 0)  # (h, w, bands)
+    if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        values = 2**image.bit_depth - 1 - values
+    color = "rgb" if image.color == "cmyk" else image.color  # which GDAL makes of it
+    return replace(image, stored=values.shape[:2], load=lambda: values, color=color)
 
 
 def write_map(path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]]) -> None:
