@@ -215,7 +215,8 @@ def test_predict_writes_objects(model: Path, tmp_path: Path, capsys: Capture) ->
     argv = ["predict", str(model), str(folder), "--out", str(out), "--device=cpu"]
     assert main([*argv, "--objects", "nucleus", "--objects_border", "border"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    results = Segmenter(model, "cpu")(folder)
+    results = Segmenter(model, "cpu")([folder / "a.png", folder / "sub/b.jpg"])
+    results[1].name = "sub/b"
     expected = [result.objects("nucleus", border="border") for result in results]
     count = sum(map(len, expected))
     assert count > 10 and len(expected[0]) and len(expected[1])

@@ -176,19 +176,6 @@ def test_stream_reads_a_few_ahead_and_in_order(segmenter: Segmenter) -> None:
     assert [result.labels.shape[0] for result in stream] == [*range(33, 40)]
 
 
-def test_a_folder_gives_its_images(segmenter: Segmenter, tmp_path: Path) -> None:
-    for name in ("b.png", "a.png", "more/a.png", "notes.txt"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        Image.fromarray(picture(seed=len(name))).save(tmp_path / name, "PNG")
-    for folder in (tmp_path, str(tmp_path)):
-        results = segmenter(folder)
-        assert [result.name for result in results] == ["a", "b", "more/a"]
-        assert np.array_equal(results[2].image, picture(seed=len("more/a.png")))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(CrispsegError, match="empty"):
-        segmenter(tmp_path / "empty")
-
-
 def as_tensor(values: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(values if values.ndim == 2 else values.transpose(2, 0, 1).copy())
 

@@ -12,7 +12,6 @@ from typing import Any, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from crispseg.errors import CrispsegError
@@ -24,7 +23,7 @@ from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, predic
 from crispseg.inference.runtime import AnyModel, Backend, ExportedModel, open_model
 from crispseg.inference.tiling import LARGE, Tiling, blended_rows, check_tile, enough_memory
 from crispseg.io.arrays import Normalize
-from crispseg.io.images import as_picture, find_images, image_channels, write_image, write_labels
+from crispseg.io.images import as_picture, image_channels, write_image, write_labels
 from crispseg.io.value_range import ValueRange, check_range
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
@@ -113,23 +112,19 @@ class Segmenter:
     @overload
     def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Segmentation]: ...
     @overload
-    def __call__(self, image: Image.Image | NDArray[Any] | Tensor) -> Segmentation: ...
-    @overload
-    def __call__(self, image: str | Path) -> Any: ...  # a list where it is a folder
+    def __call__(self, image: Source) -> Segmentation: ...
     def __call__(self, image: Any) -> Any:
-        """Return the `Segmentation` of an image, or a list of them for a list or a folder.
+        """Return the `Segmentation` of an image, or a list of them for a list.
 
         Raises:
-            CrispsegError: not a `Source`, a file that cannot be read, or a folder without images.
+            CrispsegError: not a `Source`, or a file that cannot be read.
         """
-        if isinstance(image, list | tuple) or (isinstance(image, str | Path) and Path(image).is_dir()):
+        if isinstance(image, list | tuple):
             return list(self.stream(image))
         return self._segment(*read_source(image, self.info.in_chans, self.value_range))
 
     def stream(
-        self,
-        images: Iterable[Source] | str | Path,
-        on_error: Callable[[Source, CrispsegError], None] | None = None,
+        self, images: Iterable[Source], on_error: Callable[[Source, CrispsegError], None] | None = None
     ) -> Generator[Segmentation, None, None]:
         """Segment images one by one, while the next are read.
 
@@ -137,17 +132,13 @@ class Segmenter:
         those of calling, up to rounding.
 
         Args:
-            images: any number of them; or a folder with its sub-folders, whose results are named by their path in it.
+            images: any number of them.
             on_error: called with an image that cannot be read or is too large, and the error; the image is left out.
 
         Raises:
             CrispsegError: as calling does, when the image's turn comes, unless `on_error` is given.
         """
-        folder = None
-        if isinstance(images, str | Path):
-            folder, images = Path(images), find_images(images)
-            if not images:
-                raise CrispsegError(f"{folder} holds no images; give another folder, or a list")
+        images = [images] if isinstance(images, str | Path) else images
         # Values in memory are copied at once, since their owner may use the memory for the next image.
         sources = (deepcopy(each) if isinstance(each, np.ndarray | Tensor) else each for each in images)
         threads = torch.get_num_threads()
@@ -169,8 +160,6 @@ class Segmenter:
                         raise
                     on_error(source, error)
                     continue
-                if folder is not None and result.path is not None:
-                    result.name = str(result.path.relative_to(folder).with_suffix(""))
                 yield result
 
     @torch.inference_mode()

@@ -43,7 +43,7 @@ class Run:
         return Segmenter(self.model)
 
     def predict(self, images: Any) -> Any:
-        """The `Segmentation` of an image, or a list of them for a list or a folder; see `Segmenter`."""
+        """The `Segmentation` of an image, or a list of them for a list; see `Segmenter`."""
         return self.segmenter(images)
 
     def evaluate(self, split: str = "val", data: DataSource | None = None) -> Evaluation:
