@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
-from skimage.measure import label
+from skimage.measure import label, regionprops
 from skimage.segmentation import expand_labels
 
 from crispseg.errors import CrispsegError
@@ -182,17 +181,14 @@ def measured(
         own: `(H, W)`, the pixels over which probabilities are averaged.
         probability: `(H, W)` of the class; None where it is not known.
     """
-    numbers = np.arange(1, ids.max() + 1)
-    areas = np.bincount(ids.ravel())[1:].tolist()
-    centroids = np.round(np.array(ndimage.center_of_mass(ids > 0, ids, numbers)) + 0.5, 2).tolist()  # y, x
-    means: list[float | None] = [None] * len(numbers)
-    if probability is not None:
-        means = np.round(ndimage.mean(probability, np.where(own, ids, 0), numbers), 4).tolist()
     table = []
-    for number, (rows, columns) in enumerate(ndimage.find_objects(ids), 1):
-        size = columns.stop - columns.start, rows.stop - rows.start
-        y, x = centroids[number - 1]
-        table.append(Object(number, areas[number - 1], columns.start, rows.start, *size, x, y, means[number - 1]))
+    for region in regionprops(ids):
+        top, left, bottom, right = region.bbox
+        y, x = (round(float(each) + 0.5, 2) for each in region.centroid)
+        mean = None
+        if probability is not None:
+            mean = round(float(probability[region.slice][region.image & own[region.slice]].mean()), 4)
+        table.append(Object(region.label, int(region.area), left, top, right - left, bottom - top, x, y, mean))
     return tuple(table)
 
 
