@@ -34,9 +34,6 @@ from crispseg.nn import resize
 Function: TypeAlias = Callable[[Tensor], Tensor]
 """Images `(N, C, h, w)` of any size → `(N, K, h, w)`."""
 
-AT_ONCE = 4
-"""Windows that are computed at once."""
-
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class Protocol(Settings):
@@ -195,17 +192,15 @@ def one_view(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
     count, _, height, width = images.shape
     rows, columns = min(protocol.window, height), min(protocol.window, width)
     tops, lefts = window_starts(height, rows, protocol.step), window_starts(width, columns, protocol.step)
-    corners = list(product(tops, lefts))
-    total, seen = torch.zeros(()), torch.zeros(height, width, device=images.device)
-    for first in range(0, len(corners), AT_ONCE):
-        group = corners[first : first + AT_ONCE]
-        crops = torch.cat([images[:, :, top : top + rows, left : left + columns] for top, left in group])
-        pieces = torch.split(logits_of(crops), count)
-        if not first:
-            total = pieces[0].new_zeros(count, pieces[0].shape[1], height, width)
-        for (top, left), piece in zip(group, pieces, strict=True):
-            total[:, :, top : top + rows, left : left + columns] += piece
-            seen[top : top + rows, left : left + columns] += 1
+    seen = torch.zeros(height, width, device=images.device)
+    total: Tensor | None = None
+    for top, left in product(tops, lefts):
+        place = slice(top, top + rows), slice(left, left + columns)
+        piece = logits_of(images[:, :, *place])
+        total = piece.new_zeros(count, piece.shape[1], height, width) if total is None else total
+        total[:, :, *place] += piece
+        seen[place] += 1
+    assert total is not None
     return total.div_(seen)
 
 
