@@ -85,13 +85,6 @@ def test_boundaries_have_columns_where_they_were_scored() -> None:
     assert "F 3 px" not in plain and "boundary IoU" not in plain
 
 
-def test_tiny_pictures_are_shown_in_their_pixels(evaluation: str) -> None:
-    assert all(image["class"] == "tiny" for image in Page(evaluation).images[1:])
-    pictures = [pages.embedded(np.zeros((40, side, 3), np.uint8), "x") for side in (128, 129, 360, 361)]
-    assert [picture.tiny for picture in pictures] == [True, False, False, False]
-    assert [picture.small for picture in pictures] == [True, True, True, False]
-
-
 @pytest.mark.parametrize("clear", [None, BACKGROUND, (1, 2, 3)])
 def test_one_colour_of_a_picture_can_be_seen_through(clear: Any) -> None:
     pixels = np.array([[BACKGROUND, (238, 153, 0)]], np.uint8)

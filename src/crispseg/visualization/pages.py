@@ -20,9 +20,6 @@ from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, writable_file
 from crispseg.labels import Color
 
-TINY, SMALL = 128, 360
-"""Pixels of the longer side up to which a picture among others, and a large one, is shown in its pixels."""
-
 
 @cache
 def environment() -> Environment:
@@ -49,16 +46,6 @@ class Picture(NamedTuple):
     width: int
     height: int
     text: str
-
-    @property
-    def tiny(self) -> bool:
-        """Whether it is best shown enlarged, pixel by pixel, as one of several in a row."""
-        return max(self.width, self.height) <= TINY
-
-    @property
-    def small(self) -> bool:
-        """The same as the large picture of a page."""
-        return max(self.width, self.height) <= SMALL
 
 
 def embedded(
