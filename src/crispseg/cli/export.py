@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,5 +73,7 @@ def show(certificate: Certificate) -> None:
     found = certificate.measured
     print(f"the same images by the model → by the file, {certificate.data or 'random blobs'}:")
     scores = [("mIoU", found.miou), (f"boundary F {DISTANCE} px", found.boundary_f), ("ms", found.milliseconds)]
-    changes = [f"{name} {pair.model:.2f} → {pair.file:.2f}" for name, pair in scores if not math.isnan(pair.model)]
+    changes = [
+        f"{name} {pair.model:.2f} → {pair.file:.2f}" for name, pair in scores if None not in (pair.model, pair.file)
+    ]
     print(f"  {found.images} images: {found.labels:.2f} % same labels, {', '.join(changes)}")

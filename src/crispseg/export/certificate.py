@@ -6,10 +6,10 @@ import copy
 import importlib.util
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,7 +42,8 @@ DISTANCE = 3
 """Pixels within which boundaries match."""
 
 
-class Comparison(NamedTuple):
+@dataclass(frozen=True)
+class Comparison:
     """Logits of a file compared with those of the model, at one size."""
 
     size: tuple[int, int, int]
@@ -94,11 +95,12 @@ def reference(model: SegmentationModel) -> SegmentationModel:
     return plain.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
 
 
-class Compared(NamedTuple):
-    """One quantity of the model, and of the file."""
+@dataclass(frozen=True)
+class Compared:
+    """One quantity of the model, and of the file; None where there is nothing to score."""
 
-    model: float
-    file: float
+    model: float | None
+    file: float | None
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Measured:
     milliseconds: Compared
     """Median from an image to its labels, of the first image."""
     miou: Compared
-    """In percent; NaN without labelled images, as the next."""
+    """In percent."""
     boundary_f: Compared
     """In percent, within `DISTANCE` pixels, a mean over the classes."""
 
@@ -133,14 +135,9 @@ class Certificate:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, with the machine and the versions of what computed."""
-        measured = {**vars(self.measured)}
-        for key in ("milliseconds", "miou", "boundary_f"):
-            measured[key] = {side: number(each) for side, each in measured[key]._asdict().items()}
         packages = ("crispseg", "torch", "timm", "onnxruntime", "openvino")
         return {
-            **vars(self),
-            "measured": measured,
-            "comparisons": [comparison._asdict() for comparison in self.comparisons],
+            **asdict(self),
             "processor": processor_name(torch.device("cpu")),
             "threads": torch.get_num_threads(),
             "versions": {name: version(name) for name in packages if importlib.util.find_spec(name)},
@@ -169,8 +166,8 @@ def measure(model: SegmentationModel, file: AnyModel, data: Calibration | None, 
             both[column].labels(sample.image)
             times[turn, column] = 1000 * (time.perf_counter() - start)
         images += 1
-    mious = Compared(*(float(matrix.scores().miou) for matrix, _ in metrics))
-    boundaries = Compared(*(float(boundary.scores().measures()["boundary_f"][0]) for _, boundary in metrics))
+    mious = Compared(*(number(matrix.scores().miou) for matrix, _ in metrics))
+    boundaries = Compared(*(number(boundary.scores().measures()["boundary_f"][0]) for _, boundary in metrics))
     return Measured(images, 100 * same / pixels, Compared(*np.median(times, 0).tolist()), mious, boundaries)
 
 
