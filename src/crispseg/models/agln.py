@@ -21,7 +21,7 @@ from crispseg.models.registry import BackboneSpec, models, variant
 from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize, upcast
 
 DESCRIPTORS = 128
-"""N, unless told otherwise."""
+"""N by default."""
 
 Pooling = Literal["attention", "average"]
 Connection = Literal["dense", "straight"]
@@ -74,8 +74,6 @@ class SemanticDistribution(nn.Module):
         released: as in the released code, a 1×1 convolution of M, and no Ψ.
     """
 
-    alpha: Tensor
-
     def __init__(
         self,
         channels: int,
@@ -90,10 +88,7 @@ class SemanticDistribution(nn.Module):
         self.varphi = nn.Conv2d(channels, descriptors, 1) if descriptors > 1 else None
         self.psi = nn.Identity() if released else _conv3x3(channels, separable)
         self.project = nn.Conv2d(channels, channels, 1) if released else nn.Identity()
-        if learn_alpha:
-            self.alpha = nn.Parameter(torch.zeros(()))
-        else:
-            self.register_buffer("alpha", torch.ones(()), persistent=False)
+        self.alpha: Tensor | float = nn.Parameter(torch.zeros(())) if learn_alpha else 1.0
         self.A, self.A_av, self.M, self.E = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, a: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,8 +161,6 @@ class ContextFusionBlock(nn.Module):
         separable: Ψ and Φ are depth-wise separable (§IV-D).
     """
 
-    beta: Tensor
-
     def __init__(
         self,
         channels: int,
@@ -187,10 +180,7 @@ class ContextFusionBlock(nn.Module):
         self.lrm = LocalRefinement(refinement, block=block)
         minus = refinement == "none"
         self.phi = nn.Identity() if minus else _conv3x3(channels, separable)
-        if learn_beta and not minus:
-            self.beta = nn.Parameter(torch.ones(()))
-        else:
-            self.register_buffer("beta", torch.ones(()), persistent=False)
+        self.beta: Tensor | float = nn.Parameter(torch.ones(())) if learn_beta and not minus else 1.0
 
     def forward(self, a: Tensor, b: Tensor, descriptors: Tensor) -> Tensor:
         """Decoder's feature `a`, encoder's `b` (B, C, H, W) and D (B, C, N) → O (B, C, H, W)."""
@@ -286,10 +276,8 @@ class AGLNDecoder(TopDown):
     Args:
         channels: channels of the backbone's features, finest first.
         width: channels of every level; the merged feature has twice as many.
-        connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
-            coarsest alone (Fig. 4a).
+        connection, lateral_kernel: see `agln`.
         descriptors, pooling: see `SemanticAggregation`; average pooling makes one descriptor.
-        lateral_kernel: side of the convolutions of the encoder's features.
         **options: those of `ContextFusionBlock`.
     """
 
@@ -304,7 +292,8 @@ class AGLNDecoder(TopDown):
         lateral_kernel: int,
         **options: Any,
     ) -> None:
-        steps, descriptors = len(channels) - 1, descriptors if pooling == "attention" else 1
+        descriptors = descriptors if pooling == "attention" else 1
+        steps = len(channels) - 1
         sets = [steps - step if connection == "dense" else 1 for step in range(steps)]  # finest first
         super().__init__(
             channels,

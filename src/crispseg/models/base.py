@@ -192,8 +192,7 @@ class SegmentationModel(nn.Module, Saving):
         """
         if self.refiner is None:
             return None
-        detail = None if self.refiner.branch is not None else self.detail(images)
-        return self.refiner.offsets(*self.refiner.maps(images, detail))
+        return self.refiner.offsets(*self.refiner.maps(images, self.detail(images)))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by speed of learning: `backbone` and `decoder` (all the rest)."""

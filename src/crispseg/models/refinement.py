@@ -30,7 +30,7 @@ STEPS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 
 DIRECTIONS = len(STEPS)
 
-BRANCH_WIDTH = HEAD_WIDTH = 256
+WIDTH = 256  # of the spatial branch and of the heads
 STEPS_TAKEN = 2
 RefinePath = Literal["chained", "straight"]
 """A single unit step often ends on the boundary still. SegFix (§3.2) names two remedies: to double the step, straight,
@@ -72,9 +72,9 @@ class BoundaryRefinement(nn.Module):
         path: RefinePath = "chained",
     ) -> None:
         super().__init__()
-        self.branch = SpatialBranch(in_chans, BRANCH_WIDTH) if detail_channels is None else None
+        self.branch = SpatialBranch(in_chans, WIDTH) if detail_channels is None else None
         self.boundary_head, self.direction_head = (
-            nn.Sequential(*conv_bn_relu(detail_channels or BRANCH_WIDTH, HEAD_WIDTH, 1), nn.Conv2d(HEAD_WIDTH, maps, 1))
+            nn.Sequential(*conv_bn_relu(detail_channels or WIDTH, WIDTH, 1), nn.Conv2d(WIDTH, maps, 1))
             for maps in (1, DIRECTIONS)
         )
         self.boundary, self.direction = Tap(), Tap()

@@ -30,7 +30,7 @@ Sizes = Sequence[Sequence[int]]
 
 
 class FullAttention(nn.Module):
-    """Eq. 1: each query attends to all. Its Q · Q products are for small images only."""
+    """Eq. 1 with √d of a head, as released: each query attends to all. Its Q · Q products are for small images only."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -150,11 +150,10 @@ class EPT(nn.Module, Decoder):
         self.laterals = nn.ModuleList(nn.Conv2d(level, width, 1) for level in channels)
         self.scales = nn.Parameter(torch.randn(len(channels), width))
         self.encoder = nn.ModuleList(EncoderLayer(width, len(channels), points, dropout) for _ in range(layers))
-        self.spatial = SpatialBranch(in_chans, width) if queries == "dynamic" else None
-        self.detail_channels = width if queries == "dynamic" else None
-        self.learned = (
-            nn.Parameter(torch.randn(1, width, self.naive_side, self.naive_side)) if queries == "naive" else None
-        )
+        dynamic, side = queries == "dynamic", self.naive_side
+        self.spatial = SpatialBranch(in_chans, width) if dynamic else None
+        self.detail_channels = width if dynamic else None
+        self.learned = None if dynamic else nn.Parameter(torch.randn(1, width, side, side))
         self.context_queries = Tap()
         full = self_attention == "full"
         self.decoder = nn.ModuleList(DecoderLayer(width, len(channels), points, full, dropout) for _ in range(layers))
