@@ -73,9 +73,11 @@ def test_what_is_no_row() -> None:
         read_rows("sfnett")
 
 
-def test_commands_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_row_is_run_only_with_its_data(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipes", "unept", "5.baseline"]) == 0
     assert "crispseg train unept/ade20k.yaml" in capsys.readouterr().out
+    assert main(["recipes", "unept", "5.baseline", "--run"]) == 2
+    assert "ADE20K" in capsys.readouterr().err
 
 
 def test_counts_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Timer
 from torch import nn
 from training_runs import quietly, rows, tiny
 
+from crispseg.training import pace
 from crispseg.training.callbacks import WarmedAverage
 from crispseg.training.pace import NEVER, Pace
 
@@ -123,8 +124,9 @@ def test_an_average_begins_with_a_low_decay(decay: float) -> None:
         assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_run_of_a_given_time(tmp_path: Path) -> None:
+def test_a_run_of_a_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     budget = 3.0
+    monkeypatch.setattr(pace, "EVALUATING", 0.5)  # of three seconds, on a busy machine
     config = tiny(tmp_path / "run", minutes=budget / 60, schedule="cosine", epochs=None, val_every=99)
     finished = quietly(config)
     table = rows(finished.folder)

@@ -1,4 +1,4 @@
-"""`crispseg recipes [PAPER [ROW]] [--root DATA]`"""
+"""`crispseg recipes [PAPER [ROW]] [--run --root DATA]`"""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Recipes(Command):
         pretrained: file with weights of the backbone, where no library publishes them.
         images: folder with the images of the test split, where a server scores it.
         out: folder of the run.
+        run: run the commands.
         counts: count parameters and multiply-adds of rows where the paper does; it takes a minute a paper.
     """
 
@@ -42,18 +43,24 @@ class Recipes(Command):
     pretrained: str = "WEIGHT_FILE"
     images: str = "TEST_IMAGES"
     out: str | None = None
+    run: bool = False
     counts: bool = False
 
-    def __call__(self) -> None:
+    def __call__(self) -> int:
+        from crispseg.cli.main import main
+
         console = Console()
         if self.paper is None or self.row is None:
             for row in (row for paper in ([self.paper] if self.paper else PAPERS) for row in read_rows(paper)):
                 say(console, line_of(row, self.counts))
-            return
+            return 0
         row = find_row(self.paper, self.row)
         say(console, line_of(row, self.counts))
         for command in self.commands(row):
             say(console, shlex.join(["crispseg", *command]))
+            if self.run and (status := main(command)):
+                return status
+        return 0
 
     def commands(self, row: PaperRow) -> list[list[str]]:
         """Return the commands that train and score a row which is trained here, each as its words."""

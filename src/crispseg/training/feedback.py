@@ -31,7 +31,11 @@ from crispseg.visualization.pictures import error_map, panels
 
 
 class ProgressBars(RichProgressBar):
-    """Lightning's progress bars for a terminal, with the epochs as they are counted here."""
+    """Lightning's progress bars for a terminal, with the time left of the whole run and its epochs."""
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        shown: dict[str, Any] = dict(trainer.progress_bar_metrics)
+        return {**shown, "left": callback(trainer, Pace).left(trainer)}
 
     def _get_train_description(self, current_epoch: int) -> str:
         return _epoch(self.trainer)
