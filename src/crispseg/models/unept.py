@@ -117,7 +117,7 @@ class EPT(nn.Module, Decoder):
             images: those of a map of 60×60, brought bilinearly to any size.
         encodings: "queries" adds position and scale encodings to the queries of each attention (§3.1), "features" to
             the encoder's and decoder's inputs (§4.2).
-        self_attention: the decoder's, "sparse" as in the paper, "full" as in the released code.
+        self_attention: the decoder's, "sparse" as in the paper, or "full", Eq. 1.
         layers: number of layers in the encoder, and in the decoder.
         dropout: after each attention and after both linear layers of each feed-forward part.
 
@@ -263,7 +263,7 @@ def unept(
         points: N, on each level (Table 6).
         queries: context queries from the spatial branch, dynamic, or learned and the same for all images, naive.
         encodings: position and scale encodings added to the queries of each attention, or once to the features.
-        self_attention: the decoder's, sparse, or full as in the released code.
+        self_attention: the decoder's, sparse as in the paper, or full (Eq. 1).
         output_stride: stride of a CNN's deepest feature, kept at 8, the default, or 16 by dilation.
         dropout: in every layer of encoder and decoder.
 
