@@ -331,7 +331,8 @@ def test_labelme_that_cannot_be_painted(
             ({"category_id": 7, "segmentation": {"size": size, "counts": counts}}, [reason])
             for size, counts, reason in (
                 ([WIDTH, HEIGHT], [0], "its size is [16, 12], but the image is [12, 16] (height, width)"),
-                ([HEIGHT, WIDTH], [0, 500], "annotation 100"),
+                ([HEIGHT, WIDTH], [0, 5], "its counts make 5 pixels, but the image has 192"),
+                ([HEIGHT, WIDTH], "05", "its counts make 5 pixels, but the image has 192"),
                 ([HEIGHT, WIDTH], [-1, 193], "annotation 100"),
                 ([HEIGHT, WIDTH], [[1], [2, 3]], "segmentation.RunLengths.counts"),
             )

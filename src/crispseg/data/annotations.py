@@ -200,13 +200,28 @@ def _draw_runs(runs: RunLengths, height: int, width: int) -> Pixels:
     """The pixels of run lengths: columns from left to right, each from top to bottom, 0 and 1 in turns."""
     if runs.size != (height, width):
         raise ValueError(f"its size is {list(runs.size)}, but the image is {[height, width]} (height, width)")
-    coded = runs.model_dump()
-    if isinstance(runs.counts, list):
-        coded = coco.frPyObjects(coded, height, width)
-    inside = coco.decode(coded)
-    if inside.sum() != coco.area(coded):  # pixels behind the last run are undefined
-        raise ValueError(f"its counts do not make the {height * width} pixels of the image")
-    return np.flatnonzero(inside)
+    counts = _uncompressed(runs.counts) if isinstance(runs.counts, str) else runs.counts
+    if sum(counts) != height * width:  # of which pycocotools leaves pixels undefined
+        raise ValueError(f"its counts make {sum(counts)} pixels, but the image has {height * width}")
+    inside = np.repeat(np.arange(len(counts)) % 2, counts)
+    return np.flatnonzero(inside.reshape(width, height).T)
+
+
+def _uncompressed(text: str) -> list[int]:
+    """The numbers of COCO's compressed text.
+
+    A character holds five bits and whether more follow; from the fourth number on it is the change to the last but one.
+    """
+    counts: list[int] = []
+    value = shift = 0
+    for code in text.encode("ascii"):
+        value |= (code - 48 & 31) << shift
+        shift += 5
+        if not code - 48 & 32:
+            value -= (value >> shift - 1 & 1) << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts
 
 
 def _draw_picture(shape: _LabelmeShape, height: int, width: int) -> Pixels:
