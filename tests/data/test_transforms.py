@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import colorsys
 import pickle
 from functools import partial
 from typing import Any
@@ -17,10 +18,10 @@ from torchvision import tv_tensors
 from crispseg.data.dataset import Sample
 from crispseg.data.transforms import (
     Augment,
+    PhotometricDistortion,
     RandomScaledCrop,
     eval_transform,
     largest_share,
-    mmseg_distortion,
     train_transform,
 )
 from crispseg.errors import CrispsegError
@@ -177,15 +178,54 @@ def test_crops_reach_every_place() -> None:
     assert seen == set(range(64))
 
 
-def test_photometric_of_mmsegmentation_changes_all_it_says() -> None:
-    """Each part for half of the images, contrast by up to a half."""
-    torch.manual_seed(0)
-    grey, red = (torch.tensor(color, dtype=torch.uint8)[:, None, None] for color in ([100] * 3, [200, 100, 100]))
-    levels = [int(mmseg_distortion()(tv_tensors.Image(grey))[0]) for _ in range(400)]
-    assert 44 <= min(levels) < 60 and 140 < max(levels) <= 169
-    assert 60 < levels.count(100) < 140  # neither brightness nor contrast
-    colors = [tuple(mmseg_distortion()(tv_tensors.Image(red)).flatten().tolist()) for _ in range(400)]
-    assert 10 < colors.count((200, 100, 100)) < 45 and any(green > blue for _, green, blue in colors)
+def distorted(pixel: list[int], params: dict[str, float]) -> list[float]:
+    """MMSegmentation's distortion of one RGB pixel, by the standard library's HSV."""
+    rgb = [float(value) for value in pixel]
+    for name, value in params.items():
+        if name == "brightness":
+            rgb = [min(max(channel + value, 0), 255) // 1 for channel in rgb]
+        elif name == "contrast":
+            rgb = [min(channel * value, 255) // 1 for channel in rgb]
+        else:
+            hue, saturation, brightest = colorsys.rgb_to_hsv(*(channel / 255 for channel in rgb))
+            if name == "saturation":
+                saturation = min(saturation * value, 1)
+            else:
+                hue = (hue + value) % 1
+            rgb = [round(255 * channel) for channel in colorsys.hsv_to_rgb(hue, saturation, brightest)]
+    return rgb
+
+
+def test_photometric_of_mmsegmentation_is_its_formulas() -> None:
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 6, 7), np.uint8))
+    image[:, 0] = image[:1, 0]  # grey
+    image[:, 1, 0], image[:, 1, 1] = 0, 255
+    given: list[dict[str, float]] = [
+        {"brightness": -31.7},
+        {"contrast": 1.4},
+        {"saturation": 0.55},
+        {"saturation": 1.5},
+    ]
+    given += [{"hue": -0.09}, {"hue": 0.1}, {}]
+    given += [{"brightness": 20.0, "contrast": 0.6, "saturation": 1.3, "hue": 0.05}]
+    for params in given:
+        found = PhotometricDistortion().transform(tv_tensors.Image(image), params)
+        assert found.dtype == torch.uint8
+        expected = [[distorted(image[:, y, x].tolist(), params) for x in range(7)] for y in range(6)]
+        difference = found.as_subclass(Tensor).float() - torch.tensor(expected).permute(2, 0, 1)
+        assert difference.abs().max() <= (0 if not {"hue", "saturation"} & params.keys() else 2), params
+
+
+def test_photometric_of_mmsegmentation_draws_each_part_for_half_of_the_images() -> None:
+    limits = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-18 / 180, 18 / 180)}
+    drawn: list[dict[str, Any]] = [PhotometricDistortion().make_params([]) for _ in range(600)]
+    for name, (least, most) in limits.items():
+        values = [params[name] for params in drawn if name in params]
+        assert 240 < len(values) < 360
+        assert least <= min(values) < least + 0.1 * (most - least) and most >= max(values) > most - 0.1 * (most - least)
+    both = [list(params) for params in drawn if {"contrast", "hue"} <= params.keys()]
+    assert 0.3 < sum(names[-1] == "contrast" for names in both) / len(both) < 0.7
+    assert all(names.index("brightness") == 0 for names in map(list, drawn) if "brightness" in names)
 
 
 @pytest.mark.parametrize("photometric", [True, "mmseg"])

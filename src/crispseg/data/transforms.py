@@ -37,7 +37,7 @@ class Augment(Settings):
         turn: turn crops by 0, 90, 180 or 270 degrees, each as often, and by 0 or 180 those that are not square; auto
             does so where the classes keep to no half of the images, as under a microscope or from the air.
         photometric: change brightness, contrast, saturation and hue of images without a fourth channel; mmseg does it
-            more strongly, in the manner of MMSegmentation; auto is mmseg with fewer than 100 images, and else false.
+            more strongly, as MMSegmentation; auto is mmseg with fewer than 100 images, and else false.
         longer_side: length to which an image's longer side is brought first, so that scale is relative to that; by
             default images keep their size.
         shorter_side: the same of the shorter side; with both, no side becomes longer than it says.
@@ -90,19 +90,44 @@ class RandomTurn(v2.Transform):  # type: ignore[misc]
         return tv_tensors.wrap(inpt.as_subclass(Tensor).rot90(params["k"], (-2, -1)), like=inpt)
 
 
-def mmseg_distortion() -> v2.Transform:
-    """MMSegmentation's photometric distortion of RGB images by torchvision's parts, each of which half of them get.
+class PhotometricDistortion(v2.Transform):  # type: ignore[misc]
+    """MMSegmentation's photometric distortion of RGB images, each part of which half of the images get.
 
-    Brightness changes by up to an eighth (MMSegmentation adds ±32 of 255), contrast multiplies by 0.5 to 1.5,
-    saturation does so too (there that of HSV), and hue turns by up to a tenth of the circle. Contrast is second or
-    last, each as often.
+    Brightness adds up to ±32 of 255, contrast multiplies by 0.5 to 1.5, saturation multiplies that of HSV by 0.5 to
+    1.5, hue turns by up to ±18 of 180 degrees of a half circle, a tenth of the whole one. Contrast is second or last,
+    each as often. Values are whole numbers from 0 to 255 after each part.
     """
-    brightness, contrast, saturation, hue = (
-        v2.RandomApply([v2.ColorJitter(**part)])
-        for part in ({"brightness": 0.125}, {"brightness": 0.5}, {"saturation": 0.5}, {"hue": 0.1})
-    )
-    orders = [contrast, saturation, hue], [saturation, hue, contrast]
-    return v2.Compose([brightness, v2.RandomChoice([v2.Compose(order) for order in orders])])
+
+    _transformed_types = (tv_tensors.Image,)
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        ranges = {"brightness": (-32, 32), "contrast": (0.5, 1.5), "saturation": (0.5, 1.5), "hue": (-0.1, 0.1)}
+        drawn = {name: torch.empty(1).uniform_(*limits).item() for name, limits in ranges.items()}
+        has = dict(zip(ranges, (torch.rand(len(ranges)) < 0.5).tolist(), strict=True))
+        contrast_last = bool(torch.rand(1) < 0.5)
+        order = ("brightness", *(() if contrast_last else ("contrast",)), "saturation", "hue", "contrast")
+        return {name: drawn[name] for name in dict.fromkeys(order) if has[name]}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        image = inpt.as_subclass(Tensor)  # (3, H, W), uint8
+        for name, value in params.items():
+            if name == "brightness":
+                image = (image.float() + value).clamp(0, 255).to(torch.uint8)
+            elif name == "contrast":
+                image = F.adjust_brightness(image, value)  # which multiplies; adjust_contrast blends with the mean
+            elif name == "saturation":
+                image = saturated(image, value)
+            else:
+                image = F.adjust_hue(image, value)
+        return tv_tensors.wrap(image, like=inpt)
+
+
+def saturated(image: Tensor, factor: float) -> Tensor:
+    """An RGB image `(3, H, W)` uint8 with the saturation of HSV times `factor`, at most 1; hue and value stay."""
+    rgb = image.float()
+    value, least = rgb.amax(0), rgb.amin(0)
+    most = value / (value - least).clamp(min=1)  # at which the saturation is 1
+    return (value - (value - rgb) * most.clamp(max=factor)).round().to(torch.uint8)
 
 
 class Window(NamedTuple):
@@ -234,7 +259,7 @@ def train_transform(
         square = augment.window is not None and augment.window[0] == augment.window[1]
         steps.append(RandomTurn(range(4) if square else (0, 2)))
     if augment.photometric == "mmseg":
-        steps.append(mmseg_distortion())
+        steps.append(PhotometricDistortion())
     elif augment.photometric:
         steps.append(v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05))
     steps.append(Normalize(mean, std, in_chans))
