@@ -37,8 +37,9 @@ from torch import nn
 
 from crispseg.benchmarking.cost import count_parameters
 from crispseg.config.registry import load_plugins
-from crispseg.data import Augment, Folder, InstanceDataset, SegmentationDataset, train_transform
+from crispseg.data import Augment, FileDataset, Folder, train_transform
 from crispseg.data.loading import train_loader
+from crispseg.data.mask_lookup import InstanceLookup
 from crispseg.data.sources import LISTS
 from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.evaluate import score_model
@@ -133,9 +134,9 @@ def folder_flags(data: Folder) -> list[str]:
 # Rows ----------------------------------------------------------------------------------------------------------------
 
 
-def scored(model: SegmentationModel, dataset: SegmentationDataset, protocol: Protocol = WHOLE) -> Evaluation:
+def scored(model: SegmentationModel, dataset: FileDataset, protocol: Protocol = WHOLE) -> Evaluation:
     """mIoU, the IoU of each class and boundary F, with intervals; of nuclei, how well single ones are found too."""
-    objects = NUMBERED if isinstance(dataset, InstanceDataset) else None
+    objects = NUMBERED if isinstance(dataset.lookup, InstanceLookup) else None
     seen = dataset.with_channels(model.info.in_chans, model.info.value_range)
     options = {"device": "cpu", "workers": 0, "protocol": protocol, "resamples": RESAMPLES}
     return score_model(model, seen, boundary=DISTANCES, objects=objects, **options)

@@ -31,7 +31,7 @@ from crispseg.cli.main import main as crispseg
 from crispseg.cli.train import Train
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
-from crispseg.data import DataSource, Folder, InstanceDataset, SegmentationDataset
+from crispseg.data import DataSource, FileDataset, Folder
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.summary import Evaluation
@@ -62,7 +62,7 @@ def trained(run: Path, flags: Sequence[str]) -> SegmentationModel:
     return SegmentationModel.from_pretrained(run)
 
 
-def val_of(run: Path) -> SegmentationDataset:
+def val_of(run: Path) -> FileDataset:
     """The val split of the data that a run was trained on."""
     return build_data(read_yaml(run / CONFIG)["data"]).dataset("val")
 
@@ -158,7 +158,7 @@ def divided(data: DataSource, folder: Path) -> tuple[Folder, Folder]:
             write_image(folder / f"masks/{name}.png", truth if numbers is None else numbers.astype(np.uint16))
     for (colored, split), found in names.items():
         (folder / f"{colored}_{split}.txt").write_text("\n".join(found) + "\n", encoding="utf-8")
-    kind = "instances" if isinstance(dataset, InstanceDataset) else "masks"
+    kind = "masks" if numbers is None else "instances"
     shared = {"images": folder / "images", kind: folder / "masks", "classes": list(labels.names)}
     if len(names) < 4:
         raise CrispsegError(f"{data.name} has no images in colour, or only such ones, in train or val; give nuclei")
