@@ -93,8 +93,7 @@ class Sum(nn.Module):
     twice is linear once, and a sum, at a twentieth of the multiply-adds on a light backbone.
     """
 
-    linear = True
-    """Levels come to it neither normalised, nor rectified, nor smoothed."""
+    linear = True  # see `is_linear`
 
     def __init__(self, levels: int, channels: int, out_channels: int) -> None:
         super().__init__()

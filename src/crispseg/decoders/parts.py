@@ -45,7 +45,7 @@ class Decoder(Protocol):
     detail_channels: int | None = None
     """Channels of `detail`, where the decoder has a spatial branch."""
     linear: bool = False
-    """Whether levels are summed as they are, neither normalised nor rectified; their ranges are wide."""
+    """Whether the merge part is linear, see `is_linear`; the ranges of its levels are wide."""
 
     def __call__(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
         """Features, finest first, `(N, channels[i], h_i, w_i)`, and images `(N, in_chans, H, W)` → `Decoded`."""
@@ -78,7 +78,7 @@ merges: Registry[MergePart] = Registry("merge part", OWN, HOME)
 
 
 def is_linear(merge: MergePart) -> bool:
-    """Whether a merge part takes the finest level alone, to which others were added as they were projected."""
+    """Whether a merge part takes the finest level alone; others were added to it neither normalised nor rectified."""
     return getattr(getattr(merge, "func", merge), "linear", False)  # a part with options is a partial one
 
 

@@ -167,11 +167,9 @@ class AlignedConcat(nn.Module):
 
     def forward(self, levels: Levels) -> Tensor:
         finest, *coarser = levels
-        aligned = [finest]
-        fam: Any
-        for fam, level in zip(self.fams, coarser, strict=True):
-            aligned.append(fam.align(finest, level))
-        return self.conv(torch.cat(aligned, dim=1))
+        fams: Any = self.fams
+        aligned = [fam.align(finest, level) for fam, level in zip(fams, coarser, strict=True)]
+        return self.conv(torch.cat([finest, *aligned], dim=1))
 
 
 @models.register("sfnet")

@@ -30,7 +30,7 @@ Sizes = Sequence[Sequence[int]]
 
 
 class FullAttention(nn.Module):
-    """Eq. 1 with √d of a head, as released: each query attends to all. Its Q · Q products are for small images only."""
+    """Eq. 1, scaled by √d of a head: each query attends to all. Its Q · Q products are for small images only."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
@@ -113,11 +113,7 @@ class EPT(nn.Module, Decoder):
         in_chans: channels of the images.
         width: d_model.
         points: N.
-        queries: "dynamic" context queries are the spatial branch's output; "naive" ones are learned, the same for all
-            images: those of a map of 60×60, brought bilinearly to any size.
-        encodings: "queries" adds position and scale encodings to the queries of each attention (§3.1), "features" to
-            the encoder's and decoder's inputs (§4.2).
-        self_attention: the decoder's, "sparse" as in the paper, or "full", Eq. 1.
+        queries, encodings, self_attention: see `unept`.
         layers: number of layers in the encoder, and in the decoder.
         dropout: after each attention and after both linear layers of each feed-forward part.
 
@@ -126,7 +122,7 @@ class EPT(nn.Module, Decoder):
     """
 
     naive_side = 60
-    """1/8 of the paper's crops on ADE20K."""
+    """Side of the map of naive queries, which is resized bilinearly: 1/8 of the paper's crops on ADE20K."""
 
     def __init__(
         self,
@@ -262,7 +258,8 @@ def unept(
         levels: L, 3 for stages 3 to 5 of a CNN and blocks 4, 8 and 12 of 12, 1 for the last of them (Table 6).
         points: N, on each level (Table 6).
         queries: context queries from the spatial branch, dynamic, or learned and the same for all images, naive.
-        encodings: position and scale encodings added to the queries of each attention, or once to the features.
+        encodings: position and scale encodings added to the queries of each attention (§3.1), or once to the features,
+            the inputs of encoder and decoder (§4.2).
         self_attention: the decoder's, sparse as in the paper, or full (Eq. 1).
         output_stride: stride of a CNN's deepest feature, kept at 8, the default, or 16 by dilation.
         dropout: in every layer of encoder and decoder.
