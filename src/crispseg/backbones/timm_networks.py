@@ -204,8 +204,6 @@ class LeanConv2dSame(Conv2dSame):  # type: ignore[misc]
             pads.append(missing // 2 + stride * uneven)
             drops.append(uneven)
         outputs = F.conv2d(x, self.weight, self.bias, self.stride, pads, self.dilation, self.groups)
-        if not any(drops):
-            return outputs
         height, width = (-(-size // stride) for size, stride in zip(sizes, self.stride, strict=True))
         return outputs[..., drops[0] : drops[0] + height, drops[1] : drops[1] + width]
 
