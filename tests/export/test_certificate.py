@@ -11,6 +11,8 @@ from models.base import NUM_CLASSES, SQUARES
 
 from crispseg import from_pretrained
 from crispseg.cli.main import main
+from crispseg.export import pipeline
+from crispseg.export.certificate import Compared, Measured
 from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import SCOPES, in_float
 from crispseg.training import Run
@@ -44,11 +46,18 @@ def test_sampling_flows_and_the_classifier_stay_in_float() -> None:
 
 
 @pytest.mark.slow
-def test_the_certificate_of_eight_bits(tiny_run: Run, tmp_path: Path) -> None:
-    """They learn from what the run was trained on."""
+def test_a_file_that_loses_too_much_is_not_written(tiny_run: Run, tmp_path: Path) -> None:
+    """Eight bits learn from what the run was trained on."""
     pytest.importorskip("onnxruntime")
     flags = ["--format", "onnx", "--precision", "int8", "--calibration_images", "2", "--rounds", "1"]
-    assert main(["export", str(tiny_run.folder), *flags, "--out", str(tmp_path / "n.onnx")]) == 0
+    command = ["export", str(tiny_run.folder), *flags, "--out", str(tmp_path / "n.onnx")]
+    (tmp_path / "n.onnx").write_text("earlier")
+    with pytest.MonkeyPatch.context() as patch:
+        measured = Measured(4, 98.5, Compared(20, 30), Compared(60, 58.5), Compared(70, 70.4))
+        patch.setattr(pipeline, "measure", lambda *_: measured)
+        assert main([*command, "--max_drop", "1.4"]) == 2
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["earlier"]
+    assert main([*command, "--max_drop", "100"]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"n.onnx", "n.onnx.json"}
     record = json.loads((tmp_path / "n.onnx.json").read_text())
     assert (record["precision"], record["data"], record["measured"]["images"]) == ("int8", "folder", 2)

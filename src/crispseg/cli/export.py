@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import PositiveInt
+from pydantic import NonNegativeFloat, PositiveInt
 
 from crispseg.cli.command import WithData
 from crispseg.data.named import build_data
@@ -31,6 +31,7 @@ class Export(WithData):
         calibrate: a folder of data, a run or the name of a data source: int8 learns from its train, and the file is
             scored on its val. By default what the run recorded for int8, and nothing for others.
         calibration_images: images of train and of val each, at most.
+        max_drop: points of mIoU and of boundary F that the file may lose on val; one that loses more is not written.
         rounds: how often an image is timed.
     """
 
@@ -42,6 +43,7 @@ class Export(WithData):
     precision: Precision = "fp32"
     calibrate: str | None = None
     calibration_images: PositiveInt = 100
+    max_drop: NonNegativeFloat | None = None
     rounds: PositiveInt = 5
 
     def __call__(self) -> None:
@@ -60,6 +62,7 @@ class Export(WithData):
             self.format,
             precision=self.precision,
             data=calibration,
+            max_drop=self.max_drop,
             rounds=self.rounds,
         )
         show(certificate)

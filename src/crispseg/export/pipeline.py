@@ -23,6 +23,7 @@ def export_model(
     *,
     precision: Precision = "fp32",
     data: Calibration | None = None,
+    max_drop: float | None = None,
     rounds: int = 5,
 ) -> Certificate:
     """Write a file: `images` (N, C, H, W), normalised float32 → `logits` (N, num_classes, H, W); and its certificate.
@@ -35,14 +36,18 @@ def export_model(
         path: ends in .onnx, .xml (its weights are in a .bin beside it) or .pt2, as the format has it.
         format, precision: see `Format` and `Precision`; in bf16 sampling stays float32, and int8 needs `data`.
         data: images by which 8 bits are chosen and the file is scored; without, it is compared on random blobs.
+        max_drop: points of mIoU and of boundary F that the file may lose on `data`, at most; by default any.
         rounds: how often an image is timed.
 
     Raises:
         CrispsegError: another suffix, or a file that cannot be written; a missing package; a model that cannot be
-            exported, or not in this precision; a file in float32 that computes something else.
+            exported, or not in this precision; a file in float32 that computes something else, or one that loses more
+            than it may, or whose loss is unknown. No such file is left, and an earlier one of this name stays.
     """
     path = Path(path)
     check_choices(model, path, format, precision, data)
+    if data is None and (precision == "int8" or max_drop is not None):
+        raise CrispsegError("int8 and max_drop need labelled images; give data to calibrate on")
     check_finite(model)
     title = f"{model.info.name} on {model.info.backbone}"
     with atomic_files(path) as folder:
@@ -59,6 +64,11 @@ def export_model(
             if not (each.agrees if precision == "fp32" else math.isfinite(each.difference)):
                 raise CrispsegError(f"{title} exported to {path} computes something else and is removed; {each}")
         measured = measure(model, file, data, rounds)
+        for score, pair in {"mIoU": measured.miou, "boundary F": measured.boundary_f}.items():
+            drop = math.nan if pair.model is None or pair.file is None else pair.model - pair.file
+            if max_drop is not None and not drop <= max_drop:
+                lost = f"{drop:.2f} points of {score}, and max_drop is {max_drop:g}; take another precision"
+                raise CrispsegError(f"{path} is not written: {title} in {precision} loses {lost}")
         plain_file(made).unlink(missing_ok=True)
         size = sum(file.stat().st_size for file in folder.iterdir())
         name = data.name if data else None
@@ -78,8 +88,6 @@ def check_choices(model: SegmentationModel, path: Path, format: str, precision: 
         raise CrispsegError(f"there is no {format} in {precision}: {reason}")
     if missing := [name for name in kind.needs if importlib.util.find_spec(name) is None]:
         raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install 'crispseg[{kind.extra}]'")
-    if data is None and precision == "int8":
-        raise CrispsegError("int8 needs labelled images; give data to calibrate on")
     if data is not None and (classes := len(data.held_out.labels)) != model.num_classes:
         raise CrispsegError(
             f"the model has {model.num_classes} classes, the data {classes}; they must be the same to certify the file"
