@@ -52,6 +52,8 @@ class ImageFacts(NamedTuple):
     """Whether all pixels have one colour."""
     digest: bytes
     """The decoded, upright pixels, in short."""
+    thumbnail: NDArray[np.uint8]
+    """`(192,)`: 8×8 RGB."""
 
 
 class PairFacts(NamedTuple):
@@ -110,11 +112,13 @@ def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
 
 
 def _image_facts(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:
+    picture = Image.fromarray(pixels)
     return ImageFacts(
         file,
         pixels.shape[:2],
-        constant=all(low == high for low, high in Image.fromarray(pixels).getextrema()),  # type: ignore[misc]
+        constant=all(low == high for low, high in picture.getextrema()),  # type: ignore[misc]
         digest=hashlib.blake2b(pixels.data, digest_size=16, key=f"{pixels.shape}".encode()).digest(),
+        thumbnail=np.asarray(picture.resize((8, 8), Image.Resampling.BOX), np.uint8).ravel(),
     )
 
 

@@ -9,6 +9,9 @@ from importlib import resources
 from itertools import chain
 from typing import Any, NamedTuple
 
+import numpy as np
+from scipy.spatial import KDTree
+
 from crispseg.config.settings import plural
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.mask_reading import BLENDED, Finding, Severity
@@ -120,8 +123,32 @@ def duplicate_groups(facts: Sequence[PairFacts]) -> list[list[PairFacts]]:
     return [group for group in groups.values() if len(group) > 1]
 
 
+NEAR = 0.03
+"""Thumbnails whose rms difference is under this share of their contrast show the same picture.
+
+JPEG compression and resizing stay under it, and so may two neighbouring frames of a video.
+"""
+
+LEAST_CONTRAST = 4.0
+"""Standard deviation of a thumbnail, of 255 levels, under which there is too little to compare."""
+
+
+def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFacts]]:
+    """Pairs of different images that hardly differ, as thumbnails; of equal images the first stands for all."""
+    unique: dict[bytes, tuple[PairFacts, ImageFacts]] = {}
+    for one in facts:
+        if isinstance(one.image, ImageFacts) and one.image.thumbnail.std() >= LEAST_CONTRAST:
+            unique.setdefault(one.image.digest, (one, one.image))
+    if not unique:
+        return []
+    owners = [one for one, _ in unique.values()]
+    scaled = np.stack([image.thumbnail / image.thumbnail.std() for _, image in unique.values()])  # (images, 192)
+    pairs = KDTree(scaled).query_pairs(NEAR * scaled.shape[1] ** 0.5)
+    return [(owners[first], owners[second]) for first, second in sorted(pairs)]
+
+
 def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Finding]:
-    """The same image twice, and one image with two masks."""
+    """The same image twice, or nearly, and one image with two masks."""
     equal = duplicate_groups(facts)
     masks = [{one.mask.digest for one in group if isinstance(one.mask, MaskStatistics)} for group in equal]
     within = [[one for one in group if one.split == split] for group in equal for split in subject.splits]
@@ -134,6 +161,7 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Fin
         ),
         _grouped("duplicate-image", [group for group in within if len(group) > 1]),
         _grouped("contradicting-masks", [group for group, held in zip(equal, masks, strict=True) if len(held) > 1]),
+        _grouped("near-duplicate", [(a, b) for a, b in near_duplicates(facts) if a.split != b.split]),
     ]
 
 
