@@ -142,9 +142,10 @@ def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFac
     if not unique:
         return []
     owners = [one for one, _ in unique.values()]
-    scaled = np.stack([image.thumbnail / image.thumbnail.std() for _, image in unique.values()])  # (images, 192)
-    pairs = KDTree(scaled).query_pairs(NEAR * scaled.shape[1] ** 0.5)
-    return [(owners[first], owners[second]) for first, second in sorted(pairs)]
+    thumbnails = np.stack([image.thumbnail for _, image in unique.values()]).astype(float)  # (images, 192)
+    radii = NEAR * thumbnails.std(axis=1) * thumbnails.shape[1] ** 0.5
+    near = KDTree(thumbnails).query_ball_point(thumbnails, radii)
+    return [(owners[first], owners[other]) for first, others in enumerate(near) for other in others if first < other]
 
 
 def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Finding]:
