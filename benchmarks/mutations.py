@@ -49,12 +49,8 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("decoders: non-local scale", "value, scale=1.0)", "value, scale=None)"),
     ("decoders: dilation at 8", "(12, 24, 36)", "(6, 12, 18)"),
     ("decoders: dilation of DenseASPP", "rates = (3, 6, 12, 18, 24)", "rates = (3, 6, 12, 18, 25)"),
-    ("decoders: DCN's x and y", "dy, dx = torch.unflatten(offset.to(wide)", "dx, dy = torch.unflatten(offset.to(wide)"),
-    (
-        "models: FAM's flow",
-        "stack([xs + dx / width, ys[:, None] + dy / height]",
-        "stack([xs + dx / height, ys[:, None] + dy / width]",
-    ),
+    ("decoders: DCN's x and y", "dy, dx = torch.unflatten(upcast(offset)", "dx, dy = torch.unflatten(upcast(offset)"),
+    ("models: FAM's flow", "* 2 - 1 + dx / width", "* 2 - 1 + dx / height"),
     ("models: correlation", "y : y + height, x : x + width]).mean(1)", "y : y + height, x : x + width]).sum(1)"),
     ("models: DDSM's modulated scores", "sampled_dot(query, key, grid) * modulation", "sampled_dot(query, key, grid)"),
     (
@@ -72,7 +68,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("evaluation: union", "self.truth + self.predicted - self.hits", "self.truth + self.predicted"),
     ("evaluation: absent class", "present.sum(axis))", "np.ones_like(present).sum(axis))"),
     ("evaluation: ignored pixels", ".masked_fill_(ignored, IGNORE)", ""),
-    ("evaluation: both tails", "tail = (1 - LEVEL / 100) / 2", "tail = 1 - LEVEL / 100"),
+    ("evaluation: both tails", ", (1 - LEVEL / 100) / 2", ", 1 - LEVEL / 100"),
     (
         "evaluation: band of Boundary IoU",
         "round(self.dilation_ratio * math.hypot(*maps[0].shape))",
