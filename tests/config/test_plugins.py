@@ -16,6 +16,7 @@ from crispseg import create_model
 from crispseg.cli.main import main
 from crispseg.cli.train import Train
 from crispseg.config.registry import load_plugins
+from crispseg.data import DATA_SOURCES
 from crispseg.io.images import write_image
 
 DOCS = Path(__file__).resolve().parents[2] / "docs/extending.md"
@@ -106,3 +107,32 @@ def test_a_model_of_one_s_own_is_known_to_the_command_line(tmp_path: Path) -> No
     config = Train.parsed([*argv, "--data=nuclei"]).config()
     model = config.model.build(3, auxiliary=False)
     assert (model.info.name, model.info.options) == ("own_model", {"width": 16})
+
+
+def test_a_data_source_trains_with_a_val_image_smaller_than_models_take(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    block = re.search(r"`potsdam\.py`:\n\n```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+    assert block
+    (tmp_path / "potsdam.py").write_text(block[1])
+    colors = np.array([(255, 255, 255), (0, 0, 255), (255, 255, 0)], np.uint8)
+    for split, name, side in (("train", "a", 64), ("train", "b", 64), ("val", "c", 20)):
+        write_image(tmp_path / f"masks/{name}.tif", colors[np.arange(side * side).reshape(side, side) // 9 % 3])
+        write_image(
+            tmp_path / f"images/{name}.tif", np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+        )
+        with (tmp_path / f"{split}.txt").open("a") as listing:
+            listing.write(f"{name}\n")
+    data = ["--data=potsdam", f"--data.root={tmp_path}"]
+    plugins, run = f"--plugins={tmp_path / 'potsdam.py'}", str(tmp_path / "run")
+    flags = [*TINY[:2], "--model=fpn", "--iterations=1", "--batch_size=2", "--workers=0", "--loggers=[]"]
+    try:
+        assert main(["doctor", *data, plugins]) == 1  # a tiny image
+        assert main(["train", *data, *flags, "--augment.crop=64", f"--out={run}", plugins]) == 0, (
+            capsys.readouterr().err
+        )
+        assert main(["evaluate", run, "--workers=0", plugins]) == 0
+    finally:
+        del DATA_SOURCES["potsdam"]
+    assert main(["evaluate", run]) == 2
+    assert "if it is your own, name its file in plugins" in capsys.readouterr().err

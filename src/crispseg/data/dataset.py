@@ -23,7 +23,7 @@ class Sample(NamedTuple):
     """One labelled image."""
 
     image: NDArray[np.uint8]
-    """`(H, W, 3)` RGB, or `(H, W, 4)` RGB and a fourth channel for models that take one."""
+    """`(H, W, C)` in the channels of `read_image`, such as 3 for RGB."""
     labels: NDArray[np.uint8]
     """`(H, W)` class ids; 255 means ignore."""
     name: str
@@ -190,10 +190,7 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 class DataSource(Protocol):
-    """Where the splits come from: a frozen dataclass, whose fields are its settings.
-
-    To add one, write its class in `sources`, list it in `DATA_SOURCES`, and describe it in `catalogue.yaml`.
-    """
+    """Where the splits come from: a dataclass, whose fields are its settings, in `DATA_SOURCES` by its name."""
 
     name: ClassVar[str]
     """Value of `data.name`."""

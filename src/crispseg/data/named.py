@@ -100,7 +100,8 @@ def data_source(name: str) -> type[DataSource]:
         return DATA_SOURCES[name]
     if Path(name).is_dir():
         raise CrispsegError(f"is the folder {name}; give it first, without a key, or as data.root", "data")
-    raise CrispsegError(f"unknown data '{name}'{did_you_mean(name, DATA_SOURCES)}")
+    own = "; if it is your own, name its file in plugins"
+    raise CrispsegError(f"unknown data '{name}'{did_you_mean(name, DATA_SOURCES)}{own}")
 
 
 def data_fields(name: str) -> dict[str, Field]:
