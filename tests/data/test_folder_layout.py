@@ -117,7 +117,7 @@ def test_lists_that_name_folders_and_masks(tmp_path: Path) -> None:
         with nullcontext() if found else pytest.raises(CrispsegError, match="name no image"):
             assert len(Folder(root=tmp_path / "deep").pairs("val")) == found
     (tmp_path / "val.txt").write_text("images/nowhere.png\n")
-    with pytest.raises(CrispsegError, match=r"1 entries of .*: images/nowhere\.png;"):
+    with pytest.raises(CrispsegError, match=r"has 1 line that name no image.*: images/nowhere\.png;"):
         Folder(root=tmp_path).pairs("val")
 
 

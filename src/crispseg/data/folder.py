@@ -150,8 +150,8 @@ class Folder(Settings):
         if strict:
             for path, entries in self._unknown.items():
                 raise CrispsegError(
-                    f"{len(entries)} entries of {path} name no image, or more than one: {few(entries)}; write one name "
-                    "a line, with its sub-folder"
+                    f"{path} has {plural(len(entries), 'line')} that name no image, or more than one: {few(entries)}; "
+                    "write one name a line, with its sub-folder"
                 )
             lists = self._layout.lists
             for one, other in combinations(lists, 2):
@@ -164,9 +164,10 @@ class Folder(Settings):
         if not names:
             why = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
             if self._layout.lists:
-                why = f"{', '.join(map(str, self._layout.lists.values()))} leave no image with a mask to it"
+                named = ", ".join(map(str, self._layout.lists.values()))
+                why = f"{named} leave no image with a mask to it; change them"
             elif 0 < self.val_ratio < 1:
-                why = f"{self._layout.top} holds fewer than the two images that are needed to train"
+                why = f"{self._layout.top} holds fewer than the two images that are needed to train; add some"
             raise CrispsegError(f"'{split}' is empty: {why}")
         return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
 

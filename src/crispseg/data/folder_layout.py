@@ -154,7 +154,7 @@ def own_layout(
         raise CrispsegError(
             f"{root} {what}: it may hold images and masks, train/images and train/masks, train_images and train_masks, "
             "masks such as a_mask.png next to a.jpg, or a public data set; or give data.images DIR and data.masks DIR"
-            + annotated(images if root is None else root)
+            + (annotated(images) or annotated(images if root is None else root))
         )
     classes, found_lists = None, dict(lists)
     if root is not None:

@@ -192,17 +192,21 @@ class TableLookup(MaskLookup):
 
 
 class IdLookup(MaskLookup):
-    """Masks whose values are class ids: 255 and the values of `ignore` become 255, ids are kept."""
+    """Masks whose values are class ids: 255 and the values of `ignore` become 255, ids are kept.
+
+    Args:
+        correction: what to do about other values; by default in the words of own data.
+    """
 
     def __init__(
-        self, classes: int, ignore: tuple[int, ...] = (), remedy: str = "say what they mean, by data.palette"
+        self,
+        classes: int,
+        ignore: tuple[int, ...] = (),
+        remedy: str = "say what they mean, by data.palette",
+        correction: str = "correct the mask, or give data.num_classes, or data.ignore for what means ignore",
     ) -> None:
         void = sorted({IGNORE, *ignore})
-        ignored = ", ".join(map(str, void))
-        refusal = (
-            f"is out of range 0 to {classes - 1} (ignored: {ignored}); "
-            "correct the mask, the number of classes or the ignored values"
-        )
+        refusal = f"is out of range 0 to {classes - 1} (ignored: {', '.join(map(str, void))}); {correction}"
         super().__init__({index: index for index in range(classes)} | dict.fromkeys(void, IGNORE), refusal, remedy)
 
 

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import Any
 
 from crispseg.config.settings import plural
-from crispseg.data.mask_lookup import DEEP_WHITE, NONE, ColorLookup, IdLookup, MaskLookup, MaskStatistics, TableLookup
+from crispseg.data.mask_lookup import DEEP_WHITE, NONE, ColorLookup, IdLookup, MaskLookup, MaskStatistics
 from crispseg.data.pairing import few
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -122,18 +122,12 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
             pixels.update(_pixels([mask._replace(values=mask.values[wrong], quarters=mask.quarters[wrong])], colors))
             strange.append(mask.file)
     if strange:
-        shown = [f"{list(key) if colors else key} ({plural(count, 'pixel')})" for key, count in pixels.most_common()]
-        remedy = "add it to data.palette" if colors else "give data.num_classes"
-        faults.append(
-            _fault(
-                "unknown-color" if colors else "value-out-of-range",
-                strange,
-                f"the {'colour' if colors else 'value'} {few(shown, 8)}"
-                + ("" if colors else f", out of range 0 to {len(labels) - 1}"),
-                f"correct the mask, or {remedy}, or data.ignore for what means ignore",
-                values={str(key): count for key, count in pixels.most_common()},
-            )
-        )
+        counts = pixels.most_common()
+        shown = [f"{list(key) if colors else key} ({plural(count, 'pixel')})" for key, count in counts]
+        reason, _, remedy = lookup.refusal.partition("; ")
+        what = f"the {'colour' if colors else 'value'} {few(shown, 8)}, which {reason}"
+        code, values = "unknown-color" if colors else "value-out-of-range", {str(key): count for key, count in counts}
+        faults.append(_fault(code, strange, what, remedy, values=values))
     return MaskReading(labels, lookup, tuple(faults))
 
 
@@ -186,17 +180,19 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         return MaskReading(*plain, (_fault("object-numbers", files, what, remedy),))
     corrected: tuple[LabelSet, MaskLookup] | None = None
     if len(ids) > 1 and ids[0] == 1 and last == (count or last) < IGNORE and (count or plausible_ids(ids)):
-        found.append(_from_one(files, last, Severity.ERROR if count else Severity.WARNING))
-        moved = {**dict.fromkeys((0, *void), IGNORE), **{index + 1: index for index in range(last)}}
-        corrected = declared.labels(last), TableLookup(moved, "ids from 1")
+        remedy = "write masks with ids from 0, with 255 where nothing is; 'crispseg doctor' can write such a copy"
+        severity = Severity.ERROR if count else Severity.WARNING
+        found.append(_fault("one-based-ids", files, f"the ids 1 to {last}, without 0", remedy, severity))
+        moved = {**dict.fromkeys((0, *void, IGNORE), IGNORE), **{index + 1: index for index in range(last)}}
+        corrected = declared.labels(last), MaskLookup(moved, plain[1].refusal)
     if count is None and ids in ([], [0]):
         what = "only the value 0" if ids else "nothing but ignored values"
         remedy = "say what they mean with data.num_classes, data.classes or data.palette"
         found.append(_fault("one-class-only" if ids else "no-labels", files, what, remedy))
     elif count is None and not plausible_ids(ids) and len(ids) <= IGNORE:
         found.append(_sparse(ids, void, grey))
-        meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys(void, IGNORE)
-        corrected = LabelSet.numbered(max(len(ids), 2)), TableLookup(meaning, "values")
+        meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys((*void, IGNORE), IGNORE)
+        corrected = LabelSet.numbered(max(len(ids), 2)), MaskLookup(meaning, plain[1].refusal)
     best = read_by(*(corrected or plain), grey)
     return MaskReading(*plain, (*found, *best.faults), best if corrected else None)
 
@@ -210,13 +206,6 @@ def _sparse(ids: list[int], void: Sequence[int], grey: list[MaskStatistics]) -> 
         remedy += f"; or, if they are class ids, data.num_classes {ids[-1] + 1}"
     what = f"{plural(len(ids), 'value')} up to {ids[-1]} ({few(ids, 12)}), which hardly are all class ids"
     return _fault("sparse-ids", [mask.file for mask in grey], what, remedy, values=ids)
-
-
-def _from_one(files: Sequence[str], last: int, severity: Severity) -> Finding:
-    remedy = "write masks with ids from 0, with 255 where nothing is labelled"
-    if severity < Severity.ERROR:
-        remedy += f"; 'crispseg doctor' does so with data.num_classes {last}"
-    return _fault("one-based-ids", files, f"the ids 1 to {last}, without 0", remedy, severity)
 
 
 def _colors_without_palette(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:

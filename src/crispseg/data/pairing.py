@@ -236,7 +236,7 @@ def _files_in(folder: Path, other: Path) -> dict[Path, str]:
     inside = other != folder and other.is_relative_to(folder)
     files = [file for file in find_images(folder) if not (inside and file.is_relative_to(other))]
     if not files:
-        raise CrispsegError(f"{folder} holds no images; known suffixes: {', '.join(SUFFIXES)}{annotated(folder)}")
+        raise CrispsegError(f"{folder} holds no images, {', '.join(sorted(SUFFIXES))}{annotated(folder)}")
     return {file: _name_of(file, folder) for file in files}
 
 

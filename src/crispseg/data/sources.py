@@ -115,8 +115,12 @@ class PublicSource(Settings):
         """Return the official splits that a split is made of."""
         return ("train", "val") if split == "train" and getattr(self, "train_on", "") == "trainval" else (split,)
 
-    def pairs(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
-        """Return the files of an official split, by default as `Layout` has them. Raises as `dataset`."""
+    def pairs(self, part: str) -> list[Pair]:
+        """Return the files of an official split. Raises as `dataset`."""
+        return self.found(part)
+
+    def found(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
+        """Return the files of an official split, as `Layout` has them but for other masks or another list."""
         images, image_ending = self._fill(self.layout.images, part).split("*")
         masks, mask_ending = self._fill(masks or self.layout.masks, part).split("*")
         places = self.folder / images, image_ending, self.folder / masks, mask_ending
@@ -254,11 +258,11 @@ class VOC2012(PublicSource):
     def parts(self, split: str) -> tuple[str, ...]:
         return (self.train_on if split == "train" else split,)
 
-    def pairs(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
+    def pairs(self, part: str) -> list[Pair]:
         if part != "aug":
-            return super().pairs(part)
+            return self.found(part)
         other = (self.folder / self.layout.list.format("trainaug")).is_file()
-        return super().pairs("trainaug" if other else "train_aug", "SegmentationClassAug/*.png")
+        return self.found("trainaug" if other else "train_aug", "SegmentationClassAug/*.png")
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -281,7 +285,7 @@ class CamVid(PublicSource):
 
     def lookup(self) -> MaskLookup:
         if self.masks == "ids":
-            return IdLookup(11, ignore=(11,), remedy="give data.masks colors for masks in CamVid's colours")
+            return IdLookup(11, (11,), "give data.masks colors for masks in CamVid's colours", "restore the mask")
         ids = {one.name: index for index, one in enumerate(self.official())}
         rows = read_table("camvid_colors")
         return ColorLookup(
@@ -299,9 +303,9 @@ class CamVid(PublicSource):
             )
         return splits
 
-    def pairs(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
+    def pairs(self, part: str) -> list[Pair]:
         if self.masks == "colors":
-            return super().pairs(part)
+            return self.found(part)
         path, pairs = self.folder / f"{part}.txt", []
         for line in read_listing(path, self.layout.hint):
             # SegNet's own lists say /SegNet/CamVid/train/x.png, wherever the folder really is.
@@ -326,10 +330,10 @@ class Aerial(PublicSource):
     name = "aerial"
 
     def lookup(self) -> MaskLookup:
-        return IdLookup(len(self.official()), ignore=(15,), remedy="give masks of class ids")
+        return IdLookup(len(self.official()), (15,), "give masks of class ids", "correct the mask")
 
-    def pairs(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
-        return super().pairs(part, listing=str(LISTS / "aerial_{}.txt"))
+    def pairs(self, part: str) -> list[Pair]:
+        return self.found(part, listing=str(LISTS / "aerial_{}.txt"))
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -361,5 +365,5 @@ class Nuclei(PublicSource):
     def splits(self) -> tuple[str, ...]:
         return ("train", "val", "test") if self.root is None else ("train", "val")
 
-    def pairs(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
-        return super().pairs(part, listing=str(PART / "{}.txt" if self.root is None else LISTS / "nuclei_{}.txt"))
+    def pairs(self, part: str) -> list[Pair]:
+        return self.found(part, listing=str(PART / "{}.txt" if self.root is None else LISTS / "nuclei_{}.txt"))

@@ -132,7 +132,7 @@ class Subject:
     known: tuple[LabelSet, MaskLookup] | None
     """What masks mean that are not the user's own; these are read by what they hold."""
     channels: int
-    """Channels of the images that a model is given: 3, or 4 where a fourth one is wanted."""
+    """Channels of the images, see `read_image`."""
     faults: Mapping[PairingKind, Sequence[str]]
     """What did not pair and so is in no split."""
     unavailable: Mapping[str, str]
@@ -170,7 +170,7 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
             continue
         splits[name] = found
         if isinstance(found, SegmentationDataset):
-            known = found.labels, IdLookup(len(found.labels))
+            known = found.labels, IdLookup(len(found.labels), correction="correct the sample")
             if isinstance(found, FileDataset) and not isinstance(found.lookup, InstanceLookup):
                 splits[name], known = found.pairs, (found.labels, found.lookup)
     faults = own.faults() if own else {}
