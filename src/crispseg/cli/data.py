@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from crispseg.cli.command import HELP, Command, WithData, commands, say
 from crispseg.config.settings import Tree
 from crispseg.data import DATA_SOURCES
-from crispseg.data.catalogue import catalogue, class_meanings, class_table, readable_splits, spread
+from crispseg.data.catalogue import catalogue, class_meanings, class_table, readable_splits
 from crispseg.data.dataset import FileDataset, SegmentationDataset
 from crispseg.data.download import obtain
 from crispseg.data.folder import Folder
@@ -20,7 +20,7 @@ from crispseg.data.folder_layout import recognise
 from crispseg.data.importing import import_annotations
 from crispseg.data.named import build_data, data_fields
 from crispseg.data.sources import PublicSource
-from crispseg.data.split_check import survey
+from crispseg.data.split_check import spread, survey
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.labels import LabelSet
 

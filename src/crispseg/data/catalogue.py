@@ -12,7 +12,6 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import numpy as np
 import yaml
 from rich.table import Table
 from rich.text import Text
@@ -159,11 +158,6 @@ def class_table(rows: Sequence[ClassMeaning], reports: Sequence[SplitReport] = (
             cells.append(Text(f"{share:.2%}" if share or row.label == IGNORE else "never"))
         table.add_row(*cells)
     return table
-
-
-def spread(count: int, most: int) -> list[int]:
-    """Return at most `most` of the indices from 0 on, evenly spaced, with the first and the last."""
-    return [round(place) for place in np.linspace(0, count - 1, min(count, most)).tolist()]
 
 
 def readable_splits(source: DataSource) -> tuple[dict[str, SegmentationDataset], dict[str, str]]:

@@ -36,11 +36,15 @@ def known_range(dataset: SegmentationDataset) -> ValueRange | None:
         return None
     if dataset.value_range is not None:
         return dataset.value_range
-    chosen = np.linspace(0, len(dataset) - 1, min(IMAGES, len(dataset))).round().astype(int).tolist()
-    files = [dataset.pairs[index].image for index in chosen]
+    files = [dataset.pairs[index].image for index in spread(len(dataset), IMAGES)]
     some = functools.partial(_some_values, dataset.channels)
     found = [values for values in parallel(some, files, "Looking for 16 bits") if values is not None]
     return percentile_range(found) if found else None
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return at most `most` of the indices from 0 on, evenly spaced, with the first and the last."""
+    return [round(place) for place in np.linspace(0, count - 1, min(count, most)).tolist()]
 
 
 def _some_values(channels: int, path: Path) -> NDArray[np.uint16] | None:

@@ -1,7 +1,7 @@
 """Doctor: what is wrong with data, before any training.
 
-`subject` says what is examined, `scan` gathers the facts of each file in one pass, `diagnose` turns them into findings,
-`report` shows them and `fix` writes a corrected copy.
+`facts` says what is examined and gathers the facts of each file in one pass, `findings` has the kinds of findings,
+`diagnosis` finds and shows them, and `fix` writes a corrected copy.
 """
 
 from crispseg.data.mask_reading import Finding, Severity

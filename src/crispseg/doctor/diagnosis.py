@@ -146,7 +146,7 @@ def conclusion(findings: Sequence[Finding]) -> str:
     if not counts:
         return "Nothing is wrong."
     fixable = sum(bool(KINDS[one.code].fix) for one in findings if one.severity > Severity.INFORMATION)
-    advice = f"; a corrected copy has none of {fixable} of them" if fixable else ""
+    advice = f"; {fixable} can be corrected in a copy" if fixable else ""
     return " and ".join(plural(count, noun) for noun, count in counts.items()) + advice  # errors come first
 
 

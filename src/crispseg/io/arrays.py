@@ -66,11 +66,11 @@ def _channels_last(values: Values) -> NDArray[Any]:
 class Normalize(v2.Transform):  # type: ignore[misc]
     """Images of 0 to 255 → `(..., in_chans, H, W)` float32, scaled to 0 to 1, less mean, over std.
 
-    The images are `(..., 3, H, W)` RGB, or `(..., 4, H, W)` for 4 channels.
+    The images are `(..., in_chans, H, W)`, or `(..., 3, H, W)` RGB for one channel.
 
     Args:
         mean, std: one number a channel, on the scale 0 to 1.
-        in_chans: 3; 4; or 1 for the mean of RGB, for which the averages of `mean` and `std` count.
+        in_chans: channels of the model; 1 for the mean of RGB, for which the averages of `mean` and `std` count.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> None:

@@ -80,7 +80,7 @@ def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
         check_same_run(config)
     model.info = dataclasses.replace(model.info, value_range=data.value_range)
     step = load_checkpoint(folder / LAST, model) if resume else 0
-    print_data(config, data, [] if resume else [note, *notes], console)
+    print_data(data, [] if resume else [note, *notes], console)
     loaders = build_loaders(config, data, model.info, step)
     if on_cuda(config) and config.processes > 1:  # torch's converter would drop the activations of timm's norms
         model = convert_sync_batchnorm(model)
@@ -96,7 +96,7 @@ def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
         enough_memory("training needs", "make batch_size or augment.crop smaller"),
     ):
         quiet()
-        trainer = build_trainer(config, data, len(loaders[0]), console)
+        trainer = build_trainer(config, len(loaders[0]), console)
         if trainer.is_global_zero:
             (folder / LAST.parent).mkdir(exist_ok=True)  # by which `check_folder` knows a run
         write_text(folder / CONFIG, yaml.safe_dump(config_to_dict(config), sort_keys=False))

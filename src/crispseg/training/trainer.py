@@ -28,10 +28,9 @@ from crispseg.training.feedback import ProgressBars, ProgressLines
 from crispseg.training.pace import NEVER, Pace
 from crispseg.training.result import METRICS
 from crispseg.training.task import steps_per_epoch
-from crispseg.training.training_data import TrainingData
 
 
-def build_trainer(config: TrainConfig, data: TrainingData, batches: int, console: Console) -> L.Trainer:
+def build_trainer(config: TrainConfig, batches: int, console: Console) -> L.Trainer:
     """Build the trainer of a run, whose epochs have so many batches a device."""
     folder = Path(config.out)
     per_epoch = steps_per_epoch(batches, config)

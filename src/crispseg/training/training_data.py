@@ -111,7 +111,7 @@ def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
     return config, TrainingData(train_set, val_set, *reports, value_range, times)
 
 
-def print_data(config: TrainConfig, data: TrainingData, notes: list[str], console: Console) -> None:
+def print_data(data: TrainingData, notes: list[str], console: Console) -> None:
     """Print the mapping of ids to classes that holds for this run, and what looks odd about it."""
     reports = data.train_report, data.val_report
     print_lines(console, [*notes, *reports[0].lines(), reports[1].lines()[0]])
