@@ -14,6 +14,7 @@ from typing import Any
 from crispseg.config.settings import plural
 from crispseg.data.mask_lookup import DEEP_WHITE, NONE, ColorLookup, IdLookup, MaskLookup, MaskStatistics
 from crispseg.data.pairing import few
+from crispseg.data.split_check import TWO_CLASSES
 from crispseg.labels import IGNORE, Color, LabelSet
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
@@ -180,15 +181,14 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         return MaskReading(*plain, (_fault("object-numbers", files, what, remedy),))
     corrected: tuple[LabelSet, MaskLookup] | None = None
     if len(ids) > 1 and ids[0] == 1 and last == (count or last) < IGNORE and (count or plausible_ids(ids)):
-        remedy = "write masks with ids from 0, with 255 where nothing is; 'crispseg doctor' can write such a copy"
+        remedy = "write masks with ids from 0, and 255 for what is unlabelled; 'crispseg doctor' can write a copy"
         severity = Severity.ERROR if count else Severity.WARNING
         found.append(_fault("one-based-ids", files, f"the ids 1 to {last}, without 0", remedy, severity))
         moved = {**dict.fromkeys((0, *void, IGNORE), IGNORE), **{index + 1: index for index in range(last)}}
         corrected = declared.labels(last), MaskLookup(moved, plain[1].refusal)
     if count is None and ids in ([], [0]):
         what = "only the value 0" if ids else "nothing but ignored values"
-        remedy = "say what they mean with data.num_classes, data.classes or data.palette"
-        found.append(_fault("one-class-only" if ids else "no-labels", files, what, remedy))
+        found.append(_fault("one-class-only" if ids else "no-labels", files, what, TWO_CLASSES))
     elif count is None and not plausible_ids(ids) and len(ids) <= IGNORE:
         found.append(_sparse(ids, void, grey))
         meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys((*void, IGNORE), IGNORE)

@@ -204,14 +204,16 @@ def survey(dataset: SegmentationDataset, split: str, indices: Iterable[int]) -> 
     return report, [result for result in results if isinstance(result, str)]
 
 
+TWO_CLASSES = "check the masks and the ignored values: training needs two classes"
+
+
 def too_few_classes(report: SplitReport) -> str | None:
     """Why a split cannot be used: it has no labelled pixels or, to train on, one class only. None where it can."""
     found = np.flatnonzero(report.counts).tolist()
     if len(found) > 1 or (found and report.split != "train"):
         return None
     held = [f"class {index}" for index in found] + [f"{IGNORE}, which means ignore"] * (report.ignored > 0)
-    remedy = "check the masks; for black and white ones give data.palette '[[0,0,0],[255,255,255]]'"
-    return f"the masks of '{report.split}' hold nothing but {' and '.join(held)}; {remedy}"
+    return f"the masks of '{report.split}' hold nothing but {' and '.join(held)}; {TWO_CLASSES}"
 
 
 def class_weights(report: SplitReport) -> NDArray[np.float32]:
