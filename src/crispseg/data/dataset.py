@@ -115,9 +115,7 @@ class FileDataset(SegmentationDataset):
         self.lookup = lookup
         self.channels = channels
         self.value_range = value_range
-        self.numbered = numbered
-        if isinstance(lookup, InstanceLookup):
-            self.numbered = {pair.name: pair.mask for pair in self.pairs}
+        self.numbered = {one.name: one.mask for one in self.pairs} if isinstance(lookup, InstanceLookup) else numbered
 
     def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> Self:
         """This split, as a model sees it; files are read when asked for."""

@@ -14,8 +14,7 @@ from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
 from crispseg.data.pairing import annotated, holds_both
 from crispseg.errors import CrispsegError
-from crispseg.io.files import IMAGE_FOLDERS
-from crispseg.io.images import SUFFIXES
+from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 from crispseg.labels import Color
 
 

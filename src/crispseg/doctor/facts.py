@@ -91,8 +91,7 @@ def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFa
     """The facts of a sample that is not made of files."""
     pixels, labels, name = dataset[index]
     image = _image_facts(name, as_picture(pixels))
-    mask = statistics_of(labels, name)
-    return PairFacts(split, Pair(name, Path(name), Path(name)), image, mask)
+    return PairFacts(split, Pair(name, Path(name), Path(name)), image, statistics_of(labels, name))
 
 
 def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:

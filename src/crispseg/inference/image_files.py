@@ -15,8 +15,8 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError
 from crispseg.io.arrays import FORMS, image_array
-from crispseg.io.files import IMAGE_FOLDERS, writable_folder
-from crispseg.io.images import find_images, image_channels, read_image
+from crispseg.io.files import writable_folder
+from crispseg.io.images import IMAGE_FOLDERS, find_images, image_channels, read_image
 from crispseg.io.opening import from_array, from_pillow
 from crispseg.io.value_range import ValueRange
 

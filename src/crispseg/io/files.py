@@ -17,9 +17,6 @@ LITTER = ".crispseg-"
 """Begins the names of temporary files and folders."""
 LOCK = ".crispseg.lock"
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "img_dir", "jpegimages")
-"""Usual names of folders of images, in lower case."""
-
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:

@@ -21,6 +21,9 @@ MOST_CHANNELS = 16
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
+IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "img_dir", "jpegimages")
+"""Usual names of folders of images, in lower case."""
+
 
 def image_channels(in_chans: int) -> int:
     """Return how many channels of an image a model of 1 to `MOST_CHANNELS` needs: 3 (RGB) for 1, which sees their mean.
