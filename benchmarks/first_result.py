@@ -75,7 +75,8 @@ def data_of(name: str, root: Path) -> Folder:
     """The data set as data of one's own, with the splits that come with crispseg."""
     lists = {f"{split}_list": LISTS / f"{name}_{split}.txt" for split in ("train", "val")}
     kind = "instances" if name == "nuclei" else "masks"
-    data = Folder(images=root / "images", classes=CLASSES[name], **{kind: root / kind}, **lists)
+    ignore = (15,) if name == "aerial" else ()  # which 255 becomes in files of 4 bits a pixel
+    data = Folder(images=root / "images", classes=CLASSES[name], ignore=ignore, **{kind: root / kind}, **lists)
     return data.settled()
 
 
@@ -128,7 +129,8 @@ def folder_flags(data: Folder) -> list[str]:
     """What `crispseg train` is told of data of one's own."""
     keys = ("images", "masks", "instances", "train_list", "val_list")
     paths = [f"--data.{key}={value}" for key in keys if (value := getattr(data, key))]
-    return ["--data=folder", *paths, f"--data.classes={json.dumps(data.classes)}"]
+    ignored = [f"--data.ignore={json.dumps(data.ignore)}"] if data.ignore else []
+    return ["--data=folder", *paths, f"--data.classes={json.dumps(data.classes)}", *ignored]
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
