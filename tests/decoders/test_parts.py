@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import conv_norm_relu, convolved, enlarged, lively, normalized
 from torch import Tensor, nn
+from torchvision.ops import deform_conv2d
 
 from crispseg import contexts
 from crispseg.decoders import (
@@ -19,6 +20,7 @@ from crispseg.decoders import (
     AsymmetricPyramidNonLocal,
     AtrousSpatialPyramidPooling,
     Concat,
+    DeformableFuse,
     DenseASPP,
     NonLocal,
     PyramidPooling,
@@ -186,3 +188,20 @@ def test_concatenation_is_at_the_finest_level() -> None:
     levels = [torch.randn(1, 2, *size).double() for size in ((7, 8), (4, 4), (1, 2))]
     together = torch.cat([enlarged(level[0], 7, 8) for level in levels])
     torch.testing.assert_close(module(levels)[0], conv_norm_relu(together, module.conv), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.05), (torch.float64, 1e-12)])
+def test_deformable_convolution_is_torchvision_s_in_any_precision(dtype: torch.dtype, error: float) -> None:
+    module = DeformableFuse(4, 4).double()
+    nn.init.normal_(module.predict_offset.weight, std=0.3)
+    for parameter in module.parameters():  # values that bfloat16 holds exactly
+        parameter.data = parameter.data.bfloat16().double()
+    fine, coarse = (torch.randn(1, 4, *size).bfloat16().double() for size in ((9, 7), (9, 7)))
+    both = torch.cat([coarse, fine], 1)
+    assert module.predict_offset(both).abs().max() > 1
+    expected = deform_conv2d(both, module.predict_offset(both), module.deform.weight, padding=1)
+    fused = module.to(dtype)(fine.to(dtype), coarse.to(dtype))
+    assert fused.dtype == dtype
+    torch.testing.assert_close(fused.double(), expected, atol=error, rtol=0)
+    fused.sum().backward()
+    assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in module.parameters())

@@ -14,11 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference import sampled
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
 from crispseg import create_model, record
 from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
-from crispseg.decoders import DeformableFuse, UpsampleAdd
+from crispseg.decoders import UpsampleAdd
 from crispseg.models import FlowAlignment
 from crispseg.models.sfnet import AlignedConcat, correlate, warp
 
@@ -223,26 +222,6 @@ def test_correlation_is_the_mean_product_with_the_displaced_map(reach: int) -> N
         ]
         expected = torch.stack([(fine[n] * each).mean(0) for each in displaced])
         torch.testing.assert_close(correlate(fine, coarse, reach)[n].double(), expected, atol=1e-5, rtol=0)
-
-
-# Table 2(d): deformable convolution ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.05), (torch.float64, 1e-12)])
-def test_deformable_convolution_is_torchvision_s_in_any_precision(dtype: torch.dtype, error: float) -> None:
-    module = DeformableFuse(4, 4).double()
-    nn.init.normal_(module.predict_offset.weight, std=0.3)
-    for parameter in module.parameters():  # values that bfloat16 holds exactly
-        parameter.data = parameter.data.bfloat16().double()
-    fine, coarse = (torch.randn(1, 4, *size).bfloat16().double() for size in ((9, 7), (9, 7)))
-    both = torch.cat([coarse, fine], 1)
-    assert module.predict_offset(both).abs().max() > 1
-    expected = deform_conv2d(both, module.predict_offset(both), module.deform.weight, padding=1)
-    fused = module.to(dtype)(fine.to(dtype), coarse.to(dtype))
-    assert fused.dtype == dtype
-    torch.testing.assert_close(fused.double(), expected, atol=error, rtol=0)
-    fused.sum().backward()
-    assert all(p.grad.dtype == dtype and p.grad.isfinite().all() for p in module.parameters())
 
 
 # §3.3: FAM in the final upsampling ----------------------------------------------------------------------------------
