@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from crispseg.data.boundary_targets import NO_DIRECTION, boundary_targets
+from crispseg.labels import IGNORE
 from crispseg.models import Outputs
-from crispseg.training.losses import CrossEntropy, Loss, WeightedLoss
+from crispseg.training.losses import BoundaryRefinementLoss, CrossEntropy, Loss, WeightedLoss
 
 WEIGHTS = torch.tensor([0.5, 2.0, 0.0, 1.0, 3.0])
 
@@ -200,3 +202,53 @@ def test_cross_entropy_needs_no_library(monkeypatch: pytest.MonkeyPatch, refuses
     for name in LIBRARY:
         with refuses(f"loss names {name}", "0.6 or later", "pip install 'crispseg[losses]'"):
             WeightedLoss({"cross_entropy": 1.0, name: 1.0})
+
+
+@pytest.mark.parametrize("mask", ["true", "predicted"])
+def test_the_direction_is_learned_on_the_pixels_that_the_mask_says(mask: Any) -> None:
+    """On true boundary pixels, or those of them that the boundary head marks; its own logits learn nothing from it."""
+    targets = torch.tensor([[[0, 3, 8, 9, 255, 7]]], dtype=torch.uint8)
+    boundary = torch.tensor([[[[1.0, -1.0, 2.0, 3.0, 4.0, 0.5]]]], requires_grad=True)
+    direction = torch.randn(1, 8, 1, 6, requires_grad=True)
+    logits = torch.randn(1, 5, 1, 6)
+    only = {"unrefined": 0.0, "refined": 0.0, "boundary": 0.0, "direction": 1.0}
+    loss = BoundaryRefinementLoss(WeightedLoss({"cross_entropy": 1.0}), only, mask)
+    outputs = Outputs(logits, logits, None, boundary, direction)
+    found = loss(outputs, torch.zeros(1, 1, 6, dtype=torch.long), targets)
+    counted = (0, 1, 5) if mask == "true" else (0, 5)
+    expected = [-direction[0, :, 0, x].log_softmax(0)[int(targets[0, 0, x])] for x in counted]
+    torch.testing.assert_close(found, torch.stack(expected).mean())
+    found.backward()
+    assert direction.grad is not None and {x for x in range(6) if direction.grad[0, :, 0, x].any()} == {*counted}
+    assert boundary.grad is None or not boundary.grad.any()
+
+
+def test_eq_7_has_the_weights_of_the_paper() -> None:
+    torch.manual_seed(0)
+    labels = F.interpolate(torch.randint(0, 5, (1, 1, 3, 4)).float(), size=(20, 25))[:, 0].long()
+    labels[:, :2] = IGNORE
+    targets = torch.from_numpy(boundary_targets(labels[0].numpy().astype(np.uint8)))[None]
+    targets[0, 15, :10] = NO_DIRECTION
+    logits, unrefined, auxiliary = (torch.randn(1, 5, 20, 25) for _ in range(3))
+    boundary, direction = torch.randn(1, 1, 20, 25), torch.randn(1, 8, 20, 25)
+    loss = BoundaryRefinementLoss(WeightedLoss({"cross_entropy": 1.0}, auxiliary_weight=0.4))
+    total = loss(Outputs(logits, unrefined, (auxiliary,), boundary, direction), labels, targets).item()
+
+    def cross_entropy(scores: Tensor, truth: Tensor) -> Tensor:
+        return -scores.log_softmax(0)[truth]
+
+    segmentation = [[], [], []]  # type: list[list[Tensor]]
+    edges, ways = [], []
+    for y in range(20):
+        for x in range(25):
+            if labels[0, y, x] == 255:
+                continue
+            for terms, scores in zip(segmentation, (unrefined, logits, auxiliary), strict=True):
+                terms.append(cross_entropy(scores[0, :, y, x], labels[0, y, x]))
+            probability = boundary[0, 0, y, x].sigmoid()
+            edges.append(-(probability if targets[0, y, x] != 8 else 1 - probability).log())
+            if targets[0, y, x] < 8:
+                ways.append(cross_entropy(direction[0, :, y, x], targets[0, y, x].long()))
+    first, second, deep, third, fourth = (torch.stack(terms).mean().item() for terms in (*segmentation, edges, ways))
+    expected = 1.0 * (first + 0.4 * deep) + 1.5 * second + 3.0 * third + 0.7 * fourth
+    assert total == pytest.approx(expected, rel=1e-5)
