@@ -90,8 +90,10 @@ def test_runs_with_one_seed_are_equal(plain: Run, tmp_path: Path) -> None:
 ALL: dict[str, Any] = {"ema": 0.8, "optimizer": "adamw", "checkpoint_every": 2, "batch_size": 1, "accumulate": 2}
 
 
-@pytest.mark.parametrize(("options", "step", "reached"), [({"checkpoint_every": 1}, 1, 1), (ALL, 7, 6)])
-def test_a_run_that_ends_within_an_epoch_resumes_as_if_it_had_not(
+@pytest.mark.parametrize(
+    ("options", "step", "reached"), [({"checkpoint_every": 1}, 1, 1), (ALL, 7, 6), ({"iterations": 8}, 4, 4)]
+)
+def test_a_run_that_ends_within_or_after_an_epoch_resumes_as_if_it_had_not(
     options: dict[str, Any], step: int, reached: int, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = plain if options is not ALL else quietly(repeatable(tmp_path / "whole", **options))

@@ -81,10 +81,13 @@ class MetricsFile(Callback):
 
 
 class LastEvaluation(Callback):
-    """Evaluates after the last step too, wherever in an epoch it falls."""
+    """Ends the run after so many optimizer steps, with an evaluation, wherever in an epoch that is."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if trainer.global_step >= trainer.estimated_stepping_batches:
+        if trainer.global_step >= self.steps:
             trainer.check_val_every_n_epoch = 1
             trainer.should_stop = True
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -62,8 +61,8 @@ class ProgressLines(Callback):
 
     def _print(self, trainer: L.Trainer, scores: str = "") -> None:
         self.latest = time.monotonic()
-        steps, loss = trainer.estimated_stepping_batches, trainer.callback_metrics["train/loss_step"]
-        step = f"step {trainer.global_step}" + (f"/{steps}" if steps != math.inf else "")
+        loss = trainer.callback_metrics["train/loss_step"]
+        step = f"step {trainer.global_step}" + (f"/{self.pace.steps}" if self.pace.steps else "")
         line = f"{_epoch(trainer)}  {step}  loss {loss:.3f}  {self.pace.left(trainer)} left{scores}"
         print_lines(self.console, [line])
 

@@ -45,11 +45,12 @@ class SegmentationTask(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.config)
-        if self.config.minutes:
-            pace = callback(self.trainer, Pace)
+        pace = callback(self.trainer, Pace)
+        total = pace.steps
+        if total is None:
             factor = learning_rate_factor(self.config, lambda step: pace.progress)
         else:
-            total = self.trainer.estimated_stepping_batches  # this loads what the next line asks for
+            self.trainer.fit_loop.setup_data()  # by which the next line is known
             in_an_epoch = steps_per_epoch(self.trainer.num_training_batches, self.config)
             factor = learning_rate_factor(self.config, lambda step: step / total, in_an_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}

@@ -42,8 +42,8 @@ def build_trainer(config: TrainConfig, batches: int, console: Console) -> L.Trai
         *(timer, pace, MetricsFile(folder / METRICS, timer)),
         *(ProgressLines(pace, console), BestCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)),
     ]
-    if seconds is None:
-        callbacks.append(LastEvaluation())
+    if steps is not None:
+        callbacks.append(LastEvaluation(steps))
     if console.is_terminal:
         callbacks.append(ProgressBars(refresh_rate=2, console_kwargs={"stderr": True}))
     if config.class_weights == "softened":
@@ -60,8 +60,9 @@ def build_trainer(config: TrainConfig, batches: int, console: Console) -> L.Trai
         strategy="ddp_find_unused_parameters_true" if config.deterministic and config.processes > 2 else "auto",
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         plugins=[AtomicCheckpointIO(), launcher()],
+        # `LastEvaluation` ends a run of so many steps. With max_steps, Lightning counts an epoch that was complete in a
+        # checkpoint once more when it resumes, and trains one less.
         max_epochs=-1 if steps is None else -(-steps // per_epoch),
-        max_steps=config.iterations or -1,
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip,
         check_val_every_n_epoch=None if config.minutes else config.val_every,
