@@ -35,7 +35,7 @@ def segment_tiff(
 
     Args:
         segmenter: its model sees each tile.
-        source: TIFF of grey, RGB or, for models of 4 channels, RGB and a fourth one, of 8 or 16 bits.
+        source: TIFF that `read_image` would read if it were small: grey, palette, RGB, CMYK, or the model's channels.
         target: uint8 cloud-optimised GeoTIFF with a palette, deflated, in tiles of 256 pixels, with overviews; replaced
             only when it is complete.
         tile: side of the tiles in pixels, by default the segmenter's, or 1024. Neighbours overlap by an eighth of it.
@@ -44,8 +44,8 @@ def segment_tiff(
             the target is complete, and the next call with the same words resumes there, with the same bytes in the end.
 
     Raises:
-        CrispsegError: rasterio is not installed; the TIFF is missing, broken, or neither grey nor RGB; a tile is too
-            small, or too large for memory.
+        CrispsegError: rasterio is not installed; the TIFF is missing, broken, turned, or not of these kinds; a tile is
+            too small, or too large for memory.
     """
     side = (segmenter.tile or TILE) if tile is None else tile
     check_tile(side)
@@ -53,9 +53,9 @@ def segment_tiff(
     classes, palette = len(segmenter.label_set), segmenter.label_set.palette
     with ExitStack() as stack:
         dataset = stack.enter_context(open_dataset(source))
-        image = stack.enter_context(opened(source))
-        if image.orientation() != 1:
-            raise CrispsegError(f"{source} is stored turned (orientation {image.orientation()}); save it upright")
+        with opened(source) as image:  # the header
+            if image.orientation() != 1:
+                raise CrispsegError(f"{source} is stored turned (orientation {image.orientation()}); save it upright")
         channels = image_channels(segmenter.info.in_chans)
         image.check(channels)
         stack.enter_context(enough_memory(f"tiles of {side} pixels need", "make them smaller"))

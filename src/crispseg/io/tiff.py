@@ -48,8 +48,16 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
 
 
 def read_rows(dataset: Any, image: Raster, top: int, bottom: int) -> Raster:
-    """Return some rows of an `open_dataset`, whose header is `image`, as an image."""
-    values = dataset.read(window=((top, bottom), (0, dataset.width))).transpose(1, 2, 0)  # (h, w, bands)
+    """Return some rows of an `open_dataset`, whose header is `image`, as an image.
+
+    Raises:
+        UnreadablePicture: they are broken.
+    """
+    try:
+        values = dataset.read(window=((top, bottom), (0, dataset.width))).transpose(1, 2, 0)  # (h, w, bands)
+    except Exception as error:  # as in `open_dataset`
+        reason = one_line(error.__cause__ or error)
+        raise UnreadablePicture(f"{image.name} is broken ({reason}); restore or remove it") from None
     if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
         values = 2**image.bit_depth - 1 - values
     color = "rgb" if image.color == "cmyk" else image.color  # which GDAL makes of it
