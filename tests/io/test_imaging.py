@@ -122,6 +122,15 @@ def test_a_missing_fourth_channel(tmp_path: Path, mode: str, suffix: str, refuse
             read(path, 4)
 
 
+@pytest.mark.parametrize(("bands", "dtype"), [(4, np.uint16), (5, np.uint8)])
+def test_cmyk_of_other_bits_or_bands_is_refused(tmp_path: Path, bands: int, dtype: Any, refuses: Any) -> None:
+    path = tmp_path / "x.tif"
+    extra = ["unassalpha"] if bands == 5 else None
+    tifffile.imwrite(path, np.ones((6, 9, bands), dtype), photometric="separated", extrasamples=extra)
+    with refuses(str(path), "cmyk", "grey or RGB"):
+        read_image(path)
+
+
 def test_sixteen_bits(tmp_path: Path) -> None:
     values = np.array([[0, 255, 256], [32768, 65280, 65535]], np.uint16)
     path = saved(tmp_path / "x.png", values)

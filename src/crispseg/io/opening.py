@@ -93,7 +93,8 @@ class Raster:
 
     def check(self, channels: int) -> None:
         """Raise an UnreadablePicture unless it has so many channels: 3 for RGB, which grey becomes, or others."""
-        if self.color not in COLORS or (self.color == "cmyk" and channels != 3):
+        usual = (channels, self.bands, self.bit_depth) == (3, 4, 8)
+        if self.color not in COLORS or (self.color == "cmyk" and not usual):
             raise UnreadablePicture(f"{self.name} has {self.color} colours; save it as grey or RGB", "channel-missing")
         most = {"grey": 2, "rgb": 4, "bands": 0}.get(self.color, self.bands) if channels == 3 else channels
         if self.bands > most or (channels != 3 and (self.bands < most or self.color == "palette")):
