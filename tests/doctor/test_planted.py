@@ -79,7 +79,7 @@ def plant(tree: Tree) -> dict[str, set[str]]:
         "sizes-differ": {"smaller", "turned", "mask_turned"},
         "value-out-of-range": {"stray"},
         "rgb-masks": {"colours"},
-        "lossy-mask": {"jpeg", "jpeg_in_tiff", "pgm"},
+        "lossy-mask": {"jpeg", "jpeg_in_tiff"},
         "interpolated-edges": {"soft"},
         "all-ignored": {"void"},
         "image-in-two-splits": {"leak", "leaked"},

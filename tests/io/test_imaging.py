@@ -180,9 +180,32 @@ def test_tiffs_of_few_bits(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "palette.tif"), 10 * ids[..., None].repeat(3, 2))
 
 
-def test_masks_must_be_lossless(tmp_path: Path) -> None:
-    with pytest.raises(CrispsegError, match="JPEG"):
-        read_mask(saved(tmp_path / "x.png", RGB, format="JPEG"))
+def test_lossy_masks_are_read_on_demand_only(tmp_path: Path) -> None:
+    for path in (saved(tmp_path / "x.png", RGB, format="JPEG"), saved(tmp_path / "x.tif", RGB, compression="jpeg")):
+        with pytest.raises(CrispsegError, match="JPEG"):
+            read_mask(path)
+        assert read_mask(path, lossy=True).shape == RGB.shape
+
+
+@pytest.mark.parametrize("white", [1, 3, 100, 255, 4095, 65535])
+@pytest.mark.parametrize("kind", [b"P2", b"P3", b"P5", b"P6"])
+def test_pnms_keep_their_values(kind: bytes, white: int, tmp_path: Path, refuses: Any) -> None:
+    """Those of masks are as stored, whatever the largest one may be; those of images are scaled from it."""
+    shape = (4, 5, 3) if kind in (b"P3", b"P6") else (4, 5)
+    values = np.random.default_rng(0).integers(0, white, shape, endpoint=True).astype(">u2" if white > 255 else "u1")
+    data = b" ".join(b"%d" % value for value in values.flat) if kind < b"P4" else values.tobytes()
+    path = tmp_path / "x.pgm"
+    path.write_bytes(b"%b # 9\n5 4 %d\n%b" % (kind, white, data))
+    scaled = np.rint(values / white * 255) if white < 65535 else values >> 8
+    np.testing.assert_array_equal(read_image(path), scaled.reshape(4, 5, -1) * np.ones(3))
+    if white > 255:
+        scaled = np.rint((values / 300).clip(0, 1) * 255)
+        np.testing.assert_array_equal(read_image(path, 3, (0, 300)), scaled.reshape(4, 5, -1) * np.ones(3))
+    if values.ndim == 2 or white == 255:
+        np.testing.assert_array_equal(read_mask(path), values)
+    path.write_bytes(path.read_bytes().rpartition(b" ")[0] if kind < b"P4" else path.read_bytes()[:-1])
+    with refuses(str(path), "is broken"):
+        read_image(path)
 
 
 GOOD_PNG = encoded("PNG")

@@ -70,20 +70,22 @@ def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | Non
         return whole_numbers(raster.kept(channels), path) if raster.bit_depth > 8 else None
 
 
-def read_mask(path: str | Path, most: int = 0xFFFF) -> NDArray[Any]:
+def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False) -> NDArray[Any]:
     """Read the raw values of a mask.
+
+    Files of lossy compression, whose values may not be those that were saved, are read with `lossy` only.
 
     Returns `(H, W)` uint8 for grey, palette (indices, not colours) and 1-bit (0 and 1) files, `(H, W)` uint16 for
     16-bit grey ones, int32 where they hold more, and `(H, W, 3)` uint8 for RGB ones. Alpha is dropped, EXIF orientation
     is applied.
 
     Raises:
-        CrispsegError: as for `read_image`; for a PNG whose checksums say that it is damaged; for lossy compression and
-            PNM files, which do not keep the values as they were; and for values of more than 8 bits that are no whole
+        CrispsegError: as for `read_image`; for a PNG whose checksums say that it is damaged; for lossy compression;
+            and for values of more than 8 bits that are no whole
             numbers from 0 to `most`.
     """
     with opened(path, whole=True) as raster:
-        return raster.labels(most)
+        return raster.labels(most, lossy)
 
 
 def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tuple[int, int]:

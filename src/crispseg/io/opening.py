@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -63,7 +64,7 @@ class Raster:
         name: for messages.
         stored: height and width before it is turned upright.
         bands: channels, with alpha.
-        bit_depth: bits a channel.
+        white: the largest value, such as 255; smaller than all bits of a channel allow in some PNMs.
         color: one of `COLORS` or another, which is refused.
         load: decodes the stored values, `(H, W, bands)`.
         orientation: that of EXIF, 1 to 8; a PNG may have it behind its pixels.
@@ -74,12 +75,17 @@ class Raster:
     name: object
     stored: tuple[int, int]
     bands: int
-    bit_depth: int
+    white: int
     color: str
     load: Callable[[], NDArray[Any]]
     orientation: Callable[[], int] = lambda: 1
     palette: tuple[Color, ...] = ()
     lossy: str = ""
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits a channel."""
+        return self.white.bit_length()
 
     @property
     def size(self) -> tuple[int, int]:
@@ -125,14 +131,15 @@ class Raster:
         if self.color == "cmyk":
             return np.array(Image.frombytes("CMYK", values.shape[1::-1], values.tobytes()).convert("RGB"))
         if self.bit_depth > 8:
-            values = to_8_bits(whole_numbers(values, self.name), value_range, self.name)
-        elif self.bit_depth < 8:
-            values = values * np.uint8(255 // (2**self.bit_depth - 1))
+            known = value_range or ((0, self.white) if self.white < 0xFFFF else None)
+            values = to_8_bits(whole_numbers(values, self.name), known, self.name)
+        elif self.white < 255:
+            values = np.rint(np.arange(self.white + 1) / self.white * 255).astype(np.uint8).take(values)
         return np.repeat(values, 3, axis=2) if values.shape[2] < channels else np.array(values, order="C")
 
-    def labels(self, most: int = 0xFFFF) -> NDArray[Any]:
+    def labels(self, most: int = 0xFFFF, lossy: bool = False) -> NDArray[Any]:
         """Return the values of a mask, or raise an UnreadablePicture, as `crispseg.io.images.read_mask` does."""
-        if self.lossy:
+        if self.lossy and not lossy:
             raise UnreadablePicture(f"{self.name} {self.lossy}, which may change values; save PNGs", "lossy-mask")
         if self.color in ("grey", "palette") and self.bands <= 2:
             values: NDArray[Any] = self.values[..., 0]
@@ -167,12 +174,12 @@ def from_array(values: NDArray[Any], name: str) -> Raster:
     values = values if values.ndim == 3 else values[..., None]
     height, width, bands = values.shape
     color, bits = {1: "grey", 3: "rgb", 4: "rgb"}.get(bands, "bands"), 8 * values.itemsize
-    return Raster(name, (height, width), bands, bits, color, lambda: values)
+    return Raster(name, (height, width), bands, 2**bits - 1, color, lambda: values)
 
 
 def from_pillow(picture: Image.Image, name: object, file: Path | None = None) -> Raster:
     """Return a PIL image, which need not be loaded; of colours of 16 bits Pillow gives 8, so OpenCV reads the file."""
-    args = picture.tile[0].args if isinstance(picture, ImageFile.ImageFile) and picture.tile else None
+    args: Any = picture.tile[0].args if isinstance(picture, ImageFile.ImageFile) and picture.tile else None
     raw = str(args[0] if isinstance(args, tuple) else args or "")  # how Pillow will unpack the values
     mode, bands = picture.mode, len(picture.getbands())
     color = next((color for color, modes in MODES.items() if mode.partition(";")[0] in modes), mode)
@@ -181,8 +188,12 @@ def from_pillow(picture: Image.Image, name: object, file: Path | None = None) ->
     is_deep = file is not None and bands > 1 and ";16" in raw
     if is_deep:
         color, bits, bands = "rgb", 16, 4 if mode[-1] == "A" else 3
+    is_pnm = picture.format == "PPM" and isinstance(args, tuple) and mode != "F"
+    white: int = args[1] if is_pnm else 2**bits - 1
 
     def load() -> NDArray[Any]:
+        if is_pnm:
+            return pnm_values(picture, white)
         picture.load()  # raises where the file is broken, in which OpenCV may leave zeros
         if is_deep:
             return np.asarray(cv2.imread(str(file), cv2.IMREAD_UNCHANGED))[..., [2, 1, 0, 3][:bands]]
@@ -201,8 +212,22 @@ def from_pillow(picture: Image.Image, name: object, file: Path | None = None) ->
     shown = (picture.getpalette("RGB") if color == "palette" else None) or []
     palette = tuple(zip(shown[0::3], shown[1::3], shown[2::3], strict=True))
     size = picture.height, picture.width
-    lossy = f"is of the format {picture.format}" if picture.format in ("JPEG", "MPO", "PPM", "WEBP") else ""
-    return Raster(name, size, bands, bits, color, load, orientation, palette, lossy)
+    lossy = f"is of the format {picture.format}" if picture.format in ("JPEG", "MPO", "WEBP") else ""
+    return Raster(name, size, bands, white, color, load, orientation, palette, lossy)
+
+
+def pnm_values(picture: Any, white: int) -> NDArray[Any]:
+    """Return the values `(H, W, bands)` of a PGM or PPM as they are stored; Pillow would scale them to 255 or 65535."""
+    codec, _, start, _ = picture.tile[0]
+    picture.fp.seek(start)
+    content, count = picture.fp.read(), picture.height * picture.width * len(picture.getbands())
+    if codec == "ppm_plain":
+        found = np.array([*map(int, re.sub(rb"#[^\r\n]*", b"", content).split()[:count])])
+    else:
+        found = np.frombuffer(content, np.uint8 if white < 256 else ">u2")[:count]
+    if len(found) < count or not 0 <= found.min() <= found.max() <= white:
+        raise ValueError(f"{len(found)} of {count} values up to {white}")
+    return found.reshape(picture.height, picture.width, -1).astype(np.uint8 if white < 256 else np.uint16)
 
 
 def from_tiff(file: BinaryIO, name: object) -> Raster:
@@ -229,7 +254,7 @@ def from_tiff(file: BinaryIO, name: object) -> Raster:
     turn = page.tags.valueof(ExifTags.Base.Orientation, 1)
     shown = page.colormap.T >> 8 if color == "palette" else np.zeros((0, 3))
     return Raster(
-        *(name, (height, width), bands, bits, color, load, lambda: turn if turn in range(1, 9) else 1),
+        *(name, (height, width), bands, 2**bits - 1, color, load, lambda: turn if turn in range(1, 9) else 1),
         palette=tuple(map(tuple, shown.tolist())),
         lossy=f"is stored with lossy compression ({page.compression.name})" if is_image else "",
     )
