@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -36,7 +37,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def undisturbed(source: Path, segmenter: Segmenter, tmp_path: Path) -> bytes:
-    segment_tiff(segmenter, source, tmp_path / "undisturbed.tif", 128)
+    segment_tiff(segmenter, source, tmp_path / "undisturbed.tif", 128, made_by="model")
     return (tmp_path / "undisturbed.tif").read_bytes()
 
 
@@ -63,13 +64,13 @@ def test_a_map_is_resumed_after_kills(
     for count in tiles:
         with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
             stop_after(count, segmenter, patch)
-            segment_tiff(segmenter, source, target, 128, made_by="model")
+            segment_tiff(segmenter, source, target, 128, made_by="model", resume=True)
         assert not target.exists()
     done = len([*rows.glob("*.npz")])
     seen, logits = [], segmenter.logits
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(segmenter, "logits", lambda pixels: seen.append(pixels.shape) or logits(pixels))
-        segment_tiff(segmenter, source, target, 128, made_by="model")
+        segment_tiff(segmenter, source, target, 128, made_by="model", resume=True)
     assert target.read_bytes() == undisturbed
     assert len(seen) == 12 - 2 * max(done - 1, 0)  # the row above the first missing one is computed once more
     assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "out.tif", "undisturbed.tif"]
@@ -81,9 +82,9 @@ def test_rows_of_something_else_are_not_used(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         stop_after(5, segmenter, patch)
-        segment_tiff(segmenter, source, tmp_path / "out.tif", 128, made_by="model")
-    segment_tiff(segmenter, source, tmp_path / "out.tif", tile, made_by=made_by)
-    segment_tiff(segmenter, source, tmp_path / "expected.tif", tile)
+        segment_tiff(segmenter, source, tmp_path / "out.tif", 128, made_by="model", resume=True)
+    segment_tiff(segmenter, source, tmp_path / "out.tif", tile, made_by=made_by, resume=True)
+    segment_tiff(segmenter, source, tmp_path / "expected.tif", tile, made_by=made_by)
     assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "expected.tif").read_bytes()
 
 
@@ -167,11 +168,16 @@ def test_predict_resumes_a_map_and_writes_its_polygons(
     with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
         patch.setattr("crispseg.inference.prediction.write_polygons", lambda *_: stop())
         predict("--resume", "--polygons")
-    assert (tmp_path / "out/map.tif").read_bytes() == undisturbed
+    assert np.array_equal(ids(tmp_path / "out/map.tif"), ids(tmp_path / "undisturbed.tif"))
+    made = (tmp_path / "out/map.tif").stat().st_mtime_ns
     assert predict("--shard=1/1", "--polygons") == 0
     assert "1 of 1 images of shard 1/1 segmented" in capsys.readouterr().out
     assert len(json.loads((tmp_path / "out/map.geojson").read_text())["features"]) > 10
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["map.geojson", "map.tif"]
+    assert (tmp_path / "out/map.tif").stat().st_mtime_ns == made
+    os.utime(tmp_path / "out/map.geojson", ns=(0, made - 1))  # of an earlier map
+    assert predict("--shard=1/1", "--polygons") == 0
+    assert (tmp_path / "out/map.tif").stat().st_mtime_ns == made < (tmp_path / "out/map.geojson").stat().st_mtime_ns
 
 
 def stop() -> None:

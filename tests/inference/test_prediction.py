@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from commands import error_of, output_of
+from PIL import Image
 from training_runs import files, of_many_opinions
 
 from crispseg.cli.main import main
@@ -143,6 +145,70 @@ def test_objects_of_a_shard_are_written(model: Path, photos: Path, tmp_path: Pat
     assert set(contents(out)) == {f"{name}{end}" for name in "abc" for end in ends}
     (out / "a_objects.csv").unlink()
     assert predict_files(model, [photos / "sub"], out, **options).skipped == 2
+
+
+def replaced(path: Path) -> None:
+    """Another image of that name, size and time of change."""
+    before = path.stat()
+    with Image.open(path) as image:
+        flipped = np.asarray(image)[::-1]
+    Image.fromarray(flipped).save(path)
+    path.write_bytes(path.read_bytes().ljust(before.st_size, b"\0"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+@pytest.mark.parametrize("ways", [{}, {"format": "voc"}, {"objects": "class 1"}, {"tiles": 128}])
+def test_results_of_something_else_are_made_again(ways: dict[str, Any], photos: Path, tmp_path: Path) -> None:
+    if "tiles" in ways:
+        pytest.importorskip("rasterio")
+        for path in sorted((photos / "sub").iterdir()):
+            write_image(path.with_suffix(".tif"), np.asarray(Image.open(path)).repeat(4, axis=0))
+            path.unlink()
+    network = of_many_opinions(21 if "format" in ways else 3)
+    other, out = tmp_path / "other", tmp_path / "out"
+    for folder, shift in ((tmp_path / "one", 0), (other, 1)):
+        network.classifier.bias.data += shift * torch.arange(len(network.classifier.bias))
+        network.save_pretrained(folder)
+
+    def predict(run: Path = tmp_path / "one", **options: Any) -> int:
+        return predict_files(run, [photos / "sub"], out, **ways, resume=True, **options).skipped
+
+    predict()
+    assert predict() == 3
+    first = sorted(photos.glob("sub/a.*"))[0]
+    replaced(first)
+    for changed, options, kept in (
+        (first, {}, 2),
+        (other, {"run": other}, 0),
+        (other, {"run": other, "protocol": "ddsm-ms"}, 0),
+    ):
+        with pytest.warns(CrispsegWarning, match=f"{3 - kept} images .* made again"):
+            assert predict(**options) == kept, changed
+        assert predict(**options) == 3
+        fresh = predict_files(
+            options.pop("run", tmp_path / "one"), [photos / "sub"], tmp_path / "fresh", **ways, **options
+        )
+        assert fresh.done == 3
+        found = {name: found for name, found in contents(tmp_path / "fresh").items() if name != "objects.json"}
+        assert contents(out) == found
+
+
+@pytest.mark.parametrize("name", ["b.png", "b_overlay.png"])
+def test_results_that_do_not_say_of_what_are_made_again(
+    name: str, model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    out = tmp_path / "whole"
+    with Image.open(out / name) as picture:
+        plain = picture.copy()
+    plain.info.clear()
+    plain.save(out / name)
+    with pytest.warns(CrispsegWarning, match="1 images .* made again"):
+        assert predict_files(model, [photos], out, resume=True).skipped == 6
+    assert contents(out) == whole
+    (out / name).write_bytes(b"no picture")
+    with pytest.warns(CrispsegWarning, match="made again"):
+        predict_files(model, [photos], out, resume=True)
+    assert contents(out) == whole
 
 
 @pytest.mark.parametrize(

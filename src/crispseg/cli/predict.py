@@ -25,7 +25,7 @@ class Predict(WithDevice, WithObjects, WithProtocol):
         images: files, folders (with their sub-folders), patterns such as 'in/*.jpg' and lists of paths, LIST.txt.
         out: folder to write to; by default a new one next to the images.
         backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml.
-        resume: skip images whose results are in the folder.
+        resume: skip images whose results, of the same model and settings, are in the folder.
         shard: one of N parts of the images, 1/3, 2/3 or 3/3, for as many processes with one folder; implies resume.
         bf16: compute in bfloat16: faster, a little less exact.
         compile: compile the network at the first image.

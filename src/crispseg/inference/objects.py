@@ -20,6 +20,7 @@ from skimage.segmentation import expand_labels
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path
+from crispseg.io.images import png_text
 from crispseg.io.outlines import segmentations
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization import pages
@@ -108,6 +109,7 @@ class Objects:
         ids: `(H, W)`, 0 where there is no object, else its number, 1 to N.
         image: `(H, W, 3)` RGB.
         table: `(N,)` rows, in the order of the numbers.
+        made_of: as of the `Segmentation`.
     """
 
     name: str
@@ -115,6 +117,7 @@ class Objects:
     ids: NDArray[np.int32] = field(repr=False)
     image: NDArray[np.uint8] = field(repr=False)
     table: tuple[Object, ...] = field(repr=False)
+    made_of: str = field(repr=False, default="")
 
     def __len__(self) -> int:
         return len(self.table)
@@ -147,7 +150,7 @@ class Objects:
             raise CrispsegError(f"{self.name} has {len(self)} objects, more than 65,535; cut the image")
         numbers, table = (Path(folder) / f"{self.name}{ending}" for ending in FILES)
         with atomic_path(numbers) as temporary:
-            Image.fromarray(self.ids.astype(np.uint16)).save(temporary)
+            Image.fromarray(self.ids.astype(np.uint16)).save(temporary, pnginfo=png_text(self.made_of))
         with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([Object._fields, *self])
         return numbers, table

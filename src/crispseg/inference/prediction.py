@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
@@ -25,9 +27,9 @@ from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import owned
-from crispseg.io.images import write_image, write_labels
+from crispseg.io.images import MADE_OF, write_image, write_labels
 from crispseg.io.outlines import write_polygons
-from crispseg.io.tiff import SUFFIXES, keep_position
+from crispseg.io.tiff import SUFFIXES, keep_position, open_dataset
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import Color, voc_palette
 from crispseg.models import ModelInfo
@@ -73,7 +75,7 @@ class ServerFormat:
             note = f"the model's classes are {given}; they are taken to be those of {self.source}, in the same order"
             warnings.warn(note, CrispsegWarning, stacklevel=2)
 
-    def save(self, folder: str | Path, image: Path, labels: NDArray[np.uint8]) -> Path:
+    def save(self, folder: str | Path, image: Path, labels: NDArray[np.uint8], made_of: str = "") -> Path:
         """Write the class ids `(H, W)` of an image as the server's values. Returns the path.
 
         Raises:
@@ -82,9 +84,9 @@ class ServerFormat:
         path = Path(folder) / self.file(image)
         values = np.array([*self.classes().values()], np.uint8).take(labels)
         if self.palette is None:
-            write_image(path, values)
+            write_image(path, values, made_of)
         else:
-            write_labels(path, values, self.palette)
+            write_labels(path, values, self.palette, made_of)
         return path
 
 
@@ -165,7 +167,8 @@ def predict_files(
         objects: class whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and to `objects.json`,
             if neither `resume` nor `shard` is given.
         objects_border: class of the pixels between objects.
-        resume: skip images whose results exist, and keep finished rows of a TIFF in tiles if the process is killed.
+        resume: skip images whose results exist and, as their metadata say, are of the same image, model and settings;
+            and keep finished rows of a TIFF in tiles if the process is killed.
         shard: part of the sorted images, such as "1/3"; includes `resume`.
         console: where progress is shown, if it is a terminal.
 
@@ -203,19 +206,37 @@ def predict_files(
     if server is not None:
         server.check(segmenter.info)
     asked = sorted(names, key=names.__getitem__)[part] if shard else [*names]
-    missing = [image for image in asked if not (resume and all((out / file).is_file() for file in files[image]))]
-    before = len(asked) - len(missing)
-    found = Predictions(out, len(asked), before, before)
     quiet = console is None or not console.is_terminal
+    parts = [Path(run), Path(run).with_suffix(".bin")]  # of an OpenVINO file
+    model = "".join(map(_digest, parts)) if is_exported(run) else fingerprint(run)
+    made_by = {"model": model, "protocol": str(segmenter.protocol), "bf16": bf16, "tiles": tiles, "objects": objects}
+    made_by |= {"objects_border": objects_border, "value_range": segmenter.value_range}
+
+    def made_of(image: Path) -> str:
+        return json.dumps({**made_by, "image": _digest(image)})
+
+    def is_made(image: Path) -> bool:
+        """Whether the results of an image, which are all there, are of it; polygons are those of the map if younger."""
+        results, expected = [out / file for file in files[image]], made_of(image)
+        young = image not in maps or results[0].stat().st_mtime_ns <= results[-1].stat().st_mtime_ns
+        return young and all(_says(result) == expected for result in results if result.suffix in (".png", ".tif"))
+
+    there = [image for image in asked if resume and all((out / file).is_file() for file in files[image])]
+    made = {image for image in track(there, "Comparing", console=console, disable=quiet) if is_made(image)}
+    if others := len(there) - len(made):
+        note = "are of other images, another model or other settings, or do not say of which; they are made again"
+        warnings.warn(f"results of {others} images in {out} {note}", CrispsegWarning, stacklevel=2)
+    missing = [image for image in asked if image not in made]
+    found = Predictions(out, len(asked), len(made), len(made))
     coco = None if objects is None or resume else CocoFile(out / COCO, objects)
 
     def write(result: Segmentation) -> None:
-        """Write what belongs to an image; its labels last, so that all is there if they are."""
+        """Write what belongs to an image."""
         assert result.path is not None
         if server is not None:
-            server.save(out, result.path, result.labels)
+            server.save(out, result.path, result.labels, made_of(result.path))
             return
-        result.name = names[result.path]
+        result.name, result.made_of = names[result.path], made_of(result.path)
         pictures = [out / f"{result.name}.png", out / f"{result.name}_overlay.png"]
         if objects is not None:
             each = result.objects(objects, objects_border)
@@ -233,15 +254,12 @@ def predict_files(
         stack.enter_context(telling(lambda: f"{found.done} of {found.total} images are segmented in {out}{again}"))
         if coco is not None:
             stack.callback(coco.write)  # after Ctrl-C too, with the images that were added
-        made_by = None
-        if resume and maps:
-            model = hashlib.sha256(Path(run).read_bytes()).hexdigest() if is_exported(run) else fingerprint(run)
-            made_by = f"{model}, {segmenter.protocol}, {value_range}, bf16 {bf16}"
         for image in [image for image in missing if image in maps]:
             target = out / f"{names[image]}.tif"
             try:
-                if made_by is None or not target.is_file():
-                    segment_tiff(segmenter, image, target, console=console, made_by=made_by)
+                of = made_of(image)
+                if not resume or _says(target) != of:
+                    segment_tiff(segmenter, image, target, console=console, made_by=of, resume=resume)
                 if polygons:
                     write_polygons(target, target.with_suffix(".geojson"), segmenter.label_set.names)
                 found.done += 1
@@ -258,6 +276,24 @@ def predict_files(
                 found.leave_out(result.path or result.name, error)
     found.objects = None if coco is None else len(coco.annotations)
     return found
+
+
+def _digest(path: Path) -> str:
+    """SHA-256 of a file; empty if there is none."""
+    with suppress(OSError), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+    return ""
+
+
+def _says(result: Path) -> str | None:
+    """What a result was made of, by its metadata; None if they do not say it."""
+    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # damaged ones raise almost anything
+        if result.suffix == ".tif":
+            with open_dataset(result) as dataset:
+                return str(dataset.tags()[MADE_OF])
+        with Image.open(result) as picture:
+            return str(picture.info[MADE_OF])
+    return None
 
 
 def shard_slice(text: str) -> slice:

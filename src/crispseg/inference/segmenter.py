@@ -257,6 +257,8 @@ class Segmentation:
     # an image that was seen in tiles
     _logits: Tensor | None = field(repr=False)
     _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, H, W), the refinement of the full ones
+    made_of: str = field(repr=False, default="")
+    """What `save` writes into the metadata of its files: image, model and settings. May be changed."""
 
     def probabilities(self) -> NDArray[np.float32]:
         """Return the probability of each class in each pixel, `(C, H, W)` float32; computed again at each call.
@@ -293,7 +295,8 @@ class Segmentation:
         rule = ObjectRule.named(self.label_set, name, border, reach)
         ids = rule.find(self.labels)
         probability = None if self._logits is None else self.probabilities()[rule.index]
-        return Objects(self.name, name, ids, self.image, measured(ids, self.labels == rule.index, probability))
+        table = measured(ids, self.labels == rule.index, probability)
+        return Objects(self.name, name, ids, self.image, table, self.made_of)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the image under the colours of its classes, and their shares, the largest first."""
@@ -323,6 +326,6 @@ class Segmentation:
         for path in (labels, overlay):
             if self.path is not None and self.path.exists() and path.exists() and path.samefile(self.path):
                 raise CrispsegError(f"saving to {folder} would replace the image {self.path}; choose another folder")
-        write_labels(labels, self.labels, self.label_set.palette)
-        write_image(overlay, self.overlay())
+        write_labels(labels, self.labels, self.label_set.palette, self.made_of)
+        write_image(overlay, self.overlay(), self.made_of)
         return labels, overlay

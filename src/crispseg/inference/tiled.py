@@ -27,7 +27,8 @@ def segment_tiff(
     target: str | Path,
     tile: int | None = None,
     console: Console | None = None,
-    made_by: str | None = None,
+    made_by: str = "",
+    resume: bool = False,
 ) -> None:
     """Segment a TIFF of any size into a TIFF of class ids with their colours, which keeps the position on a map.
 
@@ -40,8 +41,9 @@ def segment_tiff(
             only when it is complete.
         tile: side of the tiles in pixels, by default the segmenter's, or 1024. Neighbours overlap by an eighth of it.
         console: where progress is shown, if it is a terminal.
-        made_by: model and options, in words. If given, finished rows of tiles stay in the folder `TARGET.rows` until
-            the target is complete, and the next call with the same words resumes there, with the same bytes in the end.
+        made_by: model and options, in words, which the target's metadata keep.
+        resume: finished rows of tiles stay in the folder `TARGET.rows` until the target is complete, and the next call
+            with the same `made_by` resumes there, with the same bytes in the end.
 
     Raises:
         CrispsegError: rasterio is not installed; the TIFF is missing, broken, turned, or not of these kinds; a tile is
@@ -62,16 +64,16 @@ def segment_tiff(
         temporary = stack.enter_context(atomic_path(target))
         size, count = image.size, len(spans(image.size[0], side, side // OVERLAP))
         made_so = f"{made_by}; {size}, {Path(source).stat().st_size} bytes, tiles of {side}"
-        kept = 0 if made_by is None else _kept_rows(folder, made_so)
+        kept = _kept_rows(folder, made_so) if resume else 0
         rows = blended_rows(
             segmenter.logits,
             lambda top, bottom: read_rows(dataset, image, top, bottom).pixels(channels, segmenter.value_range),
             *(size, classes, side, segmenter.device, range(kept, count)),
         )
-        rows = rows if made_by is None else _resumed(folder, kept, rows)
+        rows = _resumed(folder, kept, rows) if resume else rows
         quiet = console is None or not console.is_terminal
         shown = track(rows, Path(source).name, count, console=console, disable=quiet)
-        write_map(temporary, dataset, shown, palette)
+        write_map(temporary, dataset, shown, palette, made_by)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, writable_file
@@ -98,14 +98,28 @@ def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tupl
         return raster.size
 
 
-def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16]) -> None:
+MADE_OF = "crispseg"
+"""Key, in the metadata of a result, of the text that says what it was made of."""
+
+
+def png_text(made_of: str) -> PngImagePlugin.PngInfo:
+    """Return the metadata of a PNG that say what it was made of; none for an empty text."""
+    info = PngImagePlugin.PngInfo()
+    if made_of:
+        info.add_text(MADE_OF, made_of)
+    return info
+
+
+def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16], made_of: str = "") -> None:
     """Write an `(H, W, 3)` RGB or `(H, W)` grey picture, the latter of 16 bits too; the suffix chooses the format.
+
+    A PNG also says what it was `made_of`.
 
     Raises:
         CrispsegError: the suffix is not one of `SUFFIXES` or the folder cannot be written.
     """
     with atomic_path(check_picture(path)) as temporary:
-        Image.fromarray(rgb).save(temporary, compress_level=1)
+        Image.fromarray(rgb).save(temporary, compress_level=1, pnginfo=png_text(made_of))
 
 
 def check_picture(path: str | Path) -> Path:
@@ -116,8 +130,10 @@ def check_picture(path: str | Path) -> Path:
     return writable_file(path)
 
 
-def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> None:
+def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Sequence[int]], made_of: str = "") -> None:
     """Write `(H, W)` class ids as a palette PNG whose pixel values are the ids; 255 (ignore) is black.
+
+    Its metadata say what it was `made_of`.
 
     Raises:
         CrispsegError: the folder cannot be written.
@@ -126,7 +142,7 @@ def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Seque
     picture = Image.fromarray(_ids(labels, palette))
     picture.putpalette(color_table(palette).tobytes())
     with atomic_path(path) as temporary:
-        picture.save(temporary, "PNG", compress_level=1, compress_type=zlib.Z_RLE)
+        picture.save(temporary, "PNG", compress_level=1, compress_type=zlib.Z_RLE, pnginfo=png_text(made_of))
 
 
 def colorize(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:

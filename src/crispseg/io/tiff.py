@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.files import atomic_path
+from crispseg.io.images import MADE_OF
 from crispseg.io.opening import Raster, UnreadablePicture
 from crispseg.labels import IGNORE, color_table
 
@@ -64,17 +65,20 @@ def read_rows(dataset: Any, image: Raster, top: int, bottom: int) -> Raster:
     return replace(image, stored=values.shape[:2], load=lambda: values, color=color)
 
 
-def write_map(path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]]) -> None:
+def write_map(
+    path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]], made_of: str = ""
+) -> None:
     """Write class ids as a uint8 cloud-optimised GeoTIFF with a palette, at an image's place on the map.
 
     The image is an `open_dataset` of the same size. Overviews show the most frequent class. Pixels of the image's
-    no-data value become 255 (ignore), black. The ids come from top to bottom, some rows `(h, W)` at a time.
+    no-data value become 255 (ignore), black. The ids come from top to bottom, some rows `(h, W)` at a time. The
+    metadata say what it was `made_of`.
     """
     plain = path.with_name(f"{path.stem}-plain.tif")
     shutil, errors, gdal = (importlib.import_module(f"rasterio.{name}") for name in ("shutil", "errors", "_err"))
     options = {"compress": "deflate", "blocksize": SIDE, "overview_resampling": "mode", "bigtiff": "if_safer"}
     try:
-        written = _write_plain(plain, image, rows, palette)
+        written = _write_plain(plain, image, rows, palette, {MADE_OF: made_of} if made_of else {})
         shutil.copy(plain, path, driver="COG", **options)
         crc = 0
         with _open(path) as file:
@@ -89,8 +93,10 @@ def write_map(path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette
         plain.unlink(missing_ok=True)
 
 
-def _write_plain(path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]]) -> int:
-    """Write the rows without overviews; return their CRC-32."""
+def _write_plain(
+    path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]], tags: dict[str, str]
+) -> int:
+    """Write the rows without overviews, and tags; return the CRC-32 of the rows."""
     (points, crs), transform = image.gcps, image.transform
     place = {"crs": image.crs, "transform": None if transform.is_identity else transform}
     options = {"count": 1, "dtype": "uint8", "nodata": None if image.nodata is None else IGNORE, "BIGTIFF": "IF_SAFER"}
@@ -98,6 +104,7 @@ def _write_plain(path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], pale
     options |= {"height": image.height, "width": image.width, **({"gcps": points, "crs": crs} if points else place)}
     crc = top = 0
     with _open(path, "w", **options) as file:
+        file.update_tags(**tags)
         file.write_colormap(1, dict(enumerate(color_table(palette).tolist())))
         for strip in rows:
             window = ((top, top + len(strip)), (0, image.width))
