@@ -3,8 +3,8 @@
 Every level of the backbone is projected where it is, and all are summed from coarse to fine along SFNet's flow; the sum
 is normalised, rectified and classified. That is SegFormer's decoder of four levels, made cheap, with a flow instead of
 upsampling. Levels and logits lie on each other by the centres of their pixels at every size; and what is saved is spent
-on pixels: in inference, images are upscaled. docs/results.md has the measurements behind each part, docs/trials.md
-those of parts that are not here.
+on pixels: in inference, images are upscaled. docs/results.md has the measurements behind each part,
+docs/development/trials.md those of parts that are not here.
 """
 
 from __future__ import annotations
