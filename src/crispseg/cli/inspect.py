@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from crispseg.cli.command import WithData
 from crispseg.cli.keys import WithDevice
 from crispseg.inspection import inspect_image
 from crispseg.inspection.page import inspection_page
@@ -13,7 +14,7 @@ from crispseg.visualization.pages import check_page, write_page
 
 
 @dataclass(kw_only=True)
-class Inspect(WithDevice):
+class Inspect(WithDevice, WithData):
     """Write a page that shows how a model comes to its labels. It opens without network.
 
     It shows probabilities, errors, and the flow, sampled points or boundaries behind each pixel.
@@ -22,8 +23,8 @@ class Inspect(WithDevice):
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
         image: an image file.
         out: the page to write, PAGE.html.
-        truth: the image's mask of class ids, 255 for ignored pixels.
-        ignore: further values of the mask that are ignored.
+        truth: the image's mask. It is read as those that the model was trained on, unless classes, num_classes, palette
+            or ignore say otherwise.
     """
 
     name = "inspect"
@@ -32,11 +33,10 @@ class Inspect(WithDevice):
     image: Path
     out: Path
     truth: Path | None = None
-    ignore: list[int] = field(default_factory=list)
 
     def __call__(self) -> None:
         check_page(self.out)
         model = SegmentationModel.from_pretrained(self.run)
-        seen = inspect_image(model, self.image, self.truth, ignore=self.ignore, device=self.device)
+        seen = inspect_image(model, self.image, self.truth, device=self.device, **self.data)
         write_page(self.out, inspection_page(seen))
         print(f"{self.out} written; open it in a browser")

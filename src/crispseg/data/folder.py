@@ -21,7 +21,7 @@ from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, r
 from crispseg.data.pairing import Matched, PairingKind, few, folded, instance_masks, match, shared_out
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.value_range import check_range
-from crispseg.labels import Color, LabelSet
+from crispseg.labels import IGNORE, Color, LabelSet
 
 ALL = "all"
 """The split of every image that has a mask."""
@@ -192,6 +192,9 @@ class Folder(Settings):
             found = replace(found, palette=self.palette or [*lookup.palette])
         elif lookup is not None:
             found = replace(found, num_classes=self.num_classes if self.declared.count else len(self.reading.labels))
+            grey = [mask for mask in self._scanned if isinstance(mask, MaskStatistics) and not mask.colors]
+            if len(self.reading.labels) == 2 and any(IGNORE in mask.held for mask in grey):
+                found = replace(found, ignore=(*{*self.ignore, IGNORE},))  # or masks elsewhere may seem black and white
         return found
 
     def notes(self) -> list[str]:

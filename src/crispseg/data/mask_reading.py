@@ -95,6 +95,11 @@ class MaskReading:
         """As corrected, if that can be."""
         return self.corrected or self
 
+    @property
+    def shown(self) -> MaskReading:
+        """As training reads the masks or, if it refuses them, the best."""
+        return self.best if any(fault.severity is Severity.ERROR for fault in self.faults) else self
+
 
 def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
     """Read own masks: as declared, or as their values and colours tell."""

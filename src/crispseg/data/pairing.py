@@ -93,12 +93,14 @@ def match(images: Path, masks: Path) -> Matched:
 
     Where all images lie in sub-folders, and masks in none, or the other way round, names alone count. In one folder for
     both, masks are those whose names say so, such as a_mask.png. Files without a partner are left out, unless hardly
-    any files have one.
+    any files have one. One file each, instead of a folder, is a pair.
 
     Raises:
         CrispsegError: a folder is missing or empty, or is the same and no name says which are masks. If several files
             fit one, or fewer than half of the files of the folder that holds less have a partner, `error` says so.
     """
+    if {images.suffix.lower(), masks.suffix.lower()} <= SUFFIXES and not images.is_dir():
+        return Matched({images.stem: Pair(images.stem, images, masks)})
     image_of, mask_of = _files_in(images, masks), _files_in(masks, images)
     if images.resolve() == masks.resolve():
         image_of = {file: name for file, name in image_of.items() if not _says_mask(name)}

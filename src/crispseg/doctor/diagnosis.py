@@ -37,7 +37,7 @@ class Diagnosis:
     findings: tuple[Finding, ...]
     """The severest first, then in the order of `KINDS`."""
     reading: MaskReading | None
-    """How the masks are best read; None if none can be."""
+    """What the masks mean; None if none can be read."""
     reports: tuple[SplitReport, ...]
     """Reports of the splits of which anything could be read."""
 
@@ -51,7 +51,7 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     """Read every file once, in so many threads, and say what is wrong."""
     facts = scan(subject, workers)
     reading = subject.reading([one.mask for one in facts if isinstance(one.mask, MaskStatistics)])
-    reports = _reports(subject, facts, reading.best) if reading else []
+    reports = _reports(subject, facts, reading.shown) if reading else []
     found = [
         *pairing_findings(subject),
         *file_findings(facts),
@@ -59,8 +59,9 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
         *duplicate_findings(subject, facts),
     ]
     if reading:
-        found += [*reading.faults, _all_ignored(facts, reading.best)]
-        found += [one for one in class_findings(reports) if one.code not in {fault.code for fault in reading.faults}]
+        found += [*reading.faults, _all_ignored(facts, reading.shown)]
+        of_classes = class_findings(_reports(subject, facts, reading.best))
+        found += [one for one in of_classes if one.code not in {fault.code for fault in reading.faults}]
     order = list(KINDS)
     told = sorted((one for one in found if one.count), key=lambda one: (-one.severity, order.index(one.code)))
     return Diagnosis(subject, tuple(facts), tuple(told), reading, tuple(reports))
@@ -97,7 +98,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "format": FORMAT,
         "data": diagnosis.subject.source.name,
         "severity": str(diagnosis.severity),
-        "classes": list(diagnosis.reading.best.labels.names) if diagnosis.reading else [],
+        "classes": list(diagnosis.reading.shown.labels.names) if diagnosis.reading else [],
         "splits": {split: {"pairs": len(items)} for split, items in diagnosis.subject.splits.items()}
         | {
             report.split: {
@@ -131,8 +132,8 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     pairs = ", ".join(f"{split} {len(items)}" for split, items in diagnosis.subject.splits.items())
     yield Text(f"{diagnosis.subject.source.name}: {pairs or 'no'} pairs")
     if diagnosis.reports and diagnosis.reading:
-        best = diagnosis.reading.best
-        yield class_table(class_meanings(best.lookup, best.labels), diagnosis.reports)
+        shown = diagnosis.reading.shown
+        yield class_table(class_meanings(shown.lookup, shown.labels), diagnosis.reports)
     for one in diagnosis.findings:
         yield Text()
         yield from _lines(one)

@@ -6,19 +6,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from crispseg.config.settings import CONFIG, Tree
+from crispseg.config.settings import CONFIG, Tree, unknown
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder, SegmentationDataset, check_split
-from crispseg.data.dataset import Sample
+from crispseg.data.dataset import Pair, Sample
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import recognise
 from crispseg.data.loading import sample_loader
-from crispseg.data.mask_lookup import InstanceLookup
+from crispseg.data.mask_lookup import ColorLookup, InstanceLookup
 from crispseg.data.named import build_data, own_data_meant
+from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import known_range
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryIoUScores, BoundaryScores, Empty
@@ -31,6 +34,8 @@ from crispseg.inference.objects import NUMBERED, ObjectRule
 from crispseg.inference.runtime import AnyModel, is_exported
 from crispseg.io.images import image_channels
 from crispseg.io.value_range import warn_of_unknown
+from crispseg.labels import LabelSet
+from crispseg.models.info import ModelInfo
 from crispseg.models.saving import WEIGHTS_FILE, read_info, shipped_folder
 
 
@@ -59,13 +64,11 @@ def evaluate(
         The scores, with those of each image for intervals; images have their index in `dataset` as number.
 
     Raises:
-        CrispsegError: the data have other classes or channels than the model, or other objects than are asked for.
+        CrispsegError: as `check_classes`; the data have other channels than the model, or other objects than are asked
+            for.
     """
     segmenter = Segmenter(model, device, protocol=protocol)
-    if len(dataset.labels) != model.info.num_classes:
-        raise CrispsegError(
-            f"the model has {model.info.num_classes} classes, the data {len(dataset.labels)}; they must be the same"
-        )
+    check_classes(model.info, dataset.labels)
     matrix = SegmentationScores(model.info.num_classes)
     every = [matrix, *(metric for metric in metrics.values() if metric is not None)]
     samples = sample_loader(dataset.with_channels(model.info.in_chans, segmenter.value_range), workers)
@@ -80,6 +83,18 @@ def evaluate(
             metric.update(prediction, truth, [index], *objects)
     scores: Scores = matrix.scores()
     return scores
+
+
+def check_classes(info: ModelInfo, labels: LabelSet) -> None:
+    """Raise a CrispsegError if data have more or fewer classes than a model, or one of its names in another place."""
+    names, own = [*labels.names], [*info.class_names]
+    if len(names) != info.num_classes:
+        raise CrispsegError(f"the model has {info.num_classes} classes, the data {len(names)}; they must be the same")
+    if moved := [name for name in names if name in own and own.index(name) != names.index(name)]:
+        raise CrispsegError(
+            f"the data's classes are {names}, the model's {own}: '{moved[0]}' is number {names.index(moved[0])} and "
+            f"{own.index(moved[0])}; write masks in the model's order, or give data.classes and data.palette in it"
+        )
 
 
 def _instances(dataset: SegmentationDataset, sample: Sample, metric: ObjectScores) -> list[torch.Tensor]:
@@ -134,8 +149,8 @@ def score_model(
     return Evaluation(labels, scores, **found, resamples=resamples)
 
 
-MEANING = ("name", "classes", "num_classes", "palette", "ignore")
-"""Recorded settings of own data that hold in other folders too."""
+MEANING = ("classes", "num_classes", "palette", "ignore")
+"""Settings of own data that say what their masks mean: those of a run hold in other folders too."""
 
 
 def recorded_data(run: str) -> tuple[Tree, int]:
@@ -147,9 +162,9 @@ def recorded_data(run: str) -> tuple[Tree, int]:
         return {}, 3
     config = Path(run) if Path(run).is_file() else Path(run) / CONFIG
     tree = read_yaml(config) if config.is_file() and not shipped_folder(run) else read_info(run).recipe
-    data, model = tree.get("data") or {}, tree.get("model")
+    data, model = tree.get("data"), tree.get("model")
     in_chans = model.get("in_chans", 3) if isinstance(model, dict) else 3
-    return {"name": data} if isinstance(data, str) else dict(data), int(in_chans)
+    return _tree(data), int(in_chans)
 
 
 def named_data(target: str) -> tuple[Tree, int]:
@@ -184,26 +199,77 @@ def data_to_score(run: str, said: Mapping[str, object], split: str | None = None
     divided does not: the split is test by default if they have it, else all; of the recorded ones it is val.
 
     Raises:
-        CrispsegError: the run records no data and none are given, or a setting is wrong.
+        CrispsegError: the run records no data and none are given, a setting is wrong, or masks have another meaning
+            than those that it was trained on.
     """
     recorded, _ = recorded_data(run)
-    name = recorded.get("name")
-    said = completed(said, name)
     if not recorded and not said:
         raise CrispsegError(f"{run} does not say which data it was trained on; give the data")
-    places = {key: Path(str(said[key])) for key in ("root", "images", "masks") if said.get(key) is not None}
+    data, elsewhere = _with_recorded(recorded, read_info(run).class_names if recorded else (), said)
+    if split is None:
+        whole = elsewhere and isinstance(data, Folder) and not data.divided
+        split = ALL if whole else "test" if elsewhere and "test" in data.splits() else "val"
+    return data, split
+
+
+def read_truth(info: ModelInfo, mask: Path, said: Mapping[str, object]) -> NDArray[np.uint8]:
+    """Return the class ids `(H, W)` of a mask, read as the data that the model was trained on, else as `said`.
+
+    If the model records no data, the values are class ids.
+
+    Raises:
+        CrispsegError: the file cannot be read or has values of no class, or settings are wrong or not of `MEANING`.
+    """
+    for key in said.keys() - {*MEANING}:
+        raise unknown(f"data.{key}", [f"data.{each}" for each in MEANING])
+    recorded = _tree(info.recipe.get("data"))
+    source = build_data(recorded) if recorded.get("name") in DATA_SOURCES and not said else None
+    if isinstance(source, PublicSource):
+        return FileDataset([Pair(mask.stem, mask, mask)], source.label_set(), source.lookup()).read_labels(0)
+    if not any({**recorded, **said}.get(key) for key in MEANING[:-1]):
+        said = {"num_classes": info.num_classes, **said}
+    kind = "instances" if isinstance(source, Folder) and source.of_instances else "masks"
+    data, _ = _with_recorded(recorded, info.class_names, {**said, "images": str(mask), kind: str(mask)})
+    check_classes(info, data.label_set())
+    return data.dataset(ALL).read_labels(0)
+
+
+def _tree(data: Any) -> Tree:
+    return {"name": data} if isinstance(data, str) else dict(data or {})
+
+
+def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, object]) -> tuple[DataSource, bool]:
+    """Return the data that settings mean on top of a model's, and whether they are in other folders.
+
+    There recorded classes hold if the folder has no classes.txt; `names` are those of the model.
+
+    Raises:
+        CrispsegError: as `build_data`; or the masks tell another meaning than that which is recorded.
+    """
+    name = recorded.get("name")
+    said = completed(said, name)
+    places = {key: Path(str(said[key])) for key in ("root", "images", "masks", "instances") if said.get(key)}
     elsewhere = said.get("name", name) == Folder.name and any(
         recorded.get(key) is None or place.resolve() != Path(recorded[key]).resolve() for key, place in places.items()
     )
     if str(said.get("name", name)) != name:
         recorded = {}
     elif elsewhere:
-        recorded = {key: value for key, value in recorded.items() if key in MEANING}
+        recorded = {key: value for key, value in recorded.items() if key in ("name", *MEANING)}
+        if isinstance(recorded.get("classes"), str):  # a file
+            recorded["classes"] = [*names]
+        if (places.get("root", Path()) / "classes.txt").is_file():
+            recorded["classes"] = None
     data = build_data({**recorded, **said})
-    if split is None:
-        whole = elsewhere and isinstance(data, Folder) and not data.divided
-        split = ALL if whole else "test" if elsewhere and "test" in data.splits() else "val"
-    return data, split
+    if isinstance(data, Folder) and not data.of_instances and not {*MEANING} & {*said}:
+        lookup = data.reading.lookup
+        if data.declared.count and data.declared.palette is None and isinstance(lookup, ColorLookup):
+            palette = str([list(color) for color in lookup.palette]).replace(" ", "")
+            raise CrispsegError(
+                f"{data.masks or data.root}: {data.reading.faults[0].message}, but the model was trained on class ids; "
+                f"give data.palette '{palette}' if these are its classes, or data.ignore '[255]' if 255 means ignore"
+            )
+    return data, elsewhere
 
 
 def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> list[SegmentationDataset]:
@@ -212,10 +278,12 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     Says so where its classes have other names than a model's, and what was left out or understood of own data.
 
     Raises:
-        CrispsegError: no such split, faults in it, or images without a model's channels.
+        CrispsegError: no such split, faults in it, images without a model's channels, or as `check_classes`.
     """
     data, notes = settle(data)
     whole = data.dataset(split)
+    for model in models:
+        check_classes(model.info, whole.labels)
     datasets = [whole.with_channels(model.info.in_chans, model.info.value_range) for model in models]
     by_channels = {image_channels(model.info.in_chans): each for model, each in zip(models, datasets, strict=True)}
     for dataset in by_channels.values():

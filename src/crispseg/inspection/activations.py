@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crispseg.errors import CrispsegError
+from crispseg.evaluation.evaluate import read_truth
 from crispseg.inference.device import usable_device
 from crispseg.inference.image_files import Source, read_source
 from crispseg.inference.runtime import AnyModel
 from crispseg.inference.segmenter import as_batch, check_finite
 from crispseg.io.arrays import Normalize
-from crispseg.io.images import as_picture, colorize, read_mask
+from crispseg.io.images import as_picture, colorize
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.nn import record
@@ -123,8 +124,8 @@ def inspect_image(
     image: Source,
     truth: NDArray[np.uint8] | str | Path | None = None,
     *,
-    ignore: Sequence[int] = (),
     device: str | torch.device | None = None,
+    **data: Any,
 ) -> Inspection:
     """Run a model once on an image and keep what it computes on the way.
 
@@ -133,9 +134,10 @@ def inspect_image(
     Args:
         model: to look into; it is put on `device` and left in eval mode.
         image: a file's path, a PIL image, or an array (see `crispseg.inference.image_files.Source`).
-        truth: `(H, W)` class ids of the image, 255 for ignored pixels, or a file of these.
-        ignore: further values of that file that are ignored.
+        truth: `(H, W)` class ids of the image, 255 for ignored pixels; or a mask file, which is read as those that the
+            model was trained on.
         device: by default a CUDA device if there is one, else the CPU.
+        **data: settings of data that say what the values of the mask file mean, such as `palette` and `ignore`.
 
     Raises:
         CrispsegError: an image or mask that cannot be read; a truth of another size or with ids that are no class;
@@ -146,7 +148,9 @@ def inspect_image(
     name = path.stem if path else "image"
     height, width = original = array.shape[0], array.shape[1]
     if truth is not None:
-        truth = _checked_truth(truth, ignore, original, info.num_classes)
+        name_of_truth = "the ground truth" if isinstance(truth, np.ndarray) else str(truth)
+        ids = truth if isinstance(truth, np.ndarray) else read_truth(info, Path(truth), data)
+        truth = _checked_truth(ids, name_of_truth, original, info.num_classes)
     factor = math.sqrt(PIXELS / (height * width))
     if factor < 1:
         height, width = (max(round(side * factor), 1) for side in original)
@@ -191,15 +195,11 @@ def inspect_image(
     )
 
 
-def _checked_truth(
-    truth: NDArray[np.uint8] | str | Path, ignore: Sequence[int], size: tuple[int, int], classes: int
-) -> NDArray[np.uint8]:
+def _checked_truth(ids: NDArray[np.integer], name: str, size: tuple[int, int], classes: int) -> NDArray[np.uint8]:
     """Class ids that belong to an image of `size`, height and width."""
-    name, values = ("the ground truth", truth) if isinstance(truth, np.ndarray) else (truth, read_mask(truth))
-    if values.shape != size:
-        shown, wanted = ("×".join(map(str, shape)) for shape in (values.shape, size))
-        raise CrispsegError(f"{name} is {shown}, but the image {wanted}; give the mask of this image, of class ids")
-    ids = np.where(np.isin(values, ignore), IGNORE, values)
+    if ids.shape != size:
+        shown, wanted = ("×".join(map(str, shape)) for shape in (ids.shape, size))
+        raise CrispsegError(f"{name} is {shown}, but the image {wanted}; give the mask of this image")
     if (wrong := np.unique(ids[(ids >= classes) & (ids != IGNORE)])).size:
         raise CrispsegError(
             f"{name} has {', '.join(map(str, wrong[:5]))}, but the classes are 0 to {classes - 1}; correct the mask, "

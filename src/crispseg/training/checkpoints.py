@@ -25,6 +25,7 @@ from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
 from crispseg.errors import CrispsegError, Interrupted, ended_worker, one_line, system_line
 from crispseg.io.files import atomic_path
+from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 from crispseg.models.info import renamed
 from crispseg.training.callbacks import MetricsFile
@@ -192,9 +193,10 @@ def check_same_run(config: TrainConfig) -> None:
     recorded["model"] = renamed(recorded["model"])
     for key in ("model", "data", "augment"):  # settings that are newer than the run have its defaults
         recorded[key] = asked[key] | recorded[key]
-    for settings in (recorded, asked):  # processes may change if a step has as many images
+    for settings in (recorded, asked):
+        settings["data"]["ignore"] = [value for value in settings["data"].get("ignore", ()) if value != IGNORE]
         images = math.prod(settings.pop(key) for key in ("batch_size", "devices", "num_nodes"))
-        settings["batch_size × devices × num_nodes"] = images
+        settings["batch_size × devices × num_nodes"] = images  # processes may change if a step has as many images
     changed = {key for key, value in asked.items() if recorded.get(key, value) != value} - MAY_CHANGE
     if changed:
         raise CrispsegError(

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from crispseg.data import DataSource, check_split
+from crispseg.data import DataSource
 from crispseg.evaluation.bootstrap import RESAMPLES, percent
-from crispseg.evaluation.evaluate import score_model
+from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference import Segmenter
 from crispseg.io.images import read_image
@@ -48,9 +48,7 @@ class Run:
 
     def evaluate(self, split: str = "val", data: DataSource | None = None) -> Evaluation:
         """The scores of the model, with intervals, on a split of the run's data or of others."""
-        info = self.model.info
-        dataset = (data or self.data).dataset(split).with_channels(info.in_chans, info.value_range)
-        check_split(dataset, split)
+        (dataset,) = checked_splits([self.model], data or self.data, split)
         return score_model(self.model, dataset, workers=0, resamples=RESAMPLES)
 
     @property

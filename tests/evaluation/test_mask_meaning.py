@@ -1,0 +1,195 @@
+"""What masks mean to a run: train, doctor, evaluate, inspect and compare read one mask in one way, or refuse it."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from contextlib import nullcontext
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from commands import Capture, error_of, output_of
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from training_runs import tiny
+
+import crispseg
+from crispseg import CrispsegError, SegmentationModel
+from crispseg.data import FileDataset, Folder
+from crispseg.data.folder import settle
+from crispseg.data.named import build_data
+from crispseg.doctor import diagnose, subject_of
+from crispseg.evaluation.evaluate import checked_splits, data_to_score, named_data
+from crispseg.inspection import inspect_image
+from crispseg.io.images import read_mask
+from crispseg.training.checkpoints import check_same_run
+from crispseg.training.config import config_to_dict
+from crispseg.training.fit import starting_model
+from crispseg.training.training_data import check_data
+from tests.data.own_folders import BLACK, WHITE, ids, make_pair
+
+COLORS = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (9, 8, 7)]
+
+
+def in_color(*values: int) -> NDArray[np.uint8]:
+    return np.array(COLORS, np.uint8)[ids(*values)]
+
+
+def put(root: Path, *masks: NDArray[Any]) -> Path:
+    """A folder of images and masks."""
+    for index, mask in enumerate(masks):
+        make_pair(root, str(index), mask)
+    return root
+
+
+def begun(data: Folder, out: Path) -> tuple[Path, dict[Path, NDArray[np.uint8]]]:
+    """A run as training leaves it, whose model was not trained, and the labels that it would train on, by mask."""
+    config = tiny(out, data=settle(data)[0])
+    model, _ = starting_model(config, config.data.label_set())
+    splits = check_data(config)[1]
+    model.save_pretrained(out / "model")
+    (out / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config)))
+    return out, {path: labels for split in (splits.train, splits.val) for path, labels in labels_of(split).items()}
+
+
+def labels_of(dataset: Any) -> dict[Path, NDArray[np.uint8]]:
+    assert isinstance(dataset, FileDataset)
+    return {pair.mask: dataset.read_labels(index) for index, pair in enumerate(dataset.pairs)}
+
+
+@cache
+def opened(run: Path) -> SegmentationModel:
+    return SegmentationModel.from_pretrained(run)
+
+
+def scored(run: Path, **said: object) -> dict[str, NDArray[np.uint8]]:
+    """The labels that evaluate and compare score, by the name of the mask; `ablate` and `export` do likewise."""
+    model = opened(run)
+    data, split = data_to_score(str(run), {key: str(value) for key, value in said.items()}, "all")
+    first, second = (labels_of(each) for each in checked_splits([model, model], data, split))
+    assert all((first[path] == second[path]).all() for path in first)
+    return {path.name: labels for path, labels in first.items()}
+
+
+def truth(run: Path, mask: Path, **said: Any) -> NDArray[np.uint8] | None:
+    """The truth that inspect shows."""
+    image = np.zeros((*read_mask(mask).shape[:2], 3), np.uint8)
+    return inspect_image(opened(run), image, mask, **said).truth
+
+
+VALUES = st.sampled_from(
+    [
+        ([0, 1], {}),
+        ([0, 1, 255], {}),
+        ([0, 1, 255], {"classes": ["no", "yes"]}),
+        ([0, 1, 2, 3, 255], {}),
+        ([1, 2, 3], {}),
+        ([0, 1, 2, 11], {"ignore": (11,)}),
+        ([0, 1, 2], {"num_classes": 4}),
+        ([0, 255], {}),
+        ([0, 65535], {"classes": ["no", "yes"]}),
+        ([0, 255], {"palette": [WHITE, BLACK]}),
+        ([0, 38, 75], {"palette": [(38,) * 3, BLACK, (75,) * 3]}),
+        ([0, 38, 75, 255], {"palette": [BLACK, (75,) * 3], "ignore": (38, 255)}),
+        (COLORS, {"palette": COLORS[::-1]}),
+        (COLORS, {"palette": COLORS[1:], "ignore": ((0, 0, 0),)}),
+    ]
+)
+
+
+@pytest.mark.slow
+@settings(max_examples=40)
+@given(data=st.data(), scheme=VALUES, count=st.integers(3, 5), deep=st.booleans())
+def test_one_mapping(data: st.DataObject, scheme: tuple[Any, Any], count: int, deep: bool) -> None:
+    values, options = scheme
+    kind = np.uint16 if max(np.ravel(values)) > 255 or (deep and "palette" not in options) else np.uint8
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place, "data")
+        for index in range(count):  # some masks lack some values
+            held = data.draw(st.lists(st.sampled_from(range(len(values))), min_size=1, max_size=4))
+            make_pair(root, str(index), np.array(values, kind)[ids(*held)])
+        folder = Folder(root / "images", root / "masks", **options)
+        try:
+            run, trained = begun(folder, Path(place, "run"))
+        except CrispsegError:
+            assume(False)
+        other = Path(shutil.copytree(root, Path(place, "other")))
+        moved = {"images": other / "images", "masks": other / "masks"}
+        everywhere = [scored(run), scored(run / "model"), scored(run, **moved), scored(run / "model", **moved)]
+        readings = [diagnose(subject_of(source)).reading for source in (folder, build_data(named_data(str(run))[0]))]
+        for path, expected in trained.items():
+            found = [labels[path.name] for labels in everywhere]
+            found += [reading.shown.lookup(read_mask(path)) for reading in readings if reading]
+            assert len(found) == 6
+            for labels in [*found, truth(run, path), truth(run / "model", other / "masks" / path.name)]:
+                np.testing.assert_array_equal(labels, expected)
+
+
+ELSEWHERE = {
+    "white in a run of ids": ([ids(0, 1)] * 3, {}, [ids(0, 255)] * 2, ["0 and 255", "data.palette", "data.ignore"]),
+    "colours in a run of ids": ([ids(0, 1)] * 3, {}, [in_color(0, 1)] * 2, ["2 colours", "data.palette"]),
+    "colours in a run of three": ([ids(0, 1, 2)] * 3, {}, [in_color(0, 1, 2)] * 2, ["0.png", "data.palette"]),
+    "ids in a black and white run": ([ids(0, 255)] * 3, {}, [ids(0, 1)] * 2, ["0.png", "[1, 1, 1]", "data.palette"]),
+    "another colour": ([in_color(0, 1)] * 3, {"palette": COLORS[:2]}, [in_color(0, 2)] * 2, ["0.png", "[0, 128, 0]"]),
+    "more ids": ([ids(0, 1, 2)] * 3, {}, [ids(0, 1, 3)] * 2, ["0.png", "value 3", "0 to 2"]),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_masks_that_do_not_fit_are_refused(name: str, tmp_path: Path, refuses: Any) -> None:
+    own, options, masks, phrases = ELSEWHERE[name]
+    put(tmp_path / "own", *own), put(tmp_path / "other", *masks)
+    run, _ = begun(Folder(tmp_path / "own/images", tmp_path / "own/masks", **options), tmp_path / "run")
+    for place in (run, run / "model"):
+        with refuses(*phrases):
+            scored(place, images=tmp_path / "other/images", masks=tmp_path / "other/masks")
+        with refuses(*phrases):
+            truth(place, tmp_path / "other/masks/0.png")
+
+
+def test_what_the_command_declares_wins(tmp_path: Path, capsys: Capture) -> None:
+    put(tmp_path / "own", *[ids(0, 1)] * 3), put(tmp_path / "other", ids(0, 255))
+    run, _ = begun(Folder(tmp_path / "own/images", tmp_path / "own/masks"), tmp_path / "run")
+    mask, white = tmp_path / "other/masks/0.png", {"palette": [BLACK, WHITE]}
+    np.testing.assert_array_equal(truth(run, mask, **white), ids(0, 1))
+    np.testing.assert_array_equal(truth(run, mask, ignore=[255]), ids(0, 255))
+    argv = ["inspect", run, tmp_path / "other/images/0.png", "--truth", mask, "--out", tmp_path / "page.html"]
+    assert "data.palette" in error_of(capsys, *argv)
+    output_of(capsys, *argv, "--data.palette", "[[0,0,0],[255,255,255]]")
+    other = [f"--data.images={tmp_path / 'other/images'}", f"--data.masks={tmp_path / 'other/masks'}", "--workers=0"]
+    assert "data.palette" in error_of(capsys, "compare", run, run, *other)
+    for command in (["evaluate", run], ["compare", run, run]):
+        output_of(capsys, *command, *other, "--data.palette", "[[0,0,0],[255,255,255]]", "--bootstrap=0")
+
+
+def test_classes_in_another_order_are_refused(tmp_path: Path, refuses: Any, capsys: Capture) -> None:
+    for name, classes in {"own": "sky road tree", "turned": "sky tree road", "renamed": "sky street tree"}.items():
+        put(tmp_path / name, *[ids(0, 1, 2)] * 3)
+        (tmp_path / name / "classes.txt").write_text(classes.replace(" ", "\n"))
+    run, _ = begun(Folder(root=tmp_path / "own"), tmp_path / "run")
+    (tmp_path / "own/classes.txt").unlink()  # the run knows them
+    for model in (run, run / "model"):
+        with refuses("'road'", "1 and 2", "data.classes"):
+            crispseg.evaluate(model, tmp_path / "turned", bootstrap=0, workers=0)
+    scored(run / "model", images=tmp_path / "turned/images", masks=tmp_path / "turned/masks")  # names are the run's
+    capsys.readouterr()
+    scored(run, root=tmp_path / "renamed")
+    assert "other names" in capsys.readouterr().err
+
+
+def test_runs_from_before_255_was_recorded_resume(tmp_path: Path) -> None:
+    put(tmp_path, *[ids(0, 1, 255)] * 3)
+    source = settle(Folder(tmp_path / "images", tmp_path / "masks"))[0]
+    assert isinstance(source, Folder) and source.ignore == (255,)
+    (tmp_path / "run").mkdir()
+    for ignore, same in ([], True), ([7], False):
+        recorded = config_to_dict(tiny(tmp_path / "run", data=source))
+        recorded["data"]["ignore"] = ignore
+        (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(recorded))
+        with nullcontext() if same else pytest.raises(CrispsegError, match="change data"):
+            check_same_run(tiny(tmp_path / "run", data=source))
