@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the pictures of README.md and docs/figures.md: six networks trained for three minutes each on aerial
+# Makes the pictures of README.md, docs/figures.md and docs/papers: six networks trained for three minutes each on aerial
 # photographs and on cell nuclei, then looked into. It takes less than half an hour on two processor cores.
 #
 #   docs/figures.sh DATA [RUNS [WEIGHTS]]
