@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import shutil
 import unicodedata
@@ -54,6 +55,10 @@ LAYOUTS = ("{kind}/{split}", "{split}/{kind}")
         ("{}/{}_sat.png", "{}/{}_mask.png", "train", "valid"),
         ("images/{}/{}.png", "images/{}/{}_mask.png", "train", "val"),
         ("JPEGImages/{}/{}.png", "SegmentationClass/{}/{}.png", "train", "val"),
+        ("{}/rgb/{}.png", "{}/label/{}.png", "training", "validation"),
+        ("raw/{}/{}.png", "label/{}/{}.png", "train", "valid"),
+        ("data/{}/photos/{}.png", "data/{}/gt/{}.png", "train", "val"),
+        ("{}/{}.jpg", "{}/{}.png", "train", "val"),
     ],
 )
 def test_layouts_of_others(image: str, mask: str, train: str, val: str, tmp_path: Path) -> None:
@@ -167,7 +172,7 @@ def test_folders_that_do_not_tell_where_data_are(options: dict[str, str]) -> Non
 def test_masks_in_a_folder_of_an_unusual_name(tmp_path: Path) -> None:
     put(tmp_path, "{kind}", {"train": ""})
     (tmp_path / "masks").rename(tmp_path / "truth")
-    with pytest.raises(CrispsegError, match="holds images, but no masks: "):
+    with pytest.raises(CrispsegError, match="holds images, but no masks; it holds images: 4 png, truth: 4 png; run: "):
         Folder(root=tmp_path).pairs("all")
     assert len(Folder(root=tmp_path, masks=tmp_path / "truth").pairs("all")) == 4
 
@@ -217,6 +222,110 @@ def test_all_masks_may_lie_in_one_folder(tmp_path: Path) -> None:
     save(tmp_path / "images/test/train1.png", np.zeros((64, 64, 3), np.uint8))
     with pytest.raises(CrispsegError, match=r"have one name: .*Training/train1.png, .*test/train1.png"):
         Folder(root=tmp_path).pairs("train")
+
+
+def photo(path: Path) -> None:
+    """A noisy image."""
+    save(path, np.random.default_rng(len(str(path))).integers(0, 256, (64, 64, 3), np.uint8))
+
+
+def label(path: Path, *values: int) -> None:
+    save(path, np.resize(np.array(values or (0, 1), np.uint8), (64, 64)))
+
+
+def below(root: Path, image: str, mask: str, groups: tuple[str, ...] = ("dataset1", "dataset2")) -> Path:
+    """Four images a group."""
+    for group in groups:
+        for index in range(4):
+            photo(root / image.format(group, index))
+            label(root / mask.format(group, index))
+    return root
+
+
+def trained_on(root: Path, message: str, masks: str = "") -> list[str]:
+    """The pairs of the command in a message that names these masks."""
+    commands = [part.partition("crispseg train ")[2] for part in re.split("; run: |; or: ", message)[1:]]
+    chosen = Train.parsed(shlex.split(next(one for one in commands if masks in one))).config().data
+    return [f"{pair.image.relative_to(root)} {pair.mask.relative_to(root)}" for pair in chosen.pairs("all")]
+
+
+def test_folders_below_others_are_taken_together(tmp_path: Path) -> None:
+    """Unless their images have the same names, as copies have; then a message says how."""
+    root = below(tmp_path / "a [1]", "{0}/rgb/{0}_{1}.png", "{0}/label/{0}_{1}.png")
+    source = Folder(root=root)
+    every = [f"{group}/rgb/{group}_{index}.png" for group in ("dataset1", "dataset2") for index in range(4)]
+    assert [str(pair.image.relative_to(root)) for pair in source.pairs("all")] == every
+    assert not source.divided and len(source.pairs("val")) == 2
+    root = below(tmp_path / "b", "{}/rgb/{}.png", "{}/label/{}.png")
+    with pytest.raises(CrispsegError, match=r"dataset1/label: 4 png, dataset1/rgb: 4 png, dataset2") as caught:
+        recognise(root)
+    pairs = trained_on(root, str(caught.value))
+    assert len(pairs) == 8 and "dataset2/rgb/3.png dataset2/label/3.png" in pairs
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"),
+    [
+        ("pics_{}/{}.png", "truth_{}/{}.png"),
+        ("{}/pics/{}.png", "{}/truth/{}.png"),
+        ("pics/{}/{}.png", "truth/{}/{}.png"),
+    ],
+)
+def test_splits_in_folders_of_unusual_names(image: str, mask: str, tmp_path: Path) -> None:
+    """Are splits too in what a message says to run."""
+    below(tmp_path, image, mask, ("training", "validation"))
+    with pytest.raises(CrispsegError, match=r"no layout that is known; it holds .*: 4 png.*; run: ") as caught:
+        recognise(tmp_path)
+    flags = str(caught.value).partition("; run: crispseg train ")[2]
+    data = Train.parsed(shlex.split(flags.partition("; or: ")[0])).config().data
+    if "_" not in image:
+        assert [len(data.pairs(split)) for split in ("train", "val")] == [4, 4]
+    assert all("truth" in str(pair.mask.relative_to(tmp_path)) for pair in data.pairs("all"))
+
+
+def test_patterns(tmp_path: Path) -> None:
+    below(tmp_path, "{}/{}.tif", "{}/{}.png")
+    source = Folder(tmp_path / "*/*.tif", tmp_path / "*/*.png")
+    assert [pair.name for pair in source.pairs("all")] == [f"dataset{group}/{i}" for group in (1, 2) for i in range(4)]
+    with pytest.raises(CrispsegError, match=r"\*.bmp holds no images"):
+        Folder(tmp_path / "*.bmp", tmp_path / "*/*.png").pairs("all")
+
+
+def test_of_several_folders_of_masks_none_is_taken_in_silence(tmp_path: Path) -> None:
+    """Unusual names count too if their files look like masks; predictions do not."""
+    below(tmp_path, "raw/{0}{1}.png", "labels/{0}{1}.png", ("a", "b"))
+    assert recognise(tmp_path) == {"name": "folder", "root": str(tmp_path)}
+    below(tmp_path, "depth/{0}{1}.png", "raw_predictions/{0}{1}.png", ("a", "b"))
+    assert recognise(tmp_path) == {"name": "folder", "root": str(tmp_path)} and not Folder(root=tmp_path).notes()
+    below(tmp_path, "raw/{0}{1}.png", "mitochondria/{0}{1}.png", ("a", "b"))
+    with pytest.raises(CrispsegError, match=r"/raw, .*/labels, .*/mitochondria") as caught:
+        recognise(tmp_path)
+    for masks in ("labels", "mitochondria"):
+        assert trained_on(tmp_path, str(caught.value), masks)[0] == f"raw/a0.png {masks}/a0.png"
+    assert "mitochondria" in Folder(root=tmp_path).notes()[0]
+    chosen = Train.parsed([str(tmp_path), f"--data.masks={tmp_path / 'mitochondria'}"]).config().data
+    assert chosen.pairs("all")[0].mask == tmp_path / "mitochondria/a0.png"
+
+
+def test_numbers_pair_if_they_are_the_same(tmp_path: Path) -> None:
+    for index in range(12):
+        photo(tmp_path / f"raw/{index:02}.png")
+        label(tmp_path / f"labels/labels{index:08}.png")
+    source = Folder(root=tmp_path)
+    assert all(pair.mask.stem == f"labels{int(pair.name):08}" for pair in source.pairs("all"))
+    assert len(source.pairs("all")) == 12 and "00.png and labels00000000.png" in source.notes()[0]
+    (tmp_path / "labels/labels00000000.png").rename(tmp_path / "labels/labels00000012.png")
+    with pytest.raises(CrispsegError, match="12 of 12 images"):
+        Folder(root=tmp_path).pairs("all")
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    below(tmp_path / "far", "images/{}/{}.png", "masks/{}/{}.png", ("a",))
+    for kind in ("images", "masks"):
+        (tmp_path / "near" / kind).mkdir(parents=True)
+        (tmp_path / "near" / kind / "day").symlink_to(tmp_path / "far" / kind / "a")
+        (tmp_path / "near" / kind / "up").symlink_to(tmp_path / "near" / kind)
+    assert [pair.name for pair in Folder(root=tmp_path / "near").pairs("all")] == [f"day/{index}" for index in range(4)]
 
 
 # From the command line ----------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ class ShowData(WithData):
         console = Console()
         found: Tree = {"name": self.target} if self.target else {}
         if self.target and Path(self.target).is_dir() and self.target not in DATA_SOURCES:
-            found = recognise(Path(self.target))
+            found = recognise(Path(self.target), self.data)
         settings = self.chosen(found)
         root = data_fields(str(settings["name"])).get("root")
         rootless = root is not None and root.default is MISSING and "root" not in settings

@@ -45,7 +45,7 @@ class Doctor(WithData):
     workers: PositiveInt | None = None
 
     def __call__(self) -> int:
-        found, in_chans = ({}, 3) if self.target is None else named_data(self.target)
+        found, in_chans = ({}, 3) if self.target is None else named_data(self.target, self.data)
         data = build_data(self.chosen(found))
         subject = subject_of(data, image_channels(in_chans if self.in_chans is None else self.in_chans))
         if self.fix is not None:

@@ -41,4 +41,4 @@ class WithScores(WithDevice, WithData):
         if self.html:
             check_page(self.html)
         check_json(self.json)
-        return data_to_score(run, {**(recognise(Path(folder)) if folder else {}), **self.data}, self.split)
+        return data_to_score(run, {**(recognise(Path(folder), self.data) if folder else {}), **self.data}, self.split)

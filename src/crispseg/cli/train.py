@@ -50,7 +50,7 @@ class Training(Command):
 
     def config(self, *before: Tree, resumed: bool = False) -> TrainConfig:
         """Return the settings of the training, on top of others; a fault in the file is said of the file."""
-        given = [settings_from(self.source)] if self.source else []
+        given = [settings_from(self.source, self.settings)] if self.source else []
         try:
             return training_config(*before, *given, self.settings, resumed=resumed)
         except CrispsegError as error:

@@ -14,7 +14,8 @@ from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings, plural
 from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
-from crispseg.data.folder_layout import SPLITS, FolderLayout, as_color, chosen_names, own_layout, read_palette
+from crispseg.data.folder_layout import FolderLayout, as_color, chosen_names, own_layout, read_palette, rivals
+from crispseg.data.folder_search import SPLITS
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
@@ -202,6 +203,9 @@ class Folder(Settings):
         layout = self._layout
         places = layout.lists or {part: images for part, (images, _) in layout.folders.items() if part}
         lines = [f"the splits are as in {', '.join(map(str, places.values()))}"] if places else []
+        if self.root is not None and self.masks is None and (several := rivals(Path(self.root), layout)):
+            folders = ", ".join(sorted({str(masks.path) for _, masks in several}))
+            lines.append(f"masks may be those in {folders}: data.masks chooses")
         lines += [matched.note for matched in self._matched.values() if matched.note]
         if not self.of_instances:
             lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import unicodedata
 from collections import Counter
@@ -12,7 +13,8 @@ from typing import Any, NamedTuple
 
 from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
-from crispseg.data.pairing import annotated, holds_both
+from crispseg.data.folder_search import MASK_FOLDERS, SPLITS, Reading, command, described, readings
+from crispseg.data.pairing import annotated, holds_both, is_pattern, pictures
 from crispseg.errors import CrispsegError
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 from crispseg.labels import Color
@@ -68,16 +70,6 @@ def as_color(value: int | Color) -> Color:
     return color
 
 
-MASKS = (
-    *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
-    *("annot", "gt", "segmentations"),
-)
-SPLITS = {
-    "train": ("train", "training", "train2017"),
-    "val": ("val", "valid", "validation", "dev", "val2017"),
-    "test": ("test", "testing", "test2017"),
-}
-"""Names of the folders of each split, those of COCO among them."""
 SHORT = {"train": "tr", "val": "val", "test": "ts"}
 """What nnU-Net calls them, in names such as imagesTr."""
 
@@ -102,11 +94,11 @@ class FolderLayout(NamedTuple):
         return not self.lists and "" not in self.folders
 
 
-def recognise(root: Path) -> dict[str, Any]:
-    """The settings of `data.*` for what lies in a folder.
+def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
+    """The settings of `data.*` for what lies in a folder; `given` are further ones, which may say where masks are.
 
     Raises:
-        CrispsegError: it is none, or holds nothing in a known layout.
+        CrispsegError: it is none, holds nothing in a known layout, or several masks of the same images.
     """
     if not root.is_dir():
         raise CrispsegError(
@@ -117,9 +109,20 @@ def recognise(root: Path) -> dict[str, Any]:
         for mark in entry.layout.marks:
             if all(any(root.glob(path)) for path in mark["holds"]):
                 return {"name": entry.name, "root": str(root), **mark.get("keys", {})}
-    if not _first(root, IMAGE_FOLDERS).is_dir():
-        own_layout(root)  # raises where splits have no folders of images either
+    chosen = {"images", "masks", "instances"} & {key.removeprefix("data.") for key in given}
+    if not chosen and (several := rivals(root, own_layout(root))):
+        folders = dict.fromkeys(str(place.path) for one in several for place in one)
+        raise CrispsegError(f"{root} has several readings, of {', '.join(folders)}{_commands(root, several)}")
     return {"name": "folder", "root": str(root)}
+
+
+def rivals(root: Path, layout: FolderLayout) -> list[Reading]:
+    """The readings of a folder if images have other masks too, or masks other images in a folder of a usual name."""
+    there = [both for both in layout.folders.values() if both[0] != both[1] and all(map(Path.is_dir, both))]
+    images, masks = ({file for both in there for file in pictures(both[side])} for side in (0, 1))
+    every = readings(root) if there else []
+    same = [(images.isdisjoint(one.files), masks.isdisjoint(other.files), one.usual) for one, other in every]
+    return every if any(image < mask or (mask < image and usual) for image, mask, usual in same) else []
 
 
 def own_layout(
@@ -135,31 +138,69 @@ def own_layout(
     Raises:
         CrispsegError: it has no known layout.
     """
-    told = masks is not None
+    told, patterns = masks is not None, [place for place in (images, masks) if place is not None and is_pattern(place)]
     if root is not None:
-        images, masks = images or _first(root, IMAGE_FOLDERS), masks or _first(root, MASKS)
+        images, masks = images or _first(root, IMAGE_FOLDERS), masks or _first(root, MASK_FOLDERS)
     assert images is not None and masks is not None
     layout = None
-    if images != masks and images.is_dir() and masks.is_dir():
+    if patterns:
+        layout = _of_patterns(images, masks, bool(lists))
+    elif images != masks and images.is_dir() and masks.is_dir():
         layout = _in_two_folders(images, masks, bool(lists))
-    elif root is not None and not images.is_dir() and not told and (found := _of_splits(root)):
+    elif root is not None and not told and (found := _of_splits(root)):
         layout = found
     elif images == masks or not told:
         layout = _beside(images if images.is_dir() or root is None else root, bool(lists))
-    if layout is None and root is None:
-        layout = FolderLayout(images, {"": (images, masks)})  # one is missing, as reading them says
-    if layout is None:
-        what = "holds images, but no masks" if images.is_dir() else "has no layout that is known"
-        raise CrispsegError(
-            f"{root} {what}: it may hold images and masks, train/images and train/masks, train_images and train_masks, "
-            "masks such as a_mask.png next to a.jpg, or a public data set; or give data.images DIR and data.masks DIR"
-            + (annotated(images) or annotated(images if root is None else root))
-        )
+    if layout is None and root is not None and not told:
+        layout = _below(root, images, bool(lists))
+    layout = layout or FolderLayout(images, {"": (images, masks)})  # one is missing, as reading them says
     classes, found_lists = None, dict(lists)
     if root is not None:
         classes = root / "classes.txt" if (root / "classes.txt").is_file() else None
         found_lists = {split: path for split in SPLITS if (path := root / f"{split}.txt").is_file()} | found_lists
     return layout._replace(lists=(layout.lists or found_lists) if "" in layout.folders else lists, classes=classes)
+
+
+def _below(root: Path, images: Path, listed: bool) -> FolderLayout:
+    """As `own_layout`, of dataset1/rgb and dataset1/label, say, if these names are usual and nothing else pairs."""
+    found = readings(root)
+    if len(found) == 1 and all(place.usual for place in found[0]):
+        layout = _of_patterns(found[0][0].path, found[0][1].path, listed)
+        stems = [file.stem for file in found[0][0].files]
+        if layout.divided or len({*stems}) == len(stems):  # else one may be a copy of the other
+            return layout
+    what = "holds images, but no masks" if images.is_dir() else "has no layout that is known"
+    told = (
+        ": it may hold images and masks, train/images and train/masks, train_images and train_masks, masks such as "
+        "a_mask.png next to a.jpg, or a public data set; or give data.images DIR and data.masks DIR"
+    )
+    holds = described(root)
+    raise CrispsegError(
+        f"{root} {what}{'' if found else told}{holds and f'; it holds {holds}'}"
+        + (_commands(root, found) if found else annotated(images) or annotated(root))
+    )
+
+
+def _commands(root: Path, found: Sequence[Reading]) -> str:
+    return "; run: " + "; or: ".join(command(root, one) for one in found[:4])
+
+
+def _of_patterns(images: Path, masks: Path, listed: bool) -> FolderLayout:
+    """As `own_layout`, of patterns, one of whose wildcards may stand for the names of splits."""
+    every: Folders = {"": (images, masks)}
+    for at, wild in enumerate(images.parts):
+        names = {Path(path).parts[at] for path in glob.glob(str(images))} if glob.has_magic(wild) else ()  # noqa: PTH207
+        usual = {split: name for split, known in SPLITS.items() for name in names if name.lower() in known}
+        if "train" in usual and not listed:
+            every = {split: (_filled(images, at, name), _filled(masks, at, name)) for split, name in usual.items()}
+    return FolderLayout(images, {split: both for split, both in every.items() if split != "test" or pictures(both[1])})
+
+
+def _filled(pattern: Path, at: int, name: str) -> Path:
+    parts = [
+        glob.escape(name) if index == at and glob.has_magic(part) else part for index, part in enumerate(pattern.parts)
+    ]
+    return Path(*parts)
 
 
 def _in_two_folders(images: Path, masks: Path, listed: bool) -> FolderLayout:
@@ -184,7 +225,7 @@ def _of_splits(root: Path) -> FolderLayout | None:
     """As `own_layout`, of folders such as train/images and train/masks, or train_images and train_masks."""
     every = {}
     for split, names in SPLITS.items():
-        images, masks = _place(root, split, IMAGE_FOLDERS), _place(root, split, MASKS)
+        images, masks = _place(root, split, IMAGE_FOLDERS), _place(root, split, MASK_FOLDERS)
         every[split] = images if images.is_dir() else _first(root, names), masks  # or train beside train_masks
     there = any(images.is_dir() and masks.is_dir() for images, masks in every.values())
     return FolderLayout(root, _there(every)) if there else None

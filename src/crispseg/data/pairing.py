@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import re
 import unicodedata
 from collections import defaultdict
@@ -91,30 +92,40 @@ class Matched(NamedTuple):
 def match(images: Path, masks: Path) -> Matched:
     """Pair images with masks by their path in the folder without suffix, and without what a mask's name may add.
 
-    Where all images lie in sub-folders, and masks in none, or the other way round, names alone count. In one folder for
-    both, masks are those whose names say so, such as a_mask.png. Files without a partner are left out, unless hardly
-    any files have one. One file each, instead of a folder, is a pair.
+    Both may be patterns, as for `pictures`. In one folder for both, masks are those whose names say so, such as
+    a_mask.png, or else all but JPEGs. One file each, instead of a folder, is a pair.
 
     Raises:
         CrispsegError: a folder is missing or empty, or is the same and no name says which are masks. If several files
             fit one, or fewer than half of the files of the folder that holds less have a partner, `error` says so.
     """
-    if {images.suffix.lower(), masks.suffix.lower()} <= SUFFIXES and not images.is_dir():
+    if {images.suffix.lower(), masks.suffix.lower()} <= SUFFIXES and not (images.is_dir() or is_pattern(images)):
         return Matched({images.stem: Pair(images.stem, images, masks)})
     image_of, mask_of = _files_in(images, masks), _files_in(masks, images)
     if images.resolve() == masks.resolve():
-        image_of = {file: name for file, name in image_of.items() if not _says_mask(name)}
-        mask_of = {file: name for file, name in mask_of.items() if _says_mask(name)}
+        image_of, mask_of = _apart(image_of)
         if not image_of or not mask_of:
             raise CrispsegError(
                 f"images and masks are the same folder, {images}; put them into two, or call the mask of a.jpg "
                 "a_mask.png"
             )
+    return match_files(image_of, mask_of, images, masks)
+
+
+def match_files(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Path, masks: Path) -> Matched:
+    """Pair the files of two places by their names, as `match`.
+
+    Where all images lie in sub-folders, and masks in none, or the other way round, names alone count. Names that differ
+    pair by their numbers if both sides have the same ones. Files without a partner are left out, unless hardly any
+    files have one.
+    """
     deep_images, deep_masks = (["/" in name for name in found.values()] for found in (image_of, mask_of))
     if (all(deep_images) and not any(deep_masks)) or (all(deep_masks) and not any(deep_images)):
         image_of, mask_of = (
             {file: name.rpartition("/")[2] for file, name in found.items()} for found in (image_of, mask_of)
         )
+    by_number = _by_number(image_of, mask_of)
+    mask_of = by_number or mask_of
 
     groups: dict[str, tuple[dict[Path, str], dict[Path, str]]] = defaultdict(lambda: ({}, {}))
     for side, found in enumerate((image_of, mask_of)):
@@ -151,18 +162,22 @@ def match(images: Path, masks: Path) -> Matched:
         "mask-without-image": no_image,
         "ambiguous-names": [*ambiguous],
     }
-    return Matched(paired, unpaired, faults, said and f"{said}; these are left out", error)
+    note = said and f"{said}; these are left out"
+    if by_number:
+        first = min(paired.values())
+        note = f"images and masks pair by their numbers, such as {first.image.name} and {first.mask.name}"
+    return Matched(paired, unpaired, faults, note, error)
 
 
 def holds_both(folder: Path) -> bool:
-    """Whether masks lie beside the images that they belong to, such as a_mask.png beside a.jpg.
+    """Whether masks lie beside the images that they belong to, such as a_mask.png or a.png beside a.jpg.
 
-    They are looked for in the folder and those in it, no deeper: it may be anything, such as one's home.
+    They are looked for in the folder and two levels below: it may be anything, such as one's home.
     """
-    files = [*folder.glob("*.*"), *folder.glob("*/*.*")]
-    found = [_name_of(file, folder) for file in files if file.suffix.lower() in SUFFIXES]
-    plain = [{_plain(name) for name in found if _says_mask(name) is one} for one in (False, True)]
-    return not plain[0].isdisjoint(plain[1])
+    files = [file for depth in ("*", "*/*", "*/*/*") for file in folder.glob(f"{depth}.*")]
+    found = _apart({file: _name_of(file, folder) for file in files if file.suffix.lower() in SUFFIXES})
+    images, masks = ({_plain(name) for name in side.values()} for side in found)
+    return not images.isdisjoint(masks)
 
 
 def instance_masks(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
@@ -233,13 +248,57 @@ def _says_mask(name: str) -> bool:
     return re.search(_OF_MASKS, name.rpartition("/")[2].casefold()) is not None
 
 
+def _apart(files: Mapping[Path, str]) -> tuple[dict[Path, str], dict[Path, str]]:
+    """The images and the masks of one folder: by what names say, else JPEGs are the images."""
+    masks = {file: name for file, name in files.items() if _says_mask(name)}
+    masks = masks or {file: name for file, name in files.items() if file.suffix.lower() not in (".jpg", ".jpeg")}
+    return {file: name for file, name in files.items() if file not in masks}, masks
+
+
+def _by_number(image_of: Mapping[Path, str], mask_of: Mapping[Path, str]) -> dict[Path, str]:
+    """Masks with the names of the images that have their numbers; empty if names pair, or not all numbers do."""
+    images, masks = _numbers(image_of), _numbers(mask_of)
+    whole = images.keys() == masks.keys() and len(images) == len(image_of) == len(mask_of)
+    if not whole or not {*map(_plain, image_of.values())}.isdisjoint(map(_plain, mask_of.values())):
+        return {}
+    return {masks[number]: image_of[file] for number, file in images.items()}
+
+
+def _numbers(files: Mapping[Path, str]) -> dict[int, Path]:
+    """The files by the one number in which all names differ, such as 0 of labels0000; empty if names differ in more."""
+    numbers = zip(*(re.findall(r"\d+", name) for name in files.values()), strict=False)
+    columns = [column for column in numbers if len({*column}) > 1]
+    alike = len({re.sub(r"\d+", "0", name) for name in files.values()}) == len(columns) == 1
+    return {int(number): file for number, file in zip(columns[0], files, strict=True)} if alike else {}
+
+
+def is_pattern(place: Path) -> bool:
+    """Whether it is no path but a pattern, such as data/*/rgb or data/*.tif."""
+    return glob.has_magic(str(place)) and not place.exists()
+
+
+def pictures(place: Path) -> dict[Path, str]:
+    """The pictures in a folder, or in all folders that a pattern means, or these pictures; with names without suffix.
+
+    A name is the path in the folder, behind the parts of the pattern's path that have wildcards.
+    """
+    if not is_pattern(place):
+        return {file: _name_of(file, place) for file in find_images(place)}
+    named: dict[Path, str] = {}
+    for path in map(Path, sorted(glob.glob(str(place)))):  # noqa: PTH207 (a pattern may be absolute)
+        key = Path(*(part for part, wild in zip(path.parts, place.parts, strict=True) if glob.has_magic(wild)))
+        files = find_images(path) if path.is_dir() else [path] if path.suffix.lower() in SUFFIXES else []
+        named |= {file: _name_of(key / file.relative_to(path), Path()) for file in files}
+    return named
+
+
 def _files_in(folder: Path, other: Path) -> dict[Path, str]:
     """The pictures in a folder with their names, except those in the other folder if that lies inside."""
     inside = other != folder and other.is_relative_to(folder)
-    files = [file for file in find_images(folder) if not (inside and file.is_relative_to(other))]
+    files = {file: name for file, name in pictures(folder).items() if not (inside and file.is_relative_to(other))}
     if not files:
         raise CrispsegError(f"{folder} holds no images, {', '.join(sorted(SUFFIXES))}{annotated(folder)}")
-    return {file: _name_of(file, folder) for file in files}
+    return files
 
 
 def _files_below(folder: Path, ending: str, hint: str) -> dict[str, Path]:

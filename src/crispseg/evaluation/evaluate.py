@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +167,12 @@ def recorded_data(run: str) -> tuple[Tree, int]:
     return _tree(data), int(in_chans)
 
 
-def named_data(target: str) -> tuple[Tree, int]:
+def named_data(target: str, given: Collection[str] = ()) -> tuple[Tree, int]:
     """Return the settings of the data that a path or a name means, and the channels of the model of a run.
 
     Args:
         target: a data source, a folder of data, or what `recorded_data` takes.
+        given: keys of further settings of the data, as for `recognise`.
 
     Raises:
         CrispsegError: it means no data.
@@ -180,7 +181,7 @@ def named_data(target: str) -> tuple[Tree, int]:
     if not path.exists() and target in DATA_SOURCES:
         return {"name": target}, 3
     if not any(each.is_file() for each in (path, path / CONFIG, path / WEIGHTS_FILE)):
-        return recognise(path), 3
+        return recognise(path, given), 3
     data, in_chans = recorded_data(target)
     if not data:
         raise CrispsegError(f"{target} does not say which data it is about; give the data")

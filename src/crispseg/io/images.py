@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,10 @@ MOST_CHANNELS = 16
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
-IMAGE_FOLDERS = ("images", "image", "imgs", "img", "photos", "img_dir", "jpegimages")
+IMAGE_FOLDERS = (
+    *("images", "image", "imgs", "img", "photos", "img_dir", "jpegimages"),
+    *("rgb", "raw", "photo", "pictures", "inputs", "input", "frames"),
+)
 """Usual names of folders of images, in lower case."""
 
 
@@ -159,15 +163,19 @@ def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.u
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """Return all pictures in a folder and its sub-folders, by their suffix, sorted, without hidden ones."""
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise CrispsegError(f"{folder} is {'not a folder' if folder.exists() else 'missing'}; give a folder of images")
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and not path.is_dir()
-    )
+    """Return all pictures in a folder and its sub-folders, links too, by their suffix, sorted, without hidden ones."""
+    if not Path(folder).is_dir():
+        what = "not a folder" if Path(folder).exists() else "missing"
+        raise CrispsegError(f"{folder} is {what}; give a folder of images")
+    found, seen = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder above it
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort(key=lambda name: (Path(place, name).is_symlink(), name))
+        found += [Path(place, name) for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
+    return sorted(found)
 
 
 def side_factor(size: Sequence[int], longer_side: int | None, shorter_side: int | None) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,9 +32,13 @@ SHARED_MODEL_KEYS = (*BUILT_ON, *REFINE_OPTIONS)
 PRESET = Field(Literal["own", "paper"], "own", "defaults: own, made for your own data, or paper, SFNet's training")
 
 
-def settings_from(place: str | Path) -> Tree:
-    """Return the settings in a YAML file, or those that mean the data in a folder; a `CrispsegError` if it has none."""
-    return {"data": dict(recognise(Path(place)))} if Path(place).is_dir() else read_yaml(place)
+def settings_from(place: str | Path, given: Collection[str] = ()) -> Tree:
+    """Return the settings in a YAML file, or those of the data in a folder, on top of which some keys are given.
+
+    Raises:
+        CrispsegError: it has none, or `recognise` refuses the folder.
+    """
+    return {"data": dict(recognise(Path(place), given))} if Path(place).is_dir() else read_yaml(place)
 
 
 def recorded_settings(run: str | Path) -> Tree:
