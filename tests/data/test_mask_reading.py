@@ -25,8 +25,17 @@ RED = np.array([BLACK, (128, 0, 0), (9, 8, 7)], np.uint8)
 SOFT = np.asarray(
     Image.fromarray(np.kron(ids(0, 255, 255), np.ones((40, 40), np.uint8))).rotate(7, Image.Resampling.BILINEAR)
 )
+OF_SOFT = [int((SOFT < 128).sum() * 2), int((SOFT >= 128).sum() * 2)]
+GREYS = np.resize(np.arange(256, dtype=np.uint8), (20, 40))
 EVEN = np.arange(64, dtype=np.uint16).reshape(8, 8)
 WHITES, IN_COLOR = [ids(0, 255)] * 2, [RED[ids(0, 1, 2)]] * 2
+
+
+def spotted(value: int) -> np.ndarray:
+    """Black and white, but for one pixel."""
+    mask = ids(0, 255)
+    mask[2, 3] = value
+    return mask
 
 
 class Case(NamedTuple):
@@ -50,8 +59,22 @@ CASES = {
     "black and white palette": Case(WHITES, [48, 48], {"palette": [BLACK, WHITE]}),
     "black and white, 255 ignored": Case(WHITES, "one-class-only", {"ignore": (255,)}),
     "black and white, three classes": Case(WHITES, "one-class-only", {"num_classes": 3}),
-    "soft edges": Case([SOFT] * 2, "black-and-white-masks"),
-    "soft edges, two classes": Case([SOFT] * 2, "value-out-of-range", {"num_classes": 3}),
+    "soft edges": Case([SOFT] * 2, OF_SOFT, also="black-and-white-masks"),
+    "soft edges, two classes": Case([SOFT] * 2, OF_SOFT, {"classes": ["no", "yes"]}, "black-and-white-masks"),
+    "soft edges, three classes": Case([SOFT] * 2, "value-out-of-range", {"num_classes": 3}),
+    "soft edges, 255 ignored": Case([SOFT] * 2, "grey-pictures", {"ignore": (255,)}),
+    "soft edges without white": Case([np.minimum(SOFT, 251)] * 2, OF_SOFT, also="black-and-white-masks"),
+    "soft edges of grey": Case([SOFT // 2] * 2, "grey-pictures"),
+    "grey pictures": Case([GREYS] * 2, "grey-pictures"),
+    "a stray of 3 and 4": Case([spotted(3), spotted(4), *WHITES], [98, 94], also="black-and-white-masks"),
+    "strays beside white, declared": Case([spotted(3), *WHITES], [73, 71], {"num_classes": 2}, "black-and-white-masks"),
+    "strays that may be ids": Case([spotted(1), *WHITES * 5], "black-and-white-masks"),
+    "few pixels of ids": Case([spotted(1)] * 2, [48, 2]),
+    "one odd in 100": Case([*WHITES * 50, ids(0, 90)], [2400, 2400], also="odd-masks"),
+    "two odd in 102": Case([*WHITES * 50, ids(0, 90), ids(0, 90)], "odd-masks"),
+    "one of ids in 100": Case([*WHITES * 50, ids(0, 1)], [2400, 2400], also="black-and-white-among-ids"),
+    "one of colours in 100": Case([*WHITES * 50, RED[ids(0, 1, 2)]], [2400, 2400], also="rgb-masks"),
+    "one stray value in 100": Case([ids(0, 1)] * 100 + [ids(0, 77)], [2400, 2400], also="value-out-of-range"),
     "white among ids": Case([ids(0, 1), ids(0, 255), ids(0)], "black-and-white-among-ids"),
     "white among two": Case([ids(0, 1), ids(0, 255), ids(0)], "black-and-white-among-ids", {"num_classes": 2}),
     "white among ids, ignored": Case([ids(0, 1), ids(0, 1), ids(0, 255)], [72, 48], {"ignore": (255,)}),
@@ -130,6 +153,34 @@ def test_what_is_proposed_works(values: tuple[int, ...], ignore: tuple[int, ...]
     assert not void or f"data.ignore '{void}'" in str(refused.value)
     source = folder(tmp_path, palette=classes, ignore=tuple(void))
     assert (check_split(source.dataset("all"), "all").counts > 0).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_black_and_white_jpegs_are_read_by_threshold(mode: str, quality: int, tmp_path: Path) -> None:
+    drawn = np.kron(ids(0, 0, 255, 255, 255), np.ones((21, 21), np.uint8))
+    for name in "abc":
+        make_pair(tmp_path, name, drawn)
+        (tmp_path / f"masks/{name}.png").unlink()
+        save(tmp_path / f"masks/{name}.jpg", Image.fromarray(drawn).convert(mode), quality=quality)
+    diagnosis = diagnose(subject_of(folder(tmp_path)))
+    assert {one.code for one in diagnosis.findings} == {"black-and-white-masks"}
+    source, lines = settle(folder(tmp_path))
+    assert any("128" in line for line in lines) and source.label_set().names[0] == "background"
+    for split in source.splits():
+        for index in range(len(source.dataset(split))):
+            wrong = source.dataset(split)[index].labels != (drawn > 0)
+            assert wrong.mean() < 0.01
+
+
+def test_odd_masks_are_left_out_by_name(tmp_path: Path) -> None:
+    for index, mask in enumerate([*WHITES * 50, ids(0, 90)]):
+        make_pair(tmp_path, f"{index:03}", mask)
+    source, lines = settle(folder(tmp_path))
+    assert any("100.png" in line for line in lines) and source.exclude == ["100"]
+    assert len(folder(tmp_path).dataset("all")) == len(source.dataset("all")) == 100
+    before = [pair.name for pair in folder(tmp_path).pairs("val") if pair.name != "100"]
+    assert [pair.name for pair in source.dataset("val").pairs] == before
 
 
 @pytest.mark.parametrize(

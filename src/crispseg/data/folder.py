@@ -18,7 +18,7 @@ from crispseg.data.folder_layout import FolderLayout, as_color, chosen_names, ow
 from crispseg.data.folder_search import SPLITS
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, InstanceLookup, MaskStatistics, read_statistics
-from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
+from crispseg.data.mask_reading import BLACK_AND_WHITE, DeclaredClasses, MaskReading, Severity, read_masks
 from crispseg.data.pairing import Matched, PairingKind, few, folded, instance_masks, match, shared_out
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.value_range import check_range
@@ -46,7 +46,8 @@ class Folder(Settings):
         num_classes: number of classes, where they have no names. Without any of classes, num_classes and palette it
             is read off the masks.
         palette: the colour that means each class, [r, g, b] of 0 to 255, as a list or as a text file with a line
-            "r g b name" for each class. Classes are shown in these colours, unless they are black and white.
+            "r g b name" for each class. Classes are shown in these colours, unless they are greys.
+        palette_tolerance: distance in RGB, 0 to 442, up to which other colours are taken for the nearest of palette.
         val_ratio: share of the images that are kept for validation, where neither folders nor lists tell.
         seed: chooses which images these are.
         train_list: text file with the names of the images to train on, instead of a share.
@@ -55,6 +56,7 @@ class Folder(Settings):
         folds: divide the images of train and val anew, into so many parts of equal size; for cross-validation.
         fold: which of the parts is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
+        exclude: names of images that are left out; those whose masks do not fit the others are recorded here.
         value_range: the values of images of 16 bits a channel that are black and white, such as [0, 4095]; auto
             measures them.
         instances: folder of instance masks, grey files with the names of the images that number the objects of a class,
@@ -69,6 +71,7 @@ class Folder(Settings):
     classes: list[str] | str | Path | None = None
     num_classes: int | None = None
     palette: list[Color] | str | Path | None = None
+    palette_tolerance: Annotated[float, Field(ge=0, le=442)] = 0
     val_ratio: Annotated[float, Field(ge=0, le=1)] = 0.2
     seed: int = 0
     train_list: str | Path | None = None
@@ -77,6 +80,7 @@ class Folder(Settings):
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: PositiveInt = 1
     ignore: tuple[Annotated[int, Field(ge=0, le=0xFFFF)] | Color, ...] = ()
+    exclude: list[str] = Field(default_factory=list)
     value_range: tuple[float, float] | Literal["auto"] = "auto"
     instances: str | Path | None = None
     name: ClassVar[str] = "folder"
@@ -129,6 +133,8 @@ class Folder(Settings):
         """
         declared = None if self.value_range == "auto" else self.value_range
         pairs, labels = self.pairs(split), self.label_set()
+        if not self.of_instances:
+            pairs = [pair for pair in pairs if str(pair.mask) not in self.reading.left_out]
         if self.of_instances:
             return FileDataset(pairs, labels, InstanceLookup(), value_range=declared)
         numbered = None
@@ -161,7 +167,7 @@ class Folder(Settings):
                         f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}; validate on "
                         "images that are not trained on"
                     )
-        names = list(self._pairs) if split == ALL else self._names[split]
+        names = [name for name in (self._pairs if split == ALL else self._names[split]) if name not in self.exclude]
         if not names:
             why = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
             if self._layout.lists:
@@ -189,8 +195,12 @@ class Folder(Settings):
         """
         lookup = None if self.of_instances else self.reading.lookup
         found = replace(self, classes=self._classes)
+        if not self.of_instances and self.reading.left_out:
+            odd = [name for name, pair in self._pairs.items() if str(pair.mask) in self.reading.left_out]
+            found = replace(found, exclude=[*self.exclude, *odd])
         if isinstance(lookup, ColorLookup):
-            found = replace(found, palette=self.palette or [*lookup.palette])
+            palette = self.palette or [*lookup.palette]
+            found = replace(found, palette=palette, palette_tolerance=lookup.tolerance)
         elif lookup is not None:
             found = replace(found, num_classes=self.num_classes if self.declared.count else len(self.reading.labels))
             grey = [mask for mask in self._scanned if isinstance(mask, MaskStatistics) and not mask.colors]
@@ -311,7 +321,7 @@ class Folder(Settings):
         if colors is None and (several := [list(value) for value in self.ignore if not isinstance(value, int)]):
             raise CrispsegError(f"data.ignore holds the colour {several[0]}, which needs data.palette; add that")
         ignore = self.ignore if colors is None else tuple(as_color(value) for value in self.ignore)
-        return DeclaredClasses(next(iter(counts.values()), None), names, colors, ignore)
+        return DeclaredClasses(next(iter(counts.values()), None), names, colors, ignore, self.palette_tolerance)
 
     @cached_property
     def reading(self) -> MaskReading:
@@ -323,9 +333,12 @@ class Folder(Settings):
         masks, undeclared = self._scanned, self.declared.count is None
         if undeclared and (broken := [mask for mask in masks if isinstance(mask, CrispsegError)]):
             raise broken[0]
-        found = read_masks(self.declared, [mask for mask in masks if isinstance(mask, MaskStatistics)])
-        for fault in found.faults:  # of declared classes the check of the pairs names the files, but for this one
-            if fault.severity is Severity.ERROR and (undeclared or fault.code == "black-and-white-among-ids"):
+        readable = [mask for mask in masks if isinstance(mask, MaskStatistics)]
+        found = read_masks(self.declared, readable)
+        if undeclared and not found.lookup.tolerance and (lossy := [mask.lossy for mask in readable if mask.lossy]):
+            raise CrispsegError(lossy[0])
+        for fault in found.faults:  # of declared classes the check of the pairs names the files, but for these
+            if fault.severity is Severity.ERROR and (undeclared or fault.code in BLACK_AND_WHITE):
                 some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
                 raise CrispsegError(f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}")
         return found

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from crispseg.errors import CrispsegError
 from crispseg.io.images import read_mask
 from crispseg.labels import IGNORE, Color
 
@@ -35,6 +36,8 @@ class MaskStatistics(NamedTuple):
     """The share of the steps between flat areas that go over values in between; see `blended_steps`."""
     digest: bytes
     """The values of all pixels, in short."""
+    lossy: str = ""
+    """Why training by exact values would be wrong: the refusal of a file of lossy compression."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -54,8 +57,13 @@ class MaskStatistics(NamedTuple):
 
 
 def read_statistics(path: Path) -> MaskStatistics:
-    """The statistics of a mask file. Raises as `read_mask`."""
-    return statistics_of(read_mask(path), str(path))
+    """The statistics of a mask file, lossy compression included. Raises as `read_mask`."""
+    try:
+        return statistics_of(read_mask(path), str(path))
+    except CrispsegError as error:
+        if getattr(error, "code", "") != "lossy-mask":
+            raise
+        return statistics_of(read_mask(path, lossy=True), str(path))._replace(lossy=str(error))
 
 
 def statistics_of(mask: NDArray[Any], file: str) -> MaskStatistics:
@@ -133,6 +141,8 @@ class MaskLookup:
 
     most = 0xFFFF
     """The largest value that is read."""
+    tolerance = 0.0
+    """Distance in RGB up to which a colour means the same as another; masks of lossy files need some."""
 
     def __init__(self, meaning: Mapping[Any, int], refusal: str, remedy: str = "") -> None:
         self.meaning, self.refusal, self.remedy = meaning, refusal, remedy
@@ -211,7 +221,11 @@ class IdLookup(MaskLookup):
 
 
 class ColorLookup(MaskLookup):
-    """Masks whose colours mean classes, by default in the order of the ids; those of `ignore` become 255."""
+    """Masks whose colours mean classes, by default in the order of the ids; those of `ignore` become 255.
+
+    Args:
+        tolerance: distance in RGB, 0 to 442, up to which another colour is taken for the nearest of these.
+    """
 
     def __init__(
         self,
@@ -219,10 +233,26 @@ class ColorLookup(MaskLookup):
         ignore: tuple[Color, ...] = (),
         ids: tuple[int, ...] = (),
         refusal: str = "is not in data.palette; add it there or to data.ignore",
+        tolerance: float = 0,
     ) -> None:
-        self.palette = palette
+        self.palette, self.tolerance = palette, tolerance
         meaning = dict.fromkeys(ignore, IGNORE) | dict(zip(palette, ids or range(len(palette)), strict=True))
         super().__init__(meaning, refusal)
+
+    @cached_property
+    def _table(self) -> NDArray[np.uint16]:
+        if not self.tolerance:
+            return super()._table
+        table = np.full((256, 256, 256), NONE, np.uint16)
+        nearest = np.full(table.shape, int(self.tolerance**2) + 1, np.int32)
+        for color, label in self.meaning.items():
+            box = tuple(slice(max(level - int(self.tolerance), 0), level + int(self.tolerance) + 1) for level in color)
+            axes = (np.arange(256, dtype=np.int32)[part] - level for part, level in zip(box, color, strict=True))
+            red, green, blue = np.ix_(*axes)
+            squared = red * red + green * green + blue * blue
+            closer = squared < nearest[box]
+            nearest[box][closer], table[box][closer] = squared[closer], label
+        return table.ravel()
 
 
 class InstanceLookup(MaskLookup):

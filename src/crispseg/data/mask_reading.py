@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
+from enum import Enum, IntEnum
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from crispseg.config.settings import plural
 from crispseg.data.mask_lookup import DEEP_WHITE, NONE, ColorLookup, IdLookup, MaskLookup, MaskStatistics
@@ -22,11 +25,33 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 OBJECTS = 20
 """Up to so many ids may well be classes that all occur in one image."""
 
+SHADES = 64
+"""If no classes are declared: more values than these, up to `LIGHT` or in interpolated masks, are hardly class ids."""
+
 BLENDED = 0.3
 """From this share of blended steps on a mask counts as interpolated. CamVid's masks have up to 0.04."""
 
 STRAY_FILES = 0.2
 """If no classes are declared: values beyond a gap, in no more than this share of the masks, are strays."""
+
+ODD_FILES = 0.01
+"""Up to this share of the masks, those that do not fit what most masks say are left out; more are an error."""
+
+WHITES = {IGNORE, DEEP_WHITE}
+DARK, LIGHT = 64, 192
+"""Masks that are black and white have a value below the one, and one from the other on."""
+NOISE = 8
+"""Of a lossy file: values from here to as much below 255 are no noise of its flat areas."""
+TINT = 48
+"""Up to this difference between channels JPEG may have tinted a grey."""
+SPIKE = 0.4
+"""No value along soft edges has a larger share of the pixels that are not black; a class has."""
+
+THRESHOLD = 255
+"""Tolerance with which the palette of black and white means a threshold at half, for greys that JPEG tinted too."""
+
+
+BY_THRESHOLD = f"data.palette '[[0,0,0],[255,255,255]]' and data.palette_tolerance {THRESHOLD}"
 
 
 class Severity(IntEnum):
@@ -72,12 +97,17 @@ class DeclaredClasses:
     """The colours that mean the classes."""
     ignore: tuple[Any, ...] = ()
     """Values, or with a palette colours, that are ignored besides 255."""
+    tolerance: float = 0
+    """That of the palette, see `ColorLookup`."""
 
     def labels(self, count: int) -> LabelSet:
-        """So many classes, with the names and colours that are declared; black and white are none to draw in."""
+        """So many classes, with the names and colours that are declared; greys are none to draw in."""
+        palette = self.palette or ()
         names = tuple(f"class {index}" for index in range(count)) if self.names is None else self.names
-        drawn = self.palette is not None and {*self.palette} != {BLACK, WHITE}
-        return LabelSet(names, self.palette or ()) if drawn else LabelSet.colored(names)
+        if self.names is None and palette == (BLACK, WHITE):
+            names = ("background", "class 1")
+        drawn = any(len({*color}) > 1 for color in palette)
+        return LabelSet(names, palette) if drawn else LabelSet.colored(names)
 
 
 @dataclass(frozen=True)
@@ -89,6 +119,8 @@ class MaskReading:
     faults: tuple[Finding, ...] = ()
     corrected: MaskReading | None = None
     """How a corrected copy reads them, if faults can be corrected: with ids from 0, say, where these start at 1."""
+    left_out: tuple[str, ...] = ()
+    """Files of masks that are not read, since they do not fit what most masks say."""
 
     @property
     def best(self) -> MaskReading:
@@ -102,16 +134,59 @@ class MaskReading:
 
 
 def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
-    """Read own masks: as declared, or as their values and colours tell."""
+    """Read own masks: as declared, or as their values and colours tell.
+
+    Masks of lossy files can be read by a lookup that has a tolerance, and count nowhere else.
+    """
     if declared.palette is not None:
-        lookup = ColorLookup(declared.palette, declared.ignore)
+        lookup = ColorLookup(declared.palette, declared.ignore, tolerance=declared.tolerance)
         return read_by(declared.labels(len(declared.palette)), lookup, masks)
-    colored, grey = [mask for mask in masks if mask.colors], [mask for mask in masks if not mask.colors]
+    masks = [_without_tint(mask) if mask.lossy and mask.colors else mask for mask in masks]
+    exact = [mask for mask in masks if not mask.lossy]
+    colored, grey = [mask for mask in exact if mask.colors], [mask for mask in masks if not mask.colors]
     if len(colored) > len(grey):
-        return _colors_without_palette(colored, grey)
-    reading = _black_and_white(declared, grey) or _ids(declared, grey)
+        return _colors_without_palette(colored, [mask for mask in grey if not mask.lossy])
+    black_and_white = _black_and_white(declared, grey)
+    reading = black_and_white or _ids(declared, [mask for mask in grey if not mask.lossy])
     remedy = "save these as class ids like the others or, if all should have colours, give data.palette"
-    return replace(reading, faults=(*reading.faults, *_colors_among_ids(colored, remedy)))
+    reading = replace(reading, faults=(*reading.faults, *_colors_among_ids(colored, remedy)))
+    return _outvoted(reading, len(masks)) if black_and_white or declared.count is None else reading
+
+
+def _without_tint(mask: MaskStatistics) -> MaskStatistics:
+    """A mask of a lossy file whose colours are hardly any, as grey values; any other as it is."""
+    levels = mask.values.astype(int)
+    tinted = mask.counts[np.ptp(levels, axis=1) > TINT].sum()
+    if 100 * tinted > mask.counts.sum():
+        return mask
+    values, at = np.unique(np.rint(levels.mean(1)).astype(np.uint8), return_inverse=True)
+    quarters = np.zeros((len(values), 2, 2), np.int64)
+    np.add.at(quarters, at, mask.quarters)
+    return mask._replace(values=values, quarters=quarters)
+
+
+def _outvoted(reading: MaskReading, count: int) -> MaskReading:
+    """Leave out the masks that do not fit what most say, if these are few."""
+    odd = [fault for fault in reading.faults if fault.code in ODD and len(fault.files) <= ODD_FILES * count]
+    changed = {
+        fault.code: replace(
+            fault,
+            severity=Severity.WARNING,
+            message=f"{fault.message}, unlike all others, and {'is' if fault.count == 1 else 'are'} left out: "
+            + few(Path(file).name for file in fault.files),
+        )
+        for fault in odd
+    }
+    left_out = {file for fault in odd for file in fault.files}
+    faults = tuple(changed.get(fault.code, fault) for fault in reading.faults)
+    return replace(reading, faults=faults, left_out=tuple(sorted(left_out)))
+
+
+BLACK_AND_WHITE = ("black-and-white-among-ids", "black-and-white-masks", "odd-masks")
+"""Kinds of faults of masks that are black and white, or should be."""
+
+ODD = ("black-and-white-among-ids", "odd-masks", "rgb-masks", "value-out-of-range")
+"""Kinds of faults that single masks may have."""
 
 
 def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> MaskReading:
@@ -126,7 +201,7 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
         wrong = lookup.labels_of(mask) == NONE
         if wrong.any():
             pixels.update(_pixels([mask._replace(values=mask.values[wrong], quarters=mask.quarters[wrong])], colors))
-            strange.append(mask.file)
+            strange.append(mask)
     if strange:
         counts = pixels.most_common()
         shown = [f"{list(key) if colors else key} ({plural(count, 'pixel')})" for key, count in counts]
@@ -139,61 +214,112 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
 
 def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading | None:
     """Read masks in which 255 means a class, or should; None if they are none of these."""
-    whites = {IGNORE, DEEP_WHITE}
-    if whites & {*declared.ignore} or declared.count not in (None, 2):
+    if WHITES & {*declared.ignore} or declared.count not in (None, 2) or not any(mask.held - {0} for mask in grey):
         return None
-    two = declared.labels(2)
-    as_ids = MaskReading(two, IdLookup(2, declared.ignore))
-    black_and_white = MaskReading(two, ColorLookup((BLACK, WHITE)))
-    each = [mask.held for mask in grey]
-    if {0, IGNORE} in each and _held(grey) == {0, 1, IGNORE} and not any({1, IGNORE} <= one for one in each):
+    labels = replace(declared, palette=(BLACK, WHITE)).labels(2)
+    pure = MaskReading(labels, ColorLookup((BLACK, WHITE)))
+    threshold = replace(pure, lookup=ColorLookup((BLACK, WHITE), tolerance=THRESHOLD))
+    white, ones = ([mask for mask in grey if value in mask.held] for value in (IGNORE, 1))
+    both = any(1 in mask.held for mask in white)
+    if {0, IGNORE} in [mask.held for mask in white] and _held(grey) == {0, 1, IGNORE} and not both:
         # two programs have written them, and 255 hardly means ignore
-        white = [mask.file for mask in grey if IGNORE in mask.held]
+        few_ones = len(ones) < len(white)
+        what = f"0 and {1 if few_ones else 255} only, and the others 0 and {255 if few_ones else 1}"
         remedy = "write all in one way; or give data.ignore '[255]' if 255 means ignore"
-        fault = _fault("black-and-white-among-ids", white, "0 and 255 only, and the others 0 and 1", remedy)
-        corrected = MaskReading(two, ColorLookup((BLACK, (1, 1, 1), WHITE), ids=(0, 1, 1)))
-        return replace(as_ids, faults=(fault,), corrected=corrected)
-    pixels = _pixels(grey)
-    bright = pixels[IGNORE] + pixels[DEEP_WHITE]
-    if not (bright and pixels[0]):
+        fault = _fault("black-and-white-among-ids", ones if few_ones else white, what, remedy)
+        usual = pure if few_ones else MaskReading(declared.labels(2), IdLookup(2, declared.ignore))
+        corrected = MaskReading(labels, ColorLookup((BLACK, (1, 1, 1), WHITE), ids=(0, 1, 1)))
+        return replace(usual, faults=(fault,), corrected=corrected)
+    tones = [(_tones(mask), mask) for mask in grey]
+    pure_ones, soft, strays, odd = ([mask for tone, mask in tones if tone is kind] for kind in Tone)
+    inexact, fitting = [*soft, *strays], [mask for tone, mask in tones if tone is not Tone.ODD]
+    values = _held(fitting)
+    if (odd and len(odd) >= len(pure_ones) + len(inexact)) or not (
+        values and min(values) < DARK and max(values) >= LIGHT
+    ):
         return None
-    files = [mask.file for mask in grey if whites & mask.held]
-    pure = {*pixels} <= {0, *whites}
-    between = pixels.total() - pixels[0] - bright
-    if pure:
-        what = f"0 and 255 only: 255 is read as class 1, '{two.names[1]}'"
-        remedy = "give data.ignore '[255]' if it means ignore"
-        fault = _fault("black-and-white-masks", files, what, remedy, Severity.INFORMATION)
-        return replace(black_and_white, faults=(fault,))
-    if len(pixels) > 64 and between < 0.05 * pixels.total() and any(one.blended >= BLENDED for one in grey):
-        what = f"0 and 255, with {len(pixels) - 2} values in between along soft edges"
-        remedy = "make them again of 0 and 255 only; or, if all values are class ids, give data.num_classes"
-        fault = _fault("black-and-white-masks", files, what, remedy)
-        return replace(as_ids, faults=(fault,), corrected=black_and_white)
-    return None
+    ids, between = sorted({0, *_held(odd)} - WHITES), sorted(_held(inexact) - WHITES - {0})
+    if len(odd) > ODD_FILES * len(grey) and plausible_ids(ids) and any(WHITES & mask.held for mask in odd):
+        return None  # class ids, and pixels that are ignored
+    faults = []
+    if strays and not soft:
+        in_a_row = between[-1] == len(between)
+        if in_a_row and len(strays) > 0.1 * len(fitting):
+            return None
+        if in_a_row or 2 * len(strays) > len(fitting):
+            remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
+            faults.append(
+                _fault("black-and-white-masks", strays, f"0 and 255, and few pixels of {few(between, 8)}", remedy)
+            )
+    if odd:
+        remedy = f"correct or remove them, or give {BY_THRESHOLD} to take what is at least 128 for white"
+        what = f"the values {few(sorted(_held(odd)), 8)}, and the others are black and white"
+        faults.append(_fault("odd-masks", odd, what, remedy))
+    name = f"class 1, '{labels.names[1]}'"
+    what = f"0 and 255 only: 255 is read as {name}"
+    if inexact:
+        what = (
+            f"0 and 255, and values between along edges or as strays: 128 and more are read as {name}, less as class 0"
+        )
+    remedy = "give data.ignore '[255]' if it means ignore"
+    marked = [mask for mask in fitting if mask.held - {0}]
+    if not faults or odd:
+        faults.append(_fault("black-and-white-masks", marked, what, remedy, Severity.INFORMATION))
+    return replace(threshold if inexact else pure, faults=tuple(faults))
+
+
+class Tone(Enum):
+    """How a mask is black and white."""
+
+    PURE = "nothing else"
+    SOFT = "greys between along edges, or the noise of a lossy file"
+    STRAYS = "few pixels of other values"
+    ODD = "hardly"
+
+
+def _tones(mask: MaskStatistics) -> Tone | None:
+    """How a grey mask is black and white; None if it is of one of the two."""
+    values, counts, total = mask.values, mask.counts, mask.counts.sum()
+    white = np.isin(values, [*WHITES])
+    between, marked = counts[~white & (values > 0)].sum(), counts[values > 0].sum()
+    if not between:
+        return Tone.PURE if white.any() and not white.all() else None
+    if values[-1] > IGNORE:
+        return Tone.ODD
+    far = (values > NOISE * bool(mask.lossy)) & (values < IGNORE - NOISE)
+    spread = mask.lossy or mask.blended >= BLENDED or (far.sum() >= 16 and values[~white].max() >= LIGHT)
+    if spread and 2 * counts[far].sum() <= total and max(counts[far], default=0) <= SPIKE * marked:
+        return Tone.SOFT
+    few_pixels = 20 * between <= marked or (100 * between <= total and 2 * between < marked)
+    return Tone.STRAYS if few_pixels and white.any() and not mask.lossy else Tone.ODD
 
 
 def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
-    count, void, files = declared.count, declared.ignore, [mask.file for mask in grey]
+    count, void = declared.count, declared.ignore
     found = []
     ids = _without_strays(grey, void) if count is None else sorted(_held(grey) - {IGNORE, *void})
     last = ids[-1] if ids else 0
     classes = count or min(max(last + 1, 2), IGNORE)
     plain = declared.labels(classes), IdLookup(classes, void)
+    shaded = sum(mask.blended >= BLENDED for mask in grey)
+    if count is None and len(ids) > SHADES and last < IGNORE and (last >= LIGHT or 2 * shaded > len(grey)):
+        what = f"{len(ids)} values up to {last}, as grey pictures and soft edges have"
+        remedy = f"give {BY_THRESHOLD} if they are black and white, or data.num_classes if they are class ids"
+        return MaskReading(*plain, (_fault("grey-pictures", grey, what, remedy),))
     if count is None and _number_objects(grey, void):
         remedy = "give them by data.instances instead of data.masks; or, if they are class ids, give data.num_classes"
         what = f"values up to {last} that count up from 1: they number objects, not classes"
-        return MaskReading(*plain, (_fault("object-numbers", files, what, remedy),))
+        return MaskReading(*plain, (_fault("object-numbers", grey, what, remedy),))
     corrected: tuple[LabelSet, MaskLookup] | None = None
     if len(ids) > 1 and ids[0] == 1 and last == (count or last) < IGNORE and (count or plausible_ids(ids)):
         remedy = "write masks with ids from 0, and 255 for what is unlabelled; 'crispseg doctor' can write a copy"
         severity = Severity.ERROR if count else Severity.WARNING
-        found.append(_fault("one-based-ids", files, f"the ids 1 to {last}, without 0", remedy, severity))
+        found.append(_fault("one-based-ids", grey, f"the ids 1 to {last}, without 0", remedy, severity))
         moved = {**dict.fromkeys((0, *void, IGNORE), IGNORE), **{index + 1: index for index in range(last)}}
         corrected = declared.labels(last), MaskLookup(moved, plain[1].refusal)
     if count is None and ids in ([], [0]):
         what = "only the value 0" if ids else "nothing but ignored values"
-        found.append(_fault("one-class-only" if ids else "no-labels", files, what, TWO_CLASSES))
+        found.append(_fault("one-class-only" if ids else "no-labels", grey, what, TWO_CLASSES))
     elif count is None and not plausible_ids(ids) and len(ids) <= IGNORE:
         found.append(_sparse(ids, void, grey))
         meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys((*void, IGNORE), IGNORE)
@@ -210,7 +336,7 @@ def _sparse(ids: list[int], void: Sequence[int], grey: list[MaskStatistics]) -> 
         remedy += f", and data.ignore '{ignored}'" if ignored else ""
         remedy += f"; or, if they are class ids, data.num_classes {ids[-1] + 1}"
     what = f"{plural(len(ids), 'value')} up to {ids[-1]} ({few(ids, 12)}), which hardly are all class ids"
-    return _fault("sparse-ids", [mask.file for mask in grey], what, remedy, values=ids)
+    return _fault("sparse-ids", grey, what, remedy, values=ids)
 
 
 def _colors_without_palette(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:
@@ -224,7 +350,7 @@ def _colors_without_palette(colored: list[MaskStatistics], grey: list[MaskStatis
     kept = f"; the {len(palette)} of at least 0.1 % of the pixels are proposed" if several else ""
     what = f"{len(pixels)} colours, and there is no palette{kept}"
     remedy = f"give {_setting(palette)} and, in this order, data.classes '[name, …]'"
-    fault = _fault("rgb-masks", [mask.file for mask in colored], what, remedy, palette=palette)
+    fault = _fault("rgb-masks", colored, what, remedy, palette=palette)
     return MaskReading(LabelSet(LabelSet.numbered(len(palette)).names, palette), ColorLookup(palette), (fault,))
 
 
@@ -233,7 +359,7 @@ def _colors_among_ids(colored: list[MaskStatistics], remedy: str) -> list[Findin
         return []
     colors = sorted(_pixels(colored, as_colors=True))
     what = f"the colours {few(map(list, colors), 8)} where class ids are expected"
-    return [_fault("rgb-masks", [mask.file for mask in colored], what, remedy, palette=colors[:IGNORE])]
+    return [_fault("rgb-masks", colored, what, remedy, palette=colors[:IGNORE])]
 
 
 def plausible_ids(values: Sequence[int]) -> bool:
@@ -273,12 +399,15 @@ def _pixels(masks: Iterable[MaskStatistics], as_colors: bool = False) -> Counter
 
 
 def _fault(
-    code: str, files: Sequence[str], what: str, remedy: str, severity: Severity = Severity.ERROR, **details: Any
+    code: str,
+    masks: Sequence[MaskStatistics],
+    what: str,
+    remedy: str,
+    severity: Severity = Severity.ERROR,
+    **details: Any,
 ) -> Finding:
-    hold = "holds" if len(files) == 1 else "hold"
-    return Finding(
-        code, severity, f"{plural(len(files), 'mask')} {hold} {what}", remedy, max(len(files), 1), tuple(files), details
-    )
+    message = f"{plural(len(masks), 'mask')} {'holds' if len(masks) == 1 else 'hold'} {what}"
+    return Finding(code, severity, message, remedy, max(len(masks), 1), tuple(mask.file for mask in masks), details)
 
 
 def _setting(palette: Iterable[Color]) -> str:

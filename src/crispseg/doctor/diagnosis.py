@@ -15,7 +15,7 @@ from crispseg.data.catalogue import class_meanings, class_table
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.mask_reading import Finding, MaskReading, Severity
 from crispseg.data.split_check import SplitReport, held_of, report_of
-from crispseg.doctor.facts import PairFacts, Subject, readable, scan
+from crispseg.doctor.facts import PairFacts, Subject, readable, scan, without_lossy
 from crispseg.doctor.findings import (
     KINDS,
     class_findings,
@@ -51,6 +51,8 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     """Read every file once, in so many threads, and say what is wrong."""
     facts = scan(subject, workers)
     reading = subject.reading([one.mask for one in facts if isinstance(one.mask, MaskStatistics)])
+    if reading is None or not reading.lookup.tolerance:
+        facts = [without_lossy(one) for one in facts]
     reports = _reports(subject, facts, reading.shown) if reading else []
     found = [
         *pairing_findings(subject),
@@ -62,15 +64,18 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
         found += [*reading.faults, _all_ignored(facts, reading.shown)]
         of_classes = class_findings(_reports(subject, facts, reading.best))
         found += [one for one in of_classes if one.code not in {fault.code for fault in reading.faults}]
-    order = list(KINDS)
-    told = sorted((one for one in found if one.count), key=lambda one: (-one.severity, order.index(one.code)))
+    order, read_softly = list(KINDS), reading is not None and reading.lookup.tolerance > 0
+    told = sorted(
+        (one for one in found if one.count and not (read_softly and one.code == "interpolated-edges")),
+        key=lambda one: (-one.severity, order.index(one.code)),
+    )
     return Diagnosis(subject, tuple(facts), tuple(told), reading, tuple(reports))
 
 
 def _reports(subject: Subject, facts: Sequence[PairFacts], reading: MaskReading) -> list[SplitReport]:
     reports = []
     for split in subject.splits:
-        masks = [mask for one, _, mask in readable(facts) if one.split == split]
+        masks = [mask for one, _, mask in readable(facts) if one.split == split and mask.file not in reading.left_out]
         if masks:
             held = [held_of(reading.lookup.labels_of(mask), mask.quarters, mask.size) for mask in masks]
             reports.append(report_of(split, reading.labels, held))

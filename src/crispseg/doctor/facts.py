@@ -74,6 +74,13 @@ def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, Ma
     ]
 
 
+def without_lossy(one: PairFacts) -> PairFacts:
+    """The facts of a pair, without those of a mask whose values lossy compression has changed."""
+    if isinstance(one.mask, Unreadable) or not one.mask.lossy:
+        return one
+    return one._replace(mask=Unreadable(one.mask.file, "lossy-mask", one.mask.lossy))
+
+
 def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
     """The facts of all pairs, split by split, in their order."""
     facts: list[PairFacts] = []
