@@ -137,7 +137,7 @@ def test_exif_orientation(segmenter: Segmenter, tmp_path: Path) -> None:
 
 
 WRONG: list[Any] = [
-    np.zeros((40, 40, 2), np.uint8),
+    np.zeros((40, 40, 5), np.uint8),
     np.zeros((3, 40, 40), np.uint8),
     np.zeros((40, 40, 3), int),
     np.full((40, 40, 3), 127.5),

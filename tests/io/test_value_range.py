@@ -158,12 +158,11 @@ def test_tiles_of_a_tiff_are_scaled_too(run: tuple[Run, str], tmp_path: Path) ->
     pytest.importorskip("rasterio")
     from crispseg.inference.tiled import segment_tiff
     from crispseg.io.opening import opened
-    from crispseg.io.tiff import open_dataset, read_rows
 
     cv2.imwrite(str(tmp_path / "a.tif"), sensor(0), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
     segmenter = Segmenter(run[0].folder, "cpu")
-    with opened(tmp_path / "a.tif") as tiff, open_dataset(tmp_path / "a.tif") as dataset:
-        assert np.array_equal(read_rows(dataset, tiff, 10, 20).pixels(3, (LOW, HIGH)), by_hand(sensor(0)[10:20]))
+    with opened(tmp_path / "a.tif") as tiff:
+        assert np.array_equal(tiff.rows(10, 20).pixels(3, (LOW, HIGH)), by_hand(sensor(0)[10:20]))
     segment_tiff(segmenter, tmp_path / "a.tif", tmp_path / "labels.tif", 128)
     with Image.open(tmp_path / "labels.tif") as written:
         assert (np.array(written) == segmenter(tmp_path / "a.tif").labels).mean() > 0.999

@@ -5,29 +5,24 @@ from __future__ import annotations
 import hashlib
 import io
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
-import cv2
+import imagecodecs
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
+import tifffile
+from PIL import Image
 from torch import Tensor
 
 from crispseg.config.settings import Field, construct, fields_of
 from crispseg.data import DATA_SOURCES, DataSource, Folder
 from crispseg.data.catalogue import catalogue
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.io.arrays import Values, image_array, mask_array
+from crispseg.io.arrays import image_array, mask_array
 from crispseg.io.files import LITTER, writable_folder
-from crispseg.io.opening import opened
-
-PNG_MODES = ("1", "L", "LA", "I;16", "P", "RGB", "RGBA")
-"""Modes of PIL images that a PNG keeps as they are."""
-
-RGB_TO_BGR = [2, 1, 0, 3]
+from crispseg.io.opening import faults, from_pillow, opened
 
 
 def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tuple[Path, Path]:
@@ -49,12 +44,12 @@ def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tu
         raise CrispsegError(f"there are {len(images)} images and {len(masks)} masks; give a mask for each image")
     digest = hashlib.sha256()
     with tempfile.TemporaryDirectory(prefix=LITTER, dir=writable_folder(folder)) as temporary:
-        for kind, sources, convert in (("images", images, image_array), ("masks", masks, mask_array)):
+        for kind, sources in (("images", images), ("masks", masks)):
             target = Path(temporary, "pairs", kind)
             target.mkdir(parents=True)
             for index, (image, source) in enumerate(zip(images, sources, strict=True)):
                 try:
-                    content, suffix = _encoded(source, convert)
+                    content, suffix = _encoded(source, kind == "masks")
                 except CrispsegError as error:
                     raise CrispsegError(f"{kind}[{index}]: {error}") from None
                 name = f"{index:05}_{Path(image).stem}" if isinstance(image, str | Path) else f"{index:05}"
@@ -66,24 +61,25 @@ def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tu
     return place / "images", place / "masks"
 
 
-def _encoded(source: Any, convert: Callable[[Values], NDArray[Any]]) -> tuple[bytes, str]:
+def _encoded(source: Any, is_mask: bool) -> tuple[bytes, str]:
+    """Return the content of a file that is read as the image or mask is, and its suffix."""
     if isinstance(source, str | Path):
         with opened(source):  # what is wrong with it is said in one line
             return Path(source).read_bytes(), Path(source).suffix
     if isinstance(source, Image.Image):
-        upright = ImageOps.exif_transpose(source)
-        if upright.mode in PNG_MODES:
-            file = io.BytesIO()
-            upright.save(file, "PNG", compress_level=1)
-            return file.getvalue(), ".png"
-        source = np.asarray(upright if upright.mode[0] in "IF" else upright.convert("RGB"))
-    if not isinstance(source, np.ndarray | Tensor):
+        with faults("the PIL image"):
+            raster = from_pillow(source, "the PIL image")
+            values = raster.labels() if is_mask else raster.plain()
+    elif isinstance(source, np.ndarray | Tensor):
+        values = mask_array(source) if is_mask else image_array(source)
+    else:
         raise CrispsegError(f"cannot read a {type(source).__name__}; give paths, PIL images, arrays or tensors")
-    values = convert(source)
-    if values.ndim == 3:
-        values = values[..., RGB_TO_BGR[: values.shape[2]]]  # OpenCV's order; Pillow writes no colours of 16 bits
-    _, content = cv2.imencode(".png", np.ascontiguousarray(values), [cv2.IMWRITE_PNG_COMPRESSION, 1])
-    return content.tobytes(), ".png"
+    values = np.array(values[..., 0] if values.shape[2:] == (1,) else values, order="C")
+    if values.ndim == 2 or values.shape[2] <= 4:
+        return bytes(imagecodecs.png_encode(values, level=1)), ".png"
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, photometric="minisblack", planarconfig="contig", compression="deflate")
+    return file.getvalue(), ".tif"
 
 
 OWN = ("images", "masks", "instances")

@@ -17,7 +17,7 @@ from crispseg.errors import CrispsegError
 from crispseg.io.arrays import FORMS, image_array
 from crispseg.io.files import writable_folder
 from crispseg.io.images import IMAGE_FOLDERS, find_images, image_channels, read_image
-from crispseg.io.opening import from_array, from_pillow
+from crispseg.io.opening import faults, from_array, from_pillow
 from crispseg.io.value_range import ValueRange
 
 
@@ -119,7 +119,8 @@ def read_source(
     if isinstance(source, str | Path):
         return read_image(source, channels, value_range=value_range), Path(source)
     if isinstance(source, Image.Image) and source.width and source.height:
-        return from_pillow(source, "the PIL image").pixels(channels, value_range), None
+        with faults("the PIL image"):
+            return from_pillow(source, "the PIL image").pixels(channels, value_range), None
     if not isinstance(source, np.ndarray | Tensor):
         kind = type(source).__name__
         raise CrispsegError(f"cannot segment a {kind}; give a path, a PIL image, {FORMS}, or a list of them")

@@ -17,8 +17,8 @@ from crispseg.inference.segmenter import Segmenter
 from crispseg.inference.tiling import OVERLAP, TILE, blended_rows, check_tile, enough_memory, spans
 from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
-from crispseg.io.opening import opened
-from crispseg.io.tiff import open_dataset, read_rows, write_map
+from crispseg.io.opening import faults, from_tiff
+from crispseg.io.tiff import open_dataset, write_map
 
 
 def segment_tiff(
@@ -36,7 +36,7 @@ def segment_tiff(
 
     Args:
         segmenter: its model sees each tile.
-        source: TIFF that `read_image` would read if it were small: grey, palette, RGB, CMYK, or the model's channels.
+        source: TIFF that `read_image` would read if it were small.
         target: uint8 cloud-optimised GeoTIFF with a palette, deflated, in tiles of 256 pixels, with overviews; replaced
             only when it is complete.
         tile: side of the tiles in pixels, by default the segmenter's, or 1024. Neighbours overlap by an eighth of it.
@@ -51,11 +51,13 @@ def segment_tiff(
     """
     side = (segmenter.tile or TILE) if tile is None else tile
     check_tile(side)
+    source = Path(source)
     folder = Path(f"{target}.rows")
     classes, palette = len(segmenter.label_set), segmenter.label_set.palette
     with ExitStack() as stack:
         dataset = stack.enter_context(open_dataset(source))
-        with opened(source) as image:  # the header
+        with faults(source):
+            image = from_tiff(stack.enter_context(source.open("rb")), source)
             if image.orientation() != 1:
                 raise CrispsegError(f"{source} is stored turned (orientation {image.orientation()}); save it upright")
         channels = image_channels(segmenter.info.in_chans)
@@ -63,16 +65,17 @@ def segment_tiff(
         stack.enter_context(enough_memory(f"tiles of {side} pixels need", "make them smaller"))
         temporary = stack.enter_context(atomic_path(target))
         size, count = image.size, len(spans(image.size[0], side, side // OVERLAP))
-        made_so = f"{made_by}; {size}, {Path(source).stat().st_size} bytes, tiles of {side}"
+        made_so = f"{made_by}; {size}, {source.stat().st_size} bytes, tiles of {side}"
         kept = _kept_rows(folder, made_so) if resume else 0
-        rows = blended_rows(
-            segmenter.logits,
-            lambda top, bottom: read_rows(dataset, image, top, bottom).pixels(channels, segmenter.value_range),
-            *(size, classes, side, segmenter.device, range(kept, count)),
-        )
+
+        def read(top: int, bottom: int) -> NDArray[np.uint8]:
+            with faults(source):
+                return image.rows(top, bottom).pixels(channels, segmenter.value_range)
+
+        rows = blended_rows(segmenter.logits, read, size, classes, side, segmenter.device, range(kept, count))
         rows = _resumed(folder, kept, rows) if resume else rows
         quiet = console is None or not console.is_terminal
-        shown = track(rows, Path(source).name, count, console=console, disable=quiet)
+        shown = track(rows, source.name, count, console=console, disable=quiet)
         write_map(temporary, dataset, shown, palette, made_by)
     shutil.rmtree(folder, ignore_errors=True)
 

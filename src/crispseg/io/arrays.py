@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from crispseg.errors import CrispsegError
 from crispseg.io.images import MOST_CHANNELS
+from crispseg.io.opening import from_array
 
 Values: TypeAlias = NDArray[Any] | Tensor
 """An array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`."""
@@ -40,19 +41,17 @@ def image_array(image: Values) -> NDArray[Any]:
 
 
 def mask_array(mask: Values) -> NDArray[Any]:
-    """Return a mask as files hold it: `(H, W)` uint8 or uint16 values, or `(H, W, 3)` uint8 RGB colours.
+    """Return a mask as files hold it: `(H, W)` uint8 or uint16 values, or `(H, W, 3)` uint8 RGB colours, without alpha.
 
     Raises:
         CrispsegError: another type, shape or range.
     """
     values = _channels_last(mask)
-    if values.size and values.ndim == 3 and values.shape[2] == 3 and values.dtype == np.uint8:
-        return values
-    if values.size and values.ndim == 2 and values.dtype.kind in "biu" and 0 <= values.min() <= values.max() <= 0xFFFF:
-        return values.astype(np.uint8 if values.max() <= 0xFF else np.uint16)
-    found = f"a {values.dtype} array of shape {values.shape} is no mask"
-    held = f"; it holds {values.min()} to {values.max()}" if values.size else ""
-    raise CrispsegError(f"{found}; give (H, W) whole numbers from 0 to 65535, or (H, W, 3) uint8 colours{held}")
+    if not values.size or values.ndim not in (2, 3):
+        found = f"an array of shape {values.shape} is no mask"
+        raise CrispsegError(f"{found}; give (H, W) whole numbers from 0 to 65535, or (H, W, 3) uint8 colours")
+    labels = from_array(values.astype(np.uint8) if values.dtype == bool else values, "the array").labels()
+    return labels.astype(np.uint8) if labels.max() <= 0xFF else labels
 
 
 def _channels_last(values: Values) -> NDArray[Any]:

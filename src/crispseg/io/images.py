@@ -48,8 +48,6 @@ def as_picture(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def read_image(path: str | Path, channels: int = 3, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
     """Read a picture as `(H, W, channels)`, upright as its EXIF orientation asks.
 
-    Of several frames or pages the first is read.
-
     Args:
         path: path of the file.
         channels: 3 for RGB: alpha is dropped, grey, palette and CMYK become RGB, more bits a channel are scaled to 8.
@@ -57,8 +55,8 @@ def read_image(path: str | Path, channels: int = 3, value_range: ValueRange | No
         value_range: of images of 16 bits a channel, see `to_8_bits`.
 
     Raises:
-        CrispsegError: missing, not an image, broken, over `MAX_PIXELS`, of another number of channels, or of values
-            that are no whole numbers of 16 bits.
+        CrispsegError: missing, not an image, broken, over `MAX_PIXELS`, of several pages or frames, of another number
+            of channels, or of values that are no whole numbers of 16 bits.
     """
     with opened(path) as raster:
         return raster.pixels(channels, value_range)
@@ -84,11 +82,10 @@ def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False) -> NDAr
     is applied.
 
     Raises:
-        CrispsegError: as for `read_image`; for a PNG whose checksums say that it is damaged; for lossy compression;
-            and for values of more than 8 bits that are no whole
+        CrispsegError: as for `read_image`; for lossy compression; and for values of more than 8 bits that are no whole
             numbers from 0 to `most`.
     """
-    with opened(path, whole=True) as raster:
+    with opened(path) as raster:
         return raster.labels(most, lossy)
 
 

@@ -6,17 +6,18 @@ import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import cv2
+import imagecodecs
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.value_range import ValueRange, to_8_bits
@@ -30,13 +31,16 @@ MAX_PIXELS = 2**27
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")
 """Formats that Pillow reads. Others start programs (EPS), or are larger than their header says (ICO)."""
 
-COLORS = {"grey": (0, 1, 4), "rgb": (2,), "palette": (3,), "cmyk": (5,), "bands": ()}
+COLORS = {"grey": (0, 1, 4), "rgb": (2,), "palette": (3,), "cmyk": (5,), "ycbcr": (6,), "bands": ()}
 """The colours that are read, and their photometric interpretations in TIFFs."""
-MODES = {"grey": ("1", "L", "LA", "I", "F"), "rgb": ("RGB", "RGBA", "RGBX"), "palette": ("P", "PA"), "cmyk": ("CMYK",)}
+MODES = {"grey": ("1", "L", "LA", "I", "F"), "rgb": ("RGB", "RGBA", "RGBX"), "palette": ("P", "PA")}
+MODES |= {"cmyk": ("CMYK",), "ycbcr": ("YCbCr",)}
 """The same by Pillow's modes."""
-
+CONVERTED = {"cmyk": ("CMYK", 4), "ycbcr": ("YCbCr", 3)}
+"""Colours of 8 bits that Pillow converts to RGB, its mode and their channels."""
 
 CUT = "cut it, or save it as a TIFF and segment it by 'crispseg predict' in tiles of 1024"
+SEVERAL = "holds several pages or frames, of which but one would be read; save each as a file"
 FAULTS: tuple[tuple[type[Exception], str, str], ...] = (
     (FileNotFoundError, "missing-file", "does not exist; check the path"),
     (NotADirectoryError, "missing-file", "does not exist; check the path"),
@@ -66,7 +70,7 @@ class Raster:
         bands: channels, with alpha.
         white: the largest value, such as 255; smaller than all bits of a channel allow in some PNMs.
         color: one of `COLORS` or another, which is refused.
-        load: decodes the stored values, `(H, W, bands)`.
+        load: decodes rows of the stored values from a first to before a last, `(h, W, bands)`.
         orientation: that of EXIF, 1 to 8; a PNG may have it behind its pixels.
         palette: the colours of a palette.
         lossy: why the values may not be those that were saved.
@@ -77,7 +81,7 @@ class Raster:
     bands: int
     white: int
     color: str
-    load: Callable[[], NDArray[Any]]
+    load: Callable[[int, int], NDArray[Any]]
     orientation: Callable[[], int] = lambda: 1
     palette: tuple[Color, ...] = ()
     lossy: str = ""
@@ -95,12 +99,19 @@ class Raster:
     @cached_property
     def values(self) -> NDArray[Any]:
         """The values as they are in the file, upright, `(H, W, bands)`."""
-        return upright(self.load(), self.orientation())
+        return upright(self.load(0, self.stored[0]), self.orientation())
+
+    def rows(self, top: int, bottom: int) -> Raster:
+        """Return some rows as an image; of a TIFF no others are decoded."""
+        size = bottom - top, self.stored[1]
+        return replace(self, stored=size, load=lambda first, last: self.load(top + first, top + last))
 
     def check(self, channels: int) -> None:
         """Raise an UnreadablePicture unless it has so many channels: 3 for RGB, which grey becomes, or others."""
-        usual = (channels, self.bands, self.bit_depth) == (3, 4, 8)
-        if self.color not in COLORS or (self.color == "cmyk" and not usual):
+        _, bands = CONVERTED.get(self.color, ("", self.bands))
+        if self.color not in COLORS or (
+            self.color in CONVERTED and (channels, self.bands, self.white) != (3, bands, 255)
+        ):
             raise UnreadablePicture(f"{self.name} has {self.color} colours; save it as grey or RGB", "channel-missing")
         most = {"grey": 2, "rgb": 4, "bands": 0}.get(self.color, self.bands) if channels == 3 else channels
         if self.bands > most or (channels != 3 and (self.bands < most or self.color == "palette")):
@@ -111,7 +122,7 @@ class Raster:
     def kept(self, channels: int) -> NDArray[Any]:
         """Return the upright values of so many channels, see `check`; without alpha."""
         self.check(channels)
-        if self.color == "cmyk":
+        if self.color in CONVERTED:
             return self.values
         return self.values[..., : 1 if channels == 3 and self.bands < 3 else channels]
 
@@ -119,7 +130,7 @@ class Raster:
         """Return the image as a model takes it, `(H, W, channels)`.
 
         Args:
-            channels: 3 for RGB: alpha is dropped, and grey, palette and CMYK become RGB; or as many as there are.
+            channels: 3 for RGB: alpha is dropped, and other colours become RGB; or as many as there are.
             value_range: of more than 8 bits a channel, see `to_8_bits`.
 
         Raises:
@@ -128,14 +139,21 @@ class Raster:
         values = self.kept(channels)
         if self.color == "palette":
             return color_table(self.palette[:256]).take(values[..., 0], axis=0)
-        if self.color == "cmyk":
-            return np.array(Image.frombytes("CMYK", values.shape[1::-1], values.tobytes()).convert("RGB"))
+        if self.color in CONVERTED:
+            stored = Image.frombytes(CONVERTED[self.color][0], values.shape[1::-1], values.tobytes())
+            return np.array(stored.convert("RGB"))
         if self.bit_depth > 8:
             known = value_range or ((0, self.white) if self.white < 0xFFFF else None)
             values = to_8_bits(whole_numbers(values, self.name), known, self.name)
         elif self.white < 255:
             values = np.rint(np.arange(self.white + 1) / self.white * 255).astype(np.uint8).take(values)
         return np.repeat(values, 3, axis=2) if values.shape[2] < channels else np.array(values, order="C")
+
+    def plain(self) -> NDArray[Any]:
+        """Return values of 8 or 16 bits as they are, or as RGB `(H, W, 3)` those of which a PNG would keep no more."""
+        if self.white > 255:
+            return whole_numbers(self.values, self.name)
+        return self.values if self.white == 255 and self.color in ("grey", "rgb", "bands") else self.pixels()
 
     def labels(self, most: int = 0xFFFF, lossy: bool = False) -> NDArray[Any]:
         """Return the values of a mask, or raise an UnreadablePicture, as `crispseg.io.images.read_mask` does."""
@@ -170,44 +188,71 @@ def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
 
 
 def from_array(values: NDArray[Any], name: str) -> Raster:
-    """Return an array `(H, W)` or `(H, W, C)` of uint8 or uint16: grey, RGB with or without alpha, or other bands."""
+    """Return an array `(H, W)` or `(H, W, C)` of uint8 or uint16: grey or RGB, with or without alpha, or bands."""
     values = values if values.ndim == 3 else values[..., None]
     height, width, bands = values.shape
-    color, bits = {1: "grey", 3: "rgb", 4: "rgb"}.get(bands, "bands"), 8 * values.itemsize
-    return Raster(name, (height, width), bands, 2**bits - 1, color, lambda: values)
+    color, white = {1: "grey", 2: "grey", 3: "rgb", 4: "rgb"}.get(bands, "bands"), 2 ** (8 * values.itemsize) - 1
+    return Raster(name, (height, width), bands, white, color, lambda top, bottom: values[top:bottom])
 
 
-def from_pillow(picture: Image.Image, name: object, file: Path | None = None) -> Raster:
-    """Return a PIL image, which need not be loaded; of colours of 16 bits Pillow gives 8, so OpenCV reads the file."""
-    args: Any = picture.tile[0].args if isinstance(picture, ImageFile.ImageFile) and picture.tile else None
-    raw = str(args[0] if isinstance(args, tuple) else args or "")  # how Pillow will unpack the values
-    mode, bands = picture.mode, len(picture.getbands())
+def from_pillow(picture: Any, name: object) -> Raster:
+    """Return a PIL image. One that is not loaded is decoded as its file is, and stays so, as Pillow may lose bits."""
+    file: Any = getattr(picture, "fp", None)
+    tiles = getattr(picture, "tile", [])
+    if tiles and (file is None or file.closed):
+        raise UnreadablePicture(f"{name} is not loaded, and its file is closed; call its load() before")
+    if tiles and picture.format == "TIFF":
+        return from_tiff(file, name, picture.tell())
+    if tiles and picture.format == "PNG":
+        file.seek(0)
+        again = Image.open(file, formats=["PNG"])
+        again.seek(picture.tell())
+        return from_picture(again, name)
+    return from_picture(picture, name)
+
+
+def from_picture(picture: Any, name: object) -> Raster:
+    """Return a PIL image, which is loaded by decoding it."""
+    file: Any = getattr(picture, "fp", None)
+    tiles = getattr(picture, "tile", [])
+    args = tiles[0].args if tiles else ""
+    raw, _, packed = str(args[0] if isinstance(args, tuple) else args).partition(
+        ";"
+    )  # as Pillow will unpack the values
+    mode, bands, is_png = picture.mode, len(picture.getbands()), picture.format == "PNG"
     color = next((color for color, modes in MODES.items() if mode.partition(";")[0] in modes), mode)
-    few = {"2": 2, "4": 4}.get(raw.partition(";")[2]) if picture.format == "PNG" and mode in "LP" else None
-    bits = few or (16 if mode.startswith("I;16") else {"1": 1, "I": 32, "F": 32}.get(mode, 8))
-    is_deep = file is not None and bands > 1 and ";16" in raw
+    few = {"2": 2, "4": 4}.get(packed) if is_png and mode in "LP" else None
+    white = 2 ** (few or (16 if mode.startswith("I;16") else {"1": 1, "I": 32, "F": 32}.get(mode, 8))) - 1
+    is_deep = is_png and bands > 1 and packed == "16B"
     if is_deep:
-        color, bits, bands = "rgb", 16, 4 if mode[-1] == "A" else 3
+        color, bands, white = "grey" if raw == "LA" else "rgb", len(raw), 0xFFFF
     is_pnm = picture.format == "PPM" and isinstance(args, tuple) and mode != "F"
-    white: int = args[1] if is_pnm else 2**bits - 1
+    if is_pnm:
+        white = args[1]
 
-    def load() -> NDArray[Any]:
+    def load(top: int, bottom: int) -> NDArray[Any]:
+        deep = None
         if is_pnm:
-            return pnm_values(picture, white)
-        picture.load()  # raises where the file is broken, in which OpenCV may leave zeros
-        if is_deep:
-            return np.asarray(cv2.imread(str(file), cv2.IMREAD_UNCHANGED))[..., [2, 1, 0, 3][:bands]]
-        values = np.array(picture)
+            return pnm_values(picture, white)[top:bottom]
+        if is_png and tiles:  # Pillow compares no checksums of pixels
+            verify(file)
+            if is_deep:
+                file.seek(0)
+                deep = imagecodecs.png_decode(file.read())[..., :bands]
+        picture.load()
+        values = np.asarray(picture) if deep is None else deep
         values = values.astype(np.uint8) if mode == "1" else values
         if mode == "L" and few:  # which Pillow spreads over 0 to 255
-            values = values // (255 // (2**few - 1))
-        return values if values.ndim == 3 else values[..., None]
+            values = values // (255 // white)
+        return (values if values.ndim == 3 else values[..., None])[top:bottom]
 
     def orientation() -> int:
-        if picture.format == "PNG" and "exif" not in picture.info:  # Pillow would decode the file to find some
+        if is_png and "exif" not in picture.info:  # Pillow would decode the file to find some
             return 1
-        found = picture.getexif().get(ExifTags.Base.Orientation, 1)
-        return found if found in range(1, 9) else 1
+        with suppress(Exception):  # EXIF that is cut or of other types is ignored, as by browsers
+            found = picture.getexif().get(ExifTags.Base.Orientation)
+            return int(found) if found in range(1, 9) else 1
+        return 1
 
     shown = (picture.getpalette("RGB") if color == "palette" else None) or []
     palette = tuple(zip(shown[0::3], shown[1::3], shown[2::3], strict=True))
@@ -230,25 +275,53 @@ def pnm_values(picture: Any, white: int) -> NDArray[Any]:
     return found.reshape(picture.height, picture.width, -1).astype(np.uint8 if white < 256 else np.uint16)
 
 
-def from_tiff(file: BinaryIO, name: object) -> Raster:
-    """Return the first page of an open TIFF."""
-    page: Any = tifffile.TiffFile(file).pages.first
+def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster:
+    """Return a page of an open TIFF, by its number from 0; None for the only one.
+
+    Raises:
+        UnreadablePicture: there are several, besides smaller copies and masks; or values that are no unsigned numbers.
+    """
+    file.seek(0)
+    pages = tifffile.TiffFile(file).pages
+    page: Any = pages[number or 0]
+    if number is None and any(not other.subfiletype & 0b101 for other in islice(pages, 1, None)):
+        raise UnreadablePicture(f"{name} {SEVERAL}")
     (height, width), bands, bits = (page.imagelength, page.imagewidth), page.samplesperpixel, page.bitspersample
     if page.dtype is None or not isinstance(bits, int) or page.dtype == np.int8:
-        raise ValueError(f"{bits} bits a channel")
+        found = f"{name} holds {'int8 values' if page.dtype == np.int8 else f'values of {bits} bits'}"
+        raise UnreadablePicture(f"{found}; save it with 8 or 16 bits, unsigned", "value-range-unknown")
     is_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and its kin, mostly lossy
     color = next((color for color, kinds in COLORS.items() if page.photometric in kinds), str(page.photometric))
-    if (page.photometric == 6 and is_image) or (color == "grey" and bands == 3):  # YCbCr is decoded to RGB
+    if (page.photometric == 6 and is_image) or (color == "grey" and bands == 3):  # tifffile decodes YCbCr to RGB
         color = "rgb"
-    end_of_file = file.seek(0, 2)
 
-    def load() -> NDArray[Any]:
-        if height * width > MAX_PIXELS:
+    def load(top: int, bottom: int) -> NDArray[Any]:
+        planes, depth, _, _, samples = page.shaped
+        length, across = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, height), width)
+        if max((bottom - top) * width, 0 if page.is_final else length * across) > MAX_PIXELS:
             raise Image.DecompressionBombError
-        if any(start + count > end_of_file for start, count in zip(page.dataoffsets, page.databytecounts, strict=True)):
-            raise ValueError("its end is missing")
-        values = np.moveaxis(page.asarray(squeeze=False, maxworkers=1)[:, 0], 0, 2)  # (H, W, planes, bands of each)
-        values = values.reshape(height, width, bands).astype(np.uint8 if bits <= 8 else page.dtype, copy=False)
+        if depth > 1 or sum(page.databytecounts) < page.is_final * page.nbytes:
+            raise ValueError(f"{depth} slices, {sum(page.databytecounts)} bytes")
+        values = np.empty((planes, bottom - top, width, samples), np.uint8 if bits <= 8 else page.dtype)
+        source = page.parent.filehandle
+        if page.is_final:  # uncompressed, and one row follows the other
+            for plane, rows in enumerate(values):
+                source.seek(page.dataoffsets[0] + (plane * height + top) * (page.nbytes // (planes * height)))
+                rows[:] = source.read_array(page.parent.byteorder + page.dtype.char, rows.size).reshape(rows.shape)
+        else:
+            row, down = -(-width // across), -(-height // length)
+            chosen = range(top // length * row, -(-bottom // length) * row)
+            indices = [plane * down * row + index for plane in range(planes) for index in chosen]
+            starts, counts = zip(*((page.dataoffsets[i], page.databytecounts[i]) for i in indices), strict=True)
+            if any(start + count > source.size for start, count in zip(starts, counts, strict=True)):
+                raise ValueError("its end is missing")
+            tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
+            for data, index in source.read_segments(starts, counts, indices):
+                part, (plane, _, y, x, _), (_, high, wide, _) = page.decode(data, index, **tables)
+                into = values[plane, max(y - top, 0) : max(y + high - top, 0), x : x + wide]
+                part = page.nodata if part is None else part[0, max(top - y, 0) :][: into.shape[0], : into.shape[1]]
+                into[:] = part
+        values = np.moveaxis(values, 0, 2).reshape(bottom - top, width, bands)  # (h, W, planes, bands of each)
         return np.asarray(2**bits - 1 - values if page.photometric == 0 else values)
 
     turn = page.tags.valueof(ExifTags.Base.Orientation, 1)
@@ -262,32 +335,47 @@ def from_tiff(file: BinaryIO, name: object) -> Raster:
 
 @contextmanager
 def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
-    """Open a TIFF or one of `FORMATS`, and turn every way in which a file can be bad into one line.
-
-    With `whole`, all checksums of a PNG are compared, of which Pillow skips those of pixels.
+    """Open a TIFF or one of `FORMATS`, of one page or frame; with `whole`, all checksums of a PNG are compared.
 
     Raises:
         CrispsegError: as for `read_image`, also for what goes wrong in the block.
     """
-    path = Path(path)
+    with faults(Path(path)), ExitStack() as stack:
+        file = stack.enter_context(Path(path).open("rb"))
+        if file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            yield from_tiff(file, path)
+            return
+        if whole:
+            verify(file)
+        picture = stack.enter_context(decoding(file))
+        if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a photo, with others of its camera
+            raise UnreadablePicture(f"{path} {SEVERAL}")
+        yield from_picture(picture, path)
+
+
+@contextmanager
+def faults(name: object) -> Iterator[None]:
+    """Turn every way in which a picture, a file's path or the name of another, can be bad into one line.
+
+    Raises:
+        CrispsegError: anything goes wrong in the block.
+    """
     try:
-        with ExitStack() as stack:
-            file = stack.enter_context(path.open("rb"))
-            is_tiff = file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-            file.seek(0)
-            if whole and not is_tiff:
-                with decoding(file) as picture:
-                    picture.verify()
-                file.seek(0)
-            yield from_tiff(file, path) if is_tiff else from_pillow(stack.enter_context(decoding(file)), path, path)
+        yield
     except (CrispsegError, MemoryError):
         raise
     except Exception as error:  # on broken data decoders raise almost anything
         found = (fault[1:] for fault in FAULTS if isinstance(error, fault[0]))
         code, what = next(found, ("unreadable-file", f"is broken ({one_line(error)}); restore or remove it"))
-        if path.is_file() and path.stat().st_size == 0:
+        if isinstance(name, Path) and name.is_file() and name.stat().st_size == 0:
             code, what = "empty-file", "is empty (0 bytes); restore or remove it"
-        raise UnreadablePicture(f"{path} {what}", code) from None
+        raise UnreadablePicture(f"{name} {what}", code) from None
+
+
+def verify(file: BinaryIO) -> None:
+    """Compare all checksums of a PNG, of which Pillow skips those of pixels. Raises almost anything."""
+    with decoding(file) as picture:
+        picture.verify()
 
 
 @contextmanager
@@ -301,6 +389,7 @@ def decoding(file: BinaryIO) -> Iterator[Image.Image]:
     # other warning repeat itself.
     if not any(category is Image.DecompressionBombWarning for _, _, category, *_ in warnings.filters):
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    file.seek(0)
     with Image.open(file, formats=FORMATS) as picture:
         if picture.width * picture.height > MAX_PIXELS:
             raise Image.DecompressionBombError

@@ -1,4 +1,4 @@
-"""TIFFs of labels, and where images lie on a map: rasterio, which `pip install 'crispseg[tiff]'` brings."""
+"""Labels as TIFFs, and where images lie on a map: rasterio, which `pip install 'crispseg[tiff]'` brings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.files import atomic_path
 from crispseg.io.images import MADE_OF
-from crispseg.io.opening import Raster, UnreadablePicture
+from crispseg.io.opening import UnreadablePicture
 from crispseg.labels import IGNORE, color_table
 
 SUFFIXES = (".tif", ".tiff")
@@ -46,23 +45,6 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
         raise UnreadablePicture(f"{path} cannot be read as a TIFF ({reason}); restore or convert it") from None
     with dataset:
         yield dataset
-
-
-def read_rows(dataset: Any, image: Raster, top: int, bottom: int) -> Raster:
-    """Return some rows of an `open_dataset`, whose header is `image`, as an image.
-
-    Raises:
-        UnreadablePicture: they are broken.
-    """
-    try:
-        values = dataset.read(window=((top, bottom), (0, dataset.width))).transpose(1, 2, 0)  # (h, w, bands)
-    except Exception as error:  # as in `open_dataset`
-        reason = one_line(error.__cause__ or error)
-        raise UnreadablePicture(f"{image.name} is broken ({reason}); restore or remove it") from None
-    if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
-        values = 2**image.bit_depth - 1 - values
-    color = "rgb" if image.color == "cmyk" else image.color  # which GDAL makes of it
-    return replace(image, stored=values.shape[:2], load=lambda: values, color=color)
 
 
 def write_map(
