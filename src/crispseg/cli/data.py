@@ -156,10 +156,11 @@ class DownloadData(Command):
 
 @dataclass(kw_only=True)
 class ImportData(Command):
-    """Turn annotations of COCO or labelme (JSON) into a folder of images, masks and classes.txt.
+    """Turn annotations of COCO or labelme (JSON) or YOLO (text) into a folder of images, masks and classes.txt.
 
     Args:
-        sources: JSON files of COCO (polygons and run lengths) or labelme, or folders of them.
+        sources: JSON files of COCO (polygons and run lengths) or labelme, or folders of them; or a folder with YOLO's
+            data.yaml, images and labels (polygons).
         out: new or empty folder to write to.
         images: folder that the names of images start from, or one above; by default that of each JSON file.
         classes: names in the order of the ids to be, as a list or a text file; by default COCO's in the order of their

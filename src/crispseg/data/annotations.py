@@ -1,4 +1,4 @@
-"""Annotation files: instances in COCO's JSON, and labelme's JSON of one image. COCO's own code draws their outlines.
+"""Annotations as JSON: instances of COCO, and labelme's of one image. COCO's own code draws their outlines.
 
 COCO: https://cocodataset.org/#format-data. labelme: https://github.com/wkentaro/labelme. In both, (0, 0) is the top
 left corner of the first pixel, whose centre is (0.5, 0.5).
@@ -55,6 +55,10 @@ class MarkedImage:
     size: tuple[int | None, int | None]
     """`(H, W)` where the annotations say it."""
     shapes: list[Shape] = field(default_factory=list)
+    name: str = ""
+    """Its name in the folder to be, without suffix; by default its path."""
+    split: str = ""
+    """Its split, or names of folders that tell it; by default the path of the annotations tells it."""
 
 
 class Annotations(NamedTuple):
@@ -62,7 +66,7 @@ class Annotations(NamedTuple):
 
     images: tuple[MarkedImage, ...]
     names: tuple[str, ...]
-    """Names of the classes: COCO's in the order of their ids, labelme's in that of the alphabet."""
+    """Names of the classes: COCO's and YOLO's in the order of their ids, labelme's in that of the alphabet."""
 
 
 class _Category(BaseModel):
@@ -112,21 +116,6 @@ class _Labelme(BaseModel):
     shapes: list[_LabelmeShape]
 
 
-def annotation_files(sources: Sequence[Path]) -> list[Path]:
-    """Return the JSON files that are named, and those in folders that are, sub-folders included.
-
-    Raises:
-        CrispsegError: a source is missing, or a folder without any.
-    """
-    files: list[Path] = []
-    for source in sources:
-        found = [source] if source.is_file() else sorted(source.rglob("[!.]*.json"))
-        if not found:
-            raise CrispsegError(f"{source} is or holds no JSON file; give annotations of COCO or labelme")
-        files += found
-    return list(dict.fromkeys(files))
-
-
 def read_annotations(path: Path) -> Annotations:
     """Read a file of either kind.
 
@@ -160,7 +149,7 @@ def _coco(path: Path, tree: _Coco) -> Annotations:
         if isinstance(one.segmentation, RunLengths):
             draw = partial(_draw_runs, one.segmentation)
         else:
-            draw = partial(_draw_outlines, "polygon", one.segmentation)
+            draw = partial(draw_outlines, "polygon", one.segmentation)
         images[one.image_id].shapes.append(Shape(what, names[one.category_id], draw, one.iscrowd))
     return Annotations(tuple(images.values()), tuple(names[key] for key in sorted(names)))
 
@@ -172,12 +161,12 @@ def _labelme(path: Path, tree: _Labelme) -> Annotations:
         if kind not in AREAS:
             remedy = f"draw it as one of {', '.join(AREAS)}, or remove it"
             raise CrispsegError(f"{what} is of the kind '{kind}', which has no area; {remedy}")
-        draw = partial(_draw_picture, one) if kind == "mask" else partial(_draw_outlines, kind, [one.points])
+        draw = partial(_draw_picture, one) if kind == "mask" else partial(draw_outlines, kind, [one.points])
         image.shapes.append(Shape(what, one.label, draw))
     return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})))
 
 
-def _draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, width: int) -> Pixels:
+def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, width: int) -> Pixels:
     """The pixels inside one of the outlines, which are of labelme's kind; COCO's are polygons."""
     polygons = []
     for outline in outlines:

@@ -17,10 +17,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.annotations import MarkedImage, annotation_files, read_annotations
+from crispseg.data.annotations import MarkedImage, read_annotations
 from crispseg.data.dataset import read_lines
 from crispseg.data.loading import parallel
 from crispseg.data.pairing import few
+from crispseg.data.yolo import read_yolo, yolo_files
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.io.files import atomic_folder, check_new_folder
 from crispseg.io.images import SUFFIXES, find_images, image_size, write_labels
@@ -32,7 +33,7 @@ BACKGROUNDS = frozenset({"_background_", "__background__"})
 UNLABELED = frozenset({"__ignore__", "_ignore_"})
 """labelme's names of pixels that count nowhere."""
 
-_SPLITS = {"train": {"train", "training"}, "val": {"val", "valid", "validation"}}
+_SPLITS = {"train": {"train", "training"}, "val": {"val", "valid", "validation"}, "test": {"test", "testing"}}
 
 
 class Task(NamedTuple):
@@ -67,10 +68,11 @@ def import_annotations(
 ) -> Imported:
     """Write `out/images`, `out/masks` and `out/classes.txt`; `out` appears when it is complete.
 
-    If the names of the annotation files or of their folders name splits, `train.txt` and `val.txt` are written too.
+    If the names of the annotation files or of their folders name splits, or data.yaml does, `train.txt`, `val.txt` and
+    `test.txt` are written too.
 
     Args:
-        sources: JSON files of COCO or labelme, or folders of them.
+        sources: JSON files of COCO or labelme, or folders of them, or of YOLO's polygons with data.yaml.
         out: new or empty folder to write to.
         images: folder that the names of images start from, or one above; by default that of each JSON file.
         classes: names in the order of the ids to be, as a list or a text file; by default COCO's in the order of their
@@ -84,7 +86,7 @@ def import_annotations(
     """
     check_new_folder(out)
     names = read_lines(classes) if isinstance(classes, str | Path) else classes
-    read = [read_annotations(path) for path in annotation_files(sources)]
+    read = [read_yolo(path) if path.suffix == ".txt" else read_annotations(path) for path in annotation_files(sources)]
     ids, labels = _classes((found.names for found in read), names, background, ignore)
     tasks = _tasks([image for found in read for image in found.images], images)
     for shape in (shape for task in tasks for part in task.parts for shape in part.shapes):
@@ -116,6 +118,21 @@ def import_annotations(
         lines.append(f"{len(empty)} {what}: {few(one.file.name for one in empty)}")
     lines += [f"{len(found)} images to {split}" for split, found in splits.items()]
     return Imported(out, labels, splits, lines)
+
+
+def annotation_files(sources: Sequence[Path]) -> list[Path]:
+    """Return the files that are named and, of folders, the JSON files in them or, without any, `yolo_files`.
+
+    Raises:
+        CrispsegError: a source is missing, or a folder without any.
+    """
+    files: list[Path] = []
+    for source in sources:
+        found = [source] if source.is_file() else sorted(source.rglob("[!.]*.json")) or sorted(yolo_files(source))
+        if not found:
+            raise CrispsegError(f"{source} is or holds no JSON file of COCO or labelme, nor labels/NAME.txt of YOLO")
+        files += found
+    return list(dict.fromkeys(files))
 
 
 def _paint(task: Task, ids: dict[str, int], rest: int) -> NDArray[np.uint8]:
@@ -181,7 +198,8 @@ def _tasks(found: Sequence[MarkedImage], images: Path | None) -> list[Task]:
         if file in names:
             continue
         inside = file.is_relative_to(root.resolve())
-        names[file] = (file.relative_to(root.resolve()) if inside else Path(file.name)).with_suffix("").as_posix()
+        path = file.relative_to(root.resolve()) if inside else Path(file.name)
+        names[file] = one.name or path.with_suffix("").as_posix()
         if file.suffix.lower() not in SUFFIXES:
             raise CrispsegError(f"{file} is no picture in a known format; convert it to PNG or JPEG")
     if twice := [name for name, count in Counter(names.values()).items() if count > 1]:
@@ -190,14 +208,19 @@ def _tasks(found: Sequence[MarkedImage], images: Path | None) -> list[Task]:
 
 
 def _splits(tasks: Sequence[Task]) -> dict[str, list[str]]:
-    """Names to train and to validate on, where the paths of the annotations tell both."""
+    """Names by split, of train and val if there are both; those to test on are kept apart in any case."""
     splits: dict[str, list[str]] = {split: [] for split in _SPLITS}
     for task in tasks:
         source = task.parts[0].source
         # labelme's files are named after their images, which say nothing about splits.
-        texts = ([] if source.stem == task.file.stem else [source.stem]) + [source.absolute().parent.name]
+        texts = [
+            task.parts[0].split,
+            "" if source.stem == task.file.stem else source.stem,
+            source.absolute().parent.name,
+        ]
         words = [set(re.split(r"[^a-z]+", text.lower())) for text in texts]
         said = [split for among in words for split, known in _SPLITS.items() if among & known]
         for split in said[:1]:
             splits[split].append(task.name)
-    return {split: sorted(names) for split, names in splits.items()} if all(splits.values()) else {}
+    kept = splits if splits["train"] and splits["val"] else {"test": splits["test"]}
+    return {split: sorted(names) for split, names in kept.items() if names}

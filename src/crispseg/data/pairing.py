@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import re
+import shlex
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 
 from crispseg.config.settings import plural
 from crispseg.data.dataset import Pair, read_lines
+from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError
 from crispseg.io.images import SUFFIXES, find_images
 
@@ -203,6 +205,11 @@ def few(items: Iterable[object], most: int = 5) -> str:
 
 def annotated(folder: Path) -> str:
     """What to do where a folder holds annotations that are no pictures, to end an error; else empty."""
+    if polygons := next(yolo_files(folder), None):
+        root = shlex.quote(str(yolo_root(polygons)[0]))
+        return (
+            f"; YOLO's labels are text files: 'crispseg data import {root} --out {root}_masks' makes masks of polygons"
+        )
     if not any(folder.glob("*.json")):
         return ""
     return "; it holds JSON files: 'crispseg data import' makes masks of those of COCO and labelme"
