@@ -208,7 +208,7 @@ def annotated(folder: Path) -> str:
     if polygons := next(yolo_files(folder), None):
         root = shlex.quote(str(yolo_root(polygons)[0]))
         return (
-            f"; YOLO's labels are text files: 'crispseg data import {root} --out {root}_masks' makes masks of polygons"
+            f"; YOLO's labels are text files: 'crispseg data import {root} -o {root}_masks' makes masks of polygons"
         )
     if not any(folder.glob("*.json")):
         return ""
