@@ -69,7 +69,7 @@ def train(
     config, lists = _chosen(images, masks, resume, settings)
     if lists:
         if not resume:
-            check_folder(config, resume=False)  # before anything is written to it
+            check_folder(config.out, resume=False)  # before anything is written to it
         assert isinstance(config.data, Folder)
         image_folder, mask_folder = write_pairs(**lists, folder=Path(config.out))
         data = dataclasses.replace(config.data, images=image_folder, masks=mask_folder)

@@ -33,16 +33,17 @@ def images(tmp_path: Path) -> list[str]:
     return ["--data=folder", *own, *(flag for flag in FLAGS if not flag.startswith("--data"))]
 
 
+def interrupted(config: Any, **options: Any) -> Any:
+    if config.data.fold == 2:
+        raise Interrupted("in the middle", signal.SIGTERM)
+    return train(config, **options)
+
+
 def test_folds_and_their_spread(
     images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "folds"
     flags = ["train", *images, "--epochs=1", f"--out={out}", "--folds=2"]
-
-    def interrupted(config: Any, **options: Any) -> Any:
-        if config.data.fold == 2:
-            raise Interrupted("in the middle", signal.SIGTERM)
-        return train(config, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr("crispseg.training.folds.train", interrupted)
@@ -54,11 +55,27 @@ def test_folds_and_their_spread(
     assert str(out) in capsys.readouterr().err
     assert main(["train", "--resume", str(out)]) == 0
     text = capsys.readouterr().err
-    assert "fold 1 of 2" not in text and "fold 2 of 2" in text
     assert (out / "fold_1/metrics.csv").read_bytes() == finished
     scores = json.loads((out / "folds.json").read_text())
     assert list(scores) == ["fold_1", "fold_2"]
     assert re.search(r"mIoU( +│ +[\d.]+){4}", text)
+    for damaged in ("", "[1]", '{"fold_1": {"miou": 1.0}}'):  # scores are those of the runs
+        (out / "folds.json").write_text(damaged)
+        assert main(["train", "--resume", str(out)]) == 0
+        assert json.loads((out / "folds.json").read_text()) == scores
+    assert (out / "fold_1/metrics.csv").read_bytes() == finished
+
+
+def test_folds_without_their_runs_are_trained(images: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "folds"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crispseg.training.folds.train", interrupted)
+        assert main(["train", *images, "--epochs=1", f"--out={out}", "--folds=2"]) == 143
+    shutil.rmtree(out / "fold_1")
+    (out / "folds.json").write_text('{"fold_1": {"miou": 1.0}, "fold_2": {"miou": 1.0}}')
+    assert main(["train", "--resume", str(out)]) == 0
+    scores = json.loads((out / "folds.json").read_text())
+    assert [*scores["fold_1"]] == ["miou", "a", "b", "c"] and (out / "fold_2/model").is_dir()
 
 
 @pytest.mark.parametrize(("folds", "said"), [("2", "nuclei"), ("two", "two")])
@@ -90,6 +107,18 @@ def test_folds_neither_replace_a_run_nor_go_on_with_one(
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2 and all(str(out) in line for line in errors), errors
     assert (files(out), (out / "config.yaml").read_bytes()) == before
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "folds.json", "metrics.csv", "fold_2/config.yaml", "fold_2/val.png"])
+def test_what_no_fold_wrote_is_not_replaced(
+    name: str, images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "exp/fold_2").mkdir(parents=True)
+    (tmp_path / "exp" / name).write_text("mine")
+    assert main(["train", *images, f"--out={tmp_path / 'exp'}", "--folds=2"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert Path(name).name in line and "another out" in line
+    assert files(tmp_path / "exp") == {name} and (tmp_path / "exp" / name).read_text() == "mine"
 
 
 def test_the_spread_of_folds() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import shutil
 import signal
@@ -279,13 +280,67 @@ def test_a_resumed_run_needs_no_backbone_weights(tmp_path: Path, refuses: Any) -
     starting_model(config, DRAWN.label_set(), resume=True)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv"])
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "val.png", "model", "folds.json"])
 def test_what_no_run_wrote_is_not_replaced(name: str, tmp_path: Path, refuses: Any) -> None:
-    (tmp_path / "exp").mkdir()
+    """Nor if another program made a folder of checkpoints."""
+    (tmp_path / "exp/checkpoints").mkdir(parents=True)
     (tmp_path / "exp" / name).write_text("mine")
-    with refuses(str(tmp_path / "exp"), name):
-        quietly(tiny(tmp_path / "exp"))
-    assert (tmp_path / "exp" / name).read_text() == "mine"
+    for resume in (False, True):
+        with refuses(str(tmp_path / "exp"), "checkpoints/last.ckpt" if resume else name, "another out"):
+            quietly(tiny(tmp_path / "exp"), resume=resume)
+    assert files(tmp_path) == {f"exp/{name}"} and (tmp_path / "exp" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize("again", ["resume", "start"])
+def test_a_run_that_ended_before_its_first_checkpoint(
+    again: str, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = repeatable(tmp_path / "run")
+    killed(config, 2, monkeypatch)
+    assert files(config.out) == {"config.yaml"}
+    if again == "resume":
+        assert main(["train", f"--resume={config.out}"]) == 0
+        assert "from the beginning" in capsys.readouterr().err
+    else:
+        quietly(config)
+    assert equal(state(from_pretrained(config.out)), state(plain.model))
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_a_run_without_its_last_checkpoint_resumes_from_the_best(
+    step: int, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As one that is killed between the two."""
+    config, rising = repeatable(tmp_path / "run"), itertools.count(1.0)
+    monkeypatch.setattr(Scores, "miou", property(lambda _: next(rising)))
+    killed(config, step, monkeypatch, "on_train_epoch_end")
+    (config.out / "checkpoints/last.ckpt").unlink(missing_ok=True)
+    assert main(["train", f"--resume={config.out}"]) == 0
+    assert "best.ckpt" in capsys.readouterr().err
+    ends = [torch.load(each / "checkpoints/last.ckpt", weights_only=True) for each in (config.out, plain.folder)]
+    assert equal(ends[0]["state_dict"], ends[1]["state_dict"]) and len(rows(config.out)) == 2
+
+
+def test_a_damaged_checkpoint_leaves_the_other(copied: TrainConfig, refuses: Any) -> None:
+    best, last = (copied.out / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+    whole = best.read_bytes()
+    best.write_bytes(b"damaged")
+    quietly(dataclasses.replace(copied, epochs=3), resume=True)
+    best.write_bytes(whole)
+    last.write_bytes(b"damaged")
+    with refuses(str(last), "remove it and resume"):
+        quietly(dataclasses.replace(copied, epochs=4), resume=True)
+    last.unlink()
+    quietly(dataclasses.replace(copied, epochs=4), resume=True)
+    assert rows(copied.out)[-1]["epoch"] == "4"
+
+
+def test_a_model_without_checkpoints_is_not_trained_over(copied: TrainConfig, refuses: Any) -> None:
+    for name in ("best.ckpt", "last.ckpt"):
+        (copied.out / "checkpoints" / name).unlink()
+    for resume in (False, True):
+        with refuses(str(copied.out), "another out"):
+            quietly(copied, resume=resume)
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ class Train(Training):
 
         # Lightning takes seconds, which --help and a mistake need not wait for
         from crispseg.training import train, train_folds
-        from crispseg.training.folds import SCORES
+        from crispseg.training.result import SCORES
         from crispseg.training.trainer import is_first_process
 
         if resumed and (Path(config.out) / SCORES).is_file():

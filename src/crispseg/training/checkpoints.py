@@ -31,11 +31,13 @@ from crispseg.models.info import renamed
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.pace import callback
-from crispseg.training.result import METRICS
+from crispseg.training.result import METRICS, PICTURE, SCORES
 
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
 MODEL = "model"
+RECORDED = "# The settings of this run, as crispseg recorded them.\n"
+"""First line of a run's `config.yaml`, by which it is known from one that a user wrote."""
 
 SECONDS = 20.0  # age of the last checkpoint from which the end of an epoch writes another one
 
@@ -135,9 +137,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
         return weights, int(checkpoint["global_step"])
     except Exception as error:  # torch.load raises almost anything on a damaged file
         what = one_line(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
-        raise CrispsegError(
-            f"checkpoint {path} is missing or damaged ({what}); restore it, or train again into another folder"
-        ) from None
+        remedy = "restore it, or remove it and resume the run from what is left"
+        raise CrispsegError(f"checkpoint {path} is missing or damaged ({what}); {remedy}") from None
 
 
 @contextmanager
@@ -151,10 +152,9 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
     try:
         yield
     except (SystemExit, OSError, RuntimeError) as error:
-        last, worker = callback(trainer, LastCheckpoint), ended_worker(error)
-        kept = f"the checkpoint of step {last.saved} was kept: resume the run in {folder}"
-        if last.saved is None:
-            kept = f"resume the run in {folder}" if last.path.is_file() else "start it again"
+        saved, worker = callback(trainer, LastCheckpoint).saved, ended_worker(error)
+        kept = "" if saved is None else f"the checkpoint of step {saved} was kept: "
+        kept += f"resume the run in {folder}"
         # Lightning raises SystemExit for an interrupt, which knows the signal; or it came to the data workers first.
         if isinstance(error, SystemExit) or isinstance(worker, Interrupted):
             usual = signal.SIGTERM if isinstance(error, SIGTERMException) else signal.SIGINT
@@ -175,16 +175,28 @@ MAY_CHANGE = {
 """Settings that a resumed run may change; its checkpoint depends on the others."""
 
 
-def check_folder(config: TrainConfig, *, resume: bool) -> None:
-    """Raise a CrispsegError if training would overwrite something in the folder, or there is no run to resume."""
-    folder = Path(config.out)
-    if resume and not ((folder / LAST).is_file() and (folder / CONFIG).is_file()):
-        raise CrispsegError(f"{folder} has no {LAST} to resume from; start the run again")
-    # A run makes the folder of checkpoints before it writes anything; without it, the others are the user's.
-    own = () if (folder / LAST.parent).is_dir() else (CONFIG, METRICS)
-    for name in () if resume else (LAST, MODEL, *own):
-        if (folder / name).exists():
-            raise CrispsegError(f"{folder} already holds {name}; resume the run, or choose another out")
+def newest_checkpoint(folder: Path) -> Path | None:
+    """Return the checkpoint that a run resumes from, the last or else the best; None if it ended before its first."""
+    return next((path for path in (folder / LAST, folder / BEST) if path.is_file()), None)
+
+
+def check_folder(out: str | Path, *, resume: bool) -> None:
+    """Raise a CrispsegError if training would overwrite something in the folder, or there is no run to resume.
+
+    A run that ended before its first checkpoint may be resumed, or started again.
+    """
+    folder = Path(out)
+    settings, results = folder / CONFIG, [folder / name for name in (LAST, BEST, MODEL, SCORES)]
+    recorded = settings.is_file() and settings.read_bytes().startswith(RECORDED.encode())
+    begun = recorded and (folder / LAST.parent).is_dir()
+    results += [] if begun else [settings, folder / METRICS, folder / PICTURE]  # which are the user's
+    there = next((path.relative_to(folder) for path in results if path.exists()), None)
+    if resume and (not settings.is_file() or (there and newest_checkpoint(folder) is None)):
+        raise CrispsegError(
+            f"{folder} has no {LAST} to resume from; choose another out, and init_from if it has a model"
+        )
+    if there and not resume:
+        raise CrispsegError(f"{folder} already holds {there}; resume the run, or choose another out")
 
 
 def check_same_run(config: TrainConfig) -> None:

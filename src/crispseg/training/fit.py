@@ -10,14 +10,12 @@ from pathlib import Path
 
 import lightning as L
 import torch
-import yaml
 from rich.console import Console
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from crispseg.backbones.weights import weights_source
 from crispseg.config.registry import load_plugins
-from crispseg.config.settings import CONFIG
 from crispseg.data import eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.data.folder import settle
@@ -30,7 +28,15 @@ from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
 from crispseg.training.callbacks import MetricsFile
-from crispseg.training.checkpoints import LAST, MODEL, check_folder, check_same_run, interruptible, load_checkpoint
+from crispseg.training.checkpoints import (
+    LAST,
+    MODEL,
+    check_folder,
+    check_same_run,
+    interruptible,
+    load_checkpoint,
+    newest_checkpoint,
+)
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.feedback import closing_lines, draw_panels
 from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
@@ -38,7 +44,7 @@ from crispseg.training.optimization import float32_depthwise, on_cuda
 from crispseg.training.pace import callback
 from crispseg.training.result import PICTURE, Run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
-from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, write_text
+from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, record
 from crispseg.training.training_data import (
     TrainingData,
     check_data,
@@ -52,35 +58,40 @@ from crispseg.training.training_data import (
 def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Run:
     """Check the data, train, and save; or resume the run in `config.out` from its last checkpoint.
 
+    Without that one it resumes from the best, and from the beginning if there is none.
+
     Raises:
         CrispsegError: anything wrong with the configuration, the data, weights or folders, before the training starts;
             another process trains in the folder; a loss that is not finite; a file cannot be written.
         Interrupted: SIGINT or SIGTERM came during training.
     """
-    check_folder(config, resume=resume)
+    check_folder(config.out, resume=resume)
     folder = Path(config.out)
     if not is_first_process():
         return _train(config, resume, Console(quiet=True))
     with owned(folder, folder / LAST.parent, folder / MODEL):
-        check_folder(config, resume=resume)  # another process may have trained there in the meantime
+        check_folder(config.out, resume=resume)  # another process may have trained there in the meantime
         return _train(config, resume, console or Console(stderr=True))
 
 
 def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
     folder = Path(config.out)
+    checkpoint = newest_checkpoint(folder) if resume else None
     check_processes(config)
     load_plugins(config.plugins)
     source, notes = settle(config.data)
     config = dataclasses.replace(config, data=source)
     config.data.dataset("train")  # missing files are named before weights are downloaded
     L.seed_everything(config.seed, workers=True, verbose=False)
-    model, note = starting_model(config, config.data.label_set(), resume=resume)
+    model, note = starting_model(config, config.data.label_set(), resume=checkpoint is not None)
     config, data = check_data(config)
-    if resume:
+    if checkpoint:
         check_same_run(config)
+    elif resume:
+        notes = [f"{folder} has no checkpoint to resume from, so that the run starts from the beginning", *notes]
     model.info = dataclasses.replace(model.info, value_range=data.value_range)
-    step = load_checkpoint(folder / LAST, model) if resume else 0
-    print_data(data, [] if resume else [note, *notes], console)
+    step = load_checkpoint(checkpoint, model) if checkpoint else 0
+    print_data(data, [f"resuming from {checkpoint}"] if checkpoint else [note, *notes], console)
     loaders = build_loaders(config, data, model.info, step)
     if on_cuda(config) and config.processes > 1:  # torch's converter would drop the activations of timm's norms
         model = convert_sync_batchnorm(model)
@@ -99,9 +110,9 @@ def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
         trainer = build_trainer(config, len(loaders[0]), console)
         if trainer.is_global_zero:
             (folder / LAST.parent).mkdir(exist_ok=True)  # by which `check_folder` knows a run
-        write_text(folder / CONFIG, yaml.safe_dump(config_to_dict(config), sort_keys=False))
+        record(config)
         with interruptible(trainer, folder):
-            trainer.fit(task, *loaders, ckpt_path=folder / LAST if resume else None, weights_only=True)
+            trainer.fit(task, *loaders, ckpt_path=checkpoint, weights_only=True)
     print_lines(console, closing_lines(config, trainer, data))
     if trainer.is_global_zero:  # others may not reach the folder
         model = SegmentationModel.from_pretrained(folder / MODEL)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import yaml
 from rich.console import Console
 from rich.table import Table
 
@@ -17,16 +16,14 @@ from crispseg.config.settings import CONFIG
 from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError, Interrupted
 from crispseg.evaluation.bootstrap import percent, text_table
-from crispseg.training.checkpoints import LAST
-from crispseg.training.config import TrainConfig, config_to_dict
+from crispseg.training.checkpoints import check_folder
+from crispseg.training.config import TrainConfig
 from crispseg.training.fit import train
-from crispseg.training.trainer import is_first_process, write_text
+from crispseg.training.result import SCORES
+from crispseg.training.trainer import is_first_process, record, write_text
 
 Scores: TypeAlias = dict[str, float | None]
 """`miou`, and the IoU of each class; None where it does not occur."""
-
-SCORES = "folds.json"
-"""The scores of the folds that are finished, in the folder of all of them."""
 
 
 def train_folds(
@@ -34,7 +31,7 @@ def train_folds(
 ) -> dict[str, Scores]:
     """Train a model for each fold of the data, in the folders `fold_1` and so on of `config.out`.
 
-    With `resume` the folds in `config.out` are resumed; finished ones are left as they are.
+    With `resume` the folds in `config.out` are resumed; nothing is left to train of finished ones.
 
     Returns:
         For the folder of each fold, the scores on its val split.
@@ -47,30 +44,30 @@ def train_folds(
     if not isinstance(config.data, Folder):
         raise CrispsegError(f"folds divide your own images, but the data are {config.data.name}")
     data, out = dataclasses.replace(config.data, folds=folds), Path(config.out)
+    places = [out / f"fold_{fold}" for fold in range(1, folds + 1)]
+    config = dataclasses.replace(config, data=data)
     console = (console or Console(stderr=True)) if is_first_process() else Console(quiet=True)
     scores: dict[str, Scores] = {}
-    if resume:
-        if not (out / SCORES).is_file():
-            raise CrispsegError(f"{out} holds no folds to resume; start them again")
-        scores = json.loads((out / SCORES).read_text("utf-8"))
-    else:
-        if is_first_process() and ((out / SCORES).is_file() or (out / LAST).is_file()):
-            raise CrispsegError(f"{out} already holds a run; resume, or choose another out")
-        _ = data.pairs("val")  # too few images are reported first
+    if resume and not (out / SCORES).is_file():
+        raise CrispsegError(f"{out} holds no folds to resume; start them again")
+    begun = [resume and (place / CONFIG).is_file() for place in places]
+    for place, again in (
+        [(out, False)] * (not resume) + [*zip(places, begun, strict=True)] if is_first_process() else ()
+    ):
+        check_folder(place, resume=again)
+    _ = data.pairs("val")  # too few images are reported first
+    if not resume:
         write_text(out / SCORES, "{}")
-    write_text(out / CONFIG, yaml.safe_dump(config_to_dict(dataclasses.replace(config, data=data)), sort_keys=False))
-    for fold in range(1, folds + 1):
-        folder = out / f"fold_{fold}"
-        if folder.name in scores:
-            continue
+    record(config)
+    for fold, (place, again) in enumerate(zip(places, begun, strict=True), 1):
         console.print(f"fold {fold} of {folds}", style="bold", highlight=False)
-        own = dataclasses.replace(config, data=dataclasses.replace(data, fold=fold), out=folder)
+        own = dataclasses.replace(config, data=dataclasses.replace(data, fold=fold), out=place)
         try:
-            run = train(own, resume=resume and (folder / LAST).is_file(), console=console)
+            run = train(own, resume=again, console=console)
         except Interrupted as stop:
             line = f"interrupted in fold {fold} of {folds}; resume the folds in {out}"
             raise Interrupted(line, stop.number) from None
-        scores[folder.name] = {"miou": run.miou, **run.iou}
+        scores[place.name] = {"miou": run.miou, **run.iou}
         write_text(out / SCORES, json.dumps(scores, indent=1))
     console.print(fold_table(scores))
     return scores

@@ -30,7 +30,7 @@ def quickstart(config: TrainConfig, console: Console) -> Run:
     """
     if config.devices > 1:
         raise CrispsegError(f"is {config.devices}; quickstart uses one, 'crispseg train' can use more", "devices")
-    check_folder(config, resume=False)
+    check_folder(config.out, resume=False)
     split = "test" if "test" in config.data.splits() else "val"
     dataset = config.data.dataset(split).with_channels(config.model.in_chans, known_range(config.data.dataset("train")))
     check_split(dataset, "unseen")

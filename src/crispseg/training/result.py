@@ -21,6 +21,8 @@ from crispseg.visualization import pages
 
 METRICS = "metrics.csv"
 PICTURE = "val.png"
+SCORES = "folds.json"
+"""The scores of the folds that are finished, in the folder of all of them."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
+import yaml
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -19,11 +20,12 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 
+from crispseg.config.settings import CONFIG
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path
 from crispseg.training.callbacks import ClassWeightSchedule, LastEvaluation, MetricsFile, Patience, WarmedAverage
-from crispseg.training.checkpoints import LAST, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
-from crispseg.training.config import TrainConfig
+from crispseg.training.checkpoints import LAST, RECORDED, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
+from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.feedback import ProgressBars, ProgressLines
 from crispseg.training.pace import NEVER, Pace
 from crispseg.training.result import METRICS
@@ -88,6 +90,11 @@ def write_text(path: Path, text: str) -> None:
     if is_first_process():
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
+
+
+def record(config: TrainConfig) -> None:
+    """Write the settings of a run to its `config.yaml`."""
+    write_text(Path(config.out) / CONFIG, RECORDED + yaml.safe_dump(config_to_dict(config), sort_keys=False))
 
 
 def launcher() -> ClusterEnvironment:
