@@ -171,6 +171,8 @@ def test_evaluation_checks_its_data_too(data: Path, finished: Path, error: Error
         (["--model.context=ppmm"], ["unknown context part 'ppmm'", "did you mean 'ppm'"]),
         (["--model.merge=mean"], ["unknown merge part 'mean'", "concat"]),
         (["--data.val_ratio=2"], ["data.val_ratio is 2", "less than or equal to 1"]),
+        (["--data.seed=-1"], ["--data.seed is -1", "greater than or equal to 0"]),
+        (["--model.refine_steps=3"], ["refine_steps is 3", "no refinement", "refine boundary"]),
         (["--plugins=[missing.py]"], ["missing.py", ".py file"]),
         (["--model.pretrained=missing.safetensors"], ["missing.safetensors"]),
         (["--init_from=missing"], ["missing is no folder of a model"]),

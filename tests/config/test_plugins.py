@@ -79,6 +79,10 @@ def test_a_file_is_run_once(tmp_path: Path) -> None:
     [
         ("1 / 0\n", ["fails", "ZeroDivisionError"]),
         ("import crispseg\ncrispseg.fuses.register('fam')(object)\n", ["fuse part 'fam' is registered already"]),
+        (
+            "from crispseg.data import DATA_SOURCES, CamVid\nDATA_SOURCES['nuclei'] = CamVid\n",
+            ["'nuclei' is registered already"],
+        ),
     ],
 )
 def test_a_file_that_fails_is_named(content: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:

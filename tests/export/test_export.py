@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from commands import error_of, small_files
 from models.base import ModelTester
 from torch import Tensor
 
@@ -20,6 +23,7 @@ from crispseg.export import formats, pipeline
 from crispseg.export.certificate import CHECKED, Comparison, compare
 from crispseg.export.pipeline import export_model
 from crispseg.inference.runtime import open_onnx
+from crispseg.training import Run
 
 NAMES = ("sky", "road", "person")
 SMALL = ((1, 32, 57), (2, 33, 40), (1, 64, 48))
@@ -54,7 +58,7 @@ def fake_exporter(
 
     program = SimpleNamespace(module=lambda: SimpleNamespace(forward=run))
     monkeypatch.setattr(formats, "trace", lambda _model, **_options: program)
-    monkeypatch.setattr(torch.export, "save", lambda _program, path, **_files: path.write_text("exported"))
+    monkeypatch.setattr(torch.export, "save", lambda _program, file, **_files: file.write(b"exported"))
 
 
 # Models of trained statistics, at sizes that fit no stride -----------------------------------------------------------
@@ -242,6 +246,24 @@ def test_tolerances(largest: float, good: tuple[float, float], bad: tuple[float,
     assert Comparison((1, 2, 3), largest, *good).agrees and not Comparison((1, 2, 3), largest, *bad).agrees
 
 
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: Path, capsys: Any) -> None:
+    fake_exporter(monkeypatch, build())
+    with small_files(3):
+        line = error_of(capsys, "export", saved, "--format=torch_export", f"--out={tmp_path / 'model.pt2'}")
+    assert str(tmp_path / "model.pt2") in line and os.strerror(errno.EFBIG) in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_run_was_trained_on_says_what_its_file_loses(
+    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_exporter(monkeypatch, tiny_run.model)
+    flags = ["--format=torch_export", f"--out={tmp_path / 'model.pt2'}", "--max_drop=0", "--rounds=1"]
+    assert main(["export", str(tiny_run.folder), *flags]) == 0
+    certificate = json.loads((tmp_path / "model.pt2.json").read_text())
+    assert (certificate["data"], certificate["measured"]["images"]) == ("folder", 4)
+
+
 # Mistakes -----------------------------------------------------------------------------------------------------------
 
 
@@ -276,6 +298,7 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, refuses: Any) -> No
         ("--format onnx --out a.onnx --precision bf16", "bf16"),
         ("--format torch_export --out a.pt2 --precision int8 --calibrate nuclei", "int8"),
         ("--format onnx --out a.onnx --precision int8", "data"),
+        ("--format onnx --out a.onnx --max_drop 1", "data"),
         ("--format onnx --out a.onnx --rounds 0", "rounds is 0"),
     ],
 )

@@ -5,15 +5,18 @@ from __future__ import annotations
 import io
 import shutil
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
 from crispseg import CrispsegError
 from fuzz.damage import damaged, damaged_text
 from fuzz.readers import Reader
+
+Damage: TypeAlias = Callable[[Random, bytes], bytes]
 
 
 def content_of(value: Any) -> bytes:
@@ -23,12 +26,12 @@ def content_of(value: Any) -> bytes:
     return file.getvalue()
 
 
-def attempt(name: str, reader: Reader, seed: int, folder: Path) -> str:
+def attempt(name: str, reader: Reader, seed: int, folder: Path, damage: Damage = damaged) -> str:
     """Damage a file as the seed says and read it; return read, refused, or what went wrong."""
     random = Random(f"{name} {seed}")
     file = random.choice(sorted(reader.seeds))
     sound = reader.seeds[file]
-    content = damaged_text(random, sound) if reader.text and random.random() < 0.7 else damaged(random, sound)
+    content = damaged_text(random, sound) if reader.text and random.random() < 0.7 else damage(random, sound)
     folder.mkdir()
     path = folder / file
     path.write_bytes(content)

@@ -39,6 +39,13 @@ def damaged(random: Random, content: bytes) -> bytes:
     return content
 
 
+def cut_or_zeroed(random: Random, content: bytes) -> bytes:
+    """A file as a full disk or a power loss leaves it: its end is lost, or up to 4 KiB are zeros."""
+    start = random.randrange(len(content))
+    zeros = bytes(len(content[start : start + 4096]))
+    return content[:start] + (zeros + content[start + 4096 :] if random.random() < 0.7 else b"")
+
+
 def damaged_text(random: Random, content: bytes) -> bytes:
     """One accident to a text: values of other types, numbers that are large or none, words that mean something."""
     words = (*b"null [] {} -1 1e999 nan true '' ../x <b> \xff".split(), b"9" * 400, b"&a *a")

@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from exports import exported
 from PIL import Image
 
 from crispseg import create_model, from_pretrained
 from crispseg.backbones.weights import read_state_dict, write_state_dict
 from crispseg.data.importing import import_annotations
+from crispseg.inference.runtime import open_model
 from crispseg.io.images import read_image, read_mask
 from crispseg.training.checkpoints import AtomicCheckpointIO, read_checkpoint
 
@@ -68,6 +70,14 @@ def readers(place: Path) -> dict[str, Reader]:
         shutil.copy(place / "model/model.safetensors", path.with_name("model.safetensors"))
         from_pretrained(path.parent)
 
+    files = [exported(place / name) for name in ("a.onnx", "b.xml")] + [place / "b.bin"]
+
+    def opened(path: Path) -> Any:
+        for file in files[1:] if path.stem == "b" else ():
+            if file.name != path.name:
+                shutil.copy(file, path.with_name(file.name))
+        return open_model(path.with_suffix(".xml") if path.suffix == ".bin" else path)(torch.ones(1, 3, 40, 50))
+
     def imported(path: Path) -> None:
         shutil.copy(place / "a.png", path.with_name("a.png"))
         import_annotations([path], path.parent / "out")
@@ -92,6 +102,7 @@ def readers(place: Path) -> dict[str, Reader]:
             {"a.safetensors": (place / "small.safetensors").read_bytes()}, read_state_dict, (".safetensors",)
         ),
         "checkpoints": Reader({"last.ckpt": (place / "last.ckpt").read_bytes()}, read_checkpoint, (".ckpt",)),
+        "exports": Reader({file.name: file.read_bytes() for file in files}, opened, (".onnx", ".xml", ".bin")),
         "COCO": Reader({"coco.json": json.dumps(coco).encode()}, imported, text=True),
         "labelme": Reader({"labelme.json": json.dumps(labelme).encode()}, imported, text=True),
     }

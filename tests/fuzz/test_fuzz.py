@@ -10,9 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
 from fuzz.campaign import attempt
+from fuzz.damage import cut_or_zeroed
 from fuzz.readers import Reader, readers
 
-KINDS = ("images", "masks", "config.json", "safetensors", "checkpoints", "COCO", "labelme")
+KINDS = ("images", "masks", "config.json", "safetensors", "checkpoints", "exports", "COCO", "labelme")
 
 
 @pytest.fixture(scope="module")
@@ -35,3 +36,11 @@ def test_damage_is_refused_or_harmless(kind: str, known: dict[str, Reader], tmp_
         assert attempt(kind, known[kind], seed, tmp_path / str(next(number))) in ("read", "refused")
 
     check()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["masks", "safetensors", "checkpoints", "exports"])
+def test_cut_files_and_zeroed_blocks(kind: str, known: dict[str, Reader], tmp_path: Path) -> None:
+    for seed in range(125):
+        assert attempt(kind, known[kind], seed, tmp_path / str(seed), cut_or_zeroed) in ("read", "refused")

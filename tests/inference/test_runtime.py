@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from drawn import as_flags, drawn
+from exports import INFO, exported
 from PIL import Image
 from training_runs import of_many_opinions
 
@@ -148,6 +150,40 @@ def test_a_file_of_another_tool_is_refused(tmp_path: Path, refuses: Any) -> None
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "other.onnx")
     with refuses("other.onnx is no saved crispseg model"):
         open_model(tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize(("name", "part"), [("a.onnx", "a.onnx"), ("a.xml", "a.xml"), ("a.xml", "a.bin")])
+def test_a_zeroed_block_of_a_file_is_refused(name: str, part: str, tmp_path: Path, refuses: Any) -> None:
+    path = exported(tmp_path / name)
+    assert open_model(path)(torch.zeros(1, 3, 40, 50)).shape == (1, 4, 40, 50)
+    content = (tmp_path / part).read_bytes()
+    for start in range(0, len(content), 997):
+        damaged = content[:start] + bytes(len(content[start : start + 4096])) + content[start + 4096 :]
+        (tmp_path / part).write_bytes(damaged)
+        with refuses(str(path)):
+            open_model(path)
+    (tmp_path / part).write_bytes(content[:-1])
+    with refuses(str(path)):
+        open_model(path)
+
+
+def test_weights_of_another_file_are_refused(tmp_path: Path, refuses: Any) -> None:
+    path, other = exported(tmp_path / "a.xml"), exported(tmp_path / "b.xml", seed=1)
+    shutil.copy(other.with_suffix(".bin"), path.with_suffix(".bin"))
+    with refuses(str(path), ".bin"):
+        open_model(path)
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.xml"])
+def test_files_from_before_checksums_are_read(name: str, tmp_path: Path) -> None:
+    assert open_model(exported(tmp_path / name, sealed=False)).info.num_classes == 4
+
+
+@pytest.mark.parametrize("change", [{"num_classes": 5}, {"in_chans": 1, "mean": (0.5,), "std": (0.5,)}])
+def test_metadata_that_contradict_the_network(change: dict[str, Any], tmp_path: Path, refuses: Any) -> None:
+    path = exported(tmp_path / "a.onnx", replace(INFO, **change))
+    with refuses(str(path), "export it again"):
+        open_model(path)
 
 
 def test_what_a_file_cannot_do_is_refused(model: SegmentationModel, refuses: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import error_of
+from commands import error_of, small_files
 from PIL import Image
 from training_runs import files, quietly, tiny
 
@@ -22,17 +21,6 @@ from crispseg.io.images import write_image
 from crispseg.training import Run
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@contextmanager
-def small_files(size: int) -> Iterator[None]:
-    """Files cannot grow larger in the block."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from crispseg.evaluation.comparison import DISTANCE, ModelComparison
 from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.report import comparison_page, examples
 from crispseg.models import SegmentationModel
+from crispseg.models.saving import fingerprint
 from crispseg.visualization.pages import write_page
 
 
@@ -40,6 +41,9 @@ class Compare(WithScores):
         data, split = self.data_to_score(self.run)
         runs = [self.run, *self.others]
         names = short_names(runs)
+        prints = [*map(fingerprint, runs)]
+        if twice := next((run for at, run in enumerate(runs) if prints[at] in prints[:at]), None):
+            raise CrispsegError(f"{twice} is the same model as one before it; give models that differ")
         models = [SegmentationModel.from_pretrained(run) for run in runs]
         counts = [model.info.num_classes for model in models]
         if len({*counts}) > 1:

@@ -29,7 +29,7 @@ class Export(WithData):
         out: file to write, over an earlier one.
         precision: fp32, bf16 or int8, which is learned from the data.
         calibrate: a folder of data, a run or the name of a data source: int8 learns from its train, and the file is
-            scored on its val. By default what the run recorded for int8, and nothing for others.
+            scored on its val. By default what the run recorded for int8 and max_drop, and nothing otherwise.
         calibration_images: images of train and of val each, at most.
         max_drop: points of mIoU and of boundary F that the file may lose on val; one that loses more is not written.
         rounds: how often an image is timed.
@@ -48,9 +48,10 @@ class Export(WithData):
 
     def __call__(self) -> None:
         found, _ = named_data(self.calibrate) if self.calibrate else ({}, 3)
-        if not found and not self.data and self.precision == "int8":
+        needed = self.precision == "int8" or self.max_drop is not None
+        if not found and not self.data and needed:
             found, _ = recorded_data(self.run)
-        data = build_data(self.chosen(found)) if found or self.data or self.precision == "int8" else None
+        data = build_data(self.chosen(found)) if found or self.data or needed else None
         model = SegmentationModel.from_pretrained(self.run)
         calibration = None
         if data is not None:

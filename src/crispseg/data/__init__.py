@@ -17,12 +17,23 @@ from crispseg.data.sources import (
 )
 from crispseg.data.split_check import SplitReport, check_split, class_weights, softened_weights
 from crispseg.data.transforms import Augment, eval_transform, train_transform
+from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE, LabelSet
 
-DATA_SOURCES: dict[str, type[DataSource]] = {
-    source.name: source
+
+class DataSources(dict[str, type[DataSource]]):
+    """Data sources by name; a name that is taken is a `CrispsegError`."""
+
+    def __setitem__(self, name: str, source: type[DataSource]) -> None:
+        if name in self:
+            raise CrispsegError(f"data '{name}' is registered already; choose another name")
+        super().__setitem__(name, source)
+
+
+DATA_SOURCES = DataSources(
+    (source.name, source)
     for source in (ADE20K, Aerial, CamVid, Cityscapes, CocoStuff, Folder, Mapillary, Nuclei, PascalContext, VOC2012)
-}
+)
 """Data sources by their `data.name`."""
 
 __all__ = [

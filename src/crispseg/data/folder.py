@@ -9,7 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings, plural
@@ -73,7 +73,7 @@ class Folder(Settings):
     palette: list[Color] | str | Path | None = None
     palette_tolerance: Annotated[float, Field(ge=0, le=442)] = 0
     val_ratio: Annotated[float, Field(ge=0, le=1)] = 0.2
-    seed: int = 0
+    seed: NonNegativeInt = 0
     train_list: str | Path | None = None
     val_list: str | Path | None = None
     test_list: str | Path | None = None

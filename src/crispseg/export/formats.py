@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import warnings
@@ -20,7 +21,16 @@ from torch.fx import GraphModule
 from crispseg.export.certificate import reference, smooth_images
 from crispseg.export.quantization import Calibration, quantize_onnx, quantize_openvino
 from crispseg.inference.acceleration import fold_batch_norms, whole_number_padding
-from crispseg.inference.runtime import METADATA, AnyModel, ExportedModel, open_model, openvino_core
+from crispseg.inference.runtime import (
+    CHECKSUM,
+    METADATA,
+    UNSEALED,
+    AnyModel,
+    ExportedModel,
+    checksums,
+    open_model,
+    openvino_core,
+)
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.inference.tiling import peak_bytes
 from crispseg.models import ModelInfo, SegmentationModel
@@ -69,11 +79,13 @@ def write(
     Returns:
         the opened file; for torch.export, the program that was written.
     """
-    metadata = _metadata(model, precision)
     if format == "torch_export":
+        metadata, content = _metadata(model, precision), io.BytesIO()  # a full disk would end PyTorch's own writer
         program = trace(model, bf16=precision == "bf16")
-        torch.export.save(program, path, extra_files={f"{METADATA}.json": metadata})
+        torch.export.save(program, content, extra_files={f"{METADATA}.json": metadata})
+        path.write_bytes(content.getbuffer())
         return ExportedModel(program.module().forward, metadata, path)
+    metadata = _metadata(model, precision, sha256=UNSEALED)
     plain = path if (format, precision) == ("onnx", "fp32") else plain_file(path)
     if not plain.exists():
         write_onnx(trace(model), plain, metadata)
@@ -88,7 +100,14 @@ def write(
                 write_openvino(quantize_openvino(plain, batches, decoder), path, metadata)
     elif format == "openvino":
         write_openvino(openvino_core().read_model(plain), path, metadata)
+    seal(path)
     return open_model(path)
+
+
+def seal(path: Path) -> None:
+    """Put the checksum of an ONNX or OpenVINO file into its metadata, which have `UNSEALED` instead."""
+    digest = checksums(path)[1].encode()
+    path.write_bytes(CHECKSUM.sub(lambda found: found[0][: -len(digest)] + digest, path.read_bytes()))
 
 
 def plain_file(path: Path) -> Path:
@@ -96,12 +115,12 @@ def plain_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.float.onnx")
 
 
-def _metadata(model: SegmentationModel, precision: Precision) -> str:
+def _metadata(model: SegmentationModel, precision: Precision, **more: str) -> str:
     """Describe the model, with the bytes that a pixel takes, which cannot be counted in another runtime."""
     images = torch.zeros(1, model.info.in_chans, 256, 256)
     with torch.inference_mode():
         need = peak_bytes(lambda: reference(model)(images))
-    return describe(model.info, precision=precision, bytes_per_pixel=need / images[0, 0].numel())
+    return describe(model.info, precision=precision, bytes_per_pixel=need / images[0, 0].numel(), **more)
 
 
 class _InBFloat16(nn.Module):

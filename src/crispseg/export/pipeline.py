@@ -55,6 +55,9 @@ def export_model(
         try:
             file = write(model, made, format, precision, data)
             comparisons = tuple(compare(file, model, size) for size in CHECKED)
+        except OSError as error:
+            error.filename, error.filename2 = str(path), None
+            raise
         except Exception as error:  # the exporters, and what runs their files, raise almost anything
             reason = one_line(error)
             reason = reason if isinstance(error, CrispsegError) else f"{type(error).__name__}: {reason}"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,11 +18,16 @@ from crispseg.decoders import Decoded
 from crispseg.errors import CrispsegError, one_line
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.base import Coarse, Outputs
+from crispseg.models.info import MIN_SIDE
 
 METADATA = "crispseg"
 """Key of the metadata in an ONNX or OpenVINO file."""
 NO_METADATA = "{}"
 """Metadata of a file that another tool has made."""
+
+UNSEALED = 64 * "0"
+CHECKSUM = re.compile(rb'sha256(?:"|&quot;): (?:"|&quot;)([0-9a-f]{64})')
+"""In the metadata of a file: the SHA-256 of its bytes, with `UNSEALED` instead of itself, and of its .bin."""
 
 Run: TypeAlias = Callable[[Tensor], Tensor]
 """Images `(N, C, H, W)` → logits `(N, num_classes, H, W)`, on the CPU."""
@@ -120,11 +127,30 @@ def open_model(source: str | Path, backend: Backend = "auto") -> AnyModel:
     if not path.is_file():
         raise CrispsegError(f"{source} does not exist; give a file of crispseg export, or a run")
     try:
-        return ExportedModel(*(open_onnx if runtime == "onnxruntime" else open_openvino)(path), path)
+        said, found = checksums(path)
+        if said not in ("", found):
+            raise CrispsegError(
+                f"{path} or its .bin is damaged, or of another export: the checksums differ; restore them"
+            )
+        model = ExportedModel(*(open_onnx if runtime == "onnxruntime" else open_openvino)(path), path)
+        size = tuple(model(torch.zeros(1, model.info.in_chans, MIN_SIDE, MIN_SIDE)).shape)
+        if size != (expected := (1, model.info.num_classes, MIN_SIDE, MIN_SIDE)):
+            raise CrispsegError(f"{path} gives logits {size}, by its metadata {expected}; export it again")
+        return model
     except CrispsegError:
         raise
     except Exception as error:  # runtimes raise almost anything for a file that is damaged or not of crispseg
         raise CrispsegError(f"{path} is no file of crispseg export ({one_line(error):.200}); export it again") from None
+
+
+def checksums(path: Path) -> tuple[str, str]:
+    """Return the `CHECKSUM` that an exported file has, empty if it has none, and the one that it should have."""
+    content = path.read_bytes()
+    found = CHECKSUM.search(content)
+    digest = hashlib.sha256(content.replace(found[1], UNSEALED.encode()) if found else content)
+    if path.suffix.lower() == ".xml":
+        digest.update(path.with_suffix(".bin").read_bytes())
+    return found[1].decode() if found else "", digest.hexdigest()
 
 
 def open_onnx(path: Path) -> tuple[Run, str]:

@@ -1,0 +1,35 @@
+"""Exported files of one convolution, made in no time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from crispseg.export import formats
+from crispseg.inference.runtime import UNSEALED, openvino_core
+from crispseg.models import ModelInfo
+
+INFO = ModelInfo("fpn", 4, "test_efficientnet", 3, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def exported(path: Path, info: ModelInfo = INFO, sealed: bool = True, seed: int = 0) -> Path:
+    """Write a file of 3 channels and 4 classes, `.onnx` or `.xml`, with these metadata."""
+    onnx = pytest.importorskip("onnx")
+    size = ["batch", 3, "height", "width"]
+    ends = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, size) for name in ("images", "logits")]
+    ends[1].type.tensor_type.shape.dim[1].dim_value = 4
+    values = np.random.default_rng(seed).normal(size=(4, 3, 25, 25)).astype(np.float32)
+    weights = onnx.numpy_helper.from_array(values, "weights")
+    convolution = onnx.helper.make_node("Conv", ["images", "weights"], ["logits"], pads=[12] * 4)
+    graph = onnx.helper.make_graph([convolution], "network", ends[:1], ends[1:], [weights])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    metadata = formats.describe(info, precision="fp32", **({"sha256": UNSEALED} if sealed else {}))
+    onnx.helper.set_model_props(model, {"crispseg": metadata})
+    onnx.save(model, path.with_suffix(".onnx"))
+    if path.suffix == ".xml":
+        pytest.importorskip("openvino")
+        formats.write_openvino(openvino_core().read_model(path.with_suffix(".onnx")), path, metadata)
+    formats.seal(path)
+    return path
