@@ -1,4 +1,4 @@
-"""The scripts of examples/, and what docs/extending.md says of one."""
+"""The scripts of examples/."""
 
 from __future__ import annotations
 
@@ -78,12 +78,6 @@ def test_with_equal_weights_the_outputs_are_not_those_of_smp(example: Any, fuse:
         for name in ("p4", "p3", "p2"):
             setattr(fused.decoder, name, getattr(plain.decoder, name))
         torch.testing.assert_close(fused(images), theirs)
-
-
-def test_the_documentation_shows_its_core() -> None:
-    documentation = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
-    block = re.search(r"```python\n(class FusedBlock.*?)```", documentation, re.DOTALL)
-    assert block and block[1] in (ROOT / "examples/smp_fpn.py").read_text(encoding="utf-8")
 
 
 def test_figures_of_the_papers(tmp_path: Path) -> None:

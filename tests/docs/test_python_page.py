@@ -1,15 +1,19 @@
-"""The code of docs/python.md and the README's five lines, run on tiny data."""
+"""The code of the pages on Python and of the README's five lines, run on tiny data."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import cv2
+import lightning as L
 import numpy as np
 import pytest
 import torch
 from dataset_trees import save
+from huggingface_hub import HfApi
 from torch.utils.data import DataLoader
 
 import crispseg
@@ -45,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/python.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/migrating.md"])
 def test_what_the_page_shows_runs(
     page: str, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,14 +62,55 @@ def test_what_the_page_shows_runs(
         exec(compile(tiny(code).replace('"runs/', f'"{tmp_path}/'), page, "exec"), names)
         if "run" in names:
             assert len(names["run"].history) == 1 and "<svg" in names["run"]._repr_html_()
-        if "loader" in names:
-            images, labels = next(iter(names["loader"]))
-            assert images.shape == (2, 3, 64, 64) and images.dtype == torch.float32
-            assert labels.shape == (2, 64, 64) and labels.dtype == torch.int64
-            assert any(parameter.grad is not None and parameter.grad.any() for parameter in names["model"].parameters())
         if "scores" in names:
             assert names["scores"].scores().truth.sum() == 64 * 96  # of one image
-    assert (place / "predictions/photo.png").is_file()
+    assert "predictions" not in "".join(shown) or (place / "predictions/photo.png").is_file()
+
+
+def test_own_loops_run_and_their_model_is_saved(place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(place)
+    loop, lightning, saving = blocks("docs/own-loop.md")
+    names: dict[str, Any] = {}
+    exec(tiny(loop), names)
+    images, labels = next(iter(names["loader"]))
+    assert images.shape == (2, 3, 64, 64) and images.dtype == torch.float32
+    assert labels.shape == (2, 64, 64) and labels.dtype == torch.int64
+    assert any(parameter.grad is not None and parameter.grad.any() for parameter in names["model"].parameters())
+
+    exec(lightning, names)
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", **quiet)
+    trainer.fit(names["Segmentation"](names["model"]), names["loader"], names["loader"])
+    assert 0 <= trainer.callback_metrics["val/miou"] <= 100
+
+    uploaded: list[str] = []
+    monkeypatch.setattr(HfApi, "create_repo", lambda api, repo_id, **_: SimpleNamespace(repo_id=repo_id))
+    monkeypatch.setattr(
+        HfApi,
+        "upload_folder",
+        lambda api, folder_path, **_: uploaded.extend(each.name for each in folder_path.iterdir()),
+    )
+    exec(saving.replace('"saved"', f'"{tmp_path}/saved"'), names)
+    assert {"config.json", "model.safetensors", "README.md"} <= {*uploaded}
+    assert crispseg.from_pretrained(tmp_path / "saved").info.class_names == ("background", "road")
+
+
+def test_a_video_is_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With OpenCV; PyAV is not installed here."""
+    monkeypatch.chdir(tmp_path)
+    crispseg.create_model("fpn", num_classes=2, backbone="test_efficientnet").save_pretrained("runs/streets")
+    writer = cv2.VideoWriter("drive.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 64))
+    for shade in range(0, 150, 30):
+        writer.write(np.full((64, 96, 3), shade, np.uint8))
+    writer.release()
+    exec(blocks("docs/video.md")[0], {})
+    video = cv2.VideoCapture("overlay.mp4")
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and video.read()[1].shape == (64, 96, 3)
 
 
 def test_workers_of_a_plain_loader_augment_differently(place: Path) -> None:
