@@ -23,7 +23,8 @@ from crispseg.errors import CrispsegError, one_line
 from crispseg.io.value_range import ValueRange, to_8_bits
 from crispseg.labels import Color, color_table
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what is wrong with a file is said once, as an error
+for library in ("tifffile", "imagecodecs"):
+    logging.getLogger(library).setLevel(logging.CRITICAL)  # what is wrong with a file is said once, as an error
 
 MAX_PIXELS = 2**27
 """A file that claims more pixels is refused before it is decoded: 134 million, 400 MB as RGB."""
@@ -196,55 +197,36 @@ def from_array(values: NDArray[Any], name: str) -> Raster:
 
 
 def from_pillow(picture: Any, name: object) -> Raster:
-    """Return a PIL image. One that is not loaded is decoded as its file is, and stays so, as Pillow may lose bits."""
+    """Return a PIL image; one that is not loaded is decoded as its file is, and stays so, as Pillow may lose bits."""
     file: Any = getattr(picture, "fp", None)
     tiles = getattr(picture, "tile", [])
     if tiles and (file is None or file.closed):
         raise UnreadablePicture(f"{name} is not loaded, and its file is closed; call its load() before")
     if tiles and picture.format == "TIFF":
         return from_tiff(file, name, picture.tell())
-    if tiles and picture.format == "PNG":
-        file.seek(0)
-        again = Image.open(file, formats=["PNG"])
-        again.seek(picture.tell())
-        return from_picture(again, name)
-    return from_picture(picture, name)
-
-
-def from_picture(picture: Any, name: object) -> Raster:
-    """Return a PIL image, which is loaded by decoding it."""
-    file: Any = getattr(picture, "fp", None)
-    tiles = getattr(picture, "tile", [])
-    args = tiles[0].args if tiles else ""
-    raw, _, packed = str(args[0] if isinstance(args, tuple) else args).partition(
-        ";"
-    )  # as Pillow will unpack the values
-    mode, bands, is_png = picture.mode, len(picture.getbands()), picture.format == "PNG"
+    args: Any = tiles[0].args if tiles else ""
+    raw, _, packed = str(args[0] if isinstance(args, tuple) else args).partition(";")  # how values are packed
+    mode, bands, is_png = picture.mode, len(picture.getbands()), bool(tiles) and picture.format == "PNG"
     color = next((color for color, modes in MODES.items() if mode.partition(";")[0] in modes), mode)
     few = {"2": 2, "4": 4}.get(packed) if is_png and mode in "LP" else None
     white = 2 ** (few or (16 if mode.startswith("I;16") else {"1": 1, "I": 32, "F": 32}.get(mode, 8))) - 1
-    is_deep = is_png and bands > 1 and packed == "16B"
-    if is_deep:
+    if is_png and bands > 1 and packed == "16B":
         color, bands, white = "grey" if raw == "LA" else "rgb", len(raw), 0xFFFF
     is_pnm = picture.format == "PPM" and isinstance(args, tuple) and mode != "F"
-    if is_pnm:
-        white = args[1]
+    white = args[1] if is_pnm else white
+    size = picture.height, picture.width
 
     def load(top: int, bottom: int) -> NDArray[Any]:
-        deep = None
         if is_pnm:
             return pnm_values(picture, white)[top:bottom]
-        if is_png and tiles:  # Pillow compares no checksums of pixels
-            verify(file)
-            if is_deep:
-                file.seek(0)
-                deep = imagecodecs.png_decode(file.read())[..., :bands]
-        picture.load()
-        values = np.asarray(picture) if deep is None else deep
-        values = values.astype(np.uint8) if mode == "1" else values
+        if is_png and picture.tell() == 0:
+            values = png_values(file, picture.info, exact=white < 255 or color == "palette")
+        else:
+            values = np.asarray(picture)
         if mode == "L" and few:  # which Pillow spreads over 0 to 255
             values = values // (255 // white)
-        return (values if values.ndim == 3 else values[..., None])[top:bottom]
+        values = values.astype(np.uint8) if mode == "1" else values
+        return values.reshape(*size, -1)[top:bottom, :, :bands]
 
     def orientation() -> int:
         if is_png and "exif" not in picture.info:  # Pillow would decode the file to find some
@@ -256,9 +238,25 @@ def from_picture(picture: Any, name: object) -> Raster:
 
     shown = (picture.getpalette("RGB") if color == "palette" else None) or []
     palette = tuple(zip(shown[0::3], shown[1::3], shown[2::3], strict=True))
-    size = picture.height, picture.width
     lossy = f"is of the format {picture.format}" if picture.format in ("JPEG", "MPO", "WEBP") else ""
     return Raster(name, size, bands, white, color, load, orientation, palette, lossy)
+
+
+def png_values(file: BinaryIO, info: dict[Any, Any], exact: bool) -> NDArray[Any]:
+    """Return the values of a PNG by libpng, or if they shall stay indices or few bits by Pillow; all is checked."""
+    verify(file)
+    file.seek(0)
+    content = file.read()
+    with decoding(file) as again:
+        if b"eXIf" in content and "exif" not in info:  # behind the pixels
+            again.load()
+            info |= again.info
+        if not exact:
+            return np.asarray(imagecodecs.png_decode(content))
+        values = np.asarray(again)
+        if again.info.get("interlace") or not values[-1].any():  # as Pillow leaves rows that are missing
+            imagecodecs.png_decode(content)  # raises
+    return values
 
 
 def pnm_values(picture: Any, white: int) -> NDArray[Any]:
@@ -350,7 +348,7 @@ def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
         picture = stack.enter_context(decoding(file))
         if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a photo, with others of its camera
             raise UnreadablePicture(f"{path} {SEVERAL}")
-        yield from_picture(picture, path)
+        yield from_pillow(picture, path)
 
 
 @contextmanager

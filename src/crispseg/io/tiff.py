@@ -7,6 +7,7 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.files import atomic_path
 from crispseg.io.images import MADE_OF
-from crispseg.io.opening import UnreadablePicture
+from crispseg.io.opening import faults
 from crispseg.labels import IGNORE, color_table
 
 SUFFIXES = (".tif", ".tiff")
@@ -33,16 +34,11 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
     Raises:
         CrispsegError: rasterio is not installed; the file is missing or broken.
     """
-    path = Path(path)
-    try:
-        dataset = _open(path)
-    except ImportError:
-        raise CrispsegError("maps and TIFFs in tiles need rasterio: pip install 'crispseg[tiff]'") from None
-    except Exception as error:  # on broken data GDAL's and rasterio's errors are of many kinds
-        if not path.is_file():
-            raise CrispsegError(f"{path} does not exist; check the path") from None
-        reason = one_line(error.__cause__ or error)
-        raise UnreadablePicture(f"{path} cannot be read as a TIFF ({reason}); restore or convert it") from None
+    if find_spec("rasterio") is None:
+        raise CrispsegError("maps and TIFFs in tiles need rasterio: pip install 'crispseg[tiff]'")
+    with faults(Path(path)):
+        Path(path).open("rb").close()  # whose errors tell more
+        dataset = _open(Path(path))
     with dataset:
         yield dataset
 

@@ -1,0 +1,161 @@
+"""Files that are rare but sound, and damaged ones whose format can tell."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import Refuses
+from fuzz.damage import png_chunks, png_of
+from PIL import Image
+
+from crispseg.data.named import write_pairs
+from crispseg.errors import CrispsegError
+from crispseg.inference.image_files import read_source
+from crispseg.io.images import read_image, read_mask
+from crispseg.io.opening import opened
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of rasterio, and of unknown value ranges
+RGB = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
+GREY = RGB[..., 0]
+
+
+def as_png(values: np.ndarray | Image.Image, **options: Any) -> bytes:
+    file = io.BytesIO()
+    (values if isinstance(values, Image.Image) else Image.fromarray(values)).save(file, "PNG", **options)
+    return file.getvalue()
+
+
+def in_palette(values: np.ndarray) -> Image.Image:
+    picture = Image.fromarray(values)
+    picture.putpalette(list(range(12)))
+    return picture
+
+
+PNGS = {"grey": as_png(GREY), "palette": as_png(in_palette(GREY % 4)), "bits": as_png(GREY > 99), "rgb": as_png(RGB)}
+PNGS["deep"] = as_png(GREY.astype(np.uint16) * 100)
+
+
+@pytest.mark.parametrize("kind", PNGS)
+def test_pngs_that_lost_their_tail_are_refused(kind: str, tmp_path: Path) -> None:
+    """Cut, or zeros after a power loss, anywhere; or with fewer rows than the header says."""
+    path, content = tmp_path / "a.png", PNGS[kind]
+    chunks = dict(png_chunks(content))
+    rows = zlib.decompress(chunks.pop(b"IDAT"))
+    short = [*list(chunks.items())[:-1], (b"IDAT", zlib.compress(rows[: len(rows) // 2])), (b"IEND", b"")]
+    ends = [*np.random.default_rng(0).integers(40, len(content) - 13, 40), len(content) - 13]  # IEND has 12 bytes
+    for damaged in [
+        png_of(short),
+        *(content[:end] + bytes(keep * (len(content) - end)) for end in ends for keep in (0, 1)),
+    ]:
+        path.write_bytes(damaged)
+        for read in (read_image, read_mask):
+            with pytest.raises(CrispsegError, match=r"a\.png"):
+                read(path)
+        with pytest.raises((CrispsegError, OSError)):
+            read_source(Image.open(path), 3)
+
+
+def test_colours_of_5_and_6_bits(tmp_path: Path) -> None:
+    header = struct.pack("<IiiHHIIIIII", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0) + struct.pack("<III", 0xF800, 0x7E0, 0x1F)
+    pixels = struct.pack("<HH", 0xF800, 0x07FF)
+    content = b"BM" + struct.pack("<IHHI", 14 + len(header) + 4, 0, 0, 14 + len(header)) + header + pixels
+    (tmp_path / "a.bmp").write_bytes(content)
+    assert read_image(tmp_path / "a.bmp").tolist() == [[[255, 0, 0], [0, 255, 255]]]
+
+
+def test_signed_bytes_are_refused(tmp_path: Path, refuses: Refuses) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 4), np.int8))
+    for read in (read_image, read_mask):
+        with refuses("a.tif holds int8", "unsigned"):
+            read(tmp_path / "a.tif")
+
+
+def test_ycbcr_tiffs_and_pil_images(tmp_path: Path) -> None:
+    picture = Image.fromarray(RGB).convert("YCbCr")
+    picture.save(tmp_path / "a.tif")
+    expected = np.array(picture.convert("RGB"))
+    assert np.array_equal(read_image(tmp_path / "a.tif"), expected)
+    assert np.array_equal(read_source(picture, 3)[0], expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"nbits": 2}, {"nbits": 4}, {"compress": "zstd"}])
+def test_tiffs_of_rasterio(options: dict[str, Any], tmp_path: Path) -> None:
+    """Of few bits, and by the profile of another, which is stored by bands."""
+    rasterio = pytest.importorskip("rasterio")
+    most = 2 ** options.get("nbits", 16) - 1
+    values = np.random.default_rng(0).integers(0, most, (37, 21), np.uint16, endpoint=True)
+    values = values.astype(np.uint8 if most < 256 else np.uint16)
+    profile = {"driver": "GTiff", "width": 21, "height": 37, "count": 1, "dtype": values.dtype, **options}
+    with rasterio.open(tmp_path / "a.tif", "w", **profile) as file:
+        file.write(values, 1)
+    with rasterio.open(tmp_path / "a.tif") as source, rasterio.open(tmp_path / "b.tif", "w", **source.profile) as file:
+        file.write(values, 1)
+    for name in ("a.tif", "b.tif"):
+        assert np.array_equal(read_mask(tmp_path / name), values)
+
+
+@pytest.mark.parametrize("turn", [(274, "H", 1, 9, True), (274, "s", 0, "6", True), (274, "2I", 1, (6, 1), True)])
+def test_orientations_that_do_not_exist(turn: tuple[Any, ...], tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GREY, extratags=[turn])
+    assert np.array_equal(read_mask(tmp_path / "a.tif"), GREY)
+
+
+def test_pil_masks_with_a_short_palette(tmp_path: Path) -> None:
+    """Whose 255 a PNG of 2 bits would make 3; and those that are read twice."""
+    ids = (GREY % 3).copy()
+    ids[:5] = 255
+    _, masks = write_pairs([RGB], [in_palette(ids)], tmp_path)
+    assert np.array_equal(read_mask(masks / "00000.png"), ids)
+    few = Image.open(io.BytesIO(as_png(in_palette(GREY % 4), bits=2)))
+    images, masks = write_pairs([few, few], [few, few], tmp_path)
+    assert all(np.array_equal(read_mask(file), GREY % 4) for file in masks.iterdir())
+    assert all(np.array_equal(read_image(file), (GREY % 4)[..., None] * 3 + range(3)) for file in images.iterdir())
+
+
+def test_pil_images_that_cannot_be_read(tmp_path: Path, refuses: Refuses) -> None:
+    (tmp_path / "cut.png").write_bytes(PNGS["rgb"][:-2000])
+    (tmp_path / "a.png").write_bytes(PNGS["rgb"])
+    with Image.open(tmp_path / "a.png") as closed:
+        pass
+    for picture, reason in ((closed, "load()"), (Image.open(tmp_path / "cut.png"), "is broken")):
+        with refuses("the PIL image", reason):
+            read_source(picture, 3)
+        with refuses("images[0]: the PIL image", reason):
+            write_pairs([picture], [GREY], tmp_path)
+
+
+def test_files_of_several_pages_or_frames(tmp_path: Path, refuses: Refuses) -> None:
+    """Smaller copies and masks, which maps have, are none."""
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([GREY, GREY]), photometric="minisblack")
+    frames = [Image.fromarray(255 - GREY)]
+    for suffix in ("gif", "webp", "png"):
+        Image.fromarray(GREY).save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames)
+    for path in tmp_path.iterdir():
+        for read in (read_image, read_mask):
+            with refuses(str(path), "several pages or frames", "save each"):
+                read(path)
+    with tifffile.TiffWriter(tmp_path / "map.tif") as file:
+        for step, kind in ((1, 0), (2, 1), (4, 1), (1, 4)):
+            values = GREY > 9 if kind == 4 else GREY[::step, ::step]
+            file.write(values, subfiletype=kind, tile=(16, 16), photometric="minisblack")
+    assert np.array_equal(read_mask(tmp_path / "map.tif"), GREY)
+    with Image.open(tmp_path / "a.tif") as stack:
+        stack.seek(1)
+        assert np.array_equal(read_source(stack, 3)[0][..., 0], GREY)
+
+
+def test_rows_of_an_uncompressed_tiff_are_read_alone(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", rowsperstrip=60)
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content[:-1])
+    with pytest.raises(CrispsegError, match="is broken"):
+        read_image(tmp_path / "a.tif")
+    with opened(tmp_path / "a.tif") as raster:
+        assert np.array_equal(raster.rows(3, 20).pixels(), RGB[3:20])
