@@ -16,6 +16,7 @@ from commands import Capture, error_of, output_of
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from training_runs import tiny
 
 import crispseg
@@ -82,6 +83,11 @@ def truth(run: Path, mask: Path, **said: Any) -> NDArray[np.uint8] | None:
     return inspect_image(opened(run), image, mask, **said).truth
 
 
+def soft(mask: NDArray[Any]) -> NDArray[np.uint8]:
+    """Larger, with greys along the edges."""
+    return np.asarray(Image.fromarray(np.kron(mask, np.ones((20, 20), np.uint8))).rotate(7, Image.Resampling.BILINEAR))
+
+
 VALUES = st.sampled_from(
     [
         ([0, 1], {}),
@@ -94,6 +100,9 @@ VALUES = st.sampled_from(
         ([0, 255], {}),
         ([0, 65535], {"classes": ["no", "yes"]}),
         ([0, 255], {"palette": [WHITE, BLACK]}),
+        ([0, 255], {"soft": True}),
+        ([0, 255], {"soft": True, "classes": ["no", "yes"]}),
+        ([0, 130], {"palette": [BLACK, (128,) * 3], "palette_tolerance": 5}),
         ([0, 38, 75], {"palette": [(38,) * 3, BLACK, (75,) * 3]}),
         ([0, 38, 75, 255], {"palette": [BLACK, (75,) * 3], "ignore": (38, 255)}),
         (COLORS, {"palette": COLORS[::-1]}),
@@ -103,16 +112,17 @@ VALUES = st.sampled_from(
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=60)
 @given(data=st.data(), scheme=VALUES, count=st.integers(3, 5), deep=st.booleans())
 def test_one_mapping(data: st.DataObject, scheme: tuple[Any, Any], count: int, deep: bool) -> None:
-    values, options = scheme
+    values, options = scheme[0], {**scheme[1]}
+    finish = soft if options.pop("soft", False) else np.asarray
     kind = np.uint16 if max(np.ravel(values)) > 255 or (deep and "palette" not in options) else np.uint8
     with tempfile.TemporaryDirectory() as place:
         root = Path(place, "data")
         for index in range(count):  # some masks lack some values
             held = data.draw(st.lists(st.sampled_from(range(len(values))), min_size=1, max_size=4))
-            make_pair(root, str(index), np.array(values, kind)[ids(*held)])
+            make_pair(root, str(index), finish(np.array(values, kind)[ids(*held)]))
         folder = Folder(root / "images", root / "masks", **options)
         try:
             run, trained = begun(folder, Path(place, "run"))
@@ -135,6 +145,7 @@ ELSEWHERE = {
     "colours in a run of ids": ([ids(0, 1)] * 3, {}, [in_color(0, 1)] * 2, ["2 colours", "data.palette"]),
     "colours in a run of three": ([ids(0, 1, 2)] * 3, {}, [in_color(0, 1, 2)] * 2, ["0.png", "data.palette"]),
     "ids in a black and white run": ([ids(0, 255)] * 3, {}, [ids(0, 1)] * 2, ["0.png", "[1, 1, 1]", "data.palette"]),
+    "ids in a soft black and white run": ([soft(ids(0, 255, 255))] * 3, {}, [ids(0, 1)] * 2, ["value", "num_classes"]),
     "another colour": ([in_color(0, 1)] * 3, {"palette": COLORS[:2]}, [in_color(0, 2)] * 2, ["0.png", "[0, 128, 0]"]),
     "more ids": ([ids(0, 1, 2)] * 3, {}, [ids(0, 1, 3)] * 2, ["0.png", "value 3", "0 to 2"]),
 }

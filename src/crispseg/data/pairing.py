@@ -207,9 +207,7 @@ def annotated(folder: Path) -> str:
     """What to do where a folder holds annotations that are no pictures, to end an error; else empty."""
     if polygons := next(yolo_files(folder), None):
         root = shlex.quote(str(yolo_root(polygons)[0]))
-        return (
-            f"; YOLO's labels are text files: 'crispseg data import {root} -o {root}_masks' makes masks of polygons"
-        )
+        return f"; YOLO's labels are text files: 'crispseg data import {root} -o {root}_masks' makes masks of polygons"
     if not any(folder.glob("*.json")):
         return ""
     return "; it holds JSON files: 'crispseg data import' makes masks of those of COCO and labelme"

@@ -18,8 +18,9 @@ from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder, Segment
 from crispseg.data.dataset import Pair, Sample
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import recognise
-from crispseg.data.loading import sample_loader
-from crispseg.data.mask_lookup import ColorLookup, InstanceLookup
+from crispseg.data.loading import parallel, sample_loader
+from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, read_statistics
+from crispseg.data.mask_reading import THRESHOLD
 from crispseg.data.named import build_data, own_data_meant
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import known_range
@@ -149,7 +150,7 @@ def score_model(
     return Evaluation(labels, scores, **found, resamples=resamples)
 
 
-MEANING = ("classes", "num_classes", "palette", "ignore")
+MEANING = ("classes", "num_classes", "palette", "palette_tolerance", "merge", "drop", "ignore")
 """Settings of own data that say what their masks mean: those of a run hold in other folders too."""
 
 
@@ -227,7 +228,7 @@ def read_truth(info: ModelInfo, mask: Path, said: Mapping[str, object]) -> NDArr
     source = build_data(recorded) if recorded.get("name") in DATA_SOURCES and not said else None
     if isinstance(source, PublicSource):
         return FileDataset([Pair(mask.stem, mask, mask)], source.label_set(), source.lookup()).read_labels(0)
-    if not any({**recorded, **said}.get(key) for key in MEANING[:-1]):
+    if not any({**recorded, **said}.get(key) for key in MEANING[:3]):
         said = {"num_classes": info.num_classes, **said}
     kind = "instances" if isinstance(source, Folder) and source.of_instances else "masks"
     data, _ = _with_recorded(recorded, info.class_names, {**said, "images": str(mask), kind: str(mask)})
@@ -261,16 +262,31 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
             recorded["classes"] = [*names]
         if (places.get("root", Path()) / "classes.txt").is_file():
             recorded["classes"] = None
+    if "palette" in said:
+        recorded["palette_tolerance"] = 0.0
     data = build_data({**recorded, **said})
     if isinstance(data, Folder) and not data.of_instances and not {*MEANING} & {*said}:
-        lookup = data.reading.lookup
-        if data.declared.count and data.declared.palette is None and isinstance(lookup, ColorLookup):
-            palette = str([list(color) for color in lookup.palette]).replace(" ", "")
-            raise CrispsegError(
-                f"{data.masks or data.root}: {data.reading.faults[0].message}, but the model was trained on class ids; "
-                f"give data.palette '{palette}' if these are its classes, or data.ignore '[255]' if 255 means ignore"
-            )
+        _check_meaning(data)
     return data, elsewhere
+
+
+def _check_meaning(data: Folder) -> None:
+    """Raise a CrispsegError if masks are black and white and the recorded ones class ids, or the other way round."""
+    lookup, place = data.reading.lookup, data.masks or data.root
+    if data.declared.count and data.palette is None and isinstance(lookup, ColorLookup):
+        palette = str([list(color) for color in lookup.palette]).replace(" ", "")
+        raise CrispsegError(
+            f"{place}: {data.reading.faults[0].message}, but the model was trained on class ids; give data.palette "
+            f"'{palette}' if these are its classes, or data.ignore '[255]' if 255 means ignore"
+        )
+    if data.palette_tolerance >= THRESHOLD:
+        masks = list(parallel(lambda pair: read_statistics(pair.mask), data.pairs(ALL), "Reading masks"))
+        held = set().union(*(mask.held for mask in masks if not (mask.colors or mask.lossy)))
+        if 0 < max(held, default=0) < THRESHOLD / 2:
+            raise CrispsegError(
+                f"{place}: the largest value of the masks is {max(held)}, but the model was trained on black and white "
+                "ones; give data.num_classes 2 if they hold class ids"
+            )
 
 
 def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> list[SegmentationDataset]:
