@@ -357,7 +357,7 @@ def test_a_folder_to_train_on(data: Path, run: Path, capsys: Capture) -> None:
     capsys.readouterr()
     assert main(["train", "--resume", str(run), "--epochs=2"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("train: 4 images") and any(line.startswith("val: 3 images") for line in lines)
+    assert all(any(line.startswith(split) for line in lines) for split in ("train: 4 images", "val: 3 images"))
     assert head(capsys, run)[-1] == f"{FPN} val, 3 images"
     assert head(capsys, run, "--split=test")[-1] == f"{FPN} test, 2 images"
     assert head(capsys, run, "--split=all")[-1] == f"{FPN} all, 9 images"

@@ -145,7 +145,12 @@ ELSEWHERE = {
     "colours in a run of ids": ([ids(0, 1)] * 3, {}, [in_color(0, 1)] * 2, ["2 colours", "data.palette"]),
     "colours in a run of three": ([ids(0, 1, 2)] * 3, {}, [in_color(0, 1, 2)] * 2, ["0.png", "data.palette"]),
     "ids in a black and white run": ([ids(0, 255)] * 3, {}, [ids(0, 1)] * 2, ["0.png", "[1, 1, 1]", "data.palette"]),
-    "ids in a soft black and white run": ([soft(ids(0, 255, 255))] * 3, {}, [ids(0, 1)] * 2, ["value", "num_classes"]),
+    "ids in a soft black and white run": (
+        [soft(ids(0, 255, 255))] * 3,
+        {},
+        [ids(0, 1)] * 2,
+        ["null"],
+    ),
     "another colour": ([in_color(0, 1)] * 3, {"palette": COLORS[:2]}, [in_color(0, 2)] * 2, ["0.png", "[0, 128, 0]"]),
     "more ids": ([ids(0, 1, 2)] * 3, {}, [ids(0, 1, 3)] * 2, ["0.png", "value 3", "0 to 2"]),
 }
@@ -165,7 +170,8 @@ def test_masks_that_do_not_fit_are_refused(name: str, tmp_path: Path, refuses: A
 
 def test_what_the_command_declares_wins(tmp_path: Path, capsys: Capture) -> None:
     put(tmp_path / "own", *[ids(0, 1)] * 3), put(tmp_path / "other", ids(0, 255))
-    run, _ = begun(Folder(tmp_path / "own/images", tmp_path / "own/masks"), tmp_path / "run")
+    own = Folder(tmp_path / "own/images", tmp_path / "own/masks")
+    (run, _), (second, _) = (begun(own, tmp_path / name) for name in ("run", "second"))
     mask, white = tmp_path / "other/masks/0.png", {"palette": [BLACK, WHITE]}
     np.testing.assert_array_equal(truth(run, mask, **white), ids(0, 1))
     np.testing.assert_array_equal(truth(run, mask, ignore=[255]), ids(0, 255))
@@ -173,9 +179,14 @@ def test_what_the_command_declares_wins(tmp_path: Path, capsys: Capture) -> None
     assert "data.palette" in error_of(capsys, *argv)
     output_of(capsys, *argv, "--data.palette", "[[0,0,0],[255,255,255]]")
     other = [f"--data.images={tmp_path / 'other/images'}", f"--data.masks={tmp_path / 'other/masks'}", "--workers=0"]
-    assert "data.palette" in error_of(capsys, "compare", run, run, *other)
-    for command in (["evaluate", run], ["compare", run, run]):
+    assert "data.palette" in error_of(capsys, "compare", run, second, *other)
+    for command in (["evaluate", run], ["compare", run, second]):
         output_of(capsys, *command, *other, "--data.palette", "[[0,0,0],[255,255,255]]", "--bootstrap=0")
+    put(tmp_path / "soft", *[soft(ids(0, 255, 255))] * 3)
+    run, _ = begun(Folder(tmp_path / "soft/images", tmp_path / "soft/masks"), tmp_path / "third")
+    argv = ["inspect", run, tmp_path / "own/images/0.png", "--truth", tmp_path / "own/masks/0.png", *argv[-2:]]
+    assert "data.palette null" in error_of(capsys, *argv)
+    output_of(capsys, *argv, "--data.palette", "null", "--data.num_classes", "2")
 
 
 def test_classes_in_another_order_are_refused(tmp_path: Path, refuses: Any, capsys: Capture) -> None:

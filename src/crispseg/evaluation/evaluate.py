@@ -163,9 +163,9 @@ def recorded_data(run: str) -> tuple[Tree, int]:
         return {}, 3
     config = Path(run) if Path(run).is_file() else Path(run) / CONFIG
     tree = read_yaml(config) if config.is_file() and not shipped_folder(run) else read_info(run).recipe
-    data, model = tree.get("data"), tree.get("model")
+    data, model = tree.get("data") or {}, tree.get("model")
     in_chans = model.get("in_chans", 3) if isinstance(model, dict) else 3
-    return _tree(data), int(in_chans)
+    return {"name": data} if isinstance(data, str) else dict(data), int(in_chans)
 
 
 def named_data(target: str, given: Collection[str] = ()) -> tuple[Tree, int]:
@@ -224,7 +224,7 @@ def read_truth(info: ModelInfo, mask: Path, said: Mapping[str, object]) -> NDArr
     """
     for key in said.keys() - {*MEANING}:
         raise unknown(f"data.{key}", [f"data.{each}" for each in MEANING])
-    recorded = _tree(info.recipe.get("data"))
+    recorded = dict(info.recipe.get("data", {}))
     source = build_data(recorded) if recorded.get("name") in DATA_SOURCES and not said else None
     if isinstance(source, PublicSource):
         return FileDataset([Pair(mask.stem, mask, mask)], source.label_set(), source.lookup()).read_labels(0)
@@ -234,10 +234,6 @@ def read_truth(info: ModelInfo, mask: Path, said: Mapping[str, object]) -> NDArr
     data, _ = _with_recorded(recorded, info.class_names, {**said, "images": str(mask), kind: str(mask)})
     check_classes(info, data.label_set())
     return data.dataset(ALL).read_labels(0)
-
-
-def _tree(data: Any) -> Tree:
-    return {"name": data} if isinstance(data, str) else dict(data or {})
 
 
 def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, object]) -> tuple[DataSource, bool]:
@@ -263,7 +259,7 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
         if (places.get("root", Path()) / "classes.txt").is_file():
             recorded["classes"] = None
     if "palette" in said:
-        recorded["palette_tolerance"] = 0.0
+        recorded.pop("palette_tolerance", None)
     data = build_data({**recorded, **said})
     if isinstance(data, Folder) and not data.of_instances and not {*MEANING} & {*said}:
         _check_meaning(data)
@@ -285,7 +281,7 @@ def _check_meaning(data: Folder) -> None:
         if 0 < max(held, default=0) < THRESHOLD / 2:
             raise CrispsegError(
                 f"{place}: the largest value of the masks is {max(held)}, but the model was trained on black and white "
-                "ones; give data.num_classes 2 if they hold class ids"
+                "ones; give data.palette null and data.num_classes 2 if they hold class ids"
             )
 
 
