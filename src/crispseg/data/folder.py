@@ -14,12 +14,13 @@ from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings, plural
 from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
-from crispseg.data.folder_layout import FolderLayout, as_color, chosen_names, own_layout, read_palette, rivals
+from crispseg.data.folder_layout import FolderLayout, chosen_names, own_layout, rivals
 from crispseg.data.folder_search import SPLITS
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import BLACK_AND_WHITE, DeclaredClasses, MaskReading, Severity, read_masks
 from crispseg.data.pairing import Matched, PairingKind, few, folded, instance_masks, match, shared_out
+from crispseg.data.palettes import as_color, read_palette
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.value_range import check_range
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -45,9 +46,11 @@ class Folder(Settings):
         classes: names of the classes in the order of their ids, as a list or as a text file with one name a line.
         num_classes: number of classes, where they have no names. Without any of classes, num_classes and palette it
             is read off the masks.
-        palette: the colour that means each class, [r, g, b] of 0 to 255, as a list or as a text file with a line
-            "r g b name" for each class. Classes are shown in these colours, unless they are greys.
-        palette_tolerance: distance in RGB, 0 to 442, up to which other colours are taken for the nearest of palette.
+        palette: the colour that means each class, [r, g, b] of 0 to 255, or a list of several; or a file of colours
+            and names: lines "r g b name", CSV, JSON, YAML or CVAT's labelmap.txt, in which equal names are one class.
+            Classes are shown in these colours, unless they are greys.
+        palette_tolerance: distance in RGB, 0 to 442, up to which other colours are taken for the nearest of palette;
+            auto decides by the masks.
         val_ratio: share of the images that are kept for validation, where neither folders nor lists tell.
         seed: chooses which images these are.
         train_list: text file with the names of the images to train on, instead of a share.
@@ -70,8 +73,8 @@ class Folder(Settings):
     root: str | Path | None = None
     classes: list[str] | str | Path | None = None
     num_classes: int | None = None
-    palette: list[Color] | str | Path | None = None
-    palette_tolerance: Annotated[float, Field(ge=0, le=442)] = 0
+    palette: list[Color | list[Color]] | str | Path | None = None
+    palette_tolerance: Annotated[float, Field(ge=0, le=442)] | Literal["auto"] = "auto"
     val_ratio: Annotated[float, Field(ge=0, le=1)] = 0.2
     seed: NonNegativeInt = 0
     train_list: str | Path | None = None
@@ -281,16 +284,18 @@ class Folder(Settings):
         return names
 
     @cached_property
-    def _colors(self) -> tuple[tuple[Color, ...], tuple[str, ...] | None] | None:
+    def _colors(self) -> tuple[dict[Color, int], tuple[str, ...] | None] | None:
+        """Colour → class of the palette, and names of the classes."""
         if self.palette is None:
             return None
         if isinstance(self.palette, (str, Path)):
-            colors, names = read_palette(Path(self.palette))
+            groups, names = read_palette(Path(self.palette))
         else:
-            colors, names = tuple(as_color(color) for color in self.palette), None
-        if twice := [list(color) for color in colors if colors.count(color) > 1]:
-            raise CrispsegError(f"data.palette gives the colour {twice[0]} to two classes; give each its own")
-        return colors, names
+            groups, names = [each if isinstance(each, list) else [each] for each in self.palette], None
+        found = {as_color(color): index for index, group in enumerate(groups) for color in group}
+        if twice := [color for index, group in enumerate(groups) for color in group if found[as_color(color)] != index]:
+            raise CrispsegError(f"data.palette gives the colour {list(twice[0])} to two classes; give each its own")
+        return found, names
 
     @property
     def _classes(self) -> list[str] | str | Path | None:
@@ -309,7 +314,7 @@ class Folder(Settings):
         declared = {
             "data.classes": None if names is None else len(names),
             "data.num_classes": self.num_classes,
-            "data.palette": None if colors is None else len(colors),
+            "data.palette": None if colors is None else len({*colors.values()}),
         }
         counts = {key: count for key, count in declared.items() if count is not None}
         if self.of_instances:
@@ -321,7 +326,9 @@ class Folder(Settings):
         if colors is None and (several := [list(value) for value in self.ignore if not isinstance(value, int)]):
             raise CrispsegError(f"data.ignore holds the colour {several[0]}, which needs data.palette; add that")
         ignore = self.ignore if colors is None else tuple(as_color(value) for value in self.ignore)
-        return DeclaredClasses(next(iter(counts.values()), None), names, colors, ignore, self.palette_tolerance)
+        count, tolerance = next(iter(counts.values()), None), self.palette_tolerance
+        palette, ids = (None, ()) if colors is None else ((*colors,), (*colors.values(),))
+        return DeclaredClasses(count, names, palette, ids, ignore, None if tolerance == "auto" else tolerance)
 
     @cached_property
     def reading(self) -> MaskReading:
@@ -346,7 +353,8 @@ class Folder(Settings):
     @cached_property
     def _scanned(self) -> list[MaskStatistics | CrispsegError]:
         """What the masks of the splits hold, if that can say more than what is declared."""
-        if self.declared.palette is not None or self.declared.count not in (None, 2):
+        declared = self.declared
+        if declared.count not in (None, 2) if declared.palette is None else declared.tolerance is not None:
             return []
         used = set().union(*self._names.values())
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)

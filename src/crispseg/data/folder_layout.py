@@ -1,9 +1,8 @@
-"""What a folder contains, by the names in it, and what text files declare: names of images and classes, and colours."""
+"""What a folder contains, by the names in it, and what text files declare: names of images."""
 
 from __future__ import annotations
 
 import glob
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -17,7 +16,6 @@ from crispseg.data.folder_search import MASK_FOLDERS, SPLITS, Reading, command, 
 from crispseg.data.pairing import annotated, holds_both, is_pattern, pictures
 from crispseg.errors import CrispsegError
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
-from crispseg.labels import Color
 
 
 def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:
@@ -41,33 +39,6 @@ def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) ->
         else:
             unknown.append(line)
     return sorted(chosen.difference(unpaired)), unknown
-
-
-def read_palette(path: Path) -> tuple[tuple[Color, ...], tuple[str, ...] | None]:
-    """Lines "r g b name" → colours, and names where all lines have one.
-
-    Raises:
-        CrispsegError: a line is none, or the file cannot be read.
-    """
-    colors, names = [], []
-    for line in read_lines(path):
-        if not (found := re.fullmatch(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)(?:[\s,]+(\S.*))?", line)):
-            raise CrispsegError(f"{path}: '{line}' is not 'r g b name'; write for example '128 64 128 road'")
-        colors.append((int(found[1]), int(found[2]), int(found[3])))
-        names.append(found[4])
-    return tuple(colors), tuple(names) if all(names) else None
-
-
-def as_color(value: int | Color) -> Color:
-    """A grey value v is the colour (v, v, v).
-
-    Raises:
-        CrispsegError: it is no colour.
-    """
-    color = (value, value, value) if isinstance(value, int) else value
-    if not all(0 <= level <= 255 for level in color):
-        raise CrispsegError(f"{list(color)} is not a colour; write three numbers from 0 to 255: [r, g, b]")
-    return color
 
 
 SHORT = {"train": "tr", "val": "val", "test": "ts"}

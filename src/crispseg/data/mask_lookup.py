@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from crispseg.errors import CrispsegError
 from crispseg.io.images import read_mask
@@ -239,20 +240,15 @@ class ColorLookup(MaskLookup):
         meaning = dict.fromkeys(ignore, IGNORE) | dict(zip(palette, ids or range(len(palette)), strict=True))
         super().__init__(meaning, refusal)
 
-    @cached_property
-    def _table(self) -> NDArray[np.uint16]:
-        if not self.tolerance:
-            return super()._table
-        table = np.full((256, 256, 256), NONE, np.uint16)
-        nearest = np.full(table.shape, int(self.tolerance**2) + 1, np.int32)
-        for color, label in self.meaning.items():
-            box = tuple(slice(max(level - int(self.tolerance), 0), level + int(self.tolerance) + 1) for level in color)
-            axes = (np.arange(256, dtype=np.int32)[part] - level for part, level in zip(box, color, strict=True))
-            red, green, blue = np.ix_(*axes)
-            squared = red * red + green * green + blue * blue
-            closer = squared < nearest[box]
-            nearest[box][closer], table[box][closer] = squared[closer], label
-        return table.ravel()
+    def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
+        found = super().find(mask)
+        if self.tolerance and (found == NONE).any():  # the table learns the colours that occur
+            keys = np.unique(pack_colors(mask)[found == NONE])
+            labels = np.array([*self.meaning.values()], np.uint16)
+            distances, at = KDTree(np.array([*self.meaning])).query(unpack_colors(keys))
+            self._table[keys] = np.where(distances <= self.tolerance, labels[at], NONE)
+            found = super().find(mask)
+        return found
 
 
 class InstanceLookup(MaskLookup):

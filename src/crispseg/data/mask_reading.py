@@ -17,6 +17,7 @@ import numpy as np
 from crispseg.config.settings import plural
 from crispseg.data.mask_lookup import DEEP_WHITE, NONE, ColorLookup, IdLookup, MaskLookup, MaskStatistics
 from crispseg.data.pairing import few
+from crispseg.data.palettes import tolerance_for
 from crispseg.data.split_check import TWO_CLASSES
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -95,14 +96,18 @@ class DeclaredClasses:
     names: tuple[str, ...] | None = None
     palette: tuple[Color, ...] | None = None
     """The colours that mean the classes."""
+    ids: tuple[int, ...] = ()
+    """The classes of these colours, if one has several."""
     ignore: tuple[Any, ...] = ()
     """Values, or with a palette colours, that are ignored besides 255."""
-    tolerance: float = 0
-    """That of the palette, see `ColorLookup`."""
+    tolerance: float | None = None
+    """That of the palette, see `ColorLookup`; if None, the masks tell."""
 
     def labels(self, count: int) -> LabelSet:
         """So many classes, with the names and colours that are declared; greys are none to draw in."""
         palette = self.palette or ()
+        if self.ids:
+            palette = tuple(palette[self.ids.index(index)] for index in range(count))
         names = tuple(f"class {index}" for index in range(count)) if self.names is None else self.names
         if self.names is None and palette == (BLACK, WHITE):
             names = ("background", "class 1")
@@ -139,9 +144,8 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
     Masks of lossy files can be read by a lookup that has a tolerance, and count nowhere else.
     """
     if declared.palette is not None:
-        lookup = ColorLookup(declared.palette, declared.ignore, tolerance=declared.tolerance)
-        return read_by(declared.labels(len(declared.palette)), lookup, masks)
-    masks = [_without_tint(mask) if mask.lossy and mask.colors else mask for mask in masks]
+        return _by_palette(declared, declared.palette, masks)
+    masks = [*map(_without_tint, masks)]
     exact = [mask for mask in masks if not mask.lossy]
     colored, grey = [mask for mask in exact if mask.colors], [mask for mask in masks if not mask.colors]
     if len(colored) > len(grey):
@@ -153,8 +157,36 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
     return _outvoted(reading, len(masks)) if black_and_white or declared.count is None else reading
 
 
+def _by_palette(declared: DeclaredClasses, palette: tuple[Color, ...], masks: Sequence[MaskStatistics]) -> MaskReading:
+    """Read masks by a palette. Colours that are none of it, and no class either, mean the nearest that is."""
+    exact = ColorLookup(palette, declared.ignore, declared.ids, tolerance=declared.tolerance or 0)
+    reading = read_by(declared.labels(declared.count or len(palette)), exact, masks)
+    off = [
+        mask for mask in masks if mask.lossy or mask.file in {file for fault in reading.faults for file in fault.files}
+    ]
+    if declared.tolerance is not None or not off:
+        return reading
+    grey = [*map(_without_tint, masks)]
+    two = replace(declared, palette=None, count=2)
+    if palette == (BLACK, WHITE) and not any(mask.colors for mask in grey) and (found := _black_and_white(two, grey)):
+        return found
+    tolerance, largest = tolerance_for(exact, off)
+    if tolerance is None:
+        others = f", or give data.palette_tolerance {largest} to take the nearest colours"
+        refusal = exact.refusal + others * all(mask.colors for mask in off)
+        exact = ColorLookup(palette, declared.ignore, declared.ids, refusal)
+        return read_by(reading.labels, exact, [mask for mask in masks if not mask.lossy])
+    what = f"colours that are not in data.palette, up to a distance of {largest}: the nearest ones are meant"
+    remedy = "give data.palette_tolerance 0 to refuse them"
+    note = _fault("near-colors", off, what, remedy, Severity.INFORMATION)
+    near = ColorLookup(palette, declared.ignore, declared.ids, tolerance=tolerance)
+    return MaskReading(reading.labels, near, (note,))
+
+
 def _without_tint(mask: MaskStatistics) -> MaskStatistics:
     """A mask of a lossy file whose colours are hardly any, as grey values; any other as it is."""
+    if not (mask.lossy and mask.colors):
+        return mask
     levels = mask.values.astype(int)
     tinted = mask.counts[np.ptp(levels, axis=1) > TINT].sum()
     if 100 * tinted > mask.counts.sum():

@@ -82,7 +82,8 @@ def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
         if reading is not None:
             labels = reading.lookup.labels_of(mask)
             stray = mask.counts[labels == NONE].sum() / mask.counts.sum()
-            if stray > STRAY or mask.distinct > len(mask.values) or (labels >= IGNORE).all():
+            many = mask.distinct > len(mask.values) and not reading.lookup.tolerance
+            if stray > STRAY or many or (labels >= IGNORE).all():
                 known = isinstance(reading.lookup, ColorLookup)
                 code = "unknown-color" if known else "rgb-masks" if mask.colors else "value-out-of-range"
                 reasons.setdefault(mask.file, code)

@@ -1,0 +1,128 @@
+"""Palettes: the colours of classes in files, and colours of masks that are near them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crispseg.config.yaml_files import parse_yaml
+from crispseg.data.dataset import read_lines
+from crispseg.data.mask_lookup import ColorLookup, MaskStatistics
+from crispseg.errors import CrispsegError, one_line
+from crispseg.labels import Color
+
+
+def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]:
+    """Read the colours of each class, and the names if all have one; equal names are one class.
+
+    A file is JSON or YAML, such as {road: [128, 64, 128]}, a list of {name, color} or `names` and `colors`; or it has
+    lines "r g b name", "name,r,g,b", as a CSV, or CVAT's "name:r,g,b:parts:actions".
+
+    Raises:
+        CrispsegError: an entry has no colour, or the file cannot be read.
+    """
+    found: list[tuple[Any, Sequence[int]]] = []
+    lines = read_lines(path)
+    if path.suffix.lower() in (".json", ".yaml", ".yml"):
+        try:
+            found = _named_colors(parse_yaml(path.read_text(encoding="utf-8-sig")))
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            example = "write for example {road: [128, 64, 128]}"
+            raise CrispsegError(f"{path} names no colours ({one_line(error)}); {example}") from None
+    else:
+        for line in (line.replace('"', "") for line in lines):
+            if match := re.fullmatch(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)(?:[\s,]+(\S.*))?", line):
+                found.append((match[4], [*map(int, match.groups()[:3])]))
+            elif match := re.fullmatch(r"(.*?)\s*[,:]\s*(\d+),\s*(\d+),\s*(\d+)\s*(?::.*)?", line):
+                found.append((match[1], [*map(int, match.groups()[1:])]))
+            elif line != lines[0] or any(map(str.isdigit, line)):  # that of a CSV has titles
+                raise CrispsegError(f"{path}: '{line}' is not 'r g b name'; write for example '128 64 128 road'")
+    named = bool(found) and all(name is not None for name, _ in found)
+    groups: dict[Any, list[Color]] = {}
+    for index, (name, (red, green, blue)) in enumerate(found):
+        groups.setdefault(name if named else index, []).append(as_color((red, green, blue)))
+    return [*groups.values()], tuple(map(str, groups)) if named else None
+
+
+def _named_colors(tree: Any) -> list[tuple[Any, Sequence[int]]]:
+    """Return names, or None, and colours."""
+    pairs: Iterable[tuple[Any, Any]]
+    if isinstance(tree, Mapping):
+        inner = [tree[key] for key in ("labels", "classes", "categories") if _of_mappings(tree.get(key))]
+        if inner:
+            return _named_colors(inner[0])
+        names, colors = tree.get("names", tree.get("classes")), tree.get("colors", tree.get("palette", tree))
+        if isinstance(names, Mapping):
+            names = [names[key] for key in sorted(names)]
+        pairs = zip(names or [None] * len(colors), colors, strict=True)
+        pairs = colors.items() if isinstance(colors, Mapping) else pairs
+    elif _of_mappings(tree):
+        pairs = ((one.get("name", one.get("title")), one.get("color", one.get("rgb"))) for one in tree)
+    else:
+        pairs = ((None, color) for color in tree)
+    found: list[tuple[Any, Sequence[int]]] = []
+    for name, color in pairs:
+        several = isinstance(color, list) and not isinstance(color[0], int)
+        for one in color if several else [color]:
+            red, green, blue = bytes.fromhex(one.lstrip("#")) if isinstance(one, str) else one
+            found.append((name, (int(red), int(green), int(blue))))
+    return found
+
+
+def _of_mappings(tree: Any) -> bool:
+    return isinstance(tree, list) and bool(tree) and all(isinstance(each, Mapping) for each in tree)
+
+
+def as_color(value: int | Color) -> Color:
+    """A grey value v is the colour (v, v, v).
+
+    Raises:
+        CrispsegError: it is no colour.
+    """
+    color = (value, value, value) if isinstance(value, int) else value
+    if not all(0 <= level <= 255 for level in color):
+        raise CrispsegError(f"{list(color)} is not a colour; write three numbers from 0 to 255: [r, g, b]")
+    return color
+
+
+NEAR = 16
+"""Up to this distance a colour may stand for one of the palette that its mask lacks."""
+
+SPIKE = 0.4
+"""A colour with more of the pixels that are near one of the palette, but not equal, is no noise."""
+
+FARTHEST = 442.0
+"""The distance of black and white, rounded up."""
+
+
+def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple[float | None, int]:
+    """Return the tolerance for colours of masks that are noise, and their largest distance from those of a palette.
+
+    It is half of the smallest distance between two classes, or `FARTHEST` if up to a tenth of a mask is farther, as
+    along soft edges. It is None if a colour may be a class of its own.
+    """
+    palette, ids = np.array([*lookup.meaning]), np.array([*lookup.meaning.values()])
+    between = ((palette[:, None] - palette) ** 2).sum(-1)[ids[:, None] != ids]
+    only_grey = bool((palette == palette[:, :1]).all())
+    apart, largest, pixels, all_kept, is_class = between.min(initial=FARTHEST**2), 0, 0, True, False
+    noise: dict[int, Counter[tuple[int, ...]]] = defaultdict(Counter)  # by the nearest colour of the palette; -1 if far
+    for mask in masks:
+        colors = mask.values if mask.colors else mask.values[:, None].repeat(3, 1)
+        squared = ((colors[:, None].astype(int) - palette) ** 2).sum(-1)  # (colours, palette)
+        nearest, distance = squared.argmin(1), squared.min(1)
+        alone, far = ~np.isin(nearest, nearest[distance == 0]) & (not mask.lossy), 4 * distance > apart
+        for at in np.flatnonzero(far | (~alone & (distance > 0) & (not mask.lossy))):
+            noise[-1 if far[at] else int(nearest[at])][tuple(colors[at].tolist())] += int(mask.counts[at])
+        is_class |= bool((distance[alone] > NEAR**2).any()) or 10 * mask.counts[far].sum() > mask.counts.sum()
+        is_class |= not (mask.colors or mask.lossy or only_grey)  # ids, say
+        pixels += int(np.prod(mask.size))
+        all_kept &= mask.distinct == len(colors)
+        largest = max(largest, int(distance.max()))
+    is_class |= any(max(found.values()) > max(SPIKE * found.total(), 1e-4 * pixels) for found in noise.values())
+    tolerance = float(apart) ** 0.5 / 2 if all_kept and 4 * largest <= apart else FARTHEST
+    return None if is_class else tolerance, int(np.ceil(largest**0.5))

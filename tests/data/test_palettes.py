@@ -1,0 +1,174 @@
+"""Palettes: files that name colours, several colours for a class, and colours that are off by a little."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from dataset_trees import save
+from PIL import Image
+
+from crispseg.cli.main import main
+from crispseg.data import Folder, check_split
+from crispseg.data.folder import settle
+from crispseg.doctor import Severity, diagnose, subject_of
+from crispseg.errors import CrispsegError
+from crispseg.labels import LabelSet
+
+from .own_folders import BLACK, WHITE, folder, ids, make_pair
+
+ROAD, TREE, SKY = (128, 64, 128), (0, 128, 0), (70, 130, 180)
+COLORS = np.array([BLACK, ROAD, TREE, SKY], np.uint8)
+LABELS = LabelSet(("void", "road", "tree"), (BLACK, ROAD, SKY))
+FILES = {
+    "labels.txt": "0 0 0 void\n128, 64, 128, road\n0 128 0 tree\n70 130 180 tree\n",
+    "class_dict.csv": "name,r,g,b\nvoid,0,0,0\nroad,128,64,128\ntree,0,128,0\ntree,70,130,180\n",
+    "colors.csv": 'r,g,b,name\n0,0,0,void\n128,64,128,"road"\n0,128,0,tree\n70,130,180,tree\n',
+    "labelmap.txt": "# label:color_rgb:parts:actions\nvoid:0,0,0::\nroad:128,64,128::\n"
+    "tree:0,128,0::\ntree:70,130,180::\n",
+    "a.json": '{"void": [0, 0, 0], "road": "#804080", "tree": [[0, 128, 0], [70, 130, 180]]}',
+    "b.json": '[{"name": "void", "color": "#000000"}, {"name": "road", "color": [128, 64, 128]},'
+    ' {"name": "tree", "color": [0, 128, 0]}, {"name": "tree", "color": [70, 130, 180]}]',
+    "meta.json": '{"classes": [{"title": "void", "color": "#000000"}, {"title": "road", "color": "#804080"},'
+    ' {"title": "tree", "color": "#008000"}, {"title": "tree", "color": "#4682B4"}]}',
+    "data.yaml": "train: x\nnames: {0: void, 1: road, 2: tree}\n"
+    "colors: [[0, 0, 0], [128, 64, 128], [[0, 128, 0], [70, 130, 180]]]\n",
+    "colors.yaml": "void: [0, 0, 0]\nroad: [128, 64, 128]\ntree: [[0, 128, 0], [70, 130, 180]]\n",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_name_colours(name: str, tmp_path: Path) -> None:
+    for each in "ab":
+        make_pair(tmp_path, each, COLORS[ids(0, 1, 2, 3)])
+    (tmp_path / name).write_text(FILES[name])
+    source = folder(tmp_path, palette=tmp_path / name)
+    assert source.label_set() == LabelSet(("void", "road", "tree"), (BLACK, ROAD, TREE))
+    np.testing.assert_array_equal(source.dataset("train")[0].labels, ids(0, 1, 2, 2))
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", "[1, 2]", "{road: red}", "names: [a]\ncolors: [[1, 2, 3], [3, 4, 5]]", "{road: 3"]
+)
+def test_files_that_name_none(content: str, tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "x.yaml").write_text(content)
+    make_pair(tmp_path, "a", ids(0, 1))
+    with refuses("x.yaml" if content != "{}" else "number of class names is 0"):
+        folder(tmp_path, palette=tmp_path / "x.yaml").label_set()
+
+
+def test_several_colours_for_a_class(tmp_path: Path, refuses: Any) -> None:
+    for each in "ab":
+        make_pair(tmp_path, each, COLORS[ids(0, 1, 2, 3)])
+    source = folder(tmp_path, palette=[BLACK, [ROAD, TREE], SKY], classes=["a", "b", "c"])
+    np.testing.assert_array_equal(source.dataset("train")[0].labels, ids(0, 1, 1, 2))
+    assert settle(settle(source)[0])[0] == settle(source)[0]
+    with refuses("to two classes"):
+        folder(tmp_path, palette=[BLACK, [ROAD, BLACK]]).label_set()
+
+
+def blobs(seed: int, scale: int = 1) -> np.ndarray:
+    """Class ids in areas of some size."""
+    fields = np.random.default_rng(seed).random((5, 6, 4), np.float32)
+    return cv2.resize(fields, (160 * scale, 128 * scale), interpolation=cv2.INTER_LINEAR).argmax(2).astype(np.uint8)
+
+
+def off_by(change: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Road has another colour in the masks of odd numbers."""
+
+    def draw(labels: np.ndarray, seed: int) -> np.ndarray:
+        colors = COLORS.copy()
+        colors[1, 0] += change * (seed % 2)
+        return colors[labels]
+
+    return draw
+
+
+def lacking(color: tuple[int, int, int]) -> Callable[[np.ndarray, int], np.ndarray]:
+    """A fifth colour in a corner."""
+
+    def draw(labels: np.ndarray, seed: int) -> np.ndarray:
+        mask = COLORS[labels]
+        mask[:20, :20] = color
+        return mask
+
+    return draw
+
+
+def shrunk(labels: np.ndarray, seed: int) -> np.ndarray:
+    return cv2.resize(COLORS[blobs(seed, 4)], (160, 128), interpolation=cv2.INTER_AREA)
+
+
+MASKS: dict[str, tuple[Callable[[np.ndarray, int], np.ndarray], dict[str, Any], float | None]] = {
+    "clean": (lambda labels, seed: COLORS[labels], {}, 0),
+    "off by 5": (off_by(5), {}, 0.02),
+    "off by 40": (off_by(40), {}, None),
+    "soft edges": (shrunk, {}, 0.1),
+    "JPEG": (lambda labels, seed: COLORS[labels], {"quality": 90}, 0.05),
+    "JPEG, bad": (lambda labels, seed: COLORS[labels], {"quality": 40}, 0.05),
+    "a class is missing": (lacking((250, 170, 30)), {}, None),
+    "a class is missing, near": (lacking((0, 120, 10)), {}, None),
+    "a class is missing, JPEG": (lacking((250, 170, 30)), {"quality": 90}, None),
+    "ids": (lambda labels, seed: labels, {}, None),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_colours_near_those_of_the_palette(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    draw, options, wrong = MASKS[name]
+    for seed in range(4):
+        mask = draw(blobs(seed), seed)
+        save(
+            tmp_path / f"images/{seed}.png",
+            np.random.default_rng(seed).integers(0, 256, (*mask.shape[:2], 3), np.uint8),
+        )
+        save(tmp_path / f"masks/{seed}.{'jpg' if options else 'png'}", mask, **options)
+    palette: list[Any] = [BLACK, ROAD, TREE, SKY]
+    source = folder(tmp_path, palette=palette)
+    found = {one.code: one for one in diagnose(subject_of(source)).findings}
+    errors = {code for code, one in found.items() if one.severity is Severity.ERROR}
+    if wrong is None:
+        assert errors & {"unknown-color", "lossy-mask"}
+        with pytest.raises(CrispsegError) as refused:
+            check_split(source.dataset("train"), "train"), check_split(source.dataset("val"), "val")
+        if not options and name != "ids":
+            tolerance = float(str(refused.value).partition("data.palette_tolerance ")[2].split()[0])
+            for split in source.splits():
+                check_split(folder(tmp_path, palette=palette, palette_tolerance=tolerance).dataset(split), split)
+        return
+    assert not errors and ("near-colors" in found) == (wrong > 0)
+    settled, lines = settle(source)
+    assert settle(settled)[0] == settled and settled.palette_tolerance == source.reading.lookup.tolerance
+    assert any("nearest" in line for line in lines) == (wrong > 0)
+    for each in (source, settled):
+        for split in each.splits():
+            check_split(each.dataset(split), split)
+            for sample in each.dataset(split):
+                assert (sample.labels != blobs(int(sample.name))).mean() <= wrong
+    with pytest.raises(CrispsegError) if wrong else pytest.MonkeyPatch.context():
+        check_split(folder(tmp_path, palette=palette, palette_tolerance=0).dataset("all"), "all")
+    flags = [
+        f"--data.images={tmp_path}/images",
+        f"--data.masks={tmp_path}/masks",
+        f"--data.palette={[*map(list, palette)]}",
+    ]
+    assert main(["doctor", *flags, "--fix", str(tmp_path / "out")]) <= 1
+    assert len(Folder(root=tmp_path / "out").dataset("all")) == 4
+
+
+def test_black_and_white_with_a_palette(tmp_path: Path) -> None:
+    """A threshold for what is soft; masks of 0 and 1 are not taken for black."""
+    soft = np.asarray(
+        Image.fromarray(np.kron(ids(0, 255, 255), np.ones((20, 20), np.uint8))).rotate(7, Image.Resampling.BILINEAR)
+    )
+    for name in "ab":
+        make_pair(tmp_path, name, soft)
+        make_pair(tmp_path / "ids", name, ids(0, 1))
+    report = check_split(folder(tmp_path, palette=[BLACK, WHITE]).dataset("all"), "all")
+    assert report.counts.tolist() == [2 * (soft < 128).sum(), 2 * (soft >= 128).sum()]
+    with pytest.raises(CrispsegError, match="is not in data"):
+        check_split(folder(tmp_path / "ids", palette=[BLACK, WHITE]).dataset("all"), "all")
