@@ -275,7 +275,7 @@ def _check_meaning(data: Folder) -> None:
             f"{place}: {data.reading.faults[0].message}, but the model was trained on class ids; give data.palette "
             f"'{palette}' if these are its classes, or data.ignore '[255]' if 255 means ignore"
         )
-    if data.palette_tolerance >= THRESHOLD:
+    if (data.declared.tolerance or 0) >= THRESHOLD:
         masks = list(parallel(lambda pair: read_statistics(pair.mask), data.pairs(ALL), "Reading masks"))
         held = set().union(*(mask.held for mask in masks if not (mask.colors or mask.lossy)))
         if 0 < max(held, default=0) < THRESHOLD / 2:
