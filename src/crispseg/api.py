@@ -20,7 +20,7 @@ from crispseg.data.named import write_pairs
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.boundary import DISTANCES, Empty
-from crispseg.evaluation.evaluate import checked_splits, data_to_score, score_model
+from crispseg.evaluation.evaluate import checked_splits, data_to_score, score_model, warn_of_leaks
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference.objects import ObjectRule
 from crispseg.inference.prediction import predict_files as predict
@@ -123,6 +123,7 @@ def evaluate(
     source, split = data_to_score(str(run), {**said, **data}, split)
     model = open_model(run, backend)
     (dataset,) = checked_splits([model], source, split)
+    warn_of_leaks(str(run), source, split)
     return score_model(
         model,
         dataset,

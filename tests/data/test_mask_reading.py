@@ -164,7 +164,7 @@ def test_black_and_white_jpegs_are_read_by_threshold(mode: str, quality: int, tm
         (tmp_path / f"masks/{name}.png").unlink()
         save(tmp_path / f"masks/{name}.jpg", Image.fromarray(drawn).convert(mode), quality=quality)
     diagnosis = diagnose(subject_of(folder(tmp_path)))
-    assert {one.code for one in diagnosis.findings} == {"black-and-white-masks"}
+    assert {one.code for one in diagnosis.findings} == {"black-and-white-masks", "mask-in-two-splits"}
     source, lines = settle(folder(tmp_path))
     assert any("128" in line for line in lines) and source.label_set().names[0] == "background"
     for split in source.splits():

@@ -12,7 +12,7 @@ from crispseg.cli.command import say
 from crispseg.cli.keys import WithObjects, WithProtocol, write_json
 from crispseg.cli.scoring import WithScores
 from crispseg.evaluation.boundary import DISTANCES, Empty
-from crispseg.evaluation.evaluate import checked_splits, score_model
+from crispseg.evaluation.evaluate import checked_splits, score_model, warn_of_leaks
 from crispseg.evaluation.report import draw_confusion, examples, report_page
 from crispseg.evaluation.summary import score_table
 from crispseg.inference.objects import ObjectRule
@@ -55,6 +55,7 @@ class Evaluate(WithScores, WithProtocol, WithObjects):
             check_picture(self.confusion)
         model = open_model(self.run, self.backend)
         (dataset,) = checked_splits([model], data, split)
+        warn_of_leaks(self.run, data, split)
         evaluation = score_model(
             model,
             dataset,

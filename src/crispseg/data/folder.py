@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings, plural
+from crispseg.data.copies import group_of, grouped
 from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.folder_layout import FolderLayout, chosen_names, own_layout, rivals
 from crispseg.data.folder_search import SPLITS
@@ -56,6 +58,11 @@ class Folder(Settings):
         train_list: text file with the names of the images to train on, instead of a share.
         val_list: text file with the names of the images to validate on. With one list the other split is the rest.
         test_list: text file with the names of the images to test on.
+        group: what images of one patient, scene or video share, so that they stay in one split: `folder` for their
+            sub-folder, or a pattern of their names, such as patient*_slice*, whose first * it is.
+        copies: how copies of one image are found, which stay in one split: by the `names` that augmentation gives, such
+            as a_aug_1 and a_flip; by equal or mirrored `pixels` too; `similar` ones too, such as neighbouring frames;
+            or `none`. Auto is pixels.
         folds: divide the images of train and val anew, into so many parts of equal size; for cross-validation.
         fold: which of the parts is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
@@ -80,6 +87,8 @@ class Folder(Settings):
     train_list: str | Path | None = None
     val_list: str | Path | None = None
     test_list: str | Path | None = None
+    group: str | None = None
+    copies: Literal["auto", "names", "pixels", "similar", "none"] = "auto"
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: PositiveInt = 1
     ignore: tuple[Annotated[int, Field(ge=0, le=0xFFFF)] | Color, ...] = ()
@@ -96,6 +105,8 @@ class Folder(Settings):
             raise CrispsegError("data.palette and data.ignore are about data.masks; leave them out, or give these")
         if self.fold > (self.folds or 1):
             raise CrispsegError(f"data.fold is {self.fold}; give 1 to {self.folds or 1}, the number of data.folds")
+        if self.group not in (None, "folder") and "*" not in str(self.group):
+            raise CrispsegError("has no *; give folder, or a pattern such as patient*_slice*", "data.group")
         if self.value_range != "auto":
             check_range(self.value_range, "data.value_range")
 
@@ -181,6 +192,13 @@ class Folder(Settings):
             raise CrispsegError(f"'{split}' is empty: {why}")
         return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
 
+    def place(self, pair: Pair) -> PurePosixPath:
+        """The path of an image without suffix in the folder of images, or in that of the split."""
+        lists = [path for path in self._layout.lists.values() if path.is_dir()]
+        tops = [*lists, *(images for images, _ in self._layout.folders.values())]
+        inside = (pair.image.relative_to(top).with_suffix("") for top in tops if pair.image.is_relative_to(top))
+        return PurePosixPath(next(inside, Path(pair.name)).as_posix())
+
     def faults(self) -> dict[PairingKind, list[str]]:
         """The files that do not pair and the entries of lists that name none. Raises as `splits` does."""
         found: dict[PairingKind, list[str]] = defaultdict(list)
@@ -201,6 +219,9 @@ class Folder(Settings):
         if not self.of_instances and self.reading.left_out:
             odd = [name for name, pair in self._pairs.items() if str(pair.mask) in self.reading.left_out]
             found = replace(found, exclude=[*self.exclude, *odd])
+        if self.copies == "auto" and self._dictated[""]:  # so that files are compared once
+            more = len({*self._grouped("names").values()}) > len({*self._grouped("pixels").values()})
+            found = replace(found, copies="pixels" if more else "names")
         if isinstance(lookup, ColorLookup):
             palette = self.palette or [*lookup.palette]
             found = replace(found, palette=palette, palette_tolerance=lookup.tolerance)
@@ -222,7 +243,20 @@ class Folder(Settings):
         lines += [matched.note for matched in self._matched.values() if matched.note]
         if not self.of_instances:
             lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]
-        return lines
+        return [*lines, *self._group_notes()]
+
+    def _group_notes(self) -> Iterator[str]:
+        groups, names = self._groups, self._dictated[""]
+        if (key := self.group) and (
+            apart := [name for name in names if not group_of(key, self.place(self._pairs[name]))]
+        ):
+            yield f"data.group {key} fits {len(names) - len(apart)} of {len(names)} images, not {few(apart, 2)}"
+        for largest, size in Counter(groups.values()).most_common(1):
+            if size > 1:
+                some = few((name for name in names if groups[name] == largest), 2)
+                line = f"{len(names)} images are {plural(len({*groups.values()}), 'group')}, none of which is divided"
+                share = len(self._names["val"]) / len(names)
+                yield f"{line}; the largest has {size} ({some}), and val {share:.0%} of the images"
 
     @cached_property
     def _layout(self) -> FolderLayout:
@@ -268,20 +302,46 @@ class Folder(Settings):
         return {self._layout.lists[split]: unknown for split, (_, unknown) in chosen.items() if unknown}
 
     @cached_property
-    def _names(self) -> dict[str, list[str]]:
+    def _dictated(self) -> dict[str, list[str]]:
+        """The splits as folders or lists say; "" has the names that are shared out between train and val."""
         if self._layout.divided:
             names = {part: [f"{part}/{name}" for name in found.pairs] for part, found in self._matched.items()}
-            if "val" not in self._layout.folders and "train" in names:
-                names |= shared_out(names["train"], self.val_ratio, self.seed)
+            rest = names.pop("train") if "val" not in names and "train" in names else []
         else:
             names = {split: chosen for split, (chosen, _) in self._chosen.items()}
             rest = sorted(set(self._pairs).difference(*names.values()))
             lacking = {"train", "val"} - names.keys()
-            names |= shared_out(rest, self.val_ratio, self.seed) if len(lacking) == 2 else dict.fromkeys(lacking, rest)
+            if len(lacking) < 2:
+                names, rest = names | dict.fromkeys(lacking, rest), []
         if self.folds is not None:
-            every = sorted({*names.get("train", ()), *names.get("val", ())})
-            names |= folded(every, self.folds, self.fold, self.seed)
-        return names
+            rest = sorted({*rest, *names.pop("train", ()), *names.pop("val", ())})
+        return {**names, "": rest}
+
+    @cached_property
+    def _names(self) -> dict[str, list[str]]:
+        names = dict(self._dictated)
+        if rest := names.pop(""):
+            if self.folds is None:
+                names |= shared_out(rest, self.val_ratio, self.seed, self._groups)
+            else:
+                names |= folded(rest, self.folds, self.fold, self.seed, self._groups)
+        return {"train": [], "val": [], **names}
+
+    @cached_property
+    def _groups(self) -> dict[str, str]:
+        """For each name to be shared out the one that stands for all that stay on its side."""
+        names, groups = self._dictated[""], self._grouped(self.copies)
+        if len(names) < 2 or len({*groups.values()}) > 1:
+            return groups
+        if self.group:
+            some = f"'{self.group}', which makes one group of all {len(names)} images, {few(names, 2)}"
+            raise CrispsegError(f"is {some}; give a finer one, or choose images by data.val_list", "data.group")
+        return dict(zip(names, names, strict=True))  # all are copies of one, which cannot be divided
+
+    def _grouped(self, copies: str) -> dict[str, str]:
+        places = {name: self.place(pair) for name, pair in self._pairs.items()}
+        files = {name: pair.image for name, pair in self._pairs.items()}
+        return grouped(self._dictated[""], places, files, self.group, copies)
 
     @cached_property
     def _colors(self) -> tuple[dict[Color, int], tuple[str, ...] | None] | None:
@@ -356,7 +416,7 @@ class Folder(Settings):
         declared = self.declared
         if declared.count not in (None, 2) if declared.palette is None else declared.tolerance is not None:
             return []
-        used = set().union(*self._names.values())
+        used = set().union(*self._dictated.values())
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)
 
         def attempt(pair: Pair) -> MaskStatistics | CrispsegError:

@@ -7,7 +7,7 @@ import re
 import shlex
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -213,29 +213,55 @@ def annotated(folder: Path) -> str:
     return "; it holds JSON files: 'crispseg data import' makes masks of those of COCO and labelme"
 
 
-def shared_out(names: Sequence[str], ratio: float, seed: int) -> dict[str, list[str]]:
-    """Names divided by the share of val, drawn by the seed; unless it is 0 or 1, both splits of several get some."""
+def shared_out(names: Sequence[str], ratio: float, seed: int, groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names divided by the share of val, drawn by the seed; unless it is 0 or 1, both get some.
+
+    Args:
+        groups: for each name that of its group, which stays on one side.
+    """
     count = round(ratio * len(names))
     if 0 < ratio < 1:
         count = max(min(max(count, 1), len(names) - 1), 0)
-    return _divided(names, seed, slice(count))
+    val: list[str] = []
+    units = _drawn(names, seed, groups)
+    for unit in units:
+        size = len(val) + len(unit)
+        if abs(size - count) < abs(len(val) - count) and (size < len(names) or ratio == 1):
+            val += unit
+    if count and len(units) > 1 and not val:  # all are too large
+        val = min(units, key=len)
+    return _divided(names, val)
 
 
-def folded(names: Sequence[str], folds: int, fold: int, seed: int) -> dict[str, list[str]]:
-    """Names divided into parts of equal size, drawn by the seed, of which number `fold`, from 1 on, is val.
+def folded(names: Sequence[str], folds: int, fold: int, seed: int, groups: Mapping[str, str]) -> dict[str, list[str]]:
+    """Names divided into parts of about equal size, drawn by the seed, of which number `fold`, from 1 on, is val.
+
+    For `groups` see `shared_out`.
 
     Raises:
-        CrispsegError: there are fewer names than parts.
+        CrispsegError: there are fewer groups than parts.
     """
-    if len(names) < folds:
-        raise CrispsegError(f"data.folds is {folds}, but there are {plural(len(names), 'image')}; give fewer folds")
-    return _divided(names, seed, slice(fold - 1, None, folds))
+    units = _drawn(names, seed, groups)
+    if len(units) < folds:
+        what = "image" if len(units) == len(names) else "group"
+        raise CrispsegError(f"data.folds is {folds}, but there are {plural(len(units), what)}; give fewer folds")
+    parts: list[list[str]] = [[] for _ in range(folds)]
+    for unit in sorted(units, key=len, reverse=True):
+        min(parts, key=len).extend(unit)
+    return _divided(names, parts[fold - 1])
 
 
-def _divided(names: Sequence[str], seed: int, part: slice) -> dict[str, list[str]]:
-    """The names in a part of their random order are val, the others train."""
-    val = {names[index] for index in np.random.default_rng(seed).permutation(len(names))[part]}
-    return {"train": [name for name in names if name not in val], "val": sorted(val)}
+def _drawn(names: Sequence[str], seed: int, groups: Mapping[str, str]) -> list[list[str]]:
+    """The groups of names in a random order."""
+    units: dict[str, list[str]] = defaultdict(list)
+    for index in np.random.default_rng(seed).permutation(len(names)):
+        units[groups[names[index]]].append(names[index])
+    return [*units.values()]
+
+
+def _divided(names: Sequence[str], val: Collection[str]) -> dict[str, list[str]]:
+    chosen = {*val}
+    return {"train": [name for name in names if name not in chosen], "val": sorted(chosen)}
 
 
 def _name_of(file: Path, folder: Path) -> str:

@@ -15,11 +15,11 @@ from crispseg.data.catalogue import class_meanings, class_table
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.mask_reading import Finding, MaskReading, Severity
 from crispseg.data.split_check import SplitReport, held_of, report_of
+from crispseg.doctor.duplicates import duplicate_findings
 from crispseg.doctor.facts import PairFacts, Subject, readable, scan, without_lossy
 from crispseg.doctor.findings import (
     KINDS,
     class_findings,
-    duplicate_findings,
     file_findings,
     finding,
     pair_findings,

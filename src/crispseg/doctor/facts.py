@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
-
+from crispseg.data.copies import ImageFacts, facts_of, image_facts
 from crispseg.data.dataset import DataSource, FileDataset, Pair, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.loading import parallel
@@ -26,6 +23,7 @@ from crispseg.data.mask_lookup import (
 )
 from crispseg.data.mask_reading import MaskReading, read_by, read_masks
 from crispseg.data.pairing import PairingKind
+from crispseg.data.split_check import spread
 from crispseg.errors import CrispsegError
 from crispseg.io.images import as_picture
 from crispseg.io.opening import opened
@@ -40,20 +38,6 @@ class Unreadable(NamedTuple):
     """That of the finding."""
     reason: str
     """The line that training would stop with."""
-
-
-class ImageFacts(NamedTuple):
-    """An image that can be read."""
-
-    file: str
-    size: tuple[int, int]
-    """`(H, W)` upright."""
-    constant: bool
-    """Whether all pixels have one colour."""
-    digest: bytes
-    """The decoded, upright pixels, in short."""
-    thumbnail: NDArray[np.uint8]
-    """`(192,)`: 8×8 RGB."""
 
 
 class PairFacts(NamedTuple):
@@ -81,23 +65,25 @@ def without_lossy(one: PairFacts) -> PairFacts:
     return one._replace(mask=Unreadable(one.mask.file, "lossy-mask", one.mask.lossy))
 
 
-def scan(subject: Subject, workers: int | None = None) -> list[PairFacts]:
-    """The facts of all pairs, split by split, in their order."""
+def scan(subject: Subject, workers: int | None = None, most: float = math.inf) -> list[PairFacts]:
+    """The facts of all pairs, split by split, in their order; if there are more than `most`, of evenly spaced ones."""
     facts: list[PairFacts] = []
+    share = min(most / max(sum(map(len, subject.splits.values())), 1), 1)
     for split, items in subject.splits.items():
-        title = f"Examining {split}"
+        title, chosen = f"Examining {split}", spread(len(items), math.ceil(share * len(items)))
         if isinstance(items, SegmentationDataset):
             sample = partial(_scan_sample, split, items)
-            facts += parallel(sample, range(len(items)), title, 1)  # they do not promise to be safe in threads
+            facts += parallel(sample, chosen, title, 1)  # they do not promise to be safe in threads
         else:
-            facts += parallel(partial(_scan_pair, split, subject.channels), items, title, workers)
+            some = [items[index] for index in chosen]
+            facts += parallel(partial(_scan_pair, split, subject.channels), some, title, workers)
     return facts
 
 
 def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFacts:
     """The facts of a sample that is not made of files."""
     pixels, labels, name = dataset[index]
-    image = _image_facts(name, as_picture(pixels))
+    image = facts_of(name, as_picture(pixels))
     return PairFacts(split, Pair(name, Path(name), Path(name)), image, statistics_of(labels, name))
 
 
@@ -105,8 +91,9 @@ def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
     image: ImageFacts | Unreadable
     mask: MaskStatistics | Unreadable
     try:
-        with opened(pair.image, whole=True) as raster:
-            image = _image_facts(str(pair.image), as_picture(raster.pixels(channels, (0, 0xFFFF))))
+        with opened(pair.image) as raster:
+            raster.check(channels)
+        image = image_facts(pair.image)
     except CrispsegError as error:
         image = Unreadable(str(pair.image), getattr(error, "code", "channel-missing"), str(error))
     try:
@@ -115,17 +102,6 @@ def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
         code = getattr(error, "code", "unusable-mask")
         mask = Unreadable(str(pair.mask), "unusable-mask" if code == "value-range-unknown" else code, str(error))
     return PairFacts(split, pair, image, mask)
-
-
-def _image_facts(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:
-    picture = Image.fromarray(pixels)
-    return ImageFacts(
-        file,
-        pixels.shape[:2],
-        constant=all(low == high for low, high in picture.getextrema()),  # type: ignore[misc]
-        digest=hashlib.blake2b(pixels.data, digest_size=16, key=f"{pixels.shape}".encode()).digest(),
-        thumbnail=np.asarray(picture.resize((8, 8), Image.Resampling.BOX), np.uint8).ravel(),
-    )
 
 
 @dataclass(frozen=True)

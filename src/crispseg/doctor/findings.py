@@ -6,18 +6,15 @@ import csv
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
-from itertools import chain
 from typing import Any, NamedTuple
 
-import numpy as np
-from scipy.spatial import KDTree
-
 from crispseg.config.settings import plural
+from crispseg.data.copies import ImageFacts
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.mask_reading import BLENDED, Finding, Severity
 from crispseg.data.pairing import few
 from crispseg.data.split_check import SplitReport, too_few_classes
-from crispseg.doctor.facts import ImageFacts, PairFacts, Subject, Unreadable, readable
+from crispseg.doctor.facts import PairFacts, Subject, Unreadable, readable
 from crispseg.models.info import MIN_SIDE
 
 
@@ -112,63 +109,6 @@ def pair_findings(facts: Sequence[PairFacts]) -> list[Finding]:
         if image.size != mask.size
     }
     return [finding("sizes-differ", differ, first=next(iter(differ.values()), ""))]
-
-
-def duplicate_groups(facts: Sequence[PairFacts]) -> list[list[PairFacts]]:
-    """Pairs whose decoded images are equal; images of one colour are no duplicates."""
-    groups: dict[bytes, list[PairFacts]] = defaultdict(list)
-    for one in facts:
-        if isinstance(one.image, ImageFacts) and not one.image.constant:
-            groups[one.image.digest].append(one)
-    return [group for group in groups.values() if len(group) > 1]
-
-
-NEAR = 0.03
-"""Thumbnails whose rms difference is under this share of their contrast show the same picture.
-
-JPEG compression and resizing stay under it, and so may two neighbouring frames of a video.
-"""
-
-LEAST_CONTRAST = 4.0
-"""Standard deviation of a thumbnail, of 255 levels, under which there is too little to compare."""
-
-
-def near_duplicates(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, PairFacts]]:
-    """Pairs of different images that hardly differ, as thumbnails; of equal images the first stands for all."""
-    unique: dict[bytes, tuple[PairFacts, ImageFacts]] = {}
-    for one in facts:
-        if isinstance(one.image, ImageFacts) and one.image.thumbnail.std() >= LEAST_CONTRAST:
-            unique.setdefault(one.image.digest, (one, one.image))
-    if not unique:
-        return []
-    owners = [one for one, _ in unique.values()]
-    thumbnails = np.stack([image.thumbnail for _, image in unique.values()]).astype(float)  # (images, 192)
-    radii = NEAR * thumbnails.std(axis=1) * thumbnails.shape[1] ** 0.5
-    near = KDTree(thumbnails).query_ball_point(thumbnails, radii)
-    return [(owners[first], owners[other]) for first, others in enumerate(near) for other in others if first < other]
-
-
-def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> list[Finding]:
-    """The same image twice, or nearly, and one image with two masks."""
-    equal = duplicate_groups(facts)
-    masks = [{one.mask.digest for one in group if isinstance(one.mask, MaskStatistics)} for group in equal]
-    within = [[one for one in group if one.split == split] for group in equal for split in subject.splits]
-    wanted = getattr(subject.source, "train_on", "") == "trainval"
-    return [
-        _grouped(
-            "image-in-two-splits",
-            [group for group in equal if len({one.split for one in group}) > 1],
-            severity=Severity.INFORMATION if wanted else None,
-        ),
-        _grouped("duplicate-image", [group for group in within if len(group) > 1]),
-        _grouped("contradicting-masks", [group for group, held in zip(equal, masks, strict=True) if len(held) > 1]),
-        _grouped("near-duplicate", [(a, b) for a, b in near_duplicates(facts) if a.split != b.split]),
-    ]
-
-
-def _grouped(code: str, groups: Iterable[Sequence[PairFacts]], **more: Any) -> Finding:
-    files = [[one.image.file for one in group] for group in groups]
-    return finding(code, chain(*files), count=len(files), details={"groups": files}, **more)
 
 
 RARE, VERY_RARE = 1e-2, 1e-4

@@ -24,6 +24,8 @@ from crispseg.data.mask_reading import THRESHOLD
 from crispseg.data.named import build_data, own_data_meant
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import known_range
+from crispseg.doctor.duplicates import leaks
+from crispseg.doctor.facts import Subject
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import BoundaryIoUScores, BoundaryScores, Empty
 from crispseg.evaluation.object_scores import ObjectScores
@@ -310,3 +312,18 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     for line in dict.fromkeys(notes):
         Console(stderr=True).print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     return datasets
+
+
+def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
+    """Say which images of a split are among those that a run was trained on, or hardly differ, if both are own data."""
+    recorded, in_chans = recorded_data(run)
+    if not isinstance(data, Folder) or recorded.get("name") != Folder.name or split == "train":
+        return
+    try:
+        trained = build_data(recorded)
+        pairs = trained.pairs("train") if isinstance(trained, Folder) else []
+    except CrispsegError:  # they are no longer there
+        return
+    subject = Subject(data, {"train": pairs, split: data.pairs(split)}, None, image_channels(in_chans), {}, {})
+    for line in leaks(subject):
+        Console(stderr=True).print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)

@@ -20,10 +20,12 @@ from crispseg.data import eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.data.folder import settle
 from crispseg.data.loading import Batches, eval_loader, train_loader
+from crispseg.doctor.duplicates import leaks
+from crispseg.doctor.facts import subject_of
 from crispseg.errors import CrispsegError
 from crispseg.inference.tiling import enough_memory
 from crispseg.io.files import owned
-from crispseg.io.images import write_image
+from crispseg.io.images import image_channels, write_image
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
@@ -92,6 +94,8 @@ def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
     model.info = dataclasses.replace(model.info, value_range=data.value_range)
     step = load_checkpoint(checkpoint, model) if checkpoint else 0
     print_data(data, [f"resuming from {checkpoint}"] if checkpoint else [note, *notes], console)
+    if not (checkpoint or console.quiet):
+        print_lines(console, leaks(subject_of(config.data, image_channels(config.model.in_chans))), "yellow")
     loaders = build_loaders(config, data, model.info, step)
     if on_cuda(config) and config.processes > 1:  # torch's converter would drop the activations of timm's norms
         model = convert_sync_batchnorm(model)

@@ -1,0 +1,222 @@
+"""Which images belong together: copies of one image by their names and pixels, groups by name, and look-alikes."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.cluster.hierarchy import DisjointSet
+from scipy.spatial import KDTree
+
+from crispseg.data.loading import parallel
+from crispseg.data.pairing import few
+from crispseg.data.split_check import spread
+from crispseg.errors import CrispsegError
+from crispseg.io.images import as_picture
+from crispseg.io.opening import opened
+
+T = TypeVar("T", bound=Hashable)
+
+MOST_COMPARED = 10_000
+"""Images whose pixels are compared for a training, at most; of more, evenly spaced ones are. All names are."""
+
+_CHANGE = (
+    r"(?:aug(?:mented|mentation)?[-_. ]?\d*|(?:[hv]|horizontal|vertical)?[-_. ]?(?:flip|mirror)(?:ped|ed)?(?:[-_. ]?"
+    r"(?:[hvxy]|lr|ud|horizontal|vertical|\d))?|rot(?:\d{1,3}|[-_. ](?:90|180|270))|rotat(?:ed?|ion)[-_. ]?\d*"
+    r"|blur(?:red)?|nois[ey]|bright(?:ness|er)?|darker|contrast|gamma|hue|saturation|jitter|shear(?:ed)?|zoom(?:ed)?)"
+)
+_COPIED = re.compile(
+    rf"(?<=.)(?:[-_. ]{_CHANGE}|(?:_(?:jpe?g|png|bmp|tiff?|webp))?\.rf\.\w+)+$|^(?:{_CHANGE}[-_. ])+(?=.)", re.I
+)
+"""What programs that augment images add to a name: a_aug_3, a_flip, a_rot90, a_jpg.rf.3f2a."""
+_PART = re.compile(
+    r"(?<=.)(?:[-_. ]?(?:slice|frame|tile|patch|crop)[-_. ]?\d+|[-_. ][xyrc]?\d{1,5}[-_x][xyrc]?\d{1,5})$", re.I
+)
+"""What the names of slices, frames and tiles end with: a_slice_3, a_0_512, a_x0_y512."""
+
+
+def original(place: PurePosixPath) -> PurePosixPath:
+    """Return the path of the image of which one at this path is an augmented copy; the same path if of none.
+
+    >>> str(original(PurePosixPath("cells/a_flip_aug_3"))), str(original(PurePosixPath("black_rot_12")))
+    ('cells/a', 'black_rot_12')
+    """
+    return place.with_name(_COPIED.sub("", place.name))
+
+
+def group_of(pattern: str, place: PurePosixPath) -> str | None:
+    """Return the group of an image by its path without suffix in the folder of images; None if it has none.
+
+    Args:
+        pattern: `folder` for the sub-folder; or a name in which the first * is the group and others are anything, of
+            the file or, if it has a slash, of the path.
+    """
+    if pattern == "folder":
+        return str(place.parent) if place.parent.name else None
+    first, *others = map(re.escape, pattern.split("*"))
+    found = re.fullmatch(f"{first}(.+){'.*'.join(others)}", str(place) if "/" in pattern else place.name)
+    return found and found[1]
+
+
+def likely_group(places: Iterable[PurePosixPath]) -> str | None:
+    """Return the pattern of `group_of` for names of slices, frames or tiles of several things; None if there are none.
+
+    >>> likely_group(PurePosixPath(f"{name}_slice_{number}") for name in "ab" for number in range(3))
+    '*_slice_*'
+    """
+    places = list(places)
+    ends = (found[0] for place in places if (found := _PART.search(place.name)))
+    for pattern, _ in Counter("*" + re.sub(r"\d+", "*", end) for end in ends).most_common(1):
+        groups = Counter(group_of(pattern, place) for place in places)
+        if len({*groups} - {None}) > 1 and groups.most_common(1)[0][1] > 1:
+            return pattern
+    return None
+
+
+def together(items: Sequence[T], pairs: Iterable[tuple[T, T]], *keys: Mapping[T, Hashable]) -> dict[T, T]:
+    """Return for each item the one that stands for all that share a key or a pair with it, or with one that does."""
+    sets = DisjointSet(items)
+    for pair in pairs:
+        sets.merge(*pair)
+    for key in keys:
+        first: dict[Hashable, T] = {}
+        for item in items:
+            if item in key:
+                sets.merge(first.setdefault(key[item], item), item)
+    return {item: sets[item] for item in items}
+
+
+class ImageFacts(NamedTuple):
+    """An image that can be read."""
+
+    file: str
+    size: tuple[int, int]
+    """`(H, W)` upright."""
+    constant: bool
+    """Whether all pixels have one colour."""
+    digest: bytes
+    """The decoded, upright pixels, in short; but for the last byte the same if mirrored or turned by 90 degrees."""
+    thumbnail: NDArray[np.float32]
+    """`(8, 8, 3)` mean RGB."""
+
+
+def image_facts(path: Path) -> ImageFacts:
+    """Read a file, once in a process unless it changes; raises as `read_image`.
+
+    Values of more than 8 bits are spread from the least to the greatest.
+    """
+    stat = path.stat() if path.is_file() else None
+    return _facts_of_file(path, stat and (stat.st_mtime_ns, stat.st_size))
+
+
+@lru_cache(maxsize=2 * MOST_COMPARED)
+def _facts_of_file(path: Path, state: tuple[int, int] | None) -> ImageFacts:
+    with opened(path, whole=True) as raster:
+        channels = 3 if raster.bands in (1, 3) or raster.color in ("cmyk", "palette") else raster.bands
+        raster.check(channels)
+        low, high = (int(raster.values.min()), int(raster.values.max())) if raster.bit_depth > 8 else (0, 255)
+        return facts_of(str(path), as_picture(raster.pixels(channels, (low, max(high, low + 1)))))
+
+
+def facts_of(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:
+    """Return the facts of an image `(H, W, 3)`."""
+    picture, (height, width) = Image.fromarray(pixels), pixels.shape[:2]
+    rows = pixels[: height // 2], pixels[height - height // 2 :]
+    sums = np.array([[[row[:, : width // 2].sum()], [row[:, width - width // 2 :].sum()]] for row in rows])
+    turn = min(range(8), key=lambda index: _turns(sums)[index].ravel().tolist())
+    turned = np.ascontiguousarray(_turns(pixels)[turn])
+    small = np.asarray(picture.resize((64, 64), Image.Resampling.BOX), np.float32)
+    return ImageFacts(
+        file,
+        (height, width),
+        constant=all(low == high for low, high in picture.getextrema()),  # type: ignore[misc]
+        digest=hashlib.blake2b(turned.data, digest_size=16, key=f"{turned.shape}".encode()).digest() + bytes([turn]),
+        thumbnail=small.reshape(8, 8, 8, 8, 3).mean((1, 3)),
+    )
+
+
+def _turns(values: NDArray[Any]) -> list[NDArray[Any]]:
+    """The 8 ways to mirror `(…, H, W, C)` and turn it by 90 degrees, the first of which is as it is."""
+    return [np.rot90(one, k, (-3, -2)) for one in (values, values[..., ::-1, :]) for k in range(4)]
+
+
+NEAR = 0.03
+"""Thumbnails whose rms difference is under this share of their contrast show the same picture.
+
+JPEG compression and resizing stay under it, and so may two neighbouring frames of a video.
+"""
+TURNED = 2
+"""So many times as far apart may those be that are mirrored or turned, which neighbours are not."""
+LEAST_CONTRAST = 2.0
+"""Standard deviation of a thumbnail, of 255 levels, under which there is too little to compare."""
+NEIGHBOURS = range(1, 9)
+"""Ranks of the images that may be nearest to one, with which it is compared."""
+
+
+def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tuple[int, int]]:
+    """Return the indices of images in `some` and `others` that hardly differ as thumbnails, mirrored or turned too."""
+    if not some or not others:
+        return []
+    ours, theirs = (np.stack([image.thumbnail for image in images]) for images in (some, others))
+    contrast = ours.std((1, 2, 3))
+    radii = NEAR * np.where(contrast >= LEAST_CONTRAST, contrast, -1) * ours[0].size ** 0.5
+    # The mean over all turns is a projection: it brings images closer, never apart. A quarter of it says all.
+    low, high = (2 * np.mean(_turns(each), 0)[:, :4, :4].reshape(len(each), -1) for each in (theirs, ours))
+    distances, near = KDTree(low).query(high, NEIGHBOURS, distance_upper_bound=max(TURNED * radii.max(), 1e-6))
+    first, rank = np.nonzero(distances <= TURNED * radii[:, None])
+    second = near[first, rank]
+    apart = [((turned[first] - theirs[second]) ** 2).sum((1, 2, 3)) ** 0.5 for turned in _turns(ours)]
+    found = (apart[0] <= radii[first]) | (np.min(apart[1:], 0) <= TURNED * radii[first])
+    return list(zip(first[found].tolist(), second[found].tolist(), strict=True))
+
+
+def grouped(
+    names: Sequence[str],
+    places: Mapping[str, PurePosixPath],
+    files: Mapping[str, Path],
+    pattern: str | None,
+    copies: str,
+) -> dict[str, str]:
+    """Return for each of some images the one that stands for all that have to stay in its split.
+
+    Args:
+        names: these images; `places` for `group_of` and `files` are of all.
+        pattern: see `group_of`; None for no groups.
+        copies: what are copies, see `Folder`.
+
+    Raises:
+        CrispsegError: no image is in a group.
+    """
+    groups = {name: group for name, place in places.items() if pattern and (group := group_of(pattern, place))}
+    if pattern and not groups:
+        some = f"'{pattern}', which fits no image, such as {few(places, 2)}"
+        raise CrispsegError(f"is {some}; correct it, or leave it out", "data.group")
+    if copies == "none":
+        return together(names, [], groups)
+    if len({places[name] for name in names}) < len(names):  # they are numbered anew in the folder of each split
+        places = {name: PurePosixPath(name) for name in names}
+    by_name = {name: original(places[name]) for name in names}
+    if copies == "names":
+        return together(names, [], groups, by_name)
+
+    def attempt(name: str) -> ImageFacts | None:
+        try:
+            return image_facts(files[name])
+        except CrispsegError:  # which the check of the pairs names
+            return None
+
+    chosen = [names[index] for index in spread(len(names), MOST_COMPARED)]
+    found = dict(zip(chosen, parallel(attempt, chosen, "Comparing images"), strict=True))
+    facts = {name: image for name, image in found.items() if image}
+    pixels = {name: image.digest[:-1] for name, image in facts.items() if not image.constant}
+    near = alike([*facts.values()], [*facts.values()]) if copies == "similar" else []
+    known = [*facts]
+    return together(names, [(known[i], known[j]) for i, j in near], groups, by_name, pixels)

@@ -1,0 +1,103 @@
+"""What images share within a split, which may be wrong, and across splits, which makes scores too good."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import Any, TypeAlias
+
+from crispseg.data.copies import MOST_COMPARED, ImageFacts, alike, group_of, likely_group, original, together
+from crispseg.data.dataset import SegmentationDataset
+from crispseg.data.folder import Folder
+from crispseg.data.mask_lookup import MaskStatistics
+from crispseg.data.mask_reading import Finding, Severity
+from crispseg.doctor.facts import PairFacts, Subject, scan
+from crispseg.doctor.findings import finding
+
+Member: TypeAlias = tuple[str, str]
+"""The split and the file of an image."""
+
+
+def leaks(subject: Subject) -> list[str]:
+    """What splits of own data share, in lines with two examples each; of files up to `MOST_COMPARED` are read."""
+    if not isinstance(subject.source, Folder):  # how public data are divided is known
+        return []
+    lines = []
+    for one in duplicate_findings(subject, scan(subject, most=MOST_COMPARED)):
+        if one.count and one.code not in ("duplicate-image", "contradicting-masks"):
+            lines += [one.line, *(f"    {group[0]} = {group[-1]}" for group in one.details["groups"][:2])]
+    return lines
+
+
+def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator[Finding]:
+    """What images share: pixels, copies, masks and groups. Files count if they are in `facts`, and names anyway."""
+    images = {_member(one): one.image for one in facts if isinstance(one.image, ImageFacts)}
+    masks = {_member(one): one.mask for one in facts if isinstance(one.mask, MaskStatistics)}
+    pixels = {member: image.digest for member, image in images.items() if not image.constant}
+    equal = _groups(pixels)
+    within = [[one for one in group if one[0] == split] for group in equal for split in subject.splits]
+    held = [{masks[one].digest for one in group if one in masks} for group in equal]
+    wanted = getattr(subject.source, "train_on", "") == "trainval"
+    yield _grouped("image-in-two-splits", _across(pixels), subject, severity=Severity.INFORMATION if wanted else None)
+    yield _grouped("duplicate-image", [group for group in within if len(group) > 1], subject)
+    twice = [group for group, digests in zip(equal, held, strict=True) if len(digests) > 1]
+    yield _grouped("contradicting-masks", twice, subject)
+
+    own = subject.source if isinstance(subject.source, Folder) else None
+    pairs = {_member(one): one.pair for one in facts}
+    for split, items in subject.splits.items():
+        if not isinstance(items, SegmentationDataset):
+            pairs |= {(split, str(pair.image)): pair for pair in items}
+    places = {member: own.place(pair) if own else PurePosixPath(pair.name) for member, pair in pairs.items()}
+    again = {places[group[0]] for group in _across(places)}  # names that begin anew in the folder of each split
+    names = {member: original(place) for member, place in places.items() if place not in again}
+    copies = together([*pairs], [], names, {member: digest[:-1] for member, digest in pixels.items()})
+    copied = [group for group in _across(copies) if len({pixels.get(member, member) for member in group}) > 1]
+    yield _grouped("augmented-copy", copied, subject)
+
+    near = [(one, other) for one, other in _near(subject, images) if copies[one] != copies[other]]
+    yield _grouped("near-duplicate", near, subject)
+    alone = together([*pairs], near, copies)
+    same = _across({member: mask.digest for member, mask in masks.items() if mask.distinct > 1})
+    yield _grouped("mask-in-two-splits", [one for one in same if len({alone[member] for member in one}) > 1], subject)
+    if pattern := own and (own.group or likely_group(places.values())):
+        groups = {member: group for member, place in places.items() if (group := group_of(pattern, place))}
+        code = "group-in-two-splits" if own and own.group else "parts-in-two-splits"
+        yield _grouped(code, _across(groups), subject, pattern=pattern)
+
+
+def _member(one: PairFacts) -> Member:
+    return one.split, str(one.pair.image)
+
+
+def _groups(keys: Mapping[Member, Hashable]) -> list[list[Member]]:
+    """The members that share a key, split by split."""
+    groups: dict[Hashable, list[Member]] = defaultdict(list)
+    for member, key in keys.items():
+        groups[key].append(member)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _across(keys: Mapping[Member, Hashable]) -> list[list[Member]]:
+    """The members of more than one split that share a key."""
+    return [group for group in _groups(keys) if len({split for split, _ in group}) > 1]
+
+
+def _near(subject: Subject, images: Mapping[Member, ImageFacts]) -> Iterator[tuple[Member, Member]]:
+    """For each image the one of an earlier split that hardly differs from it, which stands first."""
+    earlier: list[Member] = []
+    for split in subject.splits:
+        own = [member for member in images if member[0] == split]
+        found = alike([images[member] for member in own], [images[member] for member in earlier])
+        yield from {own[i]: (earlier[j], own[i]) for i, j in reversed(found)}.values()
+        earlier += own
+
+
+def _grouped(code: str, groups: Sequence[Sequence[Member]], subject: Subject, **more: Any) -> Finding:
+    files = [[file for _, file in group] for group in groups]
+    later = Counter(split for split, _ in {one for group in groups for one in group if one[0] != group[0][0]})
+    shares = ", ".join(f"{count} of {len(subject.splits[split])} in {split}" for split, count in later.items())
+    more["where"] = f" ({shares})" if shares else ""
+    return finding(code, chain(*files), count=len(files), details={"groups": files}, **more)
