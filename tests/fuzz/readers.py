@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tifffile
 import torch
 from exports import exported
 from PIL import Image
@@ -52,6 +53,14 @@ def readers(place: Path) -> dict[str, Reader]:
     images = {f"rgb.{suffix}": encoded(rgb, suffix) for suffix in ("png", "jpg", "webp", "tif", "bmp", "gif", "ppm")}
     images |= {"deep.png": encoded(deep, "png"), "deep.tif": encoded(deep, "tif", compression="tiff_adobe_deflate")}
     images |= {"rgba.png": encoded(Image.fromarray(values), "png"), "cmyk.jpg": encoded(rgb.convert("CMYK"), "jpg")}
+    planes = io.BytesIO()
+    tifffile.imwrite(
+        planes, values.transpose(2, 0, 1).astype(np.uint16), photometric="rgb", planarconfig="separate", tile=(16, 16)
+    )
+    images |= {
+        "planes.tif": planes.getvalue(),
+        "white.pgm": b"P5 32 24 4095\n" + (values[..., 0] * np.array(16, ">u2")).astype(">u2").tobytes(),
+    }
     masks = {"ids.png": encoded(Image.fromarray(ids), "png"), "palette.png": encoded(palette, "png")}
     masks |= {"palette_2.png": encoded(palette, "png", bits=2), "bits.png": encoded(Image.fromarray(ids > 0), "png")}
     masks |= {"rgb.png": images["rgb.png"], "ids.tif": encoded(Image.fromarray(ids), "tif")}

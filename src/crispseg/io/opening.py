@@ -109,10 +109,8 @@ class Raster:
 
     def check(self, channels: int) -> None:
         """Raise an UnreadablePicture unless it has so many channels: 3 for RGB, which grey becomes, or others."""
-        _, bands = CONVERTED.get(self.color, ("", self.bands))
-        if self.color not in COLORS or (
-            self.color in CONVERTED and (channels, self.bands, self.white) != (3, bands, 255)
-        ):
+        usual = self.color not in CONVERTED or (3, CONVERTED[self.color][1], 255) == (channels, self.bands, self.white)
+        if self.color not in COLORS or not usual:
             raise UnreadablePicture(f"{self.name} has {self.color} colours; save it as grey or RGB", "channel-missing")
         most = {"grey": 2, "rgb": 4, "bands": 0}.get(self.color, self.bands) if channels == 3 else channels
         if self.bands > most or (channels != 3 and (self.bands < most or self.color == "palette")):
@@ -146,15 +144,18 @@ class Raster:
         if self.bit_depth > 8:
             known = value_range or ((0, self.white) if self.white < 0xFFFF else None)
             values = to_8_bits(whole_numbers(values, self.name), known, self.name)
-        elif self.white < 255:
-            values = np.rint(np.arange(self.white + 1) / self.white * 255).astype(np.uint8).take(values)
+        values = self.spread(values) if self.white < 255 else values
         return np.repeat(values, 3, axis=2) if values.shape[2] < channels else np.array(values, order="C")
 
+    def spread(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Scale values of up to 8 bits from 0 to 255."""
+        return np.rint(np.arange(self.white + 1) / self.white * 255).astype(np.uint8).take(values)
+
     def plain(self) -> NDArray[Any]:
-        """Return values of 8 or 16 bits as they are, or as RGB `(H, W, 3)` those of which a PNG would keep no more."""
-        if self.white > 255:
-            return whole_numbers(self.values, self.name)
-        return self.values if self.white == 255 and self.color in ("grey", "rgb", "bands") else self.pixels()
+        """Return all bands in 8 or 16 bits; palettes and other colours as RGB."""
+        if self.color not in ("grey", "rgb", "bands"):
+            return self.pixels()
+        return whole_numbers(self.values, self.name) if self.white > 255 else self.spread(self.values)
 
     def labels(self, most: int = 0xFFFF, lossy: bool = False) -> NDArray[Any]:
         """Return the values of a mask, or raise an UnreadablePicture, as `crispseg.io.images.read_mask` does."""
@@ -296,8 +297,12 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
     def load(top: int, bottom: int) -> NDArray[Any]:
         planes, depth, _, _, samples = page.shaped
         length, across = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, height), width)
-        if max((bottom - top) * width, 0 if page.is_final else length * across) > MAX_PIXELS:
+        if (top, bottom) == (0, height) and height * width > MAX_PIXELS:
             raise Image.DecompressionBombError
+        if not page.is_final and length * across > MAX_PIXELS:
+            raise UnreadablePicture(
+                f"{name} has compressed strips of {length * across:,} pixels; save it in tiles", "too-large"
+            )
         if depth > 1 or sum(page.databytecounts) < page.is_final * page.nbytes:
             raise ValueError(f"{depth} slices, {sum(page.databytecounts)} bytes")
         values = np.empty((planes, bottom - top, width, samples), np.uint8 if bits <= 8 else page.dtype)
