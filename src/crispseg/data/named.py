@@ -69,13 +69,13 @@ def _encoded(source: Any, is_mask: bool) -> tuple[bytes, str]:
     if isinstance(source, Image.Image):
         with faults("the PIL image"):
             raster = from_pillow(source, "the PIL image")
-            values = raster.labels() if is_mask else raster.plain()
+            values, is_color = raster.labels() if is_mask else raster.plain(), raster.color != "bands"
     elif isinstance(source, np.ndarray | Tensor):
-        values = mask_array(source) if is_mask else image_array(source)
+        values, is_color = mask_array(source) if is_mask else image_array(source), True
     else:
         raise CrispsegError(f"cannot read a {type(source).__name__}; give paths, PIL images, arrays or tensors")
     values = np.array(values[..., 0] if values.shape[2:] == (1,) else values, order="C")
-    if values.ndim == 2 or values.shape[2] <= 4:
+    if values.ndim == 2 or (values.shape[2] <= 4 and is_color):
         return bytes(imagecodecs.png_encode(values, level=1)), ".png"
     file = io.BytesIO()
     tifffile.imwrite(file, values, photometric="minisblack", planarconfig="contig", compression="deflate")

@@ -291,8 +291,8 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
         raise UnreadablePicture(f"{found}; save it with 8 or 16 bits, unsigned", "value-range-unknown")
     is_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and its kin, mostly lossy
     color = next((color for color, kinds in COLORS.items() if page.photometric in kinds), str(page.photometric))
-    if (page.photometric == 6 and is_image) or (color == "grey" and bands == 3):  # tifffile decodes YCbCr to RGB
-        color = "rgb"
+    if (page.photometric == 6 and is_image) or (color == "grey" and bands > 2):  # tifffile decodes YCbCr to RGB
+        color = "rgb" if bands == 3 else "bands"
 
     def load(top: int, bottom: int) -> NDArray[Any]:
         planes, depth, _, _, samples = page.shaped
