@@ -6,7 +6,7 @@ import difflib
 import errno
 import re
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 
@@ -18,11 +18,14 @@ class CrispsegError(Exception):
     Args:
         message: the line; with a field what follows that, such as "is 16; give at least 32".
         field: the setting that is wrong, such as "augment.crop". The command line shows it as a flag.
+        settings: alternatives of settings with which it would work. The command line shows each as a whole command.
     """
 
-    def __init__(self, message: str = "", field: str | None = None) -> None:
+    def __init__(
+        self, message: str = "", field: str | None = None, settings: Sequence[Mapping[str, object]] = ()
+    ) -> None:
         super().__init__(message)
-        self.field = field
+        self.field, self.settings = field, settings
 
     def __str__(self) -> str:
         return super().__str__() if self.field is None else f"{self.field} {super().__str__()}"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import json
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
@@ -75,6 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 128 + (found.number if isinstance(found, Interrupted) else signal.SIGINT)
         if isinstance(found, CrispsegError):
             line = f"--{found}" if found.field else str(found)
+            words = sys.argv[1:] if argv is None else argv
+            for start, tree in zip(("; run: ", *["; or: "] * len(found.settings)), found.settings, strict=False):
+                flags = [
+                    f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in tree.items()
+                ]
+                line += start + shlex.join(["crispseg", *words, *flags])
         elif isinstance(found, OSError):
             line = system_line(found)
         elif isinstance(found, MemoryError):

@@ -41,10 +41,10 @@ class Folder(Settings):
     folders are the splits, where there are some.
 
     Args:
-        images: folder of images.
-        masks: folder of masks.
-        root: folder that holds both, under usual names, or train/images, train/masks, val/images and so on; with
-            classes.txt, train.txt, val.txt and test.txt for classes and lists where they are there.
+        images: folder of images; or a pattern of folders, such as data/*/rgb, or of files, such as data/*.tif.
+        masks: folder of masks; or a pattern with the same wildcards.
+        root: folder that holds both, if these are not given, under usual names, or train/images, train/masks,
+            val/images and so on; with classes.txt, train.txt, val.txt and test.txt for classes and lists.
         classes: names of the classes in the order of their ids, as a list or as a text file with one name a line.
         num_classes: number of classes, where they have no names. Without any of classes, num_classes and palette it
             is read off the masks.
@@ -99,7 +99,7 @@ class Folder(Settings):
 
     def __post_init__(self) -> None:
         both = self.images is not None and (self.masks is not None or self.instances is not None)
-        if both is (self.root is not None):
+        if not both and self.root is None:
             raise CrispsegError("give either data.root, or data.images and data.masks (or data.instances)")
         if self.of_instances and (self.palette is not None or self.ignore):
             raise CrispsegError("data.palette and data.ignore are about data.masks; leave them out, or give these")
@@ -407,7 +407,8 @@ class Folder(Settings):
         for fault in found.faults:  # of declared classes the check of the pairs names the files, but for these
             if fault.severity is Severity.ERROR and (undeclared or fault.code in BLACK_AND_WHITE):
                 some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
-                raise CrispsegError(f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}")
+                line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}"
+                raise CrispsegError(line, settings=fault.details.get("settings", ()))
         return found
 
     @cached_property

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
-from crispseg.data.folder_search import MASK_FOLDERS, SPLITS, Reading, command, described, readings
+from crispseg.data.folder_search import MASK_FOLDERS, SPLITS, Reading, described, readings, settings
 from crispseg.data.pairing import annotated, holds_both, is_pattern, pictures
 from crispseg.errors import CrispsegError
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
@@ -82,8 +82,9 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
                 return {"name": entry.name, "root": str(root), **mark.get("keys", {})}
     chosen = {"images", "masks", "instances"} & {key.removeprefix("data.") for key in given}
     if not chosen and (several := rivals(root, own_layout(root))):
-        folders = dict.fromkeys(str(place.path) for one in several for place in one)
-        raise CrispsegError(f"{root} has several readings, of {', '.join(folders)}{_commands(root, several)}")
+        folders = ", ".join(dict.fromkeys(str(place.path) for one in several for place in one))
+        remedy = "give one of each as data.images and data.masks"
+        raise CrispsegError(f"{root} may mean several images or masks: {folders}; {remedy}", settings=settings(several))
     return {"name": "folder", "root": str(root)}
 
 
@@ -141,19 +142,17 @@ def _below(root: Path, images: Path, listed: bool) -> FolderLayout:
         if layout.divided or len({*stems}) == len(stems):  # else one may be a copy of the other
             return layout
     what = "holds images, but no masks" if images.is_dir() else "has no layout that is known"
-    told = (
-        ": it may hold images and masks, train/images and train/masks, train_images and train_masks, masks such as "
-        "a_mask.png next to a.jpg, or a public data set; or give data.images DIR and data.masks DIR"
+    holds = described(root) or "no images"
+    remedy = (
+        "images and masks may be in images and masks, train/images and train/masks, train_images and train_masks, or "
+        "a_mask.png next to a.jpg; or give data.images and data.masks"
     )
-    holds = described(root)
+    if found:
+        remedy = f"give data.images and data.masks, such as {found[0][0].path} and {found[0][1].path}"
     raise CrispsegError(
-        f"{root} {what}{'' if found else told}{holds and f'; it holds {holds}'}"
-        + (_commands(root, found) if found else annotated(images) or annotated(root))
+        f"{root} {what}; it holds {holds}; {remedy}{'' if found else annotated(images) or annotated(root)}",
+        settings=settings(found),
     )
-
-
-def _commands(root: Path, found: Sequence[Reading]) -> str:
-    return "; run: " + "; or: ".join(command(root, one) for one in found[:4])
 
 
 def _of_patterns(images: Path, masks: Path, listed: bool) -> FolderLayout:

@@ -6,9 +6,8 @@ import glob
 import itertools
 import os
 import re
-import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -86,12 +85,9 @@ def readings(root: Path) -> list[Reading]:
     return _pairing(together) or _pairing(itertools.chain(*alike.values()))
 
 
-def command(root: Path, reading: Reading) -> str:
-    """The command that trains on these images and masks, with the names of classes and the lists in `root`."""
-    given = {"images": reading[0].path, "masks": reading[1].path}
-    more = {"classes": "classes.txt"} | {f"{split}_list": f"{split}.txt" for split in ("train", "val", "test")}
-    given |= {key: root / name for key, name in more.items() if (root / name).is_file()}
-    return "crispseg train " + " ".join(f"--{'data.' + key} {shlex.quote(str(path))}" for key, path in given.items())
+def settings(found: Sequence[Reading]) -> list[dict[str, str]]:
+    """What chooses one of the readings, the likeliest ones."""
+    return [{"data.images": str(images.path), "data.masks": str(masks.path)} for images, masks in found[:4]]
 
 
 def _pairing(paths: Iterable[Path]) -> list[Reading]:

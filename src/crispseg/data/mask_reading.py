@@ -382,7 +382,7 @@ def _colors_without_palette(colored: list[MaskStatistics], grey: list[MaskStatis
     kept = f"; the {len(palette)} of at least 0.1 % of the pixels are proposed" if several else ""
     what = f"{len(pixels)} colours, and there is no palette{kept}"
     remedy = f"give {_setting(palette)} and, in this order, data.classes '[name, …]'"
-    fault = _fault("rgb-masks", colored, what, remedy, palette=palette)
+    fault = _fault("rgb-masks", colored, what, remedy, palette=palette, settings=[{"data.palette": palette}])
     return MaskReading(LabelSet(LabelSet.numbered(len(palette)).names, palette), ColorLookup(palette), (fault,))
 
 

@@ -21,7 +21,10 @@ from crispseg.io.images import SUFFIXES, find_images
 
 PairingKind: TypeAlias = Literal["image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing"]
 
-_OF_MASKS = r"^(masks?|labels?|gt|seg)[-_]|[-_. ](masks?|labels?|gt|ground_?truth|seg|segmentation|annotations?|l)$"
+_OF_MASKS = (
+    r"^(masks?|labels?|gt|seg)[-_]|"
+    r"(\.(jpe?g|png|tiff?|bmp))?[-_. ]+(masks?|labels?|gt|ground_?truth|seg|segmentation|annotations?|l|fuse)$"
+)
 _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_0000$|\.(jpe?g|png|tiff?|bmp)$")
 """What the names of masks, and of images, may say beside the name that both share; in lower case."""
 
