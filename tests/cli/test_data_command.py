@@ -156,7 +156,7 @@ def test_import_and_use(tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
     shown = output_of(capsys, "data", "import", tmp_path / "in", f"--out={out}")
     assert "3 images, 2 classes" in shown
-    assert "tree" in output_of(capsys, "data", "show", *shown.splitlines()[-1].split())
+    assert "tree" in output_of(capsys, "data", "show", shown.split("crispseg train ")[1].strip())
     assert "tree" in output_of(capsys, "doctor", out)  # which knows the layout and finds no fault
     for argv, phrase in (
         (["--classes=[bush]"], "unknown class 'tree'"),

@@ -24,7 +24,7 @@ class Truth(NamedTuple):
     """What is right."""
 
     labels: Mapping[str, Labels]
-    """Image, by its path in the folder without suffix → label map of class ids, of all that have usable masks."""
+    """Image, by its path in data.root without suffix → label map of class ids, of all that have usable masks."""
     classes: Sequence[str]
     count: int
     """How many images are in train and val."""
@@ -202,9 +202,9 @@ def yolo_polygons(root: Path) -> Truth:
         save(root / split / f"images/{index:03}.jpg", image)
         (root / split / "labels").mkdir(exist_ok=True)
         (root / split / f"labels/{index:03}.txt").write_text("\n".join(lines) + "\n")
-        truth[f"{split}/images/{index:03}"] = labels
+        truth[f"images/{split}/{index:03}"] = labels  # in the copy that is imported
         if split == "valid":
-            val.add(f"{split}/images/{index:03}")
+            val.add(f"images/{split}/{index:03}")
     (root / "data.yaml").write_text(
         "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['manhole', 'pothole']\n"
     )

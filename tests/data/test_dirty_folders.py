@@ -51,7 +51,7 @@ def test_trains_right_at_the_second_try_at_the_latest(
     seen = {}
     for split in ("train", "val"):
         for pair, sample in zip(data.dataset(split).pairs, data.dataset(split), strict=True):
-            seen[str(pair.image.relative_to(root).with_suffix(""))] = (split, sample.labels)
+            seen[str(pair.image.relative_to(data.root).with_suffix(""))] = (split, sample.labels)
     for name, (_, labels) in seen.items():
         np.testing.assert_array_equal(labels, truth.labels[name], name)
     assert len(seen) == truth.count

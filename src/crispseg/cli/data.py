@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field
@@ -181,5 +182,5 @@ class ImportData(Command):
     def __call__(self) -> None:
         keys = ("sources", "out", "images", "classes", "background", "ignore")
         done = import_annotations(**{key: getattr(self, key) for key in keys})
-        for line in [*done.lines, f"--data folder --data.root {done.out}"]:
+        for line in [*done.lines, f"train on them: crispseg train {shlex.quote(str(done.out))}"]:
             say(Console(), line)
