@@ -30,9 +30,7 @@ def outcome(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[bool, str]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "make", [make for make in FOLDERS if make.__name__ != "magnetic_tiles"], ids=lambda make: make.__name__
-)
+@pytest.mark.parametrize("make", FOLDERS, ids=lambda make: make.__name__)
 def test_trains_right_at_the_second_try_at_the_latest(
     make: Callable[[Path], Truth], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
