@@ -172,3 +172,23 @@ def test_black_and_white_with_a_palette(tmp_path: Path) -> None:
     assert report.counts.tolist() == [2 * (soft < 128).sum(), 2 * (soft >= 128).sum()]
     with pytest.raises(CrispsegError, match="is not in data"):
         check_split(folder(tmp_path / "ids", palette=[BLACK, WHITE]).dataset("all"), "all")
+
+
+@pytest.mark.parametrize(
+    ("colors", "proposed"),
+    [
+        ([(255, 0, 0), (0, 255, 0), (250, 5, 0)], [(0, 0, 0), (0, 255, 0), (255, 0, 0)]),
+        ([(1, 0, 0), (2, 0, 0), (3, 0, 0)], [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)]),  # ids in a channel
+    ],
+)
+def test_a_proposed_palette_lacks_variants(
+    colors: list[tuple[int, int, int]], proposed: list[tuple[int, int, int]], tmp_path: Path
+) -> None:
+    """Each mask holds black and one colour; the last one is the rarest."""
+    for index in range(9):
+        at = min(index // 4, 2)
+        make_pair(tmp_path, f"{index}", np.array([BLACK, colors[at]], np.uint8)[ids(0, 1)])
+    with pytest.raises(CrispsegError) as caught:
+        folder(tmp_path).label_set()
+    assert caught.value.settings == [{"data.palette": tuple(proposed)}]
+    assert folder(tmp_path, palette=proposed).dataset("train")

@@ -5,12 +5,10 @@ Training and scoring refuse what has errors here, `crispseg doctor` reports it, 
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
-from itertools import combinations, starmap
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ import numpy as np
 from crispseg.config.settings import plural
 from crispseg.data.mask_lookup import DEEP_WHITE, NONE, ColorLookup, IdLookup, MaskLookup, MaskStatistics
 from crispseg.data.pairing import few
-from crispseg.data.palettes import NEAR, tolerance_for
+from crispseg.data.palettes import tolerance_for, without_variants
 from crispseg.data.split_check import TWO_CLASSES
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -379,16 +377,8 @@ def _colors_without_palette(colored: list[MaskStatistics], grey: list[MaskStatis
     several = len(pixels) > IGNORE or any(mask.blended >= BLENDED for mask in colored)
     least = 1e-3 * pixels.total() if several else 0
     frequent = [color for color, count in pixels.most_common(IGNORE) if count >= least]
-    held = [{*map(tuple, mask.values.tolist())} for mask in colored]
-    palette: tuple[Color, ...] = ()
-    for color in frequent:
-        like = [other for other in palette if math.dist(color, other) <= NEAR]
-        if not like or any({color, other} <= one for other in like for one in held):
-            palette += (color,)
-    if min(starmap(math.dist, combinations(palette, 2)), default=0) <= 2 * NEAR:
-        palette = (*frequent,)
+    palette = tuple(sorted(without_variants(frequent, colored)))
     near = f"; {len(frequent) - len(palette)} near others, in masks without these, are taken for them"
-    palette = tuple(sorted(palette))
     if len(palette) < 2:
         palette = tuple(dict.fromkeys([*(color for color, _ in pixels.most_common(2)), BLACK, WHITE]))[:2]
     kept = f"; the {len(palette)} of at least 0.1 % of the pixels are proposed" if several else ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations, starmap
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +128,18 @@ def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple
     is_class |= any(max(found.values()) > max(SPIKE * found.total(), 1e-4 * pixels) for found in noise.values())
     tolerance = float(apart) ** 0.5 / 2 if all_kept and 4 * largest <= apart else FARTHEST
     return None if is_class else tolerance, int(np.ceil(largest**0.5))
+
+
+def without_variants(colors: Sequence[Color], masks: Iterable[MaskStatistics]) -> list[Color]:
+    """Return colours, the most frequent first, without those near another one that no mask holds with them.
+
+    All are returned if those that remain are near each other, as ids that are written into a channel.
+    """
+    held = [{*map(tuple, mask.values.tolist())} for mask in masks]
+    kept: list[Color] = []
+    for color in colors:
+        like = [other for other in kept if math.dist(color, other) <= NEAR]
+        if not like or any({color, other} <= one for other in like for one in held):
+            kept.append(color)
+    apart = min(starmap(math.dist, combinations(kept, 2)), default=0.0)
+    return kept if apart > 2 * NEAR else list(colors)
