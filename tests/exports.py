@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from crispseg.export import formats
-from crispseg.inference.runtime import UNSEALED, openvino_core
+from crispseg.inference.runtime import UNSEALED, openvino_core, seal
 from crispseg.models import ModelInfo
 
 INFO = ModelInfo("fpn", 4, "test_efficientnet", 3, mean=(0.5,) * 3, std=(0.5,) * 3)
@@ -31,5 +31,5 @@ def exported(path: Path, info: ModelInfo = INFO, sealed: bool = True, seed: int 
     if path.suffix == ".xml":
         pytest.importorskip("openvino")
         formats.write_openvino(openvino_core().read_model(path.with_suffix(".onnx")), path, metadata)
-    formats.seal(path)
+    seal(path)
     return path

@@ -41,9 +41,8 @@ class Compare(WithScores):
         data, split = self.data_to_score(self.run)
         runs = [self.run, *self.others]
         names = short_names(runs)
-        prints = [*map(fingerprint, runs)]
-        if twice := next((run for at, run in enumerate(runs) if prints[at] in prints[:at]), None):
-            raise CrispsegError(f"{twice} is the same model as one before it; give models that differ")
+        if len({*map(fingerprint, runs)}) < len(runs):
+            raise CrispsegError(f"two of {', '.join(runs)} are the same model; give models that differ")
         models = [SegmentationModel.from_pretrained(run) for run in runs]
         counts = [model.info.num_classes for model in models]
         if len({*counts}) > 1:
@@ -53,12 +52,8 @@ class Compare(WithScores):
         conditions = f"{data.name} {split}, {len(datasets[0])} images"
         say(Console(), f"{conditions}, scores in percent")
         evaluations = []
-        options: dict[str, Any] = {
-            "boundary": [DISTANCE],
-            "thin": self.thin,
-            "device": self.device,
-            "workers": self.workers,
-        }
+        further = {"thin": self.thin, "device": self.device, "workers": self.workers}
+        options: dict[str, Any] = {"boundary": [DISTANCE], **further}
         for name, model, dataset in zip(names, models, datasets, strict=True):
             scored, network = score_model(model, dataset, **options), f"{model.info.name} on {model.info.backbone}"
             evaluations.append(replace(scored, name=name, explanation=network))

@@ -21,16 +21,7 @@ from torch.fx import GraphModule
 from crispseg.export.certificate import reference, smooth_images
 from crispseg.export.quantization import Calibration, quantize_onnx, quantize_openvino
 from crispseg.inference.acceleration import fold_batch_norms, whole_number_padding
-from crispseg.inference.runtime import (
-    CHECKSUM,
-    METADATA,
-    UNSEALED,
-    AnyModel,
-    ExportedModel,
-    checksums,
-    open_model,
-    openvino_core,
-)
+from crispseg.inference.runtime import METADATA, UNSEALED, AnyModel, ExportedModel, open_model, openvino_core, seal
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.inference.tiling import peak_bytes
 from crispseg.models import ModelInfo, SegmentationModel
@@ -102,12 +93,6 @@ def write(
         write_openvino(openvino_core().read_model(plain), path, metadata)
     seal(path)
     return open_model(path)
-
-
-def seal(path: Path) -> None:
-    """Put the checksum of an ONNX or OpenVINO file into its metadata, which have `UNSEALED` instead."""
-    digest = checksums(path)[1].encode()
-    path.write_bytes(CHECKSUM.sub(lambda found: found[0][: -len(digest)] + digest, path.read_bytes()))
 
 
 def plain_file(path: Path) -> Path:

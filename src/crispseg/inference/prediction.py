@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import warnings
@@ -26,7 +25,7 @@ from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.inference.tiled import segment_tiff
-from crispseg.io.files import owned
+from crispseg.io.files import digest, owned
 from crispseg.io.images import MADE_OF, write_image, write_labels
 from crispseg.io.outlines import write_polygons
 from crispseg.io.tiff import SUFFIXES, keep_position, open_dataset
@@ -207,13 +206,12 @@ def predict_files(
         server.check(segmenter.info)
     asked = sorted(names, key=names.__getitem__)[part] if shard else [*names]
     quiet = console is None or not console.is_terminal
-    parts = [Path(run), Path(run).with_suffix(".bin")]  # of an OpenVINO file
-    model = "".join(map(_digest, parts)) if is_exported(run) else fingerprint(run)
+    model = digest(Path(run), Path(run).with_suffix(".bin")) if is_exported(run) else fingerprint(run)
     made_by = {"model": model, "protocol": str(segmenter.protocol), "bf16": bf16, "tiles": tiles, "objects": objects}
     made_by |= {"objects_border": objects_border, "value_range": segmenter.value_range}
 
     def made_of(image: Path) -> str:
-        return json.dumps({**made_by, "image": _digest(image)})
+        return json.dumps({**made_by, "image": digest(image)})
 
     def is_made(image: Path) -> bool:
         """Whether the results of an image, which are all there, are of it; polygons are those of the map if younger."""
@@ -276,13 +274,6 @@ def predict_files(
                 found.leave_out(result.path or result.name, error)
     found.objects = None if coco is None else len(coco.annotations)
     return found
-
-
-def _digest(path: Path) -> str:
-    """SHA-256 of a file; empty if there is none."""
-    with suppress(OSError), path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-    return ""
 
 
 def _says(result: Path) -> str | None:

@@ -153,6 +153,12 @@ def checksums(path: Path) -> tuple[str, str]:
     return found[1].decode() if found else "", digest.hexdigest()
 
 
+def seal(path: Path) -> None:
+    """Put the checksum of a file into its metadata, which have `UNSEALED` instead."""
+    digest = checksums(path)[1].encode()
+    path.write_bytes(CHECKSUM.sub(lambda found: found[0][: -len(digest)] + digest, path.read_bytes()))
+
+
 def open_onnx(path: Path) -> tuple[Run, str]:
     """Return what runs a file in ONNX Runtime, and its metadata as JSON."""
     import onnxruntime

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -16,6 +17,15 @@ from crispseg.errors import CrispsegError
 LITTER = ".crispseg-"
 """Begins the names of temporary files and folders."""
 LOCK = ".crispseg.lock"
+
+
+def digest(*files: Path) -> str:
+    """Return the SHA-256 of files together; one that cannot be read is empty."""
+    found = hashlib.sha256()
+    for path in files:
+        with suppress(OSError), path.open("rb") as file:
+            found.update(hashlib.file_digest(file, "sha256").digest())
+    return found.hexdigest()
 
 
 @contextmanager

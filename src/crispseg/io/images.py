@@ -100,7 +100,7 @@ def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tupl
 
 
 MADE_OF = "crispseg"
-"""Key, in the metadata of a result, of the text that says what it was made of."""
+"""Key, in the metadata of a result, of the text that says what it was made of, `made_of` here."""
 
 
 def png_text(made_of: str) -> PngImagePlugin.PngInfo:
@@ -113,8 +113,6 @@ def png_text(made_of: str) -> PngImagePlugin.PngInfo:
 
 def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16], made_of: str = "") -> None:
     """Write an `(H, W, 3)` RGB or `(H, W)` grey picture, the latter of 16 bits too; the suffix chooses the format.
-
-    A PNG also says what it was `made_of`.
 
     Raises:
         CrispsegError: the suffix is not one of `SUFFIXES` or the folder cannot be written.
@@ -133,8 +131,6 @@ def check_picture(path: str | Path) -> Path:
 
 def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Sequence[int]], made_of: str = "") -> None:
     """Write `(H, W)` class ids as a palette PNG whose pixel values are the ids; 255 (ignore) is black.
-
-    Its metadata say what it was `made_of`.
 
     Raises:
         CrispsegError: the folder cannot be written.

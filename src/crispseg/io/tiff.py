@@ -56,7 +56,7 @@ def write_map(
     shutil, errors, gdal = (importlib.import_module(f"rasterio.{name}") for name in ("shutil", "errors", "_err"))
     options = {"compress": "deflate", "blocksize": SIDE, "overview_resampling": "mode", "bigtiff": "if_safer"}
     try:
-        written = _write_plain(plain, image, rows, palette, {MADE_OF: made_of} if made_of else {})
+        written = _write_plain(plain, image, rows, palette, made_of)
         shutil.copy(plain, path, driver="COG", **options)
         crc = 0
         with _open(path) as file:
@@ -72,9 +72,9 @@ def write_map(
 
 
 def _write_plain(
-    path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]], tags: dict[str, str]
+    path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]], made_of: str
 ) -> int:
-    """Write the rows without overviews, and tags; return the CRC-32 of the rows."""
+    """Write the rows without overviews; return their CRC-32."""
     (points, crs), transform = image.gcps, image.transform
     place = {"crs": image.crs, "transform": None if transform.is_identity else transform}
     options = {"count": 1, "dtype": "uint8", "nodata": None if image.nodata is None else IGNORE, "BIGTIFF": "IF_SAFER"}
@@ -82,7 +82,7 @@ def _write_plain(
     options |= {"height": image.height, "width": image.width, **({"gcps": points, "crs": crs} if points else place)}
     crc = top = 0
     with _open(path, "w", **options) as file:
-        file.update_tags(**tags)
+        file.update_tags(**({MADE_OF: made_of} if made_of else {}))
         file.write_colormap(1, dict(enumerate(color_table(palette).tolist())))
         for strip in rows:
             window = ((top, top + len(strip)), (0, image.width))

@@ -288,8 +288,9 @@ def create_model(
         refine = "boundary" if name in REFINED_BY_DEFAULT else None
         refine_steps = refine_steps or REFINED_BY_DEFAULT.get(name)
     if refine is None and refine_steps not in (None, STEPS_TAKEN):
-        remedy = f"give refine boundary, or the default refine_steps {STEPS_TAKEN}"
-        raise CrispsegError(f"refine_steps is {refine_steps}, but the model has no refinement; {remedy}")
+        raise CrispsegError(
+            f"refine_steps is {refine_steps}, but the model has no refinement; give refine boundary too"
+        )
     spec = BackboneSpec(backbone, pretrained, in_chans)
     model: SegmentationModel = models[name](spec, num_classes, **builder_options(name, resolved))
     for option in ("width", "fuse_levels"):

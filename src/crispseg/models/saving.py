@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from torch import nn
 from crispseg.backbones import write_state_dict
 from crispseg.config.settings import shortened
 from crispseg.errors import CrispsegError, one_line
-from crispseg.io.files import atomic_path, writable_folder
+from crispseg.io.files import atomic_path, digest, writable_folder
 from crispseg.models.info import ModelInfo
 
 CONFIG_FILE = "config.json"
@@ -136,10 +135,7 @@ def read_info(source: str | Path, **hub: Any) -> ModelInfo:
 
 def fingerprint(source: str | Path) -> str:
     """16 hexadecimal digits that follow from the files of a saved model; errors as `from_pretrained`'s."""
-    digest = hashlib.sha256()
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        digest.update(located(source, name, {}).read_bytes())
-    return digest.hexdigest()[:16]
+    return digest(*(located(source, name, {}) for name in (CONFIG_FILE, WEIGHTS_FILE)))[:16]
 
 
 def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:

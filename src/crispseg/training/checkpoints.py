@@ -175,28 +175,28 @@ MAY_CHANGE = {
 """Settings that a resumed run may change; its checkpoint depends on the others."""
 
 
-def newest_checkpoint(folder: Path) -> Path | None:
-    """Return the checkpoint that a run resumes from, the last or else the best; None if it ended before its first."""
-    return next((path for path in (folder / LAST, folder / BEST) if path.is_file()), None)
-
-
-def check_folder(out: str | Path, *, resume: bool) -> None:
-    """Raise a CrispsegError if training would overwrite something in the folder, or there is no run to resume.
+def check_folder(out: str | Path, *, resume: bool) -> Path | None:
+    """Return the checkpoint that a run resumes from, the last or else the best; None if it starts from the beginning.
 
     A run that ended before its first checkpoint may be resumed, or started again.
+
+    Raises:
+        CrispsegError: training would overwrite something in the folder, or there is no run to resume.
     """
     folder = Path(out)
+    checkpoint = next((folder / name for name in (LAST, BEST) if resume and (folder / name).is_file()), None)
     settings, results = folder / CONFIG, [folder / name for name in (LAST, BEST, MODEL, SCORES)]
     recorded = settings.is_file() and settings.read_bytes().startswith(RECORDED.encode())
     begun = recorded and (folder / LAST.parent).is_dir()
     results += [] if begun else [settings, folder / METRICS, folder / PICTURE]  # which are the user's
     there = next((path.relative_to(folder) for path in results if path.exists()), None)
-    if resume and (not settings.is_file() or (there and newest_checkpoint(folder) is None)):
+    if resume and (not settings.is_file() or (there and checkpoint is None)):
         raise CrispsegError(
-            f"{folder} has no {LAST} to resume from; choose another out, and init_from if it has a model"
+            f"{folder} has no {LAST} to resume from; choose another out, with init_from if it has a model"
         )
     if there and not resume:
         raise CrispsegError(f"{folder} already holds {there}; resume the run, or choose another out")
+    return checkpoint
 
 
 def check_same_run(config: TrainConfig) -> None:

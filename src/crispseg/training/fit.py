@@ -30,15 +30,7 @@ from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
 from crispseg.training.callbacks import MetricsFile
-from crispseg.training.checkpoints import (
-    LAST,
-    MODEL,
-    check_folder,
-    check_same_run,
-    interruptible,
-    load_checkpoint,
-    newest_checkpoint,
-)
+from crispseg.training.checkpoints import LAST, MODEL, check_folder, check_same_run, interruptible, load_checkpoint
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.feedback import closing_lines, draw_panels
 from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
@@ -72,13 +64,12 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     if not is_first_process():
         return _train(config, resume, Console(quiet=True))
     with owned(folder, folder / LAST.parent, folder / MODEL):
-        check_folder(config.out, resume=resume)  # another process may have trained there in the meantime
         return _train(config, resume, console or Console(stderr=True))
 
 
 def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
     folder = Path(config.out)
-    checkpoint = newest_checkpoint(folder) if resume else None
+    checkpoint = check_folder(folder, resume=resume)  # again: another process may have trained there in the meantime
     check_processes(config)
     load_plugins(config.plugins)
     source, notes = settle(config.data)
@@ -87,13 +78,15 @@ def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
     L.seed_everything(config.seed, workers=True, verbose=False)
     model, note = starting_model(config, config.data.label_set(), resume=checkpoint is not None)
     config, data = check_data(config)
+    notes = [note, *notes]
     if checkpoint:
         check_same_run(config)
+        notes = [] if checkpoint == folder / LAST else [f"{folder} has no {LAST}; resuming from {checkpoint.name}"]
     elif resume:
-        notes = [f"{folder} has no checkpoint to resume from, so that the run starts from the beginning", *notes]
+        notes.insert(0, f"{folder} has no checkpoint to resume from; the run starts from the beginning")
     model.info = dataclasses.replace(model.info, value_range=data.value_range)
     step = load_checkpoint(checkpoint, model) if checkpoint else 0
-    print_data(data, [f"resuming from {checkpoint}"] if checkpoint else [note, *notes], console)
+    print_data(data, notes, console)
     if not (checkpoint or console.quiet):
         print_lines(console, leaks(subject_of(config.data, image_channels(config.model.in_chans))), "yellow")
     loaders = build_loaders(config, data, model.info, step)

@@ -44,22 +44,20 @@ def train_folds(
     if not isinstance(config.data, Folder):
         raise CrispsegError(f"folds divide your own images, but the data are {config.data.name}")
     data, out = dataclasses.replace(config.data, folds=folds), Path(config.out)
-    places = [out / f"fold_{fold}" for fold in range(1, folds + 1)]
     config = dataclasses.replace(config, data=data)
     console = (console or Console(stderr=True)) if is_first_process() else Console(quiet=True)
     scores: dict[str, Scores] = {}
     if resume and not (out / SCORES).is_file():
         raise CrispsegError(f"{out} holds no folds to resume; start them again")
-    begun = [resume and (place / CONFIG).is_file() for place in places]
-    for place, again in (
-        [(out, False)] * (not resume) + [*zip(places, begun, strict=True)] if is_first_process() else ()
-    ):
-        check_folder(place, resume=again)
+    places = [out / f"fold_{fold}" for fold in range(1, folds + 1)]
+    begun = {place: resume and (place / CONFIG).is_file() for place in places}
+    for place in (*begun, *([] if resume else [out])) if is_first_process() else ():
+        check_folder(place, resume=begun.get(place, False))
     _ = data.pairs("val")  # too few images are reported first
     if not resume:
         write_text(out / SCORES, "{}")
     record(config)
-    for fold, (place, again) in enumerate(zip(places, begun, strict=True), 1):
+    for fold, (place, again) in enumerate(begun.items(), 1):
         console.print(f"fold {fold} of {folds}", style="bold", highlight=False)
         own = dataclasses.replace(config, data=dataclasses.replace(data, fold=fold), out=place)
         try:
