@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -61,6 +61,27 @@ class LabelSet:
         if name not in self.names:
             raise CrispsegError(f"there is no class {name!r}{did_you_mean(str(name), self.names)}")
         return self.names.index(name)
+
+    def regrouped(self, merge: Mapping[str, Sequence[str]], drop: Sequence[str]) -> tuple[LabelSet, dict[int, int]]:
+        """Return the classes after some are merged and others dropped, and the new id of each, 255 for the latter.
+
+        A merged class has the colour of the class of its name or, if that is new, of the first that it is made of.
+
+        Raises:
+            CrispsegError: there is no class of a name, or one is merged and dropped, or merged twice.
+        """
+        moved = [*drop, *(name for new, names in merge.items() for name in names if name != new)]
+        if twice := next((name for name in moved if moved.count(name) > 1 or name in merge), None):
+            raise CrispsegError(f"the class '{twice}' is merged or dropped more than once; name it once")
+        target = {name: new for new, names in merge.items() for name in names}
+        kept = {name: target.get(name, name) for name in self.names if name not in drop}
+        colors = dict(zip(self.names, self.palette, strict=True))
+        for name in (*target, *drop):
+            self.index(name)  # raises
+        names = tuple(dict.fromkeys(kept.values()))
+        firsts = {new: colors.get(new, colors[name]) for name, new in reversed(kept.items())}
+        ids = {at: names.index(kept[name]) if name in kept else IGNORE for at, name in enumerate(self.names)}
+        return LabelSet(names, tuple(firsts[name] for name in names)), ids
 
     def __len__(self) -> int:
         return len(self.names)

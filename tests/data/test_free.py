@@ -107,9 +107,10 @@ def test_object_numbers_are_kept() -> None:
 
 
 def test_a_run_records_no_path_of_the_part(tmp_path: Path) -> None:
-    assert config_to_dict(TrainConfig(data=Nuclei()))["data"] == {"name": "nuclei", "root": None}
+    rest = {"name": "nuclei", "merge": {}, "drop": []}
+    assert config_to_dict(TrainConfig(data=Nuclei()))["data"] == {**rest, "root": None}
     recorded = config_to_dict(TrainConfig(data=Nuclei(tmp_path)))["data"]
-    assert recorded == {"name": "nuclei", "root": str(tmp_path)}
+    assert recorded == {**rest, "root": str(tmp_path)}
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,7 @@ CASES = {
     "a stray of 3 and 4": Case([spotted(3), spotted(4), *WHITES], [98, 94], also="black-and-white-masks"),
     "strays beside white, declared": Case([spotted(3), *WHITES], [73, 71], {"num_classes": 2}, "black-and-white-masks"),
     "strays that may be ids": Case([spotted(1), *WHITES * 5], "black-and-white-masks"),
+    "one stray of 1 in 100": Case([spotted(1), *WHITES * 50], [2425, 2423], also="black-and-white-masks"),
     "few pixels of ids": Case([spotted(1)] * 2, [48, 2]),
     "one odd in 100": Case([*WHITES * 50, ids(0, 90)], [2400, 2400], also="odd-masks"),
     "two odd in 102": Case([*WHITES * 50, ids(0, 90), ids(0, 90)], "odd-masks"),

@@ -19,7 +19,7 @@ from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.folder_layout import FolderLayout, chosen_names, own_layout, rivals
 from crispseg.data.folder_search import SPLITS
 from crispseg.data.loading import parallel
-from crispseg.data.mask_lookup import CLASSES, ColorLookup, InstanceLookup, MaskStatistics, read_statistics
+from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import BLACK_AND_WHITE, DeclaredClasses, MaskReading, Severity, read_masks
 from crispseg.data.pairing import Matched, PairingKind, few, folded, instance_masks, match, shared_out
 from crispseg.data.palettes import as_color, read_palette
@@ -66,6 +66,8 @@ class Folder(Settings):
         folds: divide the images of train and val anew, into so many parts of equal size; for cross-validation.
         fold: which of the parts is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
+        merge: class → names of the classes that it is made of, as {vehicle: [car, bus]}; new, or one of those that are.
+        drop: names of classes whose pixels are ignored.
         exclude: names of images that are left out; those whose masks do not fit the others are recorded here.
         value_range: the values of images of 16 bits a channel that are black and white, such as [0, 4095]; auto
             measures them.
@@ -92,6 +94,8 @@ class Folder(Settings):
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: PositiveInt = 1
     ignore: tuple[Annotated[int, Field(ge=0, le=0xFFFF)] | Color, ...] = ()
+    merge: dict[str, list[str]] = Field(default_factory=dict)
+    drop: list[str] = Field(default_factory=list)
     exclude: list[str] = Field(default_factory=list)
     value_range: tuple[float, float] | Literal["auto"] = "auto"
     instances: str | Path | None = None
@@ -121,7 +125,11 @@ class Folder(Settings):
         Raises:
             CrispsegError: what is declared does not fit together, or nothing is and the masks do not tell.
         """
-        return self.declared.labels(len(CLASSES)) if self.of_instances else self.reading.labels
+        return self._of_instances[0] if self.of_instances else self.reading.labels
+
+    @property
+    def _of_instances(self) -> tuple[LabelSet, dict[int, int]]:
+        return self.declared.labels(len(CLASSES)).regrouped(self.merge, self.drop)
 
     def splits(self) -> tuple[str, ...]:
         """The splits that there are; `dataset` also knows "all", which is every image of them.
@@ -150,7 +158,7 @@ class Folder(Settings):
         if not self.of_instances:
             pairs = [pair for pair in pairs if str(pair.mask) not in self.reading.left_out]
         if self.of_instances:
-            return FileDataset(pairs, labels, InstanceLookup(), value_range=declared)
+            return FileDataset(pairs, labels, InstanceLookup().regrouped(self._of_instances[1]), value_range=declared)
         numbered = None
         if self.instances is not None:
             names = {pair.mask: name for name, pair in self._pairs.items()}  # with the folder of the split
@@ -225,10 +233,10 @@ class Folder(Settings):
         if isinstance(lookup, ColorLookup):
             palette = self.palette or [*lookup.palette]
             found = replace(found, palette=palette, palette_tolerance=lookup.tolerance)
-        elif lookup is not None:
-            found = replace(found, num_classes=self.num_classes if self.declared.count else len(self.reading.labels))
+        elif isinstance(lookup, IdLookup):
+            found = replace(found, num_classes=self.num_classes if self.declared.count else lookup.classes)
             grey = [mask for mask in self._scanned if isinstance(mask, MaskStatistics) and not mask.colors]
-            if len(self.reading.labels) == 2 and any(IGNORE in mask.held for mask in grey):
+            if lookup.classes == 2 and any(IGNORE in mask.held for mask in grey):
                 found = replace(found, ignore=(*{*self.ignore, IGNORE},))  # or masks elsewhere may seem black and white
         return found
 
@@ -388,7 +396,9 @@ class Folder(Settings):
         ignore = self.ignore if colors is None else tuple(as_color(value) for value in self.ignore)
         count, tolerance = next(iter(counts.values()), None), self.palette_tolerance
         palette, ids = (None, ()) if colors is None else ((*colors,), (*colors.values(),))
-        return DeclaredClasses(count, names, palette, ids, ignore, None if tolerance == "auto" else tolerance)
+        return DeclaredClasses(
+            count, names, palette, ids, ignore, None if tolerance == "auto" else tolerance, self.merge, self.drop
+        )
 
     @cached_property
     def reading(self) -> MaskReading:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import cv2
 import numpy as np
@@ -186,6 +187,13 @@ class MaskLookup:
         table[pack_colors(keys[None])[0] if self.colors else keys] = [*self.meaning.values()]
         return table
 
+    def regrouped(self, ids: Mapping[int, int]) -> Self:
+        """Return this lookup with other class ids, by the old ones."""
+        found = copy(self)
+        found.__dict__.pop("_table", None)
+        found.meaning = {value: ids.get(label, label) for value, label in self.meaning.items()}
+        return found
+
     def labels_of(self, mask: MaskStatistics) -> NDArray[np.uint16]:
         """Return the label `(n,)` of each of a mask's values: 255 for ignored ones, `NONE` for those of no class."""
         try:
@@ -216,7 +224,7 @@ class IdLookup(MaskLookup):
         remedy: str = "say what they mean, by data.palette",
         correction: str = "correct the mask, or give data.num_classes, or data.ignore for what means ignore",
     ) -> None:
-        void = sorted({IGNORE, *ignore})
+        self.classes, void = classes, sorted({IGNORE, *ignore})
         refusal = f"is out of range 0 to {classes - 1} (ignored: {', '.join(map(str, void))}); {correction}"
         super().__init__({index: index for index in range(classes)} | dict.fromkeys(void, IGNORE), refusal, remedy)
 
@@ -255,6 +263,7 @@ class InstanceLookup(MaskLookup):
     """Instance masks, which number objects, with the classes of `three_classes`."""
 
     most = MOST
+    classes: Sequence[int] = range(len(CLASSES))
 
     def __init__(self) -> None:
         super().__init__({0: 0, **dict.fromkeys(range(1, 2**16), 1)}, "")  # where no border is near
@@ -268,8 +277,13 @@ class InstanceLookup(MaskLookup):
         """
         return grey(mask, "give an instance mask, 0 and a number for each object").astype(np.int32, copy=False)
 
+    def regrouped(self, ids: Mapping[int, int]) -> Self:
+        found = super().regrouped(ids)
+        found.classes = [ids[label] for label in range(len(CLASSES))]
+        return found
+
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
-        return three_classes(self.numbers(mask)).astype(np.uint16)
+        return np.array(self.classes, np.uint16).take(three_classes(self.numbers(mask)))
 
 
 def three_classes(numbers: NDArray[np.integer], radius: int = BORDER) -> NDArray[np.uint8]:

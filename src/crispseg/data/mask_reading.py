@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import Enum, IntEnum
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,9 @@ class DeclaredClasses:
     """Values, or with a palette colours, that are ignored besides 255."""
     tolerance: float | None = None
     """That of the palette, see `ColorLookup`; if None, the masks tell."""
+    merge: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    drop: Sequence[str] = ()
+    """Classes that are made of others, and classes that are ignored."""
 
     def labels(self, count: int) -> LabelSet:
         """So many classes, with the names and colours that are declared; greys are none to draw in."""
@@ -139,10 +142,18 @@ class MaskReading:
 
 
 def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
-    """Read own masks: as declared, or as their values and colours tell.
+    """Read own masks: as declared, or as their values and colours tell; then merge and drop classes.
 
     Masks of lossy files can be read by a lookup that has a tolerance, and count nowhere else.
     """
+    reading = _all_classes(declared, masks)
+    if not (declared.merge or declared.drop):
+        return reading
+    labels, ids = reading.labels.regrouped(declared.merge, declared.drop)
+    return replace(reading, labels=labels, lookup=reading.lookup.regrouped(ids), corrected=None)
+
+
+def _all_classes(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
     if declared.palette is not None:
         return _by_palette(declared, declared.palette, masks)
     masks = [*map(_without_tint, masks)]
@@ -200,18 +211,13 @@ def _without_tint(mask: MaskStatistics) -> MaskStatistics:
 def _outvoted(reading: MaskReading, count: int) -> MaskReading:
     """Leave out the masks that do not fit what most say, if these are few."""
     odd = [fault for fault in reading.faults if fault.code in ODD and len(fault.files) <= ODD_FILES * count]
-    changed = {
-        fault.code: replace(
-            fault,
-            severity=Severity.WARNING,
-            message=f"{fault.message}, unlike all others, and {'is' if fault.count == 1 else 'are'} left out: "
-            + few(Path(file).name for file in fault.files),
-        )
-        for fault in odd
-    }
+    faults = [fault for fault in reading.faults if fault not in odd]
+    for fault in odd:
+        names = few(Path(file).name for file in fault.files)
+        message = f"{fault.message}, unlike the others; training leaves them out ({names})"
+        faults.append(replace(fault, severity=Severity.WARNING, message=message))
     left_out = {file for fault in odd for file in fault.files}
-    faults = tuple(changed.get(fault.code, fault) for fault in reading.faults)
-    return replace(reading, faults=faults, left_out=tuple(sorted(left_out)))
+    return replace(reading, faults=tuple(faults), left_out=tuple(sorted(left_out)))
 
 
 BLACK_AND_WHITE = ("black-and-white-among-ids", "black-and-white-masks", "odd-masks")
@@ -263,12 +269,12 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
         corrected = MaskReading(labels, ColorLookup((BLACK, (1, 1, 1), WHITE), ids=(0, 1, 1)))
         return replace(usual, faults=(fault,), corrected=corrected)
     tones = [(_tones(mask), mask) for mask in grey]
-    pure_ones, soft, strays, odd = ([mask for tone, mask in tones if tone is kind] for kind in Tone)
-    inexact, fitting = [*soft, *strays], [mask for tone, mask in tones if tone is not Tone.ODD]
-    values = _held(fitting)
-    if (odd and len(odd) >= len(pure_ones) + len(inexact)) or not (
-        values and min(values) < DARK and max(values) >= LIGHT
-    ):
+    pure_ones, soft, strays, odd = (
+        [mask for tone, mask in tones if tone == kind] for kind in ("pure", "soft", "strays", "odd")
+    )
+    inexact, fitting = [*soft, *strays], [mask for tone, mask in tones if tone != "odd"]
+    values = _held(fitting) or {IGNORE}
+    if (odd and len(odd) >= len(pure_ones) + len(inexact)) or min(values) >= DARK or max(values) < LIGHT:
         return None
     ids, between = sorted({0, *_held(odd)} - WHITES), sorted(_held(inexact) - WHITES - {0})
     if len(odd) > ODD_FILES * len(grey) and plausible_ids(ids) and any(WHITES & mask.held for mask in odd):
@@ -278,11 +284,10 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
         in_a_row = between[-1] == len(between)
         if in_a_row and len(strays) > 0.1 * len(fitting):
             return None
-        if in_a_row or 2 * len(strays) > len(fitting):
+        if len(strays) > ODD_FILES * len(grey) if in_a_row else 2 * len(strays) > len(fitting):
             remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
-            faults.append(
-                _fault("black-and-white-masks", strays, f"0 and 255, and few pixels of {few(between, 8)}", remedy)
-            )
+            what = f"0 and 255, and few pixels of {few(between, 8)}"
+            faults.append(_fault("black-and-white-masks", strays, what, remedy))
     if odd:
         remedy = f"correct or remove them, or give {BY_THRESHOLD} to take what is at least 128 for white"
         what = f"the values {few(sorted(_held(odd)), 8)}, and the others are black and white"
@@ -290,9 +295,7 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
     name = f"class 1, '{labels.names[1]}'"
     what = f"0 and 255 only: 255 is read as {name}"
     if inexact:
-        what = (
-            f"0 and 255, and values between along edges or as strays: 128 and more are read as {name}, less as class 0"
-        )
+        what = f"0 and 255, and others along edges or as strays: 128 and more are read as {name}, less as class 0"
     remedy = "give data.ignore '[255]' if it means ignore"
     marked = [mask for mask in fitting if mask.held - {0}]
     if not faults or odd:
@@ -300,30 +303,23 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
     return replace(threshold if inexact else pure, faults=tuple(faults))
 
 
-class Tone(Enum):
-    """How a mask is black and white."""
-
-    PURE = "nothing else"
-    SOFT = "greys between along edges, or the noise of a lossy file"
-    STRAYS = "few pixels of other values"
-    ODD = "hardly"
-
-
-def _tones(mask: MaskStatistics) -> Tone | None:
-    """How a grey mask is black and white; None if it is of one of the two."""
+def _tones(mask: MaskStatistics) -> str:
+    """How a grey mask is black and white: pure, soft along edges, with few strays, or hardly, which is odd; "" if all
+    of it is the one or the other.
+    """
     values, counts, total = mask.values, mask.counts, mask.counts.sum()
     white = np.isin(values, [*WHITES])
     between, marked = counts[~white & (values > 0)].sum(), counts[values > 0].sum()
     if not between:
-        return Tone.PURE if white.any() and not white.all() else None
+        return "pure" if white.any() and not white.all() else ""
     if values[-1] > IGNORE:
-        return Tone.ODD
+        return "odd"
     far = (values > NOISE * bool(mask.lossy)) & (values < IGNORE - NOISE)
     spread = mask.lossy or mask.blended >= BLENDED or (far.sum() >= 16 and values[~white].max() >= LIGHT)
     if spread and 2 * counts[far].sum() <= total and max(counts[far], default=0) <= SPIKE * marked:
-        return Tone.SOFT
+        return "soft"
     few_pixels = 20 * between <= marked or (100 * between <= total and 2 * between < marked)
-    return Tone.STRAYS if few_pixels and white.any() and not mask.lossy else Tone.ODD
+    return "strays" if few_pixels and white.any() and not mask.lossy else "odd"
 
 
 def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
@@ -373,7 +369,7 @@ def _sparse(ids: list[int], void: Sequence[int], grey: list[MaskStatistics]) -> 
 
 def _colors_without_palette(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:
     """Read masks most of which have colours, if no palette is declared: propose one."""
-    pixels = _pixels([*colored, *grey], as_colors=True)
+    pixels = _pixels([*colored, *(mask for mask in grey if mask.values[-1] <= IGNORE)], as_colors=True)
     several = len(pixels) > IGNORE or any(mask.blended >= BLENDED for mask in colored)
     least = 1e-3 * pixels.total() if several else 0
     frequent = [color for color, count in pixels.most_common(IGNORE) if count >= least]

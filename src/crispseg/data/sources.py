@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import field
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -61,10 +62,17 @@ def _color(levels: Iterable[Any]) -> Color:
 
 @dataclass(frozen=True, config=CHECKS)
 class PublicSource(Settings):
-    """A public data set below a folder `root`, in the layout that `catalogue.yaml` describes."""
+    """A public data set below a folder `root`, in the layout that `catalogue.yaml` describes.
+
+    Args:
+        merge: class → names of the classes that it is made of, as {vehicle: [car, bus]}; new, or one of those that are.
+        drop: names of classes whose pixels are ignored.
+    """
 
     prefix: ClassVar[str] = "data."
     root: str | Path
+    merge: dict[str, list[str]] = field(default_factory=dict, kw_only=True)
+    drop: list[str] = field(default_factory=list, kw_only=True)
     name: ClassVar[str]
 
     @property
@@ -87,10 +95,18 @@ class PublicSource(Settings):
         Raises:
             CrispsegError: the classes are in a file of the data set, which is missing or damaged.
         """
-        return LabelSet(tuple(one.name for one in self.official()), tuple(one.color for one in self.official()))
+        return self.all_classes().regrouped(self.merge, self.drop)[0]
 
     def lookup(self) -> MaskLookup:
         """Return the way from mask values, or colours, to class ids. Raises as `label_set`."""
+        return self.official_lookup().regrouped(self.all_classes().regrouped(self.merge, self.drop)[1])
+
+    def all_classes(self) -> LabelSet:
+        """Return the classes before any are merged or dropped. Raises as `label_set`."""
+        return LabelSet(tuple(one.name for one in self.official()), tuple(one.color for one in self.official()))
+
+    def official_lookup(self) -> MaskLookup:
+        """Return the way from mask values, or colours, to the ids of all classes. Raises as `label_set`."""
         ids = {one.value: index for index, one in enumerate(self.official())}
         return TableLookup({**dict.fromkeys(self.void(), IGNORE), **ids}, self.layout.values)
 
@@ -285,7 +301,7 @@ class CamVid(PublicSource):
     masks: Literal["ids", "colors"] = "ids"
     name = "camvid"
 
-    def lookup(self) -> MaskLookup:
+    def official_lookup(self) -> MaskLookup:
         if self.masks == "ids":
             return IdLookup(11, (11,), "give data.masks colors for masks in CamVid's colours", "restore the mask")
         ids = {one.name: index for index, one in enumerate(self.official())}
@@ -331,7 +347,7 @@ class Aerial(PublicSource):
 
     name = "aerial"
 
-    def lookup(self) -> MaskLookup:
+    def official_lookup(self) -> MaskLookup:
         return IdLookup(len(self.official()), (15,), "give masks of class ids", "correct the mask")
 
     def pairs(self, part: str) -> list[Pair]:
@@ -358,10 +374,10 @@ class Nuclei(PublicSource):
     def folder(self) -> Path:
         return PART if self.root is None else Path(self.root)
 
-    def label_set(self) -> LabelSet:
+    def all_classes(self) -> LabelSet:
         return LabelSet.colored(("background", "nucleus", "border"))
 
-    def lookup(self) -> MaskLookup:
+    def official_lookup(self) -> MaskLookup:
         return InstanceLookup()
 
     def splits(self) -> tuple[str, ...]:

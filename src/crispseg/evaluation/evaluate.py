@@ -256,7 +256,7 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
         recorded = {}
     elif elsewhere:
         recorded = {key: value for key, value in recorded.items() if key in ("name", *MEANING)}
-        if isinstance(recorded.get("classes"), str):  # a file
+        if isinstance(recorded.get("classes"), str) and not (recorded.get("merge") or recorded.get("drop")):  # a file
             recorded["classes"] = [*names]
         if (places.get("root", Path()) / "classes.txt").is_file():
             recorded["classes"] = None

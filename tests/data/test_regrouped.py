@@ -1,0 +1,100 @@
+"""Classes that are merged and dropped, in own data and in public data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dataset_trees import MAKERS
+
+import crispseg
+from crispseg.cli.main import main
+from crispseg.data import Folder, check_split
+from crispseg.data.folder import settle
+from crispseg.doctor import diagnose, subject_of
+from crispseg.evaluation.evaluate import data_to_score
+from crispseg.labels import LabelSet
+from crispseg.training.settings import training_config
+
+from .own_folders import TINY, folder, ids, make_pair
+
+FOUR = LabelSet.colored(("void", "road", "car", "bus"))
+
+
+@pytest.mark.parametrize(
+    ("merge", "drop", "names", "new"),
+    [
+        ({}, [], FOUR.names, [0, 1, 2, 3]),
+        ({"vehicle": ["car", "bus"]}, [], ("void", "road", "vehicle"), [0, 1, 2, 2]),
+        ({"bus": ["car"]}, ["void"], ("road", "bus"), [255, 0, 1, 1]),
+        ({"all": ["void", "bus"], "car": ["car", "road"]}, [], ("all", "car"), [0, 1, 1, 0]),
+    ],
+)
+def test_classes_merge_and_drop(merge: Any, drop: Any, names: Any, new: list[int], tmp_path: Path) -> None:
+    labels, found = FOUR.regrouped(merge, drop)
+    assert labels.names == names and [*found.values()] == new
+    assert {*labels.palette} <= {*FOUR.palette} and all(
+        labels.palette[at] == FOUR.palette[FOUR.index(name)] for at, name in enumerate(names) if name in FOUR.names
+    )
+    for name in "abc":
+        make_pair(tmp_path, name, ids(0, 1, 2, 3))
+    source = folder(tmp_path, classes=[*FOUR.names], merge=merge, drop=drop)
+    np.testing.assert_array_equal(source.dataset("val")[0].labels, np.array(new)[ids(0, 1, 2, 3)])
+    assert settle(settle(source)[0])[0] == settle(source)[0]
+    diagnosis = diagnose(subject_of(source))
+    assert diagnosis.reading and diagnosis.reading.labels == source.label_set() == labels
+    assert {one.code for one in diagnosis.findings} <= {"mostly-ignored", "tiny-image", "mask-in-two-splits"}
+
+
+@pytest.mark.parametrize(
+    ("merge", "drop", "phrase"),
+    [
+        ({"x": ["caar"]}, [], "did you mean 'car'"),
+        ({}, ["rode"], "did you mean 'road'"),
+        ({"x": ["car"]}, ["car"], "'car'"),
+        ({"x": ["car"], "y": ["car", "bus"]}, [], "'car'"),
+        ({"car": ["bus"]}, ["car"], "'car'"),
+        ({}, ["void", "road", "car"], "number of class names is 1"),
+    ],
+)
+def test_what_cannot_be_merged(merge: Any, drop: Any, phrase: str, refuses: Any) -> None:
+    with refuses(phrase):
+        FOUR.regrouped(merge, drop)
+
+
+@pytest.mark.parametrize("name", sorted({*MAKERS} - {"mapillary"}))  # which has two classes there
+def test_public_data(name: str, tmp_path: Path) -> None:
+    source = MAKERS[name](tmp_path)
+    first, second, *_, last = source.label_set().names
+    changed = type(source)(**{**vars(source), "merge": {"both": [first, second]}, "drop": [last]})
+    before, after = (each.dataset("train").read_labels(0).astype(int) for each in (source, changed))
+    ids = np.arange(256)
+    ids[1:255] -= 1
+    ids[len(source.label_set()) - 1] = 255
+    np.testing.assert_array_equal(after, ids[before])
+    assert changed.label_set().names == ("both", *source.label_set().names[2:-1])
+
+
+def test_instances(tmp_path: Path) -> None:
+    for name in "abc":
+        make_pair(tmp_path, name, np.kron(ids(0, 1, 2), np.ones((8, 8), np.uint8)))
+    source = Folder(tmp_path / "images", instances=tmp_path / "masks", merge={"background": ["border"]})
+    report = check_split(source.dataset("train"), "train")
+    assert report.labels.names == ("background", "object") and settle(source)[0].label_set() == report.labels
+
+
+def test_in_python_and_in_other_folders(tmp_path: Path) -> None:
+    for root in (tmp_path, tmp_path / "new"):
+        for name in "abcd":
+            make_pair(root, name, np.kron(ids(0, 1, 2, 3), np.ones((8, 8), np.uint8)))
+    own = {"data": {"name": "folder", "root": "x"}, "model": "fpn"}
+    data = training_config(own, {"merge": {"x": ["a"]}, "drop": ["b"]}).data
+    assert isinstance(data, Folder) and data.merge == {"x": ["a"]} and data.drop == ["b"]
+    assert training_config(own, {"merge": "sum"}).model.options["merge"] == "sum"
+    run, flags = tmp_path / "run", [f"--data.images={tmp_path}/images", f"--data.masks={tmp_path}/masks"]
+    flags += ["--data.classes=[a,b,c,d]", "--data.merge={x: [c, d]}", f"--out={run}"]
+    assert main(["train", *flags, *TINY]) == 0
+    source, _ = data_to_score(str(run), {"images": tmp_path / "new/images", "masks": tmp_path / "new/masks"})
+    assert source.label_set().names == ("a", "b", "x") == crispseg.from_pretrained(run).info.class_names
