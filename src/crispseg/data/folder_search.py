@@ -96,7 +96,8 @@ def _pairing(paths: Iterable[Path]) -> list[Reading]:
     for one, other in itertools.product(places, places):
         if other.masks and not one.masks:
             matched = match_files(one.files, other.files, one.path, other.path)
-            found += [(one, other)] if not matched.error and 2 * len(matched.pairs) >= len(one.files) else []
+            enough = 2 * len(matched.pairs) >= max(len(one.files), 4)  # one pair may be chance
+            found += [(one, other)] if enough and not matched.error else []
     lossy = {one.path: min(one.files).suffix.lower() in (".jpg", ".jpeg") for one in places}
     return sorted(found, key=lambda both: (lossy[both[1].path], not both[1].usual, not both[0].usual))
 
