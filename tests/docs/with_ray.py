@@ -1,4 +1,4 @@
-"""A program that predicts with a real Ray, for tests/inference/test_ray.py.
+"""A program that predicts with a real Ray, for tests/docs/test_ray.py.
 
 Ray ends the whole process that called it when its own server does not answer for a minute, as on a very busy machine.
 
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import ray
 
-from crispseg.inference import ray_data
+sys.path.append(str(Path(__file__).parents[2] / "examples"))
+import ray_predict
 
 
 def run(model: str, photos: str, parquet: str, out: Path) -> None:
@@ -21,9 +22,9 @@ def run(model: str, photos: str, parquet: str, out: Path) -> None:
     print("Ray has started", flush=True)
     try:
         pictures = ray.data.read_parquet(parquet)
-        ray_data.predict(pictures, model, objects="class 1", objects_border="class 2").write_parquet(out / "rows")
+        ray_predict.predict(pictures, model, objects="class 1", objects_border="class 2").write_parquet(out / "rows")
         files = ray.data.read_binary_files(photos, include_paths=True)
-        ray_data.predict(files, model).write_parquet(out / "files")
+        ray_predict.predict(files, model).write_parquet(out / "files")
     finally:
         ray.shutdown()
 

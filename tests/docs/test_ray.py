@@ -1,4 +1,4 @@
-"""`crispseg.inference.ray_data.predict`: what workers make of pictures, and a real Ray on this machine."""
+"""`examples/ray_predict.py`: what workers make of pictures, and a real Ray on this machine."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from training_runs import of_many_opinions
 
-import crispseg
 from crispseg import Segmenter
-from crispseg.inference.ray_data import _Worker
 from crispseg.io.images import write_image, write_labels
+
+sys.path.append(str(Path(__file__).parents[2] / "examples"))
+import ray_predict
 
 pa = pytest.importorskip("pyarrow", reason="ray is not installed: pip install 'crispseg[ray]'")
 
@@ -55,14 +56,14 @@ def expected(model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory
 def test_a_worker_segments_pictures(model: Path, photos: Path, expected: dict[str, dict[str, Any]]) -> None:
     data = [(photos / f"{name}.png").read_bytes() for name in NAMES]
     batch = pa.table({"id": [7, 8, 9], "image": data, "labels": ["x", "y", "z"]})
-    table = _Worker(model, "image", ("class 1", "class 2"), {"device": "cpu"})(batch)
+    table = ray_predict.Worker(model, "image", ("class 1", "class 2"), {"device": "cpu"})(batch)
     assert table.column_names == ["id", "labels", "shares", "objects", "error"]
     for row, name in zip(table.to_pylist(), NAMES, strict=True):
         assert {key: row[key] for key in expected[name]} == expected[name] and row["error"] is None
 
 
 def test_a_worker_goes_on_after_what_cannot_be_read(model: Path, photos: Path) -> None:
-    good, worker = (photos / "a.png").read_bytes(), _Worker(model, "bytes", (), {"device": "cpu"})
+    good, worker = (photos / "a.png").read_bytes(), ray_predict.Worker(model, "bytes", (), {"device": "cpu"})
     batch = pa.table({"bytes": [good, b"no picture", b"", None]})
     first, *rows = worker(batch).to_pylist()
     assert first["labels"] and first["error"] is None
@@ -77,7 +78,7 @@ def test_a_worker_goes_on_after_what_cannot_be_read(model: Path, photos: Path) -
 def test_mistakes_are_said_before_ray_starts(options: Any, phrase: str, model: Path, refuses: Any) -> None:
     pytest.importorskip("ray")
     with refuses(phrase):
-        crispseg.inference.ray_data.predict(None, model, **options)
+        ray_predict.predict(None, model, **options)
 
 
 def run_alone(command: list[str], output: Path) -> tuple[int, str]:

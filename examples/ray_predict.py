@@ -1,7 +1,11 @@
-"""Very many images with Ray Data, on one machine or on a cluster; `pip install 'crispseg[ray]'` installs it."""
+"""Very many images with Ray Data, on one machine or on a cluster; `pip install 'crispseg[ray]'` installs it.
+
+python examples/ray_predict.py RUN PHOTOS.parquet OUT
+"""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,15 +55,17 @@ def predict(
     Raises:
         CrispsegError: no such model, class or protocol.
     """
+    from ray import cloudpickle
     from ray.data import ActorPoolStrategy
 
     labels = Segmenter(run, "cpu", **options).label_set  # mistakes are found before Ray starts
     wanted = () if objects is None else (objects, objects_border)
     if wanted:
         ObjectRule.named(labels, *wanted)
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not have this file
     run = Path(run).absolute() if Path(run).is_dir() and shipped_folder(run) is None else run  # workers start elsewhere
     return dataset.map_batches(
-        _Worker,
+        Worker,
         fn_constructor_args=(run, column, wanted, {"device": "cuda" if gpus else "cpu", **options}),
         batch_size=batch_size,
         batch_format="pyarrow",
@@ -69,7 +75,7 @@ def predict(
     )
 
 
-class _Worker:
+class Worker:
     """Segments batches, with a model of its own."""
 
     def __init__(self, run: str | Path, column: str, objects: tuple[Any, ...], options: dict[str, Any]) -> None:
@@ -108,3 +114,9 @@ class _Worker:
             if self.objects:
                 row["objects"] = [each._asdict() for each in result.objects(*self.objects)]
             return row
+
+
+if __name__ == "__main__":
+    import ray.data
+
+    predict(ray.data.read_parquet(sys.argv[2]), sys.argv[1]).write_parquet(sys.argv[3])
