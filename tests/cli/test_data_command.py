@@ -30,7 +30,7 @@ def values_of(text: str) -> list[Any]:
 def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: Path) -> None:
     """Every value and colour that it names is decoded to the class that it names, and none is left out."""
     if name == "folder":
-        found = Folder("x", "y", palette=[(0, 0, 0), (255, 0, 7)], ignore=((9, 9, 9), 12)).reading
+        found = Folder("x", "y", palette=[(0, 0, 0), (255, 0, 7)], ignore=((9, 9, 9), 12), palette_tolerance=0).reading
         labels, decode = found.labels, found.lookup
     else:
         kind, _, option = name.partition(" ")

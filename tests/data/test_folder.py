@@ -113,7 +113,7 @@ def test_palette_from_a_file(tmp_path: Path) -> None:
         ({"folds": 1}, "data.folds is 1"),
         ({"folds": 3, "fold": 4}, "data.fold is 4; give 1 to 3"),
         ({"fold": 2}, "data.fold is 2; give 1 to 1"),
-        ({"num_classes": 3, "train_list": "nowhere.txt"}, "cannot read nowhere.txt"),
+        ({"num_classes": 3, "train_list": "nowhere.txt"}, "nowhere.txt is missing"),
     ],
 )
 def test_wrong_declarations_are_named(ten: Path, options: dict[str, object], reason: str, refuses: Any) -> None:
@@ -210,6 +210,6 @@ def test_folds_divide_what_the_lists_name(ten: Path) -> None:
 
 def test_text_files_must_be_text(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    for path, reason in ((tmp_path / "x.txt", "cannot read"), (tmp_path, "cannot read")):
+    for path, reason in ((tmp_path / "x.txt", "cannot be read"), (tmp_path, "cannot be read")):
         with pytest.raises(CrispsegError, match=reason):
             read_lines(path)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import yaml
+from pydantic import TypeAdapter
 from rich.table import Table
 from rich.text import Text
 
@@ -91,11 +92,7 @@ class Entry:
 def catalogue() -> dict[str, Entry]:
     """Return what `catalogue.yaml` says about each data set."""
     text = resources.files("crispseg.data").joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    found = {}
-    for known in yaml.safe_load(text):
-        archives = tuple(Archive(**archive) for archive in known.pop("archives", ()))
-        found[known["name"]] = Entry(**known | {"archives": archives, "layout": Layout(**known["layout"])})
-    return found
+    return {entry.name: entry for entry in TypeAdapter(list[Entry]).validate_python(yaml.safe_load(text))}
 
 
 class ClassMeaning(NamedTuple):

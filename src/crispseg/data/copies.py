@@ -15,7 +15,7 @@ from PIL import Image
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import KDTree
 
-from crispseg.data.loading import parallel
+from crispseg.data.loading import parallel, tried
 from crispseg.data.pairing import few
 from crispseg.data.split_check import spread
 from crispseg.errors import CrispsegError
@@ -158,44 +158,34 @@ def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tupl
 
 
 def grouped(
-    names: Sequence[str],
-    places: Mapping[str, PurePosixPath],
-    files: Mapping[str, Path],
-    pattern: str | None,
-    copies: str,
+    places: Mapping[str, PurePosixPath], files: Mapping[str, Path], pattern: str | None, copies: str
 ) -> dict[str, str]:
     """Return for each of some images the one that stands for all that have to stay in its split.
 
     Args:
-        names: these images; `places` for `group_of` and `files` are of all.
+        places: name of an image → its path for `group_of`.
+        files: name → its file.
         pattern: see `group_of`; None for no groups.
         copies: what are copies, see `Folder`.
 
     Raises:
         CrispsegError: no image is in a group.
     """
+    names, pairs = [*places], []
     groups = {name: group for name, place in places.items() if pattern and (group := group_of(pattern, place))}
-    if pattern and not groups:
-        some = f"'{pattern}', which fits no image, such as {few(places, 2)}"
+    if pattern and names and not groups:
+        some = f"'{pattern}', which fits no image, such as {few(names, 2)}"
         raise CrispsegError(f"is {some}; correct it, or leave it out", "data.group")
-    if copies == "none":
-        return together(names, [], groups)
-    if len({places[name] for name in names}) < len(names):  # they are numbered anew in the folder of each split
-        places = {name: PurePosixPath(name) for name in names}
-    by_name = {name: original(places[name]) for name in names}
-    if copies == "names":
-        return together(names, [], groups, by_name)
-
-    def attempt(name: str) -> ImageFacts | None:
-        try:
-            return image_facts(files[name])
-        except CrispsegError:  # which the check of the pairs names
-            return None
-
-    chosen = [names[index] for index in spread(len(names), MOST_COMPARED)]
-    found = dict(zip(chosen, parallel(attempt, chosen, "Comparing images"), strict=True))
-    facts = {name: image for name, image in found.items() if image}
-    pixels = {name: image.digest[:-1] for name, image in facts.items() if not image.constant}
-    near = alike([*facts.values()], [*facts.values()]) if copies == "similar" else []
-    known = [*facts]
-    return together(names, [(known[i], known[j]) for i, j in near], groups, by_name, pixels)
+    keys: list[Mapping[str, Hashable]] = [groups]
+    if copies != "none":
+        again = len({*places.values()}) < len(names)  # they begin anew in the folder of each split
+        keys.append({name: original(PurePosixPath(name) if again else place) for name, place in places.items()})
+    if copies in ("pixels", "similar"):
+        chosen = [names[index] for index in spread(len(names), MOST_COMPARED)]
+        found = parallel(tried(image_facts), [files[name] for name in chosen], "Comparing images")
+        facts = {name: image for name, image in zip(chosen, found, strict=True) if isinstance(image, ImageFacts)}
+        keys.append({name: image.digest[:-1] for name, image in facts.items() if not image.constant})
+        if copies == "similar":
+            read = [*facts]
+            pairs = [(read[one], read[other]) for one, other in alike([*facts.values()], [*facts.values()])]
+    return together(names, pairs, *keys)

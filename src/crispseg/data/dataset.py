@@ -180,7 +180,8 @@ def read_lines(path: str | Path) -> list[str]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise CrispsegError(f"cannot read {path} ({one_line(error)}); give a UTF-8 text file") from None
+        what = f"cannot be read ({one_line(error)})" if Path(path).exists() else "is missing"
+        raise CrispsegError(f"{path} {what}; give a UTF-8 text file") from None
     lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
     if not lines:
         raise CrispsegError(f"{path} is empty; write one entry a line")

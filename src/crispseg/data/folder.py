@@ -18,7 +18,7 @@ from crispseg.data.copies import group_of, grouped
 from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.folder_layout import FolderLayout, chosen_names, own_layout, rivals
 from crispseg.data.folder_search import SPLITS
-from crispseg.data.loading import parallel
+from crispseg.data.loading import parallel, tried
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import BLACK_AND_WHITE, DeclaredClasses, MaskReading, Severity, read_masks
 from crispseg.data.pairing import Matched, PairingKind, few, folded, instance_masks, match, shared_out
@@ -62,7 +62,7 @@ class Folder(Settings):
             sub-folder, or a pattern of their names, such as patient*_slice*, whose first * it is.
         copies: how copies of one image are found, which stay in one split: by the `names` that augmentation gives, such
             as a_aug_1 and a_flip; by equal or mirrored `pixels` too; `similar` ones too, such as neighbouring frames;
-            or `none`. Auto is pixels.
+            or `none`.
         folds: divide the images of train and val anew, into so many parts of equal size; for cross-validation.
         fold: which of the parts is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
@@ -90,7 +90,7 @@ class Folder(Settings):
     val_list: str | Path | None = None
     test_list: str | Path | None = None
     group: str | None = None
-    copies: Literal["auto", "names", "pixels", "similar", "none"] = "auto"
+    copies: Literal["names", "pixels", "similar", "none"] = "pixels"
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: PositiveInt = 1
     ignore: tuple[Annotated[int, Field(ge=0, le=0xFFFF)] | Color, ...] = ()
@@ -125,11 +125,7 @@ class Folder(Settings):
         Raises:
             CrispsegError: what is declared does not fit together, or nothing is and the masks do not tell.
         """
-        return self._of_instances[0] if self.of_instances else self.reading.labels
-
-    @property
-    def _of_instances(self) -> tuple[LabelSet, dict[int, int]]:
-        return self.declared.labels(len(CLASSES)).regrouped(self.merge, self.drop)
+        return self.reading.labels
 
     def splits(self) -> tuple[str, ...]:
         """The splits that there are; `dataset` also knows "all", which is every image of them.
@@ -154,16 +150,12 @@ class Folder(Settings):
             CrispsegError: no such split, nothing in it, folders that do not pair, or a list that does not fit.
         """
         declared = None if self.value_range == "auto" else self.value_range
-        pairs, labels = self.pairs(split), self.label_set()
-        if not self.of_instances:
-            pairs = [pair for pair in pairs if str(pair.mask) not in self.reading.left_out]
-        if self.of_instances:
-            return FileDataset(pairs, labels, InstanceLookup().regrouped(self._of_instances[1]), value_range=declared)
+        pairs = [pair for pair in self.pairs(split) if str(pair.mask) not in self.reading.left_out]
         numbered = None
-        if self.instances is not None:
+        if self.instances is not None and not self.of_instances:
             names = {pair.mask: name for name, pair in self._pairs.items()}  # with the folder of the split
             numbered = instance_masks(Path(self.instances), {pair.name: names[pair.mask] for pair in pairs})
-        return FileDataset(pairs, labels, self.reading.lookup, 3, declared, numbered)
+        return FileDataset(pairs, self.reading.labels, self.reading.lookup, 3, declared, numbered)
 
     def pairs(self, split: str, strict: bool = True) -> list[Pair]:
         """The files of one split, whatever their masks hold.
@@ -222,14 +214,11 @@ class Folder(Settings):
         Raises:
             CrispsegError: as `label_set` and `dataset`.
         """
-        lookup = None if self.of_instances else self.reading.lookup
-        found = replace(self, classes=self._classes)
-        if not self.of_instances and self.reading.left_out:
-            odd = [name for name, pair in self._pairs.items() if str(pair.mask) in self.reading.left_out]
-            found = replace(found, exclude=[*self.exclude, *odd])
-        if self.copies == "auto" and self._dictated[""]:  # so that files are compared once
-            more = len({*self._grouped("names").values()}) > len({*self._grouped("pixels").values()})
-            found = replace(found, copies="pixels" if more else "names")
+        lookup, left_out = self.reading.lookup, self.reading.left_out
+        odd = [name for name, pair in self._pairs.items() if str(pair.mask) in left_out]
+        found = replace(self, classes=self._classes, exclude=[*self.exclude, *odd])
+        if self.copies == "pixels" and len({*self._grouped("names").values()}) == len({*self._groups.values()}):
+            found = replace(found, copies="names")  # so that files are compared once
         if isinstance(lookup, ColorLookup):
             palette = self.palette or [*lookup.palette]
             found = replace(found, palette=palette, palette_tolerance=lookup.tolerance)
@@ -249,8 +238,7 @@ class Folder(Settings):
             folders = ", ".join(sorted({str(masks.path) for _, masks in several}))
             lines.append(f"masks may be those in {folders}: data.masks chooses")
         lines += [matched.note for matched in self._matched.values() if matched.note]
-        if not self.of_instances:
-            lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]
+        lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]
         return [*lines, *self._group_notes()]
 
     def _group_notes(self) -> Iterator[str]:
@@ -347,9 +335,9 @@ class Folder(Settings):
         return dict(zip(names, names, strict=True))  # all are copies of one, which cannot be divided
 
     def _grouped(self, copies: str) -> dict[str, str]:
-        places = {name: self.place(pair) for name, pair in self._pairs.items()}
-        files = {name: pair.image for name, pair in self._pairs.items()}
-        return grouped(self._dictated[""], places, files, self.group, copies)
+        pairs = {name: self._pairs[name] for name in self._dictated[""]}
+        places = {name: self.place(pair) for name, pair in pairs.items()}
+        return grouped(places, {name: pair.image for name, pair in pairs.items()}, self.group, copies)
 
     @cached_property
     def _colors(self) -> tuple[dict[Color, int], tuple[str, ...] | None] | None:
@@ -407,6 +395,9 @@ class Folder(Settings):
         Raises:
             CrispsegError: what is declared does not fit together, or nothing is and the masks do not tell.
         """
+        if self.of_instances:
+            labels, ids = self.declared.labels(len(CLASSES)).regrouped(self.merge, self.drop)
+            return MaskReading(labels, InstanceLookup().regrouped(ids))
         masks, undeclared = self._scanned, self.declared.count is None
         if undeclared and (broken := [mask for mask in masks if isinstance(mask, CrispsegError)]):
             raise broken[0]
@@ -429,14 +420,7 @@ class Folder(Settings):
             return []
         used = set().union(*self._dictated.values())
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)
-
-        def attempt(pair: Pair) -> MaskStatistics | CrispsegError:
-            try:
-                return read_statistics(pair.mask)
-            except CrispsegError as error:
-                return error
-
-        return list(parallel(attempt, pairs, "Reading masks"))
+        return list(parallel(tried(read_statistics), [pair.mask for pair in pairs], "Reading masks"))
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:

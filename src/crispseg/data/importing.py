@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from crispseg.data.annotations import MarkedImage, read_annotations
 from crispseg.data.dataset import read_lines
+from crispseg.data.folder_search import SPLITS
 from crispseg.data.loading import parallel
 from crispseg.data.pairing import few
 from crispseg.data.yolo import read_yolo, yolo_files
@@ -32,8 +33,6 @@ BACKGROUNDS = frozenset({"_background_", "__background__"})
 
 UNLABELED = frozenset({"__ignore__", "_ignore_"})
 """labelme's names of pixels that count nowhere."""
-
-_SPLITS = {"train": {"train", "training"}, "val": {"val", "valid", "validation"}, "test": {"test", "testing"}}
 
 
 class Task(NamedTuple):
@@ -209,18 +208,12 @@ def _tasks(found: Sequence[MarkedImage], images: Path | None) -> list[Task]:
 
 def _splits(tasks: Sequence[Task]) -> dict[str, list[str]]:
     """Names by split, of train and val if there are both; those to test on are kept apart in any case."""
-    splits: dict[str, list[str]] = {split: [] for split in _SPLITS}
+    splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     for task in tasks:
-        source = task.parts[0].source
-        # labelme's files are named after their images, which say nothing about splits.
-        texts = [
-            task.parts[0].split,
-            "" if source.stem == task.file.stem else source.stem,
-            source.absolute().parent.name,
-        ]
-        words = [set(re.split(r"[^a-z]+", text.lower())) for text in texts]
-        said = [split for among in words for split, known in _SPLITS.items() if among & known]
-        for split in said[:1]:
-            splits[split].append(task.name)
+        source = task.parts[0].source.absolute()
+        named = source.stem * (source.stem != task.file.stem)  # labelme's files are named after their images
+        words = re.findall("[a-z]+", f"{task.parts[0].split} {named} {source.parent.name}".lower())
+        if said := [split for word in words for split, known in SPLITS.items() if word in known]:
+            splits[said[0]].append(task.name)
     kept = splits if splits["train"] and splits["val"] else {"test": splits["test"]}
     return {split: sorted(names) for split, names in kept.items() if names}

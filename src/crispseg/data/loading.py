@@ -74,6 +74,18 @@ def parallel(
         )
 
 
+def tried(function: Callable[[Item], Result]) -> Callable[[Item], Result | CrispsegError]:
+    """Return a function that returns the errors for users of another, which raises them."""
+
+    def attempt(item: Item) -> Result | CrispsegError:
+        try:
+            return function(item)
+        except CrispsegError as error:
+            return error
+
+    return attempt
+
+
 Transform = Callable[[Sample], tuple[Tensor, ...]]
 Batches = DataLoader[tuple[Tensor, ...]]
 

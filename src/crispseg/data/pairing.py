@@ -29,22 +29,19 @@ _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_
 """What the names of masks, and of images, may say beside the name that both share; in lower case."""
 
 
-def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str, hint: str) -> list[Pair]:
+def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str) -> list[Pair]:
     """Pair the images and masks in two folders, sub-folders included, whose paths differ by their endings only.
-
-    Args:
-        hint: ends an error: what belongs where and where to get it.
 
     Raises:
         CrispsegError: a folder is missing or empty, or a file has no partner.
     """
-    image_of, mask_of = _files_below(images, image_ending, hint), _files_below(masks, mask_ending, hint)
+    image_of, mask_of = _files_below(images, image_ending), _files_below(masks, mask_ending)
     if lonely := _lonely(image_of, mask_of, images, masks):
-        raise CrispsegError(f"{lonely}; {hint}")
+        raise CrispsegError(lonely)
     return [Pair(name, image_of[name], mask_of[name]) for name in image_of]
 
 
-def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mask_ending: str, hint: str) -> list[Pair]:
+def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mask_ending: str) -> list[Pair]:
     """Return the pairs that a text file names, one a line.
 
     The first word of a line is the path of an image below `images`, with or without the ending. Folders that are not
@@ -54,29 +51,23 @@ def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mas
         CrispsegError: the list is missing or empty, or a file is missing.
     """
     names: dict[str, None] = {}
-    for line in read_listing(listing, hint):
+    for line in read_lines(listing):
         name = line.split()[0].removesuffix(image_ending).removesuffix(mask_ending)
         if not (images / (name + image_ending)).is_file():
             name = Path(name).stem if Path(name).suffix.lower() in SUFFIXES else Path(name).name
         names[name] = None
-    pairs = [Pair(name, images / (name + image_ending), masks / (name + mask_ending)) for name in names]
-    return present(pairs, listing, hint)
+    return present(
+        [Pair(name, images / (name + image_ending), masks / (name + mask_ending)) for name in names], listing
+    )
 
 
-def present(pairs: list[Pair], listing: Path, hint: str) -> list[Pair]:
+def present(pairs: list[Pair], listing: Path) -> list[Pair]:
     """The pairs that a list names; an error if a file is missing."""
     missing = [file for pair in pairs for file in (pair.image, pair.mask) if not file.is_file()]
     if missing:
-        message = f"{len(missing)} of the {2 * len(pairs)} files that {listing} names are missing, first {missing[0]}"
-        raise CrispsegError(f"{message}; {hint}")
+        files = f"{len(missing)} of the {2 * len(pairs)} files"
+        raise CrispsegError(f"{files} that {listing} names are missing, first {missing[0]}")
     return pairs
-
-
-def read_listing(listing: Path, hint: str) -> list[str]:
-    """The lines of a list that belongs to a data set, as `read_lines`; `hint` says where the list is to be had."""
-    if not listing.is_file():
-        raise CrispsegError(f"{listing} is missing; {hint}")
-    return read_lines(listing)
 
 
 class Matched(NamedTuple):
@@ -335,11 +326,10 @@ def _files_in(folder: Path, other: Path) -> dict[Path, str]:
     return files
 
 
-def _files_below(folder: Path, ending: str, hint: str) -> dict[str, Path]:
+def _files_below(folder: Path, ending: str) -> dict[str, Path]:
     paths = sorted(path for path in folder.rglob(f"*{ending}") if not path.name.startswith("."))
     if not paths:
-        what = f"holds no files *{ending}" if folder.is_dir() else "is missing"
-        raise CrispsegError(f"{folder} {what}; {hint}")
+        raise CrispsegError(f"{folder} {f'holds no files *{ending}' if folder.is_dir() else 'is missing'}")
     return {path.relative_to(folder).as_posix().removesuffix(ending): path for path in paths}
 
 

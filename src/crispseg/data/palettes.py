@@ -18,6 +18,9 @@ from crispseg.data.mask_lookup import ColorLookup, MaskStatistics
 from crispseg.errors import CrispsegError, one_line
 from crispseg.labels import Color
 
+_COLOR_FIRST = re.compile(r"(?P<color>\d+[\s,]+\d+[\s,]+\d+)(?:[\s,]+(?P<name>\S.*))?")
+_NAME_FIRST = re.compile(r"(?P<name>.*?)\s*[,:]\s*(?P<color>\d+,\s*\d+,\s*\d+)\s*(?::.*)?")
+
 
 def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]:
     """Read the colours of each class, and the names if all have one; equal names are one class.
@@ -28,7 +31,7 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
     Raises:
         CrispsegError: an entry has no colour, or the file cannot be read.
     """
-    found: list[tuple[Any, Sequence[int]]] = []
+    found: list[tuple[Any, Color]] = []
     lines = read_lines(path)
     if path.suffix.lower() in (".json", ".yaml", ".yml"):
         try:
@@ -38,46 +41,39 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
             raise CrispsegError(f"{path} names no colours ({one_line(error)}); {example}") from None
     else:
         for line in (line.replace('"', "") for line in lines):
-            if match := re.fullmatch(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)(?:[\s,]+(\S.*))?", line):
-                found.append((match[4], [*map(int, match.groups()[:3])]))
-            elif match := re.fullmatch(r"(.*?)\s*[,:]\s*(\d+),\s*(\d+),\s*(\d+)\s*(?::.*)?", line):
-                found.append((match[1], [*map(int, match.groups()[1:])]))
+            if match := _COLOR_FIRST.fullmatch(line) or _NAME_FIRST.fullmatch(line):
+                red, green, blue = map(int, re.findall(r"\d+", match["color"]))
+                found.append((match["name"], (red, green, blue)))
             elif line != lines[0] or any(map(str.isdigit, line)):  # that of a CSV has titles
                 raise CrispsegError(f"{path}: '{line}' is not 'r g b name'; write for example '128 64 128 road'")
     named = bool(found) and all(name is not None for name, _ in found)
     groups: dict[Any, list[Color]] = {}
-    for index, (name, (red, green, blue)) in enumerate(found):
-        groups.setdefault(name if named else index, []).append(as_color((red, green, blue)))
+    for index, (name, color) in enumerate(found):
+        groups.setdefault(name if named else index, []).append(as_color(color))
     return [*groups.values()], tuple(map(str, groups)) if named else None
 
 
-def _named_colors(tree: Any) -> list[tuple[Any, Sequence[int]]]:
+def _named_colors(tree: Any) -> list[tuple[Any, Color]]:
     """Return names, or None, and colours."""
-    pairs: Iterable[tuple[Any, Any]]
     if isinstance(tree, Mapping):
-        inner = [tree[key] for key in ("labels", "classes", "categories") if _of_mappings(tree.get(key))]
-        if inner:
-            return _named_colors(inner[0])
-        names, colors = tree.get("names", tree.get("classes")), tree.get("colors", tree.get("palette", tree))
-        if isinstance(names, Mapping):
-            names = [names[key] for key in sorted(names)]
-        pairs = zip(names or [None] * len(colors), colors, strict=True)
-        pairs = colors.items() if isinstance(colors, Mapping) else pairs
-    elif _of_mappings(tree):
-        pairs = ((one.get("name", one.get("title")), one.get("color", one.get("rgb"))) for one in tree)
+        lists = [tree[key] for key in ("labels", "classes", "categories") if isinstance(tree.get(key), list)]
+        tree = next((each for each in lists if isinstance(each[0], Mapping)), tree)
+    pairs: Iterable[tuple[Any, Any]]
+    if not isinstance(tree, Mapping):
+        entries = (each if isinstance(each, Mapping) else {"color": each} for each in tree)
+        pairs = ((one.get("name", one.get("title")), one.get("color", one.get("rgb"))) for one in entries)
+    elif isinstance(colors := tree.get("colors", tree.get("palette", tree)), Mapping):
+        pairs = colors.items()
     else:
-        pairs = ((None, color) for color in tree)
-    found: list[tuple[Any, Sequence[int]]] = []
+        names = tree.get("names", tree.get("classes")) or [None] * len(colors)
+        pairs = zip([names[key] for key in sorted(names)] if isinstance(names, Mapping) else names, colors, strict=True)
+    found = []
     for name, color in pairs:
         several = isinstance(color, list) and not isinstance(color[0], int)
         for one in color if several else [color]:
             red, green, blue = bytes.fromhex(one.lstrip("#")) if isinstance(one, str) else one
             found.append((name, (int(red), int(green), int(blue))))
     return found
-
-
-def _of_mappings(tree: Any) -> bool:
-    return isinstance(tree, list) and bool(tree) and all(isinstance(each, Mapping) for each in tree)
 
 
 def as_color(value: int | Color) -> Color:

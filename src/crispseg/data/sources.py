@@ -18,9 +18,9 @@ from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.catalogue import Layout, catalogue
-from crispseg.data.dataset import FileDataset, Pair
+from crispseg.data.dataset import FileDataset, Pair, read_lines
 from crispseg.data.mask_lookup import ColorLookup, IdLookup, InstanceLookup, MaskLookup, TableLookup
-from crispseg.data.pairing import pair_below, pair_listed, present, read_listing
+from crispseg.data.pairing import pair_below, pair_listed, present
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -126,7 +126,10 @@ class PublicSource(Settings):
         """
         if split not in (splits := self.splits()):
             raise CrispsegError(f"{self.name} has no split '{split}' with public masks{did_you_mean(split, splits)}")
-        pairs = [pair for part in self.parts(split) for pair in self.pairs(part)]
+        try:
+            pairs = [pair for part in self.parts(split) for pair in self.pairs(part)]
+        except CrispsegError as error:
+            raise CrispsegError(f"{error}; {self.layout.hint}") from None
         return FileDataset(pairs, self.label_set(), self.lookup())
 
     def parts(self, split: str) -> tuple[str, ...]:
@@ -143,8 +146,8 @@ class PublicSource(Settings):
         masks, mask_ending = self._fill(masks or self.layout.masks, part).split("*")
         places = self.folder / images, image_ending, self.folder / masks, mask_ending
         if listing := listing or self.layout.list:
-            return pair_listed(self.folder / self._fill(listing, part), *places, self.layout.hint)
-        return pair_below(*places, self.layout.hint)
+            return pair_listed(self.folder / self._fill(listing, part), *places)
+        return pair_below(*places)
 
     def _fill(self, path: str, part: str) -> str:
         return path.format(self.layout.parts.get(part, part))
@@ -325,13 +328,13 @@ class CamVid(PublicSource):
         if self.masks == "colors":
             return self.found(part)
         path, pairs = self.folder / f"{part}.txt", []
-        for line in read_listing(path, self.layout.hint):
+        for line in read_lines(path):
             # SegNet's own lists say /SegNet/CamVid/train/x.png, wherever the folder really is.
             files = [self.folder.joinpath(*PurePosixPath(word).parts[-2:]) for word in line.split()]
             if len(files) != 2:
-                raise CrispsegError(f"{path}: malformed line '{line}'; {self.layout.hint}")
+                raise CrispsegError(f"{path}: malformed line '{line}'")
             pairs.append(Pair(files[0].stem, files[0], files[1]))
-        return present(pairs, path, self.layout.hint)
+        return present(pairs, path)
 
 
 @dataclass(frozen=True, config=CHECKS)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crispseg.config.settings import plural
 from crispseg.data.dataset import FileDataset, SegmentationDataset
-from crispseg.data.loading import parallel
+from crispseg.data.loading import parallel, tried
 from crispseg.data.mask_lookup import NONE, count_values
 from crispseg.errors import CrispsegError
 from crispseg.io.images import deep_values, image_size
@@ -37,8 +37,8 @@ def known_range(dataset: SegmentationDataset) -> ValueRange | None:
     if dataset.value_range is not None:
         return dataset.value_range
     files = [dataset.pairs[index].image for index in spread(len(dataset), IMAGES)]
-    some = functools.partial(_some_values, dataset.channels)
-    found = [values for values in parallel(some, files, "Looking for 16 bits") if values is not None]
+    some = tried(functools.partial(_some_values, dataset.channels))
+    found = [values for values in parallel(some, files, "Looking for 16 bits") if isinstance(values, np.ndarray)]
     return percentile_range(found) if found else None
 
 
@@ -48,10 +48,7 @@ def spread(count: int, most: int) -> list[int]:
 
 
 def _some_values(channels: int, path: Path) -> NDArray[np.uint16] | None:
-    try:
-        values = deep_values(path, channels)
-    except CrispsegError:
-        return None
+    values = deep_values(path, channels)
     if values is None:
         return None
     step = int(np.ceil((values.shape[0] * values.shape[1] / PIXELS) ** 0.5))
@@ -190,18 +187,12 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
 
 def survey(dataset: SegmentationDataset, split: str, indices: Iterable[int]) -> tuple[SplitReport | None, list[str]]:
     """Check some pairs; return what they hold, None if all are bad, and what is wrong with those that are."""
-
-    def attempt(index: int) -> Held | str:
-        try:
-            return _checked(dataset, index)
-        except CrispsegError as error:
-            return str(error)
-
     threads = None if isinstance(dataset, FileDataset) else 1  # others do not promise to be safe in threads
-    results = list(parallel(attempt, indices, f"Checking {split}", threads))
+    check = tried(functools.partial(_checked, dataset))
+    results = list(parallel(check, indices, f"Checking {split}", threads))
     found = [result for result in results if isinstance(result, Held)]
     report = report_of(split, dataset.labels, found) if found else None
-    return report, [result for result in results if isinstance(result, str)]
+    return report, [str(result) for result in results if isinstance(result, CrispsegError)]
 
 
 TWO_CLASSES = "check the masks and the ignored values: training needs two classes"
