@@ -88,7 +88,7 @@ TINY += ["--workers=0", "--loggers=[]"]
 def test_settings_are_those_of_the_paper(recipe: str, tmp_path: Path) -> None:
     data, crop, scale, (iterations, epochs), own = RECIPE_SETTINGS[recipe]
     tree = config_to_dict(Train.parsed([f"{recipe}.yaml", f"--data.root={tmp_path}"]).config())
-    assert tree["data"] == {**data, "root": str(tmp_path)}
+    assert tree["data"] == {"merge": {}, "drop": [], **data, "root": str(tmp_path)}
     augment = {"crop": [crop, crop], "scale": scale, "flip": 0.5, "turn": False, "repeat": 1}
     assert {key: tree["augment"][key] for key in augment} == augment
     expected = PAPERS[recipe.split("/")[0]] | own
