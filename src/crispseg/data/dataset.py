@@ -160,8 +160,8 @@ class FileDataset(SegmentationDataset):
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
         """The class ids `(H, W)` of one mask; its image is not read."""
-        file = self.pairs[index].mask
-        return _decoded(self.lookup, file, read_mask(file, self.lookup.most, self.lookup.tolerance > 0))
+        file, lookup = self.pairs[index].mask, self.lookup
+        return _decoded(lookup, file, read_mask(file, lookup.most, lookup.tolerance > 0, lookup.in_color))
 
 
 def _decoded(decode: Callable[[NDArray[Any]], NDArray[Any]], file: Path, mask: NDArray[Any]) -> NDArray[Any]:

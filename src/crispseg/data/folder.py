@@ -19,8 +19,16 @@ from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.folder_layout import FolderLayout, chosen_names, own_layout, rivals
 from crispseg.data.folder_search import SPLITS
 from crispseg.data.loading import parallel, tried
-from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
-from crispseg.data.mask_reading import BLACK_AND_WHITE, DeclaredClasses, MaskReading, Severity, read_masks
+from crispseg.data.mask_lookup import (
+    CLASSES,
+    ColorLookup,
+    IdLookup,
+    InstanceLookup,
+    MaskStatistics,
+    has_palette,
+    read_statistics,
+)
+from crispseg.data.mask_reading import OF_ALL, DeclaredClasses, MaskReading, Severity, read_masks
 from crispseg.data.pairing import Matched, PairingKind, few, folded, instance_masks, match, shared_out
 from crispseg.data.palettes import as_color, read_palette
 from crispseg.errors import CrispsegError, did_you_mean
@@ -406,7 +414,7 @@ class Folder(Settings):
         if undeclared and not found.lookup.tolerance and (lossy := [mask.lossy for mask in readable if mask.lossy]):
             raise CrispsegError(lossy[0])
         for fault in found.faults:  # of declared classes the check of the pairs names the files, but for these
-            if fault.severity is Severity.ERROR and (undeclared or fault.code in BLACK_AND_WHITE):
+            if fault.severity is Severity.ERROR and (undeclared or fault.code in OF_ALL or "settings" in fault.details):
                 some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
                 line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}"
                 raise CrispsegError(line, settings=fault.details.get("settings", ()))
@@ -416,7 +424,8 @@ class Folder(Settings):
     def _scanned(self) -> list[MaskStatistics | CrispsegError]:
         """What the masks of the splits hold, if that can say more than what is declared."""
         declared = self.declared
-        if declared.count not in (None, 2) if declared.palette is None else declared.tolerance is not None:
+        told = declared.count not in (None, 2) if declared.palette is None else declared.tolerance is not None
+        if told and (declared.palette is not None or not has_palette(min(self._pairs.values()).mask)):
             return []
         used = set().union(*self._dictated.values())
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -15,8 +17,8 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from crispseg.errors import CrispsegError
-from crispseg.io.images import read_mask
-from crispseg.labels import IGNORE, Color
+from crispseg.io.opening import UnreadablePicture, opened
+from crispseg.labels import IGNORE, Color, color_table
 
 KEPT = 1024
 """So many values or colours of a mask are kept; a mask of labels has at most 256."""
@@ -40,6 +42,12 @@ class MaskStatistics(NamedTuple):
     """The values of all pixels, in short."""
     lossy: str = ""
     """Why training by exact values would be wrong: the refusal of a file of lossy compression."""
+    palette: tuple[Color, ...] = ()
+    """The colours of the values that are indices."""
+    hidden: frozenset[Color] = frozenset()
+    """Colours that transparent pixels have, and no opaque ones."""
+    inverted: bool = False
+    """Whether the file is a TIFF in which 0 is white."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -57,15 +65,37 @@ class MaskStatistics(NamedTuple):
         """The values of a grey mask."""
         return set(self.values.tolist())
 
+    @property
+    def in_color(self) -> MaskStatistics:
+        """These with the colours of a palette, if there is one, instead of its indices."""
+        if not self.palette or self.colors:
+            return self
+        return self._replace(values=color_table(self.palette[:256])[self.values])
+
 
 def read_statistics(path: Path) -> MaskStatistics:
     """The statistics of a mask file, lossy compression included. Raises as `read_mask`."""
-    try:
-        return statistics_of(read_mask(path), str(path))
-    except CrispsegError as error:
-        if getattr(error, "code", "") != "lossy-mask":
-            raise
-        return statistics_of(read_mask(path, lossy=True), str(path))._replace(lossy=str(error))
+    with opened(path) as raster:
+        try:
+            mask, lossy = raster.labels(), ""
+        except UnreadablePicture as error:
+            if error.code != "lossy-mask":
+                raise
+            mask, lossy = raster.labels(lossy=True), str(error)
+        found = statistics_of(mask, str(path))._replace(lossy=lossy, palette=raster.palette, inverted=raster.inverted)
+        if raster.color != "rgb" or raster.bands < 4 or (alpha := raster.values[..., 3]).min() == 255:
+            return found
+        clear, opaque = (
+            unpack_colors(np.unique(pack_colors(mask[part][None]))) for part in (alpha < 128, alpha == 255)
+        )
+        return found._replace(hidden=frozenset({*map(tuple, clear.tolist())} - {*map(tuple, opaque.tolist())}))
+
+
+def has_palette(path: Path) -> bool:
+    """Return whether the values of a mask are indices of colours."""
+    with suppress(CrispsegError), opened(path) as raster:
+        return bool(raster.palette)
+    return False
 
 
 def statistics_of(mask: NDArray[Any], file: str) -> MaskStatistics:
@@ -78,6 +108,16 @@ def statistics_of(mask: NDArray[Any], file: str) -> MaskStatistics:
         values = unpack_colors(values)
     blended = blended_steps(mask if mask.ndim == 2 else mask.sum(-1, dtype=np.uint16)) if distinct > 2 else 0.0
     return MaskStatistics(file, mask.shape[:2], values, quarters, distinct, blended, digest.digest())
+
+
+def pixels_of(masks: Iterable[MaskStatistics], as_colors: bool = False) -> Counter[Any]:
+    """The pixels of each value in all masks, or of each colour; a grey value v is the colour (v, v, v)."""
+    pixels: Counter[Any] = Counter()
+    for mask in masks:
+        values = mask.values[:, None].repeat(3, 1) if as_colors and not mask.colors else mask.values
+        keys = map(tuple, values.tolist()) if as_colors else values.tolist()
+        pixels.update(dict(zip(keys, mask.counts.tolist(), strict=True)))
+    return pixels
 
 
 def count_values(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], int]:
@@ -149,6 +189,7 @@ class MaskLookup:
     def __init__(self, meaning: Mapping[Any, int], refusal: str, remedy: str = "") -> None:
         self.meaning, self.refusal, self.remedy = meaning, refusal, remedy
         self.colors = any(isinstance(key, tuple) for key in meaning)
+        self.in_color = self.colors and any(len({*key}) > 1 for key in meaning)
 
     def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
         """The class ids `(H, W)` of a mask.
@@ -197,7 +238,7 @@ class MaskLookup:
     def labels_of(self, mask: MaskStatistics) -> NDArray[np.uint16]:
         """Return the label `(n,)` of each of a mask's values: 255 for ignored ones, `NONE` for those of no class."""
         try:
-            return self.find(mask.values[None])[0]  # type: ignore[no-any-return]
+            return self.find((mask.in_color if self.in_color else mask).values[None])[0]  # type: ignore[no-any-return]
         except ValueError:  # colours among ids, or 16 bits among colours
             return np.full(len(mask.values), NONE, np.uint16)
 

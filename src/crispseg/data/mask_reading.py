@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from crispseg.config.settings import plural
-from crispseg.data.mask_lookup import DEEP_WHITE, NONE, ColorLookup, IdLookup, MaskLookup, MaskStatistics
+from crispseg.data.mask_lookup import DEEP_WHITE, NONE, ColorLookup, IdLookup, MaskLookup, MaskStatistics, pixels_of
 from crispseg.data.pairing import few
-from crispseg.data.palettes import tolerance_for, without_variants
+from crispseg.data.palettes import compact, palettes_differ, proposed, tolerance_for, without_variants
 from crispseg.data.split_check import TWO_CLASSES
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -147,6 +147,12 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
     Masks of lossy files can be read by a lookup that has a tolerance, and count nowhere else.
     """
     reading = _all_classes(declared, masks)
+    if inverted := [mask for mask in masks if mask.inverted]:
+        mixed = len(inverted) < len(masks)
+        what = f"0 for white{', unlike the others' * mixed}, and are read the other way round"
+        remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the values as they are stored"
+        fault = _fault("inverted-masks", inverted, what, remedy, Severity.ERROR if mixed else Severity.WARNING)
+        reading = replace(reading, faults=(*reading.faults, fault))
     if not (declared.merge or declared.drop):
         return reading
     labels, ids = reading.labels.regrouped(declared.merge, declared.drop)
@@ -156,7 +162,7 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
 def _all_classes(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
     if declared.palette is not None:
         return _by_palette(declared, declared.palette, masks)
-    masks = [*map(_without_tint, masks)]
+    masks = [mask.in_color for mask in masks] if palettes_differ(masks) else [*map(_without_tint, masks)]
     exact = [mask for mask in masks if not mask.lossy]
     colored, grey = [mask for mask in exact if mask.colors], [mask for mask in masks if not mask.colors]
     if len(colored) > len(grey):
@@ -171,6 +177,7 @@ def _all_classes(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> 
 def _by_palette(declared: DeclaredClasses, palette: tuple[Color, ...], masks: Sequence[MaskStatistics]) -> MaskReading:
     """Read masks by a palette. Colours that are none of it, and no class either, mean the nearest that is."""
     exact = ColorLookup(palette, declared.ignore, declared.ids, tolerance=declared.tolerance or 0)
+    masks = [mask.in_color for mask in masks] if exact.in_color else masks
     reading = read_by(declared.labels(declared.count or len(palette)), exact, masks)
     off = [
         mask for mask in masks if mask.lossy or mask.file in {file for fault in reading.faults for file in fault.files}
@@ -220,8 +227,8 @@ def _outvoted(reading: MaskReading, count: int) -> MaskReading:
     return replace(reading, faults=tuple(faults), left_out=tuple(sorted(left_out)))
 
 
-BLACK_AND_WHITE = ("black-and-white-among-ids", "black-and-white-masks", "odd-masks")
-"""Kinds of faults of masks that are black and white, or should be."""
+OF_ALL = ("black-and-white-among-ids", "black-and-white-masks", "odd-masks", "inverted-masks")
+"""Kinds of faults that only all masks together show, whatever is declared."""
 
 ODD = ("black-and-white-among-ids", "odd-masks", "rgb-masks", "value-out-of-range")
 """Kinds of faults that single masks may have."""
@@ -238,7 +245,7 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
     for mask in masks:
         wrong = lookup.labels_of(mask) == NONE
         if wrong.any():
-            pixels.update(_pixels([mask._replace(values=mask.values[wrong], quarters=mask.quarters[wrong])], colors))
+            pixels.update(pixels_of([mask._replace(values=mask.values[wrong], quarters=mask.quarters[wrong])], colors))
             strange.append(mask)
     if strange:
         counts = pixels.most_common()
@@ -360,7 +367,8 @@ def _sparse(ids: list[int], void: Sequence[int], grey: list[MaskStatistics]) -> 
     remedy = f"write masks of class ids, such as 0 to {len(ids) - 1}"
     if 2 <= len(ids) <= OBJECTS and ids[-1] < IGNORE:
         ignored = sorted({*void, *({IGNORE} & _held(grey))})
-        remedy = f"give {_setting([(value, value, value) for value in ids])} for the classes in this order"
+        greys = compact([(value, value, value)] for value in ids)
+        remedy = f"give data.palette '{greys}' for the classes in this order"
         remedy += f", and data.ignore '{ignored}'" if ignored else ""
         remedy += f"; or, if they are class ids, data.num_classes {ids[-1] + 1}"
     what = f"{plural(len(ids), 'value')} up to {ids[-1]} ({few(ids, 12)}), which hardly are all class ids"
@@ -369,7 +377,7 @@ def _sparse(ids: list[int], void: Sequence[int], grey: list[MaskStatistics]) -> 
 
 def _colors_without_palette(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:
     """Read masks most of which have colours, if no palette is declared: propose one."""
-    pixels = _pixels([*colored, *(mask for mask in grey if mask.values[-1] <= IGNORE)], as_colors=True)
+    pixels = pixels_of([*colored, *(mask for mask in grey if mask.values[-1] <= IGNORE)], as_colors=True)
     several = len(pixels) > IGNORE or any(mask.blended >= BLENDED for mask in colored)
     least = 1e-3 * pixels.total() if several else 0
     frequent = [color for color, count in pixels.most_common(IGNORE) if count >= least]
@@ -379,15 +387,22 @@ def _colors_without_palette(colored: list[MaskStatistics], grey: list[MaskStatis
         palette = tuple(dict.fromkeys([*(color for color, _ in pixels.most_common(2)), BLACK, WHITE]))[:2]
     kept = f"; the {len(palette)} of at least 0.1 % of the pixels are proposed" if several else ""
     what = f"{len(pixels)} colours, and there is no palette{kept}{near if len(frequent) > len(palette) else ''}"
-    remedy = f"give {_setting(palette)} and, in this order, data.classes '[name, …]'"
-    fault = _fault("rgb-masks", colored, what, remedy, palette=palette, settings=[{"data.palette": palette}])
-    return MaskReading(LabelSet(LabelSet.numbered(len(palette)).names, palette), ColorLookup(palette), (fault,))
+    what += "; their own palettes differ, so that indices mean nothing" * any(mask.palette for mask in colored)
+    setting = proposed(palette, colored)
+    clear = [list(color) for group in setting for color in group if len(group) > 1]
+    what += f"; transparent pixels have the colours {few(clear, 8)}, which are proposed as one class" * bool(clear)
+    remedy = f"give data.palette '{compact(setting)}' and, in this order, data.classes '[name, …]'"
+    settings = [{"data.palette": tuple(group[0] if len(group) == 1 else group for group in setting)}]
+    fault = _fault("rgb-masks", colored, what, remedy, palette=palette, settings=settings)
+    ids = {color: index for index, group in enumerate(setting) for color in group}
+    labels = LabelSet(LabelSet.numbered(len(setting)).names, tuple(group[0] for group in setting))
+    return MaskReading(labels, ColorLookup((*ids,), ids=(*ids.values(),)), (fault,))
 
 
 def _colors_among_ids(colored: list[MaskStatistics], remedy: str) -> list[Finding]:
     if not colored:
         return []
-    colors = sorted(_pixels(colored, as_colors=True))
+    colors = sorted(pixels_of(colored, as_colors=True))
     what = f"the colours {few(map(list, colors), 8)} where class ids are expected"
     return [_fault("rgb-masks", colored, what, remedy, palette=colors[:IGNORE])]
 
@@ -418,16 +433,6 @@ def _held(grey: Iterable[MaskStatistics]) -> set[int]:
     return set().union(*(mask.held for mask in grey))
 
 
-def _pixels(masks: Iterable[MaskStatistics], as_colors: bool = False) -> Counter[Any]:
-    """The pixels of each value in all masks, or of each colour; a grey value v is the colour (v, v, v)."""
-    pixels: Counter[Any] = Counter()
-    for mask in masks:
-        values = mask.values[:, None].repeat(3, 1) if as_colors and not mask.colors else mask.values
-        keys = map(tuple, values.tolist()) if as_colors else values.tolist()
-        pixels.update(dict(zip(keys, mask.counts.tolist(), strict=True)))
-    return pixels
-
-
 def _fault(
     code: str,
     masks: Sequence[MaskStatistics],
@@ -438,8 +443,3 @@ def _fault(
 ) -> Finding:
     message = f"{plural(len(masks), 'mask')} {'holds' if len(masks) == 1 else 'hold'} {what}"
     return Finding(code, severity, message, remedy, max(len(masks), 1), tuple(mask.file for mask in masks), details)
-
-
-def _setting(palette: Iterable[Color]) -> str:
-    """A palette as a setting, to paste into a shell."""
-    return "data.palette '[" + ",".join(f"[{red},{green},{blue}]" for red, green, blue in palette) + "]'"

@@ -139,3 +139,26 @@ def without_variants(colors: Sequence[Color], masks: Iterable[MaskStatistics]) -
             kept.append(color)
     apart = min(starmap(math.dist, combinations(kept, 2)), default=0.0)
     return kept if apart > 2 * NEAR else list(colors)
+
+
+def palettes_differ(masks: Iterable[MaskStatistics]) -> bool:
+    """Return whether a colour has several indices in palette files, which then mean nothing."""
+    indices: dict[Color, set[int]] = {}
+    for mask in masks:
+        used = {mask.palette[index]: index for index in mask.held if index < len(mask.palette)} if mask.palette else {}
+        for color, index in used.items() if len(used) == len(mask.values) else ():  # no two are alike
+            indices.setdefault(color, set()).add(index)
+    return any(len(found) > 1 for found in indices.values())
+
+
+def proposed(palette: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[list[Color]]:
+    """Return the colours of each class; those that only transparent pixels have are of one."""
+    clear = [color for color in palette if any(color in mask.hidden for mask in masks)]
+    rest = [[color] for color in palette if color not in clear]
+    return [clear, *rest] if clear and rest else [[color] for color in palette]
+
+
+def compact(palette: Iterable[Sequence[Color]]) -> str:
+    """Return the colours of each class as a setting, to paste into a shell."""
+    colors = [[*map(list, group)] for group in palette]
+    return str([group[0] if len(group) == 1 else group for group in colors]).replace(" ", "")

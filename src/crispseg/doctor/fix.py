@@ -107,5 +107,6 @@ def _write(one: PairFacts, reading: MaskReading, root: Path) -> None:
     image.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(one.pair.image, image)
     # values of no class become 255
-    ids = np.minimum(reading.lookup.find(read_mask(one.pair.mask, lossy=True)), IGNORE).astype(np.uint8)
+    mask = read_mask(one.pair.mask, lossy=True, in_color=reading.lookup.in_color)
+    ids = np.minimum(reading.lookup.find(mask), IGNORE).astype(np.uint8)
     write_labels(root / "masks" / one.split / f"{one.pair.name}.png", ids, reading.labels.palette)

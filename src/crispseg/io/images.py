@@ -72,21 +72,21 @@ def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | Non
         return whole_numbers(raster.kept(channels), path) if raster.bit_depth > 8 else None
 
 
-def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False) -> NDArray[Any]:
+def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False, in_color: bool = False) -> NDArray[Any]:
     """Read the raw values of a mask.
 
     Files of lossy compression, whose values may not be those that were saved, are read with `lossy` only.
 
-    Returns `(H, W)` uint8 for grey, palette (indices, not colours) and 1-bit (0 and 1) files, `(H, W)` uint16 for
-    16-bit grey ones, int32 where they hold more, and `(H, W, 3)` uint8 for RGB ones. Alpha is dropped, EXIF orientation
-    is applied.
+    Returns `(H, W)` uint8 for grey, palette (indices) and 1-bit (0 and 1) files, `(H, W)` uint16 for 16-bit grey ones,
+    int32 where they hold more, and `(H, W, 3)` uint8 for RGB ones and, if `in_color`, palette ones. Alpha is dropped,
+    EXIF orientation is applied.
 
     Raises:
         CrispsegError: as for `read_image`; for lossy compression; and for values of more than 8 bits that are no whole
             numbers from 0 to `most`.
     """
     with opened(path) as raster:
-        return raster.labels(most, lossy)
+        return raster.labels(most, lossy, in_color)
 
 
 def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tuple[int, int]:

@@ -75,6 +75,7 @@ class Raster:
         orientation: that of EXIF, 1 to 8; a PNG may have it behind its pixels.
         palette: the colours of a palette.
         lossy: why the values may not be those that were saved.
+        inverted: whether the file holds 0 for white, of which `load` gives the reverse.
     """
 
     name: object
@@ -86,6 +87,7 @@ class Raster:
     orientation: Callable[[], int] = lambda: 1
     palette: tuple[Color, ...] = ()
     lossy: str = ""
+    inverted: bool = False
 
     @property
     def bit_depth(self) -> int:
@@ -157,10 +159,12 @@ class Raster:
             return self.pixels()
         return whole_numbers(self.values, self.name) if self.white > 255 else self.spread(self.values)
 
-    def labels(self, most: int = 0xFFFF, lossy: bool = False) -> NDArray[Any]:
+    def labels(self, most: int = 0xFFFF, lossy: bool = False, in_color: bool = False) -> NDArray[Any]:
         """Return the values of a mask, or raise an UnreadablePicture, as `crispseg.io.images.read_mask` does."""
         if self.lossy and not lossy:
             raise UnreadablePicture(f"{self.name} {self.lossy}, which may change values; save PNGs", "lossy-mask")
+        if self.color == "palette" and in_color:
+            return self.pixels()
         if self.color in ("grey", "palette") and self.bands <= 2:
             values: NDArray[Any] = self.values[..., 0]
             return values if values.dtype == np.uint8 else whole_numbers(values, self.name, most, "fiu")
@@ -333,6 +337,7 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
         *(name, (height, width), bands, 2**bits - 1, color, load, lambda: turn if turn in range(1, 9) else 1),
         palette=tuple(map(tuple, shown.tolist())),
         lossy=f"is stored with lossy compression ({page.compression.name})" if is_image else "",
+        inverted=page.photometric == 0,
     )
 
 
