@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from dataset_trees import save
 from PIL import Image
 
@@ -192,3 +193,47 @@ def test_a_proposed_palette_lacks_variants(
         folder(tmp_path).label_set()
     assert caught.value.settings == [{"data.palette": tuple(proposed)}]
     assert folder(tmp_path, palette=proposed).dataset("train")
+
+
+def indexed(mask: np.ndarray, palette: list[tuple[int, int, int]]) -> Image.Image:
+    picture = Image.fromarray(mask, "P")
+    picture.putpalette([level for color in palette for level in color])
+    return picture
+
+
+@pytest.mark.parametrize("declared", [{}, {"classes": ["black", "green", "red"]}])
+def test_indices_of_differing_palettes_are_read_by_colour(declared: dict[str, object], tmp_path: Path) -> None:
+    palette = [BLACK, (0, 255, 0), (255, 0, 0)]
+    for index in range(6):
+        make_pair(tmp_path, f"{index}", ids(0, 1, 2))
+        order = np.roll(range(3), index)
+        mask = indexed(np.argsort(order).astype(np.uint8)[ids(0, 1, 2)], [palette[at] for at in order])
+        save(tmp_path / "masks" / f"{index}.png", mask)
+    with pytest.raises(CrispsegError, match="palettes differ") as caught:
+        folder(tmp_path, **declared).label_set()
+    (settings,) = caught.value.settings
+    data = folder(tmp_path, palette=[*settings["data.palette"]], **declared)
+    for sample in data.dataset("all"):
+        np.testing.assert_array_equal(sample.labels, ids(0, 1, 2))
+
+
+def test_colours_of_transparent_pixels_are_one_class(tmp_path: Path) -> None:
+    for index in range(6):
+        make_pair(tmp_path, f"{index}", ids(0, 1))
+        colors = np.array([[255 * (index % 2)] * 3 + [0], [0, 0, 255, 255]], np.uint8)
+        save(tmp_path / "masks" / f"{index}.png", colors[ids(0, 1)])
+    with pytest.raises(CrispsegError, match="transparent") as caught:
+        folder(tmp_path).label_set()
+    (settings,) = caught.value.settings
+    data = folder(tmp_path, palette=[*settings["data.palette"]])
+    assert all((sample.labels == ids(0, 1)).all() for sample in data.dataset("all"))
+
+
+def test_tiffs_with_white_as_zero_among_others_are_refused(tmp_path: Path) -> None:
+    for index in range(4):
+        make_pair(tmp_path, f"{index}", ids(0, 255))
+        (tmp_path / "masks" / f"{index}.png").unlink()
+        kind = "miniswhite" if index % 2 else "minisblack"
+        tifffile.imwrite(tmp_path / "masks" / f"{index}.tif", ids(0, 255), photometric=kind)
+    with pytest.raises(CrispsegError, match=r"0 for white.* \(1\.tif, 3\.tif\)"):
+        folder(tmp_path, num_classes=2).label_set()
