@@ -223,6 +223,38 @@ def test_save(segmenter: Segmenter, tmp_path: Path) -> None:
         assert np.array_equal(np.array(saved), result.overlay())
 
 
+def test_results_of_arrays_are_numbered(segmenter: Segmenter, tmp_path: Path) -> None:
+    saved = [result.save(tmp_path)[0].name for result in segmenter.stream([picture(), picture(seed=1)])]
+    assert saved == ["image_0001.png", "image_0002.png"] and len([*tmp_path.iterdir()]) == 4
+
+
+def test_save_to_a_file(segmenter: Segmenter, tmp_path: Path) -> None:
+    labels, overlay = segmenter(picture()).save(tmp_path / "new" / "mine.png")
+    assert (labels, overlay) == (tmp_path / "new/mine.png", tmp_path / "new/mine_overlay.png")
+    assert labels.is_file() and overlay.is_file()
+    (tmp_path / "folder.png").mkdir()
+    assert segmenter(picture()).save(tmp_path / "folder.png")[0] == tmp_path / "folder.png" / "image.png"
+
+
+def test_several_images_give_a_list(
+    segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any
+) -> None:
+    images = np.stack([picture(), picture(seed=1)])
+    (tmp_path / "in").mkdir()
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"in/{number}.png")
+    wanted = [result.labels for result in segmenter([*images])]
+    folder = tmp_path / "in"
+    for several in (images, torch.from_numpy(images).permute(0, 3, 1, 2), folder, f"{folder}/*.png"):
+        assert all(np.array_equal(one.labels, two) for one, two in zip(segmenter(several), wanted, strict=True))
+    assert [result.name for result in segmenter(tmp_path)] == [str(Path("in/0")), str(Path("in/1"))]
+    monkeypatch.chdir(folder)
+    with refuses("path", "empty"):
+        segmenter("")
+    with refuses("*.jpg"):
+        segmenter("*.jpg")
+
+
 def test_save_never_replaces_the_image(segmenter: Segmenter, tmp_path: Path) -> None:
     path = tmp_path / "street.png"
     Image.fromarray(picture()).save(path)

@@ -33,6 +33,8 @@ def named_images(sources: Sequence[str | Path]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     for source in map(str, sources):
         path = Path(source)
+        if not source:
+            raise CrispsegError("the path of the images is empty; give an image, a folder or a pattern")
         if path.is_dir():
             found = {image: image.relative_to(path) for image in find_images(path)}
         elif path.suffix.lower() == ".txt" and path.is_file():
@@ -50,6 +52,13 @@ def named_images(sources: Sequence[str | Path]) -> dict[Path, str]:
         for image, name in found.items():
             names.setdefault(image, str(name.with_suffix("")))
     return names
+
+
+def is_several(source: object) -> bool:
+    """Return whether a source is several images: a list, a folder, a pattern, or a batch of values in memory."""
+    if isinstance(source, str | Path):
+        return Path(source).is_dir() or (glob.has_magic(str(source)) and not Path(source).exists())
+    return isinstance(source, list | tuple) or (isinstance(source, np.ndarray | Tensor) and source.ndim == 4)
 
 
 def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path:

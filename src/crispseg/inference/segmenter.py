@@ -17,7 +17,7 @@ from torch import Tensor
 from crispseg.errors import CrispsegError
 from crispseg.inference.acceleration import compiled, fold_batch_norms
 from crispseg.inference.device import in_parallel, usable_device
-from crispseg.inference.image_files import Source, read_source
+from crispseg.inference.image_files import Source, is_several, named_images, read_source
 from crispseg.inference.objects import REACH, ObjectRule, Objects, measured
 from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.inference.runtime import AnyModel, Backend, ExportedModel, open_model
@@ -114,17 +114,20 @@ class Segmenter:
     @overload
     def __call__(self, image: Source) -> Segmentation: ...
     def __call__(self, image: Any) -> Any:
-        """Return the `Segmentation` of an image, or a list of them for a list.
+        """Return the `Segmentation` of an image.
+
+        Several images give a list: those of a list, a folder, a pattern such as `photos/*.jpg`, or a batch, an array
+        `(N, H, W, C)` or a tensor `(N, C, H, W)`. Type checkers know it of lists only.
 
         Raises:
             CrispsegError: not a `Source`, or a file that cannot be read.
         """
-        if isinstance(image, list | tuple):
+        if is_several(image):
             return list(self.stream(image))
         return self._segment(*read_source(image, self.info.in_chans, self.value_range))
 
     def stream(
-        self, images: Iterable[Source], on_error: Callable[[Source, CrispsegError], None] | None = None
+        self, images: str | Path | Iterable[Source], on_error: Callable[[Source, CrispsegError], None] | None = None
     ) -> Generator[Segmentation, None, None]:
         """Segment images one by one, while the next are read.
 
@@ -132,13 +135,16 @@ class Segmenter:
         those of calling, up to rounding.
 
         Args:
-            images: any number of them.
+            images: any number of them, a folder or a pattern. Results of values in memory are named by their number,
+                `image_0001` and so on; those of a folder by their path in it.
             on_error: called with an image that cannot be read or is too large, and the error; the image is left out.
 
         Raises:
             CrispsegError: as calling does, when the image's turn comes, unless `on_error` is given.
         """
-        images = [images] if isinstance(images, str | Path) else images
+        names: dict[Path, str] = {}
+        if isinstance(images, str | Path):
+            images = names = named_images([images])
         # Values in memory are copied at once, since their owner may use the memory for the next image.
         sources = (deepcopy(each) if isinstance(each, np.ndarray | Tensor) else each for each in images)
         threads = torch.get_num_threads()
@@ -151,7 +157,7 @@ class Segmenter:
             return self._segment(image, path) if together and small else (image, path)
 
         with closing(in_parallel(sources, work, WORKERS, -(-threads // WORKERS) if together else None)) as segmented:
-            for source, future in segmented:
+            for number, (source, future) in enumerate(segmented, 1):
                 try:
                     found = future.result()
                     result = found if isinstance(found, Segmentation) else self._segment(*found)
@@ -160,6 +166,10 @@ class Segmenter:
                         raise
                     on_error(source, error)
                     continue
+                if result.path is None:
+                    result.name = f"image_{number:04}"
+                else:
+                    result.name = names.get(result.path, result.name)
                 yield result
 
     @torch.inference_mode()
@@ -244,7 +254,8 @@ class Segmentation:
     """Labels and probabilities of an image."""
 
     name: str
-    """Stem of the files that `save` writes: that of the image's file, or "image". May be changed."""
+    """Stem of the files that `save` writes: that of the image's file, "image", or "image_0001" of the first of several.
+    May be changed."""
     image: NDArray[np.uint8] = field(repr=False)
     """`(H, W, 3)` RGB, upright, without a fourth channel."""
     labels: NDArray[np.uint8] = field(repr=False)
@@ -319,10 +330,16 @@ class Segmentation:
     def save(self, folder: str | Path) -> tuple[Path, Path]:
         """Write `NAME.png`, a palette PNG whose values are the class ids, and `NAME_overlay.png`. Returns both paths.
 
+        Args:
+            folder: where to write; or the path of the first file, such as `out/mine.png`.
+
         Raises:
             CrispsegError: the folder cannot be written, or a file would replace the image itself.
         """
-        labels, overlay = (Path(folder) / f"{self.name}{ending}.png" for ending in ("", "_overlay"))
+        folder, name = Path(folder), self.name
+        if folder.suffix.lower() == ".png" and not folder.is_dir():
+            folder, name = folder.parent, folder.stem
+        labels, overlay = (folder / f"{name}{ending}.png" for ending in ("", "_overlay"))
         for path in (labels, overlay):
             if self.path is not None and self.path.exists() and path.exists() and path.samefile(self.path):
                 raise CrispsegError(f"saving to {folder} would replace the image {self.path}; choose another folder")

@@ -6,7 +6,7 @@ import csv
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -14,7 +14,8 @@ from crispseg.data import DataSource
 from crispseg.evaluation.bootstrap import RESAMPLES, percent
 from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.summary import Evaluation
-from crispseg.inference import Segmenter
+from crispseg.inference import Segmentation, Segmenter
+from crispseg.inference.image_files import Source
 from crispseg.io.images import read_image
 from crispseg.models import SegmentationModel
 from crispseg.visualization import pages
@@ -44,8 +45,12 @@ class Run:
         """The model as it segments images."""
         return Segmenter(self.model)
 
+    @overload
+    def predict(self, images: list[Any] | tuple[Any, ...]) -> list[Segmentation]: ...
+    @overload
+    def predict(self, images: Source) -> Segmentation: ...
     def predict(self, images: Any) -> Any:
-        """The `Segmentation` of an image, or a list of them for a list; see `Segmenter`."""
+        """The `Segmentation` of an image, or a list of them for several; see `Segmenter`."""
         return self.segmenter(images)
 
     def evaluate(self, split: str = "val", data: DataSource | None = None) -> Evaluation:
