@@ -114,6 +114,7 @@ def test_keys_alone_and_in_groups(folders: Path, tmp_path: Path, monkeypatch: py
         ({"masks": [1]}, "one of images and masks is a folder, the other is none; "),
         ({"model": "fpnn"}, "unknown model 'fpnn'; did you mean 'fpn'?"),
         ({"masks": None}, "photos is missing; "),
+        ({"images": None, "masks": None}, "data is missing; give a folder"),
         ({"images": None}, "give either data.root, or data.images and data.masks"),
         ({"crop": "large"}, "augment.crop is large; give a whole number"),
     ],
@@ -155,13 +156,24 @@ def test_what_a_run_offers(trained: Run) -> None:
     assert np.array_equal(trained.predict(image).labels, crispseg.Segmenter(trained.folder)(image).labels)
     assert len(trained.predict([image, image])) == 2 and trained.segmenter is trained.segmenter
     evaluation = trained.evaluate()
-    assert evaluation.measures["miou"] == pytest.approx(trained.miou, abs=1e-3)
+    assert evaluation.miou == evaluation.measures["miou"] == pytest.approx(trained.miou, abs=1e-3)
     assert trained.evaluate("train").scores.truth.sum() == 5 * 64 * 64
     with pytest.raises(crispseg.CrispsegError, match="no split 'test'"):
         trained.evaluate("test")
     first, *_ = trained.history
     assert first["epoch"] == 1 and isinstance(first["epoch"], int) and {"miou", "iou/<b>road</b>"} < {*first}
     assert "Conv2d" not in repr(trained)
+
+
+def test_a_finished_run_is_opened(trained: Run, refuses: Any, tmp_path: Path) -> None:
+    opened = crispseg.load(trained.folder)
+    assert (opened.miou, opened.iou) == (trained.miou, trained.iou) and opened.history == trained.history
+    image = pairs()[0][0]
+    assert np.array_equal(opened.predict(image).labels, trained.predict(image).labels)
+    assert opened.evaluate("val").miou == trained.evaluate().miou
+    for other in (trained.folder / "model", tmp_path, "nuclei"):
+        with refuses(str(other), "run"):
+            crispseg.load(other)
 
 
 def shown(html: str) -> None:

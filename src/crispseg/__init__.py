@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from crispseg.errors import CrispsegError
 
 if TYPE_CHECKING:
-    from crispseg.api import evaluate, predict, train
+    from crispseg.api import evaluate, load, predict, train
     from crispseg.decoders import contexts, fuses, merges
     from crispseg.inference import Segmentation, Segmenter
     from crispseg.models import SegmentationModel, create_model, list_models
@@ -29,6 +29,7 @@ __all__ = [
     "from_pretrained",
     "fuses",
     "list_models",
+    "load",
     "merges",
     "predict",
     "record",

@@ -33,7 +33,7 @@ from crispseg.training.settings import recorded_settings, training_config
 if TYPE_CHECKING:
     from crispseg.training import Run
 
-__all__ = ["evaluate", "predict", "train"]
+__all__ = ["evaluate", "load", "predict", "train"]
 
 
 def train(
@@ -76,6 +76,15 @@ def train(
         config = dataclasses.replace(config, data=data)
     # Plain lines in a notebook, where rich would make a block of HTML of each; bars in a terminal.
     return training.train(config, resume=resume, console=Console(force_jupyter=False))
+
+
+def load(run: str | Path) -> Run:
+    """Open a finished run, as `crispseg.train` returned it: its model, scores, history and data.
+
+    Raises:
+        CrispsegError: the folder holds no finished run.
+    """
+    return training.Run.open(run)
 
 
 def evaluate(

@@ -89,6 +89,12 @@ def test_a_class_in_neither_does_not_count_and_one_that_is_only_predicted_counts
     assert scores.miou == 25
 
 
+def test_arrays_are_taken_too() -> None:
+    scores = SegmentationScores(2)
+    scores.update(np.array([[[0, 1]]]), np.array([[[0, 0]]], np.uint8))
+    assert scores.compute().tolist() == [[1, 1], [0, 0]]
+
+
 def test_what_is_ignored_may_be_predicted_anything() -> None:
     scores = scored(3, (torch.tensor([0, 1, 2]), torch.tensor([0, 255, 255]))).scores()
     assert scores.confusion.sum() == 1

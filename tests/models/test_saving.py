@@ -103,6 +103,15 @@ def test_a_missing_folder_is_refused(refuses: Any, monkeypatch: pytest.MonkeyPat
         from_pretrained("nobody/nothing")
 
 
+def test_class_names_of_a_model(refuses: Any) -> None:
+    model = create_model("fpn", num_classes=2, backbone="test_efficientnet", class_names=["background", "road"])
+    assert model.info.class_names == ("background", "road")
+    assert replace(model.info, class_names=["a", "b"]).label_set().names == ("a", "b")
+    for names in (["a"], 5, [1, 2]):
+        with refuses("class_names"):
+            replace(model.info, class_names=names)
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_missing_file_is_named(name: str, saved: Path, refuses: Any) -> None:
     (saved / name).unlink()

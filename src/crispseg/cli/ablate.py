@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from crispseg.cli.command import say
-from crispseg.cli.keys import write_json
+from crispseg.cli.keys import show_page, write_json
 from crispseg.cli.scoring import WithScores
 from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.evaluate import checked_splits
 from crispseg.evaluation.report import comparison_page
 from crispseg.inspection.ablation import ablate, ablations_of
 from crispseg.models import SegmentationModel
-from crispseg.visualization.pages import write_page
 
 
 @dataclass(kw_only=True)
@@ -51,4 +50,4 @@ class Ablate(WithScores):
         if self.json:
             write_json(self.json, {"split": split, "images": len(dataset), **results.as_json()})
         if self.html:
-            write_page(self.html, comparison_page(f"Ablation of {title}", conditions, results))
+            show_page(self.html, comparison_page(f"Ablation of {title}", conditions, results))

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from crispseg.cli.command import say
-from crispseg.cli.keys import short_names, write_json
+from crispseg.cli.keys import short_names, show_page, write_json
 from crispseg.cli.scoring import WithScores
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.comparison import DISTANCE, ModelComparison
@@ -16,7 +16,6 @@ from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.report import comparison_page, examples
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import fingerprint
-from crispseg.visualization.pages import write_page
 
 
 @dataclass(kw_only=True)
@@ -63,4 +62,4 @@ class Compare(WithScores):
             write_json(self.json, {"split": split, "images": len(datasets[0]), **results.as_json()})
         if self.html:
             changed = examples(models, datasets[0], [one.scores for one in evaluations])
-            write_page(self.html, comparison_page(f"Comparison of {', '.join(names)}", conditions, results, *changed))
+            show_page(self.html, comparison_page(f"Comparison of {', '.join(names)}", conditions, results, *changed))

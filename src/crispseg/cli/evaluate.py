@@ -9,7 +9,7 @@ from rich.console import Console
 
 import crispseg
 from crispseg.cli.command import say
-from crispseg.cli.keys import WithObjects, WithProtocol, write_json
+from crispseg.cli.keys import WithObjects, WithProtocol, show_page, write_json
 from crispseg.cli.scoring import WithScores
 from crispseg.evaluation.boundary import DISTANCES, Empty
 from crispseg.evaluation.evaluate import checked_splits, score_model, warn_of_leaks
@@ -19,7 +19,6 @@ from crispseg.inference.objects import ObjectRule
 from crispseg.inference.protocols import WHOLE
 from crispseg.inference.runtime import Backend, open_model
 from crispseg.io.images import check_picture, write_image
-from crispseg.visualization.pages import write_page
 
 
 @dataclass(kw_only=True)
@@ -85,4 +84,4 @@ class Evaluate(WithScores, WithProtocol, WithObjects):
         if self.html:
             conditions = f"{conditions}, protocol {protocol}, crispseg {crispseg.__version__}"
             chosen = examples([model], dataset, [evaluation.scores], protocol)
-            write_page(self.html, report_page(network, conditions, evaluation, *chosen))
+            show_page(self.html, report_page(network, conditions, evaluation, *chosen))

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import NonNegativeFloat, PositiveInt
 
 from crispseg.cli.command import WithData
 from crispseg.data.named import build_data
+from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import checked_splits, named_data, recorded_data
 from crispseg.export.certificate import DISTANCE, Certificate
-from crispseg.export.formats import Format, Precision
+from crispseg.export.formats import FILE_FORMATS, Format, Precision
 from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import Calibration
 from crispseg.models import SegmentationModel
@@ -25,7 +27,7 @@ class Export(WithData):
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
-        format: of a file FILE.onnx, FILE.xml or FILE.pt2.
+        format: of a file FILE.onnx, FILE.xml or FILE.pt2; by default that of the suffix.
         out: file to write, over an earlier one.
         precision: fp32, bf16 or int8, which is learned from the data.
         calibrate: a folder of data, a run or the name of a data source: int8 learns from its train, and the file is
@@ -38,7 +40,7 @@ class Export(WithData):
     name = "export"
     words = ("run",)
     run: str
-    format: Format
+    format: Format | None = None
     out: Path
     precision: Precision = "fp32"
     calibrate: str | None = None
@@ -47,6 +49,10 @@ class Export(WithData):
     rounds: PositiveInt = 5
 
     def __call__(self) -> None:
+        of_suffix = {each.suffix: name for name, each in FILE_FORMATS.items()}
+        kind: Any = self.format or of_suffix.get(self.out.suffix.lower())
+        if kind is None:
+            raise CrispsegError(f"is {self.out}; end it in {', '.join(of_suffix)}", "out")
         found, _ = named_data(self.calibrate) if self.calibrate else ({}, 3)
         needed = self.precision == "int8" or self.max_drop is not None
         if not found and not self.data and needed:
@@ -60,7 +66,7 @@ class Export(WithData):
         certificate = export_model(
             model,
             self.out,
-            self.format,
+            kind,
             precision=self.precision,
             data=calibration,
             max_drop=self.max_drop,

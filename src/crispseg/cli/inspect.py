@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from crispseg.cli.command import WithData
-from crispseg.cli.keys import WithDevice
+from crispseg.cli.keys import WithDevice, show_page
 from crispseg.inspection import inspect_image
 from crispseg.inspection.page import inspection_page
 from crispseg.models import SegmentationModel
-from crispseg.visualization.pages import check_page, write_page
+from crispseg.visualization.pages import check_page
 
 
 @dataclass(kw_only=True)
@@ -38,5 +38,4 @@ class Inspect(WithDevice, WithData):
         check_page(self.out)
         model = SegmentationModel.from_pretrained(self.run)
         seen = inspect_image(model, self.image, self.truth, device=self.device, **self.data)
-        write_page(self.out, inspection_page(seen))
-        print(f"{self.out} written; open it in a browser")
+        show_page(self.out, inspection_page(seen))

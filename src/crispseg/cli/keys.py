@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from crispseg.config.settings import Tree
 from crispseg.errors import CrispsegError
 from crispseg.inference.protocols import Protocol, named_protocol
 from crispseg.io.files import atomic_path
-from crispseg.visualization.pages import check_page
+from crispseg.visualization.pages import check_page, write_page
 
 
 @dataclass(kw_only=True)
@@ -92,6 +93,12 @@ def check_json(path: Path | None) -> None:
     """Check, before long work starts, that JSON can be written there. Raises as `check_page`."""
     if path not in (None, STDOUT):
         check_page(path, ".json")
+
+
+def show_page(path: Path, html: str) -> None:
+    """Write a page and say so, on stderr, since scores may be printed as JSON."""
+    write_page(path, html)
+    print(f"{path} written; open it in a browser", file=sys.stderr)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -107,6 +108,10 @@ def _run(argv: list[str]) -> int:
     name, *rest = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
+    source = Path(*rest[:1])
+    if name == "train" and source.name[:1] not in ("", "-") and not source.exists() and "--help" not in rest:
+        # At once; the imports of training take seconds.
+        raise CrispsegError(f"{source} is missing; give a folder of data, or a YAML file of settings")
     importlib.import_module(f"crispseg.cli.{name}")
     keep_freed_memory()
     from crispseg.cli.command import commands  # pydantic and rich, which the page of help does without

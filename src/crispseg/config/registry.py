@@ -50,7 +50,9 @@ class Registry(Generic[T]):
 
     def __getitem__(self, name: str) -> T:
         if not isinstance(name, str) or (name not in self._entries and name not in self.names()):
-            raise CrispsegError(f"unknown {self.kind} '{name}'{did_you_mean(str(name), self.names())}" + self.hint)
+            meant, every = did_you_mean(str(name), self.names()), ", ".join(self.names())
+            known = "" if every in meant else f" (known: {every})"
+            raise CrispsegError(f"unknown {self.kind} '{name}'{meant}{known}{self.hint}")
         return self._entries[name]
 
 

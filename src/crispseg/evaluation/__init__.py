@@ -1,6 +1,7 @@
 """Evaluation: scores and where they come from."""
 
 from crispseg.evaluation.boundary import BoundaryF, BoundaryIoU, BoundaryIoUScores, BoundaryScores
+from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.object_scores import ObjectQuality, ObjectScores
 from crispseg.evaluation.scores import Counts, Scores, SegmentationScores
 from crispseg.evaluation.thin import ThinQuality, ThinScores
@@ -17,4 +18,5 @@ __all__ = [
     "SegmentationScores",
     "ThinQuality",
     "ThinScores",
+    "evaluate",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from crispseg.labels import IGNORE
 UNNUMBERED = -1
 """The number of an image that was given without one."""
 
+Maps: TypeAlias = Tensor | NDArray[Any]
 S = TypeVar("S", bound=ImageScores)
 
 
@@ -59,11 +60,12 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
             self.rows.append(torch.zeros(0, 1 + self.width, dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)
 
-    def update(self, prediction: Tensor, truth: Tensor, ids: Sequence[int] | None = None, *others: Tensor) -> None:
+    def update(self, prediction: Maps, truth: Maps, ids: Sequence[int] | None = None, *others: Maps) -> None:
         """Add images. Those of which every pixel is ignored do not count: loaders fill up processes' shares with them.
 
         Args:
-            prediction, truth: class ids `(N, H, W)`, integers. `truth` may hold 255; the prediction there is ignored.
+            prediction, truth: class ids `(N, H, W)`, integers, tensors or arrays. `truth` may hold 255; the prediction
+                there is ignored.
             ids: the images' numbers in the split.
             others: further maps `(N, H, W)`, as `row` takes them.
 
@@ -71,6 +73,7 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
             CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
                 ignored.
         """
+        prediction, truth, *further = map(torch.as_tensor, (prediction, truth, *others))
         if prediction.shape != truth.shape or truth.ndim != 3:
             raise CrispsegError(
                 f"prediction and truth must be of one shape (N, H, W), not {tuple(prediction.shape)} and "
@@ -88,7 +91,7 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
                     f"and {IGNORE} is ignored"
                 )
             maps.append(counted.to(torch.uint8).masked_fill_(ignored, IGNORE))
-        rows = self.count(*maps, *others)
+        rows = self.count(*maps, *further)
         numbers = torch.tensor([UNNUMBERED] * len(rows) if ids is None else list(ids))
         kept = torch.cat([numbers[:, None], rows.cpu()], 1)[~ignored.flatten(1).all(1).cpu()]
         self.rows.append(kept.to(self.device))

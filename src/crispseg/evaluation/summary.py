@@ -63,6 +63,11 @@ class Evaluation:
         every = self.scores, self.boundary, self.boundary_iou, self.objects, self.thin
         return [part for part in every if part is not None]
 
+    @property
+    def miou(self) -> float:
+        """The mIoU in percent."""
+        return float(self.scores.miou)
+
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Name in JSON → score in percent with its interval, `()`, or of classes, distances, thresholds or widths."""

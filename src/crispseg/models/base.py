@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 
@@ -252,6 +253,7 @@ def create_model(
     refine_steps: int | None = None,
     refine_path: RefinePath = "chained",
     auxiliary: bool = False,
+    class_names: Sequence[str] = (),
     **options: Any,
 ) -> SegmentationModel:
     """Build a model.
@@ -269,6 +271,7 @@ def create_model(
         refine_path: `chained`, each step in the direction of the pixel where it starts, or `straight`, all in that of
             the first; two straight steps are SegFix's doubled one.
         auxiliary: add heads on the decoder's levels for deep supervision; they are in no saved model.
+        class_names: one a class, by which results are shown; by default numbers.
         **options: those of the model, see its builder in `crispseg.models`. Those of its fuse part may be given in
             `fuse_options`, `create_model("sfnet", fuse="ddsm", fuse_options={"pixels": 9}, …)`.
 
@@ -302,7 +305,6 @@ def create_model(
         steps = refine_steps or STEPS_TAKEN
         model.add_refinement(steps, refine_path)
         resolved |= {"refine": refine, "refine_steps": steps, "refine_path": refine_path}
-    model.info = ModelInfo(
-        name, num_classes, backbone, in_chans, resolved, mean=model.backbone.mean, std=model.backbone.std
-    )
+    mean, std = model.backbone.mean, model.backbone.std
+    model.info = ModelInfo(name, num_classes, backbone, in_chans, resolved, tuple(class_names), mean=mean, std=std)
     return model

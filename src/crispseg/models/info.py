@@ -6,15 +6,19 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, PositiveFloat, TypeAdapter, ValidationError
+from pydantic import ConfigDict, PositiveFloat, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from crispseg.config.settings import Settings
 from crispseg.errors import CrispsegError, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
 
 FORMAT_VERSION = 1
+
+LISTS = Strict(False)
+"""Lets a field take a list for a tuple."""
 
 MIN_SIDE = 32
 """Least height and width that models take; smaller images are extended to it by their last row and column."""
@@ -38,7 +42,7 @@ def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
-class ModelInfo:
+class ModelInfo(Settings):
     """A model's architecture, classes, training recipe and scores.
 
     Args:
@@ -51,7 +55,7 @@ class ModelInfo:
         metrics: its scores.
 
     Raises:
-        ValueError: a field has the wrong type or length.
+        CrispsegError: a field has the wrong type or length.
     """
 
     name: str
@@ -59,21 +63,22 @@ class ModelInfo:
     backbone: str
     in_chans: int
     options: dict[str, Any] = field(default_factory=dict)
-    class_names: tuple[str, ...] = ()
-    palette: tuple[Color, ...] = ()
-    mean: tuple[float, ...] = ()
-    std: tuple[PositiveFloat, ...] = ()
+    class_names: Annotated[tuple[str, ...], LISTS] = ()
+    palette: Annotated[tuple[Annotated[Color, LISTS], ...], LISTS] = ()
+    mean: Annotated[tuple[float, ...], LISTS] = ()
+    std: Annotated[tuple[PositiveFloat, ...], LISTS] = ()
     ignore_label: int = IGNORE
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    value_range: tuple[float, float] | None = None
+    value_range: Annotated[tuple[float, float], LISTS] | None = None
 
     def __post_init__(self) -> None:
         for key in ("mean", "std"):
             if len(getattr(self, key)) != self.in_chans:
-                raise ValueError(f"{key} has {len(getattr(self, key))} numbers for {self.in_chans} channels")
+                raise CrispsegError(f"{key} has {len(getattr(self, key))} numbers for {self.in_chans} channels")
         if self.class_names and len(self.class_names) != self.num_classes:
-            raise ValueError(f"class_names has {len(self.class_names)} names for {self.num_classes} classes")
+            found = f"class_names has {len(self.class_names)} names for {self.num_classes} classes"
+            raise CrispsegError(f"{found}; give one a class, background too")
         self.label_set()
 
     def label_set(self) -> LabelSet:

@@ -13,9 +13,10 @@ from torch import nn
 
 from crispseg.backbones import write_state_dict
 from crispseg.config.settings import shortened
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.io.files import atomic_path, digest, writable_folder
 from crispseg.models.info import ModelInfo
+from crispseg.models.registry import models
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -23,6 +24,8 @@ CARD_FILE = "README.md"
 TRAINING_ONLY = "auxiliary_heads."
 SHIPPED = Path(__file__).parents[1] / "shipped"
 """The bundled models, each in a folder of its name."""
+RUNS = "runs"
+"""The usual folder of runs; what is named in it is never a hub id."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 MODEL_CARD = """---
@@ -147,10 +150,12 @@ def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
         return folder / name
     if folder.is_dir():
         raise CrispsegError(f"{folder} holds no {name}; give a finished run or the folder of a saved model")
-    if not HUB_ID.fullmatch(str(source)) or folder.parent.is_dir():
+    if not HUB_ID.fullmatch(str(source)) or folder.parent.is_dir() or folder.parts[0] == RUNS:
+        is_network = " but a network that is not trained" if source in models.names() else ""
+        meant = did_you_mean(str(source).lower(), shipped_models())
         raise CrispsegError(
-            f"{source} is no folder of a model; give a finished run, a saved model's folder, a hub id or a bundled "
-            f"model: {', '.join(shipped_models())}"
+            f"{source} is no folder of a model{is_network}; give a finished run, a saved model's folder, a hub id or a "
+            f"bundled model{meant}"
         )
     try:
         return Path(hf_hub_download(repo_id=str(source), filename=name, **hub))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 
+from crispseg.config.settings import CONFIG
+from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DataSource
+from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import RESAMPLES, percent
 from crispseg.evaluation.evaluate import checked_splits, score_model
 from crispseg.evaluation.summary import Evaluation
@@ -18,6 +21,7 @@ from crispseg.inference import Segmentation, Segmenter
 from crispseg.inference.image_files import Source
 from crispseg.io.images import read_image
 from crispseg.models import SegmentationModel
+from crispseg.training.settings import training_config
 from crispseg.visualization import pages
 
 METRICS = "metrics.csv"
@@ -39,6 +43,23 @@ class Run:
     """Its IoU of each class there; None for one that occurs in neither truth nor prediction."""
     data: DataSource = field(repr=False)
     """What it was trained on."""
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Run:
+        """Open the folder of a finished run; the data need not exist any more.
+
+        Raises:
+            CrispsegError: it is none, or damaged.
+        """
+        folder = Path(folder)
+        if not (folder / METRICS).is_file():
+            raise CrispsegError(f"{folder} holds no {METRICS}; give the folder of a finished run")
+        model = SegmentationModel.from_pretrained(folder)
+        data = training_config(read_yaml(folder / CONFIG), resumed=True).data
+        run = cls(folder, model, 0.0, {}, data)
+        best = max(run.history, key=lambda row: np.nan_to_num(row["miou"]))
+        iou = {name: None if np.isnan(best[f"iou/{name}"]) else best[f"iou/{name}"] for name in model.info.class_names}
+        return replace(run, miou=float(np.nan_to_num(best["miou"])), iou=iou)
 
     @cached_property
     def segmenter(self) -> Segmenter:
