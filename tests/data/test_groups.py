@@ -60,6 +60,7 @@ def test_images_without_groups_are_drawn_by_a_permutation(count: int, ratio: flo
         *(("a_aug_3", "a"), ("a-Augmented12", "a"), ("s/a_hflip", "s/a"), ("a_flip_lr", "a"), ("a_flipped_rot90", "a")),
         *(("a_jpg.rf.3f2a91c0", "a"), ("aug_2_a", "a"), ("a_rotated_-", "a_rotated_-"), ("a_rot_180_flip", "a")),
         *(("black_rot_12", "black_rot_12"), ("flip", "flip"), ("parrot90", "parrot90"), ("a_1", "a_1")),
+        *((name, name) for name in ("site_aug2021", "site_aug_2021", "apple_rot07", "apple_rot12", "CT_contrast")),
     ],
 )
 def test_names_of_copies(name: str, copied: str) -> None:

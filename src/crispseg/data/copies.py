@@ -28,8 +28,9 @@ MOST_COMPARED = 10_000
 """Images whose pixels are compared for a training, at most; of more, evenly spaced ones are. All names are."""
 
 _CHANGE = (
-    r"(?:aug(?:mented|mentation)?[-_. ]?\d*|(?:[hv]|horizontal|vertical)?[-_. ]?(?:flip|mirror)(?:ped|ed)?(?:[-_. ]?"
-    r"(?:[hvxy]|lr|ud|horizontal|vertical|\d))?|rot(?:\d{1,3}|[-_. ](?:90|180|270))|rotat(?:ed?|ion)[-_. ]?\d*)"
+    r"(?:aug(?:mented|mentation)?(?![-_. ]?(?:19|20)\d\d)[-_. ]?\d*"
+    r"|(?:[hv]|horizontal|vertical)?[-_. ]?(?:flip|mirror)(?:ped|ed)?(?:[-_. ]?(?:[hvxy\d]|lr|ud|horizontal|vertical))?"
+    r"|rot[-_. ]?(?:45|90|135|180|225|270|315)|rotat(?:ed?|ion)[-_. ]?\d*)"
 )
 _COPIED = re.compile(
     rf"(?<=.)(?:[-_. ]{_CHANGE}|(?:_(?:jpe?g|png|bmp|tiff?|webp))?\.rf\.\w+)+$|^(?:{_CHANGE}[-_. ])+(?=.)", re.I
