@@ -193,22 +193,23 @@ def test_results_of_something_else_are_made_again(ways: dict[str, Any], photos: 
         assert contents(out) == found
 
 
-@pytest.mark.parametrize("name", ["b.png", "b_overlay.png"])
-def test_results_that_do_not_say_of_what_are_made_again(
-    name: str, model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("b.png", {}), ("b.png", {"resume": True}), ("b_overlay.png", {}), ("b_objects.csv", {"objects": "class 1"})],
+)
+def test_files_of_the_user_are_not_overwritten(
+    name: str, options: dict[str, Any], model: Path, photos: Path, tmp_path: Path, refuses: Any
 ) -> None:
-    out = tmp_path / "whole"
-    with Image.open(out / name) as picture:
-        plain = picture.copy()
-    plain.info.clear()
-    plain.save(out / name)
-    with pytest.warns(CrispsegWarning, match="1 images .* made again"):
-        assert predict_files(model, [photos], out, resume=True).skipped == 6
-    assert contents(out) == whole
-    (out / name).write_bytes(b"no picture")
-    with pytest.warns(CrispsegWarning, match="made again"):
-        predict_files(model, [photos], out, resume=True)
-    assert contents(out) == whole
+    file = tmp_path / "mine" / name
+    file.parent.mkdir()
+    shutil.copy(photos / "a.png", file)
+    before = contents(file.parent)
+    with refuses(str(file), "another out"):
+        predict_files(model, [photos], file.parent, **options)
+    assert contents(file.parent) == before
+    file.unlink()
+    for _ in range(2):  # its own results are
+        assert predict_files(model, [photos], file.parent, **options).done == 7
 
 
 @pytest.mark.parametrize(

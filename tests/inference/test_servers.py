@@ -78,6 +78,16 @@ def test_other_servers(form: str, classes: int, image: str, written: str, tmp_pa
     assert "thing 0, thing 1" in capsys.readouterr().err  # other names than the server's are pointed out
 
 
+def test_another_format_is_not_resumed(tmp_path: Path, capsys: Capture) -> None:
+    picture(tmp_path / "in/a.jpg", 40, 64)
+    model, out = saved(tmp_path / "model", 150), tmp_path / "out"
+    found = []
+    for flags in ([], ["--format=ade20k"], ["--resume"]):
+        output_of(capsys, "predict", model, tmp_path / "in", "--out", out, "--resume", *flags)
+        found.append(np.array(Image.open(out / "a.png")).astype(int))
+    assert np.array_equal(found[1], found[0] + 1) and np.array_equal(found[2], found[0])
+
+
 def test_mistakes(tmp_path: Path, capsys: Capture) -> None:
     model, out = saved(tmp_path / "model", 21), tmp_path / "out"
     image, other = (picture(tmp_path / name, 40, 64) for name in ("in/photo.png", "more/photo.jpg"))

@@ -173,7 +173,8 @@ def predict_files(
 
     Raises:
         CrispsegError: options that do not go together; no such image, model or class; two images of one name; results
-            that would be next to an image; a folder that cannot be written, or that another process writes to.
+            that would be next to an image or overwrite what is no result; a folder that cannot be written, or that
+            another process writes to.
     """
     if (resume or shard) and out is None:
         raise CrispsegError(f"{'shard' if shard else 'resume'} needs a folder to continue in; give out")
@@ -197,6 +198,11 @@ def predict_files(
         for image, name in names.items()
     }
     check_outputs(out, files)
+    asked = sorted(names, key=names.__getitem__)[part] if shard else [*names]
+    for own in ([out / file for file in files[image]] for image in asked):
+        for path in own:
+            if path.exists() and _says(path if path.suffix in (".png", ".tif") else own[0]) is None:
+                raise CrispsegError(f"{path} is no result of predict, which would overwrite it; give another out")
     segmenter = Segmenter(
         run, device, backend=backend, protocol=protocol, value_range=value_range, bf16=bf16, compile=compile, tile=tiles
     )
@@ -204,11 +210,12 @@ def predict_files(
         ObjectRule.named(segmenter.label_set, objects, objects_border)
     if server is not None:
         server.check(segmenter.info)
-    asked = sorted(names, key=names.__getitem__)[part] if shard else [*names]
     quiet = console is None or not console.is_terminal
     model = digest(Path(run), Path(run).with_suffix(".bin")) if is_exported(run) else fingerprint(run)
     made_by = {"model": model, "protocol": str(segmenter.protocol), "bf16": bf16, "tiles": tiles, "objects": objects}
     made_by |= {"objects_border": objects_border, "value_range": segmenter.value_range}
+    if server is not None:
+        made_by["format"] = format
 
     def made_of(image: Path) -> str:
         return json.dumps({**made_by, "image": digest(image)})
@@ -222,7 +229,7 @@ def predict_files(
     there = [image for image in asked if resume and all((out / file).is_file() for file in files[image])]
     made = {image for image in track(there, "Comparing", console=console, disable=quiet) if is_made(image)}
     if others := len(there) - len(made):
-        note = "are of other images, another model or other settings, or do not say of which; they are made again"
+        note = "are of other images, another model or other settings; they are made again"
         warnings.warn(f"results of {others} images in {out} {note}", CrispsegWarning, stacklevel=2)
     missing = [image for image in asked if image not in made]
     found = Predictions(out, len(asked), len(made), len(made))
