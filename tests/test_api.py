@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -149,6 +150,18 @@ def test_a_run_on_lists_can_go_on_and_be_scored(trained: Run, tmp_path: Path, ca
     assert len(list(trained.folder.glob("pairs-*"))) == 1, "the same lists were written anew"
     with pytest.raises(crispseg.CrispsegError, match="cannot change data"):
         crispseg.train(images[::-1], masks, out=trained.folder, resume=True, **TINY | {"epochs": 3})
+
+
+def test_callbacks(folders: Path, tmp_path: Path) -> None:
+    class Counted(L.Callback):
+        epochs = 0
+
+        def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+            self.epochs += 1
+
+    counted = Counted()
+    crispseg.train(folders / "photos", folders / "masks", out=tmp_path / "run", callbacks=[counted], **TINY)
+    assert counted.epochs == 2
 
 
 def test_what_a_run_offers(trained: Run) -> None:

@@ -31,6 +31,8 @@ from crispseg.training.config import spare_processors
 from crispseg.training.settings import recorded_settings, training_config
 
 if TYPE_CHECKING:
+    from lightning import Callback
+
     from crispseg.training import Run
 
 __all__ = ["evaluate", "load", "predict", "train"]
@@ -41,6 +43,7 @@ def train(
     masks: str | Path | Iterable[Any] | None = None,
     *,
     resume: bool = False,
+    callbacks: Sequence[Callback] = (),
     **settings: Any,
 ) -> Run:
     """Train a model, as `crispseg train` does.
@@ -51,6 +54,7 @@ def train(
             to 1. Lists are written to a folder in `out`.
         masks: folder of masks with the same names; or a list in the order of the images, arrays `(H, W)` of class ids.
         resume: resume the run in `out`; its settings hold unless others are given.
+        callbacks: further callbacks of Lightning's trainer.
         **settings: the keys of `crispseg train`: `epochs=20`, `model="fpn"`, `out="runs/mine"`. Those of a group
             are a dict, `augment={"crop": (256, 256)}`, or stand alone if only one group has them, as `backbone`.
 
@@ -75,7 +79,7 @@ def train(
         data = dataclasses.replace(config.data, images=image_folder, masks=mask_folder)
         config = dataclasses.replace(config, data=data)
     # Plain lines in a notebook, where rich would make a block of HTML of each; bars in a terminal.
-    return training.train(config, resume=resume, console=Console(force_jupyter=False))
+    return training.train(config, resume=resume, console=Console(force_jupyter=False), callbacks=callbacks)
 
 
 def load(run: str | Path) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -49,7 +50,9 @@ from crispseg.training.training_data import (
 )
 
 
-def train(config: TrainConfig, *, resume: bool = False, console: Console | None = None) -> Run:
+def train(
+    config: TrainConfig, *, resume: bool = False, console: Console | None = None, callbacks: Sequence[L.Callback] = ()
+) -> Run:
     """Check the data, train, and save; or resume the run in `config.out` from its last checkpoint.
 
     Without that one it resumes from the best, and from the beginning if there is none.
@@ -62,12 +65,12 @@ def train(config: TrainConfig, *, resume: bool = False, console: Console | None 
     check_folder(config.out, resume=resume)
     folder = Path(config.out)
     if not is_first_process():
-        return _train(config, resume, Console(quiet=True))
+        return _train(config, resume, Console(quiet=True), callbacks)
     with owned(folder, folder / LAST.parent, folder / MODEL):
-        return _train(config, resume, console or Console(stderr=True))
+        return _train(config, resume, console or Console(stderr=True), callbacks)
 
 
-def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
+def _train(config: TrainConfig, resume: bool, console: Console, callbacks: Sequence[L.Callback]) -> Run:
     folder = Path(config.out)
     checkpoint = check_folder(folder, resume=resume)  # again: another process may have trained there in the meantime
     check_processes(config)
@@ -104,7 +107,7 @@ def _train(config: TrainConfig, resume: bool, console: Console) -> Run:
         enough_memory("training needs", "make batch_size or augment.crop smaller"),
     ):
         quiet()
-        trainer = build_trainer(config, len(loaders[0]), console)
+        trainer = build_trainer(config, len(loaders[0]), console, callbacks)
         if trainer.is_global_zero:
             (folder / LAST.parent).mkdir(exist_ok=True)  # by which `check_folder` knows a run
         record(config)

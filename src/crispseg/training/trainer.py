@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
@@ -32,8 +33,8 @@ from crispseg.training.result import METRICS
 from crispseg.training.task import steps_per_epoch
 
 
-def build_trainer(config: TrainConfig, batches: int, console: Console) -> L.Trainer:
-    """Build the trainer of a run, whose epochs have so many batches a device."""
+def build_trainer(config: TrainConfig, batches: int, console: Console, further: Sequence[Callback]) -> L.Trainer:
+    """Build the trainer of a run, whose epochs have this number of batches a device, with further callbacks."""
     folder = Path(config.out)
     per_epoch = steps_per_epoch(batches, config)
     steps = None if config.minutes else config.iterations or (config.epochs or 0) * per_epoch
@@ -41,6 +42,7 @@ def build_trainer(config: TrainConfig, batches: int, console: Console) -> L.Trai
     timer = Timer()
     pace = Pace(timer, steps, seconds)
     callbacks: list[Callback] = [
+        *further,
         *(timer, pace, MetricsFile(folder / METRICS, timer)),
         *(ProgressLines(pace, console), BestCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)),
     ]
