@@ -245,6 +245,9 @@ class Folder(Settings):
         if self.root is not None and self.masks is None and (several := rivals(Path(self.root), layout)):
             folders = ", ".join(sorted({str(masks.path) for _, masks in several}))
             lines.append(f"masks may be those in {folders}: data.masks chooses")
+        if layout.only:
+            lines.append(f"{layout.only} names the images that are annotated: {len(self._pairs)}; others are left out")
+        lines += [layout.legend] if layout.legend and self.declared.names is None else []
         lines += [matched.note for matched in self._matched.values() if matched.note]
         lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]
         return [*lines, *self._group_notes()]
@@ -283,11 +286,13 @@ class Folder(Settings):
     @cached_property
     def _pairs(self) -> dict[str, Pair]:
         """All pairs by name, those of folders of splits with the split in front."""
-        return {
+        pairs = {
             f"{part}/{name}" if part else name: pair
             for part, found in self._matched.items()
             for name, pair in found.pairs.items()
         }
+        only = self._layout.only
+        return {name: pairs[name] for name in chosen_names(only, [*pairs], ())[0]} if only else pairs
 
     @cached_property
     def _chosen(self) -> dict[str, tuple[list[str], list[str]]]:
@@ -416,7 +421,8 @@ class Folder(Settings):
         for fault in found.faults:  # of declared classes the check of the pairs names the files, but for these
             if fault.severity is Severity.ERROR and (undeclared or fault.code in OF_ALL or "settings" in fault.details):
                 some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
-                line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}"
+                legend = self._layout.legend and f"; {self._layout.legend}"
+                line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
                 raise CrispsegError(line, settings=fault.details.get("settings", ()))
         return found
 

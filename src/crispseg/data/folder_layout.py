@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -12,8 +13,8 @@ from typing import Any, NamedTuple
 
 from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
-from crispseg.data.folder_search import MASK_FOLDERS, SPLITS, Reading, described, readings, settings
-from crispseg.data.pairing import annotated, holds_both, is_pattern, pictures
+from crispseg.data.folder_search import MASK_FOLDERS, SPLITS, Reading, described, readings, settings, single_classes
+from crispseg.data.pairing import annotated, few, holds_both, is_pattern, pictures
 from crispseg.errors import CrispsegError
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
@@ -44,6 +45,10 @@ def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) ->
 SHORT = {"train": "tr", "val": "val", "test": "ts"}
 """What nnU-Net calls them, in names such as imagesTr."""
 
+LEGEND = re.compile(r".*(legend|label|class|colou?r).*\.(txt|csv|json|ya?ml)", re.IGNORECASE)
+"""Names of files that may name classes."""
+CVAT_LIST = "ImageSets/Segmentation/default.txt"
+
 Folders = Mapping[str, tuple[Path, Path]]
 """Split → folder of images, folder of masks; "" for the images of all splits."""
 
@@ -58,6 +63,10 @@ class FolderLayout(NamedTuple):
     """Split → file that names its images, or folder that holds them where the masks of all splits lie in one."""
     classes: Path | None = None
     """File of the names of the classes."""
+    only: Path | None = None
+    """CVAT's list of the images that are annotated."""
+    legend: str = ""
+    """Which files may say what masks mean, and what to do with them."""
 
     @property
     def divided(self) -> bool:
@@ -127,10 +136,19 @@ def own_layout(
         layout = _below(root, images, bool(lists))
     layout = layout or FolderLayout(images, {"": (images, masks)})  # one is missing, as reading them says
     classes, found_lists = None, dict(lists)
+    only = annotated_list if (annotated_list := layout.top.parent / CVAT_LIST).is_file() else None
     if root is not None:
         classes = root / "classes.txt" if (root / "classes.txt").is_file() else None
         found_lists = {split: path for split in SPLITS if (path := root / f"{split}.txt").is_file()} | found_lists
-    return layout._replace(lists=(layout.lists or found_lists) if "" in layout.folders else lists, classes=classes)
+    lists = (layout.lists or found_lists) if "" in layout.folders else lists
+    return layout._replace(lists=lists, classes=classes, only=only, legend=_legend(root or layout.top.parent))
+
+
+def _legend(root: Path) -> str:
+    names = [path.name for path in sorted(root.iterdir())] if root.is_dir() else []
+    found = [str(root / name) for name in names if LEGEND.fullmatch(name) and name != "classes.txt"]
+    means = "may say what the masks mean: give the names by data.classes or data.palette"
+    return f"{few(found)} {means}, and values without a label, such as 0, by data.ignore" if found else ""
 
 
 def _below(root: Path, images: Path, listed: bool) -> FolderLayout:
@@ -145,9 +163,12 @@ def _below(root: Path, images: Path, listed: bool) -> FolderLayout:
     holds = described(root) or "no images"
     remedy = (
         "images and masks may be in images and masks, train/images and train/masks, train_images and train_masks, or "
-        "a_mask.png next to a.jpg; or give data.images and data.masks"
+        "a_mask.png next to a.jpg; or give data.images and data.masks, which may be patterns such as x/*_t1.tif and "
+        "x/*_seg.tif; if an image has several masks, merge them"
     )
-    if found:
+    if found and (several := single_classes(*found[0])):
+        remedy, found = f"masks of one class each may be in {few(several, 12)}: merge those of each image", []
+    elif found:
         remedy = f"give data.images and data.masks, such as {found[0][0].path} and {found[0][1].path}"
     raise CrispsegError(
         f"{root} {what}; it holds {holds}; {remedy}{'' if found else annotated(images) or annotated(root)}",

@@ -19,7 +19,7 @@ from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, read_image
 
 MASK_FOLDERS = (
     *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
-    *("annot", "gt", "segmentations", "lab", "groundtruth", "ground_truth", "segmentation"),
+    *("annot", "gt", "lbl", "segmentations", "lab", "groundtruth", "ground_truth", "segmentation"),
 )
 """Usual names of folders of masks, in lower case."""
 SPLITS = {
@@ -78,11 +78,19 @@ def readings(root: Path) -> list[Reading]:
     alike: dict[Path, dict[Path, None]] = defaultdict(dict)
     usual = {name for names in SPLITS.values() for name in names}
     for folder, counts in found_files(root).items():
-        folder = folder.parent if folder.name.lower() in usual else folder
+        folder = folder.parent if folder.name.lower() in usual and folder != root else folder
         if SUFFIXES & counts.keys() and (parts := folder.relative_to(root).parts) and not OTHERS.search(folder.name):
             alike[Path(glob.escape(str(root)), *["*"] * (len(parts) - 1), glob.escape(parts[-1]))][folder] = None
     together = [pattern if len(folders) > 1 else next(iter(folders)) for pattern, folders in alike.items()]
     return _pairing(together) or _pairing(itertools.chain(*alike.values()))
+
+
+def single_classes(images: Place, masks: Place) -> list[str]:
+    """The folders next to these masks, and theirs, if each has masks of one class, called as images are and a word."""
+    folders = found_files(masks.path.parent) if masks.path.is_dir() else {}
+    names = {*images.files.values()}
+    found = [one for one in folders if {name.rpartition("_")[0] for name in pictures(one).values()} <= names]
+    return [one.name for one in found if one != images.path] if masks.path in found and len(found) > 1 else []
 
 
 def settings(found: Sequence[Reading]) -> list[dict[str, str]]:

@@ -191,7 +191,9 @@ def _tasks(found: Sequence[MarkedImage], images: Path | None) -> list[Task]:
         files = direct[:1] or below(root).get(image.name, [])  # else by its name alone, in a folder below
         if len(files) != 1:
             what = f"may be {files[0]} or {files[1]}" if files else f"is missing in {root}"
-            raise CrispsegError(f"{image}, which {one.source} names, {what}; give its folder as images")
+            raise CrispsegError(
+                f"{image}, which {one.source} names, {what}; give its folder as images, or correct that file"
+            )
         file = files[0].parent.resolve() / files[0].name  # once for each file; a link keeps its own name
         parts[file].append(one)
         if file in names:

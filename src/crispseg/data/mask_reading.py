@@ -392,6 +392,11 @@ def _colors_without_palette(colored: list[MaskStatistics], grey: list[MaskStatis
     clear = [list(color) for group in setting for color in group if len(group) > 1]
     what += f"; transparent pixels have the colours {few(clear, 8)}, which are proposed as one class" * bool(clear)
     remedy = f"give data.palette '{compact(setting)}' and, in this order, data.classes '[name, …]'"
+    if several and 2 * sum(pixels[color] for color in palette) < pixels.total():
+        remedy = "if these are photographs, give the masks by data.masks; else data.palette, a colour for each class"
+        return MaskReading(
+            LabelSet.numbered(2), ColorLookup((BLACK, WHITE)), (_fault("rgb-masks", colored, what, remedy),)
+        )
     settings = [{"data.palette": tuple(group[0] if len(group) == 1 else group for group in setting)}]
     fault = _fault("rgb-masks", colored, what, remedy, palette=palette, settings=settings)
     ids = {color: index for index, group in enumerate(setting) for color in group}

@@ -22,7 +22,7 @@ from crispseg.io.images import SUFFIXES, find_images
 PairingKind: TypeAlias = Literal["image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing"]
 
 _OF_MASKS = (
-    r"^(masks?|labels?|gt|seg)[-_]|"
+    r"^mask of (images?[-_])?|^(masks?|labels?|lbl|gt|seg)[-_]|"
     r"(\.(jpe?g|png|tiff?|bmp))?[-_. ]+(masks?|labels?|gt|ground_?truth|seg|segmentation|annotations?|l|fuse)$"
 )
 _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_0000$|\.(jpe?g|png|tiff?|bmp)$")
@@ -202,9 +202,12 @@ def annotated(folder: Path) -> str:
     if polygons := next(yolo_files(folder), None):
         root = shlex.quote(str(yolo_root(polygons)[0]))
         return f"; YOLO's labels are text files: 'crispseg data import {root} -o {root}_masks' makes masks of polygons"
-    if not any(folder.glob("*.json")):
+    if any(folder.glob("*.npy")):
+        return "; it holds NumPy arrays: save each as a PNG of its image's size, with 255 for what is ignored"
+    if not any(file for pattern in ("*.json", "*/*.json") for file in folder.glob(pattern)):
         return ""
-    return "; it holds JSON files: 'crispseg data import' makes masks of those of COCO and labelme"
+    root = shlex.quote(str(folder))
+    return f"; it holds JSON files: 'crispseg data import {root} -o {root}_masks' makes masks of COCO's and labelme's"
 
 
 def shared_out(names: Sequence[str], ratio: float, seed: int, groups: Mapping[str, str]) -> dict[str, list[str]]:
@@ -305,13 +308,17 @@ def is_pattern(place: Path) -> bool:
 def pictures(place: Path) -> dict[Path, str]:
     """The pictures in a folder, or in all folders that a pattern means, or these pictures; with names without suffix.
 
-    A name is the path in the folder, behind the parts of the pattern's path that have wildcards.
+    A name is the path in the folder, behind the parts of the pattern's path that have wildcards; of *_t1.tif, say, what
+    the * is.
     """
     if not is_pattern(place):
         return {file: _name_of(file, place) for file in find_images(place)}
     named: dict[Path, str] = {}
     for path in map(Path, sorted(glob.glob(str(place)))):  # noqa: PTH207 (a pattern may be absolute)
         key = Path(*(part for part, wild in zip(path.parts, place.parts, strict=True) if glob.has_magic(wild)))
+        if path.is_file() and glob.has_magic(place.name):
+            first, *_, last = re.split(r"\*|\?|\[.*?\]", f"{place.stem}")
+            key = key.with_name(path.stem.removeprefix(first).removesuffix(last) + path.suffix)
         files = find_images(path) if path.is_dir() else [path] if path.suffix.lower() in SUFFIXES else []
         named |= {file: _name_of(key / file.relative_to(path), Path()) for file in files}
     return named

@@ -1,0 +1,88 @@
+"""Folders of exports and of laboratories that are read only in part, or refused by what they hold."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_trees import picture, save
+
+from crispseg.data import Folder
+from crispseg.data.folder_layout import own_layout, recognise
+from crispseg.errors import CrispsegError
+
+from .own_folders import ids
+
+
+def test_of_a_cvat_export_the_listed_images_are_read(tmp_path: Path) -> None:
+    for index in range(6):
+        picture(tmp_path / f"JPEGImages/{index}.png")
+        save(tmp_path / f"SegmentationClass/{index}.png", ids(0, 1) * (index < 4))
+        save(tmp_path / f"SegmentationObject/{index}.png", ids(0, 1))
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/default.txt").write_text("0\n1\n2\n3\n")
+    (tmp_path / "labelmap.txt").write_text("background:0,0,0::\nobject:1,1,1::\n")
+    assert recognise(tmp_path) == {"name": "folder", "root": str(tmp_path)}
+    for data in (Folder(root=tmp_path), Folder(tmp_path / "JPEGImages", tmp_path / "SegmentationClass")):
+        assert [pair.name for pair in data.pairs("all")] == ["0", "1", "2", "3"]
+        printed = "\n".join(data.notes())
+        assert "default.txt" in printed and "labelmap.txt" in printed
+
+
+def test_a_folder_for_each_class_is_refused(tmp_path: Path) -> None:
+    for index in range(6):
+        picture(tmp_path / f"photos/eye_{index:02}.png")
+        save(tmp_path / f"truth/1. disc/eye_{index:02}_OD.png", ids(0, 255))
+        if index % 2:
+            save(tmp_path / f"truth/2. exudates/eye_{index:02}_EX.png", ids(0, 255))
+    with pytest.raises(CrispsegError, match=r"one class each .*1\. disc, 2\. exudates") as caught:
+        own_layout(tmp_path)
+    assert not caught.value.settings
+
+
+def test_names_of_a_pattern_are_what_its_wildcards_are(tmp_path: Path) -> None:
+    for name in ("p1/a.b", "p2/c"):
+        for kind in ("t1", "t2", "roi"):
+            save(tmp_path / f"{name}_{kind}.png", ids(0, 1))
+    data = Folder(tmp_path / "*/*_t1.png", tmp_path / "*/*_roi.png")
+    found = [(pair.name, pair.mask.name) for pair in data.pairs("all")]
+    assert found == [("p1/a.b", "a.b_roi.png"), ("p2/c", "c_roi.png")]
+        ("p1/a.b", "a.b_roi.png"),
+        ("p2/c", "c_roi.png"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("image", "mask"), [("img_a_9_10.TIF", "lbl_a_9_10.tif"), ("Image_01.tif", "Mask of Image_01.tif")]
+)
+def test_names_that_pair(image: str, mask: str, tmp_path: Path) -> None:
+    picture(tmp_path / image)
+    save(tmp_path / mask, ids(0, 1))
+    (pair,) = Folder(root=tmp_path).pairs("all")
+    assert (pair.image.name, pair.mask.name) == (image, mask)
+
+
+def test_annotations_in_other_forms_are_named(tmp_path: Path) -> None:
+    picture(tmp_path / "train/a.jpg")
+    (tmp_path / "train/_annotations.coco.json").write_text(json.dumps({}))
+    with pytest.raises(CrispsegError, match="crispseg data import"):
+        own_layout(tmp_path)
+    with pytest.raises(CrispsegError, match="crispseg data import"):  # itself called as a split is
+        own_layout(tmp_path / "train")
+    picture(tmp_path / "arrays/images/a.jpg")
+    (tmp_path / "arrays/labels").mkdir()
+    np.save(tmp_path / "arrays/labels/a.npy", ids(0, 1))
+    with pytest.raises(CrispsegError, match="NumPy"):
+        Folder(root=tmp_path / "arrays").dataset("train")
+
+
+def test_photographs_are_no_proposal_of_a_palette(tmp_path: Path) -> None:
+    for index in range(4):
+        noise = np.random.default_rng(index).integers(0, 256, (2, 40, 40, 3), np.uint8)
+        save(tmp_path / f"{index}.jpg", noise[0])
+        save(tmp_path / f"{index}.png", noise[1])
+    with pytest.raises(CrispsegError, match="photographs") as caught:
+        Folder(root=tmp_path).label_set()
+    assert not caught.value.settings
