@@ -49,9 +49,6 @@ def test_names_of_a_pattern_are_what_its_wildcards_are(tmp_path: Path) -> None:
     data = Folder(tmp_path / "*/*_t1.png", tmp_path / "*/*_roi.png")
     found = [(pair.name, pair.mask.name) for pair in data.pairs("all")]
     assert found == [("p1/a.b", "a.b_roi.png"), ("p2/c", "c_roi.png")]
-        ("p1/a.b", "a.b_roi.png"),
-        ("p2/c", "c_roi.png"),
-    ]
 
 
 @pytest.mark.parametrize(
