@@ -431,7 +431,8 @@ class Folder(Settings):
         """What the masks of the splits hold, if that can say more than what is declared."""
         declared = self.declared
         told = declared.count not in (None, 2) if declared.palette is None else declared.tolerance is not None
-        if told and (declared.palette is not None or not has_palette(min(self._pairs.values()).mask)):
+        first = min(self._pairs.values(), default=None)
+        if told and (declared.palette is not None or first is None or not has_palette(first.mask)):
             return []
         used = set().union(*self._dictated.values())
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)
