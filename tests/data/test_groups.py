@@ -129,6 +129,7 @@ def test_groups_by_pattern_and_by_folder(tmp_path: Path, refuses: Any) -> None:
             assert len({(name[:2], split) for name, split in side.items()}) == 4
     assert "4 groups" in folder(tmp_path, group="folder").notes()[-1]
     assert "fits 3 of 12" in folder(tmp_path, group="p0/*_*").notes()[-2]
+    assert "s_* groups nothing: 12" in folder(tmp_path, group="s_*").notes()[-1]
     for options, phrases in {
         ("*_z*", None): ("data.group", "'*_z*'", "fits no image", "p0/s_0"),
         ("*_*", None): ("data.group", "'*_*'", "one group of all 12"),

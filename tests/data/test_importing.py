@@ -422,17 +422,19 @@ def test_yolo_becomes_a_folder(place: str, tmp_path: Path, capsys: pytest.Captur
     root = tmp_path / "my cracks"
     for split in SPLIT:
         yolo(root, place.format(split=split), [f"{split}_jpg.rf.0{index}" for index in (1, 2)])
-    yolo(root, place.format(split="train"), ["a", "none"], "")  # of the same name as one to validate on
+    yolo(root, place.format(split="train"), ["a", "none", "unlabelled"], "")  # one's name is in val too
+    (root / place.format(split="train").format(kind="labels") / "unlabelled.txt").unlink()
     yolo(root, place.format(split="valid"), ["a"])
     (root / "data.yaml").write_text(ROBOFLOW)
     (root / "README.roboflow.txt").write_text("Exported\n")
     assert main(["train", str(root), f"--out={tmp_path / 'run'}"]) == 2
     command = capsys.readouterr().err.partition("'crispseg ")[2].rpartition("' makes")[0]
     assert main(shlex.split(command)) == 0
+    assert "3 images without annotations (all background)" in capsys.readouterr().out
     out = Path(shlex.split(command)[-1])
     data = Folder(root=out)
     found = {split: [pair.name for pair in data.dataset(split).pairs] for split in SPLIT.values()}
-    assert {split: len(names) for split, names in found.items()} == {"train": 4, "val": 3, "test": 2}
+    assert {split: len(names) for split, names in found.items()} == {"train": 5, "val": 3, "test": 2}
     assert data.label_set().names == ("background", "crack", "hole")
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[1:5, 2:8] = 1

@@ -258,6 +258,8 @@ class Folder(Settings):
             apart := [name for name in names if not group_of(key, self.place(self._pairs[name]))]
         ):
             yield f"data.group {key} fits {len(names) - len(apart)} of {len(names)} images, not {few(apart, 2)}"
+        if key and len({group_of(key, self.place(self._pairs[name])) for name in names}) == len(names) > 1:
+            yield f"data.group {key} groups nothing: {len(names)} images are {len(names)} groups"
         for largest, size in Counter(groups.values()).most_common(1):
             if size > 1:
                 some = few((name for name in names if groups[name] == largest), 2)

@@ -22,7 +22,7 @@ from crispseg.data.dataset import read_lines
 from crispseg.data.folder_search import SPLITS
 from crispseg.data.loading import parallel
 from crispseg.data.pairing import few
-from crispseg.data.yolo import read_yolo, yolo_files
+from crispseg.data.yolo import read_yolo, unlabelled, yolo_files
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.io.files import atomic_folder, check_new_folder
 from crispseg.io.images import SUFFIXES, find_images, image_size, write_labels
@@ -120,14 +120,18 @@ def import_annotations(
 
 
 def annotation_files(sources: Sequence[Path]) -> list[Path]:
-    """Return the files that are named and, of folders, the JSON files in them or, without any, `yolo_files`.
+    """Return the files that are named and, of folders, the JSON files in them or, without any, those of YOLO.
+
+    `unlabelled` files are among the latter.
 
     Raises:
         CrispsegError: a source is missing, or a folder without any.
     """
     files: list[Path] = []
     for source in sources:
-        found = [source] if source.is_file() else sorted(source.rglob("[!.]*.json")) or sorted(yolo_files(source))
+        found = [source] if source.is_file() else sorted(source.rglob("[!.]*.json"))
+        if not found and (texts := [*yolo_files(source)]):
+            found = sorted([*texts, *unlabelled(texts)])
         if not found:
             raise CrispsegError(f"{source} is or holds no JSON file of COCO or labelme, nor labels/NAME.txt of YOLO")
         files += found

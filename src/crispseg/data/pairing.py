@@ -148,6 +148,12 @@ def match_files(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], image
     image_files = {name: pair.image for name, pair in paired.items()} | lonely[0]
     mask_files = {name: pair.mask for name, pair in paired.items()} | lonely[1]
     few_pair = 2 * len(paired) < min(len(image_files), len(mask_files)) or not paired
+    masks_by_name = {name: file for file, name in mask_of.items()}
+    for name, file in {**lonely[0], **lonely[1]}.items():
+        base = re.sub(r"[-_. ]?\d+$", "", name)
+        if base != name and base in masks_by_name and _says_mask(base):  # x_mask_1 next to x_mask
+            shown = f"{masks_by_name[base]} and {file}"
+            error = error or f"{shown} seem to be masks of one image; merge them into one, or move the extra ones away"
     said = _lonely(image_files, mask_files, images, masks)
     if said and few_pair:
         error = error or f"{said}; give both the same names, or move the extra ones away"

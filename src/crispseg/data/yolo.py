@@ -5,7 +5,7 @@ The format: https://docs.ultralytics.com/datasets/segment. (0, 0) is the top lef
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,7 +15,7 @@ import numpy as np
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data.annotations import Annotations, MarkedImage, Pixels, Shape, draw_outlines
 from crispseg.errors import CrispsegError, one_line
-from crispseg.io.images import SUFFIXES
+from crispseg.io.images import SUFFIXES, find_images
 
 LABELS, DATA = "labels", "data.yaml"
 
@@ -32,8 +32,21 @@ def yolo_root(file: Path) -> tuple[Path, Path]:
     return next((top for top in list(labels.parents)[:2] if (top / DATA).is_file()), labels.parent), labels
 
 
+def unlabelled(files: Iterable[Path]) -> Iterator[Path]:
+    """Return the missing text files of images next to these files; such images are background, by the format."""
+    for labels in {yolo_root(file)[1] for file in files}:
+        images = labels.parent / "images"
+        texts = {
+            labels / image.relative_to(images).with_suffix(".txt")
+            for image in (find_images(images) if images.is_dir() else ())
+        }
+        yield from (text for text in texts if not text.is_file())
+
+
 def read_yolo(path: Path) -> Annotations:
     """Read the file of one image; data.yaml says what the numbers of classes mean, and perhaps which split it is in.
+
+    A missing file is empty.
 
     Raises:
         CrispsegError: a line is no polygon or of no class; or data.yaml is missing or does not name the classes.
@@ -50,10 +63,11 @@ def read_yolo(path: Path) -> Annotations:
     name = labels.parent.relative_to(top) / below / stem
     split = next((split for split, place in places if image.is_relative_to(place)), name.parent.as_posix())
     try:
-        lines = [line.split() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
     except UnicodeDecodeError as error:
         raise CrispsegError(f"{path} is no text ({one_line(error)}); export it again") from None
-    shapes = [_shape(f"{path}: line {index}", words, names) for index, words in enumerate(lines, 1) if words]
+    lines = enumerate(map(str.split, text.splitlines()), 1)
+    shapes = [_shape(f"{path}: line {index}", words, names) for index, words in lines if words]
     marked = MarkedImage(str(image), path, (None, None), shapes, name.as_posix(), split)
     return Annotations((marked,), tuple(names[key] for key in sorted(names)))
 
