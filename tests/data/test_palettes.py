@@ -16,6 +16,7 @@ from PIL import Image
 from crispseg.cli.main import main
 from crispseg.data import Folder, check_split
 from crispseg.data.folder import settle
+from crispseg.data.palettes import read_palette
 from crispseg.doctor import Severity, diagnose, subject_of
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
@@ -29,6 +30,10 @@ FILES = {
     "labels.txt": "0 0 0 void\n128, 64, 128, road\n0 128 0 tree\n70 130 180 tree\n",
     "class_dict.csv": "name,r,g,b\nvoid,0,0,0\nroad,128,64,128\ntree,0,128,0\ntree,70,130,180\n",
     "colors.csv": 'r,g,b,name\n0,0,0,void\n128,64,128,"road"\n0,128,0,tree\n70,130,180,tree\n',
+    "alpha.csv": '"Name"; R; G; B; A\nvoid;0;0;0;255\nroad;128;64;128;255\ntree;0;128;0;9\ntree;70;130;180;9\n',
+    "ids.csv": "id,name,r,g,b\n2,tree,0,128,0\n0,void,0,0,0\n1,road,128,64,128\n2,tree,70,130,180\n",
+    "ids.json": '[{"id": 7, "trainId": 1, "name": "road", "color": "#804080"}, {"id": 0, "trainId": 0, "name": "void",'
+    ' "color": [0, 0, 0]}, {"id": 9, "trainId": 2, "name": "tree", "color": [[0, 128, 0], [70, 130, 180]]}]',
     "labelmap.txt": "# label:color_rgb:parts:actions\nvoid:0,0,0::\nroad:128,64,128::\n"
     "tree:0,128,0::\ntree:70,130,180::\n",
     "a.json": '{"void": [0, 0, 0], "road": "#804080", "tree": [[0, 128, 0], [70, 130, 180]]}',
@@ -60,6 +65,26 @@ def test_files_that_name_none(content: str, tmp_path: Path, refuses: Any) -> Non
     make_pair(tmp_path, "a", ids(0, 1))
     with refuses("x.yaml" if content != "{}" else "number of class names is 0"):
         folder(tmp_path, palette=tmp_path / "x.yaml").label_set()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "phrases"),
+    [
+        ("x.csv", "name,r,g,b,weight\na,1,2,3,4\n", ["x.csv", "weight"]),
+        ("x.csv", "id,r,g,b\na,1,2,3\n", ["x.csv", "'a'"]),
+        ("x.csv", "name,r,g,b,trainId\na,1,2,3,255\n", ["x.csv", "trainId 255", "data.ignore"]),
+        ("x.json", '[{"color": [1, 2, 3], "trainId": -1}]', ["x.json", "trainId -1", "data.ignore"]),
+    ],
+)
+def test_columns_that_mean_no_colour(name: str, content: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / name).write_text(content)
+    with refuses(*phrases):
+        read_palette(tmp_path / name)
+
+
+def test_ids_without_names_are_no_colours(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("id,r,g,b\n1,10,20,30\n0,128,64,128\n")
+    assert read_palette(tmp_path / "x.csv") == ([[ROAD], [(10, 20, 30)]], None)
 
 
 def test_several_colours_for_a_class(tmp_path: Path, refuses: Any) -> None:

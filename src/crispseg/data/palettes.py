@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections import Counter, defaultdict
@@ -16,29 +17,41 @@ from crispseg.config.yaml_files import parse_yaml
 from crispseg.data.dataset import read_lines
 from crispseg.data.mask_lookup import ColorLookup, MaskStatistics
 from crispseg.errors import CrispsegError, one_line
-from crispseg.labels import Color
+from crispseg.labels import IGNORE, Color
 
 _COLOR_FIRST = re.compile(r"(?P<color>\d+[\s,]+\d+[\s,]+\d+)(?:[\s,]+(?P<name>\S.*))?")
+_TITLES = {"red": "r", "green": "g", "blue": "b", "class": "name", "label": "name", "title": "name"}
 _NAME_FIRST = re.compile(r"(?P<name>.*?)\s*[,:]\s*(?P<color>\d+,\s*\d+,\s*\d+)\s*(?::.*)?")
 
 
 def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]:
     """Read the colours of each class, and the names if all have one; equal names are one class.
 
-    A file is JSON or YAML, such as {road: [128, 64, 128]}, a list of {name, color} or `names` and `colors`; or it has
-    lines "r g b name", "name,r,g,b", as a CSV, or CVAT's "name:r,g,b:parts:actions".
+    A file is JSON or YAML, such as {road: [128, 64, 128]}, a list of {name, color} or `names` and `colors`; a CSV with
+    the titles r, g, b, and perhaps name, id or trainId, and a; or it has lines "r g b name", "name,r,g,b", or CVAT's
+    "name:r,g,b:parts:actions". Classes are in the order of ids below 255, if all have one, else as in the file.
 
     Raises:
-        CrispsegError: an entry has no colour, or the file cannot be read.
+        CrispsegError: an entry has no colour, a CSV has another title, a trainId is 255 or negative, or the file cannot
+            be read.
     """
     found: list[tuple[Any, Color]] = []
     lines = read_lines(path)
     if path.suffix.lower() in (".json", ".yaml", ".yml"):
         try:
-            found = _named_colors(parse_yaml(path.read_text(encoding="utf-8-sig")))
+            found = _named_colors(path, parse_yaml(path.read_text(encoding="utf-8-sig")))
         except (ValueError, TypeError, AttributeError, LookupError) as error:
             example = "write for example {road: [128, 64, 128]}"
             raise CrispsegError(f"{path} names no colours ({one_line(error)}); {example}") from None
+    elif titles := _titles(path, lines[0]):
+        rows = csv.DictReader(lines[1:], titles, delimiter=_delimiter(lines[0]), skipinitialspace=True)
+        try:
+            entries = [
+                {"name": row.get("name"), "color": [int(row[key]) for key in "rgb"], **_ids(row)} for row in rows
+            ]
+            found = _named_colors(path, entries)
+        except (ValueError, TypeError) as error:
+            raise CrispsegError(f"{path}: a line does not fit its titles ({one_line(error)}); correct it") from None
     else:
         for line in (line.replace('"', "") for line in lines):
             if match := _COLOR_FIRST.fullmatch(line) or _NAME_FIRST.fullmatch(line):
@@ -53,14 +66,48 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
     return [*groups.values()], tuple(map(str, groups)) if named else None
 
 
-def _named_colors(tree: Any) -> list[tuple[Any, Color]]:
+def _delimiter(line: str) -> str:
+    return max(",;\t", key=line.count)
+
+
+def _titles(path: Path, line: str) -> list[str]:
+    """Return the titles of a CSV by its first line; empty if it has none."""
+    words = [word.strip(' "').lower() for word in line.split(_delimiter(line))]
+    titles = [_TITLES.get(word, word) for word in words]
+    if not {*"rgb"} <= {*titles}:
+        return []
+    if unknown := {*titles} - {*"rgba", "alpha", "name", "id", "trainid"}:
+        raise CrispsegError(
+            f"{path} has the unknown column {min(unknown)}; remove it, or call it name, id, r, g, b or a"
+        )
+    return titles
+
+
+def _ids(row: Mapping[str, str]) -> dict[str, int]:
+    return {key: int(row[title]) for key, title in (("id", "id"), ("trainId", "trainid")) if title in row}
+
+
+def _ordered(path: Path, entries: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the entries by their trainId, else id, if all have one that may be a class id."""
+    for key in ("trainId", "id"):
+        ids = [entry.get(key) for entry in entries]
+        if outside := [value for value in ids if key == "trainId" and value is not None and not 0 <= value < IGNORE]:
+            raise CrispsegError(
+                f"{path}: trainId {outside[0]} is no class; remove its entries, or give their colours as data.ignore"
+            )
+        if all(isinstance(value, int) and 0 <= value < IGNORE for value in ids):
+            return sorted(entries, key=lambda entry: int(entry[key]))
+    return entries
+
+
+def _named_colors(path: Path, tree: Any) -> list[tuple[Any, Color]]:
     """Return names, or None, and colours."""
     if isinstance(tree, Mapping):
         lists = [tree[key] for key in ("labels", "classes", "categories") if isinstance(tree.get(key), list)]
         tree = next((each for each in lists if isinstance(each[0], Mapping)), tree)
     pairs: Iterable[tuple[Any, Any]]
     if not isinstance(tree, Mapping):
-        entries = (each if isinstance(each, Mapping) else {"color": each} for each in tree)
+        entries = _ordered(path, [each if isinstance(each, Mapping) else {"color": each} for each in tree])
         pairs = ((one.get("name", one.get("title")), one.get("color", one.get("rgb"))) for one in entries)
     elif isinstance(colors := tree.get("colors", tree.get("palette", tree)), Mapping):
         pairs = colors.items()
