@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crispseg.data import Folder
-from crispseg.data.copies import group_of, original
+from crispseg.data.copies import group_of, likely_group, original
 from crispseg.data.folder import settle
 from crispseg.data.pairing import folded, shared_out
 
@@ -81,6 +81,13 @@ def test_names_of_copies(name: str, copied: str) -> None:
 )
 def test_patterns_of_groups(pattern: str, place: str, group: str | None) -> None:
     assert group_of(pattern, PurePosixPath(place)) == group
+
+
+def test_numbered_names_alone_are_no_parts() -> None:
+    tiles = [PurePosixPath(f"town{index % 3}_x{index}_y{index * 512}") for index in range(9)]
+    assert likely_group(tiles) == "*_x*_y*"
+    for names in ("img_{}", "2007_{:06}", "IMG_20200101_{:06}", "tile_{}"):
+        assert likely_group(PurePosixPath(names.format(index)) for index in range(9)) is None
 
 
 def sides(source: Folder) -> list[dict[str, str]]:

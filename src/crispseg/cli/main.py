@@ -109,7 +109,7 @@ def _run(argv: list[str]) -> int:
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
     source = Path(*rest[:1])
-    named = source.name[:1] not in ("", "-") and source.suffix not in (".yaml", ".yml")
+    named = bool(rest) and not rest[0].startswith("-") and source.suffix not in (".yaml", ".yml")
     if name == "train" and named and not source.exists() and "--help" not in rest:
         # At once; the imports of training take seconds.
         raise CrispsegError(f"{source} is missing; give a folder of data, or a YAML file of settings")

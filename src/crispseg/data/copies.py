@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -36,6 +37,10 @@ _COPIED = re.compile(
     rf"(?<=.)(?:[-_. ]{_CHANGE}|(?:_(?:jpe?g|png|bmp|tiff?|webp))?\.rf\.\w+)+$|^(?:{_CHANGE}[-_. ])+(?=.)", re.I
 )
 """What programs that augment images add to a name: a_aug_3, a_flip, a_rot90, a_jpg.rf.3f2a."""
+_PART = re.compile(
+    r"(?<=.)(?:[-_. ]?(?:slice|frame|tile|patch|crop)[-_. ]?\d+|[-_. ][xyrc]?\d{1,5}[-_x][xyrc]?\d{1,5})$", re.I
+)
+"""What the names of slices, frames and tiles end with: a_slice_3, a_0_512, a_x0_y512."""
 
 
 def original(place: PurePosixPath) -> PurePosixPath:
@@ -59,6 +64,21 @@ def group_of(pattern: str, place: PurePosixPath) -> str | None:
     first, *others = map(re.escape, pattern.split("*"))
     found = re.fullmatch(f"{first}(.+){'.*'.join(others)}", str(place) if "/" in pattern else place.name)
     return found and found[1]
+
+
+def likely_group(places: Iterable[PurePosixPath]) -> str | None:
+    """Return the pattern of `group_of` for names of slices, frames or tiles of several things; None if there are none.
+
+    >>> likely_group(PurePosixPath(f"{name}_slice_{number}") for name in "ab" for number in range(3))
+    '*_slice_*'
+    """
+    places = list(places)
+    ends = (found[0] for place in places if (found := _PART.search(place.name)))
+    for pattern, _ in Counter("*" + re.sub(r"\d+", "*", end) for end in ends).most_common(1):
+        groups = Counter(group_of(pattern, place) for place in places)
+        if len({*groups} - {None}) > 1 and groups.most_common(1)[0][1] > 1:
+            return pattern
+    return None
 
 
 def together(items: Sequence[T], pairs: Iterable[tuple[T, T]], *keys: Mapping[T, Hashable]) -> dict[T, T]:

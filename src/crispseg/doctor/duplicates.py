@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
-from crispseg.data.copies import MOST_COMPARED, ImageFacts, alike, group_of, original, together
+from crispseg.data.copies import MOST_COMPARED, ImageFacts, alike, group_of, likely_group, original, together
 from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.mask_lookup import MaskStatistics
@@ -62,9 +62,10 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
     alone = together([*pairs], near, copies)
     same = _across({member: mask.digest for member, mask in masks.items() if mask.distinct > 1})
     yield _grouped("mask-in-two-splits", [one for one in same if len({alone[member] for member in one}) > 1], subject)
-    if own and own.group:
-        groups = {member: group for member, place in places.items() if (group := group_of(own.group, place))}
-        yield _grouped("group-in-two-splits", _across(groups), subject, pattern=own.group)
+    if pattern := own and (own.group or likely_group(places.values())):
+        groups = {member: group for member, place in places.items() if (group := group_of(pattern, place))}
+        code = "group-in-two-splits" if own and own.group else "parts-in-two-splits"
+        yield _grouped(code, _across(groups), subject, pattern=pattern)
 
 
 def _member(one: PairFacts) -> Member:
