@@ -142,7 +142,7 @@ def test_files_without_partner_are_counted_and_named(ten: Path, refuses: Any) ->
 def test_folders_that_cannot_be_paired(ten: Path) -> None:
     (ten / "empty").mkdir()
     for images, masks, reason in (
-        ("images", "images", "same folder"),
+        ("images", "images", "name the mask of a.jpg a_mask.png"),
         ("images", "nowhere", "missing"),
         ("empty", "masks", "holds no images"),
     ):

@@ -75,9 +75,7 @@ class SegmentationDataset(Dataset[Sample], ABC):
             CrispsegError: images have no such number of channels, or those of this split are RGB only.
         """
         if image_channels(in_chans) != 3:
-            raise CrispsegError(
-                f"in_chans is {in_chans}, but these data are RGB images; use 3, or files with as many channels"
-            )
+            raise CrispsegError(f"in_chans is {in_chans}, but these data are RGB images; give 3")
         return self
 
 
@@ -141,11 +139,9 @@ class FileDataset(SegmentationDataset):
         image = read_image(pair.image, self.channels, value_range=self.value_range)
         labels = self.read_labels(index)
         if image.shape[:2] != labels.shape:
-            sizes = [f"{height}x{width}" for height, width in (labels.shape, image.shape[:2])]
-            raise CrispsegError(
-                f"{pair.mask} is {sizes[0]} (height x width) but its image {pair.image} is {sizes[1]}; resize one of "
-                "them, a mask with nearest-neighbour interpolation"
-            )
+            mask, picture = (f"{height}x{width}" for height, width in (labels.shape, image.shape[:2]))
+            sizes = f"{pair.mask} is {mask} (height x width) but its image {pair.image} is {picture}"
+            raise CrispsegError(f"{sizes}; resize one of them, a mask with nearest-neighbour interpolation")
         return Sample(image, labels, pair.name)
 
     def instances(self, name: str) -> NDArray[np.int32] | None:

@@ -37,10 +37,8 @@ def obtain(name: str, out: Path, say: Callable[[str], None]) -> Entry:
     root = out / entry.root
     lines, problem = check_folder(entry, root)
     if problem and not entry.archives:
-        raise CrispsegError(
-            f"{name} cannot be downloaded from here ({entry.licence}): go to {entry.home}, {entry.get}; then check "
-            f"{out} by this command; now: {problem}"
-        )
+        how = f"go to {entry.home}, {entry.get}; then check {out} by this command; now: {problem}"
+        raise CrispsegError(f"{name} cannot be downloaded from here ({entry.licence}): {how}")
     if problem:
         say(f"{entry.title}; licence: {entry.licence}; {entry.home}")
         files = [fetch(archive, out) for archive in entry.archives]
@@ -66,10 +64,8 @@ def fetch(archive: Archive, folder: Path) -> Path:
     try:
         return Path(pooch.retrieve(archive.url, known, archive.file, folder, progressbar=sys.stderr.isatty()))
     except (OSError, ValueError) as error:  # requests' errors are of the first kind, a wrong checksum of the second
-        raise CrispsegError(
-            f"{archive.url}: the download failed ({one_line(error)}); run the same command again, or put the file at "
-            f"{folder / archive.file} by other means ('curl -L -C - -o' resumes)"
-        ) from None
+        failed = f"{archive.url}: the download failed ({one_line(error)})"
+        raise CrispsegError(f"{failed}; run the same command again, or put it at {folder / archive.file}") from None
 
 
 def unpack(path: Path, folder: Path) -> None:

@@ -178,17 +178,13 @@ class Folder(Settings):
                 raise CrispsegError(found.error)
         if strict:
             for path, entries in self._unknown.items():
-                raise CrispsegError(
-                    f"{path} has {plural(len(entries), 'line')} that name no image, or more than one: {few(entries)}; "
-                    "write one name a line, with its sub-folder"
-                )
+                wrong = f"{path} has {plural(len(entries), 'line')} that name no image or several: {few(entries)}"
+                raise CrispsegError(f"{wrong}; write one name a line, with its sub-folder")
             lists = self._layout.lists
             for one, other in combinations(lists, 2):
                 if both := sorted({*self._names[one]} & {*self._names[other]}):
-                    raise CrispsegError(
-                        f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}; validate on "
-                        "images that are not trained on"
-                    )
+                    shared = f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}"
+                    raise CrispsegError(f"{shared}; remove them from one of the lists")
         names = [name for name in (self._pairs if split == ALL else self._names[split]) if name not in self.exclude]
         if not names:
             why = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"

@@ -81,10 +81,8 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
         CrispsegError: it is none, holds nothing in a known layout, or several masks of the same images.
     """
     if not root.is_dir():
-        raise CrispsegError(
-            f"{root} is {'not a folder' if root.exists() else 'missing'}; give a folder of data, a run, a YAML file or "
-            "data.name with its keys"
-        )
+        what = "not a folder" if root.exists() else "missing"
+        raise CrispsegError(f"{root} is {what}; give a folder of data, a run, a YAML file or data.name with its keys")
     for entry in catalogue().values():
         for mark in entry.layout.marks:
             if all(any(root.glob(path)) for path in mark["holds"]):

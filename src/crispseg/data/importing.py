@@ -144,10 +144,8 @@ def _paint(task: Task, ids: dict[str, int], rest: int) -> NDArray[np.uint8]:
     drawn = []
     for part in task.parts:
         if None not in part.size and part.size != size:
-            raise CrispsegError(
-                f"{part.source} says that {part.image} is {part.size}, but {task.file} is {size} (height, width); "
-                "annotate the image as it is"
-            )
+            sizes = f"{part.source} says that {part.image} is {part.size}, but {task.file} is {size} (height, width)"
+            raise CrispsegError(f"{sizes}; annotate the image as it is")
         for shape in part.shapes:
             try:
                 drawn.append((shape, shape.draw(*size)))

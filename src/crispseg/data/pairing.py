@@ -101,10 +101,7 @@ def match(images: Path, masks: Path) -> Matched:
     if images.resolve() == masks.resolve():
         image_of, mask_of = _apart(image_of)
         if not image_of or not mask_of:
-            raise CrispsegError(
-                f"images and masks are the same folder, {images}; put them into two, or call the mask of a.jpg "
-                "a_mask.png"
-            )
+            raise CrispsegError(f"{images} is the folder of images and of masks; name the mask of a.jpg a_mask.png")
     return match_files(image_of, mask_of, images, masks)
 
 
@@ -190,10 +187,8 @@ def instance_masks(folder: Path, names: Mapping[str, str]) -> dict[str, Path]:
     """
     there = {_name_of(file, folder): file for file in find_images(folder)}
     if missing := [path for path in names.values() if path not in there]:
-        raise CrispsegError(
-            f"data.instances {folder} has no file for {len(missing)} of {len(names)} images: {few(missing)}; "
-            "number the objects of each image in a file of its name"
-        )
+        lacking = f"data.instances {folder} has no file for {len(missing)} of {len(names)} images: {few(missing)}"
+        raise CrispsegError(f"{lacking}; number the objects of each image in a file of its name")
     return {name: there[path] for name, path in names.items()}
 
 

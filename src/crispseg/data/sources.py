@@ -319,9 +319,7 @@ class CamVid(PublicSource):
         """Return those of train, val and test that have a list; an error if there is none."""
         splits = tuple(split for split in ("train", "val", "test") if (self.folder / f"{split}.txt").is_file())
         if not splits:
-            raise CrispsegError(
-                f"{self.root} is not a CamVid folder: no train.txt, val.txt or test.txt; {self.layout.hint}"
-            )
+            raise CrispsegError(f"{self.root} has no train.txt, val.txt or test.txt; {self.layout.hint}")
         return splits
 
     def pairs(self, part: str) -> list[Pair]:

@@ -94,10 +94,10 @@ def _shape(what: str, words: list[str], names: Mapping[int, str]) -> Shape:
         raise CrispsegError(f"{what} is a box, which makes no mask; export polygons of all objects, or remove it")
     try:
         number, points = int(words[0]), np.array(words[1:], np.float64).reshape(-1, 2)
+        if len(points) < 3 or not np.isfinite(points).all():
+            raise ValueError
     except ValueError:
-        number, points = -1, np.empty((0, 2))
-    if len(points) < 3 or not np.isfinite(points).all():
-        raise CrispsegError(f"{what} is no polygon 'class x1 y1 x2 y2 x3 y3 …'; export the file again")
+        raise CrispsegError(f"{what} is no polygon 'class x1 y1 x2 y2 x3 y3 …'; export the file again") from None
     if number not in names:
         raise CrispsegError(f"{what} is of class {number}, which {DATA} does not name; add it to 'names'")
 

@@ -304,9 +304,8 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
         if (top, bottom) == (0, height) and height * width > MAX_PIXELS:
             raise Image.DecompressionBombError
         if not page.is_final and length * across > MAX_PIXELS:
-            raise UnreadablePicture(
-                f"{name} has compressed strips of {length * across:,} pixels; save it in tiles", "too-large"
-            )
+            found = f"{name} has compressed strips of {length * across:,} pixels"
+            raise UnreadablePicture(f"{found}; save it in tiles", "too-large")
         if depth > 1 or sum(page.databytecounts) < page.is_final * page.nbytes:
             raise ValueError(f"{depth} slices, {sum(page.databytecounts)} bytes")
         values = np.empty((planes, bottom - top, width, samples), np.uint8 if bits <= 8 else page.dtype)
