@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from crispseg.data.dataset import DataSource, SegmentationDataset
+from crispseg.data.loading import tried
 from crispseg.data.mask_lookup import MaskLookup
 from crispseg.data.split_check import SplitReport
 from crispseg.errors import CrispsegError
@@ -159,11 +160,6 @@ def class_table(rows: Sequence[ClassMeaning], reports: Sequence[SplitReport] = (
 
 def readable_splits(source: DataSource) -> tuple[dict[str, SegmentationDataset], dict[str, str]]:
     """Return the splits that can be found, and why the others cannot."""
-    found: dict[str, SegmentationDataset] = {}
-    faults = {}
-    for split in source.splits():
-        try:
-            found[split] = source.dataset(split)
-        except CrispsegError as error:
-            faults[split] = str(error)
-    return found, faults
+    splits = {split: tried(source.dataset)(split) for split in source.splits()}
+    faults = {split: str(one) for split, one in splits.items() if isinstance(one, CrispsegError)}
+    return {split: one for split, one in splits.items() if not isinstance(one, CrispsegError)}, faults

@@ -36,9 +36,10 @@ def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str) -
         CrispsegError: a folder is missing or empty, or a file has no partner.
     """
     image_of, mask_of = _files_below(images, image_ending), _files_below(masks, mask_ending)
-    if lonely := _lonely(image_of, mask_of, images, masks):
+    pairs = [Pair(name, image, mask_of[name]) for name, image in image_of.items() if name in mask_of]
+    if lonely := _lonely(image_of.keys() - mask_of, mask_of.keys() - image_of, len(pairs), images, masks):
         raise CrispsegError(lonely)
-    return [Pair(name, image_of[name], mask_of[name]) for name in image_of]
+    return pairs
 
 
 def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mask_ending: str) -> list[Pair]:
@@ -125,7 +126,8 @@ def match_files(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], image
         for file, name in found.items():
             groups[_plain(name)][side][file] = name
     pairs: list[Pair] = []
-    lonely: tuple[dict[str, Path], dict[str, Path]] = {}, {}
+    no_mask: dict[str, Path] = {}
+    no_image: dict[str, Path] = {}
     ambiguous: dict[Path, str] = {}
     error = ""
     for both in groups.values():
@@ -139,33 +141,28 @@ def match_files(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], image
             shown = few([*both[0], *both[1]])
             error = error or f"several images or masks have one name: {shown}; rename or remove some of them"
         else:
-            lonely[0].update(its_images)
-            lonely[1].update(its_masks)
+            no_mask |= its_images
+            no_image |= its_masks
     paired = {pair.name: pair for pair in sorted(pairs)}
-    image_files = {name: pair.image for name, pair in paired.items()} | lonely[0]
-    mask_files = {name: pair.mask for name, pair in paired.items()} | lonely[1]
-    few_pair = 2 * len(paired) < min(len(image_files), len(mask_files)) or not paired
     masks_by_name = {name: file for file, name in mask_of.items()}
-    for name, file in {**lonely[0], **lonely[1]}.items():
+    for name, file in {**no_mask, **no_image}.items():
         base = re.sub(r"[-_. ]?\d+$", "", name)
         if base != name and base in masks_by_name and _says_mask(base):  # x_mask_1 next to x_mask
             shown = f"{masks_by_name[base]} and {file}"
             error = error or f"{shown} seem to be masks of one image; merge them into one, or move the extra ones away"
-    said = _lonely(image_files, mask_files, images, masks)
-    if said and few_pair:
+    said = _lonely(no_mask, no_image, len(paired), images, masks)
+    if said and (len(paired) < min(len(no_mask), len(no_image)) or not paired):
         error = error or f"{said}; give both the same names, or move the extra ones away"
-    unpaired = frozenset({*ambiguous.values(), *lonely[0], *lonely[1]})
-    no_mask, no_image = ([*files.values()] for files in lonely)
     faults: dict[PairingKind, list[Path]] = {
-        "image-without-mask": no_mask,
-        "mask-without-image": no_image,
+        "image-without-mask": [*no_mask.values()],
+        "mask-without-image": [*no_image.values()],
         "ambiguous-names": [*ambiguous],
     }
     note = said and f"{said}; these are left out"
     if by_number:
         first = min(paired.values())
         note = f"images and masks pair by their numbers, such as {first.image.name} and {first.mask.name}"
-    return Matched(paired, unpaired, faults, note, error)
+    return Matched(paired, frozenset({*ambiguous.values(), *no_mask, *no_image}), faults, note, error)
 
 
 def holds_both(folder: Path) -> bool:
@@ -341,12 +338,11 @@ def _files_below(folder: Path, ending: str) -> dict[str, Path]:
     return {path.relative_to(folder).as_posix().removesuffix(ending): path for path in paths}
 
 
-def _lonely(image_of: Mapping[str, Path], mask_of: Mapping[str, Path], images: Path, masks: Path) -> str:
-    """What is to be said of the files without a partner of the same name."""
-    no_mask, no_image = sorted(image_of.keys() - mask_of.keys()), sorted(mask_of.keys() - image_of.keys())
-    parts = []
-    if no_mask:
-        parts.append(f"{len(no_mask)} of {len(image_of)} images in {images} have no mask in {masks} ({few(no_mask)})")
-    if no_image:
-        parts.append(f"{len(no_image)} of {len(mask_of)} masks in {masks} have no image in {images} ({few(no_image)})")
-    return " and ".join(parts)
+def _lonely(no_mask: Collection[str], no_image: Collection[str], pairs: int, images: Path, masks: Path) -> str:
+    """What is to be said of the names of files without a partner, besides some pairs."""
+    sides = (no_mask, "images", images, "mask", masks), (no_image, "masks", masks, "image", images)
+    return " and ".join(
+        f"{len(names)} of {pairs + len(names)} {kind} in {folder} have no {other} in {place} ({few(sorted(names))})"
+        for names, kind, folder, other, place in sides
+        if names
+    )

@@ -42,9 +42,8 @@ CONVERTED = {"cmyk": ("CMYK", 4), "ycbcr": ("YCbCr", 3)}
 
 CUT = "cut it, or save it as a TIFF and segment it by 'crispseg predict' in tiles of 1024"
 SEVERAL = "holds several pages or frames, of which but one would be read; save each as a file"
-FAULTS: tuple[tuple[type[Exception], str, str], ...] = (
-    (FileNotFoundError, "missing-file", "does not exist; check the path"),
-    (NotADirectoryError, "missing-file", "does not exist; check the path"),
+FAULTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...] = (
+    ((FileNotFoundError, NotADirectoryError), "missing-file", "does not exist; check the path"),
     (IsADirectoryError, "unreadable-file", "is a folder, not an image file; give a file"),
     (PermissionError, "no-permission", "cannot be read; check its permissions"),
     (Image.DecompressionBombError, "too-large", f"claims more than {MAX_PIXELS:,} pixels; {CUT}"),
