@@ -38,6 +38,15 @@ def spotted(value: int) -> np.ndarray:
     return mask
 
 
+def drawn(*values: int) -> np.ndarray:
+    """Areas of 20 x 20 pixels."""
+    return np.kron(ids(*values), np.ones((20, 20), np.uint8))
+
+
+def turned(*values: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(drawn(*values)).rotate(7, Image.Resampling.BILINEAR))
+
+
 class Case(NamedTuple):
     masks: list[np.ndarray]
     found: list[int] | str
@@ -70,7 +79,13 @@ CASES = {
     "strays beside white, declared": Case([spotted(3), *WHITES], [73, 71], {"num_classes": 2}, "black-and-white-masks"),
     "strays that may be ids": Case([spotted(1), *WHITES * 5], "black-and-white-masks"),
     "one stray of 1 in 100": Case([spotted(1), *WHITES * 50], [2425, 2423], also="black-and-white-masks"),
-    "few pixels of ids": Case([spotted(1)] * 2, [48, 2]),
+    "few pixels of ids": Case([spotted(1)] * 2, "black-and-white-masks"),
+    "more pixels of 255 than of ids": Case([ids(0, 1, 255, 255)] * 2, [24, 24], also="black-and-white-masks"),
+    "three greys, turned": Case([turned(0, 127, 255)] * 2, "grey-pictures"),
+    "four greys, turned": Case([turned(0, 85, 170, 255)] * 2, "grey-pictures"),
+    "three greys, half of the masks": Case([turned(0, 127, 255), turned(0, 255, 255)] * 2, "grey-pictures"),
+    "grey in some masks": Case([drawn(0, 255)] * 5 + [drawn(0, 128, 255)], "odd-masks"),
+    "grey in one of 100 masks": Case([*WHITES * 50, drawn(0, 128, 255)], [2400, 2400], also="odd-masks"),
     "one odd in 100": Case([*WHITES * 50, ids(0, 90)], [2400, 2400], also="odd-masks"),
     "two odd in 102": Case([*WHITES * 50, ids(0, 90), ids(0, 90)], "odd-masks"),
     "one of ids in 100": Case([*WHITES * 50, ids(0, 1)], [2400, 2400], also="black-and-white-among-ids"),
@@ -80,6 +95,7 @@ CASES = {
     "white among two": Case([ids(0, 1), ids(0, 255), ids(0)], "black-and-white-among-ids", {"num_classes": 2}),
     "white among ids, ignored": Case([ids(0, 1), ids(0, 1), ids(0, 255)], [72, 48], {"ignore": (255,)}),
     "white among three": Case([ids(0, 1), ids(0, 1), ids(0, 255)], [72, 48, 0], {"num_classes": 3}),
+    "white beside ones, once": Case([*[ids(0, 1), ids(0, 255)] * 3, ids(0, 1, 255)], "black-and-white-among-ids"),
     "white beside ones": Case([ids(0, 1), ids(0, 255), ids(0, 1, 255)], [64, 40]),
     "a mask that nobody labelled": Case([ids(0, 1), ids(255), ids(0, 1)], [48, 48]),
     "one white mask": Case([ids(0, 1, 2)] * 3 + [ids(0, 255)], [72, 48, 48]),
@@ -154,6 +170,15 @@ def test_what_is_proposed_works(values: tuple[int, ...], ignore: tuple[int, ...]
     assert not void or f"data.ignore '{void}'" in str(refused.value)
     source = folder(tmp_path, palette=classes, ignore=tuple(void))
     assert (check_split(source.dataset("all"), "all").counts > 0).all()
+
+
+def test_jpegs_of_three_greys_are_refused(tmp_path: Path, refuses: Any) -> None:
+    for name in "abc":
+        make_pair(tmp_path, name, drawn(0, 127, 255))
+        (tmp_path / f"masks/{name}.png").unlink()
+        save(tmp_path / f"masks/{name}.jpg", Image.fromarray(drawn(0, 127, 255)))
+    with refuses("a.jpg", "JPEG"):
+        folder(tmp_path).label_set()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

@@ -20,6 +20,16 @@ from crispseg.errors import CrispsegError
 from crispseg.io.opening import UnreadablePicture, opened
 from crispseg.labels import IGNORE, Color, color_table
 
+NOISE, LOSSY_NOISE = 8, 20
+"""In flat areas, and in those of lossy files, neighbours differ by up to so much."""
+
+TONE = 32
+"""Values up to so far from 0 or 255 may be black or white that noise or soft edges change."""
+BETWEEN, LEAST = 0.002, 4
+"""If more of the flat pixels that are not black, and more pixels, are neither black nor white, they are of a class."""
+TINT = 48
+"""Up to this difference between channels JPEG may have tinted a grey."""
+
 KEPT = 1024
 """So many values or colours of a mask are kept; a mask of labels has at most 256."""
 
@@ -34,6 +44,8 @@ class MaskStatistics(NamedTuple):
     """`(n,)` values, or `(n, 3)` colours where the channels differ: the `KEPT` most frequent ones, sorted."""
     quarters: NDArray[np.int64]
     """`(n, 2, 2)` pixels of each in the upper and lower, left and right quarters."""
+    flat: NDArray[np.int64]
+    """`(n,)` pixels of each whose 3 x 3 neighbours differ by no more than `NOISE`; edges have none."""
     distinct: int
     """How many values or colours there are in all."""
     blended: float
@@ -82,7 +94,7 @@ def read_statistics(path: Path) -> MaskStatistics:
             if error.code != "lossy-mask":
                 raise
             mask, lossy = raster.labels(lossy=True), str(error)
-        found = statistics_of(mask, str(path))._replace(lossy=lossy, palette=raster.palette, inverted=raster.inverted)
+        found = statistics_of(mask, str(path), lossy)._replace(palette=raster.palette, inverted=raster.inverted)
         if raster.color != "rgb" or raster.bands < 4 or (alpha := raster.values[..., 3]).min() == 255:
             return found
         clear, opaque = (
@@ -98,16 +110,45 @@ def has_palette(path: Path) -> bool:
     return False
 
 
-def statistics_of(mask: NDArray[Any], file: str) -> MaskStatistics:
+def statistics_of(mask: NDArray[Any], file: str, lossy: str = "") -> MaskStatistics:
     """The statistics of a mask `(H, W)` or `(H, W, 3)`."""
     digest = hashlib.blake2b(np.ascontiguousarray(mask).data, digest_size=16, key=f"{mask.dtype}{mask.shape}".encode())
     if mask.ndim == 3 and (mask == mask[..., :1]).all():
         mask = mask[..., 0]
-    values, quarters, distinct = count_values(pack_colors(mask) if mask.ndim == 3 else mask)
+    keys = pack_colors(mask) if mask.ndim == 3 else mask
+    values, quarters, distinct = count_values(keys)
+    flat = quarters.sum((1, 2)) if distinct <= 2 else count_flat(mask, keys, values, LOSSY_NOISE if lossy else NOISE)
     if mask.ndim == 3:
         values = unpack_colors(values)
     blended = blended_steps(mask if mask.ndim == 2 else mask.sum(-1, dtype=np.uint16)) if distinct > 2 else 0.0
-    return MaskStatistics(file, mask.shape[:2], values, quarters, distinct, blended, digest.digest())
+    return MaskStatistics(file, mask.shape[:2], values, quarters, flat, distinct, blended, digest.digest(), lossy)
+
+
+def flat_between(mask: MaskStatistics) -> list[int]:
+    """Values of flat areas of a grey mask that are neither black nor white, the most frequent first."""
+    marked = mask.values >= TONE
+    between = np.where(marked & (mask.values <= IGNORE - TONE), mask.flat, 0)
+    if between.sum() <= max(LEAST, BETWEEN * mask.flat[marked].sum()):
+        return []
+    return [int(mask.values[at]) for at in np.argsort(-between) if between[at]]
+
+
+def without_tint(mask: MaskStatistics) -> MaskStatistics:
+    """A mask of a lossy file whose colours are hardly any, as grey values; any other as it is."""
+    if not (mask.lossy and mask.colors):
+        return mask
+    levels = mask.values.astype(int)
+    tinted = mask.counts[np.ptp(levels, axis=1) > TINT].sum()
+    if 100 * tinted > mask.counts.sum():
+        return mask
+    values, at = np.unique(np.rint(levels.mean(1)).astype(np.uint8), return_inverse=True)
+    quarters = np.zeros((len(values), 2, 2), np.int64)
+    np.add.at(quarters, at, mask.quarters)
+    return mask._replace(values=values, quarters=quarters, flat=np.bincount(at, mask.flat).astype(int))
+
+
+def held(grey: Iterable[MaskStatistics]) -> set[int]:
+    return set().union(*(mask.held for mask in grey))
 
 
 def pixels_of(masks: Iterable[MaskStatistics], as_colors: bool = False) -> Counter[Any]:
@@ -131,6 +172,15 @@ def count_values(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], i
     there = np.flatnonzero(quarters.any(axis=1))
     most = np.sort(there[np.argsort(-quarters[there].sum(axis=1), kind="stable")[:KEPT]])
     return values[most], quarters[most].reshape(-1, 2, 2), len(there)
+
+
+def count_flat(mask: NDArray[Any], keys: NDArray[Any], values: NDArray[Any], noise: int) -> NDArray[np.int64]:
+    """Return the pixels `(n,)` in flat areas of a mask that have each of the values `(n,)` among the keys `(H, W)`."""
+    levels, area = mask.astype(np.float32), np.ones((3, 3), np.uint8)
+    spans = cv2.dilate(levels, area) - cv2.erode(levels, area)
+    inner = keys[(spans <= noise) if mask.ndim == 2 else (spans <= noise).all(-1)]
+    at = np.searchsorted(values, inner).clip(max=len(values) - 1)
+    return np.bincount(at[values[at] == inner], minlength=len(values))
 
 
 def blended_steps(values: NDArray[Any]) -> float:

@@ -6,7 +6,7 @@ Training and scoring refuse what has errors here, `crispseg doctor` reports it, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
@@ -15,7 +15,19 @@ from typing import Any
 import numpy as np
 
 from crispseg.config.settings import plural
-from crispseg.data.mask_lookup import DEEP_WHITE, NONE, ColorLookup, IdLookup, MaskLookup, MaskStatistics, pixels_of
+from crispseg.data.mask_lookup import (
+    DEEP_WHITE,
+    NOISE,
+    NONE,
+    ColorLookup,
+    IdLookup,
+    MaskLookup,
+    MaskStatistics,
+    flat_between,
+    held,
+    pixels_of,
+    without_tint,
+)
 from crispseg.data.pairing import few
 from crispseg.data.palettes import compact, palettes_differ, proposed, tolerance_for, without_variants
 from crispseg.data.split_check import TWO_CLASSES
@@ -41,12 +53,8 @@ ODD_FILES = 0.01
 WHITES = {IGNORE, DEEP_WHITE}
 DARK, LIGHT = 64, 192
 """Masks that are black and white have a value below the one, and one from the other on."""
-NOISE = 8
-"""Of a lossy file: values from here to as much below 255 are no noise of its flat areas."""
-TINT = 48
-"""Up to this difference between channels JPEG may have tinted a grey."""
 SPIKE = 0.4
-"""No value along soft edges has a larger share of the pixels that are not black; a class has."""
+"""No value along soft edges has a larger share of the pixels that are not black."""
 
 THRESHOLD = 255
 """Tolerance with which the palette of black and white means a threshold at half, for greys that JPEG tinted too."""
@@ -162,7 +170,7 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
 def _all_classes(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
     if declared.palette is not None:
         return _by_palette(declared, declared.palette, masks)
-    masks = [mask.in_color for mask in masks] if palettes_differ(masks) else [*map(_without_tint, masks)]
+    masks = [mask.in_color for mask in masks] if palettes_differ(masks) else [*map(without_tint, masks)]
     exact = [mask for mask in masks if not mask.lossy]
     colored, grey = [mask for mask in exact if mask.colors], [mask for mask in masks if not mask.colors]
     if len(colored) > len(grey):
@@ -184,7 +192,7 @@ def _by_palette(declared: DeclaredClasses, palette: tuple[Color, ...], masks: Se
     ]
     if declared.tolerance is not None or not off:
         return reading
-    grey = [*map(_without_tint, masks)]
+    grey = [*map(without_tint, masks)]
     two = replace(declared, palette=None, count=2)
     if palette == (BLACK, WHITE) and not any(mask.colors for mask in grey) and (found := _black_and_white(two, grey)):
         return found
@@ -199,20 +207,6 @@ def _by_palette(declared: DeclaredClasses, palette: tuple[Color, ...], masks: Se
     note = _fault("near-colors", off, what, remedy, Severity.INFORMATION)
     near = ColorLookup(palette, declared.ignore, declared.ids, tolerance=tolerance)
     return MaskReading(reading.labels, near, (note,))
-
-
-def _without_tint(mask: MaskStatistics) -> MaskStatistics:
-    """A mask of a lossy file whose colours are hardly any, as grey values; any other as it is."""
-    if not (mask.lossy and mask.colors):
-        return mask
-    levels = mask.values.astype(int)
-    tinted = mask.counts[np.ptp(levels, axis=1) > TINT].sum()
-    if 100 * tinted > mask.counts.sum():
-        return mask
-    values, at = np.unique(np.rint(levels.mean(1)).astype(np.uint8), return_inverse=True)
-    quarters = np.zeros((len(values), 2, 2), np.int64)
-    np.add.at(quarters, at, mask.quarters)
-    return mask._replace(values=values, quarters=quarters)
 
 
 def _outvoted(reading: MaskReading, count: int) -> MaskReading:
@@ -264,9 +258,9 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
     labels = replace(declared, palette=(BLACK, WHITE)).labels(2)
     pure = MaskReading(labels, ColorLookup((BLACK, WHITE)))
     threshold = replace(pure, lookup=ColorLookup((BLACK, WHITE), tolerance=THRESHOLD))
-    white, ones = ([mask for mask in grey if value in mask.held] for value in (IGNORE, 1))
-    both = any(1 in mask.held for mask in white)
-    if {0, IGNORE} in [mask.held for mask in white] and _held(grey) == {0, 1, IGNORE} and not both:
+    white, ones = ([mask for mask in grey if {1, IGNORE} & mask.held == {value}] for value in (IGNORE, 1))
+    both = sum({1, IGNORE} <= mask.held for mask in grey)
+    if ones and [mask.held for mask in white].count({0, IGNORE}) > both and held(grey) == {0, 1, IGNORE}:
         # two programs have written them, and 255 hardly means ignore
         few_ones = len(ones) < len(white)
         what = f"0 and {1 if few_ones else 255} only, and the others 0 and {255 if few_ones else 1}"
@@ -280,29 +274,29 @@ def _black_and_white(declared: DeclaredClasses, grey: list[MaskStatistics]) -> M
         [mask for tone, mask in tones if tone == kind] for kind in ("pure", "soft", "strays", "odd")
     )
     inexact, fitting = [*soft, *strays], [mask for tone, mask in tones if tone != "odd"]
-    values = _held(fitting) or {IGNORE}
+    values = held(fitting) or {IGNORE}
     if (odd and len(odd) >= len(pure_ones) + len(inexact)) or min(values) >= DARK or max(values) < LIGHT:
         return None
-    ids, between = sorted({0, *_held(odd)} - WHITES), sorted(_held(inexact) - WHITES - {0})
+    ids, between = sorted({0, *held(odd)} - WHITES), sorted(held(inexact) - WHITES - {0})
     if len(odd) > ODD_FILES * len(grey) and plausible_ids(ids) and any(WHITES & mask.held for mask in odd):
         return None  # class ids, and pixels that are ignored
     faults = []
     if strays and not soft:
         in_a_row = between[-1] == len(between)
-        if in_a_row and len(strays) > 0.1 * len(fitting):
-            return None
         if len(strays) > ODD_FILES * len(grey) if in_a_row else 2 * len(strays) > len(fitting):
             remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
             what = f"0 and 255, and few pixels of {few(between, 8)}"
             faults.append(_fault("black-and-white-masks", strays, what, remedy))
     if odd:
         remedy = f"correct or remove them, or give {BY_THRESHOLD} to take what is at least 128 for white"
-        what = f"the values {few(sorted(_held(odd)), 8)}, and the others are black and white"
+        levels = sorted({value for mask in odd for value in flat_between(mask)[:2]} or held(odd))
+        what = f"the values {few(levels, 8)}, and the others are black and white"
         faults.append(_fault("odd-masks", odd, what, remedy))
     name = f"class 1, '{labels.names[1]}'"
     what = f"0 and 255 only: 255 is read as {name}"
     if inexact:
         what = f"0 and 255, and others along edges or as strays: 128 and more are read as {name}, less as class 0"
+        what += f" ({plural(len(strays), 'mask')} with {few(sorted(held(strays) - {0, *WHITES}), 8)})" * bool(strays)
     remedy = "give data.ignore '[255]' if it means ignore"
     marked = [mask for mask in fitting if mask.held - {0}]
     if not faults or odd:
@@ -319,10 +313,11 @@ def _tones(mask: MaskStatistics) -> str:
     between, marked = counts[~white & (values > 0)].sum(), counts[values > 0].sum()
     if not between:
         return "pure" if white.any() and not white.all() else ""
-    if values[-1] > IGNORE:
+    if values[-1] > IGNORE or flat_between(mask):
         return "odd"
     far = (values > NOISE * bool(mask.lossy)) & (values < IGNORE - NOISE)
-    spread = mask.lossy or mask.blended >= BLENDED or (far.sum() >= 16 and values[~white].max() >= LIGHT)
+    blended = mask.blended >= BLENDED and far.sum() > 1  # a single value is a class, or a border
+    spread = mask.lossy or blended or (far.sum() >= 16 and values[~white].max() >= LIGHT)
     if spread and 2 * counts[far].sum() <= total and max(counts[far], default=0) <= SPIKE * marked:
         return "soft"
     few_pixels = 20 * between <= marked or (100 * between <= total and 2 * between < marked)
@@ -332,13 +327,16 @@ def _tones(mask: MaskStatistics) -> str:
 def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     count, void = declared.count, declared.ignore
     found = []
-    ids = _without_strays(grey, void) if count is None else sorted(_held(grey) - {IGNORE, *void})
+    ids = _without_strays(grey, void) if count is None else sorted(held(grey) - {IGNORE, *void})
     last = ids[-1] if ids else 0
     classes = count or min(max(last + 1, 2), IGNORE)
     plain = declared.labels(classes), IdLookup(classes, void)
     shaded = sum(mask.blended >= BLENDED for mask in grey)
-    if count is None and len(ids) > SHADES and last < IGNORE and (last >= LIGHT or 2 * shaded > len(grey)):
+    levels = Counter(value for mask in grey for value in flat_between(mask)[:2])
+    grey_levels = last < IGNORE and len(ids) > (OBJECTS if levels else SHADES)
+    if count is None and grey_levels and (last >= LIGHT or 2 * shaded > len(grey)):
         what = f"{len(ids)} values up to {last}, as grey pictures and soft edges have"
+        what += f", and flat areas of {few((value for value, _ in levels.most_common(3)), 3)}" * bool(levels)
         remedy = f"give {BY_THRESHOLD} if they are black and white, or data.num_classes if they are class ids"
         return MaskReading(*plain, (_fault("grey-pictures", grey, what, remedy),))
     if count is None and _number_objects(grey, void):
@@ -359,6 +357,11 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         found.append(_sparse(ids, void, grey))
         meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys((*void, IGNORE), IGNORE)
         corrected = LabelSet.numbered(max(len(ids), 2)), MaskLookup(meaning, plain[1].refusal)
+    pixels = pixels_of(grey)
+    if count is None and not found and 2 * pixels[IGNORE] > pixels.total() - pixels[0] and IGNORE not in void:
+        ignored = [mask for mask in grey if IGNORE in mask.held]
+        what, remedy = "255 in most pixels that are not 0, and it is ignored", "give data.palette if it means a class"
+        found.append(_fault("black-and-white-masks", ignored, what, remedy, Severity.INFORMATION))
     best = read_by(*(corrected or plain), grey)
     return MaskReading(*plain, (*found, *best.faults), best if corrected else None)
 
@@ -366,7 +369,7 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
 def _sparse(ids: list[int], void: Sequence[int], grey: list[MaskStatistics]) -> Finding:
     remedy = f"write masks of class ids, such as 0 to {len(ids) - 1}"
     if 2 <= len(ids) <= OBJECTS and ids[-1] < IGNORE:
-        ignored = sorted({*void, *({IGNORE} & _held(grey))})
+        ignored = sorted({*void, *({IGNORE} & held(grey))})
         greys = compact([(value, value, value)] for value in ids)
         remedy = f"give data.palette '{greys}' for the classes in this order"
         remedy += f", and data.ignore '{ignored}'" if ignored else ""
@@ -432,10 +435,6 @@ def _without_strays(grey: list[MaskStatistics], void: Sequence[int]) -> list[int
     while ids and not plausible_ids(ids) and files[ids[-1]] <= STRAY_FILES * len(grey):
         ids.pop()
     return ids if len(ids) > 1 and plausible_ids(ids) else every
-
-
-def _held(grey: Iterable[MaskStatistics]) -> set[int]:
-    return set().union(*(mask.held for mask in grey))
 
 
 def _fault(
