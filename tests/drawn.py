@@ -58,12 +58,12 @@ def drawn(train: int = 1, val: int = 1, test: int = 0, height: int = 64, width: 
             Image.fromarray(image).save(root / "images" / split / f"{split}_{index:04}.png")
             Image.fromarray(labels).save(root / "masks" / split / f"{split}_{index:04}.png")
     (root / "classes.txt").write_text("\n".join(NAMES) + "\n")
-    return Folder(root=str(root), classes=str(root / "classes.txt"))
+    return Folder(root=str(root), classes=str(root / "classes.txt"), copies="names")  # as a run records it
 
 
 def as_flags(data: Folder) -> list[str]:
     """What the command line says for such data."""
-    return ["--data=folder", f"--data.root={data.root}", f"--data.classes={data.classes}"]
+    return ["--data=folder", f"--data.root={data.root}", f"--data.classes={data.classes}", "--data.copies=names"]
 
 
 @cache

@@ -293,7 +293,6 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, refuses: Any) -> No
     ("flags", "named"),
     [
         ("--format onxx --out a.onnx", "onxx"),
-        ("--out a.onnx", "format"),
         ("--format onnx --out a.pt2", "a.pt2"),
         ("--format onnx --out a.onnx --precision bf16", "bf16"),
         ("--format torch_export --out a.pt2 --precision int8 --calibrate nuclei", "int8"),

@@ -41,7 +41,7 @@ def arguments(folder: Path, out: Path, *flags: object, run: str = "sfnet", image
 
 def test_it_writes_a_page(folder: Path, tmp_path: Path, capsys: Capture) -> None:
     page = tmp_path / "new" / "page.html"
-    assert str(page) in output_of(capsys, *arguments(folder, page, "--truth", folder / "mask.png"))
+    output_of(capsys, *arguments(folder, page, "--truth", folder / "mask.png"))
     assert "street" in page.read_text(encoding="utf-8")
     output_of(capsys, *arguments(folder, page, "--truth", folder / "high.png", "--ignore", "[40]"))
     output_of(capsys, *arguments(folder, page, "--truth", folder / "mask.png", image="turned.png"))

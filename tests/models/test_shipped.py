@@ -101,7 +101,7 @@ def test_a_name_is_enough(nuclei: Path) -> None:
 
 
 def test_an_unknown_name_lists_those_that_are_there(nuclei: Path, refuses: Any) -> None:
-    with refuses("nuclie is no folder of a model", "bundled model: nuclei"):
+    with refuses("nuclie is no folder of a model", "did you mean 'nuclei'"):
         from_pretrained("nuclie")
 
 
