@@ -199,7 +199,7 @@ def grouped(
         raise CrispsegError(f"is {some}; correct it, or leave it out", "data.group")
     keys: list[Mapping[str, Hashable]] = [groups]
     if copies != "none":
-        again = len({*places.values()}) < len(names)  # they begin anew in the folder of each split
+        again = len({*places.values()}) < len(names)  # they restart in the folder of each split
         keys.append({name: original(PurePosixPath(name) if again else place) for name, place in places.items()})
     if copies in ("pixels", "similar"):
         chosen = [names[index] for index in spread(len(names), MOST_COMPARED)]

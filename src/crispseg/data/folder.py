@@ -71,7 +71,7 @@ class Folder(Settings):
         copies: how copies of one image are found, which stay in one split: by the `names` that augmentation gives, such
             as a_aug_1 and a_flip; by equal or mirrored `pixels` too; `similar` ones too, such as neighbouring frames;
             or `none`.
-        folds: divide the images of train and val anew, into so many parts of equal size; for cross-validation.
+        folds: divide the images of train and val into this many parts of equal size, for cross-validation.
         fold: which of the parts is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
         merge: class → names of the classes that it is made of, as {vehicle: [car, bus]}; new, or one of those that are.

@@ -51,7 +51,7 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
         if not isinstance(items, SegmentationDataset):
             pairs |= {(split, str(pair.image)): pair for pair in items}
     places = {member: own.place(pair) if own else PurePosixPath(pair.name) for member, pair in pairs.items()}
-    again = {places[group[0]] for group in _across(places)}  # names that begin anew in the folder of each split
+    again = {places[group[0]] for group in _across(places)}  # names that restart in the folder of each split
     names = {member: original(place) for member, place in places.items() if place not in again}
     copies = together([*pairs], [], names, {member: digest[:-1] for member, digest in pixels.items()})
     copied = [group for group in _across(copies) if len({pixels.get(member, member) for member in group}) > 1]
