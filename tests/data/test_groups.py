@@ -109,8 +109,7 @@ def copied(tmp_path: Path) -> Path:
 
 
 def test_copies_stay_together_by_name_and_by_pixels(copied: Path) -> None:
-    options = [{}, {"folds": 4, "fold": 2}, {"copies": "similar"}]
-    for side in (side for more in options for side in sides(folder(copied, **more))):
+    for side in [*sides(folder(copied)), *sides(folder(copied, folds=4, fold=2))]:
         assert side["00"] == side["other"] and side["01"] == side["01_aug_4"]
     assert any(side["00"] != side["other"] for side in sides(folder(copied, copies="names")))
     assert any(side["01"] != side["01_aug_4"] for side in sides(folder(copied, copies="none")))

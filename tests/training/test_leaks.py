@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import error_of
 from dataset_trees import save
 
 from crispseg.cli.main import main
@@ -47,14 +48,22 @@ def test_each_planted_leak_is_said(said: str, tmp_path: Path) -> None:
     assert said in line and f"1 of 4 in {split}" in line and "train" in example and name in example
 
 
-def test_groups_that_lists_divide_are_said(tmp_path: Path) -> None:
-    for split, number in (("train", 1), ("val", 2)):
-        for index in range(3):
-            seed = 10 * number + index
-            make(tmp_path, split, f"p{index}_slice_{number}", ".png", seed, seed, np.array)
-    for option in ({}, {"group": "*_slice*"}):
-        line, *examples = leaks(subject_of(Folder(root=tmp_path, **option)))
-        assert "*_slice" in line and "3 of 3 in val" in line and len(examples) == 2
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        ([f"p{index}_slice_{number}" for index in range(3) for number in (1, 2)], "*_slice"),
+        ([f"p{index}/{number}" for index in range(3) for number in (1, 2)], "folder"),
+        ([f"frame_{number:06}" for number in range(6)], "*_*"),
+    ],
+)
+def test_parts_on_both_sides_are_said(names: list[str], pattern: str, tmp_path: Path) -> None:
+    for seed, name in enumerate(names):
+        make(tmp_path, "", name, ".png", seed, seed, np.array)
+    listed = tmp_path / "val.txt"
+    listed.write_text("\n".join(names[1::2]))
+    for option in ({}, {"group": f"{pattern}*".replace("folder*", "folder")}):
+        line, *examples = leaks(subject_of(Folder(tmp_path / "images", tmp_path / "masks", val_list=listed, **option)))
+        assert pattern in line and "3 of 3 in val" in line and examples
 
 
 def test_train_and_evaluate_say_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,3 +83,24 @@ def test_train_and_evaluate_say_so_once(tmp_path: Path, capsys: pytest.CaptureFi
     make(elsewhere, "", "x", ".png", 1, 1, np.flipud)
     assert main(["evaluate", str(run), str(elsewhere), "--workers=0", "--bootstrap=0"]) == 0
     assert "1 of 1 in all" in capsys.readouterr().err
+
+
+def test_images_that_were_added_change_no_split_in_silence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, run = tmp_path / "data", tmp_path / "run"
+    for index in range(10):
+        make(root, "", f"p{index}", ".png", index, index, np.array)
+    assert main(["train", str(root), *TINY, f"--out={run}"]) == 0
+    trained = (run / "train.txt").read_text().splitlines()
+    assert len(trained) == 8
+    for index in range(10, 20):
+        make(root, "", f"p{index}", ".png", index, index, np.array)
+    resumed = error_of(capsys, "train", "--resume", run, "--epochs=2")
+    assert f"{run}/train.txt" in resumed and "p1" in resumed and "init_from" in resumed
+    again = {pair.name for pair in Folder(root=root).pairs("val")} & {*trained}
+    command = ["evaluate", str(run), "--workers=0", "--bootstrap=0"]
+    assert main(command) == 0
+    shown = capsys.readouterr().err
+    assert f"{len(again)} of 4 images in val were trained on" in shown and again
+    flag = shown.partition("data.train_list ")[2].split()[0]
+    assert main([*command, "--data.train_list", flag]) == 0
+    assert "trained on" not in capsys.readouterr().err

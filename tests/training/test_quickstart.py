@@ -55,6 +55,12 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Cap
     with Image.open(run / "panels.png") as panels:
         assert panels.width > 5 * 96 and panels.height > 4 * 64
 
+    for name in ("scores.json", "panels.png"):  # nor would one replace what it did not write
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_text("mine")
+        assert main(["quickstart", *TINY, *FEW, "--out", str(tmp_path / name)]) == 2
+        assert f"already holds {name}" in capsys.readouterr().err
+
     # A second one would not touch the first, nor does it write into a folder that is named.
     assert main(["quickstart", *TINY, *FEW, "--print_config"]) == 0
     assert "out: runs/quickstart-2\n" in capsys.readouterr().out

@@ -38,9 +38,11 @@ _COPIED = re.compile(
 )
 """What programs that augment images add to a name: a_aug_3, a_flip, a_rot90, a_jpg.rf.3f2a."""
 _PART = re.compile(
-    r"(?<=.)(?:[-_. ]?(?:slice|frame|tile|patch|crop)[-_. ]?\d+|[-_. ][xyrc]?\d{1,5}[-_x][xyrc]?\d{1,5})$", re.I
+    r"(?<=.)(?:[-_. ]?(?:slice|frame|tile|patch|crop)[-_. ]?\d+|[-_. ][xyrc]?\d{1,5}[-_x][xyrc]?\d{1,5})$"
+    r"|(?<=frame)[-_. ]\d+$",
+    re.I,
 )
-"""What the names of slices, frames and tiles end with: a_slice_3, a_0_512, a_x0_y512."""
+"""What the names of slices, frames and tiles end with: a_slice_3, a_0_512, a_x0_y512, frame_7."""
 
 
 def original(place: PurePosixPath) -> PurePosixPath:
@@ -67,21 +69,23 @@ def group_of(pattern: str, place: PurePosixPath) -> str | None:
 
 
 def likely_group(places: Iterable[PurePosixPath]) -> str | None:
-    """Return the pattern of `group_of` for names of slices, frames or tiles of several things; None if there are none.
+    """Return the pattern of `group_of` for slices, frames or tiles of several things, or of one video; None if none.
 
     >>> likely_group(PurePosixPath(f"{name}_slice_{number}") for name in "ab" for number in range(3))
     '*_slice_*'
+    >>> likely_group(PurePosixPath(f"patient{name}/{number}") for name in "ab" for number in range(3))
+    'folder'
     """
     places = list(places)
     ends = (found[0] for place in places if (found := _PART.search(place.name)))
-    for pattern, _ in Counter("*" + re.sub(r"\d+", "*", end) for end in ends).most_common(1):
+    for pattern, _ in [*Counter("*" + re.sub(r"\d+", "*", end) for end in ends).most_common(1), ("folder", 0)]:
         groups = Counter(group_of(pattern, place) for place in places)
-        if len({*groups} - {None}) > 1 and groups.most_common(1)[0][1] > 1:
+        if (len({*groups} - {None}) > 1 or "frame" in groups) and groups.most_common(1)[0][1] > 1:
             return pattern
     return None
 
 
-def together(items: Sequence[T], pairs: Iterable[tuple[T, T]], *keys: Mapping[T, Hashable]) -> dict[T, T]:
+def together(items: Iterable[T], *keys: Mapping[T, Hashable], pairs: Iterable[tuple[T, T]] = ()) -> dict[T, T]:
     """Return for each item the one that stands for all that share a key or a pair with it, or with one that does."""
     sets = DisjointSet(items)
     for pair in pairs:
@@ -192,7 +196,7 @@ def grouped(
     Raises:
         CrispsegError: no image is in a group.
     """
-    names, pairs = [*places], []
+    names = [*places]
     groups = {name: group for name, place in places.items() if pattern and (group := group_of(pattern, place))}
     if pattern and names and not groups:
         some = f"'{pattern}', which fits no image, such as {few(names, 2)}"
@@ -201,12 +205,9 @@ def grouped(
     if copies != "none":
         again = len({*places.values()}) < len(names)  # they restart in the folder of each split
         keys.append({name: original(PurePosixPath(name) if again else place) for name, place in places.items()})
-    if copies in ("pixels", "similar"):
+    if copies == "pixels":
         chosen = [names[index] for index in spread(len(names), MOST_COMPARED)]
         found = parallel(tried(image_facts), [files[name] for name in chosen], "Comparing images")
         facts = {name: image for name, image in zip(chosen, found, strict=True) if isinstance(image, ImageFacts)}
         keys.append({name: image.digest[:-1] for name, image in facts.items() if not image.constant})
-        if copies == "similar":
-            read = [*facts]
-            pairs = [(read[one], read[other]) for one, other in alike([*facts.values()], [*facts.values()])]
-    return together(names, pairs, *keys)
+    return together(names, *keys)

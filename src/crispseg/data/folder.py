@@ -69,8 +69,7 @@ class Folder(Settings):
         group: what images of one patient, scene or video share, so that they stay in one split: `folder` for their
             sub-folder, or a pattern of their names, such as patient*_slice*, whose first * it is.
         copies: how copies of one image are found, which stay in one split: by the `names` that augmentation gives, such
-            as a_aug_1 and a_flip; by equal or mirrored `pixels` too; `similar` ones too, such as neighbouring frames;
-            or `none`.
+            as a_aug_1 and a_flip; by equal or mirrored `pixels` too; or `none`.
         folds: divide the images of train and val into this many parts of equal size, for cross-validation.
         fold: which of the parts is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
@@ -98,7 +97,7 @@ class Folder(Settings):
     val_list: str | Path | None = None
     test_list: str | Path | None = None
     group: str | None = None
-    copies: Literal["names", "pixels", "similar", "none"] = "pixels"
+    copies: Literal["names", "pixels", "none"] = "pixels"
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: PositiveInt = 1
     ignore: tuple[Annotated[int, Field(ge=0, le=0xFFFF)] | Color, ...] = ()

@@ -53,13 +53,13 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
     places = {member: own.place(pair) if own else PurePosixPath(pair.name) for member, pair in pairs.items()}
     again = {places[group[0]] for group in _across(places)}  # names that restart in the folder of each split
     names = {member: original(place) for member, place in places.items() if place not in again}
-    copies = together([*pairs], [], names, {member: digest[:-1] for member, digest in pixels.items()})
+    copies = together(pairs, names, {member: digest[:-1] for member, digest in pixels.items()})
     copied = [group for group in _across(copies) if len({pixels.get(member, member) for member in group}) > 1]
     yield _grouped("augmented-copy", copied, subject)
 
     near = [(one, other) for one, other in _near(subject, images) if copies[one] != copies[other]]
     yield _grouped("near-duplicate", near, subject)
-    alone = together([*pairs], near, copies)
+    alone = together(pairs, copies, pairs=near)
     same = _across({member: mask.digest for member, mask in masks.items() if mask.distinct > 1})
     yield _grouped("mask-in-two-splits", [one for one in same if len({alone[member] for member in one}) > 1], subject)
     if pattern := own and (own.group or likely_group(places.values())):

@@ -19,9 +19,10 @@ from crispseg.data.dataset import Pair, Sample
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import recognise
 from crispseg.data.loading import parallel, sample_loader
-from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, read_statistics
+from crispseg.data.mask_lookup import ColorLookup, IdLookup, InstanceLookup, read_statistics
 from crispseg.data.mask_reading import THRESHOLD
 from crispseg.data.named import build_data, own_data_meant
+from crispseg.data.pairing import few
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import known_range
 from crispseg.doctor.duplicates import leaks
@@ -252,13 +253,16 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
     elsewhere = said.get("name", name) == Folder.name and any(
         recorded.get(key) is None or place.resolve() != Path(recorded[key]).resolve() for key, place in places.items()
     )
+    named = (places.get("root", Path()) / "classes.txt").is_file()
     if str(said.get("name", name)) != name:
+        if elsewhere and not named and not {*MEANING} & {*said}:
+            _check_ids(recorded, next(iter(places.values())))
         recorded = {}
     elif elsewhere:
         recorded = {key: value for key, value in recorded.items() if key in ("name", *MEANING)}
         if isinstance(recorded.get("classes"), str) and not (recorded.get("merge") or recorded.get("drop")):  # a file
             recorded["classes"] = [*names]
-        if (places.get("root", Path()) / "classes.txt").is_file():
+        if named:
             recorded["classes"] = None
     if "palette" in said:
         recorded.pop("palette_tolerance", None)
@@ -266,6 +270,16 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
     if isinstance(data, Folder) and not data.of_instances and not {*MEANING} & {*said}:
         _check_meaning(data)
     return data, elsewhere
+
+
+def _check_ids(recorded: Tree, place: Path) -> None:
+    """Raise a CrispsegError if a model was trained on public data whose mask values are no class ids."""
+    source = build_data(recorded) if recorded else None
+    if isinstance(source, PublicSource) and not isinstance(source.lookup(), IdLookup | InstanceLookup):
+        raise CrispsegError(
+            f"{place}: the model was trained on {source.name}, whose masks hold {source.layout.values}; give "
+            f"data.num_classes {len(source.label_set())} if these hold class ids, or data.palette if they hold colours"
+        )
 
 
 def _check_meaning(data: Folder) -> None:
@@ -314,16 +328,34 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     return datasets
 
 
+TRAINED = "train.txt"
+"""The file in a run's folder that names the images it was trained on, as `data.train_list` takes them."""
+
+
+def trained_on(data: Folder) -> list[str]:
+    """Return the names of the images of train, as lists name them."""
+    images = {pair.image for pair in data.pairs("train")}
+    return [pair.name for pair in data.pairs(ALL, strict=False) if pair.image in images]
+
+
 def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
-    """Say which images of a split are among those that a run was trained on, or hardly differ, if both are own data."""
+    """Say which images of a split a run was trained on, by their files or by content, if both are own data."""
     recorded, in_chans = recorded_data(run)
     if not isinstance(data, Folder) or recorded.get("name") != Folder.name or split == "train":
         return
+    file = Path(run) / TRAINED
     try:
         trained = build_data(recorded)
-        pairs = trained.pairs("train") if isinstance(trained, Folder) else []
+        assert isinstance(trained, Folder)
+        names = {*(file.read_text(encoding="utf-8").splitlines() if file.is_file() else trained_on(trained))}
+        known = {one.image.resolve(): one for one in trained.pairs(ALL, strict=False) if one.name in names}
     except CrispsegError:  # they are no longer there
         return
-    subject = Subject(data, {"train": pairs, split: data.pairs(split)}, None, image_channels(in_chans), {}, {})
-    for line in leaks(subject):
+    pairs = data.pairs(split)
+    lines = []
+    if again := [one.name for one in pairs if known.pop(one.image.resolve(), None)]:
+        remedy = f"; data.train_list {file} leaves them out" if split == "val" and file.is_file() else ""
+        lines.append(f"{len(again)} of {len(pairs)} images in {split} were trained on: {few(again, 2)}{remedy}")
+    subject = Subject(data, {"train": [*known.values()], split: pairs}, None, image_channels(in_chans), {}, {})
+    for line in [*lines, *leaks(subject)]:
         Console(stderr=True).print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)

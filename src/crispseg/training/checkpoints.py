@@ -23,7 +23,10 @@ from torch import Tensor
 from crispseg.backbones.weights import check_archive
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
+from crispseg.data.folder import Folder
+from crispseg.data.pairing import few
 from crispseg.errors import CrispsegError, Interrupted, ended_worker, one_line, system_line
+from crispseg.evaluation.evaluate import TRAINED, trained_on
 from crispseg.io.files import atomic_path
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
@@ -188,7 +191,7 @@ def check_folder(out: str | Path, *, resume: bool) -> Path | None:
     settings, results = folder / CONFIG, [folder / name for name in (LAST, BEST, MODEL, SCORES)]
     recorded = settings.is_file() and settings.read_bytes().startswith(RECORDED.encode())
     begun = recorded and (folder / LAST.parent).is_dir()
-    results += [] if begun else [settings, folder / METRICS, folder / PICTURE]  # which are the user's
+    results += [] if begun else [settings, folder / METRICS, folder / PICTURE, folder / TRAINED]  # which are the user's
     there = next((path.relative_to(folder) for path in results if path.exists()), None)
     if resume and (not settings.is_file() or (there and checkpoint is None)):
         raise CrispsegError(
@@ -200,7 +203,7 @@ def check_folder(out: str | Path, *, resume: bool) -> Path | None:
 
 
 def check_same_run(config: TrainConfig) -> None:
-    """Raise a CrispsegError if settings, none of them auto any more, are not those of the run that they resume."""
+    """Raise a CrispsegError if settings, none of them auto, or the images of train are not those of the resumed run."""
     recorded, asked = read_yaml(Path(config.out) / CONFIG), config_to_dict(config)
     recorded["model"] = renamed(recorded["model"])
     for key in ("model", "data", "augment"):  # settings that are newer than the run have its defaults
@@ -214,3 +217,9 @@ def check_same_run(config: TrainConfig) -> None:
         raise CrispsegError(
             f"a resumed run cannot change {', '.join(sorted(changed))}; start another one with init_from {config.out}"
         )
+    file = Path(config.out) / TRAINED
+    if isinstance(config.data, Folder) and file.is_file():
+        names = file.read_text(encoding="utf-8").splitlines()
+        if others := sorted({*names} ^ {*trained_on(config.data)}):
+            line = f"{file} and the images that are now in train differ by {few(others)}"
+            raise CrispsegError(f"{line}; restore the data, or start another run with init_from {config.out}")

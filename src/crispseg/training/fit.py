@@ -19,11 +19,12 @@ from crispseg.backbones.weights import weights_source
 from crispseg.config.registry import load_plugins
 from crispseg.data import eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
-from crispseg.data.folder import settle
+from crispseg.data.folder import Folder, settle
 from crispseg.data.loading import Batches, eval_loader, train_loader
 from crispseg.doctor.duplicates import leaks
 from crispseg.doctor.facts import subject_of
 from crispseg.errors import CrispsegError
+from crispseg.evaluation.evaluate import TRAINED, trained_on
 from crispseg.inference.tiling import enough_memory
 from crispseg.io.files import owned
 from crispseg.io.images import image_channels, write_image
@@ -39,7 +40,7 @@ from crispseg.training.optimization import float32_depthwise, on_cuda
 from crispseg.training.pace import callback
 from crispseg.training.result import PICTURE, Run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
-from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, record
+from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, record, write_text
 from crispseg.training.training_data import (
     TrainingData,
     check_data,
@@ -111,6 +112,8 @@ def _train(config: TrainConfig, resume: bool, console: Console, callbacks: Seque
         if trainer.is_global_zero:
             (folder / LAST.parent).mkdir(exist_ok=True)  # by which `check_folder` knows a run
         record(config)
+        if isinstance(config.data, Folder):
+            write_text(folder / TRAINED, "\n".join(trained_on(config.data)))
         with interruptible(trainer, folder):
             trainer.fit(task, *loaders, ckpt_path=checkpoint, weights_only=True)
     print_lines(console, closing_lines(config, trainer, data))

@@ -31,6 +31,9 @@ def quickstart(config: TrainConfig, console: Console) -> Run:
     if config.devices > 1:
         raise CrispsegError(f"is {config.devices}; quickstart uses one, 'crispseg train' can use more", "devices")
     check_folder(config.out, resume=False)
+    for path in (scores_file := config.out / "scores.json", panels := config.out / "panels.png"):
+        if path.exists():
+            raise CrispsegError(f"is {config.out}, which already holds {path.name}; choose another folder", "out")
     split = "test" if "test" in config.data.splits() else "val"
     dataset = config.data.dataset(split).with_channels(config.model.in_chans, known_range(config.data.dataset("train")))
     check_split(dataset, "unseen")
@@ -45,10 +48,10 @@ def quickstart(config: TrainConfig, console: Console) -> Run:
     console.print(f"{config.model.name} on {config.data.name}, IoU in percent on {len(dataset)} unseen images")
     console.print(score_table(scores), soft_wrap=False)
     summary = {when: each.as_json() for when, each in scores.items()}
-    write_text(result.folder / "scores.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+    write_text(scores_file, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     reached = {"unseen_miou": round(scores["after"].scores.miou, 2)}
     model.info = dataclasses.replace(model.info, metrics={**model.info.metrics, **reached})
     model.save_pretrained(result.folder / "model")
-    write_image(result.folder / "panels.png", draw_panels({"before": start, "after": model}, dataset))
-    console.print(f"the model is in {result.folder / 'model'}, pictures in {result.folder / 'panels.png'}")
+    write_image(panels, draw_panels({"before": start, "after": model}, dataset))
+    console.print(f"the model is in {result.folder / 'model'}, pictures in {panels}")
     return result
