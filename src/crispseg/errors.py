@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import json
 import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -99,6 +100,11 @@ def ended_worker(error: BaseException) -> CrispsegError | Interrupted | None:
 def one_line(error: BaseException) -> str:
     """Return an exception's message as one line without a full stop; the name of its type if it has none."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def flags_of(settings: Mapping[str, object]) -> list[str]:
+    """Return settings as flags of the command line."""
+    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -90,7 +90,7 @@ def test_palette_from_a_file(tmp_path: Path) -> None:
     source = folder(tmp_path, palette=tmp_path / "palette.txt", ignore=((224, 224, 192),))
     assert source.label_set() == LabelSet(("nothing at all", "road"), (BLACK, (128, 64, 128)))
     np.testing.assert_array_equal(source.dataset("train")[0].labels, ids(0, 1, 255))
-    named = folder(tmp_path, palette=[BLACK, (128, 64, 128)], classes=["void", "way"])
+    named = folder(tmp_path, palette=[BLACK, (128, 64, 128)], ignore=((224, 224, 192),), classes=["void", "way"])
     assert named.label_set().names == ("void", "way")
     (tmp_path / "palette.txt").write_text("0 0 0\nroad 1 2 3\n")
     with pytest.raises(CrispsegError, match="'road 1 2 3' is not 'r g b name'"):

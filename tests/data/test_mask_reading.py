@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,6 +13,8 @@ import pytest
 from dataset_trees import save
 from PIL import Image
 
+from crispseg.cli.main import main
+from crispseg.cli.train import Train
 from crispseg.data import check_split
 from crispseg.data.folder import settle
 from crispseg.doctor import Severity, diagnose, subject_of
@@ -27,6 +30,7 @@ SOFT = np.asarray(
 )
 OF_SOFT = [int((SOFT < 128).sum() * 2), int((SOFT >= 128).sum() * 2)]
 GREYS = np.resize(np.arange(256, dtype=np.uint8), (20, 40))
+SOME = np.arange(48).reshape(6, 8)
 EVEN = np.arange(64, dtype=np.uint16).reshape(8, 8)
 WHITES, IN_COLOR = [ids(0, 255)] * 2, [RED[ids(0, 1, 2)]] * 2
 
@@ -88,7 +92,7 @@ CASES = {
     "grey in one of 100 masks": Case([*WHITES * 50, drawn(0, 128, 255)], [2400, 2400], also="odd-masks"),
     "one odd in 100": Case([*WHITES * 50, ids(0, 90)], [2400, 2400], also="odd-masks"),
     "two odd in 102": Case([*WHITES * 50, ids(0, 90), ids(0, 90)], "odd-masks"),
-    "one of ids in 100": Case([*WHITES * 50, ids(0, 1)], [2400, 2400], also="black-and-white-among-ids"),
+    "one of ids in 100": Case([*WHITES * 50, ids(0, 1)], "black-and-white-among-ids"),
     "one of colours in 100": Case([*WHITES * 50, RED[ids(0, 1, 2)]], [2400, 2400], also="rgb-masks"),
     "one stray value in 100": Case([ids(0, 1)] * 100 + [ids(0, 77)], [2400, 2400], also="value-out-of-range"),
     "white among ids": Case([ids(0, 1), ids(0, 255), ids(0)], "black-and-white-among-ids"),
@@ -100,6 +104,9 @@ CASES = {
     "a mask that nobody labelled": Case([ids(0, 1), ids(255), ids(0, 1)], [48, 48]),
     "one white mask": Case([ids(0, 1, 2)] * 3 + [ids(0, 255)], [72, 48, 48]),
     "from 1": Case([ids(1, 2, 3)] * 2, [0, 32, 32, 32], also="one-based-ids"),
+    "from 1, but for one pixel": Case(
+        [*[ids(1, 2, 3)] * 5, ids(1, 2, 3) * (SOME > 0)], [1, 95, 96, 96], also="one-based-ids"
+    ),
     "from 1, declared": Case([ids(1, 2, 3)] * 2, "one-based-ids", {"num_classes": 3}),
     "one from 1, declared": Case([ids(0, 1, 2)] * 2 + [ids(1, 2, 3)], "value-out-of-range", {"num_classes": 3}),
     "far between": Case([ids(0, 38, 75, 113)] * 2, "sparse-ids"),
@@ -159,17 +166,22 @@ def test_names_and_colours_of_black_and_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("values", "ignore"), [((0, 7, 100, 200, 255), (7,)), ((0, 38, 75), ())])
-def test_what_is_proposed_works(values: tuple[int, ...], ignore: tuple[int, ...], tmp_path: Path) -> None:
+def test_what_is_proposed_works(
+    values: tuple[int, ...], ignore: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """255 stays ignored, and the doctor prints the command."""
     make_pair(tmp_path, "a", ids(*values).astype(np.uint16))
     make_pair(tmp_path, "b", ids(0, *values[-3:-1]).astype(np.uint16))
     with pytest.raises(CrispsegError) as refused:
         folder(tmp_path, ignore=ignore).label_set()
-    classes = [(value,) * 3 for value in values if value not in (*ignore, 255)]
-    assert f"data.palette '{classes}'".replace("(", "[").replace(")", "]").replace(", ", ",") in str(refused.value)
-    void = sorted({*ignore, *({255} & {*values})})
-    assert not void or f"data.ignore '{void}'" in str(refused.value)
-    source = folder(tmp_path, palette=classes, ignore=tuple(void))
-    assert (check_split(source.dataset("all"), "all").counts > 0).all()
+    assert ("255" in str(refused.value)) == (255 in values)
+    places = [f"--data.images={tmp_path}/images", f"--data.masks={tmp_path}/masks", f"--data.ignore={[*ignore]}"]
+    assert main(["doctor", *places]) == 3
+    command = capsys.readouterr().out.partition("crispseg train ")[2].splitlines()[0]
+    data = Train.parsed(shlex.split(command)).config().data
+    report = check_split(data.dataset("all"), "all")
+    assert (report.counts > 0).all() and len(report.counts) == len({*values} - {*ignore, 255})
+    assert (report.ignored > 0) == bool({*values} & {*ignore, 255})
 
 
 def test_jpegs_of_three_greys_are_refused(tmp_path: Path, refuses: Any) -> None:

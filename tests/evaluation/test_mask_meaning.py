@@ -134,7 +134,7 @@ def test_one_mapping(data: st.DataObject, scheme: tuple[Any, Any], count: int, d
         readings = [diagnose(subject_of(source)).reading for source in (folder, build_data(named_data(str(run))[0]))]
         for path, expected in trained.items():
             found = [labels[path.name] for labels in everywhere]
-            found += [reading.shown.lookup(read_mask(path)) for reading in readings if reading]
+            found += [reading.lookup(read_mask(path)) for reading in readings if reading]
             assert len(found) == 6
             for labels in [*found, truth(run, path), truth(run / "model", other / "masks" / path.name)]:
                 np.testing.assert_array_equal(labels, expected)
@@ -148,8 +148,14 @@ ELSEWHERE = {
     "ids in a soft black and white run": (
         [soft(ids(0, 255, 255))] * 3,
         {},
-        [ids(0, 1)] * 2,
-        ["null"],
+        [ids(*range(6))] * 2,
+        ["[5, 5, 5]", "null"],
+    ),
+    "colours in a soft run of two": (
+        [np.dstack([soft(ids(0, 1, 1) * 128), *[0 * soft(ids(0))] * 2])] * 3,
+        {"palette": COLORS[:2]},
+        [in_color(0, 1, 2)] * 2,
+        ["[0, 128, 0]"],
     ),
     "another colour": ([in_color(0, 1)] * 3, {"palette": COLORS[:2]}, [in_color(0, 2)] * 2, ["0.png", "[0, 128, 0]"]),
     "more ids": ([ids(0, 1, 2)] * 3, {}, [ids(0, 1, 3)] * 2, ["0.png", "value 3", "0 to 2"]),

@@ -16,6 +16,7 @@ from crispseg.data.named import build_data
 from crispseg.doctor import KINDS, diagnose, subject_of
 from crispseg.doctor.diagnosis import EXIT_STATUS, as_json, show
 from crispseg.doctor.fix import check_out, fix
+from crispseg.errors import flags_of
 from crispseg.evaluation.evaluate import named_data
 from crispseg.io.images import image_channels
 
@@ -56,6 +57,10 @@ class Doctor(WithData):
             write_json(self.json, as_json(diagnosis))
         console = Console(stderr=self.json == STDOUT)
         show(diagnosis, console)
+        given = flags_of({f"data.{key}": each for key, each in self.data.items()})
+        given = [self.target, *given] if self.target else given
+        for tree in (tree for one in diagnosis.findings for tree in one.details.get("settings", ())):
+            say(console, f"or train by: {shlex.join(['crispseg', 'train', *given, *flags_of(tree)])}")
         if self.fix is not None:
             say(console, fix(diagnosis, self.fix))
             say(console, f"train on them: crispseg train {shlex.quote(str(self.fix))}")

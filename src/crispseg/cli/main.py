@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-import json
 import os
 import re
 import shlex
@@ -26,6 +25,7 @@ from crispseg.errors import (
     Interrupted,
     did_you_mean,
     ended_worker,
+    flags_of,
     system_line,
 )
 
@@ -80,10 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             line = f"--{found}" if found.field else str(found)
             words = sys.argv[1:] if argv is None else argv
             for start, tree in zip(("; run: ", *["; or: "] * len(found.settings)), found.settings, strict=False):
-                flags = [
-                    f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in tree.items()
-                ]
-                line += start + shlex.join(["crispseg", *words, *flags])
+                line += start + shlex.join(["crispseg", *words, *flags_of(tree)])
         elif isinstance(found, OSError):
             line = system_line(found)
         elif isinstance(found, MemoryError):

@@ -28,7 +28,7 @@ from crispseg.data.mask_lookup import (
     has_palette,
     read_statistics,
 )
-from crispseg.data.mask_reading import OF_ALL, DeclaredClasses, MaskReading, Severity, read_masks
+from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
 from crispseg.data.pairing import Matched, PairingKind, few, folded, instance_masks, match, shared_out
 from crispseg.data.palettes import as_color, read_palette
 from crispseg.errors import CrispsegError, did_you_mean
@@ -415,12 +415,11 @@ class Folder(Settings):
         found = read_masks(self.declared, readable)
         if undeclared and not found.lookup.tolerance and (lossy := [mask.lossy for mask in readable if mask.lossy]):
             raise CrispsegError(lossy[0])
-        for fault in found.faults:  # of declared classes the check of the pairs names the files, but for these
-            if fault.severity is Severity.ERROR and (undeclared or fault.code in OF_ALL or "settings" in fault.details):
-                some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
-                legend = self._layout.legend and f"; {self._layout.legend}"
-                line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
-                raise CrispsegError(line, settings=fault.details.get("settings", ()))
+        for fault in found.errors:
+            some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
+            legend = self._layout.legend and f"; {self._layout.legend}"
+            line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
+            raise CrispsegError(line, settings=fault.details.get("settings", ()))
         return found
 
     @cached_property
@@ -431,7 +430,7 @@ class Folder(Settings):
         first = min(self._pairs.values(), default=None)
         if told and (declared.palette is not None or first is None or not has_palette(first.mask)):
             return []
-        used = set().union(*self._dictated.values())
+        used = set().union(*self._dictated.values()) - {*self.exclude}
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)
         return list(parallel(tried(read_statistics), [pair.mask for pair in pairs], "Reading masks"))
 

@@ -24,11 +24,12 @@ NOISE, LOSSY_NOISE = 8, 20
 """In flat areas, and in those of lossy files, neighbours differ by up to so much."""
 
 TONE = 32
-"""Values up to so far from 0 or 255 may be black or white that noise or soft edges change."""
-BETWEEN, LEAST = 0.002, 4
-"""If more of the flat pixels that are not black, and more pixels, are neither black nor white, they are of a class."""
-TINT = 48
-"""Up to this difference between channels JPEG may have tinted a grey."""
+"""Values up to so far from those that are expected may be these, changed by noise or soft edges."""
+SHARE, LEAST = 0.002, 4
+"""If more of the flat pixels that are not of the most frequent value, and more pixels, have others, these mean a class.
+"""
+TINT = 16
+"""Up to this difference between channels lossy compression may have tinted a grey."""
 
 KEPT = 1024
 """So many values or colours of a mask are kept; a mask of labels has at most 256."""
@@ -94,6 +95,8 @@ def read_statistics(path: Path) -> MaskStatistics:
             if error.code != "lossy-mask":
                 raise
             mask, lossy = raster.labels(lossy=True), str(error)
+            if mask.ndim == 3 and np.ptp(mask.astype(np.int16), axis=2).max() <= TINT:
+                mask = mask[..., 1]
         found = statistics_of(mask, str(path), lossy)._replace(palette=raster.palette, inverted=raster.inverted)
         if raster.color != "rgb" or raster.bands < 4 or (alpha := raster.values[..., 3]).min() == 255:
             return found
@@ -124,39 +127,39 @@ def statistics_of(mask: NDArray[Any], file: str, lossy: str = "") -> MaskStatist
     return MaskStatistics(file, mask.shape[:2], values, quarters, flat, distinct, blended, digest.digest(), lossy)
 
 
-def flat_between(mask: MaskStatistics) -> list[int]:
-    """Values of flat areas of a grey mask that are neither black nor white, the most frequent first."""
-    marked = mask.values >= TONE
-    between = np.where(marked & (mask.values <= IGNORE - TONE), mask.flat, 0)
-    if between.sum() <= max(LEAST, BETWEEN * mask.flat[marked].sum()):
-        return []
-    return [int(mask.values[at]) for at in np.argsort(-between) if between[at]]
+def in_flat_areas(mask: MaskStatistics, which: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """Return the indices of those of a mask's values, `which` `(n,)`, that are a class's: flat areas have them, as no
+    noise and no soft edges do; the most frequent first.
+    """
+    flat = np.where(which, mask.flat, 0)
+    return np.argsort(-flat)[: np.count_nonzero(flat) if flat.sum() > least_flat(mask) else 0]
 
 
-def without_tint(mask: MaskStatistics) -> MaskStatistics:
-    """A mask of a lossy file whose colours are hardly any, as grey values; any other as it is."""
-    if not (mask.lossy and mask.colors):
-        return mask
-    levels = mask.values.astype(int)
-    tinted = mask.counts[np.ptp(levels, axis=1) > TINT].sum()
-    if 100 * tinted > mask.counts.sum():
-        return mask
-    values, at = np.unique(np.rint(levels.mean(1)).astype(np.uint8), return_inverse=True)
-    quarters = np.zeros((len(values), 2, 2), np.int64)
-    np.add.at(quarters, at, mask.quarters)
-    return mask._replace(values=values, quarters=quarters, flat=np.bincount(at, mask.flat).astype(int))
+def least_flat(mask: MaskStatistics) -> float:
+    """Return the number of flat pixels of a mask that noise and soft edges do not exceed."""
+    return max(LEAST, SHARE * int(mask.flat.sum() - mask.flat.max()))
+
+
+def part(mask: MaskStatistics, at: NDArray[Any]) -> MaskStatistics:
+    """Return the statistics of some values of a mask, by their indices, or whether each belongs to them."""
+    return mask._replace(values=mask.values[at], quarters=mask.quarters[at], flat=mask.flat[at])
+
+
+def as_colors(mask: MaskStatistics) -> NDArray[Any]:
+    """Return the values of a mask as colours `(n, 3)`; a grey value v is the colour (v, v, v)."""
+    return mask.values if mask.colors else mask.values[:, None].repeat(3, 1)
 
 
 def held(grey: Iterable[MaskStatistics]) -> set[int]:
+    """Return the values that any of some grey masks holds."""
     return set().union(*(mask.held for mask in grey))
 
 
-def pixels_of(masks: Iterable[MaskStatistics], as_colors: bool = False) -> Counter[Any]:
+def pixels_of(masks: Iterable[MaskStatistics], in_color: bool = False) -> Counter[Any]:
     """The pixels of each value in all masks, or of each colour; a grey value v is the colour (v, v, v)."""
     pixels: Counter[Any] = Counter()
     for mask in masks:
-        values = mask.values[:, None].repeat(3, 1) if as_colors and not mask.colors else mask.values
-        keys = map(tuple, values.tolist()) if as_colors else values.tolist()
+        keys = map(tuple, as_colors(mask).tolist()) if in_color else mask.values.tolist()
         pixels.update(dict(zip(keys, mask.counts.tolist(), strict=True)))
     return pixels
 
@@ -227,8 +230,9 @@ class MaskLookup:
 
     Args:
         meaning: the class id, or 255, of each value; or of each colour, where a grey value v is the colour (v, v, v).
-        refusal: what is wrong with any other value or colour, and what to do.
-        remedy: what to do about a mask that has colours, if values are expected.
+        wrong: what is wrong with any other value or colour.
+        remedy: what to do about it.
+        colors_remedy: what to do about a mask that has colours, if values are expected.
     """
 
     most = 0xFFFF
@@ -236,8 +240,8 @@ class MaskLookup:
     tolerance = 0.0
     """Distance in RGB up to which a colour means the same as another; masks of lossy files need some."""
 
-    def __init__(self, meaning: Mapping[Any, int], refusal: str, remedy: str = "") -> None:
-        self.meaning, self.refusal, self.remedy = meaning, refusal, remedy
+    def __init__(self, meaning: Mapping[Any, int], wrong: str, remedy: str, colors_remedy: str = "") -> None:
+        self.meaning, self.wrong, self.remedy, self.colors_remedy = meaning, wrong, remedy, colors_remedy
         self.colors = any(isinstance(key, tuple) for key in meaning)
         self.in_color = self.colors and any(len({*key}) > 1 for key in meaning)
 
@@ -249,11 +253,12 @@ class MaskLookup:
         """
         labels = self.find(mask)
         if labels.max() > IGNORE:
-            keys = pack_colors(mask) if self.colors else grey(mask, self.remedy)
+            keys = pack_colors(mask) if self.colors else grey(mask, self.colors_remedy)
             values = np.unique(keys[labels == NONE])
             shown = map(str, (unpack_colors(values) if self.colors else values)[:5].tolist())
             more = f" and {len(values) - 5} more" if len(values) > 5 else ""
-            raise ValueError(f"{'colour' if self.colors else 'value'} {', '.join(shown)}{more} {self.refusal}")
+            what = f"{'colour' if self.colors else 'value'} {', '.join(shown)}{more} {self.wrong}"
+            raise ValueError(f"{what}; {self.remedy}")
         return labels.astype(np.uint8)
 
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
@@ -263,7 +268,7 @@ class MaskLookup:
             ValueError: a mask of values has colours, or one of colours has 16 bits.
         """
         if not self.colors:
-            return self._table.take(grey(mask, self.remedy))
+            return self._table.take(grey(mask, self.colors_remedy))
         if mask.dtype != np.uint8 and np.isin(mask, (0, DEEP_WHITE)).all():
             mask = mask >> 8
         if mask.max() > 0xFF:
@@ -297,27 +302,24 @@ class TableLookup(MaskLookup):
     """Masks of a public data set, whose values mean classes by a table; errors call the values `values`."""
 
     def __init__(self, meaning: Mapping[int, int], values: str) -> None:
-        refusal = f"is none of the {values}, 0 to {max(meaning)}; restore the original mask"
-        super().__init__({**meaning, IGNORE: IGNORE}, refusal, f"give the original mask, of {values}")
+        wrong, colors_remedy = f"is none of the {values}, 0 to {max(meaning)}", f"give the original mask, of {values}"
+        super().__init__({**meaning, IGNORE: IGNORE}, wrong, "restore the original mask", colors_remedy)
 
 
 class IdLookup(MaskLookup):
-    """Masks whose values are class ids: 255 and the values of `ignore` become 255, ids are kept.
-
-    Args:
-        correction: what to do about other values; by default in the words of own data.
-    """
+    """Masks whose values are class ids: 255 and the values of `ignore` become 255, ids are kept."""
 
     def __init__(
         self,
         classes: int,
         ignore: tuple[int, ...] = (),
-        remedy: str = "say what they mean, by data.palette",
-        correction: str = "correct the mask, or give data.num_classes, or data.ignore for what means ignore",
+        remedy: str = "correct the mask, or give data.num_classes, or data.ignore for what means ignore",
+        colors_remedy: str = "say what they mean, by data.palette",
     ) -> None:
         self.classes, void = classes, sorted({IGNORE, *ignore})
-        refusal = f"is out of range 0 to {classes - 1} (ignored: {', '.join(map(str, void))}); {correction}"
-        super().__init__({index: index for index in range(classes)} | dict.fromkeys(void, IGNORE), refusal, remedy)
+        wrong = f"is out of range 0 to {classes - 1} (ignored: {', '.join(map(str, void))})"
+        meaning = {index: index for index in range(classes)} | dict.fromkeys(void, IGNORE)
+        super().__init__(meaning, wrong, remedy, colors_remedy)
 
 
 class ColorLookup(MaskLookup):
@@ -332,12 +334,13 @@ class ColorLookup(MaskLookup):
         palette: tuple[Color, ...],
         ignore: tuple[Color, ...] = (),
         ids: tuple[int, ...] = (),
-        refusal: str = "is not in data.palette; add it there or to data.ignore",
+        wrong: str = "is not in data.palette",
+        remedy: str = "add it there or to data.ignore",
         tolerance: float = 0,
     ) -> None:
         self.palette, self.tolerance = palette, tolerance
         meaning = dict.fromkeys(ignore, IGNORE) | dict(zip(palette, ids or range(len(palette)), strict=True))
-        super().__init__(meaning, refusal)
+        super().__init__(meaning, wrong, remedy)
 
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
         found = super().find(mask)
@@ -357,7 +360,7 @@ class InstanceLookup(MaskLookup):
     classes: Sequence[int] = range(len(CLASSES))
 
     def __init__(self) -> None:
-        super().__init__({0: 0, **dict.fromkeys(range(1, 2**16), 1)}, "")  # where no border is near
+        super().__init__({0: 0, **dict.fromkeys(range(1, 2**16), 1)}, "", "")  # where no border is near
 
     @staticmethod
     def numbers(mask: NDArray[Any]) -> NDArray[np.int32]:

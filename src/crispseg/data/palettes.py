@@ -5,17 +5,17 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations, starmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.spatial import KDTree
 
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.data.dataset import read_lines
-from crispseg.data.mask_lookup import ColorLookup, MaskStatistics
+from crispseg.data.mask_lookup import TONE, ColorLookup, MaskStatistics, as_colors, in_flat_areas, part
 from crispseg.errors import CrispsegError, one_line
 from crispseg.labels import IGNORE, Color
 
@@ -138,45 +138,44 @@ def as_color(value: int | Color) -> Color:
 NEAR = 16
 """Up to this distance a colour may stand for one of the palette that its mask lacks."""
 
-SPIKE = 0.4
-"""A colour with more of the pixels that are near one of the palette, but not equal, is no noise."""
+BLENDED = 0.3
+"""From this share of blended steps on a mask counts as interpolated. CamVid's masks have up to 0.04."""
 
 FARTHEST = 442.0
 """The distance of black and white, rounded up."""
 
 
-def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple[float | None, int]:
-    """Return the tolerance for colours of masks that are noise, and their largest distance from those of a palette.
+def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple[float, int, list[MaskStatistics]]:
+    """Find out whether colours that a palette lacks are noise.
 
-    It is half of the smallest distance between two classes, or `FARTHEST` if up to a tenth of a mask is farther, as
-    along soft edges. It is None if a colour may be a class of its own.
+    Returns:
+        The tolerance, which is half of the smallest distance between two classes, or `FARTHEST` if colours are farther,
+        as along soft edges. Their largest distance from the palette, `FARTHEST` if a mask has too many to tell. Masks
+        with colours that may be classes, and these colours only: in interpolated and lossy masks those of flat areas,
+        in others all that do not stand for a near one that the mask lacks.
     """
     palette, ids = np.array([*lookup.meaning]), np.array([*lookup.meaning.values()])
-    between = ((palette[:, None] - palette) ** 2).sum(-1)[ids[:, None] != ids]
-    only_grey = bool((palette == palette[:, :1]).all())
-    apart, largest, pixels, all_kept, is_class = between.min(initial=FARTHEST**2), 0, 0, True, False
-    noise: dict[int, Counter[tuple[int, ...]]] = defaultdict(Counter)  # by the nearest colour of the palette; -1 if far
+    between = np.linalg.norm(palette[:, None] - palette, axis=-1)[ids[:, None] != ids]
+    half, largest, strange, whole = between.min(initial=FARTHEST) / 2, 0.0, [], True
     for mask in masks:
-        colors = mask.values if mask.colors else mask.values[:, None].repeat(3, 1)
-        squared = ((colors[:, None].astype(int) - palette) ** 2).sum(-1)  # (colours, palette)
-        nearest, distance = squared.argmin(1), squared.min(1)
-        alone, far = ~np.isin(nearest, nearest[distance == 0]) & (not mask.lossy), 4 * distance > apart
-        for at in np.flatnonzero(far | (~alone & (distance > 0) & (not mask.lossy))):
-            noise[-1 if far[at] else int(nearest[at])][tuple(colors[at].tolist())] += int(mask.counts[at])
-        is_class |= bool((distance[alone] > NEAR**2).any()) or 10 * mask.counts[far].sum() > mask.counts.sum()
-        is_class |= not (mask.colors or mask.lossy or only_grey)  # ids, say
-        pixels += int(np.prod(mask.size))
-        all_kept &= mask.distinct == len(colors)
-        largest = max(largest, int(distance.max()))
-    is_class |= any(max(found.values()) > max(SPIKE * found.total(), 1e-4 * pixels) for found in noise.values())
-    tolerance = float(apart) ** 0.5 / 2 if all_kept and 4 * largest <= apart else FARTHEST
-    return None if is_class else tolerance, int(np.ceil(largest**0.5))
+        distances, nearest = KDTree(palette).query(as_colors(mask))
+        if mask.lossy or mask.blended >= BLENDED:
+            others = in_flat_areas(mask, distances > min(TONE, half))
+        else:
+            alone = (np.bincount(nearest)[nearest] == 1) & (mask.colors or not lookup.in_color)
+            others = np.flatnonzero((distances > 0) & ~(alone & (distances <= NEAR)))
+        if len(others):
+            strange.append(part(mask, others))
+        largest, whole = max(largest, distances.max()), whole and mask.distinct == len(distances)
+    largest = largest if whole else FARTHEST
+    return half if largest <= half else FARTHEST, math.ceil(largest), strange
 
 
-def without_variants(colors: Sequence[Color], masks: Iterable[MaskStatistics]) -> list[Color]:
-    """Return colours, the most frequent first, without those near another one that no mask holds with them.
+def proposed(colors: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[list[Color]]:
+    """Return a palette, the colours of each class, of the colours of masks, the most frequent first.
 
-    All are returned if those that remain are near each other, as ids that are written into a channel.
+    Colours near another one that no mask holds with them are variants of it, unless those that remain are near each
+    other too, as ids that are written into a channel. Colours that only transparent pixels have are of one class.
     """
     held = [{*map(tuple, mask.values.tolist())} for mask in masks]
     kept: list[Color] = []
@@ -184,8 +183,11 @@ def without_variants(colors: Sequence[Color], masks: Iterable[MaskStatistics]) -
         like = [other for other in kept if math.dist(color, other) <= NEAR]
         if not like or any({color, other} <= one for other in like for one in held):
             kept.append(color)
-    apart = min(starmap(math.dist, combinations(kept, 2)), default=0.0)
-    return kept if apart > 2 * NEAR else list(colors)
+    if min(starmap(math.dist, combinations(kept, 2)), default=0.0) <= 2 * NEAR:
+        kept = [*colors]
+    hidden = frozenset().union(*(mask.hidden for mask in masks))
+    groups = [sorted(hidden.intersection(kept)), *([color] for color in sorted(kept) if color not in hidden)]
+    return [group for group in groups if group]
 
 
 def palettes_differ(masks: Iterable[MaskStatistics]) -> bool:
@@ -196,13 +198,6 @@ def palettes_differ(masks: Iterable[MaskStatistics]) -> bool:
         for color, index in used.items() if len(used) == len(mask.values) else ():  # no two are alike
             indices.setdefault(color, set()).add(index)
     return any(len(found) > 1 for found in indices.values())
-
-
-def proposed(palette: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[list[Color]]:
-    """Return the colours of each class; those that only transparent pixels have are of one."""
-    clear = [color for color in palette if any(color in mask.hidden for mask in masks)]
-    rest = [[color] for color in palette if color not in clear]
-    return [clear, *rest] if clear and rest else [[color] for color in palette]
 
 
 def compact(palette: Iterable[Sequence[Color]]) -> str:

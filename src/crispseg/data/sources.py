@@ -306,13 +306,14 @@ class CamVid(PublicSource):
 
     def official_lookup(self) -> MaskLookup:
         if self.masks == "ids":
-            return IdLookup(11, (11,), "give data.masks colors for masks in CamVid's colours", "restore the mask")
+            return IdLookup(11, (11,), "restore the mask", "give data.masks colors for masks in CamVid's colours")
         ids = {one.name: index for index, one in enumerate(self.official())}
         rows = read_table("camvid_colors")
         return ColorLookup(
             tuple(_color(color) for _, *color, _ in rows),
             ids=tuple(ids.get(group, IGNORE) for *_, group in rows),
-            refusal="is none of CamVid's 32; restore the mask, or leave data.masks at 'ids' for class ids",
+            wrong="is none of CamVid's 32",
+            remedy="restore the mask, or leave data.masks at 'ids' for class ids",
         )
 
     def splits(self) -> tuple[str, ...]:
@@ -349,7 +350,7 @@ class Aerial(PublicSource):
     name = "aerial"
 
     def official_lookup(self) -> MaskLookup:
-        return IdLookup(len(self.official()), (15,), "give masks of class ids", "correct the mask")
+        return IdLookup(len(self.official()), (15,), "correct the mask", "give masks of class ids")
 
     def pairs(self, part: str) -> list[Pair]:
         return self.found(part, listing=str(LISTS / "aerial_{}.txt"))

@@ -53,7 +53,7 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     reading = subject.reading([one.mask for one in facts if isinstance(one.mask, MaskStatistics)])
     if reading is None or not reading.lookup.tolerance:
         facts = [without_lossy(one) for one in facts]
-    reports = _reports(subject, facts, reading.shown) if reading else []
+    reports = _reports(subject, facts, reading) if reading else []
     found = [
         *pairing_findings(subject),
         *file_findings(facts),
@@ -61,8 +61,8 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
         *duplicate_findings(subject, facts),
     ]
     if reading:
-        found += [*reading.faults, _all_ignored(facts, reading.shown)]
-        of_classes = class_findings(_reports(subject, facts, reading.best))
+        found += [*reading.faults, _all_ignored(facts, reading)]
+        of_classes = class_findings(reports)
         found += [one for one in of_classes if one.code not in {fault.code for fault in reading.faults}]
     order, read_softly = list(KINDS), reading is not None and reading.lookup.tolerance > 0
     told = sorted(
@@ -103,7 +103,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "format": FORMAT,
         "data": diagnosis.subject.source.name,
         "severity": str(diagnosis.severity),
-        "classes": list(diagnosis.reading.shown.labels.names) if diagnosis.reading else [],
+        "classes": list(diagnosis.reading.labels.names) if diagnosis.reading else [],
         "splits": {split: {"pairs": len(items)} for split, items in diagnosis.subject.splits.items()}
         | {
             report.split: {
@@ -137,8 +137,8 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     pairs = ", ".join(f"{split} {len(items)}" for split, items in diagnosis.subject.splits.items())
     yield Text(f"{diagnosis.subject.source.name}: {pairs or 'no'} pairs")
     if diagnosis.reports and diagnosis.reading:
-        shown = diagnosis.reading.shown
-        yield class_table(class_meanings(shown.lookup, shown.labels), diagnosis.reports)
+        reading = diagnosis.reading
+        yield class_table(class_meanings(reading.lookup, reading.labels), diagnosis.reports)
     for one in diagnosis.findings:
         yield Text()
         yield from _lines(one)

@@ -152,7 +152,7 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
             continue
         splits[name] = found
         if isinstance(found, SegmentationDataset):
-            known = found.labels, IdLookup(len(found.labels), correction="correct the sample")
+            known = found.labels, IdLookup(len(found.labels), remedy="correct the sample")
             if isinstance(found, FileDataset) and not isinstance(found.lookup, InstanceLookup):
                 splits[name], known = found.pairs, (found.labels, found.lookup)
     faults = own.faults() if own else {}

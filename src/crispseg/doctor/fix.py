@@ -54,7 +54,7 @@ def fix(diagnosis: Diagnosis, out: Path) -> str:
         CrispsegError: `out` holds something or lies in the data, nothing could be kept, or the data are no files.
     """
     check_out(out, diagnosis.subject)
-    reading = diagnosis.reading and diagnosis.reading.best
+    reading = diagnosis.reading
     left_out = _left_out(diagnosis)
     kept = _once(diagnosis, left_out)
     if reading is None or not kept:
@@ -77,7 +77,7 @@ def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
     for one in diagnosis.findings:
         if KINDS[one.code].left_out and one.code != "listed-file-missing":  # which nobody could copy
             reasons = dict.fromkeys(one.files, one.code) | reasons
-    reading = diagnosis.reading and diagnosis.reading.best
+    reading = diagnosis.reading
     for _, _, mask in readable(diagnosis.facts):
         if reading is not None:
             labels = reading.lookup.labels_of(mask)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import recognise
 from crispseg.data.loading import parallel, sample_loader
 from crispseg.data.mask_lookup import ColorLookup, IdLookup, InstanceLookup, read_statistics
-from crispseg.data.mask_reading import THRESHOLD
+from crispseg.data.mask_reading import read_masks
 from crispseg.data.named import build_data, own_data_meant
 from crispseg.data.pairing import few
 from crispseg.data.sources import PublicSource
@@ -283,7 +284,9 @@ def _check_ids(recorded: Tree, place: Path) -> None:
 
 
 def _check_meaning(data: Folder) -> None:
-    """Raise a CrispsegError if masks are black and white and the recorded ones class ids, or the other way round."""
+    """Raise a CrispsegError if masks are black and white and the recorded ones class ids, or if they have colours that
+    are not those of the recorded palette, nor near.
+    """
     lookup, place = data.reading.lookup, data.masks or data.root
     if data.declared.count and data.palette is None and isinstance(lookup, ColorLookup):
         palette = str([list(color) for color in lookup.palette]).replace(" ", "")
@@ -291,13 +294,12 @@ def _check_meaning(data: Folder) -> None:
             f"{place}: {data.reading.faults[0].message}, but the model was trained on class ids; give data.palette "
             f"'{palette}' if these are its classes, or data.ignore '[255]' if 255 means ignore"
         )
-    if (data.declared.tolerance or 0) >= THRESHOLD:
+    if data.declared.tolerance:  # which means that any colour is the nearest one
         masks = list(parallel(lambda pair: read_statistics(pair.mask), data.pairs(ALL), "Reading masks"))
-        held = set().union(*(mask.held for mask in masks if not (mask.colors or mask.lossy)))
-        if 0 < max(held, default=0) < THRESHOLD / 2:
+        for fault in read_masks(replace(data.declared, tolerance=None), masks).errors:
             raise CrispsegError(
-                f"{place}: the largest value of the masks is {max(held)}, but the model was trained on black and white "
-                "ones; give data.palette null and data.num_classes 2 if they hold class ids"
+                f"{place}: {fault.line}; or, if they hold class ids, give data.palette null and data.num_classes "
+                f"{data.declared.count}"
             )
 
 
