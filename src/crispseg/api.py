@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pydantic import StrictBool
 from pydantic_core import to_jsonable_python
 from rich.console import Console
 
@@ -19,13 +20,12 @@ from crispseg.data.folder_layout import recognise
 from crispseg.data.named import write_pairs
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import RESAMPLES
-from crispseg.evaluation.boundary import DISTANCES, Empty
-from crispseg.evaluation.evaluate import checked_splits, data_to_score, score_model, warn_of_leaks
+from crispseg.evaluation.boundary import Empty
+from crispseg.evaluation.evaluate import data_to_score, score_run
 from crispseg.evaluation.summary import Evaluation
-from crispseg.inference.objects import ObjectRule
 from crispseg.inference.prediction import predict_files as predict
 from crispseg.inference.protocols import Protocol
-from crispseg.inference.runtime import Backend, open_model
+from crispseg.inference.runtime import Backend
 from crispseg.training import TrainConfig
 from crispseg.training.config import spare_processors
 from crispseg.training.settings import recorded_settings, training_config
@@ -98,7 +98,7 @@ def evaluate(
     *,
     split: str | None = None,
     protocol: Protocol | str = "whole",
-    boundary: bool | Sequence[int] = False,
+    boundary: StrictBool | Sequence[int] = False,
     boundary_empty: Empty = "skip",
     objects: str | None = None,
     objects_border: str | None = None,
@@ -116,13 +116,14 @@ def evaluate(
         images, masks: folders of these, or one folder of both in a known layout; by default the data of the run.
         split: by default val or, of other folders than those that were trained on, test if they have it, else all.
         protocol: how the model sees an image.
-        boundary: whether Boundary IoU and boundary F-scores are computed too, or distances in pixels for the latter.
-        boundary_empty: whether an image counts as F = 1 for a class without a boundary in truth and prediction.
+        boundary: also Boundary IoU and the boundary F-score within distances in pixels; true for 3, 5, 9 and 12.
+        boundary_empty: 1 if an image without a boundary of a class in truth and prediction counts as F = 1 for the
+            class, as in the code of DAVIS and Gated-SCNN; by default it is skipped.
         objects: class whose single objects are scored too.
         objects_border: class of the pixels between objects.
-        thin: if given, scores by the width of things are computed too, and clDice of these classes.
+        thin: also IoU and recall by the width of things, and clDice of the classes that are named.
         bootstrap: resamples for the intervals over images; 0 for none.
-        backend: what runs an exported file.
+        backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml.
         device: cpu or cuda; by default CUDA if there is one.
         workers: processes that load data.
         **data: further settings of the data, such as `classes`, or `name` and `root` of a public data set.
@@ -134,22 +135,21 @@ def evaluate(
     if images is not None and masks is None:
         said = dict(recognise(Path(images)))
     source, split = data_to_score(str(run), {**said, **data}, split)
-    model = open_model(run, backend)
-    (dataset,) = checked_splits([model], source, split)
-    warn_of_leaks(str(run), source, split)
-    return score_model(
-        model,
-        dataset,
-        boundary=() if boundary is False else DISTANCES if boundary is True else boundary,
-        boundary_empty=boundary_empty,
-        boundary_iou=boundary is not False,
-        objects=None if objects is None else ObjectRule.named(dataset.labels, objects, objects_border),
-        thin=thin,
-        resamples=bootstrap,
+    return score_run(
+        str(run),
+        source,
+        split,
         protocol=protocol,
+        boundary=boundary,
+        boundary_empty=boundary_empty,
+        objects=objects,
+        objects_border=objects_border,
+        thin=thin,
+        bootstrap=bootstrap,
+        backend=backend,
         device=device,
         workers=spare_processors() if workers is None else workers,
-    )
+    )[2]
 
 
 def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[TrainConfig, Tree]:

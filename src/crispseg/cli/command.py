@@ -74,17 +74,21 @@ class Command(ABC):
         """Return keys that are no fields, by headings of the help; a tree of flags may say which there are."""
         return {}
 
+    @classmethod
+    def known_keys(cls) -> dict[str, Field]:
+        """Return all keys, as far as they are known without flags."""
+        return {key: each for keys in (*cls.more_keys({}).values(), fields_of(cls)) for key, each in keys.items()}
+
     def take(self, tree: Tree) -> None:
         """Take the flags that are no fields; a `CrispsegError` if there is no such key."""
         for key in tree:
-            raise unknown(key, fields_of(type(self)))
+            raise unknown(key, self.known_keys())
 
     @classmethod
     def parsed(cls, argv: Sequence[str]) -> Self:
         """Return the command with the settings that words give; plugins are loaded."""
         fields = fields_of(cls)
-        known = {key: each for keys in (*cls.more_keys({}).values(), fields) for key, each in keys.items()}
-        words, tree = read_flags(argv, {key: each.kind for key, each in known.items()})
+        words, tree = read_flags(argv, {key: each.kind for key, each in cls.known_keys().items()})
         for word in cls.words:
             if get_origin(fields[word].kind) is list:
                 tree[word], words = words, []
@@ -159,7 +163,7 @@ class WithData(Command):
         for key, value in tree.items():
             group, _, inner = key.partition(".")
             if group != "data" and f"data.{key}" not in own:
-                raise unknown(key, [*fields_of(type(self)), *own])
+                raise unknown(key, self.known_keys())
             self.data[key if group != "data" else inner or "name"] = value
 
 

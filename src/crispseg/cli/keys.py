@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from crispseg.cli.command import STDOUT, Command
-from crispseg.config.settings import Tree
-from crispseg.errors import CrispsegError
+from crispseg.config.settings import Field, Tree, checked, fields_of, options_of
 from crispseg.inference.protocols import Protocol, named_protocol
 from crispseg.io.files import atomic_path
 from crispseg.visualization.pages import check_page, write_page
@@ -29,58 +28,38 @@ class WithDevice(Command):
     device: str | None = None
 
 
+VIEWS = {key: each for key, each in fields_of(Protocol).items() if key != "average"}
+
+
 @dataclass(kw_only=True)
-class WithProtocol(Command):
-    """Commands that choose how a model sees an image.
+class WithOptions(Command):
+    """Commands whose further keys are keyword arguments of a function, and fields of a `Protocol`.
 
     Args:
         protocol: how the model sees an image, a name of docs/protocols.md.
-        scales: its scales, such as 0.5 1 2.
-        flip: mirror every scale too.
-        random_views: scales drawn at random between the least and the greatest, this many, each mirrored or not.
-        seed: of these draws.
-        window: side in pixels of sliding windows; 0 for none.
-        stride: pixels from window to window.
-        longer_side: pixels to which the longer side is brought first; scales are relative to that.
-        shorter_side: pixels to which the shorter side is brought first; scales are relative to that.
     """
 
+    function: ClassVar[Callable[..., Any]]
     protocol: str = "whole"
-    scales: list[float] | None = None
-    flip: bool | None = None
-    random_views: int | None = None
-    seed: int | None = None
-    window: int | None = None
-    stride: int | None = None
-    longer_side: int | None = None
-    shorter_side: int | None = None
+    options: Tree = field(init=False)
+    """What is given of them."""
 
-    def chosen_protocol(self) -> Protocol:
-        """Return the protocol that the keys describe; a `CrispsegError` if they describe none."""
-        keys = ("scales", "flip", "random_views", "seed", "window", "stride", "longer_side", "shorter_side")
-        given: Tree = {key: getattr(self, key) for key in keys if getattr(self, key) is not None}
-        if "window" in given:  # the stride of the preset belongs to its own window
-            given = {"stride": None} | given | {"window": given["window"] or None}
-        return dataclasses.replace(named_protocol(self.protocol), **given)
-
-
-@dataclass(kw_only=True)
-class WithObjects(Command):
-    """Commands that know single objects.
-
-    Args:
-        objects: also write or score the single objects of this class.
-        objects_border: class of the pixels between objects, into which they are grown back.
-    """
-
-    objects: str | None = None
-    objects_border: str | None = None
+    @classmethod
+    def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
+        """Return the keys of the function and of protocols."""
+        own = {key: each for key, each in options_of(cls.function).items() if key not in (*fields_of(cls), "console")}
+        return {"Options": own, "The protocol": VIEWS, **super().more_keys(tree)}
 
     def take(self, tree: Tree) -> None:
-        """Refuse a border without objects."""
+        """Take the arguments; views are on top of the protocol."""
+        own, views = (
+            {key: checked(known[key].kind, tree.pop(key), key) for key in known if key in tree}
+            for known in (options_of(self.function), VIEWS)
+        )
+        if "window" in views:  # the stride of the preset belongs to its own window
+            views = {"stride": None} | views
+        self.options = own | {"protocol": dataclasses.replace(named_protocol(self.protocol), **views)}
         super().take(tree)
-        if self.objects is None and self.objects_border is not None:
-            raise CrispsegError(f"is {self.objects_border}; name the class of the objects too", "objects_border")
 
 
 def short_names(runs: Sequence[str]) -> list[str]:

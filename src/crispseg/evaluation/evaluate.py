@@ -29,14 +29,15 @@ from crispseg.data.split_check import known_range
 from crispseg.doctor.duplicates import leaks
 from crispseg.doctor.facts import Subject
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.boundary import BoundaryIoUScores, BoundaryScores, Empty
+from crispseg.evaluation.bootstrap import RESAMPLES
+from crispseg.evaluation.boundary import DISTANCES, BoundaryIoUScores, BoundaryScores, Empty
 from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.scores import PerImageMetric, Scores, SegmentationScores
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.thin import ThinScores
 from crispseg.inference import Protocol, Segmenter
-from crispseg.inference.objects import NUMBERED, ObjectRule
-from crispseg.inference.runtime import AnyModel, is_exported
+from crispseg.inference.objects import NUMBERED, ObjectRule, object_rule
+from crispseg.inference.runtime import AnyModel, Backend, is_exported, open_model
 from crispseg.io.images import image_channels
 from crispseg.io.value_range import warn_of_unknown
 from crispseg.labels import LabelSet
@@ -328,6 +329,34 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     for line in dict.fromkeys(notes):
         Console(stderr=True).print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     return datasets
+
+
+def score_run(
+    run: str,
+    data: DataSource,
+    split: str,
+    *,
+    boundary: bool | Sequence[int] = False,
+    objects: str | None = None,
+    objects_border: str | None = None,
+    bootstrap: int = RESAMPLES,
+    backend: Backend = "auto",
+    **options: Any,
+) -> tuple[AnyModel, SegmentationDataset, Evaluation]:
+    """Return the model of a run, a split, checked, and the scores; arguments are those of `crispseg.evaluate`."""
+    model = open_model(run, backend)
+    (dataset,) = checked_splits([model], data, split)
+    warn_of_leaks(run, data, split)
+    evaluation = score_model(
+        model,
+        dataset,
+        boundary=() if boundary is False else DISTANCES if boundary is True else boundary,
+        boundary_iou=boundary is not False,
+        objects=object_rule(dataset.labels, objects, objects_border),
+        resamples=bootstrap,
+        **options,
+    )
+    return model, dataset, evaluation
 
 
 TRAINED = "train.txt"

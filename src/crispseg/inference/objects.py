@@ -77,6 +77,17 @@ class ObjectRule:
         return np.where(kept[pieces], grown, 0)
 
 
+def object_rule(labels: LabelSet, name: str | None, border: str | None) -> ObjectRule | None:
+    """Return the rule for classes by their names, None without one.
+
+    Raises:
+        CrispsegError: as `ObjectRule.named`; a border without objects.
+    """
+    if name is None and border is not None:
+        raise CrispsegError(f"is {border}; name the class of the objects too, by objects", "objects_border")
+    return None if name is None else ObjectRule.named(labels, name, border)
+
+
 NUMBERED = ObjectRule(1, border=2)
 """For the classes that `crispseg.data.mask_lookup.three_classes` makes of instance masks."""
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
@@ -20,7 +19,7 @@ from rich.progress import track
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, telling
 from crispseg.inference.device import in_parallel
 from crispseg.inference.image_files import Source, check_outputs, named_images, unused_folder
-from crispseg.inference.objects import FILES, CocoFile, ObjectRule
+from crispseg.inference.objects import FILES, CocoFile, object_rule
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
@@ -134,7 +133,7 @@ def predict_files(
     images: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     *,
-    device: str | torch.device | None = None,
+    device: str | None = None,
     backend: Backend = "auto",
     protocol: Protocol | str = "whole",
     value_range: ValueRange | None = None,
@@ -158,8 +157,13 @@ def predict_files(
         run: run folder, saved model, name of a bundled model, hub id, or file of `crispseg export`.
         images: files, folders with their sub-folders, patterns, and text files that list paths.
         out: folder to write to; by default a new one next to the images.
-        device, backend, protocol, value_range, bf16, compile: as for `Segmenter`.
-        format: "palette", or one of `SERVERS`, whose files are written instead.
+        device: cpu or cuda; by default CUDA if there is one.
+        backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml.
+        protocol: how the model sees an image.
+        value_range: values of 16-bit images that are black and white, such as [0, 4095]; by default the training's.
+        bf16: compute in bfloat16: faster, slightly less exact.
+        compile: compile the network at the first image.
+        format: palette, or files for the server of cityscapes, ade20k or voc instead.
         tiles: side of the tiles in which large images are processed; TIFFs are then read and written in parts, as
             `NAME.tif`.
         polygons: also write `NAME.geojson` of these TIFFs.
@@ -206,8 +210,7 @@ def predict_files(
     segmenter = Segmenter(
         run, device, backend=backend, protocol=protocol, value_range=value_range, bf16=bf16, compile=compile, tile=tiles
     )
-    if objects is not None:
-        ObjectRule.named(segmenter.label_set, objects, objects_border)
+    object_rule(segmenter.label_set, objects, objects_border)
     if server is not None:
         server.check(segmenter.info)
     quiet = console is None or not console.is_terminal
