@@ -274,7 +274,7 @@ def test_evaluate_from_the_command_line(
     expected = Protocol(scales=(1.0, 2.0), window=32)
     assert f"({expected})" in shown
     written = json.loads(scores.read_text())
-    assert written["protocol"] == str(expected) == "windows of 32 every 22 px, scales 1 2, mean of logits"
+    assert written["protocol"] == str(expected) == "scales [1.0, 2.0], window 32"
     by_python = evaluate(model, DRAWN.dataset("val"), device="cpu", workers=0, protocol=expected)
     whole = evaluate(model, DRAWN.dataset("val"), device="cpu", workers=0, protocol="whole")
     assert written["confusion"] == by_python.confusion.tolist() != whole.confusion.tolist()
@@ -296,4 +296,4 @@ def test_scales_are_relative_to_the_sides(sides: dict[str, int], refining: Segme
     torch.testing.assert_close(found, predict_logits(refining, images, Protocol(scales=(0.5625, 1.125))))
     same = predict_logits(refining, images, Protocol(scales=(1.0, 0.5), longer_side=96))
     torch.testing.assert_close(same, predict_logits(refining, images, Protocol(scales=(1.0, 0.5))))
-    assert str(Protocol(shorter_side=512)) == "whole image, shorter side 512"
+    assert str(Protocol(shorter_side=512)) == "shorter_side 512"

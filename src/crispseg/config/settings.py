@@ -79,7 +79,8 @@ def options_of(function: Callable[..., Any]) -> dict[str, Field]:
 
 def _explained(documented: Any) -> dict[str, str]:
     parsed = docstring_parser.parse(inspect.cleandoc(documented.__doc__ or ""))
-    return {entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params}
+    texts = {entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params}
+    return {name: text for names, text in texts.items() for name in names.split(", ")}
 
 
 def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") -> T:

@@ -59,7 +59,6 @@ class BoundaryF(ImageScores):
     Args:
         distances: `D` distances in pixels.
         per_image: `(N, D, C)`, F of each image; NaN where it does not count for the class.
-        ids: `(N,)` numbers of these images, -1 for those without one.
     """
 
     distances: tuple[int, ...]
@@ -77,10 +76,9 @@ class BoundaryF(ImageScores):
 
 
 class BoundaryScores(PerImageMetric[BoundaryF]):
-    """Accumulates boundary scores; right under distributed evaluation, by whole numbers for each image.
+    """Accumulates boundary scores.
 
     Args:
-        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
         distances: within which boundaries match, whole pixels.
         empty: whether an image counts as F = 1 for a class without a boundary in truth and prediction, or is left out.
 
@@ -198,7 +196,6 @@ class BoundaryIoU(ImageScores):
 
     Args:
         images: `(N, C)` pixels of bands: in both, the truth's, the prediction's.
-        ids: `(N,)` numbers of these images, -1 for those without one.
     """
 
     images: Counts
@@ -211,10 +208,9 @@ class BoundaryIoU(ImageScores):
 
 
 class BoundaryIoUScores(PerImageMetric[BoundaryIoU]):
-    """Accumulates Boundary IoU; right under distributed evaluation, by whole numbers for each image.
+    """Accumulates Boundary IoU.
 
     Args:
-        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
         dilation_ratio: width of the bands, as a part of the image's diagonal.
     """
 

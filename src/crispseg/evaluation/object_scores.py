@@ -35,7 +35,6 @@ class ObjectQuality(ImageScores):
     Args:
         hits: `(N, T)`, the matches in each image at each threshold of `PERCENT`.
         predicted, truth: `(N,)`, the objects in each image.
-        ids: `(N,)` numbers of these images, -1 for those without one.
     """
 
     hits: NDArray[np.int64]
@@ -63,13 +62,12 @@ class ObjectQuality(ImageScores):
 
 
 class ObjectScores(PerImageMetric[ObjectQuality]):
-    """Accumulates scores of objects of a class; right under distributed evaluation, by whole numbers for each image.
+    """Accumulates scores of objects of a class.
 
     `update` takes numbers of the true objects after the ids, `(N, H, W)`, integers, 0 where there is none; by default
     the rule finds them in the truth.
 
     Args:
-        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
         rule: which pixels make up objects.
     """
 

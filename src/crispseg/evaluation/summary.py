@@ -114,12 +114,12 @@ class Evaluation:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the means, and the IoU of each class."""
-        table = self.class_table()
-        return pages.render(
-            "notebook/evaluation.html",
-            means=[(name, each.alone(), each.range()) for name, each in self.means()],
-            level=f"{LEVEL:.0f}" if self.means()[0][1].range() else "",
-            classes=[(row.name, row.color, row.bar.value, row.bar.alone(), row.bar.interval) for row in table.rows],
+        means, rows = self.means(), self.class_table().rows
+        return pages.notebook(
+            values=[(name, each.alone(), each.range()) for name, each in means],
+            note="In percent"
+            + (f"; ranges are {LEVEL:.0f} % bootstrap intervals over images" * bool(means[0][1].range())),
+            classes=[(row.name, row.color, row.bar.value, row.bar.alone(), row.bar.interval) for row in rows],
         )
 
     def as_json(self) -> dict[str, Any]:

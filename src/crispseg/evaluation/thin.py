@@ -47,7 +47,6 @@ class ThinQuality(ImageScores):
         lines: `(N, K, 4)`, of each named class: pixels of the prediction's skeleton, those in the truth, pixels of the
             truth's skeleton, those in the prediction.
         names: the classes of `lines`.
-        ids: `(N,)` numbers of these images, -1 for those without one.
     """
 
     pixels: NDArray[np.int64] = field(repr=False)
@@ -90,10 +89,9 @@ class ThinQuality(ImageScores):
 
 
 class ThinScores(PerImageMetric[ThinQuality]):
-    """Accumulates scores of thin things; right under distributed evaluation, by whole numbers for each image.
+    """Accumulates scores of thin things.
 
     Args:
-        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
         lines: name and number of the classes whose centre lines are compared.
     """
 

@@ -144,10 +144,8 @@ class Objects:
     def _repr_html_(self) -> str:
         """What a notebook shows: the objects over the image, their number and their areas."""
         areas = [("median area, px", int(np.median([each.area for each in self])), "")] if len(self) else []
-        return pages.render(
-            "notebook/objects.html",
-            name=self.name,
-            picture=pages.embedded(self.overlay(), f"{self.name}, objects over the image", photo=True),
+        return pages.notebook(
+            picture=pages.embedded(self.overlay(), self.name, photo=True),
             values=[(f"{self.category}, objects", len(self), ""), *areas],
         )
 

@@ -22,7 +22,7 @@ import yaml
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from crispseg.config.settings import CHECKS, Settings
+from crispseg.config.settings import CHECKS, Settings, written
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import side_factor
@@ -93,14 +93,8 @@ class Protocol(Settings):
         return [(float(scale), bool(draw.choice(flips))) for scale in scales]
 
     def __str__(self) -> str:
-        parts = ["whole image" if self.window is None else f"windows of {self.window} every {self.step} px"]
-        for name, side in (("longer", self.longer_side), ("shorter", self.shorter_side)):
-            parts += [] if side is None else [f"{name} side {side}"]
-        parts += [] if self.scales == (1.0,) else [f"scales {' '.join(f'{scale:g}' for scale in self.scales)}"]
-        parts += ["flip"] if self.flip else []
-        parts += [f"{self.random_views} random views of seed {self.seed}"] if self.random_views else []
-        parts += [f"mean of {self.average}"] if self.views > 1 else []
-        return ", ".join(parts)
+        given = {key: value for key, value in vars(self).items() if value != vars(WHOLE)[key]}
+        return ", ".join(f"{key} {written(value)}" for key, value in given.items()) or "whole image"
 
 
 WHOLE = Protocol()

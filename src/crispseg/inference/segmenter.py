@@ -312,15 +312,10 @@ class Segmentation:
     def _repr_html_(self) -> str:
         """What a notebook shows: the image under the colours of its classes, and their shares, the largest first."""
         shares = zip(self.shares().items(), self.label_set.palette, strict=True)
-        return pages.render(
-            "notebook/segmentation.html",
-            name=self.name,
-            picture=pages.embedded(self.overlay(), f"{self.name}, classes over the image", photo=True),
-            classes=[
-                (f"{name} {share:.1%}", color)
-                for (name, share), color in sorted(shares, key=lambda entry: -entry[0][1])
-                if share
-            ],
+        found = sorted(((share, name, color) for (name, share), color in shares if share), reverse=True)
+        return pages.notebook(
+            picture=pages.embedded(self.overlay(), self.name, photo=True),
+            colors=[(f"{name} {share:.1%}", color) for share, name, color in found],
         )
 
     def overlay(self, opacity: float = 0.5) -> NDArray[np.uint8]:

@@ -1,4 +1,4 @@
-"""The table of metrics, the evaluation at the end, averaged weights, and class weights that become milder."""
+"""The table of metrics, patience, averaged weights, and class weights that become milder."""
 
 from __future__ import annotations
 
@@ -78,18 +78,6 @@ class MetricsFile(Callback):
                 writer = csv.DictWriter(file, fieldnames=list(row))
                 writer.writeheader()
                 writer.writerows(self.rows)
-
-
-class LastEvaluation(Callback):
-    """Ends the run after so many optimizer steps, with an evaluation, wherever in an epoch that is."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps = steps
-
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        if trainer.global_step >= self.steps:
-            trainer.check_val_every_n_epoch = 1
-            trainer.should_stop = True
 
 
 class Patience(Callback):

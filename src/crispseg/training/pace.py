@@ -30,8 +30,8 @@ LEAST = 0.1  # share of the time that is trained, however long the evaluation ta
 class Pace(Callback):
     """Measures batches, without the first one of a session, and evaluations, first by the sanity check.
 
-    If the length of the run is a time, it spreads evaluations over it, and ends the run with one within that time. All
-    processes follow the clock of the first one. The timer comes before it in the trainer.
+    It ends the run with an evaluation, wherever in an epoch that is. If the length of the run is a time, it spreads
+    evaluations over it. All processes follow the clock of the first one. The timer comes before it in the trainer.
 
     Args:
         timer: of the run.
@@ -80,6 +80,9 @@ class Pace(Callback):
         self.first = self.first if self.batches else now
         self.a_batch = (now - self.first) / max(self.batches, 1)
         self.batches += 1
+        if self.steps is not None and trainer.global_step >= self.steps:
+            trainer.check_val_every_n_epoch = 1
+            trainer.should_stop = True
         if self.seconds is not None:
             due = self._measure(trainer, self.seconds)
             stepped = trainer.is_last_batch or (batch_idx + 1) % trainer.accumulate_grad_batches == 0

@@ -87,26 +87,18 @@ class Run:
         return [row | {key: int(row[key]) for key in ("epoch", "step")} for row in rows]
 
     def _repr_html_(self) -> str:
-        info, rows = self.model.info, self.history
-        best = max(rows, key=lambda row: row["miou"])
-        labels, drawn = info.label_set(), self.folder / PICTURE
+        info, rows, drawn = self.model.info, self.history, self.folder / PICTURE
+        best, labels = max(rows, key=lambda row: row["miou"]), info.label_set()
         ious = [best[f"iou/{name}"] for name in labels.names]
         steps, mious = ([row[key] for row in rows] for key in ("step", "miou"))
         low, high = min(mious), max(mious)
-        x = np.interp(steps, (steps[0], max(steps[-1], steps[0] + 1)), (40, 470))  # pixels of `notebook/run.html`
+        x = np.interp(steps, (steps[0], max(steps[-1], steps[0] + 1)), (40, 470))  # pixels of `notebook.html`
         y = np.interp(mious, (low, max(high, low + 1e-6)), (140, 10))
-        return pages.render(
-            "notebook/run.html",
+        curve = {"points": np.stack([x, y], 1).round(1).tolist(), "bottom": percent(low), "top": percent(high)}
+        return pages.notebook(
             title=f"{info.name} on {info.backbone}: mIoU {percent(self.miou)} on val",
-            folder=str(self.folder),
-            points=np.stack([x, y], 1).round(1).tolist(),
-            bottom=percent(low),
-            top=percent(high),
-            first=rows[0]["epoch"],
-            last=rows[-1]["epoch"],
-            classes=[
-                (name, color, iou, percent(iou), None)
-                for name, color, iou in zip(labels.names, labels.palette, ious, strict=True)
-            ],
+            note=str(self.folder),
+            curve=curve | {"first": rows[0]["epoch"], "last": rows[-1]["epoch"]},
             picture=pages.embedded(read_image(drawn), "val", photo=True, longest=1024) if drawn.is_file() else None,
+            classes=[(*each, percent(each[2]), None) for each in zip(labels.names, labels.palette, ious, strict=True)],
         )

@@ -24,7 +24,7 @@ from rich.console import Console
 from crispseg.config.settings import CONFIG
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path
-from crispseg.training.callbacks import ClassWeightSchedule, LastEvaluation, MetricsFile, Patience, WarmedAverage
+from crispseg.training.callbacks import ClassWeightSchedule, MetricsFile, Patience, WarmedAverage
 from crispseg.training.checkpoints import LAST, RECORDED, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.feedback import ProgressBars, ProgressLines
@@ -46,8 +46,6 @@ def build_trainer(config: TrainConfig, batches: int, console: Console, further: 
         *(timer, pace, MetricsFile(folder / METRICS, timer)),
         *(ProgressLines(pace, console), BestCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)),
     ]
-    if steps is not None:
-        callbacks.append(LastEvaluation(steps))
     if console.is_terminal:
         callbacks.append(ProgressBars(refresh_rate=2, console_kwargs={"stderr": True}))
     if config.class_weights == "softened":
@@ -64,7 +62,7 @@ def build_trainer(config: TrainConfig, batches: int, console: Console, further: 
         strategy="ddp_find_unused_parameters_true" if config.deterministic and config.processes > 2 else "auto",
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         plugins=[AtomicCheckpointIO(), launcher()],
-        # `LastEvaluation` ends a run of so many steps. With max_steps, Lightning counts an epoch that was complete in a
+        # `Pace` ends a run of a number of steps. With max_steps, Lightning counts an epoch that was complete in a
         # checkpoint once more when it resumes, and trains one less.
         max_epochs=-1 if steps is None else -(-steps // per_epoch),
         accumulate_grad_batches=config.accumulate,
@@ -124,16 +122,14 @@ def check_processes(config: TrainConfig) -> None:
 
 def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
     """Those asked for; by default TensorBoard where it is installed."""
-    default = ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
-    loggers: list[Logger] = []
-    for name in default if config.loggers is None else config.loggers:
-        if importlib.util.find_spec(name) is None:
-            raise CrispsegError(f"loggers names {name}, which is not installed: pip install 'crispseg[{name}]'")
-        if name == "tensorboard":
-            loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
-        else:
-            loggers.append(WandbLogger(project="crispseg", name=folder.name, save_dir=folder))
-    return loggers
+    there = {name for name in ("tensorboard", "wandb") if importlib.util.find_spec(name)}
+    names = {"tensorboard"} & there if config.loggers is None else {*config.loggers}
+    for name in names - there:
+        raise CrispsegError(f"loggers names {name}, which is not installed: pip install 'crispseg[{name}]'")
+    tensorboard: list[Logger] = (
+        [TensorBoardLogger(folder, name="", version="tensorboard")] if "tensorboard" in names else []
+    )
+    return tensorboard + [WandbLogger(project="crispseg", name=folder.name, save_dir=folder)] * ("wandb" in names)
 
 
 def quiet() -> None:

@@ -33,6 +33,12 @@ def render(template: str, **values: Any) -> str:
     return environment().get_template(template).render(**values)
 
 
+def notebook(**parts: Any) -> str:
+    """What a notebook shows of a result: some of title, values, note, curve, picture, colors and classes."""
+    empty = dict.fromkeys(("title", "note", "curve", "picture", "classes"), None) | {"values": (), "colors": ()}
+    return render("notebook.html", **{**empty, **parts})
+
+
 class Picture(NamedTuple):
     """A picture inside a page, for the macro `img`.
 
