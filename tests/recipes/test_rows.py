@@ -49,7 +49,7 @@ def test_commands_train_and_score_the_row(row: PaperRow, tmp_path: Path) -> None
             trained, expected = model.build(row.counted.classes, auxiliary=False).info, row.build().info
         assert (trained.name, trained.backbone, trained.options) == (expected.name, expected.backbone, expected.options)
     if score[0] == "predict":
-        assert Predict.parsed(score[1:]).format == row.score.server
+        assert Predict.parsed(score[1:]).options["format"] == row.score.server
     else:
         assert Evaluate.parsed(score[1:]).split == row.score.split
 

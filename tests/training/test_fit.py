@@ -33,6 +33,7 @@ from crispseg.training.training_data import class_weights_of
 def test_a_run_holds_these_files(tiny_run: Run) -> None:
     assert files(tiny_run.folder) == {
         "config.yaml",
+        "train.txt",
         "metrics.csv",
         "checkpoints/best.ckpt",
         "checkpoints/last.ckpt",

@@ -280,7 +280,7 @@ def test_a_resumed_run_needs_no_backbone_weights(tmp_path: Path, refuses: Any) -
     starting_model(config, DRAWN.label_set(), resume=True)
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "val.png", "model", "folds.json"])
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "val.png", "model", "folds.json", "train.txt"])
 def test_what_no_run_wrote_is_not_replaced(name: str, tmp_path: Path, refuses: Any) -> None:
     """Nor if another program made a folder of checkpoints."""
     (tmp_path / "exp/checkpoints").mkdir(parents=True)
@@ -297,7 +297,7 @@ def test_a_run_that_ended_before_its_first_checkpoint(
 ) -> None:
     config = repeatable(tmp_path / "run")
     killed(config, 2, monkeypatch)
-    assert files(config.out) == {"config.yaml"}
+    assert files(config.out) == {"config.yaml", "train.txt"}
     if again == "resume":
         assert main(["train", f"--resume={config.out}"]) == 0
         assert "from the beginning" in capsys.readouterr().err

@@ -276,7 +276,7 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
 
 def _check_ids(recorded: Tree, place: Path) -> None:
     """Raise a CrispsegError if a model was trained on public data whose mask values are no class ids."""
-    source = build_data(recorded) if recorded else None
+    source = build_data({"root": ".", **recorded}) if recorded.get("name") in DATA_SOURCES else None
     if isinstance(source, PublicSource) and not isinstance(source.lookup(), IdLookup | InstanceLookup):
         raise CrispsegError(
             f"{place}: the model was trained on {source.name}, whose masks hold {source.layout.values}; give "

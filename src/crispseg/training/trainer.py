@@ -126,10 +126,12 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
     names = {"tensorboard"} & there if config.loggers is None else {*config.loggers}
     for name in names - there:
         raise CrispsegError(f"loggers names {name}, which is not installed: pip install 'crispseg[{name}]'")
-    tensorboard: list[Logger] = (
-        [TensorBoardLogger(folder, name="", version="tensorboard")] if "tensorboard" in names else []
-    )
-    return tensorboard + [WandbLogger(project="crispseg", name=folder.name, save_dir=folder)] * ("wandb" in names)
+    loggers: list[Logger] = []
+    if "tensorboard" in names:
+        loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
+    if "wandb" in names:
+        loggers.append(WandbLogger(project="crispseg", name=folder.name, save_dir=folder))
+    return loggers
 
 
 def quiet() -> None:
