@@ -13,6 +13,9 @@ from crispseg.labels import Color
 DISTANCE = 3
 """Pixels within which boundaries match."""
 
+_NAMED_AT_ONCE = 4
+"""Models up to which their names are columns of tables; more have numbers, which the first table gives."""
+
 
 @dataclass(frozen=True)
 class ModelComparison:
@@ -40,11 +43,12 @@ class ModelComparison:
 
     def tables(self) -> list[ScoreTable]:
         """Means, scores of classes, and scores of thin things if they were asked for."""
-        first = self.results[0]
+        first, numbered = self.results[0], len(self.results) > _NAMED_AT_ONCE
         note = "Scores in percent, changes in percentage points."
         if self.resamples and len(first.scores.ids) > 1:
             note += f" In brackets: {LEVEL:.0f} % paired bootstrap intervals over images."
-        names = [one.name for one in self.results]
+        names = [f"{at} {one.name}" if numbered else one.name for at, one in enumerate(self.results, 1)]
+        head = [str(at) for at in range(1, len(names) + 1)] if numbered else names
         rows = []
         for name, one, gains in zip(names, self.results, [None, *self.gains], strict=True):
             cells: list[Any] = []
@@ -54,12 +58,12 @@ class ModelComparison:
         tables = [ScoreTable("", ["", "mIoU", "change", f"F {DISTANCE} px", "change"], rows, note)]
         classes = list(enumerate(zip(first.labels.names, first.labels.palette, strict=True)))
         rows = [self._row(name, "iou", at, color=color) for at, (name, color) in classes]
-        tables.append(ScoreTable("IoU of each class, and changes", ["class", *names], rows))
+        tables.append(ScoreTable("IoU of each class, and changes", ["class", *head], rows))
         rows = [self._row(name, "boundary_f_of_classes", 0, at, color=color) for at, (name, color) in classes]
-        tables.append(ScoreTable(f"Boundary F {DISTANCE} px of each class, and changes", ["class", *names], rows))
+        tables.append(ScoreTable(f"Boundary F {DISTANCE} px of each class, and changes", ["class", *head], rows))
         if first.thin:
             rows = [self._row(name, key, at) for name, key, at in first.thin.rows()]
-            tables.append(ScoreTable("Thin things, and changes", ["", *names], rows))
+            tables.append(ScoreTable("Thin things, and changes", ["", *head], rows))
         return tables
 
     def _row(self, name: str, key: str, *index: int, color: Color | None = None) -> TableRow:
