@@ -305,7 +305,7 @@ WIDE = encoded(Image.new("1", (90, 9)), "PNG")
         ([TREE], {"imageHeight": float("inf")}, ["imageHeight"]),
         ([{"label": "tree"}], {}, ["shapes.0.points"]),
         ([TREE], {"imageHeight": 11}, ["is (11, 16)", "is (12, 16)", "annotate"]),
-        ([TREE], {"imagePath": "gone.jpg"}, ["gone.jpg", "is missing in", "images"]),
+        ([TREE], {"imagePath": "gone.jpg"}, ["a.json names 1 image", "gone.jpg", "images"]),
     ],
 )
 def test_labelme_that_cannot_be_painted(
@@ -378,7 +378,7 @@ def test_paths_that_do_not_fit(tmp_path: Path, refuses: Any) -> None:
     for name in ("nowhere.json", "empty"):
         with refuses(f"{name} is or holds no JSON file"):
             import_annotations([tmp_path / name], tmp_path / "out")
-    with refuses("a.jpg, which", "is missing in", "give its folder as images"):
+    with refuses(f"{source} names 1 image", f"{tmp_path / 'empty'} lacks: a.jpg", "give their folder as images"):
         import_annotations([source], tmp_path / "out", images=tmp_path / "empty")
     with refuses(f"{tmp_path} is not empty; give a new folder"):
         import_annotations([source], tmp_path)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 from dataset_trees import picture, save
 
+from crispseg.cli.main import main
+from crispseg.cli.train import Train
 from crispseg.data import Folder
 from crispseg.data.folder_layout import own_layout, recognise
 from crispseg.errors import CrispsegError
 
-from .own_folders import ids
+from .own_folders import TINY, ids
 
 
 def test_of_a_cvat_export_the_listed_images_are_read(tmp_path: Path) -> None:
@@ -37,7 +41,7 @@ def test_a_folder_for_each_class_is_refused(tmp_path: Path) -> None:
         save(tmp_path / f"truth/1. disc/eye_{index:02}_OD.png", ids(0, 255))
         if index % 2:
             save(tmp_path / f"truth/2. exudates/eye_{index:02}_EX.png", ids(0, 255))
-    with pytest.raises(CrispsegError, match=r"one class each .*1\. disc, 2\. exudates") as caught:
+    with pytest.raises(CrispsegError, match=r"1\. disc: 6 png, .*2\. exudates: 3 png.*merge them") as caught:
         own_layout(tmp_path)
     assert not caught.value.settings
 
@@ -83,3 +87,39 @@ def test_photographs_are_no_proposal_of_a_palette(tmp_path: Path) -> None:
     with pytest.raises(CrispsegError, match="photographs") as caught:
         Folder(root=tmp_path).label_set()
     assert not caught.value.settings
+
+
+@pytest.mark.parametrize(
+    ("images", "masks"), [("photos", "truth"), ("images", "masks"), ("images/train", "masks/train")]
+)
+def test_several_images_of_one_name_are_refused_with_commands(
+    images: str, masks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(4):
+        save(tmp_path / f"{masks}/{index}.png", ids(0, 1))
+        for suffix in ("tif", "png"):
+            picture(tmp_path / f"{images}/{index}.{suffix}")
+    flags = [f"--data.images={tmp_path / 'photos'}", f"--data.masks={tmp_path / 'truth'}"] * (images == "photos")
+    assert main(["train", str(tmp_path), *flags, *TINY]) == 2
+    commands = re.findall(r"crispseg train .*?(?=; or: |$)", capsys.readouterr().err.strip())
+    assert len(commands) == 2
+    for command, suffix in zip(commands, ("png", "tif"), strict=True):
+        data = Train.parsed(shlex.split(command)[2:]).config().data
+        found = [pair.image for pair in data.pairs("all")]
+        assert found == [tmp_path / f"{images}/{index}.{suffix}" for index in range(4)]
+
+
+def test_masks_that_differ_from_images_by_their_suffix(tmp_path: Path) -> None:
+    for index in range(4):
+        save(tmp_path / f"{index}.tif", np.random.default_rng(index).integers(0, 256, (40, 40, 3), np.uint8))
+        save(tmp_path / f"{index}.bmp", ids(0, 1))
+    with pytest.raises(CrispsegError) as caught:
+        recognise(tmp_path)
+    assert caught.value.settings == [{"data.images": f"{tmp_path}/*.tif", "data.masks": f"{tmp_path}/*.bmp"}]
+
+
+def test_instances_below_a_root_without_masks(tmp_path: Path) -> None:
+    for kind in ("images", "numbered"):
+        picture(tmp_path / f"{kind}/a.png")
+    with pytest.raises(CrispsegError, match=r"give data\.images and data\.instances, and data\.masks"):
+        Folder(root=tmp_path, instances=tmp_path / "numbered").dataset("train")

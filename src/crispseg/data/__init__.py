@@ -1,5 +1,7 @@
 """Data: where images and masks come from, how they are checked and how they are varied."""
 
+from collections import UserDict
+
 from crispseg.data.dataset import DataSource, FileDataset, Sample, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.loading import Transformed
@@ -21,7 +23,7 @@ from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE, LabelSet
 
 
-class DataSources(dict[str, type[DataSource]]):
+class DataSources(UserDict[str, type[DataSource]]):
     """Data sources by name; a name that is taken is a `CrispsegError`."""
 
     def __setitem__(self, name: str, source: type[DataSource]) -> None:

@@ -17,7 +17,7 @@ from crispseg.config.settings import CHECKS, Settings, plural
 from crispseg.data.copies import group_of, grouped
 from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.folder_layout import FolderLayout, chosen_names, own_layout, rivals
-from crispseg.data.folder_search import SPLITS
+from crispseg.data.folder_search import SPLITS, pictures
 from crispseg.data.loading import parallel, tried
 from crispseg.data.mask_lookup import (
     CLASSES,
@@ -29,7 +29,7 @@ from crispseg.data.mask_lookup import (
     read_statistics,
 )
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
-from crispseg.data.pairing import Matched, PairingKind, few, folded, instance_masks, match, shared_out
+from crispseg.data.pairing import PairingKind, few, folded, shared_out
 from crispseg.data.palettes import as_color, read_palette
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.value_range import check_range
@@ -140,15 +140,13 @@ class Folder(Settings):
         Raises:
             CrispsegError: the root has no known layout.
         """
-        layout = self._layout
-        there = layout.folders.keys() if layout.divided else {"train", "val", *layout.lists}
+        there = self._layout.matched.keys() if self._layout.divided else {"train", "val", *self._layout.lists}
         return tuple(split for split in SPLITS if split in there or (split == "val" and "train" in there))
 
     @property
     def divided(self) -> bool:
         """Whether anything but the defaults says which image is in which split. Raises as `splits` does."""
-        layout = self._layout
-        return layout.divided or bool(layout.lists or self.folds) or self.val_ratio != Folder.val_ratio
+        return bool(self._layout.lists or self.folds) or self.val_ratio != Folder.val_ratio
 
     def dataset(self, split: str) -> FileDataset:
         """One split: by folders, by lists, or by shuffling the sorted names with the seed.
@@ -160,8 +158,13 @@ class Folder(Settings):
         pairs = [pair for pair in self.pairs(split) if str(pair.mask) not in self.reading.left_out]
         numbered = None
         if self.instances is not None and not self.of_instances:
+            there = {name: file for file, name in pictures(Path(self.instances)).items()}
             names = {pair.mask: name for name, pair in self._pairs.items()}  # with the folder of the split
-            numbered = instance_masks(Path(self.instances), {pair.name: names[pair.mask] for pair in pairs})
+            if missing := [names[pair.mask] for pair in pairs if names[pair.mask] not in there]:
+                lacking = f"data.instances {self.instances} has no file for {len(missing)} of {len(pairs)} images"
+                remedy = "number the objects of each image in a file of its name"
+                raise CrispsegError(f"{lacking}: {few(missing)}; {remedy}")
+            numbered = {pair.name: there[names[pair.mask]] for pair in pairs}
         return FileDataset(pairs, self.reading.labels, self.reading.lookup, 3, declared, numbered)
 
     def pairs(self, split: str, strict: bool = True) -> list[Pair]:
@@ -171,10 +174,10 @@ class Folder(Settings):
         """
         if split not in (*self.splits(), ALL):
             raise CrispsegError(f"there is no split '{split}'{did_you_mean(split, (*self.splits(), ALL))}")
-        folders, pooled = self._layout.folders, split == ALL or self.folds is not None
-        for part in folders if pooled or not self._layout.divided else [split if split in folders else "train"]:
-            if (found := self._matched[part]).error and (strict or not found.unpaired):
-                raise CrispsegError(found.error)
+        matched, pooled = self._layout.matched, split == ALL or self.folds is not None
+        for part in matched if pooled or not self._layout.divided else [split if split in matched else "train"]:
+            if (error := matched[part].error) and (strict or not matched[part].pairs):
+                raise error
         if strict:
             for path, entries in self._unknown.items():
                 wrong = f"{path} has {plural(len(entries), 'line')} that name no image or several: {few(entries)}"
@@ -191,21 +194,19 @@ class Folder(Settings):
                 named = ", ".join(map(str, self._layout.lists.values()))
                 why = f"{named} leave no image with a mask to it; change them"
             elif 0 < self.val_ratio < 1:
-                why = f"{self._layout.top} holds fewer than the two images that are needed to train; add some"
+                top = self.root or self._layout.images
+                why = f"{top} holds fewer than the two images that are needed to train; add some"
             raise CrispsegError(f"'{split}' is empty: {why}")
         return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
 
     def place(self, pair: Pair) -> PurePosixPath:
         """The path of an image without suffix in the folder of images, or in that of the split."""
-        lists = [path for path in self._layout.lists.values() if path.is_dir()]
-        tops = [*lists, *(images for images, _ in self._layout.folders.values())]
-        inside = (pair.image.relative_to(top).with_suffix("") for top in tops if pair.image.is_relative_to(top))
-        return PurePosixPath(next(inside, Path(pair.name)).as_posix())
+        return PurePosixPath(self._layout.names.get(pair.image, pair.name))
 
     def faults(self) -> dict[PairingKind, list[str]]:
         """The files that do not pair and the entries of lists that name none. Raises as `splits` does."""
         found: dict[PairingKind, list[str]] = defaultdict(list)
-        for matched in self._matched.values():
+        for matched in self._layout.matched.values():
             for kind, files in matched.faults.items():
                 found[kind] += map(str, files)
         found["listed-file-missing"] = [f"{path}: {key}" for path, keys in self._unknown.items() for key in keys]
@@ -235,15 +236,14 @@ class Folder(Settings):
     def notes(self) -> list[str]:
         """What was found or understood, and is good to know beforehand, a line each. Raises as `dataset`."""
         layout = self._layout
-        places = layout.lists or {part: images for part, (images, _) in layout.folders.items() if part}
-        lines = [f"the splits are as in {', '.join(map(str, places.values()))}"] if places else []
+        lines = [f"the splits are as in {', '.join(map(str, layout.lists.values()))}"] if layout.lists else []
         if self.root is not None and self.masks is None and (several := rivals(Path(self.root), layout)):
-            folders = ", ".join(sorted({str(masks.path) for _, masks in several}))
-            lines.append(f"masks may be those in {folders}: data.masks chooses")
+            named = ", ".join(sorted({str(masks.path) for _, masks in several}))
+            lines.append(f"masks may be those in {named}: data.masks chooses")
         if layout.only:
             lines.append(f"{layout.only} names the images that are annotated: {len(self._pairs)}; others are left out")
         lines += [layout.legend] if layout.legend and self.declared.names is None else []
-        lines += [matched.note for matched in self._matched.values() if matched.note]
+        lines += [matched.note for matched in layout.matched.values() if matched.note]
         lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]
         return [*lines, *self._group_notes()]
 
@@ -267,25 +267,22 @@ class Folder(Settings):
         given = self.root, self.images, self.instances if self.of_instances else self.masks
         root, images, masks = (None if path is None else Path(path) for path in given)
         lists = {"train": self.train_list, "val": self.val_list, "test": self.test_list}
-        return own_layout(root, images, masks, {split: Path(path) for split, path in lists.items() if path is not None})
-
-    @cached_property
-    def _matched(self) -> dict[str, Matched]:
-        """What pairs, by the split of the folders, or ""."""
-        found = {}
-        for part, folders in self._layout.folders.items():
-            try:
-                found[part] = match(*folders)
-            except CrispsegError as error:
-                found[part] = Matched(error=str(error))
-        return found
+        try:
+            return own_layout(root, images, masks, {key: Path(path) for key, path in lists.items() if path is not None})
+        except CrispsegError as error:
+            if self.root is None or self.instances is None:
+                raise
+            remedy = (
+                "give data.images and data.instances, and data.masks if there are masks of classes, but no data.root"
+            )
+            raise CrispsegError(f"{error}; {remedy}") from None
 
     @cached_property
     def _pairs(self) -> dict[str, Pair]:
         """All pairs by name, those of folders of splits with the split in front."""
         pairs = {
             f"{part}/{name}" if part else name: pair
-            for part, found in self._matched.items()
+            for part, found in self._layout.matched.items()
             for name, pair in found.pairs.items()
         }
         only = self._layout.only
@@ -294,11 +291,13 @@ class Folder(Settings):
     @cached_property
     def _chosen(self) -> dict[str, tuple[list[str], list[str]]]:
         """Split → names that its list means, and entries that mean none."""
-        unpaired = {f"{part}/{name}" if part else name for part, one in self._matched.items() for name in one.unpaired}
+        every = [
+            name for one in self._layout.matched.values() for part in one.faults.values() for name in part.values()
+        ]
         return {
             split: ([name for name, pair in self._pairs.items() if pair.image.is_relative_to(path)], [])
             if path.is_dir()
-            else chosen_names(path, list(self._pairs), unpaired)
+            else chosen_names(path, list(self._pairs), every)
             for split, path in self._layout.lists.items()
         }
 
@@ -311,7 +310,7 @@ class Folder(Settings):
     def _dictated(self) -> dict[str, list[str]]:
         """The splits as folders or lists say; "" has the names that are shared out between train and val."""
         if self._layout.divided:
-            names = {part: [f"{part}/{name}" for name in found.pairs] for part, found in self._matched.items()}
+            names = {part: [f"{part}/{name}" for name in found.pairs] for part, found in self._layout.matched.items()}
             rest = names.pop("train") if "val" not in names and "train" in names else []
         else:
             names = {split: chosen for split, (chosen, _) in self._chosen.items()}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import glob
+import os
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -13,54 +14,39 @@ from typing import Any, NamedTuple
 
 from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
-from crispseg.data.folder_search import MASK_FOLDERS, SPLITS, Reading, described, readings, settings, single_classes
-from crispseg.data.pairing import annotated, few, holds_both, is_pattern, pictures
+from crispseg.data.folder_search import (
+    MASK_FOLDERS,
+    SPLITS,
+    Reading,
+    by_split,
+    described,
+    is_pattern,
+    pictures,
+    readings,
+    settings,
+)
+from crispseg.data.pairing import Matched, apart, few, match, plain
+from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
-
-
-def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:
-    """The names that a list file means, given as names or file names, with or without their sub-folder.
-
-    Folders in front that are none of the data's do not count. Files without a partner, the `unpaired`, are left out.
-    Entries that name no image, or more than one, are returned too. Raises as `read_lines`.
-    """
-    full = {*names, *unpaired}
-    stems = Counter(PurePosixPath(name).name for name in full)
-    known = {PurePosixPath(name).name: name for name in full} | {name: name for name in full}
-    known = {key: name for key, name in known.items() if key in full or stems[key] == 1}
-    chosen, unknown = set(), []
-    for line in read_lines(path):
-        entry = PurePosixPath(unicodedata.normalize("NFC", line).replace("\\", "/"))
-        plain = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
-        whole = [key for key in map(str, (entry, plain)) if key in known]
-        behind = ["/".join(one.parts[start:]) for start in range(1, len(entry.parts)) for one in (entry, plain)]
-        if found := [*whole, *(key for key in behind if key in full)]:
-            chosen.add(known[found[0]])
-        else:
-            unknown.append(line)
-    return sorted(chosen.difference(unpaired)), unknown
-
-
-SHORT = {"train": "tr", "val": "val", "test": "ts"}
-"""What nnU-Net calls them, in names such as imagesTr."""
 
 LEGEND = re.compile(r".*(legend|label|class|colou?r).*\.(txt|csv|json|ya?ml)", re.IGNORECASE)
 """Names of files that may name classes."""
 CVAT_LIST = "ImageSets/Segmentation/default.txt"
 
-Folders = Mapping[str, tuple[Path, Path]]
-"""Split → folder of images, folder of masks; "" for the images of all splits."""
-
 
 class FolderLayout(NamedTuple):
     """Where own data lie."""
 
-    top: Path
-    """The folder that holds all images, and perhaps more."""
-    folders: Folders
+    images: Path
+    """Folder or pattern of all images."""
+    masks: Path
+    matched: Mapping[str, Matched]
+    """Split → what pairs, if folders of both are the splits; else "" → what pairs."""
+    names: Mapping[Path, str]
+    """Image → its path without suffix in the folder of images, or in that of its split."""
     lists: Mapping[str, Path] = MappingProxyType({})
-    """Split → file that names its images, or folder that holds them where the masks of all splits lie in one."""
+    """Split → file that names its images, or folder that holds them."""
     classes: Path | None = None
     """File of the names of the classes."""
     only: Path | None = None
@@ -71,11 +57,11 @@ class FolderLayout(NamedTuple):
     @property
     def divided(self) -> bool:
         """Whether the folders, of images and masks both, are the splits."""
-        return not self.lists and "" not in self.folders
+        return "" not in self.matched
 
 
 def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
-    """The settings of `data.*` for what lies in a folder; `given` are further ones, which may say where masks are.
+    """Return the settings of `data.*` for what a folder contains; `given` are further ones, such as where masks are.
 
     Raises:
         CrispsegError: it is none, holds nothing in a known layout, or several masks of the same images.
@@ -96,10 +82,11 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
 
 
 def rivals(root: Path, layout: FolderLayout) -> list[Reading]:
-    """The readings of a folder if images have other masks too, or masks other images in a folder of a usual name."""
-    there = [both for both in layout.folders.values() if both[0] != both[1] and all(map(Path.is_dir, both))]
-    images, masks = ({file for both in there for file in pictures(both[side])} for side in (0, 1))
-    every = readings(root) if there else []
+    """Return the readings of a folder if images have other masks too, or masks other images in a usual folder."""
+    if layout.images == layout.masks:
+        return []
+    images, masks = set(layout.names), {*pictures(layout.masks)}
+    every = readings(root)
     same = [(images.isdisjoint(one.files), masks.isdisjoint(other.files), one.usual) for one, other in every]
     return every if any(image < mask or (mask < image and usual) for image, mask, usual in same) else []
 
@@ -110,36 +97,35 @@ def own_layout(
     masks: Path | None = None,
     lists: Mapping[str, Path] = MappingProxyType({}),
 ) -> FolderLayout:
-    """Where the data below `root` lie; what is given beside it is not looked for.
+    """Return where the data below `root` are; what is given next to it is not looked for.
 
     Lists that are given go before folders of splits, and these before lists that are found.
 
     Raises:
         CrispsegError: it has no known layout.
     """
-    told, patterns = masks is not None, [place for place in (images, masks) if place is not None and is_pattern(place)]
+    found_lists = dict(lists)
     if root is not None:
-        images, masks = images or _first(root, IMAGE_FOLDERS), masks or _first(root, MASK_FOLDERS)
-    assert images is not None and masks is not None
-    layout = None
-    if patterns:
-        layout = _of_patterns(images, masks, bool(lists))
-    elif images != masks and images.is_dir() and masks.is_dir():
-        layout = _in_two_folders(images, masks, bool(lists))
-    elif root is not None and not told and (found := _of_splits(root)):
-        layout = found
-    elif images == masks or not told:
-        layout = _beside(images if images.is_dir() or root is None else root, bool(lists))
-    if layout is None and root is not None and not told:
-        layout = _below(root, images, bool(lists))
-    layout = layout or FolderLayout(images, {"": (images, masks)})  # one is missing, as reading them says
-    classes, found_lists = None, dict(lists)
-    only = annotated_list if (annotated_list := layout.top.parent / CVAT_LIST).is_file() else None
-    if root is not None:
-        classes = root / "classes.txt" if (root / "classes.txt").is_file() else None
+        usual = _first(root, IMAGE_FOLDERS), _first(root, MASK_FOLDERS)
+        if images is None and masks is None and not all(map(Path.is_dir, usual)):
+            usual = _searched(root, usual[0])
+        images, masks = images or usual[0], masks or usual[1]
         found_lists = {split: path for split in SPLITS if (path := root / f"{split}.txt").is_file()} | found_lists
-    lists = (layout.lists or found_lists) if "" in layout.folders else lists
-    return layout._replace(lists=lists, classes=classes, only=only, legend=_legend(root or layout.top.parent))
+    assert images is not None and masks is not None
+    layout = _matched(images, masks, bool(lists))
+    classes = root / "classes.txt" if root is not None and (root / "classes.txt").is_file() else None
+    return layout._replace(
+        lists=layout.lists or found_lists,
+        classes=classes,
+        only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
+        legend=_legend(root or images.parent),
+    )
+
+
+def _first(root: Path, names: tuple[str, ...]) -> Path:
+    """The folder of one of these names, in any case, that is there; else that of the first name."""
+    there = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
+    return next((there[name] for name in names if name in there), root / names[0])
 
 
 def _legend(root: Path) -> str:
@@ -149,105 +135,124 @@ def _legend(root: Path) -> str:
     return f"{few(found)} {means}, and values without a label, such as 0, by data.ignore" if found else ""
 
 
-def _below(root: Path, images: Path, listed: bool) -> FolderLayout:
-    """As `own_layout`, of dataset1/rgb and dataset1/label, say, if these names are usual and nothing else pairs."""
-    found = readings(root)
-    if len(found) == 1 and all(place.usual for place in found[0]):
-        layout = _of_patterns(found[0][0].path, found[0][1].path, listed)
-        stems = [file.stem for file in found[0][0].files]
-        if layout.divided or len({*stems}) == len(stems):  # else one may be a copy of the other
-            return layout
+def _searched(root: Path, images: Path) -> tuple[Path, Path]:
+    """Where images and masks are, if their folders have usual names, or masks are next to their images."""
+    found = readings(root, usual=True)
+    if len(found) == 1:
+        one, other = found[0]
+        stems = [file.stem for file in one.files]
+        split = by_split(one.path, one.files).keys() != {""}
+        if split or not is_pattern(one.path) or len({*stems}) == len(stems):  # else one may be a copy of the other
+            return one.path, other.path
+    there = images if images.is_dir() else root
+    images_there, masks_there = ({plain(name) for name in side.values()} for side in apart(pictures(there)))
+    if not images_there.isdisjoint(masks_there):
+        return there, there
     what = "holds images, but no masks" if images.is_dir() else "has no layout that is known"
-    holds = described(root) or "no images"
-    remedy = (
-        "images and masks may be in images and masks, train/images and train/masks, train_images and train_masks, or "
+    remedy = annotated(root) or (
+        "; images and masks may be in images and masks, train/images and train/masks, train_images and train_masks, or "
         "a_mask.png next to a.jpg; or give data.images and data.masks, which may be patterns such as x/*_t1.tif and "
         "x/*_seg.tif; if an image has several masks, merge them"
     )
-    if found and (several := single_classes(*found[0])):
-        remedy, found = f"masks of one class each may be in {few(several, 12)}: merge those of each image", []
-    elif found:
-        remedy = f"give data.images and data.masks, such as {found[0][0].path} and {found[0][1].path}"
-    raise CrispsegError(
-        f"{root} {what}; it holds {holds}; {remedy}{'' if found else annotated(images) or annotated(root)}",
-        settings=settings(found),
-    )
+    if found := readings(root):
+        remedy = f"; give data.images and data.masks, such as {found[0][0].path} and {found[0][1].path}"
+    holds = described(root) or "no images"
+    raise CrispsegError(f"{root} {what}; it holds {holds}{remedy}", settings=settings(found))
 
 
-def _of_patterns(images: Path, masks: Path, listed: bool) -> FolderLayout:
-    """As `own_layout`, of patterns, one of whose wildcards may stand for the names of splits."""
-    every: Folders = {"": (images, masks)}
-    for at, wild in enumerate(images.parts):
-        names = {Path(path).parts[at] for path in glob.glob(str(images))} if glob.has_magic(wild) else ()  # noqa: PTH207
-        usual = {split: name for split, known in SPLITS.items() for name in names if name.lower() in known}
-        if "train" in usual and not listed:
-            every = {split: (_filled(images, at, name), _filled(masks, at, name)) for split, name in usual.items()}
-    return FolderLayout(images, {split: both for split, both in every.items() if split != "test" or pictures(both[1])})
-
-
-def _filled(pattern: Path, at: int, name: str) -> Path:
-    parts = [
-        glob.escape(name) if index == at and glob.has_magic(part) else part for index, part in enumerate(pattern.parts)
-    ]
-    return Path(*parts)
-
-
-def _in_two_folders(images: Path, masks: Path, listed: bool) -> FolderLayout:
-    """As `own_layout`, of images and masks in one folder each, which may hold folders of splits."""
-    plain = FolderLayout(images, {"": (images, masks)})
-    if listed:
-        return plain
-    every = {split: (_first(images, names), _first(masks, names)) for split, names in SPLITS.items()}
-    if sum(image.is_dir() and mask.is_dir() for image, mask in every.values()) > 1:
-        return plain._replace(folders=_there(every))
-    if any(mask.is_dir() for _, mask in every.values()) or not every["train"][0].is_dir():
-        return plain
-    if any(path.suffix.lower() in SUFFIXES and not path.name.startswith(".") for path in images.iterdir()):
-        return plain
-    below = {split: folder for split, (folder, _) in every.items() if folder.is_dir()}
-    if "val" not in below:  # it is a share of the images of train
-        del below["train"]
-    return plain._replace(lists=below)  # the masks of all splits are in one folder
-
-
-def _of_splits(root: Path) -> FolderLayout | None:
-    """As `own_layout`, of folders such as train/images and train/masks, or train_images and train_masks."""
-    every = {}
-    for split, names in SPLITS.items():
-        images, masks = _place(root, split, IMAGE_FOLDERS), _place(root, split, MASK_FOLDERS)
-        every[split] = images if images.is_dir() else _first(root, names), masks  # or train beside train_masks
-    there = any(images.is_dir() and masks.is_dir() for images, masks in every.values())
-    return FolderLayout(root, _there(every)) if there else None
-
-
-def _beside(root: Path, listed: bool) -> FolderLayout | None:
-    """As `own_layout`, of masks beside their images, in folders of splits or without; None where none are."""
-    below = {split: _first(root, names) for split, names in SPLITS.items()}
-    if not listed and (folders := {split: (one, one) for split, one in below.items() if holds_both(one)}):
-        return FolderLayout(root, folders)
-    return FolderLayout(root, {"": (root, root)}) if holds_both(root) else None
-
-
-def _first(root: Path, names: tuple[str, ...]) -> Path:
-    """The folder of one of these names, in any case, that is there; else that of the first name."""
-    there = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
-    return next((there[name] for name in names if name in there), root / names[0])
-
-
-def _place(root: Path, split: str, kinds: tuple[str, ...]) -> Path:
-    """The folder of a split and a kind, such as train/images, train_images or imagesTr, as `_first`."""
-    pairs = [pair for name in (*SPLITS[split], SHORT[split]) for kind in kinds for pair in ((name, kind), (kind, name))]
-    joint = _first(root, tuple(gap.join(pair) for gap in ("_", "") for pair in pairs))
-    return joint if joint.is_dir() else _first(_first(root, SPLITS[split]), kinds)
-
-
-def _there(folders: Folders) -> Folders:
-    """The splits that have a folder; the one that is missing of two is named when it is read.
-
-    Images to test on may have no masks.
-    """
-    return {
-        split: (images, masks)
-        for split, (images, masks) in folders.items()
-        if masks.is_dir() or (images.is_dir() and split != "test")
+def _matched(images: Path, masks: Path, listed: bool) -> FolderLayout:
+    """The pairs of two places, by split unless lists are given."""
+    try:
+        image_of, mask_of = _files(images, masks)
+    except CrispsegError as error:
+        return FolderLayout(images, masks, {"": Matched(error=error)}, {})
+    images_in, masks_in = by_split(images, image_of), by_split(masks, mask_of)
+    both = (images_in.keys() & masks_in.keys()) - {""}
+    every = masks_in | images_in
+    folders = {
+        split: Path(os.path.commonpath([str(file.parent) for file in every[split]]))
+        for split in SPLITS
+        if split in every
     }
+    if not listed and (len(both) > 1 or (both and "" not in masks_in)):
+        for split in [*folders]:  # images to test on may have no masks, and in one folder for both, any may
+            if split not in masks_in and (split == "test" or images == masks):
+                del folders[split]
+        sides = {split: (images_in.get(split, {}), masks_in.get(split, {})) for split in folders}
+        names = {file: name for part in images_in.values() for file, name in part.items()}
+        matched = {split: match(*side, images, masks) for split, side in sides.items()}
+        return FolderLayout(images, masks, matched, names, folders)
+    if (
+        listed
+        or masks_in.keys() != {""}
+        or "train" not in images_in
+        or not all("/" in name for name in image_of.values())
+    ):
+        folders = {}
+    elif "val" not in folders:  # it is a share of the images of train
+        del folders["train"]
+    return FolderLayout(images, masks, {"": match(image_of, mask_of, images, masks)}, image_of, folders)
+
+
+def _files(images: Path, masks: Path) -> tuple[dict[Path, str], dict[Path, str]]:
+    """The files of two places with their names; of files in both, the place that has less keeps them.
+
+    In one folder for both, masks are those whose names say so, such as a_mask.png, or else all but JPEGs.
+
+    Raises:
+        CrispsegError: a folder is missing or empty, or is the same and no name says which are masks.
+    """
+    if images.is_file() and masks.is_file():
+        return {images: images.stem}, {masks: images.stem}
+    image_of, mask_of = pictures(images), pictures(masks)
+    for place, files in ((images, image_of), (masks, mask_of)):
+        if not files:
+            raise CrispsegError(f"{place} holds no images, {', '.join(sorted(SUFFIXES))}{annotated(place)}")
+    if images.resolve() == masks.resolve():
+        image_of, mask_of = apart(image_of)
+        if not image_of or not mask_of:
+            raise CrispsegError(f"{images} is the folder of images and of masks; name the mask of a.jpg a_mask.png")
+    fewer = min(image_of, mask_of, key=len)
+    image_of, mask_of = (
+        side if side is fewer else {file: name for file, name in side.items() if file not in fewer}
+        for side in (image_of, mask_of)
+    )
+    return image_of, mask_of
+
+
+def annotated(folder: Path) -> str:
+    """Return what to do where a folder holds annotations that are no pictures, to end an error; else ""."""
+    root = shlex.quote(str(folder))
+    if polygons := next(yolo_files(folder), None):
+        root = shlex.quote(str(yolo_root(polygons)[0]))
+        what = "YOLO's labels are text files", "polygons"
+    elif any(folder.glob("*.npy")):
+        return "; it holds NumPy arrays: save each as a PNG of its image's size, with 255 for what is ignored"
+    elif any(file for pattern in ("*.json", "*/*.json") for file in folder.glob(pattern)):
+        what = "it holds JSON files", "COCO's and labelme's"
+    else:
+        return ""
+    return f"; {what[0]}: 'crispseg data import {root} -o {root}_masks' makes masks of {what[1]}"
+
+
+def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the names that a list file means, given as names or file names, with or without their sub-folder.
+
+    Folders in front that are none of the data's do not count. Files without a partner, the `unpaired`, are left out.
+    Entries that name no image, or more than one, are returned too. Raises as `read_lines`.
+    """
+    full = {*names, *unpaired}
+    stems = Counter(PurePosixPath(name).name for name in full)
+    known = {PurePosixPath(name).name: name for name in full if stems[PurePosixPath(name).name] == 1}
+    known |= {name: name for name in full}
+    chosen, unknown = set(), []
+    for line in read_lines(path):
+        entry = PurePosixPath(unicodedata.normalize("NFC", line).replace("\\", "/"))
+        stem = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
+        whole = [key for key in map(str, (entry, stem)) if key in known]
+        behind = ["/".join(one.parts[start:]) for start in range(1, len(entry.parts)) for one in (entry, stem)]
+        if found := [*whole, *(key for key in behind if key in full)]:
+            chosen.add(known[found[0]])
+        else:
+            unknown.append(line)
+    return sorted(chosen.difference(unpaired)), unknown

@@ -1,4 +1,4 @@
-"""Which folders below a folder hold pictures, and which of these may be images and their masks."""
+"""The pictures of folders and of patterns, and which folders below another may be images and their masks."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import glob
 import itertools
 import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from crispseg.data.pairing import few, match_files, pictures
+from crispseg.data.pairing import few, match, says_mask
 from crispseg.errors import CrispsegError
-from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, read_image
+from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, find_images, read_image
 
 MASK_FOLDERS = (
     *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
@@ -23,15 +24,22 @@ MASK_FOLDERS = (
 )
 """Usual names of folders of masks, in lower case."""
 SPLITS = {
-    "train": ("train", "training", "train2017"),
+    "train": ("train", "training", "train2017", "tr"),
     "val": ("val", "valid", "validation", "dev", "val2017"),
-    "test": ("test", "testing", "test2017"),
+    "test": ("test", "testing", "test2017", "ts"),
 }
-"""Names of the folders of each split, those of COCO among them."""
+"""Names of the folders of each split, those of COCO and nnU-Net among them."""
+SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 OTHERS = re.compile(r"instance|object|predict|overlay", re.IGNORECASE)
 """In names of folders that hold no masks of classes, though their files are called as the images are."""
-LEVELS, MOST = 4, 1000
+LEVELS, MOST = 6, 1000
 """How deep, and at how many folders is looked: it may be anything, such as one's home."""
+
+_SPLIT, _KIND = (
+    "|".join(sorted(names, key=len, reverse=True)) for names in (SPLIT_OF, (*IMAGE_FOLDERS, *MASK_FOLDERS))
+)
+_JOINT = re.compile(rf"^(?:{_SPLIT})(?=[-_ ]|(?:{_KIND})$)|(?P<start>^(?:{_KIND})|[-_ ])(?:{_SPLIT})$", re.IGNORECASE)
+"""The name of a split in that of a folder, such as train_images or imagesTr."""
 
 
 class Place(NamedTuple):
@@ -49,8 +57,56 @@ Reading = tuple[Place, Place]
 """Images and masks that pair."""
 
 
-def found_files(root: Path) -> dict[Path, Counter[str]]:
-    """The folders, `root` and below, that hold pictures or text files, with how many of each suffix."""
+def is_pattern(place: Path) -> bool:
+    """Return whether it is no path but a pattern, such as data/*/rgb or data/*.tif."""
+    return glob.has_magic(str(place)) and not place.exists()
+
+
+def pictures(place: Path) -> dict[Path, str]:
+    """Return the pictures in a folder, or in all folders that a pattern means, or these pictures, each with its name.
+
+    A name is the path in the folder without suffix, behind what the wildcards of a pattern stand for.
+    """
+    if place.is_file():
+        return {place: place.stem}
+    named: dict[Path, str] = {}
+    for path in map(Path, sorted(glob.glob(str(place)))) if is_pattern(place) else [place]:  # noqa: PTH207
+        wild = zip(path.parts[:-1], place.parts[:-1], strict=True) if path != place else ()
+        key = [_meant(part, pattern) for part, pattern in wild]
+        if path != place:
+            key.append(_meant(path.stem, place.stem) if path.is_file() else _meant(path.name, place.name))
+        files = [path] * (path.suffix.lower() in SUFFIXES) if path.is_file() else find_images(path)
+        for file in files:
+            inside = file.relative_to(path).with_suffix("").parts if file != path else ()
+            named[file] = unicodedata.normalize("NFC", "/".join(filter(None, [*key, *inside])))
+    return named
+
+
+def _meant(part: str, pattern: str) -> str:
+    """What the wildcards of a part of a pattern stand for; empty if it has none, but for escaped characters."""
+    if not glob.has_magic(re.sub(r"\[[*?[]\]", "", pattern)):
+        return ""
+    first, *_, last = re.split(r"\*|\?|\[.*?\]", pattern)
+    return part.removeprefix(first).removesuffix(last)
+
+
+def by_split(place: Path, files: Mapping[Path, str]) -> dict[str, dict[Path, str]]:
+    """Return the pictures of a place by the split that a wildcard, or a sub-folder, is called as; "" if none is.
+
+    The names are without that.
+    """
+    levels = sum(map(glob.has_magic, place.parts)) if is_pattern(place) else 1
+    found: dict[str, dict[Path, str]] = defaultdict(dict)
+    for file, name in files.items():
+        parts = name.split("/")
+        at = next((index for index, part in enumerate(parts[:-1][:levels]) if part.lower() in SPLIT_OF), None)
+        split = "" if at is None else SPLIT_OF[parts.pop(at).lower()]
+        found[split][file] = "/".join(parts)
+    return found
+
+
+def listing(root: Path) -> dict[Path, Counter[str]]:
+    """Return the folders, `root` and below, that hold pictures or text files, with how many of each suffix."""
     found = {}
     for place, folders, files in itertools.islice(os.walk(root, followlinks=True), MOST):
         depth = len(Path(place).relative_to(root).parts)
@@ -62,59 +118,90 @@ def found_files(root: Path) -> dict[Path, Counter[str]]:
 
 
 def described(root: Path) -> str:
-    """What `found_files` finds, such as "dataset1/rgb: 22 png, dataset1/label: 22 png"."""
+    """Return what `listing` finds, such as "dataset1/rgb: 22 png, dataset1/label: 22 png"."""
     lines = []
-    for folder, counts in found_files(root).items():
+    for folder, counts in listing(root).items():
         files = " and ".join(f"{count} {suffix[1:]}" for suffix, count in counts.items())
         lines.append(f"{folder.relative_to(root)}: {files}")
     return few(lines, 12)
 
 
-def readings(root: Path) -> list[Reading]:
-    """The images and masks below `root` that pair, the likeliest first.
+def readings(root: Path, usual: bool = False) -> list[Reading]:
+    """Return the images and masks below `root` that pair, the likeliest first; `usual` tries only usual names.
 
-    Folders of one name at one depth, such as dataset1/rgb and dataset2/rgb, are taken together if these pair at all.
+    Folders that differ in the name of the split, or of one name at one depth, such as dataset1/rgb and dataset2/rgb,
+    are taken together. The only two of usual names are a reading even if they do not pair.
     """
-    alike: dict[Path, dict[Path, None]] = defaultdict(dict)
-    usual = {name for names in SPLITS.values() for name in names}
-    for folder, counts in found_files(root).items():
-        folder = folder.parent if folder.name.lower() in usual and folder != root else folder
-        if SUFFIXES & counts.keys() and (parts := folder.relative_to(root).parts) and not OTHERS.search(folder.name):
-            alike[Path(glob.escape(str(root)), *["*"] * (len(parts) - 1), glob.escape(parts[-1]))][folder] = None
-    together = [pattern if len(folders) > 1 else next(iter(folders)) for pattern, folders in alike.items()]
-    return _pairing(together) or _pairing(itertools.chain(*alike.values()))
-
-
-def single_classes(images: Place, masks: Place) -> list[str]:
-    """The folders next to these masks, and theirs, if each has masks of one class, called as images are and a word."""
-    folders = found_files(masks.path.parent) if masks.path.is_dir() else {}
-    names = {*images.files.values()}
-    found = [one for one in folders if {name.rpartition("_")[0] for name in pictures(one).values()} <= names]
-    return [one.name for one in found if one != images.path] if masks.path in found and len(found) > 1 else []
+    alike: dict[tuple[Path, str], set[Path]] = defaultdict(set)
+    for folder, counts in listing(root).items():
+        if SUFFIXES & counts.keys() and not OTHERS.search(folder.name):
+            pattern, one, kind = _pattern(root, folder)
+            if kind or not usual:
+                alike[pattern, kind].add(one)
+            several = sorted(SUFFIXES & counts.keys())
+            for suffix in (
+                several if len(several) > 1 and not (kind or usual) else ()
+            ):  # such as a.tif and its mask a.png
+                alike[folder / f"*{suffix}", kind].add(folder / f"*{suffix}")
+    kinds = {folders.pop() if len(folders) == 1 else pattern: kind for (pattern, kind), folders in alike.items()}
+    places = [_place(path, files, kind) for path, kind in kinds.items() if (files := pictures(path))]
+    both = [(one, other) for one, other in itertools.product(places, places) if other.masks and not one.masks]
+    lossy = {one.path: min(one.files).suffix.lower() in (".jpg", ".jpeg") for one in places}
+    found = sorted(
+        (reading for reading in both if _pair(*reading)),
+        key=lambda both: (lossy[both[1].path], not both[1].usual, not both[0].usual),
+    )
+    named = [reading for reading in both if all(place.usual for place in reading)]
+    return found or (named if len(named) == 1 else [])
 
 
 def settings(found: Sequence[Reading]) -> list[dict[str, str]]:
-    """What chooses one of the readings, the likeliest ones."""
+    """Return what chooses one of the readings, the likeliest ones."""
     return [{"data.images": str(images.path), "data.masks": str(masks.path)} for images, masks in found[:4]]
 
 
-def _pairing(paths: Iterable[Path]) -> list[Reading]:
-    places = list(map(_place, paths))
-    found = []
-    for one, other in itertools.product(places, places):
-        if other.masks and not one.masks:
-            matched = match_files(one.files, other.files, one.path, other.path)
-            enough = 2 * len(matched.pairs) >= max(len(one.files), 4)  # one pair may be chance
-            found += [(one, other)] if enough and not matched.error else []
-    lossy = {one.path: min(one.files).suffix.lower() in (".jpg", ".jpeg") for one in places}
-    return sorted(found, key=lambda both: (lossy[both[1].path], not both[1].usual, not both[0].usual))
+def _pattern(root: Path, folder: Path) -> tuple[Path, Path, str]:
+    """The pattern of folders that are called alike, the one of them, and whether it is of "images", "masks" or "".
+
+    The part of the path that says the kind, else the last one that is no split's name, stays as it is, up to a split.
+    """
+    parts = folder.relative_to(root).parts
+    kinds = [_kind(part) for part in parts]
+    kind = next((kind for kind in ("masks", "images") if kind in kinds), "")
+    at = (
+        kinds.index(kind)
+        if kind
+        else max((i for i, part in enumerate(parts) if part.lower() not in SPLIT_OF), default=-1)
+    )
+    if at < 0:
+        return (root / "*", root / parts[0], "images") if parts else (root, root, "")
+    top = Path(glob.escape(str(root)))
+    if not at and _JOINT.sub("", parts[0]) == parts[0]:
+        return root / parts[0], root / parts[0], kind
+    name = _JOINT.sub(r"\g<start>*", glob.escape(parts[at]))
+    return top.joinpath(*["*"] * at, name), root.joinpath(*parts[: at + 1]), kind
 
 
-def _place(path: Path) -> Place:
-    words = {path.name.lower(), *re.split(r"[\W_]+", path.name.lower())}
-    of_masks, of_images = (not words.isdisjoint(names) for names in (MASK_FOLDERS, IMAGE_FOLDERS))
-    files = pictures(path)
-    return Place(path, files, of_masks or of_images, of_masks or (not of_images and _flat(min(files))))
+def _kind(name: str) -> str:
+    plain = _JOINT.sub(r"\g<start>", name).lower().strip("-_ ")
+    words = {plain, *re.split(r"[\W_]+", plain)}
+    kinds = ("masks", MASK_FOLDERS), ("images", IMAGE_FOLDERS)
+    return next((kind for kind, names in kinds if not words.isdisjoint(names)), "")
+
+
+def _place(path: Path, files: Mapping[Path, str], kind: str) -> Place:
+    return Place(path, files, bool(kind), kind == "masks" or (not kind and _flat(min(files))))
+
+
+def _pair(images: Place, masks: Place) -> bool:
+    """Whether these have enough files of one name, and more than by the number in it if masks are of a class each."""
+    files = {file: name for file, name in images.files.items() if file not in masks.files}
+    matched = match(files, masks.files, images.path, masks.path)
+    usual = images.usual and masks.usual
+    if matched.error or 2 * len(matched.pairs) < (1 if usual else max(len(files), 4)):
+        return False
+    of_a_class = {name.rpartition("_")[0] for name in masks.files.values()} <= {*files.values()}
+    return usual or not of_a_class or any(map(says_mask, masks.files.values()))
 
 
 def _flat(file: Path) -> bool:
