@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
 
 from crispseg.cli.command import HELP, Command, WithData, commands, say
-from crispseg.config.settings import Tree
-from crispseg.data import DATA_SOURCES
-from crispseg.data.catalogue import catalogue, class_meanings, class_table, readable_splits
-from crispseg.data.dataset import FileDataset, SegmentationDataset
+from crispseg.data.catalogue import catalogue, class_meanings, class_table
 from crispseg.data.download import obtain
-from crispseg.data.folder import Folder
-from crispseg.data.folder_layout import recognise
 from crispseg.data.importing import import_annotations
-from crispseg.data.named import build_data, data_fields
+from crispseg.data.named import build_data
 from crispseg.data.sources import PublicSource
-from crispseg.data.split_check import spread, survey
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.labels import LabelSet
 
 
 class Data(Command):
@@ -65,12 +58,12 @@ class ListData(Command):
 
 @dataclass(kw_only=True)
 class ShowData(WithData):
-    """Show what the values of the masks mean, and the images, sizes and classes of each split.
+    """Show what is known about a public data set: splits, licence, classes and what the values of the masks mean.
 
-    Without --data.root, what is known about a public data set.
+    `crispseg doctor` shows the same of a folder, with the share of each class.
 
     Args:
-        target: a data set's name, or a folder of data in a known layout; else --data says it.
+        target: the data set's name; else --data says it.
     """
 
     name = "data show"
@@ -79,56 +72,23 @@ class ShowData(WithData):
 
     def __call__(self) -> None:
         console = Console()
-        found: Tree = {"name": self.target} if self.target else {}
-        if self.target and Path(self.target).is_dir() and self.target not in DATA_SOURCES:
-            found = recognise(Path(self.target), self.data)
-        settings = self.chosen(found)
-        root = data_fields(str(settings["name"])).get("root")
-        rootless = root is not None and root.default is MISSING and "root" not in settings
-        source = build_data({**settings, "root": "."} if rootless else settings)
-        if entry := catalogue().get(source.name):
-            counts = ", ".join(f"{split} {count}" for split, count in entry.counts.items())
-            published = f"{entry.classes} classes; as published: {counts} images with masks"
-            say(console, f"{entry.name}: {entry.title}, {published}")
-            say(console, f"licence: {entry.licence}; {entry.home}")
-            if entry.get:
-                say(console, entry.get)
-        if rootless and isinstance(source, PublicSource):
-            with suppress(CrispsegError):  # Mapillary's classes are in its own files
-                console.print(class_table(class_meanings(source.lookup(), source.label_set())))
-            say(console, "give --data.root DIR to count")
-            return
-        splits, faults = readable_splits(source)
-        if not splits:
-            raise CrispsegError(next(iter(faults.values()), f"{source.name} has no splits"))
-        _show_splits(source.label_set(), splits, console)
-        for line in source.notes() if isinstance(source, Folder) else ():
-            say(console, line)
-        for split, fault in faults.items():
-            say(console, f"{split}: {fault}")
-
-
-SAMPLE = 200
-"""Images of each split, at most, that are read to count pixels."""
-
-
-def _show_splits(labels: LabelSet, splits: Mapping[str, SegmentationDataset], console: Console) -> None:
-    """The mapping with the share of each class, and a line for each split."""
-    reports, lines = [], []
-    for split, dataset in splits.items():
-        indices = spread(len(dataset), SAMPLE)
-        report, faults = survey(dataset, split, indices)
-        of = "" if len(indices) == len(dataset) else f" ({len(indices)} of them, evenly spaced, were read)"
-        head = report.lines()[0].partition(", ")[2] if report else "none could be read"
-        lines.append(f"{split}: {len(dataset)} images{of}, {head}")
-        reports += [report] if report else []
-        if faults:
-            lines.append(f"{split}: {len(faults)} of {len(indices)} could not be read, first: {faults[0]}")
-    first = next(iter(splits.values()))
-    meanings = class_meanings(first.lookup if isinstance(first, FileDataset) else None, labels)
-    console.print(class_table(meanings, reports))
-    for line in lines:
-        say(console, line)
+        settings = self.chosen({"name": self.target} if self.target else {})
+        name = str(settings["name"])
+        if name not in catalogue():
+            remedy = f"run crispseg doctor {shlex.quote(name)}" if Path(name).is_dir() else "run crispseg doctor FOLDER"
+            raise CrispsegError(
+                f"'{name}' is no public data set{did_you_mean(name, catalogue())}; for a folder, {remedy}"
+            )
+        entry, source = catalogue()[name], build_data({"root": ".", **settings})
+        counts = ", ".join(f"{split} {count}" for split, count in entry.counts.items())
+        published = f"{entry.classes} classes; as published: {counts} images with masks"
+        say(console, f"{entry.name}: {entry.title}, {published}")
+        say(console, f"licence: {entry.licence}; {entry.home}")
+        if entry.get:
+            say(console, entry.get)
+        assert isinstance(source, PublicSource)
+        with suppress(CrispsegError):  # Mapillary's classes are in its own files
+            console.print(class_table(class_meanings(source.lookup(), source.label_set())))
 
 
 @dataclass(kw_only=True)

@@ -17,11 +17,8 @@ from pydantic import TypeAdapter
 from rich.table import Table
 from rich.text import Text
 
-from crispseg.data.dataset import DataSource, SegmentationDataset
-from crispseg.data.loading import tried
 from crispseg.data.mask_lookup import MaskLookup
 from crispseg.data.split_check import SplitReport
-from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE, Color, LabelSet
 
 
@@ -156,10 +153,3 @@ def class_table(rows: Sequence[ClassMeaning], reports: Sequence[SplitReport] = (
             cells.append(Text(f"{share:.2%}" if share or row.label == IGNORE else "never"))
         table.add_row(*cells)
     return table
-
-
-def readable_splits(source: DataSource) -> tuple[dict[str, SegmentationDataset], dict[str, str]]:
-    """Return the splits that can be found, and why the others cannot."""
-    splits = {split: tried(source.dataset)(split) for split in source.splits()}
-    faults = {split: str(one) for split, one in splits.items() if isinstance(one, CrispsegError)}
-    return {split: one for split, one in splits.items() if not isinstance(one, CrispsegError)}, faults

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pooch
 
-from crispseg.data.catalogue import Archive, Entry, catalogue, readable_splits
+from crispseg.data.catalogue import Archive, Entry, catalogue
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 
@@ -84,15 +84,12 @@ def unpack(path: Path, folder: Path) -> None:
 def check_folder(entry: Entry, root: Path) -> tuple[list[str], str]:
     """Return a line for each split that a data set's folder holds, and what is wrong; empty if it is complete."""
     try:
-        splits, faults = readable_splits(build_data({"name": entry.name, "root": str(root)}))
+        source = build_data({"name": entry.name, "root": str(root)})
+        found = {split: len(source.dataset(split)) for split in source.splits()}
     except CrispsegError as error:
         return [], str(error)
-    found = {split: len(dataset) for split, dataset in splits.items()}
     lines = [f"{split}: {found[split]} images in {root}, {entry.counts.get(split)} as published" for split in found]
-    problems = list(faults.values())
-    problems += [
-        f"'{split}' has {found.get(split, 0)} of {count} images"
-        for split, count in entry.counts.items()
-        if found.get(split, 0) < count and split != "test"
-    ]
-    return lines, problems[0] if problems else ""
+    for split, count in entry.counts.items():
+        if found.get(split, 0) < count and split != "test":
+            return lines, f"'{split}' has {found.get(split, 0)} of {count} images"
+    return lines, ""
