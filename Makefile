@@ -29,7 +29,8 @@ lint: $(INSTALLED)  ## style and types
 	$(BIN)/mypy
 
 docs: $(INSTALLED)  ## the site of the documentation, in site/
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python docs/generate.py
+	$(BIN)/zensical build --strict
 
 format: $(INSTALLED)  ## apply the style
 	$(BIN)/ruff check --fix .

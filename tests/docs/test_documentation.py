@@ -133,7 +133,7 @@ def test_python_parses_and_its_imports_exist(page: Path) -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "benchmarks/README.md"])
 def test_links_outside_of_the_site_lead_somewhere(page: str) -> None:
-    """`mkdocs build --strict` checks those inside."""
+    """`make docs` checks those inside."""
     for target in re.findall(r"\]\(([^)#]+)", (ROOT / page).read_text(encoding="utf-8")):
         assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
 
