@@ -7,7 +7,7 @@ INSTALLED := $(VENV)/.installed
 # A test process that dies fails the suite at once: xdist may wait for ever after it has started another.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
 
-.PHONY: quickstart test test-slow test-all fuzz lint docs format clean
+.PHONY: quickstart test test-slow test-all fuzz lint docs figures notebooks format clean
 
 quickstart: $(INSTALLED)  ## train, test and look at a model of microscope images of nuclei
 	$(BIN)/crispseg quickstart
@@ -31,6 +31,12 @@ lint: $(INSTALLED)  ## style and types
 docs: $(INSTALLED)  ## the site of the documentation, in site/
 	$(BIN)/python docs/generate.py
 	$(BIN)/zensical build --strict
+
+figures: $(INSTALLED)  ## the pictures of README and site, and the README's table: an hour; DATA=... WEIGHTS=... see the script
+	$(BIN)/python docs/figures.py all $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS))
+
+notebooks: $(INSTALLED)  ## run the notebooks with seconds of training
+	$(BIN)/python -m pytest --nbmake --nbmake-timeout 300 notebooks
 
 format: $(INSTALLED)  ## apply the style
 	$(BIN)/ruff check --fix .

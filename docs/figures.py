@@ -1,0 +1,266 @@
+"""Make the pictures of README.md and the site, and the README's table of results.
+
+    python docs/figures.py all --data DATA --weights WEIGHTS     # about an hour on two processor cores
+    python docs/figures.py table                                 # the README's table, of benchmarks/camvid/*.csv
+
+`scenes` trains two networks on the bundled images; `tutorial` runs the commands of docs/tutorial.md and photographs its
+pages in Chromium; `papers` trains four networks on the data sets aerial and nuclei below DATA. WEIGHTS is a file of the
+backbone's ImageNet weights; without it they are downloaded. Runs stay in runs/figures, and are not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import csv
+import io
+import re
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from selenium import webdriver
+
+import crispseg
+from crispseg.data import Aerial, Nuclei
+from crispseg.io.images import colorize, write_image
+from crispseg.visualization.pictures import overlay, panels
+
+ROOT = Path(__file__).resolve().parents[1]
+ASSETS, RUNS = ROOT / "docs/assets", ROOT / "runs/figures"
+BACKBONE = "tf_efficientnet_lite0"
+WIDTH, PORT = 1280, 7871
+
+SCENES = {"7f4cbe0b36b5": (60, 96), "0121d6759c5a": (96, 128)}
+"""Bundled test images, and the upper left corner of the part that is enlarged."""
+
+RESULTS = {
+    "crisp": ("crisp", "[**`crisp`**](docs/results.md#crisp), the default"),
+    "crisp_as_it_is": ("crisp", "`crisp`, input not upscaled"),
+    "smp_segformer": ("crisp", "smp `Segformer`"),
+    "smp_segformer_larger": ("crisp", "smp `Segformer`, input upscaled 1.33× as by `crisp`"),
+    "smp_upernet": ("crisp", "smp `UPerNet`"),
+    "smp_fpn": ("crisp", "smp `FPN`"),
+    "smp_deeplabv3plus": ("crisp", "smp `DeepLabV3Plus`"),
+    "sfnet": ("sfnet", "[SFNet](docs/papers/sfnet.md#camvid)"),
+    "ddsm_upernet": ("ddsm", "[UPerNet with DDSM](docs/papers/ddsm.md#camvid)"),
+    "unept_refined": ("unept", "[UN-EPT](docs/papers/unept.md#camvid)"),
+    "agln_residual": ("agln", "[AGLN](docs/papers/agln.md#camvid)"),
+}
+"""Rows of the README's table: the network, the CSV file that has it, and its label."""
+
+PAPERS = {
+    "sfnet": ("aerial", "sfnet"),
+    "ddsm": ("aerial", "ddsm_upernet --model.pixels 9 --model.fuse_levels [3,4]"),
+    "agln": ("nuclei", "agln"),
+    "unept": ("nuclei", "unept --model.points 4 --model.output_stride 16 --model.refine boundary"),
+}
+"""Networks of the papers' figures: the data they are trained on for three minutes, and their flags."""
+
+
+def run(command: str, cwd: Path = ROOT) -> None:
+    print(command, flush=True)
+    subprocess.run([sys.executable, "-m", *shlex.split(command)], cwd=cwd, check=True)
+
+
+def trained(name: str, flags: str, weights: str) -> Path:
+    """The run of that name; it is trained if it is not there."""
+    folder = RUNS / name
+    if not (folder / "model").is_dir():
+        pretrained = f"--model.backbone {BACKBONE} --model.pretrained {shlex.quote(weights)}"
+        run(f"crispseg train {flags} {pretrained} --out {folder}")
+    return folder
+
+
+def scenes(weights: str) -> None:
+    """Whole bundled test images, their ground truth, FPN and crisp after the same training, and an enlarged part."""
+    networks = [
+        crispseg.Segmenter(trained(f"scenes_{name}", f"--data nuclei --model {name} --iterations 600", weights))
+        for name in ("fpn", "crisp")
+    ]
+    test = Nuclei().dataset("test")
+    rows = []
+    for name, (top, left) in SCENES.items():
+        image, truth, _ = next(test[index] for index in range(len(test)) if test.name_of(index) == name)
+        found = [
+            colorize(labels, test.labels.palette) for labels in (truth, *(each(image).labels for each in networks))
+        ]
+        part = np.s_[top : top + 64, left : left + 80]
+        zoomed = [cv2.resize(each[part], image.shape[1::-1], interpolation=cv2.INTER_NEAREST) for each in found]
+        framed = image.copy()
+        cv2.rectangle(framed, (left, top), (left + 80, top + 64), (255, 220, 0), 2)
+        rows.append([framed, *found, *zoomed])
+    titles = ["image", "ground truth", "FPN", "crisp", "enlarged: ground truth", "FPN", "crisp"]
+    save("scenes", panels(rows, titles, test.labels))
+
+
+def papers(data: Path, weights: str) -> None:
+    """Figures in the manner of the papers, by examples/paper_figures.py."""
+    shown = (Aerial(data / "aerial"), "tile2_008"), (Nuclei(data / "nuclei"), "337b6eed0726")
+    for source, name in shown:
+        dataset = source.dataset("val")
+        image = next(dataset[index][0] for index in range(len(dataset)) if dataset.name_of(index) == name)
+        write_image(RUNS / f"{source.name}.png", image[340:532, 240:496] if source.name == "aerial" else image)
+    for name, (source_name, flags) in PAPERS.items():
+        flags = f"--data {source_name} --data.root {data / source_name} --minutes 3 --model {flags}"
+        folder = trained(name, flags, weights)
+        script = [sys.executable, "examples/paper_figures.py", folder, RUNS / f"{source_name}.png", ASSETS / "figures"]
+        subprocess.run(script, cwd=ROOT, check=True)
+    for path in (ASSETS / "figures").glob("*_*.png"):
+        save(path.stem, np.asarray(Image.open(path).convert("RGB")))
+
+
+def tutorial() -> None:
+    """Run the tutorial in an empty folder, and keep a picture of each step."""
+    folder = RUNS / "tutorial"
+    folder.mkdir(parents=True, exist_ok=True)
+    text = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8").replace("\\\n", " ")
+    found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
+    assert found
+    if not (folder / "photos").is_dir():
+        subprocess.run([sys.executable, "-c", found[1]], cwd=folder, check=True)
+    images = sorted((folder / "photos/test").glob("*.png"))[:4]
+    numbered = [colorize(np.asarray(Image.open(folder / "numbered/test" / each.name)) % 255) for each in images]
+    rows = [[np.asarray(Image.open(each).convert("RGB")) for each in images], numbered]
+    save("tutorial_data", panels([[fit(each) for each in row] for row in rows], [each.stem for each in images]))
+    commands = re.findall(r"^crispseg (?!demo)(.*)$", text, re.MULTILINE)
+    for command in commands:
+        done = folder / ".done" / f"{commands.index(command)}"
+        if not done.exists():
+            run(f"crispseg {command}", folder)
+            done.parent.mkdir(exist_ok=True)
+            done.touch()
+    save("tutorial_val", np.asarray(Image.open(folder / "runs/cells/val.png").convert("RGB")))
+    test = Nuclei().dataset("test")
+    shown = []
+    for path in images:
+        labels = np.asarray(Image.open(folder / "predictions" / path.name))
+        shown.append(fit(overlay(np.asarray(Image.open(path).convert("RGB")), labels, test.labels)))
+    save("tutorial_predictions", panels([shown], [each.stem for each in images]))
+    with browser() as page:
+        for name, file, height in (("evaluation", "scores.html", 1480), ("inspection", "page.html", 1200)):
+            page.get((folder / file).as_uri())
+            time.sleep(2)
+            shoot(page, name, height)
+        url = f"http://127.0.0.1:{PORT}"
+        with demo(folder / "cells.onnx", url):
+            page.get(url)
+            time.sleep(10)
+            page.find_element("css selector", "input[type=file]").send_keys(str(images[0]))
+            time.sleep(30)
+            shoot(page, "demo", 1200)
+
+
+def fit(image: NDArray[np.uint8], size: int = 256) -> NDArray[np.uint8]:
+    """The image in a square, on white."""
+    scale = size / max(image.shape[:2])
+    small = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
+    square = np.full((size, size, 3), 255, np.uint8)
+    square[: small.shape[0], : small.shape[1]] = small
+    return square
+
+
+def save(name: str, image: NDArray[np.uint8], folder: str = "figures") -> None:
+    """In 192 colours: a quarter of the bytes."""
+    (ASSETS / folder).mkdir(parents=True, exist_ok=True)
+    colors = Image.fromarray(image).quantize(192, Image.Quantize.MAXCOVERAGE, kmeans=3, dither=Image.Dither.NONE)
+    colors.save(ASSETS / folder / f"{name}.png", optimize=True)
+
+
+@contextmanager
+def browser(width: int = WIDTH) -> Iterator[Any]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))))
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu"):
+        options.add_argument(flag)
+    running = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+    try:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        running.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        yield running
+    finally:
+        running.quit()
+
+
+def shoot(page: Any, name: str, height: int, width: int = WIDTH) -> None:
+    """The upper part of what the browser shows."""
+    clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
+    shot = page.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
+    save(name, np.asarray(Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")), "pages")
+
+
+@contextmanager
+def demo(model: Path, url: str) -> Iterator[None]:
+    """`crispseg demo`, once it answers."""
+    server = subprocess.Popen([sys.executable, "-m", "crispseg", "demo", str(model), "--port", str(PORT)])
+    try:
+        for _ in range(300):
+            try:
+                urlopen(url).close()
+                break
+            except OSError:
+                time.sleep(1)
+        yield
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def table() -> str:
+    """The README's table of results."""
+    lines = ["| network | mIoU | boundary F | G MACs | ms |", "| --- | --- | --- | --- | --- |"]
+    for name, (file, label) in RESULTS.items():
+        rows = [row for row in rows_of(file) if row["model"] == name]
+        seconds = {row["model"]: row["seconds"] for row in rows_of(f"{file}_seconds")} if file == "crisp" else {}
+        scores = [spread([float(row[key]) for row in rows]) for key in ("miou", "boundary_f_3")]
+        if name == "crisp":
+            scores = [f"**{each}**" for each in scores]
+        adds = f"{float(rows[0]['multiply_adds']) / 1e9:.2f}"
+        milliseconds = f"{1000 * float(seconds[name]):.0f}" if name in seconds else ""
+        lines.append(f"| {label}{' †' * (len(rows) == 1)} | {' | '.join([*scores, adds, milliseconds])} |")
+    return "\n".join(lines)
+
+
+def rows_of(name: str) -> list[dict[str, str]]:
+    with (ROOT / f"benchmarks/camvid/{name}.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean ± standard deviation."""
+    return f"{values[0]:.1f}" if len(values) == 1 else f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("all", "scenes", "papers", "tutorial", "table"))
+    parser.add_argument("--data", type=Path, help="folder of the data sets aerial and nuclei")
+    parser.add_argument("--weights", default="true", help="ImageNet weights of the backbone, a file")
+    given = parser.parse_args()
+    RUNS.mkdir(parents=True, exist_ok=True)
+    if given.what in ("all", "scenes"):
+        scenes(given.weights)
+    if given.what == "papers" or (given.what == "all" and given.data):
+        papers(given.data.resolve(), given.weights)
+    if given.what in ("all", "tutorial"):
+        tutorial()
+    if given.what in ("all", "table"):
+        readme = ROOT / "README.md"
+        head, _, tail = readme.read_text(encoding="utf-8").partition("| network | mIoU |")
+        readme.write_text(f"{head}{table()}\n\n{tail.partition(chr(10) * 2)[2]}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
