@@ -1,4 +1,4 @@
-"""Very many images with Ray Data, on one machine or on a cluster; `pip install 'crispseg[ray]'` installs it.
+"""Very many images with Ray Data, on one machine or on a cluster; `pip install 'ray[data]'` installs it.
 
 python examples/ray_predict.py RUN PHOTOS.parquet OUT
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import re
 import shlex
 from importlib.resources import files
@@ -147,3 +148,21 @@ def test_every_promise_has_its_tests() -> None:
         assert named, promise
         for file, name in named:
             assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
+
+
+@pytest.mark.parametrize(
+    "word", ["expected was", "in place of", "of one's own", "told", "anew", "seen larger", "not run"]
+)
+def test_no_guide_has_words_of_a_diary_or_of_another_language(word: str) -> None:
+    for page in PAGES:
+        if "development" not in page.parts:
+            text = " ".join(page.read_text(encoding="utf-8").lower().split())
+            assert not re.search(rf"\b{word}\b", text), page.name
+
+
+def test_the_table_of_the_readme_is_that_of_the_measured_rows() -> None:
+    spec = importlib.util.spec_from_file_location("figures", ROOT / "docs/figures.py")
+    assert spec and spec.loader
+    figures = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(figures)
+    assert f"\n\n{figures.table()}\n\n" in (ROOT / "README.md").read_text(encoding="utf-8")
