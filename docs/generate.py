@@ -11,7 +11,9 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING
 from pathlib import Path
+from typing import Any
 
+import nbformat
 from nbconvert import MarkdownExporter
 from nbconvert.writers import FilesWriter
 
@@ -41,8 +43,18 @@ def main() -> None:
     writer = FilesWriter(build_directory=str(ROOT / "docs/notebooks"))
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         resources = {"output_files_dir": f"{notebook.stem}_files"}
-        text, found = MarkdownExporter().from_filename(str(notebook), resources)
+        book = nbformat.read(notebook, as_version=4)
+        for cell in book.cells:
+            cell.outputs = [each for each in cell.get("outputs", ()) if of_interest(each)]
+        text, found = MarkdownExporter().from_notebook_node(book, resources)
         writer.write(text, found, notebook_name=notebook.stem)
+
+
+def of_interest(output: Mapping[str, Any]) -> bool:
+    """Whether an output of a cell is neither a warning nor a progress bar."""
+    data = output.get("data", {})
+    empty = {"text/html", "text/plain"} == {*data} and "ipywidgets" in str(data) or data.get("text/plain") == ""
+    return output.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in data and not empty
 
 
 def command_of(command: type[Command], shown: dict[str, str]) -> str:
