@@ -41,8 +41,8 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 OBJECTS = 20
 """Up to so many ids may well be classes that all occur in one image."""
 
-SHADES = 64
-"""If no classes are declared: more values than these, up to `LIGHT` or in interpolated masks, are hardly class ids."""
+SHADES, LIGHT = 64, 192
+"""If no classes are declared: more values than these, up to the second or in interpolated masks, are no class ids."""
 
 STRAY_FILES = 0.2
 """If no classes are declared: values beyond a gap, or zeros, in no more than this share of the masks are strays."""
@@ -54,8 +54,6 @@ ODD = ("odd-masks", "rgb-masks", "value-out-of-range")
 """Kinds of faults that single masks may have."""
 
 WHITES = {IGNORE, DEEP_WHITE}
-DARK, LIGHT = 64, 192
-"""Masks that are black and white have a value below the one, and one from the other on."""
 
 THRESHOLD = 255
 """Tolerance with which the palette of black and white means a threshold at half, for greys that JPEG tinted too."""
@@ -149,10 +147,9 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
     """
     reading = _undeclared(declared, masks) if declared.palette is None else _by_palette(declared, masks)
     if inverted := [mask for mask in masks if mask.inverted]:
-        mixed = len(inverted) < len(masks)
-        what = f"0 for white{', unlike the others' * mixed}, and are read the other way round"
+        severity = Severity.ERROR if len(inverted) < len(masks) else Severity.WARNING
         remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the values as they are stored"
-        fault = _fault("inverted-masks", inverted, what, remedy, Severity.ERROR if mixed else Severity.WARNING)
+        fault = _fault("inverted-masks", inverted, "0 for white, and are read the other way round", remedy, severity)
         reading = replace(reading, faults=(*reading.faults, fault))
     if not (declared.merge or declared.drop):
         return reading
@@ -242,7 +239,7 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     odd, soft, strays = kinds["odd"], kinds["soft"], kinds["strays"]
     fitting = [*kinds["one"], *kinds["pure"], *soft, *strays]
     values, few_masks = held(fitting) or {IGNORE}, ODD_FILES * len(grey)
-    if len(odd) >= len(fitting) - len(kinds["one"]) or min(values) >= DARK or max(values) < LIGHT:
+    if len(odd) >= len(fitting) - len(kinds["one"]) or not min(values) < 128 <= max(values):
         return None
     ids = sorted({0, *held(odd)} - WHITES)
     if len(odd) > few_masks and plausible_ids(ids) and any(WHITES & mask.held for mask in odd):
@@ -260,8 +257,8 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     faults = [_fault("black-and-white-masks", concerned, what, remedy, severity)]
     if odd:
         remedy = f"correct or remove them, or give {BY_THRESHOLD} to take what is at least 128 for white"
-        levels = {int(mask.values[at]) for mask in odd for at in _flat_greys(mask)[:2]} or held(odd)
-        what = f"the values {few(sorted(levels), 8)}, and the others are black and white"
+        values = {int(mask.values[at]) for mask in odd for at in _flat_greys(mask)[:2]} or held(odd)
+        what = f"the values {few(sorted(values), 8)}, and the others are black and white"
         faults.append(_fault("odd-masks", odd, what, remedy))
     return MaskReading(labels, ColorLookup((BLACK, WHITE), tolerance=THRESHOLD if between else 0), tuple(faults))
 
@@ -328,11 +325,9 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
 def _no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding | None:
     """Return why masks hold no class ids, if these are not declared: pictures, numbers of objects, or one value."""
     last = ids[-1] if ids else 0
-    levels = Counter(int(mask.values[at]) for mask in grey for at in _flat_greys(mask)[:2])
     soft = 2 * sum(mask.blended >= BLENDED for mask in grey) > len(grey)
-    if last < IGNORE and len(ids) > (OBJECTS if levels else SHADES) and (last >= LIGHT or soft):
+    if last < IGNORE and len(ids) > SHADES and (last >= LIGHT or soft):
         what = f"{len(ids)} values up to {last}, as grey pictures and soft edges have"
-        what += f", and flat areas of {few((value for value, _ in levels.most_common(3)), 3)}" * bool(levels)
         remedy = f"give {BY_THRESHOLD} if they are black and white, or data.num_classes if they are class ids"
         return _fault("grey-pictures", grey, what, remedy)
     none = {0, IGNORE, *void}
@@ -353,17 +348,11 @@ def _sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> 
     what = f"{plural(len(ids), 'value')} up to {ids[-1]} ({few(ids, 12)}), which hardly are all class ids"
     if not 2 <= len(ids) <= OBJECTS or ids[-1] > IGNORE:
         return _fault("sparse-ids", grey, what, f"write masks of class ids, such as 0 to {len(ids) - 1}")
-    ignored, greys = sorted({*void, *({IGNORE} & held(grey))}), [((value,) * 3,) for value in ids]
-    remedy = f"give data.palette '{compact(greys)}' for the classes in this order"
-    settings: dict[str, object] = {"data.palette": tuple(color for (color,) in greys)}
-    if ignored:
-        remedy += f", and data.ignore '{ignored}'"
-        settings["data.ignore"] = ignored
-    if {IGNORE} & held(grey) - {*void}:
-        what += "; 255 is ignored"
-        remedy += ", or [255,255,255] as a class too"
-    remedy += f"; or, if they are class ids, data.num_classes {ids[-1] + 1}"
-    return _fault("sparse-ids", grey, what, remedy, values=ids, settings=[settings])
+    ignored, greys = sorted({*void, *({IGNORE} & held(grey))}), tuple((value,) * 3 for value in ids)
+    what += f"; {few(ignored)} ignored" * bool(ignored)
+    remedy = f"give data.palette '{compact([color] for color in greys)}' for the classes in this order and data.ignore "
+    remedy += f"'{ignored}', or as further classes; or, if they are class ids, data.num_classes {ids[-1] + 1}"
+    return _fault("sparse-ids", grey, what, remedy, settings=[{"data.palette": greys, "data.ignore": ignored}])
 
 
 def _in_color(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, starmap
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from crispseg.errors import CrispsegError, one_line
 from crispseg.labels import IGNORE, Color
 
 _COLOR_FIRST = re.compile(r"(?P<color>\d+[\s,]+\d+[\s,]+\d+)(?:[\s,]+(?P<name>\S.*))?")
-_TITLES = {"red": "r", "green": "g", "blue": "b", "class": "name", "label": "name", "title": "name"}
 _NAME_FIRST = re.compile(r"(?P<name>.*?)\s*[,:]\s*(?P<color>\d+,\s*\d+,\s*\d+)\s*(?::.*)?")
+_TITLES = {"red": "r", "green": "g", "blue": "b", "class": "name", "label": "name", "title": "name", "alpha": "a"}
+_TITLES |= {title.lower(): title for title in ("r", "g", "b", "a", "name", "id", "trainId")}
 
 
 def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]:
@@ -35,30 +36,27 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
         CrispsegError: an entry has no colour, a CSV has another title, a trainId is 255 or negative, or the file cannot
             be read.
     """
-    found: list[tuple[Any, Color]] = []
     lines = read_lines(path)
-    if path.suffix.lower() in (".json", ".yaml", ".yml"):
-        try:
-            found = _named_colors(path, parse_yaml(path.read_text(encoding="utf-8-sig")))
-        except (ValueError, TypeError, AttributeError, LookupError) as error:
-            example = "write for example {road: [128, 64, 128]}"
-            raise CrispsegError(f"{path} names no colours ({one_line(error)}); {example}") from None
-    elif titles := _titles(path, lines[0]):
-        rows = csv.DictReader(lines[1:], titles, delimiter=_delimiter(lines[0]), skipinitialspace=True)
-        try:
-            entries = [
-                {"name": row.get("name"), "color": [int(row[key]) for key in "rgb"], **_ids(row)} for row in rows
-            ]
-            found = _named_colors(path, entries)
-        except (ValueError, TypeError) as error:
-            raise CrispsegError(f"{path}: a line does not fit its titles ({one_line(error)}); correct it") from None
-    else:
-        for line in (line.replace('"', "") for line in lines):
-            if match := _COLOR_FIRST.fullmatch(line) or _NAME_FIRST.fullmatch(line):
-                red, green, blue = map(int, re.findall(r"\d+", match["color"]))
-                found.append((match["name"], (red, green, blue)))
-            elif line != lines[0] or any(map(str.isdigit, line)):  # that of a CSV has titles
-                raise CrispsegError(f"{path}: '{line}' is not 'r g b name'; write for example '128 64 128 road'")
+    delimiter = max(",;\t", key=lines[0].count)
+    titles = [word.strip(' "').lower() for word in lines[0].split(delimiter)]
+    titles = [_TITLES.get(word, word) for word in titles]
+    try:
+        if path.suffix.lower() in (".json", ".yaml", ".yml"):
+            entries = _entries(parse_yaml(path.read_text(encoding="utf-8-sig")))
+        elif {*"rgb"} <= {*titles}:
+            if unknown := {*titles} - {*_TITLES.values()}:
+                raise ValueError(f"the column {min(unknown)} is unknown; remove it, or call it name, id, r, g, b or a")
+            rows = csv.DictReader(lines[1:], titles, delimiter=delimiter, skipinitialspace=True)
+            entries = [{"name": row.get("name"), "color": [row[key] for key in "rgb"]} | _ids(row) for row in rows]
+        else:
+            first = not any(map(str.isdigit, lines[0]))  # titles
+            entries = [_entry(line.replace('"', "")) for line in lines[first:]]
+        found = [
+            (entry.get("name", entry.get("title")), color) for entry in _ordered(entries) for color in _colors(entry)
+        ]
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        example = "write lines such as '128 64 128 road', or for example {road: [128, 64, 128]} as YAML"
+        raise CrispsegError(f"{path} names no colours ({one_line(error)}); {example}") from None
     named = bool(found) and all(name is not None for name, _ in found)
     groups: dict[Any, list[Color]] = {}
     for index, (name, color) in enumerate(found):
@@ -66,61 +64,47 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
     return [*groups.values()], tuple(map(str, groups)) if named else None
 
 
-def _delimiter(line: str) -> str:
-    return max(",;\t", key=line.count)
+def _ids(row: Mapping[str, Any]) -> dict[str, int]:
+    return {key: int(row[key]) for key in ("id", "trainId") if key in row}
 
 
-def _titles(path: Path, line: str) -> list[str]:
-    """Return the titles of a CSV by its first line; empty if it has none."""
-    words = [word.strip(' "').lower() for word in line.split(_delimiter(line))]
-    titles = [_TITLES.get(word, word) for word in words]
-    if not {*"rgb"} <= {*titles}:
-        return []
-    if unknown := {*titles} - {*"rgba", "alpha", "name", "id", "trainid"}:
-        raise CrispsegError(
-            f"{path} has the unknown column {min(unknown)}; remove it, or call it name, id, r, g, b or a"
-        )
-    return titles
+def _entry(line: str) -> dict[str, Any]:
+    if match := _COLOR_FIRST.fullmatch(line) or _NAME_FIRST.fullmatch(line):
+        return {"name": match["name"], "color": re.findall(r"\d+", match["color"])}
+    raise ValueError(f"'{line}' is not 'r g b name'")
 
 
-def _ids(row: Mapping[str, str]) -> dict[str, int]:
-    return {key: int(row[title]) for key, title in (("id", "id"), ("trainId", "trainid")) if title in row}
+def _entries(tree: Any) -> list[Mapping[str, Any]]:
+    """Return a mapping with a color, and perhaps a name and ids, for each entry of a JSON or YAML file."""
+    if isinstance(tree, Mapping):
+        lists = [tree[key] for key in ("labels", "classes", "categories") if isinstance(tree.get(key), list)]
+        tree = next((each for each in lists if isinstance(each[0], Mapping)), tree)
+    if not isinstance(tree, Mapping):
+        return [each if isinstance(each, Mapping) else {"color": each} for each in tree]
+    colors = tree.get("colors", tree.get("palette", tree))
+    if isinstance(colors, Mapping):
+        return [{"name": name, "color": color} for name, color in colors.items()]
+    names = tree.get("names", tree.get("classes")) or [None] * len(colors)
+    names = [names[key] for key in sorted(names)] if isinstance(names, Mapping) else names
+    return [{"name": name, "color": color} for name, color in zip(names, colors, strict=True)]
 
 
-def _ordered(path: Path, entries: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+def _ordered(entries: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """Return the entries by their trainId, else id, if all have one that may be a class id."""
     for key in ("trainId", "id"):
         ids = [entry.get(key) for entry in entries]
         if outside := [value for value in ids if key == "trainId" and value is not None and not 0 <= value < IGNORE]:
-            raise CrispsegError(
-                f"{path}: trainId {outside[0]} is no class; remove its entries, or give their colours as data.ignore"
-            )
+            raise ValueError(f"trainId {outside[0]} is no class; remove it, or give its colours as data.ignore")
         if all(isinstance(value, int) and 0 <= value < IGNORE for value in ids):
             return sorted(entries, key=lambda entry: int(entry[key]))
     return entries
 
 
-def _named_colors(path: Path, tree: Any) -> list[tuple[Any, Color]]:
-    """Return names, or None, and colours."""
-    if isinstance(tree, Mapping):
-        lists = [tree[key] for key in ("labels", "classes", "categories") if isinstance(tree.get(key), list)]
-        tree = next((each for each in lists if isinstance(each[0], Mapping)), tree)
-    pairs: Iterable[tuple[Any, Any]]
-    if not isinstance(tree, Mapping):
-        entries = _ordered(path, [each if isinstance(each, Mapping) else {"color": each} for each in tree])
-        pairs = ((one.get("name", one.get("title")), one.get("color", one.get("rgb"))) for one in entries)
-    elif isinstance(colors := tree.get("colors", tree.get("palette", tree)), Mapping):
-        pairs = colors.items()
-    else:
-        names = tree.get("names", tree.get("classes")) or [None] * len(colors)
-        pairs = zip([names[key] for key in sorted(names)] if isinstance(names, Mapping) else names, colors, strict=True)
-    found = []
-    for name, color in pairs:
-        several = isinstance(color, list) and not isinstance(color[0], int)
-        for one in color if several else [color]:
-            red, green, blue = bytes.fromhex(one.lstrip("#")) if isinstance(one, str) else one
-            found.append((name, (int(red), int(green), int(blue))))
-    return found
+def _colors(entry: Mapping[str, Any]) -> Iterator[Color]:
+    color = entry.get("color", entry.get("rgb"))
+    for one in color if isinstance(color, list) and isinstance(color[0], list) else [color]:
+        red, green, blue = bytes.fromhex(one.lstrip("#")) if isinstance(one, str) else map(int, one)
+        yield red, green, blue
 
 
 def as_color(value: int | Color) -> Color:
