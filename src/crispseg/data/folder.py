@@ -25,7 +25,6 @@ from crispseg.data.mask_lookup import (
     IdLookup,
     InstanceLookup,
     MaskStatistics,
-    has_palette,
     read_statistics,
 )
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
@@ -427,7 +426,8 @@ class Folder(Settings):
         declared = self.declared
         told = declared.count not in (None, 2) if declared.palette is None else declared.tolerance is not None
         first = min(self._pairs.values(), default=None)
-        if told and (declared.palette is not None or first is None or not has_palette(first.mask)):
+        found = first and tried(read_statistics)(first.mask)
+        if told and (declared.palette is not None or not isinstance(found, MaskStatistics) or not found.palette):
             return []
         used = set().union(*self._dictated.values()) - {*self.exclude}
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)

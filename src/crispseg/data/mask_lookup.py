@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from copy import copy
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from crispseg.errors import CrispsegError
 from crispseg.io.opening import UnreadablePicture, opened
 from crispseg.labels import IGNORE, Color, color_table
 
@@ -104,13 +102,6 @@ def read_statistics(path: Path) -> MaskStatistics:
             unpack_colors(np.unique(pack_colors(mask[part][None]))) for part in (alpha < 128, alpha == 255)
         )
         return found._replace(hidden=frozenset({*map(tuple, clear.tolist())} - {*map(tuple, opaque.tolist())}))
-
-
-def has_palette(path: Path) -> bool:
-    """Return whether the values of a mask are indices of colours."""
-    with suppress(CrispsegError), opened(path) as raster:
-        return bool(raster.palette)
-    return False
 
 
 def statistics_of(mask: NDArray[Any], file: str, lossy: str = "") -> MaskStatistics:

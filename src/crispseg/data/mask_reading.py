@@ -299,21 +299,18 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys((*void, IGNORE), IGNORE)
         lookup = MaskLookup(meaning, lookup.wrong, lookup.remedy)
         return MaskReading(LabelSet.numbered(max(len(ids), 2)), lookup, (_sparse(ids, grey, void),))
-    found = []
-    if len(ids) > 1 and ids[0] == 1 and last == (count or last) < IGNORE:
-        remedy = "write masks with ids from 0, and 255 for what is unlabelled; "
-        remedy += f"'crispseg doctor' can write such a copy, with data.num_classes {last}"
+    found, zero = [], [mask for mask in grey if 0 in {*ids} & mask.held]
+    few_zeros = len(zero) <= STRAY_FILES * len(grey) and 50 * pixels[0] <= pixels.total()
+    if 1 in ids and last > 1 and (last == count and not zero if count else few_zeros):
+        zeros = f" ({few(Path(mask.file).name for mask in zero)})" if zero else ""
+        what = f"{plural(pixels[0], 'pixel')} of 0{zeros}, and else ids from 1 to {last}"
+        remedy = "give data.ignore '[0]' if 0 means unlabelled, or write masks with ids from 0, and 255 for what is "
+        remedy += f"unlabelled, as 'crispseg doctor' does with data.ignore '[0]' and data.num_classes {last}"
         severity = Severity.ERROR if count else Severity.WARNING
-        found.append(_fault("one-based-ids", grey, f"the ids 1 to {last}, without 0", remedy, severity))
+        found.append(_fault("one-based-ids", zero or grey, what, remedy, severity))
         if count:
             moved = {**dict.fromkeys((0, *void, IGNORE), IGNORE), **{index: index - 1 for index in ids}}
-            labels, lookup = declared.labels(last), MaskLookup(moved, lookup.wrong, lookup.remedy)
-    zero = [mask for mask in grey if 0 in mask.held]
-    if not count and last > 1 and 0 < len(zero) <= STRAY_FILES * len(grey) and 50 * pixels[0] <= pixels.total():
-        names = few(Path(mask.file).name for mask in zero)
-        what = f"0, {plural(pixels[0], 'pixel')}, and the others ids from 1 ({names})"
-        remedy = "0 is read as a class; give data.ignore '[0]' if it is unlabelled"
-        found.append(_fault("one-based-ids", zero, what, remedy, Severity.WARNING))
+            lookup = MaskLookup(moved, lookup.wrong, lookup.remedy)
     if not count and not found and 2 * pixels[IGNORE] > pixels.total() - pixels[0] and IGNORE not in void:
         ignored = [mask for mask in grey if IGNORE in mask.held]
         what, remedy = "255 in most pixels that are not 0, and it is ignored", "give data.palette if it means a class"

@@ -181,7 +181,7 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
         more = "; 'crispseg doctor' lists all" if len(bad) > 1 else ""
         raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad, first: {bad[0]}{more}")
     if fault := too_few_classes(report):
-        raise CrispsegError(fault)
+        raise CrispsegError(f"{fault}; {TWO_CLASSES}")
     return report
 
 
@@ -204,7 +204,7 @@ def too_few_classes(report: SplitReport) -> str | None:
     if len(found) > 1 or (found and report.split != "train"):
         return None
     held = [f"class {index}" for index in found] + [f"{IGNORE}, which means ignore"] * (report.ignored > 0)
-    return f"the masks of '{report.split}' hold nothing but {' and '.join(held)}; {TWO_CLASSES}"
+    return f"the masks of '{report.split}' hold nothing but {' and '.join(held)}"
 
 
 def class_weights(report: SplitReport) -> NDArray[np.float32]:

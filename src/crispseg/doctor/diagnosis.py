@@ -17,14 +17,7 @@ from crispseg.data.mask_reading import Finding, MaskReading, Severity
 from crispseg.data.split_check import SplitReport, held_of, report_of
 from crispseg.doctor.duplicates import duplicate_findings
 from crispseg.doctor.facts import PairFacts, Subject, readable, scan, without_lossy
-from crispseg.doctor.findings import (
-    KINDS,
-    class_findings,
-    file_findings,
-    finding,
-    pair_findings,
-    pairing_findings,
-)
+from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding, pairing_findings
 from crispseg.labels import IGNORE
 
 
@@ -54,21 +47,17 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     if reading is None or not reading.lookup.tolerance:
         facts = [without_lossy(one) for one in facts]
     reports = _reports(subject, facts, reading) if reading else []
-    found = [
-        *pairing_findings(subject),
-        *file_findings(facts),
-        *pair_findings(facts),
-        *duplicate_findings(subject, facts),
-    ]
+    found = [*pairing_findings(subject), *file_findings(facts), *duplicate_findings(subject, facts)]
     if reading:
-        found += [*reading.faults, _all_ignored(facts, reading)]
-        of_classes = class_findings(reports)
-        found += [one for one in of_classes if one.code not in {fault.code for fault in reading.faults}]
-    order, read_softly = list(KINDS), reading is not None and reading.lookup.tolerance > 0
-    told = sorted(
-        (one for one in found if one.count and not (read_softly and one.code == "interpolated-edges")),
-        key=lambda one: (-one.severity, order.index(one.code)),
-    )
+        masks = [one.mask for one in facts if isinstance(one.mask, MaskStatistics)]
+        void = [mask.file for mask in masks if (reading.lookup.labels_of(mask) == IGNORE).all()]
+        known = {fault.code for fault in reading.faults} | (
+            {"interpolated-edges"} if reading.lookup.tolerance else set()
+        )
+        more = [*found, finding("all-ignored", void), *class_findings(reports)]
+        found = [*reading.faults, *(one for one in more if one.code not in known)]
+    order = list(KINDS)
+    told = sorted(filter(lambda one: one.count, found), key=lambda one: (-one.severity, order.index(one.code)))
     return Diagnosis(subject, tuple(facts), tuple(told), reading, tuple(reports))
 
 
@@ -80,11 +69,6 @@ def _reports(subject: Subject, facts: Sequence[PairFacts], reading: MaskReading)
             held = [held_of(reading.lookup.labels_of(mask), mask.quarters, mask.size) for mask in masks]
             reports.append(report_of(split, reading.labels, held))
     return reports
-
-
-def _all_ignored(facts: Sequence[PairFacts], reading: MaskReading) -> Finding:
-    masks = [one.mask for one in facts if isinstance(one.mask, MaskStatistics)]
-    return finding("all-ignored", [mask.file for mask in masks if (reading.lookup.labels_of(mask) == IGNORE).all()])
 
 
 FORMAT = 1

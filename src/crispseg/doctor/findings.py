@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
@@ -45,12 +45,11 @@ def finding(
     files: Iterable[object] = (),
     *,
     count: int | None = None,
-    remedy: str | None = None,
     severity: Severity | None = None,
     details: Mapping[str, Any] | None = None,
     **words: object,
 ) -> Finding:
-    """A finding of a kind in `KINDS`, whose severity and remedy it has unless they are given.
+    """A finding of a kind in `KINDS`, whose severity it has unless that is given.
 
     Args:
         words: what the kind's message has to be filled with.
@@ -61,7 +60,7 @@ def finding(
         code,
         kind.severity if severity is None else severity,
         kind.message.format(count=count, **words),
-        kind.remedy if remedy is None else remedy,
+        kind.remedy,
         count,
         names,
         details or {},
@@ -71,45 +70,34 @@ def finding(
 def pairing_findings(subject: Subject) -> list[Finding]:
     """What did not pair."""
     found = [finding(kind, files) for kind, files in subject.faults.items()]
-    for split, fault in subject.unavailable.items():
-        reason, _, remedy = fault.rpartition("; ")
-        found.append(finding("split-unavailable", count=1, remedy=remedy, split=split, reason=reason or remedy))
-    return found
+    gone = subject.unavailable.items()
+    return [*found, *(finding("split-unavailable", count=1, split=split, reason=fault) for split, fault in gone)]
 
 
-def file_findings(facts: Sequence[PairFacts]) -> list[Finding]:
-    """What is wrong with single files: unreadable, or odd in format."""
+def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
+    """What is wrong with single files, which are unreadable or odd in format, and between an image and its mask."""
     broken: dict[str, dict[str, str]] = defaultdict(dict)
     for one in facts:
         for result in (one.image, one.mask):
             if isinstance(result, Unreadable):
                 broken[result.code][result.file] = result.reason
-    found = []
     for code, reasons in broken.items():
-        first = next(iter(reasons.values())).rpartition("; ")[0]
         number = f"{plural(len(reasons), 'file')}; the first: " if len(reasons) > 1 else ""
-        found.append(finding(code, reasons, details={"reasons": reasons}, reason=number + first))
+        first = next(iter(reasons.values()))
+        yield finding(code, reasons, details={"reasons": reasons}, reason=number + first)
     # files that stand in two splits count once
     images = [*{one.image.file: one.image for one in facts if isinstance(one.image, ImageFacts)}.values()]
-    masks = [*{one.mask.file: one.mask for one in facts if isinstance(one.mask, MaskStatistics)}.values()]
-    blended = [one for one in masks if one.blended >= BLENDED]
-    highest = max((one.blended for one in blended), default=0.0)
-    return [
-        *found,
-        finding("constant-image", [one.file for one in images if one.constant]),
-        finding("tiny-image", [one.file for one in images if min(one.size) < MIN_SIDE], least=MIN_SIDE),
-        finding("interpolated-edges", [one.file for one in blended], highest=highest),
-    ]
-
-
-def pair_findings(facts: Sequence[PairFacts]) -> list[Finding]:
-    """What is wrong between an image and its mask."""
+    blended = {one.mask.file: one.mask.blended for one in facts if isinstance(one.mask, MaskStatistics)}
+    blended = {file: share for file, share in blended.items() if share >= BLENDED}
+    yield finding("constant-image", [one.file for one in images if one.constant])
+    yield finding("tiny-image", [one.file for one in images if min(one.size) < MIN_SIDE], least=MIN_SIDE)
+    yield finding("interpolated-edges", blended, highest=max(blended.values(), default=0))
     differ = {
         mask.file: "{}x{} but its image {}x{}".format(*mask.size, *image.size)
         for _, image, mask in readable(facts)
         if image.size != mask.size
     }
-    return [finding("sizes-differ", differ, first=next(iter(differ.values()), ""))]
+    yield finding("sizes-differ", differ, first=next(iter(differ.values()), ""))
 
 
 RARE, VERY_RARE = 1e-2, 1e-4
@@ -121,9 +109,7 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
     found: list[Finding] = []
     for report in reports:
         if fault := too_few_classes(report):
-            code = "one-class-only" if report.counts.any() else "no-labels"
-            reason, _, remedy = fault.partition("; ")
-            found.append(finding(code, count=1, remedy=remedy, reason=reason))
+            found.append(finding("one-class-only" if report.counts.any() else "no-labels", count=1, reason=fault))
         elif report.void > 0.5:
             found.append(finding("mostly-ignored", count=1, split=report.split, share=report.void))
     if not reports or any(one.severity is Severity.ERROR for one in found):
