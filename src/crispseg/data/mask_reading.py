@@ -300,7 +300,7 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         lookup = MaskLookup(meaning, lookup.wrong, lookup.remedy)
         return MaskReading(LabelSet.numbered(max(len(ids), 2)), lookup, (_sparse(ids, grey, void),))
     found, zero = [], [mask for mask in grey if 0 in {*ids} & mask.held]
-    few_zeros = len(zero) <= STRAY_FILES * len(grey) and 50 * pixels[0] <= pixels.total()
+    few_zeros = len(zero) <= STRAY_FILES * len(grey) and 20 * pixels[0] <= pixels.total()
     if 1 in ids and last > 1 and (last == count and not zero if count else few_zeros):
         zeros = f" ({few(Path(mask.file).name for mask in zero)})" if zero else ""
         what = f"{plural(pixels[0], 'pixel')} of 0{zeros}, and else ids from 1 to {last}"
