@@ -89,7 +89,7 @@ crispseg evaluate {name} --data {name} --data.root ROOT --boundary {distances}{o
 | --- | --- | --- |
 {scores}
 {without}
-The rest of this page is written anew, and the scores above too, by
+The rest of this page and the scores above are written by
 
 ```
 python benchmarks/shipped.py card {name} --root ROOT

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import errno
 import json
-import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,19 +81,17 @@ def ended_worker(error: BaseException) -> CrispsegError | Interrupted | None:
 
     Another error may wrap it. Signals that end a run often reach its workers first.
     """
-    found: re.Match[str] | None = None
-    each: BaseException | None = error
-    while each is not None:  # the innermost names the signal
-        worker = r"^DataLoader worker \(pid\S* [\d, ]+\) (?:is killed by signal: )?([^.\n]+)"
-        found = re.search(worker, str(each), re.MULTILINE) or found
-        each = each.__cause__ or each.__context__
-    if found is None:
+    chain = [error]
+    while cause := chain[-1].__cause__ or chain[-1].__context__:
+        chain.append(cause)
+    text = " ".join(map(str, chain))
+    if "DataLoader worker" not in text:
         return None
     for number in (signal.SIGTERM, signal.SIGINT):
-        if found[1] == signal.strsignal(number):
+        if f"killed by signal: {signal.strsignal(number)}" in text:
             return Interrupted(INTERRUPTED, number)
     remedy = "use fewer workers, or 0, if memory or shared memory (Docker's shm-size) has run out"
-    return CrispsegError(f"a data worker has gone ({found[1]}); {remedy}")
+    return CrispsegError(f"a data worker has gone; {remedy}")
 
 
 def one_line(error: BaseException) -> str:

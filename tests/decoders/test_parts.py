@@ -15,19 +15,17 @@ from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
 from crispseg import contexts
-from crispseg.decoders import (
+from crispseg.decoders.context import (
     AsymmetricFusionNonLocal,
     AsymmetricPyramidNonLocal,
     AtrousSpatialPyramidPooling,
-    Concat,
-    DeformableFuse,
+    CrissCrossAttention,
     DenseASPP,
     NonLocal,
     PyramidPooling,
     RecurrentCrissCross,
-    UpsampleAdd,
 )
-from crispseg.decoders.context import CrissCrossAttention
+from crispseg.decoders.fuse import Concat, DeformableFuse, UpsampleAdd
 
 PARTS = ["apnb", "aspp", "conv", "crisscross", "denseaspp", "linear", "nonlocal", "ppm"]
 

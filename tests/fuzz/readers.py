@@ -52,14 +52,14 @@ def readers(place: Path) -> dict[str, Reader]:
     deep = Image.fromarray(values[..., 0].astype(np.uint16) * 200)
     images = {f"rgb.{suffix}": encoded(rgb, suffix) for suffix in ("png", "jpg", "webp", "tif", "bmp", "gif", "ppm")}
     images |= {"deep.png": encoded(deep, "png"), "deep.tif": encoded(deep, "tif", compression="tiff_adobe_deflate")}
-    images |= {"rgba.png": encoded(Image.fromarray(values), "png"), "cmyk.jpg": encoded(rgb.convert("CMYK"), "jpg")}
+    images |= {"rgba.png": encoded(Image.fromarray(values), "png")}
     planes = io.BytesIO()
     tifffile.imwrite(
         planes, values.transpose(2, 0, 1).astype(np.uint16), photometric="rgb", planarconfig="separate", tile=(16, 16)
     )
     images |= {
         "planes.tif": planes.getvalue(),
-        "white.pgm": b"P5 32 24 4095\n" + (values[..., 0] * np.array(16, ">u2")).astype(">u2").tobytes(),
+        "white.pgm": b"P5 32 24 65535\n" + (values[..., 0] * np.array(16, ">u2")).astype(">u2").tobytes(),
     }
     masks = {"ids.png": encoded(Image.fromarray(ids), "png"), "palette.png": encoded(palette, "png")}
     masks |= {"palette_2.png": encoded(palette, "png", bits=2), "bits.png": encoded(Image.fromarray(ids > 0), "png")}

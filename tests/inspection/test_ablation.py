@@ -84,11 +84,10 @@ OFF: tuple[Made, Made] = lambda x: torch.full_like(x, -100), Tensor.clone
 FLOW = {"flow × 0": ZERO, "flow shuffled": MOVED}
 OFFSETS = {"offsets × 0": ZERO, "offsets shuffled": MOVED}
 REFINEMENT = {"no refinement": {"refiner.boundary": OFF}, "direction shuffled": {"refiner.direction": MOVED}}
-ALONE = {f"flow × 0 in decoder.fuses.{index}": {f"decoder.fuses.{index}.flow": ZERO} for index in range(3)}
 SPATIAL = "spatial.affinity"
 DONE: dict[str, dict[str, dict[str, tuple[Made, Made]]]] = {
-    "crisp": {**{name: {"flow": made} for name, made in FLOW.items()}, **ALONE},
-    "sfnet": {**{name: {"flow": made} for name, made in FLOW.items()}, **ALONE},
+    "crisp": {name: {"flow": made} for name, made in FLOW.items()},
+    "sfnet": {name: {"flow": made} for name, made in FLOW.items()},
     "sfnet_lite": {
         **{name: {"flow": made, "fine_flow": made} for name, made in FLOW.items()},
         "gate uniform": {"gate": EVEN},

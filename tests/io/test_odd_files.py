@@ -78,14 +78,6 @@ def test_signed_bytes_are_refused(tmp_path: Path, refuses: Refuses) -> None:
             read(tmp_path / "a.tif")
 
 
-def test_ycbcr_tiffs_and_pil_images(tmp_path: Path) -> None:
-    picture = Image.fromarray(RGB).convert("YCbCr")
-    picture.save(tmp_path / "a.tif")
-    expected = np.array(picture.convert("RGB"))
-    assert np.array_equal(read_image(tmp_path / "a.tif"), expected)
-    assert np.array_equal(read_source(picture, 3)[0], expected)
-
-
 @pytest.mark.parametrize("options", [{}, {"nbits": 2}, {"nbits": 4}, {"compress": "zstd"}])
 def test_tiffs_of_rasterio(options: dict[str, Any], tmp_path: Path) -> None:
     """Of few bits, and by the profile of another, which is stored by bands."""

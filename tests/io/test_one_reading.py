@@ -54,12 +54,10 @@ class Case:
     def image(self, channels: int, low: int, high: int) -> NDArray[Any] | None:
         """What a model sees; None if it is refused."""
         bands = self.values.shape[2]
-        if self.color in ("palette", "cmyk"):
-            if channels != 3 or (self.color == "cmyk" and (bands, self.white) != (4, 255)):
-                return None
-            if self.palette is not None:
-                return self.palette[self.values[..., 0]]
-            return np.array(Image.fromarray(np.ascontiguousarray(self.values), "CMYK").convert("RGB"))
+        if self.color == "other":
+            return None
+        if self.palette is not None:
+            return self.palette[self.values[..., 0]] if channels == 3 else None
         rgb = self.color == "rgb" or bands == 3
         if bands != channels and not (channels == 3 and bands <= (4 if rgb else 2)):
             return None
@@ -72,11 +70,8 @@ class Case:
         bands = self.values.shape[2]
         if self.color == "palette" or (self.color == "grey" and bands <= 2):
             return self.values[..., 0]
-        return (
-            self.values[..., :3]
-            if self.color != "cmyk" and bands in (3, 4) and self.white == 255 and self.is_rgb
-            else None
-        )
+        readable = self.color != "other" and bands in (3, 4) and self.white == 255 and self.is_rgb
+        return self.values[..., :3] if readable else None
 
     @property
     def is_rgb(self) -> bool:
@@ -116,7 +111,7 @@ def tiff(draw: Draw) -> Case:
     written = np.moveaxis(stored, 2, 0) if planar == "separate" else stored if bands > 1 else stored[..., 0]
     order = "<" if packed else draw(st.sampled_from("<>"))  # tifffile packs the bits of ">" in a wrong order
     tifffile.imwrite(file, written, byteorder=order, **options)
-    color = {"palette": "palette", "separated": "cmyk", "rgb": "rgb"}.get(kind, "grey")
+    color = {"palette": "palette", "separated": "other", "rgb": "rgb"}.get(kind, "grey")
     return Case("a.tif", file.getvalue(), values, white, color, palette, turn if turn < 9 else 1)
 
 
@@ -153,7 +148,7 @@ def png(draw: Draw) -> Case:
 
 
 def pnm(draw: Draw) -> Case:
-    kind, white = draw(st.sampled_from("2356")), draw(st.sampled_from([1, 3, 100, 255, 256, 4095, 65535]))
+    kind, white = draw(st.sampled_from("2356")), draw(st.sampled_from([100, 255, 255, 255, 4095, 65535]))
     values = drawn_values(draw, 1 if kind in "25" else 3, white)
     data = (
         values.astype(">u2" if white > 255 else np.uint8).tobytes()
@@ -161,7 +156,8 @@ def pnm(draw: Draw) -> Case:
         else " ".join(map(str, values.flat)).encode()
     )
     content = f"P{kind}\n# made here\n{values.shape[1]} {values.shape[0]}\n{white}\n".encode() + data
-    return Case("a.pgm", content, values, white, "grey" if kind in "25" else "rgb")
+    read = white == 255 or (white == 65535 and kind == "5")
+    return Case("a.pgm", content, values, white, ("grey" if kind in "25" else "rgb") if read else "other")
 
 
 def pillows(draw: Draw) -> Case:
@@ -205,7 +201,7 @@ def check(case: Case, channels: int, low: int, high: int, cuts: list[int], folde
     same(attempt(read_image, path, channels, (low, high)), image, "whole")
     same(attempt(read_mask, path, lossy=True), mask, "mask")
     assert attempt(image_size, path, channels) == (None if image is None else image.shape[:2])
-    if case.turn == 1:
+    if case.turn == 1 and not (case.name == "a.pgm" and image is None):
         height = len(case.values)
         ends = sorted({0, height, *(cut % height for cut in cuts)})
         with opened(path) as raster:

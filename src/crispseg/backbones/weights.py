@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 import timm
 import torch
-from huggingface_hub import file_exists, hf_hub_download, try_to_load_from_cache
 from safetensors import safe_open
 from safetensors.torch import load_file, save
-from timm.models import adapt_input_conv, get_pretrained_cfg
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError
@@ -121,72 +120,28 @@ def checksum(name: str, values: Tensor) -> int:
     return zlib.crc32(values.detach().cpu().reshape(-1).view(torch.uint8).numpy().data, head)
 
 
-FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names under which timm stores weights on the hub, in the order in which it looks for them."""
-
-
 def weights_source(name: str, pretrained: bool | str | Path) -> str:
     """Describe where a backbone's weights come from."""
     if not isinstance(pretrained, bool):
         return f"the weights in {pretrained}"
-    if not pretrained:
-        return "random weights; see model.pretrained"
-    where = f"{hub_id} of the Hugging Face hub" if (hub_id := _hub_id(name)) else f"of {name}"
-    return f"the published weights {where}"
+    return f"the published weights of {name}" if pretrained else "random weights; see model.pretrained"
 
 
 def build_published(name: str, published: bool, **options: Any) -> Any:
-    """timm's network, with its published weights if asked.
+    """timm's network, with its published weights if asked, from the cache of the Hugging Face hub or the hub itself.
 
     Raises:
         CrispsegError: the weights can neither be found nor downloaded.
     """
-    if not published:
-        return timm.create_model(name, **options)
-    if _hub_id(name):
-        foreign = get_pretrained_cfg(name).custom_load == "hf"
-        options["pretrained_cfg_overlay"] = {"file": str(hub_file(name)), "custom_load": foreign}
     try:
-        return timm.create_model(name, pretrained=True, **options)
+        return timm.create_model(name, pretrained=published, **options)
     except TypeError:  # an option that the network does not know
         raise
-    except Exception as error:  # timm and the network raise many types here
-        raise _unreachable(name, "timm", error) from error
-
-
-def _hub_id(name: str) -> str | None:
-    """The hub id of timm's weights of a network, such as timm/resnet18.a1_in1k."""
-    config = get_pretrained_cfg(name) if timm.is_model(name) else None
-    return config.hf_hub_id or None if config else None
-
-
-def hub_file(name: str) -> Path:
-    """timm's weight file of a network, from the hub's cache, else downloaded.
-
-    The server is asked first: a download by itself would try for a minute before it says that there is no connection.
-
-    Raises:
-        CrispsegError: the hub cannot be reached, or does not have it.
-    """
-    repo, _, named = str(_hub_id(name)).partition("@")
-    revision = named or None
-    own = get_pretrained_cfg(name).hf_hub_filename
-    files = (own,) if own else FILES
-    for file in files:
-        cached = try_to_load_from_cache(repo, file, revision=revision)
-        if isinstance(cached, str):
-            return Path(cached)
-    try:
-        there = next((file for file in files if file_exists(repo, file, revision=revision)), files[0])
-        return Path(hf_hub_download(repo, there, revision=revision))
-    except Exception as error:  # the hub's client and the network raise many types here
-        raise _unreachable(name, repo, error) from error
-
-
-def _unreachable(name: str, where: str, error: Exception) -> CrispsegError:
-    """The error for weights that cannot be had; the last line of what was raised says what failed."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-    return CrispsegError(
-        f"cannot get the weights of backbone '{name}' from {where} ({reason}); give model.pretrained the path of a "
-        "weight file, or false for random weights"
-    )
+    except Exception as error:  # timm, the hub's client and the network raise many types here
+        if not published:
+            raise
+        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        raise CrispsegError(
+            f"cannot get the weights of backbone '{name}' ({reason}); give model.pretrained the path of a weight file, "
+            "or false for random weights"
+        ) from error

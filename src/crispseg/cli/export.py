@@ -23,7 +23,7 @@ from crispseg.models import SegmentationModel
 class Export(WithData):
     """Write a trained model as one file for ONNX Runtime, OpenVINO or torch.export, for images of any size.
 
-    It comes with a certificate of what it computes compared with the model, and what it takes.
+    A certificate compares what it computes, and how long it takes, with the model.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.

@@ -1,17 +1,7 @@
 """Decoders and their parts by kind: context, fuse and merge. Those of the four papers are in models."""
 
-from crispseg.decoders.context import (
-    AsymmetricFusionNonLocal,
-    AsymmetricPyramidNonLocal,
-    AtrousSpatialPyramidPooling,
-    ConvContext,
-    DenseASPP,
-    LinearContext,
-    NonLocal,
-    PyramidPooling,
-    RecurrentCrissCross,
-)
-from crispseg.decoders.fuse import Concat, DeformableFuse, Sum, UpsampleAdd
+from crispseg.decoders.context import AsymmetricFusionNonLocal, ConvContext
+from crispseg.decoders.fuse import Concat, UpsampleAdd
 from crispseg.decoders.parts import (
     Context,
     ContextPart,
@@ -30,24 +20,15 @@ from crispseg.decoders.topdown import TopDown, fuse_steps, step_levels
 
 __all__ = [
     "AsymmetricFusionNonLocal",
-    "AsymmetricPyramidNonLocal",
-    "AtrousSpatialPyramidPooling",
     "Concat",
     "Context",
     "ContextPart",
     "ConvContext",
     "Decoded",
     "Decoder",
-    "DeformableFuse",
-    "DenseASPP",
     "FusePart",
     "Levels",
-    "LinearContext",
     "MergePart",
-    "NonLocal",
-    "PyramidPooling",
-    "RecurrentCrissCross",
-    "Sum",
     "TopDown",
     "UpsampleAdd",
     "configured",

@@ -27,7 +27,7 @@ from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import digest, owned
 from crispseg.io.images import MADE_OF, write_image, write_labels
 from crispseg.io.outlines import write_polygons
-from crispseg.io.tiff import SUFFIXES, keep_position, open_dataset
+from crispseg.io.tiff import SUFFIXES, open_dataset
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import Color, voc_palette
 from crispseg.models import ModelInfo
@@ -245,12 +245,9 @@ def predict_files(
             server.save(out, result.path, result.labels, made_of(result.path))
             return
         result.name, result.made_of = names[result.path], made_of(result.path)
-        pictures = [out / f"{result.name}.png", out / f"{result.name}_overlay.png"]
         if objects is not None:
             each = result.objects(objects, objects_border)
-            pictures.append(each.save(out)[0])
-        if result.path.suffix.lower() in SUFFIXES:
-            keep_position(result.path, pictures)
+            each.save(out)
         result.save(out)
         if coco is not None:
             coco.add(f"{result.name}{result.path.suffix}", each)

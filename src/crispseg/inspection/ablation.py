@@ -108,17 +108,11 @@ ABLATIONS: tuple[Ablation, ...] = (
 def ablations_of(model: SegmentationModel, names: Iterable[str] | None = None) -> dict[str, Ablation]:
     """Return the `ABLATIONS` whose quantities a model has, by name, or those of the given names.
 
-    Of several flow alignment modules, each is also switched off alone.
-
     Raises:
         CrispsegError: the model has no quantity that could be changed; an unknown name.
     """
     paths = list(taps(model))
     found = {ablation.name: ablation for ablation in ABLATIONS if ablation.of(paths)}
-    flows = [path.removesuffix(".flow") for path in paths if path.endswith(".flow")]
-    for module in flows if len(flows) > 1 else ():
-        name, only = f"flow × 0 in {module}", {re.escape(f"{module}.flow"): torch.zeros_like}
-        found[name] = Ablation(name, f"{module} alone upsamples bilinearly", only)
     if not found:
         raise CrispsegError(f"{model.info.name} has no flow, points, descriptors or refinement; give a model with one")
     for name in names or ():

@@ -59,9 +59,8 @@ class Inspection:
         image: `(H, W, 3)` RGB.
         probabilities: of each class, `(C, H, W)`.
         labels, truth: `(H, W)` class ids; 255 in the truth for ignored pixels.
-        unrefined: `(H, W)` class ids before refinement; None, as the next two, of a model without one.
+        unrefined: `(H, W)` class ids before refinement; None, as the next one, of a model without one.
         boundary: probability of each pixel to be on a boundary, `(H, W)`.
-        direction: most likely direction to the inside, `(H, W)`: an index of `crispseg.models.refinement.STEPS`.
         taps: values of `crispseg.record`, in the order of computation: float32 on the CPU, without the batch dimension.
         parts: parts that ran, by their path in the model, in that order.
     """
@@ -78,7 +77,6 @@ class Inspection:
     truth: NDArray[np.uint8] | None = None
     unrefined: NDArray[np.uint8] | None = None
     boundary: NDArray[np.float32] | None = None
-    direction: NDArray[np.uint8] | None = None
     taps: dict[str, Tensor] = field(default_factory=dict)
     parts: dict[str, Part] = field(default_factory=dict)
 
@@ -172,11 +170,10 @@ def inspect_image(
     crop = (..., slice(height), slice(width))
     logits = outputs.logits[0][crop]
     refined: dict[str, Any] = {}
-    if outputs.unrefined is not None and outputs.boundary is not None and outputs.direction is not None:
+    if outputs.unrefined is not None and outputs.boundary is not None:
         refined = {
             "unrefined": _ids(outputs.unrefined[0][crop]),
             "boundary": outputs.boundary[0, 0][crop].float().sigmoid().cpu().numpy(),
-            "direction": _ids(outputs.direction[0][crop]),
         }
     return Inspection(
         name=name,

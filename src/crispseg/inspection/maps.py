@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -60,24 +59,3 @@ def mean_map(values: Tensor, inspection: Inspection) -> NDArray[np.float32]:
     """The mean over channels of a level `(C, h, w)`, as SFNet (Fig. 2) and DDSM (Fig. 4) show features."""
     mean: NDArray[np.float32] = at_image(values.mean(0, keepdim=True), inspection)[0].numpy()
     return mean
-
-
-def pca_maps(features: Sequence[Tensor], inspection: Inspection) -> list[NDArray[np.uint8]]:
-    """The three principal components of levels `(C, h, w)`, C ≥ 3, as red, green and blue, at the size of the image.
-
-    Pixels of similar features have similar colours, in all of these pictures; the colours themselves mean nothing. Each
-    component runs from its 2nd to its 98th percentile over all pictures.
-    """
-    covariance = torch.cov(torch.cat([values.flatten(1) for values in features], dim=1).double())
-    axes = torch.linalg.eigh(covariance)[1][:, -3:].flip(1).T.float()  # the largest eigenvalue comes last
-    components = [at_image(torch.einsum("ac,chw->ahw", axes, values), inspection).numpy() for values in features]
-    low, high = np.percentile(np.stack(components), (2, 98), axis=(0, 2, 3))[..., None, None]
-    shares = [np.clip((each - low) / np.maximum(high - low, np.finfo(np.float32).tiny), 0, 1) for each in components]
-    return [np.ascontiguousarray(np.rint(share * 255).astype(np.uint8).transpose(1, 2, 0)) for share in shares]
-
-
-def direction_colors(direction: NDArray[np.uint8], boundary: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The predicted direction to the inside of each likely boundary pixel in the flow's colours; others are white."""
-    angle = direction * (np.pi / 4)
-    field = np.stack([np.cos(angle), np.sin(angle)]).astype(np.float32) * (boundary > 0.5)  # (2, H, W)
-    return flow_image(torch.from_numpy(field))

@@ -114,15 +114,12 @@ def _results(inspection: Inspection) -> Iterator[Panel]:
 
 
 def _refinement(inspection: Inspection) -> Iterator[Panel]:
-    """The result before and after refinement, and what decides: boundaries and directions."""
-    assert inspection.boundary is not None and inspection.direction is not None
+    """The result before and after refinement, and the boundaries along which it differs."""
+    assert inspection.boundary is not None
     yield Panel("before refinement", inspection.colors(inspection.unrefined), layer=True)
     yield Panel("after refinement", inspection.colors())
     note, probability = "probability of a pixel to be on a boundary", scaled(inspection.boundary, 0, 1)
     yield Panel("boundary", probability, note, scale=(SCALE, "0", "1"), layer=True, photo=True)
-    note = "to the inside, of pixels more likely on a boundary than not: its hue; others white"
-    colors = maps.direction_colors(inspection.direction, inspection.boundary)
-    yield Panel("direction", colors, note, wheel="hue: direction", layer=True)
 
 
 def _feature(inspection: Inspection, values: Tensor, name: str, note: str = "") -> Panel:
@@ -158,17 +155,15 @@ def _ddsm(inspection: Inspection, part: str) -> Iterator[Panel]:
 
 
 def _cfb(inspection: Inspection, block: str) -> Iterator[Panel]:
-    """Principal components, those of A and E on one scale, so that their colours compare; and local refinement."""
-    a, m, e = (inspection.tap(block, f"sdm.{tap}") for tap in "AME")
-    centred = [values - values.mean((1, 2), keepdim=True) for values in (a, e)]
-    shown_a, shown_e = maps.pca_maps([each / each.std().clamp(min=1e-12) for each in centred], inspection)
-    yield Panel("decoder feature A", shown_a, f"{m.shape[-1]} × {m.shape[-2]} pixels", photo=True)
-    (shown_m,) = maps.pca_maps([m], inspection)
-    yield Panel("descriptor map M", shown_m, "each pixel's mixture", photo=True)
-    yield Panel("enhanced feature E", shown_e, "Ψ(A + αM)", photo=True)
-    for tap, when in (("B", "before"), ("G", "after")):
-        values = inspection.tap(block, f"lrm.{tap}")
-        yield _feature(inspection, values, f"encoder feature {tap}", f"{when} refinement")
+    """Features before and after distribution and local refinement, and the descriptors that pixels take (AGLN)."""
+    for tap, name, note in (
+        ("sdm.A", "decoder feature A", ""),
+        ("sdm.M", "descriptor map M", "each pixel's mixture"),
+        ("sdm.E", "enhanced feature E", "Ψ(A + αM)"),
+        ("lrm.B", "encoder feature B", "before refinement"),
+        ("lrm.G", "encoder feature G", "after refinement"),
+    ):
+        yield _feature(inspection, inspection.tap(block, tap), name, note)
 
 
 PANELS: dict[str, Callable[[Inspection, str], Iterator[Panel]]] = {"fam": _fam, "ddsm": _ddsm, "cfb": _cfb}

@@ -50,7 +50,7 @@ def read_image(path: str | Path, channels: int = 3, value_range: ValueRange | No
 
     Args:
         path: path of the file.
-        channels: 3 for RGB: alpha is dropped, grey, palette and CMYK become RGB, more bits a channel are scaled to 8.
+        channels: 3 for RGB: alpha is dropped, grey and palette become RGB, more bits a channel are scaled to 8.
             Others for the values of a file that has as many channels, as they are: RGBA, or bands of a TIFF.
         value_range: of images of 16 bits a channel, see `to_8_bits`.
 
@@ -63,10 +63,7 @@ def read_image(path: str | Path, channels: int = 3, value_range: ValueRange | No
 
 
 def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | None:
-    """Return the values `(H, W, C)` of an image of more than 8 bits a channel; None for one of 8, which is not decoded.
-
-    Raises as `read_image`.
-    """
+    """Return the values `(H, W, C)` of an image of more than 8 bits a channel, else None; raise as `read_image`."""
     with opened(path) as raster:
         raster.check(channels)
         return whole_numbers(raster.kept(channels), path) if raster.bit_depth > 8 else None
@@ -75,15 +72,13 @@ def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | Non
 def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False, in_color: bool = False) -> NDArray[Any]:
     """Read the raw values of a mask.
 
-    Files of lossy compression, whose values may not be those that were saved, are read with `lossy` only.
-
     Returns `(H, W)` uint8 for grey, palette (indices) and 1-bit (0 and 1) files, `(H, W)` uint16 for 16-bit grey ones,
     int32 where they hold more, and `(H, W, 3)` uint8 for RGB ones and, if `in_color`, palette ones. Alpha is dropped,
     EXIF orientation is applied.
 
     Raises:
-        CrispsegError: as for `read_image`; for lossy compression; and for values of more than 8 bits that are no whole
-            numbers from 0 to `most`.
+        CrispsegError: as for `read_image`; for lossy compression without `lossy`; and for values of more than 8 bits
+            that are no whole numbers from 0 to `most`.
     """
     with opened(path) as raster:
         return raster.labels(most, lossy, in_color)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,6 +24,7 @@ from crispseg.labels import Color, color_table
 
 for library in ("tifffile", "imagecodecs"):
     logging.getLogger(library).setLevel(logging.CRITICAL)  # what is wrong with a file is said once, as an error
+warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from 89 million pixels on, see `MAX_PIXELS`
 
 MAX_PIXELS = 2**27
 """A file that claims more pixels is refused before it is decoded: 134 million, 400 MB as RGB."""
@@ -32,13 +32,10 @@ MAX_PIXELS = 2**27
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")
 """Formats that Pillow reads. Others start programs (EPS), or are larger than their header says (ICO)."""
 
-COLORS = {"grey": (0, 1, 4), "rgb": (2,), "palette": (3,), "cmyk": (5,), "ycbcr": (6,), "bands": ()}
+COLORS = {"grey": (0, 1, 4), "rgb": (2,), "palette": (3,), "bands": ()}
 """The colours that are read, and their photometric interpretations in TIFFs."""
 MODES = {"grey": ("1", "L", "LA", "I", "F"), "rgb": ("RGB", "RGBA", "RGBX"), "palette": ("P", "PA")}
-MODES |= {"cmyk": ("CMYK",), "ycbcr": ("YCbCr",)}
 """The same by Pillow's modes."""
-CONVERTED = {"cmyk": ("CMYK", 4), "ycbcr": ("YCbCr", 3)}
-"""Colours of 8 bits that Pillow converts to RGB, its mode and their channels."""
 
 CUT = "cut it, or save it as a TIFF and segment it by 'crispseg predict' in tiles of 1024"
 SEVERAL = "holds several pages or frames, of which but one would be read; save each as a file"
@@ -68,7 +65,7 @@ class Raster:
         name: for messages.
         stored: height and width before it is turned upright.
         bands: channels, with alpha.
-        white: the largest value, such as 255; smaller than all bits of a channel allow in some PNMs.
+        white: the largest value, such as 255.
         color: one of `COLORS` or another, which is refused.
         load: decodes rows of the stored values from a first to before a last, `(h, W, bands)`.
         orientation: that of EXIF, 1 to 8; a PNG may have it behind its pixels.
@@ -101,7 +98,9 @@ class Raster:
     @cached_property
     def values(self) -> NDArray[Any]:
         """The values as they are in the file, upright, `(H, W, bands)`."""
-        return upright(self.load(0, self.stored[0]), self.orientation())
+        values, turn = self.load(0, self.stored[0]), self.orientation()
+        values = values.swapaxes(0, 1) if turn >= 5 else values
+        return values[:: -1 if turn in (3, 4, 7, 8) else 1, :: -1 if turn in (2, 3, 6, 7) else 1]
 
     def rows(self, top: int, bottom: int) -> Raster:
         """Return some rows as an image; of a TIFF no others are decoded."""
@@ -110,8 +109,7 @@ class Raster:
 
     def check(self, channels: int) -> None:
         """Raise an UnreadablePicture unless it has so many channels: 3 for RGB, which grey becomes, or others."""
-        usual = self.color not in CONVERTED or (3, CONVERTED[self.color][1], 255) == (channels, self.bands, self.white)
-        if self.color not in COLORS or not usual:
+        if self.color not in COLORS:
             raise UnreadablePicture(f"{self.name} has {self.color} colours; save it as grey or RGB", "channel-missing")
         most = {"grey": 2, "rgb": 4, "bands": 0}.get(self.color, self.bands) if channels == 3 else channels
         if self.bands > most or (channels != 3 and (self.bands < most or self.color == "palette")):
@@ -122,26 +120,13 @@ class Raster:
     def kept(self, channels: int) -> NDArray[Any]:
         """Return the upright values of so many channels, see `check`; without alpha."""
         self.check(channels)
-        if self.color in CONVERTED:
-            return self.values
         return self.values[..., : 1 if channels == 3 and self.bands < 3 else channels]
 
     def pixels(self, channels: int = 3, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
-        """Return the image as a model takes it, `(H, W, channels)`.
-
-        Args:
-            channels: 3 for RGB: alpha is dropped, and other colours become RGB; or as many as there are.
-            value_range: of more than 8 bits a channel, see `to_8_bits`.
-
-        Raises:
-            UnreadablePicture: another number of channels, or values that are no whole numbers of 16 bits.
-        """
+        """Return the image as a model takes it, `(H, W, channels)`; arguments and errors are those of `read_image`."""
         values = self.kept(channels)
         if self.color == "palette":
             return color_table(self.palette[:256]).take(values[..., 0], axis=0)
-        if self.color in CONVERTED:
-            stored = Image.frombytes(CONVERTED[self.color][0], values.shape[1::-1], values.tobytes())
-            return np.array(stored.convert("RGB"))
         if self.bit_depth > 8:
             known = value_range or ((0, self.white) if self.white < 0xFFFF else None)
             values = to_8_bits(whole_numbers(values, self.name), known, self.name)
@@ -153,7 +138,7 @@ class Raster:
         return np.rint(np.arange(self.white + 1) / self.white * 255).astype(np.uint8).take(values)
 
     def plain(self) -> NDArray[Any]:
-        """Return all bands in 8 or 16 bits; palettes and other colours as RGB."""
+        """Return all bands in 8 or 16 bits; palettes as RGB."""
         if self.color not in ("grey", "rgb", "bands"):
             return self.pixels()
         return whole_numbers(self.values, self.name) if self.white > 255 else self.spread(self.values)
@@ -186,12 +171,6 @@ def whole_numbers(values: NDArray[Any], name: object, most: int = 0xFFFF, kinds:
     return values.astype(np.uint16 if high <= 0xFFFF else np.int32)
 
 
-def upright(values: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn `(H, W, …)` as EXIF's orientation says."""
-    values = values.swapaxes(0, 1) if orientation >= 5 else values
-    return values[:: -1 if orientation in (3, 4, 7, 8) else 1, :: -1 if orientation in (2, 3, 6, 7) else 1]
-
-
 def from_array(values: NDArray[Any], name: str) -> Raster:
     """Return an array `(H, W)` or `(H, W, C)` of uint8 or uint16: grey or RGB, with or without alpha, or bands."""
     values = values if values.ndim == 3 else values[..., None]
@@ -216,13 +195,11 @@ def from_pillow(picture: Any, name: object) -> Raster:
     white = 2 ** (few or (16 if mode.startswith("I;16") else {"1": 1, "I": 32, "F": 32}.get(mode, 8))) - 1
     if is_png and bands > 1 and packed == "16B":
         color, bands, white = "grey" if raw == "LA" else "rgb", len(raw), 0xFFFF
-    is_pnm = picture.format == "PPM" and isinstance(args, tuple) and mode != "F"
-    white = args[1] if is_pnm else white
+    if picture.format == "PPM" and isinstance(args, tuple) and args[1] != 255:  # which Pillow scales
+        raise UnreadablePicture(f"{name} is a PNM with values up to {args[1]}; save it as a PNG", "value-range-unknown")
     size = picture.height, picture.width
 
     def load(top: int, bottom: int) -> NDArray[Any]:
-        if is_pnm:
-            return pnm_values(picture, white)[top:bottom]
         if is_png and picture.tell() == 0:
             values = png_values(file, picture.info, exact=white < 255 or color == "palette")
         else:
@@ -233,12 +210,11 @@ def from_pillow(picture: Any, name: object) -> Raster:
         return values.reshape(*size, -1)[top:bottom, :, :bands]
 
     def orientation() -> int:
-        if is_png and "exif" not in picture.info:  # Pillow would decode the file to find some
-            return 1
-        with suppress(Exception):  # EXIF that is cut or of other types is ignored, as by browsers
-            found = picture.getexif().get(ExifTags.Base.Orientation)
-            return int(found) if found in range(1, 9) else 1
-        return 1
+        found: Any = None
+        if not is_png or "exif" in picture.info:  # else Pillow would decode a PNG to find some
+            with suppress(Exception):  # EXIF that is cut or of other types is ignored, as by browsers
+                found = picture.getexif().get(ExifTags.Base.Orientation)
+        return int(found) if found in range(1, 9) else 1
 
     shown = (picture.getpalette("RGB") if color == "palette" else None) or []
     palette = tuple(zip(shown[0::3], shown[1::3], shown[2::3], strict=True))
@@ -248,7 +224,8 @@ def from_pillow(picture: Any, name: object) -> Raster:
 
 def png_values(file: BinaryIO, info: dict[Any, Any], exact: bool) -> NDArray[Any]:
     """Return the values of a PNG by libpng, or if they shall stay indices or few bits by Pillow; all is checked."""
-    verify(file)
+    with decoding(file) as again:
+        again.verify()  # compares the checksums of pixels too
     file.seek(0)
     content = file.read()
     with decoding(file) as again:
@@ -261,20 +238,6 @@ def png_values(file: BinaryIO, info: dict[Any, Any], exact: bool) -> NDArray[Any
         if again.info.get("interlace") or not values[-1].any():  # as Pillow leaves rows that are missing
             imagecodecs.png_decode(content)  # raises
     return values
-
-
-def pnm_values(picture: Any, white: int) -> NDArray[Any]:
-    """Return the values `(H, W, bands)` of a PGM or PPM as they are stored; Pillow would scale them to 255 or 65535."""
-    codec, _, start, _ = picture.tile[0]
-    picture.fp.seek(start)
-    content, count = picture.fp.read(), picture.height * picture.width * len(picture.getbands())
-    if codec == "ppm_plain":
-        found = np.array([*map(int, re.sub(rb"#[^\r\n]*", b"", content).split()[:count])])
-    else:
-        found = np.frombuffer(content, np.uint8 if white < 256 else ">u2")[:count]
-    if len(found) < count or not 0 <= found.min() <= found.max() <= white:
-        raise ValueError(f"{len(found)} of {count} values up to {white}")
-    return found.reshape(picture.height, picture.width, -1).astype(np.uint8 if white < 256 else np.uint16)
 
 
 def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster:
@@ -293,7 +256,8 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
         found = f"{name} holds {'int8 values' if page.dtype == np.int8 else f'values of {bits} bits'}"
         raise UnreadablePicture(f"{found}; save it with 8 or 16 bits, unsigned", "value-range-unknown")
     is_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and its kin, mostly lossy
-    color = next((color for color, kinds in COLORS.items() if page.photometric in kinds), str(page.photometric))
+    color = next((color for color, kinds in COLORS.items() if page.photometric in kinds), "")
+    color = color or {5: "CMYK", 6: "YCbCr", 8: "CIELAB"}.get(page.photometric, f"other ({page.photometric})")
     if (page.photometric == 6 and is_image) or (color == "grey" and bands > 2):  # tifffile decodes YCbCr to RGB
         color = "rgb" if bands == 3 else "bands"
 
@@ -352,7 +316,8 @@ def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
             yield from_tiff(file, path)
             return
         if whole:
-            verify(file)
+            with decoding(file) as picture:
+                picture.verify()
         picture = stack.enter_context(decoding(file))
         if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a photo, with others of its camera
             raise UnreadablePicture(f"{path} {SEVERAL}")
@@ -378,12 +343,6 @@ def faults(name: object) -> Iterator[None]:
         raise UnreadablePicture(f"{name} {what}", code) from None
 
 
-def verify(file: BinaryIO) -> None:
-    """Compare all checksums of a PNG, of which Pillow skips those of pixels. Raises almost anything."""
-    with decoding(file) as picture:
-        picture.verify()
-
-
 @contextmanager
 def decoding(file: BinaryIO) -> Iterator[Image.Image]:
     """Open what should be a picture of one of `FORMATS` by Pillow; on broken data it raises almost anything.
@@ -391,10 +350,6 @@ def decoding(file: BinaryIO) -> Iterator[Image.Image]:
     Raises:
         Image.DecompressionBombError: over `MAX_PIXELS`.
     """
-    # Pillow warns from 89 million pixels on. A filter set at import may be lost, and one set repeatedly makes every
-    # other warning repeat itself.
-    if not any(category is Image.DecompressionBombWarning for _, _, category, *_ in warnings.filters):
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     file.seek(0)
     with Image.open(file, formats=FORMATS) as picture:
         if picture.width * picture.height > MAX_PIXELS:

@@ -6,17 +6,15 @@ import importlib
 import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.io.files import atomic_path
 from crispseg.io.images import MADE_OF
 from crispseg.io.opening import faults
 from crispseg.labels import IGNORE, color_table
@@ -54,11 +52,25 @@ def write_map(
     """
     plain = path.with_name(f"{path.stem}-plain.tif")
     shutil, errors, gdal = (importlib.import_module(f"rasterio.{name}") for name in ("shutil", "errors", "_err"))
-    options = {"compress": "deflate", "blocksize": SIDE, "overview_resampling": "mode", "bigtiff": "if_safer"}
+    (points, crs), transform = image.gcps, image.transform
+    place = {"crs": image.crs, "transform": None if transform.is_identity else transform}
+    options = {"count": 1, "dtype": "uint8", "nodata": None if image.nodata is None else IGNORE, "BIGTIFF": "IF_SAFER"}
+    options |= {"tiled": True, "blockxsize": SIDE, "blockysize": SIDE, "compress": "deflate", "zlevel": 1}
+    options |= {"height": image.height, "width": image.width, **({"gcps": points, "crs": crs} if points else place)}
+    copied = {"compress": "deflate", "blocksize": SIDE, "overview_resampling": "mode", "bigtiff": "if_safer"}
+    written = crc = top = 0
     try:
-        written = _write_plain(plain, image, rows, palette, made_of)
-        shutil.copy(plain, path, driver="COG", **options)
-        crc = 0
+        with _open(plain, "w", **options) as file:
+            file.update_tags(**({MADE_OF: made_of} if made_of else {}))
+            file.write_colormap(1, dict(enumerate(color_table(palette).tolist())))
+            for strip in rows:
+                window = ((top, top + len(strip)), (0, image.width))
+                if image.nodata is not None:
+                    strip[image.dataset_mask(window=window) == 0] = IGNORE
+                file.write(strip, 1, window=window)
+                written = zlib.crc32(strip.tobytes(), written)
+                top += len(strip)
+        shutil.copy(plain, path, driver="COG", **copied)
         with _open(path) as file:
             for top in range(0, file.height, SIDE):
                 window = ((top, min(top + SIDE, file.height)), (0, file.width))
@@ -69,46 +81,6 @@ def write_map(
         raise OSError(f"it was not written whole ({one_line(error)})") from None
     finally:
         plain.unlink(missing_ok=True)
-
-
-def _write_plain(
-    path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]], made_of: str
-) -> int:
-    """Write the rows without overviews; return their CRC-32."""
-    (points, crs), transform = image.gcps, image.transform
-    place = {"crs": image.crs, "transform": None if transform.is_identity else transform}
-    options = {"count": 1, "dtype": "uint8", "nodata": None if image.nodata is None else IGNORE, "BIGTIFF": "IF_SAFER"}
-    options |= {"tiled": True, "blockxsize": SIDE, "blockysize": SIDE, "compress": "deflate", "zlevel": 1}
-    options |= {"height": image.height, "width": image.width, **({"gcps": points, "crs": crs} if points else place)}
-    crc = top = 0
-    with _open(path, "w", **options) as file:
-        file.update_tags(**({MADE_OF: made_of} if made_of else {}))
-        file.write_colormap(1, dict(enumerate(color_table(palette).tolist())))
-        for strip in rows:
-            window = ((top, top + len(strip)), (0, image.width))
-            if image.nodata is not None:
-                strip[image.dataset_mask(window=window) == 0] = IGNORE
-            file.write(strip, 1, window=window)
-            crc = zlib.crc32(strip.tobytes(), crc)
-            top += len(strip)
-    return crc
-
-
-def keep_position(image: Path, pictures: Iterable[Path]) -> None:
-    """Write the position of a GeoTIFF beside pictures of its size: `PICTURE.aux.xml`, which GDAL and QGIS read.
-
-    Nothing is written without rasterio, or if the image has no position.
-    """
-    with suppress(CrispsegError), open_dataset(image) as source:
-        if source.transform.is_identity:
-            return
-        root = ElementTree.Element("PAMDataset")
-        if source.crs is not None:
-            ElementTree.SubElement(root, "SRS").text = source.crs.to_wkt()
-        ElementTree.SubElement(root, "GeoTransform").text = ", ".join(map(repr, source.transform.to_gdal()))
-        for picture in pictures:
-            with atomic_path(f"{picture}.aux.xml") as temporary:
-                ElementTree.ElementTree(root).write(temporary)
 
 
 def _open(path: Path, mode: str = "r", **options: Any) -> Any:

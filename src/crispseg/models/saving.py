@@ -119,7 +119,7 @@ def shipped_models() -> list[str]:
 
 
 def shipped_folder(source: str | Path) -> Path | None:
-    """The folder of the model inside crispseg that `source` means; None where it means something else.
+    """The folder of the bundled model that `source` means; None where it means something else.
 
     A bare name means that model unless a folder here has the same name and holds a saved model, or is a run with one.
     With a separator, as `./nuclei`, or as a `Path`, a name means a folder.
@@ -142,7 +142,7 @@ def fingerprint(source: str | Path) -> str:
 
 
 def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
-    """A file of a saved model: in its folder, in a run's `model` folder, inside crispseg, or from the hub."""
+    """A file of a saved model: in its folder, in a run's `model` folder, bundled, or from the hub."""
     if inside := shipped_folder(source):
         return inside / name
     folder = Path(source) / "model" if (Path(source) / "model").is_dir() else Path(source)

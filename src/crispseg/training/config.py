@@ -136,7 +136,7 @@ class TrainConfig(Settings):
         seed: everything random follows from it: weights, order, augmentation, dropout.
         deterministic: let PyTorch use deterministic operations only, so that runs on one machine are equal bit for bit.
         checkpoint_every: steps between checkpoints; by default there is one at the end of each epoch only.
-        init_from: run, saved model, hub id or name of a model inside crispseg whose weights to start from; the
+        init_from: run, saved model, hub id or name of a bundled model whose weights to start from; the
             classifier is reset if classes differ. What is not said of the model is as there.
         plugins: Python files to import first, which may register parts of your own.
         loggers: beside metrics.csv, tensorboard and wandb; by default TensorBoard where it is installed.
