@@ -105,14 +105,3 @@ def test_a_command_is_what_its_words_say() -> None:
 def test_a_command_refuses(line: str, phrases: list[str], refuses: Any) -> None:
     with refuses(*phrases):
         Paint.parsed(line.split())
-
-
-def test_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
-    pages = []
-    for argv in (["--help"], ["-h", "all"], ["--data", "camvid", "--help", "all"]):
-        Paint.start(argv)
-        pages.append(capsys.readouterr().out)
-    first, whole, camvid = pages
-    assert "Paint walls." in first and "--coats  (a whole number, default: 2)" in first and "how many." in first
-    assert "--data.images" not in first and "--data.images" in whole and "--plugins" in whole
-    assert "--data.root" in camvid and "--data.images" not in camvid

@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_tiles(folder: Path, image: np.ndarray, tile: int) -> np.ndarray:
-    return labels_of(Segmenter(folder, "cpu").logits, image, 4, tile)
+    return labels_of(Segmenter(folder, "cpu").logits, image, tile)
 
 
 # Tiles --------------------------------------------------------------------------------------------------------------

@@ -190,10 +190,8 @@ def test_tiles_cover_a_side_and_overlap(length: int) -> None:
     assert all(after.used >= before.end for before, after in zip(tiles, tiles[2:], strict=False))
 
 
-def labels_of(function: Any, image: np.ndarray, classes: int, tile: int) -> np.ndarray:
-    rows = blended_rows(
-        function, lambda top, bottom: image[top:bottom], image.shape[:2], classes, tile, torch.device("cpu")
-    )
+def labels_of(function: Any, image: np.ndarray, tile: int) -> np.ndarray:
+    rows = blended_rows(function, lambda top, bottom: image[top:bottom], image.shape[:2], tile)
     return np.concatenate(list(rows))
 
 
@@ -204,7 +202,7 @@ def test_tiles_of_a_pixelwise_model_give_the_labels_of_the_whole_image(size: tup
     def pixelwise(pixels: np.ndarray) -> Tensor:
         return torch.from_numpy(pixels).permute(2, 0, 1).float()
 
-    assert np.array_equal(labels_of(pixelwise, image, 3, 128), image.argmax(2))
+    assert np.array_equal(labels_of(pixelwise, image, 128), image.argmax(2))
 
 
 def test_overlaps_are_blended_linearly() -> None:
@@ -235,7 +233,7 @@ def test_overlaps_are_blended_linearly() -> None:
         total += logits * weight
         weights += weight
     torch.testing.assert_close(weights, torch.ones_like(weights))
-    agreeing = labels_of(convolved, image, 4, tile) == total.argmax(0).numpy()
+    agreeing = labels_of(convolved, image, tile) == total.argmax(0).numpy()
     assert agreeing.mean() > 0.9999
     whole = convolved(image).argmax(0).numpy()
     assert not np.array_equal(whole, total.argmax(0).numpy())
@@ -248,7 +246,7 @@ def test_a_tiff_is_segmented_as_an_image_is(segmenter: Segmenter, tmp_path: Path
     whole = segmenter(image).labels
     assert (ids(tmp_path / "one.tif") == whole).mean() > 0.999 and len(np.unique(whole)) > 1
     segment_tiff(segmenter, source, tmp_path / "tiles.tif", 160)
-    assert np.array_equal(ids(tmp_path / "tiles.tif"), labels_of(segmenter.logits, image, 4, 160))
+    assert np.array_equal(ids(tmp_path / "tiles.tif"), labels_of(segmenter.logits, image, 160))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.tif", "one.tif", "tiles.tif"]
 
 

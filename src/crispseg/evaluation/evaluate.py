@@ -374,7 +374,7 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     recorded, in_chans = recorded_data(run)
     if not isinstance(data, Folder) or recorded.get("name") != Folder.name or split == "train":
         return
-    file = Path(run) / TRAINED
+    file = (Path(run).parent if Path(run).name == "model" else Path(run)) / TRAINED
     try:
         trained = build_data(recorded)
         assert isinstance(trained, Folder)

@@ -201,14 +201,7 @@ class Segmenter:
         tile = self.tile or self._tiling.forced(height * width)
         if tile is None or max(height, width) <= tile:
             return self._see(image)
-        rows = blended_rows(
-            self.logits,
-            lambda top, bottom: image[top:bottom],
-            (height, width),
-            len(self.label_set),
-            tile,
-            self.device,
-        )
+        rows = blended_rows(self.logits, lambda top, bottom: image[top:bottom], (height, width), tile)
         return np.concatenate(list(rows)), None, None
 
     def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:

@@ -53,7 +53,6 @@ def segment_tiff(
     check_tile(side)
     source = Path(source)
     folder = Path(f"{target}.rows")
-    classes, palette = len(segmenter.label_set), segmenter.label_set.palette
     with ExitStack() as stack:
         dataset = stack.enter_context(open_dataset(source))
         with faults(source):
@@ -72,11 +71,11 @@ def segment_tiff(
             with faults(source):
                 return image.rows(top, bottom).pixels(channels, segmenter.value_range)
 
-        rows = blended_rows(segmenter.logits, read, size, classes, side, segmenter.device, range(kept, count))
+        rows = blended_rows(segmenter.logits, read, size, side, range(kept, count))
         rows = _resumed(folder, kept, rows) if resume else rows
         quiet = console is None or not console.is_terminal
         shown = track(rows, source.name, count, console=console, disable=quiet)
-        write_map(temporary, dataset, shown, palette, made_by)
+        write_map(temporary, dataset, shown, segmenter.label_set.palette, made_by)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -53,9 +53,7 @@ def blended_rows(
     logits_of: Callable[[NDArray[Any]], Tensor],
     read: Callable[[int, int], NDArray[Any]],
     size: tuple[int, int],
-    classes: int,
     tile: int,
-    device: torch.device,
     bands: range | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the labels of an image from top to bottom, the rows `(h, W)` of one row of tiles at a time.
@@ -64,17 +62,13 @@ def blended_rows(
         logits_of: computes the logits `(C, h, w)` of a tile `(h, w, channels)`.
         read: rows `[top, bottom)` of the image, `(h, W, channels)`.
         size: `(H, W)` of the image.
-        classes: C.
         tile: side of the tiles.
-        device: device of the logits.
         bands: rows of tiles to yield, by default all; the row of tiles above the first is computed too.
     """
     overlap = tile // OVERLAP
     down, across = (spans(length, tile, overlap) for length in size)
     bands = range(len(down)) if bands is None else bands
-    weight = (torch.arange(overlap, device=device) + 0.5) / overlap  # of the later tile
-    # Logits of the last rows of the tiles above.
-    above = torch.empty(classes, overlap if len(down) > 1 else 0, size[1], device=device)
+    above = torch.empty(0)  # logits of the last rows of the tiles above
     for index in range(max(bands.start - 1, 0), bands.stop):
         row, last = down[index], index == len(down) - 1
         band = read(row.start, row.end)
@@ -83,6 +77,9 @@ def blended_rows(
         for column in across:
             pixels = np.ascontiguousarray(band[:, column.start : column.end])
             part = logits_of(pixels)[:, row.used - row.start :, column.used - column.start :].clone()  # (C, h, w)
+            if len(down) > 1 and not above.numel():
+                above = part.new_empty(len(part), overlap, size[1])
+            weight = (torch.arange(overlap, device=part.device) + 0.5) / overlap  # of the later tile
             if left is not None:
                 part[..., :overlap] = torch.lerp(left, part[..., :overlap], weight)
             if column.end < size[1]:

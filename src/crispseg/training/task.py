@@ -79,7 +79,7 @@ class SegmentationTask(L.LightningModule):
                 lambda part: self._logits(torch.from_numpy(part).permute(2, 0, 1)[None].to(self.device))[0].float(),
                 lambda top, bottom: pixels[top:bottom],
                 (height, width),
-                *(self.model.info.num_classes, tile, self.device),
+                tile,
             )
             predicted = torch.from_numpy(np.concatenate(list(rows)))[None].to(self.device)
         else:
