@@ -231,11 +231,6 @@ def test_output_into_an_unwritable_folder(
     assert str(unwritable) in line and "choose another folder" in line
 
 
-def test_a_run_into_the_folder_of_another(run: Path, error: Error) -> None:
-    line = error("train", *TINY, *DRAWN, "--out", run)
-    assert str(run) in line and "resume" in line
-
-
 # Weights ------------------------------------------------------------------------------------------------------------
 
 
@@ -295,15 +290,6 @@ def test_a_checkpoint_of_another_model(run: Path, error: Error) -> None:
     (run / "config.yaml").write_text(re.sub(r"width: 16\b", "width: 12", config))
     line = error("train", "--resume", run)
     assert str(run / "checkpoints") in line and "of another model" in line
-
-
-@pytest.mark.parametrize("change", ["--optimizer=adamw", "--model.width=12"])
-def test_resuming_with_other_settings(change: str, run: Path, error: Error) -> None:
-    before = (run / "config.yaml").read_bytes()
-    line = error("train", "--resume", run, change)
-    key = change.removeprefix("--").partition("=")[0].partition(".")[0]
-    assert f"cannot change {key}" in line
-    assert (run / "config.yaml").read_bytes() == before
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])

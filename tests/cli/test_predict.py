@@ -12,7 +12,6 @@ from PIL import Image
 from training_runs import DRAWN, files
 
 from crispseg import Segmenter
-from crispseg.cli.main import main
 
 
 def test_predict_a_folder(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
@@ -74,19 +73,6 @@ def test_an_image_is_never_overwritten(run: Path, pictures: Path, capsys: Captur
     line = error_of(capsys, "predict", run, pictures / "one.png", "--out", pictures)
     assert str(pictures) in line and "choose another" in line
     assert (pictures / "one.png").read_bytes() == before
-
-
-def test_unreadable_images_are_left_out(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
-    (pictures / "empty.png").write_bytes(b"")
-    (pictures / "text.jpg").write_text("no image")
-    capsys.readouterr()
-    assert main(["predict", str(run), str(pictures), "--out", str(tmp_path / "out")]) == 2
-    captured = capsys.readouterr()
-    *notices, last = captured.err.splitlines()
-    assert len(notices) == 2
-    assert last.startswith("crispseg: error: 2 of 5 images") and str(pictures / "empty.png") in last
-    assert len(files(tmp_path / "out")) == 6
-    assert "3 of 5 images" in captured.out
 
 
 def test_nothing_to_predict(run: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -19,7 +19,7 @@ from training_runs import of_many_opinions
 from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
 from crispseg.inference.tiled import segment_tiff
-from crispseg.inference.tiling import blended_rows, spans
+from crispseg.inference.tiling import spans, tiled_labels
 from crispseg.io.images import read_image, read_mask
 from crispseg.io.opening import opened
 from crispseg.io.tiff import open_dataset, write_map
@@ -190,11 +190,6 @@ def test_tiles_cover_a_side_and_overlap(length: int) -> None:
     assert all(after.used >= before.end for before, after in zip(tiles, tiles[2:], strict=False))
 
 
-def labels_of(function: Any, image: np.ndarray, tile: int) -> np.ndarray:
-    rows = blended_rows(function, lambda top, bottom: image[top:bottom], image.shape[:2], tile)
-    return np.concatenate(list(rows))
-
-
 @pytest.mark.parametrize("size", [(300, 290), (128, 400), (129, 128), (60, 61)])
 def test_tiles_of_a_pixelwise_model_give_the_labels_of_the_whole_image(size: tuple[int, int]) -> None:
     image = noise(*size)
@@ -202,7 +197,7 @@ def test_tiles_of_a_pixelwise_model_give_the_labels_of_the_whole_image(size: tup
     def pixelwise(pixels: np.ndarray) -> Tensor:
         return torch.from_numpy(pixels).permute(2, 0, 1).float()
 
-    assert np.array_equal(labels_of(pixelwise, image, 128), image.argmax(2))
+    assert np.array_equal(tiled_labels(pixelwise, image, 128), image.argmax(2))
 
 
 def test_overlaps_are_blended_linearly() -> None:
@@ -233,7 +228,7 @@ def test_overlaps_are_blended_linearly() -> None:
         total += logits * weight
         weights += weight
     torch.testing.assert_close(weights, torch.ones_like(weights))
-    agreeing = labels_of(convolved, image, tile) == total.argmax(0).numpy()
+    agreeing = tiled_labels(convolved, image, tile) == total.argmax(0).numpy()
     assert agreeing.mean() > 0.9999
     whole = convolved(image).argmax(0).numpy()
     assert not np.array_equal(whole, total.argmax(0).numpy())
@@ -246,7 +241,7 @@ def test_a_tiff_is_segmented_as_an_image_is(segmenter: Segmenter, tmp_path: Path
     whole = segmenter(image).labels
     assert (ids(tmp_path / "one.tif") == whole).mean() > 0.999 and len(np.unique(whole)) > 1
     segment_tiff(segmenter, source, tmp_path / "tiles.tif", 160)
-    assert np.array_equal(ids(tmp_path / "tiles.tif"), labels_of(segmenter.logits, image, 160))
+    assert np.array_equal(ids(tmp_path / "tiles.tif"), tiled_labels(segmenter.logits, image, 160))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.tif", "one.tif", "tiles.tif"]
 
 

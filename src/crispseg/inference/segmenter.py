@@ -21,7 +21,7 @@ from crispseg.inference.image_files import Source, is_several, named_images, rea
 from crispseg.inference.objects import REACH, ObjectRule, Objects, measured
 from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.inference.runtime import AnyModel, Backend, ExportedModel, open_model
-from crispseg.inference.tiling import LARGE, Tiling, blended_rows, check_tile, enough_memory
+from crispseg.inference.tiling import LARGE, Tiling, check_tile, enough_memory, tiled_labels
 from crispseg.io.arrays import Normalize
 from crispseg.io.images import as_picture, image_channels, write_image, write_labels
 from crispseg.io.value_range import ValueRange, check_range
@@ -201,8 +201,7 @@ class Segmenter:
         tile = self.tile or self._tiling.forced(height * width)
         if tile is None or max(height, width) <= tile:
             return self._see(image)
-        rows = blended_rows(self.logits, lambda top, bottom: image[top:bottom], (height, width), tile)
-        return np.concatenate(list(rows)), None, None
+        return tiled_labels(self.logits, image, tile), None, None
 
     def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:
         """Labels `(H, W)`, and the logits and offsets of the extended image that they come from."""

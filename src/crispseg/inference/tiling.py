@@ -96,6 +96,12 @@ def blended_rows(
             yield labels
 
 
+def tiled_labels(logits_of: Callable[[NDArray[Any]], Tensor], image: NDArray[Any], tile: int) -> NDArray[np.uint8]:
+    """Return the labels `(H, W)` of an image `(H, W, channels)` in tiles; arguments are as for `blended_rows`."""
+    rows = blended_rows(logits_of, lambda top, bottom: image[top:bottom], (image.shape[0], image.shape[1]), tile)
+    return np.concatenate(list(rows))
+
+
 def spans(length: int, tile: int, overlap: int) -> list[Span]:
     """The tiles along one side.
 

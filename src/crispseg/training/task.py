@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.optim.lr_scheduler import LambdaLR
@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from crispseg.data.loading import derived_seed
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.scores import Scores, SegmentationScores
-from crispseg.inference.tiling import Tiling, blended_rows
+from crispseg.inference.tiling import Tiling, tiled_labels
 from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.training.config import TrainConfig
@@ -72,16 +72,13 @@ class SegmentationTask(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         images, labels = batch
-        height, width = labels.shape[-2:]
-        if tile := self.tiling.forced(height * width):
-            pixels = images[0].permute(1, 2, 0).cpu().numpy()  # (H, W, C)
-            rows = blended_rows(
-                lambda part: self._logits(torch.from_numpy(part).permute(2, 0, 1)[None].to(self.device))[0].float(),
-                lambda top, bottom: pixels[top:bottom],
-                (height, width),
-                tile,
-            )
-            predicted = torch.from_numpy(np.concatenate(list(rows)))[None].to(self.device)
+        if tile := self.tiling.forced(labels[0].numel()):
+
+            def logits_of(part: NDArray[Any]) -> Tensor:
+                return self._logits(torch.from_numpy(part).permute(2, 0, 1)[None].to(self.device))[0].float()
+
+            found = tiled_labels(logits_of, images[0].permute(1, 2, 0).cpu().numpy(), tile)
+            predicted = torch.from_numpy(found)[None].to(self.device)
         else:
             predicted = self._logits(images).argmax(1)
         self.matrix.update(predicted, labels)
