@@ -36,13 +36,11 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
     images = {_member(one): one.image for one in facts if isinstance(one.image, ImageFacts)}
     masks = {_member(one): one.mask for one in facts if isinstance(one.mask, MaskStatistics)}
     pixels = {member: image.digest for member, image in images.items() if not image.constant}
-    equal = _groups(pixels)
-    within = [[one for one in group if one[0] == split] for group in equal for split in subject.splits]
-    held = [{masks[one].digest for one in group if one in masks} for group in equal]
     wanted = getattr(subject.source, "train_on", "") == "trainval"
     yield _grouped("image-in-two-splits", _across(pixels), subject, severity=Severity.INFORMATION if wanted else None)
-    yield _grouped("duplicate-image", [group for group in within if len(group) > 1], subject)
-    twice = [group for group, digests in zip(equal, held, strict=True) if len(digests) > 1]
+    within = _groups({member: (member[0], digest) for member, digest in pixels.items()})
+    yield _grouped("duplicate-image", within, subject)
+    twice = [group for group in _groups(pixels) if len({masks[one].digest for one in group if one in masks}) > 1]
     yield _grouped("contradicting-masks", twice, subject)
 
     own = subject.source if isinstance(subject.source, Folder) else None
