@@ -186,16 +186,12 @@ def blended_steps(values: NDArray[Any]) -> float:
     """
     over = steps = equal = neighbours = 0
     for lines in (values, values.T):
-        before, after = lines[:, :-1], lines[:, 1:]
-        up, down = after > before, after < before
-        flat = ~(up | down)
+        changes = np.diff(lines.astype(np.int32))
+        flat, direction = changes == 0, np.sign(changes, dtype=np.int8, casting="unsafe")
         equal, neighbours = equal + int(flat.sum()), neighbours + flat.size
-        # from a flat area, two changes in one direction
-        monotone = (up[:, 1:-1] & up[:, 2:]) | (down[:, 1:-1] & down[:, 2:])
-        over += int((flat[:, :-2] & monotone).sum())
-        # one change by more than 1, between two flat areas
-        far = np.maximum(before, after) - np.minimum(before, after) > 1
-        steps += int((flat[:, :-2] & far[:, 1:-1] & flat[:, 2:]).sum())
+        # from a flat area, two changes in one direction; or one change by more than 1 to another flat area
+        over += int((flat[:, :-2] & (direction[:, 1:-1] * direction[:, 2:] > 0)).sum())
+        steps += int((flat[:, :-2] & (np.abs(changes[:, 1:-1]) > 1) & flat[:, 2:]).sum())
     return over / (over + steps) if over >= 20 and 2 * equal > neighbours else 0.0
 
 

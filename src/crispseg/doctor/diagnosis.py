@@ -16,7 +16,7 @@ from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.mask_reading import Finding, MaskReading, Severity
 from crispseg.data.split_check import SplitReport, held_of, report_of
 from crispseg.doctor.duplicates import duplicate_findings
-from crispseg.doctor.facts import PairFacts, Subject, readable, scan, without_lossy
+from crispseg.doctor.facts import PairFacts, Subject, Unreadable, readable, scan
 from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding, pairing_findings
 from crispseg.labels import IGNORE
 
@@ -45,7 +45,9 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     facts = scan(subject, workers)
     reading = subject.reading([one.mask for one in facts if isinstance(one.mask, MaskStatistics)])
     if reading is None or not reading.lookup.tolerance:
-        facts = [without_lossy(one) for one in facts]
+        for at, (_, _, _, mask) in enumerate(facts):
+            if isinstance(mask, MaskStatistics) and mask.lossy:
+                facts[at] = facts[at]._replace(mask=Unreadable(mask.file, "lossy-mask", mask.lossy))
     reports = _reports(subject, facts, reading) if reading else []
     found = [*pairing_findings(subject), *file_findings(facts), *duplicate_findings(subject, facts)]
     if reading:

@@ -58,13 +58,6 @@ def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, Ma
     ]
 
 
-def without_lossy(one: PairFacts) -> PairFacts:
-    """The facts of a pair, without those of a mask whose values lossy compression has changed."""
-    if isinstance(one.mask, Unreadable) or not one.mask.lossy:
-        return one
-    return one._replace(mask=Unreadable(one.mask.file, "lossy-mask", one.mask.lossy))
-
-
 def scan(subject: Subject, workers: int | None = None, most: float = math.inf) -> list[PairFacts]:
     """The facts of all pairs, split by split, in their order; if there are more than `most`, of evenly spaced ones."""
     facts: list[PairFacts] = []
@@ -140,10 +133,7 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
     splits: dict[str, Sequence[Pair] | SegmentationDataset] = {}
     unavailable: dict[str, str] = {}
     known: tuple[LabelSet, MaskLookup] | None = None
-    if own is None:
-        source.label_set()  # raises
-    elif own.declared.count is not None:
-        own.declared.labels(own.declared.count)  # likewise
+    own.declared.labels(own.declared.count or 2) if own else source.label_set()  # raises
     for name in source.splits():
         try:
             found = own.pairs(name, strict=False) if own else source.dataset(name)

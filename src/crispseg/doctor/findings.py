@@ -110,8 +110,6 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
     for report in reports:
         if fault := too_few_classes(report):
             found.append(finding("one-class-only" if report.counts.any() else "no-labels", count=1, reason=fault))
-        elif report.void > 0.5:
-            found.append(finding("mostly-ignored", count=1, split=report.split, share=report.void))
     if not reports or any(one.severity is Severity.ERROR for one in found):
         return found
     first = reports[0]

@@ -14,7 +14,7 @@ import numpy as np
 
 from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.loading import parallel
-from crispseg.data.mask_lookup import NONE, ColorLookup
+from crispseg.data.mask_lookup import NONE
 from crispseg.data.mask_reading import MaskReading
 from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.facts import PairFacts, Subject, readable
@@ -54,18 +54,16 @@ def fix(diagnosis: Diagnosis, out: Path) -> str:
         CrispsegError: `out` holds something or lies in the data, nothing could be kept, or the data are no files.
     """
     check_out(out, diagnosis.subject)
-    reading = diagnosis.reading
-    left_out = _left_out(diagnosis)
+    left_out, reading = _left_out(diagnosis), diagnosis.reading
     kept = _once(diagnosis, left_out)
     if reading is None or not kept:
         raise CrispsegError(f"{out}: there is no pair that can be kept; correct the data by hand")
     with atomic_folder(out) as folder:
         list(parallel(lambda one: _write(one, reading, folder), kept, "Writing"))
-        lines = {"classes.txt": reading.labels.names}
-        lines[LEFT_OUT] = tuple(f"{file}: {reason}" for file, reason in left_out.items())
-        for name, entries in lines.items():
-            if entries:
-                (folder / name).write_text("\n".join(entries) + "\n", encoding="utf-8")
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in reading.labels.names), "utf-8")
+        if left_out:
+            lines = [f"{file}: {reason}\n" for file, reason in left_out.items()]
+            (folder / LEFT_OUT).write_text("".join(lines), "utf-8")
     counts = ", ".join(f"{split} {count}" for split, count in Counter(one.split for one in kept).items())
     more = f", see {out / LEFT_OUT}" if left_out else ""
     return f"wrote {out}: {counts} pairs; {len(left_out)} left out{more}"
@@ -77,16 +75,14 @@ def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
     for one in diagnosis.findings:
         if KINDS[one.code].left_out and one.code != "listed-file-missing":  # which nobody could copy
             reasons = dict.fromkeys(one.files, one.code) | reasons
-    reading = diagnosis.reading
     for _, _, mask in readable(diagnosis.facts):
-        if reading is not None:
-            labels = reading.lookup.labels_of(mask)
-            stray = mask.counts[labels == NONE].sum() / mask.counts.sum()
-            many = mask.distinct > len(mask.values) and not reading.lookup.tolerance
-            if stray > STRAY or many or (labels >= IGNORE).all():
-                known = isinstance(reading.lookup, ColorLookup)
-                code = "unknown-color" if known else "rgb-masks" if mask.colors else "value-out-of-range"
-                reasons.setdefault(mask.file, code)
+        assert diagnosis.reading
+        lookup = diagnosis.reading.lookup
+        labels = lookup.labels_of(mask)
+        stray = mask.counts[labels == NONE].sum() / mask.counts.sum()
+        many = mask.distinct > len(mask.values) and not lookup.tolerance
+        if stray > STRAY or many or (labels >= IGNORE).all():
+            reasons.setdefault(mask.file, "unknown-color" if lookup.colors else "value-out-of-range")
     return reasons
 
 
