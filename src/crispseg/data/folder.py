@@ -391,9 +391,8 @@ class Folder(Settings):
             raise CrispsegError(f"data.ignore holds the colour {several[0]}, which needs data.palette; add that")
         ignore = self.ignore if colors is None else tuple(as_color(value) for value in self.ignore)
         count, tolerance = next(iter(counts.values()), None), self.palette_tolerance
-        palette, ids = (None, ()) if colors is None else ((*colors,), (*colors.values(),))
         return DeclaredClasses(
-            count, names, palette, ids, ignore, None if tolerance == "auto" else tolerance, self.merge, self.drop
+            count, names, colors, ignore, None if tolerance == "auto" else tolerance, self.merge, self.drop
         )
 
     @cached_property

@@ -310,7 +310,7 @@ class IdLookup(MaskLookup):
 
 
 class ColorLookup(MaskLookup):
-    """Masks whose colours mean classes, by default in the order of the ids; those of `ignore` become 255.
+    """Masks whose colours mean classes, in the order of the ids or by a mapping; those of `ignore` become 255.
 
     Args:
         tolerance: distance in RGB, 0 to 442, up to which another colour is taken for the nearest of these.
@@ -318,16 +318,15 @@ class ColorLookup(MaskLookup):
 
     def __init__(
         self,
-        palette: tuple[Color, ...],
-        ignore: tuple[Color, ...] = (),
-        ids: tuple[int, ...] = (),
+        palette: Sequence[Color] | Mapping[Color, int],
+        ignore: Sequence[Color] = (),
         wrong: str = "is not in data.palette",
         remedy: str = "add it there or to data.ignore",
         tolerance: float = 0,
     ) -> None:
-        self.palette, self.tolerance = palette, tolerance
-        meaning = dict.fromkeys(ignore, IGNORE) | dict(zip(palette, ids or range(len(palette)), strict=True))
-        super().__init__(meaning, wrong, remedy)
+        ids = palette.values() if isinstance(palette, Mapping) else range(len(palette))
+        self.palette, self.tolerance = (*palette,), tolerance
+        super().__init__(dict.fromkeys(ignore, IGNORE) | dict(zip(palette, ids, strict=True)), wrong, remedy)
 
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
         found = super().find(mask)

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from crispseg.data.palettes import BLENDED, compact, palettes_differ, proposed, 
 from crispseg.data.split_check import TWO_CLASSES
 from crispseg.labels import IGNORE, Color, LabelSet
 
-BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
 
 OBJECTS = 20
 """Up to so many ids may well be classes that all occur in one image."""
@@ -100,10 +101,8 @@ class DeclaredClasses:
     count: int | None
     """Number of classes; None if nothing is declared."""
     names: tuple[str, ...] | None = None
-    palette: tuple[Color, ...] | None = None
-    """The colours that mean the classes."""
-    ids: tuple[int, ...] = ()
-    """The classes of these colours, if one has several."""
+    palette: Mapping[Color, int] | None = None
+    """Colour → class that it means."""
     ignore: tuple[Any, ...] = ()
     """Values, or with a palette colours, that are ignored besides 255."""
     tolerance: float | None = None
@@ -114,14 +113,12 @@ class DeclaredClasses:
 
     def labels(self, count: int) -> LabelSet:
         """So many classes, with the names and colours that are declared; greys are none to draw in."""
-        palette = self.palette or ()
-        if self.ids:
-            palette = tuple(palette[self.ids.index(index)] for index in range(count))
-        names = tuple(f"class {index}" for index in range(count)) if self.names is None else self.names
-        if self.names is None and palette == (BLACK, WHITE):
-            names = ("background", "class 1")
-        drawn = any(len({*color}) > 1 for color in palette)
-        return LabelSet(names, palette) if drawn else LabelSet.colored(names)
+        colors = {index: color for color, index in [*(self.palette or {}).items()][::-1]}
+        first = "background" if self.palette == BLACK_AND_WHITE else "class 0"
+        numbered = (first, *(f"class {index}" for index in range(1, count)))[:count]
+        names = numbered if self.names is None else self.names
+        drawn = any(len({*color}) > 1 for color in colors.values())
+        return LabelSet(names, tuple(colors[index] for index in range(count))) if drawn else LabelSet.colored(names)
 
 
 @dataclass(frozen=True)
@@ -180,26 +177,26 @@ def _undeclared(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> M
 def _by_palette(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
     """Read masks by a palette. Colours that are none of it, and no class either, mean the nearest that is."""
     assert declared.palette is not None
-    exact = ColorLookup(declared.palette, declared.ignore, declared.ids, tolerance=declared.tolerance or 0)
-    labels = declared.labels(declared.count or len(declared.palette))
+    lookup = partial(ColorLookup, declared.palette, declared.ignore)
+    exact = lookup(tolerance=declared.tolerance or 0)
+    labels = declared.labels(len({*declared.palette.values()}))
     masks = [mask.in_color for mask in masks] if exact.in_color else masks
     off = [mask for mask in masks if mask.lossy or (exact.labels_of(mask) == NONE).any()]
     if declared.tolerance is not None or not off:
         return read_by(labels, exact, masks)
     two = replace(declared, palette=None, count=2)
-    grey = declared.palette == (BLACK, WHITE) and not any(mask.colors for mask in masks)
+    grey = declared.palette == BLACK_AND_WHITE and not any(mask.colors for mask in masks)
     if found := _black_and_white(two, masks) if grey else None:
         return found
     tolerance, largest, strange = tolerance_for(exact, off)
     if strange:
         nearest = f", or give data.palette_tolerance {largest} to take the nearest colours"
         remedy = exact.remedy + nearest * all(mask.colors or bool(mask.lossy) for mask in off)
-        exact = ColorLookup(declared.palette, declared.ignore, declared.ids, remedy=remedy)
-        return MaskReading(labels, exact, (_without_meaning(exact, strange),))
+        return MaskReading(labels, exact, (_without_meaning(lookup(remedy=remedy), strange),))
     what = f"colours that are not in data.palette, up to a distance of {largest}: the nearest ones are meant"
     remedy = "give data.palette_tolerance 0 to refuse them"
-    lookup = ColorLookup(declared.palette, declared.ignore, declared.ids, tolerance=tolerance)
-    return MaskReading(labels, lookup, (_fault("near-colors", off, what, remedy, Severity.INFORMATION),))
+    note = _fault("near-colors", off, what, remedy, Severity.INFORMATION)
+    return MaskReading(labels, lookup(tolerance=tolerance), (note,))
 
 
 def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> MaskReading:
@@ -244,7 +241,10 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     ids = sorted({0, *held(odd)} - WHITES)
     if len(odd) > few_masks and plausible_ids(ids) and any(WHITES & mask.held for mask in odd):
         return None  # class ids, and pixels that are ignored
-    labels, between = replace(declared, palette=(BLACK, WHITE)).labels(2), sorted(held([*soft, *strays]) - WHITES - {0})
+    labels, between = (
+        replace(declared, palette=BLACK_AND_WHITE).labels(2),
+        sorted(held([*soft, *strays]) - WHITES - {0}),
+    )
     name, severity, remedy = labels.names[1], Severity.INFORMATION, "give data.ignore '[255]' if 255 means ignore"
     what = f"0 and 255: 255 is read as class 1, '{name}'"
     if between:
@@ -260,7 +260,7 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
         values = {int(mask.values[at]) for mask in odd for at in _flat_greys(mask)[:2]} or held(odd)
         what = f"the values {few(sorted(values), 8)}, and the others are black and white"
         faults.append(_fault("odd-masks", odd, what, remedy))
-    return MaskReading(labels, ColorLookup((BLACK, WHITE), tolerance=THRESHOLD if between else 0), tuple(faults))
+    return MaskReading(labels, ColorLookup(BLACK_AND_WHITE, tolerance=THRESHOLD if between else 0), tuple(faults))
 
 
 def _tone(mask: MaskStatistics) -> str:
@@ -366,9 +366,9 @@ def _in_color(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> Mask
     if len(groups) < 2 or several:
         remedy = "if these are photographs, give the masks by data.masks; else data.palette, a colour for each class"
         fault = _fault("rgb-masks", colored, what, remedy)
-        return MaskReading(LabelSet.numbered(2), ColorLookup((BLACK, WHITE)), (fault,))
+        return MaskReading(LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault,))
     ids = {color: index for index, group in enumerate(groups) for color in group}
-    lookup = ColorLookup((*ids,), ids=(*ids.values(),))
+    lookup = ColorLookup(ids)
     settings: dict[str, object] = {"data.palette": tuple(group[0] if len(group) == 1 else group for group in groups)}
     remedy = f"give data.palette '{compact(groups)}' and, in this order, data.classes '[name, …]'"
     _, largest, strange = tolerance_for(lookup, masks)

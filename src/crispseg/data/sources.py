@@ -310,8 +310,7 @@ class CamVid(PublicSource):
         ids = {one.name: index for index, one in enumerate(self.official())}
         rows = read_table("camvid_colors")
         return ColorLookup(
-            tuple(_color(color) for _, *color, _ in rows),
-            ids=tuple(ids.get(group, IGNORE) for *_, group in rows),
+            {_color(color): ids.get(group, IGNORE) for _, *color, group in rows},
             wrong="is none of CamVid's 32",
             remedy="restore the mask, or leave data.masks at 'ids' for class ids",
         )
