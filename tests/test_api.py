@@ -247,7 +247,6 @@ SAME_IMAGES: dict[str, tuple[Any, Any]] = {
     "16 bits": (DEEP, Image.fromarray(DEEP)),
     "16-bit colours": (np.dstack([DEEP] * 3), Image.fromarray(DEEP)),
     "palette": (Image.fromarray(IMAGE).convert("P"), Image.fromarray(IMAGE).convert("P").convert("RGB")),
-    "CMYK": (Image.fromarray(IMAGE).convert("CMYK"), Image.fromarray(IMAGE)),
 }
 
 

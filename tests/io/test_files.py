@@ -20,15 +20,7 @@ import pytest
 from training_runs import FLAGS, files
 
 from crispseg.cli.main import main
-from crispseg.io.files import (
-    LITTER,
-    LOCK,
-    atomic_files,
-    atomic_folder,
-    atomic_path,
-    owned,
-    writable_folder,
-)
+from crispseg.io.files import LITTER, LOCK, atomic_folder, atomic_path, owned, writable_folder
 from crispseg.io.images import write_image
 from crispseg.training import Run
 
@@ -92,14 +84,6 @@ def test_an_unwritable_folder_is_refused(tmp_path: Path, refuses: Any, monkeypat
     monkeypatch.setattr(tempfile, "TemporaryFile", denied)  # the permissions of a folder do not stop root
     with refuses(str(tmp_path), "Permission denied"):
         writable_folder(tmp_path)
-
-
-def test_files_that_belong_together_come_together(tmp_path: Path) -> None:
-    with atomic_files(tmp_path / "model.xml") as folder:
-        (folder / "model.bin").write_text("weights")
-        (folder / "model.xml").write_text("graph")
-        assert not (tmp_path / "model.xml").exists()
-    assert files(tmp_path) == {"model.bin", "model.xml"} and len(list(tmp_path.iterdir())) == 2
 
 
 # One owner ----------------------------------------------------------------------------------------------------------

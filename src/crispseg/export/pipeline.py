@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import tempfile
 from pathlib import Path
 
 from crispseg.errors import CrispsegError, one_line
@@ -12,7 +13,7 @@ from crispseg.export.certificate import CHECKED, Certificate, compare, measure
 from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, Format, Precision, plain_file, write
 from crispseg.export.quantization import Calibration
 from crispseg.inference.segmenter import check_finite
-from crispseg.io.files import atomic_files
+from crispseg.io.files import LITTER, writable_file
 from crispseg.models import SegmentationModel
 
 
@@ -50,7 +51,9 @@ def export_model(
         raise CrispsegError("int8 and max_drop need labelled images; give data to calibrate on")
     check_finite(model)
     title = f"{model.info.name} on {model.info.backbone}"
-    with atomic_files(path) as folder:
+    place = writable_file(path).parent
+    with tempfile.TemporaryDirectory(prefix=LITTER, dir=place, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
         made = folder / path.name
         try:
             file = write(model, made, format, precision, data)
@@ -74,10 +77,11 @@ def export_model(
                 raise CrispsegError(f"{path} is not written: {title} in {precision} loses {lost}")
         plain_file(made).unlink(missing_ok=True)
         size = sum(file.stat().st_size for file in folder.iterdir())
-        name = data.name if data else None
-        found = Certificate(title, format, precision, name, measured, comparisons, size)
+        found = Certificate(title, format, precision, data.name if data else None, measured, comparisons, size)
         text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
         (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
+        for part in sorted(folder.iterdir(), key=lambda part: part == made):  # the file itself last
+            part.replace(place / part.name)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Scores of a trained model with a quantity that it computes scaled, shuffled or left out.
+"""Scores of a trained model with a quantity that it computes set to zero, made uniform or left out.
 
 Nothing is trained again: the loss shows the model's use of the quantity, not what a network without it could learn.
 """
@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from crispseg.data import SegmentationDataset
 from crispseg.errors import CrispsegError, did_you_mean
@@ -47,43 +46,22 @@ class Ablation:
         }
 
 
-def shuffle(dims: tuple[int, ...]) -> Change:
-    """A fixed random permutation of the positions along neighbouring dimensions."""
-
-    def change(x: Tensor) -> Tensor:
-        first, last = dims[0] % x.ndim, dims[-1] % x.ndim
-        flat = x.flatten(first, last)
-        order = torch.randperm(flat.shape[first], generator=torch.Generator().manual_seed(0))
-        return flat.index_select(first, order.to(x.device)).view_as(x)
-
-    return change
-
-
 def uniform(dims: tuple[int, ...]) -> Change:
     """The mean along some dimensions, everywhere."""
     return lambda x: x.mean(dims, keepdim=True).expand_as(x)
 
 
 _PIXELS = (-2, -1)
-_FLOW = "flow|fine_flow"
-# Learned offsets: maps `(B, …, H, W)` of DDSM and deformable convolutions, lists `(B, Q, …)` of deformable attention.
-_OFFSET_MAPS, _OFFSET_LISTS = r"spatial\.affinity\.sampler\.offset|(?<!sampler\.)offset", r"attention\.offsets"
 
 ABLATIONS: tuple[Ablation, ...] = (
     # SFNet and SFNet-Lite, whose fine level has a flow too
-    Ablation("flow × 0", "coarse levels are upsampled bilinearly, as without a FAM", {_FLOW: torch.zeros_like}),
-    Ablation("flow shuffled", "displacements of other pixels of the image", {_FLOW: shuffle(_PIXELS)}),
+    Ablation("flow × 0", "coarse levels are upsampled bilinearly", {"(fine_)?flow": torch.zeros_like}),
     Ablation("gate uniform", "all pixels mix coarse and fine level in the same proportion", {"gate": uniform(_PIXELS)}),
     # Sampled points: DDSM, UN-EPT, deformable convolutions
     Ablation(
         "offsets × 0",
         "points where they are without learned offsets: on a regular grid, or all on the pixel itself (UN-EPT)",
-        {_OFFSET_MAPS: torch.zeros_like, _OFFSET_LISTS: torch.zeros_like},
-    ),
-    Ablation(
-        "offsets shuffled",
-        "offsets of other pixels of the image",
-        {_OFFSET_MAPS: shuffle(_PIXELS), _OFFSET_LISTS: shuffle((1,))},
+        {r"spatial\.affinity\.sampler\.offset|(?<!sampler\.)offset|attention\.offsets": torch.zeros_like},
     ),
     Ablation(
         "weights uniform",
@@ -93,15 +71,12 @@ ABLATIONS: tuple[Ablation, ...] = (
     ),
     Ablation("spatial part off", "DDSM without sampled pixels", {"x_Sout": torch.zeros_like}, "spatial"),
     Ablation("channel part off", "DDSM without sampled channels", {"x_Cout": torch.zeros_like}, "channel"),
-    Ablation("queries shuffled", "UN-EPT's context queries of other pixels", {"context_queries": shuffle(_PIXELS)}),
     # AGLN
     Ablation("M × 0", "no descriptors reach the pixels; the gate is a half", {r"sdm\.M": torch.zeros_like}),
     Ablation("M uniform", "all pixels get the same mixture of descriptors", {r"sdm\.M": uniform(_PIXELS)}),
-    Ablation("M shuffled", "mixtures of other pixels of the image", {r"sdm\.M": shuffle(_PIXELS)}),
     Ablation("no encoder features", "what local refinement lets through is left out", {r"lrm\.G": torch.zeros_like}),
     # Boundary refinement of any model
     Ablation("no refinement", "no pixel is on a boundary", {r"refiner\.boundary": lambda x: torch.full_like(x, -100)}),
-    Ablation("direction shuffled", "directions of other pixels", {r"refiner\.direction": shuffle(_PIXELS)}),
 )
 
 

@@ -54,22 +54,6 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_files(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder for files that belong together, named after the stem of `path`, such as `path.bin`.
-
-    When the block succeeds they are moved beside `path`, which comes last.
-
-    Raises:
-        CrispsegError: the folder of `path` cannot be written, or `path` is a folder.
-    """
-    path = writable_file(path)
-    with tempfile.TemporaryDirectory(prefix=LITTER, dir=path.parent, ignore_cleanup_errors=True) as name:
-        yield Path(name)
-        for file in sorted(Path(name).iterdir(), key=lambda file: file.suffix == path.suffix):
-            file.replace(path.with_name(file.name))
-
-
-@contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes `path`, which is new or empty, when the block succeeds.
 
