@@ -34,7 +34,6 @@ from crispseg.data.mask_lookup import (
 )
 from crispseg.data.pairing import few
 from crispseg.data.palettes import BLENDED, compact, palettes_differ, proposed, tolerance_for
-from crispseg.data.split_check import TWO_CLASSES
 from crispseg.labels import IGNORE, Color, LabelSet
 
 BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
@@ -223,28 +222,24 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     """Read masks in which 255 means a class, or should; None if they are none of these."""
     if WHITES & {*declared.ignore} or declared.count not in (None, 2) or not any(mask.held - {0} for mask in grey):
         return None
-    ones, white = ([mask for mask in grey if {1, IGNORE} & mask.held == {value}] for value in (1, IGNORE))
-    both = sum({1, IGNORE} <= mask.held for mask in grey)
-    if ones and [mask.held for mask in white].count({0, IGNORE}) > both and held(grey) == {0, 1, IGNORE}:
+    ones, both = (sum(mask.held - {0} == each for mask in grey) for each in ({1}, {1, IGNORE}))
+    white = [mask for mask in grey if mask.held == {0, IGNORE}]
+    if ones and len(white) > both and held(grey) == {0, 1, IGNORE}:
         remedy = "write all in one way; or give data.ignore '[255]' if 255 means ignore"
         fault = _fault("black-and-white-among-ids", white, "0 and 255 only, and the others 0 and 1", remedy)
         lookup = MaskLookup({0: 0, 1: 1, IGNORE: 1}, "is none of 0, 1 and 255", "correct the mask")
         return MaskReading(declared.labels(2), lookup, (fault,))
-    kinds: dict[str, list[MaskStatistics]] = {kind: [] for kind in ("one", "pure", "soft", "strays", "odd")}
-    for mask in grey:
-        kinds[_tone(mask)].append(mask)
-    odd, soft, strays = kinds["odd"], kinds["soft"], kinds["strays"]
-    fitting = [*kinds["one"], *kinds["pure"], *soft, *strays]
+    tones = [(_tone(mask), mask) for mask in grey]
+    odd, soft, strays = ([mask for tone, mask in tones if tone == each] for each in ("odd", "soft", "strays"))
+    fitting, alone = [mask for tone, mask in tones if tone != "odd"], sum(tone == "one" for tone, _ in tones)
     values, few_masks = held(fitting) or {IGNORE}, ODD_FILES * len(grey)
-    if len(odd) >= len(fitting) - len(kinds["one"]) or not min(values) < 128 <= max(values):
+    if len(odd) >= len(fitting) - alone or not min(values) < 128 <= max(values):
         return None
     ids = sorted({0, *held(odd)} - WHITES)
     if len(odd) > few_masks and plausible_ids(ids) and any(WHITES & mask.held for mask in odd):
         return None  # class ids, and pixels that are ignored
-    labels, between = (
-        replace(declared, palette=BLACK_AND_WHITE).labels(2),
-        sorted(held([*soft, *strays]) - WHITES - {0}),
-    )
+    labels = replace(declared, palette=BLACK_AND_WHITE).labels(2)
+    between = sorted(held([*soft, *strays]) - WHITES - {0})
     name, severity, remedy = labels.names[1], Severity.INFORMATION, "give data.ignore '[255]' if 255 means ignore"
     what = f"0 and 255: 255 is read as class 1, '{name}'"
     if between:
@@ -320,7 +315,7 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
 
 
 def _no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding | None:
-    """Return why masks hold no class ids, if these are not declared: pictures, numbers of objects, or one value."""
+    """Return why masks hold no class ids, if these are not declared: pictures, or numbers of objects."""
     last = ids[-1] if ids else 0
     soft = 2 * sum(mask.blended >= BLENDED for mask in grey) > len(grey)
     if last < IGNORE and len(ids) > SHADES and (last >= LIGHT or soft):
@@ -334,9 +329,6 @@ def _no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> 
         what = f"values up to {last} that count up from 1: they number objects, not classes"
         remedy = "give them by data.instances instead of data.masks; or, if they are class ids, give data.num_classes"
         return _fault("object-numbers", grey, what, remedy)
-    if ids in ([], [0]):
-        what = "only the value 0" if ids else "nothing but ignored values"
-        return _fault("one-class-only" if ids else "no-labels", grey, what, TWO_CLASSES)
     return None
 
 
