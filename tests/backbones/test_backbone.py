@@ -103,6 +103,7 @@ DILATE = ("output_stride 8", "resnet18_deep", "tf_efficientnet_lite0")
         ("levit_128s", {}, ("at strides [16, 32, 64]", *PYRAMID)),
         ("efficientformerv2_s0", {}, ("fixed image sizes", "ResNet")),
         ("resnet18_deep", {"pretrained": True}, ("no published weights", "give pretrained a path", "'resnet18'")),
+        ("df1", {"pretrained": True}, ("no published weights", "give pretrained a path")),
         ("swin_tiny_patch4_window7_224", {"output_stride": 8, "strides": (8,)}, DILATE),  # does not know the option
         ("ghostnet_100", {"output_stride": 8, "strides": (8,)}, DILATE),  # refuses it
         ("test_vit", {"output_stride": 8, "strides": (8,)}, DILATE),

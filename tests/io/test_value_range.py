@@ -15,7 +15,7 @@ import pytest
 from conftest import Refuses
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.console import Console
 from training_runs import MODEL, tiny
 
@@ -24,7 +24,6 @@ from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.dataset import FileDataset
 from crispseg.data.split_check import known_range
-from crispseg.errors import CrispsegWarning
 from crispseg.export.formats import describe
 from crispseg.io import value_range
 from crispseg.io.images import read_image
@@ -96,22 +95,6 @@ def test_files_of_16_bits(channels: tuple[int, ...], suffix: str, tmp_path: Path
     path.write_bytes(path.read_bytes()[:-2000])
     with pytest.raises(CrispsegError, match=f"a.{suffix} is (broken|not an image)"):
         read_image(path, value_range=(LOW, HIGH))
-
-
-@pytest.mark.parametrize("turn", range(1, 9))
-def test_colours_of_16_bits_are_turned_upright(turn: int, tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "a.png"), sensor(0, 3))
-    exif = Image.Exif()
-    exif[274] = turn
-    with Image.open(tmp_path / "a.png") as opened:  # 8 bits of it, to know how it lies
-        opened.save(tmp_path / "8.png", exif=exif)
-    head, chunk = (tmp_path / "a.png").read_bytes(), (tmp_path / "8.png").read_bytes()
-    at = chunk.index(b"eXIf") - 4
-    (tmp_path / "a.png").write_bytes(head[:33] + chunk[at : at + 12 + int.from_bytes(chunk[at : at + 4])] + head[33:])
-    with Image.open(tmp_path / "8.png") as opened:
-        upright = np.array(ImageOps.exif_transpose(opened))
-    with pytest.warns(CrispsegWarning, match="a.png has 16 bits"):
-        assert np.array_equal(read_image(tmp_path / "a.png"), upright)
 
 
 def test_training_measures_the_range_and_says_so(run: tuple[Run, str], data: Folder) -> None:
