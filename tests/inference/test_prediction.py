@@ -145,6 +145,8 @@ def test_objects_of_a_shard_are_written(model: Path, photos: Path, tmp_path: Pat
     assert set(contents(out)) == {f"{name}{end}" for name in "abc" for end in ends}
     (out / "a_objects.csv").unlink()
     assert predict_files(model, [photos / "sub"], out, **options).skipped == 2
+    predict_files(model, [photos / "sub"], out)  # their objects are of another prediction
+    assert set(contents(out)) == {f"{name}{end}" for name in "abc" for end in ends[:2]}
 
 
 def replaced(path: Path) -> None:

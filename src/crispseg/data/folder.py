@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -416,6 +417,9 @@ class Folder(Settings):
             some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
             legend = self._layout.legend and f"; {self._layout.legend}"
             line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
+            if fault.code == "sparse-ids" and self.root and not fault.details.get("settings"):
+                root = shlex.quote(str(self.root))
+                line += f"; 'crispseg doctor {root} --fix {root}_ids' makes a copy with these"
             raise CrispsegError(line, settings=fault.details.get("settings", ()))
         return found
 

@@ -341,7 +341,9 @@ def _sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> 
     what += f"; {few(ignored)} ignored" * bool(ignored)
     remedy = f"give data.palette '{compact([color] for color in greys)}' for the classes in this order and data.ignore "
     remedy += f"'{ignored}', or as further classes; or, if they are class ids, data.num_classes {ids[-1] + 1}"
-    return _fault("sparse-ids", grey, what, remedy, settings=[{"data.palette": greys, "data.ignore": ignored}])
+    settings: list[dict[str, object]] = [{"data.palette": greys, "data.ignore": ignored}]
+    settings += [{"data.palette": (*greys, (IGNORE,) * 3)}] if ignored == [IGNORE] and not void else []
+    return _fault("sparse-ids", grey, what, remedy, settings=settings)
 
 
 def _in_color(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:

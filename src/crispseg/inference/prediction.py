@@ -248,6 +248,9 @@ def predict_files(
         if objects is not None:
             each = result.objects(objects, objects_border)
             each.save(out)
+        elif _says(out / f"{result.name}{FILES[0]}") is not None:  # those of an earlier prediction are of another map
+            for end in FILES:
+                (out / f"{result.name}{end}").unlink(missing_ok=True)
         result.save(out)
         if coco is not None:
             coco.add(f"{result.name}{result.path.suffix}", each)
