@@ -53,6 +53,8 @@ def test_folder_reads_pairs(tmp_path: Path) -> None:
         ("deep/img_1", "deep/1_seg"),
         ("1_sat", "1_mask"),
         ("x.y_image", "x.y_groundtruth"),
+        ("img_a_9_10", "lbl_a_9_10"),
+        ("Image_01", "Mask of Image_01"),
     ],
 )
 def test_names_of_masks_that_are_usual(image: str, mask: str, tmp_path: Path) -> None:

@@ -55,16 +55,6 @@ def test_names_of_a_pattern_are_what_its_wildcards_are(tmp_path: Path) -> None:
     assert found == [("p1/a.b", "a.b_roi.png"), ("p2/c", "c_roi.png")]
 
 
-@pytest.mark.parametrize(
-    ("image", "mask"), [("img_a_9_10.TIF", "lbl_a_9_10.tif"), ("Image_01.tif", "Mask of Image_01.tif")]
-)
-def test_names_that_pair(image: str, mask: str, tmp_path: Path) -> None:
-    picture(tmp_path / image)
-    save(tmp_path / mask, ids(0, 1))
-    (pair,) = Folder(root=tmp_path).pairs("all")
-    assert (pair.image.name, pair.mask.name) == (image, mask)
-
-
 def test_annotations_in_other_forms_are_named(tmp_path: Path) -> None:
     picture(tmp_path / "train/a.jpg")
     (tmp_path / "train/_annotations.coco.json").write_text(json.dumps({}))

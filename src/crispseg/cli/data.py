@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from crispseg.cli.command import HELP, Command, WithData, commands, say
+from crispseg.config.settings import Field, Tree, checked, options_of
 from crispseg.data.catalogue import catalogue, class_meanings, class_table
 from crispseg.data.download import obtain
 from crispseg.data.importing import import_annotations
@@ -123,24 +124,26 @@ class ImportData(Command):
         sources: JSON files of COCO (polygons and run lengths) or labelme, or folders of them; or a folder with YOLO's
             data.yaml, images and labels (polygons).
         out: new or empty folder to write to.
-        images: folder that the names of images start from, or one above; by default that of each JSON file.
-        classes: names in the order of the ids to be, as a list or a text file; by default COCO's in the order of their
-            ids, labelme's in that of the alphabet. The background is put in front if it is not among them.
-        background: class of pixels that no shape covers; null ignores them.
-        ignore: names of classes whose pixels become 255.
     """
 
     name = "data import"
     words = ("sources",)
     sources: list[Path]
     out: Path
-    images: Path | None = None
-    classes: list[str] | Path | None = None
-    background: str | None = "background"
-    ignore: list[str] = field(default_factory=list)
+    options: Tree = field(init=False)
+
+    @classmethod
+    def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
+        """Return the arguments of `import_annotations`."""
+        return {"Options": options_of(import_annotations)}
+
+    def take(self, tree: Tree) -> None:
+        """Take the arguments."""
+        known = options_of(import_annotations)
+        self.options = {key: checked(known[key].kind, tree.pop(key), key) for key in known if key in tree}
+        super().take(tree)
 
     def __call__(self) -> None:
-        keys = ("sources", "out", "images", "classes", "background", "ignore")
-        done = import_annotations(**{key: getattr(self, key) for key in keys})
+        done = import_annotations(self.sources, self.out, **self.options)
         for line in [*done.lines, f"train on them: crispseg train {shlex.quote(str(done.out))}"]:
             say(Console(), line)

@@ -179,10 +179,11 @@ class Folder(Settings):
             if (error := matched[part].error) and (strict or not matched[part].pairs):
                 raise error
         if strict:
-            for path, entries in self._unknown.items():
-                wrong = f"{path} has {plural(len(entries), 'line')} that name no image or several: {few(entries)}"
-                raise CrispsegError(f"{wrong}; write one name a line, with its sub-folder")
             lists = self._layout.lists
+            for split_list, (_, entries) in self._chosen.items():
+                if entries:
+                    wrong = f"{plural(len(entries), 'line')} that name no image or several: {few(entries)}"
+                    raise CrispsegError(f"{lists[split_list]} has {wrong}; write one name a line, with its sub-folder")
             for one, other in combinations(lists, 2):
                 if both := sorted({*self._names[one]} & {*self._names[other]}):
                     shared = f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}"
@@ -209,7 +210,8 @@ class Folder(Settings):
         for matched in self._layout.matched.values():
             for kind, files in matched.faults.items():
                 found[kind] += map(str, files)
-        found["listed-file-missing"] = [f"{path}: {key}" for path, keys in self._unknown.items() for key in keys]
+        for split, (_, entries) in self._chosen.items():
+            found["listed-file-missing"] += [f"{self._layout.lists[split]}: {entry}" for entry in entries]
         return found
 
     def settled(self) -> Folder:
@@ -300,11 +302,6 @@ class Folder(Settings):
             else chosen_names(path, list(self._pairs), every)
             for split, path in self._layout.lists.items()
         }
-
-    @property
-    def _unknown(self) -> dict[Path, list[str]]:
-        chosen = {} if self._layout.divided else self._chosen
-        return {self._layout.lists[split]: unknown for split, (_, unknown) in chosen.items() if unknown}
 
     @cached_property
     def _dictated(self) -> dict[str, list[str]]:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from crispseg.config.settings import plural
 from crispseg.data.annotations import MarkedImage, read_annotations
 from crispseg.data.dataset import read_lines
-from crispseg.data.folder_search import SPLITS
+from crispseg.data.folder_search import SPLIT_OF, SPLITS
 from crispseg.data.loading import parallel
 from crispseg.data.pairing import few
 from crispseg.data.yolo import read_yolo, unlabelled, yolo_files
@@ -201,8 +201,7 @@ def _tasks(found: Sequence[MarkedImage], images: Path | None) -> list[Task]:
         file = files[0].parent.resolve() / files[0].name  # once for each file; a link keeps its own name
         if file.suffix.lower() not in SUFFIXES:
             raise CrispsegError(f"{file} is no picture in a known format; convert it to PNG or JPEG")
-        inside = file.is_relative_to(root.resolve())
-        path = file.relative_to(root.resolve()) if inside else Path(file.name)
+        path = file.relative_to(root.resolve()) if file.is_relative_to(root.resolve()) else Path(file.name)
         tasks.setdefault(file, Task(file, one.name or path.with_suffix("").as_posix(), [])).parts.append(one)
     for source, names in missing.items():
         what = f"{source} names {plural(len(names), 'image')} that {images or source.parent} lacks: {few(names)}"
@@ -219,7 +218,7 @@ def _splits(tasks: Sequence[Task]) -> dict[str, list[str]]:
         source = task.parts[0].source.absolute()
         named = source.stem * (source.stem != task.file.stem)  # labelme's files are named after their images
         words = re.findall("[a-z]+", f"{task.parts[0].split} {named} {source.parent.name}".lower())
-        if said := [split for word in words for split, known in SPLITS.items() if word in known]:
+        if said := [SPLIT_OF[word] for word in words if word in SPLIT_OF]:
             splits[said[0]].append(task.name)
     kept = splits if splits["train"] and splits["val"] else {"test": splits["test"]}
     return {split: sorted(names) for split, names in kept.items() if names}

@@ -233,18 +233,16 @@ def apart(files: Mapping[Path, str]) -> tuple[dict[Path, str], dict[Path, str]]:
 def _by_number(image_of: Mapping[Path, str], mask_of: Mapping[Path, str]) -> dict[Path, str]:
     """Masks with the names of the images that have their numbers; empty if names pair, or not all numbers do."""
     images, masks = _numbers(image_of), _numbers(mask_of)
-    whole = images.keys() == masks.keys() and len(images) == len(image_of) == len(mask_of)
-    if not whole or not {*map(plain, image_of.values())}.isdisjoint(map(plain, mask_of.values())):
+    if images.keys() != masks.keys() or not {*map(plain, image_of.values())}.isdisjoint(map(plain, mask_of.values())):
         return {}
     return {masks[number]: image_of[file] for number, file in images.items()}
 
 
 def _numbers(files: Mapping[Path, str]) -> dict[int, Path]:
-    """The files by the one number in which all names differ, such as 0 of labels0000; empty if names differ in more."""
-    numbers = zip(*(re.findall(r"\d+", name) for name in files.values()), strict=False)
-    columns = [column for column in numbers if len({*column}) > 1]
-    alike = len({re.sub(r"\d+", "0", name) for name in files.values()}) == len(columns) == 1
-    return {int(number): file for number, file in zip(columns[0], files, strict=True)} if alike else {}
+    """The files by the last number in their names, such as 0 of labels0000; empty if names differ in more."""
+    found = {int(each[-1]): file for file, name in files.items() if (each := re.findall(r"\d+", name))}
+    alike = len({re.sub(r"\d+(?=\D*$)", "", name) for name in files.values()}) == 1
+    return found if alike and len(found) == len(files) else {}
 
 
 def _files_below(folder: Path, ending: str) -> dict[str, Path]:
