@@ -64,31 +64,6 @@ def test_list_names_all_that_have_files(capsys: Capture) -> None:
         assert set(entry.counts) >= {"train", "val"}
 
 
-# ----------------------------------------------------------------------------------------------------------- show
-
-
-def test_show_without_files(capsys: Capture) -> None:
-    lines = output_of(capsys, "data", "show", "cityscapes").splitlines()
-    assert "train 2975, val 500" in lines[0] and "registration" in lines[1]
-    assert ["26", "13", "car", "██", "0", "0", "142"] in [line.split() for line in lines]
-    assert any(line.startswith("0–6, 9–10, 14–16, 18, 29–30, 255") and "ignored" in line for line in lines)
-    rows = [
-        line.split() for line in output_of(capsys, "data", "show", "pascal_context", "--data.classes=59").splitlines()
-    ]
-    assert ["1", "0", "aeroplane", "██", "128", "0", "0"] in rows
-    assert "65 classes" in output_of(capsys, "data", "show", "mapillary")
-
-
-def test_show_needs_a_public_data_set(tmp_path: Path, capsys: Capture) -> None:
-    for argv, phrase in (
-        ([], "--data is missing"),
-        (["cityscape"], "did you mean 'cityscapes'"),
-        ([str(tmp_path)], f"crispseg doctor {tmp_path}"),
-        (["--data.images=a", "--data.masks=b"], "'folder' is no public data set"),
-    ):
-        assert phrase in error_of(capsys, "data", "show", *argv)
-
-
 # ---------------------------------------------------------------------------------------------------------- import
 
 
@@ -122,6 +97,5 @@ def test_help_and_unknown_commands(capsys: Capture) -> None:
     for argv in ([], ["--help"]):
         assert "import" in output_of(capsys, "data", *argv)
     assert "unknown command 'data downlaod'; did you mean 'download'?" in error_of(capsys, "data", "downlaod")
-    for name, phrase in (("list", "licences"), ("show", "--data.root"), ("import", "--background")):
+    for name, phrase in (("list", "licences"), ("import", "--background")):
         assert phrase in output_of(capsys, "data", name, "--help")
-    assert "--data.train_on" in output_of(capsys, "data", "show", "--data=voc2012", "--help")

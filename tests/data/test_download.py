@@ -205,7 +205,6 @@ def test_download_and_use(
     asked = len(server.asked)
     assert main(["data", "download", name, f"--out={out}"]) == 0
     assert len(server.asked) == asked  # it is there
-    assert main(["data", "show", name, f"--data.root={root}"]) == 0
 
 
 def test_archives_that_lack_files(

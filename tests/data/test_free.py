@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crispseg.cli.main import main
 from crispseg.data import Aerial, FileDataset, Nuclei
 from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
+from crispseg.data.folder_layout import recognise
 from crispseg.data.mask_lookup import MOST, InstanceLookup, three_classes
 from crispseg.data.sources import LISTS, PART
 from crispseg.training.config import TrainConfig, config_to_dict
@@ -160,20 +160,7 @@ def test_unlabelled_pixels_of_aerial(tmp_path: Path, monkeypatch: pytest.MonkeyP
         dataset[2]
 
 
-# --------------------------------------------------------------------------------------------------- command line
-
-
-def test_data_show(capsys: Capture) -> None:
-    assert main(["data", "show", "nuclei"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("nuclei: nuclei of the Data Science Bowl 2018") and "train 423, val 107" in lines[0]
-    rows = {line.split()[2]: line.split() for line in lines if "██" in line}
-    assert rows["background"][:2] == ["0", "0"] and rows["nucleus"][:2] == ["1–65535", "1"]
-    assert rows["border"][:2] == ["–", "2"]
-    assert "train: 74 images, 256x256 to 520x696 pixels" in "\n".join(lines)
-
-
-def test_a_folder_of_each_is_recognised(shared: Path, capsys: Capture) -> None:
-    for name, counts in (("nuclei", "val: 107 images"), ("aerial", "val: 18 images")):
-        assert main(["data", "show", str(shared / "data" / name)]) == 0
-        assert counts in capsys.readouterr().out
+def test_a_folder_of_each_is_recognised(shared: Path) -> None:
+    for name in ("nuclei", "aerial"):
+        root = shared / "data" / name
+        assert recognise(root) == {"name": name, "root": str(root)}

@@ -106,7 +106,7 @@ def test_commands_are_understood(
 
 
 def test_flags_within_sentences_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    subcommands = [["data", name] for name in ("list", "show", "download", "import")]
+    subcommands = [["data", name] for name in ("list", "download", "import")]
     choices = [["train", f"--data={name}"] for name in DATA_SOURCES]
     choices += [["train", f"--model={name}"] for name in list_models()]
     for argv in [*([name] for name in COMMANDS), *subcommands, *choices]:

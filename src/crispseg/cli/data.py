@@ -1,23 +1,20 @@
-"""`crispseg data list|show|download|import`"""
+"""`crispseg data list|download|import`"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
 
-from crispseg.cli.command import HELP, Command, WithData, commands, say
+from crispseg.cli.command import HELP, Command, commands, say
 from crispseg.config.settings import Field, Tree, checked, options_of
-from crispseg.data.catalogue import catalogue, class_meanings, class_table
+from crispseg.data.catalogue import catalogue
 from crispseg.data.download import obtain
 from crispseg.data.importing import import_annotations
-from crispseg.data.named import build_data
-from crispseg.data.sources import PublicSource
 from crispseg.errors import CrispsegError, did_you_mean
 
 
@@ -55,41 +52,6 @@ class ListData(Command):
             table.add_row(entry.name, entry.classes, *counts, download, entry.licence)
         Console().print(table)
         say(Console(), "--data NAME --data.root DIR trains on them; --data nuclei alone takes the bundled part")
-
-
-@dataclass(kw_only=True)
-class ShowData(WithData):
-    """Show what is known about a public data set: splits, licence, classes and what the values of the masks mean.
-
-    `crispseg doctor` shows the same of a folder, with the share of each class.
-
-    Args:
-        target: the data set's name; else --data says it.
-    """
-
-    name = "data show"
-    words = ("target",)
-    target: str | None = None
-
-    def __call__(self) -> None:
-        console = Console()
-        settings = self.chosen({"name": self.target} if self.target else {})
-        name = str(settings["name"])
-        if name not in catalogue():
-            remedy = f"run crispseg doctor {shlex.quote(name)}" if Path(name).is_dir() else "run crispseg doctor FOLDER"
-            raise CrispsegError(
-                f"'{name}' is no public data set{did_you_mean(name, catalogue())}; for a folder, {remedy}"
-            )
-        entry, source = catalogue()[name], build_data({"root": ".", **settings})
-        counts = ", ".join(f"{split} {count}" for split, count in entry.counts.items())
-        published = f"{entry.classes} classes; as published: {counts} images with masks"
-        say(console, f"{entry.name}: {entry.title}, {published}")
-        say(console, f"licence: {entry.licence}; {entry.home}")
-        if entry.get:
-            say(console, entry.get)
-        assert isinstance(source, PublicSource)
-        with suppress(CrispsegError):  # Mapillary's classes are in its own files
-            console.print(class_table(class_meanings(source.lookup(), source.label_set())))
 
 
 @dataclass(kw_only=True)

@@ -65,7 +65,8 @@ class Doctor(WithData):
             say(console, fix(diagnosis, self.fix))
             say(console, f"train on them: crispseg train {shlex.quote(str(self.fix))}")
         elif any(KINDS[one.code].fix and one.severity > Severity.INFORMATION for one in diagnosis.findings):
-            say(console, "--fix OUT writes a corrected copy")
+            copy = f"{Path(self.target or 'data')}_fixed"
+            say(console, f"write a corrected copy: {shlex.join(['crispseg', 'doctor', *given, '--fix', copy])}")
         elif found.get("root") == self.target and not self.data and diagnosis.severity < Severity.ERROR:
             say(console, f"train on them: crispseg train {shlex.quote(str(self.target))}")
         return EXIT_STATUS[diagnosis.severity]

@@ -104,20 +104,17 @@ class ClassMeaning(NamedTuple):
     color: Color
 
 
-def class_meanings(lookup: MaskLookup | None, labels: LabelSet) -> list[ClassMeaning]:
-    """Return the meaning of each class, in the order of the ids, and of what is ignored.
-
-    Without a lookup, of data that are not made of files, the values are empty.
-    """
+def class_meanings(lookup: MaskLookup, labels: LabelSet) -> list[ClassMeaning]:
+    """Return the meaning of each class, in the order of the ids, and of what is ignored."""
     found: dict[int, list[Any]] = defaultdict(list)
-    for value, label in lookup.meaning.items() if lookup else ():
+    for value, label in lookup.meaning.items():
         found[label].append(value)
-    if lookup and lookup.colors:
-        shown = {label: ", ".join(str(list(one)) for one in every) for label, every in found.items()}
-    else:
-        shown = {label: spans(every) for label, every in found.items()}
+    shown = {
+        label: ", ".join(str(list(one)) for one in every) if lookup.colors else spans(every)
+        for label, every in found.items()
+    }
     rows = [
-        ClassMeaning(shown.get(index, "–" if lookup else ""), index, name, color)
+        ClassMeaning(shown.get(index, "–"), index, name, color)
         for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True))
     ]
     return [*rows, ClassMeaning(shown[IGNORE], IGNORE, "ignored", (0, 0, 0))] if IGNORE in shown else rows
@@ -132,12 +129,10 @@ def spans(values: Iterable[int]) -> str:
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
-def class_table(rows: Sequence[ClassMeaning], reports: Sequence[SplitReport] = ()) -> Table:
+def class_table(rows: Sequence[ClassMeaning], reports: Sequence[SplitReport]) -> Table:
     """Return a table of what mask values mean, and the share of each class in the pixels of each split."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    values = any(row.values for row in rows)
-    if values:
-        table.add_column("mask value", overflow="fold", max_width=48)
+    table.add_column("mask value", overflow="fold", max_width=48)
     table.add_column("id", justify="right", no_wrap=True)
     table.add_column("class")
     table.add_column("colour", no_wrap=True)
@@ -145,10 +140,8 @@ def class_table(rows: Sequence[ClassMeaning], reports: Sequence[SplitReport] = (
         table.add_column(report.split, justify="right", no_wrap=True)
     for row in rows:
         color = Text("██ ", style=f"rgb({','.join(map(str, row.color))})") + Text(" ".join(map(str, row.color)))
-        # Text, since brackets would be taken for markup
-        cells = [Text(row.values)] if values else []
-        cells += [Text(str(row.label)), Text(row.name), Text("") if row.label == IGNORE else color]
-        for report in reports:
+        cells = [Text(row.values), Text(str(row.label)), Text(row.name), Text("") if row.label == IGNORE else color]
+        for report in reports:  # Text, since brackets would be taken for markup
             share = report.void if row.label == IGNORE else report.shares[row.label]
             cells.append(Text(f"{share:.2%}" if share or row.label == IGNORE else "never"))
         table.add_row(*cells)

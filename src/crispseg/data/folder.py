@@ -415,8 +415,7 @@ class Folder(Settings):
             legend = self._layout.legend and f"; {self._layout.legend}"
             line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
             if fault.code == "sparse-ids" and self.root and not fault.details.get("settings"):
-                root = shlex.quote(str(self.root))
-                line += f"; 'crispseg doctor {root} --fix {root}_ids' makes a copy with these"
+                line += f"; 'crispseg doctor {shlex.quote(str(self.root))}' says how to make a copy with these"
             raise CrispsegError(line, settings=fault.details.get("settings", ()))
         return found
 

@@ -249,10 +249,9 @@ def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) ->
     for line in read_lines(path):
         entry = PurePosixPath(unicodedata.normalize("NFC", line).replace("\\", "/"))
         stem = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
-        whole = [key for key in map(str, (entry, stem)) if key in known]
-        behind = ["/".join(one.parts[start:]) for start in range(1, len(entry.parts)) for one in (entry, stem)]
-        if found := [*whole, *(key for key in behind if key in full)]:
-            chosen.add(known[found[0]])
+        tails = ["/".join(one.parts[start:]) for start in range(len(entry.parts)) for one in (entry, stem)]
+        if found := [known[key] for at, key in enumerate(tails) if key in (known if at < 2 else full)]:
+            chosen.add(found[0])
         else:
             unknown.append(line)
     return sorted(chosen.difference(unpaired)), unknown

@@ -67,19 +67,14 @@ def pictures(place: Path) -> dict[Path, str]:
 
     A name is the path in the folder without suffix, behind what the wildcards of a pattern stand for.
     """
-    if place.is_file():
-        return {place: place.stem}
-    named: dict[Path, str] = {}
+    named = {}
     for path in map(Path, sorted(glob.glob(str(place)))) if is_pattern(place) else [place]:  # noqa: PTH207
-        wild = zip(path.parts[:-1], place.parts[:-1], strict=True) if path != place else ()
-        key = [_meant(part, pattern) for part, pattern in wild]
-        if path != place:
-            key.append(_meant(path.stem, place.stem) if path.is_file() else _meant(path.name, place.name))
-        files = [path] * (path.suffix.lower() in SUFFIXES) if path.is_file() else find_images(path)
-        for file in files:
-            inside = file.relative_to(path).with_suffix("").parts if file != path else ()
-            named[file] = unicodedata.normalize("NFC", "/".join(filter(None, [*key, *inside])))
-    return named
+        one, pattern = (path.with_suffix(""), place.with_suffix("")) if path.is_file() else (path, place)
+        front = [*filter(None, map(_meant, one.parts, pattern.parts))] if path != place else []
+        for file in [path] if path.is_file() else find_images(path):
+            name = "/".join([*front, *file.with_suffix("").relative_to(one).parts]) or one.name
+            named[file] = unicodedata.normalize("NFC", name)
+    return {file: name for file, name in named.items() if file.suffix.lower() in SUFFIXES}
 
 
 def _meant(part: str, pattern: str) -> str:

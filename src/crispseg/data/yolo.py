@@ -36,11 +36,9 @@ def unlabelled(files: Iterable[Path]) -> Iterator[Path]:
     """Return the missing text files of images next to these files; such images are background, by the format."""
     for labels in {yolo_root(file)[1] for file in files}:
         images = labels.parent / "images"
-        texts = {
-            labels / image.relative_to(images).with_suffix(".txt")
-            for image in (find_images(images) if images.is_dir() else ())
-        }
-        yield from (text for text in texts if not text.is_file())
+        for image in find_images(images) if images.is_dir() else ():
+            if not (text := labels / image.relative_to(images).with_suffix(".txt")).is_file():
+                yield text
 
 
 def read_yolo(path: Path) -> Annotations:
