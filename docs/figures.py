@@ -43,7 +43,7 @@ ASSETS, RUNS = ROOT / "docs/assets", ROOT / "runs/figures"
 BACKBONE = "tf_efficientnet_lite0"
 WIDTH, PORT = 1280, 7871
 
-SCENES = {"7f4cbe0b36b5": (60, 96), "0121d6759c5a": (96, 128)}
+SCENES = {"0121d6759c5a": (96, 128), "13f2bec0a24c": (96, 128), "b3b1626f8ad1": (130, 130)}
 """Bundled test images, and the upper left corner of the part that is enlarged."""
 
 RESULTS = {
@@ -97,10 +97,11 @@ def scenes(weights: str) -> None:
         found = [
             colorize(labels, test.labels.palette) for labels in (truth, *(each(image).labels for each in networks))
         ]
-        part = np.s_[top : top + 64, left : left + 80]
+        height, width = (side // 4 for side in truth.shape)
+        part = np.s_[top : top + height, left : left + width]
         zoomed = [cv2.resize(each[part], image.shape[1::-1], interpolation=cv2.INTER_NEAREST) for each in found]
         framed = image.copy()
-        cv2.rectangle(framed, (left, top), (left + 80, top + 64), (255, 220, 0), 2)
+        cv2.rectangle(framed, (left, top), (left + width, top + height), (255, 220, 0), 2)
         rows.append([framed, *found, *zoomed])
     titles = ["image", "ground truth", "FPN", "crisp", "enlarged: ground truth", "FPN", "crisp"]
     save("scenes", panels(rows, titles, test.labels))

@@ -53,7 +53,7 @@ def main() -> None:
 def of_interest(output: Mapping[str, Any]) -> bool:
     """Whether an output of a cell is neither a warning nor a progress bar."""
     data = output.get("data", {})
-    empty = {"text/html", "text/plain"} == {*data} and "ipywidgets" in str(data) or data.get("text/plain") == ""
+    empty = ({"text/html", "text/plain"} == {*data} and "ipywidgets" in str(data)) or data.get("text/plain") == ""
     return output.get("name") != "stderr" and "application/vnd.jupyter.widget-view+json" not in data and not empty
 
 
