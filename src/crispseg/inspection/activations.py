@@ -24,6 +24,7 @@ from crispseg.inference.runtime import AnyModel
 from crispseg.inference.segmenter import as_batch, check_finite
 from crispseg.io.arrays import Normalize
 from crispseg.io.images import as_picture, colorize
+from crispseg.io.opening import faults
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.nn import record
@@ -147,6 +148,9 @@ def inspect_image(
     height, width = original = array.shape[0], array.shape[1]
     if truth is not None:
         name_of_truth = "the ground truth" if isinstance(truth, np.ndarray) else str(truth)
+        if not isinstance(truth, np.ndarray):
+            with faults(Path(truth)):
+                Path(truth).open("rb").close()  # whose errors tell more
         ids = truth if isinstance(truth, np.ndarray) else read_truth(info, Path(truth), data)
         truth = _checked_truth(ids, name_of_truth, original, info.num_classes)
     factor = math.sqrt(PIXELS / (height * width))
