@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import timm
 import torch
+from huggingface_hub import file_exists, hf_hub_download, try_to_load_from_cache
 from safetensors import safe_open
 from safetensors.torch import load_file, save
-from timm.models import adapt_input_conv
+from timm.models import adapt_input_conv, get_pretrained_cfg
 from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError
@@ -24,6 +25,9 @@ _NUMPY_FLOAT: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *(np.dtype, type(np.dtype(np.float64))),
 ]
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+"""Names under which timm stores weights on the hub, in the order in which it looks for them."""
 
 CHECKSUMS = "crc32"
 """In the metadata of a .safetensors file, the `checksum` of each tensor by its name, as JSON."""
@@ -133,7 +137,10 @@ def build_published(name: str, published: bool, **options: Any) -> Any:
     Raises:
         CrispsegError: the weights can neither be found nor downloaded.
     """
+    config = get_pretrained_cfg(name) if published and timm.is_model(name) else None
     try:
+        if config and config.hf_hub_id:
+            options["pretrained_cfg_overlay"] = {"file": hub_file(config), "custom_load": config.custom_load == "hf"}
         return timm.create_model(name, pretrained=published, **options)
     except TypeError:  # an option that the network does not know
         raise
@@ -145,3 +152,17 @@ def build_published(name: str, published: bool, **options: Any) -> Any:
             f"cannot get the weights of backbone '{name}' ({reason}); give model.pretrained the path of a weight file, "
             "or false for random weights"
         ) from error
+
+
+def hub_file(config: Any) -> str:
+    """timm's weight file of a network, from the hub's cache, else downloaded; raises what the hub's client does.
+
+    The server is asked first: a download by itself would try for a minute before it says that there is no connection.
+    """
+    repo, _, named = config.hf_hub_id.partition("@")
+    files, revision = ([config.hf_hub_filename] if config.hf_hub_filename else FILES), named or None
+    for file in files:
+        if isinstance(cached := try_to_load_from_cache(repo, file, revision=revision), str):
+            return cached
+    there = next((file for file in files if file_exists(repo, file, revision=revision)), files[0])
+    return hf_hub_download(repo, there, revision=revision)
