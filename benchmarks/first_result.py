@@ -1,4 +1,4 @@
-"""What a newcomer gets: `crispseg train` told nothing but the data, beside the plain loops that people write.
+"""What a newcomer gets: `crispseg train` given nothing but the data, and the plain loops that people write.
 
     python benchmarks/first_result.py run --nuclei NUCLEI --aerial AERIAL --weights WEIGHTS --work runs/first
     python benchmarks/first_result.py report
@@ -8,7 +8,7 @@ Every training has one processor and the same minutes of it. The loops are `plai
 segmentation-models-pytorch. The same networks are also trained by `crispseg train --model NAME`, with all that it chose
 but the network, and these are scored on images at their size and as much larger as `crisp` sees them by itself. `run`
 does what is missing in first_result.csv, so it can be stopped and started again. Processors that have instructions for
-bf16 and those that have none are told apart: the first train twice as fast by `crispseg train`, which takes them.
+bf16 and those that have none are distinguished: the first train twice as fast by `crispseg train`, which takes them.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def data_of(name: str, root: Path) -> Folder:
-    """The data set as data of one's own, with the splits that come with crispseg."""
+    """The data set as own data, with the bundled splits."""
     lists = {f"{split}_list": LISTS / f"{name}_{split}.txt" for split in ("train", "val")}
     kind = "instances" if name == "nuclei" else "masks"
     ignore = (15,) if name == "aerial" else ()  # which 255 becomes in files of 4 bits a pixel
@@ -81,7 +81,7 @@ def data_of(name: str, root: Path) -> Folder:
 
 
 def fewer(data: Folder, images: int, seed: int, file: Path) -> Folder:
-    """The same data with so many training images, chosen by the seed; their names are written to `file`."""
+    """The same data with a number of training images, chosen by the seed; their names are written to `file`."""
     train, val = ([pair.name for pair in data.pairs(split)] for split in ("train", "val"))
     chosen = np.random.default_rng(seed).choice(train, images, replace=False)
     val_file = file.with_name("every_val.txt")
@@ -117,7 +117,7 @@ def plain_loop(data: Folder, network: str, weights: Path, minutes: float, seed: 
 
 
 def ours(data: Folder, network: Sequence[str], weights: Path, minutes: float, seed: int, out: Path) -> None:
-    """`crispseg train`, told the data, where the weights lie, how long and where to; what was stopped is begun anew."""
+    """`crispseg train`, given the data, where the weights lie, how long and where to; what was stopped starts again."""
     shutil.rmtree(out, ignore_errors=True)
     own = [f"--model.pretrained={weights}", f"--minutes={minutes:g}", f"--seed={seed}", f"--out={out}"]
     command = [sys.executable, "-m", "crispseg", "train", *folder_flags(data), *network, *own]
@@ -126,7 +126,7 @@ def ours(data: Folder, network: Sequence[str], weights: Path, minutes: float, se
 
 
 def folder_flags(data: Folder) -> list[str]:
-    """What `crispseg train` is told of data of one's own."""
+    """What `crispseg train` is given about own data."""
     keys = ("images", "masks", "instances", "train_list", "val_list")
     paths = [f"--data.{key}={value}" for key in keys if (value := getattr(data, key))]
     ignored = [f"--data.ignore={json.dumps(data.ignore)}"] if data.ignore else []

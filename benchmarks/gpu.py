@@ -89,7 +89,7 @@ def step(name: str, way: str, dtype: str, batch: int, size: tuple[int, int], dev
     images = smooth_images((batch, *size), 3).to(device).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(CLASSES, (batch, *size), device=device)
     outputs = torch.compile(model.outputs) if way == "compile" else model.outputs
-    kept = ExitStack()  # as in training: once for all steps, as a compiler begins anew when a module's hooks change
+    kept = ExitStack()  # as in training: once for all steps, as a compiler starts again when a module's hooks change
     if device.type == "cpu" and dtype == "bf16":
         kept.enter_context(float32_depthwise(model))
 

@@ -7,7 +7,7 @@
 
 Every training is `crispseg train` with its defaults, on `--data nuclei` or `--data aerial`, from ImageNet weights of
 the backbone; further flags go to it. `train` writes src/crispseg/shipped/NAME; `card` scores the model in it, and
-writes its scores, its card and its pictures anew. `finetune` appends rows to shipped_finetune.csv for what is missing,
+writes its scores, its card and its pictures again. `finetune` appends rows to shipped_finetune.csv for what is missing,
 and goes on with runs that were stopped. Beside other networks stands what `crispseg train` makes of these data in
 first_result.py.
 """
@@ -88,13 +88,13 @@ def train_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     told += ["--minutes", f"{given.minutes:g}", "--seed", str(given.seed)]
     val, commit = val_of(run), recorded_commit(run)
     if commit is None:
-        raise CrispsegError(f"{run} does not say which commit trained it; remove the folder, to train anew")
+        raise CrispsegError(f"{run} does not say which commit trained it; remove the folder, to train again")
     ship(folder, model, val, scored(model, val), made_by(model, told, further, trained_at=commit))
     print(f"{folder}: {sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.2f} MB")
 
 
 def card_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
-    """Score one that is there, and write its scores, its card and its pictures anew."""
+    """Score one that is there, and write its scores, its card and its pictures again."""
     folder = given.out / given.data
     model = SegmentationModel.from_pretrained(folder)
     val = data_of(given, further).dataset("val")
@@ -189,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "train", parents=[data, trains, models], allow_abbrev=False, help="train a model and write its folder"
     )
     stage.add_argument("--seed", type=int, default=0)
-    stages.add_parser("card", parents=[data, models], allow_abbrev=False, help="score a model and write its card anew")
+    stages.add_parser("card", parents=[data, models], allow_abbrev=False, help="score a model and write its card again")
     stage = stages.add_parser(
         "finetune", parents=[data, trains, seeds], allow_abbrev=False, help="append rows to shipped_finetune.csv"
     )

@@ -1,4 +1,4 @@
-"""What a trained model that comes with crispseg carries: its scores, its card, and pictures of where it fails."""
+"""What a bundled model carries: its scores, its card, and pictures of where it fails."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DATA = {
 }
 KINDS_ARE = {
     "nuclei": "dark ones of fluorescence, those in colour of stained tissue, and bright ones of brightfield",
-    "aerial": "which is its tile: the parts of one tile lie beside each other",
+    "aerial": "which is its tile: the parts of one tile touch",
 }
 ADJOINING = {
     "nuclei": {
@@ -205,7 +205,7 @@ def without(names: set[str], val: SegmentationDataset, evaluation: Evaluation) -
     if evaluation.objects:
         said += [f"object F1 {percent(values['object_f1'])}", f"object AP {percent(values['object_ap'])}"]
     return (
-        f"\nOf these images {np.sum(~kept)} lie beside one of train: the edges go on in each other, though no pixel is "
+        f"\nOf these images {np.sum(~kept)} touch one of train: the scene continues, though no pixel is "
         f"in both.\nWithout them: {', '.join(said)}.\n"
     )
 

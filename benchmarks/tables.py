@@ -27,9 +27,9 @@ class Entry:
         flags: of `crispseg train`, on top of the recipe.
         seeds: of its runs.
         base: name of the same network without what this one adds; the difference at each seed is reported.
-        trained_as: name of the entry whose runs are scored in place of own runs; a network of ours then sees images at
+        trained_as: name of the entry whose runs are scored instead of own runs; a network of ours then sees images at
             their own size.
-        seen: images are scored so many times as large, for networks that do not enlarge them by themselves; of runs
+        seen: images are scored this many times as large, for networks that do not enlarge them by themselves; of runs
             that another entry names, as in training they were not seen so.
     """
 
@@ -49,7 +49,7 @@ class Comparison:
         name: on the command line and in file names.
         entries: by name; their order is the table's.
         distances: in pixels, at which boundaries are scored.
-        classes: whose IoU is reported beside the mean.
+        classes: whose IoU is reported besides the mean.
         recipe: by which all are trained.
         halved: whether images are half as high and wide.
     """

@@ -14,7 +14,7 @@ CLASSES = 5
 
 
 class FusedBlock(nn.Module):
-    """Stands for an FPNBlock: a fuse part of crispseg in place of its "interpolate and add"."""
+    """Stands for an FPNBlock: a fuse part of crispseg instead of its "interpolate and add"."""
 
     def __init__(self, block: nn.Module, fuse: str) -> None:
         super().__init__()

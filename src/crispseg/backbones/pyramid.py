@@ -40,7 +40,7 @@ class Backbone(nn.Module):
             those that SFNet's released code takes.
         output_stride: 16 or 8 dilates the last stages instead of letting them lose resolution.
         blocks: for a network without a pyramid whose blocks all have one resolution, such as a ViT: how many features
-            to return, the outputs of equally spaced blocks, the last among them. In place of the strides.
+            to return, the outputs of equally spaced blocks, the last among them. Instead of the strides.
 
     Attributes:
         channels, strides: those of the returned features, finest first.

@@ -41,7 +41,7 @@ COMMANDS = {
     "inspect": "write a page that shows how a model comes to its labels",
     "demo": "show models in the browser: drop an image, see its classes and where the model looked",
     "list": "networks to train, and bundled trained models",
-    "benchmark": "count and time models, beside those of other libraries",
+    "benchmark": "count and time models, and those of other libraries",
     "export": "write a trained model as an ONNX, OpenVINO or torch.export file, checked",
     "recipes": "list the rows of the papers' tables, and print the commands of one",
     "convert": "turn a checkpoint of SFNet's or SFNet-Lite's official release into a saved model",

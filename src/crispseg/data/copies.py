@@ -158,7 +158,7 @@ NEAR = 0.03
 JPEG compression and resizing stay under it, and so may two neighbouring frames of a video.
 """
 TURNED = 2
-"""So many times as far apart may those be that are mirrored or turned, which neighbours are not."""
+"""Mirrored or turned images, which neighbours are not, may be this many times as far apart."""
 LEAST_CONTRAST = 2.0
 """Standard deviation of a thumbnail, of 255 levels, under which there is too little to compare."""
 NEIGHBOURS = range(1, 9)

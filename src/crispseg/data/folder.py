@@ -434,7 +434,7 @@ class Folder(Settings):
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:
-    """A data source with what it finds in its files declared, and what is to be told about that, a line each.
+    """A data source with what it finds in its files declared, and notes on that, a line each.
 
     Raises:
         CrispsegError: the files tell nothing, or do not pair.

@@ -26,7 +26,7 @@ from crispseg.io.images import side_factor
 from crispseg.labels import IGNORE
 
 CROPS_A_WINDOW = 16
-"""Of a larger image than so many crops, an epoch sees as many windows as it holds as many crops."""
+"""Of an image larger than this number of crops, an epoch sees as many windows as it holds as many crops."""
 WINDOWS_AT_MOST = 64
 STEPS_AT_LEAST = 2
 """In an epoch; of fewer images each is taken several times."""

@@ -30,7 +30,7 @@ TINT = 16
 """Up to this difference between channels lossy compression may have tinted a grey."""
 
 KEPT = 1024
-"""So many values or colours of a mask are kept; a mask of labels has at most 256."""
+"""The values or colours of a mask that are kept; a mask of labels has at most 256."""
 
 
 class MaskStatistics(NamedTuple):
@@ -249,7 +249,7 @@ class MaskLookup:
         return labels.astype(np.uint8)
 
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
-        """As `__call__`, with `NONE` for what means no class; 65535 beside 0 alone is white.
+        """As `__call__`, with `NONE` for what means no class; 65535 is white if 0 is the only other value.
 
         Raises:
             ValueError: a mask of values has colours, or one of colours has 16 bits.

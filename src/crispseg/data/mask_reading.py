@@ -39,7 +39,7 @@ from crispseg.labels import IGNORE, Color, LabelSet
 BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
 
 OBJECTS = 20
-"""Up to so many ids may well be classes that all occur in one image."""
+"""Up to this number, ids may well be classes that all occur in one image."""
 
 SHADES, LIGHT = 64, 192
 """If no classes are declared: more values than these, up to the second or in interpolated masks, are no class ids."""
@@ -111,7 +111,7 @@ class DeclaredClasses:
     """Classes that are made of others, and classes that are ignored."""
 
     def labels(self, count: int) -> LabelSet:
-        """So many classes, with the names and colours that are declared; greys are none to draw in."""
+        """This many classes, with the names and colours that are declared; greys are none to draw in."""
         colors = {index: color for color, index in [*(self.palette or {}).items()][::-1]}
         first = "background" if self.palette == BLACK_AND_WHITE else "class 0"
         numbered = (first, *(f"class {index}" for index in range(1, count)))[:count]

@@ -23,7 +23,7 @@ _OF_MASKS = (
     r"(\.(jpe?g|png|tiff?|bmp))?[-_. ]+(masks?|labels?|gt|ground_?truth|seg|segmentation|annotations?|l|fuse)$"
 )
 _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_0000$|\.(jpe?g|png|tiff?|bmp)$")
-"""What the names of masks, and of images, may say beside the name that both share; in lower case."""
+"""What the names of masks, and of images, may have besides the name that both share; in lower case."""
 
 
 def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str) -> list[Pair]:

@@ -77,7 +77,7 @@ class Augment(Settings):
 
 
 class RandomTurn(v2.Transform):  # type: ignore[misc]
-    """Turn by so many quarters as are drawn from `quarters`, each as often. No pixel changes its value."""
+    """Turn by a number of quarters drawn from `quarters`, each as often. No pixel changes its value."""
 
     def __init__(self, quarters: Sequence[int]) -> None:
         super().__init__()

@@ -41,7 +41,7 @@ class Diagnosis:
 
 
 def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
-    """Read every file once, in so many threads, and say what is wrong."""
+    """Read every file once, in several threads, and say what is wrong."""
     facts = scan(subject, workers)
     reading = subject.reading([one.mask for one in facts if isinstance(one.mask, MaskStatistics)])
     if reading is None or not reading.lookup.tolerance:

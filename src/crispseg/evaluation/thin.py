@@ -79,7 +79,7 @@ class ThinQuality(ImageScores):
         return result
 
     def rows(self) -> list[tuple[str, str, int]]:
-        """What is told of all classes together: its name, and where it is in `measures`."""
+        """The summary over all classes: its name, and where it is in `measures`."""
         widths = [
             (f"{score}, {width} px wide", f"{score.lower()}_of_widths", at)
             for score in ("IoU", "recall")

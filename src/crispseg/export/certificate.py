@@ -147,7 +147,7 @@ class Certificate:
 def measure(model: SegmentationModel, file: AnyModel, data: Calibration | None, rounds: int) -> Measured:
     """Segment the held-out images of the data, or without data an image of random blobs, by model and file.
 
-    The first image is timed in so many rounds, in turns, so that a machine that slows down slows both.
+    The first image is timed in rounds, in turns, so that a machine that slows down slows both.
     """
     both = [Segmenter(each, "cpu") for each in (model, file)]
     classes = model.num_classes

@@ -150,7 +150,7 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: str) -> None:
 
 
 def write_openvino(model: Any, path: Path, metadata: str) -> None:
-    """Write an OpenVINO model, its weights in a .bin beside it."""
+    """Write an OpenVINO model, its weights in a .bin next to it."""
     import openvino
 
     model.set_rt_info(metadata, [METADATA])

@@ -34,7 +34,7 @@ def export_model(
 
     Args:
         model: the model.
-        path: ends in .onnx, .xml (its weights are in a .bin beside it) or .pt2, as the format has it.
+        path: ends in .onnx, .xml (its weights are in a .bin next to it) or .pt2, as the format has it.
         format, precision: see `Format` and `Precision`; in bf16 sampling stays float32, and int8 needs `data`.
         data: images by which 8 bits are chosen and the file is scored; without, it is compared on random blobs.
         max_drop: points of mIoU and of boundary F that the file may lose on `data`, at most; by default any.

@@ -138,7 +138,7 @@ class Tiling:
         self._warned = False
 
     def forced(self, pixels: int) -> int | None:
-        """Return the side of the tiles for so many pixels; None for the whole image, or if free memory is unknown."""
+        """Return the side of the tiles for this many pixels; None for the whole image, or if free memory is unknown."""
         if pixels < LARGE or (free := free_bytes(self.device)) is None or self.bytes_per_pixel * pixels < SHARE * free:
             return None
         tile = TILE

@@ -27,7 +27,7 @@ class Ablation:
 
     Args:
         changes: by a regular expression for the end of a quantity's path.
-        part: name of the part beside a quantity that computes it; without the part, the quantity is left alone.
+        part: name of the part next to a quantity that computes it; without the part, the quantity is left alone.
     """
 
     name: str

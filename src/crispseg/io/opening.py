@@ -113,7 +113,7 @@ class Raster:
         return replace(self, stored=size, load=lambda first, last: self.load(top + first, top + last))
 
     def check(self, channels: int) -> None:
-        """Raise an UnreadablePicture unless it has so many channels: 3 for RGB, which grey becomes, or others."""
+        """Raise an UnreadablePicture unless it has this many channels: 3 for RGB, which grey becomes, or others."""
         if self.color not in COLORS or (self.color == "ycbcr" and (self.bands, self.white) != (3, 255)):
             raise UnreadablePicture(f"{self.name} has {self.color} colours; save it as grey or RGB", "channel-missing")
         most = {"grey": 2, "rgb": 4, "bands": 0}.get(self.color, self.bands) if channels == 3 else channels
@@ -123,7 +123,7 @@ class Raster:
             raise UnreadablePicture(f"{found}; {remedy}", "channel-missing")
 
     def kept(self, channels: int) -> NDArray[Any]:
-        """Return the upright values of so many channels, see `check`; without alpha."""
+        """Return the upright values of this many channels, see `check`; without alpha."""
         self.check(channels)
         return self.values[..., : 1 if channels == 3 and self.bands < 3 else channels]
 

@@ -156,7 +156,7 @@ class Crisp(SegmentationModel):
         align_corners: logits lie on the image by its corner pixels, as in the papers' code, which moves what is seen by
             up to half a stride, differently at each size. Otherwise images are padded below and on the right to
             multiples of the coarsest stride, so that levels of images of any size lie on each other as those of crops.
-        inference_scale: in eval mode the backbone sees images about so many times as large, 1 to 4 (each side is the
+        inference_scale: in eval mode the backbone sees images about this many times as large, 1 to 4 (each side is the
             nearest multiple of what the model pads to), which it was not trained for: small crops and whole images
             differ, and this makes up for it (Touvron et al., *Fixing the Train-Test Resolution Discrepancy*, NeurIPS
             2019).

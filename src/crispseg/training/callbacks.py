@@ -81,7 +81,7 @@ class MetricsFile(Callback):
 
 
 class Patience(Callback):
-    """Stops after so many evaluations without a better mIoU, also a run that had stopped and is resumed."""
+    """Stops after a number of evaluations without a better mIoU, also a run that had stopped and is resumed."""
 
     def __init__(self, patience: int) -> None:
         self.patience = patience

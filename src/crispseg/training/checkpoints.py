@@ -80,7 +80,7 @@ class BestCheckpoint(Callback):
 class LastCheckpoint(Checkpoint):
     """Writes `last.ckpt` after each evaluation, at the end of an epoch if it is `SECONDS` old, and at the end.
 
-    With `every` it writes every so many steps too. `ModelCheckpoint` would also write while gradients are accumulated.
+    With `every` it also writes each `every` steps. `ModelCheckpoint` would also write while gradients are accumulated.
     """
 
     def __init__(self, path: Path, every: int | None) -> None:

@@ -24,7 +24,7 @@ from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSS, BoundaryTerm, Direc
 
 
 def spare_processors() -> int:
-    """How many processes may load data beside the one that trains: up to 2."""
+    """Processes that load data, besides the one that trains: up to 2."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(2, usable - 1)
 
@@ -139,7 +139,7 @@ class TrainConfig(Settings):
         init_from: run, saved model, hub id or name of a bundled model whose weights to start from; the
             classifier is reset if classes differ. What is not said of the model is as there.
         plugins: Python files to import first, which may register parts of your own.
-        loggers: beside metrics.csv, tensorboard and wandb; by default TensorBoard where it is installed.
+        loggers: besides metrics.csv, tensorboard and wandb; by default TensorBoard where it is installed.
     """
 
     data: pydantic.SkipValidation[DataSource]

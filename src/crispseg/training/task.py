@@ -109,5 +109,5 @@ class SegmentationTask(L.LightningModule):
 
 
 def steps_per_epoch(batches: int | float, config: TrainConfig) -> int:
-    """Optimizer steps in an epoch of so many batches."""
+    """Optimizer steps in an epoch of this number of batches."""
     return max(1, -(-int(batches) // config.accumulate))

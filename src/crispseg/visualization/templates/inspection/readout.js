@@ -1,6 +1,6 @@
 "use strict";
 
-// The text beside the picture. Names of classes and files come from users: they are set as text, never as HTML.
+// The text next to the picture. Names of classes and files come from users: they are set as text, never as HTML.
 
 function element(name, text, className) {
   const node = document.createElement(name);
