@@ -129,7 +129,11 @@ class Command(ABC):
             for key, each in shown.items():
                 default = "" if each.default is None else f", default: {written(each.default)}"
                 default = ", required" if each.default is MISSING else default
-                lines.append(f"  {key}" if key.isupper() else f"  --{key}  ({accepted(each.kind)}{default})")
+                lines.append(
+                    f"  {key}"
+                    if key.isupper()
+                    else f"  --{key}  ({accepted(each.kind).removesuffix(' or null')}{default})"
+                )
                 lines.append(textwrap.fill(each.about, width, initial_indent=" " * 8, subsequent_indent=" " * 8))
         return "\n".join([*lines, "", f"crispseg {cls.name} --help all explains every key."])
 

@@ -37,16 +37,15 @@ EXAMPLE = (2, 97, 130)
 
 
 class FileFormat(NamedTuple):
-    """Suffix of a format, packages that it needs, and the extra of crispseg that installs them."""
+    """Suffix of a format, and packages that it needs."""
 
     suffix: str
     needs: tuple[str, ...] = ()
-    extra: str = ""
 
 
 FILE_FORMATS: dict[str, FileFormat] = {
-    "onnx": FileFormat(".onnx", ("onnx", "onnxscript", "onnxruntime"), "export"),
-    "openvino": FileFormat(".xml", ("onnx", "onnxscript", "openvino", "nncf"), "openvino"),
+    "onnx": FileFormat(".onnx", ("onnx", "onnxscript", "onnxruntime")),
+    "openvino": FileFormat(".xml", ("onnx", "onnxscript", "openvino", "nncf")),
     "torch_export": FileFormat(".pt2"),
 }
 NOT_POSSIBLE = {

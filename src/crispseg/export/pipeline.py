@@ -94,7 +94,7 @@ def check_choices(model: SegmentationModel, path: Path, format: str, precision: 
     if reason := NOT_POSSIBLE.get((format, precision)):
         raise CrispsegError(f"there is no {format} in {precision}: {reason}")
     if missing := [name for name in kind.needs if importlib.util.find_spec(name) is None]:
-        raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install 'crispseg[{kind.extra}]'")
+        raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}")
     if data is not None and (classes := len(data.held_out.labels)) != model.num_classes:
         raise CrispsegError(
             f"the model has {model.num_classes} classes, the data {classes}; they must be the same to certify the file"

@@ -36,7 +36,6 @@ Backend: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 RUNTIMES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
 """Runtimes of the files of a suffix, the default first."""
-EXTRAS = {"onnxruntime": "export", "openvino": "openvino"}
 
 
 class ExportedModel(nn.Module):
@@ -123,7 +122,7 @@ def open_model(source: str | Path, backend: Backend = "auto") -> AnyModel:
         return SegmentationModel.from_pretrained(source)
     runtime = known[0] if backend == "auto" else backend
     if importlib.util.find_spec(runtime) is None:
-        raise CrispsegError(f"{source} needs {runtime}; pip install 'crispseg[{EXTRAS[runtime]}]'")
+        raise CrispsegError(f"{source} needs {runtime}; pip install {runtime}")
     if not path.is_file():
         raise CrispsegError(f"{source} does not exist; give a file of crispseg export, or a run")
     try:

@@ -1,4 +1,4 @@
-"""A page in the browser: upload an image, see how trained models segment it. Needs `pip install 'crispseg[demo]'`."""
+"""A page in the browser: upload an image, see how trained models segment it. Needs Gradio."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def serve(
     try:
         import gradio as gr
     except ImportError:
-        raise CrispsegError("the demo needs Gradio; run: pip install 'crispseg[demo]'") from None
+        raise CrispsegError("the demo needs Gradio; run: pip install gradio") from None
 
     def segment(upload: dict[str, str] | None, name: str) -> tuple[str, str, Any]:
         if upload is None:

@@ -1,4 +1,4 @@
-"""Labels as TIFFs, and where images lie on a map: rasterio, which `pip install 'crispseg[tiff]'` brings."""
+"""Labels as TIFFs, and where images lie on a map: by rasterio."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
         CrispsegError: rasterio is not installed; the file is missing or broken.
     """
     if find_spec("rasterio") is None:
-        raise CrispsegError("maps and TIFFs in tiles need rasterio: pip install 'crispseg[tiff]'")
+        raise CrispsegError("maps and TIFFs in tiles need rasterio: pip install rasterio")
     with faults(Path(path)):
         Path(path).open("rb").close()  # whose errors tell more
         dataset = _open(Path(path))

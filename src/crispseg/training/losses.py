@@ -81,9 +81,7 @@ def library_loss(name: Loss) -> nn.Module:
     occur (Berman et al., CVPR 2018).
     """
     if not LIBRARY:
-        raise CrispsegError(
-            f"loss names {name}, which needs segmentation-models-pytorch 0.6 or later: pip install 'crispseg[losses]'"
-        )
+        raise CrispsegError(f"loss names {name}; run: pip install 'segmentation-models-pytorch>=0.6'")
     from segmentation_models_pytorch import losses  # takes a second to import, and is optional
 
     kind = {"dice": losses.DiceLoss, "focal": losses.FocalLoss, "lovasz": losses.LovaszLoss}[name]
