@@ -278,6 +278,8 @@ def test_evaluate_scores_as_python_does(run: Path, tmp_path: Path, capsys: Captu
     labels = DRAWN.label_set()
     scores = evaluate(from_pretrained(run), DRAWN.dataset("val"), workers=0)
     assert written["confusion"] == scores.confusion.tolist()
+    assert [each["miou"] for each in written["of_images"]] == pytest.approx(scores.images.miou.tolist(), abs=1e-4)
+    assert len({each["name"] for each in written["of_images"]}) == written["images"]
     assert written["miou"] == pytest.approx(scores.miou, abs=1e-4)
     assert written["pixel_accuracy"] == pytest.approx(scores.pixel_accuracy, abs=1e-4)
     assert list(written["iou"]) == list(labels.names)

@@ -57,7 +57,7 @@ def runs(models: list[SegmentationModel], tmp_path_factory: pytest.TempPathFacto
 
 def test_most_changed(models: list[SegmentationModel], scores: list[Scores]) -> None:
     val, scores = DRAWN.dataset("val"), scores[:2]
-    gains = scores[1].images.miou - scores[0].images.miou
+    gains = scores[1].images.miou_of_truth - scores[0].images.miou_of_truth
     gained, lost = examples(models[:2], val, scores, count=2)
     assert [each.miou[1] - each.miou[0] for each in gained] == pytest.approx(sorted(gains[gains > 0])[::-1][:2])
     assert [each.miou[1] - each.miou[0] for each in lost] == pytest.approx(sorted(gains[gains < 0])[:2])

@@ -47,14 +47,14 @@ def scores(model: SegmentationModel, val: SegmentationDataset) -> Scores:
 
 def test_examples_are_the_extremes(model: SegmentationModel, val: SegmentationDataset, scores: Scores) -> None:
     worst, best = examples([model], val, [scores], WHOLE, count=2)
-    order = np.argsort(scores.images.miou)
+    order = np.argsort(scores.images.miou_of_truth)
     names = [val.name_of(index) for index in order]
     assert [example.sample.name for example in worst] == names[:2]
     assert [example.sample.name for example in best] == names[:-3:-1]
     for example in worst + best:
         alone = SegmentationScores(12)
         alone.update(torch.from_numpy(example.labels[0])[None], torch.from_numpy(example.sample.labels)[None])
-        assert example.miou == pytest.approx([alone.scores().miou])
+        assert example.miou == pytest.approx([alone.scores().miou_of_truth])
 
 
 # Page ---------------------------------------------------------------------------------------------------------------

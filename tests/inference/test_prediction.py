@@ -197,7 +197,13 @@ def test_results_of_something_else_are_made_again(ways: dict[str, Any], photos: 
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("b.png", {}), ("b.png", {"resume": True}), ("b_overlay.png", {}), ("b_objects.csv", {"objects": "class 1"})],
+    [
+        ("b.png", {}),
+        ("b.png", {"resume": True}),
+        ("b_overlay.png", {}),
+        ("b_objects.csv", {"objects": "class 1"}),
+        ("shares.csv", {"shares": True}),
+    ],
 )
 def test_files_of_the_user_are_not_overwritten(
     name: str, options: dict[str, Any], model: Path, photos: Path, tmp_path: Path, refuses: Any
@@ -225,6 +231,8 @@ def test_files_of_the_user_are_not_overwritten(
         (["--out=x", "--objects_border=border"], "objects_border"),
         (["--out=x", "--objects=nucleus", "--format=voc"], "format does not go with objects"),
         (["--out=x", "--tiles=64"], "at least 128"),
+        (["--out=x", "--shares", "--resume"], "shares does not go with resume"),
+        (["--out=x", "--objects=nucleus", "--pixel_size=0.5"], "0.5um"),
     ],
 )
 def test_flags_that_make_no_sense(

@@ -59,7 +59,8 @@ class Evaluate(WithOptions, WithScores):
             write_image(self.confusion, draw_confusion(evaluation.scores.confusion, dataset.labels.names))
         if self.json:
             summary = {"split": split, "images": len(dataset), "protocol": str(protocol)}
-            write_json(self.json, {**summary, **evaluation.as_json()})
+            of_images = evaluation.of_images([dataset.name_of(index) for index in range(len(dataset))])
+            write_json(self.json, {**summary, **evaluation.as_json(), "of_images": of_images})
         if self.html:
             conditions = f"{conditions}, protocol {protocol}, crispseg {crispseg.__version__}"
             chosen = examples([model], dataset, [evaluation.scores], protocol)

@@ -31,14 +31,14 @@ EXAMPLES = 4
 """Images of each kind that a page shows."""
 
 ABOUT = (
-    "By the image's own mIoU. Errors: right pixels are black, ignored ones dark grey, wrong ones have the colour "
-    "of their true class, lighter where that is dark."
+    "By the mean IoU of the classes in the image's ground truth. Errors: right pixels are black, ignored ones dark "
+    "grey, wrong ones have the colour of their true class, lighter where that is dark."
 )
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image of the split, and for each model its labels `(H, W)` and mIoU in percent on this image alone."""
+    """An image of the split, and for each model its labels `(H, W)` and its `Counts.miou_of_truth` on this image."""
 
     sample: Sample
     labels: tuple[NDArray[np.uint8], ...]
@@ -52,13 +52,13 @@ def examples(
     protocol: Protocol | str = "whole",
     count: int = EXAMPLES,
 ) -> tuple[list[Example], list[Example]]:
-    """The images of a model with the lowest and the highest mIoU, from the extreme inwards; none is in both.
+    """The images with the lowest and highest `Counts.miou_of_truth` of a model, from the extreme inwards, none in both.
 
-    Of several models, the images whose mIoU the last raises most over the first, and those whose it lowers most.
+    Of several models, the images whose score the last raises most over the first, and those whose it lowers most.
     Arguments are the models, which predict again, the split and `evaluate`'s scores of each, and their protocol.
     """
     segmenters = [Segmenter(model, protocol=protocol) for model in models]
-    gains = scores[-1].images.miou - (scores[0].images.miou if len(models) > 1 else 0)
+    gains = scores[-1].images.miou_of_truth - (scores[0].images.miou_of_truth if len(models) > 1 else 0)
     order = np.argsort(gains, kind="stable")
     groups = order[:count], order[count:][::-1][:count]
     if len(models) > 1:
@@ -68,7 +68,7 @@ def examples(
         index = int(scores[0].ids[at])
         seen = [dataset.with_channels(each.info.in_chans, each.value_range)[index] for each in segmenters]
         labels = [each.labels(sample.image) for each, sample in zip(segmenters, seen, strict=True)]
-        return Example(seen[-1], tuple(labels), tuple(float(each.images.miou[at]) for each in scores))
+        return Example(seen[-1], tuple(labels), tuple(float(each.images.miou_of_truth[at]) for each in scores))
 
     first, second = ([example(at) for at in group] for group in groups)
     return first, second

@@ -189,6 +189,13 @@ class Counts:
         return mean_of_present(self.iou)
 
     @property
+    def miou_of_truth(self) -> Values:
+        """Mean IoU over the classes that occur in the truth, by which images are ranked: a few wrong pixels of another
+        class do not halve it. NaN if there are none.
+        """
+        return mean_of_present(np.where(self.truth > 0, self.iou, np.nan))
+
+    @property
     def accuracy(self) -> Values:
         """`(..., C)` share of a class's pixels that are right, its recall; NaN for a class not in the truth."""
         return 100 * ratio(self.hits, self.truth)

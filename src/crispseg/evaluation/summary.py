@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -129,6 +130,18 @@ class Evaluation:
         if self.objects:
             summary["objects"] = {"true": int(self.objects.truth.sum()), "predicted": int(self.objects.predicted.sum())}
         return summary
+
+    def of_images(self, names: Sequence[str]) -> list[dict[str, Any]]:
+        """mIoU and IoU of each image, by the names of all images of the split, as plain numbers for JSON."""
+        images = self.scores.images
+        return [
+            {
+                "name": names[index],
+                "miou": number(miou),
+                "iou": dict(zip(self.labels.names, map(number, iou), strict=True)),
+            }
+            for index, miou, iou in zip(self.scores.ids.tolist(), images.miou, images.iou, strict=True)
+        ]
 
     def named(self, estimates: dict[str, Estimate], resamples: int) -> dict[str, Any]:
         """Values, and `intervals` if there are, nested by the names of classes, distances, thresholds and widths."""

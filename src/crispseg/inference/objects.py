@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,14 +49,18 @@ class ObjectRule:
         index: the id of the class.
         border: the id of the class of pixels between objects; None where there is none.
         reach: pixels; 0 leaves the border out.
+        min_size: pixels; smaller objects are left out.
     """
 
     index: int
     border: int | None = None
     reach: int = REACH
+    min_size: int = 0
 
     @classmethod
-    def named(cls, labels: LabelSet, name: str, border: str | None = None, reach: int = REACH) -> ObjectRule:
+    def named(
+        cls, labels: LabelSet, name: str, border: str | None = None, reach: int = REACH, min_size: int = 0
+    ) -> ObjectRule:
         """The rule for classes by their names.
 
         Raises:
@@ -63,18 +68,20 @@ class ObjectRule:
         """
         if name == border:
             raise CrispsegError(f"class {name} is named for objects and for their border; name two classes")
-        return cls(labels.index(name), None if border is None else labels.index(border), reach)
+        return cls(labels.index(name), None if border is None else labels.index(border), reach, min_size)
 
     def find(self, labels: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Numbers of the objects in class ids `(H, W)`: `(H, W)`, 1, 2, … by their first pixels, and 0 elsewhere."""
         ids = np.asarray(label(labels == self.index, connectivity=1), np.int32)
-        if self.border is None:
-            return ids
-        grown = np.where(labels == self.border, expand_labels(ids, self.reach), ids)
-        pieces = label(grown, connectivity=1)
-        kept = np.zeros(pieces.max() + 1, np.bool_)
-        kept[pieces[ids > 0]] = True
-        return np.where(kept[pieces], grown, 0)
+        if self.border is not None:
+            grown = np.where(labels == self.border, expand_labels(ids, self.reach), ids)
+            pieces = label(grown, connectivity=1)
+            kept = np.zeros(pieces.max() + 1, np.bool_)
+            kept[pieces[ids > 0]] = True
+            ids = np.where(kept[pieces], grown, 0)
+        large = np.bincount(ids.ravel()) >= self.min_size
+        large[0] = False
+        return (large.cumsum(dtype=np.int32) * large)[ids]
 
 
 def object_rule(labels: LabelSet, name: str | None, border: str | None) -> ObjectRule | None:
@@ -149,11 +156,15 @@ class Objects:
             values=[(f"{self.category}, objects", len(self), ""), *areas],
         )
 
-    def save(self, folder: str | Path) -> tuple[Path, Path]:
+    def save(self, folder: str | Path, pixel_size: str | None = None) -> tuple[Path, Path]:
         """Write `NAME_objects.png`, the numbers in 16-bit grey, and `NAME_objects.csv`, the table. Returns both paths.
 
+        Args:
+            folder: to write to.
+            pixel_size: side of a pixel with its unit, such as "0.5um": the table then has areas in that unit too.
+
         Raises:
-            CrispsegError: the folder cannot be written, or 16 bits cannot number the objects.
+            CrispsegError: the folder cannot be written, 16 bits cannot number the objects, or no such `pixel_size`.
         """
         if len(self) > 0xFFFF:
             raise CrispsegError(f"{self.name} has {len(self)} objects, more than 65,535; cut the image")
@@ -161,7 +172,11 @@ class Objects:
         with atomic_path(numbers) as temporary:
             Image.fromarray(self.ids.astype(np.uint16)).save(temporary, pnginfo=png_text(self.made_of))
         with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([Object._fields, *self])
+            rows = [Object._fields, *self]
+            if pixel_size:
+                area, unit = pixel_area(pixel_size)
+                rows = [(*Object._fields, f"area_{unit}"), *((*each, round(each.area * area, 6)) for each in self)]
+            csv.writer(file).writerows(rows)
         return numbers, table
 
     def annotations(self) -> list[dict[str, Any]]:
@@ -181,6 +196,21 @@ class Objects:
             }
             for row, segmentation in zip(self, segmentations(self.ids), strict=True)
         ]
+
+
+def pixel_area(size: str) -> tuple[float, str]:
+    """Return the area of a pixel and its unit, by the side of a pixel.
+
+    >>> pixel_area("0.5um")
+    (0.25, 'um2')
+
+    Raises:
+        CrispsegError: it is no positive number with a unit.
+    """
+    found = re.fullmatch(r"(\d*\.?\d+) ?([a-zA-Zµμ]+)", size)
+    if found is None or not float(found[1]):
+        raise CrispsegError(f"is {size}; give the side of a pixel with its unit, such as 0.5um", "pixel_size")
+    return float(found[1]) ** 2, f"{found[2]}2"
 
 
 def measured(

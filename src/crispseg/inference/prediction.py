@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import warnings
@@ -19,12 +20,12 @@ from rich.progress import track
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, telling
 from crispseg.inference.device import in_parallel
 from crispseg.inference.image_files import Source, check_outputs, named_images, unused_folder
-from crispseg.inference.objects import FILES, CocoFile, object_rule
+from crispseg.inference.objects import FILES, CocoFile, object_rule, pixel_area
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.inference.tiled import segment_tiff
-from crispseg.io.files import digest, owned
+from crispseg.io.files import atomic_path, digest, owned
 from crispseg.io.images import MADE_OF, write_image, write_labels
 from crispseg.io.outlines import write_polygons
 from crispseg.io.tiff import SUFFIXES, open_dataset
@@ -36,6 +37,8 @@ from crispseg.models.saving import fingerprint
 PALETTE = "palette"
 COCO = "objects.json"
 """File of the objects of all images, in COCO's format."""
+SHARES = "shares.csv"
+"""Table of the classes' shares of each image."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,9 @@ def predict_files(
     polygons: bool = False,
     objects: str | None = None,
     objects_border: str | None = None,
+    objects_min_size: int = 0,
+    shares: bool = False,
+    pixel_size: str | None = None,
     resume: bool = False,
     shard: str | None = None,
     console: Console | None = None,
@@ -170,6 +176,9 @@ def predict_files(
         objects: class whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and to `objects.json`,
             if neither `resume` nor `shard` is given.
         objects_border: class of the pixels between objects.
+        objects_min_size: pixels; smaller objects are left out.
+        shares: also write `shares.csv`, the share of each class in each image.
+        pixel_size: side of a pixel with its unit, such as 0.5um: tables have areas in that unit too.
         resume: skip images whose results exist and, as their metadata say, are of the same image, model and settings;
             and keep finished rows of a TIFF in tiles if the process is killed.
         shard: part of the sorted images, such as "1/3"; includes `resume`.
@@ -192,8 +201,11 @@ def predict_files(
     if polygons and not maps:
         raise CrispsegError("polygons are made of TIFFs in tiles; give TIFFs, and tiles such as 1024")
     chosen = {"format": format != PALETTE, "objects": objects is not None, "tiles of TIFFs": bool(maps)}
+    if shares and (other := next((key for key in chosen if chosen[key] and key != "objects"), "resume" * resume)):
+        raise CrispsegError(f"shares does not go with {other}; leave out one of them")
     if len(given := [option for option, is_given in chosen.items() if is_given]) > 1:
         raise CrispsegError(f"{given[0]} does not go with {given[1]}; leave out one of them")
+    area = pixel_area(pixel_size) if pixel_size else None
     out = unused_folder(images, names) if out is None else Path(out)
     server = SERVERS.get(format)
     ends = [".png", "_overlay.png", *(FILES if objects else ())], [".tif", *([".geojson"] if polygons else [])]
@@ -202,6 +214,9 @@ def predict_files(
         for image, name in names.items()
     }
     check_outputs(out, files)
+    table = out / SHARES
+    if shares and table.exists() and not table.read_text("utf-8", "replace").startswith("image,pixels"):
+        raise CrispsegError(f"{table} is no result of predict, which would overwrite it; give another out")
     asked = sorted(names, key=names.__getitem__)[part] if shard else [*names]
     for own in ([out / file for file in files[image]] for image in asked):
         for path in own:
@@ -217,6 +232,8 @@ def predict_files(
     model = digest(Path(run), Path(run).with_suffix(".bin")) if is_exported(run) else fingerprint(run)
     made_by = {"model": model, "protocol": str(segmenter.protocol), "bf16": bf16, "tiles": tiles, "objects": objects}
     made_by |= {"objects_border": objects_border, "value_range": segmenter.value_range}
+    if objects and (objects_min_size or pixel_size):
+        made_by |= {"objects_min_size": objects_min_size, "pixel_size": pixel_size}
     if server is not None:
         made_by["format"] = format
 
@@ -237,6 +254,17 @@ def predict_files(
     missing = [image for image in asked if image not in made]
     found = Predictions(out, len(asked), len(made), len(made))
     coco = None if objects is None or resume else CocoFile(out / COCO, objects)
+    of_images: dict[str, tuple[float, ...]] = {}
+
+    def write_shares() -> None:
+        """Write the table of shares; of a `pixel_size`, and areas."""
+        names, rows = segmenter.label_set.names, [[name, *row] for name, row in sorted(of_images.items())]
+        head = ["image", "pixels", *names]
+        if area:
+            head += [f"{name}_{area[1]}" for name in names]
+            rows = [[*row, *(round(share * float(row[1]) * area[0], 6) for share in row[2:])] for row in rows]
+        with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([head, *rows])
 
     def write(result: Segmentation) -> None:
         """Write what belongs to an image."""
@@ -246,12 +274,13 @@ def predict_files(
             return
         result.name, result.made_of = names[result.path], made_of(result.path)
         if objects is not None:
-            each = result.objects(objects, objects_border)
-            each.save(out)
+            each = result.objects(objects, objects_border, min_size=objects_min_size)
+            each.save(out, pixel_size)
         elif _says(out / f"{result.name}{FILES[0]}") is not None:  # those of an earlier prediction are of another map
             for end in FILES:
                 (out / f"{result.name}{end}").unlink(missing_ok=True)
         result.save(out)
+        of_images[f"{result.name}{result.path.suffix}"] = (result.labels.size, *result.shares().values())
         if coco is not None:
             coco.add(f"{result.name}{result.path.suffix}", each)
 
@@ -260,6 +289,8 @@ def predict_files(
             stack.enter_context(owned(out, *{(out / name).parent for name in names.values()}))
         again = "; the same command continues" if resume else ""
         stack.enter_context(telling(lambda: f"{found.done} of {found.total} images are segmented in {out}{again}"))
+        if shares:
+            stack.callback(write_shares)
         if coco is not None:
             stack.callback(coco.write)  # after Ctrl-C too, with the images that were added
         for image in [image for image in missing if image in maps]:

@@ -284,18 +284,19 @@ class Segmentation:
         counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))
         return dict(zip(self.label_set.names, (counts / self.labels.size).tolist(), strict=True))
 
-    def objects(self, name: str, border: str | None = None, reach: int = REACH) -> Objects:
+    def objects(self, name: str, border: str | None = None, reach: int = REACH, min_size: int = 0) -> Objects:
         """Return the objects of a class, with their areas, boxes, centroids and probabilities.
 
         Args:
             name: of the class.
             border: name of the class of pixels between objects, into which they are grown.
             reach: pixels that they grow at most.
+            min_size: pixels; smaller objects are left out.
 
         Raises:
             CrispsegError: there is no such class, or both are the same.
         """
-        rule = ObjectRule.named(self.label_set, name, border, reach)
+        rule = ObjectRule.named(self.label_set, name, border, reach, min_size)
         ids = rule.find(self.labels)
         probability = None if self._logits is None else self.probabilities()[rule.index]
         table = measured(ids, self.labels == rule.index, probability)
