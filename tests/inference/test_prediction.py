@@ -74,11 +74,11 @@ def test_the_same_command_resumes(
     saved: list[str] = []
     most, save = [3], Segmentation.save
 
-    def counted(self: Segmentation, folder: Path) -> Any:
+    def counted(self: Segmentation, folder: Path, outlines: bool) -> Any:
         if len(saved) == most[0]:
             raise KeyboardInterrupt
         saved.append(self.name)
-        return save(self, folder)
+        return save(self, folder, outlines)
 
     out = tmp_path / "out"
     argv = ["predict", str(model), str(photos), "--out", str(out), "--resume"]

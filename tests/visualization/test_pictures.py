@@ -24,6 +24,16 @@ def test_overlay_blends_and_spares_ignored_pixels() -> None:
     assert np.array_equal(image, plain(1, 3, 100))
 
 
+def test_outlines_leave_the_inside_of_areas_free() -> None:
+    labels = np.zeros((20, 20), np.uint8)
+    labels[5:15, 5:15] = 1
+    classes = LabelSet(("background", "leaf"), ((0, 0, 0), (0, 200, 0)))
+    expected = np.full((20, 20, 3), 90, np.uint8)
+    expected[5:15, 5:15] = 0, 200, 0
+    expected[7:13, 7:13] = 90
+    assert np.array_equal(overlay(np.full((20, 20, 3), 90, np.uint8), labels, classes, outlines=True), expected)
+
+
 @pytest.mark.parametrize("opacity", [-0.1, 1.5, float("nan")])
 def test_overlay_refuses_other_opacities(opacity: float) -> None:
     with pytest.raises(CrispsegError, match="opacity is"):
@@ -41,7 +51,7 @@ def test_the_background_stays_as_it_is_on_dark_and_on_light_images(level: int) -
 def test_error_map() -> None:
     labels, truth = np.array([[0, 1, 0, 1]], np.uint8), np.array([[0, 0, 1, 255]], np.uint8)
     bright = ((250, 120, 0), (0, 200, 0))
-    assert error_map(labels, truth, bright).tolist() == [[[0, 0, 0], [250, 120, 0], [0, 200, 0], [48, 48, 48]]]
+    assert error_map(labels, truth, bright).tolist() == [[[0, 0, 0], [250, 120, 0], [0, 200, 0], [24, 24, 96]]]
 
 
 LEVELS = st.integers(0, 255)

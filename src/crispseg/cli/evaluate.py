@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 
 from rich.console import Console
@@ -62,6 +63,8 @@ class Evaluate(WithOptions, WithScores):
             of_images = evaluation.of_images([dataset.name_of(index) for index in range(len(dataset))])
             write_json(self.json, {**summary, **evaluation.as_json(), "of_images": of_images})
         if self.html:
-            conditions = f"{conditions}, protocol {protocol}, crispseg {crispseg.__version__}"
+            conditions = (
+                f"{self.run}: {conditions}, protocol {protocol}, {date.today()}, crispseg {crispseg.__version__}"
+            )
             chosen = examples([model], dataset, [evaluation.scores], protocol)
             show_page(self.html, report_page(network, conditions, evaluation, *chosen))

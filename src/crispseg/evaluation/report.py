@@ -32,7 +32,7 @@ EXAMPLES = 4
 
 ABOUT = (
     "By the mean IoU of the classes in the image's ground truth. Errors: right pixels are black, ignored ones dark "
-    "grey, wrong ones have the colour of their true class, lighter where that is dark."
+    "blue, wrong ones have the colour of their true class, lighter where that is dark."
 )
 
 

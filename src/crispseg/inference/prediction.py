@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,6 +146,7 @@ def predict_files(
     format: str = PALETTE,
     tiles: int | None = None,
     polygons: bool = False,
+    outlines: bool = False,
     objects: str | None = None,
     objects_border: str | None = None,
     objects_min_size: int = 0,
@@ -173,6 +175,7 @@ def predict_files(
         tiles: side of the tiles in which large images are processed; TIFFs are then read and written in parts, as
             `NAME.tif`.
         polygons: also write `NAME.geojson` of these TIFFs.
+        outlines: `NAME_overlay.png` shows the outlines of areas, not the areas.
         objects: class whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and to `objects.json`,
             if neither `resume` nor `shard` is given.
         objects_border: class of the pixels between objects.
@@ -232,6 +235,8 @@ def predict_files(
     model = digest(Path(run), Path(run).with_suffix(".bin")) if is_exported(run) else fingerprint(run)
     made_by = {"model": model, "protocol": str(segmenter.protocol), "bf16": bf16, "tiles": tiles, "objects": objects}
     made_by |= {"objects_border": objects_border, "value_range": segmenter.value_range}
+    if outlines:
+        made_by["outlines"] = True
     if objects and (objects_min_size or pixel_size):
         made_by |= {"objects_min_size": objects_min_size, "pixel_size": pixel_size}
     if server is not None:
@@ -258,11 +263,12 @@ def predict_files(
 
     def write_shares() -> None:
         """Write the table of shares; of a `pixel_size`, and areas."""
-        names, rows = segmenter.label_set.names, [[name, *row] for name, row in sorted(of_images.items())]
+        names = segmenter.label_set.names
+        rows: list[list[Any]] = [[name, *row] for name, row in sorted(of_images.items())]
         head = ["image", "pixels", *names]
         if area:
             head += [f"{name}_{area[1]}" for name in names]
-            rows = [[*row, *(round(share * float(row[1]) * area[0], 6) for share in row[2:])] for row in rows]
+            rows = [[*row, *(round(share * row[1] * area[0], 6) for share in row[2:])] for row in rows]
         with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([head, *rows])
 
@@ -279,7 +285,7 @@ def predict_files(
         elif _says(out / f"{result.name}{FILES[0]}") is not None:  # those of an earlier prediction are of another map
             for end in FILES:
                 (out / f"{result.name}{end}").unlink(missing_ok=True)
-        result.save(out)
+        result.save(out, outlines)
         of_images[f"{result.name}{result.path.suffix}"] = (result.labels.size, *result.shares().values())
         if coco is not None:
             coco.add(f"{result.name}{result.path.suffix}", each)

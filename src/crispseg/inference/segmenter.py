@@ -311,15 +311,19 @@ class Segmentation:
             colors=[(f"{name} {share:.1%}", color) for share, name, color in found],
         )
 
-    def overlay(self, opacity: float = 0.5) -> NDArray[np.uint8]:
-        """Return the image under the colours of its classes, `(H, W, 3)` RGB; `opacity` of the colours, 0 to 1."""
-        return visuals.overlay(self.image, self.labels, self.label_set, opacity)
+    def overlay(self, opacity: float = 0.5, outlines: bool = False) -> NDArray[np.uint8]:
+        """Return the image under the colours of its classes, `(H, W, 3)` RGB; `opacity` of the colours, 0 to 1.
 
-    def save(self, folder: str | Path) -> tuple[Path, Path]:
+        With `outlines` the edges of areas alone are coloured.
+        """
+        return visuals.overlay(self.image, self.labels, self.label_set, opacity, outlines)
+
+    def save(self, folder: str | Path, outlines: bool = False) -> tuple[Path, Path]:
         """Write `NAME.png`, a palette PNG whose values are the class ids, and `NAME_overlay.png`. Returns both paths.
 
         Args:
             folder: where to write; or the path of the first file, such as `out/mine.png`.
+            outlines: as for `overlay`.
 
         Raises:
             CrispsegError: the folder cannot be written, or a file would replace the image itself.
@@ -332,5 +336,5 @@ class Segmentation:
             if self.path is not None and self.path.exists() and path.exists() and path.samefile(self.path):
                 raise CrispsegError(f"saving to {folder} would replace the image {self.path}; choose another folder")
         write_labels(labels, self.labels, self.label_set.palette, self.made_of)
-        write_image(overlay, self.overlay(), self.made_of)
+        write_image(overlay, self.overlay(outlines=outlines), self.made_of)
         return labels, overlay

@@ -106,7 +106,7 @@ def _results(inspection: Inspection) -> Iterator[Panel]:
     if inspection.truth is not None:
         truth = inspection.colors(inspection.truth)
         yield Panel("truth", truth, "ignored pixels black", layer=True, clear=background)
-        note = "right pixels black, ignored ones dark grey, wrong ones in the truth's colour or lighter"
+        note = "right pixels black, ignored ones dark blue, wrong ones in the truth's colour or lighter"
         yield Panel("errors", inspection.errors(), note, layer=True, clear=RIGHT)
     least = 1 / len(inspection.probabilities)
     note, ends = "probability of the most likely class", (SCALE, f"{least:.2g}", "1")

@@ -16,7 +16,7 @@ from crispseg.io.images import colorize
 from crispseg.labels import IGNORE, Color, LabelSet
 
 RIGHT = (0, 0, 0)
-IGNORED = (48, 48, 48)
+IGNORED = (24, 24, 96)
 DIMMEST = 110
 """Brightness of a wrong pixel, at least: 0.299 R + 0.587 G + 0.114 B."""
 
@@ -25,7 +25,7 @@ COLUMN = 3.2
 
 
 def overlay(
-    image: NDArray[np.uint8], labels: NDArray[Any], classes: LabelSet, opacity: float = 0.5
+    image: NDArray[np.uint8], labels: NDArray[Any], classes: LabelSet, opacity: float = 0.5, outlines: bool = False
 ) -> NDArray[np.uint8]:
     """An image under the colours of its labels; the background and pixels labelled 255 (ignore) stay as they are.
 
@@ -34,6 +34,7 @@ def overlay(
         labels: `(H, W)` class ids.
         classes: names and colours of the classes; the background is the one that is called so.
         opacity: opacity of the colours, 0 to 1.
+        outlines: colour only the edges of areas, two pixels wide and opaque, so that what is inside can be seen.
 
     Raises:
         CrispsegError: another opacity.
@@ -44,13 +45,17 @@ def overlay(
     clear = labels == IGNORE
     if classes.background is not None:
         clear |= labels == classes.background
+    if outlines:
+        area = np.ones((5, 5), np.uint8)
+        clear |= cv2.dilate(labels.astype(np.uint8), area) == cv2.erode(labels.astype(np.uint8), area)
+        opacity = 1.0
     colors[clear] = image[clear]
     blended: NDArray[np.uint8] = cv2.addWeighted(image, 1 - opacity, colors, opacity, 0)
     return blended
 
 
 def error_map(labels: NDArray[Any], truth: NDArray[Any], palette: Sequence[Color]) -> NDArray[np.uint8]:
-    """What went wrong, `(H, W, 3)` RGB: wrong pixels in their true class's colour, right ones black, ignored ones grey.
+    """What went wrong, `(H, W, 3)` RGB: wrong pixels in their true class's colour, right ones black, ignored ones blue.
 
     Dark colours are mixed with white, so that a wrong pixel is seen whatever its class.
 
