@@ -273,10 +273,10 @@ def test_an_interrupted_command_keeps_what_it_has(
 ) -> None:
     save = Segmentation.save
 
-    def interrupted(self: Segmentation, folder: Path) -> Any:
+    def interrupted(self: Segmentation, folder: Path, outlines: bool) -> Any:
         if self.name == "sub/b":
             raise KeyboardInterrupt
-        return save(self, folder)
+        return save(self, folder, outlines)
 
     monkeypatch.setattr(Segmentation, "save", interrupted)
     out = tmp_path / "out"
