@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from crispseg.models import SegmentationModel, create_model, list_models
     from crispseg.nn import alter, record
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 __all__ = [
     "CrispsegError",
