@@ -88,7 +88,7 @@ def test_the_folder_for_the_wheel(
     monkeypatch.setattr(saving, "SHIPPED", tmp_path / "shipped")
     before = Segmenter("nuclei", "cpu")(place / "data/images/05.png").labels
     capsys.readouterr()
-    script.main(argv)  # the run is there; the card is made anew
+    script.main(argv)  # the run is there; the card is made again
     assert np.array_equal(before, Segmenter("nuclei", "cpu")(place / "data/images/05.png").labels)
     assert (folder / "README.md").read_text() == card
 
@@ -96,7 +96,7 @@ def test_the_folder_for_the_wheel(
     rescore = ["card", "nuclei", *(flag for flag in argv if flag.startswith(("--root", "--out", "--data")))]
     script.main(rescore)
     again = (folder / "README.md").read_text()
-    told = re.search("Of these images 2 lie beside one of train.*\nWithout them: (.*)\\.\n", again)
+    told = re.search("Of these images 2 touch one of train.*\nWithout them: (.*)\\.\n", again)
     assert told and "mIoU" in told[1] and "boundary F" in told[1] and "Of these images" not in card
     assert again.replace(f"\n{told[0]}", "") == card
 

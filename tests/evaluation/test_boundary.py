@@ -286,6 +286,7 @@ def test_command(
     written = json.loads((tmp_path / "scores.json").read_text())
     parts = scores, boundary.scores(), boundary_iou.scores()
     expected = Evaluation(data_set.labels, *parts, resamples=1000).as_json()
+    assert len(written.pop("of_images")) == 3
     assert written == {"split": "val", "images": 3, "protocol": "whole image", **expected}
     near, far = boundary.scores().measures()["boundary_f"]
     bounds = boundary_iou.scores().estimates()["boundary_iou"].interval

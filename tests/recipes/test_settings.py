@@ -116,7 +116,7 @@ def test_pretrained_gives_a_vit_the_weights_of_timm(tmp_path: Path, monkeypatch:
     name = "deit_tiny_distilled_patch16_224"
     published = timm.create_model(name).state_dict()
     save_file(published, tmp_path / "published.safetensors")
-    monkeypatch.setattr("timm.models._hub.hf_hub_download", lambda *_, **__: str(tmp_path / "published.safetensors"))
+    monkeypatch.setattr("crispseg.backbones.weights.hub_file", lambda _: str(tmp_path / "published.safetensors"))
     flags = [f"--data.root={tmp_path}", f"--model.backbone={name}", "--model.width=16"]
     config = Train.parsed(["unept/ade20k.yaml", *flags]).config()
     own = config.model.build(len(config.data.label_set()), auxiliary=False).backbone.net.model.state_dict()
