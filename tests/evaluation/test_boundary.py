@@ -304,7 +304,7 @@ def test_command(
     assert main([*argv, *plain]) == 0
     shown = capsys.readouterr().out
     assert "boundary" not in shown and "[" not in shown
-    plain_keys = {key for key in written if "boundary" not in key} - {"intervals"}
+    plain_keys = {"of_images", *(key for key in written if "boundary" not in key)} - {"intervals"}
     assert json.loads((tmp_path / "plain.json").read_text()).keys() == plain_keys
     np.testing.assert_array_equal(read_image(picture), red)
     np.testing.assert_array_equal(found, [scores.confusion])
