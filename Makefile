@@ -36,7 +36,8 @@ figures: $(INSTALLED)  ## the pictures of README and site, and the README's tabl
 	$(BIN)/python docs/figures.py all $(if $(DATA),--data $(DATA)) $(if $(WEIGHTS),--weights $(WEIGHTS))
 
 notebooks: $(INSTALLED)  ## run the notebooks with seconds of training
-	$(BIN)/python -m pytest --nbmake --nbmake-timeout 300 notebooks
+	rm -rf build/notebooks && mkdir -p build && cp -r notebooks build
+	PATH=$(CURDIR)/$(BIN):$$PATH $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 build/notebooks
 
 format: $(INSTALLED)  ## apply the style
 	$(BIN)/ruff check --fix .

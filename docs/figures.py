@@ -43,7 +43,7 @@ ASSETS, RUNS = ROOT / "docs/assets", ROOT / "runs/figures"
 BACKBONE = "tf_efficientnet_lite0"
 WIDTH, PORT = 1280, 7871
 
-SCENES = {"0121d6759c5a": (96, 128), "13f2bec0a24c": (96, 128), "b3b1626f8ad1": (130, 130)}
+SCENES = {"0121d6759c5a": (46, 150), "13f2bec0a24c": (110, 100), "b3b1626f8ad1": (115, 55)}
 """Bundled test images, and the upper left corner of the part that is enlarged."""
 
 RESULTS = {
