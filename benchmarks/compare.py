@@ -172,6 +172,7 @@ def score_run(table: Comparison, name: str, seed: int, run: Path) -> Row:
     boundary = BoundaryScores(model.info.num_classes, table.distances)
     seen = table.entries[name].seen
     scores = evaluate(model, data, device="cpu", workers=0, boundary=boundary, protocol=Protocol(scales=(seen,)))
+    of_distances = boundary.scores().measures()["boundary_f"]
     miou, own = scores.miou, float(read_rows(run / "metrics.csv")[-1]["miou"])
     if not trained_as and not abs(miou - own) <= TOLERANCE:
         raise CrispsegError(f"{run}: mIoU is {miou:.2f}, but its own last one {own:.2f}; do its data or code differ?")
@@ -180,7 +181,7 @@ def score_run(table: Comparison, name: str, seed: int, run: Path) -> Row:
         "seed": str(seed),
         "miou": f"{miou:.3f}",
         "miou_in_training": f"{own:.3f}",
-        **{f"boundary_f_{distance}": f"{f:.3f}" for distance, f in boundary.scores().mean.items()},
+        **{f"boundary_f_{at}": f"{f:.3f}" for at, f in zip(table.distances, of_distances, strict=True)},
         **{f"iou_{each}": f"{scores.iou[data.labels.names.index(each)]:.3f}" for each in table.classes},
         "parameters": str(count_parameters(model)),
         "multiply_adds": str(count_multiply_adds(model, *(round(seen * side) for side in table.size))),

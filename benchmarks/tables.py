@@ -217,8 +217,8 @@ _PAIRED = Comparison(
     },
 )
 
-# Expected before the runs, in mIoU: S and C +0.5 each over UPerNet, S + C +1; AGLN⁻ +0.5 over FPN, CR and SG +0.3 each
-# over AGLN⁻; residual above released above paper, which loses to AGLN⁻; pyramid +1, queries +2, refinement +0.5 (F +2).
+# Expected before the runs, in mIoU: S and C +0.5 each over UPerNet; CR and SG +0.3 each over AGLN⁻; residual above
+# released above paper, which loses to AGLN⁻; queries +2, refinement +0.5 (F +2).
 _NARROW_UPERNET = "--model upernet --model.width 32"
 _NARROW_DDSM = "--model ddsm_upernet --model.width 32 --model.pixels 9 --model.fuse_levels [3,4]"
 _NARROW_AGLN = "--model agln --model.width 32"
@@ -229,18 +229,13 @@ _SHORT = Comparison(
         "short_upernet": _five("UPerNet", _NARROW_UPERNET),
         "short_spatial": _five("UPerNet + S", f"{_NARROW_DDSM} --model.affinity spatial", base="short_upernet"),
         "short_channel": _five("UPerNet + C", f"{_NARROW_DDSM} --model.affinity channel", base="short_upernet"),
-        "short_ddsm": _five("UPerNet + S + C", _NARROW_DDSM, base="short_upernet"),
-        "short_fpn": _five("FPN"),
-        "short_agln_minus": _five("AGLN⁻", f"{_NARROW_AGLN} --model.refinement none", base="short_fpn"),
+        "short_agln_minus": _five("AGLN⁻", f"{_NARROW_AGLN} --model.refinement none"),
         "short_cr": _five("AGLN⁻ + CR", f"{_NARROW_AGLN} --model.refinement channel", base="short_agln_minus"),
         "short_sg": _five("AGLN⁻ + SG", f"{_NARROW_AGLN} --model.refinement spatial", base="short_agln_minus"),
         "short_agln": _five("AGLN, residual", _NARROW_AGLN, base="short_agln_minus"),
         "short_released": _five("AGLN, released", f"{_NARROW_AGLN} --model.block released", base="short_agln"),
         "short_paper": _five("AGLN, paper", f"{_NARROW_AGLN} --model.block paper", base="short_agln"),
-        "short_unept_base": _five("UN-EPT, L = 1", f"{_NARROW_UNEPT} --model.levels 1 --model.queries naive"),
-        "short_unept_pyramid": _five(
-            "+ pyramid features", f"{_NARROW_UNEPT} --model.queries naive", base="short_unept_base"
-        ),
+        "short_unept_pyramid": _five("UN-EPT, naive queries", f"{_NARROW_UNEPT} --model.queries naive"),
         "short_unept": _five("+ dynamic queries", _NARROW_UNEPT, base="short_unept_pyramid"),
         "short_unept_refined": _five(
             "+ boundary refinement", f"{_NARROW_UNEPT} --model.refine boundary", base="short_unept"
