@@ -26,7 +26,7 @@ from dataset_trees import (
 from crispseg import CrispsegError
 from crispseg.cli.main import main
 from crispseg.data.catalogue import Archive, Entry, catalogue
-from crispseg.data.download import fetch, unpack
+from crispseg.data.download import fetch
 
 
 @dataclass
@@ -85,10 +85,13 @@ CONTENT = hashlib.sha512(b"x").digest() * 500
 
 @pytest.mark.parametrize("checked", [True, False])
 def test_an_archive_is_downloaded_once(checked: bool, server: Server, tmp_path: Path) -> None:
-    server.files["/x.zip"] = CONTENT
-    archive = Archive(f"{server.address}/x.zip", hashlib.md5(CONTENT).hexdigest() if checked else None)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.bin").write_bytes(CONTENT)
+    server.files["/x.zip"] = content = packed(tmp_path / "in", "zip")
+    archive = Archive(f"{server.address}/x.zip", hashlib.md5(content).hexdigest() if checked else None)
     for _ in range(2):
-        assert fetch(archive, tmp_path).read_bytes() == CONTENT and [*tmp_path.iterdir()] == [tmp_path / "x.zip"]
+        assert fetch(archive, tmp_path / "out").read_bytes() == content
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"x.zip", "a.bin"}
     assert server.asked == ["/x.zip"]
 
 
@@ -111,6 +114,11 @@ def test_a_wrong_checksum(server: Server, tmp_path: Path, refuses: Any) -> None:
 # ------------------------------------------------------------------------------------------------------ unpacking
 
 
+def unpack(path: Path, folder: str) -> None:
+    """Unpack an archive that is there into a folder next to it."""
+    fetch(Archive(f"http://127.0.0.1:9/{path.name}", folder=folder), path.parent)
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar", "tgz"])
 def test_archives_are_unpacked_over_what_is_there(kind: str, tmp_path: Path) -> None:
     source, target = tmp_path / "in", tmp_path / "out"
@@ -121,7 +129,7 @@ def test_archives_are_unpacked_over_what_is_there(kind: str, tmp_path: Path) -> 
     (target / "deep").mkdir(parents=True)
     (target / "deep" / "b.txt").write_text("old")
     (target / "kept.txt").write_text("kept")
-    unpack(tmp_path / f"x.{kind}", target)
+    unpack(tmp_path / f"x.{kind}", "out")
     found = {path.relative_to(target).as_posix(): path.read_text() for path in target.rglob("*") if path.is_file()}
     assert found == {"a.txt": "a.txt", "deep/b.txt": "deep/b.txt", "kept.txt": "kept"}
 
@@ -139,7 +147,7 @@ def test_nothing_is_written_outside(kind: str, name: str, tmp_path: Path) -> Non
             member.size = 4
             tar.addfile(member, io.BytesIO(b"evil"))
     with suppress(CrispsegError):
-        unpack(path, target)
+        unpack(path, "deep/out")
     outside = [file for file in tmp_path.rglob("*") if file.is_file() and not file.is_relative_to(target)]
     assert outside == [path] and not Path("/tmp/evil.txt").exists()
 
@@ -154,7 +162,7 @@ def test_half_an_archive_gets_one_line(kind: str, share: float, tmp_path: Path, 
     content = packed(source, kind)
     path.write_bytes(content[: int(share * 20000) if kind == "tar" else int(share * len(content))])
     with refuses(str(path), "download it again"):
-        unpack(path, tmp_path / "out")
+        unpack(path, "out")
 
 
 # -------------------------------------------------------------------------------------------------- the command

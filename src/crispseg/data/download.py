@@ -34,19 +34,15 @@ def obtain(name: str, out: Path, say: Callable[[str], None]) -> Entry:
     if name not in catalogue():
         raise CrispsegError(f"unknown data set '{name}'{did_you_mean(name, catalogue())}")
     entry = catalogue()[name]
-    root = out / entry.root
-    lines, problem = check_folder(entry, root)
-    if problem and not entry.archives:
-        how = f"go to {entry.home}, {entry.get}; then check {out} by this command; now: {problem}"
-        raise CrispsegError(f"{name} cannot be downloaded from here ({entry.licence}): {how}")
-    if problem:
+    try:
+        lines = _checked(entry, out)
+    except CrispsegError as problem:
+        if not entry.archives:
+            how = f"go to {entry.home}, {entry.get}; then check {out} by this command; now: {problem}"
+            raise CrispsegError(f"{name} cannot be downloaded from here ({entry.licence}): {how}") from None
         say(f"{entry.title}; licence: {entry.licence}; {entry.home}")
         files = [fetch(archive, out) for archive in entry.archives]
-        for file, archive in zip(files, entry.archives, strict=True):
-            unpack(file, out / archive.folder)
-        lines, problem = check_folder(entry, root)
-        if problem:
-            raise CrispsegError(f"{root} is not complete though all archives are unpacked: {problem}")
+        lines = _checked(entry, out)
         for file in files:
             file.unlink()
     for line in lines:
@@ -55,41 +51,31 @@ def obtain(name: str, out: Path, say: Callable[[str], None]) -> Entry:
 
 
 def fetch(archive: Archive, folder: Path) -> Path:
-    """Download an archive, unless it is there with the published checksum.
+    """Download an archive, unless it is there with the published checksum, and unpack it over files that are there.
 
     Raises:
-        CrispsegError: the download failed, or the checksum is another.
+        CrispsegError: the download failed, the checksum is another, the archive is damaged, or the disk is full.
     """
-    known = f"md5:{archive.md5}" if archive.md5 else None
+    known, path = f"md5:{archive.md5}" if archive.md5 else None, folder / archive.file
     try:
-        return Path(pooch.retrieve(archive.url, known, archive.file, folder, progressbar=sys.stderr.isatty()))
+        pooch.retrieve(archive.url, known, archive.file, folder, progressbar=sys.stderr.isatty())
     except (OSError, ValueError) as error:  # requests' errors are of the first kind, a wrong checksum of the second
         failed = f"{archive.url}: the download failed ({one_line(error)})"
-        raise CrispsegError(f"{failed}; run the same command again, or put it at {folder / archive.file}") from None
-
-
-def unpack(path: Path, folder: Path) -> None:
-    """Unpack an archive into a folder, over files that are there; nothing is written outside of it.
-
-    Raises:
-        CrispsegError: it is damaged or cut off, wants to write outside of the folder, or the disk is full.
-    """
+        raise CrispsegError(f"{failed}; run the same command again, or put it at {path}") from None
     try:
-        shutil.unpack_archive(path, folder, filter=None if path.suffix.lower() == ".zip" else "data")
+        shutil.unpack_archive(path, folder / archive.folder, filter=None if path.suffix == ".zip" else "data")
     except (OSError, EOFError, tarfile.TarError, zipfile.BadZipFile, zlib.error) as error:
         reason = f"{path} cannot be unpacked ({one_line(error)})"
         raise CrispsegError(f"{reason}; free space, or remove it and download it again") from None
+    return path
 
 
-def check_folder(entry: Entry, root: Path) -> tuple[list[str], str]:
-    """Return a line for each split that a data set's folder holds, and what is wrong; empty if it is complete."""
-    try:
-        source = build_data({"name": entry.name, "root": str(root)})
-        found = {split: len(source.dataset(split)) for split in source.splits()}
-    except CrispsegError as error:
-        return [], str(error)
-    lines = [f"{split}: {found[split]} images in {root}, {entry.counts.get(split)} as published" for split in found]
+def _checked(entry: Entry, out: Path) -> list[str]:
+    """Return a line for each split that a data set's folder holds; raise if it is incomplete."""
+    root = out / entry.root
+    source = build_data({"name": entry.name, "root": str(root)})
+    found = {split: len(source.dataset(split)) for split in source.splits()}
     for split, count in entry.counts.items():
         if found.get(split, 0) < count and split != "test":
-            return lines, f"'{split}' has {found.get(split, 0)} of {count} images"
-    return lines, ""
+            raise CrispsegError(f"'{split}' has {found.get(split, 0)} of {count} images in {root}; get the others")
+    return [f"{split}: {found[split]} images in {root}, {entry.counts.get(split)} as published" for split in found]
