@@ -1,8 +1,7 @@
-"""Maps: one that is resumed after a kill, overviews, and labels as polygons."""
+"""Maps: a full disk, overviews, and labels as polygons."""
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import subprocess
@@ -43,49 +42,6 @@ def undisturbed(source: Path, segmenter: Segmenter, tmp_path: Path) -> bytes:
 
 class Killed(BaseException):
     pass
-
-
-def stop_after(tiles: int, segmenter: Segmenter, patch: pytest.MonkeyPatch) -> None:
-    left, logits = itertools.count(tiles, -1), segmenter.logits
-
-    def until_killed(pixels: Any) -> Any:
-        if not next(left):
-            raise Killed
-        return logits(pixels)
-
-    patch.setattr(segmenter, "logits", until_killed)
-
-
-@pytest.mark.parametrize("tiles", [(2, 1), (3, 4, 5, 6), (11,)])
-def test_a_map_is_resumed_after_kills(
-    tiles: tuple[int, ...], source: Path, undisturbed: bytes, segmenter: Segmenter, tmp_path: Path
-) -> None:
-    target, rows = tmp_path / "out.tif", tmp_path / "out.tif.rows"
-    for count in tiles:
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-            stop_after(count, segmenter, patch)
-            segment_tiff(segmenter, source, target, 128, made_by="model", resume=True)
-        assert not target.exists()
-    done = len([*rows.glob("*.npz")])
-    seen, logits = [], segmenter.logits
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmenter, "logits", lambda pixels: seen.append(pixels.shape) or logits(pixels))
-        segment_tiff(segmenter, source, target, 128, made_by="model", resume=True)
-    assert target.read_bytes() == undisturbed
-    assert len(seen) == 12 - 2 * max(done - 1, 0)  # the row above the first missing one is computed once more
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["map.tif", "out.tif", "undisturbed.tif"]
-
-
-@pytest.mark.parametrize(("made_by", "tile"), [("another", 128), ("model", 136)])
-def test_rows_of_something_else_are_not_used(
-    made_by: str, tile: int, source: Path, segmenter: Segmenter, tmp_path: Path
-) -> None:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        stop_after(5, segmenter, patch)
-        segment_tiff(segmenter, source, tmp_path / "out.tif", 128, made_by="model", resume=True)
-    segment_tiff(segmenter, source, tmp_path / "out.tif", tile, made_by=made_by, resume=True)
-    segment_tiff(segmenter, source, tmp_path / "expected.tif", tile, made_by=made_by)
-    assert (tmp_path / "out.tif").read_bytes() == (tmp_path / "expected.tif").read_bytes()
 
 
 def test_a_disk_that_is_full_leaves_no_half_map(tmp_path: Path) -> None:

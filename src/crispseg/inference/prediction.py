@@ -182,8 +182,7 @@ def predict_files(
         objects_min_size: pixels; smaller objects are left out.
         shares: also write `shares.csv`, the share of each class in each image.
         pixel_size: side of a pixel with its unit, such as 0.5um: tables have areas in that unit too.
-        resume: skip images whose results exist and, as their metadata say, are of the same image, model and settings;
-            and keep finished rows of a TIFF in tiles if the process is killed.
+        resume: skip images whose results exist and, as their metadata say, are of the same image, model and settings.
         shard: part of the sorted images, such as "1/3"; includes `resume`.
         console: where progress is shown, if it is a terminal.
 
@@ -304,7 +303,7 @@ def predict_files(
             try:
                 of = made_of(image)
                 if not resume or _says(target) != of:
-                    segment_tiff(segmenter, image, target, console=console, made_by=of, resume=resume)
+                    segment_tiff(segmenter, image, target, console=console, made_by=of)
                 if polygons:
                     write_polygons(target, target.with_suffix(".geojson"), segmenter.label_set.names)
                 found.done += 1

@@ -54,7 +54,6 @@ def blended_rows(
     read: Callable[[int, int], NDArray[Any]],
     size: tuple[int, int],
     tile: int,
-    bands: range | None = None,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the labels of an image from top to bottom, the rows `(h, W)` of one row of tiles at a time.
 
@@ -63,14 +62,12 @@ def blended_rows(
         read: rows `[top, bottom)` of the image, `(h, W, channels)`.
         size: `(H, W)` of the image.
         tile: side of the tiles.
-        bands: rows of tiles to yield, by default all; the row of tiles above the first is computed too.
     """
     overlap = tile // OVERLAP
     down, across = (spans(length, tile, overlap) for length in size)
-    bands = range(len(down)) if bands is None else bands
     above = torch.empty(0)  # logits of the last rows of the tiles above
-    for index in range(max(bands.start - 1, 0), bands.stop):
-        row, last = down[index], index == len(down) - 1
+    for index, row in enumerate(down):
+        last = index == len(down) - 1
         band = read(row.start, row.end)
         labels = np.empty((row.end - row.used - (0 if last else overlap), size[1]), np.uint8)
         left: Tensor | None = None
@@ -92,8 +89,7 @@ def blended_rows(
                 above[..., columns] = part[:, -overlap:]
                 part = part[:, :-overlap]
             labels[:, columns] = part.max(0).indices.to("cpu", torch.uint8).numpy()
-        if index in bands:
-            yield labels
+        yield labels
 
 
 def tiled_labels(logits_of: Callable[[NDArray[Any]], Tensor], image: NDArray[Any], tile: int) -> NDArray[np.uint8]:
