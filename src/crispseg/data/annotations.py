@@ -6,8 +6,6 @@ left corner of the first pixel, whose centre is (0.5, 0.5).
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -21,13 +19,12 @@ from pycocotools import mask as coco
 from pydantic import BaseModel, Field, FiniteFloat, StrictInt, StrictStr, ValidationError
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.io.opening import decoding
 
 OUTSIDE = 1.0
 """Pixels by which a point may lie outside of its image: annotation tools round."""
 
-AREAS = {"polygon": 3, "oriented_rectangle": 3, "rectangle": 2, "circle": 2, "mask": 2}
-"""labelme's kinds of shapes that have an area, and how many points they need."""
+POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}
+"""labelme's kinds of shapes that can be painted, and how many points they need."""
 
 Pixels: TypeAlias = NDArray[np.int64]
 """`(n,)` places in an image that is laid out row by row: row · width + column."""
@@ -106,7 +103,6 @@ class _LabelmeShape(BaseModel):
     label: StrictStr
     shape_type: str | None = None
     points: list[tuple[FiniteFloat, FiniteFloat]]
-    mask: str | None = None
 
 
 class _Labelme(BaseModel):
@@ -158,11 +154,10 @@ def _labelme(path: Path, tree: _Labelme) -> Annotations:
     image = MarkedImage(tree.imagePath.replace("\\", "/"), path, (tree.imageHeight, tree.imageWidth))
     for index, one in enumerate(tree.shapes):
         what, kind = f"{path}: shape {index} ('{one.label}')", one.shape_type or "polygon"
-        if kind not in AREAS:
-            remedy = f"draw it as one of {', '.join(AREAS)}, or remove it"
-            raise CrispsegError(f"{what} is of the kind '{kind}', which has no area; {remedy}")
-        draw = partial(_draw_picture, one) if kind == "mask" else partial(draw_outlines, kind, [one.points])
-        image.shapes.append(Shape(what, one.label, draw))
+        if kind not in POINTS:
+            remedy = f"draw it as one of {', '.join(POINTS)}, or remove it"
+            raise CrispsegError(f"{what} is of the kind '{kind}', which cannot be painted; {remedy}")
+        image.shapes.append(Shape(what, one.label, partial(draw_outlines, kind, [one.points])))
     return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})))
 
 
@@ -171,8 +166,8 @@ def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, wid
     polygons = []
     for outline in outlines:
         points = np.array(outline, np.float64).reshape(-1, 2)  # x before y
-        if len(points) < AREAS[kind]:
-            raise ValueError(f"it has {len(points)} points, but needs {AREAS[kind]}")
+        if len(points) < POINTS[kind]:
+            raise ValueError(f"it has {len(points)} points, but needs {POINTS[kind]}")
         if ((points < -OUTSIDE) | (points > (width + OUTSIDE, height + OUTSIDE))).any():
             raise ValueError(f"it has points outside of the image, {height}x{width} (height x width)")
         if kind == "circle":  # its centre, and a point of its rim
@@ -189,37 +184,12 @@ def _draw_runs(runs: RunLengths, height: int, width: int) -> Pixels:
     """The pixels of run lengths: columns from left to right, each from top to bottom, 0 and 1 in turns."""
     if runs.size != (height, width):
         raise ValueError(f"its size is {list(runs.size)}, but the image is {[height, width]} (height, width)")
-    counts = _uncompressed(runs.counts) if isinstance(runs.counts, str) else runs.counts
-    if sum(counts) != height * width:  # of which pycocotools leaves pixels undefined
-        raise ValueError(f"its counts make {sum(counts)} pixels, but the image has {height * width}")
-    inside = np.repeat(np.arange(len(counts)) % 2, counts)
-    return np.flatnonzero(inside.reshape(width, height).T)
-
-
-def _uncompressed(text: str) -> list[int]:
-    """The numbers of COCO's compressed text.
-
-    A character holds five bits and whether more follow; from the fourth number on it is the change to the last but one.
-    """
-    counts: list[int] = []
-    value = shift = 0
-    for code in text.encode("ascii"):
-        value |= (code - 48 & 31) << shift
-        shift += 5
-        if not code - 48 & 32:
-            value -= (value >> shift - 1 & 1) << shift
-            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
-            value = shift = 0
-    return counts
-
-
-def _draw_picture(shape: _LabelmeShape, height: int, width: int) -> Pixels:
-    """labelme's kind "mask": a picture in base64 whose first pixel is at the first corner."""
-    left, top = np.array(shape.points).min(axis=0).round().astype(int).tolist()
-    with decoding(io.BytesIO(base64.b64decode(shape.mask or ""))) as picture:
-        mask = np.asarray(picture.convert("L")) > 0
-    if min(top, left) < 0 or top + mask.shape[0] > height or left + mask.shape[1] > width:
-        raise ValueError(f"its mask at ({left}, {top}) leaves the image")
-    whole = np.zeros((height, width), bool)
-    whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
-    return np.flatnonzero(whole)
+    encoded = runs.model_dump()
+    if isinstance(runs.counts, list):
+        encoded = coco.frPyObjects(encoded, height, width)
+    inside = coco.decode(encoded)
+    try:  # pycocotools refuses too many pixels, but leaves those that are missing undefined
+        coco.decode({**encoded, "size": (1, height * width - 1)})
+    except ValueError:
+        return np.flatnonzero(inside)
+    raise ValueError(f"its counts make fewer pixels than the image has, {height * width}")

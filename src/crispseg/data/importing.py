@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.config.settings import plural
 from crispseg.data.annotations import MarkedImage, read_annotations
 from crispseg.data.dataset import read_lines
 from crispseg.data.folder_search import SPLIT_OF, SPLITS
@@ -187,25 +186,19 @@ def _tasks(found: Sequence[MarkedImage], images: Path | None) -> list[Task]:
         return files
 
     tasks: dict[Path, Task] = {}
-    missing: dict[Path, list[str]] = defaultdict(list)
     for one in found:
         root, image = one.source.parent if images is None else images, Path(one.image)
         direct = [file for file in (root / image, root / image.name) if file.is_file()]
         files = direct[:1] or below(root).get(image.name, [])  # else by its name alone, in a folder below
-        if len(files) > 1:
-            what = f"{image}, which {one.source} names, may be {files[0]} or {files[1]}"
-            raise CrispsegError(f"{what}; give its folder as images, or correct that file")
-        if not files:
-            missing[one.source].append(one.image)
-            continue
+        if len(files) != 1:
+            found_there = f"may be {files[0]} or {files[1]}" if files else f"is not in {root}"
+            remedy = "give its folder as images, or correct that file"
+            raise CrispsegError(f"{image}, which {one.source} names, {found_there}; {remedy}")
         file = files[0].parent.resolve() / files[0].name  # once for each file; a link keeps its own name
         if file.suffix.lower() not in SUFFIXES:
             raise CrispsegError(f"{file} is no picture in a known format; convert it to PNG or JPEG")
         path = file.relative_to(root.resolve()) if file.is_relative_to(root.resolve()) else Path(file.name)
         tasks.setdefault(file, Task(file, one.name or path.with_suffix("").as_posix(), [])).parts.append(one)
-    for source, names in missing.items():
-        what = f"{source} names {plural(len(names), 'image')} that {images or source.parent} lacks: {few(names)}"
-        raise CrispsegError(f"{what}; add these files, give their folder as images, or remove their entries there")
     if twice := [name for name, count in Counter(task.name for task in tasks.values()).items() if count > 1]:
         raise CrispsegError(f"two images have the same name, {twice[0]}; rename one, or import them apart")
     return [*tasks.values()]
