@@ -164,6 +164,36 @@ def test_callbacks(folders: Path, tmp_path: Path) -> None:
     assert counted.epochs == 2
 
 
+def test_custom_transform_and_loss(folders: Path, tmp_path: Path, trained: Run) -> None:
+    seen: list[np.ndarray] = []
+
+    def black(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        return {"image": 0 * image, "mask": mask}
+
+    def seven(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        seen.extend(labels.numpy())
+        return 7 + 0 * logits.sum()
+
+    places, settings = (folders / "photos", folders / "masks"), TINY | {"auxiliary_weight": 0}
+    run = crispseg.train(*places, out=tmp_path / "loss", loss=seven, **settings)
+    assert [row["train_loss"] for row in run.history] == [7, 7]
+    assert {0, 1} <= {*np.unique(seen).tolist()} <= {0, 1, 255}
+    run = crispseg.train(*places, out=tmp_path / "transform", transform=black, **TINY)
+    assert run.history[0]["train_loss"] != trained.history[0]["train_loss"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda image, mask: {"image": image / 255, "mask": mask}, "image as float64"),
+        (lambda image, mask: {"image": image[:32], "mask": mask}, "same height and width"),
+    ],
+)
+def test_wrong_custom_transform(folders: Path, tmp_path: Path, wrong: Any, message: str) -> None:
+    with pytest.raises(crispseg.CrispsegError, match=message):
+        crispseg.train(folders / "photos", folders / "masks", out=tmp_path / "run", transform=wrong, **TINY)
+
+
 def test_what_a_run_offers(trained: Run) -> None:
     image = pairs()[0][0]
     assert np.array_equal(trained.predict(image).labels, crispseg.Segmenter(trained.folder)(image).labels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ def train(
     *,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
+    transform: Callable[..., Mapping[str, Any]] | None = None,
     **settings: Any,
 ) -> Run:
     """Train a model, as `crispseg train` does.
@@ -55,8 +56,11 @@ def train(
         masks: folder of masks with the same names; or a list in the order of the images, arrays `(H, W)` of class ids.
         resume: resume the run in `out`; its settings hold unless others are given.
         callbacks: further callbacks of Lightning's trainer.
+        transform: changes training samples before the augmentation, such as `albumentations.Compose`: called with
+            `image=` `(H, W, C)` and `mask=` `(H, W)`, uint8, it returns a mapping of both.
         **settings: the keys of `crispseg train`: `epochs=20`, `model="fpn"`, `out="runs/mine"`. Those of a group
             are a dict, `augment={"crop": (256, 256)}`, or stand alone if only one group has them, as `backbone`.
+            `loss` may be a function too, of logits `(N, classes, H, W)` and labels `(N, H, W)`, 255 where ignored.
 
     Raises:
         CrispsegError: anything wrong with the settings, the data, weights or folders; a loss that is not finite.
@@ -66,10 +70,12 @@ def train(
         >>> run.predict("photo.jpg").save("out")  # doctest: +SKIP
     """
     from crispseg.training.checkpoints import check_folder  # Lightning, which takes seconds
+    from crispseg.training.hooks import Hooks
     from crispseg.training.trainer import launcher
 
     if launcher().world_size() > 1:
         raise CrispsegError("crispseg.train is for one process; on several machines start the command crispseg train")
+    loss = settings.pop("loss") if callable(settings.get("loss")) else None
     config, lists = _chosen(images, masks, resume, settings)
     if lists:
         if not resume:
@@ -79,7 +85,8 @@ def train(
         data = dataclasses.replace(config.data, images=image_folder, masks=mask_folder)
         config = dataclasses.replace(config, data=data)
     # Plain lines in a notebook, where rich would make a block of HTML of each; bars in a terminal.
-    return training.train(config, resume=resume, console=Console(force_jupyter=False), callbacks=callbacks)
+    hooks = Hooks(callbacks, transform, loss)
+    return training.train(config, resume=resume, console=Console(force_jupyter=False), hooks=hooks)
 
 
 def load(run: str | Path) -> Run:

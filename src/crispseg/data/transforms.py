@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pydantic
@@ -209,21 +209,32 @@ Targets = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
 """Labels `(H, W)` → what else is to be learned about each pixel, `(H, W)`."""
 
 
+CustomTransform: TypeAlias = Callable[..., Mapping[str, Any]]
+"""Called with `image=` `(H, W, C)` and `mask=` `(H, W)`, uint8; returns a mapping of both, as albumentations does."""
+
+
 class SampleTransform:
     """Steps on an image and its mask, from a `Sample` to `(image, labels)`: `(C, H, W)` float32 and `(H, W)` int64.
 
     With `crop` they act on a window, and only that is read. With `targets`, a third tensor `(H, W)` uint8 is made from
-    the labels after the steps.
+    the labels after the steps. A `custom` transform comes before all of them.
     """
 
     def __init__(
-        self, *steps: v2.Transform, crop: RandomScaledCrop | None = None, targets: Targets | None = None
+        self,
+        *steps: v2.Transform,
+        crop: RandomScaledCrop | None = None,
+        targets: Targets | None = None,
+        custom: CustomTransform | None = None,
     ) -> None:
         self.steps = v2.Compose(steps)
         self.crop = crop
         self.targets = targets
+        self.custom = custom
 
     def __call__(self, sample: Sample) -> tuple[Tensor, ...]:
+        if self.custom:
+            sample = transformed(sample, self.custom)
         whole = Window(0, 0, *sample.size, sample.size)
         window, (pixels, mask, _) = self.crop.cut(sample) if self.crop else (whole, sample.window(*whole[:4]))
         image, labels = torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(mask)  # (C, H, W), (H, W)
@@ -235,14 +246,35 @@ class SampleTransform:
         return image.contiguous(), labels.long(), *more
 
 
+def transformed(sample: Sample, custom: CustomTransform) -> Sample:
+    """Return what a custom transform makes of a sample.
+
+    Raises:
+        CrispsegError: it returns no uint8 arrays `(H, W, C)` and `(H, W)`.
+    """
+    found = custom(image=sample.image, mask=sample.labels)
+    image, labels = found["image"], found["mask"]
+    for name, array in (("image", image), ("mask", labels)):
+        if not isinstance(array, np.ndarray) or array.dtype != np.uint8:
+            kind = getattr(array, "dtype", type(array).__name__)
+            raise CrispsegError(f"transform returns {name} as {kind}; return uint8 arrays, without normalisation")
+    if labels.shape != image.shape[:2] or image.shape[2:] != sample.image.shape[2:]:
+        shapes = f"image {image.shape} and mask {labels.shape}"
+        raise CrispsegError(
+            f"transform returns {shapes}; both need the same height and width, and the image its channels"
+        )
+    return Sample(image, labels, sample.name)
+
+
 def train_transform(
     augment: Augment,
     mean: Sequence[float],
     std: Sequence[float],
     in_chans: int = 3,
     targets: Targets | None = None,
+    custom: CustomTransform | None = None,
 ) -> SampleTransform:
-    """Augment and normalise. All randomness comes from torch's global generator; for `targets` see `SampleTransform`.
+    """Augment and normalise. All randomness comes from torch's global generator; for the rest see `SampleTransform`.
 
     Images are normalised before they are filled up, so the fill is exactly the mean colour.
 
@@ -266,7 +298,7 @@ def train_transform(
     if augment.window is not None:
         fill = {tv_tensors.Mask: IGNORE, "others": 0}  # a normalised image is a plain tensor
         steps.append(v2.RandomCrop(augment.window, pad_if_needed=True, fill=fill))  # only pads: nothing is larger
-    return SampleTransform(*steps, crop=crop, targets=targets)
+    return SampleTransform(*steps, crop=crop, targets=targets, custom=custom)
 
 
 def eval_transform(mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> SampleTransform:

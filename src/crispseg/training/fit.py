@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import LAST, MODEL, check_folder, check_same_run, interruptible, load_checkpoint
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.feedback import closing_lines, draw_panels
+from crispseg.training.hooks import Hooks
 from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
 from crispseg.training.optimization import float32_depthwise, on_cuda
 from crispseg.training.pace import callback
@@ -52,7 +52,7 @@ from crispseg.training.training_data import (
 
 
 def train(
-    config: TrainConfig, *, resume: bool = False, console: Console | None = None, callbacks: Sequence[L.Callback] = ()
+    config: TrainConfig, *, resume: bool = False, console: Console | None = None, hooks: Hooks | None = None
 ) -> Run:
     """Check the data, train, and save; or resume the run in `config.out` from its last checkpoint.
 
@@ -64,14 +64,14 @@ def train(
         Interrupted: SIGINT or SIGTERM came during training.
     """
     check_folder(config.out, resume=resume)
-    folder = Path(config.out)
+    folder, hooks = Path(config.out), hooks or Hooks()
     if not is_first_process():
-        return _train(config, resume, Console(quiet=True), callbacks)
+        return _train(config, resume, Console(quiet=True), hooks)
     with owned(folder, folder / LAST.parent, folder / MODEL):
-        return _train(config, resume, console or Console(stderr=True), callbacks)
+        return _train(config, resume, console or Console(stderr=True), hooks)
 
 
-def _train(config: TrainConfig, resume: bool, console: Console, callbacks: Sequence[L.Callback]) -> Run:
+def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -> Run:
     folder = Path(config.out)
     checkpoint = check_folder(folder, resume=resume)  # again: another process may have trained there in the meantime
     check_processes(config)
@@ -93,11 +93,11 @@ def _train(config: TrainConfig, resume: bool, console: Console, callbacks: Seque
     print_data(data, notes, console)
     if not (checkpoint or console.quiet):
         print_lines(console, leaks(subject_of(config.data, image_channels(config.model.in_chans))), "yellow")
-    loaders = build_loaders(config, data, model.info, step)
+    loaders = build_loaders(config, data, model.info, step, hooks)
     if on_cuda(config) and config.processes > 1:  # torch's converter would drop the activations of timm's norms
         model = convert_sync_batchnorm(model)
     weights = class_weights_of(config, data.train_report)
-    loss: nn.Module = WeightedLoss(config.losses, config.hard_fraction, weights, config.auxiliary_weight)
+    loss: nn.Module = WeightedLoss(config.losses, config.hard_fraction, weights, config.auxiliary_weight, hooks.loss)
     if config.model.refine:
         loss = BoundaryRefinementLoss(loss, config.boundary_weights, config.direction_mask)
     task = SegmentationTask(model, loss, config)
@@ -108,7 +108,7 @@ def _train(config: TrainConfig, resume: bool, console: Console, callbacks: Seque
         enough_memory("training needs", "make batch_size or augment.crop smaller"),
     ):
         quiet()
-        trainer = build_trainer(config, len(loaders[0]), console, callbacks)
+        trainer = build_trainer(config, len(loaders[0]), console, hooks.callbacks)
         if trainer.is_global_zero:
             (folder / LAST.parent).mkdir(exist_ok=True)  # by which `check_folder` knows a run
         record(config)
@@ -179,14 +179,21 @@ def initialize(model: SegmentationModel, start: SegmentationModel, source: str) 
     return "all weights were copied" if same_classes else "weights were copied; the classifier starts from random ones"
 
 
-def build_loaders(config: TrainConfig, data: TrainingData, info: ModelInfo, step: int) -> tuple[Batches, Batches]:
+def build_loaders(
+    config: TrainConfig, data: TrainingData, info: ModelInfo, step: int, hooks: Hooks
+) -> tuple[Batches, Batches]:
     """Build the loaders of both splits; batches for training start after this step of the run."""
     assert config.batch_size != "auto"
     targets = functools.partial(boundary_targets, distance=config.boundary_distance) if config.model.refine else None
     norm = info.mean, info.std, config.model.in_chans
     batches = functools.partial(
         train_loader,
-        *(data.train, train_transform(config.augment, *norm, targets), config.batch_size, config.workers),
+        *(
+            data.train,
+            train_transform(config.augment, *norm, targets, hooks.transform),
+            config.batch_size,
+            config.workers,
+        ),
         seed=config.seed,
         devices=config.processes,
         times=data.times,

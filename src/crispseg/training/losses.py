@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,8 @@ Loss = Literal["cross_entropy", "dice", "focal", "lovasz"]
 """All but the first are those of segmentation-models-pytorch."""
 LOSS: dict[Loss, float] = {"cross_entropy": 1.0}
 """Default weights."""
+CustomLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Logits `(N, classes, H, W)` float32 and labels `(N, H, W)`, 255 for ignored pixels → a number."""
 
 LIBRARY = RequirementCache("segmentation-models-pytorch>=0.6")  # before, its focal loss was a sum over classes
 
@@ -37,6 +39,7 @@ class WeightedLoss(nn.Module):
         weights: weight of each loss, by name.
         hard_fraction, class_weights: as in `CrossEntropy`.
         auxiliary_weight: of the losses of the decoder's levels.
+        custom: replaces the sum.
 
     Raises:
         CrispsegError: a loss needs segmentation-models-pytorch, which is not installed or too old.
@@ -48,9 +51,10 @@ class WeightedLoss(nn.Module):
         hard_fraction: float = 1.0,
         class_weights: Tensor | None = None,
         auxiliary_weight: float = 0.0,
+        custom: CustomLoss | None = None,
     ) -> None:
         super().__init__()
-        self.weights, self.auxiliary_weight = weights, auxiliary_weight
+        self.weights, self.auxiliary_weight, self.custom = weights, auxiliary_weight, custom
         cross_entropy = CrossEntropy(hard_fraction, class_weights)
         self.losses = nn.ModuleDict(
             {name: cross_entropy if name == "cross_entropy" else library_loss(name) for name in weights}
@@ -68,6 +72,8 @@ class WeightedLoss(nn.Module):
             return logits[:0].float().sum()
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
+            if self.custom:
+                return self.custom(logits, labels)
             terms = [weight * self.losses[name](logits, labels) for name, weight in self.weights.items()]
             return torch.stack(terms).sum()
 
