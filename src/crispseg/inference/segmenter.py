@@ -41,8 +41,8 @@ class Segmenter:
     """Segments images of any size.
 
     Args:
-        model_or_path: a model, which is copied, so that later changes to it have no effect; folder of a saved model or a finished run, hub id, name of a
-            bundled model, such as "nuclei", or file of `crispseg export`.
+        model_or_path: a model, which is copied, so that later changes to it have no effect; folder of a saved model or
+            a finished run, hub id, name of a bundled model, such as "nuclei", or file of `crispseg export`.
         device: by default CUDA if available, else the CPU; exported files run on the CPU only.
         bf16: convolve in bfloat16: about twice as fast if the processor supports it, with logits off by a few
             hundredths of the largest. Sampling coordinates stay float32.
