@@ -72,7 +72,7 @@ def test_yolo_becomes_a_folder(place: str, tmp_path: Path, capsys: pytest.Captur
     assert not any(mask.any() for mask in (read_mask(pair.mask) for pair in data.dataset("train").pairs[:1]))
 
 
-def test_data_yaml_tells_names_and_splits(tmp_path: Path) -> None:
+def test_data_yaml_tells_names_and_splits(tmp_path: Path, refuses: Any) -> None:
     for place in ("one", "two"):
         yolo(tmp_path / "in/set", f"{{kind}}/{place}", [place])
     text = "path: set\ntrain: images/one\nval: [images/two]\nnames:\n  1: hole\n  0: 7\n"
@@ -80,9 +80,13 @@ def test_data_yaml_tells_names_and_splits(tmp_path: Path) -> None:
     done = import_annotations([tmp_path / "in"], tmp_path / "out")
     assert done.labels.names == ("background", "7", "hole")
     assert done.splits == {"train": ["set/one/one"], "val": ["set/two/two"]}
-    yolo(tmp_path / "flat", "{kind}", ["a"])
-    (tmp_path / "flat/data.yaml").write_text("names: [crack, hole]\ntrain: images\nval: images\n")
-    assert import_annotations([tmp_path / "flat"], tmp_path / "all").splits == {}
+    assert len(import_annotations([tmp_path / "in/set"], tmp_path / "below").splits) == 2
+    yolo(tmp_path / "near/flat", "{kind}", ["a"])
+    (tmp_path / "near/flat/data.yaml").write_text("names: [crack, hole]\ntrain: images\nval: images\n")
+    assert import_annotations([tmp_path / "near"], tmp_path / "all").splits == {}
+    (tmp_path / "near/flat/labels/b.txt").write_text(BOTH)
+    with refuses("labels/b.txt has no image"):
+        import_annotations([tmp_path / "near/flat"], tmp_path / "again")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -92,11 +96,9 @@ def test_polygons_agree_with_another_rasteriser(angles: list[float], data: st.Da
     height, width = 40, 60
     radii = data.draw(st.lists(st.floats(3, 19), min_size=len(angles), max_size=len(angles)))
     points = [(30 + r * np.cos(a), 20 + r * np.sin(a)) for a, r in zip(sorted(angles), radii, strict=True)]
-    (tmp_path / "labels").mkdir(exist_ok=True)
     (tmp_path / "data.yaml").write_text("names: [a]\n")
-    text = " ".join(["0", *(f"{x / width} {y / height}" for x, y in points)])
-    (tmp_path / "labels/a.txt").write_text(text)
-    (found,) = read_yolo(tmp_path / "labels/a.txt").images
+    yolo(tmp_path, "{kind}", ["a"], " ".join(["0", *(f"{x / width} {y / height}" for x, y in points)]))
+    (found,) = read_yolo(tmp_path).images
     mask = np.zeros(height * width, bool)
     mask[found.shapes[0].draw(height, width)] = True
     outline = matplotlib.path.Path([*points, points[0]], closed=True)

@@ -224,7 +224,7 @@ def annotated(folder: Path) -> str:
     """Return what to do where a folder holds annotations that are no pictures, to end an error; else ""."""
     root = shlex.quote(str(folder))
     if polygons := next(yolo_files(folder), None):
-        root = shlex.quote(str(yolo_root(polygons)[0]))
+        root = shlex.quote(str(yolo_root(polygons) or folder))
         what = "YOLO's labels are text files", "polygons"
     elif any(folder.glob("*.npy")):
         return "; it holds NumPy arrays: save each as a PNG of its image's size, with 255 for what is ignored"

@@ -22,7 +22,7 @@ from crispseg.data.dataset import read_lines
 from crispseg.data.folder_search import SPLIT_OF, SPLITS
 from crispseg.data.loading import parallel
 from crispseg.data.pairing import few
-from crispseg.data.yolo import read_yolo, unlabelled, yolo_files
+from crispseg.data.yolo import read_yolo, yolo_files, yolo_root
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.io.files import atomic_folder, check_new_folder
 from crispseg.io.images import SUFFIXES, find_images, image_size, write_labels
@@ -85,7 +85,7 @@ def import_annotations(
     """
     check_new_folder(out)
     names = read_lines(classes) if isinstance(classes, str | Path) else classes
-    read = [read_yolo(path) if path.suffix == ".txt" else read_annotations(path) for path in annotation_files(sources)]
+    read = [read_yolo(path) if path.is_dir() else read_annotations(path) for path in annotation_files(sources)]
     ids, labels = _classes((found.names for found in read), names, background, ignore)
     tasks = _tasks([image for found in read for image in found.images], images)
     for shape in (shape for task in tasks for part in task.parts for shape in part.shapes):
@@ -120,18 +120,17 @@ def import_annotations(
 
 
 def annotation_files(sources: Sequence[Path]) -> list[Path]:
-    """Return the files that are named and, of folders, the JSON files in them or, without any, those of YOLO.
-
-    `unlabelled` files are among the latter.
+    """Return the files that are named and, of folders, the JSON files in them or, without any, the folders of YOLO.
 
     Raises:
-        CrispsegError: a source is missing, or a folder without any.
+        CrispsegError: a source is missing, or a folder without annotations.
     """
     files: list[Path] = []
     for source in sources:
         found = [source] if source.is_file() else sorted(source.rglob("[!.]*.json"))
-        if not found and (texts := [*yolo_files(source)]):
-            found = sorted([*texts, *unlabelled(texts)])
+        if not found:
+            top = source.absolute()
+            found = sorted({max(top, yolo_root(file) or top) for file in yolo_files(source)})  # the deeper of both
         if not found:
             raise CrispsegError(f"{source} is or holds no JSON file of COCO or labelme, nor labels/NAME.txt of YOLO")
         files += found

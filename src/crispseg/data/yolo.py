@@ -1,12 +1,11 @@
-"""YOLO's polygons: a text file for each image in folders "labels" next to "images", and data.yaml with the class names.
+"""YOLO's polygons: a text file in "labels" for each file of "images" next to it, and data.yaml with the class names.
 
 The format: https://docs.ultralytics.com/datasets/segment. (0, 0) is the top left corner of the first pixel.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -15,63 +14,56 @@ import numpy as np
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data.annotations import Annotations, MarkedImage, Pixels, Shape, draw_outlines
 from crispseg.errors import CrispsegError, one_line
-from crispseg.io.images import SUFFIXES, find_images
+from crispseg.io.images import find_images
 
-LABELS, DATA = "labels", "data.yaml"
+DATA = "data.yaml"
 
 
 def yolo_files(folder: Path) -> Iterator[Path]:
     """Return the text files of a folder, and of three levels below it, that are in or below a folder "labels"."""
     found = (path for level in range(4) for path in folder.absolute().glob(f"{'*/' * level}[!.]*.txt"))
-    return (path for path in found if LABELS in path.parts[-4:-1])
+    return (path for path in found if "labels" in path.parts[-4:-1])
 
 
-def yolo_root(file: Path) -> tuple[Path, Path]:
-    """Return the folder with data.yaml to which a file belongs, by default that above its "labels", and the latter."""
-    labels = next((folder for folder in file.parents if folder.name == LABELS), file.parent)
-    return next((top for top in list(labels.parents)[:2] if (top / DATA).is_file()), labels.parent), labels
+def yolo_root(file: Path) -> Path | None:
+    """Return the folder with data.yaml to which a text file belongs."""
+    return next((top for top in file.parents[:4] if (top / DATA).is_file()), None)
 
 
-def unlabelled(files: Iterable[Path]) -> Iterator[Path]:
-    """Return the missing text files of images next to these files; such images are background, by the format."""
-    for labels in {yolo_root(file)[1] for file in files}:
-        images = labels.parent / "images"
-        for image in find_images(images) if images.is_dir() else ():
-            if not (text := labels / image.relative_to(images).with_suffix(".txt")).is_file():
-                yield text
+def read_yolo(folder: Path) -> Annotations:
+    """Read the text files of the images below a folder; an image without one is background, by the format.
 
-
-def read_yolo(path: Path) -> Annotations:
-    """Read the file of one image; data.yaml says what the numbers of classes mean, and perhaps which split it is in.
-
-    A missing file is empty.
+    data.yaml, in the folder or above, says what the numbers of classes mean, and perhaps which split an image is in.
 
     Raises:
-        CrispsegError: a line is no polygon or of no class; or data.yaml is missing or does not name the classes.
+        CrispsegError: a line is no polygon or of no class; data.yaml is missing or does not name the classes; or a text
+            file has no image.
     """
-    path = path.absolute()
-    top, labels = yolo_root(path)
-    below, stem = path.relative_to(labels).parent, path.name.removesuffix(".txt")
-    if not (top / DATA).is_file():
-        raise CrispsegError(f"{top} has no {DATA}, which names the classes of {path}; write one: 'names: [a, b]'")
-    names, places = _data_yaml(top, (top / DATA).stat().st_mtime_ns)
-    folder = labels.parent / "images" / below
-    files = [folder / f"{stem}{suffix}" for each in sorted(SUFFIXES) for suffix in (each, each.upper())]
-    image = next((file for file in files if file.is_file()), folder / f"{stem}.jpg")
-    name = labels.parent.relative_to(top) / below / stem
-    split = next((split for split, place in places if image.is_relative_to(place)), name.parent.as_posix())
-    try:
-        text = path.read_text(encoding="utf-8-sig") if path.is_file() else ""
-    except UnicodeDecodeError as error:
-        raise CrispsegError(f"{path} is no text ({one_line(error)}); export it again") from None
-    lines = enumerate(map(str.split, text.splitlines()), 1)
-    shapes = [_shape(f"{path}: line {index}", words, names) for index, words in lines if words]
-    marked = MarkedImage(str(image), path, (None, None), shapes, name.as_posix(), split)
-    return Annotations((marked,), tuple(names[key] for key in sorted(names)))
+    files = set(yolo_files(folder))
+    if (top := yolo_root(min(files))) is None:
+        raise CrispsegError(f"{folder} has no {DATA}, which names the classes; write one: 'names: [a, b]'")
+    names, places = _data_yaml(top)
+    marked = []
+    for image in find_images(folder.absolute()):
+        before, kind, after = f"/{image.relative_to(top).with_suffix('').as_posix()}".rpartition("/images/")
+        if not kind:
+            continue
+        file, name = Path(f"{top}{before}/labels/{after}.txt"), PurePosixPath(f".{before}/{after}")
+        files.discard(file)
+        try:
+            text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
+        except UnicodeDecodeError as error:
+            raise CrispsegError(f"{file} is no text ({one_line(error)}); export it again") from None
+        lines = enumerate(map(str.split, text.splitlines()), 1)
+        shapes = [_shape(f"{file}: line {index}", words, names) for index, words in lines if words]
+        split = next((split for split, place in places if image.is_relative_to(place)), str(name.parent))
+        marked.append(MarkedImage(str(image), file, (None, None), shapes, str(name), split))
+    if files:
+        raise CrispsegError(f"{min(files)} has no image in images, next to labels; add it, or remove that file")
+    return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)))
 
 
-@lru_cache(maxsize=1)
-def _data_yaml(top: Path, changed: int) -> tuple[dict[int, str], list[tuple[str, Path]]]:
+def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:
     """The names, and the folders of splits. Exports start these from anywhere: "../train/images" is below `top` too."""
     tree: Mapping[str, Any] = read_yaml(top / DATA)
     names = tree.get("names")
