@@ -94,9 +94,20 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
         self.distances, self.empty = tuple(distances), empty
 
     def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
-        """`(2 * (1 + D) * C,)`: boundary pixels, all and those that match, as `_matches` counts them."""
-        prediction, truth = maps
-        return _matches(prediction, truth, self.num_classes, self.distances).ravel()
+        """`(2 * (1 + D) * C,)`: boundary pixels of the prediction, all and those with one of the truth within each
+        distance; and the reverse.
+
+        Only boundary pixels cost time and memory, however many classes there are.
+        """
+        reach = max(self.distances)
+        height, width = (side + reach for side in maps[0].shape)  # with a margin, which keeps rows and classes apart
+        found, wanted = (_boundary(labels, reach) for labels in maps)
+        counts = []
+        for ours, theirs in ((found, wanted), (wanted, found)):
+            classes, away = ours // (height * width), _nearest(ours, theirs, width, reach)
+            matched = (classes[away <= distance**2] for distance in self.distances)
+            counts += [np.bincount(each, minlength=self.num_classes) for each in (classes, *matched)]
+        return np.concatenate(counts)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryF:
         """F from the matched pixels of each image."""
@@ -110,79 +121,33 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
         return BoundaryF(self.distances, f, ids)
 
 
-def _matches(
-    prediction: NDArray[np.uint8], truth: NDArray[np.uint8], classes: int, distances: Sequence[int]
-) -> NDArray[np.int64]:
-    """`(2, 1 + D, C)`: boundary pixels of the prediction, all and those with one of the truth within each distance; and
-    the reverse.
-
-    Boundaries are kept as sorted numbers of class, row and column, for all classes at once: only boundary pixels cost
-    time and memory, however many classes there are.
-    """
-    height, width = truth.shape
-    reach = max(distances)  # rows and columns beyond the image hold nothing, and keep neighbours apart
-    shape = classes, height + reach, width + reach
-    found, wanted = (_boundary(labels, shape) for labels in (prediction, truth))
-    result = np.zeros((2, 1 + len(distances), classes), np.int64)
-    for side, (ours, theirs) in zip(result, ((found, wanted), (wanted, found)), strict=True):
-        index = ours // (shape[1] * shape[2])
-        side[0] = np.bincount(index, minlength=classes)
-        away = _nearest(ours, theirs, shape[2], sorted(distances))
-        for matched, distance in zip(side[1:], distances, strict=True):
-            matched[:] = np.bincount(index[away <= distance**2], minlength=classes)
-    return result
+def _boundary(labels: NDArray[np.uint8], margin: int) -> NDArray[np.int64]:
+    """Boundary pixels of all classes in a label map: sorted indices into an array `(C, H + margin, W + margin)`."""
+    padded = np.pad(labels, (0, margin), constant_values=IGNORE)
+    flat, points = padded.ravel(), []
+    for offset in (1, padded.shape[1], padded.shape[1] + 1):  # right, lower and lower right neighbour
+        here, there = flat[:-offset], flat[offset:]
+        steps = np.flatnonzero((here != there) & (here != IGNORE) & (there != IGNORE))
+        points += [side[steps] * np.int64(flat.size) + steps for side in (here, there)]
+    return np.unique(np.concatenate(points))
 
 
-def _boundary(labels: NDArray[np.uint8], shape: tuple[int, int, int]) -> NDArray[np.int64]:
-    """Boundary pixels of all classes in a label map `(H, W)`: sorted indices into an array `(class, row, column)`."""
-    padded = np.pad(labels, ((0, 1), (0, 1)), constant_values=IGNORE)
-    corners = padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]
-    places = np.flatnonzero((corners[0] != corners[1]) | (corners[0] != corners[2]) | (corners[0] != corners[3]))
-    here, *neighbours = (corner.ravel()[places] for corner in corners)
-    rows, columns = np.divmod(places, labels.shape[1])
-    pixels = rows * shape[2] + columns
+def _nearest(ours: NDArray[np.int64], theirs: NDArray[np.int64], stride: int, reach: int) -> NDArray[np.int64]:
+    """Squared distance from each of our pixels to the nearest of theirs of the same class; exact up to `reach`.
 
-    steps = [(there != here) & (there != IGNORE) & (here != IGNORE) for there in neighbours]
-    starts = steps[0] | steps[1] | steps[2]
-    points = [here[starts] * np.int64(shape[1] * shape[2]) + pixels[starts]]
-    for at, (there, step) in enumerate(zip(neighbours, steps, strict=True)):
-        for before in neighbours[:at]:  # a class ends here once only; `before` is then no ignored one, and a step too
-            step = step & (there != before)
-        points.append(there[step] * np.int64(shape[1] * shape[2]) + pixels[step])
-    return np.sort(np.concatenate(points))
-
-
-def _nearest(
-    ours: NDArray[np.int64], theirs: NDArray[np.int64], stride: int, distances: Sequence[int]
-) -> NDArray[np.int64]:
-    """Squared distance from each of our pixels to the nearest of theirs of the same class, where it is within the last
-    of the `distances`, in ascending order; exact as far as these tell it apart.
-
-    Row by row from our own on, the nearest pixel in a row is next to ours in the sorted list. A pixel is settled when
-    what is left of the rows cannot bring it within a smaller distance; most are after a few rows.
+    The nearest pixel in a row is next to ours in the sorted list. Rows follow from our own on, until the next one is
+    too far to be nearer: most pixels need a few.
     """
     far = np.int64(2**62)
-    best = np.full(len(ours), far)
-    if not len(theirs):
-        return best
     ends = np.concatenate([[-far], theirs, [far]])
-    left, points = np.arange(len(ours)), ours
-    for down in range(distances[-1] + 1):
-        nearest = best[left]
+    best, left = np.full(len(ours), far), np.arange(len(ours))
+    for down in range(reach + 1):
         for row in {-down, down}:
-            target = points + row * stride
+            target = ours[left] + row * stride
             at = np.searchsorted(theirs, target)
-            beside = np.minimum(ends[at + 1] - target, target - ends[at])
-            beside = np.minimum(beside, 2**30)  # its square is a number still
-            nearest = np.minimum(nearest, beside * beside + down * down)
-        best[left] = nearest
-        goal = next((distance for distance in distances if distance > down), None)
-        if goal is None:
-            break
-        open_ = nearest > goal * goal
-        left, points = left[open_], points[open_]
-        if not len(left):
-            break
+            across = np.minimum(np.minimum(ends[at + 1] - target, target - ends[at]), reach + 1)
+            best[left] = np.minimum(best[left], across**2 + down**2)
+        left = left[best[left] > (down + 1) ** 2]
     return best
 
 
