@@ -68,7 +68,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("evaluation: union", "self.truth + self.predicted - self.hits", "self.truth + self.predicted"),
     ("evaluation: absent class", "present.sum(axis))", "np.ones_like(present).sum(axis))"),
     ("evaluation: ignored pixels", ".masked_fill_(ignored, IGNORE)", ""),
-    ("evaluation: both tails", ", (1 - LEVEL / 100) / 2", ", 1 - LEVEL / 100"),
+    ("evaluation: both tails", "tail = (1 - LEVEL / 100) / 2", "tail = 1 - LEVEL / 100"),
     (
         "evaluation: band of Boundary IoU",
         "round(self.dilation_ratio * math.hypot(*maps[0].shape))",

@@ -20,6 +20,7 @@ from crispseg import SegmentationModel, create_model
 from crispseg.cli.main import main
 from crispseg.evaluation import ThinQuality, ThinScores
 from crispseg.evaluation.evaluate import evaluate
+from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.thin import BOUNDS, WIDTHS, widths
 
 
@@ -192,18 +193,21 @@ def test_evaluate_and_compare_tell_of_thin_things(
 ) -> None:
     source = drawn(val=3, height=64, width=96)
     thin = ThinScores(12, [("pole", source.label_set().index("pole"))])
-    evaluate(SegmentationModel.from_pretrained(runs[0]), source.dataset("val"), device="cpu", workers=0, thin=thin)
-    expected, shown = thin.scores().measures(), thin.scores().rows()
+    model, data = SegmentationModel.from_pretrained(runs[0]), source.dataset("val")
+    scores, expected = evaluate(model, data, device="cpu", workers=0, thin=thin), thin.scores().measures()
+    summary = Evaluation(data.labels, scores, thin=thin.scores()).summary
+    shown = [(name, key, *index) for name, key, index in summary if key in expected]
+    assert len(shown) == 2 * len(WIDTHS) + 1
     assert expected["recall_of_widths"][0] > 0
 
     assert main(["evaluate", runs[0], *DATA, "--thin", "pole", f"--json={tmp_path / 'one.json'}"]) == 0
     printed = capsys.readouterr().out
-    summary = json.loads((tmp_path / "one.json").read_text())
-    assert list(summary["iou_of_widths"]) == list(summary["intervals"]["recall_of_widths"]) == list(WIDTHS)
-    assert list(summary["recall_of_widths_and_classes"]["1 to 3"]) == list(source.label_set().names)
-    assert list(summary["cl_dice_of_classes"]) == ["pole"]
+    written = json.loads((tmp_path / "one.json").read_text())
+    assert list(written["iou_of_widths"]) == list(written["intervals"]["recall_of_widths"]) == list(WIDTHS)
+    assert list(written["recall_of_widths_and_classes"]["1 to 3"]) == list(source.label_set().names)
+    assert list(written["cl_dice_of_classes"]) == ["pole"]
     for name, key, at in shown:
-        value = list(summary[key].values())[at]
+        value = list(written[key].values())[at]
         assert value == pytest.approx(expected[key][at], abs=0.05), name  # one pixel may be another
         found = re.search(rf"{name} +│ +([\d.]+) ", printed)
         assert found and float(found[1]) == pytest.approx(value, abs=0.051), name

@@ -6,7 +6,8 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeAlias
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,28 +50,26 @@ def text_table(head: Sequence[str], rows: Iterable[Sequence[Any]], **options: An
     return table
 
 
-class TableRow(NamedTuple):
-    """A row of scores; cells are texts or `Estimate`s, and pages draw the `Estimate` `bar` and the class's colour."""
-
-    name: str
-    cells: Sequence[Any]
-    color: Color | None = None
-    bar: Any = None
-
-
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores for the terminal and for a page: names of all columns, rows, and a note below."""
+    """Scores for the terminal and for a page.
 
-    title: str
+    Args:
+        head: names of the columns.
+        rows: a name and its cells, texts or `Estimate`s.
+        colors: of the rows if they are classes, whose first score has a bar on a page.
+        title, note: lines above and below.
+    """
+
     head: Sequence[str]
-    rows: Sequence[TableRow]
+    rows: Sequence[Sequence[Any]]
+    colors: Sequence[Color] = ()
+    title: str = ""
     note: str = ""
 
     def rich(self) -> Table:
         """The table for the terminal."""
-        rows = [[row.name, *row.cells] for row in self.rows]
-        return text_table(self.head, rows, title=self.title or None, caption=self.note or None)
+        return text_table(self.head, self.rows, title=self.title or None, caption=self.note or None)
 
 
 @dataclass(frozen=True)
@@ -79,15 +78,28 @@ class Estimate:
 
     Args:
         value: `(...)`.
-        interval: `(2, ...)`, low and high of the bootstrap; NaN if there is none.
+        samples: `(R, ...)`, its values for resampled images; none if there is no interval.
         gain: it is the gain of a second prediction over a first.
         brief: its text does not have the interval.
     """
 
     value: Values
-    interval: NDArray[np.float64]
+    samples: NDArray[np.float64]
     gain: bool = False
     brief: bool = False
+
+    def __sub__(self, first: Estimate) -> Estimate:
+        return Estimate(self.value - first.value, self.samples - first.samples, gain=True)
+
+    @cached_property
+    def interval(self) -> NDArray[np.float64]:
+        """`(2, ...)`, low and high, without samples that are NaN; NaN if there are none."""
+        if not len(self.samples):
+            return np.full((2, *np.shape(self.value)), np.nan)
+        tail = (1 - LEVEL / 100) / 2
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # where all are NaN
+            return np.asarray(np.nanquantile(self.samples, (tail, 1 - tail), axis=0))
 
     @property
     def is_clear(self) -> Any:
@@ -97,7 +109,7 @@ class Estimate:
     def at(self, *index: int) -> Estimate:
         """That of one class, distance or width."""
         places: Any = (slice(None), *index)
-        return replace(self, value=np.asarray(self.value)[index], interval=self.interval[places])
+        return replace(self, value=np.asarray(self.value)[index], samples=self.samples[places])
 
     def alone(self) -> str:
         """A single value as text, without its interval."""
@@ -133,22 +145,19 @@ class ImageScores(ABC):
         """What two predictions of the same images have in common: the images' numbers, and what else decides."""
         return [self.ids.tolist()]
 
-    def resampled(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Values]:
-        """`measures` of as many images, drawn with replacement, `(resamples, ...)`; empty for fewer than 2 images.
+    def estimates(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
+        """Each of `measures`, with its values for as many images, drawn with replacement; none for fewer than 2 images.
 
-        The draws depend on the number of images and the seed alone: two predictions of the same images are resampled
-        alike, and the difference of what this gives for each is a paired bootstrap.
+        The draws depend on the number of images and the seed alone: the difference of the estimates of two predictions
+        of the same images is a paired bootstrap.
         """
         images = len(self.ids)
-        if not resamples or images < 2:
-            return {}
-        drawn = np.random.default_rng(seed).integers(images, size=(resamples, images))
-        weights = np.stack([np.bincount(row, minlength=images) for row in drawn])
-        return self.measures(weights.astype(np.float64))
-
-    def estimates(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
-        """Each of `measures` with its bootstrap interval over images; none for 0 resamples or fewer than 2 images."""
-        return _estimates(self.measures(), self.resampled(resamples, seed))
+        weights = np.zeros((resamples if images > 1 else 0, images))
+        drawn = np.random.default_rng(seed).integers(images or 1, size=weights.shape)
+        for row, chosen in zip(weights, drawn, strict=True):
+            row += np.bincount(chosen, minlength=images)
+        samples = self.measures(weights)
+        return {name: Estimate(value, samples[name]) for name, value in self.measures().items()}
 
 
 def score_gains(
@@ -163,22 +172,8 @@ def score_gains(
     """
     if first.basis != second.basis:
         raise CrispsegError("the two predictions are not of the same images with the same truth; score one split twice")
-    pairs = [(each.measures(), each.resampled(resamples, seed)) for each in (first, second)]
-    values, drawn = (
-        {name: after[name] - before[name] for name in before} for before, after in zip(*pairs, strict=True)
-    )
-    return _estimates(values, drawn, gain=True)
-
-
-def _estimates(values: dict[str, Values], drawn: dict[str, Values], gain: bool = False) -> dict[str, Estimate]:
-    """Scores with the intervals of their resamples `(R, ...)`, without those that are NaN."""
-    found, tail = {}, (1 - LEVEL / 100) / 2
-    for name, value in values.items():
-        every = drawn.get(name, np.full((1, *np.shape(value)), np.nan))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # where all are NaN
-            found[name] = Estimate(value, np.nanquantile(every, (tail, 1 - tail), axis=0), gain)
-    return found
+    before, after = (each.estimates(resamples, seed) for each in (first, second))
+    return {name: after[name] - before[name] for name in before}
 
 
 def mean_of_present(values: NDArray[np.float64], axis: int = -1) -> Values:

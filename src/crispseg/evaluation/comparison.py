@@ -6,9 +6,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from crispseg.evaluation.bootstrap import LEVEL, Estimate, ScoreTable, TableRow, score_gains
+from crispseg.evaluation.bootstrap import LEVEL, Estimate, ScoreTable, score_gains
 from crispseg.evaluation.summary import Evaluation
-from crispseg.labels import Color
 
 DISTANCE = 3
 """Pixels within which boundaries match."""
@@ -51,26 +50,26 @@ class ModelComparison:
         head = [str(at) for at in range(1, len(names) + 1)] if numbered else names
         rows = []
         for name, one, gains in zip(names, self.results, [None, *self.gains], strict=True):
-            cells: list[Any] = []
+            cells: list[Any] = [name]
             for key, index in (("miou", ()), ("boundary_f", (0,))):
                 cells += [one.estimates[key].at(*index), gains[key].at(*index) if gains else ""]
-            rows.append(TableRow(name, cells))
-        tables = [ScoreTable("", ["", "mIoU", "change", f"F {DISTANCE} px", "change"], rows, note)]
-        classes = list(enumerate(zip(first.labels.names, first.labels.palette, strict=True)))
-        rows = [self._row(name, "iou", at, color=color) for at, (name, color) in classes]
-        tables.append(ScoreTable("IoU of each class, and changes", ["class", *head], rows))
-        rows = [self._row(name, "boundary_f_of_classes", 0, at, color=color) for at, (name, color) in classes]
-        tables.append(ScoreTable(f"Boundary F {DISTANCE} px of each class, and changes", ["class", *head], rows))
+            rows.append(cells)
+        tables = [ScoreTable(["", "mIoU", "change", f"F {DISTANCE} px", "change"], rows, note=note)]
+        classes, colors = first.labels.names, first.labels.palette
+        ious = [self._row(name, "iou", at) for at, name in enumerate(classes)]
+        fs = [self._row(name, "boundary_f_of_classes", 0, at) for at, name in enumerate(classes)]
+        tables.append(ScoreTable(["class", *head], ious, colors, "IoU of each class, and changes"))
+        tables.append(ScoreTable(["class", *head], fs, colors, f"Boundary F {DISTANCE} px of each class, and changes"))
         if first.thin:
-            rows = [self._row(name, key, at) for name, key, at in first.thin.rows()]
-            tables.append(ScoreTable("Thin things, and changes", ["", *head], rows))
+            thin = first.thin.measures()
+            rows = [self._row(name, key, *index) for name, key, index in first.summary if key in thin]
+            tables.append(ScoreTable(["", *head], rows, title="Thin things, and changes"))
         return tables
 
-    def _row(self, name: str, key: str, *index: int, color: Color | None = None) -> TableRow:
+    def _row(self, name: str, key: str, *index: int) -> list[Any]:
         """The first's score and the changes of the others, without their intervals."""
-        score = self.results[0].estimates[key].at(*index)
         gains = [replace(each[key].at(*index), brief=True) for each in self.gains]
-        return TableRow(name, [score, *gains], color, score if color else None)
+        return [name, self.results[0].estimates[key].at(*index), *gains]
 
     def as_json(self) -> dict[str, Any]:
         """The scores of each model, as those of an evaluation, and its changes over the first, with their intervals."""

@@ -109,8 +109,7 @@ def comparison_page(
     """The page of a comparison, HTML; `gained` and `lost` are what `examples` gives, the rest as in `report_page`."""
     names, labels = [one.name for one in comparison.results], comparison.results[0].labels
     means, *others = comparison.tables()
-    pairs = zip(means.rows, comparison.results, strict=True)
-    rows = [row._replace(cells=[*row.cells, one.explanation]) for row, one in pairs]
+    rows = [[*row, one.explanation] for row, one in zip(means.rows, comparison.results, strict=True)]
     return pages.render(
         "scores.html",
         title=title,

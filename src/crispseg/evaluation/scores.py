@@ -145,10 +145,6 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
         return {name: torch.as_tensor(value) for name, value in self.scored(*self.table()).measures().items()}
 
 
-MEASURES = ("miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy", "iou", "accuracy")
-"""The scores of `Counts`."""
-
-
 @dataclass(eq=False)
 class Counts:
     """Pixels of each class, and the scores that follow from them, in percent.
@@ -235,9 +231,10 @@ class Scores(Counts, ImageScores):
         self.ids = np.zeros(0, np.int64) if ids is None else ids
 
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """The scores of `MEASURES`."""
+        """The scores of `Counts`."""
         counts = self if weights is None else self.images.total(weights)
-        return {name: getattr(counts, name) for name in MEASURES}
+        means = "miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy"
+        return {name: getattr(counts, name) for name in (*means, "iou", "accuracy")}
 
     @property
     def basis(self) -> list[object]:

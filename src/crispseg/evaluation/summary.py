@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from crispseg.evaluation.bootstrap import LEVEL, Estimate, ImageScores, ScoreTable, TableRow, Values, number, percent
+from crispseg.evaluation.bootstrap import LEVEL, Estimate, ImageScores, ScoreTable, Values, number, percent
 from crispseg.evaluation.boundary import BoundaryF, BoundaryIoU
 from crispseg.evaluation.object_scores import PERCENT, ObjectQuality
 from crispseg.evaluation.scores import Scores
@@ -18,27 +18,31 @@ from crispseg.evaluation.thin import WIDTHS, ThinQuality
 from crispseg.labels import LabelSet
 from crispseg.visualization import pages
 
-MEANS = {
-    "miou": "mIoU",
-    "mean_accuracy": "mean accuracy",
-    "frequency_weighted_iou": "frequency-weighted IoU",
-    "pixel_accuracy": "pixel accuracy",
+MEASURES: dict[str, tuple[str, ...]] = {
+    "miou": ("mIoU",),
+    "mean_accuracy": ("mean accuracy",),
+    "frequency_weighted_iou": ("frequency-weighted IoU",),
+    "pixel_accuracy": ("pixel accuracy",),
+    "iou": ("", "class"),
+    "accuracy": ("", "class"),
+    "boundary_f": ("boundary F, {} px", "distance"),
+    "boundary_f_mean": ("boundary F, mean",),
+    "boundary_f_of_classes": ("", "distance", "class"),
+    "boundary_iou": ("boundary IoU",),
+    "boundary_iou_of_classes": ("", "class"),
+    "object_f1": ("object F1, IoU 0.5",),
+    "object_precision": ("",),
+    "object_recall": ("",),
+    "object_ap": ("object AP, IoU 0.5 to 0.95",),
+    "object_ap_of_thresholds": ("", "threshold"),
+    "iou_of_widths": ("IoU, {} px wide", "width"),
+    "recall_of_widths": ("recall, {} px wide", "width"),
+    "iou_of_widths_and_classes": ("", "width", "class"),
+    "recall_of_widths_and_classes": ("", "width", "class"),
+    "cl_dice": ("",),
+    "cl_dice_of_classes": ("clDice of {}", "line"),
 }
-
-_AXES = {
-    "iou": ("class",),
-    "accuracy": ("class",),
-    "boundary_f": ("distance",),
-    "boundary_f_of_classes": ("distance", "class"),
-    "boundary_iou_of_classes": ("class",),
-    "object_ap_of_thresholds": ("threshold",),
-    "iou_of_widths": ("width",),
-    "recall_of_widths": ("width",),
-    "iou_of_widths_and_classes": ("width", "class"),
-    "recall_of_widths_and_classes": ("width", "class"),
-    "cl_dice_of_classes": ("line",),
-}
-"""What the axes of measures are; of others, they have none."""
+"""Measures by their names in JSON: their names in the summary, empty if they are not in it, and their axes."""
 
 
 @dataclass(frozen=True)
@@ -79,22 +83,32 @@ class Evaluation:
         """The values of `estimates`."""
         return {name: each.value for name, each in self.estimates.items()}
 
+    @cached_property
+    def axes(self) -> dict[str, Sequence[Any]]:
+        """The names along each axis of `MEASURES`."""
+        return {
+            "class": self.labels.names,
+            "distance": self.boundary.distances if self.boundary else (),
+            "threshold": [each / 100 for each in PERCENT],
+            "width": WIDTHS,
+            "line": self.thin.names if self.thin else (),
+        }
+
+    @property
+    def summary(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """The scores of all classes together: their names in tables, and where they are in `estimates`."""
+        found = []
+        for measure, (name, *axes) in MEASURES.items():
+            repeated = measure == "boundary_f_mean" and len(self.axes["distance"]) == 1
+            if name and measure in self.estimates and not repeated:
+                for index in np.ndindex(np.shape(self.estimates[measure].value)):
+                    keys = (self.axes[axis][at] for axis, at in zip(axes, index, strict=True))
+                    found.append((name.format(*keys), measure, index))
+        return found
+
     def means(self) -> list[tuple[str, Estimate]]:
         """The scores of all classes together, by their names."""
-        found = [(name, self.estimates[key]) for key, name in MEANS.items()]
-        if self.boundary:
-            f = self.estimates["boundary_f"]
-            found += [(f"boundary F, {distance} px", f.at(at)) for at, distance in enumerate(self.boundary.distances)]
-            if len(self.boundary.distances) > 1:
-                found.append(("boundary F, mean", self.estimates["boundary_f_mean"]))
-        if self.boundary_iou:
-            found.append(("boundary IoU", self.estimates["boundary_iou"]))
-        if self.objects:
-            found.append(("object F1, IoU 0.5", self.estimates["object_f1"]))
-            found.append(("object AP, IoU 0.5 to 0.95", self.estimates["object_ap"]))
-        if self.thin:
-            found += [(name, self.estimates[key].at(at)) for name, key, at in self.thin.rows()]
-        return found
+        return [(name, self.estimates[measure].at(*index)) for name, measure, index in self.summary]
 
     def class_table(self) -> ScoreTable:
         """The IoU of each class, and accuracy, shares of the pixels and boundary scores in percent."""
@@ -107,20 +121,19 @@ class Evaluation:
             columns |= {f"F {distance} px": f[at] for at, distance in enumerate(self.boundary.distances)}
         if self.boundary_iou:
             columns["boundary IoU"] = self.estimates["boundary_iou_of_classes"].value
-        rows = []
-        for at, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True)):
-            iou = self.estimates["iou"].at(at)
-            rows.append(TableRow(name, [iou, *(percent(each[at]) for each in columns.values())], color, iou))
-        return ScoreTable("Classes", ["class", "IoU", *columns], rows)
+        iou, names = self.estimates["iou"], self.labels.names
+        rows = [[name, iou.at(at), *(percent(each[at]) for each in columns.values())] for at, name in enumerate(names)]
+        return ScoreTable(["class", "IoU", *columns], rows, self.labels.palette, "Classes")
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the means, and the IoU of each class."""
-        means, rows = self.means(), self.class_table().rows
+        means, ious = self.means(), map(self.estimates["iou"].at, range(len(self.labels)))
+        classes = zip(self.labels.names, self.labels.palette, ious, strict=True)
         return pages.notebook(
             values=[(name, each.alone(), each.range()) for name, each in means],
             note="In percent"
             + (f"; ranges are {LEVEL:.0f} % bootstrap intervals over images" * bool(means[0][1].range())),
-            classes=[(row.name, row.color, row.bar.value, row.bar.alone(), row.bar.interval) for row in rows],
+            classes=[(name, color, iou.value, iou.alone(), iou.interval) for name, color, iou in classes],
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -145,24 +158,17 @@ class Evaluation:
 
     def named(self, estimates: dict[str, Estimate], resamples: int) -> dict[str, Any]:
         """Values, and `intervals` if there are, nested by the names of classes, distances, thresholds and widths."""
-        keys = {
-            "class": self.labels.names,
-            "distance": self.boundary.distances if self.boundary else (),
-            "threshold": [each / 100 for each in PERCENT],
-            "width": WIDTHS,
-            "line": self.thin.names if self.thin else (),
-        }
 
-        def nested(values: Values, axes: tuple[str, ...]) -> Any:
+        def nested(values: Values, axes: Sequence[str]) -> Any:
             if axes:
-                pairs = zip(keys[axes[0]], values, strict=True)
+                pairs = zip(self.axes[axes[0]], values, strict=True)
                 return {str(key): nested(each, axes[1:]) for key, each in pairs}
             return [number(each) for each in values] if np.ndim(values) else number(values)
 
-        found = {name: nested(each.value, _AXES.get(name, ())) for name, each in estimates.items()}
+        found = {name: nested(each.value, MEASURES[name][1:]) for name, each in estimates.items()}
         if resamples and len(self.scores.ids) > 1:
             found["intervals"] = {"level": LEVEL, "resamples": resamples} | {
-                name: nested(np.moveaxis(each.interval, 0, -1), _AXES.get(name, ()))
+                name: nested(np.moveaxis(each.interval, 0, -1), MEASURES[name][1:])
                 for name, each in estimates.items()
                 if not name.endswith("_classes")
             }
@@ -172,10 +178,10 @@ class Evaluation:
 def score_table(columns: dict[str, Evaluation]) -> Table:
     """A table of IoU per class and of the means in percent, a column for each evaluation of the same measures."""
     evaluations = list(columns.values())
-    ious = [each.estimates["iou"] for each in evaluations]
-    rows = [TableRow(name, [iou.at(at) for iou in ious]) for at, name in enumerate(evaluations[0].labels.names)]
+    names, ious = evaluations[0].labels.names, [each.estimates["iou"] for each in evaluations]
+    rows = [[name, *(iou.at(at) for iou in ious)] for at, name in enumerate(names)]
     means = zip(*(each.means() for each in evaluations), strict=True)
-    rows += [TableRow(row[0][0], [estimate for _, estimate in row]) for row in means]
-    table = ScoreTable("", ["class", *columns], rows).rich()
-    table.rows[len(evaluations[0].labels.names) - 1].end_section = True
+    rows += [[row[0][0], *(estimate for _, estimate in row)] for row in means]
+    table = ScoreTable(["class", *columns], rows).rich()
+    table.rows[len(names) - 1].end_section = True
     return table

@@ -78,15 +78,6 @@ class ThinQuality(ImageScores):
             result |= {"cl_dice": mean_of_present(every), "cl_dice_of_classes": every}
         return result
 
-    def rows(self) -> list[tuple[str, str, int]]:
-        """The summary over all classes: its name, and where it is in `measures`."""
-        widths = [
-            (f"{score}, {width} px wide", f"{score.lower()}_of_widths", at)
-            for score in ("IoU", "recall")
-            for at, width in enumerate(WIDTHS)
-        ]
-        return [*widths, *((f"clDice of {name}", "cl_dice_of_classes", at) for at, name in enumerate(self.names))]
-
 
 class ThinScores(PerImageMetric[ThinQuality]):
     """Accumulates scores of thin things.
