@@ -36,9 +36,7 @@ def image_channels(in_chans: int) -> int:
         CrispsegError: another number.
     """
     if not 1 <= in_chans <= MOST_CHANNELS:
-        raise CrispsegError(
-            f"in_chans is {in_chans}, but images have 1 to {MOST_CHANNELS} channels; give a number in between"
-        )
+        raise CrispsegError(f"in_chans is {in_chans}, but images have 1 to {MOST_CHANNELS} channels; choose from these")
     return 3 if in_chans == 1 else in_chans
 
 

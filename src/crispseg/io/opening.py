@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -32,15 +33,14 @@ MAX_PIXELS = 2**27
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")
 """Formats that Pillow reads. Others start programs (EPS), or are larger than their header says (ICO)."""
 
-COLORS = {"grey": (0, 1, 4), "rgb": (2,), "palette": (3,), "ycbcr": (6,), "bands": ()}
-"""The colours that are read, and their photometric interpretations in TIFFs."""
-MODES = {
-    "grey": ("1", "L", "LA", "I", "F"),
-    "rgb": ("RGB", "RGBA", "RGBX"),
-    "palette": ("P", "PA"),
-    "ycbcr": ("YCbCr",),
+COLORS: dict[str, tuple[int | str, ...]] = {
+    "grey": (0, 1, 4, "1", "L", "LA", "I", "F"),
+    "rgb": (2, "RGB", "RGBA", "RGBX"),
+    "palette": (3, "P", "PA"),
+    "ycbcr": (6, "YCbCr"),
+    "bands": (),
 }
-"""The same by Pillow's modes."""
+"""The colours that are read: their photometric interpretations in TIFFs, and their modes in Pillow."""
 
 CUT = "cut it, or save it as a TIFF and segment it by 'crispseg predict' in tiles of 1024"
 SEVERAL = "holds several pages or frames, of which but one would be read; save each as a file"
@@ -197,24 +197,22 @@ def from_pillow(picture: Any, name: object) -> Raster:
     args: Any = tiles[0].args if tiles else ""
     raw, _, packed = str(args[0] if isinstance(args, tuple) else args).partition(";")  # how values are packed
     mode, bands, is_png = picture.mode, len(picture.getbands()), bool(tiles) and picture.format == "PNG"
-    color = next((color for color, modes in MODES.items() if mode.partition(";")[0] in modes), mode)
+    color = next((color for color, kinds in COLORS.items() if mode.partition(";")[0] in kinds), mode)
     few = {"2": 2, "4": 4}.get(packed) if is_png and mode in "LP" else None
     white = 2 ** (few or (16 if mode.startswith("I;16") else {"1": 1, "I": 32, "F": 32}.get(mode, 8))) - 1
     if is_png and bands > 1 and packed == "16B":
         color, bands, white = "grey" if raw == "LA" else "rgb", len(raw), 0xFFFF
     if picture.format == "PPM" and isinstance(args, tuple) and args[1] != 255:  # which Pillow scales
         raise UnreadablePicture(f"{name} is a PNM with values up to {args[1]}; save it as a PNG", "value-range-unknown")
-    size = picture.height, picture.width
 
     def load(top: int, bottom: int) -> NDArray[Any]:
         if is_png and picture.tell() == 0:
             values = png_values(file, picture.info, exact=white < 255 or color == "palette")
         else:
             values = np.asarray(picture)
-        if mode == "L" and few:  # which Pillow spreads over 0 to 255
-            values = values // (255 // white)
+        values = values // (255 // white) if mode == "L" and few else values  # Pillow spreads them over 0 to 255
         values = values.astype(np.uint8) if mode == "1" else values
-        return values.reshape(*size, -1)[top:bottom, :, :bands]
+        return values.reshape(picture.height, picture.width, -1)[top:bottom, :, :bands]
 
     def orientation() -> int:
         found: Any = None
@@ -226,7 +224,7 @@ def from_pillow(picture: Any, name: object) -> Raster:
     shown = (picture.getpalette("RGB") if color == "palette" else None) or []
     palette = tuple(zip(shown[0::3], shown[1::3], shown[2::3], strict=True))
     lossy = f"is of the format {picture.format}" if picture.format in ("JPEG", "MPO", "WEBP") else ""
-    return Raster(name, size, bands, white, color, load, orientation, palette, lossy)
+    return Raster(name, picture.size[::-1], bands, white, color, load, orientation, palette, lossy)
 
 
 def png_values(file: BinaryIO, info: dict[Any, Any], exact: bool) -> NDArray[Any]:
@@ -270,7 +268,7 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
 
     def load(top: int, bottom: int) -> NDArray[Any]:
         planes, depth, _, _, samples = page.shaped
-        length, across = (page.tilelength, page.tilewidth) if page.is_tiled else (min(page.rowsperstrip, height), width)
+        length, across = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, width)
         if (top, bottom) == (0, height) and height * width > MAX_PIXELS:
             raise Image.DecompressionBombError
         if not page.is_final and length * across > MAX_PIXELS:
@@ -282,13 +280,12 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
         source = page.parent.filehandle
         if page.is_final:  # uncompressed, and one row follows the other
             for plane, rows in enumerate(values):
-                source.seek(page.dataoffsets[0] + (plane * height + top) * (page.nbytes // (planes * height)))
-                rows[:] = source.read_array(page.parent.byteorder + page.dtype.char, rows.size).reshape(rows.shape)
+                start = page.dataoffsets[0] + (plane * height + top) * (page.nbytes // (planes * height))
+                source.read_array(page.parent.byteorder + page.dtype.char, rows.size, start, out=rows)
         else:
-            row, down = -(-width // across), -(-height // length)
-            chosen = range(top // length * row, -(-bottom // length) * row)
-            indices = [plane * down * row + index for plane in range(planes) for index in chosen]
-            starts, counts = zip(*((page.dataoffsets[i], page.databytecounts[i]) for i in indices), strict=True)
+            segments = np.arange(math.prod(page.chunked)).reshape(planes, -(-height // length), -1)
+            indices = segments[:, top // length : -(-bottom // length)].ravel().tolist()
+            starts, counts = ([each[index] for index in indices] for each in (page.dataoffsets, page.databytecounts))
             if any(start + count > source.size for start, count in zip(starts, counts, strict=True)):
                 raise ValueError("its end is missing")
             tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
@@ -317,18 +314,17 @@ def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
     Raises:
         CrispsegError: as for `read_image`, also for what goes wrong in the block.
     """
-    with faults(Path(path)), ExitStack() as stack:
-        file = stack.enter_context(Path(path).open("rb"))
+    with faults(Path(path)), Path(path).open("rb") as file:
         if file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             yield from_tiff(file, path)
             return
         if whole:
             with decoding(file) as picture:
                 picture.verify()
-        picture = stack.enter_context(decoding(file))
-        if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a photo, with others of its camera
-            raise UnreadablePicture(f"{path} {SEVERAL}")
-        yield from_pillow(picture, path)
+        with decoding(file) as picture:
+            if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a photo, with others of its camera
+                raise UnreadablePicture(f"{path} {SEVERAL}")
+            yield from_pillow(picture, path)
 
 
 @contextmanager

@@ -73,8 +73,7 @@ def write_map(
         shutil.copy(plain, path, driver="COG", **copied)
         with _open(path) as file:
             for top in range(0, file.height, SIDE):
-                window = ((top, min(top + SIDE, file.height)), (0, file.width))
-                crc = zlib.crc32(file.read(1, window=window), crc)
+                crc = zlib.crc32(file.read(1, window=((top, top + SIDE), (0, file.width))), crc)
         if crc != written:  # GDAL may lose an error of the disk when it closes a file
             raise OSError("it was not written whole")
     except (errors.RasterioError, gdal.CPLE_BaseError) as error:
