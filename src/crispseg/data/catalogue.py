@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from importlib import resources
-from itertools import groupby
 from pathlib import PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
 import yaml
 from pydantic import TypeAdapter
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from crispseg.data.mask_lookup import MaskLookup
 from crispseg.data.split_check import SplitReport
-from crispseg.labels import IGNORE, Color, LabelSet
+from crispseg.labels import IGNORE, LabelSet
 
 
 @dataclass(frozen=True)
@@ -93,56 +93,34 @@ def catalogue() -> dict[str, Entry]:
     return {entry.name: entry for entry in TypeAdapter(list[Entry]).validate_python(yaml.safe_load(text))}
 
 
-class ClassMeaning(NamedTuple):
-    """A class, and the mask values or colours that mean it."""
-
-    values: str
-    """As they are in the files: "7", "0–3, 9", or colours "[128, 64, 128]"."""
-    label: int
-    """The class id; 255 means ignore."""
-    name: str
-    color: Color
-
-
-def class_meanings(lookup: MaskLookup, labels: LabelSet) -> list[ClassMeaning]:
-    """Return the meaning of each class, in the order of the ids, and of what is ignored."""
+def class_meanings(lookup: MaskLookup) -> dict[int, str]:
+    """Return for each class id, and 255, the values that mean it: "7", "0–3, 9", or colours "[128, 64, 128]"."""
     found: dict[int, list[Any]] = defaultdict(list)
     for value, label in lookup.meaning.items():
         found[label].append(value)
-    shown = {
+    return {
         label: ", ".join(str(list(one)) for one in every) if lookup.colors else spans(every)
         for label, every in found.items()
     }
-    rows = [
-        ClassMeaning(shown.get(index, "–"), index, name, color)
-        for index, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True))
-    ]
-    return [*rows, ClassMeaning(shown[IGNORE], IGNORE, "ignored", (0, 0, 0))] if IGNORE in shown else rows
 
 
 def spans(values: Iterable[int]) -> str:
     """Return numbers in order, those in a row as "first–last"."""
-    runs = [
-        [value for _, value in run]
-        for _, run in groupby(enumerate(sorted(set(values))), lambda pair: pair[1] - pair[0])
-    ]
+    numbers = np.unique(list(values))
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
-def class_table(rows: Sequence[ClassMeaning], reports: Sequence[SplitReport]) -> Table:
+def class_table(lookup: MaskLookup, labels: LabelSet, reports: Sequence[SplitReport]) -> Table:
     """Return a table of what mask values mean, and the share of each class in the pixels of each split."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("mask value", overflow="fold", max_width=48)
-    table.add_column("id", justify="right", no_wrap=True)
-    table.add_column("class")
-    table.add_column("colour", no_wrap=True)
-    for report in reports:
-        table.add_column(report.split, justify="right", no_wrap=True)
-    for row in rows:
-        color = Text("██ ", style=f"rgb({','.join(map(str, row.color))})") + Text(" ".join(map(str, row.color)))
-        cells = [Text(row.values), Text(str(row.label)), Text(row.name), Text("") if row.label == IGNORE else color]
-        for report in reports:  # Text, since brackets would be taken for markup
-            share = report.void if row.label == IGNORE else report.shares[row.label]
-            cells.append(Text(f"{share:.2%}" if share or row.label == IGNORE else "never"))
-        table.add_row(*cells)
+    number = partial(Column, justify="right", no_wrap=True)
+    columns = Column("mask value", overflow="fold", max_width=48), number("id"), "class", Column("colour", no_wrap=True)
+    table = Table(*columns, *(number(one.split) for one in reports), box=None, pad_edge=False, header_style="bold")
+    meanings = class_meanings(lookup)
+    for label, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True)):
+        swatch = Text("██ ", style=f"rgb({','.join(map(str, color))})") + Text(" ".join(map(str, color)))
+        shares = [f"{one.shares[label]:.2%}" if one.shares[label] else "never" for one in reports]
+        table.add_row(Text(meanings.get(label, "–")), str(label), Text(name), swatch, *shares)  # Text has no markup
+    if IGNORE in meanings:
+        table.add_row(Text(meanings[IGNORE]), str(IGNORE), "ignored", "", *(f"{one.void:.2%}" for one in reports))
     return table

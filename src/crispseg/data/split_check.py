@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -143,23 +143,20 @@ class SplitReport:
 class Held(NamedTuple):
     """What one mask holds."""
 
-    counts: NDArray[np.int64]
-    """`(257, 2, 2)` pixels of each label in the quarters; the last ones mean no class."""
+    labels: NDArray[Any]
+    """`(n,)` of its values."""
+    quarters: NDArray[np.int64]
+    """`(n, 2, 2)` pixels of each in the quarters."""
     size: tuple[int, int]
     """`(H, W)`."""
 
 
-def held_of(labels: NDArray[Any], quarters: NDArray[np.int64], size: tuple[int, ...]) -> Held:
-    """Return what a mask holds, by the labels `(n,)` of its values and their pixels `(n, 2, 2)`."""
-    counts = np.zeros((NONE + 1, 2, 2), np.int64)
-    np.add.at(counts, labels, quarters)
-    return Held(counts, (size[0], size[1]))
-
-
 def report_of(split: str, labels: LabelSet, masks: Sequence[Held]) -> SplitReport:
     """Return what a split holds, from its masks; pixels that mean no class count as ignored."""
-    quarters = np.stack([mask.counts[: len(labels)] for mask in masks])
-    ignored = sum(int(mask.counts[IGNORE:].sum()) for mask in masks)
+    counts = np.zeros((len(masks), NONE + 1, 2, 2), np.int64)
+    for index, mask in enumerate(masks):
+        np.add.at(counts[index], mask.labels, mask.quarters)
+    quarters, ignored = counts[:, : len(labels)], int(counts[:, IGNORE:].sum())
     return SplitReport(split, labels, quarters, ignored, tuple(mask.size for mask in masks))
 
 
@@ -176,26 +173,16 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
     if len(dataset) == 0:
         raise CrispsegError(f"the split '{split}' has no samples; check the data folders or lists")
 
-    report, bad = survey(dataset, split, range(len(dataset)))
-    if report is None or bad:
-        more = "; 'crispseg doctor' lists all" if len(bad) > 1 else ""
-        raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad, first: {bad[0]}{more}")
-    if fault := too_few_classes(report):
-        raise CrispsegError(f"{fault}; {TWO_CLASSES}")
-    return report
-
-
-def survey(dataset: SegmentationDataset, split: str, indices: Iterable[int]) -> tuple[SplitReport | None, list[str]]:
-    """Check some pairs; return what they hold, None if all are bad, and what is wrong with those that are."""
     threads = None if isinstance(dataset, FileDataset) else 1  # others do not promise to be safe in threads
     check = tried(functools.partial(_checked, dataset))
-    results = list(parallel(check, indices, f"Checking {split}", threads))
-    found = [result for result in results if isinstance(result, Held)]
-    report = report_of(split, dataset.labels, found) if found else None
-    return report, [str(result) for result in results if isinstance(result, CrispsegError)]
-
-
-TWO_CLASSES = "check the masks and the ignored values: training needs two classes"
+    results = list(parallel(check, range(len(dataset)), f"Checking {split}", threads))
+    if bad := [result for result in results if isinstance(result, CrispsegError)]:
+        more = "; 'crispseg doctor' lists all" if len(bad) > 1 else ""
+        raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad, first: {bad[0]}{more}")
+    report = report_of(split, dataset.labels, [result for result in results if isinstance(result, Held)])
+    if fault := too_few_classes(report):
+        raise CrispsegError(f"{fault}; check the masks and the ignored values: training needs two classes")
+    return report
 
 
 def too_few_classes(report: SplitReport) -> str | None:
@@ -238,14 +225,16 @@ def _checked(dataset: SegmentationDataset, index: int) -> Held:
         labels, file = dataset.read_labels(index), dataset.pairs[index].image
         if image_size(file, dataset.channels, whole=True) != labels.shape or not _ends_well(file):
             dataset[index]  # a padded JPEG or a late EXIF chunk is fine: decoding decides
-        return held_of(*count_values(labels)[:2], labels.shape)
-    image, labels, name = dataset[index]
-    wrong = labels[(labels >= len(dataset.labels)) & (labels != IGNORE)]
-    if len(wrong):
-        raise CrispsegError(f"{name}: value {wrong[0]} is out of range 0 to {len(dataset.labels) - 1} (ignored: 255)")
-    if image.shape[:2] != labels.shape:
-        raise CrispsegError(f"{name}: the image is {image.shape[:2]} but the mask {labels.shape} (height, width)")
-    return held_of(*count_values(labels)[:2], labels.shape)
+    else:
+        image, labels, name = dataset[index]
+        wrong = labels[(labels >= len(dataset.labels)) & (labels != IGNORE)]
+        if len(wrong):
+            last = len(dataset.labels) - 1
+            raise CrispsegError(f"{name}: value {wrong[0]} is out of range 0 to {last} (ignored: 255)")
+        if image.shape[:2] != labels.shape:
+            raise CrispsegError(f"{name}: the image is {image.shape[:2]} but the mask {labels.shape} (height, width)")
+    height, width = labels.shape
+    return Held(*count_values(labels)[:2], (height, width))
 
 
 def _ends_well(path: Path) -> bool:

@@ -11,10 +11,10 @@ from rich.console import Console, RenderableType
 from rich.text import Text
 
 from crispseg.config.settings import plural
-from crispseg.data.catalogue import class_meanings, class_table
+from crispseg.data.catalogue import class_table
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.mask_reading import Finding, MaskReading, Severity
-from crispseg.data.split_check import SplitReport, held_of, report_of
+from crispseg.data.split_check import Held, SplitReport, report_of
 from crispseg.doctor.duplicates import duplicate_findings
 from crispseg.doctor.facts import PairFacts, Subject, Unreadable, readable, scan
 from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding, pairing_findings
@@ -68,7 +68,7 @@ def _reports(subject: Subject, facts: Sequence[PairFacts], reading: MaskReading)
     for split in subject.splits:
         masks = [mask for one, _, mask in readable(facts) if one.split == split and mask.file not in reading.left_out]
         if masks:
-            held = [held_of(reading.lookup.labels_of(mask), mask.quarters, mask.size) for mask in masks]
+            held = [Held(reading.lookup.labels_of(mask), mask.quarters, mask.size) for mask in masks]
             reports.append(report_of(split, reading.labels, held))
     return reports
 
@@ -123,8 +123,7 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     pairs = ", ".join(f"{split} {len(items)}" for split, items in diagnosis.subject.splits.items())
     yield Text(f"{diagnosis.subject.source.name}: {pairs or 'no'} pairs")
     if diagnosis.reports and diagnosis.reading:
-        reading = diagnosis.reading
-        yield class_table(class_meanings(reading.lookup, reading.labels), diagnosis.reports)
+        yield class_table(diagnosis.reading.lookup, diagnosis.reading.labels, diagnosis.reports)
     for one in diagnosis.findings:
         yield Text()
         yield from _lines(one)
