@@ -152,7 +152,7 @@ def evaluate(
         objects=objects,
         objects_border=objects_border,
         thin=thin,
-        bootstrap=bootstrap,
+        resamples=bootstrap,
         backend=backend,
         device=device,
         workers=spare_processors() if workers is None else workers,

@@ -210,12 +210,12 @@ def test_classes_in_another_order_are_refused(tmp_path: Path, refuses: Any, caps
     assert "other names" in capsys.readouterr().err
 
 
-def test_masks_elsewhere_are_not_taken_for_those_of_public_data(tmp_path: Path, refuses: Any) -> None:
+def test_masks_elsewhere_are_not_read_as_those_of_public_data(tmp_path: Path, refuses: Any) -> None:
     put(tmp_path / "other", *[ids(0, 1, 18)] * 2)
     run, other = tmp_path / "run", {"name": "folder", "root": tmp_path / "other"}
     create_model("fpn", num_classes=19, backbone="test_efficientnet", width=8).save_pretrained(run / "model")
     (run / "config.yaml").write_text("data: {name: cityscapes, root: nowhere}")
-    with refuses(str(tmp_path / "other"), "cityscapes", "label ids", "data.num_classes 19"):
+    with refuses(str(tmp_path / "other"), "hardly are all class ids", "data.num_classes 19"):
         data_to_score(str(run), other)
     data, split = data_to_score(str(run), {**other, "num_classes": 19})
     assert split == "all" and {*labels_of(data.dataset(split)).popitem()[1].ravel()} == {0, 1, 18}

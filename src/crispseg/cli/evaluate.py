@@ -43,7 +43,7 @@ class Evaluate(WithOptions, WithScores):
         protocol = self.options["protocol"]
         if self.confusion:
             check_picture(self.confusion)
-        further: Tree = {"bootstrap": self.bootstrap, "device": self.device, "workers": self.workers}
+        further: Tree = {"resamples": self.bootstrap, "device": self.device, "workers": self.workers}
         model, dataset, evaluation = score_run(self.run, data, split, **further, **self.options)
         network = f"{model.info.name} on {model.info.backbone}"
         conditions = f"{data.name} {split}, {len(dataset)} images"

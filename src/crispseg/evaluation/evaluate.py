@@ -20,7 +20,7 @@ from crispseg.data.dataset import Pair, Sample
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import recognise
 from crispseg.data.loading import parallel, sample_loader
-from crispseg.data.mask_lookup import ColorLookup, IdLookup, InstanceLookup, read_statistics
+from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, read_statistics
 from crispseg.data.mask_reading import read_masks
 from crispseg.data.named import build_data, own_data_meant
 from crispseg.data.pairing import few
@@ -29,7 +29,6 @@ from crispseg.data.split_check import known_range
 from crispseg.doctor.duplicates import leaks
 from crispseg.doctor.facts import Subject
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.boundary import DISTANCES, BoundaryIoUScores, BoundaryScores, Empty
 from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.scores import PerImageMetric, Scores, SegmentationScores
@@ -257,8 +256,6 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
     )
     named = (places.get("root", Path()) / "classes.txt").is_file()
     if str(said.get("name", name)) != name:
-        if elsewhere and not named and not {*MEANING} & {*said}:
-            _check_ids(recorded, next(iter(places.values())))
         recorded = {}
     elif elsewhere:
         recorded = {key: value for key, value in recorded.items() if key in ("name", *MEANING)}
@@ -272,16 +269,6 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
     if isinstance(data, Folder) and not data.of_instances and not {*MEANING} & {*said}:
         _check_meaning(data)
     return data, elsewhere
-
-
-def _check_ids(recorded: Tree, place: Path) -> None:
-    """Raise a CrispsegError if a model was trained on public data whose mask values are no class ids."""
-    source = build_data({"root": ".", **recorded}) if recorded.get("name") in DATA_SOURCES else None
-    if isinstance(source, PublicSource) and not isinstance(source.lookup(), IdLookup | InstanceLookup):
-        raise CrispsegError(
-            f"{place}: the model was trained on {source.name}, whose masks hold {source.layout.values}; give "
-            f"data.num_classes {len(source.label_set())} if these hold class ids, or data.palette if they hold colours"
-        )
 
 
 def _check_meaning(data: Folder) -> None:
@@ -339,11 +326,10 @@ def score_run(
     boundary: bool | Sequence[int] = False,
     objects: str | None = None,
     objects_border: str | None = None,
-    bootstrap: int = RESAMPLES,
     backend: Backend = "auto",
     **options: Any,
 ) -> tuple[AnyModel, SegmentationDataset, Evaluation]:
-    """Return the model of a run, a split, checked, and the scores; arguments are those of `crispseg.evaluate`."""
+    """Return the model of a run, a split, checked, and the scores; options are those of `score_model`."""
     model = open_model(run, backend)
     (dataset,) = checked_splits([model], data, split)
     warn_of_leaks(run, data, split)
@@ -353,7 +339,6 @@ def score_run(
         boundary=() if boundary is False else DISTANCES if boundary is True else boundary,
         boundary_iou=boundary is not False,
         objects=object_rule(dataset.labels, objects, objects_border),
-        resamples=bootstrap,
         **options,
     )
     return model, dataset, evaluation

@@ -161,17 +161,10 @@ class Counts:
     truth: NDArray[np.int64]
     predicted: NDArray[np.int64]
 
-    @classmethod
-    def of_rows(cls, rows: NDArray[np.int64]) -> Counts:
-        """Counts from rows `(..., 3 * C)`: hits, truth, predicted."""
-        return Counts(*np.moveaxis(rows.reshape(*rows.shape[:-1], 3, rows.shape[-1] // 3), -2, 0))
-
     def total(self, weights: NDArray[np.float64] | None = None) -> Counts:
-        """The sums over the first axis, `(N, ...)`; with `weights` `(R, N)`, how often each counts, R of them."""
-        counts = self.hits, self.truth, self.predicted
-        if weights is None:
-            return Counts(*(each.sum(0) for each in counts))
-        # Whole numbers below 2**53: sums are exact.
+        """The sums over the first axis, `(N, C)`; with `weights` `(R, N)`, how often each counts, R of them."""
+        weights = np.ones(len(self.hits)) if weights is None else weights
+        counts = self.hits, self.truth, self.predicted  # whole numbers below 2**53: sums are exact
         return Counts(*((weights @ each.astype(np.float64)).astype(np.int64) for each in counts))
 
     @property
@@ -259,16 +252,13 @@ class SegmentationScores(PerImageMetric[Scores]):
 
     def count(self, *maps: Tensor) -> Tensor:
         """Add to the matrix, and return the rows of images: hits, truth and prediction."""
-        matrices = torch.stack([self._matrix(*pair) for pair in zip(*maps, strict=True)])
+        side, counts = IGNORE + 1, []  # one pass counts, with ignored pixels in the last row and column
+        for prediction, truth in zip(*maps, strict=True):
+            pairs = truth.to(torch.int32).mul_(side).add_(prediction)
+            counts.append(torch.bincount(pairs.flatten(), minlength=side**2).view(side, side))
+        matrices = torch.stack(counts)[:, : self.num_classes, : self.num_classes]
         self.confusion += matrices.sum(0)
         return torch.cat([matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)], dim=1)
-
-    def _matrix(self, prediction: Tensor, truth: Tensor) -> Tensor:
-        """`(C, C)` of an image; one pass counts, with ignored pixels in the last row and column."""
-        side = IGNORE + 1
-        pairs = truth.to(torch.int32).mul_(side).add_(prediction)
-        counts = torch.bincount(pairs.flatten(), minlength=side**2).view(side, side)
-        return counts[: self.num_classes, : self.num_classes]
 
     def compute(self) -> Tensor:
         """The `(num_classes, num_classes)` matrix of all pixels so far; `Scores` reads it."""
@@ -276,4 +266,4 @@ class SegmentationScores(PerImageMetric[Scores]):
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> Scores:
         """What the matrix and the images' counts say."""
-        return Scores(self.confusion.cpu().numpy().copy(), Counts.of_rows(rows), ids)
+        return Scores(self.confusion.cpu().numpy().copy(), Counts(*np.split(rows, 3, axis=1)), ids)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter
 from typing import Any, NamedTuple
 
 import cv2
@@ -56,7 +55,6 @@ class Inspection:
         original_size: height and width of the image before it was reduced.
         input_size: height and width of the model's input: H and W, or more with padding.
         align_corners: levels lie on the image by the centres of their corner pixels, not from edge to edge.
-        seconds: time that the network took.
         image: `(H, W, 3)` RGB.
         probabilities: of each class, `(C, H, W)`.
         labels, truth: `(H, W)` class ids; 255 in the truth for ignored pixels.
@@ -71,7 +69,6 @@ class Inspection:
     original_size: tuple[int, int]
     input_size: tuple[int, int]
     align_corners: bool
-    seconds: float
     image: NDArray[np.uint8]
     probabilities: NDArray[np.float32]
     labels: NDArray[np.uint8]
@@ -146,13 +143,12 @@ def inspect_image(
     array, path = read_source(image, info.in_chans, info.value_range)
     name = path.stem if path else "image"
     height, width = original = array.shape[0], array.shape[1]
-    if truth is not None:
-        name_of_truth = "the ground truth" if isinstance(truth, np.ndarray) else str(truth)
-        if not isinstance(truth, np.ndarray):
-            with faults(Path(truth)):
-                Path(truth).open("rb").close()  # whose errors tell more
-        ids = truth if isinstance(truth, np.ndarray) else read_truth(info, Path(truth), data)
-        truth = _checked_truth(ids, name_of_truth, original, info.num_classes)
+    if isinstance(truth, np.ndarray):
+        truth = _checked_truth(truth, "the ground truth", original, info.num_classes)
+    elif truth is not None:
+        with faults(Path(truth)):
+            Path(truth).open("rb").close()  # whose errors tell more
+        truth = _checked_truth(read_truth(info, Path(truth), data), str(truth), original, info.num_classes)
     factor = math.sqrt(PIXELS / (height * width))
     if factor < 1:
         height, width = (max(round(side * factor), 1) for side in original)
@@ -163,12 +159,8 @@ def inspect_image(
     target = usable_device(device)
     model = model.to(target).eval()
     batch = model.padded(as_batch(array, Normalize(info.mean, info.std, info.in_chans), target))
-    start = perf_counter()
     with torch.inference_mode(), record(model) as seen:
         outputs = model.outputs(batch)
-    if target.type == "cuda":
-        torch.cuda.synchronize(target)
-    seconds = perf_counter() - start
     if wrong := [key for key, value in {**seen, "logits": outputs.logits}.items() if not value.isfinite().all()]:
         raise CrispsegError(f"{info.name} computes {wrong[0]} that is not finite; take an earlier checkpoint")
     crop = (..., slice(height), slice(width))
@@ -185,7 +177,6 @@ def inspect_image(
         original_size=original,
         input_size=(batch.shape[-2], batch.shape[-1]),
         align_corners=model.align_corners,
-        seconds=seconds,
         image=as_picture(array),
         probabilities=logits.float().softmax(0).cpu().numpy(),
         labels=_ids(logits),

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -75,7 +74,7 @@ def classes(inspection: Inspection) -> dict[str, Any]:
     columns, present = {"% of prediction": share}, share > 0
     if truth is not None:
         counter = SegmentationScores(len(labels))
-        counter.update(torch.from_numpy(inspection.labels)[None], torch.from_numpy(truth)[None])
+        counter.update(inspection.labels[None], truth[None])
         scores = counter.scores()
         columns |= {"% of truth": 100 * scores.truth / truth.size, "IoU here, %": scores.iou}
         present |= scores.truth > 0
