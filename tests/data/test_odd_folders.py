@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,21 +83,16 @@ def test_photographs_are_no_proposal_of_a_palette(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("images", "masks"), [("photos", "truth"), ("images", "masks"), ("images/train", "masks/train")]
 )
-def test_several_images_of_one_name_are_refused_with_commands(
-    images: str, masks: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_several_images_of_one_name_are_refused(images: str, masks: str, tmp_path: Path, refuses: Any) -> None:
     for index in range(4):
         save(tmp_path / f"{masks}/{index}.png", ids(0, 1))
         for suffix in ("tif", "png"):
             picture(tmp_path / f"{images}/{index}.{suffix}")
-    flags = [f"--data.images={tmp_path / 'photos'}", f"--data.masks={tmp_path / 'truth'}"] * (images == "photos")
-    assert main(["train", str(tmp_path), *flags, *TINY]) == 2
-    commands = re.findall(r"crispseg train .*?(?=; or: |$)", capsys.readouterr().err.strip())
-    assert len(commands) == 2
-    for command, suffix in zip(commands, ("png", "tif"), strict=True):
-        data = Train.parsed(shlex.split(command)[2:]).config().data
-        found = [pair.image for pair in data.pairs("all")]
-        assert found == [tmp_path / f"{images}/{index}.{suffix}" for index in range(4)]
+    data = Folder(tmp_path / images, tmp_path / masks)
+    with refuses("several images or masks have one name", "as a pattern, such as"):
+        data.pairs("all")
+    chosen = Folder(tmp_path / images / "*.png", tmp_path / masks)
+    assert [pair.image.name for pair in chosen.pairs("all")] == [f"{index}.png" for index in range(4)]
 
 
 def test_masks_that_differ_from_images_by_their_suffix(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -54,15 +53,8 @@ def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mas
         if not (images / (name + image_ending)).is_file():
             name = Path(name).stem if Path(name).suffix.lower() in SUFFIXES else Path(name).name
         names[name] = None
-    return present(
-        [Pair(name, images / (name + image_ending), masks / (name + mask_ending)) for name in names], listing
-    )
-
-
-def present(pairs: list[Pair], listing: Path) -> list[Pair]:
-    """The pairs that a list names; an error if a file is missing."""
-    missing = [file for pair in pairs for file in (pair.image, pair.mask) if not file.is_file()]
-    if missing:
+    pairs = [Pair(name, images / (name + image_ending), masks / (name + mask_ending)) for name in names]
+    if missing := [file for pair in pairs for file in (pair.image, pair.mask) if not file.is_file()]:
         files = f"{len(missing)} of the {2 * len(pairs)} files"
         raise CrispsegError(f"{files} that {listing} names are missing, first {missing[0]}")
     return pairs
@@ -129,7 +121,8 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
             shown = f"{masks_by_name[base]} and {file}"
             error = f"{shown} seem to be masks of one image; merge them into one, or move the extra ones away"
     if ambiguous:
-        error = f"several images or masks have one name: {few(ambiguous)}; rename or remove some of them"
+        remedy = "rename or remove some, or give data.images or data.masks as a pattern, such as photos/*.png"
+        error = f"several images or masks have one name: {few(ambiguous)}; {remedy}"
     elif not error and said and (len(paired) < min(len(no_mask), len(no_image)) or not paired):
         error = f"{said}; give both the same names, or move the extra ones away"
     faults: dict[PairingKind, dict[Path, str]] = {
@@ -137,22 +130,7 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
         "mask-without-image": no_image,
         "ambiguous-names": ambiguous,
     }
-    settings = _of_one_suffix((image_of, mask_of), images, masks) if ambiguous else []
-    return Matched(paired, faults, note, CrispsegError(error, settings=settings) if error else None)
-
-
-def _of_one_suffix(files: Sequence[Mapping[Path, str]], images: Path, masks: Path) -> list[dict[str, str]]:
-    """Settings that choose the images, or the masks, of one suffix, if these pair without fault."""
-    found, places = [], (images, masks)
-    for side, place in enumerate(places if images != masks and images.is_dir() and masks.is_dir() else ()):
-        folders = [glob.escape(str(place)), *["*"] * (len(min(files[side]).relative_to(place).parts) - 1)]
-        for suffix in sorted({file.suffix for file in files[side]}):
-            sides, chosen = list(files), list(places)
-            chosen[side] = Path(*folders, f"*{suffix}")
-            sides[side] = {file: name for file, name in files[side].items() if file.match(str(chosen[side]))}
-            if len(sides[side]) < len(files[side]) and not match(sides[0], sides[1], images, masks).error:
-                found.append(dict(zip(("data.images", "data.masks"), map(str, chosen), strict=True)))
-    return found
+    return Matched(paired, faults, note, CrispsegError(error) if error else None)
 
 
 def few(items: Iterable[object], most: int = 5) -> str:

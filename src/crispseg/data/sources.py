@@ -8,19 +8,19 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from functools import cached_property, lru_cache
 from importlib import resources
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.catalogue import Layout, catalogue
-from crispseg.data.dataset import FileDataset, Pair, read_lines
+from crispseg.data.dataset import FileDataset, Pair
 from crispseg.data.mask_lookup import ColorLookup, IdLookup, InstanceLookup, MaskLookup, TableLookup
-from crispseg.data.pairing import pair_below, pair_listed, present
+from crispseg.data.pairing import pair_below, pair_listed
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -140,17 +140,14 @@ class PublicSource(Settings):
         """Return the files of an official split. Raises as `dataset`."""
         return self.found(part)
 
-    def found(self, part: str, masks: str = "", listing: str = "") -> list[Pair]:
-        """Return the files of an official split, as `Layout` has them but for other masks or another list."""
-        images, image_ending = self._fill(self.layout.images, part).split("*")
-        masks, mask_ending = self._fill(masks or self.layout.masks, part).split("*")
+    def found(self, part: str, **changes: str) -> list[Pair]:
+        """Return the files of an official split, by the layout but for these fields of it."""
+        layout = replace(self.layout, **changes)  # type: ignore[arg-type]
+        paths = layout.images, layout.masks, layout.list
+        images, masks, listing = (path.format(layout.parts.get(part, part)) for path in paths)
+        (images, image_ending), (masks, mask_ending) = images.split("*"), masks.split("*")
         places = self.folder / images, image_ending, self.folder / masks, mask_ending
-        if listing := listing or self.layout.list:
-            return pair_listed(self.folder / self._fill(listing, part), *places)
-        return pair_below(*places)
-
-    def _fill(self, path: str, part: str) -> str:
-        return path.format(self.layout.parts.get(part, part))
+        return pair_listed(self.folder / listing, *places) if listing else pair_below(*places)
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -283,7 +280,7 @@ class VOC2012(PublicSource):
         if part != "aug":
             return self.found(part)
         other = (self.folder / self.layout.list.format("trainaug")).is_file()
-        return self.found("trainaug" if other else "train_aug", "SegmentationClassAug/*.png")
+        return self.found("trainaug" if other else "train_aug", masks="SegmentationClassAug/*.png")
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -323,16 +320,9 @@ class CamVid(PublicSource):
         return splits
 
     def pairs(self, part: str) -> list[Pair]:
-        if self.masks == "colors":
+        if self.masks == "ids":
             return self.found(part)
-        path, pairs = self.folder / f"{part}.txt", []
-        for line in read_lines(path):
-            # SegNet's own lists say /SegNet/CamVid/train/x.png, wherever the folder really is.
-            files = [self.folder.joinpath(*PurePosixPath(word).parts[-2:]) for word in line.split()]
-            if len(files) != 2:
-                raise CrispsegError(f"{path}: malformed line '{line}'")
-            pairs.append(Pair(files[0].stem, files[0], files[1]))
-        return present(pairs, path)
+        return self.found(part, images="701_StillsRaw_full/*.png", masks="LabeledApproved_full/*_L.png")
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -352,7 +342,7 @@ class Aerial(PublicSource):
         return IdLookup(len(self.official()), (15,), "correct the mask", "give masks of class ids")
 
     def pairs(self, part: str) -> list[Pair]:
-        return self.found(part, listing=str(LISTS / "aerial_{}.txt"))
+        return self.found(part, list=str(LISTS / "aerial_{}.txt"))
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -385,4 +375,4 @@ class Nuclei(PublicSource):
         return ("train", "val", "test") if self.root is None else ("train", "val")
 
     def pairs(self, part: str) -> list[Pair]:
-        return self.found(part, listing=str(PART / "{}.txt" if self.root is None else LISTS / "nuclei_{}.txt"))
+        return self.found(part, list=str(PART / "{}.txt" if self.root is None else LISTS / "nuclei_{}.txt"))
