@@ -85,22 +85,21 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
     return next(one for one in candidates if not one.exists() or (one.is_dir() and not any(one.iterdir())))
 
 
-def check_outputs(out: Path, files: Mapping[Path, Sequence[str]]) -> None:
-    """Check that every image has its own files, by name, in a writable folder that is none of an image.
+def check_outputs(out: Path, files: Mapping[Path, Sequence[Path]]) -> None:
+    """Check that every image has its own files, in a writable folder `out`, and none next to an image.
 
     Raises:
         CrispsegError: two images would write one file, a file would be next to an image, or the folder cannot be
             written.
     """
-    written: dict[str, Path] = {}
-    for image, names in files.items():
-        for name in names:
-            if name in written:
-                both = f"{written[name]} and {image}"
-                raise CrispsegError(f"{both} would both write {out / name}; segment them one by one")
-            written[name] = image
+    written: dict[Path, Path] = {}
+    for image, results in files.items():
+        for result in results:
+            if result in written:
+                raise CrispsegError(f"{written[result]} and {image} would both write {result}; segment them one by one")
+            written[result] = image
     # Folders are few, and each is resolved once: a million paths, one by one, would take minutes.
-    places = {folder.resolve() for folder in {(out / name).parent for name in written}}
+    places = {folder.resolve() for folder in {result.parent for result in written}}
     sources = {folder.resolve() for folder in {image.parent for image in files}}
     sources |= {image.resolve().parent for image in files if image.is_symlink()}
     if mixed := places & sources:

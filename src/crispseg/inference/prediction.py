@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -202,82 +202,64 @@ def predict_files(
         raise CrispsegError(f"format is {format}{did_you_mean(format, [PALETTE, *SERVERS])}")
     if polygons and not maps:
         raise CrispsegError("polygons are made of TIFFs in tiles; give TIFFs, and tiles such as 1024")
-    chosen = {"format": format != PALETTE, "objects": objects is not None, "tiles of TIFFs": bool(maps)}
-    if shares and (other := next((key for key in chosen if chosen[key] and key != "objects"), "resume" * resume)):
-        raise CrispsegError(f"shares does not go with {other}; leave out one of them")
-    if len(given := [option for option, is_given in chosen.items() if is_given]) > 1:
+    apart = {"format": format != PALETTE, "shares": shares, "objects": objects is not None and not shares}
+    apart |= {"tiles of TIFFs": bool(maps), "resume": shares and resume}
+    if len(given := [option for option, is_given in apart.items() if is_given]) > 1:
         raise CrispsegError(f"{given[0]} does not go with {given[1]}; leave out one of them")
     area = pixel_area(pixel_size) if pixel_size else None
     out = unused_folder(images, names) if out is None else Path(out)
-    server = SERVERS.get(format)
+    server, table = SERVERS.get(format), out / SHARES
     ends = [".png", "_overlay.png", *(FILES if objects else ())], [".tif", *([".geojson"] if polygons else [])]
     files = {
-        image: [str(server.file(image))] if server else [f"{name}{end}" for end in ends[image in maps]]
+        image: [out / server.file(image)] if server else [out / f"{name}{end}" for end in ends[image in maps]]
         for image, name in names.items()
     }
     check_outputs(out, files)
-    table = out / SHARES
+    files = {image: files[image] for image in sorted(names, key=names.__getitem__)[part]}
+    there = _existing(files.values())
+    foreign = [result for result in there if there[result] is None]
     if shares and table.exists() and not table.read_text("utf-8", "replace").startswith("image,pixels"):
-        raise CrispsegError(f"{table} is no result of predict, which would overwrite it; give another out")
-    asked = sorted(names, key=names.__getitem__)[part] if shard else [*names]
-    for own in ([out / file for file in files[image]] for image in asked):
-        for path in own:
-            if path.exists() and _says(path if path.suffix in (".png", ".tif") else own[0]) is None:
-                raise CrispsegError(f"{path} is no result of predict, which would overwrite it; give another out")
+        foreign.append(table)
+    if foreign:
+        raise CrispsegError(f"{foreign[0]} is no result of predict, which would overwrite it; give another out")
     segmenter = Segmenter(
         run, device, backend=backend, protocol=protocol, value_range=value_range, bf16=bf16, compile=compile, tile=tiles
     )
+    classes = segmenter.label_set.names
     object_rule(segmenter.label_set, objects, objects_border)
     if server is not None:
         server.check(segmenter.info)
-    quiet = console is None or not console.is_terminal
     model = digest(Path(run), Path(run).with_suffix(".bin")) if is_exported(run) else fingerprint(run)
-    made_by = {"model": model, "protocol": str(segmenter.protocol), "bf16": bf16, "tiles": tiles, "objects": objects}
-    made_by |= {"objects_border": objects_border, "value_range": segmenter.value_range}
-    if outlines:
-        made_by["outlines"] = True
-    if objects and (objects_min_size or pixel_size):
-        made_by |= {"objects_min_size": objects_min_size, "pixel_size": pixel_size}
-    if server is not None:
-        made_by["format"] = format
+    made_by: dict[str, Any] = {"model": model, "protocol": str(segmenter.protocol), "bf16": bf16, "tiles": tiles}
+    made_by |= {"value_range": segmenter.value_range, "format": format, "outlines": outlines, "objects": objects}
+    made_by |= {"objects_border": objects_border, "objects_min_size": objects_min_size, "pixel_size": pixel_size}
 
     def made_of(image: Path) -> str:
         return json.dumps({**made_by, "image": digest(image)})
 
     def is_made(image: Path) -> bool:
-        """Whether the results of an image, which are all there, are of it; polygons are those of the map if younger."""
-        results, expected = [out / file for file in files[image]], made_of(image)
+        """Whether results that exist are of an image, as it is now; polygons are those of the map if younger."""
+        results, expected = files[image], made_of(image)
         young = image not in maps or results[0].stat().st_mtime_ns <= results[-1].stat().st_mtime_ns
-        return young and all(_says(result) == expected for result in results if result.suffix in (".png", ".tif"))
+        return young and all(there[result] == expected for result in results)
 
-    there = [image for image in asked if resume and all((out / file).is_file() for file in files[image])]
-    made = {image for image in track(there, "Comparing", console=console, disable=quiet) if is_made(image)}
-    if others := len(there) - len(made):
+    quiet = console is None or not console.is_terminal
+    complete = [image for image in files if resume and there.keys() >= {*files[image]}]
+    made = {image for image in track(complete, "Comparing", console=console, disable=quiet) if is_made(image)}
+    if others := len(complete) - len(made):
         note = "are of other images, another model or other settings; they are made again"
         warnings.warn(f"results of {others} images in {out} {note}", CrispsegWarning, stacklevel=2)
-    missing = [image for image in asked if image not in made]
-    found = Predictions(out, len(asked), len(made), len(made))
+    found = Predictions(out, len(files), len(made), len(made))
     coco = None if objects is None or resume else CocoFile(out / COCO, objects)
-    of_images: dict[str, tuple[float, ...]] = {}
-
-    def write_shares() -> None:
-        """Write the table of shares; of a `pixel_size`, and areas."""
-        names = segmenter.label_set.names
-        rows: list[list[Any]] = [[name, *row] for name, row in sorted(of_images.items())]
-        head = ["image", "pixels", *names]
-        if area:
-            head += [f"{name}_{area[1]}" for name in names]
-            rows = [[*row, *(round(share * row[1] * area[0], 6) for share in row[2:])] for row in rows]
-        with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([head, *rows])
+    rows: list[list[Any]] = []
 
     def write(result: Segmentation) -> None:
         """Write what belongs to an image."""
         assert result.path is not None
-        if server is not None:
-            server.save(out, result.path, result.labels, made_of(result.path))
-            return
         result.name, result.made_of = names[result.path], made_of(result.path)
+        if server is not None:
+            server.save(out, result.path, result.labels, result.made_of)
+            return
         if objects is not None:
             each = result.objects(objects, objects_border, min_size=objects_min_size)
             each.save(out, pixel_size)
@@ -285,31 +267,37 @@ def predict_files(
             for end in FILES:
                 (out / f"{result.name}{end}").unlink(missing_ok=True)
         result.save(out, outlines)
-        of_images[f"{result.name}{result.path.suffix}"] = (result.labels.size, *result.shares().values())
+        file, pixels, parts = f"{result.name}{result.path.suffix}", result.labels.size, result.shares().values()
+        areas = [round(share * pixels * area[0], 6) for share in parts] if area else []
+        rows.append([file, pixels, *parts, *areas])
         if coco is not None:
-            coco.add(f"{result.name}{result.path.suffix}", each)
+            coco.add(file, each)
+
+    def write_shares() -> None:
+        head = ["image", "pixels", *classes, *(f"{name}_{area[1]}" for name in classes if area)]
+        with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([head, *sorted(rows)])
 
     with ExitStack() as stack:
         if shard is None:  # several shards write to one folder
-            stack.enter_context(owned(out, *{(out / name).parent for name in names.values()}))
+            stack.enter_context(owned(out, *{result[0].parent for result in files.values()}))
         again = "; the same command continues" if resume else ""
         stack.enter_context(telling(lambda: f"{found.done} of {found.total} images are segmented in {out}{again}"))
         if shares:
             stack.callback(write_shares)
         if coco is not None:
             stack.callback(coco.write)  # after Ctrl-C too, with the images that were added
-        for image in [image for image in missing if image in maps]:
-            target = out / f"{names[image]}.tif"
+        for image in [image for image in files if image in maps and image not in made]:
+            target, expected = files[image][0], made_of(image)
             try:
-                of = made_of(image)
-                if not resume or _says(target) != of:
-                    segment_tiff(segmenter, image, target, console=console, made_by=of)
+                if not resume or there.get(target) != expected:
+                    segment_tiff(segmenter, image, target, console=console, made_by=expected)
                 if polygons:
-                    write_polygons(target, target.with_suffix(".geojson"), segmenter.label_set.names)
+                    write_polygons(target, target.with_suffix(".geojson"), classes)
                 found.done += 1
             except CrispsegError as error:
                 found.leave_out(image, error)
-        pictures = [image for image in missing if image not in maps]
+        pictures = [image for image in files if image not in maps and image not in made]
         results = stack.enter_context(closing(segmenter.stream(pictures, on_error=found.leave_out)))
         written = stack.enter_context(closing(in_parallel(results, write, workers=1)))
         for result, writing in track(written, "Segmenting", len(pictures), console=console, disable=quiet):
@@ -320,6 +308,16 @@ def predict_files(
                 found.leave_out(result.path or result.name, error)
     found.objects = None if coco is None else len(coco.annotations)
     return found
+
+
+def _existing(files: Iterable[Sequence[Path]]) -> dict[Path, str | None]:
+    """What the results that exist were made of, the labels of an image first; None for files of others."""
+    return {
+        result: _says(result if result.suffix in (".png", ".tif") else results[0])
+        for results in files
+        for result in results
+        if result.exists()
+    }
 
 
 def _says(result: Path) -> str | None:
