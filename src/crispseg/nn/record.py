@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 from torch import Tensor, nn
@@ -41,13 +42,10 @@ def record(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """
     seen: dict[str, Tensor] = {}
 
-    def keep(name: str) -> _Hook:
-        def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:
-            seen[name] = output.detach()
+    def keep(name: str, _module: nn.Module, _args: Any, output: Tensor) -> None:
+        seen[name] = output.detach()
 
-        return hook
-
-    with _hooked({tap: keep(name) for name, tap in taps(model).items()}):
+    with _hooked({tap: partial(keep, name) for name, tap in taps(model).items()}):
         yield seen
 
 
@@ -73,13 +71,10 @@ def alter(model: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
         if name not in found:
             raise CrispsegError(f"the model has no quantity '{name}'{did_you_mean(name, found)}")
 
-    def replace(change: Change) -> _Hook:
-        def hook(_module: nn.Module, _args: Any, output: Tensor) -> Tensor:
-            return change(output).to(output.dtype)
+    def replace(change: Change, _module: nn.Module, _args: Any, output: Tensor) -> Tensor:
+        return change(output).to(output.dtype)
 
-        return hook
-
-    with _hooked({found[name]: replace(change) for name, change in changes.items()}):
+    with _hooked({found[name]: partial(replace, change) for name, change in changes.items()}):
         yield
 
 
@@ -93,9 +88,7 @@ _Hook: TypeAlias = Callable[[nn.Module, Any, Tensor], Tensor | None]
 
 @contextmanager
 def _hooked(hooks: Mapping[Tap, _Hook]) -> Iterator[None]:
-    handles = [tap.register_forward_hook(hook) for tap, hook in hooks.items()]
-    try:
+    with ExitStack() as stack:
+        for tap, hook in hooks.items():
+            stack.enter_context(tap.register_forward_hook(hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -125,19 +125,9 @@ def _strips(source: Tensor, grid: Tensor, passes_over_source: bool = False) -> I
         yield slice(first, first + rows)
 
 
-@_dot.register_fake
-def _(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
-    return query.new_empty(grid.shape[:-1])
-
-
-@_sum.register_fake
-def _(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
-    return source.new_empty(*source.shape[:2], *grid.shape[2:4])
-
-
-@_backward.register_fake
-def _(fine: Tensor, weights: Tensor, source: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-    return source.new_empty(source.shape), grid.new_empty(grid.shape)
+_dot.register_fake(lambda query, source, grid: query.new_empty(grid.shape[:-1]))
+_sum.register_fake(lambda weights, source, grid: source.new_empty(*source.shape[:2], *grid.shape[2:4]))
+_backward.register_fake(lambda fine, weights, source, grid: (source.new_empty(source.shape), torch.empty_like(grid)))
 
 
 def _keep_inputs(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
@@ -267,20 +257,15 @@ class DeformableAttention(nn.Module):
         shape = (self.heads, self.levels, self.points)
         weights = torch.unflatten(self.attention_weights(query), 2, (self.heads, -1)).softmax(-1)  # (B, Q, M, L · N)
         weights = self.weights(torch.unflatten(weights, 3, shape[1:]))  # (B, Q, M, L, N)
-        locations = self.locations(self._locations(query, reference, sizes))
+        # The bias may be many pixels: added in bfloat16, it would leave an eighth of a pixel of what is predicted.
+        offsets = upcast(F.linear(query, self.sampling_offsets.weight)) + upcast(self.sampling_offsets.bias)
+        offsets = self.offsets(torch.unflatten(offsets, 2, (*shape, 2)))  # Δ_ln: (B, Q, M, L, N, 2)
+        one = reference.new_ones(())  # sizes are symbols in an exported graph, which a new tensor cannot hold
+        extent = torch.stack([torch.stack([one * width, one * height]) for height, width in sizes])  # (L, 2)
+        locations = self.locations(reference[:, None, None, None] + offsets / extent[:, None])  # c_q + Δ_ln
         projected = self.value_proj(values).split([height * width for height, width in sizes], dim=1)
         levels = [
             torch.unflatten(torch.unflatten(value.mT, 1, (self.heads, -1)), 3, tuple(size))  # (B, M, d, h, w)
             for value, size in zip(projected, sizes, strict=True)
         ]
         return self.output_proj(deformable_attention(levels, locations, weights))
-
-    def _locations(self, query: Tensor, reference: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
-        """c_q + Δ_ln, `(B, Q, M, L, N, 2)`."""
-        layer = self.sampling_offsets
-        # The bias may be many pixels: added in bfloat16, it would leave an eighth of a pixel of what is predicted.
-        offsets = upcast(F.linear(query, layer.weight)) + upcast(layer.bias)
-        offsets = self.offsets(torch.unflatten(offsets, 2, (self.heads, self.levels, self.points, 2)))
-        one = reference.new_ones(())  # sizes are symbols in an exported graph, which a new tensor cannot hold
-        extent = torch.stack([torch.stack([one * width, one * height]) for height, width in sizes])  # (L, 2)
-        return reference[:, None, None, None] + offsets / extent[:, None]
