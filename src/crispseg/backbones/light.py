@@ -19,6 +19,7 @@ import torch
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torchvision.models import shufflenet_v2_x1_0
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.resnet import BasicBlock
 
 from crispseg.backbones.timm_networks import Pyramid, deepest
@@ -34,29 +35,19 @@ class Stage(NamedTuple):
     """Stride of its output, in pixels of the image."""
 
 
-class Stages(nn.Sequential):
-    """Stages in a row; `forward` returns the outputs of those `taken`. What follows the last of them is left out."""
-
-    def __init__(self, stages: Mapping[str, Stage], taken: Sequence[str]) -> None:
-        names = list(stages)
-        super().__init__(OrderedDict((key, stages[key].module) for key in names[: names.index(taken[-1]) + 1]))
-        self.taken = frozenset(taken)
+class Stages(IntermediateLayerGetter):  # type: ignore[misc]
+    """Stages in a row, of which some give features. What follows the last of those is left out."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        features = []
-        feature = images
-        for name, stage in self.named_children():
-            feature = stage(feature)
-            if name in self.taken:
-                features.append(feature)
-        return features
+        return [*super().forward(images).values()]
 
 
 def pyramid_of_stages(name: str, stages: Mapping[str, Stage], strides: Sequence[int]) -> Pyramid:
     """Return the features of the given strides of a network in stages; errors are those of `deepest`."""
     names = list(stages)
     taken = [names[index] for index in deepest(name, [stage.stride for stage in stages.values()], strides)]
-    net = Stages(stages, taken)
+    modules = OrderedDict((key, stage.module) for key, stage in stages.items())
+    net = Stages(nn.Sequential(modules), dict(zip(taken, taken, strict=True)))
     channels = tuple(stages[key].channels for key in taken)
     return Pyramid(net, net, tuple(strides), channels, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 

@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import ShuffleNet_V2_X1_0_Weights
 
 from crispseg.backbones.light import DF_STRIDES, SHUFFLENET, STDC_MODULES, build_df, build_shufflenet, build_stdc
-from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, cannot_dilate, lean
+from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, cannot_dilate
 from crispseg.backbones.weights import load_weights, read_state_dict
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.nn import ceil_div, pad_to_multiple
@@ -90,7 +90,6 @@ class Backbone(nn.Module):
         self.in_chans = in_chans
         # so timm names its convolutions and pools that pad as TensorFlow's SAME does
         self.pads_by_size = any(type(module).__name__.endswith("Same") for module in self.net.modules())
-        lean(self.net)
         self.frozen: list[nn.Module] = []
         if not isinstance(pretrained, bool):
             load_weights(network.body, read_state_dict(pretrained), name, pretrained)
@@ -146,10 +145,7 @@ class Backbone(nn.Module):
     def dilate(self) -> None:
         """Dilate the second convolution of each residual block, by 2 at stride 16 and 4 at stride 32; strides stay.
 
-        SFNet's released code does so in its ResNets.
-
-        Raises:
-            CrispsegError: the network is no ResNet.
+        SFNet's released code does so in its ResNets; any other network is a `CrispsegError`.
         """
         try:
             for stage, dilation in ((self.net.model.layer3, 2), (self.net.model.layer4, 4)):

@@ -28,17 +28,16 @@ DEEP_RESNETS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def build_timm(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
-    """Build a network of timm, with timm's published weights if asked, that works at any image size.
-
-    Raises:
-        CrispsegError: no such features, dilation or published weights; a fixed image size.
-    """
+    """Build a network of timm, with timm's published weights if asked, that works at any image size."""
     timm_name, options, divisor = _plan(name, tuple(strides), output_stride)
     return _pyramid(build_published(timm_name, published, in_chans=in_chans, **options), divisor)
 
 
 def _pyramid(net: Any, divisor: int) -> Pyramid:
-    """Return a network of timm with the properties that it states."""
+    """Return a network of timm, whose convolutions become lean ones, with the properties that it states."""
+    for module in net.modules():
+        if type(module) is Conv2dSame:
+            module.__class__ = LeanConv2dSame
     strides, channels, config = net.feature_info.reduction(), net.feature_info.channels(), net.model.pretrained_cfg
     return Pyramid(net, net.model, tuple(strides), tuple(channels), config["mean"], config["std"], divisor)
 
@@ -104,9 +103,6 @@ def deepest(name: str, found: Sequence[int], wanted: Sequence[int]) -> tuple[int
     """Return the places in `found` of the deepest features of strides `wanted`, finest first.
 
     A stride that is wanted twice has its two deepest features taken.
-
-    Raises:
-        CrispsegError: the backbone `name` has no such features.
     """
     chosen: list[int] = []
     for stride in reversed(wanted):
@@ -150,9 +146,6 @@ def build_plain(name: str, published: bool, in_chans: int, levels: int) -> Pyram
 
     A ViT's class and distillation tokens are dropped after the last block, and its final norm is left out. Its position
     embeddings are resized bilinearly to the image's size, those of timm's other networks as timm does.
-
-    Raises:
-        CrispsegError: no published weights; a fixed image size.
     """
     strides = plain_strides(name)
     taken = tuple(round(len(strides) * (level + 1) / levels) - 1 for level in range(levels))
@@ -206,10 +199,3 @@ class LeanConv2dSame(Conv2dSame):  # type: ignore[misc]
         outputs = F.conv2d(x, self.weight, self.bias, self.stride, pads, self.dilation, self.groups)
         height, width = (-(-size // stride) for size, stride in zip(sizes, self.stride, strict=True))
         return outputs[..., drops[0] : drops[0] + height, drops[1] : drops[1] + width]
-
-
-def lean(net: nn.Module) -> None:
-    """Give the convolutions of a timm network their leaner form, in place."""
-    for module in net.modules():
-        if type(module) is Conv2dSame:
-            module.__class__ = LeanConv2dSame

@@ -36,10 +36,8 @@ CHECKSUMS = "crc32"
 def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source: str | Path) -> None:
     """Load a whole classification network's weights into its pruned feature part; all of `body` must be among them.
 
-    Keys are as published; the first convolution is adapted where images are not RGB.
-
-    Raises:
-        CrispsegError: the weights do not fit; it has the backbone's name and the source of the weights.
+    Keys are as published; the first convolution is adapted if images are not RGB. An error has the backbone's name and
+    the source of the weights.
     """
     own = body.state_dict()
     fitting = {key: weights[key] for key in own if key in weights}
@@ -132,11 +130,7 @@ def weights_source(name: str, pretrained: bool | str | Path) -> str:
 
 
 def build_published(name: str, published: bool, **options: Any) -> Any:
-    """timm's network, with its published weights if asked, from the cache of the Hugging Face hub or the hub itself.
-
-    Raises:
-        CrispsegError: the weights can neither be found nor downloaded.
-    """
+    """timm's network, with its published weights if asked, from the cache of the Hugging Face hub or the hub itself."""
     config = get_pretrained_cfg(name) if published and timm.is_model(name) else None
     try:
         if config and config.hf_hub_id:

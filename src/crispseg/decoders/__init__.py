@@ -16,7 +16,7 @@ from crispseg.decoders.parts import (
     is_linear,
     merges,
 )
-from crispseg.decoders.topdown import TopDown, fuse_steps, step_levels
+from crispseg.decoders.topdown import TopDown, fuse_steps
 
 __all__ = [
     "AsymmetricFusionNonLocal",
@@ -37,5 +37,4 @@ __all__ = [
     "fuses",
     "is_linear",
     "merges",
-    "step_levels",
 ]

@@ -91,11 +91,6 @@ class SegmentationModel(nn.Module, Saving):
             for width in self.decoder.auxiliary_channels
         )
 
-    def add_refinement(self, steps: int = STEPS_TAKEN, path: RefinePath = "chained") -> None:
-        """Give the model a refinement of its logits, with random weights; arguments as of `BoundaryRefinement`."""
-        channels = self.decoder.detail_channels
-        self.refiner = BoundaryRefinement(self.backbone.in_chans, detail_channels=channels, steps=steps, path=path)
-
     def coarse(self, images: Tensor) -> Coarse:
         """The one walk through the network, on which all other methods stand; images as for `forward`."""
         self.check(images)
@@ -171,7 +166,7 @@ class SegmentationModel(nn.Module, Saving):
         """
         source = pretrained_model_name_or_path
         config_path, weights_path = (located(source, name, hub) for name in (CONFIG_FILE, WEIGHTS_FILE))
-        info, weights = ModelInfo.read(config_path), read_state_dict(weights_path)
+        info, weights = ModelInfo.parse(config_path.read_bytes(), config_path), read_state_dict(weights_path)
         try:
             with torch.device("meta"):  # whatever is described, it takes no memory before it fits
                 described(info).load_state_dict(weights, assign=True)
@@ -204,11 +199,7 @@ class SegmentationModel(nn.Module, Saving):
         return groups
 
     def check(self, images: Tensor) -> None:
-        """Make sure that these are images which the model takes.
-
-        Raises:
-            CrispsegError: they are not.
-        """
+        """Raise a CrispsegError if these are no images that the model takes."""
         in_chans = self.backbone.in_chans
         if images.ndim != 4 or images.shape[1] != in_chans or not images.is_floating_point():
             raise CrispsegError(
@@ -229,11 +220,7 @@ def _within(x: Tensor, padded: Tensor, images: Tensor) -> Tensor:
 
 
 def described(info: ModelInfo) -> SegmentationModel:
-    """A model as its `config.json` says, with random weights; nothing there may name a file to be read.
-
-    Raises:
-        CrispsegError: it cannot be built; an option is none of the network's.
-    """
+    """A model as its `config.json` says, with random weights; nothing there may name a file to be read."""
     if strange := info.options.keys() - {*REFINE_OPTIONS, *model_options(info.name)}:
         raise CrispsegError(f"'{min(strange)}' is no option of {info.name}")
     options = {"refine": None, **info.options}
@@ -302,8 +289,8 @@ def create_model(
     if auxiliary:
         model.add_auxiliary_heads()
     if refine is not None:
-        steps = refine_steps or STEPS_TAKEN
-        model.add_refinement(steps, refine_path)
+        steps, detail = refine_steps or STEPS_TAKEN, model.decoder.detail_channels
+        model.refiner = BoundaryRefinement(in_chans, detail_channels=detail, steps=steps, path=refine_path)
         resolved |= {"refine": refine, "refine_steps": steps, "refine_path": refine_path}
     mean, std = model.backbone.mean, model.backbone.std
     model.info = ModelInfo(name, num_classes, backbone, in_chans, resolved, tuple(class_names), mean=mean, std=std)

@@ -248,9 +248,6 @@ def crisp(
             their pixels; then images are not padded to multiples of the coarsest stride.
         inference_scale: in eval mode images are upscaled by about this factor, 1 to 4, each side to a multiple of the
             coarsest stride; time and memory grow with the square.
-
-    Raises:
-        CrispsegError: fuse levels that are not there; an option that a part does not have.
     """
     fam = partial(ComposedFlowAlignment, align_corners=align_corners)
     if fuse == "fam":

@@ -141,9 +141,6 @@ class ChannelAffinity(nn.Module):
         sampled: N_c.
         pooled: a, the side to which both levels are averaged for the affinity.
         downsampled: d, the side to which the coarse level is averaged for the values.
-
-    Raises:
-        CrispsegError: c is no perfect square.
     """
 
     def __init__(self, channels: int, sampled: int, *, pooled: int = 8, downsampled: int = 16) -> None:

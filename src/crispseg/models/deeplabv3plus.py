@@ -85,9 +85,6 @@ def deeplabv3plus(
         context_options: options of the context part by name, such as rates of aspp.
         fuse: concat, as in the paper, or a fuse part: add, dcn, fam, gdfam, ddsm or cfb.
         fuse_options: options of the fuse part by name, such as pixels of ddsm.
-
-    Raises:
-        CrispsegError: an option that a part does not have.
     """
     part = None if fuse == "concat" else configured(fuses, fuse, fuse_options)
     backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)

@@ -38,9 +38,6 @@ def fpn(
         fuse_options: options of the fuse part by name, such as pixels of ddsm.
         merge: merge part for all levels: concat, aligned, or sum of levels that are as they were projected.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
-
-    Raises:
-        CrispsegError: an option that a part does not have.
     """
     part = configured(fuses, fuse, fuse_options)
     backbone = spec.build()

@@ -93,17 +93,8 @@ class ModelInfo(Settings):
         return json.dumps({"format_version": FORMAT_VERSION, **fields}, indent=2) + "\n"
 
     @classmethod
-    def read(cls, path: str | Path) -> ModelInfo:
-        """Read a `config.json`.
-
-        Raises:
-            CrispsegError: it is damaged, or of a later format.
-        """
-        return cls.parse(Path(path).read_bytes(), path)
-
-    @classmethod
     def parse(cls, text: str | bytes, path: str | Path) -> ModelInfo:
-        """From the text of `config.json`; `path` is named in errors. Raises as `read` does."""
+        """Read the text of a `config.json`; a `CrispsegError` names the path if it is damaged or of a later format."""
         try:
             config = json.loads(text)
             version = config.pop("format_version")

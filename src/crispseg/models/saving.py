@@ -133,7 +133,8 @@ def shipped_folder(source: str | Path) -> Path | None:
 
 def read_info(source: str | Path, **hub: Any) -> ModelInfo:
     """Read the description of a saved model without building it; arguments and errors as `from_pretrained`'s."""
-    return ModelInfo.read(located(source, CONFIG_FILE, hub))
+    path = located(source, CONFIG_FILE, hub)
+    return ModelInfo.parse(path.read_bytes(), path)
 
 
 def fingerprint(source: str | Path) -> str:

@@ -204,9 +204,6 @@ def sfnet(
         merge: merge part for all levels: concat, aligned, or sum of levels that are as they were projected.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
         released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
-
-    Raises:
-        CrispsegError: fuse levels that are not there; an option that a part does not have.
     """
     backbone = spec.build()
     if released_dilation:

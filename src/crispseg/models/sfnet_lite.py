@@ -145,9 +145,6 @@ def sfnet_lite(
         merge: merge part of P2 and C4: concat or aligned.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
         released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
-
-    Raises:
-        CrispsegError: an option that a part does not have; a merge part that would leave out C4, such as sum.
     """
     backbone = spec.build(strides=(4, 16, 32))
     if released_dilation:

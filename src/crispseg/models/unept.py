@@ -220,11 +220,7 @@ class FeedForward(nn.Module):
 
 
 def _build_backbone(spec: BackboneSpec, levels: int, output_stride: int | None) -> Backbone:
-    """Levels of the backbone (§4.2): equally spaced blocks of a ViT; else the deepest features from stride 8 on.
-
-    Raises:
-        CrispsegError: the backbone cannot have this output stride.
-    """
+    """Levels of the backbone (§4.2): equally spaced blocks of a ViT; else the deepest features from stride 8 on."""
     strides = plain_strides(spec.name)
     if not strides:
         deepest = output_stride or 8
@@ -263,9 +259,6 @@ def unept(
         self_attention: the decoder's, sparse as in the paper, or full (Eq. 1).
         output_stride: stride of a CNN's deepest feature, kept at 8, the default, or 16 by dilation.
         dropout: in every layer of encoder and decoder.
-
-    Raises:
-        CrispsegError: a width that 8 heads cannot share; an output stride that the backbone cannot have.
     """
     backbone = _build_backbone(spec, levels, output_stride)
     decoder = EPT(

@@ -39,9 +39,6 @@ def upernet(
         fuse_options: options of the fuse part by name, such as pixels of ddsm.
         merge: merge part for all levels, as of `fpn`.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
-
-    Raises:
-        CrispsegError: fuse levels that are not there, or none at all; an option that a part does not have.
     """
     part = configured(fuses, fuse, fuse_options)
     backbone = spec.build()

@@ -110,12 +110,7 @@ def _sample(source: Tensor, points: Tensor) -> Tensor:
 
 
 def _strips(source: Tensor, grid: Tensor, passes_over_source: bool = False) -> Iterator[slice]:
-    """Yield the rows to be sampled at once.
-
-    Args:
-        source, grid: as for `sampled_dot`.
-        passes_over_source: each strip costs a pass over the whole source too, so there are fewer on a CPU.
-    """
+    """Yield the rows to be sampled at once; on a CPU more of them if each strip `passes_over_source`, all of it."""
     values = 2**25  # 128 MiB in float32, so that all cores have work
     if source.device.type == "cpu":
         values = 2**23 if passes_over_source else 2**20  # 4 MiB stay in cache

@@ -109,11 +109,7 @@ class PaperRow:
 
 
 def read_rows(paper: str) -> list[PaperRow]:
-    """Return all rows of the tables of one of `PAPERS`, in the paper's order.
-
-    Raises:
-        CrispsegError: there is no such paper.
-    """
+    """Return all rows of the tables of one of `PAPERS`, in the paper's order; any other is a `CrispsegError`."""
     if paper not in PAPERS:
         raise CrispsegError(f"there are no recipes of '{paper}'{did_you_mean(paper, PAPERS)}")
     tree = read_yaml(RECIPES / f"{paper}.yaml")
@@ -135,11 +131,7 @@ def read_rows(paper: str) -> list[PaperRow]:
 
 
 def find_row(paper: str, name: str) -> PaperRow:
-    """Return the row of this name, such as "1b.ppm".
-
-    Raises:
-        CrispsegError: there is none.
-    """
+    """Return the row of this name, such as "1b.ppm"; a `CrispsegError` if there is none."""
     rows = {row.name: row for row in read_rows(paper) if row.row}
     if name not in rows:
         raise CrispsegError(f"{paper} has no row '{name}'{did_you_mean(name, rows)}")
