@@ -127,11 +127,7 @@ def load_checkpoint(path: Path, model: SegmentationModel) -> int:
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
-    """Read the model's weights in a checkpoint, and its step.
-
-    Raises:
-        CrispsegError: it is missing or damaged.
-    """
+    """Read the model's weights in a checkpoint, and its step; a CrispsegError if it is missing or damaged."""
     try:
         check_archive(path)
         checkpoint = torch.load(path, "cpu", weights_only=True)
@@ -146,11 +142,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
 
 @contextmanager
 def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
-    """In the block, an interrupt or an error of the system or another process becomes a line that says what was kept.
+    """In the block, SIGINT and SIGTERM become `Interrupted` with a line that says what was kept.
 
-    Raises:
-        CrispsegError: there was such an error.
-        Interrupted: SIGINT or SIGTERM came.
+    An error of the system or of another process becomes a `CrispsegError` with such a line.
     """
     try:
         yield

@@ -41,14 +41,7 @@ from crispseg.training.pace import callback
 from crispseg.training.result import PICTURE, Run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, record, write_text
-from crispseg.training.training_data import (
-    TrainingData,
-    check_data,
-    class_weights_of,
-    keeps_images,
-    print_data,
-    print_lines,
-)
+from crispseg.training.training_data import TrainingData, check_data, class_weights_of, print_data, print_lines
 
 
 def train(
@@ -129,9 +122,6 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
     """Build the model that training starts with, and say in a line which weights it has.
 
     With `resume` it is given none, since a checkpoint will replace them.
-
-    Raises:
-        CrispsegError: the model cannot be built or given these weights.
     """
     start = SegmentationModel.from_pretrained(config.init_from) if config.init_from and not resume else None
     choice = dataclasses.replace(config.model, pretrained=False) if start or resume else config.model
@@ -157,9 +147,7 @@ def initialize(model: SegmentationModel, start: SegmentationModel, source: str) 
     """Copy the weights of `start` to `model` and return a line that says so.
 
     Those of the classifier are copied only if the classes are the same, and those of a refinement if both have one.
-
-    Raises:
-        CrispsegError: the two are different networks.
+    Different networks are a `CrispsegError`.
     """
     same_classes = model.info.label_set().names == start.info.label_set().names
     reset: tuple[str, ...] = ("auxiliary_heads.",)  # for deep supervision; they are in no saved model
@@ -197,7 +185,7 @@ def build_loaders(
         seed=config.seed,
         devices=config.processes,
         times=data.times,
-        keep=keeps_images(config, data.train_report),
+        keep=data.keep,
     )
     per_epoch = steps_per_epoch(len(batches()), config)
     if config.epochs and not config.iterations and step > config.epochs * per_epoch:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,16 +73,12 @@ def float32_depthwise(model: nn.Module) -> Iterator[None]:
     def return_to_autocast(_module: nn.Module, _args: Any, _output: Any) -> None:
         torch.set_autocast_enabled("cpu", outer.pop())
 
-    handles = []
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels:
-            handles.append(module.register_forward_pre_hook(leave_autocast))
-            handles.append(module.register_forward_hook(return_to_autocast, always_call=True))
-    try:
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels:
+                stack.enter_context(module.register_forward_pre_hook(leave_autocast))
+                stack.enter_context(module.register_forward_hook(return_to_autocast, always_call=True))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def on_cuda(config: TrainConfig) -> bool:

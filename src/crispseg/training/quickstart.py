@@ -23,11 +23,7 @@ from crispseg.training.trainer import write_text
 
 
 def quickstart(config: TrainConfig, console: Console) -> Run:
-    """Train on one device, and print and draw the scores before and after, also to the folder of the run.
-
-    Raises:
-        CrispsegError: more than one device; as `train`.
-    """
+    """Train on one device, and print and draw the scores before and after, also to the folder of the run."""
     if config.devices > 1:
         raise CrispsegError(f"is {config.devices}; quickstart uses one, 'crispseg train' can use more", "devices")
     check_folder(config.out, resume=False)

@@ -33,11 +33,7 @@ PRESET = Field(Literal["own", "paper"], "own", "defaults: own, made for your own
 
 
 def settings_from(place: str | Path, given: Collection[str] = ()) -> Tree:
-    """Return the settings in a YAML file, or those of the data in a folder, on top of which some keys are given.
-
-    Raises:
-        CrispsegError: it has none, or `recognise` refuses the folder.
-    """
+    """Return the settings in a YAML file, or those of the data in a folder, on top of which some keys are given."""
     return {"data": dict(recognise(Path(place), given))} if Path(place).is_dir() else read_yaml(place)
 
 

@@ -93,14 +93,12 @@ class TrainingData:
     """Values of 16-bit images that are black and white."""
     times: list[int]
     """How often an epoch takes each training image."""
+    keep: bool
+    """Whether training images are read only once."""
 
 
 def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
-    """Check all images and masks, and replace what is auto in the settings by what the data suggest.
-
-    Raises:
-        CrispsegError: anything wrong with the data.
-    """
+    """Check all images and masks, and replace what is auto in the settings by what the data suggest."""
     splits = [config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val")]
     value_range = known_range(splits[0])
     train_set, val_set = (split.with_channels(config.model.in_chans, value_range) for split in splits)
@@ -108,7 +106,8 @@ def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
     config = resolved(config, reports[0])
     assert config.batch_size != "auto"
     times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.processes)
-    return config, TrainingData(train_set, val_set, *reports, value_range, times)
+    keep = keeps_images(config, reports[0])
+    return config, TrainingData(train_set, val_set, *reports, value_range, times, keep)
 
 
 def print_data(data: TrainingData, notes: list[str], console: Console) -> None:
