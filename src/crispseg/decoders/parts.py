@@ -83,13 +83,9 @@ def is_linear(merge: MergePart) -> bool:
 
 
 def configured(parts: Registry[Any], name: str, options: Mapping[str, Any] | None = None, **given: Any) -> Any:
-    """Return the part of that name, with its options.
+    """Return the part of that name with its `options`, values of its keyword-only arguments.
 
-    Args:
-        parts: the registry.
-        name: of the part.
-        options: values of its keyword-only arguments.
-        given: what a model gives to those of its parts whose constructor takes it, such as `align_corners`.
+    A model's arguments for all parts are `given`, such as `align_corners`; a part takes those that its constructor has.
 
     Raises:
         CrispsegError: there is no such part, or it has no such option.

@@ -33,8 +33,7 @@ class ProgressBars(RichProgressBar):
     """Lightning's progress bars for a terminal, with the time left of the whole run and its epochs."""
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        shown: dict[str, Any] = dict(trainer.progress_bar_metrics)
-        return {**shown, "left": callback(trainer, Pace).left(trainer)}
+        return {**trainer.progress_bar_metrics, "left": callback(trainer, Pace).left(trainer)}
 
     def _get_train_description(self, current_epoch: int) -> str:
         return _epoch(self.trainer)

@@ -174,14 +174,10 @@ def build_loaders(
     assert config.batch_size != "auto"
     targets = functools.partial(boundary_targets, distance=config.boundary_distance) if config.model.refine else None
     norm = info.mean, info.std, config.model.in_chans
+    transform = train_transform(config.augment, *norm, targets, hooks.transform)
     batches = functools.partial(
         train_loader,
-        *(
-            data.train,
-            train_transform(config.augment, *norm, targets, hooks.transform),
-            config.batch_size,
-            config.workers,
-        ),
+        *(data.train, transform, config.batch_size, config.workers),
         seed=config.seed,
         devices=config.processes,
         times=data.times,
