@@ -70,7 +70,7 @@ def train(
         >>> run.predict("photo.jpg").save("out")  # doctest: +SKIP
     """
     from crispseg.training.checkpoints import check_folder  # Lightning, which takes seconds
-    from crispseg.training.hooks import Hooks
+    from crispseg.training.fit import Hooks
     from crispseg.training.trainer import launcher
 
     if launcher().world_size() > 1:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
@@ -20,6 +22,7 @@ from crispseg.data import eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.data.folder import Folder, settle
 from crispseg.data.loading import Batches, eval_loader, train_loader
+from crispseg.data.transforms import CustomTransform
 from crispseg.doctor.duplicates import leaks
 from crispseg.doctor.facts import subject_of
 from crispseg.errors import CrispsegError
@@ -34,14 +37,28 @@ from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import LAST, MODEL, check_folder, check_same_run, interruptible, load_checkpoint
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.feedback import closing_lines, draw_panels
-from crispseg.training.hooks import Hooks
-from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
+from crispseg.training.losses import BoundaryRefinementLoss, CustomLoss, WeightedLoss
 from crispseg.training.optimization import float32_depthwise, on_cuda
 from crispseg.training.pace import callback
 from crispseg.training.result import PICTURE, Run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, record, write_text
 from crispseg.training.training_data import TrainingData, check_data, class_weights_of, print_data, print_lines
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """Custom code of a run. It is not in `config.yaml`, so a resumed run needs it again.
+
+    Args:
+        callbacks: further callbacks of Lightning's trainer.
+        transform: augments training samples before crispseg's own augmentation; see `CustomTransform`.
+        loss: replaces the losses of the settings; see `CustomLoss`.
+    """
+
+    callbacks: Sequence[L.Callback] = ()
+    transform: CustomTransform | None = None
+    loss: CustomLoss | None = None
 
 
 def train(
