@@ -282,12 +282,10 @@ def test_a_gain_is_clear_if_its_interval_leaves_out_0(interval: tuple[float, flo
 
 def test_gains_need_the_same_images(refuses: Any) -> None:
     prediction, truth = noisy(1)
-    other = torch.where(truth == 3, 0, truth)
     found = []
-    for true, ids in ((truth, range(6)), (truth, range(1, 7)), (other, range(6))):
+    for ids in (range(6), range(1, 7)):
         metric = SegmentationScores(4)
-        metric.update(prediction, true, ids=ids)
+        metric.update(prediction, truth, ids=ids)
         found.append(metric.scores())
-    for scores in found[1:]:
-        with refuses("not of the same images with the same truth"):
-            score_gains(found[0], scores)
+    with refuses("not of the same images"):
+        score_gains(*found)

@@ -25,7 +25,6 @@ def test_labels_and_probabilities_are_the_segmenter_s(name: str) -> None:
     # The segmenter folds batch norms into convolutions: classes that differ by rounding may change places.
     assert (found.labels == expected.labels).mean() > 0.99
     np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
-    np.testing.assert_allclose(found.confidence(), found.probabilities.max(0))
     assert found.size == (70, 90) == found.original_size
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 

@@ -140,11 +140,6 @@ class ImageScores(ABC):
         With `weights` `(R, N)`, how often each image counts, the values are `(R, ...)`.
         """
 
-    @property
-    def basis(self) -> list[object]:
-        """What two predictions of the same images have in common: the images' numbers, and what else decides."""
-        return [self.ids.tolist()]
-
     def estimates(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
         """Each of `measures`, with its values for as many images, drawn with replacement; none for fewer than 2 images.
 
@@ -168,10 +163,10 @@ def score_gains(
     In each resample the same images are drawn for both, so what makes an image hard for both cancels out.
 
     Raises:
-        CrispsegError: they are not of the same images with the same truth.
+        CrispsegError: they are not of the same images.
     """
-    if first.basis != second.basis:
-        raise CrispsegError("the two predictions are not of the same images with the same truth; score one split twice")
+    if not np.array_equal(first.ids, second.ids):
+        raise CrispsegError("the two predictions are not of the same images; score one split twice")
     before, after = (each.estimates(resamples, seed) for each in (first, second))
     return {name: after[name] - before[name] for name in before}
 

@@ -1,32 +1,12 @@
-"""How well predicted boundaries lie on true ones: the boundary F-score, and Boundary IoU.
+"""How well predicted boundaries lie on true ones: the boundary F-score, and Boundary IoU. docs/metrics.md defines both.
 
-Boundary F-score
-----------------
-Perazzi et al.: A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation. CVPR 2016 (measure F), as
-Takikawa et al.: Gated-SCNN. ICCV 2019, apply it to classes, at 3, 5, 9 and 12 pixels of Cityscapes images.
-
-- A pixel is on the boundary of class c if it is c and its right, lower or lower right neighbour is not, or the reverse.
-  The border of the image is no boundary.
-- Precision is the share of predicted boundary pixels with a true one within the distance (Euclidean, between pixel
-  centres, inclusive); recall is the reverse; F = 2PR / (P + R), all at the image's own size, for each image and class.
-- Scores are means over images, then over classes. An image with no boundary of c in truth and prediction does not count
-  for c by default; in Gated-SCNN's released code, which is Perazzi's, it counts as F = 1.
-- A step from or to an ignored pixel is no boundary, in the truth and in the prediction alike. In Gated-SCNN's code
-  ignored pixels are "not c" in both, so that their outlines are boundaries which every good prediction finds.
-
-Boundary IoU
-------------
-Cheng et al.: Boundary IoU: Improving Object-Centric Image Segmentation Evaluation. CVPR 2021, and its released code,
-https://github.com/bowenc0221/boundary-iou-api.
-
-|(G_d ∩ G) ∩ (P_d ∩ P)| / |(G_d ∩ G) ∪ (P_d ∩ P)|, where G and P are true and predicted mask, and G_d and P_d all pixels
-within a distance d of their outlines. The band G_d ∩ G is thus the part of a mask that is near its outline.
-
-- As in the code, d is 2 % of the image's diagonal, rounded, at least 1; distance is Chebyshev's; and the border of the
-  image is an outline too.
-- A mask is all that is of one class in an image. Intersections and unions are summed over the split, as for IoU; a
-  class without any band does not count in the mean.
-- Ignored pixels are in no band, and a step to them is no outline, in the truth and in the prediction alike.
+- Boundary F-score: Perazzi et al.: A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation. CVPR
+  2016 (measure F), as Takikawa et al.: Gated-SCNN. ICCV 2019, apply it to classes, at 3, 5, 9 and 12 pixels of
+  Cityscapes images. Their released code counts an image without a boundary of a class as F = 1, and ignored pixels as
+  "not of the class": their outlines are boundaries there, which every good prediction finds.
+- Boundary IoU: Cheng et al.: Boundary IoU: Improving Object-Centric Image Segmentation Evaluation. CVPR 2021, and its
+  released code, https://github.com/bowenc0221/boundary-iou-api. As in the code, the distance is Chebyshev's, and the
+  border of the image is an outline too.
 """
 
 from __future__ import annotations

@@ -1,14 +1,8 @@
-"""How well single objects are found: object F1, and the score of the Data Science Bowl 2018.
+"""How well single objects are found: object F1, and the Data Science Bowl's score. docs/metrics.md defines both.
 
 Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl. Nature Methods 2019.
 
-- A predicted and a true object match at a threshold if their intersection over union is above it. Thresholds are 0.5
-  and more, so that no object matches two others, and there is nothing to choose.
-- TP are matches, FP predicted objects without one, FN true objects without one. Object F1 is 2TP / (2TP + FP + FN) at
-  0.5, of all objects of the split together.
-- Average precision is TP / (TP + FP + FN) of an image at one threshold, averaged over the images that have an object in
-  truth or prediction, and then over the thresholds 0.5, 0.55 … 0.95, as the Data Science Bowl has it.
-- Ignored pixels are background in both.
+Thresholds of IoU are 0.5 and more, so that no object matches two others, and there is nothing to choose.
 """
 
 from __future__ import annotations

@@ -229,10 +229,6 @@ class Scores(Counts, ImageScores):
         means = "miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy"
         return {name: getattr(counts, name) for name in (*means, "iou", "accuracy")}
 
-    @property
-    def basis(self) -> list[object]:
-        return [*super().basis, self.images.truth.tolist()]
-
 
 class SegmentationScores(PerImageMetric[Scores]):
     """Accumulates a confusion matrix, and hits, truth and prediction of each image and class for intervals.

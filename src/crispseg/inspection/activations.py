@@ -89,10 +89,6 @@ class Inspection:
         height, width = self.labels.shape
         return height, width
 
-    def confidence(self) -> NDArray[np.float32]:
-        """Probability of the most likely class, `(H, W)`, 1 / C to 1."""
-        return np.asarray(self.probabilities.max(axis=0))
-
     def colors(self, ids: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Class ids `(H, W)`, by default the labels, in their colours, `(H, W, 3)`; 255 is black."""
         return colorize(self.labels if ids is None else ids, self.label_set.palette)
@@ -165,12 +161,7 @@ def inspect_image(
         raise CrispsegError(f"{info.name} computes {wrong[0]} that is not finite; take an earlier checkpoint")
     crop = (..., slice(height), slice(width))
     logits = outputs.logits[0][crop]
-    refined: dict[str, Any] = {}
-    if outputs.unrefined is not None and outputs.boundary is not None:
-        refined = {
-            "unrefined": _ids(outputs.unrefined[0][crop]),
-            "boundary": outputs.boundary[0, 0][crop].float().sigmoid().cpu().numpy(),
-        }
+    unrefined, boundary = outputs.unrefined, outputs.boundary
     return Inspection(
         name=name,
         info=info,
@@ -181,7 +172,8 @@ def inspect_image(
         probabilities=logits.float().softmax(0).cpu().numpy(),
         labels=_ids(logits),
         truth=truth,
-        **refined,
+        unrefined=None if unrefined is None else _ids(unrefined[0][crop]),
+        boundary=None if boundary is None else boundary[0, 0][crop].float().sigmoid().cpu().numpy(),
         taps={key: value[0].float().cpu() for key, value in seen.items()},
         parts=_parts(seen, getattr(model.decoder, "fuse_levels", ())),
     )

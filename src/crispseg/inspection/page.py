@@ -107,9 +107,9 @@ def _results(inspection: Inspection) -> Iterator[Panel]:
         yield Panel("truth", truth, "ignored pixels black", layer=True, clear=background)
         note = "right pixels black, ignored ones dark blue, wrong ones in the truth's colour or lighter"
         yield Panel("errors", inspection.errors(), note, layer=True, clear=RIGHT)
-    least = 1 / len(inspection.probabilities)
+    confidence, least = inspection.probabilities.max(0), 1 / len(inspection.probabilities)
     note, ends = "probability of the most likely class", (SCALE, f"{least:.2g}", "1")
-    yield Panel("confidence", scaled(inspection.confidence(), least, 1), note, scale=ends, layer=True, photo=True)
+    yield Panel("confidence", scaled(confidence, least, 1), note, scale=ends, layer=True, photo=True)
 
 
 def _refinement(inspection: Inspection) -> Iterator[Panel]:
