@@ -44,7 +44,6 @@ from crispseg.data.sources import LISTS
 from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import Evaluation
-from crispseg.inference.objects import NUMBERED
 from crispseg.inference.protocols import WHOLE, Protocol
 from crispseg.models import SegmentationModel, create_model
 from crispseg.training.result import METRICS
@@ -138,10 +137,11 @@ def folder_flags(data: Folder) -> list[str]:
 
 def scored(model: SegmentationModel, dataset: FileDataset, protocol: Protocol = WHOLE) -> Evaluation:
     """mIoU, the IoU of each class and boundary F, with intervals; of nuclei, how well single ones are found too."""
-    objects = NUMBERED if isinstance(dataset.lookup, InstanceLookup) else None
+    names = dataset.labels.names
+    objects = {"objects": names[1], "objects_border": names[2]} if isinstance(dataset.lookup, InstanceLookup) else {}
     seen = dataset.with_channels(model.info.in_chans, model.info.value_range)
     options = {"device": "cpu", "workers": 0, "protocol": protocol, "resamples": RESAMPLES}
-    return score_model(model, seen, boundary=DISTANCES, objects=objects, **options)
+    return score_model(model, seen, boundary=DISTANCES, **objects, **options)
 
 
 def columns(model: SegmentationModel, evaluation: Evaluation) -> Row:

@@ -17,10 +17,9 @@ from crispseg.cli.main import main
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.evaluation import BoundaryScores, Scores, SegmentationScores
-from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.report import comparison_page, examples
-from crispseg.evaluation.summary import Evaluation
+from crispseg.evaluation.summary import Evaluation, ModelComparison
 from crispseg.labels import LabelSet
 from tests.visualization.parsed import Page, pixels
 

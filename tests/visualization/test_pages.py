@@ -15,9 +15,8 @@ from PIL import Image
 from crispseg.data.dataset import Sample
 from crispseg.evaluation import BoundaryScores, SegmentationScores
 from crispseg.evaluation.boundary import DISTANCES, BoundaryIoUScores
-from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.report import Example, comparison_page, report_page
-from crispseg.evaluation.summary import Evaluation
+from crispseg.evaluation.summary import Evaluation, ModelComparison
 from crispseg.labels import BACKGROUND, LabelSet
 from crispseg.visualization import pages
 from tests.visualization.parsed import Page

@@ -9,9 +9,9 @@ from rich.console import Console
 from crispseg.cli.command import say
 from crispseg.cli.keys import show_page, write_json
 from crispseg.cli.scoring import WithScores
-from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.evaluate import checked_splits
 from crispseg.evaluation.report import comparison_page
+from crispseg.evaluation.summary import ModelComparison
 from crispseg.inspection.ablation import ablate, ablations_of
 from crispseg.models import SegmentationModel
 

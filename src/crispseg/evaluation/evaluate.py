@@ -35,7 +35,7 @@ from crispseg.evaluation.scores import PerImageMetric, Scores, SegmentationScore
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.thin import ThinScores
 from crispseg.inference import Protocol, Segmenter
-from crispseg.inference.objects import NUMBERED, ObjectRule, object_rule
+from crispseg.inference.objects import NUMBERED, object_rule
 from crispseg.inference.runtime import AnyModel, Backend, is_exported, open_model
 from crispseg.io.images import image_channels
 from crispseg.io.value_range import warn_of_unknown
@@ -119,10 +119,11 @@ def score_model(
     model: AnyModel,
     dataset: SegmentationDataset,
     *,
-    boundary: Sequence[int] = (),
+    boundary: bool | Sequence[int] = False,
     boundary_empty: Empty = "skip",
     boundary_iou: bool = False,
-    objects: ObjectRule | None = None,
+    objects: str | None = None,
+    objects_border: str | None = None,
     thin: Sequence[str] | None = None,
     resamples: int = 0,
     **options: Any,
@@ -131,9 +132,10 @@ def score_model(
 
     Args:
         model, dataset: as for `evaluate`.
-        boundary, boundary_empty: distances of boundary F-scores, in pixels; and see `BoundaryScores`.
+        boundary: distances of boundary F-scores, in pixels, or true for `DISTANCES`.
+        boundary_empty: see `BoundaryScores`.
         boundary_iou: compute Boundary IoU.
-        objects: which pixels make up the single objects to score.
+        objects, objects_border: class whose single objects are scored, and class of the pixels between them.
         thin: classes whose centre lines are compared, besides the scores by width; None for no scores of thin things.
         resamples: for intervals; 0 for none.
         options: `device`, `workers` and `protocol` of `evaluate`.
@@ -143,10 +145,12 @@ def score_model(
     """
     classes, labels = len(dataset.labels), dataset.labels
     lines = [(each, labels.index(each)) for each in dict.fromkeys(thin or ())]
+    distances = DISTANCES if boundary is True else boundary
+    rule = object_rule(labels, objects, objects_border)
     metrics: dict[str, Any] = {
-        "boundary": BoundaryScores(classes, boundary, boundary_empty) if boundary else None,
+        "boundary": BoundaryScores(classes, distances, boundary_empty) if distances else None,
         "boundary_iou": BoundaryIoUScores(classes) if boundary_iou else None,
-        "objects": None if objects is None else ObjectScores(classes, objects),
+        "objects": None if rule is None else ObjectScores(classes, rule),
         "thin": None if thin is None else ThinScores(classes, lines),
     }
     scores = evaluate(model, dataset, **metrics, **options)
@@ -324,8 +328,6 @@ def score_run(
     split: str,
     *,
     boundary: bool | Sequence[int] = False,
-    objects: str | None = None,
-    objects_border: str | None = None,
     backend: Backend = "auto",
     **options: Any,
 ) -> tuple[AnyModel, SegmentationDataset, Evaluation]:
@@ -333,15 +335,8 @@ def score_run(
     model = open_model(run, backend)
     (dataset,) = checked_splits([model], data, split)
     warn_of_leaks(run, data, split)
-    evaluation = score_model(
-        model,
-        dataset,
-        boundary=() if boundary is False else DISTANCES if boundary is True else boundary,
-        boundary_iou=boundary is not False,
-        objects=object_rule(dataset.labels, objects, objects_border),
-        **options,
-    )
-    return model, dataset, evaluation
+    scored = score_model(model, dataset, boundary=boundary, boundary_iou=boundary is not False, **options)
+    return model, dataset, scored
 
 
 TRAINED = "train.txt"

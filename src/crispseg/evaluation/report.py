@@ -17,9 +17,8 @@ from torchmetrics.utilities.plot import plot_confusion_matrix
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.evaluation.bootstrap import LEVEL, percent
-from crispseg.evaluation.comparison import ModelComparison
 from crispseg.evaluation.scores import Scores
-from crispseg.evaluation.summary import Evaluation
+from crispseg.evaluation.summary import Evaluation, ModelComparison
 from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import as_picture, colorize

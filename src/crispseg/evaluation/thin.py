@@ -11,9 +11,8 @@ Width:
 - IoU and recall of a width are pixels summed over images, then means over the classes that have such pixels.
 
 clDice, the Dice score of centre lines, is from Shit et al.: clDice, a Novel Topology-Preserving Loss Function for
-Tubular Structure Segmentation. CVPR 2021, Eq. 1 and 2. It is twice the product over the sum of two shares: of the
-prediction's skeleton within the truth, and of the truth's skeleton within the prediction. It is the mean over images
-with that class in truth or prediction, then over the classes.
+Tubular Structure Segmentation. CVPR 2021, Eq. 1 and 2. It is a mean over images with the class in truth or prediction,
+then over the classes.
 """
 
 from __future__ import annotations

@@ -14,9 +14,8 @@ import torch
 
 from crispseg.data import SegmentationDataset
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.evaluation.comparison import DISTANCE
 from crispseg.evaluation.evaluate import score_model
-from crispseg.evaluation.summary import Evaluation
+from crispseg.evaluation.summary import DISTANCE, Evaluation
 from crispseg.models import SegmentationModel
 from crispseg.nn.record import Change, alter, taps
 
