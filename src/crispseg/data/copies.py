@@ -17,9 +17,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import KDTree
 
 from crispseg.data.loading import parallel, tried
-from crispseg.data.pairing import few
 from crispseg.data.split_check import spread
-from crispseg.errors import CrispsegError
 from crispseg.io.images import as_picture
 from crispseg.io.opening import opened
 
@@ -182,32 +180,10 @@ def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tupl
     return list(zip(first[found].tolist(), second[found].tolist(), strict=True))
 
 
-def grouped(
-    places: Mapping[str, PurePosixPath], files: Mapping[str, Path], pattern: str | None, copies: str
-) -> dict[str, str]:
-    """Return for each of some images the one that stands for all that have to stay in its split.
-
-    Args:
-        places: name of an image → its path for `group_of`.
-        files: name → its file.
-        pattern: see `group_of`; None for no groups.
-        copies: what are copies, see `Folder`.
-
-    Raises:
-        CrispsegError: no image is in a group.
-    """
-    names = [*places]
-    groups = {name: group for name, place in places.items() if pattern and (group := group_of(pattern, place))}
-    if pattern and names and not groups:
-        some = f"'{pattern}', which fits no image, such as {few(names, 2)}"
-        raise CrispsegError(f"is {some}; correct it, or leave it out", "data.group")
-    keys: list[Mapping[str, Hashable]] = [groups]
-    if copies != "none":
-        again = len({*places.values()}) < len(names)  # they restart in the folder of each split
-        keys.append({name: original(PurePosixPath(name) if again else place) for name, place in places.items()})
-    if copies == "pixels":
-        chosen = [names[index] for index in spread(len(names), MOST_COMPARED)]
-        found = parallel(tried(image_facts), [files[name] for name in chosen], "Comparing images")
-        facts = {name: image for name, image in zip(chosen, found, strict=True) if isinstance(image, ImageFacts)}
-        keys.append({name: image.digest[:-1] for name, image in facts.items() if not image.constant})
-    return together(names, *keys)
+def digests(files: Mapping[str, Path]) -> dict[str, bytes]:
+    """Return by name what equal or mirrored images share; of up to `MOST_COMPARED`, without those of one colour."""
+    names = [*files]
+    chosen = [names[index] for index in spread(len(names), MOST_COMPARED)]
+    found = parallel(tried(image_facts), [files[name] for name in chosen], "Comparing images")
+    facts = {name: image for name, image in zip(chosen, found, strict=True) if isinstance(image, ImageFacts)}
+    return {name: image.digest[:-1] for name, image in facts.items() if not image.constant}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings, plural
-from crispseg.data.copies import group_of, grouped
+from crispseg.data.copies import digests, group_of, original, together
 from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.folder_layout import FolderLayout, chosen_names, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
@@ -250,12 +250,10 @@ class Folder(Settings):
         return [*lines, *self._group_notes()]
 
     def _group_notes(self) -> Iterator[str]:
-        groups, names = self._groups, self._dictated[""]
-        if (key := self.group) and (
-            apart := [name for name in names if not group_of(key, self.place(self._pairs[name]))]
-        ):
+        groups, names, key = self._groups, self._dictated[""], self.group
+        if key and (apart := [name for name in names if name not in self._group_of_names]):
             yield f"data.group {key} fits {len(names) - len(apart)} of {len(names)} images, not {few(apart, 2)}"
-        if key and len({group_of(key, self.place(self._pairs[name])) for name in names}) == len(names) > 1:
+        if len({*self._group_of_names.values()}) == len(names) > 1:
             yield f"data.group {key} groups nothing: {len(names)} images are {len(names)} groups"
         for largest, size in Counter(groups.values()).most_common(1):
             if size > 1:
@@ -341,9 +339,25 @@ class Folder(Settings):
         return dict(zip(names, names, strict=True))  # all are copies of one, which cannot be divided
 
     def _grouped(self, copies: str) -> dict[str, str]:
-        pairs = {name: self._pairs[name] for name in self._dictated[""]}
-        places = {name: self.place(pair) for name, pair in pairs.items()}
-        return grouped(places, {name: pair.image for name, pair in pairs.items()}, self.group, copies)
+        names = self._dictated[""]
+        keys: list[Mapping[str, Hashable]] = [self._group_of_names]
+        if self.group and names and not self._group_of_names:
+            some = f"'{self.group}', which fits no image, such as {few(names, 2)}"
+            raise CrispsegError(f"is {some}; correct it, or leave it out", "data.group")
+        if copies != "none":
+            places = {name: self.place(self._pairs[name]) for name in names}
+            again = len({*places.values()}) < len(names)  # they restart in the folder of each split
+            keys.append({name: original(PurePosixPath(name) if again else places[name]) for name in names})
+        if copies == "pixels":
+            keys.append(digests({name: self._pairs[name].image for name in names}))
+        return together(names, *keys)
+
+    @cached_property
+    def _group_of_names(self) -> dict[str, str]:
+        """The group of each name to be shared out that has one."""
+        places = {name: self.place(self._pairs[name]) for name in self._dictated[""]}
+        found = {name: self.group and group_of(self.group, place) for name, place in places.items()}
+        return {name: group for name, group in found.items() if group}
 
     @cached_property
     def _colors(self) -> tuple[dict[Color, int], tuple[str, ...] | None] | None:
