@@ -255,7 +255,7 @@ def check_fewer_bits(model: SegmentationModel, folder: Path) -> None:
         path = folder / f"{precision}{formats.FILE_FORMATS[format].suffix}"
         shutil.copy(folder / "model.onnx", formats.plain_file(path))
         file = formats.write(model, path, format, precision, SQUARES)
-        measured = measure(model, file, SQUARES, rounds=1)
+        measured = measure(model, file, SQUARES)
         labels, *lost = LIMITS[precision]
         assert measured.labels >= labels, (format, precision, measured)
         for pair, points in zip((measured.miou, measured.boundary_f), lost, strict=True):

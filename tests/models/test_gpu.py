@@ -56,4 +56,4 @@ def test_segmenter(name: str) -> None:
 
 def test_export(name: str, tmp_path: Path) -> None:
     """From a model on the device; the file runs on the CPU."""
-    export_model(small(name).to(CUDA), tmp_path / "model.pt2", "torch_export", rounds=1)
+    export_model(small(name).to(CUDA), tmp_path / "model.pt2", "torch_export")

@@ -23,7 +23,7 @@ from crispseg.models import SegmentationModel
 class Export(WithData):
     """Write a trained model as one file for ONNX Runtime, OpenVINO or torch.export, for images of any size.
 
-    A certificate compares what it computes, and how long it takes, with the model.
+    A certificate compares what it computes with the model.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
@@ -34,7 +34,6 @@ class Export(WithData):
             scored on its val. By default what the run recorded for int8 and max_drop, and nothing otherwise.
         calibration_images: images of train and of val each, at most.
         max_drop: points of mIoU and of boundary F that the file may lose on val; one that loses more is not written.
-        rounds: how often an image is timed.
     """
 
     name = "export"
@@ -46,7 +45,6 @@ class Export(WithData):
     calibrate: str | None = None
     calibration_images: PositiveInt = 100
     max_drop: NonNegativeFloat | None = None
-    rounds: PositiveInt = 5
 
     def __call__(self) -> None:
         of_suffix = {each.suffix: name for name, each in FILE_FORMATS.items()}
@@ -64,13 +62,7 @@ class Export(WithData):
             (held_out,) = checked_splits([model], data, "val")
             calibration = Calibration(data.dataset("train"), held_out, self.calibration_images, data.name)
         certificate = export_model(
-            model,
-            self.out,
-            kind,
-            precision=self.precision,
-            data=calibration,
-            max_drop=self.max_drop,
-            rounds=self.rounds,
+            model, self.out, kind, precision=self.precision, data=calibration, max_drop=self.max_drop
         )
         show(certificate)
         print(f"{certificate.network}, {certificate.bytes / 1e6:.1f} MB, is in {self.out}")
@@ -80,10 +72,8 @@ def show(certificate: Certificate) -> None:
     """Print what a certificate says."""
     for comparison in certificate.comparisons:
         print(f"compared with the model at {comparison}")
-    found = certificate.measured
-    print(f"the same images by the model → by the file, {certificate.data or 'random blobs'}:")
-    scores = [("mIoU", found.miou), (f"boundary F {DISTANCE} px", found.boundary_f), ("ms", found.milliseconds)]
-    changes = [
-        f"{name} {pair.model:.2f} → {pair.file:.2f}" for name, pair in scores if None not in (pair.model, pair.file)
-    ]
-    print(f"  {found.images} images: {found.labels:.2f} % same labels, {', '.join(changes)}")
+    if found := certificate.measured:
+        print(f"{found.images} images of {certificate.data}, model → file: {found.labels:.2f} % same labels")
+        for name, pair in {"mIoU": found.miou, f"boundary F {DISTANCE} px": found.boundary_f}.items():
+            if pair.model is not None and pair.file is not None:
+                print(f"  {name} {pair.model:.2f} → {pair.file:.2f}")

@@ -1,22 +1,17 @@
-"""Certificate of an exported file: its logits, labels, scores and times compared with those of the model."""
+"""Certificate of an exported file: its logits, labels and scores compared with those of the model."""
 
 from __future__ import annotations
 
 import copy
 import importlib.util
-import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from itertools import product
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crispseg.data.dataset import Sample
 from crispseg.data.split_check import spread
 from crispseg.evaluation.bootstrap import number
 from crispseg.evaluation.boundary import BoundaryScores
@@ -25,8 +20,6 @@ from crispseg.export.quantization import Calibration
 from crispseg.inference.device import processor_name
 from crispseg.inference.runtime import AnyModel, Run
 from crispseg.inference.segmenter import Segmenter
-from crispseg.io.images import image_channels
-from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 
 CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))
@@ -105,13 +98,11 @@ class Compared:
 
 @dataclass(frozen=True)
 class Measured:
-    """Labels, scores and times of model and file on the same images."""
+    """Labels and scores of model and file on the same images."""
 
     images: int
     labels: float
     """Percent of the pixels to which file and model give the same label."""
-    milliseconds: Compared
-    """Median from an image to its labels, of the first image."""
     miou: Compared
     """In percent."""
     boundary_f: Compared
@@ -126,57 +117,38 @@ class Certificate:
     format: str
     precision: str
     data: str | None
-    """Data on which it was scored; None for an image of random blobs."""
-    measured: Measured
+    measured: Measured | None
+    """Scores on the data; None without data."""
     comparisons: tuple[Comparison, ...]
     """Comparisons of the logits, on random images."""
     bytes: int
     """Size of the file."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values, with the machine and the versions of what computed."""
+        """Return plain values, with the processor and the versions of what computed."""
         packages = ("crispseg", "torch", "timm", "onnxruntime", "openvino")
         return {
             **asdict(self),
             "processor": processor_name(torch.device("cpu")),
-            "threads": torch.get_num_threads(),
             "versions": {name: version(name) for name in packages if importlib.util.find_spec(name)},
         }
 
 
-def measure(model: SegmentationModel, file: AnyModel, data: Calibration | None, rounds: int) -> Measured:
-    """Segment the held-out images of the data, or without data an image of random blobs, by model and file.
-
-    The first image is timed in rounds, in turns, so that a machine that slows down slows both.
-    """
+def measure(model: SegmentationModel, file: AnyModel, data: Calibration) -> Measured:
+    """Segment the held-out images of the data by model and file."""
     both = [Segmenter(each, "cpu") for each in (model, file)]
-    classes = model.num_classes
+    classes, info = model.num_classes, model.info
     metrics = [(SegmentationScores(classes), BoundaryScores(classes, (DISTANCE,))) for _ in both]
-    times = np.empty((rounds, 2))
-    images = same = pixels = 0
-    for sample in _samples(model, data):
+    held_out = data.held_out.with_channels(info.in_chans, info.value_range)
+    chosen = spread(len(held_out), data.images)
+    same = pixels = 0
+    for sample in (held_out[index] for index in chosen):
         seen = [segmenter.labels(sample.image) for segmenter in both]
         same += int((seen[0] == seen[1]).sum())
         pixels += seen[0].size
         for labels, scored in zip(seen, metrics, strict=True):
             for metric in scored:
                 metric.update(torch.from_numpy(labels)[None], torch.from_numpy(sample.labels)[None])
-        for turn, column in product(range(rounds), range(2)) if images == 0 else ():
-            start = time.perf_counter()
-            both[column].labels(sample.image)
-            times[turn, column] = 1000 * (time.perf_counter() - start)
-        images += 1
     mious = Compared(*(number(matrix.scores().miou) for matrix, _ in metrics))
     boundaries = Compared(*(number(boundary.scores().measures()["boundary_f"][0]) for _, boundary in metrics))
-    return Measured(images, 100 * same / pixels, Compared(*np.median(times, 0).tolist()), mious, boundaries)
-
-
-def _samples(model: SegmentationModel, data: Calibration | None) -> Iterator[Sample]:
-    """The held-out images; without data, one of random blobs whose pixels are all ignored."""
-    info = model.info
-    if data is None:
-        blobs = smooth_images(CHECKED[-1], image_channels(info.in_chans))[0].permute(1, 2, 0)
-        yield Sample((255 * blobs.sigmoid()).byte().numpy(), np.full(blobs.shape[:2], IGNORE, np.uint8), "blobs")
-        return
-    held_out = data.held_out.with_channels(info.in_chans, info.value_range)
-    yield from (held_out[index] for index in spread(len(held_out), data.images))
+    return Measured(len(chosen), 100 * same / pixels, mious, boundaries)

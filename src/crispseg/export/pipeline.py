@@ -25,7 +25,6 @@ def export_model(
     precision: Precision = "fp32",
     data: Calibration | None = None,
     max_drop: float | None = None,
-    rounds: int = 5,
 ) -> Certificate:
     """Write a file: `images` (N, C, H, W), normalised float32 → `logits` (N, num_classes, H, W); and its certificate.
 
@@ -36,9 +35,8 @@ def export_model(
         model: the model.
         path: ends in .onnx, .xml (its weights are in a .bin next to it) or .pt2, as the format has it.
         format, precision: see `Format` and `Precision`; in bf16 sampling stays float32, and int8 needs `data`.
-        data: images by which 8 bits are chosen and the file is scored; without, it is compared on random blobs.
+        data: images by which 8 bits are chosen and the file is scored.
         max_drop: points of mIoU and of boundary F that the file may lose on `data`, at most; by default any.
-        rounds: how often an image is timed.
 
     Raises:
         CrispsegError: another suffix, or a file that cannot be written; a missing package; a model that cannot be
@@ -69,8 +67,8 @@ def export_model(
         for each in comparisons:  # in float32 a file computes the same; in others, numbers at least
             if not (each.agrees if precision == "fp32" else math.isfinite(each.difference)):
                 raise CrispsegError(f"{title} exported to {path} computes something else and is removed; {each}")
-        measured = measure(model, file, data, rounds)
-        for score, pair in {"mIoU": measured.miou, "boundary F": measured.boundary_f}.items():
+        measured = None if data is None else measure(model, file, data)
+        for score, pair in {"mIoU": measured.miou, "boundary F": measured.boundary_f}.items() if measured else ():
             drop = math.nan if pair.model is None or pair.file is None else pair.model - pair.file
             if max_drop is not None and not drop <= max_drop:
                 lost = f"{drop:.2f} points of {score}, and max_drop is {max_drop:g}; take another precision"
