@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from dataset_trees import save
 
 from crispseg.cli.main import main
 from crispseg.data import Folder
+from crispseg.data.importing import import_annotations
 
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 
@@ -36,6 +39,21 @@ def make_pair(root: Path, name: str, mask: np.ndarray, suffix: str = ".png", mas
 
 def folder(root: Path, **options: object) -> Folder:
     return Folder(root / "images", root / "masks", **options)
+
+
+class Imported(NamedTuple):
+    """A folder that `import_annotations` wrote, and the lines that it returned."""
+
+    out: Path
+    names: list[str]
+    splits: dict[str, list[str]]
+    lines: list[str]
+
+
+def imported(sources: Sequence[Path], out: Path, **options: Any) -> Imported:
+    lines = import_annotations(sources, out, **options)
+    lists = {path.stem: path.read_text().splitlines() for path in out.glob("*.txt")}
+    return Imported(out, lists.pop("classes"), lists, lines)
 
 
 def scored(capsys: pytest.CaptureFixture[str], run: Path, *flags: str) -> tuple[list[str], dict]:

@@ -16,8 +16,10 @@ from pycocotools.mask import encode
 
 from crispseg.data import Folder, check_split
 from crispseg.data.annotations import read_annotations
-from crispseg.data.importing import Imported, import_annotations
+from crispseg.data.importing import import_annotations
 from crispseg.io.images import read_mask
+
+from .own_folders import Imported, imported
 
 HEIGHT, WIDTH = 12, 16
 
@@ -119,8 +121,8 @@ def test_coco_becomes_a_folder(tmp_path: Path) -> None:
         ["a.jpg", "deep/b.jpg", "none.jpg"],
     )
     picture(tmp_path / "in" / "other.png")
-    done = import_annotations([source], tmp_path / "out")
-    assert done.labels.names == ("background", "dog", "cat")  # by their ids
+    done = imported([source], tmp_path / "out")
+    assert done.names == ["background", "dog", "cat"]  # by their ids
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[1:5, 4:8] = expected[1:3, 10:12] = 1
     expected[:, :2] = 2
@@ -135,7 +137,7 @@ def test_coco_becomes_a_folder(tmp_path: Path) -> None:
     ]
 
     read_again = Folder(done.out / "images", done.out / "masks", classes=done.out / "classes.txt")
-    assert read_again.label_set() == done.labels and len(read_again.dataset("train")) == 2
+    assert list(read_again.label_set().names) == done.names and len(read_again.dataset("train")) == 2
 
 
 OVERLAP = [
@@ -146,16 +148,16 @@ OVERLAP = [
 
 def test_who_is_on_top(tmp_path: Path) -> None:
     """The smaller one, and of equal ones the later; a crowd is below, though it is the smaller shape here."""
-    mask = mask_of(import_annotations([coco(tmp_path / "a.json", OVERLAP)], tmp_path / "out"))
+    mask = mask_of(imported([coco(tmp_path / "a.json", OVERLAP)], tmp_path / "out"))
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[1:6, 2:10] = 1
     expected[2:4, 6:8] = 2
     np.testing.assert_array_equal(mask, expected)
     twice = [{"category_id": category, "segmentation": [box(2, 1, 6, 5)]} for category in (7, 3)]
-    assert mask_of(import_annotations([coco(tmp_path / "a.json", twice)], tmp_path / "two"))[1, 2] == 1
+    assert mask_of(imported([coco(tmp_path / "a.json", twice)], tmp_path / "two"))[1, 2] == 1
     crowd = {"category_id": 3, "segmentation": [box(5, 1, 10, 3)], "iscrowd": 1}
     source = coco(tmp_path / "a.json", [crowd, {"category_id": 7, "segmentation": [box(0, 0, 8, 8)]}])
-    mask = mask_of(import_annotations([source], tmp_path / "three"))
+    mask = mask_of(imported([source], tmp_path / "three"))
     assert mask[1, 9] == 1 and mask[1, 5] == 2 and mask[9, 9] == 0
 
 
@@ -167,8 +169,8 @@ def test_two_files_about_one_image_are_joined(tmp_path: Path) -> None:
         {"category_id": 2, "segmentation": [box(8, 8, 9, 9)]},
     ]
     other = coco(tmp_path / "two.json", twice, categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "bird"}])
-    done = import_annotations([one, other], tmp_path / "out")
-    assert done.labels.names == ("background", "dog", "cat", "bird") and "1 images" in done.lines[0]
+    done = imported([one, other], tmp_path / "out")
+    assert done.names == ["background", "dog", "cat", "bird"] and "1 images" in done.lines[0]
     assert (mask_of(done)[0, 0], mask_of(done)[0, 8], mask_of(done)[8, 8]) == (2, 2, 3)
 
 
@@ -181,7 +183,7 @@ def test_names_of_files_tell_the_splits(names: tuple[str, str], tmp_path: Path) 
         {"category_id": 3, "segmentation": [box(5, 5, 9, 9)]},
     ]
     sources = [coco(tmp_path / name, cats, [f"{image}.jpg"]) for name, image in zip(names, "ab", strict=True)]
-    done = import_annotations(sources, tmp_path / "out")
+    done = imported(sources, tmp_path / "out")
     assert done.splits == {"train": ["a"], "val": ["b"]}
     lists = {f"{split}_list": done.out / f"{split}.txt" for split in done.splits}
     data = Folder(done.out / "images", done.out / "masks", classes=done.out / "classes.txt", **lists)
@@ -197,7 +199,7 @@ def test_images_in_folders_below(tmp_path: Path, refuses: Any) -> None:
         (tmp_path / "images" / split).mkdir(parents=True)
         (tmp_path / split / name).rename(tmp_path / "images" / split / name)
         sources.append(source)
-    done = import_annotations(sources, tmp_path / "out", images=tmp_path / "images")
+    done = imported(sources, tmp_path / "out", images=tmp_path / "images")
     assert done.splits == {"train": ["train2017/a"], "val": ["val2017/b"]}
     assert (done.out / "masks" / "val2017" / "b.png").is_file()
     assert (done.out / "train.txt").read_text() == "train2017/a\n"
@@ -208,8 +210,8 @@ def test_images_in_folders_below(tmp_path: Path, refuses: Any) -> None:
 
 def test_without_a_background(tmp_path: Path) -> None:
     source = coco(tmp_path / "a.json", OVERLAP, ["a.jpg", "none.jpg"])
-    done = import_annotations([source], tmp_path / "out", background=None)
-    assert done.labels.names == ("dog", "cat") and set(np.unique(mask_of(done))) == {0, 1, 255}
+    done = imported([source], tmp_path / "out", background=None)
+    assert done.names == ["dog", "cat"] and set(np.unique(mask_of(done))) == {0, 1, 255}
     assert not (done.out / "images" / "none.jpg").exists()
     assert "1 images without annotations (left out): none.jpg" in done.lines
 
@@ -218,8 +220,8 @@ def test_chosen_and_ignored_classes(tmp_path: Path, refuses: Any) -> None:
     source = coco(tmp_path / "a.json", OVERLAP)
     with refuses("annotation 101 is of the unknown class 'dog'", "add it to classes, or ignore it"):
         import_annotations([source], tmp_path / "out", classes=["cat"])
-    done = import_annotations([source], tmp_path / "out", classes=["cat"], ignore=["dog"])
-    assert done.labels.names == ("background", "cat") and set(np.unique(mask_of(done))) == {0, 1, 255}
+    done = imported([source], tmp_path / "out", classes=["cat"], ignore=["dog"])
+    assert done.names == ["background", "cat"] and set(np.unique(mask_of(done))) == {0, 1, 255}
     with refuses("ignore names 'dgo'", "did you mean 'dog'"):
         import_annotations([source], tmp_path / "again", ignore=["dgo"])
 
@@ -251,8 +253,8 @@ def test_labelme_becomes_a_folder(tmp_path: Path) -> None:
         ],
     )
     labelme(tmp_path / "b.json", [], imagePath="..\\elsewhere\\b.jpg")  # of Windows, and moved since
-    done = import_annotations([tmp_path], tmp_path / "out")
-    assert done.labels.names == ("background", "pole", "sign", "tree")
+    done = imported([tmp_path], tmp_path / "out")
+    assert done.names == ["background", "pole", "sign", "tree"]
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[:4, :4] = 3

@@ -20,6 +20,8 @@ from crispseg.data.importing import import_annotations
 from crispseg.data.yolo import read_yolo
 from crispseg.io.images import read_mask
 
+from .own_folders import imported
+
 HEIGHT, WIDTH = 12, 16
 ROBOFLOW = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 2\nnames: ['crack', 'hole']\n"
 SPLIT = {"train": "train", "valid": "val", "test": "test"}
@@ -77,13 +79,13 @@ def test_data_yaml_tells_names_and_splits(tmp_path: Path, refuses: Any) -> None:
         yolo(tmp_path / "in/set", f"{{kind}}/{place}", [place])
     text = "path: set\ntrain: images/one\nval: [images/two]\nnames:\n  1: hole\n  0: 7\n"
     (tmp_path / "in/data.yaml").write_text(text)
-    done = import_annotations([tmp_path / "in"], tmp_path / "out")
-    assert done.labels.names == ("background", "7", "hole")
+    done = imported([tmp_path / "in"], tmp_path / "out")
+    assert done.names == ["background", "7", "hole"]
     assert done.splits == {"train": ["set/one/one"], "val": ["set/two/two"]}
-    assert len(import_annotations([tmp_path / "in/set"], tmp_path / "below").splits) == 2
+    assert len(imported([tmp_path / "in/set"], tmp_path / "below").splits) == 2
     yolo(tmp_path / "near/flat", "{kind}", ["a"])
     (tmp_path / "near/flat/data.yaml").write_text("names: [crack, hole]\ntrain: images\nval: images\n")
-    assert import_annotations([tmp_path / "near"], tmp_path / "all").splits == {}
+    assert imported([tmp_path / "near"], tmp_path / "all").splits == {}
     (tmp_path / "near/flat/labels/b.txt").write_text(BOTH)
     with refuses("labels/b.txt has no image"):
         import_annotations([tmp_path / "near/flat"], tmp_path / "again")

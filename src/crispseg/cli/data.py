@@ -106,6 +106,6 @@ class ImportData(Command):
         super().take(tree)
 
     def __call__(self) -> None:
-        done = import_annotations(self.sources, self.out, **self.options)
-        for line in [*done.lines, f"train on them: crispseg train {shlex.quote(str(done.out))}"]:
+        lines = import_annotations(self.sources, self.out, **self.options)
+        for line in [*lines, f"train on them: crispseg train {shlex.quote(str(self.out))}"]:
             say(Console(), line)

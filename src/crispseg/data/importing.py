@@ -45,17 +45,6 @@ class Task(NamedTuple):
     """What each file of annotations says about it."""
 
 
-class Imported(NamedTuple):
-    """The folder that was written."""
-
-    out: Path
-    labels: LabelSet
-    splits: dict[str, list[str]]
-    """Names of the images in each list, where there are lists."""
-    lines: list[str]
-    """A summary."""
-
-
 def import_annotations(
     sources: Sequence[Path],
     out: Path,
@@ -64,7 +53,7 @@ def import_annotations(
     classes: list[str] | Path | None = None,
     background: str | None = "background",
     ignore: Sequence[str] = (),
-) -> Imported:
+) -> list[str]:
     """Write `out/images`, `out/masks` and `out/classes.txt`; `out` appears when it is complete.
 
     If the names of the annotation files or of their folders name splits, or data.yaml does, `train.txt`, `val.txt` and
@@ -78,6 +67,9 @@ def import_annotations(
             ids, labelme's in that of the alphabet. The background is put in front where it is not among them.
         background: class of pixels that no shape holds; null ignores them.
         ignore: names of classes whose pixels become 255.
+
+    Returns:
+        Lines of a summary.
 
     Raises:
         CrispsegError: annotations that cannot be read or contradict themselves, an unknown class, a shape outside of
@@ -115,8 +107,7 @@ def import_annotations(
     what = f"images without annotations ({'left out' if background is None else 'all background'})"
     if empty:
         lines.append(f"{len(empty)} {what}: {few(one.file.name for one in empty)}")
-    lines += [f"{len(found)} images to {split}" for split, found in splits.items()]
-    return Imported(out, labels, splits, lines)
+    return [*lines, *(f"{len(found)} images to {split}" for split, found in splits.items())]
 
 
 def annotation_files(sources: Sequence[Path]) -> list[Path]:
