@@ -127,13 +127,10 @@ class Command(ABC):
             shown = {key: each for key, each in group.items() if not first or key in first or key.isupper()}
             lines += ["", f"{heading}:"] if shown and heading else []
             for key, each in shown.items():
-                default = "" if each.default is None else f", default: {written(each.default)}"
-                default = ", required" if each.default is MISSING else default
-                lines.append(
-                    f"  {key}"
-                    if key.isupper()
-                    else f"  --{key}  ({accepted(each.kind).removesuffix(' or null')}{default})"
-                )
+                values = [accepted(each.kind).removesuffix(" or null")]
+                if each.default is not None:
+                    values.append("required" if each.default is MISSING else f"default: {written(each.default)}")
+                lines.append(f"  {key}" if key.isupper() else f"  --{key}  ({', '.join(values)})")
                 lines.append(textwrap.fill(each.about, width, initial_indent=" " * 8, subsequent_indent=" " * 8))
         return "\n".join([*lines, "", f"crispseg {cls.name} --help all explains every key."])
 
@@ -184,9 +181,6 @@ def read_flags(argv: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[str]
 
     A flag is `--key value`, `--key=value`, or `--key` alone if it is true or false; keys have `-` or `_`. Lists are
     written `'[0.5, 1]'`, or as several values. `kinds` are the types of the keys, as far as they are known yet.
-
-    Raises:
-        CrispsegError: a flag has no value.
     """
     found: list[str] = []
     tree: Tree = {}

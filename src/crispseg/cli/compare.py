@@ -44,11 +44,10 @@ class Compare(WithScores):
         conditions = f"{data.name} {split}, {len(datasets[0])} images"
         say(Console(), f"{conditions}, scores in percent")
         evaluations = []
-        further = {"thin": self.thin, "device": self.device, "workers": self.workers}
-        options: dict[str, Any] = {"boundary": [DISTANCE], **further}
+        options: dict[str, Any] = {"thin": self.thin, "device": self.device, "workers": self.workers}
         for name, model, dataset in zip(names, models, datasets, strict=True):
-            scored, network = score_model(model, dataset, **options), f"{model.info.name} on {model.info.backbone}"
-            evaluations.append(replace(scored, name=name, explanation=network))
+            scored = score_model(model, dataset, boundary=[DISTANCE], **options)
+            evaluations.append(replace(scored, name=name, explanation=f"{model.info.name} on {model.info.backbone}"))
         results = ModelComparison(tuple(evaluations), self.bootstrap)
         Console().print(*(table.rich() for table in results.tables()))
         if self.json:

@@ -51,10 +51,8 @@ class Evaluate(WithOptions, WithScores):
         console = Console()
         say(console, f"{network}, {conditions}, in percent{seen}")
         if found := evaluation.objects:
-            say(
-                console,
-                f"{found.truth.sum()} objects of class {self.options['objects']}; {found.predicted.sum()} predicted",
-            )
+            name = self.options["objects"]
+            say(console, f"{found.truth.sum()} objects of class {name}; {found.predicted.sum()} predicted")
         console.print(score_table({"IoU": evaluation}))
         if self.confusion:
             write_image(self.confusion, draw_confusion(evaluation.scores.confusion, dataset.labels.names))
@@ -63,8 +61,6 @@ class Evaluate(WithOptions, WithScores):
             of_images = evaluation.of_images([dataset.name_of(index) for index in range(len(dataset))])
             write_json(self.json, {**summary, **evaluation.as_json(), "of_images": of_images})
         if self.html:
-            conditions = (
-                f"{self.run}: {conditions}, protocol {protocol}, {date.today()}, crispseg {crispseg.__version__}"
-            )
+            made = f"protocol {protocol}, {date.today()}, crispseg {crispseg.__version__}"
             chosen = examples([model], dataset, [evaluation.scores], protocol)
-            show_page(self.html, report_page(network, conditions, evaluation, *chosen))
+            show_page(self.html, report_page(network, f"{self.run}: {conditions}, {made}", evaluation, *chosen))

@@ -84,12 +84,9 @@ def _explained(documented: Any) -> dict[str, str]:
 
 
 def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """Return a dataclass with these values, checked and converted.
+    """Return a dataclass with these values, which may contain `Text`, checked and converted.
 
-    They may be or contain `Text`. The prefix stands before a field's name in errors, such as "data.".
-
-    Raises:
-        CrispsegError: an unknown field, one that is missing, or a value that it cannot have.
+    A field that is unknown, missing or wrong is a `CrispsegError`, in which the prefix stands before its name: "data.".
     """
     known = fields_of(settings)
     for key in values:
@@ -102,13 +99,10 @@ def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") ->
 
 
 def checked(kind: Any, value: Any, field: str) -> Any:
-    """Return the value as one of this type. A `Text` is read as YAML or, if that does not fit, taken as it is.
+    """Return the value as one of this type, or raise a `CrispsegError`. A `Text` is read as YAML or, else, as it is.
 
     >>> checked(int | tuple[int, int], Text("[64, 96]"), "crop"), checked(str, Text("5"), "name")
     ((64, 96), '5')
-
-    Raises:
-        CrispsegError: it is none.
     """
     readings = [_with_texts(value, read) for read in (_yaml_or_text, str)]
     if isinstance(value, Text):

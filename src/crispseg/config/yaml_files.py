@@ -33,13 +33,10 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file of settings.
+    """Read a YAML file of settings; a `CrispsegError` if it is missing, unreadable, no YAML, or no mapping of keys.
 
     Args:
         path: the file, or the name of a recipe of the package, such as sfnet/cityscapes.yaml, if there is none.
-
-    Raises:
-        CrispsegError: it is missing, unreadable, no YAML, or no mapping of keys.
     """
     if not Path(path).exists() and (RECIPES / path).is_file():
         path = RECIPES / path

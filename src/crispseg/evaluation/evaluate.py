@@ -180,11 +180,8 @@ def named_data(target: str, given: Collection[str] = ()) -> tuple[Tree, int]:
     """Return the settings of the data that a path or a name means, and the channels of the model of a run.
 
     Args:
-        target: a data source, a folder of data, or what `recorded_data` takes.
+        target: a data source, a folder of data, or what `recorded_data` takes; if it is none, a `CrispsegError`.
         given: keys of further settings of the data, as for `recognise`.
-
-    Raises:
-        CrispsegError: it means no data.
     """
     path = Path(target)
     if not path.exists() and target in DATA_SOURCES:
@@ -206,11 +203,8 @@ def data_to_score(run: str, said: Mapping[str, object], split: str | None = None
     """Return the data to score a run on, and the split.
 
     Without settings these are the recorded data. In other folders what masks mean still holds, and how images were
-    divided does not: the split is test by default if they have it, else all; of the recorded ones it is val.
-
-    Raises:
-        CrispsegError: the run records no data and none are given, a setting is wrong, or masks have another meaning
-            than those that it was trained on.
+    divided does not: the split is test by default if they have it, else all; of the recorded ones it is val. Masks that
+    have another meaning than those that it was trained on are a `CrispsegError`.
     """
     recorded, _ = recorded_data(run)
     if not recorded and not said:
@@ -225,10 +219,7 @@ def data_to_score(run: str, said: Mapping[str, object], split: str | None = None
 def read_truth(info: ModelInfo, mask: Path, said: Mapping[str, object]) -> NDArray[np.uint8]:
     """Return the class ids `(H, W)` of a mask, read as the data that the model was trained on, else as `said`.
 
-    If the model records no data, the values are class ids.
-
-    Raises:
-        CrispsegError: the file cannot be read or has values of no class, or settings are wrong or not of `MEANING`.
+    If the model records no data, the values are class ids. Values of no class are a `CrispsegError`.
     """
     for key in said.keys() - {*MEANING}:
         raise unknown(f"data.{key}", [f"data.{each}" for each in MEANING])
@@ -248,9 +239,6 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
     """Return the data that settings mean on top of a model's, and whether they are in other folders.
 
     There recorded classes hold if the folder has no classes.txt; `names` are those of the model.
-
-    Raises:
-        CrispsegError: as `build_data`; or the masks tell another meaning than that which is recorded.
     """
     name = recorded.get("name")
     said = completed(said, name)
@@ -296,12 +284,9 @@ def _check_meaning(data: Folder) -> None:
 
 
 def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> list[SegmentationDataset]:
-    """Return the split, checked, as each of several models sees it.
+    """Return the split as each of several models sees it; a `CrispsegError` if it has faults or does not fit one.
 
     Says so where its classes have other names than a model's, and what was left out or understood of own data.
-
-    Raises:
-        CrispsegError: no such split, faults in it, images without a model's channels, or as `check_classes`.
     """
     data, notes = settle(data)
     whole = data.dataset(split)

@@ -109,11 +109,7 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
         raise NotImplementedError
 
     def table(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Numbers `(N,)` of the images so far and their rows `(N, width)`, in order.
-
-        Raises:
-            CrispsegError: two images have the same number.
-        """
+        """Numbers `(N,)` of the images so far and their rows `(N, width)`, in order."""
         if not len(self.rows):
             return np.zeros(0, np.int64), np.zeros((0, self.width), np.int64)
         table: NDArray[np.int64] = dim_zero_cat(self.rows).cpu().numpy()

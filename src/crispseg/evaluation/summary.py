@@ -200,9 +200,6 @@ class ModelComparison:
     Args:
         results: evaluations without intervals, with boundary F-scores at `DISTANCE` alone; that to compare with first.
         resamples: for the intervals of gains; 0 for none.
-
-    Raises:
-        CrispsegError: from `gains` on, if they are not of the same images.
     """
 
     results: tuple[Evaluation, ...]

@@ -34,8 +34,7 @@ def segmented(
 ) -> tuple[str, str, Path]:
     """Return the HTML of an image's inspection, the time that it took, and the file of the mask, written to `folder`.
 
-    Raises:
-        CrispsegError: as `inspect_image`; the message names the file without its folder.
+    Errors name the image without its folder.
     """
     start = perf_counter()
     try:
