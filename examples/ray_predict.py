@@ -50,7 +50,7 @@ def predict(
         cpus: cores that Ray reserves for each; reading a dataset needs one more, without which Ray waits for ever.
         gpus: the same of GPUs; without them a worker computes on the CPU.
         batch_size: images that a worker is given at a time.
-        **options: further options of `Segmenter`: `bf16`, `protocol`, `value_range`, `tile`.
+        **options: further options of `Segmenter`: `precision`, `protocol`, `value_range`, `tile`.
 
     Raises:
         CrispsegError: no such model, class or protocol.

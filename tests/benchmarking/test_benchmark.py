@@ -85,5 +85,5 @@ def test_mistakes(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_cuda() -> None:
-    conditions: Any = Conditions((64, 96), backbone="test_efficientnet", device="cuda", repeats=2, dtype="bf16")
+    conditions: Any = Conditions((64, 96), backbone="test_efficientnet", device="cuda", repeats=2, precision="bf16")
     assert benchmark(["sfnet{width: 16}"], conditions).device.type == "cuda"

@@ -49,7 +49,7 @@ def yaml_file(folder: Path, text: str) -> Path:
         (["train", "--model", "agln"], ["--model.descriptors", "(a whole number, default: 128)", "--folds"]),
         (["quickstart"], ["--minutes", "--data.root"]),
         (["evaluate"], ["RUN", "--split", "--json"]),
-        (["predict"], ["RUN", "IMAGES", "--out", "--bf16"]),
+        (["predict"], ["RUN", "IMAGES", "--out", "--precision"]),
     ],
 )
 def test_help_explains_every_key(argv: list[str], keys: list[str], capsys: Capture) -> None:

@@ -36,7 +36,7 @@ def test_predict_a_folder(run: Path, pictures: Path, tmp_path: Path, capsys: Cap
 def test_predict_files_and_patterns(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
     (pictures / "one.png").rename(pictures / "one[1].png")  # the signs of a pattern
     images = [pictures / name for name in ("sub/three.png", "*.jpg", "one[1].png", "*.png")]
-    shown = output_of(capsys, "predict", run / "model", *images, "--out", tmp_path / "out", "--bf16", "true")
+    shown = output_of(capsys, "predict", run / "model", *images, "--out", tmp_path / "out", "--precision", "bf16")
     assert "3 of 3 images" in shown  # one[1].png is named twice
     names = ("one[1]", "three", "two.v2")
     assert files(tmp_path / "out") == {f"{name}{ending}.png" for name in names for ending in ("", "_overlay")}

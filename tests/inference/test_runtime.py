@@ -125,7 +125,7 @@ def test_every_format_gives_the_same_segmentation(
     [
         ("fake.onnx", {"backend": "torch"}, ["backend is 'torch'", "fake.onnx runs in onnxruntime or openvino"]),
         ("nuclei", {"backend": "openvino"}, ["backend is 'openvino'", "nuclei runs in torch"]),
-        ("fake.onnx", {"bf16": True}, ["fake.onnx", "bf16"]),
+        ("fake.onnx", {"precision": "bf16"}, ["fake.onnx", "bf16"]),
         ("none.onnx", {}, ["none.onnx does not exist", "crispseg export"]),
     ],
 )
@@ -175,9 +175,9 @@ def test_what_a_file_cannot_do_is_refused(model: SegmentationModel, refuses: Any
     metadata = formats.describe(replace(model.info, options={**model.info.options, "refine": "boundary"}))
     network = ExportedModel(model.forward, metadata, Path("a.onnx"))
     with refuses("a.onnx", "cuda"):
-        network.check_use(torch.device("cuda"), bf16=False, whole=True)
+        network.check_use(torch.device("cuda"), precision="fp32", whole=True)
     with refuses("a.onnx refines its logits"):
-        network.check_use(torch.device("cpu"), bf16=False, whole=False)
+        network.check_use(torch.device("cpu"), precision="fp32", whole=False)
     with refuses("a.onnx is no saved crispseg model"):
         ExportedModel(model.forward, json.dumps({"format_version": 1}), Path("a.onnx"))
 

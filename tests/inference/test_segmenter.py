@@ -288,7 +288,7 @@ def test_the_model_stays_as_it_is(model: SegmentationModel) -> None:
 
 def test_bf16_is_close(model: SegmentationModel, segmenter: Segmenter) -> None:
     image = picture(96, 128)
-    half, whole = Segmenter(model, "cpu", bf16=True)(image), segmenter(image)
+    half, whole = Segmenter(model, "cpu", precision="bf16")(image), segmenter(image)
     error = np.abs(half.probabilities() - whole.probabilities())
     assert 0 < error.mean() < 0.02
     assert half.probabilities().dtype == np.float32

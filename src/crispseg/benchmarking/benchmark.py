@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 import pydantic
@@ -22,7 +22,7 @@ from crispseg.config.settings import CHECKS, Settings, Text, checked
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.evaluation.bootstrap import text_table
 from crispseg.inference import Segmenter
-from crispseg.inference.device import processor_name, usable_device
+from crispseg.inference.device import FloatPrecision, processor_name, usable_device
 from crispseg.inference.runtime import AnyModel, ExportedModel, is_exported, open_model
 from crispseg.io.images import image_channels
 from crispseg.models import create_model, list_models
@@ -41,7 +41,7 @@ class Conditions(Settings):
         num_classes: classes of models that are not trained.
         threads: threads of PyTorch on the CPU; PyTorch's own choice by default.
         device: cpu or cuda; by default CUDA if available.
-        dtype: fp32, or bf16 to convolve in bfloat16.
+        precision: fp32 or bf16.
         repeats: rounds that count; every model takes its turn in each.
         warmup: rounds before, which do not count.
         compile: use torch.compile, in the rounds of warm-up.
@@ -52,7 +52,7 @@ class Conditions(Settings):
     num_classes: int = Field(default=19, ge=2, le=255)
     threads: int | None = Field(default=None, ge=1, le=os.cpu_count())
     device: str | None = None
-    dtype: Literal["fp32", "bf16"] = "fp32"
+    precision: FloatPrecision = "fp32"
     repeats: PositiveInt = 30
     warmup: PositiveInt = 5
     compile: bool = False
@@ -153,15 +153,14 @@ def find_network(name: str, conditions: Conditions) -> AnyModel:
 
 def stages(network: AnyModel, conditions: Conditions, device: torch.device) -> dict[str, Callable[[], Any]]:
     """Return what is timed of a network as `Segmenter` runs it, by name; see `Row.milliseconds`."""
-    bf16 = conditions.dtype == "bf16"
-    segmenter = Segmenter(network, device, bf16=bf16, compile=conditions.compile)
+    segmenter = Segmenter(network, device, precision=conditions.precision, compile=conditions.compile)
     shape = (*conditions.size, image_channels(network.info.in_chans))
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     batch = torch.randn(1, network.info.in_chans, *conditions.size, device=device)
     batch = batch.contiguous(memory_format=torch.channels_last)
 
     def forward() -> Any:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=conditions.precision == "bf16"):
             return segmenter._model(batch)
 
     return {"forward": forward, "total": lambda: segmenter.labels(image)}

@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event
 
 from crispseg.cli.keys import WithDevice, short_names
-from crispseg.inference.device import usable_device
+from crispseg.inference.device import FloatPrecision, usable_device
 from crispseg.inference.runtime import ExportedModel, open_model
 from crispseg.inspection.demo import serve
 
@@ -23,7 +23,7 @@ class RunDemo(WithDevice):
         runs: runs' folders, saved models' folders, hub ids, names of bundled models, or exported files.
         host: address to listen on; 0.0.0.0 opens it to the network.
         port: port to listen on.
-        bf16: compute in bfloat16: faster, slightly less exact.
+        precision: fp32, or bf16: faster, slightly less exact.
     """
 
     name = "demo"
@@ -31,18 +31,18 @@ class RunDemo(WithDevice):
     runs: list[str]
     host: str = "127.0.0.1"
     port: int = 7860
-    bf16: bool = False
+    precision: FloatPrecision = "fp32"
 
     def __call__(self) -> None:
         device = usable_device(self.device)
         models = {name: open_model(run) for name, run in zip(short_names(self.runs), self.runs, strict=True)}
         for model in models.values():
             if isinstance(model, ExportedModel):
-                model.check_use(device, self.bf16, whole=True)
+                model.check_use(device, self.precision, whole=True)
             model.to(device).eval()
         with (
             tempfile.TemporaryDirectory(prefix="crispseg-demo-", ignore_cleanup_errors=True) as temporary,
-            serve(models, Path(temporary), device, self.host, self.port, bf16=self.bf16) as url,
+            serve(models, Path(temporary), device, self.host, self.port, precision=self.precision) as url,
         ):
             print(f"{', '.join(models)} at {url} (Ctrl+C ends it)", flush=True)
             Event().wait()

@@ -108,7 +108,7 @@ def _metadata(model: SegmentationModel, precision: Precision, **more: str) -> st
 
 
 class _InBFloat16(nn.Module):
-    """A model that convolves in bfloat16, as `Segmenter` does with `bf16`."""
+    """A model that convolves in bfloat16, as `Segmenter` does."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()

@@ -8,11 +8,14 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeAlias, TypeVar
 
 import torch
 
 from crispseg.errors import CrispsegError
+
+FloatPrecision: TypeAlias = Literal["fp32", "bf16"]
+"""In bf16, convolutions and products are bfloat16; sampling coordinates stay float32."""
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:

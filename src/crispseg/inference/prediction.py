@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import track
 
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, telling
-from crispseg.inference.device import in_parallel
+from crispseg.inference.device import FloatPrecision, in_parallel
 from crispseg.inference.image_files import Source, check_outputs, named_images, unused_folder
 from crispseg.inference.objects import FILES, CocoFile, object_rule, pixel_area
 from crispseg.inference.protocols import Protocol
@@ -141,7 +141,7 @@ def predict_files(
     backend: Backend = "auto",
     protocol: Protocol | str = "whole",
     value_range: ValueRange | None = None,
-    bf16: bool = False,
+    precision: FloatPrecision = "fp32",
     compile: bool = False,
     format: str = PALETTE,
     tiles: int | None = None,
@@ -169,7 +169,7 @@ def predict_files(
         backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml.
         protocol: how the model sees an image.
         value_range: values of 16-bit images that are black and white, such as [0, 4095]; by default the training's.
-        bf16: compute in bfloat16: faster, slightly less exact.
+        precision: fp32, or bf16: faster, slightly less exact.
         compile: compile the network at the first image.
         format: palette, or files for the server of cityscapes, ade20k or voc instead.
         tiles: side of the tiles in which large images are processed; TIFFs are then read and written in parts, as
@@ -223,14 +223,26 @@ def predict_files(
     if foreign:
         raise CrispsegError(f"{foreign[0]} is no result of predict, which would overwrite it; give another out")
     segmenter = Segmenter(
-        run, device, backend=backend, protocol=protocol, value_range=value_range, bf16=bf16, compile=compile, tile=tiles
+        run,
+        device,
+        backend=backend,
+        protocol=protocol,
+        value_range=value_range,
+        precision=precision,
+        compile=compile,
+        tile=tiles,
     )
     classes = segmenter.label_set.names
     object_rule(segmenter.label_set, objects, objects_border)
     if server is not None:
         server.check(segmenter.info)
     model = digest(Path(run), Path(run).with_suffix(".bin")) if is_exported(run) else fingerprint(run)
-    made_by: dict[str, Any] = {"model": model, "protocol": str(segmenter.protocol), "bf16": bf16, "tiles": tiles}
+    made_by: dict[str, Any] = {
+        "model": model,
+        "protocol": str(segmenter.protocol),
+        "precision": precision,
+        "tiles": tiles,
+    }
     made_by |= {"value_range": segmenter.value_range, "format": format, "outlines": outlines, "objects": objects}
     made_by |= {"objects_border": objects_border, "objects_min_size": objects_min_size, "pixel_size": pixel_size}
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from crispseg.decoders import Decoded
 from crispseg.errors import CrispsegError, one_line
+from crispseg.inference.device import FloatPrecision
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.base import Coarse, Outputs
 from crispseg.models.info import MIN_SIDE
@@ -64,13 +65,13 @@ class ExportedModel(nn.Module):
         fields = {key: record[key] for key in ("format_version", *ModelInfo.__dataclass_fields__) if key in record}
         self.info = ModelInfo.parse(json.dumps(fields), path)
 
-    def check_use(self, device: torch.device, bf16: bool, whole: bool) -> None:
+    def check_use(self, device: torch.device, precision: FloatPrecision, whole: bool) -> None:
         """Raise a CrispsegError if the file cannot be used so.
 
         It runs on the CPU, in its own precision; one that refines needs images that are processed whole and once.
         """
-        if device.type != "cpu" or bf16:
-            wrong = "bf16 is a choice of the export" if bf16 else f"device is {device}"
+        if device.type != "cpu" or precision != "fp32":
+            wrong = "bf16 is a choice of the export" if precision != "fp32" else f"device is {device}"
             raise CrispsegError(f"{self.path} runs on the CPU in its own precision, and {wrong}; give the run itself")
         if self.refines and not whole:
             raise CrispsegError(f"{self.path} refines its logits; give protocol whole, or the run itself")

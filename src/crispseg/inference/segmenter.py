@@ -16,7 +16,7 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError
 from crispseg.inference.acceleration import compiled, fold_batch_norms
-from crispseg.inference.device import in_parallel, usable_device
+from crispseg.inference.device import FloatPrecision, in_parallel, usable_device
 from crispseg.inference.image_files import Source, is_several, named_images, read_source
 from crispseg.inference.objects import REACH, ObjectRule, Objects, measured
 from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
@@ -44,8 +44,8 @@ class Segmenter:
         model_or_path: a model, which is copied, so that later changes to it have no effect; folder of a saved model or
             a finished run, hub id, name of a bundled model, such as "nuclei", or file of `crispseg export`.
         device: by default CUDA if available, else the CPU; exported files run on the CPU only.
-        bf16: convolve in bfloat16: about twice as fast if the processor supports it, with logits off by a few
-            hundredths of the largest. Sampling coordinates stay float32.
+        precision: fp32, or bf16: about twice as fast if the processor supports it, with logits off by a few hundredths
+            of the largest.
         protocol: scales, windows and flips, or a name of `PROTOCOLS`; by default the whole image once. With any other,
             and for `crisp` with each, a `Segmentation` keeps logits of the image's size, 4 bytes a class and pixel.
         value_range: values of 16-bit images that are black and white; by default the model's own.
@@ -70,7 +70,7 @@ class Segmenter:
         model_or_path: AnyModel | str | Path,
         device: str | torch.device | None = None,
         *,
-        bf16: bool = False,
+        precision: FloatPrecision = "fp32",
         protocol: Protocol | str = "whole",
         value_range: ValueRange | None = None,
         tile: int | None = None,
@@ -85,7 +85,7 @@ class Segmenter:
         model = open_model(model_or_path, backend) if isinstance(model_or_path, str | Path) else model_or_path
         check_finite(model)
         self.info, self.label_set = model.info, model.info.label_set()
-        self.bf16, self.tile, self.value_range = bf16, tile, value_range or model.info.value_range
+        self.precision, self.tile, self.value_range = precision, tile, value_range or model.info.value_range
         exported = isinstance(model, ExportedModel)
         self.device = usable_device("cpu" if device is None and exported else device)
         self._normalize = Normalize(self.info.mean, self.info.std, self.info.in_chans)
@@ -97,7 +97,7 @@ class Segmenter:
         )
         self._two_at_a_time = self.device.type == "cpu" and not exported and not compile
         if isinstance(model, ExportedModel):
-            model.check_use(self.device, bf16, self.protocol == WHOLE)
+            model.check_use(self.device, precision, self.protocol == WHOLE)
             self._model: AnyModel = model
             if model.bytes_per_pixel:  # the memory of another runtime cannot be counted from here
                 self._tiling.bytes_per_pixel = model.bytes_per_pixel
@@ -216,7 +216,7 @@ class Segmenter:
         return best[:height, :width].cpu().numpy(), logits, offsets
 
     def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
 def as_batch(image: NDArray[np.uint8], normalize: Normalize, device: torch.device) -> Tensor:

@@ -17,6 +17,7 @@ import torch
 from markupsafe import Markup
 
 from crispseg.errors import CrispsegError
+from crispseg.inference.device import FloatPrecision
 from crispseg.inference.runtime import AnyModel
 from crispseg.inspection import inspect_image
 from crispseg.inspection.page import inspection_page
@@ -30,7 +31,7 @@ OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1",
 
 
 def segmented(
-    model: AnyModel, image: Path, folder: Path, device: torch.device, *, bf16: bool = False
+    model: AnyModel, image: Path, folder: Path, device: torch.device, *, precision: FloatPrecision = "fp32"
 ) -> tuple[str, str, Path]:
     """Return the HTML of an image's inspection, the time that it took, and the file of the mask, written to `folder`.
 
@@ -38,7 +39,7 @@ def segmented(
     """
     start = perf_counter()
     try:
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             seen = inspect_image(model, image, device=device)
     except CrispsegError as error:
         raise CrispsegError(str(error).replace(str(image), image.name)) from None
@@ -56,7 +57,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     *,
-    bf16: bool = False,
+    precision: FloatPrecision = "fp32",
     max_megabytes: float = 20,
 ) -> Iterator[str]:
     """Serve the page while the block runs; yields its address.
@@ -76,7 +77,7 @@ def serve(
         if upload is None:
             return "", "", gr.DownloadButton(interactive=False)
         try:
-            html, seconds, mask = segmented(models[name], Path(upload["path"]), folder, device, bf16=bf16)
+            html, seconds, mask = segmented(models[name], Path(upload["path"]), folder, device, precision=precision)
         except CrispsegError as error:  # Gradio shows messages as HTML
             raise gr.Error(escape(str(error), quote=False), print_exception=False) from None
         return html, seconds, gr.DownloadButton(value=mask, interactive=True)
