@@ -169,11 +169,8 @@ def _matched(images: Path, masks: Path, listed: bool) -> FolderLayout:
     images_in, masks_in = by_split(images, image_of), by_split(masks, mask_of)
     both = (images_in.keys() & masks_in.keys()) - {""}
     every = masks_in | images_in
-    folders = {
-        split: Path(os.path.commonpath([str(file.parent) for file in every[split]]))
-        for split in SPLITS
-        if split in every
-    }
+    parents = {split: [file.parent for file in every[split]] for split in SPLITS if split in every}
+    folders = {split: Path(os.path.commonpath(paths)) for split, paths in parents.items()}
     if not listed and (len(both) > 1 or (both and "" not in masks_in)):
         for split in [*folders]:  # images to test on may have no masks, and in one folder for both, any may
             if split not in masks_in and (split == "test" or images == masks):
@@ -182,12 +179,8 @@ def _matched(images: Path, masks: Path, listed: bool) -> FolderLayout:
         names = {file: name for part in images_in.values() for file, name in part.items()}
         matched = {split: match(*side, images, masks) for split, side in sides.items()}
         return FolderLayout(images, masks, matched, names, folders)
-    if (
-        listed
-        or masks_in.keys() != {""}
-        or "train" not in images_in
-        or not all("/" in name for name in image_of.values())
-    ):
+    by_images = masks_in.keys() == {""} and "train" in images_in and all("/" in name for name in image_of.values())
+    if listed or not by_images:
         folders = {}
     elif "val" not in folders:  # it is a share of the images of train
         del folders["train"]
@@ -212,12 +205,9 @@ def _files(images: Path, masks: Path) -> tuple[dict[Path, str], dict[Path, str]]
         image_of, mask_of = apart(image_of)
         if not image_of or not mask_of:
             raise CrispsegError(f"{images} is the folder of images and of masks; name the mask of a.jpg a_mask.png")
-    fewer = min(image_of, mask_of, key=len)
-    image_of, mask_of = (
-        side if side is fewer else {file: name for file, name in side.items() if file not in fewer}
-        for side in (image_of, mask_of)
-    )
-    return image_of, mask_of
+    if len(image_of) <= len(mask_of):
+        return image_of, {file: name for file, name in mask_of.items() if file not in image_of}
+    return {file: name for file, name in image_of.items() if file not in mask_of}, mask_of
 
 
 def annotated(folder: Path) -> str:

@@ -129,15 +129,13 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
     """
     alike: dict[tuple[Path, str], set[Path]] = defaultdict(set)
     for folder, counts in listing(root).items():
-        if SUFFIXES & counts.keys() and not OTHERS.search(folder.name):
+        suffixes = sorted(SUFFIXES & counts.keys())
+        if suffixes and not OTHERS.search(folder.name):
             pattern, one, kind = _pattern(root, folder)
             if kind or not usual:
                 alike[pattern, kind].add(one)
-            several = sorted(SUFFIXES & counts.keys())
-            for suffix in (
-                several if len(several) > 1 and not (kind or usual) else ()
-            ):  # such as a.tif and its mask a.png
-                alike[folder / f"*{suffix}", kind].add(folder / f"*{suffix}")
+            if len(suffixes) > 1 and not (kind or usual):  # such as a.tif and its mask a.png
+                alike |= {(folder / f"*{suffix}", kind): {folder / f"*{suffix}"} for suffix in suffixes}
     kinds = {folders.pop() if len(folders) == 1 else pattern: kind for (pattern, kind), folders in alike.items()}
     places = [_place(path, files, kind) for path, kind in kinds.items() if (files := pictures(path))]
     both = [(one, other) for one, other in itertools.product(places, places) if other.masks and not one.masks]
@@ -163,11 +161,8 @@ def _pattern(root: Path, folder: Path) -> tuple[Path, Path, str]:
     parts = folder.relative_to(root).parts
     kinds = [_kind(part) for part in parts]
     kind = next((kind for kind in ("masks", "images") if kind in kinds), "")
-    at = (
-        kinds.index(kind)
-        if kind
-        else max((i for i, part in enumerate(parts) if part.lower() not in SPLIT_OF), default=-1)
-    )
+    others = [index for index, part in enumerate(parts) if part.lower() not in SPLIT_OF]
+    at = kinds.index(kind) if kind else max(others, default=-1)
     if at < 0:
         return (root / "*", root / parts[0], "images") if parts else (root, root, "")
     top = Path(glob.escape(str(root)))

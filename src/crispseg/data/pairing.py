@@ -95,12 +95,10 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
     no_image: dict[Path, str] = {}
     ambiguous: dict[Path, str] = {}
     for its_images, its_masks in groups.values():
-        partners = {name: file for file, name in its_masks.items()}
+        names, partners = {*its_images.values()}, {name: file for file, name in its_masks.items()}
         if len(its_images) == len(its_masks) == 1:
-            partners = dict.fromkeys(its_images.values(), *its_masks)
-        if len({*its_images.values()}) == len(its_images) == len(its_masks) and partners.keys() == {
-            *its_images.values()
-        }:
+            partners = dict.fromkeys(names, *its_masks)
+        if len(names) == len(its_images) == len(its_masks) and partners.keys() == names:
             pairs += [Pair(name, file, partners[name]) for file, name in its_images.items()]
         elif its_images and its_masks:
             ambiguous |= its_images | its_masks

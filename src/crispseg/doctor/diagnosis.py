@@ -85,31 +85,21 @@ EXIT_STATUS = {Severity.INFORMATION: 0, Severity.WARNING: 1, Severity.ERROR: 3}
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """Everything that was found, with all files."""
+    splits: Any = {split: {"pairs": len(items)} for split, items in diagnosis.subject.splits.items()}
+    for one in diagnosis.reports:
+        splits[one.split] |= {"pixels": one.counts.tolist(), "ignored": one.ignored}
+        splits[one.split] |= {"smallest": one.smallest, "largest": one.largest}
+    findings = []
+    for found in diagnosis.findings:
+        shown = {"severity": str(found.severity), "fixable": bool(KINDS[found.code].fix)}
+        findings.append({**vars(found), "details": dict(found.details), **shown})
     return {
         "format": FORMAT,
         "data": diagnosis.subject.source.name,
         "severity": str(diagnosis.severity),
         "classes": list(diagnosis.reading.labels.names) if diagnosis.reading else [],
-        "splits": {split: {"pairs": len(items)} for split, items in diagnosis.subject.splits.items()}
-        | {
-            report.split: {
-                "pairs": len(diagnosis.subject.splits[report.split]),
-                "pixels": report.counts.tolist(),
-                "ignored": report.ignored,
-                "smallest": report.smallest,
-                "largest": report.largest,
-            }
-            for report in diagnosis.reports
-        },
-        "findings": [
-            {
-                **vars(one),
-                "details": dict(one.details),
-                "severity": str(one.severity),
-                "fixable": bool(KINDS[one.code].fix),
-            }
-            for one in diagnosis.findings
-        ],
+        "splits": splits,
+        "findings": findings,
     }
 
 
