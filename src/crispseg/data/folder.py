@@ -272,9 +272,7 @@ class Folder(Settings):
         except CrispsegError as error:
             if self.root is None or self.instances is None:
                 raise
-            remedy = (
-                "give data.images and data.instances, and data.masks if there are masks of classes, but no data.root"
-            )
+            remedy = "instead of data.root give data.images and data.instances, and data.masks of classes, if any"
             raise CrispsegError(f"{error}; {remedy}") from None
 
     @cached_property

@@ -64,14 +64,8 @@ def parallel(
     items = list(items)
     console = Console(stderr=True)
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        yield from track(
-            pool.map(function, items),
-            description,
-            total=len(items),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        results, hidden = pool.map(function, items), not console.is_terminal
+        yield from track(results, description, len(items), console=console, transient=True, disable=hidden)
 
 
 def tried(function: Callable[[Item], Result]) -> Callable[[Item], Result | CrispsegError]:
@@ -220,13 +214,9 @@ def train_loader(
         keep: each worker keeps images in memory once it has read them.
     """
     samples = Augmented(dataset, transform, seed, times or [1] * len(dataset), keep)
-    return _loader(
-        samples,
-        workers,
-        sampler=Shuffled(len(samples), devices, seed, (start[0], start[1] * batch_size)),
-        batch_size=batch_size,
-        drop_last=len(samples) >= batch_size * devices,
-    )
+    sampler = Shuffled(len(samples), devices, seed, (start[0], start[1] * batch_size))
+    enough = len(samples) >= batch_size * devices
+    return _loader(samples, workers, sampler=sampler, batch_size=batch_size, drop_last=enough)
 
 
 def eval_loader(dataset: SegmentationDataset, transform: Transform, workers: int, devices: int = 1) -> Batches:
@@ -248,12 +238,8 @@ def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[A
     # When a worker ends, PyTorch's handler raises an error wherever this process just is, even within C++. Without it,
     # as in threads and on Windows, who waits for a worker's images looks every five seconds whether it is there.
     signal_handling._SIGCHLD_handler_set = True
-    return DataLoader(
-        dataset,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        **{"pin_memory": torch.cuda.is_available(), **options},
-    )
+    options = {"pin_memory": torch.cuda.is_available(), **options}
+    return DataLoader(dataset, num_workers=workers, persistent_workers=workers > 0, **options)
 
 
 def _rank() -> int:

@@ -305,12 +305,9 @@ class CamVid(PublicSource):
         if self.masks == "ids":
             return IdLookup(11, (11,), "restore the mask", "give data.masks colors for masks in CamVid's colours")
         ids = {one.name: index for index, one in enumerate(self.official())}
-        rows = read_table("camvid_colors")
-        return ColorLookup(
-            {_color(color): ids.get(group, IGNORE) for _, *color, group in rows},
-            wrong="is none of CamVid's 32",
-            remedy="restore the mask, or leave data.masks at 'ids' for class ids",
-        )
+        colors = {_color(color): ids.get(group, IGNORE) for _, *color, group in read_table("camvid_colors")}
+        remedy = "restore the mask, or leave data.masks at 'ids' for class ids"
+        return ColorLookup(colors, wrong="is none of CamVid's 32", remedy=remedy)
 
     def splits(self) -> tuple[str, ...]:
         """Return those of train, val and test that have a list; an error if there is none."""

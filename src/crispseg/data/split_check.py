@@ -130,14 +130,11 @@ class SplitReport:
         """A summary to print: the sizes, then id, name and share of the labelled pixels of each class."""
         sizes = [f"{height}x{width}" for height, width in (self.smallest, self.largest)]
         width = max(map(len, self.labels.names))
-        return [
-            f"{self.split}: {plural(self.images, 'image')}, {' to '.join(dict.fromkeys(sizes))} pixels "
-            f"(height x width), {self.void:.1%} ignored",
-            *(
-                f"  {index:3d}  {name:{width}}  {f'{share:6.2%}' if share else 'never occurs'}"
-                for index, (name, share) in enumerate(zip(self.labels.names, self.shares, strict=True))
-            ),
-        ]
+        images = f"{plural(self.images, 'image')}, {' to '.join(dict.fromkeys(sizes))} pixels (height x width)"
+        lines = [f"{self.split}: {images}, {self.void:.1%} ignored"]
+        for index, (name, share) in enumerate(zip(self.labels.names, self.shares, strict=True)):
+            lines.append(f"  {index:3d}  {name:{width}}  {f'{share:6.2%}' if share else 'never occurs'}")
+        return lines
 
 
 class Held(NamedTuple):

@@ -56,15 +56,9 @@ def finding(
     """
     kind, names = KINDS[code], tuple(map(str, files))
     count = len(names) if count is None else count
-    return Finding(
-        code,
-        kind.severity if severity is None else severity,
-        kind.message.format(count=count, **words),
-        kind.remedy,
-        count,
-        names,
-        details or {},
-    )
+    severity = kind.severity if severity is None else severity
+    message = kind.message.format(count=count, **words)
+    return Finding(code, severity, message, kind.remedy, count, names, details or {})
 
 
 def pairing_findings(subject: Subject) -> list[Finding]:
