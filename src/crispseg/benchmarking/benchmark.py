@@ -136,9 +136,6 @@ def find_network(name: str, conditions: Conditions) -> AnyModel:
 
     It is `MODEL` or `MODEL:BACKBONE` of `crispseg.create_model`, with options in braces as in
     `sfnet:resnet50{fuse: add}`; or a run, a saved model, a hub id, a bundled model, or an exported file.
-
-    Raises:
-        CrispsegError: the name is unknown, or its options are unreadable.
     """
     words, brace, written = name.partition("{")
     kind, _, backbone = words.strip().partition(":")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -42,23 +42,20 @@ def fold_batch_norms(model: Model, example: Tensor, run: Callable[[Model, Tensor
     folded = copy.deepcopy(model).eval()
     run = run or (lambda model, example: model(example))
     runs: Counter[nn.Module] = Counter()
-    made: dict[int, tuple[nn.Conv2d, Tensor]] = {}  # the tensors stay alive, so that an id stays the id of one
+    made: dict[int, tuple[Any, Tensor]] = {}  # the tensors stay alive, so that an id stays the id of one
     taken: dict[_BatchNorm, Tensor] = {}
 
-    def after_conv(conv: nn.Conv2d, _args: Any, output: Tensor) -> None:
-        runs[conv] += 1
-        made[id(output)] = conv, output
+    def note(module: nn.Module, args: Any, output: Any) -> None:
+        runs[module] += 1
+        if type(module) in CONVOLUTIONS:
+            made[id(output)] = module, output
+        elif isinstance(module, _BatchNorm) and module.running_mean is not None:
+            taken[module] = args[0]
 
-    def before_norm(norm: _BatchNorm, args: tuple[Tensor]) -> None:
-        runs[norm] += 1
-        taken[norm] = args[0]
-
-    hooks = [each.register_forward_hook(after_conv) for each in folded.modules() if type(each) in CONVOLUTIONS]
-    norms = (each for each in folded.modules() if isinstance(each, _BatchNorm) and each.running_mean is not None)
-    hooks += [norm.register_forward_pre_hook(before_norm) for norm in norms]
-    expected = _tensors(run(folded, example))
-    for hook in hooks:
-        hook.remove()
+    with ExitStack() as stack:
+        for module in folded.modules():
+            stack.enter_context(module.register_forward_hook(note))
+        expected = _tensors(run(folded, example))
     merged = set()
     for norm, values in taken.items():
         conv, _ = made.get(id(values), (None, None))

@@ -19,11 +19,7 @@ FloatPrecision: TypeAlias = Literal["fp32", "bf16"]
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """Return the device, by default CUDA where there is one.
-
-    Raises:
-        CrispsegError: there is no such device.
-    """
+    """Return the device, by default CUDA where there is one, or raise a CrispsegError if it cannot be used."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -25,10 +25,7 @@ def named_images(sources: Sequence[str | Path]) -> dict[Path, str]:
     """Return image files, each with the name of its results: its own, or the path in its folder, without the suffix.
 
     A text file lists paths, one a line, relative to its folder; they are not checked. Results are named by the line, or
-    by the file's name if the path is absolute or leads out of the folder.
-
-    Raises:
-        CrispsegError: a source is missing, or holds no image.
+    by the file's name if the path is absolute or leads out of the folder. A source without images is a CrispsegError.
     """
     names: dict[Path, str] = {}
     for source in map(str, sources):
@@ -65,10 +62,7 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
     """Return the default output folder: photos_predictions for photos, next to it a_predictions for photos/a.jpg.
 
     It is in no folder called images, where results would be taken for images to train on. If it is not empty,
-    photos_predictions_2 follows.
-
-    Raises:
-        CrispsegError: several sources are not of one folder.
+    photos_predictions_2 follows. Several sources must be of one folder, else a CrispsegError says so.
     """
     source = Path(sources[0])
     if len(sources) > 1 or not source.exists():
@@ -86,12 +80,7 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
 
 
 def check_outputs(out: Path, files: Mapping[Path, Sequence[Path]]) -> None:
-    """Check that every image has its own files, in a writable folder `out`, and none next to an image.
-
-    Raises:
-        CrispsegError: two images would write one file, a file would be next to an image, or the folder cannot be
-            written.
-    """
+    """Raise a CrispsegError unless every image has its own files, in a writable folder `out`, none next to an image."""
     written: dict[Path, Path] = {}
     for image, results in files.items():
         for result in results:

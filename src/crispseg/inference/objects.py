@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from scipy.ndimage import mean
 from skimage.measure import label, regionprops
 from skimage.segmentation import expand_labels
 
@@ -61,11 +62,7 @@ class ObjectRule:
     def named(
         cls, labels: LabelSet, name: str, border: str | None = None, reach: int = REACH, min_size: int = 0
     ) -> ObjectRule:
-        """The rule for classes by their names.
-
-        Raises:
-            CrispsegError: there is no class of such a name, or one is named for both.
-        """
+        """The rule for classes by their names; a CrispsegError for unknown ones, or one class for both."""
         if name == border:
             raise CrispsegError(f"class {name} is named for objects and for their border; name two classes")
         return cls(labels.index(name), None if border is None else labels.index(border), reach, min_size)
@@ -85,11 +82,7 @@ class ObjectRule:
 
 
 def object_rule(labels: LabelSet, name: str | None, border: str | None) -> ObjectRule | None:
-    """Return the rule for classes by their names, None without one.
-
-    Raises:
-        CrispsegError: as `ObjectRule.named`; a border without objects.
-    """
+    """Return `ObjectRule.named`, None without a name; a border without objects is a CrispsegError."""
     if name is None and border is not None:
         raise CrispsegError(f"is {border}; name the class of the objects too, by objects", "objects_border")
     return None if name is None else ObjectRule.named(labels, name, border)
@@ -223,14 +216,12 @@ def measured(
         own: `(H, W)`, the pixels over which probabilities are averaged.
         probability: `(H, W)` of the class; None where it is not known.
     """
-    table = []
-    for region in regionprops(ids):
+    table, numbers = [], range(1, ids.max() + 1)
+    means = [None for _ in numbers] if probability is None else mean(probability, ids * own, numbers).round(4).tolist()
+    for region, score in zip(regionprops(ids), means, strict=True):
         top, left, bottom, right = region.bbox
         y, x = (round(float(each) + 0.5, 2) for each in region.centroid)
-        mean = None
-        if probability is not None:
-            mean = round(float(probability[region.slice][region.image & own[region.slice]].mean()), 4)
-        table.append(Object(region.label, int(region.area), left, top, right - left, bottom - top, x, y, mean))
+        table.append(Object(region.label, int(region.area), left, top, right - left, bottom - top, x, y, score))
     return tuple(table)
 
 

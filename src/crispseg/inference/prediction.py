@@ -63,11 +63,7 @@ class ServerFormat:
         return {each.name: each.value for each in official_classes(self.source)}
 
     def check(self, info: ModelInfo) -> None:
-        """Make sure that a model has the server's number of classes, and warn if they have other names.
-
-        Raises:
-            CrispsegError: another number of classes.
-        """
+        """Raise a CrispsegError if a model has another number of classes, and warn if they have other names."""
         names = tuple(self.classes())
         if info.num_classes != len(names):
             has = f"the model has {info.num_classes} classes, but {self.source} has {len(names)}"
@@ -78,11 +74,7 @@ class ServerFormat:
             warnings.warn(note, CrispsegWarning, stacklevel=2)
 
     def save(self, folder: str | Path, image: Path, labels: NDArray[np.uint8], made_of: str = "") -> Path:
-        """Write the class ids `(H, W)` of an image as the server's values. Returns the path.
-
-        Raises:
-            CrispsegError: the image's name is not one of the data, or the folder cannot be written.
-        """
+        """Write the class ids `(H, W)` of an image as the server's values. Returns the path."""
         path = Path(folder) / self.file(image)
         values = np.array([*self.classes().values()], np.uint8).take(labels)
         if self.palette is None:
@@ -348,9 +340,6 @@ def shard_slice(text: str) -> slice:
 
     >>> shard_slice("2/3")
     slice(1, None, 3)
-
-    Raises:
-        CrispsegError: there is no such shard.
     """
     parts = re.fullmatch(r"(\d+)/(\d+)", text)
     if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):

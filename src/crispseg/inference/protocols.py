@@ -105,11 +105,7 @@ PROTOCOLS = {name: Protocol(**values) for name, values in yaml.safe_load(_PRESET
 
 
 def named_protocol(protocol: Protocol | str) -> Protocol:
-    """Return a protocol by its name, or a `Protocol` as it is.
-
-    Raises:
-        CrispsegError: unknown name.
-    """
+    """Return a protocol by its name, or a `Protocol` as it is; an unknown name is a CrispsegError."""
     if isinstance(protocol, Protocol):
         return protocol
     if protocol not in PROTOCOLS:

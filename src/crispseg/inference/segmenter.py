@@ -166,10 +166,7 @@ class Segmenter:
                         raise
                     on_error(source, error)
                     continue
-                if result.path is None:
-                    result.name = f"image_{number:04}"
-                else:
-                    result.name = names.get(result.path, result.name)
+                result.name = names.get(result.path, result.name) if result.path else f"image_{number:04}"
                 yield result
 
     @torch.inference_mode()

@@ -26,10 +26,7 @@ FORMS = "an array (H, W) or (H, W, C), C up to 16, or a tensor (C, H, W), of uin
 def image_array(image: Values) -> NDArray[Any]:
     """Return an image as files hold it: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, C)`, uint8 or uint16.
 
-    Floats from 0 to 1 become uint8.
-
-    Raises:
-        CrispsegError: another type, shape or range.
+    Floats from 0 to 1 become uint8. Another type, shape or range is a CrispsegError.
     """
     values = _channels_last(image)
     if values.dtype.kind == "f" and values.size and values.min() >= 0 and values.max() <= 1:  # NaN is neither
@@ -43,8 +40,7 @@ def image_array(image: Values) -> NDArray[Any]:
 def mask_array(mask: Values) -> NDArray[Any]:
     """Return a mask as files hold it: `(H, W)` uint8 or uint16 values, or `(H, W, 3)` uint8 RGB colours, without alpha.
 
-    Raises:
-        CrispsegError: another type, shape or range.
+    Another type, shape or range is a CrispsegError.
     """
     values = _channels_last(mask)
     if not values.size or values.ndim not in (2, 3):

@@ -32,10 +32,8 @@ def digest(*files: Path) -> str:
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the same folder, with the same suffix, and rename it to `path` when the block succeeds.
 
-    On an error the temporary file is removed and an earlier `path` is untouched; an `OSError` names `path`.
-
-    Raises:
-        CrispsegError: the folder cannot be written, or `path` is a folder.
+    On an error the temporary file is removed and an earlier `path` is untouched; an `OSError` names `path`. A folder
+    that cannot be written, or that is called `path`, is a CrispsegError.
     """
     path = writable_file(path)
     temporary = path.with_name(f"{LITTER}{secrets.token_hex(8)}{path.suffix}")
@@ -55,11 +53,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path`, which is new or empty, when the block succeeds.
-
-    Raises:
-        CrispsegError: as `check_new_folder`, or nothing can be written there.
-    """
+    """Yield a temporary folder that becomes `path`, see `check_new_folder`, when the block succeeds."""
     path = check_new_folder(path).resolve()
     beside = writable_folder(path.parent)
     with tempfile.TemporaryDirectory(prefix=LITTER, dir=beside, ignore_cleanup_errors=True) as name:
@@ -74,10 +68,7 @@ def owned(folder: Path, *inside: Path) -> Iterator[None]:
     """Lock a folder against other processes, and first remove what a killed owner left in it.
 
     The lock is one of the operating system, which ends with the process, however that ends. The owner may also write to
-    further folders `inside`.
-
-    Raises:
-        CrispsegError: another process owns the folder, or it cannot be written.
+    further folders `inside`. If another process owns the folder, a CrispsegError says so.
     """
     file = writable_folder(folder) / LOCK
     lock = FileLock(file, timeout=1)  # seconds: a process that was killed may take a moment to be gone

@@ -32,8 +32,7 @@ IMAGE_FOLDERS = (
 def image_channels(in_chans: int) -> int:
     """Return how many channels of an image a model of 1 to `MOST_CHANNELS` needs: 3 (RGB) for 1, which sees their mean.
 
-    Raises:
-        CrispsegError: another number.
+    Another number is a CrispsegError.
     """
     if not 1 <= in_chans <= MOST_CHANNELS:
         raise CrispsegError(f"in_chans is {in_chans}, but images have 1 to {MOST_CHANNELS} channels; choose from these")
@@ -107,11 +106,7 @@ def png_text(made_of: str) -> PngImagePlugin.PngInfo:
 
 
 def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16], made_of: str = "") -> None:
-    """Write an `(H, W, 3)` RGB or `(H, W)` grey picture, the latter of 16 bits too; the suffix chooses the format.
-
-    Raises:
-        CrispsegError: the suffix is not one of `SUFFIXES` or the folder cannot be written.
-    """
+    """Write an `(H, W, 3)` RGB or `(H, W)` grey picture, the latter of 16 bits too; the suffix chooses the format."""
     with atomic_path(check_picture(path)) as temporary:
         Image.fromarray(rgb).save(temporary, compress_level=1, pnginfo=png_text(made_of))
 
@@ -127,9 +122,7 @@ def check_picture(path: str | Path) -> Path:
 def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Sequence[int]], made_of: str = "") -> None:
     """Write `(H, W)` class ids as a palette PNG whose pixel values are the ids; 255 (ignore) is black.
 
-    Raises:
-        CrispsegError: the folder cannot be written.
-        ValueError: an id is neither in the palette nor 255.
+    An id that is neither in the palette nor 255 is a `ValueError`.
     """
     picture = Image.fromarray(_ids(labels, palette))
     picture.putpalette(color_table(palette).tobytes())

@@ -168,8 +168,7 @@ class Raster:
 def whole_numbers(values: NDArray[Any], name: object, most: int = 0xFFFF, kinds: str = "iu") -> NDArray[Any]:
     """Return whole numbers from 0 to `most`, of some kinds of types, as uint16, or as int32 if some are larger.
 
-    Raises:
-        UnreadablePicture: they are none.
+    Others are an UnreadablePicture.
     """
     low, high = values.min(), values.max()
     if values.dtype.kind not in kinds or not (low >= 0 and high <= most) or (values % 1).any():
@@ -311,8 +310,7 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
 def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
     """Open a TIFF or one of `FORMATS`, of one page or frame; with `whole`, all checksums of a PNG are compared.
 
-    Raises:
-        CrispsegError: as for `read_image`, also for what goes wrong in the block.
+    Errors are those of `read_image`, also for what goes wrong in the block.
     """
     with faults(Path(path)), Path(path).open("rb") as file:
         if file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
@@ -329,11 +327,7 @@ def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
 
 @contextmanager
 def faults(name: object) -> Iterator[None]:
-    """Turn every way in which a picture, a file's path or the name of another, can be bad into one line.
-
-    Raises:
-        CrispsegError: anything goes wrong in the block.
-    """
+    """Turn whatever goes wrong with a picture in the block, a file's path or other name, into an UnreadablePicture."""
     try:
         yield
     except (CrispsegError, MemoryError):
@@ -348,11 +342,7 @@ def faults(name: object) -> Iterator[None]:
 
 @contextmanager
 def decoding(file: BinaryIO) -> Iterator[Image.Image]:
-    """Open what should be a picture of one of `FORMATS` by Pillow; on broken data it raises almost anything.
-
-    Raises:
-        Image.DecompressionBombError: over `MAX_PIXELS`.
-    """
+    """Open a picture of one of `FORMATS`, of `MAX_PIXELS` at most, by Pillow, which raises almost anything."""
     file.seek(0)
     with Image.open(file, formats=FORMATS) as picture:
         if picture.width * picture.height > MAX_PIXELS:

@@ -27,11 +27,7 @@ SIDE = 256
 
 @contextmanager
 def open_dataset(path: str | Path) -> Iterator[Any]:
-    """Open a TIFF as a dataset of rasterio.
-
-    Raises:
-        CrispsegError: rasterio is not installed; the file is missing or broken.
-    """
+    """Open a TIFF as a dataset of rasterio; a CrispsegError if that is not installed, or the file is broken."""
     if find_spec("rasterio") is None:
         raise CrispsegError("maps and TIFFs in tiles need rasterio: pip install rasterio")
     with faults(Path(path)):

@@ -84,11 +84,7 @@ def embedded(
 
 
 def check_page(path: Path, *suffixes: str) -> None:
-    """Check, before long work starts, that a page, or a file of other suffixes, can be written there.
-
-    Raises:
-        CrispsegError: the name ends in none of the suffixes, by default .html and .htm, or nothing can be written.
-    """
+    """Raise a CrispsegError, before long work, if a page (.html, .htm), or another file, cannot be written there."""
     suffixes = suffixes or (".html", ".htm")
     if path.suffix.lower() not in suffixes:
         raise CrispsegError(f"cannot write {path}: give a file that ends in {suffixes[0]}")
