@@ -187,9 +187,9 @@ def test_an_unknown_name(flags: list[str], phrases: list[str], tmp_path: Path, e
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
 def test_a_missing_device(tmp_path: Path, capsys: Capture) -> None:
-    assert main(["train", *TINY, *DRAWN, "--accelerator=cuda", f"--out={tmp_path / 'run'}"]) == 2
+    assert main(["train", *TINY, *DRAWN, "--device=cuda", f"--out={tmp_path / 'run'}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("crispseg: error: accelerator is cuda") and "cpu" in line
+    assert line.startswith("crispseg: error: device 'cuda' cannot be used") and "cpu" in line
     assert files(tmp_path) == {}
 
 

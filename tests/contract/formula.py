@@ -30,6 +30,8 @@ RENAMED: dict[str, str] = {
     "model.enlarge": "model.inference_scale",
     "model.centred": "model.align_corners",
     "model.residual": "model.block",
+    "accelerator": "device",
+    "bf16": "precision",
 }
 """Keys of the command line and options of models (`model.NAME`) that have another name now."""
 NEGATED = {"model.centred"}

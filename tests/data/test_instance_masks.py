@@ -25,7 +25,7 @@ from crispseg.doctor.fix import check_out
 NAMES = ["background", "nucleus", "border"]
 TINY = [
     *("--preset=paper", "--augment.crop=[64,64]", "--batch_size=2", "--workers=0", "--loggers=[]", "--epochs=1"),
-    *("--augment.repeat=1", "--accelerator=cpu"),
+    *("--augment.repeat=1", "--device=cpu"),
 ]
 
 

@@ -197,7 +197,7 @@ def test_training_through_it_reaches_every_parameter_and_agrees_with_float32() -
 )
 def test_processors_with_bf16(line: str, has: bool, tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n")
-    config = TrainConfig(DRAWN, accelerator="cpu")
+    config = TrainConfig(DRAWN, device="cpu")
     assert has_bf16(config, tmp_path / "cpuinfo") is has and not has_bf16(config, tmp_path / "elsewhere")
 
 

@@ -126,7 +126,7 @@ def test_synchronised_norms_keep_their_activations() -> None:
 def test_two_machines_train_as_two_processes_and_as_one(machines: list[Path], port: int) -> None:
     plugin = machines[0].parent / "plain.py"
     plugin.write_text(PLAIN)
-    flags = [*PLAINLY, f"--plugins={plugin}", "--accelerator=cpu", "--schedule=constant"]
+    flags = [*PLAINLY, f"--plugins={plugin}", "--device=cpu", "--schedule=constant"]
     outputs = all_good(torchrun(machines, port, [*flags, "--num_nodes=2", "--batch_size=2", "--out=run"]))
     beside = weights(machines[0] / "run")
     assert [output.count("best mIoU on val") for output in outputs] == [1, 0]  # the first process prints
@@ -150,7 +150,7 @@ def test_two_machines_train_as_two_processes_and_as_one(machines: list[Path], po
 def test_a_machine_is_killed_and_all_resume(machines: list[Path], port: int) -> None:
     """From a folder that all machines see."""
     shared = [machines[0]] * 2
-    flags = [*FLAGS, "--epochs=5", "--batch_size=2", "--num_nodes=2", "--accelerator=cpu", "--ema=0.9"]
+    flags = [*FLAGS, "--epochs=5", "--batch_size=2", "--num_nodes=2", "--device=cpu", "--ema=0.9"]
     all_good(by_hand(shared, port, [*flags, "--out=undisturbed"]))
     running = torchrun(shared, port, [*flags, "--out=run"])
     last = machines[0] / "run/checkpoints/last.ckpt"
@@ -182,7 +182,7 @@ def test_folds_on_two_machines_resume(machines: list[Path], port: int, tmp_path:
     data = ["--data=folder", f"--data.images={tmp_path / 'images'}", f"--data.masks={tmp_path / 'masks'}"]
     model = ["--model=fpn", "--model.backbone=test_efficientnet", "--model.width=8", "--model.pretrained=false"]
     flags = [*data, *model, "--data.num_classes=2", "--epochs=1", "--batch_size=1", "--workers=0", "--loggers=[]"]
-    flags += ["--num_nodes=2", "--accelerator=cpu", "--augment.crop=[64,64]", "--out=run", "--folds=2"]
+    flags += ["--num_nodes=2", "--device=cpu", "--augment.crop=[64,64]", "--out=run", "--folds=2"]
     all_good(by_hand([machines[0]] * 2, port, flags))
     scores = machines[0] / "run/folds.json"
     whole = json.loads(scores.read_text())
@@ -195,7 +195,7 @@ def test_folds_on_two_machines_resume(machines: list[Path], port: int, tmp_path:
 def test_slurm_starts_a_process_on_each_machine(machines: list[Path], port: int) -> None:
     common = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2", "SLURM_LOCALID": "0"}
     common |= {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = ["crispseg", "train", *FLAGS, "--epochs=1", "--num_nodes=2", "--accelerator=cpu", "--out=run"]
+    command = ["crispseg", "train", *FLAGS, "--epochs=1", "--num_nodes=2", "--device=cpu", "--out=run"]
     all_good(
         [
             started(command, folder, **common, SLURM_PROCID=str(rank), SLURM_NODEID=str(rank))

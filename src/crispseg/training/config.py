@@ -129,7 +129,7 @@ class TrainConfig(Settings):
         patience: stop after this many evaluations without a better mIoU.
         val_every: epochs between evaluations on the val split.
         precision: fp32 or bf16 (mixed); auto is bf16 where the processor or GPU has instructions for it.
-        accelerator: auto, cpu or cuda.
+        device: cpu, cuda or mps; auto is CUDA if there is one, else the CPU.
         devices: number of devices, of each machine; more than one trains distributed.
         num_nodes: number of machines, on each of which the same command is started by torchrun or srun.
         workers: processes that load data; by default 2, but one fewer than there are processors.
@@ -174,7 +174,7 @@ class TrainConfig(Settings):
     patience: PositiveInt | None = None
     val_every: PositiveInt = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    accelerator: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = Field(default=1, ge=1, le=MOST_WORKERS)
     num_nodes: PositiveInt = 1
     workers: int = Field(default_factory=spare_processors, ge=0, le=MOST_WORKERS)

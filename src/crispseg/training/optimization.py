@@ -83,7 +83,7 @@ def float32_depthwise(model: nn.Module) -> Iterator[None]:
 
 def on_cuda(config: TrainConfig) -> bool:
     """Whether the run will be on a CUDA device."""
-    return config.accelerator != "cpu" and torch.cuda.is_available()
+    return config.device in ("auto", "cuda") and torch.cuda.is_available()
 
 
 def has_bf16(config: TrainConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -76,6 +76,8 @@ def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
     name: str | None = None
     for layer in layers:
         tree = dict(layer)
+        if "accelerator" in tree:  # its earlier name, which recorded runs have
+            tree["device"] = tree.pop("accelerator")
         if "plugins" in tree:
             tree["plugins"] = checked(list[str], tree["plugins"], "plugins")
             load_plugins(tree["plugins"])  # they may register what other keys name

@@ -23,11 +23,13 @@ from rich.console import Console
 
 from crispseg.config.settings import CONFIG
 from crispseg.errors import CrispsegError
+from crispseg.inference.device import usable_device
 from crispseg.io.files import atomic_path
 from crispseg.training.callbacks import ClassWeightSchedule, MetricsFile, Patience, WarmedAverage
 from crispseg.training.checkpoints import LAST, RECORDED, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.feedback import ProgressBars, ProgressLines
+from crispseg.training.optimization import on_cuda
 from crispseg.training.pace import NEVER, Pace
 from crispseg.training.result import METRICS
 from crispseg.training.task import steps_per_epoch
@@ -55,7 +57,7 @@ def build_trainer(config: TrainConfig, batches: int, console: Console, further: 
     if config.patience:
         callbacks.append(Patience(config.patience))
     return L.Trainer(
-        accelerator=config.accelerator,
+        accelerator=("cuda" if on_cuda(config) else "cpu") if config.device == "auto" else config.device,
         devices=config.devices,
         num_nodes=config.num_nodes,
         # Otherwise the first step of a session adds gradients up in another order than the others.
@@ -116,8 +118,10 @@ def check_processes(config: TrainConfig) -> None:
             f"devices is {config.devices} and num_nodes {config.num_nodes}, but {cluster.world_size()} processes were "
             "started; start as many as their product by torchrun or srun, see docs/scaling.md"
         )
-    if config.accelerator == "cuda" and (found := torch.cuda.device_count()) < config.devices:
-        raise CrispsegError(f"accelerator is cuda, but PyTorch finds {found} of {config.devices} devices; give cpu")
+    if config.device != "auto":
+        usable_device(config.device)
+    if config.device == "cuda" and (found := torch.cuda.device_count()) < config.devices:
+        raise CrispsegError(f"device is cuda, but PyTorch finds {found} of {config.devices} devices; give cpu")
 
 
 def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
