@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 
 from crispseg import CrispsegError, SegmentationModel, create_model
+from crispseg.cli.demo import val_images
 from crispseg.inspection import inspect_image
 from crispseg.inspection.demo import segmented, serve
-from crispseg.io.images import read_mask
+from crispseg.io.images import read_image, read_mask
 
 httpx = pytest.importorskip("httpx")
 gradio_client = pytest.importorskip("gradio_client", reason="gradio is not installed: pip install 'crispseg[demo]'")
@@ -52,12 +53,15 @@ def test_an_upload_gives_the_inspection_and_the_mask(model: SegmentationModel, t
         segmented(model, tmp_path / "text.png", tmp_path, CPU)
 
 
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
 @pytest.fixture(scope="module")
 def url(model: SegmentationModel, folder: Path) -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     before = dict(os.environ)
-    with serve({"tiny": model}, folder, CPU, port=port, max_megabytes=0.5) as url:
+    with serve({"tiny": model}, folder, CPU, port=free_port(), max_megabytes=0.5) as url:
         yield url
     os.environ.clear()
     os.environ.update(before)
@@ -105,6 +109,27 @@ def test_in_a_browser(url: str, browser: Any, tmp_path: Path) -> None:
     given = wait.until(lambda page: page.find_element(By.CSS_SELECTOR, "input[type=file]"))
     given.send_keys(save(tmp_path / "seen.png"))
     wait.until(lambda page: page.find_element(By.CSS_SELECTOR, "iframe[title=segmentation]"))
+
+
+@pytest.mark.browser
+def test_it_opens_with_an_image(model: SegmentationModel, folder: Path, browser: Any, tmp_path: Path) -> None:
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    images = [Path(save(tmp_path / name)) for name in ("first.png", "second.png")]
+    with serve({"tiny": model}, folder, CPU, port=free_port(), images=images) as url:
+        browser.get(url)
+        wait = WebDriverWait(browser, 30)
+        frame = wait.until(lambda page: page.find_element(By.CSS_SELECTOR, "iframe[title=segmentation]"))
+        assert "first" in frame.get_attribute("srcdoc")
+        assert len(browser.find_elements(By.CSS_SELECTOR, ".gallery img, button.gallery-item")) >= 2
+
+
+def test_val_images_of_a_run() -> None:
+    found = val_images("nuclei")
+    assert len(found) == 8 and all(path.is_file() for path in found)
+    assert read_image(found[0]).std() == max(read_image(path).std() for path in found)
+    assert val_images("model.onnx") == []
 
 
 def test_a_port_in_use_is_refused(

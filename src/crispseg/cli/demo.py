@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 
 from crispseg.cli.keys import WithDevice, short_names
+from crispseg.data import FileDataset
+from crispseg.data.named import build_data
+from crispseg.data.split_check import spread
+from crispseg.errors import CrispsegError
+from crispseg.evaluation.evaluate import recorded_data
 from crispseg.inference.device import FloatPrecision, usable_device
+from crispseg.inference.image_files import named_images
 from crispseg.inference.runtime import ExportedModel, open_model
 from crispseg.inspection.demo import serve
+from crispseg.io.images import read_image
 
 
 @dataclass(kw_only=True)
@@ -21,6 +29,7 @@ class RunDemo(WithDevice):
 
     Args:
         runs: runs' folders, saved models' folders, hub ids, names of bundled models, or exported files.
+        images: files, folders or patterns of images to start with; by default val images of the first run's data.
         host: address to listen on; 0.0.0.0 opens it to the network.
         port: port to listen on.
         precision: fp32, or bf16: faster, slightly less exact.
@@ -29,12 +38,14 @@ class RunDemo(WithDevice):
     name = "demo"
     words = ("runs",)
     runs: list[str]
+    images: list[str] | None = None
     host: str = "127.0.0.1"
     port: int = 7860
     precision: FloatPrecision = "fp32"
 
     def __call__(self) -> None:
         device = usable_device(self.device)
+        images = val_images(self.runs[0]) if self.images is None else [*named_images(self.images)]
         models = {name: open_model(run) for name, run in zip(short_names(self.runs), self.runs, strict=True)}
         for model in models.values():
             if isinstance(model, ExportedModel):
@@ -42,7 +53,19 @@ class RunDemo(WithDevice):
             model.to(device).eval()
         with (
             tempfile.TemporaryDirectory(prefix="crispseg-demo-", ignore_cleanup_errors=True) as temporary,
-            serve(models, Path(temporary), device, self.host, self.port, precision=self.precision) as url,
+            serve(
+                models, Path(temporary), device, self.host, self.port, images=images, precision=self.precision
+            ) as url,
         ):
             print(f"{', '.join(models)} at {url} (Ctrl+C ends it)", flush=True)
             Event().wait()
+
+
+def val_images(run: str, most: int = 8) -> list[Path]:
+    """Return val images of the data that a run recorded, those of much contrast first; none if they are not here."""
+    with suppress(CrispsegError):
+        dataset = build_data(recorded_data(run)[0]).dataset("val")
+        if isinstance(dataset, FileDataset):
+            files = [dataset.pairs[index].image for index in spread(len(dataset), most)]
+            return sorted(files, key=lambda file: -float(read_image(file, dataset.channels).std()))
+    return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from pathlib import Path
@@ -57,12 +57,14 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 7860,
     *,
+    images: Sequence[Path] = (),
     precision: FloatPrecision = "fp32",
     max_megabytes: float = 20,
 ) -> Iterator[str]:
     """Serve the page while the block runs; yields its address.
 
-    Models have the names that the page shows; `folder` is that of uploads, of at most `max_megabytes`, and masks.
+    Models have the names that the page shows; `folder` is that of uploads, of at most `max_megabytes`, and masks. The
+    page opens with the first of the `images` and offers the others.
 
     Raises:
         CrispsegError: Gradio is not installed, or cannot listen at this address.
@@ -85,14 +87,18 @@ def serve(
     with gr.Blocks(title="crispseg demo", analytics_enabled=False, delete_cache=(60, 900)) as blocks:
         gr.Markdown("# crispseg")
         with gr.Row():
-            upload = gr.Image(label="Image", type="filepath", image_mode=None, height=220)
+            first = str(images[0]) if images else None
+            upload = gr.Image(first, label="Image", type="filepath", image_mode=None, height=220)
             with gr.Column():
                 model = gr.Radio(list(models), value=next(iter(models)), label="Model")
                 download = gr.DownloadButton("Download the mask", interactive=False)
+        if images:
+            gr.Examples([str(image) for image in images], upload)
         spent, shown = gr.Markdown(), gr.HTML(apply_default_css=False)
         options: dict[str, Any] = {"trigger_mode": "always_last", "api_name": "segment"}
         options["preprocess"] = False  # Gradio would open the file, and does not name a broken one
-        gr.on([upload.change, model.input], segment, [upload, model], [shown, spent, download], **options)
+        events = [upload.change, model.input, *([blocks.load] if images else [])]
+        gr.on(events, segment, [upload, model], [shown, spent, download], **options)
     try:
         _, url, _ = blocks.launch(
             server_name=host,
