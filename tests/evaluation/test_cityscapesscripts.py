@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from crispseg.data import Cityscapes
 from crispseg.evaluation import Scores, SegmentationScores
-from crispseg.inference.prediction import SERVERS
+from crispseg.inference.servers import SERVERS
 
 evaluator = pytest.importorskip("cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling")
 

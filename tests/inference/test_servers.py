@@ -14,7 +14,7 @@ from training_runs import files
 
 from crispseg import Segmenter, create_model
 from crispseg.cli.main import main
-from crispseg.inference.prediction import SERVERS
+from crispseg.inference.servers import SERVERS
 from crispseg.labels import voc_palette
 
 Capture = pytest.CaptureFixture[str]

@@ -6,14 +6,12 @@ import csv
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -25,14 +23,13 @@ from crispseg.inference.objects import FILES, CocoFile, object_rule, pixel_area
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
+from crispseg.inference.servers import SERVERS
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import atomic_path, digest, owned
-from crispseg.io.images import MADE_OF, write_image, write_labels
+from crispseg.io.images import MADE_OF
 from crispseg.io.outlines import write_polygons
 from crispseg.io.tiff import SUFFIXES, open_dataset
 from crispseg.io.value_range import ValueRange
-from crispseg.labels import Color, voc_palette
-from crispseg.models import ModelInfo
 from crispseg.models.saving import fingerprint
 
 PALETTE = "palette"
@@ -40,65 +37,6 @@ COCO = "objects.json"
 """File of the objects of all images, in COCO's format."""
 SHARES = "shares.csv"
 """Table of the classes' shares of each image."""
-
-
-@dataclass(frozen=True)
-class ServerFormat:
-    """Names, values and colours of the files that the evaluation server of a benchmark accepts.
-
-    Args:
-        source: name of the data source whose classes are the server's.
-        file: from an image's path to that of its prediction, inside the folder to submit.
-        palette: colours of the values, for palette PNGs; None for grey ones.
-    """
-
-    source: str
-    file: Callable[[Path], Path]
-    palette: tuple[Color, ...] | None = None
-
-    def classes(self) -> dict[str, int]:
-        """Return the pixel value of each of the server's classes, in the order of the class ids."""
-        from crispseg.data import official_classes  # other predictions need no data sources
-
-        return {each.name: each.value for each in official_classes(self.source)}
-
-    def check(self, info: ModelInfo) -> None:
-        """Raise a CrispsegError if a model has another number of classes, and warn if they have other names."""
-        names = tuple(self.classes())
-        if info.num_classes != len(names):
-            has = f"the model has {info.num_classes} classes, but {self.source} has {len(names)}"
-            raise CrispsegError(f"{has}; give a model that was trained on it")
-        if info.class_names not in ((), names):
-            given = ", ".join(info.class_names)
-            note = f"the model's classes are {given}; they are taken to be those of {self.source}, in the same order"
-            warnings.warn(note, CrispsegWarning, stacklevel=2)
-
-    def save(self, folder: str | Path, image: Path, labels: NDArray[np.uint8], made_of: str = "") -> Path:
-        """Write the class ids `(H, W)` of an image as the server's values. Returns the path."""
-        path = Path(folder) / self.file(image)
-        values = np.array([*self.classes().values()], np.uint8).take(labels)
-        if self.palette is None:
-            write_image(path, values, made_of)
-        else:
-            write_labels(path, values, self.palette, made_of)
-        return path
-
-
-def _cityscapes_file(image: Path) -> Path:
-    """The server and cityscapesscripts look for `CITY_SEQUENCE_FRAME*.png` in any folder, and for one file only."""
-    found = re.fullmatch(r"(.+_\d{6}_\d{6})(_leftImg8bit)?", image.stem)
-    if found is None:
-        raise CrispsegError(f"{image} is not named as Cityscapes names images, CITY_000000_000019_leftImg8bit.png")
-    return Path(f"{found[1]}_labelIds.png")
-
-
-VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"
-"""comp6 is for models that saw more than VOC's own images, as ImageNet weights do; rename it to comp5 for others."""
-SERVERS: dict[str, ServerFormat] = {
-    "cityscapes": ServerFormat("cityscapes", _cityscapes_file),
-    "ade20k": ServerFormat("ade20k", lambda image: Path(f"{image.stem}.png")),
-    "voc": ServerFormat("voc2012", lambda image: Path(VOC_FOLDER, f"{image.stem}.png"), voc_palette(255)),
-}
 
 
 @dataclass
@@ -229,14 +167,10 @@ def predict_files(
     if server is not None:
         server.check(segmenter.info)
     model = digest(Path(run), Path(run).with_suffix(".bin")) if is_exported(run) else fingerprint(run)
-    made_by: dict[str, Any] = {
-        "model": model,
-        "protocol": str(segmenter.protocol),
-        "precision": precision,
-        "tiles": tiles,
-    }
-    made_by |= {"value_range": segmenter.value_range, "format": format, "outlines": outlines, "objects": objects}
-    made_by |= {"objects_border": objects_border, "objects_min_size": objects_min_size, "pixel_size": pixel_size}
+    made_by: dict[str, Any] = {"model": model, "protocol": str(segmenter.protocol), "precision": precision}
+    made_by |= {"value_range": segmenter.value_range, "tiles": tiles, "format": format, "outlines": outlines}
+    made_by |= {"objects": objects, "objects_border": objects_border, "objects_min_size": objects_min_size}
+    made_by |= {"pixel_size": pixel_size}
 
     def made_of(image: Path) -> str:
         return json.dumps({**made_by, "image": digest(image)})

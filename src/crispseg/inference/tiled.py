@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -47,23 +46,20 @@ def segment_tiff(
     side = (segmenter.tile or TILE) if tile is None else tile
     check_tile(side)
     source = Path(source)
-    with ExitStack() as stack:
-        dataset = stack.enter_context(open_dataset(source))
+    with open_dataset(source) as dataset, source.open("rb") as file:
         with faults(source):
-            image = from_tiff(stack.enter_context(source.open("rb")), source)
+            image = from_tiff(file, source)
             if image.orientation() != 1:
                 raise CrispsegError(f"{source} is stored turned (orientation {image.orientation()}); save it upright")
         channels = image_channels(segmenter.info.in_chans)
         image.check(channels)
-        stack.enter_context(enough_memory(f"tiles of {side} pixels need", "make them smaller"))
-        temporary = stack.enter_context(atomic_path(target))
-        count = len(spans(image.size[0], side, side // OVERLAP))
 
         def read(top: int, bottom: int) -> NDArray[np.uint8]:
             with faults(source):
                 return image.rows(top, bottom).pixels(channels, segmenter.value_range)
 
         rows = blended_rows(segmenter.logits, read, image.size, side)
-        quiet = console is None or not console.is_terminal
+        count, quiet = len(spans(image.size[0], side, side // OVERLAP)), console is None or not console.is_terminal
         shown = track(rows, source.name, count, console=console, disable=quiet)
-        write_map(temporary, dataset, shown, segmenter.label_set.palette, made_by)
+        with enough_memory(f"tiles of {side} pixels need", "make them smaller"), atomic_path(target) as temporary:
+            write_map(temporary, dataset, shown, segmenter.label_set.palette, made_by)
