@@ -7,18 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from numpy.typing import NDArray
 from rich.console import Console
 
-from crispseg.config.settings import plural
+from crispseg.config.settings import plural, written
 from crispseg.data import SplitReport
 from crispseg.data.dataset import SegmentationDataset
+from crispseg.data.split_check import spread
 from crispseg.evaluation.bootstrap import percent
 from crispseg.inference import Segmenter
 from crispseg.io.images import colorize
+from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import MODEL
@@ -85,6 +88,8 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -
     table, names = callback(trainer, MetricsFile), data.train_report.labels.names
     iou = np.array([table.best[f"iou/{name}"] for name in names], float)  # NaN for None
     tips = advice(config, data.train_report, table.rows, iou)
+    if thin := thin_classes(data.val):
+        tips.append(f"evaluate with thin '{written(thin)}' for scores by width: nearly all their pixels are at edges")
     return [
         f"best mIoU on val: {table.best['miou']:.2f} at step {table.best['step']:.0f}; "
         f"the model is in {Path(config.out) / MODEL}",
@@ -116,6 +121,17 @@ def advice(
         name = train.labels.names[at]
         lines.append(f"{remedy}: {name} has IoU {iou[at]:.1f} and is {100 * share:.2g} % of the training pixels")
     return lines
+
+
+def thin_classes(dataset: SegmentationDataset, images: int = 32) -> list[str]:
+    """Return names of classes with nine of ten pixels within 2 pixels of others, in `images` spread over a split."""
+    pixels = np.zeros((2, len(dataset.labels)), np.int64)  # all of each class, and those away from others
+    for index in spread(len(dataset), images):
+        labels, area = dataset.read_labels(index), np.ones((5, 5), np.uint8)
+        inner = cv2.dilate(labels, area) == cv2.erode(labels, area)
+        for counts, some in zip(pixels, (labels.ravel(), labels[inner]), strict=True):
+            counts += np.bincount(some, minlength=IGNORE + 1)[: len(counts)]
+    return [name for name, (every, away) in zip(dataset.labels.names, pixels.T, strict=True) if 10 * away < every]
 
 
 def draw_panels(
