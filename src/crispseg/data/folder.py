@@ -20,14 +20,7 @@ from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.folder_layout import FolderLayout, chosen_names, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
 from crispseg.data.loading import parallel, tried
-from crispseg.data.mask_lookup import (
-    CLASSES,
-    ColorLookup,
-    IdLookup,
-    InstanceLookup,
-    MaskStatistics,
-    read_statistics,
-)
+from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
 from crispseg.data.pairing import PairingKind, few, folded, shared_out
 from crispseg.data.palettes import as_color, read_palette
@@ -226,8 +219,7 @@ class Folder(Settings):
         if self.copies == "pixels" and len({*self._grouped("names").values()}) == len({*self._groups.values()}):
             found = replace(found, copies="names")  # so that files are compared once
         if isinstance(lookup, ColorLookup):
-            palette = self.palette or [*lookup.palette]
-            found = replace(found, palette=palette, palette_tolerance=lookup.tolerance)
+            found = replace(found, palette=self.palette or [*lookup.palette], palette_tolerance=lookup.tolerance)
         elif isinstance(lookup, IdLookup):
             found = replace(found, num_classes=self.num_classes if self.declared.count else lookup.classes)
             grey = [mask for mask in self._scanned if isinstance(mask, MaskStatistics) and not mask.colors]
@@ -400,10 +392,9 @@ class Folder(Settings):
         if colors is None and (several := [list(value) for value in self.ignore if not isinstance(value, int)]):
             raise CrispsegError(f"data.ignore holds the colour {several[0]}, which needs data.palette; add that")
         ignore = self.ignore if colors is None else tuple(as_color(value) for value in self.ignore)
-        count, tolerance = next(iter(counts.values()), None), self.palette_tolerance
-        return DeclaredClasses(
-            count, names, colors, ignore, None if tolerance == "auto" else tolerance, self.merge, self.drop
-        )
+        tolerance = None if self.palette_tolerance == "auto" else self.palette_tolerance
+        count = next(iter(counts.values()), None)
+        return DeclaredClasses(count, names, colors, ignore, tolerance, self.merge, self.drop)
 
     @cached_property
     def reading(self) -> MaskReading:
