@@ -167,13 +167,14 @@ def test_files_of_an_image(tmp_path: Path) -> None:
     assert [row["area"] for row in rows] == ["72", "80", "32"]
     assert list(rows[0].items())[:4] == [("id", "1"), ("area", "72"), ("x", "1"), ("y", "2")]
     assert list(rows[0].items())[4:6] == [("width", "9"), ("height", "8")]
-    assert list(rows[0].items())[6:] == [("centroid_x", "5.5"), ("centroid_y", "6.0"), ("probability", "")]
+    assert list(rows[0].items())[6:8] == [("centroid_x", "5.5"), ("centroid_y", "6.0")]
+    assert list(rows[0].items())[8:] == [("probability", "")]
     assert [each.area for each in objects] == [72, 80, 32] and len(objects) == 3
 
 
 def test_more_objects_than_16_bits_can_number(tmp_path: Path, refuses: Any) -> None:
     ids = np.arange(1, 70_001, dtype=np.int32).reshape(280, 250)
-    objects = Objects("a", "nucleus", ids, np.zeros((280, 250, 3), np.uint8), measured(ids, ids > 0))
+    objects = Objects("a", ("nucleus",), ids, np.zeros((280, 250, 3), np.uint8), measured(ids, ids > 0))
     with refuses("a has 70000 objects"):
         objects.save(tmp_path)
 
@@ -284,6 +285,24 @@ def test_an_interrupted_command_keeps_what_it_has(
     assert main(["predict", str(model), str(photos(tmp_path / "photos")), *flags]) == 130
     (image,) = read_annotations(out / "objects.json").images
     assert image.image == "a.png" and len(image.shapes) == read_mask(out / "a_objects.png").max() > 0
+
+
+def test_objects_of_several_classes(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    folder, out = photos(tmp_path / "photos"), tmp_path / "out"
+    argv = ["predict", str(model), str(folder), "--out", str(out), "--device=cpu", "--objects=[nucleus, border]"]
+    assert main(argv) == 0
+    assert "objects of class nucleus, border in" in capsys.readouterr().out
+    result = Segmenter(model, "cpu")(folder / "a.png")
+    both, one, other = (result.objects(name) for name in (["nucleus", "border"], "nucleus", "border"))
+    assert [each.id for each in both] == [*range(1, len(one) + len(other) + 1)]
+    np.testing.assert_array_equal(both.ids, one.ids + (other.ids + len(one)) * (other.ids > 0))
+    assert [each.category for each in both] == ["nucleus"] * len(one) + ["border"] * len(other)
+    with (out / "a_objects.csv").open(newline="") as file:
+        assert [row["category"] for row in csv.DictReader(file)] == [each.category for each in both]
+    coco = json.loads((out / "objects.json").read_text())
+    assert coco["categories"] == [{"id": 1, "name": "nucleus"}, {"id": 2, "name": "border"}]
+    assert {each["category_id"] for each in coco["annotations"]} == {1, 2}
+    assert main([*argv, "--objects_border=background"]) == 2
 
 
 def test_images_in_tiles_have_objects_without_probabilities(model: Path) -> None:

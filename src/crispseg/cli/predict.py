@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from crispseg.cli.keys import WithOptions
@@ -41,6 +42,7 @@ class Predict(WithOptions):
         skipped = f", {found.skipped} of them before" if found.skipped else ""
         print(f"{found.done} of {of} segmented into {found.out}{skipped}")
         if found.objects is not None:
-            print(f"{found.objects} objects of class {self.options['objects']} in {found.out / COCO}")
+            classes = ", ".join(np.ravel(self.options["objects"]))
+            print(f"{found.objects} objects of class {classes} in {found.out / COCO}")
         if failed := found.failed:
             raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; they are named above")

@@ -35,7 +35,7 @@ from crispseg.evaluation.scores import PerImageMetric, Scores, SegmentationScore
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.thin import ThinScores
 from crispseg.inference import Protocol, Segmenter
-from crispseg.inference.objects import NUMBERED, object_rule
+from crispseg.inference.objects import NUMBERED, object_rules
 from crispseg.inference.runtime import AnyModel, Backend, is_exported, open_model
 from crispseg.io.images import image_channels
 from crispseg.io.value_range import warn_of_unknown
@@ -146,7 +146,7 @@ def score_model(
     classes, labels = len(dataset.labels), dataset.labels
     lines = [(each, labels.index(each)) for each in dict.fromkeys(thin or ())]
     distances = DISTANCES if boundary is True else boundary
-    rule = object_rule(labels, objects, objects_border)
+    rule = object_rules(labels, objects, objects_border).get(objects or "")
     metrics: dict[str, Any] = {
         "boundary": BoundaryScores(classes, distances, boundary_empty) if distances else None,
         "boundary_iou": BoundaryIoUScores(classes) if boundary_iou else None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -81,11 +81,22 @@ class ObjectRule:
         return (large.cumsum(dtype=np.int32) * large)[ids]
 
 
-def object_rule(labels: LabelSet, name: str | None, border: str | None) -> ObjectRule | None:
-    """Return `ObjectRule.named`, None without a name; a border without objects is a CrispsegError."""
-    if name is None and border is not None:
-        raise CrispsegError(f"is {border}; name the class of the objects too, by objects", "objects_border")
-    return None if name is None else ObjectRule.named(labels, name, border)
+def object_rules(
+    labels: LabelSet,
+    names: str | Sequence[str] | None,
+    border: str | None = None,
+    reach: int = REACH,
+    min_size: int = 0,
+) -> dict[str, ObjectRule]:
+    """Return the rule of each class, by its name; of one class the border may be named too.
+
+    Raises:
+        CrispsegError: no such class, one class for both, or a border of no class or of several.
+    """
+    several = [names] if isinstance(names, str) else names or []
+    if border is not None and len(several) != 1:
+        raise CrispsegError(f"is {border}; name the class of the objects too, one, by objects", "objects_border")
+    return {name: ObjectRule.named(labels, name, border, reach, min_size) for name in several}
 
 
 NUMBERED = ObjectRule(1, border=2)
@@ -108,15 +119,17 @@ class Object(NamedTuple):
     centroid_y: float
     probability: float | None
     """Mean probability of the class over the object's pixels that are labelled as it; None of an image in tiles."""
+    category: str = ""
+    """Name of its class."""
 
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The objects of one class in an image; `len` counts them, and iterating gives an `Object` each.
+    """The objects of one or several classes in an image; `len` counts them, and iterating gives an `Object` each.
 
     Args:
         name: stem of the files that `save` writes, that of the image.
-        category: name of the class.
+        categories: names of the classes.
         ids: `(H, W)`, 0 where there is no object, else its number, 1 to N.
         image: `(H, W, 3)` RGB.
         table: `(N,)` rows, in the order of the numbers.
@@ -124,7 +137,7 @@ class Objects:
     """
 
     name: str
-    category: str
+    categories: tuple[str, ...]
     ids: NDArray[np.int32] = field(repr=False)
     image: NDArray[np.uint8] = field(repr=False)
     table: tuple[Object, ...] = field(repr=False)
@@ -146,7 +159,7 @@ class Objects:
         areas = [("median area, px", int(np.median([each.area for each in self])), "")] if len(self) else []
         return pages.notebook(
             picture=pages.embedded(self.overlay(), self.name, photo=True),
-            values=[(f"{self.category}, objects", len(self), ""), *areas],
+            values=[(f"{', '.join(self.categories)}, objects", len(self), ""), *areas],
         )
 
     def save(self, folder: str | Path, pixel_size: str | None = None) -> tuple[Path, Path]:
@@ -165,10 +178,12 @@ class Objects:
         with atomic_path(numbers) as temporary:
             Image.fromarray(self.ids.astype(np.uint16)).save(temporary, pnginfo=png_text(self.made_of))
         with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            rows = [Object._fields, *self]
+            columns = Object._fields[: None if len(self.categories) > 1 else -1]  # of one class, its name says nothing
+            rows = [columns, *(each[: len(columns)] for each in self)]
             if pixel_size:
                 area, unit = pixel_area(pixel_size)
-                rows = [(*Object._fields, f"area_{unit}"), *((*each, round(each.area * area, 6)) for each in self)]
+                areas = [f"area_{unit}", *(round(each.area * area, 6) for each in self)]
+                rows = [(*row, each) for row, each in zip(rows, areas, strict=True)]
             csv.writer(file).writerows(rows)
         return numbers, table
 
@@ -226,10 +241,10 @@ def measured(
 
 
 class CocoFile:
-    """Objects of several images, for a file in COCO's format, with one category, of id 1."""
+    """Objects of several images, for a file in COCO's format, with categories from id 1 on."""
 
-    def __init__(self, path: str | Path, category: str) -> None:
-        self.path, self.categories = path, [{"id": 1, "name": category}]
+    def __init__(self, path: str | Path, categories: Sequence[str]) -> None:
+        self.path, self.ids = path, {name: index for index, name in enumerate(categories, 1)}
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
 
@@ -237,11 +252,13 @@ class CocoFile:
         """Add an image and its objects."""
         (height, width), image, before = objects.ids.shape, len(self.images) + 1, len(self.annotations)
         self.images.append({"id": image, "file_name": file_name, "height": height, "width": width})
-        for each in objects.annotations():
-            self.annotations.append({**each, "id": before + each["id"], "image_id": image, "category_id": 1})
+        for row, each in zip(objects, objects.annotations(), strict=True):
+            which = {"image_id": image, "category_id": self.ids[row.category]}
+            self.annotations.append({**each, "id": before + row.id, **which})
 
     def write(self) -> None:
         """Write the file; a CrispsegError if its folder cannot be written."""
-        content = {"categories": self.categories, "annotations": self.annotations, "images": self.images}
+        categories = [{"id": index, "name": name} for name, index in self.ids.items()]
+        content = {"categories": categories, "annotations": self.annotations, "images": self.images}
         with atomic_path(self.path) as temporary:
             temporary.write_text(json.dumps(content), encoding="utf-8")

@@ -19,7 +19,7 @@ from rich.progress import track
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, telling
 from crispseg.inference.device import FloatPrecision, in_parallel
 from crispseg.inference.image_files import Source, check_outputs, named_images, unused_folder
-from crispseg.inference.objects import FILES, CocoFile, object_rule, pixel_area
+from crispseg.inference.objects import FILES, CocoFile, object_rules, pixel_area
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
@@ -77,7 +77,7 @@ def predict_files(
     tiles: int | None = None,
     polygons: bool = False,
     outlines: bool = False,
-    objects: str | None = None,
+    objects: str | list[str] | None = None,
     objects_border: str | None = None,
     objects_min_size: int = 0,
     shares: bool = False,
@@ -106,8 +106,8 @@ def predict_files(
             `NAME.tif`.
         polygons: also write `NAME.geojson` of these TIFFs.
         outlines: `NAME_overlay.png` shows the outlines of areas, not the areas.
-        objects: class whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and to `objects.json`,
-            if neither `resume` nor `shard` is given.
+        objects: class, or a list of them, whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and
+            to `objects.json`, if neither `resume` nor `shard` is given.
         objects_border: class of the pixels between objects.
         objects_min_size: pixels; smaller objects are left out.
         shares: also write `shares.csv`, the share of each class in each image.
@@ -163,7 +163,7 @@ def predict_files(
         tile=tiles,
     )
     classes = segmenter.label_set.names
-    object_rule(segmenter.label_set, objects, objects_border)
+    named = [*object_rules(segmenter.label_set, objects, objects_border)]
     if server is not None:
         server.check(segmenter.info)
     model = digest(Path(run), Path(run).with_suffix(".bin")) if is_exported(run) else fingerprint(run)
@@ -188,7 +188,7 @@ def predict_files(
         note = "are of other images, another model or other settings; they are made again"
         warnings.warn(f"results of {others} images in {out} {note}", CrispsegWarning, stacklevel=2)
     found = Predictions(out, len(files), len(made), len(made))
-    coco = None if objects is None or resume else CocoFile(out / COCO, objects)
+    coco = None if objects is None or resume else CocoFile(out / COCO, named)
     rows: list[list[Any]] = []
 
     def write(result: Segmentation) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from crispseg.errors import CrispsegError
 from crispseg.inference.acceleration import compiled, fold_batch_norms
 from crispseg.inference.device import FloatPrecision, in_parallel, usable_device
 from crispseg.inference.image_files import Source, is_several, named_images, read_source
-from crispseg.inference.objects import REACH, ObjectRule, Objects, measured
+from crispseg.inference.objects import REACH, Object, Objects, measured, object_rules
 from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.inference.runtime import AnyModel, Backend, ExportedModel, open_model
 from crispseg.inference.tiling import LARGE, Tiling, check_tile, enough_memory, tiled_labels
@@ -281,23 +281,30 @@ class Segmentation:
         counts = np.bincount(self.labels.ravel(), minlength=len(self.label_set))
         return dict(zip(self.label_set.names, (counts / self.labels.size).tolist(), strict=True))
 
-    def objects(self, name: str, border: str | None = None, reach: int = REACH, min_size: int = 0) -> Objects:
-        """Return the objects of a class, with their areas, boxes, centroids and probabilities.
+    def objects(
+        self, name: str | Sequence[str], border: str | None = None, reach: int = REACH, min_size: int = 0
+    ) -> Objects:
+        """Return the objects of a class, or of several, with their areas, boxes, centroids and probabilities.
 
         Args:
-            name: of the class.
-            border: name of the class of pixels between objects, into which they are grown.
+            name: of the class, or of several.
+            border: name of the class of pixels between objects of one class, into which they are grown.
             reach: pixels that they grow at most.
             min_size: pixels; smaller objects are left out.
 
         Raises:
             CrispsegError: there is no such class, or both are the same.
         """
-        rule = ObjectRule.named(self.label_set, name, border, reach, min_size)
-        ids = rule.find(self.labels)
-        probability = None if self._logits is None else self.probabilities()[rule.index]
-        table = measured(ids, self.labels == rule.index, probability)
-        return Objects(self.name, name, ids, self.image, table, self.made_of)
+        rules = object_rules(self.label_set, name, border, reach, min_size)
+        probabilities = None if self._logits is None else self.probabilities()
+        ids, table = np.zeros(self.labels.shape, np.int32), list[Object]()
+        for category, rule in rules.items():
+            found, before = rule.find(self.labels), len(table)
+            probability = None if probabilities is None else probabilities[rule.index]
+            rows = measured(found, self.labels == rule.index, probability)
+            table += [row._replace(id=row.id + before, category=category) for row in rows]
+            ids += (found + before) * (found > 0)
+        return Objects(self.name, tuple(rules), ids, self.image, tuple(table), self.made_of)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the image under the colours of its classes, and their shares, the largest first."""
