@@ -182,7 +182,7 @@ class Objects:
             rows = [columns, *(each[: len(columns)] for each in self)]
             if pixel_size:
                 area, unit = pixel_area(pixel_size)
-                areas = [f"area_{unit}", *(round(each.area * area, 6) for each in self)]
+                areas: list[Any] = [f"area_{unit}", *(round(each.area * area, 6) for each in self)]
                 rows = [(*row, each) for row, each in zip(rows, areas, strict=True)]
             csv.writer(file).writerows(rows)
         return numbers, table
