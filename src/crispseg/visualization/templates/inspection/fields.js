@@ -30,7 +30,7 @@ const FIELDS = {
         ["displacement (x, y)", `${number(dx)}, ${number(dy)} px of its level`],
         ["length", `${number(Math.hypot(dx, dy))} px; longest in the image ${number(field.longest)} px`],
         ["level", `${field.size[0]} × ${field.size[1]} pixels`],
-        ["reads the coarse level at", `${place(...to)} px of the image`],
+        ["position in the coarse level", `${place(...to)} px of the image`],
       ];
     },
   },
