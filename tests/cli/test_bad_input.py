@@ -289,7 +289,7 @@ def test_a_checkpoint_of_another_model(run: Path, error: Error) -> None:
     config = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(re.sub(r"width: 16\b", "width: 12", config))
     line = error("train", "--resume", run)
-    assert str(run / "checkpoints") in line and "of another model" in line
+    assert str(run / "checkpoints") in line and "belongs to another model" in line
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])

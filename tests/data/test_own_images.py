@@ -120,7 +120,7 @@ def test_four_channels(tmp_path: Path, capsys: Capture) -> None:
     [
         (["--model.in_chans=17"], "in_chans is 17, but images have 1 to 16 channels"),
         (["--model.in_chans=4"], "has 3 channel(s), not 4"),
-        (["--model.in_chans=4", "--augment.photometric=true"], "augment.photometric is not for images of 4 channels"),
+        (["--model.in_chans=4", "--augment.photometric=true"], "augment.photometric does not support 4 channels"),
     ],
 )
 def test_channels_that_no_image_has(flags: list[str], phrase: str, tmp_path: Path, capsys: Capture) -> None:

@@ -194,7 +194,7 @@ def test_integers_of_all_widths(dtype: torch.dtype, refuses: Any) -> None:
     stray = truth.clone()
     stray[0, 3, 4] = -1 if dtype == torch.int8 else 120
     for metric in all_metrics(5):
-        with refuses(f"the truth holds value {stray[0, 3, 4]}"):
+        with refuses(f"the truth has value {stray[0, 3, 4]}"):
             metric.update(prediction.to(dtype), stray.to(dtype))
 
 
@@ -204,11 +204,11 @@ def test_stray_values_are_named(refuses: Any) -> None:
     for metric in all_metrics(5):
         for stray in (5, 254, 256, -1, 255):
             bad[0, 1, 2] = stray
-            with refuses(f"the prediction holds value {stray}", "0 to 4", "255"):
+            with refuses(f"the prediction has value {stray}", "0 to 4", "255"):
                 metric.update(bad, good)
             metric.update(bad, ignored)  # there, all is right
             if stray != 255:
-                with refuses(f"the truth holds value {stray}", "0 to 4"):
+                with refuses(f"the truth has value {stray}", "0 to 4"):
                     metric.update(good, bad)
         with refuses("of one shape (N, H, W)"):
             metric.update(good, good[:, 1:])
@@ -287,5 +287,5 @@ def test_gains_need_the_same_images(refuses: Any) -> None:
         metric = SegmentationScores(4)
         metric.update(prediction, truth, ids=ids)
         found.append(metric.scores())
-    with refuses("not of the same images"):
+    with refuses("of different images"):
         score_gains(*found)

@@ -145,7 +145,7 @@ def test_of_two_trainings_in_one_folder_one_is_refused(tmp_path: Path) -> None:
     assert sorted(said.values()) == [0, 2]
     (refused,) = [text for text, status in said.items() if status]
     # The second may come when the first has written a checkpoint already.
-    assert re.search(rf"{tmp_path / 'run'} (is in use|already holds)", refused) and "Traceback" not in refused
+    assert re.search(rf"{tmp_path / 'run'} (is in use|already contains)", refused) and "Traceback" not in refused
     left = files(tmp_path / "run")
     assert "model/model.safetensors" in left and not [name for name in left if LITTER in name or LOCK in name]
 

@@ -59,13 +59,13 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Cap
         (tmp_path / name).mkdir()
         (tmp_path / name / name).write_text("mine")
         assert main(["quickstart", *TINY, *FEW, "--out", str(tmp_path / name)]) == 2
-        assert f"already holds {name}" in capsys.readouterr().err
+        assert f"already contains {name}" in capsys.readouterr().err
 
     # A second one would not touch the first, nor does it write into a folder that is named.
     assert main(["quickstart", *TINY, *FEW, "--print_config"]) == 0
     assert "out: runs/quickstart-2\n" in capsys.readouterr().out
     assert main(["quickstart", *TINY, *FEW, "--out", str(run)]) == 2
-    assert "already holds" in capsys.readouterr().err
+    assert "already contains" in capsys.readouterr().err
 
 
 def test_panels_show_image_truth_and_predictions(monkeypatch: pytest.MonkeyPatch) -> None:

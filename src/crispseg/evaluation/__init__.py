@@ -1,4 +1,4 @@
-"""Evaluation: scores and where they come from."""
+"""Evaluation: scores, their intervals and reports."""
 
 from crispseg.evaluation.boundary import BoundaryF, BoundaryIoU, BoundaryIoUScores, BoundaryScores
 from crispseg.evaluation.evaluate import evaluate

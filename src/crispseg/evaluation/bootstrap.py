@@ -1,4 +1,4 @@
-"""Intervals of scores by a bootstrap over images, and how scores are written."""
+"""Bootstrap intervals of scores over images, and formatting of scores."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from crispseg.labels import Color
 
 RESAMPLES = 1000
 LEVEL = 95.0
-"""Percent of the resamples whose score lies within an interval."""
+"""Percentage of resamples whose score is within an interval."""
 
 Values: TypeAlias = Any
-"""Scores: a float64 array, or a float where there is no axis."""
+"""Scores: a float64 array, or a float if there is no axis."""
 
 
 def percent(value: float) -> str:
-    """A score; a dash for NaN, that of a class which does not occur."""
+    """Format a score; NaN, the score of a class that does not occur, becomes a dash."""
     return "–" if value != value else f"{value:.1f}"
 
 
 def signed(value: float) -> str:
-    """A change, with its sign; a dash for NaN."""
+    """Format a change with its sign; NaN becomes a dash."""
     return "–" if value != value else f"{value:+.1f}".replace("-", "−")
 
 
 def number(value: float) -> float | None:
-    """For JSON; `null` for NaN."""
+    """Convert a score for JSON; NaN becomes `null`."""
     return None if value != value else round(float(value), 4)
 
 
 def text_table(head: Sequence[str], rows: Iterable[Sequence[Any]], **options: Any) -> Table:
-    """A table for the terminal, of plain text: the first column on the left, numbers on the right, titles too."""
+    """Build a plain-text table for the terminal; the first column is left-aligned, all others right-aligned."""
     table = Table(title_justify="left", caption_justify="left", **options)
     for index, name in enumerate(head):
         table.add_column(escape(name), justify="right" if index else "left", overflow="fold")
@@ -52,12 +52,12 @@ def text_table(head: Sequence[str], rows: Iterable[Sequence[Any]], **options: An
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """Scores for the terminal and for a page.
+    """Table of scores for the terminal and for a page.
 
     Args:
         head: names of the columns.
         rows: a name and its cells, texts or `Estimate`s.
-        colors: of the rows if they are classes, whose first score has a bar on a page.
+        colors: colours of the rows if they are classes; a page then draws a bar for their first score.
         title, note: lines above and below.
     """
 
@@ -68,19 +68,19 @@ class ScoreTable:
     note: str = ""
 
     def rich(self) -> Table:
-        """The table for the terminal."""
+        """Build the table for the terminal."""
         return text_table(self.head, self.rows, title=self.title or None, caption=self.note or None)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A score in percent, or a gain in percentage points, with its interval.
+    """Score in percent, or gain in percentage points, with its interval.
 
     Args:
-        value: `(...)`.
-        samples: `(R, ...)`, its values for resampled images; none if there is no interval.
-        gain: it is the gain of a second prediction over a first.
-        brief: its text does not have the interval.
+        value: value `(...)`.
+        samples: values `(R, ...)` for resampled images; empty if there is no interval.
+        gain: whether it is the gain of a second prediction over a first.
+        brief: whether its text omits the interval.
     """
 
     value: Values
@@ -93,30 +93,30 @@ class Estimate:
 
     @cached_property
     def interval(self) -> NDArray[np.float64]:
-        """`(2, ...)`, low and high, without samples that are NaN; NaN if there are none."""
+        """Low and high end, `(2, ...)`, without NaN samples; NaN if all samples are NaN."""
         if not len(self.samples):
             return np.full((2, *np.shape(self.value)), np.nan)
         tail = (1 - LEVEL / 100) / 2
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # where all are NaN
+            warnings.simplefilter("ignore", RuntimeWarning)  # raised if all are NaN
             return np.asarray(np.nanquantile(self.samples, (tail, 1 - tail), axis=0))
 
     @property
     def is_clear(self) -> Any:
-        """`(...)`: a gain whose interval does not contain 0."""
+        """Whether the interval of a gain excludes 0, `(...)`."""
         return self.gain & ((self.interval[0] > 0) | (self.interval[1] < 0))
 
     def at(self, *index: int) -> Estimate:
-        """That of one class, distance or width."""
+        """Return the estimate of one class, distance or width."""
         places: Any = (slice(None), *index)
         return replace(self, value=np.asarray(self.value)[index], samples=self.samples[places])
 
     def alone(self) -> str:
-        """A single value as text, without its interval."""
+        """Format a single value without its interval."""
         return signed(self.value) if self.gain else percent(self.value)
 
     def range(self) -> str:
-        """The interval of a single value as text; empty if there is none."""
+        """Format the interval of a single value; empty if there is none."""
         low, high = map(signed if self.gain else percent, self.interval)
         return "" if np.isnan(self.interval[0]) else f"[{low}, {high}]"
 
@@ -125,26 +125,26 @@ class Estimate:
 
 
 class ImageScores(ABC):
-    """Scores of a split that can be computed again for images drawn from it.
+    """Scores of a split that can be recomputed for resampled images.
 
     Attributes:
-        ids: `(N,)` numbers of the images, -1 for those without one.
+        ids: numbers `(N,)` of the images; -1 for an image without a number.
     """
 
     ids: NDArray[np.int64]
 
     @abstractmethod
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """Name of each score → its value in percent, of any shape `(...)`.
+        """Return the value of each score in percent, of any shape `(...)`, by name.
 
-        With `weights` `(R, N)`, how often each image counts, the values are `(R, ...)`.
+        `weights` `(R, N)` give how often each image counts; the values then are `(R, ...)`.
         """
 
     def estimates(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:
-        """Each of `measures`, with its values for as many images, drawn with replacement; none for fewer than 2 images.
+        """Return `measures` with their values for images drawn with replacement; fewer than 2 images give no interval.
 
-        The draws depend on the number of images and the seed alone: the difference of the estimates of two predictions
-        of the same images is a paired bootstrap.
+        The draws depend only on the number of images and the seed. The difference between estimates of two predictions
+        of the same images is therefore a paired bootstrap.
         """
         images = len(self.ids)
         weights = np.zeros((resamples if images > 1 else 0, images))
@@ -158,27 +158,27 @@ class ImageScores(ABC):
 def score_gains(
     first: ImageScores, second: ImageScores, resamples: int = RESAMPLES, seed: int = 0
 ) -> dict[str, Estimate]:
-    """Gains in each of `measures`, such as `miou` `()` and `iou` `(C,)`, or `boundary_f` `(D,)`.
+    """Return the gains in each of `measures`, such as `miou` `()` and `iou` `(C,)`, or `boundary_f` `(D,)`.
 
-    In each resample the same images are drawn for both, so what makes an image hard for both cancels out.
+    Each resample draws the same images for both, so the difficulty of single images cancels out.
 
     Raises:
-        CrispsegError: they are not of the same images.
+        CrispsegError: the predictions are of different images.
     """
     if not np.array_equal(first.ids, second.ids):
-        raise CrispsegError("the two predictions are not of the same images; score one split twice")
+        raise CrispsegError("the two predictions are of different images; score both on the same split")
     before, after = (each.estimates(resamples, seed) for each in (first, second))
     return {name: after[name] - before[name] for name in before}
 
 
 def mean_of_present(values: NDArray[np.float64], axis: int = -1) -> Values:
-    """The mean of what is not NaN along an axis; NaN where all is."""
+    """Return the mean of the values that are not NaN along an axis; NaN if all are."""
     present = ~np.isnan(values)
     return ratio(np.where(present, values, 0).sum(axis), present.sum(axis))
 
 
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Values:
-    """`part / whole`, NaN where `whole` is 0."""
+    """Return `part / whole`, with NaN if `whole` is 0."""
     shape = np.broadcast_shapes(np.shape(part), np.shape(whole))
     quotient = np.divide(part, whole, out=np.full(shape, np.nan), where=np.asarray(whole) > 0)
     return quotient if shape else float(quotient)

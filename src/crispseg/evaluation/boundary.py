@@ -1,9 +1,9 @@
-"""How well predicted boundaries lie on true ones: the boundary F-score, and Boundary IoU. docs/metrics.md defines both.
+"""Boundary F-score and Boundary IoU: agreement of predicted and true boundaries. docs/metrics.md defines both.
 
 - Boundary F-score: Perazzi et al.: A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation. CVPR
-  2016 (measure F), as Takikawa et al.: Gated-SCNN. ICCV 2019, apply it to classes, at 3, 5, 9 and 12 pixels of
+  2016 (measure F). Takikawa et al.: Gated-SCNN. ICCV 2019, apply it to classes, at 3, 5, 9 and 12 pixels of
   Cityscapes images. Their released code counts an image without a boundary of a class as F = 1, and ignored pixels as
-  "not of the class": their outlines are boundaries there, which every good prediction finds.
+  "not of the class": the outlines of ignored regions are boundaries there, and every good prediction finds them.
 - Boundary IoU: Cheng et al.: Boundary IoU: Improving Object-Centric Image Segmentation Evaluation. CVPR 2021, and its
   released code, https://github.com/bowenc0221/boundary-iou-api. As in the code, the distance is Chebyshev's, and the
   border of the image is an outline too.
@@ -26,10 +26,10 @@ from crispseg.evaluation.scores import Counts, PerImageMetric
 from crispseg.labels import IGNORE
 
 DISTANCES = (3, 5, 9, 12)
-"""Pixels, as in the tables of Gated-SCNN and DDSM."""
+"""Distances in pixels, as in the tables of Gated-SCNN and DDSM."""
 
 Empty: TypeAlias = Literal["1", "skip"]
-"""What an image is for a class without a boundary in truth and prediction: F = 1, or left out."""
+"""Score of an image without any boundary of a class: F = 1, or left out."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class BoundaryF(ImageScores):
 
     Args:
         distances: `D` distances in pixels.
-        per_image: `(N, D, C)`, F of each image; NaN where it does not count for the class.
+        per_image: F of each image, `(N, D, C)`; NaN if the image does not count for the class.
     """
 
     distances: tuple[int, ...]
@@ -46,7 +46,7 @@ class BoundaryF(ImageScores):
     ids: NDArray[np.int64] = field(repr=False)
 
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """`boundary_f` `(D,)` over classes, `boundary_f_of_classes` `(D, C)`, `boundary_f_mean` `()` over distances."""
+        """Return `boundary_f` `(D,)`, `boundary_f_of_classes` `(D, C)` and `boundary_f_mean` `()` over distances."""
         weights = np.ones(len(self.ids)) if weights is None else weights
         counted = ~np.isnan(self.per_image)  # (N, D, C)
         values = np.where(counted, self.per_image, 0)
@@ -56,14 +56,14 @@ class BoundaryF(ImageScores):
 
 
 class BoundaryScores(PerImageMetric[BoundaryF]):
-    """Accumulates boundary scores.
+    """Accumulate boundary scores.
 
     Args:
-        distances: within which boundaries match, whole pixels.
+        distances: distances within which boundaries match, in whole pixels.
         empty: whether an image counts as F = 1 for a class without a boundary in truth and prediction, or is left out.
 
     Raises:
-        CrispsegError: another number of classes; a distance that is no positive whole number, a repeated one, or none.
+        CrispsegError: the number of classes is invalid; distances are empty, repeated or not positive whole numbers.
     """
 
     def __init__(self, num_classes: int, distances: Sequence[int] = DISTANCES, empty: Empty = "skip") -> None:
@@ -74,13 +74,13 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
         self.distances, self.empty = tuple(distances), empty
 
     def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
-        """`(2 * (1 + D) * C,)`: boundary pixels of the prediction, all and those with one of the truth within each
-        distance; and the reverse.
+        """Return pixel counts `(2 * (1 + D) * C,)`: all boundary pixels of the prediction, and those with a true one
+        within each distance; then the same for the truth.
 
-        Only boundary pixels cost time and memory, however many classes there are.
+        Time and memory depend on the number of boundary pixels only, not on the number of classes.
         """
         reach = max(self.distances)
-        height, width = (side + reach for side in maps[0].shape)  # with a margin, which keeps rows and classes apart
+        height, width = (side + reach for side in maps[0].shape)  # the margin separates rows and classes
         found, wanted = (_boundary(labels, reach) for labels in maps)
         counts = []
         for ours, theirs in ((found, wanted), (wanted, found)):
@@ -90,7 +90,7 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
         return np.concatenate(counts)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryF:
-        """F from the matched pixels of each image."""
+        """Compute F from the matched pixels of each image."""
         shape = len(rows), 2, 1 + len(self.distances), self.num_classes
         points = rows.reshape(shape)  # (N, found and wanted, 1 + D, C)
         every, matched = points[:, :, :1], points[:, :, 1:]
@@ -102,10 +102,10 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
 
 
 def _boundary(labels: NDArray[np.uint8], margin: int) -> NDArray[np.int64]:
-    """Boundary pixels of all classes in a label map: sorted indices into an array `(C, H + margin, W + margin)`."""
+    """Return the boundary pixels of all classes as sorted indices into an array `(C, H + margin, W + margin)`."""
     padded = np.pad(labels, (0, margin), constant_values=IGNORE)
     flat, points = padded.ravel(), []
-    for offset in (1, padded.shape[1], padded.shape[1] + 1):  # right, lower and lower right neighbour
+    for offset in (1, padded.shape[1], padded.shape[1] + 1):  # right, lower and lower-right neighbour
         here, there = flat[:-offset], flat[offset:]
         steps = np.flatnonzero((here != there) & (here != IGNORE) & (there != IGNORE))
         points += [side[steps] * np.int64(flat.size) + steps for side in (here, there)]
@@ -113,10 +113,10 @@ def _boundary(labels: NDArray[np.uint8], margin: int) -> NDArray[np.int64]:
 
 
 def _nearest(ours: NDArray[np.int64], theirs: NDArray[np.int64], stride: int, reach: int) -> NDArray[np.int64]:
-    """Squared distance from each of our pixels to the nearest of theirs of the same class; exact up to `reach`.
+    """Return the squared distance from each of our pixels to the nearest of theirs in the class; exact up to `reach`.
 
-    The nearest pixel in a row is next to ours in the sorted list. Rows follow from our own on, until the next one is
-    too far to be nearer: most pixels need a few.
+    The nearest pixel in a row is adjacent to ours in the sorted list. The search starts at our own row and ends when
+    the next row is too far away; most pixels need a few rows.
     """
     far = np.int64(2**62)
     ends = np.concatenate([[-far], theirs, [far]])
@@ -132,7 +132,7 @@ def _nearest(ours: NDArray[np.int64], theirs: NDArray[np.int64], stride: int, re
 
 
 DILATION_RATIO = 0.02
-"""The bands' width as a part of the image's diagonal, by the paper and its code."""
+"""Width of the bands as a fraction of the image's diagonal, as in the paper and its code."""
 
 
 @dataclass(frozen=True)
@@ -140,23 +140,23 @@ class BoundaryIoU(ImageScores):
     """Boundary IoU in percent.
 
     Args:
-        images: `(N, C)` pixels of bands: in both, the truth's, the prediction's.
+        images: pixels of bands, `(N, C)`: in both, in the truth, in the prediction.
     """
 
     images: Counts
     ids: NDArray[np.int64] = field(repr=False)
 
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """`boundary_iou_of_classes` `(C,)`, NaN for a class without any band, and their mean, `boundary_iou` `()`."""
+        """Return `boundary_iou_of_classes` `(C,)`, NaN for a class without bands, and the mean `boundary_iou` `()`."""
         total = self.images.total(weights)
         return {"boundary_iou": total.miou, "boundary_iou_of_classes": total.iou}
 
 
 class BoundaryIoUScores(PerImageMetric[BoundaryIoU]):
-    """Accumulates Boundary IoU.
+    """Accumulate Boundary IoU.
 
     Args:
-        dilation_ratio: width of the bands, as a part of the image's diagonal.
+        dilation_ratio: width of the bands, as a fraction of the image's diagonal.
     """
 
     def __init__(self, num_classes: int, dilation_ratio: float = DILATION_RATIO) -> None:
@@ -164,7 +164,7 @@ class BoundaryIoUScores(PerImageMetric[BoundaryIoU]):
         self.dilation_ratio = dilation_ratio
 
     def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
-        """`(3 * C,)` pixels of bands: in both, the truth's, the prediction's."""
+        """Return pixel counts of bands, `(3 * C,)`: in both, in the truth, in the prediction."""
         width = max(round(self.dilation_ratio * math.hypot(*maps[0].shape)), 1)
         found, wanted = (np.where(band(labels, width), labels, IGNORE) for labels in maps)
         both = np.where(found == wanted, found, IGNORE)
@@ -172,15 +172,15 @@ class BoundaryIoUScores(PerImageMetric[BoundaryIoU]):
         return np.concatenate([each[: self.num_classes] for each in counts])
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryIoU:
-        """The bands' pixels of each image."""
+        """Return the scores from the bands' pixels of each image."""
         return BoundaryIoU(Counts(*np.split(rows, 3, axis=1)), ids)
 
 
 def band(labels: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
-    """Pixels of a label map `(H, W)` with another class, or the image's border, in the square of `width` around them.
+    """Find the pixels of a label map `(H, W)` within `width` (Chebyshev) of another class or of the image's border.
 
-    The largest and the smallest class in the square differ from a pixel's own only if there is another class: two
-    separable filters do for all classes at once. Ignored pixels, 255, are neither the largest nor the smallest.
+    The largest or smallest class in the square around a pixel differs from its own only if there is another class. Two
+    separable filters therefore serve all classes. Ignored pixels, 255, are neither the largest nor the smallest.
     """
     ignored = labels == IGNORE
     square = cv2.getStructuringElement(cv2.MORPH_RECT, (2 * width + 1, 2 * width + 1))

@@ -1,4 +1,4 @@
-"""Scoring a model on a split, of the data that it was trained on or of others."""
+"""Evaluation of a model on a split of its training data or of other data."""
 
 from __future__ import annotations
 
@@ -53,24 +53,24 @@ def evaluate(
     protocol: Protocol | str = "whole",
     **metrics: PerImageMetric[Any] | None,
 ) -> Scores:
-    """Scores from one confusion matrix over the whole split, images at their own size, in float32.
+    """Compute scores from one confusion matrix over the whole split, with images at their own size, in float32.
 
-    Labels are those of `crispseg.Segmenter`: what is scored is what `crispseg predict` writes.
+    The scored labels come from `crispseg.Segmenter`; `crispseg predict` writes the same labels.
 
     Args:
-        model: the model to score, which stays as it is, or an exported file of `open_model`.
-        dataset: the split, with the model's classes.
-        device: by default CUDA where there is one.
+        model: model to score, which is not changed, or an exported file from `open_model`.
+        dataset: split with the model's classes.
+        device: device; the default is CUDA if available.
         workers: processes that read images.
-        protocol: how the model sees an image, or a name of `PROTOCOLS`.
-        **metrics: are given all predictions too, such as `boundary=BoundaryScores(19)`.
+        protocol: inference protocol, or its name in `PROTOCOLS`.
+        **metrics: further metrics to update with all predictions, such as `boundary=BoundaryScores(19)`.
 
     Returns:
-        The scores, with those of each image for intervals; images have their index in `dataset` as number.
+        The scores, with per-image counts for intervals; an image's number is its index in `dataset`.
 
     Raises:
-        CrispsegError: as `check_classes`; the data have other channels than the model, or other objects than are asked
-            for.
+        CrispsegError: the classes do not match (see `check_classes`); the data have other channels than the model, or
+            other objects than requested.
     """
     segmenter = Segmenter(model, device, protocol=protocol)
     check_classes(model.info, dataset.labels)
@@ -91,7 +91,7 @@ def evaluate(
 
 
 def check_classes(info: ModelInfo, labels: LabelSet) -> None:
-    """Raise a CrispsegError if data have more or fewer classes than a model, or one of its names in another place."""
+    """Raise a CrispsegError if data and model differ in the number of classes, or a shared name has another index."""
     names, own = [*labels.names], [*info.class_names]
     if len(names) != info.num_classes:
         raise CrispsegError(f"the model has {info.num_classes} classes, the data {len(names)}; they must be the same")
@@ -103,7 +103,7 @@ def check_classes(info: ModelInfo, labels: LabelSet) -> None:
 
 
 def _instances(dataset: SegmentationDataset, sample: Sample, metric: ObjectScores) -> list[torch.Tensor]:
-    """The numbers of the true objects of an image, `(1, H, W)`, if the data have them."""
+    """Return the numbers of the true objects of an image, `(1, H, W)`, if the data have them."""
     of_numbers = isinstance(dataset, FileDataset) and isinstance(dataset.lookup, InstanceLookup)
     if of_numbers and metric.rule.index != NUMBERED.index:
         asked, numbered = (dataset.labels.names[at] for at in (metric.rule.index, NUMBERED.index))
@@ -128,7 +128,7 @@ def score_model(
     resamples: int = 0,
     **options: Any,
 ) -> Evaluation:
-    """All scores of a model on a split.
+    """Compute all scores of a model on a split.
 
     Args:
         model, dataset: as for `evaluate`.
@@ -136,12 +136,12 @@ def score_model(
         boundary_empty: see `BoundaryScores`.
         boundary_iou: compute Boundary IoU.
         objects, objects_border: class whose single objects are scored, and class of the pixels between them.
-        thin: classes whose centre lines are compared, besides the scores by width; None for no scores of thin things.
-        resamples: for intervals; 0 for none.
+        thin: classes whose centre lines are compared, in addition to scores by width; None omits scores of thin things.
+        resamples: number of resamples for intervals; 0 for none.
         options: `device`, `workers` and `protocol` of `evaluate`.
 
     Raises:
-        CrispsegError: as `evaluate`; a class that the data do not have.
+        CrispsegError: an error of `evaluate`; the data do not have a class.
     """
     classes, labels = len(dataset.labels), dataset.labels
     lines = [(each, labels.index(each)) for each in dict.fromkeys(thin or ())]
@@ -159,11 +159,11 @@ def score_model(
 
 
 MEANING = ("classes", "num_classes", "palette", "palette_tolerance", "merge", "drop", "ignore")
-"""Settings of own data that say what their masks mean: those of a run hold in other folders too."""
+"""Settings of custom data that define the meaning of masks; a run's settings apply to other folders too."""
 
 
 def recorded_data(run: str) -> tuple[Tree, int]:
-    """Return the settings of the data of a run, a saved model or a YAML file of a training, and its model's channels.
+    """Return the data settings of a run, a saved model or a YAML file, and the channels of its model.
 
     An exported file records no data.
     """
@@ -177,10 +177,10 @@ def recorded_data(run: str) -> tuple[Tree, int]:
 
 
 def named_data(target: str, given: Collection[str] = ()) -> tuple[Tree, int]:
-    """Return the settings of the data that a path or a name means, and the channels of the model of a run.
+    """Return the data settings for a path or a name, and the channels of the model if it is a run.
 
     Args:
-        target: a data source, a folder of data, or what `recorded_data` takes; if it is none, a `CrispsegError`.
+        target: a data source, a folder of data, or an argument of `recorded_data`; others raise a `CrispsegError`.
         given: keys of further settings of the data, as for `recognise`.
     """
     path = Path(target)
@@ -190,25 +190,25 @@ def named_data(target: str, given: Collection[str] = ()) -> tuple[Tree, int]:
         return recognise(path, given), 3
     data, in_chans = recorded_data(target)
     if not data:
-        raise CrispsegError(f"{target} does not say which data it is about; give the data")
+        raise CrispsegError(f"{target} records no data; give the data")
     return data, in_chans
 
 
 def completed(said: Mapping[str, object], name: str | None = None) -> Tree:
-    """Return settings of data, with the name of own data if they mean these and not the data of `name`."""
+    """Return settings of data; add the name of custom data if the settings do not belong to the data `name`."""
     return {"name": Folder.name, **said} if "name" not in said and own_data_meant(said, name) else dict(said)
 
 
 def data_to_score(run: str, said: Mapping[str, object], split: str | None = None) -> tuple[DataSource, str]:
     """Return the data to score a run on, and the split.
 
-    Without settings these are the recorded data. In other folders what masks mean still holds, and how images were
-    divided does not: the split is test by default if they have it, else all; of the recorded ones it is val. Masks that
-    have another meaning than those that it was trained on are a `CrispsegError`.
+    Without settings, it returns the recorded data with split val. In other folders, the recorded meaning of masks
+    applies, but not the recorded splits: the default split is test if it exists, else val, or all if the data are not
+    divided. Masks of another meaning than the training masks raise a `CrispsegError`.
     """
     recorded, _ = recorded_data(run)
     if not recorded and not said:
-        raise CrispsegError(f"{run} does not say which data it was trained on; give the data")
+        raise CrispsegError(f"{run} does not record its training data; give the data")
     data, elsewhere = _with_recorded(recorded, read_info(run).class_names if recorded else (), said)
     if split is None:
         whole = elsewhere and isinstance(data, Folder) and not data.divided
@@ -217,9 +217,9 @@ def data_to_score(run: str, said: Mapping[str, object], split: str | None = None
 
 
 def read_truth(info: ModelInfo, mask: Path, said: Mapping[str, object]) -> NDArray[np.uint8]:
-    """Return the class ids `(H, W)` of a mask, read as the data that the model was trained on, else as `said`.
+    """Return the class ids `(H, W)` of a mask, read like the model's training data, or according to `said`.
 
-    If the model records no data, the values are class ids. Values of no class are a `CrispsegError`.
+    If the model records no data, the values are class ids. Unknown values raise a `CrispsegError`.
     """
     for key in said.keys() - {*MEANING}:
         raise unknown(f"data.{key}", [f"data.{each}" for each in MEANING])
@@ -236,9 +236,9 @@ def read_truth(info: ModelInfo, mask: Path, said: Mapping[str, object]) -> NDArr
 
 
 def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, object]) -> tuple[DataSource, bool]:
-    """Return the data that settings mean on top of a model's, and whether they are in other folders.
+    """Return the data from a model's settings updated by `said`, and whether they are in other folders.
 
-    There recorded classes hold if the folder has no classes.txt; `names` are those of the model.
+    In other folders, the recorded classes apply unless there is a classes.txt; `names` are the model's classes.
     """
     name = recorded.get("name")
     said = completed(said, name)
@@ -264,9 +264,7 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
 
 
 def _check_meaning(data: Folder) -> None:
-    """Raise a CrispsegError if masks are black and white and the recorded ones class ids, or if they have colours that
-    are not those of the recorded palette, nor near.
-    """
+    """Raise a CrispsegError for 0/255 masks if class ids were recorded, or for colours far from a recorded palette."""
     lookup, place = data.reading.lookup, data.masks or data.root
     if data.declared.count and data.palette is None and isinstance(lookup, ColorLookup):
         palette = str([list(color) for color in lookup.palette]).replace(" ", "")
@@ -274,19 +272,19 @@ def _check_meaning(data: Folder) -> None:
             f"{place}: {data.reading.faults[0].message}, but the model was trained on class ids; give data.palette "
             f"'{palette}' if these are its classes, or data.ignore '[255]' if 255 means ignore"
         )
-    if data.declared.tolerance:  # which means that any colour is the nearest one
+    if data.declared.tolerance:  # any colour then means the nearest one
         masks = list(parallel(lambda pair: read_statistics(pair.mask), data.pairs(ALL), "Reading masks"))
         for fault in read_masks(replace(data.declared, tolerance=None), masks).errors:
             raise CrispsegError(
-                f"{place}: {fault.line}; or, if they hold class ids, give data.palette null and data.num_classes "
+                f"{place}: {fault.line}; or, if these are class ids, give data.palette null and data.num_classes "
                 f"{data.declared.count}"
             )
 
 
 def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> list[SegmentationDataset]:
-    """Return the split as each of several models sees it; a `CrispsegError` if it has faults or does not fit one.
+    """Return the split with the channels of each model; faulty data or other classes raise a `CrispsegError`.
 
-    Says so where its classes have other names than a model's, and what was left out or understood of own data.
+    Print a note if class names differ from a model's, and for omitted or interpreted files of custom data.
     """
     data, notes = settle(data)
     whole = data.dataset(split)
@@ -296,7 +294,7 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     by_channels = {image_channels(model.info.in_chans): each for model, each in zip(models, datasets, strict=True)}
     for dataset in by_channels.values():
         if isinstance(dataset, FileDataset) and dataset.value_range is None and (found := known_range(dataset)):
-            warn_of_unknown(f"the split '{split}'", *found)  # before data workers do, each on its own
+            warn_of_unknown(f"the split '{split}'", *found)  # before each data worker does
         check_split(dataset, split)
     names = whole.labels.names
     for own in (model.info.class_names for model in models):
@@ -316,7 +314,7 @@ def score_run(
     backend: Backend = "auto",
     **options: Any,
 ) -> tuple[AnyModel, SegmentationDataset, Evaluation]:
-    """Return the model of a run, a split, checked, and the scores; options are those of `score_model`."""
+    """Return the model of a run, the checked split and the scores; options are those of `score_model`."""
     model = open_model(run, backend)
     (dataset,) = checked_splits([model], data, split)
     warn_of_leaks(run, data, split)
@@ -325,17 +323,17 @@ def score_run(
 
 
 TRAINED = "train.txt"
-"""The file in a run's folder that names the images it was trained on, as `data.train_list` takes them."""
+"""File in a run's folder that lists its training images, in the format of `data.train_list`."""
 
 
 def trained_on(data: Folder) -> list[str]:
-    """Return the names of the images of train, as lists name them."""
+    """Return the names of the train images in the format of list files."""
     images = {pair.image for pair in data.pairs("train")}
     return [pair.name for pair in data.pairs(ALL, strict=False) if pair.image in images]
 
 
 def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
-    """Say which images of a split a run was trained on, by their files or by content, if both are own data."""
+    """Warn of training images of a run in a split, compared by file or content, if both are custom data."""
     recorded, in_chans = recorded_data(run)
     if not isinstance(data, Folder) or recorded.get("name") != Folder.name or split == "train":
         return
@@ -345,7 +343,7 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
         assert isinstance(trained, Folder)
         names = {*(file.read_text(encoding="utf-8").splitlines() if file.is_file() else trained_on(trained))}
         known = {one.image.resolve(): one for one in trained.pairs(ALL, strict=False) if one.name in names}
-    except CrispsegError:  # they are no longer there
+    except CrispsegError:  # they no longer exist
         return
     pairs = data.pairs(split)
     lines = []

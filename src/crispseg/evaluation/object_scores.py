@@ -1,8 +1,8 @@
-"""How well single objects are found: object F1, and the Data Science Bowl's score. docs/metrics.md defines both.
+"""Scores of single objects: object F1, and the Data Science Bowl's score. docs/metrics.md defines both.
 
 Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl. Nature Methods 2019.
 
-Thresholds of IoU are 0.5 and more, so that no object matches two others, and there is nothing to choose.
+IoU thresholds are 0.5 and more, so no object matches two others and the matching is unique.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from crispseg.inference.objects import ObjectRule
 from crispseg.labels import IGNORE
 
 PERCENT = tuple(range(50, 100, 5))
-"""The thresholds of IoU."""
+"""IoU thresholds in percent."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class ObjectQuality(ImageScores):
     """Scores of objects in percent.
 
     Args:
-        hits: `(N, T)`, the matches in each image at each threshold of `PERCENT`.
-        predicted, truth: `(N,)`, the objects in each image.
+        hits: matches in each image at each threshold of `PERCENT`, `(N, T)`.
+        predicted, truth: number of objects in each image, `(N,)`.
     """
 
     hits: NDArray[np.int64]
@@ -37,9 +37,9 @@ class ObjectQuality(ImageScores):
     ids: NDArray[np.int64] = field(repr=False)
 
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """At IoU 0.5 `object_f1`, `object_precision`, `object_recall`; `object_ap`, and of each threshold `(T,)`.
+        """Return F1, precision and recall at IoU 0.5, and `object_ap`, also for each threshold `(T,)`.
 
-        They are NaN without objects.
+        Without objects, they are NaN.
         """
         weights = np.ones(len(self.ids)) if weights is None else weights
         hits, predicted, truth = (weights @ each for each in (self.hits[:, 0], self.predicted, self.truth))
@@ -56,13 +56,13 @@ class ObjectQuality(ImageScores):
 
 
 class ObjectScores(PerImageMetric[ObjectQuality]):
-    """Accumulates scores of objects of a class.
+    """Accumulate scores of the objects of a class.
 
-    `update` takes numbers of the true objects after the ids, `(N, H, W)`, integers, 0 where there is none; by default
-    the rule finds them in the truth.
+    After the ids, `update` accepts the numbers of the true objects: integers `(N, H, W)`, 0 for no object. By default
+    the rule finds the objects in the truth.
 
     Args:
-        rule: which pixels make up objects.
+        rule: rule that defines the pixels of objects.
     """
 
     def __init__(self, num_classes: int, rule: ObjectRule) -> None:
@@ -70,20 +70,20 @@ class ObjectScores(PerImageMetric[ObjectQuality]):
         self.rule = rule
 
     def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
-        """`(T + 2,)`, as `matches` has them."""
+        """Return the result of `matches`, `(T + 2,)`."""
         prediction, truth, *instances = maps
         wanted = np.where(truth == IGNORE, 0, instances[0]) if instances else self.rule.find(truth)
         return matches(self.rule.find(prediction), wanted)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ObjectQuality:
-        """The objects of each image."""
+        """Return the scores from the counts of each image."""
         return ObjectQuality(rows[:, : len(PERCENT)], rows[:, -2], rows[:, -1], ids)
 
 
 def matches(found: NDArray[np.integer], wanted: NDArray[np.integer]) -> NDArray[np.int64]:
-    """`(T + 2,)` from two maps of numbers of objects `(H, W)`, 0 for none: matches at `PERCENT`, and objects of each.
+    """Count the matches at `PERCENT` and the objects of two maps of object numbers `(H, W)`, 0 for none: `(T + 2,)`.
 
-    Only pairs that share a pixel are counted, by sorting the pixels that are of an object in both.
+    It sorts the pixels that belong to objects in both maps, so it visits only pairs that share a pixel.
     """
     areas = np.bincount(found.ravel()), np.bincount(wanted.ravel())
     both = (found > 0) & (wanted > 0)

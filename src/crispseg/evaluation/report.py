@@ -1,4 +1,4 @@
-"""Pages of scores, and the confusion matrix as a picture."""
+"""HTML pages of scores, and the confusion matrix as a picture."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from crispseg.visualization import pages
 from crispseg.visualization.pictures import error_map
 
 EXAMPLES = 4
-"""Images of each kind that a page shows."""
+"""Number of images in each group of a page."""
 
 ABOUT = (
-    "By the mean IoU of the classes in the image's ground truth. Errors: right pixels are black, ignored ones dark "
-    "blue, wrong ones have the colour of their true class, lighter where that is dark."
+    "Images are ranked by the mean IoU of the classes in their ground truth. Errors: correct pixels are black, ignored "
+    "ones dark blue. Wrong pixels have the colour of their true class, made lighter if it is dark."
 )
 
 
 @dataclass(frozen=True)
 class Example:
-    """An image of the split, and for each model its labels `(H, W)` and its `Counts.miou_of_truth` on this image."""
+    """Image of the split, with each model's labels `(H, W)` and `Counts.miou_of_truth` on it."""
 
     sample: Sample
     labels: tuple[NDArray[np.uint8], ...]
@@ -51,10 +51,10 @@ def examples(
     protocol: Protocol | str = "whole",
     count: int = EXAMPLES,
 ) -> tuple[list[Example], list[Example]]:
-    """The images with the lowest and highest `Counts.miou_of_truth` of a model, from the extreme inwards, none in both.
+    """Return the images with a model's lowest and highest `Counts.miou_of_truth`, extremes first, without overlap.
 
-    Of several models, the images whose score the last raises most over the first, and those whose it lowers most.
-    Arguments are the models, which predict again, the split and `evaluate`'s scores of each, and their protocol.
+    For several models, it returns the images with the largest gain and the largest loss from the first model to the
+    last. The models predict these images again; `scores` are the results of `evaluate`.
     """
     segmenters = [Segmenter(model, protocol=protocol) for model in models]
     gains = scores[-1].images.miou_of_truth - (scores[0].images.miou_of_truth if len(models) > 1 else 0)
@@ -76,13 +76,13 @@ def examples(
 def report_page(
     title: str, conditions: str, evaluation: Evaluation, worst: Sequence[Example] = (), best: Sequence[Example] = ()
 ) -> str:
-    """The page of an evaluation, HTML.
+    """Return the HTML page of an evaluation.
 
     Args:
-        title: what was scored.
-        conditions: on what and how.
-        evaluation: its scores.
-        worst, best: what `examples` gives.
+        title: name of the model.
+        conditions: data and settings of the evaluation.
+        evaluation: scores.
+        worst, best: results of `examples`.
     """
     labels = evaluation.labels
     confusion = draw_confusion(evaluation.scores.confusion, labels.names)
@@ -105,7 +105,7 @@ def comparison_page(
     gained: Sequence[Example] = (),
     lost: Sequence[Example] = (),
 ) -> str:
-    """The page of a comparison, HTML; `gained` and `lost` are what `examples` gives, the rest as in `report_page`."""
+    """Return the HTML page of a comparison; `examples` returns `gained` and `lost`. See `report_page` for the rest."""
     names, labels = [one.name for one in comparison.results], comparison.results[0].labels
     means, *others = comparison.tables()
     rows = [[*row, one.explanation] for row, one in zip(means.rows, comparison.results, strict=True)]
@@ -114,7 +114,7 @@ def comparison_page(
         title=title,
         conditions=conditions,
         cards=[],
-        note="Bold where the interval of a change does not contain 0.",
+        note="A change is bold if its interval does not contain 0.",
         tables=[replace(means, head=[*means.head, ""], rows=rows), *others],
         confusion=None,
         groups=[
@@ -127,7 +127,7 @@ def comparison_page(
 def _group(
     heading: str, some: Sequence[Example], labels: LabelSet, models: Sequence[str] = ("prediction",)
 ) -> dict[str, Any] | None:
-    """Examples under a heading, as the template shows them; None of none."""
+    """Return examples under a heading in the structure of the template; None if there are none."""
     if not some:
         return None
     seen = np.unique(np.concatenate([each.ravel() for one in some for each in (one.sample.labels, *one.labels)]))
@@ -149,11 +149,11 @@ def _group(
 
 
 NUMBERED = 30
-"""Most classes for which the cells of a confusion matrix have numbers."""
+"""Largest number of classes for which the cells of a confusion matrix show numbers."""
 
 
 def draw_confusion(confusion: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
-    """Draw a confusion matrix in percent of its rows, `(H, W, 3)` RGB: what the pixels of each class are predicted as.
+    """Draw a confusion matrix in percent of its rows, the true classes, as RGB `(H, W, 3)`.
 
     Args:
         confusion: `(C, C)` pixel counts; rows are the truth, columns the prediction.

@@ -1,7 +1,7 @@
-"""Scores from pixel counts over a whole split, and what all metrics share.
+"""Scores from pixel counts over a whole split, and the base class of all metrics.
 
-The state of a metric is a row of whole numbers for each image. Sums of whole numbers, and rows in a fixed order, make
-scores exactly the same for any number of processes.
+The state of a metric is a row of integers for each image. Integer sums and a fixed order of rows make scores exactly
+the same for any number of processes.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from crispseg.evaluation.bootstrap import ImageScores, Values, mean_of_present, 
 from crispseg.labels import IGNORE
 
 UNNUMBERED = -1
-"""The number of an image that was given without one."""
+"""Number of an image without a given number."""
 
 Maps: TypeAlias = Tensor | NDArray[Any]
 S = TypeVar("S", bound=ImageScores)
 
 
 class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
-    """A metric whose state is a row of whole numbers for each image.
+    """Metric whose state is a row of integers for each image.
 
-    Under distributed evaluation the rows of all processes are gathered; shares may be uneven or empty. Rows are ordered
-    by the images' numbers, those without one by their content, so that the order of processes makes no difference.
+    Distributed evaluation gathers the rows of all processes; their shares may be uneven or empty. Rows are sorted by
+    the images' numbers, or by content for images without one, so the order of processes makes no difference.
 
     Args:
         num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
-        width: the numbers in a row.
+        width: length of a row.
 
     Raises:
-        CrispsegError: another number of classes.
+        CrispsegError: the number of classes is out of range.
     """
 
     is_differentiable = False
@@ -56,27 +56,27 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Gather the states of all processes; `compute` and `scores` call it."""
-        if isinstance(self.rows, list):  # of a process without images, torchmetrics would gather another shape
+        if isinstance(self.rows, list):  # gives a process without images the right shape
             self.rows.append(torch.zeros(0, 1 + self.width, dtype=torch.int64, device=self.device))
         super().sync(*args, **kwargs)
 
     def update(self, prediction: Maps, truth: Maps, ids: Sequence[int] | None = None, *others: Maps) -> None:
-        """Add images. Those of which every pixel is ignored do not count: loaders fill up processes' shares with them.
+        """Add images. Completely ignored images do not count, because loaders pad the shares of processes with them.
 
         Args:
-            prediction, truth: class ids `(N, H, W)`, integers, tensors or arrays. `truth` may hold 255; the prediction
-                there is ignored.
-            ids: the images' numbers in the split.
-            others: further maps `(N, H, W)`, as `row` takes them.
+            prediction, truth: integer class ids `(N, H, W)`, tensors or arrays. Pixels with 255 in `truth` are
+                ignored.
+            ids: numbers of the images in the split.
+            others: further maps `(N, H, W)` for `row`.
 
         Raises:
-            CrispsegError: shapes that differ or are not `(N, H, W)`; no integers; a value that is neither a class nor
-                ignored.
+            CrispsegError: the shapes differ or are not `(N, H, W)`; the values are not integers; a value is neither a
+                class nor ignored.
         """
         prediction, truth, *further = map(torch.as_tensor, (prediction, truth, *others))
         if prediction.shape != truth.shape or truth.ndim != 3:
             raise CrispsegError(
-                f"prediction and truth must be of one shape (N, H, W), not {tuple(prediction.shape)} and "
+                f"prediction and truth must have the same shape (N, H, W), not {tuple(prediction.shape)} and "
                 f"{tuple(truth.shape)}"
             )
         ignored, maps = truth.long() == IGNORE, []
@@ -87,7 +87,7 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
             low, high = counted.aminmax()
             if low < 0 or high >= self.num_classes:
                 raise CrispsegError(
-                    f"the {name} holds value {low if low < 0 else high}, but classes are 0 to {self.num_classes - 1} "
+                    f"the {name} has value {low if low < 0 else high}, but classes are 0 to {self.num_classes - 1} "
                     f"and {IGNORE} is ignored"
                 )
             maps.append(counted.to(torch.uint8).masked_fill_(ignored, IGNORE))
@@ -97,19 +97,19 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
         self.rows.append(kept.to(self.device))
 
     def count(self, *maps: Tensor) -> Tensor:
-        """The rows `(N, width)` of images, from their maps as `row` takes them, `(N, H, W)` each."""
+        """Return the rows `(N, width)` of images from their maps, `(N, H, W)` each; see `row`."""
         arrays = (each.cpu().numpy() for each in maps)
         return torch.from_numpy(np.array([self.row(*each) for each in zip(*arrays, strict=True)], np.int64))
 
     def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
-        """The row `(width,)` of an image from its prediction and truth `(H, W)`, both 255 where the truth is ignored.
+        """Return the row `(width,)` of an image from prediction and truth `(H, W)`; both are 255 at ignored pixels.
 
-        `ObjectScores` also takes numbers of true objects.
+        `ObjectScores` also accepts numbers of true objects.
         """
         raise NotImplementedError
 
     def table(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Numbers `(N,)` of the images so far and their rows `(N, width)`, in order."""
+        """Return the sorted numbers `(N,)` of all images so far, and their rows `(N, width)`."""
         if not len(self.rows):
             return np.zeros(0, np.int64), np.zeros((0, self.width), np.int64)
         table: NDArray[np.int64] = dim_zero_cat(self.rows).cpu().numpy()
@@ -118,13 +118,13 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
         twice = ids[1:][(ids[1:] == ids[:-1]) & (ids[1:] != UNNUMBERED)]
         if len(twice):
             raise CrispsegError(
-                f"image {twice[0]} was given more than once; give each once, and fill up a process's share with labels "
+                f"image {twice[0]} was given more than once; give each once, and pad a process's share with labels "
                 f"that are all {IGNORE}"
             )
         return ids, table[:, 1:]
 
     def scores(self) -> S:
-        """The scores of all images so far, of all processes.
+        """Return the scores of all images so far in all processes.
 
         Raises:
             CrispsegError: two images have the same number.
@@ -134,23 +134,23 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
 
     @abstractmethod
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> S:
-        """The scores that follow from `table`."""
+        """Return the scores computed from `table`."""
 
     def compute(self) -> Any:
-        """The measures of `scores` as tensors, for torchmetrics."""
+        """Return the measures of `scores` as tensors, for torchmetrics."""
         return {name: torch.as_tensor(value) for name, value in self.scored(*self.table()).measures().items()}
 
 
 @dataclass(eq=False)
 class Counts:
-    """Pixels of each class, and the scores that follow from them, in percent.
+    """Pixel counts of each class, and the scores computed from them, in percent.
 
-    Leading axes, of images or resamples, are those of all scores; without any, means are floats.
+    All scores share the leading axes (images or resamples); without leading axes, means are floats.
 
     Args:
-        hits: `(..., C)` pixels of the class that are predicted as it.
-        truth: `(..., C)` pixels of the class.
-        predicted: `(..., C)` pixels predicted as the class.
+        hits: correctly predicted pixels of the class, `(..., C)`.
+        truth: true pixels of the class, `(..., C)`.
+        predicted: pixels predicted as the class, `(..., C)`.
     """
 
     hits: NDArray[np.int64]
@@ -158,14 +158,14 @@ class Counts:
     predicted: NDArray[np.int64]
 
     def total(self, weights: NDArray[np.float64] | None = None) -> Counts:
-        """The sums over the first axis, `(N, C)`; with `weights` `(R, N)`, how often each counts, R of them."""
+        """Sum `(N, C)` over the first axis; with `weights` `(R, N)`, return R sums that count images by weight."""
         weights = np.ones(len(self.hits)) if weights is None else weights
-        counts = self.hits, self.truth, self.predicted  # whole numbers below 2**53: sums are exact
+        counts = self.hits, self.truth, self.predicted  # integers below 2**53 have exact sums
         return Counts(*((weights @ each.astype(np.float64)).astype(np.int64) for each in counts))
 
     @property
     def iou(self) -> Values:
-        """`(..., C)` intersection over union; NaN for a class in neither truth nor prediction."""
+        """Intersection over union `(..., C)`; NaN for a class in neither truth nor prediction."""
         return 100 * ratio(self.hits, self.truth + self.predicted - self.hits)
 
     @property
@@ -175,14 +175,14 @@ class Counts:
 
     @property
     def miou_of_truth(self) -> Values:
-        """Mean IoU over the classes that occur in the truth, by which images are ranked: a few wrong pixels of another
-        class do not halve it. NaN if there are none.
+        """Mean IoU over the classes that occur in the truth; NaN if there are none. It ranks images, because a few
+        wrong pixels of another class do not halve it.
         """
         return mean_of_present(np.where(self.truth > 0, self.iou, np.nan))
 
     @property
     def accuracy(self) -> Values:
-        """`(..., C)` share of a class's pixels that are right, its recall; NaN for a class not in the truth."""
+        """Recall `(..., C)`, the fraction of a class's pixels that are correct; NaN for a class not in the truth."""
         return 100 * ratio(self.hits, self.truth)
 
     @property
@@ -192,23 +192,23 @@ class Counts:
 
     @property
     def pixel_accuracy(self) -> Values:
-        """Share of right pixels; NaN if there are none."""
+        """Fraction of correct pixels; NaN if there are no pixels."""
         return 100 * ratio(self.hits.sum(-1), self.truth.sum(-1))
 
     @property
     def frequency_weighted_iou(self) -> Values:
-        """Mean of IoU, weighted by the classes' pixels in the truth; NaN if there are none."""
+        """Mean IoU, weighted by the number of true pixels of each class; NaN if there are none."""
         weighted = self.truth * np.where(self.truth > 0, self.iou, 0)
         return ratio(weighted.sum(-1), self.truth.sum(-1))
 
 
 class Scores(Counts, ImageScores):
-    """What a confusion matrix says: the `Counts` of the whole split, `(C,)`, and their scores.
+    """Scores from a confusion matrix: the `Counts` of the whole split, `(C,)`, and their scores.
 
     Args:
         confusion: `(C, C)` pixel counts; rows are the truth, columns the prediction.
-        images: `(N, C)`, of each image with a counted pixel, for intervals; of none by default.
-        ids: `(N,)` numbers of these images, -1 for those without one.
+        images: counts `(N, C)` of each image with a counted pixel, for intervals; none by default.
+        ids: numbers `(N,)` of these images; -1 for an image without a number.
     """
 
     def __init__(
@@ -220,20 +220,20 @@ class Scores(Counts, ImageScores):
         self.ids = np.zeros(0, np.int64) if ids is None else ids
 
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """The scores of `Counts`."""
+        """Return the scores of `Counts`."""
         counts = self if weights is None else self.images.total(weights)
         means = "miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy"
         return {name: getattr(counts, name) for name in (*means, "iou", "accuracy")}
 
 
 class SegmentationScores(PerImageMetric[Scores]):
-    """Accumulates a confusion matrix, and hits, truth and prediction of each image and class for intervals.
+    """Accumulate a confusion matrix, and hits, truth and prediction of each image and class for intervals.
 
     Args:
         num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
 
     Raises:
-        CrispsegError: another number of classes.
+        CrispsegError: the number of classes is out of range.
     """
 
     confusion: Tensor
@@ -243,8 +243,8 @@ class SegmentationScores(PerImageMetric[Scores]):
         self.add_state("confusion", torch.zeros(num_classes, num_classes, dtype=torch.int64), dist_reduce_fx="sum")
 
     def count(self, *maps: Tensor) -> Tensor:
-        """Add to the matrix, and return the rows of images: hits, truth and prediction."""
-        side, counts = IGNORE + 1, []  # one pass counts, with ignored pixels in the last row and column
+        """Add images to the matrix, and return their rows: hits, truth and prediction."""
+        side, counts = IGNORE + 1, []  # the last row and column count ignored pixels in the same pass
         for prediction, truth in zip(*maps, strict=True):
             pairs = truth.to(torch.int32).mul_(side).add_(prediction)
             counts.append(torch.bincount(pairs.flatten(), minlength=side**2).view(side, side))
@@ -253,9 +253,9 @@ class SegmentationScores(PerImageMetric[Scores]):
         return torch.cat([matrices.diagonal(dim1=1, dim2=2), matrices.sum(2), matrices.sum(1)], dim=1)
 
     def compute(self) -> Tensor:
-        """The `(num_classes, num_classes)` matrix of all pixels so far; `Scores` reads it."""
+        """Return the `(num_classes, num_classes)` matrix of all pixels so far; `Scores` reads it."""
         return self.confusion
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> Scores:
-        """What the matrix and the images' counts say."""
+        """Return the scores of the matrix and of the images' counts."""
         return Scores(self.confusion.cpu().numpy().copy(), Counts(*np.split(rows, 3, axis=1)), ids)

@@ -1,4 +1,4 @@
-"""All scores of one prediction of a split, or of several compared with the first, as tables and as JSON."""
+"""All scores of one prediction of a split, or a comparison of several with the first, as tables and as JSON."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from crispseg.labels import LabelSet
 from crispseg.visualization import pages
 
 DISTANCE = 3
-"""Pixels within which boundaries match when models are compared."""
+"""Distance in pixels within which boundaries match when models are compared."""
 
 _NAMED_AT_ONCE = 4
-"""Models up to which their names are columns of tables; more have numbers, which the first table gives."""
+"""Largest number of models with names as table columns; more models get the numbers in the first table."""
 
 MEASURES: dict[str, tuple[str, ...]] = {
     "miou": ("mIoU",),
@@ -48,14 +48,15 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "cl_dice": ("",),
     "cl_dice_of_classes": ("clDice of {}", "line"),
 }
-"""Measures by their names in JSON: their names in the summary, empty if they are not in it, and their axes."""
+"""Measures by their names in JSON: name in the summary, empty if it omits them, and names of the axes."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a model on a split: those of the confusion matrix, and the others that were computed.
+    """Scores of a model on a split: scores of the confusion matrix, and other requested scores.
 
-    Intervals are of `resamples`, 0 for none. Tables of several models have their `name` and `explanation`.
+    `resamples` is the number of resamples for intervals, 0 for none. Tables of several models show `name` and
+    `explanation`.
     """
 
     labels: LabelSet
@@ -70,28 +71,28 @@ class Evaluation:
 
     @property
     def parts(self) -> list[ImageScores]:
-        """All scores that there are."""
+        """All computed scores."""
         every = self.scores, self.boundary, self.boundary_iou, self.objects, self.thin
         return [part for part in every if part is not None]
 
     @property
     def miou(self) -> float:
-        """The mIoU in percent."""
+        """mIoU in percent."""
         return float(self.scores.miou)
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """Name in JSON → score in percent with its interval, `()`, or of classes, distances, thresholds or widths."""
+        """Scores in percent with intervals by name in JSON: `()`, or per class, distance, threshold or width."""
         return {name: each for part in self.parts for name, each in part.estimates(self.resamples).items()}
 
     @property
     def measures(self) -> dict[str, Values]:
-        """The values of `estimates`."""
+        """Values of `estimates`."""
         return {name: each.value for name, each in self.estimates.items()}
 
     @cached_property
     def axes(self) -> dict[str, Sequence[Any]]:
-        """The names along each axis of `MEASURES`."""
+        """Names along each axis of `MEASURES`."""
         return {
             "class": self.labels.names,
             "distance": self.boundary.distances if self.boundary else (),
@@ -102,7 +103,7 @@ class Evaluation:
 
     @property
     def summary(self) -> list[tuple[str, str, tuple[int, ...]]]:
-        """The scores of all classes together: their names in tables, and where they are in `estimates`."""
+        """Return the scores over all classes: names in tables, and keys and indices in `estimates`."""
         found = []
         for measure, (name, *axes) in MEASURES.items():
             repeated = measure == "boundary_f_mean" and len(self.axes["distance"]) == 1
@@ -113,11 +114,11 @@ class Evaluation:
         return found
 
     def means(self) -> list[tuple[str, Estimate]]:
-        """The scores of all classes together, by their names."""
+        """Return the scores over all classes, by name."""
         return [(name, self.estimates[measure].at(*index)) for name, measure, index in self.summary]
 
     def class_table(self) -> ScoreTable:
-        """The IoU of each class, and accuracy, shares of the pixels and boundary scores in percent."""
+        """Build the table of each class's IoU, accuracy, share of the pixels and boundary scores in percent."""
         truth, predicted = self.scores.truth, self.scores.predicted
         columns = {"accuracy": self.scores.accuracy}
         columns |= {"% of truth": 100 * truth / max(truth.sum(), 1)}
@@ -132,7 +133,7 @@ class Evaluation:
         return ScoreTable(["class", "IoU", *columns], rows, self.labels.palette, "Classes")
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the means, and the IoU of each class."""
+        """Return HTML for a notebook: the means, and the IoU of each class."""
         means, ious = self.means(), map(self.estimates["iou"].at, range(len(self.labels)))
         classes = zip(self.labels.names, self.labels.palette, ious, strict=True)
         return pages.notebook(
@@ -143,7 +144,7 @@ class Evaluation:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Scores as plain numbers, as docs/metrics.md lists them; `null` for what is undefined."""
+        """Return the scores as plain numbers (listed in docs/metrics.md); undefined scores are `null`."""
         summary = self.named(self.estimates, self.resamples)
         summary["confusion"] = self.scores.confusion.tolist()
         if self.objects:
@@ -151,7 +152,7 @@ class Evaluation:
         return summary
 
     def of_images(self, names: Sequence[str]) -> list[dict[str, Any]]:
-        """mIoU and IoU of each image, by the names of all images of the split, as plain numbers for JSON."""
+        """Return mIoU and IoU of each image as plain numbers for JSON; `names` are all images of the split."""
         images = self.scores.images
         return [
             {
@@ -163,7 +164,7 @@ class Evaluation:
         ]
 
     def named(self, estimates: dict[str, Estimate], resamples: int) -> dict[str, Any]:
-        """Values, and `intervals` if there are, nested by the names of classes, distances, thresholds and widths."""
+        """Return values and any `intervals`, nested by the names of classes, distances, thresholds and widths."""
 
         def nested(values: Values, axes: Sequence[str]) -> Any:
             if axes:
@@ -182,7 +183,7 @@ class Evaluation:
 
 
 def score_table(columns: dict[str, Evaluation]) -> Table:
-    """A table of IoU per class and of the means in percent, a column for each evaluation of the same measures."""
+    """Build a table of IoU per class and of the means in percent, with a column for each evaluation."""
     evaluations = list(columns.values())
     names, ious = evaluations[0].labels.names, [each.estimates["iou"] for each in evaluations]
     rows = [[name, *(iou.at(at) for iou in ious)] for at, name in enumerate(names)]
@@ -195,11 +196,11 @@ def score_table(columns: dict[str, Evaluation]) -> Table:
 
 @dataclass(frozen=True)
 class ModelComparison:
-    """Evaluations of the same images, each with its gains over the first.
+    """Evaluations of the same images, with gains over the first.
 
     Args:
-        results: evaluations without intervals, with boundary F-scores at `DISTANCE` alone; that to compare with first.
-        resamples: for the intervals of gains; 0 for none.
+        results: evaluations without intervals, with boundary F-scores at `DISTANCE` only; the first is the baseline.
+        resamples: number of resamples for the intervals of gains; 0 for none.
     """
 
     results: tuple[Evaluation, ...]
@@ -207,7 +208,7 @@ class ModelComparison:
 
     @cached_property
     def gains(self) -> list[dict[str, Estimate]]:
-        """Gains over the first of each but the first, in all measures of the evaluations' parts."""
+        """Gains of all further evaluations over the first, in all measures."""
         found = []
         for other in self.results[1:]:
             pairs = zip(self.results[0].parts, other.parts, strict=True)
@@ -215,7 +216,7 @@ class ModelComparison:
         return found
 
     def tables(self) -> list[ScoreTable]:
-        """Means, scores of classes, and scores of thin things if they were asked for."""
+        """Build the tables of means, scores of classes, and scores of thin things if requested."""
         first, numbered = self.results[0], len(self.results) > _NAMED_AT_ONCE
         note = "Scores in percent, changes in percentage points."
         if self.resamples and len(first.scores.ids) > 1:
@@ -241,12 +242,12 @@ class ModelComparison:
         return tables
 
     def _row(self, name: str, key: str, *index: int) -> list[Any]:
-        """The first's score and the changes of the others, without their intervals."""
+        """Return the baseline's score and the changes of the others, without intervals."""
         gains = [replace(each[key].at(*index), brief=True) for each in self.gains]
         return [name, self.results[0].estimates[key].at(*index), *gains]
 
     def as_json(self) -> dict[str, Any]:
-        """The scores of each model, as those of an evaluation, and its changes over the first, with their intervals."""
+        """Return each model's scores, in the format of an evaluation, and its changes over the first with intervals."""
         models = [{"name": one.name, "explanation": one.explanation, **one.as_json()} for one in self.results]
         for model, gains in zip(models[1:], self.gains, strict=True):
             model["change"] = self.results[0].named(gains, self.resamples)

@@ -1,14 +1,14 @@
-"""How well thin things are found: IoU and recall by the width of what is true, and clDice.
+"""Scores of thin things: IoU and recall by the width of the true object, and clDice.
 
 Width:
 
-- A disc of diameter w is those pixels of a square of w × w whose centres are at most w / 2 from the square's.
-- A pixel of a class is at least w wide if a disc of diameter w that lies within the class has a pixel at most w / 4
-  from it (between pixel centres): so the corners of a large thing count as large, but not its thin parts.
-- Beyond the edge of the image, things go on as they reach it. Ignored pixels are of no class.
-- A wrongly predicted pixel is as wide as the nearest true pixel of its class; of pixels equally near, as the thinnest.
-  In an image without that class it is as wide as what was predicted.
-- IoU and recall of a width are pixels summed over images, then means over the classes that have such pixels.
+- A disc of diameter w contains the pixels of a w × w square whose centres are at most w / 2 from the square's centre.
+- A pixel of a class is at least w wide if a disc of diameter w fits into the class within a distance of w / 4 from it
+  (between pixel centres). The corners of a large thing therefore count as large, but not its thin parts.
+- Things continue unchanged beyond the edge of the image. Ignored pixels belong to no class.
+- A wrongly predicted pixel is as wide as the nearest true pixel of its class; the thinnest wins among equally near
+  ones. In an image without that class, the width of the prediction counts.
+- IoU and recall of a width sum pixels over images, then take the mean over the classes that have such pixels.
 
 clDice, the Dice score of centre lines, is from Shit et al.: clDice, a Novel Topology-Preserving Loss Function for
 Tubular Structure Segmentation. CVPR 2021, Eq. 1 and 2. It is a mean over images with the class in truth or prediction,
@@ -31,7 +31,7 @@ from crispseg.evaluation.scores import PerImageMetric
 from crispseg.labels import IGNORE
 
 BOUNDS = (4, 7, 13)
-"""The least widths in pixels of all bands but the first."""
+"""Smallest width in pixels of each band but the first."""
 WIDTHS = ("1 to 3", "4 to 6", "7 to 12", "13 and more")
 """Bands of widths in pixels, inclusive."""
 
@@ -41,11 +41,11 @@ class ThinQuality(ImageScores):
     """Scores of thin things in percent.
 
     Args:
-        pixels: `(N, C, W, 3)`, of each image, class and width of `WIDTHS`: true pixels that were found, all true ones,
-            wrongly predicted ones.
-        lines: `(N, K, 4)`, of each named class: pixels of the prediction's skeleton, those in the truth, pixels of the
-            truth's skeleton, those in the prediction.
-        names: the classes of `lines`.
+        pixels: counts `(N, C, W, 3)` for each image, class and width of `WIDTHS`: true pixels that were found, all
+            true pixels, wrongly predicted pixels.
+        lines: counts `(N, K, 4)` for each named class: pixels of the prediction's skeleton, the part in the truth,
+            pixels of the truth's skeleton, the part in the prediction.
+        names: classes of `lines`.
     """
 
     pixels: NDArray[np.int64] = field(repr=False)
@@ -54,8 +54,8 @@ class ThinQuality(ImageScores):
     ids: NDArray[np.int64] = field(repr=False)
 
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """`iou_of_widths`, `recall_of_widths` `(W,)`; the same `…_and_classes` `(W, C)`; with names `cl_dice` `()`, and
-        `cl_dice_of_classes` `(K,)`.
+        """Return `iou_of_widths` and `recall_of_widths` `(W,)`, both also with `…_and_classes` `(W, C)`. If `names` are
+        given, add `cl_dice` `()` and `cl_dice_of_classes` `(K,)`.
         """
         weights = np.ones(len(self.ids)) if weights is None else weights
         counts = np.tensordot(weights, self.pixels.astype(np.float64), 1)  # (..., C, W, 3)
@@ -79,7 +79,7 @@ class ThinQuality(ImageScores):
 
 
 class ThinScores(PerImageMetric[ThinQuality]):
-    """Accumulates scores of thin things.
+    """Accumulate scores of thin things.
 
     Args:
         lines: name and number of the classes whose centre lines are compared.
@@ -90,7 +90,7 @@ class ThinScores(PerImageMetric[ThinQuality]):
         self.lines = tuple(lines)
 
     def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
-        """`(3 * W * C + 4 * K,)`: as `ThinQuality` has them."""
+        """Return the counts of `ThinQuality`, `(3 * W * C + 4 * K,)`."""
         prediction, truth = maps
         pixels = np.zeros((self.num_classes, len(WIDTHS), 3), np.int64)
         present = np.bincount(np.concatenate([prediction, truth]).ravel(), minlength=IGNORE + 1)
@@ -104,7 +104,7 @@ class ThinScores(PerImageMetric[ThinQuality]):
         return np.concatenate([pixels.ravel(), np.array(lines, np.int64)])
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ThinQuality:
-        """The pixels of each image."""
+        """Return the scores from the counts of each image."""
         split = self.num_classes * len(WIDTHS) * 3
         pixels = rows[:, :split].reshape(len(rows), self.num_classes, len(WIDTHS), 3)  # (N, C, W, 3)
         lines = rows[:, split:].reshape(len(rows), len(self.lines), 4)  # (N, K, 4)
@@ -112,7 +112,7 @@ class ThinScores(PerImageMetric[ThinQuality]):
 
 
 def widths(thing: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The band of `WIDTHS` of each pixel of a thing `(H, W)`; 0 elsewhere."""
+    """Return the band of `WIDTHS` of each pixel of a thing `(H, W)`; 0 elsewhere."""
     result = np.zeros(thing.shape, np.uint8)
     margin = 2 * max(BOUNDS)
     padded = np.pad(thing.astype(np.uint8), margin, mode="edge")
@@ -125,15 +125,15 @@ def widths(thing: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def _disc(side: int, radius: float | None = None) -> NDArray[np.uint8]:
-    """`(side, side)`: 1 within the radius, by default half the side, of the middle."""
+    """Return a disc `(side, side)`: 1 within the radius from the centre; the default radius is half the side."""
     steps = np.arange(side) - (side - 1) / 2
     radius = side / 2 if radius is None else radius
     return (steps[:, None] ** 2 + steps**2 <= radius**2).astype(np.uint8)
 
 
 def _counts(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """`(W, 3)`: pixels of a class in an image, as `ThinQuality` has them."""
-    # All that costs time is done in the rectangle around the class, with a pixel of margin where the image goes on.
+    """Count the pixels of a class in an image, `(W, 3)`; see `ThinQuality`."""
+    # For speed, it processes only the rectangle around the class, with a margin of one pixel inside the image.
     left, top, width, height = cv2.boundingRect((predicted | true).astype(np.uint8))
     part = slice(max(top - 1, 0), top + height + 1), slice(max(left - 1, 0), left + width + 1)
     predicted, true = predicted[part], true[part]

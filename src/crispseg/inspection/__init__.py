@@ -1,4 +1,4 @@
-"""Seeing inside: what a model computes on the way from an image to its labels, and what it would do without."""
+"""Inspection of a model: its intermediate values for an image, and ablation of single quantities."""
 
 from crispseg.inspection.ablation import ABLATIONS, Ablation, ablate, ablations_of
 from crispseg.inspection.activations import Inspection, inspect_image

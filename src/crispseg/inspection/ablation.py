@@ -1,6 +1,6 @@
-"""Scores of a trained model with a quantity that it computes set to zero, made uniform or left out.
+"""Scores of a trained model with one of its quantities set to zero, made uniform or left out.
 
-Nothing is trained again: the loss shows the model's use of the quantity, not what a network without it could learn.
+No model is retrained. The drop shows how much the model uses the quantity, not what a network could learn without it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from crispseg.nn.record import Change, alter, taps
 
 @dataclass(frozen=True)
 class Ablation:
-    """One way to change a model: its name and its effect, for tables, and what is changed.
+    """Change of a model: name and effect for tables, and the changed quantities.
 
     Args:
-        changes: by a regular expression for the end of a quantity's path.
-        part: name of the part next to a quantity that computes it; without the part, the quantity is left alone.
+        changes: changes, by a regular expression for the end of a quantity's path.
+        part: name of the sibling module that computes the quantity; if it is missing, the quantity stays unchanged.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Ablation:
     part: str = ""
 
     def of(self, paths: Sequence[str]) -> dict[str, Change]:
-        """The changes of a model whose quantities have these paths, for `crispseg.alter`."""
+        """Return the changes of a model with these quantities' paths, for `crispseg.alter`."""
         return {
             path: change
             for ending, change in self.changes.items()
@@ -46,20 +46,20 @@ class Ablation:
 
 
 def uniform(dims: tuple[int, ...]) -> Change:
-    """The mean along some dimensions, everywhere."""
+    """Return a change that replaces each value by the mean along some dimensions."""
     return lambda x: x.mean(dims, keepdim=True).expand_as(x)
 
 
 _PIXELS = (-2, -1)
 
 ABLATIONS: tuple[Ablation, ...] = (
-    # SFNet and SFNet-Lite, whose fine level has a flow too
+    # SFNet and SFNet-Lite; the fine level of the latter has a flow too
     Ablation("flow × 0", "coarse levels are upsampled bilinearly", {"(fine_)?flow": torch.zeros_like}),
     Ablation("gate uniform", "all pixels mix coarse and fine level in the same proportion", {"gate": uniform(_PIXELS)}),
     # Sampled points: DDSM, UN-EPT, deformable convolutions
     Ablation(
         "offsets × 0",
-        "points where they are without learned offsets: on a regular grid, or all on the pixel itself (UN-EPT)",
+        "points have no learned offsets: they are on a regular grid, or all on the pixel itself (UN-EPT)",
         {r"spatial\.affinity\.sampler\.offset|(?<!sampler\.)offset|attention\.offsets": torch.zeros_like},
     ),
     Ablation(
@@ -73,17 +73,17 @@ ABLATIONS: tuple[Ablation, ...] = (
     # AGLN
     Ablation("M × 0", "no descriptors reach the pixels; the gate is a half", {r"sdm\.M": torch.zeros_like}),
     Ablation("M uniform", "all pixels get the same mixture of descriptors", {r"sdm\.M": uniform(_PIXELS)}),
-    Ablation("no encoder features", "what local refinement lets through is left out", {r"lrm\.G": torch.zeros_like}),
+    Ablation("no encoder features", "the output of local refinement is left out", {r"lrm\.G": torch.zeros_like}),
     # Boundary refinement of any model
     Ablation("no refinement", "no pixel is on a boundary", {r"refiner\.boundary": lambda x: torch.full_like(x, -100)}),
 )
 
 
 def ablations_of(model: SegmentationModel, names: Iterable[str] | None = None) -> dict[str, Ablation]:
-    """Return the `ABLATIONS` whose quantities a model has, by name, or those of the given names.
+    """Return the `ABLATIONS` that apply to a model, by name, or only the named ones.
 
     Raises:
-        CrispsegError: the model has no quantity that could be changed; an unknown name.
+        CrispsegError: the model has no quantity to change; a name is unknown.
     """
     paths = list(taps(model))
     found = {ablation.name: ablation for ablation in ABLATIONS if ablation.of(paths)}
@@ -98,16 +98,16 @@ def ablations_of(model: SegmentationModel, names: Iterable[str] | None = None) -
 def ablate(
     model: SegmentationModel, dataset: SegmentationDataset, names: Iterable[str] | None = None, **options: Any
 ) -> Iterator[Evaluation]:
-    """Score a model as it is and under each change, one after the other; it is left in eval mode on the device.
+    """Score a model unchanged and then under each change; the model stays in eval mode on the device.
 
-    Names are of `ablations_of`, by default all; options are those of `evaluate`.
+    `names` are keys of `ablations_of`, by default all; `options` are those of `evaluate`.
 
     Raises:
-        CrispsegError: as `ablations_of` and `evaluate`.
+        CrispsegError: an error of `ablations_of` or `evaluate`.
     """
     chosen = ablations_of(model, names).values()
     paths = list(taps(model))
-    for ablation in (Ablation("intact", "the model as it is", {}), *chosen):
+    for ablation in (Ablation("intact", "the unchanged model", {}), *chosen):
         with alter(model, ablation.of(paths)):
             scored = score_model(model, dataset, boundary=[DISTANCE], **options)
         yield replace(scored, name=ablation.name, explanation=ablation.explanation)

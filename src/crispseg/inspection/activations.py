@@ -1,4 +1,4 @@
-"""One image through a model, with everything that the model computed on the way."""
+"""Inspection of one image: labels of a model and its intermediate values."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from crispseg.nn import record
 from crispseg.visualization.pictures import error_map
 
 PIXELS = 2**20
-"""Larger images are inspected as a reduced copy: the recorded values are some GB at most, of a wide dense AGLN."""
+"""Larger images are inspected as a reduced copy, so that the recorded values take a few GB at most (wide AGLN)."""
 
 KINDS = {"fam": "warped", "ddsm": "x_l", "cfb": "sdm.M", "attention": "locations"}
-"""Kinds of parts that can be looked into, and the tap by which each is known."""
+"""Kinds of parts that an inspection shows, and the tap that identifies each."""
 
 
 class Part(NamedTuple):
-    """A part of the model that ran: one of `KINDS`, and a title, such as "F5 → F4" for that step."""
+    """Part of the model that ran: one of `KINDS`, and a title, such as "F5 → F4" for that step."""
 
     kind: str
     title: str
@@ -45,23 +45,23 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Inspection:
-    """An image, its labels by a model, and the values that the model computed on the way.
+    """Image, its labels by a model, and the model's intermediate values.
 
-    Sizes are those of the inspected image, H × W, which may be a reduced copy.
+    H × W is the size of the inspected image, which may be a reduced copy.
 
     Args:
         name: stem of the image's file, or "image".
-        info: of the model.
-        original_size: height and width of the image before it was reduced.
+        info: info of the model.
+        original_size: height and width of the image before reduction.
         input_size: height and width of the model's input: H and W, or more with padding.
-        align_corners: levels lie on the image by the centres of their corner pixels, not from edge to edge.
-        image: `(H, W, 3)` RGB.
-        probabilities: of each class, `(C, H, W)`.
-        labels, truth: `(H, W)` class ids; 255 in the truth for ignored pixels.
-        unrefined: `(H, W)` class ids before refinement; None, as the next one, of a model without one.
-        boundary: probability of each pixel to be on a boundary, `(H, W)`.
+        align_corners: levels are aligned with the image at the centres of corner pixels, not at the edges.
+        image: RGB image `(H, W, 3)`.
+        probabilities: class probabilities `(C, H, W)`.
+        labels, truth: class ids `(H, W)`; ignored pixels are 255 in the truth.
+        unrefined: class ids before refinement, `(H, W)`; None for a model without refinement.
+        boundary: boundary probability of each pixel, `(H, W)`; None for a model without refinement.
         taps: values of `crispseg.record`, in the order of computation: float32 on the CPU, without the batch dimension.
-        parts: parts that ran, by their path in the model, in that order.
+        parts: parts in the order in which they ran, by their path in the model.
     """
 
     name: str
@@ -85,29 +85,29 @@ class Inspection:
 
     @property
     def size(self) -> tuple[int, int]:
-        """H and W."""
+        """Height H and width W of the inspected image."""
         height, width = self.labels.shape
         return height, width
 
     def colors(self, ids: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-        """Class ids `(H, W)`, by default the labels, in their colours, `(H, W, 3)`; 255 is black."""
+        """Return class ids `(H, W)`, by default the labels, in their colours, `(H, W, 3)`; 255 is black."""
         return colorize(self.labels if ids is None else ids, self.label_set.palette)
 
     def errors(self) -> NDArray[np.uint8]:
-        """The `error_map` of the labels, `(H, W, 3)`, if there is a truth: right pixels black, as in SFNet's Fig. 6."""
+        """Return the `error_map` of the labels, `(H, W, 3)`; it needs a `truth`. Correct pixels are black."""
         assert self.truth is not None
         return error_map(self.labels, self.truth, self.label_set.palette)
 
     def of(self, kind: str) -> list[str]:
-        """Paths of the parts of a kind, in the order in which they ran."""
+        """Return the paths of all parts of a kind, in the order in which they ran."""
         return [path for path, part in self.parts.items() if part.kind == kind]
 
     def has(self, part: str, *names: str) -> bool:
-        """Whether a part recorded tensors of all these names."""
+        """Return whether a part recorded tensors of all these names."""
         return all(f"{part}.{name}" in self.taps for name in names)
 
     def tap(self, part: str, name: str) -> Tensor:
-        """A recorded tensor of a part, without the batch dimension."""
+        """Return a recorded tensor of a part, without the batch dimension."""
         return self.taps[f"{part}.{name}"]
 
 
@@ -119,21 +119,21 @@ def inspect_image(
     device: str | torch.device | None = None,
     **data: Any,
 ) -> Inspection:
-    """Run a model once on an image and keep what it computes on the way.
+    """Run a model once on an image and keep its intermediate values.
 
-    Images of more than `PIXELS` are reduced by averaging, and their truth to the nearest pixel.
+    Images of more than `PIXELS` pixels are reduced by averaging; their truth is reduced by nearest neighbour.
 
     Args:
-        model: to look into; it is put on `device` and left in eval mode.
+        model: model to inspect; it is moved to `device` and stays in eval mode.
         image: a file's path, a PIL image, or an array (see `crispseg.inference.image_files.Source`).
-        truth: `(H, W)` class ids of the image, 255 for ignored pixels; or a mask file, which is read as those that the
-            model was trained on.
-        device: by default a CUDA device if there is one, else the CPU.
-        **data: settings of data that say what the values of the mask file mean, such as `palette` and `ignore`.
+        truth: class ids of the image, `(H, W)`, 255 for ignored pixels; or a mask file, which is read like the
+            model's training masks.
+        device: device; the default is CUDA if available, else the CPU.
+        **data: data settings that define the meaning of mask values, such as `palette` and `ignore`.
 
     Raises:
-        CrispsegError: an image or mask that cannot be read; a truth of another size or with ids that are no class;
-            weights that are not finite, or computed values; no such device.
+        CrispsegError: the image or mask is unreadable; the truth has another size or unknown ids; weights or computed
+            values are not finite; the device does not exist.
     """
     info = model.info
     array, path = read_source(image, info.in_chans, info.value_range)
@@ -143,7 +143,7 @@ def inspect_image(
         truth = _checked_truth(truth, "the ground truth", original, info.num_classes)
     elif truth is not None:
         with faults(Path(truth)):
-            Path(truth).open("rb").close()  # whose errors tell more
+            Path(truth).open("rb").close()  # gives more precise errors
         truth = _checked_truth(read_truth(info, Path(truth), data), str(truth), original, info.num_classes)
     factor = math.sqrt(PIXELS / (height * width))
     if factor < 1:
@@ -158,7 +158,7 @@ def inspect_image(
     with torch.inference_mode(), record(model) as seen:
         outputs = model.outputs(batch)
     if wrong := [key for key, value in {**seen, "logits": outputs.logits}.items() if not value.isfinite().all()]:
-        raise CrispsegError(f"{info.name} computes {wrong[0]} that is not finite; take an earlier checkpoint")
+        raise CrispsegError(f"{info.name} computes a {wrong[0]} that is not finite; use an earlier checkpoint")
     crop = (..., slice(height), slice(width))
     logits = outputs.logits[0][crop]
     unrefined, boundary = outputs.unrefined, outputs.boundary
@@ -180,28 +180,28 @@ def inspect_image(
 
 
 def _checked_truth(ids: NDArray[np.integer], name: str, size: tuple[int, int], classes: int) -> NDArray[np.uint8]:
-    """Class ids that belong to an image of `size`, height and width."""
+    """Return class ids after checking them against the image's `size` (height, width) and the classes."""
     if ids.shape != size:
         shown, wanted = ("×".join(map(str, shape)) for shape in (ids.shape, size))
         raise CrispsegError(f"{name} is {shown}, but the image {wanted}; give the mask of this image")
     if (wrong := np.unique(ids[(ids >= classes) & (ids != IGNORE)])).size:
         raise CrispsegError(
             f"{name} has {', '.join(map(str, wrong[:5]))}, but the classes are 0 to {classes - 1}; correct the mask, "
-            f"or ignore these values by {IGNORE}"
+            f"or replace these values by {IGNORE} to ignore them"
         )
     return ids.astype(np.uint8)
 
 
 def _ids(scores: Tensor) -> NDArray[np.uint8]:
-    """Index of the largest of `(C, H, W)`, `(H, W)`; max is several times faster than argmax on a CPU."""
+    """Return the index of the largest score `(H, W)`; max is several times faster than argmax on a CPU."""
     return scores.max(0).indices.to("cpu", torch.uint8).numpy()
 
 
 def _parts(taps: Iterable[str], levels: Sequence[int]) -> dict[str, Part]:
-    """The parts to which recorded quantities belong, by their path, in the order of their taps.
+    """Return the parts that own recorded quantities, by path, in the order of their taps.
 
-    Titles are such as "F5 → F4", "F4 → F3, block 2", "decoder layer 2, cross-attention"; `levels` are the coarse levels
-    of the decoder's fuse steps, the finest step first.
+    Examples of titles are "F5 → F4", "F4 → F3, block 2" and "decoder layer 2, cross-attention". `levels` are the coarse
+    levels of the decoder's fuse steps, the finest step first.
     """
     found = {}
     for tap in taps:

@@ -1,4 +1,4 @@
-"""A page in the browser: upload an image, see how trained models segment it. Needs Gradio."""
+"""Browser page to upload an image and see how trained models segment it; needs Gradio."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1",
 def segmented(
     model: AnyModel, image: Path, folder: Path, device: torch.device, *, precision: FloatPrecision = "fp32"
 ) -> tuple[str, str, Path]:
-    """Return the HTML of an image's inspection, the time that it took, and the file of the mask, written to `folder`.
+    """Inspect an image and write its mask to `folder`; return the HTML, the elapsed time and the mask file.
 
     Errors name the image without its folder.
     """
@@ -61,10 +61,10 @@ def serve(
     precision: FloatPrecision = "fp32",
     max_megabytes: float = 20,
 ) -> Iterator[str]:
-    """Serve the page while the block runs; yields its address.
+    """Serve the page while the block runs, and yield its address.
 
-    Models have the names that the page shows; `folder` is that of uploads, of at most `max_megabytes`, and masks. The
-    page opens with the first of the `images` and offers the others.
+    The page shows the models by their names in `models`. `folder` contains masks, and uploads of at most
+    `max_megabytes`. The page opens with the first of the `images` and offers the others.
 
     Raises:
         CrispsegError: Gradio is not installed, or cannot listen at this address.
@@ -96,7 +96,7 @@ def serve(
             gr.Examples([str(image) for image in images], upload)
         spent, shown = gr.Markdown(), gr.HTML(apply_default_css=False)
         options: dict[str, Any] = {"trigger_mode": "always_last", "api_name": "segment"}
-        options["preprocess"] = False  # Gradio would open the file, and does not name a broken one
+        options["preprocess"] = False  # otherwise Gradio opens the file, and its errors do not name it
         events = [upload.change, model.input, *([blocks.load] if images else [])]
         gr.on(events, segment, [upload, model], [shown, spent, download], **options)
     try:

@@ -1,7 +1,7 @@
-"""What the page draws at a pixel: flows and sampled points.
+"""Flows and sampled points, which the page draws at a pixel.
 
-Positions are in pixels of the image with (0, 0) the centre of the first one. `payload` packs all that the page's script
-needs: whole numbers with a scale, compressed, as base64.
+Positions are in pixels of the image; (0, 0) is the centre of the first pixel. `payload` packs all data of the page's
+script: integers with a scale, compressed, as base64.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from crispseg.inspection.activations import Inspection
 from crispseg.nn import pixel_centres
 
 CLASSES = 5
-"""Most likely classes of a pixel that are shown."""
+"""Number of most likely classes shown for a pixel."""
 PIXELS = 2**16
-"""Pixels whose probabilities are kept; of a larger image every n-th."""
+"""Maximum number of pixels with stored probabilities; larger images store every n-th pixel."""
 POINT_BYTES = 3 * 2**20
-"""Bytes of all sampled points together, before compression: 5 a point."""
+"""Maximum size of all sampled points in bytes before compression; a point takes 5 bytes."""
 
 
 def pixel_pitch(size: tuple[int, int], inspection: Inspection) -> tuple[float, float]:
-    """Pixels of the image from one pixel of a level of `size` (height, width) to the next, in x and in y.
+    """Return the distance in image pixels between neighbouring pixels of a level of `size` (height, width), in x and y.
 
-    The centres of their corner pixels lie on each other (`Inspection.align_corners`), or their edges do.
+    The centres of the corner pixels coincide (`Inspection.align_corners`), or the edges do.
     """
     (height, width), (rows, columns) = size, inspection.input_size
     if not inspection.align_corners:
@@ -42,8 +42,8 @@ def pixel_pitch(size: tuple[int, int], inspection: Inspection) -> tuple[float, f
 def flow_of(inspection: Inspection, part: str, tap: str = "flow") -> Tensor:
     """Return a FAM's flow in pixels of its fine level, `(2, h, w)`: x to the right and y downwards.
 
-    `warp` moves a point by Δ / (w, h) in coordinates from -1, the centre of a level's first pixel, to 1, that of its
-    last: by Δ_x (w - 1) / 2w and Δ_y (h - 1) / 2h pixels; by Δ / 2 if coordinates run from edge to edge.
+    `warp` moves a point by Δ / (w, h) in coordinates from -1 (centre of a level's first pixel) to 1 (centre of its
+    last). In pixels, this is Δ_x (w - 1) / 2w and Δ_y (h - 1) / 2h, or Δ / 2 if coordinates run from edge to edge.
     """
     delta = inspection.tap(part, tap)
     if not inspection.align_corners:
@@ -53,15 +53,15 @@ def flow_of(inspection: Inspection, part: str, tap: str = "flow") -> Tensor:
 
 
 class SampledPoints(NamedTuple):
-    """The points that each pixel of a level samples.
+    """Points that each pixel of a level samples.
 
     Args:
-        title: of the part, such as "F5 → F4".
+        title: title of the part, such as "F5 → F4".
         xs, ys: positions of the level's pixels in the image, `(w,)` and `(h,)`.
-        xy: `(h, w, G, N, 2)` float32, x and y of the N points in each of G groups; they may lie outside the image.
-        weights: `(h, w, G, N)` float32. DDSM: affinity × modulation, in sum at most 1; attention: 1 in sum over the
-            points of all levels for each head.
-        groups: names, such as "head 1, level 2".
+        xy: x and y of the N points in each of G groups, `(h, w, G, N, 2)` float32; they may be outside the image.
+        weights: weights `(h, w, G, N)` float32. DDSM: affinity × modulation, with sum at most 1. Attention: the sum
+            over the points of all levels is 1 for each head.
+        groups: names of the groups, such as "head 1, level 2".
     """
 
     title: str
@@ -72,31 +72,31 @@ class SampledPoints(NamedTuple):
     groups: tuple[str, ...] = ("",)
 
     def nearest(self, x: float, y: float) -> tuple[int, int]:
-        """Row and column of the level's pixel that is nearest to a position in the image."""
+        """Return row and column of the level's pixel nearest to a position in the image."""
         return int(np.abs(self.ys - y).argmin()), int(np.abs(self.xs - x).argmin())
 
 
 def sampled_points(inspection: Inspection) -> list[SampledPoints]:
-    """The points of every part that samples, coarse to fine, or first layer to last.
+    """Return the points of every part that samples, from coarse to fine, or from the first layer to the last.
 
     UN-EPT's encoder is left out: its queries are the pixels of all levels.
     """
     found = []
     for part, (kind, title) in inspection.parts.items():
         if kind == "ddsm" and inspection.has(inside := f"{part}.spatial.affinity", "weights"):
-            # DDSM's Eqs. 1 and 2: p + p_n + Δp_n in the coarse level upsampled to the fine one's size.
+            # DDSM's Eqs. 1 and 2: p + p_n + Δp_n in the coarse level, upsampled to the fine level's size.
             dx, dy = torch.unflatten(inspection.tap(inside, "sampler.offset"), 0, (-1, 2)).unbind(1)  # (N, h, w) each
             weights = inspection.tap(inside, "weights") * inspection.tap(inside, "sampler.modulation")
             found.append(_grid_points(inspection, title, dx, dy, weights))
         elif kind == "attention":
             queries = inspection.taps.get(f"{part.rpartition('.decoder.')[0]}.context_queries")
-            if queries is not None:  # not of an encoder
+            if queries is not None:  # None for an encoder
                 found.append(_attention_points(inspection, part, (queries.shape[-2], queries.shape[-1])))
     return found
 
 
 def _grid_points(inspection: Inspection, title: str, dx: Tensor, dy: Tensor, weights: Tensor) -> SampledPoints:
-    """Points of a k × k grid around each pixel, row by row, moved by `dx` and `dy` (k², h, w) pixels of the level."""
+    """Return a k × k grid of points around each pixel, row by row, moved by `dx` and `dy` (k², h, w) level pixels."""
     points, height, width = dx.shape
     side = round(points**0.5)
     pitch_x, pitch_y = pixel_pitch((height, width), inspection)
@@ -109,9 +109,9 @@ def _grid_points(inspection: Inspection, title: str, dx: Tensor, dy: Tensor, wei
 
 
 def _attention_points(inspection: Inspection, part: str, size: tuple[int, int]) -> SampledPoints:
-    """UN-EPT's deformable attention (Eqs. 4 and 6), whose queries are the pixels of one map of this height and width.
+    """Return the points of UN-EPT's deformable attention (Eqs. 4 and 6); the queries are the pixels of a map of `size`.
 
-    Levels reach from edge to edge of the image (`align_corners=False`), and so do the queries' places.
+    Levels and queries reach from edge to edge of the image (`align_corners=False`).
     """
     locations = inspection.tap(part, "locations")  # (Q, M, L, N, 2), 0 to 1
     weights = inspection.tap(part, "weights")  # (Q, M, L, N)
@@ -126,21 +126,21 @@ def _attention_points(inspection: Inspection, part: str, size: tuple[int, int]) 
 
 
 def packed(values: NDArray[Any]) -> dict[str, str]:
-    """An array of whole numbers of 8 or 16 bits, as the page's `unpack` takes it."""
+    """Pack an array of 8-bit or 16-bit integers for the page's `unpack`."""
     little = values.astype(values.dtype.newbyteorder("<")).tobytes()
     return {"type": values.dtype.name, "data": base64.b64encode(zlib.compress(little, 9)).decode("ascii")}
 
 
 def packed_steps(values: NDArray[Any]) -> tuple[dict[str, str], float]:
-    """Numbers packed as int16, and the size of one step: 1 / 32767 of the largest."""
+    """Pack numbers as int16; return them and the size of one step, 1 / 32767 of the largest number."""
     step = float(np.abs(values).max(initial=0)) / 32767 or 1.0
     return packed(np.rint(values / step).astype(np.int16)), step
 
 
 def payload(inspection: Inspection) -> dict[str, Any]:
-    """All data of the page's script; what the model does not have is not in it.
+    """Return all data of the page's script, without quantities that the model lacks.
 
-    Of each pixel, of a large image of every n-th, it has the most likely classes and their probabilities.
+    It includes the most likely classes and their probabilities for each pixel, or for every n-th pixel of large images.
     """
     height, width = inspection.size
     labels = inspection.label_set
@@ -167,7 +167,7 @@ def payload(inspection: Inspection) -> dict[str, Any]:
 
 
 def _fields(inspection: Inspection) -> Iterator[dict[str, Any]]:
-    """Flows and sampled points, each with a `kind`."""
+    """Yield flows and sampled points, each with a `kind`."""
     for part in inspection.of("fam"):
         flow = flow_of(inspection, part)
         vectors, step = packed_steps(flow.permute(1, 2, 0).numpy())
@@ -188,7 +188,7 @@ def _fields(inspection: Inspection) -> Iterator[dict[str, Any]]:
 
 
 def points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
-    """Every n-th row and column of the level, so that `budget` bytes are enough."""
+    """Pack every n-th row and column of the level, so that they fit in `budget` bytes."""
     height, width, _, number = points.weights.shape
     every = math.ceil(math.sqrt(max(1.0, 5 * points.weights.size / budget)))
     kept = slice(every // 2, None, every)

@@ -1,4 +1,4 @@
-"""An inspection as one interactive page that needs no network."""
+"""Interactive page of an inspection; it works offline."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from crispseg.visualization import pages
 from crispseg.visualization.pictures import RIGHT
 
 SIDE, SMALL = 2048, 320
-"""Pixels of the longer side above which pictures are reduced that can be laid over the image, and others."""
+"""Maximum longer side, in pixels, of pictures that can overlay the image, and of other pictures."""
 RAMP = np.linspace(0, 1, 256)[None]
-"""The numbers of a legend, `(1, 256)`."""
+"""Numbers of a legend, `(1, 256)`."""
 
 
 class Panel(NamedTuple):
-    """A small picture of the page: its name, its `(H, W, 3)` RGB pixels, and a note behind the name.
+    """Small picture on the page: its name, its RGB pixels `(H, W, 3)`, and a note after the name.
 
-    `scale` is a colour map of OpenCV with the meanings of its lowest and highest colour, `wheel` the meaning of the
-    colours of directions. A `layer` can be laid over the image, but for its colour `clear`. A `photo` becomes a JPEG.
+    `scale` is an OpenCV colour map with the meanings of its lowest and highest colour; `wheel` is the meaning of
+    direction colours. A `layer` can overlay the image; its colour `clear` is transparent. A `photo` is saved as JPEG.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Panel(NamedTuple):
 
 
 def inspection_page(inspection: Inspection) -> str:
-    """Return the page, HTML."""
+    """Return the HTML page of an inspection."""
 
     def embedded(panel: Panel) -> pages.Picture:
         text, longest = f"{inspection.name}, {panel.name}", SIDE if panel.layer else SMALL
@@ -68,7 +68,7 @@ def inspection_page(inspection: Inspection) -> str:
 
 
 def classes(inspection: Inspection) -> dict[str, Any]:
-    """The legend: `columns`, shares in percent of the pixels; `rows` of name, colour and these; `absent` names."""
+    """Return the legend: `columns` (percent of the pixels), `rows` (name, colour, values) and `absent` names."""
     labels, truth = inspection.label_set, inspection.truth
     share = 100 * np.bincount(inspection.labels.ravel(), minlength=len(labels)) / inspection.labels.size
     columns, present = {"% of prediction": share}, share > 0
@@ -88,7 +88,7 @@ def classes(inspection: Inspection) -> dict[str, Any]:
 
 
 def sections(inspection: Inspection) -> dict[str, list[tuple[str, list[Panel]]]]:
-    """All pictures, by the section of the page and the title that opens them; without a title they are always open."""
+    """Return all pictures by section of the page and title of their group; groups without a title are always open."""
     found = {
         kind: [(inspection.parts[part].title, [*panels(inspection, part)]) for part in inspection.of(kind)]
         for kind, panels in PANELS.items()
@@ -105,7 +105,7 @@ def _results(inspection: Inspection) -> Iterator[Panel]:
     if inspection.truth is not None:
         truth = inspection.colors(inspection.truth)
         yield Panel("truth", truth, "ignored pixels black", layer=True, clear=background)
-        note = "right pixels black, ignored ones dark blue, wrong ones in the truth's colour or lighter"
+        note = "correct pixels black, ignored ones dark blue, wrong ones in the truth's colour or lighter"
         yield Panel("errors", inspection.errors(), note, layer=True, clear=RIGHT)
     confidence, least = inspection.probabilities.max(0), 1 / len(inspection.probabilities)
     note, ends = "probability of the most likely class", (SCALE, f"{least:.2g}", "1")
@@ -113,7 +113,7 @@ def _results(inspection: Inspection) -> Iterator[Panel]:
 
 
 def _refinement(inspection: Inspection) -> Iterator[Panel]:
-    """The result before and after refinement, and the boundaries along which it differs."""
+    """Yield the result before and after refinement, and the boundaries that refinement uses."""
     assert inspection.boundary is not None
     yield Panel("before refinement", inspection.colors(inspection.unrefined), layer=True)
     yield Panel("after refinement", inspection.colors())
@@ -122,7 +122,7 @@ def _refinement(inspection: Inspection) -> Iterator[Panel]:
 
 
 def _feature(inspection: Inspection, values: Tensor, name: str, note: str = "") -> Panel:
-    """The mean over channels of a level `(C, h, w)`."""
+    """Draw the mean over channels of a level `(C, h, w)`."""
     mean = mean_map(values, inspection)
     ends = HEAT, f"{mean.min():.2g}", f"{mean.max():.2g}"
     note = f"{values.shape[-1]} × {values.shape[-2]} pixels" + (f", {note}" if note else "")
@@ -130,7 +130,7 @@ def _feature(inspection: Inspection, values: Tensor, name: str, note: str = "") 
 
 
 def _fam(inspection: Inspection, part: str) -> Iterator[Panel]:
-    """Levels before and after alignment, and flows; these, not their colours, are interpolated (SFNet, §4.2)."""
+    """Yield levels before and after alignment, and flows; vectors are interpolated, not their colours (SFNet, §4.2)."""
     yield _feature(inspection, inspection.tap(part, "coarse"), "coarse level, upsampled", "before alignment")
     yield _feature(inspection, inspection.tap(part, "fine"), "fine level")
     gated = inspection.has(part, "gate")
@@ -154,7 +154,7 @@ def _ddsm(inspection: Inspection, part: str) -> Iterator[Panel]:
 
 
 def _cfb(inspection: Inspection, block: str) -> Iterator[Panel]:
-    """Features before and after distribution and local refinement, and the descriptors that pixels take (AGLN)."""
+    """Yield features before and after distribution and local refinement, and the descriptors of pixels (AGLN)."""
     for tap, name, note in (
         ("sdm.A", "decoder feature A", ""),
         ("sdm.M", "descriptor map M", "each pixel's mixture"),
@@ -166,4 +166,4 @@ def _cfb(inspection: Inspection, block: str) -> Iterator[Panel]:
 
 
 PANELS: dict[str, Callable[[Inspection, str], Iterator[Panel]]] = {"fam": _fam, "ddsm": _ddsm, "cfb": _cfb}
-"""Pictures of each part, by its kind."""
+"""Pictures of each part, by kind."""

@@ -16,7 +16,7 @@ _HOMES = {"Run": "result", "train": "fit", "train_folds": "folds"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import Lightning when training begins, and not where settings are read alone."""
+    """Import Lightning only when training begins, so that reading settings stays fast."""
     if name in _HOMES:
         return globals().setdefault(name, getattr(import_module(f"crispseg.training.{_HOMES[name]}"), name))
     raise AttributeError(f"module 'crispseg.training' has no attribute '{name}'")

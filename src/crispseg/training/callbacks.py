@@ -1,4 +1,4 @@
-"""The table of metrics, patience, averaged weights, and class weights that become milder."""
+"""Callbacks: table of metrics, early stopping, averaged weights and a class-weight schedule."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from crispseg.training.task import SegmentationTask
 
 
 class MetricsFile(Callback):
-    """Writes `metrics.csv`, a row for each evaluation. The rows are in checkpoints, so a resumed run continues it.
+    """Write `metrics.csv`, one row per evaluation. Checkpoints contain the rows, so a resumed run continues the file.
 
-    Lightning's `CSVLogger` deletes the file of the run that is resumed, and can leave half a row.
+    Lightning's `CSVLogger` deletes the file when a run is resumed, and can leave an incomplete row.
 
     Columns: epoch (1 is the first), step, seconds of training, lr, train_loss (mean since the last evaluation), miou,
-    pixel_accuracy and one IoU a class, in percent.
+    pixel_accuracy and one IoU per class, in percent.
     """
 
     def __init__(self, path: Path, timer: Timer) -> None:
         self.path = path
         self.timer = timer
         self.rows: list[dict[str, str]] = []
-        self.loss, self.batches = 0.0, 0  # the sum so far; in checkpoints, so that a resumed run has one mean
+        self.loss, self.batches = 0.0, 0  # the sum so far; saved in checkpoints, so that a resumed run reports one mean
 
     @property
     def best(self) -> dict[str, float | None]:
-        """The row of the best evaluation; None for a score that is undefined."""
+        """Row of the best evaluation; an undefined score is None."""
         best = self.rows[self.mious.index(max(self.mious))]
         return {key: float(value) if value else None for key, value in best.items()}
 
     @property
     def mious(self) -> list[float]:
-        """The mIoU of each evaluation; 0 if undefined."""
+        """mIoU of each evaluation; 0 if undefined."""
         return [float(row["miou"] or 0) for row in self.rows]
 
     def state_dict(self) -> dict[str, Any]:
@@ -81,7 +81,7 @@ class MetricsFile(Callback):
 
 
 class Patience(Callback):
-    """Stops after a number of evaluations without a better mIoU, also a run that had stopped and is resumed."""
+    """Stop after a number of evaluations without a better mIoU, even if the run was resumed."""
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
@@ -95,9 +95,9 @@ class Patience(Callback):
 
 
 class WarmedAverage(WeightAveraging):
-    """An exponential moving average of the weights, of a decay of min(decay, (1 + n) / (10 + n)) after n updates.
+    """Exponential moving average of the weights, with decay min(decay, (1 + n) / (10 + n)) after n updates.
 
-    So the average of a short run does not hold on to its first weights, as that of `EMAWeightAveraging` does.
+    In short runs, the first weights therefore count less than in `EMAWeightAveraging`.
     """
 
     def __init__(self, decay: float) -> None:
@@ -112,9 +112,9 @@ STEPS = (250, 500)
 
 
 class ClassWeightSchedule(Callback):
-    """Changes softened class weights from the square root to the cube root of one over each class's share, in `STEPS`.
+    """Change softened class weights from `share ** -1/2` to `share ** -1/3` of each class's pixels within `STEPS`.
 
-    Without the first a rare class is found late, and with the second it is drawn less wide once it has been found
+    The square root makes the model find rare classes early. The cube root later makes their masks less wide
     (docs/defaults.md).
     """
 

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, read without trust; what an ended run keeps, and whether it may resume."""
+"""Checkpoints: atomic writing, safe reading, what an interrupted run keeps, and checks before a run resumes."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
 MODEL = "model"
 RECORDED = "# The settings of this run, as crispseg recorded them.\n"
-"""First line of a run's `config.yaml`, by which it is known from one that a user wrote."""
+"""First line of a run's `config.yaml`; it distinguishes the file from one that a user wrote."""
 
-SECONDS = 20.0  # age of the last checkpoint from which the end of an epoch writes another one
+SECONDS = 20.0  # minimum age of the last checkpoint before the end of an epoch writes another one
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes next to the old file and renames; Lightning's own writer copies over it from another file system."""
+    """Write next to the old file, then rename; Lightning's writer copies over it from another file system."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             try:
                 torch.save(checkpoint, file)
-            except RuntimeError as error:  # PyTorch's, for an error of the operating system
+            except RuntimeError as error:  # PyTorch raises it for errors of the operating system
                 raise (error.__context__ or error) from None
 
 
 class BestCheckpoint(Callback):
-    """Writes `best.ckpt` and the folder `model` at an evaluation that is better than all before."""
+    """Write `best.ckpt` and the folder `model` after an evaluation that is better than all before."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -78,23 +78,23 @@ class BestCheckpoint(Callback):
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes `last.ckpt` after each evaluation, at the end of an epoch if it is `SECONDS` old, and at the end.
+    """Write `last.ckpt` after each evaluation, at the end of an epoch if it is `SECONDS` old, and at the end.
 
-    With `every` it also writes each `every` steps. `ModelCheckpoint` would also write while gradients are accumulated.
+    With `every`, also write it every `every` steps. `ModelCheckpoint` would also write while gradients accumulate.
     """
 
     def __init__(self, path: Path, every: int | None) -> None:
         self.path = path
         self.every = every
         self.evaluated = False
-        self.saved: int | None = None  # the step of the latest one of this session
+        self.saved: int | None = None  # step of the latest checkpoint of this session
         self.written = -math.inf
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches
-        # A run resumed after the last step of an epoch, or of all, would not be evaluated there.
+        # A run that resumes after the last step of an epoch or of the run would skip the evaluation there.
         if self._due(trainer) and not (accumulating or trainer.is_last_batch or trainer.should_stop):
             self.save(trainer)
 
@@ -110,41 +110,41 @@ class LastCheckpoint(Checkpoint):
         return self.evaluated or (self.every is not None and trainer.global_step % self.every == 0)
 
     def save(self, trainer: L.Trainer) -> None:
-        """Write the checkpoint; all processes have to."""
+        """Write the checkpoint; all processes must call this."""
         trainer.save_checkpoint(self.path)
         self.evaluated, self.saved, self.written = False, trainer.global_step, time.monotonic()
 
 
 def load_checkpoint(path: Path, model: SegmentationModel) -> int:
-    """Load the weights in a checkpoint into a model, and return its step; a CrispsegError if it is of another model."""
+    """Load the weights of a checkpoint into a model and return its step; another model raises a CrispsegError."""
     weights, step = read_checkpoint(path)
     try:
         model.load_state_dict(weights)
     except RuntimeError:
-        line = f"checkpoint {path} is of another model; resume with the model and data of the run"
+        line = f"checkpoint {path} belongs to another model; resume with the model and data of the run"
         raise CrispsegError(line) from None
     return step
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
-    """Read the model's weights in a checkpoint, and its step; a CrispsegError if it is missing or damaged."""
+    """Read the model's weights and the step of a checkpoint; a missing or damaged file raises a CrispsegError."""
     try:
         check_archive(path)
         checkpoint = torch.load(path, "cpu", weights_only=True)
         state = checkpoint["state_dict"].items()
         weights = {key.removeprefix("model."): value for key, value in state if key.startswith("model.")}
         return weights, int(checkpoint["global_step"])
-    except Exception as error:  # torch.load raises almost anything on a damaged file
+    except Exception as error:  # torch.load raises almost any error for a damaged file
         what = one_line(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
-        remedy = "restore it, or remove it and resume the run from what is left"
+        remedy = "restore it, or remove it and resume the run from the remaining checkpoint"
         raise CrispsegError(f"checkpoint {path} is missing or damaged ({what}); {remedy}") from None
 
 
 @contextmanager
 def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
-    """In the block, SIGINT and SIGTERM become `Interrupted` with a line that says what was kept.
+    """Turn SIGINT and SIGTERM in the block into `Interrupted`, with a message that names the kept checkpoint.
 
-    An error of the system or of another process becomes a `CrispsegError` with such a line.
+    An error of the system or of another process becomes a `CrispsegError` with the same message.
     """
     try:
         yield
@@ -152,7 +152,7 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
         saved, worker = callback(trainer, LastCheckpoint).saved, ended_worker(error)
         kept = "" if saved is None else f"the checkpoint of step {saved} was kept: "
         kept += f"resume the run in {folder}"
-        # Lightning raises SystemExit for an interrupt, which knows the signal; or it came to the data workers first.
+        # Lightning raises SystemExit for an interrupt. The data workers may also have received the signal first.
         if isinstance(error, SystemExit) or isinstance(worker, Interrupted):
             usual = signal.SIGTERM if isinstance(error, SIGTERMException) else signal.SIGINT
             number = getattr(worker or error.__context__, "number", usual)
@@ -173,39 +173,39 @@ MAY_CHANGE = {
 
 
 def check_folder(out: str | Path, *, resume: bool) -> Path | None:
-    """Return the checkpoint that a run resumes from, the last or else the best; None if it starts from the beginning.
+    """Return the checkpoint to resume from, the last one or else the best; None if the run starts from the beginning.
 
-    A run that ended before its first checkpoint may be resumed, or started again.
+    A run that ended before its first checkpoint can be resumed or started again.
 
     Raises:
-        CrispsegError: training would overwrite something in the folder, or there is no run to resume.
+        CrispsegError: training would overwrite a file in the folder, or there is no run to resume.
     """
     folder = Path(out)
     checkpoint = next((folder / name for name in (LAST, BEST) if resume and (folder / name).is_file()), None)
     settings, results = folder / CONFIG, [folder / name for name in (LAST, BEST, MODEL, SCORES)]
     recorded = settings.is_file() and settings.read_bytes().startswith(RECORDED.encode())
     begun = recorded and (folder / LAST.parent).is_dir()
-    results += [] if begun else [settings, folder / METRICS, folder / PICTURE, folder / TRAINED]  # which are the user's
+    results += [] if begun else [settings, folder / METRICS, folder / PICTURE, folder / TRAINED]  # files of the user
     there = next((path.relative_to(folder) for path in results if path.exists()), None)
     if resume and (not settings.is_file() or (there and checkpoint is None)):
         raise CrispsegError(
-            f"{folder} has no {LAST} to resume from; choose another out, with init_from if it has a model"
+            f"{folder} has no {LAST} to resume from; choose another out, and add init_from if the folder has a model"
         )
     if there and not resume:
-        raise CrispsegError(f"{folder} already holds {there}; resume the run, or choose another out")
+        raise CrispsegError(f"{folder} already contains {there}; resume the run, or choose another out")
     return checkpoint
 
 
 def check_same_run(config: TrainConfig) -> None:
-    """Raise a CrispsegError if settings, none of them auto, or the images of train are not those of the resumed run."""
+    """Raise a CrispsegError if the settings (none of them auto) or train images differ from the resumed run."""
     recorded, asked = read_yaml(Path(config.out) / CONFIG), config_to_dict(config)
     recorded["model"] = renamed(recorded["model"])
-    for key in ("model", "data", "augment"):  # settings that are newer than the run have its defaults
+    for key in ("model", "data", "augment"):  # settings that were added after the run get their defaults
         recorded[key] = asked[key] | recorded[key]
     for settings in (recorded, asked):
         settings["data"]["ignore"] = [value for value in settings["data"].get("ignore", ()) if value != IGNORE]
         images = math.prod(settings.pop(key) for key in ("batch_size", "devices", "num_nodes"))
-        settings["batch_size × devices × num_nodes"] = images  # processes may change if a step has as many images
+        settings["batch_size × devices × num_nodes"] = images  # the number of images per step must stay
     changed = {key for key, value in asked.items() if recorded.get(key, value) != value} - MAY_CHANGE
     if changed:
         raise CrispsegError(
@@ -215,5 +215,5 @@ def check_same_run(config: TrainConfig) -> None:
     if isinstance(config.data, Folder) and file.is_file():
         names = file.read_text(encoding="utf-8").splitlines()
         if others := sorted({*names} ^ {*trained_on(config.data)}):
-            line = f"{file} and the images that are now in train differ by {few(others)}"
+            line = f"{file} and the present images of train differ by {few(others)}"
             raise CrispsegError(f"{line}; restore the data, or start another run with init_from {config.out}")

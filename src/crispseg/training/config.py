@@ -1,4 +1,4 @@
-"""Everything that decides a training run, typed and checked. The command line and YAML files are made of these."""
+"""Typed and checked settings of a training run. The command line and YAML files are derived from them."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSS, BoundaryTerm, Direc
 
 
 def spare_processors() -> int:
-    """Processes that load data, besides the one that trains: up to 2."""
+    """Return the default number of data-loading processes: up to 2, in addition to the training process."""
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(2, usable - 1)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class ModelConfig(Settings):
-    """What `crispseg.create_model` is given.
+    """Arguments of `crispseg.create_model`.
 
     Args:
         name: the system, crisp, sfnet, sfnet_lite, ddsm_upernet, ddsm_deeplabv3plus, agln, agln_lite, unept, upernet,
             deeplabv3plus, fpn or fcn.
         backbone: resnet18_deep, resnet50_deep, resnet101_deep, df1, df2, stdc1, stdc2, shufflenetv2_x1_0, or any timm
-            name with a feature pyramid; for unept, a ViT of timm too.
-        pretrained: true for the published backbone weights (downloaded), or a path to a local weight file.
-        in_chans: channels of the images, 3 for colour, 1 for grey, or up to 16 for others, such as near infrared.
-        refine: boundary for UN-EPT's refinement along boundaries, on any model; auto for that of unept alone.
-        refine_steps: steps from a boundary pixel to the one whose logits it takes, by default 2, with auto 1.
-        refine_path: chained, each step in the direction of the pixel where it starts, or straight, all in that of the
-            first (SegFix: two straight steps).
+            model with a feature pyramid; for unept also a ViT of timm.
+        pretrained: true for the published backbone weights (downloaded), or the path of a local weight file.
+        in_chans: channels of the images: 3 for colour, 1 for grey, up to 16 for others, such as near infrared.
+        refine: boundary adds UN-EPT's boundary refinement to any model; auto adds it to unept only.
+        refine_steps: steps from a boundary pixel to the pixel whose logits it takes; default 2, or 1 with auto.
+        refine_path: chained (each step follows the direction of the pixel where it starts) or straight (all steps
+            follow the direction of the first pixel; SegFix takes two straight steps).
         options: further options of the model.
     """
 
@@ -66,14 +66,14 @@ class ModelConfig(Settings):
 
     @classmethod
     def of(cls, saved: str | Path) -> ModelConfig:
-        """That of a run, a saved model's folder or a hub id, to start from its weights."""
+        """Return the configuration of the model in a run, a saved model's folder or a hub id."""
         info = read_info(saved)
         options = {key: value for key, value in info.options.items() if key not in REFINE_OPTIONS}
         refinement = {"refine": None} | {key: info.options[key] for key in REFINE_OPTIONS if key in info.options}
         return cls(info.name, info.backbone, False, info.in_chans, **refinement, options=options)
 
     def build(self, num_classes: int, *, auxiliary: bool) -> SegmentationModel:
-        """The model, with heads for deep supervision if asked."""
+        """Build the model; `auxiliary` adds heads for deep supervision."""
         return create_model(
             self.name,
             num_classes=num_classes,
@@ -88,58 +88,58 @@ class ModelConfig(Settings):
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class TrainConfig(Settings):
-    """A training run. A value that cannot be is a `CrispsegError`.
+    """Settings of a training run. An invalid value raises a `CrispsegError`.
 
     Args:
         data: the data.
         model: the model.
-        augment: how training images are varied.
+        augment: augmentation of training images.
         out: folder of the run.
-        epochs: passes over the training split; without any of epochs, iterations and minutes, minutes is 30.
-        iterations: optimizer steps; counts instead of epochs where given.
-        minutes: minutes of training instead of epochs or iterations; the learning rate follows the clock, and up to
-            ten evaluations are spread over a tenth of the time.
-        batch_size: images a step and device; auto is 8 crops of 192×192, or as many pixels in fewer larger ones.
-        accumulate: batches whose gradients are added up for one step.
+        epochs: passes over the training split; if epochs, iterations and minutes are all unset, minutes is 30.
+        iterations: optimizer steps; replaces epochs if set.
+        minutes: minutes of training, instead of epochs or iterations; the learning rate follows the clock, and up to
+            ten evaluations take at most a tenth of the time.
+        batch_size: images per step and device; auto is 8 crops of 192×192, or fewer larger crops with as many pixels.
+        accumulate: number of batches whose gradients are added up for one step.
         optimizer: sgd or adamw.
         lr: initial learning rate.
         backbone_lr_factor: the backbone's learning rate is lr times this.
         momentum: momentum of SGD.
         weight_decay: weight decay of SGD (added to the gradient) or AdamW (decoupled).
         decay_norms_and_biases: false exempts norms and biases from weight decay.
-        schedule: poly and cosine decay the learning rate at every step, poly_epoch at every epoch, step at lr_drops,
-            constant never.
+        schedule: learning-rate decay; poly and cosine apply it at every step, poly_epoch at every epoch, step at
+            lr_drops, and constant never.
         power: exponent of the polynomial decay.
-        lr_drops: shares of all steps at which schedule step multiplies the learning rate by 0.1.
+        lr_drops: fractions of all steps at which schedule step multiplies the learning rate by 0.1.
         warmup: steps over which the learning rate rises linearly.
-        loss: weights of the losses that are added up, cross_entropy, dice, focal and lovasz, or the name of one.
-        hard_fraction: share of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
-        auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 trains without.
-        class_weights: weights of the classes in cross_entropy, one a class, balanced (median frequency) or softened
-            (one over the square root, from step 500 the cube root, of the share of all pixels); auto is softened where
-            a class has less than 2 % of the pixels.
-        boundary_distance: pixels up to which one is on a boundary, for model.refine.
-        boundary_weights: weights of the losses of model.refine; those not given keep their defaults (UN-EPT's Eq. 7).
-        direction_mask: boundary pixels on which directions are learned, all true ones or those predicted to be one.
+        loss: weights of the summed losses (cross_entropy, dice, focal, lovasz), or the name of a single loss.
+        hard_fraction: fraction of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
+        auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 disables them.
+        class_weights: class weights in cross_entropy: a list with one per class, balanced (median frequency) or
+            softened (`share ** -1/2` of the class's pixels, `share ** -1/3` from step 500); auto is softened if a
+            class has less than 2 % of the pixels.
+        boundary_distance: largest distance, in pixels, of a boundary pixel from the boundary, for model.refine.
+        boundary_weights: weights of the losses of model.refine; unspecified ones keep their defaults (UN-EPT's Eq. 7).
+        direction_mask: pixels of the direction loss: all true boundary pixels, or only those also predicted.
         clip: largest norm of the gradient.
-        freeze_backbone: true keeps the backbone as it is, batch-norm statistics too; early keeps all these statistics,
-            and the weights that its finest feature is made of, mostly the stem and the first stage; auto is early where
-            it starts from trained weights and those are less than 0.3 of them.
-        ema: decay of an exponential moving average of the weights, such as 0.999, that is evaluated and saved.
+        freeze_backbone: true freezes the backbone and its batch-norm statistics; early freezes all these statistics
+            and the weights of its finest feature (mostly the stem and the first stage); auto is early if the backbone
+            is pretrained and these weights are less than 0.3 of all.
+        ema: decay of an exponential moving average of the weights, such as 0.999; the average is evaluated and saved.
         patience: stop after this many evaluations without a better mIoU.
         val_every: epochs between evaluations on the val split.
-        precision: fp32 or bf16 (mixed); auto is bf16 where the processor or GPU has instructions for it.
-        device: cpu, cuda or mps; auto is CUDA if there is one, else the CPU.
-        devices: number of devices, of each machine; more than one trains distributed.
-        num_nodes: number of machines, on each of which the same command is started by torchrun or srun.
-        workers: processes that load data; by default 2, but one fewer than there are processors.
-        seed: everything random follows from it: weights, order, augmentation, dropout.
-        deterministic: let PyTorch use deterministic operations only, so that runs on one machine are equal bit for bit.
-        checkpoint_every: steps between checkpoints; by default there is one at the end of each epoch only.
-        init_from: run, saved model, hub id or name of a bundled model whose weights to start from; the
-            classifier is reset if classes differ. What is not said of the model is as there.
-        plugins: Python files to import first, which may register parts of your own.
-        loggers: besides metrics.csv, tensorboard and wandb; by default TensorBoard where it is installed.
+        precision: fp32 or bf16 (mixed); auto is bf16 if the processor or GPU has instructions for it.
+        device: cpu, cuda or mps; auto is CUDA if available, else the CPU.
+        devices: number of devices per machine; more than one trains distributed.
+        num_nodes: number of machines; torchrun or srun starts the same command on each.
+        workers: processes that load data; the default is 2, but at most the number of processors minus one.
+        seed: seed of everything random: weights, order, augmentation, dropout.
+        deterministic: use only deterministic operations of PyTorch, so that runs on one machine are bit-identical.
+        checkpoint_every: steps between checkpoints; by default, only the end of each epoch writes one.
+        init_from: run, saved model, hub id or name of a bundled model to take the initial weights from; the
+            classifier is reset if classes differ. Unspecified options of the model are inherited.
+        plugins: Python files to import first; they may register custom parts.
+        loggers: loggers in addition to metrics.csv: tensorboard and wandb; default: TensorBoard if it is installed.
     """
 
     data: pydantic.SkipValidation[DataSource]
@@ -194,7 +194,7 @@ class TrainConfig(Settings):
             raise CrispsegError(f"apply to cross_entropy, but loss is {losses}; add it", "class_weights")
         if self.augment.photometric not in (False, "auto") and self.model.in_chans not in (1, 3):
             channels = self.model.in_chans
-            raise CrispsegError(f"is not for images of {channels} channels; set it to false", "augment.photometric")
+            raise CrispsegError(f"does not support {channels} channels; set it to false", "augment.photometric")
         if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size != 1:
             raise CrispsegError("is null, so images differ in size; set augment.scale to [1, 1]", "augment.crop")
         if self.augment.crop not in ("auto", None) and min(self.augment.window or ()) < MIN_SIDE:
@@ -203,17 +203,17 @@ class TrainConfig(Settings):
 
     @property
     def processes(self) -> int:
-        """How many train together, on all machines."""
+        """Number of training processes on all machines."""
         return self.devices * self.num_nodes
 
     @property
     def losses(self) -> dict[Loss, float]:
-        """The weight of each loss, by name."""
+        """Weight of each loss, by name."""
         return {self.loss: 1.0} if isinstance(self.loss, str) else self.loss
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
-    """Plain types only, in the shape of a YAML file, defaults included."""
+    """Return the settings, with defaults, as a dict of plain types in the structure of a YAML file."""
     defaults = {key: option.default for key, option in model_options(config.model.name).items()}
     model = vars(config.model) | defaults | config.model.options | {"pretrained": _absolute(config.model.pretrained)}
     del model["options"]
@@ -230,5 +230,5 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
 
 
 def _absolute(value: Any) -> Any:
-    """A path that exists works from any folder; anything else stays as it is."""
+    """Make an existing path absolute; return any other value unchanged."""
     return Path(value).absolute() if isinstance(value, str | Path) and Path(value).exists() else value

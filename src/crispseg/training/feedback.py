@@ -1,4 +1,4 @@
-"""What a run says: lines in a log, bars in a terminal, and at the end a picture and what to try next."""
+"""Output of a run: lines in a log, progress bars in a terminal, and finally a picture and advice."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from crispseg.visualization.pictures import error_map, panels
 
 
 class ProgressBars(RichProgressBar):
-    """Lightning's progress bars for a terminal, with the time left of the whole run and its epochs."""
+    """Lightning's progress bars for a terminal, with the remaining time of the whole run and its epochs."""
 
     def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
         return {**trainer.progress_bar_metrics, "left": callback(trainer, Pace).left(trainer)}
@@ -43,7 +43,7 @@ class ProgressBars(RichProgressBar):
 
 
 class ProgressLines(Callback):
-    """A line for every evaluation, and in a log file one every half minute."""
+    """Print a line for every evaluation; in a log file, also print one every half minute."""
 
     every = 30.0
 
@@ -70,12 +70,12 @@ class ProgressLines(Callback):
 
 
 def _epoch(trainer: L.Trainer) -> str:
-    """Such as "epoch 3/50", or "epoch 3" if the length of the run is a time."""
+    """Return for example "epoch 3/50", or "epoch 3" if the run's length is a time."""
     return f"epoch {trainer.current_epoch + 1}" + (f"/{trainer.max_epochs}" if trainer.max_epochs != -1 else "")
 
 
 def class_scores(iou: NDArray[np.float64], names: Sequence[str], most: int) -> str:
-    """The IoU of all classes, or of the lowest ones that occur, for one line."""
+    """Format the IoU of all classes, or of the classes with the lowest IoU, as one line."""
     occurring = [index for index in range(len(names)) if not np.isnan(iou[index])]
     if len(occurring) <= most:
         return "  ".join(f"{names[index]} {percent(iou[index])}" for index in occurring)
@@ -84,7 +84,7 @@ def class_scores(iou: NDArray[np.float64], names: Sequence[str], most: int) -> s
 
 
 def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -> list[str]:
-    """What a finished run prints: its best scores, and what to try next."""
+    """Return the last lines of a finished run: its best scores and advice."""
     table, names = callback(trainer, MetricsFile), data.train_report.labels.names
     iou = np.array([table.best[f"iou/{name}"] for name in names], float)  # NaN for None
     tips = advice(config, data.train_report, table.rows, iou)
@@ -101,7 +101,7 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -
 def advice(
     config: TrainConfig, train: SplitReport, rows: Sequence[Mapping[str, str]], iou: NDArray[np.float64]
 ) -> list[str]:
-    """Return what to try next, by the rows of `metrics.csv` and the IoU `(C,)` of the best."""
+    """Return advice based on the rows of `metrics.csv` and the IoU `(C,)` of the best evaluation."""
     lines = []
     miou = [float(row["miou"] or 0) for row in rows]
     late, best, losses = len(miou) - len(miou) // 3, int(np.argmax(miou)), [float(row["train_loss"]) for row in rows]
@@ -112,7 +112,7 @@ def advice(
     elif len(rows) > 3 and miou[best] - miou[-1] > 1 and losses[-1] < losses[best]:
         lines.append(
             f"more images or stronger augmentation: mIoU fell by {miou[best] - miou[-1]:.1f} after step "
-            f"{rows[best]['step']} while the training loss went on falling, so the model overfits"
+            f"{rows[best]['step']} while the training loss kept falling, so the model overfits"
         )
     if missed := [(share, at) for at, share in enumerate(train.shares) if 0 < share < 0.05 and iou[at] < 50]:
         share, at = min(missed)
@@ -124,8 +124,8 @@ def advice(
 
 
 def thin_classes(dataset: SegmentationDataset, images: int = 32) -> list[str]:
-    """Return names of classes with nine of ten pixels within 2 pixels of others, in `images` spread over a split."""
-    pixels = np.zeros((2, len(dataset.labels)), np.int64)  # all of each class, and those away from others
+    """Return the classes with 90 % of their pixels within 2 pixels of other classes, in `images` of a split."""
+    pixels = np.zeros((2, len(dataset.labels)), np.int64)  # all pixels of each class; pixels away from others
     for index in spread(len(dataset), images):
         labels, area = dataset.read_labels(index), np.ones((5, 5), np.uint8)
         inner = cv2.dilate(labels, area) == cv2.erode(labels, area)
@@ -137,7 +137,7 @@ def thin_classes(dataset: SegmentationDataset, images: int = 32) -> list[str]:
 def draw_panels(
     models: Mapping[str, SegmentationModel], dataset: SegmentationDataset, count: int = 4
 ) -> NDArray[np.uint8]:
-    """Rows of image, truth, each model's prediction and the last one's errors, `(H, W, 3)`; images all over a split."""
+    """Draw rows of image, ground truth, predictions and the last model's errors; return RGB `(H, W, 3)`."""
     segmenters = [Segmenter(model) for model in models.values()]
     palette = dataset.labels.palette
     rows = []

@@ -1,4 +1,4 @@
-"""A training run from its configuration to a folder with a model that is ready to predict."""
+"""Training run, from its configuration to a folder with a model that is ready to predict."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ from crispseg.training.training_data import TrainingData, check_data, class_weig
 
 @dataclass(frozen=True)
 class Hooks:
-    """Custom code of a run. It is not in `config.yaml`, so a resumed run needs it again.
+    """Custom code of a run. `config.yaml` does not record it, so pass it again to resume the run.
 
     Args:
-        callbacks: further callbacks of Lightning's trainer.
+        callbacks: further callbacks for Lightning's trainer.
         transform: augments training samples before crispseg's own augmentation; see `CustomTransform`.
         loss: replaces the losses of the settings; see `CustomLoss`.
     """
@@ -66,12 +66,12 @@ def train(
 ) -> Run:
     """Check the data, train, and save; or resume the run in `config.out` from its last checkpoint.
 
-    Without that one it resumes from the best, and from the beginning if there is none.
+    If the last checkpoint is missing, the run resumes from the best one, or else from the beginning.
 
     Raises:
-        CrispsegError: anything wrong with the configuration, the data, weights or folders, before the training starts;
-            another process trains in the folder; a loss that is not finite; a file cannot be written.
-        Interrupted: SIGINT or SIGTERM came during training.
+        CrispsegError: the configuration, data, weights or folders are invalid (raised before the training starts);
+            another process trains in the folder; the loss is not finite; a file cannot be written.
+        Interrupted: SIGINT or SIGTERM arrived during training.
     """
     check_folder(config.out, resume=resume)
     folder, hooks = Path(config.out), hooks or Hooks()
@@ -83,12 +83,12 @@ def train(
 
 def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -> Run:
     folder = Path(config.out)
-    checkpoint = check_folder(folder, resume=resume)  # again: another process may have trained there in the meantime
+    checkpoint = check_folder(folder, resume=resume)  # another process may have trained there since the first check
     check_processes(config)
     load_plugins(config.plugins)
     source, notes = settle(config.data)
     config = dataclasses.replace(config, data=source)
-    config.data.dataset("train")  # missing files are named before weights are downloaded
+    config.data.dataset("train")  # report missing files before weights are downloaded
     L.seed_everything(config.seed, workers=True, verbose=False)
     model, note = starting_model(config, config.data.label_set(), resume=checkpoint is not None)
     config, data = check_data(config)
@@ -104,7 +104,7 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
     if not (checkpoint or console.quiet):
         print_lines(console, leaks(subject_of(config.data, image_channels(config.model.in_chans))), "yellow")
     loaders = build_loaders(config, data, model.info, step, hooks)
-    if on_cuda(config) and config.processes > 1:  # torch's converter would drop the activations of timm's norms
+    if on_cuda(config) and config.processes > 1:  # torch's converter would drop the activations in timm's norms
         model = convert_sync_batchnorm(model)
     weights = class_weights_of(config, data.train_report)
     loss: nn.Module = WeightedLoss(config.losses, config.hard_fraction, weights, config.auxiliary_weight, hooks.loss)
@@ -120,14 +120,14 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
         quiet()
         trainer = build_trainer(config, len(loaders[0]), console, hooks.callbacks)
         if trainer.is_global_zero:
-            (folder / LAST.parent).mkdir(exist_ok=True)  # by which `check_folder` knows a run
+            (folder / LAST.parent).mkdir(exist_ok=True)  # `check_folder` recognizes a run by this folder
         record(config)
         if isinstance(config.data, Folder):
             write_text(folder / TRAINED, "\n".join(trained_on(config.data)))
         with interruptible(trainer, folder):
             trainer.fit(task, *loaders, ckpt_path=checkpoint, weights_only=True)
     print_lines(console, closing_lines(config, trainer, data))
-    if trainer.is_global_zero:  # others may not reach the folder
+    if trainer.is_global_zero:  # other processes may not have access to the folder
         model = SegmentationModel.from_pretrained(folder / MODEL)
         write_image(folder / PICTURE, draw_panels({"prediction": model}, data.val))
     best = callback(trainer, MetricsFile).best
@@ -136,9 +136,9 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
 
 
 def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = False) -> tuple[SegmentationModel, str]:
-    """Build the model that training starts with, and say in a line which weights it has.
+    """Build the model that training starts with, and return it with a line that names its initial weights.
 
-    With `resume` it is given none, since a checkpoint will replace them.
+    With `resume` no weights are loaded, because a checkpoint will replace them.
     """
     start = SegmentationModel.from_pretrained(config.init_from) if config.init_from and not resume else None
     choice = dataclasses.replace(config.model, pretrained=False) if start or resume else config.model
@@ -161,13 +161,13 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
 
 
 def initialize(model: SegmentationModel, start: SegmentationModel, source: str) -> str:
-    """Copy the weights of `start` to `model` and return a line that says so.
+    """Copy the weights of `start` to `model` and return a line that reports it.
 
-    Those of the classifier are copied only if the classes are the same, and those of a refinement if both have one.
-    Different networks are a `CrispsegError`.
+    The classifier is copied only if the classes are the same; a refinement is copied if both models have one.
+    Different networks raise a `CrispsegError`.
     """
     same_classes = model.info.label_set().names == start.info.label_set().names
-    reset: tuple[str, ...] = ("auxiliary_heads.",)  # for deep supervision; they are in no saved model
+    reset: tuple[str, ...] = ("auxiliary_heads.",)  # heads for deep supervision; saved models do not contain them
     reset += () if same_classes else ("classifier.",)
     reset += () if model.refiner and start.refiner else ("refiner.",)
     own = {key: value for key, value in model.state_dict().items() if key.startswith(reset)}
@@ -178,16 +178,16 @@ def initialize(model: SegmentationModel, start: SegmentationModel, source: str) 
         info = start.info
         options = ", ".join(f"{key} {value}" for key, value in info.options.items())
         raise CrispsegError(
-            f"init_from: the weights of {source} are of {info.name} on {info.backbone} with {info.in_chans} channels "
-            f"({options}); leave the settings of the model out to build it as it is there"
+            f"init_from: {source} contains weights of {info.name} on {info.backbone} with {info.in_chans} channels "
+            f"({options}); leave out the settings of the model to inherit them"
         ) from None
-    return "all weights were copied" if same_classes else "weights were copied; the classifier starts from random ones"
+    return "all weights were copied" if same_classes else "weights were copied; the classifier is initialized randomly"
 
 
 def build_loaders(
     config: TrainConfig, data: TrainingData, info: ModelInfo, step: int, hooks: Hooks
 ) -> tuple[Batches, Batches]:
-    """Build the loaders of both splits; batches for training start after this step of the run."""
+    """Build the loaders of both splits; training batches start after this step of the run."""
     assert config.batch_size != "auto"
     targets = functools.partial(boundary_targets, distance=config.boundary_distance) if config.model.refine else None
     norm = info.mean, info.std, config.model.in_chans

@@ -1,4 +1,4 @@
-"""Cross-validation: one run for each fold of the data, which is its val split."""
+"""Cross-validation: one run per fold of the data; the fold is the val split of its run."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ from crispseg.training.result import SCORES
 from crispseg.training.trainer import is_first_process, record, write_text
 
 Scores: TypeAlias = dict[str, float | None]
-"""`miou`, and the IoU of each class; None where it does not occur."""
+"""`miou` and the IoU of each class; None if the class does not occur."""
 
 
 def train_folds(
     config: TrainConfig, folds: int, *, resume: bool = False, console: Console | None = None
 ) -> dict[str, Scores]:
-    """Train a model for each fold of the data, in the folders `fold_1` and so on of `config.out`.
+    """Train one model per fold of the data, in the folders `fold_1`, `fold_2`, … of `config.out`.
 
-    With `resume` the folds in `config.out` are resumed; nothing is left to train of finished ones.
+    With `resume`, unfinished folds in `config.out` are resumed.
 
     Returns:
-        For the folder of each fold, the scores on its val split.
+        Scores of each fold on its val split, by the name of its folder.
 
     Raises:
-        CrispsegError: the data are no folder of images; the folder holds folds or a run already, or with `resume` no
-            folds; and as `train` does.
-        Interrupted: as `train` does.
+        CrispsegError: the data are not a folder of images; the folder already contains folds or a run, or, with
+            `resume`, contains no folds; or an error of `train`.
+        Interrupted: SIGINT or SIGTERM arrived during training.
     """
     if not isinstance(config.data, Folder):
-        raise CrispsegError(f"folds divide your own images, but the data are {config.data.name}")
+        raise CrispsegError(f"folds need a folder of images, but the data are {config.data.name}")
     data, out = dataclasses.replace(config.data, folds=folds), Path(config.out)
     config = dataclasses.replace(config, data=data)
     console = (console or Console(stderr=True)) if is_first_process() else Console(quiet=True)
     scores: dict[str, Scores] = {}
     if resume and not (out / SCORES).is_file():
-        raise CrispsegError(f"{out} holds no folds to resume; start them again")
+        raise CrispsegError(f"{out} contains no folds to resume; start them again")
     places = [out / f"fold_{fold}" for fold in range(1, folds + 1)]
     begun = {place: resume and (place / CONFIG).is_file() for place in places}
     for place in (*begun, *([] if resume else [out])) if is_first_process() else ():
         check_folder(place, resume=begun.get(place, False))
-    _ = data.pairs("val")  # too few images are reported first
+    _ = data.pairs("val")  # report too few images first
     if not resume:
         write_text(out / SCORES, "{}")
     record(config)

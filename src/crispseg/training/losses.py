@@ -21,28 +21,28 @@ BOUNDARY_WEIGHTS: dict[BoundaryTerm, float] = {"unrefined": 1.0, "refined": 1.5,
 """λ1 to λ4 of UN-EPT's Eq. 7."""
 DirectionMask = Literal["true", "predicted"]
 Loss = Literal["cross_entropy", "dice", "focal", "lovasz"]
-"""All but the first are those of segmentation-models-pytorch."""
+"""Names of the losses; segmentation-models-pytorch implements all but the first."""
 LOSS: dict[Loss, float] = {"cross_entropy": 1.0}
-"""Default weights."""
+"""Default weights of the losses."""
 CustomLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Logits `(N, classes, H, W)` float32 and labels `(N, H, W)`, 255 for ignored pixels → a number."""
+"""Function of logits `(N, classes, H, W)` float32 and labels `(N, H, W)`, 255 if ignored; returns a number."""
 
-LIBRARY = RequirementCache("segmentation-models-pytorch>=0.6")  # before, its focal loss was a sum over classes
+LIBRARY = RequirementCache("segmentation-models-pytorch>=0.6")  # earlier focal losses sum over classes
 
 
 class WeightedLoss(nn.Module):
-    """`Σ weight · loss(logits, labels)`, in float32 whatever the precision of the logits.
+    """Weighted sum of losses, `Σ weight · loss(logits, labels)`, computed in float32 for logits of any precision.
 
-    Losses of `outputs.auxiliary` are added with a weight (SFNet §3.3, "Cascaded Deeply Supervised Learning").
+    The losses of `outputs.auxiliary` are added with a weight (SFNet §3.3, "Cascaded Deeply Supervised Learning").
 
     Args:
         weights: weight of each loss, by name.
         hard_fraction, class_weights: as in `CrossEntropy`.
-        auxiliary_weight: of the losses of the decoder's levels.
-        custom: replaces the sum.
+        auxiliary_weight: weight of the losses of the decoder's levels.
+        custom: function that replaces the sum.
 
     Raises:
-        CrispsegError: a loss needs segmentation-models-pytorch, which is not installed or too old.
+        CrispsegError: a loss needs segmentation-models-pytorch, but it is not installed or too old.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class WeightedLoss(nn.Module):
         )
 
     def forward(self, outputs: Outputs, labels: Tensor) -> Tensor:
-        """Outputs of a model and class ids `(N, H, W)` → a number; 0 if all pixels are ignored."""
+        """Compute the loss from a model's outputs and class ids `(N, H, W)`; 0 if all pixels are ignored."""
         total = self._of_logits(outputs.logits, labels)
         for logits in outputs.auxiliary or ():
             total = total + self.auxiliary_weight * self._of_logits(logits, labels)
@@ -79,16 +79,16 @@ class WeightedLoss(nn.Module):
 
 
 def library_loss(name: Loss) -> nn.Module:
-    """A loss of segmentation-models-pytorch over the labelled pixels of the batch.
+    """Return a loss of segmentation-models-pytorch over the labelled pixels of the batch.
 
-    `dice` is 1 less each class's soft Dice score (Milletari et al., 3DV 2016), 0 for a class that the batch lacks, the
-    mean over all classes. `focal` is each class against the rest by its own sigmoid, γ = 2, the mean over classes and
-    pixels (Lin et al., ICCV 2017). `lovasz` is the Lovász-Softmax surrogate of IoU, the mean over the classes that
-    occur (Berman et al., CVPR 2018).
+    `dice` is the mean over all classes of 1 - soft Dice (Milletari et al., 3DV 2016), 0 for a class that the batch
+    lacks. `focal` is the mean over classes and pixels of the sigmoid focal loss of each class against the rest, γ = 2
+    (Lin et al., ICCV 2017). `lovasz` is the Lovász-Softmax surrogate of IoU, the mean over the classes that occur
+    (Berman et al., CVPR 2018).
     """
     if not LIBRARY:
         raise CrispsegError(f"loss names {name}; run: pip install 'segmentation-models-pytorch>=0.6'")
-    from segmentation_models_pytorch import losses  # takes a second to import, and is optional
+    from segmentation_models_pytorch import losses  # optional, and the import takes a second
 
     kind = {"dice": losses.DiceLoss, "focal": losses.FocalLoss, "lovasz": losses.LovaszLoss}[name]
     loss: nn.Module = kind(losses.MULTICLASS_MODE, ignore_index=IGNORE)
@@ -96,11 +96,11 @@ def library_loss(name: Loss) -> nn.Module:
 
 
 class CrossEntropy(nn.Module):
-    """Cross-entropy, of the hardest pixels only where `hard_fraction` is below 1 (SFNet §3.3: 0.1).
+    """Cross-entropy; it uses only the hardest pixels if `hard_fraction` is below 1 (SFNet §3.3: 0.1).
 
     Args:
-        hard_fraction: share of the batch's labelled pixels that count, above 0 and at most 1.
-        class_weights: `(num_classes,)`; scales each pixel's loss by its class's weight.
+        hard_fraction: fraction of the batch's labelled pixels that count, above 0 and at most 1.
+        class_weights: weights `(num_classes,)` that scale each pixel's loss by its class.
     """
 
     class_weights: Tensor | None
@@ -111,11 +111,11 @@ class CrossEntropy(nn.Module):
         self.register_buffer("class_weights", class_weights, persistent=False)
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """`(N, C, H, W)` logits and `(N, H, W)` class ids → mean over the pixels that count; 0 if all are ignored."""
+        """Compute the mean loss of logits `(N, C, H, W)` and class ids `(N, H, W)`; 0 if all pixels are ignored."""
         losses = F.cross_entropy(logits, labels, self.class_weights, ignore_index=IGNORE, reduction="none").flatten()
         counted = labels.flatten() != IGNORE
         if self.hard_fraction < 1:
-            # topk finds the hardest without sorting all; the choice itself has no gradient.
+            # topk finds the hardest pixels without sorting all; the selection itself has no gradient.
             count = max(1, round(self.hard_fraction * int(counted.sum())))
             hardest = torch.topk(losses.detach(), count, sorted=False).indices
             return losses[hardest].sum() / self._weight(labels.flatten()[hardest])
@@ -131,13 +131,13 @@ class CrossEntropy(nn.Module):
 class BoundaryRefinementLoss(nn.Module):
     """UN-EPT's Eq. 7: λ1 · loss(unrefined) + λ2 · loss(refined) + λ3 · L_bound + λ4 · L_dir.
 
-    Boundary and direction learn from the last two terms alone.
+    Only the last two terms train the boundary and direction heads.
 
     Args:
-        loss: on logits, of which the auxiliary ones join the first term.
-        weights: weights of the terms, by name; those not given are as in `BOUNDARY_WEIGHTS`.
-        direction_mask: L_dir is of all true boundary pixels, or of those that are predicted to be one ("the direction
-            map is multiplied by the boundary map", §3.2).
+        loss: loss on logits; the first term also includes auxiliary losses.
+        weights: weights of the terms, by name; unspecified ones default to `BOUNDARY_WEIGHTS`.
+        direction_mask: pixels of L_dir: all true boundary pixels, or only those that are also predicted ("the
+            direction map is multiplied by the boundary map", §3.2).
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class BoundaryRefinementLoss(nn.Module):
         self.weights = {**BOUNDARY_WEIGHTS, **(weights or {})}
 
     def forward(self, outputs: Outputs, labels: Tensor, targets: Tensor) -> Tensor:
-        """Outputs of a model that refines, class ids `(N, H, W)` and `boundary_targets` `(N, H, W)` → a number."""
+        """Compute the loss from the outputs of a refining model, class ids and `boundary_targets`, both `(N, H, W)`."""
         unrefined, boundary, direction = outputs.unrefined, outputs.boundary, outputs.direction
         assert unrefined is not None and boundary is not None and direction is not None
         counted, known = targets != IGNORE, targets < DIRECTIONS

@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules, and bfloat16 where it helps."""
+"""Optimizers, learning-rate schedules and bfloat16 support."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from crispseg.training.config import TrainConfig
 
 
 def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
-    """SGD or AdamW, with the backbone's learning rate scaled and, if asked, norms and biases free of weight decay."""
+    """Build SGD or AdamW, with a scaled backbone learning rate and optional exemptions from weight decay."""
     groups: list[dict[str, Any]] = []
     for part, parameters in model.parameter_groups().items():
         lr = config.lr * (config.backbone_lr_factor if part == "backbone" else 1.0)
@@ -29,16 +29,16 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
                 groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.lr, momentum=config.momentum)
-    # In one pass over the weights; Lightning refuses to clip gradients then.
+    # The fused optimizer updates all weights in one pass, but Lightning cannot clip gradients with it.
     return AdamW(groups, lr=config.lr, fused=config.clip is None)
 
 
 def learning_rate_factor(
     config: TrainConfig, progress: Callable[[int], float], steps_per_epoch: int = 1
 ) -> Callable[[int], float]:
-    """Factor of the learning rate at each optimizer step: linear warm-up times a decay.
+    """Return the learning-rate factor as a function of the optimizer step: linear warm-up times a decay.
 
-    `progress` gives the share of the training that lies behind before a step; of steps, a quotient `step / total`.
+    `progress` returns the completed fraction of the training before a step, such as `step / total`.
     """
 
     def factor(step: int) -> float:
@@ -47,7 +47,7 @@ def learning_rate_factor(
         match config.schedule:
             case "constant":
                 return warm
-            case "step":  # both sides are quotients rounded alike: step 6 of 9 is at 2 / 3 exactly
+            case "step":  # both sides round alike, so step 6 of 9 equals 2 / 3 exactly
                 return float(warm * 0.1 ** sum(behind >= share for share in config.lr_drops))
             case "cosine":
                 return warm * (1 + math.cos(math.pi * min(behind, 1.0))) / 2
@@ -58,10 +58,10 @@ def learning_rate_factor(
 
 @contextmanager
 def float32_depthwise(model: nn.Module) -> Iterator[None]:
-    """Under CPU autocast, run the depthwise convolutions of `model` in float32.
+    """Run the depthwise convolutions of `model` in float32 under CPU autocast.
 
-    Their bfloat16 backward pass on a CPU takes three to eight times as long as the float32 one (PyTorch 2.15,
-    AVX-512 with bf16); without this, SFNet on `tf_efficientnet_lite0` trains at half the speed.
+    On a CPU, their backward pass is three to eight times slower in bfloat16 than in float32 (PyTorch 2.15,
+    AVX-512 with bf16). Without this, SFNet on `tf_efficientnet_lite0` trains at half the speed.
     """
     outer: list[bool] = []
 
@@ -82,13 +82,13 @@ def float32_depthwise(model: nn.Module) -> Iterator[None]:
 
 
 def on_cuda(config: TrainConfig) -> bool:
-    """Whether the run will be on a CUDA device."""
+    """Return whether the run uses a CUDA device."""
     return config.device in ("auto", "cuda") and torch.cuda.is_available()
 
 
 def has_bf16(config: TrainConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether the run's device is known to have bfloat16 instructions, without which PyTorch emulates them, slowly."""
+    """Return whether the run's device has bfloat16 instructions; without them, PyTorch emulates them slowly."""
     if on_cuda(config):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    words = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.is_file() else []  # of Linux
+    words = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.is_file() else []  # exists on Linux only
     return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)

@@ -1,4 +1,4 @@
-"""How fast a run goes, how long it still takes, and runs whose length is a time."""
+"""Speed and remaining time of a run, and runs of a fixed duration."""
 
 from __future__ import annotations
 
@@ -14,45 +14,45 @@ CallbackType = TypeVar("CallbackType", bound=Callback)
 
 
 def callback(trainer: L.Trainer, kind: type[CallbackType]) -> CallbackType:
-    """The callback of a kind that a trainer has."""
+    """Return a trainer's callback of the given class."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return next(each for each in callbacks if isinstance(each, kind))
 
 
 NEVER = sys.maxsize
-"""As `val_check_interval` of the trainer: evaluations come when `Pace` asks for them."""
+"""Value of the trainer's `val_check_interval`; `Pace` requests the evaluations."""
 
-EVALUATIONS = 10  # at most
-EVALUATING = 0.1  # share of the time that they may take together, unless the one at the end takes more
-LEAST = 0.1  # share of the time that is trained, however long the evaluation takes
+EVALUATIONS = 10  # maximum number
+EVALUATING = 0.1  # fraction of the time for all evaluations, unless the last one takes more
+LEAST = 0.1  # minimum fraction of the time for training, even if the evaluation takes long
 
 
 class Pace(Callback):
-    """Measures batches, without the first one of a session, and evaluations, first by the sanity check.
+    """Measure the time of batches, except the first of a session, and of evaluations, starting with the sanity check.
 
-    It ends the run with an evaluation, wherever in an epoch that is. If the length of the run is a time, it spreads
-    evaluations over it. All processes follow the clock of the first one. The timer comes before it in the trainer.
+    It ends the run with an evaluation, even within an epoch. If the run has a fixed duration, it spreads the
+    evaluations over it. All processes follow the clock of the first one. The trainer must list the timer before it.
 
     Args:
-        timer: of the run.
-        steps: optimizer steps of the whole run, if they are its length.
-        seconds: length of the whole run, if that is a time.
+        timer: timer of the run.
+        steps: optimizer steps of the whole run, or None if it has a fixed duration.
+        seconds: duration of the whole run, or None if it has a fixed number of steps.
 
     Attributes:
-        progress: share of the training time that is over, 0 to 1; the learning rate follows it.
+        progress: elapsed fraction of the training time, 0 to 1; the learning rate follows it.
     """
 
     def __init__(self, timer: Timer, steps: int | None, seconds: float | None) -> None:
         self.timer, self.steps, self.seconds = timer, steps, seconds
-        self.evaluation = 0.0  # seconds of the latest one
-        self.a_batch = 0.0  # seconds, with what comes between two batches; 0 before there were two
+        self.evaluation = 0.0  # duration of the latest one in seconds
+        self.a_batch = 0.0  # seconds per batch, including the time between batches; 0 before the second batch
         self.batches = 0
-        self.first = 0.0  # when the first one ended
-        self.progress = self.evaluated = 0.0  # now, and at the latest evaluation
-        self.used_up = 0.0  # the seconds that a session came to the end of
+        self.first = 0.0  # time at which the first batch ended
+        self.progress = self.evaluated = 0.0  # current progress, and progress at the latest evaluation
+        self.used_up = 0.0  # duration of the run that a session completed, in seconds
 
     def left(self, trainer: L.Trainer) -> str:
-        """The time to the end of the run, such as "0:13:49"; "?" before it is known."""
+        """Return the remaining time of the run, such as "0:13:49", or "?" while it is unknown."""
         if self.seconds is not None:
             seconds = self.seconds - self.timer.time_elapsed()
         elif self.a_batch and self.steps is not None:
@@ -97,7 +97,7 @@ class Pace(Callback):
             self.used_up = self.seconds if trainer.should_stop else 0.0
 
     def _measure(self, trainer: L.Trainer, seconds: float) -> bool:
-        """Set `progress` and return whether an evaluation is due, both as the first process finds it.
+        """Set `progress` and return whether an evaluation is due; the first process decides both.
 
         Progress is 1 if another step would leave too little time for the evaluation at the end.
         """

@@ -1,4 +1,4 @@
-"""A first run in minutes: train a model, and show what it has learned on images that it has not seen."""
+"""First run in minutes: train a model, and show its results on unseen images."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from crispseg.training.trainer import write_text
 
 
 def quickstart(config: TrainConfig, console: Console) -> Run:
-    """Train on one device, and print and draw the scores before and after, also to the folder of the run."""
+    """Train on one device, then print and draw the scores before and after; the run's folder keeps them."""
     if config.devices > 1:
         raise CrispsegError(f"is {config.devices}; quickstart uses one, 'crispseg train' can use more", "devices")
     check_folder(config.out, resume=False)
     for path in (scores_file := config.out / "scores.json", panels := config.out / "panels.png"):
         if path.exists():
-            raise CrispsegError(f"is {config.out}, which already holds {path.name}; choose another folder", "out")
+            raise CrispsegError(f"is {config.out}, which already contains {path.name}; choose another folder", "out")
     split = "test" if "test" in config.data.splits() else "val"
     dataset = config.data.dataset(split).with_channels(config.model.in_chans, known_range(config.data.dataset("train")))
     check_split(dataset, "unseen")
 
     L.seed_everything(config.seed, verbose=False)
-    start, _ = starting_model(config, dataset.labels)  # as training will find it
+    start, _ = starting_model(config, dataset.labels)  # the same weights as training will start from
     scores = {"before": score_model(start, dataset, workers=config.workers)}
     result = train(config, console=console)
     model = result.model

@@ -1,4 +1,4 @@
-"""What is left of a training run: the model, its scores, and how it came to them."""
+"""Result of a training run: the model, its scores and their history."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ from crispseg.visualization import pages
 METRICS = "metrics.csv"
 PICTURE = "val.png"
 SCORES = "folds.json"
-"""The scores of the folds that are finished, in the folder of all of them."""
+"""File of the scores of finished folds, in the folder that contains all folds."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run. A notebook shows its curve, the IoU of each class and val images."""
+    """Finished run. A notebook displays its curve, the IoU of each class and val images."""
 
     folder: Path
     model: SegmentationModel = field(repr=False)
-    """The best of the evaluations on the val split, in eval mode; also in `folder / "model"`."""
+    """Model with the best mIoU on the val split, in eval mode; also saved in `folder / "model"`."""
     miou: float
-    """Its mIoU on the val split, in percent."""
+    """mIoU of the model on the val split, in percent."""
     iou: dict[str, float | None]
-    """Its IoU of each class there; None for one that occurs in neither truth nor prediction."""
+    """IoU of each class on the val split; None for a class that occurs in neither ground truth nor prediction."""
     data: DataSource = field(repr=False)
-    """What it was trained on."""
+    """Training data."""
 
     @classmethod
     def open(cls, folder: str | Path) -> Run:
         """Open the folder of a finished run; the data need not exist any more.
 
         Raises:
-            CrispsegError: it is none, or damaged.
+            CrispsegError: the folder is not a finished run, or is damaged.
         """
         folder = Path(folder)
         if not (folder / METRICS).is_file():
-            raise CrispsegError(f"{folder} holds no {METRICS}; give the folder of a finished run")
+            raise CrispsegError(f"{folder} has no {METRICS}; give the folder of a finished run")
         model = SegmentationModel.from_pretrained(folder)
         data = training_config(read_yaml(folder / CONFIG), resumed=True).data
         run = cls(folder, model, 0.0, {}, data)
@@ -63,7 +63,7 @@ class Run:
 
     @cached_property
     def segmenter(self) -> Segmenter:
-        """The model as it segments images."""
+        """Segmenter of the model."""
         return Segmenter(self.model)
 
     @overload
@@ -71,17 +71,17 @@ class Run:
     @overload
     def predict(self, images: Source) -> Segmentation: ...
     def predict(self, images: Any) -> Any:
-        """The `Segmentation` of an image, or a list of them for several; see `Segmenter`."""
+        """Return the `Segmentation` of an image, or a list of them for several images; see `Segmenter`."""
         return self.segmenter(images)
 
     def evaluate(self, split: str = "val", data: DataSource | None = None) -> Evaluation:
-        """The scores of the model, with intervals, on a split of the run's data or of others."""
+        """Return the model's scores with confidence intervals, on a split of the run's data or of other data."""
         (dataset,) = checked_splits([self.model], data or self.data, split)
         return score_model(self.model, dataset, workers=0, resamples=RESAMPLES)
 
     @property
     def history(self) -> list[dict[str, float]]:
-        """The rows of `metrics.csv`, for `pandas.DataFrame(run.history)`; NaN where a score is undefined."""
+        """Rows of `metrics.csv`, for `pandas.DataFrame(run.history)`; undefined scores are NaN."""
         with (self.folder / METRICS).open(newline="", encoding="utf-8") as file:
             rows = [{key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(file)]
         return [row | {key: int(row[key]) for key in ("epoch", "step")} for row in rows]

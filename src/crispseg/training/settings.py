@@ -1,4 +1,4 @@
-"""From trees of settings, such as YAML files, flags and keyword arguments, to the settings of a training run."""
+"""Build the settings of a training run from trees of settings: YAML files, flags and keyword arguments."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ NAMED = ("model", "data")
 """Groups whose keys depend on their `name`."""
 GROUPS = (*NAMED, "augment")
 LENGTHS = ("epochs", "iterations", "minutes")
-"""Settings of the length of a run, of which one counts."""
+"""Settings of the length of a run; only one applies."""
 BUILT_ON = ("name", "backbone", "pretrained", "in_chans")
-"""Settings that stay if another model is chosen; all others are options of the first."""
+"""Settings that stay if another model is chosen; all others are options of the previous model."""
 SHARED_MODEL_KEYS = (*BUILT_ON, *REFINE_OPTIONS)
-PRESET = Field(Literal["own", "paper"], "own", "defaults: own, made for your own data, or paper, SFNet's training")
+PRESET = Field(Literal["own", "paper"], "own", "defaults: own for your own data, or paper for SFNet's training")
 
 
 def settings_from(place: str | Path, given: Collection[str] = ()) -> Tree:
-    """Return the settings in a YAML file, or those of the data in a folder, on top of which some keys are given."""
+    """Return the settings in a YAML file, or the detected data settings of a folder; `given` keys are set already."""
     return {"data": dict(recognise(Path(place), given))} if Path(place).is_dir() else read_yaml(place)
 
 
 def recorded_settings(run: str | Path) -> Tree:
-    """Return the settings of the run in a folder; a `CrispsegError` if there is none."""
+    """Return the settings of the run in a folder; raise a `CrispsegError` if the folder has none."""
     if not (Path(run) / CONFIG).is_file():
-        raise CrispsegError(f"is {run}, which holds no {CONFIG}; give the folder of a run", "resume")
+        raise CrispsegError(f"is {run}, which has no {CONFIG}; give the folder of a run", "resume")
     return read_yaml(Path(run) / CONFIG)
 
 
 def training_config(*layers: Mapping[str, Any], resumed: bool = False) -> TrainConfig:
-    """Return the settings of a training run from trees of settings, later ones winning, and defaults.
+    """Return the settings of a training run from defaults and trees of settings; later trees override earlier ones.
 
-    A tree is one as a YAML file has it, whose groups may be flat: `augment.crop`, and `loss.dice` for an entry that is
-    added. `data: camvid` is short for `data: {name: camvid}`, and a key that only one of the groups model, data and
-    augment has may stand without the group. The trees may contain `crispseg.config.settings.Text`.
+    A tree has the structure of a YAML file. Keys of groups may be flat: `augment.crop`, or `loss.dice` to add an
+    entry. `data: camvid` is short for `data: {name: camvid}`. The group can be omitted if only one of model, data and
+    augment has the key. The trees may contain `crispseg.config.settings.Text`.
 
-    Where the first tree is that of a `resumed` run, what it started from need not exist any more.
+    If the first tree belongs to a `resumed` run, its initial weights need not exist any more.
 
     Raises:
         CrispsegError: an unknown key, a wrong type or value, or no data.
@@ -71,16 +71,16 @@ def training_config(*layers: Mapping[str, Any], resumed: bool = False) -> TrainC
 
 
 def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
-    """Return trees whose keys of groups are `augment.crop` and the like, in which own data are named; load plugins."""
+    """Return trees with flat keys, such as `augment.crop`, and a name for custom data; load plugins."""
     trees: list[Tree] = []
     name: str | None = None
     for layer in layers:
         tree = dict(layer)
-        if "accelerator" in tree:  # its earlier name, which recorded runs have
+        if "accelerator" in tree:  # earlier name, used in recorded runs
             tree["device"] = tree.pop("accelerator")
         if "plugins" in tree:
             tree["plugins"] = checked(list[str], tree["plugins"], "plugins")
-            load_plugins(tree["plugins"])  # they may register what other keys name
+            load_plugins(tree["plugins"])  # they may register parts that other keys name
         for group in [each for each in GROUPS if each in tree]:
             value = tree.pop(group)
             value = {"name": value} if isinstance(value, str) and group in NAMED else checked(dict, value, group)
@@ -96,17 +96,17 @@ def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
 
 
 def _in_groups(tree: Tree, known: Mapping[str, Field]) -> Tree:
-    """The tree with each key that stands alone in its group, if only one group has it."""
+    """Add the group to each key without one, if only one group has the key."""
     found = dict(tree)
     for key in tree:
         name = key.partition(".")[0]
         homes = [group for group in GROUPS if f"{group}.{name}" in known]
-        if name == "merge" and len(homes) > 1:  # a part of models, or classes of data
+        if name == "merge" and len(homes) > 1:  # an option of models, or merged classes of data
             homes = ["data" if isinstance(tree[key], dict) else "model"]
         if name in (*known, *GROUPS, "folds") or len(homes) != 1:
             continue
         if f"{homes[0]}.{key}" in tree:
-            raise CrispsegError(f"is given alone and in {homes[0]}; leave one out", key)
+            raise CrispsegError(f"is given with and without {homes[0]}; leave one out", key)
         found[f"{homes[0]}.{key}"] = found.pop(key)
     return found
 
@@ -125,7 +125,7 @@ def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
     name = model["name"]
     given = {key: model.pop(key) for key in [*model] if key not in SHARED_MODEL_KEYS}
     options = checked_options(f"model '{name}'", given, model_options(name))
-    resolved_options(name, options)  # raises for what its parts do not have
+    resolved_options(name, options)  # raises an error for options that the parts do not have
     values["model"] = construct(ModelConfig, model | {"options": options}, ModelConfig.prefix)
     values["augment"] = construct(Augment, augment, "augment.")
     return construct(TrainConfig, values | {"data": build_data(data)})
@@ -136,7 +136,7 @@ def _inside(group: str, tree: Tree) -> list[str]:
 
 
 def known_fields(model: str, data: str) -> dict[str, Field]:
-    """Return all settings of a training by their key, such as "augment.crop", those of this model and these data."""
+    """Return all settings of a training run with this model and data by their keys, such as "augment.crop"."""
     own = {key: field for key, field in fields_of(TrainConfig).items() if key not in GROUPS}
     shared = {key: field for key, field in fields_of(ModelConfig).items() if key in SHARED_MODEL_KEYS}
     of_model = shared | model_options(model)
@@ -147,7 +147,7 @@ def known_fields(model: str, data: str) -> dict[str, Field]:
 
 
 def merge(base: Tree, over: Tree) -> Tree:
-    """Return `over` on top of `base`, without keys of another model or data set, weights of its classes, or lengths."""
+    """Merge `over` into `base`; drop keys, class weights and lengths of `base` that no longer apply."""
     kept = dict(base)
     for group in NAMED:
         name = f"{group}.name"

@@ -1,4 +1,4 @@
-"""Training in the hooks of Lightning: one model, one loss, one score."""
+"""Training task in the hooks of Lightning: one model, one loss, one score."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from crispseg.training.optimization import build_optimizer, learning_rate_factor
 from crispseg.training.pace import Pace, callback
 
 Batch = list[Tensor]
-"""Images `(N, C, H, W)`, labels `(N, H, W)` and, to train a model that refines, `boundary_targets` `(N, H, W)`."""
+"""Images `(N, C, H, W)`, labels `(N, H, W)` and, for a refining model, `boundary_targets` `(N, H, W)`."""
 
 
 class SegmentationTask(L.LightningModule):
-    """The steps of training and evaluation around a plain model.
+    """Steps of training and evaluation around a plain model.
 
-    The loss is called with `model.outputs(images)`, the labels and what else a batch holds.
+    The loss is called with `model.outputs(images)`, the labels and all other tensors of a batch.
 
     Attributes:
         scores: scores of the latest evaluation on the val split; `None` before the first.
@@ -50,13 +50,13 @@ class SegmentationTask(L.LightningModule):
         if total is None:
             factor = learning_rate_factor(self.config, lambda step: pace.progress)
         else:
-            self.trainer.fit_loop.setup_data()  # by which the next line is known
+            self.trainer.fit_loop.setup_data()  # sets `num_training_batches`, which the next line reads
             in_an_epoch = steps_per_epoch(self.trainer.num_training_batches, self.config)
             factor = learning_rate_factor(self.config, lambda step: step / total, in_an_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        # What the step draws, such as dropout, is a function of the seed and the step: a resumed run draws the same.
+        # Random numbers of the step, such as dropout, depend on seed and step only: a resumed run draws the same.
         torch.manual_seed(derived_seed("step", self.config.seed, self.current_epoch, batch_index, self.global_rank))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
@@ -91,23 +91,23 @@ class SegmentationTask(L.LightningModule):
 
     @property
     def lr(self) -> float:
-        """The largest learning rate of a parameter group."""
+        """Largest learning rate of a parameter group."""
         return float(max(group["lr"] for group in self.trainer.optimizers[0].param_groups))
 
     @cached_property
     def tiling(self) -> Tiling:
-        """Whether val images fit in memory whole."""
+        """Tiling of val images, which depends on whether they fit in memory whole."""
         channels = self.model.info.in_chans
         return Tiling(lambda side: self._logits(torch.zeros(1, channels, side, side, device=self.device)), self.device)
 
     def _logits(self, images: Tensor) -> Tensor:
         height, width = images.shape[-2:]
-        if min(height, width) < MIN_SIDE:  # extended as in prediction
+        if min(height, width) < MIN_SIDE:  # padded as in prediction
             images = pad(images, (0, max(0, MIN_SIDE - width), 0, max(0, MIN_SIDE - height)), mode="replicate")
         logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
         return logits[..., :height, :width]
 
 
 def steps_per_epoch(batches: int | float, config: TrainConfig) -> int:
-    """Optimizer steps in an epoch of this number of batches."""
+    """Return the optimizer steps in an epoch of this number of batches."""
     return max(1, -(-int(batches) // config.accumulate))

@@ -1,4 +1,4 @@
-"""The Lightning trainer of a run: its processes, callbacks, loggers and precision."""
+"""Lightning trainer of a run: its processes, callbacks, loggers and precision."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from crispseg.training.task import steps_per_epoch
 
 
 def build_trainer(config: TrainConfig, batches: int, console: Console, further: Sequence[Callback]) -> L.Trainer:
-    """Build the trainer of a run, whose epochs have this number of batches a device, with further callbacks."""
+    """Build the trainer of a run; `batches` is the number per epoch and device, `further` adds callbacks."""
     folder = Path(config.out)
     per_epoch = steps_per_epoch(batches, config)
     steps = None if config.minutes else config.iterations or (config.epochs or 0) * per_epoch
@@ -60,19 +60,19 @@ def build_trainer(config: TrainConfig, batches: int, console: Console, further: 
         accelerator=("cuda" if on_cuda(config) else "cpu") if config.device == "auto" else config.device,
         devices=config.devices,
         num_nodes=config.num_nodes,
-        # Otherwise the first step of a session adds gradients up in another order than the others.
+        # Without it, the first step of a session adds up gradients in another order than later steps.
         strategy="ddp_find_unused_parameters_true" if config.deterministic and config.processes > 2 else "auto",
         precision="bf16-mixed" if config.precision == "bf16" else "32-true",
         plugins=[AtomicCheckpointIO(), launcher()],
-        # `Pace` ends a run of a number of steps. With max_steps, Lightning counts an epoch that was complete in a
-        # checkpoint once more when it resumes, and trains one less.
+        # `Pace` ends a run after a number of steps. With max_steps, a resumed Lightning run would count an epoch twice
+        # if the checkpoint completed it, and train one epoch less.
         max_epochs=-1 if steps is None else -(-steps // per_epoch),
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip,
         check_val_every_n_epoch=None if config.minutes else config.val_every,
         val_check_interval=NEVER if config.minutes else None,
         deterministic="warn" if config.deterministic else None,
-        use_distributed_sampler=False,  # ours deal out the samples themselves
+        use_distributed_sampler=False,  # crispseg's samplers distribute the samples themselves
         callbacks=callbacks,
         logger=_loggers(config, folder),
         log_every_n_steps=1 if batches < 50 else 50,
@@ -83,12 +83,12 @@ def build_trainer(config: TrainConfig, batches: int, console: Console, further: 
 
 
 def is_first_process() -> bool:
-    """Whether this is the process that prints and writes, by the variables that Lightning's launchers set."""
+    """Return whether this process prints and writes, according to the variables of Lightning's launchers."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file of the run, whole or not at all, in the first process."""
+    """Write a file of the run atomically, in the first process only."""
     if is_first_process():
         with atomic_path(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -100,23 +100,23 @@ def record(config: TrainConfig) -> None:
 
 
 def launcher() -> ClusterEnvironment:
-    """What started the processes of this run: torchrun, srun, or Lightning on one machine."""
+    """Return the launcher of this run's processes: torchrun, srun, or Lightning on one machine."""
     if TorchElasticEnvironment.detect():
         return TorchElasticEnvironment()
-    # srun sets the number of the step; a script of sbatch without it is one process, whatever it has reserved.
+    # srun sets the step id. An sbatch script without srun is one process, even if it reserved more.
     if "SLURM_STEP_ID" in os.environ and os.environ.get("SLURM_NTASKS") != "1":
-        return SLURMEnvironment(auto_requeue=False)  # which would write checkpoints of its own
+        return SLURMEnvironment(auto_requeue=False)  # requeuing would write additional checkpoints
     return LightningEnvironment()
 
 
 def check_processes(config: TrainConfig) -> None:
-    """Raise a CrispsegError if not as many processes were started as the run has, or there are too few GPUs."""
+    """Raise a CrispsegError if the number of started processes is wrong or there are too few GPUs."""
     cluster = launcher()
-    alone = isinstance(cluster, LightningEnvironment)  # which starts those of one machine
+    alone = isinstance(cluster, LightningEnvironment)  # it starts all processes of one machine
     if config.num_nodes > 1 if alone else cluster.world_size() != config.processes:
         raise CrispsegError(
             f"devices is {config.devices} and num_nodes {config.num_nodes}, but {cluster.world_size()} processes were "
-            "started; start as many as their product by torchrun or srun, see docs/scaling.md"
+            "started; torchrun or srun must start devices × num_nodes processes, see docs/scaling.md"
         )
     if config.device != "auto":
         usable_device(config.device)
@@ -125,7 +125,7 @@ def check_processes(config: TrainConfig) -> None:
 
 
 def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
-    """Those asked for; by default TensorBoard where it is installed."""
+    """Return the requested loggers; the default is TensorBoard if it is installed."""
     there = {name for name in ("tensorboard", "wandb") if importlib.util.find_spec(name)}
     names = {"tensorboard"} & there if config.loggers is None else {*config.loggers}
     for name in names - there:
@@ -139,7 +139,7 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
 
 
 def quiet() -> None:
-    """Leave out Lightning's tips and its notes on what it uses; errors and our own lines remain."""
+    """Suppress Lightning's tips and notes on hardware; errors and crispseg's lines remain."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning")

@@ -1,4 +1,4 @@
-"""What a run trains on: its splits, checked, and the settings that follow from them and the machine."""
+"""Training data of a run: its checked splits, and the settings that depend on them and on the machine."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from crispseg.training.optimization import has_bf16
 
 CROP = 192  # side of the largest crop
 STEP = 32  # sides of crops are multiples of the coarsest stride
-BATCH = 8  # crops of 192×192 in a batch; of larger ones fewer, so that a batch has no more pixels
+BATCH = 8  # crops of 192×192 in a batch; larger crops are fewer, so that a batch has no more pixels
 MINUTES = 30.0  # default length of a run
-FEW = 100  # images below which their colours are changed: more are seen too seldom in a first training
-RARE = 0.02  # share of the pixels below which a class is found too late without weights
-SHARE_OF_MEMORY = 0.25  # of what is free, for images that are kept
+FEW = 100  # colour augmentation is on below this number of images; in larger sets, each image is seen too seldom
+RARE = 0.02  # fraction of the pixels below which a class needs weights to be found early enough
+SHARE_OF_MEMORY = 0.25  # fraction of the free memory for cached images
 
 
 def resolved(config: TrainConfig, train: SplitReport) -> TrainConfig:
@@ -42,7 +42,7 @@ def resolved(config: TrainConfig, train: SplitReport) -> TrainConfig:
         side = max(min(train.shorter_side, CROP) // STEP * STEP, MIN_SIDE)
         changes["crop"] = (side, side)
     if config.augment.turn == "auto":
-        changes["turn"] = max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images)  # the second term is chance
+        changes["turn"] = max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images)  # the second term allows for chance
     if config.augment.photometric == "auto":
         changes["photometric"] = "mmseg" if train.images < FEW and config.model.in_chans in (1, 3) else False
     changes = {"augment": dataclasses.replace(config.augment, **changes)}
@@ -60,15 +60,15 @@ def resolved(config: TrainConfig, train: SplitReport) -> TrainConfig:
 
 
 def keeps_images(config: TrainConfig, train: SplitReport) -> bool:
-    """Whether all training images fit in the memory of each worker, so that they are read only once."""
-    channels = image_channels(config.model.in_chans) + 1  # and the mask
+    """Return whether all training images fit in the memory of each worker, so that they are read only once."""
+    channels = image_channels(config.model.in_chans) + 1  # plus the mask
     needed = sum(math.prod(size) for size in train.sizes) * channels * max(config.workers, 1) * config.devices
     free = free_bytes(torch.device("cpu"))
     return free is not None and needed <= SHARE_OF_MEMORY * free
 
 
 def class_weights_of(config: TrainConfig, train: SplitReport) -> Tensor | None:
-    """The weights of the classes in cross-entropy, `(classes,)`; a CrispsegError if there is not one for each."""
+    """Return the class weights of cross-entropy, `(classes,)`; raise a CrispsegError if their number is wrong."""
     if config.class_weights is None:
         return None
     if isinstance(config.class_weights, str):
@@ -76,29 +76,29 @@ def class_weights_of(config: TrainConfig, train: SplitReport) -> Tensor | None:
         return torch.from_numpy(weigh(train))
     if len(config.class_weights) != len(train.labels):
         raise CrispsegError(
-            f"class_weights has {len(config.class_weights)} values for {len(train.labels)} classes; give one a class"
+            f"class_weights has {len(config.class_weights)} values for {len(train.labels)} classes; give one per class"
         )
     return torch.tensor(config.class_weights, dtype=torch.float32)
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The splits of a run, and what they hold."""
+    """Splits of a run, their reports, and how training images are read."""
 
     train: SegmentationDataset
     val: SegmentationDataset
     train_report: SplitReport
     val_report: SplitReport
     value_range: ValueRange | None
-    """Values of 16-bit images that are black and white."""
+    """Values that become black and white in 16-bit images."""
     times: list[int]
-    """How often an epoch takes each training image."""
+    """Number of times an epoch uses each training image."""
     keep: bool
     """Whether training images are read only once."""
 
 
 def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
-    """Check all images and masks, and replace what is auto in the settings by what the data suggest."""
+    """Check all images and masks, and replace each auto setting by a value that suits the data."""
     splits = [config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val")]
     value_range = known_range(splits[0])
     train_set, val_set = (split.with_channels(config.model.in_chans, value_range) for split in splits)
@@ -111,7 +111,7 @@ def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
 
 
 def print_data(data: TrainingData, notes: list[str], console: Console) -> None:
-    """Print the mapping of ids to classes that holds for this run, and what looks odd about it."""
+    """Print the mapping from ids to classes of this run, and warnings about it."""
     reports = data.train_report, data.val_report
     print_lines(console, [*notes, *reports[0].lines(), reports[1].lines()[0]])
     found = [f"{one.message}; {one.remedy}" for one in class_findings(reports) if one.severity > Severity.INFORMATION]
@@ -119,10 +119,10 @@ def print_data(data: TrainingData, notes: list[str], console: Console) -> None:
     if data.value_range:
         low, high = data.value_range
         scaled = f"images are 16-bit: values from {low:g} to {high:g} are scaled to 0 to 1"
-        print_lines(console, [f"{scaled}, in training and by the model ever after"])
+        print_lines(console, [f"{scaled}, in training and in prediction"])
 
 
 def print_lines(console: Console, lines: Iterable[str], style: str | None = None) -> None:
-    """Print lines as they are."""
+    """Print lines without markup."""
     for line in lines:
         console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
