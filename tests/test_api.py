@@ -105,14 +105,14 @@ def test_keys_alone_and_in_groups(folders: Path, tmp_path: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("settings", "line"),
     [
-        ({"epoch": 3}, "epoch is no key; did you mean 'epochs'?"),
-        ({"augment": {"crops": 64}}, "augment.crops is no key; did you mean 'augment.crop'?"),
+        ({"epoch": 3}, "epoch is not a known key; did you mean 'epochs'?"),
+        ({"augment": {"crops": 64}}, "augment.crops is not a known key; did you mean 'augment.crop'?"),
         ({"lr": object()}, "lr is <object object"),
         ({"model": {"name": "fpn", "width": 8}}, "width is given with and without model; leave one out"),
         ({"resume": True}, "resume is OUT, which has no config.yaml; "),
-        ({"folds": 5}, "folds is no key; "),
+        ({"folds": 5}, "folds is not a known key; "),
         ({"minutes": 5}, "minutes is 5 and epochs 2; give one of them"),
-        ({"masks": [1]}, "one of images and masks is a folder, the other is none; "),
+        ({"masks": [1]}, "only one of images and masks is a folder; "),
         ({"model": "fpnn"}, "unknown model 'fpnn'; did you mean 'fpn'?"),
         ({"masks": None}, "photos is missing; "),
         ({"images": None, "masks": None}, "data is missing; give a folder"),

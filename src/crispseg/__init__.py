@@ -38,7 +38,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import PyTorch when it is needed, so that help is there at once."""
+    """Import PyTorch only when it is needed, so that help appears at once."""
     if name in __all__:
         for home in ("models", "decoders", "inference", "nn", "api"):  # models first: it registers its parts
             module = importlib.import_module(f"crispseg.{home}")
@@ -56,7 +56,7 @@ def __dir__() -> list[str]:
 def from_pretrained(folder_or_hub_id: str | Path) -> SegmentationModel:
     """Load a saved model, in eval mode: a folder, a finished run's folder, a name such as "nuclei", or a hub id.
 
-    A `CrispsegError` says that it is not there, damaged, or of a later format.
+    It raises a `CrispsegError` if the model is missing, damaged or of a later format.
     """
     from crispseg.models import SegmentationModel
 

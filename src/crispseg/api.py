@@ -1,4 +1,4 @@
-"""Training, prediction and scoring from keyword arguments, which are the keys of the command line."""
+"""Training, prediction and scoring with keyword arguments; they match the keys of the command line."""
 
 from __future__ import annotations
 
@@ -47,53 +47,53 @@ def train(
     transform: Callable[..., Mapping[str, Any]] | None = None,
     **settings: Any,
 ) -> Run:
-    """Train a model, as `crispseg train` does.
+    """Train a model, like `crispseg train`.
 
     Args:
         images: folder of images, or of images and masks in a known layout; or a list of paths, PIL images, arrays
             `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`, or tensors `(C, H, W)`, of uint8, uint16 or floats from 0
             to 1. Lists are written to a folder in `out`.
         masks: folder of masks with the same names; or a list in the order of the images, arrays `(H, W)` of class ids.
-        resume: resume the run in `out`; its settings hold unless others are given.
+        resume: resume the run in `out` with its settings; given settings override them.
         callbacks: further callbacks of Lightning's trainer.
-        transform: changes training samples before the augmentation, such as `albumentations.Compose`: called with
-            `image=` `(H, W, C)` and `mask=` `(H, W)`, uint8, it returns a mapping of both.
-        **settings: the keys of `crispseg train`: `epochs=20`, `model="fpn"`, `out="runs/mine"`. Those of a group
-            are a dict, `augment={"crop": (256, 256)}`, or stand alone if only one group has them, as `backbone`.
-            `loss` may be a function too, of logits `(N, classes, H, W)` and labels `(N, H, W)`, 255 where ignored.
+        transform: custom augmentation before crispseg's own, such as `albumentations.Compose`. It is called with
+            `image=` `(H, W, C)` and `mask=` `(H, W)`, uint8, and returns a mapping of both.
+        **settings: keys of `crispseg train`: `epochs=20`, `model="fpn"`, `out="runs/mine"`. A group is a dict, such as
+            `augment={"crop": (256, 256)}`; keys that only one group has, such as `backbone`, need no group. `loss` may
+            also be a function of logits `(N, classes, H, W)` and labels `(N, H, W)`, 255 if ignored.
 
     Raises:
-        CrispsegError: anything wrong with the settings, the data, weights or folders; a loss that is not finite.
+        CrispsegError: settings, data, weights or folders are invalid; the loss is not finite.
 
     Example:
         >>> run = crispseg.train("photos", "masks", classes=["background", "road"], out="runs/mine")  # doctest: +SKIP
         >>> run.predict("photo.jpg").save("out")  # doctest: +SKIP
     """
-    from crispseg.training.checkpoints import check_folder  # Lightning, which takes seconds
+    from crispseg.training.checkpoints import check_folder  # imports Lightning, which takes seconds
     from crispseg.training.fit import Hooks
     from crispseg.training.trainer import launcher
 
     if launcher().world_size() > 1:
-        raise CrispsegError("crispseg.train is for one process; on several machines start the command crispseg train")
+        raise CrispsegError("crispseg.train supports one process; on several machines start the command crispseg train")
     loss = settings.pop("loss") if callable(settings.get("loss")) else None
     config, lists = _chosen(images, masks, resume, settings)
     if lists:
         if not resume:
-            check_folder(config.out, resume=False)  # before anything is written to it
+            check_folder(config.out, resume=False)  # before any file is written to it
         assert isinstance(config.data, Folder)
         image_folder, mask_folder = write_pairs(**lists, folder=Path(config.out))
         data = dataclasses.replace(config.data, images=image_folder, masks=mask_folder)
         config = dataclasses.replace(config, data=data)
-    # Plain lines in a notebook, where rich would make a block of HTML of each; bars in a terminal.
+    # Notebooks get plain lines, because rich would make a block of HTML of each; terminals get progress bars.
     hooks = Hooks(callbacks, transform, loss)
     return training.train(config, resume=resume, console=Console(force_jupyter=False), hooks=hooks)
 
 
 def load(run: str | Path) -> Run:
-    """Open a finished run, as `crispseg.train` returned it: its model, scores, history and data.
+    """Open a finished run with its model, scores, history and data, as returned by `crispseg.train`.
 
     Raises:
-        CrispsegError: the folder holds no finished run.
+        CrispsegError: the folder contains no finished run.
     """
     return training.Run.open(run)
 
@@ -116,27 +116,28 @@ def evaluate(
     workers: int | None = None,
     **data: Any,
 ) -> Evaluation:
-    """Score a trained model on a split, as `crispseg evaluate` does.
+    """Score a trained model on a split, like `crispseg evaluate`.
 
     Args:
         run: run folder, saved model, name of a bundled model, hub id, or exported file.
-        images, masks: folders of these, or one folder of both in a known layout; by default the data of the run.
-        split: by default val or, of other folders than those that were trained on, test if they have it, else all.
-        protocol: how the model sees an image.
-        boundary: also Boundary IoU and the boundary F-score within distances in pixels; true for 3, 5, 9 and 12.
-        boundary_empty: 1 if an image without a boundary of a class in truth and prediction counts as F = 1 for the
-            class, as in the code of DAVIS and Gated-SCNN; by default it is skipped.
-        objects: class whose single objects are scored too.
+        images, masks: folders of images and masks, or one folder of both in a known layout; by default the run's data.
+        split: split to score; the default is val. For folders other than the training data, it is test if it exists,
+            or all images if there are no splits.
+        protocol: inference protocol.
+        boundary: compute Boundary IoU and the boundary F-score at these distances in pixels; true for 3, 5, 9 and 12.
+        boundary_empty: 1 counts an image without any boundary of a class as F = 1 for the class, as in the code of
+            DAVIS and Gated-SCNN; the default skips it.
+        objects: class whose single objects are scored.
         objects_border: class of the pixels between objects.
-        thin: also IoU and recall by the width of things, and clDice of the classes that are named.
-        bootstrap: resamples for the intervals over images; 0 for none.
-        backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml.
-        device: cpu or cuda; by default CUDA if there is one.
+        thin: compute IoU and recall by the width of things, and clDice of the named classes.
+        bootstrap: number of resamples for the intervals over images; 0 for none.
+        backend: runtime of an exported file; the default is ONNX Runtime for .onnx, OpenVINO for .xml.
+        device: cpu or cuda; the default is CUDA if available.
         workers: processes that load data.
         **data: further settings of the data, such as `classes`, or `name` and `root` of a public data set.
 
     Raises:
-        CrispsegError: no such run, data or split; faults in them; classes that do not fit the model.
+        CrispsegError: the run, the data or the split is missing or faulty; the classes do not match the model's.
     """
     said: Tree = {"name": "folder", "images": images, "masks": masks} if masks is not None else {}
     if images is not None and masks is None:
@@ -160,12 +161,12 @@ def evaluate(
 
 
 def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[TrainConfig, Tree]:
-    """Return the settings of the run, and the images and masks that have yet to be written to its folder."""
+    """Return the settings of the run, and the images and masks to write to its folder."""
     out, data = Path(settings.get("out", TrainConfig.out)), settings.get("data", {})
     given = {key: value for key, value in (("images", images), ("masks", masks)) if value is not None}
     lists = {key: value for key, value in given.items() if not isinstance(value, str | Path)}
     if len(lists) == 1:
-        raise CrispsegError("one of images and masks is a folder, the other is none; give two folders or two lists")
+        raise CrispsegError("only one of images and masks is a folder; give two folders or two lists")
     keys = {*settings, *data} if isinstance(data, dict) else {"masks"}
     layers: list[Tree] = [recorded_settings(out)] if resume else []
     if isinstance(images, str | Path) and not {"masks", "instances"} & {*given, *keys}:
@@ -173,7 +174,7 @@ def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[Trai
         given = {}
     elif given:
         given = {"data": {"name": Folder.name, **(given | dict.fromkeys(lists, str(out)))}}  # lists are written later
-    # Numbers of NumPy become those of Python; the settings refuse the text of anything else.
+    # NumPy numbers become Python numbers; the settings refuse the text of anything else.
     plain = partial(
         to_jsonable_python, fallback=lambda value: value.item() if isinstance(value, np.generic) else repr(value)
     )

@@ -1,4 +1,4 @@
-"""The exception for mistakes that a user can correct, and the warning about assumptions."""
+"""Exceptions for mistakes that a user can correct, and the warning about assumptions."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from contextlib import contextmanager
 
 
 class CrispsegError(Exception):
-    """Bad input. The message is one line that names the thing, its value and the remedy.
+    """Error for bad input. The message is one line with the thing, its value and the remedy.
 
     The command line prints it without a traceback and exits with status 2.
 
     Args:
-        message: the line; with a field what follows that, such as "is 16; give at least 32".
-        field: the setting that is wrong, such as "augment.crop". The command line shows it as a flag.
-        settings: alternatives of settings with which it would work. The command line shows each as a whole command.
+        message: the line; with a field, it continues the field's name, such as "is 16; give at least 32".
+        field: the wrong setting, such as "augment.crop". The command line shows it as a flag.
+        settings: alternative settings that would work. The command line shows each as a whole command.
     """
 
     def __init__(
@@ -32,15 +32,15 @@ class CrispsegError(Exception):
 
 
 class CrispsegWarning(UserWarning):
-    """An assumption that a user may not expect, in one line, which the command line prints as it is."""
+    """Warning of an assumption that a user may not expect; the command line prints it as one line."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the work; the message is one line that says what was kept and how to resume.
+    """Exception for a signal that ended the work; its one-line message reports what was kept and how to resume.
 
     Args:
         message: the line.
-        number: of the signal. The command line exits with 128 more.
+        number: number of the signal. The command line exits with this number + 128.
     """
 
     def __init__(self, message: str, number: int) -> None:
@@ -48,8 +48,8 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
-INTERRUPTED = "interrupted; files that were not finished were not written, run the same command again"
-"""The line of commands that keep only finished files."""
+INTERRUPTED = "interrupted; unfinished files were not written, run the same command again"
+"""Message of commands that keep only finished files."""
 
 
 def system_line(error: OSError) -> str:
@@ -63,7 +63,7 @@ def system_line(error: OSError) -> str:
 
 @contextmanager
 def telling(kept: Callable[[], str]) -> Iterator[None]:
-    """Say what was kept and how to resume if an interrupt or an `OSError` ends the block.
+    """Report what was kept and how to resume if an interrupt or an `OSError` ends the block.
 
     They become an `Interrupted` and a `CrispsegError`.
     """
@@ -77,9 +77,9 @@ def telling(kept: Callable[[], str]) -> Iterator[None]:
 
 
 def ended_worker(error: BaseException) -> CrispsegError | Interrupted | None:
-    """Return the exception for users if PyTorch's error is about a data worker that ended; None for any other error.
+    """Return the exception for users if PyTorch reports a terminated data worker; None for any other error.
 
-    Another error may wrap it. Signals that end a run often reach its workers first.
+    Another error may wrap the report. Signals that end a run often reach its workers first.
     """
     chain = [error]
     while cause := chain[-1].__cause__ or chain[-1].__context__:
@@ -91,7 +91,7 @@ def ended_worker(error: BaseException) -> CrispsegError | Interrupted | None:
         if f"killed by signal: {signal.strsignal(number)}" in text:
             return Interrupted(INTERRUPTED, number)
     remedy = "use fewer workers, or 0, if memory or shared memory (Docker's shm-size) has run out"
-    return CrispsegError(f"a data worker has gone; {remedy}")
+    return CrispsegError(f"a data worker was terminated; {remedy}")
 
 
 def one_line(error: BaseException) -> str:
@@ -105,7 +105,7 @@ def flags_of(settings: Mapping[str, object]) -> list[str]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """A phrase to append to "unknown X 'word'": the closest known word, or all of them if there are few.
+    """Return a phrase to append to "unknown X 'word'": the closest known word, or all known words if they are few.
 
     >>> did_you_mean("sfnett", ["sfnet", "fpn"])
     "; did you mean 'sfnet'?"

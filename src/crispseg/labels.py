@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 from crispseg.errors import CrispsegError, did_you_mean
 
 IGNORE = 255
-"""The label of pixels that count in no loss and no metric."""
+"""Label of ignored pixels; no loss or metric counts them."""
 
 Color: TypeAlias = tuple[int, int, int]
-"""RGB, each 0 to 255."""
+"""RGB colour, each value 0 to 255."""
 
 BACKGROUND: Color = (128, 128, 128)
-"""The default colour of a class that is called background."""
+"""Default colour of a class named background."""
 
 
 @dataclass(frozen=True)
 class LabelSet:
-    """Name and RGB colour (0 to 255) of each of 2 to 255 classes, in the order of the ids."""
+    """Names and RGB colours (0 to 255) of 2 to 255 classes, in the order of the ids."""
 
     names: tuple[str, ...]
     palette: tuple[Color, ...]
@@ -41,34 +41,34 @@ class LabelSet:
 
     @classmethod
     def colored(cls, names: Sequence[str]) -> LabelSet:
-        """Classes of these names in the default colours, a background in `BACKGROUND`."""
+        """Return classes with these names in the default colours; a background has the colour `BACKGROUND`."""
         palette = default_palette(len(names))
         at = cls(tuple(names), palette).background
         return cls(tuple(names), tuple(BACKGROUND if index == at else each for index, each in enumerate(palette)))
 
     @classmethod
     def numbered(cls, count: int) -> LabelSet:
-        """Names "class 0", "class 1", … in the default colours."""
+        """Return classes "class 0", "class 1", … in the default colours."""
         return cls.colored([f"class {index}" for index in range(count)])
 
     @property
     def background(self) -> int | None:
-        """The id of the class that is called background, if there is one; underscores around the name do not count."""
+        """Id of the class named background, or None; underscores around the name are ignored."""
         return next((index for index, name in enumerate(self.names) if name.strip("_").lower() == "background"), None)
 
     def index(self, name: str) -> int:
-        """The id of a class; a `CrispsegError` if there is none of this name."""
+        """Return the id of a class; an unknown name raises a `CrispsegError`."""
         if name not in self.names:
             raise CrispsegError(f"there is no class {name!r}{did_you_mean(str(name), self.names)}")
         return self.names.index(name)
 
     def regrouped(self, merge: Mapping[str, Sequence[str]], drop: Sequence[str]) -> tuple[LabelSet, dict[int, int]]:
-        """Return the classes after some are merged and others dropped, and the new id of each, 255 for the latter.
+        """Return the classes after merging and dropping some, and the new id of each; dropped classes become 255.
 
-        A merged class has the colour of the class of its name or, if that is new, of the first that it is made of.
+        A merged class has the colour of the class with its name or, for a new name, of its first member.
 
         Raises:
-            CrispsegError: there is no class of a name, or one is merged and dropped, or merged twice.
+            CrispsegError: a name is unknown, or a class is merged and dropped, or merged twice.
         """
         moved = [*drop, *(name for new, names in merge.items() for name in names if name != new)]
         if twice := next((name for name in moved if moved.count(name) > 1 or name in merge), None):
@@ -77,7 +77,7 @@ class LabelSet:
         kept = {name: target.get(name, name) for name in self.names if name not in drop}
         colors = dict(zip(self.names, self.palette, strict=True))
         for name in (*target, *drop):
-            self.index(name)  # raises
+            self.index(name)  # raises an error for an unknown class
         names = tuple(dict.fromkeys(kept.values()))
         firsts = {new: colors.get(new, colors[name]) for name, new in reversed(kept.items())}
         ids = {at: names.index(kept[name]) if name in kept else IGNORE for at, name in enumerate(self.names)}
@@ -88,9 +88,9 @@ class LabelSet:
 
 
 def default_palette(count: int) -> tuple[Color, ...]:
-    """Colours that are far from each other, from black, from white and from `BACKGROUND`, also for colour-blind people.
+    """Return colours that differ clearly from each other, black, white and `BACKGROUND`, also for colour-blind people.
 
-    There are at most 255; those of a few classes are the first of those of many.
+    There are at most 255; a smaller palette is the beginning of a larger one.
     """
     levels = ([17 * int(digit, 16) for digit in digits] for digits in _COLORS.split()[:count])
     return tuple((red, green, blue) for red, green, blue in levels)
@@ -107,11 +107,11 @@ f9e 6c7 6cf 669 b25 773 ba3 5b6 d42 9a7 da4 cc8 8dd 73c dd9 81f f20 eda 377 c27 
 70e aaf 364 e5e f75 daa 57b a93 897 9c9 d12 492 7b8 462 d9e 95c 846 fd8 ac5 e73 a0a a7d ebe acd d7a 848 d04 d7f cb6
 d96 69e 8a4 659 f46 be5 1f9 f85 4cb a43 ca0 db3 15b d01 86e 6e2 adb c77 e1b bca c90 a25 54c
 """
-"""A hexadecimal digit for each of red, green and blue."""
+"""One hexadecimal digit each for red, green and blue."""
 
 
 def voc_palette(count: int) -> tuple[Color, ...]:
-    """The colours of PASCAL VOC: bits 0, 3, 6 of the id become red's highest bits, 1, 4, 7 green's and 2, 5 blue's."""
+    """Return PASCAL VOC's colours: id bits 0, 3, 6 become red's highest bits, 1, 4, 7 green's and 2, 5 blue's."""
 
     def level(index: int, channel: int) -> int:
         return sum(((index >> (3 * bit + channel)) & 1) << (7 - bit) for bit in range(8))
@@ -120,7 +120,7 @@ def voc_palette(count: int) -> tuple[Color, ...]:
 
 
 def color_table(palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
-    """The RGB of each of the values 0 to 255, `(256, 3)`; black where there is no class."""
+    """Return the RGB of the values 0 to 255, `(256, 3)`; values without a class are black."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
     return table

@@ -197,9 +197,9 @@ def test_a_missing_device(tmp_path: Path, capsys: Capture) -> None:
     ("content", "phrase"),
     [
         (None, "is missing; give a folder of data, or a YAML file of settings"),
-        (b"\tepochs: 1\n", "is no YAML file"),
-        (b"epochs: [1\n", "is no YAML file"),
-        (b"\x89PNG\r\n\x1a\n\x00\xff", "is no YAML file"),
+        (b"\tepochs: 1\n", "is not a YAML file"),
+        (b"epochs: [1\n", "is not a YAML file"),
+        (b"\x89PNG\r\n\x1a\n\x00\xff", "is not a YAML file"),
         (b"- epochs\n", "has no settings"),
         (b"", "has no settings"),
         *((text, "") for text in (b"model: [sfnet]", b"data: 5", b"1: 2", b"plugins: 5", b"augment: a")),

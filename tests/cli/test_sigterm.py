@@ -67,7 +67,7 @@ def wait(ready: Event) -> None:
     [
         (signal.SIGTERM, False, 143, r"interrupted at step \d+"),
         (signal.SIGINT, False, 130, r"interrupted at step \d+"),
-        (signal.SIGKILL, True, 2, r"error: a data worker has gone; use fewer workers.*"),
+        (signal.SIGKILL, True, 2, r"error: a data worker was terminated; use fewer workers.*"),
     ],
 )
 def test_a_run_whose_data_workers_are_told_to_end_says_what_it_kept(
@@ -110,8 +110,8 @@ def training(folder: Path) -> None:
     ("end", "status", "line"),
     [
         (lambda: os.kill(os.getpid(), signal.SIGTERM), 143, INTERRUPTED),
-        (lambda: os.kill(os.getpid(), signal.SIGBUS), 2, "error: a data worker has gone; use*"),
-        (lambda: os._exit(3), 2, "error: a data worker has gone; use fewer workers*"),
+        (lambda: os.kill(os.getpid(), signal.SIGBUS), 2, "error: a data worker was terminated; use*"),
+        (lambda: os._exit(3), 2, "error: a data worker was terminated; use fewer workers*"),
     ],
 )
 def test_a_command_whose_data_worker_has_gone_says_so(

@@ -111,10 +111,10 @@ def test_types_in_words(kind: Any, words: str) -> None:
     [
         ("lr: 1\nseed: 2\nlr: 3\n", ["'lr' is given twice"]),
         ("data: {name: folder, name: camvid}", ["'name'"]),
-        ("lr: [", ["is no YAML file"]),
+        ("lr: [", ["is not a YAML file"]),
         ("- a", ["has no settings"]),
         ("", ["has no settings"]),
-        ("out: \udcff", ["is no YAML file"]),
+        ("out: \udcff", ["is not a YAML file"]),
         (None, ["is missing"]),
     ],
 )

@@ -18,15 +18,15 @@ from crispseg.models import SegmentationModel
 
 @dataclass(kw_only=True)
 class Ablate(WithScores):
-    """Score a trained model with a quantity that it computes scaled, shuffled or left out.
+    """Score a trained model with one of its quantities set to zero, made uniform or left out.
 
-    The quantities are its learned flow, sampled points, descriptors or refinement. Nothing is trained again. The data
-    are those of the run, of a folder, or others given by --data.
+    The quantities are its learned flow, sampled points, descriptors or refinement. No model is retrained. By default
+    it uses the data of the run; give a folder or --data for other data.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
         folder: a folder of data in a known layout.
-        only: these ablations; by default all that the model has.
+        only: names of ablations; by default all that apply to the model.
     """
 
     name = "ablate"
@@ -41,7 +41,7 @@ class Ablate(WithScores):
         names = list(ablations_of(model, self.only))
         (dataset,) = checked_splits([model], data, split)
 
-        conditions = f"{data.name} {split}, {len(dataset)} images, nothing is trained again"
+        conditions = f"{data.name} {split}, {len(dataset)} images, without retraining"
         title = f"{model.info.name} on {model.info.backbone}"
         say(Console(), f"{title}, {conditions}, scores in percent")
         found = ablate(model, dataset, names, device=self.device, workers=self.workers)

@@ -17,12 +17,12 @@ from crispseg.config.settings import Field, Tree, construct, fields_of
 class Benchmark(Command):
     """Count parameters and multiply-adds of models, and measure their latency in turns under the same conditions.
 
-    Weights are random unless a model was saved; nothing is downloaded for them.
+    Weights are random unless the model is a saved one; no weights are downloaded.
 
     Args:
-        models: models to measure, the first of which is the baseline: names of 'crispseg list', or one of them on
-            another backbone, such as sfnet:resnet50, or with options, such as 'sfnet{fuse: add}'; timm:BACKBONE, a
-            backbone alone; a run's folder, a saved model's folder, a hub id, or an exported file.
+        models: models to measure; the first is the baseline. Give a name of 'crispseg list', also with another
+            backbone (sfnet:resnet50) or options ('sfnet{fuse: add}'); timm:BACKBONE for a backbone alone; a run's
+            folder, a saved model's folder, a hub id, or an exported file.
         json: also write all numbers to this file; - is the standard output.
     """
 
@@ -46,5 +46,5 @@ class Benchmark(Command):
         report = benchmark(self.models, self.conditions, console=Console(stderr=True))
         if self.json:
             write_json(self.json, report.to_dict())
-        # The table leaves the standard output to JSON.
+        # The standard output is reserved for JSON.
         Console(stderr=self.json == STDOUT).print(report.table(), highlight=False)

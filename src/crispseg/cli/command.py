@@ -1,4 +1,4 @@
-"""What a command is: a dataclass whose fields are its keys, which are read from the words of a command line."""
+"""Base of the commands: dataclasses whose fields are their keys, read from the words of a command line."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ from crispseg.config.settings import (
 from crispseg.errors import CrispsegError
 
 STDOUT = Path("-")
-"""Stands for the standard output where a file is written."""
+"""File name that means the standard output."""
 HELP = ("-h", "--help")
-DATA = "The data; --data NAME says which, folder for your own"
+DATA = "The data; --data NAME selects them, folder is for custom data"
 commands: dict[str, type[Command]] = {}
-"""The commands by name; each registers itself when its module is imported."""
+"""Commands by name; each registers itself when its module is imported."""
 
 
 @dataclass(kw_only=True)
 class Command(ABC):
-    """Base of the commands. The docstring of one describes it, and its fields are its keys.
+    """Base of the commands. A command's docstring is its help, and its fields are its keys.
 
     Args:
         plugins: Python files to import first.
@@ -48,9 +48,9 @@ class Command(ABC):
 
     name: ClassVar[str]
     words: ClassVar[tuple[str, ...]] = ()
-    """Fields that are given without a flag, in this order; the last may be a list."""
+    """Fields that need no flag, in this order; the last may be a list."""
     first: ClassVar[tuple[str, ...]] = ()
-    """Keys on the first page of help; all of them if there are none."""
+    """Keys on the first page of help; empty for all keys."""
     plugins: list[str] = field(default_factory=list)
 
     def __init_subclass__(cls) -> None:
@@ -59,7 +59,7 @@ class Command(ABC):
 
     @abstractmethod
     def __call__(self) -> int | None:
-        """Do the work; returns the exit status, or None for 0."""
+        """Run the command and return the exit status, or None for 0."""
 
     @classmethod
     def start(cls, argv: Sequence[str]) -> int | None:
@@ -71,22 +71,22 @@ class Command(ABC):
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        """Return keys that are no fields, by headings of the help; a tree of flags may say which there are."""
+        """Return keys that are not fields, by headings of the help; they may depend on a tree of flags."""
         return {}
 
     @classmethod
     def known_keys(cls) -> dict[str, Field]:
-        """Return all keys, as far as they are known without flags."""
+        """Return all keys that are known without flags."""
         return {key: each for keys in (*cls.more_keys({}).values(), fields_of(cls)) for key, each in keys.items()}
 
     def take(self, tree: Tree) -> None:
-        """Take the flags that are no fields; a `CrispsegError` if there is no such key."""
+        """Take the flags that are not fields; an unknown key raises a `CrispsegError`."""
         for key in tree:
             raise unknown(key, self.known_keys())
 
     @classmethod
     def parsed(cls, argv: Sequence[str]) -> Self:
-        """Return the command with the settings that words give; plugins are loaded."""
+        """Load plugins and return the command with the settings from the words."""
         fields = fields_of(cls)
         words, tree = read_flags(argv, {key: each.kind for key, each in cls.known_keys().items()})
         for word in cls.words:
@@ -105,7 +105,7 @@ class Command(ABC):
 
     @classmethod
     def usage(cls) -> str:
-        """Return the line that says how the command is called."""
+        """Return the usage line of the command."""
         line = f"usage: crispseg {cls.name}"
         for word, each in ((word, fields_of(cls)[word]) for word in cls.words):
             name = f"{word.upper()} ..." if get_origin(each.kind) is list else word.upper()
@@ -114,7 +114,7 @@ class Command(ABC):
 
     @classmethod
     def help(cls, argv: Sequence[str]) -> str:
-        """Return the first page of help, or all of it if `all` follows the flag."""
+        """Return the first page of help, or the whole help if `all` follows the flag."""
         first = cls.first if argv[-1] != "all" else ()
         width = max(60, min(110, shutil.get_terminal_size().columns))
         about = (inspect.getdoc(cls) or "").partition("\nArgs:")[0].strip()
@@ -137,21 +137,21 @@ class Command(ABC):
 
 @dataclass(kw_only=True)
 class WithData(Command):
-    """Commands that take the settings of data, those of own data without the group too."""
+    """Base of commands with data settings; keys of custom data also work without the group."""
 
     data: Tree = field(init=False)
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        """Return the keys of the data that flags name, by default those of own data."""
-        from crispseg.data import Folder  # which other commands do not need
+        """Return the keys of the data that flags name; the default is custom data."""
+        from crispseg.data import Folder  # other commands do not need it
         from crispseg.data.named import data_fields
 
         fields = data_fields(str(tree.get("data", Folder.name)))
         return {DATA: {f"data.{key}": each for key, each in fields.items()}}
 
     def chosen(self, found: Tree) -> Tree:
-        """Return the settings of the data, flags on top of others; a `CrispsegError` if there are none."""
+        """Return the data settings; flags override `found`, and empty settings raise a `CrispsegError`."""
         from crispseg.evaluation.evaluate import completed
 
         if settings := completed({**found, **self.data}):
@@ -169,7 +169,7 @@ class WithData(Command):
 
 
 def say(console: Console, line: str) -> None:
-    """Print a line as it is, whatever the width of the terminal."""
+    """Print a line without markup or wrapping."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -177,10 +177,10 @@ FLAG = re.compile(r"--?[a-zA-Z]")
 
 
 def read_flags(argv: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[str], Tree]:
-    """Return the words of a command line that belong to no flag, and its flags, whose values are `Text`.
+    """Return the words of a command line that belong to no flag, and its flags with `Text` values.
 
-    A flag is `--key value`, `--key=value`, or `--key` alone if it is true or false; keys have `-` or `_`. Lists are
-    written `'[0.5, 1]'`, or as several values. `kinds` are the types of the keys, as far as they are known yet.
+    A flag is `--key value`, `--key=value`, or `--key` alone if it is true or false; keys contain `-` or `_`. Lists are
+    written `'[0.5, 1]'`, or as several values. `kinds` are the types of all keys that are known yet.
     """
     found: list[str] = []
     tree: Tree = {}
@@ -198,9 +198,9 @@ def read_flags(argv: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[str]
 
 
 def _value(rest: list[str], kind: Any, key: str) -> Text | list[Text]:
-    """Take the value of a flag from the front of the words that follow it: as many of them as its type takes."""
+    """Remove the value of a flag from the front of the next words; the type decides how many words it takes."""
     words = [*itertools.takewhile(lambda word: not FLAG.match(word), rest)]
-    # Of a type that takes any text, and behind a written list, further words are no part of the value.
+    # The value is one word if its type accepts any text, or if the word is a written list.
     one = {str, Path} & {*alternatives(kind)} or (words and words[0].startswith("["))
     fitting = None
     for count in range(min(len(words), 1 if one else len(words)) + 1):

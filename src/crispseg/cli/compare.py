@@ -18,14 +18,14 @@ from crispseg.models import SegmentationModel
 
 @dataclass(kw_only=True)
 class Compare(WithScores):
-    """Score trained models on the same images: gains of each over the first, by class and by image.
+    """Score trained models on the same images and show the gains over the first model, by class and by image.
 
-    Gains have paired bootstrap intervals. The data are those that the first was trained on, or others given by --data.
+    Gains have paired bootstrap intervals. By default it uses the training data of the first model; --data gives others.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
-        others: the same, to compare with it.
-        thin: also IoU and recall by the width of things, and clDice of the classes that are named.
+        others: further models to compare with it.
+        thin: also report IoU and recall by the width of things, and clDice of the named classes.
     """
 
     name = "compare"

@@ -14,12 +14,12 @@ from crispseg.models.official import convert_official
 
 @dataclass(kw_only=True)
 class Convert(WithData):
-    """Turn a checkpoint of an official SFNet or SFNet-Lite into a saved model.
+    """Convert a checkpoint of an official SFNet or SFNet-Lite to a saved model.
 
-    Its backbone is ResNet-18, 50 or 101, DF1, DF2, STDC-1 or STDC-2.
+    The backbone can be ResNet-18, 50 or 101, DF1, DF2, STDC-1 or STDC-2.
 
     Args:
-        checkpoint: the official .pth file.
+        checkpoint: official .pth file.
         out: folder to write the model to.
     """
 
@@ -30,11 +30,11 @@ class Convert(WithData):
 
     def __call__(self) -> None:
         labels = None
-        if self.data:  # most data sets know their names without their files; the others say what they need
+        if self.data:  # most data sets know their class names without files; the others report what they need
             data = self.chosen({})
             labels = build_data({"root": "."} | data if "images" not in data else data).label_set()
         if (self.out / "config.json").exists():
-            raise CrispsegError(f"is {self.out}, which contains a model already; give another folder", "out")
+            raise CrispsegError(f"is {self.out}, which already contains a model; give another folder", "out")
         writable_folder(self.out)
         model = convert_official(self.checkpoint, labels)
         model.save_pretrained(self.out)

@@ -19,13 +19,13 @@ from crispseg.errors import CrispsegError, did_you_mean
 
 
 class Data(Command):
-    """Public data sets and annotations, by commands of two words."""
+    """List, download or import data sets and annotations."""
 
     name = "data"
 
     @classmethod
     def start(cls, argv: Sequence[str]) -> int | None:
-        """Run one of the commands, or print which there are."""
+        """Run one of the commands, or print a list of them."""
         known = {name.removeprefix("data "): each for name, each in commands.items() if name.startswith("data ")}
         if argv and argv[0] in known:
             return known[argv[0]].start(argv[1:])
@@ -37,7 +37,7 @@ class Data(Command):
 
 
 class ListData(Command):
-    """List public data sets: classes, images, licences, and which can be downloaded."""
+    """List public data sets: classes, images, licences and downloads."""
 
     name = "data list"
 
@@ -51,18 +51,17 @@ class ListData(Command):
             counts = [str(entry.counts.get(split, "")) for split in ("train", "val")]
             table.add_row(entry.name, entry.classes, *counts, download, entry.licence)
         Console().print(table)
-        say(Console(), "--data NAME --data.root DIR trains on them; --data nuclei alone takes the bundled part")
+        say(Console(), "--data NAME --data.root DIR trains on them; --data nuclei alone uses the bundled part")
 
 
 @dataclass(kw_only=True)
 class DownloadData(Command):
-    """Download a data set whose licence allows it from an open address, unpack and check it.
+    """Download a data set from an open address if its licence allows it, then unpack and check it.
 
-    Archives that are complete are not downloaded again. For other data sets, say where to get them and check the
-    folder.
+    Complete archives are not downloaded again. For other data sets, it prints where to get them and checks the folder.
 
     Args:
-        dataset: name of the data set, as 'crispseg data list' shows it.
+        dataset: name of the data set in 'crispseg data list'.
         out: folder to download to, or to check.
     """
 
@@ -80,11 +79,11 @@ class DownloadData(Command):
 
 @dataclass(kw_only=True)
 class ImportData(Command):
-    """Turn annotations of COCO or labelme (JSON) or YOLO (text) into a folder of images, masks and classes.txt.
+    """Convert annotations of COCO or labelme (JSON) or YOLO (text) to a folder of images, masks and classes.txt.
 
     Args:
-        sources: JSON files of COCO (polygons and run lengths) or labelme, or folders of them; or a folder with YOLO's
-            data.yaml, images and labels (polygons).
+        sources: JSON files of COCO (polygons and run lengths) or labelme, or folders of such files; or a folder with
+            YOLO's data.yaml, images and labels (polygons).
         out: new or empty folder to write to.
     """
 

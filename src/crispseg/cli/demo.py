@@ -23,16 +23,16 @@ from crispseg.io.images import read_image
 
 @dataclass(kw_only=True)
 class RunDemo(WithDevice):
-    """Show trained models in the browser, until it is interrupted. Nothing leaves this machine.
+    """Show trained models in the browser until the command is interrupted. No data leave this machine.
 
-    Upload an image, or use the webcam, and see its classes, their boundaries and where the model looked for a pixel.
+    Upload an image or use the webcam. The page shows its classes, their boundaries and the model's sampled points.
 
     Args:
         runs: runs' folders, saved models' folders, hub ids, names of bundled models, or exported files.
-        images: files, folders or patterns of images to start with; by default val images of the first run's data.
+        images: files, folders or patterns of example images; by default val images of the first run's data.
         host: address to listen on; 0.0.0.0 opens it to the network.
         port: port to listen on.
-        precision: fp32, or bf16: faster, slightly less exact.
+        precision: fp32, or bf16, which is faster and slightly less exact.
     """
 
     name = "demo"
@@ -62,7 +62,7 @@ class RunDemo(WithDevice):
 
 
 def val_images(run: str, most: int = 8) -> list[Path]:
-    """Return val images of the data that a run recorded, those of much contrast first; none if they are not here."""
+    """Return val images of a run's data, high contrast first; empty if the data are missing."""
     with suppress(CrispsegError):
         dataset = build_data(recorded_data(run)[0]).dataset("val")
         if isinstance(dataset, FileDataset):

@@ -23,18 +23,18 @@ from crispseg.io.images import image_channels
 
 @dataclass(kw_only=True)
 class Doctor(WithData):
-    """Read all data once and say what is wrong with them: files, pairs, mask values, classes, splits.
+    """Read all data once and report problems of files, pairs, mask values, classes and splits.
 
-    The exit status is 0 if nothing is above information, 1 for warnings, 3 for errors, and 2 if the command itself is
+    The exit status is 0 without warnings and errors, 1 for warnings, 3 for errors, and 2 if the command itself is
     wrong.
 
     Args:
-        target: a folder of data in a known layout, a run's or a saved model's folder, a YAML file of a training, or the
-            name of a data source; without it, --data says what to examine.
+        target: a folder of data in a known layout, a run's or a saved model's folder, a YAML file of settings, or the
+            name of a data source; without it, --data selects the data.
         json: also write all findings to this file; - is the standard output.
         fix: write a corrected copy to this new folder; nothing is changed in place.
-        in_chans: channels that the model takes, 1 to 16; by default what a run recorded, else 3.
-        workers: threads; by default one a processor, at most 8.
+        in_chans: channels of the model's input, 1 to 16; the default is the run's value, else 3.
+        workers: number of threads; the default is one per processor, at most 8.
     """
 
     name = "doctor"

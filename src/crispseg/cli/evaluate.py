@@ -22,7 +22,7 @@ from crispseg.io.images import check_picture, write_image
 
 @dataclass(kw_only=True)
 class Evaluate(WithOptions, WithScores):
-    """Score a trained model on the data it was trained on, on those of a folder, or on others given by --data.
+    """Score a trained model on its own data set, on a folder of data, or on other data (--data).
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, the name of a bundled model, or an exported file.

@@ -21,19 +21,19 @@ from crispseg.models import SegmentationModel
 
 @dataclass(kw_only=True)
 class Export(WithData):
-    """Write a trained model as one file for ONNX Runtime, OpenVINO or torch.export, for images of any size.
+    """Write a trained model as one file for ONNX Runtime, OpenVINO or torch.export; it accepts images of any size.
 
-    A certificate compares what it computes with the model.
+    A certificate compares the file's outputs with the model's.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
-        format: of a file FILE.onnx, FILE.xml or FILE.pt2; by default that of the suffix.
-        out: file to write, over an earlier one.
-        precision: fp32, bf16 or int8, which is learned from the data.
-        calibrate: a folder of data, a run or the name of a data source: int8 learns from its train, and the file is
-            scored on its val. By default what the run recorded for int8 and max_drop, and nothing otherwise.
-        calibration_images: images of train and of val each, at most.
-        max_drop: points of mIoU and of boundary F that the file may lose on val; one that loses more is not written.
+        format: format of the file; the default follows the suffix of out (FILE.onnx, FILE.xml or FILE.pt2).
+        out: file to write; an existing file is overwritten.
+        precision: fp32, bf16 or int8; int8 is calibrated on data.
+        calibrate: a folder of data, a run or the name of a data source; its train split calibrates int8, its val split
+            scores the file. The default is the run's data for int8 and max_drop, and no data otherwise.
+        calibration_images: maximum number of train images and of val images.
+        max_drop: largest allowed loss of mIoU and boundary F on val, in points; if it is exceeded, no file is written.
     """
 
     name = "export"
@@ -69,7 +69,7 @@ class Export(WithData):
 
 
 def show(certificate: Certificate) -> None:
-    """Print what a certificate says."""
+    """Print a certificate."""
     for comparison in certificate.comparisons:
         print(f"compared with the model at {comparison}")
     if found := certificate.measured:

@@ -15,16 +15,16 @@ from crispseg.visualization.pages import check_page
 
 @dataclass(kw_only=True)
 class Inspect(WithDevice, WithData):
-    """Write a page that shows how a model comes to its labels. It opens without network.
+    """Write a page that shows how a model computes its labels. The page works offline.
 
     It shows probabilities, errors, and the flow, sampled points or boundaries behind each pixel.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
         image: an image file.
-        out: the page to write, PAGE.html.
-        truth: the image's mask. It is read as those that the model was trained on, unless classes, num_classes, palette
-            or ignore say otherwise.
+        out: page to write, PAGE.html.
+        truth: mask of the image; it is read like the training masks, unless classes, num_classes, palette or ignore
+            are given.
     """
 
     name = "inspect"

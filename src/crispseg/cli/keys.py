@@ -1,4 +1,4 @@
-"""Keys that several commands have, and what they do with them."""
+"""Keys that several commands share, and their functions."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from crispseg.visualization.pages import check_page, write_page
 
 @dataclass(kw_only=True)
 class WithDevice(Command):
-    """Commands that compute.
+    """Base of commands that run a model.
 
     Args:
-        device: cpu or cuda; by default CUDA if there is one.
+        device: cpu or cuda; the default is CUDA if available.
     """
 
     device: str | None = None
@@ -33,16 +33,16 @@ VIEWS = {key: each for key, each in fields_of(Protocol).items() if key != "avera
 
 @dataclass(kw_only=True)
 class WithOptions(Command):
-    """Commands whose further keys are keyword arguments of a function, and fields of a `Protocol`.
+    """Base of commands with the keyword arguments of a function and the fields of a `Protocol` as further keys.
 
     Args:
-        protocol: how the model sees an image, a name of docs/protocols.md.
+        protocol: name of the inference protocol, see docs/protocols.md.
     """
 
     function: ClassVar[Callable[..., Any]]
     protocol: str = "whole"
     options: Tree = field(init=False)
-    """What is given of them."""
+    """Given keyword arguments and fields."""
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
@@ -51,31 +51,31 @@ class WithOptions(Command):
         return {"Options": own, "The protocol": VIEWS, **super().more_keys(tree)}
 
     def take(self, tree: Tree) -> None:
-        """Take the arguments; views are on top of the protocol."""
+        """Take the arguments; given fields override those of the protocol."""
         own, views = (
             {key: checked(known[key].kind, tree.pop(key), key) for key in known if key in tree}
             for known in (options_of(self.function), VIEWS)
         )
-        if "window" in views:  # the stride of the preset belongs to its own window
+        if "window" in views:  # the preset's stride belongs to the preset's window
             views = {"stride": None} | views
         self.options = own | {"protocol": dataclasses.replace(named_protocol(self.protocol), **views)}
         super().take(tree)
 
 
 def short_names(runs: Sequence[str]) -> list[str]:
-    """Return the last parts of paths, or the paths if these are not all different."""
+    """Return the last parts of paths, or the whole paths if the last parts are not unique."""
     names = [Path(run).resolve().name for run in runs]
     return names if len({*names}) == len(names) else [*runs]
 
 
 def check_json(path: Path | None) -> None:
-    """Check, before long work starts, that JSON can be written there. Raises as `check_page`."""
+    """Check, before long work starts, that JSON can be written to `path`; it raises the errors of `check_page`."""
     if path not in (None, STDOUT):
         check_page(path, ".json")
 
 
 def show_page(path: Path, html: str) -> None:
-    """Write a page and say so, on stderr, since scores may be printed as JSON."""
+    """Write a page and report it on stderr, because scores may be printed as JSON."""
     write_page(path, html)
     print(f"{path} written; open it in a browser", file=sys.stderr)
 

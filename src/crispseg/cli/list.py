@@ -14,10 +14,10 @@ from crispseg.models import list_models, models, saving
 
 @dataclass(kw_only=True)
 class List(Command):
-    """List networks to train or, with --pretrained, bundled models; every command takes their names as RUN.
+    """List networks to train or, with --pretrained, bundled models; every command accepts their names as RUN.
 
     Args:
-        pretrained: bundled models, with their scores and licences.
+        pretrained: list bundled models with their scores and licences.
     """
 
     name = "list"
@@ -35,4 +35,4 @@ class List(Command):
             classes = ", ".join(info.label_set().names)
             say(Console(), f"{name:20}{classes}: {info.name} on {info.backbone}, {scores}")
         print("try one:  crispseg predict nuclei PHOTO.jpg --out predictions")
-        print(f"what they were trained on and where they fail: {saving.SHIPPED}/NAME/{saving.CARD_FILE}")
+        print(f"training data and weaknesses: {saving.SHIPPED}/NAME/{saving.CARD_FILE}")

@@ -30,21 +30,21 @@ from crispseg.errors import (
 )
 
 COMMANDS = {
-    "quickstart": "train, test and look at a model of the bundled images of nuclei (or your data), in minutes",
+    "quickstart": "train, test and view a model of the bundled nuclei images (or your data) in minutes",
     "data": "list, show, download and import data",
-    "doctor": "look for faults in data, before training",
+    "doctor": "check data for faults before training",
     "train": "train a model from a YAML file and flags",
     "evaluate": "score a trained model on a split",
-    "compare": "score models on the same images, and see where they differ",
+    "compare": "score models on the same images, and show their differences",
     "ablate": "score a trained model without its flow, points, descriptors or refinement",
     "predict": "segment images",
-    "inspect": "write a page that shows how a model comes to its labels",
-    "demo": "show models in the browser: drop an image, see its classes and where the model looked",
-    "list": "networks to train, and bundled trained models",
+    "inspect": "write a page that shows how a model computes its labels",
+    "demo": "show models in the browser: drop an image, see its classes and the model's sampled points",
+    "list": "list networks to train, and bundled trained models",
     "benchmark": "count and time models, and those of other libraries",
     "export": "write a trained model as an ONNX, OpenVINO or torch.export file, checked",
     "recipes": "list the rows of the papers' tables, and print the commands of one",
-    "convert": "turn a checkpoint of SFNet's or SFNet-Lite's official release into a saved model",
+    "convert": "convert a checkpoint of SFNet's or SFNet-Lite's official release to a saved model",
 }
 
 HELP = f"""usage: crispseg COMMAND [...]
@@ -54,7 +54,7 @@ Semantic segmentation with crisp boundaries.
 commands:
 {chr(10).join(f"  {name:12}{text}" for name, text in COMMANDS.items())}
 
-crispseg COMMAND --help explains a command, crispseg COMMAND --help all every key of it.
+crispseg COMMAND --help explains a command, and crispseg COMMAND --help all explains all its keys.
 crispseg --version prints the version."""
 
 
@@ -62,13 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 if it went well, 2 for a mistake of the user or an error of the operating system, 70 for a defect of crispseg,
-        130 if interrupted, 143 if ended by SIGTERM; doctor has 1 and 3 too.
+        0 for success, 2 for a mistake of the user or an error of the operating system, 70 for a defect of crispseg,
+        130 if interrupted, 143 if ended by SIGTERM; doctor also returns 1 and 3.
     """
     try:
         with _one_line_warnings(), _unwound_by_sigterm():
             return _run(list(sys.argv[1:] if argv is None else argv))
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (Exception, KeyboardInterrupt) as error:
@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exception(found)
             print("crispseg: defect: please report the lines above, and the command", file=sys.stderr)
             return 70  # EX_SOFTWARE of sysexits.h
-        if line.startswith("Caught "):  # by a data worker, whose traceback comes first
+        if line.startswith("Caught "):  # raised by a data worker; its traceback comes first
             line = re.split(r"(?m)^crispseg\.[\w.]+: ", line)[-1]
         print(f"crispseg: error: {' '.join(line.split())}", file=sys.stderr)
         return 2
@@ -108,18 +108,18 @@ def _run(argv: list[str]) -> int:
     source = Path(*rest[:1])
     named = bool(rest) and not rest[0].startswith("-") and source.suffix not in (".yaml", ".yml")
     if name == "train" and named and not source.exists() and "--help" not in rest:
-        # At once; the imports of training take seconds.
+        # Report it at once; the imports of training take seconds.
         raise CrispsegError(f"{source} is missing; give a folder of data, or a YAML file of settings")
     importlib.import_module(f"crispseg.cli.{name}")
     keep_freed_memory()
-    from crispseg.cli.command import commands  # pydantic and rich, which the page of help does without
+    from crispseg.cli.command import commands  # imports pydantic and rich; the help page does not need them
 
     return commands[name].start(rest) or 0
 
 
 @contextmanager
 def _one_line_warnings() -> Iterator[None]:
-    """In the block each `CrispsegWarning` is a line on stderr, once; what others warn of stays as it is."""
+    """Print each `CrispsegWarning` of the block once, as a line on stderr; other warnings stay unchanged."""
     with warnings.catch_warnings():
         usual = warnings.showwarning
 
@@ -130,17 +130,17 @@ def _one_line_warnings() -> Iterator[None]:
                 usual(message, category, *rest, **more)
 
         warnings.showwarning = show
-        warnings.simplefilter("default", CrispsegWarning)  # once for each place in the code
+        warnings.simplefilter("default", CrispsegWarning)  # once per line of code
         yield
 
 
 @contextmanager
 def _unwound_by_sigterm() -> Iterator[None]:
-    """SIGTERM raises `Interrupted` in the block, so that temporary files are removed; forked processes end at once."""
+    """Make SIGTERM raise `Interrupted` in the block, which removes temporary files; forked processes end at once."""
     ours = os.getpid()
 
     def end(number: int, _: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_DFL)  # for a second one
+        signal.signal(number, signal.SIG_DFL)  # for a second signal
         if os.getpid() != ours:
             os.kill(os.getpid(), number)
         raise Interrupted("", number)
@@ -153,11 +153,11 @@ def _unwound_by_sigterm() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep a GB that it frees for what it computes next; CPUs train a quarter faster.
+    """Let this process keep up to a GB of freed memory for reuse; training on a CPU is a quarter faster.
 
-    By default most tensors go back to the system when they are freed, which then fills the next with zeros.
+    By default, most freed tensors return to the system, which then fills the next allocation with zeros.
     """
-    with suppress(AttributeError, OSError, TypeError):  # another C library, or none that can be opened
+    with suppress(AttributeError, OSError, TypeError):  # another C library, or no loadable one
         library = ctypes.CDLL(None)
         library.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD, bytes
-        library.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, bytes: the most to which glibc raises it by itself
+        library.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD, bytes: the maximum of glibc's own adjustment

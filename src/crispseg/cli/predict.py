@@ -17,8 +17,8 @@ from crispseg.inference.prediction import COCO, predict_files
 class Predict(WithOptions):
     """Segment images: NAME.png contains the class ids (with colours), NAME_overlay.png shows them.
 
-    With --format, files are written as a benchmark's server takes them; with --tiles, NAME.tif for a TIFF; with
-    --objects, also NAME_objects.png, numbers, NAME_objects.csv, a table, and objects.json, outlines in COCO's format.
+    --format writes the files that a benchmark's server accepts; --tiles writes NAME.tif for a TIFF. --objects also
+    writes NAME_objects.png (numbers), NAME_objects.csv (a table) and objects.json (outlines in COCO's format).
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, the name of a bundled model, or an exported file.
@@ -35,7 +35,7 @@ class Predict(WithOptions):
     out: Path | None = None
 
     def __call__(self) -> None:
-        """Images that cannot be read are named, left out, and make the exit status 2."""
+        """Segment the images; unreadable ones are named and skipped, and the exit status then is 2."""
         console, shard = Console(stderr=True), self.options.get("shard")
         found = predict_files(self.run, self.images, self.out, console=console, **self.options)
         of = f"{found.total} images" + (f" of shard {shard}" if shard else "")
@@ -45,4 +45,4 @@ class Predict(WithOptions):
             classes = ", ".join(np.ravel(self.options["objects"]))
             print(f"{found.objects} objects of class {classes} in {found.out / COCO}")
         if failed := found.failed:
-            raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; they are named above")
+            raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; see the list above")

@@ -1,4 +1,4 @@
-"""`crispseg quickstart`: train, test and look, in minutes."""
+"""`crispseg quickstart`: train, test and view a model in minutes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from crispseg.training.settings import settings_from
 
 @dataclass(kw_only=True)
 class Quickstart(Training):
-    """Train on the bundled microscope images of nuclei, from the bundled model of aerial photographs.
+    """Train on the bundled microscope images of nuclei, starting from the bundled model of aerial photographs.
 
-    Or train on your own images, or with --model another model. It prints IoU on unseen images before and after, and
-    draws panels of image, ground truth, predictions before and after, and errors.
+    You can also train on your own images, or choose another model by --model. The command prints IoU on unseen images
+    before and after. It draws panels of image, ground truth, predictions before and after, and errors.
     """
 
     name = "quickstart"
@@ -27,7 +27,7 @@ class Quickstart(Training):
     def __call__(self) -> None:
         recipe = read_yaml(RECIPES / "quickstart.yaml")
         given = {**(settings_from(self.source) if self.source else {}), **self.settings}
-        if any(key.partition(".")[0] == "model" for key in given):  # the one of aerial photographs might not fit it
+        if any(key.partition(".")[0] == "model" for key in given):  # the aerial model might not match
             recipe |= {"init_from": None, "model": {"pretrained": False}}  # nothing is downloaded
         names = itertools.chain(["quickstart"], (f"quickstart-{number}" for number in itertools.count(2)))
         recipe["out"] = next(f"runs/{name}" for name in names if not (Path("runs") / name / CONFIG).exists())
@@ -36,7 +36,7 @@ class Quickstart(Training):
             print_config(config)
             return
 
-        from crispseg.training.quickstart import quickstart  # Lightning takes seconds; a mistake need not wait for it
+        from crispseg.training.quickstart import quickstart  # importing Lightning takes seconds; report mistakes first
 
         console = Console(highlight=False, soft_wrap=True)
         result = quickstart(config, console)

@@ -15,24 +15,24 @@ from crispseg.recipes import PAPERS, PaperRow, find_row, read_rows
 VALUES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "parameters": "M parameters"} | {
     "multiply_adds": "G multiply-adds"
 }
-"""Values that are listed, and what they are called."""
+"""Listed values and their names."""
 
 
 @dataclass(kw_only=True)
 class Recipes(Command):
     """List the rows of the papers' tables, or print the commands that train and score one of them.
 
-    Words in capitals in these commands stand for what is not given.
+    Words in capitals in these commands are placeholders.
 
     Args:
         paper: sfnet, ddsm, agln or unept; by default all of them.
         row: a row, such as 1b.ppm.
         root: folder of the data.
-        pretrained: file with weights of the backbone, where no library publishes them.
-        images: folder with the images of the test split, where a server scores it.
+        pretrained: file with weights of the backbone, if no library publishes them.
+        images: folder with the images of the test split, if a server scores it.
         out: folder of the run.
         run: run the commands.
-        counts: count parameters and multiply-adds of rows where the paper does; it takes a minute a paper.
+        counts: count parameters and multiply-adds of rows for which the paper reports them; a paper takes a minute.
     """
 
     name = "recipes"
@@ -63,7 +63,7 @@ class Recipes(Command):
         return 0
 
     def commands(self, row: PaperRow) -> list[list[str]]:
-        """Return the commands that train and score a row which is trained here, each as its words."""
+        """Return the commands that train and score a row, each as its words."""
         out, score = self.out or f"runs/{row.paper}-{row.name}", row.score
         model = {"--model" if key == "name" else f"--model.{key}": value for key, value in row.model.items()}
         options = [str(word) for key, value in model.items() for word in (key, written(value))]
@@ -87,7 +87,7 @@ class Recipes(Command):
 
 
 def line_of(row: PaperRow, counts: bool = False) -> str:
-    """Return a row in a line: the paper's values, what it counts as counted here if asked for, and the note."""
+    """Return a row as one line: the paper's values, the counts of crispseg if requested, and the note."""
     parts = [f"{name} {getattr(row, key):g}" for key, name in VALUES.items() if getattr(row, key) is not None]
     if counts and row.row and (row.parameters or row.multiply_adds):
         parameters, multiply_adds = row.counts()

@@ -1,4 +1,4 @@
-"""The keys of commands that score, which import the data and the metrics."""
+"""Keys of commands that score; this module imports the data and the metrics."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from crispseg.visualization.pages import check_page
 
 @dataclass(kw_only=True)
 class WithScores(WithDevice, WithData):
-    """Commands that score.
+    """Base of commands that score.
 
     Args:
-        split: which split; by default val or, of folders other than those that were trained on, test if they have it,
-            else all of them.
-        bootstrap: resamples for the 95 % intervals over images; 0 for none.
+        split: split to score; the default is val. For folders other than the training data, it is test if it exists,
+            or all images if there are no splits.
+        bootstrap: number of resamples for the 95 % intervals over images; 0 for none.
         json: also write the scores to this file; - is the standard output.
         html: also write a page to this file.
         workers: processes that load data.
@@ -37,7 +37,7 @@ class WithScores(WithDevice, WithData):
     workers: int = field(default_factory=spare_processors)
 
     def data_to_score(self, run: str, folder: str | None = None) -> tuple[DataSource, str]:
-        """Return the data to score a run on, those of a folder if one is named, and the split, after checks."""
+        """Check and return the data to score a run on, from a folder if one is given, and the split."""
         if self.html:
             check_page(self.html)
         check_json(self.json)

@@ -19,11 +19,10 @@ from crispseg.training.settings import flat, known_fields, recorded_settings, se
 
 @dataclass(kw_only=True)
 class Training(Command):
-    """Commands that train.
+    """Base of commands that train.
 
     Args:
-        source: a folder of images and masks, or a YAML file of settings; images and masks in two folders are --images
-            and --masks.
+        source: a folder of images and masks, or a YAML file of settings; for two folders, use --images and --masks.
         print_config: print the settings as YAML, and do nothing else.
     """
 
@@ -34,10 +33,10 @@ class Training(Command):
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        """Return the settings of a training, of the model and the data that flags name."""
+        """Return the settings of training, and of the model and the data that flags name."""
         (named,) = flat([tree])
         known = known_fields(named.get("model.name", ModelConfig.name), named.get("data.name", Folder.name))
-        headings = {"": "The training", "model": "The model; --model NAME says which", "data": DATA}
+        headings = {"": "The training", "model": "The model; --model NAME selects it", "data": DATA}
         further = {key: each for key, each in known.items() if key not in fields_of(cls)}
         return {
             heading: {key: each for key, each in further.items() if key.rpartition(".")[0] == group}
@@ -45,11 +44,11 @@ class Training(Command):
         }
 
     def take(self, tree: Tree) -> None:
-        """Take the settings, whose keys are checked when all are known."""
+        """Take the settings; their keys are checked when all are known."""
         self.settings = tree | ({"plugins": self.plugins} if self.plugins else {})
 
     def config(self, *before: Tree, resumed: bool = False) -> TrainConfig:
-        """Return the settings of the training, on top of others; a fault in the file is said of the file."""
+        """Return the training settings, on top of `before`; errors in the file's settings name the file."""
         given = [settings_from(self.source, self.settings)] if self.source else []
         try:
             return training_config(*before, *given, self.settings, resumed=resumed)
@@ -64,12 +63,12 @@ class Training(Command):
 class Train(Training):
     """Train a model on a folder of images and masks, on images and masks in two folders, or on public data.
 
-    Settings come from flags and, given first, from a YAML file or from a folder of data. With --resume RUN a run
-    continues from its last checkpoint, with its settings and any flags on top. With --folds 5 five models are trained,
-    each with another fifth of your images as the val split.
+    Settings come from flags and from the YAML file or folder of data that is given first. --resume RUN continues a run
+    from its last checkpoint, with its settings and any flags on top. --folds 5 trains five models, each with another
+    fifth of your images as the val split.
 
     Args:
-        resume: folder of a run that was stopped, or of folds, to go on with.
+        resume: folder of a stopped run, or of folds, to resume.
         folds: number of models to train, each with another part of the images as val split.
     """
 
@@ -90,7 +89,7 @@ class Train(Training):
             print_config(config)
             return
 
-        # Lightning takes seconds, which --help and a mistake need not wait for
+        # Importing Lightning takes seconds; --help and mistakes need not wait for it.
         from crispseg.training import train, train_folds
         from crispseg.training.result import SCORES
         from crispseg.training.trainer import is_first_process

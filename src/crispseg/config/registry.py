@@ -1,4 +1,4 @@
-"""Names to things: registries that refuse duplicates, options of what is registered, and plugins that register more."""
+"""Registries that refuse duplicates, options of registered entries, and plugins that register more."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ E = TypeVar("E")
 
 
 class Registry(Generic[T]):
-    """Maps names to classes or functions of one kind; `registry["typo"]` says what was meant.
+    """Map names to classes or functions of one kind; `registry["typo"]` suggests the intended name.
 
     Args:
-        kind, hint: what the entries are, and the end of the error for an unknown name.
-        filled_by: module whose import registers the entries that are not where the registry is.
+        kind, hint: kind of the entries, and end of the error message for an unknown name.
+        filled_by: module that registers the entries outside the registry's own module when it is imported.
     """
 
     def __init__(self, kind: str, hint: str = "", filled_by: str | None = None) -> None:
@@ -33,7 +33,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[E], E]:
-        """Decorator: `@fuses.register("fam")` above the class. A name that is taken is a `CrispsegError`."""
+        """Return a decorator, as in `@fuses.register("fam")`; a registered name raises a `CrispsegError`."""
 
         def add(entry: E) -> E:
             if name in self._entries:
@@ -57,7 +57,7 @@ class Registry(Generic[T]):
 
 
 def checked_options(owner: str, options: Mapping[str, Any], known: Mapping[str, Field]) -> dict[str, Any]:
-    """Return the options, converted to their types; a `CrispsegError` names the owner, the option and the value."""
+    """Return the options, converted to their types; errors are a `CrispsegError` with owner, option and value."""
     found = {}
     for option, value in options.items():
         if option not in known:
@@ -66,12 +66,12 @@ def checked_options(owner: str, options: Mapping[str, Any], known: Mapping[str, 
         try:
             found[option] = checked(known[option].kind, value, f"option '{option}' of {owner}")
         except CrispsegError as error:
-            raise CrispsegError(str(error)) from None  # a field would be shown as a flag
+            raise CrispsegError(str(error)) from None  # the message would show a field as a flag
     return found
 
 
 def with_defaults(owner: str, options: Mapping[str, Any], known: Mapping[str, Field]) -> dict[str, Any]:
-    """Return all options, checked as by `checked_options`; those that are not given have their defaults."""
+    """Return all options, checked by `checked_options`; unspecified options have their defaults."""
     complete = {key: copy.deepcopy(option.default) for key, option in known.items()}
     complete |= checked_options(owner, options, known)
     for key, value in complete.items():
@@ -81,7 +81,7 @@ def with_defaults(owner: str, options: Mapping[str, Any], known: Mapping[str, Fi
 
 
 def load_plugins(files: Iterable[str | Path]) -> None:
-    """Run Python files, once each, so that what they register can be used by name; a `CrispsegError` if one fails."""
+    """Run Python files once each, so that they register parts by name; a failing file raises a `CrispsegError`."""
     for file in files:
         path = Path(file).resolve()
         name = f"crispseg_plugin_{path.stem}_{abs(hash(path))}"
@@ -89,7 +89,7 @@ def load_plugins(files: Iterable[str | Path]) -> None:
             continue
         spec = importlib.util.spec_from_file_location(name, path)
         if not path.is_file() or spec is None or spec.loader is None:
-            raise CrispsegError(f"plugin {file} is no Python file; give the path of a .py file")
+            raise CrispsegError(f"plugin {file} is not a Python file; give the path of a .py file")
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)

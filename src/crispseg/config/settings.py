@@ -1,4 +1,4 @@
-"""Settings: dataclasses whose types and ranges pydantic checks, with one line for what is wrong."""
+"""Settings: dataclasses that pydantic checks for types and ranges; an error is a single line."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from crispseg.errors import CrispsegError, did_you_mean
 
 T = TypeVar("T")
 Tree = dict[str, Any]
-"""Settings by key, as a YAML file has them; those of a group are a tree of their own."""
+"""Settings by key, in the structure of a YAML file; each group is a nested tree."""
 
 CONFIG = "config.yaml"
-"""The file in a run's folder that holds its settings."""
+"""File of settings in a run's folder."""
 
 CHECKS = pydantic.ConfigDict(allow_inf_nan=False, extra="forbid", arbitrary_types_allowed=True)
 
 
 class Text(str):
-    """A value as it is typed on the command line: a number, a list and so on, if its key takes that."""
+    """Unparsed value from the command line: text of a number, a list or another type that its key accepts."""
 
 
 class Field(NamedTuple):
-    """A key of settings: its type, its default, or `MISSING` if a value must be given, and what its docstring says."""
+    """Key of settings: its type, its default (`MISSING` if a value is required) and its documentation."""
 
     kind: Any
     default: Any
@@ -54,7 +54,7 @@ class Field(NamedTuple):
 
 
 def fields_of(settings: type) -> dict[str, Field]:
-    """Return the fields of a dataclass that it is made with, explained by the docstrings of it and its bases."""
+    """Return the init fields of a dataclass, documented by its docstring and those of its bases."""
     hints, checked = get_type_hints(settings, include_extras=True), getattr(settings, "__pydantic_fields__", {})
     about = {key: text for base in reversed(settings.__mro__) for key, text in _explained(base).items()}
     found = {}
@@ -67,7 +67,7 @@ def fields_of(settings: type) -> dict[str, Field]:
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, Field]:
-    """Return the keyword-only arguments of a function or class, explained by its docstring."""
+    """Return the keyword-only arguments of a function or class, documented by its docstring."""
     about = _explained(getattr(function, "func", function))  # a partial function has the docstring of `partial`
     found = {}
     for key, each in inspect.signature(function, eval_str=True).parameters.items():
@@ -84,9 +84,9 @@ def _explained(documented: Any) -> dict[str, str]:
 
 
 def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """Return a dataclass with these values, which may contain `Text`, checked and converted.
+    """Build a dataclass from checked and converted values, which may contain `Text`.
 
-    A field that is unknown, missing or wrong is a `CrispsegError`, in which the prefix stands before its name: "data.".
+    An unknown, missing or wrong field raises a `CrispsegError`, which shows its name after the prefix, such as "data.".
     """
     known = fields_of(settings)
     for key in values:
@@ -99,14 +99,14 @@ def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") ->
 
 
 def checked(kind: Any, value: Any, field: str) -> Any:
-    """Return the value as one of this type, or raise a `CrispsegError`. A `Text` is read as YAML or, else, as it is.
+    """Return the value converted to this type, or raise a `CrispsegError`. A `Text` is read as YAML or else as text.
 
     >>> checked(int | tuple[int, int], Text("[64, 96]"), "crop"), checked(str, Text("5"), "name")
     ((64, 96), '5')
     """
     readings = [_with_texts(value, read) for read in (_yaml_or_text, str)]
     if isinstance(value, Text):
-        readings += [[each] for each in readings]  # one value may stand for a list of one
+        readings += [[each] for each in readings]  # a single value can replace a list of one
     errors = []
     for reading in readings:
         try:
@@ -134,12 +134,12 @@ def _yaml_or_text(text: str) -> Any:
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(kind, config=CHECKS)
-    except pydantic.PydanticUserError:  # settings have a configuration of their own
+    except pydantic.PydanticUserError:  # settings have their own configuration
         return TypeAdapter(kind)
 
 
 def wrong(error: ValidationError, kind: Any, value: Any, field: str) -> CrispsegError:
-    """Return the error of a field whose value is none of its type."""
+    """Return the error for a field with a value of the wrong type."""
     for each in error.errors():
         if each["type"].startswith(("greater", "less")):
             limit = each["msg"].removeprefix("Input should be ")
@@ -149,16 +149,16 @@ def wrong(error: ValidationError, kind: Any, value: Any, field: str) -> Crispseg
 
 
 def unknown(key: str, known: Iterable[str]) -> CrispsegError:
-    """Return the error of a key that does not exist, with the one that is meant."""
-    return CrispsegError(f"is no key{did_you_mean(key, known)}", key)
+    """Return the error for an unknown key, with a suggestion."""
+    return CrispsegError(f"is not a known key{did_you_mean(key, known)}", key)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class Settings:
-    """Base of frozen dataclasses of pydantic; a value that cannot be is a `CrispsegError`."""
+    """Base of frozen dataclasses of pydantic; an invalid value raises a `CrispsegError`."""
 
     prefix: ClassVar[str] = ""
-    """Stands before the keys in errors, such as "augment."."""
+    """Prefix of the keys in error messages, such as "augment."."""
 
     @pydantic.model_validator(mode="wrap")
     @classmethod
@@ -186,7 +186,7 @@ SCALARS = {
 
 
 def accepted(kind: Any) -> str:
-    """Return what values of a type are.
+    """Describe the values of a type.
 
     >>> accepted(int | tuple[int, int] | None)
     'a whole number, a list of 2 whole numbers or null'
@@ -196,7 +196,7 @@ def accepted(kind: Any) -> str:
 
 
 def alternatives(kind: Any) -> Iterator[Any]:
-    """Yield the types of a union, without what restricts them."""
+    """Yield the types of a union, without their constraints."""
     if get_origin(kind) is Annotated:
         yield from alternatives(get_args(kind)[0])
     elif get_origin(kind) in (Union, UnionType):
@@ -226,16 +226,16 @@ def _several(kind: Any) -> str:
 
 
 def written(value: Any) -> str:
-    """Return a value as a flag or a YAML file has it, numbers with four decimals."""
+    """Return a value in the notation of flags and YAML files, with four decimals at most."""
     plain = json.loads(json.dumps(value, default=str), parse_float=lambda digits: round(float(digits), 4))
     return json.dumps(plain, ensure_ascii=False).replace('"', "")
 
 
 def shortened(text: str, most: int = 200) -> str:
-    """Return the text, without its middle if it is longer."""
+    """Return the text, without its middle part if it is longer than `most`."""
     return text if len(text) <= most else f"{text[: most // 2]}…{text[len(text) - most // 2 :]}"
 
 
 def plural(count: int, noun: str) -> str:
-    """Return `1 image`, `3 images`."""
+    """Return a count with its noun, such as `1 image` or `3 images`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"

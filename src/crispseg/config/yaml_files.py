@@ -11,11 +11,11 @@ import yaml
 from crispseg.errors import CrispsegError, one_line
 
 RECIPES = Path(str(resources.files("crispseg") / "recipes"))
-"""Folder of the recipes of the package."""
+"""Folder of the package's recipes."""
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would take the last."""
+    """YAML loader that refuses repeated keys; YAML itself would use the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -25,7 +25,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """Return what a YAML text says; a `ValueError` if it is no YAML or gives a key twice."""
+    """Return the values of a YAML text; invalid YAML or a repeated key raises a `ValueError`."""
     try:
         return yaml.load(text, _Loader)  # a SafeLoader
     except (yaml.YAMLError, RecursionError) as error:
@@ -33,10 +33,10 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file of settings; a `CrispsegError` if it is missing, unreadable, no YAML, or no mapping of keys.
+    """Read a YAML file of settings; a missing, unreadable or invalid file raises a `CrispsegError`.
 
     Args:
-        path: the file, or the name of a recipe of the package, such as sfnet/cityscapes.yaml, if there is none.
+        path: the file or, if it does not exist, the name of a bundled recipe, such as sfnet/cityscapes.yaml.
     """
     if not Path(path).exists() and (RECIPES / path).is_file():
         path = RECIPES / path
@@ -46,7 +46,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         what = "missing" if not Path(path).exists() else f"unreadable ({error.strerror})"
         raise CrispsegError(f"{path} is {what}; give a folder of data, or a YAML file of settings") from None
     except ValueError as error:
-        raise CrispsegError(f"{path} is no YAML file of settings ({one_line(error)}); correct it") from None
+        raise CrispsegError(f"{path} is not a YAML file of settings ({one_line(error)}); correct it") from None
     if isinstance(tree, dict):
         return {str(key): value for key, value in tree.items()}
     raise CrispsegError(f"{path} has no settings; write lines such as 'epochs: 20'")
