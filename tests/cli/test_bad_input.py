@@ -175,7 +175,7 @@ def test_evaluation_checks_its_data_too(data: Path, finished: Path, error: Error
         (["--model.refine_steps=3"], ["refine_steps is 3", "no refinement", "refine boundary"]),
         (["--plugins=[missing.py]"], ["missing.py", ".py file"]),
         (["--model.pretrained=missing.safetensors"], ["missing.safetensors"]),
-        (["--init_from=missing"], ["missing is no folder of a model"]),
+        (["--init_from=missing"], ["missing is not a model folder"]),
         (["--loggers=[tensorbord]"], ["loggers", "tensorbord"]),
     ],
 )

@@ -89,7 +89,7 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["train", *OWN, "--data.image", "x"], ["--data.image ", "did you mean 'data.images'"]),
         (["train", *OWN, "--model", "unet"], ["'unet'", "upernet", "fpn"]),
         (["doctor", "--data.images", "a", "--data.masks", "b"], ["a is missing"]),
-        (["evaluate", "runs/none"], ["runs/none is no folder of a model"]),
+        (["evaluate", "runs/none"], ["runs/none is not a model folder"]),
         (["evaluate", "--split", "val", "Nuclei"], ["Nuclei", "did you mean 'nuclei'"]),
         (["evaluate", "crisp"], ["crisp", "not trained"]),
         (["export", "nuclei", "--out", "mine.bin"], ["--out is mine.bin", ".onnx"]),
@@ -115,7 +115,7 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["train", "--data", "camvit"], ["camvit", "did you mean 'camvid'"]),
         (["quickstart", "--epocs", "3"], ["--epocs ", "did you mean 'epochs'"]),
         (["evaluate"], ["RUN is missing"]),
-        (["evaluate", "missing"], ["missing is no folder of a model"]),
+        (["evaluate", "missing"], ["missing is not a model folder"]),
         (["evaluate", "missing", "--splt", "val"], ["--splt ", "did you mean 'split'"]),
         (["predict", "missing"], ["IMAGES is missing"]),
         (["predict", "missing", "x.png", "--outt", "out"], ["--outt ", "did you mean 'out'"]),
@@ -255,7 +255,7 @@ def test_init_from_brings_the_model_of_the_run(run: Path, tmp_path: Path, refuse
     assert changed.options["context"] == "ppm"
     other = parse(path, "--model", "sfnet", *OWN).model  # training will say that its weights do not fit
     assert (other.name, other.backbone) == ("sfnet", "test_efficientnet") and not other.options
-    with refuses("missing is no folder of a model"):
+    with refuses("missing is not a model folder"):
         parse("--init_from", tmp_path / "missing", *OWN)
 
 

@@ -210,7 +210,7 @@ def test_stray_values_are_named(refuses: Any) -> None:
             if stray != 255:
                 with refuses(f"the truth has value {stray}", "0 to 4"):
                     metric.update(good, bad)
-        with refuses("of one shape (N, H, W)"):
+        with refuses("the same shape (N, H, W)"):
             metric.update(good, good[:, 1:])
         assert not len(metric.scores().ids)  # a refused batch leaves no trace
 

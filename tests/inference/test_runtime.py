@@ -148,7 +148,7 @@ def test_a_file_of_another_tool_is_refused(tmp_path: Path, refuses: Any) -> None
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["images"], ["logits"])], "g", ends[:1], ends[1:])
     opsets = [onnx.helper.make_opsetid("", 18)]
     onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "other.onnx")
-    with refuses("other.onnx is no saved crispseg model"):
+    with refuses("other.onnx is not a saved crispseg model"):
         open_model(tmp_path / "other.onnx")
 
 
@@ -178,7 +178,7 @@ def test_what_a_file_cannot_do_is_refused(model: SegmentationModel, refuses: Any
         network.check_use(torch.device("cuda"), precision="fp32", whole=True)
     with refuses("a.onnx refines its logits"):
         network.check_use(torch.device("cpu"), precision="fp32", whole=False)
-    with refuses("a.onnx is no saved crispseg model"):
+    with refuses("a.onnx is not a saved crispseg model"):
         ExportedModel(model.forward, json.dumps({"format_version": 1}), Path("a.onnx"))
 
 

@@ -52,7 +52,7 @@ def test_it_writes_a_page(folder: Path, tmp_path: Path, capsys: Capture) -> None
     [
         ([], {"image": "broken.png"}, ("broken.png is broken",)),
         ([], {"image": "none.png"}, ("none.png does not exist",)),
-        ([], {"run": "none"}, ("none is no folder of a model",)),
+        ([], {"run": "none"}, ("none is not a model folder",)),
         (["--truth", "none.png"], {}, ("none.png does not exist",)),
         (["--truth", "small.png"], {}, ("40×96", "64×96", "mask of this image")),
         (["--truth", "high.png"], {}, ("high.png", "40", "0 to 11")),

@@ -113,12 +113,12 @@ LATERAL_BIAS = "head.fpn_in.0.0.bias"
     [
         (["head.fpn_in.1.1.weight"], {}, ["on df1: 1 keys are", "first head.fpn_in.1.1.weight"]),
         ([], {"surprise": torch.ones(1)}, ["1 keys are unknown", "first surprise"]),
-        ([], {"head.flow_align_module.down_h.weight": torch.ones(1)}, ["does not fit an SFNet-Lite on df1"]),
+        ([], {"head.flow_align_module.down_h.weight": torch.ones(1)}, ["does not match an SFNet-Lite on df1"]),
         ([], {LATERAL_BIAS: torch.ones(3)}, ["1 keys are", "of another shape", f"first {LATERAL_BIAS}"]),
         ([CLASSIFIER], {}, ["no checkpoint of an official SFNet", CLASSIFIER]),
         ([DF1_ONLY], {}, ["no checkpoint", "0 basic blocks in layer3", DF1_ONLY]),
         ([DF1_ONLY], {f"layer3.{block}.conv1.weight": torch.ones(1) for block in range(3)}, ["has 3 basic blocks"]),
-        ([DF1_ONLY], {"backbone.stage4_2.0.conv1.weight": torch.ones(1)}, ["does not fit an SFNet on df2"]),
+        ([DF1_ONLY], {"backbone.stage4_2.0.conv1.weight": torch.ones(1)}, ["does not match an SFNet on df2"]),
     ],
 )
 def test_a_file_that_does_not_fit_says_which_keys(

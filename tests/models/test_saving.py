@@ -96,10 +96,10 @@ def test_an_interrupted_save_leaves_the_earlier_one(
 
 def test_a_missing_folder_is_refused(refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for source in ("missing", "some/deep/folder", "/missing/model", "name with space/x"):
-        with refuses(f"{source} is no folder of a model", "hub id"):
+        with refuses(f"{source} is not a model folder", "hub id"):
             from_pretrained(source)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with refuses("'nobody/nothing' is neither a folder nor a model"):
+    with refuses("'nobody/nothing' is neither a folder nor an available hub model"):
         from_pretrained("nobody/nothing")
 
 
@@ -115,14 +115,14 @@ def test_class_names_of_a_model(refuses: Any) -> None:
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_missing_file_is_named(name: str, saved: Path, refuses: Any) -> None:
     (saved / name).unlink()
-    with refuses(str(saved), f"holds no {name}", "give a finished run"):
+    with refuses(str(saved), f"has no {name}", "give a finished run"):
         from_pretrained(saved)
 
 
 @pytest.mark.parametrize("content", [b"{}", b'{"format_version": 1}', b"", b"[]", b"\xff\xfe\x00"])
 def test_a_damaged_config_is_refused(content: bytes, saved: Path, refuses: Any) -> None:
     (saved / "config.json").write_bytes(content)
-    with refuses(str(saved / "config.json"), "is no saved crispseg model"):
+    with refuses(str(saved / "config.json"), "is not a saved crispseg model"):
         from_pretrained(saved)
 
 
@@ -134,14 +134,14 @@ def test_a_damaged_config_is_refused(content: bytes, saved: Path, refuses: Any) 
         ({"name": "sfnett"}, "did you mean 'sfnet'?"),
         ({"backbone": "test_efficientnett"}, "did you mean 'test_efficientnet'?"),
         ({"options": {"width": 8, "fuse": "sam"}}, "unknown fuse part 'sam'"),
-        ({"options": {"width": 10**12}}, "does not fit its config.json"),
-        ({"options": {"width": 8, "fuze": "fam"}}, "'fuze' is no option of sfnet"),
-        ({"options": {"pretrained": "/etc/passwd"}}, "'pretrained' is no option of sfnet"),
-        ({"options": {"width": 10**9}}, "does not fit its config.json"),  # and takes no memory
+        ({"options": {"width": 10**12}}, "does not match its config.json"),
+        ({"options": {"width": 8, "fuze": "fam"}}, "'fuze' is not an option of sfnet"),
+        ({"options": {"pretrained": "/etc/passwd"}}, "'pretrained' is not an option of sfnet"),
+        ({"options": {"width": 10**9}}, "does not match its config.json"),  # and takes no memory
         ({"num_classes": 0}, "number of class names is 0"),
-        ({"num_classes": "3"}, "is no saved crispseg model"),
-        ({"class_names": ["sky", "road"], "palette": [[0, 0, 0], [1, 1, 1]]}, "is no saved crispseg model"),
-        ({"mean": []}, "is no saved crispseg model"),
+        ({"num_classes": "3"}, "is not a saved crispseg model"),
+        ({"class_names": ["sky", "road"], "palette": [[0, 0, 0], [1, 1, 1]]}, "is not a saved crispseg model"),
+        ({"mean": []}, "is not a saved crispseg model"),
     ],
 )
 def test_a_wrong_config_is_refused(changes: dict[str, Any], phrase: str, saved: Path, refuses: Any) -> None:
@@ -157,5 +157,5 @@ def test_weights_of_another_model_are_refused(
 ) -> None:
     build(**options).save_pretrained(tmp_path / "other")
     (tmp_path / "other/model.safetensors").replace(saved / "model.safetensors")
-    with refuses(str(saved / "model.safetensors"), "does not fit its config.json", "save the model again"):
+    with refuses(str(saved / "model.safetensors"), "does not match its config.json", "save the model again"):
         from_pretrained(saved)

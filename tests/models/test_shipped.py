@@ -101,7 +101,7 @@ def test_a_name_is_enough(nuclei: Path) -> None:
 
 
 def test_an_unknown_name_lists_those_that_are_there(nuclei: Path, refuses: Any) -> None:
-    with refuses("nuclie is no folder of a model", "did you mean 'nuclei'"):
+    with refuses("nuclie is not a model folder", "did you mean 'nuclei'"):
         from_pretrained("nuclie")
 
 
@@ -126,7 +126,7 @@ def test_a_folder_without_one_does_not(holds: tuple[str, ...], nuclei: Path, ref
         Path("nuclei", file).write_text("{}")
     assert from_pretrained("nuclei").info == from_pretrained(nuclei).info
     for folder in ("./nuclei", Path("nuclei"), str(Path("nuclei").absolute())):
-        with refuses("nuclei", "holds no "):
+        with refuses("nuclei", "has no "):
             from_pretrained(folder)
 
 

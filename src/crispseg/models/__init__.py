@@ -1,4 +1,4 @@
-"""The models. One paper, one file."""
+"""Models: one file per paper."""
 
 from crispseg.models.agln import agln, agln_lite
 from crispseg.models.base import Coarse, Outputs, SegmentationModel, create_model

@@ -1,7 +1,7 @@
 """AGLN: Li et al., *Attention Guided Global Enhancement and Local Refinement Network for Semantic Segmentation*.
 
 IEEE Transactions on Image Processing 2022 (arXiv 2204.04363). Section and equation numbers are the paper's; see
-docs/papers/agln.md for what it leaves open, how that is settled, and how its released code differs.
+docs/papers/agln.md for open details, how they are settled, and differences of the released code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from crispseg.models.registry import BackboneSpec, models, variant
 from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize, upcast
 
 DESCRIPTORS = 128
-"""N by default."""
+"""Default of N."""
 
 Pooling = Literal["attention", "average"]
 Connection = Literal["dense", "straight"]
@@ -30,48 +30,48 @@ Block = Literal["residual", "paper", "released"]
 
 
 class SemanticAggregation(nn.Module):
-    """Semantic Aggregation Block (§III-A2, Eq. 1, Fig. 2a): N descriptors of a feature map, gathered from all of it.
+    """Semantic Aggregation Block (§III-A2, Eq. 1, Fig. 2a): it gathers N descriptors from a whole feature map.
 
-    Taps: `X_am` (B, N, H, W), the attention maps, each with the sum 1; `D` (B, C, N), the descriptors.
+    Taps: `X_am` (B, N, H, W), the attention maps with sum 1 each; `D` (B, C, N), the descriptors.
 
     Args:
         channels: C.
         descriptors: N.
-        pooling: attention, or average for the mean over all pixels as the only descriptor (Table IV, GAP-GEM).
+        pooling: attention, or average, which uses the mean over all pixels as only descriptor (Table IV, GAP-GEM).
     """
 
     def __init__(self, channels: int, descriptors: int = DESCRIPTORS, *, pooling: Pooling = "attention") -> None:
         super().__init__()
         self.phi = nn.Conv2d(channels, channels, 1)
-        # Without bias: the softmax over all pixels takes no notice of a constant.
+        # No bias: a constant does not change the softmax over all pixels.
         self.theta = nn.Conv2d(channels, descriptors, 1, bias=False) if pooling == "attention" else None
         self.X_am, self.D = Tap(), Tap()
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (B, C, H, W) → D (B, C, N)."""
+        """Gather the descriptors D (B, C, N) of `x` (B, C, H, W)."""
         scores = torch.zeros_like(x[:, :1]) if self.theta is None else self.theta(x)
         x_am = torch.softmax(upcast(scores.flatten(2)), dim=2)  # (B, N, H · W)
-        x_am = self.X_am(torch.unflatten(x_am, 2, x.shape[-2:])).flatten(2).to(x.dtype)  # seen as (B, N, H, W)
-        if self.theta is None:  # not by the product below: bfloat16 would round 1 / (H · W)
+        x_am = self.X_am(torch.unflatten(x_am, 2, x.shape[-2:])).flatten(2).to(x.dtype)  # tapped as (B, N, H, W)
+        if self.theta is None:  # the product below would round 1 / (H · W) in bfloat16
             pooled = upcast(x).mean((2, 3)).to(x.dtype).unsqueeze(2)
         else:
             pooled = torch.bmm(x.flatten(2), x_am.mT)  # (B, C, N)
-        # X_feat × X_amᵀ with X_feat = φ(X): φ is linear and each attention map sums to 1, so it may come last.
+        # X_feat × X_amᵀ with X_feat = φ(X): φ is linear and each attention map sums to 1, so φ can be applied last.
         return self.D(self.phi(pooled.unsqueeze(3)).squeeze(3))  # (B, C, N)
 
 
 class SemanticDistribution(nn.Module):
-    """Semantic Distribution Module (§III-A2, Eqs. 2 and 3, Fig. 2a): each pixel takes its own mixture of descriptors.
+    """Semantic Distribution Module (§III-A2, Eqs. 2 and 3, Fig. 2a): each pixel gets its own mixture of descriptors.
 
-    Taps: `A` (B, C, H, W), the decoder feature; `A_av` (B, N, H, W), the share of each descriptor in each pixel, of
-    several descriptors; `M` (B, C, H, W), the semantic descriptor map; `E` (B, C, H, W), the enhanced decoder feature.
+    Taps: `A` (B, C, H, W), the decoder feature; `A_av` (B, N, H, W), the share of each descriptor in each pixel, if
+    N > 1; `M` (B, C, H, W), the semantic descriptor map; `E` (B, C, H, W), the enhanced decoder feature.
 
     Args:
         channels: C.
         descriptors: N.
-        learn_alpha: learn α, from 0; otherwise it is 1 (Table VI).
-        separable: Ψ is depth-wise separable (§IV-D).
-        released: as in the released code, a 1×1 convolution of M, and no Ψ.
+        learn_alpha: learn α, starting at 0; otherwise it is 1 (Table VI).
+        separable: make Ψ depth-wise separable (§IV-D).
+        released: use a 1×1 convolution of M and no Ψ, like the released code.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class SemanticDistribution(nn.Module):
         released: bool = False,
     ) -> None:
         super().__init__()
-        # The attention vector of a single descriptor is 1 whatever the feature is.
+        # The attention vector of a single descriptor is 1 for any feature.
         self.varphi = nn.Conv2d(channels, descriptors, 1) if descriptors > 1 else None
         self.psi = nn.Identity() if released else _conv3x3(channels, separable)
         self.project = nn.Conv2d(channels, channels, 1) if released else nn.Identity()
@@ -92,7 +92,7 @@ class SemanticDistribution(nn.Module):
         self.A, self.A_av, self.M, self.E = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, a: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor]:
-        """`a` (B, C, H, W) and D (B, C, N) → M and E, (B, C, H, W) each."""
+        """Return M and E, (B, C, H, W) each, for `a` (B, C, H, W) and D (B, C, N)."""
         a, descriptors = self.A(a), descriptors.to(a.dtype)
         if self.varphi is None:
             m = self.M(self.project(descriptors.unsqueeze(3).expand_as(a)))
@@ -103,14 +103,14 @@ class SemanticDistribution(nn.Module):
 
 
 class LocalRefinement(nn.Module):
-    """Local Refinement Module (§III-B2, Eqs. 4 and 5, Fig. 2a): filters noise out of the encoder's feature.
+    """Local Refinement Module (§III-B2, Eqs. 4 and 5, Fig. 2a): it removes noise from the encoder's feature.
 
-    Taps: `B` and `G` (B, C, H, W), the encoder's feature before and after.
+    Taps: `B` and `G` (B, C, H, W), the encoder's feature before and after refinement.
 
     Args:
-        refinement: channel resampling, spatial gating or both (Table V); none leaves the feature as it is (AGLN⁻).
-        block: paper for Eqs. 4 and 5 alone, which do not train; residual adds the feature as it is to what is refined,
-            scaled by γ, learned from 0; released does so too, and emphasises the channels that correlate least.
+        refinement: channel resampling, spatial gating or both (Table V); none keeps the feature unchanged (AGLN⁻).
+        block: paper uses Eqs. 4 and 5 only, which do not train. residual adds the refined feature, scaled by γ (learned
+            from 0), to the unchanged one. released does the same, and emphasises the least correlated channels.
     """
 
     def __init__(self, refinement: LocalRefinementKind = "both", *, block: Block = "residual") -> None:
@@ -121,7 +121,7 @@ class LocalRefinement(nn.Module):
         self.B, self.G = Tap(), Tap()
 
     def forward(self, b: Tensor, e: Tensor, m: Tensor) -> Tensor:
-        """Encoder's feature, enhanced decoder feature E and descriptor map M → G; all (B, C, H, W)."""
+        """Refine the encoder's feature to G by the enhanced decoder feature E and descriptors M; all (B, C, H, W)."""
         refined = self.B(b)
         if self.resamples:
             refined = resample_channels(refined, e, least=self.least)
@@ -135,11 +135,11 @@ class LocalRefinement(nn.Module):
 def resample_channels(b: Tensor, e: Tensor, *, least: bool = False) -> Tensor:
     """Channel resampling (Eq. 4): F_j = Σ_i softmax_i⟨B_i, E_j⟩ B_i, for `b` and `e` (B, C, H, W).
 
-    The dot products are sums over all pixels, of which bfloat16 would keep two or three digits: they are float32.
+    The dot products are sums over all pixels. They are float32, because bfloat16 would keep two or three digits only.
 
     Args:
         b, e: feature of the encoder, enhanced feature of the decoder.
-        least: softmax of max - ⟨B_i, E_j⟩, as in the released code.
+        least: use the softmax of max - ⟨B_i, E_j⟩, like the released code.
     """
     kind = b.device.type
     automatic = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
@@ -150,15 +150,15 @@ def resample_channels(b: Tensor, e: Tensor, *, least: bool = False) -> Tensor:
 
 
 class ContextFusionBlock(nn.Module):
-    """Context Fusion Block (§III-C, Eq. 6, Fig. 2a): O = Φ(E + β G); of AGLN⁻, which refines nothing, O = E + B.
+    """Context Fusion Block (§III-C, Eq. 6, Fig. 2a): O = Φ(E + β G), or O = E + B in AGLN⁻, which has no refinement.
 
     Args:
         channels: C.
         descriptors: N.
-        refinement, block: see `LocalRefinement`; the released block is one 3×3 convolution Φ(A + α M + β G), whose G
-            comes from A, with a 1×1 convolution of M.
-        learn_alpha, learn_beta: learn α from 0 and β, which AGLN⁻ has not, from 1; otherwise they are 1 (Table VI).
-        separable: Ψ and Φ are depth-wise separable (§IV-D).
+        refinement, block: see `LocalRefinement`; the released block is one 3×3 convolution Φ(A + α M + β G). It
+            computes G from A, and applies a 1×1 convolution to M.
+        learn_alpha, learn_beta: learn α from 0, and β from 1 (AGLN⁻ has no β); otherwise they are 1 (Table VI).
+        separable: make Ψ and Φ depth-wise separable (§IV-D).
     """
 
     def __init__(
@@ -183,14 +183,14 @@ class ContextFusionBlock(nn.Module):
         self.beta: Tensor | float = nn.Parameter(torch.ones(())) if learn_beta and not minus else 1.0
 
     def forward(self, a: Tensor, b: Tensor, descriptors: Tensor) -> Tensor:
-        """Decoder's feature `a`, encoder's `b` (B, C, H, W) and D (B, C, N) → O (B, C, H, W)."""
+        """Fuse the decoder's feature `a` and the encoder's `b` (B, C, H, W) with D (B, C, N) to O (B, C, H, W)."""
         m, e = self.sdm(a, descriptors)
         g = self.lrm(b, a if self.released else e, m)
         return self.phi(e + self.beta * g)
 
 
 def _conv3x3(channels: int, separable: bool) -> nn.Sequential:
-    """3×3 convolution, batch norm, ReLU; separable as in AGLN-Lite: depth-wise 3×3, then 1×1."""
+    """Build 3×3 convolution, batch norm and ReLU; AGLN-Lite's separable one is depth-wise 3×3, then 1×1."""
     if not separable:
         return conv_bn_relu(channels, channels, 3)
     return nn.Sequential(
@@ -202,15 +202,15 @@ def _conv3x3(channels: int, separable: bool) -> nn.Sequential:
 
 
 class ContextFusion(nn.Module):
-    """One step of the decoder (Fig. 4b): a Context Fusion Block for each set of descriptors, oldest first.
+    """Step of the decoder (Fig. 4b): a Context Fusion Block for each set of descriptors, oldest first.
 
-    All blocks are given the same encoder feature; the first the coarse level, upsampled, the others what the block
-    before made of it.
+    All blocks use the same encoder feature. The first block also takes the upsampled coarse level; each further block
+    takes the output of the block before.
 
     Args:
-        fine_channels, coarse_channels: channels of the two levels, the same.
-        sets: number of descriptor sets that the context holds at this step.
-        options: those of `ContextFusionBlock`.
+        fine_channels, coarse_channels: channels of the two levels; they must be equal.
+        sets: number of descriptor sets in the context at this step.
+        options: options of `ContextFusionBlock`.
     """
 
     def __init__(self, fine_channels: int, coarse_channels: int, *, sets: int, **options: Any) -> None:
@@ -218,7 +218,7 @@ class ContextFusion(nn.Module):
         self.blocks = nn.ModuleList(ContextFusionBlock(fine_channels, **options) for _ in range(sets))
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context) -> Tensor:
-        """`fine` (B, C, H, W), `coarse` (B, C, h, w), a `Context` with the descriptors → (B, C, H, W)."""
+        """Fuse `fine` (B, C, H, W) and `coarse` (B, C, h, w) with the context's descriptors to (B, C, H, W)."""
         feature = resize(coarse, fine.shape[-2:], align_corners=True)
         for block, descriptors in zip(self.blocks, context.descriptors, strict=True):
             feature = block(feature, fine, descriptors)
@@ -227,7 +227,7 @@ class ContextFusion(nn.Module):
 
 @fuses.register("cfb")
 class SelfGathering(nn.Module):
-    """The Context Fusion Block as a fuse part for any decoder: it gathers its descriptors from `coarse` itself.
+    """Context Fusion Block as a fuse part for any decoder; it gathers its descriptors from `coarse`.
 
     Args:
         fine_channels, coarse_channels: channels of the two levels.
@@ -264,21 +264,21 @@ class SelfGathering(nn.Module):
         )
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
-        """`fine` (B, C, H, W) and `coarse` (B, C', h, w) → (B, C, H, W)."""
+        """Fuse `fine` (B, C, H, W) and `coarse` (B, C', h, w) to (B, C, H, W)."""
         coarse = self.project(coarse)
         upsampled = resize(coarse, fine.shape[-2:], align_corners=True)
         return self.cfb(upsampled, fine, self.sab(coarse))
 
 
 class AGLNDecoder(TopDown):
-    """An FPN in which Context Fusion Blocks take the place of upsampling and addition (§III-D, Figs. 2b and 4).
+    """FPN with Context Fusion Blocks instead of upsampling and addition (§III-D, Figs. 2b and 4).
 
     Args:
         channels: channels of the backbone's features, finest first.
         width: channels of every level; the merged feature has twice as many.
         connection, lateral_kernel: see `agln`.
-        descriptors, pooling: see `SemanticAggregation`; average pooling makes one descriptor.
-        **options: those of `ContextFusionBlock`.
+        descriptors, pooling: see `SemanticAggregation`; average pooling gives one descriptor.
+        **options: options of `ContextFusionBlock`.
     """
 
     def __init__(
@@ -307,7 +307,7 @@ class AGLNDecoder(TopDown):
         self.gathers = nn.ModuleList(SemanticAggregation(width, descriptors, pooling=pooling) for _ in range(max(sets)))
 
     def gathered(self, level: Tensor, context: Context) -> Context:
-        """Add the descriptors of `level` `(B, width, h, w)` to those of the coarser ones."""
+        """Add the descriptors of `level` `(B, width, h, w)` to those of coarser levels."""
         sets = context.descriptors
         return Context((*sets, self.gathers[len(sets)](level))) if len(sets) < len(self.gathers) else context
 
@@ -333,17 +333,17 @@ def agln(
     Args:
         spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level.
-        connection: dense, with descriptors of every level but the finest (Fig. 4b), or straight, with those of the
-            coarsest alone (Fig. 4a).
-        descriptors: N, the number of descriptors in each set; average pooling makes one.
-        pooling: attention, or average for the mean as the only descriptor (Table IV, GAP-GEM).
-        lateral_kernel: side of the convolutions of the encoder's features: 1, as the paper's counts, or 3 (§IV-A5).
-        refinement: how the encoder's feature is refined: both, channel or spatial (Table V), or none (AGLN⁻).
-        block: residual adds the encoder's feature to the refined one, which is scaled by γ, learned from 0; paper is
-            Eqs. 4 to 6 alone, which do not train; released is the block of the released code.
-        learn_alpha: learn α, which scales the descriptor map, from 0; otherwise it is 1 (Table VI).
-        learn_beta: learn β, which scales the encoder's feature, from 1; otherwise it is 1 (Table VI).
-        separable: depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
+        connection: dense uses descriptors of every level but the finest (Fig. 4b); straight uses those of the coarsest
+            level only (Fig. 4a).
+        descriptors: N, the number of descriptors in each set; average pooling gives one.
+        pooling: attention, or average, which uses the mean as only descriptor (Table IV, GAP-GEM).
+        lateral_kernel: kernel size for the encoder's features: 1, which matches the paper's counts, or 3 (§IV-A5).
+        refinement: refinement of the encoder's feature: both, channel or spatial (Table V), or none (AGLN⁻).
+        block: residual adds the refined feature, scaled by γ (learned from 0), to the encoder's feature; paper uses
+            Eqs. 4 to 6 only, which do not train; released is the block of the released code.
+        learn_alpha: learn α, the scale of the descriptor map, starting at 0; otherwise it is 1 (Table VI).
+        learn_beta: learn β, the scale of the encoder's feature, starting at 1; otherwise it is 1 (Table VI).
+        separable: use depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
     """
     backbone = spec.build()
     decoder = AGLNDecoder(

@@ -1,4 +1,4 @@
-"""The frame in which every model stands, and how one is built by name."""
+"""Base class of all models, and the function that builds a model by name."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from crispseg.nn import ceil_div, conv_bn_relu, pad_to_multiple, resize
 
 
 class Outputs(NamedTuple):
-    """All a model can say about a batch of images, at their size; `None` is what it does not have."""
+    """All outputs of a model for a batch of images, at their size; `None` for an output that the model lacks."""
 
     logits: Tensor
-    """Final `(N, num_classes, H, W)`."""
+    """Final logits `(N, num_classes, H, W)`."""
     unrefined: Tensor | None = None
     """Logits before refinement; only with `refine`."""
     auxiliary: tuple[Tensor, ...] | None = None
@@ -40,39 +40,39 @@ class Outputs(NamedTuple):
     boundary: Tensor | None = None
     """Logit of a pixel to be on a boundary, `(N, 1, H, W)`; only with `refine`."""
     direction: Tensor | None = None
-    """Logits of its direction to the inside, one of `STEPS` in `refinement.py`, `(N, 8, H, W)`; only with `refine`."""
+    """Logits of the inward direction (`STEPS` in `refinement.py`), `(N, 8, H, W)`; only with `refine`."""
 
 
 class Coarse(NamedTuple):
-    """The result of one pass through a network, before logits are resized to the images."""
+    """Result of one pass through a network, before logits are resized to the images."""
 
     logits: Tensor
-    """`(N, num_classes, ⌈H / s⌉, ⌈W / s⌉)`, s the stride of the decoder's map; of crisp at the images' size."""
+    """Logits `(N, num_classes, ⌈H / s⌉, ⌈W / s⌉)` with the stride s of the decoder's map; crisp has s = 1."""
     decoded: Decoded
-    """The decoder's maps of the images."""
+    """Maps of the decoder."""
 
 
 class SegmentationModel(nn.Module, Saving):
-    """image → backbone → decoder → classifier → logits → refinement, if any → logits.
+    """Model that runs backbone, decoder, classifier and, if present, refinement.
 
-    Build one with `crispseg.create_model`. A model is a plain module: it neither normalises images nor knows a loss.
+    Build one with `crispseg.create_model`. A model is a plain module without image normalisation and loss.
 
     Args:
-        backbone: gives the features.
-        decoder: turns them into one map to classify.
+        backbone: network that computes the features.
+        decoder: network that turns the features into one map to classify.
         num_classes: number of logits.
-        pad: images are padded below and on the right to multiples of the coarsest stride, so that levels of images of
-            any size lie on each other as those of crops of such sizes do. None: where the backbone pads by the parity
-            of sizes, as TensorFlow does, whose levels move by up to half a stride otherwise.
+        pad: pad images below and on the right to multiples of the coarsest stride, so that levels are aligned in the
+            same way for all sizes. None pads if the backbone's padding depends on the parity of sizes, as in
+            TensorFlow. Its levels would otherwise shift by up to half a stride.
 
     Attributes:
-        align_corners: levels and logits lie on the image by their corner pixels, as in the papers' code.
-        multiple: the multiple of pixels to which images are padded; 1 for none.
+        align_corners: levels and logits are aligned with the image at corner pixels, as in the papers' code.
+        multiple: multiple of pixels to which images are padded; 1 for no padding.
     """
 
     align_corners = True
     info: ModelInfo
-    """Set by `create_model`; replace it (`dataclasses.replace`) to add class names, palette, recipe or metrics."""
+    """Description set by `create_model`; use `dataclasses.replace` to add class names, palette, recipe or metrics."""
 
     def __init__(self, backbone: Backbone, decoder: Decoder, num_classes: int, *, pad: bool | None = None) -> None:
         super().__init__()
@@ -85,14 +85,14 @@ class SegmentationModel(nn.Module, Saving):
         self.refiner: BoundaryRefinement | None = None
 
     def add_auxiliary_heads(self) -> None:
-        """Give the model a head on each of the decoder's levels, for deep supervision in training."""
+        """Add a head to each of the decoder's levels, for deep supervision in training."""
         self.auxiliary_heads = nn.ModuleList(
             nn.Sequential(*conv_bn_relu(width, width, 3), nn.Dropout2d(0.1), nn.Conv2d(width, self.num_classes, 1))
             for width in self.decoder.auxiliary_channels
         )
 
     def coarse(self, images: Tensor) -> Coarse:
-        """The one walk through the network, on which all other methods stand; images as for `forward`."""
+        """Run the network once on images as for `forward`; all other methods use this result."""
         self.check(images)
         decoded = self.decoded(images)
         return Coarse(self.classifier(decoded.feature), decoded)
@@ -107,11 +107,11 @@ class SegmentationModel(nn.Module, Saving):
         return Decoded(feature, tuple(inside), None if detail is None else _within(detail, padded, images))
 
     def padded(self, images: Tensor) -> Tensor:
-        """The images with zeros, the mean colour, below and on the right, up to multiples of `multiple` pixels."""
+        """Pad images below and on the right with zeros (the mean colour) to multiples of `multiple` pixels."""
         return pad_to_multiple(images, self.multiple)
 
     def on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
-        """Logits of a level with a place each `stride` pixels, brought to the images' size."""
+        """Resize logits of a level with this stride to the images' size."""
         return resize(logits, size, align_corners=self.align_corners)
 
     def detail(self, images: Tensor) -> Tensor | None:
@@ -121,21 +121,21 @@ class SegmentationModel(nn.Module, Saving):
         return None if detail is None else _within(detail, padded, images)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
-        """Logits at their own stride s, s² times smaller than `forward`'s, and not refined; see `Coarse`."""
+        """Return unrefined logits at their own stride s, s² times smaller than those of `forward`; see `Coarse`."""
         return self.coarse(images).logits
 
     def forward(self, images: Tensor) -> Tensor:
-        """`(N, in_chans, H, W)` normalised images, H, W ≥ 32 → logits `(N, num_classes, H, W)`.
+        """Compute logits `(N, num_classes, H, W)` of normalised images `(N, in_chans, H, W)`; H, W ≥ 32.
 
         Raises:
-            CrispsegError: smaller images.
+            CrispsegError: the images are smaller.
         """
         coarse, decoded = self.coarse(images)
         logits = resize(coarse, images.shape[-2:], align_corners=self.align_corners)
         return logits if self.refiner is None else self.refiner(logits, images, decoded.detail)
 
     def outputs(self, images: Tensor) -> Outputs:
-        """All outputs at the images' size; see `Outputs`."""
+        """Return all outputs at the images' size; see `Outputs`."""
         size = images.shape[-2:]
         coarse, decoded = self.coarse(images)
         auxiliary = None
@@ -154,26 +154,26 @@ class SegmentationModel(nn.Module, Saving):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub: Any) -> Self:
-        """Load a saved model, in eval mode, from its folder, a finished run's folder, by its name or from the hub.
+        """Load a saved model, in eval mode, from its folder, a finished run's folder, by name or from the hub.
 
-        The names are those of the bundled models, see `crispseg.models.saving.shipped_folder`.
+        Names refer to bundled models, see `crispseg.models.saving.shipped_folder`.
 
         Keyword arguments (`revision`, `cache_dir`, `token`, …) go to `huggingface_hub.hf_hub_download`. No backbone is
         downloaded.
 
         Raises:
-            CrispsegError: it is not there, damaged, of a later format, or its weights do not fit.
+            CrispsegError: the model is missing, damaged, of a later format, or its weights do not match.
         """
         source = pretrained_model_name_or_path
         config_path, weights_path = (located(source, name, hub) for name in (CONFIG_FILE, WEIGHTS_FILE))
         info, weights = ModelInfo.parse(config_path.read_bytes(), config_path), read_state_dict(weights_path)
         try:
-            with torch.device("meta"):  # whatever is described, it takes no memory before it fits
+            with torch.device("meta"):  # takes no memory before the weights match
                 described(info).load_state_dict(weights, assign=True)
         except (CrispsegError, RuntimeError, TypeError, OverflowError) as error:
             reason = shortened(one_line(error))
             raise CrispsegError(
-                f"{weights_path} does not fit its {CONFIG_FILE} ({reason}); save the model again"
+                f"{weights_path} does not match its {CONFIG_FILE} ({reason}); save the model again"
             ) from error
         model = described(info)
         assert isinstance(model, cls)
@@ -184,14 +184,14 @@ class SegmentationModel(nn.Module, Saving):
     def offsets(self, images: Tensor) -> Tensor | None:
         """Return the offset at which `forward` reads each pixel's logits, `(N, 2, H, W)`, x and y in pixels.
 
-        They follow from the images alone: only the spatial branch and its heads run. None without a refinement.
+        They depend on the images only, so just the spatial branch and its heads run. None without a refinement.
         """
         if self.refiner is None:
             return None
         return self.refiner.offsets(*self.refiner.maps(images, self.detail(images)))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters by speed of learning: `backbone` and `decoder` (all the rest)."""
+        """Return the trainable parameters of the learning-rate groups `backbone` and `decoder` (all others)."""
         groups: dict[str, list[nn.Parameter]] = {"backbone": [], "decoder": []}
         for name, parameter in self.named_parameters():
             if parameter.requires_grad:
@@ -199,12 +199,12 @@ class SegmentationModel(nn.Module, Saving):
         return groups
 
     def check(self, images: Tensor) -> None:
-        """Raise a CrispsegError if these are no images that the model takes."""
+        """Raise a CrispsegError if the images have a wrong type, shape or size."""
         in_chans = self.backbone.in_chans
         if images.ndim != 4 or images.shape[1] != in_chans or not images.is_floating_point():
             raise CrispsegError(
-                f"a model takes float images (N, {in_chans}, H, W), not {images.dtype} {tuple(images.shape)}; "
-                "crispseg.Segmenter takes files and arrays"
+                f"a model needs float images (N, {in_chans}, H, W), not {images.dtype} {tuple(images.shape)}; "
+                "crispseg.Segmenter accepts files and arrays"
             )
         height, width = images.shape[-2:]
         if min(height, width) < MIN_SIDE:
@@ -214,15 +214,15 @@ class SegmentationModel(nn.Module, Saving):
 
 
 def _within(x: Tensor, padded: Tensor, images: Tensor) -> Tensor:
-    """The part of a map of padded images that lies on the images."""
+    """Crop a map of padded images to the images."""
     rows, columns = (ceil_div(images.shape[at], padded.shape[at] // x.shape[at]) for at in (-2, -1))
     return x[..., :rows, :columns]
 
 
 def described(info: ModelInfo) -> SegmentationModel:
-    """A model as its `config.json` says, with random weights; nothing there may name a file to be read."""
+    """Build a model from the content of its `config.json`, with random weights; it must not name files to read."""
     if strange := info.options.keys() - {*REFINE_OPTIONS, *model_options(info.name)}:
-        raise CrispsegError(f"'{min(strange)}' is no option of {info.name}")
+        raise CrispsegError(f"'{min(strange)}' is not an option of {info.name}")
     options = {"refine": None, **info.options}
     return create_model(
         info.name, num_classes=info.num_classes, backbone=info.backbone, in_chans=info.in_chans, **options
@@ -246,24 +246,24 @@ def create_model(
     """Build a model.
 
     Args:
-        name: one of `list_models()`.
+        name: a name in `list_models()`.
         num_classes: number of logits.
         backbone: `resnet18_deep`, `resnet50_deep`, `resnet101_deep`, `df1`, `df2`, `stdc1`, `stdc2`,
-            `shufflenetv2_x1_0`, or any timm name with a feature pyramid; for unept, a ViT of timm too.
-        pretrained: `True` for the published backbone weights, or a path to a local backbone weight file.
+            `shufflenetv2_x1_0`, or any timm model with a feature pyramid; for unept also a ViT of timm.
+        pretrained: `True` for the published backbone weights, or the path of a local backbone weight file.
         in_chans: channels of the images.
-        refine: `boundary` for UN-EPT's refinement of the logits along boundaries (`crispseg.models.refinement`), None
-            for none. `auto` refines in unept alone, by one step, as its released code does.
-        refine_steps: steps from a boundary pixel to the one whose logits it takes, by default 2.
-        refine_path: `chained`, each step in the direction of the pixel where it starts, or `straight`, all in that of
-            the first; two straight steps are SegFix's doubled one.
-        auxiliary: add heads on the decoder's levels for deep supervision; they are in no saved model.
-        class_names: one a class, by which results are shown; by default numbers.
-        **options: those of the model, see its builder in `crispseg.models`. Those of its fuse part may be given in
-            `fuse_options`, `create_model("sfnet", fuse="ddsm", fuse_options={"pixels": 9}, …)`.
+        refine: `boundary` adds UN-EPT's refinement of the logits along boundaries (`crispseg.models.refinement`), None
+            disables it. `auto` refines only unept, by one step, like its released code.
+        refine_steps: steps from a boundary pixel to the pixel whose logits it takes; default 2.
+        refine_path: `chained` (each step follows the direction of the pixel where it starts) or `straight` (all steps
+            follow the direction of the first pixel; two of them equal SegFix's doubled step).
+        auxiliary: add heads on the decoder's levels for deep supervision; saved models do not contain them.
+        class_names: one name per class, shown in results; by default numbers.
+        **options: options of the model, see its builder in `crispseg.models`. Options of its fuse part may be in
+            `fuse_options`: `create_model("sfnet", fuse="ddsm", fuse_options={"pixels": 9}, …)`.
 
     Raises:
-        CrispsegError: an unknown model, backbone, part or option; weights that are not there or do not fit.
+        CrispsegError: a model, backbone, part or option is unknown; weights are missing or do not match.
     """
     resolved = resolved_options(name, options)
     if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
@@ -284,7 +284,7 @@ def create_model(
     spec = BackboneSpec(backbone, pretrained, in_chans)
     model: SegmentationModel = models[name](spec, num_classes, **builder_options(name, resolved))
     for option in ("width", "fuse_levels"):
-        if option in resolved and resolved[option] is None:  # the builder chose it
+        if option in resolved and resolved[option] is None:  # the builder chose the value
             resolved[option] = getattr(model.decoder, option, None)
     if auxiliary:
         model.add_auxiliary_heads()

@@ -1,10 +1,10 @@
-"""crisp: the four papers' parts together, and the default of `crispseg train`.
+"""crisp: a combination of the four papers' parts, and the default model of `crispseg train`.
 
-Every level of the backbone is projected where it is, and all are summed from coarse to fine along SFNet's flow; the sum
-is normalised, rectified and classified. That is SegFormer's decoder of four levels, made cheap, with a flow instead of
-upsampling. Levels and logits lie on each other by the centres of their pixels at every size; and what is saved is spent
-on pixels: in inference, images are upscaled. docs/results.md has the measurements behind each part,
-docs/development/trials.md those of parts that are not here.
+Every level of the backbone is projected at its own resolution, and all are summed from coarse to fine along SFNet's
+flow. The sum is normalised, rectified and classified. This is a cheap variant of SegFormer's decoder of four levels,
+with a flow instead of upsampling. Levels and logits are aligned at pixel centres for every size. The saved time is
+spent on pixels: images are upscaled at inference. docs/results.md has the measurements for each part, and
+docs/development/trials.md for rejected parts.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from crispseg.models.sfnet import FlowAlignment
 from crispseg.nn import ceil_div, resize
 
 MARGIN = 0.01
-"""Distance in pixels that points keep from the centres of the outermost pixels."""
+"""Minimum distance in pixels from points to the centres of the outermost pixels."""
 
 
 class ComposedFlowAlignment(FlowAlignment):
-    """`FlowAlignment` between levels that lie on each other by the centres of their pixels, at less cost.
+    """Cheaper `FlowAlignment` between levels that are aligned at pixel centres.
 
-    The flow is linear in both levels, so the compressed levels need not be computed: see `products`. A correlation and
-    an upsampling that is learned are not composed.
+    The flow is linear in both levels, so it does not compute the compressed levels: see `products`. Correlation and
+    learned upsampling are not composed.
 
     Args:
         fine_channels, coarse_channels: channels of the two levels.
-        align_corners: levels lie on each other by their corner pixels, and the warp is SFNet's.
-        options: those of `FlowAlignment`.
+        align_corners: align levels at corner pixels, and use SFNet's warp.
+        options: options of `FlowAlignment`.
 
     Raises:
-        CrispsegError: Eq. 2's coordinates for levels that do not lie on each other by their corner pixels.
+        CrispsegError: Eq. 2's coordinates are requested without aligned corners.
     """
 
     def __init__(self, fine_channels: int, coarse_channels: int, align_corners: bool = False, **options: Any) -> None:
@@ -53,7 +53,7 @@ class ComposedFlowAlignment(FlowAlignment):
             raise CrispsegError("flow_coordinates is paper, which needs align_corners; leave it out")
 
     def flow_between(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Eq. 1 of SFNet, (N, 2, H, W)."""
+        """Compute Eq. 1 of SFNet, (N, 2, H, W)."""
         if not self.composed:
             return super().flow_between(fine, coarse)
         of_coarse, of_fine = self.predict_flow.weight.chunk(2, dim=1)  # (2, D, k, k) each
@@ -61,29 +61,29 @@ class ComposedFlowAlignment(FlowAlignment):
         return shifted_sum(upsampled + products(fine, self.compress_fine, of_fine), of_fine)
 
     def upsample(self, compressed: Tensor, size: Sequence[int]) -> Tensor:
-        """The coarse level at the fine level's size."""
+        """Upsample the coarse level to the fine level's size."""
         if self.nearest or self.align_corners:
             return super().upsample(compressed, size)
         return resize(self.enlarge(compressed), size, align_corners=False)
 
     def warp(self, coarse: Tensor, flow: Tensor) -> Tensor:
-        """The coarse level, moved by the flow; see `warp_within`."""
+        """Warp the coarse level by the flow; see `warp_within`."""
         return super().warp(coarse, flow) if self.align_corners else warp_within(coarse, flow)
 
 
 def products(x: Tensor, compress: nn.Conv2d, kernel: Tensor) -> Tensor:
     """Return the product of each point of a kernel with `x` compressed by a 1×1 convolution, before their sum.
 
-    Two products with weights become one, with their product. What it gives can be upsampled as the compressed level
-    would be, and has fewer channels: 18 instead of 128 for a level of 256 and the two of a flow.
+    One product with the product of both weights replaces two products. The result can be upsampled like the compressed
+    level, but has fewer channels: 18 instead of 128 for a level of 256 channels and a flow of two.
 
     Args:
-        x: `(N, C, H, W)`.
-        compress: the 1×1 convolution, of weight `(D, C, 1, 1)` and without bias.
-        kernel: `(O, D, k, k)`.
+        x: input `(N, C, H, W)`.
+        compress: 1×1 convolution with weight `(D, C, 1, 1)` and without bias.
+        kernel: kernel `(O, D, k, k)`.
 
     Returns:
-        `(N, O · k², H, W)`, for `shifted_sum`.
+        The products `(N, O · k², H, W)`, for `shifted_sum`.
     """
     points = kernel.permute(0, 2, 3, 1).flatten(0, 2)  # (O, D, k, k) → (O · k², D)
     both = points @ compress.weight.flatten(1)  # (O · k², C)
@@ -91,7 +91,7 @@ def products(x: Tensor, compress: nn.Conv2d, kernel: Tensor) -> Tensor:
 
 
 def shifted_sum(products: Tensor, kernel: Tensor) -> Tensor:
-    """`products` (N, O · k², H, W), each moved to where its point of the kernel is, added up → (N, O, H, W)."""
+    """Shift each of `products` (N, O · k², H, W) by its position in the kernel, and add them up to (N, O, H, W)."""
     out_channels, _, side, _ = kernel.shape
     height, width = products.shape[-2:]
     points = torch.unflatten(F.pad(products, [side // 2] * 4), 1, (out_channels, side, side))  # (N, O, k, k, ·, ·)
@@ -100,11 +100,11 @@ def shifted_sum(products: Tensor, kernel: Tensor) -> Tensor:
 
 
 def warp_within(coarse: Tensor, flow: Tensor) -> Tensor:
-    """Warp like SFNet, by the centres of pixels: (N, C, h, w) and a flow (N, 2, H, W) → (N, C, H, W).
+    """Warp like SFNet, but at pixel centres: `coarse` (N, C, h, w) by a flow (N, 2, H, W) to (N, C, H, W).
 
-    Coordinates -1..1 are from edge to edge, the flow moves a point by Δ / (W, H), and pixels outside are as those at
-    the edge. Coordinates are float32 always. Where gradients are wanted, points beyond the centres of the outermost
-    pixels are read a hundredth of a pixel within them, and the flow there has the gradient of that, where it leads
+    Coordinates -1..1 are from edge to edge, and the flow moves a point by Δ / (W, H). Pixels outside have the values
+    at the edge. Coordinates are always float32. If gradients are required, points beyond the centres of the outermost
+    pixels are moved inside by a hundredth of a pixel. The flow there gets the gradient of the moved point if it leads
     inward.
     """
     height, width = flow.shape[-2:]
@@ -121,12 +121,12 @@ def warp_within(coarse: Tensor, flow: Tensor) -> Tensor:
 
 
 class KeptWithin(torch.autograd.Function):
-    """Coordinates -1..1 from edge to edge of a level, clamped to ±`bound`, just within the outermost pixels' centres.
+    """Clamp coordinates -1..1 from edge to edge of a level to ±`bound`, just inside the outermost pixels' centres.
 
-    Points beyond, of which a ring is at a flow of zero already where the level is the coarser one, have the gradient at
-    the edge where that leads inward. Without a gradient Adam would make large steps of what a point's neighbours leave,
-    and the whole flow might drift away. With one that leads outward too, its steps would add up for ever, as the point
-    does not move.
+    Points beyond get the gradient at the edge if it leads inward. In a coarser level, a ring of points is beyond even
+    at a flow of zero. Without any gradient, Adam would make large steps from the neighbours' small gradients, and the
+    whole flow might drift away. An outward gradient would push a point outward for ever, because clamping stops its
+    motion.
     """
 
     @staticmethod
@@ -141,28 +141,27 @@ class KeptWithin(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (points,) = ctx.saved_tensors
-        # Descent moves points against their gradient.
+        # Gradient descent moves points against their gradient.
         outward = (points > ctx.bound) & (gradient < 0) | (points < -ctx.bound) & (gradient > 0)
         return gradient.masked_fill(outward, 0), None
 
 
 class Crisp(SegmentationModel):
-    """A model whose levels and logits lie on the image by the centres of pixels, and which upscales it in inference.
+    """Model with levels and logits aligned at pixel centres; it upscales images at inference.
 
     Args:
-        backbone: gives the features.
-        decoder: turns them into one map to classify; its levels must lie on each other in the same way.
+        backbone: network that computes the features.
+        decoder: network that turns the features into one map to classify; it must align its levels in the same way.
         num_classes: number of logits.
-        align_corners: logits lie on the image by its corner pixels, as in the papers' code, which moves what is seen by
-            up to half a stride, differently at each size. Otherwise images are padded below and on the right to
-            multiples of the coarsest stride, so that levels of images of any size lie on each other as those of crops.
-        inference_scale: in eval mode the backbone sees images about this many times as large, 1 to 4 (each side is the
-            nearest multiple of what the model pads to), which it was not trained for: small crops and whole images
-            differ, and this makes up for it (Touvron et al., *Fixing the Train-Test Resolution Discrepancy*, NeurIPS
-            2019).
+        align_corners: align logits with the image at corner pixels, as in the papers' code. This shifts them by up to
+            half a stride, depending on the size. Otherwise images are padded below and on the right to multiples of
+            the coarsest stride, so that levels are aligned in the same way for all sizes.
+        inference_scale: factor by which images are upscaled in eval mode, 1 to 4; each side becomes the nearest
+            multiple of the padding. It compensates for the different scale of objects in training crops and whole
+            images (Touvron et al., *Fixing the Train-Test Resolution Discrepancy*, NeurIPS 2019).
 
     Raises:
-        CrispsegError: an inference scale below 1 or above 4.
+        CrispsegError: the inference scale is below 1 or above 4.
     """
 
     def __init__(
@@ -181,7 +180,7 @@ class Crisp(SegmentationModel):
         self.inference_scale = Fraction(inference_scale).limit_denominator(100)
 
     def coarse(self, images: Tensor) -> Coarse:
-        """The one walk through the network; unless corners are aligned, its logits are at the images' size already."""
+        """Run the network once; unless corners are aligned, the logits already have the images' size."""
         self.check(images)
         size = images.shape[-2:]
         decoded = self.decoded(self.upscaled(images) if self.upscales else images)
@@ -192,21 +191,21 @@ class Crisp(SegmentationModel):
 
     @property
     def upscales(self) -> bool:
-        """Whether the backbone sees images larger than they are."""
+        """Whether images are upscaled for the backbone."""
         return self.inference_scale > 1 and not self.training
 
     def upscaled(self, images: Tensor) -> Tensor:
-        """The images, as large as the backbone sees them in inference."""
+        """Upscale images for inference."""
         times, per = self.inference_scale.numerator, self.inference_scale.denominator * self.multiple
         sides = [(2 * side * times + per) // (2 * per) * self.multiple for side in images.shape[-2:]]  # rounded
         return resize(images, sides, align_corners=False)
 
     def padded(self, images: Tensor) -> Tensor:
-        """The images with zeros up to multiples of `multiple` pixels; upscaled ones have such sizes already."""
+        """Pad images with zeros to multiples of `multiple` pixels; upscaled images already have such sizes."""
         return images if self.upscales else super().padded(images)
 
     def on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
-        """Logits of a level with a place each `stride` pixels, brought to the images' size."""
+        """Resize logits of a level with this stride to the images' size."""
         if self.upscales or self.align_corners:
             return resize(logits, size, align_corners=self.align_corners)
         height, width = size
@@ -230,7 +229,7 @@ def crisp(
     align_corners: bool = False,
     inference_scale: float = 1.33,
 ) -> SegmentationModel:
-    """Levels summed along a flow, in inference on images upscaled by a third: the default of `crispseg train`.
+    """Sum of levels along a flow, with images upscaled by a third at inference; the default of `crispseg train`.
 
     Args:
         spec, num_classes: the backbone to build, and the number of logits.
@@ -238,16 +237,16 @@ def crisp(
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
-        fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on
-            DF1 and DF2, which have no F2); the other steps upsample and add.
+        fuse_levels: coarse levels F_l whose step to F_(l-1) uses the fuse part; by default all: 3, 4 and 5 (4 and 5 on
+            DF1 and DF2, which have no F2). Other steps upsample and add.
         fuse_options: options of another fuse part by name, such as pixels of ddsm.
-        merge: merge part for all levels: sum of levels that are as they were projected; concat or aligned, of levels
-            that are normalised, rectified and smoothed.
+        merge: merge part for all levels: sum adds the projected levels; concat and aligned first normalise, rectify and
+            smooth them.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
-        align_corners: levels, and the logits on the image, lie on each other by corner pixels, not by the centres of
-            their pixels; then images are not padded to multiples of the coarsest stride.
-        inference_scale: in eval mode images are upscaled by about this factor, 1 to 4, each side to a multiple of the
-            coarsest stride; time and memory grow with the square.
+        align_corners: align levels and logits at corner pixels instead of pixel centres; images then are not padded to
+            multiples of the coarsest stride.
+        inference_scale: factor by which images are upscaled in eval mode, 1 to 4; each side becomes a multiple of the
+            coarsest stride. Time and memory grow with the square.
     """
     fam = partial(ComposedFlowAlignment, align_corners=align_corners)
     if fuse == "fam":
@@ -268,12 +267,12 @@ def crisp(
 
 
 crisp_s = variant(
-    "crisp_s", crisp, "Smaller `crisp`: 128 channels, images at their own size.", width=128, inference_scale=1.0
+    "crisp_s", crisp, "Smaller `crisp`: 128 channels, no upscaling of images.", width=128, inference_scale=1.0
 )
 crisp_l = variant(
     "crisp_l",
     crisp,
-    "Larger `crisp`: 512 channels, in inference on images upscaled by half.",
+    "Larger `crisp`: 512 channels, images upscaled by half at inference.",
     width=512,
     inference_scale=1.5,
 )

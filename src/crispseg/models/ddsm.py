@@ -1,7 +1,7 @@
 """DDSM: Shi et al., *Dynamic Dual Sampling Module for Fine-Grained Semantic Segmentation*, ICIP 2021.
 
-Section and equation numbers are the paper's; see docs/papers/ddsm.md for what it leaves open and how that is settled.
-No code of its authors was published.
+Section and equation numbers are the paper's; see docs/papers/ddsm.md for open details and how they are settled.
+The authors published no code.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from crispseg.nn import Tap, average_bins, resize, sampled_dot, sampled_sum, upc
 
 
 class DynamicSampler(nn.Module):
-    """The dynamic sampler F (§2.1, Eq. 1, Fig. 2): N = k × k points p + p_n + Δp_n, and scalars Δm_n, for each p.
+    """Dynamic sampler F (§2.1, Eq. 1, Fig. 2): N = k × k points p + p_n + Δp_n, and scalars Δm_n, for each p.
 
-    As in DCNv2, offsets start at zero and modulations, behind a sigmoid, at one half.
+    As in DCNv2, offsets start at zero, and modulations start at one half after a sigmoid.
 
-    Taps: `offset` (B, 2N, H, W), the x and y displacement Δp_n, in pixels, of each point, row by row of the grid R;
+    Taps: `offset` (B, 2N, H, W), each point's displacement Δp_n in x and y, in pixels, row by row of the grid R;
     `modulation` (B, N, H, W), Δm_n in 0..1.
 
     Args:
-        channels: channels of the features that decide where to sample.
+        channels: channels of the features that predict the sampling points.
         points: N, the square of an odd number.
     """
 
@@ -51,9 +51,9 @@ class DynamicSampler(nn.Module):
         self.register_buffer("grid", grid, persistent=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`x` (B, C, H, W) → the points as `sampled_dot` takes them, (B, N, H, W, 2), and Δm, (B, N, H, W).
+        """Return the points of `x` (B, C, H, W) for `sampled_dot`, (B, N, H, W, 2), and Δm, (B, N, H, W).
 
-        Coordinates are float32, or wider where `x` is.
+        Coordinates are float32, or wider if `x` is.
         """
         offset, modulation = self.predict(x).split([2 * self.points, self.points], dim=1)
         modulation = self.modulation(torch.sigmoid(modulation))
@@ -68,11 +68,11 @@ class DynamicSampler(nn.Module):
 
 
 class Affinity(nn.Module):
-    """The sum in Eqs. 2 and 3: Σ_n δ[query(p) · F(key)(p, n)] F(value)(p, n), with δ the softmax over the N points.
+    """Sum in Eqs. 2 and 3: Σ_n δ[query(p) · F(key)(p, n)] F(value)(p, n), with δ the softmax over the N points.
 
-    Both F sample at the same points with the same modulation, which are predicted from the key.
+    Both F sample at the same points with the same modulation; the key predicts them.
 
-    Taps: `weights` (B, N, H, W), δ[…]; those of `sampler`.
+    Taps: `weights` (B, N, H, W), δ[…]; the taps of `sampler`.
     """
 
     def __init__(self, channels: int, points: int) -> None:
@@ -81,17 +81,17 @@ class Affinity(nn.Module):
         self.weights = Tap()
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """`query` and `key` (B, C, H, W), `value` (B, C', H, W) → (B, C', H, W)."""
+        """Attend from `query` to `key` (B, C, H, W) and `value` (B, C', H, W); return (B, C', H, W)."""
         grid, modulation = self.sampler(key)
-        # Δm_n is a scalar: it is taken out of the products instead of scaling what is sampled.
+        # Δm_n is a scalar, so it can scale the products instead of the samples.
         weights = self.weights(torch.softmax(sampled_dot(query, key, grid) * modulation, dim=1))
         return sampled_sum(weights * modulation, value, grid)
 
 
 class PositionEmbedding(nn.Module):
-    """A learned vector for each position, as a sum over rows and columns (as DETR's learned ones), for any size.
+    """Learned vector for each position: the sum of a row vector and a column vector, as in DETR, for any size.
 
-    Those of `length` rows and columns are learned; others are interpolated between them.
+    It learns the vectors of `length` rows and columns, and interpolates them for other sizes.
     """
 
     def __init__(self, channels: int, length: int = 50) -> None:
@@ -100,7 +100,7 @@ class PositionEmbedding(nn.Module):
         self.columns = nn.Parameter(0.02 * torch.randn(1, channels, 1, length))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`x` (B, C, H, W) → x + e, (B, C, H, W)."""
+        """Return x + e, (B, C, H, W), for `x` (B, C, H, W)."""
         rows = resize(self.rows, (x.shape[2], 1), align_corners=True)
         columns = resize(self.columns, (1, x.shape[3]), align_corners=True)
         return x + (rows + columns).to(x.dtype)
@@ -123,7 +123,7 @@ class SpatialAffinity(nn.Module):
         self.affinity = Affinity(channels, pixels)
 
     def forward(self, x_l: Tensor, x_h: Tensor) -> Tensor:
-        """`x_l` (B, c, H, W) and `x_h` (B, c, h, w) → x_Sout (B, c, H, W)."""
+        """Return x_Sout (B, c, H, W) for `x_l` (B, c, H, W) and `x_h` (B, c, h, w)."""
         x_l = self.e_pl(x_l)
         x_h = self.e_ph(resize(x_h, x_l.shape[-2:], align_corners=True))
         query, value = self.w_theta(x_l), self.w_g(x_h)
@@ -134,7 +134,7 @@ class SpatialAffinity(nn.Module):
 class ChannelAffinity(nn.Module):
     """Channel-wise dynamic affinity modelling (§2.2, Eq. 3, Fig. 3b): each fine channel attends to N_c coarse ones.
 
-    The c channels are laid out as an image of √c × √c pixels, so that the dynamic sampler can pick some of them.
+    The c channels form an image of √c × √c pixels, so that the dynamic sampler can select some of them.
 
     Args:
         channels: c, of both levels; a perfect square.
@@ -155,7 +155,7 @@ class ChannelAffinity(nn.Module):
         self.affinity = Affinity(pooled**2, sampled)
 
     def forward(self, x_l: Tensor, x_h: Tensor) -> Tensor:
-        """`x_l` (B, c, H, W) and `x_h` (B, c, h, w) → x_Cout (B, c, H, W)."""
+        """Return x_Cout (B, c, H, W) for `x_l` (B, c, H, W) and `x_h` (B, c, h, w)."""
         x_lp, x_hp = (average_bins(level, self.pooled) for level in (x_l, x_h))  # (B, c, a, a) each
         x_hd = average_bins(x_h, self.downsampled)  # (B, c, d, d)
         maps = self.w_alpha(x_lp), self.w_beta(torch.cat([x_lp, x_hp], dim=1)), self.w_gamma(x_hd)
@@ -170,22 +170,22 @@ class ChannelAffinity(nn.Module):
 class DDSM(nn.Module):
     """Dynamic Dual Sampling Module (§2.2, Fig. 3): `fine + spatial + channel`.
 
-    Both levels are reduced to c channels by 1×1 convolutions, and the sum of both affinities is brought back to the
-    fine level's width; where a level has c channels already, it is taken as it is.
+    1×1 convolutions reduce both levels to c channels, and bring the sum of both affinities back to the fine level's
+    width. A level that already has c channels is used directly.
 
-    Taps: `x_l`, `x_h`, the levels reduced; `x_Sout`, `x_Cout` (B, c, H, W); and those of `Affinity`.
+    Taps: `x_l`, `x_h`, the reduced levels; `x_Sout`, `x_Cout` (B, c, H, W); and the taps of `Affinity`.
 
     Args:
         fine_channels, coarse_channels: channels of the two levels.
-        pixels: N, how many pixels each fine pixel samples.
-        channels: N_c, how many channels each fine channel samples.
-        affinity: both parts, or spatial or channel alone (Table 1, "+S" and "+C").
+        pixels: N, the number of pixels that each fine pixel samples.
+        channels: N_c, the number of channels that each fine channel samples.
+        affinity: both parts, or only spatial or channel (Table 1, "+S" and "+C").
         reduced: c, the channels inside the module, a perfect square.
         pooled: a, the side to which both levels are averaged for the channels' affinity.
         downsampled: d, the side to which the coarse level is averaged for its values.
 
     Raises:
-        CrispsegError: N or N_c is no odd square; c is no perfect square, and channels are sampled.
+        CrispsegError: N or N_c is not an odd square; c is not a perfect square, and channels are sampled.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class DDSM(nn.Module):
         self.x_l, self.x_h, self.x_Sout, self.x_Cout = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
-        """`fine` (B, C, H, W) and `coarse` (B, C', h, w) → (B, C, H, W)."""
+        """Fuse `fine` (B, C, H, W) and `coarse` (B, C', h, w) to (B, C, H, W)."""
         x_l, x_h = self.x_l(self.reduce_fine(fine)), self.x_h(self.reduce_coarse(coarse))
         outputs = []
         if self.spatial is not None:
@@ -224,12 +224,12 @@ class DDSM(nn.Module):
 ddsm_upernet = variant(
     "ddsm_upernet",
     upernet,
-    "UPerNet whose upsampling DDSMs replace (§2.2, Plugin into Two Architectures).",
+    "UPerNet with DDSMs instead of upsampling (§2.2, Plugin into Two Architectures).",
     fuse="ddsm",
 )
 ddsm_deeplabv3plus = variant(
     "ddsm_deeplabv3plus",
     deeplabv3plus,
-    "DeepLabV3+ in which one DDSM brings ASPP's output to C2, which alone is classified (§2.2).",
+    "DeepLabV3+ with one DDSM that fuses ASPP's output into C2; only C2 is classified (§2.2).",
     fuse="ddsm",
 )

@@ -1,6 +1,6 @@
 """DeepLabV3+: Chen et al., *Encoder-Decoder with Atrous Separable Convolution*, ECCV 2018, on any backbone.
 
-A host for fuse parts: one of them may take the place of the concatenation of ASPP's output with C2.
+It can host a fuse part, which replaces the concatenation of ASPP's output with C2.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from crispseg.nn import Tap, conv_bn_relu, resize
 class DeepLabDecoder(nn.Module, Decoder):
     """Decoder of DeepLabV3+ (§3.1 and §4.1).
 
-    The finest feature, reduced to 48 channels, and the coarsest with its context, upsampled, are concatenated; two
-    3×3 convolutions follow. A fuse part takes the place of the concatenation: what it makes of the finest feature, of
-    `width` channels, alone goes on.
+    It concatenates the finest feature, reduced to 48 channels, with the upsampled coarsest feature and its context, and
+    applies two 3×3 convolutions. A fuse part replaces the concatenation. The convolutions then use only its output,
+    the fused finest feature of `width` channels.
 
     Taps: `coarsest`, the coarsest feature with its context.
 
@@ -50,7 +50,7 @@ class DeepLabDecoder(nn.Module, Decoder):
         self.auxiliary_channels = (joined,)
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
-        """Features of the backbone, finest first, `(N, channels[i], h_i, w_i)`; images are not looked at."""
+        """Decode features, finest first, `(N, channels[i], h_i, w_i)`; the images are unused."""
         coarse, context = self.context(features[-1])
         coarse = self.coarsest(coarse)
         fine = self.lateral(features[0])
@@ -73,9 +73,9 @@ def deeplabv3plus(
     fuse: str = "concat",
     fuse_options: dict[str, Any] | None = None,
 ) -> SegmentationModel:
-    """Atrous spatial pyramid pooling on a dilated backbone, brought to C2.
+    """Atrous spatial pyramid pooling on a dilated backbone, fused with C2.
 
-    The 3×3 convolutions are ordinary ones, not separable.
+    The 3×3 convolutions are not separable.
 
     Args:
         spec, num_classes: the backbone to build, and the number of logits.

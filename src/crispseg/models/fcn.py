@@ -1,7 +1,7 @@
 """FCN: Long et al., *Fully Convolutional Networks for Semantic Segmentation*, CVPR 2015, without skips.
 
-The baselines of SFNet's Table 1(a): FCN-32s, and the dilated FCN (Yu and Koltun, ICLR 2016). With a context part and an
-output stride of 8 it is PSPNet (`ppm`), CCNet (`crisscross`) or, with `fusion`, ANL (`apnb`).
+It includes the baselines of SFNet's Table 1(a): FCN-32s, and the dilated FCN (Yu and Koltun, ICLR 2016). With a context
+part and an output stride of 8, it is PSPNet (`ppm`), CCNet (`crisscross`) or, with `fusion`, ANL (`apnb`).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from crispseg.nn import Tap
 
 
 class ContextOnly(nn.Module, Decoder):
-    """Context part on the deepest feature, to which `fusion` first brings the stage before it. Taps: `coarsest`."""
+    """Context part on the deepest feature; `fusion` first adds the stage before it. Taps: `coarsest`."""
 
     auxiliary_channels = ()
 
@@ -30,7 +30,7 @@ class ContextOnly(nn.Module, Decoder):
         self.coarsest = Tap()
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
-        """Features of the backbone, `(N, channels[i], h_i, w_i)`; images are not looked at."""
+        """Decode the backbone's features, `(N, channels[i], h_i, w_i)`; the images are unused."""
         deepest = features[-1] if self.fusion is None else self.fusion(*features)
         level, _ = self.context(deepest)
         return Decoded(self.coarsest(level))
@@ -47,15 +47,15 @@ def fcn(
     context_options: dict[str, Any] | None = None,
     fusion: bool = False,
 ) -> SegmentationModel:
-    """A context part on the deepest feature, classified.
+    """Context part on the deepest feature, followed by the classifier.
 
     Args:
         spec, num_classes: the backbone to build, and the number of logits.
-        width: channels of what is classified; by default a quarter of the deepest feature's.
-        output_stride: stride of the deepest feature, kept at 16 or 8 by dilating the stages behind it.
+        width: channels of the classified feature; the default is a quarter of the deepest feature's channels.
+        output_stride: stride of the deepest feature; dilation of later stages keeps it at 16 or 8.
         context: context part: conv, a 3×3 convolution, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
-        fusion: give the context part the last two stages, fused as ANL fuses them before apnb.
+        fusion: give the context part the last two stages, fused as in ANL before apnb.
     """
     strides = (min(16, output_stride), output_stride) if fusion else (output_stride,)
     backbone = spec.build(strides=strides, output_stride=output_stride)

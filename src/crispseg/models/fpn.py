@@ -1,6 +1,6 @@
 """FPN: Lin et al., *Feature Pyramid Networks for Object Detection*, CVPR 2017, as a baseline for segmentation.
 
-Its widths are those that AGLN's tables count (Li et al., Tables IV and VIII).
+Its widths match the counts in AGLN's tables (Li et al., Tables IV and VIII).
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ def fpn(
     merge: str = "concat",
     merge_options: dict[str, Any] | None = None,
 ) -> SegmentationModel:
-    """Upsample and add; all levels concatenated, 3×3 to twice the width, classified.
+    """FPN that upsamples, adds and concatenates all levels; a 3×3 convolution doubles the width before the classifier.
 
     Args:
         spec, num_classes: the backbone to build, and the number of logits.
-        width: channels of every level. None: 64 on DF, STDC, ShuffleNet and where C2 has fewer than 64 channels, since
-            merging is dear; else 128 where C5 has up to 512, or 256.
+        width: channels of every level. None: 64 on DF, STDC and ShuffleNet, or if C2 has fewer than 64 channels,
+            because merging is expensive; else 128 if C5 has up to 512, or 256.
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
         fuse_options: options of the fuse part by name, such as pixels of ddsm.
-        merge: merge part for all levels: concat, aligned, or sum of levels that are as they were projected.
+        merge: merge part for all levels: concat, aligned, or sum, which adds the projected levels.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
     """
     part = configured(fuses, fuse, fuse_options)

@@ -1,4 +1,4 @@
-"""The description that a saved model carries next to its weights."""
+"""Description of a saved model, stored next to its weights."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from crispseg.labels import IGNORE, Color, LabelSet
 FORMAT_VERSION = 1
 
 LISTS = Strict(False)
-"""Lets a field take a list for a tuple."""
+"""Annotation that lets a field accept a list for a tuple."""
 
 MIN_SIDE = 32
-"""Least height and width that models take; smaller images are extended to it by their last row and column."""
+"""Smallest height and width of a model's input; smaller images are extended by their last row and column."""
 
 RENAMED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "centred": ("align_corners", lambda value: not value),
     "enlarge": ("inference_scale", lambda value: value),
     "residual": ("block", lambda value: "residual" if value else "paper"),
 }
-"""Options of models that had other names: the name of today, and the value of today that follows from the earlier one.
-Saved models and the settings of runs may have them still."""
+"""Renamed options of models: the new name, and the function from the old to the new value.
+Saved models and settings of runs may still contain the old names."""
 
 
 def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a model, or of its parts, by their names of today."""
+    """Return options of a model, or of its parts, by their current names."""
     found: dict[str, Any] = {}
     for key, value in options.items():
         name, of_today = RENAMED.get(key, (key, lambda value: renamed(value) if isinstance(value, dict) else value))
@@ -43,16 +43,16 @@ def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class ModelInfo(Settings):
-    """A model's architecture, classes, training recipe and scores.
+    """Architecture, classes, training recipe and scores of a model.
 
     Args:
-        name, num_classes, backbone, in_chans, options: for `create_model`; all options, defaults included.
-        class_names, palette: one name and one RGB colour (0 to 255) a class, or none for numbers and default colours.
-        mean, std: statistics of the images it expects, one value a channel, for images in 0 to 1.
-        ignore_label: label of pixels that count in no loss and no metric.
-        recipe: the settings of its training.
-        value_range: the values of images of 16 bits a channel that are black and white, None where it saw none.
-        metrics: its scores.
+        name, num_classes, backbone, in_chans, options: arguments of `create_model`; options include defaults.
+        class_names, palette: one name and one RGB colour (0 to 255) per class; empty for numbers and default colours.
+        mean, std: statistics of the expected images, one value per channel, for images in 0 to 1.
+        ignore_label: label of ignored pixels; no loss or metric counts them.
+        recipe: settings of its training.
+        value_range: values that become black and white in images of 16 bits per channel; None if there were none.
+        metrics: scores.
 
     Raises:
         CrispsegError: a field has the wrong type or length.
@@ -78,23 +78,23 @@ class ModelInfo(Settings):
                 raise CrispsegError(f"{key} has {len(getattr(self, key))} numbers for {self.in_chans} channels")
         if self.class_names and len(self.class_names) != self.num_classes:
             found = f"class_names has {len(self.class_names)} names for {self.num_classes} classes"
-            raise CrispsegError(f"{found}; give one a class, background too")
+            raise CrispsegError(f"{found}; give one per class, background too")
         self.label_set()
 
     def label_set(self) -> LabelSet:
-        """Class names and colours; numbered ones where none were given."""
+        """Return class names and colours; unnamed classes are numbered."""
         if not self.class_names and not self.palette:
             return LabelSet.numbered(self.num_classes)
         return LabelSet(self.class_names, self.palette) if self.palette else LabelSet.colored(self.class_names)
 
     def to_json(self) -> str:
-        """The text of `config.json`, without `value_range` where there is none, so that earlier versions read it."""
+        """Return the text of `config.json`; it omits an unset `value_range`, so that earlier versions can read it."""
         fields = {key: value for key, value in asdict(self).items() if (key, value) != ("value_range", None)}
         return json.dumps({"format_version": FORMAT_VERSION, **fields}, indent=2) + "\n"
 
     @classmethod
     def parse(cls, text: str | bytes, path: str | Path) -> ModelInfo:
-        """Read the text of a `config.json`; a `CrispsegError` names the path if it is damaged or of a later format."""
+        """Read the text of a `config.json`; a damaged file or a later format raises a `CrispsegError` with the path."""
         try:
             config = json.loads(text)
             version = config.pop("format_version")
@@ -104,7 +104,7 @@ class ModelInfo(Settings):
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, CrispsegError) as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else None
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else one_line(error)
-            raise CrispsegError(f"{path} is no saved crispseg model ({reason}); save the model again") from None
+            raise CrispsegError(f"{path} is not a saved crispseg model ({reason}); save the model again") from None
         if info is None:
             raise CrispsegError(f"{path} has format version {version}, newer than {FORMAT_VERSION}; upgrade crispseg")
         return info

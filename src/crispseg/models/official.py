@@ -1,4 +1,4 @@
-"""Checkpoints of the official release of SFNet and SFNet-Lite as models of this package."""
+"""Conversion of SFNet's and SFNet-Lite's official checkpoints to models of this package."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel, create_model
 
-_RELEASED = {  # what a key begins with in our models → in the release
+_RELEASED = {  # prefix of a key in crispseg → prefix in the release
     "backbone.net.model.conv1.": "layer0.0.",
     "backbone.net.model.bn1.": "layer0.1.",
     "backbone.net.model.layer": "layer",
@@ -34,15 +34,15 @@ _RELEASED = {  # what a key begins with in our models → in the release
     "classifier.": "head.conv_last.1.",
 }
 _UNUSED = re.compile(
-    r"head\.dsn\.|dsn\.|fc\."  # of training
-    r"|backbone\.(conv_last|fc|bn|linear)\."  # STDC's classifier of ImageNet
-    r"|backbone\.x(2|4|8|16|32)\."  # the same tensors as backbone.features, once more
+    r"head\.dsn\.|dsn\.|fc\."  # used in training only
+    r"|backbone\.(conv_last|fc|bn|linear)\."  # STDC's ImageNet classifier
+    r"|backbone\.x(2|4|8|16|32)\."  # duplicates of the tensors in backbone.features
 )
-_UNUSED_LITE = re.compile(r"head\.fpn_in\.2\.")  # SFNet-Lite on ResNet-18 has a lateral of C5 that nothing asks for
+_UNUSED_LITE = re.compile(r"head\.fpn_in\.2\.")  # SFNet-Lite on ResNet-18 has an unused lateral of C5
 _HEADS = ("head.conv_last.1.weight", "head.ppm.bottleneck.0.weight")
 _LITE = "head.flow_align_module."
 _GATE = f"{_LITE}flow_gate.0.weight"
-_OWN_NETS = {  # the last of those in a file says its backbone
+_OWN_NETS = {  # the last key found in a file determines its backbone
     "backbone.stage5.0.conv1.weight": "df1",
     "backbone.stage4_2.0.conv1.weight": "df2",
     "backbone.features.7.conv_list.0.conv.weight": "stdc1",
@@ -52,17 +52,17 @@ _RESNETS = {("basic", 2): "resnet18_deep", ("bottleneck", 6): "resnet50_deep", (
 
 
 def convert_official(path: str | Path, labels: LabelSet | None = None) -> SegmentationModel:
-    """Build the SFNet or SFNet-Lite that a checkpoint of the official release holds, in eval mode.
+    """Build the SFNet or SFNet-Lite of an official checkpoint, in eval mode.
 
-    Weights may be wrapped (`state_dict`), prefixed (`module.`) and of any float type; what prediction does not need,
-    such as training-only heads, is dropped.
+    Weights may be wrapped (`state_dict`), prefixed (`module.`) and of any float type. Weights that prediction does not
+    need, such as training-only heads, are dropped.
 
     Args:
         path: path of the checkpoint.
-        labels: class names and colours, which the checkpoint lacks, in the order of its classes.
+        labels: class names and colours in the order of the checkpoint's classes, because the checkpoint lacks them.
 
     Raises:
-        CrispsegError: the file cannot be read, or is no checkpoint of an official SFNet or SFNet-Lite on ResNet-18, 50
+        CrispsegError: the file is unreadable, or not a checkpoint of an official SFNet or SFNet-Lite on ResNet-18, 50
             or 101, DF1, DF2, STDC-1 or STDC-2; it has another number of classes than `labels`.
     """
     given = {
@@ -77,10 +77,10 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
         given = {key: value for key, value in given.items() if not _UNUSED_LITE.match(key)}
         options["gate"] = "pooled" if _GATE in given and given[_GATE].shape[1:2] == (4,) else "features"
     if absent := [key for key in _HEADS if key not in given or given[key].ndim != 4]:
-        raise CrispsegError(f"{path} is no checkpoint of an official {title}: it has no {', '.join(absent)}")
+        raise CrispsegError(f"{path} is not a checkpoint of an official {title}: it has no {', '.join(absent)}")
     num_classes, width = (len(given[key]) for key in _HEADS)
     if labels is not None and len(labels) != num_classes:
-        raise CrispsegError(f"{path} has {num_classes} classes, not {len(labels)}; name the data it was trained on")
+        raise CrispsegError(f"{path} has {num_classes} classes, not {len(labels)}; give its training data")
     backbone = _backbone_of(path, given)
     model = create_model(
         "sfnet_lite" if lite else "sfnet",
@@ -91,21 +91,21 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
         **options,
     )
     own = model.state_dict()
-    names = {}  # the file's → ours
+    names = {}  # key in the file → key in crispseg
     for name in own:
         ours, released = next((pair for pair in _RELEASED.items() if name.startswith(pair[0])), ("", ""))
         names[released + name.removeprefix(ours)] = name
-    # A bias in front of a batch norm only shifts its mean; our laterals have none.
+    # A bias before a batch norm only shifts its mean; crispseg's laterals have no bias.
     shifts = {
         f"head.fpn_in.{index}.0.bias": f"decoder.laterals.{index}.1.running_mean"
-        for index in range(len(model.backbone.channels) - 1)  # C5 has none
+        for index in range(len(model.backbone.channels) - 1)  # C5 has no lateral
     }
     shapes = {key: own[name].shape for key, name in (names | shifts).items()}
-    wrong = [key for key, value in given.items() if shapes.get(key) != value.shape]  # unknown ones too
+    wrong = [key for key, value in given.items() if shapes.get(key) != value.shape]  # includes unknown keys
     wrong += [key for key in names if key not in given and not key.endswith("num_batches_tracked")]
     if wrong:
         raise CrispsegError(
-            f"{path} does not fit an {title} on {backbone}: {len(wrong)} keys are unknown, missing or of another "
+            f"{path} does not match an {title} on {backbone}: {len(wrong)} keys are unknown, missing or of another "
             f"shape, first {', '.join(wrong[:3])}"
         )
     weights = {names[key]: value for key, value in given.items() if key in names}
@@ -125,7 +125,7 @@ def _backbone_of(path: str | Path, given: dict[str, Tensor]) -> str:
     depth = len({key.split(".")[1] for key in given if key.startswith("layer3.")})
     if (block, depth) not in _RESNETS:
         raise CrispsegError(
-            f"{path} is no checkpoint of an official SFNet on a ResNet-18, 50 or 101, DF or STDC: it has {depth} "
+            f"{path} is not a checkpoint of an official SFNet on a ResNet-18, 50 or 101, DF or STDC: it has {depth} "
             f"{block} blocks in layer3, and no {' or '.join(_OWN_NETS)}"
         )
     return _RESNETS[block, depth]

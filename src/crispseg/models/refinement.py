@@ -1,8 +1,8 @@
-"""Boundary refinement: a pixel on a boundary takes the logits of a pixel further inside its region.
+"""Boundary refinement: a boundary pixel takes the logits of a pixel further inside its region.
 
 Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation* (UN-EPT), ICCVW 2021, §3.2, after Yuan
-et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020. `crispseg.data.boundary_targets` makes
-the targets of its training.
+et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020. `crispseg.data.boundary_targets`
+computes its training targets.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from torch import Tensor, nn
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 Refinement = Literal["auto", "boundary"]
-"""Values of `create_model`'s `refine` other than None."""
+"""Values of `refine` in `create_model`, except None."""
 
 REFINED_BY_DEFAULT = {"unept": 1}
-"""Steps of the refinement that belongs to a model by itself."""
+"""Number of steps of a model's built-in refinement."""
 
 REFINE_OPTIONS = ("refine", "refine_steps", "refine_path")
-"""Options of `create_model` about refinement; a model that refines is saved with all of them."""
+"""Refinement options of `create_model`; a refining model saves all of them."""
 
 STEPS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
-"""x (to the right) and y (downwards) of the step of each direction; direction k points k · 45° from the x axis."""
+"""Step of each direction, x to the right and y downwards; direction k is at k · 45° from the x axis."""
 
 DIRECTIONS = len(STEPS)
 
-WIDTH = 256  # of the spatial branch and of the heads
+WIDTH = 256  # channels of the spatial branch and of the heads
 STEPS_TAKEN = 2
 RefinePath = Literal["chained", "straight"]
-"""A single unit step often ends on the boundary still. SegFix (§3.2) names two remedies: to double the step, straight,
-which is what it uses, or to go on in the direction of the pixel where it ends, chained. The second one stays inside of
-what is only a few pixels wide."""
+"""Default number of steps. A single unit step often still ends on the boundary. SegFix (§3.2) names two remedies:
+straight doubles the step (SegFix uses it); chained follows the direction at the pixel where the step ends. Chained
+steps stay inside regions that are only a few pixels wide."""
 
 
 class SpatialBranch(nn.Sequential):
-    """Three 3×3 convolutions of stride 2 with batch norm and ReLU: images → `(N, width, ⌈H / 8⌉, ⌈W / 8⌉)`.
+    """Three 3×3 convolutions of stride 2 with batch norm and ReLU; the output is `(N, width, ⌈H / 8⌉, ⌈W / 8⌉)`.
 
-    The first two have a quarter and half of the width: 64 and 128 for 256, as released; the paper does not say.
+    The first two have a quarter and half of the width, as in the released code; the paper does not specify it.
     """
 
     def __init__(self, in_chans: int, width: int) -> None:
@@ -50,15 +50,15 @@ class SpatialBranch(nn.Sequential):
 
 
 class BoundaryRefinement(nn.Module):
-    """Predicts boundary pixels and the direction to the inside from the image, and shifts logits by them.
+    """Predict boundary pixels and their inward direction from the image, and shift logits accordingly.
 
     Args:
         in_chans: channels of the images.
-        detail_channels: channels of the decoder's own spatial branch, whose feature map is given to `maps`; by default
-            the part has a spatial branch of its own, of 256 channels.
-        steps: from pixel to neighbouring pixel, that make an offset.
-        path: chained steps each go in the direction predicted where they start, and end where there is no boundary;
-            straight ones all go in that of the first.
+        detail_channels: channels of the decoder's spatial branch, if its feature map is passed to `maps`; by default
+            the refinement has its own spatial branch of 256 channels.
+        steps: number of steps between neighbouring pixels that form an offset.
+        path: chained steps follow the direction predicted where they start, and end outside the boundary; straight
+            steps all follow the first direction.
     """
 
     unit_steps: Tensor
@@ -85,11 +85,11 @@ class BoundaryRefinement(nn.Module):
         """Run the heads; their maps are at the images' size.
 
         Args:
-            images: `(N, in_chans, H, W)`, normalised.
-            detail: `(N, detail_channels, h, w)`, of a model that has a spatial branch.
+            images: normalised images `(N, in_chans, H, W)`.
+            detail: feature map `(N, detail_channels, h, w)` of a model with a spatial branch.
 
         Returns:
-            The logit of being a boundary pixel `(N, 1, H, W)`, and one for each direction of `STEPS` `(N, 8, H, W)`.
+            Boundary logits `(N, 1, H, W)`, and logits of the directions in `STEPS`, `(N, 8, H, W)`.
         """
         if self.branch is not None:
             detail = self.branch(images)  # (N, 256, ⌈H / 8⌉, ⌈W / 8⌉)
@@ -100,9 +100,9 @@ class BoundaryRefinement(nn.Module):
         return boundary, direction
 
     def offsets(self, boundary: Tensor, direction: Tensor) -> Tensor:
-        """Two `maps` → from where each pixel takes its logits, `(N, 2, H, W)` float32, x and y in pixels.
+        """Compute the offset at which each pixel reads its logits, `(N, 2, H, W)` float32, x and y in pixels.
 
-        It is 0 unless the probability of a boundary is above one half.
+        The arguments are results of `maps`. It is 0 unless the boundary probability is above one half.
         """
         steps = self.unit_steps[direction.argmax(1)].permute(0, 3, 1, 2)  # (N, 2, H, W)
         steps = torch.where(boundary > 0, steps, torch.zeros_like(steps))
@@ -110,23 +110,23 @@ class BoundaryRefinement(nn.Module):
             return self.steps * steps
         offsets = steps
         for _ in range(self.steps - 1):
-            offsets = steps + shift(offsets, steps)  # one step, and then what is left from where it ends
+            offsets = steps + shift(offsets, steps)  # one step, then the remaining offset at its end
         return offsets
 
     def forward(self, logits: Tensor, images: Tensor, detail: Tensor | None = None) -> Tensor:
-        """Logits `(N, C, H, W)` and images of their size → refined logits."""
+        """Refine logits `(N, C, H, W)` of images of the same size."""
         return shift(logits, self.offsets(*self.maps(images, detail)))
 
 
 def shift(values: Tensor, offsets: Tensor) -> Tensor:
-    """`values(p + offset(p))` for `(N, C, H, W)` values and `(N, 2, H, W)` whole offsets, x and y in pixels.
+    """Return `values(p + offset(p))` for values `(N, C, H, W)` and integer offsets `(N, 2, H, W)`, x and y in pixels.
 
-    Sampled nearest, so that logits move from pixel to pixel and do not mix; their gradient moves with them, the offsets
-    have none. Outside counts as the nearest pixel of the edge. Where the offset is 0, values stay exactly as they are.
-    Coordinates are float32 always.
+    Nearest-neighbour sampling moves logits between pixels without mixing them. Their gradient moves with them; offsets
+    have no gradient. Points outside read the nearest edge pixel. Values with offset 0 stay exactly unchanged.
+    Coordinates are always float32.
     """
     height, width = values.shape[-2:]
-    # Not linspace: the exporters would build the size of their example image into it.
+    # Not linspace: exporters would make the size of their example image a constant.
     xs, ys = (torch.arange(size, device=values.device, dtype=torch.float32) for size in (width, height))
     dx, dy = offsets.float().unbind(1)  # (N, H, W) each
     x = (xs + dx) * (2 / max(width - 1, 1)) - 1

@@ -1,4 +1,4 @@
-"""The registry of models, and the options of each."""
+"""Registry of models, and their options."""
 
 from __future__ import annotations
 
@@ -17,57 +17,57 @@ from crispseg.errors import CrispsegError
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone to be built; the system that builds it chooses its strides."""
+    """Description of a backbone to build; the model that builds it chooses the strides."""
 
     name: str
     pretrained: bool | str | Path = False
     in_chans: int = 3
 
     def build(self, **options: Any) -> Backbone:
-        """`Backbone(name, **options)` of this description."""
+        """Build the `Backbone` with further options."""
         return Backbone(self.name, pretrained=self.pretrained, in_chans=self.in_chans, **options)
 
 
 Builder = Callable[..., Any]
-"""`build(spec, num_classes, *, …)`: a `BackboneSpec`, the number of logits and options → a `SegmentationModel`.
+"""Function `build(spec, num_classes, *, …)` from a `BackboneSpec` and the number of logits to a `SegmentationModel`.
 
-An option `fuse` is by default the fuse part that the model is about; that part's options are the model's own too."""
+The default of its option `fuse` is the model's own fuse part; options of this part are also options of the model."""
 
 models: Registry[Builder] = Registry("model")
 
 
 def list_models() -> list[str]:
-    """Names that `create_model` knows."""
+    """Return the names of all models that `create_model` can build."""
     return models.names()
 
 
 def variant(name: str, builder: Builder, about: str, **defaults: Any) -> Builder:
-    """Register a model that is another one with these defaults; `about` is its docstring."""
+    """Register a model that differs from another one in its defaults; `about` is its docstring."""
     made = partial(builder, **defaults)
     made.__doc__ = about
     return models.register(name)(made)
 
 
 def model_options(name: str) -> dict[str, Field]:
-    """Return the options of a model, beyond what all models share: its builder's and those of its own fuse part."""
+    """Return the options that are specific to a model: those of its builder and of its own fuse part."""
     return options_of(models[name]) | _own_part(name)[1]
 
 
 def _own_part(name: str) -> tuple[str | None, dict[str, Field]]:
-    """The fuse part that a model is about, and its options; for a way to fuse that is no part, none."""
+    """Return a model's own fuse part and its options; no options if the default is not a part."""
     options = options_of(models[name])
     part = options["fuse"].default if "fuse" in options else None
     return part, options_of(fuses[part]) if part in fuses.names() else {}
 
 
 def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all options of a model, defaults included, in the form in which they are saved.
+    """Return all options of a model with defaults, in the saved form.
 
-    Options of the fuse part that a system is about, such as `pixels` of DDSM, are options of the model too, and may be
-    given in `fuse_options` as well; those of other parts stay in `context_options`, `fuse_options` and `merge_options`.
+    Options of a model's own fuse part, such as `pixels` of DDSM, are also options of the model, and may be given in
+    `fuse_options`. Options of other parts stay in `context_options`, `fuse_options` and `merge_options`.
 
     Raises:
-        CrispsegError: an unknown model, part or option, or a value of the wrong type; an option given in two ways.
+        CrispsegError: a model, part or option is unknown; a value has the wrong type; an option is given twice.
     """
     own, own_options = _own_part(name)
     known = model_options(name)
@@ -79,7 +79,7 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if kind == "fuse" and part == own:
             given = checked_options(owner, given or {}, own_options)
             if twice := given.keys() & options.keys():
-                raise CrispsegError(f"'{min(twice)}' is given both by itself and in fuse_options; leave one out")
+                raise CrispsegError(f"'{min(twice)}' is given both directly and in fuse_options; leave one out")
             resolved |= given
         elif given:
             resolved[f"{kind}_options"] = with_defaults(owner, given, options_of(parts[part]))
@@ -93,7 +93,7 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def builder_options(name: str, resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `resolved_options` as the builder takes them: those of its own fuse part in `fuse_options`."""
+    """Return `resolved_options` for the builder, with the options of its own fuse part in `fuse_options`."""
     own, own_options = _own_part(name)
     options = {key: value for key, value in resolved.items() if key not in own_options}
     if own_options and resolved["fuse"] == own:

@@ -1,4 +1,4 @@
-"""Saving models to folders and to the hub, and finding saved ones."""
+"""Saving of models to folders and to the hub, and lookup of saved models."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 TRAINING_ONLY = "auxiliary_heads."
 SHIPPED = Path(__file__).parents[1] / "shipped"
-"""The bundled models, each in a folder of its name."""
+"""Folder of the bundled models; each subfolder has the name of its model."""
 RUNS = "runs"
-"""The usual folder of runs; what is named in it is never a hub id."""
+"""Usual folder of runs; a path in it is never a hub id."""
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 MODEL_CARD = """---
@@ -53,9 +53,9 @@ class Saving(
     pipeline_tag="image-segmentation",
     model_card_template=MODEL_CARD,
 ):
-    """`save_pretrained` and, from the hub's mixin, `push_to_hub`.
+    """Base class with `save_pretrained` and the `push_to_hub` of the hub's mixin.
 
-    A saved model is `config.json`, which says how to build it, `model.safetensors` and a model card.
+    A saved model consists of `config.json` (its description), `model.safetensors` and a model card.
     """
 
     info: ModelInfo
@@ -74,27 +74,27 @@ class Saving(
         """Write the model's folder; each file of an earlier save stays whole until it is replaced.
 
         Args:
-            save_directory: the folder.
-            dtype: of the floating-point numbers in the file, such as `torch.float16`, which takes half the room; by
-                default as they are. Loading gives float32 whatever it is.
-            push_to_hub: also upload it.
-            repo_id: on the hub, by default the folder's name.
+            save_directory: folder of the model.
+            dtype: type of the floating-point numbers in the file, such as `torch.float16` for half the size; by
+                default unchanged. Loading always gives float32.
+            push_to_hub: also upload the model.
+            repo_id: id on the hub; the default is the folder's name.
             model_card_kwargs: further values for the model card.
             config: part of the mixin's protocol; the configuration is `self.info`.
-            **push_to_hub_kwargs: of `huggingface_hub.ModelHubMixin.push_to_hub`.
+            **push_to_hub_kwargs: arguments of `huggingface_hub.ModelHubMixin.push_to_hub`.
 
         Raises:
-            CrispsegError: the folder cannot be written; a weight is too large for `dtype`; an upload in another type.
+            CrispsegError: the folder is not writable; a weight is too large for `dtype`; an upload has a `dtype`.
         """
         assert isinstance(self, nn.Module)
         if push_to_hub and dtype is not None:
-            raise CrispsegError("push_to_hub uploads weights as they are; leave dtype out, or upload the saved folder")
+            raise CrispsegError("push_to_hub cannot convert weights; leave dtype out, or upload the saved folder")
         folder = writable_folder(save_directory)
         state = {key: v.contiguous() for key, v in self.state_dict().items() if not key.startswith(TRAINING_ONLY)}
         if dtype is not None:
             state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
             if not dtype.is_floating_point or any(value.isinf().any() for value in state.values()):
-                raise CrispsegError(f"the weights cannot be saved as {dtype}; take torch.bfloat16, or leave dtype out")
+                raise CrispsegError(f"the weights cannot be saved as {dtype}; use torch.bfloat16, or leave dtype out")
         info = self.info
         lines = [f"- classes: {', '.join(f'`{name}`' for name in info.label_set().names)}"]
         lines += [f"- `{key}`: {value}" for key, value in info.metrics.items() if isinstance(value, int | float)]
@@ -103,7 +103,7 @@ class Saving(
         with (
             atomic_path(folder / CARD_FILE) as card_path,
             atomic_path(folder / CONFIG_FILE) as config_path,
-            atomic_path(folder / WEIGHTS_FILE) as weights_path,  # left, and so put in place, first
+            atomic_path(folder / WEIGHTS_FILE) as weights_path,  # this block ends first, so this file is in place first
         ):
             write_state_dict(state, weights_path)
             config_path.write_text(info.to_json(), encoding="utf-8")
@@ -119,10 +119,10 @@ def shipped_models() -> list[str]:
 
 
 def shipped_folder(source: str | Path) -> Path | None:
-    """The folder of the bundled model that `source` means; None where it means something else.
+    """Return the folder of the bundled model that `source` names; None if it names something else.
 
-    A bare name means that model unless a folder here has the same name and holds a saved model, or is a run with one.
-    With a separator, as `./nuclei`, or as a `Path`, a name means a folder.
+    A bare name means the bundled model, unless a folder of this name in the working directory contains a saved model or
+    a run. A name with a separator, such as `./nuclei`, or a `Path` means a folder.
     """
     if isinstance(source, Path) or source not in shipped_models():
         return None
@@ -132,35 +132,35 @@ def shipped_folder(source: str | Path) -> Path | None:
 
 
 def read_info(source: str | Path, **hub: Any) -> ModelInfo:
-    """Read the description of a saved model without building it; arguments and errors as `from_pretrained`'s."""
+    """Read a saved model's description without building it; arguments and errors are those of `from_pretrained`."""
     path = located(source, CONFIG_FILE, hub)
     return ModelInfo.parse(path.read_bytes(), path)
 
 
 def fingerprint(source: str | Path) -> str:
-    """16 hexadecimal digits that follow from the files of a saved model; errors as `from_pretrained`'s."""
+    """Return a hash of a saved model's files as 16 hexadecimal digits; errors are those of `from_pretrained`."""
     return digest(*(located(source, name, {}) for name in (CONFIG_FILE, WEIGHTS_FILE)))[:16]
 
 
 def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
-    """A file of a saved model: in its folder, in a run's `model` folder, bundled, or from the hub."""
+    """Return a file of a saved model from its folder, a run's `model` folder, the bundled models or the hub."""
     if inside := shipped_folder(source):
         return inside / name
     folder = Path(source) / "model" if (Path(source) / "model").is_dir() else Path(source)
     if (folder / name).is_file():
         return folder / name
     if folder.is_dir():
-        raise CrispsegError(f"{folder} holds no {name}; give a finished run or the folder of a saved model")
+        raise CrispsegError(f"{folder} has no {name}; give a finished run or the folder of a saved model")
     if not HUB_ID.fullmatch(str(source)) or folder.parent.is_dir() or folder.parts[0] == RUNS:
-        is_network = " but a network that is not trained" if source in models.names() else ""
+        is_network = " but the name of an untrained network" if source in models.names() else ""
         meant = did_you_mean(str(source).lower(), shipped_models())
         raise CrispsegError(
-            f"{source} is no folder of a model{is_network}; give a finished run, a saved model's folder, a hub id or a "
+            f"{source} is not a model folder{is_network}; give a finished run, a saved model's folder, a hub id or a "
             f"bundled model{meant}"
         )
     try:
         return Path(hf_hub_download(repo_id=str(source), filename=name, **hub))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise CrispsegError(
-            f"'{source}' is neither a folder nor a model that the hub gives ({shortened(one_line(error))}); check it"
+            f"'{source}' is neither a folder nor an available hub model ({shortened(one_line(error))}); check it"
         ) from error

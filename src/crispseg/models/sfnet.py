@@ -1,7 +1,7 @@
 """SFNet: Li et al., *Semantic Flow for Fast and Accurate Scene Parsing*, ECCV 2020 (arXiv 2002.10120).
 
-In the order of the paper, with its section and equation numbers: the Flow Alignment Module (§3.2), the network (§3.3)
-and what Table 2 compares it with (§4.1). docs/papers/sfnet.md says what the paper leaves open and how that is settled.
+The file follows the paper, with its section and equation numbers: the Flow Alignment Module (§3.2), the network (§3.3)
+and the alternatives in Table 2 (§4.1). docs/papers/sfnet.md lists open details and how they are settled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from crispseg.models.registry import BackboneSpec, models
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 LIGHT_BACKBONES = ("df1", "df2", "stdc1", "stdc2", "shufflenetv2_x1_0")
-"""Backbones whose levels have 64 channels: DF and STDC in the released code, ShuffleNet by Table 1(d)."""
+"""Backbones with levels of 64 channels: DF and STDC in the released code, ShuffleNet by Table 1(d)."""
 
 FlowUpsampling: TypeAlias = Literal["bilinear", "nearest", "deconvolution"]
 FlowKernel: TypeAlias = Literal[1, 3, 5, 7]
@@ -30,23 +30,23 @@ FlowCoordinates: TypeAlias = Literal["released", "paper"]
 
 @fuses.register("fam")
 class FlowAlignment(nn.Module):
-    """Flow Alignment Module (§3.2, Fig. 3a), with the addition that follows it: `fine + warp(coarse, flow)`.
+    """Flow Alignment Module (§3.2, Fig. 3a), including the following addition: `fine + warp(coarse, flow)`.
 
-    Both levels are compressed to half the width by 1×1 convolutions; a single 3×3 convolution on the two predicts, for
-    each fine pixel, where to look in the coarse level.
+    1×1 convolutions compress both levels to half the width. A single 3×3 convolution on both predicts, for each fine
+    pixel, the position to read in the coarse level.
 
     Taps: `fine` (N, C, H, W) and `coarse` (N, C, h, w), the levels F_(l-1) and F_l; `flow` (N, 2, H, W), the x and y
-    displacement Δ in half pixels of the fine level; `warped`, F̃ of Eq. 3; `correlation` where there is one.
+    displacement Δ in half pixels of the fine level; `warped`, F̃ of Eq. 3; `correlation`, if used.
 
     Args:
         fine_channels, coarse_channels: channels of the two levels.
-        flow_upsampling: how the compressed coarse level is upsampled (Table 2a); deconvolution doubles it by a 4×4
-            transposed convolution and fits that to the fine level bilinearly.
+        flow_upsampling: upsampling of the compressed coarse level (Table 2a); deconvolution doubles it by a 4×4
+            transposed convolution, then resizes it bilinearly to the fine level.
         flow_kernel: side of the convolution that predicts the flow (Table 2b).
-        flow_net: what that convolution sees: both compressed levels (simple, as in FlowNet-S), or their correlation (as
+        flow_net: input of that convolution: both compressed levels (simple, as in FlowNet-S), or their correlation (as
             in FlowNet-C, Table 2c).
         flow_reach: largest displacement of the correlation, in pixels of the fine level.
-        flow_coordinates: how the flow moves a point: as in the released code, or literally by Eq. 2.
+        flow_coordinates: scale of the flow: as in the released code, or literally by Eq. 2 (paper).
     """
 
     def __init__(
@@ -79,17 +79,17 @@ class FlowAlignment(nn.Module):
         self.fine, self.coarse, self.flow, self.warped = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
-        """`fine` (N, C, H, W) and `coarse` (N, C', h, w) → (N, C, H, W)."""
+        """Fuse `fine` (N, C, H, W) and `coarse` (N, C', h, w) to (N, C, H, W)."""
         return fine + self.align(fine, coarse)
 
     def align(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """`coarse` (N, C', h, w), brought to the pixels of `fine` (N, C, H, W) → (N, C, H, W), without the addition."""
+        """Align `coarse` (N, C', h, w) with `fine` (N, C, H, W); return (N, C, H, W), without the addition."""
         fine, coarse = self.fine(fine), self.coarse(self.project(coarse))
         flow = self.flow(self.flow_between(fine, coarse))
         return self.warped(self.warp(coarse, flow))
 
     def flow_between(self, fine: Tensor, coarse: Tensor) -> Tensor:
-        """Eq. 1: Δ = conv(cat(F_l, F_{l-1})), (N, 2, H, W)."""
+        """Compute Eq. 1: Δ = conv(cat(F_l, F_{l-1})), (N, 2, H, W)."""
         upsampled = self.upsample(self.compress_coarse(coarse), fine.shape[-2:])
         compressed = self.compress_fine(fine)
         if self.correlation is None:
@@ -99,29 +99,29 @@ class FlowAlignment(nn.Module):
         return self.predict_flow(seen)
 
     def upsample(self, compressed: Tensor, size: Sequence[int]) -> Tensor:
-        """The compressed coarse level at the fine level's size (Table 2a)."""
+        """Upsample the compressed coarse level to the fine level's size (Table 2a)."""
         if self.nearest:
             return F.interpolate(compressed, size=list(size), mode="nearest-exact")
         return resize(self.enlarge(compressed), size, align_corners=True)
 
     def warp(self, coarse: Tensor, flow: Tensor) -> Tensor:
-        """Eqs. 2 and 3; see `warp`."""
+        """Compute Eqs. 2 and 3; see `warp`."""
         return warp(coarse, flow, literal=self.literal)
 
 
 def warp(coarse: Tensor, flow: Tensor, *, literal: bool = False) -> Tensor:
-    """Sample `coarse` (N, C, h, w) bilinearly at every fine pixel displaced by `flow` (N, 2, H, W) → (N, C, H, W).
+    """Sample `coarse` (N, C, h, w) bilinearly at fine pixels displaced by `flow` (N, 2, H, W); return (N, C, H, W).
 
-    Eqs. 2 and 3 in the coordinates of the released code, for checkpoints in its format: with -1..1 from the first pixel
-    centre to the last, the flow moves a point by Δ / (W, H), and nothing is seen outside. Coordinates are float32
-    always.
+    It is Eqs. 2 and 3 in the coordinates of the released code, for compatible checkpoints. Coordinates -1..1 reach from
+    the first pixel centre to the last, the flow moves a point by Δ / (W, H), and points outside read zero. Coordinates
+    are always float32.
 
     Args:
         coarse, flow: the coarse level, and the flow of the fine pixels.
-        literal: read the pixel (p + Δ) · h / H of the coarse level instead, which is Eq. 2 where H = 2 h.
+        literal: read the pixel (p + Δ) · h / H of the coarse level instead, which is Eq. 2 if H = 2 h.
     """
     height, width = flow.shape[-2:]
-    # Not linspace: the exporters would build the size of their example image into it.
+    # Not linspace: exporters would make the size of their example image a constant.
     ys, xs = (torch.arange(size, device=flow.device) for size in (height, width))
     dx, dy = flow.float().unbind(1)  # (N, H, W) each
     if literal:
@@ -138,11 +138,11 @@ def warp(coarse: Tensor, flow: Tensor, *, literal: bool = False) -> Tensor:
 
 @merges.register("aligned")
 class AlignedConcat(nn.Module):
-    """§3.3, "we also replace these up-sampling operations with the proposed FAM": as `concat`, warped to the finest.
+    """Merge part like `concat`, with levels warped by FAMs (§3.3, "we also replace these up-sampling operations …").
 
     Args:
-        levels, channels, out_channels: of a merge part.
-        alignment: builds what warps a level to the finest.
+        levels, channels, out_channels: arguments of every merge part.
+        alignment: builds the module that warps a level to the finest one.
         flow_upsampling, flow_kernel, flow_net, flow_reach, flow_coordinates: see `FlowAlignment`.
     """
 
@@ -187,23 +187,23 @@ def sfnet(
     merge_options: dict[str, Any] | None = None,
     released_dilation: bool = False,
 ) -> SegmentationModel:
-    """The aligned FPN decoder (§3.3, Fig. 3c) on any backbone.
+    """Aligned FPN decoder (§3.3, Fig. 3c) on any backbone.
 
-    The context pools F_5, a FAM is each step's upsampling, and all levels are upsampled to 1/4 and concatenated.
+    The context pools F_5, a FAM upsamples in each step, and all levels are upsampled to 1/4 and concatenated.
 
     Args:
         spec, num_classes: the backbone to build, and the number of logits.
-        width: channels of every level. None: as SFNet's code was released, 64 on DF and STDC (here also on ShuffleNet),
-            128 for another C5 of up to 512 channels, else 256.
+        width: channels of every level. None uses the released code's values: 64 on DF and STDC (here also on
+            ShuffleNet), 128 for another C5 of up to 512 channels, else 256.
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
-        fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on
-            DF1 and DF2, which have no F2); the other steps upsample and add.
+        fuse_levels: coarse levels F_l whose step to F_(l-1) uses the fuse part; by default all: 3, 4 and 5 (4 and 5 on
+            DF1 and DF2, which have no F2). Other steps upsample and add.
         fuse_options: options of another fuse part by name, such as pixels of ddsm.
-        merge: merge part for all levels: concat, aligned, or sum of levels that are as they were projected.
+        merge: merge part for all levels: concat, aligned, or sum, which adds the projected levels.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
-        released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
+        released_dilation: dilate the ResNet's last two stages like SFNet's released code; its checkpoints need it.
     """
     backbone = spec.build()
     if released_dilation:
@@ -222,14 +222,14 @@ def sfnet(
 
 
 def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:
-    """Correlation layer of FlowNet-C (§4.1, Table 2c; Dosovitskiy et al., *FlowNet*, ICCV 2015), of patches of a pixel.
+    """Compute FlowNet-C's correlation (§4.1, Table 2c; Dosovitskiy et al., *FlowNet*, ICCV 2015) of 1×1 patches.
 
-    Two maps (N, C, H, W) → (N, (2d + 1)², H, W): for each displacement of up to d pixels, row by row from (-d, -d), the
-    mean over channels of `fine` times the displaced `coarse`, which is zero outside.
+    It maps two (N, C, H, W) to (N, (2d + 1)², H, W). For each displacement of up to d pixels, row by row from (-d, -d),
+    it takes the mean over channels of `fine` times the displaced `coarse`, which is zero outside.
     """
     height, width = fine.shape[-2:]
     padded = F.pad(coarse, [max_displacement] * 4)
     reach = range(2 * max_displacement + 1)
-    # One product at a time, and autograd keeps views of `padded` alone: no displacement holds a copy of the map.
+    # One product at a time, and autograd keeps only views of `padded`, so no displacement copies the map.
     products = [(fine * padded[..., y : y + height, x : x + width]).mean(1) for y in reach for x in reach]
     return torch.stack(products, dim=1)

@@ -1,7 +1,7 @@
 """SFNet-Lite: Li et al., *SFNet: Faster and Accurate Semantic Segmentation via Semantic Flow*, IJCV 2023 (arXiv
 2207.04415).
 
-As its released code computes it; see docs/papers/sfnet.md, "SFNet-Lite".
+It follows the released code; see docs/papers/sfnet.md, "SFNet-Lite".
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ Gate = Literal["pooled", "features"]
 class GatedDualFlowAlignment(nn.Module):
     """Gated Dual Flow Alignment Module: both levels are warped, and a gate mixes them at each pixel.
 
-    As in the FAM, both levels are compressed to half the width by 1×1 convolutions, and a 3×3 convolution on the two
-    predicts the flow: of four channels, since the fine level has one of its own. A pixel becomes `gate · warp(coarse,
-    flow) + (1 - gate) · warp(fine, fine_flow)`. Nothing is added.
+    As in the FAM, 1×1 convolutions compress both levels to half the width, and a 3×3 convolution on both predicts the
+    flow. It has four channels, because the fine level has its own flow. A pixel becomes `gate · warp(coarse, flow) +
+    (1 - gate) · warp(fine, fine_flow)`, without a further addition.
 
     Taps: `fine` (N, C, H, W) and `coarse` (N, C, h, w), the two levels; `flow` and `fine_flow` (N, 2, H, W), their x
     and y displacement in half pixels of the fine level; `warped` and `fine_warped` (N, C, H, W); `gate` (N, 1, H, W),
@@ -48,8 +48,8 @@ class GatedDualFlowAlignment(nn.Module):
 
     Args:
         fine_channels, coarse_channels: channels of the two levels.
-        gate: what the 3×3 convolution of the gate sees: mean and maximum over channels of both levels (pooled; of the
-            coarse one compressed and upsampled), or the compressed levels as the flow does (features).
+        gate: input of the gate's 3×3 convolution: mean and maximum over channels of both levels (pooled; the coarse
+            level is compressed and upsampled), or the compressed levels, like the flow (features).
     """
 
     def __init__(self, fine_channels: int, coarse_channels: int, *, gate: Gate = "pooled") -> None:
@@ -66,7 +66,7 @@ class GatedDualFlowAlignment(nn.Module):
         self.flow, self.warped, self.fine_flow, self.fine_warped = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
-        """`fine` (N, C, H, W) and `coarse` (N, C', h, w) → (N, C, H, W)."""
+        """Fuse `fine` (N, C, H, W) and `coarse` (N, C', h, w) to (N, C, H, W)."""
         fine, coarse = self.fine(fine), self.coarse(self.project(coarse))
         upsampled = resize(self.compress_coarse(coarse), fine.shape[-2:], align_corners=True)
         seen = torch.cat([upsampled, self.compress_fine(fine)], dim=1)
@@ -74,7 +74,7 @@ class GatedDualFlowAlignment(nn.Module):
         warped = self.warped(warp(coarse, self.flow(flow)))
         fine_warped = self.fine_warped(warp(fine, self.fine_flow(fine_flow)))
         if self.pooled:
-            levels = (upsampled, fine)  # as released: the fine level before its compression
+            levels = (upsampled, fine)  # like the released code: the fine level before its compression
             means, maxima = ([pool(x, 1, keepdim=True) for x in levels] for pool in (torch.mean, torch.amax))
             seen = torch.cat([*means, *maxima], dim=1)
         gate = self.gate(self.predict_gate(seen).sigmoid())
@@ -82,17 +82,17 @@ class GatedDualFlowAlignment(nn.Module):
 
 
 class DirectDecoder(nn.Module, Decoder):
-    """P5 = context(C5), P2 = fuse(lateral(C2), P5), merge(P2, lateral(C4)).
+    """Decoder with P5 = context(C5), P2 = fuse(lateral(C2), P5) and output merge(P2, lateral(C4)).
 
     Taps: `coarsest`, P5.
 
     Args:
-        channels: those of C2, C4 and C5.
+        channels: channels of C2, C4 and C5.
         width: channels of every level, and of the merged feature.
         context, fuse, merge: the parts (see `crispseg.decoders.parts`).
 
     Raises:
-        CrispsegError: the merge part is linear and would leave out C4.
+        CrispsegError: the merge part is linear and would omit C4.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class DirectDecoder(nn.Module, Decoder):
     ) -> None:
         super().__init__()
         if is_linear(merge):
-            raise CrispsegError("merge is one of levels that are summed, and here C4 is not; use merge=concat")
+            raise CrispsegError("merge adds levels that are already summed, but C4 is not; use merge=concat")
         *others, coarsest = channels
         self.width = self.out_channels = width
         self.auxiliary_channels = (width,)
@@ -111,7 +111,7 @@ class DirectDecoder(nn.Module, Decoder):
         self.merge = merge(len(others), width, width)
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
-        """C2, C4 and C5 of the backbone, `(N, channels[i], h_i, w_i)`; images are not looked at."""
+        """Decode C2, C4 and C5 of the backbone, `(N, channels[i], h_i, w_i)`; the images are unused."""
         c2, c4, c5 = features
         coarse, context = self.context(c5)
         finest, beside = (lateral(feature) for lateral, feature in zip(self.laterals, (c2, c4), strict=True))
@@ -133,18 +133,18 @@ def sfnet_lite(
     merge_options: dict[str, Any] | None = None,
     released_dilation: bool = False,
 ) -> SegmentationModel:
-    """One gated alignment of the coarsest level with the finest, on any backbone.
+    """Single gated alignment of the coarsest level with the finest, on any backbone.
 
     Args:
         spec, num_classes: the backbone to build, and the number of logits.
-        width: channels of every level. None: 128 where C5 has up to 1024 channels, as released, else 256.
+        width: channels of every level. None: 128 if C5 has up to 1024 channels, like the released code, else 256.
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part from P5 to C2: add, dcn, fam, gdfam, ddsm or cfb.
         fuse_options: options of another fuse part by name, such as pixels of ddsm.
         merge: merge part of P2 and C4: concat or aligned.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
-        released_dilation: dilate the ResNet's last two stages as SFNet's released code does; its checkpoints need it.
+        released_dilation: dilate the ResNet's last two stages like SFNet's released code; its checkpoints need it.
     """
     backbone = spec.build(strides=(4, 16, 32))
     if released_dilation:

@@ -1,9 +1,9 @@
 """UN-EPT: Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation*, ICCV Workshops 2021.
 
-In the order of the paper, with its section and equation numbers: the transformer (§3.1.1), the pyramid (§3.1.2), to
-which the spatial branch (§3.2) gives the queries, and the details of the layers (§4.2). Eqs. 2 to 4 and 6 are
+The file follows the paper, with its section and equation numbers: the transformer (§3.1.1), the pyramid (§3.1.2) with
+queries from the spatial branch (§3.2), and the details of the layers (§4.2). Eqs. 2 to 4 and 6 are in
 `crispseg.nn.DeformableAttention`; the spatial branch and the refinement are in `crispseg.models.refinement`.
-docs/papers/unept.md says where the paper contradicts itself or its released code, and how that is settled.
+docs/papers/unept.md lists contradictions in the paper and its released code, and how they are settled.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ Sizes = Sequence[Sequence[int]]
 
 
 class FullAttention(nn.Module):
-    """Eq. 1, scaled by √d of a head: each query attends to all. Its Q · Q products are for small images only."""
+    """Eq. 1, scaled by √d of a head: each query attends to all others. Q · Q products suit only small images."""
 
     def __init__(self, channels: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.query_proj, self.value_proj, self.output_proj = (nn.Linear(channels, channels) for _ in range(3))
-        self.key_proj = nn.Linear(channels, channels, bias=False)  # a bias would add the same to all of a softmax
+        self.key_proj = nn.Linear(channels, channels, bias=False)  # a bias would add a constant inside the softmax
         for layer in (self.query_proj, self.key_proj, self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 
     def forward(self, query: Tensor, reference: Tensor, values: Tensor, sizes: Sizes) -> Tensor:
-        """See `DeformableAttention.forward`; the places of the queries and the shapes of the values are not used."""
+        """Attend like `DeformableAttention.forward`; the positions of queries and the shapes of values are unused."""
         q, k, v = (
             torch.unflatten(layer(x), 2, (self.heads, -1)).transpose(1, 2)  # (B, M, Q, d)
             for layer, x in ((self.query_proj, query), (self.key_proj, query), (self.value_proj, values))
@@ -52,10 +52,10 @@ class FullAttention(nn.Module):
 
 
 def sine_positions(size: Sequence[int], channels: int, device: torch.device | None = None) -> Tensor:
-    """Sine and cosine position encodings of a map's pixels, `(h · w, channels)`, float32 (§3.1).
+    """Return sine and cosine position encodings of a map's pixels, `(h · w, channels)`, float32 (§3.1).
 
-    DETR's: the first half of the channels is that of y, the second that of x, at wavelengths from the map's side to
-    10000 times that. Positions are those of pixel centres, so that they are the same on all levels.
+    As in DETR, the first half of the channels encodes y, the second x, with wavelengths from the map's side to 10000
+    times that. Positions are pixel centres, so they are the same on all levels.
 
     Args:
         size: h and w.
@@ -78,7 +78,7 @@ class EncoderLayer(nn.Module):
         self.feed = FeedForward(width, dropout)
 
     def forward(self, x: Tensor, encodings: Tensor | float, reference: Tensor, sizes: Sizes) -> Tensor:
-        """`x` (B, S, width) and its encodings (S, width), or 0.0 → (B, S, width)."""
+        """Encode `x` (B, S, width) with its encodings (S, width), or 0.0; return (B, S, width)."""
         x = self.residual(x, self.attention(x + encodings, reference, x, sizes))
         return self.feed(x)
 
@@ -97,16 +97,16 @@ class DecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, encodings: Tensor | float, reference: Tensor, size: Sequence[int], x_enc: Tensor, sizes: Sizes
     ) -> Tensor:
-        """`x` (B, Q, width), of a map of this size, and X_enc (B, S, width), of levels of these sizes."""
+        """Decode `x` (B, Q, width) of a map of `size`, with X_enc (B, S, width) of levels of `sizes`."""
         x = self.self_residual(x, self.self_attention(x + encodings, reference, x, [size]))
         x = self.cross_residual(x, self.cross_attention(x + encodings, reference, x_enc, sizes))
         return self.feed(x)
 
 
 class EPT(nn.Module, Decoder):
-    """Efficient pyramid transformer (§3.1.2): all levels as one long sequence, encoded, and decoded at 1/8.
+    """Efficient pyramid transformer (§3.1.2): it encodes all levels as one long sequence and decodes at 1/8.
 
-    Taps: `context_queries` (B, width, ⌈H / 8⌉, ⌈W / 8⌉), C of Eq. 5; those of the attentions.
+    Taps: `context_queries` (B, width, ⌈H / 8⌉, ⌈W / 8⌉), C of Eq. 5; the taps of the attentions.
 
     Args:
         channels: channels of the backbone's features, finest first.
@@ -115,14 +115,14 @@ class EPT(nn.Module, Decoder):
         points: N.
         queries, encodings, self_attention: see `unept`.
         layers: number of layers in the encoder, and in the decoder.
-        dropout: after each attention and after both linear layers of each feed-forward part.
+        dropout: dropout after each attention and after both linear layers of each feed-forward part.
 
     Raises:
-        CrispsegError: the width is no multiple of 8.
+        CrispsegError: the width is not a multiple of 8.
     """
 
     naive_side = 60
-    """Side of the map of naive queries, which is resized bilinearly: 1/8 of the paper's crops on ADE20K."""
+    """Side of the bilinearly resized map of naive queries: 1/8 of the paper's crops on ADE20K."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class EPT(nn.Module, Decoder):
         self.decoder = nn.ModuleList(DecoderLayer(width, len(channels), points, full, dropout) for _ in range(layers))
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
-        """Features of the backbone, `(B, channels[i], h_i, w_i)`, and images `(B, in_chans, H, W)` → a map at 1/8."""
+        """Decode features `(B, channels[i], h_i, w_i)` and images `(B, in_chans, H, W)` to a map at 1/8."""
         levels = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
         sizes = [level.shape[-2:] for level in levels]
         x = torch.cat([level.flatten(2).mT for level in levels], dim=1)  # X_ms: (B, S, width)
@@ -178,19 +178,19 @@ class EPT(nn.Module, Decoder):
         return Decoded(torch.unflatten(y.mT, 2, tuple(size)), detail=detail)  # (B, width, h, w)
 
     def detail(self, images: Tensor) -> Tensor | None:
-        """The spatial branch's feature map, `(B, width, ⌈H / 8⌉, ⌈W / 8⌉)`; None for naive queries."""
+        """Return the spatial branch's feature map, `(B, width, ⌈H / 8⌉, ⌈W / 8⌉)`; None for naive queries."""
         return None if self.spatial is None else self.spatial(images)
 
     def _positions(self, size: Sequence[int], like: Tensor) -> Tensor:
         return sine_positions(size, self.width, like.device).to(like.dtype)
 
     def _with_encodings(self, x: Tensor, encodings: Tensor) -> tuple[Tensor, Tensor | float]:
-        """The input of the first layer, and what each layer adds to its queries."""
+        """Return the input of the first layer, and the encodings that each layer adds to its queries."""
         return (x, encodings) if self.to_queries else (x + encodings, 0.0)
 
 
 class Residual(nn.Module):
-    """The residual inside transformer layers (§4.2): x → norm(x + dropout(change))."""
+    """Residual connection in transformer layers (§4.2): norm(x + dropout(change))."""
 
     def __init__(self, width: int, dropout: float) -> None:
         super().__init__()
@@ -215,12 +215,12 @@ class FeedForward(nn.Module):
         self.residual = Residual(width, dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(B, Q, width)` → the same."""
+        """Return an output of the shape of `x`, `(B, Q, width)`."""
         return self.residual(x, self.layers(x))
 
 
 def _build_backbone(spec: BackboneSpec, levels: int, output_stride: int | None) -> Backbone:
-    """Levels of the backbone (§4.2): equally spaced blocks of a ViT; else the deepest features from stride 8 on."""
+    """Build a backbone (§4.2) that returns equally spaced blocks of a ViT, or the deepest features from stride 8 on."""
     strides = plain_strides(spec.name)
     if not strides:
         deepest = output_stride or 8
@@ -246,19 +246,19 @@ def unept(
     output_stride: Literal[8, 16, 32] | None = None,
     dropout: float = 0.1,
 ) -> SegmentationModel:
-    """UN-EPT on a CNN, or on a ViT, of which equally spaced blocks are the levels.
+    """UN-EPT on a CNN, or on a ViT with equally spaced blocks as levels.
 
     Args:
         spec, num_classes: the backbone to build, and the number of logits.
         width: d_model, a multiple of 8.
-        levels: L, 3 for stages 3 to 5 of a CNN and blocks 4, 8 and 12 of 12, 1 for the last of them (Table 6).
-        points: N, on each level (Table 6).
-        queries: context queries from the spatial branch, dynamic, or learned and the same for all images, naive.
-        encodings: position and scale encodings added to the queries of each attention (§3.1), or once to the features,
-            the inputs of encoder and decoder (§4.2).
-        self_attention: the decoder's, sparse as in the paper, or full (Eq. 1).
-        output_stride: stride of a CNN's deepest feature, kept at 8, the default, or 16 by dilation.
-        dropout: in every layer of encoder and decoder.
+        levels: L, 3 for stages 3 to 5 of a CNN or blocks 4, 8 and 12 of a ViT's 12; 1 for the last of these (Table 6).
+        points: N, the number of points on each level (Table 6).
+        queries: context queries: dynamic takes them from the spatial branch; naive learns them, equal for all images.
+        encodings: queries adds position and scale encodings to the queries of each attention (§3.1); features adds them
+            once to the inputs of encoder and decoder (§4.2).
+        self_attention: self-attention of the decoder, sparse as in the paper, or full (Eq. 1).
+        output_stride: stride of a CNN's deepest feature; dilation keeps it at 8 (default) or 16.
+        dropout: dropout in every layer of encoder and decoder.
     """
     backbone = _build_backbone(spec, levels, output_stride)
     decoder = EPT(

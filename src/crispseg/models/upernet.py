@@ -1,6 +1,6 @@
 """UPerNet: Xiao et al., *Unified Perceptual Parsing for Scene Understanding*, ECCV 2018, §3, for one task.
 
-The host in which DDSM is placed (Shi et al., §2.2).
+It hosts DDSM (Shi et al., §2.2).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ def upernet(
     merge: str = "concat",
     merge_options: dict[str, Any] | None = None,
 ) -> SegmentationModel:
-    """Pyramid pooling, then upsample and add; all levels concatenated, 3×3, classified.
+    """UPerNet: pyramid pooling, upsampling and addition; a 3×3 convolution of all concatenated levels is classified.
 
     Args:
         spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level.
-        context: context part on C5, as of `fpn`.
+        context: context part on C5, as in `fpn`.
         context_options: options of the context part by name, such as rates of aspp.
-        fuse: fuse part between levels, as of `fpn`.
-        fuse_levels: coarse levels F_l whose step to F_(l-1) has that fuse part, by default all, 3, 4 and 5 (4 and 5 on
-            DF1 and DF2, which have no F2); the other steps upsample and add.
+        fuse: fuse part between levels, as in `fpn`.
+        fuse_levels: coarse levels F_l whose step to F_(l-1) uses the fuse part; by default all: 3, 4 and 5 (4 and 5 on
+            DF1 and DF2, which have no F2). Other steps upsample and add.
         fuse_options: options of the fuse part by name, such as pixels of ddsm.
-        merge: merge part for all levels, as of `fpn`.
+        merge: merge part for all levels, as in `fpn`.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
     """
     part = configured(fuses, fuse, fuse_options)
