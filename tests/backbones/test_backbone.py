@@ -194,7 +194,7 @@ def test_code_in_a_weight_file_does_not_run(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pth"
     write(wrap(Bomb()), path)
-    with refuses(str(path), "no state dict alone"):
+    with refuses(str(path), "not a plain state dict"):
         Backbone(TINY, pretrained=path)
     assert not Path("exploded").exists()
 

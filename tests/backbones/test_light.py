@@ -71,7 +71,7 @@ def test_weights_under_the_released_names_give_the_released_features(
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     grey = next(Backbone(name, pretrained=tmp_path / "imagenet.pth", in_chans=1).parameters())
     torch.testing.assert_close(grey, released.state[f"{first}.weight"].sum(1, keepdim=True))
-    with refuses("imagenet.pth", "does not fit backbone 'resnet18_deep'"):
+    with refuses("imagenet.pth", "does not match backbone 'resnet18_deep'"):
         Backbone("resnet18_deep", pretrained=tmp_path / "imagenet.pth")
 
 

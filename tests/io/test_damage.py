@@ -110,7 +110,7 @@ def test_records_of_pytorch_files(name: str, read: Any, tmp_path: Path, refuses:
         damaged = bytearray(content)
         damaged[at] ^= bits
         path.write_bytes(damaged)
-        with refuses(str(path), "is not what it was when it was written"):
+        with refuses(str(path), "has changed since it was written"):
             read(path)
 
 

@@ -1,4 +1,4 @@
-"""Backbones: any timm network with a feature pyramid, and the few the papers use that timm does not have."""
+"""Backbones: any timm network with a feature pyramid, and the papers' backbones that timm lacks."""
 
 from crispseg.backbones.pyramid import NAMED_BACKBONES, PYRAMID_STRIDES, Backbone
 from crispseg.backbones.timm_networks import DEEP_RESNETS, plain_strides

@@ -1,11 +1,11 @@
-"""Backbones of papers that timm does not have.
+"""Backbones of the papers that timm lacks.
 
 - DF1 and DF2: Li et al., *Partial Order Pruning: for Best Speed/Accuracy Trade-off in Neural Architecture Search*, CVPR
-  2019, as SFNet's released code builds them and with its names, so that its checkpoints fit.
+  2019. They follow SFNet's released code and its names, so that its checkpoints match.
 - ShuffleNet v2: Ma et al., *ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design*, ECCV 2018. The
   network and its weights are torchvision's.
 - STDC-1 and STDC-2: Fan et al., *Rethinking BiSeNet For Real-time Semantic Segmentation*, CVPR 2021, §3.1 and §3.2,
-  with the names of its released code, which SFNet-Lite's has too.
+  with the names of its released code, which SFNet-Lite's code also uses.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from crispseg.nn import conv_bn_relu
 
 
 class Stage(NamedTuple):
-    """One of the stages that a network runs one after another."""
+    """Stage of a network; stages run one after another."""
 
     module: nn.Module
     channels: int
     stride: int
-    """Stride of its output, in pixels of the image."""
+    """Stride of the output, in pixels of the image."""
 
 
 class Stages(IntermediateLayerGetter):  # type: ignore[misc]
-    """Stages in a row, of which some give features. What follows the last of those is left out."""
+    """Sequence of stages; some return features, and stages after the last feature are omitted."""
 
     def forward(self, images: Tensor) -> list[Tensor]:
         return [*super().forward(images).values()]
 
 
 def pyramid_of_stages(name: str, stages: Mapping[str, Stage], strides: Sequence[int]) -> Pyramid:
-    """Return the features of the given strides of a network in stages; errors are those of `deepest`."""
+    """Return a network of stages as a pyramid of features with these strides; errors are those of `deepest`."""
     names = list(stages)
     taken = [names[index] for index in deepest(name, [stage.stride for stage in stages.values()], strides)]
     modules = OrderedDict((key, stage.module) for key, stage in stages.items())
@@ -53,7 +53,7 @@ def pyramid_of_stages(name: str, stages: Mapping[str, Stage], strides: Sequence[
 
 
 def kaiming(stages: Iterable[Stage]) -> None:
-    """Initialise convolutions as the networks' own code does."""
+    """Initialise convolutions like the networks' own code."""
     for module in (module for stage in stages for module in stage.module.modules()):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -72,7 +72,7 @@ DF_STAGES: dict[str, tuple[tuple[str, int, int, int], ...]] = {
     ),
 }
 
-# Those of the features that SFNet's released code takes: 128, 256 and 512 channels in both.
+# Strides of the features in SFNet's released code: 128, 256 and 512 channels in both.
 DF_STRIDES = {"df1": (16, 32, 32), "df2": (8, 16, 32)}
 
 
@@ -89,7 +89,7 @@ def build_df(name: str, in_chans: int, strides: Sequence[int]) -> Pyramid:
 
 
 def _residual_stage(in_channels: int, channels: int, blocks: int, stride: int) -> nn.Sequential:
-    """Blocks of two 3×3 convolutions; every stage changes size or width, so its first shortcut is a convolution."""
+    """Build blocks of two 3×3 convolutions; a stage changes size or width, so its first shortcut is a convolution."""
     shortcut = nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
     first = BasicBlock(in_channels, channels, stride, shortcut)
     return nn.Sequential(first, *(BasicBlock(channels, channels) for _ in range(blocks - 1)))
@@ -99,7 +99,7 @@ SHUFFLENET = "shufflenetv2_x1_0"
 
 
 def build_shufflenet(name: str, in_chans: int, strides: Sequence[int]) -> Pyramid:
-    """Build ShuffleNet v2 1.0×. The deepest feature of stride 32 is that of the last 1×1 convolution, 1024 channels."""
+    """Build ShuffleNet v2 1.0×. The last 1×1 convolution gives the deepest feature of stride 32, with 1024 channels."""
     net = shufflenet_v2_x1_0(weights=None)
     if in_chans != 3:
         net.conv1[0] = nn.Conv2d(in_chans, 24, 3, stride=2, padding=1, bias=False)
@@ -108,15 +108,15 @@ def build_shufflenet(name: str, in_chans: int, strides: Sequence[int]) -> Pyrami
     return pyramid_of_stages(name, stages, strides)
 
 
-# Modules at strides 8, 16 and 32, of 256, 512 and 1024 channels.
+# Number of modules at strides 8, 16 and 32, with 256, 512 and 1024 channels.
 STDC_MODULES = {"stdc1": (2, 2, 2), "stdc2": (4, 5, 3)}
 
 
 class ShortTermDenseConcatenate(nn.Module):
-    """STDC module (Fig. 3b and c): four convolutions in a row, of which all outputs are concatenated.
+    """STDC module (Fig. 3b and c): four convolutions in sequence with concatenation of all outputs.
 
-    The first is 1×1 to half the channels, then come 3×3 ones to a quarter, an eighth and an eighth. With stride 2, the
-    first output reaches the others by a depthwise convolution and the concatenation by average pooling.
+    The first is 1×1 with half of the channels; 3×3 ones with a quarter, an eighth and an eighth follow. With stride 2,
+    a depthwise convolution reduces the first output for the others, and average pooling for the concatenation.
     """
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
@@ -133,7 +133,7 @@ class ShortTermDenseConcatenate(nn.Module):
             self.skip = nn.AvgPool2d(3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, in_channels, H, W)` → `(N, channels, ⌈H / stride⌉, ⌈W / stride⌉)`."""
+        """Map `(N, in_channels, H, W)` to `(N, channels, ⌈H / stride⌉, ⌈W / stride⌉)`."""
         first, *others = self.conv_list
         x = first(x)
         outputs = [self.skip(x)]

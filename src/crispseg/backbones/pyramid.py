@@ -1,4 +1,4 @@
-"""A backbone: any network of features, behind one face."""
+"""Common interface of all backbones."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ _DF, _STDC = dict.fromkeys(DF_STRIDES, build_df), dict.fromkeys(STDC_MODULES, bu
 _BUILDERS = {**_DF, **_STDC, SHUFFLENET: build_shufflenet}
 
 NAMED_BACKBONES = (*DEEP_RESNETS, *_BUILDERS)
-"""Names of backbones that are not in timm."""
+"""Names of backbones that timm lacks."""
 
 
 class Backbone(nn.Module):
-    """A network as a feature pyramid.
+    """Network as a feature pyramid.
 
     Args:
         name: any timm model name with a feature pyramid, or one of `NAMED_BACKBONES`.
-        pretrained: `False`; `True` for the published weights (timm's, or torchvision's of ShuffleNet); or a path to a
-            weight file (`.safetensors` or a plain state dict), with keys as published.
+        pretrained: `False`; `True` for the published weights (timm's, or torchvision's of ShuffleNet); or the path of a
+            weight file (`.safetensors` or a plain state dict) with the published keys.
         in_chans: channels of the image.
-        strides: strides of the features to return, finest first: the deepest feature of each stride, and where one is
-            given twice, the two deepest. By default 4, 8, 16 and 32 as far as `output_stride` goes; on DF1 and DF2,
-            those that SFNet's released code takes.
-        output_stride: 16 or 8 dilates the last stages instead of letting them lose resolution.
-        blocks: for a network without a pyramid whose blocks all have one resolution, such as a ViT: how many features
-            to return, the outputs of equally spaced blocks, the last among them. Instead of the strides.
+        strides: strides of the features to return, finest first. Each gives the deepest feature of its stride; a
+            repeated stride gives the two deepest. The default is 4, 8, 16 and 32 up to `output_stride`; on DF1 and DF2,
+            it follows SFNet's released code.
+        output_stride: 16 or 8 dilates the last stages, which then keep their resolution.
+        blocks: number of features to return from a network with blocks of one resolution, such as a ViT. They are the
+            outputs of equally spaced blocks, including the last. It replaces the strides.
 
     Attributes:
-        channels, strides: those of the returned features, finest first.
+        channels, strides: channels and strides of the returned features, finest first.
         in_chans: channels of the image.
-        mean, std: statistics of the images that the backbone expects, one value per input channel, images in 0..1.
-        pads_by_size: whether where its kernels lie depends on the parity of sizes.
+        mean, std: statistics of the expected images, one value per input channel, for images in 0..1.
+        pads_by_size: whether its padding depends on the parity of sizes.
 
     Raises:
-        CrispsegError: an unknown name; no feature at one of the strides; no dilation; weights that do not exist or do
-            not fit.
+        CrispsegError: the name is unknown; a stride has no feature; dilation is impossible; weights are missing or do
+            not match.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Backbone(nn.Module):
         self.mean = _per_channel(network.mean, in_chans)
         self.std = _per_channel(network.std, in_chans)
         self.in_chans = in_chans
-        # so timm names its convolutions and pools that pad as TensorFlow's SAME does
+        # timm's names of convolutions and pools with the padding of TensorFlow's SAME
         self.pads_by_size = any(type(module).__name__.endswith("Same") for module in self.net.modules())
         self.frozen: list[nn.Module] = []
         if not isinstance(pretrained, bool):
@@ -98,7 +98,7 @@ class Backbone(nn.Module):
             load_weights(network.body, dict(weights), name, "torchvision's file")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """`(N, in_chans, H, W)` → one feature per stride, `(N, channels[i], ⌈H / strides[i]⌉, ⌈W / strides[i]⌉)`."""
+        """Compute one feature per stride, `(N, channels[i], ⌈H / strides[i]⌉, ⌈W / strides[i]⌉)`."""
         height, width = images.shape[-2:]
         features: list[Tensor] = self.net(pad_to_multiple(images, self._divisor))
         if self._divisor > 1:
@@ -106,12 +106,12 @@ class Backbone(nn.Module):
                 feature[..., : ceil_div(height, stride), : ceil_div(width, stride)]
                 for feature, stride in zip(features, self.strides, strict=True)
             ]
-            if torch.compiler.is_exporting():  # a graph for all sizes needs strides that say the same at each of them
+            if torch.compiler.is_exporting():  # a graph for all sizes needs the same memory layout for each of them
                 features = [feature.clone(memory_format=torch.contiguous_format) for feature in features]
         return features
 
     def freeze(self, *, early: bool = False) -> None:
-        """Fix all batch-norm statistics and all weights; with `early`, those weights that the finest feature needs."""
+        """Freeze all batch-norm statistics and all weights; `early` freezes only the weights of the finest feature."""
         fixed = self._upstream() if early else {id(parameter) for parameter in self.parameters()}
         for parameter in self.parameters():
             if id(parameter) in fixed:
@@ -124,15 +124,15 @@ class Backbone(nn.Module):
 
     @property
     def early_share(self) -> float:
-        """The share of the weights that `freeze(early=True)` fixes."""
+        """Return the fraction of the weights that `freeze(early=True)` freezes."""
         fixed, sizes = self._upstream(), {id(parameter): parameter.numel() for parameter in self.parameters()}
         return sum(size for key, size in sizes.items() if key in fixed) / sum(sizes.values())
 
     @torch.enable_grad()
     def _upstream(self) -> set[int]:
-        """The parameters on which the finest feature depends, by autograd on meta tensors: no arithmetic."""
+        """Return the parameters of the finest feature, found by autograd on meta tensors, without arithmetic."""
         parameters = dict(self.net.named_parameters())
-        # Each a leaf of its own, whatever is frozen already.
+        # Each is a new leaf, even if its parameter is already frozen.
         meta = {key: torch.empty_like(value, device="meta", requires_grad=True) for key, value in parameters.items()}
         buffers = {key: value.to("meta") for key, value in self.net.named_buffers()}
         side = self._divisor * self.strides[-1]
@@ -143,9 +143,9 @@ class Backbone(nn.Module):
         return {id(parameter) for parameter, gradient in reached if gradient is not None}
 
     def dilate(self) -> None:
-        """Dilate the second convolution of each residual block, by 2 at stride 16 and 4 at stride 32; strides stay.
+        """Dilate the second convolution of each residual block, by 2 at stride 16 and 4 at stride 32; keep strides.
 
-        SFNet's released code does so in its ResNets; any other network is a `CrispsegError`.
+        SFNet's released code does this in its ResNets; any other network raises a `CrispsegError`.
         """
         try:
             for stage, dilation in ((self.net.model.layer3, 2), (self.net.model.layer4, 4)):
@@ -162,7 +162,7 @@ class Backbone(nn.Module):
 
 
 def _per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:
-    """RGB statistics for any number of channels: their mean for one, repeated for more than three."""
+    """Return RGB statistics for any number of channels: their mean for one, a repetition for more than three."""
     if in_chans == 1:
         return (sum(values) / len(values),)
     return tuple(values[i % len(values)] for i in range(in_chans))

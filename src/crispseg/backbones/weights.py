@@ -1,4 +1,4 @@
-"""Weights of backbones: files, and those that timm publishes."""
+"""Weights of backbones, from files or published by timm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from crispseg.errors import CrispsegError
 
-# SFNet's official code saves its mIoU, an np.float64, next to the weights. NumPy 2 renamed the module of its scalars.
+# SFNet's official code saves its mIoU, an np.float64, next to the weights. NumPy 2 renamed the module of scalars.
 _SCALAR = np.float64(0).__reduce__()[0]
 _NUMPY_FLOAT: list[Any] = [
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
@@ -27,17 +27,17 @@ _NUMPY_FLOAT: list[Any] = [
 ]
 
 FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names under which timm stores weights on the hub, in the order in which it looks for them."""
+"""Names of timm's weight files on the hub, in timm's search order."""
 
 CHECKSUMS = "crc32"
-"""In the metadata of a .safetensors file, the `checksum` of each tensor by its name, as JSON."""
+"""Metadata key of a .safetensors file for the `checksum` of each tensor by name, as JSON."""
 
 
 def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source: str | Path) -> None:
-    """Load a whole classification network's weights into its pruned feature part; all of `body` must be among them.
+    """Load a whole classification network's weights into its pruned feature part; they must cover all of `body`.
 
-    Keys are as published; the first convolution is adapted if images are not RGB. An error has the backbone's name and
-    the source of the weights.
+    Keys are the published ones; the first convolution is adapted if images are not RGB. Errors contain the backbone's
+    name and the source of the weights.
     """
     own = body.state_dict()
     fitting = {key: weights[key] for key in own if key in weights}
@@ -51,20 +51,20 @@ def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source:
     ]
     if wrong:
         raise CrispsegError(
-            f"{source} does not fit backbone '{name}': {len(wrong)} of {len(own)} tensors missing or of another shape, "
-            f"first {', '.join(wrong[:3])}; give the weights of '{name}' itself"
+            f"{source} does not match backbone '{name}': {len(wrong)} of {len(own)} tensors are missing or of another "
+            f"shape, first {', '.join(wrong[:3])}; give the weights of '{name}' itself"
         )
     body.load_state_dict(fitting, strict=False)
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read tensors from a `.safetensors` file or a PyTorch file, which is never unpickled without restriction.
+    """Read tensors from a `.safetensors` file or, with restricted unpickling, from a PyTorch file.
 
-    A dict nested under `state_dict` or `model` and a `module.` prefix are unwrapped. Next to it, the file may have
-    numbers, text and plain containers of these.
+    A dict nested under `state_dict` or `model` and a `module.` prefix are unwrapped. The file may also contain numbers,
+    text and plain containers of these.
 
     Raises:
-        CrispsegError: the file is missing, damaged, or holds more; a tensor has other values than its checksum says.
+        CrispsegError: the file is missing or damaged, or contains other objects; a tensor does not match its checksum.
     """
     path = Path(path)
     checksums: dict[str, int] = {}
@@ -77,14 +77,14 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             with safe_open(path, "pt") as file:
                 checksums = dict(json.loads((file.metadata() or {}).get(CHECKSUMS, "{}")))
         else:
-            if zipfile.is_zipfile(path):  # as PyTorch writes today
+            if zipfile.is_zipfile(path):  # the current format of PyTorch
                 check_archive(path)
             with torch.serialization.safe_globals(_NUMPY_FLOAT):
                 weights = torch.load(path, "cpu", weights_only=True)
-    except Exception as error:  # on damaged files PyTorch's readers raise almost anything
+    except Exception as error:  # PyTorch's readers raise almost any error for damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CrispsegError(
-            f"weight file {path} is damaged, or no state dict alone ({reason}); save it again"
+            f"weight file {path} is damaged, or not a plain state dict ({reason}); save it again"
         ) from None
     for key in weights if checksums else ():
         if checksum(key, weights[key]) != checksums.get(key):
@@ -93,21 +93,21 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         if isinstance(weights, dict) and isinstance(weights.get(key), dict):
             weights = weights[key]
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise CrispsegError(f"weight file {path} holds no state dict; save the network's state_dict()")
+        raise CrispsegError(f"weight file {path} contains no state dict; save the network's state_dict()")
     return {str(key).removeprefix("module."): value for key, value in weights.items()}
 
 
 def check_archive(path: Path) -> None:
-    """Compare the checksums of all records in a PyTorch file, which PyTorch itself does not.
+    """Compare the checksums of all records in a PyTorch file; PyTorch itself does not check them.
 
     Raises:
-        zipfile.BadZipFile: a record is damaged, or called a folder: PyTorch would leave its tensor's memory as it was.
+        zipfile.BadZipFile: a record is damaged or marked as a folder; PyTorch would leave its tensor uninitialised.
     """
     with zipfile.ZipFile(path) as archive:
         # MS-DOS's attribute of a folder
         folders = (record.filename for record in archive.infolist() if record.external_attr & 0x10)
         if damaged := archive.testzip() or next(folders, None):
-            raise zipfile.BadZipFile(f"{damaged} is not what it was when it was written")
+            raise zipfile.BadZipFile(f"{damaged} has changed since it was written")
 
 
 def write_state_dict(tensors: dict[str, Tensor], path: Path) -> None:
@@ -117,7 +117,7 @@ def write_state_dict(tensors: dict[str, Tensor], path: Path) -> None:
 
 
 def checksum(name: str, values: Tensor) -> int:
-    """CRC-32 of a tensor's name, type, shape and bytes."""
+    """Return the CRC-32 of a tensor's name, type, shape and bytes."""
     head = zlib.crc32(f"{name} {values.dtype} {tuple(values.shape)}".encode())
     return zlib.crc32(values.detach().cpu().reshape(-1).view(torch.uint8).numpy().data, head)
 
@@ -130,15 +130,15 @@ def weights_source(name: str, pretrained: bool | str | Path) -> str:
 
 
 def build_published(name: str, published: bool, **options: Any) -> Any:
-    """timm's network, with its published weights if asked, from the cache of the Hugging Face hub or the hub itself."""
+    """Build timm's network; `published` loads its weights from the cache of the Hugging Face hub or from the hub."""
     config = get_pretrained_cfg(name) if published and timm.is_model(name) else None
     try:
         if config and config.hf_hub_id:
             options["pretrained_cfg_overlay"] = {"file": hub_file(config), "custom_load": config.custom_load == "hf"}
         return timm.create_model(name, pretrained=published, **options)
-    except TypeError:  # an option that the network does not know
+    except TypeError:  # the network does not know an option
         raise
-    except Exception as error:  # timm, the hub's client and the network raise many types here
+    except Exception as error:  # timm, the hub's client and the network raise many types of errors
         if not published:
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
@@ -149,9 +149,9 @@ def build_published(name: str, published: bool, **options: Any) -> Any:
 
 
 def hub_file(config: Any) -> str:
-    """timm's weight file of a network, from the hub's cache, else downloaded; raises what the hub's client does.
+    """Return timm's weight file of a network from the hub's cache or by download; errors are those of the hub's client.
 
-    The server is asked first: a download by itself would try for a minute before it says that there is no connection.
+    It contacts the server first, because a download would try for a minute before it reports a missing connection.
     """
     repo, _, named = config.hf_hub_id.partition("@")
     files, revision = ([config.hf_hub_filename] if config.hf_hub_filename else FILES), named or None

@@ -1,4 +1,4 @@
-"""Decoders and their parts by kind: context, fuse and merge. Those of the four papers are in models."""
+"""Decoders and their parts by kind: context, fuse and merge. The four papers' parts are in `models`."""
 
 from crispseg.decoders.context import AsymmetricFusionNonLocal, ConvContext
 from crispseg.decoders.fuse import Concat, UpsampleAdd

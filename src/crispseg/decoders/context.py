@@ -1,4 +1,4 @@
-"""Context parts: what the coarsest level is made of. Other papers' parts, which the systems here build on."""
+"""Context parts, which compute the coarsest level. They come from other papers; the models here build on them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ConvContext(nn.Module):
 
 @contexts.register("linear")
 class LinearContext(nn.Module):
-    """No context, and nothing that is not linear: one 1×1 convolution, for levels that are summed."""
+    """No context and no nonlinearity: one 1×1 convolution, for levels that are summed."""
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -40,11 +40,11 @@ class LinearContext(nn.Module):
 class PyramidPooling(nn.Module):
     """Pyramid pooling module (Zhao et al., *Pyramid Scene Parsing Network*, CVPR 2017, §3.2).
 
-    Averages over 1×1, 2×2, 3×3 and 6×6 bins, a 1×1 convolution each, are upsampled to the feature's size and joined
-    with it by a convolution, the bottleneck.
+    It averages over 1×1, 2×2, 3×3 and 6×6 bins, applies a 1×1 convolution to each, and upsamples them. A convolution,
+    the bottleneck, joins them with the feature.
 
     Args:
-        in_channels, channels: of the feature, and of what the part gives.
+        in_channels, channels: channels of the feature and of the output.
         bottleneck: kernel size of the bottleneck: 1, as in SFNet's counts, or 3, as in PSPNet's and UPerNet's code.
     """
 
@@ -54,7 +54,7 @@ class PyramidPooling(nn.Module):
         super().__init__()
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Identity(), nn.Conv2d(in_channels, channels, 1, bias=False), BatchNorm2d(channels))
-            for _ in self.bins  # the first layer stands for the pooling, which checkpoints of SFNet count
+            for _ in self.bins  # the first layer replaces the pooling, which has an index in SFNet's checkpoints
         )
         self.bottleneck = nn.Sequential(
             *conv_bn_relu(in_channels + len(self.bins) * channels, channels, bottleneck), nn.Dropout2d(0.1)
@@ -71,8 +71,8 @@ class PyramidPooling(nn.Module):
 class NonLocal(nn.Module):
     """Non-local block, embedded Gaussian (Wang et al., *Non-local Neural Networks*, CVPR 2018, §3.2 and 3.3).
 
-    y = softmax(θ(x)ᵀ φ(x)) g(x) and z = W_z y + x, with half of x's channels inside. The batch norm after W_z starts at
-    zero, so the block starts as the identity. The 3×3 convolution of `conv` follows.
+    It computes y = softmax(θ(x)ᵀ φ(x)) g(x) and z = W_z y + x, with half of x's channels inside. The batch norm after
+    W_z starts at zero, so the block starts as the identity. The 3×3 convolution of `conv` follows.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -87,9 +87,9 @@ class NonLocal(nn.Module):
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
         theta, phi, g = (embed(feature).flatten(2) for embed in (self.theta, self.phi, self.g))  # (N, C/2, h · w)
         # The paper's softmax has no factor 1/√C.
-        if torch.compiler.is_exporting():  # attention would build into the graph that there are several pixels
+        if torch.compiler.is_exporting():  # attention would fix in the graph that there are several pixels
             y = torch.bmm(g, torch.softmax(torch.bmm(theta.mT, phi), dim=-1).mT)  # (N, C/2, h · w)
-        else:  # never holds all h · w × h · w affinities where a kernel allows
+        else:  # stores no h · w × h · w affinities if a kernel is available
             query, key, value = (each.mT.contiguous().unsqueeze(1) for each in (theta, phi, g))  # (N, 1, h · w, C/2)
             y = F.scaled_dot_product_attention(query, key, value, scale=1.0).squeeze(1).mT
         y = torch.unflatten(y, 2, feature.shape[-2:])  # (N, C/2, h · w) → (N, C/2, h, w)
@@ -100,12 +100,12 @@ class NonLocal(nn.Module):
 class AtrousSpatialPyramidPooling(nn.Module):
     """Atrous spatial pyramid pooling (Chen et al., *Rethinking Atrous Convolution*, arXiv 1706.05587, §3.3).
 
-    A 1×1 convolution, three dilated 3×3 convolutions and the mean over the image, joined by a 1×1 convolution.
+    A 1×1 convolution joins a 1×1 convolution, three dilated 3×3 convolutions and the mean over the image.
 
     Args:
         in_channels: channels of the feature.
         channels: channels of each branch and of the result.
-        rates: dilations of the three 3×3 convolutions; by default the paper's for a feature of stride 16.
+        rates: dilations of the three 3×3 convolutions; the default is the paper's for a feature of stride 16.
     """
 
     def __init__(self, in_channels: int, channels: int, *, rates: tuple[int, ...] = (6, 12, 18)) -> None:
@@ -126,8 +126,8 @@ class AtrousSpatialPyramidPooling(nn.Module):
 class DenseASPP(nn.Module):
     """Densely connected ASPP (Yang et al., *DenseASPP for Semantic Segmentation in Street Scenes*, CVPR 2018, §3).
 
-    Each dilated 3×3 convolution sees the feature and the outputs of all before it. A 1×1 convolution reduces that to
-    half of the feature's C channels; the dilated one gives C / 8. All are joined by a 1×1 convolution.
+    The input of each dilated 3×3 convolution is the feature and the outputs of all earlier ones. A 1×1 convolution
+    first reduces it to half of the feature's C channels; the dilated one outputs C / 8. A 1×1 convolution joins all.
     """
 
     rates = (3, 6, 12, 18, 24)
@@ -155,7 +155,7 @@ class DenseASPP(nn.Module):
 
 
 class CrissCrossAttention(nn.Module):
-    """x + γ Σ A v over the row and the column of each pixel, itself once (Huang et al., *CCNet*, ICCV 2019, §3.2).
+    """x + γ Σ A v over row and column of each pixel, the pixel counted once (Huang et al., *CCNet*, ICCV 2019, §3.2).
 
     γ is learned from 0. Queries and keys have an eighth of the channels.
     """
@@ -168,13 +168,13 @@ class CrissCrossAttention(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(N, C, H, W)` → the same."""
+        """Attend within `x` `(N, C, H, W)`; return the same shape."""
         batch, _, height, width = x.shape
         embedded = self.query(x), self.key(x), self.value(x)
         columns = [_merged(each.permute(0, 3, 2, 1)) for each in embedded]  # (N · W, H, c)
         rows = [_merged(each.permute(0, 2, 3, 1)) for each in embedded]  # (N · H, W, c)
         down, across = (torch.bmm(query, key.mT) for query, key, _ in (columns, rows))  # (N · W, H, H), (N · H, W, W)
-        itself = torch.diag_embed(down.new_full((height,), float("-inf")))  # the pixel is in its row too
+        itself = torch.diag_embed(down.new_full((height,), float("-inf")))  # the row also contains the pixel
         down = torch.unflatten(down + itself.expand(down.shape[0], -1, -1), 0, (batch, width))  # (N, W, H, H)
         across = torch.unflatten(across, 0, (batch, height))  # (N, H, W, W)
         weights = torch.cat([down.transpose(1, 2), across], dim=3).float().softmax(3).to(x.dtype)  # (N, H, W, H + W)
@@ -185,7 +185,7 @@ class CrissCrossAttention(nn.Module):
 
 
 def _merged(x: Tensor) -> Tensor:
-    """Its first two dimensions as one. Contiguous without asking whether it is, which an exported graph would keep."""
+    """Merge the first two dimensions. An exported graph would keep a check for contiguity, so it always copies."""
     return x.clone(memory_format=torch.contiguous_format).flatten(0, 1)
 
 
@@ -193,8 +193,8 @@ def _merged(x: Tensor) -> Tensor:
 class RecurrentCrissCross(nn.Module):
     """Recurrent criss-cross attention (Huang et al., *CCNet*, ICCV 2019, §3.1 and 3.3).
 
-    A 3×3 convolution, the same criss-cross attention twice, by which each pixel sees all, a 3×3 convolution, and
-    another one that joins it with the feature.
+    It applies a 3×3 convolution, the same criss-cross attention twice, which connects all pixels, and a 3×3
+    convolution. Another one joins the result with the feature.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -213,8 +213,8 @@ class RecurrentCrissCross(nn.Module):
 class AsymmetricPyramidNonLocal(nn.Module):
     """Asymmetric pyramid non-local block (Zhu et al., *Asymmetric Non-local Neural Networks*, ICCV 2019, §3.3).
 
-    The non-local block of a 3×3 convolution's output, whose keys and values are averages over 1×1, 3×3, 6×6 and 8×8
-    bins, 110 in all; joined with its input by a 1×1 convolution.
+    It is a non-local block on a 3×3 convolution's output. Keys and values are averages over 1×1, 3×3, 6×6 and 8×8 bins,
+    110 in all. A 1×1 convolution joins the result with the block's input.
     """
 
     def __init__(self, in_channels: int, channels: int) -> None:
@@ -234,8 +234,8 @@ class AsymmetricPyramidNonLocal(nn.Module):
 class AsymmetricFusionNonLocal(nn.Module):
     """Asymmetric fusion non-local block (the same paper, §3.4), before `AsymmetricPyramidNonLocal`.
 
-    Each place of the deepest feature attends to averages over bins of the stage before it; joined with the deepest
-    feature by a 1×1 convolution that keeps its width. Ĉ is an eighth of that.
+    Each position of the deepest feature attends to averages over bins of the stage before it. A 1×1 convolution joins
+    the result with the deepest feature and keeps its width. Ĉ is an eighth of this width.
     """
 
     def __init__(self, stage_channels: int, channels: int) -> None:
@@ -247,13 +247,13 @@ class AsymmetricFusionNonLocal(nn.Module):
         self.join = conv_bn_relu(2 * channels, channels, 1)
 
     def forward(self, stage: Tensor, deepest: Tensor) -> Tensor:
-        """`(N, stage_channels, h', w')` and `(N, channels, h, w)` → `(N, channels, h, w)`."""
+        """Fuse `(N, stage_channels, h', w')` and `(N, channels, h, w)` to `(N, channels, h, w)`."""
         y = attend_to_bins(self.theta(deepest), self.phi(stage), self.g(stage))
         return self.join(torch.cat([self.output(y), deepest], dim=1))
 
 
 def attend_to_bins(query: Tensor, key: Tensor, value: Tensor, bins: tuple[int, ...] = (1, 3, 6, 8)) -> Tensor:
-    """Attention of each place of `query` (N, Ĉ, h, w) to averages of `key` and `value` over bins → (N, Ĉ, h, w)."""
+    """Attend from each position of `query` (N, Ĉ, h, w) to averages of `key` and `value` over bins: (N, Ĉ, h, w)."""
     keys, values = (
         torch.cat([average_bins(each, size).flatten(2) for size in bins], dim=2) for each in (key, value)
     )  # (N, Ĉ, 110)

@@ -1,4 +1,4 @@
-"""Fuse and merge parts of other papers, with which the systems here are compared."""
+"""Fuse and merge parts of other papers, for comparison with the models here."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class UpsampleAdd(nn.Module):
 
 @fuses.register("dcn")
 class DeformableFuse(nn.Module):
-    """A deformable 3×3 convolution (Dai et al., *Deformable Convolutional Networks*, ICCV 2017, §2.1) on both levels.
+    """Deformable 3×3 convolution (Dai et al., *Deformable Convolutional Networks*, ICCV 2017, §2.1) on both levels.
 
-    Its input is the coarse level, upsampled bilinearly, and the fine one, concatenated; a 3×3 convolution on the same
-    predicts the offsets, which start at zero.
+    Its input is the concatenation of the bilinearly upsampled coarse level and the fine level. A 3×3 convolution on the
+    same input predicts the offsets, which start at zero.
 
     Taps: `offset` (N, 18, H, W), the y and x displacement, in fine pixels, of each of the kernel's nine points; `fused`
-    (N, C, H, W), what comes of them.
+    (N, C, H, W), the output.
     """
 
     def __init__(self, fine_channels: int, coarse_channels: int) -> None:
@@ -42,20 +42,20 @@ class DeformableFuse(nn.Module):
         nn.init.zeros_(self.predict_offset.weight)
         nn.init.zeros_(self.predict_offset.bias)  # type: ignore[arg-type]
         self.offset, self.fused = Tap(), Tap()
-        self.deform = nn.Conv2d(both, fine_channels, 3, bias=False)  # its weights alone are used
+        self.deform = nn.Conv2d(both, fine_channels, 3, bias=False)  # only its weights are used
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
-        """`fine` (N, C, H, W) and `coarse` (N, C', h, w) → (N, C, H, W)."""
+        """Fuse `fine` (N, C, H, W) and `coarse` (N, C', h, w) to (N, C, H, W)."""
         both = torch.cat([resize(coarse, fine.shape[-2:], align_corners=True), fine], dim=1)
         return self.fused(deform_conv3x3(both, self.offset(self.predict_offset(both)), self.deform.weight))
 
 
 def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
-    """`torchvision.ops.deform_conv2d` with padding 1: the nine points of each pixel are sampled, then multiplied.
+    """Compute `torchvision.ops.deform_conv2d` with padding 1: sample the nine points of each pixel, then multiply.
 
-    Made of PyTorch's own operators, it trains about five times as fast on a CPU, follows autocast, and can be exported.
-    `x` (N, C, H, W), `offset` (N, 18, H, W), the y and x displacement of each of the kernel's points, row by row, and
-    `weight` (C', C, 3, 3) → (N, C', H, W). Coordinates and samples are float32 at least.
+    It consists of PyTorch's own operators: it trains about five times as fast on a CPU, follows autocast, and can be
+    exported. It maps `x` (N, C, H, W), `offset` (N, 18, H, W), y and x of the kernel's points row by row, and `weight`
+    (C', C, 3, 3) to (N, C', H, W). Coordinates and samples are at least float32.
     """
     height, width = x.shape[-2:]
     dy, dx = torch.unflatten(upcast(offset), 1, (9, 2)).unbind(2)  # (N, 9, H, W) each
@@ -65,12 +65,12 @@ def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     grid = torch.stack([(2 * xs + 1) / width - 1, (2 * ys + 1) / height - 1], dim=-1).flatten(1, 2)  # (N, 9 · H, W, 2)
     points = F.grid_sample(upcast(x), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     columns = torch.unflatten(points, 2, (9, height)).flatten(1, 2).to(x.dtype)  # (N, C · 9, H, W)
-    return F.conv2d(columns, weight.flatten(1)[:, :, None, None])  # of weights (C', C · 9, 1, 1)
+    return F.conv2d(columns, weight.flatten(1)[:, :, None, None])  # weights (C', C · 9, 1, 1)
 
 
 @merges.register("concat")
 class Concat(nn.Module):
-    """All levels upsampled to the finest one, concatenated, joined by a 3×3 convolution."""
+    """Concatenation of all levels at the finest level's size, followed by a 3×3 convolution."""
 
     def __init__(self, levels: int, channels: int, out_channels: int, align_corners: bool = True) -> None:
         super().__init__()
@@ -86,11 +86,11 @@ class Concat(nn.Module):
 
 @merges.register("sum")
 class Sum(nn.Module):
-    """The finest level, to which the coarser ones were added on the way; batch norm, ReLU.
+    """Batch norm and ReLU on the finest level, which already contains the sum of all levels.
 
-    With 1×1 convolutions before it, it is the decoder of SegFormer (Xie et al., NeurIPS 2021, §3.2, Eq. 4) in another
-    form: there a linear layer sees each level, and another one all levels upsampled and concatenated. What is linear
-    twice is linear once, and a sum, at a twentieth of the multiply-adds on a light backbone.
+    With 1×1 convolutions before it, it is another form of SegFormer's decoder (Xie et al., NeurIPS 2021, §3.2, Eq. 4).
+    SegFormer applies a linear layer to each level, and another one to all upsampled and concatenated levels. Two linear
+    layers equal a single one and a sum, with a twentieth of the multiply-adds on a light backbone.
     """
 
     linear = True  # see `is_linear`

@@ -1,4 +1,4 @@
-"""The top-down decoder: from the coarsest level to the finest, with exchangeable parts."""
+"""Top-down decoder from the coarsest level to the finest, with exchangeable parts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from crispseg.nn import Tap, conv_bn_relu
 
 
 def step_levels(features: int) -> list[int]:
-    """l of the F_l that each step brings to F_(l-1), the finest step first; F_5 is the last of the features."""
+    """Return l for each step from F_l to F_(l-1), finest step first; F_5 is the last of the features."""
     return list(range(7 - features, 6))
 
 
@@ -24,12 +24,12 @@ def fuse_steps(
 
     Args:
         part: the fuse part.
-        levels: l of the F_l that `part` brings to F_(l-1); None is all there are.
+        levels: l of the steps from F_l to F_(l-1) that use `part`; None means all.
         features: number of the backbone's features.
-        other: the part of the other steps.
+        other: the part of all other steps.
 
     Raises:
-        CrispsegError: levels that are not there.
+        CrispsegError: a level does not exist.
     """
     there = step_levels(features)
     chosen = there if levels is None else levels
@@ -39,10 +39,10 @@ def fuse_steps(
 
 
 class TopDown(nn.Module, Decoder):
-    """P5 = context(C5), P4 = fuse(lateral(C4), P5), ..., merge(P2..P5).
+    """Decoder with P5 = context(C5), P4 = fuse(lateral(C4), P5), ... and output merge(P2..P5).
 
-    Laterals are 1×1 convolutions with batch norm and ReLU, and a 3×3 convolution follows each fused level. With a merge
-    part that is linear, such as the sum, laterals are 1×1 convolutions alone, and nothing follows.
+    Laterals are 1×1 convolutions with batch norm and ReLU, and a 3×3 convolution follows each fused level. With a
+    linear merge part, such as the sum, laterals are only 1×1 convolutions, and no convolution follows.
 
     Taps: `coarsest`, P5.
 
@@ -50,7 +50,7 @@ class TopDown(nn.Module, Decoder):
         channels: channels of the backbone's features, finest first.
         width: channels of every level.
         out_channels: channels of the merged feature.
-        context, fuses, merge: the parts (see `crispseg.decoders.parts`); a fuse part a step, the finest first.
+        context, fuses, merge: the parts (see `crispseg.decoders.parts`); one fuse part per step, finest first.
         lateral_kernel: side of the lateral convolutions.
     """
 
@@ -82,7 +82,7 @@ class TopDown(nn.Module, Decoder):
         self.merge = merge(len(channels), width, out_channels)
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
-        """Features of the backbone, finest first, `(N, channels[i], h_i, w_i)`; images are not looked at."""
+        """Decode features, finest first, `(N, channels[i], h_i, w_i)`; the images are unused."""
         *fine, coarsest = features
         level, context = self.context(coarsest)
         level = coarsest_level = self.coarsest(level)

@@ -1,4 +1,4 @@
-"""Layers that every part is made of."""
+"""Layers shared by all parts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that uses its running statistics where a training batch holds one value per channel.
+    """Batch norm that uses its running statistics if a training batch has one value per channel.
 
-    Globally pooled features of a single image are such a batch: it has no variance, and PyTorch refuses it.
+    Globally pooled features of a single image form such a batch; it has no variance, and PyTorch refuses it.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class BatchNorm2d(nn.BatchNorm2d):
 def conv_bn_relu(
     in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1, stride: int = 1
 ) -> nn.Sequential:
-    """Convolution that keeps the size, or makes ⌈size / stride⌉ of it; batch norm, ReLU."""
+    """Build convolution, batch norm and ReLU; the output has size ⌈size / stride⌉."""
     padding = dilation * (kernel_size // 2)
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, bias=False),
@@ -37,7 +37,7 @@ def conv_bn_relu(
 
 
 def ceil_div(length: int, divisor: int) -> int:
-    """⌈length / divisor⌉; in an exported graph too, where -(-length // divisor) would round towards zero."""
+    """Return ⌈length / divisor⌉. In exported graphs, -(-length // divisor) would round towards zero."""
     return (length + divisor - 1) // divisor
 
 
@@ -51,12 +51,12 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
 
 
 def upcast(x: Tensor) -> Tensor:
-    """`x` in float32, or as it is if it is wider."""
+    """Return `x` in float32, or unchanged if it is wider."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
-    """Bilinear resize of `(N, C, h, w)` to `size = (H, W)`; `x` itself where it has that size."""
+    """Resize `(N, C, h, w)` bilinearly to `size = (H, W)`; return `x` itself if it has this size."""
     if torch.compiler.is_exporting():
         return _resize_in_graph(x, size, align_corners)
     if x.shape[-2:] == torch.Size(size):
@@ -65,11 +65,11 @@ def resize(x: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
 
 
 def _resize_in_graph(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """The same for all sizes, without asking what they are: the answer for one image would be built into the graph.
+    """Resize in an exported graph for all sizes; a check of the size would become a constant of the graph.
 
-    PyTorch asks for a single pixel when corners are aligned. Then two are made, of which the first is the same one.
+    PyTorch checks for a single pixel if corners are aligned. This function then makes two pixels and uses the first.
     """
-    from torch.fx.experimental.symbolic_shapes import statically_known_true  # brings sympy, which takes long to import
+    from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports sympy, which takes long
 
     single = align_corners and not all(statically_known_true(length > 1) for length in size)
     larger: list[Any] = [torch.sym_max(length, 2) for length in size] if single else list(size)
@@ -78,24 +78,24 @@ def _resize_in_graph(x: Tensor, size: Sequence[int], align_corners: bool) -> Ten
 
 
 def mix_channels(weights: Tensor, x: Tensor) -> Tensor:
-    """Sums of the channels of `x` (B, C, H, W) with `weights` (B, C', C) → (B, C', H, W), in the layout of `x`."""
+    """Mix the channels of `x` (B, C, H, W) by `weights` (B, C', C) to (B, C', H, W), in the layout of `x`."""
     pixels = x.flatten(2)  # (B, C, H · W)
     if is_channels_last(x):
-        return torch.unflatten(torch.bmm(pixels.mT, weights.mT).mT, 2, x.shape[-2:])  # in memory (B, H, W, C')
+        return torch.unflatten(torch.bmm(pixels.mT, weights.mT).mT, 2, x.shape[-2:])  # memory layout (B, H, W, C')
     return torch.unflatten(torch.bmm(weights, pixels), 2, x.shape[-2:])  # (B, C', H, W)
 
 
 def channel_softmax(x: Tensor) -> Tensor:
-    """Softmax over the channels of `x` (B, C, H, W), in its layout; `torch.softmax` always writes plane by plane."""
+    """Apply softmax over the channels of `x` (B, C, H, W) in its layout; `torch.softmax` always writes planes."""
     if is_channels_last(x):
         return torch.softmax(x.movedim(1, 3), dim=3).movedim(3, 1)  # over (B, H, W, C)
     return torch.softmax(x, dim=1)
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether `x` (B, C, H, W) is pixel by pixel and not plane by plane too; never while a graph is exported.
+    """Return whether `x` (B, C, H, W) is only channels-last; always false during export of a graph.
 
-    Such a graph is for all sizes and must not ask.
+    An exported graph serves all sizes and must not check the layout.
     """
     if torch.compiler.is_exporting():
         return False
@@ -103,25 +103,25 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def average_bins(feature: Tensor, size: int) -> Tensor:
-    """`F.adaptive_avg_pool2d(feature, size)` as two matrix products, which can be exported for images of any size.
+    """Compute `F.adaptive_avg_pool2d(feature, size)` as two matrix products; export then works for any image size.
 
-    `(N, C, h, w)` → `(N, C, size, size)`.
+    It maps `(N, C, h, w)` to `(N, C, size, size)`.
     """
     index = torch.arange(size, device=feature.device)
     rows, columns = (_inside_bins(length, index, size) for length in feature.shape[-2:])  # (h, size), (w, size)
     maps = feature.flatten(0, 1)  # (N · C, h, w)
-    # Not @, which asks whether there is one row: the answer for one image would be built into an exported graph.
+    # Not @: it checks whether there is one row, and an exported graph would make the result a constant.
     right, left = (each.to(feature.dtype).expand(maps.shape[0], -1, -1) for each in (columns, rows.mT))
     sums = torch.bmm(left, torch.bmm(maps, right))  # (N · C, size, size)
-    # Divided last and in float32: 0 and 1 are exact in bfloat16, 1 / n and n are not.
+    # The division is last and in float32: 0 and 1 are exact in bfloat16, 1 / n and n are not.
     averages = (sums / (rows.sum(0)[:, None] * columns.sum(0)).float()).to(sums.dtype)
     return averages.view(*feature.shape[:2], size, size)  # (N, C, size, size)
 
 
 def _inside_bins(length: int, index: Tensor, size: int) -> Tensor:
-    """Whether each pixel along one axis is in each bin, `(length, size)`.
+    """Return whether each pixel along one axis is in each bin, `(length, size)`.
 
-    Bin i of b reaches from pixel ⌊i · length / b⌋ to before ⌈(i + 1) · length / b⌉; here multiplied out.
+    Bin i of b reaches from pixel ⌊i · length / b⌋ to before ⌈(i + 1) · length / b⌉; the code multiplies both by b.
     """
     start = torch.arange(length, device=index.device)[:, None] * size  # (length, 1)
     return (index * length < start + size) & (start < (index + 1) * length)

@@ -1,4 +1,4 @@
-"""`record` shows what a network computes on the way, `alter` what it would do with something else."""
+"""`record` collects intermediate quantities of a network, and `alter` changes them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from crispseg.errors import CrispsegError, did_you_mean
 
 Change: TypeAlias = Callable[[Tensor], Tensor]
-"""A quantity → what the network goes on with, of the same shape."""
+"""Function from a quantity to a replacement of the same shape."""
 
 
 class Tap(nn.Module):
-    """Gives a tensor a name that `record` can see: `self.flow = Tap()` and, in `forward`, `flow = self.flow(flow)`.
+    """Name a tensor for `record`: write `self.flow = Tap()` and, in `forward`, `flow = self.flow(flow)`.
 
-    It returns its input, holds nothing and leaves no trace in a state dict, an exported or a compiled graph.
+    It returns its input, has no state, and does not appear in a state dict, an exported or a compiled graph.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -29,10 +29,10 @@ class Tap(nn.Module):
 def record(model: nn.Module) -> Iterator[dict[str, Tensor]]:
     """Collect the intermediate quantities of the latest forward pass.
 
-    Works on any module that holds crispseg's parts, also inside other people's networks; costs nothing outside.
+    It works on any module with crispseg's parts, also inside other networks. It costs no time outside the block.
 
     Yields:
-        A dict that fills as the model runs, from the tap's path in the model to its detached tensor.
+        A dict from each tap's path in the model to its detached tensor; it fills as the model runs.
 
     Example:
         >>> with crispseg.record(model) as seen:  # doctest: +SKIP
@@ -53,14 +53,14 @@ def record(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 def alter(model: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
     """Change intermediate quantities of every forward pass in the block.
 
-    A `record` inside the block sees them changed, one around it as they were.
+    A `record` inside the block collects changed values, and a `record` around it original ones.
 
     Args:
-        model: any module that holds crispseg's parts, not compiled.
-        changes: from the paths of `taps` to what is done to their tensors.
+        model: any uncompiled module with crispseg's parts.
+        changes: changes of tensors, by the paths of `taps`.
 
     Raises:
-        CrispsegError: a path that is not there.
+        CrispsegError: a path does not exist.
 
     Example:
         >>> with crispseg.alter(model, {"decoder.fuses.0.flow": torch.zeros_like}):  # doctest: +SKIP
@@ -79,7 +79,7 @@ def alter(model: nn.Module, changes: Mapping[str, Change]) -> Iterator[None]:
 
 
 def taps(model: nn.Module) -> dict[str, Tap]:
-    """The quantities that can be seen and changed, by their path in the model."""
+    """Return the quantities that `record` collects and `alter` changes, by their path in the model."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Tap)}
 
 

@@ -1,16 +1,16 @@
-"""Products with features sampled at N points for each pixel, and attention to sampled pixels of a pyramid.
+"""Products with features sampled at N points per pixel, and attention to sampled pixels of a pyramid.
 
-A feature map is never held N times. Two operators, each of which is the backward of the other in one argument:
+Two operators avoid N copies of a feature map. Each is the backward of the other in one argument:
 
     sampled_dot  s_n(p) = ⟨query(p), source(x_n(p))⟩           ∂/∂query   is a sampled_sum
     sampled_sum  y(p)   = Σ_n weights_n(p) · source(x_n(p))    ∂/∂weights is a sampled_dot
 
-x_n(p) is the n-th point of pixel p; `source` is read bilinearly and is zero outside. Both work through strips of a
-few rows, forward and backward: what a strip samples stays in cache, is not kept, and is sampled again. They are
-operators of their own for torch, so that their products can be counted (`crispseg.benchmarking.cost`).
+x_n(p) is the n-th point of pixel p; `source` is read bilinearly and is zero outside. Both process strips of a few rows,
+forward and backward. The samples of a strip stay in cache and are discarded; the backward pass samples again. They are
+custom operators of torch, so that `crispseg.benchmarking.cost` can count their products.
 
-`DeformableAttention` is that of Zhu et al., *Deformable DETR*, ICLR 2021, as UN-EPT uses it (§3.1): no build step, any
-size per level, differentiable in all inputs.
+`DeformableAttention` is from Zhu et al., *Deformable DETR*, ICLR 2021, in UN-EPT's form (§3.1). It needs no build step,
+supports any size per level, and is differentiable in all inputs.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from crispseg.nn.record import Tap
 
 
 def sampled_dot(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
-    """Dot products of each pixel's query with the features at its points.
+    """Compute dot products of each pixel's query with the features at its points.
 
     Args:
-        query: `(B, C, H, W)`.
-        source: `(B, C, h, w)`.
-        grid: `(B, N, H, W, 2)`, x and y in -1..1 from edge to edge of `source` (`align_corners=False`).
+        query: queries `(B, C, H, W)`.
+        source: features `(B, C, h, w)`.
+        grid: points `(B, N, H, W, 2)`, x and y in -1..1 from edge to edge of `source` (`align_corners=False`).
 
     Returns:
-        `(B, N, H, W)`, float32 or wider.
+        The dot products `(B, N, H, W)`, float32 or wider.
     """
     dot = _dot_in_graph if torch.compiler.is_exporting() else _dot
     return dot(upcast(query), upcast(source), upcast(grid))
 
 
 def sampled_sum(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
-    """Weighted sum of the features at each pixel's points.
+    """Compute the weighted sum of the features at each pixel's points.
 
     Args:
-        weights: `(B, N, H, W)`.
+        weights: weights `(B, N, H, W)`.
         source, grid: as for `sampled_dot`.
 
     Returns:
-        `(B, C, H, W)`, of the source's type.
+        The sums `(B, C, H, W)`, of the source's type.
     """
     add = _sum_in_graph if torch.compiler.is_exporting() else _sum
     return add(upcast(weights), upcast(source), upcast(grid)).to(source.dtype)
@@ -78,13 +78,13 @@ def _sum(weights: Tensor, source: Tensor, grid: Tensor) -> Tensor:
 
 @torch.library.custom_op("crispseg::sampled_backward", mutates_args=())
 def _backward(fine: Tensor, weights: Tensor, source: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of the source and the grid where that of the n-th sampled map is `weights`' n-th times `fine`.
+    """Compute the gradients of source and grid; the gradient of the n-th sampled map is `weights[:, n] · fine`.
 
-    An operator too, or `torch.compile` would trace all strips into one graph and hold them at once.
+    It is an operator, because `torch.compile` would otherwise trace all strips into one graph and store them at once.
 
     Args:
-        fine: `(B, C, H, W)`, the query of the dot product, or the gradient of the sum.
-        weights: `(B, N, H, W)`, the gradient of the dot product, or the weights of the sum.
+        fine: query of the dot product, or gradient of the sum, `(B, C, H, W)`.
+        weights: gradient of the dot product, or weights of the sum, `(B, N, H, W)`.
         source, grid: as for `sampled_dot`.
     """
     fine, source = fine.contiguous(), source.contiguous()
@@ -102,7 +102,7 @@ def _backward(fine: Tensor, weights: Tensor, source: Tensor, grid: Tensor) -> tu
 
 
 def _sample(source: Tensor, points: Tensor) -> Tensor:
-    """`(B, C, h, w)` at `(B, N, H, W, 2)` → `(B, C, N, H, W)`."""
+    """Sample `(B, C, h, w)` at points `(B, N, H, W, 2)` to `(B, C, N, H, W)`."""
     sampled = F.grid_sample(
         source, points.flatten(1, 2), mode="bilinear", padding_mode="zeros", align_corners=False
     )  # (B, C, N · H, W)
@@ -110,7 +110,7 @@ def _sample(source: Tensor, points: Tensor) -> Tensor:
 
 
 def _strips(source: Tensor, grid: Tensor, passes_over_source: bool = False) -> Iterator[slice]:
-    """Yield the rows to be sampled at once; on a CPU more of them if each strip `passes_over_source`, all of it."""
+    """Yield the rows of each strip; on a CPU, strips are larger if each one processes the whole source."""
     values = 2**25  # 128 MiB in float32, so that all cores have work
     if source.device.type == "cpu":
         values = 2**23 if passes_over_source else 2**20  # 4 MiB stay in cache
@@ -144,7 +144,7 @@ _sum.register_autograd(_sum_backward, setup_context=_keep_inputs)
 
 
 def _dot_in_graph(query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
-    """√N points at a time: in an exported graph, for all sizes, the number of strips is not known."""
+    """Compute √N points at a time, because the number of strips is unknown in an exported graph for all sizes."""
     products = [(query[:, :, None] * _sample(source, points)).sum(1) for points in _split(grid)]
     return torch.cat(products, dim=1)
 
@@ -160,24 +160,24 @@ def _split(points: Tensor) -> tuple[Tensor, ...]:
 
 
 def deformable_attention(levels: Sequence[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
-    """Σ_l Σ_n weights_ln(q) · level_l(locations_ln(q)) for each head of each query q (UN-EPT, Eq. 6).
+    """Compute Σ_l Σ_n weights_ln(q) · level_l(locations_ln(q)) for each head of each query q (UN-EPT, Eq. 6).
 
     Levels are read bilinearly and are zero outside. One level is sampled at a time, in short strips of queries and with
-    the heads in the batch (see `sampled_sum`): neither the levels × points × heads samples of all queries nor those of
-    one level are ever held, forward or backward.
+    the heads in the batch (see `sampled_sum`). The samples of all queries are therefore never stored at once, forward
+    or backward, even for a single level.
 
     Args:
-        levels: the values of each level, `(B, M, d, h_l, w_l)`: M heads of d channels.
-        locations: `(B, Q, M, L, N, 2)`, x and y in 0..1 from edge to edge of a level; float32 or wider.
-        weights: `(B, Q, M, L, N)`.
+        levels: values of each level, `(B, M, d, h_l, w_l)`, with M heads of d channels.
+        locations: points `(B, Q, M, L, N, 2)`, x and y in 0..1 from edge to edge of a level; float32 or wider.
+        weights: weights `(B, Q, M, L, N)`.
 
     Returns:
-        `(B, Q, M · d)`, of the values' type.
+        The sums `(B, Q, M · d)`, of the values' type.
     """
     batch, _, heads = locations.shape[:3]
     total: Tensor | None = None
     for index, level in enumerate(levels):
-        # A strip of `sampled_sum` is a number of rows: with one query a row, any number of queries.
+        # A strip of `sampled_sum` has whole rows; with one query per row, it can have any number of queries.
         grid = (2 * locations[:, :, :, index] - 1).permute(0, 2, 3, 1, 4).flatten(0, 1)  # (B · M, N, Q, 2)
         shares = weights[:, :, :, index].permute(0, 2, 3, 1).flatten(0, 1)  # (B · M, N, Q)
         attended = sampled_sum(shares[..., None], level.flatten(0, 1), grid[:, :, :, None])  # (B · M, d, Q, 1)
@@ -187,7 +187,7 @@ def deformable_attention(levels: Sequence[Tensor], locations: Tensor, weights: T
 
 
 def pixel_centres(size: Sequence[int], device: torch.device | None = None) -> Tensor:
-    """x and y in 0..1 of the pixels of a map of this height and width, row by row: `(h · w, 2)`, float32."""
+    """Return x and y in 0..1 of the pixels of a map of this height and width, row by row: `(h · w, 2)`, float32."""
     height, width = size
     xs = (torch.arange(width, device=device, dtype=torch.float32) + 0.5) / width
     ys = (torch.arange(height, device=device, dtype=torch.float32) + 0.5) / height
@@ -196,20 +196,20 @@ def pixel_centres(size: Sequence[int], device: torch.device | None = None) -> Te
 
 
 class DeformableAttention(nn.Module):
-    """Each query attends to N pixels of each level, which it chooses and weighs itself (UN-EPT, Eqs. 2–4 and 6).
+    """Attention of each query to N pixels of each level; the query predicts points and weights (UN-EPT, Eqs. 2–4, 6).
 
-    A_m = softmax(Q W_m^Q U_m^wts) over all levels and points; positions c_q + Q W_m^Q U_m^pos; there are no keys. W_m^Q
-    U_m is one linear layer, as in Deformable DETR, and so is its initialisation: head m looks in direction 2π m / M,
-    point n at n pixels of a level, all with the same weight. Names and shapes of parameters are Deformable DETR's.
+    A_m = softmax(Q W_m^Q U_m^wts) over all levels and points, and positions are c_q + Q W_m^Q U_m^pos, without keys.
+    W_m^Q U_m is one linear layer. It is initialised as in Deformable DETR: head m points in direction 2π m / M, point n
+    is n pixels away, and all weights are equal. Names and shapes of parameters are Deformable DETR's.
 
-    Taps: `offsets` Δ (B, Q, M, L, N, 2), x and y in pixels of a level; `locations`, where they lead, in 0..1 of the
-    level, outside of it beyond; `weights` (B, Q, M, L, N), which sum to one over L and N.
+    Taps: `offsets` Δ (B, Q, M, L, N, 2), x and y in pixels of a level; `locations`, the sampled positions, 0..1 within
+    the level; `weights` (B, Q, M, L, N), which sum to one over L and N.
 
     Args:
-        channels: of queries, values and result, a multiple of the heads.
-        heads: M.
-        levels: L.
-        points: N, on each level.
+        channels: channels of queries, values and result, a multiple of the heads.
+        heads: number of heads, M.
+        levels: number of levels, L.
+        points: number of points on each level, N.
     """
 
     def __init__(self, channels: int, heads: int, levels: int, points: int) -> None:
@@ -241,21 +241,21 @@ class DeformableAttention(nn.Module):
         """Attend from each query to its points on all levels.
 
         Args:
-            query: `(B, Q, C)`.
-            reference: c_q, `(Q, 2)`, x and y in 0..1 (see `pixel_centres`).
-            values: the pixels of all levels, row by row, one level after another, `(B, S, C)`.
+            query: queries `(B, Q, C)`.
+            reference: positions c_q, `(Q, 2)`, x and y in 0..1 (see `pixel_centres`).
+            values: pixels of all levels, row by row, one level after another, `(B, S, C)`.
             sizes: height and width of each level.
 
         Returns:
-            `(B, Q, C)`.
+            The attended values `(B, Q, C)`.
         """
         shape = (self.heads, self.levels, self.points)
         weights = torch.unflatten(self.attention_weights(query), 2, (self.heads, -1)).softmax(-1)  # (B, Q, M, L · N)
         weights = self.weights(torch.unflatten(weights, 3, shape[1:]))  # (B, Q, M, L, N)
-        # The bias may be many pixels: added in bfloat16, it would leave an eighth of a pixel of what is predicted.
+        # The bias may be many pixels; a sum in bfloat16 would round predictions to an eighth of a pixel.
         offsets = upcast(F.linear(query, self.sampling_offsets.weight)) + upcast(self.sampling_offsets.bias)
         offsets = self.offsets(torch.unflatten(offsets, 2, (*shape, 2)))  # Δ_ln: (B, Q, M, L, N, 2)
-        one = reference.new_ones(())  # sizes are symbols in an exported graph, which a new tensor cannot hold
+        one = reference.new_ones(())  # sizes are symbols in an exported graph, and a new tensor cannot contain symbols
         extent = torch.stack([torch.stack([one * width, one * height]) for height, width in sizes])  # (L, 2)
         locations = self.locations(reference[:, None, None, None] + offsets / extent[:, None])  # c_q + Δ_ln
         projected = self.value_proj(values).split([height * width for height, width in sizes], dim=1)

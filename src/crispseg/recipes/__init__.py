@@ -1,6 +1,6 @@
-"""Recipes: settings that train the papers' models, and every row of the papers' tables.
+"""Recipes: settings that train the papers' models, and all rows of the papers' tables.
 
-`sfnet.yaml` and the like have the rows of a paper; the recipes that train them are in the folder of that name.
+Files such as `sfnet.yaml` contain the rows of a paper; the folder of the same name contains the recipes for training.
 """
 
 from crispseg.recipes.rows import PAPERS, PaperRow, Score, find_row, read_rows

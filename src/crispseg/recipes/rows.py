@@ -1,4 +1,4 @@
-"""Rows of the papers' tables: the model of each, what trains, scores and counts it, and the paper's values."""
+"""Rows of the papers' tables: model, training recipe, scoring, counts and the paper's values."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ PAPERS = ("sfnet", "ddsm", "agln", "unept")
 
 @dataclass
 class Score:
-    """How a row is scored.
+    """Scoring of a row.
 
     Args:
-        split: the split of the data.
-        protocol: the test protocol; one pass over the whole image by default.
-        server: format of the files for a benchmark's server, which alone has the truth of the test split.
-        boundary: distances in pixels at which boundaries are scored.
-        boundary_empty: as `crispseg evaluate` takes it.
+        split: split of the data.
+        protocol: test protocol; the default is one pass over the whole image.
+        server: file format of the benchmark's server, if only the server has the truth of the test split.
+        boundary: distances of boundary scores in pixels.
+        boundary_empty: see `crispseg evaluate`.
     """
 
     split: str = "val"
@@ -37,7 +37,7 @@ class Score:
 
 @dataclass
 class Counted:
-    """What a paper's counts are of: the number of classes, `(height, width)`, and products of two features or not."""
+    """Conditions of a paper's counts: classes, `(height, width)`, and whether products of two features count."""
 
     classes: int
     size: tuple[int, int]
@@ -46,28 +46,28 @@ class Counted:
 
 @dataclass(kw_only=True)
 class PaperRow:
-    """A row of a table, with the paper's values.
+    """Row of a table, with the paper's values.
 
     Args:
-        paper: the system, such as "sfnet".
+        paper: name of the paper's model, such as "sfnet".
         table: number of the table.
-        title: what the table is about.
-        row: name of the row in its table; None for a method whose values the paper takes from elsewhere.
-        label: what the paper calls it.
-        recipe: file of settings that trains it, in the folder of the paper; None as for `row`.
-        after: recipe of an earlier run that it starts from.
-        model: name and options of the model, as `create_model` takes them.
-        weight_file: no library publishes the weights of the backbone; the authors do.
-        score: how it is scored.
-        counted: what parameters and multiply-adds are of.
-        miou, pixel_accuracy: percent.
-        iou: percent, of each class in the order of the data.
-        boundary_f: percent, by distance in pixels.
-        parameters: in millions.
-        multiply_adds: in billions.
-        fps: images a second.
-        memory: of a training, in GB.
-        note: what the paper leaves open, or how ours differs.
+        title: topic of the table.
+        row: name of the row in its table; None for a method with values from another source.
+        label: name of the method in the paper.
+        recipe: file of training settings in the folder of the paper; None in the same case as `row`.
+        after: recipe of the earlier run that provides the initial weights.
+        model: name and options of the model for `create_model`.
+        weight_file: the authors publish the weights of the backbone, but no library does.
+        score: scoring of the row.
+        counted: conditions of parameters and multiply-adds.
+        miou, pixel_accuracy: scores in percent.
+        iou: IoU in percent of each class in the order of the data.
+        boundary_f: boundary F-score in percent, by distance in pixels.
+        parameters: parameters in millions.
+        multiply_adds: multiply-adds in billions.
+        fps: images per second.
+        memory: memory of a training run in GB.
+        note: open details of the paper, or differences of crispseg.
     """
 
     paper: str
@@ -93,15 +93,15 @@ class PaperRow:
 
     @property
     def name(self) -> str:
-        """The name by which `crispseg recipes` knows it, such as "1b.ppm"."""
+        """Name of the row in `crispseg recipes`, such as "1b.ppm"."""
         return f"{self.table}.{self.row}"
 
     def build(self) -> SegmentationModel:
-        """Return its model with random weights."""
+        """Build the model of the row with random weights."""
         return create_model(num_classes=self.counted.classes, **self.model)
 
     def counts(self) -> tuple[float, float]:
-        """Return the parameters in millions and the multiply-adds in billions of its model here."""
+        """Return the parameters in millions and the multiply-adds in billions of crispseg's model."""
         with torch.device("meta"):  # shapes are enough
             model = self.build()
         products = count_multiply_adds(model, *self.counted.size, attention=self.counted.attention)
@@ -109,7 +109,7 @@ class PaperRow:
 
 
 def read_rows(paper: str) -> list[PaperRow]:
-    """Return all rows of the tables of one of `PAPERS`, in the paper's order; any other is a `CrispsegError`."""
+    """Return all rows of a paper's tables in order; a name that is not in `PAPERS` raises a `CrispsegError`."""
     if paper not in PAPERS:
         raise CrispsegError(f"there are no recipes of '{paper}'{did_you_mean(paper, PAPERS)}")
     tree = read_yaml(RECIPES / f"{paper}.yaml")
@@ -121,7 +121,7 @@ def read_rows(paper: str) -> list[PaperRow]:
             model = row.get("model", {})
             if model.get("name", table["model"]["name"]) == table["model"]["name"]:
                 model = table["model"] | model
-            else:  # another model has none of the table's options but the backbone
+            else:  # another model shares only the backbone with the table's model
                 model = {"backbone": table["model"].get("backbone"), **model}
             weight_file = model["backbone"] in tree.get("weight_files", ())
             rows.append(PaperRow(**{**shared, **row, "model": model, "weight_file": weight_file}))
@@ -131,7 +131,7 @@ def read_rows(paper: str) -> list[PaperRow]:
 
 
 def find_row(paper: str, name: str) -> PaperRow:
-    """Return the row of this name, such as "1b.ppm"; a `CrispsegError` if there is none."""
+    """Return the row of this name, such as "1b.ppm"; an unknown name raises a `CrispsegError`."""
     rows = {row.name: row for row in read_rows(paper) if row.row}
     if name not in rows:
         raise CrispsegError(f"{paper} has no row '{name}'{did_you_mean(name, rows)}")
