@@ -125,8 +125,8 @@ def evaluate(
             or all images if there are no splits.
         protocol: inference protocol.
         boundary: compute Boundary IoU and the boundary F-score at these distances in pixels; true for 3, 5, 9 and 12.
-        boundary_empty: 1 counts an image without any boundary of a class as F = 1 for the class, as in the code of
-            DAVIS and Gated-SCNN; the default skips it.
+        boundary_empty: 1 counts an image without any boundary of a class as F = 1, as in the code of DAVIS and
+            Gated-SCNN; the default skips it.
         objects: class whose single objects are scored.
         objects_border: class of the pixels between objects.
         thin: compute IoU and recall by the width of things, and clDice of the named classes.

@@ -155,7 +155,7 @@ class Crisp(SegmentationModel):
         num_classes: number of logits.
         align_corners: align logits with the image at corner pixels, as in the papers' code. This shifts them by up to
             half a stride, depending on the size. Otherwise images are padded below and on the right to multiples of
-            the coarsest stride, so that levels are aligned in the same way for all sizes.
+            the coarsest stride, which aligns levels in the same way for all sizes.
         inference_scale: factor by which images are upscaled in eval mode, 1 to 4; each side becomes the nearest
             multiple of the padding. It compensates for the different scale of objects in training crops and whole
             images (Touvron et al., *Fixing the Train-Test Resolution Discrepancy*, NeurIPS 2019).

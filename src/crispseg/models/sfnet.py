@@ -225,7 +225,7 @@ def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:
     """Compute FlowNet-C's correlation (§4.1, Table 2c; Dosovitskiy et al., *FlowNet*, ICCV 2015) of 1×1 patches.
 
     It maps two (N, C, H, W) to (N, (2d + 1)², H, W). For each displacement of up to d pixels, row by row from (-d, -d),
-    it takes the mean over channels of `fine` times the displaced `coarse`, which is zero outside.
+    it is the channel mean of `fine` times the displaced `coarse`, which is zero outside.
     """
     height, width = fine.shape[-2:]
     padded = F.pad(coarse, [max_displacement] * 4)

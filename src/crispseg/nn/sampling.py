@@ -199,8 +199,8 @@ class DeformableAttention(nn.Module):
     """Attention of each query to N pixels of each level; the query predicts points and weights (UN-EPT, Eqs. 2–4, 6).
 
     A_m = softmax(Q W_m^Q U_m^wts) over all levels and points, and positions are c_q + Q W_m^Q U_m^pos, without keys.
-    W_m^Q U_m is one linear layer. It is initialised as in Deformable DETR: head m points in direction 2π m / M, point n
-    is n pixels away, and all weights are equal. Names and shapes of parameters are Deformable DETR's.
+    W_m^Q U_m is one linear layer, initialised as in Deformable DETR. Head m points in direction 2π m / M, point n is n
+    pixels away, and all weights are equal. Names and shapes of parameters are Deformable DETR's.
 
     Taps: `offsets` Δ (B, Q, M, L, N, 2), x and y in pixels of a level; `locations`, the sampled positions, 0..1 within
     the level; `weights` (B, Q, M, L, N), which sum to one over L and N.

@@ -1,4 +1,4 @@
-"""Checkpoints: atomic writing, safe reading, what an interrupted run keeps, and checks before a run resumes."""
+"""Checkpoints: atomic writing, safe reading, interrupted runs, and checks before a run resumes."""
 
 from __future__ import annotations
 
