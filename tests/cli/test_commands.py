@@ -91,7 +91,7 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["doctor", "--data.images", "a", "--data.masks", "b"], ["a is missing"]),
         (["evaluate", "runs/none"], ["runs/none is not a model folder"]),
         (["evaluate", "--split", "val", "Nuclei"], ["Nuclei", "did you mean 'nuclei'"]),
-        (["evaluate", "crisp"], ["crisp", "not trained"]),
+        (["evaluate", "crisp"], ["crisp", "untrained"]),
         (["export", "nuclei", "--out", "mine.bin"], ["--out is mine.bin", ".onnx"]),
         (["train", *OWN, "--epoch", "3"], ["--epoch ", "did you mean 'epochs'"]),
         (["train", *OWN, "--model.fuze", "add"], ["--model.fuze ", "did you mean 'model.fuse'"]),

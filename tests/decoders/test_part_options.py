@@ -65,7 +65,7 @@ def test_context_and_merge_parts_have_options_too(tmp_path: Path) -> None:
         ("fpn", {"fuse_options": {"pixels": 9}}, "fuse part 'add' has no option 'pixels'; it has none"),
         ("sfnet", {"fuse": "add", "flow_kernel": 5}, "'flow_kernel' is an option of fuse part 'fam'"),
         ("sfnet", {"fuse_options": {"flow_kernel": 2}}, "'flow_kernel' of fuse part 'fam' is 2"),
-        ("sfnet", {"flow_kernel": 5, "fuse_options": {"flow_kernel": 7}}, "'flow_kernel' is given both by itself and"),
+        ("sfnet", {"flow_kernel": 5, "fuse_options": {"flow_kernel": 7}}, "'flow_kernel' is given both directly and"),
         ("fpn", {"context_options": {"rates": [1]}}, "context part 'conv' has no option 'rates'; it has none"),
         ("ddsm_upernet", {"fuse": "fam", "pixels": 9}, "'pixels' is an option of fuse part 'ddsm', but fuse is 'fam'"),
         ("deeplabv3plus", {"fuse_options": {"pixels": 9}}, "fuse part 'concat' has no option 'pixels'"),
