@@ -140,4 +140,4 @@ def test_a_data_source_trains_with_a_val_image_smaller_than_models_take(
     finally:
         del DATA_SOURCES["potsdam"]
     assert main(["evaluate", run]) == 2
-    assert "for a custom part, give its file in plugins" in capsys.readouterr().err
+    assert "its file in plugins" in capsys.readouterr().err
