@@ -78,8 +78,8 @@ def test_an_image_is_never_overwritten(run: Path, pictures: Path, capsys: Captur
 def test_nothing_to_predict(run: Path, tmp_path: Path, capsys: Capture) -> None:
     cases = (
         ("missing.png", "missing.png does not exist; give"),
-        ("*.gif", "holds no images"),
-        (".", "holds no images"),
+        ("*.gif", "contains no images"),
+        (".", "contains no images"),
     )
     for source, phrase in cases:
         assert phrase in error_of(capsys, "predict", run, tmp_path / source, "--out", tmp_path / "out")

@@ -232,14 +232,14 @@ CONTEXT, VOC = "ImageSets/SegmentationContext/train.txt", "ImageSets/Segmentatio
 COLORS, AUG = {"masks": "colors"}, {"train_on": "aug"}
 BROKEN: list[tuple[str, dict[str, str], Any, list[str]]] = [
     ("cityscapes", {}, remove("gtFine"), ["gtFine/train is missing", "cityscapes-dataset.com"]),
-    ("cityscapes", {}, remove("leftImg8bit/train/ulm", "leftImg8bit/train/aachen"), ["train holds no files *_left"]),
+    ("cityscapes", {}, remove("leftImg8bit/train/ulm", "leftImg8bit/train/aachen"), ["train contains no files *_left"]),
     ("cityscapes", {}, remove("gtFine/train/ulm"), ["1 of 2 images in", "have no mask in", "ulm/ulm_000001_000019"]),
     ("cityscapes", {}, remove("leftImg8bit/train/ulm"), ["1 of 2 masks in", "have no image in", "ulm/ulm_000001"]),
     ("pascal_context", {}, remove(CONTEXT), [f"{CONTEXT} is missing", "MMSegmentation"]),
     ("pascal_context", {}, write(CONTEXT, "\n"), ["train.txt is empty"]),
     ("pascal_context", {}, remove("SegmentationClassContext/2008_000007.png"), ["1 of the 4 files", "2008_000007.png"]),
-    ("mapillary", {}, remove("config.json"), ["config.json is no list of Mapillary's labels", "mapillary.com"]),
-    ("mapillary", {}, write("config.json", "{"), ["config.json is no list of Mapillary's labels", "restore"]),
+    ("mapillary", {}, remove("config.json"), ["config.json is not a list of Mapillary's labels", "mapillary.com"]),
+    ("mapillary", {}, write("config.json", "{"), ["config.json is not a list of Mapillary's labels", "restore"]),
     ("camvid", COLORS, remove("train.txt", "val.txt", "test.txt"), ["no train.txt", "mi.eng.cam.ac.uk"]),
     ("voc2012", AUG, remove(f"{VOC}/train_aug.txt"), ["train_aug.txt is missing", "trainaug.txt", "SBD"]),
 ]

@@ -241,7 +241,7 @@ def test_where_registration_is_needed(
     monkeypatch.setitem(catalogue(), "cityscapes", replace(catalogue()["cityscapes"], counts={"train": 2, "val": 1}))
     command(0, f"val: 1 images in {tmp_path}, 1 as published")
     (tmp_path / "gtFine" / "val" / "lindau" / "lindau_000000_000019_gtFine_labelIds.png").unlink()
-    command(2, "gtFine/val holds no files")
+    command(2, "gtFine/val contains no files")
 
 
 def test_names_that_cannot_be_downloaded(capsys: pytest.CaptureFixture[str]) -> None:

@@ -146,7 +146,7 @@ def test_folders_that_cannot_be_paired(ten: Path) -> None:
     for images, masks, reason in (
         ("images", "images", "name the mask of a.jpg a_mask.png"),
         ("images", "nowhere", "missing"),
-        ("empty", "masks", "holds no images"),
+        ("empty", "masks", "contains no images"),
     ):
         with pytest.raises(CrispsegError, match=reason):
             Folder(ten / images, ten / masks).dataset("train")
@@ -186,7 +186,7 @@ def test_split_by_share(ten: Path) -> None:
     with pytest.raises(CrispsegError, match=r"no split 'test'.*train, val"):
         folder(ten).dataset("test")
     make_pair(ten / "one", "a", ids(0, 1))
-    with pytest.raises(CrispsegError, match=r"'val' is empty: .* holds fewer than the two images"):
+    with pytest.raises(CrispsegError, match=r"'val' is empty: .* has fewer than two images"):
         folder(ten / "one").dataset("val")
 
 
@@ -208,7 +208,7 @@ def test_split_by_lists(ten: Path) -> None:
         folder(ten, val_list=val).dataset("val")
     val.write_text("\n".join([*(f"{index:02d}" for index in range(10)), "sub/11"]))
     assert len(names(folder(ten, val_list=val), "val")) == 11
-    with pytest.raises(CrispsegError, match=r"'train' is empty: .*val.txt leave no image with a mask to it"):
+    with pytest.raises(CrispsegError, match=r"'train' is empty: .*val.txt leave no image with a mask for it"):
         folder(ten, val_list=val).dataset("train")
 
 

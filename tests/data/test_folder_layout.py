@@ -152,7 +152,7 @@ def test_lists_of_test_images(tmp_path: Path) -> None:
     source = Folder(root=tmp_path)
     assert source.splits() == ("train", "val", "test") and len(source.pairs("test")) == 2
     assert len(source.pairs("train")) + len(source.pairs("val")) == 7
-    assert source.notes() == [f"the splits are as in {tmp_path / 'test.txt'}"]
+    assert source.notes() == [f"the splits follow {tmp_path / 'test.txt'}"]
     (tmp_path / "val.txt").write_text("test0\n")
     with pytest.raises(CrispsegError, match="share 1 image: test0"):
         Folder(root=tmp_path).pairs("val")
@@ -167,7 +167,7 @@ def test_folders_that_do_not_tell_where_data_are(options: dict[str, str]) -> Non
 def test_masks_in_a_folder_of_an_unusual_name(tmp_path: Path) -> None:
     put(tmp_path, "{kind}", {"train": ""})
     (tmp_path / "masks").rename(tmp_path / "truth")
-    with pytest.raises(CrispsegError, match="holds images, but no masks; it holds images: 4 png, truth: 4 png; give "):
+    with pytest.raises(CrispsegError, match="images, but no masks; it contains images: 4 png, truth: 4 png; give "):
         Folder(root=tmp_path).pairs("all")
     assert len(Folder(root=tmp_path, masks=tmp_path / "truth").pairs("all")) == 4
 
@@ -205,7 +205,7 @@ def test_all_masks_may_lie_in_one_folder(tmp_path: Path) -> None:
     for split, count in COUNTS.items():
         assert [pair.name for pair in source.pairs(split)] == [f"{split}{index}" for index in range(count)]
     places = ", ".join(str(tmp_path / "images" / name) for name in NAMES.values())
-    assert source.notes() == [f"the splits are as in {places}"]
+    assert source.notes() == [f"the splits follow {places}"]
 
     for path in tmp_path.glob("masks/test*"):
         path.unlink()
@@ -268,7 +268,7 @@ def test_folders_below_others_are_taken_together(tmp_path: Path) -> None:
 def test_splits_in_folders_of_unusual_names(image: str, mask: str, tmp_path: Path) -> None:
     """Are splits too in what a message says to run."""
     below(tmp_path, image, mask, ("training", "validation"))
-    with pytest.raises(CrispsegError, match=r"no layout that is known; it holds .*: 4 png.*; give ") as caught:
+    with pytest.raises(CrispsegError, match=r"no known layout; it contains .*: 4 png.*; give ") as caught:
         recognise(tmp_path)
     data = chosen(tmp_path, caught.value)
     if "_" not in image:
@@ -280,7 +280,7 @@ def test_patterns(tmp_path: Path) -> None:
     below(tmp_path, "{}/{}.tif", "{}/{}.png")
     source = Folder(tmp_path / "*/*.tif", tmp_path / "*/*.png")
     assert [pair.name for pair in source.pairs("all")] == [f"dataset{group}/{i}" for group in (1, 2) for i in range(4)]
-    with pytest.raises(CrispsegError, match=r"\*.bmp holds no images"):
+    with pytest.raises(CrispsegError, match=r"\*.bmp contains no images"):
         Folder(tmp_path / "*.bmp", tmp_path / "*/*.png").pairs("all")
 
 
@@ -391,7 +391,7 @@ def test_other_folders_with_splits_are_scored_on_test(run: Path, tmp_path: Path,
 def test_a_folder_without_data_is_refused(tmp_path: Path, capsys: Capture) -> None:
     assert main(["train", str(tmp_path), *TINY]) == 2
     line = capsys.readouterr().err
-    assert f"{tmp_path} has no layout that is known" in line and "train_images and train_masks" in line
+    assert f"{tmp_path} has no known layout" in line and "train_images and train_masks" in line
 
 
 @pytest.mark.parametrize("layout", [*LAYOUTS, "{kind}"])
@@ -415,6 +415,6 @@ def test_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: C
     save(root / "masks/val/val0.png", np.resize(np.array([0, 2], np.uint8), (64, 64)))
     assert main(["train", str(root), *TINY, f"--out={root / 'run'}"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert f"the splits are as in {root / 'images/train'}, {root / 'images/val'}" in lines
+    assert f"the splits follow {root / 'images/train'}, {root / 'images/val'}" in lines
     (line,) = (line for line in lines if line.startswith("never in train: class 2; never in val: class 1; "))
     assert line.endswith("a class that train lacks is not learned, and one that val lacks is not scored")

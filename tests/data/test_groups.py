@@ -114,7 +114,7 @@ def test_copies_stay_together_by_name_and_by_pixels(copied: Path) -> None:
     assert any(side["00"] != side["other"] for side in sides(folder(copied, copies="names")))
     assert any(side["01"] != side["01_aug_4"] for side in sides(folder(copied, copies="none")))
     found, notes = settle(folder(copied))
-    assert isinstance(found, Folder) and found.copies == "pixels" and "12 images are 10 groups" in notes[-1]
+    assert isinstance(found, Folder) and found.copies == "pixels" and "12 images form 10 groups" in notes[-1]
     assert sides(found) == sides(folder(copied))
     (copied / "images/other.png").unlink()
     found, _ = settle(folder(copied))
@@ -137,7 +137,7 @@ def test_groups_by_pattern_and_by_folder(tmp_path: Path, refuses: Any) -> None:
     assert "fits 3 of 12" in folder(tmp_path, group="p0/*_*").notes()[-2]
     assert "s_* groups nothing: 12" in folder(tmp_path, group="s_*").notes()[-1]
     for options, phrases in {
-        ("*_z*", None): ("data.group", "'*_z*'", "fits no image", "p0/s_0"),
+        ("*_z*", None): ("data.group", "'*_z*'", "matches no image", "p0/s_0"),
         ("*_*", None): ("data.group", "'*_*'", "one group of all 12"),
         ("p0", None): ("data.group has no *",),
         ("folder", 5): ("data.folds is 5", "4 groups"),

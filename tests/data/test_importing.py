@@ -218,7 +218,7 @@ def test_without_a_background(tmp_path: Path) -> None:
 
 def test_chosen_and_ignored_classes(tmp_path: Path, refuses: Any) -> None:
     source = coco(tmp_path / "a.json", OVERLAP)
-    with refuses("annotation 101 is of the unknown class 'dog'", "add it to classes, or ignore it"):
+    with refuses("annotation 101 has the unknown class 'dog'", "add it to classes, or ignore it"):
         import_annotations([source], tmp_path / "out", classes=["cat"])
     done = imported([source], tmp_path / "out", classes=["cat"], ignore=["dog"])
     assert done.names == ["background", "cat"] and set(np.unique(mask_of(done))) == {0, 1, 255}
@@ -276,7 +276,7 @@ TREE = shape("tree", [[1, 1], [2, 2], [3, 1]])
         ([shape("pole", [[1, 1], [2, 2]], "line")], {}, ["shape 0 ('pole')", "'line'", "polygon, rectangle, circle"]),
         ([TREE], {"imageHeight": float("inf")}, ["imageHeight"]),
         ([{"label": "tree"}], {}, ["shapes.0.points"]),
-        ([TREE], {"imageHeight": 11}, ["is (11, 16)", "is (12, 16)", "annotate"]),
+        ([TREE], {"imageHeight": 11}, ["as (11, 16)", "is (12, 16)", "annotate"]),
         ([TREE], {"imagePath": "gone.jpg"}, ["gone.jpg, which", "a.json names, is not in", "images"]),
     ],
 )
@@ -295,9 +295,9 @@ def test_labelme_that_cannot_be_painted(
 @pytest.mark.parametrize(
     ("entry", "phrases"),
     [
-        ({"category_id": 8}, ["annotation 100 belongs to image 10 and category 8", "not list both"]),
-        ({"category_id": 7, "image_id": 5, "segmentation": [box(0, 0, 2, 2)]}, ["belongs to image 5 and category 7"]),
-        ({"category_id": 7, "segmentation": []}, ["annotation 100 has no segmentation", "box alone"]),
+        ({"category_id": 8}, ["annotation 100 refers to image 10 and category 8", "not list both"]),
+        ({"category_id": 7, "image_id": 5, "segmentation": [box(0, 0, 2, 2)]}, ["refers to image 5 and category 7"]),
+        ({"category_id": 7, "segmentation": []}, ["annotation 100 has a box but no segmentation"]),
         ({"category_id": 7, "segmentation": [[1, 2, 3, 4]]}, ["annotations.0.segmentation", "at least 6"]),
         ({"category_id": 7, "segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, ["annotation 100 of a.jpg: cannot reshape"]),
         ({"category_id": 7, "segmentation": [box(0, 0, 20, 2)]}, ["annotation 100", "points outside", "12x16"]),
@@ -307,8 +307,8 @@ def test_labelme_that_cannot_be_painted(
             ({"category_id": 7, "segmentation": {"size": size, "counts": counts}}, [reason])
             for size, counts, reason in (
                 ([WIDTH, HEIGHT], [0], "its size is [16, 12], but the image is [12, 16] (height, width)"),
-                ([HEIGHT, WIDTH], [0, 5], "its counts make fewer pixels than the image has, 192"),
-                ([HEIGHT, WIDTH], "05", "its counts make fewer pixels than the image has, 192"),
+                ([HEIGHT, WIDTH], [0, 5], "its counts cover fewer pixels than the image has, 192"),
+                ([HEIGHT, WIDTH], "05", "its counts cover fewer pixels than the image has, 192"),
                 ([HEIGHT, WIDTH], [0, 193], "annotation 100 of a.jpg: Invalid RLE mask representation"),
                 ([HEIGHT, WIDTH], [-1, 193], "annotation 100"),
                 ([HEIGHT, WIDTH], [[1], [2, 3]], "segmentation.RunLengths.counts"),
@@ -328,14 +328,14 @@ def test_annotations_that_cannot_be_painted(
 @pytest.mark.parametrize(
     ("text", "phrases"),
     [
-        ('{"images": [}', ["is no JSON (Expecting value: line 1 column 13", "export it again"]),
-        ("", ["is no JSON (Expecting value: line 1"]),
-        ("[1, 2]", ["is not as COCO (or labelme) has it"]),
+        ('{"images": [}', ["is not JSON (Expecting value: line 1 column 13", "export it again"]),
+        ("", ["is not JSON (Expecting value: line 1"]),
+        ("[1, 2]", ["is not valid COCO (or labelme)"]),
         ('{"images": [], "annotations": []}', ["COCO", "categories"]),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', ["COCO", "images.0.file_name"]),
         ('{"images": [], "annotations": [], "categories": [{"id": 1.5, "name": "x"}]}', ["categories.0.id"]),
-        ("1" * 5000, ["is no JSON"]),
-        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}', ["mark nothing in any image"]),
+        ("1" * 5000, ["is not JSON"]),
+        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}', ["contain no annotated images"]),
     ],
 )
 def test_files_that_are_no_annotations(text: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
@@ -349,7 +349,7 @@ def test_paths_that_do_not_fit(tmp_path: Path, refuses: Any) -> None:
     source = coco(tmp_path / "a.json", OVERLAP)
     (tmp_path / "empty").mkdir()
     for name in ("nowhere.json", "empty"):
-        with refuses(f"{name} is or holds no JSON file"):
+        with refuses(f"{name} contains no JSON file"):
             import_annotations([tmp_path / name], tmp_path / "out")
     with refuses(f"a.jpg, which {source} names, is not in {tmp_path / 'empty'}", "give its folder as images"):
         import_annotations([source], tmp_path / "out", images=tmp_path / "empty")
@@ -359,5 +359,5 @@ def test_paths_that_do_not_fit(tmp_path: Path, refuses: Any) -> None:
     with refuses("have the same name, a;"):
         import_annotations([source, other], tmp_path / "out")
     picture(tmp_path / "a.jpg", 5, 5)
-    with refuses(f"{source} says that a.jpg is (12, 16)", "is (5, 5)", "annotate"):
+    with refuses(f"{source} lists a.jpg as (12, 16)", "is (5, 5)", "annotate"):
         import_annotations([source], tmp_path / "out")

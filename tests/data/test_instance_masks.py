@@ -96,7 +96,7 @@ def test_what_cannot_be_meant(folders: Path, refuses: Any) -> None:
     with refuses("data.num_classes 4, data.instances 3"):
         of(folders, num_classes=4).dataset("train")
     for options in ({"palette": [(0, 0, 0)] * 3}, {"ignore": (255,)}):
-        with refuses("data.palette and data.ignore are about data.masks; leave them out"):
+        with refuses("data.palette and data.ignore apply to data.masks; leave them out"):
             of(folders, **options)
     with refuses("give either data.root, or data.images and data.masks"):
         Folder(instances=folders / "numbered")
@@ -108,7 +108,7 @@ def test_what_cannot_be_meant(folders: Path, refuses: Any) -> None:
     ):
         save(path, values)
         for read in (lambda: of(folders).dataset("all")[0], lambda: of(folders).dataset("all").instances("0")):
-            with refuses(f"{path} holds {reason}"):
+            with refuses(f"{path} contains {reason}"):
                 read()
     save(path, np.arange(64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8))
     with refuses(f"{path}: an RGB mask", "give an instance mask, 0 and a number for each object"):

@@ -107,7 +107,7 @@ def test_masks_that_differ_from_images_by_their_suffix(tmp_path: Path) -> None:
 def test_instances_below_a_root_without_masks(tmp_path: Path) -> None:
     for kind in ("images", "numbered"):
         picture(tmp_path / f"{kind}/a.png")
-    with pytest.raises(CrispsegError, match=r"give data\.images and data\.instances, and data\.masks"):
+    with pytest.raises(CrispsegError, match=r"give data\.images, data\.instances and, if they exist, data\.masks"):
         Folder(root=tmp_path, instances=tmp_path / "numbered").dataset("train")
 
 
@@ -119,7 +119,7 @@ def test_multiples_of_ids_are_refused_with_commands(
         save(tmp_path / f"data/images/{index}.png", np.random.default_rng(index).integers(0, 256, (8, 8, 3), np.uint8))
         save(tmp_path / f"data/masks/{index}.png", (np.arange(64).reshape(8, 8) // 16 * step).astype(dtype))
     assert main(["train", str(tmp_path / "data"), *TINY]) == 2
-    *_, command = re.findall(r"crispseg (?:train|doctor) .*?(?=; or: |' says |$)", capsys.readouterr().err.strip())
+    *_, command = re.findall(r"crispseg (?:train|doctor) .*?(?=; or: |' shows |$)", capsys.readouterr().err.strip())
     while "doctor" in command:
         assert main(shlex.split(command)[1:]) == 3  # its masks have an error
         command = capsys.readouterr().out.splitlines()[-1].partition(": ")[2]

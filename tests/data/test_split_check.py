@@ -128,7 +128,7 @@ def test_datasets_without_files_are_rgb() -> None:
     [
         ((0, 255), "class 0 and 255, .*; check the masks"),
         ((1, 255), "class 1 and 255, .*; check the masks"),
-        ((1,), "nothing but class 1"),
+        ((1,), "contain only class 1"),
     ],
 )
 def test_training_on_one_class_is_refused(values: tuple[int, ...], reason: str) -> None:

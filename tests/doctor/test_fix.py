@@ -22,8 +22,8 @@ def test_where_a_copy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for out, phrase in (
         (tmp_path / "full", "not empty"),
         (tmp_path / "full/file", "is a file"),
-        (tmp_path / "data/fixed", "lies in the data"),
-        (tmp_path / "data/images/fixed", "lies in the data"),
+        (tmp_path / "data/fixed", "is inside the data"),
+        (tmp_path / "data/images/fixed", "is inside the data"),
     ):
         capsys.readouterr()
         assert main(["doctor", str(tmp_path / "data"), "--fix", str(out)]) == 2

@@ -204,7 +204,7 @@ def test_faults_of_instances(model: SegmentationModel, root: Path, refuses: Any)
     with refuses(f"{root}/instances/sub/b.png: an RGB mask", "give an instance mask"):
         score()
     (root / "instances/sub/b.png").unlink()
-    with refuses(f"data.instances {root}/instances has no file for 1 of 3 images: sub/b", "file of its name"):
+    with refuses(f"data.instances {root}/instances has no file for 1 of 3 images: sub/b", "file of the same name"):
         score()
     with refuses(f"{root}/nowhere is missing"):
         Folder(root=root, instances=root / "nowhere", num_classes=3).dataset("all").instances("a")

@@ -220,7 +220,7 @@ def test_images_are_written_as_they_are(shape: tuple[int, ...], tmp_path: Path) 
     for picture in (values, values[::-1], np.zeros(shape, np.uint8)):
         write_image(tmp_path / "x.png", picture)
         np.testing.assert_array_equal(np.array(Image.open(tmp_path / "x.png")), picture)
-    with pytest.raises(CrispsegError, match=r"unknown picture suffix '\.xyz'"):
+    with pytest.raises(CrispsegError, match=r"unknown image suffix '\.xyz'"):
         write_image(tmp_path / "x.xyz", values)
     with pytest.raises(TypeError):
         write_image(tmp_path / "y.png", np.zeros((4, 4, 3), np.uint16))

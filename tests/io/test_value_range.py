@@ -173,7 +173,7 @@ def test_one_warning_where_nobody_knows_the_range(
     argv = ["predict", str(tmp_path / "model"), str(data.images), f"--out={tmp_path / 'out'}"]
     assert main(argv) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"crispseg: {data.images}") and "has 16 bits a channel with values from 10" in line
+    assert line.startswith(f"crispseg: {data.images}") and "has 16-bit values from 10" in line
     assert "0 to 65535 is assumed; give value_range, such as" in line
     value_range._told.clear()
     assert main([*argv, "--value_range=[103,4021]"]) == 0

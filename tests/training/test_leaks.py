@@ -18,12 +18,12 @@ from tests.data.own_folders import TINY
 from tests.doctor.trees import ids, photo
 
 PLANTED = {  # split, name, suffix, seeds of image and mask, how the image is turned → what is said of it
-    "pictures in more than one split": ("test", "same", ".bmp", 0, 0, lambda image: image),
+    "images in more than one split": ("test", "same", ".bmp", 0, 0, lambda image: image),
     "their names": ("val", "t1_aug_3", ".png", 51, 51, lambda image: image),
     "mirrored and turned": ("val", "mirrored", ".png", 2, 2, np.fliplr),
-    "hardly differ": ("val", "again", ".jpg", 3, 53, lambda image: image),
+    "near duplicates": ("val", "again", ".jpg", 3, 53, lambda image: image),
     "or lists": ("test", "turned", ".jpg", 4, 54, np.rot90),
-    "masks of different pictures": ("test", "masked", ".png", 55, 5, lambda image: image),
+    "masks of different images": ("test", "masked", ".png", 55, 5, lambda image: image),
 }
 
 

@@ -1,4 +1,4 @@
-"""Data: where images and masks come from, how they are checked and how they are varied."""
+"""Data sources, data checks and augmentation."""
 
 from collections import UserDict
 
@@ -24,7 +24,7 @@ from crispseg.labels import IGNORE, LabelSet
 
 
 class DataSources(UserDict[str, type[DataSource]]):
-    """Data sources by name; a name that is taken is a `CrispsegError`."""
+    """Data sources by name; a duplicate name raises a `CrispsegError`."""
 
     def __setitem__(self, name: str, source: type[DataSource]) -> None:
         if name in self:

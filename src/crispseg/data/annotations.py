@@ -1,7 +1,7 @@
-"""Annotations as JSON: instances of COCO, and labelme's of one image. COCO's own code draws their outlines.
+"""JSON annotations of COCO and labelme; pycocotools rasterises their outlines.
 
-COCO: https://cocodataset.org/#format-data. labelme: https://github.com/wkentaro/labelme. In both, (0, 0) is the top
-left corner of the first pixel, whose centre is (0.5, 0.5).
+COCO: https://cocodataset.org/#format-data. labelme: https://github.com/wkentaro/labelme. In both formats, (0, 0) is
+the top left corner of the first pixel, whose centre is (0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ from pydantic import BaseModel, Field, FiniteFloat, StrictInt, StrictStr, Valida
 from crispseg.errors import CrispsegError, one_line
 
 OUTSIDE = 1.0
-"""Pixels by which a point may lie outside of its image: annotation tools round."""
+"""Distance in pixels by which a point may be outside its image, because annotation tools round."""
 
 POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}
-"""labelme's kinds of shapes that can be painted, and how many points they need."""
+"""Supported shape types of labelme and their minimum number of points."""
 
 Pixels: TypeAlias = NDArray[np.int64]
-"""`(n,)` places in an image that is laid out row by row: row · width + column."""
+"""`(n,)` flat pixel indices in row-major order: row · width + column."""
 
 
 class Shape(NamedTuple):
-    """One thing that is marked in an image."""
+    """An annotated shape of an image."""
 
     name: str
-    """For errors."""
+    """Name in error messages."""
     label: str
     draw: Callable[[int, int], Pixels]
-    """Returns its pixels in an image of this height and width; raises where it makes no sense."""
+    """Return its pixels in an image of this height and width; raise an error if the shape is invalid."""
     crowd: bool = False
 
 
 @dataclass
 class MarkedImage:
-    """An image and the shapes that are marked in it."""
+    """An image and its annotated shapes."""
 
     image: str
-    """Its path as the annotations give it."""
+    """Image path as written in the annotations."""
     source: Path
-    """The file of annotations, and so where a relative path may start."""
+    """Annotation file; a relative image path may start from its folder."""
     size: tuple[int | None, int | None]
-    """`(H, W)` where the annotations say it."""
+    """`(H, W)` if the annotations include it."""
     shapes: list[Shape] = field(default_factory=list)
     name: str = ""
-    """Its name in the folder to be, without suffix; by default its path."""
+    """Name in the output folder, without suffix; by default its path."""
     split: str = ""
-    """Its split, or names of folders that tell it; by default the path of the annotations tells it."""
+    """Its split, or folder names that imply it; by default the path of the annotations implies it."""
 
 
 class Annotations(NamedTuple):
-    """The content of one file."""
+    """Content of an annotation file."""
 
     images: tuple[MarkedImage, ...]
     names: tuple[str, ...]
-    """Names of the classes: COCO's and YOLO's in the order of their ids, labelme's in that of the alphabet."""
+    """Class names, sorted by id for COCO and YOLO, and alphabetically for labelme."""
 
 
 class _Category(BaseModel):
@@ -79,7 +79,7 @@ class _Image(BaseModel):
 
 
 class RunLengths(BaseModel):
-    """COCO's form of an area: numbers or compressed text."""
+    """COCO run lengths, as numbers or compressed text."""
 
     size: tuple[int, int]
     counts: list[int] | str
@@ -113,23 +113,23 @@ class _Labelme(BaseModel):
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read a file of either kind.
+    """Read a COCO or labelme file.
 
     Raises:
-        CrispsegError: it is no JSON, neither kind, or has a shape that makes no mask.
+        CrispsegError: the file is not JSON, has another format, or has a shape that cannot become a mask.
     """
     try:
         tree = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # also other text than UTF-8, or a number of thousands of digits
-        raise CrispsegError(f"{path} is no JSON ({one_line(error)}); export it again") from None
+    except (ValueError, RecursionError) as error:  # or text that is not UTF-8, or a number with thousands of digits
+        raise CrispsegError(f"{path} is not JSON ({one_line(error)}); export it again") from None
     labelme = isinstance(tree, dict) and "shapes" in tree
     try:
         return _labelme(path, _Labelme.model_validate(tree)) if labelme else _coco(path, _Coco.model_validate(tree))
     except ValidationError as error:
-        worst = max(error.errors(), key=lambda each: len(each["loc"]))  # of what may be of two kinds, the deepest
+        worst = max(error.errors(), key=lambda each: len(each["loc"]))  # the deepest of several alternatives
         reason = f"{'.'.join(map(str, worst['loc']))}: {worst['msg']}"
         kind = "labelme" if labelme else "COCO (or labelme)"
-        raise CrispsegError(f"{path} is not as {kind} has it ({reason}); export it again") from None
+        raise CrispsegError(f"{path} is not valid {kind} ({reason}); export it again") from None
 
 
 def _coco(path: Path, tree: _Coco) -> Annotations:
@@ -139,9 +139,9 @@ def _coco(path: Path, tree: _Coco) -> Annotations:
         what = f"{path}: annotation {one.id}"
         if one.image_id not in images or one.category_id not in names:
             which = f"image {one.image_id} and category {one.category_id}"
-            raise CrispsegError(f"{what} belongs to {which}, which the file does not list both; export it again")
+            raise CrispsegError(f"{what} refers to {which}, but the file does not list both; export it again")
         if not one.segmentation:
-            raise CrispsegError(f"{what} has no segmentation, and a box alone makes no mask; remove it")
+            raise CrispsegError(f"{what} has a box but no segmentation; remove it")
         if isinstance(one.segmentation, RunLengths):
             draw = partial(_draw_runs, one.segmentation)
         else:
@@ -156,13 +156,13 @@ def _labelme(path: Path, tree: _Labelme) -> Annotations:
         what, kind = f"{path}: shape {index} ('{one.label}')", one.shape_type or "polygon"
         if kind not in POINTS:
             remedy = f"draw it as one of {', '.join(POINTS)}, or remove it"
-            raise CrispsegError(f"{what} is of the kind '{kind}', which cannot be painted; {remedy}")
+            raise CrispsegError(f"{what} has the unsupported shape type '{kind}'; {remedy}")
         image.shapes.append(Shape(what, one.label, partial(draw_outlines, kind, [one.points])))
     return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})))
 
 
 def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, width: int) -> Pixels:
-    """The pixels inside one of the outlines, which are of labelme's kind; COCO's are polygons."""
+    """Return the pixels inside any of the outlines; `kind` is a shape type of labelme, polygon for COCO."""
     polygons = []
     for outline in outlines:
         points = np.array(outline, np.float64).reshape(-1, 2)  # x before y
@@ -181,15 +181,15 @@ def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, wid
 
 
 def _draw_runs(runs: RunLengths, height: int, width: int) -> Pixels:
-    """The pixels of run lengths: columns from left to right, each from top to bottom, 0 and 1 in turns."""
+    """Return the pixels of run lengths, which alternate between 0 and 1, column by column from top to bottom."""
     if runs.size != (height, width):
         raise ValueError(f"its size is {list(runs.size)}, but the image is {[height, width]} (height, width)")
     encoded = runs.model_dump()
     if isinstance(runs.counts, list):
         encoded = coco.frPyObjects(encoded, height, width)
     inside = coco.decode(encoded)
-    try:  # pycocotools refuses too many pixels, but leaves those that are missing undefined
+    try:  # pycocotools refuses too many pixels, but leaves missing ones undefined
         coco.decode({**encoded, "size": (1, height * width - 1)})
     except ValueError:
         return np.flatnonzero(inside)
-    raise ValueError(f"its counts make fewer pixels than the image has, {height * width}")
+    raise ValueError(f"its counts cover fewer pixels than the image has, {height * width}")

@@ -1,4 +1,4 @@
-"""The targets of boundary refinement (UN-EPT, §3.2): boundary pixels and their direction to the inside.
+"""Targets of boundary refinement (UN-EPT, §3.2): boundary pixels and their direction to the inside.
 
 They come from the distance transform of each class's region, as in SegFix (Yuan et al., ECCV 2020).
 """
@@ -16,28 +16,28 @@ from crispseg.models.refinement import DIRECTIONS
 
 NO_BOUNDARY = 8
 NO_DIRECTION = 9
-"""A boundary pixel with no way inside, such as one of a line that is one pixel wide."""
+"""Target of a boundary pixel without an inside direction, such as in a line one pixel wide."""
 
 FLAT = 1e-3
-"""Sobel's sum (8 times the slope) below which a distance map has no direction; in float32 it is off by some 1e-5."""
+"""Sobel sum (8 times the slope) below which a distance map has no direction; its float32 error is about 1e-5."""
 
 
 def boundary_targets(labels: NDArray[np.uint8], distance: float = 5) -> NDArray[np.uint8]:
-    """Return the targets of the boundary head and the direction head for a mask, in one map.
+    """Return the targets of the boundary and direction heads for a mask, in one map.
 
-    A pixel is on the boundary if a pixel of another class is within the distance, between pixel centres, inclusive. Its
-    direction is that in which the distance to the other classes grows: the gradient of the distance map by Sobel's 3×3
-    filter, to the nearest of 8. Ignored pixels belong to no class: the border between a class and them is no boundary,
-    and a class behind them is as far as its pixels are. The edge of the image is no boundary.
+    A pixel is on the boundary if the centre of a pixel of another class is at most `distance` away. Its direction is
+    the gradient of the distance to other classes, computed with Sobel's 3×3 filter and rounded to one of 8. Ignored
+    pixels belong to no class, so their border is no boundary. The distance to a class behind them is the distance to
+    its pixels. The edge of the image is no boundary.
 
     Args:
         labels: class ids `(H, W)`; 255 is ignored.
-        distance: in pixels.
+        distance: width of the boundary in pixels.
 
     Returns:
-        `(H, W)`: 0 to 7, the direction of a boundary pixel (an index of `STEPS` in `crispseg.models.refinement`);
-        `NO_DIRECTION`, a boundary pixel without one;
-        `NO_BOUNDARY`, any other; 255, an ignored one.
+        `(H, W)`: 0 to 7 for the direction of a boundary pixel (an index of `STEPS` in `crispseg.models.refinement`);
+        `NO_DIRECTION` for a boundary pixel without one;
+        `NO_BOUNDARY` for other pixels; 255 for ignored ones.
     """
     targets = np.full(labels.shape, NO_BOUNDARY, np.uint8)
     ignored = labels == IGNORE
@@ -54,7 +54,7 @@ def boundary_targets(labels: NDArray[np.uint8], distance: float = 5) -> NDArray[
         )
         inside = region[window]
         away = cv2.distanceTransform(inside | ignored[window].view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-        # Squared distances are whole numbers; half of one is room for float32's rounding.
+        # Squared distances are integers; 0.5 leaves room for float32 rounding.
         on_boundary = np.nonzero((inside > 0) & (away < math.sqrt(distance**2 + 0.5)))
         dx, dy = (
             cv2.Sobel(away, cv2.CV_32F, x, y, ksize=3, borderType=cv2.BORDER_REPLICATE)[on_boundary]

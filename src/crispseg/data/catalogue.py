@@ -1,4 +1,4 @@
-"""Public data sets: sizes, licences and where to get them; what mask values mean and what splits hold."""
+"""Catalogue of public data sets: sizes, licences, sources, mask values and splits."""
 
 from __future__ import annotations
 
@@ -24,45 +24,45 @@ from crispseg.labels import IGNORE, LabelSet
 
 @dataclass(frozen=True)
 class Archive:
-    """A file at an open address.
+    """A file with a public download address.
 
-    Without a published checksum, a zip's own checksums are verified when it is unpacked.
+    If no checksum is published, the checksums inside a zip are verified when it is unpacked.
     """
 
     url: str
     md5: str | None = None
     size: int | None = None
-    """Bytes, where published."""
+    """Size in bytes, if published."""
     folder: str = "."
-    """Below the folder that is downloaded to, where it is unpacked."""
+    """Sub-folder of the download folder to unpack into."""
 
     @property
     def file(self) -> str:
-        """Its name."""
+        """File name."""
         return PurePosixPath(urlsplit(self.url).path).name
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Files of a data set below its root, and how errors call its mask values.
+    """File layout of a data set, and texts for its error messages.
 
-    Paths end in "*" and the ending of the files' names; "{}" stands for the official name of a split.
+    Paths end in "*" and the ending of the file names; "{}" is replaced by the official name of a split.
     """
 
     hint: str
-    """What the root holds and where to get it, for errors."""
+    """Content of the root and where to get it, for error messages."""
     values: str
-    """How errors call the mask values."""
+    """Name of the mask values in error messages."""
     images: str
     masks: str
     marks: Sequence[Mapping[str, Any]]
-    """How a root is recognised: paths of which it "holds" all, and, where these call for it, "keys" of `data`."""
+    """Marks of a root: paths that must all exist ("holds"), and optional "keys" of `data`."""
     list: str = ""
-    """The file that names the images of a split; without it all that are there count."""
+    """File that lists the images of a split; by default all images are used."""
     parts: Mapping[str, str] = field(default_factory=dict)
-    """Split → its official name, where that is another."""
+    """Split → its official name, if different."""
     void: bool = False
-    """Whether values that mean no class, up to the last that does, are ignored; else they are refused."""
+    """Whether values without a class, up to the largest class value, are ignored instead of refused."""
 
 
 @dataclass(frozen=True)
@@ -70,31 +70,31 @@ class Entry:
     """One data set."""
 
     name: str
-    """That of the data source."""
+    """Name of the data source."""
     title: str
     classes: str
     counts: Mapping[str, int]
     """Images with public masks in each split, as published."""
     licence: str
     home: str
-    """Where its owners describe it."""
+    """Web page of the data set."""
     layout: Layout
     get: str = ""
-    """What to get there and where to put it, where it cannot be downloaded here; or what to do with it."""
+    """Instructions for a manual download, or for the use of the data set."""
     archives: tuple[Archive, ...] = ()
     root: str = "."
-    """Below the folder that is downloaded to, what `data.root` is."""
+    """Path of `data.root` in the download folder."""
 
 
 @cache
 def catalogue() -> dict[str, Entry]:
-    """Return what `catalogue.yaml` says about each data set."""
+    """Return the entry of each data set in `catalogue.yaml`."""
     text = resources.files("crispseg.data").joinpath("catalogue.yaml").read_text(encoding="utf-8")
     return {entry.name: entry for entry in TypeAdapter(list[Entry]).validate_python(yaml.safe_load(text))}
 
 
 def class_meanings(lookup: MaskLookup) -> dict[int, str]:
-    """Return for each class id, and 255, the values that mean it: "7", "0–3, 9", or colours "[128, 64, 128]"."""
+    """Return the mask values of each class id and of 255: "7", "0–3, 9", or colours "[128, 64, 128]"."""
     found: dict[int, list[Any]] = defaultdict(list)
     for value, label in lookup.meaning.items():
         found[label].append(value)
@@ -105,14 +105,14 @@ def class_meanings(lookup: MaskLookup) -> dict[int, str]:
 
 
 def spans(values: Iterable[int]) -> str:
-    """Return numbers in order, those in a row as "first–last"."""
+    """Return sorted numbers, with consecutive ones as "first–last"."""
     numbers = np.unique(list(values))
     runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
     return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
 
 
 def class_table(lookup: MaskLookup, labels: LabelSet, reports: Sequence[SplitReport]) -> Table:
-    """Return a table of what mask values mean, and the share of each class in the pixels of each split."""
+    """Return a table of mask values, classes and the pixel share of each class in each split."""
     number = partial(Column, justify="right", no_wrap=True)
     columns = Column("mask value", overflow="fold", max_width=48), number("id"), "class", Column("colour", no_wrap=True)
     table = Table(*columns, *(number(one.split) for one in reports), box=None, pad_edge=False, header_style="bold")

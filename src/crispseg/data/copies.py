@@ -1,4 +1,4 @@
-"""Which images belong together: copies of one image by their names and pixels, groups by name, and look-alikes."""
+"""Related images: copies by name and pixels, groups by name, and near duplicates."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from crispseg.io.opening import opened
 T = TypeVar("T", bound=Hashable)
 
 MOST_COMPARED = 10_000
-"""Images whose pixels are compared for a training, at most; of more, evenly spaced ones are. All names are."""
+"""Maximum number of images, evenly spaced, whose pixels are compared. All names are compared."""
 
 _CHANGE = (
     r"(?:aug(?:mented|mentation)?(?![-_. ]?(?:19|20)\d\d)[-_. ]?\d*"
@@ -34,17 +34,17 @@ _CHANGE = (
 _COPIED = re.compile(
     rf"(?<=.)(?:[-_. ]{_CHANGE}|(?:_(?:jpe?g|png|bmp|tiff?|webp))?\.rf\.\w+)+$|^(?:{_CHANGE}[-_. ])+(?=.)", re.I
 )
-"""What programs that augment images add to a name: a_aug_3, a_flip, a_rot90, a_jpg.rf.3f2a."""
+"""Name affixes of augmentation tools: a_aug_3, a_flip, a_rot90, a_jpg.rf.3f2a."""
 _PART = re.compile(
     r"(?<=.)(?:[-_. ]?(?:slice|frame|tile|patch|crop)[-_. ]?\d+|[-_. ][xyrc]?\d{1,5}[-_x][xyrc]?\d{1,5})$"
     r"|(?<=frame)[-_. ]\d+$",
     re.I,
 )
-"""What the names of slices, frames and tiles end with: a_slice_3, a_0_512, a_x0_y512, frame_7."""
+"""Name endings of slices, frames and tiles: a_slice_3, a_0_512, a_x0_y512, frame_7."""
 
 
 def original(place: PurePosixPath) -> PurePosixPath:
-    """Return the path of the image of which one at this path is an augmented copy; the same path if of none.
+    """Return the path of the original of an augmented copy; the same path for any other image.
 
     >>> str(original(PurePosixPath("cells/a_flip_aug_3"))), str(original(PurePosixPath("black_rot_12")))
     ('cells/a', 'black_rot_12')
@@ -53,11 +53,11 @@ def original(place: PurePosixPath) -> PurePosixPath:
 
 
 def group_of(pattern: str, place: PurePosixPath) -> str | None:
-    """Return the group of an image by its path without suffix in the folder of images; None if it has none.
+    """Return the group of an image by its path in the folder of images, without suffix, or None.
 
     Args:
-        pattern: `folder` for the sub-folder; or a name in which the first * is the group and others are anything, of
-            the file or, if it has a slash, of the path.
+        pattern: `folder` for the sub-folder; or a pattern of the file name, or of the path if it contains a slash. The
+            first * is the group, and further ones match anything.
     """
     if pattern == "folder":
         return str(place.parent) if place.parent.name else None
@@ -67,7 +67,7 @@ def group_of(pattern: str, place: PurePosixPath) -> str | None:
 
 
 def likely_group(places: Iterable[PurePosixPath]) -> str | None:
-    """Return the pattern of `group_of` for slices, frames or tiles of several things, or of one video; None if none.
+    """Return a pattern of `group_of` for slices, frames or tiles of several objects or one video, or None.
 
     >>> likely_group(PurePosixPath(f"{name}_slice_{number}") for name in "ab" for number in range(3))
     '*_slice_*'
@@ -84,7 +84,7 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
 
 
 def together(items: Iterable[T], *keys: Mapping[T, Hashable], pairs: Iterable[tuple[T, T]] = ()) -> dict[T, T]:
-    """Return for each item the one that stands for all that share a key or a pair with it, or with one that does."""
+    """Return the representative of each item; items that are connected by keys or pairs share one."""
     sets = DisjointSet(items)
     for pair in pairs:
         sets.merge(*pair)
@@ -97,7 +97,7 @@ def together(items: Iterable[T], *keys: Mapping[T, Hashable], pairs: Iterable[tu
 
 
 class ImageFacts(NamedTuple):
-    """An image that can be read."""
+    """Facts of a readable image."""
 
     file: str
     size: tuple[int, int]
@@ -105,15 +105,15 @@ class ImageFacts(NamedTuple):
     constant: bool
     """Whether all pixels have one colour."""
     digest: bytes
-    """The decoded, upright pixels, in short; but for the last byte the same if mirrored or turned by 90 degrees."""
+    """Hash of the decoded, upright pixels; mirroring and 90-degree turns change only its last byte."""
     thumbnail: NDArray[np.float32]
     """`(8, 8, 3)` mean RGB."""
 
 
 def image_facts(path: Path) -> ImageFacts:
-    """Read a file, once in a process unless it changes; raises as `read_image`.
+    """Return the facts of a file, cached until it changes; errors are those of `read_image`.
 
-    Values of more than 8 bits are spread from the least to the greatest.
+    Values of more than 8 bits are stretched from the minimum to the maximum.
     """
     stat = path.stat() if path.is_file() else None
     return _facts_of_file(path, stat and (stat.st_mtime_ns, stat.st_size))
@@ -146,31 +146,31 @@ def facts_of(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:
 
 
 def _turns(values: NDArray[Any]) -> list[NDArray[Any]]:
-    """The 8 ways to mirror `(…, H, W, C)` and turn it by 90 degrees, the first of which is as it is."""
+    """Return the 8 mirrored and 90-degree turned versions of `(…, H, W, C)`, the unchanged one first."""
     return [np.rot90(one, k, (-3, -2)) for one in (values, values[..., ::-1, :]) for k in range(4)]
 
 
 NEAR = 0.03
-"""Thumbnails whose rms difference is under this share of their contrast show the same picture.
+"""Largest RMS difference between thumbnails of one image, as a share of their contrast.
 
-JPEG compression and resizing stay under it, and so may two neighbouring frames of a video.
+JPEG compression, resizing and sometimes neighbouring video frames stay below it.
 """
 TURNED = 2
-"""Mirrored or turned images, which neighbours are not, may be this many times as far apart."""
+"""Factor of `NEAR` for mirrored or turned images, which cannot be neighbouring frames."""
 LEAST_CONTRAST = 2.0
-"""Standard deviation of a thumbnail, of 255 levels, under which there is too little to compare."""
+"""Minimum standard deviation of a thumbnail for a comparison, on a scale of 0 to 255."""
 NEIGHBOURS = range(1, 9)
-"""Ranks of the images that may be nearest to one, with which it is compared."""
+"""Ranks of the nearest images that an image is compared with."""
 
 
 def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tuple[int, int]]:
-    """Return the indices of images in `some` and `others` that hardly differ as thumbnails, mirrored or turned too."""
+    """Return index pairs of near duplicates in `some` and `others`, including mirrored and turned ones."""
     if not some or not others:
         return []
     ours, theirs = (np.stack([image.thumbnail for image in images]) for images in (some, others))
     contrast = ours.std((1, 2, 3))
     radii = NEAR * np.where(contrast >= LEAST_CONTRAST, contrast, -1) * ours[0].size ** 0.5
-    # The mean over all turns is a projection: it brings images closer, never apart. A quarter of it says all.
+    # The mean over all turns is a projection, so it never increases distances. One quarter of it is enough.
     low, high = (2 * np.mean(_turns(each), 0)[:, :4, :4].reshape(len(each), -1) for each in (theirs, ours))
     distances, near = KDTree(low).query(high, NEIGHBOURS, distance_upper_bound=max(TURNED * radii.max(), 1e-6))
     first, rank = np.nonzero(distances <= TURNED * radii[:, None])
@@ -181,7 +181,7 @@ def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tupl
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, bytes]:
-    """Return by name what equal or mirrored images share; of up to `MOST_COMPARED`, without those of one colour."""
+    """Return hashes by name, equal for mirrored copies, of up to `MOST_COMPARED` images of several colours."""
     names = [*files]
     chosen = [names[index] for index in spread(len(names), MOST_COMPARED)]
     found = parallel(tried(image_facts), [files[name] for name in chosen], "Comparing images")

@@ -1,4 +1,4 @@
-"""What every data source gives: labelled images, and what their class ids mean."""
+"""Interfaces of data sources and of datasets of labelled images."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Sample(NamedTuple):
     """One labelled image."""
 
     image: NDArray[np.uint8]
-    """`(H, W, C)` in the channels of `read_image`, such as 3 for RGB."""
+    """`(H, W, C)` with the channels of `read_image`, such as 3 for RGB."""
     labels: NDArray[np.uint8]
     """`(H, W)` class ids; 255 means ignore."""
     name: str
-    """Unique in the split and usable as a file stem; may hold "/" for sub-folders."""
+    """Unique in the split and usable as a file stem; may contain "/" for sub-folders."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -35,13 +35,13 @@ class Sample(NamedTuple):
         return self.labels.shape[0], self.labels.shape[1]
 
     def window(self, top: int, left: int, height: int, width: int) -> Sample:
-        """A part of it, as views."""
+        """Return a part of the sample, as views."""
         part = slice(top, top + height), slice(left, left + width)
         return Sample(self.image[part], self.labels[part], self.name)
 
 
 class SegmentationDataset(Dataset[Sample], ABC):
-    """One split: samples, and what their class ids mean."""
+    """Samples of one split and their classes."""
 
     labels: LabelSet
 
@@ -52,27 +52,27 @@ class SegmentationDataset(Dataset[Sample], ABC):
     def __getitem__(self, index: int) -> Sample: ...
 
     def name_of(self, index: int) -> str:
-        """The name of a sample, where possible without reading it."""
+        """Return the name of a sample, if possible without reading it."""
         return self[index].name
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
-        """The class ids `(H, W)` of a sample, where possible without its image. Raises as `__getitem__` does."""
+        """Return the class ids `(H, W)` of a sample, if possible without its image. Raises like `__getitem__`."""
         return self[index].labels
 
     def instances(self, name: str) -> NDArray[np.int32] | None:
-        """Numbers of the single objects in the sample of this name, `(H, W)`, 0 where there is none.
+        """Return the object numbers `(H, W)` of the sample of this name; 0 is background.
 
-        None where the data do not number them.
+        Return None if the data have no object numbers.
         """
         return None
 
     def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> SegmentationDataset:
-        """This split, its images with the `image_channels` of a model of `in_chans`.
+        """Return this split with the `image_channels` that a model with `in_chans` needs.
 
-        Values of files of 16 bits a channel are scaled from `value_range`, if it is given.
+        Values of 16-bit files are scaled from `value_range`, if it is given.
 
         Raises:
-            CrispsegError: images have no such number of channels, or those of this split are RGB only.
+            CrispsegError: the number of channels is not supported, or the split has only RGB images.
         """
         if image_channels(in_chans) != 3:
             raise CrispsegError(f"in_chans is {in_chans}, but these data are RGB images; give 3")
@@ -88,15 +88,15 @@ class Pair(NamedTuple):
 
 
 class FileDataset(SegmentationDataset):
-    """A split made of image files and mask files.
+    """Split of image files and mask files.
 
     Args:
         pairs: the files, in the order of the indices.
-        labels: what the class ids mean.
-        lookup: turns a mask as it is in the file into class ids.
+        labels: names and colours of the classes.
+        lookup: converts the mask values of a file to class ids.
         channels: channels of the images; see `read_image`.
-        value_range: of images of 16 bits a channel, see `read_image`; None where it is not known yet.
-        numbered: name of a pair → its instance mask; by default the masks of an `InstanceLookup`, else none.
+        value_range: value range of 16-bit images, see `read_image`; None if it is not known yet.
+        numbered: name of a pair → its instance mask; by default the masks of an `InstanceLookup`, otherwise none.
     """
 
     def __init__(
@@ -116,13 +116,13 @@ class FileDataset(SegmentationDataset):
         self.numbered = {one.name: one.mask for one in self.pairs} if isinstance(lookup, InstanceLookup) else numbered
 
     def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> Self:
-        """This split, as a model sees it; files are read when asked for."""
+        """Return a copy of this split with the channels and value range of a model."""
         seen = copy(self)
         seen.channels, seen.value_range = image_channels(in_chans), value_range or self.value_range
         return seen
 
     def name_of(self, index: int) -> str:
-        """The name of a pair; its files are not read."""
+        """Return the name of a pair without reading its files."""
         return self.pairs[index].name
 
     def __len__(self) -> int:
@@ -132,8 +132,8 @@ class FileDataset(SegmentationDataset):
         """Read one pair.
 
         Raises:
-            CrispsegError: a file is broken, the two sizes differ, the image lacks a channel or the mask holds a value
-                that means no class.
+            CrispsegError: a file is broken, the two sizes differ, the image lacks a channel, or the mask contains a
+                value without a class.
         """
         pair = self.pairs[index]
         image = read_image(pair.image, self.channels, value_range=self.value_range)
@@ -145,17 +145,17 @@ class FileDataset(SegmentationDataset):
         return Sample(image, labels, pair.name)
 
     def instances(self, name: str) -> NDArray[np.int32] | None:
-        """As `SegmentationDataset.instances`, read from a file.
+        """Read the object numbers of a sample from a file, see `SegmentationDataset.instances`.
 
         Raises:
-            CrispsegError: it is broken, or holds colours or other numbers than 0 to `MOST`; or a pair has none.
+            CrispsegError: the file is missing or broken, or contains colours or numbers outside 0 to `MOST`.
         """
         if self.numbered is None:
             return None
         return _decoded(InstanceLookup.numbers, self.numbered[name], read_mask(self.numbered[name], MOST))
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
-        """The class ids `(H, W)` of one mask; its image is not read."""
+        """Return the class ids `(H, W)` of one mask without reading its image."""
         file, lookup = self.pairs[index].mask, self.lookup
         return _decoded(lookup, file, read_mask(file, lookup.most, lookup.tolerance > 0, lookup.in_color))
 
@@ -168,7 +168,7 @@ def _decoded(decode: Callable[[NDArray[Any]], NDArray[Any]], file: Path, mask: N
 
 
 def read_lines(path: str | Path) -> list[str]:
-    """The lines of a UTF-8 text file, stripped, without empty ones and those that start with "#".
+    """Return the stripped lines of a UTF-8 text file, without empty lines and lines that start with "#".
 
     Raises:
         CrispsegError: the file cannot be read, is not text, or has no lines.
@@ -185,7 +185,7 @@ def read_lines(path: str | Path) -> list[str]:
 
 
 class DataSource(Protocol):
-    """Where the splits come from: a dataclass, whose fields are its settings, in `DATA_SOURCES` by its name."""
+    """Source of splits: a dataclass whose fields are its settings, registered in `DATA_SOURCES`."""
 
     name: ClassVar[str]
     """Value of `data.name`."""
@@ -194,7 +194,7 @@ class DataSource(Protocol):
         """Return names and colours of the classes."""
 
     def splits(self) -> tuple[str, ...]:
-        """Return the splits that there are, of "train", "val" and "test"."""
+        """Return the available splits among "train", "val" and "test"."""
 
     def dataset(self, split: str) -> SegmentationDataset:
-        """Return one split; an error says what is missing."""
+        """Return one split; an error reports missing files."""

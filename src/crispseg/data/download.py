@@ -20,16 +20,16 @@ pooch.get_logger().setLevel("WARNING")
 
 
 def obtain(name: str, out: Path, say: Callable[[str], None]) -> Entry:
-    """Download a data set and check it, or check a folder of one that cannot be downloaded.
+    """Download and check a data set, or check the folder of one that cannot be downloaded.
 
     Args:
-        name: of the data set.
-        out: folder to download to, or to check. Archives that are there are used, and removed when all is complete.
-        say: is given lines about what is found and done.
+        name: name of the data set.
+        out: folder to download to, or to check. Existing archives are used, and removed when all is complete.
+        say: called with each line of progress.
 
     Raises:
-        CrispsegError: an unknown data set; one that cannot be downloaded and is not in the folder; a failed download, a
-            wrong checksum or a damaged archive.
+        CrispsegError: the data set is unknown, or cannot be downloaded and is not in the folder; a download failed; or
+            an archive is damaged or has a wrong checksum.
     """
     if name not in catalogue():
         raise CrispsegError(f"unknown data set '{name}'{did_you_mean(name, catalogue())}")
@@ -38,7 +38,7 @@ def obtain(name: str, out: Path, say: Callable[[str], None]) -> Entry:
         lines = _checked(entry, out)
     except CrispsegError as problem:
         if not entry.archives:
-            how = f"go to {entry.home}, {entry.get}; then check {out} by this command; now: {problem}"
+            how = f"go to {entry.home}, {entry.get}; then check {out} with this command; now: {problem}"
             raise CrispsegError(f"{name} cannot be downloaded from here ({entry.licence}): {how}") from None
         say(f"{entry.title}; licence: {entry.licence}; {entry.home}")
         files = [fetch(archive, out) for archive in entry.archives]
@@ -51,15 +51,15 @@ def obtain(name: str, out: Path, say: Callable[[str], None]) -> Entry:
 
 
 def fetch(archive: Archive, folder: Path) -> Path:
-    """Download an archive, unless it is there with the published checksum, and unpack it over files that are there.
+    """Download an archive unless it exists with the published checksum, and unpack it over existing files.
 
     Raises:
-        CrispsegError: the download failed, the checksum is another, the archive is damaged, or the disk is full.
+        CrispsegError: the download failed, the checksum differs, the archive is damaged, or the disk is full.
     """
     known, path = f"md5:{archive.md5}" if archive.md5 else None, folder / archive.file
     try:
         pooch.retrieve(archive.url, known, archive.file, folder, progressbar=sys.stderr.isatty())
-    except (OSError, ValueError) as error:  # requests' errors are of the first kind, a wrong checksum of the second
+    except (OSError, ValueError) as error:  # from requests, and for a wrong checksum
         failed = f"{archive.url}: the download failed ({one_line(error)})"
         raise CrispsegError(f"{failed}; run the same command again, or put it at {path}") from None
     try:
@@ -71,7 +71,7 @@ def fetch(archive: Archive, folder: Path) -> Path:
 
 
 def _checked(entry: Entry, out: Path) -> list[str]:
-    """Return a line for each split that a data set's folder holds; raise if it is incomplete."""
+    """Return a line for each split of a data set; raise an error if it is incomplete."""
     root = out / entry.root
     source = build_data({"name": entry.name, "root": str(root)})
     found = {split: len(source.dataset(split)) for split in source.splits()}

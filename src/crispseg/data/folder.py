@@ -1,4 +1,4 @@
-"""Own data without code: a folder of images and a folder of masks with the same names, perhaps in splits."""
+"""Custom data from a folder of images and a folder of masks, optionally in splits."""
 
 from __future__ import annotations
 
@@ -29,51 +29,49 @@ from crispseg.io.value_range import check_range
 from crispseg.labels import IGNORE, Color, LabelSet
 
 ALL = "all"
-"""The split of every image that has a mask."""
+"""Split of all images that have a mask."""
 
 
 @dataclass(frozen=True, config=CHECKS)
 class Folder(Settings):
-    """Images in one folder, masks of the same names in another, sub-folders included; or both in one.
+    """Custom data: images in one folder and masks with the same names in another, or both in one folder.
 
-    `x.jpg` belongs to `x.png`, or to `x_mask.png`, `x_label.png`, `mask_x.png` and the like. The values of a mask are
-    class ids and 255 means ignore, unless a palette says which colours mean the classes or all masks hold 0 and 255
-    and nothing else. A grey value v and the colour (v, v, v) are the same. The sub-folders train, val and test of both
-    folders are the splits, where there are some.
+    The mask of `x.jpg` is `x.png`, `x_mask.png`, `x_label.png`, `mask_x.png` or similar. Mask values are class ids and
+    255 means ignore, unless a palette is given or all masks contain only 0 and 255. A grey value v equals the colour
+    (v, v, v). Sub-folders are searched. Sub-folders train, val and test of both folders are the splits.
 
     Args:
         images: folder of images; or a pattern of folders, such as data/*/rgb, or of files, such as data/*.tif.
         masks: folder of masks; or a pattern with the same wildcards.
-        root: folder that holds both, if these are not given, under usual names, or train/images, train/masks,
-            val/images and so on; with classes.txt, train.txt, val.txt and test.txt for classes and lists.
-        classes: names of the classes in the order of their ids, as a list or as a text file with one name a line.
-        num_classes: number of classes, where they have no names. Without any of classes, num_classes and palette it
-            is read off the masks.
-        palette: the colour that means each class, [r, g, b] of 0 to 255, or a list of several; or a file of colours
-            and names: lines "r g b name", CSV, JSON, YAML or CVAT's labelmap.txt, in which equal names are one class.
-            Classes are shown in these colours, unless they are greys.
-        palette_tolerance: distance in RGB, 0 to 442, up to which other colours are taken for the nearest of palette;
-            auto decides by the masks.
-        val_ratio: share of the images that are kept for validation, where neither folders nor lists tell.
-        seed: chooses which images these are.
-        train_list: text file with the names of the images to train on, instead of a share.
-        val_list: text file with the names of the images to validate on. With one list the other split is the rest.
-        test_list: text file with the names of the images to test on.
-        group: what images of one patient, scene or video share, so that they stay in one split: `folder` for their
-            sub-folder, or a pattern of their names, such as patient*_slice*, whose first * it is.
-        copies: how copies of one image are found, which stay in one split: by the `names` that augmentation gives, such
-            as a_aug_1 and a_flip; by equal or mirrored `pixels` too; or `none`.
-        folds: divide the images of train and val into this many parts of equal size, for cross-validation.
-        fold: which of the parts is the val split, 1 to folds; the others are the train split.
+        root: folder that contains both under common names, such as images and masks or train/images and train/masks, if
+            these are not given. It may also contain classes.txt, train.txt, val.txt and test.txt.
+        classes: class names in the order of their ids, as a list or a text file with one name per line.
+        num_classes: number of classes if they have no names. It is inferred from the masks if classes, num_classes and
+            palette are not given.
+        palette: colour of each class, [r, g, b] from 0 to 255, or a list of its colours; or a file of colours and
+            names: lines "r g b name", CSV, JSON, YAML or CVAT's labelmap.txt. Equal names are one class.
+            Classes are displayed in these colours, unless all are greys.
+        palette_tolerance: largest RGB distance, 0 to 442, at which another colour counts as the nearest one of
+            palette; auto derives it from the masks.
+        val_ratio: share of the images for validation, if neither folders nor lists define the splits.
+        seed: random seed of the choice of these images.
+        train_list: text file with the names of the training images, used instead of val_ratio.
+        val_list: text file with the names of the validation images. With only one list, the other split is the rest.
+        test_list: text file with the names of the test images.
+        group: keeps images of one patient, scene or video in one split. `folder` groups by sub-folder. A name pattern,
+            such as patient*_slice*, groups by the text of its first *.
+        copies: keeps copies of one image in one split. `names` finds copies by names of augmentation tools, such as
+            a_aug_1 and a_flip; `pixels` also finds equal and mirrored images; `none` disables the search.
+        folds: number of equal parts of the train and val images, for cross-validation.
+        fold: number of the part that is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
-        merge: class → names of the classes that it is made of, as {vehicle: [car, bus]}; new, or one of those that are.
+        merge: class → names of the classes to merge into it, as {vehicle: [car, bus]}; it may be new or exist already.
         drop: names of classes whose pixels are ignored.
-        exclude: names of images that are left out; those whose masks do not fit the others are recorded here.
-        value_range: the values of images of 16 bits a channel that are black and white, such as [0, 4095]; auto
-            measures them.
-        instances: folder of instance masks, grey files with the names of the images that number the objects of a class,
-            1, 2, …, and hold 0 elsewhere; to score objects by. Without masks these are made of them, with the classes
-            background, object and border (within 2 pixels of two objects), or three names that classes gives.
+        exclude: names of images to leave out; training adds images whose masks do not match the others.
+        value_range: values of 16-bit images that become black and white, such as [0, 4095]; auto measures them.
+        instances: folder of instance masks to evaluate objects: grey files with the names of the images, in which 0 is
+            background and 1, 2, … number the objects of a class. By default masks are made from them, with classes
+            background, object and border (within 2 pixels of two objects), or the three names in classes.
     """
 
     prefix: ClassVar[str] = "data."
@@ -106,7 +104,7 @@ class Folder(Settings):
         if not both and self.root is None:
             raise CrispsegError("give either data.root, or data.images and data.masks (or data.instances)")
         if self.of_instances and (self.palette is not None or self.ignore):
-            raise CrispsegError("data.palette and data.ignore are about data.masks; leave them out, or give these")
+            raise CrispsegError("data.palette and data.ignore apply to data.masks; leave them out, or give data.masks")
         if self.fold > (self.folds or 1):
             raise CrispsegError(f"data.fold is {self.fold}; give 1 to {self.folds or 1}, the number of data.folds")
         if self.group not in (None, "folder") and "*" not in str(self.group):
@@ -116,19 +114,19 @@ class Folder(Settings):
 
     @property
     def of_instances(self) -> bool:
-        """Whether masks are made of `instances`."""
+        """Whether masks are made from `instances`."""
         return self.instances is not None and self.masks is None and self.root is None
 
     def label_set(self) -> LabelSet:
-        """Names and colours of the classes.
+        """Return names and colours of the classes.
 
         Raises:
-            CrispsegError: what is declared does not fit together, or nothing is and the masks do not tell.
+            CrispsegError: the declarations contradict each other, or the masks do not determine the classes.
         """
         return self.reading.labels
 
     def splits(self) -> tuple[str, ...]:
-        """The splits that there are; `dataset` also knows "all", which is every image of them.
+        """Return the available splits; `dataset` also accepts "all" for all images.
 
         Raises:
             CrispsegError: the root has no known layout.
@@ -138,32 +136,32 @@ class Folder(Settings):
 
     @property
     def divided(self) -> bool:
-        """Whether anything but the defaults says which image is in which split. Raises as `splits` does."""
+        """Whether lists, folds or a custom `val_ratio` define the splits. Errors are those of `splits`."""
         return bool(self._layout.lists or self.folds) or self.val_ratio != Folder.val_ratio
 
     def dataset(self, split: str) -> FileDataset:
-        """One split: by folders, by lists, or by shuffling the sorted names with the seed.
+        """Return one split, defined by folders, by lists or by a seeded shuffle of the sorted names.
 
         Raises:
-            CrispsegError: no such split, nothing in it, folders that do not pair, or a list that does not fit.
+            CrispsegError: the split is unknown or empty, the folders do not match, or a list is wrong.
         """
         declared = None if self.value_range == "auto" else self.value_range
         pairs = [pair for pair in self.pairs(split) if str(pair.mask) not in self.reading.left_out]
         numbered = None
         if self.instances is not None and not self.of_instances:
             there = {name: file for file, name in pictures(Path(self.instances)).items()}
-            names = {pair.mask: name for name, pair in self._pairs.items()}  # with the folder of the split
+            names = {pair.mask: name for name, pair in self._pairs.items()}  # includes the folder of the split
             if missing := [names[pair.mask] for pair in pairs if names[pair.mask] not in there]:
                 lacking = f"data.instances {self.instances} has no file for {len(missing)} of {len(pairs)} images"
-                remedy = "number the objects of each image in a file of its name"
+                remedy = "give each image a file of the same name"
                 raise CrispsegError(f"{lacking}: {few(missing)}; {remedy}")
             numbered = {pair.name: there[names[pair.mask]] for pair in pairs}
         return FileDataset(pairs, self.reading.labels, self.reading.lookup, 3, declared, numbered)
 
     def pairs(self, split: str, strict: bool = True) -> list[Pair]:
-        """The files of one split, whatever their masks hold.
+        """Return the files of one split without checking the content of its masks.
 
-        Raises as `dataset` does; if not `strict`, the `faults` are left out instead.
+        Errors are those of `dataset`; if not `strict`, the `faults` are left out instead.
         """
         if split not in (*self.splits(), ALL):
             raise CrispsegError(f"there is no split '{split}'{did_you_mean(split, (*self.splits(), ALL))}")
@@ -186,19 +184,19 @@ class Folder(Settings):
             why = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
             if self._layout.lists:
                 named = ", ".join(map(str, self._layout.lists.values()))
-                why = f"{named} leave no image with a mask to it; change them"
+                why = f"{named} leave no image with a mask for it; change them"
             elif 0 < self.val_ratio < 1:
                 top = self.root or self._layout.images
-                why = f"{top} holds fewer than the two images that are needed to train; add some"
+                why = f"{top} has fewer than two images, but training needs two; add images"
             raise CrispsegError(f"'{split}' is empty: {why}")
         return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
 
     def place(self, pair: Pair) -> PurePosixPath:
-        """The path of an image without suffix in the folder of images, or in that of the split."""
+        """Return the path of an image in the folder of images or of the split, without suffix."""
         return PurePosixPath(self._layout.names.get(pair.image, pair.name))
 
     def faults(self) -> dict[PairingKind, list[str]]:
-        """The files that do not pair and the entries of lists that name none. Raises as `splits` does."""
+        """Return unpaired files and list entries without an image. Errors are those of `splits`."""
         found: dict[PairingKind, list[str]] = defaultdict(list)
         for matched in self._layout.matched.values():
             for kind, files in matched.faults.items():
@@ -208,10 +206,10 @@ class Folder(Settings):
         return found
 
     def settled(self) -> Folder:
-        """The same data with what was found in their files declared, so that it holds whatever is added to them.
+        """Return the same data with inferred settings declared, so that files added later do not change them.
 
         Raises:
-            CrispsegError: as `label_set` and `dataset`.
+            CrispsegError: as for `label_set` and `dataset`.
         """
         lookup, left_out = self.reading.lookup, self.reading.left_out
         odd = [name for name, pair in self._pairs.items() if str(pair.mask) in left_out]
@@ -224,18 +222,18 @@ class Folder(Settings):
             found = replace(found, num_classes=self.num_classes if self.declared.count else lookup.classes)
             grey = [mask for mask in self._scanned if isinstance(mask, MaskStatistics) and not mask.colors]
             if lookup.classes == 2 and any(IGNORE in mask.held for mask in grey):
-                found = replace(found, ignore=(*{*self.ignore, IGNORE},))  # or masks elsewhere may seem black and white
+                found = replace(found, ignore=(*{*self.ignore, IGNORE},))  # else other masks may seem black and white
         return found
 
     def notes(self) -> list[str]:
-        """What was found or understood, and is good to know beforehand, a line each. Raises as `dataset`."""
+        """Return notes about inferred settings, one per line. Errors are those of `dataset`."""
         layout = self._layout
-        lines = [f"the splits are as in {', '.join(map(str, layout.lists.values()))}"] if layout.lists else []
+        lines = [f"the splits follow {', '.join(map(str, layout.lists.values()))}"] if layout.lists else []
         if self.root is not None and self.masks is None and (several := rivals(Path(self.root), layout)):
             named = ", ".join(sorted({str(masks.path) for _, masks in several}))
-            lines.append(f"masks may be those in {named}: data.masks chooses")
+            lines.append(f"masks may be in {named}; choose by data.masks")
         if layout.only:
-            lines.append(f"{layout.only} names the images that are annotated: {len(self._pairs)}; others are left out")
+            lines.append(f"{layout.only} lists {len(self._pairs)} annotated images; others are left out")
         lines += [layout.legend] if layout.legend and self.declared.names is None else []
         lines += [matched.note for matched in layout.matched.values() if matched.note]
         lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]
@@ -246,11 +244,11 @@ class Folder(Settings):
         if key and (apart := [name for name in names if name not in self._group_of_names]):
             yield f"data.group {key} fits {len(names) - len(apart)} of {len(names)} images, not {few(apart, 2)}"
         if len({*self._group_of_names.values()}) == len(names) > 1:
-            yield f"data.group {key} groups nothing: {len(names)} images are {len(names)} groups"
+            yield f"data.group {key} groups nothing: {len(names)} images form {len(names)} groups"
         for largest, size in Counter(groups.values()).most_common(1):
             if size > 1:
                 some = few((name for name in names if groups[name] == largest), 2)
-                line = f"{len(names)} images are {plural(len({*groups.values()}), 'group')}, none of which is divided"
+                line = f"{len(names)} images form {plural(len({*groups.values()}), 'group')}, which are not divided"
                 share = len(self._names["val"]) / len(names)
                 yield f"{line}; the largest has {size} ({some}), and val {share:.0%} of the images"
 
@@ -264,12 +262,12 @@ class Folder(Settings):
         except CrispsegError as error:
             if self.root is None or self.instances is None:
                 raise
-            remedy = "instead of data.root give data.images and data.instances, and data.masks of classes, if any"
+            remedy = "give data.images, data.instances and, if they exist, data.masks instead of data.root"
             raise CrispsegError(f"{error}; {remedy}") from None
 
     @cached_property
     def _pairs(self) -> dict[str, Pair]:
-        """All pairs by name, those of folders of splits with the split in front."""
+        """All pairs by name, prefixed with the split if folders define the splits."""
         pairs = {
             f"{part}/{name}" if part else name: pair
             for part, found in self._layout.matched.items()
@@ -280,7 +278,7 @@ class Folder(Settings):
 
     @cached_property
     def _chosen(self) -> dict[str, tuple[list[str], list[str]]]:
-        """Split → names that its list means, and entries that mean none."""
+        """Split → image names in its list, and entries without an image."""
         every = [
             name for one in self._layout.matched.values() for part in one.faults.values() for name in part.values()
         ]
@@ -293,7 +291,7 @@ class Folder(Settings):
 
     @cached_property
     def _dictated(self) -> dict[str, list[str]]:
-        """The splits as folders or lists say; "" has the names that are shared out between train and val."""
+        """Splits from folders or lists; "" has the names to divide between train and val."""
         if self._layout.divided:
             names = {part: [f"{part}/{name}" for name in found.pairs] for part, found in self._layout.matched.items()}
             rest = names.pop("train") if "val" not in names and "train" in names else []
@@ -319,24 +317,24 @@ class Folder(Settings):
 
     @cached_property
     def _groups(self) -> dict[str, str]:
-        """For each name to be shared out the one that stands for all that stay on its side."""
+        """Representative of the group of each name to divide; a group stays in one split."""
         names, groups = self._dictated[""], self._grouped(self.copies)
         if len(names) < 2 or len({*groups.values()}) > 1:
             return groups
         if self.group:
             some = f"'{self.group}', which makes one group of all {len(names)} images, {few(names, 2)}"
-            raise CrispsegError(f"is {some}; give a finer one, or choose images by data.val_list", "data.group")
-        return dict(zip(names, names, strict=True))  # all are copies of one, which cannot be divided
+            raise CrispsegError(f"is {some}; give a finer group, or choose images by data.val_list", "data.group")
+        return dict(zip(names, names, strict=True))  # all images are copies of one
 
     def _grouped(self, copies: str) -> dict[str, str]:
         names = self._dictated[""]
         keys: list[Mapping[str, Hashable]] = [self._group_of_names]
         if self.group and names and not self._group_of_names:
-            some = f"'{self.group}', which fits no image, such as {few(names, 2)}"
+            some = f"'{self.group}', which matches no image, such as {few(names, 2)}"
             raise CrispsegError(f"is {some}; correct it, or leave it out", "data.group")
         if copies != "none":
             places = {name: self.place(self._pairs[name]) for name in names}
-            again = len({*places.values()}) < len(names)  # they restart in the folder of each split
+            again = len({*places.values()}) < len(names)  # names repeat in the folders of the splits
             keys.append({name: original(PurePosixPath(name) if again else places[name]) for name in names})
         if copies == "pixels":
             keys.append(digests({name: self._pairs[name].image for name in names}))
@@ -344,14 +342,14 @@ class Folder(Settings):
 
     @cached_property
     def _group_of_names(self) -> dict[str, str]:
-        """The group of each name to be shared out that has one."""
+        """Group of each name to divide that has one."""
         places = {name: self.place(self._pairs[name]) for name in self._dictated[""]}
         found = {name: self.group and group_of(self.group, place) for name, place in places.items()}
         return {name: group for name, group in found.items() if group}
 
     @cached_property
     def _colors(self) -> tuple[dict[Color, int], tuple[str, ...] | None] | None:
-        """Colour → class of the palette, and names of the classes."""
+        """Palette, as colour → class, and class names."""
         if self.palette is None:
             return None
         if isinstance(self.palette, (str, Path)):
@@ -360,7 +358,7 @@ class Folder(Settings):
             groups, names = [each if isinstance(each, list) else [each] for each in self.palette], None
         found = {as_color(color): index for index, group in enumerate(groups) for color in group}
         if twice := [color for index, group in enumerate(groups) for color in group if found[as_color(color)] != index]:
-            raise CrispsegError(f"data.palette gives the colour {list(twice[0])} to two classes; give each its own")
+            raise CrispsegError(f"data.palette gives the colour {list(twice[0])} to two classes; use different colours")
         return found, names
 
     @property
@@ -369,10 +367,10 @@ class Folder(Settings):
 
     @cached_property
     def declared(self) -> DeclaredClasses:
-        """What is declared about the masks.
+        """Declared meaning of the masks.
 
         Raises:
-            CrispsegError: it does not fit together.
+            CrispsegError: the declarations contradict each other.
         """
         colors, names = self._colors or (None, None)
         if (classes := self._classes) is not None:
@@ -390,7 +388,7 @@ class Folder(Settings):
             stated = ", ".join(f"{key} {count}" for key, count in counts.items())
             raise CrispsegError(f"the numbers of classes differ: {stated}; make them agree")
         if colors is None and (several := [list(value) for value in self.ignore if not isinstance(value, int)]):
-            raise CrispsegError(f"data.ignore holds the colour {several[0]}, which needs data.palette; add that")
+            raise CrispsegError(f"data.ignore has the colour {several[0]}, which needs data.palette; add it")
         ignore = self.ignore if colors is None else tuple(as_color(value) for value in self.ignore)
         tolerance = None if self.palette_tolerance == "auto" else self.palette_tolerance
         count = next(iter(counts.values()), None)
@@ -398,10 +396,10 @@ class Folder(Settings):
 
     @cached_property
     def reading(self) -> MaskReading:
-        """What the masks mean.
+        """Meaning of the masks.
 
         Raises:
-            CrispsegError: what is declared does not fit together, or nothing is and the masks do not tell.
+            CrispsegError: the declarations contradict each other, or the masks do not determine the classes.
         """
         if self.of_instances:
             labels, ids = self.declared.labels(len(CLASSES)).regrouped(self.merge, self.drop)
@@ -418,13 +416,13 @@ class Folder(Settings):
             legend = self._layout.legend and f"; {self._layout.legend}"
             line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
             if fault.code == "sparse-ids" and self.root and not fault.details.get("settings"):
-                line += f"; 'crispseg doctor {shlex.quote(str(self.root))}' says how to make a copy with these"
+                line += f"; 'crispseg doctor {shlex.quote(str(self.root))}' shows how to make a copy with these"
             raise CrispsegError(line, settings=fault.details.get("settings", ()))
         return found
 
     @cached_property
     def _scanned(self) -> list[MaskStatistics | CrispsegError]:
-        """What the masks of the splits hold, if that can say more than what is declared."""
+        """Statistics of the masks, if they can add to the declarations; otherwise empty."""
         declared = self.declared
         told = declared.count not in (None, 2) if declared.palette is None else declared.tolerance is not None
         first = min(self._pairs.values(), default=None)
@@ -437,9 +435,9 @@ class Folder(Settings):
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:
-    """A data source with what it finds in its files declared, and notes on that, a line each.
+    """Return a data source with its inferred settings declared, and notes about them, one per line.
 
     Raises:
-        CrispsegError: the files tell nothing, or do not pair.
+        CrispsegError: the files do not match, or do not determine the settings.
     """
     return (source.settled(), source.notes()) if isinstance(source, Folder) else (source, [])

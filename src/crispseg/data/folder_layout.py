@@ -1,4 +1,4 @@
-"""What a folder contains, by the names in it, and what text files declare: names of images."""
+"""Layout of a folder of data, from file names and from lists of image names."""
 
 from __future__ import annotations
 
@@ -31,40 +31,40 @@ from crispseg.errors import CrispsegError
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
 LEGEND = re.compile(r".*(legend|label|class|colou?r).*\.(txt|csv|json|ya?ml)", re.IGNORECASE)
-"""Names of files that may name classes."""
+"""Names of files that may list classes."""
 CVAT_LIST = "ImageSets/Segmentation/default.txt"
 
 
 class FolderLayout(NamedTuple):
-    """Where own data lie."""
+    """Locations of custom data."""
 
     images: Path
     """Folder or pattern of all images."""
     masks: Path
     matched: Mapping[str, Matched]
-    """Split → what pairs, if folders of both are the splits; else "" → what pairs."""
+    """Split → pairs, if folders define the splits; otherwise "" → pairs."""
     names: Mapping[Path, str]
-    """Image → its path without suffix in the folder of images, or in that of its split."""
+    """Image → its path in the folder of images or of its split, without suffix."""
     lists: Mapping[str, Path] = MappingProxyType({})
-    """Split → file that names its images, or folder that holds them."""
+    """Split → file that lists its images, or folder that contains them."""
     classes: Path | None = None
-    """File of the names of the classes."""
+    """File of the class names."""
     only: Path | None = None
-    """CVAT's list of the images that are annotated."""
+    """CVAT's list of annotated images."""
     legend: str = ""
-    """Which files may say what masks mean, and what to do with them."""
+    """Note about files that may define the classes; empty if there are none."""
 
     @property
     def divided(self) -> bool:
-        """Whether the folders, of images and masks both, are the splits."""
+        """Whether folders of both images and masks define the splits."""
         return "" not in self.matched
 
 
 def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
-    """Return the settings of `data.*` for what a folder contains; `given` are further ones, such as where masks are.
+    """Return the `data.*` settings for a folder; `given` are keys of the settings that the user gave.
 
     Raises:
-        CrispsegError: it is none, holds nothing in a known layout, or several masks of the same images.
+        CrispsegError: it is not a folder, has no known layout, or has several masks of the same images.
     """
     if not root.is_dir():
         what = "not a folder" if root.exists() else "missing"
@@ -77,12 +77,12 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
     if not chosen and (several := rivals(root, own_layout(root))):
         folders = ", ".join(dict.fromkeys(str(place.path) for one in several for place in one))
         remedy = "give one of each as data.images and data.masks"
-        raise CrispsegError(f"{root} may mean several images or masks: {folders}; {remedy}", settings=settings(several))
+        raise CrispsegError(f"{root} has several images or masks: {folders}; {remedy}", settings=settings(several))
     return {"name": "folder", "root": str(root)}
 
 
 def rivals(root: Path, layout: FolderLayout) -> list[Reading]:
-    """Return the readings of a folder if images have other masks too, or masks other images in a usual folder."""
+    """Return all readings of a folder if its images or masks also match others; otherwise an empty list."""
     if layout.images == layout.masks:
         return []
     images, masks = set(layout.names), {*pictures(layout.masks)}
@@ -97,12 +97,12 @@ def own_layout(
     masks: Path | None = None,
     lists: Mapping[str, Path] = MappingProxyType({}),
 ) -> FolderLayout:
-    """Return where the data below `root` are; what is given next to it is not looked for.
+    """Return the layout of the data below `root`; given folders are not searched for.
 
-    Lists that are given go before folders of splits, and these before lists that are found.
+    Given lists take precedence over split folders, and these over lists that are found.
 
     Raises:
-        CrispsegError: it has no known layout.
+        CrispsegError: the layout is unknown.
     """
     found_lists = dict(lists)
     if root is not None:
@@ -123,7 +123,7 @@ def own_layout(
 
 
 def _first(root: Path, names: tuple[str, ...]) -> Path:
-    """The folder of one of these names, in any case, that is there; else that of the first name."""
+    """Return the first existing folder of these names in upper or lower case, or the path of the first name."""
     there = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
     return next((there[name] for name in names if name in there), root / names[0])
 
@@ -131,24 +131,24 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
 def _legend(root: Path) -> str:
     names = [path.name for path in sorted(root.iterdir())] if root.is_dir() else []
     found = [str(root / name) for name in names if LEGEND.fullmatch(name) and name != "classes.txt"]
-    means = "may say what the masks mean: give the names by data.classes or data.palette"
+    means = "may define the classes: give the names by data.classes or data.palette"
     return f"{few(found)} {means}, and values without a label, such as 0, by data.ignore" if found else ""
 
 
 def _searched(root: Path, images: Path) -> tuple[Path, Path]:
-    """Where images and masks are, if their folders have usual names, or masks are next to their images."""
+    """Return the places of images and masks, by common folder names or because masks are next to images."""
     found = readings(root, usual=True)
     if len(found) == 1:
         one, other = found[0]
         stems = [file.stem for file in one.files]
         split = by_split(one.path, one.files).keys() != {""}
-        if split or not is_pattern(one.path) or len({*stems}) == len(stems):  # else one may be a copy of the other
+        if split or not is_pattern(one.path) or len({*stems}) == len(stems):  # otherwise one may be a copy of the other
             return one.path, other.path
     there = images if images.is_dir() else root
     images_there, masks_there = ({plain(name) for name in side.values()} for side in apart(pictures(there)))
     if not images_there.isdisjoint(masks_there):
         return there, there
-    what = "holds images, but no masks" if images.is_dir() else "has no layout that is known"
+    what = "contains images, but no masks" if images.is_dir() else "has no known layout"
     remedy = annotated(root) or (
         "; images and masks may be in images and masks, train/images and train/masks, train_images and train_masks, or "
         "a_mask.png next to a.jpg; or give data.images and data.masks, which may be patterns such as x/*_t1.tif and "
@@ -157,11 +157,11 @@ def _searched(root: Path, images: Path) -> tuple[Path, Path]:
     if found := readings(root):
         remedy = f"; give data.images and data.masks, such as {found[0][0].path} and {found[0][1].path}"
     holds = described(root) or "no images"
-    raise CrispsegError(f"{root} {what}; it holds {holds}{remedy}", settings=settings(found))
+    raise CrispsegError(f"{root} {what}; it contains {holds}{remedy}", settings=settings(found))
 
 
 def _matched(images: Path, masks: Path, listed: bool) -> FolderLayout:
-    """The pairs of two places, by split unless lists are given."""
+    """Match the files of two places, by split unless lists are given."""
     try:
         image_of, mask_of = _files(images, masks)
     except CrispsegError as error:
@@ -172,7 +172,7 @@ def _matched(images: Path, masks: Path, listed: bool) -> FolderLayout:
     parents = {split: [file.parent for file in every[split]] for split in SPLITS if split in every}
     folders = {split: Path(os.path.commonpath(paths)) for split, paths in parents.items()}
     if not listed and (len(both) > 1 or (both and "" not in masks_in)):
-        for split in [*folders]:  # images to test on may have no masks, and in one folder for both, any may
+        for split in [*folders]:  # test images may have no masks; in a shared folder, other splits too
             if split not in masks_in and (split == "test" or images == masks):
                 del folders[split]
         sides = {split: (images_in.get(split, {}), masks_in.get(split, {})) for split in folders}
@@ -182,25 +182,25 @@ def _matched(images: Path, masks: Path, listed: bool) -> FolderLayout:
     by_images = masks_in.keys() == {""} and "train" in images_in and all("/" in name for name in image_of.values())
     if listed or not by_images:
         folders = {}
-    elif "val" not in folders:  # it is a share of the images of train
+    elif "val" not in folders:  # val is a share of the train images
         del folders["train"]
     return FolderLayout(images, masks, {"": match(image_of, mask_of, images, masks)}, image_of, folders)
 
 
 def _files(images: Path, masks: Path) -> tuple[dict[Path, str], dict[Path, str]]:
-    """The files of two places with their names; of files in both, the place that has less keeps them.
+    """Return the files of two places with their names; files in both belong to the place with fewer files.
 
-    In one folder for both, masks are those whose names say so, such as a_mask.png, or else all but JPEGs.
+    In a shared folder, masks are recognised by names such as a_mask.png; otherwise all but JPEGs are masks.
 
     Raises:
-        CrispsegError: a folder is missing or empty, or is the same and no name says which are masks.
+        CrispsegError: a folder is missing or empty, or no names indicate masks in a shared folder.
     """
     if images.is_file() and masks.is_file():
         return {images: images.stem}, {masks: images.stem}
     image_of, mask_of = pictures(images), pictures(masks)
     for place, files in ((images, image_of), (masks, mask_of)):
         if not files:
-            raise CrispsegError(f"{place} holds no images, {', '.join(sorted(SUFFIXES))}{annotated(place)}")
+            raise CrispsegError(f"{place} contains no images, {', '.join(sorted(SUFFIXES))}{annotated(place)}")
     if images.resolve() == masks.resolve():
         image_of, mask_of = apart(image_of)
         if not image_of or not mask_of:
@@ -211,25 +211,25 @@ def _files(images: Path, masks: Path) -> tuple[dict[Path, str], dict[Path, str]]
 
 
 def annotated(folder: Path) -> str:
-    """Return what to do where a folder holds annotations that are no pictures, to end an error; else ""."""
+    """Return a remedy for a folder of annotations that are not images, as the end of an error; otherwise ""."""
     root = shlex.quote(str(folder))
     if polygons := next(yolo_files(folder), None):
         root = shlex.quote(str(yolo_root(polygons) or folder))
         what = "YOLO's labels are text files", "polygons"
     elif any(folder.glob("*.npy")):
-        return "; it holds NumPy arrays: save each as a PNG of its image's size, with 255 for what is ignored"
+        return "; it contains NumPy arrays: save each as a PNG of its image's size, with 255 for ignored pixels"
     elif any(file for pattern in ("*.json", "*/*.json") for file in folder.glob(pattern)):
-        what = "it holds JSON files", "COCO's and labelme's"
+        what = "it contains JSON files", "COCO's and labelme's"
     else:
         return ""
     return f"; {what[0]}: 'crispseg data import {root} -o {root}_masks' makes masks of {what[1]}"
 
 
 def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return the names that a list file means, given as names or file names, with or without their sub-folder.
+    """Return the image names in a list file, and its entries that match no image or several.
 
-    Folders in front that are none of the data's do not count. Files without a partner, the `unpaired`, are left out.
-    Entries that name no image, or more than one, are returned too. Raises as `read_lines`.
+    Entries are names or file names, with or without sub-folders; unknown leading folders are ignored. Files without a
+    partner, the `unpaired`, are left out. Errors are those of `read_lines`.
     """
     full = {*names, *unpaired}
     stems = Counter(PurePosixPath(name).name for name in full)

@@ -1,4 +1,4 @@
-"""The pictures of folders and of patterns, and which folders below another may be images and their masks."""
+"""Search for images in folders and patterns, and for folders of matching images and masks."""
 
 from __future__ import annotations
 
@@ -22,50 +22,50 @@ MASK_FOLDERS = (
     *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
     *("annot", "gt", "lbl", "segmentations", "lab", "groundtruth", "ground_truth", "segmentation"),
 )
-"""Usual names of folders of masks, in lower case."""
+"""Common names of mask folders, in lower case."""
 SPLITS = {
     "train": ("train", "training", "train2017", "tr"),
     "val": ("val", "valid", "validation", "dev", "val2017"),
     "test": ("test", "testing", "test2017", "ts"),
 }
-"""Names of the folders of each split, those of COCO and nnU-Net among them."""
+"""Folder names of each split, including those of COCO and nnU-Net."""
 SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 OTHERS = re.compile(r"instance|object|predict|overlay", re.IGNORECASE)
-"""In names of folders that hold no masks of classes, though their files are called as the images are."""
+"""Words in names of folders without class masks, although their files are named like the images."""
 LEVELS, MOST = 6, 1000
-"""How deep, and at how many folders is looked: it may be anything, such as one's home."""
+"""Maximum depth and number of folders to search, because the folder may be a home directory."""
 
 _SPLIT, _KIND = (
     "|".join(sorted(names, key=len, reverse=True)) for names in (SPLIT_OF, (*IMAGE_FOLDERS, *MASK_FOLDERS))
 )
 _JOINT = re.compile(rf"^(?:{_SPLIT})(?=[-_ ]|(?:{_KIND})$)|(?P<start>^(?:{_KIND})|[-_ ])(?:{_SPLIT})$", re.IGNORECASE)
-"""The name of a split in that of a folder, such as train_images or imagesTr."""
+"""Split name in a folder name, such as train_images or imagesTr."""
 
 
 class Place(NamedTuple):
-    """A folder of pictures, or several by a pattern."""
+    """A folder of images, or a pattern of several folders."""
 
     path: Path
     files: Mapping[Path, str]
     usual: bool
-    """Whether its name says what it holds."""
+    """Whether its name indicates its content."""
     masks: bool
-    """Whether it holds masks, by its name or else as eight colours have most of its first picture."""
+    """Whether it contains masks, by its name or because eight colours cover most of its first image."""
 
 
 Reading = tuple[Place, Place]
-"""Images and masks that pair."""
+"""Matching images and masks."""
 
 
 def is_pattern(place: Path) -> bool:
-    """Return whether it is no path but a pattern, such as data/*/rgb or data/*.tif."""
+    """Return whether a path is a pattern, such as data/*/rgb or data/*.tif."""
     return glob.has_magic(str(place)) and not place.exists()
 
 
 def pictures(place: Path) -> dict[Path, str]:
-    """Return the pictures in a folder, or in all folders that a pattern means, or these pictures, each with its name.
+    """Return the images in a folder, or in all folders or files that a pattern matches, with their names.
 
-    A name is the path in the folder without suffix, behind what the wildcards of a pattern stand for.
+    A name is the path in the folder without suffix, preceded by the text that wildcards match.
     """
     named = {}
     for path in map(Path, sorted(glob.glob(str(place)))) if is_pattern(place) else [place]:  # noqa: PTH207
@@ -78,7 +78,7 @@ def pictures(place: Path) -> dict[Path, str]:
 
 
 def _meant(part: str, pattern: str) -> str:
-    """What the wildcards of a part of a pattern stand for; empty if it has none, but for escaped characters."""
+    """Return the text that the wildcards of a part of a pattern match; empty without wildcards."""
     if not glob.has_magic(re.sub(r"\[[*?[]\]", "", pattern)):
         return ""
     first, *_, last = re.split(r"\*|\?|\[.*?\]", pattern)
@@ -86,9 +86,9 @@ def _meant(part: str, pattern: str) -> str:
 
 
 def by_split(place: Path, files: Mapping[Path, str]) -> dict[str, dict[Path, str]]:
-    """Return the pictures of a place by the split that a wildcard, or a sub-folder, is called as; "" if none is.
+    """Return the images of a place by split, from the text of a wildcard or a sub-folder; "" for no split.
 
-    The names are without that.
+    The names omit the split.
     """
     levels = sum(map(glob.has_magic, place.parts)) if is_pattern(place) else 1
     found: dict[str, dict[Path, str]] = defaultdict(dict)
@@ -101,7 +101,7 @@ def by_split(place: Path, files: Mapping[Path, str]) -> dict[str, dict[Path, str
 
 
 def listing(root: Path) -> dict[Path, Counter[str]]:
-    """Return the folders, `root` and below, that hold pictures or text files, with how many of each suffix."""
+    """Return `root` and its sub-folders that contain images or text files, with file counts by suffix."""
     found = {}
     for place, folders, files in itertools.islice(os.walk(root, followlinks=True), MOST):
         depth = len(Path(place).relative_to(root).parts)
@@ -113,7 +113,7 @@ def listing(root: Path) -> dict[Path, Counter[str]]:
 
 
 def described(root: Path) -> str:
-    """Return what `listing` finds, such as "dataset1/rgb: 22 png, dataset1/label: 22 png"."""
+    """Return the result of `listing` as text, such as "dataset1/rgb: 22 png, dataset1/label: 22 png"."""
     lines = []
     for folder, counts in listing(root).items():
         files = " and ".join(f"{count} {suffix[1:]}" for suffix, count in counts.items())
@@ -122,10 +122,10 @@ def described(root: Path) -> str:
 
 
 def readings(root: Path, usual: bool = False) -> list[Reading]:
-    """Return the images and masks below `root` that pair, the likeliest first; `usual` tries only usual names.
+    """Return matching images and masks below `root`, the most likely first; `usual` tries only common names.
 
-    Folders that differ in the name of the split, or of one name at one depth, such as dataset1/rgb and dataset2/rgb,
-    are taken together. The only two of usual names are a reading even if they do not pair.
+    Folders that differ only in the split name are combined, and also folders of one name at one depth, such as
+    dataset1/rgb and dataset2/rgb. A single pair of folders with common names is returned even if files do not match.
     """
     alike: dict[tuple[Path, str], set[Path]] = defaultdict(set)
     for folder, counts in listing(root).items():
@@ -149,14 +149,14 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
 
 
 def settings(found: Sequence[Reading]) -> list[dict[str, str]]:
-    """Return what chooses one of the readings, the likeliest ones."""
+    """Return the settings that select each of the most likely readings."""
     return [{"data.images": str(images.path), "data.masks": str(masks.path)} for images, masks in found[:4]]
 
 
 def _pattern(root: Path, folder: Path) -> tuple[Path, Path, str]:
-    """The pattern of folders that are called alike, the one of them, and whether it is of "images", "masks" or "".
+    """Return a pattern of similarly named folders, this folder, and its kind: "images", "masks" or "".
 
-    The part of the path that says the kind, else the last one that is no split's name, stays as it is, up to a split.
+    The pattern keeps the part of the path that names the kind, or the last part that is no split.
     """
     parts = folder.relative_to(root).parts
     kinds = [_kind(part) for part in parts]
@@ -184,7 +184,7 @@ def _place(path: Path, files: Mapping[Path, str], kind: str) -> Place:
 
 
 def _pair(images: Place, masks: Place) -> bool:
-    """Whether these have enough files of one name, and more than by the number in it if masks are of a class each."""
+    """Return whether enough file names match, and masks are not likely to be one file per class."""
     files = {file: name for file, name in images.files.items() if file not in masks.files}
     matched = match(files, masks.files, images.path, masks.path)
     usual = images.usual and masks.usual

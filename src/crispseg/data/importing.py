@@ -1,7 +1,7 @@
-"""From polygons and run lengths to a folder of own data: images, masks of class ids and the names of the classes.
+"""Import of polygons and run lengths as a folder of images, masks of class ids and class names.
 
-Where shapes of two classes overlap, the smaller one is on top: large things are usually behind or around small ones. Of
-equal ones the later is on top. Crowds lie under everything else.
+If shapes of two classes overlap, the smaller one is on top, because large objects are usually behind small ones. If
+their sizes are equal, the later one is on top. Crowds are below all other shapes.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from crispseg.io.images import SUFFIXES, find_images, image_size, write_labels
 from crispseg.labels import IGNORE, LabelSet
 
 BACKGROUNDS = frozenset({"_background_", "__background__"})
-"""labelme's names of what is no class."""
+"""labelme's names of the background."""
 
 UNLABELED = frozenset({"__ignore__", "_ignore_"})
-"""labelme's names of pixels that count nowhere."""
+"""labelme's names of ignored pixels."""
 
 
 class Task(NamedTuple):
-    """One image to be written."""
+    """One image to write."""
 
     file: Path
     name: str
-    """Name of both copies, without suffix; may hold "/"."""
+    """Name of the image and its mask, without suffix; may contain "/"."""
     parts: list[MarkedImage]
-    """What each file of annotations says about it."""
+    """Annotations of the image in each annotation file."""
 
 
 def import_annotations(
@@ -54,26 +54,25 @@ def import_annotations(
     background: str | None = "background",
     ignore: Sequence[str] = (),
 ) -> list[str]:
-    """Write `out/images`, `out/masks` and `out/classes.txt`; `out` appears when it is complete.
+    """Write `out/images`, `out/masks` and `out/classes.txt`; `out` is created when it is complete.
 
-    If the names of the annotation files or of their folders name splits, or data.yaml does, `train.txt`, `val.txt` and
-    `test.txt` are written too.
+    If annotation files, their folders or data.yaml name splits, `train.txt`, `val.txt` and `test.txt` are written too.
 
     Args:
-        sources: JSON files of COCO or labelme, or folders of them, or of YOLO's polygons with data.yaml.
+        sources: JSON files of COCO or labelme, folders of them, or folders of YOLO polygons with data.yaml.
         out: new or empty folder to write to.
-        images: folder that the names of images start from, or one above; by default that of each JSON file.
-        classes: names in the order of the ids to be, as a list or a text file; by default COCO's in the order of their
-            ids, labelme's in that of the alphabet. The background is put in front where it is not among them.
-        background: class of pixels that no shape holds; null ignores them.
+        images: folder of the images, or one above it; by default the folder of each JSON file.
+        classes: class names in the order of the new ids, as a list or a text file. By default COCO classes are sorted
+            by id and labelme classes alphabetically. A background that is not among them is added first.
+        background: class of pixels outside all shapes; null ignores them.
         ignore: names of classes whose pixels become 255.
 
     Returns:
         Lines of a summary.
 
     Raises:
-        CrispsegError: annotations that cannot be read or contradict themselves, an unknown class, a shape outside of
-            its image, a missing image or one of another size, images of one name, or an `out` that holds something.
+        CrispsegError: annotations are unreadable or contradictory, a class is unknown, a shape is outside its image, an
+            image is missing or has another size, two images have one name, or `out` is not empty.
     """
     check_new_folder(out)
     names = read_lines(classes) if isinstance(classes, str | Path) else classes
@@ -83,12 +82,12 @@ def import_annotations(
     for shape in (shape for task in tasks for part in task.parts for shape in part.shapes):
         if shape.label not in ids:
             remedy = "give a background" if names is None else "add it to classes"
-            raise CrispsegError(f"{shape.name} is of the unknown class '{shape.label}'; {remedy}, or ignore it")
+            raise CrispsegError(f"{shape.name} has the unknown class '{shape.label}'; {remedy}, or ignore it")
     empty = [task for task in tasks if not any(part.shapes for part in task.parts)]
     if background is None:
         tasks = [task for task in tasks if task not in empty]
     if not tasks:
-        raise CrispsegError(f"{', '.join(map(str, sources))} mark nothing in any image; give other annotations")
+        raise CrispsegError(f"{', '.join(map(str, sources))} contain no annotated images; give other annotations")
     splits = _splits(tasks)
 
     rest = IGNORE if background is None else ids[background]
@@ -111,10 +110,10 @@ def import_annotations(
 
 
 def annotation_files(sources: Sequence[Path]) -> list[Path]:
-    """Return the files that are named and, of folders, the JSON files in them or, without any, the folders of YOLO.
+    """Return the given files, and the JSON files in given folders or otherwise their YOLO folders.
 
     Raises:
-        CrispsegError: a source is missing, or a folder without annotations.
+        CrispsegError: a source is missing, or is a folder without annotations.
     """
     files: list[Path] = []
     for source in sources:
@@ -123,18 +122,18 @@ def annotation_files(sources: Sequence[Path]) -> list[Path]:
             top = source.absolute()
             found = sorted({max(top, yolo_root(file) or top) for file in yolo_files(source)})  # the deeper of both
         if not found:
-            raise CrispsegError(f"{source} is or holds no JSON file of COCO or labelme, nor labels/NAME.txt of YOLO")
+            raise CrispsegError(f"{source} contains no JSON file of COCO or labelme, and no labels/NAME.txt of YOLO")
         files += found
     return list(dict.fromkeys(files))
 
 
 def _paint(task: Task, ids: dict[str, int], rest: int) -> NDArray[np.uint8]:
-    """The mask `(H, W)` of an image; pixels that no shape holds become `rest`."""
+    """Return the mask `(H, W)` of an image; pixels outside all shapes become `rest`."""
     size = image_size(task.file)
     drawn = []
     for part in task.parts:
         if None not in part.size and part.size != size:
-            sizes = f"{part.source} says that {part.image} is {part.size}, but {task.file} is {size} (height, width)"
+            sizes = f"{part.source} lists {part.image} as {part.size}, but {task.file} is {size} (height, width)"
             raise CrispsegError(f"{sizes}; annotate the image as it is")
         for shape in part.shapes:
             try:
@@ -151,14 +150,14 @@ def _paint(task: Task, ids: dict[str, int], rest: int) -> NDArray[np.uint8]:
 def _classes(
     found: Iterable[Sequence[str]], given: Sequence[str] | None, background: str | None, ignore: Sequence[str]
 ) -> tuple[dict[str, int], LabelSet]:
-    """The id of each name, and the classes."""
+    """Return the id of each name, and the classes."""
     every = list(dict.fromkeys(name for names in found for name in names))
     special = {*ignore, *UNLABELED, *(BACKGROUNDS if background is not None else ())}
     names = [name for name in every if name not in special and name != background] if given is None else list(given)
     if background is not None and background not in names:
         names = [background, *names]
     if unknown := [name for name in ignore if name not in every]:
-        raise CrispsegError(f"ignore names '{unknown[0]}', which is no class{did_you_mean(unknown[0], every)}")
+        raise CrispsegError(f"ignore names '{unknown[0]}', which is not a class{did_you_mean(unknown[0], every)}")
     ids = {name: index for index, name in enumerate(names)}
     if background is not None:
         ids |= dict.fromkeys(BACKGROUNDS, ids[background])
@@ -166,7 +165,7 @@ def _classes(
 
 
 def _tasks(found: Sequence[MarkedImage], images: Path | None) -> list[Task]:
-    """The images, those that several annotations are about once, each with its name."""
+    """Return each image once with its name, even if several files annotate it."""
 
     @cache
     def below(root: Path) -> dict[str, list[Path]]:
@@ -179,23 +178,23 @@ def _tasks(found: Sequence[MarkedImage], images: Path | None) -> list[Task]:
     for one in found:
         root, image = one.source.parent if images is None else images, Path(one.image)
         direct = [file for file in (root / image, root / image.name) if file.is_file()]
-        files = direct[:1] or below(root).get(image.name, [])  # else by its name alone, in a folder below
+        files = direct[:1] or below(root).get(image.name, [])  # otherwise by its name alone, in a sub-folder
         if len(files) != 1:
             found_there = f"may be {files[0]} or {files[1]}" if files else f"is not in {root}"
             remedy = "give its folder as images, or correct that file"
             raise CrispsegError(f"{image}, which {one.source} names, {found_there}; {remedy}")
         file = files[0].parent.resolve() / files[0].name  # once for each file; a link keeps its own name
         if file.suffix.lower() not in SUFFIXES:
-            raise CrispsegError(f"{file} is no picture in a known format; convert it to PNG or JPEG")
+            raise CrispsegError(f"{file} is not an image in a known format; convert it to PNG or JPEG")
         path = file.relative_to(root.resolve()) if file.is_relative_to(root.resolve()) else Path(file.name)
         tasks.setdefault(file, Task(file, one.name or path.with_suffix("").as_posix(), [])).parts.append(one)
     if twice := [name for name, count in Counter(task.name for task in tasks.values()).items() if count > 1]:
-        raise CrispsegError(f"two images have the same name, {twice[0]}; rename one, or import them apart")
+        raise CrispsegError(f"two images have the same name, {twice[0]}; rename one, or import them separately")
     return [*tasks.values()]
 
 
 def _splits(tasks: Sequence[Task]) -> dict[str, list[str]]:
-    """Names by split, of train and val if there are both; those to test on are kept apart in any case."""
+    """Return names by split, of train and val only if both exist."""
     splits: dict[str, list[str]] = {split: [] for split in SPLITS}
     for task in tasks:
         source = task.parts[0].source.absolute()

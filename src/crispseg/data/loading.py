@@ -1,4 +1,4 @@
-"""From a split to batches of tensors, in an order and with an augmentation that can be repeated."""
+"""Data loaders with reproducible order and augmentation."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from crispseg.io.images import side_factor
 from crispseg.labels import IGNORE
 
 CROPS_A_WINDOW = 16
-"""Of an image larger than this number of crops, an epoch sees as many windows as it holds as many crops."""
+"""Area of a large image, in crops, for which an epoch takes one window."""
 WINDOWS_AT_MOST = 64
 STEPS_AT_LEAST = 2
-"""In an epoch; of fewer images each is taken several times."""
+"""Minimum number of steps in an epoch; fewer images are repeated."""
 
 
 def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a_step: int) -> list[int]:
-    """How often an epoch takes each of some images of `(H, W)`, by `augment.repeat`.
+    """Return how often an epoch uses each image of size `(H, W)`, by `augment.repeat`.
 
-    By auto, an image that holds more than `CROPS_A_WINDOW` crops gives a window for each such number of them, up to
-    `WINDOWS_AT_MOST`; and all are taken so often that an epoch has `STEPS_AT_LEAST`.
+    With auto, an image gives one window for each `CROPS_A_WINDOW` crops of its area, up to `WINDOWS_AT_MOST`. All
+    images are then repeated until an epoch has `STEPS_AT_LEAST` steps.
     """
     if augment.repeat != "auto":
         return [augment.repeat] * len(sizes)
@@ -51,7 +51,7 @@ def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a
 
 
 MOST_WORKERS = max(64, 4 * (os.cpu_count() or 1))
-"""Processes at a time; more would take the machine down, and are no faster."""
+"""Maximum number of worker processes; more may exhaust the machine and are not faster."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -60,7 +60,7 @@ Result = TypeVar("Result")
 def parallel(
     function: Callable[[Item], Result], items: Iterable[Item], description: str, threads: int | None = None
 ) -> Iterator[Result]:
-    """Yield the results in order from a few threads, with a progress bar on stderr if that is a terminal."""
+    """Yield results in order from a few threads, with a progress bar if stderr is a terminal."""
     items = list(items)
     console = Console(stderr=True)
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
@@ -69,7 +69,7 @@ def parallel(
 
 
 def tried(function: Callable[[Item], Result]) -> Callable[[Item], Result | CrispsegError]:
-    """Return a function that returns the errors for users of another, which raises them."""
+    """Wrap a function so that it returns a `CrispsegError` instead of raising it."""
 
     def attempt(item: Item) -> Result | CrispsegError:
         try:
@@ -85,16 +85,16 @@ Batches = DataLoader[tuple[Tensor, ...]]
 
 
 def derived_seed(purpose: str, *parts: int) -> int:
-    """A seed of 63 bits that follows from a purpose, such as "augment", and numbers, such as seed, epoch and index."""
+    """Return a 63-bit seed from a purpose, such as "augment", and numbers, such as seed, epoch and index."""
     digest = hashlib.blake2b(repr((purpose, *parts)).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
 class Augmented(Dataset[tuple[Tensor, ...]]):
-    """A split under a random transform: image `(C, H, W)` float32, labels `(H, W)` int64 and what else it gives.
+    """Split with a random transform: image `(C, H, W)` float32, labels `(H, W)` int64 and further targets.
 
-    Its keys are `(epoch, index)`, and a sample is a function of them and the seed alone, whichever worker makes it.
-    `times` says how many indices in a row are of each image. With `keep`, images stay in memory once they were read.
+    Keys are `(epoch, index)`. A sample depends only on its key and the seed, not on the worker. `times` gives the
+    number of consecutive indices of each image. With `keep`, images stay in memory after they are read.
     """
 
     def __init__(
@@ -127,13 +127,13 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
 
 
 class Shuffled(Sampler[tuple[int, int]]):
-    """Keys of `Augmented` in an order that follows from `(seed, epoch)`, dealt out to the processes of a run.
+    """Keys of `Augmented`, shuffled by `(seed, epoch)` and divided among the processes of a run.
 
     Args:
-        samples: how many there are.
-        devices: how many processes share them; each gets as many as the others.
-        seed: the order follows from it and the epoch.
-        start: epoch and number of this process's samples in it to begin with, for a run that goes on.
+        samples: number of samples.
+        devices: number of processes; all get the same number of samples.
+        seed: random seed of the order, together with the epoch.
+        start: epoch and number of samples of this process to start from, for a resumed run.
     """
 
     def __init__(self, samples: int, devices: int, seed: int, start: tuple[int, int] = (0, 0)) -> None:
@@ -142,7 +142,7 @@ class Shuffled(Sampler[tuple[int, int]]):
         self.epoch = start[0]
 
     def set_epoch(self, epoch: int) -> None:
-        """Lightning calls it before each epoch."""
+        """Set the epoch; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -151,17 +151,17 @@ class Shuffled(Sampler[tuple[int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int]]:
         generator = torch.Generator().manual_seed(derived_seed("order", self.seed, self.epoch))
         order = torch.randperm(self.samples, generator=generator).tolist()
-        order *= -(-self.devices // self.samples)  # where there are fewer samples than processes, some are used twice
+        order *= -(-self.devices // self.samples)  # with fewer samples than processes, some are used twice
         mine = order[_rank() :: self.devices][: len(self)]
         skipped = self.start[1] if self.epoch == self.start[0] else 0
         return ((self.epoch, index) for index in mine[skipped:])
 
 
 class Transformed(Dataset[tuple[Tensor, ...]]):
-    """A split whose samples have gone through a fixed transform: image `(C, H, W)` float32, labels `(H, W)` int64.
+    """Split with a fixed transform: image `(C, H, W)` float32, labels `(H, W)` int64.
 
-    Its length is rounded up to a `multiple`, with samples of which every pixel is ignored, so that as many processes
-    get equal shares and no sample counts twice.
+    Its length is rounded up to a `multiple`, the number of processes, by samples with only ignored pixels. Processes
+    then get equal shares, and no sample counts twice.
     """
 
     def __init__(self, dataset: SegmentationDataset, transform: Transform, multiple: int = 1) -> None:
@@ -178,7 +178,7 @@ class Transformed(Dataset[tuple[Tensor, ...]]):
 
 
 class Share(Sampler[int]):
-    """Every `devices`-th index, from this process's rank on."""
+    """Every `devices`-th index, starting at the rank of this process."""
 
     def __init__(self, samples: int, devices: int) -> None:
         self.samples, self.devices = samples, devices
@@ -202,16 +202,16 @@ def train_loader(
     times: Sequence[int] | None = None,
     keep: bool = False,
 ) -> Batches:
-    """Shuffled, augmented batches; a last one that is smaller is left out, unless it is the only one.
+    """Return shuffled, augmented batches; a smaller last batch is dropped unless it is the only one.
 
     Args:
-        dataset, transform: the split and its augmentation, all of whose randomness comes from torch's generator.
-        batch_size, workers: samples a batch, and processes that load; the batches are the same for any number.
-        seed: the order of an epoch follows from it and the epoch, a sample's augmentation from both and its index.
+        dataset, transform: the split and its augmentation, which takes all randomness from torch's generator.
+        batch_size, workers: samples per batch, and loader processes; their number does not change the batches.
+        seed: random seed; the order also depends on the epoch, and augmentation on epoch and index.
         devices: processes of a distributed run; each gets its share.
-        start: epoch and batches of it to begin with, for a run that goes on.
-        times: how often an epoch takes each image, by default once.
-        keep: each worker keeps images in memory once it has read them.
+        start: epoch and number of batches to start from, for a resumed run.
+        times: how often an epoch uses each image, by default once.
+        keep: keep images in the memory of each worker after they are read.
     """
     samples = Augmented(dataset, transform, seed, times or [1] * len(dataset), keep)
     sampler = Shuffled(len(samples), devices, seed, (start[0], start[1] * batch_size))
@@ -220,23 +220,23 @@ def train_loader(
 
 
 def eval_loader(dataset: SegmentationDataset, transform: Transform, workers: int, devices: int = 1) -> Batches:
-    """Every sample once, in order, one a batch: images are scored at their own size."""
+    """Return every sample once, in order and one per batch, because images are evaluated at native size."""
     samples = Transformed(dataset, transform, devices)
     return _loader(samples, workers, sampler=Share(len(samples), devices))
 
 
 def sample_loader(dataset: SegmentationDataset, workers: int) -> DataLoader[Sample]:
-    """Every sample once, in order, as it is."""
+    """Return every sample once, in order and unchanged."""
     return _loader(dataset, workers, batch_size=None, collate_fn=copy, pin_memory=False)
 
 
 def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:
     if not 0 <= workers <= MOST_WORKERS:
         raise CrispsegError(f"workers is {workers}; give a number from 0 to {MOST_WORKERS}")
-    # A forked worker would wait for ever for OpenCV's thread pool if this process had one; workers are the parallelism.
+    # A forked worker would wait for ever for an OpenCV thread pool of this process; workers run in parallel anyway.
     cv2.setNumThreads(1)
-    # When a worker ends, PyTorch's handler raises an error wherever this process just is, even within C++. Without it,
-    # as in threads and on Windows, who waits for a worker's images looks every five seconds whether it is there.
+    # When a worker ends, PyTorch's handler raises an error anywhere in this process, even in C++. Without the handler,
+    # as in threads and on Windows, the loader checks every five seconds whether the worker is alive.
     signal_handling._SIGCHLD_handler_set = True
     options = {"pin_memory": torch.cuda.is_available(), **options}
     return DataLoader(dataset, num_workers=workers, persistent_workers=workers > 0, **options)

@@ -1,4 +1,4 @@
-"""What masks hold: statistics from one pass over each file, and lookup tables from values or colours to class ids."""
+"""Statistics of mask files, and lookup tables from values or colours to class ids."""
 
 from __future__ import annotations
 
@@ -19,50 +19,49 @@ from crispseg.io.opening import UnreadablePicture, opened
 from crispseg.labels import IGNORE, Color, color_table
 
 NOISE, LOSSY_NOISE = 8, 20
-"""In flat areas, and in those of lossy files, neighbours differ by up to so much."""
+"""Largest differences between neighbours in flat areas, in exact and in lossy files."""
 
 TONE = 32
-"""Values up to so far from those that are expected may be these, changed by noise or soft edges."""
+"""Largest distance by which noise or soft edges may change an expected value."""
 SHARE, LEAST = 0.002, 4
-"""If more of the flat pixels that are not of the most frequent value, and more pixels, have others, these mean a class.
-"""
+"""Flat pixels of a class: minimum share of those outside the most frequent value, and minimum number."""
 TINT = 16
-"""Up to this difference between channels lossy compression may have tinted a grey."""
+"""Largest difference between the channels of a grey that lossy compression tinted."""
 
 KEPT = 1024
-"""The values or colours of a mask that are kept; a mask of labels has at most 256."""
+"""Maximum number of values or colours to keep of a mask; a mask of labels has at most 256."""
 
 
 class MaskStatistics(NamedTuple):
-    """What a mask holds."""
+    """Statistics of a mask."""
 
     file: str
     size: tuple[int, int]
     """`(H, W)` upright."""
     values: NDArray[Any]
-    """`(n,)` values, or `(n, 3)` colours where the channels differ: the `KEPT` most frequent ones, sorted."""
+    """`(n,)` values, or `(n, 3)` colours if the channels differ: the `KEPT` most frequent ones, sorted."""
     quarters: NDArray[np.int64]
-    """`(n, 2, 2)` pixels of each in the upper and lower, left and right quarters."""
+    """`(n, 2, 2)` pixel counts of each value in the upper and lower, left and right quarters."""
     flat: NDArray[np.int64]
-    """`(n,)` pixels of each whose 3 x 3 neighbours differ by no more than `NOISE`; edges have none."""
+    """`(n,)` pixel counts of each value in flat areas, where 3 x 3 neighbours differ by at most `NOISE`."""
     distinct: int
-    """How many values or colours there are in all."""
+    """Total number of values or colours."""
     blended: float
-    """The share of the steps between flat areas that go over values in between; see `blended_steps`."""
+    """Share of the steps between flat areas that pass intermediate values; see `blended_steps`."""
     digest: bytes
-    """The values of all pixels, in short."""
+    """Hash of the values of all pixels."""
     lossy: str = ""
-    """Why training by exact values would be wrong: the refusal of a file of lossy compression."""
+    """Error message about lossy compression, which changes values; empty for exact files."""
     palette: tuple[Color, ...] = ()
-    """The colours of the values that are indices."""
+    """Colours of the values of a palette file."""
     hidden: frozenset[Color] = frozenset()
-    """Colours that transparent pixels have, and no opaque ones."""
+    """Colours of transparent pixels that no opaque pixel has."""
     inverted: bool = False
     """Whether the file is a TIFF in which 0 is white."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """`(n,)` pixels of each."""
+        """`(n,)` pixel counts of each value."""
         counts: NDArray[np.int64] = self.quarters.sum((1, 2))
         return counts
 
@@ -78,14 +77,14 @@ class MaskStatistics(NamedTuple):
 
     @property
     def in_color(self) -> MaskStatistics:
-        """These with the colours of a palette, if there is one, instead of its indices."""
+        """Statistics with palette colours instead of indices, if there is a palette."""
         if not self.palette or self.colors:
             return self
         return self._replace(values=color_table(self.palette[:256])[self.values])
 
 
 def read_statistics(path: Path) -> MaskStatistics:
-    """The statistics of a mask file, lossy compression included. Raises as `read_mask`."""
+    """Return the statistics of a mask file, even a lossy one. Errors are those of `read_mask`."""
     with opened(path) as raster:
         try:
             mask, lossy = raster.labels(), ""
@@ -105,7 +104,7 @@ def read_statistics(path: Path) -> MaskStatistics:
 
 
 def statistics_of(mask: NDArray[Any], file: str, lossy: str = "") -> MaskStatistics:
-    """The statistics of a mask `(H, W)` or `(H, W, 3)`."""
+    """Return the statistics of a mask `(H, W)` or `(H, W, 3)`."""
     digest = hashlib.blake2b(np.ascontiguousarray(mask).data, digest_size=16, key=f"{mask.dtype}{mask.shape}".encode())
     if mask.ndim == 3 and (mask == mask[..., :1]).all():
         mask = mask[..., 0]
@@ -119,20 +118,18 @@ def statistics_of(mask: NDArray[Any], file: str, lossy: str = "") -> MaskStatist
 
 
 def in_flat_areas(mask: MaskStatistics, which: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return the indices of those of a mask's values, `which` `(n,)`, that are a class's: flat areas have them, as no
-    noise and no soft edges do; the most frequent first.
-    """
+    """Return the indices of values in `which` `(n,)` that flat areas contain, which are classes, by frequency."""
     flat = np.where(which, mask.flat, 0)
     return np.argsort(-flat)[: np.count_nonzero(flat) if flat.sum() > least_flat(mask) else 0]
 
 
 def least_flat(mask: MaskStatistics) -> float:
-    """Return the number of flat pixels of a mask that noise and soft edges do not exceed."""
+    """Return the largest number of flat pixels that noise or soft edges may cause."""
     return max(LEAST, SHARE * int(mask.flat.sum() - mask.flat.max()))
 
 
 def part(mask: MaskStatistics, at: NDArray[Any]) -> MaskStatistics:
-    """Return the statistics of some values of a mask, by their indices, or whether each belongs to them."""
+    """Return the statistics of some values of a mask, selected by indices or by a boolean mask."""
     return mask._replace(values=mask.values[at], quarters=mask.quarters[at], flat=mask.flat[at])
 
 
@@ -142,12 +139,12 @@ def as_colors(mask: MaskStatistics) -> NDArray[Any]:
 
 
 def held(grey: Iterable[MaskStatistics]) -> set[int]:
-    """Return the values that any of some grey masks holds."""
+    """Return all values that occur in grey masks."""
     return set().union(*(mask.held for mask in grey))
 
 
 def pixels_of(masks: Iterable[MaskStatistics], in_color: bool = False) -> Counter[Any]:
-    """The pixels of each value in all masks, or of each colour; a grey value v is the colour (v, v, v)."""
+    """Return the pixel counts of each value or colour in all masks; a grey value v is the colour (v, v, v)."""
     pixels: Counter[Any] = Counter()
     for mask in masks:
         keys = map(tuple, as_colors(mask).tolist()) if in_color else mask.values.tolist()
@@ -156,7 +153,7 @@ def pixels_of(masks: Iterable[MaskStatistics], in_color: bool = False) -> Counte
 
 
 def count_values(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], int]:
-    """Return the `KEPT` most frequent values, sorted, their pixels in each quarter, and the number of all values."""
+    """Return the `KEPT` most frequent values, sorted, their pixel counts by quarter, and the number of all values."""
     if mask.max() > 0xFFFF:
         values, ids = np.unique(mask, return_inverse=True)
     else:
@@ -169,7 +166,7 @@ def count_values(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], i
 
 
 def count_flat(mask: NDArray[Any], keys: NDArray[Any], values: NDArray[Any], noise: int) -> NDArray[np.int64]:
-    """Return the pixels `(n,)` in flat areas of a mask that have each of the values `(n,)` among the keys `(H, W)`."""
+    """Return the number of flat pixels `(n,)` of a mask for each of the values `(n,)` in the keys `(H, W)`."""
     levels, area = mask.astype(np.float32), np.ones((3, 3), np.uint8)
     spans = cv2.dilate(levels, area) - cv2.erode(levels, area)
     inner = keys[(spans <= noise) if mask.ndim == 2 else (spans <= noise).all(-1)]
@@ -178,11 +175,11 @@ def count_flat(mask: NDArray[Any], keys: NDArray[Any], values: NDArray[Any], noi
 
 
 def blended_steps(values: NDArray[Any]) -> float:
-    """The share of the steps between two flat areas, of unequal values, that pass over values in between.
+    """Return the share of the steps between two flat areas of unequal values that pass intermediate values.
 
-    Where a mask was resized or turned with interpolation nearly all do; where class ids were drawn, few do, by
-    chance. A flat area is two equal neighbours in a row or a column. Masks with fewer than 20 such steps, and noise, of
-    which no more than half of the neighbours are equal, give 0.
+    Nearly all steps do so in a mask that was resized with interpolation, and few do so in drawn class ids. A flat area
+    is two equal neighbours in a row or a column. The result is 0 for masks with fewer than 20 such steps, and for
+    noise, in which at most half of the neighbours are equal.
     """
     over = steps = equal = neighbours = 0
     for lines in (values, values.T):
@@ -196,36 +193,36 @@ def blended_steps(values: NDArray[Any]) -> float:
 
 
 NONE = IGNORE + 1
-"""What `MaskLookup.find` gives for a value that means no class."""
+"""Result of `MaskLookup.find` for a value without a class."""
 
 DEEP_WHITE = 0xFFFF
-"""What 255 becomes in files of 16 bits."""
+"""White in 16-bit files, like 255 in 8-bit files."""
 
 BORDER = 2
-"""Pixels from two objects up to which one is on the border between them."""
+"""Largest distance in pixels to two objects at which a pixel is on their border."""
 
 CLASSES = "background", "object", "border"
-"""What `three_classes` tells apart, unless objects have a name."""
+"""Default names of the classes of `three_classes`."""
 
 MOST = 2**24
-"""The largest number of an object: float32, in which OpenCV dilates, holds every whole number up to it, and tables have
-a row for each."""
+"""Largest object number. Float32, in which OpenCV dilates, is exact for all integers up to it, and tables have a row
+for each."""
 
 
 class MaskLookup:
-    """From a mask as `read_mask` gives it to class ids `(H, W)`, 255 for ignored pixels.
+    """Conversion of masks from `read_mask` to class ids `(H, W)`, with 255 for ignored pixels.
 
     Args:
-        meaning: the class id, or 255, of each value; or of each colour, where a grey value v is the colour (v, v, v).
-        wrong: what is wrong with any other value or colour.
-        remedy: what to do about it.
-        colors_remedy: what to do about a mask that has colours, if values are expected.
+        meaning: class id, or 255, of each value or colour; a grey value v is the colour (v, v, v).
+        wrong: error message for any other value or colour.
+        remedy: its remedy.
+        colors_remedy: remedy for a mask that has colours if values are expected.
     """
 
     most = 0xFFFF
-    """The largest value that is read."""
+    """Largest value that is read."""
     tolerance = 0.0
-    """Distance in RGB up to which a colour means the same as another; masks of lossy files need some."""
+    """Largest RGB distance at which a colour counts as another; lossy masks need more than 0."""
 
     def __init__(self, meaning: Mapping[Any, int], wrong: str, remedy: str, colors_remedy: str = "") -> None:
         self.meaning, self.wrong, self.remedy, self.colors_remedy = meaning, wrong, remedy, colors_remedy
@@ -233,10 +230,10 @@ class MaskLookup:
         self.in_color = self.colors and any(len({*key}) > 1 for key in meaning)
 
     def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
-        """The class ids `(H, W)` of a mask.
+        """Return the class ids `(H, W)` of a mask.
 
         Raises:
-            ValueError: it holds what means no class; the message says what, and the remedy.
+            ValueError: the mask has values without a class; the message lists them and the remedy.
         """
         labels = self.find(mask)
         if labels.max() > IGNORE:
@@ -249,7 +246,7 @@ class MaskLookup:
         return labels.astype(np.uint8)
 
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
-        """As `__call__`, with `NONE` for what means no class; 65535 is white if 0 is the only other value.
+        """Return class ids, with `NONE` for values without a class; 65535 is white if 0 is the only other value.
 
         Raises:
             ValueError: a mask of values has colours, or one of colours has 16 bits.
@@ -264,21 +261,21 @@ class MaskLookup:
 
     @cached_property
     def _table(self) -> NDArray[np.uint16]:
-        """The class of each value of 8 or 16 bits, or of each packed colour (32 MB)."""
+        """Class of each value of 8 or 16 bits, or of each packed colour (32 MB)."""
         table = np.full(2**24 if self.colors else 2**16, NONE, np.uint16)
         keys = np.array([*self.meaning])
         table[pack_colors(keys[None])[0] if self.colors else keys] = [*self.meaning.values()]
         return table
 
     def regrouped(self, ids: Mapping[int, int]) -> Self:
-        """Return this lookup with other class ids, by the old ones."""
+        """Return this lookup with new class ids; `ids` maps old ids to new ones."""
         found = copy(self)
         found.__dict__.pop("_table", None)
         found.meaning = {value: ids.get(label, label) for value, label in self.meaning.items()}
         return found
 
     def labels_of(self, mask: MaskStatistics) -> NDArray[np.uint16]:
-        """Return the label `(n,)` of each of a mask's values: 255 for ignored ones, `NONE` for those of no class."""
+        """Return the label `(n,)` of each value of a mask: 255 if ignored, `NONE` without a class."""
         try:
             return self.find((mask.in_color if self.in_color else mask).values[None])[0]  # type: ignore[no-any-return]
         except ValueError:  # colours among ids, or 16 bits among colours
@@ -286,7 +283,7 @@ class MaskLookup:
 
 
 class TableLookup(MaskLookup):
-    """Masks of a public data set, whose values mean classes by a table; errors call the values `values`."""
+    """Lookup for masks of a public data set by a table; `values` names the mask values in errors."""
 
     def __init__(self, meaning: Mapping[int, int], values: str) -> None:
         wrong, colors_remedy = f"is none of the {values}, 0 to {max(meaning)}", f"give the original mask, of {values}"
@@ -294,14 +291,14 @@ class TableLookup(MaskLookup):
 
 
 class IdLookup(MaskLookup):
-    """Masks whose values are class ids: 255 and the values of `ignore` become 255, ids are kept."""
+    """Lookup for masks of class ids; 255 and the values of `ignore` become 255."""
 
     def __init__(
         self,
         classes: int,
         ignore: tuple[int, ...] = (),
-        remedy: str = "correct the mask, or give data.num_classes, or data.ignore for what means ignore",
-        colors_remedy: str = "say what they mean, by data.palette",
+        remedy: str = "correct the mask, or give data.num_classes, or data.ignore for ignored values",
+        colors_remedy: str = "give the colours of the classes as data.palette",
     ) -> None:
         self.classes, void = classes, sorted({IGNORE, *ignore})
         wrong = f"is out of range 0 to {classes - 1} (ignored: {', '.join(map(str, void))})"
@@ -310,10 +307,10 @@ class IdLookup(MaskLookup):
 
 
 class ColorLookup(MaskLookup):
-    """Masks whose colours mean classes, in the order of the ids or by a mapping; those of `ignore` become 255.
+    """Lookup for masks of colours, given in the order of the ids or as a mapping; colours of `ignore` become 255.
 
     Args:
-        tolerance: distance in RGB, 0 to 442, up to which another colour is taken for the nearest of these.
+        tolerance: largest RGB distance, 0 to 442, at which another colour counts as the nearest of these.
     """
 
     def __init__(
@@ -330,7 +327,7 @@ class ColorLookup(MaskLookup):
 
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
         found = super().find(mask)
-        if self.tolerance and (found == NONE).any():  # the table learns the colours that occur
+        if self.tolerance and (found == NONE).any():  # add new colours to the table
             keys = np.unique(pack_colors(mask)[found == NONE])
             labels = np.array([*self.meaning.values()], np.uint16)
             distances, at = KDTree(np.array([*self.meaning])).query(unpack_colors(keys))
@@ -340,20 +337,20 @@ class ColorLookup(MaskLookup):
 
 
 class InstanceLookup(MaskLookup):
-    """Instance masks, which number objects, with the classes of `three_classes`."""
+    """Lookup for instance masks, which number objects, with the classes of `three_classes`."""
 
     most = MOST
     classes: Sequence[int] = range(len(CLASSES))
 
     def __init__(self) -> None:
-        super().__init__({0: 0, **dict.fromkeys(range(1, 2**16), 1)}, "", "")  # where no border is near
+        super().__init__({0: 0, **dict.fromkeys(range(1, 2**16), 1)}, "", "")  # without borders
 
     @staticmethod
     def numbers(mask: NDArray[Any]) -> NDArray[np.int32]:
-        """The object numbers `(H, W)` of a mask as `read_mask` gives it.
+        """Return the object numbers `(H, W)` of a mask from `read_mask`.
 
         Raises:
-            ValueError: it has colours.
+            ValueError: the mask has colours.
         """
         return grey(mask, "give an instance mask, 0 and a number for each object").astype(np.int32, copy=False)
 
@@ -367,10 +364,10 @@ class InstanceLookup(MaskLookup):
 
 
 def three_classes(numbers: NDArray[np.integer], radius: int = BORDER) -> NDArray[np.uint8]:
-    """The classes `(H, W)` of a map of object numbers `(H, W)`, in which 0 is no object.
+    """Return the classes `(H, W)` of a map of object numbers `(H, W)`, in which 0 is no object.
 
-    2, border: among the pixels whose centres are at most `radius` pixels away, itself included, are some of two
-    different objects. 1, object: any other pixel of an object. 0, background: any other pixel.
+    A pixel is border (2) if the pixels up to `radius` away, between centres and including itself, belong to two or more
+    objects. Other pixels of objects are object (1). All other pixels are background (0).
     """
     y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     disk = (x * x + y * y <= radius * radius).astype(np.uint8)
@@ -380,10 +377,10 @@ def three_classes(numbers: NDArray[np.integer], radius: int = BORDER) -> NDArray
 
 
 def grey(mask: NDArray[Any], remedy: str) -> NDArray[Any]:
-    """A mask `(H, W)` or `(H, W, 3)` as one channel.
+    """Return a mask `(H, W)` or `(H, W, 3)` as one channel.
 
     Raises:
-        ValueError: it has colours; the message ends with the remedy.
+        ValueError: the mask has colours; the message ends with the remedy.
     """
     if mask.ndim == 2:
         return mask
@@ -395,11 +392,11 @@ def grey(mask: NDArray[Any], remedy: str) -> NDArray[Any]:
 
 
 def pack_colors(mask: NDArray[Any]) -> NDArray[np.uint32]:
-    """A mask of colours `(H, W, 3)`, or of grey values `(H, W)`, as one number `(H, W)` for each colour."""
+    """Return a mask of colours `(H, W, 3)` or grey values `(H, W)` as one number `(H, W)` for each colour."""
     red, green, blue = (mask.astype(np.uint32) if mask.ndim == 2 else mask[..., i].astype(np.uint32) for i in range(3))
     return (red << np.uint32(16)) | (green << np.uint32(8)) | blue
 
 
 def unpack_colors(values: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """The colours `(n, 3)` of numbers `(n,)` as `pack_colors` makes them."""
+    """Return the colours `(n, 3)` of numbers `(n,)` from `pack_colors`."""
     return np.stack([values >> 16 & 0xFF, values >> 8 & 0xFF, values & 0xFF], axis=-1).astype(np.uint8)

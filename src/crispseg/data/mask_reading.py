@@ -1,6 +1,6 @@
-"""What masks mean: which of their values and colours are classes, which are ignored, and what is wrong with them.
+"""Meaning of masks: which values and colours are classes, ignored or wrong.
 
-Training and scoring refuse what has errors here, `crispseg doctor` reports it, and both read masks by the same lookup.
+Training and evaluation refuse masks with errors, and `crispseg doctor` reports the errors. All use the same lookup.
 """
 
 from __future__ import annotations
@@ -39,30 +39,30 @@ from crispseg.labels import IGNORE, Color, LabelSet
 BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
 
 OBJECTS = 20
-"""Up to this number, ids may well be classes that all occur in one image."""
+"""Largest id up to which all classes may occur in one image."""
 
 SHADES, LIGHT = 64, 192
-"""If no classes are declared: more values than these, up to the second or in interpolated masks, are no class ids."""
+"""More than `SHADES` undeclared values are not class ids if masks are interpolated or a value reaches `LIGHT`."""
 
 STRAY_FILES = 0.2
-"""If no classes are declared: values beyond a gap, or zeros, in no more than this share of the masks are strays."""
+"""Largest share of masks with stray values, which are 0 or beyond a gap, if no classes are declared."""
 
 ODD_FILES = 0.01
-"""Up to this share of the masks, those that do not fit what most masks say are left out; more are an error."""
+"""Largest share of masks to leave out because they do not match the others; more are an error."""
 
 ODD = ("odd-masks", "rgb-masks", "value-out-of-range")
-"""Kinds of faults that single masks may have."""
+"""Kinds of faults of single masks."""
 
 WHITES = {IGNORE, DEEP_WHITE}
 
 THRESHOLD = 255
-"""Tolerance with which the palette of black and white means a threshold at half, for greys that JPEG tinted too."""
+"""Tolerance with which a black and white palette is a threshold at 128, even for greys that JPEG tinted."""
 
 BY_THRESHOLD = f"data.palette '[[0,0,0],[255,255,255]]' and data.palette_tolerance {THRESHOLD}"
 
 
 class Severity(IntEnum):
-    """An error stops training or makes scores wrong; a warning may cost quality; information is worth knowing."""
+    """Severity of a finding; an error stops training or makes scores wrong, a warning may reduce quality."""
 
     INFORMATION = 0
     WARNING = 1
@@ -74,7 +74,7 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about data that is wrong or worth knowing, and where it was found."""
+    """A fault or other fact of the data, with its files and a remedy."""
 
     code: str
     """Its kind, one of `crispseg.doctor.KINDS`."""
@@ -82,36 +82,36 @@ class Finding:
     message: str
     remedy: str
     count: int
-    """Number of files, pairs, groups or classes; 0 where nothing was found."""
+    """Number of files, pairs, groups or classes; 0 if nothing was found."""
     files: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     """Numbers for the JSON report."""
 
     @property
     def line(self) -> str:
-        """What it is, and what to do."""
+        """Message and remedy."""
         return f"{self.message}; {self.remedy}"
 
 
 @dataclass(frozen=True)
 class DeclaredClasses:
-    """What is declared about masks."""
+    """Declared meaning of masks."""
 
     count: int | None
     """Number of classes; None if nothing is declared."""
     names: tuple[str, ...] | None = None
     palette: Mapping[Color, int] | None = None
-    """Colour → class that it means."""
+    """Colour → class."""
     ignore: tuple[Any, ...] = ()
-    """Values, or with a palette colours, that are ignored besides 255."""
+    """Values to ignore in addition to 255, or colours if there is a palette."""
     tolerance: float | None = None
-    """That of the palette, see `ColorLookup`; if None, the masks tell."""
+    """Tolerance of the palette, see `ColorLookup`; None derives it from the masks."""
     merge: Mapping[str, Sequence[str]] = field(default_factory=dict)
     drop: Sequence[str] = ()
-    """Classes that are made of others, and classes that are ignored."""
+    """Classes to merge, and classes to ignore."""
 
     def labels(self, count: int) -> LabelSet:
-        """This many classes, with the names and colours that are declared; greys are none to draw in."""
+        """Return `count` classes with the declared names and colours; a palette of greys is not used to draw."""
         colors = {index: color for color, index in [*(self.palette or {}).items()][::-1]}
         first = "background" if self.palette == BLACK_AND_WHITE else "class 0"
         numbered = (first, *(f"class {index}" for index in range(1, count)))[:count]
@@ -122,30 +122,30 @@ class DeclaredClasses:
 
 @dataclass(frozen=True)
 class MaskReading:
-    """The meaning of the masks of a data set; if faults are errors, that of a corrected copy."""
+    """Meaning of the masks of a data set; if faults are errors, the meaning of a corrected copy."""
 
     labels: LabelSet
     lookup: MaskLookup
     faults: tuple[Finding, ...] = ()
     left_out: tuple[str, ...] = ()
-    """Files of masks that are not read, since they do not fit what most masks say."""
+    """Mask files that are left out because they do not match the others."""
 
     @property
     def errors(self) -> list[Finding]:
-        """The faults for which training refuses the masks."""
+        """Faults that make training refuse the masks."""
         return [fault for fault in self.faults if fault.severity is Severity.ERROR]
 
 
 def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
-    """Read own masks: as declared, or as their values and colours tell; then merge and drop classes.
+    """Read custom masks, as declared or inferred from their content; then merge and drop classes.
 
-    Masks of lossy files can be read by a lookup that has a tolerance, and count nowhere else.
+    Lossy masks need a lookup with a tolerance, and are ignored otherwise.
     """
     reading = _undeclared(declared, masks) if declared.palette is None else _by_palette(declared, masks)
     if inverted := [mask for mask in masks if mask.inverted]:
         severity = Severity.ERROR if len(inverted) < len(masks) else Severity.WARNING
-        remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the values as they are stored"
-        fault = _fault("inverted-masks", inverted, "0 for white, and are read the other way round", remedy, severity)
+        remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the stored values"
+        fault = _fault("inverted-masks", inverted, "0 for white, and are inverted when they are read", remedy, severity)
         reading = replace(reading, faults=(*reading.faults, fault))
     if not (declared.merge or declared.drop):
         return reading
@@ -154,7 +154,7 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
 
 
 def _undeclared(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
-    """Read masks without a palette; a few that do not fit the others are left out."""
+    """Read masks without a palette; a few that do not match the others are left out."""
     masks = [mask.in_color for mask in masks] if palettes_differ(masks) else masks
     exact = [mask for mask in masks if not mask.lossy]
     colored, grey = [mask for mask in exact if mask.colors], [mask for mask in masks if not mask.colors]
@@ -174,7 +174,7 @@ def _undeclared(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> M
 
 
 def _by_palette(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
-    """Read masks by a palette. Colours that are none of it, and no class either, mean the nearest that is."""
+    """Read masks by a palette; other colours that are noise become the nearest palette colour."""
     assert declared.palette is not None
     lookup = partial(ColorLookup, declared.palette, declared.ignore)
     exact = lookup(tolerance=declared.tolerance or 0)
@@ -189,17 +189,17 @@ def _by_palette(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> M
         return found
     tolerance, largest, strange = tolerance_for(exact, off)
     if strange:
-        nearest = f", or give data.palette_tolerance {largest} to take the nearest colours"
+        nearest = f", or give data.palette_tolerance {largest} to use the nearest colours"
         remedy = exact.remedy + nearest * all(mask.colors or bool(mask.lossy) for mask in off)
         return MaskReading(labels, exact, (_without_meaning(lookup(remedy=remedy), strange),))
-    what = f"colours that are not in data.palette, up to a distance of {largest}: the nearest ones are meant"
+    what = f"colours that are not in data.palette, up to a distance of {largest}; they become the nearest ones"
     remedy = "give data.palette_tolerance 0 to refuse them"
     note = _fault("near-colors", off, what, remedy, Severity.INFORMATION)
     return MaskReading(labels, lookup(tolerance=tolerance), (note,))
 
 
 def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> MaskReading:
-    """Read masks by a lookup that is known: values without meaning are faults, as are colours that it cannot read."""
+    """Read masks by a known lookup; values without a class and unexpected colours are faults."""
     faults: list[Finding] = []
     if not lookup.colors:
         faults = _colors_among_ids([mask for mask in masks if mask.colors], lookup.colors_remedy)
@@ -210,7 +210,7 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
 
 
 def _without_meaning(lookup: MaskLookup, strange: Sequence[MaskStatistics]) -> Finding:
-    """Return the fault of masks with values or colours, the only ones of their statistics, that mean no class."""
+    """Return the fault of masks whose values or colours mean no class."""
     counts = pixels_of(strange, lookup.colors).most_common()
     shown = few([f"{list(key) if lookup.colors else key} ({plural(count, 'pixel')})" for key, count in counts], 8)
     what = f"the {'colour' if lookup.colors else 'value'} {shown}, which {lookup.wrong}"
@@ -219,7 +219,7 @@ def _without_meaning(lookup: MaskLookup, strange: Sequence[MaskStatistics]) -> F
 
 
 def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) -> MaskReading | None:
-    """Read masks in which 255 means a class, or should; None if they are none of these."""
+    """Read black and white masks, in which 255 is a class; return None for other masks."""
     if WHITES & {*declared.ignore} or declared.count not in (None, 2) or not any(mask.held - {0} for mask in grey):
         return None
     ones, both = (sum(mask.held - {0} == each for mask in grey) for each in ({1}, {1, IGNORE}))
@@ -251,15 +251,15 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     concerned = strays if severity else [mask for mask in fitting if mask.held - {0}]
     faults = [_fault("black-and-white-masks", concerned, what, remedy, severity)]
     if odd:
-        remedy = f"correct or remove them, or give {BY_THRESHOLD} to take what is at least 128 for white"
+        remedy = f"correct or remove them, or give {BY_THRESHOLD} to read values from 128 on as white"
         values = {int(mask.values[at]) for mask in odd for at in _flat_greys(mask)[:2]} or held(odd)
-        what = f"the values {few(sorted(values), 8)}, and the others are black and white"
+        what = f"the values {few(sorted(values), 8)}, but the others are black and white"
         faults.append(_fault("odd-masks", odd, what, remedy))
     return MaskReading(labels, ColorLookup(BLACK_AND_WHITE, tolerance=THRESHOLD if between else 0), tuple(faults))
 
 
 def _tone(mask: MaskStatistics) -> str:
-    """How a grey mask is black and white: one of both, pure, soft along edges, with few strays, or hardly, so odd."""
+    """Return how a grey mask is black and white: one (only one of both), pure, soft (edges), strays (few) or odd."""
     values, counts = mask.values, mask.counts
     white = np.isin(values, [*WHITES])
     middle, far = ~white & (values > 0), (values > NOISE) & (values < IGNORE - NOISE)
@@ -298,9 +298,9 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     few_zeros = len(zero) <= STRAY_FILES * len(grey) and 20 * pixels[0] <= pixels.total()
     if 1 in ids and last > 1 and (last == count and not zero if count else few_zeros):
         zeros = f" ({few(Path(mask.file).name for mask in zero)})" if zero else ""
-        what = f"{plural(pixels[0], 'pixel')} of 0{zeros}, and else ids from 1 to {last}"
-        remedy = "give data.ignore '[0]' if 0 means unlabelled, or write masks with ids from 0, and 255 for what is "
-        remedy += f"unlabelled, as 'crispseg doctor' does with data.ignore '[0]' and data.num_classes {last}"
+        what = f"{plural(pixels[0], 'pixel')} of 0{zeros}, and otherwise ids from 1 to {last}"
+        remedy = "give data.ignore '[0]' if 0 means unlabelled, or write masks with ids from 0, and 255 for "
+        remedy += f"unlabelled pixels, as 'crispseg doctor' does with data.ignore '[0]' and data.num_classes {last}"
         severity = Severity.ERROR if count else Severity.WARNING
         found.append(_fault("one-based-ids", zero or grey, what, remedy, severity))
         if count:
@@ -308,18 +308,18 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
             lookup = MaskLookup(moved, lookup.wrong, lookup.remedy)
     if not count and not found and 2 * pixels[IGNORE] > pixels.total() - pixels[0] and IGNORE not in void:
         ignored = [mask for mask in grey if IGNORE in mask.held]
-        what, remedy = "255 in most pixels that are not 0, and it is ignored", "give data.palette if it means a class"
+        what, remedy = "255, which is ignored, in most pixels that are not 0", "give data.palette if it means a class"
         found.append(_fault("black-and-white-masks", ignored, what, remedy, Severity.INFORMATION))
     reading = read_by(labels, lookup, grey)
     return replace(reading, faults=(*found, *reading.faults))
 
 
 def _no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding | None:
-    """Return why masks hold no class ids, if these are not declared: pictures, or numbers of objects."""
+    """Return the fault of undeclared masks that are grey images or object numbers, or None for class ids."""
     last = ids[-1] if ids else 0
     soft = 2 * sum(mask.blended >= BLENDED for mask in grey) > len(grey)
     if last < IGNORE and len(ids) > SHADES and (last >= LIGHT or soft):
-        what = f"{len(ids)} values up to {last}, as grey pictures and soft edges have"
+        what = f"{len(ids)} values up to {last}, like grey images or soft edges"
         remedy = f"give {BY_THRESHOLD} if they are black and white, or data.num_classes if they are class ids"
         return _fault("grey-pictures", grey, what, remedy)
     none = {0, IGNORE, *void}
@@ -327,14 +327,14 @@ def _no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> 
     full = [mask for mask in many if mask.distinct - len(mask.held & none) >= 0.9 * max(mask.held - none)]
     if many and len(full) >= 0.8 * len(many):  # no photograph has all classes
         what = f"values up to {last} that count up from 1: they number objects, not classes"
-        remedy = "give them by data.instances instead of data.masks; or, if they are class ids, give data.num_classes"
+        remedy = "give data.instances instead of data.masks; or, if they are class ids, give data.num_classes"
         return _fault("object-numbers", grey, what, remedy)
     return None
 
 
 def _sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding:
-    """Return the fault of values that are far from each other; 255 is ignored."""
-    what = f"{plural(len(ids), 'value')} up to {ids[-1]} ({few(ids, 12)}), which hardly are all class ids"
+    """Return the fault of sparse values; 255 is ignored."""
+    what = f"{plural(len(ids), 'value')} up to {ids[-1]} ({few(ids, 12)}), which are probably not all class ids"
     if not 2 <= len(ids) <= OBJECTS or ids[-1] > IGNORE:
         return _fault("sparse-ids", grey, what, f"write masks of class ids, such as 0 to {len(ids) - 1}")
     ignored, greys = sorted({*void, *({IGNORE} & held(grey))}), tuple((value,) * 3 for value in ids)
@@ -347,18 +347,18 @@ def _sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> 
 
 
 def _in_color(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:
-    """Propose a palette for masks most of which have colours."""
+    """Propose a palette for masks that mostly have colours."""
     masks = [*colored, *(mask for mask in grey if mask.values[-1] <= IGNORE)]
     pixels = pixels_of(masks, in_color=True)
-    what, several = f"{len(pixels)} colours, and there is no palette", len(pixels) > IGNORE
+    what, several = f"{len(pixels)} colours, but there is no palette", len(pixels) > IGNORE
     if several or any(mask.blended >= BLENDED for mask in colored):
         several &= 2 * sum(int(mask.flat[mask.flat > least_flat(mask)].sum()) for mask in masks) < pixels.total()
         pixels = pixels_of([part(mask, mask.flat > least_flat(mask)) for mask in masks], in_color=True)
     groups = proposed([color for color, _ in pixels.most_common(IGNORE)], colored)
-    what += "; their own palettes differ, so that indices mean nothing" * any(mask.palette for mask in colored)
-    what += "; those that only transparent pixels have are one class" * any(len(group) > 1 for group in groups)
+    what += "; their palettes differ, so indices have no fixed meaning" * any(mask.palette for mask in colored)
+    what += "; colours of transparent pixels alone are one class" * any(len(group) > 1 for group in groups)
     if len(groups) < 2 or several:
-        remedy = "if these are photographs, give the masks by data.masks; else data.palette, a colour for each class"
+        remedy = "if these are photographs, give data.masks; otherwise give data.palette, a colour for each class"
         fault = _fault("rgb-masks", colored, what, remedy)
         return MaskReading(LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault,))
     ids = {color: index for index, group in enumerate(groups) for color in group}
@@ -368,7 +368,7 @@ def _in_color(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> Mask
     _, largest, strange = tolerance_for(lookup, masks)
     if strange:
         settings["data.palette_tolerance"] = largest
-        remedy += f"; and data.palette_tolerance {largest} to take other colours for the nearest of these"
+        remedy += f"; and data.palette_tolerance {largest} to replace other colours by the nearest of these"
     labels = LabelSet(LabelSet.numbered(len(groups)).names, tuple(group[0] for group in groups))
     return MaskReading(labels, lookup, (_fault("rgb-masks", colored, what, remedy, settings=[settings]),))
 
@@ -377,17 +377,17 @@ def _colors_among_ids(colored: list[MaskStatistics], remedy: str) -> list[Findin
     if not colored:
         return []
     colors = sorted(pixels_of(colored, in_color=True))
-    what = f"the colours {few(map(list, colors), 8)} where class ids are expected"
+    what = f"the colours {few(map(list, colors), 8)} instead of class ids"
     return [_fault("rgb-masks", colored, what, remedy)]
 
 
 def plausible_ids(values: Sequence[int]) -> bool:
-    """Whether sorted values, without those to ignore, look like class ids: at least half of 0 to the last occur."""
+    """Return whether sorted values, without ignored ones, look like class ids: at least half of 0 to the last occur."""
     return not values or 2 * len(values) >= values[-1] + 1
 
 
 def _without_strays(grey: list[MaskStatistics], void: Sequence[int]) -> list[int]:
-    """Return the values of masks, without those beyond a gap that few masks have."""
+    """Return the values of masks, without rare values beyond a gap."""
     files = Counter(value for mask in grey for value in mask.held)
     every = sorted(files.keys() - {IGNORE, *void})
     ids = list(every)
@@ -404,5 +404,5 @@ def _fault(
     severity: Severity = Severity.ERROR,
     **details: Any,
 ) -> Finding:
-    message = f"{plural(len(masks), 'mask')} {'holds' if len(masks) == 1 else 'hold'} {what}"
+    message = f"{plural(len(masks), 'mask')} {'contains' if len(masks) == 1 else 'contain'} {what}"
     return Finding(code, severity, message, remedy, max(len(masks), 1), tuple(mask.file for mask in masks), details)

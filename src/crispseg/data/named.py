@@ -1,4 +1,4 @@
-"""Data sources by name, with their settings; images and masks from memory as files of such a source."""
+"""Data sources by name and settings, and files for images and masks in memory."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from crispseg.io.opening import faults, from_pillow, opened
 
 
 def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tuple[Path, Path]:
-    """Write images and their masks into a sub-folder that is named after all that they hold.
+    """Write images and their masks to a sub-folder that is named by a hash of their content.
 
     Args:
-        images: paths, PIL images, or what `image_array` takes.
-        masks: as many, in the same order: paths, PIL images, or what `mask_array` takes.
-        folder: where that sub-folder is made; if it is there, with the same content, it stays.
+        images: paths, PIL images, or values for `image_array`.
+        masks: one for each image, in the same order: paths, PIL images, or values for `mask_array`.
+        folder: parent of the sub-folder; an existing one with the same content is reused.
 
     Returns:
-        Its folders of images and of masks. Files are numbered; those that were files keep their name behind the number.
+        Its folders of images and of masks. File names start with a number, followed by the name of a given path.
 
     Raises:
-        CrispsegError: not as many masks as images, or none; or one is refused, and named by its index.
+        CrispsegError: the numbers of images and masks differ or are 0, or one is invalid; the message has its index.
     """
     images, masks = list(images), list(masks)
     if len(images) != len(masks) or not images:
@@ -62,9 +62,9 @@ def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tu
 
 
 def _encoded(source: Any, is_mask: bool) -> tuple[bytes, str]:
-    """Return the content of a file that is read as the image or mask is, and its suffix."""
+    """Return file content that is read as the same image or mask, and its suffix."""
     if isinstance(source, str | Path):
-        with opened(source):  # what is wrong with it is said in one line
+        with opened(source):  # reports problems in one line
             return Path(source).read_bytes(), Path(source).suffix
     if isinstance(source, Image.Image):
         with faults("the PIL image"):
@@ -83,25 +83,25 @@ def _encoded(source: Any, is_mask: bool) -> tuple[bytes, str]:
 
 
 OWN = ("images", "masks", "instances")
-"""Settings that mean own data unless the data that are named have them too."""
+"""Settings that imply custom data unless the named data have them too."""
 
 
 def data_source(name: str) -> type[DataSource]:
     """Return the data source of this name.
 
     Raises:
-        CrispsegError: there is none.
+        CrispsegError: the name is unknown.
     """
     if name in DATA_SOURCES:
         return DATA_SOURCES[name]
     if Path(name).is_dir():
         raise CrispsegError(f"is the folder {name}; give it first, without a key, or as data.root", "data")
-    own = "; if it is your own, name its file in plugins"
+    own = "; for a custom data source, list its file in plugins"
     raise CrispsegError(f"unknown data '{name}'{did_you_mean(name, DATA_SOURCES)}{own}")
 
 
 def data_fields(name: str) -> dict[str, Field]:
-    """Return the settings of a data source; one of its fields may be called as its name is."""
+    """Return the settings of a data source by its name."""
     return fields_of(data_source(name))
 
 
@@ -109,10 +109,10 @@ def build_data(settings: Mapping[str, Any]) -> DataSource:
     """Return the data source that settings describe.
 
     Args:
-        settings: its `name` and its fields; "folder" where there is no name.
+        settings: its `name`, by default "folder", and its fields.
 
     Raises:
-        CrispsegError: no such data, an unknown or missing field, or a value that it cannot have.
+        CrispsegError: the data are unknown, a field is unknown or missing, or a value is invalid.
     """
     name, values = str(settings.get("name", Folder.name)), {key: settings[key] for key in settings if key != "name"}
     kind, entry = data_source(name), catalogue().get(name)
@@ -124,5 +124,5 @@ def build_data(settings: Mapping[str, Any]) -> DataSource:
 
 
 def own_data_meant(keys: Iterable[str], name: str | None) -> bool:
-    """Return whether keys without a name mean own data: one of `OWN` is among them that the data of this name lack."""
+    """Return whether keys imply custom data, because the named data lack one of them that is in `OWN`."""
     return bool({*OWN} & {*keys} - (data_fields(name).keys() if name else set()))

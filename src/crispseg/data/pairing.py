@@ -1,4 +1,4 @@
-"""Which image and which mask belong together, and how images are divided where there are no splits."""
+"""Matching of images and masks, and division of images into train and val."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _OF_MASKS = (
     r"(\.(jpe?g|png|tiff?|bmp))?[-_. ]+(masks?|labels?|gt|ground_?truth|seg|segmentation|annotations?|l|fuse)$"
 )
 _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_0000$|\.(jpe?g|png|tiff?|bmp)$")
-"""What the names of masks, and of images, may have besides the name that both share; in lower case."""
+"""Affixes of mask and image names around their common part, in lower case."""
 
 
 def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str) -> list[Pair]:
-    """Pair the images and masks in two folders, sub-folders included, whose paths differ by their endings only.
+    """Pair the images and masks of two folders and their sub-folders, whose paths differ only in their endings.
 
     Raises:
         CrispsegError: a folder is missing or empty, or a file has no partner.
@@ -39,10 +39,10 @@ def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str) -
 
 
 def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mask_ending: str) -> list[Pair]:
-    """Return the pairs that a text file names, one a line.
+    """Return the pairs that a text file lists, one per line.
 
-    The first word of a line is the path of an image below `images`, with or without the ending. Folders that are not
-    there do not count, as those of the machine on which a list was made.
+    The first word of a line is the path of an image below `images`, with or without the ending. Unknown
+    folders are ignored, such as those of another machine.
 
     Raises:
         CrispsegError: the list is missing or empty, or a file is missing.
@@ -61,24 +61,24 @@ def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mas
 
 
 class Matched(NamedTuple):
-    """The images of one folder with the masks of another."""
+    """Images and masks of two places, matched by name."""
 
     pairs: Mapping[str, Pair] = {}
-    """By name, sorted."""
+    """Pairs by name, sorted."""
     faults: Mapping[PairingKind, Mapping[Path, str]] = {}
-    """The files that are in no pair with their names, by what is wrong with them."""
+    """Unpaired files and their names, by kind of fault."""
     note: str = ""
-    """What was left out, for the user to know; empty if nothing was."""
+    """Note for the user about the pairing; empty if there is none."""
     error: CrispsegError | None = None
-    """Why nobody may train on them."""
+    """Error that prevents training."""
 
 
 def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Path, masks: Path) -> Matched:
-    """Pair the files of two places by their names, and without what a mask's name may add.
+    """Pair the files of two places by their names, without affixes such as _mask.
 
-    If all images are in sub-folders, and masks in none, or the other way round, names alone count. Names that differ
-    pair by their numbers if both sides have the same ones. Files without a partner are left out. If several files fit
-    one, or fewer than half of the files of the side that has less have a partner, there is an `error`.
+    If only the images or only the masks are in sub-folders, sub-folders are ignored. Different names pair by their
+    numbers if both sides have the same numbers. Files without a partner are left out. The result has an `error` if
+    several files match one, or if fewer than half of the smaller side have a partner.
     """
     deep = [{"/" in name for name in found.values()} for found in (image_of, mask_of)]
     if deep in ([{True}, {False}], [{False}, {True}]):
@@ -132,16 +132,16 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
 
 
 def few(items: Iterable[object], most: int = 5) -> str:
-    """The first few, to be named in an error."""
+    """Return the first few items as text for a message."""
     shown = list(map(str, items))
     return ", ".join(shown[:most]) + (", …" if len(shown) > most else "")
 
 
 def shared_out(names: Sequence[str], ratio: float, seed: int, groups: Mapping[str, str]) -> dict[str, list[str]]:
-    """Names divided by the share of val, drawn by the seed; unless it is 0 or 1, both get some.
+    """Divide names randomly into train and val; unless the ratio is 0 or 1, neither is empty.
 
     Args:
-        groups: for each name that of its group, which stays on one side.
+        groups: group of each name; a group stays in one split.
     """
     count = round(ratio * len(names))
     if 0 < ratio < 1:
@@ -158,9 +158,9 @@ def shared_out(names: Sequence[str], ratio: float, seed: int, groups: Mapping[st
 
 
 def folded(names: Sequence[str], folds: int, fold: int, seed: int, groups: Mapping[str, str]) -> dict[str, list[str]]:
-    """Names divided into parts of about equal size, drawn by the seed, of which number `fold`, from 1 on, is val.
+    """Divide names randomly into parts of about equal size; part number `fold`, from 1 on, is val.
 
-    For `groups` see `shared_out`.
+    See `shared_out` for `groups`.
 
     Raises:
         CrispsegError: there are fewer groups than parts.
@@ -176,7 +176,7 @@ def folded(names: Sequence[str], folds: int, fold: int, seed: int, groups: Mappi
 
 
 def _drawn(names: Sequence[str], seed: int, groups: Mapping[str, str]) -> list[list[str]]:
-    """The groups of names in a random order."""
+    """Return the groups of names in random order."""
     units: dict[str, list[str]] = defaultdict(list)
     for index in np.random.default_rng(seed).permutation(len(names)):
         units[groups[names[index]]].append(names[index])
@@ -189,25 +189,25 @@ def _divided(names: Sequence[str], val: Collection[str]) -> dict[str, list[str]]
 
 
 def plain(name: str) -> str:
-    """Return what the names of an image and of its mask have in common if one of them, or both, say which it is."""
+    """Return the common part of the names of an image and its mask, without affixes such as _mask."""
     folder, slash, stem = name.casefold().rpartition("/")
     return folder + slash + (_ADDED.sub("", stem) or stem)
 
 
 def says_mask(name: str) -> bool:
-    """Return whether a name says that the file is a mask."""
+    """Return whether a file name indicates a mask."""
     return re.search(_OF_MASKS, name.rpartition("/")[2].casefold()) is not None
 
 
 def apart(files: Mapping[Path, str]) -> tuple[dict[Path, str], dict[Path, str]]:
-    """Return the images and the masks of one folder: by what names say, else JPEGs are the images."""
+    """Return the images and the masks of one folder, by their names; otherwise JPEGs are the images."""
     masks = {file: name for file, name in files.items() if says_mask(name)}
     masks = masks or {file: name for file, name in files.items() if file.suffix.lower() not in (".jpg", ".jpeg")}
     return {file: name for file, name in files.items() if file not in masks}, masks
 
 
 def _by_number(image_of: Mapping[Path, str], mask_of: Mapping[Path, str]) -> dict[Path, str]:
-    """Masks with the names of the images that have their numbers; empty if names pair, or not all numbers do."""
+    """Return masks with the names of the images of equal number; empty if names match or numbers differ."""
     images, masks = _numbers(image_of), _numbers(mask_of)
     if images.keys() != masks.keys() or not {*map(plain, image_of.values())}.isdisjoint(map(plain, mask_of.values())):
         return {}
@@ -215,7 +215,7 @@ def _by_number(image_of: Mapping[Path, str], mask_of: Mapping[Path, str]) -> dic
 
 
 def _numbers(files: Mapping[Path, str]) -> dict[int, Path]:
-    """The files by the last number in their names, such as 0 of labels0000; empty if names differ in more."""
+    """Return files by the last number in their names, such as 0 for labels0000; empty if names differ otherwise."""
     found = {int(each[-1]): file for file, name in files.items() if (each := re.findall(r"\d+", name))}
     alike = len({re.sub(r"\d+(?=\D*$)", "", name) for name in files.values()}) == 1
     return found if alike and len(found) == len(files) else {}
@@ -224,12 +224,12 @@ def _numbers(files: Mapping[Path, str]) -> dict[int, Path]:
 def _files_below(folder: Path, ending: str) -> dict[str, Path]:
     paths = sorted(path for path in folder.rglob(f"*{ending}") if not path.name.startswith("."))
     if not paths:
-        raise CrispsegError(f"{folder} {f'holds no files *{ending}' if folder.is_dir() else 'is missing'}")
+        raise CrispsegError(f"{folder} {f'contains no files *{ending}' if folder.is_dir() else 'is missing'}")
     return {path.relative_to(folder).as_posix().removesuffix(ending): path for path in paths}
 
 
 def _lonely(no_mask: Collection[str], no_image: Collection[str], pairs: int, images: Path, masks: Path) -> str:
-    """What is to be said of the names of files without a partner, besides some pairs."""
+    """Return a message about files without a partner; empty if there are none."""
     sides = (no_mask, "images", images, "mask", masks), (no_image, "masks", masks, "image", images)
     return " and ".join(
         f"{len(names)} of {pairs + len(names)} {kind} in {folder} have no {other} in {place} ({few(sorted(names))})"

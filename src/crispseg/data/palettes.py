@@ -1,4 +1,4 @@
-"""Palettes: the colours of classes in files, and colours of masks that are near them."""
+"""Palette files, and mask colours that are near palette colours."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ _TITLES |= {title.lower(): title for title in ("r", "g", "b", "a", "name", "id",
 def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]:
     """Read the colours of each class, and the names if all have one; equal names are one class.
 
-    A file is JSON or YAML, such as {road: [128, 64, 128]}, a list of {name, color} or `names` and `colors`; a CSV with
-    the titles r, g, b, and perhaps name, id or trainId, and a; or it has lines "r g b name", "name,r,g,b", or CVAT's
-    "name:r,g,b:parts:actions". Classes are in the order of ids below 255, if all have one, else as in the file.
+    JSON and YAML have {road: [128, 64, 128]}, a list of {name, color}, or `names` and `colors`. CSV has the columns r,
+    g, b, and optionally name, id, trainId and a. Text has lines "r g b name", "name,r,g,b" or CVAT's
+    "name:r,g,b:parts:actions". Classes are in the order of ids below 255 if all have one, otherwise in file order.
 
     Raises:
-        CrispsegError: an entry has no colour, a CSV has another title, a trainId is 255 or negative, or the file cannot
-            be read.
+        CrispsegError: an entry has no colour, a CSV has another column, a trainId is 255 or negative, or the file
+            cannot be read.
     """
     lines = read_lines(path)
     delimiter = max(",;\t", key=lines[0].count)
@@ -49,14 +49,14 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
             rows = csv.DictReader(lines[1:], titles, delimiter=delimiter, skipinitialspace=True)
             entries = [{"name": row.get("name"), "color": [row[key] for key in "rgb"]} | _ids(row) for row in rows]
         else:
-            first = not any(map(str.isdigit, lines[0]))  # titles
+            first = not any(map(str.isdigit, lines[0]))  # header
             entries = [_entry(line.replace('"', "")) for line in lines[first:]]
         found = [
             (entry.get("name", entry.get("title")), color) for entry in _ordered(entries) for color in _colors(entry)
         ]
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         example = "write lines such as '128 64 128 road', or for example {road: [128, 64, 128]} as YAML"
-        raise CrispsegError(f"{path} names no colours ({one_line(error)}); {example}") from None
+        raise CrispsegError(f"{path} has no valid colours ({one_line(error)}); {example}") from None
     named = bool(found) and all(name is not None for name, _ in found)
     groups: dict[Any, list[Color]] = {}
     for index, (name, color) in enumerate(found):
@@ -75,7 +75,7 @@ def _entry(line: str) -> dict[str, Any]:
 
 
 def _entries(tree: Any) -> list[Mapping[str, Any]]:
-    """Return a mapping with a color, and perhaps a name and ids, for each entry of a JSON or YAML file."""
+    """Return a mapping with a color, and optionally a name and ids, for each entry of a JSON or YAML file."""
     if isinstance(tree, Mapping):
         lists = [tree[key] for key in ("labels", "classes", "categories") if isinstance(tree.get(key), list)]
         tree = next((each for each in lists if isinstance(each[0], Mapping)), tree)
@@ -90,11 +90,11 @@ def _entries(tree: Any) -> list[Mapping[str, Any]]:
 
 
 def _ordered(entries: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Return the entries by their trainId, else id, if all have one that may be a class id."""
+    """Return the entries sorted by trainId, or otherwise by id, if all have a valid one."""
     for key in ("trainId", "id"):
         ids = [entry.get(key) for entry in entries]
         if outside := [value for value in ids if key == "trainId" and value is not None and not 0 <= value < IGNORE]:
-            raise ValueError(f"trainId {outside[0]} is no class; remove it, or give its colours as data.ignore")
+            raise ValueError(f"trainId {outside[0]} is not a class; remove it, or give its colours as data.ignore")
         if all(isinstance(value, int) and 0 <= value < IGNORE for value in ids):
             return sorted(entries, key=lambda entry: int(entry[key]))
     return entries
@@ -108,10 +108,10 @@ def _colors(entry: Mapping[str, Any]) -> Iterator[Color]:
 
 
 def as_color(value: int | Color) -> Color:
-    """A grey value v is the colour (v, v, v).
+    """Return the colour of a value; a grey value v is the colour (v, v, v).
 
     Raises:
-        CrispsegError: it is no colour.
+        CrispsegError: the value is not a colour.
     """
     color = (value, value, value) if isinstance(value, int) else value
     if not all(0 <= level <= 255 for level in color):
@@ -120,23 +120,23 @@ def as_color(value: int | Color) -> Color:
 
 
 NEAR = 16
-"""Up to this distance a colour may stand for one of the palette that its mask lacks."""
+"""Largest distance at which a colour may replace a palette colour that its mask lacks."""
 
 BLENDED = 0.3
-"""From this share of blended steps on a mask counts as interpolated. CamVid's masks have up to 0.04."""
+"""Smallest share of blended steps of an interpolated mask. CamVid's masks have up to 0.04."""
 
 FARTHEST = 442.0
-"""The distance of black and white, rounded up."""
+"""Distance between black and white, rounded up."""
 
 
 def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple[float, int, list[MaskStatistics]]:
-    """Find out whether colours that a palette lacks are noise.
+    """Determine whether colours that a palette lacks are noise.
 
     Returns:
-        The tolerance, which is half of the smallest distance between two classes, or `FARTHEST` if colours are farther,
-        as along soft edges. Their largest distance from the palette, `FARTHEST` if a mask has too many to tell. Masks
-        with colours that may be classes, and these colours only: in interpolated and lossy masks those of flat areas,
-        in others all that do not stand for a near one that the mask lacks.
+        A tolerance: half of the smallest distance between two classes, or `FARTHEST` if colours are farther, as along
+        soft edges. The largest distance from the palette, `FARTHEST` if a mask has too many colours. Masks with only
+        their possible class colours: in interpolated and lossy masks the colours of flat areas, in others all colours
+        that do not replace a near one that the mask lacks.
     """
     palette, ids = np.array([*lookup.meaning]), np.array([*lookup.meaning.values()])
     between = np.linalg.norm(palette[:, None] - palette, axis=-1)[ids[:, None] != ids]
@@ -156,10 +156,10 @@ def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple
 
 
 def proposed(colors: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[list[Color]]:
-    """Return a palette, the colours of each class, of the colours of masks, the most frequent first.
+    """Propose a palette, the colours of each class, for mask colours that are sorted by frequency.
 
-    Colours near another one that no mask holds with them are variants of it, unless those that remain are near each
-    other too, as ids that are written into a channel. Colours that only transparent pixels have are of one class.
+    A colour is a variant of a near one if no mask contains both, unless the remaining colours are near each other too,
+    such as ids in one channel. Colours of transparent pixels alone are one class.
     """
     held = [{*map(tuple, mask.values.tolist())} for mask in masks]
     kept: list[Color] = []
@@ -175,16 +175,16 @@ def proposed(colors: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[l
 
 
 def palettes_differ(masks: Iterable[MaskStatistics]) -> bool:
-    """Return whether a colour has several indices in palette files, which then mean nothing."""
+    """Return whether palette files give one colour several indices, so that indices have no fixed meaning."""
     indices: dict[Color, set[int]] = {}
     for mask in masks:
         used = {mask.palette[index]: index for index in mask.held if index < len(mask.palette)} if mask.palette else {}
-        for color, index in used.items() if len(used) == len(mask.values) else ():  # no two are alike
+        for color, index in used.items() if len(used) == len(mask.values) else ():  # all colours differ
             indices.setdefault(color, set()).add(index)
     return any(len(found) > 1 for found in indices.values())
 
 
 def compact(palette: Iterable[Sequence[Color]]) -> str:
-    """Return the colours of each class as a setting, to paste into a shell."""
+    """Return the colours of each class as a setting for a shell command."""
     colors = [[*map(list, group)] for group in palette]
     return str([group[0] if len(group) == 1 else group for group in colors]).replace(" ", "")

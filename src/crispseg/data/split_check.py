@@ -1,4 +1,4 @@
-"""Looking through a whole split before it is used: bad files, and the range of values of deep images."""
+"""Checks of a whole split before its use: bad files, pixel counts, and the value range of 16-bit images."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from crispseg.io.value_range import ValueRange, percentile_range
 from crispseg.labels import IGNORE, LabelSet
 
 IMAGES = 64
-"""Images that are looked at, at most, evenly spread over the split."""
+"""Maximum number of sampled images, evenly spread over the split."""
 PIXELS = 2**16
-"""Pixels of an image that count, at most."""
+"""Maximum number of sampled pixels of an image."""
 
 
 def known_range(dataset: SegmentationDataset) -> ValueRange | None:
-    """The declared range of a split, else that of a sample of its pixels; None where the images have 8 bits.
+    """Return the declared range of a split, or the range of a sample of its pixels; None for 8-bit images.
 
-    Images that cannot be read are passed over: `check_split` tells of them.
+    Unreadable images are skipped, because `check_split` reports them.
     """
     if not isinstance(dataset, FileDataset):
         return None
@@ -43,7 +43,7 @@ def known_range(dataset: SegmentationDataset) -> ValueRange | None:
 
 
 def spread(count: int, most: int) -> list[int]:
-    """Return at most `most` of the indices from 0 on, evenly spaced, with the first and the last."""
+    """Return at most `most` of `count` indices, evenly spaced, including the first and the last."""
     return [round(place) for place in np.linspace(0, count - 1, min(count, most)).tolist()]
 
 
@@ -57,14 +57,14 @@ def _some_values(channels: int, path: Path) -> NDArray[np.uint16] | None:
 
 @dataclass(frozen=True)
 class SplitReport:
-    """What a split holds."""
+    """Statistics of a split."""
 
     split: str
     labels: LabelSet
     quarters: NDArray[np.int64]
-    """`(images, classes, 2, 2)` pixels of each class in the upper and lower, left and right quarters of an image."""
+    """`(images, classes, 2, 2)` pixel counts of each class in the upper and lower, left and right quarters."""
     ignored: int
-    """Pixels with label 255."""
+    """Number of pixels with label 255."""
     sizes: tuple[tuple[int, int], ...]
     """`(H, W)` of each image."""
 
@@ -75,27 +75,27 @@ class SplitReport:
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """`(classes,)` pixels of each class."""
+        """`(classes,)` pixel counts of each class."""
         counts: NDArray[np.int64] = self.quarters.sum((0, 2, 3))
         return counts
 
     @property
     def smallest(self) -> tuple[int, int]:
-        """Least height and least width, which need not be of one image."""
+        """Minimum height and minimum width over all images."""
         return min(height for height, _ in self.sizes), min(width for _, width in self.sizes)
 
     @property
     def largest(self) -> tuple[int, int]:
-        """Greatest height and greatest width."""
+        """Maximum height and maximum width over all images."""
         return max(height for height, _ in self.sizes), max(width for _, width in self.sizes)
 
     @property
     def lopsided(self) -> tuple[float, float]:
-        """How much classes keep to one half of the images, upper or lower first, then left or right.
+        """Concentration of classes in one half of the images: upper or lower, and left or right.
 
-        For each class and image the share in one half less that in the other: the mean over the images, by its absolute
-        value, as a share of the mean of the absolute values. 0 where the two halves are alike over all images, 1 where
-        they differ in the same direction in each.
+        The share of a class in one half minus its share in the other is computed for each image. The result is the
+        absolute value of the mean, divided by the mean of the absolute values. It is 0 if the halves are equal on
+        average, and 1 if they differ in the same direction in every image.
         """
         found = []
         for axis in (3, 2):
@@ -107,27 +107,27 @@ class SplitReport:
 
     @property
     def shorter_side(self) -> int:
-        """The median of the images' shorter sides."""
+        """Median of the images' shorter sides."""
         return int(np.median([min(size) for size in self.sizes]))
 
     @property
     def absent(self) -> tuple[str, ...]:
-        """The names of the classes that never occur."""
+        """Names of the classes that never occur."""
         return tuple(name for name, count in zip(self.labels.names, self.counts, strict=True) if count == 0)
 
     @property
     def shares(self) -> list[float]:
-        """The share of each class in the labelled pixels."""
+        """Share of each class in the labelled pixels."""
         shares: list[float] = (self.counts / max(int(self.counts.sum()), 1)).tolist()
         return shares
 
     @property
     def void(self) -> float:
-        """The share of ignored pixels."""
+        """Share of ignored pixels."""
         return self.ignored / max(int(self.counts.sum()) + self.ignored, 1)
 
     def lines(self) -> list[str]:
-        """A summary to print: the sizes, then id, name and share of the labelled pixels of each class."""
+        """Return a summary to print: sizes, then id, name and share of the labelled pixels of each class."""
         sizes = [f"{height}x{width}" for height, width in (self.smallest, self.largest)]
         width = max(map(len, self.labels.names))
         images = f"{plural(self.images, 'image')}, {' to '.join(dict.fromkeys(sizes))} pixels (height x width)"
@@ -138,18 +138,18 @@ class SplitReport:
 
 
 class Held(NamedTuple):
-    """What one mask holds."""
+    """Statistics of one mask."""
 
     labels: NDArray[Any]
-    """`(n,)` of its values."""
+    """`(n,)` labels of its values."""
     quarters: NDArray[np.int64]
-    """`(n, 2, 2)` pixels of each in the quarters."""
+    """`(n, 2, 2)` pixel counts of each value in the quarters."""
     size: tuple[int, int]
     """`(H, W)`."""
 
 
 def report_of(split: str, labels: LabelSet, masks: Sequence[Held]) -> SplitReport:
-    """Return what a split holds, from its masks; pixels that mean no class count as ignored."""
+    """Return the statistics of a split from those of its masks; pixels without a class count as ignored."""
     counts = np.zeros((len(masks), NONE + 1, 2, 2), np.int64)
     for index, mask in enumerate(masks):
         np.add.at(counts[index], mask.labels, mask.quarters)
@@ -158,14 +158,14 @@ def report_of(split: str, labels: LabelSet, masks: Sequence[Held]) -> SplitRepor
 
 
 def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
-    """Check every pair of a split, and count.
+    """Check every pair of a split and count pixels.
 
-    Masks are decoded. Of images, the checksums of PNGs and the header and last bytes of JPEGs are read, and those of
-    other formats or odd endings are decoded. Datasets that are not made of files are gone through sample by sample.
+    Masks are decoded. Images are checked by PNG checksums or by the header and last bytes of JPEGs; other formats and
+    JPEGs with unusual endings are decoded. Datasets that are not made of files are read sample by sample.
 
     Raises:
-        CrispsegError: the split is empty; pairs are broken, differ in size or have values that mean no class (the
-            first is named); or a training split holds one class only.
+        CrispsegError: the split is empty; pairs are broken, differ in size or have values without a class (the first is
+            named); or a training split has only one class.
     """
     if len(dataset) == 0:
         raise CrispsegError(f"the split '{split}' has no samples; check the data folders or lists")
@@ -183,19 +183,19 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
 
 
 def too_few_classes(report: SplitReport) -> str | None:
-    """Why a split cannot be used: it has no labelled pixels or, to train on, one class only. None where it can."""
+    """Return why a split cannot be used: no labelled pixels, or one class for training. None if it is usable."""
     found = np.flatnonzero(report.counts).tolist()
     if len(found) > 1 or (found and report.split != "train"):
         return None
     held = [f"class {index}" for index in found] + [f"{IGNORE}, which means ignore"] * (report.ignored > 0)
-    return f"the masks of '{report.split}' hold nothing but {' and '.join(held)}"
+    return f"the masks of '{report.split}' contain only {' and '.join(held)}"
 
 
 def class_weights(report: SplitReport) -> NDArray[np.float32]:
-    """Weights by median frequency balancing (Eigen and Fergus, ICCV 2015), `(classes,)`.
+    """Return weights by median frequency balancing (Eigen and Fergus, ICCV 2015), `(classes,)`.
 
-    A class's frequency is its share of the pixels of the images in which it occurs; its weight is the median of the
-    frequencies divided by its own. Classes that never occur weigh 0 and are not in the median.
+    The frequency of a class is its share of the pixels of images that contain it. Its weight is the median frequency
+    divided by its frequency. Classes that never occur have weight 0 and are not part of the median.
     """
     present = report.counts > 0
     weights = np.zeros(len(report.counts), np.float32)
@@ -208,9 +208,9 @@ def class_weights(report: SplitReport) -> NDArray[np.float32]:
 
 
 def softened_weights(report: SplitReport) -> NDArray[np.float32]:
-    """One over the square root of each class's share of the labelled pixels, `(classes,)`; the most frequent weighs 1.
+    """Return weights `(classes,)`: the inverse square root of the share of labelled pixels, 1 for the most frequent.
 
-    Shares below 1 in 10,000 count as that. Classes that never occur weigh 0.
+    Shares below 1 in 10,000 count as 1 in 10,000. Classes that never occur have weight 0.
     """
     shares = np.array(report.shares)
     weights: NDArray[np.float64] = np.sqrt(shares.max() / np.maximum(shares, 1e-4)) * (shares > 0)
@@ -221,7 +221,7 @@ def _checked(dataset: SegmentationDataset, index: int) -> Held:
     if isinstance(dataset, FileDataset):
         labels, file = dataset.read_labels(index), dataset.pairs[index].image
         if image_size(file, dataset.channels, whole=True) != labels.shape or not _ends_well(file):
-            dataset[index]  # a padded JPEG or a late EXIF chunk is fine: decoding decides
+            dataset[index]  # decoding accepts a padded JPEG or a late EXIF chunk
     else:
         image, labels, name = dataset[index]
         wrong = labels[(labels >= len(dataset.labels)) & (labels != IGNORE)]

@@ -1,4 +1,4 @@
-"""From a sample to what a model takes: augmentation while training, and normalisation always."""
+"""Transforms from samples to model inputs: augmentation for training, and normalisation."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from crispseg.labels import IGNORE
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class Augment(Settings):
-    """Random changes to the training images. A value that cannot be is a `CrispsegError`.
+    """Random augmentation of training images. Invalid values raise a `CrispsegError`.
 
     Args:
-        crop: height and width of the part that is cut out, or one number for a square, filled up where the image is
-            smaller. None takes whole images, which fit into one batch only if all have the same size and scale is
-            [1, 1]; auto is a square of the images' median shorter side, at most 192.
-        scale: range of the factor by which an image is resized before it is cropped.
+        crop: height and width of the crop, or one number for a square; smaller images are padded. None uses whole
+            images, which must have the same size and scale [1, 1] to form batches. auto is a square of the images'
+            median shorter side, at most 192.
+        scale: range of the factor by which an image is resized before cropping.
         flip: probability of a left-right flip.
-        turn: turn crops by 0, 90, 180 or 270 degrees, each as often, and by 0 or 180 those that are not square; auto
-            does so where the classes keep to no half of the images, as under a microscope or from the air.
-        photometric: change brightness, contrast, saturation and hue of images without a fourth channel; mmseg does it
-            more strongly, as MMSegmentation; auto is mmseg with fewer than 100 images, and else false.
-        longer_side: length to which an image's longer side is brought first, so that scale is relative to that; by
-            default images keep their size.
-        shorter_side: the same of the shorter side; with both, no side becomes longer than it says.
-        max_share: largest share of a crop's labelled pixels that one class may have, such as 0.75; where it has more,
-            another place is drawn, up to ten times. 1 takes every crop.
-        repeat: how often an epoch takes each image, each time another crop; auto takes large ones several times, and
-            all where they are fewer than two batches.
+        turn: rotate crops by 0, 90, 180 or 270 degrees with equal probability, or by 0 or 180 if they are not square;
+            auto does so if classes have no preferred half of the image, as in microscope or aerial images.
+        photometric: change brightness, contrast, saturation and hue of images without a fourth channel; mmseg uses the
+            stronger changes of MMSegmentation; auto is mmseg with fewer than 100 images, otherwise false.
+        longer_side: length to which the longer side is resized first, so that scale is relative to it; by default
+            images keep their size.
+        shorter_side: the same for the shorter side; with both, neither side becomes longer than given.
+        max_share: largest share of a crop's labelled pixels that one class may have, such as 0.75; otherwise another
+            position is drawn, up to ten times. 1 accepts every crop.
+        repeat: number of crops of each image in an epoch; auto repeats large images, and all images if they are fewer
+            than two batches.
     """
 
     prefix: ClassVar[str] = "augment."
@@ -69,7 +69,7 @@ class Augment(Settings):
         """Height and width of the crop.
 
         Raises:
-            CrispsegError: it is auto, which is decided only when a training has read its data.
+            CrispsegError: it is auto, which is resolved only when training reads its data.
         """
         if self.crop == "auto":
             raise CrispsegError("augment.crop is auto; give a size outside a training")
@@ -77,7 +77,7 @@ class Augment(Settings):
 
 
 class RandomTurn(v2.Transform):  # type: ignore[misc]
-    """Turn by a number of quarters drawn from `quarters`, each as often. No pixel changes its value."""
+    """Random rotation by a number of quarter turns from `quarters`, without changes of pixel values."""
 
     def __init__(self, quarters: Sequence[int]) -> None:
         super().__init__()
@@ -91,11 +91,11 @@ class RandomTurn(v2.Transform):  # type: ignore[misc]
 
 
 class PhotometricDistortion(v2.Transform):  # type: ignore[misc]
-    """MMSegmentation's photometric distortion of RGB images, each part of which half of the images get.
+    """MMSegmentation's photometric distortion of RGB images; each step has probability 0.5.
 
-    Brightness adds up to ±32 of 255, contrast multiplies by 0.5 to 1.5, saturation multiplies that of HSV by 0.5 to
-    1.5, hue turns by up to ±18 of 180 degrees of a half circle, a tenth of the whole one. Contrast is second or last,
-    each as often. Values are whole numbers from 0 to 255 after each part.
+    Brightness adds up to ±32 of 255. Contrast and HSV saturation are multiplied by 0.5 to 1.5. Hue shifts by up to ±18
+    on a scale of 180 for the full circle. Contrast is the second or the last step, with equal probability. Values are
+    integers from 0 to 255 after each step.
     """
 
     _transformed_types = (tv_tensors.Image,)
@@ -114,7 +114,7 @@ class PhotometricDistortion(v2.Transform):  # type: ignore[misc]
             if name == "brightness":
                 image = (image.float() + value).clamp(0, 255).to(torch.uint8)
             elif name == "contrast":
-                image = F.adjust_brightness(image, value)  # which multiplies; adjust_contrast blends with the mean
+                image = F.adjust_brightness(image, value)  # multiplies; adjust_contrast blends with the mean
             elif name == "saturation":
                 image = saturated(image, value)
             else:
@@ -123,31 +123,31 @@ class PhotometricDistortion(v2.Transform):  # type: ignore[misc]
 
 
 def saturated(image: Tensor, factor: float) -> Tensor:
-    """An RGB image `(3, H, W)` uint8 with the saturation of HSV times `factor`, at most 1; hue and value stay."""
+    """Multiply the HSV saturation of an RGB image `(3, H, W)` uint8 by `factor`, up to 1; keep hue and value."""
     rgb = image.float()
     value, least = rgb.amax(0), rgb.amin(0)
-    most = value / (value - least).clamp(min=1)  # at which the saturation is 1
+    most = value / (value - least).clamp(min=1)  # factor for saturation 1
     return (value - (value - rgb) * most.clamp(max=factor)).round().to(torch.uint8)
 
 
 class Window(NamedTuple):
-    """A part of an image, and what becomes of it."""
+    """A part of an image and its output size."""
 
     top: int
     left: int
     height: int
     width: int
     size: tuple[int, int]
-    """`(H, W)` to which it is resized."""
+    """`(H, W)` after resizing."""
 
 
 @dataclass(frozen=True)
 class RandomScaledCrop:
-    """Resize by a random factor and cut out a random window of `size`, of which only the window is ever resized.
+    """Resize by a random factor and cut out a random window of `size`; only the window is resized.
 
-    The output is smaller than `size` where the resized image is. Without `size` there is no cut. The factor is drawn
-    uniformly from `scale`, and is relative to an image of this `longer_side` and `shorter_side`, if given. Windows of
-    which one class has more than `max_share` are moved.
+    The output is smaller than `size` if the resized image is smaller. A `size` of None disables the crop. The factor is
+    drawn uniformly from `scale`, relative to an image of this `longer_side` and `shorter_side`, if given. Windows are
+    moved if one class has more than `max_share` of them.
     """
 
     size: tuple[int, int] | None
@@ -157,12 +157,12 @@ class RandomScaledCrop:
     max_share: float = 1.0
 
     def draw(self, source: tuple[int, int]) -> Window:
-        """The window in an image of `(H, W)` that becomes the output."""
+        """Draw the window of an image of `(H, W)` that becomes the output."""
         factor = torch.empty(1).uniform_(*self.scale).item()
         factor *= side_factor(source, self.longer_side, self.shorter_side)
         scaled = [max(round(length * factor), 1) for length in source]
         output = [min(pair) for pair in zip(scaled, self.size or scaled, strict=True)]
-        # Rounding the window bends the factor by less than a pixel.
+        # Rounding of the window changes the output by less than a pixel.
         window = [
             length if out == whole else min(max(round(out / factor), 1), length)
             for length, whole, out in zip(source, scaled, output, strict=True)
@@ -170,13 +170,13 @@ class RandomScaledCrop:
         return self.moved(Window(0, 0, window[0], window[1], (output[0], output[1])), source)
 
     def moved(self, window: Window, source: tuple[int, int]) -> Window:
-        """The window at another random place in an image of `(H, W)`."""
+        """Return the window at another random position in an image of `(H, W)`."""
         room = zip(source, window[2:4], strict=True)
         top, left = (int(torch.randint(length - part + 1, ())) for length, part in room)
         return window._replace(top=top, left=left)
 
     def cut(self, sample: Sample) -> tuple[Window, Sample]:
-        """A window and what is in it, moved up to `REDRAWS` times where one class has too much of it."""
+        """Return a window and its content; it is redrawn up to `REDRAWS` times if one class has a too large share."""
         window = self.draw(sample.size)
         part = sample.window(*window[:4])
         for _ in range(REDRAWS if self.max_share < 1 else 0):
@@ -188,36 +188,36 @@ class RandomScaledCrop:
 
 
 REDRAWS = 10
-"""As in MMSegmentation."""
+"""Maximum number of redraws, as in MMSegmentation."""
 
 
 def largest_share(labels: NDArray[np.uint8]) -> float:
-    """Share of the labelled pixels that belong to the most frequent class; 1 where none is labelled."""
+    """Return the share of the most frequent class in the labelled pixels; 1 if no pixel is labelled."""
     counts = np.bincount(labels.ravel(), minlength=IGNORE + 1)[:IGNORE]
     return float(counts.max() / counts.sum()) if counts.any() else 1.0
 
 
 def resized(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """An image `(C, h, w)` and its labels `(h, w)` at another size `(H, W)`, their pixels where they were."""
+    """Resize an image `(C, h, w)` and its labels `(h, w)` to size `(H, W)` with aligned pixel centres."""
     image = F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
-    # NEAREST_EXACT has the pixel centres of BILINEAR. As a Mask it would be resized with NEAREST, half a pixel off.
+    # NEAREST_EXACT has the pixel centres of BILINEAR; a Mask would be resized with NEAREST, half a pixel off.
     labels = F.resize(labels.unsqueeze(0), list(size), InterpolationMode.NEAREST_EXACT).squeeze(0)
     return image, labels
 
 
 Targets = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""Labels `(H, W)` → what else is to be learned about each pixel, `(H, W)`."""
+"""Function from labels `(H, W)` to further targets of each pixel, `(H, W)`."""
 
 
 CustomTransform: TypeAlias = Callable[..., Mapping[str, Any]]
-"""Called with `image=` `(H, W, C)` and `mask=` `(H, W)`, uint8; returns a mapping of both, as albumentations does."""
+"""Function of `image=` `(H, W, C)` and `mask=` `(H, W)`, uint8, that returns a mapping like albumentations."""
 
 
 class SampleTransform:
-    """Steps on an image and its mask, from a `Sample` to `(image, labels)`: `(C, H, W)` float32 and `(H, W)` int64.
+    """Transform from a `Sample` to `(image, labels)`: `(C, H, W)` float32 and `(H, W)` int64.
 
-    With `crop` they act on a window, and only that is read. With `targets`, a third tensor `(H, W)` uint8 is made from
-    the labels after the steps. A `custom` transform comes before all of them.
+    With `crop`, the steps process only a window. With `targets`, a third tensor `(H, W)` uint8 is made from the labels
+    after the steps. A `custom` transform comes before all of them.
     """
 
     def __init__(
@@ -247,10 +247,10 @@ class SampleTransform:
 
 
 def transformed(sample: Sample, custom: CustomTransform) -> Sample:
-    """Return what a custom transform makes of a sample.
+    """Apply a custom transform to a sample.
 
     Raises:
-        CrispsegError: it returns no uint8 arrays `(H, W, C)` and `(H, W)`.
+        CrispsegError: the result is not uint8 arrays `(H, W, C)` and `(H, W)`.
     """
     found = custom(image=sample.image, mask=sample.labels)
     image, labels = found["image"], found["mask"]
@@ -274,12 +274,12 @@ def train_transform(
     targets: Targets | None = None,
     custom: CustomTransform | None = None,
 ) -> SampleTransform:
-    """Augment and normalise. All randomness comes from torch's global generator; for the rest see `SampleTransform`.
+    """Return a transform that augments and normalises, with randomness from torch's global generator.
 
-    Images are normalised before they are filled up, so the fill is exactly the mean colour.
+    Images are normalised before padding, so the padding is exactly the mean colour. See also `SampleTransform`.
 
     Raises:
-        CrispsegError: something is auto, which is decided only when a training has read its data.
+        CrispsegError: a setting is auto, which is resolved only when training reads its data.
     """
     for key in ("turn", "photometric"):
         if getattr(augment, key) == "auto":
@@ -297,10 +297,10 @@ def train_transform(
     steps.append(Normalize(mean, std, in_chans))
     if augment.window is not None:
         fill = {tv_tensors.Mask: IGNORE, "others": 0}  # a normalised image is a plain tensor
-        steps.append(v2.RandomCrop(augment.window, pad_if_needed=True, fill=fill))  # only pads: nothing is larger
+        steps.append(v2.RandomCrop(augment.window, pad_if_needed=True, fill=fill))  # only pads
     return SampleTransform(*steps, crop=crop, targets=targets, custom=custom)
 
 
 def eval_transform(mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> SampleTransform:
-    """Normalise, at the native size."""
+    """Return a transform that normalises at native size."""
     return SampleTransform(Normalize(mean, std, in_chans))

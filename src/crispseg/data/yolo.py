@@ -1,6 +1,6 @@
-"""YOLO's polygons: a text file in "labels" for each file of "images" next to it, and data.yaml with the class names.
+"""YOLO polygons: a text file in "labels" for each file in "images" next to it, and data.yaml with class names.
 
-The format: https://docs.ultralytics.com/datasets/segment. (0, 0) is the top left corner of the first pixel.
+Format: https://docs.ultralytics.com/datasets/segment. (0, 0) is the top left corner of the first pixel.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def yolo_root(file: Path) -> Path | None:
 
 
 def read_yolo(folder: Path) -> Annotations:
-    """Read the text files of the images below a folder; an image without one is background, by the format.
+    """Read the text files of the images below a folder; an image without a text file is background.
 
-    data.yaml, in the folder or above, says what the numbers of classes mean, and perhaps which split an image is in.
+    The file data.yaml, in the folder or above, defines the class names and optionally the splits.
 
     Raises:
-        CrispsegError: a line is no polygon or of no class; data.yaml is missing or does not name the classes; or a text
-            file has no image.
+        CrispsegError: a line is not a polygon or has an unknown class; data.yaml is missing or does not name the
+            classes; or a text file has no image.
     """
     files = set(yolo_files(folder))
     if (top := yolo_root(min(files))) is None:
@@ -53,7 +53,7 @@ def read_yolo(folder: Path) -> Annotations:
         try:
             text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
         except UnicodeDecodeError as error:
-            raise CrispsegError(f"{file} is no text ({one_line(error)}); export it again") from None
+            raise CrispsegError(f"{file} is not text ({one_line(error)}); export it again") from None
         lines = enumerate(map(str.split, text.splitlines()), 1)
         shapes = [_shape(f"{file}: line {index}", words, names) for index, words in lines if words]
         split = next((split for split, place in places if image.is_relative_to(place)), str(name.parent))
@@ -64,7 +64,7 @@ def read_yolo(folder: Path) -> Annotations:
 
 
 def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:
-    """The names, and the folders of splits. Exports start these from anywhere: "../train/images" is below `top` too."""
+    """Return class names and split folders; their base varies, so "../train/images" may be below `top` too."""
     tree: Mapping[str, Any] = read_yaml(top / DATA)
     names = tree.get("names")
     names = dict(enumerate(names)) if isinstance(names, list) else names
@@ -79,17 +79,17 @@ def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:
 
 
 def _shape(what: str, words: list[str], names: Mapping[int, str]) -> Shape:
-    """The shape of a line: the number of its class, then x and y of each point as shares of width and height."""
+    """Return the shape of a line: its class number, then x and y of each point as shares of width and height."""
     if len(words) == 5:
-        raise CrispsegError(f"{what} is a box, which makes no mask; export polygons of all objects, or remove it")
+        raise CrispsegError(f"{what} is a box, not a polygon; export polygons of all objects, or remove it")
     try:
         number, points = int(words[0]), np.array(words[1:], np.float64).reshape(-1, 2)
         if len(points) < 3 or not np.isfinite(points).all():
             raise ValueError
     except ValueError:
-        raise CrispsegError(f"{what} is no polygon 'class x1 y1 x2 y2 x3 y3 …'; export the file again") from None
+        raise CrispsegError(f"{what} is not a polygon 'class x1 y1 x2 y2 x3 y3 …'; export the file again") from None
     if number not in names:
-        raise CrispsegError(f"{what} is of class {number}, which {DATA} does not name; add it to 'names'")
+        raise CrispsegError(f"{what} has class {number}, which {DATA} does not name; add it to 'names'")
 
     def draw(height: int, width: int) -> Pixels:
         return draw_outlines("polygon", [(points * (width, height)).tolist()], height, width)

@@ -1,7 +1,7 @@
-"""Doctor: what is wrong with data, before any training.
+"""Doctor: checks of data before training.
 
-`facts` says what is examined and gathers the facts of each file in one pass, `findings` has the kinds of findings,
-`diagnosis` finds and shows them, and `fix` writes a corrected copy.
+`facts` collects facts about each file in one pass, and `findings` defines the kinds of findings. `diagnosis` finds and
+shows them, and `fix` writes a corrected copy.
 """
 
 from crispseg.data.mask_reading import Finding, Severity

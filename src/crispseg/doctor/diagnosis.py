@@ -1,4 +1,4 @@
-"""All findings about data, from the facts of its files, as text to read and as plain numbers."""
+"""Findings about data, from the facts of its files, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from crispseg.labels import IGNORE
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What doctor found."""
+    """Results of doctor."""
 
     subject: Subject
     facts: tuple[PairFacts, ...]
     findings: tuple[Finding, ...]
-    """The severest first, then in the order of `KINDS`."""
+    """Findings by severity, then in the order of `KINDS`."""
     reading: MaskReading | None
-    """What the masks mean; None if none can be read."""
+    """Meaning of the masks; None if no mask can be read."""
     reports: tuple[SplitReport, ...]
-    """Reports of the splits of which anything could be read."""
+    """Reports of the splits with any readable pair."""
 
     @property
     def severity(self) -> Severity:
-        """That of the worst finding; information where there are none."""
+        """Severity of the worst finding; information if there are none."""
         return max((one.severity for one in self.findings), default=Severity.INFORMATION)
 
 
 def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
-    """Read every file once, in several threads, and say what is wrong."""
+    """Read every file once, in several threads, and return all findings."""
     facts = scan(subject, workers)
     reading = subject.reading([one.mask for one in facts if isinstance(one.mask, MaskStatistics)])
     if reading is None or not reading.lookup.tolerance:
@@ -84,7 +84,7 @@ EXIT_STATUS = {Severity.INFORMATION: 0, Severity.WARNING: 1, Severity.ERROR: 3}
 
 
 def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
-    """Everything that was found, with all files."""
+    """Return all findings with all files."""
     splits: Any = {split: {"pairs": len(items)} for split, items in diagnosis.subject.splits.items()}
     for one in diagnosis.reports:
         splits[one.split] |= {"pixels": one.counts.tolist(), "ignored": one.ignored}
@@ -104,7 +104,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def show(diagnosis: Diagnosis, console: Console) -> None:
-    """Print the splits, the classes and the findings; nothing in it is wrapped, so that flags can be pasted."""
+    """Print splits, classes and findings; lines are not wrapped, so that flags can be copied."""
     for part in _parts(diagnosis):
         console.print(part, highlight=False, markup=False, soft_wrap=isinstance(part, Text))
 
@@ -122,7 +122,7 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
 
 
 def conclusion(findings: Sequence[Finding]) -> str:
-    """One line."""
+    """Return a summary in one line."""
     counts = Counter(str(one.severity) for one in findings if one.severity > Severity.INFORMATION)
     if not counts:
         return "Nothing is wrong."

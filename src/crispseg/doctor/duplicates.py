@@ -1,4 +1,4 @@
-"""What images share within a split, which may be wrong, and across splits, which makes scores too good."""
+"""Duplicates within a split, which may be wrong, and across splits, which inflate scores."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from crispseg.doctor.facts import PairFacts, Subject, scan
 from crispseg.doctor.findings import finding
 
 Member: TypeAlias = tuple[str, str]
-"""The split and the file of an image."""
+"""Split and file of an image."""
 
 
 def leaks(subject: Subject) -> list[str]:
-    """What splits of own data share, in lines with two examples each; of files up to `MOST_COMPARED` are read."""
-    if not isinstance(subject.source, Folder):  # how public data are divided is known
+    """Return lines about images shared by splits of custom data, with two examples each."""
+    if not isinstance(subject.source, Folder):  # the splits of public data are known
         return []
     lines = []
     for one in duplicate_findings(subject, scan(subject, most=MOST_COMPARED)):
@@ -32,7 +32,7 @@ def leaks(subject: Subject) -> list[str]:
 
 
 def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator[Finding]:
-    """What images share: pixels, copies, masks and groups. Files count if they are in `facts`, and names anyway."""
+    """Yield findings about shared pixels, copies, masks and groups; files count if in `facts`, and names always."""
     images = {_member(one): one.image for one in facts if isinstance(one.image, ImageFacts)}
     masks = {_member(one): one.mask for one in facts if isinstance(one.mask, MaskStatistics)}
     pixels = {member: image.digest for member, image in images.items() if not image.constant}
@@ -49,7 +49,7 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
         if not isinstance(items, SegmentationDataset):
             pairs |= {(split, str(pair.image)): pair for pair in items}
     places = {member: own.place(pair) if own else PurePosixPath(pair.name) for member, pair in pairs.items()}
-    again = {places[group[0]] for group in _across(places)}  # names that restart in the folder of each split
+    again = {places[group[0]] for group in _across(places)}  # names repeat in the folders of the splits
     names = {member: original(place) for member, place in places.items() if place not in again}
     copies = together(pairs, names, {member: digest[:-1] for member, digest in pixels.items()})
     copied = [group for group in _across(copies) if len({pixels.get(member, member) for member in group}) > 1]
@@ -71,7 +71,7 @@ def _member(one: PairFacts) -> Member:
 
 
 def _groups(keys: Mapping[Member, Hashable]) -> list[list[Member]]:
-    """The members that share a key, split by split."""
+    """Return the groups of members that share a key, sorted by split."""
     groups: dict[Hashable, list[Member]] = defaultdict(list)
     for member, key in keys.items():
         groups[key].append(member)
@@ -79,12 +79,12 @@ def _groups(keys: Mapping[Member, Hashable]) -> list[list[Member]]:
 
 
 def _across(keys: Mapping[Member, Hashable]) -> list[list[Member]]:
-    """The members of more than one split that share a key."""
+    """Return the groups of members of several splits that share a key."""
     return [group for group in _groups(keys) if len({split for split, _ in group}) > 1]
 
 
 def _near(subject: Subject, images: Mapping[Member, ImageFacts]) -> Iterator[tuple[Member, Member]]:
-    """For each image the one of an earlier split that hardly differs from it, which stands first."""
+    """Yield near duplicates across splits, the image of the earlier split first."""
     earlier: list[Member] = []
     for split in subject.splits:
         own = [member for member in images if member[0] == split]

@@ -1,4 +1,4 @@
-"""What is examined, and one pass over each file, which leaves a few numbers and digests."""
+"""Subject of an examination, and facts about its files from one pass over each."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from crispseg.labels import LabelSet
 
 
 class Unreadable(NamedTuple):
-    """Why a file gives no facts."""
+    """Reason why a file has no facts."""
 
     file: str
     code: str
-    """That of the finding."""
+    """Code of the finding."""
     reason: str
-    """The line that training would stop with."""
+    """Error message of training."""
 
 
 class PairFacts(NamedTuple):
-    """One pair in a split."""
+    """Facts of a pair in a split."""
 
     split: str
     pair: Pair
@@ -50,7 +50,7 @@ class PairFacts(NamedTuple):
 
 
 def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, MaskStatistics]]:
-    """The pairs of which both files can be read, with the facts of each."""
+    """Return the pairs with two readable files, and the facts of both."""
     return [
         (one, one.image, one.mask)
         for one in facts
@@ -59,14 +59,14 @@ def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, Ma
 
 
 def scan(subject: Subject, workers: int | None = None, most: float = math.inf) -> list[PairFacts]:
-    """The facts of all pairs, split by split, in their order; if there are more than `most`, of evenly spaced ones."""
+    """Return the facts of all pairs, split by split in order, or of `most` evenly spaced pairs."""
     facts: list[PairFacts] = []
     share = min(most / max(sum(map(len, subject.splits.values())), 1), 1)
     for split, items in subject.splits.items():
         title, chosen = f"Examining {split}", spread(len(items), math.ceil(share * len(items)))
         if isinstance(items, SegmentationDataset):
             sample = partial(_scan_sample, split, items)
-            facts += parallel(sample, chosen, title, 1)  # they do not promise to be safe in threads
+            facts += parallel(sample, chosen, title, 1)  # may not be safe in threads
         else:
             some = [items[index] for index in chosen]
             facts += parallel(partial(_scan_pair, split, subject.channels), some, title, workers)
@@ -74,7 +74,7 @@ def scan(subject: Subject, workers: int | None = None, most: float = math.inf) -
 
 
 def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFacts:
-    """The facts of a sample that is not made of files."""
+    """Return the facts of a sample that is not made of files."""
     pixels, labels, name = dataset[index]
     image = facts_of(name, as_picture(pixels))
     return PairFacts(split, Pair(name, Path(name), Path(name)), image, statistics_of(labels, name))
@@ -99,22 +99,22 @@ def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
 
 @dataclass(frozen=True)
 class Subject:
-    """The data to examine."""
+    """Data to examine."""
 
     source: DataSource
     splits: Mapping[str, Sequence[Pair] | SegmentationDataset]
-    """Pairs of files; or data sets that are not made of files, which are gone through sample by sample."""
+    """Pairs of files, or data sets without files, which are read sample by sample."""
     known: tuple[LabelSet, MaskLookup] | None
-    """What masks mean that are not the user's own; these are read by what they hold."""
+    """Meaning of the masks of public data; None for custom data, whose masks are read by content."""
     channels: int
-    """Channels of the images, see `read_image`."""
+    """Number of channels of the images, see `read_image`."""
     faults: Mapping[PairingKind, Sequence[str]]
-    """What did not pair and so is in no split."""
+    """Unpaired files and list entries, which are in no split."""
     unavailable: Mapping[str, str]
-    """Splits that cannot be read at all, and why."""
+    """Unreadable splits, and why."""
 
     def reading(self, masks: Sequence[MaskStatistics]) -> MaskReading | None:
-        """The meaning of masks; None if there are none."""
+        """Return the meaning of masks; None if there are none."""
         if not masks:
             return None
         if self.known is not None:
@@ -124,16 +124,16 @@ class Subject:
 
 
 def subject_of(source: DataSource, channels: int = 3) -> Subject:
-    """All splits of a data source, without its first fault stopping it; for `channels` see `Subject`.
+    """Return all splits of a data source despite faults; see `Subject` for `channels`.
 
     Raises:
-        CrispsegError: no split can be read, or the declared classes do not fit together.
+        CrispsegError: no split can be read, or the declared classes contradict each other.
     """
     own = source if isinstance(source, Folder) and not source.of_instances else None
     splits: dict[str, Sequence[Pair] | SegmentationDataset] = {}
     unavailable: dict[str, str] = {}
     known: tuple[LabelSet, MaskLookup] | None = None
-    own.declared.labels(own.declared.count or 2) if own else source.label_set()  # raises
+    own.declared.labels(own.declared.count or 2) if own else source.label_set()  # may raise
     for name in source.splits():
         try:
             found = own.pairs(name, strict=False) if own else source.dataset(name)
@@ -149,5 +149,5 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
     if not splits:
         if not any(faults.values()):
             raise CrispsegError(next(iter(unavailable.values())))
-        unavailable = {}  # nothing pairs; that is why
+        unavailable = {}  # because nothing pairs
     return Subject(source, splits, known, channels, faults, unavailable)

@@ -1,4 +1,4 @@
-"""The kinds of findings, and findings about pairs of files, about what images share, and about classes."""
+"""Kinds of findings, and findings about pairs of files and about classes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class FindingKind(NamedTuple):
 
     severity: Severity
     message: str
-    """A template for `str.format`: {count} and what a finding adds. Empty for what the reading of masks says."""
+    """Template for `str.format` with {count} and words of a finding; empty if the reading of masks has the message."""
     remedy: str
     fix: str
-    """What a corrected copy does about it; empty where nothing."""
+    """Correction in a copy; empty if there is none."""
 
     @property
     def left_out(self) -> bool:
-        """Whether a corrected copy leaves the files out, each with its partner."""
+        """Whether a corrected copy leaves out the files and their partners."""
         return self.fix == "leaves the pair out"
 
 
@@ -49,10 +49,10 @@ def finding(
     details: Mapping[str, Any] | None = None,
     **words: object,
 ) -> Finding:
-    """A finding of a kind in `KINDS`, whose severity it has unless that is given.
+    """Return a finding of a kind in `KINDS`, by default with the severity of the kind.
 
     Args:
-        words: what the kind's message has to be filled with.
+        words: words for the message template of the kind.
     """
     kind, names = KINDS[code], tuple(map(str, files))
     count = len(names) if count is None else count
@@ -62,14 +62,14 @@ def finding(
 
 
 def pairing_findings(subject: Subject) -> list[Finding]:
-    """What did not pair."""
+    """Return findings about unpaired files."""
     found = [finding(kind, files) for kind, files in subject.faults.items()]
     gone = subject.unavailable.items()
     return [*found, *(finding("split-unavailable", count=1, split=split, reason=fault) for split, fault in gone)]
 
 
 def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
-    """What is wrong with single files, which are unreadable or odd in format, and between an image and its mask."""
+    """Yield findings about unreadable or unusual files, and about images that do not match their masks."""
     broken: dict[str, dict[str, str]] = defaultdict(dict)
     for one in facts:
         for result in (one.image, one.mask):
@@ -79,7 +79,7 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
         number = f"{plural(len(reasons), 'file')}; the first: " if len(reasons) > 1 else ""
         first = next(iter(reasons.values()))
         yield finding(code, reasons, details={"reasons": reasons}, reason=number + first)
-    # files that stand in two splits count once
+    # files in two splits count once
     images = [*{one.image.file: one.image for one in facts if isinstance(one.image, ImageFacts)}.values()]
     blended = {one.mask.file: one.mask.blended for one in facts if isinstance(one.mask, MaskStatistics)}
     blended = {file: share for file, share in blended.items() if share >= BLENDED}
@@ -99,7 +99,7 @@ RARE, VERY_RARE = 1e-2, 1e-4
 
 
 def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
-    """What looks odd about the classes of splits that share one label set; the first is the one to train on."""
+    """Return findings about the classes of splits with one label set; the first report is the training split."""
     found: list[Finding] = []
     for report in reports:
         if fault := too_few_classes(report):

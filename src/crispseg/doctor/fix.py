@@ -1,7 +1,7 @@
-"""A corrected copy of data. Only what has one safe correction is corrected; what has none is left out and listed.
+"""Corrected copies of data. Files with one safe correction are corrected; others are left out and listed.
 
-The copy is a folder of own data whatever the source was: images/SPLIT and masks/SPLIT, masks of class ids as palette
-PNGs, and classes.txt. Images are copied byte for byte.
+The copy is always a folder of custom data, with images/SPLIT, masks/SPLIT and classes.txt. Masks are palette PNGs of
+class ids, and images are copied byte for byte.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ from crispseg.labels import IGNORE
 LEFT_OUT = "left_out.txt"
 
 STRAY = 0.01
-"""So large a share of a mask may have values of no class for the rest of it to be worth keeping."""
+"""Largest share of values without a class in a mask that is kept."""
 
 
 def check_out(out: Path, subject: Subject) -> None:
-    """Refuse a folder that holds something, or that lies in the data.
+    """Check that an output folder is new or empty, and outside the data.
 
     Raises:
-        CrispsegError: it is one of these, or a file; or the data are no files.
+        CrispsegError: the folder is not empty, is a file or is inside the data; or the data are not files.
     """
     check_new_folder(out)
     if any(isinstance(pairs, SegmentationDataset) for pairs in subject.splits.values()):
-        raise CrispsegError(f"{subject.source.name} has no files of masks of classes; correct the data by hand")
+        raise CrispsegError(f"{subject.source.name} has no files of class masks; correct the data by hand")
     for root in (getattr(subject.source, key, None) for key in ("root", "images", "masks")):
         if root is not None and out.resolve().is_relative_to(Path(root).resolve()):
-            raise CrispsegError(f"{out} lies in the data, {root}, where nothing is changed; give another folder")
+            raise CrispsegError(f"{out} is inside the data, {root}, which are never changed; give another folder")
 
 
 def fix(diagnosis: Diagnosis, out: Path) -> str:
-    """Write the corrected copy; it appears when it is complete.
+    """Write the corrected copy, which is created only when it is complete.
 
     Returns:
-        A summary in a line.
+        Summary in one line.
 
     Raises:
-        CrispsegError: `out` holds something or lies in the data, nothing could be kept, or the data are no files.
+        CrispsegError: `out` is not empty or is inside the data, no pair can be kept, or the data are not files.
     """
     check_out(out, diagnosis.subject)
     left_out, reading = _left_out(diagnosis), diagnosis.reading
@@ -70,10 +70,10 @@ def fix(diagnosis: Diagnosis, out: Path) -> str:
 
 
 def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
-    """Files that cannot be corrected safely, and why; their partners go with them."""
+    """Return files that cannot be corrected safely, with their partners, and the reasons."""
     reasons: dict[str, str] = {}
     for one in diagnosis.findings:
-        if KINDS[one.code].left_out and one.code != "listed-file-missing":  # which nobody could copy
+        if KINDS[one.code].left_out and one.code != "listed-file-missing":  # nothing to copy
             reasons = dict.fromkeys(one.files, one.code) | reasons
     for _, _, mask in readable(diagnosis.facts):
         assert diagnosis.reading
@@ -87,7 +87,7 @@ def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
 
 
 def _once(diagnosis: Diagnosis, left_out: dict[str, str]) -> list[PairFacts]:
-    """The pairs to be copied: of equal images the first of the last split; the others are added to `left_out`."""
+    """Return the pairs to copy, one of each group of equal images; others are added to `left_out`."""
     order = list(diagnosis.subject.splits)
     kept: dict[bytes | str, PairFacts] = {}
     for one, image, mask in sorted(readable(diagnosis.facts), key=lambda found: -order.index(found[0].split)):

@@ -1,1 +1,1 @@
-"""Images, masks and tables in files: one way to read each, and atomic writes."""
+"""Reading of images and masks, and atomic writing of files."""

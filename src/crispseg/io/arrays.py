@@ -1,4 +1,4 @@
-"""Arrays and tensors as pictures, and pictures as a backbone was trained on them."""
+"""Conversion of arrays and tensors to images, and normalisation of images."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Values: TypeAlias = NDArray[Any] | Tensor
 """An array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`."""
 
 FORMS = "an array (H, W) or (H, W, C), C up to 16, or a tensor (C, H, W), of uint8, uint16 or floats from 0 to 1"
-"""What `image_array` takes."""
+"""Values that `image_array` accepts."""
 
 
 def image_array(image: Values) -> NDArray[Any]:
-    """Return an image as files hold it: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, C)`, uint8 or uint16.
+    """Return an image in the form of files: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, C)`, uint8 or uint16.
 
-    Floats from 0 to 1 become uint8. Another type, shape or range is a CrispsegError.
+    Floats from 0 to 1 become uint8. Other types, shapes and ranges raise a CrispsegError.
     """
     values = _channels_last(image)
     if values.dtype.kind == "f" and values.size and values.min() >= 0 and values.max() <= 1:  # NaN is neither
@@ -34,17 +34,17 @@ def image_array(image: Values) -> NDArray[Any]:
     bands = values.shape[2:] or (1,)
     if values.dtype in (np.uint8, np.uint16) and values.size and bands[0] <= MOST_CHANNELS and len(bands) == 1:
         return values
-    raise CrispsegError(f"a {values.dtype} array of shape {values.shape} is no image; give {FORMS}")
+    raise CrispsegError(f"a {values.dtype} array of shape {values.shape} is not an image; give {FORMS}")
 
 
 def mask_array(mask: Values) -> NDArray[Any]:
-    """Return a mask as files hold it: `(H, W)` uint8 or uint16 values, or `(H, W, 3)` uint8 RGB colours, without alpha.
+    """Return a mask in the form of files: `(H, W)` uint8 or uint16 values, or `(H, W, 3)` uint8 RGB colours.
 
-    Another type, shape or range is a CrispsegError.
+    Alpha is dropped. Other types, shapes and ranges raise a CrispsegError.
     """
     values = _channels_last(mask)
     if not values.size or values.ndim not in (2, 3):
-        found = f"an array of shape {values.shape} is no mask"
+        found = f"an array of shape {values.shape} is not a mask"
         raise CrispsegError(f"{found}; give (H, W) whole numbers from 0 to 65535, or (H, W, 3) uint8 colours")
     labels = from_array(values.astype(np.uint8) if values.dtype == bool else values, "the array").labels()
     return labels.astype(np.uint8) if labels.max() <= 0xFF else labels
@@ -59,13 +59,13 @@ def _channels_last(values: Values) -> NDArray[Any]:
 
 
 class Normalize(v2.Transform):  # type: ignore[misc]
-    """Images of 0 to 255 → `(..., in_chans, H, W)` float32, scaled to 0 to 1, less mean, over std.
+    """Normalisation of images: values are scaled from 0–255 to 0–1, minus mean, divided by std.
 
-    The images are `(..., in_chans, H, W)`, or `(..., 3, H, W)` RGB for one channel.
+    Images `(..., in_chans, H, W)`, or `(..., 3, H, W)` RGB for one channel, become `(..., in_chans, H, W)` float32.
 
     Args:
-        mean, std: one number a channel, on the scale 0 to 1.
-        in_chans: channels of the model; 1 for the mean of RGB, for which the averages of `mean` and `std` count.
+        mean, std: one number per channel, on the scale 0 to 1.
+        in_chans: channels of the model; 1 uses the mean of RGB and the averages of `mean` and `std`.
     """
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> None:

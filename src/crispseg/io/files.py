@@ -1,4 +1,4 @@
-"""Writing files so that a crash never leaves half of one, and folders that one process at a time writes to."""
+"""Atomic writing of files and folders, and locks on folders."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from filelock import FileLock, Timeout
 from crispseg.errors import CrispsegError
 
 LITTER = ".crispseg-"
-"""Begins the names of temporary files and folders."""
+"""Prefix of the names of temporary files and folders."""
 LOCK = ".crispseg.lock"
 
 
 def digest(*files: Path) -> str:
-    """Return the SHA-256 of files together; one that cannot be read is empty."""
+    """Return the combined SHA-256 of files; unreadable files count as empty."""
     found = hashlib.sha256()
     for path in files:
         with suppress(OSError), path.open("rb") as file:
@@ -30,18 +30,18 @@ def digest(*files: Path) -> str:
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder, with the same suffix, and rename it to `path` when the block succeeds.
+    """Yield a temporary path in the same folder with the same suffix, and rename it to `path` on success.
 
-    On an error the temporary file is removed and an earlier `path` is untouched; an `OSError` names `path`. A folder
-    that cannot be written, or that is called `path`, is a CrispsegError.
+    After an error the temporary file is removed and an existing `path` is unchanged; an `OSError` names `path`. If the
+    folder cannot be written, or `path` is a folder, a CrispsegError is raised.
     """
     path = writable_file(path)
     temporary = path.with_name(f"{LITTER}{secrets.token_hex(8)}{path.suffix}")
     try:
-        temporary.touch(exist_ok=False)  # with the permissions that umask and folder give any new file
+        temporary.touch(exist_ok=False)  # gets the default permissions of new files
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # some writers make it private
+        temporary.chmod(mode)  # some writers restrict the permissions
         temporary.replace(path)
     except OSError as error:
         if error.filename is None or str(error.filename) == str(temporary):
@@ -53,7 +53,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `path`, see `check_new_folder`, when the block succeeds."""
+    """Yield a temporary folder and rename it to `path` on success, see `check_new_folder`."""
     path = check_new_folder(path).resolve()
     beside = writable_folder(path.parent)
     with tempfile.TemporaryDirectory(prefix=LITTER, dir=beside, ignore_cleanup_errors=True) as name:
@@ -65,17 +65,17 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def owned(folder: Path, *inside: Path) -> Iterator[None]:
-    """Lock a folder against other processes, and first remove what a killed owner left in it.
+    """Lock a folder against other processes, and remove temporary files of a killed owner.
 
-    The lock is one of the operating system, which ends with the process, however that ends. The owner may also write to
-    further folders `inside`. If another process owns the folder, a CrispsegError says so.
+    The operating system releases the lock when the process ends in any way. Further folders `inside` are also cleaned.
+    A CrispsegError is raised if another process owns the folder.
     """
     file = writable_folder(folder) / LOCK
-    lock = FileLock(file, timeout=1)  # seconds: a process that was killed may take a moment to be gone
+    lock = FileLock(file, timeout=1)  # seconds, because a killed process may need a moment to end
     try:
         lock.acquire()
     except Timeout:
-        raise CrispsegError(f"{folder} is in use by another process; wait for its end, or choose another") from None
+        raise CrispsegError(f"{folder} is in use by another process; wait until it ends, or choose another") from None
     try:
         for left in (left for place in {folder, *inside} for left in place.glob(f"{LITTER}*")):
             if left.is_dir():
@@ -89,7 +89,7 @@ def owned(folder: Path, *inside: Path) -> Iterator[None]:
 
 
 def check_new_folder(path: str | Path) -> Path:
-    """Return `path` if it is new or an empty folder, else raise a CrispsegError."""
+    """Return `path` if it is new or an empty folder, otherwise raise a CrispsegError."""
     path = Path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise CrispsegError(f"{path} is {'not empty' if path.is_dir() else 'a file'}; give a new folder")
@@ -97,7 +97,7 @@ def check_new_folder(path: str | Path) -> Path:
 
 
 def writable_folder(path: str | Path) -> Path:
-    """Make the folder where it is missing and make sure that it can be written, or raise a CrispsegError."""
+    """Create a missing folder and check that it can be written, or raise a CrispsegError."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -109,9 +109,9 @@ def writable_folder(path: str | Path) -> Path:
 
 
 def writable_file(path: str | Path) -> Path:
-    """Make sure that a file can be written there, in a folder that is made where it is missing, or raise likewise."""
+    """Check that a file can be written, and create its missing folder, or raise a CrispsegError."""
     path = Path(path)
     writable_folder(path.parent)
     if path.is_dir():
-        raise CrispsegError(f"cannot write the file {path}: a folder of that name stands there; choose another name")
+        raise CrispsegError(f"cannot write the file {path}: a folder has this name; choose another name")
     return path

@@ -1,4 +1,4 @@
-"""Reading and writing pictures: images of RGB or of bands, masks as raw values, labels as palette PNGs."""
+"""Reading and writing of images: RGB or multi-band images, masks of raw values, and labels as palette PNGs."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ IMAGE_FOLDERS = (
     *("images", "image", "imgs", "img", "photos", "img_dir", "jpegimages"),
     *("rgb", "raw", "photo", "pictures", "inputs", "input", "frames"),
 )
-"""Usual names of folders of images, in lower case."""
+"""Common names of image folders, in lower case."""
 
 
 def image_channels(in_chans: int) -> int:
-    """Return how many channels of an image a model of 1 to `MOST_CHANNELS` needs: 3 (RGB) for 1, which sees their mean.
+    """Return the number of image channels that a model needs: 3 for `in_chans` 1, which uses the mean of RGB.
 
-    Another number is a CrispsegError.
+    Numbers outside 1 to `MOST_CHANNELS` raise a CrispsegError.
     """
     if not 1 <= in_chans <= MOST_CHANNELS:
         raise CrispsegError(f"in_chans is {in_chans}, but images have 1 to {MOST_CHANNELS} channels; choose from these")
@@ -40,29 +40,29 @@ def image_channels(in_chans: int) -> int:
 
 
 def as_picture(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return `(H, W, 3)` of an image `(H, W, C)`: its first three channels, or of two the first as grey."""
+    """Return the first three channels `(H, W, 3)` of an image `(H, W, C)`, or the first as grey if C is 2."""
     return np.ascontiguousarray(image[..., :3] if image.shape[2] > 2 else image[..., :1].repeat(3, 2))
 
 
 def read_image(path: str | Path, channels: int = 3, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
-    """Read a picture as `(H, W, channels)`, upright as its EXIF orientation asks.
+    """Read an image as `(H, W, channels)`, upright by its EXIF orientation.
 
     Args:
         path: path of the file.
-        channels: 3 for RGB: alpha is dropped, grey and palette become RGB, more bits a channel are scaled to 8.
-            Others for the values of a file that has as many channels, as they are: RGBA, or bands of a TIFF.
-        value_range: of images of 16 bits a channel, see `to_8_bits`.
+        channels: 3 for RGB: alpha is dropped, grey and palette become RGB, and values are scaled to 8 bits. Other
+            numbers read unchanged values of a file with this number of channels, such as RGBA or bands of a TIFF.
+        value_range: value range of 16-bit images, see `to_8_bits`.
 
     Raises:
-        CrispsegError: missing, not an image, broken, over `MAX_PIXELS`, of several pages or frames, of another number
-            of channels, or of values that are no whole numbers of 16 bits.
+        CrispsegError: the file is missing, broken, not an image or larger than `MAX_PIXELS`; it has several pages or
+            frames, or another number of channels; or its values are not integers of up to 16 bits.
     """
     with opened(path) as raster:
         return raster.pixels(channels, value_range)
 
 
 def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | None:
-    """Return the values `(H, W, C)` of an image of more than 8 bits a channel, else None; raise as `read_image`."""
+    """Return the values `(H, W, C)` of a 16-bit image, or None for 8 bits; errors are those of `read_image`."""
     with opened(path) as raster:
         raster.check(channels)
         return whole_numbers(raster.kept(channels), path) if raster.bit_depth > 8 else None
@@ -71,22 +71,22 @@ def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | Non
 def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False, in_color: bool = False) -> NDArray[Any]:
     """Read the raw values of a mask.
 
-    Returns `(H, W)` uint8 for grey, palette (indices) and 1-bit (0 and 1) files, `(H, W)` uint16 for 16-bit grey ones,
-    int32 where they hold more, and `(H, W, 3)` uint8 for RGB ones and, if `in_color`, palette ones. Alpha is dropped,
+    Returns `(H, W)` uint8 for grey, palette (indices) and 1-bit (0 and 1) files, `(H, W)` uint16 or int32 for grey
+    files of more bits, and `(H, W, 3)` uint8 for RGB files and, if `in_color`, palette files. Alpha is dropped, and
     EXIF orientation is applied.
 
     Raises:
-        CrispsegError: as for `read_image`; for lossy compression without `lossy`; and for values of more than 8 bits
-            that are no whole numbers from 0 to `most`.
+        CrispsegError: as for `read_image`; also for lossy compression if not `lossy`, and for values that are not
+            integers from 0 to `most`.
     """
     with opened(path) as raster:
         return raster.labels(most, lossy, in_color)
 
 
 def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tuple[int, int]:
-    """Return `(H, W)` of the upright picture from its header; `whole` as for `opened`, all else as for `read_image`.
+    """Return `(H, W)` of the upright image from its header; see `opened` for `whole`, and `read_image`.
 
-    An orientation that a PNG states only behind its pixels is not seen.
+    The EXIF orientation of a PNG is not found if it comes after the pixels.
     """
     with opened(path, whole) as raster:
         raster.check(channels)
@@ -94,11 +94,11 @@ def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tupl
 
 
 MADE_OF = "crispseg"
-"""Key, in the metadata of a result, of the text that says what it was made of, `made_of` here."""
+"""Metadata key of results for `made_of`, a text that identifies image, model and settings."""
 
 
 def png_text(made_of: str) -> PngImagePlugin.PngInfo:
-    """Return the metadata of a PNG that say what it was made of; none for an empty text."""
+    """Return PNG metadata with `made_of`; no metadata for an empty text."""
     info = PngImagePlugin.PngInfo()
     if made_of:
         info.add_text(MADE_OF, made_of)
@@ -106,23 +106,23 @@ def png_text(made_of: str) -> PngImagePlugin.PngInfo:
 
 
 def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16], made_of: str = "") -> None:
-    """Write an `(H, W, 3)` RGB or `(H, W)` grey picture, the latter of 16 bits too; the suffix chooses the format."""
+    """Write an `(H, W, 3)` RGB or `(H, W)` 8-bit or 16-bit grey image; the suffix determines the format."""
     with atomic_path(check_picture(path)) as temporary:
         Image.fromarray(rgb).save(temporary, compress_level=1, pnginfo=png_text(made_of))
 
 
 def check_picture(path: str | Path) -> Path:
-    """Return `path` if `write_image` can write there, else raise a CrispsegError."""
+    """Return `path` if `write_image` can write it, otherwise raise a CrispsegError."""
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
-        raise CrispsegError(f"cannot write {path}: unknown picture suffix '{path.suffix}'; use .png or .jpg")
+        raise CrispsegError(f"cannot write {path}: unknown image suffix '{path.suffix}'; use .png or .jpg")
     return writable_file(path)
 
 
 def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Sequence[int]], made_of: str = "") -> None:
-    """Write `(H, W)` class ids as a palette PNG whose pixel values are the ids; 255 (ignore) is black.
+    """Write class ids `(H, W)` as a palette PNG whose pixel values are the ids; 255 (ignore) is black.
 
-    An id that is neither in the palette nor 255 is a `ValueError`.
+    Ids that are neither in the palette nor 255 raise a `ValueError`.
     """
     picture = Image.fromarray(_ids(labels, palette))
     picture.putpalette(color_table(palette).tobytes())
@@ -131,12 +131,12 @@ def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Seque
 
 
 def colorize(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
-    """Return RGB `(H, W, 3)` of class ids `(H, W)` of the palette; 255 (ignore) is black."""
+    """Return the palette colours `(H, W, 3)` of class ids `(H, W)`; 255 (ignore) is black."""
     return color_table(palette).take(_ids(labels, palette), axis=0)
 
 
 def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
-    """Check the ids against the palette and make them uint8."""
+    """Check the ids against the palette and convert them to uint8."""
     ids = labels.astype(np.uint8)
     if not (((ids < len(palette)) | (ids == 255)) & (ids == labels)).all():
         raise ValueError(f"labels from {labels.min()} to {labels.max()} with a palette of {len(palette)} colours")
@@ -144,7 +144,7 @@ def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.u
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """Return all pictures in a folder and its sub-folders, links too, by their suffix, sorted, without hidden ones."""
+    """Return all images in a folder and its sub-folders by suffix, sorted; links count, hidden files do not."""
     if not Path(folder).is_dir():
         what = "not a folder" if Path(folder).exists() else "missing"
         raise CrispsegError(f"{folder} is {what}; give a folder of images")
@@ -160,6 +160,6 @@ def find_images(folder: str | Path) -> list[Path]:
 
 
 def side_factor(size: Sequence[int], longer_side: int | None, shorter_side: int | None) -> float:
-    """Return the factor that brings an image of `(H, W)` to a longer or a shorter side, or within both."""
+    """Return the factor that resizes an image of `(H, W)` to a longer or shorter side, or to fit both."""
     wanted = ((longer_side, max(size)), (shorter_side, min(size)))
     return min((side / length for side, length in wanted if side is not None), default=1.0)

@@ -1,4 +1,4 @@
-"""Images of every origin, files, PIL images and arrays, in one form; and what is wrong with one, in a line."""
+"""Images from files, PIL images and arrays in one form, with one-line error messages."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from crispseg.io.value_range import ValueRange, to_8_bits
 from crispseg.labels import Color, color_table
 
 for library in ("tifffile", "imagecodecs"):
-    logging.getLogger(library).setLevel(logging.CRITICAL)  # what is wrong with a file is said once, as an error
+    logging.getLogger(library).setLevel(logging.CRITICAL)  # errors are reported once, by exceptions
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from 89 million pixels on, see `MAX_PIXELS`
 
 MAX_PIXELS = 2**27
-"""A file that claims more pixels is refused before it is decoded: 134 million, 400 MB as RGB."""
+"""Maximum number of pixels of a file, checked before decoding: 134 million, 400 MB as RGB."""
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")
-"""Formats that Pillow reads. Others start programs (EPS), or are larger than their header says (ICO)."""
+"""Formats to read with Pillow. Others run programs (EPS) or exceed the size in their header (ICO)."""
 
 COLORS: dict[str, tuple[int | str, ...]] = {
     "grey": (0, 1, 4, "1", "L", "LA", "I", "F"),
@@ -40,10 +40,10 @@ COLORS: dict[str, tuple[int | str, ...]] = {
     "ycbcr": (6, "YCbCr"),
     "bands": (),
 }
-"""The colours that are read: their photometric interpretations in TIFFs, and their modes in Pillow."""
+"""Supported colours: their photometric interpretations in TIFFs, and their modes in Pillow."""
 
 CUT = "cut it, or save it as a TIFF and segment it by 'crispseg predict' in tiles of 1024"
-SEVERAL = "holds several pages or frames, of which but one would be read; save each as a file"
+SEVERAL = "has several pages or frames, but only one would be read; save each as a file"
 FAULTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...] = (
     ((FileNotFoundError, NotADirectoryError), "missing-file", "does not exist; check the path"),
     (IsADirectoryError, "unreadable-file", "is a folder, not an image file; give a file"),
@@ -51,32 +51,32 @@ FAULTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ..
     (Image.DecompressionBombError, "too-large", f"claims more than {MAX_PIXELS:,} pixels; {CUT}"),
     (UnidentifiedImageError, "no-image-format", "is not an image in a known format; convert it to PNG or JPEG"),
 )
-"""Errors of opening a file, their code, and the rest of the message."""
+"""Errors when a file is opened, with their code and the rest of the message."""
 
 
 class UnreadablePicture(CrispsegError):
-    """A picture that cannot be decoded; `code` is one of the kinds of findings of `crispseg doctor`."""
+    """An image that cannot be decoded; `code` is one of the kinds of findings of `crispseg doctor`."""
 
-    def __init__(self, message: str, code: str = "unreadable-file") -> None:  # a data worker's is made of its message
+    def __init__(self, message: str, code: str = "unreadable-file") -> None:  # data workers pass only the message
         super().__init__(message)
         self.code = code
 
 
 @dataclass(frozen=True)
 class Raster:
-    """An image: what its header says, and its values, which are decoded when they are asked for.
+    """An image with its header and values, which are decoded on demand.
 
     Args:
-        name: for messages.
-        stored: height and width before it is turned upright.
-        bands: channels, with alpha.
-        white: the largest value, such as 255.
-        color: one of `COLORS` or another, which is refused.
-        load: decodes rows of the stored values from a first to before a last, `(h, W, bands)`.
-        orientation: that of EXIF, 1 to 8; a PNG may have it behind its pixels.
-        palette: the colours of a palette.
-        lossy: why the values may not be those that were saved.
-        inverted: whether the file holds 0 for white, of which `load` gives the reverse.
+        name: name in messages.
+        stored: height and width before EXIF orientation is applied.
+        bands: number of channels, including alpha.
+        white: largest value, such as 255.
+        color: one of `COLORS`; others are refused.
+        load: function that decodes stored rows `[top, bottom)` as `(h, W, bands)`.
+        orientation: EXIF orientation, 1 to 8; a PNG may have it after its pixels.
+        palette: colours of a palette.
+        lossy: error message if lossy compression may have changed values.
+        inverted: whether 0 is white in the file; `load` then inverts the values.
     """
 
     name: object
@@ -92,7 +92,7 @@ class Raster:
 
     @property
     def bit_depth(self) -> int:
-        """Bits a channel."""
+        """Bits per channel."""
         return self.white.bit_length()
 
     @property
@@ -102,18 +102,18 @@ class Raster:
 
     @cached_property
     def values(self) -> NDArray[Any]:
-        """The values as they are in the file, upright, `(H, W, bands)`."""
+        """Return the values of the file, upright, `(H, W, bands)`."""
         values, turn = self.load(0, self.stored[0]), self.orientation()
         values = values.swapaxes(0, 1) if turn >= 5 else values
         return values[:: -1 if turn in (3, 4, 7, 8) else 1, :: -1 if turn in (2, 3, 6, 7) else 1]
 
     def rows(self, top: int, bottom: int) -> Raster:
-        """Return some rows as an image; of a TIFF no others are decoded."""
+        """Return some rows as an image; a TIFF decodes only these rows."""
         size = bottom - top, self.stored[1]
         return replace(self, stored=size, load=lambda first, last: self.load(top + first, top + last))
 
     def check(self, channels: int) -> None:
-        """Raise an UnreadablePicture unless it has this many channels: 3 for RGB, which grey becomes, or others."""
+        """Raise an UnreadablePicture unless it has these channels; 3 means RGB, which includes grey."""
         if self.color not in COLORS or (self.color == "ycbcr" and (self.bands, self.white) != (3, 255)):
             raise UnreadablePicture(f"{self.name} has {self.color} colours; save it as grey or RGB", "channel-missing")
         most = {"grey": 2, "rgb": 4, "bands": 0}.get(self.color, self.bands) if channels == 3 else channels
@@ -123,12 +123,12 @@ class Raster:
             raise UnreadablePicture(f"{found}; {remedy}", "channel-missing")
 
     def kept(self, channels: int) -> NDArray[Any]:
-        """Return the upright values of this many channels, see `check`; without alpha."""
+        """Return the upright values of these channels, see `check`; 3 channels have no alpha."""
         self.check(channels)
         return self.values[..., : 1 if channels == 3 and self.bands < 3 else channels]
 
     def pixels(self, channels: int = 3, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
-        """Return the image as a model takes it, `(H, W, channels)`; arguments and errors are those of `read_image`."""
+        """Return the image as model input `(H, W, channels)`; arguments and errors are those of `read_image`."""
         values = self.kept(channels)
         if self.color == "palette":
             return color_table(self.palette[:256]).take(values[..., 0], axis=0)
@@ -141,17 +141,17 @@ class Raster:
         return np.repeat(values, 3, axis=2) if values.shape[2] < channels else np.array(values, order="C")
 
     def spread(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """Scale values of up to 8 bits from 0 to 255."""
+        """Scale values of up to 8 bits to 0 to 255."""
         return np.rint(np.arange(self.white + 1) / self.white * 255).astype(np.uint8).take(values)
 
     def plain(self) -> NDArray[Any]:
-        """Return all bands in 8 or 16 bits; palettes as RGB."""
+        """Return all bands in 8 or 16 bits, and palettes as RGB."""
         if self.color not in ("grey", "rgb", "bands"):
             return self.pixels()
         return whole_numbers(self.values, self.name) if self.white > 255 else self.spread(self.values)
 
     def labels(self, most: int = 0xFFFF, lossy: bool = False, in_color: bool = False) -> NDArray[Any]:
-        """Return the values of a mask, or raise an UnreadablePicture, as `crispseg.io.images.read_mask` does."""
+        """Return the values of a mask as for `crispseg.io.images.read_mask`, or raise an UnreadablePicture."""
         if self.lossy and not lossy:
             raise UnreadablePicture(f"{self.name} {self.lossy}, which may change values; save PNGs", "lossy-mask")
         if self.color == "palette" and in_color:
@@ -166,19 +166,19 @@ class Raster:
 
 
 def whole_numbers(values: NDArray[Any], name: object, most: int = 0xFFFF, kinds: str = "iu") -> NDArray[Any]:
-    """Return whole numbers from 0 to `most`, of some kinds of types, as uint16, or as int32 if some are larger.
+    """Return integers from 0 to `most` as uint16, or as int32 if needed; `kinds` are the allowed dtype kinds.
 
-    Others are an UnreadablePicture.
+    Other values raise an UnreadablePicture.
     """
     low, high = values.min(), values.max()
     if values.dtype.kind not in kinds or not (low >= 0 and high <= most) or (values % 1).any():
-        found = f"{name} holds {values.dtype} values from {low} to {high}, not whole numbers from 0 to {most}"
+        found = f"{name} contains {values.dtype} values from {low} to {high}, not whole numbers from 0 to {most}"
         raise UnreadablePicture(f"{found}; save it with 8 or 16 bits", "value-range-unknown")
     return values.astype(np.uint16 if high <= 0xFFFF else np.int32)
 
 
 def from_array(values: NDArray[Any], name: str) -> Raster:
-    """Return an array `(H, W)` or `(H, W, C)` of uint8 or uint16: grey or RGB, with or without alpha, or bands."""
+    """Return the image of a uint8 or uint16 array `(H, W)` or `(H, W, C)`: grey, RGB, alpha or bands."""
     values = values if values.ndim == 3 else values[..., None]
     height, width, bands = values.shape
     color, white = {1: "grey", 2: "grey", 3: "rgb", 4: "rgb"}.get(bands, "bands"), 2 ** (8 * values.itemsize) - 1
@@ -186,22 +186,22 @@ def from_array(values: NDArray[Any], name: str) -> Raster:
 
 
 def from_pillow(picture: Any, name: object) -> Raster:
-    """Return a PIL image; one that is not loaded is decoded as its file is, and stays so, as Pillow may lose bits."""
+    """Return the image of a PIL image; if not loaded, its file is decoded without it, because Pillow may lose bits."""
     file: Any = getattr(picture, "fp", None)
     tiles = getattr(picture, "tile", [])
     if tiles and (file is None or file.closed):
-        raise UnreadablePicture(f"{name} is not loaded, and its file is closed; call its load() before")
+        raise UnreadablePicture(f"{name} is not loaded, and its file is closed; call its load() first")
     if tiles and picture.format == "TIFF":
         return from_tiff(file, name, picture.tell())
     args: Any = tiles[0].args if tiles else ""
-    raw, _, packed = str(args[0] if isinstance(args, tuple) else args).partition(";")  # how values are packed
+    raw, _, packed = str(args[0] if isinstance(args, tuple) else args).partition(";")  # packing of the values
     mode, bands, is_png = picture.mode, len(picture.getbands()), bool(tiles) and picture.format == "PNG"
     color = next((color for color, kinds in COLORS.items() if mode.partition(";")[0] in kinds), mode)
     few = {"2": 2, "4": 4}.get(packed) if is_png and mode in "LP" else None
     white = 2 ** (few or (16 if mode.startswith("I;16") else {"1": 1, "I": 32, "F": 32}.get(mode, 8))) - 1
     if is_png and bands > 1 and packed == "16B":
         color, bands, white = "grey" if raw == "LA" else "rgb", len(raw), 0xFFFF
-    if picture.format == "PPM" and isinstance(args, tuple) and args[1] != 255:  # which Pillow scales
+    if picture.format == "PPM" and isinstance(args, tuple) and args[1] != 255:  # Pillow would scale the values
         raise UnreadablePicture(f"{name} is a PNM with values up to {args[1]}; save it as a PNG", "value-range-unknown")
 
     def load(top: int, bottom: int) -> NDArray[Any]:
@@ -209,46 +209,46 @@ def from_pillow(picture: Any, name: object) -> Raster:
             values = png_values(file, picture.info, exact=white < 255 or color == "palette")
         else:
             values = np.asarray(picture)
-        values = values // (255 // white) if mode == "L" and few else values  # Pillow spreads them over 0 to 255
+        values = values // (255 // white) if mode == "L" and few else values  # Pillow scales them to 0 to 255
         values = values.astype(np.uint8) if mode == "1" else values
         return values.reshape(picture.height, picture.width, -1)[top:bottom, :, :bands]
 
     def orientation() -> int:
         found: Any = None
-        if not is_png or "exif" in picture.info:  # else Pillow would decode a PNG to find some
-            with suppress(Exception):  # EXIF that is cut or of other types is ignored, as by browsers
+        if not is_png or "exif" in picture.info:  # otherwise Pillow would decode a PNG to find it
+            with suppress(Exception):  # invalid EXIF is ignored, as in browsers
                 found = picture.getexif().get(ExifTags.Base.Orientation)
         return int(found) if found in range(1, 9) else 1
 
     shown = (picture.getpalette("RGB") if color == "palette" else None) or []
     palette = tuple(zip(shown[0::3], shown[1::3], shown[2::3], strict=True))
-    lossy = f"is of the format {picture.format}" if picture.format in ("JPEG", "MPO", "WEBP") else ""
+    lossy = f"has the format {picture.format}" if picture.format in ("JPEG", "MPO", "WEBP") else ""
     return Raster(name, picture.size[::-1], bands, white, color, load, orientation, palette, lossy)
 
 
 def png_values(file: BinaryIO, info: dict[Any, Any], exact: bool) -> NDArray[Any]:
-    """Return the values of a PNG by libpng, or if they shall stay indices or few bits by Pillow; all is checked."""
+    """Return the values of a PNG by libpng, or by Pillow if `exact` indices or few bits are needed; check them."""
     with decoding(file) as again:
-        again.verify()  # compares the checksums of pixels too
+        again.verify()  # also compares checksums of pixels
     file.seek(0)
     content = file.read()
     with decoding(file) as again:
-        if b"eXIf" in content and "exif" not in info:  # behind the pixels
+        if b"eXIf" in content and "exif" not in info:  # after the pixels
             again.load()
             info |= again.info
         if not exact:
             return np.asarray(imagecodecs.png_decode(content))
         values = np.asarray(again)
-        if again.info.get("interlace") or not values[-1].any():  # as Pillow leaves rows that are missing
+        if again.info.get("interlace") or not values[-1].any():  # Pillow leaves missing rows 0
             imagecodecs.png_decode(content)  # raises
     return values
 
 
 def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster:
-    """Return a page of an open TIFF, by its number from 0; None for the only one.
+    """Return a page of an open TIFF by its number from 0; None means the only page.
 
     Raises:
-        UnreadablePicture: there are several, besides smaller copies and masks; or values that are no unsigned numbers.
+        UnreadablePicture: it has several pages, except smaller copies and masks, or values that are not unsigned.
     """
     file.seek(0)
     pages = tifffile.TiffFile(file).pages
@@ -257,9 +257,9 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
         raise UnreadablePicture(f"{name} {SEVERAL}")
     (height, width), bands, bits = (page.imagelength, page.imagewidth), page.samplesperpixel, page.bitspersample
     if page.dtype is None or not isinstance(bits, int) or page.dtype == np.int8:
-        found = f"{name} holds {'int8 values' if page.dtype == np.int8 else f'values of {bits} bits'}"
+        found = f"{name} contains {'int8 values' if page.dtype == np.int8 else f'values of {bits} bits'}"
         raise UnreadablePicture(f"{found}; save it with 8 or 16 bits, unsigned", "value-range-unknown")
-    is_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and its kin, mostly lossy
+    is_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and similar, mostly lossy
     color = next((color for color, kinds in COLORS.items() if page.photometric in kinds), "")
     color = color or {5: "CMYK", 8: "CIELAB"}.get(page.photometric, f"other ({page.photometric})")
     if (page.photometric == 6 and is_image) or (color == "grey" and bands > 2):  # tifffile decodes YCbCr to RGB
@@ -277,7 +277,7 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
             raise ValueError(f"{depth} slices, {sum(page.databytecounts)} bytes")
         values = np.empty((planes, bottom - top, width, samples), np.uint8 if bits <= 8 else page.dtype)
         source = page.parent.filehandle
-        if page.is_final:  # uncompressed, and one row follows the other
+        if page.is_final:  # uncompressed contiguous rows
             for plane, rows in enumerate(values):
                 start = page.dataoffsets[0] + (plane * height + top) * (page.nbytes // (planes * height))
                 source.read_array(page.parent.byteorder + page.dtype.char, rows.size, start, out=rows)
@@ -286,7 +286,7 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
             indices = segments[:, top // length : -(-bottom // length)].ravel().tolist()
             starts, counts = ([each[index] for index in indices] for each in (page.dataoffsets, page.databytecounts))
             if any(start + count > source.size for start, count in zip(starts, counts, strict=True)):
-                raise ValueError("its end is missing")
+                raise ValueError("the end of the file is missing")
             tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
             for data, index in source.read_segments(starts, counts, indices):
                 part, (plane, _, y, x, _), (_, high, wide, _) = page.decode(data, index, **tables)
@@ -308,9 +308,9 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
 
 @contextmanager
 def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
-    """Open a TIFF or one of `FORMATS`, of one page or frame; with `whole`, all checksums of a PNG are compared.
+    """Open a TIFF or one of `FORMATS`, with one page or frame; `whole` checks all checksums of a PNG.
 
-    Errors are those of `read_image`, also for what goes wrong in the block.
+    Errors are those of `read_image`, also within the block.
     """
     with faults(Path(path)), Path(path).open("rb") as file:
         if file.read(4) in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
@@ -320,14 +320,14 @@ def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
             with decoding(file) as picture:
                 picture.verify()
         with decoding(file) as picture:
-            if getattr(picture, "is_animated", False) and picture.format != "MPO":  # a photo, with others of its camera
+            if getattr(picture, "is_animated", False) and picture.format != "MPO":  # MPO has several photos of a camera
                 raise UnreadablePicture(f"{path} {SEVERAL}")
             yield from_pillow(picture, path)
 
 
 @contextmanager
 def faults(name: object) -> Iterator[None]:
-    """Turn whatever goes wrong with a picture in the block, a file's path or other name, into an UnreadablePicture."""
+    """Convert any error of the block into an UnreadablePicture about `name`, a path or another name."""
     try:
         yield
     except (CrispsegError, MemoryError):
@@ -342,7 +342,7 @@ def faults(name: object) -> Iterator[None]:
 
 @contextmanager
 def decoding(file: BinaryIO) -> Iterator[Image.Image]:
-    """Open a picture of one of `FORMATS`, of `MAX_PIXELS` at most, by Pillow, which raises almost anything."""
+    """Open an image of one of `FORMATS` and at most `MAX_PIXELS` by Pillow, which raises almost anything."""
     file.seek(0)
     with Image.open(file, formats=FORMATS) as picture:
         if picture.width * picture.height > MAX_PIXELS:

@@ -1,4 +1,4 @@
-"""Pixels as outlines: objects as COCO writes them, and areas of a map as polygons in its coordinates."""
+"""Outlines of pixels: objects in COCO's format, and areas of a map as polygons in its coordinates."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from crispseg.io.tiff import open_dataset
 from crispseg.labels import IGNORE
 
 CocoShape: TypeAlias = list[list[int]] | dict[str, object]
-"""COCO's: `[x, y, x, y, …]` of each outline, (0, 0) the top left corner of the first pixel; or run lengths."""
+"""COCO segmentation: run lengths, or `[x, y, x, y, …]` of each outline; the first pixel has its corner at (0, 0)."""
 
 
 def segmentations(ids: NDArray[np.int32]) -> list[CocoShape]:
-    """Return polygons around the pixels of each object in a map of numbers `(H, W)`, 0 for none, else 1 to N.
+    """Return polygons around the pixels of each object in a map of numbers `(H, W)`, 0 or 1 to N.
 
-    There is one for each part that sides join. An object with a hole, or one that only a corner closes, gets run
-    lengths, since programs fill such places.
+    Each part of an object, connected by sides, has one polygon. Objects with holes, even those closed only by a corner,
+    have run lengths, because programs fill such holes.
     """
     found: list[CocoShape] = []
     for number, (rows, columns) in enumerate(find_objects(ids), 1):
         mask = ids[rows, columns] == number
         a, b, c, d = mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1], mask[1:, 1:]
-        # Of a mask twice as large, the pixels of the outline lie next to the corners of the object's pixels.
+        # In a mask of twice the size, outline pixels are next to the corners of the object's pixels.
         double = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
         outlines, inside = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
         if (inside[0, :, 3] >= 0).any() or ((a == d) & (b == c) & (a != b)).any():
-            flat = (ids == number).ravel(order="F")  # column by column, in turns outside and inside
+            flat = (ids == number).ravel(order="F")  # column by column, alternately outside and inside
             changes = np.flatnonzero(np.diff(flat, prepend=False))
             found.append({"size": [*ids.shape], "counts": np.diff([0, *changes, flat.size]).tolist()})
             continue
@@ -50,21 +50,21 @@ def segmentations(ids: NDArray[np.int32]) -> list[CocoShape]:
 
 
 def write_polygons(labels: str | Path, target: str | Path, names: Sequence[str]) -> int:
-    """Write the areas of a TIFF of class ids as GeoJSON, a feature for each part that sides of pixels join.
+    """Write the areas of a TIFF of class ids as GeoJSON, one feature for each part that is connected by sides.
 
-    Their properties are `class` and `id`. Coordinates are those of the map, whose reference system stands in the
-    member `crs`, as GDAL and QGIS write and read it; pixels where the image lies nowhere. Ignored pixels (255) have no
+    Their properties are `class` and `id`. Coordinates are those of the map, and the member `crs` is its reference
+    system, as in GDAL and QGIS. Images without a map position have pixel coordinates. Ignored pixels (255) have no
     polygon. Returns the number of polygons.
 
     Raises:
-        CrispsegError: rasterio is not installed; the TIFF is missing or broken; its reference system has no EPSG code,
-            or its place is given by ground control points.
+        CrispsegError: rasterio is not installed; the TIFF is missing or broken; its reference system has no EPSG code;
+            or its position is given by ground control points.
     """
     with open_dataset(labels) as dataset, atomic_path(target) as temporary, temporary.open("w") as file:
         features, rasterio = (importlib.import_module(name) for name in ("rasterio.features", "rasterio"))
         code = dataset.crs.to_epsg() if dataset.crs else None
         if dataset.gcps[0] or (dataset.crs and code is None):
-            raise CrispsegError(f"{labels} has no EPSG code, or lies on the map by control points; warp it (gdalwarp)")
+            raise CrispsegError(f"{labels} has no EPSG code, or is positioned by control points; warp it (gdalwarp)")
         system = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}
         head = {"type": "FeatureCollection", "name": Path(target).stem} | ({"crs": system} if code else {})
         file.write(json.dumps(head)[:-1] + ', "features": [')

@@ -1,4 +1,4 @@
-"""Labels as TIFFs, and where images lie on a map: by rasterio."""
+"""TIFFs of labels with their position on a map, by rasterio."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from crispseg.labels import IGNORE, color_table
 SUFFIXES = (".tif", ".tiff")
 
 SIDE = 256
-"""Side in pixels of the tiles that are written."""
+"""Side of the written tiles in pixels."""
 
 
 @contextmanager
 def open_dataset(path: str | Path) -> Iterator[Any]:
-    """Open a TIFF as a dataset of rasterio; a CrispsegError if that is not installed, or the file is broken."""
+    """Open a TIFF with rasterio; raise a CrispsegError if it is not installed or the file is broken."""
     if find_spec("rasterio") is None:
         raise CrispsegError("maps and TIFFs in tiles need rasterio: pip install rasterio")
     with faults(Path(path)):
-        Path(path).open("rb").close()  # whose errors tell more
+        Path(path).open("rb").close()  # for clearer errors
         dataset = _open(Path(path))
     with dataset:
         yield dataset
@@ -40,11 +40,11 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
 def write_map(
     path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]], made_of: str = ""
 ) -> None:
-    """Write class ids as a uint8 cloud-optimised GeoTIFF with a palette, at an image's place on the map.
+    """Write class ids as a uint8 cloud-optimised GeoTIFF with a palette, at the map position of an image.
 
     The image is an `open_dataset` of the same size. Overviews show the most frequent class. Pixels of the image's
-    no-data value become 255 (ignore), black. The ids come from top to bottom, some rows `(h, W)` at a time. The
-    metadata say what it was `made_of`.
+    no-data value become 255 (ignore), black. Ids are given from top to bottom, some rows `(h, W)` at a time. The
+    metadata include `made_of`.
     """
     plain = path.with_name(f"{path.stem}-plain.tif")
     shutil, errors, gdal = (importlib.import_module(f"rasterio.{name}") for name in ("shutil", "errors", "_err"))
@@ -70,10 +70,10 @@ def write_map(
         with _open(path) as file:
             for top in range(0, file.height, SIDE):
                 crc = zlib.crc32(file.read(1, window=((top, top + SIDE), (0, file.width))), crc)
-        if crc != written:  # GDAL may lose an error of the disk when it closes a file
-            raise OSError("it was not written whole")
+        if crc != written:  # GDAL may ignore a disk error when it closes a file
+            raise OSError("it was not written completely")
     except (errors.RasterioError, gdal.CPLE_BaseError) as error:
-        raise OSError(f"it was not written whole ({one_line(error)})") from None
+        raise OSError(f"it was not written completely ({one_line(error)})") from None
     finally:
         plain.unlink(missing_ok=True)
 
@@ -82,5 +82,5 @@ def _open(path: Path, mode: str = "r", **options: Any) -> Any:
     import rasterio
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # most pictures are not
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # most images have no map position
         return rasterio.open(path, mode, driver="GTiff", **options)

@@ -1,6 +1,6 @@
-"""Value ranges of images of more than 8 bits a channel: the values that become black and white.
+"""Value ranges of 16-bit images: the values that become black and white.
 
-The range is declared, or measured over the training images, and is then part of the model.
+The range is declared or measured on the training images, and is part of the model.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from crispseg.errors import CrispsegError, CrispsegWarning
 
 ValueRange: TypeAlias = tuple[float, float]
-"""The values that become black and white; others are clipped."""
+"""Values that become black and white; other values are clipped."""
 
 PERCENTILES = (0.1, 99.9)
-"""Of the pixels, between which a measured range lies."""
+"""Percentiles of pixel values that limit a measured range."""
 
 _told = Event()
 
@@ -28,9 +28,9 @@ def to_8_bits(values: NDArray[np.uint16], value_range: ValueRange | None, name: 
     """Scale values of any shape to 0 to 255.
 
     Args:
-        values: of up to 16 bits.
-        value_range: what becomes 0 and 255. None assumes 0 to 65535, and warns, once in a process.
-        name: of the image, for the warning.
+        values: values of up to 16 bits.
+        value_range: values that become 0 and 255. None assumes 0 to 65535 and warns once per process.
+        name: name of the image for the warning.
     """
     if value_range is None:
         if not _told.is_set():
@@ -42,26 +42,26 @@ def to_8_bits(values: NDArray[np.uint16], value_range: ValueRange | None, name: 
 
 
 def warn_of_unknown(name: object, low: float, high: float) -> None:
-    """Warn, once in a process, that the range of what is called `name` is unknown; it has these values."""
+    """Warn once per process that the value range of the image `name` is unknown; it has values `low` to `high`."""
     if not _told.is_set():
         _told.set()
         warnings.warn(
-            f"{name} has 16 bits a channel with values from {low:g} to {high:g}, and the model knows no range of such "
-            f"values: 0 to 65535 is assumed; give value_range, such as '[{low:g},{high:g}]', of "
-            "the data as data.value_range, or train on 16-bit images",
+            f"{name} has 16-bit values from {low:g} to {high:g}, but the model has no value range for them: 0 to 65535 "
+            f"is assumed; give value_range, such as '[{low:g},{high:g}]', or train on 16-bit images or with "
+            "data.value_range",
             CrispsegWarning,
             stacklevel=3,
         )
 
 
 def percentile_range(values: Iterable[NDArray[np.uint16]]) -> ValueRange:
-    """Return the range between `PERCENTILES` of pixels of some images, in whole numbers."""
+    """Return the integer range between `PERCENTILES` of the pixels of images."""
     low, high = np.percentile(np.concatenate([some.ravel() for some in values]), PERCENTILES)
     return float(np.floor(low)), float(max(np.ceil(high), np.floor(low) + 1))
 
 
 def check_range(value_range: ValueRange, key: str) -> None:
-    """Raise a CrispsegError if a declared range, called `key`, is none."""
+    """Raise a CrispsegError if the declared range of setting `key` is invalid."""
     low, high = value_range
     if not 0 <= low < high <= 0xFFFF:
         raise CrispsegError(f"{key} is [{low:g}, {high:g}]; give black and white, such as [0, 4095]")

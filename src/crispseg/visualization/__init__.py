@@ -1,1 +1,1 @@
-"""Pictures, charts and self-contained HTML pages."""
+"""Images, charts and self-contained HTML pages."""

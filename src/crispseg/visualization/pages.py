@@ -1,6 +1,6 @@
-"""Self-contained HTML pages: style, pictures, data and scripts, if any, are inside, and nothing is fetched.
+"""Self-contained HTML pages, which include their style, images, data and scripts, and fetch nothing.
 
-Pages are jinja2 templates in `visualization/templates`. They escape all text: names of files may be anything.
+Pages are jinja2 templates in `visualization/templates`. They escape all text, since file names may contain anything.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ from crispseg.labels import Color
 
 @cache
 def environment() -> Environment:
-    """The templates of this package. Values for scripts go through `tojson`."""
+    """Return the environment of the templates. Values for scripts use `tojson`."""
     loader = PackageLoader("crispseg.visualization")
     return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def render(template: str, **values: Any) -> str:
-    """A page: a template of `crispseg/visualization/templates` with these values, in which text is escaped."""
+    """Render a template of `crispseg/visualization/templates` with escaped values."""
     return environment().get_template(template).render(**values)
 
 
 def notebook(**parts: Any) -> str:
-    """What a notebook shows of a result: some of title, values, note, curve, picture, colors and classes."""
+    """Return the notebook HTML of a result from title, values, note, curve, picture, colors or classes."""
     empty = dict.fromkeys(("title", "note", "curve", "picture", "classes"), None) | {"values": (), "colors": ()}
     return render("notebook.html", **{**empty, **parts})
 
 
 class Picture(NamedTuple):
-    """A picture inside a page, for the macro `img`.
+    """Image embedded in a page, for the macro `img`.
 
     Args:
-        source: the file, as a `data:` address.
-        width, height: pixels.
-        text: for those who cannot see it.
+        source: file as a `data:` URL.
+        width, height: size in pixels.
+        text: alternative text for screen readers.
     """
 
     source: str
@@ -57,14 +57,14 @@ class Picture(NamedTuple):
 def embedded(
     pixels: NDArray[np.uint8], text: str, *, photo: bool = False, longest: int = 640, clear: Color | None = None
 ) -> Picture:
-    """A picture `(H, W, 3)` RGB as part of a page, reduced until no side is longer than `longest` pixels.
+    """Embed an image `(H, W, 3)` RGB in a page, reduced so that no side is longer than `longest` pixels.
 
     Args:
-        pixels: the picture.
-        text: for those who cannot see it.
-        photo: save as JPEG, which is small but not exact; else as PNG.
-        longest: pixels.
-        clear: a colour to see through, of a picture of at most 256 colours that is no photo.
+        pixels: the image.
+        text: alternative text for screen readers.
+        photo: save as JPEG, which is small but not exact, instead of PNG.
+        longest: largest side in pixels.
+        clear: transparent colour, for PNG images of at most 256 colours.
     """
     image = Image.fromarray(pixels)
     image.thumbnail((longest, longest), Image.Resampling.BOX)
@@ -74,7 +74,7 @@ def embedded(
     else:
         options = {}
         if image.getcolors(256):
-            image = image.quantize(256)  # exact, and half as large a file
+            image = image.quantize(256)  # exact, and half the file size
             assert image.palette is not None
             if clear in image.palette.colors:
                 options = {"transparency": image.palette.colors[clear]}
@@ -84,7 +84,7 @@ def embedded(
 
 
 def check_page(path: Path, *suffixes: str) -> None:
-    """Raise a CrispsegError, before long work, if a page (.html, .htm), or another file, cannot be written there."""
+    """Raise a CrispsegError if a page (.html, .htm), or a file with another of the suffixes, cannot be written."""
     suffixes = suffixes or (".html", ".htm")
     if path.suffix.lower() not in suffixes:
         raise CrispsegError(f"cannot write {path}: give a file that ends in {suffixes[0]}")
@@ -92,6 +92,6 @@ def check_page(path: Path, *suffixes: str) -> None:
 
 
 def write_page(path: Path, html: str) -> None:
-    """Write a page to where `check_page` allowed it."""
+    """Write a page to a path that `check_page` accepted."""
     with atomic_path(path) as temporary:
         temporary.write_text(html, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Pictures of results: labels over their image, errors, figures that compare, and sheets of labelled images."""
+"""Images of results: overlays of labels, error maps and comparison figures."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from crispseg.labels import IGNORE, Color, LabelSet
 RIGHT = (0, 0, 0)
 IGNORED = (24, 24, 96)
 DIMMEST = 110
-"""Brightness of a wrong pixel, at least: 0.299 R + 0.587 G + 0.114 B."""
+"""Minimum brightness of a wrong pixel: 0.299 R + 0.587 G + 0.114 B."""
 
 COLUMN = 3.2
-"""Inches of a column of a figure, of 100 pixels each."""
+"""Width of a figure column in inches, at 100 pixels per inch."""
 
 
 def overlay(
     image: NDArray[np.uint8], labels: NDArray[Any], classes: LabelSet, opacity: float = 0.5, outlines: bool = False
 ) -> NDArray[np.uint8]:
-    """An image under the colours of its labels; the background and pixels labelled 255 (ignore) stay as they are.
+    """Draw the colours of labels over an image; the background and pixels labelled 255 (ignore) are unchanged.
 
     Args:
         image: `(H, W, 3)` RGB.
         labels: `(H, W)` class ids.
-        classes: names and colours of the classes; the background is the one that is called so.
+        classes: names and colours of the classes; the background is the class "background".
         opacity: opacity of the colours, 0 to 1.
-        outlines: colour only the edges of areas, two pixels wide and opaque, so that what is inside can be seen.
+        outlines: colour only the edges of areas, two pixels wide and opaque.
 
     Raises:
-        CrispsegError: another opacity.
+        CrispsegError: the opacity is out of range.
     """
     if not 0 <= opacity <= 1:
         raise CrispsegError(f"opacity is {opacity}; give a number from 0, the image alone, to 1, the colours alone")
@@ -55,18 +55,18 @@ def overlay(
 
 
 def error_map(labels: NDArray[Any], truth: NDArray[Any], palette: Sequence[Color]) -> NDArray[np.uint8]:
-    """What went wrong, `(H, W, 3)` RGB: wrong pixels in their true class's colour, right ones black, ignored ones blue.
+    """Return errors `(H, W, 3)` RGB: wrong pixels in their true class's colour, correct ones black, ignored ones blue.
 
-    Dark colours are mixed with white, so that a wrong pixel is seen whatever its class.
+    Dark colours are mixed with white, so that wrong pixels of any class are visible.
 
     Args:
         labels: `(H, W)` predicted class ids.
-        truth: `(H, W)` true ones; 255 is ignored.
-        palette: a colour for each class.
+        truth: `(H, W)` true class ids; 255 is ignored.
+        palette: colour of each class.
     """
     colors = np.array(palette, float)
     brightness = colors @ (0.299, 0.587, 0.114)
-    white = (DIMMEST - brightness).clip(0) / (255 - brightness).clip(1)  # share of it in the mixture
+    white = (DIMMEST - brightness).clip(0) / (255 - brightness).clip(1)  # share of white in the mixture
     errors = colorize(truth, (colors + white[:, None] * (255 - colors)).round().astype(int).tolist())
     errors[labels == truth] = RIGHT
     errors[truth == IGNORE] = IGNORED
@@ -76,18 +76,18 @@ def error_map(labels: NDArray[Any], truth: NDArray[Any], palette: Sequence[Color
 def panels(
     rows: Sequence[Sequence[NDArray[np.uint8]]], titles: Sequence[str], legend: LabelSet | None = None
 ) -> NDArray[np.uint8]:
-    """A figure: images in rows and columns on white, titles above, the classes' colours and names below.
+    """Draw images in rows and columns on white, with titles above and a legend of classes below.
 
     Args:
-        rows: `(H, W, 3)` RGB images, as many a row as there are titles. Columns share one width; each row takes the
-            height that its first image has at that width.
+        rows: `(H, W, 3)` RGB images, one per title in each row. All columns have one width; the height of a row is
+            the height of its first image at this width.
         titles: titles of the columns.
         legend: the classes to explain.
 
     Returns:
         `(H, W, 3)` RGB.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # here, since most who draw need no figure
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here, because few callers need it
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
@@ -103,7 +103,7 @@ def panels(
         axis.set_title(title)
     if legend is not None:
         colors = [tuple(channel / 255 for channel in color) for color in legend.palette]
-        texts = [name.replace("$", r"\$") for name in names]  # a pair of $ would enclose a formula
+        texts = [name.replace("$", r"\$") for name in names]  # a pair of $ would mark a formula
         handles = [Patch(facecolor=color, label=text) for color, text in zip(colors, texts, strict=True)]
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
     canvas.draw()
