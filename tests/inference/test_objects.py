@@ -88,7 +88,7 @@ def test_a_border_pixel_beyond_background_is_of_no_object() -> None:
     [
         (("nuclei",), ["there is no class 'nuclei'", "did you mean 'nucleus'?"]),
         (("nucleus", "boarder"), ["there is no class 'boarder'", "did you mean 'border'?"]),
-        (("nucleus", "nucleus"), ["class nucleus is named for objects and for their border"]),
+        (("nucleus", "nucleus"), ["class nucleus is given for objects and for their border"]),
         ((1,), ["there is no class 1; known: "]),
     ],
 )

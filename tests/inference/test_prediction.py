@@ -184,7 +184,7 @@ def test_results_of_something_else_are_made_again(ways: dict[str, Any], photos: 
         (other, {"run": other}, 0),
         (other, {"run": other, "protocol": "ddsm-ms"}, 0),
     ):
-        with pytest.warns(CrispsegWarning, match=f"{3 - kept} images .* made again"):
+        with pytest.warns(CrispsegWarning, match=f"{3 - kept} images .* are replaced"):
             assert predict(**options) == kept, changed
         assert predict(**options) == 3
         fresh = predict_files(
@@ -229,9 +229,9 @@ def test_files_of_the_user_are_not_overwritten(
         (["--out=x", "--polygons"], "polygons"),
         (["--out=x", "--objects=nuclei"], "did you mean 'nucleus'?"),
         (["--out=x", "--objects_border=border"], "objects_border"),
-        (["--out=x", "--objects=nucleus", "--format=voc"], "format does not go with objects"),
+        (["--out=x", "--objects=nucleus", "--format=voc"], "format conflicts with objects"),
         (["--out=x", "--tiles=64"], "at least 128"),
-        (["--out=x", "--shares", "--resume"], "shares does not go with resume"),
+        (["--out=x", "--shares", "--resume"], "shares conflicts with resume"),
         (["--out=x", "--objects=nucleus", "--pixel_size=0.5"], "0.5um"),
     ],
 )

@@ -123,8 +123,8 @@ def test_every_format_gives_the_same_segmentation(
 @pytest.mark.parametrize(
     ("name", "options", "phrases"),
     [
-        ("fake.onnx", {"backend": "torch"}, ["backend is 'torch'", "fake.onnx runs in onnxruntime or openvino"]),
-        ("nuclei", {"backend": "openvino"}, ["backend is 'openvino'", "nuclei runs in torch"]),
+        ("fake.onnx", {"backend": "torch"}, ["backend is 'torch'", "fake.onnx needs onnxruntime or openvino"]),
+        ("nuclei", {"backend": "openvino"}, ["backend is 'openvino'", "nuclei needs torch"]),
         ("fake.onnx", {"precision": "bf16"}, ["fake.onnx", "bf16"]),
         ("none.onnx", {}, ["none.onnx does not exist", "crispseg export"]),
     ],

@@ -93,7 +93,7 @@ def test_mistakes(tmp_path: Path, capsys: Capture) -> None:
     image, other = (picture(tmp_path / name, 40, 64) for name in ("in/photo.png", "more/photo.jpg"))
     for form, images, folder, phrase in (
         ("citys", [image], out, "format is citys; did you mean 'cityscapes'?"),
-        ("cityscapes", [image], out, "photo.png is not named as Cityscapes names images"),
+        ("cityscapes", [image], out, "photo.png has no Cityscapes name"),
         ("ade20k", [image], out, "the model has 21 classes, but ade20k has 150"),
         ("palette", [image], image.parent, "would mix results with the images"),
         ("voc", [image, other], out, "would both write"),

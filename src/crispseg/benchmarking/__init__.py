@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds and milliseconds."""
+"""Cost of networks: parameters, multiply-adds and milliseconds."""
 
 from crispseg.benchmarking.benchmark import Conditions, Report, Row, benchmark
 from crispseg.benchmarking.cost import Latency, count_multiply_adds, count_parameters

@@ -1,4 +1,4 @@
-"""Counting and timing several networks under the same conditions."""
+"""Parameters, multiply-adds and latencies of several networks under the same conditions."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ class Conditions(Settings):
 
     Args:
         size: height and width of the image in pixels.
-        backbone: backbone of models whose name has none.
-        num_classes: classes of models that are not trained.
-        threads: threads of PyTorch on the CPU; PyTorch's own choice by default.
+        backbone: backbone of models without one in their name.
+        num_classes: number of classes of untrained models.
+        threads: PyTorch threads on the CPU; by default PyTorch decides.
         device: cpu or cuda; by default CUDA if available.
         precision: fp32 or bf16.
-        repeats: rounds that count; every model takes its turn in each.
-        warmup: rounds before, which do not count.
-        compile: use torch.compile, in the rounds of warm-up.
+        repeats: measured rounds; every model runs once in each.
+        warmup: rounds before these, which are not measured.
+        compile: use torch.compile, which compiles in the warm-up rounds.
     """
 
     size: tuple[Annotated[int, Field(ge=MIN_SIDE)], Annotated[int, Field(ge=MIN_SIDE)]] = (512, 1024)
@@ -60,13 +60,13 @@ class Conditions(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Cost of one network, under the name that was given.
+    """Cost of one network under its given name.
 
     Attributes:
-        parameters: without training-only heads.
-        multiply_adds: of one image.
+        parameters: number of parameters, without training-only heads.
+        multiply_adds: multiply-adds for one image.
         milliseconds: `forward`, from a batch of one image to its logits; `total`, from the image to its labels.
-        miou: mIoU in percent on the val split, of a trained model.
+        miou: mIoU of a trained model on the val split, in percent.
     """
 
     model: str
@@ -80,7 +80,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """Rows of a benchmark, the baseline first, and their conditions."""
+    """Rows of a benchmark, the baseline first, and its conditions."""
 
     conditions: Conditions
     device: torch.device
@@ -94,7 +94,7 @@ class Report:
         return {"settings": settings, "models": [dataclasses.asdict(row) for row in self.rows]}
 
     def table(self) -> Table:
-        """Return a table for a terminal, with the ratio of `total` to that of the first network."""
+        """Return a table for a terminal, with `total` relative to the first network."""
         rows = []
         for row in self.rows:
             forward, total = row.milliseconds["forward"], row.milliseconds["total"]
@@ -108,12 +108,12 @@ class Report:
 
 
 def benchmark(models: Sequence[str], conditions: Conditions, *, console: Console | None = None) -> Report:
-    """Count and time networks in one process, on the same image, in turns.
+    """Measure networks in one process, on the same image, in turns.
 
     Names are those of `find_network`; the first is the baseline. The console shows a progress bar.
 
     Raises:
-        CrispsegError: a name or a device is unknown, or a network does not take this size.
+        CrispsegError: a name or a device is unknown, or a network does not support this size.
     """
     device = usable_device(conditions.device)
     threads = conditions.threads or torch.get_num_threads()
@@ -132,10 +132,10 @@ def benchmark(models: Sequence[str], conditions: Conditions, *, console: Console
 
 
 def find_network(name: str, conditions: Conditions) -> AnyModel:
-    """Return the network that a name means, in eval mode.
+    """Return a network by name, in eval mode.
 
-    It is `MODEL` or `MODEL:BACKBONE` of `crispseg.create_model`, with options in braces as in
-    `sfnet:resnet50{fuse: add}`; or a run, a saved model, a hub id, a bundled model, or an exported file.
+    Names are `MODEL` or `MODEL:BACKBONE` of `crispseg.create_model`, with options in braces as in
+    `sfnet:resnet50{fuse: add}`. A run, saved model, hub id, bundled model or exported file works too.
     """
     words, brace, written = name.partition("{")
     kind, _, backbone = words.strip().partition(":")
@@ -149,7 +149,7 @@ def find_network(name: str, conditions: Conditions) -> AnyModel:
 
 
 def stages(network: AnyModel, conditions: Conditions, device: torch.device) -> dict[str, Callable[[], Any]]:
-    """Return what is timed of a network as `Segmenter` runs it, by name; see `Row.milliseconds`."""
+    """Return the timed stages of a network in `Segmenter`, by name; see `Row.milliseconds`."""
     segmenter = Segmenter(network, device, precision=conditions.precision, compile=conditions.compile)
     shape = (*conditions.size, image_channels(network.info.in_chans))
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)

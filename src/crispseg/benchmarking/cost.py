@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-adds as the papers count them, and latencies measured in turns."""
+"""Cost of networks: parameters, multiply-adds as in papers, and latencies measured in turns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ import crispseg.nn.sampling  # noqa: F401 (defines the sampled products)
 
 @register_flop_formula(torch.ops.crispseg.sampled_dot)
 def _sampled_dot_flops(query: torch.Size, *_args: Any, out_shape: torch.Size, **_options: Any) -> int:
-    """C multiply-adds for each point of each pixel; reading between pixels is interpolation."""
+    """Return C multiply-adds for each point of each pixel, without interpolation."""
     return 2 * out_shape.numel() * query[1]
 
 
@@ -35,7 +35,7 @@ def _linear_flops(_x: torch.Size, weight: torch.Size, *_args: Any, out_shape: to
 
 
 class _FlatLinear(TorchFunctionMode):
-    """Linear layers of rows alone: PyTorch turns others into `bmm`, which is a product of two features elsewhere."""
+    """Mode that flattens inputs of linear layers to rows, since `bmm` counts as a product of two features."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.linear and args[0].ndim > 2:
@@ -46,7 +46,7 @@ class _FlatLinear(TorchFunctionMode):
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Parameters, without training-only heads."""
+    """Return the number of parameters, without training-only heads."""
     return sum(p.numel() for name, p in model.named_parameters() if not name.startswith("auxiliary_heads."))
 
 
@@ -60,18 +60,18 @@ ATTENTION = (
     torch.ops.crispseg.sampled_dot,
     torch.ops.crispseg.sampled_sum,
 )
-"""Products of two features, not of a feature with a weight."""
+"""Products of two features, not of a feature and a weight."""
 
 
 def count_multiply_adds(model: nn.Module, height: int, width: int, in_chans: int = 3, *, attention: bool = True) -> int:
-    """Multiply-adds of one forward pass on one image in eval mode (a paper's "FLOPs"); interpolation is not counted.
+    """Count multiply-adds of a forward pass on one image in eval mode ("FLOPs" in papers), without interpolation.
 
-    Runs on meta tensors, so the model's own tensors and the machine's speed do not matter.
+    The function uses meta tensors, so it needs neither the model's tensors nor a fast machine.
 
     Args:
         model: the model.
-        height, width, in_chans: of the image.
-        attention: count products of two features too; the counters of some papers see those with weights only.
+        height, width, in_chans: shape of the image.
+        attention: also count products of two features; the counters of some papers count only those with weights.
     """
     counter = FlopCounterMode(display=False, custom_mapping={torch.ops.aten.linear: _linear_flops})
     meta = {key: tensor.to("meta") for key, tensor in (*model.named_parameters(), *model.named_buffers())}
@@ -101,17 +101,17 @@ def take_turns(
     device: torch.device,
     console: Console | None = None,
 ) -> list[dict[str, Latency]]:
-    """Time the stages of all contenders in every round, so that a machine that slows down slows all of them.
+    """Time the stages of all contenders in every round, so that a slow machine affects all of them equally.
 
     Args:
-        contenders: the stages of each, by name.
-        repeats: rounds that count.
-        warmup: rounds before, which do not count.
-        device: device that is waited for.
-        console: console of a progress bar.
+        contenders: stages of each contender, by name.
+        repeats: measured rounds.
+        warmup: rounds before these, which are not measured.
+        device: device to synchronise.
+        console: console for a progress bar.
     """
     kept: list[dict[str, list[float]]] = [{stage: [] for stage in stages} for stages in contenders]
-    # Without a thread that draws: it would take time from what is measured.
+    # Without a drawing thread, which would disturb the measurement.
     with Progress(console=console or Console(quiet=True), auto_refresh=False) as progress:
         for index in progress.track(range(warmup + repeats), description="Measuring"):
             for stages, times in zip(contenders, kept, strict=True):

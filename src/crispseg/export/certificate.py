@@ -1,4 +1,4 @@
-"""Certificate of an exported file: its logits, labels and scores compared with those of the model."""
+"""Certificate of an exported file, which compares its logits, labels and scores with those of the model."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from crispseg.inference.segmenter import Segmenter
 from crispseg.models import SegmentationModel
 
 CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))
-"""Images, height and width at which a file is compared with its model."""
+"""Number of images, height and width of the comparisons of a file with its model."""
 TOLERANCE = 1e-3
-"""Largest absolute difference of a logit; beyond logits of `LARGE`, relative to them, as float32 is no more exact."""
+"""Largest absolute difference of logits, scaled up for logits above `LARGE`, where float32 is less exact."""
 LARGE = 100.0
 SAME_LABELS = 0.999
 DECIDED_OTHERWISE = 0.001
-"""Share of the pixels of a refined model whose logits need not agree: where two directions, or boundary and none, are
-equal but for rounding, a pixel takes the logits of another one."""
+"""Share of the pixels of a refined model whose logits may differ: if rounding decides between two directions, or
+between boundary and none, a pixel gets the logits of another pixel."""
 DISTANCE = 3
-"""Pixels within which boundaries match."""
+"""Largest distance in pixels at which boundaries match."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Logits of a file compared with those of the model, at one size."""
+    """Comparison of the logits of a file with those of the model, at one size."""
 
     size: tuple[int, int, int]
-    """Images, height, width."""
+    """Number of images, height, width."""
     largest: float
-    """The largest of the model's logits, absolute."""
+    """Largest absolute logit of the model."""
     difference: float
-    """The largest of any logit, absolute; of a refined model, without the pixels that are `DECIDED_OTHERWISE`."""
+    """Largest absolute difference of a logit; for refined models without the pixels of `DECIDED_OTHERWISE`."""
     same_labels: float
-    """Share of pixels, 0 to 1."""
+    """Share of pixels with the same label, 0 to 1."""
 
     @property
     def agrees(self) -> bool:
-        """Whether difference and labels are within the tolerance; never with values that are not finite."""
+        """Whether difference and labels are within the tolerance and all values are finite."""
         return self.difference <= TOLERANCE * max(1.0, self.largest / LARGE) and self.same_labels >= SAME_LABELS
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class Comparison:
 
 @torch.inference_mode()
 def compare(run: Run, model: SegmentationModel, size: tuple[int, int, int]) -> Comparison:
-    """Compare what a file computes with what the model computes, in float32, on random smooth images."""
+    """Compare the logits of a file and its model, in float32, on random smooth images."""
     images = smooth_images(size, model.info.in_chans)
     expected, logits = reference(model)(images), run(images)
     same = (logits.argmax(1) == expected.argmax(1)).float().mean().item()
@@ -74,7 +74,7 @@ def compare(run: Run, model: SegmentationModel, size: tuple[int, int, int]) -> C
 
 
 def smooth_images(size: tuple[int, int, int], in_chans: int) -> Tensor:
-    """Return blobs of some 16 pixels with a little noise, of the spread of normalised images, always the same."""
+    """Return fixed images of blobs of about 16 pixels with slight noise, with the spread of normalised images."""
     count, height, width = size
     random = torch.Generator().manual_seed(0)
     blobs = torch.randn(count, in_chans, height // 16 + 2, width // 16 + 2, generator=random)
@@ -83,14 +83,14 @@ def smooth_images(size: tuple[int, int, int], in_chans: int) -> Tensor:
 
 
 def reference(model: SegmentationModel) -> SegmentationModel:
-    """Copy a model in its plainest form: float32, on the CPU, in eval mode, without gradients."""
+    """Copy a model to float32 on the CPU, in eval mode and without gradients."""
     plain = copy.deepcopy(model).eval().requires_grad_(False)
     return plain.to("cpu", torch.float32).to(memory_format=torch.contiguous_format)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """One quantity of the model, and of the file; None where there is nothing to score."""
+    """A score of the model and of the file; None if it is undefined."""
 
     model: float | None
     file: float | None
@@ -102,11 +102,11 @@ class Measured:
 
     images: int
     labels: float
-    """Percent of the pixels to which file and model give the same label."""
+    """Percentage of the pixels with the same label from file and model."""
     miou: Compared
-    """In percent."""
+    """mIoU in percent."""
     boundary_f: Compared
-    """In percent, within `DISTANCE` pixels, a mean over the classes."""
+    """Boundary F-score in percent within `DISTANCE` pixels, mean over the classes."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,10 @@ class Certificate:
     comparisons: tuple[Comparison, ...]
     """Comparisons of the logits, on random images."""
     bytes: int
-    """Size of the file."""
+    """Size of the file in bytes."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain values, with the processor and the versions of what computed."""
+        """Return plain values, with the processor and the versions of the software."""
         packages = ("crispseg", "torch", "timm", "onnxruntime", "openvino")
         return {
             **asdict(self),
@@ -135,7 +135,7 @@ class Certificate:
 
 
 def measure(model: SegmentationModel, file: AnyModel, data: Calibration) -> Measured:
-    """Segment the held-out images of the data by model and file."""
+    """Segment the held-out images with model and file, and compute scores."""
     both = [Segmenter(each, "cpu") for each in (model, file)]
     classes, info = model.num_classes, model.info
     metrics = [(SegmentationScores(classes), BoundaryScores(classes, (DISTANCE,))) for _ in both]

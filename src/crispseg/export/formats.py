@@ -33,11 +33,11 @@ Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 FORMAT_VERSION = 1
 OPSET = 19
 EXAMPLE = (2, 97, 130)
-"""Images, height and width that a model is traced with: no two sizes in it or in its features are equal by chance."""
+"""Number of images, height and width of the traced input; no two sizes in it or its features are equal by chance."""
 
 
 class FileFormat(NamedTuple):
-    """Suffix of a format, and packages that it needs."""
+    """Suffix and required packages of a format."""
 
     suffix: str
     needs: tuple[str, ...] = ()
@@ -49,10 +49,10 @@ FILE_FORMATS: dict[str, FileFormat] = {
     "torch_export": FileFormat(".pt2"),
 }
 NOT_POSSIBLE = {
-    ("onnx", "bf16"): "ONNX Runtime convolves in no bfloat16 on a CPU; take openvino or torch_export, or int8",
-    ("torch_export", "int8"): "PyTorch alone quantises no graph; take openvino or onnx, or bf16",
+    ("onnx", "bf16"): "ONNX Runtime has no bfloat16 convolution on a CPU; use openvino or torch_export, or int8",
+    ("torch_export", "int8"): "PyTorch alone cannot quantise a graph; use openvino or onnx, or bf16",
 }
-"""Format and precision that do not go together, and why."""
+"""Unsupported pairs of format and precision, with reasons."""
 
 
 def write(
@@ -62,15 +62,15 @@ def write(
     precision: Precision,
     data: Calibration | None = None,
 ) -> AnyModel:
-    """Write the file or files, over earlier ones; arguments as for `export_model`.
+    """Write the file or files and replace earlier ones; arguments are those of `export_model`.
 
-    If it is not the file itself, the ONNX file in float32 that others are made of stays next to it, for a next time.
+    The float32 ONNX file from which others are made stays next to the file, for later exports.
 
     Returns:
-        the opened file; for torch.export, the program that was written.
+        Opened file; for torch.export, the written program.
     """
     if format == "torch_export":
-        metadata, content = _metadata(model, precision), io.BytesIO()  # a full disk would end PyTorch's own writer
+        metadata, content = _metadata(model, precision), io.BytesIO()  # PyTorch's own writer would crash on a full disk
         program = trace(model, bf16=precision == "bf16")
         torch.export.save(program, content, extra_files={f"{METADATA}.json": metadata})
         path.write_bytes(content.getbuffer())
@@ -81,7 +81,7 @@ def write(
         write_onnx(trace(model), plain, metadata)
     if precision == "int8":
         assert data is not None
-        # 8 bits of a sum of levels cost boundaries, and with its flows alone in float, OpenVINO 2026.4 errs.
+        # 8-bit sums of levels degrade boundaries, and OpenVINO 2026.4 has errors if only the flows are float.
         batches, decoder = data.batches(model.info), getattr(model.decoder, "linear", False)
         with _exporting():
             if format == "onnx":
@@ -95,12 +95,12 @@ def write(
 
 
 def plain_file(path: Path) -> Path:
-    """Return the ONNX file in float32 of which another file is made."""
+    """Return the path of the float32 ONNX file from which another file is made."""
     return path.with_name(f"{path.name}.float.onnx")
 
 
 def _metadata(model: SegmentationModel, precision: Precision, **more: str) -> str:
-    """Describe the model, with the bytes that a pixel takes, which cannot be counted in another runtime."""
+    """Return metadata of the model, with its memory per pixel, which other runtimes cannot measure."""
     images = torch.zeros(1, model.info.in_chans, 256, 256)
     with torch.inference_mode():
         need = peak_bytes(lambda: reference(model)(images))
@@ -108,7 +108,7 @@ def _metadata(model: SegmentationModel, precision: Precision, **more: str) -> st
 
 
 class _InBFloat16(nn.Module):
-    """A model that convolves in bfloat16, as `Segmenter` does."""
+    """Model that convolves in bfloat16, like `Segmenter`."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -121,11 +121,11 @@ class _InBFloat16(nn.Module):
 
 
 def trace(model: SegmentationModel, bf16: bool = False) -> ExportedProgram:
-    """Return the folded model's forward pass as a graph in which batch, height and width are symbols."""
+    """Trace the forward pass of the folded model as a graph with symbolic batch, height and width."""
     plain = reference(model)
     plain.auxiliary_heads = None
     folded = fold_batch_norms(plain, smooth_images((1, 64, 64), model.info.in_chans), smooth_outputs)
-    # A lower bound of 2 is PyTorch's way to say "one or more": it treats 0 and 1 apart, and checks neither.
+    # In PyTorch a lower bound of 2 means "one or more", because it handles 0 and 1 separately and checks neither.
     dynamic = {"images": {0: Dim("batch", min=2), 2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}}
     images = smooth_images(EXAMPLE, model.info.in_chans)
     with _exporting():
@@ -133,7 +133,7 @@ def trace(model: SegmentationModel, bf16: bool = False) -> ExportedProgram:
         program = torch.export.export(traced, (images,), dynamic_shapes=dynamic, strict=False)
     for graph in (module.graph for module in program.graph_module.modules() if isinstance(module, GraphModule)):
         for node in graph.nodes:
-            node.meta.pop("stack_trace", None)  # paths of this machine
+            node.meta.pop("stack_trace", None)  # contains paths of this machine
     return program
 
 
@@ -149,7 +149,7 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: str) -> None:
 
 
 def write_openvino(model: Any, path: Path, metadata: str) -> None:
-    """Write an OpenVINO model, its weights in a .bin next to it."""
+    """Write an OpenVINO model, with its weights in a .bin next to it."""
     import openvino
 
     model.set_rt_info(metadata, [METADATA])
@@ -157,7 +157,7 @@ def write_openvino(model: Any, path: Path, metadata: str) -> None:
 
 
 def describe(info: ModelInfo, **more: Any) -> str:
-    """Return the metadata of a file as JSON: `config.json` without the recipe of the training."""
+    """Return the metadata of a file as JSON: `config.json` without the training recipe."""
     from crispseg import __version__
 
     labels = info.label_set()
@@ -180,11 +180,11 @@ def describe(info: ModelInfo, **more: Any) -> str:
 
 @contextmanager
 def _exporting() -> Iterator[None]:
-    """PyTorch and timm as an export needs them, without chatter about the exporters' own insides."""
+    """Configure PyTorch and timm for an export, without internal messages of the exporters."""
     silenced = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        # Else the graph would refuse features of one pixel.
+        # Otherwise the graph would refuse features of one pixel.
         patched = tracing.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
         with whole_number_padding(), patched, warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,4 +1,4 @@
-"""Export of a model: a file is put in place only after it ran and was compared with the model; see docs/export.md."""
+"""Export of models; a file is kept only after a run and a comparison with the model. See docs/export.md."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ def export_model(
     data: Calibration | None = None,
     max_drop: float | None = None,
 ) -> Certificate:
-    """Write a file: `images` (N, C, H, W), normalised float32 → `logits` (N, num_classes, H, W); and its certificate.
+    """Write a file from `images` (N, C, H, W), normalised float32, to `logits` (N, num_classes, H, W); certify it.
 
-    Batch norms are folded into their convolutions. The model stays as it is. The certificate is `path` with `.json`
-    behind it.
+    Batch norms are folded into their convolutions. The model is not changed. The path of the certificate is `path` plus
+    `.json`.
 
     Args:
         model: the model.
-        path: ends in .onnx, .xml (its weights are in a .bin next to it) or .pt2, as the format has it.
-        format, precision: see `Format` and `Precision`; in bf16 sampling stays float32, and int8 needs `data`.
-        data: images by which 8 bits are chosen and the file is scored.
-        max_drop: points of mIoU and of boundary F that the file may lose on `data`, at most; by default any.
+        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it) or .pt2.
+        format, precision: see `Format` and `Precision`; bf16 keeps sampling in float32, and int8 needs `data`.
+        data: images for the 8-bit ranges and for the evaluation of the file.
+        max_drop: largest loss of mIoU and boundary F in points on `data`; by default there is no limit.
 
     Raises:
-        CrispsegError: another suffix, or a file that cannot be written; a missing package; a model that cannot be
-            exported, or not in this precision; a file in float32 that computes something else, or one that loses more
-            than it may, or whose loss is unknown. No such file is left, and an earlier one of this name stays.
+        CrispsegError: the suffix is wrong, or the file cannot be written; a package is missing; the model cannot be
+            exported, or not in this precision; a float32 file has other results; or the loss is unknown or too large.
+            The file is then not written, and an earlier one of this name is kept.
     """
     path = Path(path)
     check_choices(model, path, format, precision, data)
     if data is None and (precision == "int8" or max_drop is not None):
-        raise CrispsegError("int8 and max_drop need labelled images; give data to calibrate on")
+        raise CrispsegError("int8 and max_drop need labelled images; give data for calibration")
     check_finite(model)
     title = f"{model.info.name} on {model.info.backbone}"
     place = writable_file(path).parent
@@ -59,32 +59,32 @@ def export_model(
         except OSError as error:
             error.filename, error.filename2 = str(path), None
             raise
-        except Exception as error:  # the exporters, and what runs their files, raise almost anything
+        except Exception as error:  # exporters and runtimes raise almost anything
             reason = one_line(error)
             reason = reason if isinstance(error, CrispsegError) else f"{type(error).__name__}: {reason}"
             reason = reason.replace(str(made), path.name)
             raise CrispsegError(f"{title} cannot be exported to {path}: {reason:.300}") from error
-        for each in comparisons:  # in float32 a file computes the same; in others, numbers at least
+        for each in comparisons:  # float32 must agree; others must be finite
             if not (each.agrees if precision == "fp32" else math.isfinite(each.difference)):
-                raise CrispsegError(f"{title} exported to {path} computes something else and is removed; {each}")
+                raise CrispsegError(f"{title} exported to {path} has different results and is removed; {each}")
         measured = None if data is None else measure(model, file, data)
         for score, pair in {"mIoU": measured.miou, "boundary F": measured.boundary_f}.items() if measured else ():
             drop = math.nan if pair.model is None or pair.file is None else pair.model - pair.file
             if max_drop is not None and not drop <= max_drop:
-                lost = f"{drop:.2f} points of {score}, and max_drop is {max_drop:g}; take another precision"
+                lost = f"{drop:.2f} points of {score}, and max_drop is {max_drop:g}; use another precision"
                 raise CrispsegError(f"{path} is not written: {title} in {precision} loses {lost}")
         plain_file(made).unlink(missing_ok=True)
         size = sum(file.stat().st_size for file in folder.iterdir())
         found = Certificate(title, format, precision, data.name if data else None, measured, comparisons, size)
         text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
         (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
-        for part in sorted(folder.iterdir(), key=lambda part: part == made):  # the file itself last
+        for part in sorted(folder.iterdir(), key=lambda part: part == made):  # the main file last
             part.replace(place / part.name)
     return found
 
 
 def check_choices(model: SegmentationModel, path: Path, format: str, precision: str, data: Calibration | None) -> None:
-    """Raise a CrispsegError if the options do not go together, before the work starts."""
+    """Raise a CrispsegError if options conflict, before the work starts."""
     kind = FILE_FORMATS[format]
     if path.suffix != kind.suffix:
         name = path.with_suffix(kind.suffix).name if path.name else f"model{kind.suffix}"
@@ -95,5 +95,5 @@ def check_choices(model: SegmentationModel, path: Path, format: str, precision: 
         raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}")
     if data is not None and (classes := len(data.held_out.labels)) != model.num_classes:
         raise CrispsegError(
-            f"the model has {model.num_classes} classes, the data {classes}; they must be the same to certify the file"
+            f"the model has {model.num_classes} classes, the data {classes}; both must be equal to certify the file"
         )

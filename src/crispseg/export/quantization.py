@@ -1,6 +1,6 @@
-"""Quantisation to int8 after training, except for layers that boundaries need in float.
+"""Post-training quantisation to int8, except for layers that boundaries need in float.
 
-These layers are found in the ONNX graph, for ONNX Runtime and OpenVINO alike.
+These layers are found in the ONNX graph, for both ONNX Runtime and OpenVINO.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 QUANTISED = [*sorted(PRODUCTS), "Add", "MaxPool"]
 """Operators that ONNX Runtime computes in 8 bits."""
 SCOPES = "pkg.torch.onnx.name_scopes"
-"""Metadata of a node: the modules it comes from."""
+"""Metadata key of a node for the modules from which it comes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """Images for the ranges of int8, and others on which a file is scored.
+    """Images for int8 ranges, and others for the evaluation of a file.
 
     Args:
         train: images whose features set the ranges.
@@ -52,7 +52,7 @@ class Calibration:
     name: str = ""
 
     def batches(self, info: ModelInfo) -> Batches:
-        """Return the images of `train`, normalised for a model; each is read when it is asked for."""
+        """Return the images of `train`, normalised for a model and read on demand."""
         dataset = self.train.with_channels(info.in_chans, info.value_range)
         normalize = Normalize(info.mean, info.std, info.in_chans)
 
@@ -64,17 +64,17 @@ class Calibration:
 
 
 def in_float(graph: Any, decoder: bool) -> list[str]:
-    """Names of the nodes of an ONNX graph that stay in float, with `decoder` all that are not of the backbone.
+    """Return names of ONNX nodes that stay in float; `decoder` includes all nodes outside the backbone.
 
-    They lie between the last products and the coordinates of a sampling, a softmax or the logits, with these products:
-    flows, offsets, attention and the classifier. A step of 1 / 256 of their range would be seen.
+    They include the last products before sampling coordinates, softmax or logits, and all nodes in between: flows,
+    offsets, attention and the classifier. Steps of 1 / 256 of their range would be visible.
     """
     producers = {name: node for node in graph.node for name in node.output}
-    places = {"GridSample": 1, "Softmax": 0}  # of the input that matters
+    places = {"GridSample": 1, "Softmax": 0}  # index of the relevant input
     ends = [node.input[places[node.op_type]] for node in graph.node if node.op_type in places]
     ends += [output.name for output in graph.output]
     found: set[str] = set()
-    while ends:  # not through sizes or samplings
+    while ends:  # stops at sizes and samplings
         node = producers.get(ends.pop())
         if node is not None and node.name not in found and node.op_type not in ("Shape", "GridSample"):
             found.add(node.name)
@@ -86,7 +86,7 @@ def in_float(graph: Any, decoder: bool) -> list[str]:
 
 
 def quantize_onnx(source: Path, target: Path, batches: Batches, decoder: bool) -> None:
-    """An ONNX file in 8 bits, by ONNX Runtime: weights by channel, activations by the range of all batches."""
+    """Quantise an ONNX file with ONNX Runtime: weights by channel, activations by the range of all batches."""
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 
@@ -102,9 +102,9 @@ def quantize_onnx(source: Path, target: Path, batches: Batches, decoder: bool) -
         target,
         Reader(),
         per_channel=True,
-        activation_type=QuantType.QUInt8,  # with signed weights, what processors multiply
+        activation_type=QuantType.QUInt8,  # processors multiply it with signed weights
         weight_type=QuantType.QInt8,
-        # Without VNNI, pairs of 8-bit products are added in 16 bits, which overflow unless weights have 7 bits.
+        # Without VNNI, sums of two 8-bit products in 16 bits overflow unless weights have 7 bits.
         reduce_range=torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported(),
         op_types_to_quantize=QUANTISED,
         nodes_to_exclude=in_float(onnx.load(source).graph, decoder),
@@ -112,16 +112,16 @@ def quantize_onnx(source: Path, target: Path, batches: Batches, decoder: bool) -
 
 
 def quantize_openvino(source: Path, batches: Batches, decoder: bool) -> Any:
-    """An ONNX file as an OpenVINO model in 8 bits, by NNCF, which also corrects the biases."""
+    """Quantise an ONNX file to an OpenVINO model with NNCF, which also corrects the biases."""
     import nncf
     import onnx
     import openvino
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     names = in_float(onnx.load(source, load_external_data=False).graph, decoder)
-    names += [f"{name}/WithoutBiases" for name in names]  # what OpenVINO calls the product of one with a bias
-    core = openvino_core()  # made before it stands in for the class that makes it
-    # NNCF draws bars, and makes cores of its own; openvino_core says what they would leave behind.
+    names += [f"{name}/WithoutBiases" for name in names]  # OpenVINO's name for a product with a bias
+    core = openvino_core()  # created before it replaces its class
+    # NNCF draws progress bars and creates further cores; see openvino_core for their side effects.
     with contextlib.redirect_stdout(io.StringIO()), mock.patch.object(openvino, "Core", lambda: core):
         return nncf.quantize(
             core.read_model(source),
@@ -129,7 +129,7 @@ def quantize_openvino(source: Path, batches: Batches, decoder: bool) -> Any:
             target_device=nncf.TargetDevice.CPU,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(batches),
-            # By default the mean of the images' ranges, which clips images that are brighter than most.
+            # The default, the mean of image ranges, would clip images that are brighter than most.
             advanced_parameters=nncf.AdvancedQuantizationParameters(
                 activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
             ),

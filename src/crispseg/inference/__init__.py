@@ -1,4 +1,4 @@
-"""Using a trained model."""
+"""Inference with a trained model."""
 
 from crispseg.inference.acceleration import fold_batch_norms
 from crispseg.inference.protocols import PROTOCOLS, Protocol

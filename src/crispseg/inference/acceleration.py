@@ -1,4 +1,4 @@
-"""The same network in fewer steps: batch norms merged into convolutions, and torch.compile for images of any size."""
+"""Faster networks: batch norms folded into convolutions, and torch.compile for images of any size."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from crispseg.backbones.timm_networks import LeanConv2dSame
 Model = TypeVar("Model", bound=nn.Module)
 Result = TypeVar("Result")
 
-# Exact types: a subclass may do more with its weight than convolve, such as standardise it.
+# Exact types, because a subclass may change its weight, such as standardise it.
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame, LeanConv2dSame)
 
 TOLERANCE = 1e-3
-"""Largest error, as a share of the largest output: rounding stays far below, a wrong merge does not."""
+"""Largest error as a share of the largest output; rounding stays far below it, a wrong merge does not."""
 
 
 @torch.no_grad()
 def fold_batch_norms(model: Model, example: Tensor, run: Callable[[Model, Tensor], Any] | None = None) -> Model:
-    """Copy a model, in eval mode, with every batch norm that directly follows a convolution merged into it.
+    """Copy a model in eval mode, with every batch norm that directly follows a convolution merged into it.
 
-    One run shows what follows what, since timm's padding cannot be traced. A copy that computes something else keeps
-    its batch norms, such as one where other layers read the output of a convolution too.
+    One run records the order of layers, since timm's padding cannot be traced. Batch norms are kept if the copy would
+    compute something else, for example because other layers also read the output of a convolution.
 
     Args:
-        model: stays as it is.
-        example: an input on the model's device; not constant, because the copy is compared with the model on it.
-        run: gives of a model and the example the outputs to compare, by default those of a call.
+        model: model, which is not changed.
+        example: input on the model's device to compare the copy with the model; it must not be constant.
+        run: function of a model and the example that returns the outputs to compare; by default a call.
     """
     folded = copy.deepcopy(model).eval()
     run = run or (lambda model, example: model(example))
     runs: Counter[nn.Module] = Counter()
-    made: dict[int, tuple[Any, Tensor]] = {}  # the tensors stay alive, so that an id stays the id of one
+    made: dict[int, tuple[Any, Tensor]] = {}  # keeps the tensors alive, so that ids stay unique
     taken: dict[_BatchNorm, Tensor] = {}
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
@@ -78,7 +78,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def compiled(function: Callable[[Tensor], Result]) -> Callable[[Tensor], Result]:
-    """A function of images `(N, C, H, W)`, compiled at its first call for all heights and widths."""
+    """Return a function of images `(N, C, H, W)`, compiled at its first call for all heights and widths."""
     ready = torch.compile(function, dynamic=True)
 
     def call(images: Tensor) -> Result:
@@ -90,7 +90,7 @@ def compiled(function: Callable[[Tensor], Result]) -> Callable[[Tensor], Result]
 
 @contextmanager
 def whole_number_padding() -> Iterator[None]:
-    """In the block timm's "same" padding, of its tf_ networks, is a formula that tracers understand for all sizes."""
+    """Replace timm's "same" padding of tf_ networks in the block by a formula that tracers support for all sizes."""
     before = padding.get_same_padding
     padding.get_same_padding = _same_padding
     try:
@@ -100,8 +100,8 @@ def whole_number_padding() -> Iterator[None]:
 
 
 def _same_padding(length: Any, kernel_size: int, stride: int, dilation: int) -> Any:
-    """In whole numbers: `math.ceil` would ask for the example's size."""
+    """Compute the padding in integers, because `math.ceil` would fix the example's size."""
     outputs, reach = (length + stride - 1) // stride, (kernel_size - 1) * dilation + 1
     missing = (outputs - 1) * stride + reach - length
-    # With a maximum in them, sizes would grow into formulas that the tracer no longer understands.
+    # A maximum would make sizes too complex for the tracer.
     return missing if reach >= stride else torch.sym_max(missing, 0)

@@ -1,4 +1,4 @@
-"""The device that computes, and work on several items at a time."""
+"""Device selection, and parallel work on several items."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import torch
 from crispseg.errors import CrispsegError
 
 FloatPrecision: TypeAlias = Literal["fp32", "bf16"]
-"""In bf16, convolutions and products are bfloat16; sampling coordinates stay float32."""
+"""Precision of inference; in bf16, convolutions and products are bfloat16, and sampling coordinates stay float32."""
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:
-    """Return the device, by default CUDA where there is one, or raise a CrispsegError if it cannot be used."""
+    """Return the device, by default CUDA if available, or raise a CrispsegError if it cannot be used."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -34,7 +34,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
 
 
 def processor_name(device: torch.device) -> str:
-    """Return the processor's name as its maker gives it, if the system tells."""
+    """Return the name of the processor, if the system provides it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
@@ -51,15 +51,15 @@ Result = TypeVar("Result")
 def in_parallel(
     items: Iterable[Item], work: Callable[[Item], Result], workers: int, threads: int | None = None
 ) -> Generator[tuple[Item, Future[Result]], None, None]:
-    """Yield each item, in order, with the future of its result; meanwhile `workers` threads work on as many more items.
+    """Yield each item in order with the future of its result, while `workers` threads work on the next items.
 
-    Take each result before the next item: what is not done at the end is cancelled. An error of the work is that of the
-    future. `threads` are those of PyTorch in each worker, by default as many as here.
+    Take each result before the next item, because unfinished work is cancelled at the end. Errors of the work are
+    raised by the future. `threads` sets the PyTorch threads in each worker, by default as here.
     """
     before = torch.get_num_threads()
 
     def start() -> None:
-        torch.get_num_threads()  # a new thread asks for the number first, and would undo the next line later
+        torch.get_num_threads()  # otherwise the thread would query it later and undo the next line
         torch.set_num_threads(threads or before)
 
     waiting: deque[tuple[Item, Future[Result]]] = deque()
@@ -73,4 +73,4 @@ def in_parallel(
     finally:
         pool.shutdown(cancel_futures=True)
         if threads:
-            torch.set_num_threads(before)  # new threads take the number that was set last, by any thread
+            torch.set_num_threads(before)  # new threads use the number that any thread set last

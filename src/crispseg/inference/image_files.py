@@ -1,4 +1,4 @@
-"""Images named by files, folders, patterns and lists, or given as values; and the files that are written for them."""
+"""Input images from files, folders, patterns, lists or memory, and names of their result files."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from crispseg.io.value_range import ValueRange
 
 
 def named_images(sources: Sequence[str | Path]) -> dict[Path, str]:
-    """Return image files, each with the name of its results: its own, or the path in its folder, without the suffix.
+    """Return image files with the names of their results: the file name or path in its folder, without suffix.
 
-    A text file lists paths, one a line, relative to its folder; they are not checked. Results are named by the line, or
-    by the file's name if the path is absolute or leads out of the folder. A source without images is a CrispsegError.
+    A text file lists paths, one per line, relative to its folder; they are not checked. Results are named by the line,
+    or by the file name if the path is absolute or outside the folder. Sources without images raise a CrispsegError.
     """
     names: dict[Path, str] = {}
     for source in map(str, sources):
@@ -52,23 +52,23 @@ def named_images(sources: Sequence[str | Path]) -> dict[Path, str]:
 
 
 def is_several(source: object) -> bool:
-    """Return whether a source is several images: a list, a folder, a pattern, or a batch of values in memory."""
+    """Return whether a source has several images: a list, a folder, a pattern, or a batch in memory."""
     if isinstance(source, str | Path):
         return Path(source).is_dir() or (glob.has_magic(str(source)) and not Path(source).exists())
     return isinstance(source, list | tuple) or (isinstance(source, np.ndarray | Tensor) and source.ndim == 4)
 
 
 def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path:
-    """Return the default output folder: photos_predictions for photos, next to it a_predictions for photos/a.jpg.
+    """Return the default output folder: photos_predictions for photos, or a_predictions next to it for photos/a.jpg.
 
-    It is in no folder called images, where results would be taken for images to train on. If it is not empty,
-    photos_predictions_2 follows. Several sources must be of one folder, else a CrispsegError says so.
+    It is never in a folder called images, because training would use the results as images. If it is not empty,
+    photos_predictions_2 is used. Sources of several folders raise a CrispsegError.
     """
     source = Path(sources[0])
     if len(sources) > 1 or not source.exists():
         source, *others = {image.parent for image in images}
         if others:
-            raise CrispsegError("the images are not of one folder; give out, the folder to write to")
+            raise CrispsegError("the images are in several folders; give out, the folder to write to")
     if source.name in ("", ".."):
         source = source.resolve()
     folder = source.parent.parent if source.is_file() else source.parent
@@ -80,14 +80,14 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
 
 
 def check_outputs(out: Path, files: Mapping[Path, Sequence[Path]]) -> None:
-    """Raise a CrispsegError unless every image has its own files, in a writable folder `out`, none next to an image."""
+    """Raise a CrispsegError unless `out` is writable, result files are unique, and none is next to an image."""
     written: dict[Path, Path] = {}
     for image, results in files.items():
         for result in results:
             if result in written:
                 raise CrispsegError(f"{written[result]} and {image} would both write {result}; segment them one by one")
             written[result] = image
-    # Folders are few, and each is resolved once: a million paths, one by one, would take minutes.
+    # Each folder is resolved only once, since a million paths would take minutes.
     places = {folder.resolve() for folder in {result.parent for result in written}}
     sources = {folder.resolve() for folder in {image.parent for image in files}}
     sources |= {image.resolve().parent for image in files if image.is_symlink()}
@@ -97,20 +97,20 @@ def check_outputs(out: Path, files: Mapping[Path, Sequence[Path]]) -> None:
 
 
 Source: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
-"""An image: a file's path, a PIL image, or values in memory as `image_array` takes them, such as `(H, W, 3)` RGB.
+"""An image: a file path, a PIL image, or values for `image_array`, such as `(H, W, 3)` RGB.
 
-All are treated like files: turned upright (EXIF), grey becomes RGB, a fourth channel is dropped, 16 bits are scaled to
-8. For models of C channels, other than 1 and 3, an array is `(H, W, C)`, a file as for `read_image`, and for 4 a PIL
-image RGBA.
+All are treated like files: EXIF orientation is applied, grey becomes RGB, a fourth channel is dropped, and 16 bits are
+scaled to 8. For models of C channels, other than 1 and 3, an array is `(H, W, C)` and a file is as for `read_image`. A
+PIL image may be RGBA for 4 channels.
 """
 
 
 def read_source(
     source: object, in_chans: int, value_range: ValueRange | None = None
 ) -> tuple[NDArray[np.uint8], Path | None]:
-    """`(H, W, 3)`, or `(H, W, C)` of a `Source`, as the model needs it, and, if it is a file, its path.
+    """Return a `Source` as `(H, W, 3)` or `(H, W, C)`, as the model needs, and the path if it is a file.
 
-    Values of 16 bits are scaled from `value_range`.
+    16-bit values are scaled from `value_range`.
     """
     channels = image_channels(in_chans)
     if isinstance(source, str | Path):

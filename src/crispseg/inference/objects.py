@@ -1,6 +1,6 @@
-"""Single objects of one class: its connected parts, grown back into the pixels of the class that keeps them apart.
+"""Single objects of a class: its connected parts, extended into the pixels of a border class between them.
 
-Coordinates are those of COCO: (0, 0) is the top left corner of the first pixel, whose centre is (0.5, 0.5).
+Coordinates follow COCO: (0, 0) is the top left corner of the first pixel, whose centre is (0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -29,28 +29,28 @@ from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
 
 REACH = 5
-"""Pixels within which an object takes back its border."""
+"""Largest distance in pixels at which border pixels join an object."""
 FILES = ("_objects.png", "_objects.csv")
-"""Ends of the names of files that are written for an image."""
+"""Name endings of the result files of an image."""
 
 COLORS = 40
-"""In pictures of objects; further objects have the first ones again."""
+"""Number of colours in images of objects; further objects repeat them."""
 
 
 @dataclass(frozen=True)
 class ObjectRule:
-    """Which pixels make up the objects of a class.
+    """Rule that assigns pixels to the objects of a class.
 
-    Pixels of the class that touch with their sides are one object; corners do not join, since a border may be a line
-    one pixel wide. Then each pixel of the border class joins the object whose nearest pixel of the class is nearest to
-    its own centre, if that is within the reach; of several as near, any. An object stays in one piece: such a pixel
-    joins it where sides connect both, through border pixels of the same object.
+    Pixels of the class that are connected by sides form one object. Corners do not connect, since a border may be one
+    pixel wide. Each pixel of the border class then joins the nearest object within the reach, between pixel centres;
+    ties are arbitrary. Objects stay connected: a border pixel joins only if sides connect it with the object, directly
+    or through other border pixels of the object.
 
     Args:
         index: the id of the class.
-        border: the id of the class of pixels between objects; None where there is none.
-        reach: pixels; 0 leaves the border out.
-        min_size: pixels; smaller objects are left out.
+        border: the id of the class of pixels between objects, or None.
+        reach: distance in pixels; 0 leaves out the border.
+        min_size: area in pixels; smaller objects are left out.
     """
 
     index: int
@@ -62,13 +62,13 @@ class ObjectRule:
     def named(
         cls, labels: LabelSet, name: str, border: str | None = None, reach: int = REACH, min_size: int = 0
     ) -> ObjectRule:
-        """The rule for classes by their names; a CrispsegError for unknown ones, or one class for both."""
+        """Return the rule for classes by name; unknown or equal classes raise a CrispsegError."""
         if name == border:
-            raise CrispsegError(f"class {name} is named for objects and for their border; name two classes")
+            raise CrispsegError(f"class {name} is given for objects and for their border; give two classes")
         return cls(labels.index(name), None if border is None else labels.index(border), reach, min_size)
 
     def find(self, labels: NDArray[np.uint8]) -> NDArray[np.int32]:
-        """Numbers of the objects in class ids `(H, W)`: `(H, W)`, 1, 2, … by their first pixels, and 0 elsewhere."""
+        """Return object numbers `(H, W)` of class ids `(H, W)`: 1, 2, … in the order of first pixels, or 0."""
         ids = np.asarray(label(labels == self.index, connectivity=1), np.int32)
         if self.border is not None:
             grown = np.where(labels == self.border, expand_labels(ids, self.reach), ids)
@@ -88,52 +88,52 @@ def object_rules(
     reach: int = REACH,
     min_size: int = 0,
 ) -> dict[str, ObjectRule]:
-    """Return the rule of each class, by its name; of one class the border may be named too.
+    """Return the rule of each class by name; a single class may have a border.
 
     Raises:
-        CrispsegError: no such class, one class for both, or a border of no class or of several.
+        CrispsegError: a class is unknown, both are the same, or a border is given for no or several object classes.
     """
     several = [names] if isinstance(names, str) else names or []
     if border is not None and len(several) != 1:
-        raise CrispsegError(f"is {border}; name the class of the objects too, one, by objects", "objects_border")
+        raise CrispsegError(f"is {border}, which needs one class of objects; give it as objects", "objects_border")
     return {name: ObjectRule.named(labels, name, border, reach, min_size) for name in several}
 
 
 NUMBERED = ObjectRule(1, border=2)
-"""For the classes that `crispseg.data.mask_lookup.three_classes` makes of instance masks."""
+"""Rule for the classes of `crispseg.data.mask_lookup.three_classes`."""
 
 
 class Object(NamedTuple):
     """One object, a row of the table."""
 
     id: int
-    """Its number in `Objects.ids`."""
+    """Number of the object in `Objects.ids`."""
     area: int
-    """Pixels."""
+    """Number of pixels."""
     x: int
-    """Left edge of its box; with `y`, `width` and `height` as COCO has boxes."""
+    """Left edge of its box; `x`, `y`, `width` and `height` follow COCO."""
     y: int
     width: int
     height: int
     centroid_x: float
     centroid_y: float
     probability: float | None
-    """Mean probability of the class over the object's pixels that are labelled as it; None of an image in tiles."""
+    """Mean probability of the class over the object's pixels with its label; None for images in tiles."""
     category: str = ""
     """Name of its class."""
 
 
 @dataclass(frozen=True, eq=False)
 class Objects:
-    """The objects of one or several classes in an image; `len` counts them, and iterating gives an `Object` each.
+    """Objects of one or several classes in an image; `len` and iteration over `Object` are supported.
 
     Args:
-        name: stem of the files that `save` writes, that of the image.
+        name: stem of the files that `save` writes, from the image.
         categories: names of the classes.
-        ids: `(H, W)`, 0 where there is no object, else its number, 1 to N.
+        ids: `(H, W)` object numbers, 1 to N, and 0 for no object.
         image: `(H, W, 3)` RGB.
         table: `(N,)` rows, in the order of the numbers.
-        made_of: as of the `Segmentation`.
+        made_of: as for `Segmentation`.
     """
 
     name: str
@@ -150,12 +150,12 @@ class Objects:
         return iter(self.table)
 
     def overlay(self, opacity: float = 0.5) -> NDArray[np.uint8]:
-        """The image, each object under a colour of its own, `(H, W, 3)` RGB; `opacity` of the colours, 0 to 1."""
+        """Return the image with coloured objects, `(H, W, 3)` RGB; `opacity` is that of the colours, 0 to 1."""
         colored = np.where(self.ids > 0, (self.ids - 1) % COLORS, IGNORE)
         return visuals.overlay(self.image, colored, LabelSet.numbered(COLORS), opacity)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the objects over the image, their number and their areas."""
+        """Return HTML for notebooks: the objects over the image, their number and their areas."""
         areas = [("median area, px", int(np.median([each.area for each in self])), "")] if len(self) else []
         return pages.notebook(
             picture=pages.embedded(self.overlay(), self.name, photo=True),
@@ -163,14 +163,14 @@ class Objects:
         )
 
     def save(self, folder: str | Path, pixel_size: str | None = None) -> tuple[Path, Path]:
-        """Write `NAME_objects.png`, the numbers in 16-bit grey, and `NAME_objects.csv`, the table. Returns both paths.
+        """Write `NAME_objects.png`, the numbers in 16-bit grey, and `NAME_objects.csv`, the table. Return both paths.
 
         Args:
-            folder: to write to.
-            pixel_size: side of a pixel with its unit, such as "0.5um": the table then has areas in that unit too.
+            folder: folder to write to.
+            pixel_size: side of a pixel with its unit, such as "0.5um"; the table then also has areas in that unit.
 
         Raises:
-            CrispsegError: the folder cannot be written, 16 bits cannot number the objects, or no such `pixel_size`.
+            CrispsegError: the folder cannot be written, 16 bits are too few for all objects, or `pixel_size` is wrong.
         """
         if len(self) > 0xFFFF:
             raise CrispsegError(f"{self.name} has {len(self)} objects, more than 65,535; cut the image")
@@ -178,7 +178,7 @@ class Objects:
         with atomic_path(numbers) as temporary:
             Image.fromarray(self.ids.astype(np.uint16)).save(temporary, pnginfo=png_text(self.made_of))
         with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            columns = Object._fields[: None if len(self.categories) > 1 else -1]  # of one class, its name says nothing
+            columns = Object._fields[: None if len(self.categories) > 1 else -1]  # without a single class
             rows = [columns, *(each[: len(columns)] for each in self)]
             if pixel_size:
                 area, unit = pixel_area(pixel_size)
@@ -188,10 +188,10 @@ class Objects:
         return numbers, table
 
     def annotations(self) -> list[dict[str, Any]]:
-        """The objects as COCO's annotations, without the ids of image and category.
+        """Return the objects as COCO annotations, without the ids of image and category.
 
-        `segmentation` encloses just the object's pixels, so that it agrees with `area`: polygons along the edges of
-        pixels, or run lengths of an object with holes. `score` is the probability, where there is one.
+        `segmentation` encloses exactly the object's pixels, so that it agrees with `area`. It has polygons along the
+        edges of pixels, or run lengths for objects with holes. `score` is the probability, if known.
         """
         return [
             {
@@ -207,13 +207,13 @@ class Objects:
 
 
 def pixel_area(size: str) -> tuple[float, str]:
-    """Return the area of a pixel and its unit, by the side of a pixel.
+    """Return the area of a pixel and its unit from the side of a pixel.
 
     >>> pixel_area("0.5um")
     (0.25, 'um2')
 
     Raises:
-        CrispsegError: it is no positive number with a unit.
+        CrispsegError: `size` is not a positive number with a unit.
     """
     found = re.fullmatch(r"(\d*\.?\d+) ?([a-zA-Zµμ]+)", size)
     if found is None or not float(found[1]):
@@ -224,12 +224,12 @@ def pixel_area(size: str) -> tuple[float, str]:
 def measured(
     ids: NDArray[np.int32], own: NDArray[np.bool_], probability: NDArray[np.float32] | None = None
 ) -> tuple[Object, ...]:
-    """The table of objects.
+    """Return the table of objects.
 
     Args:
-        ids: `(H, W)`, 0 for none, else 1 to N; each number has a pixel that is its own.
-        own: `(H, W)`, the pixels over which probabilities are averaged.
-        probability: `(H, W)` of the class; None where it is not known.
+        ids: `(H, W)`, 0 for no object, otherwise 1 to N; each number has a pixel in `own`.
+        own: `(H, W)`, mask of the pixels over which probabilities are averaged.
+        probability: `(H, W)` of the class; None if it is not known.
     """
     table, numbers = [], range(1, ids.max() + 1)
     means = [None for _ in numbers] if probability is None else mean(probability, ids * own, numbers).round(4).tolist()
@@ -241,7 +241,7 @@ def measured(
 
 
 class CocoFile:
-    """Objects of several images, for a file in COCO's format, with categories from id 1 on."""
+    """Objects of several images for a COCO file, with categories from id 1 on."""
 
     def __init__(self, path: str | Path, categories: Sequence[str]) -> None:
         self.path, self.ids = path, {name: index for index, name in enumerate(categories, 1)}
@@ -257,7 +257,7 @@ class CocoFile:
             self.annotations.append({**each, "id": before + row.id, **which})
 
     def write(self) -> None:
-        """Write the file; a CrispsegError if its folder cannot be written."""
+        """Write the file; raise a CrispsegError if its folder cannot be written."""
         categories = [{"id": index, "name": name} for name, index in self.ids.items()]
         content = {"categories": categories, "annotations": self.annotations, "images": self.images}
         with atomic_path(self.path) as temporary:

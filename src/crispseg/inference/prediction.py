@@ -1,4 +1,4 @@
-"""Prediction of files: which images are segmented, what is written for each, and how a run is resumed."""
+"""Prediction of image files: selection of images, result files, and resuming."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ from crispseg.models.saving import fingerprint
 
 PALETTE = "palette"
 COCO = "objects.json"
-"""File of the objects of all images, in COCO's format."""
+"""COCO file of the objects of all images."""
 SHARES = "shares.csv"
-"""Table of the classes' shares of each image."""
+"""Table of the class shares of each image."""
 
 
 @dataclass
 class Predictions:
-    """Counts of `predict_files`."""
+    """Results of `predict_files`."""
 
     out: Path
     """Folder of the results."""
     total: int
-    """Images that were asked for; with `shard`, those of that part."""
+    """Number of requested images; with `shard`, of its part."""
     skipped: int = 0
-    """Images whose results were there before."""
+    """Number of images whose results existed before."""
     done: int = 0
-    """Images that have results now, the skipped ones included."""
+    """Number of images with results, including skipped ones."""
     failed: list[Source] = field(default_factory=list)
     """Images that cannot be read, or whose results cannot be named."""
     objects: int | None = None
-    """Objects in `objects.json`; None if it is not written."""
+    """Number of objects in `objects.json`; None if it is not written."""
 
     def leave_out(self, image: Source, error: CrispsegError) -> None:
         """Count an image as failed, with a warning."""
@@ -98,28 +98,27 @@ def predict_files(
         device: cpu or cuda; by default CUDA if there is one.
         backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml.
         protocol: how the model sees an image.
-        value_range: values of 16-bit images that are black and white, such as [0, 4095]; by default the training's.
-        precision: fp32, or bf16: faster, slightly less exact.
+        value_range: values of 16-bit images that become black and white, such as [0, 4095]; by default as in training.
+        precision: fp32, or bf16, which is faster and slightly less exact.
         compile: compile the network at the first image.
-        format: palette, or files for the server of cityscapes, ade20k or voc instead.
+        format: palette, or files for the evaluation server of cityscapes, ade20k or voc.
         tiles: side of the tiles in which large images are processed; TIFFs are then read and written in parts, as
             `NAME.tif`.
         polygons: also write `NAME.geojson` of these TIFFs.
-        outlines: `NAME_overlay.png` shows the outlines of areas, not the areas.
+        outlines: show outlines of areas in `NAME_overlay.png` instead of the areas.
         objects: class, or a list of them, whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and
             to `objects.json`, if neither `resume` nor `shard` is given.
         objects_border: class of the pixels between objects.
-        objects_min_size: pixels; smaller objects are left out.
+        objects_min_size: area in pixels; smaller objects are left out.
         shares: also write `shares.csv`, the share of each class in each image.
-        pixel_size: side of a pixel with its unit, such as 0.5um: tables have areas in that unit too.
-        resume: skip images whose results exist and, as their metadata say, are of the same image, model and settings.
+        pixel_size: side of a pixel with its unit, such as 0.5um; tables then also have areas in that unit.
+        resume: skip images whose existing results have metadata of the same image, model and settings.
         shard: part of the sorted images, such as "1/3"; includes `resume`.
-        console: where progress is shown, if it is a terminal.
+        console: console for progress, if it is a terminal.
 
     Raises:
-        CrispsegError: options that do not go together; no such image, model or class; two images of one name; results
-            that would be next to an image or overwrite what is no result; a folder that cannot be written, or that
-            another process writes to.
+        CrispsegError: options conflict; an image, model or class is unknown; two images have one name; results would be
+            next to an image or overwrite other files; or the folder cannot be written or is used by another process.
     """
     if (resume or shard) and out is None:
         raise CrispsegError(f"{'shard' if shard else 'resume'} needs a folder to continue in; give out")
@@ -131,11 +130,11 @@ def predict_files(
     if format not in (PALETTE, *SERVERS):
         raise CrispsegError(f"format is {format}{did_you_mean(format, [PALETTE, *SERVERS])}")
     if polygons and not maps:
-        raise CrispsegError("polygons are made of TIFFs in tiles; give TIFFs, and tiles such as 1024")
+        raise CrispsegError("polygons are made from TIFFs in tiles; give TIFFs, and tiles such as 1024")
     apart = {"format": format != PALETTE, "shares": shares, "objects": objects is not None and not shares}
     apart |= {"tiles of TIFFs": bool(maps), "resume": shares and resume}
     if len(given := [option for option, is_given in apart.items() if is_given]) > 1:
-        raise CrispsegError(f"{given[0]} does not go with {given[1]}; leave out one of them")
+        raise CrispsegError(f"{given[0]} conflicts with {given[1]}; leave out one of them")
     area = pixel_area(pixel_size) if pixel_size else None
     out = unused_folder(images, names) if out is None else Path(out)
     server, table = SERVERS.get(format), out / SHARES
@@ -151,7 +150,7 @@ def predict_files(
     if shares and table.exists() and not table.read_text("utf-8", "replace").startswith("image,pixels"):
         foreign.append(table)
     if foreign:
-        raise CrispsegError(f"{foreign[0]} is no result of predict, which would overwrite it; give another out")
+        raise CrispsegError(f"{foreign[0]} is not a result of predict and would be overwritten; give another out")
     segmenter = Segmenter(
         run,
         device,
@@ -176,7 +175,7 @@ def predict_files(
         return json.dumps({**made_by, "image": digest(image)})
 
     def is_made(image: Path) -> bool:
-        """Whether results that exist are of an image, as it is now; polygons are those of the map if younger."""
+        """Return whether existing results match the current image; polygons match if newer than their map."""
         results, expected = files[image], made_of(image)
         young = image not in maps or results[0].stat().st_mtime_ns <= results[-1].stat().st_mtime_ns
         return young and all(there[result] == expected for result in results)
@@ -185,14 +184,14 @@ def predict_files(
     complete = [image for image in files if resume and there.keys() >= {*files[image]}]
     made = {image for image in track(complete, "Comparing", console=console, disable=quiet) if is_made(image)}
     if others := len(complete) - len(made):
-        note = "are of other images, another model or other settings; they are made again"
+        note = "are from other images, another model or other settings; they are replaced"
         warnings.warn(f"results of {others} images in {out} {note}", CrispsegWarning, stacklevel=2)
     found = Predictions(out, len(files), len(made), len(made))
     coco = None if objects is None or resume else CocoFile(out / COCO, named)
     rows: list[list[Any]] = []
 
     def write(result: Segmentation) -> None:
-        """Write what belongs to an image."""
+        """Write all result files of an image."""
         assert result.path is not None
         result.name, result.made_of = names[result.path], made_of(result.path)
         if server is not None:
@@ -201,7 +200,7 @@ def predict_files(
         if objects is not None:
             each = result.objects(objects, objects_border, min_size=objects_min_size)
             each.save(out, pixel_size)
-        elif _says(out / f"{result.name}{FILES[0]}") is not None:  # those of an earlier prediction are of another map
+        elif _says(out / f"{result.name}{FILES[0]}") is not None:  # objects of an earlier prediction are outdated
             for end in FILES:
                 (out / f"{result.name}{end}").unlink(missing_ok=True)
         result.save(out, outlines)
@@ -219,12 +218,12 @@ def predict_files(
     with ExitStack() as stack:
         if shard is None:  # several shards write to one folder
             stack.enter_context(owned(out, *{result[0].parent for result in files.values()}))
-        again = "; the same command continues" if resume else ""
+        again = "; run the same command to resume" if resume else ""
         stack.enter_context(telling(lambda: f"{found.done} of {found.total} images are segmented in {out}{again}"))
         if shares:
             stack.callback(write_shares)
         if coco is not None:
-            stack.callback(coco.write)  # after Ctrl-C too, with the images that were added
+            stack.callback(coco.write)  # also after Ctrl-C, with the images so far
         for image in [image for image in files if image in maps and image not in made]:
             target, expected = files[image][0], made_of(image)
             try:
@@ -249,7 +248,7 @@ def predict_files(
 
 
 def _existing(files: Iterable[Sequence[Path]]) -> dict[Path, str | None]:
-    """What the results that exist were made of, the labels of an image first; None for files of others."""
+    """Return `made_of` of existing results, the labels of an image first; None for other files."""
     return {
         result: _says(result if result.suffix in (".png", ".tif") else results[0])
         for results in files
@@ -259,8 +258,8 @@ def _existing(files: Iterable[Sequence[Path]]) -> dict[Path, str | None]:
 
 
 def _says(result: Path) -> str | None:
-    """What a result was made of, by its metadata; None if they do not say it."""
-    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # damaged ones raise almost anything
+    """Return `made_of` from the metadata of a result, or None."""
+    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # damaged files raise almost anything
         if result.suffix == ".tif":
             with open_dataset(result) as dataset:
                 return str(dataset.tags()[MADE_OF])
@@ -270,12 +269,12 @@ def _says(result: Path) -> str | None:
 
 
 def shard_slice(text: str) -> slice:
-    """Which of the sorted images a shard such as "2/3" contains.
+    """Return the slice of the sorted images that a shard such as "2/3" contains.
 
     >>> shard_slice("2/3")
     slice(1, None, 3)
     """
     parts = re.fullmatch(r"(\d+)/(\d+)", text)
     if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):
-        raise CrispsegError(f"shard is {text}; give which one of how many: 1/3, 2/3 or 3/3")
+        raise CrispsegError(f"shard is {text}; give number and total, such as 1/3, 2/3 or 3/3")
     return slice(int(parts[1]) - 1, None, int(parts[2]))

@@ -1,8 +1,8 @@
 """Test protocols: multi-scale, flipped and sliding-window inference.
 
-One pass over the image at one scale, flipped or not, is a view. The windows of a view are blended as logits. A view's
-logits are resized to the image's size, and the views are averaged as probabilities or as logits. docs/protocols.md has
-the sources of the named protocols.
+A view is one pass over the image at one scale, flipped or not. The windows of a view are blended as logits. The logits
+of a view are resized to the image size, and views are averaged as probabilities or as logits. The sources of the named
+protocols are in docs/protocols.md.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from crispseg.models.refinement import shift
 from crispseg.nn import resize
 
 Function: TypeAlias = Callable[[Tensor], Tensor]
-"""Images `(N, C, h, w)` of any size → `(N, K, h, w)`."""
+"""Function from images `(N, C, h, w)` of any size to `(N, K, h, w)`."""
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
@@ -40,21 +40,21 @@ class Protocol(Settings):
     """Scales, flips and windows of inference. The default is the whole image once, at its own size.
 
     Args:
-        scales: factors of the image's size, after the sides below.
+        scales: factors of the image size, after resizing to the sides below.
         longer_side, shorter_side: length to which this side of the image is resized first; with both, neither side
             becomes longer than given.
         flip: also process every scale flipped left to right.
-        random_views: views whose scales are drawn uniformly between the least and the greatest of `scales`, flipped or
-            not if `flip`, as AGLN scores (§IV-A4); None for all `scales`.
-        seed: of the draws, which also depend on the image and on nothing else.
-        window: side in pixels of square windows that slide over the resized image; None for the whole image. A window
-            is at most as large as the image.
-        stride: pixels from window to window, by default two thirds of the window, rounded up. The last window of a row
+        random_views: number of views with scales drawn uniformly from the range of `scales`, and flips if `flip`, as
+            AGLN evaluates (§IV-A4); None for all `scales`.
+        seed: random seed of the draws, which also depend on the image.
+        window: side in pixels of square sliding windows on the resized image; None for the whole image. Windows are at
+            most as large as the image.
+        stride: distance of windows in pixels, by default two thirds of the window, rounded up. The last window of a row
             or column is moved back to the image's border.
-        average: mean of the views' logits, or of their probabilities (softmax at the image's size).
+        average: mean of the logits of views, or of their probabilities (softmax at image size).
 
     Raises:
-        CrispsegError: a value out of range.
+        CrispsegError: a value is out of range.
     """
 
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field(default=(1.0,), min_length=1)
@@ -83,7 +83,7 @@ class Protocol(Settings):
         return self.random_views or len(self.scales) * (2 if self.flip else 1)
 
     def views_of(self, images: Tensor) -> list[tuple[float, bool]]:
-        """Return the factor by which images `(N, C, H, W)` are resized, and whether they are flipped, for each view."""
+        """Return the resize factor of images `(N, C, H, W)`, and whether to flip them, for each view."""
         factor = side_factor(images.shape[-2:], self.longer_side, self.shorter_side)
         flips = (False, True) if self.flip else (False,)
         if self.random_views is None:
@@ -105,7 +105,7 @@ PROTOCOLS = {name: Protocol(**values) for name, values in yaml.safe_load(_PRESET
 
 
 def named_protocol(protocol: Protocol | str) -> Protocol:
-    """Return a protocol by its name, or a `Protocol` as it is; an unknown name is a CrispsegError."""
+    """Return a protocol by name, or a given `Protocol`; unknown names raise a CrispsegError."""
     if isinstance(protocol, Protocol):
         return protocol
     if protocol not in PROTOCOLS:
@@ -114,9 +114,9 @@ def named_protocol(protocol: Protocol | str) -> Protocol:
 
 
 def predict_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> Tensor:
-    """Normalised images `(N, in_chans, H, W)` → logits `(N, num_classes, H, W)` float32, refined if the model refines.
+    """Return logits `(N, num_classes, H, W)` float32 of normalised images `(N, in_chans, H, W)`, refined if possible.
 
-    With `average="probabilities"` they are log-probabilities, whose softmax is the mean of the views' probabilities.
+    With `average="probabilities"` they are log-probabilities, whose softmax is the mean of the probabilities of views.
     """
     logits, offsets = unrefined_logits(model, images, protocol)
     logits = resize(logits, images.shape[-2:], align_corners=True)
@@ -124,13 +124,13 @@ def predict_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> Tenso
 
 
 def unrefined_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
-    """Logits of normalised images before refinement, float32, and the offsets `(N, 2, H, W)` that refine them.
+    """Return float32 logits of normalised images before refinement, and the offsets `(N, 2, H, W)` to refine them.
 
-    Seen whole and once, images `(N, in_chans, H, W)` with sides of `MIN_SIDE` or more have coarse logits, from the same
-    walk through the network as the offsets. By any other protocol logits are averaged, `(N, num_classes, H, W)`.
+    Images `(N, in_chans, H, W)` that are processed whole and once, with sides from `MIN_SIDE` on, have coarse logits
+    from the same forward pass as the offsets. Other protocols average logits `(N, num_classes, H, W)`.
 
-    Views are averaged unrefined and the average is refined once, since shifted logits would not fit those of another
-    view. The offsets come from the whole image at its own size. They are None for a model without refinement.
+    Views are averaged before refinement, since shifted logits would not match those of other views. The offsets come
+    from the whole image at native size. They are None for models without refinement.
     """
     refiner = model.refiner
     if protocol == WHOLE and min(images.shape[-2:]) >= MIN_SIDE:
@@ -139,7 +139,7 @@ def unrefined_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> tup
         return coarse.float(), offsets
 
     def logits_of(crops: Tensor) -> Tensor:
-        """Crops of any size, extended to `MIN_SIDE` by their last row and column."""
+        """Return logits of crops of any size, which are padded to `MIN_SIDE` by their last row and column."""
         height, width = crops.shape[-2:]
         missing = max(MIN_SIDE - height, 0), max(MIN_SIDE - width, 0)
         if any(missing):
@@ -147,16 +147,16 @@ def unrefined_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> tup
         logits = resize(model.coarse_logits(crops).float(), crops.shape[-2:], align_corners=True)
         return logits[..., :height, :width]
 
-    # An exported file has no refiner, since it refines inside.
+    # An exported file has no refiner, since it refines internally.
     offsets = model.offsets(images) if isinstance(model, SegmentationModel) else None
     return average_views(logits_of, images, protocol), offsets
 
 
 def average_views(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
-    """Mean over all views of images `(N, C, H, W)`, `(N, K, H, W)`.
+    """Return the mean `(N, K, H, W)` over all views of images `(N, C, H, W)`.
 
-    One view and the running mean are in memory, never two views. Images are resized bilinearly, smoothed where they
-    shrink, as in training; pixel centres correspond (`align_corners=False`).
+    Memory contains one view and the running mean. Images are resized bilinearly, with antialiasing as in training, and
+    aligned pixel centres (`align_corners=False`).
     """
     size = images.shape[-2:]
     mean: Tensor | None = None
@@ -166,7 +166,7 @@ def average_views(logits_of: Function, images: Tensor, protocol: Protocol) -> Te
         logits = resize(logits.flip(-1) if mirrored else logits, size, align_corners=False)
         if protocol.average == "probabilities":
             logits = logits.softmax(1)
-        # Not in place the first time: `logits` may be a tensor of the function's own.
+        # The first time not in place, because the function may keep `logits`.
         mean = logits / protocol.views if mean is None else mean.add_(logits, alpha=1 / protocol.views)
         del logits
     assert mean is not None
@@ -176,7 +176,7 @@ def average_views(logits_of: Function, images: Tensor, protocol: Protocol) -> Te
 
 
 def one_view(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
-    """Images `(N, C, h, w)` as they are, whole or in windows, `(N, K, h, w)`."""
+    """Return `(N, K, h, w)` for images `(N, C, h, w)` without resizing, whole or in windows."""
     if protocol.window is None:
         return logits_of(images)
     count, _, height, width = images.shape
@@ -195,7 +195,7 @@ def one_view(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """Return the starts of the windows on a side; the last one ends with the side.
+    """Return the start of each window along a side; the last window ends at the end of the side.
 
     >>> window_starts(10, 4, 3)
     [0, 3, 6]

@@ -1,4 +1,4 @@
-"""Files of `crispseg export` as models: ONNX Runtime and OpenVINO run them on the CPU."""
+"""Models from files of `crispseg export`, run on the CPU by ONNX Runtime or OpenVINO."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ from crispseg.models.info import MIN_SIDE
 METADATA = "crispseg"
 """Key of the metadata in an ONNX or OpenVINO file."""
 NO_METADATA = "{}"
-"""Metadata of a file that another tool has made."""
+"""Metadata of a file from another tool."""
 
 UNSEALED = 64 * "0"
 CHECKSUM = re.compile(rb'sha256(?:"|&quot;): (?:"|&quot;)([0-9a-f]{64})')
-"""In the metadata of a file: the SHA-256 of its bytes, with `UNSEALED` instead of itself, and of its .bin."""
+"""Pattern of the SHA-256 in file metadata; it covers the file, with `UNSEALED` as its checksum, and its .bin."""
 
 Run: TypeAlias = Callable[[Tensor], Tensor]
-"""Images `(N, C, H, W)` → logits `(N, num_classes, H, W)`, on the CPU."""
+"""Function from images `(N, C, H, W)` to logits `(N, num_classes, H, W)`, on the CPU."""
 
 Backend: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino"]
 
 RUNTIMES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
-"""Runtimes of the files of a suffix, the default first."""
+"""Runtimes for each file suffix, the default first."""
 
 
 class ExportedModel(nn.Module):
-    """An exported file in the place of a `SegmentationModel`: it predicts, and has no weights.
+    """Exported file with the interface of a `SegmentationModel` for inference, without weights.
 
-    Its logits are those of the images' size, refined where the model refines.
+    Its logits have the size of the images, and are refined if the model has a refinement.
 
     Args:
-        run: computes the logits.
-        metadata: of the file, as JSON.
-        path: of the file.
+        run: function that computes the logits.
+        metadata: metadata of the file as JSON.
+        path: path of the file.
 
     Raises:
-        CrispsegError: the metadata are none of a crispseg model, or of a later format.
+        CrispsegError: the metadata are not from a crispseg model, or have a later format.
     """
 
     refiner = decoder = None
@@ -66,18 +66,18 @@ class ExportedModel(nn.Module):
         self.info = ModelInfo.parse(json.dumps(fields), path)
 
     def check_use(self, device: torch.device, precision: FloatPrecision, whole: bool) -> None:
-        """Raise a CrispsegError if the file cannot be used so.
+        """Raise a CrispsegError if the file does not support these options.
 
-        It runs on the CPU, in its own precision; one that refines needs images that are processed whole and once.
+        Files run on the CPU in their own precision. Files with a refinement process images only whole and once.
         """
         if device.type != "cpu" or precision != "fp32":
-            wrong = "bf16 is a choice of the export" if precision != "fp32" else f"device is {device}"
-            raise CrispsegError(f"{self.path} runs on the CPU in its own precision, and {wrong}; give the run itself")
+            wrong = "bf16 is an option of the export" if precision != "fp32" else f"device is {device}"
+            raise CrispsegError(f"{self.path} runs on the CPU in its own precision, but {wrong}; give the run instead")
         if self.refines and not whole:
-            raise CrispsegError(f"{self.path} refines its logits; give protocol whole, or the run itself")
+            raise CrispsegError(f"{self.path} refines its logits; give protocol whole, or the run instead")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images `(N, C, H, W)` → logits `(N, num_classes, H, W)` float32."""
+        """Return logits `(N, num_classes, H, W)` float32 of images `(N, C, H, W)`."""
         return self.run(images)
 
     coarse_logits = forward
@@ -88,11 +88,11 @@ class ExportedModel(nn.Module):
         return Coarse(logits, Decoded(logits, (), None))
 
     def outputs(self, images: Tensor) -> Outputs:
-        """Return the logits, and nothing else."""
+        """Return only the logits."""
         return Outputs(self.run(images))
 
     def padded(self, images: Tensor) -> Tensor:
-        """Return the images as they are; padding is in the file."""
+        """Return the images unchanged, because the file includes padding."""
         return images
 
 
@@ -100,25 +100,25 @@ AnyModel: TypeAlias = SegmentationModel | ExportedModel
 
 
 def is_exported(source: str | Path) -> bool:
-    """Whether a source is named as an exported file; a folder never is."""
+    """Return whether a source has the suffix of an exported file and is not a folder."""
     return Path(source).suffix.lower() in RUNTIMES and not Path(source).is_dir()
 
 
 def open_model(source: str | Path, backend: Backend = "auto") -> AnyModel:
-    """Open what `SegmentationModel.from_pretrained` takes, or an exported file.
+    """Open a source of `SegmentationModel.from_pretrained`, or an exported file.
 
     Args:
         source: path or name.
         backend: by default ONNX Runtime for .onnx, OpenVINO for .xml, and PyTorch for saved models.
 
     Raises:
-        CrispsegError: there is nothing of that name, it is damaged, or the backend is unknown, is not installed or does
-            not run such files.
+        CrispsegError: the source is missing or damaged, or the backend is unknown, is not installed or does not support
+            such files.
     """
     path = Path(source)
     known = RUNTIMES[path.suffix.lower()] if is_exported(source) else ("torch",)
     if backend not in ("auto", *known):
-        raise CrispsegError(f"backend is '{backend}', but {source} runs in {' or '.join(known)}; leave out backend")
+        raise CrispsegError(f"backend is '{backend}', but {source} needs {' or '.join(known)}; leave out backend")
     if not is_exported(source):
         return SegmentationModel.from_pretrained(source)
     runtime = known[0] if backend == "auto" else backend
@@ -130,21 +130,21 @@ def open_model(source: str | Path, backend: Backend = "auto") -> AnyModel:
         said, found = checksums(path)
         if said not in ("", found):
             raise CrispsegError(
-                f"{path} or its .bin is damaged, or of another export: the checksums differ; restore them"
+                f"{path} or its .bin is damaged or from another export, as the checksums differ; restore them"
             )
         model = ExportedModel(*(open_onnx if runtime == "onnxruntime" else open_openvino)(path), path)
         size = tuple(model(torch.zeros(1, model.info.in_chans, MIN_SIDE, MIN_SIDE)).shape)
         if size != (expected := (1, model.info.num_classes, MIN_SIDE, MIN_SIDE)):
-            raise CrispsegError(f"{path} gives logits {size}, by its metadata {expected}; export it again")
+            raise CrispsegError(f"{path} has logits {size}, but its metadata state {expected}; export it again")
         return model
     except CrispsegError:
         raise
-    except Exception as error:  # runtimes raise almost anything for a file that is damaged or not of crispseg
-        raise CrispsegError(f"{path} is no file of crispseg export ({one_line(error):.200}); export it again") from None
+    except Exception as error:  # runtimes raise almost anything for damaged or foreign files
+        raise CrispsegError(f"{path} is not from crispseg export ({one_line(error):.200}); export it again") from None
 
 
 def checksums(path: Path) -> tuple[str, str]:
-    """Return the `CHECKSUM` that an exported file has, empty if it has none, and the one that it should have."""
+    """Return the `CHECKSUM` in an exported file, or an empty text, and the expected one."""
     content = path.read_bytes()
     found = CHECKSUM.search(content)
     digest = hashlib.sha256(content.replace(found[1], UNSEALED.encode()) if found else content)
@@ -154,17 +154,17 @@ def checksums(path: Path) -> tuple[str, str]:
 
 
 def seal(path: Path) -> None:
-    """Put the checksum of a file into its metadata, which have `UNSEALED` instead."""
+    """Replace `UNSEALED` in the metadata of a file by its checksum."""
     digest = checksums(path)[1].encode()
     path.write_bytes(CHECKSUM.sub(lambda found: found[0][: -len(digest)] + digest, path.read_bytes()))
 
 
 def open_onnx(path: Path) -> tuple[Run, str]:
-    """Return what runs a file in ONNX Runtime, and its metadata as JSON."""
+    """Return a function that runs a file in ONNX Runtime, and its metadata as JSON."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # its errors are raised; do not print them too
+    options.log_severity_level = 4  # errors are raised and need not be printed
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
@@ -178,8 +178,8 @@ def open_onnx(path: Path) -> tuple[Run, str]:
 def openvino_core() -> Any:
     """Return the one `openvino.Core` of the process.
 
-    Each Core gives the thread another stack for signals and takes it away when it ends. If two do not end in the
-    opposite order, the thread keeps a stack that is freed, and the next signal ends the process.
+    Each Core sets a signal stack of the thread and removes it when the Core is deleted. If two Cores are not deleted in
+    reverse order, the thread keeps a freed stack, and the next signal ends the process.
     """
     import openvino
 
@@ -187,7 +187,7 @@ def openvino_core() -> Any:
 
 
 def open_openvino(path: Path) -> tuple[Run, str]:
-    """Return what runs a file, OpenVINO's or ONNX, in OpenVINO, and its metadata as JSON."""
+    """Return a function that runs an OpenVINO or ONNX file in OpenVINO, and its metadata as JSON."""
     core = openvino_core()
     model = core.read_model(path)
     if path.suffix.lower() == ".onnx":
@@ -197,7 +197,7 @@ def open_openvino(path: Path) -> tuple[Run, str]:
         metadata = next((each.value for each in props if each.key == METADATA), NO_METADATA)
     else:
         metadata = model.get_rt_info([METADATA]).value if model.has_rt_info([METADATA]) else NO_METADATA
-    # On a processor with bfloat16, OpenVINO would otherwise compute in it whatever the file is certified for.
+    # Otherwise OpenVINO would use bfloat16 on processors that support it, whatever the file is certified for.
     in_bf16 = json.loads(metadata).get("precision") == "bf16"
     options = {
         "INFERENCE_PRECISION_HINT": "bf16" if in_bf16 else "f32",

@@ -1,4 +1,4 @@
-"""From an image to its segmentation."""
+"""Segmentation of images by a trained model."""
 
 from __future__ import annotations
 
@@ -34,21 +34,21 @@ from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
 
 WORKERS = 2
-"""Images that are read, and small ones that are computed on a CPU, at a time."""
+"""Number of images that are read, and of small images that a CPU computes, at a time."""
 
 
 class Segmenter:
-    """Segments images of any size.
+    """Segmenter of images of any size.
 
     Args:
-        model_or_path: a model, which is copied, so that later changes to it have no effect; folder of a saved model or
-            a finished run, hub id, name of a bundled model, such as "nuclei", or file of `crispseg export`.
+        model_or_path: folder of a saved model or a finished run, hub id, name of a bundled model, such as "nuclei", or
+            file of `crispseg export`; or a model, which is copied, so that later changes to it have no effect.
         device: by default CUDA if available, else the CPU; exported files run on the CPU only.
-        precision: fp32, or bf16: about twice as fast if the processor supports it, with logits off by a few hundredths
-            of the largest.
-        protocol: scales, windows and flips, or a name of `PROTOCOLS`; by default the whole image once. With any other,
-            and for `crisp` with each, a `Segmentation` keeps logits of the image's size, 4 bytes a class and pixel.
-        value_range: values of 16-bit images that are black and white; by default the model's own.
+        precision: fp32, or bf16, which is about twice as fast if the processor supports it, with errors of a few
+            percent of the largest logit.
+        protocol: scales, windows and flips, or a name of `PROTOCOLS`; by default the whole image once. With others, and
+            always for `crisp`, a `Segmentation` keeps logits at image size, with 4 bytes per class and pixel.
+        value_range: values of 16-bit images that become black and white; by default those of the model.
         tile: side of the tiles in which larger images are processed; they overlap by an eighth and are blended. By
             default only images too large for memory are processed in tiles, with a warning.
         backend: runtime of an exported file; by default ONNX Runtime for .onnx and OpenVINO for .xml.
@@ -56,9 +56,9 @@ class Segmenter:
             `crispseg export` are faster (docs/benchmarking.md).
 
     Raises:
-        CrispsegError: unknown model, device, protocol or value range; weights that are not finite; more than 16
-            channels; tiles that are too small; an exported file that is damaged, whose runtime is missing, or that does
-            not support an option.
+        CrispsegError: the model, device, protocol or value range is invalid; weights are not finite; there are more
+            than 16 channels; tiles are too small; or an exported file is damaged, does not support an option, or has
+            no installed runtime.
 
     Example:
         >>> segmenter = crispseg.Segmenter("runs/streets")  # doctest: +SKIP
@@ -99,7 +99,7 @@ class Segmenter:
         if isinstance(model, ExportedModel):
             model.check_use(self.device, precision, self.protocol == WHOLE)
             self._model: AnyModel = model
-            if model.bytes_per_pixel:  # the memory of another runtime cannot be counted from here
+            if model.bytes_per_pixel:  # the memory of other runtimes cannot be measured
                 self._tiling.bytes_per_pixel = model.bytes_per_pixel
             return
         example = torch.randn(1, self.info.in_chans, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -116,11 +116,11 @@ class Segmenter:
     def __call__(self, image: Any) -> Any:
         """Return the `Segmentation` of an image.
 
-        Several images give a list: those of a list, a folder, a pattern such as `photos/*.jpg`, or a batch, an array
-        `(N, H, W, C)` or a tensor `(N, C, H, W)`. Type checkers know it of lists only.
+        The result is a list for several images: a list, a folder, a pattern such as `photos/*.jpg`, or a batch as array
+        `(N, H, W, C)` or tensor `(N, C, H, W)`. Type hints cover only lists.
 
         Raises:
-            CrispsegError: not a `Source`, or a file that cannot be read.
+            CrispsegError: the image is not a `Source`, or a file cannot be read.
         """
         if is_several(image):
             return list(self.stream(image))
@@ -129,29 +129,29 @@ class Segmenter:
     def stream(
         self, images: str | Path | Iterable[Source], on_error: Callable[[Source, CrispsegError], None] | None = None
     ) -> Generator[Segmentation, None, None]:
-        """Segment images one by one, while the next are read.
+        """Segment images one by one, while the next ones are read.
 
-        On a CPU, two images of up to a million pixels are computed at a time, each by half of the threads. Labels are
-        those of calling, up to rounding.
+        On a CPU, two images of up to a million pixels are computed at a time, each with half of the threads. Labels are
+        equal to those of calls, up to rounding.
 
         Args:
-            images: any number of them, a folder or a pattern. Results of values in memory are named by their number,
-                `image_0001` and so on; those of a folder by their path in it.
-            on_error: called with an image that cannot be read or is too large, and the error; the image is left out.
+            images: images, a folder or a pattern. Results of values in memory are named by number, `image_0001` and so
+                on, and those of a folder by their path in it.
+            on_error: called with the image and the error if an image cannot be read or is too large; it is left out.
 
         Raises:
-            CrispsegError: as calling does, when the image's turn comes, unless `on_error` is given.
+            CrispsegError: as for calls, at the turn of the image, unless `on_error` is given.
         """
         names: dict[Path, str] = {}
         if isinstance(images, str | Path):
             images = names = named_images([images])
-        # Values in memory are copied at once, since their owner may use the memory for the next image.
+        # Values in memory are copied at once, since the caller may reuse the memory.
         sources = (deepcopy(each) if isinstance(each, np.ndarray | Tensor) else each for each in images)
         threads = torch.get_num_threads()
         together = self._two_at_a_time and threads > 1
 
         def work(source: Source) -> Segmentation | tuple[NDArray[np.uint8], Path | None]:
-            """Leave a large image as it is, to be segmented alone by all threads."""
+            """Segment a small image, or return a large one to be segmented by all threads."""
             image, path = read_source(source, self.info.in_chans, self.value_range)
             small = image.shape[0] * image.shape[1] <= LARGE // WORKERS
             return self._segment(image, path) if together and small else (image, path)
@@ -193,7 +193,7 @@ class Segmenter:
             return predict_logits(self._model, batch, self.protocol)[0, :, :height, :width]
 
     def _see_or_tile(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
-        """As `_see`; in tiles, if these are asked for or memory is short, labels only."""
+        """Return the results of `_see`, or only labels if tiles are requested or memory is short."""
         height, width = image.shape[:2]
         tile = self.tile or self._tiling.forced(height * width)
         if tile is None or max(height, width) <= tile:
@@ -201,14 +201,14 @@ class Segmenter:
         return tiled_labels(self.logits, image, tile), None, None
 
     def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:
-        """Labels `(H, W)`, and the logits and offsets of the extended image that they come from."""
+        """Return labels `(H, W)`, and the logits and offsets of the padded image."""
         height, width = image.shape[:2]
         batch = as_batch(image, self._normalize, self.device)
         with self._autocast():
             logits, offsets = unrefined_logits(self._model, batch, self.protocol)
         full = resize(logits, batch.shape[2:], align_corners=True)
         best = full[0].max(0).indices.to(torch.uint8)  # several times faster than argmax on a CPU
-        if offsets is not None:  # the label of the shifted logits is the shifted label
+        if offsets is not None:  # labels of shifted logits are shifted labels
             best = shift(best[None, None], offsets)[0, 0]
         return best[:height, :width].cpu().numpy(), logits, offsets
 
@@ -217,7 +217,7 @@ class Segmenter:
 
 
 def as_batch(image: NDArray[np.uint8], normalize: Normalize, device: torch.device) -> Tensor:
-    """Normalise an image `(H, W, C)` to a float32 batch `(1, C, H, W)`, channels last, with sides of 32 or more."""
+    """Normalise an image `(H, W, C)` to a float32 batch `(1, C, H, W)`, channels last, with sides of at least 32."""
     height, width = image.shape[:2]
     extended = np.pad(image, [(0, max(0, MIN_SIDE - height)), (0, max(0, MIN_SIDE - width)), (0, 0)], mode="edge")
     batch: Tensor = normalize(torch.from_numpy(extended).to(device).permute(2, 0, 1)[None])  # (1, C, H, W)
@@ -225,7 +225,7 @@ def as_batch(image: NDArray[np.uint8], normalize: Normalize, device: torch.devic
 
 
 def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
-    """Return the outputs that are continuous in the weights: not logits that were shifted by the refinement."""
+    """Return the outputs that are continuous in the weights, without logits shifted by the refinement."""
     outputs = model.outputs(images)
     smooth = outputs.unrefined, outputs.boundary, outputs.direction
     return [each for each in smooth if each is not None] or [outputs.logits]
@@ -235,7 +235,7 @@ def check_finite(model: AnyModel) -> None:
     """Raise a CrispsegError if weights or batch-norm statistics are not finite."""
     broken = [name for name, values in model.state_dict().items() if not values.isfinite().all()]
     if broken:
-        raise CrispsegError(f"the model's {broken[0]} holds values that are not finite; take an earlier checkpoint")
+        raise CrispsegError(f"the model's {broken[0]} has values that are not finite; use an earlier checkpoint")
 
 
 @dataclass(eq=False)
@@ -243,8 +243,8 @@ class Segmentation:
     """Labels and probabilities of an image."""
 
     name: str
-    """Stem of the files that `save` writes: that of the image's file, "image", or "image_0001" of the first of several.
-    May be changed."""
+    """Stem of the files that `save` writes: that of the image file, "image", or "image_0001" for the first of several.
+    You can change it."""
     image: NDArray[np.uint8] = field(repr=False)
     """`(H, W, 3)` RGB, upright, without a fourth channel."""
     labels: NDArray[np.uint8] = field(repr=False)
@@ -253,15 +253,15 @@ class Segmentation:
     """Names and colours of the classes."""
     path: Path | None = field(repr=False)
     """Path of the image, if it is a file."""
-    # (1, C, h, w) of the image extended to MIN_SIDE, at the network's stride, or with a protocol the full ones; None of
-    # an image that was seen in tiles
+    # (1, C, h, w) of the image padded to MIN_SIDE, at the network's stride, or full-size with a protocol; None for an
+    # image that was processed in tiles
     _logits: Tensor | None = field(repr=False)
-    _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, H, W), the refinement of the full ones
+    _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, H, W), refinement of full-size logits
     made_of: str = field(repr=False, default="")
-    """What `save` writes into the metadata of its files: image, model and settings. May be changed."""
+    """Metadata of the files that `save` writes: image, model and settings. You can change it."""
 
     def probabilities(self) -> NDArray[np.float32]:
-        """Return the probability of each class in each pixel, `(C, H, W)` float32; computed again at each call.
+        """Compute the probability of each class in each pixel, `(C, H, W)` float32; the result is not cached.
 
         Raises:
             CrispsegError: the image was processed in tiles, whose logits are not kept.
@@ -287,13 +287,13 @@ class Segmentation:
         """Return the objects of a class, or of several, with their areas, boxes, centroids and probabilities.
 
         Args:
-            name: of the class, or of several.
-            border: name of the class of pixels between objects of one class, into which they are grown.
-            reach: pixels that they grow at most.
-            min_size: pixels; smaller objects are left out.
+            name: name of the class, or of several.
+            border: name of the class of pixels between objects, which are added to the objects.
+            reach: largest distance in pixels of added border pixels.
+            min_size: area in pixels; smaller objects are left out.
 
         Raises:
-            CrispsegError: there is no such class, or both are the same.
+            CrispsegError: a class is unknown, or both are the same.
         """
         rules = object_rules(self.label_set, name, border, reach, min_size)
         probabilities = None if self._logits is None else self.probabilities()
@@ -307,7 +307,7 @@ class Segmentation:
         return Objects(self.name, tuple(rules), ids, self.image, tuple(table), self.made_of)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the image under the colours of its classes, and their shares, the largest first."""
+        """Return HTML for notebooks: the image with the colours of its classes, and their shares, sorted."""
         shares = zip(self.shares().items(), self.label_set.palette, strict=True)
         found = sorted(((share, name, color) for (name, share), color in shares if share), reverse=True)
         return pages.notebook(
@@ -316,17 +316,17 @@ class Segmentation:
         )
 
     def overlay(self, opacity: float = 0.5, outlines: bool = False) -> NDArray[np.uint8]:
-        """Return the image under the colours of its classes, `(H, W, 3)` RGB; `opacity` of the colours, 0 to 1.
+        """Return the image with the colours of its classes, `(H, W, 3)` RGB; `opacity` is that of the colours, 0 to 1.
 
-        With `outlines` the edges of areas alone are coloured.
+        With `outlines`, only the edges of areas are coloured.
         """
         return visuals.overlay(self.image, self.labels, self.label_set, opacity, outlines)
 
     def save(self, folder: str | Path, outlines: bool = False) -> tuple[Path, Path]:
-        """Write `NAME.png`, a palette PNG whose values are the class ids, and `NAME_overlay.png`. Returns both paths.
+        """Write `NAME.png`, a palette PNG whose values are the class ids, and `NAME_overlay.png`. Return both paths.
 
         Args:
-            folder: where to write; or the path of the first file, such as `out/mine.png`.
+            folder: output folder, or the path of the first file, such as `out/mine.png`.
             outlines: as for `overlay`.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Images larger than memory: a TIFF is read in bands, segmented in tiles and written as it goes."""
+"""Segmentation of TIFFs larger than memory: rows are read, segmented in tiles and written step by step."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def segment_tiff(
     console: Console | None = None,
     made_by: str = "",
 ) -> None:
-    """Segment a TIFF of any size into a TIFF of class ids with their colours, which keeps the position on a map.
+    """Segment a TIFF of any size, and write class ids with colours and map position as a TIFF.
 
-    A refinement, and the segmenter's protocol, act in each tile on its own.
+    Refinement and protocol are applied to each tile separately.
 
     Args:
-        segmenter: its model sees each tile.
-        source: TIFF that `read_image` would read if it were small.
-        target: uint8 cloud-optimised GeoTIFF with a palette, deflated, in tiles of 256 pixels, with overviews; replaced
-            only when it is complete.
-        tile: side of the tiles in pixels, by default the segmenter's, or 1024. Neighbours overlap by an eighth of it.
-        console: where progress is shown, if it is a terminal.
-        made_by: model and options, in words, which the target's metadata keep.
+        segmenter: segmenter of the tiles.
+        source: TIFF of a kind that `read_image` supports.
+        target: uint8 cloud-optimised GeoTIFF with a palette, deflated, in tiles of 256 pixels, with overviews; it is
+            replaced only when complete.
+        tile: side of the tiles in pixels, by default that of the segmenter, or 1024. Tiles overlap by an eighth of it.
+        console: console for progress, if it is a terminal.
+        made_by: model and options as text for the metadata of the target.
 
     Raises:
-        CrispsegError: rasterio is not installed; the TIFF is missing, broken, turned, or not of these kinds; a tile is
+        CrispsegError: rasterio is not installed; the TIFF is missing, broken, rotated or not supported; or a tile is
             too small, or too large for memory.
     """
     side = (segmenter.tile or TILE) if tile is None else tile
@@ -50,7 +50,7 @@ def segment_tiff(
         with faults(source):
             image = from_tiff(file, source)
             if image.orientation() != 1:
-                raise CrispsegError(f"{source} is stored turned (orientation {image.orientation()}); save it upright")
+                raise CrispsegError(f"{source} is stored rotated (orientation {image.orientation()}); save it upright")
         channels = image_channels(segmenter.info.in_chans)
         image.check(channels)
 

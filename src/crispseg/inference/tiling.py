@@ -1,7 +1,7 @@
-"""Large images in tiles, and the memory that decides about them.
+"""Processing of large images in tiles, and the memory limit that requires it.
 
 Tiles overlap, and their logits are blended from top to bottom, linearly over an overlap. Only `overlap` rows of logits
-are held in full width: 4 · classes · overlap · width bytes.
+are kept in full width: 4 · classes · overlap · width bytes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MIN_TILE = 128
 TILE = 1024
 """Default side of the tiles."""
 OVERLAP = 8
-"""Tiles overlap by an eighth of their side."""
+"""Tiles overlap by side / `OVERLAP`, an eighth of their side."""
 
 
 class Span(NamedTuple):
@@ -38,12 +38,12 @@ class Span(NamedTuple):
     start: int
     """First pixel that is read."""
     used: int
-    """First pixel that counts; after `start` if the tile was moved back to the image's border."""
+    """First pixel that is used; after `start` if the tile was moved back to the image's border."""
     end: int
 
 
 def check_tile(tile: int) -> None:
-    """Raise a CrispsegError if tiles are too small to overlap by what a model needs."""
+    """Raise a CrispsegError if tiles are too small for the overlap that a model needs."""
     if tile < MIN_TILE:
         raise CrispsegError(f"tiles of {tile} pixels are too small; give a side of at least {MIN_TILE}, such as 1024")
 
@@ -58,8 +58,8 @@ def blended_rows(
     """Yield the labels of an image from top to bottom, the rows `(h, W)` of one row of tiles at a time.
 
     Args:
-        logits_of: computes the logits `(C, h, w)` of a tile `(h, w, channels)`.
-        read: rows `[top, bottom)` of the image, `(h, W, channels)`.
+        logits_of: function that computes the logits `(C, h, w)` of a tile `(h, w, channels)`.
+        read: function that returns rows `[top, bottom)` of the image, `(h, W, channels)`.
         size: `(H, W)` of the image.
         tile: side of the tiles.
     """
@@ -76,12 +76,12 @@ def blended_rows(
             part = logits_of(pixels)[:, row.used - row.start :, column.used - column.start :].clone()  # (C, h, w)
             if len(down) > 1 and not above.numel():
                 above = part.new_empty(len(part), overlap, size[1])
-            weight = (torch.arange(overlap, device=part.device) + 0.5) / overlap  # of the later tile
+            weight = (torch.arange(overlap, device=part.device) + 0.5) / overlap  # weight of the later tile
             if left is not None:
                 part[..., :overlap] = torch.lerp(left, part[..., :overlap], weight)
             if column.end < size[1]:
                 left, part = part[..., -overlap:], part[..., :-overlap]
-            # All tiles of this row of tiles that see these columns have been blended.
+            # All tiles of this row that cover these columns are blended now.
             columns = slice(column.used, column.used + part.shape[2])
             if index:
                 part[:, :overlap] = torch.lerp(above[..., columns], part[:, :overlap], weight[:, None])
@@ -99,7 +99,7 @@ def tiled_labels(logits_of: Callable[[NDArray[Any]], Tensor], image: NDArray[Any
 
 
 def spans(length: int, tile: int, overlap: int) -> list[Span]:
-    """The tiles along one side.
+    """Return the tiles along one side.
 
     >>> spans(20, 8, 2)
     [Span(start=0, used=0, end=8), Span(start=6, used=6, end=14), Span(start=12, used=12, end=20)]
@@ -113,20 +113,20 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
 
 
 LARGE = 2**21
-"""Pixels from which on free memory is checked."""
+"""Minimum number of pixels for a check of free memory."""
 SHARE = 0.7
-"""Share of the free memory that an image may take: operators use more than their tensors, and others need some too."""
+"""Share of the free memory that an image may use, because operators and other programs need memory too."""
 PROBE = 256
-"""Least side of the image on which the bytes of a pixel are counted."""
+"""Minimum side of the image on which memory per pixel is measured."""
 
 
 class Tiling:
-    """Chooses whether images are processed whole or, if memory is short, in tiles; the first time with a warning.
+    """Choice whether images are processed whole or, if memory is short, in tiles, with a warning the first time.
 
     Args:
-        see: processes a square image of this side.
+        see: function that processes a square image of a given side.
         device: device of the computation.
-        side: least side from which `see` behaves as for larger images.
+        side: minimum side at which `see` behaves as for larger images.
     """
 
     def __init__(self, see: Callable[[int], Any], device: torch.device, side: int = 0) -> None:
@@ -153,13 +153,13 @@ class Tiling:
 
     @cached_property
     def bytes_per_pixel(self) -> float:
-        """Bytes that a pixel takes, counted on a small image."""
+        """Memory per pixel in bytes, measured on a small image."""
         with torch.inference_mode():
             return peak_bytes(lambda: self.see(self.side)) / self.side**2
 
 
 class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the tensors made in the block: `most` is the most at one time."""
+    """Counter of the bytes of tensors created in the block; `most` is the peak."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -177,7 +177,7 @@ class _PeakMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def peak_bytes(run: Callable[[], Any]) -> int:
-    """Return the most bytes that the tensors of a computation take at one time, without those inside operators."""
+    """Return the peak memory of the tensors of a computation in bytes, without memory inside operators."""
     with _PeakMemory() as memory:
         run()
     return int(memory.most)
@@ -193,10 +193,10 @@ def free_bytes(device: torch.device) -> int | None:
 
 @contextmanager
 def enough_memory(task: str, remedy: str) -> Iterator[None]:
-    """Raise a CrispsegError if the block needs more memory than there is; `task` is subject and verb: "a.png needs"."""
+    """Raise a CrispsegError if the block runs out of memory; `task` is subject and verb: "a.png needs"."""
     try:
         yield
-    except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError; on a CPU it is that alone
+    except (MemoryError, RuntimeError) as error:  # on CUDA torch.OutOfMemoryError, on a CPU RuntimeError
         if isinstance(error, MemoryError) or re.search("out of memory|allocate memory", str(error)):
-            raise CrispsegError(f"{task} more memory than there is; {remedy}") from None
+            raise CrispsegError(f"{task} more memory than available; {remedy}") from None
         raise
