@@ -50,13 +50,13 @@ class Layout:
     """
 
     hint: str
-    """Content of the root and where to get it, for error messages."""
+    """Content of the root and its source, for error messages."""
     values: str
     """Name of the mask values in error messages."""
     images: str
     masks: str
     marks: Sequence[Mapping[str, Any]]
-    """Marks of a root: paths that must all exist ("holds"), and optional "keys" of `data`."""
+    """Marks of a root: paths that must all exist, "holds", and optional "keys" of `data`."""
     list: str = ""
     """File that lists the images of a split; by default all images are used."""
     parts: Mapping[str, str] = field(default_factory=dict)

@@ -43,7 +43,7 @@ class MaskStatistics(NamedTuple):
     quarters: NDArray[np.int64]
     """`(n, 2, 2)` pixel counts of each value in the upper and lower, left and right quarters."""
     flat: NDArray[np.int64]
-    """`(n,)` pixel counts of each value in flat areas, where 3 x 3 neighbours differ by at most `NOISE`."""
+    """`(n,)` pixel counts of each value in flat areas, whose 3 x 3 neighbours differ by at most `NOISE`."""
     distinct: int
     """Total number of values or colours."""
     blended: float

@@ -135,8 +135,8 @@ def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple
     Returns:
         A tolerance: half of the smallest distance between two classes, or `FARTHEST` if colours are farther, as along
         soft edges. The largest distance from the palette, `FARTHEST` if a mask has too many colours. Masks with only
-        their possible class colours: in interpolated and lossy masks the colours of flat areas, in others all colours
-        that do not replace a near one that the mask lacks.
+        their possible class colours: colours of flat areas in interpolated and lossy masks, and in other masks colours
+        that do not replace a near one.
     """
     palette, ids = np.array([*lookup.meaning]), np.array([*lookup.meaning.values()])
     between = np.linalg.norm(palette[:, None] - palette, axis=-1)[ids[:, None] != ids]
@@ -158,8 +158,8 @@ def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple
 def proposed(colors: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[list[Color]]:
     """Propose a palette, the colours of each class, for mask colours that are sorted by frequency.
 
-    A colour is a variant of a near one if no mask contains both, unless the remaining colours are near each other too,
-    such as ids in one channel. Colours of transparent pixels alone are one class.
+    A colour is a variant of a near one if no mask contains both. An exception are remaining colours that are near each
+    other too, such as ids in one channel. Colours of transparent pixels alone are one class.
     """
     held = [{*map(tuple, mask.values.tolist())} for mask in masks]
     kept: list[Color] = []

@@ -25,11 +25,11 @@ from crispseg.models import SegmentationModel
 CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))
 """Number of images, height and width of the comparisons of a file with its model."""
 TOLERANCE = 1e-3
-"""Largest absolute difference of logits, scaled up for logits above `LARGE`, where float32 is less exact."""
+"""Largest absolute difference of logits, scaled up for logits above `LARGE`, because float32 is less exact there."""
 LARGE = 100.0
 SAME_LABELS = 0.999
 DECIDED_OTHERWISE = 0.001
-"""Share of the pixels of a refined model whose logits may differ: if rounding decides between two directions, or
+"""Share of the pixels of a refined model whose logits may differ. If rounding decides between two directions, or
 between boundary and none, a pixel gets the logits of another pixel."""
 DISTANCE = 3
 """Largest distance in pixels at which boundaries match."""

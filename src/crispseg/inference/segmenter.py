@@ -116,8 +116,8 @@ class Segmenter:
     def __call__(self, image: Any) -> Any:
         """Return the `Segmentation` of an image.
 
-        The result is a list for several images: a list, a folder, a pattern such as `photos/*.jpg`, or a batch as array
-        `(N, H, W, C)` or tensor `(N, C, H, W)`. Type hints cover only lists.
+        Several images give a list. They are a list, a folder, a pattern such as `photos/*.jpg`, or a batch: an array
+        `(N, H, W, C)` or a tensor `(N, C, H, W)`. Type hints cover only lists.
 
         Raises:
             CrispsegError: the image is not a `Source`, or a file cannot be read.

@@ -71,7 +71,7 @@ def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | Non
 def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False, in_color: bool = False) -> NDArray[Any]:
     """Read the raw values of a mask.
 
-    Returns `(H, W)` uint8 for grey, palette (indices) and 1-bit (0 and 1) files, `(H, W)` uint16 or int32 for grey
+    The result is `(H, W)` uint8 for grey, palette (indices) and 1-bit (0 and 1) files. It is uint16 or int32 for grey
     files of more bits, and `(H, W, 3)` uint8 for RGB files and, if `in_color`, palette files. Alpha is dropped, and
     EXIF orientation is applied.
 
