@@ -69,9 +69,9 @@ class Folder(Settings):
         drop: names of classes whose pixels are ignored.
         exclude: names of images to leave out; training adds images whose masks do not match the others.
         value_range: values of 16-bit images that become black and white, such as [0, 4095]; auto measures them.
-        instances: folder of instance masks to evaluate objects: grey files with the names of the images. 0 is background,
-            and 1, 2, … number the objects of a class. If masks are not given, they are made from these with the classes
-            background, object and border (within 2 pixels of two objects), or three names in classes.
+        instances: folder of instance masks to evaluate objects: grey files with the names of the images. 0 is
+            background, and 1, 2, … number the objects of a class. If masks are not given, they are made from these with
+            classes background, object and border (within 2 pixels of two objects), or three names in classes.
     """
 
     prefix: ClassVar[str] = "data."
