@@ -59,6 +59,13 @@ class Case(NamedTuple):
     """A kind that the doctor reports, and training prints."""
 
 
+def dotted(mask: np.ndarray, *values: int) -> np.ndarray:
+    """The mask with a pixel of each value, 3 and 4 by default."""
+    mask = mask.copy()
+    mask[0, : len(values or (3, 4))] = values or (3, 4)
+    return mask
+
+
 CASES = {
     "ids": Case([ids(0, 1, 2, 255)] * 2, [24, 24, 24]),
     "ids of 16 bits": Case([WIDE] * 2, [48, 48]),
@@ -82,6 +89,8 @@ CASES = {
     "strays beside white, declared": Case([spotted(3), *WHITES], [73, 71], {"num_classes": 2}, "black-and-white-masks"),
     "strays that may be ids": Case([spotted(1), *WHITES * 5], "black-and-white-masks"),
     "one stray of 1 in 100": Case([spotted(1), *WHITES * 50], [2425, 2423], also="black-and-white-masks"),
+    "strays without white too": Case([dotted(WHITES[0]), *[dotted(ids(0, 0))] * 4] * 3, "black-and-white-masks"),
+    "few pixels of 1 and 2": Case([drawn(0, 255), *[dotted(drawn(0), 1, 2)] * 2] * 4, "black-and-white-masks"),
     "few pixels of ids": Case([spotted(1)] * 2, "black-and-white-masks"),
     "more pixels of 255 than of ids": Case([ids(0, 1, 255, 255)] * 2, [24, 24], also="black-and-white-masks"),
     "three greys, turned": Case([turned(0, 127, 255)] * 2, "grey-pictures"),

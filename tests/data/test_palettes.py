@@ -43,6 +43,9 @@ FILES = {
     ' {"title": "tree", "color": "#008000"}, {"title": "tree", "color": "#4682B4"}]}',
     "data.yaml": "train: x\nnames: {0: void, 1: road, 2: tree}\n"
     "colors: [[0, 0, 0], [128, 64, 128], [[0, 128, 0], [70, 130, 180]]]\n",
+    "numbers.yaml": "names: {0: void, 1: road, 2: tree}\n"
+    "colors: {2: [[0, 128, 0], [70, 130, 180]], 0: [0, 0, 0], 1: [128, 64, 128]}\n",
+    "lines.txt": "2,tree,0,128,0\n0,void,0,0,0\n1,road,128,64,128\n2,tree,70,130,180\n",
     "colors.yaml": "void: [0, 0, 0]\nroad: [128, 64, 128]\ntree: [[0, 128, 0], [70, 130, 180]]\n",
 }
 

@@ -121,6 +121,17 @@ def test_processes_that_are_killed(model: Path, photos: Path, whole: dict[str, b
     assert contents(out) == whole
 
 
+def test_a_damaged_result_is_made_again(model: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    predict_files(model, [photos], out)
+    whole = contents(out)
+    damaged = out / "a.png"
+    damaged.write_bytes(damaged.read_bytes()[:-30])
+    with pytest.warns(CrispsegWarning, match="are replaced"):
+        predict_files(model, [photos], out, resume=True)
+    assert contents(out) == whole
+
+
 def test_a_list_and_what_cannot_be_read(model: Path, photos: Path, tmp_path: Path, capsys: Capture) -> None:
     shutil.copy(photos / "a.png", tmp_path / "e.png")
     (photos / "d.png").write_bytes(b"no picture")

@@ -190,7 +190,8 @@ def _by_palette(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> M
     tolerance, largest, strange = tolerance_for(exact, off)
     if strange:
         nearest = f", or give data.palette_tolerance {largest} to use the nearest colours"
-        remedy = exact.remedy + nearest * all(mask.colors or bool(mask.lossy) for mask in off)
+        clear = largest <= tolerance and all(mask.colors or bool(mask.lossy) for mask in off)
+        remedy = exact.remedy + nearest * clear  # farther colours might become any class
         return MaskReading(labels, exact, (_without_meaning(lookup(remedy=remedy), strange),))
     what = f"colours that are not in data.palette, up to a distance of {largest}; they become the nearest ones"
     remedy = "give data.palette_tolerance 0 to refuse them"
@@ -308,8 +309,12 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
             lookup = MaskLookup(moved, lookup.wrong, lookup.remedy)
     if not count and not found and 2 * pixels[IGNORE] > pixels.total() - pixels[0] and IGNORE not in void:
         ignored = [mask for mask in grey if IGNORE in mask.held]
-        what, remedy = "255, which is ignored, in most pixels that are not 0", "give data.palette if it means a class"
-        found.append(_fault("black-and-white-masks", ignored, what, remedy, Severity.INFORMATION))
+        others = pixels.total() - pixels[0] - pixels[IGNORE]
+        doubtful = len(ids) <= last or 20 * others <= pixels[IGNORE]  # gaps, or few pixels: strays rather than ids
+        what = f"255 in most pixels that are not 0, and otherwise {few(ids, 8)}"
+        remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
+        severity = Severity.ERROR if doubtful else Severity.INFORMATION
+        found.append(_fault("black-and-white-masks", ignored, what, remedy, severity))
     reading = read_by(labels, lookup, grey)
     return replace(reading, faults=(*found, *reading.faults))
 

@@ -20,7 +20,7 @@ from crispseg.errors import CrispsegError, one_line
 from crispseg.labels import IGNORE, Color
 
 _COLOR_FIRST = re.compile(r"(?P<color>\d+[\s,]+\d+[\s,]+\d+)(?:[\s,]+(?P<name>\S.*))?")
-_NAME_FIRST = re.compile(r"(?P<name>.*?)\s*[,:]\s*(?P<color>\d+,\s*\d+,\s*\d+)\s*(?::.*)?")
+_NAME_FIRST = re.compile(r"(?:(?P<id>\d+),\s*(?=\D))?(?P<name>.*?)\s*[,:]\s*(?P<color>\d+,\s*\d+,\s*\d+)\s*(?::.*)?")
 _TITLES = {"red": "r", "green": "g", "blue": "b", "class": "name", "label": "name", "title": "name", "alpha": "a"}
 _TITLES |= {title.lower(): title for title in ("r", "g", "b", "a", "name", "id", "trainId")}
 
@@ -70,7 +70,10 @@ def _ids(row: Mapping[str, Any]) -> dict[str, int]:
 
 def _entry(line: str) -> dict[str, Any]:
     if match := _COLOR_FIRST.fullmatch(line) or _NAME_FIRST.fullmatch(line):
-        return {"name": match["name"], "color": re.findall(r"\d+", match["color"])}
+        number = match.groupdict().get("id")
+        return {"name": match["name"], "color": re.findall(r"\d+", match["color"])} | _ids(
+            {"id": number} if number else {}
+        )
     raise ValueError(f"'{line}' is not 'r g b name'")
 
 
@@ -82,9 +85,14 @@ def _entries(tree: Any) -> list[Mapping[str, Any]]:
     if not isinstance(tree, Mapping):
         return [each if isinstance(each, Mapping) else {"color": each} for each in tree]
     colors = tree.get("colors", tree.get("palette", tree))
+    names = tree.get("names", tree.get("classes"))
     if isinstance(colors, Mapping):
-        return [{"name": name, "color": color} for name, color in colors.items()]
-    names = tree.get("names", tree.get("classes")) or [None] * len(colors)
+        if not all(str(key).isdigit() for key in colors):
+            return [{"name": name, "color": color} for name, color in colors.items()]
+        named = names if isinstance(names, Mapping) else dict(enumerate(names or ()))
+        names = {int(key): name for key, name in named.items()}
+        return [{"id": int(key), "name": names.get(int(key)), "color": color} for key, color in colors.items()]
+    names = names or [None] * len(colors)
     names = [names[key] for key in sorted(names)] if isinstance(names, Mapping) else names
     return [{"name": name, "color": color} for name, color in zip(names, colors, strict=True)]
 

@@ -258,13 +258,18 @@ def _existing(files: Iterable[Sequence[Path]]) -> dict[Path, str | None]:
 
 
 def _says(result: Path) -> str | None:
-    """Return `made_of` from the metadata of a result, or None."""
+    """Return `made_of` from the metadata of a result, or None; it is empty if the pixels are damaged."""
     with suppress(Exception), warnings.catch_warnings(action="ignore"):  # damaged files raise almost anything
         if result.suffix == ".tif":
             with open_dataset(result) as dataset:
                 return str(dataset.tags()[MADE_OF])
         with Image.open(result) as picture:
-            return str(picture.info[MADE_OF])
+            made_of = str(picture.info[MADE_OF])
+            try:
+                picture.load()
+            except Exception:  # damaged data raise almost anything
+                return ""
+            return made_of
     return None
 
 
