@@ -321,7 +321,7 @@ def test_files_of_lists_are_taken_over_with_their_names(tmp_path: Path) -> None:
     [
         (IMAGE, MASK - 1, "masks[0]: the array contains int64 values from -1 to "),
         (IMAGE, MASK / 2, "masks[0]: the array contains float64 values from "),
-        (IMAGE.astype(int), MASK, "images[0]: a int64 array of shape (6, 8, 3) is no "),
+        (IMAGE.astype(int), MASK, "images[0]: a int64 array of shape (6, 8, 3) is not "),
         (3, MASK, "images[0]: cannot read a int; "),
         (Path("none.png"), MASK, "none.png does not exist; "),
     ],

@@ -417,4 +417,4 @@ def test_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: C
     lines = capsys.readouterr().err.splitlines()
     assert f"the splits follow {root / 'images/train'}, {root / 'images/val'}" in lines
     (line,) = (line for line in lines if line.startswith("never in train: class 2; never in val: class 1; "))
-    assert line.endswith("a class that train lacks is not learned, and one that val lacks is not scored")
+    assert line.endswith("a class missing in train is not learned, and one missing in val is not scored")

@@ -63,7 +63,7 @@ def test_masks_are_made_of_them(folders: Path, refuses: Any) -> None:
     assert source.notes() == [] and settle(source)[0].classes is None
     subject = subject_of(source)
     assert subject.known and subject.known[0] == source.label_set() and {*subject.splits} == {"train", "val"}
-    with refuses("folder has no files of masks of classes"):
+    with refuses("folder has no files of class masks"):
         check_out(folders / "fixed", subject)
 
 

@@ -123,7 +123,7 @@ def test_evaluate_writes_a_page(saved: str, tmp_path: Path, capsys: pytest.Captu
     ("files", "phrases"),
     [
         (["--json=file/scores.json"], ["folder file", "choose another"]),
-        (["--html=folder.html"], ["folder.html", "a folder of that name"]),
+        (["--html=folder.html"], ["folder.html", "a folder has this name"]),
         (["--confusion=matrix.txt"], ["matrix.txt", ".png"]),
     ],
 )

@@ -74,7 +74,7 @@ def test_colours_of_5_and_6_bits(tmp_path: Path) -> None:
 def test_signed_bytes_are_refused(tmp_path: Path, refuses: Refuses) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 4), np.int8))
     for read in (read_image, read_mask):
-        with refuses("a.tif holds int8", "unsigned"):
+        with refuses("a.tif contains int8", "unsigned"):
             read(tmp_path / "a.tif")
 
 

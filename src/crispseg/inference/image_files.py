@@ -44,7 +44,7 @@ def named_images(sources: Sequence[str | Path]) -> dict[Path, str]:
             matches = map(Path, sorted(glob.glob(source, recursive=True)))  # noqa: PTH207 (a pattern may be absolute)
             found = {image: Path(image.name) for image in matches if image.is_file()}
         if not found:
-            what = "holds no images" if path.exists() or glob.has_magic(source) else "does not exist"
+            what = "contains no images" if path.exists() or glob.has_magic(source) else "does not exist"
             raise CrispsegError(f"{source} {what}; give an image, a folder or a pattern")
         for image, name in found.items():
             names.setdefault(image, str(name.with_suffix("")))
