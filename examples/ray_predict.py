@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from crispseg.errors import CrispsegError
 from crispseg.inference.objects import Object, ObjectRule
@@ -82,7 +82,8 @@ class Worker:
         import pyarrow as pa
 
         self.segmenter, self.column, self.objects = Segmenter(run, **options), column, objects
-        fields = [(key, pa.int64() if kind == "int" else pa.float64()) for key, kind in Object.__annotations__.items()]
+        types = {int: pa.int64(), str: pa.string()}
+        fields = [(key, types.get(kind, pa.float64())) for key, kind in get_type_hints(Object).items()]
         self.types = {
             "labels": pa.binary(),
             "shares": pa.struct([(name, pa.float64()) for name in self.segmenter.label_set.names]),

@@ -36,6 +36,22 @@ def test_of_a_cvat_export_the_listed_images_are_read(tmp_path: Path) -> None:
         assert "default.txt" in printed and "labelmap.txt" in printed
 
 
+def test_lists_of_a_cvat_export_are_its_splits(tmp_path: Path) -> None:
+    """It looks like PASCAL VOC, whose class names it does not have."""
+    for index in range(6):
+        picture(tmp_path / f"JPEGImages/{index}.png")
+        save(tmp_path / f"SegmentationClass/{index}.png", ids(0, 1))
+    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
+    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("0\n1\n2\n5\n")
+    (tmp_path / "ImageSets/Segmentation/val.txt").write_text("3\n4\n")
+    assert recognise(tmp_path)["name"] == "voc2012"
+    (tmp_path / "labelmap.txt").write_text("background:0,0,0::\nbag:1,1,1::\n")
+    assert recognise(tmp_path) == {"name": "folder", "root": str(tmp_path)}
+    data = Folder(root=tmp_path)
+    assert [pair.name for pair in data.pairs("train")] == ["0", "1", "2", "5"]
+    assert [pair.name for pair in data.pairs("val")] == ["3", "4"]
+
+
 def test_a_folder_for_each_class_is_refused(tmp_path: Path) -> None:
     for index in range(6):
         picture(tmp_path / f"photos/eye_{index:02}.png")

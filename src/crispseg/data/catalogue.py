@@ -56,7 +56,7 @@ class Layout:
     images: str
     masks: str
     marks: Sequence[Mapping[str, Any]]
-    """Marks of a root: paths that must all exist, "holds", and optional "keys" of `data`."""
+    """Marks of a root: paths that must all exist, "holds", or be missing, "lacks", and optional "keys" of `data`."""
     list: str = ""
     """File that lists the images of a split; by default all images are used."""
     parts: Mapping[str, str] = field(default_factory=dict)

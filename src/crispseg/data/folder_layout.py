@@ -32,7 +32,7 @@ from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
 LEGEND = re.compile(r".*(legend|label|class|colou?r).*\.(txt|csv|json|ya?ml)", re.IGNORECASE)
 """Names of files that may list classes."""
-CVAT_LIST = "ImageSets/Segmentation/default.txt"
+CVAT_LIST = Path("ImageSets/Segmentation/default.txt")
 
 
 class FolderLayout(NamedTuple):
@@ -71,7 +71,8 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
         raise CrispsegError(f"{root} is {what}; give a folder of data, a run, a YAML file or data.name with its keys")
     for entry in catalogue().values():
         for mark in entry.layout.marks:
-            if all(any(root.glob(path)) for path in mark["holds"]):
+            holds, lacks = (any(root.glob(path)) for path in mark["holds"]), map(root.glob, mark.get("lacks", ()))
+            if all(holds) and not any(map(any, lacks)):
                 return {"name": entry.name, "root": str(root), **mark.get("keys", {})}
     chosen = {"images", "masks", "instances"} & {key.removeprefix("data.") for key in given}
     if not chosen and (several := rivals(root, own_layout(root))):
@@ -110,7 +111,9 @@ def own_layout(
         if images is None and masks is None and not all(map(Path.is_dir, usual)):
             usual = _searched(root, usual[0])
         images, masks = images or usual[0], masks or usual[1]
-        found_lists = {split: path for split in SPLITS if (path := root / f"{split}.txt").is_file()} | found_lists
+        places = [root / CVAT_LIST.parent, root]  # the latter wins
+        own = {split: path for place in places for split in SPLITS if (path := place / f"{split}.txt").is_file()}
+        found_lists = own | found_lists
     assert images is not None and masks is not None
     layout = _matched(images, masks, bool(lists))
     classes = root / "classes.txt" if root is not None and (root / "classes.txt").is_file() else None
