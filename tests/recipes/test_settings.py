@@ -14,12 +14,12 @@ import torch
 from dataset_trees import cityscapes_pair, make_voc2012
 from safetensors.torch import save_file
 
-from crispseg import create_model
+from crispseg import create_model, list_models
 from crispseg.cli.main import main
 from crispseg.cli.train import Train
 from crispseg.config.yaml_files import RECIPES
 from crispseg.io.images import write_image
-from crispseg.training.config import config_to_dict
+from crispseg.training.config import ModelConfig, config_to_dict
 from crispseg.training.fit import starting_model
 
 COMMON = {
@@ -102,6 +102,15 @@ def test_there_are_no_other_recipes() -> None:
     found = {path.relative_to(RECIPES).with_suffix("").as_posix() for path in RECIPES.glob("*/*.yaml")}
     listed = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
     assert found == {*RECIPE_SETTINGS} and all(f"`{recipe}.yaml`" in listed for recipe in found)
+
+
+@pytest.mark.parametrize("recipe", RECIPE_SETTINGS)
+def test_another_model_takes_no_option_of_the_recipes_own(recipe: str, tmp_path: Path) -> None:
+    argv = [f"{recipe}.yaml", f"--data.root={tmp_path}"]
+    own = Train.parsed(argv).config().model.name
+    for name in {*list_models()} - {own}:
+        found = Train.parsed([*argv, "--model", name]).config().model
+        assert found == ModelConfig(name, found.backbone, found.pretrained, found.in_chans)
 
 
 @pytest.mark.parametrize("name", ["cityscapes", "camvid"])
