@@ -1,16 +1,19 @@
-"""Times and memory of networks and training steps on a CUDA device, or, to check that it runs, on the CPU.
+"""Times and memory of networks, training steps and attentions on a CUDA device, or on the CPU.
 
-    python benchmarks/gpu.py --device cuda --csv benchmarks/gpu.csv
-    python benchmarks/gpu.py --device cpu --size 64 96 --batches 1 --rounds 2 --networks crisp --ways last first graph
+    python benchmarks/gpu.py --csv benchmarks/gpu.csv
+    python benchmarks/gpu.py --csv /tmp/gpu.csv --device cpu --tiny
 
-| kind | a call is |
+| kind | a call |
 | --- | --- |
-| network | normalised images on the device to logits at their own stride, batch norms merged |
-| step | all outputs, the loss, the backward pass and AdamW |
+| network | normalised images on the device to logits at the network's stride; merged batch norms |
+| segmenter | an RGB image in memory to labels in memory, by `Segmenter` |
+| step | images and labels on the device: all outputs, the recipe's loss and optimizer |
+| attention | one sampled (DDSM) or deformable (UN-EPT) attention, forward and backward |
 
-`last` and `first` are the channels' place in memory, `compile` is torch.compile, `graph` a replayed CUDA graph.
-Milliseconds are the median and the 95th percentile of the rounds after three of warm-up; peak MiB are those of
-PyTorch's allocator, on CUDA alone. What a device or a network cannot do is a row with its reason. Weights are random.
+Ways: channels last or first in memory, `compile` (torch.compile), `graph` (a replayed CUDA graph). Times are the median
+and 95th percentile after three warm-up calls; memory is the peak of PyTorch's allocator on CUDA. A row that fails names
+its reason. Rows already in the CSV file are skipped, and `--minutes` ends a call early, so several calls fill one file.
+Weights, images and labels are random.
 """
 
 from __future__ import annotations
@@ -19,17 +22,24 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
+import deformable_attention
 import pandas as pd
+import sampled_attention
 import torch
-from latency import CLASSES, NETWORKS, PEERS
+from latency import NETWORKS, PEERS, Named
+from processes import differentiated
 from torch import Tensor
 
+from crispseg import Segmenter
 from crispseg.cli.main import keep_freed_memory
+from crispseg.cli.train import Train
 from crispseg.config.registry import load_plugins
-from crispseg.data import Nuclei
+from crispseg.config.yaml_files import RECIPES
+from crispseg.data.boundary_targets import boundary_targets
 from crispseg.errors import CrispsegError, one_line
 from crispseg.export.certificate import smooth_images
 from crispseg.inference import fold_batch_norms
@@ -37,32 +47,58 @@ from crispseg.inference.device import processor_name, usable_device
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
-from crispseg.training import TrainConfig
-from crispseg.training.losses import WeightedLoss
+from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
 from crispseg.training.optimization import build_optimizer, float32_depthwise
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-COLUMNS = ["kind", "what", "way", "dtype", "batch", "size", "p50_ms", "p95_ms", "peak_mib", "device", "torch"]
-COLUMNS += ["problem"]
+SIZE, STREET = (512, 1024), (1024, 2048)
+STREET_NETWORKS = {  # SFNet's Tables 5 and 6 report their speed
+    "sfnet": NETWORKS["sfnet"],
+    "sfnet_dfnet1": Named("sfnet", "df1"),
+    "sfnet_dfnet2": Named("sfnet", "df2"),
+    "sfnet_lite": NETWORKS["sfnet_lite"],
+    "crisp": NETWORKS["crisp"],
+}
+COMPILED = ("crisp", "sfnet", "smp_fpn")
+WARM_UP, SECONDS = 3, 2.0  # calls; seconds of measured calls in a row
+RECIPE_CLASSES = {"ade20k": 150, "camvid": 11, "cityscapes": 19, "mapillary": 65, "pascal_context": 60, "voc2012": 21}
 
 Call = Callable[[], object]
 
 
-def forward(name: str, way: str, dtype: str, batch: int, size: tuple[int, int], device: torch.device) -> Call:
-    """A network that sees a batch."""
-    layout = torch.contiguous_format if way == "first" else torch.channels_last
-    folded = fold_batch_norms(NETWORKS[name].build(), smooth_images((1, 64, 64), 3), smooth_outputs)
+class Row(NamedTuple):
+    """What is measured. Two rows of a file differ in one of these."""
+
+    kind: str
+    what: str
+    way: str
+    dtype: str
+    batch: int
+    height: int
+    width: int
+
+
+FIELDS = [*Row._fields, "p50_ms", "p95_ms", "peak_mib", "problem", "device", "torch"]
+
+
+# What a row calls ----------------------------------------------------------------------------------------------------
+
+
+def network(row: Row, device: torch.device) -> Call:
+    layout = torch.contiguous_format if row.way == "first" else torch.channels_last
+    named = STREET_NETWORKS.get(row.what) or NETWORKS[row.what]
+    folded = fold_batch_norms(named.build(), smooth_images((1, 64, 64), 3), smooth_outputs)
     model: SegmentationModel = folded.to(device, memory_format=layout)  # type: ignore[call-overload]
-    images = smooth_images((batch, *size), 3).to(device).contiguous(memory_format=layout)
+    images = smooth_images((row.batch, row.height, row.width), 3).to(device).contiguous(memory_format=layout)
     run: Callable[[Tensor], Tensor] = model.coarse_logits
-    if way == "compile":
-        run = torch.compile(run, dynamic=True)
+    if row.way == "compile":
+        run = torch.compile(run)
 
     def call() -> Tensor:
-        with torch.inference_mode(), torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "fp32"):
+        with torch.inference_mode(), torch.autocast(device.type, DTYPES[row.dtype], enabled=row.dtype != "fp32"):
             return run(images)
 
-    return graph_of(call, device) if way == "graph" else call
+    return graph_of(call, device) if row.way == "graph" else call
 
 
 def graph_of(call: Call, device: torch.device) -> Call:
@@ -72,7 +108,7 @@ def graph_of(call: Call, device: torch.device) -> Call:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(3):
+        for _ in range(WARM_UP):
             call()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
@@ -81,113 +117,172 @@ def graph_of(call: Call, device: torch.device) -> Call:
     return graph.replay
 
 
-def step(name: str, way: str, dtype: str, batch: int, size: tuple[int, int], device: torch.device) -> Call:
-    """A training step, on images and labels that stay the same."""
-    config = TrainConfig(Nuclei(), batch_size=batch, optimizer="adamw", hard_fraction=1)
-    model = NETWORKS[name].build().train().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer, loss = build_optimizer(model, config), WeightedLoss(config.losses, 1)
-    images = smooth_images((batch, *size), 3).to(device).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(CLASSES, (batch, *size), device=device)
-    outputs = torch.compile(model.outputs) if way == "compile" else model.outputs
-    kept = ExitStack()  # as in training: once for all steps, as a compiler starts again when a module's hooks change
-    if device.type == "cpu" and dtype == "bf16":
-        kept.enter_context(float32_depthwise(model))
+def segmenter(row: Row, device: torch.device) -> Call:
+    opened = Segmenter(NETWORKS[row.what].build(), device, precision=row.dtype)
+    image = (255 * smooth_images((1, row.height, row.width), 3)[0].sigmoid()).byte().permute(1, 2, 0).numpy()
+    return lambda: opened.labels(image)
 
-    def call(_kept: ExitStack = kept) -> None:
+
+def step(row: Row, device: torch.device) -> Call:
+    """A step as a recipe trains: its model, loss and optimizer."""
+    config = Train.parsed([row.what, "--data.root", ".", "--model.pretrained", "false"]).config()
+    classes = RECIPE_CLASSES[Path(row.what).stem.removesuffix("_aug").removesuffix("_from_mapillary")]
+    model = config.model.build(classes, auxiliary=config.auxiliary_weight > 0).train()
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer(model, config)
+    loss: torch.nn.Module = WeightedLoss(config.losses, config.hard_fraction, None, config.auxiliary_weight)
+    images = (
+        smooth_images((row.batch, row.height, row.width), 3).to(device).contiguous(memory_format=torch.channels_last)
+    )
+    labels = torch.randint(classes, (row.batch, -(-row.height // 40), -(-row.width // 40)))
+    labels = labels.repeat_interleave(40, 1).repeat_interleave(40, 2)[:, : row.height, : row.width]  # squares
+    truth = [labels.to(device)]
+    if config.model.refine:
+        loss = BoundaryRefinementLoss(loss, config.boundary_weights, config.direction_mask)
+        targets = [boundary_targets(each.numpy(), config.boundary_distance) for each in labels.byte()]
+        truth.append(torch.stack([torch.from_numpy(each) for each in targets]).to(device))
+    loss = loss.to(device)
+    outputs = torch.compile(model.outputs) if row.way == "compile" else model.outputs
+    if device.type == "cpu" and row.dtype == "bf16":
+        float32_depthwise(model).__enter__()  # for the rest of the row; a compiler starts again when hooks change
+
+    def call() -> None:
         optimizer.zero_grad()
-        with torch.autocast(device.type, DTYPES[dtype], enabled=dtype != "fp32"):
-            total = loss(outputs(images), labels)
+        with torch.autocast(device.type, DTYPES[row.dtype], enabled=row.dtype != "fp32"):
+            total = loss(outputs(images), *truth)
         total.backward()
         optimizer.step()
 
     return call
 
 
-BUILDERS = {"network": forward, "step": step}
-WAYS = {"network": ("last", "first", "compile", "graph"), "step": ("last", "compile")}
+def attention(row: Row, device: torch.device) -> Call:
+    """Of 64 channels and 25 points (sampled) or 8 heads and 3 levels of 16 points (deformable)."""
+    kind, way = row.what.split(": ")
+    dtype = DTYPES[row.dtype]
+    if kind == "sampled":
+        function = sampled_attention.WAYS[way]
+        inputs, gradient = sampled_attention.make_inputs(64, row.height, row.width, 25, torch.float32)
+    else:
+        size = deformable_attention.Size(row.height, 3, 16)
+        inputs, gradient = deformable_attention.make_inputs(size)  # type: ignore[assignment]
+
+        def function(*given: Tensor) -> Tensor:
+            return deformable_attention.WAYS[way](*given, row.height)  # type: ignore[arg-type]
+
+    there = tuple(each.detach().to(device, dtype) for each in inputs)
+    both = differentiated(function, there, gradient.to(device, dtype))
+    return lambda: both(True)
+
+
+BUILDERS: dict[str, Callable[[Row, torch.device], Call]] = {
+    "network": network,
+    "segmenter": segmenter,
+    "step": step,
+    "attention": attention,
+}
+
+
+def plan(tiny: bool) -> Iterator[Row]:
+    """All rows, those that matter most first."""
+    size, street, square, batches = ((64, 96), (64, 128), 16, (1, 2)) if tiny else (SIZE, STREET, 128, (1, 16))
+    recipes = sorted(str(path.relative_to(RECIPES)) for path in RECIPES.glob("*/*.yaml"))
+    for name, dtype in product(NETWORKS, DTYPES):
+        yield Row("network", name, "last", dtype, batches[0], *size)
+    for name in recipes:
+        crop = (96, 96) if tiny else crop_of(name)
+        yield Row("step", name, "last", "bf16", 2 if tiny else 16, *crop)
+        yield Row("step", name, "last", "fp32", 2 if tiny else 4, *crop)
+    for name, way in product(STREET_NETWORKS, ("last", "graph")):
+        yield Row("network", name, way, "fp16", 1, *street)
+    for name, dtype in product(("crisp_s", "crisp", "sfnet", "smp_fpn"), ("fp32", "bf16")):
+        yield Row("segmenter", name, "last", dtype, 1, *street)
+    ways = [f"sampled: {way}" for way in sampled_attention.WAYS] + [
+        f"deformable: {way}" for way in deformable_attention.WAYS
+    ]
+    for what in ways:
+        side = square if what.startswith("sampled") else square // 2
+        yield Row("attention", what, "last", "fp32", 1, side, side)
+    for name, dtype in product(NETWORKS, ("fp32", "bf16")):
+        yield Row("network", name, "last", dtype, batches[1], *size)
+        yield Row("network", name, "graph", dtype, batches[0], *size)
+        yield Row("network", name, "first", dtype, batches[1], *size)
+    for name in COMPILED:
+        yield Row("network", name, "compile", "bf16", batches[1], *size)
+    for name in ("sfnet/cityscapes.yaml", "unept/ade20k.yaml"):
+        yield Row("step", name, "compile", "bf16", 2 if tiny else 16, *((96, 96) if tiny else crop_of(name)))
+
+
+def crop_of(recipe: str) -> tuple[int, int]:
+    crop = Train.parsed([recipe, "--data.root", "."]).config().augment.crop
+    assert isinstance(crop, tuple), crop
+    return crop[0], crop[1]
 
 
 # Measuring -----------------------------------------------------------------------------------------------------------
 
 
-def measure(make: Callable[[], Call], device: torch.device, rounds: int) -> dict[str, str]:
-    """Times and memory of a call, or why there are none."""
+def measure(row: Row, device: torch.device, rounds: int) -> dict[str, str]:
+    """Times and memory of a row, or why there are none."""
+    torch.manual_seed(0)
     try:
-        with _memory(device) as peak:
-            call = make()
-            taken = []
-            for _ in range(rounds + 3):
-                _wait(device)
-                start = time.perf_counter()
-                call()
-                _wait(device)
-                taken.append(1000 * (time.perf_counter() - start))
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
+        call = BUILDERS[row.kind](row, device)
+        taken: list[float] = []
+        while len(taken) < WARM_UP + rounds and sum(taken[WARM_UP:]) < 1000 * SECONDS:
+            wait(device)
+            start = time.perf_counter()
+            call()
+            wait(device)
+            taken.append(1000 * (time.perf_counter() - start))
+        peak = f"{torch.cuda.max_memory_allocated(device) / 2**20:.0f}" if device.type == "cuda" else ""
     except Exception as error:  # whatever a library, a driver or a compiler raises
         return {"problem": f"{type(error).__name__}: {one_line(error):.160}"}
     finally:
         torch.compiler.reset()
-    kept = sorted(taken[3:])
+    kept = sorted(taken[WARM_UP:])
     p95 = kept[min(len(kept) - 1, int(0.95 * len(kept)))]
-    return {"p50_ms": f"{statistics.median(kept):.3f}", "p95_ms": f"{p95:.3f}", "peak_mib": peak()}
+    return {"p50_ms": f"{statistics.median(kept):.3f}", "p95_ms": f"{p95:.3f}", "peak_mib": peak}
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
 
-@contextmanager
-def _memory(device: torch.device) -> Iterator[Callable[[], str]]:
-    """In the block the allocator's peak is noted."""
-    if device.type != "cuda":
-        yield lambda: ""
-        return
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    yield lambda: f"{torch.cuda.max_memory_allocated(device) / 2**20:.0f}"
-
-
-def rows(given: argparse.Namespace, device: torch.device) -> Iterator[dict[str, str]]:
-    """One after the other, as they are measured."""
-    size = given.size[0], given.size[1]
-    for name in given.networks:
-        for kind, build in BUILDERS.items():
-            ways = [way for way in WAYS[kind] if way in given.ways]
-            for dtype in DTYPES:
-                for way in ways if kind in given.kinds and not (dtype == "fp16" and kind == "step") else ():
-                    for batch in given.batches:
-                        found = measure(lambda: build(name, way, dtype, batch, size, device), device, given.rounds)  # noqa: B023
-                        about = {"kind": kind, "what": name, "way": way, "dtype": dtype, "batch": str(batch)}
-                        yield about | {"size": f"{size[0]}×{size[1]}"} | found
-
-
 def report(given: argparse.Namespace) -> None:
-    """The rows as Markdown, and in the file."""
+    """Add the missing rows to the file and print them."""
     load_plugins([str(PEERS)])
     keep_freed_memory()  # as training does
     device = usable_device(given.device)
     where = {"device": processor_name(device), "torch": torch.__version__}
     print(f"{where['device']}, torch {where['torch']}\n")
-    print("| " + " | ".join(COLUMNS[:9]) + " | problem |\n|" + " --- |" * 10)
-    kept = []
-    for row in rows(given, device):
-        kept.append(row | where)
-        print("| " + " | ".join(row.get(column, "") for column in (*COLUMNS[:9], "problem")) + " |", flush=True)
-        if given.csv:
-            with atomic_path(given.csv) as temporary:
-                pd.DataFrame(kept, columns=COLUMNS).to_csv(temporary, index=False)
+    found = pd.read_csv(given.csv, dtype=str, keep_default_na=False).to_dict("records") if given.csv.exists() else []
+    done = {tuple(row[field] for field in (*Row._fields, "device")) for row in found}
+    end = time.monotonic() + 60 * given.minutes
+    for row in plan(given.tiny):
+        if row.kind not in given.kinds or (*map(str, row), where["device"]) in done:
+            continue
+        if time.monotonic() > end:
+            print("the time is over; the same command measures the remaining rows")
+            return
+        measured = measure(row, device, given.rounds)
+        found.append({field: str(value) for field, value in row._asdict().items()} | measured | where)
+        print(*row, *measured.values(), flush=True)
+        with atomic_path(given.csv) as temporary:
+            pd.DataFrame(found, columns=FIELDS).to_csv(temporary, index=False)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--csv", type=Path, required=True)
     made.add_argument("--device", default="cuda")
-    made.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     made.add_argument("--kinds", nargs="+", choices=BUILDERS, default=list(BUILDERS))
-    made.add_argument("--ways", nargs="+", choices=WAYS["network"], default=WAYS["network"])
-    made.add_argument("--batches", type=int, nargs="+", default=[1, 4, 16])
-    made.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"))
-    made.add_argument("--rounds", type=int, default=30)
-    made.add_argument("--csv", type=Path, default=None)
+    made.add_argument("--rounds", type=int, default=30, help="at most, in two seconds")
+    made.add_argument("--minutes", type=float, default=8)
+    made.add_argument("--tiny", action="store_true", help="small images, to check that every row works")
     report(made.parse_args(argv))
 
 

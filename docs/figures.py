@@ -36,6 +36,7 @@ from selenium import webdriver
 import crispseg
 from crispseg.data import Aerial, Nuclei
 from crispseg.io.images import colorize, write_image
+from crispseg.labels import voc_palette
 from crispseg.visualization.pictures import overlay, panels
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -133,7 +134,10 @@ def tutorial() -> None:
     if not (folder / "photos").is_dir():
         subprocess.run([sys.executable, "-c", found[1]], cwd=folder, check=True)
     images = sorted((folder / "photos/test").glob("*.png"))[:4]
-    numbered = [colorize(np.asarray(Image.open(folder / "numbered/test" / each.name)) % 255) for each in images]
+    colours = voc_palette(255)
+    numbered = [
+        colorize(np.asarray(Image.open(folder / "numbered/test" / each.name)) % 255, colours) for each in images
+    ]
     rows = [[np.asarray(Image.open(each).convert("RGB")) for each in images], numbered]
     save("tutorial_data", panels([[fit(each) for each in row] for row in rows], [each.stem for each in images]))
     commands = re.findall(r"^crispseg (?!demo)(.*)$", text, re.MULTILINE)
