@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch.callbacks import Callback, Timer, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
@@ -31,7 +32,8 @@ class MetricsFile(Callback):
         self.path = path
         self.timer = timer
         self.rows: list[dict[str, str]] = []
-        self.loss, self.batches = 0.0, 0  # the sum so far; saved in checkpoints, so that a resumed run reports one mean
+        # The sum so far. Checkpoints contain it, so that a resumed run reports one mean.
+        self.loss, self.batches = torch.tensor(0.0), 0
 
     @property
     def best(self) -> dict[str, float | None]:
@@ -45,15 +47,17 @@ class MetricsFile(Callback):
         return [float(row["miou"] or 0) for row in self.rows]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows, "loss": self.loss, "batches": self.batches}
+        return {"rows": self.rows, "loss": float(self.loss), "batches": self.batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows, self.loss, self.batches = list(state_dict["rows"]), state_dict["loss"], state_dict["batches"]
+        self.rows, self.batches = list(state_dict["rows"]), state_dict["batches"]
+        self.loss = torch.tensor(state_dict["loss"])
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.loss += float(outputs["loss"]) * trainer.accumulate_grad_batches  # Lightning has divided it
+        loss = outputs["loss"] * trainer.accumulate_grad_batches  # Lightning has divided it
+        self.loss = self.loss.to(loss.device) + loss  # a float would make each step wait for the GPU
         self.batches += 1
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -72,7 +76,7 @@ class MetricsFile(Callback):
             **{name: "" if math.isnan(value) else f"{value:.4f}" for name, value in percent.items()},
         }
         self.rows.append(row)
-        self.loss, self.batches = 0.0, 0
+        self.loss, self.batches = torch.tensor(0.0), 0
         if trainer.is_global_zero:
             with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
                 writer = csv.DictWriter(file, fieldnames=list(row))

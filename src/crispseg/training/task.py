@@ -42,6 +42,7 @@ class SegmentationTask(L.LightningModule):
         self.config = config
         self.matrix = SegmentationScores(model.info.num_classes)
         self.scores: Scores | None = None
+        self._loss = torch.tensor(0.0)
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.config)
@@ -62,13 +63,17 @@ class SegmentationTask(L.LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         images, *truth = batch
         loss: Tensor = self.loss(self.model.outputs(images.contiguous(memory_format=torch.channels_last)), *truth)
-        if not torch.isfinite(loss):
-            raise CrispsegError(
-                f"the loss became {loss.item()} at step {self.global_step} (lr {self.lr:.2g}); lower lr, add warmup "
-                "steps, set clip to 1, or try precision fp32"
-            )
-        self.log("train/loss", loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
+        self._loss = loss.detach()
+        self.log("train/loss", self._loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
         return loss
+
+    def on_after_backward(self) -> None:
+        # Not in `training_step`: the check waits for the GPU, which by now has the backward pass to do.
+        if not torch.isfinite(self._loss):
+            raise CrispsegError(
+                f"the loss became {self._loss.item()} at step {self.global_step} (lr {self.lr:.2g}); lower lr, add "
+                "warmup steps, set clip to 1, or try precision fp32"
+            )
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         images, labels = batch
