@@ -21,6 +21,11 @@ from crispseg.errors import CrispsegError
 from .own_folders import TINY, ids
 
 
+def photo(path: Path, seed: int) -> None:
+    """An image of its own."""
+    save(path, np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8))
+
+
 def test_of_a_cvat_export_the_listed_images_are_read(tmp_path: Path) -> None:
     for index in range(6):
         picture(tmp_path / f"JPEGImages/{index}.png")
@@ -61,6 +66,62 @@ def test_a_folder_for_each_class_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CrispsegError, match=r"1\. disc: 6 png, .*2\. exudates: 3 png.*merge them") as caught:
         own_layout(tmp_path)
     assert not caught.value.settings
+
+
+@pytest.mark.parametrize("splits", [[""], ["train", "val"]])
+@pytest.mark.parametrize("value", [1, 255])
+def test_folders_of_one_class_each_are_not_merged_into_one(
+    splits: list[str], value: int, tmp_path: Path, refuses: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each image has a mask in one of them only."""
+    for index in range(8):
+        split, kind = splits[index // 4 % len(splits)], ("HE", "MA")[index % 2]
+        photo(tmp_path / "data" / split / f"images/{index}.png", index)
+        photo(tmp_path / "same" / split / f"images/{kind}/{index}.png", index)
+        for root in ("data", "same"):
+            save(tmp_path / root / split / f"masks/{kind}/{index}.tif", ids(0, value))
+    for declared in ({}, {"num_classes": 3}):
+        with refuses("HE, MA", "merge the masks of each image into one PNG", "1 for HE"):
+            Folder(root=tmp_path / "data", **declared).dataset("train")
+    assert main(["doctor", str(tmp_path / "data"), "--fix", str(tmp_path / "fixed")]) == 2
+    assert "error  class-folders" in capsys.readouterr().out
+    assert len(Folder(root=tmp_path / "data", num_classes=2).dataset("all")) == 8  # as the message says
+    assert len(Folder(root=tmp_path / "same").dataset("all")) == 8  # the images have these folders
+
+
+@pytest.mark.parametrize("name", ["images/{}.png masks/{}.png", "{}.jpg {}.png", "{}.jpg {}_mask.png"])
+def test_a_mask_for_each_object_is_refused(
+    name: str, tmp_path: Path, refuses: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, mask = name.split()
+    for index in range(4):
+        photo(tmp_path / image.format(f"a{index}"), index)
+        for kind in ("", "_1", " (2)"):
+            save(tmp_path / mask.format(f"a{index}{kind}"), ids(0, 255))
+    with refuses("several masks for a0, a1, a2, a3", mask.format("a0"), "merge the masks of an image into one PNG"):
+        Folder(root=tmp_path).dataset("train")
+    assert main(["doctor", str(tmp_path), "--fix", f"{tmp_path}_fixed"]) == 2
+    assert "error  ambiguous-names" in capsys.readouterr().out
+
+
+def test_one_image_of_many_with_several_masks_is_named(tmp_path: Path) -> None:
+    for index in range(100):
+        photo(tmp_path / f"images/{index}a.png", index)
+        save(tmp_path / f"masks/{index}a.png", ids(0, 1))
+    save(tmp_path / "masks/7a_1.png", ids(0, 1))
+    data = Folder(root=tmp_path)
+    assert len(data.dataset("all")) == 100
+    assert any("several masks for 7a, such as" in line for line in data.notes())
+
+
+@pytest.mark.parametrize("name", ["a{}_{}", "a{0}/{1}", "mask{1}/a{0}"])
+def test_refusals_of_several_masks_ask_to_merge_them(name: str, tmp_path: Path, refuses: Any) -> None:
+    for index in range(4):
+        photo(tmp_path / f"images/a{index}.png", index)
+        for number in (1, 2):
+            save(tmp_path / f"masks/{name.format(index, number)}.png", ids(0, 255))
+    with refuses("if an image has several masks, merge them into one PNG of class ids"):
+        Folder(root=tmp_path).dataset("train")
 
 
 def test_names_of_a_pattern_are_what_its_wildcards_are(tmp_path: Path) -> None:

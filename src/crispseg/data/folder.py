@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
@@ -408,7 +408,7 @@ class Folder(Settings):
         if undeclared and (broken := [mask for mask in masks if isinstance(mask, CrispsegError)]):
             raise broken[0]
         readable = [mask for mask in masks if isinstance(mask, MaskStatistics)]
-        found = read_masks(self.declared, readable)
+        found = self.read(readable)
         if undeclared and not found.lookup.tolerance and (lossy := [mask.lossy for mask in readable if mask.lossy]):
             raise CrispsegError(lossy[0])
         for fault in found.errors:
@@ -420,6 +420,10 @@ class Folder(Settings):
             raise CrispsegError(line, settings=fault.details.get("settings", ()))
         return found
 
+    def read(self, masks: Sequence[MaskStatistics]) -> MaskReading:
+        """Return the meaning of masks, with faults. Errors are those of `declared`."""
+        return read_masks(self.declared, masks, self._layout.mask_folders)
+
     @cached_property
     def _scanned(self) -> list[MaskStatistics | CrispsegError]:
         """Statistics of the masks, if they can add to the declarations; otherwise empty."""
@@ -427,7 +431,8 @@ class Folder(Settings):
         told = declared.count not in (None, 2) if declared.palette is None else declared.tolerance is not None
         first = min(self._pairs.values(), default=None)
         found = first and tried(read_statistics)(first.mask)
-        if told and (declared.palette is not None or not isinstance(found, MaskStatistics) or not found.palette):
+        by_index = declared.palette is not None or not isinstance(found, MaskStatistics) or not found.palette
+        if told and by_index and not self._layout.mask_folders:
             return []
         used = set().union(*self._dictated.values()) - {*self.exclude}
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)

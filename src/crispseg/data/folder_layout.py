@@ -25,7 +25,7 @@ from crispseg.data.folder_search import (
     readings,
     settings,
 )
-from crispseg.data.pairing import Matched, apart, few, match, plain
+from crispseg.data.pairing import MERGE, Matched, apart, few, match, plain
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
@@ -58,6 +58,11 @@ class FolderLayout(NamedTuple):
     def divided(self) -> bool:
         """Whether folders of both images and masks define the splits."""
         return "" not in self.matched
+
+    @property
+    def mask_folders(self) -> dict[str, str]:
+        """Mask → its sub-folder, if only masks are in sub-folders."""
+        return {str(file): name for found in self.matched.values() for file, name in found.folders.items()}
 
 
 def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def _searched(root: Path, images: Path) -> tuple[Path, Path]:
     remedy = annotated(root) or (
         "; images and masks may be in images and masks, train/images and train/masks, train_images and train_masks, or "
         "a_mask.png next to a.jpg; or give data.images and data.masks, which may be patterns such as x/*_t1.tif and "
-        "x/*_seg.tif; if an image has several masks, merge them"
+        f"x/*_seg.tif; {MERGE}"
     )
     if found := readings(root):
         remedy = f"; give data.images and data.masks, such as {found[0][0].path} and {found[0][1].path}"

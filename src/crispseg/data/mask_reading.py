@@ -6,11 +6,12 @@ Training and evaluation refuse masks with errors, and `crispseg doctor` reports 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from crispseg.data.mask_lookup import (
     part,
     pixels_of,
 )
-from crispseg.data.pairing import few
+from crispseg.data.pairing import ODD_FILES, few
 from crispseg.data.palettes import BLENDED, compact, palettes_differ, proposed, tolerance_for
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -46,9 +47,6 @@ SHADES, LIGHT = 64, 192
 
 STRAY_FILES = 0.2
 """Largest share of masks with stray values, which are 0 or beyond a gap, if no classes are declared."""
-
-ODD_FILES = 0.01
-"""Largest share of masks to leave out because they do not match the others; more are an error."""
 
 ODD = ("odd-masks", "rgb-masks", "value-out-of-range")
 """Kinds of faults of single masks."""
@@ -136,12 +134,17 @@ class MaskReading:
         return [fault for fault in self.faults if fault.severity is Severity.ERROR]
 
 
-def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
+def read_masks(
+    declared: DeclaredClasses, masks: Sequence[MaskStatistics], folders: Mapping[str, str] = MappingProxyType({})
+) -> MaskReading:
     """Read custom masks, as declared or inferred from their content; then merge and drop classes.
 
-    Lossy masks need a lookup with a tolerance, and are ignored otherwise.
+    Lossy masks need a lookup with a tolerance, and are ignored otherwise. Masks of one class in several `folders`, by
+    file, are a fault unless two classes are declared, because each folder may be a class.
     """
     reading = _undeclared(declared, masks) if declared.palette is None else _by_palette(declared, masks)
+    if declared.count != 2:
+        reading = replace(reading, faults=(*_class_folders(reading, masks, folders), *reading.faults))
     if inverted := [mask for mask in masks if mask.inverted]:
         severity = Severity.ERROR if len(inverted) < len(masks) else Severity.WARNING
         remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the stored values"
@@ -151,6 +154,19 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
         return reading
     labels, ids = reading.labels.regrouped(declared.merge, declared.drop)
     return replace(reading, labels=labels, lookup=reading.lookup.regrouped(ids))
+
+
+def _class_folders(
+    reading: MaskReading, masks: Sequence[MaskStatistics], folders: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Yield a fault if all masks of several folders have the same class."""
+    kept = [mask for mask in masks if mask.file in folders and mask.file not in reading.left_out]
+    names = sorted({folders[mask.file] for mask in kept})
+    found = {label for mask in kept for label in reading.lookup.labels_of(mask).tolist()}
+    if len(names) > 1 and NONE not in found and len(found - {0, IGNORE}) < 2:
+        what = f"one class only, in folders that the images do not have, {few(names)}: each may be a class"
+        remedy = f"merge the masks of each image into one PNG with an id for each class, such as 1 for {names[0]}; or "
+        yield _fault("class-folders", kept, what, remedy + "give data.num_classes 2 if all folders have one class")
 
 
 def _undeclared(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:

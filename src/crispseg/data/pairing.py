@@ -24,6 +24,11 @@ _OF_MASKS = (
 _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_0000$|\.(jpe?g|png|tiff?|bmp)$")
 """Affixes of mask and image names around their common part, in lower case."""
 
+ODD_FILES = 0.01
+"""Largest share of images or masks that may differ from the others and are left out; more are an error."""
+
+MERGE = "if an image has several masks, merge them into one PNG of class ids"
+
 
 def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str) -> list[Pair]:
     """Pair the images and masks of two folders and their sub-folders, whose paths differ only in their endings.
@@ -71,6 +76,8 @@ class Matched(NamedTuple):
     """Note for the user about the pairing; empty if there is none."""
     error: CrispsegError | None = None
     """Error that prevents training."""
+    folders: Mapping[Path, str] = {}
+    """Mask → its sub-folder, if only masks are in sub-folders."""
 
 
 def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Path, masks: Path) -> Matched:
@@ -78,10 +85,13 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
 
     If only the images or only the masks are in sub-folders, sub-folders are ignored. Different names pair by their
     numbers if both sides have the same numbers. Files without a partner are left out. The result has an `error` if
-    several files match one, or if fewer than half of the smaller side have a partner.
+    several files match one, also if they differ by numbers such as a_1 and a_2, or if fewer than half of the smaller
+    side have a partner.
     """
+    folders: dict[Path, str] = {}
     deep = [{"/" in name for name in found.values()} for found in (image_of, mask_of)]
     if deep in ([{True}, {False}], [{False}, {True}]):
+        folders = {file: name.rpartition("/")[0] for file, name in mask_of.items() if "/" in name}
         image_of, mask_of = (
             {file: name.rpartition("/")[2] for file, name in found.items()} for found in (image_of, mask_of)
         )
@@ -105,30 +115,46 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
         else:
             no_mask |= its_images
             no_image |= its_masks
+    several = _several(pairs, no_mask, no_image)
+    many = len(several) > ODD_FILES * len(pairs)
+    if many:
+        files = {file: pair.name for pair, further in several.items() for file in (pair.image, pair.mask, *further)}
+        ambiguous |= files
+        pairs = [pair for pair in pairs if pair not in several]
+        no_mask, no_image = ({file: one[file] for file in one if file not in files} for one in (no_mask, no_image))
     paired = {pair.name: pair for pair in sorted(pairs)}
     said = _lonely([*no_mask.values()], [*no_image.values()], len(paired), images, masks)
-    note = said and f"{said}; these are left out"
+    alike = f"there seem to be several masks for {few(pair.name for pair in several)}"
+    for pair, further in [*several.items()][:1]:
+        alike += f", such as {pair.mask} and {further[0].name}"
+    note = said and f"{said}; these are left out{f'; {alike}' * bool(several)}"
     if by_number:
         first = min(paired.values())
         note = f"images and masks pair by their numbers, such as {first.image.name} and {first.mask.name}"
-    error = None
-    masks_by_name = {name: file for file, name in mask_of.items()}
-    for file, name in (no_mask | no_image).items():
-        base = re.sub(r"[-_. ]?\d+$", "", name)
-        if base != name and base in masks_by_name and says_mask(base):  # x_mask_1 next to x_mask
-            shown = f"{masks_by_name[base]} and {file}"
-            error = f"{shown} seem to be masks of one image; merge them into one, or move the extra ones away"
-    if ambiguous:
+    error, merge = None, f"; {MERGE}" * (len(mask_of) > len(image_of))
+    if many:
+        error = f"{alike}; merge the masks of an image into one PNG of class ids, or move the extra ones away"
+    elif ambiguous:
         remedy = "rename or remove some, or give data.images or data.masks as a pattern, such as photos/*.png"
-        error = f"several images or masks have one name: {few(ambiguous)}; {remedy}"
-    elif not error and said and (len(paired) < min(len(no_mask), len(no_image)) or not paired):
-        error = f"{said}; give both the same names, or move the extra ones away"
+        error = f"several images or masks have one name: {few(ambiguous)}; {remedy}{merge}"
+    elif said and (len(paired) < min(len(no_mask), len(no_image)) or not paired):
+        error = f"{said}; give both the same names, or move the extra ones away{merge}"
     faults: dict[PairingKind, dict[Path, str]] = {
         "image-without-mask": no_mask,
         "mask-without-image": no_image,
         "ambiguous-names": ambiguous,
     }
-    return Matched(paired, faults, note, CrispsegError(error) if error else None)
+    return Matched(paired, faults, note, CrispsegError(error) if error else None, folders)
+
+
+def _several(pairs: Iterable[Pair], no_mask: dict[Path, str], no_image: dict[Path, str]) -> dict[Pair, list[Path]]:
+    """Return pairs with unpaired masks whose names differ by a number, such as a_1 for a, or a_mask_1 for a_mask."""
+    pair_of, several = {plain(pair.name): pair for pair in pairs}, defaultdict(list)
+    for file, name in (no_mask | no_image).items():
+        base = re.sub(r"[-_. ]*\(?\d+\)?$", "", plain(name))
+        if (pair := pair_of.get(plain(base))) and base != plain(name) and (file in no_image or says_mask(base)):
+            several[pair].append(file)
+    return several
 
 
 def few(items: Iterable[object], most: int = 5) -> str:
