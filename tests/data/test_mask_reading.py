@@ -31,6 +31,7 @@ OF_SOFT = [int((SOFT < 128).sum() * 2), int((SOFT >= 128).sum() * 2)]
 GREYS = np.resize(np.arange(256, dtype=np.uint8), (20, 40))
 SOME = np.arange(48).reshape(6, 8)
 EVEN = np.arange(64, dtype=np.uint16).reshape(8, 8)
+OPAQUE = (255, 255, 255)
 WHITES, IN_COLOR = [ids(0, 255)] * 2, [RED[ids(0, 1, 2)]] * 2
 
 
@@ -64,6 +65,11 @@ def dotted(mask: np.ndarray, *values: int) -> np.ndarray:
     mask = mask.copy()
     mask[0, : len(values or (3, 4))] = values or (3, 4)
     return mask
+
+
+def veiled(values: np.ndarray, *alpha: int) -> np.ndarray:
+    """RGBA."""
+    return np.dstack([values, values, values, ids(*alpha)])
 
 
 CASES = {
@@ -138,6 +144,23 @@ CASES = {
     ),
     "a palette that lacks one": Case(IN_COLOR, "unknown-color", {"palette": [BLACK, (128, 0, 0)]}),
     "a palette for ids": Case([ids(0, 1)] * 2, "unknown-color", {"palette": [BLACK, WHITE]}),
+    "alpha without transparent pixels": Case([veiled(ids(0, 255), 255, 1)] * 2, [48, 48]),
+    "white on transparent white": Case([veiled(ids(255), 0, 255)] * 2, [48, 48], also="transparent-pixels"),
+    "white on transparent black": Case([veiled(ids(0, 255), 0, 255)] * 2, [48, 48], also="transparent-pixels"),
+    "ids, some transparent": Case([veiled(ids(0, 1, 2, 2), *OPAQUE, 0)] * 2, [48, 24, 24], also="transparent-pixels"),
+    "ids and alpha, declared": Case(
+        [np.dstack([ids(0, 1, 2, 2), ids(*OPAQUE, 0)])] * 2, [48, 24, 24, 0], {"num_classes": 4}, "transparent-pixels"
+    ),
+    "one transparent mask": Case(
+        [veiled(ids(0, 255), alpha) for alpha in (255, 255, 0)], [96, 48], also="transparent-pixels"
+    ),
+    "transparent masks": Case([veiled(ids(0, 255), 0)] * 2, "transparent-pixels"),
+    "a palette and transparent pixels of it": Case(
+        [np.dstack([IN_COLOR[0], ids(255, 0)])] * 2,
+        [64, 16, 16],
+        {"palette": [*map(tuple, RED.tolist())]},
+        "transparent-pixels",
+    ),
     "grey levels as a palette": Case([WIDE * 7] * 2, [48, 48], {"palette": [BLACK, (7, 7, 7)]}),
 }
 

@@ -254,16 +254,46 @@ def test_indices_of_differing_palettes_are_read_by_colour(declared: dict[str, ob
         np.testing.assert_array_equal(sample.labels, ids(0, 1, 2))
 
 
-def test_colours_of_transparent_pixels_are_one_class(tmp_path: Path) -> None:
+def test_transparent_pixels_are_black_whatever_is_beneath(tmp_path: Path) -> None:
+    """In colours, with alpha or a palette; a palette without black does not take them for another colour."""
     for index in range(6):
         make_pair(tmp_path, f"{index}", ids(0, 1))
         colors = np.array([[255 * (index % 2)] * 3 + [0], [0, 0, 255, 255]], np.uint8)
         save(tmp_path / "masks" / f"{index}.png", colors[ids(0, 1)])
-    with pytest.raises(CrispsegError, match="transparent") as caught:
+    save(tmp_path / "masks/5.png", indexed(ids(0, 1), [(0, 0, 255), (0, 0, 255)]), transparency=b"\0\xff")
+    with pytest.raises(CrispsegError, match=r"'\[\[0,0,0\],\[0,0,255\]\]'") as caught:
         folder(tmp_path).label_set()
     (settings,) = caught.value.settings
     data = folder(tmp_path, palette=[*settings["data.palette"]])
     assert all((sample.labels == ids(0, 1)).all() for sample in data.dataset("all"))
+    with pytest.raises(CrispsegError, match=r"\[0, 0, 0\] .*transparent pixels are read as black") as caught:
+        folder(tmp_path, palette=[(0, 0, 255), (255, 0, 0)]).label_set()
+    assert "tolerance" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("transparent", "index", "read"), [("012345", 2, True), ("0", 0, True), ("0", 255, True), ("0", 2, False)]
+)
+def test_transparent_indices_are_read_unless_they_are_opaque_elsewhere(
+    transparent: str, index: int, read: bool, tmp_path: Path
+) -> None:
+    mask = ids(0, 1, 2, 255)
+    for name in "012345":
+        make_pair(tmp_path, name, mask)
+        options = {"transparency": index} if name in transparent else {}
+        save(tmp_path / f"masks/{name}.png", indexed(mask, [BLACK, (255, 0, 0), (0, 255, 0)]), bits=8, **options)
+    for declared in ({}, {"num_classes": 3}):
+        data = folder(tmp_path, **declared)
+        if read:
+            np.testing.assert_array_equal(data.dataset("all").read_labels(0), mask)
+            continue
+        with pytest.raises(CrispsegError, match="palettes differ") as caught:
+            data.label_set()
+        palette = [*caught.value.settings[0]["data.palette"]]
+        assert palette == [BLACK, (0, 255, 0), (255, 0, 0)]  # and 255 is black here
+        np.testing.assert_array_equal(
+            folder(tmp_path, palette=palette).dataset("all").read_labels(0), np.array([0, 2, 0, 0])[ids(0, 1, 2, 3)]
+        )
 
 
 def test_tiffs_with_white_as_zero_among_others_are_refused(tmp_path: Path) -> None:

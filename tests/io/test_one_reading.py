@@ -66,12 +66,13 @@ class Case:
         return np.rint(255 * scaled) * np.ones(channels)
 
     def mask(self) -> NDArray[Any] | None:
-        """Its raw values; None if it is refused."""
+        """Its raw values, 0 where they are transparent; None if it is refused."""
         bands = self.values.shape[2]
+        values = self.values if bands not in (2, 4) else self.values * (self.values[..., -1:] > 0)
         if self.color == "palette" or (self.color == "grey" and bands <= 2):
-            return self.values[..., 0]
+            return values[..., 0]
         readable = self.color != "other" and bands in (3, 4) and self.white == 255 and self.is_rgb
-        return self.values[..., :3] if readable else None
+        return values[..., :3] if readable else None
 
     @property
     def is_rgb(self) -> bool:

@@ -431,8 +431,9 @@ class Folder(Settings):
         told = declared.count not in (None, 2) if declared.palette is None else declared.tolerance is not None
         first = min(self._pairs.values(), default=None)
         found = first and tried(read_statistics)(first.mask)
-        by_index = declared.palette is not None or not isinstance(found, MaskStatistics) or not found.palette
-        if told and by_index and not self._layout.mask_folders:
+        by_color = declared.palette is None and isinstance(found, MaskStatistics) and found.palette
+        clear = isinstance(found, MaskStatistics) and found.transparent is not None
+        if told and not by_color and not clear and not self._layout.mask_folders:
             return []
         used = set().union(*self._dictated.values()) - {*self.exclude}
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)

@@ -53,9 +53,11 @@ class MaskStatistics(NamedTuple):
     lossy: str = ""
     """Error message about lossy compression, which changes values; empty for exact files."""
     palette: tuple[Color, ...] = ()
-    """Colours of the values of a palette file."""
-    hidden: frozenset[Color] = frozenset()
-    """Colours of transparent pixels that no opaque pixel has."""
+    """Colours of the values of a palette file; black for transparent ones."""
+    clear: frozenset[int] = frozenset()
+    """Transparent values of a palette file."""
+    transparent: float | None = None
+    """Share of the transparent pixels; None if the file cannot have any."""
     inverted: bool = False
     """Whether the file is a TIFF in which 0 is white."""
 
@@ -94,13 +96,12 @@ def read_statistics(path: Path) -> MaskStatistics:
             mask, lossy = raster.labels(lossy=True), str(error)
             if mask.ndim == 3 and np.ptp(mask.astype(np.int16), axis=2).max() <= TINT:
                 mask = mask[..., 1]
-        found = statistics_of(mask, str(path), lossy)._replace(palette=raster.palette, inverted=raster.inverted)
-        if raster.color != "rgb" or raster.bands < 4 or (alpha := raster.values[..., 3]).min() == 255:
-            return found
-        clear, opaque = (
-            unpack_colors(np.unique(pack_colors(mask[part][None]))) for part in (alpha < 128, alpha == 255)
+        return statistics_of(mask, str(path), lossy)._replace(
+            palette=raster.visible_palette,
+            clear=raster.clear,
+            transparent=None if raster.visible is None else 1 - float(raster.visible.mean()),
+            inverted=raster.inverted,
         )
-        return found._replace(hidden=frozenset({*map(tuple, clear.tolist())} - {*map(tuple, opaque.tolist())}))
 
 
 def statistics_of(mask: NDArray[Any], file: str, lossy: str = "") -> MaskStatistics:

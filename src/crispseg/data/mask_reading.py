@@ -150,6 +150,13 @@ def read_masks(
         remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the stored values"
         fault = _fault("inverted-masks", inverted, "0 for white, and are inverted when they are read", remedy, severity)
         reading = replace(reading, faults=(*reading.faults, fault))
+    if clear := [mask for mask in masks if mask.transparent and (reading.lookup.in_color or not mask.palette)]:
+        nothing = len(clear) == len(masks) and all(mask.transparent == 1 for mask in clear)
+        what = f"{'only ' * nothing}transparent pixels, which are read as black (0)"
+        remedy = "if the colours beneath them count, save the masks without alpha"
+        severity = Severity.ERROR if nothing else Severity.INFORMATION
+        fault = _fault("transparent-pixels", clear, what, remedy, severity)
+        reading = replace(reading, faults=(fault, *reading.faults) if nothing else (*reading.faults, fault))
     if not (declared.merge or declared.drop):
         return reading
     labels, ids = reading.labels.regrouped(declared.merge, declared.drop)
@@ -206,8 +213,8 @@ def _by_palette(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> M
     tolerance, largest, strange = tolerance_for(exact, off)
     if strange:
         nearest = f", or give data.palette_tolerance {largest} to use the nearest colours"
-        clear = largest <= tolerance and all(mask.colors or bool(mask.lossy) for mask in off)
-        remedy = exact.remedy + nearest * clear  # farther colours might become any class
+        near = all((mask.colors or bool(mask.lossy)) and not mask.transparent for mask in off)
+        remedy = exact.remedy + nearest * near
         return MaskReading(labels, exact, (_without_meaning(lookup(remedy=remedy), strange),))
     what = f"colours that are not in data.palette, up to a distance of {largest}; they become the nearest ones"
     remedy = "give data.palette_tolerance 0 to refuse them"
@@ -231,6 +238,7 @@ def _without_meaning(lookup: MaskLookup, strange: Sequence[MaskStatistics]) -> F
     counts = pixels_of(strange, lookup.colors).most_common()
     shown = few([f"{list(key) if lookup.colors else key} ({plural(count, 'pixel')})" for key, count in counts], 8)
     what = f"the {'colour' if lookup.colors else 'value'} {shown}, which {lookup.wrong}"
+    what += "; transparent pixels are read as black" * any(mask.transparent for mask in strange)
     code, values = "unknown-color" if lookup.colors else "value-out-of-range", {str(key): n for key, n in counts}
     return _fault(code, strange, what, lookup.remedy, values=values)
 
@@ -360,7 +368,7 @@ def _sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> 
         return _fault("sparse-ids", grey, what, f"write masks of class ids, such as 0 to {len(ids) - 1}")
     ignored, greys = sorted({*void, *({IGNORE} & held(grey))}), tuple((value,) * 3 for value in ids)
     what += f"; {few(ignored)} ignored" * bool(ignored)
-    remedy = f"give data.palette '{compact([color] for color in greys)}' for the classes in this order and data.ignore "
+    remedy = f"give data.palette '{compact(greys)}' for the classes in this order and data.ignore "
     remedy += f"'{ignored}', or as further classes; or, if they are class ids, data.num_classes {ids[-1] + 1}"
     settings: list[dict[str, object]] = [{"data.palette": greys, "data.ignore": ignored}]
     settings += [{"data.palette": (*greys, (IGNORE,) * 3)}] if ignored == [IGNORE] and not void else []
@@ -375,22 +383,20 @@ def _in_color(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> Mask
     if several or any(mask.blended >= BLENDED for mask in colored):
         several &= 2 * sum(int(mask.flat[mask.flat > least_flat(mask)].sum()) for mask in masks) < pixels.total()
         pixels = pixels_of([part(mask, mask.flat > least_flat(mask)) for mask in masks], in_color=True)
-    groups = proposed([color for color, _ in pixels.most_common(IGNORE)], colored)
+    palette = proposed([color for color, _ in pixels.most_common(IGNORE)], colored)
     what += "; their palettes differ, so indices have no fixed meaning" * any(mask.palette for mask in colored)
-    what += "; colours of transparent pixels alone are one class" * any(len(group) > 1 for group in groups)
-    if len(groups) < 2 or several:
+    if len(palette) < 2 or several:
         remedy = "if these are photographs, give data.masks; otherwise give data.palette, a colour for each class"
         fault = _fault("rgb-masks", colored, what, remedy)
         return MaskReading(LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault,))
-    ids = {color: index for index, group in enumerate(groups) for color in group}
-    lookup = ColorLookup(ids)
-    settings: dict[str, object] = {"data.palette": tuple(group[0] if len(group) == 1 else group for group in groups)}
-    remedy = f"give data.palette '{compact(groups)}' and, in this order, data.classes '[name, …]'"
+    lookup = ColorLookup(palette)
+    settings: dict[str, object] = {"data.palette": tuple(palette)}
+    remedy = f"give data.palette '{compact(palette)}' and, in this order, data.classes '[name, …]'"
     _, largest, strange = tolerance_for(lookup, masks)
     if strange:
         settings["data.palette_tolerance"] = largest
         remedy += f"; and data.palette_tolerance {largest} to replace other colours by the nearest of these"
-    labels = LabelSet(LabelSet.numbered(len(groups)).names, tuple(group[0] for group in groups))
+    labels = LabelSet(LabelSet.numbered(len(palette)).names, tuple(palette))
     return MaskReading(labels, lookup, (_fault("rgb-masks", colored, what, remedy, settings=[settings]),))
 
 

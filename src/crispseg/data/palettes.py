@@ -163,11 +163,11 @@ def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple
     return half if largest <= half else FARTHEST, math.ceil(largest), strange
 
 
-def proposed(colors: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[list[Color]]:
-    """Propose a palette, the colours of each class, for mask colours that are sorted by frequency.
+def proposed(colors: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[Color]:
+    """Propose a palette for mask colours that are sorted by frequency.
 
     A colour is a variant of a near one if no mask contains both. An exception are remaining colours that are near each
-    other too, such as ids in one channel. Colours of transparent pixels alone are one class.
+    other too, such as ids in one channel.
     """
     held = [{*map(tuple, mask.values.tolist())} for mask in masks]
     kept: list[Color] = []
@@ -175,24 +175,28 @@ def proposed(colors: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[l
         like = [other for other in kept if math.dist(color, other) <= NEAR]
         if not like or any({color, other} <= one for other in like for one in held):
             kept.append(color)
-    if min(starmap(math.dist, combinations(kept, 2)), default=0.0) <= 2 * NEAR:
-        kept = [*colors]
-    hidden = frozenset().union(*(mask.hidden for mask in masks))
-    groups = [sorted(hidden.intersection(kept)), *([color] for color in sorted(kept) if color not in hidden)]
-    return [group for group in groups if group]
+    near = min(starmap(math.dist, combinations(kept, 2)), default=0.0) <= 2 * NEAR
+    return sorted(colors if near else kept)
 
 
-def palettes_differ(masks: Iterable[MaskStatistics]) -> bool:
-    """Return whether palette files give one colour several indices, so that indices have no fixed meaning."""
+def palettes_differ(masks: Sequence[MaskStatistics]) -> bool:
+    """Return whether the indices of palette files have no fixed meaning.
+
+    They have none if one colour has several indices, or if an index is transparent in some files only. 0 and 255 may be
+    so, because they mean background and ignore anyway.
+    """
     indices: dict[Color, set[int]] = {}
     for mask in masks:
         used = {mask.palette[index]: index for index in mask.held if index < len(mask.palette)} if mask.palette else {}
         for color, index in used.items() if len(used) == len(mask.values) else ():  # all colours differ
             indices.setdefault(color, set()).add(index)
-    return any(len(found) > 1 for found in indices.values())
+    clear, opaque = (
+        set().union(*(of(mask.held, mask.clear) for mask in masks if mask.palette)) - {0, IGNORE}
+        for of in (set.intersection, set.difference)
+    )
+    return bool(clear & opaque) or any(len(found) > 1 for found in indices.values())
 
 
-def compact(palette: Iterable[Sequence[Color]]) -> str:
-    """Return the colours of each class as a setting for a shell command."""
-    colors = [[*map(list, group)] for group in palette]
-    return str([group[0] if len(group) == 1 else group for group in colors]).replace(" ", "")
+def compact(palette: Iterable[Color]) -> str:
+    """Return the colours of the classes as a setting for a shell command."""
+    return str([*map(list, palette)]).replace(" ", "")

@@ -40,7 +40,7 @@ def image_array(image: Values) -> NDArray[Any]:
 def mask_array(mask: Values) -> NDArray[Any]:
     """Return a mask in the form of files: `(H, W)` uint8 or uint16 values, or `(H, W, 3)` uint8 RGB colours.
 
-    Alpha is dropped. Other types, shapes and ranges raise a CrispsegError.
+    Fully transparent pixels become 0. Other types, shapes and ranges raise a CrispsegError.
     """
     values = _channels_last(mask)
     if not values.size or values.ndim not in (2, 3):

@@ -72,8 +72,8 @@ def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False, in_colo
     """Read the raw values of a mask.
 
     The result is `(H, W)` uint8 for grey, palette (indices) and 1-bit (0 and 1) files. It is uint16 or int32 for grey
-    files of more bits, and `(H, W, 3)` uint8 for RGB files and, if `in_color`, palette files. Alpha is dropped, and
-    EXIF orientation is applied.
+    files of more bits, and `(H, W, 3)` uint8 for RGB files and, if `in_color`, palette files. Fully transparent pixels
+    are 0 whatever colour is beneath, except for indices. EXIF orientation is applied.
 
     Raises:
         CrispsegError: as for `read_image`; also for lossy compression if not `lossy`, and for values that are not

@@ -75,6 +75,7 @@ class Raster:
         load: function that decodes stored rows `[top, bottom)` as `(h, W, bands)`.
         orientation: EXIF orientation, 1 to 8; a PNG may have it after its pixels.
         palette: colours of a palette.
+        clear: indices of a palette that are fully transparent.
         lossy: error message if lossy compression may have changed values.
         inverted: whether 0 is white in the file; `load` then inverts the values.
     """
@@ -87,8 +88,21 @@ class Raster:
     load: Callable[[int, int], NDArray[Any]]
     orientation: Callable[[], int] = lambda: 1
     palette: tuple[Color, ...] = ()
+    clear: frozenset[int] = frozenset()
     lossy: str = ""
     inverted: bool = False
+
+    @property
+    def visible(self) -> NDArray[np.bool_] | None:
+        """`(H, W)` whether pixels are visible at all; None if no pixel can be transparent."""
+        if self.clear:
+            return ~np.isin(self.values[..., 0], [*self.clear])
+        return self.values[..., -1] > 0 if self.bands in (2, 4) else None
+
+    @property
+    def visible_palette(self) -> tuple[Color, ...]:
+        """The palette, with black for transparent colours."""
+        return tuple((0, 0, 0) if index in self.clear else color for index, color in enumerate(self.palette))
 
     @property
     def bit_depth(self) -> int:
@@ -154,13 +168,16 @@ class Raster:
         """Return the values of a mask as for `crispseg.io.images.read_mask`, or raise an UnreadablePicture."""
         if self.lossy and not lossy:
             raise UnreadablePicture(f"{self.name} {self.lossy}, which may change values; save PNGs", "lossy-mask")
+        values = self.values
+        if self.bands in (2, 4):
+            values = np.where(values[..., -1:] > 0, values, 0)
         if self.color == "palette" and in_color:
-            return self.pixels()
+            return color_table(self.visible_palette[:256]).take(values[..., 0], axis=0)
         if self.color in ("grey", "palette") and self.bands <= 2:
-            values: NDArray[Any] = self.values[..., 0]
+            values = values[..., 0]
             return values if values.dtype == np.uint8 else whole_numbers(values, self.name, most, "fiu")
         if self.color == "rgb" and self.bands <= 4 and self.bit_depth == 8:
-            return np.array(self.values[..., :3], order="C")
+            return np.array(values[..., :3], order="C")
         found = f"{self.bands} channels of {self.bit_depth} bits ({self.color})"
         raise UnreadablePicture(f"{self.name} has {found}; save masks as grey, palette or RGB PNG", "unusable-mask")
 
@@ -222,8 +239,10 @@ def from_pillow(picture: Any, name: object) -> Raster:
 
     shown = (picture.getpalette("RGB") if color == "palette" else None) or []
     palette = tuple(zip(shown[0::3], shown[1::3], shown[2::3], strict=True))
+    key = picture.info.get("transparency", b"") if color == "palette" else b""
+    clear = frozenset([key] if isinstance(key, int) else [index for index, alpha in enumerate(key) if alpha == 0])
     lossy = f"has the format {picture.format}" if picture.format in ("JPEG", "MPO", "WEBP") else ""
-    return Raster(name, picture.size[::-1], bands, white, color, load, orientation, palette, lossy)
+    return Raster(name, picture.size[::-1], bands, white, color, load, orientation, palette, clear, lossy)
 
 
 def png_values(file: BinaryIO, info: dict[Any, Any], exact: bool) -> NDArray[Any]:
