@@ -134,7 +134,8 @@ class TrainConfig(Settings):
         num_nodes: number of machines; torchrun or srun starts the same command on each.
         workers: processes that load data; the default is 2, but at most the number of processors minus one.
         seed: seed of everything random: weights, order, augmentation, dropout.
-        deterministic: use only deterministic operations of PyTorch, so that runs on one machine are bit-identical.
+        deterministic: use deterministic operations of PyTorch, so that runs on one CPU are bit-identical. On CUDA, the
+            gradient of grid_sample has none, and runs of models that sample differ by rounding.
         checkpoint_every: steps between checkpoints; by default, only the end of each epoch writes one.
         init_from: run, saved model, hub id or name of a bundled model to take the initial weights from; the
             classifier is reset if classes differ. Unspecified options of the model are inherited.

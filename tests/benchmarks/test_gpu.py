@@ -1,0 +1,40 @@
+"""`benchmarks/gpu.py`, with tiny sizes on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+import torch
+
+
+@pytest.fixture
+def gpu(script: Callable[[str], ModuleType]) -> ModuleType:
+    pytest.importorskip("segmentation_models_pytorch")
+    return script("gpu")
+
+
+def test_rows_are_measured_once(gpu: ModuleType, tmp_path: Path) -> None:
+    words = ["--csv", str(tmp_path / "gpu.csv"), "--device", "cpu", "--tiny", "--rounds", "1", "--kinds", "attention"]
+    gpu.main([*words, "--minutes", "0"])
+    assert not (tmp_path / "gpu.csv").exists()
+    gpu.main(words)
+    table = pd.read_csv(tmp_path / "gpu.csv")
+    rows = [row for row in gpu.plan(True) if row.kind == "attention"]
+    assert len(table) == len(rows) and (table.p50_ms > 0).all() and table.problem.isna().all()
+    gpu.main(words)
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "gpu.csv"), table)
+
+
+@pytest.mark.parametrize("kind", ["network", "segmenter", "step"])
+def test_every_kind(gpu: ModuleType, kind: str) -> None:
+    row = next(row for row in gpu.plan(True) if row.kind == kind and not row.what.startswith("agln"))
+    assert float(gpu.measure(row, torch.device("cpu"), 1)["p50_ms"]) > 0
+
+
+def test_a_row_that_fails_names_its_reason(gpu: ModuleType) -> None:
+    graph = next(row for row in gpu.plan(True) if row.way == "graph")
+    assert "CUDA" in gpu.measure(graph, torch.device("cpu"), 1)["problem"]
