@@ -23,6 +23,8 @@ def plant(tree: Tree) -> dict[str, set[str]]:
     root = tree.root
     turned = Image.Exif()
     turned[0x0112] = 6
+    over = Image.Exif()
+    over[0x0112] = 3
     cut = tree.add("cut")[0]
     cut.write_bytes(cut.read_bytes()[:2000])
     tree.add("empty")[1].write_bytes(b"")
@@ -43,6 +45,9 @@ def plant(tree: Tree) -> dict[str, set[str]]:
     tree.add("smaller", mask=ids(1, (60, 96)))
     tree.add("turned", image=photo(902), exif=turned)
     tree.add("mask_turned", mask=ids(904), exif=turned)
+    tree.add("over", image=photo(906), exif=over)
+    save(tree.add("square", image=photo(907, (64, 64)), exif=turned)[1], ids(907, (64, 64)))
+    tree.add("both_turned", image=photo(908), mask=ids(908), exif=over)
     stray = ids(5).copy()
     stray[3, 4:9] = 77
     tree.add("stray", mask=stray)
@@ -77,6 +82,7 @@ def plant(tree: Tree) -> dict[str, set[str]]:
         "ambiguous-names": {"twice"},
         "listed-file-missing": {"train"},
         "sizes-differ": {"smaller", "turned", "mask_turned"},
+        "turned-images": {"over", "square"},
         "value-out-of-range": {"stray"},
         "rgb-masks": {"colours"},
         "lossy-mask": {"jpeg", "jpeg_in_tiff"},

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from commands import error_of
 from dataset_trees import save
+from PIL import Image
 
 from crispseg.cli.main import main
 from crispseg.data.folder import Folder
@@ -70,9 +71,13 @@ def test_train_and_evaluate_say_so_once(tmp_path: Path, capsys: pytest.CaptureFi
     root, run = sound(tmp_path / "data"), tmp_path / "run"
     for planted in PLANTED.values():
         make(root, *planted)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    save(root / "images/train/over.jpg", photo(60), exif=exif)
+    save(root / "masks/train/over.png", ids(60))
     assert main(["train", str(root), *TINY, f"--out={run}"]) == 0
     shown = capsys.readouterr().err
-    assert all(said in shown for said in PLANTED)
+    assert all(said in shown for said in PLANTED) and "EXIF turns or mirrors, unlike their masks" in shown
     assert main(["train", f"--resume={run}", "--epochs=2"]) == 0
     assert "more than one split" not in capsys.readouterr().err
     for flags, there in (([], "their names"), (["--split=test"], "more than one split"), (["--split=train"], None)):

@@ -108,6 +108,8 @@ class ImageFacts(NamedTuple):
     """Hash of the decoded, upright pixels; mirroring and 90-degree turns change only its last byte."""
     thumbnail: NDArray[np.float32]
     """`(8, 8, 3)` mean RGB."""
+    orientation: int = 1
+    """EXIF orientation, 1 to 8."""
 
 
 def image_facts(path: Path) -> ImageFacts:
@@ -125,7 +127,8 @@ def _facts_of_file(path: Path, state: tuple[int, int] | None) -> ImageFacts:
         channels = 3 if raster.bands in (1, 3) or raster.color in ("cmyk", "palette") else raster.bands
         raster.check(channels)
         low, high = (int(raster.values.min()), int(raster.values.max())) if raster.bit_depth > 8 else (0, 255)
-        return facts_of(str(path), as_picture(raster.pixels(channels, (low, max(high, low + 1)))))
+        found = facts_of(str(path), as_picture(raster.pixels(channels, (low, max(high, low + 1)))))
+        return found._replace(orientation=raster.orientation())
 
 
 def facts_of(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:

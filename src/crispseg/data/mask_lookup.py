@@ -60,6 +60,8 @@ class MaskStatistics(NamedTuple):
     """Share of the transparent pixels; None if the file cannot have any."""
     inverted: bool = False
     """Whether the file is a TIFF in which 0 is white."""
+    orientation: int = 1
+    """EXIF orientation, 1 to 8."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -101,6 +103,7 @@ def read_statistics(path: Path) -> MaskStatistics:
             clear=raster.clear,
             transparent=None if raster.visible is None else 1 - float(raster.visible.mean()),
             inverted=raster.inverted,
+            orientation=raster.orientation(),
         )
 
 

@@ -100,6 +100,12 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
     for side, found in enumerate((image_of, by_number or mask_of)):
         for file, name in found.items():
             groups[plain(name)][side][file] = name
+    part_of = {key: _numbered(key, *found) for key, found in groups.items()}
+    several = {key: base for key, base in part_of.items() if base in groups and all(groups[base])}
+    if len({*several.values()}) > ODD_FILES * len(image_of):
+        for key, base in several.items():
+            for its_files, more in zip(groups[base], groups.pop(key), strict=True):
+                its_files.update(more)
     pairs: list[Pair] = []
     no_mask: dict[Path, str] = {}
     no_image: dict[Path, str] = {}
@@ -115,46 +121,25 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
         else:
             no_mask |= its_images
             no_image |= its_masks
-    several = _several(pairs, no_mask, no_image)
-    many = len(several) > ODD_FILES * len(pairs)
-    if many:
-        files = {file: pair.name for pair, further in several.items() for file in (pair.image, pair.mask, *further)}
-        ambiguous |= files
-        pairs = [pair for pair in pairs if pair not in several]
-        no_mask, no_image = ({file: one[file] for file in one if file not in files} for one in (no_mask, no_image))
     paired = {pair.name: pair for pair in sorted(pairs)}
     said = _lonely([*no_mask.values()], [*no_image.values()], len(paired), images, masks)
-    alike = f"there seem to be several masks for {few(pair.name for pair in several)}"
-    for pair, further in [*several.items()][:1]:
-        alike += f", such as {pair.mask} and {further[0].name}"
-    note = said and f"{said}; these are left out{f'; {alike}' * bool(several)}"
+    note = said and f"{said}; these are left out"
     if by_number:
         first = min(paired.values())
         note = f"images and masks pair by their numbers, such as {first.image.name} and {first.mask.name}"
-    error, merge = None, f"; {MERGE}" * (len(mask_of) > len(image_of))
-    if many:
-        error = f"{alike}; merge the masks of an image into one PNG of class ids, or move the extra ones away"
-    elif ambiguous:
+    error = None
+    if ambiguous:
         remedy = "rename or remove some, or give data.images or data.masks as a pattern, such as photos/*.png"
-        error = f"several images or masks have one name: {few(ambiguous)}; {remedy}{merge}"
+        error = f"several images or masks have one name: {few(ambiguous)}; {remedy}; {MERGE}"
     elif said and (len(paired) < min(len(no_mask), len(no_image)) or not paired):
-        error = f"{said}; give both the same names, or move the extra ones away{merge}"
+        error = f"{said}; give both the same names, or move the extra ones away"
+        error += f"; {MERGE}" * (len(mask_of) > len(image_of))
     faults: dict[PairingKind, dict[Path, str]] = {
         "image-without-mask": no_mask,
         "mask-without-image": no_image,
         "ambiguous-names": ambiguous,
     }
     return Matched(paired, faults, note, CrispsegError(error) if error else None, folders)
-
-
-def _several(pairs: Iterable[Pair], no_mask: dict[Path, str], no_image: dict[Path, str]) -> dict[Pair, list[Path]]:
-    """Return pairs with unpaired masks whose names differ by a number, such as a_1 for a, or a_mask_1 for a_mask."""
-    pair_of, several = {plain(pair.name): pair for pair in pairs}, defaultdict(list)
-    for file, name in (no_mask | no_image).items():
-        base = re.sub(r"[-_. ]*\(?\d+\)?$", "", plain(name))
-        if (pair := pair_of.get(plain(base))) and base != plain(name) and (file in no_image or says_mask(base)):
-            several[pair].append(file)
-    return several
 
 
 def few(items: Iterable[object], most: int = 5) -> str:
@@ -238,6 +223,12 @@ def _by_number(image_of: Mapping[Path, str], mask_of: Mapping[Path, str]) -> dic
     if images.keys() != masks.keys() or not {*map(plain, image_of.values())}.isdisjoint(map(plain, mask_of.values())):
         return {}
     return {masks[number]: image_of[file] for number, file in images.items()}
+
+
+def _numbered(key: str, images: Collection[Path], masks: Collection[Path]) -> str:
+    """Return the common part without a number, such as a for a_1, if only masks have this name; otherwise ""."""
+    base = re.sub(r"[-_. ]*\(?\d+\)?$", "", key)
+    return plain(base) if base != key and (not images or (not masks and says_mask(base))) else ""
 
 
 def _numbers(files: Mapping[Path, str]) -> dict[int, Path]:

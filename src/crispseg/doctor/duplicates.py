@@ -14,20 +14,22 @@ from crispseg.data.folder import Folder
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.mask_reading import Finding, Severity
 from crispseg.doctor.facts import PairFacts, Subject, scan
-from crispseg.doctor.findings import finding
+from crispseg.doctor.findings import finding, turned_finding
 
 Member: TypeAlias = tuple[str, str]
 """Split and file of an image."""
 
 
 def leaks(subject: Subject) -> list[str]:
-    """Return lines about images shared by splits of custom data, with two examples each."""
+    """Return lines about images of custom data that splits share, with two examples each, or that only EXIF turns."""
     if not isinstance(subject.source, Folder):  # the splits of public data are known
         return []
     lines = []
-    for one in duplicate_findings(subject, scan(subject, most=MOST_COMPARED)):
+    facts = scan(subject, most=MOST_COMPARED)
+    for one in (*duplicate_findings(subject, facts), turned_finding(facts)):
         if one.count and one.code not in ("duplicate-image", "contradicting-masks"):
-            lines += [one.line, *(f"    {group[0]} = {group[-1]}" for group in one.details["groups"][:2])]
+            groups = one.details.get("groups", ())
+            lines += [one.line, *(f"    {group[0]} = {group[-1]}" for group in groups[:2])]
     return lines
 
 
