@@ -129,7 +129,7 @@ def evaluate(
             Gated-SCNN; the default skips it.
         objects: class whose single objects are scored.
         objects_border: class of the pixels between objects.
-        thin: compute IoU and recall by the width of things, and clDice of the named classes.
+        thin: compute IoU and recall by the width of structures, and clDice of the named classes.
         bootstrap: number of resamples for the intervals over images; 0 for none.
         backend: runtime of an exported file; the default is ONNX Runtime for .onnx, OpenVINO for .xml.
         device: cpu or cuda; the default is CUDA if available.

@@ -48,7 +48,7 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
-INTERRUPTED = "interrupted; unfinished files were not written, run the same command again"
+INTERRUPTED = "interrupted; unfinished files were not written; run the same command again"
 """Message of commands that keep only finished files."""
 
 
@@ -58,7 +58,7 @@ def system_line(error: OSError) -> str:
     reason = error.strerror or str(error).strip().rpartition("\n")[2] or type(error).__name__
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     where = f"{file}: " if file is not None else ""
-    return f"{where}{reason}; {'make room' if full else 'check the file, its permissions and its disk'}"
+    return f"{where}{reason}; {'free some space' if full else 'check the file, its permissions and its disk'}"
 
 
 @contextmanager

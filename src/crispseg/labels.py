@@ -30,7 +30,7 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.names) <= IGNORE:
-            raise CrispsegError(f"the number of class names is {len(self.names)}; give 2 to {IGNORE}, background too")
+            raise CrispsegError(f"there are {len(self.names)} class names; give 2 to {IGNORE}, including background")
         if len(self.palette) != len(self.names):
             raise CrispsegError(f"{len(self.names)} class names but {len(self.palette)} colours; give one of each")
         if twice := [name for name in self.names if self.names.count(name) > 1]:

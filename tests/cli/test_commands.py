@@ -109,7 +109,7 @@ def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.Monkey
         (["train", "--data", "folder"], ["data.images"]),
         (["train", "--data", "aerial"], ["--data.root "]),
         (["train", "--images", "a"], ["data.images and data.masks"]),
-        (["train", ".", "two"], ["'two' is one word too many"]),
+        (["train", ".", "two"], ["'two' is one argument too many"]),
         (["train", *OWN, "--preset", "papr"], ["papr", "one of own, paper"]),
         (["train", *OWN, "--model", "sfnett"], ["sfnett", "did you mean 'sfnet'"]),
         (["train", "--data", "camvit"], ["camvit", "did you mean 'camvid'"]),

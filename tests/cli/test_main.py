@@ -28,7 +28,7 @@ def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
 def test_a_defect_shows_its_traceback_and_the_command(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     assert failing(TypeError("two\nlines"), monkeypatch) == 70
     text = capsys.readouterr().err
-    assert "Traceback (most recent call last)" in text and "in run" in text and "defect" in text
+    assert "Traceback (most recent call last)" in text and "in run" in text and "this is a bug" in text
 
 
 def test_too_little_memory_is_no_defect(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

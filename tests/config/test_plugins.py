@@ -78,7 +78,7 @@ def test_a_file_is_run_once(tmp_path: Path) -> None:
     ("content", "phrases"),
     [
         ("1 / 0\n", ["fails", "ZeroDivisionError"]),
-        ("import crispseg\ncrispseg.fuses.register('fam')(object)\n", ["fuse part 'fam' is registered already"]),
+        ("import crispseg\ncrispseg.fuses.register('fam')(object)\n", ["fuse part 'fam' is already registered"]),
         (
             "from crispseg.data import DATA_SOURCES, CamVid\nDATA_SOURCES['nuclei'] = CamVid\n",
             ["'nuclei' is registered already"],

@@ -87,7 +87,7 @@ def test_the_same_command_resumes(
     assert "3 of 7" in capsys.readouterr().err
     (out / "b_overlay.png").unlink()
     most[0] = 100
-    assert f"7 of 7 images segmented into {out}, 2 of them before" in output_of(capsys, *argv)
+    assert f"7 of 7 images segmented into {out}, 2 of them earlier" in output_of(capsys, *argv)
     assert saved[3:] == ["b", "d", "sub/a", "sub/b", "sub/c"] and contents(out) == whole
     output_of(capsys, *argv)
     assert len(saved) == 8
@@ -138,7 +138,7 @@ def test_a_list_and_what_cannot_be_read(model: Path, photos: Path, tmp_path: Pat
     (photos / "list.txt").write_text(f"a.png\nsub/a.png\n\n a.png \nmissing.png\nd.png\n{tmp_path / 'e.png'}\n")
     out = tmp_path / "out"
     argv = ["predict", str(model), str(photos / "list.txt"), f"--out={out}", "--resume"]
-    for before in ("", ", 3 of them before"):
+    for before in ("", ", 3 of them earlier"):
         assert main(argv) == 2
         captured = capsys.readouterr()
         assert f"3 of 5 images segmented into {out}{before}\n" in captured.out

@@ -24,7 +24,7 @@ FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize(
-    ("number", "remedy", "file"), [(errno.ENOSPC, "make room", None), (errno.EDQUOT, "quota", "out/x.png")]
+    ("number", "remedy", "file"), [(errno.ENOSPC, "free some space", None), (errno.EDQUOT, "quota", "out/x.png")]
 )
 def test_a_command_ends_in_one_line(
     number: int, remedy: str, file: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -94,7 +94,7 @@ def test_predicting_on_a_full_disk_says_what_there_is(
 
     monkeypatch.setattr(Image.Image, "save", full)
     line = error_of(capsys, "predict", tiny_run.folder, images, "--out", tmp_path / "out")
-    assert "c.png: No space left on device; make room; 1 of 2 images are segmented" in line
+    assert "c.png: No space left on device; free some space; 1 of 2 images are segmented" in line
     assert files(tmp_path / "out") == {"a.png", "a_overlay.png"}
 
 
@@ -107,4 +107,4 @@ def test_a_full_disk_is_no_fault_of_a_tiff_that_is_read_in_tiles(
     write_image(tmp_path / "in/a.tif", np.zeros((40, 40, 3), np.uint8))
     monkeypatch.setattr("crispseg.inference.tiled.write_map", full)
     line = error_of(capsys, "predict", tiny_run.folder, tmp_path / "in", "--out", tmp_path / "out", "--tiles", 128)
-    assert "a.tif: No space left on device; make room" in line and "restore" not in line
+    assert "a.tif: No space left on device; free some space" in line and "restore" not in line

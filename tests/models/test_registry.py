@@ -42,7 +42,7 @@ def test_the_model_knows_how_it_was_built() -> None:
 
 
 def test_a_name_is_taken_once() -> None:
-    with pytest.raises(CrispsegError, match="registered already"):
+    with pytest.raises(CrispsegError, match="already registered"):
         fuses.register("fam")(nn.Identity)
 
 

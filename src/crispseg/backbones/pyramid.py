@@ -69,7 +69,7 @@ class Backbone(nn.Module):
             works = f"{', '.join(NAMED_BACKBONES)} and any timm model with a feature pyramid work"
             raise CrispsegError(f"unknown backbone '{name}'{hint} ({works})")
         if pretrained is True and name in NAMED_BACKBONES and name != SHUFFLENET:
-            raise CrispsegError(f"no published weights for '{name}' exist; give pretrained a path, or use 'resnet18'")
+            raise CrispsegError(f"'{name}' has no published weights; give pretrained a path, or use 'resnet18'")
         if strides is None:
             within = tuple(stride for stride in PYRAMID_STRIDES if stride <= output_stride)
             strides = DF_STRIDES.get(name, within)

@@ -28,13 +28,13 @@ DEEP_RESNETS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def build_timm(name: str, published: bool, in_chans: int, strides: Sequence[int], output_stride: int) -> Pyramid:
-    """Build a network of timm for any image size; `published` loads timm's weights."""
+    """Build a timm network for any image size; `published` loads timm's weights."""
     timm_name, options, divisor = _plan(name, tuple(strides), output_stride)
     return _pyramid(build_published(timm_name, published, in_chans=in_chans, **options), divisor)
 
 
 def _pyramid(net: Any, divisor: int) -> Pyramid:
-    """Return a network of timm with its properties, after replacing its convolutions by lean ones."""
+    """Return a timm network with its properties, after replacing its convolutions by lean ones."""
     for module in net.modules():
         if type(module) is Conv2dSame:
             module.__class__ = LeanConv2dSame
@@ -63,14 +63,14 @@ def _plan(name: str, strides: tuple[int, ...], output_stride: int) -> tuple[str,
             raise cannot_dilate(name, output_stride)
         options["out_indices"] = deepest(name, found, strides)
         for extra in ({}, {"strict_img_size": False}):  # the latter lets Swin accept other sizes
-            with suppress(TypeError):  # other networks do not know the option
+            with suppress(TypeError):  # other networks lack the option
                 net = timm.create_model(timm_name, **options, **extra).eval()
                 for divisor in (1, strides[-1]):
                     sizes = ((33 * divisor, 57 * divisor), (48 * divisor, 35 * divisor))
                     if all(_fits(net, *size) for size in sizes):
                         return timm_name, options | extra, divisor
     raise CrispsegError(
-        f"backbone '{name}' supports only fixed image sizes; a ResNet, ConvNeXt, Swin or EfficientNet supports all"
+        f"backbone '{name}' supports only fixed image sizes; a ResNet, ConvNeXt, Swin or EfficientNet supports any size"
     )
 
 
@@ -152,10 +152,10 @@ def build_plain(name: str, published: bool, in_chans: int, levels: int) -> Pyram
     options: dict[str, Any] = {"features_only": True, "feature_cls": "getter", "out_indices": taken}
     try:
         net = build_published(name, published, in_chans=in_chans, dynamic_img_size=True, **options)
-    except TypeError:  # the network does not know the option
+    except TypeError:  # the network lacks the option
         raise CrispsegError(
             f"backbone '{name}' supports only fixed image sizes; timm's ViTs and DeiTs, such as "
-            "'vit_base_patch16_224', and networks with a pyramid support all"
+            "'vit_base_patch16_224', and networks with a pyramid support any size"
         ) from None
     if isinstance(net.model, VisionTransformer):
         net.model._pos_embed = MethodType(_add_positions, net.model)

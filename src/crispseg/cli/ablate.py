@@ -20,8 +20,8 @@ from crispseg.models import SegmentationModel
 class Ablate(WithScores):
     """Score a trained model with one of its quantities set to zero, made uniform or left out.
 
-    The quantities are its learned flow, sampled points, descriptors or refinement. No model is retrained. By default
-    it uses the data of the run; give a folder or --data for other data.
+    The quantities are its learned flow, sampled points, descriptors or refinement. No model is retrained. The
+    default data are those of the run; give a folder or --data for others.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.

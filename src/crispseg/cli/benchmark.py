@@ -38,7 +38,7 @@ class Benchmark(Command):
         return {"The conditions": fields_of(Conditions)}
 
     def take(self, tree: Tree) -> None:
-        """Take the conditions."""
+        """Set the conditions."""
         self.conditions = construct(Conditions, tree)
 
     def __call__(self) -> None:

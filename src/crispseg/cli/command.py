@@ -1,4 +1,4 @@
-"""Base of the commands: dataclasses whose fields are their keys, read from the words of a command line."""
+"""Base of the commands: dataclasses whose fields are their keys, read from the arguments of a command line."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Command(ABC):
 
     @classmethod
     def start(cls, argv: Sequence[str]) -> int | None:
-        """Run the command with these words, and return its exit status."""
+        """Run the command with these arguments, and return its exit status."""
         if {*HELP} & {*argv}:
             print(cls.help(argv))
             return 0
@@ -80,13 +80,13 @@ class Command(ABC):
         return {key: each for keys in (*cls.more_keys({}).values(), fields_of(cls)) for key, each in keys.items()}
 
     def take(self, tree: Tree) -> None:
-        """Take the flags that are not fields; an unknown key raises a `CrispsegError`."""
+        """Set the flags that are not fields; an unknown key raises a `CrispsegError`."""
         for key in tree:
             raise unknown(key, self.known_keys())
 
     @classmethod
     def parsed(cls, argv: Sequence[str]) -> Self:
-        """Load plugins and return the command with the settings from the words."""
+        """Load plugins and return the command with its settings from the arguments."""
         fields = fields_of(cls)
         words, tree = read_flags(argv, {key: each.kind for key, each in cls.known_keys().items()})
         for word in cls.words:
@@ -97,7 +97,7 @@ class Command(ABC):
             if not tree.get(word) and fields[word].default is MISSING:
                 raise CrispsegError(f"{word.upper()} is missing; {cls.usage()}")
         if words:
-            raise CrispsegError(f"'{words[0]}' is one word too many; {cls.usage()}")
+            raise CrispsegError(f"'{words[0]}' is one argument too many; {cls.usage()}")
         command = construct(cls, {key: tree.pop(key) for key in fields if key in tree})
         load_plugins(command.plugins)
         command.take(tree)
@@ -159,7 +159,7 @@ class WithData(Command):
         raise CrispsegError("is missing; give a folder of data first, or its name", "data")
 
     def take(self, tree: Tree) -> None:
-        """Take the settings of the data."""
+        """Set the settings of the data."""
         self.data, (own,) = {}, WithData.more_keys({}).values()
         for key, value in tree.items():
             group, _, inner = key.partition(".")
@@ -177,7 +177,7 @@ FLAG = re.compile(r"--?[a-zA-Z]")
 
 
 def read_flags(argv: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[str], Tree]:
-    """Return the words of a command line that belong to no flag, and its flags with `Text` values.
+    """Return the positional arguments of a command line, and its flags with `Text` values.
 
     A flag is `--key value`, `--key=value`, or `--key` alone if it is true or false; keys contain `-` or `_`. Lists are
     written `'[0.5, 1]'`, or as several values. `kinds` are the types of all keys that are known yet.
@@ -198,7 +198,7 @@ def read_flags(argv: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[str]
 
 
 def _value(rest: list[str], kind: Any, key: str) -> Text | list[Text]:
-    """Remove the value of a flag from the front of the next words; the type decides how many words it takes."""
+    """Remove the value of a flag from the front of the next arguments; its type determines their number."""
     words = [*itertools.takewhile(lambda word: not FLAG.match(word), rest)]
     # The value is one word if its type accepts any text, or if the word is a written list.
     one = {str, Path} & {*alternatives(kind)} or (words and words[0].startswith("["))

@@ -20,12 +20,12 @@ from crispseg.models import SegmentationModel
 class Compare(WithScores):
     """Score trained models on the same images and show the gains over the first model, by class and by image.
 
-    Gains have paired bootstrap intervals. By default it uses the training data of the first model; --data gives others.
+    Gains have paired bootstrap intervals. The default is the first model's training data; --data selects others.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
         others: further models to compare with it.
-        thin: also report IoU and recall by the width of things, and clDice of the named classes.
+        thin: also report IoU and recall by the width of structures, and clDice of the named classes.
     """
 
     name = "compare"

@@ -58,7 +58,7 @@ class ListData(Command):
 class DownloadData(Command):
     """Download a data set from an open address if its licence allows it, then unpack and check it.
 
-    Complete archives are not downloaded again. For other data sets, it prints where to get them and checks the folder.
+    Complete archives are not downloaded again. For other data sets, the command prints a link and checks the folder.
 
     Args:
         dataset: name of the data set in 'crispseg data list'.
@@ -99,7 +99,7 @@ class ImportData(Command):
         return {"Options": options_of(import_annotations)}
 
     def take(self, tree: Tree) -> None:
-        """Take the arguments."""
+        """Set the arguments."""
         known = options_of(import_annotations)
         self.options = {key: checked(known[key].kind, tree.pop(key), key) for key in known if key in tree}
         super().take(tree)

@@ -51,7 +51,7 @@ class WithOptions(Command):
         return {"Options": own, "The protocol": VIEWS, **super().more_keys(tree)}
 
     def take(self, tree: Tree) -> None:
-        """Take the arguments; given fields override those of the protocol."""
+        """Set the arguments; given fields override those of the protocol."""
         own, views = (
             {key: checked(known[key].kind, tree.pop(key), key) for key in known if key in tree}
             for known in (options_of(self.function), VIEWS)

@@ -41,7 +41,7 @@ COMMANDS = {
     "inspect": "write a page that shows how a model computes its labels",
     "demo": "show models in the browser: drop an image, see its classes and the model's sampled points",
     "list": "list networks to train, and bundled trained models",
-    "benchmark": "count and time models, and those of other libraries",
+    "benchmark": "count and time models, also of other libraries",
     "export": "write a trained model as an ONNX, OpenVINO or torch.export file, checked",
     "recipes": "list the rows of the papers' tables, and print the commands of one",
     "convert": "convert a checkpoint of SFNet's or SFNet-Lite's official release to a saved model",
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 for success, 2 for a mistake of the user or an error of the operating system, 70 for a defect of crispseg,
+        0 for success, 2 for a mistake of the user or an error of the operating system, 70 for a bug in crispseg,
         130 if interrupted, 143 if ended by SIGTERM; doctor also returns 1 and 3.
     """
     try:
@@ -84,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif isinstance(found, OSError):
             line = system_line(found)
         elif isinstance(found, MemoryError):
-            line = "there is not enough memory; end other programs, or give smaller images, crops or batches"
+            line = "there is not enough memory; close other programs, or give smaller images, crops or batches"
         else:
             traceback.print_exception(found)
-            print("crispseg: defect: please report the lines above, and the command", file=sys.stderr)
+            print("crispseg: this is a bug; please report the lines above and the command", file=sys.stderr)
             return 70  # EX_SOFTWARE of sysexits.h
         if line.startswith("Caught "):  # raised by a data worker; its traceback comes first
             line = re.split(r"(?m)^crispseg\.[\w.]+: ", line)[-1]

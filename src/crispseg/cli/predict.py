@@ -39,7 +39,7 @@ class Predict(WithOptions):
         console, shard = Console(stderr=True), self.options.get("shard")
         found = predict_files(self.run, self.images, self.out, console=console, **self.options)
         of = f"{found.total} images" + (f" of shard {shard}" if shard else "")
-        skipped = f", {found.skipped} of them before" if found.skipped else ""
+        skipped = f", {found.skipped} of them earlier" if found.skipped else ""
         print(f"{found.done} of {of} segmented into {found.out}{skipped}")
         if found.objects is not None:
             classes = ", ".join(np.ravel(self.options["objects"]))

@@ -18,7 +18,7 @@ from crispseg.training.settings import settings_from
 class Quickstart(Training):
     """Train on the bundled microscope images of nuclei, starting from the bundled model of aerial photographs.
 
-    You can also train on your own images, or choose another model by --model. The command prints IoU on unseen images
+    You can also train on your own images, or choose another model with --model. The command prints IoU on unseen images
     before and after. It draws panels of image, ground truth, predictions before and after, and errors.
     """
 

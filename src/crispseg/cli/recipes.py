@@ -32,7 +32,7 @@ class Recipes(Command):
         images: folder with the images of the test split, if a server scores it.
         out: folder of the run.
         run: run the commands.
-        counts: count parameters and multiply-adds of rows for which the paper reports them; a paper takes a minute.
+        counts: count parameters and multiply-adds of rows for which the paper reports them (a minute per paper).
     """
 
     name = "recipes"
@@ -63,7 +63,7 @@ class Recipes(Command):
         return 0
 
     def commands(self, row: PaperRow) -> list[list[str]]:
-        """Return the commands that train and score a row, each as its words."""
+        """Return the commands that train and score a row, each as a list of arguments."""
         out, score = self.out or f"runs/{row.paper}-{row.name}", row.score
         model = {"--model" if key == "name" else f"--model.{key}": value for key, value in row.model.items()}
         options = [str(word) for key, value in model.items() for word in (key, written(value))]

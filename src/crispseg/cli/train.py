@@ -44,7 +44,7 @@ class Training(Command):
         }
 
     def take(self, tree: Tree) -> None:
-        """Take the settings; their keys are checked when all are known."""
+        """Store the settings; their keys are checked when all are known."""
         self.settings = tree | ({"plugins": self.plugins} if self.plugins else {})
 
     def config(self, *before: Tree, resumed: bool = False) -> TrainConfig:
@@ -64,12 +64,12 @@ class Train(Training):
     """Train a model on a folder of images and masks, on images and masks in two folders, or on public data.
 
     Settings come from flags and from the YAML file or folder of data that is given first. --resume RUN continues a run
-    from its last checkpoint, with its settings and any flags on top. --folds 5 trains five models, each with another
-    fifth of your images as the val split.
+    from its last checkpoint, with its settings and any flags on top. --folds 5 trains five models, each with a
+    different fifth of your images as the val split.
 
     Args:
         resume: folder of a stopped run, or of folds, to resume.
-        folds: number of models to train, each with another part of the images as val split.
+        folds: number of models to train, each with a different part of the images as the val split.
     """
 
     name = "train"

@@ -37,7 +37,7 @@ class Registry(Generic[T]):
 
         def add(entry: E) -> E:
             if name in self._entries:
-                raise CrispsegError(f"{self.kind} '{name}' is registered already; choose another name")
+                raise CrispsegError(f"{self.kind} '{name}' is already registered; choose another name")
             self._entries[name] = cast(T, entry)
             return entry
 

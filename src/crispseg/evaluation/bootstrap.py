@@ -166,7 +166,7 @@ def score_gains(
         CrispsegError: the predictions are of different images.
     """
     if not np.array_equal(first.ids, second.ids):
-        raise CrispsegError("the two predictions are of different images; score both on the same split")
+        raise CrispsegError("the two predictions are for different images; score both on the same split")
     before, after = (each.estimates(resamples, seed) for each in (first, second))
     return {name: after[name] - before[name] for name in before}
 

@@ -113,9 +113,9 @@ def _boundary(labels: NDArray[np.uint8], margin: int) -> NDArray[np.int64]:
 
 
 def _nearest(ours: NDArray[np.int64], theirs: NDArray[np.int64], stride: int, reach: int) -> NDArray[np.int64]:
-    """Return the squared distance from each of our pixels to the nearest of theirs in the class; exact up to `reach`.
+    """Return squared distances from pixels of `ours` to the nearest of `theirs` in their class, exact up to `reach`.
 
-    The nearest pixel in a row is adjacent to ours in the sorted list. The search starts at our own row and ends when
+    The nearest pixel in a row is adjacent in the sorted list. The search starts at the row of the pixel and ends when
     the next row is too far away; most pixels need a few rows.
     """
     far = np.int64(2**62)

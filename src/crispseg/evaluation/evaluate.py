@@ -94,11 +94,12 @@ def check_classes(info: ModelInfo, labels: LabelSet) -> None:
     """Raise a CrispsegError if data and model differ in the number of classes, or a shared name has another index."""
     names, own = [*labels.names], [*info.class_names]
     if len(names) != info.num_classes:
-        raise CrispsegError(f"the model has {info.num_classes} classes, the data {len(names)}; they must be the same")
+        raise CrispsegError(f"the model has {info.num_classes} classes, the data {len(names)}; give matching data")
     if moved := [name for name in names if name in own and own.index(name) != names.index(name)]:
         raise CrispsegError(
-            f"the data's classes are {names}, the model's {own}: '{moved[0]}' is number {names.index(moved[0])} and "
-            f"{own.index(moved[0])}; write masks in the model's order, or give data.classes and data.palette in it"
+            f"the data's classes are {names}, the model's {own}: '{moved[0]}' is number {names.index(moved[0])} "
+            f"and {own.index(moved[0])}; write masks in the model's order, or give data.classes and data.palette in "
+            "this order"
         )
 
 
@@ -107,11 +108,12 @@ def _instances(dataset: SegmentationDataset, sample: Sample, metric: ObjectScore
     of_numbers = isinstance(dataset, FileDataset) and isinstance(dataset.lookup, InstanceLookup)
     if of_numbers and metric.rule.index != NUMBERED.index:
         asked, numbered = (dataset.labels.names[at] for at in (metric.rule.index, NUMBERED.index))
-        raise CrispsegError(f"the data number the objects of class {numbered}; score these, not {asked}")
+        raise CrispsegError(f"the instance masks number the class {numbered}; give objects {numbered}, not {asked}")
     numbers = dataset.instances(sample.name)
     if numbers is not None and numbers.shape != sample.size:
         sizes = [f"{height}x{width}" for height, width in (numbers.shape, sample.size)]
-        raise CrispsegError(f"the instances of {sample.name} are {sizes[0]} (height x width), its image is {sizes[1]}")
+        found = f"the instances of {sample.name} are {sizes[0]} (height x width), but its image is {sizes[1]}"
+        raise CrispsegError(f"{found}; resize the instance mask with nearest-neighbour interpolation")
     return [] if numbers is None else [torch.from_numpy(numbers)[None]]
 
 
@@ -136,7 +138,7 @@ def score_model(
         boundary_empty: see `BoundaryScores`.
         boundary_iou: compute Boundary IoU.
         objects, objects_border: class whose single objects are scored, and class of the pixels between them.
-        thin: classes whose centre lines are compared, in addition to scores by width; None omits scores of thin things.
+        thin: classes whose centre lines are compared, in addition to scores by width; None omits these scores.
         resamples: number of resamples for intervals; 0 for none.
         options: `device`, `workers` and `protocol` of `evaluate`.
 
@@ -299,7 +301,7 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     names = whole.labels.names
     for own in (model.info.class_names for model in models):
         if own and len(own) == len(names) and own != names:
-            notes.append(f"the model's classes are {', '.join(own)}; those of the data have other names")
+            notes.append(f"the model's classes are {', '.join(own)}; those of the data have different names")
     for line in dict.fromkeys(notes):
         Console(stderr=True).print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
     return datasets
@@ -349,7 +351,7 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     lines = []
     if again := [one.name for one in pairs if known.pop(one.image.resolve(), None)]:
         remedy = f"; data.train_list {file} leaves them out" if split == "val" and file.is_file() else ""
-        lines.append(f"{len(again)} of {len(pairs)} images in {split} were trained on: {few(again, 2)}{remedy}")
+        lines.append(f"{len(again)} of {len(pairs)} images in {split} were used in training: {few(again, 2)}{remedy}")
     subject = Subject(data, {"train": [*known.values()], split: pairs}, None, image_channels(in_chans), {}, {})
     for line in [*lines, *leaks(subject)]:
         Console(stderr=True).print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)

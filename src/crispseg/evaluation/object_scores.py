@@ -2,7 +2,7 @@
 
 Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl. Nature Methods 2019.
 
-IoU thresholds are 0.5 and more, so no object matches two others and the matching is unique.
+IoU thresholds are at least 0.5, so no object matches two others and the matching is unique.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
 
     def __init__(self, num_classes: int, width: int) -> None:
         if not 2 <= num_classes <= IGNORE:
-            raise CrispsegError(f"num_classes is {num_classes}; 2 to {IGNORE} classes are possible")
+            raise CrispsegError(f"num_classes is {num_classes}; give 2 to {IGNORE}")
         super().__init__()
         self.num_classes, self.width = num_classes, width
         self.add_state("rows", [], dist_reduce_fx="cat")

@@ -216,7 +216,7 @@ class ModelComparison:
         return found
 
     def tables(self) -> list[ScoreTable]:
-        """Build the tables of means, scores of classes, and scores of thin things if requested."""
+        """Build the tables of means, scores of classes, and scores of thin structures if requested."""
         first, numbered = self.results[0], len(self.results) > _NAMED_AT_ONCE
         note = "Scores in percent, changes in percentage points."
         if self.resamples and len(first.scores.ids) > 1:
@@ -238,7 +238,7 @@ class ModelComparison:
         if first.thin:
             thin = first.thin.measures()
             rows = [self._row(name, key, *index) for name, key, index in first.summary if key in thin]
-            tables.append(ScoreTable(["", *head], rows, title="Thin things, and changes"))
+            tables.append(ScoreTable(["", *head], rows, title="Thin structures, and changes"))
         return tables
 
     def _row(self, name: str, key: str, *index: int) -> list[Any]:

@@ -1,13 +1,13 @@
-"""Scores of thin things: IoU and recall by the width of the true object, and clDice.
+"""Scores of thin structures: IoU and recall by the width of the true object, and clDice.
 
 Width:
 
 - A disc of diameter w contains the pixels of a w × w square whose centres are at most w / 2 from the square's centre.
 - A pixel of a class is at least w wide if a disc of diameter w fits into the class within a distance of w / 4 from it
-  (between pixel centres). The corners of a large thing therefore count as large, but not its thin parts.
-- Things continue unchanged beyond the edge of the image. Ignored pixels belong to no class.
-- A wrongly predicted pixel is as wide as the nearest true pixel of its class; the thinnest wins among equally near
-  ones. In an image without that class, the width of the prediction counts.
+  (between pixel centres). The corners of a wide structure therefore count as wide, but not its thin parts.
+- Structures continue unchanged beyond the edge of the image. Ignored pixels belong to no class.
+- A wrongly predicted pixel is as wide as the nearest true pixel of its class; of equally near ones, the thinnest
+  counts. In an image without that class, the width of the prediction counts.
 - IoU and recall of a width sum pixels over images, then take the mean over the classes that have such pixels.
 
 clDice, the Dice score of centre lines, is from Shit et al.: clDice, a Novel Topology-Preserving Loss Function for
@@ -38,7 +38,7 @@ WIDTHS = ("1 to 3", "4 to 6", "7 to 12", "13 and more")
 
 @dataclass(frozen=True)
 class ThinQuality(ImageScores):
-    """Scores of thin things in percent.
+    """Scores of thin structures in percent.
 
     Args:
         pixels: counts `(N, C, W, 3)` for each image, class and width of `WIDTHS`: true pixels that were found, all
@@ -79,7 +79,7 @@ class ThinQuality(ImageScores):
 
 
 class ThinScores(PerImageMetric[ThinQuality]):
-    """Accumulate scores of thin things.
+    """Accumulate scores of thin structures.
 
     Args:
         lines: name and number of the classes whose centre lines are compared.
@@ -112,7 +112,7 @@ class ThinScores(PerImageMetric[ThinQuality]):
 
 
 def widths(thing: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Return the band of `WIDTHS` of each pixel of a thing `(H, W)`; 0 elsewhere."""
+    """Return the band of `WIDTHS` of each pixel of a structure `(H, W)`; 0 elsewhere."""
     result = np.zeros(thing.shape, np.uint8)
     margin = 2 * max(BOUNDS)
     padded = np.pad(thing.astype(np.uint8), margin, mode="edge")

@@ -95,5 +95,5 @@ def check_choices(model: SegmentationModel, path: Path, format: str, precision: 
         raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}")
     if data is not None and (classes := len(data.held_out.labels)) != model.num_classes:
         raise CrispsegError(
-            f"the model has {model.num_classes} classes, the data {classes}; both must be equal to certify the file"
+            f"the model has {model.num_classes} classes, but the data {classes}; give data with the model's classes"
         )

@@ -64,7 +64,7 @@ class ObjectRule:
     ) -> ObjectRule:
         """Return the rule for classes by name; unknown or equal classes raise a CrispsegError."""
         if name == border:
-            raise CrispsegError(f"class {name} is given for objects and for their border; give two classes")
+            raise CrispsegError(f"class {name} is given for objects and for their border; give two different classes")
         return cls(labels.index(name), None if border is None else labels.index(border), reach, min_size)
 
     def find(self, labels: NDArray[np.uint8]) -> NDArray[np.int32]:
@@ -95,7 +95,7 @@ def object_rules(
     """
     several = [names] if isinstance(names, str) else names or []
     if border is not None and len(several) != 1:
-        raise CrispsegError(f"is {border}, which needs one class of objects; give it as objects", "objects_border")
+        raise CrispsegError(f"is {border}, which needs one class of objects; give one as objects", "objects_border")
     return {name: ObjectRule.named(labels, name, border, reach, min_size) for name in several}
 
 

@@ -95,9 +95,9 @@ def predict_files(
         run: run folder, saved model, name of a bundled model, hub id, or file of `crispseg export`.
         images: files, folders with their sub-folders, patterns, and text files that list paths.
         out: folder to write to; by default a new one next to the images.
-        device: cpu or cuda; by default CUDA if there is one.
-        backend: what runs an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml.
-        protocol: how the model sees an image.
+        device: cpu or cuda; by default CUDA if available.
+        backend: runtime of an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml.
+        protocol: scales, windows and flips; by default the whole image once.
         value_range: values of 16-bit images that become black and white, such as [0, 4095]; by default as in training.
         precision: fp32, or bf16, which is faster and slightly less exact.
         compile: compile the network at the first image.

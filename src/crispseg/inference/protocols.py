@@ -37,7 +37,7 @@ Function: TypeAlias = Callable[[Tensor], Tensor]
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
 class Protocol(Settings):
-    """Scales, flips and windows of inference. The default is the whole image once, at its own size.
+    """Scales, flips and windows of inference. The default is the whole image once, at its original size.
 
     Args:
         scales: factors of the image size, after resizing to the sides below.

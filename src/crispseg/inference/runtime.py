@@ -68,7 +68,7 @@ class ExportedModel(nn.Module):
     def check_use(self, device: torch.device, precision: FloatPrecision, whole: bool) -> None:
         """Raise a CrispsegError if the file does not support these options.
 
-        Files run on the CPU in their own precision. Files with a refinement process images only whole and once.
+        Files run on the CPU in their own precision. Files with a refinement process only whole images, once.
         """
         if device.type != "cpu" or precision != "fp32":
             wrong = "bf16 is an option of the export" if precision != "fp32" else f"device is {device}"

@@ -116,8 +116,8 @@ class Segmenter:
     def __call__(self, image: Any) -> Any:
         """Return the `Segmentation` of an image.
 
-        Several images give a list. They are a list, a folder, a pattern such as `photos/*.jpg`, or a batch: an array
-        `(N, H, W, C)` or a tensor `(N, C, H, W)`. Type hints cover only lists.
+        For several images, return a list. They may be a list, a folder, a pattern such as `photos/*.jpg`, or a batch:
+        an array `(N, H, W, C)` or a tensor `(N, C, H, W)`. Type hints cover only lists.
 
         Raises:
             CrispsegError: the image is not a `Source`, or a file cannot be read.

@@ -121,7 +121,7 @@ PROBE = 256
 
 
 class Tiling:
-    """Choice whether images are processed whole or, if memory is short, in tiles, with a warning the first time.
+    """Choose tiles for images that are too large for the free memory, and warn the first time.
 
     Args:
         see: function that processes a square image of a given side.
@@ -145,7 +145,7 @@ class Tiling:
             need = self.bytes_per_pixel * pixels
             warnings.warn(
                 f"an image of {pixels / 1e6:.1f} million pixels needs about {need / 1e9:.1f} GB at once, and "
-                f"{free / 1e9:.1f} GB are free: such images are processed in tiles of {tile} pixels",
+                f"{free / 1e9:.1f} GB is free: such images are processed in tiles of {tile} pixels",
                 CrispsegWarning,
                 stacklevel=2,
             )

@@ -64,7 +64,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     ),
     Ablation(
         "weights uniform",
-        "all sampled points of a pixel count the same",
+        "all sampled points of a pixel have equal weights",
         # DDSM multiplies a sample by its weight δ times its modulation Δm.
         {r"spatial\.affinity\.(weights|sampler\.modulation)": uniform((1,)), r"attention\.weights": uniform((-2, -1))},
     ),

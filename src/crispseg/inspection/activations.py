@@ -45,7 +45,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Inspection:
-    """Image, its labels by a model, and the model's intermediate values.
+    """Image, the labels that a model predicts, and the model's intermediate values.
 
     H × W is the size of the inspected image, which may be a reduced copy.
 
@@ -183,7 +183,7 @@ def _checked_truth(ids: NDArray[np.integer], name: str, size: tuple[int, int], c
     """Return class ids after checking them against the image's `size` (height, width) and the classes."""
     if ids.shape != size:
         shown, wanted = ("×".join(map(str, shape)) for shape in (ids.shape, size))
-        raise CrispsegError(f"{name} is {shown}, but the image {wanted}; give the mask of this image")
+        raise CrispsegError(f"{name} is {shown}, but the image is {wanted}; give the mask of this image")
     if (wrong := np.unique(ids[(ids >= classes) & (ids != IGNORE)])).size:
         raise CrispsegError(
             f"{name} has {', '.join(map(str, wrong[:5]))}, but the classes are 0 to {classes - 1}; correct the mask, "

@@ -117,7 +117,7 @@ def _refinement(inspection: Inspection) -> Iterator[Panel]:
     assert inspection.boundary is not None
     yield Panel("before refinement", inspection.colors(inspection.unrefined), layer=True)
     yield Panel("after refinement", inspection.colors())
-    note, probability = "probability of a pixel to be on a boundary", scaled(inspection.boundary, 0, 1)
+    note, probability = "probability that a pixel is on a boundary", scaled(inspection.boundary, 0, 1)
     yield Panel("boundary", probability, note, scale=(SCALE, "0", "1"), layer=True, photo=True)
 
 

@@ -75,7 +75,7 @@ def owned(folder: Path, *inside: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise CrispsegError(f"{folder} is in use by another process; wait until it ends, or choose another") from None
+        raise CrispsegError(f"{folder} is in use by another process; wait for it, or choose another folder") from None
     try:
         for left in (left for place in {folder, *inside} for left in place.glob(f"{LITTER}*")):
             if left.is_dir():

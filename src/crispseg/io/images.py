@@ -35,7 +35,7 @@ def image_channels(in_chans: int) -> int:
     Numbers outside 1 to `MOST_CHANNELS` raise a CrispsegError.
     """
     if not 1 <= in_chans <= MOST_CHANNELS:
-        raise CrispsegError(f"in_chans is {in_chans}, but images have 1 to {MOST_CHANNELS} channels; choose from these")
+        raise CrispsegError(f"in_chans is {in_chans}, but images have 1 to {MOST_CHANNELS} channels; change in_chans")
     return 3 if in_chans == 1 else in_chans
 
 

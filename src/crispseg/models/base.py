@@ -38,7 +38,7 @@ class Outputs(NamedTuple):
     auxiliary: tuple[Tensor, ...] | None = None
     """Logits of the decoder's levels for deep supervision, finest first; only with `auxiliary=True`."""
     boundary: Tensor | None = None
-    """Logit of a pixel to be on a boundary, `(N, 1, H, W)`; only with `refine`."""
+    """Logit that a pixel is on a boundary, `(N, 1, H, W)`; only with `refine`."""
     direction: Tensor | None = None
     """Logits of the inward direction (`STEPS` in `refinement.py`), `(N, 8, H, W)`; only with `refine`."""
 
@@ -267,19 +267,20 @@ def create_model(
     """
     resolved = resolved_options(name, options)
     if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
-        raise CrispsegError(f"num_classes is {num_classes!r}; 2 to 255 classes are possible (two for binary masks)")
+        raise CrispsegError(f"num_classes is {num_classes!r}; give 2 to 255 (2 for binary masks)")
     if refine not in (None, *get_args(Refinement)) or refine_path not in get_args(RefinePath):
-        raise CrispsegError("refine must be auto, boundary or None, and refine_path chained or straight")
+        given = f"refine is {refine} and refine_path {refine_path}"
+        raise CrispsegError(f"{given}; refine must be auto, boundary or None, refine_path chained or straight")
     if refine_steps is not None and not (isinstance(refine_steps, int) and refine_steps >= 1):
-        raise CrispsegError(f"refine_steps is {refine_steps}; it must be a whole number of at least 1")
+        raise CrispsegError(f"refine_steps is {refine_steps}; give a whole number of at least 1")
     if (width := resolved.get("width")) is not None and width < 2:
-        raise CrispsegError(f"width is {width}; it must be at least 2")
+        raise CrispsegError(f"width is {width}; give at least 2")
     if refine == "auto":
         refine = "boundary" if name in REFINED_BY_DEFAULT else None
         refine_steps = refine_steps or REFINED_BY_DEFAULT.get(name)
     if refine is None and refine_steps not in (None, STEPS_TAKEN):
         raise CrispsegError(
-            f"refine_steps is {refine_steps}, but the model has no refinement; give refine boundary too"
+            f"refine_steps is {refine_steps}, but the model has no refinement; also give refine boundary"
         )
     spec = BackboneSpec(backbone, pretrained, in_chans)
     model: SegmentationModel = models[name](spec, num_classes, **builder_options(name, resolved))

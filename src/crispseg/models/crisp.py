@@ -2,8 +2,8 @@
 
 Every level of the backbone is projected at its own resolution, and all are summed from coarse to fine along SFNet's
 flow. The sum is normalised, rectified and classified. This is a cheap variant of SegFormer's decoder of four levels,
-with a flow instead of upsampling. Levels and logits are aligned at pixel centres for every size. The saved time is
-spent on pixels: images are upscaled at inference. docs/results.md has the measurements for each part, and
+with a flow instead of upsampling. Levels and logits are aligned at pixel centres for every size. The saved time
+allows upscaled images at inference. docs/results.md has the measurements for each part, and
 docs/development/trials.md for rejected parts.
 """
 
@@ -50,7 +50,7 @@ class ComposedFlowAlignment(FlowAlignment):
         self.align_corners = align_corners
         self.composed = self.correlation is None and isinstance(self.enlarge, nn.Identity)
         if self.literal and not align_corners:
-            raise CrispsegError("flow_coordinates is paper, which needs align_corners; leave it out")
+            raise CrispsegError("flow_coordinates is paper, which needs align_corners; leave out flow_coordinates")
 
     def flow_between(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Compute Eq. 1 of SFNet, (N, 2, H, W)."""

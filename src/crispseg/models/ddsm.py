@@ -170,7 +170,7 @@ class ChannelAffinity(nn.Module):
 class DDSM(nn.Module):
     """Dynamic Dual Sampling Module (§2.2, Fig. 3): `fine + spatial + channel`.
 
-    1×1 convolutions reduce both levels to c channels, and bring the sum of both affinities back to the fine level's
+    1×1 convolutions reduce both levels to c channels, and map the sum of both affinities to the fine level's
     width. A level that already has c channels is used directly.
 
     Taps: `x_l`, `x_h`, the reduced levels; `x_Sout`, `x_Cout` (B, c, H, W); and the taps of `Affinity`.

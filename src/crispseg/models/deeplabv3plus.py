@@ -1,6 +1,6 @@
 """DeepLabV3+: Chen et al., *Encoder-Decoder with Atrous Separable Convolution*, ECCV 2018, on any backbone.
 
-It can host a fuse part, which replaces the concatenation of ASPP's output with C2.
+A fuse part can replace the concatenation of ASPP's output with C2.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class ModelInfo(Settings):
                 raise CrispsegError(f"{key} has {len(getattr(self, key))} numbers for {self.in_chans} channels")
         if self.class_names and len(self.class_names) != self.num_classes:
             found = f"class_names has {len(self.class_names)} names for {self.num_classes} classes"
-            raise CrispsegError(f"{found}; give one per class, background too")
+            raise CrispsegError(f"{found}; give one per class, including background")
         self.label_set()
 
     def label_set(self) -> LabelSet:

@@ -1,6 +1,6 @@
 """UPerNet: Xiao et al., *Unified Perceptual Parsing for Scene Understanding*, ECCV 2018, §3, for one task.
 
-It hosts DDSM (Shi et al., §2.2).
+DDSM (Shi et al., §2.2) can be its fuse part.
 """
 
 from __future__ import annotations

@@ -111,7 +111,7 @@ class PaperRow:
 def read_rows(paper: str) -> list[PaperRow]:
     """Return all rows of a paper's tables in order; a name that is not in `PAPERS` raises a `CrispsegError`."""
     if paper not in PAPERS:
-        raise CrispsegError(f"there are no recipes of '{paper}'{did_you_mean(paper, PAPERS)}")
+        raise CrispsegError(f"there are no recipes for '{paper}'{did_you_mean(paper, PAPERS)}")
     tree = read_yaml(RECIPES / f"{paper}.yaml")
     rows = []
     for table in tree["tables"]:

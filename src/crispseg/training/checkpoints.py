@@ -215,5 +215,5 @@ def check_same_run(config: TrainConfig) -> None:
     if isinstance(config.data, Folder) and file.is_file():
         names = file.read_text(encoding="utf-8").splitlines()
         if others := sorted({*names} ^ {*trained_on(config.data)}):
-            line = f"{file} and the present images of train differ by {few(others)}"
+            line = f"{file} and the current training images differ by {few(others)}"
             raise CrispsegError(f"{line}; restore the data, or start another run with init_from {config.out}")

@@ -34,7 +34,7 @@ class ModelConfig(Settings):
     """Arguments of `crispseg.create_model`.
 
     Args:
-        name: the system, crisp, sfnet, sfnet_lite, ddsm_upernet, ddsm_deeplabv3plus, agln, agln_lite, unept, upernet,
+        name: the model: crisp, sfnet, sfnet_lite, ddsm_upernet, ddsm_deeplabv3plus, agln, agln_lite, unept, upernet,
             deeplabv3plus, fpn or fcn.
         backbone: resnet18_deep, resnet50_deep, resnet101_deep, df1, df2, stdc1, stdc2, shufflenetv2_x1_0, or any timm
             model with a feature pyramid; for unept also a ViT of timm.
@@ -200,7 +200,7 @@ class TrainConfig(Settings):
             raise CrispsegError("is null, so images differ in size; set augment.scale to [1, 1]", "augment.crop")
         if self.augment.crop not in ("auto", None) and min(self.augment.window or ()) < MIN_SIDE:
             crop = written(self.augment.crop)
-            raise CrispsegError(f"is {crop}; models need at least {MIN_SIDE} pixels a side", "augment.crop")
+            raise CrispsegError(f"is {crop}; models need at least {MIN_SIDE} pixels per side", "augment.crop")
 
     @property
     def processes(self) -> int:

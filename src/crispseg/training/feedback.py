@@ -89,7 +89,7 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -
     iou = np.array([table.best[f"iou/{name}"] for name in names], float)  # NaN for None
     tips = advice(config, data.train_report, table.rows, iou)
     if thin := thin_classes(data.val):
-        tips.append(f"evaluate with thin '{written(thin)}' for scores by width: nearly all their pixels are at edges")
+        tips.append(f"evaluate with thin '{written(thin)}' for scores by width: these classes are thin")
     return [
         f"best mIoU on val: {table.best['miou']:.2f} at step {table.best['step']:.0f}; "
         f"the model is in {Path(config.out) / MODEL}",

@@ -202,6 +202,7 @@ def build_loaders(
     )
     per_epoch = steps_per_epoch(len(batches()), config)
     if config.epochs and not config.iterations and step > config.epochs * per_epoch:
-        raise CrispsegError(f"epochs is {config.epochs}, but {config.out} has begun epoch {-(-step // per_epoch)}")
+        begun = -(-step // per_epoch)
+        raise CrispsegError(f"epochs is {config.epochs}, but {config.out} is in epoch {begun}; give at least {begun}")
     start = step // per_epoch, step % per_epoch * config.accumulate
     return batches(start=start), eval_loader(data.val, eval_transform(*norm), config.workers, config.processes)

@@ -25,7 +25,7 @@ from crispseg.training.trainer import write_text
 def quickstart(config: TrainConfig, console: Console) -> Run:
     """Train on one device, then print and draw the scores before and after; the run's folder keeps them."""
     if config.devices > 1:
-        raise CrispsegError(f"is {config.devices}; quickstart uses one, 'crispseg train' can use more", "devices")
+        raise CrispsegError(f"is {config.devices}; give 1, or use 'crispseg train'", "devices")
     check_folder(config.out, resume=False)
     for path in (scores_file := config.out / "scores.json", panels := config.out / "panels.png"):
         if path.exists():
