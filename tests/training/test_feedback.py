@@ -102,7 +102,7 @@ def test_a_run_tells_how_it_goes(tmp_path: Path) -> None:
     score = f"{float(best['miou']):.2f}"
     assert end.startswith(f"best mIoU on val: {score} at step {best['step']}; the model is in {folder}/model\n")
     assert sum(f" {name} " in end for name in DRAWN.label_set().names) >= 10
-    assert "to try next: train longer: a model learns hardly anything in 8 steps" in end
+    assert "to try next: train longer: the run has only 8 steps" in end
 
 
 def test_bars_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,8 @@ class Export(WithData):
         format: format of the file; the default follows the suffix of out (FILE.onnx, FILE.xml or FILE.pt2).
         out: file to write; an existing file is overwritten.
         precision: fp32, bf16 or int8; int8 is calibrated on data.
-        calibrate: a folder of data, a run or the name of a data source; its train split calibrates int8, its val split
-            scores the file. The default is the run's data for int8 and max_drop, and no data otherwise.
+        calibrate: a folder of data, a run or the name of a data source; its train split is used to calibrate int8, its
+            val split to score the file. The default is the run's data for int8 and max_drop, and no data otherwise.
         calibration_images: maximum number of train images and of val images.
         max_drop: largest allowed loss of mIoU and boundary F on val, in points; if it is exceeded, no file is written.
     """

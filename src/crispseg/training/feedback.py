@@ -106,7 +106,7 @@ def advice(
     miou = [float(row["miou"] or 0) for row in rows]
     late, best, losses = len(miou) - len(miou) // 3, int(np.argmax(miou)), [float(row["train_loss"]) for row in rows]
     if int(rows[-1]["step"]) < 50:
-        lines.append(f"train longer: a model learns hardly anything in {plural(int(rows[-1]['step']), 'step')}")
+        lines.append(f"train longer: the run has only {plural(int(rows[-1]['step']), 'step')}")
     elif len(rows) > 3 and (gain := max(miou[late:]) - max(miou[:late])) > 1:
         lines.append(f"train longer: mIoU still rose by {gain:.1f} over the last third of the run")
     elif len(rows) > 3 and miou[best] - miou[-1] > 1 and losses[-1] < losses[best]:
