@@ -73,7 +73,7 @@ def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False, in_colo
 
     The result is `(H, W)` uint8 for grey, palette (indices) and 1-bit (0 and 1) files. It is uint16 or int32 for grey
     files of more bits, and `(H, W, 3)` uint8 for RGB files and, if `in_color`, palette files. Fully transparent pixels
-    are 0 whatever colour is beneath, except for indices. EXIF orientation is applied.
+    are 0 regardless of their colour, except for indices. EXIF orientation is applied.
 
     Raises:
         CrispsegError: as for `read_image`; also for lossy compression if not `lossy`, and for values that are not
