@@ -74,7 +74,7 @@ class Entry:
     title: str
     classes: str
     counts: Mapping[str, int]
-    """Images with public masks in each split, as published."""
+    """Number of images with public masks in each split, as published."""
     licence: str
     home: str
     """Web page of the data set."""
