@@ -89,6 +89,10 @@ CASES = {
     "soft edges, three classes": Case([SOFT] * 2, "value-out-of-range", {"num_classes": 3}),
     "soft edges, 255 ignored": Case([SOFT] * 2, "grey-pictures", {"ignore": (255,)}),
     "soft edges without white": Case([np.minimum(SOFT, 251)] * 2, OF_SOFT, also="black-and-white-masks"),
+    "soft edges of 16 bits": Case([SOFT.astype(np.uint16) * 257] * 2, OF_SOFT, also="black-and-white-masks"),
+    "soft edges of 16 bits, declared": Case(
+        [SOFT.astype(np.uint16) * 257] * 2, OF_SOFT, {"palette": [BLACK, WHITE], "palette_tolerance": 255}
+    ),
     "soft edges of grey": Case([SOFT // 2] * 2, "grey-pictures"),
     "grey pictures": Case([GREYS] * 2, "grey-pictures"),
     "a stray of 3 and 4": Case([spotted(3), spotted(4), *WHITES], [98, 94], also="black-and-white-masks"),
@@ -121,6 +125,7 @@ CASES = {
     "from 1, but for one pixel": Case(
         [*[ids(1, 2, 3)] * 5, ids(1, 2, 3) * (SOME > 0)], [1, 95, 96, 96], also="one-based-ids"
     ),
+    "from 1, without 0": Case([ids(1, 2, 3)] * 2, [32, 32, 32], {"drop": ["class 0"]}, "one-based-ids"),
     "from 1, declared": Case([ids(1, 2, 3)] * 2, "one-based-ids", {"num_classes": 3}),
     "one from 1, declared": Case([ids(0, 1, 2)] * 2 + [ids(1, 2, 3)], "value-out-of-range", {"num_classes": 3}),
     "far between": Case([ids(0, 38, 75, 113)] * 2, "sparse-ids"),
@@ -189,11 +194,20 @@ def test_training_and_doctor_read_alike(name: str, tmp_path: Path) -> None:
         assert not expected or report.counts.tolist() == expected
 
 
-@pytest.mark.parametrize(("values", "ignore"), [((0, 7, 100, 200, 255), (7,)), ((0, 38, 75), ())])
+@pytest.mark.parametrize(
+    ("values", "ignore", "classes"),
+    [
+        ((0, 7, 100, 200, 255), (7,), 4),
+        ((0, 38, 75), (), 3),
+        ((0, 38, 75, 255), (), 3),
+        ((0, 128, 255), (), 3),
+        ((0, 85, 170, 255), (), 4),
+    ],
+)
 def test_what_is_proposed_works(
-    values: tuple[int, ...], ignore: tuple[int, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    values: tuple[int, ...], ignore: tuple[int, ...], classes: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """255 stays ignored, and the doctor prints the command."""
+    """255 is a class if the other values range as far, and the doctor prints the command."""
     make_pair(tmp_path, "a", ids(*values).astype(np.uint16))
     make_pair(tmp_path, "b", ids(0, *values[-3:-1]).astype(np.uint16))
     with pytest.raises(CrispsegError) as refused:
@@ -204,8 +218,8 @@ def test_what_is_proposed_works(
     command = capsys.readouterr().out.partition("crispseg train ")[2].splitlines()[0]
     data = Train.parsed(shlex.split(command)).config().data
     report = check_split(data.dataset("all"), "all")
-    assert (report.counts > 0).all() and len(report.counts) == len({*values} - {*ignore, 255})
-    assert (report.ignored > 0) == bool({*values} & {*ignore, 255})
+    assert (report.counts > 0).all() and len(report.counts) == classes
+    assert (report.ignored > 0) == (classes < len(values))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])

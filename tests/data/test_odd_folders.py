@@ -145,6 +145,11 @@ def test_annotations_in_other_forms_are_named(tmp_path: Path) -> None:
     np.save(tmp_path / "arrays/labels/a.npy", ids(0, 1))
     with pytest.raises(CrispsegError, match="NumPy"):
         Folder(root=tmp_path / "arrays").dataset("train")
+    for place in ("train", "val"):
+        (tmp_path / "splits" / place / "labels").mkdir(parents=True)
+        np.save(tmp_path / "splits" / place / "labels/a.npy", ids(0, 1))
+    with pytest.raises(CrispsegError, match=r"NumPy arrays \(\.npy\) are not read: save each as a PNG"):
+        own_layout(tmp_path / "splits")
 
 
 def test_photographs_are_no_proposal_of_a_palette(tmp_path: Path) -> None:
@@ -196,7 +201,7 @@ def test_multiples_of_ids_are_refused_with_commands(
         save(tmp_path / f"data/images/{index}.png", np.random.default_rng(index).integers(0, 256, (8, 8, 3), np.uint8))
         save(tmp_path / f"data/masks/{index}.png", (np.arange(64).reshape(8, 8) // 16 * step).astype(dtype))
     assert main(["train", str(tmp_path / "data"), *TINY]) == 2
-    *_, command = re.findall(r"crispseg (?:train|doctor) .*?(?=; or: |' shows |$)", capsys.readouterr().err.strip())
+    command, *_ = re.findall(r"crispseg (?:train|doctor) .*?(?=; or: |' shows |$)", capsys.readouterr().err.strip())
     while "doctor" in command:
         assert main(shlex.split(command)[1:]) == 3  # its masks have an error
         command = capsys.readouterr().out.splitlines()[-1].partition(": ")[2]

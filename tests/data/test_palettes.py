@@ -232,6 +232,15 @@ def test_a_proposed_palette_lacks_variants(
     assert folder(tmp_path, palette=proposed).dataset("train")
 
 
+def test_a_palette_of_another_number_of_classes_is_no_command(tmp_path: Path) -> None:
+    for index in range(6):
+        make_pair(tmp_path, f"{index}", np.array([BLACK, (255, 0, 0), (0, 255, 0)], np.uint8)[ids(0, 1, 2)])
+    for classes, commands in ((None, 1), (["a", "b"], 0)):
+        with pytest.raises(CrispsegError, match=r"give data\.palette") as caught:
+            folder(tmp_path, classes=classes).label_set()
+        assert len(caught.value.settings) == commands
+
+
 def indexed(mask: np.ndarray, palette: list[tuple[int, int, int]]) -> Image.Image:
     picture = Image.fromarray(mask, "P")
     picture.putpalette([level for color in palette for level in color])

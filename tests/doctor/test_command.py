@@ -134,3 +134,19 @@ def test_every_kind_is_documented() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for code, kind in KINDS.items():
         assert f"| `{code}` | {kind.severity} |" in text, code
+
+
+def test_commands_that_are_printed_work(tmp_path: Path, capsys: Capture) -> None:
+    """No copy if no pair can be kept; no training on a run, or on what it would refuse for another reason."""
+    tree = Tree(tmp_path / "data", lambda seed: COLORS[ids(seed)])
+    tree.source()
+    (tmp_path / "config.yaml").write_text(json.dumps({"model": "fpn", "data": {"root": str(tree.root)}}))
+    for target, commands in ((tree.root, 1), (tmp_path / "config.yaml", 1), (tmp_path, 0)):
+        assert main(["doctor", str(target)]) == 3
+        printed = capsys.readouterr().out
+        assert printed.count("or train by: crispseg train") == commands and "write a corrected copy" in printed
+    (tree.root / "masks/train0.png").write_bytes(b"")
+    assert main(["doctor", str(tree.root)]) == 3 and "or train by" not in capsys.readouterr().out
+    grey = Tree(tmp_path / "grey", lambda seed: photo(seed)[..., 0])
+    grey.source()
+    assert main(["doctor", str(grey.root)]) == 3 and "write a corrected copy" not in capsys.readouterr().out

@@ -158,6 +158,12 @@ ELSEWHERE = {
         ["[0, 128, 0]"],
     ),
     "another colour": ([in_color(0, 1)] * 3, {"palette": COLORS[:2]}, [in_color(0, 2)] * 2, ["0.png", "[0, 128, 0]"]),
+    "soft colours in a run of colours": (
+        [in_color(0, 1)] * 3,
+        {"palette": COLORS[:2]},
+        [np.dstack([soft(ids(0, 1, 1) * 128), *[0 * soft(ids(0))] * 2])] * 2,
+        ["0.png", "data.palette_tolerance auto"],
+    ),
     "more ids": ([ids(0, 1, 2)] * 3, {}, [ids(0, 1, 3)] * 2, ["0.png", "value 3", "0 to 2"]),
 }
 
@@ -188,6 +194,12 @@ def test_what_the_command_declares_wins(tmp_path: Path, capsys: Capture) -> None
     assert "data.palette" in error_of(capsys, "compare", run, second, *other)
     for command in (["evaluate", run], ["compare", run, second]):
         output_of(capsys, *command, *other, "--data.palette", "[[0,0,0],[255,255,255]]", "--bootstrap=0")
+    put(tmp_path / "red", *[in_color(0, 1)] * 3)
+    run, _ = begun(Folder(tmp_path / "red/images", tmp_path / "red/masks", palette=COLORS[:2]), tmp_path / "colors")
+    red = soft(ids(0, 1, 1) * 128)
+    put(tmp_path / "soft_red", np.dstack([red, 0 * red, 0 * red]))
+    there = {"images": tmp_path / "soft_red/images", "masks": tmp_path / "soft_red/masks"}
+    np.testing.assert_array_equal(scored(run, **there, palette_tolerance="auto")["0.png"], red > 64)
     put(tmp_path / "soft", *[soft(ids(0, 255, 255))] * 3)
     run, _ = begun(Folder(tmp_path / "soft/images", tmp_path / "soft/masks"), tmp_path / "third")
     argv = ["inspect", run, tmp_path / "own/images/0.png", "--truth", tmp_path / "own/masks/0.png", *argv[-2:]]

@@ -13,9 +13,9 @@ from crispseg.cli.command import STDOUT, WithData, say
 from crispseg.cli.keys import check_json, write_json
 from crispseg.data.mask_reading import Severity
 from crispseg.data.named import build_data
-from crispseg.doctor import KINDS, diagnose, subject_of
+from crispseg.doctor import diagnose, subject_of
 from crispseg.doctor.diagnosis import EXIT_STATUS, as_json, show
-from crispseg.doctor.fix import check_out, fix
+from crispseg.doctor.fix import check_out, fix, worth_a_copy
 from crispseg.errors import flags_of
 from crispseg.evaluation.evaluate import named_data
 from crispseg.io.images import image_channels
@@ -59,12 +59,15 @@ class Doctor(WithData):
         show(diagnosis, console)
         given = flags_of({f"data.{key}": each for key, each in self.data.items()})
         given = [self.target, *given] if self.target else given
-        for tree in (tree for one in diagnosis.findings for tree in one.details.get("settings", ())):
+        own = self.target is None or found.get("root") == self.target or Path(self.target).is_file()
+        errors = {one.code: one for one in diagnosis.findings if one.severity is Severity.ERROR}
+        refused = [errors[code] for code in errors.keys() - {"image-without-mask", "mask-without-image"}]
+        for tree in refused[0].details.get("settings", ()) if own and len(refused) == 1 else ():
             say(console, f"or train by: {shlex.join(['crispseg', 'train', *given, *flags_of(tree)])}")
         if self.fix is not None:
             say(console, fix(diagnosis, self.fix))
             say(console, f"train on them: crispseg train {shlex.quote(str(self.fix))}")
-        elif any(KINDS[one.code].fix and one.severity > Severity.INFORMATION for one in diagnosis.findings):
+        elif worth_a_copy(diagnosis):
             copy = f"{Path(self.target or 'data')}_fixed"
             say(console, f"write a corrected copy: {shlex.join(['crispseg', 'doctor', *given, '--fix', copy])}")
         elif found.get("root") == self.target and not self.data and diagnosis.severity < Severity.ERROR:

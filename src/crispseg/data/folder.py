@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
@@ -66,7 +66,7 @@ class Folder(Settings):
         fold: number of the part that is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
         merge: class → names of the classes to merge into it, as {vehicle: [car, bus]}; it may be new or exist already.
-        drop: names of classes whose pixels are ignored.
+        drop: names of classes to remove; their pixels are ignored.
         exclude: names of images to leave out; training adds images whose masks do not match the others.
         value_range: values of 16-bit images that become black and white, such as [0, 4095]; auto measures them.
         instances: folder of instance masks to evaluate objects: grey files with the names of the images. 0 is
@@ -392,7 +392,8 @@ class Folder(Settings):
         ignore = self.ignore if colors is None else tuple(as_color(value) for value in self.ignore)
         tolerance = None if self.palette_tolerance == "auto" else self.palette_tolerance
         count = next(iter(counts.values()), None)
-        return DeclaredClasses(count, names, colors, ignore, tolerance, self.merge, self.drop)
+        folders = {str(file): name for one in self._layout.matched.values() for file, name in one.folders.items()}
+        return DeclaredClasses(count, names, colors, ignore, tolerance, self.merge, self.drop, folders)
 
     @cached_property
     def reading(self) -> MaskReading:
@@ -408,7 +409,7 @@ class Folder(Settings):
         if undeclared and (broken := [mask for mask in masks if isinstance(mask, CrispsegError)]):
             raise broken[0]
         readable = [mask for mask in masks if isinstance(mask, MaskStatistics)]
-        found = self.read(readable)
+        found = read_masks(self.declared, readable)
         if undeclared and not found.lookup.tolerance and (lossy := [mask.lossy for mask in readable if mask.lossy]):
             raise CrispsegError(lossy[0])
         for fault in found.errors:
@@ -420,10 +421,6 @@ class Folder(Settings):
             raise CrispsegError(line, settings=fault.details.get("settings", ()))
         return found
 
-    def read(self, masks: Sequence[MaskStatistics]) -> MaskReading:
-        """Return the meaning of masks, with faults. Errors are those of `declared`."""
-        return read_masks(self.declared, masks, self._layout.mask_folders)
-
     @cached_property
     def _scanned(self) -> list[MaskStatistics | CrispsegError]:
         """Statistics of the masks, if they can add to the declarations; otherwise empty."""
@@ -431,9 +428,9 @@ class Folder(Settings):
         told = declared.count not in (None, 2) if declared.palette is None else declared.tolerance is not None
         first = min(self._pairs.values(), default=None)
         found = first and tried(read_statistics)(first.mask)
-        by_color = declared.palette is None and isinstance(found, MaskStatistics) and found.palette
-        clear = isinstance(found, MaskStatistics) and found.transparent is not None
-        if told and not by_color and not clear and not self._layout.mask_folders:
+        seen = found if isinstance(found, MaskStatistics) else None
+        by_color = seen and seen.palette and declared.palette is None
+        if told and not (by_color or declared.folders or (seen and seen.transparent is not None)):
             return []
         used = set().union(*self._dictated.values()) - {*self.exclude}
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)

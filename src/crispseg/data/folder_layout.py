@@ -59,11 +59,6 @@ class FolderLayout(NamedTuple):
         """Whether folders of both images and masks define the splits."""
         return "" not in self.matched
 
-    @property
-    def mask_folders(self) -> dict[str, str]:
-        """Mask → its sub-folder, if only masks are in sub-folders."""
-        return {str(file): name for found in self.matched.values() for file, name in found.folders.items()}
-
 
 def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
     """Return the `data.*` settings for a folder; `given` are keys of the settings that the user gave.
@@ -224,8 +219,8 @@ def annotated(folder: Path) -> str:
     if polygons := next(yolo_files(folder), None):
         root = shlex.quote(str(yolo_root(polygons) or folder))
         what = "YOLO's labels are text files", "polygons"
-    elif any(folder.glob("*.npy")):
-        return "; it contains NumPy arrays: save each as a PNG of its image's size, with 255 for ignored pixels"
+    elif any(any(folder.glob(depth + "*.npy")) for depth in ("", "*/", "*/*/")):
+        return "; NumPy arrays (.npy) are not read: save each as a PNG, masks with 255 for ignored pixels"
     elif any(file for pattern in ("*.json", "*/*.json") for file in folder.glob(pattern)):
         what = "it contains JSON files", "COCO's and labelme's"
     else:

@@ -53,7 +53,7 @@ class MaskStatistics(NamedTuple):
     lossy: str = ""
     """Error message about lossy compression, which changes values; empty for exact files."""
     palette: tuple[Color, ...] = ()
-    """Colours of the values of a palette file; black for transparent ones."""
+    """Colours of the values of a palette file."""
     clear: frozenset[int] = frozenset()
     """Transparent values of a palette file."""
     transparent: float | None = None
@@ -84,7 +84,9 @@ class MaskStatistics(NamedTuple):
         """Statistics with palette colours instead of indices, if there is a palette."""
         if not self.palette or self.colors:
             return self
-        return self._replace(values=color_table(self.palette[:256])[self.values])
+        table = color_table(self.palette[:256])
+        table[[*self.clear]] = 0
+        return self._replace(values=table[self.values])
 
 
 def read_statistics(path: Path) -> MaskStatistics:
@@ -99,7 +101,7 @@ def read_statistics(path: Path) -> MaskStatistics:
             if mask.ndim == 3 and np.ptp(mask.astype(np.int16), axis=2).max() <= TINT:
                 mask = mask[..., 1]
         return statistics_of(mask, str(path), lossy)._replace(
-            palette=raster.visible_palette,
+            palette=raster.palette,
             clear=raster.clear,
             transparent=None if raster.visible is None else 1 - float(raster.visible.mean()),
             inverted=raster.inverted,
@@ -330,6 +332,8 @@ class ColorLookup(MaskLookup):
         super().__init__(dict.fromkeys(ignore, IGNORE) | dict(zip(palette, ids, strict=True)), wrong, remedy)
 
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
+        if self.tolerance >= 0xFF and mask.max() > 0xFF:  # a threshold
+            mask = mask >> 8
         found = super().find(mask)
         if self.tolerance and (found == NONE).any():  # add new colours to the table
             keys = np.unique(pack_colors(mask)[found == NONE])

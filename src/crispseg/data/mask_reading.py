@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -107,6 +106,8 @@ class DeclaredClasses:
     merge: Mapping[str, Sequence[str]] = field(default_factory=dict)
     drop: Sequence[str] = ()
     """Classes to merge, and classes to ignore."""
+    folders: Mapping[str, str] = field(default_factory=dict)
+    """Mask → its sub-folder, if only masks are in sub-folders."""
 
     def labels(self, count: int) -> LabelSet:
         """Return `count` classes with the declared names and colours; a palette of greys is not used to draw."""
@@ -134,17 +135,14 @@ class MaskReading:
         return [fault for fault in self.faults if fault.severity is Severity.ERROR]
 
 
-def read_masks(
-    declared: DeclaredClasses, masks: Sequence[MaskStatistics], folders: Mapping[str, str] = MappingProxyType({})
-) -> MaskReading:
+def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
     """Read custom masks, as declared or inferred from their content; then merge and drop classes.
 
-    Lossy masks need a lookup with a tolerance, and are ignored otherwise. Masks of one class in several `folders`, by
-    file, are a fault unless two classes are declared, because each folder may be a class.
+    Lossy masks need a lookup with a tolerance, and are ignored otherwise.
     """
     reading = _undeclared(declared, masks) if declared.palette is None else _by_palette(declared, masks)
     if declared.count != 2:
-        reading = replace(reading, faults=(*_class_folders(reading, masks, folders), *reading.faults))
+        reading = replace(reading, faults=(*_class_folders(reading, masks, declared.folders), *reading.faults))
     if inverted := [mask for mask in masks if mask.inverted]:
         severity = Severity.ERROR if len(inverted) < len(masks) else Severity.WARNING
         remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the stored values"
@@ -154,8 +152,7 @@ def read_masks(
         nothing = len(clear) == len(masks) and all(mask.transparent == 1 for mask in clear)
         what = f"{'only ' * nothing}transparent pixels, which are read as black (0)"
         remedy = "if the colours beneath them count, save the masks without alpha"
-        severity = Severity.ERROR if nothing else Severity.INFORMATION
-        fault = _fault("transparent-pixels", clear, what, remedy, severity)
+        fault = _fault("transparent-pixels", clear, what, remedy, Severity.ERROR if nothing else Severity.INFORMATION)
         reading = replace(reading, faults=(fault, *reading.faults) if nothing else (*reading.faults, fault))
     if not (declared.merge or declared.drop):
         return reading
@@ -182,7 +179,7 @@ def _undeclared(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> M
     exact = [mask for mask in masks if not mask.lossy]
     colored, grey = [mask for mask in exact if mask.colors], [mask for mask in masks if not mask.colors]
     if len(colored) > len(grey):
-        return _in_color(colored, [mask for mask in grey if not mask.lossy])
+        return _in_color(declared.count, colored, [mask for mask in grey if not mask.lossy])
     reading = _black_and_white(declared, grey)
     may_leave_out = declared.count is None or reading is not None
     reading = reading or _ids(declared, [mask for mask in grey if not mask.lossy])
@@ -199,7 +196,8 @@ def _undeclared(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> M
 def _by_palette(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
     """Read masks by a palette; other colours that are noise become the nearest palette colour."""
     assert declared.palette is not None
-    lookup = partial(ColorLookup, declared.palette, declared.ignore)
+    remedy = "add it there or to data.ignore" + ", or give data.palette_tolerance auto" * (declared.tolerance == 0)
+    lookup = partial(ColorLookup, declared.palette, declared.ignore, remedy=remedy)
     exact = lookup(tolerance=declared.tolerance or 0)
     labels = declared.labels(len({*declared.palette.values()}))
     masks = [mask.in_color for mask in masks] if exact.in_color else masks
@@ -247,6 +245,8 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     """Read black and white masks, in which 255 is a class; return None for other masks."""
     if WHITES & {*declared.ignore} or declared.count not in (None, 2) or not any(mask.held - {0} for mask in grey):
         return None
+    if any(mask.values[-1] > IGNORE and mask.blended >= BLENDED for mask in grey):  # soft edges of 16 bits
+        grey = [mask._replace(values=mask.values >> 8) if mask.values[-1] > IGNORE else mask for mask in grey]
     ones, both = (sum(mask.held - {0} == each for mask in grey) for each in ({1}, {1, IGNORE}))
     white = [mask for mask in grey if mask.held == {0, IGNORE}]
     if ones and len(white) > both and held(grey) == {0, 1, IGNORE}:
@@ -316,7 +316,9 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     if fault := None if count else _no_ids(ids, grey, void):
         return MaskReading(labels, lookup, (fault,))
     if count is None and not plausible_ids(ids) and len(ids) <= IGNORE:
-        meaning = {value: index for index, value in enumerate(ids)} | dict.fromkeys((*void, IGNORE), IGNORE)
+        if IGNORE in held(grey) - {*void} and IGNORE < 2 * ids[-1] < 2 * IGNORE:
+            ids.append(IGNORE)  # the others range as far as white
+        meaning = dict.fromkeys((*void, IGNORE), IGNORE) | {value: index for index, value in enumerate(ids)}
         lookup = MaskLookup(meaning, lookup.wrong, lookup.remedy)
         return MaskReading(LabelSet.numbered(max(len(ids), 2)), lookup, (_sparse(ids, grey, void),))
     found, zero = [], [mask for mask in grey if 0 in {*ids} & mask.held]
@@ -324,8 +326,9 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     if 1 in ids and last > 1 and (last == count and not zero if count else few_zeros):
         zeros = f" ({few(Path(mask.file).name for mask in zero)})" if zero else ""
         what = f"{plural(pixels[0], 'pixel')} of 0{zeros}, and otherwise ids from 1 to {last}"
-        remedy = "give data.ignore '[0]' if 0 means unlabelled, or write masks with ids from 0, and 255 for "
-        remedy += f"unlabelled pixels, as 'crispseg doctor' does with data.ignore '[0]' and data.num_classes {last}"
+        remedy = "" if count else "give data.drop '[class 0]' if 0 means unlabelled, or "
+        remedy += "write masks with ids from 0, and 255 for unlabelled pixels, as 'crispseg doctor' does with "
+        remedy += f"data.ignore '[0]' and data.num_classes {last}"
         severity = Severity.ERROR if count else Severity.WARNING
         found.append(_fault("one-based-ids", zero or grey, what, remedy, severity))
         if count:
@@ -362,20 +365,23 @@ def _no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> 
 
 
 def _sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding:
-    """Return the fault of sparse values; 255 is ignored."""
+    """Return the fault of sparse values; 255 is ignored unless it is among the ids."""
     what = f"{plural(len(ids), 'value')} up to {ids[-1]} ({few(ids, 12)}), which are probably not all class ids"
     if not 2 <= len(ids) <= OBJECTS or ids[-1] > IGNORE:
         return _fault("sparse-ids", grey, what, f"write masks of class ids, such as 0 to {len(ids) - 1}")
-    ignored, greys = sorted({*void, *({IGNORE} & held(grey))}), tuple((value,) * 3 for value in ids)
+    greys, ignored = tuple((value,) * 3 for value in ids), sorted({*void, *({IGNORE} & held(grey))} - {*ids})
+    choices = [(greys, ignored)]
+    if IGNORE in held(grey) and not void:
+        choices.append((greys[:-1], [IGNORE]) if IGNORE in ids else ((*greys, (IGNORE,) * 3), []))
     what += f"; {few(ignored)} ignored" * bool(ignored)
-    remedy = f"give data.palette '{compact(greys)}' for the classes in this order and data.ignore "
-    remedy += f"'{ignored}', or as further classes; or, if they are class ids, data.num_classes {ids[-1] + 1}"
-    settings: list[dict[str, object]] = [{"data.palette": greys, "data.ignore": ignored}]
-    settings += [{"data.palette": (*greys, (IGNORE,) * 3)}] if ignored == [IGNORE] and not void else []
+    given = " or ".join(f"data.palette '{compact(one)}' and data.ignore '{others}'" for one, others in choices)
+    remedy = f"give {given}, with the classes in this order; or, if they are class ids, data.num_classes "
+    remedy += str(max({*ids} - {IGNORE}) + 1)
+    settings = [{"data.palette": one, "data.ignore": others} for one, others in choices]
     return _fault("sparse-ids", grey, what, remedy, settings=settings)
 
 
-def _in_color(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:
+def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:
     """Propose a palette for masks that mostly have colours."""
     masks = [*colored, *(mask for mask in grey if mask.values[-1] <= IGNORE)]
     pixels = pixels_of(masks, in_color=True)
@@ -397,7 +403,8 @@ def _in_color(colored: list[MaskStatistics], grey: list[MaskStatistics]) -> Mask
         settings["data.palette_tolerance"] = largest
         remedy += f"; and data.palette_tolerance {largest} to replace other colours by the nearest of these"
     labels = LabelSet(LabelSet.numbered(len(palette)).names, tuple(palette))
-    return MaskReading(labels, lookup, (_fault("rgb-masks", colored, what, remedy, settings=[settings]),))
+    choices = [settings] if count in (None, len(palette)) else []
+    return MaskReading(labels, lookup, (_fault("rgb-masks", colored, what, remedy, settings=choices),))
 
 
 def _colors_among_ids(colored: list[MaskStatistics], remedy: str) -> list[Finding]:

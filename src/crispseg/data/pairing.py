@@ -100,8 +100,12 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
     for side, found in enumerate((image_of, by_number or mask_of)):
         for file, name in found.items():
             groups[plain(name)][side][file] = name
-    part_of = {key: _numbered(key, *found) for key, found in groups.items()}
-    several = {key: base for key, base in part_of.items() if base in groups and all(groups[base])}
+    several: dict[str, str] = {}
+    for key, (its_images, its_masks) in groups.items():
+        stem = re.sub(r"[-_. ]*\(?\d+\)?$", "", key)  # a of a_1, a_mask of a_mask_1
+        only_masks = not its_images or (not its_masks and says_mask(stem))
+        if only_masks and stem != key and plain(stem) in groups and all(groups[plain(stem)]):
+            several[key] = plain(stem)
     if len({*several.values()}) > ODD_FILES * len(image_of):
         for key, base in several.items():
             for its_files, more in zip(groups[base], groups.pop(key), strict=True):
@@ -223,12 +227,6 @@ def _by_number(image_of: Mapping[Path, str], mask_of: Mapping[Path, str]) -> dic
     if images.keys() != masks.keys() or not {*map(plain, image_of.values())}.isdisjoint(map(plain, mask_of.values())):
         return {}
     return {masks[number]: image_of[file] for number, file in images.items()}
-
-
-def _numbered(key: str, images: Collection[Path], masks: Collection[Path]) -> str:
-    """Return the common part without a number, such as a for a_1, if only masks have this name; otherwise ""."""
-    base = re.sub(r"[-_. ]*\(?\d+\)?$", "", key)
-    return plain(base) if base != key and (not images or (not masks and says_mask(base))) else ""
 
 
 def _numbers(files: Mapping[Path, str]) -> dict[int, Path]:

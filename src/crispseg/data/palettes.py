@@ -180,21 +180,17 @@ def proposed(colors: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[C
 
 
 def palettes_differ(masks: Sequence[MaskStatistics]) -> bool:
-    """Return whether the indices of palette files have no fixed meaning.
-
-    They have none if one colour has several indices, or if an index is transparent in some files only. 0 and 255 may be
-    so, because they mean background and ignore anyway.
-    """
+    """Return whether a colour of palette files has several indices, or an index is transparent in some files only."""
     indices: dict[Color, set[int]] = {}
     for mask in masks:
         used = {mask.palette[index]: index for index in mask.held if index < len(mask.palette)} if mask.palette else {}
         for color, index in used.items() if len(used) == len(mask.values) else ():  # all colours differ
             indices.setdefault(color, set()).add(index)
-    clear, opaque = (
-        set().union(*(of(mask.held, mask.clear) for mask in masks if mask.palette)) - {0, IGNORE}
-        for of in (set.intersection, set.difference)
-    )
-    return bool(clear & opaque) or any(len(found) > 1 for found in indices.values())
+    files = [mask for mask in masks if mask.palette]
+    clear = set().union(*(mask.held & mask.clear for mask in files))
+    opaque = set().union(*(mask.held - mask.clear for mask in files))
+    clear &= opaque - {0, IGNORE}  # background and ignored pixels may be both
+    return bool(clear) or any(len(found) > 1 for found in indices.values())
 
 
 def compact(palette: Iterable[Color]) -> str:

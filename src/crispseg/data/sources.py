@@ -66,7 +66,7 @@ class PublicSource(Settings):
 
     Args:
         merge: class → names of the classes to merge into it, as {vehicle: [car, bus]}; it may be new or exist already.
-        drop: names of classes whose pixels are ignored.
+        drop: names of classes to remove; their pixels are ignored.
     """
 
     prefix: ClassVar[str] = "data."

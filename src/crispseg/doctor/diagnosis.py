@@ -17,7 +17,7 @@ from crispseg.data.mask_reading import Finding, MaskReading, Severity
 from crispseg.data.split_check import Held, SplitReport, report_of
 from crispseg.doctor.duplicates import duplicate_findings
 from crispseg.doctor.facts import PairFacts, Subject, Unreadable, readable, scan
-from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding, pairing_findings, turned_finding
+from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding, pairing_findings
 from crispseg.labels import IGNORE
 
 
@@ -50,7 +50,6 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
                 facts[at] = facts[at]._replace(mask=Unreadable(mask.file, "lossy-mask", mask.lossy))
     reports = _reports(subject, facts, reading) if reading else []
     found = [*pairing_findings(subject), *file_findings(facts), *duplicate_findings(subject, facts)]
-    found.append(turned_finding(facts))
     if reading:
         masks = [one.mask for one in facts if isinstance(one.mask, MaskStatistics)]
         void = [mask.file for mask in masks if (reading.lookup.labels_of(mask) == IGNORE).all()]
@@ -127,9 +126,7 @@ def conclusion(findings: Sequence[Finding]) -> str:
     counts = Counter(str(one.severity) for one in findings if one.severity > Severity.INFORMATION)
     if not counts:
         return "Nothing is wrong."
-    fixable = sum(bool(KINDS[one.code].fix) for one in findings if one.severity > Severity.INFORMATION)
-    advice = f"; {fixable} can be corrected in a copy" if fixable else ""
-    return " and ".join(plural(count, noun) for noun, count in counts.items()) + advice  # errors come first
+    return " and ".join(plural(count, noun) for noun, count in counts.items())  # errors come first
 
 
 def _lines(one: Finding) -> Iterator[Text]:

@@ -14,7 +14,7 @@ from crispseg.data.folder import Folder
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.mask_reading import Finding, Severity
 from crispseg.doctor.facts import PairFacts, Subject, scan
-from crispseg.doctor.findings import finding, turned_finding
+from crispseg.doctor.findings import file_findings, finding
 
 Member: TypeAlias = tuple[str, str]
 """Split and file of an image."""
@@ -26,10 +26,9 @@ def leaks(subject: Subject) -> list[str]:
         return []
     lines = []
     facts = scan(subject, most=MOST_COMPARED)
-    for one in (*duplicate_findings(subject, facts), turned_finding(facts)):
-        if one.count and one.code not in ("duplicate-image", "contradicting-masks"):
-            groups = one.details.get("groups", ())
-            lines += [one.line, *(f"    {group[0]} = {group[-1]}" for group in groups[:2])]
+    for one in (*duplicate_findings(subject, facts), *file_findings(facts)):
+        if one.count and ("splits" in one.code or one.code in ("augmented-copy", "near-duplicate", "turned-images")):
+            lines += [one.line, *(f"    {group[0]} = {group[-1]}" for group in one.details.get("groups", ())[:2])]
     return lines
 
 

@@ -21,7 +21,7 @@ from crispseg.data.mask_lookup import (
     read_statistics,
     statistics_of,
 )
-from crispseg.data.mask_reading import MaskReading, read_by
+from crispseg.data.mask_reading import MaskReading, read_by, read_masks
 from crispseg.data.pairing import PairingKind
 from crispseg.data.split_check import spread
 from crispseg.errors import CrispsegError
@@ -120,7 +120,7 @@ class Subject:
         if self.known is not None:
             return read_by(*self.known, masks)
         assert isinstance(self.source, Folder)
-        return self.source.read(masks)
+        return read_masks(self.source.declared, masks)
 
 
 def subject_of(source: DataSource, channels: int = 3) -> Subject:

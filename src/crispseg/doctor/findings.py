@@ -92,13 +92,8 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
         if image.size != mask.size
     }
     yield finding("sizes-differ", differ, first=next(iter(differ.values()), ""))
-
-
-def turned_finding(facts: Sequence[PairFacts]) -> Finding:
-    """Return the finding about images that EXIF turns without a change of their size, unlike their masks."""
-    both = [(image, mask) for _, image, mask in readable(facts) if image.size == mask.size]
-    turned = [image for image, mask in both if image.orientation > 1 and mask.orientation == 1]
-    return finding("turned-images", [one.file for one in turned if one.orientation < 5 or one.size[0] == one.size[1]])
+    turned = [image for _, image, mask in readable(facts) if image.orientation > 1 == mask.orientation]
+    yield finding("turned-images", [one.file for one in turned if one.orientation < 5 or one.size[0] == one.size[1]])
 
 
 RARE, VERY_RARE = 1e-2, 1e-4

@@ -15,7 +15,7 @@ import numpy as np
 from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import NONE
-from crispseg.data.mask_reading import MaskReading
+from crispseg.data.mask_reading import MaskReading, Severity
 from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.facts import PairFacts, Subject, readable
 from crispseg.doctor.findings import KINDS
@@ -44,6 +44,13 @@ def check_out(out: Path, subject: Subject) -> None:
             raise CrispsegError(f"{out} is inside the data, {root}, which are never changed; give another folder")
 
 
+def worth_a_copy(diagnosis: Diagnosis) -> bool:
+    """Return whether `fix` can write a copy in which a warning or an error is corrected."""
+    found = any(KINDS[one.code].fix and one.severity > Severity.INFORMATION for one in diagnosis.findings)
+    files = not any(isinstance(pairs, SegmentationDataset) for pairs in diagnosis.subject.splits.values())
+    return found and files and bool(_kept(diagnosis)[0])
+
+
 def fix(diagnosis: Diagnosis, out: Path) -> str:
     """Write the corrected copy, which is created only when it is complete.
 
@@ -54,8 +61,7 @@ def fix(diagnosis: Diagnosis, out: Path) -> str:
         CrispsegError: `out` is not empty or is inside the data, no pair can be kept, or the data are not files.
     """
     check_out(out, diagnosis.subject)
-    left_out, reading = _left_out(diagnosis), diagnosis.reading
-    kept = _once(diagnosis, left_out)
+    reading, (kept, left_out) = diagnosis.reading, _kept(diagnosis)
     if reading is None or not kept:
         raise CrispsegError(f"{out}: there is no pair that can be kept; correct the data by hand")
     with atomic_folder(out) as folder:
@@ -69,12 +75,12 @@ def fix(diagnosis: Diagnosis, out: Path) -> str:
     return f"wrote {out}: {counts} pairs; {len(left_out)} left out{more}"
 
 
-def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
-    """Return files that cannot be corrected safely, with their partners, and the reasons."""
+def _kept(diagnosis: Diagnosis) -> tuple[list[PairFacts], dict[str, str]]:
+    """Return the pairs to copy, one of each group of equal images, and the reasons why other files are left out."""
     reasons: dict[str, str] = {}
-    for one in diagnosis.findings:
-        if KINDS[one.code].left_out and one.code != "listed-file-missing":  # nothing to copy
-            reasons = dict.fromkeys(one.files, one.code) | reasons
+    for found in diagnosis.findings:
+        if KINDS[found.code].left_out and found.code != "listed-file-missing":  # nothing to copy
+            reasons = dict.fromkeys(found.files, found.code) | reasons
     for _, _, mask in readable(diagnosis.facts):
         assert diagnosis.reading
         lookup = diagnosis.reading.lookup
@@ -83,19 +89,14 @@ def _left_out(diagnosis: Diagnosis) -> dict[str, str]:
         many = mask.distinct > len(mask.values) and not lookup.tolerance
         if stray > STRAY or many or (labels >= IGNORE).all():
             reasons.setdefault(mask.file, "unknown-color" if lookup.colors else "value-out-of-range")
-    return reasons
-
-
-def _once(diagnosis: Diagnosis, left_out: dict[str, str]) -> list[PairFacts]:
-    """Return the pairs to copy, one of each group of equal images; others are added to `left_out`."""
     order = list(diagnosis.subject.splits)
     kept: dict[bytes | str, PairFacts] = {}
-    for one, image, mask in sorted(readable(diagnosis.facts), key=lambda found: -order.index(found[0].split)):
-        if left_out.keys().isdisjoint((image.file, mask.file)):
+    for one, image, mask in sorted(readable(diagnosis.facts), key=lambda each: -order.index(each[0].split)):
+        if reasons.keys().isdisjoint((image.file, mask.file)):
             first = kept.setdefault(image.file if image.constant else image.digest, one)
             if first.image.file != image.file:
-                left_out[image.file] = "duplicate-image" if first.split == one.split else "image-in-two-splits"
-    return [*kept.values()]
+                reasons[image.file] = "duplicate-image" if first.split == one.split else "image-in-two-splits"
+    return [*kept.values()], reasons
 
 
 def _write(one: PairFacts, reading: MaskReading, root: Path) -> None:

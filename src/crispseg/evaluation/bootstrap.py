@@ -133,6 +133,11 @@ class ImageScores(ABC):
 
     ids: NDArray[np.int64]
 
+    @property
+    def basis(self) -> NDArray[np.int64]:
+        """What predictions of the same images have in common, with a row for each image."""
+        return self.ids
+
     @abstractmethod
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
         """Return the value of each score in percent, of any shape `(...)`, by name.
@@ -163,10 +168,10 @@ def score_gains(
     Each resample draws the same images for both, so the difficulty of single images cancels out.
 
     Raises:
-        CrispsegError: the predictions are of different images.
+        CrispsegError: the predictions are of different images, or the masks of the images differ.
     """
-    if not np.array_equal(first.ids, second.ids):
-        raise CrispsegError("the two predictions are for different images; score both on the same split")
+    if not (np.array_equal(first.ids, second.ids) and np.array_equal(first.basis, second.basis)):
+        raise CrispsegError("the two predictions are for different images or masks; score both on the same split")
     before, after = (each.estimates(resamples, seed) for each in (first, second))
     return {name: after[name] - before[name] for name in before}
 

@@ -219,6 +219,11 @@ class Scores(Counts, ImageScores):
         self.images = images or Counts(*np.zeros((3, 0, len(confusion)), np.int64))
         self.ids = np.zeros(0, np.int64) if ids is None else ids
 
+    @property
+    def basis(self) -> NDArray[np.int64]:
+        """True pixels `(N, C)` of each image and class."""
+        return self.images.truth
+
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
         """Return the scores of `Counts`."""
         counts = self if weights is None else self.images.total(weights)

@@ -100,11 +100,6 @@ class Raster:
         return self.values[..., -1] > 0 if self.bands in (2, 4) else None
 
     @property
-    def visible_palette(self) -> tuple[Color, ...]:
-        """The palette, with black for transparent colours."""
-        return tuple((0, 0, 0) if index in self.clear else color for index, color in enumerate(self.palette))
-
-    @property
     def bit_depth(self) -> int:
         """Bits per channel."""
         return self.white.bit_length()
@@ -168,11 +163,12 @@ class Raster:
         """Return the values of a mask as for `crispseg.io.images.read_mask`, or raise an UnreadablePicture."""
         if self.lossy and not lossy:
             raise UnreadablePicture(f"{self.name} {self.lossy}, which may change values; save PNGs", "lossy-mask")
-        values = self.values
-        if self.bands in (2, 4):
-            values = np.where(values[..., -1:] > 0, values, 0)
-        if self.color == "palette" and in_color:
-            return color_table(self.visible_palette[:256]).take(values[..., 0], axis=0)
+        in_color &= self.color == "palette"
+        values = self.pixels() if in_color else self.values
+        if (in_color or not self.palette) and (visible := self.visible) is not None:
+            values = np.where(visible[..., None], values, 0)
+        if in_color:
+            return values
         if self.color in ("grey", "palette") and self.bands <= 2:
             values = values[..., 0]
             return values if values.dtype == np.uint8 else whole_numbers(values, self.name, most, "fiu")
