@@ -64,8 +64,10 @@ def parallel(
     items = list(items)
     console = Console(stderr=True)
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        results, hidden = pool.map(function, items), not console.is_terminal
-        yield from track(results, description, len(items), console=console, transient=True, disable=hidden)
+        results: Iterable[Result] = pool.map(function, items)
+        if console.is_terminal:
+            results = track(results, description, len(items), console=console, transient=True)
+        yield from results
 
 
 def tried(function: Callable[[Item], Result]) -> Callable[[Item], Result | CrispsegError]:
