@@ -219,7 +219,7 @@ def test_classes_in_another_order_are_refused(tmp_path: Path, refuses: Any, caps
     scored(run / "model", images=tmp_path / "turned/images", masks=tmp_path / "turned/masks")  # names are the run's
     capsys.readouterr()
     scored(run, root=tmp_path / "renamed")
-    assert "other names" in capsys.readouterr().err
+    assert "different names" in capsys.readouterr().err
 
 
 def test_masks_elsewhere_are_not_read_as_those_of_public_data(tmp_path: Path, refuses: Any) -> None:

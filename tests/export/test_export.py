@@ -319,3 +319,15 @@ def test_files_of_torch_export_are_not_read(tmp_path: Path, refuses: Any) -> Non
     (tmp_path / "model.pt2").write_bytes(b"PK\3\4")
     with refuses("model.pt2"):
         Segmenter(tmp_path / "model.pt2")
+
+
+def test_with_an_older_torch_a_model_that_fails_names_the_version(tmp_path: Path, monkeypatch: Any) -> None:
+    def refusing(*_: Any) -> None:
+        raise RuntimeError("Constraints violated")
+
+    monkeypatch.setattr(pipeline, "write", refusing)
+    for installed, named in (("2.11.0", True), ("2.13.0", False)):
+        monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(installed))
+        with pytest.raises(crispseg.CrispsegError) as error:
+            export_model(build(), tmp_path / "a.onnx", "onnx")
+        assert ("2.13" in str(error.value)) == named

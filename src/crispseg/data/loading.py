@@ -14,7 +14,6 @@ import cv2
 import torch
 import torch.distributed as dist
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data._utils import signal_handling
@@ -23,6 +22,7 @@ from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.data.transforms import Augment
 from crispseg.errors import CrispsegError
 from crispseg.io.images import side_factor
+from crispseg.io.progress import progress
 from crispseg.labels import IGNORE
 
 CROPS_A_WINDOW = 16
@@ -62,12 +62,8 @@ def parallel(
 ) -> Iterator[Result]:
     """Yield results in order from a few threads, with a progress bar if stderr is a terminal."""
     items = list(items)
-    console = Console(stderr=True)
     with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        results: Iterable[Result] = pool.map(function, items)
-        if console.is_terminal:
-            results = track(results, description, len(items), console=console, transient=True)
-        yield from results
+        yield from progress(pool.map(function, items), description, len(items), Console(stderr=True))
 
 
 def tried(function: Callable[[Item], Result]) -> Callable[[Item], Result | CrispsegError]:

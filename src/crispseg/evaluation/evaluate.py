@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 
 from crispseg.config.settings import CONFIG, Tree, unknown
 from crispseg.config.yaml_files import read_yaml
@@ -38,6 +37,7 @@ from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.objects import NUMBERED, object_rules
 from crispseg.inference.runtime import AnyModel, Backend, is_exported, open_model
 from crispseg.io.images import image_channels
+from crispseg.io.progress import progress
 from crispseg.io.value_range import warn_of_unknown
 from crispseg.labels import LabelSet
 from crispseg.models.info import ModelInfo
@@ -77,11 +77,7 @@ def evaluate(
     matrix = SegmentationScores(model.info.num_classes)
     every = [matrix, *(metric for metric in metrics.values() if metric is not None)]
     samples = sample_loader(dataset.with_channels(model.info.in_chans, segmenter.value_range), workers)
-    console = Console(stderr=True)
-    shown = track(
-        samples, "Evaluating", total=len(dataset), console=console, transient=True, disable=not console.is_terminal
-    )
-    for index, sample in enumerate(shown):
+    for index, sample in enumerate(progress(samples, "Evaluating", len(dataset), Console(stderr=True))):
         prediction, truth = (torch.from_numpy(each)[None] for each in (segmenter.labels(sample.image), sample.labels))
         for metric in every:
             objects = _instances(dataset, sample, metric) if isinstance(metric, ObjectScores) else ()

@@ -8,6 +8,8 @@ import math
 import tempfile
 from pathlib import Path
 
+import torch
+
 from crispseg.errors import CrispsegError, one_line
 from crispseg.export.certificate import CHECKED, Certificate, compare, measure
 from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, Format, Precision, plain_file, write
@@ -15,6 +17,9 @@ from crispseg.export.quantization import Calibration
 from crispseg.inference.segmenter import check_finite
 from crispseg.io.files import LITTER, writable_file
 from crispseg.models import SegmentationModel
+
+TRACES_ALL = "2.13"
+"""First version of PyTorch that exports all models at all sizes."""
 
 
 def export_model(
@@ -63,7 +68,9 @@ def export_model(
             reason = one_line(error)
             reason = reason if isinstance(error, CrispsegError) else f"{type(error).__name__}: {reason}"
             reason = reason.replace(str(made), path.name)
-            raise CrispsegError(f"{title} cannot be exported to {path}: {reason:.300}") from error
+            old = torch.__version__ < TRACES_ALL
+            hint = f"; PyTorch {TRACES_ALL} and later export more models than {torch.__version__}" if old else ""
+            raise CrispsegError(f"{title} cannot be exported to {path}: {reason:.300}{hint}") from error
         for each in comparisons:  # float32 must agree; others must be finite
             if not (each.agrees if precision == "fp32" else math.isfinite(each.difference)):
                 raise CrispsegError(f"{title} exported to {path} has different results and is removed; {each}")

@@ -14,7 +14,6 @@ from typing import Any
 
 from PIL import Image
 from rich.console import Console
-from rich.progress import track
 
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, telling
 from crispseg.inference.device import FloatPrecision, in_parallel
@@ -28,6 +27,7 @@ from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import atomic_path, digest, owned
 from crispseg.io.images import MADE_OF
 from crispseg.io.outlines import write_polygons
+from crispseg.io.progress import progress
 from crispseg.io.tiff import SUFFIXES, open_dataset
 from crispseg.io.value_range import ValueRange
 from crispseg.models.saving import fingerprint
@@ -180,9 +180,8 @@ def predict_files(
         young = image not in maps or results[0].stat().st_mtime_ns <= results[-1].stat().st_mtime_ns
         return young and all(there[result] == expected for result in results)
 
-    quiet = console is None or not console.is_terminal
     complete = [image for image in files if resume and there.keys() >= {*files[image]}]
-    made = {image for image in track(complete, "Comparing", console=console, disable=quiet) if is_made(image)}
+    made = {image for image in progress(complete, "Comparing", console=console) if is_made(image)}
     if others := len(complete) - len(made):
         note = "are from other images, another model or other settings; they are replaced"
         warnings.warn(f"results of {others} images in {out} {note}", CrispsegWarning, stacklevel=2)
@@ -237,7 +236,7 @@ def predict_files(
         pictures = [image for image in files if image not in maps and image not in made]
         results = stack.enter_context(closing(segmenter.stream(pictures, on_error=found.leave_out)))
         written = stack.enter_context(closing(in_parallel(results, write, workers=1)))
-        for result, writing in track(written, "Segmenting", len(pictures), console=console, disable=quiet):
+        for result, writing in progress(written, "Segmenting", len(pictures), console):
             try:
                 writing.result()
                 found.done += 1

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import track
 
 from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import Segmenter
@@ -15,6 +14,7 @@ from crispseg.inference.tiling import OVERLAP, TILE, blended_rows, check_tile, e
 from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
 from crispseg.io.opening import faults, from_tiff
+from crispseg.io.progress import progress
 from crispseg.io.tiff import open_dataset, write_map
 
 
@@ -59,7 +59,6 @@ def segment_tiff(
                 return image.rows(top, bottom).pixels(channels, segmenter.value_range)
 
         rows = blended_rows(segmenter.logits, read, image.size, side)
-        count, quiet = len(spans(image.size[0], side, side // OVERLAP)), console is None or not console.is_terminal
-        shown = track(rows, source.name, count, console=console, disable=quiet)
+        shown = progress(rows, source.name, len(spans(image.size[0], side, side // OVERLAP)), console)
         with enough_memory(f"tiles of {side} pixels need", "make them smaller"), atomic_path(target) as temporary:
             write_map(temporary, dataset, shown, segmenter.label_set.palette, made_by)
