@@ -30,9 +30,9 @@ class LabelSet:
 
     def __post_init__(self) -> None:
         if not 2 <= len(self.names) <= IGNORE:
-            raise CrispsegError(f"there are {len(self.names)} class names; give 2 to {IGNORE}, including background")
+            raise CrispsegError(f"the number of class names is {len(self.names)}; give 2 to {IGNORE}, with background")
         if len(self.palette) != len(self.names):
-            raise CrispsegError(f"{len(self.names)} class names but {len(self.palette)} colours; give one of each")
+            raise CrispsegError(f"{len(self.names)} class names but {len(self.palette)} colours; give one per class")
         if twice := [name for name in self.names if self.names.count(name) > 1]:
             raise CrispsegError(f"the class name '{twice[0]}' occurs more than once; give each class its own name")
         for color in self.palette:

@@ -81,7 +81,7 @@ def test_a_file_is_run_once(tmp_path: Path) -> None:
         ("import crispseg\ncrispseg.fuses.register('fam')(object)\n", ["fuse part 'fam' is already registered"]),
         (
             "from crispseg.data import DATA_SOURCES, CamVid\nDATA_SOURCES['nuclei'] = CamVid\n",
-            ["'nuclei' is registered already"],
+            ["'nuclei' is already registered"],
         ),
     ],
 )

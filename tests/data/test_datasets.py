@@ -259,7 +259,7 @@ def test_what_is_missing_gets_one_line(
     ("name", "path", "value", "values"),
     [
         ("cityscapes", "gtFine/val/lindau/lindau_000000_000019_gtFine_labelIds.png", 34, "label ids of Cityscapes|33"),
-        ("coco_stuff", "annotations/val2017/000000000139.png", 11, "values of COCO-Stuff (official ids less 1)|181"),
+        ("coco_stuff", "annotations/val2017/000000000139.png", 11, "values of COCO-Stuff (official ids minus 1)|181"),
         ("mapillary", "validation/labels/cD-4.png", 4, "values in Mapillary's config.json|3"),
     ],
 )
@@ -270,7 +270,7 @@ def test_stray_values_and_colours_are_named(
     width, height = Image.open(tmp_path / path).size
     called, _, last = values.partition("|")
     save(tmp_path / path, grid([1, value], height, width))
-    with refuses(path, f"value {value} is none of the {called}, 0 to {last}", "1 of 1 pairs in 'val'"):
+    with refuses(path, f"value {value} is not among the {called}, 0 to {last}", "1 of 1 pairs in 'val'"):
         check_split(source.dataset("val"), "val")
     save(tmp_path / path, grid([(128, 64, 128), (70, 70, 70)], height, width))
     colors = "an RGB mask, with the colours [70, 70, 70], [128, 64, 128]"

@@ -237,7 +237,7 @@ def test_where_registration_is_needed(
 
     command(2, "cannot be downloaded from here", "registration", "https://www.cityscapes-dataset.com", "gtFine")
     make_cityscapes(tmp_path)
-    command(2, "now: 'train' has 2 of 2975 images")
+    command(2, "currently, 'train' has 2 of 2975 images")
     monkeypatch.setitem(catalogue(), "cityscapes", replace(catalogue()["cityscapes"], counts={"train": 2, "val": 1}))
     command(0, f"val: 1 images in {tmp_path}, 1 as published")
     (tmp_path / "gtFine" / "val" / "lindau" / "lindau_000000_000019_gtFine_labelIds.png").unlink()

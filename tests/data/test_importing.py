@@ -222,7 +222,7 @@ def test_chosen_and_ignored_classes(tmp_path: Path, refuses: Any) -> None:
         import_annotations([source], tmp_path / "out", classes=["cat"])
     done = imported([source], tmp_path / "out", classes=["cat"], ignore=["dog"])
     assert done.names == ["background", "cat"] and set(np.unique(mask_of(done))) == {0, 1, 255}
-    with refuses("ignore names 'dgo'", "did you mean 'dog'"):
+    with refuses("ignore contains 'dgo'", "did you mean 'dog'"):
         import_annotations([source], tmp_path / "again", ignore=["dgo"])
 
 

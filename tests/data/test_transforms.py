@@ -167,7 +167,7 @@ def test_turns_are_all_as_often(crop: tuple[int, int] | None, quarters: list[int
 
 def test_what_is_auto_needs_the_data() -> None:
     for undecided in (Augment(), Augment(crop=(9, 9)), upright()):
-        with pytest.raises(CrispsegError, match=r"is auto; give (a size|true or false) outside a training"):
+        with pytest.raises(CrispsegError, match=r"only crispseg.train resolves; give (a size|true or false)"):
             train_transform(undecided, MEAN, STD)
 
 

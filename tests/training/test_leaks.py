@@ -20,8 +20,8 @@ from tests.doctor.trees import ids, photo
 
 PLANTED = {  # split, name, suffix, seeds of image and mask, how the image is turned → what is said of it
     "images in more than one split": ("test", "same", ".bmp", 0, 0, lambda image: image),
-    "their names": ("val", "t1_aug_3", ".png", 51, 51, lambda image: image),
-    "mirrored and turned": ("val", "mirrored", ".png", 2, 2, np.fliplr),
+    "found by name": ("val", "t1_aug_3", ".png", 51, 51, lambda image: image),
+    "mirrored and rotated": ("val", "mirrored", ".png", 2, 2, np.fliplr),
     "near duplicates": ("val", "again", ".jpg", 3, 53, lambda image: image),
     "or lists": ("test", "turned", ".jpg", 4, 54, np.rot90),
     "masks of different images": ("test", "masked", ".png", 55, 5, lambda image: image),
@@ -77,10 +77,10 @@ def test_train_and_evaluate_say_so_once(tmp_path: Path, capsys: pytest.CaptureFi
     save(root / "masks/train/over.png", ids(60))
     assert main(["train", str(root), *TINY, f"--out={run}"]) == 0
     shown = capsys.readouterr().err
-    assert all(said in shown for said in PLANTED) and "EXIF turns or mirrors, unlike their masks" in shown
+    assert all(said in shown for said in PLANTED) and "EXIF rotates or mirrors, unlike their masks" in shown
     assert main(["train", f"--resume={run}", "--epochs=2"]) == 0
     assert "more than one split" not in capsys.readouterr().err
-    for flags, there in (([], "their names"), (["--split=test"], "more than one split"), (["--split=train"], None)):
+    for flags, there in (([], "found by name"), (["--split=test"], "more than one split"), (["--split=train"], None)):
         assert main(["evaluate", str(run), *flags, "--workers=0", "--bootstrap=0"]) == 0
         shown = capsys.readouterr().err
         assert (there in shown) if there else ("in train" not in shown)

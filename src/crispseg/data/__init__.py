@@ -28,7 +28,7 @@ class DataSources(UserDict[str, type[DataSource]]):
 
     def __setitem__(self, name: str, source: type[DataSource]) -> None:
         if name in self:
-            raise CrispsegError(f"data '{name}' is registered already; choose another name")
+            raise CrispsegError(f"data '{name}' is already registered; choose another name")
         super().__setitem__(name, source)
 
 

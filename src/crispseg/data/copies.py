@@ -105,7 +105,7 @@ class ImageFacts(NamedTuple):
     constant: bool
     """Whether all pixels have one colour."""
     digest: bytes
-    """Hash of the decoded, upright pixels; mirroring and 90-degree turns change only its last byte."""
+    """Hash of the decoded, upright pixels; mirroring and 90-degree rotations change only its last byte."""
     thumbnail: NDArray[np.float32]
     """`(8, 8, 3)` mean RGB."""
     orientation: int = 1
@@ -159,7 +159,7 @@ NEAR = 0.03
 JPEG compression, resizing and sometimes neighbouring video frames stay below it.
 """
 TURNED = 2
-"""Factor of `NEAR` for mirrored or turned images, which cannot be neighbouring frames."""
+"""Factor of `NEAR` for mirrored or rotated images, which cannot be neighbouring frames."""
 LEAST_CONTRAST = 2.0
 """Minimum standard deviation of a thumbnail for a comparison, on a scale of 0 to 255."""
 NEIGHBOURS = range(1, 9)
@@ -167,7 +167,7 @@ NEIGHBOURS = range(1, 9)
 
 
 def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tuple[int, int]]:
-    """Return index pairs of near duplicates in `some` and `others`, including mirrored and turned ones."""
+    """Return index pairs of near duplicates in `some` and `others`, including mirrored and rotated ones."""
     if not some or not others:
         return []
     ours, theirs = (np.stack([image.thumbnail for image in images]) for images in (some, others))

@@ -180,7 +180,7 @@ def read_lines(path: str | Path) -> list[str]:
         raise CrispsegError(f"{path} {what}; give a UTF-8 text file") from None
     lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
     if not lines:
-        raise CrispsegError(f"{path} is empty; write one entry a line")
+        raise CrispsegError(f"{path} is empty; write one entry per line")
     return lines
 
 

@@ -38,7 +38,7 @@ def obtain(name: str, out: Path, say: Callable[[str], None]) -> Entry:
         lines = _checked(entry, out)
     except CrispsegError as problem:
         if not entry.archives:
-            how = f"go to {entry.home}, {entry.get}; then check {out} with this command; now: {problem}"
+            how = f"go to {entry.home}, {entry.get}; then check {out} with this command; currently, {problem}"
             raise CrispsegError(f"{name} cannot be downloaded from here ({entry.licence}): {how}") from None
         say(f"{entry.title}; licence: {entry.licence}; {entry.home}")
         files = [fetch(archive, out) for archive in entry.archives]

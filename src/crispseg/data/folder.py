@@ -173,8 +173,8 @@ class Folder(Settings):
             lists = self._layout.lists
             for split_list, (_, entries) in self._chosen.items():
                 if entries:
-                    wrong = f"{plural(len(entries), 'line')} that name no image or several: {few(entries)}"
-                    raise CrispsegError(f"{lists[split_list]} has {wrong}; write one name a line, with its sub-folder")
+                    wrong = f"{plural(len(entries), 'line')} with no or several matching images: {few(entries)}"
+                    raise CrispsegError(f"{lists[split_list]} has {wrong}; write a name per line, with its sub-folder")
             for one, other in combinations(lists, 2):
                 if both := sorted({*self._names[one]} & {*self._names[other]}):
                     shared = f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}"
@@ -231,7 +231,7 @@ class Folder(Settings):
         lines = [f"the splits follow {', '.join(map(str, layout.lists.values()))}"] if layout.lists else []
         if self.root is not None and self.masks is None and (several := rivals(Path(self.root), layout)):
             named = ", ".join(sorted({str(masks.path) for _, masks in several}))
-            lines.append(f"masks may be in {named}; choose by data.masks")
+            lines.append(f"masks may be in {named}; choose with data.masks")
         if layout.only:
             lines.append(f"{layout.only} lists {len(self._pairs)} annotated images; others are left out")
         lines += [layout.legend] if layout.legend and self.declared.names is None else []
@@ -323,7 +323,7 @@ class Folder(Settings):
             return groups
         if self.group:
             some = f"'{self.group}', which makes one group of all {len(names)} images, {few(names, 2)}"
-            raise CrispsegError(f"is {some}; give a finer group, or choose images by data.val_list", "data.group")
+            raise CrispsegError(f"is {some}; give a finer group, or choose images with data.val_list", "data.group")
         return dict(zip(names, names, strict=True))  # all images are copies of one
 
     def _grouped(self, copies: str) -> dict[str, str]:

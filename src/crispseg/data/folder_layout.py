@@ -134,8 +134,8 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
 def _legend(root: Path) -> str:
     names = [path.name for path in sorted(root.iterdir())] if root.is_dir() else []
     found = [str(root / name) for name in names if LEGEND.fullmatch(name) and name != "classes.txt"]
-    means = "may define the classes: give the names by data.classes or data.palette"
-    return f"{few(found)} {means}, and values without a label, such as 0, by data.ignore" if found else ""
+    means = "may define the classes: give the names with data.classes or data.palette"
+    return f"{few(found)} {means}, and values without a label, such as 0, with data.ignore" if found else ""
 
 
 def _searched(root: Path, images: Path) -> tuple[Path, Path]:

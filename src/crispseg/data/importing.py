@@ -56,7 +56,7 @@ def import_annotations(
 ) -> list[str]:
     """Write `out/images`, `out/masks` and `out/classes.txt`; `out` is created when it is complete.
 
-    If annotation files, their folders or data.yaml name splits, `train.txt`, `val.txt` and `test.txt` are written too.
+    If annotation files, their folders or data.yaml define splits, it also writes `train.txt`, `val.txt` and `test.txt`.
 
     Args:
         sources: JSON files of COCO or labelme, folders of them, or folders of YOLO polygons with data.yaml.
@@ -157,7 +157,7 @@ def _classes(
     if background is not None and background not in names:
         names = [background, *names]
     if unknown := [name for name in ignore if name not in every]:
-        raise CrispsegError(f"ignore names '{unknown[0]}', which is not a class{did_you_mean(unknown[0], every)}")
+        raise CrispsegError(f"ignore contains '{unknown[0]}', which is not a class{did_you_mean(unknown[0], every)}")
     ids = {name: index for index, name in enumerate(names)}
     if background is not None:
         ids |= dict.fromkeys(BACKGROUNDS, ids[background])

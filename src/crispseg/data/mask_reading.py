@@ -250,9 +250,9 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     ones, both = (sum(mask.held - {0} == each for mask in grey) for each in ({1}, {1, IGNORE}))
     white = [mask for mask in grey if mask.held == {0, IGNORE}]
     if ones and len(white) > both and held(grey) == {0, 1, IGNORE}:
-        remedy = "write all in one way; or give data.ignore '[255]' if 255 means ignore"
+        remedy = "use the same values in all masks, or give data.ignore '[255]' if 255 means ignore"
         fault = _fault("black-and-white-among-ids", white, "0 and 255 only, and the others 0 and 1", remedy)
-        lookup = MaskLookup({0: 0, 1: 1, IGNORE: 1}, "is none of 0, 1 and 255", "correct the mask")
+        lookup = MaskLookup({0: 0, 1: 1, IGNORE: 1}, "is not 0, 1 or 255", "correct the mask")
         return MaskReading(declared.labels(2), lookup, (fault,))
     tones = [(_tone(mask), mask) for mask in grey]
     odd, soft, strays = ([mask for tone, mask in tones if tone == each] for each in ("odd", "soft", "strays"))
@@ -268,7 +268,7 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     name, severity, remedy = labels.names[1], Severity.INFORMATION, "give data.ignore '[255]' if 255 means ignore"
     what = f"0 and 255: 255 is read as class 1, '{name}'"
     if between:
-        what = f"0 and 255, and {few(between, 8)}: 128 and more are read as class 1, '{name}', less as class 0"
+        what = f"0 and 255, and {few(between, 8)}: values from 128 up are read as class 1, '{name}', others as class 0"
     may_be_ids = between == [*range(1, len(between) + 1)] and len(strays) > few_masks
     if not soft and (may_be_ids or 2 * len(strays) > len(fitting)):
         what, severity = f"0 and 255, and few pixels of {few(between, 8)}", Severity.ERROR
@@ -276,7 +276,7 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     concerned = strays if severity else [mask for mask in fitting if mask.held - {0}]
     faults = [_fault("black-and-white-masks", concerned, what, remedy, severity)]
     if odd:
-        remedy = f"correct or remove them, or give {BY_THRESHOLD} to read values from 128 on as white"
+        remedy = f"correct or remove them, or give {BY_THRESHOLD} to read values from 128 up as white"
         values = {int(mask.values[at]) for mask in odd for at in _flat_greys(mask)[:2]} or held(odd)
         what = f"the values {few(sorted(values), 8)}, but the others are black and white"
         faults.append(_fault("odd-masks", odd, what, remedy))
@@ -326,7 +326,7 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     if 1 in ids and last > 1 and (last == count and not zero if count else few_zeros):
         zeros = f" ({few(Path(mask.file).name for mask in zero)})" if zero else ""
         what = f"{plural(pixels[0], 'pixel')} of 0{zeros}, and otherwise ids from 1 to {last}"
-        remedy = "" if count else "give data.drop '[class 0]' if 0 means unlabelled, or "
+        remedy = "" if count else "give data.drop '[class 0]' if 0 means unlabelled; or "
         remedy += "write masks with ids from 0, and 255 for unlabelled pixels, as 'crispseg doctor' does with "
         remedy += f"data.ignore '[0]' and data.num_classes {last}"
         severity = Severity.ERROR if count else Severity.WARNING

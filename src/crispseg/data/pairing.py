@@ -61,7 +61,7 @@ def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mas
     pairs = [Pair(name, images / (name + image_ending), masks / (name + mask_ending)) for name in names]
     if missing := [file for pair in pairs for file in (pair.image, pair.mask) if not file.is_file()]:
         files = f"{len(missing)} of the {2 * len(pairs)} files"
-        raise CrispsegError(f"{files} that {listing} names are missing, first {missing[0]}")
+        raise CrispsegError(f"{files} listed in {listing} are missing, first {missing[0]}")
     return pairs
 
 
@@ -173,7 +173,7 @@ def shared_out(names: Sequence[str], ratio: float, seed: int, groups: Mapping[st
 
 
 def folded(names: Sequence[str], folds: int, fold: int, seed: int, groups: Mapping[str, str]) -> dict[str, list[str]]:
-    """Divide names randomly into parts of about equal size; part number `fold`, from 1 on, is val.
+    """Divide names randomly into parts of about equal size; part number `fold`, counted from 1, is val.
 
     See `shared_out` for `groups`.
 

@@ -293,7 +293,7 @@ class CamVid(PublicSource):
     classes differently or ignore them.
 
     Args:
-        root: folder with train.txt, val.txt (or test.txt) and the images and masks that these lists name.
+        root: folder with train.txt, val.txt (or test.txt) and the images and masks in these lists.
         masks: ids for masks of class ids, as in SegNet's version of 480×360 pixels; colors for the original masks in
             32 colours, of 960×720 pixels, in LabeledApproved_full.
     """
@@ -307,7 +307,7 @@ class CamVid(PublicSource):
         ids = {one.name: index for index, one in enumerate(self.official())}
         colors = {_color(color): ids.get(group, IGNORE) for _, *color, group in read_table("camvid_colors")}
         remedy = "restore the mask, or leave data.masks at 'ids' for class ids"
-        return ColorLookup(colors, wrong="is none of CamVid's 32", remedy=remedy)
+        return ColorLookup(colors, wrong="is not one of CamVid's 32", remedy=remedy)
 
     def splits(self) -> tuple[str, ...]:
         """Return the splits among train, val and test that have a list; raise an error if there is none."""

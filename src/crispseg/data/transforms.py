@@ -72,7 +72,7 @@ class Augment(Settings):
             CrispsegError: it is auto, which is resolved only when training reads its data.
         """
         if self.crop == "auto":
-            raise CrispsegError("augment.crop is auto; give a size outside a training")
+            raise CrispsegError("augment.crop is auto, which only crispseg.train resolves; give a size")
         return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
 
 
@@ -283,7 +283,7 @@ def train_transform(
     """
     for key in ("turn", "photometric"):
         if getattr(augment, key) == "auto":
-            raise CrispsegError(f"augment.{key} is auto; give true or false outside a training")
+            raise CrispsegError(f"augment.{key} is auto, which only crispseg.train resolves; give true or false")
     sides = augment.longer_side, augment.shorter_side
     crop = RandomScaledCrop(augment.window, augment.scale, *sides, augment.max_share)
     steps: list[v2.Transform] = [v2.RandomHorizontalFlip(augment.flip)]

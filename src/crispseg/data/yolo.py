@@ -36,12 +36,12 @@ def read_yolo(folder: Path) -> Annotations:
     The file data.yaml, in the folder or above, defines the class names and optionally the splits.
 
     Raises:
-        CrispsegError: a line is not a polygon or has an unknown class; data.yaml is missing or does not name the
-            classes; or a text file has no image.
+        CrispsegError: a line is not a polygon or has an unknown class; data.yaml is missing or has no class names; or
+            a text file has no image.
     """
     files = set(yolo_files(folder))
     if (top := yolo_root(min(files))) is None:
-        raise CrispsegError(f"{folder} has no {DATA}, which names the classes; write one: 'names: [a, b]'")
+        raise CrispsegError(f"{folder} has no {DATA} with class names; write one: 'names: [a, b]'")
     names, places = _data_yaml(top)
     marked = []
     for image in find_images(folder.absolute()):
@@ -69,7 +69,7 @@ def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:
     names = tree.get("names")
     names = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(names, dict) or not all(isinstance(key, int) for key in names):
-        raise CrispsegError(f"{top / DATA} does not name the classes; write a line 'names: [a, b]'")
+        raise CrispsegError(f"{top / DATA} has no class names; write a line 'names: [a, b]'")
     places = []
     for split in ("train", "val", "test"):
         for place in np.ravel(tree.get(split) or []).tolist():
@@ -89,7 +89,7 @@ def _shape(what: str, words: list[str], names: Mapping[int, str]) -> Shape:
     except ValueError:
         raise CrispsegError(f"{what} is not a polygon 'class x1 y1 x2 y2 x3 y3 …'; export the file again") from None
     if number not in names:
-        raise CrispsegError(f"{what} has class {number}, which {DATA} does not name; add it to 'names'")
+        raise CrispsegError(f"{what} has class {number}, which is not in {DATA}; add it to 'names'")
 
     def draw(height: int, width: int) -> Pixels:
         return draw_outlines("polygon", [(points * (width, height)).tolist()], height, width)

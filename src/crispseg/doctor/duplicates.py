@@ -21,7 +21,7 @@ Member: TypeAlias = tuple[str, str]
 
 
 def leaks(subject: Subject) -> list[str]:
-    """Return lines about images of custom data that splits share, with two examples each, or that only EXIF turns."""
+    """Return lines about images of custom data that splits share, with two examples each, or that only EXIF rotates."""
     if not isinstance(subject.source, Folder):  # the splits of public data are known
         return []
     lines = []
