@@ -50,7 +50,7 @@ def train(
     """Train a model, like `crispseg train`.
 
     Args:
-        images: folder of images, or of images and masks in a known layout; or a list of paths, PIL images, arrays
+        images: folder of images, or of images and masks in a known layout. A list may have paths, PIL images, arrays
             `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`, or tensors `(C, H, W)`, of uint8, uint16 or floats from 0
             to 1. Lists are written to a folder in `out`.
         masks: folder of masks with the same names; or a list in the order of the images, arrays `(H, W)` of class ids.

@@ -144,7 +144,7 @@ def test_commands_that_are_printed_work(tmp_path: Path, capsys: Capture) -> None
     for target, commands in ((tree.root, 1), (tmp_path / "config.yaml", 1), (tmp_path, 0)):
         assert main(["doctor", str(target)]) == 3
         printed = capsys.readouterr().out
-        assert printed.count("or train by: crispseg train") == commands and "write a corrected copy" in printed
+        assert printed.count("or train with: crispseg train") == commands and "write a corrected copy" in printed
     (tree.root / "masks/train0.png").write_bytes(b"")
     assert main(["doctor", str(tree.root)]) == 3 and "or train by" not in capsys.readouterr().out
     grey = Tree(tmp_path / "grey", lambda seed: photo(seed)[..., 0])

@@ -200,7 +200,7 @@ def test_cross_entropy_needs_no_library(monkeypatch: pytest.MonkeyPatch, refuses
     monkeypatch.setattr("crispseg.training.losses.LIBRARY", False)
     WeightedLoss({"cross_entropy": 1.0})
     for name in LIBRARY:
-        with refuses(f"loss names {name}", "segmentation-models-pytorch>=0.6"):
+        with refuses(f"loss {name} needs a package", "segmentation-models-pytorch>=0.6"):
             WeightedLoss({"cross_entropy": 1.0, name: 1.0})
 
 

@@ -4,8 +4,8 @@
   2019. They follow SFNet's released code and its names, so that its checkpoints match.
 - ShuffleNet v2: Ma et al., *ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design*, ECCV 2018. The
   network and its weights are torchvision's.
-- STDC-1 and STDC-2: Fan et al., *Rethinking BiSeNet For Real-time Semantic Segmentation*, CVPR 2021, §3.1 and §3.2,
-  with the names of its released code, which SFNet-Lite's code also uses.
+- STDC-1 and STDC-2: Fan et al., *Rethinking BiSeNet For Real-time Semantic Segmentation*, CVPR 2021, §3.1 and §3.2.
+  Names are those of its released code, which SFNet-Lite's code also uses.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Backbone(nn.Module):
 
     Args:
         name: any timm model name with a feature pyramid, or one of `NAMED_BACKBONES`.
-        pretrained: `False`; `True` for the published weights (timm's, or torchvision's of ShuffleNet); or the path of a
+        pretrained: `False`; `True` for the published weights (timm's, or torchvision's of ShuffleNet). A path loads a
             weight file (`.safetensors` or a plain state dict) with the published keys.
         in_chans: channels of the image.
         strides: strides of the features to return, finest first. Each gives the deepest feature of its stride; a

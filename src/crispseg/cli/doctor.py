@@ -29,8 +29,8 @@ class Doctor(WithData):
     wrong.
 
     Args:
-        target: a folder of data in a known layout, a run's or a saved model's folder, a YAML file of settings, or the
-            name of a data source; without it, --data selects the data.
+        target: a folder of data in a known layout, a run, a saved model, a YAML file of settings, or the name of a
+            data source. Without it, --data selects the data.
         json: also write all findings to this file; - is the standard output.
         fix: write a corrected copy to this new folder; nothing is changed in place.
         in_chans: channels of the model's input, 1 to 16; the default is the run's value, else 3.
@@ -63,7 +63,7 @@ class Doctor(WithData):
         errors = {one.code: one for one in diagnosis.findings if one.severity is Severity.ERROR}
         refused = [errors[code] for code in errors.keys() - {"image-without-mask", "mask-without-image"}]
         for tree in refused[0].details.get("settings", ()) if own and len(refused) == 1 else ():
-            say(console, f"or train by: {shlex.join(['crispseg', 'train', *given, *flags_of(tree)])}")
+            say(console, f"or train with: {shlex.join(['crispseg', 'train', *given, *flags_of(tree)])}")
         if self.fix is not None:
             say(console, fix(diagnosis, self.fix))
             say(console, f"train on them: crispseg train {shlex.quote(str(self.fix))}")

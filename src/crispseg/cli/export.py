@@ -30,7 +30,7 @@ class Export(WithData):
         format: format of the file; the default follows the suffix of out (FILE.onnx, FILE.xml or FILE.pt2).
         out: file to write; an existing file is overwritten.
         precision: fp32, bf16 or int8; int8 is calibrated on data.
-        calibrate: a folder of data, a run or the name of a data source; its train split is used to calibrate int8, its
+        calibrate: a folder of data, a run or the name of a data source. Its train split is used to calibrate int8, its
             val split to score the file. The default is the run's data for int8 and max_drop, and no data otherwise.
         calibration_images: maximum number of train images and of val images.
         max_drop: largest allowed loss of mIoU and boundary F on val, in points; if it is exceeded, no file is written.
@@ -50,7 +50,7 @@ class Export(WithData):
         of_suffix = {each.suffix: name for name, each in FILE_FORMATS.items()}
         kind: Any = self.format or of_suffix.get(self.out.suffix.lower())
         if kind is None:
-            raise CrispsegError(f"is {self.out}; end it in {', '.join(of_suffix)}", "out")
+            raise CrispsegError(f"is {self.out}; use a name that ends in {', '.join(of_suffix)}", "out")
         found, _ = named_data(self.calibrate) if self.calibrate else ({}, 3)
         needed = self.precision == "int8" or self.max_drop is not None
         if not found and not self.data and needed:

@@ -39,7 +39,7 @@ COMMANDS = {
     "ablate": "score a trained model without its flow, points, descriptors or refinement",
     "predict": "segment images",
     "inspect": "write a page that shows how a model computes its labels",
-    "demo": "show models in the browser: drop an image, see its classes and the model's sampled points",
+    "demo": "show models in the browser: drop an image and see its classes and the model's sampled points",
     "list": "list networks to train, and bundled trained models",
     "benchmark": "count and time models, also of other libraries",
     "export": "write a trained model as an ONNX, OpenVINO or torch.export file, checked",
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command.
 
     Returns:
-        0 for success, 2 for a mistake of the user or an error of the operating system, 70 for a bug in crispseg,
+        0 for success, 2 for a mistake of the user or an error of the operating system, 70 for a bug in crispseg.
         130 if interrupted, 143 if ended by SIGTERM; doctor also returns 1 and 3.
     """
     try:

@@ -35,7 +35,7 @@ class Predict(WithOptions):
     out: Path | None = None
 
     def __call__(self) -> None:
-        """Segment the images; unreadable ones are named and skipped, and the exit status then is 2."""
+        """Segment the images and skip unreadable ones with a message; the exit status is then 2."""
         console, shard = Console(stderr=True), self.options.get("shard")
         found = predict_files(self.run, self.images, self.out, console=console, **self.options)
         of = f"{found.total} images" + (f" of shard {shard}" if shard else "")

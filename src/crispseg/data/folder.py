@@ -71,7 +71,8 @@ class Folder(Settings):
         value_range: values of 16-bit images that become black and white, such as [0, 4095]; auto measures them.
         instances: folder of instance masks to evaluate objects: grey files with the names of the images. 0 is
             background, and 1, 2, … number the objects of a class. If masks are not given, they are made from these with
-            classes background, object and border (within 2 pixels of two objects), or three names in classes.
+            classes background, object and border (within 2 pixels of two objects). Three names in classes
+            replace these.
     """
 
     prefix: ClassVar[str] = "data."

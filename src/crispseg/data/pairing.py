@@ -85,8 +85,8 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
 
     If only the images or only the masks are in sub-folders, sub-folders are ignored. Different names pair by their
     numbers if both sides have the same numbers. Files without a partner are left out. The result has an `error` if
-    several files match one, also if they differ by numbers such as a_1 and a_2, or if fewer than half of the smaller
-    side have a partner.
+    several files match one, also if they differ by numbers such as a_1 and a_2. It also has one if fewer
+    than half of the smaller side have a partner.
     """
     folders: dict[Path, str] = {}
     deep = [{"/" in name for name in found.values()} for found in (image_of, mask_of)]

@@ -267,7 +267,7 @@ class VOC2012(PublicSource):
     Args:
         root: folder VOC2012, with JPEGImages, SegmentationClass and ImageSets.
         train_on: train; aug for the augmented training set, from SegmentationClassAug; or trainval to train on the val
-            images too, as for the test server; val scores then include training images.
+            images too, as for the test server. Val scores then include training images.
     """
 
     train_on: Literal["train", "trainval", "aug"] = "train"
@@ -294,7 +294,7 @@ class CamVid(PublicSource):
 
     Args:
         root: folder with train.txt, val.txt (or test.txt) and the images and masks in these lists.
-        masks: ids for masks of class ids, as in SegNet's version of 480×360 pixels; colors for the original masks in
+        masks: ids for masks of class ids, as in SegNet's version of 480×360 pixels. colors for the original masks in
             32 colours, of 960×720 pixels, in LabeledApproved_full.
     """
 

@@ -34,9 +34,9 @@ class Augment(Settings):
             median shorter side, at most 192.
         scale: range of the factor by which an image is resized before cropping.
         flip: probability of a left-right flip.
-        turn: rotate crops by 0, 90, 180 or 270 degrees with equal probability, or by 0 or 180 if they are not square;
+        turn: rotate crops by 0, 90, 180 or 270 degrees with equal probability, or by 0 or 180 if they are not square.
             auto does so if classes have no preferred half of the image, as in microscope or aerial images.
-        photometric: change brightness, contrast, saturation and hue of images without a fourth channel; mmseg uses the
+        photometric: change brightness, contrast, saturation and hue of images without a fourth channel. mmseg uses the
             stronger changes of MMSegmentation; auto is mmseg with fewer than 100 images, otherwise false.
         longer_side: length to which the longer side is resized first, so that scale is relative to it; by default
             images keep their size.
@@ -261,7 +261,7 @@ def transformed(sample: Sample, custom: CustomTransform) -> Sample:
     if labels.shape != image.shape[:2] or image.shape[2:] != sample.image.shape[2:]:
         shapes = f"image {image.shape} and mask {labels.shape}"
         raise CrispsegError(
-            f"transform returns {shapes}; both need the same height and width, and the image its channels"
+            f"transform returns {shapes}; both need the same height and width; keep the image's channels"
         )
     return Sample(image, labels, sample.name)
 

@@ -142,7 +142,7 @@ class ImageScores(ABC):
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
         """Return the value of each score in percent, of any shape `(...)`, by name.
 
-        `weights` `(R, N)` give how often each image counts; the values then are `(R, ...)`.
+        `weights` `(R, N)` give how often each image counts; the values are then `(R, ...)`.
         """
 
     def estimates(self, resamples: int = RESAMPLES, seed: int = 0) -> dict[str, Estimate]:

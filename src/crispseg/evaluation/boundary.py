@@ -3,7 +3,7 @@
 - Boundary F-score: Perazzi et al.: A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation. CVPR
   2016 (measure F). Takikawa et al.: Gated-SCNN. ICCV 2019, apply it to classes, at 3, 5, 9 and 12 pixels of
   Cityscapes images. Their released code counts an image without a boundary of a class as F = 1, and ignored pixels as
-  "not of the class": the outlines of ignored regions are boundaries there, and every good prediction finds them.
+  "not of the class". The outlines of ignored regions are boundaries there, and every good prediction finds them.
 - Boundary IoU: Cheng et al.: Boundary IoU: Improving Object-Centric Image Segmentation Evaluation. CVPR 2021, and its
   released code, https://github.com/bowenc0221/boundary-iou-api. As in the code, the distance is Chebyshev's, and the
   border of the image is an outline too.

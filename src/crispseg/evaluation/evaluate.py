@@ -201,7 +201,7 @@ def data_to_score(run: str, said: Mapping[str, object], split: str | None = None
     """Return the data to score a run on, and the split.
 
     Without settings, it returns the recorded data with split val. In other folders, the recorded meaning of masks
-    applies, but not the recorded splits: the default split is test if it exists, else val, or all if the data are not
+    applies, but not the recorded splits. The default split is test if it exists, else val, or all if the data are not
     divided. Masks of another meaning than the training masks raise a `CrispsegError`.
     """
     recorded, _ = recorded_data(run)

@@ -3,8 +3,8 @@
 Width:
 
 - A disc of diameter w contains the pixels of a w × w square whose centres are at most w / 2 from the square's centre.
-- A pixel of a class is at least w wide if a disc of diameter w fits into the class within a distance of w / 4 from it
-  (between pixel centres). The corners of a wide structure therefore count as wide, but not its thin parts.
+- A pixel of a class is at least w wide if a disc of diameter w fits into the class within w / 4 of it. Distances are
+  between pixel centres. The corners of a wide structure therefore count as wide, but not its thin parts.
 - Structures continue unchanged beyond the edge of the image. Ignored pixels belong to no class.
 - A wrongly predicted pixel is as wide as the nearest true pixel of its class; of equally near ones, the thinnest
   counts. In an image without that class, the width of the prediction counts.
@@ -43,8 +43,8 @@ class ThinQuality(ImageScores):
     Args:
         pixels: counts `(N, C, W, 3)` for each image, class and width of `WIDTHS`: true pixels that were found, all
             true pixels, wrongly predicted pixels.
-        lines: counts `(N, K, 4)` for each named class: pixels of the prediction's skeleton, the part in the truth,
-            pixels of the truth's skeleton, the part in the prediction.
+        lines: counts `(N, K, 4)` for each named class: pixels of the prediction's skeleton and those in the truth,
+            pixels of the truth's skeleton and those in the prediction.
         names: classes of `lines`.
     """
 

@@ -126,8 +126,8 @@ def predict_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> Tenso
 def unrefined_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
     """Return float32 logits of normalised images before refinement, and the offsets `(N, 2, H, W)` to refine them.
 
-    Images `(N, in_chans, H, W)` that are processed whole and once, with sides from `MIN_SIDE` on, have coarse logits
-    from the same forward pass as the offsets. Other protocols average logits `(N, num_classes, H, W)`.
+    Images `(N, in_chans, H, W)` that are processed whole and once, with sides of at least `MIN_SIDE`, have coarse
+    logits from the same forward pass as the offsets. Other protocols average logits `(N, num_classes, H, W)`.
 
     Views are averaged before refinement, since shifted logits would not match those of other views. The offsets come
     from the whole image at native size. They are None for models without refinement.

@@ -34,7 +34,7 @@ from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
 
 WORKERS = 2
-"""Number of images that are read, and of small images that a CPU computes, at a time."""
+"""Number of images that are read, and of small images that a CPU processes, at a time."""
 
 
 class Segmenter:
@@ -42,7 +42,7 @@ class Segmenter:
 
     Args:
         model_or_path: folder of a saved model or a finished run, hub id, name of a bundled model, such as "nuclei", or
-            file of `crispseg export`; or a model, which is copied, so that later changes to it have no effect.
+            file of `crispseg export`. A model is copied, so that later changes to it have no effect.
         device: by default CUDA if available, else the CPU; exported files run on the CPU only.
         precision: fp32, or bf16, which is about twice as fast if the processor supports it, with errors of a few
             percent of the largest logit.
@@ -131,7 +131,7 @@ class Segmenter:
     ) -> Generator[Segmentation, None, None]:
         """Segment images one by one, while the next ones are read.
 
-        On a CPU, two images of up to a million pixels are computed at a time, each with half of the threads. Labels are
+        On a CPU, two images of up to a million pixels are processed at a time, each with half the threads. Labels are
         equal to those of calls, up to rounding.
 
         Args:

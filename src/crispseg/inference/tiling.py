@@ -144,8 +144,8 @@ class Tiling:
             self._warned = True
             need = self.bytes_per_pixel * pixels
             warnings.warn(
-                f"an image of {pixels / 1e6:.1f} million pixels needs about {need / 1e9:.1f} GB at once, and "
-                f"{free / 1e9:.1f} GB is free: such images are processed in tiles of {tile} pixels",
+                f"an image of {pixels / 1e6:.1f} million pixels needs about {need / 1e9:.1f} GB at once, but "
+                f"{free / 1e9:.1f} GB is free; such images are processed in tiles of {tile} pixels",
                 CrispsegWarning,
                 stacklevel=2,
             )

@@ -42,7 +42,7 @@ COLORS: dict[str, tuple[int | str, ...]] = {
 }
 """Supported colours: their photometric interpretations in TIFFs, and their modes in Pillow."""
 
-CUT = "cut it, or save it as a TIFF and segment it by 'crispseg predict' in tiles of 1024"
+CUT = "cut it, or save it as a TIFF and segment it with 'crispseg predict' in tiles of 1024"
 SEVERAL = "has several pages or frames, but only one would be read; save each as its own file"
 FAULTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...] = (
     ((FileNotFoundError, NotADirectoryError), "missing-file", "does not exist; check the path"),

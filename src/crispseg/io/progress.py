@@ -1,7 +1,7 @@
 """Progress bars of long loops, on terminals only.
 
-rich prints empty lines for a disabled bar in some versions and asks for ipywidgets in notebooks, so a bar that nobody
-sees is not made.
+rich prints empty lines for a disabled bar in some versions and asks for ipywidgets in notebooks. A bar that nobody sees
+is therefore not made.
 """
 
 from __future__ import annotations

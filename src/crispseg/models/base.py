@@ -256,7 +256,7 @@ def create_model(
             disables it. `auto` refines only unept, by one step, like its released code.
         refine_steps: steps from a boundary pixel to the pixel whose logits it takes; default 2.
         refine_path: `chained` (each step follows the direction of the pixel where it starts) or `straight` (all steps
-            follow the direction of the first pixel; two of them equal SegFix's doubled step).
+            follow the direction of the first pixel). Two straight steps equal SegFix's doubled step.
         auxiliary: add heads on the decoder's levels for deep supervision; saved models do not contain them.
         class_names: one name per class, shown in results; by default numbers.
         **options: options of the model, see its builder in `crispseg.models`. Options of its fuse part may be in

@@ -75,7 +75,7 @@ def products(x: Tensor, compress: nn.Conv2d, kernel: Tensor) -> Tensor:
     """Return the product of each point of a kernel with `x` compressed by a 1×1 convolution, before their sum.
 
     One product with the product of both weights replaces two products. The result can be upsampled like the compressed
-    level, but has fewer channels: 18 instead of 128 for a level of 256 channels and a flow of two.
+    level, but has fewer channels. These are 18 instead of 128 for a level of 256 channels and a flow of two.
 
     Args:
         x: input `(N, C, H, W)`.
@@ -237,13 +237,13 @@ def crisp(
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
-        fuse_levels: coarse levels F_l whose step to F_(l-1) uses the fuse part; by default all: 3, 4 and 5 (4 and 5 on
-            DF1 and DF2, which have no F2). Other steps upsample and add.
+        fuse_levels: coarse levels F_l whose step to F_(l-1) uses the fuse part. The default is all: 3, 4 and 5 (4 and 5
+            on DF1 and DF2, which have no F2). Other steps upsample and add.
         fuse_options: options of another fuse part by name, such as pixels of ddsm.
         merge: merge part for all levels: sum adds the projected levels; concat and aligned first normalise, rectify and
             smooth them.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
-        align_corners: align levels and logits at corner pixels instead of pixel centres; images then are not padded to
+        align_corners: align levels and logits at corner pixels instead of pixel centres; images are then not padded to
             multiples of the coarsest stride.
         inference_scale: factor by which images are upscaled in eval mode, 1 to 4; each side becomes a multiple of the
             coarsest stride. Time and memory grow with the square.

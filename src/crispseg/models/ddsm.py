@@ -40,7 +40,7 @@ class DynamicSampler(nn.Module):
         super().__init__()
         k = math.isqrt(points)
         if k * k != points or k % 2 == 0:
-            raise CrispsegError(f"{points} points make no k×k grid around a pixel; give 1, 9, 25 or 49")
+            raise CrispsegError(f"{points} points do not form a k×k grid around a pixel; give 1, 9, 25 or 49")
         self.points = points
         self.predict = nn.Conv2d(channels, 3 * points, 1)
         nn.init.zeros_(self.predict.weight)
@@ -147,7 +147,9 @@ class ChannelAffinity(nn.Module):
         super().__init__()
         self.side = math.isqrt(channels)
         if self.side**2 != channels:
-            raise CrispsegError(f"{channels} channels make no square image, which DDSM samples; use 16, 64 or 256")
+            raise CrispsegError(
+                f"{channels} channels do not form a square image, which DDSM samples; use 16, 64 or 256"
+            )
         self.pooled, self.downsampled = pooled, downsampled
         self.w_alpha = nn.Conv2d(channels, channels, 1, bias=False)
         self.w_beta = nn.Conv2d(2 * channels, channels, 1, bias=False)

@@ -31,7 +31,7 @@ def fpn(
     Args:
         spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level. None: 64 on DF, STDC and ShuffleNet, or if C2 has fewer than 64 channels,
-            because merging is expensive; else 128 if C5 has up to 512, or 256.
+            because merging is expensive. Otherwise 128 if C5 has up to 512, or 256.
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.

@@ -125,7 +125,7 @@ def _backbone_of(path: str | Path, given: dict[str, Tensor]) -> str:
     depth = len({key.split(".")[1] for key in given if key.startswith("layer3.")})
     if (block, depth) not in _RESNETS:
         raise CrispsegError(
-            f"{path} is not a checkpoint of an official SFNet on a ResNet-18, 50 or 101, DF or STDC: it has {depth} "
+            f"{path} is not a checkpoint of an official SFNet on a ResNet-18, 50 or 101, DF or STDC; it has {depth} "
             f"{block} blocks in layer3, and no {' or '.join(_OWN_NETS)}"
         )
     return _RESNETS[block, depth]

@@ -1,8 +1,8 @@
 """Boundary refinement: a boundary pixel takes the logits of a pixel further inside its region.
 
-Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation* (UN-EPT), ICCVW 2021, §3.2, after Yuan
-et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020. `crispseg.data.boundary_targets`
-computes its training targets.
+Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation* (UN-EPT), ICCVW 2021, §3.2. It follows
+Yuan et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV 2020. The training targets are from
+`crispseg.data.boundary_targets`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class BoundaryRefinement(nn.Module):
 
     Args:
         in_chans: channels of the images.
-        detail_channels: channels of the decoder's spatial branch, if its feature map is passed to `maps`; by default
+        detail_channels: channels of the decoder's spatial branch, if its feature map is passed to `maps`. By default
             the refinement has its own spatial branch of 256 channels.
         steps: number of steps between neighbouring pixels that form an offset.
         path: chained steps follow the direction predicted where they start, and end outside the boundary; straight

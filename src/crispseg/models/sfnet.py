@@ -1,7 +1,7 @@
 """SFNet: Li et al., *Semantic Flow for Fast and Accurate Scene Parsing*, ECCV 2020 (arXiv 2002.10120).
 
-The file follows the paper, with its section and equation numbers: the Flow Alignment Module (§3.2), the network (§3.3)
-and the alternatives in Table 2 (§4.1). docs/papers/sfnet.md lists open details and how they are settled.
+The file follows the paper, with its section and equation numbers. It has the Flow Alignment Module (§3.2), the network
+(§3.3) and the alternatives in Table 2 (§4.1). docs/papers/sfnet.md lists open details and how they are settled.
 """
 
 from __future__ import annotations
@@ -193,13 +193,13 @@ def sfnet(
 
     Args:
         spec, num_classes: the backbone to build, and the number of logits.
-        width: channels of every level. None uses the released code's values: 64 on DF and STDC (here also on
-            ShuffleNet), 128 for another C5 of up to 512 channels, else 256.
+        width: channels of every level. None uses the released values: 64 on DF and STDC (here also
+            on ShuffleNet), 128 for another C5 of up to 512 channels, else 256.
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
-        fuse_levels: coarse levels F_l whose step to F_(l-1) uses the fuse part; by default all: 3, 4 and 5 (4 and 5 on
-            DF1 and DF2, which have no F2). Other steps upsample and add.
+        fuse_levels: coarse levels F_l whose step to F_(l-1) uses the fuse part. The default is all: 3, 4 and 5 (4 and 5
+            on DF1 and DF2, which have no F2). Other steps upsample and add.
         fuse_options: options of another fuse part by name, such as pixels of ddsm.
         merge: merge part for all levels: concat, aligned, or sum, which adds the projected levels.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.
@@ -225,7 +225,7 @@ def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:
     """Compute FlowNet-C's correlation (§4.1, Table 2c; Dosovitskiy et al., *FlowNet*, ICCV 2015) of 1×1 patches.
 
     It maps two (N, C, H, W) to (N, (2d + 1)², H, W). For each displacement of up to d pixels, row by row from (-d, -d),
-    it is the channel mean of `fine` times the displaced `coarse`, which is zero outside.
+    it is the channel mean of `fine` times the displaced `coarse`. `coarse` is zero outside.
     """
     height, width = fine.shape[-2:]
     padded = F.pad(coarse, [max_displacement] * 4)

@@ -49,7 +49,7 @@ class GatedDualFlowAlignment(nn.Module):
     Args:
         fine_channels, coarse_channels: channels of the two levels.
         gate: input of the gate's 3×3 convolution: mean and maximum over channels of both levels (pooled; the coarse
-            level is compressed and upsampled), or the compressed levels, like the flow (features).
+            level is compressed and upsampled). features uses the compressed levels, like the flow.
     """
 
     def __init__(self, fine_channels: int, coarse_channels: int, *, gate: Gate = "pooled") -> None:

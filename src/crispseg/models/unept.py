@@ -1,8 +1,8 @@
 """UN-EPT: Zhu et al., *A Unified Efficient Pyramid Transformer for Semantic Segmentation*, ICCV Workshops 2021.
 
-The file follows the paper, with its section and equation numbers: the transformer (§3.1.1), the pyramid (§3.1.2) with
-queries from the spatial branch (§3.2), and the details of the layers (§4.2). Eqs. 2 to 4 and 6 are in
-`crispseg.nn.DeformableAttention`; the spatial branch and the refinement are in `crispseg.models.refinement`.
+The file follows the paper, with its section and equation numbers. It has the transformer (§3.1.1), the pyramid
+(§3.1.2) with queries from the spatial branch (§3.2), and the details of the layers (§4.2). Eqs. 2 to 4 and 6 are in
+`crispseg.nn.DeformableAttention`. The spatial branch and the refinement are in `crispseg.models.refinement`.
 docs/papers/unept.md lists contradictions in the paper and its released code, and how they are settled.
 """
 
@@ -251,10 +251,10 @@ def unept(
     Args:
         spec, num_classes: the backbone to build, and the number of logits.
         width: d_model, a multiple of 8.
-        levels: L, 3 for stages 3 to 5 of a CNN or blocks 4, 8 and 12 of a ViT's 12; 1 for the last of these (Table 6).
+        levels: L, 3 for stages 3 to 5 of a CNN or blocks 4, 8 and 12 of a ViT's 12. 1 uses the last of these (Table 6).
         points: N, the number of points on each level (Table 6).
         queries: context queries: dynamic takes them from the spatial branch; naive learns them, equal for all images.
-        encodings: queries adds position and scale encodings to the queries of each attention (§3.1); features adds them
+        encodings: queries adds position and scale encodings to the queries of each attention (§3.1). features adds them
             once to the inputs of encoder and decoder (§4.2).
         self_attention: self-attention of the decoder, sparse as in the paper, or full (Eq. 1).
         output_stride: stride of a CNN's deepest feature; dilation keeps it at 8 (default) or 16.

@@ -34,8 +34,8 @@ def upernet(
         context: context part on C5, as in `fpn`.
         context_options: options of the context part by name, such as rates of aspp.
         fuse: fuse part between levels, as in `fpn`.
-        fuse_levels: coarse levels F_l whose step to F_(l-1) uses the fuse part; by default all: 3, 4 and 5 (4 and 5 on
-            DF1 and DF2, which have no F2). Other steps upsample and add.
+        fuse_levels: coarse levels F_l whose step to F_(l-1) uses the fuse part. The default is all: 3, 4 and 5 (4 and 5
+            on DF1 and DF2, which have no F2). Other steps upsample and add.
         fuse_options: options of the fuse part by name, such as pixels of ddsm.
         merge: merge part for all levels, as in `fpn`.
         merge_options: options of the merge part by name, such as flow_kernel of aligned.

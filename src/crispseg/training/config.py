@@ -43,7 +43,7 @@ class ModelConfig(Settings):
         refine: boundary adds UN-EPT's boundary refinement to any model; auto adds it to unept only.
         refine_steps: steps from a boundary pixel to the pixel whose logits it takes; default 2, or 1 with auto.
         refine_path: chained (each step follows the direction of the pixel where it starts) or straight (all steps
-            follow the direction of the first pixel; SegFix takes two straight steps).
+            follow the direction of the first pixel). SegFix takes two straight steps.
         options: further options of the model.
     """
 
@@ -97,7 +97,7 @@ class TrainConfig(Settings):
         out: folder of the run.
         epochs: passes over the training split; if epochs, iterations and minutes are all unset, minutes is 30.
         iterations: optimizer steps; replaces epochs if set.
-        minutes: minutes of training, instead of epochs or iterations; the learning rate follows the clock, and up to
+        minutes: minutes of training, instead of epochs or iterations. The learning rate follows the clock, and up to
             ten evaluations take at most a tenth of the time.
         batch_size: images per step and device; auto is 8 crops of 192×192, or fewer larger crops with as many pixels.
         accumulate: number of batches whose gradients are added up for one step.
@@ -116,14 +116,14 @@ class TrainConfig(Settings):
         hard_fraction: fraction of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
         auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 disables them.
         class_weights: class weights in cross_entropy: a list with one per class, balanced (median frequency) or
-            softened (`share ** -1/2` of the class's pixels, `share ** -1/3` from step 500); auto is softened if a
+            softened (`share ** -1/2` of the class's pixels, `share ** -1/3` from step 500). auto is softened if a
             class has less than 2 % of the pixels.
         boundary_distance: largest distance, in pixels, of a boundary pixel from the boundary, for model.refine.
         boundary_weights: weights of the losses of model.refine; unspecified ones keep their defaults (UN-EPT's Eq. 7).
         direction_mask: pixels of the direction loss: all true boundary pixels, or only those also predicted.
         clip: largest norm of the gradient.
-        freeze_backbone: true freezes the backbone and its batch-norm statistics; early freezes all these statistics
-            and the weights of its finest feature (mostly the stem and the first stage); auto is early if the backbone
+        freeze_backbone: true freezes the backbone and its batch-norm statistics. early freezes all these statistics
+            and the weights of its finest feature (mostly the stem and the first stage). auto is early if the backbone
             is pretrained and these weights are less than 0.3 of all.
         ema: decay of an exponential moving average of the weights, such as 0.999; the average is evaluated and saved.
         patience: stop after this many evaluations without a better mIoU.

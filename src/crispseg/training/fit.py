@@ -181,7 +181,7 @@ def initialize(model: SegmentationModel, start: SegmentationModel, source: str) 
             f"init_from: {source} contains weights of {info.name} on {info.backbone} with {info.in_chans} channels "
             f"({options}); leave out the settings of the model to inherit them"
         ) from None
-    return "all weights were copied" if same_classes else "weights were copied; the classifier is initialized randomly"
+    return "all weights were copied" if same_classes else "weights were copied; the classifier is initialised randomly"
 
 
 def build_loaders(

@@ -82,12 +82,12 @@ def library_loss(name: Loss) -> nn.Module:
     """Return a loss of segmentation-models-pytorch over the labelled pixels of the batch.
 
     `dice` is the mean over all classes of 1 - soft Dice (Milletari et al., 3DV 2016), 0 for a class that the batch
-    lacks. `focal` is the mean over classes and pixels of the sigmoid focal loss of each class against the rest, γ = 2
+    lacks. `focal` is the mean over classes and pixels of the sigmoid focal loss, one class against the rest, γ = 2
     (Lin et al., ICCV 2017). `lovasz` is the Lovász-Softmax surrogate of IoU, the mean over the classes that occur
     (Berman et al., CVPR 2018).
     """
     if not LIBRARY:
-        raise CrispsegError(f"loss names {name}; run: pip install 'segmentation-models-pytorch>=0.6'")
+        raise CrispsegError(f"loss {name} needs a package; run: pip install 'segmentation-models-pytorch>=0.6'")
     from segmentation_models_pytorch import losses  # optional, and the import takes a second
 
     kind = {"dice": losses.DiceLoss, "focal": losses.FocalLoss, "lovasz": losses.LovaszLoss}[name]

@@ -129,7 +129,7 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
     there = {name for name in ("tensorboard", "wandb") if importlib.util.find_spec(name)}
     names = {"tensorboard"} & there if config.loggers is None else {*config.loggers}
     for name in names - there:
-        raise CrispsegError(f"loggers names {name}, which is not installed: pip install {name}")
+        raise CrispsegError(f"loggers contains {name}, which is not installed: pip install {name}")
     loggers: list[Logger] = []
     if "tensorboard" in names:
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))
