@@ -49,7 +49,7 @@ def read_table(name: str) -> list[list[str]]:
 
 @lru_cache
 def official_classes(name: str) -> tuple[OfficialClass, ...]:
-    """Return the classes of a public data set, in the order of their ids; a `CrispsegError` without a table."""
+    """Return the classes of a public data set in the order of their ids; an unknown name raises a `CrispsegError`."""
     if name not in (known := sorted(path.stem for path in (DATA / "tables").glob("*.csv"))):
         raise CrispsegError(f"there is no table of classes for '{name}'{did_you_mean(name, known)}")
     return tuple(OfficialClass(int(value), label, _color(color)) for value, label, *color in read_table(name))
