@@ -66,7 +66,7 @@ def test_files_that_name_colours(name: str, tmp_path: Path) -> None:
 def test_files_that_name_none(content: str, tmp_path: Path, refuses: Any) -> None:
     (tmp_path / "x.yaml").write_text(content)
     make_pair(tmp_path, "a", ids(0, 1))
-    with refuses("x.yaml" if content != "{}" else "there are 0 class names"):
+    with refuses("x.yaml" if content != "{}" else "number of class names is 0"):
         folder(tmp_path, palette=tmp_path / "x.yaml").label_set()
 
 
