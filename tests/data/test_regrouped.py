@@ -98,3 +98,12 @@ def test_in_python_and_in_other_folders(tmp_path: Path) -> None:
     assert main(["train", *flags, *TINY]) == 0
     source, _ = data_to_score(str(run), {"images": tmp_path / "new/images", "masks": tmp_path / "new/masks"})
     assert source.label_set().names == ("a", "b", "x") == crispseg.from_pretrained(run).info.class_names
+
+
+def test_names_of_classes_separated_by_commas(tmp_path: Path) -> None:
+    make_pair(tmp_path, "a", ids(0, 1, 2))
+    words = Folder(tmp_path / "images", tmp_path / "masks", classes="background, leaf,lesion")
+    assert words.label_set().names == ("background", "leaf", "lesion")
+    (tmp_path / "a,b").write_text("one\ntwo\nthree")
+    named = Folder(tmp_path / "images", tmp_path / "masks", classes=tmp_path / "a,b")
+    assert named.label_set().names == ("one", "two", "three")

@@ -143,8 +143,8 @@ def build_published(name: str, published: bool, **options: Any) -> Any:
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise CrispsegError(
-            f"cannot get the weights of backbone '{name}' ({reason}); give model.pretrained the path of a weight file, "
-            "or false for random weights"
+            f"cannot download the weights of backbone '{name}' ({reason}); without internet, give model.pretrained the "
+            "path of a weight file, or false for random weights"
         ) from error
 
 

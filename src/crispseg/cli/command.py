@@ -97,7 +97,7 @@ class Command(ABC):
             if not tree.get(word) and fields[word].default is MISSING:
                 raise CrispsegError(f"{word.upper()} is missing; {cls.usage()}")
         if words:
-            raise CrispsegError(f"'{words[0]}' is one argument too many; {cls.usage()}")
+            raise CrispsegError(f"'{words[0]}' is one argument too many; write lists as '[a, b]'; {cls.usage()}")
         command = construct(cls, {key: tree.pop(key) for key in fields if key in tree})
         load_plugins(command.plugins)
         command.take(tree)

@@ -45,7 +45,8 @@ class Folder(Settings):
         masks: folder of masks; or a pattern with the same wildcards.
         root: folder that contains both under common names, such as images and masks or train/images and train/masks, if
             these are not given. It may also contain classes.txt, train.txt, val.txt and test.txt.
-        classes: class names in the order of their ids, as a list or a text file with one name per line.
+        classes: class names in the order of their ids: a list, names separated by commas, or a text file with one name
+            per line.
         num_classes: number of classes if they have no names. It is inferred from the masks if classes, num_classes and
             palette are not given.
         palette: colour of each class, [r, g, b] from 0 to 255, or a list of its colours; or a file of colours and
@@ -364,7 +365,9 @@ class Folder(Settings):
 
     @property
     def _classes(self) -> list[str] | str | Path | None:
-        return self._layout.classes if self.classes is None else self.classes
+        classes = self._layout.classes if self.classes is None else self.classes
+        words = [] if isinstance(classes, list) or classes is None else str(classes).split(",")
+        return [word.strip() for word in words] if len(words) > 1 and not Path(str(classes)).exists() else classes
 
     @cached_property
     def declared(self) -> DeclaredClasses:

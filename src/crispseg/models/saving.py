@@ -34,7 +34,7 @@ MODEL_CARD = """---
 
 # {{ title }}
 
-A semantic-segmentation model saved by [crispseg](https://pypi.org/project/crispseg).
+A semantic-segmentation model saved by crispseg.
 
 ```python
 import crispseg
