@@ -58,7 +58,8 @@ class RunDemo(WithDevice):
             ) as url,
         ):
             print(f"{', '.join(models)} at {url} (Ctrl+C ends it)", flush=True)
-            Event().wait()
+            with suppress(KeyboardInterrupt):
+                Event().wait()
 
 
 def val_images(run: str, most: int = 8) -> list[Path]:

@@ -97,7 +97,7 @@ def panels(
     figure = Figure((COLUMN * columns, height), layout="constrained")
     canvas, axes = FigureCanvasAgg(figure), figure.subplots(len(rows), columns, squeeze=False, height_ratios=ratios)
     for axis, image in zip(axes.flat, chain.from_iterable(rows), strict=True):
-        axis.imshow(image, aspect="auto")
+        axis.imshow(image)
         axis.set_axis_off()
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title)
