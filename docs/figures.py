@@ -201,6 +201,8 @@ def browser(width: int = WIDTH) -> Iterator[Any]:
 
 def shoot(page: Any, name: str, height: int, width: int = WIDTH) -> None:
     """The upper part of what the browser shows."""
+    page.set_window_size(width, height)
+    time.sleep(2)  # frames are drawn again
     clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
     shot = page.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True, "clip": clip})
     save(name, np.asarray(Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")), "pages")
