@@ -163,7 +163,8 @@ def tutorial() -> None:
         with demo(folder / "cells.onnx", url):
             page.get(url)
             time.sleep(10)
-            page.find_element("css selector", "input[type=file]").send_keys(str(folder / "photos/test/751f421d3229.png"))
+            upload = page.find_element("css selector", "input[type=file]")
+            upload.send_keys(str(folder / "photos/test/751f421d3229.png"))
             time.sleep(30)
             shoot(page, "demo", 1200)
 
