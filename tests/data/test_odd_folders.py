@@ -148,7 +148,7 @@ def test_annotations_in_other_forms_are_named(tmp_path: Path) -> None:
     for place in ("train", "val"):
         (tmp_path / "splits" / place / "labels").mkdir(parents=True)
         np.save(tmp_path / "splits" / place / "labels/a.npy", ids(0, 1))
-    with pytest.raises(CrispsegError, match=r"NumPy arrays \(\.npy\) are not read: save each as a PNG"):
+    with pytest.raises(CrispsegError, match=r"train/labels: 1 npy, .*NumPy arrays \(\.npy\) are not read: save each"):
         own_layout(tmp_path / "splits")
 
 

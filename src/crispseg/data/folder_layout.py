@@ -21,6 +21,7 @@ from crispseg.data.folder_search import (
     by_split,
     described,
     is_pattern,
+    listing,
     pictures,
     readings,
     settings,
@@ -219,7 +220,7 @@ def annotated(folder: Path) -> str:
     if polygons := next(yolo_files(folder), None):
         root = shlex.quote(str(yolo_root(polygons) or folder))
         what = "YOLO's labels are text files", "polygons"
-    elif any(any(folder.glob(depth + "*.npy")) for depth in ("", "*/", "*/*/")):
+    elif any(".npy" in counts for counts in listing(folder).values()):
         return "; NumPy arrays (.npy) are not read: save each as a PNG, masks with 255 for ignored pixels"
     elif any(file for pattern in ("*.json", "*/*.json") for file in folder.glob(pattern)):
         what = "it contains JSON files", "COCO's and labelme's"

@@ -34,6 +34,8 @@ OTHERS = re.compile(r"instance|object|predict|overlay", re.IGNORECASE)
 """Words in names of folders without class masks, although their files are named like the images."""
 LEVELS, MOST = 6, 1000
 """Maximum depth and number of folders to search, because the folder may be a home directory."""
+ANNOTATED = ".npy", ".txt", ".json", ".xml"
+"""Suffixes of annotations that are not images."""
 
 _SPLIT, _KIND = (
     "|".join(sorted(names, key=len, reverse=True)) for names in (SPLIT_OF, (*IMAGE_FOLDERS, *MASK_FOLDERS))
@@ -101,13 +103,13 @@ def by_split(place: Path, files: Mapping[Path, str]) -> dict[str, dict[Path, str
 
 
 def listing(root: Path) -> dict[Path, Counter[str]]:
-    """Return `root` and its sub-folders that contain images or text files, with file counts by suffix."""
+    """Return `root` and its sub-folders that contain images or annotations, with file counts by suffix."""
     found = {}
     for place, folders, files in itertools.islice(os.walk(root, followlinks=True), MOST):
         depth = len(Path(place).relative_to(root).parts)
         folders[:] = sorted(name for name in folders if depth < LEVELS and name[0] != ".")
         counts = Counter(Path(name).suffix.lower() for name in files if name[0] != ".")
-        if shown := Counter({key: counts[key] for key in (*sorted(SUFFIXES), ".txt", ".json", ".xml") if counts[key]}):
+        if shown := Counter({key: counts[key] for key in (*sorted(SUFFIXES), *ANNOTATED) if counts[key]}):
             found[Path(place)] = shown
     return found
 

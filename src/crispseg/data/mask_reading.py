@@ -204,9 +204,8 @@ def _by_palette(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> M
     off = [mask for mask in masks if mask.lossy or (exact.labels_of(mask) == NONE).any()]
     if declared.tolerance is not None or not off:
         return read_by(labels, exact, masks)
-    two = replace(declared, palette=None, count=2)
     grey = declared.palette == BLACK_AND_WHITE and not any(mask.colors for mask in masks)
-    if found := _black_and_white(two, masks) if grey else None:
+    if found := _black_and_white(declared, masks) if grey else None:
         return found
     tolerance, largest, strange = tolerance_for(exact, off)
     if strange:
@@ -270,7 +269,7 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     if between:
         what = f"0 and 255, and {few(between, 8)}: values from 128 up are read as class 1, '{name}', others as class 0"
     may_be_ids = between == [*range(1, len(between) + 1)] and len(strays) > few_masks
-    if not soft and (may_be_ids or 2 * len(strays) > len(fitting)):
+    if not (soft or declared.palette) and (may_be_ids or 2 * len(strays) > len(fitting)):
         what, severity = f"0 and 255, and few pixels of {few(between, 8)}", Severity.ERROR
         remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
     concerned = strays if severity else [mask for mask in fitting if mask.held - {0}]
