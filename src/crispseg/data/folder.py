@@ -23,13 +23,17 @@ from crispseg.data.loading import parallel, tried
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, Severity, read_masks
 from crispseg.data.pairing import PairingKind, few, folded, shared_out
-from crispseg.data.palettes import as_color, read_palette
+from crispseg.data.palettes import as_color, numbered_colors
+from crispseg.data.split_check import spread
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.value_range import check_range
 from crispseg.labels import IGNORE, Color, LabelSet
 
 ALL = "all"
 """Split of all images that have a mask."""
+
+SAMPLED = 32
+"""Number of masks to look at first if classes are declared."""
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -222,8 +226,8 @@ class Folder(Settings):
             found = replace(found, palette=self.palette or [*lookup.palette], palette_tolerance=lookup.tolerance)
         elif isinstance(lookup, IdLookup):
             found = replace(found, num_classes=self.num_classes if self.declared.count else lookup.classes)
-            grey = [mask for mask in self._scanned if isinstance(mask, MaskStatistics) and not mask.colors]
-            if lookup.classes == 2 and any(IGNORE in mask.held for mask in grey):
+            masks = [mask for mask in self._scanned or self._sampled if isinstance(mask, MaskStatistics)]
+            if any(IGNORE in mask.held for mask in masks if not mask.colors and mask.file not in left_out):
                 found = replace(found, ignore=(*{*self.ignore, IGNORE},))  # else other masks may seem black and white
         return found
 
@@ -349,20 +353,6 @@ class Folder(Settings):
         found = {name: self.group and group_of(self.group, place) for name, place in places.items()}
         return {name: group for name, group in found.items() if group}
 
-    @cached_property
-    def _colors(self) -> tuple[dict[Color, int], tuple[str, ...] | None] | None:
-        """Palette, as colour → class, and class names."""
-        if self.palette is None:
-            return None
-        if isinstance(self.palette, (str, Path)):
-            groups, names = read_palette(Path(self.palette))
-        else:
-            groups, names = [each if isinstance(each, list) else [each] for each in self.palette], None
-        found = {as_color(color): index for index, group in enumerate(groups) for color in group}
-        if twice := [color for index, group in enumerate(groups) for color in group if found[as_color(color)] != index]:
-            raise CrispsegError(f"data.palette gives the colour {list(twice[0])} to two classes; use different colours")
-        return found, names
-
     @property
     def _classes(self) -> list[str] | str | Path | None:
         classes = self._layout.classes if self.classes is None else self.classes
@@ -376,7 +366,7 @@ class Folder(Settings):
         Raises:
             CrispsegError: the declarations contradict each other.
         """
-        colors, names = self._colors or (None, None)
+        colors, names = (None, None) if self.palette is None else numbered_colors(self.palette)
         if (classes := self._classes) is not None:
             names = tuple(classes if isinstance(classes, list) else read_lines(classes))
         declared = {
@@ -429,16 +419,26 @@ class Folder(Settings):
     def _scanned(self) -> list[MaskStatistics | CrispsegError]:
         """Statistics of the masks, if they can add to the declarations; otherwise empty."""
         declared = self.declared
-        told = declared.count not in (None, 2) if declared.palette is None else declared.tolerance is not None
-        first = min(self._pairs.values(), default=None)
-        found = first and tried(read_statistics)(first.mask)
-        seen = found if isinstance(found, MaskStatistics) else None
-        by_color = seen and seen.palette and declared.palette is None
-        if told and not (by_color or declared.folders or (seen and seen.transparent is not None)):
+        by_value = declared.palette is None
+        told = declared.count not in (None, 2) if by_value else declared.tolerance is not None
+        some = self._sampled if told else []
+        doubtful = any(
+            mask.transparent is not None or (by_value and (mask.palette or {*mask.values.flat} == {0, IGNORE}))
+            for mask in some
+        )
+        if told and not (doubtful or declared.folders):
             return []
         used = set().union(*self._dictated.values()) - {*self.exclude}
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)
         return list(parallel(tried(read_statistics), [pair.mask for pair in pairs], "Reading masks"))
+
+    @cached_property
+    def _sampled(self) -> list[MaskStatistics]:
+        """Statistics of some masks, evenly spread."""
+        masks = [pair.mask for pair in self._pairs.values()]
+        masks = [masks[index] for index in spread(len(masks), SAMPLED)]
+        some = parallel(tried(read_statistics), masks, "Reading masks")
+        return [mask for mask in some if isinstance(mask, MaskStatistics)]
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:

@@ -149,6 +149,12 @@ def held(grey: Iterable[MaskStatistics]) -> set[int]:
     return set().union(*(mask.held for mask in grey))
 
 
+def white_among_ids(grey: Sequence[MaskStatistics]) -> list[MaskStatistics]:
+    """Return the masks that contain only 0 and 255 if others have ids above 0, but none has ids and 255."""
+    others = [mask.held for mask in grey if mask.held - {0, IGNORE}]
+    return [mask for mask in grey if mask.held == {0, IGNORE} and others and not any(IGNORE in one for one in others)]
+
+
 def pixels_of(masks: Iterable[MaskStatistics], in_color: bool = False) -> Counter[Any]:
     """Return the pixel counts of each value or colour in all masks; a grey value v is the colour (v, v, v)."""
     pixels: Counter[Any] = Counter()

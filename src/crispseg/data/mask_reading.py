@@ -31,6 +31,7 @@ from crispseg.data.mask_lookup import (
     least_flat,
     part,
     pixels_of,
+    white_among_ids,
 )
 from crispseg.data.pairing import ODD_FILES, few
 from crispseg.data.palettes import BLENDED, compact, palettes_differ, proposed, tolerance_for
@@ -341,6 +342,10 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
         severity = Severity.ERROR if doubtful else Severity.INFORMATION
         found.append(_fault("black-and-white-masks", ignored, what, remedy, severity))
+    refused = any(one.severity is Severity.ERROR for one in found)
+    if (white := white_among_ids(grey)) and not refused and IGNORE not in void:
+        remedy = "write class ids like the others, or give data.ignore '[255]' if 255 means unlabelled"
+        found.append(_fault("odd-masks", white, "0 and 255 only, and the others class ids without 255", remedy))
     reading = read_by(labels, lookup, grey)
     return replace(reading, faults=(*found, *reading.faults))
 

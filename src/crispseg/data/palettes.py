@@ -127,6 +127,24 @@ def as_color(value: int | Color) -> Color:
     return color
 
 
+def numbered_colors(
+    palette: Sequence[Color | list[Color]] | str | Path,
+) -> tuple[dict[Color, int], tuple[str, ...] | None]:
+    """Return colour → class, and class names if known, of a palette: a colour or a list of them per class, or a file.
+
+    Raises:
+        CrispsegError: two classes have one colour, or an error of `read_palette`.
+    """
+    if isinstance(palette, (str, Path)):
+        groups, names = read_palette(Path(palette))
+    else:
+        groups, names = [each if isinstance(each, list) else [each] for each in palette], None
+    found = {as_color(color): index for index, group in enumerate(groups) for color in group}
+    if twice := [color for index, group in enumerate(groups) for color in group if found[as_color(color)] != index]:
+        raise CrispsegError(f"data.palette gives the colour {list(twice[0])} to two classes; use different colours")
+    return found, names
+
+
 NEAR = 16
 """Largest distance at which a colour may replace a palette colour that its mask lacks."""
 
