@@ -221,6 +221,7 @@ def test_one_mapping(
 
 ELSEWHERE = {
     "white in a run of ids": ([ids(0, 1)] * 3, {}, [ids(0, 255)] * 2, ["0 and 255", "data.palette", "data.ignore"]),
+    "white in a run of three": ([ids(0, 1, 2)] * 3, {}, [ids(0, 255)] * 2, ["0 and 255", "data.ignore '[255]'"]),
     "colours in a run of ids": ([ids(0, 1)] * 3, {}, [in_color(0, 1)] * 2, ["2 colours", "data.palette"]),
     "colours in a run of three": ([ids(0, 1, 2)] * 3, {}, [in_color(0, 1, 2)] * 2, ["0.png", "data.palette"]),
     "ids in a black and white run": ([ids(0, 255)] * 3, {}, [ids(0, 1)] * 2, ["0.png", "[1, 1, 1]", "data.palette"]),
@@ -294,6 +295,22 @@ def test_what_the_command_declares_wins(tmp_path: Path, capsys: Capture) -> None
     argv = ["inspect", run, tmp_path / "own/images/0.png", "--truth", tmp_path / "own/masks/0.png", *argv[-2:]]
     assert "data.palette null" in error_of(capsys, *argv)
     output_of(capsys, *argv, "--data.palette", "null", "--data.num_classes", "2")
+
+
+@pytest.mark.parametrize("declared", [{}, {"num_classes": 3}])
+def test_a_run_with_ignored_pixels_reads_masks_without_objects(declared: Any, tmp_path: Path) -> None:
+    put(tmp_path / "own", *[ids(0, 1, 2, 255)] * 3), put(tmp_path / "other", ids(0, 255))
+    run, _ = begun(Folder(tmp_path / "own/images", tmp_path / "own/masks", **declared), tmp_path / "run")
+    np.testing.assert_array_equal(truth(run, tmp_path / "other/masks/0.png"), ids(0, 255))
+
+
+def test_ids_from_1_are_noted(tmp_path: Path, capsys: Capture) -> None:
+    put(tmp_path / "own", *[ids(0, 1, 2, 3)] * 3), put(tmp_path / "other", *[ids(1, 2, 3)] * 2)
+    run, _ = begun(Folder(tmp_path / "own/images", tmp_path / "own/masks"), tmp_path / "run")
+    scored(run)
+    assert "ids from 1" not in capsys.readouterr().err
+    scored(run, root=tmp_path / "other")
+    assert "otherwise ids from 1 to 3" in capsys.readouterr().err
 
 
 def test_classes_in_another_order_are_refused(tmp_path: Path, refuses: Any, capsys: Capture) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder, Segment
 from crispseg.data.dataset import Pair, Sample
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import recognise
-from crispseg.data.loading import parallel, sample_loader
-from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, read_statistics
-from crispseg.data.mask_reading import read_masks
+from crispseg.data.loading import parallel, sample_loader, tried
+from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskStatistics, read_statistics
+from crispseg.data.mask_reading import DeclaredClasses, read_masks
 from crispseg.data.named import build_data, own_data_meant
 from crispseg.data.pairing import few
 from crispseg.data.sources import PublicSource
@@ -257,26 +257,44 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
         recorded.pop("palette_tolerance", None)
     data = build_data({**recorded, **said})
     if isinstance(data, Folder) and not data.of_instances and not {*MEANING} & {*said}:
-        _check_meaning(data)
+        _check_meaning(data, elsewhere)
     return data, elsewhere
 
 
-def _check_meaning(data: Folder) -> None:
-    """Raise a CrispsegError for 0/255 masks if class ids were recorded, or for colours far from a recorded palette."""
-    lookup, place = data.reading.lookup, data.masks or data.root
-    if data.declared.count and data.palette is None and isinstance(lookup, ColorLookup):
-        palette = str([list(color) for color in lookup.palette]).replace(" ", "")
+def _check_meaning(data: Folder, elsewhere: bool) -> None:
+    """Raise a CrispsegError for 0/255 masks if class ids were recorded, or for colours far from a recorded palette.
+
+    Warn of ids from 1 in other folders.
+    """
+    reading, declared, place = data.reading, data.declared, data.masks or data.root
+    by_id = declared.count and declared.palette is None
+    masks: list[MaskStatistics] = []
+    if (by_id and elsewhere) or declared.tolerance:
+        found = parallel(tried(read_statistics), [pair.mask for pair in data.pairs(ALL, strict=False)], "Reading masks")
+        masks = [mask for mask in found if isinstance(mask, MaskStatistics)]
+    if by_id and masks:
+        reading = read_masks(DeclaredClasses(None, ignore=declared.ignore), masks)
+        for fault in reading.faults:
+            if fault.code == "one-based-ids":
+                _note([fault.line])
+    if by_id and isinstance(reading.lookup, ColorLookup) and reading.faults[0].code == "black-and-white-masks":
+        palette = str([list(color) for color in reading.lookup.palette]).replace(" ", "")
+        remedy = f"give data.palette '{palette}' if these are its classes" if declared.count == 2 else "write class ids"
         raise CrispsegError(
-            f"{place}: {data.reading.faults[0].message}, but the model was trained on class ids; give data.palette "
-            f"'{palette}' if these are its classes, or data.ignore '[255]' if 255 means ignore"
+            f"{place}: {reading.faults[0].message}, but the model was trained on class ids; {remedy}, or give "
+            "data.ignore '[255]' if 255 means ignore"
         )
-    if data.declared.tolerance:  # any colour then means the nearest one
-        masks = list(parallel(lambda pair: read_statistics(pair.mask), data.pairs(ALL), "Reading masks"))
-        for fault in read_masks(replace(data.declared, tolerance=None), masks).errors:
+    if declared.tolerance:  # any colour then means the nearest one
+        for fault in read_masks(replace(declared, tolerance=None), masks).errors:
             raise CrispsegError(
                 f"{place}: {fault.line}; or, if these are class ids, give data.palette null and data.num_classes "
-                f"{data.declared.count}"
+                f"{declared.count}"
             )
+
+
+def _note(lines: Iterable[str]) -> None:
+    for line in lines:
+        Console(stderr=True).print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> list[SegmentationDataset]:
@@ -298,8 +316,7 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     for own in (model.info.class_names for model in models):
         if own and len(own) == len(names) and own != names:
             notes.append(f"the model's classes are {', '.join(own)}; those of the data have different names")
-    for line in dict.fromkeys(notes):
-        Console(stderr=True).print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    _note(dict.fromkeys(notes))
     return datasets
 
 
@@ -349,5 +366,4 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
         remedy = f"; data.train_list {file} leaves them out" if split == "val" and file.is_file() else ""
         lines.append(f"{len(again)} of {len(pairs)} images in {split} were used in training: {few(again, 2)}{remedy}")
     subject = Subject(data, {"train": [*known.values()], split: pairs}, None, image_channels(in_chans), {}, {})
-    for line in [*lines, *leaks(subject)]:
-        Console(stderr=True).print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+    _note([*lines, *leaks(subject)])
