@@ -263,6 +263,29 @@ def test_indices_of_differing_palettes_are_read_by_colour(declared: dict[str, ob
         np.testing.assert_array_equal(sample.labels, ids(0, 1, 2))
 
 
+def test_black_and_white_palette_files_are_read_by_colour(tmp_path: Path) -> None:
+    for index, palette in enumerate([[BLACK, WHITE], [WHITE, BLACK]] * 2):
+        make_pair(tmp_path, str(index), ids(0, 1, 1))
+        indexed(ids(0, 1, 1), palette).save(tmp_path / "masks" / f"{index}.png")
+    source = settle(folder(tmp_path, palette=[BLACK, WHITE]))[0]
+    data = source.dataset("all")
+    for index in range(4):
+        np.testing.assert_array_equal(data.read_labels(index), ids(0, 1, 1) if index % 2 == 0 else ids(1, 0, 0))
+    assert diagnose(subject_of(source)).severity < Severity.ERROR
+
+
+def test_doctor_counts_all_colours_of_jpegs(tmp_path: Path) -> None:
+    for seed in range(2):
+        make_pair(tmp_path, str(seed), COLORS[blobs(seed, 20)])
+        mask = COLORS[blobs(seed, 20)] + np.random.default_rng(seed).integers(0, 30, (*blobs(seed, 20).shape, 3))
+        (tmp_path / f"masks/{seed}.png").unlink()
+        save(tmp_path / f"masks/{seed}.jpg", mask.clip(0, 255).astype(np.uint8), quality=95)
+    source = folder(tmp_path, palette=[*map(tuple, COLORS.tolist())], palette_tolerance=442)
+    report = diagnose(subject_of(source)).reports[0]
+    assert report.ignored == 0
+    np.testing.assert_array_equal(report.counts, check_split(source.dataset("train"), "train").counts)
+
+
 def test_transparent_pixels_are_black_whatever_is_beneath(tmp_path: Path) -> None:
     """In colours, with alpha or a palette; a palette without black does not take them for another colour."""
     for index in range(6):

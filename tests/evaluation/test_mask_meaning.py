@@ -313,6 +313,26 @@ def test_ids_from_1_are_noted(tmp_path: Path, capsys: Capture) -> None:
     assert "otherwise ids from 1 to 3" in capsys.readouterr().err
 
 
+def test_masks_in_the_ids_of_a_merged_model(tmp_path: Path, capsys: Capture, refuses: Any) -> None:
+    put(tmp_path / "own", *[ids(0, 1, 2, 3)] * 3), put(tmp_path / "merged", *[ids(0, 1)] * 2)
+    options = {"classes": ["ground", "void", "car", "bus"], "merge": {"vehicle": ["car", "bus"]}, "drop": ["void"]}
+    run, _ = begun(Folder(tmp_path / "own/images", tmp_path / "own/masks", **options), tmp_path / "run")
+    scored(run)
+    assert "data.merge" not in capsys.readouterr().err
+    there = {"root": tmp_path / "merged"}
+    scored(run, **there)
+    error = capsys.readouterr().err
+    assert (
+        "--data.classes '[ground,vehicle]' --data.merge '{}' --data.drop '[]'" in error and "50% of the pixels" in error
+    )
+    labels = scored(run, **there, classes="[ground,vehicle]", merge="{}", drop="[]")
+    np.testing.assert_array_equal(labels["0.png"], ids(0, 1))
+    assert "data.merge" not in capsys.readouterr().err
+    (tmp_path / "merged/classes.txt").write_text("ground\nvehicle\n")
+    with refuses("there is no class", "--data.merge '{}'"):
+        scored(run, **there)
+
+
 def test_classes_in_another_order_are_refused(tmp_path: Path, refuses: Any, capsys: Capture) -> None:
     for name, classes in {"own": "sky road tree", "turned": "sky tree road", "renamed": "sky street tree"}.items():
         put(tmp_path / name, *[ids(0, 1, 2)] * 3)

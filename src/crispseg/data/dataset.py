@@ -157,7 +157,7 @@ class FileDataset(SegmentationDataset):
     def read_labels(self, index: int) -> NDArray[np.uint8]:
         """Return the class ids `(H, W)` of one mask without reading its image."""
         file, lookup = self.pairs[index].mask, self.lookup
-        return _decoded(lookup, file, read_mask(file, lookup.most, lookup.tolerance > 0, lookup.in_color))
+        return _decoded(lookup, file, lookup.read(file, lookup.tolerance > 0))
 
 
 def _decoded(decode: Callable[[NDArray[Any]], NDArray[Any]], file: Path, mask: NDArray[Any]) -> NDArray[Any]:

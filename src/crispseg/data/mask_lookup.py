@@ -286,10 +286,19 @@ class MaskLookup:
         found.meaning = {value: ids.get(label, label) for value, label in self.meaning.items()}
         return found
 
+    def by_color(self, palette: Sequence[Color]) -> bool:
+        """Return whether masks with this palette are read by its colours and not by their indices."""
+        return self.in_color or (self.colors and {*palette} == {(0, 0, 0), (255, 255, 255)})
+
+    def read(self, file: Path, lossy: bool) -> NDArray[Any]:
+        """Return the values or colours of a mask file. Errors are those of `read_mask`."""
+        with opened(file) as raster:
+            return raster.labels(self.most, lossy, self.by_color(raster.palette))
+
     def labels_of(self, mask: MaskStatistics) -> NDArray[np.uint16]:
         """Return the label `(n,)` of each value of a mask: 255 if ignored, `NONE` without a class."""
         try:
-            return self.find((mask.in_color if self.in_color else mask).values[None])[0]  # type: ignore[no-any-return]
+            return self.find((mask.in_color if self.by_color(mask.palette) else mask).values[None])[0]  # type: ignore[no-any-return]
         except ValueError:  # colours among ids, or 16 bits among colours
             return np.full(len(mask.values), NONE, np.uint16)
 

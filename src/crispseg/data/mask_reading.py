@@ -149,7 +149,8 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
         remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the stored values"
         fault = _fault("inverted-masks", inverted, "0 for white, and are inverted when they are read", remedy, severity)
         reading = replace(reading, faults=(*reading.faults, fault))
-    if clear := [mask for mask in masks if mask.transparent and (reading.lookup.in_color or not mask.palette)]:
+    by_color = reading.lookup.by_color
+    if clear := [mask for mask in masks if mask.transparent and (by_color(mask.palette) or not mask.palette)]:
         nothing = len(clear) == len(masks) and all(mask.transparent == 1 for mask in clear)
         what = f"{'only ' * nothing}transparent pixels, which are read as black (0)"
         remedy = "if the colours beneath them count, save the masks without alpha"
@@ -201,7 +202,7 @@ def _by_palette(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> M
     lookup = partial(ColorLookup, declared.palette, declared.ignore, remedy=remedy)
     exact = lookup(tolerance=declared.tolerance or 0)
     labels = declared.labels(len({*declared.palette.values()}))
-    masks = [mask.in_color for mask in masks] if exact.in_color else masks
+    masks = [mask.in_color if exact.by_color(mask.palette) else mask for mask in masks]
     off = [mask for mask in masks if mask.lossy or (exact.labels_of(mask) == NONE).any()]
     if declared.tolerance is not None or not off:
         return read_by(labels, exact, masks)

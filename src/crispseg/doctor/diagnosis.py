@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -12,7 +13,7 @@ from rich.text import Text
 
 from crispseg.config.settings import plural
 from crispseg.data.catalogue import class_table
-from crispseg.data.mask_lookup import MaskStatistics
+from crispseg.data.mask_lookup import MaskLookup, MaskStatistics, count_values
 from crispseg.data.mask_reading import Finding, MaskReading, Severity
 from crispseg.data.split_check import Held, SplitReport, report_of
 from crispseg.doctor.duplicates import duplicate_findings
@@ -68,9 +69,14 @@ def _reports(subject: Subject, facts: Sequence[PairFacts], reading: MaskReading)
     for split in subject.splits:
         masks = [mask for one, _, mask in readable(facts) if one.split == split and mask.file not in reading.left_out]
         if masks:
-            held = [Held(reading.lookup.labels_of(mask), mask.quarters, mask.size) for mask in masks]
-            reports.append(report_of(split, reading.labels, held))
+            reports.append(report_of(split, reading.labels, [_held(mask, reading.lookup) for mask in masks]))
     return reports
+
+
+def _held(mask: MaskStatistics, lookup: MaskLookup) -> Held:
+    if mask.distinct > len(mask.values) and lookup.tolerance:  # more colours than were kept
+        return Held(*count_values(lookup.find(lookup.read(Path(mask.file), lossy=True)))[:2], mask.size)
+    return Held(lookup.labels_of(mask), mask.quarters, mask.size)
 
 
 FORMAT = 1

@@ -21,7 +21,7 @@ from crispseg.doctor.facts import PairFacts, Subject, readable
 from crispseg.doctor.findings import KINDS
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_folder, check_new_folder
-from crispseg.io.images import read_mask, write_labels
+from crispseg.io.images import write_labels
 from crispseg.labels import IGNORE
 
 LEFT_OUT = "left_out.txt"
@@ -104,6 +104,6 @@ def _write(one: PairFacts, reading: MaskReading, root: Path) -> None:
     image.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(one.pair.image, image)
     # values of no class become 255
-    mask = read_mask(one.pair.mask, lossy=True, in_color=reading.lookup.in_color)
+    mask = reading.lookup.read(one.pair.mask, lossy=True)
     ids = np.minimum(reading.lookup.find(mask), IGNORE).astype(np.uint8)
     write_labels(root / "masks" / one.split / f"{one.pair.name}.png", ids, reading.labels.palette)

@@ -207,7 +207,10 @@ def data_to_score(run: str, said: Mapping[str, object], split: str | None = None
     recorded, _ = recorded_data(run)
     if not recorded and not said:
         raise CrispsegError(f"{run} does not record its training data; give the data")
-    data, elsewhere = _with_recorded(recorded, read_info(run).class_names if recorded else (), said)
+    names = read_info(run).class_names if recorded else ()
+    data, elsewhere = _with_recorded(recorded, names, said)
+    if elsewhere and isinstance(data, Folder) and (data.merge or data.drop) and not {"merge", "drop"} & said.keys():
+        _note([f"masks are read by the ids before data.merge and data.drop; {_own_ids(names)}"])
     if split is None:
         whole = elsewhere and isinstance(data, Folder) and not data.divided
         split = ALL if whole else "test" if elsewhere and "test" in data.splits() else "val"
@@ -256,9 +259,19 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
     if "palette" in said:
         recorded.pop("palette_tolerance", None)
     data = build_data({**recorded, **said})
+    if isinstance(data, Folder) and elsewhere and (classes := data.declared.names):
+        try:
+            LabelSet.colored(classes).regrouped(data.merge, data.drop)
+        except CrispsegError as error:
+            raise CrispsegError(f"{error}; {_own_ids(names)}") from None
     if isinstance(data, Folder) and not data.of_instances and not {*MEANING} & {*said}:
         _check_meaning(data, elsewhere)
     return data, elsewhere
+
+
+def _own_ids(names: Sequence[str]) -> str:
+    own = f"--data.classes '[{','.join(names)}]' --data.merge '{{}}' --data.drop '[]'"
+    return f"for masks in the model's own ids give {own}"
 
 
 def _check_meaning(data: Folder, elsewhere: bool) -> None:
@@ -311,7 +324,9 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     for dataset in by_channels.values():
         if isinstance(dataset, FileDataset) and dataset.value_range is None and (found := known_range(dataset)):
             warn_of_unknown(f"the split '{split}'", *found)  # before each data worker does
-        check_split(dataset, split)
+        void = check_split(dataset, split).void
+        if isinstance(data, Folder) and (data.merge or data.drop) and void > 0.05:
+            notes.append(f"{void:.0%} of the pixels of '{split}' are ignored")
     names = whole.labels.names
     for own in (model.info.class_names for model in models):
         if own and len(own) == len(names) and own != names:
