@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import json
 import re
 import shlex
 from importlib.resources import files
@@ -168,3 +169,10 @@ def test_the_table_of_the_readme_is_that_of_the_measured_rows() -> None:
     figures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(figures)
     assert f"\n\n{figures.table()}\n\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_notebooks_train_for_seconds_when_they_are_checked() -> None:
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        assert "crispseg.train(" not in code or any("nbmake" in cell["metadata"] for cell in cells), path.name

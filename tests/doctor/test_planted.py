@@ -64,6 +64,8 @@ def plant(tree: Tree) -> dict[str, set[str]]:
     tree.add("again2", image=photo(17), mask=ids(18))
     tree.add("near1", image=photo(19), mask=ids(19))
     tree.add("near2", "val", image=photo(19), suffixes=("jpg", "png"), quality=90)
+    darker = (0.8 * photo(20) + 10).astype(np.uint8)
+    tree.add("bright1", image=photo(20)), tree.add("bright2", "val", image=darker, suffixes=("jpg", "png"), quality=90)
     tree.add("black", image=np.zeros((*SIZE, 3), np.uint8))
     tree.add("tiny", image=photo(24, (20, 96)), mask=ids(24, (20, 96)))
     late = ids(28).copy()
@@ -91,7 +93,7 @@ def plant(tree: Tree) -> dict[str, set[str]]:
         "image-in-two-splits": {"leak", "leaked"},
         "duplicate-image": {"again1", "again2"},
         "contradicting-masks": {"again1", "again2"},
-        "near-duplicate": {"near1", "near2"},
+        "near-duplicate": {"near1", "near2", "bright1", "bright2"},
         "constant-image": {"black"},
         "tiny-image": {"tiny"},
         "class-absent": set(),

@@ -22,6 +22,7 @@ from training_runs import tiny
 
 import crispseg
 from crispseg import CrispsegError, SegmentationModel, create_model
+from crispseg.config.settings import Text
 from crispseg.data import FileDataset, Folder
 from crispseg.data.folder import settle
 from crispseg.data.named import build_data
@@ -72,7 +73,7 @@ def opened(run: Path) -> SegmentationModel:
 def scored(run: Path, **said: object) -> dict[str, NDArray[np.uint8]]:
     """The labels that evaluate and compare score, by the name of the mask; `ablate` and `export` do likewise."""
     model = opened(run)
-    data, split = data_to_score(str(run), {key: str(value) for key, value in said.items()}, "all")
+    data, split = data_to_score(str(run), {key: Text(str(value)) for key, value in said.items()}, "all")
     first, second = (labels_of(each) for each in checked_splits([model, model], data, split))
     assert all((first[path] == second[path]).all() for path in first)
     return {path.name: labels for path, labels in first.items()}
@@ -322,14 +323,12 @@ def test_masks_in_the_ids_of_a_merged_model(tmp_path: Path, capsys: Capture, ref
     there = {"root": tmp_path / "merged"}
     scored(run, **there)
     error = capsys.readouterr().err
-    assert (
-        "--data.classes '[ground,vehicle]' --data.merge '{}' --data.drop '[]'" in error and "50% of the pixels" in error
-    )
+    assert "data.classes '[ground,vehicle]', data.merge '{}' and data.drop '[]'" in error and "50% of the pix" in error
     labels = scored(run, **there, classes="[ground,vehicle]", merge="{}", drop="[]")
     np.testing.assert_array_equal(labels["0.png"], ids(0, 1))
     assert "data.merge" not in capsys.readouterr().err
     (tmp_path / "merged/classes.txt").write_text("ground\nvehicle\n")
-    with refuses("there is no class", "--data.merge '{}'"):
+    with refuses("there is no class", "data.merge '{}'"):
         scored(run, **there)
 
 

@@ -167,12 +167,11 @@ NEIGHBOURS = range(1, 9)
 
 
 def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tuple[int, int]]:
-    """Return index pairs of near duplicates in `some` and `others`, including mirrored and rotated ones."""
+    """Return index pairs of near duplicates in `some` and `others`, including mirrored, rotated and brighter ones."""
     if not some or not others:
         return []
-    ours, theirs = (np.stack([image.thumbnail for image in images]) for images in (some, others))
-    contrast = ours.std((1, 2, 3))
-    radii = NEAR * np.where(contrast >= LEAST_CONTRAST, contrast, -1) * ours[0].size ** 0.5
+    (ours, contrast), (theirs, _) = _standardised(some), _standardised(others)
+    radii = NEAR * np.where(contrast >= LEAST_CONTRAST, 1, -1) * ours[0].size ** 0.5
     # The mean over all turns is a projection, so it never increases distances. One quarter of it is enough.
     low, high = (2 * np.mean(_turns(each), 0)[:, :4, :4].reshape(len(each), -1) for each in (theirs, ours))
     distances, near = KDTree(low).query(high, NEIGHBOURS, distance_upper_bound=max(TURNED * radii.max(), 1e-6))
@@ -181,6 +180,14 @@ def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tupl
     apart = [((turned[first] - theirs[second]) ** 2).sum((1, 2, 3)) ** 0.5 for turned in _turns(ours)]
     found = (apart[0] <= radii[first]) | (np.min(apart[1:], 0) <= TURNED * radii[first])
     return list(zip(first[found].tolist(), second[found].tolist(), strict=True))
+
+
+def _standardised(images: Sequence[ImageFacts]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return thumbnails `(n, 8, 8, 3)` without brightness and contrast, and the contrast `(n,)` that they had."""
+    thumbnails = np.stack([image.thumbnail for image in images])
+    contrast = thumbnails.std((1, 2, 3))
+    centred = thumbnails - thumbnails.mean((1, 2), keepdims=True)
+    return centred / np.maximum(contrast, LEAST_CONTRAST)[:, None, None, None], contrast
 
 
 def digests(files: Mapping[str, Path]) -> dict[str, bytes]:

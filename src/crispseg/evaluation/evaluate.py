@@ -270,7 +270,7 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
 
 
 def _own_ids(names: Sequence[str]) -> str:
-    own = f"--data.classes '[{','.join(names)}]' --data.merge '{{}}' --data.drop '[]'"
+    own = f"data.classes '[{','.join(names)}]', data.merge '{{}}' and data.drop '[]'"
     return f"for masks in the model's own ids give {own}"
 
 
