@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from crispseg import create_model
 from crispseg.backbones import Backbone
 from crispseg.backbones import weights as published
 from crispseg.backbones.weights import weights_source
@@ -43,6 +45,15 @@ def test_weights_come_from_the_cache_or_are_downloaded(
     torch.manual_seed(1)
     assert torch.equal(own, timm.create_model(TINY).conv_stem.weight)
     assert bool(asked) is not cached
+
+
+def test_weights_of_the_default_backbone_need_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("file_exists", "hf_hub_download"):
+        monkeypatch.setattr(published, name, None)
+    backbone = Backbone(inspect.signature(create_model).parameters["backbone"].default, pretrained=True).eval()
+    random = Backbone("tf_efficientnet_lite0").state_dict()
+    same = [key for key, value in backbone.state_dict().items() if torch.equal(value, random[key])]
+    assert all(key.endswith("num_batches_tracked") for key in same)
 
 
 def test_a_hub_out_of_reach_is_asked_once(refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,15 @@ DRAWN = drawn(train=8, val=4, test=4, height=64, width=96)
 TINY = [
     *("--model.backbone=test_efficientnet", "--model.width=16"),
     *("--augment.crop=[64,96]", "--batch_size=4"),
-    *("--workers=0", "--loggers=[]", "--epochs=1", "--precision=fp32", "--warmup=0", "--lr=0.02"),
+    *(
+        "--model.pretrained=false",
+        "--workers=0",
+        "--loggers=[]",
+        "--epochs=1",
+        "--precision=fp32",
+        "--warmup=0",
+        "--lr=0.02",
+    ),
 ]
 FEW = as_flags(DRAWN)
 RECIPE = Path(__file__).resolve().parents[2] / "src/crispseg/recipes/quickstart.yaml"

@@ -14,7 +14,7 @@ from torchvision.models import ShuffleNet_V2_X1_0_Weights
 
 from crispseg.backbones.light import DF_STRIDES, SHUFFLENET, STDC_MODULES, build_df, build_shufflenet, build_stdc
 from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, cannot_dilate
-from crispseg.backbones.weights import load_weights, read_state_dict
+from crispseg.backbones.weights import bundled_weights, load_weights, read_state_dict
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.nn import ceil_div, pad_to_multiple
 
@@ -32,8 +32,9 @@ class Backbone(nn.Module):
 
     Args:
         name: any timm model name with a feature pyramid, or one of `NAMED_BACKBONES`.
-        pretrained: `False`; `True` for the published weights (timm's, or torchvision's of ShuffleNet). A path loads a
-            weight file (`.safetensors` or a plain state dict) with the published keys.
+        pretrained: `False`; `True` for the published weights (timm's, or torchvision's of ShuffleNet); those of
+            `tf_efficientnet_lite0` are part of the package, and others are downloaded. A path loads a weight file
+            (`.safetensors` or a plain state dict) with the published keys.
         in_chans: channels of the image.
         strides: strides of the features to return, finest first. Each gives the deepest feature of its stride; a
             repeated stride gives the two deepest. The default is 4, 8, 16 and 32 up to `output_stride`; on DF1 and DF2,
@@ -70,6 +71,8 @@ class Backbone(nn.Module):
             raise CrispsegError(f"unknown backbone '{name}'{hint} ({works})")
         if pretrained is True and name in NAMED_BACKBONES and name != SHUFFLENET:
             raise CrispsegError(f"'{name}' has no published weights; give pretrained a path, or use 'resnet18'")
+        if pretrained is True:
+            pretrained = bundled_weights(name) or True
         if strides is None:
             within = tuple(stride for stride in PYRAMID_STRIDES if stride <= output_stride)
             strides = DF_STRIDES.get(name, within)

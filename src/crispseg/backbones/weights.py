@@ -33,6 +33,12 @@ CHECKSUMS = "crc32"
 """Metadata key of a .safetensors file for the `checksum` of each tensor by name, as JSON."""
 
 
+def bundled_weights(name: str) -> Path | None:
+    """Return the file of ImageNet weights of a backbone's features if it is part of the package."""
+    file = Path(__file__).with_name(f"{name.removesuffix('.in1k')}.safetensors")
+    return file if file.is_file() else None
+
+
 def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source: str | Path) -> None:
     """Load a whole classification network's weights into its pruned feature part; they must cover all of `body`.
 

@@ -28,7 +28,7 @@ class Quickstart(Training):
         recipe = read_yaml(RECIPES / "quickstart.yaml")
         given = {**(settings_from(self.source) if self.source else {}), **self.settings}
         if any(key.partition(".")[0] == "model" for key in given):  # the aerial model might not match
-            recipe |= {"init_from": None, "model": {"pretrained": False}}  # nothing is downloaded
+            recipe["init_from"] = None
         names = itertools.chain(["quickstart"], (f"quickstart-{number}" for number in itertools.count(2)))
         recipe["out"] = next(f"runs/{name}" for name in names if not (Path("runs") / name / CONFIG).exists())
         config = self.config(recipe)

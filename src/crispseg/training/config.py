@@ -38,7 +38,8 @@ class ModelConfig(Settings):
             deeplabv3plus, fpn or fcn.
         backbone: resnet18_deep, resnet50_deep, resnet101_deep, df1, df2, stdc1, stdc2, shufflenetv2_x1_0, or any timm
             model with a feature pyramid; for unept also a ViT of timm.
-        pretrained: true for the published backbone weights (downloaded), or the path of a local weight file.
+        pretrained: true for the published backbone weights, bundled for the default backbone and otherwise downloaded;
+            or the path of a local weight file.
         in_chans: channels of the images: 3 for colour, 1 for grey, up to 16 for others, such as near infrared.
         refine: boundary adds UN-EPT's boundary refinement to any model; auto adds it to unept only.
         refine_steps: steps from a boundary pixel to the pixel whose logits it takes; default 2, or 1 with auto.
