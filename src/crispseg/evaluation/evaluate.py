@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.objects import NUMBERED, object_rules
 from crispseg.inference.runtime import AnyModel, Backend, is_exported, open_model
 from crispseg.io.images import image_channels
-from crispseg.io.progress import progress
+from crispseg.io.progress import print_lines, progress
 from crispseg.io.value_range import warn_of_unknown
 from crispseg.labels import LabelSet
 from crispseg.models.info import ModelInfo
@@ -210,7 +210,8 @@ def data_to_score(run: str, said: Mapping[str, object], split: str | None = None
     names = read_info(run).class_names if recorded else ()
     data, elsewhere = _with_recorded(recorded, names, said)
     if elsewhere and isinstance(data, Folder) and (data.merge or data.drop) and not {"merge", "drop"} & said.keys():
-        _note([f"masks are read by the ids before data.merge and data.drop; {_own_ids(names)}"])
+        note = f"masks are read by the ids before data.merge and data.drop; {_own_ids(names)}"
+        print_lines(Console(stderr=True), [note], "yellow")
     if split is None:
         whole = elsewhere and isinstance(data, Folder) and not data.divided
         split = ALL if whole else "test" if elsewhere and "test" in data.splits() else "val"
@@ -287,9 +288,8 @@ def _check_meaning(data: Folder, elsewhere: bool) -> None:
         masks = [mask for mask in found if isinstance(mask, MaskStatistics)]
     if by_id and masks:
         reading = read_masks(DeclaredClasses(None, ignore=declared.ignore), masks)
-        for fault in reading.faults:
-            if fault.code == "one-based-ids":
-                _note([fault.line])
+        notes = [fault.line for fault in reading.faults if fault.code == "one-based-ids"]
+        print_lines(Console(stderr=True), notes, "yellow")
     if by_id and isinstance(reading.lookup, ColorLookup) and reading.faults[0].code == "black-and-white-masks":
         palette = str([list(color) for color in reading.lookup.palette]).replace(" ", "")
         remedy = f"give data.palette '{palette}' if these are its classes" if declared.count == 2 else "write class ids"
@@ -303,11 +303,6 @@ def _check_meaning(data: Folder, elsewhere: bool) -> None:
                 f"{place}: {fault.line}; or, if these are class ids, give data.palette null and data.num_classes "
                 f"{declared.count}"
             )
-
-
-def _note(lines: Iterable[str]) -> None:
-    for line in lines:
-        Console(stderr=True).print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> list[SegmentationDataset]:
@@ -331,7 +326,7 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     for own in (model.info.class_names for model in models):
         if own and len(own) == len(names) and own != names:
             notes.append(f"the model's classes are {', '.join(own)}; those of the data have different names")
-    _note(dict.fromkeys(notes))
+    print_lines(Console(stderr=True), dict.fromkeys(notes), "yellow")
     return datasets
 
 
@@ -381,4 +376,4 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
         remedy = f"; data.train_list {file} leaves them out" if split == "val" and file.is_file() else ""
         lines.append(f"{len(again)} of {len(pairs)} images in {split} were used in training: {few(again, 2)}{remedy}")
     subject = Subject(data, {"train": [*known.values()], split: pairs}, None, image_channels(in_chans), {}, {})
-    _note([*lines, *leaks(subject)])
+    print_lines(Console(stderr=True), [*lines, *leaks(subject)], "yellow")

@@ -1,4 +1,4 @@
-"""Progress bars of long loops, on terminals only.
+"""Lines on a console, and progress bars of long loops on terminals.
 
 rich prints empty lines for a disabled bar in some versions and asks for ipywidgets in notebooks. A bar that nobody sees
 is therefore not made.
@@ -18,14 +18,13 @@ Item = TypeVar("Item")
 def progress(
     items: Iterable[Item], description: str, total: int | None = None, console: Console | None = None
 ) -> Iterable[Item]:
-    """Return the items, counted by a bar that disappears at the end if `console` is a terminal.
-
-    Args:
-        items: items of the loop.
-        description: text before the bar.
-        total: number of items; by default `len(items)`.
-        console: where the bar is drawn; None hides it.
-    """
+    """Return the items, counted by a bar that disappears at the end if `console` is a terminal."""
     if console is None or not console.is_terminal:
         return items
     return track(items, description, total, console=console, transient=True)
+
+
+def print_lines(console: Console, lines: Iterable[str], style: str | None = None) -> None:
+    """Print lines without markup or wrapping."""
+    for line in lines:
+        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -21,6 +21,7 @@ from crispseg.data.split_check import spread
 from crispseg.evaluation.bootstrap import percent
 from crispseg.inference import Segmenter
 from crispseg.io.images import colorize
+from crispseg.io.progress import print_lines
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 from crispseg.training.callbacks import MetricsFile
@@ -28,7 +29,7 @@ from crispseg.training.checkpoints import MODEL
 from crispseg.training.config import TrainConfig
 from crispseg.training.pace import Pace, callback
 from crispseg.training.task import SegmentationTask
-from crispseg.training.training_data import TrainingData, print_lines
+from crispseg.training.training_data import TrainingData
 from crispseg.visualization.pictures import error_map, panels
 
 

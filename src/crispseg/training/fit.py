@@ -30,6 +30,7 @@ from crispseg.evaluation.evaluate import TRAINED, trained_on
 from crispseg.inference.tiling import enough_memory
 from crispseg.io.files import owned
 from crispseg.io.images import image_channels, write_image
+from crispseg.io.progress import print_lines
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
@@ -43,7 +44,7 @@ from crispseg.training.pace import callback
 from crispseg.training.result import PICTURE, Run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, record, write_text
-from crispseg.training.training_data import TrainingData, check_data, class_weights_of, print_data, print_lines
+from crispseg.training.training_data import TrainingData, check_data, class_weights_of, print_data
 
 
 @dataclass(frozen=True)

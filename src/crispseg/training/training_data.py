@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from crispseg.doctor.findings import class_findings
 from crispseg.errors import CrispsegError
 from crispseg.inference.tiling import free_bytes
 from crispseg.io.images import image_channels
+from crispseg.io.progress import print_lines
 from crispseg.io.value_range import ValueRange
 from crispseg.models.info import MIN_SIDE
 from crispseg.training.config import TrainConfig
@@ -120,9 +120,3 @@ def print_data(data: TrainingData, notes: list[str], console: Console) -> None:
         low, high = data.value_range
         scaled = f"images are 16-bit: values from {low:g} to {high:g} are scaled to 0 to 1"
         print_lines(console, [f"{scaled}, in training and in prediction"])
-
-
-def print_lines(console: Console, lines: Iterable[str], style: str | None = None) -> None:
-    """Print lines without markup."""
-    for line in lines:
-        console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
