@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from crispseg.errors import CrispsegError
-from crispseg.inference.objects import Object, ObjectRule
+from crispseg.inference.objects import Object, object_rules
 from crispseg.inference.segmenter import Segmenter
 from crispseg.io.images import write_labels
 from crispseg.models.saving import shipped_folder
@@ -61,7 +61,7 @@ def predict(
     labels = Segmenter(run, "cpu", **options).label_set  # mistakes are found before Ray starts
     wanted = () if objects is None else (objects, objects_border)
     if wanted:
-        ObjectRule.named(labels, *wanted)
+        object_rules(labels, *wanted)
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers need not have this file
     run = Path(run).absolute() if Path(run).is_dir() and shipped_folder(run) is None else run  # workers start elsewhere
     return dataset.map_batches(

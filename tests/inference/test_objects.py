@@ -23,7 +23,7 @@ from crispseg import Segmenter
 from crispseg.cli.main import main
 from crispseg.data.annotations import read_annotations
 from crispseg.inference import Segmentation
-from crispseg.inference.objects import ObjectRule, Objects, measured
+from crispseg.inference.objects import ObjectRule, Objects, measured, object_rules
 from crispseg.io.images import read_mask, write_image
 from crispseg.io.outlines import segmentations
 from crispseg.labels import LabelSet
@@ -89,12 +89,12 @@ def test_a_border_pixel_beyond_background_is_of_no_object() -> None:
         (("nuclei",), ["there is no class 'nuclei'", "did you mean 'nucleus'?"]),
         (("nucleus", "boarder"), ["there is no class 'boarder'", "did you mean 'border'?"]),
         (("nucleus", "nucleus"), ["class nucleus is given for objects and for their border"]),
-        ((1,), ["there is no class 1; known: "]),
+        (([1],), ["there is no class 1; known: "]),
     ],
 )
 def test_rules_that_make_no_sense(rule: Any, phrases: list[str], refuses: Any) -> None:
     with refuses(*phrases):
-        ObjectRule.named(LABELS, *rule)
+        object_rules(LABELS, *rule)
 
 
 # Table

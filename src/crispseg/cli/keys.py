@@ -14,7 +14,7 @@ from crispseg.cli.command import STDOUT, Command
 from crispseg.config.settings import Field, Tree, checked, fields_of, options_of
 from crispseg.inference.protocols import Protocol, named_protocol
 from crispseg.io.files import atomic_path
-from crispseg.visualization.pages import check_page, write_page
+from crispseg.visualization.pages import check_page
 
 
 @dataclass(kw_only=True)
@@ -46,7 +46,6 @@ class WithOptions(Command):
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        """Return the keys of the function and of protocols."""
         own = {key: each for key, each in options_of(cls.function).items() if key not in (*fields_of(cls), "console")}
         return {"Options": own, "The protocol": VIEWS, **super().more_keys(tree)}
 
@@ -76,7 +75,8 @@ def check_json(path: Path | None) -> None:
 
 def show_page(path: Path, html: str) -> None:
     """Write a page and report it on stderr, because scores may be printed as JSON."""
-    write_page(path, html)
+    with atomic_path(path) as temporary:
+        temporary.write_text(html, encoding="utf-8")
     print(f"{path} written; open it in a browser", file=sys.stderr)
 
 

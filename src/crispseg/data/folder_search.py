@@ -139,7 +139,11 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
             if len(suffixes) > 1 and not (kind or usual):  # such as a.tif and its mask a.png
                 alike |= {(folder / f"*{suffix}", kind): {folder / f"*{suffix}"} for suffix in suffixes}
     kinds = {folders.pop() if len(folders) == 1 else pattern: kind for (pattern, kind), folders in alike.items()}
-    places = [_place(path, files, kind) for path, kind in kinds.items() if (files := pictures(path))]
+    places = [
+        Place(path, files, bool(kind), kind == "masks" or (not kind and _flat(min(files))))
+        for path, kind in kinds.items()
+        if (files := pictures(path))
+    ]
     both = [(one, other) for one, other in itertools.product(places, places) if other.masks and not one.masks]
     lossy = {one.path: min(one.files).suffix.lower() in (".jpg", ".jpeg") for one in places}
     found = sorted(
@@ -179,10 +183,6 @@ def _kind(name: str) -> str:
     words = {plain, *re.split(r"[\W_]+", plain)}
     kinds = ("masks", MASK_FOLDERS), ("images", IMAGE_FOLDERS)
     return next((kind for kind, names in kinds if not words.isdisjoint(names)), "")
-
-
-def _place(path: Path, files: Mapping[Path, str], kind: str) -> Place:
-    return Place(path, files, bool(kind), kind == "masks" or (not kind and _flat(min(files))))
 
 
 def _pair(images: Place, masks: Place) -> bool:

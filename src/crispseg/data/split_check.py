@@ -76,8 +76,7 @@ class SplitReport:
     @property
     def counts(self) -> NDArray[np.int64]:
         """`(classes,)` pixel counts of each class."""
-        counts: NDArray[np.int64] = self.quarters.sum((0, 2, 3))
-        return counts
+        return np.asarray(self.quarters.sum((0, 2, 3)))
 
     @property
     def smallest(self) -> tuple[int, int]:

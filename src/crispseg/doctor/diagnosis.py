@@ -79,9 +79,6 @@ def _held(mask: MaskStatistics, lookup: MaskLookup) -> Held:
     return Held(lookup.labels_of(mask), mask.quarters, mask.size)
 
 
-FORMAT = 1
-"""Version of the JSON report."""
-
 EXAMPLES = 3
 STYLES = {Severity.ERROR: "bold red", Severity.WARNING: "yellow", Severity.INFORMATION: "cyan"}
 
@@ -100,7 +97,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         shown = {"severity": str(found.severity), "fixable": bool(KINDS[found.code].fix)}
         findings.append({**vars(found), "details": dict(found.details), **shown})
     return {
-        "format": FORMAT,
+        "format": 1,
         "data": diagnosis.subject.source.name,
         "severity": str(diagnosis.severity),
         "classes": list(diagnosis.reading.labels.names) if diagnosis.reading else [],
@@ -123,16 +120,10 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     for one in diagnosis.findings:
         yield Text()
         yield from _lines(one)
+    counts = Counter(str(one.severity) for one in diagnosis.findings if one.severity > Severity.INFORMATION)
+    conclusion = " and ".join(plural(count, noun) for noun, count in counts.items())  # errors come first
     yield Text()
-    yield Text(conclusion(diagnosis.findings), style=STYLES[diagnosis.severity] if diagnosis.findings else "green")
-
-
-def conclusion(findings: Sequence[Finding]) -> str:
-    """Return a summary in one line."""
-    counts = Counter(str(one.severity) for one in findings if one.severity > Severity.INFORMATION)
-    if not counts:
-        return "Nothing is wrong."
-    return " and ".join(plural(count, noun) for noun, count in counts.items())  # errors come first
+    yield Text(conclusion or "Nothing is wrong.", STYLES[diagnosis.severity] if diagnosis.findings else "green")
 
 
 def _lines(one: Finding) -> Iterator[Text]:

@@ -29,11 +29,6 @@ class FindingKind(NamedTuple):
     fix: str
     """Correction in a copy; empty if there is none."""
 
-    @property
-    def left_out(self) -> bool:
-        """Whether a corrected copy leaves out the files and their partners."""
-        return self.fix == "leaves the pair out"
-
 
 _ROWS = csv.DictReader(resources.files("crispseg.doctor").joinpath("kinds.csv").read_text("utf-8").splitlines())
 KINDS = {row.pop("code"): FindingKind(Severity[row.pop("severity").upper()], **row) for row in _ROWS}

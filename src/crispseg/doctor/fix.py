@@ -31,11 +31,7 @@ STRAY = 0.01
 
 
 def check_out(out: Path, subject: Subject) -> None:
-    """Check that an output folder is new or empty, and outside the data.
-
-    Raises:
-        CrispsegError: the folder is not empty, is a file or is inside the data; or the data are not files.
-    """
+    """Raise a `CrispsegError` if a folder is not empty or is inside the data, or if the data are not files."""
     check_new_folder(out)
     if any(isinstance(pairs, SegmentationDataset) for pairs in subject.splits.values()):
         raise CrispsegError(f"{subject.source.name} has no files of class masks; correct the data by hand")
@@ -52,13 +48,9 @@ def worth_a_copy(diagnosis: Diagnosis) -> bool:
 
 
 def fix(diagnosis: Diagnosis, out: Path) -> str:
-    """Write the corrected copy, which is created only when it is complete.
+    """Write the corrected copy, which is created only when it is complete, and return a summary in one line.
 
-    Returns:
-        Summary in one line.
-
-    Raises:
-        CrispsegError: `out` is not empty or is inside the data, no pair can be kept, or the data are not files.
+    It raises the errors of `check_out`, and a `CrispsegError` if no pair can be kept.
     """
     check_out(out, diagnosis.subject)
     reading, (kept, left_out) = diagnosis.reading, _kept(diagnosis)
@@ -79,7 +71,7 @@ def _kept(diagnosis: Diagnosis) -> tuple[list[PairFacts], dict[str, str]]:
     """Return the pairs to copy, one of each group of equal images, and the reasons why other files are left out."""
     reasons: dict[str, str] = {}
     for found in diagnosis.findings:
-        if KINDS[found.code].left_out and found.code != "listed-file-missing":  # nothing to copy
+        if KINDS[found.code].fix == "leaves the pair out" and found.code != "listed-file-missing":  # nothing to copy
             reasons = dict.fromkeys(found.files, found.code) | reasons
     for _, _, mask in readable(diagnosis.facts):
         assert diagnosis.reading

@@ -58,15 +58,6 @@ class ObjectRule:
     reach: int = REACH
     min_size: int = 0
 
-    @classmethod
-    def named(
-        cls, labels: LabelSet, name: str, border: str | None = None, reach: int = REACH, min_size: int = 0
-    ) -> ObjectRule:
-        """Return the rule for classes by name; unknown or equal classes raise a CrispsegError."""
-        if name == border:
-            raise CrispsegError(f"class {name} is given for objects and for their border; give two different classes")
-        return cls(labels.index(name), None if border is None else labels.index(border), reach, min_size)
-
     def find(self, labels: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Return object numbers `(H, W)` of class ids `(H, W)`: 1, 2, … in the order of first pixels, or 0."""
         ids = np.asarray(label(labels == self.index, connectivity=1), np.int32)
@@ -90,13 +81,15 @@ def object_rules(
 ) -> dict[str, ObjectRule]:
     """Return the rule of each class by name; a single class may have a border.
 
-    Raises:
-        CrispsegError: a class is unknown, both are the same, or a border is given for no or several object classes.
+    Unknown or equal classes, or a border for no or several object classes, raise a `CrispsegError`.
     """
     several = [names] if isinstance(names, str) else names or []
     if border is not None and len(several) != 1:
         raise CrispsegError(f"is {border}, which needs one class of objects; give one as objects", "objects_border")
-    return {name: ObjectRule.named(labels, name, border, reach, min_size) for name in several}
+    if border in several:
+        raise CrispsegError(f"class {border} is given for objects and for their border; give two different classes")
+    margin = None if border is None else labels.index(border)
+    return {name: ObjectRule(labels.index(name), margin, reach, min_size) for name in several}
 
 
 NUMBERED = ObjectRule(1, border=2)

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -145,7 +145,12 @@ def predict_files(
     }
     check_outputs(out, files)
     files = {image: files[image] for image in sorted(names, key=names.__getitem__)[part]}
-    there = _existing(files.values())
+    there = {  # `made_of` of existing results, the labels of an image first; None for other files
+        result: _says(result if result.suffix in (".png", ".tif") else results[0])
+        for results in files.values()
+        for result in results
+        if result.exists()
+    }
     foreign = [result for result in there if there[result] is None]
     if shares and table.exists() and not table.read_text("utf-8", "replace").startswith("image,pixels"):
         foreign.append(table)
@@ -190,7 +195,6 @@ def predict_files(
     rows: list[list[Any]] = []
 
     def write(result: Segmentation) -> None:
-        """Write all result files of an image."""
         assert result.path is not None
         result.name, result.made_of = names[result.path], made_of(result.path)
         if server is not None:
@@ -244,16 +248,6 @@ def predict_files(
                 found.leave_out(result.path or result.name, error)
     found.objects = None if coco is None else len(coco.annotations)
     return found
-
-
-def _existing(files: Iterable[Sequence[Path]]) -> dict[Path, str | None]:
-    """Return `made_of` of existing results, the labels of an image first; None for other files."""
-    return {
-        result: _says(result if result.suffix in (".png", ".tif") else results[0])
-        for results in files
-        for result in results
-        if result.exists()
-    }
 
 
 def _says(result: Path) -> str | None:

@@ -273,8 +273,7 @@ class Segmentation:
         logits = resize(self._logits, [max(side, MIN_SIDE) for side in (height, width)], align_corners=True)
         if self._offsets is not None:
             logits = shift(logits, self._offsets)
-        probabilities: NDArray[np.float32] = logits[0, :, :height, :width].softmax(0).numpy()
-        return probabilities
+        return np.asarray(logits[0, :, :height, :width].softmax(0))
 
     def shares(self) -> dict[str, float]:
         """Return the share of the pixels, 0 to 1, of each class."""

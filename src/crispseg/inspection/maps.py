@@ -57,5 +57,4 @@ def color_wheel(side: int = 96) -> NDArray[np.uint8]:
 
 def mean_map(values: Tensor, inspection: Inspection) -> NDArray[np.float32]:
     """Return the mean over channels of a level `(C, h, w)`; SFNet (Fig. 2) and DDSM (Fig. 4) show features this way."""
-    mean: NDArray[np.float32] = at_image(values.mean(0, keepdim=True), inspection)[0].numpy()
-    return mean
+    return np.asarray(at_image(values.mean(0, keepdim=True), inspection)[0])

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.backbones import Backbone, plain_strides
+from crispseg.backbones import plain_strides
 from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
@@ -219,19 +219,6 @@ class FeedForward(nn.Module):
         return self.residual(x, self.layers(x))
 
 
-def _build_backbone(spec: BackboneSpec, levels: int, output_stride: int | None) -> Backbone:
-    """Build a backbone (§4.2) that returns equally spaced blocks of a ViT, or the deepest features from stride 8 on."""
-    strides = plain_strides(spec.name)
-    if not strides:
-        deepest = output_stride or 8
-        return spec.build(strides=(8, min(16, deepest), deepest)[-levels:], output_stride=deepest)
-    if output_stride not in (None, strides[-1]):
-        raise CrispsegError(
-            f"backbone '{spec.name}' has stride {strides[-1]} throughout; leave out output_stride={output_stride}"
-        )
-    return spec.build(blocks=levels)
-
-
 @models.register("unept")
 def unept(
     spec: BackboneSpec,
@@ -260,7 +247,15 @@ def unept(
         output_stride: stride of a CNN's deepest feature; dilation keeps it at 8 (default) or 16.
         dropout: dropout in every layer of encoder and decoder.
     """
-    backbone = _build_backbone(spec, levels, output_stride)
+    strides, deepest = plain_strides(spec.name), output_stride or 8
+    if not strides:  # a CNN
+        backbone = spec.build(strides=(8, min(16, deepest), deepest)[-levels:], output_stride=deepest)
+    elif output_stride in (None, strides[-1]):
+        backbone = spec.build(blocks=levels)
+    else:
+        raise CrispsegError(
+            f"backbone '{spec.name}' has stride {strides[-1]} throughout; leave out output_stride={output_stride}"
+        )
     decoder = EPT(
         backbone.channels,
         spec.in_chans,

@@ -220,22 +220,19 @@ class DeformableAttention(nn.Module):
         self.value_proj = nn.Linear(channels, channels)
         self.output_proj = nn.Linear(channels, channels)
         self.offsets, self.locations, self.weights = Tap(), Tap(), Tap()
-        self._initialise()
-
-    def _initialise(self) -> None:
         for layer in (self.sampling_offsets, self.attention_weights):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
         for layer in (self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)
-        angles = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        angles = torch.arange(heads) * (2 * math.pi / heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)  # (M, 2)
         directions = directions / directions.abs().amax(-1, keepdim=True)  # on a square around the query
-        steps = torch.arange(1, self.points + 1)
+        steps = torch.arange(1, points + 1)
         offsets = directions[:, None, None] * steps[:, None]  # (M, 1, N, 2)
         with torch.no_grad():
-            self.sampling_offsets.bias.copy_(offsets.expand(-1, self.levels, -1, -1).flatten())
+            self.sampling_offsets.bias.copy_(offsets.expand(-1, levels, -1, -1).flatten())
 
     def forward(self, query: Tensor, reference: Tensor, values: Tensor, sizes: Sequence[Sequence[int]]) -> Tensor:
         """Attend from each query to its points on all levels.

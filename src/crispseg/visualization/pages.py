@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.errors import CrispsegError
-from crispseg.io.files import atomic_path, writable_file
+from crispseg.io.files import writable_file
 from crispseg.labels import Color
 
 
@@ -60,10 +60,8 @@ def embedded(
     """Embed an image `(H, W, 3)` RGB in a page, reduced so that no side is longer than `longest` pixels.
 
     Args:
-        pixels: the image.
         text: alternative text for screen readers.
         photo: save as JPEG, which is small but not exact, instead of PNG.
-        longest: largest side in pixels.
         clear: transparent colour, for PNG images of at most 256 colours.
     """
     image = Image.fromarray(pixels)
@@ -89,9 +87,3 @@ def check_page(path: Path, *suffixes: str) -> None:
     if path.suffix.lower() not in suffixes:
         raise CrispsegError(f"cannot write {path}: give a file that ends in {suffixes[0]}")
     writable_file(path)
-
-
-def write_page(path: Path, html: str) -> None:
-    """Write a page to a path that `check_page` accepted."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")

@@ -27,17 +27,10 @@ COLUMN = 3.2
 def overlay(
     image: NDArray[np.uint8], labels: NDArray[Any], classes: LabelSet, opacity: float = 0.5, outlines: bool = False
 ) -> NDArray[np.uint8]:
-    """Draw the colours of labels over an image; the background and pixels labelled 255 (ignore) are unchanged.
+    """Draw the colours of labels `(H, W)` over an RGB image; background and ignored pixels (255) are unchanged.
 
-    Args:
-        image: `(H, W, 3)` RGB.
-        labels: `(H, W)` class ids.
-        classes: names and colours of the classes; the background is the class "background".
-        opacity: opacity of the colours, 0 to 1.
-        outlines: colour only the edges of areas, two pixels wide and opaque.
-
-    Raises:
-        CrispsegError: the opacity is out of range.
+    With `outlines`, only the edges of areas are coloured, two pixels wide and opaque. Another `opacity` than 0 to 1
+    raises a `CrispsegError`.
     """
     if not 0 <= opacity <= 1:
         raise CrispsegError(f"opacity is {opacity}; give a number from 0, the image alone, to 1, the colours alone")
@@ -50,19 +43,13 @@ def overlay(
         clear |= cv2.dilate(labels.astype(np.uint8), area) == cv2.erode(labels.astype(np.uint8), area)
         opacity = 1.0
     colors[clear] = image[clear]
-    blended: NDArray[np.uint8] = cv2.addWeighted(image, 1 - opacity, colors, opacity, 0)
-    return blended
+    return np.asarray(cv2.addWeighted(image, 1 - opacity, colors, opacity, 0))
 
 
 def error_map(labels: NDArray[Any], truth: NDArray[Any], palette: Sequence[Color]) -> NDArray[np.uint8]:
     """Return errors `(H, W, 3)` RGB: wrong pixels in their true class's colour, correct ones black, ignored ones blue.
 
     Dark colours are mixed with white, so that wrong pixels of any class are visible.
-
-    Args:
-        labels: `(H, W)` predicted class ids.
-        truth: `(H, W)` true class ids; 255 is ignored.
-        palette: colour of each class.
     """
     colors = np.array(palette, float)
     brightness = colors @ (0.299, 0.587, 0.114)
@@ -76,16 +63,9 @@ def error_map(labels: NDArray[Any], truth: NDArray[Any], palette: Sequence[Color
 def panels(
     rows: Sequence[Sequence[NDArray[np.uint8]]], titles: Sequence[str], legend: LabelSet | None = None
 ) -> NDArray[np.uint8]:
-    """Draw images in rows and columns on white, with titles above and a legend of classes below.
+    """Draw RGB images in rows and columns on white, with titles of columns and a legend of classes, as `(H, W, 3)`.
 
-    Args:
-        rows: `(H, W, 3)` RGB images, one per title in each row. All columns have one width; the height of a row is
-            the height of its first image at this width.
-        titles: titles of the columns.
-        legend: the classes to explain.
-
-    Returns:
-        `(H, W, 3)` RGB.
+    All columns have one width; the height of a row is the height of its first image at this width.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here, because few callers need it
     from matplotlib.figure import Figure
