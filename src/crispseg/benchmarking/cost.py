@@ -69,7 +69,6 @@ def count_multiply_adds(model: nn.Module, height: int, width: int, in_chans: int
     The function uses meta tensors, so it needs neither the model's tensors nor a fast machine.
 
     Args:
-        model: the model.
         height, width, in_chans: shape of the image.
         attention: also count products of two features; the counters of some papers count only those with weights.
     """
@@ -103,12 +102,7 @@ def take_turns(
 ) -> list[dict[str, Latency]]:
     """Time the stages of all contenders in every round, so that a slow machine affects all of them equally.
 
-    Args:
-        contenders: stages of each contender, by name.
-        repeats: measured rounds.
-        warmup: rounds before these, which are not measured.
-        device: device to synchronise.
-        console: console for a progress bar.
+    Each contender has stages by name. `Conditions` explains `repeats` and `warmup`.
     """
     kept: list[dict[str, list[float]]] = [{stage: [] for stage in stages} for stages in contenders]
     # Without a drawing thread, which would disturb the measurement.

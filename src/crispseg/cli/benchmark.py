@@ -34,11 +34,9 @@ class Benchmark(Command):
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        """Return the conditions of a benchmark."""
         return {"The conditions": fields_of(Conditions)}
 
     def take(self, tree: Tree) -> None:
-        """Set the conditions."""
         self.conditions = construct(Conditions, tree)
 
     def __call__(self) -> None:

@@ -159,7 +159,6 @@ class WithData(Command):
         raise CrispsegError("is missing; give a folder of data first, or its name", "data")
 
     def take(self, tree: Tree) -> None:
-        """Set the settings of the data."""
         self.data, (own,) = {}, WithData.more_keys({}).values()
         for key, value in tree.items():
             group, _, inner = key.partition(".")

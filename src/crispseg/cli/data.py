@@ -95,11 +95,9 @@ class ImportData(Command):
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        """Return the arguments of `import_annotations`."""
         return {"Options": options_of(import_annotations)}
 
     def take(self, tree: Tree) -> None:
-        """Set the arguments."""
         known = options_of(import_annotations)
         self.options = {key: checked(known[key].kind, tree.pop(key), key) for key in known if key in tree}
         super().take(tree)

@@ -33,7 +33,6 @@ class Training(Command):
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        """Return the settings of training, and of the model and the data that flags name."""
         (named,) = flat([tree])
         known = known_fields(named.get("model.name", ModelConfig.name), named.get("data.name", Folder.name))
         headings = {"": "The training", "model": "The model; --model NAME selects it", "data": DATA}

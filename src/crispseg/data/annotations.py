@@ -113,11 +113,7 @@ class _Labelme(BaseModel):
 
 
 def read_annotations(path: Path) -> Annotations:
-    """Read a COCO or labelme file.
-
-    Raises:
-        CrispsegError: the file is not JSON, has another format, or has a shape that cannot become a mask.
-    """
+    """Read a COCO or labelme file; another format or a shape that cannot become a mask raises a `CrispsegError`."""
     try:
         tree = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # or text that is not UTF-8, or a number with thousands of digits

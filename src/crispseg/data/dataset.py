@@ -116,13 +116,11 @@ class FileDataset(SegmentationDataset):
         self.numbered = {one.name: one.mask for one in self.pairs} if isinstance(lookup, InstanceLookup) else numbered
 
     def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> Self:
-        """Return a copy of this split with the channels and value range of a model."""
         seen = copy(self)
         seen.channels, seen.value_range = image_channels(in_chans), value_range or self.value_range
         return seen
 
     def name_of(self, index: int) -> str:
-        """Return the name of a pair without reading its files."""
         return self.pairs[index].name
 
     def __len__(self) -> int:
@@ -155,7 +153,6 @@ class FileDataset(SegmentationDataset):
         return _decoded(InstanceLookup.numbers, self.numbered[name], read_mask(self.numbered[name], MOST))
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
-        """Return the class ids `(H, W)` of one mask without reading its image."""
         file, lookup = self.pairs[index].mask, self.lookup
         return _decoded(lookup, file, lookup.read(file, lookup.tolerance > 0))
 
@@ -170,8 +167,7 @@ def _decoded(decode: Callable[[NDArray[Any]], NDArray[Any]], file: Path, mask: N
 def read_lines(path: str | Path) -> list[str]:
     """Return the stripped lines of a UTF-8 text file, without empty lines and lines that start with "#".
 
-    Raises:
-        CrispsegError: the file cannot be read, is not text, or has no lines.
+    A file that cannot be read, is not text or has no lines raises a `CrispsegError`.
     """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")

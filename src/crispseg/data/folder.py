@@ -361,11 +361,7 @@ class Folder(Settings):
 
     @cached_property
     def declared(self) -> DeclaredClasses:
-        """Declared meaning of the masks.
-
-        Raises:
-            CrispsegError: the declarations contradict each other.
-        """
+        """Declared meaning of the masks; contradictions raise a `CrispsegError`."""
         colors, names = (None, None) if self.palette is None else numbered_colors(self.palette)
         if (classes := self._classes) is not None:
             names = tuple(classes if isinstance(classes, list) else read_lines(classes))
@@ -391,11 +387,7 @@ class Folder(Settings):
 
     @cached_property
     def reading(self) -> MaskReading:
-        """Meaning of the masks.
-
-        Raises:
-            CrispsegError: the declarations contradict each other, or the masks do not determine the classes.
-        """
+        """Meaning of the masks. Errors are those of `label_set`."""
         if self.of_instances:
             labels, ids = self.declared.labels(len(CLASSES)).regrouped(self.merge, self.drop)
             return MaskReading(labels, InstanceLookup().regrouped(ids))
@@ -442,9 +434,5 @@ class Folder(Settings):
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:
-    """Return a data source with its inferred settings declared, and notes about them, one per line.
-
-    Raises:
-        CrispsegError: the files do not match, or do not determine the settings.
-    """
+    """Return a data source with its inferred settings declared, and notes; errors are those of `Folder.settled`."""
     return (source.settled(), source.notes()) if isinstance(source, Folder) else (source, [])

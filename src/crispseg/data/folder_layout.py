@@ -101,10 +101,8 @@ def own_layout(
 ) -> FolderLayout:
     """Return the layout of the data below `root`; given folders are not searched for.
 
-    Given lists take precedence over split folders, and these over lists that are found.
-
-    Raises:
-        CrispsegError: the layout is unknown.
+    Given lists take precedence over split folders, and these over lists that are found. An unknown layout raises a
+    `CrispsegError`.
     """
     found_lists = dict(lists)
     if root is not None:
@@ -195,9 +193,6 @@ def _files(images: Path, masks: Path) -> tuple[dict[Path, str], dict[Path, str]]
     """Return the files of two places with their names; files in both belong to the place with fewer files.
 
     In a shared folder, masks are recognised by names such as a_mask.png; otherwise all but JPEGs are masks.
-
-    Raises:
-        CrispsegError: a folder is missing or empty, or no names indicate masks in a shared folder.
     """
     if images.is_file() and masks.is_file():
         return {images: images.stem}, {masks: images.stem}

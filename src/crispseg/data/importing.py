@@ -110,11 +110,7 @@ def import_annotations(
 
 
 def annotation_files(sources: Sequence[Path]) -> list[Path]:
-    """Return the given files, and the JSON files in given folders or otherwise their YOLO folders.
-
-    Raises:
-        CrispsegError: a source is missing, or is a folder without annotations.
-    """
+    """Return the given files, and the JSON files in given folders or otherwise their YOLO folders."""
     files: list[Path] = []
     for source in sources:
         found = [source] if source.is_file() else sorted(source.rglob("[!.]*.json"))
@@ -150,7 +146,6 @@ def _paint(task: Task, ids: dict[str, int], rest: int) -> NDArray[np.uint8]:
 def _classes(
     found: Iterable[Sequence[str]], given: Sequence[str] | None, background: str | None, ignore: Sequence[str]
 ) -> tuple[dict[str, int], LabelSet]:
-    """Return the id of each name, and the classes."""
     every = list(dict.fromkeys(name for names in found for name in names))
     special = {*ignore, *UNLABELED, *(BACKGROUNDS if background is not None else ())}
     names = [name for name in every if name not in special and name != background] if given is None else list(given)

@@ -66,8 +66,7 @@ class MaskStatistics(NamedTuple):
     @property
     def counts(self) -> NDArray[np.int64]:
         """`(n,)` pixel counts of each value."""
-        counts: NDArray[np.int64] = self.quarters.sum((1, 2))
-        return counts
+        return np.asarray(self.quarters.sum((1, 2)))
 
     @property
     def colors(self) -> bool:
@@ -242,11 +241,7 @@ class MaskLookup:
         self.in_color = self.colors and any(len({*key}) > 1 for key in meaning)
 
     def __call__(self, mask: NDArray[Any]) -> NDArray[np.uint8]:
-        """Return the class ids `(H, W)` of a mask.
-
-        Raises:
-            ValueError: the mask has values without a class; the message lists them and the remedy.
-        """
+        """Return the class ids `(H, W)` of a mask; values without a class raise a `ValueError` that lists them."""
         labels = self.find(mask)
         if labels.max() > IGNORE:
             keys = pack_colors(mask) if self.colors else grey(mask, self.colors_remedy)
@@ -370,11 +365,7 @@ class InstanceLookup(MaskLookup):
 
     @staticmethod
     def numbers(mask: NDArray[Any]) -> NDArray[np.int32]:
-        """Return the object numbers `(H, W)` of a mask from `read_mask`.
-
-        Raises:
-            ValueError: the mask has colours.
-        """
+        """Return the object numbers `(H, W)` of a mask from `read_mask`; colours raise a `ValueError`."""
         return grey(mask, "give an instance mask, 0 and a number for each object").astype(np.int32, copy=False)
 
     def regrouped(self, ids: Mapping[int, int]) -> Self:
@@ -400,11 +391,7 @@ def three_classes(numbers: NDArray[np.integer], radius: int = BORDER) -> NDArray
 
 
 def grey(mask: NDArray[Any], remedy: str) -> NDArray[Any]:
-    """Return a mask `(H, W)` or `(H, W, 3)` as one channel.
-
-    Raises:
-        ValueError: the mask has colours; the message ends with the remedy.
-    """
+    """Return a mask `(H, W)` or `(H, W, 3)` as one channel; colours raise a `ValueError` that ends with the remedy."""
     if mask.ndim == 2:
         return mask
     if (mask == mask[..., :1]).all():

@@ -233,7 +233,6 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
 
 
 def _without_meaning(lookup: MaskLookup, strange: Sequence[MaskStatistics]) -> Finding:
-    """Return the fault of masks whose values or colours mean no class."""
     counts = pixels_of(strange, lookup.colors).most_common()
     shown = few([f"{list(key) if lookup.colors else key} ({plural(count, 'pixel')})" for key, count in counts], 8)
     what = f"the {'colour' if lookup.colors else 'value'} {shown}, which {lookup.wrong}"
@@ -307,7 +306,6 @@ def _flat_greys(mask: MaskStatistics) -> NDArray[np.intp]:
 
 
 def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
-    """Read masks of class ids."""
     count, void, pixels = declared.count, declared.ignore, pixels_of(grey)
     ids = sorted(held(grey) - {IGNORE, *void}) if count else _without_strays(grey, void)
     last = ids[-1] if ids else 0

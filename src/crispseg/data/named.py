@@ -87,11 +87,7 @@ OWN = ("images", "masks", "instances")
 
 
 def data_source(name: str) -> type[DataSource]:
-    """Return the data source of this name.
-
-    Raises:
-        CrispsegError: the name is unknown.
-    """
+    """Return the data source of this name; an unknown name raises a `CrispsegError`."""
     if name in DATA_SOURCES:
         return DATA_SOURCES[name]
     if Path(name).is_dir():
@@ -106,13 +102,9 @@ def data_fields(name: str) -> dict[str, Field]:
 
 
 def build_data(settings: Mapping[str, Any]) -> DataSource:
-    """Return the data source that settings describe.
+    """Return the data source that settings describe: its `name`, by default "folder", and its fields.
 
-    Args:
-        settings: its `name`, by default "folder", and its fields.
-
-    Raises:
-        CrispsegError: the data are unknown, a field is unknown or missing, or a value is invalid.
+    Unknown or missing fields and invalid values raise a `CrispsegError`.
     """
     name, values = str(settings.get("name", Folder.name)), {key: settings[key] for key in settings if key != "name"}
     kind, entry = data_source(name), catalogue().get(name)

@@ -33,8 +33,7 @@ MERGE = "if an image has several masks, merge them into one PNG of class ids"
 def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str) -> list[Pair]:
     """Pair the images and masks of two folders and their sub-folders, whose paths differ only in their endings.
 
-    Raises:
-        CrispsegError: a folder is missing or empty, or a file has no partner.
+    A missing or empty folder, or a file without a partner, raises a `CrispsegError`.
     """
     image_of, mask_of = _files_below(images, image_ending), _files_below(masks, mask_ending)
     pairs = [Pair(name, image, mask_of[name]) for name, image in image_of.items() if name in mask_of]
@@ -175,10 +174,7 @@ def shared_out(names: Sequence[str], ratio: float, seed: int, groups: Mapping[st
 def folded(names: Sequence[str], folds: int, fold: int, seed: int, groups: Mapping[str, str]) -> dict[str, list[str]]:
     """Divide names randomly into parts of about equal size; part number `fold`, counted from 1, is val.
 
-    See `shared_out` for `groups`.
-
-    Raises:
-        CrispsegError: there are fewer groups than parts.
+    See `shared_out` for `groups`; fewer groups than parts raise a `CrispsegError`.
     """
     units = _drawn(names, seed, groups)
     if len(units) < folds:

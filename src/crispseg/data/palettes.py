@@ -116,11 +116,7 @@ def _colors(entry: Mapping[str, Any]) -> Iterator[Color]:
 
 
 def as_color(value: int | Color) -> Color:
-    """Return the colour of a value; a grey value v is the colour (v, v, v).
-
-    Raises:
-        CrispsegError: the value is not a colour.
-    """
+    """Return the colour of a value; a grey value v is (v, v, v). Levels above 255 raise a `CrispsegError`."""
     color = (value, value, value) if isinstance(value, int) else value
     if not all(0 <= level <= 255 for level in color):
         raise CrispsegError(f"{list(color)} is not a colour; write three numbers from 0 to 255: [r, g, b]")

@@ -66,11 +66,7 @@ class Augment(Settings):
 
     @property
     def window(self) -> tuple[int, int] | None:
-        """Height and width of the crop.
-
-        Raises:
-            CrispsegError: it is auto, which is resolved only when training reads its data.
-        """
+        """Height and width of the crop; auto, which training resolves, raises a `CrispsegError`."""
         if self.crop == "auto":
             raise CrispsegError("augment.crop is auto, which only crispseg.train resolves; give a size")
         return (self.crop, self.crop) if isinstance(self.crop, int) else self.crop
@@ -115,19 +111,14 @@ class PhotometricDistortion(v2.Transform):  # type: ignore[misc]
                 image = (image.float() + value).clamp(0, 255).to(torch.uint8)
             elif name == "contrast":
                 image = F.adjust_brightness(image, value)  # multiplies; adjust_contrast blends with the mean
-            elif name == "saturation":
-                image = saturated(image, value)
+            elif name == "saturation":  # of HSV, up to 1
+                rgb = image.float()
+                brightest, darkest = rgb.amax(0), rgb.amin(0)
+                most = brightest / (brightest - darkest).clamp(min=1)  # factor for saturation 1
+                image = (brightest - (brightest - rgb) * most.clamp(max=value)).round().to(torch.uint8)
             else:
                 image = F.adjust_hue(image, value)
         return tv_tensors.wrap(image, like=inpt)
-
-
-def saturated(image: Tensor, factor: float) -> Tensor:
-    """Multiply the HSV saturation of an RGB image `(3, H, W)` uint8 by `factor`, up to 1; keep hue and value."""
-    rgb = image.float()
-    value, least = rgb.amax(0), rgb.amin(0)
-    most = value / (value - least).clamp(min=1)  # factor for saturation 1
-    return (value - (value - rgb) * most.clamp(max=factor)).round().to(torch.uint8)
 
 
 class Window(NamedTuple):
@@ -247,11 +238,7 @@ class SampleTransform:
 
 
 def transformed(sample: Sample, custom: CustomTransform) -> Sample:
-    """Apply a custom transform to a sample.
-
-    Raises:
-        CrispsegError: the result is not uint8 arrays `(H, W, C)` and `(H, W)`.
-    """
+    """Apply a custom transform to a sample; results other than uint8 `(H, W, C)` and `(H, W)` raise an error."""
     found = custom(image=sample.image, mask=sample.labels)
     image, labels = found["image"], found["mask"]
     for name, array in (("image", image), ("mask", labels)):

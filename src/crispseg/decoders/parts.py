@@ -86,9 +86,7 @@ def configured(parts: Registry[Any], name: str, options: Mapping[str, Any] | Non
     """Return the named part with its `options`, the values of its keyword-only arguments.
 
     `given` are a model's arguments for all parts, such as `align_corners`; a part gets those that its constructor has.
-
-    Raises:
-        CrispsegError: the part or the option is unknown.
+    An unknown part or option raises a `CrispsegError`.
     """
     part = parts[name]
     taken = {key: value for key, value in given.items() if key in inspect.signature(part).parameters}

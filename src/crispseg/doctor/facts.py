@@ -74,7 +74,6 @@ def scan(subject: Subject, workers: int | None = None, most: float = math.inf) -
 
 
 def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFacts:
-    """Return the facts of a sample that is not made of files."""
     pixels, labels, name = dataset[index]
     image = facts_of(name, as_picture(pixels))
     return PairFacts(split, Pair(name, Path(name), Path(name)), image, statistics_of(labels, name))

@@ -90,7 +90,6 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
         return np.concatenate(counts)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryF:
-        """Compute F from the matched pixels of each image."""
         shape = len(rows), 2, 1 + len(self.distances), self.num_classes
         points = rows.reshape(shape)  # (N, found and wanted, 1 + D, C)
         every, matched = points[:, :, :1], points[:, :, 1:]
@@ -172,7 +171,6 @@ class BoundaryIoUScores(PerImageMetric[BoundaryIoU]):
         return np.concatenate([each[: self.num_classes] for each in counts])
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryIoU:
-        """Return the scores from the bands' pixels of each image."""
         return BoundaryIoU(Counts(*np.split(rows, 3, axis=1)), ids)
 
 

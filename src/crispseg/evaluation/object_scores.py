@@ -76,7 +76,6 @@ class ObjectScores(PerImageMetric[ObjectQuality]):
         return matches(self.rule.find(prediction), wanted)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ObjectQuality:
-        """Return the scores from the counts of each image."""
         return ObjectQuality(rows[:, : len(PERCENT)], rows[:, -2], rows[:, -1], ids)
 
 

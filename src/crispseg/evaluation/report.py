@@ -76,14 +76,7 @@ def examples(
 def report_page(
     title: str, conditions: str, evaluation: Evaluation, worst: Sequence[Example] = (), best: Sequence[Example] = ()
 ) -> str:
-    """Return the HTML page of an evaluation.
-
-    Args:
-        title: name of the model.
-        conditions: data and settings of the evaluation.
-        evaluation: scores.
-        worst, best: results of `examples`.
-    """
+    """Return the HTML page of an evaluation with some `examples`; `conditions` are its data and settings."""
     labels = evaluation.labels
     confusion = draw_confusion(evaluation.scores.confusion, labels.names)
     return pages.render(
@@ -153,12 +146,7 @@ NUMBERED = 30
 
 
 def draw_confusion(confusion: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
-    """Draw a confusion matrix in percent of its rows, the true classes, as RGB `(H, W, 3)`.
-
-    Args:
-        confusion: `(C, C)` pixel counts; rows are the truth, columns the prediction.
-        names: names of the `C` classes.
-    """
+    """Draw a confusion matrix, pixel counts `(C, C)`, in percent of its rows, the true classes, as RGB `(H, W, 3)`."""
     shares = torch.from_numpy(np.round(100 * confusion / np.maximum(confusion.sum(1, keepdims=True), 1), 1))
     numbered = len(names) <= NUMBERED
     side = 1 + len(names) * (0.6 if numbered else 0.16)  # inches

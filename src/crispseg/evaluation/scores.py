@@ -124,11 +124,7 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
         return ids, table[:, 1:]
 
     def scores(self) -> S:
-        """Return the scores of all images so far in all processes.
-
-        Raises:
-            CrispsegError: two images have the same number.
-        """
+        """Return the scores of all images so far in all processes; a repeated number raises a `CrispsegError`."""
         with self.sync_context(dist_sync_fn=self.dist_sync_fn):
             return self.scored(*self.table())
 
@@ -225,7 +221,6 @@ class Scores(Counts, ImageScores):
         return self.images.truth
 
     def measures(self, weights: NDArray[np.float64] | None = None) -> dict[str, Values]:
-        """Return the scores of `Counts`."""
         counts = self if weights is None else self.images.total(weights)
         means = "miou", "mean_accuracy", "frequency_weighted_iou", "pixel_accuracy"
         return {name: getattr(counts, name) for name in (*means, "iou", "accuracy")}
@@ -262,5 +257,4 @@ class SegmentationScores(PerImageMetric[Scores]):
         return self.confusion
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> Scores:
-        """Return the scores of the matrix and of the images' counts."""
         return Scores(self.confusion.cpu().numpy().copy(), Counts(*np.split(rows, 3, axis=1)), ids)

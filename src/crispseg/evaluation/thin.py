@@ -104,7 +104,6 @@ class ThinScores(PerImageMetric[ThinQuality]):
         return np.concatenate([pixels.ravel(), np.array(lines, np.int64)])
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ThinQuality:
-        """Return the scores from the counts of each image."""
         split = self.num_classes * len(WIDTHS) * 3
         pixels = rows[:, :split].reshape(len(rows), self.num_classes, len(WIDTHS), 3)  # (N, C, W, 3)
         lines = rows[:, split:].reshape(len(rows), len(self.lines), 4)  # (N, K, 4)

@@ -82,8 +82,7 @@ ABLATIONS: tuple[Ablation, ...] = (
 def ablations_of(model: SegmentationModel, names: Iterable[str] | None = None) -> dict[str, Ablation]:
     """Return the `ABLATIONS` that apply to a model, by name, or only the named ones.
 
-    Raises:
-        CrispsegError: the model has no quantity to change; a name is unknown.
+    An unknown name, or a model without a quantity to change, raises a `CrispsegError`.
     """
     paths = list(taps(model))
     found = {ablation.name: ablation for ablation in ABLATIONS if ablation.of(paths)}

@@ -61,7 +61,6 @@ class ComposedFlowAlignment(FlowAlignment):
         return shifted_sum(upsampled + products(fine, self.compress_fine, of_fine), of_fine)
 
     def upsample(self, compressed: Tensor, size: Sequence[int]) -> Tensor:
-        """Upsample the coarse level to the fine level's size."""
         if self.nearest or self.align_corners:
             return super().upsample(compressed, size)
         return resize(self.enlarge(compressed), size, align_corners=False)
@@ -205,7 +204,6 @@ class Crisp(SegmentationModel):
         return images if self.upscales else super().padded(images)
 
     def on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
-        """Resize logits of a level with this stride to the images' size."""
         if self.upscales or self.align_corners:
             return resize(logits, size, align_corners=self.align_corners)
         height, width = size
