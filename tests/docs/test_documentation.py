@@ -17,8 +17,9 @@ from dataset_trees import grid, picture, save
 from crispseg import create_model, list_models
 from crispseg.cli.command import Command
 from crispseg.cli.main import COMMANDS, main
+from crispseg.config.settings import fields_of
 from crispseg.data import DATA_SOURCES
-from crispseg.data.named import data_fields
+from crispseg.data.named import data_source
 from crispseg.models import saving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -90,7 +91,7 @@ def test_commands_are_understood(
 
     def stop(cls: type[Command], argv: Any) -> NoReturn:
         data = getattr(parsed(cls, argv), "data", {})
-        assert data.keys() <= {"name", *data_fields(data.get("name", "folder"))}
+        assert data.keys() <= {"name", *fields_of(data_source(data.get("name", "folder")))}
         raise Understood
 
     if argv[0] in ("train", "quickstart"):

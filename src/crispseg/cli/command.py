@@ -145,9 +145,9 @@ class WithData(Command):
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
         """Return the keys of the data that flags name; the default is custom data."""
         from crispseg.data import Folder  # other commands do not need it
-        from crispseg.data.named import data_fields
+        from crispseg.data.named import data_source
 
-        fields = data_fields(str(tree.get("data", Folder.name)))
+        fields = fields_of(data_source(str(tree.get("data", Folder.name))))
         return {DATA: {f"data.{key}": each for key, each in fields.items()}}
 
     def chosen(self, found: Tree) -> Tree:

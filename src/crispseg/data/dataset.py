@@ -92,7 +92,6 @@ class FileDataset(SegmentationDataset):
 
     Args:
         pairs: the files, in the order of the indices.
-        labels: names and colours of the classes.
         lookup: converts the mask values of a file to class ids.
         channels: channels of the images; see `read_image`.
         value_range: value range of 16-bit images, see `read_image`; None if it is not known yet.

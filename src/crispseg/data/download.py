@@ -23,7 +23,6 @@ def obtain(name: str, out: Path, say: Callable[[str], None]) -> Entry:
     """Download and check a data set, or check the folder of one that cannot be downloaded.
 
     Args:
-        name: name of the data set.
         out: folder to download to, or to check. Existing archives are used, and removed when all is complete.
         say: called with each line of progress.
 

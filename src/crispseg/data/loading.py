@@ -128,7 +128,6 @@ class Shuffled(Sampler[tuple[int, int]]):
     """Keys of `Augmented`, shuffled by `(seed, epoch)` and divided among the processes of a run.
 
     Args:
-        samples: number of samples.
         devices: number of processes; all get the same number of samples.
         seed: random seed of the order, together with the epoch.
         start: epoch and number of samples of this process to start from, for a resumed run.

@@ -16,7 +16,7 @@ import tifffile
 from PIL import Image
 from torch import Tensor
 
-from crispseg.config.settings import Field, construct, fields_of
+from crispseg.config.settings import construct, fields_of
 from crispseg.data import DATA_SOURCES, DataSource, Folder
 from crispseg.data.catalogue import catalogue
 from crispseg.errors import CrispsegError, did_you_mean
@@ -96,11 +96,6 @@ def data_source(name: str) -> type[DataSource]:
     raise CrispsegError(f"unknown data '{name}'{did_you_mean(name, DATA_SOURCES)}{own}")
 
 
-def data_fields(name: str) -> dict[str, Field]:
-    """Return the settings of a data source by its name."""
-    return fields_of(data_source(name))
-
-
 def build_data(settings: Mapping[str, Any]) -> DataSource:
     """Return the data source that settings describe: its `name`, by default "folder", and its fields.
 
@@ -117,4 +112,4 @@ def build_data(settings: Mapping[str, Any]) -> DataSource:
 
 def own_data_meant(keys: Iterable[str], name: str | None) -> bool:
     """Return whether keys imply custom data, because the named data lack one of them that is in `OWN`."""
-    return bool({*OWN} & {*keys} - (data_fields(name).keys() if name else set()))
+    return bool({*OWN} & {*keys} - (fields_of(data_source(name)).keys() if name else set()))

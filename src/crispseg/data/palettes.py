@@ -70,10 +70,8 @@ def _ids(row: Mapping[str, Any]) -> dict[str, int]:
 
 def _entry(line: str) -> dict[str, Any]:
     if match := _COLOR_FIRST.fullmatch(line) or _NAME_FIRST.fullmatch(line):
-        number = match.groupdict().get("id")
-        return {"name": match["name"], "color": re.findall(r"\d+", match["color"])} | _ids(
-            {"id": number} if number else {}
-        )
+        number, color = match.groupdict().get("id"), re.findall(r"\d+", match["color"])
+        return {"name": match["name"], "color": color} | ({"id": int(number)} if number else {})
     raise ValueError(f"'{line}' is not 'r g b name'")
 
 

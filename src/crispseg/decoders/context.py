@@ -44,7 +44,6 @@ class PyramidPooling(nn.Module):
     the bottleneck, joins them with the feature.
 
     Args:
-        in_channels, channels: channels of the feature and of the output.
         bottleneck: kernel size of the bottleneck: 1, as in SFNet's counts, or 3, as in PSPNet's and UPerNet's code.
     """
 
@@ -103,7 +102,6 @@ class AtrousSpatialPyramidPooling(nn.Module):
     A 1×1 convolution joins a 1×1 convolution, three dilated 3×3 convolutions and the mean over the image.
 
     Args:
-        in_channels: channels of the feature.
         channels: channels of each branch and of the result.
         rates: dilations of the three 3×3 convolutions; the default is the paper's for a feature of stride 16.
     """

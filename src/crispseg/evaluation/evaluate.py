@@ -23,6 +23,7 @@ from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskStatistic
 from crispseg.data.mask_reading import DeclaredClasses, read_masks
 from crispseg.data.named import build_data, own_data_meant
 from crispseg.data.pairing import few
+from crispseg.data.palettes import compact
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import known_range
 from crispseg.doctor.duplicates import leaks
@@ -132,7 +133,6 @@ def score_model(
         model, dataset: as for `evaluate`.
         boundary: distances of boundary F-scores, in pixels, or true for `DISTANCES`.
         boundary_empty: see `BoundaryScores`.
-        boundary_iou: compute Boundary IoU.
         objects, objects_border: class whose single objects are scored, and class of the pixels between them.
         thin: classes whose centre lines are compared, in addition to scores by width; None omits these scores.
         resamples: number of resamples for intervals; 0 for none.
@@ -291,7 +291,7 @@ def _check_meaning(data: Folder, elsewhere: bool) -> None:
         notes = [fault.line for fault in reading.faults if fault.code == "one-based-ids"]
         print_lines(Console(stderr=True), notes, "yellow")
     if by_id and isinstance(reading.lookup, ColorLookup) and reading.faults[0].code == "black-and-white-masks":
-        palette = str([list(color) for color in reading.lookup.palette]).replace(" ", "")
+        palette = compact(reading.lookup.palette)
         remedy = f"give data.palette '{palette}' if these are its classes" if declared.count == 2 else "write class ids"
         raise CrispsegError(
             f"{place}: {reading.faults[0].message}, but the model was trained on class ids; {remedy}, or give "

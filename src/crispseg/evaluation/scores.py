@@ -227,14 +227,7 @@ class Scores(Counts, ImageScores):
 
 
 class SegmentationScores(PerImageMetric[Scores]):
-    """Accumulate a confusion matrix, and hits, truth and prediction of each image and class for intervals.
-
-    Args:
-        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
-
-    Raises:
-        CrispsegError: the number of classes is out of range.
-    """
+    """Accumulate a confusion matrix of 2 to 255 classes, and the counts of each image and class for intervals."""
 
     confusion: Tensor
 

@@ -159,7 +159,6 @@ class Objects:
         """Write `NAME_objects.png`, the numbers in 16-bit grey, and `NAME_objects.csv`, the table. Return both paths.
 
         Args:
-            folder: folder to write to.
             pixel_size: side of a pixel with its unit, such as "0.5um"; the table then also has areas in that unit.
 
         Raises:

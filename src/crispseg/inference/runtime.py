@@ -45,9 +45,7 @@ class ExportedModel(nn.Module):
     Its logits have the size of the images, and are refined if the model has a refinement.
 
     Args:
-        run: function that computes the logits.
         metadata: metadata of the file as JSON.
-        path: path of the file.
 
     Raises:
         CrispsegError: the metadata are not from a crispseg model, or have a later format.
@@ -108,7 +106,6 @@ def open_model(source: str | Path, backend: Backend = "auto") -> AnyModel:
     """Open a source of `SegmentationModel.from_pretrained`, or an exported file.
 
     Args:
-        source: path or name.
         backend: by default ONNX Runtime for .onnx, OpenVINO for .xml, and PyTorch for saved models.
 
     Raises:

@@ -230,7 +230,6 @@ class SelfGathering(nn.Module):
     """Context Fusion Block as a fuse part for any decoder; it gathers its descriptors from `coarse`.
 
     Args:
-        fine_channels, coarse_channels: channels of the two levels.
         descriptors, pooling: see `SemanticAggregation`.
         refinement, block, learn_alpha, learn_beta, separable: see `ContextFusionBlock`.
     """
@@ -331,7 +330,6 @@ def agln(
     """Semantic Aggregation and Context Fusion Blocks in an FPN (§III-D, Fig. 2b).
 
     Args:
-        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level.
         connection: dense uses descriptors of every level but the finest (Fig. 4b); straight uses those of the coarsest
             level only (Fig. 4a).

@@ -114,12 +114,6 @@ class SegmentationModel(nn.Module, Saving):
         """Resize logits of a level with this stride to the images' size."""
         return resize(logits, size, align_corners=self.align_corners)
 
-    def detail(self, images: Tensor) -> Tensor | None:
-        """Run the decoder's own spatial branch alone; see `Decoded.detail`."""
-        padded = self.padded(images)
-        detail = self.decoder.detail(padded)
-        return None if detail is None else _within(detail, padded, images)
-
     def coarse_logits(self, images: Tensor) -> Tensor:
         """Return unrefined logits at their own stride s, s² times smaller than those of `forward`; see `Coarse`."""
         return self.coarse(images).logits
@@ -188,7 +182,10 @@ class SegmentationModel(nn.Module, Saving):
         """
         if self.refiner is None:
             return None
-        return self.refiner.offsets(*self.refiner.maps(images, self.detail(images)))
+        padded = self.padded(images)
+        detail = self.decoder.detail(padded)
+        detail = None if detail is None else _within(detail, padded, images)
+        return self.refiner.offsets(*self.refiner.maps(images, detail))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the trainable parameters of the learning-rate groups `backbone` and `decoder` (all others)."""

@@ -37,7 +37,6 @@ class ComposedFlowAlignment(FlowAlignment):
     learned upsampling are not composed.
 
     Args:
-        fine_channels, coarse_channels: channels of the two levels.
         align_corners: align levels at corner pixels, and use SFNet's warp.
         options: options of `FlowAlignment`.
 
@@ -149,9 +148,7 @@ class Crisp(SegmentationModel):
     """Model with levels and logits aligned at pixel centres; it upscales images at inference.
 
     Args:
-        backbone: network that computes the features.
         decoder: network that turns the features into one map to classify; it must align its levels in the same way.
-        num_classes: number of logits.
         align_corners: align logits with the image at corner pixels, as in the papers' code. This shifts them by up to
             half a stride, depending on the size. Otherwise images are padded below and on the right to multiples of
             the coarsest stride, which aligns levels in the same way for all sizes.
@@ -230,7 +227,6 @@ def crisp(
     """Sum of levels along a flow, with images upscaled by a third at inference; the default of `crispseg train`.
 
     Args:
-        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level.
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.

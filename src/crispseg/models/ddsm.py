@@ -178,7 +178,6 @@ class DDSM(nn.Module):
     Taps: `x_l`, `x_h`, the reduced levels; `x_Sout`, `x_Cout` (B, c, H, W); and the taps of `Affinity`.
 
     Args:
-        fine_channels, coarse_channels: channels of the two levels.
         pixels: N, the number of pixels that each fine pixel samples.
         channels: N_c, the number of channels that each fine channel samples.
         affinity: both parts, or only spatial or channel (Table 1, "+S" and "+C").

@@ -78,7 +78,6 @@ def deeplabv3plus(
     The 3×3 convolutions are not separable.
 
     Args:
-        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of ASPP and of the decoder.
         output_stride: stride of the deepest feature, kept by dilation.
         context: context part on the deepest feature: aspp, ppm, denseaspp, nonlocal or conv.

@@ -50,7 +50,6 @@ def fcn(
     """Context part on the deepest feature, followed by the classifier.
 
     Args:
-        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of the classified feature; the default is a quarter of the deepest feature's channels.
         output_stride: stride of the deepest feature; dilation of later stages keeps it at 16 or 8.
         context: context part: conv, a 3×3 convolution, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.

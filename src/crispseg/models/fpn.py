@@ -29,7 +29,6 @@ def fpn(
     """FPN that upsamples, adds and concatenates all levels; a 3×3 convolution doubles the width before the classifier.
 
     Args:
-        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level. None: 64 on DF, STDC and ShuffleNet, or if C2 has fewer than 64 channels,
             because merging is expensive. Otherwise 128 if C5 has up to 512, or 256.
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.

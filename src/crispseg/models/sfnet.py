@@ -39,7 +39,6 @@ class FlowAlignment(nn.Module):
     displacement Δ in half pixels of the fine level; `warped`, F̃ of Eq. 3; `correlation`, if used.
 
     Args:
-        fine_channels, coarse_channels: channels of the two levels.
         flow_upsampling: upsampling of the compressed coarse level (Table 2a); deconvolution doubles it by a 4×4
             transposed convolution, then resizes it bilinearly to the fine level.
         flow_kernel: side of the convolution that predicts the flow (Table 2b).
@@ -141,7 +140,6 @@ class AlignedConcat(nn.Module):
     """Merge part like `concat`, with levels warped by FAMs (§3.3, "we also replace these up-sampling operations …").
 
     Args:
-        levels, channels, out_channels: arguments of every merge part.
         alignment: builds the module that warps a level to the finest one.
         flow_upsampling, flow_kernel, flow_net, flow_reach, flow_coordinates: see `FlowAlignment`.
     """
@@ -192,7 +190,6 @@ def sfnet(
     The context pools F_5, a FAM upsamples in each step, and all levels are upsampled to 1/4 and concatenated.
 
     Args:
-        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level. None uses the released values: 64 on DF and STDC (here also
             on ShuffleNet), 128 for another C5 of up to 512 channels, else 256.
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.

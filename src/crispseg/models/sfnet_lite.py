@@ -47,7 +47,6 @@ class GatedDualFlowAlignment(nn.Module):
     0 to 1, the share of the coarse level.
 
     Args:
-        fine_channels, coarse_channels: channels of the two levels.
         gate: input of the gate's 3×3 convolution: mean and maximum over channels of both levels (pooled; the coarse
             level is compressed and upsampled). features uses the compressed levels, like the flow.
     """
@@ -136,7 +135,6 @@ def sfnet_lite(
     """Single gated alignment of the coarsest level with the finest, on any backbone.
 
     Args:
-        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level. None: 128 if C5 has up to 1024 channels, like the released code, else 256.
         context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
         context_options: options of the context part by name, such as rates of aspp.

@@ -110,7 +110,6 @@ class EPT(nn.Module, Decoder):
 
     Args:
         channels: channels of the backbone's features, finest first.
-        in_chans: channels of the images.
         width: d_model.
         points: N.
         queries, encodings, self_attention: see `unept`.
@@ -236,7 +235,6 @@ def unept(
     """UN-EPT on a CNN, or on a ViT with equally spaced blocks as levels.
 
     Args:
-        spec, num_classes: the backbone to build, and the number of logits.
         width: d_model, a multiple of 8.
         levels: L, 3 for stages 3 to 5 of a CNN or blocks 4, 8 and 12 of a ViT's 12. 1 uses the last of these (Table 6).
         points: N, the number of points on each level (Table 6).

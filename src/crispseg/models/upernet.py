@@ -29,7 +29,6 @@ def upernet(
     """UPerNet: pyramid pooling, upsampling and addition; a 3×3 convolution of all concatenated levels is classified.
 
     Args:
-        spec, num_classes: the backbone to build, and the number of logits.
         width: channels of every level.
         context: context part on C5, as in `fpn`.
         context_options: options of the context part by name, such as rates of aspp.

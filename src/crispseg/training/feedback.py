@@ -142,8 +142,8 @@ def draw_panels(
     segmenters = [Segmenter(model) for model in models.values()]
     palette = dataset.labels.palette
     rows = []
-    for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).round().astype(int):
-        image, truth, _ = dataset[int(index)]
+    for index in spread(len(dataset), count):
+        image, truth, _ = dataset[index]
         results = [segmenter(image) for segmenter in segmenters]
         shown = [colorize(labels, palette) for labels in (truth, *(result.labels for result in results))]
         rows.append([results[-1].image, *shown, error_map(results[-1].labels, truth, palette)])

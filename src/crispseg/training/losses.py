@@ -36,7 +36,6 @@ class WeightedLoss(nn.Module):
     The losses of `outputs.auxiliary` are added with a weight (SFNet §3.3, "Cascaded Deeply Supervised Learning").
 
     Args:
-        weights: weight of each loss, by name.
         hard_fraction, class_weights: as in `CrossEntropy`.
         auxiliary_weight: weight of the losses of the decoder's levels.
         custom: function that replaces the sum.

@@ -34,7 +34,6 @@ class Pace(Callback):
     evaluations over it. All processes follow the clock of the first one. The trainer must list the timer before it.
 
     Args:
-        timer: timer of the run.
         steps: optimizer steps of the whole run, or None if it has a fixed duration.
         seconds: duration of the whole run, or None if it has a fixed number of steps.
 

@@ -12,7 +12,7 @@ from crispseg.config.settings import CONFIG, Field, Tree, checked, construct, fi
 from crispseg.config.yaml_files import RECIPES, read_yaml
 from crispseg.data import Augment, Folder
 from crispseg.data.folder_layout import recognise
-from crispseg.data.named import build_data, data_fields, own_data_meant
+from crispseg.data.named import build_data, data_source, own_data_meant
 from crispseg.errors import CrispsegError
 from crispseg.models.info import renamed
 from crispseg.models.refinement import REFINE_OPTIONS
@@ -140,7 +140,7 @@ def known_fields(model: str, data: str) -> dict[str, Field]:
     own = {key: field for key, field in fields_of(TrainConfig).items() if key not in GROUPS}
     shared = {key: field for key, field in fields_of(ModelConfig).items() if key in SHARED_MODEL_KEYS}
     of_model = shared | model_options(model)
-    of_data = {"name": Field(str, Folder.name, "name of the data")} | data_fields(data)
+    of_data = {"name": Field(str, Folder.name, "name of the data")} | fields_of(data_source(data))
     groups = {"model": of_model, "data": of_data, "augment": fields_of(Augment)}
     inside = {f"{group}.{key}": field for group, fields in groups.items() for key, field in fields.items()}
     return {"preset": PRESET} | own | inside
