@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from crispseg.cli.command import say
 from crispseg.cli.keys import show_page, write_json
 from crispseg.cli.scoring import WithScores
 from crispseg.evaluation.evaluate import checked_splits
@@ -43,7 +42,7 @@ class Ablate(WithScores):
 
         conditions = f"{data.name} {split}, {len(dataset)} images, without retraining"
         title = f"{model.info.name} on {model.info.backbone}"
-        say(Console(), f"{title}, {conditions}, scores in percent")
+        print(f"{title}, {conditions}, scores in percent", flush=True)
         found = ablate(model, dataset, names, device=self.device, workers=self.workers)
         results = ModelComparison(tuple(found), self.bootstrap)
         Console().print(*(table.rich() for table in results.tables()))

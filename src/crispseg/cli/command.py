@@ -13,8 +13,6 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_origin
 
-from rich.console import Console
-
 from crispseg.config.registry import load_plugins
 from crispseg.config.settings import (
     Field,
@@ -165,11 +163,6 @@ class WithData(Command):
             if group != "data" and f"data.{key}" not in own:
                 raise unknown(key, self.known_keys())
             self.data[key if group != "data" else inner or "name"] = value
-
-
-def say(console: Console, line: str) -> None:
-    """Print a line without markup or wrapping."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 FLAG = re.compile(r"--?[a-zA-Z]")

@@ -7,7 +7,6 @@ from typing import Any
 
 from rich.console import Console
 
-from crispseg.cli.command import say
 from crispseg.cli.keys import short_names, show_page, write_json
 from crispseg.cli.scoring import WithScores
 from crispseg.evaluation.evaluate import checked_splits, score_model
@@ -42,7 +41,7 @@ class Compare(WithScores):
         datasets = checked_splits(models, data, split)
 
         conditions = f"{data.name} {split}, {len(datasets[0])} images"
-        say(Console(), f"{conditions}, scores in percent")
+        print(f"{conditions}, scores in percent", flush=True)
         evaluations = []
         options: dict[str, Any] = {"thin": self.thin, "device": self.device, "workers": self.workers}
         for name, model, dataset in zip(names, models, datasets, strict=True):

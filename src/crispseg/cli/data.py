@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
 
-from crispseg.cli.command import HELP, Command, commands, say
+from crispseg.cli.command import HELP, Command, commands
 from crispseg.config.settings import Field, Tree, checked, options_of
 from crispseg.data.catalogue import catalogue
 from crispseg.data.download import obtain
@@ -51,7 +52,7 @@ class ListData(Command):
             counts = [str(entry.counts.get(split, "")) for split in ("train", "val")]
             table.add_row(entry.name, entry.classes, *counts, download, entry.licence)
         Console().print(table)
-        say(Console(), "--data NAME --data.root DIR trains on them; --data nuclei alone uses the bundled part")
+        print("--data NAME --data.root DIR trains on them; --data nuclei alone uses the bundled part")
 
 
 @dataclass(kw_only=True)
@@ -71,10 +72,9 @@ class DownloadData(Command):
     out: Path
 
     def __call__(self) -> None:
-        console = Console()
-        entry = obtain(self.dataset, self.out, lambda line: say(console, line))
+        entry = obtain(self.dataset, self.out, partial(print, flush=True))
         if entry.archives:
-            say(console, f"--data {entry.name} --data.root {self.out / entry.root}")
+            print(f"--data {entry.name} --data.root {self.out / entry.root}")
 
 
 @dataclass(kw_only=True)
@@ -104,5 +104,4 @@ class ImportData(Command):
 
     def __call__(self) -> None:
         lines = import_annotations(self.sources, self.out, **self.options)
-        for line in [*lines, f"train on them: crispseg train {shlex.quote(str(self.out))}"]:
-            say(Console(), line)
+        print(*lines, f"train on them: crispseg train {shlex.quote(str(self.out))}", sep="\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import PositiveInt
 from rich.console import Console
 
-from crispseg.cli.command import STDOUT, WithData, say
+from crispseg.cli.command import STDOUT, WithData
 from crispseg.cli.keys import check_json, write_json
 from crispseg.data.mask_reading import Severity
 from crispseg.data.named import build_data
@@ -19,6 +19,7 @@ from crispseg.doctor.fix import check_out, fix, worth_a_copy
 from crispseg.errors import flags_of
 from crispseg.evaluation.evaluate import named_data
 from crispseg.io.images import image_channels
+from crispseg.io.progress import print_lines
 
 
 @dataclass(kw_only=True)
@@ -62,14 +63,16 @@ class Doctor(WithData):
         own = self.target is None or found.get("root") == self.target or Path(self.target).is_file()
         errors = {one.code: one for one in diagnosis.findings if one.severity is Severity.ERROR}
         refused = [errors[code] for code in errors.keys() - {"image-without-mask", "mask-without-image"}]
-        for tree in refused[0].details.get("settings", ()) if own and len(refused) == 1 else ():
-            say(console, f"or train with: {shlex.join(['crispseg', 'train', *given, *flags_of(tree)])}")
+        choices = refused[0].details.get("settings", ()) if own and len(refused) == 1 else ()
+        commands = (shlex.join(["crispseg", "train", *given, *flags_of(tree)]) for tree in choices)
+        print_lines(console, [f"or train with: {command}" for command in commands])
+        lines = []
         if self.fix is not None:
-            say(console, fix(diagnosis, self.fix))
-            say(console, f"train on them: crispseg train {shlex.quote(str(self.fix))}")
+            lines += [fix(diagnosis, self.fix), f"train on them: crispseg train {shlex.quote(str(self.fix))}"]
         elif worth_a_copy(diagnosis):
             copy = f"{Path(self.target or 'data')}_fixed"
-            say(console, f"write a corrected copy: {shlex.join(['crispseg', 'doctor', *given, '--fix', copy])}")
+            lines.append(f"write a corrected copy: {shlex.join(['crispseg', 'doctor', *given, '--fix', copy])}")
         elif found.get("root") == self.target and not self.data and diagnosis.severity < Severity.ERROR:
-            say(console, f"train on them: crispseg train {shlex.quote(str(self.target))}")
+            lines.append(f"train on them: crispseg train {shlex.quote(str(self.target))}")
+        print_lines(console, lines)
         return EXIT_STATUS[diagnosis.severity]

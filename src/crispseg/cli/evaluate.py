@@ -9,7 +9,6 @@ from pathlib import Path
 from rich.console import Console
 
 import crispseg
-from crispseg.cli.command import say
 from crispseg.cli.keys import WithOptions, show_page, write_json
 from crispseg.cli.scoring import WithScores
 from crispseg.config.settings import Tree
@@ -48,12 +47,11 @@ class Evaluate(WithOptions, WithScores):
         network = f"{model.info.name} on {model.info.backbone}"
         conditions = f"{data.name} {split}, {len(dataset)} images"
         seen = "" if protocol == WHOLE else f" ({protocol})"
-        console = Console()
-        say(console, f"{network}, {conditions}, in percent{seen}")
+        print(f"{network}, {conditions}, in percent{seen}")
         if found := evaluation.objects:
             name = self.options["objects"]
-            say(console, f"{found.truth.sum()} objects of class {name}; {found.predicted.sum()} predicted")
-        console.print(score_table({"IoU": evaluation}))
+            print(f"{found.truth.sum()} objects of class {name}; {found.predicted.sum()} predicted")
+        Console().print(score_table({"IoU": evaluation}))
         if self.confusion:
             write_image(self.confusion, draw_confusion(evaluation.scores.confusion, dataset.labels.names))
         if self.json:

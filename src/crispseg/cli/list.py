@@ -6,9 +6,8 @@ import inspect
 from dataclasses import dataclass
 
 from huggingface_hub import ModelCard
-from rich.console import Console
 
-from crispseg.cli.command import Command, say
+from crispseg.cli.command import Command
 from crispseg.models import list_models, models, saving
 
 
@@ -27,12 +26,12 @@ class List(Command):
         if not self.pretrained:
             for name in list_models():  # the first paragraph of a builder's docstring
                 about = (inspect.getdoc(models[name]) or "").partition("\n\n")[0]
-                say(Console(), f"{name:20}{' '.join(about.split())}")
+                print(f"{name:20}{' '.join(about.split())}")
             return
         for name in saving.shipped_models():
             info, card = saving.read_info(name), ModelCard.load(saving.SHIPPED / name / saving.CARD_FILE)
             scores = f"val mIoU {info.metrics['val_miou']:.1f}, licence {card.data.license or 'see its card'}"
             classes = ", ".join(info.label_set().names)
-            say(Console(), f"{name:20}{classes}: {info.name} on {info.backbone}, {scores}")
+            print(f"{name:20}{classes}: {info.name} on {info.backbone}, {scores}")
         print("try one:  crispseg predict nuclei PHOTO.jpg --out predictions")
         print(f"training data and weaknesses: {saving.SHIPPED}/NAME/{saving.CARD_FILE}")

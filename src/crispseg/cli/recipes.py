@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 
-from rich.console import Console
-
-from crispseg.cli.command import Command, say
+from crispseg.cli.command import Command
 from crispseg.config.settings import written
 from crispseg.config.yaml_files import RECIPES, read_yaml
 from crispseg.recipes import PAPERS, PaperRow, find_row, read_rows
@@ -49,15 +47,14 @@ class Recipes(Command):
     def __call__(self) -> int:
         from crispseg.cli.main import main
 
-        console = Console()
         if self.paper is None or self.row is None:
             for row in (row for paper in ([self.paper] if self.paper else PAPERS) for row in read_rows(paper)):
-                say(console, line_of(row, self.counts))
+                print(line_of(row, self.counts))
             return 0
         row = find_row(self.paper, self.row)
-        say(console, line_of(row, self.counts))
+        print(line_of(row, self.counts))
         for command in self.commands(row):
-            say(console, shlex.join(["crispseg", *command]))
+            print(shlex.join(["crispseg", *command]), flush=True)
             if self.run and (status := main(command)):
                 return status
         return 0
