@@ -70,9 +70,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         products = [count_multiply_adds(model, *size, attention=attention) for attention in (True, False)]
         found = [beside(each / 1e9, row.multiply_adds) for each in (*products, count_in_modules(model, *size))]
         paper = [f"{value:g}" if value else "" for value in (row.parameters, row.multiply_adds)]
-        parameters = beside(count_parameters(model) / 1e6, row.parameters)
+        parameters = beside(count_parameters(model) / 1e6 + row.counted.auxiliary, row.parameters)
         table.add_row(row.paper, row.name, row.label, parameters, paper[0], *found, paper[1])
-    Console().print(table)
+    Console(width=160).print(table)
 
 
 if __name__ == "__main__":

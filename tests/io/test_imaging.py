@@ -228,8 +228,9 @@ def test_images_are_written_as_they_are(shape: tuple[int, ...], tmp_path: Path) 
 
 
 def test_images_are_found_by_suffix(tmp_path: Path) -> None:
-    for name in ("b.PNG", "a.jpg", "sub/c.TifF", "notes.txt", ".hidden.png", "sub/._c.jpg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+    unseen = "notes.txt", ".hidden.png", "sub/._c.jpg", ".ipynb_checkpoints/a-checkpoint.jpg", "@eaDir/a.jpg/thumb.jpg"
+    for name in ("b.PNG", "a.jpg", "sub/c.TifF", *unseen):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "folder.png").mkdir()
     assert [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)] == ["a.jpg", "b.PNG", "sub/c.TifF"]

@@ -123,6 +123,12 @@ class TestAGLN(ModelTester):
             block = f"decoder.fuses.{step}.blocks.0"
             torch.testing.assert_close(level, seen[f"{block}.sdm.E"] + seen[f"{block}.lrm.B"])
 
+    def test_lateral_convolutions_of_the_text_are_3_by_3(self) -> None:
+        """§IV-A5."""
+        laterals = [model.decoder.laterals for model in (self.build(), self.build(lateral_kernel=3))]
+        sides = [{m.kernel_size for m in each.modules() if isinstance(m, nn.Conv2d)} for each in laterals]
+        assert sides == [{(1, 1)}, {(3, 3)}]
+
     def test_there_are_descriptors(self, refuses: Any) -> None:
         with refuses("option 'descriptors' of model 'agln' is 0"):
             self.build(descriptors=0)

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from crispseg.cli.command import STDOUT, WithData
 from crispseg.cli.keys import check_json, write_json
-from crispseg.data.mask_reading import Severity
+from crispseg.data.finding import Severity
 from crispseg.data.named import build_data
 from crispseg.doctor import diagnose, subject_of
 from crispseg.doctor.diagnosis import EXIT_STATUS, as_json, show

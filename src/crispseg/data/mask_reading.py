@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.config.settings import plural
+from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import (
     DEEP_WHITE,
     NOISE,
@@ -53,42 +53,12 @@ ODD = ("odd-masks", "rgb-masks", "value-out-of-range")
 
 WHITES = {IGNORE, DEEP_WHITE}
 
+UNLABELLED = {"unlabelled", "unlabeled", "void", "ignore", "ignored"}
+
 THRESHOLD = 255
 """Tolerance with which a black and white palette is a threshold at 128, even for greys that JPEG tinted."""
 
 BY_THRESHOLD = f"data.palette '[[0,0,0],[255,255,255]]' and data.palette_tolerance {THRESHOLD}"
-
-
-class Severity(IntEnum):
-    """Severity of a finding; an error stops training or makes scores wrong, a warning may reduce quality."""
-
-    INFORMATION = 0
-    WARNING = 1
-    ERROR = 2
-
-    def __str__(self) -> str:
-        return self.name.lower()
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A fault or other fact of the data, with its files and a remedy."""
-
-    code: str
-    """Its kind, one of `crispseg.doctor.KINDS`."""
-    severity: Severity
-    message: str
-    remedy: str
-    count: int
-    """Number of files, pairs, groups or classes; 0 if nothing was found."""
-    files: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers for the JSON report."""
-
-    @property
-    def line(self) -> str:
-        """Message and remedy."""
-        return f"{self.message}; {self.remedy}"
 
 
 @dataclass(frozen=True)
@@ -156,10 +126,24 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
         remedy = "if the colours beneath them count, save the masks without alpha"
         fault = _fault("transparent-pixels", clear, what, remedy, Severity.ERROR if nothing else Severity.INFORMATION)
         reading = replace(reading, faults=(fault, *reading.faults) if nothing else (*reading.faults, fault))
+    if not declared.drop:
+        reading = replace(reading, faults=(*reading.faults, *_names(reading.labels.names, declared.ignore)))
     if not (declared.merge or declared.drop):
         return reading
     labels, ids = reading.labels.regrouped(declared.merge, declared.drop)
     return replace(reading, labels=labels, lookup=reading.lookup.regrouped(ids))
+
+
+def _names(names: Sequence[str], ignored: Sequence[int]) -> Iterator[Finding]:
+    """Yield warnings about names that do not suit the use of their classes."""
+    for index, name in enumerate(names):
+        message, plain = f"class {index} is named {name}", name.strip("_ ").casefold()
+        if plain in UNLABELLED and index not in ignored:
+            remedy = f"it is learned like the others; give data.drop '[{name}]' to ignore its pixels"
+            yield Finding("class-names", Severity.WARNING, message, remedy, 1)
+        if plain == "background" and index and 0 not in ignored:
+            remedy = "check that the names are in the order of the ids"
+            yield Finding("class-names", Severity.WARNING, f"{message}, and class 0 {names[0]}", remedy, 1)
 
 
 def _class_folders(

@@ -4,7 +4,7 @@
 shows them, and `fix` writes a corrected copy.
 """
 
-from crispseg.data.mask_reading import Finding, Severity
+from crispseg.data.finding import Finding, Severity
 from crispseg.doctor.diagnosis import Diagnosis, diagnose
 from crispseg.doctor.facts import Subject, subject_of
 from crispseg.doctor.findings import KINDS

@@ -13,8 +13,9 @@ from rich.text import Text
 
 from crispseg.config.settings import plural
 from crispseg.data.catalogue import class_table
+from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import MaskLookup, MaskStatistics, count_values
-from crispseg.data.mask_reading import Finding, MaskReading, Severity
+from crispseg.data.mask_reading import MaskReading
 from crispseg.data.split_check import Held, SplitReport, report_of
 from crispseg.doctor.duplicates import duplicate_findings
 from crispseg.doctor.facts import PairFacts, Subject, Unreadable, readable, scan

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 from crispseg.data.copies import MOST_COMPARED, ImageFacts, alike, group_of, likely_group, original, together
 from crispseg.data.dataset import SegmentationDataset
+from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder import Folder
 from crispseg.data.mask_lookup import MaskStatistics
-from crispseg.data.mask_reading import Finding, Severity
 from crispseg.doctor.facts import PairFacts, Subject, scan
 from crispseg.doctor.findings import file_findings, finding
 

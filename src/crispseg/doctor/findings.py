@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from crispseg.config.settings import plural
 from crispseg.data.copies import ImageFacts
+from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import MaskStatistics
-from crispseg.data.mask_reading import Finding, Severity
 from crispseg.data.pairing import few
 from crispseg.data.palettes import BLENDED
 from crispseg.data.split_check import SplitReport, too_few_classes

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from crispseg.data.dataset import SegmentationDataset
+from crispseg.data.finding import Severity
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import NONE
-from crispseg.data.mask_reading import MaskReading, Severity
+from crispseg.data.mask_reading import MaskReading
 from crispseg.doctor.diagnosis import Diagnosis
 from crispseg.doctor.facts import PairFacts, Subject, readable
 from crispseg.doctor.findings import KINDS

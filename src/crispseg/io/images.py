@@ -144,7 +144,7 @@ def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.u
 
 
 def find_images(folder: str | Path) -> list[Path]:
-    """Return all images in a folder and its sub-folders by suffix, sorted; links count, hidden files do not."""
+    """Return all images in a folder and its sub-folders by suffix, sorted; links count, hidden ones do not."""
     if not Path(folder).is_dir():
         what = "not a folder" if Path(folder).exists() else "missing"
         raise CrispsegError(f"{folder} is {what}; give a folder of images")
@@ -154,7 +154,8 @@ def find_images(folder: str | Path) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        folders.sort(key=lambda name: (Path(place, name).is_symlink(), name))
+        shown = (name for name in folders if name[0] != "." and name != "@eaDir")
+        folders[:] = sorted(shown, key=lambda name: (Path(place, name).is_symlink(), name))
         found += [Path(place, name) for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
     return sorted(found)
 

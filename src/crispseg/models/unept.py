@@ -52,7 +52,7 @@ class FullAttention(nn.Module):
 
 
 def sine_positions(size: Sequence[int], channels: int, device: torch.device | None = None) -> Tensor:
-    """Return sine and cosine position encodings of a map's pixels, `(h · w, channels)`, float32 (§3.1).
+    """Return sine and cosine position encodings of a map's pixels, `(h · w, channels)`, float32 (§3.1.1).
 
     As in DETR, the first half of the channels encodes y, the second x, with wavelengths from the map's side to 10000
     times that. Positions are pixel centres, so they are the same on all levels.
@@ -239,8 +239,8 @@ def unept(
         levels: L, 3 for stages 3 to 5 of a CNN or blocks 4, 8 and 12 of a ViT's 12. 1 uses the last of these (Table 6).
         points: N, the number of points on each level (Table 6).
         queries: context queries: dynamic takes them from the spatial branch; naive learns them, equal for all images.
-        encodings: queries adds position and scale encodings to the queries of each attention (§3.1). features adds them
-            once to the inputs of encoder and decoder (§4.2).
+        encodings: queries adds position and scale encodings to the queries of each attention (§3.1.1). features adds
+            them once to the inputs of encoder and decoder (§4.2).
         self_attention: self-attention of the decoder, sparse as in the paper, or full (Eq. 1).
         output_stride: stride of a CNN's deepest feature; dilation keeps it at 8 (default) or 16.
         dropout: dropout in every layer of encoder and decoder.

@@ -37,11 +37,15 @@ class Score:
 
 @dataclass
 class Counted:
-    """Conditions of a paper's counts: classes, `(height, width)`, and whether products of two features count."""
+    """Conditions of a paper's counts: classes, `(height, width)`, and whether products of two features count.
+
+    `auxiliary` is the size of an auxiliary head of training that the paper also counts, in millions of parameters.
+    """
 
     classes: int
     size: tuple[int, int]
     attention: bool = True
+    auxiliary: float = 0
 
 
 @dataclass(kw_only=True)
@@ -105,7 +109,7 @@ class PaperRow:
         with torch.device("meta"):  # shapes are enough
             model = self.build()
         products = count_multiply_adds(model, *self.counted.size, attention=self.counted.attention)
-        return count_parameters(model) / 1e6, products / 1e9
+        return count_parameters(model) / 1e6 + self.counted.auxiliary, products / 1e9
 
 
 def read_rows(paper: str) -> list[PaperRow]:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from crispseg.data import SplitReport, check_split, class_weights, softened_weights
 from crispseg.data.dataset import SegmentationDataset
+from crispseg.data.finding import Severity
 from crispseg.data.loading import times_an_epoch
-from crispseg.data.mask_reading import Severity
 from crispseg.data.split_check import known_range
 from crispseg.doctor.findings import class_findings
 from crispseg.errors import CrispsegError
