@@ -15,7 +15,7 @@ from crispseg import __version__
 from crispseg.io.images import write_image
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST_BYTES = 25e6
+MOST_BYTES = 45e6
 
 OFFLINE = """
 import socket, sys
