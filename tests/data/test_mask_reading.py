@@ -135,6 +135,9 @@ CASES = {
     "one from 1, declared": Case([ids(0, 1, 2)] * 2 + [ids(1, 2, 3)], "value-out-of-range", {"num_classes": 3}),
     "a class of unlabelled pixels": Case([ids(0, 1)] * 2, [48, 48], {"classes": ["void", "road"]}, "class-names"),
     "unlabelled pixels, dropped": Case([ids(0, 1, 2)] * 2, [32, 32], {"classes": ["void", "a", "b"], "drop": ["void"]}),
+    "unlabelled pixels and a dropped class": Case(
+        [ids(0, 1, 2)] * 2, [32, 32], {"classes": ["void", "a", "b"], "drop": ["a"]}, "class-names"
+    ),
     "a background that is not 0": Case([ids(0, 1)] * 2, [48, 48], {"classes": ["car", "background"]}, "class-names"),
     "far between": Case([ids(0, 38, 75, 113)] * 2, "sparse-ids"),
     "far between with 255": Case([ids(0, 128, 255)] * 2, "sparse-ids"),

@@ -276,8 +276,9 @@ def test_black_and_white_palette_files_are_read_by_colour(tmp_path: Path) -> Non
 
 def test_doctor_counts_all_colours_of_jpegs(tmp_path: Path) -> None:
     for seed in range(2):
-        make_pair(tmp_path, str(seed), COLORS[blobs(seed, 20)])
-        mask = COLORS[blobs(seed, 20)] + np.random.default_rng(seed).integers(0, 30, (*blobs(seed, 20).shape, 3))
+        colors = COLORS[blobs(seed)]
+        make_pair(tmp_path, str(seed), colors)
+        mask = colors + np.random.default_rng(seed).integers(0, 30, colors.shape)
         (tmp_path / f"masks/{seed}.png").unlink()
         save(tmp_path / f"masks/{seed}.jpg", mask.clip(0, 255).astype(np.uint8), quality=95)
     source = folder(tmp_path, palette=[*map(tuple, COLORS.tolist())], palette_tolerance=442)

@@ -126,22 +126,22 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
         remedy = "if the colours beneath them count, save the masks without alpha"
         fault = _fault("transparent-pixels", clear, what, remedy, Severity.ERROR if nothing else Severity.INFORMATION)
         reading = replace(reading, faults=(fault, *reading.faults) if nothing else (*reading.faults, fault))
-    if not declared.drop:
-        reading = replace(reading, faults=(*reading.faults, *_names(reading.labels.names, declared.ignore)))
+    reading = replace(reading, faults=(*reading.faults, *_names(reading.labels.names, declared)))
     if not (declared.merge or declared.drop):
         return reading
     labels, ids = reading.labels.regrouped(declared.merge, declared.drop)
     return replace(reading, labels=labels, lookup=reading.lookup.regrouped(ids))
 
 
-def _names(names: Sequence[str], ignored: Sequence[int]) -> Iterator[Finding]:
+def _names(names: Sequence[str], declared: DeclaredClasses) -> Iterator[Finding]:
     """Yield warnings about names that do not suit the use of their classes."""
-    for index, name in enumerate(names):
+    used = {index: name for index, name in enumerate(names) if not {index, name} & {*declared.ignore, *declared.drop}}
+    for index, name in used.items():
         message, plain = f"class {index} is named {name}", name.strip("_ ").casefold()
-        if plain in UNLABELLED and index not in ignored:
+        if plain in UNLABELLED:
             remedy = f"it is learned like the others; give data.drop '[{name}]' to ignore its pixels"
             yield Finding("class-names", Severity.WARNING, message, remedy, 1)
-        if plain == "background" and index and 0 not in ignored:
+        if plain == "background" and index and 0 in used:
             remedy = "check that the names are in the order of the ids"
             yield Finding("class-names", Severity.WARNING, f"{message}, and class 0 {names[0]}", remedy, 1)
 

@@ -227,7 +227,10 @@ class Scores(Counts, ImageScores):
 
 
 class SegmentationScores(PerImageMetric[Scores]):
-    """Accumulate a confusion matrix of 2 to 255 classes, and the counts of each image and class for intervals."""
+    """Accumulate a confusion matrix of 2 to 255 classes, and the counts of each image and class for intervals.
+
+    Labels are 0 to `num_classes - 1`, and 255 is ignored. Another number of classes raises a `CrispsegError`.
+    """
 
     confusion: Tensor
 
