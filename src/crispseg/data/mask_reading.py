@@ -6,7 +6,7 @@ Training and evaluation refuse masks with errors, and `crispseg doctor` reports 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -126,22 +126,21 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
         remedy = "if the colours beneath them count, save the masks without alpha"
         fault = _fault("transparent-pixels", clear, what, remedy, Severity.ERROR if nothing else Severity.INFORMATION)
         reading = replace(reading, faults=(fault, *reading.faults) if nothing else (*reading.faults, fault))
-    reading = replace(reading, faults=(*reading.faults, *_names(reading.labels.names, declared)))
-    if not (declared.merge or declared.drop):
-        return reading
-    labels, ids = reading.labels.regrouped(declared.merge, declared.drop)
-    return replace(reading, labels=labels, lookup=reading.lookup.regrouped(ids))
+    ignored = {name for index, name in enumerate(reading.labels.names) if index in declared.ignore}
+    if declared.merge or declared.drop:
+        labels, ids = reading.labels.regrouped(declared.merge, declared.drop)
+        reading = replace(reading, labels=labels, lookup=reading.lookup.regrouped(ids))
+    return replace(reading, faults=(*reading.faults, *_names(reading.labels.names, ignored)))
 
 
-def _names(names: Sequence[str], declared: DeclaredClasses) -> Iterator[Finding]:
+def _names(names: Sequence[str], ignored: Set[str]) -> Iterator[Finding]:
     """Yield warnings about names that do not suit the use of their classes."""
-    used = {index: name for index, name in enumerate(names) if not {index, name} & {*declared.ignore, *declared.drop}}
-    for index, name in used.items():
+    for index, name in enumerate(names):
         message, plain = f"class {index} is named {name}", name.strip("_ ").casefold()
-        if plain in UNLABELLED:
+        if plain in UNLABELLED and name not in ignored:
             remedy = f"it is learned like the others; give data.drop '[{name}]' to ignore its pixels"
             yield Finding("class-names", Severity.WARNING, message, remedy, 1)
-        if plain == "background" and index and 0 in used:
+        if plain == "background" and index and names[0] not in ignored:
             remedy = "check that the names are in the order of the ids"
             yield Finding("class-names", Severity.WARNING, f"{message}, and class 0 {names[0]}", remedy, 1)
 
