@@ -13,10 +13,11 @@ from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import checked_splits, named_data, recorded_data
 from crispseg.export.certificate import DISTANCE, Certificate
-from crispseg.export.formats import FILE_FORMATS, Format, Precision
+from crispseg.export.formats import FILE_FORMATS, Format, Output, Precision
 from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import Calibration
 from crispseg.models import SegmentationModel
+from crispseg.nn.points import Sampling
 
 
 @dataclass(kw_only=True)
@@ -34,6 +35,9 @@ class Export(WithData):
             val split to score the file. The default is the run's data for int8 and max_drop, and no data otherwise.
         calibration_images: maximum number of train images and of val images.
         max_drop: largest allowed loss of mIoU and boundary F on val, in points; if it is exceeded, no file is written.
+        sampling: grid_sample reads features at points by the runtime's operator; gather by four gathered rows and their
+            weighted sum, for runtimes without the operator or with a slow one.
+        output: logits, or labels (uint8 class ids), which need less memory but give no probabilities.
     """
 
     name = "export"
@@ -45,6 +49,8 @@ class Export(WithData):
     calibrate: str | None = None
     calibration_images: PositiveInt = 100
     max_drop: NonNegativeFloat | None = None
+    sampling: Sampling = "grid_sample"
+    output: Output = "logits"
 
     def __call__(self) -> None:
         of_suffix = {each.suffix: name for name, each in FILE_FORMATS.items()}
@@ -62,7 +68,14 @@ class Export(WithData):
             (held_out,) = checked_splits([model], data, "val")
             calibration = Calibration(data.dataset("train"), held_out, self.calibration_images, data.name)
         certificate = export_model(
-            model, self.out, kind, precision=self.precision, data=calibration, max_drop=self.max_drop
+            model,
+            self.out,
+            kind,
+            precision=self.precision,
+            data=calibration,
+            max_drop=self.max_drop,
+            sampling=self.sampling,
+            output=self.output,
         )
         show(certificate)
         print(f"{certificate.network}, {certificate.bytes / 1e6:.1f} MB, is in {self.out}")

@@ -1,7 +1,7 @@
 """Decoders and their parts by kind: context, fuse and merge. The four papers' parts are in `models`."""
 
 from crispseg.decoders.context import AsymmetricFusionNonLocal, ConvContext
-from crispseg.decoders.fuse import Concat, UpsampleAdd
+from crispseg.decoders.fuse import Concat, Sum, UpsampleAdd
 from crispseg.decoders.parts import (
     Context,
     ContextPart,
@@ -29,6 +29,7 @@ __all__ = [
     "FusePart",
     "Levels",
     "MergePart",
+    "Sum",
     "TopDown",
     "UpsampleAdd",
     "configured",

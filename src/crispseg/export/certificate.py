@@ -43,34 +43,39 @@ class Comparison:
     """Number of images, height, width."""
     largest: float
     """Largest absolute logit of the model."""
-    difference: float
-    """Largest absolute difference of a logit; for refined models without the pixels of `DECIDED_OTHERWISE`."""
+    difference: float | None
+    """Largest absolute difference of a logit; for refined models without the pixels of `DECIDED_OTHERWISE`. None for a
+    file of labels."""
     same_labels: float
     """Share of pixels with the same label, 0 to 1."""
 
     @property
     def agrees(self) -> bool:
         """Whether difference and labels are within the tolerance and all values are finite."""
-        return self.difference <= TOLERANCE * max(1.0, self.largest / LARGE) and self.same_labels >= SAME_LABELS
+        near = self.difference is None or self.difference <= TOLERANCE * max(1.0, self.largest / LARGE)
+        return near and self.same_labels >= SAME_LABELS
 
     def __str__(self) -> str:
         size = "×".join(map(str, self.size))
-        return (
-            f"{size}: largest difference {self.difference:.1e} in logits of up to {self.largest:.3g}, "
-            f"{100 * self.same_labels:.3f} % equal labels"
-        )
+        shown = f"{size}: {100 * self.same_labels:.3f} % equal labels"
+        if self.difference is not None:
+            shown += f", largest difference {self.difference:.1e} in logits of up to {self.largest:.3g}"
+        return shown
 
 
 @torch.inference_mode()
 def compare(run: Run, model: SegmentationModel, size: tuple[int, int, int]) -> Comparison:
-    """Compare the logits of a file and its model, in float32, on random smooth images."""
+    """Compare the logits or labels of a file and its model, in float32, on random smooth images."""
     images = smooth_images(size, model.info.in_chans)
     expected, logits = reference(model)(images), run(images)
+    largest = expected.abs().max().item()
+    if logits.dtype == torch.uint8:
+        return Comparison(size, largest, None, (logits == expected.argmax(1)).float().mean().item())
     same = (logits.argmax(1) == expected.argmax(1)).float().mean().item()
     differences = (logits - expected).abs().amax(1).flatten()  # (N · H · W,)
     left_out = int(DECIDED_OTHERWISE * differences.numel()) if model.refiner else 0
     difference = differences.kthvalue(differences.numel() - left_out).values.item()  # the largest of the rest
-    return Comparison(size, expected.abs().max().item(), difference, same)
+    return Comparison(size, largest, difference, same)
 
 
 def smooth_images(size: tuple[int, int, int], in_chans: int) -> Tensor:

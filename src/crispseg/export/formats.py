@@ -7,7 +7,7 @@ import json
 import logging
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -26,9 +26,11 @@ from crispseg.inference.segmenter import smooth_outputs
 from crispseg.inference.tiling import peak_bytes
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
+from crispseg.nn.points import Sampling, sampling_by
 
 Format: TypeAlias = Literal["onnx", "openvino", "torch_export"]
 Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
+Output: TypeAlias = Literal["logits", "labels"]
 
 FORMAT_VERSION = 1
 OPSET = 19
@@ -61,6 +63,8 @@ def write(
     format: Format,
     precision: Precision,
     data: Calibration | None = None,
+    sampling: Sampling = "grid_sample",
+    output: Output = "logits",
 ) -> AnyModel:
     """Write the file or files and replace earlier ones; arguments are those of `export_model`.
 
@@ -70,15 +74,15 @@ def write(
         Opened file; for torch.export, the written program.
     """
     if format == "torch_export":
-        metadata, content = _metadata(model, precision), io.BytesIO()  # PyTorch's own writer would crash on a full disk
-        program = trace(model, bf16=precision == "bf16")
+        metadata, content = _metadata(model, precision, output), io.BytesIO()  # PyTorch's writer crashes on a full disk
+        program = trace(model, precision == "bf16", sampling, output)
         torch.export.save(program, content, extra_files={f"{METADATA}.json": metadata})
         path.write_bytes(content.getbuffer())
         return ExportedModel(program.module().forward, metadata, path)
-    metadata = _metadata(model, precision, sha256=UNSEALED)
+    metadata = _metadata(model, precision, output, sha256=UNSEALED)
     plain = path if (format, precision) == ("onnx", "fp32") else plain_file(path)
     if not plain.exists():
-        write_onnx(trace(model), plain, metadata)
+        write_onnx(trace(model, sampling=sampling, output=output), plain, metadata, output)
     if precision == "int8":
         assert data is not None
         # 8-bit sums of levels degrade boundaries, and OpenVINO 2026.4 has errors if only the flows are float.
@@ -99,28 +103,30 @@ def plain_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.float.onnx")
 
 
-def _metadata(model: SegmentationModel, precision: Precision, **more: str) -> str:
+def _metadata(model: SegmentationModel, precision: Precision, output: Output, **more: str) -> str:
     """Return metadata of the model, with its memory per pixel, which other runtimes cannot measure."""
     images = torch.zeros(1, model.info.in_chans, 256, 256)
     with torch.inference_mode():
         need = peak_bytes(lambda: reference(model)(images))
-    return describe(model.info, precision=precision, bytes_per_pixel=need / images[0, 0].numel(), **more)
+    return describe(model.info, output, precision=precision, bytes_per_pixel=need / images[0, 0].numel(), **more)
 
 
-class _InBFloat16(nn.Module):
-    """Model that convolves in bfloat16, like `Segmenter`."""
+class _InFile(nn.Module):
+    """Model that convolves in bfloat16, like `Segmenter`, or computes class ids, as its file will do."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, bf16: bool, output: Output) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.bf16, self.output = model, bf16, output
 
     def forward(self, images: Tensor) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False) if self.bf16 else nullcontext():
             logits: Tensor = self.model(images)
-        return logits.float()
+        return logits.float() if self.output == "logits" else logits.argmax(1).to(torch.uint8)
 
 
-def trace(model: SegmentationModel, bf16: bool = False) -> ExportedProgram:
+def trace(
+    model: SegmentationModel, bf16: bool = False, sampling: Sampling = "grid_sample", output: Output = "logits"
+) -> ExportedProgram:
     """Trace the forward pass of the folded model as a graph with symbolic batch, height and width."""
     plain = reference(model)
     plain.auxiliary_heads = None
@@ -128,8 +134,8 @@ def trace(model: SegmentationModel, bf16: bool = False) -> ExportedProgram:
     # In PyTorch a lower bound of 2 means "one or more", because it handles 0 and 1 separately and checks neither.
     dynamic = {"images": {0: Dim("batch", min=2), 2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}}
     images = smooth_images(EXAMPLE, model.info.in_chans)
-    with _exporting():
-        traced = _InBFloat16(folded) if bf16 else folded
+    with _exporting(), sampling_by(sampling):
+        traced = _InFile(folded, bf16, output)
         program = torch.export.export(traced, (images,), dynamic_shapes=dynamic, strict=False)
     for graph in (module.graph for module in program.graph_module.modules() if isinstance(module, GraphModule)):
         for node in graph.nodes:
@@ -137,10 +143,10 @@ def trace(model: SegmentationModel, bf16: bool = False) -> ExportedProgram:
     return program
 
 
-def write_onnx(program: ExportedProgram, path: Path, metadata: str) -> None:
+def write_onnx(program: ExportedProgram, path: Path, metadata: str, output: Output = "logits") -> None:
     """Write a graph of `trace`."""
     names = {"images": {0: "batch", 2: "height", 3: "width"}}
-    io: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"], "dynamic_shapes": names}
+    io: dict[str, Any] = {"input_names": ["images"], "output_names": [output], "dynamic_shapes": names}
     with _exporting():
         written = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, verbose=False, **io)
     assert written is not None
@@ -156,7 +162,7 @@ def write_openvino(model: Any, path: Path, metadata: str) -> None:
     openvino.serialize(model, path, path.with_suffix(".bin"))
 
 
-def describe(info: ModelInfo, **more: Any) -> str:
+def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
     """Return the metadata of a file as JSON: `config.json` without the training recipe."""
     from crispseg import __version__
 
@@ -171,7 +177,10 @@ def describe(info: ModelInfo, **more: Any) -> str:
         "palette": labels.palette,
         "images": f"float32 (N, {info.in_chans}, H, W), H and W at least {MIN_SIDE}: "
         f"({channels} in 0 to 1 - mean) / std{deep}",
-        "logits": f"float32 (N, {info.num_classes}, H, W), the label of a pixel is the index of the largest",
+        "output": output,
+        output: "uint8 (N, H, W), class ids"
+        if output == "labels"
+        else f"float32 (N, {info.num_classes}, H, W), the label of a pixel is the index of the largest",
         **more,
     }
     del record["recipe"]

@@ -7,16 +7,18 @@ import json
 import math
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import torch
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.export.certificate import CHECKED, Certificate, compare, measure
-from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, Format, Precision, plain_file, write
+from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, Format, Output, Precision, plain_file, write
 from crispseg.export.quantization import Calibration
 from crispseg.inference.segmenter import check_finite
 from crispseg.io.files import LITTER, writable_file
 from crispseg.models import SegmentationModel
+from crispseg.nn.points import Sampling
 
 TRACES_ALL = "2.13"
 """First version of PyTorch that exports all models at all sizes."""
@@ -30,8 +32,10 @@ def export_model(
     precision: Precision = "fp32",
     data: Calibration | None = None,
     max_drop: float | None = None,
+    sampling: Sampling = "grid_sample",
+    output: Output = "logits",
 ) -> Certificate:
-    """Write a file from `images` (N, C, H, W), normalised float32, to `logits` (N, num_classes, H, W); certify it.
+    """Write a file from `images` (N, C, H, W), normalised float32, to logits or labels at their size; certify it.
 
     Batch norms are folded into their convolutions. The model is not changed. The path of the certificate is `path` plus
     `.json`.
@@ -42,6 +46,9 @@ def export_model(
         format, precision: see `Format` and `Precision`; bf16 keeps sampling in float32, and int8 needs `data`.
         data: images for the 8-bit ranges and for the evaluation of the file.
         max_drop: largest loss of mIoU and boundary F in points on `data`; by default there is no limit.
+        sampling: how features are read at points: `grid_sample` by the runtime's operator, `gather` by four gathered
+            rows of channels and their weighted sum, for runtimes without the operator or with a slow one.
+        output: `logits` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8.
 
     Raises:
         CrispsegError: the suffix is wrong, or the file cannot be written; a package is missing; the model cannot be
@@ -50,6 +57,9 @@ def export_model(
     """
     path = Path(path)
     check_choices(model, path, format, precision, data)
+    for name, value, allowed in ("sampling", sampling, Sampling), ("output", output, Output):
+        if value not in get_args(allowed):
+            raise CrispsegError(f"{name} is {value!r}; give {' or '.join(get_args(allowed))}")
     if data is None and (precision == "int8" or max_drop is not None):
         raise CrispsegError("int8 and max_drop need labelled images; give data for calibration")
     check_finite(model)
@@ -59,7 +69,7 @@ def export_model(
         folder = Path(name)
         made = folder / path.name
         try:
-            file = write(model, made, format, precision, data)
+            file = write(model, made, format, precision, data, sampling, output)
             comparisons = tuple(compare(file, model, size) for size in CHECKED)
         except OSError as error:
             error.filename, error.filename2 = str(path), None
@@ -72,7 +82,7 @@ def export_model(
             hint = f"; PyTorch {TRACES_ALL} and later export more models than {torch.__version__}" if old else ""
             raise CrispsegError(f"{title} cannot be exported to {path}: {reason:.300}{hint}") from error
         for each in comparisons:  # float32 must agree; others must be finite
-            if not (each.agrees if precision == "fp32" else math.isfinite(each.difference)):
+            if not (each.agrees if precision == "fp32" else each.difference is None or math.isfinite(each.difference)):
                 raise CrispsegError(f"{title} exported to {path} has different results and is removed; {each}")
         measured = None if data is None else measure(model, file, data)
         for score, pair in {"mIoU": measured.miou, "boundary F": measured.boundary_f}.items() if measured else ():

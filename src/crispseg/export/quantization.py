@@ -70,17 +70,24 @@ def in_float(graph: Any, decoder: bool) -> list[str]:
     offsets, attention and the classifier. Steps of 1 / 256 of their range would be visible.
     """
     producers = {name: node for node in graph.node for name in node.output}
-    places = {"GridSample": 1, "Softmax": 0}  # index of the relevant input
-    ends = [node.input[places[node.op_type]] for node in graph.node if node.op_type in places]
+    samplings = {
+        node.name
+        for node in graph.node
+        if node.op_type == "GridSample"
+        # Rows are gathered by an index that was flattened; other indices are constant, or sizes.
+        or (node.op_type == "Gather" and node.input[1] in producers and producers[node.input[1]].op_type == "Reshape")
+    }
+    ends = [node.input[1] for node in graph.node if node.name in samplings]
+    ends += [node.input[0] for node in graph.node if node.op_type == "Softmax"]
     ends += [output.name for output in graph.output]
     found: set[str] = set()
     while ends:  # stops at sizes and samplings
         node = producers.get(ends.pop())
-        if node is not None and node.name not in found and node.op_type not in ("Shape", "GridSample"):
+        if node is not None and node.name not in found and node.name not in samplings and node.op_type != "Shape":
             found.add(node.name)
             ends += [] if node.op_type in PRODUCTS else node.input
     for node in graph.node if decoder else ():
-        if not any(each.key == SCOPES and "'backbone'" in each.value for each in node.metadata_props):
+        if not any(each.key == SCOPES and "backbone" in each.value for each in node.metadata_props):
             found.add(node.name)
     return sorted(found)
 

@@ -31,7 +31,7 @@ CHECKSUM = re.compile(rb'sha256(?:"|&quot;): (?:"|&quot;)([0-9a-f]{64})')
 """Pattern of the SHA-256 in file metadata; it covers the file, with `UNSEALED` as its checksum, and its .bin."""
 
 Run: TypeAlias = Callable[[Tensor], Tensor]
-"""Function from images `(N, C, H, W)` to logits `(N, num_classes, H, W)`, on the CPU."""
+"""Function from images `(N, C, H, W)` to logits `(N, num_classes, H, W)` or labels `(N, H, W)`, on the CPU."""
 
 Backend: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino"]
 
@@ -42,9 +42,10 @@ RUNTIMES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
 class ExportedModel(nn.Module):
     """Exported file with the interface of a `SegmentationModel` for inference, without weights.
 
-    Its logits have the size of the images, and are refined if the model has a refinement.
+    Its logits or labels have the size of the images, and are refined if the model has a refinement.
 
     Args:
+        run: function that computes the logits or labels.
         metadata: metadata of the file as JSON.
 
     Raises:
@@ -59,6 +60,7 @@ class ExportedModel(nn.Module):
         self.run, self.path = run, path
         record = json.loads(metadata)
         self.refines = bool(record.get("options", {}).get("refine"))
+        self.labels_only = record.get("output") == "labels"
         self.bytes_per_pixel: float | None = record.get("bytes_per_pixel")
         fields = {key: record[key] for key in ("format_version", *ModelInfo.__dataclass_fields__) if key in record}
         self.info = ModelInfo.parse(json.dumps(fields), path)
@@ -71,23 +73,28 @@ class ExportedModel(nn.Module):
         if device.type != "cpu" or precision != "fp32":
             wrong = "bf16 is an option of the export" if precision != "fp32" else f"device is {device}"
             raise CrispsegError(f"{self.path} runs on the CPU in its own precision, but {wrong}; give the run instead")
-        if self.refines and not whole:
-            raise CrispsegError(f"{self.path} refines its logits; give protocol whole, or the run instead")
+        if (self.refines or self.labels_only) and not whole:
+            does = "refines its logits" if self.refines else "has labels but no logits"
+            raise CrispsegError(f"{self.path} {does}; give protocol whole, or the run instead")
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return logits `(N, num_classes, H, W)` float32 of images `(N, C, H, W)`."""
+        """Return logits `(N, num_classes, H, W)` float32 or labels `(N, H, W)` of images `(N, C, H, W)`."""
         return self.run(images)
 
-    coarse_logits = forward
+    def coarse_logits(self, images: Tensor) -> Tensor:
+        """Return the logits; a CrispsegError is raised for a file of labels."""
+        if self.labels_only:
+            raise CrispsegError(f"{self.path} has labels but no logits; export it with output logits")
+        return self.run(images)
 
     def coarse(self, images: Tensor) -> Coarse:
         """Return the logits in the form of `SegmentationModel.coarse`."""
-        logits = self.run(images)
+        logits = self.coarse_logits(images)
         return Coarse(logits, Decoded(logits, (), None))
 
     def outputs(self, images: Tensor) -> Outputs:
         """Return only the logits."""
-        return Outputs(self.run(images))
+        return Outputs(self.coarse_logits(images))
 
     def padded(self, images: Tensor) -> Tensor:
         """Return the images unchanged, because the file includes padding."""
@@ -131,8 +138,9 @@ def open_model(source: str | Path, backend: Backend = "auto") -> AnyModel:
             )
         model = ExportedModel(*(open_onnx if runtime == "onnxruntime" else open_openvino)(path), path)
         size = tuple(model(torch.zeros(1, model.info.in_chans, MIN_SIDE, MIN_SIDE)).shape)
-        if size != (expected := (1, model.info.num_classes, MIN_SIDE, MIN_SIDE)):
-            raise CrispsegError(f"{path} has logits {size}, but its metadata state {expected}; export it again")
+        expected = (1, *([] if model.labels_only else [model.info.num_classes]), MIN_SIDE, MIN_SIDE)
+        if size != expected:
+            raise CrispsegError(f"{path} has an output {size}, but its metadata state {expected}; export it again")
         return model
     except CrispsegError:
         raise
@@ -166,7 +174,7 @@ def open_onnx(path: Path) -> tuple[Run, str]:
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(session.run(["logits"], {"images": images.contiguous().numpy()})[0])
+        return torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
 
     return run, session.get_modelmeta().custom_metadata_map.get(METADATA, NO_METADATA)
 

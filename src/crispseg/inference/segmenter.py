@@ -11,6 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -87,6 +88,7 @@ class Segmenter:
         self.info, self.label_set = model.info, model.info.label_set()
         self.precision, self.tile, self.value_range = precision, tile, value_range or model.info.value_range
         exported = isinstance(model, ExportedModel)
+        self._labels_only = isinstance(model, ExportedModel) and model.labels_only
         self.device = usable_device("cpu" if device is None and exported else device)
         self._normalize = Normalize(self.info.mean, self.info.std, self.info.in_chans)
         channels = image_channels(self.info.in_chans)
@@ -186,11 +188,18 @@ class Segmenter:
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
-        """Return the refined logits `(C, H, W)` float32 of an array with the model's channels, on the same device."""
+        """Return the refined logits `(C, H, W)` float32 of an array with the model's channels, on the same device.
+
+        They are 0 and 1 for a file of labels.
+        """
         height, width = image.shape[:2]
         batch = as_batch(image, self._normalize, self.device)
         with self._autocast():
-            return predict_logits(self._model, batch, self.protocol)[0, :, :height, :width]
+            if self._labels_only:  # the blend of tiles then takes the labels of the nearer tile
+                found = F.one_hot(self._model(batch)[0].long(), self.info.num_classes).permute(2, 0, 1).float()
+            else:
+                found = predict_logits(self._model, batch, self.protocol)[0]
+            return found[:, :height, :width]
 
     def _see_or_tile(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
         """Return the results of `_see`, or only labels if tiles are requested or memory is short."""
@@ -200,10 +209,12 @@ class Segmenter:
             return self._see(image)
         return tiled_labels(self.logits, image, tile), None, None
 
-    def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor, Tensor | None]:
-        """Return labels `(H, W)`, and the logits and offsets of the padded image."""
+    def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
+        """Return labels `(H, W)`, and the logits and offsets of the padded image, unless a file has only labels."""
         height, width = image.shape[:2]
         batch = as_batch(image, self._normalize, self.device)
+        if self._labels_only:
+            return self._model(batch)[0, :height, :width].numpy(), None, None
         with self._autocast():
             logits, offsets = unrefined_logits(self._model, batch, self.protocol)
         full = resize(logits, batch.shape[2:], align_corners=True)
@@ -254,7 +265,7 @@ class Segmentation:
     path: Path | None = field(repr=False)
     """Path of the image, if it is a file."""
     # (1, C, h, w) of the image padded to MIN_SIDE, at the network's stride, or full-size with a protocol; None for an
-    # image that was processed in tiles
+    # image that was processed in tiles or by a file of labels
     _logits: Tensor | None = field(repr=False)
     _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, H, W), refinement of full-size logits
     made_of: str = field(repr=False, default="")
@@ -264,11 +275,11 @@ class Segmentation:
         """Compute the probability of each class in each pixel, `(C, H, W)` float32; the result is not cached.
 
         Raises:
-            CrispsegError: the image was processed in tiles, whose logits are not kept.
+            CrispsegError: the image was processed in tiles or by a file of labels, whose logits are not kept.
         """
         if self._logits is None:
-            name = self.path or "the image"
-            raise CrispsegError(f"{name} was processed in tiles, which keep no probabilities; shrink or cut the image")
+            why = f"{self.path or 'the image'} was processed in tiles or by an exported file of labels"
+            raise CrispsegError(f"{why}, which keep no probabilities; shrink or cut the image, or export logits")
         height, width = self.labels.shape
         logits = resize(self._logits, [max(side, MIN_SIDE) for side in (height, width)], align_corners=True)
         if self._offsets is not None:

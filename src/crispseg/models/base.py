@@ -103,8 +103,8 @@ class SegmentationModel(nn.Module, Saving):
         feature, levels, detail = self.decoder(self.backbone(padded), padded)
         if padded is images:
             return Decoded(feature, levels, detail)
-        feature, *inside = (_within(x, padded, images) for x in (feature, *levels))
-        return Decoded(feature, tuple(inside), None if detail is None else _within(detail, padded, images))
+        feature, *inside = (within(x, padded, images) for x in (feature, *levels))
+        return Decoded(feature, tuple(inside), None if detail is None else within(detail, padded, images))
 
     def padded(self, images: Tensor) -> Tensor:
         """Pad images below and on the right with zeros (the mean colour) to multiples of `multiple` pixels."""
@@ -184,7 +184,7 @@ class SegmentationModel(nn.Module, Saving):
             return None
         padded = self.padded(images)
         detail = self.decoder.detail(padded)
-        detail = None if detail is None else _within(detail, padded, images)
+        detail = None if detail is None else within(detail, padded, images)
         return self.refiner.offsets(*self.refiner.maps(images, detail))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -210,7 +210,7 @@ class SegmentationModel(nn.Module, Saving):
             )
 
 
-def _within(x: Tensor, padded: Tensor, images: Tensor) -> Tensor:
+def within(x: Tensor, padded: Tensor, images: Tensor) -> Tensor:
     """Crop a map of padded images to the images."""
     rows, columns = (ceil_div(images.shape[at], padded.shape[at] // x.shape[at]) for at in (-2, -1))
     return x[..., :rows, :columns]

@@ -19,12 +19,25 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone
-from crispseg.decoders import Decoder, FusePart, TopDown, UpsampleAdd, configured, contexts, fuse_steps, fuses, merges
+from crispseg.decoders import (
+    Decoded,
+    Decoder,
+    FusePart,
+    Sum,
+    TopDown,
+    UpsampleAdd,
+    configured,
+    contexts,
+    fuse_steps,
+    fuses,
+    merges,
+)
 from crispseg.errors import CrispsegError
-from crispseg.models.base import Coarse, SegmentationModel
+from crispseg.models.base import Coarse, SegmentationModel, within
 from crispseg.models.registry import BackboneSpec, models, variant
 from crispseg.models.sfnet import FlowAlignment
-from crispseg.nn import ceil_div, resize
+from crispseg.nn import ceil_div, grid_sample, resize
+from crispseg.nn.points import Corners, gathers, groups_of, maps_of, rows_of
 
 MARGIN = 0.01
 """Minimum distance in pixels from points to the centres of the outermost pixels."""
@@ -55,9 +68,17 @@ class ComposedFlowAlignment(FlowAlignment):
         """Compute Eq. 1 of SFNet, (N, 2, H, W)."""
         if not self.composed:
             return super().flow_between(fine, coarse)
-        of_coarse, of_fine = self.predict_flow.weight.chunk(2, dim=1)  # (2, D, k, k) each
-        upsampled = self.upsample(products(coarse, self.compress_coarse, of_coarse), fine.shape[-2:])
-        return shifted_sum(upsampled + products(fine, self.compress_fine, of_fine), of_fine)
+        of_coarse, of_fine = self.products()
+        return self.flow_of(F.conv2d(fine, of_fine[..., None, None]), F.conv2d(coarse, of_coarse[..., None, None]))
+
+    def products(self) -> tuple[Tensor, Tensor]:
+        """Return the weights of `products` of the coarse and the fine level, (2 · k², C) each."""
+        kernels = self.predict_flow.weight.chunk(2, dim=1)  # (2, D, k, k) each
+        return products(kernels[0], self.compress_coarse), products(kernels[1], self.compress_fine)
+
+    def flow_of(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Compute the flow (N, 2, H, W) from the products of the fine and the coarse level, (N, 2 · k², ·, ·)."""
+        return shifted_sum(self.upsample(coarse, fine.shape[-2:]) + fine, self.predict_flow.kernel_size[0])
 
     def upsample(self, compressed: Tensor, size: Sequence[int]) -> Tensor:
         if self.nearest or self.align_corners:
@@ -69,30 +90,24 @@ class ComposedFlowAlignment(FlowAlignment):
         return super().warp(coarse, flow) if self.align_corners else warp_within(coarse, flow)
 
 
-def products(x: Tensor, compress: nn.Conv2d, kernel: Tensor) -> Tensor:
-    """Return the product of each point of a kernel with `x` compressed by a 1×1 convolution, before their sum.
+def products(kernel: Tensor, compress: nn.Conv2d) -> Tensor:
+    """Return weights (O · k², C) for the product of each point of a kernel with the input of a 1×1 convolution.
 
     One product with the product of both weights replaces two products. The result can be upsampled like the compressed
     level, but has fewer channels. These are 18 instead of 128 for a level of 256 channels and a flow of two.
+    `shifted_sum` adds the points up.
 
     Args:
-        x: input `(N, C, H, W)`.
+        kernel: kernel `(O, D, k, k)` of a convolution after `compress`.
         compress: 1×1 convolution with weight `(D, C, 1, 1)` and without bias.
-        kernel: kernel `(O, D, k, k)`.
-
-    Returns:
-        The products `(N, O · k², H, W)`, for `shifted_sum`.
     """
-    points = kernel.permute(0, 2, 3, 1).flatten(0, 2)  # (O, D, k, k) → (O · k², D)
-    both = points @ compress.weight.flatten(1)  # (O · k², C)
-    return F.conv2d(x, both[..., None, None])
+    return kernel.permute(0, 2, 3, 1).flatten(0, 2) @ compress.weight.flatten(1)  # (O · k², D) · (D, C)
 
 
-def shifted_sum(products: Tensor, kernel: Tensor) -> Tensor:
-    """Shift each of `products` (N, O · k², H, W) by its position in the kernel, and add them up to (N, O, H, W)."""
-    out_channels, _, side, _ = kernel.shape
+def shifted_sum(products: Tensor, side: int) -> Tensor:
+    """Shift each of `products` (N, O · k², H, W) by its position in a kernel of this side; return (N, O, H, W)."""
     height, width = products.shape[-2:]
-    points = torch.unflatten(F.pad(products, [side // 2] * 4), 1, (out_channels, side, side))  # (N, O, k, k, ·, ·)
+    points = torch.unflatten(F.pad(products, [side // 2] * 4), 1, (-1, side, side))  # (N, O, k, k, ·, ·)
     first, *others = (points[:, :, y, x, y : y + height, x : x + width] for y in range(side) for x in range(side))
     return sum(others, start=first)
 
@@ -114,8 +129,22 @@ def warp_within(coarse: Tensor, flow: Tensor) -> Tensor:
         bounds = [max(1 - (1 + 2 * MARGIN) / size, 0) for size in sizes]
         points = [KeptWithin.apply(each, bound) for each, bound in zip(points, bounds, strict=True)]
     grid = torch.stack(points, dim=-1)  # (N, H, W, 2)
-    warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    warped = grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return warped.to(coarse.dtype)
+
+
+def corners_within(flow: Tensor, size: Sequence[int]) -> Corners:
+    """Return the corners of the points of `warp_within` for a flow (N, 2, H, W) to a coarse level of this size."""
+
+    def parts(moved: Tensor, index: Tensor, length: int, side: int) -> tuple[Tensor, Tensor]:
+        # Pixel (index + 1 / 2) · side / length - 1 / 2; one more is positive, and division truncates.
+        position = (2 * index + 1) * side + length
+        pixel = torch.div(position, 2 * length, rounding_mode="trunc")
+        return pixel - 1, (moved * side + (position - pixel * 2 * length)) / (2 * length)
+
+    (dx, dy), (height, width) = flow.unbind(1), flow.shape[-2:]
+    xs, ys = (torch.arange(length, device=flow.device) for length in (width, height))
+    return Corners.around(*parts(dx, xs, width, size[1]), *parts(dy, ys[:, None], height, size[0]), size, "border")
 
 
 class KeptWithin(torch.autograd.Function):
@@ -142,6 +171,12 @@ class KeptWithin(torch.autograd.Function):
         # Gradient descent moves points against their gradient.
         outward = (points > ctx.bound) & (gradient < 0) | (points < -ctx.bound) & (gradient > 0)
         return gradient.masked_fill(outward, 0), None
+
+
+def multiplied(levels: Sequence[Tensor], weight: Tensor) -> Tensor:
+    """Multiply rows of channels, given in groups (R, ·), by a weight (O, C) to (R, O)."""
+    first, *others = (F.linear(level, each) for level, each in zip(levels, groups_of(weight), strict=True))
+    return sum(others, start=first)
 
 
 class Crisp(SegmentationModel):
@@ -179,11 +214,54 @@ class Crisp(SegmentationModel):
         """Run the network once; unless corners are aligned, the logits already have the images' size."""
         self.check(images)
         size = images.shape[-2:]
-        decoded = self.decoded(self.upscaled(images) if self.upscales else images)
-        logits = self.classifier(decoded.feature)
+        seen = self.upscaled(images) if self.upscales else images
+        if gathers() and self.sums_along_flow:
+            padded = self.padded(seen)
+            logits = within(self.gathered_logits(self.backbone(padded)), padded, seen)
+            decoded = Decoded(logits, (), None)
+        else:
+            decoded = self.decoded(seen)
+            logits = self.classifier(decoded.feature)
         if not self.align_corners:
             logits = self.on_images(logits, self.backbone.strides[0], size)
         return Coarse(logits, decoded)
+
+    @property
+    def sums_along_flow(self) -> bool:
+        """Whether the decoder is the default one, a sum of levels along flows at pixel centres."""
+        fuses, merge = getattr(self.decoder, "fuses", ()), getattr(self.decoder, "merge", None)
+        flows = all(isinstance(fuse, ComposedFlowAlignment) and fuse.composed for fuse in fuses)
+        return isinstance(merge, Sum) and flows and not self.align_corners
+
+    def gathered_logits(self, features: Sequence[Tensor]) -> Tensor:
+        """Compute the logits of the finest level like decoder and classifier, but from rows of few channels at a time.
+
+        Rows that are gathered thus stay in cache, and a fine level of all channels is never stored.
+        """
+        decoder: Any = self.decoder
+        finest, norm = decoder.fuses[0], decoder.merge.norm
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        shift = norm.bias - norm.running_mean * scale
+        level, _ = decoder.context(features[-1])
+        levels, shape = groups_of(rows_of(level)), (level.shape[0], *level.shape[2:])
+        for feature, lateral, fuse in reversed(list(zip(features, decoder.laterals, decoder.fuses, strict=False))):
+            weight = lateral.weight.flatten(1)
+            of_coarse, of_fine = fuse.products()
+            coarse = maps_of(multiplied(levels, of_coarse), shape)
+            flow = fuse.flow_of(F.conv2d(feature, (of_fine @ weight)[..., None, None]), coarse)
+            corners, rows = corners_within(flow, shape[1:]), rows_of(feature)
+            if fuse is finest:
+                levels = [level * each for level, each in zip(levels, groups_of(scale, 0), strict=True)]
+                weight = weight * scale[:, None]
+            biases = groups_of(shift if fuse is finest else torch.zeros_like(shift), 0)
+            levels = [
+                corners.sample(level) + F.linear(rows, each, bias)
+                for level, each, bias in zip(levels, groups_of(weight, 0), biases, strict=True)
+            ]
+            shape = (feature.shape[0], *feature.shape[2:])
+        assert self.classifier.bias is not None
+        logits = multiplied([F.relu(level) for level in levels], self.classifier.weight.flatten(1))
+        return maps_of(logits + self.classifier.bias, shape)
 
     @property
     def upscales(self) -> bool:

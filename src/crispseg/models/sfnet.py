@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from crispseg.decoders import Context, Levels, TopDown, configured, contexts, fuse_steps, fuses, merges
 from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models
-from crispseg.nn import Tap, conv_bn_relu, resize
+from crispseg.nn import Tap, conv_bn_relu, grid_sample, resize
 
 LIGHT_BACKBONES = ("df1", "df2", "stdc1", "stdc2", "shufflenetv2_x1_0")
 """Backbones with levels of 64 channels: DF and STDC in the released code, ShuffleNet by Table 1(d)."""
@@ -131,7 +131,7 @@ def warp(coarse: Tensor, flow: Tensor, *, literal: bool = False) -> Tensor:
         x = xs / max(width - 1, 1) * 2 - 1 + dx / width
         y = (ys / max(height - 1, 1) * 2 - 1)[:, None] + dy / height
     grid = torch.stack([x, y], dim=-1)  # (N, H, W, 2)
-    warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    warped = grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     return warped.to(coarse.dtype)
 
 

@@ -11,6 +11,7 @@ from crispseg.nn.layers import (
     resize,
     upcast,
 )
+from crispseg.nn.points import grid_sample
 from crispseg.nn.record import Tap, alter, record
 from crispseg.nn.sampling import DeformableAttention, deformable_attention, pixel_centres, sampled_dot, sampled_sum
 
@@ -24,6 +25,7 @@ __all__ = [
     "channel_softmax",
     "conv_bn_relu",
     "deformable_attention",
+    "grid_sample",
     "mix_channels",
     "pad_to_multiple",
     "pixel_centres",

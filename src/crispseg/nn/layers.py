@@ -71,6 +71,8 @@ def _resize_in_graph(x: Tensor, size: Sequence[int], align_corners: bool) -> Ten
     """
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports sympy, which takes long
 
+    if all(statically_known_true(before == after) for before, after in zip(x.shape[-2:], size, strict=True)):
+        return x
     single = align_corners and not all(statically_known_true(length > 1) for length in size)
     larger: list[Any] = [torch.sym_max(length, 2) for length in size] if single else list(size)
     resized = F.interpolate(x, size=larger, mode="bilinear", align_corners=align_corners)
