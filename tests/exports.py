@@ -14,7 +14,9 @@ from crispseg.models import ModelInfo
 INFO = ModelInfo("fpn", 4, "test_efficientnet", 3, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
-def exported(path: Path, info: ModelInfo = INFO, sealed: bool = True, seed: int = 0) -> Path:
+def exported(
+    path: Path, info: ModelInfo = INFO, sealed: bool = True, seed: int = 0, output: formats.Output = "logits"
+) -> Path:
     """Write a file of 3 channels and 4 classes, `.onnx` or `.xml`, with these metadata."""
     onnx = pytest.importorskip("onnx")
     size = ["batch", 3, "height", "width"]
@@ -23,9 +25,16 @@ def exported(path: Path, info: ModelInfo = INFO, sealed: bool = True, seed: int 
     values = np.random.default_rng(seed).normal(size=(4, 3, 25, 25)).astype(np.float32)
     weights = onnx.numpy_helper.from_array(values, "weights")
     convolution = onnx.helper.make_node("Conv", ["images", "weights"], ["logits"], pads=[12] * 4)
-    graph = onnx.helper.make_graph([convolution], "network", ends[:1], ends[1:], [weights])
+    nodes = [convolution]
+    if output == "labels":
+        nodes += [
+            onnx.helper.make_node("ArgMax", ["logits"], ["ids"], axis=1, keepdims=0),
+            onnx.helper.make_node("Cast", ["ids"], ["labels"], to=onnx.TensorProto.UINT8),
+        ]
+        ends[1] = onnx.helper.make_tensor_value_info("labels", onnx.TensorProto.UINT8, [size[0], *size[2:]])
+    graph = onnx.helper.make_graph(nodes, "network", ends[:1], ends[1:], [weights])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    metadata = formats.describe(info, precision="fp32", **({"sha256": UNSEALED} if sealed else {}))
+    metadata = formats.describe(info, output, precision="fp32", **({"sha256": UNSEALED} if sealed else {}))
     onnx.helper.set_model_props(model, {"crispseg": metadata})
     onnx.save(model, path.with_suffix(".onnx"))
     if path.suffix == ".xml":

@@ -18,7 +18,8 @@ from crispseg.export.quantization import SCOPES, in_float
 from crispseg.training import Run
 
 
-def test_sampling_flows_and_the_classifier_stay_in_float() -> None:
+@pytest.mark.parametrize("gathers", [False, True])
+def test_sampling_flows_and_the_classifier_stay_in_float(gathers: bool) -> None:
     onnx = pytest.importorskip("onnx")
 
     def node(kind: str, inputs: str, output: str, scope: str = "decoder") -> Any:
@@ -39,9 +40,16 @@ def test_sampling_flows_and_the_classifier_stay_in_float() -> None:
         node("Conv", "merged w", "classes"),
         node("Resize", "classes", "logits"),
     ]
+    if gathers:  # by the index of a row for each point
+        nodes[6:7] = [
+            node("Reshape", "grid points", "index"),
+            node("Reshape", "feature rows", "row"),
+            node("Gather", "row index", "warped"),
+        ]
     output = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None)
     graph = onnx.helper.make_graph(nodes, "graph", [], [output])
-    assert set(in_float(graph, decoder=False)) == {"flow", "grid", "classes", "logits"}
+    of_flow = {"flow", "grid", "index"} if gathers else {"flow", "grid"}
+    assert set(in_float(graph, decoder=False)) == {*of_flow, "classes", "logits"}
     assert set(in_float(graph, decoder=True)) == {node.name for node in nodes} - {"stem", "feature", "coarse"}
 
 

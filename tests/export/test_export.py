@@ -10,19 +10,21 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from commands import error_of, small_files
 from models.base import ModelTester
+from PIL import Image
 from torch import Tensor
 
 import crispseg
 from crispseg import SegmentationModel, Segmenter, create_model, from_pretrained
 from crispseg.cli.main import main
 from crispseg.export import formats, pipeline
-from crispseg.export.certificate import CHECKED, Comparison, compare
+from crispseg.export.certificate import CHECKED, Comparison, compare, smooth_images
 from crispseg.export.pipeline import export_model
-from crispseg.inference.runtime import open_onnx
+from crispseg.inference.runtime import open_model, open_onnx
 from crispseg.training import Run
 
 NAMES = ("sky", "road", "person")
@@ -51,13 +53,13 @@ def fake_exporter(
 ) -> None:
     """torch.export in no time: a file of one word whose logits are the model's, changed; compared on small images."""
     monkeypatch.setattr(pipeline, "CHECKED", SMALL)
-    monkeypatch.setattr(formats, "_metadata", lambda model, _precision: formats.describe(model.info))
+    monkeypatch.setattr(formats, "_metadata", lambda model, *_: formats.describe(model.info))
 
     def run(images: Tensor) -> Tensor:
         return change(model(images))
 
     program = SimpleNamespace(module=lambda: SimpleNamespace(forward=run))
-    monkeypatch.setattr(formats, "trace", lambda _model, **_options: program)
+    monkeypatch.setattr(formats, "trace", lambda *_, **_options: program)
     monkeypatch.setattr(torch.export, "save", lambda _program, file, **_files: file.write(b"exported"))
 
 
@@ -191,6 +193,39 @@ def test_export(form: str, name: str, saved: Path, tmp_path: Path, capfd: pytest
     assert "RGB in 0 to 1 - mean" in record["images"] and "at least 32" in record["images"]
 
 
+@pytest.mark.parametrize("form", ["onnx", "openvino", "torch_export"])
+@pytest.mark.slow
+def test_labels_are_those_of_the_logits(form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Of a network that samples, and by gathered rows, as far as the image that is predicted."""
+
+    class Tester(ModelTester):
+        name = "crisp"
+
+    Tester.build_learned().save_pretrained(tmp_path / "model")
+    suffix = formats.FILE_FORMATS[form].suffix  # type: ignore[index]
+    paths = {output: tmp_path / f"{output}{suffix}" for output in ("logits", "labels")}
+    for output, path in paths.items():
+        flags = ["--sampling=gather", f"--output={output}", f"--out={path}"]
+        assert main(["export", str(tmp_path / "model"), *flags]) == 0
+        shown = capfd.readouterr().out
+        assert ("largest difference" in shown) == (output == "logits") and "% equal labels" in shown
+        assert b"GridSample" not in path.read_bytes() and b"grid_sampler" not in path.read_bytes()
+    record = json.loads((tmp_path / f"labels{suffix}.json").read_text())
+    assert all(each["difference"] is None and each["same_labels"] > 0.999 for each in record["comparisons"])
+    images = smooth_images((2, 131, 197), 3)
+    if form == "torch_export":
+        logits, labels = (torch.export.load(path).module()(images) for path in paths.values())
+    else:
+        logits, labels = (open_model(path)(images) for path in paths.values())
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (97, 131, 3), np.uint8)).save(tmp_path / "a.png")
+        for output, path in paths.items():
+            assert main(["predict", str(path), str(tmp_path / "a.png"), "--out", str(tmp_path / output)]) == 0
+        of_logits, of_labels = (np.asarray(Image.open(tmp_path / output / "a.png")) for output in paths)
+        assert (of_logits == of_labels).mean() >= 0.9999
+    assert labels.dtype == torch.uint8 and labels.unique().numel() > 1
+    assert (labels == logits.argmax(1)).float().mean() >= 0.9999
+
+
 # A file that computes something else --------------------------------------------------------------------------------
 
 
@@ -267,6 +302,13 @@ def test_what_a_run_was_trained_on_says_what_its_file_loses(
 # Mistakes -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("option", [{"sampling": "rows"}, {"output": "classes"}])
+def test_unknown_choices_are_refused_in_python(option: dict[str, Any], tmp_path: Path, refuses: Any) -> None:
+    ((name, value),) = option.items()
+    with refuses(f"{name} is '{value}'; give "):
+        export_model(build(), tmp_path / "a.onnx", "onnx", **option)
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, refuses: Any) -> None:
     model = build()
     model.classifier.weight.data[0] = math.nan
@@ -298,6 +340,8 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, refuses: Any) -> No
         ("--format torch_export --out a.pt2 --precision int8 --calibrate nuclei", "int8"),
         ("--format onnx --out a.onnx --precision int8", "data"),
         ("--format onnx --out a.onnx --max_drop 1", "data"),
+        ("--out a.onnx --sampling gathered", "gathered"),
+        ("--out a.onnx --output label", "label"),
     ],
 )
 def test_mistakes_are_one_line(

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -88,6 +88,62 @@ def test_commands_take_files(
     assert "fpn on test_efficientnet, folder val, 2 images" in capsys.readouterr().out
 
 
+# Files of labels -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_a_file_of_labels_is_read_where_labels_are_needed(suffix: str, tmp_path: Path, photo: Path) -> None:
+    logits, labels = (
+        Segmenter(exported(tmp_path / f"{output}{suffix}", output=output)) for output in get_args(formats.Output)
+    )
+    expected, found = logits(photo), labels(photo)
+    assert found.labels.dtype == np.uint8 and len(np.unique(found.labels)) > 1
+    assert (found.labels == expected.labels).mean() >= 0.9999
+    assert found.shares() == pytest.approx(expected.shares(), abs=1e-3)
+    assert len(found.objects("class 1").table) and found.objects("class 1").table[0].probability is None
+    small = np.asarray(Image.open(photo))[:20, :40]
+    assert (labels(small).labels == logits(small).labels).mean() >= 0.999
+    large = np.random.default_rng(0).integers(0, 256, (100, 300, 3), np.uint8)
+    labels.tile = 128
+    tiled = labels(large).labels
+    whole = Segmenter(tmp_path / f"labels{suffix}")(large).labels
+    assert (tiled == whole)[:, :110].all() and (tiled == whole).mean() > 0.8  # only edges of tiles see less
+
+
+def test_commands_take_files_of_labels(
+    tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = drawn(val=2)
+    network = of_many_opinions(len(data.label_set()))
+    (tmp_path / "fake.onnx").write_text("exported")
+    shown = []
+    for output, run in {"logits": network, "labels": lambda images: network(images).argmax(1).to(torch.uint8)}.items():
+        metadata = formats.describe(network.info, output)
+        monkeypatch.setattr(runtime, "open_onnx", lambda _path, found=(run, metadata): found)
+        scores = tmp_path / f"{output}.json"
+        command = ["evaluate", str(tmp_path / "fake.onnx"), *as_flags(data), "--workers", "0", "--bootstrap", "0"]
+        assert main([*command, "--json", str(scores)]) == 0
+        shown.append(json.loads(scores.read_text())["miou"])
+        assert main(["benchmark", str(tmp_path / "fake.onnx"), "--size", "64", "64", "--repeats", "1"]) == 0
+    assert shown[0] == pytest.approx(shown[1], abs=0.01)
+
+
+def test_what_needs_logits_refuses_a_file_of_labels(tmp_path: Path, photo: Path, refuses: Any, capsys: Any) -> None:
+    path = exported(tmp_path / "a.onnx", output="labels")
+    with refuses("a.onnx has labels but no logits", "protocol whole"):
+        Segmenter(path, protocol="ddsm-ms")
+    with refuses("photo.png", "file of labels", "export logits"):
+        Segmenter(path)(photo).probabilities()
+    with refuses("a.onnx has labels but no logits", "output logits"):
+        inspect_image(open_model(path), photo, device="cpu")
+    assert main(["demo", str(path)]) == 2
+    assert "a.onnx has labels but no logits" in capsys.readouterr().err
+    torn = exported(tmp_path / "b.onnx", output="labels")
+    torn.write_bytes(torn.read_bytes().replace(b'"output": "labels"', b'"output": "logits"'))
+    with refuses("b.onnx"):
+        open_model(torn)
+
+
 # The real ones --------------------------------------------------------------------------------------------------------
 
 
@@ -97,7 +153,7 @@ def files(model: SegmentationModel, tmp_path_factory: pytest.TempPathFactory) ->
     folder, program = tmp_path_factory.mktemp("exported"), formats.trace(model)
     found = {format: folder / f"model{formats.FILE_FORMATS[format].suffix}" for format in ("onnx", "openvino")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(formats, "trace", lambda _model, **_options: program)
+        patch.setattr(formats, "trace", lambda *_, **_options: program)
         for format, path in found.items():
             formats.write(model, path, format, "fp32")
     return found

@@ -25,9 +25,10 @@ from crispseg.data.dataset import Sample
 from crispseg.export import formats
 from crispseg.export.certificate import compare, measure, smooth_images
 from crispseg.export.quantization import Calibration
-from crispseg.inference.runtime import open_onnx
+from crispseg.inference.runtime import open_onnx, open_openvino
 from crispseg.io.arrays import Normalize
 from crispseg.labels import LabelSet
+from crispseg.nn.points import sampling_by
 
 NUM_CLASSES = 5
 TapShape = tuple[int, ...] | Callable[[int, int], tuple[int, ...]]
@@ -198,6 +199,30 @@ class ModelTester:
         self.check_gradients(self.build(**options, auxiliary=True).train(), images[:1], True, zero_gradients)
         return seen
 
+    def test_gathered_rows_give_the_same_logits(self) -> None:
+        model = self.reference()
+
+        def gathered(images: Tensor) -> Tensor:
+            with sampling_by("gather"):
+                return model(images)
+
+        for size in ODD:
+            comparison = compare(gathered, model, size)
+            assert comparison.difference < 1e-4 * max(1, comparison.largest), comparison
+
+    @pytest.mark.slow
+    def test_files_of_gathered_rows(self, tmp_path: Path) -> None:
+        """In every runtime, in one of which the operator is slow, and in another was found to be wrong."""
+        onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("openvino")
+        model = self.reference()
+        program, path = formats.trace(model, sampling="gather"), tmp_path / "model.onnx"
+        formats.write_onnx(program, path, formats.describe(model.info))
+        assert not {"GridSample"} & {node.op_type for node in onnx.load(path).graph.node}
+        for run in (open_onnx(path)[0], open_openvino(path)[0], program.module()):
+            for size in ODD:
+                comparison = compare(run, model, size)
+                assert comparison.difference < 1e-4 * max(1, comparison.largest), comparison
+
     @pytest.mark.slow
     def test_files_that_are_exported(self, tmp_path: Path) -> None:
         torch.manual_seed(1)
@@ -208,6 +233,9 @@ class ModelTester:
             labels = model(smooth_images((1, 97, 160), model.info.in_chans)).argmax(1)
             assert labels.unique().numel() > 1, "agreement on a single class would prove nothing"
             check_fewer_bits(model, tmp_path)
+
+
+ODD = ((1, 33, 57), (2, 97, 131), (1, 65, 47))
 
 
 def check_exported(model: SegmentationModel, folder: Path) -> None:

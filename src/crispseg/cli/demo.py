@@ -50,6 +50,7 @@ class RunDemo(WithDevice):
         for model in models.values():
             if isinstance(model, ExportedModel):
                 model.check_use(device, self.precision, whole=True)
+                model.check_logits()
             model.to(device).eval()
         with (
             tempfile.TemporaryDirectory(prefix="crispseg-demo-", ignore_cleanup_errors=True) as temporary,

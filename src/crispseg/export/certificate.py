@@ -57,10 +57,10 @@ class Comparison:
 
     def __str__(self) -> str:
         size = "×".join(map(str, self.size))
-        shown = f"{size}: {100 * self.same_labels:.3f} % equal labels"
-        if self.difference is not None:
-            shown += f", largest difference {self.difference:.1e} in logits of up to {self.largest:.3g}"
-        return shown
+        labels = f"{100 * self.same_labels:.3f} % equal labels"
+        if self.difference is None:
+            return f"{size}: {labels}"
+        return f"{size}: largest difference {self.difference:.1e} in logits of up to {self.largest:.3g}, {labels}"
 
 
 @torch.inference_mode()

@@ -43,7 +43,8 @@ def export_model(
     Args:
         model: the model.
         path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it) or .pt2.
-        format, precision: see `Format` and `Precision`; bf16 keeps sampling in float32, and int8 needs `data`.
+        format, precision: see `Format` and `Precision`; int8 needs `data`. In bf16, OpenVINO rounds the coordinates of
+            `grid_sample` too; `gather` in crisp keeps their whole pixels.
         data: images for the 8-bit ranges and for the evaluation of the file.
         max_drop: largest loss of mIoU and boundary F in points on `data`; by default there is no limit.
         sampling: how features are read at points: `grid_sample` by the runtime's operator, `gather` by four gathered

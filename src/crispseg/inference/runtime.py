@@ -82,10 +82,14 @@ class ExportedModel(nn.Module):
         return self.run(images)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
-        """Return the logits; a CrispsegError is raised for a file of labels."""
+        """Return the logits of a file that has them."""
+        self.check_logits()
+        return self.run(images)
+
+    def check_logits(self) -> None:
+        """Raise a CrispsegError if the file has no logits."""
         if self.labels_only:
             raise CrispsegError(f"{self.path} has labels but no logits; export it with output logits")
-        return self.run(images)
 
     def coarse(self, images: Tensor) -> Coarse:
         """Return the logits in the form of `SegmentationModel.coarse`."""
