@@ -132,7 +132,7 @@ CASES = {
     ),
     "from 1, without 0": Case([ids(1, 2, 3)] * 2, [32, 32, 32], {"drop": ["class 0"]}, "one-based-ids"),
     "from 1, declared": Case([ids(1, 2, 3)] * 2, "one-based-ids", {"num_classes": 3}),
-    "one from 1, declared": Case([ids(0, 1, 2)] * 2 + [ids(1, 2, 3)], "value-out-of-range", {"num_classes": 3}),
+    "one from 1, declared": Case([ids(0, 1, 2)] * 2 + [ids(1, 2, 3)], "undeclared-class", {"num_classes": 3}),
     "a class of unlabelled pixels": Case([ids(0, 1)] * 2, [48, 48], {"classes": ["void", "road"]}, "class-names"),
     "unlabelled pixels, dropped": Case([ids(0, 1, 2)] * 2, [32, 32], {"classes": ["void", "a", "b"], "drop": ["void"]}),
     "unlabelled pixels and a dropped class": Case(

@@ -416,7 +416,8 @@ class Folder(Settings):
         told = declared.count not in (None, 2) if by_value else declared.tolerance is not None
         some = self._sampled if told else []
         doubtful = any(
-            mask.transparent is not None or (by_value and (mask.palette or {*mask.values.flat} == {0, IGNORE}))
+            mask.transparent is not None
+            or (by_value and (mask.palette or {*mask.values.flat} == {0, IGNORE} or declared.count in mask.values))
             for mask in some
         )
         if told and not (doubtful or declared.folders):

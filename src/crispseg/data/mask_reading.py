@@ -324,12 +324,34 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
         severity = Severity.ERROR if doubtful else Severity.INFORMATION
         found.append(_fault("black-and-white-masks", ignored, what, remedy, severity))
+    if count and not found and last == count:
+        found += _one_more(declared, count, [mask for mask in grey if last in mask.held], len(grey))
     refused = any(one.severity is Severity.ERROR for one in found)
     if (white := white_among_ids(grey)) and not refused and IGNORE not in void:
         remedy = "write class ids like the others, or give data.ignore '[255]' if 255 means unlabelled"
         found.append(_fault("odd-masks", white, "0 and 255 only, and the others class ids without 255", remedy))
     reading = read_by(labels, lookup, grey)
-    return replace(reading, faults=(*found, *reading.faults))
+    told = any(one.code == "undeclared-class" for one in found)
+    return replace(reading, faults=tuple(found) if told else (*found, *reading.faults))
+
+
+def _one_more(declared: DeclaredClasses, number: int, last: Sequence[MaskStatistics], count: int) -> Iterator[Finding]:
+    """Yield a fault if many of the masks contain the id `number` after the declared ones: `last` of `count` masks."""
+    if len(last) <= STRAY_FILES * count:
+        return
+    choices: list[dict[str, object]] = [{"data.num_classes": number + 1}]
+    remedy = f"give data.num_classes {number + 1}"
+    if declared.names is not None:
+        choices = [{"data.classes": [*declared.names, f"class {number}"]}]
+        remedy = (
+            f"name {number + 1} classes in data.classes: the last, or the first if id 0 is background or unlabelled"
+        )
+        if "unlabelled" not in declared.names:
+            choices.append({"data.classes": ["unlabelled", *declared.names], "data.drop": ["unlabelled"]})
+    choices.append({"data.ignore": [*declared.ignore, number]})
+    what = f"the id {number}, but only {number} classes are declared (0 to {number - 1})"
+    remedy += f"; or data.ignore '[{number}]' to ignore it"
+    yield _fault("undeclared-class", last, what, remedy, settings=choices)
 
 
 def _no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding | None:

@@ -43,6 +43,8 @@ def check_out(out: Path, subject: Subject) -> None:
 
 def worth_a_copy(diagnosis: Diagnosis) -> bool:
     """Return whether `fix` can write a copy in which a warning or an error is corrected."""
+    if any(one.code == "undeclared-class" for one in diagnosis.findings):
+        return False
     found = any(KINDS[one.code].fix and one.severity > Severity.INFORMATION for one in diagnosis.findings)
     files = not any(isinstance(pairs, SegmentationDataset) for pairs in diagnosis.subject.splits.values())
     return found and files and bool(_kept(diagnosis)[0])
@@ -54,6 +56,9 @@ def fix(diagnosis: Diagnosis, out: Path) -> str:
     It raises the errors of `check_out`, and a `CrispsegError` if no pair can be kept.
     """
     check_out(out, diagnosis.subject)
+    for one in diagnosis.findings:
+        if one.code == "undeclared-class":  # a copy would lose a class
+            raise CrispsegError(f"{out} is not written: {one.line}")
     reading, (kept, left_out) = diagnosis.reading, _kept(diagnosis)
     if reading is None or not kept:
         raise CrispsegError(f"{out}: there is no pair that can be kept; correct the data by hand")
