@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import time
 from datetime import timedelta
@@ -15,12 +16,16 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Timer
+from rich.console import Console
 from torch import nn
 from training_runs import quietly, rows, tiny
 
-from crispseg.training import pace
+from crispseg.data.loading import Share
+from crispseg.training import pace, train
 from crispseg.training.callbacks import WarmedAverage
-from crispseg.training.pace import NEVER, Pace
+from crispseg.training.pace import NEVER, SAMPLED, Pace
+
+IMAGES = 40
 
 
 class Session:
@@ -33,6 +38,7 @@ class Session:
         patch.setattr(time, "monotonic", lambda: self.time)
         timer = Timer()
         self.pace = Pace(timer, steps, seconds)
+        self.val = Share(IMAGES, 1)
         self.callbacks: list[Any] = [timer, self.pace]
         self.trainer: Any = SimpleNamespace(
             strategy=SimpleNamespace(broadcast=lambda value: value),
@@ -42,16 +48,21 @@ class Session:
             val_check_batch=NEVER,
             global_step=0,
             accumulate_grad_batches=accumulate,
-            num_val_batches=[40],
+            num_val_batches=[IMAGES],
             num_sanity_val_batches=[4],
+            val_dataloaders=SimpleNamespace(sampler=self.val),
         )
 
     def call(self, hook: str, *args: Any) -> None:
         for each in self.callbacks:
             getattr(each, hook)(self.trainer, None, *args)
 
-    def start(self, evaluation: float) -> None:
-        self.evaluate(evaluation / 10)
+    def start(self, evaluation: float, warmup: float = 0.0) -> None:
+        self.call("on_validation_start")
+        for number in range(4):
+            self.time += evaluation / IMAGES + (warmup if number == 0 else 0)
+            self.call("on_validation_batch_end", None, None, number)
+        self.call("on_validation_end")
         self.trainer.sanity_checking = False
         self.call("on_train_start")
 
@@ -62,9 +73,10 @@ class Session:
         self.batch += 1
 
     def evaluate(self, seconds: float) -> tuple[float, float]:
+        """Evaluate val, of which all images take these seconds."""
         began = self.time
         self.call("on_validation_start")
-        self.time += seconds
+        self.time += seconds * len(self.val) / IMAGES
         self.call("on_validation_end")
         return began, self.time
 
@@ -85,6 +97,8 @@ def test_a_run_ends_in_time_and_evaluates_a_tenth_of_it(
                 assert session.batch % accumulate == 0, "gradients were being accumulated"
                 evaluations.append([when - begin for when in session.evaluate(evaluation)])
     end = evaluations[-1][1]
+    evaluation *= len(session.val) / IMAGES
+    assert len(session.val) == IMAGES or (len(session.val) == SAMPLED or evaluation <= 0.11 * seconds)
     if 0.9 * seconds > evaluation + 3 * step:
         assert seconds - 2 * step - 1e-6 <= end <= seconds + 1e-6
     assert len(evaluations) <= 10
@@ -93,6 +107,25 @@ def test_a_run_ends_in_time_and_evaluates_a_tenth_of_it(
         assert len(evaluations) >= 9
         assert evaluations[0][0] < 0.12 * seconds
         assert max(after[0] - before[0] for before, after in itertools.pairwise(evaluations)) < 0.16 * seconds
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "warmup", "used"),
+    [(9, 3, IMAGES), (9, 60, IMAGES), (16, 1, 25), (400, 1, SAMPLED)],
+)
+def test_val_is_sampled_if_all_of_it_takes_too_long(
+    evaluation: float, warmup: float, used: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time in which workers start does not count as that of an image."""
+    session = Session(monkeypatch, None, seconds=100)
+    session.start(evaluation, warmup)
+    assert len(session.val) == used
+    images = list(session.val)
+    assert images[0] == 0 and images[-1] == IMAGES - 1 and images == sorted({*images})
+    resumed = Session(monkeypatch, None, seconds=1000)
+    resumed.pace.load_state_dict(session.pace.state_dict())
+    resumed.call("on_train_start")
+    assert list(resumed.val) == images, "scores would not be comparable"
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -140,3 +173,14 @@ def test_a_run_of_a_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     after = rows(quietly(longer, resume=True).folder)
     assert after[: len(before)] == before and len(after) > len(before) + 1
     assert float(before[-1]["seconds"]) < float(after[-1]["seconds"]) < 2 * (budget + 2)
+
+
+def test_scores_of_a_sample_of_val_are_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "EVALUATING", 1e-6)
+    monkeypatch.setattr(pace, "SAMPLED", 3)
+    output = io.StringIO()
+    config = tiny(tmp_path / "run", minutes=2 / 60, schedule="cosine", epochs=None)
+    run = train(config, console=Console(file=output, width=200))
+    assert "evaluations use 3 of 4 val images, because" in output.getvalue()
+    assert "best mIoU on 3 of 4 val images: " in output.getvalue()
+    assert run.model.info.metrics == {"val_miou": pytest.approx(run.miou, abs=0.01), "val_images": 3}

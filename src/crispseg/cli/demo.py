@@ -10,8 +10,8 @@ from threading import Event
 
 from crispseg.cli.keys import WithDevice, short_names
 from crispseg.data import FileDataset
+from crispseg.data.loading import spread
 from crispseg.data.named import build_data
-from crispseg.data.split_check import spread
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import recorded_data
 from crispseg.inference.device import FloatPrecision, usable_device

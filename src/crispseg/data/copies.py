@@ -16,8 +16,7 @@ from PIL import Image
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import KDTree
 
-from crispseg.data.loading import parallel, tried
-from crispseg.data.split_check import spread
+from crispseg.data.loading import parallel, spread, tried
 from crispseg.io.images import as_picture
 from crispseg.io.opening import opened
 

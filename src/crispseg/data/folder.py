@@ -20,12 +20,11 @@ from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.finding import Severity
 from crispseg.data.folder_layout import FolderLayout, chosen_names, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
-from crispseg.data.loading import parallel, tried
+from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, read_masks
 from crispseg.data.pairing import PairingKind, few, folded, shared_out
 from crispseg.data.palettes import as_color, numbered_colors
-from crispseg.data.split_check import spread
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.io.value_range import check_range
 from crispseg.labels import IGNORE, Color, LabelSet

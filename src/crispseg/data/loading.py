@@ -11,6 +11,7 @@ from copy import copy
 from typing import Any, TypeVar
 
 import cv2
+import numpy as np
 import torch
 import torch.distributed as dist
 from rich.console import Console
@@ -30,6 +31,11 @@ CROPS_A_WINDOW = 16
 WINDOWS_AT_MOST = 64
 STEPS_AT_LEAST = 2
 """Minimum number of steps in an epoch; fewer images are repeated."""
+
+
+def spread(count: int, most: int) -> list[int]:
+    """Return at most `most` of `count` indices, evenly spaced, including the first and the last."""
+    return [round(place) for place in np.linspace(0, count - 1, min(count, most)).tolist()]
 
 
 def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a_step: int) -> list[int]:
@@ -175,16 +181,16 @@ class Transformed(Dataset[tuple[Tensor, ...]]):
 
 
 class Share(Sampler[int]):
-    """Every `devices`-th index, starting at the rank of this process."""
+    """Every `devices`-th of `used` evenly spread indices, starting at the rank of this process; at first of all."""
 
     def __init__(self, samples: int, devices: int) -> None:
-        self.samples, self.devices = samples, devices
+        self.samples, self.devices, self.used = samples, devices, samples
 
     def __len__(self) -> int:
-        return self.samples // self.devices
+        return self.used // self.devices
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(_rank(), self.samples, self.devices))
+        return iter(spread(self.samples, self.used)[_rank() :: self.devices])
 
 
 def train_loader(

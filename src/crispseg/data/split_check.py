@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from crispseg.config.settings import plural
 from crispseg.data.dataset import FileDataset, SegmentationDataset
-from crispseg.data.loading import parallel, tried
+from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import NONE, count_values
 from crispseg.errors import CrispsegError
 from crispseg.io.images import deep_values, image_size
@@ -40,11 +40,6 @@ def known_range(dataset: SegmentationDataset) -> ValueRange | None:
     some = tried(functools.partial(_some_values, dataset.channels))
     found = [values for values in parallel(some, files, "Looking for 16 bits") if isinstance(values, np.ndarray)]
     return percentile_range(found) if found else None
-
-
-def spread(count: int, most: int) -> list[int]:
-    """Return at most `most` of `count` indices, evenly spaced, including the first and the last."""
-    return [round(place) for place in np.linspace(0, count - 1, min(count, most)).tolist()]
 
 
 def _some_values(channels: int, path: Path) -> NDArray[np.uint16] | None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from crispseg.data.copies import ImageFacts, facts_of, image_facts
 from crispseg.data.dataset import DataSource, FileDataset, Pair, SegmentationDataset
 from crispseg.data.folder import Folder
-from crispseg.data.loading import parallel
+from crispseg.data.loading import parallel, spread
 from crispseg.data.mask_lookup import (
     IdLookup,
     InstanceLookup,
@@ -23,7 +23,6 @@ from crispseg.data.mask_lookup import (
 )
 from crispseg.data.mask_reading import MaskReading, read_by, read_masks
 from crispseg.data.pairing import PairingKind
-from crispseg.data.split_check import spread
 from crispseg.errors import CrispsegError
 from crispseg.io.images import as_picture
 from crispseg.io.opening import opened

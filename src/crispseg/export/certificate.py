@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crispseg.data.split_check import spread
+from crispseg.data.loading import spread
 from crispseg.evaluation.bootstrap import number
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores

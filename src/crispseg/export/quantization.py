@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
 from crispseg.data import SegmentationDataset
-from crispseg.data.split_check import spread
+from crispseg.data.loading import spread
 from crispseg.inference.runtime import openvino_core
 from crispseg.inference.segmenter import as_batch
 from crispseg.io.arrays import Normalize

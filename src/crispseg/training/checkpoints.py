@@ -33,7 +33,7 @@ from crispseg.models import SegmentationModel
 from crispseg.models.info import renamed
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.config import TrainConfig, config_to_dict
-from crispseg.training.pace import callback
+from crispseg.training.pace import Pace, callback
 from crispseg.training.result import METRICS, PICTURE, SCORES
 
 LAST = Path("checkpoints") / "last.ckpt"
@@ -73,7 +73,10 @@ class BestCheckpoint(Callback):
             assert isinstance(pl_module.model, SegmentationModel)
             best = copy.deepcopy(pl_module.model)
             load_checkpoint(self.folder / BEST, best)  # its weights may be averages
-            best.info = dataclasses.replace(best.info, metrics={"val_miou": round(miou, 2)})
+            metrics: dict[str, Any] = {"val_miou": round(miou, 2)}
+            if sampled := callback(trainer, Pace).sampled:
+                metrics["val_images"] = sampled
+            best.info = dataclasses.replace(best.info, metrics=metrics)
             best.save_pretrained(self.folder / MODEL)
 
 

@@ -99,7 +99,7 @@ class TrainConfig(Settings):
         epochs: passes over the training split; if epochs, iterations and minutes are all unset, minutes is 30.
         iterations: optimizer steps; replaces epochs if set.
         minutes: minutes of training, instead of epochs or iterations. The learning rate follows the clock, and up to
-            ten evaluations take at most a tenth of the time.
+            ten evaluations take at most a tenth of the time, if necessary on a sample of at least 20 val images.
         batch_size: images per step and device; auto is 8 crops of 192×192, or fewer larger crops with as many pixels.
         accumulate: number of batches whose gradients are added up for one step.
         optimizer: sgd or adamw.

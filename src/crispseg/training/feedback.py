@@ -17,7 +17,7 @@ from rich.console import Console
 from crispseg.config.settings import plural, written
 from crispseg.data import SplitReport
 from crispseg.data.dataset import SegmentationDataset
-from crispseg.data.split_check import spread
+from crispseg.data.loading import spread
 from crispseg.evaluation.bootstrap import percent
 from crispseg.inference import Segmenter
 from crispseg.io.images import colorize
@@ -52,6 +52,11 @@ class ProgressLines(Callback):
         self.pace, self.console = pace, console
         self.latest = time.monotonic()
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if self.pace.sampled:
+            line = f"evaluations use {of_val(trainer)}, because all take more than a tenth of the time"
+            print_lines(self.console, [line])
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         if time.monotonic() - self.latest > self.every and not self.console.is_terminal:
             self._print(trainer)
@@ -68,6 +73,13 @@ class ProgressLines(Callback):
         step = f"step {trainer.global_step}" + (f"/{self.pace.steps}" if self.pace.steps else "")
         line = f"{_epoch(trainer)}  {step}  loss {loss:.3f}  {self.pace.left(trainer)} left{scores}"
         print_lines(self.console, [line])
+
+
+def of_val(trainer: L.Trainer) -> str:
+    """Return "val", or for example "24 of 201 val images" if evaluations use a sample."""
+    loader: Any = trainer.val_dataloaders
+    sampled = callback(trainer, Pace).sampled
+    return f"{sampled} of {len(loader.dataset.dataset)} val images" if sampled else "val"
 
 
 def _epoch(trainer: L.Trainer) -> str:
@@ -92,7 +104,7 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -
     if thin := thin_classes(data.val):
         tips.append(f"evaluate with thin '{written(thin)}' for scores by width: these classes are thin")
     return [
-        f"best mIoU on val: {table.best['miou']:.2f} at step {table.best['step']:.0f}; "
+        f"best mIoU on {of_val(trainer)}: {table.best['miou']:.2f} at step {table.best['step']:.0f}; "
         f"the model is in {Path(config.out) / MODEL}",
         f"IoU on val: {class_scores(iou, names, most=16)}",
         *(f"to try next: {tip}" for tip in tips),

@@ -24,6 +24,7 @@ NEVER = sys.maxsize
 
 EVALUATIONS = 10  # maximum number
 EVALUATING = 0.1  # fraction of the time for all evaluations, unless the last one takes more
+SAMPLED = 20  # minimum number of val images of an evaluation, if val has more
 LEAST = 0.1  # minimum fraction of the time for training, even if the evaluation takes long
 
 
@@ -31,7 +32,8 @@ class Pace(Callback):
     """Measure the time of batches, except the first of a session, and of evaluations, starting with the sanity check.
 
     It ends the run with an evaluation, even within an epoch. If the run has a fixed duration, it spreads the
-    evaluations over it. All processes follow the clock of the first one. The trainer must list the timer before it.
+    evaluations over it, and reduces val to a sample if even one evaluation would take too long. All processes follow
+    the clock of the first one. The trainer must list the timer before it.
 
     Args:
         steps: optimizer steps of the whole run, or None if it has a fixed duration.
@@ -39,11 +41,14 @@ class Pace(Callback):
 
     Attributes:
         progress: elapsed fraction of the training time, 0 to 1; the learning rate follows it.
+        sampled: number of sampled val images, or None if evaluations use all.
     """
 
     def __init__(self, timer: Timer, steps: int | None, seconds: float | None) -> None:
         self.timer, self.steps, self.seconds = timer, steps, seconds
         self.evaluation = 0.0  # duration of the latest one in seconds
+        self.sampled: int | None = None
+        self.warm = 0.0  # end of an evaluation's first batch, before which workers and kernels start
         self.a_batch = 0.0  # seconds per batch, including the time between batches; 0 before the second batch
         self.batches = 0
         self.first = 0.0  # time at which the first batch ended
@@ -61,13 +66,14 @@ class Pace(Callback):
         return str(timedelta(seconds=max(round(seconds), 0)))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"evaluation": self.evaluation, "used_up": self.used_up}
+        return {"evaluation": self.evaluation, "used_up": self.used_up, "sampled": self.sampled}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         vars(self).update(state_dict)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if self.seconds is not None:
+            self._sample(trainer, self.seconds)
             self._measure(trainer, self.seconds)
             self.evaluated = self.progress
             trainer.should_stop = self.used_up >= self.seconds
@@ -88,12 +94,32 @@ class Pace(Callback):
             trainer.should_stop = trainer.should_stop or (stepped and self.progress == 1)
             trainer.val_check_batch = 1 if stepped and due else NEVER
 
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int, *_: Any
+    ) -> None:
+        if batch_idx == 0:
+            self.warm = time.monotonic()
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        share = trainer.num_sanity_val_batches[0] / trainer.num_val_batches[0] if trainer.sanity_checking else 1
-        self.evaluation = self.timer.time_elapsed("validate") / share
+        self.evaluation = self.timer.time_elapsed("validate")
+        if trainer.sanity_checking and (batches := trainer.num_sanity_val_batches[0]) > 1:
+            self.evaluation = (time.monotonic() - self.warm) / (batches - 1) * trainer.num_val_batches[0]
         if self.seconds is not None and not trainer.sanity_checking:
             self.evaluated = self.progress
             self.used_up = self.seconds if trainer.should_stop else 0.0
+
+    def _sample(self, trainer: L.Trainer, seconds: float) -> None:
+        """Reduce val to a sample if an evaluation of all would take more than `EVALUATING` of the time."""
+        loader: Any = trainer.val_dataloaders
+        sampler = loader.sampler
+        if self.sampled is None and self.evaluation > EVALUATING * seconds:
+            in_time = round(sampler.samples * EVALUATING * seconds / self.evaluation)
+            images = max(in_time, SAMPLED, sampler.devices) // sampler.devices * sampler.devices
+            if images < sampler.samples:
+                self.evaluation *= images / sampler.samples
+                self.sampled = images
+        self.sampled = trainer.strategy.broadcast(self.sampled)
+        sampler.used = self.sampled or sampler.samples
 
     def _measure(self, trainer: L.Trainer, seconds: float) -> bool:
         """Set `progress` and return whether an evaluation is due; the first process decides both.
