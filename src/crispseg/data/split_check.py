@@ -23,6 +23,8 @@ from crispseg.labels import IGNORE, LabelSet
 
 IMAGES = 64
 """Maximum number of sampled images, evenly spread over the split."""
+SEEN = 10
+"""Minimum number of images with a class for a statement about its side."""
 PIXELS = 2**16
 """Maximum number of sampled pixels of an image."""
 
@@ -98,6 +100,18 @@ class SplitReport:
             differences = shares[..., 0] - shares[..., 1]  # (images, classes)
             found.append(float(np.abs(differences.mean(0)).sum() / max(np.abs(differences).mean(0).sum(), 1e-9)))
         return found[0], found[1]
+
+    @property
+    def sides(self) -> NDArray[np.float64]:
+        """Mean share of each class on the left minus that on the right, over the images that contain it: `(classes,)`.
+
+        The values are 1 to -1; classes in fewer than `SEEN` images have 0.
+        """
+        halves = self.quarters.sum(2)  # (images, classes, 2)
+        areas = halves.sum(2)
+        seen = (areas > 0).sum(0)
+        means = ((halves[..., 0] - halves[..., 1]) / np.maximum(areas, 1)).sum(0) / np.maximum(seen, 1)
+        return np.asarray(np.where(seen >= SEEN, means, 0.0))
 
     @property
     def shorter_side(self) -> int:

@@ -93,6 +93,8 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
 
 RARE, VERY_RARE = 1e-2, 1e-4
 """Shares of the labelled pixels."""
+SIDED = 0.6
+"""Minimum mean share of a class on one side minus that on the other for classes that mirroring exchanges."""
 
 
 def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
@@ -114,4 +116,9 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
         shown = few((f"{name} {100 * share:.2g} %" for name, share in rare.items()), 5)
         words = {"split": first.split, "shown": shown}
         found.append(finding("class-imbalance", count=len(rare), severity=severity, details={"shares": rare}, **words))
+    left, right = int(first.sides.argmax()), int(first.sides.argmin())
+    areas = sorted((first.shares[left], first.shares[right]))
+    if first.sides[left] > SIDED and first.sides[right] < -SIDED and 2 * areas[0] > areas[1]:
+        names = first.labels.names
+        found.append(finding("mirrored-classes", count=2, left=names[left], right=names[right]))
     return found

@@ -101,7 +101,7 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
         notes.insert(0, f"{folder} has no checkpoint to resume from; the run starts from the beginning")
     model.info = dataclasses.replace(model.info, value_range=data.value_range)
     step = load_checkpoint(checkpoint, model) if checkpoint else 0
-    print_data(data, notes, console)
+    print_data(data, notes, console, config.augment.flip > 0)
     if not (checkpoint or console.quiet):
         print_lines(console, leaks(subject_of(config.data, image_channels(config.model.in_chans))), "yellow")
     loaders = build_loaders(config, data, model.info, step, hooks)

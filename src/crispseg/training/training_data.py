@@ -110,12 +110,13 @@ def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
     return config, TrainingData(train_set, val_set, *reports, value_range, times, keep)
 
 
-def print_data(data: TrainingData, notes: list[str], console: Console) -> None:
-    """Print the mapping from ids to classes of this run, and warnings about it."""
+def print_data(data: TrainingData, notes: list[str], console: Console, flips: bool) -> None:
+    """Print the mapping from ids to classes of this run, and warnings about it; `flips` if images are mirrored."""
     reports = data.train_report, data.val_report
     print_lines(console, [*notes, *reports[0].lines(), reports[1].lines()[0]])
-    found = [f"{one.message}; {one.remedy}" for one in class_findings(reports) if one.severity > Severity.INFORMATION]
-    print_lines(console, found, "yellow")
+    known = () if flips else ("mirrored-classes",)
+    found = [one for one in class_findings(reports) if one.severity > Severity.INFORMATION and one.code not in known]
+    print_lines(console, [f"{one.message}; {one.remedy}" for one in found], "yellow")
     if data.value_range:
         low, high = data.value_range
         scaled = f"images are 16-bit: values from {low:g} to {high:g} are scaled to 0 to 1"
