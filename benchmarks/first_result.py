@@ -1,9 +1,11 @@
 """What a newcomer gets: `crispseg train` given nothing but the data, and the plain loops that people write.
 
-    python benchmarks/first_result.py run --nuclei NUCLEI --aerial AERIAL --weights WEIGHTS --work runs/first
+    python benchmarks/first_result.py run --root DATA --weights WEIGHTS --work runs/first
     python benchmarks/first_result.py report
 
-NUCLEI holds `images/` and `instances/`, AERIAL `images/` and `masks/`; WEIGHTS are ImageNet weights of the backbone.
+DATA has the folders `nuclei` with `images` and `instances`, `aerial` with `images` and `masks`, `leaf` with
+`images/{train,val}` and `masks/{train,val}`, and `camvid` with `train`, `trainannot`, `val` and `valannot`; `--data`
+chooses some of them. WEIGHTS are ImageNet weights of the backbone.
 Every training has one processor and the same minutes of it. The loops are `plain_loop` around networks of
 segmentation-models-pytorch. The same networks are also trained by `crispseg train --model NAME`, with all that it chose
 but the network, and these are scored on images at their size and as much larger as `crisp` sees them by itself. `run`
@@ -54,6 +56,20 @@ BACKBONE = "tf_efficientnet_lite0"
 CLASSES = {
     "nuclei": ["background", "nucleus", "border"],
     "aerial": ["building", "land", "road", "vegetation", "water"],
+    "leaf": ["background", "leaf", "lesion"],
+    "camvid": [
+        "sky",
+        "building",
+        "pole",
+        "road",
+        "pavement",
+        "tree",
+        "sign symbol",
+        "fence",
+        "car",
+        "pedestrian",
+        "bicyclist",
+    ],
 }
 OURS = "crispseg"
 LOOP = "loop_"
@@ -71,7 +87,9 @@ WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def data_of(name: str, root: Path) -> Folder:
-    """The data set as own data, with the bundled splits."""
+    """The data set as own data: with the bundled splits, or with those that its folders are."""
+    if name in ("leaf", "camvid"):
+        return Folder(root=root, classes=CLASSES[name], ignore=(11,) if name == "camvid" else ()).settled()
     lists = {f"{split}_list": LISTS / f"{name}_{split}.txt" for split in ("train", "val")}
     kind = "instances" if name == "nuclei" else "masks"
     ignore = (15,) if name == "aerial" else ()  # which 255 becomes in files of 4 bits a pixel
@@ -126,7 +144,7 @@ def ours(data: Folder, network: Sequence[str], weights: Path, minutes: float, se
 
 def folder_flags(data: Folder) -> list[str]:
     """What `crispseg train` is given about own data."""
-    keys = ("images", "masks", "instances", "train_list", "val_list")
+    keys = ("root", "images", "masks", "instances", "train_list", "val_list")
     paths = [f"--data.{key}={value}" for key in keys if (value := getattr(data, key))]
     ignored = [f"--data.ignore={json.dumps(data.ignore)}"] if data.ignore else []
     return ["--data=folder", *paths, f"--data.classes={json.dumps(data.classes)}", *ignored]
@@ -192,7 +210,7 @@ def run_missing(given: argparse.Namespace) -> None:
     os.sched_setaffinity(0, {given.processor})
     torch.set_num_threads(1)
     load_plugins([str(PLUGIN)])
-    sources = {name: data_of(name, getattr(given, name)) for name in given.data}
+    sources = {name: data_of(name, given.root / name) for name in given.data}
     for minutes, seed, images, source, name in itertools.product(
         given.minutes, given.seeds, given.images, given.data, given.methods
     ):
@@ -232,12 +250,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
     stage = stages.add_parser("run", help="train and score what is missing")
-    for name in ("nuclei", "aerial", "weights", "work"):
+    for name in ("root", "weights", "work"):
         stage.add_argument(f"--{name}", type=lambda path: Path(path).absolute(), required=True)
     stage.add_argument("--minutes", type=float, nargs="+", default=[5.0])
     stage.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     stage.add_argument("--images", nargs="+", default=["all"], help="to train on; all, or a number")
-    stage.add_argument("--data", nargs="+", choices=list(CLASSES), default=list(CLASSES))
+    stage.add_argument("--data", nargs="+", choices=list(CLASSES), default=["nuclei", "aerial"])
     stage.add_argument(
         "--methods",
         nargs="+",

@@ -70,15 +70,29 @@ def test_splits(script: ModuleType, tmp_path: Path) -> None:
     assert len(some.pairs("train")) == 3 and some.pairs("val") == nuclei.pairs("val")
 
 
+def test_domains_whose_folders_are_their_splits(script: ModuleType, tmp_path: Path) -> None:
+    for split, masks in (("train", "trainannot"), ("val", "valannot")):
+        for name, folders in {"leaf": (f"images/{split}", f"masks/{split}"), "camvid": (split, masks)}.items():
+            for folder, value in zip(folders, (90, 1), strict=True):
+                (tmp_path / name / folder).mkdir(parents=True)
+                for index in range(2):
+                    image = np.full((40, 40), value, np.uint8)
+                    image[:, 20:] = 0 if value == 1 else 180 + index
+                    cv2.imwrite(str(tmp_path / name / folder / f"{split}{index}.png"), image)
+    for name, count in (("leaf", 3), ("camvid", 11)):
+        data = script.data_of(name, tmp_path / name)
+        assert len(data.label_set()) == count and [len(data.pairs(split)) for split in ("train", "val")] == [2, 2]
+        assert f"--data.root={tmp_path / name}" in script.folder_flags(data)
+
+
 @pytest.mark.slow
 def test_every_method_gives_a_row(script: ModuleType, tmp_path: Path, capsys: Any) -> None:
-    where = sources(tmp_path)
+    sources(tmp_path)
     backbone = create_model("fpn", num_classes=2, backbone=script.BACKBONE).backbone.net.model
     save_file({key: value.contiguous() for key, value in backbone.state_dict().items()}, tmp_path / "w.safetensors")
     argv = [
         "run",
-        f"--nuclei={where['nuclei']}",
-        f"--aerial={where['aerial']}",
+        f"--root={tmp_path}",
         f"--weights={tmp_path / 'w.safetensors'}",
     ]
     methods = ["crispseg", "loop_unet", "smp_fpn --precision=fp32"]
