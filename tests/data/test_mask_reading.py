@@ -31,6 +31,8 @@ OF_SOFT = [int((SOFT < 128).sum() * 2), int((SOFT >= 128).sum() * 2)]
 GREYS = np.resize(np.arange(256, dtype=np.uint8), (20, 40))
 SOME = np.arange(48).reshape(6, 8)
 EVEN = np.arange(64, dtype=np.uint16).reshape(8, 8)
+FEW = [np.repeat([range(last + 1)] * 6, 3, axis=1).astype(np.uint8) for last in (1, 2, 3, 4)]
+"""Masks that number one to four objects."""
 OPAQUE = (255, 255, 255)
 WHITES, IN_COLOR = [ids(0, 255)] * 2, [RED[ids(0, 1, 2)]] * 2
 
@@ -149,6 +151,10 @@ CASES = {
         [np.arange(400, dtype=np.uint16).reshape(20, 20) % (300 + i) + 9 for i in (0, 1)], "object-numbers"
     ),
     "objects": Case([EVEN % 40, EVEN % 38, EVEN % 37], "object-numbers"),
+    "few objects": Case([*FEW, ids(0)], "object-numbers"),
+    "few objects, declared": Case(FEW, [], {"num_classes": 5}),
+    "classes in two areas": Case([np.tile(mask, 2) for mask in FEW], []),
+    "one or two": Case(FEW[:2] * 3, []),
     "objects, declared": Case([EVEN % 40, EVEN % 38], "value-out-of-range", {"num_classes": 2}),
     "depths": Case([np.arange(0, 60000, 100, np.uint16).reshape(20, 30) + i for i in (0, 1)], "value-out-of-range"),
     "colours": Case(IN_COLOR, "rgb-masks"),

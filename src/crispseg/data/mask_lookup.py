@@ -28,6 +28,9 @@ SHARE, LEAST = 0.002, 4
 TINT = 16
 """Largest difference between the channels of a grey that lossy compression tinted."""
 
+OBJECTS = 20
+"""Largest id up to which all classes may occur in one image."""
+
 KEPT = 1024
 """Maximum number of values or colours to keep of a mask; a mask of labels has at most 256."""
 
@@ -48,6 +51,8 @@ class MaskStatistics(NamedTuple):
     """Total number of values or colours."""
     blended: float
     """Share of the steps between flat areas that pass intermediate values; see `blended_steps`."""
+    pieces: int
+    """Number of connected areas of the ids 1 to k, if exactly these occur beside 0 and 255; otherwise 0."""
     digest: bytes
     """Hash of the values of all pixels."""
     lossy: str = ""
@@ -119,7 +124,18 @@ def statistics_of(mask: NDArray[Any], file: str, lossy: str = "") -> MaskStatist
     if mask.ndim == 3:
         values = unpack_colors(values)
     blended = blended_steps(mask if mask.ndim == 2 else mask.sum(-1, dtype=np.uint16)) if distinct > 2 else 0.0
-    return MaskStatistics(file, mask.shape[:2], values, quarters, flat, distinct, blended, digest.digest(), lossy)
+    pieces = count_pieces(mask, values) if mask.ndim == 2 else 0
+    return MaskStatistics(
+        file, mask.shape[:2], values, quarters, flat, distinct, blended, pieces, digest.digest(), lossy
+    )
+
+
+def count_pieces(mask: NDArray[Any], values: NDArray[Any]) -> int:
+    """Return the number of connected areas of the ids 1 to k, with k up to `OBJECTS`; 0 if the sorted values differ."""
+    ids = [value for value in values.tolist() if value not in (0, IGNORE)]
+    if ids != [*range(1, len(ids) + 1)] or len(ids) > OBJECTS:
+        return 0
+    return sum(cv2.connectedComponents((mask == index).astype(np.uint8))[0] - 1 for index in ids)
 
 
 def in_flat_areas(mask: MaskStatistics, which: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -5,7 +5,6 @@ Training and evaluation refuse masks with errors, and `crispseg doctor` reports 
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +16,17 @@ from numpy.typing import NDArray
 
 from crispseg.config.settings import plural
 from crispseg.data.finding import Finding, Severity
+from crispseg.data.id_checks import (
+    BY_THRESHOLD,
+    STRAY_FILES,
+    THRESHOLD,
+    fault_of,
+    no_ids,
+    one_more,
+    plausible_ids,
+    sparse,
+    without_strays,
+)
 from crispseg.data.mask_lookup import (
     DEEP_WHITE,
     NOISE,
@@ -39,26 +49,12 @@ from crispseg.labels import IGNORE, Color, LabelSet
 
 BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
 
-OBJECTS = 20
-"""Largest id up to which all classes may occur in one image."""
-
-SHADES, LIGHT = 64, 192
-"""More than `SHADES` undeclared values are not class ids if masks are interpolated or a value reaches `LIGHT`."""
-
-STRAY_FILES = 0.2
-"""Largest share of masks with stray values, which are 0 or beyond a gap, if no classes are declared."""
-
 ODD = ("odd-masks", "rgb-masks", "value-out-of-range")
 """Kinds of faults of single masks."""
 
 WHITES = {IGNORE, DEEP_WHITE}
 
 UNLABELLED = {"unlabelled", "unlabeled", "void", "ignore", "ignored"}
-
-THRESHOLD = 255
-"""Tolerance with which a black and white palette is a threshold at 128, even for greys that JPEG tinted."""
-
-BY_THRESHOLD = f"data.palette '[[0,0,0],[255,255,255]]' and data.palette_tolerance {THRESHOLD}"
 
 
 @dataclass(frozen=True)
@@ -117,14 +113,16 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
     if inverted := [mask for mask in masks if mask.inverted]:
         severity = Severity.ERROR if len(inverted) < len(masks) else Severity.WARNING
         remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the stored values"
-        fault = _fault("inverted-masks", inverted, "0 for white, and are inverted when they are read", remedy, severity)
+        fault = fault_of(
+            "inverted-masks", inverted, "0 for white, and are inverted when they are read", remedy, severity
+        )
         reading = replace(reading, faults=(*reading.faults, fault))
     by_color = reading.lookup.by_color
     if clear := [mask for mask in masks if mask.transparent and (by_color(mask.palette) or not mask.palette)]:
         nothing = len(clear) == len(masks) and all(mask.transparent == 1 for mask in clear)
         what = f"{'only ' * nothing}transparent pixels, which are read as black (0)"
         remedy = "if the colours beneath them count, save the masks without alpha"
-        fault = _fault("transparent-pixels", clear, what, remedy, Severity.ERROR if nothing else Severity.INFORMATION)
+        fault = fault_of("transparent-pixels", clear, what, remedy, Severity.ERROR if nothing else Severity.INFORMATION)
         reading = replace(reading, faults=(fault, *reading.faults) if nothing else (*reading.faults, fault))
     ignored = {name for index, name in enumerate(reading.labels.names) if index in declared.ignore}
     if declared.merge or declared.drop:
@@ -155,7 +153,7 @@ def _class_folders(
     if len(names) > 1 and NONE not in found and len(found - {0, IGNORE}) < 2:
         what = f"one class only, in folders that the images do not have, {few(names)}: each may be a class"
         remedy = f"merge the masks of each image into one PNG with an id for each class, such as 1 for {names[0]}; or "
-        yield _fault("class-folders", kept, what, remedy + "give data.num_classes 2 if all folders have one class")
+        yield fault_of("class-folders", kept, what, remedy + "give data.num_classes 2 if all folders have one class")
 
 
 def _undeclared(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
@@ -200,7 +198,7 @@ def _by_palette(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> M
         return MaskReading(labels, exact, (_without_meaning(lookup(remedy=remedy), strange),))
     what = f"colours that are not in data.palette, up to a distance of {largest}; they become the nearest ones"
     remedy = "give data.palette_tolerance 0 to refuse them"
-    note = _fault("near-colors", off, what, remedy, Severity.INFORMATION)
+    note = fault_of("near-colors", off, what, remedy, Severity.INFORMATION)
     return MaskReading(labels, lookup(tolerance=tolerance), (note,))
 
 
@@ -221,7 +219,7 @@ def _without_meaning(lookup: MaskLookup, strange: Sequence[MaskStatistics]) -> F
     what = f"the {'colour' if lookup.colors else 'value'} {shown}, which {lookup.wrong}"
     what += "; transparent pixels are read as black" * any(mask.transparent for mask in strange)
     code, values = "unknown-color" if lookup.colors else "value-out-of-range", {str(key): n for key, n in counts}
-    return _fault(code, strange, what, lookup.remedy, values=values)
+    return fault_of(code, strange, what, lookup.remedy, values=values)
 
 
 def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) -> MaskReading | None:
@@ -234,7 +232,7 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     white = [mask for mask in grey if mask.held == {0, IGNORE}]
     if ones and len(white) > both and held(grey) == {0, 1, IGNORE}:
         remedy = "use the same values in all masks, or give data.ignore '[255]' if 255 means ignore"
-        fault = _fault("black-and-white-among-ids", white, "0 and 255 only, and the others 0 and 1", remedy)
+        fault = fault_of("black-and-white-among-ids", white, "0 and 255 only, and the others 0 and 1", remedy)
         lookup = MaskLookup({0: 0, 1: 1, IGNORE: 1}, "is not 0, 1 or 255", "correct the mask")
         return MaskReading(declared.labels(2), lookup, (fault,))
     tones = [(_tone(mask), mask) for mask in grey]
@@ -257,12 +255,12 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
         what, severity = f"0 and 255, and few pixels of {few(between, 8)}", Severity.ERROR
         remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
     concerned = strays if severity else [mask for mask in fitting if mask.held - {0}]
-    faults = [_fault("black-and-white-masks", concerned, what, remedy, severity)]
+    faults = [fault_of("black-and-white-masks", concerned, what, remedy, severity)]
     if odd:
         remedy = f"correct or remove them, or give {BY_THRESHOLD} to read values from 128 up as white"
         values = {int(mask.values[at]) for mask in odd for at in _flat_greys(mask)[:2]} or held(odd)
         what = f"the values {few(sorted(values), 8)}, but the others are black and white"
-        faults.append(_fault("odd-masks", odd, what, remedy))
+        faults.append(fault_of("odd-masks", odd, what, remedy))
     return MaskReading(labels, ColorLookup(BLACK_AND_WHITE, tolerance=THRESHOLD if between else 0), tuple(faults))
 
 
@@ -290,19 +288,19 @@ def _flat_greys(mask: MaskStatistics) -> NDArray[np.intp]:
 
 def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     count, void, pixels = declared.count, declared.ignore, pixels_of(grey)
-    ids = sorted(held(grey) - {IGNORE, *void}) if count else _without_strays(grey, void)
+    ids = sorted(held(grey) - {IGNORE, *void}) if count else without_strays(grey, void)
     last = ids[-1] if ids else 0
     classes = count or min(max(last + 1, 2), IGNORE)
     labels = declared.labels(classes)
     lookup: MaskLookup = IdLookup(classes, void)
-    if fault := None if count else _no_ids(ids, grey, void):
+    if fault := None if count else no_ids(ids, grey, void):
         return MaskReading(labels, lookup, (fault,))
     if count is None and not plausible_ids(ids) and len(ids) <= IGNORE:
         if IGNORE in held(grey) - {*void} and IGNORE < 2 * ids[-1] < 2 * IGNORE:
             ids.append(IGNORE)  # the others range as far as white
         meaning = dict.fromkeys((*void, IGNORE), IGNORE) | {value: index for index, value in enumerate(ids)}
         lookup = MaskLookup(meaning, lookup.wrong, lookup.remedy)
-        return MaskReading(LabelSet.numbered(max(len(ids), 2)), lookup, (_sparse(ids, grey, void),))
+        return MaskReading(LabelSet.numbered(max(len(ids), 2)), lookup, (sparse(ids, grey, void),))
     found, zero = [], [mask for mask in grey if 0 in {*ids} & mask.held]
     few_zeros = len(zero) <= STRAY_FILES * len(grey) and 20 * pixels[0] <= pixels.total()
     if 1 in ids and last > 1 and (last == count and not zero if count else few_zeros):
@@ -312,7 +310,7 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         remedy += "write masks with ids from 0, and 255 for unlabelled pixels, as 'crispseg doctor' does with "
         remedy += f"data.ignore '[0]' and data.num_classes {last}"
         severity = Severity.ERROR if count else Severity.WARNING
-        found.append(_fault("one-based-ids", zero or grey, what, remedy, severity))
+        found.append(fault_of("one-based-ids", zero or grey, what, remedy, severity))
         if count:
             moved = {**dict.fromkeys((0, *void, IGNORE), IGNORE), **{index: index - 1 for index in ids}}
             lookup = MaskLookup(moved, lookup.wrong, lookup.remedy)
@@ -323,70 +321,16 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         what = f"255 in most pixels that are not 0, and otherwise {few(ids, 8)}"
         remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
         severity = Severity.ERROR if doubtful else Severity.INFORMATION
-        found.append(_fault("black-and-white-masks", ignored, what, remedy, severity))
+        found.append(fault_of("black-and-white-masks", ignored, what, remedy, severity))
     if count and not found and last == count:
-        found += _one_more(declared, count, [mask for mask in grey if last in mask.held], len(grey))
+        found += one_more(declared, count, [mask for mask in grey if last in mask.held], len(grey))
     refused = any(one.severity is Severity.ERROR for one in found)
     if (white := white_among_ids(grey)) and not refused and IGNORE not in void:
         remedy = "write class ids like the others, or give data.ignore '[255]' if 255 means unlabelled"
-        found.append(_fault("odd-masks", white, "0 and 255 only, and the others class ids without 255", remedy))
+        found.append(fault_of("odd-masks", white, "0 and 255 only, and the others class ids without 255", remedy))
     reading = read_by(labels, lookup, grey)
     told = any(one.code == "undeclared-class" for one in found)
     return replace(reading, faults=tuple(found) if told else (*found, *reading.faults))
-
-
-def _one_more(declared: DeclaredClasses, number: int, last: Sequence[MaskStatistics], count: int) -> Iterator[Finding]:
-    """Yield a fault if many of the masks contain the id `number` after the declared ones: `last` of `count` masks."""
-    if len(last) <= STRAY_FILES * count:
-        return
-    choices: list[dict[str, object]] = [{"data.num_classes": number + 1}]
-    remedy = f"give data.num_classes {number + 1}"
-    if declared.names is not None:
-        choices = [{"data.classes": [*declared.names, f"class {number}"]}]
-        remedy = (
-            f"name {number + 1} classes in data.classes: the last, or the first if id 0 is background or unlabelled"
-        )
-        if "unlabelled" not in declared.names:
-            choices.append({"data.classes": ["unlabelled", *declared.names], "data.drop": ["unlabelled"]})
-    choices.append({"data.ignore": [*declared.ignore, number]})
-    what = f"the id {number}, but only {number} classes are declared (0 to {number - 1})"
-    remedy += f"; or data.ignore '[{number}]' to ignore it"
-    yield _fault("undeclared-class", last, what, remedy, settings=choices)
-
-
-def _no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding | None:
-    """Return the fault of undeclared masks that are grey images or object numbers, or None for class ids."""
-    last = ids[-1] if ids else 0
-    soft = 2 * sum(mask.blended >= BLENDED for mask in grey) > len(grey)
-    if last < IGNORE and len(ids) > SHADES and (last >= LIGHT or soft):
-        what = f"{len(ids)} values up to {last}, like grey images or soft edges"
-        remedy = f"give {BY_THRESHOLD} if they are black and white, or data.num_classes if they are class ids"
-        return _fault("grey-pictures", grey, what, remedy)
-    none = {0, IGNORE, *void}
-    many = [mask for mask in grey if max(mask.held - none, default=0) > OBJECTS]
-    full = [mask for mask in many if mask.distinct - len(mask.held & none) >= 0.9 * max(mask.held - none)]
-    if many and len(full) >= 0.8 * len(many):  # no photograph has all classes
-        what = f"values up to {last} that count up from 1: they number objects, not classes"
-        remedy = "give data.instances instead of data.masks; or, if they are class ids, give data.num_classes"
-        return _fault("object-numbers", grey, what, remedy)
-    return None
-
-
-def _sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding:
-    """Return the fault of sparse values; 255 is ignored unless it is among the ids."""
-    what = f"{plural(len(ids), 'value')} up to {ids[-1]} ({few(ids, 12)}), which are probably not all class ids"
-    if not 2 <= len(ids) <= OBJECTS or ids[-1] > IGNORE:
-        return _fault("sparse-ids", grey, what, f"write masks of class ids, such as 0 to {len(ids) - 1}")
-    greys, ignored = tuple((value,) * 3 for value in ids), sorted({*void, *({IGNORE} & held(grey))} - {*ids})
-    choices = [(greys, ignored)]
-    if IGNORE in held(grey) and not void:
-        choices.append((greys[:-1], [IGNORE]) if IGNORE in ids else ((*greys, (IGNORE,) * 3), []))
-    what += f"; {few(ignored)} ignored" * bool(ignored)
-    given = " or ".join(f"data.palette '{compact(one)}' and data.ignore '{others}'" for one, others in choices)
-    remedy = f"give {given}, with the classes in this order; or, if they are class ids, data.num_classes "
-    remedy += str(max({*ids} - {IGNORE}) + 1)
-    settings = [{"data.palette": one, "data.ignore": others} for one, others in choices]
-    return _fault("sparse-ids", grey, what, remedy, settings=settings)
 
 
 def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:
@@ -401,7 +345,7 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
     what += "; their palettes differ, so indices have no fixed meaning" * any(mask.palette for mask in colored)
     if len(palette) < 2 or several:
         remedy = "if these are photographs, give data.masks; otherwise give data.palette, a colour for each class"
-        fault = _fault("rgb-masks", colored, what, remedy)
+        fault = fault_of("rgb-masks", colored, what, remedy)
         return MaskReading(LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault,))
     lookup = ColorLookup(palette)
     settings: dict[str, object] = {"data.palette": tuple(palette)}
@@ -412,7 +356,7 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
         remedy += f"; and data.palette_tolerance {largest} to replace other colours by the nearest of these"
     labels = LabelSet(LabelSet.numbered(len(palette)).names, tuple(palette))
     choices = [settings] if count in (None, len(palette)) else []
-    return MaskReading(labels, lookup, (_fault("rgb-masks", colored, what, remedy, settings=choices),))
+    return MaskReading(labels, lookup, (fault_of("rgb-masks", colored, what, remedy, settings=choices),))
 
 
 def _colors_among_ids(colored: list[MaskStatistics], remedy: str) -> list[Finding]:
@@ -420,31 +364,4 @@ def _colors_among_ids(colored: list[MaskStatistics], remedy: str) -> list[Findin
         return []
     colors = sorted(pixels_of(colored, in_color=True))
     what = f"the colours {few(map(list, colors), 8)} instead of class ids"
-    return [_fault("rgb-masks", colored, what, remedy)]
-
-
-def plausible_ids(values: Sequence[int]) -> bool:
-    """Return whether sorted values, without ignored ones, look like class ids: at least half of 0 to the last occur."""
-    return not values or 2 * len(values) >= values[-1] + 1
-
-
-def _without_strays(grey: list[MaskStatistics], void: Sequence[int]) -> list[int]:
-    """Return the values of masks, without rare values beyond a gap."""
-    files = Counter(value for mask in grey for value in mask.held)
-    every = sorted(files.keys() - {IGNORE, *void})
-    ids = list(every)
-    while ids and not plausible_ids(ids) and files[ids[-1]] <= STRAY_FILES * len(grey):
-        ids.pop()
-    return ids if len(ids) > 1 and plausible_ids(ids) else every
-
-
-def _fault(
-    code: str,
-    masks: Sequence[MaskStatistics],
-    what: str,
-    remedy: str,
-    severity: Severity = Severity.ERROR,
-    **details: Any,
-) -> Finding:
-    message = f"{plural(len(masks), 'mask')} {'contains' if len(masks) == 1 else 'contain'} {what}"
-    return Finding(code, severity, message, remedy, max(len(masks), 1), tuple(mask.file for mask in masks), details)
+    return [fault_of("rgb-masks", colored, what, remedy)]

@@ -1,0 +1,127 @@
+"""Undeclared values of grey masks: which are class ids, and which are shades, object numbers or values far apart."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from crispseg.config.settings import plural
+from crispseg.data.finding import Finding, Severity
+from crispseg.data.mask_lookup import OBJECTS, MaskStatistics, held
+from crispseg.data.pairing import few
+from crispseg.data.palettes import BLENDED, compact
+from crispseg.labels import IGNORE
+
+if TYPE_CHECKING:
+    from crispseg.data.mask_reading import DeclaredClasses
+
+SHADES, LIGHT = 64, 192
+"""More than `SHADES` undeclared values are not class ids if masks are interpolated or a value reaches `LIGHT`."""
+
+COUNTED = 0.9
+"""Smallest share of masks with ids from 1 without a gap, and of ids of one area, for masks that number objects."""
+
+STRAY_FILES = 0.2
+"""Largest share of masks with stray values, which are 0 or beyond a gap, if no classes are declared."""
+
+THRESHOLD = 255
+"""Tolerance with which a black and white palette is a threshold at 128, even for greys that JPEG tinted."""
+
+BY_THRESHOLD = f"data.palette '[[0,0,0],[255,255,255]]' and data.palette_tolerance {THRESHOLD}"
+
+
+def one_more(declared: DeclaredClasses, number: int, last: Sequence[MaskStatistics], count: int) -> Iterator[Finding]:
+    """Yield a fault if many of the masks contain the id `number` after the declared ones: `last` of `count` masks."""
+    if len(last) <= STRAY_FILES * count:
+        return
+    choices: list[dict[str, object]] = [{"data.num_classes": number + 1}]
+    remedy = f"give data.num_classes {number + 1}"
+    if declared.names is not None:
+        choices = [{"data.classes": [*declared.names, f"class {number}"]}]
+        remedy = (
+            f"name {number + 1} classes in data.classes: the last, or the first if id 0 is background or unlabelled"
+        )
+        if "unlabelled" not in declared.names:
+            choices.append({"data.classes": ["unlabelled", *declared.names], "data.drop": ["unlabelled"]})
+    choices.append({"data.ignore": [*declared.ignore, number]})
+    what = f"the id {number}, but only {number} classes are declared (0 to {number - 1})"
+    remedy += f"; or data.ignore '[{number}]' to ignore it"
+    yield fault_of("undeclared-class", last, what, remedy, settings=choices)
+
+
+def no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding | None:
+    """Return the fault of undeclared masks that are grey images or object numbers, or None for class ids."""
+    last = ids[-1] if ids else 0
+    soft = 2 * sum(mask.blended >= BLENDED for mask in grey) > len(grey)
+    if last < IGNORE and len(ids) > SHADES and (last >= LIGHT or soft):
+        what = f"{len(ids)} values up to {last}, like grey images or soft edges"
+        remedy = f"give {BY_THRESHOLD} if they are black and white, or data.num_classes if they are class ids"
+        return fault_of("grey-pictures", grey, what, remedy)
+    none = {0, IGNORE, *void}
+    many = [mask for mask in grey if max(mask.held - none, default=0) > OBJECTS]
+    full = [mask for mask in many if mask.distinct - len(mask.held & none) >= 0.9 * max(mask.held - none)]
+    if many and len(full) >= 0.8 * len(many):  # no photograph has all classes
+        what = f"values up to {last} that count up from 1: they number objects, not classes"
+        remedy = "give data.instances instead of data.masks; or, if they are class ids, give data.num_classes"
+        return fault_of("object-numbers", grey, what, remedy)
+    if last <= OBJECTS and numbers_objects([mask for mask in grey if mask.held - none]):
+        what = f"ids from 1 to a different number of at most {last}, nearly all of them one area: objects, not classes"
+        remedy = "merge them by data.merge, or give data.instances instead of data.masks to tell them apart; or, if "
+        remedy += f"they are class ids, give data.num_classes {last + 1}"
+        merged = {"object": [f"class {index}" for index in range(1, last + 1)]}
+        settings = [{"data.num_classes": last + 1, "data.merge": merged}, {"data.num_classes": last + 1}]
+        return fault_of("object-numbers", grey, what, remedy, settings=settings)
+    return None
+
+
+def numbers_objects(masks: Sequence[MaskStatistics]) -> bool:
+    """Return whether masks number few objects: each has ids from 1 to its own last, nearly all of one area."""
+    counted = [mask for mask in masks if mask.pieces]
+    lasts = [max(mask.held - {IGNORE}) for mask in counted]
+    several = len({*lasts}) > 2 and len(counted) >= COUNTED * len(masks)
+    return several and COUNTED * sum(mask.pieces for mask in counted) <= sum(lasts)
+
+
+def sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding:
+    """Return the fault of sparse values; 255 is ignored unless it is among the ids."""
+    what = f"{plural(len(ids), 'value')} up to {ids[-1]} ({few(ids, 12)}), which are probably not all class ids"
+    if not 2 <= len(ids) <= OBJECTS or ids[-1] > IGNORE:
+        return fault_of("sparse-ids", grey, what, f"write masks of class ids, such as 0 to {len(ids) - 1}")
+    greys, ignored = tuple((value,) * 3 for value in ids), sorted({*void, *({IGNORE} & held(grey))} - {*ids})
+    choices = [(greys, ignored)]
+    if IGNORE in held(grey) and not void:
+        choices.append((greys[:-1], [IGNORE]) if IGNORE in ids else ((*greys, (IGNORE,) * 3), []))
+    what += f"; {few(ignored)} ignored" * bool(ignored)
+    given = " or ".join(f"data.palette '{compact(one)}' and data.ignore '{others}'" for one, others in choices)
+    remedy = f"give {given}, with the classes in this order; or, if they are class ids, data.num_classes "
+    remedy += str(max({*ids} - {IGNORE}) + 1)
+    settings = [{"data.palette": one, "data.ignore": others} for one, others in choices]
+    return fault_of("sparse-ids", grey, what, remedy, settings=settings)
+
+
+def plausible_ids(values: Sequence[int]) -> bool:
+    """Return whether sorted values, without ignored ones, look like class ids: at least half of 0 to the last occur."""
+    return not values or 2 * len(values) >= values[-1] + 1
+
+
+def without_strays(grey: list[MaskStatistics], void: Sequence[int]) -> list[int]:
+    """Return the values of masks, without rare values beyond a gap."""
+    files = Counter(value for mask in grey for value in mask.held)
+    every = sorted(files.keys() - {IGNORE, *void})
+    ids = list(every)
+    while ids and not plausible_ids(ids) and files[ids[-1]] <= STRAY_FILES * len(grey):
+        ids.pop()
+    return ids if len(ids) > 1 and plausible_ids(ids) else every
+
+
+def fault_of(
+    code: str,
+    masks: Sequence[MaskStatistics],
+    what: str,
+    remedy: str,
+    severity: Severity = Severity.ERROR,
+    **details: Any,
+) -> Finding:
+    message = f"{plural(len(masks), 'mask')} {'contains' if len(masks) == 1 else 'contain'} {what}"
+    return Finding(code, severity, message, remedy, max(len(masks), 1), tuple(mask.file for mask in masks), details)

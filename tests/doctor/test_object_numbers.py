@@ -1,0 +1,33 @@
+"""Masks that number a few objects: each proposed command trains."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_trees import save
+
+from crispseg.cli.main import main
+
+from .trees import photo
+
+
+def test_few_objects_are_merged_or_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index in range(12):
+        mask = np.zeros((60, 80), np.uint8)
+        for number in range(index % 4):
+            mask[10 + index : 30 + index, 5 + 25 * number : 25 + 25 * number] = number + 1
+        save(tmp_path / f"images/{index}.png", photo(index, mask.shape))
+        save(tmp_path / f"masks/{index}.png", mask)
+    assert main(["train", str(tmp_path)]) == 2
+    assert "ids from 1 to a different number of at most 3" in capsys.readouterr().err
+    assert main(["doctor", str(tmp_path)]) == 3
+    merged, declared = re.findall(r"or train with: crispseg (.+)", capsys.readouterr().out)
+    assert main(["doctor", *shlex.split(merged)[1:]]) == 0
+    printed = capsys.readouterr().out
+    assert "object" in printed and "class 1" not in printed
+    assert main(["doctor", *shlex.split(declared)[1:]]) == 0
+    assert "class 3" in capsys.readouterr().out
