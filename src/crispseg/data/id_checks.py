@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 from crispseg.config.settings import plural
 from crispseg.data.finding import Finding, Severity
@@ -12,9 +12,6 @@ from crispseg.data.mask_lookup import OBJECTS, MaskStatistics, held
 from crispseg.data.pairing import few
 from crispseg.data.palettes import BLENDED, compact
 from crispseg.labels import IGNORE
-
-if TYPE_CHECKING:
-    from crispseg.data.mask_reading import DeclaredClasses
 
 SHADES, LIGHT = 64, 192
 """More than `SHADES` undeclared values are not class ids if masks are interpolated or a value reaches `LIGHT`."""
@@ -31,23 +28,23 @@ THRESHOLD = 255
 BY_THRESHOLD = f"data.palette '[[0,0,0],[255,255,255]]' and data.palette_tolerance {THRESHOLD}"
 
 
-def one_more(declared: DeclaredClasses, number: int, last: Sequence[MaskStatistics], count: int) -> Iterator[Finding]:
-    """Yield a fault if many of the masks contain the id `number` after the declared ones: `last` of `count` masks."""
-    if len(last) <= STRAY_FILES * count:
-        return
+def one_more(
+    names: Sequence[str] | None, ignore: Sequence[object], number: int, last: Sequence[MaskStatistics]
+) -> Finding:
+    """Return the fault of masks that contain the id `number` after the declared ones."""
     choices: list[dict[str, object]] = [{"data.num_classes": number + 1}]
     remedy = f"give data.num_classes {number + 1}"
-    if declared.names is not None:
-        choices = [{"data.classes": [*declared.names, f"class {number}"]}]
+    if names is not None:
+        choices = [{"data.classes": [*names, f"class {number}"]}]
         remedy = (
             f"name {number + 1} classes in data.classes: the last, or the first if id 0 is background or unlabelled"
         )
-        if "unlabelled" not in declared.names:
-            choices.append({"data.classes": ["unlabelled", *declared.names], "data.drop": ["unlabelled"]})
-    choices.append({"data.ignore": [*declared.ignore, number]})
+        if "unlabelled" not in names:
+            choices.append({"data.classes": ["unlabelled", *names], "data.drop": ["unlabelled"]})
+    choices.append({"data.ignore": [*ignore, number]})
     what = f"the id {number}, but only {number} classes are declared (0 to {number - 1})"
     remedy += f"; or data.ignore '[{number}]' to ignore it"
-    yield fault_of("undeclared-class", last, what, remedy, settings=choices)
+    return fault_of("undeclared-class", last, what, remedy, settings=choices)
 
 
 def no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding | None:

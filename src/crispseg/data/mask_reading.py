@@ -322,8 +322,9 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
         severity = Severity.ERROR if doubtful else Severity.INFORMATION
         found.append(fault_of("black-and-white-masks", ignored, what, remedy, severity))
-    if count and not found and last == count:
-        found += one_more(declared, count, [mask for mask in grey if last in mask.held], len(grey))
+    beyond = [mask for mask in grey if last in mask.held]
+    if count and not found and last == count and len(beyond) > STRAY_FILES * len(grey):
+        found.append(one_more(declared.names, declared.ignore, count, beyond))
     refused = any(one.severity is Severity.ERROR for one in found)
     if (white := white_among_ids(grey)) and not refused and IGNORE not in void:
         remedy = "write class ids like the others, or give data.ignore '[255]' if 255 means unlabelled"
