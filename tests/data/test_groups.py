@@ -75,6 +75,9 @@ def test_names_of_copies(name: str, copied: str) -> None:
         ("patient*_*", "patient7_3", "7"),
         ("patient*_*", "p7_3", None),
         ("a/*/x*", "a/b/x3", "b"),
+        ("slice*_P{*}", "slice003_P01", "01"),
+        ("*_P{*}_*", "a_b_P01_left_3", "01"),
+        ("p/{*}/s*_P*", "p/b/s3_P01", "b"),
         ("folder", "a/b/x3", "a/b"),
         ("folder", "x3", None),
     ],
@@ -88,6 +91,20 @@ def test_numbered_names_alone_are_no_parts() -> None:
     assert likely_group(tiles) == "*_x*_y*"
     for names in ("img_{}", "2007_{:06}", "IMG_20200101_{:06}", "tile_{}"):
         assert likely_group(PurePosixPath(names.format(index)) for index in range(9)) is None
+
+
+@pytest.mark.parametrize(
+    ("names", "pattern"),
+    [
+        *(("slice{:03}_P{:02}", "*_P{*}"), ("img_{:03}_patient{}", "*_patient{*}"), ("{}-case_{}-T1", "*-case_{*}-*")),
+        *(("img_{0:03}_{1}", None), ("img_{0:03}_x{1}", None), ("tile{1}_{0:03}", None), ("0016E{1}_{0:05}", None)),
+        *(("{}_season_202{}", None), ("img_{0}{1}_lung_{0}{1}", None), ("day{1}_{0}", None), ("c{1}_{0}", None)),
+    ],
+)
+def test_members_are_found_anywhere_but_numbers_of_images_are_not(names: str, pattern: str | None) -> None:
+    assert likely_group(PurePosixPath(names.format(*divmod(index, 4))) for index in range(24)) == pattern
+    streets = [PurePosixPath(f"{city}_street_{index:03}") for city in ("london", "rome") for index in range(9)]
+    assert likely_group(streets) is None
 
 
 def sides(source: Folder) -> list[dict[str, str]]:

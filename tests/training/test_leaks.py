@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,23 @@ def test_parts_on_both_sides_are_said(names: list[str], pattern: str, tmp_path: 
     for option in ({}, {"group": f"{pattern}*".replace("folder*", "folder")}):
         line, *examples = leaks(subject_of(Folder(tmp_path / "images", tmp_path / "masks", val_list=listed, **option)))
         assert pattern in line and "3 of 3 in val" in line and examples
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_settings_keep_patients_in_one_split(folders: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(12):
+        split = ("train" if seed % 4 else "val") if folders else ""
+        make(tmp_path, split, f"slice{seed:03}_P{seed // 4}", ".png", seed, seed, np.array)
+    line, *_ = leaks(subject_of(Folder(root=tmp_path)))
+    assert f"; data.group '*_P{{*}}'{' and data.folds 3' * folders} would keep each in train or val" in line
+    assert main(["doctor", str(tmp_path)]) == 0
+    command = capsys.readouterr().out.partition("or train with: ")[2].splitlines()[0]
+    assert command == f"crispseg train {tmp_path} '--data.group=*_P{{*}}'{' --data.folds=3' * folders}"
+    assert main(["doctor", *shlex.split(command)[2:]]) == 0
+    assert "two-splits" not in capsys.readouterr().out
+    grouped = Folder(root=tmp_path, group="*_P{*}", folds=3 if folders else None)
+    patients = [{pair.name[-2:] for pair in grouped.pairs(split)} for split in ("train", "val")]
+    assert patients[0].isdisjoint(patients[1]) and patients[0] | patients[1] == {"P0", "P1", "P2"}
 
 
 def test_train_and_evaluate_say_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

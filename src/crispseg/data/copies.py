@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
@@ -40,6 +40,14 @@ _PART = re.compile(
     re.I,
 )
 """Name endings of slices, frames and tiles: a_slice_3, a_0_512, a_x0_y512, frame_7."""
+_NOT_GROUPS = (
+    "slice|frame|tile|patch|crop|part|page|row|col|column|layer|stack|depth|time|day|hour|img|image|im|pic|picture|photo"
+    "|mask|label|class|cls|aug|rot|rotate|flip|copy|version|scale|size|res|level|zoom|mag|view|channel|ch|band|fold"
+)
+_MEMBER = re.compile(
+    rf"(?<![^-_. ])(?!(?:{_NOT_GROUPS}|[a-oq-z])[-_. ]?\d)([a-z]+[-_. ]?)(?!(?:19|20)\d\d)\d+(?![^-_. ])", re.I
+)
+"""Words with the number of a patient or scene: P01, patient7, case_12; not parts, single letters but p, and years."""
 
 
 def original(place: PurePosixPath) -> PurePosixPath:
@@ -56,30 +64,45 @@ def group_of(pattern: str, place: PurePosixPath) -> str | None:
 
     Args:
         pattern: `folder` for the sub-folder; or a pattern of the file name, or of the path if it contains a slash. The
-            first * is the group, and further ones match anything.
+            group is the shortest text of {*}, else the longest of the first *. Any other * matches anything.
     """
     if pattern == "folder":
         return str(place.parent) if place.parent.name else None
-    first, *others = map(re.escape, pattern.split("*"))
-    found = re.fullmatch(f"{first}(.+){'.*'.join(others)}", str(place) if "/" in pattern else place.name)
+    before, mark, after = pattern.partition("{*}" if "{*}" in pattern else "*")
+    first, last = (re.escape(side).replace(r"\*", ".*") for side in (before, after))
+    found = re.fullmatch(f"{first}(.+{'?' * (mark == '{*}')}){last}", str(place) if "/" in pattern else place.name)
     return found and found[1]
 
 
 def likely_group(places: Iterable[PurePosixPath]) -> str | None:
-    """Return a pattern of `group_of` for slices, frames or tiles of several objects or one video, or None.
+    """Return a pattern of `group_of` for images of several patients, scenes, objects or one video, or None.
 
     >>> likely_group(PurePosixPath(f"{name}_slice_{number}") for name in "ab" for number in range(3))
     '*_slice_*'
+    >>> likely_group(PurePosixPath(f"slice{number}_P{name}") for name in (1, 2) for number in range(3))
+    '*_P{*}'
     >>> likely_group(PurePosixPath(f"patient{name}/{number}") for name in "ab" for number in range(3))
     'folder'
     """
     places = list(places)
     ends = (found[0] for place in places if (found := _PART.search(place.name)))
-    for pattern, _ in [*Counter("*" + re.sub(r"\d+", "*", end) for end in ends).most_common(1), ("folder", 0)]:
-        groups = Counter(group_of(pattern, place) for place in places)
-        if (len({*groups} - {None}) > 1 or "frame" in groups) and groups.most_common(1)[0][1] > 1:
+    parts = Counter("*" + re.sub(r"\d+", "*", end) for end in ends).most_common(1)
+    members = Counter(pattern for place in places for pattern in _member_patterns(place.name)).most_common(3)
+    for pattern, count in [*parts, ("folder", len(places)), *members]:
+        groups = Counter(group for place in places if (group := group_of(pattern, place)))
+        several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or "frame" in groups)
+        # most images have a member, and the mean group has two of them; else its number is that of the image
+        if several and ("{" not in pattern or 2 * count >= max(len(places), 4 * len(groups))):
             return pattern
     return None
+
+
+def _member_patterns(name: str) -> Iterator[str]:
+    """Yield a pattern for each member in a name, if the rest of the name can be the number of the image."""
+    for found in _MEMBER.finditer(name):
+        before, after = name[: found.start()], name[found.end() :]
+        if not before or re.search(r"\d", before + after):
+            yield f"{before and '*' + before[-1]}{found[1]}{{*}}{after and after[0] + '*'}"
 
 
 def together(items: Iterable[T], *keys: Mapping[T, Hashable], pairs: Iterable[tuple[T, T]] = ()) -> dict[T, T]:

@@ -64,7 +64,7 @@ class Folder(Settings):
         val_list: text file with the names of the validation images. With only one list, the other split is the rest.
         test_list: text file with the names of the test images.
         group: keeps images of one patient, scene or video in one split. `folder` groups by sub-folder. A name pattern,
-            such as patient*_slice*, groups by the text of its first *.
+            such as patient*_slice*, groups by the text of its first *, or of {*} as in slice*_P{*}.
         copies: keeps copies of one image in one split. `names` finds copies by names of augmentation tools, such as
             a_aug_1 and a_flip; `pixels` also finds equal and mirrored images; `none` disables the search.
         folds: number of equal parts of the train and val images, for cross-validation.
@@ -144,6 +144,11 @@ class Folder(Settings):
     def divided(self) -> bool:
         """Whether lists, folds or a custom `val_ratio` define the splits. Errors are those of `splits`."""
         return bool(self._layout.lists or self.folds) or self.val_ratio != Folder.val_ratio
+
+    @property
+    def drawn(self) -> bool:
+        """Whether train and val are random parts, which `group` affects. Errors are those of `splits`."""
+        return bool(self._dictated[""])
 
     def dataset(self, split: str) -> FileDataset:
         """Return one split, defined by folders, by lists or by a seeded shuffle of the sorted names.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
@@ -61,10 +63,22 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
     alone = together(pairs, copies, pairs=near)
     same = _across({member: mask.digest for member, mask in masks.items() if mask.distinct > 1})
     yield _grouped("mask-in-two-splits", [one for one in same if len({alone[member] for member in one}) > 1], subject)
-    if pattern := own and (own.group or likely_group(places.values())):
+    if own and (pattern := own.group or likely_group(places.values())):
         groups = {member: group for member, place in places.items() if (group := group_of(pattern, place))}
-        code = "group-in-two-splits" if own and own.group else "parts-in-two-splits"
-        yield _grouped(code, _across(groups), subject, pattern=pattern)
+        code = "group-in-two-splits" if own.group else "parts-in-two-splits"
+        settings = _regrouping(own, pattern, groups)
+        given = " and ".join(f"{key} {shlex.quote(str(value))}" for key, value in settings.items())
+        given = given and f"; {given} would keep each in train or val"
+        found = _grouped(code, _across(groups), subject, pattern=pattern, given=given)
+        yield replace(found, details={**found.details, "settings": [settings] if settings else []})
+
+
+def _regrouping(own: Folder, pattern: str, groups: Mapping[Member, str]) -> dict[str, object]:
+    """Return the settings that keep each group in one of train and val; empty if no settings do."""
+    train, val = ({group for (split, _), group in groups.items() if split == one} for one in ("train", "val"))
+    if not train & val or len(train | val) < 2:
+        return {}
+    return {"data.group": pattern} | ({} if own.drawn else {"data.folds": min(5, len(train | val))})
 
 
 def _member(one: PairFacts) -> Member:
