@@ -98,15 +98,13 @@ DILATE = ("output_stride 8", "resnet18_deep", "tf_efficientnet_lite0")
     ("name", "options", "phrases"),
     [
         ("resnet18_dep", {}, ("unknown backbone", "did you mean 'resnet18_deep'?")),
-        ("DF1", {}, ("unknown backbone", "df1, df2, stdc1, stdc2, shufflenetv2_x1_0 and any timm model")),
-        ("test_vit", {}, ("at strides [16]", *PYRAMID)),
+        ("DF1", {}, ("unknown backbone", "df1, df2, stdc1, stdc2, shufflenetv2_x1_0 and any timm ViT or model")),
         ("levit_128s", {}, ("at strides [16, 32, 64]", *PYRAMID)),
         ("efficientformerv2_s0", {}, ("fixed image sizes", "ResNet")),
         ("resnet18_deep", {"pretrained": True}, ("no published weights", "give pretrained a path", "'resnet18'")),
         ("df1", {"pretrained": True}, ("no published weights", "give pretrained a path")),
         ("swin_tiny_patch4_window7_224", {"output_stride": 8, "strides": (8,)}, DILATE),  # does not know the option
         ("ghostnet_100", {"output_stride": 8, "strides": (8,)}, DILATE),  # refuses it
-        ("test_vit", {"output_stride": 8, "strides": (8,)}, DILATE),
     ],
 )
 def test_what_a_network_cannot_do_names_what_works(

@@ -13,10 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import ShuffleNet_V2_X1_0_Weights
 
 from crispseg.backbones.light import DF_STRIDES, SHUFFLENET, STDC_MODULES, build_df, build_shufflenet, build_stdc
-from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, cannot_dilate
+from crispseg.backbones.simple_pyramid import SimplePyramid, build_simple_pyramid
+from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, cannot_dilate, plain_strides
 from crispseg.backbones.weights import bundled_weights, load_weights, read_state_dict
 from crispseg.errors import CrispsegError, did_you_mean
-from crispseg.nn import ceil_div, pad_to_multiple
+from crispseg.nn import ceil_div, pad_to_multiple, same_layout
 
 PYRAMID_STRIDES = (4, 8, 16, 32)
 
@@ -31,7 +32,8 @@ class Backbone(nn.Module):
     """Network as a feature pyramid.
 
     Args:
-        name: any timm model name with a feature pyramid, or one of `NAMED_BACKBONES`.
+        name: any timm model name with a feature pyramid, a timm ViT, or one of `NAMED_BACKBONES`. A ViT gets a simple
+            feature pyramid (`SimplePyramid`).
         pretrained: `False`; `True` for the published weights (timm's, or torchvision's of ShuffleNet); those of
             `tf_efficientnet_lite0` are part of the package, and others are downloaded. A path loads a weight file
             (`.safetensors` or a plain state dict) with the published keys.
@@ -41,7 +43,7 @@ class Backbone(nn.Module):
             it follows SFNet's released code.
         output_stride: 16 or 8 dilates the last stages, which then keep their resolution.
         blocks: number of features to return from a network with blocks of one resolution, such as a ViT. They are the
-            outputs of equally spaced blocks, including the last. It replaces the strides.
+            outputs of equally spaced blocks, including the last. It replaces the strides and the simple pyramid.
 
     Attributes:
         channels, strides: channels and strides of the returned features, finest first.
@@ -67,7 +69,7 @@ class Backbone(nn.Module):
         super().__init__()
         if name not in NAMED_BACKBONES and not timm.is_model(name):
             hint = did_you_mean(name, [*NAMED_BACKBONES, *timm.list_models()])
-            works = f"{', '.join(NAMED_BACKBONES)} and any timm model with a feature pyramid work"
+            works = f"{', '.join(NAMED_BACKBONES)} and any timm ViT or model with a feature pyramid work"
             raise CrispsegError(f"unknown backbone '{name}'{hint} ({works})")
         if pretrained is True and name in NAMED_BACKBONES and name != SHUFFLENET:
             raise CrispsegError(f"'{name}' has no published weights; give pretrained a path, or use 'resnet18'")
@@ -78,6 +80,8 @@ class Backbone(nn.Module):
             strides = DF_STRIDES.get(name, within)
         if blocks is not None:
             network = build_plain(name, pretrained is True, in_chans, blocks)
+        elif plain_strides(name):
+            network = build_simple_pyramid(name, pretrained is True, in_chans, strides)
         elif name not in _BUILDERS:
             network = build_timm(name, pretrained is True, in_chans, strides, output_stride)
         elif output_stride < 32:
@@ -109,13 +113,17 @@ class Backbone(nn.Module):
                 feature[..., : ceil_div(height, stride), : ceil_div(width, stride)]
                 for feature, stride in zip(features, self.strides, strict=True)
             ]
-            if torch.compiler.is_exporting():  # a graph for all sizes needs the same memory layout for each of them
-                features = [feature.clone(memory_format=torch.contiguous_format) for feature in features]
+            features = [same_layout(feature) for feature in features]
         return features
 
+    @property
+    def body(self) -> nn.Module:
+        """Network without the layers of a simple feature pyramid, which have no published weights."""
+        return self.net.plain if isinstance(self.net, SimplePyramid) else self.net
+
     def freeze(self, *, early: bool = False) -> None:
-        """Freeze all batch-norm statistics and all weights; `early` freezes only the weights of the finest feature."""
-        fixed = self._upstream() if early else {id(parameter) for parameter in self.parameters()}
+        """Freeze all batch-norm statistics and all weights of `body`; `early` only those of the finest feature."""
+        fixed = self._upstream() if early else {id(parameter) for parameter in self.body.parameters()}
         for parameter in self.parameters():
             if id(parameter) in fixed:
                 parameter.requires_grad_(False)
@@ -127,13 +135,15 @@ class Backbone(nn.Module):
 
     @property
     def early_share(self) -> float:
-        """Return the fraction of the weights that `freeze(early=True)` freezes."""
-        fixed, sizes = self._upstream(), {id(parameter): parameter.numel() for parameter in self.parameters()}
+        """Return the fraction of the weights of `body` that `freeze(early=True)` freezes."""
+        fixed, sizes = self._upstream(), {id(parameter): parameter.numel() for parameter in self.body.parameters()}
         return sum(size for key, size in sizes.items() if key in fixed) / sum(sizes.values())
 
     @torch.enable_grad()
     def _upstream(self) -> set[int]:
         """Return the parameters of the finest feature, found by autograd on meta tensors, without arithmetic."""
+        if self.body is not self.net:  # every level of a simple pyramid uses the whole network
+            return {id(parameter) for parameter in self.body.parameters()}
         parameters = dict(self.net.named_parameters())
         # Each is a new leaf, even if its parameter is already frozen.
         meta = {key: torch.empty_like(value, device="meta", requires_grad=True) for key, value in parameters.items()}

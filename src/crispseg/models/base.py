@@ -188,11 +188,15 @@ class SegmentationModel(nn.Module, Saving):
         return self.refiner.offsets(*self.refiner.maps(images, detail))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Return the trainable parameters of the learning-rate groups `backbone` and `decoder` (all others)."""
+        """Return the trainable parameters of the learning-rate groups `backbone` and `decoder` (all others).
+
+        The layers of a simple feature pyramid are in `decoder`.
+        """
         groups: dict[str, list[nn.Parameter]] = {"backbone": [], "decoder": []}
-        for name, parameter in self.named_parameters():
+        inside = {id(parameter) for parameter in self.backbone.body.parameters()}
+        for parameter in self.parameters():
             if parameter.requires_grad:
-                groups["backbone" if name.startswith("backbone.") else "decoder"].append(parameter)
+                groups["backbone" if id(parameter) in inside else "decoder"].append(parameter)
         return groups
 
     def check(self, images: Tensor) -> None:
@@ -246,7 +250,7 @@ def create_model(
         name: a name in `list_models()`.
         num_classes: number of logits.
         backbone: `resnet18_deep`, `resnet50_deep`, `resnet101_deep`, `df1`, `df2`, `stdc1`, `stdc2`,
-            `shufflenetv2_x1_0`, or any timm model with a feature pyramid; for unept also a ViT of timm.
+            `shufflenetv2_x1_0`, or any timm ViT or model with a feature pyramid.
         pretrained: `True` for the published backbone weights, or the path of a local backbone weight file.
         in_chans: channels of the images.
         refine: `boundary` adds UN-EPT's refinement of the logits along boundaries (`crispseg.models.refinement`), None

@@ -9,6 +9,7 @@ from crispseg.nn.layers import (
     mix_channels,
     pad_to_multiple,
     resize,
+    same_layout,
     upcast,
 )
 from crispseg.nn.points import grid_sample
@@ -31,6 +32,7 @@ __all__ = [
     "pixel_centres",
     "record",
     "resize",
+    "same_layout",
     "sampled_dot",
     "sampled_sum",
     "upcast",

@@ -104,6 +104,11 @@ def is_channels_last(x: Tensor) -> bool:
     return x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
+def same_layout(x: Tensor) -> Tensor:
+    """Return a contiguous copy during export: a graph for all sizes needs the same layout for each of them."""
+    return x.clone(memory_format=torch.contiguous_format) if torch.compiler.is_exporting() else x
+
+
 def average_bins(feature: Tensor, size: int) -> Tensor:
     """Compute `F.adaptive_avg_pool2d(feature, size)` as two matrix products; export then works for any image size.
 

@@ -37,7 +37,7 @@ class ModelConfig(Settings):
         name: the model: crisp, sfnet, sfnet_lite, ddsm_upernet, ddsm_deeplabv3plus, agln, agln_lite, unept, upernet,
             deeplabv3plus, fpn or fcn.
         backbone: resnet18_deep, resnet50_deep, resnet101_deep, df1, df2, stdc1, stdc2, shufflenetv2_x1_0, or any timm
-            model with a feature pyramid; for unept also a ViT of timm.
+            ViT or model with a feature pyramid.
         pretrained: true for the published backbone weights, bundled for the default backbone and otherwise downloaded;
             or the path of a local weight file.
         in_chans: channels of the images: 3 for colour, 1 for grey, up to 16 for others, such as near infrared.
