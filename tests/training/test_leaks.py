@@ -50,6 +50,17 @@ def test_each_planted_leak_is_said(said: str, tmp_path: Path) -> None:
     assert said in line and f"1 of 4 in {split}" in line and "train" in example and name in example
 
 
+@pytest.mark.parametrize("soft", [1, 4])
+def test_masks_with_interpolated_edges_are_named(soft: int, tmp_path: Path) -> None:
+    """One of twelve may have a thin class between two others."""
+    sound(tmp_path)
+    for path in sorted((tmp_path / "masks/train").iterdir())[:soft]:
+        coarse = Image.fromarray(3 * (ids(9 + len(path.stem), (16, 24)) > 1).astype(np.uint8))
+        coarse.resize(Image.open(path).size, Image.Resampling.BILINEAR).save(path)
+    lines = [line for line in leaks(subject_of(Folder(root=tmp_path))) if "intermediate values" in line]
+    assert len(lines) == (soft > 1) and all(f"interpolation: {soft}" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     ("names", "pattern"),
     [

@@ -23,13 +23,18 @@ Member: TypeAlias = tuple[str, str]
 
 
 def leaks(subject: Subject) -> list[str]:
-    """Return lines about images of custom data that splits share, with two examples each, or that only EXIF rotates."""
+    """Return lines about images of custom data that splits share, with two examples each, or that only EXIF rotates.
+
+    A further line is about masks that seem to be interpolated.
+    """
     if not isinstance(subject.source, Folder):  # the splits of public data are known
         return []
-    lines = []
+    lines, tolerant = [], bool(subject.source.reading.lookup.tolerance)
     facts = scan(subject, most=MOST_COMPARED)
     for one in (*duplicate_findings(subject, facts), *file_findings(facts)):
-        if one.count and ("splits" in one.code or one.code in ("augmented-copy", "near-duplicate", "turned-images")):
+        soft = one.code == "interpolated-edges" and one.severity is Severity.WARNING and not tolerant
+        known = soft or "splits" in one.code or one.code in ("augmented-copy", "near-duplicate", "turned-images")
+        if one.count and known:
             lines += [one.line, *(f"    {group[0]} = {group[-1]}" for group in one.details.get("groups", ())[:2])]
     return lines
 

@@ -63,6 +63,10 @@ def pairing_findings(subject: Subject) -> list[Finding]:
     return [*found, *(finding("split-unavailable", count=1, split=split, reason=fault) for split, fault in gone)]
 
 
+MANY = 0.1
+"""Share of masks with intermediate values along edges above which they are suspicious; a thin class is one, too."""
+
+
 def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     """Yield findings about unreadable or unusual files, and about images that do not match their masks."""
     broken: dict[str, dict[str, str]] = defaultdict(dict)
@@ -77,10 +81,11 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     # files in two splits count once
     images = [*{one.image.file: one.image for one in facts if isinstance(one.image, ImageFacts)}.values()]
     blended = {one.mask.file: one.mask.blended for one in facts if isinstance(one.mask, MaskStatistics)}
-    blended = {file: share for file, share in blended.items() if share >= BLENDED}
+    soft = {file: share for file, share in blended.items() if share >= BLENDED}
     yield finding("constant-image", [one.file for one in images if one.constant])
     yield finding("tiny-image", [one.file for one in images if min(one.size) < MIN_SIDE], least=MIN_SIDE)
-    yield finding("interpolated-edges", blended, highest=max(blended.values(), default=0))
+    severity = Severity.WARNING if len(soft) > MANY * len(blended) else Severity.INFORMATION
+    yield finding("interpolated-edges", soft, severity=severity, highest=max(soft.values(), default=0))
     differ = {
         mask.file: "{}x{} but its image {}x{}".format(*mask.size, *image.size)
         for _, image, mask in readable(facts)
