@@ -166,7 +166,7 @@ def test_evaluation_checks_its_data_too(data: Path, finished: Path, error: Error
     ("flags", "phrases"),
     [
         (["--model.backbone=resnet18x"], ["unknown backbone 'resnet18x'", "did you mean 'resnet18"]),
-        (["--model.backbone=vit_tiny_patch16_224"], ["'vit_tiny_patch16_224'", "resnet18"]),
+        (["--model.backbone=mixer_s16_224"], ["mixer_s16_224", "fixed image sizes"]),
         (["--model.fuse=famm"], ["unknown fuse part 'famm'", "did you mean 'fam'"]),
         (["--model.context=ppmm"], ["unknown context part 'ppmm'", "did you mean 'ppm'"]),
         (["--model.merge=mean"], ["unknown merge part 'mean'", "concat"]),

@@ -418,3 +418,18 @@ def test_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: C
     assert f"the splits follow {root / 'images/train'}, {root / 'images/val'}" in lines
     (line,) = (line for line in lines if line.startswith("never in train: class 2; never in val: class 1; "))
     assert line.endswith("a class missing in train is not learned, and one missing in val is not scored")
+
+
+@pytest.mark.parametrize("names", ["rust dent", "dent rust"])
+def test_legends_that_differ_are_named(names: str, tmp_path: Path) -> None:
+    """Of two exports, in which one value or colour may mean two classes; files of other names list other things."""
+    for part, order in (("task_1", "rust dent"), ("task_2", names)):
+        for index in range(2):
+            save(tmp_path / part / f"{index}.jpg", np.full((40, 40, 3), 9 * index, np.uint8))
+            save(tmp_path / part / f"{index}_mask.png", (np.arange(1600).reshape(40, 40) % 3).astype(np.uint8))
+        (tmp_path / part / "label_names.txt").write_text(order.replace(" ", "\n"))
+        (tmp_path / part / "labels.csv").write_text("".join(f"{part}/{index}\n" for index in range(999)))
+    source = Folder(images=f"{tmp_path}/*/*.jpg", masks=f"{tmp_path}/*/*_mask.png")
+    lines = [line for line in source.notes() if " differ: " in line]
+    assert len(lines) == (names == "dent rust")
+    assert all("task_1/label_names.txt and" in line and "one value means different classes" in line for line in lines)

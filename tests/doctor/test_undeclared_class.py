@@ -20,7 +20,7 @@ def test_the_highest_id_is_not_dropped(declared: list[str], tmp_path: Path, caps
     tree, out = Tree(tmp_path / "data"), tmp_path / "out"
     assert main(["doctor", str(tree.root), *declared]) == 3
     printed = capsys.readouterr().out
-    assert "the id 3, but only 3 classes are declared" in printed and "--fix" not in printed
+    assert "the value 3, but only 3 classes are declared" in printed and "--fix" not in printed
     commands = re.findall(r"or train with: crispseg (.+)", printed)
     assert len(commands) == (3 if "classes=[" in declared[0] else 2)
     assert main(["doctor", str(tree.root), *declared, "--fix", str(out)]) == 2 and not out.exists()
@@ -31,7 +31,7 @@ def test_the_highest_id_is_not_dropped(declared: list[str], tmp_path: Path, caps
 
 def test_training_names_the_id(tmp_path: Path) -> None:
     tree = Tree(tmp_path / "data")
-    with pytest.raises(CrispsegError, match="the id 3, but only 3 classes are declared") as caught:
+    with pytest.raises(CrispsegError, match="the value 3, but only 3 classes are declared") as caught:
         Folder(root=tree.root, classes=["road", "tree", "car"]).label_set()
     given = [{key.removeprefix("data."): value for key, value in one.items()} for one in caught.value.settings]
     named, unlabelled, ignored = (

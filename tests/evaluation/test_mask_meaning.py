@@ -245,7 +245,7 @@ ELSEWHERE = {
         [np.dstack([soft(ids(0, 1, 1) * 128), *[0 * soft(ids(0))] * 2])] * 2,
         ["0.png", "data.palette_tolerance auto"],
     ),
-    "more ids": ([ids(0, 1, 2)] * 3, {}, [ids(0, 1, 3)] * 2, ["0.png", "value 3", "0 to 2"]),
+    "more ids": ([ids(0, 1, 2)] * 3, {}, [ids(0, 1, 3), ids(0, 1, 2)], ["0.png", "value 3", "0 to 2"]),
 }
 
 

@@ -43,6 +43,7 @@ _PART = re.compile(
 _NOT_GROUPS = (
     "slice|frame|tile|patch|crop|part|page|row|col|column|layer|stack|depth|time|day|hour|img|image|im|pic|picture|photo"
     "|mask|label|class|cls|aug|rot|rotate|flip|copy|version|scale|size|res|level|zoom|mag|view|channel|ch|band|fold"
+    "|train|training|val|valid|validation|test|testing|sample|item|file|no|nr|num"
 )
 _MEMBER = re.compile(
     rf"(?<![^-_. ])(?!(?:{_NOT_GROUPS}|[a-oq-z])[-_. ]?\d)([a-z]+[-_. ]?)(?!(?:19|20)\d\d)\d+(?![^-_. ])", re.I

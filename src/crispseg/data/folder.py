@@ -18,7 +18,7 @@ from crispseg.config.settings import CHECKS, Settings, plural
 from crispseg.data.copies import digests, group_of, original, together
 from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.finding import Severity
-from crispseg.data.folder_layout import FolderLayout, chosen_names, own_layout, rivals
+from crispseg.data.folder_layout import FolderLayout, chosen_names, differing_legends, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
 from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
@@ -246,6 +246,9 @@ class Folder(Settings):
         if layout.only:
             lines.append(f"{layout.only} lists {len(self._pairs)} annotated images; others are left out")
         lines += [layout.legend] if layout.legend and self.declared.names is None else []
+        if differing := differing_legends(pair.mask for pair in self._pairs.values()):
+            meaning = "if they define the classes, one value means different classes; make masks and files agree"
+            lines.append(f"{differing[0]} and {differing[1]} differ: {meaning}")
         lines += [matched.note for matched in layout.matched.values() if matched.note]
         lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]
         return [*lines, *self._group_notes()]

@@ -6,8 +6,8 @@ import os
 import re
 import shlex
 import unicodedata
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -33,6 +33,8 @@ from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
 LEGEND = re.compile(r".*(legend|label|class|colou?r).*\.(txt|csv|json|ya?ml)", re.IGNORECASE)
 """Names of files that may list classes."""
+LEGEND_BYTES = 4096
+"""Largest file that is compared with others of its name; longer ones may list images."""
 CVAT_LIST = Path("ImageSets/Segmentation/default.txt")
 
 
@@ -135,6 +137,16 @@ def _legend(root: Path) -> str:
     found = [str(root / name) for name in names if LEGEND.fullmatch(name) and name != "classes.txt"]
     means = "may define the classes: give the names with data.classes or data.palette"
     return f"{few(found)} {means}, and values without a label, such as 0, with data.ignore" if found else ""
+
+
+def differing_legends(masks: Iterable[Path]) -> list[Path]:
+    """Return files of one name that may define the classes, near different masks and with different contents."""
+    contents: dict[str, dict[bytes, Path]] = defaultdict(dict)
+    for folder in sorted({parent for mask in masks for parent in [*mask.parents][:2]}):
+        for path in folder.iterdir():
+            if LEGEND.fullmatch(path.name) and path.is_file() and path.stat().st_size <= LEGEND_BYTES:
+                contents[path.name].setdefault(path.read_bytes(), path)
+    return next(([*paths.values()] for paths in contents.values() if len(paths) > 1), [])
 
 
 def _searched(root: Path, images: Path) -> tuple[Path, Path]:

@@ -33,7 +33,7 @@ def one_more(
 ) -> Finding:
     """Return the fault of masks that contain the id `number` after the declared ones."""
     choices: list[dict[str, object]] = [{"data.num_classes": number + 1}]
-    remedy = f"give data.num_classes {number + 1}"
+    remedy = f"give data.num_classes {number + 1} to train on it"
     if names is not None:
         choices = [{"data.classes": [*names, f"class {number}"]}]
         remedy = (
@@ -42,7 +42,7 @@ def one_more(
         if "unlabelled" not in names:
             choices.append({"data.classes": ["unlabelled", *names], "data.drop": ["unlabelled"]})
     choices.append({"data.ignore": [*ignore, number]})
-    what = f"the id {number}, but only {number} classes are declared (0 to {number - 1})"
+    what = f"the value {number}, but only {number} classes are declared (0 to {number - 1})"
     remedy += f"; or data.ignore '[{number}]' to ignore it"
     return fault_of("undeclared-class", last, what, remedy, settings=choices)
 
