@@ -214,6 +214,8 @@ class ModelTester:
     def test_files_of_gathered_rows(self, tmp_path: Path) -> None:
         """In every runtime, in one of which the operator is slow, and in another was found to be wrong."""
         onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("openvino")
+        if self.name not in SAMPLING:
+            pytest.skip("it samples nothing, or by the part of another model")
         model = self.reference()
         program, path = formats.trace(model, sampling="gather"), tmp_path / "model.onnx"
         formats.write_onnx(program, path, formats.describe(model.info))
@@ -235,6 +237,8 @@ class ModelTester:
             check_fewer_bits(model, tmp_path)
 
 
+SAMPLING = ("crisp", "sfnet", "ddsm_upernet", "unept")
+"""Models whose parts sample features."""
 ODD = ((1, 33, 57), (2, 97, 131), (1, 65, 47))
 
 
