@@ -46,7 +46,8 @@ class WithOptions(Command):
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        own = {key: each for key, each in options_of(cls.function).items() if key not in (*fields_of(cls), "console")}
+        shared = {*fields_of(cls), "console"}
+        own = {key: each for key, each in options_of(cls.function).items() if key not in shared}
         return {"Options": own, "The protocol": VIEWS, **super().more_keys(tree)}
 
     def take(self, tree: Tree) -> None:

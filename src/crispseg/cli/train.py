@@ -34,9 +34,10 @@ class Training(Command):
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
         (named,) = flat([tree])
+        own = fields_of(cls)
         known = known_fields(named.get("model.name", ModelConfig.name), named.get("data.name", Folder.name))
         headings = {"": "The training", "model": "The model; --model NAME selects it", "data": DATA}
-        further = {key: each for key, each in known.items() if key not in fields_of(cls)}
+        further = {key: each for key, each in known.items() if key not in own}
         return {
             heading: {key: each for key, each in further.items() if key.rpartition(".")[0] == group}
             for group, heading in (headings | {"augment": "Changes to images"}).items()

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
@@ -77,6 +78,7 @@ def options_of(function: Callable[..., Any]) -> dict[str, Field]:
     return found
 
 
+@cache
 def _explained(documented: Any) -> dict[str, str]:
     parsed = docstring_parser.parse(inspect.cleandoc(documented.__doc__ or ""))
     texts = {entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params}
