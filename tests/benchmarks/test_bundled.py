@@ -67,6 +67,7 @@ def arguments(stage: str, place: Path, work: Path, *flags: str) -> list[str]:
     return [stage, "nuclei", *own, "--minutes=0.01", *flags, *further]
 
 
+@pytest.mark.slow
 def test_the_folder_for_the_wheel(
     script: ModuleType, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

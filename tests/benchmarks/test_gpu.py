@@ -29,6 +29,7 @@ def test_rows_are_measured_once(gpu: ModuleType, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "gpu.csv"), table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["network", "segmenter", "step"])
 def test_every_kind(gpu: ModuleType, kind: str) -> None:
     row = next(row for row in gpu.plan(True) if row.kind == kind and not row.what.startswith("agln"))

@@ -130,6 +130,7 @@ def test_report(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
             reporting.report(table)
 
 
+@pytest.mark.slow
 def test_tables_of_the_repository(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: None
 ) -> None:

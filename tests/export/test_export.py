@@ -156,7 +156,9 @@ def test_the_graph_has_operators_of_tensorrt_only(name: str, backbone: str, tmp_
 # The command --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("form", "name"), [("onnx", "model.onnx"), ("torch_export", "model.pt2")])
+@pytest.mark.parametrize(
+    ("form", "name"), [("onnx", "model.onnx"), pytest.param("torch_export", "model.pt2", marks=pytest.mark.slow)]
+)
 def test_export(form: str, name: str, saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "new" / name
     assert main(["export", str(saved), "--format", form, "--out", str(out)]) == 0

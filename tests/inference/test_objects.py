@@ -172,6 +172,7 @@ def test_files_of_an_image(tmp_path: Path) -> None:
     assert [each.area for each in objects] == [72, 80, 32] and len(objects) == 3
 
 
+@pytest.mark.slow
 def test_more_objects_than_16_bits_can_number(tmp_path: Path, refuses: Any) -> None:
     ids = np.arange(1, 70_001, dtype=np.int32).reshape(280, 250)
     objects = Objects("a", ("nucleus",), ids, np.zeros((280, 250, 3), np.uint8), measured(ids, ids > 0))

@@ -170,6 +170,7 @@ def replaced(path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ways", [{}, {"format": "voc"}, {"objects": "class 1"}, {"tiles": 128}])
 def test_results_of_something_else_are_made_again(ways: dict[str, Any], photos: Path, tmp_path: Path) -> None:
     if "tiles" in ways:

@@ -39,6 +39,7 @@ def interrupted(config: Any, **options: Any) -> Any:
     return train(config, **options)
 
 
+@pytest.mark.slow
 def test_folds_and_their_spread(
     images: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

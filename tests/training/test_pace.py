@@ -157,6 +157,7 @@ def test_an_average_begins_with_a_low_decay(decay: float) -> None:
         assert average.module.weight.item() == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_of_a_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     budget = 3.0
     monkeypatch.setattr(pace, "EVALUATING", 0.5)  # of three seconds, on a busy machine
