@@ -211,6 +211,7 @@ def test_all_masks_may_lie_in_one_folder(tmp_path: Path) -> None:
         path.unlink()
     with pytest.raises(CrispsegError, match=r"'test' is empty: .*images/test leave no image with a mask"):
         Folder(root=tmp_path).pairs("test")
+    assert Folder(root=tmp_path).notes()[0] == f"the splits follow {', '.join(places.split(', ')[:2])}"
     shutil.move(tmp_path / "images/valid", tmp_path / "valid")
     source = Folder(root=tmp_path, val_ratio=0.5)
     assert len(source.pairs("train")) == len(source.pairs("val")) == 2

@@ -107,6 +107,12 @@ def test_members_are_found_anywhere_but_numbers_of_images_are_not(names: str, pa
     assert likely_group(streets) is None
 
 
+def test_folders_named_by_letters_only_may_be_classes() -> None:
+    assert likely_group(PurePosixPath(f"{kind}/{index:03}") for kind in ("crack", "hole") for index in range(9)) is None
+    patients = [PurePosixPath(f"patient{number}/{index:03}") for number in range(3) for index in range(9)]
+    assert likely_group(patients) == "folder"
+
+
 def sides(source: Folder) -> list[dict[str, str]]:
     """The split of each image, by seed."""
     drawn = [replace(source, seed=seed) for seed in range(6)]

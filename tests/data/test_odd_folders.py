@@ -57,6 +57,50 @@ def test_lists_of_a_cvat_export_are_its_splits(tmp_path: Path) -> None:
     assert [pair.name for pair in data.pairs("val")] == ["3", "4"]
 
 
+@pytest.mark.parametrize(
+    ("image", "mask", "masks"),
+    [
+        (
+            "bottle/test/{kind}/{n:03}.png",
+            "bottle/ground_truth/{kind}/{n:03}_mask.png",
+            "ground_truth/*/*_mask.png",
+        ),
+        ("tiles/HE_{n}.svs [x={n}].jpg", "tiles/HE_{n}.svs [x={n}]-labelled.png", "*/*-labelled.png"),
+        ("in/left/all/c{n}_left.png", "gtFine/all/c{n}_gtFine_labelIds.png", "gtFine/*/*_gtFine_labelIds.png"),
+        ("S2/S2A_T{n}.tif", "ESA/WorldCover_T{n}.tif", "ESA/WorldCover_*.tif"),
+        ("{n}_json/img.png", "{n}_json/label.png", "*/label.png"),
+    ],
+)
+def test_names_that_differ_in_a_prefix_or_ending_are_found(image: str, mask: str, masks: str, tmp_path: Path) -> None:
+    root = tmp_path / "a [1]"
+    for n in range(6):
+        names = {"n": n, "kind": ("crack", "hole")[n % 2]}
+        photo(root / image.format(**names), n)
+        save(root / mask.format(**names), ids(0, n % 2, 2))
+        if "gtFine" in mask:
+            save(root / mask.format(**names).replace("labelIds", "color"), ids(0, n % 2, 2))
+    photo(root / image.format(n=9, kind="good"), 9)
+    with pytest.raises(CrispsegError, match=r"it contains .*give data.images and data.masks") as caught:
+        own_layout(root)
+    found = {key.removeprefix("data."): value for key, value in caught.value.settings[0].items()}
+    assert found["masks"].endswith(masks) and len(caught.value.settings) == 1 + ("gtFine" in mask)
+    truth = {
+        (root / image.format(n=n, kind=kind), root / mask.format(n=n, kind=kind))
+        for n in range(6)
+        for kind in (("crack", "hole")[n % 2],)
+    }
+    assert {(pair.image, pair.mask) for pair in Folder(**found).pairs("all")} == truth
+
+
+def test_numbers_that_begin_at_0_and_at_1_do_not_pair(tmp_path: Path) -> None:
+    for n in range(6):
+        photo(tmp_path / f"frames/frame_{n}.jpg", n)
+        save(tmp_path / f"PixelLabelData/Label_{n + 1}.png", ids(0, 1, 2))
+    with pytest.raises(CrispsegError, match="but no masks") as caught:
+        own_layout(tmp_path)
+    assert not caught.value.settings
+
+
 def test_a_folder_for_each_class_is_refused(tmp_path: Path) -> None:
     for index in range(6):
         picture(tmp_path / f"photos/eye_{index:02}.png")

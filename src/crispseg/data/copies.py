@@ -82,7 +82,7 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     '*_slice_*'
     >>> likely_group(PurePosixPath(f"slice{number}_P{name}") for name in (1, 2) for number in range(3))
     '*_P{*}'
-    >>> likely_group(PurePosixPath(f"patient{name}/{number}") for name in "ab" for number in range(3))
+    >>> likely_group(PurePosixPath(f"patient{name}/{number}") for name in (1, 2) for number in range(3))
     'folder'
     """
     places = list(places)
@@ -92,6 +92,8 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     for pattern, count in [*parts, ("folder", len(places)), *members]:
         groups = Counter(group for place in places if (group := group_of(pattern, place)))
         several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or "frame" in groups)
+        if pattern == "folder" and not any(re.search(r"\d", group) for group in groups):  # may be classes
+            continue
         # most images have a member, and the mean group has two of them; else its number is that of the image
         if several and ("{" not in pattern or 2 * count >= max(len(places), 4 * len(groups))):
             return pattern

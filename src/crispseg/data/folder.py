@@ -239,7 +239,8 @@ class Folder(Settings):
     def notes(self) -> list[str]:
         """Return notes about inferred settings, one per line. Errors are those of `dataset`."""
         layout = self._layout
-        lines = [f"the splits follow {', '.join(map(str, layout.lists.values()))}"] if layout.lists else []
+        lists = [str(path) for split, path in layout.lists.items() if layout.divided or self._chosen[split][0]]
+        lines = [f"the splits follow {', '.join(lists)}"] if lists else []
         if self.root is not None and self.masks is None and (several := rivals(Path(self.root), layout)):
             named = ", ".join(sorted({str(masks.path) for _, masks in several}))
             lines.append(f"masks may be in {named}; choose with data.masks")

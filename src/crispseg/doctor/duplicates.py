@@ -81,7 +81,8 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
 def _regrouping(own: Folder, pattern: str, groups: Mapping[Member, str]) -> dict[str, object]:
     """Return the settings that keep each group in one of train and val; empty if no settings do."""
     train, val = ({group for (split, _), group in groups.items() if split == one} for one in ("train", "val"))
-    if not train & val or len(train | val) < 2:
+    sizes = Counter(groups.values())
+    if not train & val or len(train | val) < 3 or 2 * max(sizes.values()) > sizes.total():
         return {}
     return {"data.group": pattern} | ({} if own.drawn else {"data.folds": min(5, len(train | val))})
 
