@@ -96,6 +96,15 @@ def test_settings_keep_patients_in_one_split(folders: bool, tmp_path: Path, caps
     assert patients[0].isdisjoint(patients[1]) and patients[0] | patients[1] == {"P0", "P1", "P2"}
 
 
+@pytest.mark.parametrize("sizes", [(6, 6), (9, 2, 2)])
+def test_groups_that_leave_little_to_divide_are_not_advised(sizes: tuple[int, ...], tmp_path: Path) -> None:
+    for group, size in enumerate(sizes):
+        for number in range(size):
+            make(tmp_path, "", f"p{group}_slice_{number}", ".png", 20 * group + number, 20 * group + number, np.array)
+    line, *_ = leaks(subject_of(Folder(root=tmp_path)))
+    assert "by the pattern *_slice_*" in line and "data.group" not in line
+
+
 def test_train_and_evaluate_say_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, run = sound(tmp_path / "data"), tmp_path / "run"
     for planted in PLANTED.values():
