@@ -92,6 +92,13 @@ def test_names_that_differ_in_a_prefix_or_ending_are_found(image: str, mask: str
     assert {(pair.image, pair.mask) for pair in Folder(**found).pairs("all")} == truth
 
 
+def test_a_table_of_run_lengths_is_named(tmp_path: Path) -> None:
+    photo(tmp_path / "train_images/a.jpg", 0)
+    (tmp_path / "train.csv").write_text("ImageId,ClassId,EncodedPixels\na.jpg,1,1 3 10 2\n")
+    with pytest.raises(CrispsegError, match=r"train\.csv contains run lengths, .*write a PNG of class ids"):
+        own_layout(tmp_path)
+
+
 def test_numbers_that_begin_at_0_and_at_1_do_not_pair(tmp_path: Path) -> None:
     for n in range(6):
         photo(tmp_path / f"frames/frame_{n}.jpg", n)

@@ -36,6 +36,8 @@ LEGEND = re.compile(r".*(legend|label|class|colou?r).*\.(txt|csv|json|ya?ml)", r
 """Names of files that may list classes."""
 LEGEND_BYTES = 4096
 """Largest file that is compared with others of its name; longer ones may list images."""
+RUN_LENGTHS = b"EncodedPixels"
+"""Column of Kaggle's tables of run lengths."""
 CVAT_LIST = Path("ImageSets/Segmentation/default.txt")
 
 
@@ -234,11 +236,19 @@ def annotated(folder: Path) -> str:
         what = "YOLO's labels are text files", "polygons"
     elif any(".npy" in counts for counts in listing(folder).values()):
         return "; NumPy arrays (.npy) are not read: save each as a PNG, masks with 255 for ignored pixels"
+    elif tables := [file for file in sorted(folder.glob("*.csv")) if file.is_file() and _has_run_lengths(file)]:
+        paint = "write a PNG of class ids for each image, counting pixels from 1, column by column"
+        return f"; {few(tables)} contains run lengths, which are not read: {paint}"
     elif any(file for pattern in ("*.json", "*/*.json") for file in folder.glob(pattern)):
         what = "it contains JSON files", "COCO's and labelme's"
     else:
         return ""
     return f"; {what[0]}: 'crispseg data import {root} -o {root}_masks' makes masks of {what[1]}"
+
+
+def _has_run_lengths(table: Path) -> bool:
+    with table.open("rb") as file:
+        return RUN_LENGTHS in file.readline()
 
 
 def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:
