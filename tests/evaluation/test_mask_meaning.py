@@ -314,6 +314,15 @@ def test_ids_from_1_are_noted(tmp_path: Path, capsys: Capture) -> None:
     assert "otherwise ids from 1 to 3" in capsys.readouterr().err
 
 
+def test_classes_that_never_occur_are_noted(tmp_path: Path, capsys: Capture) -> None:
+    put(tmp_path / "own", *[ids(0, 1, 2, 3)] * 3), put(tmp_path / "other", *[ids(0, 1)] * 2)
+    run, _ = begun(Folder(tmp_path / "own/images", tmp_path / "own/masks"), tmp_path / "run")
+    scored(run)
+    assert "never in" not in capsys.readouterr().err
+    scored(run, root=tmp_path / "other")
+    assert "never in 'all': class 2, class 3; not scored" in capsys.readouterr().err
+
+
 def test_masks_in_the_ids_of_a_merged_model(tmp_path: Path, capsys: Capture, refuses: Any) -> None:
     put(tmp_path / "own", *[ids(0, 1, 2, 3)] * 3), put(tmp_path / "merged", *[ids(0, 1)] * 2)
     options = {"classes": ["ground", "void", "car", "bus"], "merge": {"vehicle": ["car", "bus"]}, "drop": ["void"]}

@@ -20,6 +20,7 @@ from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.finding import Severity
 from crispseg.data.folder_layout import FolderLayout, chosen_names, differing_legends, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
+from crispseg.data.id_checks import beyond_ids
 from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, read_masks
@@ -389,6 +390,9 @@ class Folder(Settings):
         if colors is None and (several := [list(value) for value in self.ignore if not isinstance(value, int)]):
             raise CrispsegError(f"data.ignore has the colour {several[0]}, which needs data.palette; add it")
         ignore = self.ignore if colors is None else tuple(as_color(value) for value in self.ignore)
+        if both := [list(color) for color in colors or () if color in ignore]:
+            remedy = "remove it from one of them, or give data.drop with the name of the class"
+            raise CrispsegError(f"data.palette and data.ignore both have the colour {both[0]}; {remedy}")
         tolerance = None if self.palette_tolerance == "auto" else self.palette_tolerance
         count = next(iter(counts.values()), None)
         folders = {str(file): name for one in self._layout.matched.values() for file, name in one.folders.items()}
@@ -411,7 +415,7 @@ class Folder(Settings):
             some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
             legend = self._layout.legend and f"; {self._layout.legend}"
             line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
-            if fault.code == "sparse-ids" and self.root and not fault.details.get("settings"):
+            if fault.code in ("multiplied-ids", "sparse-ids") and self.root and not fault.details.get("settings"):
                 line += f"; 'crispseg doctor {shlex.quote(str(self.root))}' shows how to make a copy with these"
             raise CrispsegError(line, settings=fault.details.get("settings", ()))
         return found
@@ -423,11 +427,8 @@ class Folder(Settings):
         by_value = declared.palette is None
         told = declared.count not in (None, 2) if by_value else declared.tolerance is not None
         some = self._sampled if told else []
-        doubtful = any(
-            mask.transparent is not None
-            or (by_value and (mask.palette or {*mask.values.flat} == {0, IGNORE} or declared.count in mask.values))
-            for mask in some
-        )
+        marked = any(mask.transparent is not None or mask.nodata is not None for mask in some)
+        doubtful = marked or (by_value and any(beyond_ids(mask, declared.count or 2) for mask in some))
         if told and not (doubtful or declared.folders):
             return []
         used = set().union(*self._dictated.values()) - {*self.exclude}

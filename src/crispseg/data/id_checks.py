@@ -28,6 +28,12 @@ THRESHOLD = 255
 BY_THRESHOLD = f"data.palette '[[0,0,0],[255,255,255]]' and data.palette_tolerance {THRESHOLD}"
 
 
+def beyond_ids(mask: MaskStatistics, count: int) -> bool:
+    """Return whether a grey mask may be other than ids of `count` classes and 255, by a palette or its values."""
+    values = set() if mask.colors else mask.held
+    return bool(mask.palette) or values == {0, IGNORE} or max(values - {IGNORE}, default=0) >= count
+
+
 def one_more(
     names: Sequence[str] | None, ignore: Sequence[object], number: int, last: Sequence[MaskStatistics]
 ) -> Finding:
@@ -87,7 +93,10 @@ def sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> F
         return fault_of("sparse-ids", grey, what, f"write masks of class ids, such as 0 to {len(ids) - 1}")
     greys, ignored = tuple((value,) * 3 for value in ids), sorted({*void, *({IGNORE} & held(grey))} - {*ids})
     choices = [(greys, ignored)]
-    if IGNORE in held(grey) and not void:
+    if empty := {value for value in ids if any(value == mask.nodata for mask in grey)} - {IGNORE}:
+        what += f"; GDAL_NODATA marks {few(sorted(empty))} as no data"
+        choices.insert(0, (tuple(grey for grey in greys if grey[0] not in empty), sorted({*ignored, *empty})))
+    elif IGNORE in held(grey) and not void:
         choices.append((greys[:-1], [IGNORE]) if IGNORE in ids else ((*greys, (IGNORE,) * 3), []))
     what += f"; {few(ignored)} ignored" * bool(ignored)
     given = " or ".join(f"data.palette '{compact(one)}' and data.ignore '{others}'" for one, others in choices)
@@ -95,6 +104,17 @@ def sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> F
     remedy += str(max({*ids} - {IGNORE}) + 1)
     settings = [{"data.palette": one, "data.ignore": others} for one, others in choices]
     return fault_of("sparse-ids", grey, what, remedy, settings=settings)
+
+
+def multiplied(grey: Sequence[MaskStatistics]) -> tuple[int, list[MaskStatistics]] | None:
+    """Return the factor by which some masks multiply ids to 16 bits, and these masks; None if none or all do."""
+    deep = [mask for mask in grey if mask.values[-1] > IGNORE]
+    others = held([mask for mask in grey if mask.values[-1] <= IGNORE]) - {0, IGNORE}
+    for factor in (257, 256) if deep and others else ():
+        ids = {value // factor for value in held(deep) if value % factor == 0}
+        if len(ids) == len(held(deep)) and plausible_ids(sorted((ids | others | {0}) - {IGNORE})):
+            return factor, deep
+    return None
 
 
 def plausible_ids(values: Sequence[int]) -> bool:

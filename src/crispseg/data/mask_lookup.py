@@ -47,6 +47,8 @@ class MaskStatistics(NamedTuple):
     """`(n, 2, 2)` pixel counts of each value in the upper and lower, left and right quarters."""
     flat: NDArray[np.int64]
     """`(n,)` pixel counts of each value in flat areas, whose 3 x 3 neighbours differ by at most `NOISE`."""
+    frame: NDArray[np.int64]
+    """`(n,)` pixel counts of each value in the outermost rows and columns."""
     distinct: int
     """Total number of values or colours."""
     blended: float
@@ -67,6 +69,8 @@ class MaskStatistics(NamedTuple):
     """Whether the file is a TIFF in which 0 is white."""
     orientation: int = 1
     """EXIF orientation, 1 to 8."""
+    nodata: float | None = None
+    """Value without data, from GDAL's metadata of a GeoTIFF."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -110,6 +114,7 @@ def read_statistics(path: Path) -> MaskStatistics:
             transparent=None if raster.visible is None else 1 - float(raster.visible.mean()),
             inverted=raster.inverted,
             orientation=raster.orientation(),
+            nodata=raster.nodata,
         )
 
 
@@ -121,12 +126,14 @@ def statistics_of(mask: NDArray[Any], file: str, lossy: str = "") -> MaskStatist
     keys = pack_colors(mask) if mask.ndim == 3 else mask
     values, quarters, distinct = count_values(keys)
     flat = quarters.sum((1, 2)) if distinct <= 2 else count_flat(mask, keys, values, LOSSY_NOISE if lossy else NOISE)
+    outermost = np.concatenate([keys[0], keys[-1], keys[1:-1, 0], keys[1:-1, -1]])
+    frame = np.array([np.count_nonzero(outermost == value) for value in values])
     if mask.ndim == 3:
         values = unpack_colors(values)
     blended = blended_steps(mask if mask.ndim == 2 else mask.sum(-1, dtype=np.uint16)) if distinct > 2 else 0.0
     pieces = count_pieces(mask, values) if mask.ndim == 2 else 0
     return MaskStatistics(
-        file, mask.shape[:2], values, quarters, flat, distinct, blended, pieces, digest.digest(), lossy
+        file, mask.shape[:2], values, quarters, flat, frame, distinct, blended, pieces, digest.digest(), lossy
     )
 
 
@@ -151,7 +158,7 @@ def least_flat(mask: MaskStatistics) -> float:
 
 def part(mask: MaskStatistics, at: NDArray[Any]) -> MaskStatistics:
     """Return the statistics of some values of a mask, selected by indices or by a boolean mask."""
-    return mask._replace(values=mask.values[at], quarters=mask.quarters[at], flat=mask.flat[at])
+    return mask._replace(**{name: getattr(mask, name)[at] for name in ("values", "quarters", "flat", "frame")})
 
 
 def as_colors(mask: MaskStatistics) -> NDArray[Any]:

@@ -5,6 +5,7 @@ Training and evaluation refuse masks with errors, and `crispseg doctor` reports 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -21,6 +22,7 @@ from crispseg.data.id_checks import (
     STRAY_FILES,
     THRESHOLD,
     fault_of,
+    multiplied,
     no_ids,
     one_more,
     plausible_ids,
@@ -128,7 +130,54 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
     if declared.merge or declared.drop:
         labels, ids = reading.labels.regrouped(declared.merge, declared.drop)
         reading = replace(reading, labels=labels, lookup=reading.lookup.regrouped(ids))
-    return replace(reading, faults=(*reading.faults, *_names(reading.labels.names, ignored)))
+    found = [
+        *_swapped(reading, masks),
+        *_without_data(reading, masks, declared.names is not None),
+        *_names(reading.labels.names, ignored),
+    ]
+    return replace(reading, faults=(*reading.faults, *found))
+
+
+SIDES = 0.2
+"""Smallest share of the frame of a mask of which two classes cross the frame, and largest share of these masks."""
+SWAPPED = 0.05
+"""Smallest share of masks with exchanged classes; a whole object may fill the frames of fewer."""
+
+
+def _swapped(reading: MaskReading, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:
+    """Yield a warning if class 1 of two surrounds class 0 in some masks, and nearly all others are the opposite."""
+    around: dict[int, list[MaskStatistics]] = {0: [], 1: [], NONE: []}
+    for mask in masks if len(reading.labels) == 2 else ():
+        labels = reading.lookup.labels_of(mask)
+        kept = labels < 2
+        area, frame = (np.bincount(labels[kept], counts[kept], 2) for counts in (mask.counts, mask.frame))
+        if area.all() and frame.any():
+            outer = int(area.argmax())
+            around[outer if frame[1 - outer] < SIDES * frame.sum() else NONE].append(mask)
+    count, both = sum(map(len, around.values())), len(around.pop(NONE))
+    (one, fewer), (other, more) = sorted(around.items(), key=lambda each: len(each[1]))
+    if len(fewer) >= max(2, SWAPPED * count) and both <= SIDES * count:
+        names = reading.labels.names
+        what = f"mostly {names[one]}, also along their frames, but {len(more)} others mostly {names[other]}"
+        what += f": some may be inverted ({few(Path(mask.file).name for mask in fewer)})"
+        remedy = "compare some of both with their images, and exchange the two values in inverted ones"
+        yield fault_of("swapped-masks", fewer, what, remedy, Severity.WARNING)
+
+
+def _without_data(reading: MaskReading, masks: Sequence[MaskStatistics], named: bool) -> Iterator[Finding]:
+    """Yield a warning for each of three or more classes that GDAL marks as no data; information if it has a name."""
+    marked: dict[tuple[float, int], list[MaskStatistics]] = defaultdict(list)
+    for mask in masks if len(reading.labels) > 2 else ():
+        for label in reading.lookup.labels_of(mask)[mask.values == mask.nodata] if not mask.colors else ():
+            if label < IGNORE:
+                marked[mask.nodata or 0, int(label)].append(mask)
+    severity = Severity.INFORMATION if named else Severity.WARNING
+    for (value, label), files in marked.items():
+        name, some = reading.labels.names[label], few(Path(mask.file).name for mask in files)
+        what = (
+            f"the value {value:g}, which their GDAL_NODATA marks as no data, but it is class {label}, {name} ({some})"
+        )
+        yield fault_of("nodata-class", files, what, f"give data.drop '[{name}]' to ignore its pixels", severity)
 
 
 def _names(names: Sequence[str], ignored: Set[str]) -> Iterator[Finding]:
@@ -287,6 +336,8 @@ def _flat_greys(mask: MaskStatistics) -> NDArray[np.intp]:
 
 
 def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
+    if some := multiplied(grey):
+        return _divided(declared, grey, *some)
     count, void, pixels = declared.count, declared.ignore, pixels_of(grey)
     ids = sorted(held(grey) - {IGNORE, *void}) if count else without_strays(grey, void)
     last = ids[-1] if ids else 0
@@ -334,6 +385,22 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     return replace(reading, faults=tuple(found) if told else (*found, *reading.faults))
 
 
+def _divided(
+    declared: DeclaredClasses, grey: list[MaskStatistics], factor: int, deep: list[MaskStatistics]
+) -> MaskReading:
+    """Read ids of which some masks contain multiples."""
+    small = [mask._replace(values=mask.values // factor) if mask.values[-1] > IGNORE else mask for mask in grey]
+    reading = _ids(declared, small)
+    what = f"{few(sorted(held(deep) - {0}), 8)}: ids times {factor}, unlike the others"
+    fault = fault_of("multiplied-ids", deep, what, f"divide them by {factor}")
+    old = reading.lookup
+    meaning = {
+        value * times: old.meaning[value] for times in (factor, 1) for value in old.meaning if value * times <= 65535
+    }
+    lookup = MaskLookup(meaning, old.wrong, old.remedy, old.colors_remedy)
+    return replace(reading, lookup=lookup, faults=(fault, *reading.faults))
+
+
 def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:
     """Propose a palette for masks that mostly have colours."""
     masks = [*colored, *(mask for mask in grey if mask.values[-1] <= IGNORE)]
@@ -346,6 +413,9 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
     what += "; their palettes differ, so indices have no fixed meaning" * any(mask.palette for mask in colored)
     if len(palette) < 2 or several:
         remedy = "if these are photographs, give data.masks; otherwise give data.palette, a colour for each class"
+        if all(0 < (mask.transparent or 0) < 1 for mask in colored):
+            what += ", and transparent pixels: their alpha channel may be the mask"
+            remedy = "if so, save it as the mask of each, by PIL.Image.open(file).getchannel('A').save(mask)"
         fault = fault_of("rgb-masks", colored, what, remedy)
         return MaskReading(LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault,))
     lookup = ColorLookup(palette)

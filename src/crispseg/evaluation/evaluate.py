@@ -319,9 +319,11 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     for dataset in by_channels.values():
         if isinstance(dataset, FileDataset) and dataset.value_range is None and (found := known_range(dataset)):
             warn_of_unknown(f"the split '{split}'", *found)  # before each data worker does
-        void = check_split(dataset, split).void
-        if isinstance(data, Folder) and (data.merge or data.drop) and void > 0.05:
-            notes.append(f"{void:.0%} of the pixels of '{split}' are ignored")
+        report = check_split(dataset, split)
+        if report.absent:
+            notes.append(f"never in '{split}': {few(report.absent, 20)}; not scored")
+        if isinstance(data, Folder) and (data.merge or data.drop) and report.void > 0.05:
+            notes.append(f"{report.void:.0%} of the pixels of '{split}' are ignored")
     names = whole.labels.names
     for own in (model.info.class_names for model in models):
         if own and len(own) == len(names) and own != names:

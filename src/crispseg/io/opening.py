@@ -78,6 +78,7 @@ class Raster:
         clear: indices of a palette that are fully transparent.
         lossy: error message if lossy compression may have changed values.
         inverted: whether 0 is white in the file; `load` then inverts the values.
+        nodata: value without data, from GDAL's metadata of a GeoTIFF.
     """
 
     name: object
@@ -91,6 +92,7 @@ class Raster:
     clear: frozenset[int] = frozenset()
     lossy: str = ""
     inverted: bool = False
+    nodata: float | None = None
 
     @property
     def visible(self) -> NDArray[np.bool_] | None:
@@ -183,6 +185,9 @@ def whole_numbers(values: NDArray[Any], name: object, most: int = 0xFFFF, kinds:
 
     Other values raise an UnreadablePicture.
     """
+    if values.dtype.kind == "f" and (empty := int(np.isnan(values).sum())):
+        found = f"{name} contains NaN in {100 * empty / values.size:.3g} % of its values"
+        raise UnreadablePicture(f"{found}; save it with 8 or 16 bits, and in masks 255 for NaN", "value-range-unknown")
     low, high = values.min(), values.max()
     if values.dtype.kind not in kinds or not (low >= 0 and high <= most) or (values % 1).any():
         found = f"{name} contains {values.dtype} values from {low} to {high}, not whole numbers from 0 to {most}"
@@ -312,12 +317,17 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
         return np.asarray(2**bits - 1 - values if page.photometric == 0 else values)
 
     turn = page.tags.valueof(ExifTags.Base.Orientation, 1)
+    nodata: float | None = None
+    with suppress(TypeError, ValueError):  # no or invalid metadata
+        nodata = float(page.tags.valueof("GDAL_NODATA"))
+        nodata = 2**bits - 1 - nodata if page.photometric == 0 else nodata
     shown = page.colormap.T >> 8 if color == "palette" else np.zeros((0, 3))
     return Raster(
         *(name, (height, width), bands, 2**bits - 1, color, load, lambda: turn if turn in range(1, 9) else 1),
         palette=tuple(map(tuple, shown.tolist())),
         lossy=f"is stored with lossy compression ({page.compression.name})" if is_image else "",
         inverted=page.photometric == 0,
+        nodata=nodata,
     )
 
 
