@@ -30,6 +30,7 @@ HELPS = {
     "evaluate": ("evaluate",),
     "doctor": ("doctor",),
     "convert": ("convert",),
+    "export": ("export",),
     "compare": ("compare",),
 }
 NO_KEYS = {"key", "pretrained"}

@@ -208,6 +208,7 @@ def test_labels_are_those_of_the_logits(form: str, tmp_path: Path, capfd: pytest
     paths = {output: tmp_path / f"{output}{suffix}" for output in ("logits", "labels")}
     for output, path in paths.items():
         flags = ["--sampling=gather", f"--output={output}", f"--out={path}"]
+        flags += ["--triton"] if form == "onnx" else []
         assert main(["export", str(tmp_path / "model"), *flags]) == 0
         shown = capfd.readouterr().out
         assert ("largest difference" in shown) == (output == "logits") and "% equal labels" in shown
@@ -226,6 +227,7 @@ def test_labels_are_those_of_the_logits(form: str, tmp_path: Path, capfd: pytest
         assert (of_logits == of_labels).mean() >= 0.9999
     assert labels.dtype == torch.uint8 and labels.unique().numel() > 1
     assert (labels == logits.argmax(1)).float().mean() >= 0.9999
+    assert (tmp_path / "config.pbtxt").exists() == (form == "onnx")
 
 
 # A file that computes something else --------------------------------------------------------------------------------

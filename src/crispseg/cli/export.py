@@ -38,6 +38,7 @@ class Export(WithData):
         sampling: grid_sample reads features at points by the runtime's operator; gather by four gathered rows and their
             weighted sum, for runtimes without the operator or with a slow one.
         output: logits, or labels (uint8 class ids), which need less memory but give no probabilities.
+        triton: also write the settings of Triton Inference Server, config.pbtxt, next to an ONNX file.
     """
 
     name = "export"
@@ -51,6 +52,7 @@ class Export(WithData):
     max_drop: NonNegativeFloat | None = None
     sampling: Sampling = "grid_sample"
     output: Output = "logits"
+    triton: bool = False
 
     def __call__(self) -> None:
         of_suffix = {each.suffix: name for name, each in FILE_FORMATS.items()}
@@ -76,6 +78,7 @@ class Export(WithData):
             max_drop=self.max_drop,
             sampling=self.sampling,
             output=self.output,
+            triton=self.triton,
         )
         show(certificate)
         print(f"{certificate.network}, {certificate.bytes / 1e6:.1f} MB, is in {self.out}")

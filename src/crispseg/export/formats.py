@@ -187,6 +187,20 @@ def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
     return json.dumps(record)
 
 
+def for_triton(path: Path, info: ModelInfo, output: Output = "logits") -> None:
+    """Write `config.pbtxt` for Triton Inference Server next to an ONNX file; images of one size are batched."""
+    result = "TYPE_UINT8 dims: [ -1, -1 ]" if output == "labels" else f"TYPE_FP32 dims: [ {info.num_classes}, -1, -1 ]"
+    text = f"""\
+backend: "onnxruntime"
+default_model_filename: {json.dumps(path.name, ensure_ascii=False)}
+max_batch_size: 8
+input {{ name: "images" data_type: TYPE_FP32 dims: [ {info.in_chans}, -1, -1 ] }}
+output {{ name: "{output}" data_type: {result} }}
+dynamic_batching {{ max_queue_delay_microseconds: 5000 }}
+"""
+    path.with_name("config.pbtxt").write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def _exporting() -> Iterator[None]:
     """Configure PyTorch and timm for an export, without internal messages of the exporters."""

@@ -13,7 +13,7 @@ import torch
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.export.certificate import CHECKED, Certificate, compare, measure
-from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, Format, Output, Precision, plain_file, write
+from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, Format, Output, Precision, for_triton, plain_file, write
 from crispseg.export.quantization import Calibration
 from crispseg.inference.segmenter import check_finite
 from crispseg.io.files import LITTER, writable_file
@@ -34,6 +34,7 @@ def export_model(
     max_drop: float | None = None,
     sampling: Sampling = "grid_sample",
     output: Output = "logits",
+    triton: bool = False,
 ) -> Certificate:
     """Write a file from `images` (N, C, H, W), normalised float32, to logits or labels at their size; certify it.
 
@@ -50,6 +51,7 @@ def export_model(
         sampling: how features are read at points: `grid_sample` by the runtime's operator, `gather` by four gathered
             rows of channels and their weighted sum, for runtimes without the operator or with a slow one.
         output: `logits` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8.
+        triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file.
 
     Raises:
         CrispsegError: the suffix is wrong, or the file cannot be written; a package is missing; the model cannot be
@@ -63,6 +65,8 @@ def export_model(
             raise CrispsegError(f"{name} is {value!r}; give {' or '.join(get_args(allowed))}")
     if data is None and (precision == "int8" or max_drop is not None):
         raise CrispsegError("int8 and max_drop need labelled images; give data for calibration")
+    if triton and format != "onnx":
+        raise CrispsegError(f"triton needs an ONNX file, but format is {format}; use onnx, or leave out triton")
     check_finite(model)
     title = f"{model.info.name} on {model.info.backbone}"
     place = writable_file(path).parent
@@ -96,6 +100,8 @@ def export_model(
         found = Certificate(title, format, precision, data.name if data else None, measured, comparisons, size)
         text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
         (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
+        if triton:
+            for_triton(made, model.info, output)
         for part in sorted(folder.iterdir(), key=lambda part: part == made):  # the main file last
             part.replace(place / part.name)
     return found

@@ -1,0 +1,73 @@
+"""`config.pbtxt` of exported files, read by the schema of Triton Inference Server."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import error_of
+from exports import exported
+
+from crispseg import create_model
+from crispseg.export import pipeline
+from crispseg.export.formats import for_triton
+from crispseg.export.pipeline import export_model
+from crispseg.inference.runtime import AnyModel
+
+text_format = pytest.importorskip("google.protobuf.text_format")
+
+
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    """The messages of Triton's settings; tritonclient.grpc itself would need gRPC."""
+    client = pytest.importorskip("tritonclient")
+    path = Path(client.__path__[0]) / "grpc/model_config_pb2.py"
+    spec = importlib.util.spec_from_file_location("model_config_pb2", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("output", ["logits", "labels"])
+def test_the_settings_are_those_of_the_file(output: Any, schema: Any, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    session = onnxruntime.InferenceSession(exported(tmp_path / "a.onnx", output=output))
+    info = create_model("fpn", num_classes=4, backbone="test_efficientnet", width=8).info
+    for_triton(tmp_path / 'a "b" ü.onnx', info, output)
+    found = text_format.Parse((tmp_path / "config.pbtxt").read_text(encoding="utf-8"), schema.ModelConfig())
+    assert (found.backend, found.default_model_filename) == ("onnxruntime", 'a "b" ü.onnx')
+    assert found.max_batch_size > 1 and found.HasField("dynamic_batching")
+    kinds = {"tensor(float)": schema.TYPE_FP32, "tensor(uint8)": schema.TYPE_UINT8}
+    for written, ends in ((found.input, session.get_inputs()), (found.output, session.get_outputs())):
+        (each,), (end,) = written, ends
+        assert (each.name, each.data_type) == (end.name, kinds[end.type])
+        # without the batch; a size that is a name in the file is -1
+        assert list(each.dims) == [size if isinstance(size, int) else -1 for size in end.shape[1:]]
+
+
+def test_they_are_written_next_to_the_file(tmp_path: Path, schema: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8, in_chans=4).eval()
+    model.info = replace(model.info, class_names=("a", "b", "c"))
+
+    def write(model: AnyModel, path: Path, *_: Any) -> AnyModel:
+        path.write_bytes(b"of a model")
+        return model
+
+    monkeypatch.setattr(pipeline, "write", write)
+    monkeypatch.setattr(pipeline, "CHECKED", ((1, 32, 57),))
+    export_model(model, tmp_path / "plain/mine.onnx", "onnx")
+    assert not (tmp_path / "plain/config.pbtxt").exists()
+    export_model(model, tmp_path / "mine.onnx", "onnx", triton=True)
+    found = text_format.Parse((tmp_path / "config.pbtxt").read_text(), schema.ModelConfig())
+    assert (found.default_model_filename, [*found.input[0].dims]) == ("mine.onnx", [4, -1, -1])
+    assert [*found.output[0].dims] == [3, -1, -1]
+
+
+def test_other_formats_are_refused(tmp_path: Path, capsys: Any) -> None:
+    create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8).save_pretrained(tmp_path / "model")
+    line = error_of(capsys, "export", tmp_path / "model", "--triton", "--out", tmp_path / "mine.pt2")
+    assert "format is torch_export; use onnx" in line and not (tmp_path / "mine.pt2").exists()
