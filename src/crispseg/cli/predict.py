@@ -1,4 +1,4 @@
-"""`crispseg predict RUN IMAGE_OR_DIR... [--out DIR] [--resume] [--shard I/N] [--format SERVER] [--objects CLASS]`"""
+"""`crispseg predict RUN IMAGES_OR_VIDEO... [--out DIR] [--resume] [--shard I/N] [--format SERVER] [--objects CLASS]`"""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ import numpy as np
 from rich.console import Console
 
 from crispseg.cli.keys import WithOptions
+from crispseg.config.settings import options_of
 from crispseg.errors import CrispsegError
 from crispseg.inference.prediction import COCO, predict_files
+from crispseg.inference.segmenter import Segmenter
+from crispseg.inference.video import is_video, predict_video
 
 
 @dataclass(kw_only=True)
 class Predict(WithOptions):
-    """Segment images: NAME.png contains the class ids (with colours), NAME_overlay.png shows them.
+    """Segment images: NAME.png contains the class ids (with colours), NAME_overlay.png shows them. Or segment a video.
 
     --format writes the files that a benchmark's server accepts; --tiles writes NAME.tif for a TIFF. --objects also
     writes NAME_objects.png (numbers), NAME_objects.csv (a table) and objects.json (outlines in COCO's format).
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, the name of a bundled model, or an exported file.
-        images: files, folders (with their sub-folders), patterns such as 'in/*.jpg' and lists of paths, LIST.txt.
-        out: folder to write to; by default a new one next to the images.
+        images: files, folders (with sub-folders), patterns such as 'in/*.jpg', lists of paths, LIST.txt, or a video.
+        out: folder to write to, or the file of a video; by default a new folder next to the images.
+        frame_masks: for a video, also write a palette PNG of each frame to the folder NAME_masks.
     """
 
     name = "predict"
@@ -33,9 +37,15 @@ class Predict(WithOptions):
     run: str
     images: list[str]
     out: Path | None = None
+    frame_masks: bool = False
 
     def __call__(self) -> None:
         """Segment the images and skip unreadable ones with a message; the exit status is then 2."""
+        if any(map(is_video, self.images)):
+            self.predict_video()
+            return
+        if self.frame_masks:
+            raise CrispsegError("is for a video; leave it out, since each image gets its mask", "frame_masks")
         console, shard = Console(stderr=True), self.options.get("shard")
         found = predict_files(self.run, self.images, self.out, console=console, **self.options)
         of = f"{found.total} images" + (f" of shard {shard}" if shard else "")
@@ -46,3 +56,15 @@ class Predict(WithOptions):
             print(f"{found.objects} objects of class {classes} in {found.out / COCO}")
         if failed := found.failed:
             raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; see the list above")
+
+    def predict_video(self) -> None:
+        """Segment a video."""
+        if len(self.images) > 1:
+            raise CrispsegError(f"{' and '.join(self.images[:2])} are not segmented together; give one video alone")
+        shown = {"outlines": self.options.pop("outlines", False), "frame_masks": self.frame_masks}
+        options = {"tile" if key == "tiles" else key: value for key, value in self.options.items()}
+        if images_only := options.keys() - {"device", *options_of(Segmenter)}:
+            raise CrispsegError("is for images; leave it out for a video", min(images_only))
+        segmenter = Segmenter(self.run, **options)
+        overlay, frames = predict_video(segmenter, self.images[0], self.out, console=Console(stderr=True), **shown)
+        print(f"{frames} frames of {self.images[0]} segmented into {overlay}")
