@@ -23,7 +23,8 @@ from crispseg.data.named import data_source
 from crispseg.models import saving
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md"]
+PAGES += sorted(page for folder in ("docs", "examples") for page in (ROOT / folder).rglob("*.md"))
 FORMS = re.compile(r"…|\.\.\.|\[--|\b(COMMAND|FLAGS|NAME|TABLE)\b")
 """In lines that show the form of a command."""
 MAPPINGS = ("--loss", "--boundary_weights", "--model.fuse_options")
@@ -157,7 +158,7 @@ FOREIGN = re.compile(r"\b(expected was|in place of|of one's own|anew|seen larger
 
 
 def test_pages_and_sources_do_without_foreign_words() -> None:
-    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "examples").glob("*.py")]
+    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
     for page in [*PAGES, *sources]:
         text = " ".join(page.read_text(encoding="utf-8").lower().split())
         found = FOREIGN.search(text) or (page in PAGES and re.search(r"\b(told|not run)\b", text))

@@ -1,0 +1,92 @@
+"""Requests to `examples/serve/app.py` in a process without PyTorch and crispseg, for tests/docs/test_serve.py.
+
+    python with_server.py MODEL IMAGES OUT
+
+Writes the response of each image file to OUT, and prints the other outcomes as JSON.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+sys.modules.update(dict.fromkeys(("torch", "crispseg")))  # imports of them raise an ImportError
+sys.path.append(str(Path(__file__).parents[2] / "examples/serve"))
+LIMITS = {"MAX_BYTES": 40_000, "MAX_PIXELS": 10_000, "MAX_REQUESTS": 4, "WAIT": 0.3, "THREADS": 1}
+
+
+def picture(mode: str, size: tuple[int, int], form: str = "PNG") -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new(mode, size).save(file, form)
+    return file.getvalue()
+
+
+def run(model: str, images: Path, out: Path) -> dict[str, Any]:
+    os.environ.update({key: str(value) for key, value in LIMITS.items()}, MODEL=model)
+    import app
+    from fastapi.testclient import TestClient
+
+    batches: list[int] = []
+    plain, started, released = app.Model.labels, threading.Event(), threading.Event()
+
+    def counted(self: Any, images: list[Any]) -> list[Any]:
+        batches.append(len(images))
+        return list(plain(self, images))
+
+    def held(self: Any, images: list[Any]) -> list[Any]:
+        started.set()
+        released.wait(30)
+        return list(plain(self, images))
+
+    app.Model.labels = counted  # type: ignore[method-assign]
+    with TestClient(app.app, raise_server_exceptions=False) as client, ThreadPoolExecutor(4) as pool:
+
+        def send(content: bytes) -> Any:
+            return client.post("/segment", content=content)
+
+        def refused(content: bytes) -> list[Any]:
+            response = send(content)
+            return [response.status_code, response.json()["detail"]]
+
+        found: dict[str, Any] = {"health": client.get("/health").json()}
+        files = sorted(images.iterdir())
+        for file, response in zip(files, pool.map(send, map(Path.read_bytes, files)), strict=True):
+            assert response.status_code == 200, response.text
+            (out / f"{file.stem}.png").write_bytes(response.content)
+        found["batches"] = [*batches]
+        found |= {
+            "too many bytes": refused(bytes(LIMITS["MAX_BYTES"] + 1)),
+            "bytes in parts": refused(iter([bytes(30_000)] * 2)),  # type: ignore[arg-type]
+            "too many pixels": refused(picture("1", (1000, 11))),
+            "no image": refused(b"GIF89a"),
+            "empty": refused(b""),
+            "16 bits": refused(picture("I;16", (40, 40))),
+            "CMYK": refused(picture("CMYK", (40, 40), "JPEG")),
+        }
+        app.Model.labels = held  # type: ignore[method-assign]
+        waiting = [pool.submit(send, picture("RGB", (40, 40))) for _ in range(4)]
+        started.wait(30)
+        while client.get("/health").json()["requests"] < 4:
+            pass
+        found["full"] = refused(picture("RGB", (40, 40)))
+        released.set()
+        found["then"] = [each.result().status_code for each in waiting]
+        app.Model.labels = lambda self, images: 1 / 0  # type: ignore[method-assign]
+        found["defect"] = send(picture("RGB", (40, 40))).status_code
+        app.Model.labels = plain  # type: ignore[method-assign]
+        found["after it"] = send(picture("RGB", (40, 40))).status_code
+        found["left"] = client.get("/health").json()["requests"]
+    assert sys.modules["torch"] is None and sys.modules["crispseg"] is None
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))))
