@@ -22,13 +22,16 @@ from crispseg.nn.points import Sampling
 
 @dataclass(kw_only=True)
 class Export(WithData):
-    """Write a trained model as one file for ONNX Runtime, OpenVINO or torch.export; it accepts images of any size.
+    """Write a trained model as one file for ONNX Runtime, OpenVINO, torch.export or ExecuTorch.
+
+    It accepts images of any size; an ExecuTorch file, for phones, accepts one size.
 
     A certificate compares the file's outputs with the model's.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
-        format: format of the file; the default follows the suffix of out (FILE.onnx, FILE.xml or FILE.pt2).
+        format: format of the file; the default follows the suffix of out (FILE.onnx, FILE.xml, FILE.pt2 or
+            FILE.pte).
         out: file to write; an existing file is overwritten.
         precision: fp32, bf16 or int8; int8 is calibrated on data.
         calibrate: a folder of data, a run or the name of a data source. Its train split is used to calibrate int8, its
@@ -38,6 +41,7 @@ class Export(WithData):
         sampling: grid_sample reads features at points by the runtime's operator; gather by four gathered rows and their
             weighted sum, for runtimes without the operator or with a slow one.
         output: logits, or labels (uint8 class ids), which need less memory but give no probabilities.
+        size: height and width of the images of an ExecuTorch file.
         triton: also write the settings of Triton Inference Server, config.pbtxt, next to an ONNX file.
     """
 
@@ -52,6 +56,7 @@ class Export(WithData):
     max_drop: NonNegativeFloat | None = None
     sampling: Sampling = "grid_sample"
     output: Output = "logits"
+    size: tuple[PositiveInt, PositiveInt] | None = None
     triton: bool = False
 
     def __call__(self) -> None:
@@ -78,6 +83,7 @@ class Export(WithData):
             max_drop=self.max_drop,
             sampling=self.sampling,
             output=self.output,
+            size=self.size,
             triton=self.triton,
         )
         show(certificate)

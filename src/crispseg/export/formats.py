@@ -1,4 +1,4 @@
-"""Models as ONNX, OpenVINO and torch.export files that take batches and images of any size."""
+"""Models as ONNX, OpenVINO and torch.export files for images of any size, and ExecuTorch files for one size."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.nn.points import Sampling, sampling_by
 
-Format: TypeAlias = Literal["onnx", "openvino", "torch_export"]
+Format: TypeAlias = Literal["onnx", "openvino", "torch_export", "executorch"]
 Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 Output: TypeAlias = Literal["logits", "labels"]
 
@@ -49,9 +49,12 @@ FILE_FORMATS: dict[str, FileFormat] = {
     "onnx": FileFormat(".onnx", ("onnx", "onnxscript", "onnxruntime")),
     "openvino": FileFormat(".xml", ("onnx", "onnxscript", "openvino", "nncf")),
     "torch_export": FileFormat(".pt2"),
+    "executorch": FileFormat(".pte", ("executorch",)),
 }
 NOT_POSSIBLE = {
     ("onnx", "bf16"): "ONNX Runtime has no bfloat16 convolution on a CPU; use openvino or torch_export, or int8",
+    ("executorch", "bf16"): "XNNPACK, its library for CPUs, has no bfloat16 convolution; use fp32",
+    ("executorch", "int8"): "8-bit convolutions are not exported to ExecuTorch yet; use fp32",
     ("torch_export", "int8"): "PyTorch alone cannot quantise a graph; use openvino or onnx, or bf16",
 }
 """Unsupported pairs of format and precision, with reasons."""
@@ -65,6 +68,7 @@ def write(
     data: Calibration | None = None,
     sampling: Sampling = "grid_sample",
     output: Output = "logits",
+    size: tuple[int, int] | None = None,
 ) -> AnyModel:
     """Write the file or files and replace earlier ones; arguments are those of `export_model`.
 
@@ -79,7 +83,11 @@ def write(
         torch.export.save(program, content, extra_files={f"{METADATA}.json": metadata})
         path.write_bytes(content.getbuffer())
         return ExportedModel(program.module().forward, metadata, path)
-    metadata = _metadata(model, precision, output, sha256=UNSEALED)
+    metadata = _metadata(model, precision, output, sha256=UNSEALED, **({"size": size} if size else {}))
+    if format == "executorch":
+        write_executorch(trace(model, sampling=sampling, output=output, size=size), path, metadata)
+        seal(path)
+        return open_model(path)
     plain = path if (format, precision) == ("onnx", "fp32") else plain_file(path)
     if not plain.exists():
         write_onnx(trace(model, sampling=sampling, output=output), plain, metadata, output)
@@ -103,7 +111,7 @@ def plain_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.float.onnx")
 
 
-def _metadata(model: SegmentationModel, precision: Precision, output: Output, **more: str) -> str:
+def _metadata(model: SegmentationModel, precision: Precision, output: Output, **more: Any) -> str:
     """Return metadata of the model, with its memory per pixel, which other runtimes cannot measure."""
     images = torch.zeros(1, model.info.in_chans, 256, 256)
     with torch.inference_mode():
@@ -125,18 +133,22 @@ class _InFile(nn.Module):
 
 
 def trace(
-    model: SegmentationModel, bf16: bool = False, sampling: Sampling = "grid_sample", output: Output = "logits"
+    model: SegmentationModel,
+    bf16: bool = False,
+    sampling: Sampling = "grid_sample",
+    output: Output = "logits",
+    size: tuple[int, int] | None = None,
 ) -> ExportedProgram:
-    """Trace the forward pass of the folded model as a graph with symbolic batch, height and width."""
+    """Trace the forward pass of the folded model, for one image of this size or with symbolic batch and size."""
     plain = reference(model)
     plain.auxiliary_heads = None
     folded = fold_batch_norms(plain, smooth_images((1, 64, 64), model.info.in_chans), smooth_outputs)
     # In PyTorch a lower bound of 2 means "one or more", because it handles 0 and 1 separately and checks neither.
     dynamic = {"images": {0: Dim("batch", min=2), 2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}}
-    images = smooth_images(EXAMPLE, model.info.in_chans)
+    images = smooth_images((1, *size) if size else EXAMPLE, model.info.in_chans)
     with _exporting(), sampling_by(sampling):
         traced = _InFile(folded, bf16, output)
-        program = torch.export.export(traced, (images,), dynamic_shapes=dynamic, strict=False)
+        program = torch.export.export(traced, (images,), dynamic_shapes=None if size else dynamic, strict=False)
     for graph in (module.graph for module in program.graph_module.modules() if isinstance(module, GraphModule)):
         for node in graph.nodes:
             node.meta.pop("stack_trace", None)  # contains paths of this machine
@@ -162,6 +174,18 @@ def write_openvino(model: Any, path: Path, metadata: str) -> None:
     openvino.serialize(model, path, path.with_suffix(".bin"))
 
 
+def write_executorch(program: ExportedProgram, path: Path, metadata: str) -> None:
+    """Write a graph of `trace` of one size, for XNNPACK on CPUs; a method returns the metadata."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    with _exporting():
+        lowered = to_edge_transform_and_lower(
+            program, partitioner=[XnnpackPartitioner()], constant_methods={METADATA: metadata}
+        )
+        path.write_bytes(lowered.to_executorch().buffer)
+
+
 def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
     """Return the metadata of a file as JSON: `config.json` without the training recipe."""
     from crispseg import __version__
@@ -169,14 +193,14 @@ def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
     labels = info.label_set()
     channels = "RGB" if info.in_chans == 3 else f"{info.in_chans} channels"
     deep = f"; 16-bit values are clipped to {list(info.value_range)}, which is 0 to 1" if info.value_range else ""
+    sides = "H {}, W {}".format(*more["size"]) if "size" in more else f"H and W at least {MIN_SIDE}"
     record: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "crispseg_version": __version__,
         **asdict(info),
         "class_names": labels.names,
         "palette": labels.palette,
-        "images": f"float32 (N, {info.in_chans}, H, W), H and W at least {MIN_SIDE}: "
-        f"({channels} in 0 to 1 - mean) / std{deep}",
+        "images": f"float32 (N, {info.in_chans}, H, W), {sides}: ({channels} in 0 to 1 - mean) / std{deep}",
         "output": output,
         output: "uint8 (N, H, W), class ids"
         if output == "labels"

@@ -18,6 +18,7 @@ from crispseg.export.quantization import Calibration
 from crispseg.inference.segmenter import check_finite
 from crispseg.io.files import LITTER, writable_file
 from crispseg.models import SegmentationModel
+from crispseg.models.info import MIN_SIDE
 from crispseg.nn.points import Sampling
 
 TRACES_ALL = "2.13"
@@ -34,6 +35,7 @@ def export_model(
     max_drop: float | None = None,
     sampling: Sampling = "grid_sample",
     output: Output = "logits",
+    size: tuple[int, int] | None = None,
     triton: bool = False,
 ) -> Certificate:
     """Write a file from `images` (N, C, H, W), normalised float32, to logits or labels at their size; certify it.
@@ -43,7 +45,8 @@ def export_model(
 
     Args:
         model: the model.
-        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it) or .pt2.
+        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it), .pt2 or
+            .pte.
         format, precision: see `Format` and `Precision`; int8 needs `data`. In bf16, OpenVINO rounds the coordinates of
             `grid_sample` too; `gather` in crisp keeps their whole pixels.
         data: images for the 8-bit ranges and for the evaluation of the file.
@@ -51,6 +54,7 @@ def export_model(
         sampling: how features are read at points: `grid_sample` by the runtime's operator, `gather` by four gathered
             rows of channels and their weighted sum, for runtimes without the operator or with a slow one.
         output: `logits` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8.
+        size: height and width of the images, for executorch only, whose files accept one size.
         triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file.
 
     Raises:
@@ -60,6 +64,8 @@ def export_model(
     """
     path = Path(path)
     check_choices(model, path, format, precision, data)
+    if (size is None) == (format == "executorch") or (size and min(size) < MIN_SIDE):
+        raise CrispsegError(f"size is {size}; give a height and width of at least {MIN_SIDE} for executorch only")
     for name, value, allowed in ("sampling", sampling, Sampling), ("output", output, Output):
         if value not in get_args(allowed):
             raise CrispsegError(f"{name} is {value!r}; give {' or '.join(get_args(allowed))}")
@@ -68,14 +74,15 @@ def export_model(
     if triton and format != "onnx":
         raise CrispsegError(f"triton needs an ONNX file, but format is {format}; use onnx, or leave out triton")
     check_finite(model)
+    checked = ((2, *size),) if size else CHECKED
     title = f"{model.info.name} on {model.info.backbone}"
     place = writable_file(path).parent
     with tempfile.TemporaryDirectory(prefix=LITTER, dir=place, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         made = folder / path.name
         try:
-            file = write(model, made, format, precision, data, sampling, output)
-            comparisons = tuple(compare(file, model, size) for size in CHECKED)
+            file = write(model, made, format, precision, data, sampling, output, size)
+            comparisons = tuple(compare(file, model, each) for each in checked)
         except OSError as error:
             error.filename, error.filename2 = str(path), None
             raise
@@ -96,8 +103,8 @@ def export_model(
                 lost = f"{drop:.2f} points of {score}, and max_drop is {max_drop:g}; use another precision"
                 raise CrispsegError(f"{path} is not written: {title} in {precision} loses {lost}")
         plain_file(made).unlink(missing_ok=True)
-        size = sum(file.stat().st_size for file in folder.iterdir())
-        found = Certificate(title, format, precision, data.name if data else None, measured, comparisons, size)
+        stored = sum(file.stat().st_size for file in folder.iterdir())
+        found = Certificate(title, format, precision, data.name if data else None, measured, comparisons, stored)
         text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
         (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
         if triton:

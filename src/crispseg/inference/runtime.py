@@ -1,4 +1,4 @@
-"""Models from files of `crispseg export`, run on the CPU by ONNX Runtime or OpenVINO."""
+"""Models from files of `crispseg export`, run on the CPU by ONNX Runtime, OpenVINO or ExecuTorch."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ CHECKSUM = re.compile(rb'sha256(?:"|&quot;): (?:"|&quot;)([0-9a-f]{64})')
 Run: TypeAlias = Callable[[Tensor], Tensor]
 """Function from images `(N, C, H, W)` to logits `(N, num_classes, H, W)` or labels `(N, H, W)`, on the CPU."""
 
-Backend: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino"]
+Backend: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino", "executorch"]
 
-RUNTIMES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
+RUNTIMES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",), ".pte": ("executorch",)}
 """Runtimes for each file suffix, the default first."""
 
 
@@ -62,6 +62,8 @@ class ExportedModel(nn.Module):
         self.refines = bool(record.get("options", {}).get("refine"))
         self.labels_only = record.get("output") == "labels"
         self.bytes_per_pixel: float | None = record.get("bytes_per_pixel")
+        self.size: tuple[int, int] | None = tuple(record["size"]) if record.get("size") else None
+        """Height and width of the images; None for any size."""
         fields = {key: record[key] for key in ("format_version", *ModelInfo.__dataclass_fields__) if key in record}
         self.info = ModelInfo.parse(json.dumps(fields), path)
 
@@ -79,12 +81,19 @@ class ExportedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `(N, num_classes, H, W)` float32 or labels `(N, H, W)` of images `(N, C, H, W)`."""
+        height, width = images.shape[-2:]
+        if self.size and self.size != (height, width):
+            only = "×".join(map(str, self.size))
+            raise CrispsegError(
+                f"{self.path} accepts only images of {only} pixels (height×width), but one has {height}×{width}; "
+                f"resize it, or export the run with size {height} {width}"
+            )
         return self.run(images)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
         """Return the logits of a file that has them."""
         self.check_logits()
-        return self.run(images)
+        return self.forward(images)
 
     def check_logits(self) -> None:
         """Raise a CrispsegError if the file has no logits."""
@@ -117,7 +126,7 @@ def open_model(source: str | Path, backend: Backend = "auto") -> AnyModel:
     """Open a source of `SegmentationModel.from_pretrained`, or an exported file.
 
     Args:
-        backend: by default ONNX Runtime for .onnx, OpenVINO for .xml, and PyTorch for saved models.
+        backend: by default ONNX Runtime for .onnx, OpenVINO for .xml, ExecuTorch for .pte, PyTorch for saved models.
 
     Raises:
         CrispsegError: the source is missing or damaged, or the backend is unknown, is not installed or does not support
@@ -140,9 +149,10 @@ def open_model(source: str | Path, backend: Backend = "auto") -> AnyModel:
             raise CrispsegError(
                 f"{path} or its .bin is damaged or from another export, as the checksums differ; restore them"
             )
-        model = ExportedModel(*(open_onnx if runtime == "onnxruntime" else open_openvino)(path), path)
-        size = tuple(model(torch.zeros(1, model.info.in_chans, MIN_SIDE, MIN_SIDE)).shape)
-        expected = (1, *([] if model.labels_only else [model.info.num_classes]), MIN_SIDE, MIN_SIDE)
+        model = ExportedModel(*OPENERS[runtime](path), path)
+        sides = model.size or (MIN_SIDE, MIN_SIDE)
+        size = tuple(model(torch.zeros(1, model.info.in_chans, *sides)).shape)
+        expected = (1, *([] if model.labels_only else [model.info.num_classes]), *sides)
         if size != expected:
             raise CrispsegError(f"{path} has an output {size}, but its metadata state {expected}; export it again")
         return model
@@ -219,3 +229,22 @@ def open_openvino(path: Path) -> tuple[Run, str]:
         return torch.from_numpy(compiled([images.contiguous().numpy()])[0])
 
     return run, metadata
+
+
+def open_executorch(path: Path) -> tuple[Run, str]:
+    """Return a function that runs a file in ExecuTorch, image by image, and its metadata as JSON."""
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(path)
+    named = program.load_method(METADATA) if METADATA in program.method_names else None
+    method = program.load_method("forward")
+
+    def run(images: Tensor) -> Tensor:
+        # The next call overwrites the memory of the output.
+        return torch.cat([method.execute([image[None].contiguous()])[0].clone() for image in images])
+
+    return run, named.execute([])[0] if named else NO_METADATA
+
+
+OPENERS = {"onnxruntime": open_onnx, "openvino": open_openvino, "executorch": open_executorch}
+"""Functions that open a file, by runtime."""

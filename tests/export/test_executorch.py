@@ -1,0 +1,91 @@
+"""ExecuTorch files: they compute what the model does, at one size, and say so where another is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import crispseg
+from crispseg.cli.main import main
+from crispseg.export import export_model
+from crispseg.inference.runtime import open_model
+from crispseg.io.images import write_image
+
+pytest.importorskip("executorch", reason="executorch is not installed: pip install 'crispseg[executorch]'")
+
+pytestmark = pytest.mark.slow
+
+SIZE = (64, 96)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    torch.manual_seed(0)
+    crispseg.create_model("crisp", num_classes=3, backbone="test_efficientnet", width=16).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def file(saved: Path) -> Path:
+    path = saved / "crisp.pte"
+    assert main(["export", str(saved), "--out", str(path), "--sampling", "gather", "--size", *map(str, SIZE)]) == 0
+    return path
+
+
+def test_labels_are_those_of_the_model(saved: Path, file: Path) -> None:
+    model, opened = crispseg.Segmenter(saved), crispseg.Segmenter(file)
+    random = np.random.default_rng(0)
+    for _ in range(3):
+        image = random.integers(0, 256, (*SIZE, 3), np.uint8)
+        assert (opened.labels(image) == model.labels(image)).mean() >= 0.999
+
+
+def test_results_are_not_overwritten_by_the_next_call(file: Path) -> None:
+    opened = open_model(file)
+    first, second = torch.randn(2, 1, 3, *SIZE)
+    kept = opened(first)
+    before = kept.clone()
+    opened(second)
+    assert torch.equal(kept, before) and torch.equal(opened(torch.cat([second, first]))[1:], before)
+
+
+def test_another_size_is_refused(file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    write_image(tmp_path / "a.png", np.zeros((50, 70, 3), np.uint8))
+    assert main(["predict", str(file), str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 2
+    message = capfd.readouterr().err
+    assert "64×96" in message and "50×70" in message and "size 50 70" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [({}, "size is None"), ({"size": (16, 64)}, "at least 32"), ({"precision": "int8"}, "int8")]
+)
+def test_what_cannot_be_exported(options: Any, message: str, saved: Path, tmp_path: Path, refuses: Any) -> None:
+    model = crispseg.SegmentationModel.from_pretrained(saved)
+    with refuses(message):
+        export_model(model, tmp_path / "a.pte", "executorch", **options)
+    assert not (tmp_path / "a.pte").exists()
+
+
+def test_a_size_is_for_executorch_only(saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["export", str(saved), "--out", str(tmp_path / "a.onnx"), "--size", "64", "96"]) == 2
+    assert "executorch only" in capfd.readouterr().err
+
+
+def test_damage_is_found(file: Path, tmp_path: Path, refuses: Any) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    (tmp_path / "a.pte").write_bytes(content)
+    with refuses("checksums differ"):
+        open_model(tmp_path / "a.pte")
+
+
+@pytest.mark.parametrize("name", ["crisp_s", "fpn", "sfnet_lite"])
+def test_models_can_be_exported(name: str, tmp_path: Path) -> None:
+    model = crispseg.create_model(name, num_classes=3, backbone="test_efficientnet").eval()
+    certificate = export_model(model, tmp_path / "a.pte", "executorch", size=SIZE, sampling="gather")
+    assert certificate.comparisons[0].agrees
