@@ -16,6 +16,7 @@ from PIL import Image
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.errors import CrispsegError
+from crispseg.labels import voc_palette
 
 from .trees import SIZE, Tree, ids, named, only
 
@@ -118,6 +119,40 @@ def test_multiplied_ids_are_refused_and_a_copy_divides_them(
     for pair in data.pairs("all"):
         raw = np.asarray(Image.open(tree.root / f"masks/{Path(pair.name).name}.png"))
         np.testing.assert_array_equal(np.asarray(Image.open(pair.mask)), raw // factor if raw.max() > 255 else raw)
+
+
+@pytest.mark.parametrize("colored", [True, False])
+@pytest.mark.parametrize("order", [[0, 15, 7], [7, 0, 15]])
+def test_ids_of_voc_are_read_by_the_names(order: list[int], colored: bool, tmp_path: Path, capsys: Capture) -> None:
+    names = {0: "background", 7: "car", 15: "person"}
+
+    def mask(seed: int) -> Image.Image:
+        found = Image.fromarray(np.array([0, 7, 15, 255], np.uint8)[ids(seed)])
+        if colored:
+            found.putpalette(np.array(voc_palette(256)).ravel().tolist())
+        return found
+
+    tree = Tree(tmp_path / "data", mask)
+    (tree.root / "classes.txt").write_text("\n".join(names[value] for value in order))
+    assert main(["doctor", str(tree.root)]) == 3
+    (command,) = re.findall(r"or train with: crispseg (.+)", capsys.readouterr().out)
+    if colored and order[0] == 0:
+        assert "--data.palette=[[0, 0, 0], [192, 128, 128], [128, 128, 128]]" in command
+    assert main(["doctor", *shlex.split(command)[1:]]) < 3, capsys.readouterr().out
+    with pytest.raises(CrispsegError, match=r"PASCAL VOC, in which .*person is 15.*data.palette") as caught:
+        Folder(root=tree.root).label_set()
+    data = Folder(root=tree.root, **{key[5:]: value for key, value in caught.value.settings[0].items()})
+    pair = data.pairs("all")[0]
+    raw, read = np.asarray(Image.open(pair.mask)), data.reading.lookup(data.reading.lookup.read(pair.mask, False))
+    for value, index in zip([*order, 255], [0, 1, 2, 255], strict=True):
+        np.testing.assert_array_equal(read == index, raw == value)
+
+
+def test_masks_with_the_ids_of_other_classes_do_not_seem_to_be_voc_s(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, lambda seed: np.array([0, 7, 15, 30], np.uint8)[ids(seed)])
+    for classes in (["background", "person", "car"], ["ground", "road"]):
+        assert "voc-ids" not in named(tree.examine(classes=classes))
+    assert "voc-ids" not in named(Tree(tmp_path / "other").examine(classes=["car", "person", "cow", "dog"]))
 
 
 def test_the_alpha_channel_is_the_mask(tmp_path: Path, refuses: Any) -> None:

@@ -11,7 +11,8 @@ from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import OBJECTS, MaskStatistics, held
 from crispseg.data.pairing import few
 from crispseg.data.palettes import BLENDED, compact
-from crispseg.labels import IGNORE
+from crispseg.data.sources import official_classes
+from crispseg.labels import IGNORE, voc_palette
 
 SHADES, LIGHT = 64, 192
 """More than `SHADES` undeclared values are not class ids if masks are interpolated or a value reaches `LIGHT`."""
@@ -115,6 +116,22 @@ def multiplied(grey: Sequence[MaskStatistics]) -> tuple[int, list[MaskStatistics
         if len(ids) == len(held(deep)) and plausible_ids(sorted((ids | others | {0}) - {IGNORE})):
             return factor, deep
     return None
+
+
+def voc_ids(names: Sequence[str] | None, grey: Sequence[MaskStatistics], void: Sequence[int]) -> Finding | None:
+    """Return the fault of masks with ids of PASCAL VOC beyond those of the declared names, all of them VOC's."""
+    known = {one.name: one.value for one in official_classes("voc2012")}
+    found = held(grey) - {IGNORE, *void}
+    if not (names and {*names} <= known.keys() and found <= {*known.values()} and max(found, default=0) >= len(names)):
+        return None
+    ids, table = [known[name] for name in names], voc_palette(IGNORE + 1)
+    if not all(mask.palette and all(mask.palette[value] == table[value] for value in mask.held) for mask in grey):
+        table = tuple((value,) * 3 for value in range(IGNORE + 1))
+    palette, ignore = ([table[value] for value in some] for some in (ids, sorted({*found, *void, IGNORE} - {*ids})))
+    remedy = f"give data.palette '{compact(palette)}' and data.ignore '{compact(ignore)}'"
+    what = f"the ids {few(sorted(found), 8)} of PASCAL VOC, in which {few(map('{} is {}'.format, names, ids), 8)}"
+    settings, meaning = {"data.palette": palette, "data.ignore": ignore}, {value: at for at, value in enumerate(ids)}
+    return fault_of("voc-ids", grey, what, remedy, settings=[settings], meaning=meaning)
 
 
 def plausible_ids(values: Sequence[int]) -> bool:

@@ -27,6 +27,7 @@ from crispseg.data.id_checks import (
     one_more,
     plausible_ids,
     sparse,
+    voc_ids,
     without_strays,
 )
 from crispseg.data.mask_lookup import (
@@ -346,6 +347,9 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     lookup: MaskLookup = IdLookup(classes, void)
     if fault := None if count else no_ids(ids, grey, void):
         return MaskReading(labels, lookup, (fault,))
+    if fault := voc_ids(declared.names, grey, void):
+        meaning = dict.fromkeys((*held(grey), *void), IGNORE) | fault.details["meaning"]
+        return MaskReading(labels, MaskLookup(meaning, lookup.wrong, lookup.remedy), (fault,))
     if count is None and not plausible_ids(ids) and len(ids) <= IGNORE:
         if IGNORE in held(grey) - {*void} and IGNORE < 2 * ids[-1] < 2 * IGNORE:
             ids.append(IGNORE)  # the others range as far as white
