@@ -167,6 +167,16 @@ def test_the_alpha_channel_is_the_mask(tmp_path: Path, refuses: Any) -> None:
     for file in (tree.root / "masks").iterdir():
         Image.open(file).getchannel("A").save(file)
     assert tree.source().label_set().names == ("background", "class 1")
+    for name in ("images", "cats"):
+        cutouts = tmp_path / name / "data" / name
+        cutouts.mkdir(parents=True)
+        for seed in range(3):
+            cutout(seed).save(cutouts / f"{seed}.png")
+        with refuses("transparent pixels, and their alpha channel may be the mask", ".getchannel('A').save(mask)"):
+            Folder(root=cutouts.parent).label_set()
+        cutout(0).convert("RGB").save(cutouts / "0.png")
+        with refuses("give data.images and data.masks"):
+            Folder(root=cutouts.parent).label_set()
     opaque = Tree(tmp_path / "opaque", lambda seed: cutout(seed).convert("RGB"))
     with refuses("if these are photographs"):
         opaque.source().label_set()

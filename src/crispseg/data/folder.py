@@ -18,7 +18,7 @@ from crispseg.config.settings import CHECKS, Settings, plural
 from crispseg.data.copies import digests, group_of, original, together
 from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
 from crispseg.data.finding import Severity
-from crispseg.data.folder_layout import FolderLayout, chosen_names, differing_legends, own_layout, rivals
+from crispseg.data.folder_layout import FolderLayout, below, chosen_names, differing_legends, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
 from crispseg.data.id_checks import beyond_ids
 from crispseg.data.loading import parallel, spread, tried
@@ -240,8 +240,8 @@ class Folder(Settings):
     def notes(self) -> list[str]:
         """Return notes about inferred settings, one per line. Errors are those of `dataset`."""
         layout = self._layout
-        lists = [str(path) for split, path in layout.lists.items() if layout.divided or self._chosen[split][0]]
-        lines = [f"the splits follow {', '.join(lists)}"] if lists else []
+        lists = [path for split, path in layout.lists.items() if layout.divided or self._chosen[split][0]]
+        lines = [f"the splits follow {below(self.root, lists)}"] if lists else []
         if self.root is not None and self.masks is None and (several := rivals(Path(self.root), layout)):
             named = ", ".join(sorted({str(masks.path) for _, masks in several}))
             lines.append(f"masks may be in {named}; choose with data.masks")

@@ -46,7 +46,7 @@ from crispseg.data.mask_lookup import (
     pixels_of,
     white_among_ids,
 )
-from crispseg.data.pairing import ODD_FILES, few
+from crispseg.data.pairing import ALPHA, ODD_FILES, SAVE_ALPHA, few
 from crispseg.data.palettes import BLENDED, compact, palettes_differ, proposed, tolerance_for
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -418,8 +418,8 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
     if len(palette) < 2 or several:
         remedy = "if these are photographs, give data.masks; otherwise give data.palette, a colour for each class"
         if all(0 < (mask.transparent or 0) < 1 for mask in colored):
-            what += ", and transparent pixels: their alpha channel may be the mask"
-            remedy = "if so, save it as the mask of each, by PIL.Image.open(file).getchannel('A').save(mask)"
+            what += f", and transparent pixels: {ALPHA}"
+            remedy = SAVE_ALPHA
         fault = fault_of("rgb-masks", colored, what, remedy)
         return MaskReading(LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault,))
     lookup = ColorLookup(palette)
