@@ -100,7 +100,9 @@ def test_own_loops_run_and_their_model_is_saved(place: Path, monkeypatch: pytest
     assert crispseg.from_pretrained(tmp_path / "saved").info.class_names == ("background", "road")
 
 
-def test_a_video_is_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_is_segmented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With OpenCV; PyAV is not installed here."""
     monkeypatch.chdir(tmp_path)
     crispseg.create_model("fpn", num_classes=2, backbone="test_efficientnet").save_pretrained("runs/streets")
@@ -108,9 +110,9 @@ def test_a_video_is_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for shade in range(0, 150, 30):
         writer.write(np.full((64, 96, 3), shade, np.uint8))
     writer.release()
-    exec(blocks("docs/video.md")[0], {})
-    video = cv2.VideoCapture("overlay.mp4")
-    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 5 and video.read()[1].shape == (64, 96, 3)
+    (block,) = (block for block in blocks("docs/video.md") if "cv2.VideoCapture(" in block)
+    exec(block, {"segmenter": crispseg.Segmenter("runs/streets")})
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*"12345"]
 
 
 def test_workers_of_a_plain_loader_augment_differently(place: Path) -> None:
