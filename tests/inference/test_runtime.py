@@ -51,7 +51,7 @@ def file(model: SegmentationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = tmp_path / "fake.onnx"
     path.write_text("exported")
     metadata = formats.describe(model.info, precision="fp32", bytes_per_pixel=1234.5)
-    monkeypatch.setattr(runtime, "open_onnx", lambda _path: (model.forward, metadata))
+    monkeypatch.setitem(runtime.OPENERS, "onnxruntime", lambda _path: (model.forward, metadata))
     return path
 
 
@@ -83,7 +83,7 @@ def test_commands_take_files(
     data = drawn(val=2)
     network = of_many_opinions(len(data.label_set()))
     metadata = formats.describe(network.info)
-    monkeypatch.setattr(runtime, "open_onnx", lambda _path: (network.forward, metadata))
+    monkeypatch.setitem(runtime.OPENERS, "onnxruntime", lambda _path: (network.forward, metadata))
     assert main(["evaluate", str(file), *as_flags(data), "--workers", "0", "--bootstrap", "0"]) == 0
     assert "fpn on test_efficientnet, folder val, 2 images" in capsys.readouterr().out
 
@@ -119,7 +119,7 @@ def test_commands_take_files_of_labels(
     shown = []
     for output, run in {"logits": network, "labels": lambda images: network(images).argmax(1).to(torch.uint8)}.items():
         metadata = formats.describe(network.info, output)
-        monkeypatch.setattr(runtime, "open_onnx", lambda _path, found=(run, metadata): found)
+        monkeypatch.setitem(runtime.OPENERS, "onnxruntime", lambda _path, found=(run, metadata): found)
         scores = tmp_path / f"{output}.json"
         command = ["evaluate", str(tmp_path / "fake.onnx"), *as_flags(data), "--workers", "0", "--bootstrap", "0"]
         assert main([*command, "--json", str(scores)]) == 0
