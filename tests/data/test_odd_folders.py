@@ -17,6 +17,7 @@ from crispseg.cli.train import Train
 from crispseg.data import Folder
 from crispseg.data.folder_layout import own_layout, recognise
 from crispseg.errors import CrispsegError
+from crispseg.io.images import write_image
 
 from .own_folders import TINY, ids
 
@@ -258,3 +259,31 @@ def test_multiples_of_ids_are_refused_with_commands(
         command = capsys.readouterr().out.splitlines()[-1].partition(": ")[2]
     data = Train.parsed(shlex.split(command)[2:]).config().data
     np.testing.assert_array_equal(data.dataset("train")[0].labels, np.arange(64).reshape(8, 8) // 16)
+
+
+@pytest.mark.parametrize("lost", [("images", "img_000", "masks", "img_006"), ("masks", "img_000", "images", "img_006")])
+def test_shifted_numbers_are_refused(lost: tuple[str, str, str, str], tmp_path: Path, refuses: Any) -> None:
+    first, alone, second, last = lost
+    for index in range(1, 6):
+        for folder in ("images", "masks"):
+            write_image(tmp_path / folder / f"img_{index:03}.png", np.full((40, 40), index % 2, np.uint8))
+    for folder, name in ((first, alone), (second, last)):
+        write_image(tmp_path / folder / f"{name}.png", np.zeros((40, 40), np.uint8))
+    with refuses("numbered from another number", alone, last, "move the files without a partner away"):
+        Folder(root=tmp_path).settled().dataset("train")
+    (tmp_path / second / f"{last}.png").unlink()
+    assert Folder(root=tmp_path, num_classes=2).settled().dataset("train")
+
+
+def test_black_objects_on_white_are_named(tmp_path: Path) -> None:
+    mask = np.full((40, 40), 255, np.uint8)
+    mask[15:20, 15:20] = 0
+    for index in range(5):
+        write_image(tmp_path / f"images/{index}.png", np.full((40, 40, 3), 20 * index, np.uint8))
+        write_image(tmp_path / f"masks/{index}.png", np.roll(mask, index, 0))
+    (note,) = (note for note in Folder(root=tmp_path).notes() if "255 is read" in note)
+    assert "[object, background]" in note
+    named = Folder(root=tmp_path, classes=["object", "background"])
+    assert "[object, background]" not in "".join(named.notes())
+    shares = np.bincount(named.dataset("train")[0].labels.ravel())
+    assert shares.tolist() == [25, 1575]

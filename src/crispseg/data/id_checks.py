@@ -28,6 +28,8 @@ THRESHOLD = 255
 
 BY_THRESHOLD = f"data.palette '[[0,0,0],[255,255,255]]' and data.palette_tolerance {THRESHOLD}"
 
+BACKGROUND = "background"
+
 
 def beyond_ids(mask: MaskStatistics, count: int) -> bool:
     """Return whether a grey mask may be other than ids of `count` classes and 255, by a palette or its values."""
@@ -36,18 +38,22 @@ def beyond_ids(mask: MaskStatistics, count: int) -> bool:
 
 
 def one_more(
-    names: Sequence[str] | None, ignore: Sequence[object], number: int, last: Sequence[MaskStatistics]
+    names: Sequence[str] | None, ignore: Sequence[object], number: int, grey: Sequence[MaskStatistics]
 ) -> Finding:
-    """Return the fault of masks that contain the id `number` after the declared ones."""
+    """Return the fault of masks that contain the id `number` after the declared ones.
+
+    Most pixels are background if the id 0 has the majority.
+    """
+    last = [mask for mask in grey if number in mask.held]
+    zeros = sum(int(mask.counts[mask.values == 0].sum()) for mask in grey)
+    first_is_background = 2 * zeros > sum(int(mask.counts.sum()) for mask in grey)
     choices: list[dict[str, object]] = [{"data.num_classes": number + 1}]
     remedy = f"give data.num_classes {number + 1} to train on it"
     if names is not None:
         choices = [{"data.classes": [*names, f"class {number}"]}]
-        remedy = (
-            f"name {number + 1} classes in data.classes: the last, or the first if id 0 is background or unlabelled"
-        )
-        if "unlabelled" not in names:
-            choices.append({"data.classes": ["unlabelled", *names], "data.drop": ["unlabelled"]})
+        if BACKGROUND not in map(str.casefold, names):
+            choices.insert(0 if first_is_background else 1, {"data.classes": [BACKGROUND, *names]})
+        remedy = f"name {number + 1} classes in data.classes: the first, if id 0 is background, or the last"
     choices.append({"data.ignore": [*ignore, number]})
     what = f"the value {number}, but only {number} classes are declared (0 to {number - 1})"
     remedy += f"; or data.ignore '[{number}]' to ignore it"
@@ -105,6 +111,12 @@ def sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> F
     remedy += str(max({*ids} - {IGNORE}) + 1)
     settings = [{"data.palette": one, "data.ignore": others} for one, others in choices]
     return fault_of("sparse-ids", grey, what, remedy, settings=settings)
+
+
+def mostly_white(grey: Sequence[MaskStatistics]) -> bool:
+    """Return whether at least four fifths of the pixels and of the frames are white, as if black were the object."""
+    parts = [(mask.counts, mask.values >= 128) for mask in grey], [(mask.frame, mask.values >= 128) for mask in grey]
+    return all(sum(n[white].sum() for n, white in part) >= 0.8 * sum(n.sum() for n, _ in part) for part in parts)
 
 
 def multiplied(grey: Sequence[MaskStatistics]) -> tuple[int, list[MaskStatistics]] | None:

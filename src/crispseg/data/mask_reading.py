@@ -22,6 +22,7 @@ from crispseg.data.id_checks import (
     STRAY_FILES,
     THRESHOLD,
     fault_of,
+    mostly_white,
     multiplied,
     no_ids,
     one_more,
@@ -297,6 +298,8 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     labels = replace(declared, palette=BLACK_AND_WHITE).labels(2)
     between = sorted(held([*soft, *strays]) - WHITES - {0})
     name, severity, remedy = labels.names[1], Severity.INFORMATION, "give data.ignore '[255]' if 255 means ignore"
+    if not declared.names and mostly_white(fitting):
+        remedy += ", or data.classes '[object, background]' if 0 is the object"
     what = f"0 and 255: 255 is read as class 1, '{name}'"
     if between:
         what = f"0 and 255, and {few(between, 8)}: values from 128 up are read as class 1, '{name}', others as class 0"
@@ -377,9 +380,9 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
         severity = Severity.ERROR if doubtful else Severity.INFORMATION
         found.append(fault_of("black-and-white-masks", ignored, what, remedy, severity))
-    beyond = [mask for mask in grey if last in mask.held]
-    if count and not found and last == count and len(beyond) > STRAY_FILES * len(grey):
-        found.append(one_more(declared.names, declared.ignore, count, beyond))
+    beyond = sum(last in mask.held for mask in grey)
+    if count and not found and last == count and beyond > STRAY_FILES * len(grey):
+        found.append(one_more(declared.names, declared.ignore, count, grey))
     refused = any(one.severity is Severity.ERROR for one in found)
     if (white := white_among_ids(grey)) and not refused and IGNORE not in void:
         remedy = "write class ids like the others, or give data.ignore '[255]' if 255 means unlabelled"

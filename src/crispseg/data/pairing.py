@@ -88,7 +88,7 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
     If only the images or only the masks are in sub-folders, sub-folders are ignored. Different names pair by their
     numbers if both sides have the same numbers. Files without a partner are left out. The result has an `error` if
     several files match one, also if they differ by numbers such as a_1 and a_2. It also has one if fewer
-    than half of the smaller side have a partner.
+    than half of the smaller side have a partner, or if the numbers of one side seem shifted.
     """
     folders: dict[Path, str] = {}
     deep = [{"/" in name for name in found.values()} for found in (image_of, mask_of)]
@@ -140,6 +140,9 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
     elif said and (len(paired) < min(len(no_mask), len(no_image)) or not paired):
         error = f"{said}; give both the same names, or move the extra ones away"
         error += f"; {MERGE}" * (len(mask_of) > len(image_of))
+    elif _shifted(no_mask, no_image, {pair.image: pair.name for pair in paired.values()}):
+        error = f"{said}; the masks may be numbered from another number than their images, so that all pairs are wrong"
+        error += "; if so, rename the masks; otherwise, move the files without a partner away"
     faults: dict[PairingKind, dict[Path, str]] = {
         "image-without-mask": no_mask,
         "mask-without-image": no_image,
@@ -233,6 +236,14 @@ def _numbers(files: Mapping[Path, str]) -> dict[int, Path]:
     found = {int(each[-1]): file for file, name in files.items() if (each := re.findall(r"\d+", name))}
     alike = len({re.sub(r"\d+(?=\D*$)", "", name) for name in files.values()}) == 1
     return found if alike and len(found) == len(files) else {}
+
+
+def _shifted(no_mask: Mapping[Path, str], no_image: Mapping[Path, str], paired: Mapping[Path, str]) -> bool:
+    """Return whether all images without a mask come before the pairs, and as many masks after them, or the reverse."""
+    sides = [_numbers(found) for found in (no_mask, paired, no_image)]
+    if not all(sides) or len(no_mask) != len(no_image):
+        return False
+    return any(max(one) < min(sides[1]) and max(sides[1]) < min(other) for one, _, other in (sides, sides[::-1]))
 
 
 def _files_below(folder: Path, ending: str) -> dict[str, Path]:
