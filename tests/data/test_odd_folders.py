@@ -287,3 +287,17 @@ def test_black_objects_on_white_are_named(tmp_path: Path) -> None:
     assert "[object, background]" not in "".join(named.notes())
     shares = np.bincount(named.dataset("train")[0].labels.ravel())
     assert shares.tolist() == [25, 1575]
+
+
+def test_255_in_most_pixels_is_not_ignored_in_silence(tmp_path: Path, refuses: Any) -> None:
+    mask = np.full((40, 40), 255, np.uint8)
+    mask[5:15, 5:15], mask[20:34, 20:34] = 0, 1
+    for index in range(5):
+        write_image(tmp_path / f"images/{index}.png", np.full((40, 40, 3), 20 * index, np.uint8))
+        write_image(tmp_path / f"masks/{index}.png", np.roll(mask, index, 0))
+    with refuses("255 is background", "data.ignore '[255]' if 255 means ignore"):
+        Folder(root=tmp_path).settled().dataset("train")
+    background = {"palette": [[255] * 3, [0] * 3, [1] * 3], "ignore": []}
+    for given, shares in ((background, [1304, 100, 196]), ({"ignore": [255]}, [100, 196])):
+        labels = Folder(root=tmp_path, **given).dataset("train")[0].labels
+        assert np.bincount(labels[labels != 255]).tolist() == shares
