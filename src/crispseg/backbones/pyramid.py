@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import ShuffleNet_V2_X1_0_Weights
@@ -121,6 +123,16 @@ class Backbone(nn.Module):
         """Network without the layers of a simple feature pyramid, which have no published weights."""
         return self.net.plain if isinstance(self.net, SimplePyramid) else self.net
 
+    @contextmanager
+    def replaying(self, features: list[Tensor]) -> Iterator[None]:
+        """Return these outputs of `body` in the block, for images of the same size, instead of computing them."""
+        body = self.body
+        body.forward = lambda _images: features
+        try:
+            yield
+        finally:
+            del body.forward  # the method of its class is used again
+
     def freeze(self, *, early: bool = False) -> None:
         """Freeze all batch-norm statistics and all weights of `body`; `early` only those of the finest feature."""
         fixed = self._upstream() if early else {id(parameter) for parameter in self.body.parameters()}
@@ -138,6 +150,17 @@ class Backbone(nn.Module):
         """Return the fraction of the weights of `body` that `freeze(early=True)` freezes."""
         fixed, sizes = self._upstream(), {id(parameter): parameter.numel() for parameter in self.body.parameters()}
         return sum(size for key, size in sizes.items() if key in fixed) / sum(sizes.values())
+
+    @property
+    def layers(self) -> list[list[nn.Parameter]]:
+        """Parameters of `body` by depth, first layer first: timm's groups, or the stages of other networks."""
+        network = getattr(self.body, "model", None)
+        if network is None:
+            stages = ([*stage.parameters()] for stage in self.body.children())
+            return [stage for stage in stages if stage]  # pooling has no parameters
+        parameters = dict(network.named_parameters())
+        groups = group_parameters(network, network.group_matcher())
+        return [[parameters[name] for name in names] for names in groups.values()]
 
     @torch.enable_grad()
     def _upstream(self) -> set[int]:

@@ -154,8 +154,8 @@ def build_plain(name: str, published: bool, in_chans: int, levels: int) -> Pyram
         net = build_published(name, published, in_chans=in_chans, dynamic_img_size=True, **options)
     except TypeError:  # the network lacks the option
         raise CrispsegError(
-            f"backbone '{name}' supports only fixed image sizes; timm's ViTs and DeiTs, such as "
-            "'vit_base_patch16_224', and networks with a pyramid support any size"
+            f"backbone '{name}' supports only fixed image sizes, or lacks timm's option dynamic_img_size; timm's ViTs "
+            "and DeiTs, such as 'vit_base_patch16_224', and networks with a pyramid support any size"
         ) from None
     if isinstance(net.model, VisionTransformer):
         net.model._pos_embed = MethodType(_add_positions, net.model)

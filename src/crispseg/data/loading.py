@@ -233,6 +233,13 @@ def sample_loader(dataset: SegmentationDataset, workers: int) -> DataLoader[Samp
     return _loader(dataset, workers, batch_size=None, collate_fn=copy, pin_memory=False)
 
 
+def with_keys(loader: Batches, keys: Any = None, *, dataset: Dataset[Any] | None = None) -> Batches:
+    """Return batches of the given keys in this order, or of another dataset with the same keys."""
+    options: dict[str, Any] = {"sampler": loader.sampler if keys is None else keys, "batch_size": loader.batch_size}
+    drop_last = loader.drop_last and keys is None
+    return _loader(dataset or loader.dataset, loader.num_workers, drop_last=drop_last, **options)
+
+
 def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:
     if not 0 <= workers <= MOST_WORKERS:
         raise CrispsegError(f"workers is {workers}; give a number from 0 to {MOST_WORKERS}")

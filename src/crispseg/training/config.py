@@ -105,6 +105,8 @@ class TrainConfig(Settings):
         optimizer: sgd or adamw.
         lr: initial learning rate.
         backbone_lr_factor: the backbone's learning rate is lr times this.
+        layer_decay: factor, such as 0.75, by which each layer of the backbone learns more slowly than the next one;
+            the decoder counts as the next of the last layer. By default, all layers have one learning rate.
         momentum: momentum of SGD.
         weight_decay: weight decay of SGD (added to the gradient) or AdamW (decoupled).
         decay_norms_and_biases: false exempts norms and biases from weight decay.
@@ -126,6 +128,10 @@ class TrainConfig(Settings):
         freeze_backbone: true freezes the backbone and its batch-norm statistics. early freezes all these statistics
             and the weights of its finest feature (mostly the stem and the first stage). auto is early if the backbone
             is pretrained and these weights are less than 0.3 of all.
+        cache_features: compute the features of the frozen backbone once, before the training, and read them from disk;
+            needs freeze_backbone true.
+        cache_versions: augmented versions of each training crop whose features are cached; epochs use them in turn.
+        cache_limit: largest size of the cached features in GB.
         ema: decay of an exponential moving average of the weights, such as 0.999; the average is evaluated and saved.
         patience: stop after this many evaluations without a better mIoU.
         val_every: epochs between evaluations on the val split.
@@ -156,6 +162,7 @@ class TrainConfig(Settings):
     optimizer: Literal["sgd", "adamw"] = "adamw"
     lr: NonNegativeFloat = 0.001
     backbone_lr_factor: NonNegativeFloat = 1.0
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 0.01
     decay_norms_and_biases: bool = True
@@ -172,6 +179,9 @@ class TrainConfig(Settings):
     direction_mask: DirectionMask = "true"
     clip: PositiveFloat | None = None
     freeze_backbone: bool | Literal["early", "auto"] = "auto"
+    cache_features: bool = False
+    cache_versions: PositiveInt = 4
+    cache_limit: PositiveFloat = 10.0
     ema: float | None = Field(default=None, gt=0, lt=1)
     patience: PositiveInt | None = None
     val_every: PositiveInt = 1
@@ -191,6 +201,13 @@ class TrainConfig(Settings):
         for key, other in (("epochs", self.epochs), ("iterations", self.iterations)):
             if self.minutes and other:
                 raise CrispsegError(f"minutes is {self.minutes:g} and {key} {other}; give one of them")
+        if self.layer_decay and self.freeze_backbone is True:
+            raise CrispsegError(f"is {self.layer_decay:g}, but freeze_backbone is true; leave one out", "layer_decay")
+        if self.cache_features and self.freeze_backbone is not True:
+            frozen = written(self.freeze_backbone)
+            raise CrispsegError(f"is true, but freeze_backbone is {frozen}; set it to true", "cache_features")
+        if self.cache_features and self.processes > 1:
+            raise CrispsegError("is true, which needs devices and num_nodes of 1; change them", "cache_features")
         if self.class_weights not in (None, "auto") and "cross_entropy" not in self.losses:
             losses = ", ".join(self.losses)
             raise CrispsegError(f"apply to cross_entropy, but loss is {losses}; add it", "class_weights")

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import lightning as L
 import torch
@@ -28,7 +29,7 @@ from crispseg.doctor.facts import subject_of
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import TRAINED, trained_on
 from crispseg.inference.tiling import enough_memory
-from crispseg.io.files import owned
+from crispseg.io.files import LITTER, owned
 from crispseg.io.images import image_channels, write_image
 from crispseg.io.progress import print_lines
 from crispseg.labels import LabelSet
@@ -37,6 +38,7 @@ from crispseg.models.info import ModelInfo
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import LAST, MODEL, check_folder, check_same_run, interruptible, load_checkpoint
 from crispseg.training.config import TrainConfig, config_to_dict
+from crispseg.training.feature_cache import CachedTask
 from crispseg.training.feedback import closing_lines, draw_panels
 from crispseg.training.losses import BoundaryRefinementLoss, CustomLoss, WeightedLoss
 from crispseg.training.optimization import float32_depthwise, on_cuda
@@ -112,10 +114,15 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
     if config.model.refine:
         loss = BoundaryRefinementLoss(loss, config.boundary_weights, config.direction_mask)
     task = SegmentationTask(model, loss, config)
+    cache = TemporaryDirectory(prefix=LITTER, dir=folder, ignore_cleanup_errors=True) if config.cache_features else None
+    if cache:
+        task = CachedTask(model, loss, config, loaders, Path(cache.name), data.val_report.sizes, console)
+        loaders = task.loaders
     bf16_on_cpu = config.precision == "bf16" and not on_cuda(config)
     with (
         warnings.catch_warnings(),
         float32_depthwise(model) if bf16_on_cpu else nullcontext(),
+        cache or nullcontext(),
         enough_memory("training needs", "make batch_size or augment.crop smaller"),
     ):
         quiet()

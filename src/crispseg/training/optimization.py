@@ -17,10 +17,9 @@ from crispseg.training.config import TrainConfig
 
 
 def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
-    """Build SGD or AdamW, with a scaled backbone learning rate and optional exemptions from weight decay."""
+    """Build SGD or AdamW, with scaled learning rates in the backbone and optional exemptions from weight decay."""
     groups: list[dict[str, Any]] = []
-    for part, parameters in model.parameter_groups().items():
-        lr = config.lr * (config.backbone_lr_factor if part == "backbone" else 1.0)
+    for part, lr, parameters in learning_rates(model, config):
         kinds: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
         for parameter in parameters:
             kinds[not config.decay_norms_and_biases and parameter.ndim <= 1].append(parameter)  # norms and biases
@@ -31,6 +30,19 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
         return SGD(groups, lr=config.lr, momentum=config.momentum)
     # The fused optimizer updates all weights in one pass, but Lightning cannot clip gradients with it.
     return AdamW(groups, lr=config.lr, fused=config.clip is None)
+
+
+def learning_rates(model: SegmentationModel, config: TrainConfig) -> Iterator[tuple[str, float, list[nn.Parameter]]]:
+    """Yield the group, the learning rate and the trainable parameters of the backbone, or of its layers, and decoder.
+
+    With a layer decay d, the rate of the backbone's layer n from its end is multiplied by d ** n; the last one is 1.
+    """
+    groups, lr = model.parameter_groups(), config.lr * config.backbone_lr_factor
+    layers = [groups["backbone"]] if config.layer_decay is None else model.backbone.layers
+    for index, layer in enumerate(layers):
+        factor = 1.0 if config.layer_decay is None else config.layer_decay ** (len(layers) - index)
+        yield "backbone", lr * factor, [parameter for parameter in layer if parameter.requires_grad]
+    yield "decoder", config.lr, groups["decoder"]
 
 
 def learning_rate_factor(

@@ -1,0 +1,106 @@
+"""Runs on cached features, against the same runs on images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+from training_runs import equal, quietly, rows, state, tiny, untrained, without_time
+
+from crispseg.backbones import Backbone
+from crispseg.data import Augment
+from crispseg.training import ModelConfig, TrainConfig
+from crispseg.training.feature_cache import CachedSamples, CachedTask, Key, Record
+
+WHOLE: dict[str, Any] = {
+    "augment": Augment(crop=None, scale=(1, 1), turn=True, photometric="mmseg", repeat=1),
+    "batch_size": 1,
+    "epochs": 1,
+}
+
+
+def frozen(out: Path, name: str = "fpn", backbone: str = "test_vit", **changes: Any) -> TrainConfig:
+    model = ModelConfig(name, backbone, False, options={"width": 16})
+    return tiny(out, model=model, **{"freeze_backbone": True, **changes})
+
+
+@pytest.mark.parametrize(
+    ("model", "changes"),
+    [
+        (("crisp", "test_efficientnet"), {}),
+        (("crisp", "test_vit"), {"precision": "bf16", "workers": 1}),
+        (("sfnet", "df1"), WHOLE),
+    ],
+)
+def test_cached_features_change_nothing(model: tuple[str, str], changes: dict[str, Any], tmp_path: Path) -> None:
+    """Random crops, flips and colours included: each of the two epochs has its version."""
+    config = frozen(tmp_path / "cached", *model, cache_features=True, **changes)
+    cached, plain = quietly(config), quietly(frozen(tmp_path / "plain", *model, **changes))
+    assert without_time(cached.folder) == without_time(plain.folder)
+    assert equal(state(cached.model), state(plain.model))
+    body, start = cached.model.backbone.body, untrained(config)
+    assert equal(body.state_dict(), start.backbone.body.state_dict())
+    assert not equal(state(cached.model.classifier), state(start.classifier))
+
+
+def test_images_pass_the_backbone_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of each split for the estimate, then two versions of 8 crops and 4 val images; epochs compute none."""
+    computed: list[int] = []
+    records, replaying = CachedTask.records, Backbone.replaying
+    entered: list[Backbone] = []
+
+    def counted(task: CachedTask, split: CachedSamples, keys: Sequence[Key]) -> Iterator[Record]:
+        computed.append(len(keys))
+        return records(task, split, keys)
+
+    def replay(backbone: Backbone, features: list[Tensor]) -> AbstractContextManager[None]:
+        entered.append(backbone)
+        return replaying(backbone, features)
+
+    monkeypatch.setattr(CachedTask, "records", counted)
+    monkeypatch.setattr(Backbone, "replaying", replay)
+    quietly(frozen(tmp_path / "run", cache_features=True, cache_versions=2, epochs=5))
+    assert computed == [1, 1, 2 * 8, 4]
+    assert len(entered) == 1 + 4 + 5 * (2 + 4)  # check, sanity check, and batches and val images of each epoch
+
+
+def test_epochs_use_the_versions_in_turn(tmp_path: Path) -> None:
+    """Without learning and with one batch per epoch, the loss depends on the crops only."""
+    settings: dict[str, Any] = {"cache_features": True, "cache_versions": 2, "epochs": 4}
+    settings |= {"lr": 0.0, "auxiliary_weight": 0.0, "batch_size": 8}
+    losses = [float(row["train_loss"]) for row in rows(quietly(frozen(tmp_path / "run", **settings)).folder)]
+    assert losses[:2] == pytest.approx(losses[2:], abs=2e-3)
+    assert losses[0] != pytest.approx(losses[1], abs=1e-2)
+
+
+def test_a_resumed_run_computes_the_features_again(tmp_path: Path) -> None:
+    settings = {"cache_features": True, "cache_versions": 2, "deterministic": True, "schedule": "constant"}
+    quietly(frozen(tmp_path / "run", epochs=2, **settings))
+    resumed = quietly(frozen(tmp_path / "run", epochs=3, cache_limit=5.0, **settings), resume=True)
+    straight = quietly(frozen(tmp_path / "straight", epochs=3, **settings))
+    assert equal(state(resumed.model), state(straight.model))
+    assert not [*resumed.folder.glob(".crispseg-*")]
+
+
+def test_what_cannot_be_cached_is_refused(tmp_path: Path, refuses: Any) -> None:
+    with refuses("cache_features", "freeze_backbone is early", "true"):
+        frozen(tmp_path, cache_features=True, freeze_backbone="early")
+    with refuses("cache_features", "devices"):
+        frozen(tmp_path, cache_features=True, devices=2)
+    with refuses("cache_features", "unept", "images"):
+        quietly(frozen(tmp_path / "unept", "unept", "test_efficientnet", cache_features=True))
+
+
+def test_a_limit_or_a_full_disk_is_an_error_before_the_features_are_computed(
+    tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with refuses("cache_features", "GB", "cache_limit is 1e-06", "cache_versions"):
+        quietly(frozen(tmp_path / "limit", cache_features=True, cache_limit=1e-6))
+    monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 1}))
+    with refuses("cache_features", "free in", "out"):
+        quietly(frozen(tmp_path / "full", cache_features=True))
+    assert not [*tmp_path.glob("*/.crispseg-*")]
