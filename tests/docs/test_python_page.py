@@ -103,7 +103,7 @@ def test_own_loops_run_and_their_model_is_saved(place: Path, monkeypatch: pytest
 def test_a_video_is_segmented(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With OpenCV; PyAV is not installed here."""
+    """By the loop of OpenCV; tests/inference/test_video.py has the command."""
     monkeypatch.chdir(tmp_path)
     crispseg.create_model("fpn", num_classes=2, backbone="test_efficientnet").save_pretrained("runs/streets")
     writer = cv2.VideoWriter("drive.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 64))
@@ -111,7 +111,9 @@ def test_a_video_is_segmented(
         writer.write(np.full((64, 96, 3), shade, np.uint8))
     writer.release()
     (block,) = (block for block in blocks("docs/video.md") if "cv2.VideoCapture(" in block)
-    exec(block, {"segmenter": crispseg.Segmenter("runs/streets")})
+    names: dict[str, Any] = {"segmenter": crispseg.Segmenter("runs/streets")}
+    exec(block, names)
+    names["video"].release()  # its threads would hold locks in processes that other tests fork
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*"12345"]
 
 
