@@ -12,7 +12,7 @@ from dataset_trees import save
 
 from crispseg.cli.main import main
 
-from .trees import photo
+from .trees import ids, photo
 
 
 def test_few_objects_are_merged_or_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,3 +31,22 @@ def test_few_objects_are_merged_or_declared(tmp_path: Path, capsys: pytest.Captu
     assert "object" in printed and "class 1" not in printed
     assert main(["doctor", *shlex.split(declared)[1:]]) == 0
     assert "class 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "table", [[0, 7, 24001, 24002], [0, 1792, 6657, 6658], [*range(0, 250, 10)], [*range(0, 66000, 3000)]]
+)
+def test_numbers_of_classes_and_objects_are_refused_and_no_copy_is_written(
+    table: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(8):
+        save(tmp_path / f"data/images/{index}.png", photo(index))
+        save(tmp_path / f"data/masks/{index}.png", np.array(table, np.uint16)[ids(index, classes=len(table))])
+    root, copy = str(tmp_path / "data"), tmp_path / "copy"
+    assert main(["train", root]) == 2
+    assert "corrected copy" not in capsys.readouterr().err
+    assert main(["doctor", root]) == 3
+    printed = capsys.readouterr().out
+    assert "--fix" not in printed and ("object-numbers" if len(table) == 4 else "sparse-ids") in printed
+    assert main(["doctor", root, "--fix", str(copy)]) == 2
+    assert "is not written" in capsys.readouterr().err and not copy.exists()

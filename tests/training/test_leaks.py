@@ -96,6 +96,50 @@ def test_settings_keep_patients_in_one_split(folders: bool, tmp_path: Path, caps
     assert patients[0].isdisjoint(patients[1]) and patients[0] | patients[1] == {"P0", "P1", "P2"}
 
 
+def drifting(scene: int, number: int) -> np.ndarray:
+    """A frame of a camera that moves by 3 pixels."""
+    wide = photo(scene, (96, 240))
+    return np.ascontiguousarray(wide[:, 3 * number : 3 * number + 120])
+
+
+@pytest.mark.parametrize(
+    ("name", "given"),
+    [
+        ("{}_{:05}", "'--data.group=*_*'"),
+        ("{}-take-{:03}", "'--data.group=*-*'"),
+        ("{}/{:02}", "--data.group=folder"),
+        ("{}{:02}", ""),
+    ],
+)
+def test_neighbours_that_look_alike_are_said(
+    name: str, given: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = {name.format(scene, number): (seed, number) for seed, scene in enumerate("ABC") for number in range(12)}
+    for one, (seed, number) in names.items():
+        save(tmp_path / f"images/{one}.png", drifting(seed, number))
+        save(tmp_path / f"masks/{one}.png", ids(20 * seed + number, (96, 120)))
+    line, *examples = leaks(subject_of(Folder(root=tmp_path)))
+    assert "neighbours look alike" in line and "of 7 in val" in line and examples
+    assert main(["doctor", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    if given:
+        command = printed.partition("or train with: ")[2].splitlines()[0]
+        assert command == f"crispseg train {tmp_path} {given}"
+        assert main(["doctor", *shlex.split(command)[2:]]) == 0
+        printed = capsys.readouterr().out
+    assert ("neighbours-in-two-splits" in printed) == (not given)
+
+
+@pytest.mark.parametrize("last", [1, 12])
+def test_unrelated_neighbours_and_blocks_of_a_sequence_are_not_said(last: int, tmp_path: Path) -> None:
+    for number in range(24):
+        save(tmp_path / f"images/A_{number:03}.png", photo(number) if last == 1 else drifting(0, number))
+        save(tmp_path / f"masks/A_{number:03}.png", ids(number, (64, 96) if last == 1 else (96, 120)))
+    chosen = [f"A_{number:03}" for number in range(24) if (number % 4 == 0 if last == 1 else number >= last)]
+    (tmp_path / "val.txt").write_text("\n".join(chosen))
+    assert leaks(subject_of(Folder(root=tmp_path))) == []
+
+
 @pytest.mark.parametrize("sizes", [(6, 6), (9, 2, 2)])
 def test_groups_that_leave_little_to_divide_are_not_advised(sizes: tuple[int, ...], tmp_path: Path) -> None:
     for group, size in enumerate(sizes):

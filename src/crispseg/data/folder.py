@@ -415,7 +415,7 @@ class Folder(Settings):
             some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
             legend = self._layout.legend and f"; {self._layout.legend}"
             line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
-            if fault.code in ("multiplied-ids", "sparse-ids") and self.root and not fault.details.get("settings"):
+            if self.root and (fault.code == "multiplied-ids" or fault.details.get("copy")):
                 line += f"; 'crispseg doctor {shlex.quote(str(self.root))}' shows how to make a copy with these"
             raise CrispsegError(line, settings=fault.details.get("settings", ()))
         return found

@@ -139,7 +139,11 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
             pattern, one, kind = _pattern(root, folder)
             if kind or not usual:
                 alike[pattern, kind].add(one)
-    kinds = {folders.pop() if len(folders) == 1 else pattern: kind for (pattern, kind), folders in alike.items()}
+    several = any(len(folders) > 1 for folders in alike.values())  # then masks of train only are also found by pattern
+    kinds = {
+        pattern if len(folders) > 1 or (several and _in_split(root, *folders)) else folders.pop(): kind
+        for (pattern, kind), folders in alike.items()
+    }
     places = [
         Place(path, files, bool(kind), kind == "masks" or (not kind and _flat(min(files))))
         for path, kind in kinds.items()
@@ -231,6 +235,10 @@ def _pattern(root: Path, folder: Path) -> tuple[Path, Path, str]:
         return root / parts[0], root / parts[0], kind
     name = _JOINT.sub(r"\g<start>*", glob.escape(parts[at]))
     return top.joinpath(*["*"] * at, name), root.joinpath(*parts[: at + 1]), kind
+
+
+def _in_split(root: Path, folder: Path) -> bool:
+    return any(part.lower() in SPLIT_OF for part in folder.relative_to(root).parts)
 
 
 def _kind(name: str) -> str:

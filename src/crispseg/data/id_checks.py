@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 from crispseg.config.settings import plural
@@ -96,8 +97,14 @@ def numbers_objects(masks: Sequence[MaskStatistics]) -> bool:
 def sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding:
     """Return the fault of sparse values; 255 is ignored unless it is among the ids."""
     what = f"{plural(len(ids), 'value')} up to {ids[-1]} ({few(ids, 12)}), which are probably not all class ids"
-    if not 2 <= len(ids) <= OBJECTS or ids[-1] > IGNORE:
-        return fault_of("sparse-ids", grey, what, f"write masks of class ids, such as 0 to {len(ids) - 1}")
+    if numbered := [pair for pair in pairwise(ids) if pair[1] - pair[0] == 1 and pair[0] > IGNORE]:
+        what = f"values up to {ids[-1]}, such as {numbered[0][0]} and {numbered[0][1]}: probably a class and a number"
+        remedy = "write masks of class ids: value // 1000 of Cityscapes and value // 256 of KITTI, if it is that large"
+        return fault_of("object-numbers", grey, f"{what} of its object each", remedy)
+    few_ids = 2 <= len(ids) <= OBJECTS
+    if not few_ids or ids[-1] > IGNORE:
+        remedy = f"write masks of class ids, such as 0 to {len(ids) - 1}" if few_ids else "write masks of class ids"
+        return fault_of("sparse-ids", grey, what, remedy, copy=few_ids)
     greys, ignored = tuple((value,) * 3 for value in ids), sorted({*void, *({IGNORE} & held(grey))} - {*ids})
     choices = [(greys, ignored)]
     if empty := {value for value in ids if any(value == mask.nodata for mask in grey)} - {IGNORE}:

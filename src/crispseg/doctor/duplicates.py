@@ -10,7 +10,17 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
-from crispseg.data.copies import MOST_COMPARED, ImageFacts, alike, group_of, likely_group, original, together
+from crispseg.data.copies import (
+    MOST_COMPARED,
+    ImageFacts,
+    alike,
+    consecutive,
+    group_of,
+    likely_group,
+    original,
+    series_of,
+    together,
+)
 from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder import Folder
@@ -71,11 +81,43 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
     if own and (pattern := own.group or likely_group(places.values())):
         groups = {member: group for member, place in places.items() if (group := group_of(pattern, place))}
         code = "group-in-two-splits" if own.group else "parts-in-two-splits"
-        settings = _regrouping(own, pattern, groups)
-        given = " and ".join(f"{key} {shlex.quote(str(value))}" for key, value in settings.items())
-        given = given and f"; {given} would keep each in train or val"
-        found = _grouped(code, _across(groups), subject, pattern=pattern, given=given)
-        yield replace(found, details={**found.details, "settings": [settings] if settings else []})
+        found = _related(code, _across(groups), subject, pattern, _regrouping(own, pattern, groups))
+        yield found
+        if found.count:
+            return
+    if own:
+        yield _next_to_each_other(own, subject, places, images)
+
+
+NEIGHBOURS = 0.1
+"""Smallest share of the images of a split next to those of an earlier one; blocks of a video have few."""
+
+
+def _next_to_each_other(
+    own: Folder, subject: Subject, places: Mapping[Member, PurePosixPath], images: Mapping[Member, ImageFacts]
+) -> Finding:
+    """Return the finding of images of two splits that are consecutive in a sequence."""
+    order, members = [*subject.splits], [*images]
+    found = consecutive([places[member] for member in members], [images[member] for member in members])
+    pairs = [sorted((members[one], members[other]), key=lambda each: order.index(each[0])) for one, other in found]
+    pairs = [pair for pair in pairs if pair[0][0] != pair[1][0]]
+    later = Counter(split for split, _ in {pair[1] for pair in pairs})
+    kept = [pair for pair in pairs if later[pair[1][0]] >= NEIGHBOURS * len(subject.splits[pair[1][0]])]
+    series = {member: name for member, place in places.items() if (name := series_of(place))}
+    ends = {name[-1] for name in series.values()}
+    pattern = {"/": "folder", "_": "*_*", "-": "*-*"}.get(ends.pop() if len(ends) == 1 else "", "")
+    settings = _regrouping(own, pattern, series) if pattern else {}
+    return _related("neighbours-in-two-splits", kept, subject, pattern, settings)
+
+
+def _related(
+    code: str, groups: Sequence[Sequence[Member]], subject: Subject, pattern: str, settings: dict[str, object]
+) -> Finding:
+    """Return a finding about related images of several splits, with the settings that keep them in one."""
+    given = " and ".join(f"{key} {shlex.quote(str(value))}" for key, value in settings.items())
+    given = given and f"; {given} would keep each in train or val"
+    found = _grouped(code, groups, subject, pattern=pattern, given=given)
+    return replace(found, details={**found.details, "settings": [settings] if settings else []})
 
 
 def _regrouping(own: Folder, pattern: str, groups: Mapping[Member, str]) -> dict[str, object]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from crispseg.data.dataset import SegmentationDataset
-from crispseg.data.finding import Severity
+from crispseg.data.finding import Finding, Severity
 from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import NONE
 from crispseg.data.mask_reading import MaskReading
@@ -26,6 +26,9 @@ from crispseg.io.images import write_labels
 from crispseg.labels import IGNORE
 
 LEFT_OUT = "left_out.txt"
+
+UNSURE = {"undeclared-class", "object-numbers"}
+"""Kinds of masks of which a copy would lose a class or make classes of objects."""
 
 STRAY = 0.01
 """Largest share of values without a class in a mask that is kept."""
@@ -43,7 +46,7 @@ def check_out(out: Path, subject: Subject) -> None:
 
 def worth_a_copy(diagnosis: Diagnosis) -> bool:
     """Return whether `fix` can write a copy in which a warning or an error is corrected."""
-    if any(one.code == "undeclared-class" for one in diagnosis.findings):
+    if _unsure(diagnosis):
         return False
     found = any(KINDS[one.code].fix and one.severity > Severity.INFORMATION for one in diagnosis.findings)
     files = not any(isinstance(pairs, SegmentationDataset) for pairs in diagnosis.subject.splits.values())
@@ -56,9 +59,8 @@ def fix(diagnosis: Diagnosis, out: Path) -> str:
     It raises the errors of `check_out`, and a `CrispsegError` if no pair can be kept.
     """
     check_out(out, diagnosis.subject)
-    for one in diagnosis.findings:
-        if one.code == "undeclared-class":  # a copy would lose a class
-            raise CrispsegError(f"{out} is not written: {one.line}")
+    if unsure := _unsure(diagnosis):
+        raise CrispsegError(f"{out} is not written: {unsure[0].line}")
     reading, (kept, left_out) = diagnosis.reading, _kept(diagnosis)
     if reading is None or not kept:
         raise CrispsegError(f"{out}: there is no pair that can be kept; correct the data by hand")
@@ -71,6 +73,12 @@ def fix(diagnosis: Diagnosis, out: Path) -> str:
     counts = ", ".join(f"{split} {count}" for split, count in Counter(one.split for one in kept).items())
     more = f", see {out / LEFT_OUT}" if left_out else ""
     return f"wrote {out}: {counts} pairs; {len(left_out)} left out{more}"
+
+
+def _unsure(diagnosis: Diagnosis) -> list[Finding]:
+    """Return the errors of which values are classes that only the user can correct."""
+    faults = [one for one in diagnosis.findings if one.severity is Severity.ERROR]
+    return [one for one in faults if one.code in UNSURE or not one.details.get("copy", True)]
 
 
 def _kept(diagnosis: Diagnosis) -> tuple[list[PairFacts], dict[str, str]]:
