@@ -180,7 +180,6 @@ def test_every_format_gives_the_same_segmentation(
     ("name", "options", "phrases"),
     [
         ("fake.onnx", {"backend": "torch"}, ["backend is 'torch'", "fake.onnx needs onnxruntime or openvino"]),
-        ("nuclei", {"backend": "openvino"}, ["backend is 'openvino'", "nuclei needs torch"]),
         ("fake.onnx", {"precision": "bf16"}, ["fake.onnx", "bf16"]),
         ("none.onnx", {}, ["none.onnx does not exist", "crispseg export"]),
     ],

@@ -96,7 +96,8 @@ def predict_files(
         images: files, folders with their sub-folders, patterns, and text files that list paths.
         out: folder to write to; by default a new one next to the images.
         device: cpu or cuda; by default CUDA if available.
-        backend: runtime of an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml.
+        backend: runtime of an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml. With onnxruntime
+            or openvino, a saved model is exported once, in this precision, to a cached file.
         protocol: scales, windows and flips; by default the whole image once.
         value_range: values of 16-bit images that become black and white, such as [0, 4095]; by default as in training.
         precision: fp32, or bf16, which is faster and slightly less exact.

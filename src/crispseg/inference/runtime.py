@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from crispseg.config.registry import Registry
 from crispseg.decoders import Decoded
 from crispseg.errors import CrispsegError, one_line
 from crispseg.inference.device import FloatPrecision
@@ -34,6 +35,11 @@ Run: TypeAlias = Callable[[Tensor], Tensor]
 """Function from images `(N, C, H, W)` to logits `(N, num_classes, H, W)` or labels `(N, H, W)`, on the CPU."""
 
 Backend: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino", "executorch"]
+
+WRITERS: Registry[Callable[[str | Path, FloatPrecision], Path]] = Registry(
+    "backend", filled_by="crispseg.export.cached"
+)
+"""Functions that write a saved model as a cached file for a runtime, in a precision."""
 
 RUNTIMES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",), ".pte": ("executorch",)}
 """Runtimes for each file suffix, the default first."""
@@ -61,6 +67,7 @@ class ExportedModel(nn.Module):
         record = json.loads(metadata)
         self.refines = bool(record.get("options", {}).get("refine"))
         self.labels_only = record.get("output") == "labels"
+        self.precision = record.get("precision")
         self.bytes_per_pixel: float | None = record.get("bytes_per_pixel")
         self.size: tuple[int, int] | None = tuple(record["size"]) if record.get("size") else None
         """Height and width of the images; None for any size."""
@@ -72,7 +79,7 @@ class ExportedModel(nn.Module):
 
         Files run on the CPU in their own precision. Files with a refinement process only whole images, once.
         """
-        if device.type != "cpu" or precision != "fp32":
+        if device.type != "cpu" or precision not in ("fp32", self.precision):
             wrong = "bf16 is an option of the export" if precision != "fp32" else f"device is {device}"
             raise CrispsegError(f"{self.path} runs on the CPU in its own precision, but {wrong}; give the run instead")
         if (self.refines or self.labels_only) and not whole:
@@ -122,22 +129,26 @@ def is_exported(source: str | Path) -> bool:
     return Path(source).suffix.lower() in RUNTIMES and not Path(source).is_dir()
 
 
-def open_model(source: str | Path, backend: Backend = "auto") -> AnyModel:
+def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPrecision = "fp32") -> AnyModel:
     """Open a source of `SegmentationModel.from_pretrained`, or an exported file.
 
     Args:
         backend: by default ONNX Runtime for .onnx, OpenVINO for .xml, ExecuTorch for .pte, PyTorch for saved models.
+            For ONNX Runtime and OpenVINO, a saved model is exported once, to a cached file.
+        precision: precision of the cached file.
 
     Raises:
         CrispsegError: the source is missing or damaged, or the backend is unknown, is not installed or does not support
             such files.
     """
     path = Path(source)
-    known = RUNTIMES[path.suffix.lower()] if is_exported(source) else ("torch",)
+    known = RUNTIMES[path.suffix.lower()] if is_exported(source) else ("torch", *WRITERS.names())
     if backend not in ("auto", *known):
         raise CrispsegError(f"backend is '{backend}', but {source} needs {' or '.join(known)}; leave out backend")
     if not is_exported(source):
-        return SegmentationModel.from_pretrained(source)
+        if backend in ("auto", "torch"):
+            return SegmentationModel.from_pretrained(source)
+        return open_model(WRITERS[backend](source, precision), backend)
     runtime = known[0] if backend == "auto" else backend
     if importlib.util.find_spec(runtime) is None:
         raise CrispsegError(f"{source} needs {runtime}; pip install {runtime}")

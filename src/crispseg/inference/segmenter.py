@@ -52,7 +52,8 @@ class Segmenter:
         value_range: values of 16-bit images that become black and white; by default those of the model.
         tile: side of the tiles in which larger images are processed; they overlap by an eighth and are blended. By
             default only images too large for memory are processed in tiles, with a warning.
-        backend: runtime of an exported file; by default ONNX Runtime for .onnx and OpenVINO for .xml.
+        backend: runtime of an exported file; by default ONNX Runtime for .onnx and OpenVINO for .xml. With
+            onnxruntime or openvino, a saved model is exported once, in this precision, to a cached file.
         compile: use `torch.compile`, for images of any size; the first image takes about a minute. On a CPU, files of
             `crispseg export` are faster (docs/benchmarking.md).
 
@@ -83,7 +84,9 @@ class Segmenter:
             check_tile(tile)
         if value_range is not None:
             check_range(value_range, "value_range")
-        model = open_model(model_or_path, backend) if isinstance(model_or_path, str | Path) else model_or_path
+        model = (
+            open_model(model_or_path, backend, precision) if isinstance(model_or_path, str | Path) else model_or_path
+        )
         check_finite(model)
         self.info, self.label_set = model.info, model.info.label_set()
         self.precision, self.tile, self.value_range = precision, tile, value_range or model.info.value_range

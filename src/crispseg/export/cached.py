@@ -1,0 +1,45 @@
+"""Files of saved models for a runtime, written once to the user's cache folder."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+
+import pooch
+from filelock import FileLock
+from rich.console import Console
+
+from crispseg import __version__
+from crispseg.export.formats import FILE_FORMATS, Format
+from crispseg.export.pipeline import export_model
+from crispseg.inference.device import FloatPrecision
+from crispseg.inference.runtime import WRITERS, checksums
+from crispseg.io.files import writable_folder
+from crispseg.io.progress import print_lines
+from crispseg.models import SegmentationModel
+from crispseg.models.saving import fingerprint
+
+FOLDER = "CRISPSEG_CACHE"
+"""Environment variable with the cache folder; by default the operating system's for crispseg."""
+
+
+def cached_file(format: Format, source: str | Path, precision: FloatPrecision = "fp32") -> Path:
+    """Return the file of a saved model in a format, with gathered rows; the first call writes it in about a minute.
+
+    A changed model, another version of crispseg or a damaged file is exported again. Errors are those of
+    `export_model`.
+    """
+    folder = writable_folder(os.environ.get(FOLDER, pooch.os_cache("crispseg")))
+    suffix = FILE_FORMATS[format].suffix
+    path = folder / f"{Path(source).name}-{fingerprint(source)}-{__version__}-{precision}{suffix}"
+    with FileLock(path.with_suffix(".lock")):
+        if not path.is_file() or len({*checksums(path)}) > 1:
+            model = SegmentationModel.from_pretrained(source)
+            print_lines(Console(stderr=True), [f"writing {path}, once for {source} in {precision}"])
+            export_model(model, path, format, precision=precision, sampling="gather")
+    return path
+
+
+for runtime, kind in ("onnxruntime", "onnx"), ("openvino", "openvino"):
+    WRITERS.register(runtime)(partial(cached_file, kind))  # type: ignore[arg-type]
