@@ -56,6 +56,11 @@ class LabelSet:
         """Id of the class named background, or None; underscores around the name are ignored."""
         return next((index for index, name in enumerate(self.names) if name.strip("_").lower() == "background"), None)
 
+    @property
+    def foreground(self) -> tuple[str, ...]:
+        """Names of the classes without the background."""
+        return tuple(name for index, name in enumerate(self.names) if index != self.background)
+
     def index(self, name: str) -> int:
         """Return the id of a class; an unknown name raises a `CrispsegError`."""
         if name not in self.names:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pycocotools.mask import encode
 
 from crispseg.data import Folder, check_split
-from crispseg.data.annotations import read_annotations
+from crispseg.data.formats import read_annotations
 from crispseg.data.importing import import_annotations
 from crispseg.io.images import read_mask
 
@@ -28,7 +28,7 @@ HEIGHT, WIDTH = 12, 16
 
 def drawn(file: Path, *size: int) -> np.ndarray:
     """The pixels of a file's first shape as a mask."""
-    pixels = read_annotations(file).images[0].shapes[0].draw(*size)
+    pixels = read_annotations(file)[1].images[0].shapes[0].draw(*size)
     mask = np.zeros(size, bool)
     mask.flat[pixels] = True
     assert mask.sum() == len(pixels)  # each is named once
@@ -349,7 +349,7 @@ def test_paths_that_do_not_fit(tmp_path: Path, refuses: Any) -> None:
     source = coco(tmp_path / "a.json", OVERLAP)
     (tmp_path / "empty").mkdir()
     for name in ("nowhere.json", "empty"):
-        with refuses(f"{name} contains no JSON file"):
+        with refuses(f"{name} contains no annotations of COCO, YOLO, CVAT"):
             import_annotations([tmp_path / name], tmp_path / "out")
     with refuses(f"a.jpg, which {source} names, is not in {tmp_path / 'empty'}", "give its folder as images"):
         import_annotations([source], tmp_path / "out", images=tmp_path / "empty")

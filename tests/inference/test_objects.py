@@ -21,7 +21,7 @@ from training_runs import of_many_opinions
 
 from crispseg import Segmenter
 from crispseg.cli.main import main
-from crispseg.data.annotations import read_annotations
+from crispseg.data.formats import read_annotations
 from crispseg.inference import Segmentation
 from crispseg.inference.objects import ObjectRule, Objects, measured, object_rules
 from crispseg.io.images import read_mask, write_image
@@ -241,7 +241,7 @@ def test_predict_writes_objects(model: Path, tmp_path: Path, capsys: Capture) ->
         assert each["area"] == row.area and each["score"] == row.probability and each["iscrowd"] == 0
         assert each["bbox"] == [row.x, row.y, row.width, row.height] and each["category_id"] == 1
     assert {type(each["segmentation"]) for each in coco["annotations"]} == {dict, list}  # with holes, and without
-    read = read_annotations(out / "objects.json")  # by what draws the annotations of other tools
+    read = read_annotations(out / "objects.json")[1]  # by what draws the annotations of other tools
     assert read.names == ("nucleus",)
     for objects, image in zip(expected, read.images, strict=True):
         assert image.image.startswith(objects.name)
@@ -284,7 +284,7 @@ def test_an_interrupted_command_keeps_what_it_has(
     out = tmp_path / "out"
     flags = [f"--out={out}", "--device=cpu", "--objects=nucleus"]
     assert main(["predict", str(model), str(photos(tmp_path / "photos")), *flags]) == 130
-    (image,) = read_annotations(out / "objects.json").images
+    (image,) = read_annotations(out / "objects.json")[1].images
     assert image.image == "a.png" and len(image.shapes) == read_mask(out / "a_objects.png").max() > 0
 
 

@@ -79,11 +79,12 @@ class DownloadData(Command):
 
 @dataclass(kw_only=True)
 class ImportData(Command):
-    """Convert annotations of COCO or labelme (JSON) or YOLO (text) to a folder of images, masks and classes.txt.
+    """Convert annotations of a labelling tool to a folder of images, masks and classes.txt.
+
+    COCO, YOLO (polygons), CVAT, Label Studio, labelme, GeoJSON (QuPath) and GeoPackages are recognised.
 
     Args:
-        sources: JSON files of COCO (polygons and run lengths) or labelme, or folders of such files; or a folder with
-            YOLO's data.yaml, images and labels (polygons).
+        sources: annotation files, or folders of them; for YOLO, a folder with data.yaml, labels and usually images.
         out: new or empty folder to write to.
     """
 

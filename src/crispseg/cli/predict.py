@@ -1,4 +1,4 @@
-"""`crispseg predict RUN IMAGES_OR_VIDEO... [--out DIR] [--resume] [--shard I/N] [--format SERVER] [--objects CLASS]`"""
+"""`crispseg predict RUN IMAGES_OR_VIDEO... [--out DIR] [--resume] [--shard I/N] [--format FORMAT] [--objects CLASS]`"""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from crispseg.inference.video import is_video, predict_video
 class Predict(WithOptions):
     """Segment images: NAME.png contains the class ids (with colours), NAME_overlay.png shows them. Or segment a video.
 
-    --format writes the files that a benchmark's server accepts; --tiles writes NAME.tif for a TIFF. --objects also
-    writes NAME_objects.png (numbers), NAME_objects.csv (a table) and objects.json (outlines in COCO's format).
+    --format writes files for a benchmark's server or a labelling tool; --tiles writes NAME.tif for a TIFF. --objects
+    also writes NAME_objects.png (numbers), NAME_objects.csv (a table) and objects.json (outlines in COCO's format).
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, the name of a bundled model, or an exported file.
@@ -54,6 +54,8 @@ class Predict(WithOptions):
         if found.objects is not None:
             classes = ", ".join(np.ravel(self.options["objects"]))
             print(f"{found.objects} objects of class {classes} in {found.out / COCO}")
+        if found.annotations is not None:
+            print(f"annotations in {found.annotations}; 'crispseg data import' reads them when they are corrected")
         if failed := found.failed:
             raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; see the list above")
 

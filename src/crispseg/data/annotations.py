@@ -1,27 +1,34 @@
-"""JSON annotations of COCO and labelme; pycocotools rasterises their outlines.
+"""Shapes of annotations, which pycocotools rasterises, and files of COCO and labelme.
 
-COCO: https://cocodataset.org/#format-data. labelme: https://github.com/wkentaro/labelme. In both formats, (0, 0) is
-the top left corner of the first pixel, whose centre is (0.5, 0.5).
+COCO: https://cocodataset.org/#format-data. labelme: https://github.com/wkentaro/labelme. In all formats, (0, 0) is the
+top left corner of the first pixel, whose centre is (0.5, 0.5).
 """
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeAlias
+from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from pycocotools import mask as coco
-from pydantic import BaseModel, Field, FiniteFloat, StrictInt, StrictStr, ValidationError
+from pydantic import Base64Bytes, BaseModel, Field, FiniteFloat, StrictInt, StrictStr, ValidationError
 
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError
+from crispseg.io.outlines import Ring, areas, joined
+from crispseg.labels import LabelSet
 
 OUTSIDE = 1.0
 """Distance in pixels by which a point may be outside its image, because annotation tools round."""
+
+Model = TypeVar("Model", bound=BaseModel)
 
 POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}
 """Supported shape types of labelme and their minimum number of points."""
@@ -36,9 +43,11 @@ class Shape(NamedTuple):
     name: str
     """Name in error messages."""
     label: str
-    draw: Callable[[int, int], Pixels]
+    draw: Callable[..., Pixels]
     """Return its pixels in an image of this height and width; raise an error if the shape is invalid."""
     crowd: bool = False
+    z_order: int = 0
+    """Shapes of a higher order are on top."""
 
 
 @dataclass
@@ -46,7 +55,7 @@ class MarkedImage:
     """An image and its annotated shapes."""
 
     image: str
-    """Image path as written in the annotations."""
+    """Image path as written in the annotations, or its name without suffix."""
     source: Path
     """Annotation file; a relative image path may start from its folder."""
     size: tuple[int | None, int | None]
@@ -56,6 +65,8 @@ class MarkedImage:
     """Name in the output folder, without suffix; by default its path."""
     split: str = ""
     """Its split, or folder names that imply it; by default the path of the annotations implies it."""
+    on_map: bool = False
+    """Whether its shapes may have map coordinates; `draw` then also needs the image's path."""
 
 
 class Annotations(NamedTuple):
@@ -63,7 +74,42 @@ class Annotations(NamedTuple):
 
     images: tuple[MarkedImage, ...]
     names: tuple[str, ...]
-    """Class names, sorted by id for COCO and YOLO, and alphabetically for labelme."""
+    """Class names, sorted by id for COCO and YOLO, as listed by CVAT, and otherwise alphabetically."""
+    notes: tuple[str, ...] = ()
+    """Lines about what is not imported."""
+
+
+class Outlined(NamedTuple):
+    """An image whose areas are written as annotations."""
+
+    file: Path
+    name: str
+    """Its name in the annotations, without suffix."""
+    labels: NDArray[np.uint8]
+    """`(H, W)` class ids."""
+    folder: Path
+    """Folder of the annotations when they are complete."""
+    classes: LabelSet
+
+    @property
+    def file_name(self) -> str:
+        """Its name in the annotations."""
+        return f"{self.name}{self.file.suffix}"
+
+    def path(self, folder: Path, suffix: str) -> Path:
+        """Return the path of its own file of annotations, whose folder is created."""
+        path = folder / f"{self.name}{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def areas(self) -> list[tuple[str, list[Ring]]]:
+        """Return the class, the outline and the outlines of holes of each area, except for background and 255."""
+        found = areas(self.labels, self.classes.background)
+        return [(self.classes.names[value], outlines) for value, outlines in found]
+
+    def polygons(self) -> list[tuple[str, Ring]]:
+        """Return the class and the outline of each area; a line joins the outlines of holes to it."""
+        return [(name, joined(outlines)) for name, outlines in self.areas()]
 
 
 class _Category(BaseModel):
@@ -103,6 +149,7 @@ class _LabelmeShape(BaseModel):
     label: StrictStr
     shape_type: str | None = None
     points: list[tuple[FiniteFloat, FiniteFloat]]
+    mask: Base64Bytes | None = None
 
 
 class _Labelme(BaseModel):
@@ -112,23 +159,18 @@ class _Labelme(BaseModel):
     shapes: list[_LabelmeShape]
 
 
-def read_annotations(path: Path) -> Annotations:
-    """Read a COCO or labelme file; another format or a shape that cannot become a mask raises a `CrispsegError`."""
+def _validated(model: type[Model], tree: Any, path: Path, kind: str) -> Model:
     try:
-        tree = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # or text that is not UTF-8, or a number with thousands of digits
-        raise CrispsegError(f"{path} is not JSON ({one_line(error)}); export it again") from None
-    labelme = isinstance(tree, dict) and "shapes" in tree
-    try:
-        return _labelme(path, _Labelme.model_validate(tree)) if labelme else _coco(path, _Coco.model_validate(tree))
+        return model.model_validate(tree)
     except ValidationError as error:
         worst = max(error.errors(), key=lambda each: len(each["loc"]))  # the deepest of several alternatives
         reason = f"{'.'.join(map(str, worst['loc']))}: {worst['msg']}"
-        kind = "labelme" if labelme else "COCO (or labelme)"
         raise CrispsegError(f"{path} is not valid {kind} ({reason}); export it again") from None
 
 
-def _coco(path: Path, tree: _Coco) -> Annotations:
+def read_coco(path: Path, content: Any) -> Annotations:
+    """Read a COCO file; a shape that cannot become a mask raises a `CrispsegError`."""
+    tree = _validated(_Coco, content, path, "COCO (or labelme)")
     names = {entry.id: entry.name for entry in tree.categories}
     images = {entry.id: MarkedImage(entry.file_name, path, (entry.height, entry.width)) for entry in tree.images}
     for one in tree.annotations:
@@ -146,15 +188,51 @@ def _coco(path: Path, tree: _Coco) -> Annotations:
     return Annotations(tuple(images.values()), tuple(names[key] for key in sorted(names)))
 
 
-def _labelme(path: Path, tree: _Labelme) -> Annotations:
+def write_coco(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:
+    """Write annotations/instances_default.json, with polygons, and run lengths of areas with holes."""
+    listed, annotations = list[Any](), list[Any]()
+    for image in images:
+        height, width = image.labels.shape
+        listed.append({"id": len(listed) + 1, "file_name": image.file_name, "height": height, "width": width})
+        for name, outlines in image.areas():
+            runs = coco.merge(coco.frPyObjects([np.ravel(joined(outlines)).tolist()], height, width))
+            shape: Any = [np.ravel(outlines[0]).tolist()]
+            if len(outlines) > 1:
+                shape = {"size": [height, width], "counts": runs["counts"].decode()}
+            ids = {"id": len(annotations) + 1, "image_id": len(listed), "category_id": classes.index(name)}
+            box = {"area": int(coco.area(runs)), "bbox": coco.toBbox(runs).tolist(), "iscrowd": 0}
+            annotations.append({**ids, "segmentation": shape, **box})
+    categories = [{"id": classes.index(name), "name": name} for name in classes.foreground]
+    tree = {"categories": categories, "images": listed, "annotations": annotations}
+    (folder / "annotations").mkdir()
+    (folder / "annotations/instances_default.json").write_text(json.dumps(tree), encoding="utf-8")
+
+
+def read_labelme(path: Path, content: Any) -> Annotations:
+    """Read a labelme file; a shape that cannot become a mask raises a `CrispsegError`."""
+    tree = _validated(_Labelme, content, path, "labelme")
     image = MarkedImage(tree.imagePath.replace("\\", "/"), path, (tree.imageHeight, tree.imageWidth))
     for index, one in enumerate(tree.shapes):
         what, kind = f"{path}: shape {index} ('{one.label}')", one.shape_type or "polygon"
-        if kind not in POINTS:
+        if kind not in POINTS and one.mask is None:
             remedy = f"draw it as one of {', '.join(POINTS)}, or remove it"
             raise CrispsegError(f"{what} has the unsupported shape type '{kind}'; {remedy}")
-        image.shapes.append(Shape(what, one.label, partial(draw_outlines, kind, [one.points])))
+        draw = partial(draw_outlines, kind, [one.points])
+        if one.mask is not None:
+            draw = partial(_draw_png, one.mask, *map(round, one.points[0]))
+        image.shapes.append(Shape(what, one.label, draw))
     return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})))
+
+
+def write_labelme(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:
+    """Write a file for each image, with polygons."""
+    for image in images:
+        kind = {"shape_type": "polygon", "group_id": None}
+        shapes: list[Any] = [{"label": name, "points": ring, "flags": {}, **kind} for name, ring in image.polygons()]
+        size = {"imageHeight": image.labels.shape[0], "imageWidth": image.labels.shape[1]}
+        place = Path(os.path.relpath(image.file, (image.folder / image.name).parent)).as_posix()
+        tree = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": place, "imageData": None, **size}
+        image.path(folder, ".json").write_text(json.dumps(tree), encoding="utf-8")
 
 
 def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, width: int) -> Pixels:
@@ -189,3 +267,17 @@ def _draw_runs(runs: RunLengths, height: int, width: int) -> Pixels:
     except ValueError:
         return np.flatnonzero(inside)
     raise ValueError(f"its counts cover fewer pixels than the image has, {height * width}")
+
+
+def draw_mask(mask: NDArray[np.bool_], left: int, top: int, height: int, width: int) -> Pixels:
+    """Return the pixels of a mask whose first pixel is at `left`, `top`."""
+    if min(left, top) < 0 or left + mask.shape[1] > width or top + mask.shape[0] > height:
+        where = f"{mask.shape[0]}x{mask.shape[1]} at column {left}, row {top}"
+        raise ValueError(f"its mask, {where}, is not within the image, {height}x{width} (height x width)")
+    rows, columns = np.nonzero(mask)
+    return (rows + top) * width + columns + left
+
+
+def _draw_png(png: bytes, left: int, top: int, height: int, width: int) -> Pixels:
+    with Image.open(io.BytesIO(png)) as mask:
+        return draw_mask(np.asarray(mask.convert("L")) > 0, left, top, height, width)

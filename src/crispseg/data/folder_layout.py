@@ -41,6 +41,8 @@ FIRST = 4
 """Number of images that are read to find that they are cut out."""
 RUN_LENGTHS = b"EncodedPixels"
 """Column of Kaggle's tables of run lengths."""
+OTHER = ("json", "xml", "geojson", "gpkg")
+"""Suffixes of files of labelling tools."""
 CVAT_LIST = Path("ImageSets/Segmentation/default.txt")
 
 
@@ -259,8 +261,10 @@ def annotated(folder: Path) -> str:
     elif tables := [file for file in sorted(folder.glob("*.csv")) if file.is_file() and _has_run_lengths(file)]:
         paint = "write a PNG of class ids for each image, counting pixels from 1, column by column"
         return f"; {few(tables)} contains run lengths, which are not read: {paint}"
-    elif any(file for pattern in ("*.json", "*/*.json") for file in folder.glob(pattern)):
-        what = "it contains JSON files", "COCO's and labelme's"
+    elif any(file for level in ("", "*/") for kind in OTHER for file in folder.glob(f"{level}*.{kind}")):
+        what = "it contains annotation files", "labelling tools"
+    elif any(file for pattern in ("*.mat", "*/*.mat") for file in folder.glob(pattern)):
+        return "; MATLAB files (.mat) are not read: save each mask as a PNG, as docs/labelling.md shows"
     else:
         return ""
     return f"; {what[0]}: 'crispseg data import {root} -o {root}_masks' makes masks of {what[1]}"

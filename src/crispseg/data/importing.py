@@ -1,12 +1,13 @@
 """Import of polygons and run lengths as a folder of images, masks of class ids and class names.
 
 If shapes of two classes overlap, the smaller one is on top, because large objects are usually behind small ones. If
-their sizes are equal, the later one is on top. Crowds are below all other shapes.
+their sizes are equal, the later one is on top. Crowds are below all other shapes. CVAT's `z_order` comes first.
 """
 
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -17,15 +18,16 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.annotations import MarkedImage, read_annotations
+from crispseg.data.annotations import Annotations, MarkedImage
 from crispseg.data.dataset import read_lines
 from crispseg.data.folder_search import SPLIT_OF, SPLITS
+from crispseg.data.formats import FORMATS, read_annotations
 from crispseg.data.loading import parallel
 from crispseg.data.pairing import few
-from crispseg.data.yolo import read_yolo, yolo_files, yolo_root
+from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.io.files import atomic_folder, check_new_folder
-from crispseg.io.images import SUFFIXES, find_images, image_size, write_labels
+from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, find_images, image_size, write_labels
 from crispseg.labels import IGNORE, LabelSet
 
 BACKGROUNDS = frozenset({"_background_", "__background__"})
@@ -49,6 +51,7 @@ def import_annotations(
     sources: Sequence[Path],
     out: Path,
     *,
+    format: str | None = None,
     images: Path | None = None,
     classes: list[str] | Path | None = None,
     background: str | None = "background",
@@ -59,11 +62,13 @@ def import_annotations(
     If annotation files, their folders or data.yaml define splits, it also writes `train.txt`, `val.txt` and `test.txt`.
 
     Args:
-        sources: JSON files of COCO or labelme, folders of them, or folders of YOLO polygons with data.yaml.
+        sources: annotation files, folders of them, or folders of YOLO polygons with data.yaml.
         out: new or empty folder to write to.
-        images: folder of the images, or one above it; by default the folder of each JSON file.
-        classes: class names in the order of the new ids, as a list or a text file. By default COCO classes are sorted
-            by id and labelme classes alphabetically. A background that is not among them is added first.
+        format: coco, yolo, cvat, labelstudio, labelme, geojson or gpkg; needed only if a folder has several.
+        images: folder of the images, or one above it; by default the folder of each annotation file, then the source.
+        classes: class names in the order of the new ids, as a list or a text file. By default classes of COCO and YOLO
+            are sorted by id, those of CVAT are as it lists them, and others alphabetical. A background that is not
+            among them is added first.
         background: class of pixels outside all shapes; null ignores them.
         ignore: names of classes whose pixels become 255.
 
@@ -76,9 +81,12 @@ def import_annotations(
     """
     check_new_folder(out)
     names = read_lines(classes) if isinstance(classes, str | Path) else classes
-    read = [read_yolo(path) if path.is_dir() else read_annotations(path) for path in annotation_files(sources)]
+    if format not in (None, *FORMATS):
+        raise CrispsegError(f"is {format}{did_you_mean(str(format), FORMATS)}", "format")
+    read = [content for source in sources for content in _read(source, format, images)]
     ids, labels = _classes((found.names for found in read), names, background, ignore)
-    tasks = _tasks([image for found in read for image in found.images], images)
+    folders = [source for source in sources if source.is_dir()]
+    tasks = _tasks([image for found in read for image in found.images], images, folders)
     for shape in (shape for task in tasks for part in task.parts for shape in part.shapes):
         if shape.label not in ids:
             remedy = "give a background" if names is None else "add it to classes"
@@ -106,21 +114,34 @@ def import_annotations(
     what = f"images without annotations ({'left out' if background is None else 'all background'})"
     if empty:
         lines.append(f"{len(empty)} {what}: {few(one.file.name for one in empty)}")
-    return [*lines, *(f"{len(found)} images to {split}" for split, found in splits.items())]
+    lines += [f"{len(found)} images to {split}" for split, found in splits.items()]
+    return [*lines, *(note for found in read for note in found.notes)]
 
 
-def annotation_files(sources: Sequence[Path]) -> list[Path]:
-    """Return the given files, and the JSON files in given folders or otherwise their YOLO folders."""
-    files: list[Path] = []
-    for source in sources:
-        found = [source] if source.is_file() else sorted(source.rglob("[!.]*.json"))
-        if not found:
+def _read(source: Path, format: str | None, images: Path | None) -> list[Annotations]:
+    """Read an annotation file, or those in a folder, which must have one format."""
+    chosen = [FORMATS[format]] if format else [*FORMATS.values()]
+    files = [source] if source.is_file() else sorted(source.rglob("[!.]*"))
+    if source.is_dir():
+        files = [file for file in files if any(file.suffix.lower() in each.suffixes for each in chosen)]
+        if format in (None, "yolo"):
             top = source.absolute()
-            found = sorted({max(top, yolo_root(file) or top) for file in yolo_files(source)})  # the deeper of both
-        if not found:
-            raise CrispsegError(f"{source} contains no JSON file of COCO or labelme, and no labels/NAME.txt of YOLO")
-        files += found
-    return list(dict.fromkeys(files))
+            files += sorted({max(top, yolo_root(file) or top) for file in yolo_files(source)})  # the deeper of both
+    found = [(file, *read_annotations(file, images)) for file in files]
+    kinds = {kind: file for file, kind, _ in found if format in (None, kind)}
+    if len(kinds) > 1:
+        listed = " and ".join(f"{FORMATS[kind].title} ({file})" for kind, file in kinds.items())
+        raise CrispsegError(f"{source} contains {listed}; give format, one of {', '.join(kinds)}")
+    if not kinds:
+        others = {
+            "obj.names": "it has boxes of YOLO 1.1; export polygons, such as 'Ultralytics YOLO Segmentation'",
+            "SegmentationClass": f"its masks need no import; run crispseg train {shlex.quote(str(source))}",
+            "*.zip": "it has archives; unpack them",
+        }
+        remedy = next((others[name] for name in others if any(source.rglob(name))), "give another folder")
+        titles = ", ".join(each.title for each in chosen)
+        raise CrispsegError(f"{source} contains no annotations of {titles}; {remedy}")
+    return [content for _, kind, content in found if kind in kinds]
 
 
 def _paint(task: Task, ids: dict[str, int], rest: int) -> NDArray[np.uint8]:
@@ -133,12 +154,13 @@ def _paint(task: Task, ids: dict[str, int], rest: int) -> NDArray[np.uint8]:
             raise CrispsegError(f"{sizes}; annotate the image as it is")
         for shape in part.shapes:
             try:
-                drawn.append((shape, shape.draw(*size)))
+                drawn.append((shape, shape.draw(*size, *([task.file] if part.on_map else []))))
             except Exception as error:  # on broken data Pillow's decoders raise almost anything
                 remedy = "correct or remove it in the annotations"
                 raise CrispsegError(f"{shape.name} of {part.image}: {one_line(error)}; {remedy}") from None
     mask = np.full(size[0] * size[1], rest, np.uint8)
-    for shape, pixels in sorted(drawn, key=lambda one: (not one[0].crowd, -len(one[1]))):  # a stable sort
+    drawn.sort(key=lambda one: (not one[0].crowd, one[0].z_order, -len(one[1])))  # a stable sort
+    for shape, pixels in drawn:
         mask[pixels] = ids[shape.label]
     return mask.reshape(size)
 
@@ -159,21 +181,27 @@ def _classes(
     return ids | dict.fromkeys([*ignore, *UNLABELED], IGNORE), LabelSet.colored(names)
 
 
-def _tasks(found: Sequence[MarkedImage], images: Path | None) -> list[Task]:
-    """Return each image once with its name, even if several files annotate it."""
+def _tasks(found: Sequence[MarkedImage], images: Path | None, folders: Sequence[Path] = ()) -> list[Task]:
+    """Return each image once with its name, even if several files annotate it.
+
+    Images are in `images`, or otherwise in the folder of the annotations or in `folders`.
+    """
 
     @cache
     def below(root: Path) -> dict[str, list[Path]]:
         files = defaultdict(list)
         for path in find_images(root) if root.is_dir() else []:
             files[path.name].append(path)
+            files[path.stem].append(path)
         return files
 
     tasks: dict[Path, Task] = {}
     for one in found:
         root, image = one.source.parent if images is None else images, Path(one.image)
         direct = [file for file in (root / image, root / image.name) if file.is_file()]
-        files = direct[:1] or below(root).get(image.name, [])  # otherwise by its name alone, in a sub-folder
+        roots = [root] if images is not None else [root, *folders]
+        named = (below(root).get(image.name, []) for root in roots)  # by its name alone, in a sub-folder
+        files = direct[:1] or next(filter(None, named), [])
         if len(files) != 1:
             found_there = f"may be {files[0]} or {files[1]}" if files else f"is not in {root}"
             remedy = "give its folder as images, or correct that file"
@@ -182,6 +210,7 @@ def _tasks(found: Sequence[MarkedImage], images: Path | None) -> list[Task]:
         if file.suffix.lower() not in SUFFIXES:
             raise CrispsegError(f"{file} is not an image in a known format; convert it to PNG or JPEG")
         path = file.relative_to(root.resolve()) if file.is_relative_to(root.resolve()) else Path(file.name)
+        path = path.relative_to(path.parts[0]) if path.parts[0].lower() in IMAGE_FOLDERS else path
         tasks.setdefault(file, Task(file, one.name or path.with_suffix("").as_posix(), [])).parts.append(one)
     if twice := [name for name, count in Counter(task.name for task in tasks.values()).items() if count > 1]:
         raise CrispsegError(f"two images have the same name, {twice[0]}; rename one, or import them separately")

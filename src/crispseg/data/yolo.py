@@ -5,16 +5,18 @@ Format: https://docs.ultralytics.com/datasets/segment. (0, 0) is the top left co
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+import yaml
 
 from crispseg.config.yaml_files import read_yaml
-from crispseg.data.annotations import Annotations, MarkedImage, Pixels, Shape, draw_outlines
+from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_outlines
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.images import find_images
+from crispseg.labels import LabelSet
 
 DATA = "data.yaml"
 
@@ -30,10 +32,11 @@ def yolo_root(file: Path) -> Path | None:
     return next((top for top in file.parents[:4] if (top / DATA).is_file()), None)
 
 
-def read_yolo(folder: Path) -> Annotations:
+def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
     """Read the text files of the images below a folder; an image without a text file is background.
 
-    The file data.yaml, in the folder or above, defines the class names and optionally the splits.
+    The file data.yaml, in the folder or above, defines the class names and optionally the splits. The images may also
+    be in another folder `images`; those without a text file are then left out.
 
     Raises:
         CrispsegError: a line is not a polygon or has an unknown class; data.yaml is missing or has no class names; or
@@ -44,11 +47,13 @@ def read_yolo(folder: Path) -> Annotations:
         raise CrispsegError(f"{folder} has no {DATA} with class names; write one: 'names: [a, b]'")
     names, places = _data_yaml(top)
     marked = []
-    for image in find_images(folder.absolute()):
-        before, kind, after = f"/{image.relative_to(top).with_suffix('').as_posix()}".rpartition("/images/")
-        if not kind:
-            continue
+    apart = None if images is None or images.absolute().is_relative_to(top) else images.absolute()
+    for image in find_images(apart or folder.absolute()):
+        place = image.relative_to(apart or top).with_suffix("").as_posix()
+        before, kind, after = f"{'/images' if apart else ''}/{place}".rpartition("/images/")
         file, name = Path(f"{top}{before}/labels/{after}.txt"), PurePosixPath(f".{before}/{after}")
+        if not kind or (apart and not file.is_file()):
+            continue
         files.discard(file)
         try:
             text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
@@ -61,6 +66,18 @@ def read_yolo(folder: Path) -> Annotations:
     if files:
         raise CrispsegError(f"{min(files)} has no image in images, next to labels; add it, or remove that file")
     return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)))
+
+
+def write_yolo(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:
+    """Write data.yaml and a text file for each image."""
+    names = classes.foreground
+    for image in images:
+        size = image.labels.shape[::-1]
+        shares = [(names.index(name), (np.array(ring) / size).ravel()) for name, ring in image.polygons()]
+        lines = [" ".join([str(index), *(f"{value:.7g}" for value in values)]) + "\n" for index, values in shares]
+        image.path(folder / "labels", ".txt").write_text("".join(lines), encoding="utf-8")
+    text = yaml.safe_dump({"names": dict(enumerate(names))}, allow_unicode=True)
+    (folder / DATA).write_text(text, encoding="utf-8")
 
 
 def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:

@@ -25,7 +25,7 @@ from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.inference.servers import SERVERS
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import atomic_path, digest, owned
-from crispseg.io.images import MADE_OF
+from crispseg.io.images import MADE_OF, read_mask
 from crispseg.io.outlines import write_polygons
 from crispseg.io.progress import progress
 from crispseg.io.tiff import SUFFIXES, open_dataset
@@ -55,6 +55,8 @@ class Predictions:
     """Images that cannot be read, or whose results cannot be named."""
     objects: int | None = None
     """Number of objects in `objects.json`; None if it is not written."""
+    annotations: Path | None = None
+    """Folder of annotations, if `format` is that of a labelling tool."""
 
     def leave_out(self, image: Source, error: CrispsegError) -> None:
         """Count an image as failed, with a warning."""
@@ -102,7 +104,8 @@ def predict_files(
         value_range: values of 16-bit images that become black and white, such as [0, 4095]; by default as in training.
         precision: fp32, or bf16, which is faster and slightly less exact.
         compile: compile the network at the first image.
-        format: palette, or files for the evaluation server of cityscapes, ade20k or voc.
+        format: palette; files for the evaluation server of cityscapes, ade20k or voc; or coco, yolo, cvat, labelstudio,
+            labelme, geojson (QuPath) or gpkg (GeoPackage), whose annotations are added in a folder of that name.
         tiles: side of the tiles in which large images are processed; TIFFs are then read and written in parts, as
             `NAME.tif`.
         polygons: also write `NAME.geojson` of these TIFFs.
@@ -128,11 +131,18 @@ def predict_files(
     images = [images] if isinstance(images, str | Path) else images
     names = named_images(images)
     maps = {image for image in names if tiles is not None and image.suffix.lower() in SUFFIXES}
-    if format not in (PALETTE, *SERVERS):
-        raise CrispsegError(f"format is {format}{did_you_mean(format, [PALETTE, *SERVERS])}")
+    annotated = format not in (PALETTE, *SERVERS)
+    if annotated:
+        from crispseg.data import formats  # imported here, because other predictions do not need it
+
+        if format not in formats.FORMATS:
+            known = [PALETTE, *SERVERS, *formats.FORMATS]
+            raise CrispsegError(f"format is {format}{did_you_mean(format, known)}")
+        if shard:
+            raise CrispsegError(f"format {format} needs all images; leave out shard, and resume after the last shard")
     if polygons and not maps:
         raise CrispsegError("polygons are made from TIFFs in tiles; give TIFFs, and tiles such as 1024")
-    apart = {"format": format != PALETTE, "shares": shares, "objects": objects is not None and not shares}
+    apart = {"format": format in SERVERS, "shares": shares, "objects": objects is not None and not shares}
     apart |= {"tiles of TIFFs": bool(maps), "resume": shares and resume}
     if len(given := [option for option, is_given in apart.items() if is_given]) > 1:
         raise CrispsegError(f"{given[0]} conflicts with {given[1]}; leave out one of them")
@@ -145,6 +155,7 @@ def predict_files(
         for image, name in names.items()
     }
     check_outputs(out, files)
+    marked = formats.check_annotations(format, out) if annotated else None
     files = {image: files[image] for image in sorted(names, key=names.__getitem__)[part]}
     there = {  # `made_of` of existing results, the labels of an image first; None for other files
         result: _says(result if result.suffix in (".png", ".tif") else results[0])
@@ -173,7 +184,8 @@ def predict_files(
         server.check(segmenter.info)
     model = digest(Path(run), Path(run).with_suffix(".bin")) if is_exported(run) else fingerprint(run)
     made_by: dict[str, Any] = {"model": model, "protocol": str(segmenter.protocol), "precision": precision}
-    made_by |= {"value_range": segmenter.value_range, "tiles": tiles, "format": format, "outlines": outlines}
+    made_by |= {"value_range": segmenter.value_range, "tiles": tiles, "outlines": outlines}
+    made_by |= {"format": PALETTE if annotated else format}
     made_by |= {"objects": objects, "objects_border": objects_border, "objects_min_size": objects_min_size}
     made_by |= {"pixel_size": pixel_size}
 
@@ -247,6 +259,11 @@ def predict_files(
                 found.done += 1
             except CrispsegError as error:
                 found.leave_out(result.path or result.name, error)
+        if marked is not None:
+            listed = progress(sorted({*files} - {*found.failed}), "Outlining", console=console)
+            masks = ((image, names[image], read_mask(files[image][0])) for image in listed)
+            formats.write_annotations(marked, masks, segmenter.label_set)
+            found.annotations = marked
     found.objects = None if coco is None else len(coco.annotations)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,14 +12,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import find_objects
+from skimage.measure import label
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path
 from crispseg.io.tiff import open_dataset
 from crispseg.labels import IGNORE
 
-CocoShape: TypeAlias = list[list[int]] | dict[str, object]
-"""COCO segmentation: run lengths, or `[x, y, x, y, …]` of each outline; the first pixel has its corner at (0, 0)."""
+Ring: TypeAlias = list[list[int]]
+"""Corners `[x, y]` of an outline, along the edges of pixels; the first pixel has its corner at (0, 0)."""
+CocoShape: TypeAlias = Ring | dict[str, object]
+"""COCO segmentation: run lengths, or `[x, y, x, y, …]` of each outline."""
 
 
 def segmentations(ids: NDArray[np.int32]) -> list[CocoShape]:
@@ -29,24 +32,53 @@ def segmentations(ids: NDArray[np.int32]) -> list[CocoShape]:
     have run lengths, because programs fill such holes.
     """
     found: list[CocoShape] = []
-    for number, (rows, columns) in enumerate(find_objects(ids), 1):
-        mask = ids[rows, columns] == number
+    for number, box in enumerate(find_objects(ids), 1):
+        mask = ids[box] == number
         a, b, c, d = mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1], mask[1:, 1:]
-        # In a mask of twice the size, outline pixels are next to the corners of the object's pixels.
-        double = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
-        outlines, inside = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-        if (inside[0, :, 3] >= 0).any() or ((a == d) & (b == c) & (a != b)).any():
+        outer, holes = _rings(mask, box)
+        if holes or ((a == d) & (b == c) & (a != b)).any():
             flat = (ids == number).ravel(order="F")  # column by column, alternately outside and inside
             changes = np.flatnonzero(np.diff(flat, prepend=False))
             found.append({"size": [*ids.shape], "counts": np.diff([0, *changes, flat.size]).tolist()})
-            continue
-        polygons = []
-        for outline in outlines:
-            corners = (outline[:, 0] + 1) // 2 + (columns.start, rows.start)  # (n, 2), x and y
-            corners = corners[(corners != np.roll(corners, 1, axis=0)).any(axis=1)]
-            polygons.append(np.concatenate([corners[:1], corners[:0:-1]]).ravel().tolist())  # clockwise
-        found.append(sorted(polygons, key=lambda polygon: (polygon[1], polygon[0])))
+        else:
+            found.append([np.ravel(ring).tolist() for ring in outer])
     return found
+
+
+def areas(labels: NDArray[np.uint8], background: int | None) -> Iterator[tuple[int, list[Ring]]]:
+    """Yield the areas of class ids `(H, W)` that are connected by sides, without those of the background and of 255.
+
+    An area is its class id, its outer outline, and the outlines of its holes, even those closed only by a corner.
+    """
+    parts = label(labels, connectivity=1, background=-1)
+    for number, box in enumerate(find_objects(parts), 1):
+        mask = parts[box] == number
+        value = int(labels[box][mask][0])
+        if value not in (background, IGNORE):
+            outer, holes = _rings(mask, box)
+            yield value, [*outer, *holes]
+
+
+def joined(outlines: Sequence[Ring]) -> Ring:
+    """Return an outline without holes: a line, there and back, joins each hole to the outer outline."""
+    ring, *holes = outlines
+    for hole in holes:
+        nearest = int(np.abs(np.array(ring) - hole[0]).sum(1).argmin())
+        ring = [*ring[: nearest + 1], *hole, hole[0], *ring[nearest:]]
+    return ring
+
+
+def _rings(mask: NDArray[np.bool_], box: tuple[slice, slice]) -> tuple[list[Ring], list[Ring]]:
+    """Return the outlines of a mask in its box, clockwise, and those of its holes, counterclockwise."""
+    # In a mask of twice the size, outline pixels are next to the corners of the object's pixels.
+    double = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
+    outlines, inside = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
+    found: tuple[list[Ring], list[Ring]] = ([], [])
+    for outline, above in zip(outlines, inside[0, :, 3], strict=True):
+        corners = (outline[:, 0] + 1) // 2 + (box[1].start, box[0].start)  # (n, 2), x and y
+        corners = corners[(corners != np.roll(corners, 1, axis=0)).any(axis=1)]
+        found[int(above >= 0)].append(np.concatenate([corners[:1], corners[:0:-1]]).tolist())
+    return sorted(found[0], key=lambda ring: ring[0][::-1]), found[1]
 
 
 def write_polygons(labels: str | Path, target: str | Path, names: Sequence[str]) -> int:

@@ -1,0 +1,112 @@
+"""Label Studio's JSON: https://labelstud.io/guide/task_format. Brush masks are run lengths of thi.ng/rle-pack."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_outlines
+from crispseg.errors import CrispsegError, one_line
+from crispseg.io.images import SUFFIXES
+from crispseg.labels import LabelSet
+
+
+def read_label_studio(path: Path, content: Any) -> Annotations:
+    """Read polygons, boxes and brush masks: the last annotation of each task, or predictions if no task has one.
+
+    Raises:
+        CrispsegError: it is not the format JSON, a task has no image, or a region has no pixels.
+    """
+    tasks = content if isinstance(content, list) else [content]
+    try:
+        kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
+        kept = [[each["result"] for each in task.get(kind) or [] if not each.get("was_cancelled")] for task in tasks]
+        named = [(f"{path}: task {index}", task["data"]) for index, task in enumerate(tasks)]
+        marked = tuple(_marked(path, *each, results[-1]) for each, results in zip(named, kept, strict=True) if results)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        reason = f"is not Label Studio's format JSON ({one_line(error)}); export it as JSON, not as JSON-MIN"
+        raise CrispsegError(f"{path} {reason}") from None
+    notes = [f"{path} has no annotations; its predictions were imported"] if kind == "predictions" else []
+    if missing := len(tasks) - len(marked):
+        notes.append(f"{missing} tasks of {path} have no annotation; they were left out")
+    names = {shape.label for image in marked for shape in image.shapes}
+    return Annotations(marked, tuple(sorted(names)), tuple(notes))
+
+
+def write_label_studio(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:
+    """Write tasks.json, with polygons as predictions."""
+    tasks = []
+    for image in images:
+        height, width = image.labels.shape
+        head = {"from_name": "label", "to_name": "image", "type": "polygonlabels", "image_rotation": 0}
+        size = {"original_width": width, "original_height": height}
+        shares = [(name, (np.array(ring) * (100 / width, 100 / height)).tolist()) for name, ring in image.polygons()]
+        regions = [{**head, **size, "value": {"points": each, "polygonlabels": [name]}} for name, each in shares]
+        predictions = [{"model_version": "crispseg", "result": regions}]
+        tasks.append({"data": {"image": f"/data/local-files/?d={image.file_name}"}, "predictions": predictions})
+    (folder / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
+
+
+def _marked(path: Path, what: str, data: dict[str, Any], result: list[dict[str, Any]]) -> MarkedImage:
+    regions = [each for each in result if "original_width" in each]  # others are about the whole image
+    size = (regions[0]["original_height"], regions[0]["original_width"]) if regions else (None, None)
+    shapes = [_shape(f"{what}: region {index} ({each['type']})", each) for index, each in enumerate(regions)]
+    for value in map(str, data.values()):
+        local = value.partition("?d=")[2]
+        image = PurePosixPath(unquote(local or value.partition("?")[0]))
+        if image.suffix.lower() in SUFFIXES:  # an uploaded file has a prefix
+            return MarkedImage(str(image) if local else re.sub(r"^[0-9a-f]{8}-", "", image.name), path, size, shapes)
+    raise CrispsegError(f"{what} has no image in its data; export it again with the image's address")
+
+
+def _shape(what: str, region: dict[str, Any]) -> Shape:
+    kind, value = region["type"], region["value"]
+    if kind not in ("polygonlabels", "brushlabels", "rectanglelabels") or not value.get(kind):
+        raise CrispsegError(f"{what} is not a polygon, box or brush mask with a label; correct or remove it")
+    if region.get("image_rotation") or value.get("rotation"):
+        raise CrispsegError(f"{what} is rotated, or its image; draw it upright, on the image as it is")
+    if kind == "brushlabels":
+        return Shape(what, value[kind][0], partial(_draw_brush, bytes(value["rle"])))
+    if kind == "rectanglelabels":
+        left, top, width, height = (float(value[key]) for key in ("x", "y", "width", "height"))
+        return Shape(what, value[kind][0], partial(_draw, "rectangle", [(left, top), (left + width, top + height)]))
+    return Shape(what, value[kind][0], partial(_draw, "polygon", value["points"]))
+
+
+def _draw(kind: str, points: list[Any], height: int, width: int) -> Pixels:
+    """Return the pixels inside points in percent of width and height."""
+    return draw_outlines(kind, [(np.array(points, np.float64) * (width / 100, height / 100)).tolist()], height, width)
+
+
+def _draw_brush(runs: bytes, height: int, width: int) -> Pixels:
+    values = decoded(runs)
+    if len(values) != 4 * height * width:
+        raise ValueError(f"its run lengths cover {len(values) // 4} pixels, but the image has {height * width}")
+    return np.flatnonzero(values[3::4])
+
+
+def decoded(runs: bytes) -> NDArray[np.uint8]:
+    """Return the values of run lengths: RGBA of each pixel."""
+    bits, at = "".join(f"{byte:08b}" for byte in runs), 0
+
+    def number(size: int) -> int:
+        nonlocal at
+        at += size
+        return int(bits[at - size : at], 2)
+
+    values = np.zeros(number(32), np.uint8)
+    word, sizes, start = number(5) + 1, [number(4) + 1 for _ in range(4)], 0
+    while start < len(values):
+        repeated = number(1)
+        end = start + 1 + number(sizes[number(2)])
+        values[start:end] = number(word) if repeated else [number(word) for _ in range(start, end)]
+        start = end
+    return values

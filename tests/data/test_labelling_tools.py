@@ -1,0 +1,421 @@
+"""Files as labelling tools write them, and what tools of the registries read in ours."""
+
+from __future__ import annotations
+
+import base64
+import io
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from dataset_trees import picture
+from numpy.typing import NDArray
+from PIL import Image
+from pycocotools import mask as coco_masks
+
+from crispseg.data import Folder
+from crispseg.data.folder_layout import recognise
+from crispseg.data.formats import write_annotations
+from crispseg.data.importing import import_annotations
+from crispseg.io.images import read_mask
+from crispseg.labels import LabelSet
+
+from .own_folders import imported
+
+HEIGHT, WIDTH = 12, 16
+SQUARE = np.zeros((HEIGHT, WIDTH), np.uint8)
+SQUARE[1:5, 2:8] = 1
+CORNERS = [(2, 1), (8, 1), (8, 5), (2, 5)]
+
+
+def mask_of(folder: Path, name: str = "a") -> NDArray[np.uint8]:
+    return read_mask(folder / f"masks/{name}.png")
+
+
+# CVAT: the layouts are those of https://docs.cvat.ai/docs/dataset_management/formats
+
+CVAT = """<?xml version="1.0" encoding="utf-8"?>
+<annotations>
+  <version>1.1</version>
+  <meta><task><id>4</id><name>task</name><mode>annotation</mode><labels>
+    <label><name>wheel</name><color>#ff0000</color><type>any</type><attributes></attributes></label>
+    <label><name>car</name><type>any</type></label>
+    <label><name>1</name><type>points</type><parent>s1</parent></label>
+  </labels></task></meta>
+  <image id="0" name="a.png" subset="Train" task_id="4" width="16" height="12">{shapes}</image>
+</annotations>
+"""
+POLYGON = '<polygon label="car" source="manual" occluded="0" points="2.00,1.00;8.00,1.00;8.00,5.00;2.00,5.00" {}/>'
+
+
+def cvat(root: Path, shapes: str, text: str = CVAT) -> Path:
+    picture(root / "images/a.png", HEIGHT, WIDTH)
+    (root / "annotations.xml").write_text(text.format(shapes=shapes))
+    return root
+
+
+def test_cvat_for_images(tmp_path: Path) -> None:
+    box = '<box label="wheel" source="manual" occluded="0" xtl="4.00" ytl="2.00" xbr="6.00" ybr="9.00" z_order="{}"/>'
+    mask = '<mask label="wheel" rle="1, 2, 1, 1" left="14" top="9" width="3" height="2" z_order="0"></mask>'
+    mask = mask.replace('width="3"', 'width="2"').replace("1, 2, 1, 1", "1, 2, 1")
+    tag = '<tag label="good_frame" source="manual"></tag>'
+    polygon = POLYGON.format('z_order="1"') + "<!-- -->"
+    done = imported([cvat(tmp_path / "in", polygon + box.format(0) + mask + tag)], tmp_path / "out")
+    assert done.names == ["background", "wheel", "car"]
+    expected = np.zeros_like(SQUARE)
+    expected[2:9, 4:6], expected[SQUARE > 0] = 1, 2  # the polygon is larger, but in front
+    expected[9, 15], expected[10, 14] = 1, 1
+    np.testing.assert_array_equal(mask_of(done.out), expected)
+    box = imported([cvat(tmp_path / "in", polygon + box.format(2))], tmp_path / "two").out
+    assert (mask_of(box)[2:9, 4:6] == 1).all()
+
+
+def test_the_mask_of_cvats_documentation(tmp_path: Path) -> None:
+    rle = "3, 5, 7, 7, 5, 9, 3, 11, 2, 11, 2, 12, 1, 12, 1, 26, 1, 12, 1, 12, 2, 11, 3, 9, 5, 7, 7, 5, 3"
+    mask = f'<mask label="car" source="manual" occluded="0" rle="{rle}" left="1" top="2" width="13" height="15"/>'
+    root = cvat(tmp_path / "in", mask, CVAT.replace('height="12"', 'height="20"'))
+    picture(root / "images/a.png", 20, WIDTH)
+    found = mask_of(imported([root], tmp_path / "out").out) > 0
+    assert found[2:17].sum(1).tolist() == [5, 7, 9, 11, 11, 12, 12, 13, 13, 12, 12, 11, 9, 7, 5] and found.sum() == 149
+    assert found[2, 4:9].all() and found[9, 1:14].all() and found[16, 6:11].all()
+
+
+@pytest.mark.parametrize(
+    ("shapes", "text", "phrases"),
+    [
+        ('<ellipse label="car" cx="5" cy="5" rx="2" ry="1"/>', CVAT, ["image a.png: ellipse 'car'", "draw it as one"]),
+        ('<box label="car" rotation="9" xtl="1" ytl="1" xbr="2" ybr="2"/>', CVAT, ["box 'car'", "upright"]),
+        ('<polygon points="1,1;2,2;3,1"/>', CVAT, ["annotations.xml: image a.png is incomplete", "label"]),
+        ('<polygon label="car" points="1,1;2;3,1"/>', CVAT, ["polygon 'car' of a.png", "correct or remove it"]),
+        ('<polygon label="car" points="1,1;x,2;3,1"/>', CVAT, ["image a.png is incomplete or wrong", "'x'"]),
+        (
+            '<polygon label="car" points="1,1;2,2;99,1"/>',
+            CVAT,
+            ["polygon 'car' of a.png", "outside of the image"],
+        ),
+        ('<mask label="car" rle="1, 2" left="0" top="0" width="2" height="2"/>', CVAT, ["covers 3 pixels", "4"]),
+        ('<mask label="car" rle="0, 4" left="15" top="0" width="2" height="2"/>', CVAT, ["not within the image"]),
+        ("", CVAT.replace('width="16"', 'width="15"'), ["lists a.png as (12, 15)", "is (12, 16)"]),
+        ("", CVAT.replace("a.png", "b.png"), ["b.png, which", "is not in", "images"]),
+        ('<polygon label="car"', CVAT, ["is not XML (not well-formed", "export it again"]),
+        ("", '<annotations><track id="0" label="car"/></annotations>', ["tracks of a video", "CVAT for images 1.1"]),
+        ("", "<annotation><object/></annotation>", ["boxes of PASCAL VOC", "CVAT for images 1.1"]),
+        ("", "<View/>", ["annotations.xml is not an annotation file of CVAT"]),
+    ],
+)
+def test_cvat_that_cannot_be_painted(shapes: str, text: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
+    with refuses(*phrases):
+        import_annotations([cvat(tmp_path / "in", shapes, text)], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_other_exports_of_cvat_are_recognised(tmp_path: Path, refuses: Any) -> None:
+    """COCO 1.0, Ultralytics YOLO Segmentation 1.0, YOLO 1.1 and Segmentation mask 1.1."""
+    picture(tmp_path / "coco/images/default/a.png", HEIGHT, WIDTH)
+    entry = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [np.ravel(CORNERS).tolist()], "iscrowd": 0}
+    tree = {"images": [{"id": 1, "width": WIDTH, "height": HEIGHT, "file_name": "a.png"}], "annotations": [entry]}
+    (tmp_path / "coco/annotations").mkdir()
+    text = json.dumps(tree | {"categories": [{"id": 1, "name": "car"}]})
+    (tmp_path / "coco/annotations/instances_default.json").write_text(text)
+
+    picture(tmp_path / "yolo/images/train/a.png", HEIGHT, WIDTH)
+    (tmp_path / "yolo/labels/train").mkdir(parents=True)
+    line = " ".join(f"{x / WIDTH} {y / HEIGHT}" for x, y in CORNERS)
+    (tmp_path / "yolo/labels/train/a.txt").write_text(f"0 {line}\n")
+    (tmp_path / "yolo/data.yaml").write_text("names:\n  0: car\npath: .\ntrain: train.txt\n")
+    (tmp_path / "yolo/train.txt").write_text("images/train/a.png\n")
+    for name, image in (("coco", "a"), ("yolo", "train/a")):
+        done = imported([tmp_path / name], tmp_path / f"{name}_out")
+        np.testing.assert_array_equal(mask_of(done.out, image), SQUARE)
+
+    picture(tmp_path / "boxes/obj_train_data/a.png")
+    (tmp_path / "boxes/obj_train_data/a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (tmp_path / "boxes/obj.names").write_text("car\n")
+    with refuses("boxes of YOLO 1.1", "Ultralytics YOLO Segmentation"):
+        import_annotations([tmp_path / "boxes"], tmp_path / "out")
+
+    masks = tmp_path / "masks"
+    for index in range(6):
+        picture(masks / f"JPEGImages/{index}.png", HEIGHT, WIDTH)
+        (masks / "SegmentationClass").mkdir(exist_ok=True)
+        color = np.where(SQUARE[..., None] > 0, np.uint8([[[250, 50, 83]]]), 0).astype(np.uint8)
+        Image.fromarray(color).save(masks / f"SegmentationClass/{index}.png")
+    (masks / "ImageSets/Segmentation").mkdir(parents=True)
+    (masks / "ImageSets/Segmentation/default.txt").write_text("\n".join("012345"))
+    (masks / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\ncar:250,50,83::\n")
+    assert recognise(masks) == {"name": "folder", "root": str(masks)}
+    assert Folder(root=masks, palette=masks / "labelmap.txt").label_set().names == ("background", "car")
+    with refuses("its masks need no import", f"crispseg train {masks}"):
+        import_annotations([masks], tmp_path / "out")
+
+
+def test_folders_of_several_formats(tmp_path: Path, refuses: Any) -> None:
+    root = cvat(tmp_path / "in", POLYGON.format(""))
+    shape = {"label": "dog", "points": CORNERS, "shape_type": "polygon"}
+    (root / "images/a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": [shape]}))
+    with refuses("contains CVAT", "and labelme", "give format, one of cvat, labelme"):
+        import_annotations([root], tmp_path / "out")
+    assert imported([root], tmp_path / "one", format="cvat").names == ["background", "wheel", "car"]
+    assert imported([root], tmp_path / "two", format="labelme").names == ["background", "dog"]
+    with refuses("format is labelm", "did you mean 'labelme'?"):
+        import_annotations([root], tmp_path / "out", format="labelm")
+    with refuses("contains no annotations of GeoPackage"):
+        import_annotations([root], tmp_path / "out", format="gpkg")
+    (tmp_path / "a.zip").write_bytes(b"PK\3\4")
+    with refuses("a.zip", "unpack it"):
+        import_annotations([tmp_path / "a.zip"], tmp_path / "out")
+
+
+# labelme
+
+
+def test_masks_of_labelme(tmp_path: Path, refuses: Any) -> None:
+    picture(tmp_path / "a.jpg", HEIGHT, WIDTH)
+    png = io.BytesIO()
+    Image.fromarray(np.array([[1, 0], [1, 1]], bool)).save(png, "PNG")
+    shape = {"label": "cell", "points": [[14, 9], [15, 10]], "shape_type": "mask"}
+    shape["mask"] = base64.b64encode(png.getvalue()).decode()
+    tree = {"imagePath": "a.jpg", "imageHeight": HEIGHT, "imageWidth": WIDTH, "shapes": [shape]}
+    (tmp_path / "a.json").write_text(json.dumps(tree))
+    mask = mask_of(imported([tmp_path], tmp_path / "out").out)
+    assert mask[9:11, 14:].tolist() == [[1, 0], [1, 1]] and mask.sum() == 3
+    shape["points"] = [[15, 9], [16, 10]]
+    (tmp_path / "a.json").write_text(json.dumps(tree))
+    with refuses("a.json: shape 0 ('cell') of a.jpg", "not within the image"):
+        import_annotations([tmp_path / "a.json"], tmp_path / "two")
+
+
+# Label Studio
+
+
+def brush(mask: NDArray[Any]) -> list[int]:
+    """Run lengths as in label_studio_converter: RGBA, sizes of 3, 4, 8 and 16 bits; a single value is no run."""
+    values, bits = np.repeat(mask.ravel() * 255, 4), ""
+    edges = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist(), len(values)]
+    for start, end in itertools.pairwise(edges):
+        size = next(size for size in (3, 4, 8, 16) if end - start <= 1 << size)
+        bits += f"1{(3, 4, 8, 16).index(size):02b}{end - start - 1:0{size}b}{values[start]:08b}"
+    bits = f"{len(values) + 4:032b}{7:05b}" + "".join(f"{size - 1:04b}" for size in (3, 4, 8, 16)) + bits
+    bits += f"0{0:02b}{3:03b}" + f"{255:08b}" * 4  # a fourth kind: values one by one
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)]
+
+
+def region(kind: str, value: dict[str, Any], label: str = "car", **more: Any) -> dict[str, Any]:
+    head = {"id": "x", "type": kind, "original_width": WIDTH, "original_height": HEIGHT, "image_rotation": 0}
+    return {**head, "from_name": "label", "to_name": "image", "value": {**value, kind: [label]}, **more}
+
+
+def task(image: str, *results: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    return {
+        "id": 1,
+        "data": {"title": "x", "image": image},
+        "annotations": [{"result": one} for one in results],
+        **more,
+    }
+
+
+PERCENT = [[100 * x / WIDTH, 100 * y / HEIGHT] for x, y in CORNERS]
+DRAWN = [region("polygonlabels", {"points": PERCENT, "closed": True})]
+
+
+def label_studio(root: Path, *tasks: dict[str, Any]) -> Path:
+    for name in "abc":
+        picture(root / f"photos/{name}.jpg", HEIGHT, WIDTH)
+    path = root / "project-1-at-2026-01-02.json"
+    path.write_text(json.dumps(tasks))
+    return path
+
+
+def test_label_studio(tmp_path: Path) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[6:9, 3:12] = mask[7, 14] = mask[11, 15] = 1
+    flat = mask.ravel()[:-1]
+    first = region("brushlabels", {"format": "rle", "rle": brush(flat)}, "wheel")
+    box = {"x": 0, "y": 0, "width": 100 / WIDTH * 2, "height": 100 / HEIGHT, "rotation": 0}
+    choice = {"type": "choices", "value": {"choices": ["good"]}, "from_name": "quality", "to_name": "image"}
+    cancelled = {"result": [region("brushlabels", {"rle": []})], "was_cancelled": True}
+    tasks = [
+        task("/data/upload/1/0123abcd-a.jpg", [], [first, region("rectanglelabels", box), choice]),
+        task("/data/local-files/?d=photos%2Fb.jpg", DRAWN, predictions=[{"result": [first]}]),
+        task("s3://bucket/photos/c.jpg", predictions=[{"result": DRAWN}]),
+    ]
+    tasks[1]["annotations"].append(cancelled)
+    source = label_studio(tmp_path, *tasks)
+    done = imported([source], tmp_path / "out", images=tmp_path)
+    assert done.names == ["background", "car", "wheel"]
+    expected = mask * 2
+    expected[0, :2] = 1
+    np.testing.assert_array_equal(mask_of(done.out, "a"), expected)
+    np.testing.assert_array_equal(mask_of(done.out, "b"), SQUARE)
+    assert f"1 tasks of {source} have no annotation; they were left out" in done.lines
+    assert not (done.out / "images/c.jpg").exists()
+
+
+def test_predictions_of_label_studio(tmp_path: Path) -> None:
+    source = label_studio(tmp_path, task("https://x.org/photos/c.jpg?Expires=1", predictions=[7, {"result": DRAWN}]))
+    tree = json.loads(source.read_text())
+    tree[0]["predictions"].pop(0)
+    source.write_text(json.dumps(tree))
+    done = imported([source], tmp_path / "out", images=tmp_path)
+    np.testing.assert_array_equal(mask_of(done.out, "c"), SQUARE)
+    assert f"{source} has no annotations; its predictions were imported" in done.lines
+
+
+@pytest.mark.parametrize(
+    ("tasks", "phrases"),
+    [
+        ([task("a.jpg", [region("keypointlabels", {"x": 1})])], ["task 0: region 0 (keypointlabels)", "brush mask"]),
+        ([task("a.jpg", [region("polygonlabels", {"points": PERCENT}, image_rotation=90)])], ["region 0", "upright"]),
+        ([task("a.jpg", [region("polygonlabels", {"points": [[1, 1], [120, 1], [1, 5]]})])], ["outside of the image"]),
+        (
+            [task("a.jpg", [region("brushlabels", {"rle": brush(SQUARE[1:].ravel()[:-1])})])],
+            ["cover 176 pixels"],
+        ),
+        ([task("a.jpg", [region("brushlabels", {"rle": [1, 2]})])], ["of a.jpg", "correct or remove it"]),
+        ([task("a.jpg", [region("brushlabels", {"rle": [999]})])], ["JSON", "not as JSON-MIN"]),
+        ([task("text", DRAWN)], ["task 0 has no image in its data"]),
+        ([task("gone.jpg", DRAWN)], ["gone.jpg, which", "is not in"]),
+        ([{"image": "a.jpg", "label": []}], ["not Label Studio's format JSON", "not as JSON-MIN"]),
+    ],
+)
+def test_label_studio_that_cannot_be_painted(
+    tasks: list[dict[str, Any]], phrases: list[str], tmp_path: Path, refuses: Any
+) -> None:
+    source = label_studio(tmp_path, *tasks)
+    with refuses(str(source), *phrases):
+        import_annotations([source], tmp_path / "out", images=tmp_path / "photos")
+
+
+# GeoJSON of QuPath
+
+
+def feature(kind: str, coordinates: Any, **properties: Any) -> dict[str, Any]:
+    return {"type": "Feature", "geometry": {"type": kind, "coordinates": coordinates}, "properties": properties}
+
+
+RING = [[*CORNERS, CORNERS[0]]]
+TUMOR = {"objectType": "annotation", "classification": {"name": "Tumor", "color": [200, 0, 0]}, "isLocked": False}
+
+
+def test_geojson_of_qupath(tmp_path: Path) -> None:
+    """A list of features, of which the second has two parts and a hole."""
+    picture(tmp_path / "slide.v2.tif", HEIGHT, WIDTH)
+    parts = [[[[0, 6], [4, 6], [4, 10], [0, 10], [0, 6]], [[1, 7], [3, 7], [3, 9], [1, 9], [1, 7]]], RING]
+    parts[1] = [[[x + 8, y + 6] for x, y in RING[0]]]
+    stroma = TUMOR | {"classification": {"names": ["Stroma"], "name": "Stroma"}}
+    content = [feature("Polygon", RING, **TUMOR), feature("MultiPolygon", parts, **stroma)]
+    (tmp_path / "slide.v2.geojson").write_text(json.dumps(content))
+    done = imported([tmp_path], tmp_path / "out")
+    assert done.names == ["background", "Stroma", "Tumor"]
+    expected = SQUARE * 2
+    expected[6:10, 0:4], expected[7:9, 1:3], expected[7:11, 10:] = 1, 0, 1
+    np.testing.assert_array_equal(mask_of(done.out, "slide.v2"), expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "phrases"),
+    [
+        ([feature("Polygon", RING, objectType="annotation")], ["feature 0 has no class", "QuPath"]),
+        ([feature("Point", [1, 2], **TUMOR)], ["feature 0 is a Point, not a polygon"]),
+        ([{"type": "Feature"}], ["feature 0 is not GeoJSON"]),
+        ([feature("Polygon", [[[0, 0], [99, 0], [0, 9], [0, 0]]], **TUMOR)], ["feature 0", "outside of the image"]),
+        (
+            {"crs": {"properties": {"name": "EPSG:32632"}}, "features": [feature("Polygon", RING, **{"class": "x"})]},
+            ["feature 0", "on a map (EPSG:32632)", "a.jpg has no map position", "GeoTIFFs"],
+        ),
+    ],
+)
+def test_geojson_that_cannot_be_painted(content: Any, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
+    picture(tmp_path / "a.jpg", HEIGHT, WIDTH)
+    content = content if isinstance(content, list) else {"type": "FeatureCollection", **content}
+    (tmp_path / "a.geojson").write_text(json.dumps(content))
+    with refuses("a.geojson", *phrases):
+        import_annotations([tmp_path], tmp_path / "out")
+
+
+def test_a_damaged_geopackage(tmp_path: Path, refuses: Any) -> None:
+    pytest.importorskip("geopandas")
+    (tmp_path / "a.gpkg").write_bytes(b"SQLite format 3")
+    with refuses("a.gpkg is not a GeoPackage of polygons"):
+        import_annotations([tmp_path], tmp_path / "out")
+
+
+# Tools of the registries
+
+
+def hollow() -> NDArray[np.uint8]:
+    mask = SQUARE.copy()
+    mask[6:12, 2:12], mask[7:9, 4:6] = 2, 0
+    return mask
+
+
+def polygon_mask(points: Any) -> NDArray[np.uint8]:
+    runs = coco_masks.frPyObjects([[float(value) for value in points]], HEIGHT, WIDTH)
+    mask: NDArray[np.uint8] = coco_masks.decode(coco_masks.merge(runs))
+    return mask
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[str], Path]:
+    """Write two masks, one with a hole, in a format, with copies of the images where the format expects them."""
+    masks = {"a": SQUARE, "b": hollow()}
+    for name in masks:
+        picture(tmp_path / f"photos/{name}.png", HEIGHT, WIDTH)
+
+    def write(kind: str) -> Path:
+        files = [(tmp_path / f"photos/{name}.png", name, mask) for name, mask in masks.items()]
+        write_annotations(tmp_path / kind, files, LabelSet.colored(["background", "car", "wheel"]))
+        shutil.copytree(tmp_path / "photos", tmp_path / kind / "images")
+        return tmp_path / kind
+
+    return write
+
+
+def test_pycocotools_reads_ours(written: Callable[[str], Path]) -> None:
+    from pycocotools.coco import COCO
+
+    found = COCO(str(written("coco") / "annotations/instances_default.json"))
+    assert [each["name"] for each in found.loadCats(found.getCatIds())] == ["car", "wheel"]
+    areas = [(each["area"], int(found.annToMask(each).sum()), each["bbox"]) for each in found.anns.values()]
+    assert areas == [(24, 24, [2, 1, 6, 4])] * 2 + [(56, 56, [2, 6, 10, 6])]
+
+
+@pytest.mark.parametrize("kind", ["coco", "yolo"])
+def test_supervision_reads_ours(kind: str, written: Callable[[str], Path]) -> None:
+    supervision = pytest.importorskip("supervision")
+    root = written(kind)
+    if kind == "coco":
+        read = supervision.DetectionDataset.from_coco(
+            str(root / "images"), str(root / "annotations/instances_default.json"), True
+        )
+    else:
+        places = str(root / "images"), str(root / "labels"), str(root / "data.yaml")
+        read = supervision.DetectionDataset.from_yolo(*places, force_masks=True)
+    assert read.classes == ["car", "wheel"] and len(read) == 2
+    found = {Path(path).stem: detections for path, _, detections in read}
+    assert found["a"].class_id.tolist() == [0] and found["b"].class_id.tolist() == [0, 1]
+    inner = np.zeros_like(SQUARE, bool)
+    inner[2:4, 3:7] = True  # OpenCV also draws the pixels beyond right and lower edges
+    assert (found["a"].mask[0] & inner).sum() == inner.sum() and found["a"].mask[0].sum() <= 35
+
+
+@pytest.mark.parametrize(("kind", "known"), [("coco", "coco"), ("cvat", "cvat")])
+def test_datumaro_reads_ours(kind: str, known: str, written: Callable[[str], Path]) -> None:
+    datumaro = pytest.importorskip("datumaro")
+    read = datumaro.Dataset.import_from(str(written(kind)), known)
+    names = [label.name for label in read.categories()[datumaro.AnnotationType.label]]
+    assert names == ["car", "wheel"]
+    for item in read:
+        mask = np.zeros_like(SQUARE)
+        for each in item.annotations:
+            if each.type == datumaro.AnnotationType.bbox:
+                continue
+            inside = each.image if each.type == datumaro.AnnotationType.mask else polygon_mask(each.points)
+            mask[inside > 0] = each.label + 1
+        np.testing.assert_array_equal(mask, hollow() if item.id == "b" else SQUARE)

@@ -1,0 +1,93 @@
+"""`crispseg predict --format`: annotations for labelling tools, which are imported again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from commands import error_of, output_of
+from training_runs import of_many_opinions
+
+from crispseg.data.formats import FORMATS
+from crispseg.data.importing import import_annotations
+from crispseg.io.images import read_mask, write_image
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    of_many_opinions(3).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for index, name in enumerate(("a", "sub/b")):
+        noise = np.random.default_rng(index).integers(0, 256, (5, 6, 3), np.uint8)
+        write_image(tmp_path / f"photos/{name}.jpg", noise.repeat(8, axis=0).repeat(8, axis=1))
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_predictions_are_imported(kind: str, model: Path, photos: Path, tmp_path: Path, capsys: Capture) -> None:
+    if kind == "gpkg":
+        pytest.importorskip("geopandas")
+    out = tmp_path / "out"
+    output_of(capsys, "predict", model, photos, "--out", out)
+    printed = output_of(capsys, "predict", model, photos, "--out", out, "--format", kind, "--resume")
+    assert f"annotations in {out / kind}" in printed and "2 of them earlier" in printed  # masks do not depend on it
+    names = [f"class {index}" for index in range(3)]
+    import_annotations([out / kind], tmp_path / "in", images=photos, classes=names, background=None)
+    for name in ("a", "sub/b"):
+        mask = read_mask(tmp_path / f"in/masks/{name}.png")
+        np.testing.assert_array_equal(mask, read_mask(out / f"{name}.png"))
+        assert len(np.unique(mask)) > 1
+    assert f"{out / kind} is not empty" in error_of(capsys, "predict", model, photos, "--out", out, "--format", kind)
+
+
+def test_labelme_finds_its_images(model: Path, photos: Path, tmp_path: Path, capsys: Capture) -> None:
+    output_of(capsys, "predict", model, photos, "--out", tmp_path / "out", "--format=labelme")
+    import_annotations([tmp_path / "out/labelme"], tmp_path / "in", background=None)
+    assert (tmp_path / "in/images/a.jpg").read_bytes() == (photos / "a.jpg").read_bytes()
+
+
+def test_maps_become_geopackages(model: Path, tmp_path: Path, capsys: Capture) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    noise = np.random.default_rng(0).integers(0, 256, (3, 20, 30), np.uint8).repeat(8, 1).repeat(8, 2)
+    place = rasterio.transform.Affine(0.5, 0, 500000, 0, -0.5, 5400000)
+    (tmp_path / "photos").mkdir()
+    options = {"width": 240, "height": 160, "count": 3, "dtype": "uint8", "crs": "EPSG:32632", "transform": place}
+    with rasterio.open(tmp_path / "photos/map.tif", "w", **options) as file:
+        file.write(noise)
+    out = tmp_path / "out"
+    output_of(capsys, "predict", model, tmp_path / "photos", "--out", out, "--tiles=128", "--format=gpkg")
+    frame = geopandas.read_file(out / "gpkg/map.gpkg")
+    assert frame.crs.to_epsg() == 32632 and frame.geometry.is_valid.all()
+    assert frame.total_bounds.tolist() == [500000, 5399920, 500120, 5400000]
+    assert frame.area.sum() == 240 * 160 / 4
+    (tmp_path / "again").mkdir()
+    frame.to_crs("EPSG:4326").to_file(tmp_path / "again/map.geojson", driver="GeoJSON")
+    expected = read_mask(out / "map.tif")
+    for source in (out / "gpkg", tmp_path / "again"):
+        done = tmp_path / f"from_{source.name}"
+        names = [f"class {index}" for index in range(3)]
+        import_annotations([source], done, images=tmp_path / "photos", classes=names, background=None)
+        np.testing.assert_array_equal(read_mask(done / "masks/map.png"), expected)
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--format=cvatt"], "did you mean 'cvat'?"),
+        (["--format=cvat", "--shard=1/2"], "leave out shard"),
+        (["--format=voc", "--objects=class 1"], "format conflicts with objects"),
+    ],
+)
+def test_flags_that_make_no_sense(flags: list[str], named: str, photos: Path, tmp_path: Path, capsys: Any) -> None:
+    assert named in error_of(capsys, "predict", "nuclei", photos, "--out", tmp_path / "out", *flags)
+    assert not (tmp_path / "out").exists() or not [*(tmp_path / "out").rglob("*.*")]
