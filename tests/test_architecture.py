@@ -18,7 +18,18 @@ from crispseg.cli.main import COMMANDS
 ROOT = Path(crispseg.__file__).parent
 ORDER = (
     *("errors", "labels", "config", "io", "nn", "backbones", "decoders", "models", "data", "doctor", "inference"),
-    *("evaluation", "export", "visualization", "inspection", "training", "benchmarking", "recipes", "api", "cli"),
+    *(
+        "evaluation",
+        "export",
+        "visualization",
+        "inspection",
+        "training",
+        "labelling",
+        "benchmarking",
+        "recipes",
+        "api",
+        "cli",
+    ),
 )
 """The packages, each of which imports only those before it."""
 

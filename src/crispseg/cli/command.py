@@ -26,7 +26,7 @@ from crispseg.config.settings import (
     unknown,
     written,
 )
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, did_you_mean
 
 STDOUT = Path("-")
 """File name that means the standard output."""
@@ -131,6 +131,26 @@ class Command(ABC):
                 lines.append(f"  {key}" if key.isupper() else f"  --{key}  ({', '.join(values)})")
                 lines.append(textwrap.fill(each.about, width, initial_indent=" " * 8, subsequent_indent=" " * 8))
         return "\n".join([*lines, "", f"crispseg {cls.name} --help all explains every key."])
+
+
+class Group(Command):
+    """Base of commands with sub-commands, whose names begin with the name of the group."""
+
+    def __call__(self) -> None:
+        """Do nothing: a group runs one of its commands."""
+
+    @classmethod
+    def start(cls, argv: Sequence[str]) -> int | None:
+        """Run one of the commands, or print a list of them."""
+        before = f"{cls.name} "
+        known = {name.removeprefix(before): each for name, each in commands.items() if name.startswith(before)}
+        if argv and argv[0] in known:
+            return known[argv[0]].start(argv[1:])
+        if argv and argv[0] not in HELP:
+            raise CrispsegError(f"unknown command '{before}{argv[0]}'{did_you_mean(argv[0], known)}")
+        abouts = [f"  {name:12}{(each.__doc__ or '').splitlines()[0]}" for name, each in known.items()]
+        print(f"usage: crispseg {cls.name} COMMAND [...]", "", *abouts, sep="\n")
+        return 0
 
 
 @dataclass(kw_only=True)

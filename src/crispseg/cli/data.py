@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,30 +10,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
-from crispseg.cli.command import HELP, Command, commands
+from crispseg.cli.command import Command, Group
 from crispseg.config.settings import Field, Tree, checked, options_of
 from crispseg.data.catalogue import catalogue
 from crispseg.data.download import obtain
 from crispseg.data.importing import import_annotations
-from crispseg.errors import CrispsegError, did_you_mean
 
 
-class Data(Command):
+class Data(Group):
     """List, download or import data sets and annotations."""
 
     name = "data"
-
-    @classmethod
-    def start(cls, argv: Sequence[str]) -> int | None:
-        """Run one of the commands, or print a list of them."""
-        known = {name.removeprefix("data "): each for name, each in commands.items() if name.startswith("data ")}
-        if argv and argv[0] in known:
-            return known[argv[0]].start(argv[1:])
-        if argv and argv[0] not in HELP:
-            raise CrispsegError(f"unknown command 'data {argv[0]}'{did_you_mean(argv[0], known)}")
-        abouts = [f"  {name:12}{(each.__doc__ or '').splitlines()[0]}" for name, each in known.items()]
-        print("usage: crispseg data COMMAND [...]", "", *abouts, sep="\n")
-        return 0
 
 
 class ListData(Command):

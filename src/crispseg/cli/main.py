@@ -38,6 +38,7 @@ COMMANDS = {
     "compare": "score models on the same images, and show their differences",
     "ablate": "score a trained model without its flow, points, descriptors or refinement",
     "predict": "segment images",
+    "label": "choose images to label next, and list masks that are probably wrong",
     "inspect": "write a page that shows how a model computes its labels",
     "demo": "show models in the browser: drop an image and see its classes and the model's sampled points",
     "list": "list networks to train, and bundled trained models",

@@ -179,6 +179,11 @@ def read_lines(path: str | Path) -> list[str]:
     return lines
 
 
+def names_or_file(names: list[str]) -> list[str]:
+    """Return names, or the lines of a text file if they are its path alone; errors are those of `read_lines`."""
+    return read_lines(names[0]) if len(names) == 1 and names[0].lower().endswith(".txt") else names
+
+
 class DataSource(Protocol):
     """Source of splits: a dataclass whose fields are its settings, registered in `DATA_SOURCES`."""
 

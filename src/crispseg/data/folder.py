@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings, plural
 from crispseg.data.copies import digests, group_of, original, together
-from crispseg.data.dataset import DataSource, FileDataset, Pair, read_lines
+from crispseg.data.dataset import DataSource, FileDataset, Pair, names_or_file, read_lines
 from crispseg.data.finding import Severity
 from crispseg.data.folder_layout import FolderLayout, below, chosen_names, differing_legends, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
@@ -73,7 +73,7 @@ class Folder(Settings):
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
         merge: class → names of the classes to merge into it, as {vehicle: [car, bus]}; it may be new or exist already.
         drop: names of classes to remove; their pixels are ignored.
-        exclude: names of images to leave out; training adds images whose masks do not match the others.
+        exclude: names of images to leave out, or a text file of names; training adds images with odd masks.
         value_range: values of 16-bit images that become black and white, such as [0, 4095]; auto measures them.
         instances: folder of instance masks to evaluate objects: grey files with the names of the images. 0 is
             background, and 1, 2, … number the objects of a class. If masks are not given, they are made from these with
@@ -191,7 +191,8 @@ class Folder(Settings):
                 if both := sorted({*self._names[one]} & {*self._names[other]}):
                     shared = f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}"
                     raise CrispsegError(f"{shared}; remove them from one of the lists")
-        names = [name for name in (self._pairs if split == ALL else self._names[split]) if name not in self.exclude]
+        names, out = self._pairs if split == ALL else self._names[split], names_or_file(self.exclude)
+        names = [name for name in names if name not in out]
         if not names:
             why = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
             if self._layout.lists:
@@ -225,7 +226,7 @@ class Folder(Settings):
         """
         lookup, left_out = self.reading.lookup, self.reading.left_out
         odd = [name for name, pair in self._pairs.items() if str(pair.mask) in left_out]
-        found = replace(self, classes=self._classes, exclude=[*self.exclude, *odd])
+        found = replace(self, classes=self._classes, exclude=[*names_or_file(self.exclude), *odd])
         if self.copies == "pixels" and len({*self._grouped("names").values()}) == len({*self._groups.values()}):
             found = replace(found, copies="names")  # so that files are compared once
         if isinstance(lookup, ColorLookup):
@@ -431,7 +432,7 @@ class Folder(Settings):
         doubtful = marked or (by_value and any(beyond_ids(mask, declared.count or 2) for mask in some))
         if told and not (doubtful or declared.folders):
             return []
-        used = set().union(*self._dictated.values()) - {*self.exclude}
+        used = set().union(*self._dictated.values()) - {*names_or_file(self.exclude)}
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)
         return list(parallel(tried(read_statistics), [pair.mask for pair in pairs], "Reading masks"))
 

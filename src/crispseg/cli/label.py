@@ -1,0 +1,162 @@
+"""`crispseg label next|errors`"""
+
+from __future__ import annotations
+
+import csv
+import io
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import PositiveInt
+from rich.console import Console
+
+from crispseg.cli.command import Group, WithData
+from crispseg.cli.keys import WithDevice, show_page
+from crispseg.data.folder import ALL, Folder
+from crispseg.data.loading import spread
+from crispseg.data.named import build_data
+from crispseg.errors import CrispsegError
+from crispseg.evaluation.evaluate import recorded_data
+from crispseg.inference import Segmenter
+from crispseg.inference.image_files import named_images
+from crispseg.inference.protocols import Protocol
+from crispseg.io.files import atomic_path, check_new_folder, writable_folder
+from crispseg.io.images import write_labels
+from crispseg.labelling.errors import judges, label_errors
+from crispseg.labelling.following import images_to_label
+from crispseg.labelling.pages import errors_page, next_page
+from crispseg.models import SegmentationModel
+
+COMPARED = 500
+"""Maximum number of labelled images, evenly spread, that a choice is compared with."""
+PAGE = "index.html"
+
+
+class Label(Group):
+    """Choose images to label next, or list masks that are probably wrong."""
+
+    name = "label"
+
+
+@dataclass(kw_only=True)
+class LabelNext(WithDevice):
+    """Choose images to label next: those in which a model is most uncertain and that are unlike others.
+
+    It writes next.txt and next.csv with the images, the most useful first, the predicted masks in masks, to be
+    corrected, and a page.
+
+    Args:
+        run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
+        images: images, folders, patterns, or a text file of paths. Labelled images of the run are left out.
+        out: new or empty folder to write to.
+        count: number of images to choose.
+    """
+
+    name = "label next"
+    words = ("run", "images")
+    run: str
+    images: list[str]
+    out: Path
+    count: PositiveInt = 20
+
+    def __call__(self) -> None:
+        check_new_folder(self.out)
+        model, labelled = SegmentationModel.from_pretrained(self.run), _labelled(self.run)
+        names = {path: name for path, name in named_images(self.images).items() if path.resolve() not in labelled}
+        if not names:
+            raise CrispsegError(f"{self.run} was trained on all images of {', '.join(self.images)}; give others")
+        known = [labelled[path] for path in (list(labelled)[at] for at in spread(len(labelled), COMPARED))]
+        chosen = images_to_label(model, names, known, self.count, self.device, Console(stderr=True))
+        segmenter = Segmenter(model, self.device, protocol=Protocol(flip=True))
+        folder, seen = writable_folder(self.out), []
+        for one in chosen:
+            seen.append(segmenter(one.path))
+            write_labels(folder / "masks" / f"{one.name}.png", seen[-1].labels, seen[-1].label_set.palette)
+        rows = [
+            {
+                "rank": rank,
+                "image": one.path,
+                "uncertainty": f"{one.uncertainty:.4f}",
+                "distance": f"{one.distance:.3f}",
+            }
+            for rank, one in enumerate(chosen, 1)
+        ]
+        _write(folder / "next.csv", _table(rows))
+        _write(folder / "next.txt", "".join(f"{one.path.resolve()}\n" for one in chosen))
+        about = f"{len(chosen)} of {len(names)} images, chosen by {self.run}"
+        page = next_page("Images to label next", about, zip(chosen, seen, strict=True), model.info.label_set())
+        show_page(folder / PAGE, page)
+
+
+@dataclass(kw_only=True)
+class LabelErrors(WithDevice, WithData):
+    """List the masks that a model finds least probable: classes swapped, objects missing, inexact borders.
+
+    A model has learned the errors of its own training masks. A folder of folds, from 'crispseg train --folds 5', judges
+    each mask by a model that was not trained on it.
+
+    It writes errors.csv with all masks, the least probable first, errors.txt with the first ones, and a page of these.
+    'crispseg train --data.exclude errors.txt' leaves the images in errors.txt out; remove those whose masks are right.
+
+    Args:
+        run: a run's folder, a folder of folds, a saved model's folder, a hub id, or the name of a bundled model.
+        out: new or empty folder to write to.
+        count: number of masks in errors.txt and on the page.
+    """
+
+    name = "label errors"
+    words = ("run",)
+    run: str
+    out: Path
+    count: PositiveInt = 20
+
+    def __call__(self) -> None:
+        check_new_folder(self.out)
+        console = Console(stderr=True)
+        found = [one for judge in judges(self.run, self.data, self.device) for one in label_errors(judge, console)]
+        found.sort(key=lambda one: one.quality)
+        folder, first = writable_folder(self.out), found[: self.count]
+        rows = [
+            {
+                "image": one.name,
+                "split": one.judge.split,
+                "quality": f"{one.quality:.4f}",
+                "kind": one.kind,
+                "labelled": one.labelled,
+                "predicted": one.predicted,
+                **dict(zip(("left", "top", "width", "height"), one.box, strict=True)),
+                "pixels": one.pixels,
+            }
+            for one in found
+        ]
+        _write(folder / "errors.csv", _table(rows))
+        _write(folder / "errors.txt", "".join(f"{one.name}\n" for one in first))
+        about = f"{len(first)} of {len(found)} masks, judged by {self.run}"
+        show_page(folder / PAGE, errors_page("Masks that are probably wrong", about, first))
+        print(f"train without them: --data.exclude {shlex.quote(str(folder / 'errors.txt'))}")
+
+
+def _labelled(run: str) -> dict[Path, Path]:
+    """Return the images with masks in the data of a run by resolved path; empty if there are no such files."""
+    recorded, _ = recorded_data(run)
+    try:
+        data = build_data(recorded) if recorded else None
+        pairs = data.pairs(ALL, strict=False) if isinstance(data, Folder) else []
+    except CrispsegError:  # they no longer exist
+        pairs = []
+    return {pair.image.resolve(): pair.image for pair in pairs}
+
+
+def _table(rows: Sequence[Mapping[str, object]]) -> str:
+    text = io.StringIO()
+    table = csv.DictWriter(text, [*rows[0]], lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,166 @@
+"""Masks that a model finds improbable, by Lad and Mueller, Estimating label quality and errors in semantic
+segmentation data via any model, 2023.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeAlias
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from crispseg.config.settings import Tree
+from crispseg.data import DataSource, FileDataset, Folder, SegmentationDataset
+from crispseg.data.folder import ALL
+from crispseg.evaluation.evaluate import checked_splits, data_to_score
+from crispseg.inference import Segmenter
+from crispseg.io.progress import progress
+from crispseg.labels import IGNORE
+from crispseg.models import SegmentationModel
+from crispseg.training.result import SCORES
+
+TEMPERATURE = 0.1
+"""Temperature of the softmin; at 0 only the least probable pixel would count."""
+THIN = 5
+"""Diameter in pixels of the disk that disagreements contain; thinner ones are ordinary at boundaries."""
+WHOLE = 0.5
+"""Share of a labelled area that another class must cover for the whole area to be mistaken."""
+
+Kind: TypeAlias = Literal["class swapped", "object missing", "border", "scattered"]
+
+
+class Judge(NamedTuple):
+    """A model and a split whose masks it judges."""
+
+    segmenter: Segmenter
+    dataset: SegmentationDataset
+    split: str
+    names: list[str]
+    """Names of the images, as in `data.exclude`."""
+
+
+class Suspect(NamedTuple):
+    """A mask and its most doubtful area."""
+
+    judge: Judge
+    at: int
+    """Index in the split."""
+    quality: float
+    """Softmin of the probabilities of all labels, 0 to 1; low for masks with errors."""
+    kind: Kind
+    """class swapped: a labelled area looks like another class; object missing: an area of a class without any label of
+    it; border: an area of a class next to labels of it; scattered: no area is wide."""
+    labelled: str = ""
+    predicted: str = ""
+    """Names of the area's labelled and predicted class; empty if there is no area."""
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Left, top, width and height of the area in pixels."""
+    pixels: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the image, as in `data.exclude`."""
+        return self.judge.names[self.at]
+
+
+def quality(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
+    """Return the softmin of the probabilities `(C, H, W)` of labels `(H, W)`, 0 to 1; 1 if all pixels are ignored.
+
+    It is the mean of the probabilities p, weighted by exp((1 - p) / `TEMPERATURE`) (Lad and Mueller, §3).
+    """
+    given = _of_labels(probabilities, labels)[labels != IGNORE].astype(np.float64)
+    weights = np.exp((1 - given) / TEMPERATURE)
+    return float((given * weights).sum() / weights.sum()) if given.size else 1.0
+
+
+def doubtful_area(
+    probabilities: NDArray[np.float32], labels: NDArray[np.uint8]
+) -> tuple[Kind, int, int, NDArray[np.bool_]] | None:
+    """Return the kind, labelled class, predicted class and pixels `(H, W)` of the most doubtful area, None without one.
+
+    An area is connected, has one predicted class other than the labels, and is not thin. The most doubtful one has the
+    largest sum of differences between the probabilities of the two.
+    """
+    predicted, given = probabilities.argmax(0), _of_labels(probabilities, labels)
+    gain = np.where((predicted != labels) & (labels != IGNORE), probabilities.max(0) - given, 0)
+    disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (THIN, THIN))
+    most, found = 0.0, None
+    for label in np.unique(predicted[gain > 0]).tolist():
+        wide = cv2.morphologyEx(((predicted == label) & (gain > 0)).astype(np.uint8), cv2.MORPH_OPEN, disk)
+        count, areas = cv2.connectedComponents(wide)
+        sums = np.bincount(areas.ravel(), gain.ravel(), count)
+        sums[0] = 0
+        if sums.max() > most:
+            most, found = sums.max(), (label, areas == sums.argmax())
+    if found is None:
+        return None
+    label, area = found
+    own = int(np.bincount(labels[area]).argmax())
+    parts = cv2.connectedComponents((labels == own).astype(np.uint8))[1]
+    whole = np.isin(parts, np.unique(parts[area & (labels == own)]))
+    near = cv2.dilate(area.astype(np.uint8), disk) > 0
+    if area.sum() >= WHOLE * whole.sum():
+        kind: Kind = "class swapped"
+    else:
+        kind = "border" if (labels[near] == label).any() else "object missing"
+    return kind, own, label, area
+
+
+def _of_labels(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the probabilities of the labels `(H, W)`; of class 0 for ignored pixels."""
+    index = np.where(labels == IGNORE, 0, labels)[None].astype(np.intp)
+    return np.asarray(np.take_along_axis(probabilities, index, 0)[0])
+
+
+def judges(run: str, given: Tree, device: str | None = None) -> Iterator[Judge]:
+    """Yield what judges each split: the run for val and train, or each fold of a cross-validation for its val split.
+
+    Args:
+        run: a run's folder, or a folder of folds.
+        given: settings of the data; those of the run by default.
+
+    Raises:
+        CrispsegError: an error of `data_to_score`, `checked_splits` or `Segmenter`.
+    """
+    folds = sorted(map(str, Path(run).glob("fold_*"))) if (Path(run) / SCORES).is_file() else []
+    for place in folds or [run]:
+        data, _ = data_to_score(place, given)
+        model = SegmentationModel.from_pretrained(place)
+        segmenter = Segmenter(model, device)
+        for split in ("val",) if folds else ("val", "train"):
+            if split in data.splits():
+                (dataset,) = checked_splits([model], data, split)
+                yield Judge(segmenter, dataset, split, _full_names(data, dataset))
+
+
+def label_errors(judge: Judge, console: Console | None = None) -> list[Suspect]:
+    """Return all masks of a split, the least probable first."""
+    labels, found = judge.dataset.labels, []
+    for index in progress(range(len(judge.dataset)), f"Reading {judge.split}", console=console):
+        sample = judge.dataset[index]
+        probabilities = judge.segmenter(sample.image).probabilities()
+        suspect = Suspect(judge, index, quality(probabilities, sample.labels), "scattered")
+        if area := doubtful_area(probabilities, sample.labels):
+            kind, labelled, predicted, where = area
+            left, top, width, height = cv2.boundingRect(where.astype(np.uint8))
+            suspect = suspect._replace(
+                kind=kind,
+                labelled=labels.names[labelled],
+                predicted=labels.names[predicted],
+                box=(left, top, width, height),
+                pixels=int(where.sum()),
+            )
+        found.append(suspect)
+    return sorted(found, key=lambda one: one.quality)
+
+
+def _full_names(data: DataSource, dataset: SegmentationDataset) -> list[str]:
+    """Return the names of a split in the form of `data.exclude`, with the folder of the split."""
+    if isinstance(data, Folder) and isinstance(dataset, FileDataset):
+        names = {pair.image: pair.name for pair in data.pairs(ALL, strict=False)}
+        return [names[pair.image] for pair in dataset.pairs]
+    return [dataset.name_of(index) for index in range(len(dataset))]
