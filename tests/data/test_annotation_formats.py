@@ -51,7 +51,7 @@ def odd_mask() -> NDArray[np.uint8]:
 
 
 def test_masks_return(kind: str, tmp_path: Path) -> None:
-    masks = {"a": odd_mask(), "deep/b": np.full((5, 4), 2, np.uint8), "none": np.zeros((4, 5), np.uint8)}
+    masks = {"a #1+2%20ü": odd_mask(), "deep/b": np.full((5, 4), 2, np.uint8), "none": np.zeros((4, 5), np.uint8)}
     for name, mask in returned(kind, masks, tmp_path).items():
         np.testing.assert_array_equal(mask, masks[name])
 

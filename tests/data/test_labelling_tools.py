@@ -7,7 +7,8 @@ import io
 import itertools
 import json
 import shutil
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from crispseg.data import Folder
 from crispseg.data.folder_layout import recognise
 from crispseg.data.formats import write_annotations
 from crispseg.data.importing import import_annotations
+from crispseg.errors import CrispsegError
 from crispseg.io.images import read_mask
 from crispseg.labels import LabelSet
 
@@ -105,7 +107,7 @@ def test_the_mask_of_cvats_documentation(tmp_path: Path) -> None:
         ('<polygon label="car"', CVAT, ["is not XML (not well-formed", "export it again"]),
         ("", '<annotations><track id="0" label="car"/></annotations>', ["tracks of a video", "CVAT for images 1.1"]),
         ("", "<annotation><object/></annotation>", ["boxes of PASCAL VOC", "CVAT for images 1.1"]),
-        ("", "<View/>", ["annotations.xml is not an annotation file of CVAT"]),
+        ("", "<View/>", ["contains no annotations of COCO, YOLO, CVAT"]),
     ],
 )
 def test_cvat_that_cannot_be_painted(shapes: str, text: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
@@ -157,6 +159,7 @@ def test_other_exports_of_cvat_are_recognised(tmp_path: Path, refuses: Any) -> N
 def test_folders_of_several_formats(tmp_path: Path, refuses: Any) -> None:
     root = cvat(tmp_path / "in", POLYGON.format(""))
     shape = {"label": "dog", "points": CORNERS, "shape_type": "polygon"}
+    (root / "images/a.png.aux.xml").write_text("<PAMDataset/>")  # GDAL's
     (root / "images/a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": [shape]}))
     with refuses("contains CVAT", "and labelme", "give format, one of cvat, labelme"):
         import_annotations([root], tmp_path / "out")
@@ -337,6 +340,47 @@ def test_geojson_that_cannot_be_painted(content: Any, phrases: list[str], tmp_pa
     (tmp_path / "a.geojson").write_text(json.dumps(content))
     with refuses("a.geojson", *phrases):
         import_annotations([tmp_path], tmp_path / "out")
+
+
+def changed(tree: Any, value: Any) -> Iterator[Any]:
+    """The tree with each part in turn replaced by a value."""
+    yield value
+    for key in range(len(tree)) if isinstance(tree, list) else tree if isinstance(tree, dict) else ():
+        for other in changed(tree[key], value):
+            copy = tree.copy()
+            copy[key] = other
+            yield copy
+
+
+@pytest.mark.slow
+def test_any_part_may_be_wrong(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Each is an error of one line, or harmless."""
+    picture(tmp_path / "a.png", HEIGHT, WIDTH)
+    shape = {"label": "x", "points": CORNERS, "shape_type": "polygon"}
+    runs = {"size": [HEIGHT, WIDTH], "counts": [3, HEIGHT * WIDTH - 3]}
+    own = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": runs, "iscrowd": 0}
+    trees = {
+        "labelme": {"imagePath": "a.png", "shapes": [shape | {"mask": "aaaa"}]},
+        "coco": {
+            "images": [{"id": 1, "file_name": "a.png"}],
+            "annotations": [own],
+            "categories": [{"id": 1, "name": "x"}],
+        },
+        "studio": [task("a.png", [region("brushlabels", {"rle": [0, 0, 0, 0]})], DRAWN)],
+        "a": {"features": [feature("MultiPolygon", [RING], **TUMOR)], "crs": None, "type": "FeatureCollection"},
+    }
+    outcomes, out = Counter[str](), tmp_path_factory.mktemp("out")
+    for name, tree in trees.items():
+        for value in (None, 5, "x", [], {}, float("inf")):
+            for index, each in enumerate(changed(tree, value)):
+                (tmp_path / f"{name}.json").write_text(json.dumps(each))
+                try:
+                    import_annotations([tmp_path / f"{name}.json"], out / f"{name}{value}{index}")
+                    outcomes["read"] += 1
+                except CrispsegError as error:
+                    assert "\n" not in str(error)
+                    outcomes["refused"] += 1
+    assert outcomes["read"] > 20 and outcomes["refused"] > 250
 
 
 def test_a_damaged_geopackage(tmp_path: Path, refuses: Any) -> None:

@@ -103,6 +103,12 @@ def readers(place: Path) -> dict[str, Reader]:
     shapes = [{"label": "tree", "points": [[1, 1], [9, 2], [5, 9]], "shape_type": "polygon"}]
     shapes.append({"label": "pole", "points": [[9, 9], [12, 12]], "shape_type": "circle"})
     labelme = {"imagePath": "a.png", "imageHeight": SIZE[0], "imageWidth": SIZE[1], "shapes": shapes}
+    points = [[10, 10], [90, 10], [50, 90]]
+    region = {"type": "polygonlabels", "value": {"points": points, "polygonlabels": ["dog"]}, "original_width": SIZE[1]}
+    tasks = [{"data": {"image": "a.png"}, "annotations": [{"result": [region | {"original_height": SIZE[0]}]}]}]
+    cvat = f'<annotations><image name="a.png" height="{SIZE[0]}" width="{SIZE[1]}">'
+    cvat += '<polygon label="dog" points="1,1;9,1;9,9" z_order="0"/>'
+    cvat += '<mask label="cat" rle="1,4,1" left="1" top="2" width="3" height="2"/></image></annotations>'
     return {
         "images": Reader(images, read_image, (".png",)),
         "masks": Reader(masks, read_mask, (".png",)),
@@ -113,6 +119,8 @@ def readers(place: Path) -> dict[str, Reader]:
         "checkpoints": Reader({"last.ckpt": (place / "last.ckpt").read_bytes()}, read_checkpoint, (".ckpt",)),
         "exports": Reader({file.name: file.read_bytes() for file in files}, opened, (".onnx", ".xml", ".bin")),
         "COCO": Reader({"coco.json": json.dumps(coco).encode()}, imported, text=True),
+        "Label Studio": Reader({"tasks.json": json.dumps(tasks).encode()}, imported, text=True),
+        "CVAT": Reader({"annotations.xml": cvat.encode()}, imported, text=True),
         "labelme": Reader({"labelme.json": json.dumps(labelme).encode()}, imported, text=True),
     }
 

@@ -13,7 +13,18 @@ from fuzz.campaign import attempt
 from fuzz.damage import cut_or_zeroed
 from fuzz.readers import Reader, readers
 
-KINDS = ("images", "masks", "config.json", "safetensors", "checkpoints", "exports", "COCO", "labelme")
+KINDS = (
+    "images",
+    "masks",
+    "config.json",
+    "safetensors",
+    "checkpoints",
+    "exports",
+    "COCO",
+    "labelme",
+    "CVAT",
+    "Label Studio",
+)
 
 
 @pytest.fixture(scope="module")

@@ -58,18 +58,18 @@ def test_labelme_finds_its_images(model: Path, photos: Path, tmp_path: Path, cap
 
 def test_maps_become_geopackages(model: Path, tmp_path: Path, capsys: Capture) -> None:
     geopandas = pytest.importorskip("geopandas")
-    noise = np.random.default_rng(0).integers(0, 256, (3, 20, 30), np.uint8).repeat(8, 1).repeat(8, 2)
+    noise = np.random.default_rng(0).integers(0, 256, (3, 40, 90), np.uint8).repeat(8, 1).repeat(8, 2)
     place = rasterio.transform.Affine(0.5, 0, 500000, 0, -0.5, 5400000)
     (tmp_path / "photos").mkdir()
-    options = {"width": 240, "height": 160, "count": 3, "dtype": "uint8", "crs": "EPSG:32632", "transform": place}
+    options = {"width": 720, "height": 320, "count": 3, "dtype": "uint8", "crs": "EPSG:32632", "transform": place}
     with rasterio.open(tmp_path / "photos/map.tif", "w", **options) as file:
         file.write(noise)
     out = tmp_path / "out"
     output_of(capsys, "predict", model, tmp_path / "photos", "--out", out, "--tiles=128", "--format=gpkg")
     frame = geopandas.read_file(out / "gpkg/map.gpkg")
     assert frame.crs.to_epsg() == 32632 and frame.geometry.is_valid.all()
-    assert frame.total_bounds.tolist() == [500000, 5399920, 500120, 5400000]
-    assert frame.area.sum() == 240 * 160 / 4
+    assert frame.total_bounds.tolist() == [500000, 5399840, 500360, 5400000]
+    assert frame.area.sum() == 720 * 320 / 4
     (tmp_path / "again").mkdir()
     frame.to_crs("EPSG:4326").to_file(tmp_path / "again/map.geojson", driver="GeoJSON")
     expected = read_mask(out / "map.tif")

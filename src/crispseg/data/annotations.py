@@ -148,7 +148,7 @@ class _Coco(BaseModel):
 class _LabelmeShape(BaseModel):
     label: StrictStr
     shape_type: str | None = None
-    points: list[tuple[FiniteFloat, FiniteFloat]]
+    points: Annotated[list[tuple[FiniteFloat, FiniteFloat]], Field(min_length=1)]
     mask: Base64Bytes | None = None
 
 
@@ -242,7 +242,7 @@ def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, wid
         points = np.array(outline, np.float64).reshape(-1, 2)  # x before y
         if len(points) < POINTS[kind]:
             raise ValueError(f"it has {len(points)} points, but needs {POINTS[kind]}")
-        if ((points < -OUTSIDE) | (points > (width + OUTSIDE, height + OUTSIDE))).any():
+        if not ((points >= -OUTSIDE) & (points <= (width + OUTSIDE, height + OUTSIDE))).all():  # also for NaN
             raise ValueError(f"it has points outside of the image, {height}x{width} (height x width)")
         if kind == "circle":  # its centre, and a point of its rim
             (x, y), rows, columns = points[0], np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5

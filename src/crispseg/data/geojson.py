@@ -31,8 +31,9 @@ def read_geojson(path: Path, content: Any) -> Annotations:
     They are in pixels if QuPath wrote them, and otherwise on the map, if the image has a map position.
     """
     tree: Any = {"features": content} if isinstance(content, list) else content
+    features = tree.get("features", [tree])
     image = MarkedImage(path.stem, path, (None, None), on_map=True)
-    for index, each in enumerate(tree.get("features", [tree])):
+    for index, each in enumerate(features if isinstance(features, list) else [features]):
         what = f"{path}: feature {index}"
         try:
             system = tree["crs"]["properties"]["name"] if tree.get("crs") else ""

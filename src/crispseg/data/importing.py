@@ -124,6 +124,7 @@ def _read(source: Path, format: str | None, images: Path | None) -> list[Annotat
     files = [source] if source.is_file() else sorted(source.rglob("[!.]*"))
     if source.is_dir():
         files = [file for file in files if any(file.suffix.lower() in each.suffixes for each in chosen)]
+        files = [file for file in files if file.suffix.lower() != ".xml" or b"<annotation" in file.read_bytes()[:999]]
         if format in (None, "yolo"):
             top = source.absolute()
             files += sorted({max(top, yolo_root(file) or top) for file in yolo_files(source)})  # the deeper of both

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,7 +51,7 @@ def write_label_studio(folder: Path, images: Iterable[Outlined], classes: LabelS
         shares = [(name, (np.array(ring) * (100 / width, 100 / height)).tolist()) for name, ring in image.polygons()]
         regions = [{**head, **size, "value": {"points": each, "polygonlabels": [name]}} for name, each in shares]
         predictions = [{"model_version": "crispseg", "result": regions}]
-        tasks.append({"data": {"image": f"/data/local-files/?d={image.file_name}"}, "predictions": predictions})
+        tasks.append({"data": {"image": f"/data/local-files/?d={quote(image.file_name)}"}, "predictions": predictions})
     (folder / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
 
 
@@ -73,12 +73,13 @@ def _shape(what: str, region: dict[str, Any]) -> Shape:
         raise CrispsegError(f"{what} is not a polygon, box or brush mask with a label; correct or remove it")
     if region.get("image_rotation") or value.get("rotation"):
         raise CrispsegError(f"{what} is rotated, or its image; draw it upright, on the image as it is")
+    label = str(value[kind][0])
     if kind == "brushlabels":
-        return Shape(what, value[kind][0], partial(_draw_brush, bytes(value["rle"])))
+        return Shape(what, label, partial(_draw_brush, bytes([*value["rle"]])))
     if kind == "rectanglelabels":
         left, top, width, height = (float(value[key]) for key in ("x", "y", "width", "height"))
-        return Shape(what, value[kind][0], partial(_draw, "rectangle", [(left, top), (left + width, top + height)]))
-    return Shape(what, value[kind][0], partial(_draw, "polygon", value["points"]))
+        return Shape(what, label, partial(_draw, "rectangle", [(left, top), (left + width, top + height)]))
+    return Shape(what, label, partial(_draw, "polygon", value["points"]))
 
 
 def _draw(kind: str, points: list[Any], height: int, width: int) -> Pixels:

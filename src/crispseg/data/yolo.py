@@ -64,7 +64,7 @@ def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
         split = next((split for split, place in places if image.is_relative_to(place)), str(name.parent))
         marked.append(MarkedImage(str(image), file, (None, None), shapes, str(name), split))
     if files:
-        raise CrispsegError(f"{min(files)} has no image in images, next to labels; add it, or remove that file")
+        raise CrispsegError(f"{min(files)} has no image in images, next to labels; add it, or give images")
     return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)))
 
 
