@@ -69,9 +69,11 @@ def read_annotations(path: Path, images: Path | None = None) -> tuple[str, Annot
 
 
 def check_annotations(name: str, folder: Path) -> Path:
-    """Return the folder in `folder` for a format; a `CrispsegError` is raised if it cannot be written or has files."""
+    """Return the folder in `folder` for a format; a `CrispsegError` is raised if it exists or cannot be written."""
     if name == "gpkg":
         geopandas()
+    if (folder / name).exists():
+        raise CrispsegError(f"{folder / name} exists and may have been corrected; move it, or give another out")
     return check_new_folder(folder / name)
 
 
