@@ -135,6 +135,11 @@ CASES = {
     "from 1, without 0": Case([ids(1, 2, 3)] * 2, [32, 32, 32], {"drop": ["class 0"]}, "one-based-ids"),
     "from 1, declared": Case([ids(1, 2, 3)] * 2, "one-based-ids", {"num_classes": 3}),
     "one from 1, declared": Case([ids(0, 1, 2)] * 2 + [ids(1, 2, 3)], "undeclared-class", {"num_classes": 3}),
+    "some from 1": Case([*[ids(0, 1, 2)] * 4, *[ids(1, 2, 3)] * 3], "one-based-ids"),
+    "some from 1, declared": Case([*[ids(0, 1, 2)] * 4, *[ids(1, 2, 3)] * 3], "one-based-ids", {"num_classes": 3}),
+    "some from 1, all right": Case([*[ids(0, 1, 2)] * 3, *[ids(1, 2, 3)] * 3], [48, 96, 96, 48], {"num_classes": 4}),
+    "one without 0": Case([*[ids(0, 1, 2)] * 4, ids(1, 2, 3)], [64, 80, 80, 16]),
+    "some without 0": Case([*[ids(0, 1, 2)] * 4, *[ids(1, 2, 3)] * 3, ids(0, 3)], []),
     "a class of unlabelled pixels": Case([ids(0, 1)] * 2, [48, 48], {"classes": ["void", "road"]}, "class-names"),
     "unlabelled pixels, dropped": Case([ids(0, 1, 2)] * 2, [32, 32], {"classes": ["void", "a", "b"], "drop": ["void"]}),
     "unlabelled pixels and a dropped class": Case(

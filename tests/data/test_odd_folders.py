@@ -301,3 +301,68 @@ def test_255_in_most_pixels_is_not_ignored_in_silence(tmp_path: Path, refuses: A
     for given, shares in ((background, [1304, 100, 196]), ({"ignore": [255]}, [100, 196])):
         labels = Folder(root=tmp_path, **given).dataset("train")[0].labels
         assert np.bincount(labels[labels != 255]).tolist() == shares
+
+
+TABLES = {  # file, its rows or content, what is said of it
+    "two columns": ("metadata.csv", "image,patient_id,split\n{}", "patient_id, split"),
+    "semicolons": ("info.csv", "Image;Slide\n{}", "Slide"),
+    "no groups": ("info.csv", "image,patient_id,age\n{}", ""),
+    "json": ("splits.json", None, "train, test"),
+    "a table for each split": ("test.csv", "image,mask\n{}", "one split in image"),
+    "other json": ("notes.json", '{"train": ["x.png"], "val": 3}', ""),
+    "not a table": ("broken.json", "{", ""),
+    "other names": ("other.csv", "image,split\nx.png,train\ny.png,test\n", ""),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_splits_and_patients_are_named(name: str, tmp_path: Path) -> None:
+    file, content, said = TABLES[name]
+    files = [f"scan_{index}.png" for index in range(8)]
+    for index, each in enumerate(files):
+        write_image(tmp_path / "images" / each, np.full((40, 40, 3), 20 * index, np.uint8))
+        write_image(tmp_path / "masks" / each, np.full((40, 40), index % 2, np.uint8))
+    rows = {
+        "two columns": [
+            f"images/{each},p{index // 2},{'test' if index > 5 else 'train'}" for index, each in enumerate(files)
+        ],
+        "semicolons": [f"{each[:-4]};{index // 4}" for index, each in enumerate(files)],
+        "a table for each split": [f"images/{each},masks/{each}" for each in files[:3]],
+        "no groups": [f"{each},p{index},{index % 3}" for index, each in enumerate(files)],
+    }.get(name, [])
+    text = (
+        json.dumps({"train": files[:4], "test": files[4:]})
+        if content is None
+        else content.replace("{}", "\n".join(rows))
+    )
+    (tmp_path / file).write_text(text)
+    lines = [line for line in Folder(root=tmp_path).notes() if file in line]
+    assert len(lines) == bool(said) and all(f"lists the images with {said}, which" in line for line in lines)
+    (tmp_path / "val.txt").write_text("scan_1\n")
+    assert not any(file in line for line in Folder(root=tmp_path).notes())
+
+
+def test_lists_of_splits_in_a_folder_are_used(tmp_path: Path) -> None:
+    for index in range(8):
+        for folder in ("images", "masks"):
+            write_image(tmp_path / folder / f"{index}.png", np.full((40, 40), index % 2, np.uint8))
+    (tmp_path / "splits").mkdir()
+    for split, names in {"train": "2345", "val": "01", "test": "67"}.items():
+        (tmp_path / f"splits/{split}.txt").write_text("\n".join(names))
+    source = Folder(root=tmp_path)
+    assert {split: "".join(pair.name for pair in source.pairs(split)) for split in source.splits()} == {
+        "train": "2345",
+        "val": "01",
+        "test": "67",
+    }
+    assert "splits/train.txt" in " ".join(source.notes())
+
+
+def test_masks_of_labelme_are_found_next_to_arrays(tmp_path: Path) -> None:
+    for index in range(4):
+        write_image(tmp_path / f"JPEGImages/{index}.jpg", np.full((40, 40, 3), 20 * index, np.uint8))
+        write_image(tmp_path / f"SegmentationClassPNG/{index}.png", np.full((40, 40), index % 2, np.uint8))
+        (tmp_path / "SegmentationClass").mkdir(exist_ok=True)
+        np.save(tmp_path / f"SegmentationClass/{index}.npy", np.zeros((40, 40)))
+    source = Folder(**{key: value for key, value in recognise(tmp_path).items() if key != "name"})
+    assert [pair.mask.parent.name for pair in source.pairs("all")] == ["SegmentationClassPNG"] * 4

@@ -203,3 +203,25 @@ def test_nan_is_named(tmp_path: Path, refuses: Any) -> None:
     with refuses("holes.tif contains NaN in 25 % of its values", "255 for NaN"):
         tree.source().label_set()
     assert "255 for NaN" in only(tree.examine(), "unusable-mask").message
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_exchanged_shares_are_named(swapped: bool, tmp_path: Path) -> None:
+    def mask(seed: int) -> np.ndarray:
+        table = np.array([0, 1, 1, 2], np.uint8) if seed < 3100 or not swapped else np.array([0, 2, 2, 1], np.uint8)
+        found = table[ids(seed)]
+        found[:50] = np.where(found[:50] == table[3], 0, found[:50])  # a third as frequent
+        return found
+
+    tree = Tree(tmp_path, mask)
+    diagnosis = tree.examine(classes=["soil", "crop", "weed"])
+    assert ("class-shares" in named(diagnosis)) == swapped
+    if swapped:
+        assert "crop and weed" in only(diagnosis, "class-shares").message
+
+
+def test_background_of_labelme_is_proposed_first(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, lambda seed: np.array([0, 1, 2, 255], np.uint8)[ids(seed)])
+    diagnosis = tree.examine(classes=["__ignore__", "_background_", "valve"])
+    remedies = [one.remedy for one in diagnosis.findings if one.code == "class-names"]
+    assert any("data.classes '[_background_,valve]'" in remedy for remedy in remedies)

@@ -12,6 +12,7 @@ from rich.console import Console
 from crispseg.cli.command import STDOUT, WithData
 from crispseg.cli.keys import check_json, write_json
 from crispseg.data.finding import Severity
+from crispseg.data.folder import Folder
 from crispseg.data.named import build_data
 from crispseg.doctor import diagnose, subject_of
 from crispseg.doctor.diagnosis import EXIT_STATUS, as_json, show
@@ -58,6 +59,9 @@ class Doctor(WithData):
             write_json(self.json, as_json(diagnosis))
         console = Console(stderr=self.json == STDOUT)
         show(diagnosis, console)
+        if isinstance(subject.source, Folder) and diagnosis.severity < Severity.ERROR:
+            known = {one.line for one in diagnosis.findings}
+            print_lines(console, [line for line in subject.source.notes() if line not in known])
         given = flags_of({f"data.{key}": each for key, each in self.data.items()})
         given = [self.target, *given] if self.target else given
         own = self.target is None or found.get("root") == self.target or Path(self.target).is_file()

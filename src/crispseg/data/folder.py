@@ -248,7 +248,7 @@ class Folder(Settings):
             lines.append(f"masks may be in {named}; choose with data.masks")
         if layout.only:
             lines.append(f"{layout.only} lists {len(self._pairs)} annotated images; others are left out")
-        lines += [layout.legend] if layout.legend and self.declared.names is None else []
+        lines += [*layout.tables, *([layout.legend] if layout.legend and self.declared.names is None else [])]
         if differing := differing_legends(pair.mask for pair in self._pairs.values()):
             meaning = "if they define the classes, one value means different classes; make masks and files agree"
             lines.append(f"{differing[0]} and {differing[1]} differ: {meaning}")

@@ -29,6 +29,7 @@ from crispseg.data.folder_search import (
 )
 from crispseg.data.mask_lookup import read_statistics
 from crispseg.data.pairing import ALPHA, MERGE, SAVE_ALPHA, Matched, apart, few, match, plain
+from crispseg.data.tables import tables
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
@@ -64,6 +65,8 @@ class FolderLayout(NamedTuple):
     """CVAT's list of annotated images."""
     legend: str = ""
     """Note about files that may define the classes; empty if there are none."""
+    tables: tuple[str, ...] = ()
+    """Notes about tables of splits or patients, if neither lists nor folders define the splits."""
 
     @property
     def divided(self) -> bool:
@@ -120,13 +123,15 @@ def own_layout(
         if images is None and masks is None and not all(map(Path.is_dir, usual)):
             usual = _searched(root, usual[0])
         images, masks = images or usual[0], masks or usual[1]
-        places = [root / CVAT_LIST.parent, root]  # the latter wins
+        places = [root / CVAT_LIST.parent, root / "splits", root / "split", root]  # the last wins
         own = {split: path for place in places for split in SPLITS if (path := place / f"{split}.txt").is_file()}
         found_lists = own | found_lists
     assert images is not None and masks is not None
     layout = _matched(images, masks, bool(lists))
     classes = root / "classes.txt" if root is not None and (root / "classes.txt").is_file() else None
+    divided = layout.divided or layout.lists or found_lists
     return layout._replace(
+        tables=() if divided else tuple(tables(root or images.parent, [*layout.names.values()])),
         lists=layout.lists or found_lists,
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
@@ -135,9 +140,10 @@ def own_layout(
 
 
 def _first(root: Path, names: tuple[str, ...]) -> Path:
-    """Return the first existing folder of these names in upper or lower case, or the path of the first name."""
+    """Return the first folder of these names in upper or lower case, with images if there is one, or the first path."""
     there = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
-    return next((there[name] for name in names if name in there), root / names[0])
+    found = [there[name] for name in names if name in there]
+    return next((path for path in found if any(map(pictures, [path]))), found[0] if found else root / names[0])
 
 
 def below(root: Path | str | None, paths: Iterable[Path]) -> str:

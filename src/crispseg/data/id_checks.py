@@ -21,6 +21,9 @@ SHADES, LIGHT = 64, 192
 COUNTED = 0.9
 """Smallest share of masks with ids from 1 without a gap, and of ids of one area, for masks that number objects."""
 
+BOTH = 0.1
+"""Smallest share of masks with ids from 0, and of masks with ids from 1, that are two kinds."""
+
 STRAY_FILES = 0.2
 """Largest share of masks with stray values, which are 0 or beyond a gap, if no classes are declared."""
 
@@ -59,6 +62,21 @@ def one_more(
     what = f"the value {number}, but only {number} classes are declared (0 to {number - 1})"
     remedy += f"; or data.ignore '[{number}]' to ignore it"
     return fault_of("undeclared-class", last, what, remedy, settings=choices)
+
+
+def mixed_first_ids(grey: Sequence[MaskStatistics], void: Sequence[int], count: int | None) -> Finding | None:
+    """Return the fault of masks of which some have ids from 0 and others, without 0, ids that are one larger."""
+    ids = [mask.held - {IGNORE, *void} for mask in grey]
+    last = max(set().union(*ids), default=0)
+    low, high = ([mask for mask, own in zip(grey, ids, strict=True) if each in own] for each in (0, last))
+    enough = min(len(low), len(high)) >= max(2, BOTH * len(grey))
+    apart = not any({0, last} <= own for own in ids)
+    if last < 2 or not (enough and apart) or last - 1 not in held(low) or 1 not in held(high):
+        return None
+    what = f"{last} but no 0, and {len(low)} others 0 but no {last}: their ids may begin at 1"
+    remedy = f"subtract 1 from their ids; or, if all are right, give data.num_classes {last + 1}"
+    settings = [] if count else [{"data.num_classes": last + 1}]
+    return fault_of("one-based-ids", high, what, remedy, settings=settings, copy=False)
 
 
 def no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding | None:

@@ -5,8 +5,7 @@ Training and evaluation refuse masks with errors, and `crispseg doctor` reports 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from crispseg.data.id_checks import (
     STRAY_FILES,
     THRESHOLD,
     fault_of,
+    mixed_first_ids,
     mostly_white,
     multiplied,
     no_ids,
@@ -49,6 +49,7 @@ from crispseg.data.mask_lookup import (
 )
 from crispseg.data.pairing import ALPHA, ODD_FILES, SAVE_ALPHA, few
 from crispseg.data.palettes import BLENDED, compact, palettes_differ, proposed, tolerance_for
+from crispseg.data.reading_checks import class_folders, swapped, unsuitable_names, without_data
 from crispseg.labels import IGNORE, Color, LabelSet
 
 BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
@@ -57,8 +58,6 @@ ODD = ("odd-masks", "rgb-masks", "value-out-of-range")
 """Kinds of faults of single masks."""
 
 WHITES = {IGNORE, DEEP_WHITE}
-
-UNLABELLED = {"unlabelled", "unlabeled", "void", "ignore", "ignored"}
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,8 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
     """
     reading = _undeclared(declared, masks) if declared.palette is None else _by_palette(declared, masks)
     if declared.count != 2:
-        reading = replace(reading, faults=(*_class_folders(reading, masks, declared.folders), *reading.faults))
+        kept = [mask for mask in masks if mask.file not in reading.left_out]
+        reading = replace(reading, faults=(*class_folders(reading.lookup, kept, declared.folders), *reading.faults))
     if inverted := [mask for mask in masks if mask.inverted]:
         severity = Severity.ERROR if len(inverted) < len(masks) else Severity.WARNING
         remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the stored values"
@@ -133,78 +133,11 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
         labels, ids = reading.labels.regrouped(declared.merge, declared.drop)
         reading = replace(reading, labels=labels, lookup=reading.lookup.regrouped(ids))
     found = [
-        *_swapped(reading, masks),
-        *_without_data(reading, masks, declared.names is not None),
-        *_names(reading.labels.names, ignored),
+        *swapped(reading.labels, reading.lookup, masks),
+        *without_data(reading.labels, reading.lookup, masks, declared.names is not None),
+        *unsuitable_names(reading.labels.names, ignored),
     ]
     return replace(reading, faults=(*reading.faults, *found))
-
-
-SIDES = 0.2
-"""Smallest share of the frame of a mask of which two classes cross the frame, and largest share of these masks."""
-SWAPPED = 0.05
-"""Smallest share of masks with exchanged classes; a whole object may fill the frames of fewer."""
-
-
-def _swapped(reading: MaskReading, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:
-    """Yield a warning if class 1 of two surrounds class 0 in some masks, and nearly all others are the opposite."""
-    around: dict[int, list[MaskStatistics]] = {0: [], 1: [], NONE: []}
-    for mask in masks if len(reading.labels) == 2 else ():
-        labels = reading.lookup.labels_of(mask)
-        kept = labels < 2
-        area, frame = (np.bincount(labels[kept], counts[kept], 2) for counts in (mask.counts, mask.frame))
-        if area.all() and frame.any():
-            outer = int(area.argmax())
-            around[outer if frame[1 - outer] < SIDES * frame.sum() else NONE].append(mask)
-    count, both = sum(map(len, around.values())), len(around.pop(NONE))
-    (one, fewer), (other, more) = sorted(around.items(), key=lambda each: len(each[1]))
-    if len(fewer) >= max(2, SWAPPED * count) and both <= SIDES * count:
-        names = reading.labels.names
-        what = f"mostly {names[one]}, also along their frames, but {len(more)} others mostly {names[other]}"
-        what += f": some may be inverted ({few(Path(mask.file).name for mask in fewer)})"
-        remedy = "compare some of both with their images, and exchange the two values in inverted ones"
-        yield fault_of("swapped-masks", fewer, what, remedy, Severity.WARNING)
-
-
-def _without_data(reading: MaskReading, masks: Sequence[MaskStatistics], named: bool) -> Iterator[Finding]:
-    """Yield a warning for each of three or more classes that GDAL marks as no data; information if it has a name."""
-    marked: dict[tuple[float, int], list[MaskStatistics]] = defaultdict(list)
-    for mask in masks if len(reading.labels) > 2 else ():
-        for label in reading.lookup.labels_of(mask)[mask.values == mask.nodata] if not mask.colors else ():
-            if label < IGNORE:
-                marked[mask.nodata or 0, int(label)].append(mask)
-    severity = Severity.INFORMATION if named else Severity.WARNING
-    for (value, label), files in marked.items():
-        name, some = reading.labels.names[label], few(Path(mask.file).name for mask in files)
-        what = (
-            f"the value {value:g}, which their GDAL_NODATA marks as no data, but it is class {label}, {name} ({some})"
-        )
-        yield fault_of("nodata-class", files, what, f"give data.drop '[{name}]' to ignore its pixels", severity)
-
-
-def _names(names: Sequence[str], ignored: Set[str]) -> Iterator[Finding]:
-    """Yield warnings about names that do not suit the use of their classes."""
-    for index, name in enumerate(names):
-        message, plain = f"class {index} is named {name}", name.strip("_ ").casefold()
-        if plain in UNLABELLED and name not in ignored:
-            remedy = f"it is learned like the others; give data.drop '[{name}]' to ignore its pixels"
-            yield Finding("class-names", Severity.WARNING, message, remedy, 1)
-        if plain == "background" and index and names[0] not in ignored:
-            remedy = "check that the names are in the order of the ids"
-            yield Finding("class-names", Severity.WARNING, f"{message}, and class 0 {names[0]}", remedy, 1)
-
-
-def _class_folders(
-    reading: MaskReading, masks: Sequence[MaskStatistics], folders: Mapping[str, str]
-) -> Iterator[Finding]:
-    """Yield a fault if all masks of several folders have the same class."""
-    kept = [mask for mask in masks if mask.file in folders and mask.file not in reading.left_out]
-    names = sorted({folders[mask.file] for mask in kept})
-    found = {label for mask in kept for label in reading.lookup.labels_of(mask).tolist()}
-    if len(names) > 1 and NONE not in found and len(found - {0, IGNORE}) < 2:
-        what = f"one class only, in folders that the images do not have, {few(names)}: each may be a class"
-        remedy = f"merge the masks of each image into one PNG with an id for each class, such as 1 for {names[0]}; or "
-        yield fault_of("class-folders", kept, what, remedy + "give data.num_classes 2 if all folders have one class")
 
 
 def _undeclared(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
@@ -359,9 +292,10 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         meaning = dict.fromkeys((*void, IGNORE), IGNORE) | {value: index for index, value in enumerate(ids)}
         lookup = MaskLookup(meaning, lookup.wrong, lookup.remedy)
         return MaskReading(LabelSet.numbered(max(len(ids), 2)), lookup, (sparse(ids, grey, void),))
-    found, zero = [], [mask for mask in grey if 0 in {*ids} & mask.held]
+    mixed = mixed_first_ids(grey, void, count) if count in (None, last) else None
+    found, zero = [mixed] if mixed else [], [mask for mask in grey if 0 in {*ids} & mask.held]
     few_zeros = len(zero) <= STRAY_FILES * len(grey) and 20 * pixels[0] <= pixels.total()
-    if 1 in ids and last > 1 and (last == count and not zero if count else few_zeros):
+    if not found and 1 in ids and last > 1 and (last == count and not zero if count else few_zeros):
         zeros = f" ({few(Path(mask.file).name for mask in zero)})" if zero else ""
         what = f"{plural(pixels[0], 'pixel')} of 0{zeros}, and otherwise ids from 1 to {last}"
         remedy = "" if count else "give data.drop '[class 0]' if 0 means unlabelled; or "
@@ -393,7 +327,7 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         remedy = "write class ids like the others, or give data.ignore '[255]' if 255 means unlabelled"
         found.append(fault_of("odd-masks", white, "0 and 255 only, and the others class ids without 255", remedy))
     reading = read_by(labels, lookup, grey)
-    told = any(one.code == "undeclared-class" for one in found)
+    told = bool(mixed) or any(one.code == "undeclared-class" for one in found)
     return replace(reading, faults=tuple(found) if told else (*found, *reading.faults))
 
 

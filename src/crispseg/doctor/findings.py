@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from crispseg.config.settings import plural
 from crispseg.data.copies import ImageFacts
 from crispseg.data.finding import Finding, Severity
@@ -102,6 +104,20 @@ SIDED = 0.6
 """Minimum mean share of a class on one side minus that on the other for classes that mirroring exchanges."""
 
 
+EXCHANGED = 3
+"""Smallest factor between the shares of two classes that are exchanged in another split."""
+
+
+def _exchanged(first: SplitReport, others: Sequence[SplitReport]) -> tuple[int, int] | None:
+    """Return two classes of at least 1 % each, of which the more frequent one is much rarer in all other splits."""
+    shares = np.array([report.shares for report in (first, *others)])
+    larger = shares[:, :, None] >= EXCHANGED * shares[:, None]  # (splits, classes, classes)
+    frequent = (shares >= RARE).all(0)
+    found = larger[0] & np.all(larger[1:], axis=0).T & frequent[:, None] & frequent
+    pairs: list[list[int]] = np.argwhere(found).tolist() if others else []
+    return (pairs[0][0], pairs[0][1]) if pairs else None
+
+
 def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
     """Return findings about the classes of splits with one label set; the first report is the training split."""
     found: list[Finding] = []
@@ -115,6 +131,9 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
         shown = "; ".join(f"never in {split}: {few(absent, 20)}" for split, absent in lacking.items())
         count = len(set().union(*lacking.values()))
         found.append(finding("class-absent", count=count, details={"lacking": lacking}, shown=shown))
+    if exchanged := _exchanged(first, reports[1:]):
+        names = first.labels.names
+        found.append(finding("class-shares", count=2, shown=f"{names[exchanged[0]]} and {names[exchanged[1]]}"))
     named = sorted(zip(first.shares, first.labels.names, strict=True))
     if rare := {name: share for share, name in named if 0 < share < RARE}:
         severity = Severity.WARNING if min(rare.values()) < VERY_RARE else Severity.INFORMATION

@@ -1,0 +1,85 @@
+"""Doubts about masks that are read by a known lookup."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
+from pathlib import Path
+
+import numpy as np
+
+from crispseg.data.finding import Finding, Severity
+from crispseg.data.id_checks import fault_of
+from crispseg.data.mask_lookup import NONE, MaskLookup, MaskStatistics
+from crispseg.data.pairing import few
+from crispseg.labels import IGNORE, LabelSet
+
+UNLABELLED = {"unlabelled", "unlabeled", "void", "ignore", "ignored", "unknown"}
+
+SIDES = 0.2
+"""Smallest share of the frame of a mask of which two classes cross the frame, and largest share of these masks."""
+SWAPPED = 0.05
+"""Smallest share of masks with exchanged classes; a whole object may fill the frames of fewer."""
+
+
+def swapped(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:
+    """Yield a warning if class 1 of two surrounds class 0 in some masks, and nearly all others are the opposite."""
+    around: dict[int, list[MaskStatistics]] = {0: [], 1: [], NONE: []}
+    for mask in masks if len(labels) == 2 else ():
+        ids = lookup.labels_of(mask)
+        kept = ids < 2
+        area, frame = (np.bincount(ids[kept], counts[kept], 2) for counts in (mask.counts, mask.frame))
+        if area.all() and frame.any():
+            outer = int(area.argmax())
+            around[outer if frame[1 - outer] < SIDES * frame.sum() else NONE].append(mask)
+    count, both = sum(map(len, around.values())), len(around.pop(NONE))
+    (one, fewer), (other, more) = sorted(around.items(), key=lambda each: len(each[1]))
+    if len(fewer) >= max(2, SWAPPED * count) and both <= SIDES * count:
+        names = labels.names
+        what = f"mostly {names[one]}, also along their frames, but {len(more)} others mostly {names[other]}"
+        what += f": some may be inverted ({few(Path(mask.file).name for mask in fewer)})"
+        remedy = "compare some of both with their images, and exchange the two values in inverted ones"
+        yield fault_of("swapped-masks", fewer, what, remedy, Severity.WARNING)
+
+
+def without_data(
+    labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics], named: bool
+) -> Iterator[Finding]:
+    """Yield a warning for each of three or more classes that GDAL marks as no data; information if it has a name."""
+    marked: dict[tuple[float, int], list[MaskStatistics]] = defaultdict(list)
+    for mask in masks if len(labels) > 2 else ():
+        for label in lookup.labels_of(mask)[mask.values == mask.nodata] if not mask.colors else ():
+            if label < IGNORE:
+                marked[mask.nodata or 0, int(label)].append(mask)
+    severity = Severity.INFORMATION if named else Severity.WARNING
+    for (value, label), files in marked.items():
+        name, some = labels.names[label], few(Path(mask.file).name for mask in files)
+        what = (
+            f"the value {value:g}, which their GDAL_NODATA marks as no data, but it is class {label}, {name} ({some})"
+        )
+        yield fault_of("nodata-class", files, what, f"give data.drop '[{name}]' to ignore its pixels", severity)
+
+
+def unsuitable_names(names: Sequence[str], ignored: Set[str]) -> Iterator[Finding]:
+    """Yield warnings about names that do not suit the use of their classes."""
+    for index, name in enumerate(names):
+        message, plain = f"class {index} is named {name}", name.strip("_ ").casefold()
+        if plain in UNLABELLED and name not in ignored:
+            remedy = f"it is learned like the others; give data.drop '[{name}]' to ignore its pixels"
+            if index == 0 and [each.strip("_ ").casefold() for each in names[1:2]] == ["background"]:
+                remedy = f"labelme writes 255 for it; if 0 is {names[1]}, give data.classes '[{','.join(names[1:])}]'"
+            yield Finding("class-names", Severity.WARNING, message, remedy, 1)
+        if plain == "background" and index and names[0] not in ignored:
+            remedy = "check that the names are in the order of the ids"
+            yield Finding("class-names", Severity.WARNING, f"{message}, and class 0 {names[0]}", remedy, 1)
+
+
+def class_folders(lookup: MaskLookup, masks: Sequence[MaskStatistics], folders: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield a fault if all masks of several folders have the same class."""
+    kept = [mask for mask in masks if mask.file in folders]
+    names = sorted({folders[mask.file] for mask in kept})
+    found = {label for mask in kept for label in lookup.labels_of(mask).tolist()}
+    if len(names) > 1 and NONE not in found and len(found - {0, IGNORE}) < 2:
+        what = f"one class only, in folders that the images do not have, {few(names)}: each may be a class"
+        remedy = f"merge the masks of each image into one PNG with an id for each class, such as 1 for {names[0]}; or "
+        yield fault_of("class-folders", kept, what, remedy + "give data.num_classes 2 if all folders have one class")
