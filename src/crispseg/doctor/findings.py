@@ -6,6 +6,7 @@ import csv
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -111,11 +112,11 @@ EXCHANGED = 3
 def _exchanged(first: SplitReport, others: Sequence[SplitReport]) -> tuple[int, int] | None:
     """Return two classes of at least 1 % each, of which the more frequent one is much rarer in all other splits."""
     shares = np.array([report.shares for report in (first, *others)])
-    larger = shares[:, :, None] >= EXCHANGED * shares[:, None]  # (splits, classes, classes)
-    frequent = (shares >= RARE).all(0)
-    found = larger[0] & np.all(larger[1:], axis=0).T & frequent[:, None] & frequent
-    pairs: list[list[int]] = np.argwhere(found).tolist() if others else []
-    return (pairs[0][0], pairs[0][1]) if pairs else None
+    larger = shares[:, :, None] >= EXCHANGED * shares[:, None]  # (S, classes, classes)
+    frequent = np.flatnonzero((shares >= RARE).all(0)).tolist()
+    both = larger[0] & larger[1:].all(0).T
+    pairs = permutations(frequent, 2) if others else ()
+    return next((pair for pair in pairs if both[pair]), None)
 
 
 def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
