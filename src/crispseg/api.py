@@ -42,6 +42,7 @@ def train(
     images: str | Path | Iterable[Any] | None = None,
     masks: str | Path | Iterable[Any] | None = None,
     *,
+    unlabelled: str | Path | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     transform: Callable[..., Mapping[str, Any]] | None = None,
@@ -54,6 +55,7 @@ def train(
             `(H, W)`, `(H, W, 1)`, `(H, W, 3)` or `(H, W, 4)`, or tensors `(C, H, W)`, of uint8, uint16 or floats from 0
             to 1. Lists are written to a folder in `out`.
         masks: folder of masks with the same names; or a list in the order of the images, arrays `(H, W)` of class ids.
+        unlabelled: folder of further images, without masks, to learn from; "same" for those of `images` without a mask.
         resume: resume the run in `out` with its settings; given settings override them.
         callbacks: further callbacks of Lightning's trainer.
         transform: custom augmentation before crispseg's own, such as `albumentations.Compose`. It is called with
@@ -75,6 +77,7 @@ def train(
 
     if launcher().world_size() > 1:
         raise CrispsegError("crispseg.train supports one process; on several machines start the command crispseg train")
+    settings |= {} if unlabelled is None else {"unlabelled": str(unlabelled)}
     loss = settings.pop("loss") if callable(settings.get("loss")) else None
     config, lists = _chosen(images, masks, resume, settings)
     if lists:

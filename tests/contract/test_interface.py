@@ -61,6 +61,8 @@ hard_fraction: 0.5
 auxiliary_weight: 0.4
 clip: 1.0
 freeze_backbone: early
+unlabelled: same
+unlabelled_weight: 0.5
 ema: 0.99
 patience: 3
 val_every: 2

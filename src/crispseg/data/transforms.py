@@ -121,6 +121,20 @@ class PhotometricDistortion(v2.Transform):  # type: ignore[misc]
         return tv_tensors.wrap(image, like=inpt)
 
 
+class TwoViews(v2.Transform):  # type: ignore[misc]
+    """Normalised views of an image `(C, H, W)` as one of `(2C, H, W)`: unchanged, then with distorted colours."""
+
+    _transformed_types = (tv_tensors.Image,)
+
+    def __init__(self, normalize: Normalize) -> None:
+        super().__init__()
+        self.normalize, self.distortion = normalize, PhotometricDistortion()
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        strong = self.distortion(inpt) if len(inpt) == 3 else inpt  # other channels have no colours
+        return torch.cat([self.normalize(inpt), self.normalize(strong)])
+
+
 class Window(NamedTuple):
     """A part of an image and its output size."""
 
@@ -260,10 +274,12 @@ def train_transform(
     in_chans: int = 3,
     targets: Targets | None = None,
     custom: CustomTransform | None = None,
+    two_views: bool = False,
 ) -> SampleTransform:
     """Return a transform that augments and normalises, with randomness from torch's global generator.
 
     Images are normalised before padding, so the padding is exactly the mean colour. See also `SampleTransform`.
+    With `two_views`, the image has those of `TwoViews` instead of `augment.photometric`.
 
     Raises:
         CrispsegError: a setting is auto, which is resolved only when training reads its data.
@@ -277,11 +293,11 @@ def train_transform(
     if augment.turn:
         square = augment.window is not None and augment.window[0] == augment.window[1]
         steps.append(RandomTurn(range(4) if square else (0, 2)))
-    if augment.photometric == "mmseg":
-        steps.append(PhotometricDistortion())
-    elif augment.photometric:
-        steps.append(v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05))
-    steps.append(Normalize(mean, std, in_chans))
+    normalize = Normalize(mean, std, in_chans)
+    if augment.photometric and not two_views:
+        jitter = v2.ColorJitter(brightness=0.125, contrast=0.5, saturation=0.5, hue=0.05)
+        steps.append(PhotometricDistortion() if augment.photometric == "mmseg" else jitter)
+    steps.append(TwoViews(normalize) if two_views else normalize)
     if augment.window is not None:
         fill = {tv_tensors.Mask: IGNORE, "others": 0}  # a normalised image is a plain tensor
         steps.append(v2.RandomCrop(augment.window, pad_if_needed=True, fill=fill))  # only pads

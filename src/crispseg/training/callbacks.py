@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback, Timer, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from crispseg.io.files import atomic_path
+from crispseg.models import SegmentationModel
 from crispseg.training.losses import CrossEntropy
 from crispseg.training.pace import callback
 from crispseg.training.task import SegmentationTask
@@ -67,6 +68,7 @@ class MetricsFile(Callback):
         scores = pl_module.scores
         percent = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
         percent |= {f"iou/{name}": iou for name, iou in zip(pl_module.model.info.class_names, scores.iou, strict=True)}
+        percent |= pl_module.further_metrics()
         row = {
             "epoch": str(trainer.current_epoch + 1),
             "step": str(trainer.global_step),
@@ -110,6 +112,12 @@ class WarmedAverage(WeightAveraging):
             get_ema_multi_avg_fn(warmed)(averaged, current, updates)  # type: ignore[no-untyped-call]
 
         super().__init__(multi_avg_fn=average)
+
+    @property
+    def model(self) -> SegmentationModel:
+        """The model with the averaged weights."""
+        assert self._average_model is not None
+        return self._average_model.module.model  # type: ignore[return-value]
 
 
 STEPS = (250, 500)

@@ -22,7 +22,7 @@ from crispseg.config.registry import load_plugins
 from crispseg.data import eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.data.folder import Folder, settle
-from crispseg.data.loading import Batches, eval_loader, train_loader
+from crispseg.data.loading import Batches, eval_loader, train_loader, with_keys
 from crispseg.data.transforms import CustomTransform
 from crispseg.doctor.duplicates import leaks
 from crispseg.doctor.facts import subject_of
@@ -47,6 +47,8 @@ from crispseg.training.result import PICTURE, Run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, record, write_text
 from crispseg.training.training_data import TrainingData, check_data, class_weights_of, print_data
+from crispseg.training.unlabelled import ConsistencyTask
+from crispseg.training.unlabelled_images import WithUnlabelled, unlabelled_files
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,9 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
         notes.insert(0, f"{folder} has no checkpoint to resume from; the run starts from the beginning")
     model.info = dataclasses.replace(model.info, value_range=data.value_range)
     step = load_checkpoint(checkpoint, model) if checkpoint else 0
+    if config.unlabelled:
+        unlabelled, more = unlabelled_files(config, data.value_range)
+        notes += more
     print_data(data, notes, console, config.augment.flip > 0)
     if not (checkpoint or console.quiet):
         print_lines(console, leaks(subject_of(config.data, image_channels(config.model.in_chans))), "yellow")
@@ -114,6 +119,10 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
     if config.model.refine:
         loss = BoundaryRefinementLoss(loss, config.boundary_weights, config.direction_mask)
     task = SegmentationTask(model, loss, config)
+    if config.unlabelled:
+        task = ConsistencyTask(model, loss, config)
+        samples = WithUnlabelled(loaders[0].dataset, unlabelled, config, model.info)  # type: ignore[arg-type]
+        loaders = with_keys(loaders[0], dataset=samples), loaders[1]
     cache = TemporaryDirectory(prefix=LITTER, dir=folder, ignore_cleanup_errors=True) if config.cache_features else None
     if cache:
         task = CachedTask(model, loss, config, loaders, Path(cache.name), data.val_report.sizes, console)
@@ -135,6 +144,8 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
         with interruptible(trainer, folder):
             trainer.fit(task, *loaders, ckpt_path=checkpoint, weights_only=True)
     print_lines(console, closing_lines(config, trainer, data))
+    if isinstance(task, ConsistencyTask):
+        print_lines(console, [task.summary()])
     if trainer.is_global_zero:  # other processes may not have access to the folder
         model = SegmentationModel.from_pretrained(folder / MODEL)
         write_image(folder / PICTURE, draw_panels({"prediction": model}, data.val))

@@ -61,11 +61,20 @@ class SegmentationTask(L.LightningModule):
         torch.manual_seed(derived_seed("step", self.config.seed, self.current_epoch, batch_index, self.global_rank))
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        loss = self.loss_of(batch, batch_index)
+        self._loss = loss.detach()
+        self.log("train/loss", self._loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(batch[0]))
+        return loss
+
+    def loss_of(self, batch: Batch, batch_index: int) -> Tensor:
+        """Return the loss of a batch."""
         images, *truth = batch
         loss: Tensor = self.loss(self.model.outputs(images.contiguous(memory_format=torch.channels_last)), *truth)
-        self._loss = loss.detach()
-        self.log("train/loss", self._loss, prog_bar=True, on_step=True, on_epoch=True, batch_size=len(images))
         return loss
+
+    def further_metrics(self) -> dict[str, float]:
+        """Return further columns of `metrics.csv`."""
+        return {}
 
     def on_after_backward(self) -> None:
         # Not in `training_step`: the check waits for the GPU, which by now has the backward pass to do.
