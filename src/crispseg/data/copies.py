@@ -136,6 +136,17 @@ class ImageFacts(NamedTuple):
     """`(8, 8, 3)` mean RGB."""
     orientation: int = 1
     """EXIF orientation, 1 to 8."""
+    place: tuple[float, ...] = ()
+    """Map position of a GeoTIFF, see `map_position`."""
+
+    @property
+    def area(self) -> tuple[float, float, float, float] | None:
+        """Left, bottom, right and top on the map; None without a map position or if it is rotated."""
+        if not self.place or self.place[1] or self.place[3]:
+            return None
+        (height, width), (a, _, left, _, e, top) = self.size, self.place
+        across, along = sorted((left, left + a * width)), sorted((top, top + e * height))
+        return across[0], along[0], across[1], along[1]
 
 
 def image_facts(path: Path) -> ImageFacts:
@@ -154,7 +165,7 @@ def _facts_of_file(path: Path, state: tuple[int, int] | None) -> ImageFacts:
         raster.check(channels)
         low, high = (int(raster.values.min()), int(raster.values.max())) if raster.bit_depth > 8 else (0, 255)
         found = facts_of(str(path), as_picture(raster.pixels(channels, (low, max(high, low + 1)))))
-        return found._replace(orientation=raster.orientation())
+        return found._replace(orientation=raster.orientation(), place=raster.place)
 
 
 def facts_of(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:
@@ -243,6 +254,24 @@ def series_of(place: PurePosixPath) -> str | None:
 def _natural(text: str) -> list[tuple[str, int]]:
     """Return a sort key in which numbers are in the order of their values."""
     return [(words, int(number or 0)) for words, number in re.findall(r"(\D*)(\d*)", text)]
+
+
+SHARED = 0.01
+"""Smallest share of its area that a tile on a map shares with an overlapping one."""
+
+
+def overlapping(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tuple[int, int]]:
+    """Return index pairs of images in `some` and `others` that overlap on the map."""
+    ours, theirs = ([(at, one.area) for at, one in enumerate(each) if one.area] for each in (some, others))
+    if not ours or not theirs:
+        return []
+    boxes = np.array([area for _, area in theirs])
+    found = []
+    for at, area in ours:
+        sides = np.minimum(area[2:], boxes[:, 2:]) - np.maximum(area[:2], boxes[:, :2])  # (n, 2)
+        shared = sides.clip(0).prod(1) >= SHARED * np.prod(np.subtract(area[2:], area[:2]))
+        found += [(at, theirs[index][0]) for index in np.flatnonzero(shared)[:1]]
+    return found
 
 
 def _standardised(images: Sequence[ImageFacts]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

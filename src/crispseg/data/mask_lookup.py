@@ -71,6 +71,8 @@ class MaskStatistics(NamedTuple):
     """EXIF orientation, 1 to 8."""
     nodata: float | None = None
     """Value without data, from GDAL's metadata of a GeoTIFF."""
+    place: tuple[float, ...] = ()
+    """Map position of a GeoTIFF, see `map_position`."""
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -115,6 +117,7 @@ def read_statistics(path: Path) -> MaskStatistics:
             inverted=raster.inverted,
             orientation=raster.orientation(),
             nodata=raster.nodata,
+            place=raster.place,
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import PurePosixPath
@@ -18,6 +18,7 @@ from crispseg.data.copies import (
     group_of,
     likely_group,
     original,
+    overlapping,
     series_of,
     together,
 )
@@ -32,6 +33,10 @@ Member: TypeAlias = tuple[str, str]
 """Split and file of an image."""
 
 
+SAID = "augmented-copy", "near-duplicate", "turned-images", "positions-differ"
+"""Further findings that training prints."""
+
+
 def leaks(subject: Subject) -> list[str]:
     """Return lines about images of custom data that splits share, with two examples each, or that only EXIF rotates.
 
@@ -43,7 +48,7 @@ def leaks(subject: Subject) -> list[str]:
     facts = scan(subject, most=MOST_COMPARED)
     for one in (*duplicate_findings(subject, facts), *file_findings(facts)):
         soft = one.code == "interpolated-edges" and one.severity is Severity.WARNING and not tolerant
-        known = soft or "splits" in one.code or one.code in ("augmented-copy", "near-duplicate", "turned-images")
+        known = soft or "splits" in one.code or one.code in SAID
         if one.count and known:
             lines += [one.line, *(f"    {group[0]} = {group[-1]}" for group in one.details.get("groups", ())[:2])]
     return lines
@@ -73,7 +78,8 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
     copied = [group for group in _across(copies) if len({pixels.get(member, member) for member in group}) > 1]
     yield _grouped("augmented-copy", copied, subject)
 
-    near = [(one, other) for one, other in _near(subject, images) if copies[one] != copies[other]]
+    yield _grouped("tiles-in-two-splits", [*_pairs(subject, images, overlapping)], subject)
+    near = [(one, other) for one, other in _pairs(subject, images, alike) if copies[one] != copies[other]]
     yield _grouped("near-duplicate", near, subject)
     alone = together(pairs, copies, pairs=near)
     same = _across({member: mask.digest for member, mask in masks.items() if mask.distinct > 1})
@@ -146,12 +152,16 @@ def _across(keys: Mapping[Member, Hashable]) -> list[list[Member]]:
     return [group for group in _groups(keys) if len({split for split, _ in group}) > 1]
 
 
-def _near(subject: Subject, images: Mapping[Member, ImageFacts]) -> Iterator[tuple[Member, Member]]:
-    """Yield near duplicates across splits, the image of the earlier split first."""
+def _pairs(
+    subject: Subject,
+    images: Mapping[Member, ImageFacts],
+    related: Callable[[Sequence[ImageFacts], Sequence[ImageFacts]], list[tuple[int, int]]],
+) -> Iterator[tuple[Member, Member]]:
+    """Yield related images across splits, the image of the earlier split first."""
     earlier: list[Member] = []
     for split in subject.splits:
         own = [member for member in images if member[0] == split]
-        found = alike([images[member] for member in own], [images[member] for member in earlier])
+        found = related([images[member] for member in own], [images[member] for member in earlier])
         yield from {own[i]: (earlier[j], own[i]) for i, j in reversed(found)}.values()
         earlier += own
 

@@ -79,6 +79,7 @@ class Raster:
         lossy: error message if lossy compression may have changed values.
         inverted: whether 0 is white in the file; `load` then inverts the values.
         nodata: value without data, from GDAL's metadata of a GeoTIFF.
+        place: map position of a GeoTIFF, see `map_position`.
     """
 
     name: object
@@ -93,6 +94,7 @@ class Raster:
     lossy: str = ""
     inverted: bool = False
     nodata: float | None = None
+    place: tuple[float, ...] = ()
 
     @property
     def visible(self) -> NDArray[np.bool_] | None:
@@ -328,7 +330,20 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
         lossy=f"is stored with lossy compression ({page.compression.name})" if is_image else "",
         inverted=page.photometric == 0,
         nodata=nodata,
+        place=map_position(page),
     )
+
+
+def map_position(page: Any) -> tuple[float, ...]:
+    """Return (a, b, c, d, e, f) of a TIFF page, or nothing: column x and row y are at (ax + by + c, dx + ey + f)."""
+    matrix, scale, tie = (page.tags.valueof(code) for code in (34264, 33550, 33922))
+    try:
+        if matrix is not None:
+            return (*matrix[:2], matrix[3], *matrix[4:6], matrix[7])
+        x, y, _, right, up, _ = tie
+        return scale[0], 0.0, right - x * scale[0], 0.0, -scale[1], up + y * scale[1]
+    except (TypeError, ValueError, IndexError):  # no or invalid metadata
+        return ()
 
 
 @contextmanager

@@ -1,0 +1,73 @@
+"""GeoTIFFs whose positions on the map show a fault."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from crispseg.data import Folder
+from crispseg.data.copies import image_facts
+from crispseg.doctor import Diagnosis, diagnose, subject_of
+from crispseg.doctor.duplicates import leaks
+
+from .trees import SIZE, ids, photo
+
+SIDE = 10.0  # metres of a pixel
+
+
+def write(path: Path, values: np.ndarray, left: float, top: float, south: bool = False, matrix: bool = False) -> None:
+    """With rows from the north, as most programs, or from the south; then `top` is the lower side."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scale, tie = (SIDE, SIDE, 0.0), (0.0, 0.0, 0.0, left, top, 0.0)
+    tags = [(33550, "d", 3, scale, True), (33922, "d", 6, tie, True)]
+    if south or matrix:
+        rows = [SIDE, 0, 0, left], [0, SIDE if south else -SIDE, 0, top], [0, 0, 0, 0], [0, 0, 0, 1]
+        tags = [(34264, "d", 16, tuple(float(value) for row in rows for value in row), True)]
+    tifffile.imwrite(path, values, photometric="rgb" if values.ndim == 3 else "minisblack", extratags=tags)
+
+
+def codes(diagnosis: Diagnosis) -> set[str]:
+    return {one.code for one in diagnosis.findings}
+
+
+@pytest.mark.parametrize("kind", ["same", "as a matrix", "south", "moved", "image only"])
+def test_masks_elsewhere_are_named(kind: str, tmp_path: Path) -> None:
+    for index in range(6):
+        left, top = 5e5 + 1e5 * index, 6e6
+        write(tmp_path / f"images/{index}.tif", photo(index), left, top)
+        mask = ids(index)
+        if kind == "south":
+            write(tmp_path / f"masks/{index}.tif", mask[::-1].copy(), left, top - SIDE * SIZE[0], south=True)
+        elif kind == "image only":
+            tifffile.imwrite(tmp_path / "masks" / f"{index}.tif", mask) if index else write(
+                tmp_path / f"masks/{index}.tif", mask, left, top
+            )
+        else:
+            moved = SIDE * (kind == "moved")
+            write(tmp_path / f"masks/{index}.tif", mask, left + moved, top, matrix=kind == "as a matrix")
+    subject = subject_of(Folder(root=tmp_path))
+    assert ("positions-differ" in codes(diagnose(subject))) == (kind in ("south", "moved"))
+    assert any("another position on the map" in line for line in leaks(subject)) == (kind in ("south", "moved"))
+
+
+@pytest.mark.parametrize(("step", "found"), [(0.5, True), (1.0, False)])
+def test_tiles_that_overlap_across_splits_are_named(step: float, found: bool, tmp_path: Path) -> None:
+    names = [f"{7919 * (index + 1) % 1009:04}" for index in range(10)]
+    for index, name in enumerate(names):
+        left = 5e5 + SIDE * SIZE[1] * step * index
+        write(tmp_path / f"images/{name}.tif", photo(index), left, 6e6)
+        write(tmp_path / f"masks/{name}.tif", ids(index), left, 6e6)
+    (tmp_path / "val.txt").write_text("\n".join(names[4:6]))
+    lines = leaks(subject_of(Folder(root=tmp_path)))
+    assert any("overlap on the map" in line and "2 of 2 in val" in line for line in lines) == found
+
+
+def test_the_area_of_an_image_is_known_if_it_is_upright(tmp_path: Path) -> None:
+    write(tmp_path / "north.tif", photo(0), 100, 2000)
+    write(tmp_path / "south.tif", photo(0), 100, 2000 - SIDE * SIZE[0], south=True)
+    tifffile.imwrite(tmp_path / "plain.tif", photo(0))
+    areas = [image_facts(tmp_path / f"{name}.tif").area for name in ("north", "south", "plain")]
+    assert areas[0] == areas[1] == (100, 2000 - SIDE * SIZE[0], 100 + SIDE * SIZE[1], 2000) and areas[2] is None
