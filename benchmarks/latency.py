@@ -1,11 +1,13 @@
-"""How long one image takes on this processor: networks in PyTorch, ONNX Runtime and OpenVINO, in 32, 16 and 8 bits.
+"""How long one image takes on this processor: networks in PyTorch, ONNX Runtime, OpenVINO and ExecuTorch.
 
     python benchmarks/latency.py --networks sfnet crisp smp_fpn --out runs/latency --calibrate ../shared/data/camvid
 
-All ways of a network in turns, each in a process of its own, from a normalised image in memory to logits of its size;
-in every group there is `sfnet` in PyTorch, with which machines and minutes are compared. Weights are random, which the
-time does not depend on; 8 bits learn their ranges from images of CamVid. Memory is the most that is resident, over what
-the process had before it opened the file. A way that cannot be is a row with its reason. `--table` prints the rows.
+All ways of a network in turns, each in a process of its own, from a normalised image in memory to logits or labels of
+its size; in every group there is `base` in PyTorch, with which machines and minutes are compared. Files of our networks
+gather points by rows. Weights are random, which the time does not depend on, and 8 bits learn their ranges from images
+of CamVid; bundled models have their weights and data, and each of their files is scored on held-out images. Memory is
+the most that is resident, over what the process had before it opened the file. A way that cannot be is a row with its
+reason. `--table` prints the rows, and `--write_only` makes the files.
 """
 
 from __future__ import annotations
@@ -15,33 +17,41 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import processes
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import crispseg
 from crispseg.benchmarking.cost import count_multiply_adds
 from crispseg.config.registry import load_plugins
+from crispseg.data.named import build_data
 from crispseg.data.sources import CamVid
 from crispseg.errors import CrispsegError, one_line
-from crispseg.export.certificate import smooth_images
-from crispseg.export.formats import OPSET, describe, plain_file, write
+from crispseg.evaluation.boundary import BoundaryScores
+from crispseg.evaluation.scores import SegmentationScores
+from crispseg.export.certificate import DISTANCE, smooth_images
+from crispseg.export.formats import FILE_FORMATS, OPSET, InFile, Output, describe, plain_file, write
 from crispseg.export.quantization import Calibration
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.runtime import METADATA, open_model
-from crispseg.inference.segmenter import smooth_outputs
+from crispseg.inference.segmenter import Segmenter, smooth_outputs
 from crispseg.io.files import atomic_path
-from crispseg.models import SegmentationModel
+from crispseg.models import ModelInfo, SegmentationModel
 
 PEERS = Path(__file__).parent / "peers.py"
 CSV = Path(__file__).parent / "latency.csv"
 CLASSES = 11
+BASE = "sfnet"
+OTHERS = ("smp_fpn", "smp_unet", "smp_deeplabv3plus", "smp_segformer", "lraspp")
 LITE, RESNET = "tf_efficientnet_lite0", "resnet18"
 
 
@@ -51,9 +61,12 @@ class Named(NamedTuple):
     model: str
     backbone: str
     options: dict[str, Any] = {}  # noqa: RUF012
+    bundled: bool = False
 
     def build(self) -> SegmentationModel:
         """In eval mode, always with the same weights."""
+        if self.bundled:
+            return crispseg.from_pretrained(self.model)
         torch.manual_seed(0)
         made = crispseg.create_model(self.model, num_classes=CLASSES, backbone=self.backbone, **self.options)
         return made.eval()
@@ -70,12 +83,16 @@ NETWORKS = {
     "unept": Named("unept", RESNET),
     "crisp_s": Named("crisp_s", LITE),
     "crisp": Named("crisp", LITE),
+    "crisp_l": Named("crisp_l", LITE),
+    "nuclei": Named("nuclei", LITE, bundled=True),
+    "aerial": Named("aerial", LITE, bundled=True),
     "narrow_s": Named("crisp_s", LITE, {"width": 32, **NARROW}),
     "narrow": Named("crisp", LITE, {"width": 48, **NARROW}),
     "smp_fpn": Named("smp_fpn", LITE),
     "smp_unet": Named("smp_unet", LITE),
     "smp_deeplabv3plus": Named("smp_deeplabv3plus", LITE),
     "smp_segformer": Named("smp_segformer", LITE),
+    "lraspp": Named("lraspp", LITE),
 }
 """By what they are called here."""
 
@@ -83,24 +100,41 @@ NETWORKS = {
 class Way(NamedTuple):
     """How a network is run."""
 
-    format: str
+    format: Literal["plain", "torch", "onnx", "openvino", "executorch"]
     """plain: PyTorch, as it was trained; torch: as `Segmenter` runs it; or a format of crispseg export."""
-    precision: str
+    precision: Literal["fp32", "bf16", "int8"]
+    output: Output = "logits"
 
     def __str__(self) -> str:
-        return f"{self.format} {self.precision}"
+        return f"{self.format} {self.precision}{' labels' * (self.output == 'labels')}"
+
+
+@dataclass(frozen=True, eq=False)
+class ResizedImages(Calibration):
+    """Images for 8 bits in a file of one size."""
+
+    size: tuple[int, int] = (0, 0)
+
+    def batches(self, info: ModelInfo) -> list[Any]:
+        return [F.interpolate(torch.from_numpy(each), self.size).numpy() for each in super().batches(info)]
 
 
 PLAIN = Way("plain", "fp32")
 WAYS = (
     PLAIN,
-    *(Way("torch", precision) for precision in ("fp32", "bf16")),
-    *(Way("onnx", precision) for precision in ("fp32", "int8")),
-    *(Way("openvino", precision) for precision in ("fp32", "bf16", "int8")),
+    Way("torch", "fp32"),
+    Way("torch", "bf16"),
+    Way("onnx", "fp32"),
+    Way("onnx", "int8"),
+    Way("openvino", "fp32"),
+    Way("openvino", "bf16"),
+    Way("openvino", "bf16", "labels"),
+    Way("openvino", "int8"),
+    Way("executorch", "fp32"),
 )
 COLUMNS = (
     *("network", "backbone", "way", "threads", "height", "width", "gmacs", "p50_ms", "p95_ms", "over_plain"),
-    *("over_sfnet", "peak_mib", "rounds", "processor", "torch", "problem"),
+    *("over_base", "peak_mib", "miou", "boundary_f", "rounds", "processor", "torch", "problem"),
 )
 
 
@@ -108,7 +142,7 @@ COLUMNS = (
 
 
 def opened(folder: Path, way: Way, size: tuple[int, int]) -> Callable[[Any], None]:
-    """A call that computes the logits of one image."""
+    """A call that computes the logits or labels of one image."""
     load_plugins([str(PEERS)])
     torch.set_grad_enabled(False)
     images = smooth_images((1, *size), 3)
@@ -117,7 +151,7 @@ def opened(folder: Path, way: Way, size: tuple[int, int]) -> Callable[[Any], Non
         model = SegmentationModel.from_pretrained(folder / "model").eval()
         run = model if way.format == "plain" else folded(model)
     else:
-        run = open_model(file_of(folder, way)).forward
+        run = open_model(file_of(folder, way, size)).forward
     if way.format == "torch":
         images = images.contiguous(memory_format=torch.channels_last)
 
@@ -133,66 +167,100 @@ def folded(model: SegmentationModel) -> Any:
     return fold_batch_norms(model, smooth_images((1, 64, 64), 3), smooth_outputs).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
-def file_of(folder: Path, way: Way) -> Path:
-    suffix = {"onnx": ".onnx", "openvino": ".xml"}[way.format]
-    return folder / f"{way.format}-{way.precision}{suffix}"
+def file_of(folder: Path, way: Way, size: tuple[int, int]) -> Path:
+    """Files of our networks are for all sizes, but those of ExecuTorch and of peers are not."""
+    one_size = way.format == "executorch" or folder.name in OTHERS
+    place = folder / "{}x{}".format(*size) if one_size else folder
+    place.mkdir(parents=True, exist_ok=True)
+    return place / f"{way.format}-{way.precision}-{way.output}{FILE_FORMATS[way.format].suffix}"
 
 
 # All of them ---------------------------------------------------------------------------------------------------------
 
 
-def fixed(network: SegmentationModel, path: Path, size: tuple[int, int]) -> None:
+def fixed(network: SegmentationModel, path: Path, size: tuple[int, int], output: Output) -> None:
     """An ONNX file for one size, of a network whose own code does not trace for all."""
     plain = fold_batch_norms(network, smooth_images((1, 64, 64), 3), smooth_outputs)
-    images = smooth_images((1, *size), 3)
-    written = torch.onnx.export(
-        plain,
-        (images,),
-        dynamo=True,
-        opset_version=OPSET,
-        verbose=False,
-        input_names=["images"],
-        output_names=["logits"],
-    )
+    images, names = smooth_images((1, *size), 3), {"input_names": ["images"], "output_names": [output]}
+    traced = torch.export.export(InFile(plain, False, output), (images,), strict=False)
+    written = torch.onnx.export(traced, (), dynamo=True, opset_version=OPSET, verbose=False, **names)  # type: ignore[arg-type]
     assert written is not None
-    written.model.metadata_props[METADATA] = describe(network.info, precision="fp32")
+    written.model.metadata_props[METADATA] = describe(network.info, output, precision="fp32", size=size)
     written.save(path, external_data=False)
 
 
 def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int]) -> dict[Way, str]:
     """Write the model and its files, if they are not there yet; the ways that cannot be, and why."""
-    problems = folder / "problems.json"  # is there when all files are
-    if not problems.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        network = NETWORKS[name].build()
-        network.save_pretrained(folder / "model")
-        data = None
-        if calibrate:
-            train = CamVid(str(calibrate)).dataset("train")
-            data = Calibration(train, train, 20, "CamVid")
-        found = {}
-        for way in WAYS[3:]:
+    network, data, found = model_of(name, folder), data_of(name, calibrate, size), {}
+    for way in WAYS[3:]:
+        path = file_of(folder, way, size)
+        reason = path.with_suffix(".problem")
+        if not path.exists() and not reason.is_file():
             print(f"writing {name}, {way}", flush=True)
             try:
                 if way.precision == "int8" and data is None:
                     raise CrispsegError("not run: no --calibrate")
-                path = file_of(folder, way)
-                if name.startswith("smp_"):
-                    fixed(network, path if way == Way("onnx", "fp32") else plain_file(path), size)
+                if name in OTHERS and way.format != "executorch":
+                    fixed(network, path if way == Way("onnx", "fp32") else plain_file(path), size, way.output)
                 if not path.exists():
-                    write(network, path, *way, data)  # type: ignore[arg-type]
+                    only = size if way.format == "executorch" or name in OTHERS else None
+                    write(network, path, *way[:2], data, "gather", way.output, only)  # type: ignore[arg-type]
             except Exception as error:  # the exporters raise almost anything
-                found[str(way)] = f"{type(error).__name__}: {one_line(error):.200}"
-        problems.write_text(json.dumps(found))
-    read = json.loads(problems.read_text())
-    return {way: read[str(way)] for way in WAYS if str(way) in read}
+                reason.write_text(f"{type(error).__name__}: {one_line(error):.200}")
+        if reason.is_file():
+            found[way] = reason.read_text()
+    return found
+
+
+def model_of(name: str, folder: Path) -> SegmentationModel:
+    """Build a network, and save it unless it is."""
+    network = NETWORKS[name].build()
+    if not (folder / "model").is_dir():
+        network.save_pretrained(folder / "model")
+    return network
+
+
+def data_of(name: str, calibrate: Path | None, size: tuple[int, int]) -> Calibration | None:
+    """Images for 8 bits, and for the scores of a bundled model."""
+    if NETWORKS[name].bundled:
+        settings = {"root": str(calibrate.parent / name)} if calibrate else {}
+        source = build_data({"name": name, **settings})
+        return Calibration(source.dataset("train"), source.dataset("val"), 100, name)
+    if calibrate is None:
+        return None
+    train = CamVid(str(calibrate)).dataset("train")
+    if name in OTHERS:
+        return ResizedImages(train, train, 20, "CamVid", size)
+    return Calibration(train, train, 20, "CamVid")
+
+
+def scored(name: str, folder: Path, way: Way, size: tuple[int, int], calibrate: Path | None) -> dict[str, str]:
+    """mIoU and boundary F (3 pixels) of a way of a bundled model on all held-out images, kept next to the file."""
+    if not NETWORKS[name].bundled or way.format == "executorch":  # whose images have one size
+        return {}
+    kept = folder / f"{way}.scores.json"
+    if not kept.is_file():
+        data = data_of(name, calibrate, size)
+        assert data is not None
+        path = folder / "model" if way.format in ("plain", "torch") else file_of(folder, way, size)
+        segmenter = Segmenter(path, "cpu", precision="bf16" if way == Way("torch", "bf16") else "fp32")
+        held_out = data.held_out.with_channels(3)
+        overlap, boundary = SegmentationScores(len(held_out.labels)), BoundaryScores(len(held_out.labels), (DISTANCE,))
+        for sample in held_out:
+            pair = torch.from_numpy(segmenter.labels(sample.image))[None], torch.from_numpy(sample.labels)[None]
+            overlap.update(*pair)
+            boundary.update(*pair)
+        scores = float(overlap.scores().miou), float(boundary.scores().measures()["boundary_f"][0])
+        kept.write_text(json.dumps({"miou": f"{scores[0]:.2f}", "boundary_f": f"{scores[1]:.2f}"}))
+    found: dict[str, str] = json.loads(kept.read_text())
+    return found
 
 
 def measure(name: str, out: Path, size: tuple[int, int], threads: int, rounds: int, bad: set[Way]) -> list[Any]:
     """One row a way."""
     ways = {(name, way): partial(opened, out / name, way, size) for way in WAYS if way not in bad}
-    base = ("sfnet", PLAIN)
-    ways = {base: partial(opened, out / "sfnet", PLAIN, size)} | ways
+    base = (BASE, PLAIN)
+    ways = {base: partial(opened, out / BASE, PLAIN, size)} | ways
     taken: dict[Any, list[float]] = {key: [] for key in ways}
     memory = dict.fromkeys(ways, 0.0)
     with ExitStack() as stack:
@@ -217,7 +285,7 @@ def measure(name: str, out: Path, size: tuple[int, int], threads: int, rounds: i
             "p50_ms": f"{medians[key]:.1f}",
             "p95_ms": f"{np.percentile(taken[key], 95):.1f}",
             "over_plain": f"{medians[key] / medians[name, PLAIN]:.3f}",
-            "over_sfnet": f"{medians[key] / medians[base]:.3f}",
+            "over_base": f"{medians[key] / medians[base]:.3f}",
             "peak_mib": f"{memory[key]:.0f}",
         }
         rows.append(values | {"gmacs": f"{count_multiply_adds(model, *size, 3) / 1e9:.2f}"})
@@ -227,15 +295,15 @@ def measure(name: str, out: Path, size: tuple[int, int], threads: int, rounds: i
 def report(given: argparse.Namespace) -> None:
     """Make what is missing, measure, and add the rows to the file, in the place of earlier ones."""
     load_plugins([str(PEERS)])
-    size = given.size[0], given.size[1]
-    learned = "8-bits" if given.calibrate else "floats"
-    folder = given.out / f"{size[0]}x{size[1]}-{learned}"  # whose files fit each other
-    needed = dict.fromkeys(["sfnet", *given.networks])
-    problems = {name: make(name, folder / name, given.calibrate, size) for name in needed}
-    for name in given.networks:
-        for threads in given.threads_of:
-            rows = measure(name, folder, size, threads, given.rounds, set(problems[name]))
-            rows += [{"way": str(way), "problem": reason} for way, reason in problems[name].items()]
+    for size, name in product(map(tuple, given.sizes), given.networks):
+        model_of(BASE, given.out / BASE)
+        problems = make(name, given.out / name, given.calibrate, size)
+        scores = {
+            str(way): scored(name, given.out / name, way, size, given.calibrate) for way in WAYS if way not in problems
+        }
+        for threads in () if given.write_only else given.threads_of:
+            rows = measure(name, given.out, size, threads, given.rounds, set(problems))
+            rows += [{"way": str(way), "problem": reason} for way, reason in problems.items()]
             same = {
                 "network": name,
                 "backbone": NETWORKS[name].backbone,
@@ -246,8 +314,8 @@ def report(given: argparse.Namespace) -> None:
                 "processor": given.processor,
                 "torch": torch.__version__,
             }
-            keep(given.csv, [same | row for row in rows])
-            print(f"measured {name}, {threads} threads", flush=True)
+            keep(given.csv, [same | row | scores.get(row["way"], {}) for row in rows])
+            print(f"measured {name}, {size}, {threads} threads", flush=True)
     show(given.csv, given.processor)
 
 
@@ -270,16 +338,24 @@ def show(path: Path, processor: str, what: str = "p50_ms") -> None:
         print(table.reindex(columns=map(str, WAYS)).fillna("–").to_markdown(), flush=True)
 
 
+def sides(text: str) -> tuple[int, int]:
+    height, width = map(int, text.split("x"))
+    return height, width
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     made.add_argument("--out", type=Path, default=Path("runs/latency"), help="where networks and files are kept")
-    made.add_argument("--calibrate", type=Path, default=None, help="CamVid, for 8 bits")
-    made.add_argument("--size", type=int, nargs=2, default=(512, 1024), metavar=("HEIGHT", "WIDTH"))
+    made.add_argument(
+        "--calibrate", type=Path, default=None, help="CamVid, for 8 bits; data of the bundled models are next to it"
+    )
+    made.add_argument("--sizes", type=sides, nargs="+", default=[(512, 1024)], help="such as 360x480")
     made.add_argument("--threads", dest="threads_of", type=int, nargs="+", default=[1, 2])
     made.add_argument("--rounds", type=int, default=15)
     made.add_argument("--processor", default=processes.machine().partition(",")[0], help="its name in the table")
     made.add_argument("--csv", type=Path, default=CSV)
+    made.add_argument("--write_only", action="store_true", help="write and score files, and measure no time")
     made.add_argument("--table", action="store_true", help="print the rows there are, and measure nothing")
     given = made.parse_args(argv)
     if given.table:

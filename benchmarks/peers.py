@@ -14,6 +14,7 @@ from typing import Any
 import segmentation_models_pytorch as smp
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from crispseg.decoders import Decoded
 from crispseg.models import Coarse, SegmentationModel
@@ -42,7 +43,7 @@ class Peer(SegmentationModel):
         self.early = [key for key, value in ours.net.model.named_parameters() if not value.requires_grad]
         self.early_modules = [key for key, value in modules if any(value is each for each in ours.frozen)]
         self.frozen: list[nn.Module] = []
-        self.auxiliary_heads = self.refiner = None
+        self.auxiliary_heads = self.refiner = self.decoder = None
 
     def freeze(self, *, early: bool = False) -> None:
         """As `Backbone.freeze`; with `early`, the same weights as of a network of crispseg on this backbone."""
@@ -104,3 +105,24 @@ def smp_upernet(spec: BackboneSpec, num_classes: int) -> Any:
 def smp_segformer(spec: BackboneSpec, num_classes: int) -> Any:
     """SegFormer's decoder as segmentation-models-pytorch has it, its defaults."""
     return Peer(spec, smp.Segformer, num_classes)
+
+
+class Lraspp(nn.Module):
+    """Torchvision's LR-ASPP head on features of strides 8 and 16, the latter dilated at its end."""
+
+    def __init__(self, encoder: str, encoder_weights: None, in_channels: int, classes: int) -> None:
+        super().__init__()
+        self.encoder = smp.encoders.get_encoder(encoder, in_channels, weights=encoder_weights, output_stride=16)
+        low, high = (self.encoder.out_channels[level] for level in (3, 5))
+        self.head = LRASPPHead(low, high, classes, inter_channels=128)
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.encoder(images)
+        logits = self.head({"low": features[3], "high": features[5]})
+        return F.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=False)
+
+
+@models.register("lraspp")
+def lraspp(spec: BackboneSpec, num_classes: int) -> Any:
+    """LR-ASPP of torchvision (Howard et al., Searching for MobileNetV3, §6.4)."""
+    return Peer(spec, Lraspp, num_classes)

@@ -16,7 +16,7 @@ from crispseg.models import create_model
 from crispseg.models.ddsm import Affinity
 
 Script = Callable[[str], Any]
-PEERS = ("smp_fpn", "smp_unet", "smp_deeplabv3plus", "smp_upernet", "smp_segformer")
+PEERS = ("smp_fpn", "smp_unet", "smp_deeplabv3plus", "smp_upernet", "smp_segformer", "lraspp")
 
 
 @pytest.mark.parametrize(

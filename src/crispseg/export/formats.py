@@ -119,7 +119,7 @@ def _metadata(model: SegmentationModel, precision: Precision, output: Output, **
     return describe(model.info, output, precision=precision, bytes_per_pixel=need / images[0, 0].numel(), **more)
 
 
-class _InFile(nn.Module):
+class InFile(nn.Module):
     """Model that convolves in bfloat16, like `Segmenter`, or computes class ids, as its file will do."""
 
     def __init__(self, model: nn.Module, bf16: bool, output: Output) -> None:
@@ -147,7 +147,7 @@ def trace(
     dynamic = {"images": {0: Dim("batch", min=2), 2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}}
     images = smooth_images((1, *size) if size else EXAMPLE, model.info.in_chans)
     with _exporting(), sampling_by(sampling):
-        traced = _InFile(folded, bf16, output)
+        traced = InFile(folded, bf16, output)
         program = torch.export.export(traced, (images,), dynamic_shapes=None if size else dynamic, strict=False)
     for graph in (module.graph for module in program.graph_module.modules() if isinstance(module, GraphModule)):
         for node in graph.nodes:
