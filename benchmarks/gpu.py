@@ -222,8 +222,8 @@ def crop_of(recipe: str) -> tuple[int, int]:
 # Measuring -----------------------------------------------------------------------------------------------------------
 
 
-def measure(row: Row, device: torch.device, rounds: int) -> dict[str, str]:
-    """Times and memory of a row, or why there are none."""
+def measure(row: Row, device: torch.device, rounds: int, seconds: float = SECONDS) -> dict[str, str]:
+    """Times and memory of a row, or why there are none; in `seconds`, at most `rounds` calls are measured."""
     torch.manual_seed(0)
     try:
         if device.type == "cuda":
@@ -231,7 +231,7 @@ def measure(row: Row, device: torch.device, rounds: int) -> dict[str, str]:
             torch.cuda.reset_peak_memory_stats(device)
         call = BUILDERS[row.kind](row, device)
         taken: list[float] = []
-        while len(taken) < WARM_UP + rounds and sum(taken[WARM_UP:]) < 1000 * SECONDS:
+        while len(taken) <= WARM_UP or (len(taken) < WARM_UP + rounds and sum(taken[WARM_UP:]) < 1000 * seconds):
             wait(device)
             start = time.perf_counter()
             call()
@@ -268,7 +268,7 @@ def report(given: argparse.Namespace) -> None:
         if time.monotonic() > end:
             print("the time is over; the same command measures the remaining rows")
             return
-        measured = measure(row, device, given.rounds)
+        measured = measure(row, device, given.rounds, 0 if given.tiny else SECONDS)
         found.append({field: str(value) for field, value in row._asdict().items()} | measured | where)
         print(*row, *measured.values(), flush=True)
         with atomic_path(given.csv) as temporary:
