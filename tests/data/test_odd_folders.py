@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from dataset_trees import picture, save
+from PIL import Image
 
 from crispseg.cli.main import main
 from crispseg.cli.train import Train
@@ -366,3 +367,26 @@ def test_masks_of_labelme_are_found_next_to_arrays(tmp_path: Path) -> None:
         np.save(tmp_path / f"SegmentationClass/{index}.npy", np.zeros((40, 40)))
     source = Folder(**{key: value for key, value in recognise(tmp_path).items() if key != "name"})
     assert [pair.mask.parent.name for pair in source.pairs("all")] == ["SegmentationClassPNG"] * 4
+
+
+@pytest.mark.parametrize("colored", [False, True])
+def test_palettes_that_differ_are_read_by_their_colours(colored: bool, tmp_path: Path, refuses: Any) -> None:
+    """As of tools that shrink PNGs; a grey palette whose greys are the ids is no exception."""
+    expected = {}
+    for index in range(6):
+        mask = np.kron(np.random.default_rng(index).integers(0, 4, (4, 4)), np.ones((10, 10), int))
+        order = np.random.default_rng(index + 9).permutation(4)
+        shown = Image.fromarray(np.argsort(order)[mask].astype(np.uint8), "P")
+        shown.putpalette([int(value) for value in order for _ in range(3)] + [9, 8, 7] * colored)
+        (tmp_path / "masks").mkdir(exist_ok=True)
+        shown.save(tmp_path / f"masks/{index}.png")
+        write_image(tmp_path / f"images/{index}.png", np.full((40, 40, 3), 20 * index, np.uint8))
+        expected[str(index)] = mask
+    source = Folder(root=tmp_path, palette=[(value,) * 3 for value in range(4)])
+    if colored:  # their colours are no greys, so that indices would be read
+        with refuses("palettes that differ", "save them as RGB"):
+            source.settled()
+        return
+    dataset = source.settled().dataset("all")
+    for index in range(6):
+        np.testing.assert_array_equal(dataset.read_labels(index), expected[dataset.name_of(index)])

@@ -31,7 +31,7 @@ def frozen(out: Path, name: str = "fpn", backbone: str = "test_vit", **changes: 
 @pytest.mark.parametrize(
     ("model", "changes"),
     [
-        (("crisp", "test_efficientnet"), {}),
+        (("crisp", "test_efficientnet"), {"ema": 0.9}),
         (("crisp", "test_vit"), {"precision": "bf16", "workers": 1}),
         (("sfnet", "df1"), WHOLE),
     ],

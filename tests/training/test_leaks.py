@@ -67,6 +67,8 @@ def test_masks_with_interpolated_edges_are_named(soft: int, tmp_path: Path) -> N
         ([f"p{index}_slice_{number}" for index in range(3) for number in (1, 2)], "*_slice"),
         ([f"p{index}/{number}" for index in range(3) for number in (1, 2)], "folder"),
         ([f"frame_{number:06}" for number in range(6)], "*_*"),
+        ([f"10{index}7_{side}" for index in range(3) for side in ("left", "right")], "*_*"),
+        ([f"10{index}7-{side}" for index in range(3) for side in ("OD", "OS")], "*-*"),
     ],
 )
 def test_parts_on_both_sides_are_said(names: list[str], pattern: str, tmp_path: Path) -> None:
@@ -74,7 +76,7 @@ def test_parts_on_both_sides_are_said(names: list[str], pattern: str, tmp_path: 
         make(tmp_path, "", name, ".png", seed, seed, np.array)
     listed = tmp_path / "val.txt"
     listed.write_text("\n".join(names[1::2]))
-    for option in ({}, {"group": f"{pattern}*".replace("folder*", "folder")}):
+    for option in ({}, {"group": pattern if pattern.endswith("*") else f"{pattern}*".replace("folder*", "folder")}):
         line, *examples = leaks(subject_of(Folder(tmp_path / "images", tmp_path / "masks", val_list=listed, **option)))
         assert pattern in line and "3 of 3 in val" in line and examples
 

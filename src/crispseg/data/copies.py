@@ -41,6 +41,8 @@ _PART = re.compile(
     re.I,
 )
 """Name endings of slices, frames and tiles: a_slice_3, a_0_512, a_x0_y512, frame_7."""
+_SIDE = re.compile(r"[-_](?:left|right|l|r|od|os)$", re.I)
+"""Name endings of the two eyes, breasts or other sides of a patient."""
 _NOT_GROUPS = (
     "slice|frame|tile|patch|crop|part|page|row|col|column|layer|stack|depth|time|day|hour|img|image|im|pic|picture|photo"
     "|mask|label|class|cls|aug|rot|rotate|flip|copy|version|scale|size|res|level|zoom|mag|view|channel|ch|band|fold"
@@ -90,7 +92,8 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     ends = (found[0] for place in places if (found := _PART.search(place.name)))
     parts = Counter("*" + re.sub(r"\d+", "*", end) for end in ends).most_common(1)
     members = Counter(pattern for place in places for pattern in _member_patterns(place.name)).most_common(3)
-    for pattern, count in [*parts, ("folder", len(places)), *members]:
+    sides = [("*" + found[0][0] + "*", len(places)) for place in places[:1] if (found := _SIDE.search(place.name))]
+    for pattern, count in [*parts, ("folder", len(places)), *sides, *members]:
         groups = Counter(group for place in places if (group := group_of(pattern, place)))
         several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or "frame" in groups)
         if pattern == "folder" and not any(re.search(r"\d", group) for group in groups):  # may be classes

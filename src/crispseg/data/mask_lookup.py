@@ -309,7 +309,7 @@ class MaskLookup:
 
     def by_color(self, palette: Sequence[Color]) -> bool:
         """Return whether masks with this palette are read by its colours and not by their indices."""
-        return self.in_color or (self.colors and {*palette} == {(0, 0, 0), (255, 255, 255)})
+        return self.in_color or (self.colors and bool(palette) and all(len({*color}) == 1 for color in palette))
 
     def read(self, file: Path, lossy: bool) -> NDArray[Any]:
         """Return the values or colours of a mask file. Errors are those of `read_mask`."""

@@ -167,6 +167,10 @@ def _by_palette(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> M
     lookup = partial(ColorLookup, declared.palette, declared.ignore, remedy=remedy)
     exact = lookup(tolerance=declared.tolerance or 0)
     labels = declared.labels(len({*declared.palette.values()}))
+    if palettes_differ(masks) and (by_index := [mask for mask in masks if not exact.by_color(mask.palette)]):
+        what = "palettes that differ from file to file, so that indices have no fixed meaning"
+        fault = fault_of("rgb-masks", by_index, what, "save them as RGB, and give data.palette in these colours")
+        return MaskReading(labels, exact, (fault,))
     masks = [mask.in_color if exact.by_color(mask.palette) else mask for mask in masks]
     off = [mask for mask in masks if mask.lossy or (exact.labels_of(mask) == NONE).any()]
     if declared.tolerance is not None or not off:

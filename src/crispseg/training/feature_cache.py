@@ -87,6 +87,11 @@ class CachedTask(SegmentationTask):
         self.val_sizes = val_sizes
         self.console = console
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what a copy for averaged weights does not need; a console cannot be copied."""
+        state = super().__getstate__()
+        return {key: value for key, value in state.items() if key not in ("console", "loaders", "splits")}
+
     def configure_optimizers(self) -> Any:
         self.compute()  # the model is on its device; Lightning starts the data workers, which read files, in `super()`
         return super().configure_optimizers()
