@@ -9,20 +9,12 @@ import numpy as np
 import pytest
 import rasterio
 from commands import error_of, output_of
-from training_runs import of_many_opinions
 
 from crispseg.data.formats import FORMATS
 from crispseg.data.importing import import_annotations
 from crispseg.io.images import read_mask, write_image
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    of_many_opinions(3).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

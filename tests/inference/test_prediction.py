@@ -27,13 +27,6 @@ FORK = multiprocessing.get_context("fork")
 NAMES = ("a", "b", "c", "d", "sub/a", "sub/b", "sub/c")
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    of_many_opinions(3).save_pretrained(folder)
-    return folder
-
-
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     for index, name in enumerate(NAMES):

@@ -143,7 +143,7 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
     """Return the first folder of these names in upper or lower case, with images if there is one, or the first path."""
     there = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
     found = [there[name] for name in names if name in there]
-    return next((path for path in found if any(map(pictures, [path]))), found[0] if found else root / names[0])
+    return next(filter(pictures, found), found[0] if found else root / names[0])
 
 
 def below(root: Path | str | None, paths: Iterable[Path]) -> str:

@@ -1,0 +1,16 @@
+"""The model that tests of predicted files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from training_runs import of_many_opinions
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A saved model of three classes, all of which it predicts."""
+    folder = tmp_path_factory.mktemp("model")
+    of_many_opinions(3).save_pretrained(folder)
+    return folder
