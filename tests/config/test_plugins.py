@@ -116,7 +116,7 @@ def test_a_model_of_one_s_own_is_known_to_the_command_line(tmp_path: Path) -> No
 def test_a_data_source_trains_with_a_val_image_smaller_than_models_take(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = DOCS.with_name("custom-data.md").read_text(encoding="utf-8")
+    page = DOCS.read_text(encoding="utf-8")
     block = re.search(r"`potsdam\.py`:\n\n```python\n(.*?)```", page, re.DOTALL)
     assert block
     (tmp_path / "potsdam.py").write_text(block[1])

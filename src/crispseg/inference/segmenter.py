@@ -55,7 +55,7 @@ class Segmenter:
         backend: runtime of an exported file; by default ONNX Runtime for .onnx and OpenVINO for .xml. With
             onnxruntime or openvino, a saved model is exported once, in this precision, to a cached file.
         compile: use `torch.compile`, for images of any size; the first image takes about a minute. On a CPU, files of
-            `crispseg export` are faster (docs/benchmarking.md).
+            `crispseg export` are faster (docs/results.md).
 
     Raises:
         CrispsegError: the model, device, protocol or value range is invalid; weights are not finite; there are more
