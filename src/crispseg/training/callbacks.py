@@ -127,7 +127,7 @@ class ClassWeightSchedule(Callback):
     """Change softened class weights from `share ** -1/2` to `share ** -1/3` of each class's pixels within `STEPS`.
 
     The square root makes the model find rare classes early. The cube root later makes their masks less wide
-    (docs/defaults.md).
+    (docs/development/trials.md).
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

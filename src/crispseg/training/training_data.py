@@ -36,7 +36,7 @@ SHARE_OF_MEMORY = 0.25  # fraction of the free memory for cached images
 
 
 def resolved(config: TrainConfig, train: SplitReport) -> TrainConfig:
-    """Return the configuration with a value for each auto; docs/defaults.md explains them."""
+    """Return the configuration with a value for each auto; docs/training.md explains them."""
     changes: dict[str, Any] = {}
     if config.augment.crop == "auto":
         side = max(min(train.shorter_side, CROP) // STEP * STEP, MIN_SIDE)
