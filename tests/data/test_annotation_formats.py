@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
@@ -18,14 +18,6 @@ from crispseg.labels import LabelSet
 
 NAMES = ("background", "cell", "Gefäß & <rand>")
 LABELS = LabelSet.colored(NAMES)
-
-
-@pytest.fixture(params=FORMATS)
-def kind(request: pytest.FixtureRequest) -> str:
-    if request.param == "gpkg":
-        pytest.importorskip("geopandas")
-    name: str = request.param
-    return name
 
 
 def returned(kind: str, masks: dict[str, NDArray[np.uint8]], folder: Path) -> dict[str, NDArray[np.uint8]]:
@@ -50,6 +42,7 @@ def odd_mask() -> NDArray[np.uint8]:
     return mask
 
 
+@pytest.mark.parametrize("kind", FORMATS)
 def test_masks_return(kind: str, tmp_path: Path) -> None:
     masks = {"a #1+2%20ü": odd_mask(), "deep/b": np.full((5, 4), 2, np.uint8), "none": np.zeros((4, 5), np.uint8)}
     for name, mask in returned(kind, masks, tmp_path).items():
@@ -61,7 +54,8 @@ masks = st_numpy.arrays(
 )
 
 
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("kind", FORMATS)
+@settings(max_examples=15)
 @given(mask=masks, factor=st.integers(1, 3))
 def test_any_mask_returns(
     kind: str, mask: NDArray[np.uint8], factor: int, tmp_path_factory: pytest.TempPathFactory

@@ -163,8 +163,8 @@ def test_folders_of_several_formats(tmp_path: Path, refuses: Any) -> None:
     assert imported([root], tmp_path / "two", format="labelme").names == ["background", "dog"]
     with refuses("format is labelm", "did you mean 'labelme'?"):
         import_annotations([root], tmp_path / "out", format="labelm")
-    with refuses("contains no annotations of GeoPackage"):
-        import_annotations([root], tmp_path / "out", format="gpkg")
+    with refuses("contains no annotations of GeoJSON"):
+        import_annotations([root], tmp_path / "out", format="geojson")
     (tmp_path / "a.zip").write_bytes(b"PK\3\4")
     with refuses("a.zip", "unpack it"):
         import_annotations([tmp_path / "a.zip"], tmp_path / "out")
@@ -324,15 +324,11 @@ def test_geojson_of_qupath(tmp_path: Path) -> None:
         ([feature("Point", [1, 2], **TUMOR)], ["feature 0 is a Point, not a polygon"]),
         ([{"type": "Feature"}], ["feature 0 is not GeoJSON"]),
         ([feature("Polygon", [[[0, 0], [99, 0], [0, 9], [0, 0]]], **TUMOR)], ["feature 0", "outside of the image"]),
-        (
-            {"crs": {"properties": {"name": "EPSG:32632"}}, "features": [feature("Polygon", RING, **{"class": "x"})]},
-            ["feature 0", "on a map (EPSG:32632)", "a.jpg has no map position", "GeoTIFFs"],
-        ),
+        ([feature("Polygon", RING, **{"class": "x"})], ["feature 0 has no class of QuPath", "on a map"]),
     ],
 )
 def test_geojson_that_cannot_be_painted(content: Any, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
     picture(tmp_path / "a.jpg", HEIGHT, WIDTH)
-    content = content if isinstance(content, list) else {"type": "FeatureCollection", **content}
     (tmp_path / "a.geojson").write_text(json.dumps(content))
     with refuses("a.geojson", *phrases):
         import_annotations([tmp_path], tmp_path / "out")
@@ -363,7 +359,7 @@ def test_any_part_may_be_wrong(tmp_path: Path, tmp_path_factory: pytest.TempPath
             "categories": [{"id": 1, "name": "x"}],
         },
         "studio": [task("a.png", [region("brushlabels", {"rle": [0, 0, 0, 0]})], DRAWN)],
-        "a": {"features": [feature("MultiPolygon", [RING], **TUMOR)], "crs": None, "type": "FeatureCollection"},
+        "a": {"features": [feature("MultiPolygon", [RING], **TUMOR)], "type": "FeatureCollection"},
     }
     outcomes, out = Counter[str](), tmp_path_factory.mktemp("out")
     for name, tree in trees.items():
@@ -377,10 +373,3 @@ def test_any_part_may_be_wrong(tmp_path: Path, tmp_path_factory: pytest.TempPath
                     assert "\n" not in str(error)
                     outcomes["refused"] += 1
     assert outcomes["read"] > 20 and outcomes["refused"] > 250
-
-
-def test_a_damaged_geopackage(tmp_path: Path, refuses: Any) -> None:
-    pytest.importorskip("geopandas")
-    (tmp_path / "a.gpkg").write_bytes(b"SQLite format 3")
-    with refuses("a.gpkg is not a GeoPackage of polygons"):
-        import_annotations([tmp_path], tmp_path / "out")

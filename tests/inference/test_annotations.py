@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 from commands import error_of, output_of
 
 from crispseg.data.formats import FORMATS
@@ -27,8 +26,6 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_predictions_are_imported(kind: str, model: Path, photos: Path, tmp_path: Path, capsys: Capture) -> None:
-    if kind == "gpkg":
-        pytest.importorskip("geopandas")
     out = tmp_path / "out"
     output_of(capsys, "predict", model, photos, "--out", out)
     printed = output_of(capsys, "predict", model, photos, "--out", out, "--format", kind, "--resume")
@@ -47,30 +44,6 @@ def test_labelme_finds_its_images(model: Path, photos: Path, tmp_path: Path, cap
     output_of(capsys, "predict", model, photos, "--out", tmp_path / "out", "--format=labelme")
     import_annotations([tmp_path / "out/labelme"], tmp_path / "in", background=None)
     assert (tmp_path / "in/images/a.jpg").read_bytes() == (photos / "a.jpg").read_bytes()
-
-
-def test_maps_become_geopackages(model: Path, tmp_path: Path, capsys: Capture) -> None:
-    geopandas = pytest.importorskip("geopandas")
-    noise = np.random.default_rng(0).integers(0, 256, (3, 40, 90), np.uint8).repeat(8, 1).repeat(8, 2)
-    place = rasterio.transform.Affine(0.5, 0, 500000, 0, -0.5, 5400000)
-    (tmp_path / "photos").mkdir()
-    options = {"width": 720, "height": 320, "count": 3, "dtype": "uint8", "crs": "EPSG:32632", "transform": place}
-    with rasterio.open(tmp_path / "photos/map.tif", "w", **options) as file:
-        file.write(noise)
-    out = tmp_path / "out"
-    output_of(capsys, "predict", model, tmp_path / "photos", "--out", out, "--tiles=128", "--format=gpkg")
-    frame = geopandas.read_file(out / "gpkg/map.gpkg")
-    assert frame.crs.to_epsg() == 32632 and frame.geometry.is_valid.all()
-    assert frame.total_bounds.tolist() == [500000, 5399840, 500360, 5400000]
-    assert frame.area.sum() == 720 * 320 / 4
-    (tmp_path / "again").mkdir()
-    frame.to_crs("EPSG:4326").to_file(tmp_path / "again/map.geojson", driver="GeoJSON")
-    expected = read_mask(out / "map.tif")
-    for source in (out / "gpkg", tmp_path / "again"):
-        done = tmp_path / f"from_{source.name}"
-        names = [f"class {index}" for index in range(3)]
-        import_annotations([source], done, images=tmp_path / "photos", classes=names, background=None)
-        np.testing.assert_array_equal(read_mask(done / "masks/map.png"), expected)
 
 
 @pytest.mark.parametrize(

@@ -67,7 +67,7 @@ class DownloadData(Command):
 class ImportData(Command):
     """Convert annotations of a labelling tool to a folder of images, masks and classes.txt.
 
-    COCO, YOLO (polygons), CVAT, Label Studio, labelme, GeoJSON (QuPath) and GeoPackages are recognised.
+    COCO, YOLO (polygons), CVAT, Label Studio, labelme and GeoJSON (QuPath) are recognised.
 
     Args:
         sources: annotation files, or folders of them; for YOLO, a folder with data.yaml, labels and usually images.

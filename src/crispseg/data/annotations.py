@@ -43,7 +43,7 @@ class Shape(NamedTuple):
     name: str
     """Name in error messages."""
     label: str
-    draw: Callable[..., Pixels]
+    draw: Callable[[int, int], Pixels]
     """Return its pixels in an image of this height and width; raise an error if the shape is invalid."""
     crowd: bool = False
     z_order: int = 0
@@ -65,8 +65,6 @@ class MarkedImage:
     """Name in the output folder, without suffix; by default its path."""
     split: str = ""
     """Its split, or folder names that imply it; by default the path of the annotations implies it."""
-    on_map: bool = False
-    """Whether its shapes may have map coordinates; `draw` then also needs the image's path."""
 
 
 class Annotations(NamedTuple):

@@ -42,7 +42,7 @@ FIRST = 4
 """Number of images that are read to find that they are cut out."""
 RUN_LENGTHS = b"EncodedPixels"
 """Column of Kaggle's tables of run lengths."""
-OTHER = ("json", "xml", "geojson", "gpkg")
+OTHER = ("json", "xml", "geojson")
 """Suffixes of files of labelling tools."""
 CVAT_LIST = Path("ImageSets/Segmentation/default.txt")
 

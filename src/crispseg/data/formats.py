@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from crispseg.data.annotations import Annotations, Outlined, read_coco, read_labelme, write_coco, write_labelme
 from crispseg.data.cvat import read_cvat, write_cvat
-from crispseg.data.geojson import geopandas, read_geojson, read_geopackage, write_geojson, write_geopackage
+from crispseg.data.geojson import read_geojson, write_geojson
 from crispseg.data.label_studio import read_label_studio, write_label_studio
 from crispseg.data.yolo import read_yolo, write_yolo
 from crispseg.errors import CrispsegError, one_line
@@ -36,7 +36,6 @@ FORMATS = {
     "labelstudio": Format("Label Studio", (".json",), read_label_studio, write_label_studio),
     "labelme": Format("labelme", (".json",), read_labelme, write_labelme),
     "geojson": Format("GeoJSON", (".geojson", ".json"), read_geojson, write_geojson),
-    "gpkg": Format("GeoPackage", (".gpkg",), read_geopackage, write_geopackage),
 }
 """Formats by name."""
 
@@ -49,9 +48,8 @@ def read_annotations(path: Path, images: Path | None = None) -> tuple[str, Annot
     """
     if path.is_dir():
         return "yolo", read_yolo(path, images)
-    if path.suffix.lower() in (".xml", ".gpkg"):
-        name = "cvat" if path.suffix.lower() == ".xml" else "gpkg"
-        return name, FORMATS[name].read(path)
+    if path.suffix.lower() == ".xml":
+        return "cvat", read_cvat(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:  # or text that is not UTF-8, or a number with thousands of digits
@@ -70,8 +68,6 @@ def read_annotations(path: Path, images: Path | None = None) -> tuple[str, Annot
 
 def check_annotations(name: str, folder: Path) -> Path:
     """Return the folder in `folder` for a format; a `CrispsegError` is raised if it exists or cannot be written."""
-    if name == "gpkg":
-        geopandas()
     if (folder / name).exists():
         raise CrispsegError(f"{folder / name} exists and may have been corrected; move it, or give another out")
     return check_new_folder(folder / name)

@@ -64,7 +64,7 @@ def import_annotations(
     Args:
         sources: annotation files, folders of them, or folders of YOLO polygons with data.yaml.
         out: new or empty folder to write to.
-        format: coco, yolo, cvat, labelstudio, labelme, geojson or gpkg; needed only if a folder has several.
+        format: coco, yolo, cvat, labelstudio, labelme or geojson; needed only if a folder has several.
         images: folder of the images, or one above it; by default the folder of each annotation file, then the source.
         classes: class names in the order of the new ids, as a list or a text file. By default classes of COCO and YOLO
             are sorted by id, those of CVAT are as it lists them, and others alphabetical. A background that is not
@@ -155,7 +155,7 @@ def _paint(task: Task, ids: dict[str, int], rest: int) -> NDArray[np.uint8]:
             raise CrispsegError(f"{sizes}; annotate the image as it is")
         for shape in part.shapes:
             try:
-                drawn.append((shape, shape.draw(*size, *([task.file] if part.on_map else []))))
+                drawn.append((shape, shape.draw(*size)))
             except Exception as error:  # on broken data Pillow's decoders raise almost anything
                 remedy = "correct or remove it in the annotations"
                 raise CrispsegError(f"{shape.name} of {part.image}: {one_line(error)}; {remedy}") from None

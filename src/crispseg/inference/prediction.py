@@ -105,7 +105,7 @@ def predict_files(
         precision: fp32, or bf16, which is faster and slightly less exact.
         compile: compile the network at the first image.
         format: palette; files for the evaluation server of cityscapes, ade20k or voc; or coco, yolo, cvat, labelstudio,
-            labelme, geojson (QuPath) or gpkg (GeoPackage), whose annotations are added in a folder of that name.
+            labelme or geojson (QuPath), whose annotations are added in a folder of that name.
         tiles: side of the tiles in which large images are processed; TIFFs are then read and written in parts, as
             `NAME.tif`.
         polygons: also write `NAME.geojson` of these TIFFs.
