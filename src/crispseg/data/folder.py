@@ -416,7 +416,7 @@ class Folder(Settings):
             some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
             legend = self._layout.legend and f"; {self._layout.legend}"
             line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
-            if self.root and (fault.code == "multiplied-ids" or fault.details.get("copy")):
+            if self.root and fault.details.get("copy"):
                 line += f"; 'crispseg doctor {shlex.quote(str(self.root))}' shows how to make a copy with these"
             raise CrispsegError(line, settings=fault.details.get("settings", ()))
         return found

@@ -27,8 +27,7 @@ from crispseg.data.folder_search import (
     readings,
     settings,
 )
-from crispseg.data.mask_lookup import read_statistics
-from crispseg.data.pairing import ALPHA, MERGE, SAVE_ALPHA, Matched, apart, few, match, plain
+from crispseg.data.pairing import MERGE, Matched, apart, few, match, plain
 from crispseg.data.tables import tables
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError
@@ -38,8 +37,6 @@ LEGEND = re.compile(r".*(legend|label|class|colou?r).*\.(txt|csv|json|ya?ml)", r
 """Names of files that may list classes."""
 LEGEND_BYTES = 4096
 """Largest file that is compared with others of its name; longer ones may list images."""
-FIRST = 4
-"""Number of images that are read to find that they are cut out."""
 RUN_LENGTHS = b"EncodedPixels"
 """Column of Kaggle's tables of run lengths."""
 OTHER = ("json", "xml", "geojson")
@@ -190,19 +187,8 @@ def _searched(root: Path, images: Path) -> tuple[Path, Path]:
     )
     if found := max(readings(root), pairings(root), key=_pairs_of_first):
         remedy = f"; give data.images and data.masks, such as {found[0][0].path} and {found[0][1].path}"
-    elif _cut_out(root):
-        remedy = f"; the images have transparent pixels, and {ALPHA}; {SAVE_ALPHA}"
     holds = described(root) or "no images"
     raise CrispsegError(f"{root} {what}; it contains {holds}{remedy}", settings=settings(found))
-
-
-def _cut_out(root: Path) -> bool:
-    """Return whether the first images below `root` have both transparent and opaque pixels."""
-    files = [file for folder in listing(root) for file in pictures(folder)][:FIRST]
-    try:
-        return bool(files) and all(0 < (read_statistics(file).transparent or 0) < 1 for file in files)
-    except CrispsegError:  # reported when the images are read
-        return False
 
 
 def _pairs_of_first(found: Sequence[Reading]) -> int:

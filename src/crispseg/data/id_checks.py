@@ -12,8 +12,7 @@ from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import OBJECTS, MaskStatistics, held
 from crispseg.data.pairing import few
 from crispseg.data.palettes import BLENDED, compact
-from crispseg.data.sources import official_classes
-from crispseg.labels import IGNORE, voc_palette
+from crispseg.labels import IGNORE
 
 SHADES, LIGHT = 64, 192
 """More than `SHADES` undeclared values are not class ids if masks are interpolated or a value reaches `LIGHT`."""
@@ -121,19 +120,16 @@ def sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> F
         return fault_of("object-numbers", grey, f"{what} of its object each", remedy)
     few_ids = 2 <= len(ids) <= OBJECTS
     if not few_ids or ids[-1] > IGNORE:
-        remedy = f"write masks of class ids, such as 0 to {len(ids) - 1}" if few_ids else "write masks of class ids"
+        remedy = "write masks of class ids" + f", such as 0 to {len(ids) - 1}" * few_ids
         return fault_of("sparse-ids", grey, what, remedy, copy=few_ids)
     greys, ignored = tuple((value,) * 3 for value in ids), sorted({*void, *({IGNORE} & held(grey))} - {*ids})
     choices = [(greys, ignored)]
-    if empty := {value for value in ids if any(value == mask.nodata for mask in grey)} - {IGNORE}:
-        what += f"; GDAL_NODATA marks {few(sorted(empty))} as no data"
-        choices.insert(0, (tuple(grey for grey in greys if grey[0] not in empty), sorted({*ignored, *empty})))
-    elif IGNORE in held(grey) and not void:
+    if IGNORE in held(grey) and not void:
         choices.append((greys[:-1], [IGNORE]) if IGNORE in ids else ((*greys, (IGNORE,) * 3), []))
     what += f"; {few(ignored)} ignored" * bool(ignored)
     given = " or ".join(f"data.palette '{compact(one)}' and data.ignore '{others}'" for one, others in choices)
-    remedy = f"give {given}, with the classes in this order; or, if they are class ids, data.num_classes "
-    remedy += str(max({*ids} - {IGNORE}) + 1)
+    count = max({*ids} - {IGNORE}) + 1
+    remedy = f"give {given}, with the classes in this order; or, if they are class ids, data.num_classes {count}"
     settings = [{"data.palette": one, "data.ignore": others} for one, others in choices]
     return fault_of("sparse-ids", grey, what, remedy, settings=settings)
 
@@ -142,33 +138,6 @@ def mostly_white(grey: Sequence[MaskStatistics]) -> bool:
     """Return whether at least four fifths of the pixels and of the frames are white, as if black were the object."""
     parts = [(mask.counts, mask.values >= 128) for mask in grey], [(mask.frame, mask.values >= 128) for mask in grey]
     return all(sum(n[white].sum() for n, white in part) >= 0.8 * sum(n.sum() for n, _ in part) for part in parts)
-
-
-def multiplied(grey: Sequence[MaskStatistics]) -> tuple[int, list[MaskStatistics]] | None:
-    """Return the factor by which some masks multiply ids to 16 bits, and these masks; None if none or all do."""
-    deep = [mask for mask in grey if mask.values[-1] > IGNORE]
-    others = held([mask for mask in grey if mask.values[-1] <= IGNORE]) - {0, IGNORE}
-    for factor in (257, 256) if deep and others else ():
-        ids = {value // factor for value in held(deep) if value % factor == 0}
-        if len(ids) == len(held(deep)) and plausible_ids(sorted((ids | others | {0}) - {IGNORE})):
-            return factor, deep
-    return None
-
-
-def voc_ids(names: Sequence[str] | None, grey: Sequence[MaskStatistics], void: Sequence[int]) -> Finding | None:
-    """Return the fault of masks with ids of PASCAL VOC beyond those of the declared names, all of them VOC's."""
-    known = {one.name: one.value for one in official_classes("voc2012")}
-    found = held(grey) - {IGNORE, *void}
-    if not (names and {*names} <= known.keys() and found <= {*known.values()} and max(found, default=0) >= len(names)):
-        return None
-    ids, table = [known[name] for name in names], voc_palette(IGNORE + 1)
-    if not all(mask.palette and all(mask.palette[value] == table[value] for value in mask.held) for mask in grey):
-        table = tuple((value,) * 3 for value in range(IGNORE + 1))
-    palette, ignore = ([table[value] for value in some] for some in (ids, sorted({*found, *void, IGNORE} - {*ids})))
-    remedy = f"give data.palette '{compact(palette)}' and data.ignore '{compact(ignore)}'"
-    what = f"the ids {few(sorted(found), 8)} of PASCAL VOC, in which {few(map('{} is {}'.format, names, ids), 8)}"
-    settings, meaning = {"data.palette": palette, "data.ignore": ignore}, {value: at for at, value in enumerate(ids)}
-    return fault_of("voc-ids", grey, what, remedy, settings=[settings], meaning=meaning)
 
 
 def plausible_ids(values: Sequence[int]) -> bool:

@@ -23,12 +23,10 @@ from crispseg.data.id_checks import (
     fault_of,
     mixed_first_ids,
     mostly_white,
-    multiplied,
     no_ids,
     one_more,
     plausible_ids,
     sparse,
-    voc_ids,
     without_strays,
 )
 from crispseg.data.mask_lookup import (
@@ -47,9 +45,9 @@ from crispseg.data.mask_lookup import (
     pixels_of,
     white_among_ids,
 )
-from crispseg.data.pairing import ALPHA, ODD_FILES, SAVE_ALPHA, few
+from crispseg.data.pairing import ODD_FILES, few
 from crispseg.data.palettes import BLENDED, compact, palettes_differ, proposed, tolerance_for
-from crispseg.data.reading_checks import class_folders, swapped, unsuitable_names, without_data
+from crispseg.data.reading_checks import changed_values, class_folders, swapped, unsuitable_names, without_data
 from crispseg.labels import IGNORE, Color, LabelSet
 
 BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
@@ -111,33 +109,19 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
     Lossy masks need a lookup with a tolerance, and are ignored otherwise.
     """
     reading = _undeclared(declared, masks) if declared.palette is None else _by_palette(declared, masks)
-    if declared.count != 2:
-        kept = [mask for mask in masks if mask.file not in reading.left_out]
-        reading = replace(reading, faults=(*class_folders(reading.lookup, kept, declared.folders), *reading.faults))
-    if inverted := [mask for mask in masks if mask.inverted]:
-        severity = Severity.ERROR if len(inverted) < len(masks) else Severity.WARNING
-        remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the stored values"
-        fault = fault_of(
-            "inverted-masks", inverted, "0 for white, and are inverted when they are read", remedy, severity
-        )
-        reading = replace(reading, faults=(*reading.faults, fault))
-    by_color = reading.lookup.by_color
-    if clear := [mask for mask in masks if mask.transparent and (by_color(mask.palette) or not mask.palette)]:
-        nothing = len(clear) == len(masks) and all(mask.transparent == 1 for mask in clear)
-        what = f"{'only ' * nothing}transparent pixels, which are read as black (0)"
-        remedy = "if the colours beneath them count, save the masks without alpha"
-        fault = fault_of("transparent-pixels", clear, what, remedy, Severity.ERROR if nothing else Severity.INFORMATION)
-        reading = replace(reading, faults=(fault, *reading.faults) if nothing else (*reading.faults, fault))
+    labels, ids = reading.labels.regrouped(declared.merge, declared.drop)
+    lookup = reading.lookup.regrouped(ids)
     ignored = {name for index, name in enumerate(reading.labels.names) if index in declared.ignore}
-    if declared.merge or declared.drop:
-        labels, ids = reading.labels.regrouped(declared.merge, declared.drop)
-        reading = replace(reading, labels=labels, lookup=reading.lookup.regrouped(ids))
-    found = [
-        *swapped(reading.labels, reading.lookup, masks),
-        *without_data(reading.labels, reading.lookup, masks, declared.names is not None),
-        *unsuitable_names(reading.labels.names, ignored),
-    ]
-    return replace(reading, faults=(*reading.faults, *found))
+    kept = [mask for mask in masks if mask.file not in reading.left_out]
+    faults = (
+        *(class_folders(reading.lookup, kept, declared.folders) if declared.count != 2 else ()),
+        *reading.faults,
+        *changed_values(lookup, masks),
+        *swapped(labels, lookup, masks),
+        *without_data(labels, lookup, masks, declared.names is not None),
+        *unsuitable_names(labels.names, ignored),
+    )
+    return replace(reading, labels=labels, lookup=lookup, faults=faults)
 
 
 def _undeclared(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
@@ -277,8 +261,6 @@ def _flat_greys(mask: MaskStatistics) -> NDArray[np.intp]:
 
 
 def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
-    if some := multiplied(grey):
-        return _divided(declared, grey, *some)
     count, void, pixels = declared.count, declared.ignore, pixels_of(grey)
     ids = sorted(held(grey) - {IGNORE, *void}) if count else without_strays(grey, void)
     last = ids[-1] if ids else 0
@@ -287,9 +269,6 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     lookup: MaskLookup = IdLookup(classes, void)
     if fault := None if count else no_ids(ids, grey, void):
         return MaskReading(labels, lookup, (fault,))
-    if fault := voc_ids(declared.names, grey, void):
-        meaning = dict.fromkeys((*held(grey), *void), IGNORE) | fault.details["meaning"]
-        return MaskReading(labels, MaskLookup(meaning, lookup.wrong, lookup.remedy), (fault,))
     if count is None and not plausible_ids(ids) and len(ids) <= IGNORE:
         if IGNORE in held(grey) - {*void} and IGNORE < 2 * ids[-1] < 2 * IGNORE:
             ids.append(IGNORE)  # the others range as far as white
@@ -335,22 +314,6 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     return replace(reading, faults=tuple(found) if told else (*found, *reading.faults))
 
 
-def _divided(
-    declared: DeclaredClasses, grey: list[MaskStatistics], factor: int, deep: list[MaskStatistics]
-) -> MaskReading:
-    """Read ids of which some masks contain multiples."""
-    small = [mask._replace(values=mask.values // factor) if mask.values[-1] > IGNORE else mask for mask in grey]
-    reading = _ids(declared, small)
-    what = f"{few(sorted(held(deep) - {0}), 8)}: ids times {factor}, unlike the others"
-    fault = fault_of("multiplied-ids", deep, what, f"divide them by {factor}")
-    old = reading.lookup
-    meaning = {
-        value * times: old.meaning[value] for times in (factor, 1) for value in old.meaning if value * times <= 65535
-    }
-    lookup = MaskLookup(meaning, old.wrong, old.remedy, old.colors_remedy)
-    return replace(reading, lookup=lookup, faults=(fault, *reading.faults))
-
-
 def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:
     """Propose a palette for masks that mostly have colours."""
     masks = [*colored, *(mask for mask in grey if mask.values[-1] <= IGNORE)]
@@ -363,9 +326,6 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
     what += "; their palettes differ, so indices have no fixed meaning" * any(mask.palette for mask in colored)
     if len(palette) < 2 or several:
         remedy = "if these are photographs, give data.masks; otherwise give data.palette, a colour for each class"
-        if all(0 < (mask.transparent or 0) < 1 for mask in colored):
-            what += f", and transparent pixels: {ALPHA}"
-            remedy = SAVE_ALPHA
         fault = fault_of("rgb-masks", colored, what, remedy)
         return MaskReading(LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault,))
     lookup = ColorLookup(palette)

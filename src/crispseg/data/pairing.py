@@ -27,9 +27,6 @@ _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_
 ODD_FILES = 0.01
 """Largest share of images or masks that may differ from the others and are left out; more are an error."""
 
-ALPHA = "their alpha channel may be the mask"
-SAVE_ALPHA = "if so, save it as the mask of each, by PIL.Image.open(file).getchannel('A').save(mask)"
-
 MERGE = "if an image has several masks, merge them into one PNG of class ids"
 
 

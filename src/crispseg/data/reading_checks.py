@@ -22,6 +22,22 @@ SWAPPED = 0.05
 """Smallest share of masks with exchanged classes; a whole object may fill the frames of fewer."""
 
 
+def changed_values(lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:
+    """Yield findings about values that are read other than they are stored: of inverted TIFFs and transparent pixels."""
+    if inverted := [mask for mask in masks if mask.inverted]:
+        what, severity = "0 for white, and are inverted when they are read", Severity.WARNING
+        remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the stored values"
+        yield fault_of(
+            "inverted-masks", inverted, what, remedy, severity if len(inverted) == len(masks) else Severity.ERROR
+        )
+    by_color = lookup.by_color
+    if clear := [mask for mask in masks if mask.transparent and (by_color(mask.palette) or not mask.palette)]:
+        nothing = len(clear) == len(masks) and all(mask.transparent == 1 for mask in clear)
+        what = f"{'only ' * nothing}transparent pixels, which are read as black (0)"
+        remedy = "if the colours beneath them count, save the masks without alpha"
+        yield fault_of("transparent-pixels", clear, what, remedy, Severity.ERROR if nothing else Severity.INFORMATION)
+
+
 def swapped(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:
     """Yield a warning if class 1 of two surrounds class 0 in some masks, and nearly all others are the opposite."""
     around: dict[int, list[MaskStatistics]] = {0: [], 1: [], NONE: []}
