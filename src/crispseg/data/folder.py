@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping
@@ -18,7 +19,7 @@ from crispseg.config.settings import CHECKS, Settings, plural
 from crispseg.data.copies import digests, group_of, original, together
 from crispseg.data.dataset import DataSource, FileDataset, Pair, names_or_file, read_lines
 from crispseg.data.finding import Severity
-from crispseg.data.folder_layout import FolderLayout, below, chosen_names, differing_legends, own_layout, rivals
+from crispseg.data.folder_layout import FolderLayout, chosen_names, differing_legends, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
 from crispseg.data.id_checks import beyond_ids
 from crispseg.data.loading import parallel, spread, tried
@@ -242,7 +243,8 @@ class Folder(Settings):
         """Return notes about inferred settings, one per line. Errors are those of `dataset`."""
         layout = self._layout
         lists = [path for split, path in layout.lists.items() if layout.divided or self._chosen[split][0]]
-        lines = [f"the splits follow {below(self.root, lists)}"] if lists else []
+        shown = ", ".join(os.path.relpath(path, self.root) if self.root else str(path) for path in lists)
+        lines = [f"the splits follow {shown}"] if lists else []
         if self.root is not None and self.masks is None and (several := rivals(Path(self.root), layout)):
             named = ", ".join(sorted({str(masks.path) for _, masks in several}))
             lines.append(f"masks may be in {named}; choose with data.masks")

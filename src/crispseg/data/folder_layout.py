@@ -39,8 +39,6 @@ LEGEND_BYTES = 4096
 """Largest file that is compared with others of its name; longer ones may list images."""
 RUN_LENGTHS = b"EncodedPixels"
 """Column of Kaggle's tables of run lengths."""
-OTHER = ("json", "xml", "geojson")
-"""Suffixes of files of labelling tools."""
 CVAT_LIST = Path("ImageSets/Segmentation/default.txt")
 
 
@@ -143,12 +141,6 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
     return next(filter(pictures, found), found[0] if found else root / names[0])
 
 
-def below(root: Path | str | None, paths: Iterable[Path]) -> str:
-    """Return paths as text, relative to `root` if they are below it."""
-    top = Path(root or "")
-    return ", ".join(str(path.relative_to(top) if path.is_relative_to(top) else path) for path in paths)
-
-
 def _legend(root: Path) -> str:
     names = [path.name for path in sorted(root.iterdir())] if root.is_dir() else []
     found = [str(root / name) for name in names if LEGEND.fullmatch(name) and name != "classes.txt"]
@@ -244,27 +236,23 @@ def _files(images: Path, masks: Path) -> tuple[dict[Path, str], dict[Path, str]]
 
 def annotated(folder: Path) -> str:
     """Return a remedy for a folder of annotations that are not images, as the end of an error; otherwise ""."""
-    root = shlex.quote(str(folder))
+    root, suffixes = shlex.quote(str(folder)), {suffix for counts in listing(folder).values() for suffix in counts}
+    tables = [file for file in folder.glob("*.csv") if file.is_file() and RUN_LENGTHS in file.read_bytes()[:999]]
     if polygons := next(yolo_files(folder), None):
         root = shlex.quote(str(yolo_root(polygons) or folder))
         what = "YOLO's labels are text files", "polygons"
-    elif any(".npy" in counts for counts in listing(folder).values()):
+    elif ".npy" in suffixes:
         return "; NumPy arrays (.npy) are not read: save each as a PNG, masks with 255 for ignored pixels"
-    elif tables := [file for file in sorted(folder.glob("*.csv")) if file.is_file() and _has_run_lengths(file)]:
+    elif tables:
         paint = "write a PNG of class ids for each image, counting pixels from 1, column by column"
         return f"; {few(tables)} contains run lengths, which are not read: {paint}"
-    elif any(file for level in ("", "*/") for kind in OTHER for file in folder.glob(f"{level}*.{kind}")):
+    elif suffixes & {".json", ".xml", ".geojson"}:
         what = "it contains annotation files", "labelling tools"
-    elif any(file for pattern in ("*.mat", "*/*.mat") for file in folder.glob(pattern)):
+    elif ".mat" in suffixes:
         return "; MATLAB files (.mat) are not read: save each mask as a PNG, as docs/labelling.md shows"
     else:
         return ""
     return f"; {what[0]}: 'crispseg data import {root} -o {root}_masks' makes masks of {what[1]}"
-
-
-def _has_run_lengths(table: Path) -> bool:
-    with table.open("rb") as file:
-        return RUN_LENGTHS in file.readline()
 
 
 def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:

@@ -38,7 +38,7 @@ MOST_KINDS, MOST_PATTERNS = 10, 100
 """Maximum number of kinds of files in a folder, and of patterns of them to compare."""
 LEVELS, MOST = 6, 1000
 """Maximum depth and number of folders to search, because the folder may be a home directory."""
-ANNOTATED = ".npy", ".txt", ".json", ".xml"
+ANNOTATED = ".npy", ".txt", ".json", ".geojson", ".xml", ".mat"
 """Suffixes of annotations that are not images."""
 
 _SPLIT, _KIND = (

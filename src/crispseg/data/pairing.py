@@ -110,9 +110,9 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
             for its_files, more in zip(groups[base], groups.pop(key), strict=True):
                 its_files.update(more)
     pairs: list[Pair] = []
-    no_mask: dict[Path, str] = {}
-    no_image: dict[Path, str] = {}
-    ambiguous: dict[Path, str] = {}
+    kinds: tuple[PairingKind, ...] = ("image-without-mask", "mask-without-image", "ambiguous-names")
+    faults: dict[PairingKind, dict[Path, str]] = {kind: {} for kind in kinds}
+    no_mask, no_image, ambiguous = faults.values()
     for its_images, its_masks in groups.values():
         names, partners = {*its_images.values()}, {name: file for file, name in its_masks.items()}
         if len(its_images) == len(its_masks) == 1:
@@ -140,11 +140,6 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
     elif _shifted(no_mask, no_image, {pair.image: pair.name for pair in paired.values()}):
         error = f"{said}; the masks may be numbered from another number than their images, so that all pairs are wrong"
         error += "; if so, rename the masks; otherwise, move the files without a partner away"
-    faults: dict[PairingKind, dict[Path, str]] = {
-        "image-without-mask": no_mask,
-        "mask-without-image": no_image,
-        "ambiguous-names": ambiguous,
-    }
     return Matched(paired, faults, note, CrispsegError(error) if error else None, folders)
 
 

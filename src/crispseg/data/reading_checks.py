@@ -23,13 +23,12 @@ SWAPPED = 0.05
 
 
 def changed_values(lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:
-    """Yield findings about values that are read other than they are stored: of inverted TIFFs and transparent pixels."""
+    """Yield findings about inverted and transparent pixels, whose values differ from those in the file."""
     if inverted := [mask for mask in masks if mask.inverted]:
-        what, severity = "0 for white, and are inverted when they are read", Severity.WARNING
+        what = "0 for white, and are inverted when they are read"
         remedy = "if that is wrong, tifffile.imwrite(file, tifffile.imread(file)) keeps the stored values"
-        yield fault_of(
-            "inverted-masks", inverted, what, remedy, severity if len(inverted) == len(masks) else Severity.ERROR
-        )
+        severity = Severity.ERROR if len(inverted) < len(masks) else Severity.WARNING
+        yield fault_of("inverted-masks", inverted, what, remedy, severity)
     by_color = lookup.by_color
     if clear := [mask for mask in masks if mask.transparent and (by_color(mask.palette) or not mask.palette)]:
         nothing = len(clear) == len(masks) and all(mask.transparent == 1 for mask in clear)

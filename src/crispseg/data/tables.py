@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from crispseg.data.folder_search import SPLIT_OF
 from crispseg.data.pairing import few
@@ -26,7 +25,7 @@ def tables(root: Path, names: Collection[str]) -> list[str]:
     files = [file for file in sorted(root.glob("*")) if file.suffix.lower() in (".csv", ".tsv", ".json")]
     notes = []
     for file in files[:MOST]:
-        if file.is_file() and file.stat().st_size <= LARGEST and (found := _found(file, stems)):
+        if found := _found(file, stems):
             remedy = f"write the names of each split to train.txt, val.txt and test.txt in {root} to keep it"
             notes.append(f"{file} lists the images with {few(found)}, which is not used; {remedy}")
     return notes
@@ -34,35 +33,34 @@ def tables(root: Path, names: Collection[str]) -> list[str]:
 
 def _found(file: Path, stems: Collection[str]) -> list[str]:
     """Return the columns of splits and of related images, or the splits of a JSON file; empty if it has none."""
+    columns = _columns(file)
+    names = {key: [re.sub(r"\.\w{2,5}$", "", value.split("/")[-1]) for value in columns[key]] for key in columns}
+    listed = {key: len({*names[key]} & {*stems}) for key in columns if not {*names[key]}.isdisjoint(stems)}
+    if file.suffix.lower() == ".json":
+        return [key for key in listed if key.lower() in SPLIT_OF]
+    most = max(listed.values(), default=0)
+    if file.stem.lower() in SPLIT_OF and listed and 2 * most >= len(columns[min(listed)]):
+        return [f"one split in {key}" for key in listed][:1]
+    return [key for key, values in columns.items() if 2 * most >= len(stems) and _divides(key, values)]
+
+
+def _columns(file: Path) -> dict[str, list[str]]:
+    """Return the columns of a table or the lists of a JSON file; empty for other files."""
+    if not file.is_file() or file.stat().st_size > LARGEST:
+        return {}
     try:
         text = file.read_text("utf-8-sig")
         if file.suffix.lower() == ".json":
-            return [*_json_splits(json.loads(text), stems)]
-        lines = text.splitlines()
-        rows = [*csv.DictReader(lines, dialect=csv.Sniffer().sniff(lines[0], ",;\t"))] if lines else []
-    except (OSError, ValueError, csv.Error):  # another kind of file
-        return []
-    values = {name: [str(row[name]).strip() for row in rows] for name in rows[0] if name} if rows else {}
-    listed = [len({*map(_stem, column)} & {*stems}) for column in values.values()]
-    if file.stem.lower() in SPLIT_OF and 2 * max(listed, default=0) >= len(rows):
-        return [f"one split in {name}" for name, count in zip(values, listed, strict=True) if count][:1]
-    if 2 * max(listed, default=0) < len(stems):
-        return []
-    return [name for name, column in values.items() if _divides(name, column)]
+            columns = {key: values for key, values in json.loads(text).items() if isinstance(values, list)}
+        else:
+            lines = text.splitlines()
+            rows = [*csv.DictReader(lines, dialect=csv.Sniffer().sniff(lines[0], ",;\t"))]
+            columns = {key: [row[key] for row in rows] for key in rows[0] if key}
+    except (OSError, ValueError, AttributeError, IndexError, csv.Error):  # another kind of file
+        return {}
+    return {key: [str(value).strip().replace("\\", "/") for value in values] for key, values in columns.items()}
 
 
 def _divides(name: str, column: Sequence[str]) -> bool:
     several = 1 < len({*column}) < len(column)
     return several and (all(value.lower() in SPLIT_OF for value in column) or RELATED.search(name) is not None)
-
-
-def _json_splits(content: Any, stems: Collection[str]) -> Iterator[str]:
-    for name, images in content.items() if isinstance(content, Mapping) else ():
-        listed = images if isinstance(images, list) else []
-        if name.lower() in SPLIT_OF and {*map(_stem, map(str, listed))} & {*stems}:
-            yield name
-
-
-def _stem(name: str) -> str:
-    """Return the name of an image without folders and suffix."""
-    return re.sub(r"\.\w{2,5}$", "", PurePosixPath(name.replace("\\", "/")).name)
