@@ -85,10 +85,8 @@ def pictures(place: Path) -> dict[Path, str]:
 
 def _meant(part: str, pattern: str) -> str:
     """Return the text that the wildcards of a part of a pattern match; empty without wildcards."""
-    if not glob.has_magic(re.sub(r"\[[*?[]\]", "", pattern)):
-        return ""
     first, *_, last = re.split(r"\*|\?|\[.*?\]", pattern)
-    return part.removeprefix(first).removesuffix(last)
+    return part.removeprefix(first).removesuffix(last) if glob.has_magic(re.sub(r"\[[*?[]\]", "", pattern)) else ""
 
 
 def by_split(place: Path, files: Mapping[Path, str]) -> dict[str, dict[Path, str]]:
@@ -141,15 +139,12 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
             if kind or not usual:
                 alike[pattern, kind].add(one)
     several = any(len(folders) > 1 for folders in alike.values())  # then masks of train only are also found by pattern
-    kinds = {
-        pattern if len(folders) > 1 or (several and _in_split(root, *folders)) else folders.pop(): kind
-        for (pattern, kind), folders in alike.items()
-    }
-    places = [
-        Place(path, files, bool(kind), kind == "masks" or (not kind and _flat(min(files))))
-        for path, kind in kinds.items()
-        if (files := pictures(path))
-    ]
+    places = []
+    for (pattern, kind), folders in alike.items():
+        in_split = not {part.lower() for one in folders for part in one.relative_to(root).parts}.isdisjoint(SPLIT_OF)
+        path = pattern if len(folders) > 1 or (several and in_split) else min(folders)
+        if files := pictures(path):
+            places.append(Place(path, files, bool(kind), kind == "masks" or (not kind and _flat(min(files)))))
     both = [(one, other) for one, other in itertools.product(places, places) if other.masks and not one.masks]
     lossy = {one.path: min(one.files).suffix.lower() in (".jpg", ".jpeg") for one in places}
     found = sorted(
@@ -236,10 +231,6 @@ def _pattern(root: Path, folder: Path) -> tuple[Path, Path, str]:
         return root / parts[0], root / parts[0], kind
     name = _JOINT.sub(r"\g<start>*", glob.escape(parts[at]))
     return top.joinpath(*["*"] * at, name), root.joinpath(*parts[: at + 1]), kind
-
-
-def _in_split(root: Path, folder: Path) -> bool:
-    return any(part.lower() in SPLIT_OF for part in folder.relative_to(root).parts)
 
 
 def _kind(name: str) -> str:
