@@ -235,7 +235,8 @@ def consecutive(places: Sequence[PurePosixPath], images: Sequence[ImageFacts]) -
     The result is empty unless most consecutive images are much more alike than others. Names are consecutive in the
     order of their numbers, if they differ in the last number only.
     """
-    order = sorted(range(len(places)), key=lambda index: _natural(str(places[index])))
+    keys = [[(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", str(one))] for one in places]
+    order = sorted(range(len(places)), key=keys.__getitem__)
     series = [series_of(place) for place in places]
     pairs = [(one, other) for one, other in pairwise(order) if series[one] and series[one] == series[other]]
     if len(pairs) < STEPS:
@@ -252,11 +253,6 @@ def series_of(place: PurePosixPath) -> str | None:
     """Return the path of an image up to its last number, such as A_take_ of A_take_0012; None without a number."""
     before, *rest = re.split(r"\d+(?=\D*$)", place.name)
     return str(place.with_name(before)) if rest and before else (f"{place.parent}/" if rest else None)
-
-
-def _natural(text: str) -> list[tuple[str, int]]:
-    """Return a sort key in which numbers are in the order of their values."""
-    return [(words, int(number or 0)) for words, number in re.findall(r"(\D*)(\d*)", text)]
 
 
 SHARED = 0.01

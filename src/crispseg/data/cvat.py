@@ -17,11 +17,7 @@ EXPORT = "export 'CVAT for images 1.1'"
 
 
 def read_cvat(path: Path) -> Annotations:
-    """Read polygons, masks and boxes of images.
-
-    Raises:
-        CrispsegError: the file is damaged, or has tracks of a video, boxes of PASCAL VOC, or shapes without pixels.
-    """
+    """Read polygons, masks and boxes of images."""
     try:
         root = ElementTree.parse(path).getroot()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # or an unknown encoding

@@ -25,10 +25,6 @@ def obtain(name: str, out: Path, say: Callable[[str], None]) -> Entry:
     Args:
         out: folder to download to, or to check. Existing archives are used, and removed when all is complete.
         say: called with each line of progress.
-
-    Raises:
-        CrispsegError: the data set is unknown, or cannot be downloaded and is not in the folder; a download failed; or
-            an archive is damaged or has a wrong checksum.
     """
     if name not in catalogue():
         raise CrispsegError(f"unknown data set '{name}'{did_you_mean(name, catalogue())}")
@@ -50,11 +46,7 @@ def obtain(name: str, out: Path, say: Callable[[str], None]) -> Entry:
 
 
 def fetch(archive: Archive, folder: Path) -> Path:
-    """Download an archive unless it exists with the published checksum, and unpack it over existing files.
-
-    Raises:
-        CrispsegError: the download failed, the checksum differs, the archive is damaged, or the disk is full.
-    """
+    """Download an archive unless it exists with the published checksum, and unpack it over existing files."""
     known, path = f"md5:{archive.md5}" if archive.md5 else None, folder / archive.file
     try:
         pooch.retrieve(archive.url, known, archive.file, folder, progressbar=sys.stderr.isatty())

@@ -70,11 +70,7 @@ class FolderLayout(NamedTuple):
 
 
 def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
-    """Return the `data.*` settings for a folder; `given` are keys of the settings that the user gave.
-
-    Raises:
-        CrispsegError: it is not a folder, has no known layout, or has several masks of the same images.
-    """
+    """Return the `data.*` settings for a folder; `given` are keys of the settings that the user gave."""
     if not root.is_dir():
         what = "not a folder" if root.exists() else "missing"
         raise CrispsegError(f"{root} is {what}; give a folder of data, a run, a YAML file or data.name with its keys")

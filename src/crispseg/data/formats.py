@@ -1,4 +1,7 @@
-"""Formats of annotations: their readers and writers, and recognition of a file's format."""
+"""Formats of annotations: their readers and writers, and recognition of a file's format.
+
+Readers raise a `CrispsegError` for damaged files, for those of another format and for shapes that make no mask.
+"""
 
 from __future__ import annotations
 
@@ -41,11 +44,7 @@ FORMATS = {
 
 
 def read_annotations(path: Path, images: Path | None = None) -> tuple[str, Annotations]:
-    """Return the name of the format and the content of a file, or of a folder of YOLO with its images.
-
-    Raises:
-        CrispsegError: the file is damaged or has another format, or a shape cannot become a mask.
-    """
+    """Return the name of the format and the content of a file, or of a folder of YOLO with its images."""
     if path.is_dir():
         return "yolo", read_yolo(path, images)
     if path.suffix.lower() == ".xml":

@@ -74,10 +74,6 @@ def import_annotations(
 
     Returns:
         Lines of a summary.
-
-    Raises:
-        CrispsegError: annotations are unreadable or contradictory, a class is unknown, a shape is outside its image, an
-            image is missing or has another size, two images have one name, or `out` is not empty.
     """
     check_new_folder(out)
     names = read_lines(classes) if isinstance(classes, str | Path) else classes

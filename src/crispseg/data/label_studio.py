@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
-from numpy.typing import NDArray
 
 from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_outlines
 from crispseg.errors import CrispsegError, one_line
@@ -20,11 +19,7 @@ from crispseg.labels import LabelSet
 
 
 def read_label_studio(path: Path, content: Any) -> Annotations:
-    """Read polygons, boxes and brush masks: the last annotation of each task, or predictions if no task has one.
-
-    Raises:
-        CrispsegError: it is not the format JSON, a task has no image, or a region has no pixels.
-    """
+    """Read polygons, boxes and brush masks: the last annotation of each task, or predictions if no task has one."""
     tasks = content if isinstance(content, list) else [content]
     try:
         kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
@@ -88,14 +83,7 @@ def _draw(kind: str, points: list[Any], height: int, width: int) -> Pixels:
 
 
 def _draw_brush(runs: bytes, height: int, width: int) -> Pixels:
-    values = decoded(runs)
-    if len(values) != 4 * height * width:
-        raise ValueError(f"its run lengths cover {len(values) // 4} pixels, but the image has {height * width}")
-    return np.flatnonzero(values[3::4])
-
-
-def decoded(runs: bytes) -> NDArray[np.uint8]:
-    """Return the values of run lengths: RGBA of each pixel."""
+    """Return the opaque pixels of run lengths of RGBA values."""
     bits, at = "".join(f"{byte:08b}" for byte in runs), 0
 
     def number(size: int) -> int:
@@ -110,4 +98,6 @@ def decoded(runs: bytes) -> NDArray[np.uint8]:
         end = start + 1 + number(sizes[number(2)])
         values[start:end] = number(word) if repeated else [number(word) for _ in range(start, end)]
         start = end
-    return values
+    if len(values) != 4 * height * width:
+        raise ValueError(f"its run lengths cover {len(values) // 4} pixels, but the image has {height * width}")
+    return np.flatnonzero(values[3::4])

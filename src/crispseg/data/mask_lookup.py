@@ -324,14 +324,6 @@ class MaskLookup:
             return np.full(len(mask.values), NONE, np.uint16)
 
 
-class TableLookup(MaskLookup):
-    """Lookup for masks of a public data set by a table; `values` names the mask values in errors."""
-
-    def __init__(self, meaning: Mapping[int, int], values: str) -> None:
-        wrong, colors_remedy = f"is not among the {values}, 0 to {max(meaning)}", f"give the original mask, of {values}"
-        super().__init__({**meaning, IGNORE: IGNORE}, wrong, "restore the original mask", colors_remedy)
-
-
 class IdLookup(MaskLookup):
     """Lookup for masks of class ids; 255 and the values of `ignore` become 255."""
 

@@ -35,9 +35,6 @@ def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tu
 
     Returns:
         Its folders of images and of masks. File names start with a number, followed by the name of a given path.
-
-    Raises:
-        CrispsegError: the numbers of images and masks differ or are 0, or one is invalid; the message has its index.
     """
     images, masks = list(images), list(masks)
     if len(images) != len(masks) or not images:

@@ -47,9 +47,6 @@ def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mas
 
     The first word of a line is the path of an image below `images`, with or without the ending. Unknown
     folders are ignored, such as those of another machine.
-
-    Raises:
-        CrispsegError: the list is missing or empty, or a file is missing.
     """
     names: dict[str, None] = {}
     for line in read_lines(listing):

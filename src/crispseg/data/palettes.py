@@ -31,23 +31,20 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
     JSON and YAML have {road: [128, 64, 128]}, a list of {name, color}, or `names` and `colors`. CSV has the columns r,
     g, b, and optionally name, id, trainId and a. Text has lines "r g b name", "name,r,g,b" or CVAT's
     "name:r,g,b:parts:actions". Classes are in the order of ids below 255 if all have one, otherwise in file order.
-
-    Raises:
-        CrispsegError: an entry has no colour, a CSV has another column, a trainId is 255 or negative, or the file
-            cannot be read.
     """
     lines = read_lines(path)
     delimiter = max(",;\t", key=lines[0].count)
     titles = [word.strip(' "').lower() for word in lines[0].split(delimiter)]
-    titles = [_TITLES.get(word, word) for word in titles]
+    titles, entries = [_TITLES.get(word, word) for word in titles], list[Mapping[str, Any]]()
     try:
         if path.suffix.lower() in (".json", ".yaml", ".yml"):
             entries = _entries(parse_yaml(path.read_text(encoding="utf-8-sig")))
         elif {*"rgb"} <= {*titles}:
             if unknown := {*titles} - {*_TITLES.values()}:
                 raise ValueError(f"the column {min(unknown)} is unknown; remove it, or call it name, id, r, g, b or a")
-            rows = csv.DictReader(lines[1:], titles, delimiter=delimiter, skipinitialspace=True)
-            entries = [{"name": row.get("name"), "color": [row[key] for key in "rgb"]} | _ids(row) for row in rows]
+            for row in csv.DictReader(lines[1:], titles, delimiter=delimiter, skipinitialspace=True):
+                ids = {key: int(row[key]) for key in ("id", "trainId") if key in row}
+                entries.append({"name": row.get("name"), "color": [row[key] for key in "rgb"], **ids})
         else:
             first = not any(map(str.isdigit, lines[0]))  # header
             entries = [_entry(line.replace('"', "")) for line in lines[first:]]
@@ -62,10 +59,6 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
     for index, (name, color) in enumerate(found):
         groups.setdefault(name if named else index, []).append(as_color(color))
     return [*groups.values()], tuple(map(str, groups)) if named else None
-
-
-def _ids(row: Mapping[str, Any]) -> dict[str, int]:
-    return {key: int(row[key]) for key in ("id", "trainId") if key in row}
 
 
 def _entry(line: str) -> dict[str, Any]:
@@ -124,11 +117,7 @@ def as_color(value: int | Color) -> Color:
 def numbered_colors(
     palette: Sequence[Color | list[Color]] | str | Path,
 ) -> tuple[dict[Color, int], tuple[str, ...] | None]:
-    """Return colour → class, and class names if known, of a palette: a colour or a list of them per class, or a file.
-
-    Raises:
-        CrispsegError: two classes have one colour, or an error of `read_palette`.
-    """
+    """Return colour → class, and class names if known; a colour that two classes share raises a `CrispsegError`."""
     if isinstance(palette, (str, Path)):
         groups, names = read_palette(Path(palette))
     else:

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.catalogue import Layout, catalogue
 from crispseg.data.dataset import FileDataset, Pair
-from crispseg.data.mask_lookup import ColorLookup, IdLookup, InstanceLookup, MaskLookup, TableLookup
+from crispseg.data.mask_lookup import ColorLookup, IdLookup, InstanceLookup, MaskLookup
 from crispseg.data.pairing import pair_below, pair_listed
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -107,8 +107,11 @@ class PublicSource(Settings):
 
     def official_lookup(self) -> MaskLookup:
         """Return the lookup from mask values or colours to ids of all classes. Errors are those of `label_set`."""
-        ids = {one.value: index for index, one in enumerate(self.official())}
-        return TableLookup({**dict.fromkeys(self.void(), IGNORE), **ids}, self.layout.values)
+        ids, values = {one.value: index for index, one in enumerate(self.official())}, self.layout.values
+        meaning = {**dict.fromkeys(self.void(), IGNORE), **ids}
+        wrong = f"is not among the {values}, 0 to {max(meaning)}"
+        remedies = "restore the original mask", f"give the original mask, of {values}"
+        return MaskLookup({**meaning, IGNORE: IGNORE}, wrong, *remedies)
 
     def void(self) -> Iterable[int]:
         """Return mask values that are ignored unless they mean a class."""

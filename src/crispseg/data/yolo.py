@@ -37,10 +37,6 @@ def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
 
     The file data.yaml, in the folder or above, defines the class names and optionally the splits. The images may also
     be in another folder `images`; those without a text file are then left out.
-
-    Raises:
-        CrispsegError: a line is not a polygon or has an unknown class; data.yaml is missing or has no class names; or
-            a text file has no image.
     """
     files = set(yolo_files(folder))
     if (top := yolo_root(min(files))) is None:

@@ -122,11 +122,7 @@ class Subject:
 
 
 def subject_of(source: DataSource, channels: int = 3) -> Subject:
-    """Return all splits of a data source despite faults; see `Subject` for `channels`.
-
-    Raises:
-        CrispsegError: no split can be read, or the declared classes contradict each other.
-    """
+    """Return all splits of a data source despite faults; see `Subject` for `channels`."""
     own = source if isinstance(source, Folder) and not source.of_instances else None
     splits: dict[str, Sequence[Pair] | SegmentationDataset] = {}
     unavailable: dict[str, str] = {}

@@ -95,15 +95,11 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
         if image.size != mask.size
     }
     yield finding("sizes-differ", differ, first=next(iter(differ.values()), ""))
-    moved = [mask.file for _, image, mask in readable(facts) if _elsewhere(image.place, mask.place)]
-    yield finding("positions-differ", moved)
+    placed = [(image.place, mask.place, mask.file) for _, image, mask in readable(facts) if image.place and mask.place]
+    apart = ((file, np.abs(np.subtract(one, other)).max() / max(map(abs, one[:2]))) for one, other, file in placed)
+    yield finding("positions-differ", [file for file, pixels in apart if pixels > 0.01])
     turned = [image for _, image, mask in readable(facts) if image.orientation > 1 == mask.orientation]
     yield finding("turned-images", [one.file for one in turned if one.orientation < 5 or one.size[0] == one.size[1]])
-
-
-def _elsewhere(image: Sequence[float], mask: Sequence[float]) -> bool:
-    """Return whether two map positions differ by more than a hundredth of a pixel."""
-    return bool(image and mask) and not np.allclose(image, mask, rtol=0, atol=0.01 * max(map(abs, image[:2])))
 
 
 RARE, VERY_RARE = 1e-2, 1e-4

@@ -267,11 +267,7 @@ def png_values(file: BinaryIO, info: dict[Any, Any], exact: bool) -> NDArray[Any
 
 
 def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster:
-    """Return a page of an open TIFF by its number from 0; None means the only page.
-
-    Raises:
-        UnreadablePicture: it has several pages, except smaller copies and masks, or values that are not unsigned.
-    """
+    """Return a page of an open TIFF by its number from 0; None means the only page."""
     file.seek(0)
     pages = tifffile.TiffFile(file).pages
     page: Any = pages[number or 0]

@@ -87,10 +87,6 @@ def write_polygons(labels: str | Path, target: str | Path, names: Sequence[str])
     Their properties are `class` and `id`. Coordinates are those of the map, and the member `crs` is its reference
     system, as in GDAL and QGIS. Images without a map position have pixel coordinates. Ignored pixels (255) have no
     polygon. Returns the number of polygons.
-
-    Raises:
-        CrispsegError: rasterio is not installed; the TIFF is missing or broken; its reference system has no EPSG code;
-            or its position is given by ground control points.
     """
     with open_dataset(labels) as dataset, atomic_path(target) as temporary, temporary.open("w") as file:
         features, rasterio = (importlib.import_module(name) for name in ("rasterio.features", "rasterio"))
