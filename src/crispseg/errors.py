@@ -115,3 +115,9 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     if close:
         return f"; did you mean '{close[0]}'?"
     return f"; known: {', '.join(known)}" if len(known) <= 30 else ""
+
+
+def few(items: Iterable[object], most: int = 5) -> str:
+    """Return the first few items as text for a message."""
+    shown = list(map(str, items))
+    return ", ".join(shown[:most]) + (", …" if len(shown) > most else "")

@@ -276,20 +276,6 @@ def test_shifted_numbers_are_refused(lost: tuple[str, str, str, str], tmp_path: 
     assert Folder(root=tmp_path, num_classes=2).settled().dataset("train")
 
 
-def test_black_objects_on_white_are_named(tmp_path: Path) -> None:
-    mask = np.full((40, 40), 255, np.uint8)
-    mask[15:20, 15:20] = 0
-    for index in range(5):
-        write_image(tmp_path / f"images/{index}.png", np.full((40, 40, 3), 20 * index, np.uint8))
-        write_image(tmp_path / f"masks/{index}.png", np.roll(mask, index, 0))
-    (note,) = (note for note in Folder(root=tmp_path).notes() if "255 is read" in note)
-    assert "[object, background]" in note
-    named = Folder(root=tmp_path, classes=["object", "background"])
-    assert "[object, background]" not in "".join(named.notes())
-    shares = np.bincount(named.dataset("train")[0].labels.ravel())
-    assert shares.tolist() == [25, 1575]
-
-
 def test_255_in_most_pixels_is_not_ignored_in_silence(tmp_path: Path, refuses: Any) -> None:
     mask = np.full((40, 40), 255, np.uint8)
     mask[5:15, 5:15], mask[20:34, 20:34] = 0, 1
@@ -304,41 +290,28 @@ def test_255_in_most_pixels_is_not_ignored_in_silence(tmp_path: Path, refuses: A
         assert np.bincount(labels[labels != 255]).tolist() == shares
 
 
-TABLES = {  # file, its rows or content, what is said of it
-    "two columns": ("metadata.csv", "image,patient_id,split\n{}", "patient_id, split"),
-    "semicolons": ("info.csv", "Image;Slide\n{}", "Slide"),
-    "no groups": ("info.csv", "image,patient_id,age\n{}", ""),
-    "json": ("splits.json", None, "train, test"),
-    "a table for each split": ("test.csv", "image,mask\n{}", "one split in image"),
-    "other json": ("notes.json", '{"train": ["x.png"], "val": 3}', ""),
-    "not a table": ("broken.json", "{", ""),
-    "other names": ("other.csv", "image,split\nx.png,train\ny.png,test\n", ""),
-}
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_tables_of_splits_and_patients_are_named(name: str, tmp_path: Path) -> None:
-    file, content, said = TABLES[name]
-    files = [f"scan_{index}.png" for index in range(8)]
-    for index, each in enumerate(files):
-        write_image(tmp_path / "images" / each, np.full((40, 40, 3), 20 * index, np.uint8))
-        write_image(tmp_path / "masks" / each, np.full((40, 40), index % 2, np.uint8))
-    rows = {
-        "two columns": [
-            f"images/{each},p{index // 2},{'test' if index > 5 else 'train'}" for index, each in enumerate(files)
-        ],
-        "semicolons": [f"{each[:-4]};{index // 4}" for index, each in enumerate(files)],
-        "a table for each split": [f"images/{each},masks/{each}" for each in files[:3]],
-        "no groups": [f"{each},p{index},{index % 3}" for index, each in enumerate(files)],
-    }.get(name, [])
-    text = (
-        json.dumps({"train": files[:4], "test": files[4:]})
-        if content is None
-        else content.replace("{}", "\n".join(rows))
-    )
-    (tmp_path / file).write_text(text)
+@pytest.mark.parametrize(
+    ("file", "content", "named"),
+    [
+        (
+            "metadata.csv",
+            "image,patient_id,split\n" + "".join(f"images/scan_{n}.png,p{n // 2},train\n" for n in range(8)),
+            True,
+        ),
+        ("info.csv", "Image;Slide\n" + "".join(f"scan_{n};{n // 4}\n" for n in range(8)), True),
+        ("splits.json", json.dumps({"train": ["scan_0", "scan_1"], "test": ["scan_2", "scan_3"]}), True),
+        ("test.csv", "image,mask\nimages/scan_0.png,masks/scan_0.png\nimages/scan_1.png,masks/scan_1.png\n", True),
+        ("notes.json", '{"train": ["x.png"], "val": 3}', False),
+        ("other.csv", "image,split\nx.png,train\ny.png,test\n", False),
+    ],
+)
+def test_tables_of_splits_and_patients_are_named(file: str, content: str, named: bool, tmp_path: Path) -> None:
+    for index in range(8):
+        write_image(tmp_path / f"images/scan_{index}.png", np.full((40, 40, 3), 20 * index, np.uint8))
+        write_image(tmp_path / f"masks/scan_{index}.png", np.full((40, 40), index % 2, np.uint8))
+    (tmp_path / file).write_text(content)
     lines = [line for line in Folder(root=tmp_path).notes() if file in line]
-    assert len(lines) == bool(said) and all(f"lists the images with {said}, which" in line for line in lines)
+    assert len(lines) == named and all("is not used" in line and "train.txt" in line for line in lines)
     (tmp_path / "val.txt").write_text("scan_1\n")
     assert not any(file in line for line in Folder(root=tmp_path).notes())
 

@@ -87,7 +87,9 @@ def test_a_missing_fourth_channel(tmp_path: Path, mode: str, suffix: str, refuse
             read(path, 4)
 
 
-@pytest.mark.parametrize(("mode", "suffix"), [("CMYK", ".tif"), ("CMYK", ".jpg"), ("CMYK", ""), ("LAB", ".tif")])
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("CMYK", ".tif"), ("CMYK", ".jpg"), ("CMYK", ""), ("LAB", ".tif"), ("YCbCr", ".tif")]
+)
 def test_other_colours_are_refused(tmp_path: Path, mode: str, suffix: str, refuses: Any) -> None:
     picture = Image.fromarray(RGB).convert("RGB" if mode == "LAB" else mode)
     picture = (
@@ -101,15 +103,6 @@ def test_other_colours_are_refused(tmp_path: Path, mode: str, suffix: str, refus
             read_image(tmp_path / f"x{suffix}")
         else:
             read_source(picture, 3)
-
-
-@pytest.mark.parametrize("options", [{}, {"compression": "tiff_lzw"}, {"compression": "jpeg", "quality": 100}])
-def test_ycbcr_becomes_rgb(tmp_path: Path, options: dict[str, Any]) -> None:
-    stored = Image.fromarray(RGB).convert("YCbCr")
-    stored.save(tmp_path / "x.tif", **options)
-    expected = np.array(stored.convert("RGB")).astype(int)
-    np.testing.assert_array_equal(read_source(stored, 3)[0], expected)
-    assert np.abs(read_image(tmp_path / "x.tif") - expected).max() <= (6 if "quality" in options else 0)
 
 
 def test_sixteen_bits(tmp_path: Path) -> None:

@@ -25,9 +25,9 @@ from crispseg.data.id_checks import beyond_ids
 from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, read_masks
-from crispseg.data.pairing import PairingKind, few, folded, shared_out
+from crispseg.data.pairing import PairingKind, folded, shared_out
 from crispseg.data.palettes import as_color, numbered_colors
-from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.errors import CrispsegError, did_you_mean, few
 from crispseg.io.value_range import check_range
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -250,7 +250,7 @@ class Folder(Settings):
             lines.append(f"masks may be in {named}; choose with data.masks")
         if layout.only:
             lines.append(f"{layout.only} lists {len(self._pairs)} annotated images; others are left out")
-        lines += [*layout.tables, *([layout.legend] if layout.legend and self.declared.names is None else [])]
+        lines += [*layout.unused, *([layout.legend] if layout.legend and self.declared.names is None else [])]
         if differing := differing_legends(pair.mask for pair in self._pairs.values()):
             meaning = "if they define the classes, one value means different classes; make masks and files agree"
             lines.append(f"{differing[0]} and {differing[1]} differ: {meaning}")

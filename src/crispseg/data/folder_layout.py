@@ -16,6 +16,7 @@ from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
 from crispseg.data.folder_search import (
     MASK_FOLDERS,
+    SPLIT_OF,
     SPLITS,
     Reading,
     by_split,
@@ -27,14 +28,15 @@ from crispseg.data.folder_search import (
     readings,
     settings,
 )
-from crispseg.data.pairing import MERGE, Matched, apart, few, match, plain
-from crispseg.data.tables import tables
+from crispseg.data.pairing import MERGE, Matched, apart, match, plain
 from crispseg.data.yolo import yolo_files, yolo_root
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
 LEGEND = re.compile(r".*(legend|label|class|colou?r).*\.(txt|csv|json|ya?ml)", re.IGNORECASE)
 """Names of files that may list classes."""
+LIST_BYTES = 2**22
+"""Largest size of a table or JSON file that may list images."""
 LEGEND_BYTES = 4096
 """Largest file that is compared with others of its name; longer ones may list images."""
 RUN_LENGTHS = b"EncodedPixels"
@@ -60,8 +62,8 @@ class FolderLayout(NamedTuple):
     """CVAT's list of annotated images."""
     legend: str = ""
     """Note about files that may define the classes; empty if there are none."""
-    tables: tuple[str, ...] = ()
-    """Notes about tables of splits or patients, if neither lists nor folders define the splits."""
+    unused: tuple[str, ...] = ()
+    """Notes about tables of the images, if neither lists nor folders define the splits."""
 
     @property
     def divided(self) -> bool:
@@ -122,7 +124,7 @@ def own_layout(
     classes = root / "classes.txt" if root is not None and (root / "classes.txt").is_file() else None
     divided = layout.divided or layout.lists or found_lists
     return layout._replace(
-        tables=() if divided else tuple(tables(root or images.parent, [*layout.names.values()])),
+        unused=() if divided else tuple(unused_lists(root or images.parent, layout.names.values())),
         lists=layout.lists or found_lists,
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
@@ -135,6 +137,19 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
     there = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()} if root.is_dir() else {}
     found = [there[name] for name in names if name in there]
     return next(filter(pictures, found), found[0] if found else root / names[0])
+
+
+def unused_lists(root: Path, names: Collection[str]) -> list[str]:
+    """Return notes about tables and JSON files in a folder that list its images, by these names."""
+    stems, notes = {PurePosixPath(name).name for name in names}, []
+    for file in (file for file in sorted(root.glob("*")) if file.suffix.lower() in (".csv", ".tsv", ".json")):
+        if file.is_file() and file.stat().st_size <= LIST_BYTES:
+            words = re.split(r"""[\s,;"'/\\]+""", file.read_text("utf-8", "replace"))
+            listed = len(stems & {re.sub(r"\.\w{2,5}$", "", word) for word in words})
+            if listed > 1 and (2 * listed >= len(stems) or file.stem.lower() in SPLIT_OF):
+                remedy = f"write the names of each split to train.txt, val.txt and test.txt in {root}"
+                notes.append(f"{file} lists images and is not used; if it has splits or patients, {remedy}")
+    return notes
 
 
 def _legend(root: Path) -> str:
@@ -173,14 +188,10 @@ def _searched(root: Path, images: Path) -> tuple[Path, Path]:
         "a_mask.png next to a.jpg; or give data.images and data.masks, which may be patterns such as x/*_t1.tif and "
         f"x/*_seg.tif; {MERGE}"
     )
-    if found := max(readings(root), pairings(root), key=_pairs_of_first):
+    if found := readings(root) or pairings(root):
         remedy = f"; give data.images and data.masks, such as {found[0][0].path} and {found[0][1].path}"
     holds = described(root) or "no images"
     raise CrispsegError(f"{root} {what}; it contains {holds}{remedy}", settings=settings(found))
-
-
-def _pairs_of_first(found: Sequence[Reading]) -> int:
-    return max((len(_matched(one.path, other.path, True).matched[""].pairs) for one, other in found[:1]), default=0)
 
 
 def _matched(images: Path, masks: Path, listed: bool) -> FolderLayout:

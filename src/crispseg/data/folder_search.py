@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crispseg.data.pairing import few, match, says_mask
-from crispseg.errors import CrispsegError
+from crispseg.data.pairing import match, says_mask
+from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, find_images, read_image
 
 MASK_FOLDERS = (
@@ -85,8 +85,10 @@ def pictures(place: Path) -> dict[Path, str]:
 
 def _meant(part: str, pattern: str) -> str:
     """Return the text that the wildcards of a part of a pattern match; empty without wildcards."""
+    if not glob.has_magic(re.sub(r"\[[*?[]\]", "", pattern)):
+        return ""
     first, *_, last = re.split(r"\*|\?|\[.*?\]", pattern)
-    return part.removeprefix(first).removesuffix(last) if glob.has_magic(re.sub(r"\[[*?[]\]", "", pattern)) else ""
+    return part.removeprefix(first).removesuffix(last)
 
 
 def by_split(place: Path, files: Mapping[Path, str]) -> dict[str, dict[Path, str]]:

@@ -10,8 +10,8 @@ from typing import Any
 from crispseg.config.settings import plural
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import OBJECTS, MaskStatistics, held
-from crispseg.data.pairing import few
 from crispseg.data.palettes import BLENDED, compact
+from crispseg.errors import few
 from crispseg.labels import IGNORE
 
 SHADES, LIGHT = 64, 192
@@ -31,8 +31,6 @@ THRESHOLD = 255
 
 BY_THRESHOLD = f"data.palette '[[0,0,0],[255,255,255]]' and data.palette_tolerance {THRESHOLD}"
 
-BACKGROUND = "background"
-
 
 def beyond_ids(mask: MaskStatistics, count: int) -> bool:
     """Return whether a grey mask may be other than ids of `count` classes and 255, by a palette or its values."""
@@ -41,25 +39,20 @@ def beyond_ids(mask: MaskStatistics, count: int) -> bool:
 
 
 def one_more(
-    names: Sequence[str] | None, ignore: Sequence[object], number: int, grey: Sequence[MaskStatistics]
+    names: Sequence[str] | None, ignore: Sequence[object], number: int, masks: Sequence[MaskStatistics]
 ) -> Finding:
-    """Return the fault of masks that contain the id `number` after the declared ones.
-
-    Most pixels are background if the id 0 has the majority.
-    """
-    last = [mask for mask in grey if number in mask.held]
-    zeros = sum(int(mask.counts[mask.values == 0].sum()) for mask in grey)
-    first_is_background = 2 * zeros > sum(int(mask.counts.sum()) for mask in grey)
+    """Return the fault of masks that contain the id `number` after the declared ones."""
     choices: list[dict[str, object]] = [{"data.num_classes": number + 1}]
     remedy = f"give data.num_classes {number + 1} to train on it"
     if names is not None:
         choices = [{"data.classes": [*names, f"class {number}"]}]
-        if BACKGROUND not in map(str.casefold, names):
-            choices.insert(0 if first_is_background else 1, {"data.classes": [BACKGROUND, *names]})
+        if "background" not in map(str.casefold, names):
+            choices.insert(0, {"data.classes": ["background", *names]})
         remedy = f"name {number + 1} classes in data.classes: the first, if id 0 is background, or the last"
     choices.append({"data.ignore": [*ignore, number]})
     what = f"the value {number}, but only {number} classes are declared (0 to {number - 1})"
     remedy += f"; or data.ignore '[{number}]' to ignore it"
+    last = [mask for mask in masks if number in mask.held]
     return fault_of("undeclared-class", last, what, remedy, settings=choices)
 
 
@@ -132,12 +125,6 @@ def sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> F
     remedy = f"give {given}, with the classes in this order; or, if they are class ids, data.num_classes {count}"
     settings = [{"data.palette": one, "data.ignore": others} for one, others in choices]
     return fault_of("sparse-ids", grey, what, remedy, settings=settings)
-
-
-def mostly_white(grey: Sequence[MaskStatistics]) -> bool:
-    """Return whether at least four fifths of the pixels and of the frames are white, as if black were the object."""
-    parts = [(mask.counts, mask.values >= 128) for mask in grey], [(mask.frame, mask.values >= 128) for mask in grey]
-    return all(sum(n[white].sum() for n, white in part) >= 0.8 * sum(n.sum() for n, _ in part) for part in parts)
 
 
 def plausible_ids(values: Sequence[int]) -> bool:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
+from crispseg.errors import few
 from crispseg.io.opening import UnreadablePicture, opened
 from crispseg.labels import IGNORE, Color, color_table
 
@@ -272,10 +273,8 @@ class MaskLookup:
         if labels.max() > IGNORE:
             keys = pack_colors(mask) if self.colors else grey(mask, self.colors_remedy)
             values = np.unique(keys[labels == NONE])
-            shown = map(str, (unpack_colors(values) if self.colors else values)[:5].tolist())
-            more = f" and {len(values) - 5} more" if len(values) > 5 else ""
-            what = f"{'colour' if self.colors else 'value'} {', '.join(shown)}{more} {self.wrong}"
-            raise ValueError(f"{what}; {self.remedy}")
+            shown = few((unpack_colors(values) if self.colors else values).tolist())
+            raise ValueError(f"{'colour' if self.colors else 'value'} {shown} {self.wrong}; {self.remedy}")
         return labels.astype(np.uint8)
 
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
@@ -415,8 +414,7 @@ def grey(mask: NDArray[Any], remedy: str) -> NDArray[Any]:
     if (mask == mask[..., :1]).all():
         return mask[..., 0]
     colors = np.unique(mask.reshape(-1, 3), axis=0).tolist()
-    more = f" and {len(colors) - 12} more" if len(colors) > 12 else ""
-    raise ValueError(f"an RGB mask, with the colours {', '.join(map(str, colors[:12]))}{more}; {remedy}")
+    raise ValueError(f"an RGB mask, with the colours {few(colors, 12)}; {remedy}")
 
 
 def pack_colors(mask: NDArray[Any]) -> NDArray[np.uint32]:

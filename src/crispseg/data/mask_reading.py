@@ -22,7 +22,6 @@ from crispseg.data.id_checks import (
     THRESHOLD,
     fault_of,
     mixed_first_ids,
-    mostly_white,
     no_ids,
     one_more,
     plausible_ids,
@@ -45,9 +44,10 @@ from crispseg.data.mask_lookup import (
     pixels_of,
     white_among_ids,
 )
-from crispseg.data.pairing import ODD_FILES, few
+from crispseg.data.pairing import ODD_FILES
 from crispseg.data.palettes import BLENDED, compact, palettes_differ, proposed, tolerance_for
 from crispseg.data.reading_checks import changed_values, class_folders, swapped, unsuitable_names, without_data
+from crispseg.errors import few
 from crispseg.labels import IGNORE, Color, LabelSet
 
 BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
@@ -219,8 +219,6 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     labels = replace(declared, palette=BLACK_AND_WHITE).labels(2)
     between = sorted(held([*soft, *strays]) - WHITES - {0})
     name, severity, remedy = labels.names[1], Severity.INFORMATION, "give data.ignore '[255]' if 255 means ignore"
-    if not declared.names and mostly_white(fitting):
-        remedy += ", or data.classes '[object, background]' if 0 is the object"
     what = f"0 and 255: 255 is read as class 1, '{name}'"
     if between:
         what = f"0 and 255, and {few(between, 8)}: values from 128 up are read as class 1, '{name}', others as class 0"

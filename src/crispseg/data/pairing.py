@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from crispseg.config.settings import plural
 from crispseg.data.dataset import Pair, read_lines
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, few
 from crispseg.io.images import SUFFIXES
 
 PairingKind: TypeAlias = Literal["image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing"]
@@ -138,12 +138,6 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
         error = f"{said}; the masks may be numbered from another number than their images, so that all pairs are wrong"
         error += "; if so, rename the masks; otherwise, move the files without a partner away"
     return Matched(paired, faults, note, CrispsegError(error) if error else None, folders)
-
-
-def few(items: Iterable[object], most: int = 5) -> str:
-    """Return the first few items as text for a message."""
-    shown = list(map(str, items))
-    return ", ".join(shown[:most]) + (", …" if len(shown) > most else "")
 
 
 def shared_out(names: Sequence[str], ratio: float, seed: int, groups: Mapping[str, str]) -> dict[str, list[str]]:

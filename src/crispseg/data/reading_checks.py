@@ -11,7 +11,7 @@ import numpy as np
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.id_checks import fault_of
 from crispseg.data.mask_lookup import NONE, MaskLookup, MaskStatistics
-from crispseg.data.pairing import few
+from crispseg.errors import few
 from crispseg.labels import IGNORE, LabelSet
 
 UNLABELLED = {"unlabelled", "unlabeled", "void", "ignore", "ignored", "unknown"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,18 +39,15 @@ def known_range(dataset: SegmentationDataset) -> ValueRange | None:
         return None
     if dataset.value_range is not None:
         return dataset.value_range
-    files = [dataset.pairs[index].image for index in spread(len(dataset), IMAGES)]
-    some = tried(functools.partial(_some_values, dataset.channels))
-    found = [values for values in parallel(some, files, "Looking for 16 bits") if isinstance(values, np.ndarray)]
-    return percentile_range(found) if found else None
 
+    def some_values(index: int) -> NDArray[np.uint16] | None:
+        values = deep_values(dataset.pairs[index].image, dataset.channels)
+        step = 1 if values is None else math.ceil((values.shape[0] * values.shape[1] / PIXELS) ** 0.5)
+        return None if values is None else values[::step, ::step].copy()
 
-def _some_values(channels: int, path: Path) -> NDArray[np.uint16] | None:
-    values = deep_values(path, channels)
-    if values is None:
-        return None
-    step = int(np.ceil((values.shape[0] * values.shape[1] / PIXELS) ** 0.5))
-    return values[::step, ::step].copy()
+    found = parallel(tried(some_values), spread(len(dataset), IMAGES), "Looking for 16 bits")
+    kept = [values for values in found if isinstance(values, np.ndarray)]
+    return percentile_range(kept) if kept else None
 
 
 @dataclass(frozen=True)

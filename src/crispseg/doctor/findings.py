@@ -15,10 +15,10 @@ from crispseg.config.settings import plural
 from crispseg.data.copies import ImageFacts
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import MaskStatistics
-from crispseg.data.pairing import few
 from crispseg.data.palettes import BLENDED
 from crispseg.data.split_check import SplitReport, too_few_classes
 from crispseg.doctor.facts import PairFacts, Subject, Unreadable, readable
+from crispseg.errors import few
 from crispseg.models.info import MIN_SIDE
 
 

@@ -22,13 +22,12 @@ from crispseg.data.loading import parallel, sample_loader, tried
 from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, read_masks
 from crispseg.data.named import build_data, own_data_meant
-from crispseg.data.pairing import few
 from crispseg.data.palettes import compact
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import known_range
 from crispseg.doctor.duplicates import leaks
 from crispseg.doctor.facts import Subject
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, few
 from crispseg.evaluation.boundary import DISTANCES, BoundaryIoUScores, BoundaryScores, Empty
 from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.scores import PerImageMetric, Scores, SegmentationScores

@@ -37,7 +37,6 @@ COLORS: dict[str, tuple[int | str, ...]] = {
     "grey": (0, 1, 4, "1", "L", "LA", "I", "F"),
     "rgb": (2, "RGB", "RGBA", "RGBX"),
     "palette": (3, "P", "PA"),
-    "ycbcr": (6, "YCbCr"),
     "bands": (),
 }
 """Supported colours: their photometric interpretations in TIFFs, and their modes in Pillow."""
@@ -127,7 +126,7 @@ class Raster:
 
     def check(self, channels: int) -> None:
         """Raise an UnreadablePicture unless it has these channels; 3 means RGB, which includes grey."""
-        if self.color not in COLORS or (self.color == "ycbcr" and (self.bands, self.white) != (3, 255)):
+        if self.color not in COLORS:
             raise UnreadablePicture(f"{self.name} has {self.color} colours; save it as grey or RGB", "channel-missing")
         most = {"grey": 2, "rgb": 4, "bands": 0}.get(self.color, self.bands) if channels == 3 else channels
         if self.bands > most or (channels != 3 and (self.bands < most or self.color == "palette")):
@@ -145,8 +144,6 @@ class Raster:
         values = self.kept(channels)
         if self.color == "palette":
             return color_table(self.palette[:256]).take(values[..., 0], axis=0)
-        if self.color == "ycbcr":
-            return np.array(Image.frombytes("YCbCr", values.shape[1::-1], values.tobytes()).convert("RGB"))
         if self.bit_depth > 8:
             known = value_range or ((0, self.white) if self.white < 0xFFFF else None)
             values = to_8_bits(whole_numbers(values, self.name), known, self.name)
@@ -279,7 +276,7 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
         raise UnreadablePicture(f"{found}; save it with 8 or 16 bits, unsigned", "value-range-unknown")
     is_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and similar, mostly lossy
     color = next((color for color, kinds in COLORS.items() if page.photometric in kinds), "")
-    color = color or {5: "CMYK", 8: "CIELAB"}.get(page.photometric, f"other ({page.photometric})")
+    color = color or {5: "CMYK", 6: "YCbCr", 8: "CIELAB"}.get(page.photometric, f"other ({page.photometric})")
     if (page.photometric == 6 and is_image) or (color == "grey" and bands > 2):  # tifffile decodes YCbCr to RGB
         color = "rgb" if bands == 3 else "bands"
 

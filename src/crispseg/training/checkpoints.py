@@ -24,8 +24,7 @@ from crispseg.backbones.weights import check_archive
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data.folder import Folder
-from crispseg.data.pairing import few
-from crispseg.errors import CrispsegError, Interrupted, ended_worker, one_line, system_line
+from crispseg.errors import CrispsegError, Interrupted, ended_worker, few, one_line, system_line
 from crispseg.evaluation.evaluate import TRAINED, trained_on
 from crispseg.io.files import atomic_path
 from crispseg.labels import IGNORE

@@ -15,9 +15,8 @@ from torch.utils.data import Dataset
 from crispseg.config.settings import plural
 from crispseg.data import FileDataset, Folder, Sample, SegmentationDataset, train_transform
 from crispseg.data.loading import Augmented, derived_seed, parallel, tried
-from crispseg.data.pairing import few
 from crispseg.doctor.facts import subject_of
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, few
 from crispseg.io.images import find_images, image_channels, read_image
 from crispseg.io.opening import opened
 from crispseg.io.value_range import ValueRange
