@@ -7,17 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib.path
 import numpy as np
 import pytest
 from dataset_trees import picture
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.importing import import_annotations
-from crispseg.data.yolo import read_yolo
 from crispseg.io.images import read_mask
 
 from .own_folders import imported
@@ -89,29 +85,6 @@ def test_data_yaml_tells_names_and_splits(tmp_path: Path, refuses: Any) -> None:
     (tmp_path / "near/flat/labels/b.txt").write_text(BOTH)
     with refuses("labels/b.txt has no image"):
         import_annotations([tmp_path / "near/flat"], tmp_path / "again")
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(angles=st.lists(st.floats(0, 2 * np.pi), min_size=3, max_size=9), data=st.data())
-def test_polygons_agree_with_another_rasteriser(angles: list[float], data: st.DataObject, tmp_path: Path) -> None:
-    """But for pixels whose centre is within a pixel of the outline."""
-    height, width = 40, 60
-    radii = data.draw(st.lists(st.floats(3, 19), min_size=len(angles), max_size=len(angles)))
-    points = [(30 + r * np.cos(a), 20 + r * np.sin(a)) for a, r in zip(sorted(angles), radii, strict=True)]
-    (tmp_path / "data.yaml").write_text("names: [a]\n")
-    yolo(tmp_path, "{kind}", ["a"], " ".join(["0", *(f"{x / width} {y / height}" for x, y in points)]))
-    (found,) = read_yolo(tmp_path).images
-    mask = np.zeros(height * width, bool)
-    mask[found.shapes[0].draw(height, width)] = True
-    outline = matplotlib.path.Path([*points, points[0]], closed=True)
-    centres = np.stack(np.meshgrid(np.arange(width), np.arange(height)), -1).reshape(-1, 2) + 0.5
-    inside = outline.contains_points(centres)
-    starts, ends = np.array(points), np.roll(points, -1, 0)
-    along = np.clip(
-        ((centres[:, None] - starts) * (ends - starts)).sum(-1) / np.maximum(((ends - starts) ** 2).sum(-1), 1e-9), 0, 1
-    )
-    distances = np.linalg.norm(starts + along[..., None] * (ends - starts) - centres[:, None], axis=-1).min(1)
-    assert (mask == inside)[distances > 1].all()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from crispseg import Segmenter
 from crispseg.cli.main import main
 from crispseg.data import Augment, Folder
 from crispseg.data.split_check import known_range
-from crispseg.io.images import as_picture, deep_values, image_channels, image_size, read_image, write_image
+from crispseg.io.images import deep_values, image_channels, read_image, write_image
 from crispseg.training import ModelConfig, Run, TrainConfig
 
 rasterio = pytest.importorskip("rasterio")
@@ -43,23 +42,6 @@ def bands(path: Path, values: NDArray[Any], **options: Any) -> NDArray[Any]:
 def noise(size: tuple[int, int], channels: int, dtype: Any, seed: int = 0) -> NDArray[Any]:
     high = 256 if dtype == np.uint8 else HIGH + 1
     return np.random.default_rng(seed).integers(0 if dtype == np.uint8 else LOW, high, (*size, channels)).astype(dtype)
-
-
-@pytest.mark.parametrize(
-    ("channels", "dtype", "interleave"), [*product([2, 4, 5, 16], [np.uint8, np.uint16], ["pixel", "band"])]
-)
-def test_bands_are_read_as_they_are(channels: int, dtype: Any, interleave: str, tmp_path: Path) -> None:
-    values = bands(tmp_path / "a.tif", noise((40, 48), channels, dtype), interleave=interleave)
-    assert image_channels(channels) == channels
-    assert image_size(tmp_path / "a.tif", channels) == (40, 48)
-    found = read_image(tmp_path / "a.tif", channels, (LOW, HIGH))
-    deep = deep_values(tmp_path / "a.tif", channels)
-    assert np.array_equal(as_picture(found), found[..., [0, 0, 0] if channels == 2 else [0, 1, 2]])
-    if dtype == np.uint8:
-        assert np.array_equal(found, values) and deep is None
-        return
-    assert deep is not None and np.array_equal(deep, values) and found.dtype == np.uint8
-    np.testing.assert_allclose(found, (values - LOW) / (HIGH - LOW) * 255, atol=0.51)
 
 
 def test_other_numbers_of_channels_are_told(tmp_path: Path, refuses: Refuses) -> None:
