@@ -139,7 +139,7 @@ class Folder(Settings):
         Raises:
             CrispsegError: the root has no known layout.
         """
-        there = self._layout.matched.keys() if self._layout.divided else {"train", "val", *self._layout.lists}
+        there = {*self._layout.matched} if self._layout.divided else {"train", "val", *self._layout.lists}
         return tuple(split for split in SPLITS if split in there or (split == "val" and "train" in there))
 
     @property
@@ -195,13 +195,10 @@ class Folder(Settings):
         names, out = self._pairs if split == ALL else self._names[split], names_or_file(self.exclude)
         names = [name for name in names if name not in out]
         if not names:
-            why = f"data.val_ratio is {self.val_ratio:g}; give a share such as {Folder.val_ratio}"
-            if self._layout.lists:
-                named = ", ".join(map(str, self._layout.lists.values()))
-                why = f"{named} leave no image with a mask for it; change them"
-            elif 0 < self.val_ratio < 1:
-                top = self.root or self._layout.images
-                why = f"{top} has fewer than two images, but training needs two; add images"
+            named = ", ".join(map(str, self._layout.lists.values()))
+            found = f"{self.root or self._layout.images} has {plural(len(self._pairs), 'image')} with a mask"
+            why = f"{found}, and data.val_ratio is {self.val_ratio:g}; add images, or give a share such as 0.2"
+            why = f"{named} leave no image with a mask for it; change them" if named else why
             raise CrispsegError(f"'{split}' is empty: {why}")
         return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
 
@@ -245,9 +242,8 @@ class Folder(Settings):
         lists = [path for split, path in layout.lists.items() if layout.divided or self._chosen[split][0]]
         shown = ", ".join(os.path.relpath(path, self.root) if self.root else str(path) for path in lists)
         lines = [f"the splits follow {shown}"] if lists else []
-        if self.root is not None and self.masks is None and (several := rivals(Path(self.root), layout)):
-            named = ", ".join(sorted({str(masks.path) for _, masks in several}))
-            lines.append(f"masks may be in {named}; choose with data.masks")
+        if several := rivals(Path(self.root), layout) if self.root is not None and self.masks is None else []:
+            lines.append(f"masks may be in {few(sorted({masks.path for _, masks in several}))}; choose with data.masks")
         if layout.only:
             lines.append(f"{layout.only} lists {len(self._pairs)} annotated images; others are left out")
         lines += [*layout.unused, *([layout.legend] if layout.legend and self.declared.names is None else [])]
@@ -346,13 +342,9 @@ class Folder(Settings):
         return dict(zip(names, names, strict=True))  # all images are copies of one
 
     def _grouped(self, copies: str) -> dict[str, str]:
-        names = self._dictated[""]
+        names, places = self._dictated[""], self._places
         keys: list[Mapping[str, Hashable]] = [self._group_of_names]
-        if self.group and names and not self._group_of_names:
-            some = f"'{self.group}', which matches no image, such as {few(names, 2)}"
-            raise CrispsegError(f"is {some}; correct it, or leave it out", "data.group")
         if copies != "none":
-            places = {name: self.place(self._pairs[name]) for name in names}
             again = len({*places.values()}) < len(names)  # names repeat in the folders of the splits
             keys.append({name: original(PurePosixPath(name) if again else places[name]) for name in names})
         if copies == "pixels":
@@ -362,9 +354,16 @@ class Folder(Settings):
     @cached_property
     def _group_of_names(self) -> dict[str, str]:
         """Group of each name to divide that has one."""
-        places = {name: self.place(self._pairs[name]) for name in self._dictated[""]}
-        found = {name: self.group and group_of(self.group, place) for name, place in places.items()}
+        found = {name: self.group and group_of(self.group, place) for name, place in self._places.items()}
+        if self.group and found and not any(found.values()):
+            some = f"'{self.group}', which matches no image, such as {few(found, 2)}"
+            raise CrispsegError(f"is {some}; correct it, or leave it out", "data.group")
         return {name: group for name, group in found.items() if group}
+
+    @property
+    def _places(self) -> dict[str, PurePosixPath]:
+        """Path of each image to divide, see `place`."""
+        return {name: self.place(self._pairs[name]) for name in self._dictated[""]}
 
     @property
     def _classes(self) -> list[str] | str | Path | None:
@@ -382,11 +381,10 @@ class Folder(Settings):
             "data.classes": None if names is None else len(names),
             "data.num_classes": self.num_classes,
             "data.palette": None if colors is None else len({*colors.values()}),
+            "data.instances": len(CLASSES) if self.of_instances else None,
         }
         counts = {key: count for key, count in declared.items() if count is not None}
-        if self.of_instances:
-            names = names or CLASSES
-            counts["data.instances"] = len(CLASSES)
+        names = CLASSES if names is None and self.of_instances else names
         if len(set(counts.values())) > 1:
             stated = ", ".join(f"{key} {count}" for key, count in counts.items())
             raise CrispsegError(f"the numbers of classes differ: {stated}; make them agree")
@@ -394,8 +392,8 @@ class Folder(Settings):
             raise CrispsegError(f"data.ignore has the colour {several[0]}, which needs data.palette; add it")
         ignore = self.ignore if colors is None else tuple(as_color(value) for value in self.ignore)
         if both := [list(color) for color in colors or () if color in ignore]:
-            remedy = "remove it from one of them, or give data.drop with the name of the class"
-            raise CrispsegError(f"data.palette and data.ignore both have the colour {both[0]}; {remedy}")
+            what = f"data.palette and data.ignore both have the colour {both[0]}"
+            raise CrispsegError(f"{what}; remove it from one of them, or give data.drop with the name of the class")
         tolerance = None if self.palette_tolerance == "auto" else self.palette_tolerance
         count = next(iter(counts.values()), None)
         folders = {str(file): name for one in self._layout.matched.values() for file, name in one.folders.items()}

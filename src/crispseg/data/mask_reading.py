@@ -291,14 +291,12 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         ignored = [mask for mask in grey if IGNORE in mask.held]
         others = pixels.total() - pixels[0] - pixels[IGNORE]
         doubtful = len(ids) <= last or 20 * others <= pixels[IGNORE]  # gaps, or few pixels: strays rather than ids
-        what, settings = f"255 in most pixels that are not 0, and otherwise {few(ids, 8)}", []
-        remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
-        if not doubtful and 2 * pixels[IGNORE] > pixels.total():
-            background = {"data.palette": [(value,) * 3 for value in (IGNORE, *ids)], "data.ignore": []}
-            settings = [background, {"data.ignore": [IGNORE]}]
-            remedy = f"give data.palette '{compact(background['data.palette'])}' and data.ignore '[]' if 255 is "
-            remedy += "background, or data.ignore '[255]' if 255 means ignore"
-        severity = Severity.ERROR if doubtful or settings else Severity.INFORMATION
+        what, palette = f"255 in most pixels that are not 0, and otherwise {few(ids, 8)}", [(IGNORE,) * 3]
+        palette += [(value, value, value) for value in ids]
+        settings = [{"data.palette": palette, "data.ignore": []}, {"data.ignore": [IGNORE]}]
+        remedy = f"give {BY_THRESHOLD} if they are black and white, data.palette '{compact(palette)}' and data.ignore "
+        remedy += "'[]' if 255 is background, or data.ignore '[255]' if 255 means ignore"
+        severity = Severity.ERROR if doubtful or 2 * pixels[IGNORE] > pixels.total() else Severity.INFORMATION
         found.append(fault_of("black-and-white-masks", ignored, what, remedy, severity, settings=settings))
     beyond = sum(last in mask.held for mask in grey)
     if count and not found and last == count and beyond > STRAY_FILES * len(grey):
