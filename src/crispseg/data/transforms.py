@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 import pydantic
@@ -135,17 +135,6 @@ class TwoViews(v2.Transform):  # type: ignore[misc]
         return torch.cat([self.normalize(inpt), self.normalize(strong)])
 
 
-class Window(NamedTuple):
-    """A part of an image and its output size."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-    size: tuple[int, int]
-    """`(H, W)` after resizing."""
-
-
 @dataclass(frozen=True)
 class RandomScaledCrop:
     """Resize by a random factor and cut out a random window of `size`; only the window is resized.
@@ -161,8 +150,8 @@ class RandomScaledCrop:
     shorter_side: int | None = None
     max_share: float = 1.0
 
-    def draw(self, source: tuple[int, int]) -> Window:
-        """Draw the window of an image of `(H, W)` that becomes the output."""
+    def draw(self, source: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Draw the height and width of a window of an image of `(H, W)`, and those after resizing."""
         factor = torch.empty(1).uniform_(*self.scale).item()
         factor *= side_factor(source, self.longer_side, self.shorter_side)
         scaled = [max(round(length * factor), 1) for length in source]
@@ -172,24 +161,21 @@ class RandomScaledCrop:
             length if out == whole else min(max(round(out / factor), 1), length)
             for length, whole, out in zip(source, scaled, output, strict=True)
         ]
-        return self.moved(Window(0, 0, window[0], window[1], (output[0], output[1])), source)
+        return (window[0], window[1]), (output[0], output[1])
 
-    def moved(self, window: Window, source: tuple[int, int]) -> Window:
-        """Return the window at another random position in an image of `(H, W)`."""
-        room = zip(source, window[2:4], strict=True)
-        top, left = (int(torch.randint(length - part + 1, ())) for length, part in room)
-        return window._replace(top=top, left=left)
+    def cut(self, sample: Sample) -> tuple[Sample, tuple[int, int]]:
+        """Return a window of a sample at a random position, and its size `(H, W)` after resizing.
 
-    def cut(self, sample: Sample) -> tuple[Window, Sample]:
-        """Return a window and its content; it is redrawn up to `REDRAWS` times if one class has a too large share."""
-        window = self.draw(sample.size)
-        part = sample.window(*window[:4])
-        for _ in range(REDRAWS if self.max_share < 1 else 0):
-            if largest_share(part.labels) <= self.max_share:
+        The position is redrawn up to `REDRAWS` times if one class has a too large share.
+        """
+        window, size = self.draw(sample.size)
+        for _ in range(1 + (REDRAWS if self.max_share < 1 else 0)):
+            room = zip(sample.size, window, strict=True)
+            top, left = (int(torch.randint(length - part + 1, ())) for length, part in room)
+            part = sample.window(top, left, *window)
+            if self.max_share == 1 or largest_share(part.labels) <= self.max_share:
                 break
-            window = self.moved(window, sample.size)
-            part = sample.window(*window[:4])
-        return window, part
+        return part, size
 
 
 REDRAWS = 10
@@ -240,11 +226,13 @@ class SampleTransform:
     def __call__(self, sample: Sample) -> tuple[Tensor, ...]:
         if self.custom:
             sample = transformed(sample, self.custom)
-        whole = Window(0, 0, *sample.size, sample.size)
-        window, (pixels, mask, _) = self.crop.cut(sample) if self.crop else (whole, sample.window(*whole[:4]))
-        image, labels = torch.from_numpy(pixels).permute(2, 0, 1), torch.from_numpy(mask)  # (C, H, W), (H, W)
+        part, size = self.crop.cut(sample) if self.crop else (sample, sample.size)
+        image, labels = (
+            torch.from_numpy(part.image).permute(2, 0, 1),
+            torch.from_numpy(part.labels),
+        )  # (C, H, W), (H, W)
         if self.crop:
-            image, labels = resized(image, labels, window.size)
+            image, labels = resized(image, labels, size)
         image, labels = self.steps(tv_tensors.Image(image), tv_tensors.Mask(labels))
         labels = labels.as_subclass(Tensor)
         more = [torch.from_numpy(self.targets(labels.contiguous().numpy()))] if self.targets else []

@@ -109,28 +109,20 @@ class CachedTask(SegmentationTask):
                 line = f"is true, but {self.model.info.name} needs images besides features; set it to false"
                 raise CrispsegError(line, "cache_features")
         areas = [math.prod(size) for size in self.val_sizes]
-        needed = len(train.keys) * size_of(first) + sum(areas) / areas[0] * size_of(image)
-        self.check(needed)
+        crop_bytes, image_bytes = (sum(each.nbytes for each in record.values()) for record in (first, image))
+        needed = (len(train.keys) * crop_bytes + sum(areas) / areas[0] * image_bytes) / 1e9
+        free = shutil.disk_usage(train.folder).free / 1e9
+        if needed > min(self.config.cache_limit, free):
+            limits = f"cache_limit is {self.config.cache_limit:g} GB, and {free:.3g} GB are free in {self.config.out}"
+            remedy = "raise it, choose another out, or give a smaller cache_versions, augment.repeat or augment.crop"
+            raise CrispsegError(f"is true, but the features need {needed:.3g} GB; {limits}; {remedy}", "cache_features")
         counts = f"{len(train)} training crops in {train.versions} versions and {len(val)} val images"
-        print_lines(self.console, [f"features of {counts} take {needed / 1e9:.2g} GB; they are computed once"])
+        print_lines(self.console, [f"features of {counts} take {needed:.2g} GB; they are computed once"])
         for split in self.splits:
             found = zip(split.keys, self.records(split, split.keys), strict=True)
             for key, record in progress(found, "features", len(split.keys), self.console):
                 save_file(record, split.file(key))
         self.model.train()
-
-    def check(self, needed: float) -> None:
-        """Raise a CrispsegError if this number of bytes is above the limit or not free."""
-        limit, folder = self.config.cache_limit, self.splits[0].folder
-        free = shutil.disk_usage(folder).free
-        remedy = "or give a smaller cache_versions, augment.repeat or augment.crop"
-        if needed > limit * 1e9:
-            remedy = f"cache_limit is {limit:g} GB; raise it, {remedy}"
-        elif needed > free:
-            remedy = f"only {free / 1e9:.3g} GB are free in {self.config.out}; choose another out, {remedy}"
-        else:
-            return
-        raise CrispsegError(f"is true, but the features need {needed / 1e9:.3g} GB, and {remedy}", "cache_features")
 
     def records(self, split: CachedSamples, keys: Sequence[Key]) -> Iterator[Record]:
         """Yield the records of samples, computed like in a training or validation step."""
@@ -167,8 +159,3 @@ class CachedTask(SegmentationTask):
     def validation_step(self, batch: Any, batch_index: int) -> None:
         with self.replayed(batch) as (images, labels):
             self.matrix.update(self._logits(images).argmax(1), labels)
-
-
-def size_of(record: Record) -> int:
-    """Return the bytes of a record."""
-    return sum(value.nbytes for value in record.values())
