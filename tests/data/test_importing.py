@@ -301,8 +301,6 @@ def test_labelme_that_cannot_be_painted(
         ({"category_id": 7, "segmentation": [[1, 2, 3, 4]]}, ["annotations.0.segmentation", "at least 6"]),
         ({"category_id": 7, "segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, ["annotation 100 of a.jpg: cannot reshape"]),
         ({"category_id": 7, "segmentation": [box(0, 0, 20, 2)]}, ["annotation 100", "points outside", "12x16"]),
-        ({"category_id": 7, "segmentation": [[0, 0, 1, 1, 2, None]]}, ["annotations.0.segmentation", "number"]),
-        ({"segmentation": [box(0, 0, 2, 2)]}, ["annotations.0.category_id"]),
         *(
             ({"category_id": 7, "segmentation": {"size": size, "counts": counts}}, [reason])
             for size, counts, reason in (
@@ -311,7 +309,6 @@ def test_labelme_that_cannot_be_painted(
                 ([HEIGHT, WIDTH], "05", "its counts cover fewer pixels than the image has, 192"),
                 ([HEIGHT, WIDTH], [0, 193], "annotation 100 of a.jpg: Invalid RLE mask representation"),
                 ([HEIGHT, WIDTH], [-1, 193], "annotation 100"),
-                ([HEIGHT, WIDTH], [[1], [2, 3]], "segmentation.RunLengths.counts"),
             )
         ),
     ],
@@ -330,10 +327,7 @@ def test_annotations_that_cannot_be_painted(
     [
         ('{"images": [}', ["is not JSON (Expecting value: line 1 column 13", "export it again"]),
         ("", ["is not JSON (Expecting value: line 1"]),
-        ("[1, 2]", ["is not valid COCO (or labelme)"]),
-        ('{"images": [], "annotations": []}', ["COCO", "categories"]),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', ["COCO", "images.0.file_name"]),
-        ('{"images": [], "annotations": [], "categories": [{"id": 1.5, "name": "x"}]}', ["categories.0.id"]),
         ("1" * 5000, ["is not JSON"]),
         ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}', ["contain no annotated images"]),
     ],
