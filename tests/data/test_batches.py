@@ -72,16 +72,6 @@ def test_processes_share_an_epoch(samples: int, devices: int, epoch: int) -> Non
     assert set(indices) <= set(range(samples))
 
 
-def test_every_epoch_has_an_order_of_its_own() -> None:
-    orders = []
-    for seed, epoch in ((0, 0), (0, 1), (1, 0)):
-        order = Shuffled(50, 1, seed)
-        order.set_epoch(epoch)
-        orders.append([index for _, index in order])
-        assert sorted(orders[-1]) == list(range(50))
-    assert len({tuple(order) for order in orders}) == 3
-
-
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 def test_any_number_of_processes_takes_the_same_images_a_step(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = list(Shuffled(24, 1, seed=3, start=(1, 12)))  # of an epoch, after one step of 12 images

@@ -92,15 +92,6 @@ def test_splits_load_and_pass_the_check(name: str, tmp_path: Path, refuses: Any)
         source.dataset("vall")
 
 
-def test_cityscapes_masks_of_label_ids(tmp_path: Path) -> None:
-    _, labels, name = make_cityscapes(tmp_path).dataset("train")[0]
-    assert name == "aachen/aachen_000000_000019"
-    expected = [255] * 35
-    for index, value in enumerate([7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33]):
-        expected[value] = index
-    np.testing.assert_array_equal(labels, grid(expected))
-
-
 @pytest.mark.parametrize(
     ("make", "options", "first"),
     [

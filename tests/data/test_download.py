@@ -137,19 +137,6 @@ def test_nothing_is_written_outside(kind: str, name: str, tmp_path: Path) -> Non
     assert outside == [path] and not Path("/tmp/evil.txt").exists()
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar", "tgz"])
-@pytest.mark.parametrize("share", [0.0, 0.9])
-def test_half_an_archive_gets_one_line(kind: str, share: float, tmp_path: Path, refuses: Any) -> None:
-    source = tmp_path / "in"
-    source.mkdir()
-    (source / "a.bin").write_bytes(CONTENT)
-    path = tmp_path / f"x.{kind}"
-    content = packed(source, kind)
-    path.write_bytes(content[: int(share * 20000) if kind == "tar" else int(share * len(content))])
-    with refuses(str(path), "download it again"):
-        unpack(path, "out")
-
-
 # -------------------------------------------------------------------------------------------------- the command
 
 

@@ -159,18 +159,6 @@ def test_folders_that_cannot_be_paired(ten: Path) -> None:
         folder(ten).dataset("train")
 
 
-def test_several_masks_of_an_image(tmp_path: Path, refuses: Any) -> None:
-    """As BUSI has them, in one folder or in two."""
-    for place in ("one", "two/masks"):
-        for name in ("a", "b"):
-            images = tmp_path / place.replace("masks", "images")
-            save(images / f"{name}.png", np.zeros((6, 8, 3), np.uint8))
-            save(tmp_path / place / f"{name}_mask.png", ids(0, 1))
-        save(tmp_path / place / "b_mask_1.png", ids(0, 1))
-        with refuses("b_mask.png", "b_mask_1.png"):
-            Folder(images, tmp_path / place).dataset("train")
-
-
 def names(source: Folder, split: str) -> list[str]:
     return [pair.name for pair in source.dataset(split).pairs]
 

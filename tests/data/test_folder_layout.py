@@ -389,12 +389,6 @@ def test_other_folders_with_splits_are_scored_on_test(run: Path, tmp_path: Path,
     assert head(capsys, run, f"--data.root={tmp_path / 'b'}")[-1] == f"{FPN} val, 3 images"
 
 
-def test_a_folder_without_data_is_refused(tmp_path: Path, capsys: Capture) -> None:
-    assert main(["train", str(tmp_path), *TINY]) == 2
-    line = capsys.readouterr().err
-    assert f"{tmp_path} has no known layout" in line and "train_images and train_masks" in line
-
-
 @pytest.mark.parametrize("layout", [*LAYOUTS, "{kind}"])
 def test_doctor_ends_with_the_command_to_train(layout: str, tmp_path: Path, capsys: Capture) -> None:
     root = put(tmp_path / "own data", layout, NAMES if "split" in layout else {"train": ""}, dict.fromkeys(COUNTS, 5))

@@ -16,7 +16,7 @@ from crispseg.data import Aerial, FileDataset, Nuclei
 from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
 from crispseg.data.folder_layout import recognise
-from crispseg.data.mask_lookup import MOST, InstanceLookup, three_classes
+from crispseg.data.mask_lookup import MOST, three_classes
 from crispseg.data.sources import LISTS, PART
 from crispseg.training.config import TrainConfig, config_to_dict
 
@@ -49,14 +49,6 @@ def test_borders_are_pixels_near_two_objects(boxes: list[tuple[int, ...]], radiu
     for top, left, height, width, number in boxes:
         ids[top : top + height, left : left + width] = number
     assert np.array_equal(three_classes(ids, radius), nearby(ids, radius))
-
-
-def test_objects_that_touch_and_that_do_not() -> None:
-    ids = np.zeros((9, 20), np.uint16)
-    ids[2:7, 2:8], ids[2:7, 8:14], ids[2:7, 19:] = 255, 65535, 1  # 255 is a number like any other
-    row = three_classes(ids)[4].tolist()
-    assert row == [0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 1, 1, 1, 1, 0, 0, 0, 0, 0, 1]
-    assert InstanceLookup()(ids.astype(np.uint8) * 0 + 7).tolist() == np.ones((9, 20)).tolist()
 
 
 # --------------------------------------------------------------------------------------------------------- splits
@@ -131,16 +123,6 @@ def test_what_is_missing_gets_one_line(source: Any, phrases: list[str], tmp_path
         source(tmp_path).dataset("train")
     with refuses(f"{source.name} has no split 'vall'", "did you mean 'val'"):
         source(tmp_path).dataset("vall")
-
-
-def test_numbers_cannot_be_colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
-    monkeypatch.setattr("crispseg.data.sources.LISTS", write_lists(tmp_path / "lists", "nuclei_", {"val": ["x"]}))
-    picture(tmp_path / "images/x.png")
-    save(tmp_path / "instances/x.png", grid([(1, 2, 3), (4, 5, 6)]))
-    dataset = Nuclei(tmp_path).dataset("val")
-    for read in (lambda: dataset[0], lambda: dataset.instances("x")):
-        with refuses(str(tmp_path / "instances/x.png"), "[1, 2, 3]", "give an instance mask"):
-            read()
 
 
 def test_unlabelled_pixels_of_aerial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:

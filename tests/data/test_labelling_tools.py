@@ -73,16 +73,6 @@ def test_cvat_for_images(tmp_path: Path) -> None:
     assert (mask_of(box)[2:9, 4:6] == 1).all()
 
 
-def test_the_mask_of_cvats_documentation(tmp_path: Path) -> None:
-    rle = "3, 5, 7, 7, 5, 9, 3, 11, 2, 11, 2, 12, 1, 12, 1, 26, 1, 12, 1, 12, 2, 11, 3, 9, 5, 7, 7, 5, 3"
-    mask = f'<mask label="car" source="manual" occluded="0" rle="{rle}" left="1" top="2" width="13" height="15"/>'
-    root = cvat(tmp_path / "in", mask, CVAT.replace('height="12"', 'height="20"'))
-    picture(root / "images/a.png", 20, WIDTH)
-    found = mask_of(imported([root], tmp_path / "out").out) > 0
-    assert found[2:17].sum(1).tolist() == [5, 7, 9, 11, 11, 12, 12, 13, 13, 12, 12, 11, 9, 7, 5] and found.sum() == 149
-    assert found[2, 4:9].all() and found[9, 1:14].all() and found[16, 6:11].all()
-
-
 @pytest.mark.parametrize(
     ("shapes", "text", "phrases"),
     [

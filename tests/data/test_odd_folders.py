@@ -167,16 +167,6 @@ def test_one_image_of_many_with_several_masks_is_named(tmp_path: Path) -> None:
     assert any("(7a_1); these are left out" in line for line in data.notes())
 
 
-@pytest.mark.parametrize("name", ["a{}_{}", "a{0}/{1}", "mask{1}/a{0}"])
-def test_refusals_of_several_masks_ask_to_merge_them(name: str, tmp_path: Path, refuses: Any) -> None:
-    for index in range(4):
-        photo(tmp_path / f"images/a{index}.png", index)
-        for number in (1, 2):
-            save(tmp_path / f"masks/{name.format(index, number)}.png", ids(0, 255))
-    with refuses("if an image has several masks, merge them into one PNG of class ids"):
-        Folder(root=tmp_path).dataset("train")
-
-
 def test_names_of_a_pattern_are_what_its_wildcards_are(tmp_path: Path) -> None:
     for name in ("p1/a.b", "p2/c"):
         for kind in ("t1", "t2", "roi"):

@@ -85,11 +85,6 @@ def test_columns_that_mean_no_colour(name: str, content: str, phrases: list[str]
         read_palette(tmp_path / name)
 
 
-def test_ids_without_names_are_no_colours(tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("id,r,g,b\n1,10,20,30\n0,128,64,128\n")
-    assert read_palette(tmp_path / "x.csv") == ([[ROAD], [(10, 20, 30)]], None)
-
-
 def test_several_colours_for_a_class(tmp_path: Path, refuses: Any) -> None:
     for each in "ab":
         make_pair(tmp_path, each, COLORS[ids(0, 1, 2, 3)])
@@ -261,17 +256,6 @@ def test_indices_of_differing_palettes_are_read_by_colour(declared: dict[str, ob
     data = folder(tmp_path, palette=[*settings["data.palette"]], **declared)
     for sample in data.dataset("all"):
         np.testing.assert_array_equal(sample.labels, ids(0, 1, 2))
-
-
-def test_black_and_white_palette_files_are_read_by_colour(tmp_path: Path) -> None:
-    for index, palette in enumerate([[BLACK, WHITE], [WHITE, BLACK]] * 2):
-        make_pair(tmp_path, str(index), ids(0, 1, 1))
-        indexed(ids(0, 1, 1), palette).save(tmp_path / "masks" / f"{index}.png")
-    source = settle(folder(tmp_path, palette=[BLACK, WHITE]))[0]
-    data = source.dataset("all")
-    for index in range(4):
-        np.testing.assert_array_equal(data.read_labels(index), ids(0, 1, 1) if index % 2 == 0 else ids(1, 0, 0))
-    assert diagnose(subject_of(source)).severity < Severity.ERROR
 
 
 def test_doctor_counts_all_colours_of_jpegs(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from crispseg.data.mask_lookup import IdLookup
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 
-from .own_folders import folder, ids, make_pair
+from .own_folders import ids, make_pair
 
 
 def pairs_of(root: Path, *names: str) -> list[Pair]:
@@ -82,25 +82,6 @@ def test_whole_files_with_odd_endings_pass(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"\0" * 50)
     pairs = pairs_of(tmp_path, "a.jpg", "b.bmp")
     assert check_split(FileDataset(pairs, LabelSet.numbered(2), IdLookup(2)), "train").images == 2
-
-
-def test_a_fourth_channel_is_read_where_a_model_takes_one(tmp_path: Path, refuses: Any) -> None:
-    images = np.random.default_rng(0).integers(0, 256, (2, 6, 8, 4), np.uint8)
-    for name, image in zip("ab", images, strict=True):
-        make_pair(tmp_path, name, ids(0, 1))
-        save(tmp_path / "images" / f"{name}.png", image)
-    plain = folder(tmp_path).dataset("train")
-    four = plain.with_channels(4)
-    assert plain[0].image.shape == plain.with_channels(1)[0].image.shape == (6, 8, 3)
-    name = four[0].name
-    np.testing.assert_array_equal(four[0].image, images["ab".index(name)])
-    assert check_split(four, "train").images == 1
-    save(tmp_path / "images" / f"{name}.png", images[0, ..., :3])
-    with refuses("1 of 1 pairs", f"images/{name}.png has 3 channel(s)", "in_chans 3"):
-        check_split(four, "train")
-    assert check_split(plain, "train").images == 1
-    with pytest.raises(CrispsegError, match="in_chans is 17, but images have 1 to 16"):
-        plain.with_channels(17)
 
 
 class InMemory(SegmentationDataset):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -63,35 +62,11 @@ def test_pngs_that_lost_their_tail_are_refused(kind: str, tmp_path: Path) -> Non
             read_source(Image.open(path), 3)
 
 
-def test_colours_of_5_and_6_bits(tmp_path: Path) -> None:
-    header = struct.pack("<IiiHHIIIIII", 40, 2, 1, 1, 16, 3, 4, 0, 0, 0, 0) + struct.pack("<III", 0xF800, 0x7E0, 0x1F)
-    pixels = struct.pack("<HH", 0xF800, 0x07FF)
-    content = b"BM" + struct.pack("<IHHI", 14 + len(header) + 4, 0, 0, 14 + len(header)) + header + pixels
-    (tmp_path / "a.bmp").write_bytes(content)
-    assert read_image(tmp_path / "a.bmp").tolist() == [[[255, 0, 0], [0, 255, 255]]]
-
-
 def test_signed_bytes_are_refused(tmp_path: Path, refuses: Refuses) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 4), np.int8))
     for read in (read_image, read_mask):
         with refuses("a.tif contains int8", "unsigned"):
             read(tmp_path / "a.tif")
-
-
-@pytest.mark.parametrize("options", [{}, {"nbits": 2}, {"nbits": 4}, {"compress": "zstd"}])
-def test_tiffs_of_rasterio(options: dict[str, Any], tmp_path: Path) -> None:
-    """Of few bits, and by the profile of another, which is stored by bands."""
-    rasterio = pytest.importorskip("rasterio")
-    most = 2 ** options.get("nbits", 16) - 1
-    values = np.random.default_rng(0).integers(0, most, (37, 21), np.uint16, endpoint=True)
-    values = values.astype(np.uint8 if most < 256 else np.uint16)
-    profile = {"driver": "GTiff", "width": 21, "height": 37, "count": 1, "dtype": values.dtype, **options}
-    with rasterio.open(tmp_path / "a.tif", "w", **profile) as file:
-        file.write(values, 1)
-    with rasterio.open(tmp_path / "a.tif") as source, rasterio.open(tmp_path / "b.tif", "w", **source.profile) as file:
-        file.write(values, 1)
-    for name in ("a.tif", "b.tif"):
-        assert np.array_equal(read_mask(tmp_path / name), values)
 
 
 @pytest.mark.parametrize("turn", [(274, "H", 1, 9, True), (274, "s", 0, "6", True), (274, "2I", 1, (6, 1), True)])
