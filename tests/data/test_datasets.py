@@ -167,12 +167,6 @@ def test_training_on_train_and_val(name: str, make: Callable[[Path], Any], tmp_p
 # ------------------------------------------------------------------------------------------------------ mistakes
 
 
-@pytest.mark.parametrize(("name", "options"), [("pascal_context", {"classes": 58}), ("voc2012", {"train_on": "test"})])
-def test_options_that_do_not_exist(name: str, options: dict[str, Any], refuses: Any) -> None:
-    with refuses(f"data.{next(iter(options))} is"):
-        DATA_SOURCES[name]("x", **options)  # type: ignore[call-arg]
-
-
 def remove(*paths: str) -> Callable[[Path], None]:
     def change(root: Path) -> None:
         for path in paths:
@@ -233,12 +227,6 @@ def test_stray_values_and_colours_are_named(
     colors = "an RGB mask, with the colours [70, 70, 70], [128, 64, 128]"
     with refuses(path, f"{colors}; give the original mask, of {called}"):
         source.dataset("val")[0]
-
-
-@pytest.mark.parametrize("name", MAKERS)
-def test_a_wrong_root_is_named(name: str, tmp_path: Path, refuses: Any) -> None:
-    with refuses(str(tmp_path / "nowhere"), "http"):
-        DATA_SOURCES[name](tmp_path / "nowhere").dataset("train")  # type: ignore[call-arg]
 
 
 # -------------------------------------------------------------------------------------------------- command line

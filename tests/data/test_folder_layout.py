@@ -258,25 +258,6 @@ def test_folders_below_others_are_taken_together(tmp_path: Path) -> None:
     assert len(pairs) == 8 and (root / "dataset2/rgb/3.png", root / "dataset2/label/3.png") == pairs[-1][1:]
 
 
-@pytest.mark.parametrize(
-    ("image", "mask"),
-    [
-        ("pics_{}/{}.png", "truth_{}/{}.png"),
-        ("{}/pics/{}.png", "{}/truth/{}.png"),
-        ("pics/{}/{}.png", "truth/{}/{}.png"),
-    ],
-)
-def test_splits_in_folders_of_unusual_names(image: str, mask: str, tmp_path: Path) -> None:
-    """Are splits too in what a message says to run."""
-    below(tmp_path, image, mask, ("training", "validation"))
-    with pytest.raises(CrispsegError, match=r"no known layout; it contains .*: 4 png.*; give ") as caught:
-        recognise(tmp_path)
-    data = chosen(tmp_path, caught.value)
-    if "_" not in image:
-        assert [len(data.pairs(split)) for split in ("train", "val")] == [4, 4]
-    assert all("truth" in str(pair.mask.relative_to(tmp_path)) for pair in data.pairs("all"))
-
-
 def test_patterns(tmp_path: Path) -> None:
     below(tmp_path, "{}/{}.tif", "{}/{}.png")
     source = Folder(tmp_path / "*/*.tif", tmp_path / "*/*.png")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from crispseg.data import Aerial, FileDataset, Nuclei
+from crispseg.data import Aerial, Nuclei
 from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
 from crispseg.data.folder_layout import recognise
@@ -85,17 +85,6 @@ def test_the_part_in_the_package() -> None:
             image = dataset[index].image
             looks.add((image.shape, bool(image.mean() > 127), bool((image[..., 0] != image[..., 2]).any())))
     assert len(looks) == 9
-
-
-def test_object_numbers_are_kept() -> None:
-    dataset = Nuclei().dataset("test").with_channels(3)
-    assert isinstance(dataset, FileDataset)  # as a model gets it too
-    for index, pair in enumerate(dataset.pairs):
-        numbers = dataset.instances(pair.name)
-        assert numbers.dtype == np.int32 and np.array_equal(numbers, np.asarray(Image.open(pair.mask)))
-        assert np.array_equal(dataset[index].labels, three_classes(numbers.astype(np.uint16)))
-    with pytest.raises(KeyError):
-        dataset.instances("other")
 
 
 def test_a_run_records_no_path_of_the_part(tmp_path: Path) -> None:

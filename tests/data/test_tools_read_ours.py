@@ -5,13 +5,11 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from dataset_trees import picture
 from numpy.typing import NDArray
-from pycocotools import mask as coco_masks
 
 from crispseg.data.formats import write_annotations
 from crispseg.labels import LabelSet
@@ -22,12 +20,6 @@ from .test_labelling_tools import HEIGHT, SQUARE, WIDTH
 def hollow() -> NDArray[np.uint8]:
     mask = SQUARE.copy()
     mask[6:12, 2:12], mask[7:9, 4:6] = 2, 0
-    return mask
-
-
-def polygon_mask(points: Any) -> NDArray[np.uint8]:
-    runs = coco_masks.frPyObjects([[float(value) for value in points]], HEIGHT, WIDTH)
-    mask: NDArray[np.uint8] = coco_masks.decode(coco_masks.merge(runs))
     return mask
 
 
@@ -73,19 +65,3 @@ def test_supervision_reads_ours(kind: str, written: Callable[[str], Path]) -> No
     inner = np.zeros_like(SQUARE, bool)
     inner[2:4, 3:7] = True  # OpenCV also draws the pixels beyond right and lower edges
     assert (found["a"].mask[0] & inner).sum() == inner.sum() and found["a"].mask[0].sum() <= 35
-
-
-@pytest.mark.parametrize(("kind", "known"), [("coco", "coco"), ("cvat", "cvat")])
-def test_datumaro_reads_ours(kind: str, known: str, written: Callable[[str], Path]) -> None:
-    datumaro = pytest.importorskip("datumaro")
-    read = datumaro.Dataset.import_from(str(written(kind)), known)
-    names = [label.name for label in read.categories()[datumaro.AnnotationType.label]]
-    assert names == ["car", "wheel"]
-    for item in read:
-        mask = np.zeros_like(SQUARE)
-        for each in item.annotations:
-            if each.type == datumaro.AnnotationType.bbox:
-                continue
-            inside = each.image if each.type == datumaro.AnnotationType.mask else polygon_mask(each.points)
-            mask[inside > 0] = each.label + 1
-        np.testing.assert_array_equal(mask, hollow() if item.id == "b" else SQUARE)

@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 from training_runs import PAPER, quietly
 
-from crispseg import Segmenter
 from crispseg.cli.main import main
 from crispseg.data import Augment, Folder
 from crispseg.data.split_check import known_range
@@ -105,23 +102,6 @@ def test_a_model_of_bands_keeps_their_range(run: Run, data: Folder) -> None:
     assert info.value_range == known_range(data.dataset("train").with_channels(5))
     assert run.iou["house"] is not None and run.iou["house"] > 50
     assert (run.folder / "val.png").is_file()
-
-
-def test_files_arrays_and_tiles_of_bands_give_the_same_labels(run: Run, data: Folder, tmp_path: Path) -> None:
-    path = data.pairs("val")[0].image
-    segmenter = Segmenter(run.folder, "cpu")
-    from_file = segmenter(path)
-    assert from_file.image.shape == (64, 96, 3)
-    values = deep_values(path, 5)
-    assert values is not None
-    for given in (values, torch.from_numpy(values.astype(np.int32)).permute(2, 0, 1).to(torch.uint16)):
-        assert np.array_equal(segmenter(given).labels, from_file.labels)
-    assert main(["predict", str(run.folder), str(path), "--out", str(tmp_path / "whole")]) == 0
-    assert main(["predict", str(run.folder), str(path), "--tiles=128", "--out", str(tmp_path / "tiles")]) == 0
-    assert np.array_equal(np.array(Image.open(tmp_path / f"whole/{path.stem}.png")), from_file.labels)
-    with rasterio.open(tmp_path / f"tiles/{path.stem}.tif") as tiles, rasterio.open(path) as image:
-        assert np.array_equal(tiles.read(1), from_file.labels)
-        assert (tiles.crs, tiles.transform) == (image.crs, image.transform)
 
 
 def test_commands_on_bands(run: Run, data: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
-import cv2
 import numpy as np
 import pytest
 from conftest import Refuses
@@ -123,20 +122,6 @@ def test_a_run_scores_other_files_by_its_range(run: tuple[Run, str], data: Folde
     one, other = (run[0].evaluate("all", source).scores.confusion for source in (files, data))
     assert np.array_equal(one, other)
     assert not value_range._told.is_set(), "a warning that nobody knows the range"
-
-
-def test_tiles_of_a_tiff_are_scaled_too(run: tuple[Run, str], tmp_path: Path) -> None:
-    pytest.importorskip("rasterio")
-    from crispseg.inference.tiled import segment_tiff
-    from crispseg.io.opening import opened
-
-    cv2.imwrite(str(tmp_path / "a.tif"), sensor(0), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
-    segmenter = Segmenter(run[0].folder, "cpu")
-    with opened(tmp_path / "a.tif") as tiff:
-        assert np.array_equal(tiff.rows(10, 20).pixels(3, (LOW, HIGH)), by_hand(sensor(0)[10:20]))
-    segment_tiff(segmenter, tmp_path / "a.tif", tmp_path / "labels.tif", 128)
-    with Image.open(tmp_path / "labels.tif") as written:
-        assert (np.array(written) == segmenter(tmp_path / "a.tif").labels).mean() > 0.999
 
 
 def test_a_declared_range_counts(data: Folder, refuses: Refuses) -> None:
