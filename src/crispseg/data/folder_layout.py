@@ -144,8 +144,8 @@ def unused_lists(root: Path, names: Collection[str]) -> list[str]:
     stems, notes = {PurePosixPath(name).name for name in names}, []
     for file in (file for file in sorted(root.glob("*")) if file.suffix.lower() in (".csv", ".tsv", ".json")):
         if file.is_file() and file.stat().st_size <= LIST_BYTES:
-            words = re.split(r"""[\s,;"'/\\]+""", file.read_text("utf-8", "replace"))
-            listed = len(stems & {re.sub(r"\.\w{2,5}$", "", word) for word in words})
+            words = re.split(r"""[\r\n\t,;:"'/\\\[\]{}]+""", file.read_text("utf-8", "replace"))
+            listed = len(stems & {re.sub(r"\.\w{2,5}$", "", word.strip()) for word in words})
             if listed > 1 and (2 * listed >= len(stems) or file.stem.lower() in SPLIT_OF):
                 remedy = f"write the names of each split to train.txt, val.txt and test.txt in {root}"
                 notes.append(f"{file} lists images and is not used; if it has splits or patients, {remedy}")

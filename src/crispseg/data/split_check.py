@@ -7,8 +7,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -143,24 +142,17 @@ class SplitReport:
         return lines
 
 
-class Held(NamedTuple):
-    """Statistics of one mask."""
-
-    labels: NDArray[Any]
-    """`(n,)` labels of its values."""
-    quarters: NDArray[np.int64]
-    """`(n, 2, 2)` pixel counts of each value in the quarters."""
-    size: tuple[int, int]
-    """`(H, W)`."""
+Counted: TypeAlias = tuple[NDArray[Any], NDArray[np.int64], tuple[int, int]]
+"""Labels `(n,)` of the values of a mask, their pixel counts by quarter `(n, 2, 2)`, and its size `(H, W)`."""
 
 
-def report_of(split: str, labels: LabelSet, masks: Sequence[Held]) -> SplitReport:
+def report_of(split: str, labels: LabelSet, masks: Sequence[Counted]) -> SplitReport:
     """Return the statistics of a split from those of its masks; pixels without a class count as ignored."""
     counts = np.zeros((len(masks), NONE + 1, 2, 2), np.int64)
-    for index, mask in enumerate(masks):
-        np.add.at(counts[index], mask.labels, mask.quarters)
-    quarters, ignored = counts[:, : len(labels)], int(counts[:, IGNORE:].sum())
-    return SplitReport(split, labels, quarters, ignored, tuple(mask.size for mask in masks))
+    for index, (found, quarters, _) in enumerate(masks):
+        np.add.at(counts[index], found, quarters)
+    sizes = tuple(size for _, _, size in masks)
+    return SplitReport(split, labels, counts[:, : len(labels)], int(counts[:, IGNORE:].sum()), sizes)
 
 
 def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
@@ -182,7 +174,7 @@ def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:
     if bad := [result for result in results if isinstance(result, CrispsegError)]:
         more = "; 'crispseg doctor' lists all" if len(bad) > 1 else ""
         raise CrispsegError(f"{len(bad)} of {len(dataset)} pairs in '{split}' are bad, first: {bad[0]}{more}")
-    report = report_of(split, dataset.labels, [result for result in results if isinstance(result, Held)])
+    report = report_of(split, dataset.labels, [result for result in results if not isinstance(result, CrispsegError)])
     if fault := too_few_classes(report):
         raise CrispsegError(f"{fault}; check the masks and the ignored values: training needs two classes")
     return report
@@ -223,10 +215,14 @@ def softened_weights(report: SplitReport) -> NDArray[np.float32]:
     return weights.astype(np.float32)
 
 
-def _checked(dataset: SegmentationDataset, index: int) -> Held:
+def _checked(dataset: SegmentationDataset, index: int) -> Counted:
     if isinstance(dataset, FileDataset):
         labels, file = dataset.read_labels(index), dataset.pairs[index].image
-        if image_size(file, dataset.channels, whole=True) != labels.shape or not _ends_well(file):
+        size = image_size(file, dataset.channels, whole=True)
+        with file.open("rb") as content:
+            content.seek(-min(12, file.stat().st_size), os.SEEK_END)
+            complete = content.read().endswith((b"IEND\xaeB`\x82", b"\xff\xd9"))
+        if size != labels.shape or not complete:
             dataset[index]  # decoding accepts a padded JPEG or a late EXIF chunk
     else:
         image, labels, name = dataset[index]
@@ -236,11 +232,5 @@ def _checked(dataset: SegmentationDataset, index: int) -> Held:
             raise CrispsegError(f"{name}: value {wrong[0]} is out of range 0 to {last} (ignored: 255)")
         if image.shape[:2] != labels.shape:
             raise CrispsegError(f"{name}: the image is {image.shape[:2]} but the mask {labels.shape} (height, width)")
-    height, width = labels.shape
-    return Held(*count_values(labels)[:2], (height, width))
-
-
-def _ends_well(path: Path) -> bool:
-    with path.open("rb") as file:
-        file.seek(-min(12, path.stat().st_size), os.SEEK_END)
-        return file.read().endswith((b"IEND\xaeB`\x82", b"\xff\xd9"))
+    values, quarters, _ = count_values(labels)
+    return values, quarters, (labels.shape[0], labels.shape[1])

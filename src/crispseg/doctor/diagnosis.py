@@ -16,7 +16,7 @@ from crispseg.data.catalogue import class_table
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import MaskLookup, MaskStatistics, count_values
 from crispseg.data.mask_reading import MaskReading
-from crispseg.data.split_check import Held, SplitReport, report_of
+from crispseg.data.split_check import Counted, SplitReport, report_of
 from crispseg.doctor.duplicates import duplicate_findings
 from crispseg.doctor.facts import PairFacts, Subject, Unreadable, readable, scan
 from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding, pairing_findings
@@ -70,14 +70,15 @@ def _reports(subject: Subject, facts: Sequence[PairFacts], reading: MaskReading)
     for split in subject.splits:
         masks = [mask for one, _, mask in readable(facts) if one.split == split and mask.file not in reading.left_out]
         if masks:
-            reports.append(report_of(split, reading.labels, [_held(mask, reading.lookup) for mask in masks]))
+            reports.append(report_of(split, reading.labels, [_counted(mask, reading.lookup) for mask in masks]))
     return reports
 
 
-def _held(mask: MaskStatistics, lookup: MaskLookup) -> Held:
+def _counted(mask: MaskStatistics, lookup: MaskLookup) -> Counted:
     if mask.distinct > len(mask.values) and lookup.tolerance:  # more colours than were kept
-        return Held(*count_values(lookup.find(lookup.read(Path(mask.file), lossy=True)))[:2], mask.size)
-    return Held(lookup.labels_of(mask), mask.quarters, mask.size)
+        values, quarters, _ = count_values(lookup.find(lookup.read(Path(mask.file), lossy=True)))
+        return values, quarters, mask.size
+    return lookup.labels_of(mask), mask.quarters, mask.size
 
 
 EXAMPLES = 3
