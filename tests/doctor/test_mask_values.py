@@ -69,13 +69,12 @@ def test_a_value_without_data_is_a_class(tmp_path: Path) -> None:
     assert only(tree.examine(classes=[*"abcd"]), "nodata-class").severity == 0
 
 
-@pytest.mark.parametrize("nodata", ["255", "-9999", "nan", "none", "7"])
-def test_other_values_without_data_are_not_reported(nodata: str, tmp_path: Path) -> None:
-    assert "nodata-class" not in named(geotiffs(tmp_path, ids, nodata).examine())
-
-
-def test_two_classes_of_which_one_has_no_data_remain(tmp_path: Path) -> None:
-    assert "nodata-class" not in named(geotiffs(tmp_path, blob, "0").examine())
+@pytest.mark.parametrize(("nodata", "mask"), [*((each, ids) for each in ("255", "nan", "none", "7")), ("0", blob)])
+def test_other_values_without_data_are_not_reported(
+    nodata: str, mask: Callable[[int], np.ndarray], tmp_path: Path
+) -> None:
+    """Nor one of two classes."""
+    assert "nodata-class" not in named(geotiffs(tmp_path, mask, nodata).examine())
 
 
 @pytest.mark.parametrize("ignore", [(0,), ((0, 0, 0),)])

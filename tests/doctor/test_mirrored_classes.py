@@ -48,17 +48,14 @@ def test_classes_that_are_mirrored_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "masks",
+    ("masks", "flip"),
     [
-        [walls(swapped=index % 4 == 0) for index in range(14)],  # on both sides
-        [walls(width=5) for _ in range(14)],  # another area: background beside an object
-        [walls() for _ in range(8)],  # few images
+        ([walls(swapped=index % 4 == 0) for index in range(14)], 0.5),  # on both sides
+        ([walls(width=5) for _ in range(14)], 0.5),  # another area: background beside an object
+        ([walls() for _ in range(8)], 0.5),  # few images
+        ([walls() for _ in range(14)], 0),  # not mirrored
     ],
-    ids=["both sides", "areas", "few"],
+    ids=["both sides", "areas", "few", "no flip"],
 )
-def test_other_classes_are_not(masks: list[NDArray[np.uint8]], tmp_path: Path) -> None:
-    assert lines(tmp_path, masks) == []
-
-
-def test_nothing_is_said_if_images_are_not_mirrored(tmp_path: Path) -> None:
-    assert lines(tmp_path, [walls() for _ in range(14)], flip=0) == []
+def test_other_classes_are_not(masks: list[NDArray[np.uint8]], flip: float, tmp_path: Path) -> None:
+    assert lines(tmp_path, masks, flip) == []
