@@ -18,6 +18,7 @@ from crispseg.data.folder_search import (
     MASK_FOLDERS,
     SPLIT_OF,
     SPLITS,
+    Place,
     Reading,
     by_split,
     described,
@@ -26,6 +27,7 @@ from crispseg.data.folder_search import (
     pairings,
     pictures,
     readings,
+    renamed,
     settings,
 )
 from crispseg.data.pairing import MERGE, Matched, apart, match, plain
@@ -96,7 +98,12 @@ def rivals(root: Path, layout: FolderLayout) -> list[Reading]:
     images, masks = set(layout.names), {*pictures(layout.masks)}
     every = readings(root)
     same = [(images.isdisjoint(one.files), masks.isdisjoint(other.files), one.usual) for one, other in every]
-    return every if any(image < mask or (mask < image and usual) for image, mask, usual in same) else []
+    if any(image < mask or (mask < image and usual) for image, mask, usual in same):
+        return every
+    image_of, mask_of = pictures(layout.images), pictures(layout.masks)
+    if others := renamed(image_of, mask_of, root):
+        return [(Place(layout.images, image_of, True, False), Place(layout.masks, mask_of, True, True)), *others]
+    return []
 
 
 def own_layout(
