@@ -215,3 +215,26 @@ def test_text_files_must_be_text(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "x.txt", "cannot be read"), (tmp_path, "cannot be read")):
         with pytest.raises(CrispsegError, match=reason):
             read_lines(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0 background\n2 car\n1 road\n",
+        "id;name\n0;background\n1;road\n2;car\n",
+        "car,2\nbackground,0\nroad,1\n",
+        "2: car\n1: road\n0: background\n255: void\n",
+        "car=2\nroad=1\nbackground=0\n",
+    ],
+)
+def test_numbers_in_a_class_list_are_ids(tmp_path: Path, text: str) -> None:
+    for index in range(3):
+        make_pair(tmp_path, f"{index}", ids(0, 1, 2))
+    listed = tmp_path / "classes.txt"
+    listed.write_bytes(text.encode("utf-16"))
+    assert Folder(root=tmp_path).label_set().names == ("background", "road", "car")
+    listed.write_text("class 0\nclass 1\nclass 2\n")  # names
+    assert Folder(root=tmp_path).label_set().names == ("class 0", "class 1", "class 2")
+    listed.write_text("1 road\n3 car\n2 roof")
+    with pytest.raises(CrispsegError, match=r"classes.txt has the ids 1 to 3, but no name for 0; add a line"):
+        Folder(root=tmp_path).label_set()

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings, plural
 from crispseg.data.copies import digests, group_of, original, together
-from crispseg.data.dataset import DataSource, FileDataset, Pair, names_or_file, read_lines
+from crispseg.data.dataset import DataSource, FileDataset, Pair, names_or_file, read_names
 from crispseg.data.finding import Severity
 from crispseg.data.folder_layout import FolderLayout, chosen_names, differing_legends, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
@@ -52,7 +52,7 @@ class Folder(Settings):
         root: folder that contains both under common names, such as images and masks or train/images and train/masks, if
             these are not given. It may also contain classes.txt, train.txt, val.txt and test.txt.
         classes: class names in the order of their ids: a list, names separated by commas, or a text file with one name
-            per line.
+            per line, or with an id and a name, such as "2 car".
         num_classes: number of classes if they have no names. It is inferred from the masks if classes, num_classes and
             palette are not given.
         palette: colour of each class, [r, g, b] from 0 to 255, or a list of its colours; or a file of colours and
@@ -376,7 +376,7 @@ class Folder(Settings):
         """Declared meaning of the masks; contradictions raise a `CrispsegError`."""
         colors, names = (None, None) if self.palette is None else numbered_colors(self.palette)
         if (classes := self._classes) is not None:
-            names = tuple(classes if isinstance(classes, list) else read_lines(classes))
+            names = tuple(classes if isinstance(classes, list) else read_names(classes))
         declared = {
             "data.classes": None if names is None else len(names),
             "data.num_classes": self.num_classes,
