@@ -15,11 +15,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
-from itertools import product
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -141,25 +140,27 @@ COLUMNS = (
 # In the process of one way -------------------------------------------------------------------------------------------
 
 
-def opened(folder: Path, way: Way, size: tuple[int, int]) -> Callable[[Any], None]:
-    """A call that computes the logits or labels of one image."""
+def opened(folder: Path, way: Way) -> Callable[[tuple[int, int]], None]:
+    """A call that computes the logits or labels of one image of a size."""
     load_plugins([str(PEERS)])
     torch.set_grad_enabled(False)
-    images = smooth_images((1, *size), 3)
-    run: Callable[[Tensor], Tensor]
-    if way.format in ("plain", "torch"):
-        model = SegmentationModel.from_pretrained(folder / "model").eval()
-        run = model if way.format == "plain" else folded(model)
-    else:
-        run = open_model(file_of(folder, way, size)).forward
-    if way.format == "torch":
-        images = images.contiguous(memory_format=torch.channels_last)
+    of_any_size = cache(partial(runner, folder, way))
+    images = cache(lambda size: smooth_images((1, *size), 3).contiguous(memory_format=layout))
+    layout = torch.channels_last if way.format == "torch" else torch.contiguous_format
 
-    def call(_: Any) -> None:
+    def call(size: tuple[int, int]) -> None:
+        run = of_any_size(file_of(folder, way, size))
         with torch.autocast("cpu", torch.bfloat16, enabled=way == Way("torch", "bf16")):
-            run(images)
+            run(images(size))
 
     return call
+
+
+def runner(folder: Path, way: Way, path: Path) -> Callable[[Tensor], Tensor]:
+    if way.format not in ("plain", "torch"):
+        return open_model(path).forward
+    model = SegmentationModel.from_pretrained(folder / "model").eval()
+    return model if way.format == "plain" else folded(model)
 
 
 def folded(model: SegmentationModel) -> Any:
@@ -169,6 +170,8 @@ def folded(model: SegmentationModel) -> Any:
 
 def file_of(folder: Path, way: Way, size: tuple[int, int]) -> Path:
     """Files of our networks are for all sizes, but those of ExecuTorch and of peers are not."""
+    if way.format in ("plain", "torch"):
+        return folder / "model"
     one_size = way.format == "executorch" or folder.name in OTHERS
     place = folder / "{}x{}".format(*size) if one_size else folder
     place.mkdir(parents=True, exist_ok=True)
@@ -256,67 +259,71 @@ def scored(name: str, folder: Path, way: Way, size: tuple[int, int], calibrate: 
     return found
 
 
-def measure(name: str, out: Path, size: tuple[int, int], threads: int, rounds: int, bad: set[Way]) -> list[Any]:
-    """One row a way."""
-    ways = {(name, way): partial(opened, out / name, way, size) for way in WAYS if way not in bad}
-    base = (BASE, PLAIN)
-    ways = {base: partial(opened, out / BASE, PLAIN, size)} | ways
-    taken: dict[Any, list[float]] = {key: [] for key in ways}
-    memory = dict.fromkeys(ways, 0.0)
+def measure(
+    name: str, out: Path, threads: int, rounds: int, ways_of: Mapping[tuple[int, int], Sequence[Way]]
+) -> dict[tuple[int, int], list[dict[str, str]]]:
+    """For each size, a row of each of its ways; sizes from small to large, of which memory is the peak so far."""
+    base, model = (BASE, PLAIN), SegmentationModel.from_pretrained(out / name / "model")
+    rows: dict[tuple[int, int], list[dict[str, str]]] = {}
     with ExitStack() as stack:
         calls = {
-            key: stack.enter_context(processes.process(str(key), prepare, threads, every=False))
-            for key, prepare in ways.items()
+            key: stack.enter_context(processes.process(str(key), partial(opened, out / key[0], key[1]), threads, False))
+            for key in [base, *((name, way) for way in WAYS if any(way in ways for ways in ways_of.values()))]
         }
-        for turn in range(rounds + 2):
-            for key, call in calls.items():
-                time.sleep(0.05)  # threads of the one before have stopped looking for work
-                cost = call(None)
-                memory[key] = max(memory[key], cost.mebibytes)
-                taken[key] += [1000 * cost.seconds] if turn > 1 else []  # after warming up
-    medians = {key: float(np.median(times)) for key, times in taken.items()}
-    model = SegmentationModel.from_pretrained(out / name / "model")
-    rows = []
-    for key in ways:
-        if key[0] != name:
-            continue
-        values = {
-            "way": str(key[1]),
-            "p50_ms": f"{medians[key]:.1f}",
-            "p95_ms": f"{np.percentile(taken[key], 95):.1f}",
-            "over_plain": f"{medians[key] / medians[name, PLAIN]:.3f}",
-            "over_base": f"{medians[key] / medians[base]:.3f}",
-            "peak_mib": f"{memory[key]:.0f}",
-        }
-        rows.append(values | {"gmacs": f"{count_multiply_adds(model, *size, 3) / 1e9:.2f}"})
+        for size, ways in ways_of.items():
+            keys = [base, *((name, way) for way in ways)]
+            costs: dict[Any, list[processes.Cost]] = {key: [] for key in keys}
+            for _ in range(2 + rounds_of(rounds, size)):
+                for key in keys:
+                    time.sleep(0.05)  # threads of the one before have stopped looking for work
+                    costs[key].append(calls[key](size))
+            taken = {key: [1000 * cost.seconds for cost in own[2:]] for key, own in costs.items()}  # after warming up
+            medians = {key: float(np.median(times)) for key, times in taken.items()}
+            rows[size] = [
+                {
+                    "way": str(key[1]),
+                    "p50_ms": f"{medians[key]:.1f}",
+                    "p95_ms": f"{np.percentile(taken[key], 95):.1f}",
+                    "over_plain": f"{medians[key] / medians[name, PLAIN]:.3f}",
+                    "over_base": f"{medians[key] / medians[base]:.3f}",
+                    "peak_mib": f"{max(cost.mebibytes for cost in costs[key]):.0f}",
+                    "gmacs": f"{count_multiply_adds(model, *size, 3) / 1e9:.2f}",
+                    "rounds": str(len(taken[key])),
+                }
+                for key in keys[1:]
+            ]
     return rows
+
+
+def rounds_of(rounds: int, size: tuple[int, int]) -> int:
+    """Fewer for images above half a million pixels, but at least five."""
+    return min(rounds, max(5, rounds * 2**19 // (size[0] * size[1])))
 
 
 def report(given: argparse.Namespace) -> None:
     """Make what is missing, measure, and add the rows to the file, in the place of earlier ones."""
     load_plugins([str(PEERS)])
-    for size, name in product(map(tuple, given.sizes), given.networks):
-        model_of(BASE, given.out / BASE)
-        problems = make(name, given.out / name, given.calibrate, size)
-        scores = {
-            str(way): scored(name, given.out / name, way, size, given.calibrate) for way in WAYS if way not in problems
-        }
+    model_of(BASE, given.out / BASE)
+    for name in given.networks:
+        folder, sizes = given.out / name, sorted(given.sizes)
+        problems = {size: make(name, folder, given.calibrate, size) for size in sizes}
+        ways_of = {size: [way for way in WAYS if way not in problems[size]] for size in sizes}
+        scores = {str(way): scored(name, folder, way, sizes[0], given.calibrate) for way in ways_of[sizes[0]]}
         for threads in () if given.write_only else given.threads_of:
-            rows = measure(name, given.out, size, threads, given.rounds, set(problems))
-            rows += [{"way": str(way), "problem": reason} for way, reason in problems.items()]
-            same = {
-                "network": name,
-                "backbone": NETWORKS[name].backbone,
-                "threads": str(threads),
-                "height": str(size[0]),
-                "width": str(size[1]),
-                "rounds": str(given.rounds),
-                "processor": given.processor,
-                "torch": torch.__version__,
-            }
-            keep(given.csv, [same | row | scores.get(row["way"], {}) for row in rows])
-            print(f"measured {name}, {size}, {threads} threads", flush=True)
-    show(given.csv, given.processor)
+            measured = measure(name, given.out, threads, given.rounds, ways_of)
+            for size, rows in measured.items():
+                rows += [{"way": str(way), "problem": reason} for way, reason in problems[size].items()]
+                same = {
+                    "network": name,
+                    "backbone": NETWORKS[name].backbone,
+                    "threads": str(threads),
+                    "height": str(size[0]),
+                    "width": str(size[1]),
+                    "processor": given.processor,
+                    "torch": torch.__version__,
+                }
+                keep(given.csv, [same | row | scores.get(row["way"], {}) for row in rows])
+            print(f"measured {name}, {threads} threads", flush=True)
 
 
 def keep(path: Path, rows: Sequence[dict[str, str]]) -> None:
@@ -363,6 +370,8 @@ def main(argv: Sequence[str] | None = None) -> None:
             show(given.csv, given.processor, what)
     else:
         report(given)
+        if not given.write_only:
+            show(given.csv, given.processor)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ QUANTISED = [*sorted(PRODUCTS), "Add", "MaxPool"]
 """Operators that ONNX Runtime computes in 8 bits."""
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Metadata key of a node for the modules from which it comes."""
+LARGEST = 1024
+"""Calibration images are cropped to this many pixels per side, since all levels of a network are in memory at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,12 +54,14 @@ class Calibration:
     name: str = ""
 
     def batches(self, info: ModelInfo) -> Batches:
-        """Return the images of `train`, normalised for a model and read on demand."""
+        """Return the images of `train`, or their middle, normalised for a model and read on demand."""
         dataset = self.train.with_channels(info.in_chans, info.value_range)
         normalize = Normalize(info.mean, info.std, info.in_chans)
 
         def batch(sample: Any) -> NDArray[np.float32]:
-            return as_batch(sample.image, normalize, torch.device("cpu")).contiguous().numpy()
+            top, left = ((side - min(side, LARGEST)) // 2 for side in sample.image.shape[:2])
+            image = sample.image[top : top + LARGEST, left : left + LARGEST]
+            return as_batch(image, normalize, torch.device("cpu")).contiguous().numpy()
 
         chosen: Any = Subset(dataset, spread(len(dataset), self.images))
         return DataLoader(chosen, batch_size=None, collate_fn=batch)

@@ -291,7 +291,7 @@ def crisp(
     spec: BackboneSpec,
     num_classes: int,
     *,
-    width: int = 256,
+    width: int = 128,
     context: str = "linear",
     context_options: dict[str, Any] | None = None,
     fuse: str = "fam",
@@ -338,13 +338,11 @@ def crisp(
     return Crisp(backbone, decoder, num_classes, align_corners=align_corners, inference_scale=inference_scale)
 
 
-crisp_s = variant(
-    "crisp_s", crisp, "Smaller `crisp`: 128 channels, no upscaling of images.", width=128, inference_scale=1.0
-)
+crisp_s = variant("crisp_s", crisp, "`crisp` without upscaling of images.", inference_scale=1.0)
 crisp_l = variant(
     "crisp_l",
     crisp,
-    "Larger `crisp`: 512 channels, images upscaled by half at inference.",
-    width=512,
+    "Larger `crisp`: 256 channels, images upscaled by half at inference.",
+    width=256,
     inference_scale=1.5,
 )
