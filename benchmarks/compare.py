@@ -188,6 +188,7 @@ def score_run(table: Comparison, name: str, seed: int, run: Path) -> Row:
         "recipe": recipe_hash(table.recipe),
         "weights": file_hash(recorded["model"]["pretrained"]),
         "workers": str(recorded["workers"]),
+        "device": str(recorded["device"]),
         "commit": recorded_commit(run) or "unknown",
         "torch": torch.__version__,
     }

@@ -84,7 +84,7 @@ FIELDS = [*Row._fields, "p50_ms", "p95_ms", "peak_mib", "problem", "device", "to
 # What a row calls ----------------------------------------------------------------------------------------------------
 
 
-def network(row: Row, device: torch.device) -> Call:
+def network(row: Row, device: torch.device, backend: str) -> Call:
     layout = torch.contiguous_format if row.way == "first" else torch.channels_last
     named = STREET_NETWORKS.get(row.what) or NETWORKS[row.what]
     folded = fold_batch_norms(named.build(), smooth_images((1, 64, 64), 3), smooth_outputs)
@@ -92,7 +92,7 @@ def network(row: Row, device: torch.device) -> Call:
     images = smooth_images((row.batch, row.height, row.width), 3).to(device).contiguous(memory_format=layout)
     run: Callable[[Tensor], Tensor] = model.coarse_logits
     if row.way == "compile":
-        run = torch.compile(run)
+        run = torch.compile(run, backend=backend)
 
     def call() -> Tensor:
         with torch.inference_mode(), torch.autocast(device.type, DTYPES[row.dtype], enabled=row.dtype != "fp32"):
@@ -117,13 +117,13 @@ def graph_of(call: Call, device: torch.device) -> Call:
     return graph.replay
 
 
-def segmenter(row: Row, device: torch.device) -> Call:
+def segmenter(row: Row, device: torch.device, _: str) -> Call:
     opened = Segmenter(NETWORKS[row.what].build(), device, precision=row.dtype)
     image = (255 * smooth_images((1, row.height, row.width), 3)[0].sigmoid()).byte().permute(1, 2, 0).numpy()
     return lambda: opened.labels(image)
 
 
-def step(row: Row, device: torch.device) -> Call:
+def step(row: Row, device: torch.device, backend: str) -> Call:
     """A step as a recipe trains: its model, loss and optimizer."""
     config = Train.parsed([row.what, "--data.root", ".", "--model.pretrained", "false"]).config()
     classes = RECIPE_CLASSES[Path(row.what).stem.removesuffix("_aug").removesuffix("_from_mapillary")]
@@ -142,7 +142,7 @@ def step(row: Row, device: torch.device) -> Call:
         targets = [boundary_targets(each.numpy(), config.boundary_distance) for each in labels.byte()]
         truth.append(torch.stack([torch.from_numpy(each) for each in targets]).to(device))
     loss = loss.to(device)
-    outputs = torch.compile(model.outputs) if row.way == "compile" else model.outputs
+    outputs = torch.compile(model.outputs, backend=backend) if row.way == "compile" else model.outputs
     if device.type == "cpu" and row.dtype == "bf16":
         float32_depthwise(model).__enter__()  # for the rest of the row; a compiler starts again when hooks change
 
@@ -156,7 +156,7 @@ def step(row: Row, device: torch.device) -> Call:
     return call
 
 
-def attention(row: Row, device: torch.device) -> Call:
+def attention(row: Row, device: torch.device, _: str) -> Call:
     """Of 64 channels and 25 points (sampled) or 8 heads and 3 levels of 16 points (deformable)."""
     kind, way = row.what.split(": ")
     dtype = DTYPES[row.dtype]
@@ -175,7 +175,7 @@ def attention(row: Row, device: torch.device) -> Call:
     return lambda: both(True)
 
 
-BUILDERS: dict[str, Callable[[Row, torch.device], Call]] = {
+BUILDERS: dict[str, Callable[[Row, torch.device, str], Call]] = {
     "network": network,
     "segmenter": segmenter,
     "step": step,
@@ -222,14 +222,15 @@ def crop_of(recipe: str) -> tuple[int, int]:
 # Measuring -----------------------------------------------------------------------------------------------------------
 
 
-def measure(row: Row, device: torch.device, rounds: int, seconds: float = SECONDS) -> dict[str, str]:
-    """Times and memory of a row, or why there are none; in `seconds`, at most `rounds` calls are measured."""
+def measure(row: Row, device: torch.device, rounds: int, tiny: bool) -> dict[str, str]:
+    """Times and memory of a row, or why there are none: at most `rounds` calls in two seconds, or one of a tiny row."""
     torch.manual_seed(0)
+    seconds, backend = (0.0, "aot_eager") if tiny else (SECONDS, "inductor")  # no code is generated for tiny rows
     try:
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
-        call = BUILDERS[row.kind](row, device)
+        call = BUILDERS[row.kind](row, device, backend)
         taken: list[float] = []
         while len(taken) <= WARM_UP or (len(taken) < WARM_UP + rounds and sum(taken[WARM_UP:]) < 1000 * seconds):
             wait(device)
@@ -268,7 +269,7 @@ def report(given: argparse.Namespace) -> None:
         if time.monotonic() > end:
             print("the time is over; the same command measures the remaining rows")
             return
-        measured = measure(row, device, given.rounds, 0 if given.tiny else SECONDS)
+        measured = measure(row, device, given.rounds, given.tiny)
         found.append({field: str(value) for field, value in row._asdict().items()} | measured | where)
         print(*row, *measured.values(), flush=True)
         with atomic_path(given.csv) as temporary:

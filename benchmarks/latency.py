@@ -71,8 +71,6 @@ class Named(NamedTuple):
         return made.eval()
 
 
-NARROW = {"context": "conv", "merge": "concat"}  # as crisp was at first
-
 NETWORKS = {
     "sfnet": Named("sfnet", "resnet18_deep"),
     "sfnet_narrow": Named("sfnet", LITE, {"width": 96}),  # about as many multiply-adds as smp_fpn
@@ -85,8 +83,7 @@ NETWORKS = {
     "crisp_l": Named("crisp_l", LITE),
     "nuclei": Named("nuclei", LITE, bundled=True),
     "aerial": Named("aerial", LITE, bundled=True),
-    "narrow_s": Named("crisp_s", LITE, {"width": 32, **NARROW}),
-    "narrow": Named("crisp", LITE, {"width": 48, **NARROW}),
+    "wide": Named("crisp", LITE, {"width": 256}),  # as crisp was until its channels were halved
     "smp_fpn": Named("smp_fpn", LITE),
     "smp_unet": Named("smp_unet", LITE),
     "smp_deeplabv3plus": Named("smp_deeplabv3plus", LITE),

@@ -95,6 +95,18 @@ def smp_deeplabv3plus(spec: BackboneSpec, num_classes: int) -> Any:
     return Peer(spec, smp.DeepLabV3Plus, num_classes)
 
 
+@models.register("smp_deeplabv3")
+def smp_deeplabv3(spec: BackboneSpec, num_classes: int) -> Any:
+    """DeepLabV3 of segmentation-models-pytorch, its defaults: output stride 8."""
+    return Peer(spec, smp.DeepLabV3, num_classes)
+
+
+@models.register("smp_pspnet")
+def smp_pspnet(spec: BackboneSpec, num_classes: int) -> Any:
+    """PSPNet of segmentation-models-pytorch, its defaults: features of stride 8."""
+    return Peer(spec, smp.PSPNet, num_classes)
+
+
 @models.register("smp_upernet")
 def smp_upernet(spec: BackboneSpec, num_classes: int) -> Any:
     """UPerNet of segmentation-models-pytorch, its defaults."""

@@ -163,19 +163,25 @@ _UNEPT = Comparison(
 # What crisp was at first: narrow levels, smoothed and concatenated.
 _NARROW = "--model crisp --model.width 48 --model.context conv --model.merge concat"
 
+_WIDE = "--model crisp --model.width 256"  # as crisp was until its channels were halved
+
 _CRISP = Comparison(
     "crisp",
     {
         "crisp": Entry("crisp", "--model crisp"),
-        "crisp_as_it_is": Entry(
-            "crisp, images at their size", "--model crisp --model.inference_scale 1", base="crisp", trained_as="crisp"
+        "crisp_s": Entry(
+            "crisp_s: images at their size",
+            "--model crisp --model.inference_scale 1",
+            base="crisp",
+            trained_as="crisp",
         ),
-        "crisp_no_flow": Entry("crisp, no flow", "--model crisp --model.fuse add", base="crisp"),
-        "crisp_corners": Entry(
-            "crisp, corner pixels on each other", "--model crisp --model.align_corners true", base="crisp"
+        "crisp_l": Entry("crisp_l", "--model crisp_l"),
+        "wide": Entry("256 channels", _WIDE, base="crisp"),
+        "wide_as_it_is": Entry(
+            "… images at their size", f"{_WIDE} --model.inference_scale 1", base="wide", trained_as="wide"
         ),
-        "crisp_s": Entry("crisp_s", "--model crisp_s", seeds=(0,)),
-        "crisp_l": Entry("crisp_l", "--model crisp_l", seeds=(0,)),
+        "wide_no_flow": Entry("… no flow", f"{_WIDE} --model.fuse add", base="wide"),
+        "wide_corners": Entry("… corner pixels on each other", f"{_WIDE} --model.align_corners true", base="wide"),
         "narrow": Entry("48 channels, concatenated", _NARROW, base="crisp"),
         "narrow_as_it_is": Entry(
             "… images at their size", f"{_NARROW} --model.inference_scale 1", base="narrow", trained_as="narrow"
@@ -196,7 +202,12 @@ _CRISP = Comparison(
             trained_as="smp_segformer",
             seen=1.33,
         ),
+        "smp_deeplabv3": Entry("DeepLabV3 (smp)", "--model smp_deeplabv3", seeds=(0,)),
+        "smp_pspnet": Entry("PSPNet (smp)", "--model smp_pspnet", seeds=(0,)),
+        "lraspp": Entry("LR-ASPP (torchvision)", "--model lraspp", seeds=(0,)),
+        "sfnet_lite": Entry("SFNet-Lite", "--model sfnet_lite --model.width 64", seeds=(0,)),
         "crisp_40": Entry("crisp, 40 epochs", "--model crisp --epochs 40", seeds=(0,)),
+        "wide_40": Entry("256 channels, 40 epochs", f"{_WIDE} --epochs 40", seeds=(0,)),
         "narrow_40": Entry("48 channels, concatenated, 40 epochs", f"{_NARROW} --epochs 40", seeds=(0,)),
         "smp_fpn_40": Entry("FPN (smp), 40 epochs", "--model smp_fpn --epochs 40", seeds=(0,)),
     },
@@ -211,8 +222,8 @@ _PAIRED = Comparison(
     {
         "sfnet": _five("SFNet", base="sfnet_add"),
         "sfnet_add": _five("UPerNet, which is SFNet without flow", "--model.fuse add"),
-        "crisp": _five("crisp", "--model crisp", base="crisp_no_flow"),
-        "crisp_no_flow": _five("crisp, no flow", "--model crisp --model.fuse add"),
+        "wide": _five("crisp of 256 channels", _WIDE, base="wide_no_flow"),
+        "wide_no_flow": _five("… no flow", f"{_WIDE} --model.fuse add"),
         "ddsm_upernet": _five("UPerNet + S + C", _DDSM_UPERNET, base="sfnet_add"),
     },
 )

@@ -33,9 +33,9 @@ def test_rows_are_measured_once(gpu: ModuleType, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["network", "segmenter", "step"])
 def test_every_kind(gpu: ModuleType, kind: str) -> None:
     row = next(row for row in gpu.plan(True) if row.kind == kind and not row.what.startswith("agln"))
-    assert float(gpu.measure(row, torch.device("cpu"), 1)["p50_ms"]) > 0
+    assert float(gpu.measure(row, torch.device("cpu"), 1, tiny=True)["p50_ms"]) > 0
 
 
 def test_a_row_that_fails_names_its_reason(gpu: ModuleType) -> None:
     graph = next(row for row in gpu.plan(True) if row.way == "graph")
-    assert "CUDA" in gpu.measure(graph, torch.device("cpu"), 1)["problem"]
+    assert "CUDA" in gpu.measure(graph, torch.device("cpu"), 1, tiny=True)["problem"]
