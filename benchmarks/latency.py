@@ -2,8 +2,8 @@
 
     python benchmarks/latency.py --networks sfnet crisp smp_fpn --out runs/latency --calibrate ../shared/data/camvid
 
-All ways of a network in turns, each in a process of its own, from a normalised image in memory to logits or labels of
-its size; in every group there is `base` in PyTorch, with which machines and minutes are compared. Files of our networks
+The ways of a network in turns, each in a process of its own, from a normalised image in memory to logits or labels of
+its size: first those of PyTorch and ONNX Runtime, then the others, next to PyTorch as trained. Files of our networks
 gather points by rows. Weights are random, which the time does not depend on, and 8 bits learn their ranges from images
 of CamVid; bundled models have their weights and data, and each of their files is scored on held-out images. Memory is
 the most that is resident, over what the process had before it opened the file. A way that cannot be is a row with its
@@ -49,7 +49,6 @@ from crispseg.models import ModelInfo, SegmentationModel
 PEERS = Path(__file__).parent / "peers.py"
 CSV = Path(__file__).parent / "latency.csv"
 CLASSES = 11
-BASE = "sfnet"
 OTHERS = ("smp_fpn", "smp_unet", "smp_deeplabv3plus", "smp_segformer", "lraspp")
 LITE, RESNET = "tf_efficientnet_lite0", "resnet18"
 
@@ -130,7 +129,7 @@ WAYS = (
 )
 COLUMNS = (
     *("network", "backbone", "way", "threads", "height", "width", "gmacs", "p50_ms", "p95_ms", "over_plain"),
-    *("over_base", "peak_mib", "miou", "boundary_f", "rounds", "processor", "torch", "problem"),
+    *("peak_mib", "miou", "boundary_f", "rounds", "processor", "torch", "problem"),
 )
 
 
@@ -260,47 +259,48 @@ def measure(
     name: str, out: Path, threads: int, rounds: int, ways_of: Mapping[tuple[int, int], Sequence[Way]]
 ) -> dict[tuple[int, int], list[dict[str, str]]]:
     """For each size, a row of each of its ways; sizes from small to large, of which memory is the peak so far."""
-    base, model = (BASE, PLAIN), SegmentationModel.from_pretrained(out / name / "model")
-    rows: dict[tuple[int, int], list[dict[str, str]]] = {}
-    with ExitStack() as stack:
-        calls = {
-            key: stack.enter_context(processes.process(str(key), partial(opened, out / key[0], key[1]), threads, False))
-            for key in [base, *((name, way) for way in WAYS if any(way in ways for ways in ways_of.values()))]
-        }
-        for size, ways in ways_of.items():
-            keys = [base, *((name, way) for way in ways)]
-            costs: dict[Any, list[processes.Cost]] = {key: [] for key in keys}
-            for _ in range(2 + rounds_of(rounds, size)):
-                for key in keys:
-                    time.sleep(0.05)  # threads of the one before have stopped looking for work
-                    costs[key].append(calls[key](size))
-            taken = {key: [1000 * cost.seconds for cost in own[2:]] for key, own in costs.items()}  # after warming up
-            medians = {key: float(np.median(times)) for key, times in taken.items()}
-            rows[size] = [
-                {
-                    "way": str(key[1]),
-                    "p50_ms": f"{medians[key]:.1f}",
-                    "p95_ms": f"{np.percentile(taken[key], 95):.1f}",
-                    "over_plain": f"{medians[key] / medians[name, PLAIN]:.3f}",
-                    "over_base": f"{medians[key] / medians[base]:.3f}",
-                    "peak_mib": f"{max(cost.mebibytes for cost in costs[key]):.0f}",
-                    "gmacs": f"{count_multiply_adds(model, *size, 3) / 1e9:.2f}",
-                    "rounds": str(len(taken[key])),
-                }
-                for key in keys[1:]
-            ]
+    model = SegmentationModel.from_pretrained(out / name / "model")
+    gmacs = {size: f"{count_multiply_adds(model, *size, 3) / 1e9:.2f}" for size in ways_of}
+    rows: dict[tuple[int, int], list[dict[str, str]]] = {size: [] for size in ways_of}
+    for group in (WAYS[1:5], WAYS[5:]):  # all at once would need too much memory
+        with ExitStack() as stack:
+            calls = {
+                way: stack.enter_context(processes.process(str(way), partial(opened, out / name, way), threads, False))
+                for way in (PLAIN, *group)
+                if any(way in ways for ways in ways_of.values())
+            }
+            for size, ways in ways_of.items():
+                costs: dict[Way, list[processes.Cost]] = {way: [] for way in calls if way in ways}
+                for _ in range(2 + rounds_of(rounds, size)):
+                    for way, own in costs.items():
+                        time.sleep(0.05)  # threads of the one before have stopped looking for work
+                        own.append(calls[way](size))
+                taken = {way: [1000 * cost.seconds for cost in own[2:]] for way, own in costs.items()}  # after warm-up
+                medians = {way: float(np.median(times)) for way, times in taken.items()}
+                rows[size] += [
+                    {
+                        "way": str(way),
+                        "p50_ms": f"{medians[way]:.1f}",
+                        "p95_ms": f"{np.percentile(taken[way], 95):.1f}",
+                        "over_plain": f"{medians[way] / medians[PLAIN]:.3f}",
+                        "peak_mib": f"{max(cost.mebibytes for cost in own):.0f}",
+                        "gmacs": gmacs[size],
+                        "rounds": str(len(taken[way])),
+                    }
+                    for way, own in costs.items()
+                    if way != PLAIN or not rows[size]
+                ]
     return rows
 
 
 def rounds_of(rounds: int, size: tuple[int, int]) -> int:
-    """Fewer for images above half a million pixels, but at least five."""
-    return min(rounds, max(5, rounds * 2**19 // (size[0] * size[1])))
+    """Fewer for images above half a million pixels, but at least three."""
+    return min(rounds, max(3, rounds * 2**19 // (size[0] * size[1])))
 
 
 def report(given: argparse.Namespace) -> None:
     """Make what is missing, measure, and add the rows to the file, in the place of earlier ones."""
     load_plugins([str(PEERS)])
-    model_of(BASE, given.out / BASE)
     for name in given.networks:
         folder, sizes = given.out / name, sorted(given.sizes)
         problems = {size: make(name, folder, given.calibrate, size) for size in sizes}

@@ -256,4 +256,22 @@ _SHORT = Comparison(
     halved=True,
 )
 
-TABLES = {table.name: table for table in (_CRISP, _SFNET, _DDSM, _AGLN, _UNEPT, _PAIRED, _SHORT)}
+# The networks of docs/benchmark.md, timed in turns; their scores are in the tables above.
+_ALL = Comparison(
+    "all",
+    {
+        name: table.entries[name]
+        for table, names in (
+            (_CRISP, ("crisp_s", "crisp", "crisp_l", "wide", "sfnet_lite", "lraspp")),
+            (_CRISP, ("smp_segformer", "smp_segformer_larger", "smp_upernet", "smp_fpn", "smp_unet")),
+            (_CRISP, ("smp_deeplabv3plus", "smp_deeplabv3", "smp_pspnet")),
+            (_SFNET, ("sfnet",)),
+            (_DDSM, ("upernet", "ddsm_upernet", "deeplabv3plus", "ddsm_deeplabv3plus")),
+            (_AGLN, ("fpn", "agln_residual", "agln_lite_residual")),
+            (_UNEPT, ("unept_refined",)),
+        )
+        for name in names
+    },
+)
+
+TABLES = {table.name: table for table in (_CRISP, _SFNET, _DDSM, _AGLN, _UNEPT, _PAIRED, _SHORT, _ALL)}

@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,14 @@ from urllib.request import urlopen
 
 import cv2
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 from selenium import webdriver
 
 import crispseg
 from crispseg.data import Aerial, Nuclei
+from crispseg.io.files import atomic_path
 from crispseg.io.images import colorize, write_image
 from crispseg.labels import voc_palette
 from crispseg.visualization.pictures import overlay, panels
@@ -49,7 +51,8 @@ SCENES = {"0121d6759c5a": (46, 150), "13f2bec0a24c": (110, 100), "b3b1626f8ad1":
 
 RESULTS = {
     "crisp": ("crisp", "[**`crisp`**](docs/results.md#crisp), the default"),
-    "crisp_as_it_is": ("crisp", "`crisp`, input not upscaled"),
+    "crisp_s": ("crisp", "`crisp_s`, input not upscaled"),
+    "crisp_l": ("crisp", "`crisp_l`, input upscaled 1.5×"),
     "smp_segformer": ("crisp", "smp `Segformer`"),
     "smp_segformer_larger": ("crisp", "smp `Segformer`, input upscaled 1.33× as by `crisp`"),
     "smp_upernet": ("crisp", "smp `UPerNet`"),
@@ -61,6 +64,22 @@ RESULTS = {
     "agln_residual": ("agln", "[AGLN](docs/papers/agln.md#camvid)"),
 }
 """Rows of the README's table: the network, the CSV file that has it, and its label."""
+
+BENCHMARK = {
+    **{name: (file, label.replace("docs/", "")) for name, (file, label) in RESULTS.items()},
+    "wide": ("crisp", "`crisp` of 256 channels"),
+    "sfnet_lite": ("crisp", "SFNet-Lite"),
+    "upernet": ("ddsm", "UPerNet"),
+    "deeplabv3plus": ("ddsm", "DeepLabV3+"),
+    "ddsm_deeplabv3plus": ("ddsm", "DeepLabV3+ with DDSM"),
+    "fpn": ("agln", "FPN"),
+    "agln_lite_residual": ("agln", "AGLN-Lite"),
+    "smp_unet": ("crisp", "smp `Unet`"),
+    "smp_deeplabv3": ("crisp", "smp `DeepLabV3`"),
+    "smp_pspnet": ("crisp", "smp `PSPNet`"),
+    "lraspp": ("crisp", "torchvision LR-ASPP"),
+}
+"""Rows of docs/benchmark.md, by boundary F."""
 
 PAPERS = {
     "sfnet": ("aerial", "sfnet"),
@@ -226,19 +245,53 @@ def demo(model: Path, url: str) -> Iterator[None]:
         server.wait()
 
 
-def table() -> str:
-    """The README's table of results."""
+def table(networks: Mapping[str, tuple[str, str]] = RESULTS) -> str:
+    """The table of results of these networks."""
+    seconds = {row["model"]: row["seconds"] for row in rows_of("all_seconds")}
     lines = ["| network | mIoU | boundary F | G MACs | ms |", "| --- | --- | --- | --- | --- |"]
-    for name, (file, label) in RESULTS.items():
-        rows = [row for row in rows_of(file) if row["model"] == name]
-        seconds = {row["model"]: row["seconds"] for row in rows_of(f"{file}_seconds")} if file == "crisp" else {}
+    for name, (file, label) in networks.items():
+        rows = runs_of(name, file)
         scores = [spread([float(row[key]) for row in rows]) for key in ("miou", "boundary_f_3")]
         if name == "crisp":
             scores = [f"**{each}**" for each in scores]
         adds = f"{float(rows[0]['multiply_adds']) / 1e9:.2f}"
-        milliseconds = f"{1000 * float(seconds[name]):.0f}" if name in seconds else ""
+        milliseconds = f"{1000 * float(seconds[name]):.0f}"
         lines.append(f"| {label}{' †' * (len(rows) == 1)} | {' | '.join([*scores, adds, milliseconds])} |")
     return "\n".join(lines)
+
+
+def benchmark() -> str:
+    """The table of docs/benchmark.md, best boundaries first."""
+    return table({name: BENCHMARK[name] for name in sorted(BENCHMARK, key=boundary_f, reverse=True)})
+
+
+def boundary_f(name: str) -> float:
+    return statistics.mean(float(row["boundary_f_3"]) for row in runs_of(name, BENCHMARK[name][0]))
+
+
+def draw_benchmark() -> None:
+    """Draw boundary F against time and multiply-adds."""
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
+    seconds = {row["model"]: 1000 * float(row["seconds"]) for row in rows_of("all_seconds")}
+    adds = {name: float(runs_of(name, file)[0]["multiply_adds"]) / 1e9 for name, (file, _) in BENCHMARK.items()}
+    for axes, costs, title in zip(
+        figure.subplots(1, 2, sharey=True), (seconds, adds), ("ms an image", "G multiply-adds"), strict=True
+    ):
+        for name in BENCHMARK:
+            ours = name in ("crisp", "crisp_s", "crisp_l")
+            axes.plot(costs[name], boundary_f(name), "o", color="tab:red" if ours else "tab:blue")
+            label = name.removesuffix("_residual").removesuffix("_refined")
+            axes.annotate(label, (costs[name], boundary_f(name)), (4, 2), textcoords="offset points", fontsize=7)
+        axes.set_xscale("log")
+        axes.set_xlabel(title)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("boundary F, 3 px (%), CamVid val")
+    with atomic_path(ASSETS / "benchmark.png") as temporary:
+        figure.savefig(temporary, dpi=130, format="png")
+
+
+def runs_of(name: str, file: str) -> list[dict[str, str]]:
+    return [row for row in rows_of(file) if row["model"] == name]
 
 
 def rows_of(name: str) -> list[dict[str, str]]:
@@ -265,9 +318,10 @@ def main() -> None:
     if given.what in ("all", "tutorial"):
         tutorial()
     if given.what in ("all", "table"):
-        readme = ROOT / "README.md"
-        head, _, tail = readme.read_text(encoding="utf-8").partition("| network | mIoU |")
-        readme.write_text(f"{head}{table()}\n\n{tail.partition(chr(10) * 2)[2]}", encoding="utf-8")
+        draw_benchmark()
+        for page, made in (("README.md", table()), ("docs/benchmark.md", benchmark())):
+            head, _, tail = (ROOT / page).read_text(encoding="utf-8").partition("| network | mIoU |")
+            (ROOT / page).write_text(f"{head}{made}\n\n{tail.partition(chr(10) * 2)[2]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

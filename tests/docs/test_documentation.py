@@ -165,12 +165,13 @@ def test_pages_and_sources_do_without_foreign_words() -> None:
         assert "development" in page.parts or not found, f"{page}: {found}"
 
 
-def test_the_table_of_the_readme_is_that_of_the_measured_rows() -> None:
+def test_tables_of_networks_are_those_of_the_measured_rows() -> None:
     spec = importlib.util.spec_from_file_location("figures", ROOT / "docs/figures.py")
     assert spec and spec.loader
     figures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(figures)
-    assert f"\n\n{figures.table()}\n\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    for page, table in (("README.md", figures.table()), ("docs/benchmark.md", figures.benchmark())):
+        assert f"\n\n{table}\n\n" in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_notebooks_train_for_seconds_when_they_are_checked() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from commands import error_of, small_files
-from models.base import ModelTester
+from models.base import ModelTester, Squares
 from PIL import Image
 from torch import Tensor
 
@@ -24,6 +24,7 @@ from crispseg.cli.main import main
 from crispseg.export import formats, pipeline
 from crispseg.export.certificate import CHECKED, Comparison, compare, smooth_images
 from crispseg.export.pipeline import export_model
+from crispseg.export.quantization import LARGEST, Calibration
 from crispseg.inference.runtime import open_model, open_onnx
 from crispseg.training import Run
 
@@ -37,6 +38,21 @@ def build(name: str = "fpn", **options: Any) -> SegmentationModel:
     recipe = {"data": {"images": "/home/somebody/photos"}}
     model.info = replace(model.info, class_names=NAMES, palette=PALETTE, recipe=recipe, metrics={"miou": 62.5})
     return model.eval()
+
+
+def test_calibration_sees_the_middle_of_large_images() -> None:
+    class Large(Squares):
+        def __getitem__(self, index: int) -> Any:
+            labels = np.zeros((LARGEST + 20, 40), np.uint8)
+            image = np.zeros((*labels.shape, 3), np.uint8)
+            image[10:-10] = 255
+            return replace(super().__getitem__(index), image=image, labels=labels)
+
+    data = Large(2, 0)
+    model = build()
+    for batch in Calibration(data, data).batches(model.info):
+        assert batch.shape == (1, 3, LARGEST, 40)
+        assert np.ptp(batch, axis=(2, 3)).max() == 0
 
 
 @pytest.fixture(scope="module")
