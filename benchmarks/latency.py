@@ -330,7 +330,7 @@ def keep(path: Path, rows: Sequence[dict[str, str]]) -> None:
         frame = pd.concat([pd.read_csv(path, dtype=str), frame])
     frame = frame.drop_duplicates(["network", "way", "threads", "height", "width", "processor"], keep="last")
     with atomic_path(path) as temporary:
-        frame.to_csv(temporary, columns=COLUMNS, index=False)
+        frame.reindex(columns=COLUMNS).to_csv(temporary, index=False)
 
 
 def show(path: Path, processor: str, what: str = "p50_ms") -> None:

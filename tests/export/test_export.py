@@ -46,7 +46,7 @@ def test_calibration_sees_the_middle_of_large_images() -> None:
             labels = np.zeros((LARGEST + 20, 40), np.uint8)
             image = np.zeros((*labels.shape, 3), np.uint8)
             image[10:-10] = 255
-            return replace(super().__getitem__(index), image=image, labels=labels)
+            return super().__getitem__(index)._replace(image=image, labels=labels)
 
     data = Large(2, 0)
     model = build()
