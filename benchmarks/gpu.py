@@ -223,16 +223,16 @@ def crop_of(recipe: str) -> tuple[int, int]:
 
 
 def measure(row: Row, device: torch.device, rounds: int, tiny: bool) -> dict[str, str]:
-    """Times and memory of a row, or why there are none: at most `rounds` calls in two seconds, or one of a tiny row."""
+    """Times and memory of a row, or why there are none: `rounds` calls in two seconds, or the first of a tiny row."""
     torch.manual_seed(0)
-    seconds, backend = (0.0, "aot_eager") if tiny else (SECONDS, "inductor")  # no code is generated for tiny rows
+    warm_up, seconds, backend = (0, 0.0, "aot_eager") if tiny else (WARM_UP, SECONDS, "inductor")
     try:
         if device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
         call = BUILDERS[row.kind](row, device, backend)
         taken: list[float] = []
-        while len(taken) <= WARM_UP or (len(taken) < WARM_UP + rounds and sum(taken[WARM_UP:]) < 1000 * seconds):
+        while len(taken) <= warm_up or (len(taken) < warm_up + rounds and sum(taken[warm_up:]) < 1000 * seconds):
             wait(device)
             start = time.perf_counter()
             call()
@@ -243,7 +243,7 @@ def measure(row: Row, device: torch.device, rounds: int, tiny: bool) -> dict[str
         return {"problem": f"{type(error).__name__}: {one_line(error):.160}"}
     finally:
         torch.compiler.reset()
-    kept = sorted(taken[WARM_UP:])
+    kept = sorted(taken[warm_up:])
     p95 = kept[min(len(kept) - 1, int(0.95 * len(kept)))]
     return {"p50_ms": f"{statistics.median(kept):.3f}", "p95_ms": f"{p95:.3f}", "peak_mib": peak}
 
