@@ -20,6 +20,7 @@ from crispseg.data.split_check import Counted, SplitReport, report_of
 from crispseg.doctor.duplicates import duplicate_findings
 from crispseg.doctor.facts import PairFacts, Subject, Unreadable, readable, scan
 from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding, pairing_findings
+from crispseg.doctor.outlines import outline_findings
 from crispseg.labels import IGNORE
 
 
@@ -52,6 +53,7 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
                 facts[at] = facts[at]._replace(mask=Unreadable(mask.file, "lossy-mask", mask.lossy))
     reports = _reports(subject, facts, reading) if reading else []
     found = [*pairing_findings(subject), *file_findings(facts), *duplicate_findings(subject, facts)]
+    found.append(outline_findings(facts))
     if reading:
         masks = [one.mask for one in facts if isinstance(one.mask, MaskStatistics)]
         void = [mask.file for mask in masks if (reading.lookup.labels_of(mask) == IGNORE).all()]

@@ -28,25 +28,26 @@ from crispseg.data.folder import Folder
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.doctor.facts import PairFacts, Subject, scan
 from crispseg.doctor.findings import file_findings, finding
+from crispseg.doctor.outlines import outline_findings
 
 Member: TypeAlias = tuple[str, str]
 """Split and file of an image."""
 
 
-SAID = "augmented-copy", "near-duplicate", "turned-images", "positions-differ"
+SAID = "augmented-copy", "near-duplicate", "turned-images", "positions-differ", "unfitting-masks"
 """Further findings that training prints."""
 
 
 def leaks(subject: Subject) -> list[str]:
     """Return lines about images of custom data that splits share, with two examples each, or that only EXIF rotates.
 
-    A further line is about masks that seem to be interpolated.
+    Further lines are about masks that seem to be interpolated, or that do not fit their images.
     """
     if not isinstance(subject.source, Folder):  # the splits of public data are known
         return []
     lines, tolerant = [], bool(subject.source.reading.lookup.tolerance)
     facts = scan(subject, most=MOST_COMPARED)
-    for one in (*duplicate_findings(subject, facts), *file_findings(facts)):
+    for one in (*duplicate_findings(subject, facts), *file_findings(facts), outline_findings(facts)):
         soft = one.code == "interpolated-edges" and one.severity is Severity.WARNING and not tolerant
         known = soft or "splits" in one.code or one.code in SAID
         if one.count and known:

@@ -1,0 +1,61 @@
+"""Masks whose outlines do not follow the edges of their images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_trees import save
+
+from crispseg.data import Folder
+from crispseg.doctor import diagnose, subject_of
+from crispseg.doctor.duplicates import leaks
+
+from .trees import ids, named, photo
+
+COUNT = 16
+SIZE = (96, 96)
+
+
+def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A noisy picture of four rectangles, and their ids."""
+    random, mask = np.random.default_rng(seed), np.zeros(SIZE, np.uint8)
+    for top, left, height, width in random.integers(12, 50, (4, 4)):
+        mask[top : top + height, left : left + width] ^= 1
+    noise = random.normal(0, 4, (*SIZE, 3))
+    return np.clip(90 + 70 * mask[..., None] + noise, 0, 255).astype(np.uint8), mask
+
+
+@pytest.mark.parametrize(
+    ("change", "count", "how"),
+    [
+        (lambda masks: masks, 0, ""),
+        (lambda masks: [mask.T for mask in masks], COUNT, "only if they are transposed"),
+        (lambda masks: [mask[::-1, ::-1] for mask in masks], COUNT, "only if they are turned by 180 degrees"),
+        (lambda masks: [mask[:, ::-1] for mask in masks[:5]] + masks[5:], 5, "only if they are mirrored left to right"),
+        (lambda masks: [np.roll(mask, (5, -7), (0, 1)) for mask in masks], COUNT, "5 pixels up and 7 pixels to the ri"),
+        (lambda masks: masks[-1:] + masks[:-1], COUNT - 1, "each to the image before its own"),
+        (lambda masks: [masks[at - 1] for at in sorted(range(1, COUNT + 1), key=str)], COUNT - 1, "was 1, 10, 11, …"),
+    ],
+)
+def test_masks_that_fit_only_in_another_arrangement(tmp_path: Path, change: object, count: int, how: str) -> None:
+    images, masks = zip(*map(scene, range(COUNT)), strict=True)
+    for number, (image, mask) in enumerate(zip(images, change([*masks]), strict=True), 1):  # type: ignore[operator]
+        save(tmp_path / f"images/{number}.png", image)
+        save(tmp_path / f"masks/{number}.png", mask)
+    subject = subject_of(Folder(root=tmp_path))
+    found = [one for one in diagnose(subject).findings if one.code == "unfitting-masks"]
+    assert [one.count for one in found] == [count] * (count > 0)
+    assert all(how in one.message and f"{count} of {COUNT} sampled" in one.message for one in found)
+    assert any(how in line for line in leaks(subject)) == (count > 0)
+
+
+def test_masks_without_edges_are_reported_only_if_they_pair_by_unpadded_numbers(tmp_path: Path) -> None:
+    for number in range(1, 13):
+        save(tmp_path / f"images/img{number}.png", photo(number))
+        save(tmp_path / f"masks/img{number}.png", ids(number))
+    assert "unfitting-masks" not in named(diagnose(subject_of(Folder(root=tmp_path))))
+    for number in range(1, 13):
+        (tmp_path / f"masks/img{number}.png").rename(tmp_path / f"masks/label{number}.png")
+    assert len(named(diagnose(subject_of(Folder(root=tmp_path))))["unfitting-masks"]) == 12
