@@ -120,3 +120,37 @@ def test_background_of_labelme_is_proposed_first(tmp_path: Path) -> None:
     diagnosis = tree.examine(classes=["__ignore__", "_background_", "valve"])
     remedies = [one.remedy for one in diagnosis.findings if one.code == "class-names"]
     assert any("data.classes '[_background_,valve]'" in remedy for remedy in remedies)
+
+
+@pytest.mark.parametrize(
+    ("values", "order"),
+    [
+        ([0, 40, 80, 120, 160], [0, 40, 80, 120, 160]),
+        ([0, 60, 120, 180, 240, 44], [0, 60, 120, 180, 240, 44]),  # 5 * 60 modulo 256
+        ([9, 0, 200, 31], [0, 9, 31, 200]),
+        ([0, 85, 170, 255], [0, 85, 170, 255]),
+    ],
+)
+def test_as_many_values_as_names_get_a_palette(tmp_path: Path, values: list[int], order: list[int]) -> None:
+    tree = Tree(tmp_path, mask=lambda seed: np.array(values, np.uint8)[ids(seed, classes=len(values))])
+    names = [f"kind {index}" for index in range(len(values))]
+    (settings,) = only(tree.examine(classes=names), "sparse-ids").details["settings"]
+    assert settings == {"data.palette": tuple((value,) * 3 for value in order), "data.ignore": []}
+    options = {key.removeprefix("data."): value for key, value in settings.items()}
+    assert tree.source(classes=names, **options).label_set().names == tuple(names)
+
+
+def test_masks_that_are_stretched_to_their_own_maximum_get_no_palette(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, mask=lambda seed: (ids(seed, classes=2 + seed % 3) * (255 / (1 + seed % 3))).astype(np.uint8))
+    found = only(tree.examine(), "stretched-masks")
+    assert "0, 85, 127, 170, 255" in found.message and not found.details.get("settings")
+
+
+def test_a_colour_for_each_object_gets_no_palette(tmp_path: Path) -> None:
+    def objects(seed: int) -> np.ndarray:
+        colors = np.random.default_rng(seed).integers(0, 256, (8, 3), np.uint8)
+        colors[:, 0] = np.arange(8) % 4
+        return colors[ids(seed, classes=8)]
+
+    found = only(Tree(tmp_path, mask=objects).examine(), "rgb-masks")
+    assert "red alone has 4 values" in found.remedy and "palette" not in found.remedy

@@ -59,3 +59,14 @@ def test_masks_without_edges_are_reported_only_if_they_pair_by_unpadded_numbers(
     for number in range(1, 13):
         (tmp_path / f"masks/img{number}.png").rename(tmp_path / f"masks/label{number}.png")
     assert len(named(diagnose(subject_of(Folder(root=tmp_path))))["unfitting-masks"]) == 12
+
+
+@pytest.mark.parametrize(("empty", "found"), [(range(14, 20), True), (range(16, 20), False), (range(3, 12), False)])
+def test_empty_masks_at_the_end_of_a_series(tmp_path: Path, empty: range, found: bool) -> None:
+    for number in range(20):
+        save(tmp_path / f"images/shot{number}.png", photo(number))
+        save(tmp_path / f"masks/shot{number}.png", ids(number) * (number not in empty))
+    subject = subject_of(Folder(root=tmp_path))
+    line = "6 of 20 masks, shot14.png to shot19.png, contain only 0, unlike the earlier ones: not labelled yet?"
+    assert any(one.message == line for one in diagnose(subject).findings) == found
+    assert any(line in one for one in leaks(subject)) == found

@@ -19,7 +19,7 @@ from scipy.spatial import KDTree
 
 from crispseg.data.loading import parallel, spread, tried
 from crispseg.io.images import as_picture
-from crispseg.io.opening import Raster, opened
+from crispseg.io.opening import opened
 
 T = TypeVar("T", bound=Hashable)
 
@@ -164,24 +164,11 @@ def image_facts(path: Path) -> ImageFacts:
 @lru_cache(maxsize=2 * MOST_COMPARED)
 def _facts_of_file(path: Path, state: tuple[int, int] | None) -> ImageFacts:
     with opened(path, whole=True) as raster:
-        found = facts_of(str(path), _picture(raster))
+        channels = 3 if raster.bands in (1, 3) or raster.color in ("cmyk", "palette") else raster.bands
+        raster.check(channels)
+        low, high = (int(raster.values.min()), int(raster.values.max())) if raster.bit_depth > 8 else (0, 255)
+        found = facts_of(str(path), as_picture(raster.pixels(channels, (low, max(high, low + 1)))))
         return found._replace(orientation=raster.orientation(), place=raster.place)
-
-
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """Return an image as `(H, W, 3)`; errors are those of `read_image`.
-
-    Values of more than 8 bits are stretched from the minimum to the maximum.
-    """
-    with opened(path) as raster:
-        return _picture(raster)
-
-
-def _picture(raster: Raster) -> NDArray[np.uint8]:
-    channels = 3 if raster.bands in (1, 3) or raster.color in ("cmyk", "palette") else raster.bands
-    raster.check(channels)
-    low, high = (int(raster.values.min()), int(raster.values.max())) if raster.bit_depth > 8 else (0, 255)
-    return as_picture(raster.pixels(channels, (low, max(high, low + 1))))
 
 
 def facts_of(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:

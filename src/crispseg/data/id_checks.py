@@ -127,6 +127,41 @@ def sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> F
     return fault_of("sparse-ids", grey, what, remedy, settings=settings)
 
 
+def stretched(grey: Sequence[MaskStatistics]) -> Finding | None:
+    """Return the fault of masks whose values are 255 * k // m with an m that differs between the files."""
+    scales = {m: {IGNORE * k // m for k in range(m + 1)} for m in range(1, OBJECTS + 1)}
+    some = [mask for mask in grey if mask.held != {0}]
+    found = [next((m for m, scale in scales.items() if mask.held <= scale), 0) for mask in some]
+    if not all(found) or not all(IGNORE in mask.held for mask in some) or len({*found} - {1}) < 2:
+        return None
+    if held(some) <= scales[max(found)]:
+        return None
+    what = (
+        f"values that depend on the file ({few(sorted(held(some)), 8)}): each is stretched to its own maximum, as by "
+    )
+    remedy = "save the class ids unchanged, for example with PIL.Image.fromarray(ids).save(file)"
+    return fault_of("stretched-masks", grey, f"{what}plt.imsave, so that no value has a fixed meaning", remedy)
+
+
+def as_many(names: int, grey: Sequence[MaskStatistics], void: Sequence[int]) -> Finding | None:
+    """Return the fault of sparse values of the same number as the class names, with a palette in their order.
+
+    The order is that of multiples modulo 256 if the values are such, otherwise that of the values.
+    """
+    values = sorted(held(grey) - {*void})
+    if len(values) == names + 1 and values[-1] == IGNORE:
+        values.pop()
+    if len(values) != names or values[-1] > IGNORE or plausible_ids(values) or values[-2] < names:
+        return None
+    multiples = ([factor * index % 256 for index in range(names)] for factor in range(2, 256))
+    order = next((each for each in multiples if sorted(each) == values), values)
+    palette, ignored = tuple((value,) * 3 for value in order), sorted((held(grey) | {*void}) - {*values})
+    what = f"{plural(names, 'value')} up to {values[-1]} ({few(order, 12)}), as many as the classes"
+    remedy = f"give data.palette '{compact(palette)}' and data.ignore '{ignored}' if the classes are in this order"
+    settings: list[dict[str, object]] = [{"data.palette": palette, "data.ignore": ignored}]
+    return fault_of("sparse-ids", grey, what, remedy, settings=settings, order=order)
+
+
 def plausible_ids(values: Sequence[int]) -> bool:
     """Return whether sorted values, without ignored ones, look like class ids: at least half of 0 to the last occur."""
     return not values or 2 * len(values) >= values[-1] + 1

@@ -20,18 +20,21 @@ from crispseg.data.id_checks import (
     BY_THRESHOLD,
     STRAY_FILES,
     THRESHOLD,
+    as_many,
     fault_of,
     mixed_first_ids,
     no_ids,
     one_more,
     plausible_ids,
     sparse,
+    stretched,
     without_strays,
 )
 from crispseg.data.mask_lookup import (
     DEEP_WHITE,
     NOISE,
     NONE,
+    OBJECTS,
     TONE,
     ColorLookup,
     IdLookup,
@@ -54,6 +57,9 @@ BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
 
 ODD = ("odd-masks", "rgb-masks", "value-out-of-range")
 """Kinds of faults of single masks."""
+
+MANY_COLORS = 40
+"""Largest number of colours for which a palette is proposed."""
 
 WHITES = {IGNORE, DEEP_WHITE}
 
@@ -265,8 +271,15 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     classes = count or min(max(last + 1, 2), IGNORE)
     labels = declared.labels(classes)
     lookup: MaskLookup = IdLookup(classes, void)
+    if fault := stretched(grey):
+        order = sorted(held(grey))
+        lookup = MaskLookup({value: at for at, value in enumerate(order)}, lookup.wrong, lookup.remedy)
+        return MaskReading(LabelSet.numbered(len(order)), lookup, (fault,))
     if fault := None if count else no_ids(ids, grey, void):
         return MaskReading(labels, lookup, (fault,))
+    if fault := as_many(count, grey, void) if count else None:
+        meaning = dict.fromkeys((*void, IGNORE), IGNORE) | {v: at for at, v in enumerate(fault.details["order"])}
+        return MaskReading(labels, MaskLookup(meaning, lookup.wrong, lookup.remedy), (fault,))
     if count is None and not plausible_ids(ids) and len(ids) <= IGNORE:
         if IGNORE in held(grey) - {*void} and IGNORE < 2 * ids[-1] < 2 * IGNORE:
             ids.append(IGNORE)  # the others range as far as white
@@ -320,6 +333,15 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
         pixels = pixels_of([part(mask, mask.flat > least_flat(mask)) for mask in masks], in_color=True)
     palette = proposed([color for color, _ in pixels.most_common(IGNORE)], colored)
     what += "; their palettes differ, so indices have no fixed meaning" * any(mask.palette for mask in colored)
+    channels = [len({color[channel] for color in palette}) for channel in range(3)]
+    if len(palette) > MANY_COLORS and not several:
+        remedy = "write masks of class ids; these may be a colour for each object"
+        if min(channels) <= OBJECTS:
+            name = ("red", "green", "blue")[channels.index(min(channels))]
+            remedy += f"; {name} alone has {min(channels)} values, which may be the class ids"
+        return MaskReading(
+            LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault_of("rgb-masks", colored, what, remedy),)
+        )
     if len(palette) < 2 or several:
         remedy = "if these are photographs, give data.masks; otherwise give data.palette, a colour for each class"
         fault = fault_of("rgb-masks", colored, what, remedy)

@@ -34,7 +34,7 @@ Member: TypeAlias = tuple[str, str]
 """Split and file of an image."""
 
 
-SAID = "augmented-copy", "near-duplicate", "turned-images", "positions-differ", "unfitting-masks"
+SAID = "augmented-copy", "near-duplicate", "turned-images", "positions-differ", "unfitting-masks", "not-labelled"
 """Further findings that training prints."""
 
 

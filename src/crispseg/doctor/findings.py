@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
@@ -13,6 +14,7 @@ import numpy as np
 
 from crispseg.config.settings import plural
 from crispseg.data.copies import ImageFacts
+from crispseg.data.dataset import Pair
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.palettes import BLENDED
@@ -97,9 +99,34 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     yield finding("sizes-differ", differ, first=next(iter(differ.values()), ""))
     placed = [(image.place, mask.place, mask.file) for _, image, mask in readable(facts) if image.place and mask.place]
     apart = ((file, np.abs(np.subtract(one, other)).max() / max(map(abs, one[:2]))) for one, other, file in placed)
+    yield _not_labelled(facts)
     yield finding("positions-differ", [file for file, pixels in apart if pixels > 0.01])
     turned = [image for _, image, mask in readable(facts) if image.orientation > 1 == mask.orientation]
     yield finding("turned-images", [one.file for one in turned if one.orientation < 5 or one.size[0] == one.size[1]])
+
+
+RUN, RUN_SHARE, EARLIER = 5, 0.1, 0.95
+"""Fewest empty masks at the end and their smallest share, and the smallest share of earlier masks with labels."""
+
+
+def natural(pair: Pair) -> list[tuple[int, str]]:
+    """Return the key by which names are sorted with 2 before 10."""
+    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(pair.image))]
+
+
+def _not_labelled(facts: Sequence[PairFacts]) -> Finding:
+    """Return the finding of masks with only 0 at the end of a series of names."""
+    by_pair = {one.pair: mask for one, _, mask in readable(facts)}
+    pairs = sorted(by_pair, key=natural)
+    labelled = [bool(by_pair[pair].values.any()) for pair in pairs]
+    start = len(labelled) - labelled[::-1].index(True) if True in labelled else 0
+    last = pairs[start:]
+    same = {re.sub(r"\d+", "", pair.image.name) for pair in pairs[max(start - 1, 0) :]}
+    enough = len(last) >= max(RUN, RUN_SHARE * len(pairs)) and sum(labelled) >= EARLIER * start > 0 and len(same) == 1
+    if not enough:
+        return finding("not-labelled", total=0, first="", last="")
+    total, (first, *_, end) = len(pairs), [pair.mask.name for pair in last]
+    return finding("not-labelled", [pair.mask for pair in last], total=total, first=first, last=end)
 
 
 RARE, VERY_RARE = 1e-2, 1e-4

@@ -27,8 +27,8 @@ from crispseg.labels import IGNORE
 
 LEFT_OUT = "left_out.txt"
 
-UNSURE = {"undeclared-class", "object-numbers"}
-"""Kinds of masks of which a copy would lose a class or make classes of objects."""
+UNSURE = {"undeclared-class", "object-numbers", "stretched-masks"}
+"""Kinds of masks of which a copy would lose or mix classes or make classes of objects."""
 
 STRAY = 0.01
 """Largest share of values without a class in a mask that is kept."""

@@ -6,7 +6,6 @@ for masks of other images.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,16 +13,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.copies import read_picture
 from crispseg.data.dataset import Pair
 from crispseg.data.finding import Finding
 from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import pack_colors
 from crispseg.data.pairing import plain
 from crispseg.doctor.facts import PairFacts, readable
-from crispseg.doctor.findings import finding
+from crispseg.doctor.findings import finding, natural
 from crispseg.errors import CrispsegError
-from crispseg.io.opening import opened
+from crispseg.io.images import read_image, read_mask
 
 PAIRS, FEWEST, PIXELS = 40, 8, 4e7
 """Maximum and minimum number of sampled pairs, and the number of pixels to which the sample is limited."""
@@ -48,14 +46,11 @@ TURNS: Mapping[str, Callable[[Map], Map]] = {
 
 
 class Thumbnail(NamedTuple):
-    """A small pair."""
+    """Length of the gradient, divided by its mean, and outlines `(H, W)` of a pair that is `step` times smaller."""
 
     gradient: NDArray[np.float64]
-    """`(H, W)` length of the gradient, divided by its mean."""
     outlines: Map
-    """`(H, W)`."""
     step: int
-    """Factor by which it is smaller than the files."""
 
 
 def outline_findings(facts: Sequence[PairFacts]) -> Finding:
@@ -64,7 +59,7 @@ def outline_findings(facts: Sequence[PairFacts]) -> Finding:
     Masks that follow no edges in any arrangement are not reported, unless they pair by their numbers.
     """
     known = {one.pair.image: (one.pair, image.size) for one, image, mask in readable(facts) if image.size == mask.size}
-    pairs = sorted((pair for pair, _ in known.values() if pair.image.is_file()), key=_natural)
+    pairs = sorted((pair for pair, _ in known.values() if pair.image.is_file()), key=natural)
     most = PIXELS / float(np.median([float(height * width) for _, (height, width) in known.values()] or [1]))
     chosen = spread(len(pairs), int(np.clip(most, FEWEST, PAIRS)))
     read = dict(
@@ -122,23 +117,17 @@ def _orders(pairs: Sequence[Pair]) -> dict[str, list[int]]:
     """Return name → index of the mask of each image, for orders that differ from that of the pairs."""
     count = len(pairs)
     by_name = sorted(range(count), key=lambda at: pairs[at].image.name)
-    inverse = sorted(range(count), key=by_name.__getitem__)
     shown = ", ".join(pairs[at].image.stem for at in by_name[:3])
     orders = {
-        f"whose order was {shown}, … when the masks were numbered": inverse,
-        f"and the order of the masks was {shown}, … when the images were numbered": by_name,
+        f"whose order was {shown}, … when the masks were numbered": sorted(range(count), key=by_name.__getitem__),
         "each to the image after its own": [max(at - 1, 0) for at in range(count)],
         "each to the image before its own": [min(at + 1, count - 1) for at in range(count)],
     }
     return {name: order for name, order in orders.items() if order != [*range(count)]}
 
 
-def _natural(pair: Pair) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(pair.image))]
-
-
 def _thumbnail(pair: Pair) -> Thumbnail:
-    outlines, picture = _outlines(pair.mask), read_picture(pair.image)
+    outlines, picture = _outlines(pair.mask), read_image(pair.image)
     step, (height, width) = -(-max(picture.shape) // SIDE), outlines.shape
     small = picture[: height * step, : width * step].reshape(height, step, width, step, 3).mean((1, 3), np.float32)
     padded = np.pad(small, ((1, 1), (1, 1), (0, 0)), "edge")
@@ -150,8 +139,7 @@ def _thumbnail(pair: Pair) -> Thumbnail:
 
 
 def _outlines(file: Path) -> Map:
-    with opened(file) as raster:
-        mask = raster.labels(lossy=True)
+    mask = read_mask(file, lossy=True)
     keys = pack_colors(mask) if mask.ndim == 3 else mask
     step = -(-max(keys.shape) // SIDE)
     labels = keys[step // 2 :: step, step // 2 :: step][: keys.shape[0] // step, : keys.shape[1] // step]
