@@ -60,12 +60,14 @@ def outline_findings(facts: Sequence[PairFacts]) -> Finding:
     """
     known = {one.pair.image: (one.pair, image.size) for one, image, mask in readable(facts) if image.size == mask.size}
     pairs = sorted((pair for pair, _ in known.values() if pair.image.is_file()), key=natural)
-    most = PIXELS / float(np.median([float(height * width) for _, (height, width) in known.values()] or [1]))
-    chosen = spread(len(pairs), int(np.clip(most, FEWEST, PAIRS)))
-    read = dict(
-        zip(chosen, parallel(tried(_thumbnail), [pairs[at] for at in chosen], "Comparing outlines"), strict=True)
-    )
-    sample = {at: one for at, one in read.items() if isinstance(one, Thumbnail) and one.outlines.sum() >= LEAST}
+    limit = PIXELS / float(np.median([float(height * width) for _, (height, width) in known.values()] or [1]))
+    chosen = spread(len(pairs), int(np.clip(limit, FEWEST, PAIRS)))
+    read = parallel(tried(_thumbnail), [pairs[at] for at in chosen], "Comparing outlines")
+    sample = {
+        at: one
+        for at, one in zip(chosen, read, strict=True)
+        if isinstance(one, Thumbnail) and one.outlines.sum() >= LEAST
+    }
     if len(sample) < FEWEST:
         return finding("unfitting-masks", reason="")
     views = [*sample.values()]
@@ -79,25 +81,23 @@ def outline_findings(facts: Sequence[PairFacts]) -> Finding:
     sides = (down, "down", "up"), (right, "to the right", "to the left")
     way = " and ".join(f"{step * abs(by)} pixels {plus if by > 0 else minus}" for by, plus, minus in sides if by)
     arranged = turned | ({f"shifted by about {way}": shifted} if max(abs(down), abs(right)) > 2 else {})
-    fits = np.median(own) >= CLEAR * np.median(others)
+    most, some = MOST * len(views), max(SOME * len(views), FEWEST / 2)
+    least = some if np.median(own) >= CLEAR * np.median(others) else most
     for name, scores in arranged.items():
-        rivals = [own, others, *(other for key, other in turned.items() if key != name)]
-        clear = scores >= CLEAR * np.max(rivals, 0)
-        if clear.sum() >= MOST * len(views) or (fits and clear.sum() >= max(SOME * len(views), FEWEST / 2)):
+        clear = scores >= CLEAR * np.max([own, others, *(one for key, one in turned.items() if key != name)], 0)
+        if clear.sum() >= least:
             files = [pairs[at].mask for at, each in zip(sample, clear, strict=True) if each]
             return _unfitting(f"only if they are {name}", files, len(views), own[clear], scores[clear])
     if np.median(own) >= (1 + CLEAR) / 2 * np.median(others):
         return finding("unfitting-masks", reason="")
     for name, partners in _orders(pairs).items():
-        masks = [pairs[partners[at]].mask for at in sample]
-        found = parallel(tried(_outlines), masks, "Comparing outlines")
-        scores = _scores(views, [np.zeros((0, 0), bool) if isinstance(one, CrispsegError) else one for one in found])
+        masks = parallel(tried(_outlines), [pairs[partners[at]].mask for at in sample], "Comparing outlines")
+        scores = _scores(views, [np.zeros((0, 0), bool) if isinstance(one, CrispsegError) else one for one in masks])
         clear = scores >= CLEAR * np.maximum(own, others)
-        if clear.sum() >= MOST * len(views):
+        if clear.sum() >= most:
             files = [pairs[at].mask for at, each in zip(sample, clear, strict=True) if each]
-            return _unfitting(
-                f"only if they belong to other images, {name}", files, len(views), own[clear], scores[clear]
-            )
+            how = f"only if they belong to other images, {name}"
+            return _unfitting(how, files, len(views), own[clear], scores[clear])
     unpadded = sorted(pairs, key=lambda pair: pair.image.name) != pairs
     if not unpadded or any(plain(pair.image.stem) == plain(pair.mask.stem) for pair in pairs):
         return finding("unfitting-masks", reason="")
