@@ -19,6 +19,7 @@ Weights, images and labels are random.
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -228,6 +229,8 @@ def measure(row: Row, device: torch.device, rounds: int, tiny: bool) -> dict[str
     warm_up, seconds, backend = (0, 0.0, "aot_eager") if tiny else (WARM_UP, SECONDS, "inductor")
     try:
         if device.type == "cuda":
+            gc.collect()
+            torch._C._cuda_clearCublasWorkspaces()  # of the streams of CUDA graphs
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
         call = BUILDERS[row.kind](row, device, backend)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -140,12 +140,12 @@ def opened(folder: Path, way: Way) -> Callable[[tuple[int, int]], None]:
     """A call that computes the logits or labels of one image of a size."""
     load_plugins([str(PEERS)])
     torch.set_grad_enabled(False)
-    of_any_size = cache(partial(runner, folder, way))
-    images = cache(lambda size: smooth_images((1, *size), 3).contiguous(memory_format=layout))
+    open_file = lru_cache(1)(partial(runner, folder, way))  # of the present size, if files have one
     layout = torch.channels_last if way.format == "torch" else torch.contiguous_format
+    images = cache(lambda size: smooth_images((1, *size), 3).contiguous(memory_format=layout))
 
     def call(size: tuple[int, int]) -> None:
-        run = of_any_size(file_of(folder, way, size))
+        run = open_file(file_of(folder, way, size))
         with torch.autocast("cpu", torch.bfloat16, enabled=way == Way("torch", "bf16")):
             run(images(size))
 
@@ -193,21 +193,18 @@ def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int])
     network, data, found = model_of(name, folder), data_of(name, calibrate, size), {}
     for way in WAYS[3:]:
         path = file_of(folder, way, size)
-        reason = path.with_suffix(".problem")
-        if not path.exists() and not reason.is_file():
+        if not path.exists():
             print(f"writing {name}, {way}", flush=True)
             try:
                 if way.precision == "int8" and data is None:
-                    raise CrispsegError("not run: no --calibrate")
+                    raise CrispsegError("8 bits need --calibrate")
                 if name in OTHERS and way.format != "executorch":
                     fixed(network, path if way == Way("onnx", "fp32") else plain_file(path), size, way.output)
                 if not path.exists():
                     only = size if way.format == "executorch" or name in OTHERS else None
                     write(network, path, *way[:2], data, "gather", way.output, only)  # type: ignore[arg-type]
             except Exception as error:  # the exporters raise almost anything
-                reason.write_text(f"{type(error).__name__}: {one_line(error):.200}")
-        if reason.is_file():
-            found[way] = reason.read_text()
+                found[way] = f"{type(error).__name__}: {one_line(error):.200}"
     return found
 
 

@@ -27,12 +27,13 @@ def frames(source: str) -> Iterator[np.ndarray]:
     newest: queue.Queue[np.ndarray | None] = queue.Queue(1)
 
     def read() -> None:
-        while (read := video.read())[0]:
+        while (taken := video.read())[0]:
             if source.isdigit() or "://" in source:
                 with suppress(queue.Empty):
                     newest.get_nowait()
-            newest.put(read[1])
+            newest.put(taken[1])
         newest.put(None)
+        video.release()
 
     threading.Thread(target=read, daemon=True).start()
     while (frame := newest.get()) is not None:

@@ -46,7 +46,10 @@ class Model:
         options.intra_op_num_threads = THREADS
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False  # these grow with the number of image sizes
         self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["crispseg"])
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        if "crispseg" not in metadata:
+            raise SystemExit(f"{path} is no file of crispseg export; give an .onnx file that it wrote")
+        self.about = json.loads(metadata["crispseg"])
         if self.about["in_chans"] not in (1, 3):
             raise SystemExit(
                 f"{path} needs images of {self.about['in_chans']} channels; this server reads RGB and grey"

@@ -73,7 +73,20 @@ def test_what_cannot_be_exported(options: Any, message: str, saved: Path, tmp_pa
 
 def test_a_size_is_for_executorch_only(saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["export", str(saved), "--out", str(tmp_path / "a.onnx"), "--size", "64", "96"]) == 2
-    assert "executorch only" in capfd.readouterr().err
+    assert "leave out size" in capfd.readouterr().err
+
+
+def test_it_uses_the_threads_of_pytorch(file: Path) -> None:
+    from executorch.extension.pybindings import portable_lib
+
+    before = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            open_model(file)
+            assert portable_lib._threadpool_get_thread_count() == count
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_damage_is_found(file: Path, tmp_path: Path, refuses: Any) -> None:

@@ -258,6 +258,14 @@ def fails(logits: Tensor) -> Tensor:
     raise RuntimeError("no operator\nof that name")
 
 
+def test_labels_of_fewer_bits_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
+    monkeypatch.setattr(pipeline, "write", lambda *_: None)
+    monkeypatch.setattr(pipeline, "compare", lambda *_: Comparison(SMALL[0], 1.0, None, 0.4))
+    with refuses("has different results", "40.000 % equal labels"):
+        export_model(build(), tmp_path / "a.xml", "openvino", precision="bf16", output="labels")
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize(
     ("change", "phrase"),
     [

@@ -228,6 +228,9 @@ def test_a_video_that_ends_early_is_reported(segmenter: Segmenter, tmp_path: Pat
     content = clip(tmp_path / "whole.mkv", 100).read_bytes()
     assert predict_video(segmenter, tmp_path / "whole.mkv", tmp_path / "whole")[1] == 100
     assert not recwarn
+    late = [100_000 + 40 * number for number in range(12)]  # Matroska's duration includes the time before them
+    assert predict_video(segmenter, clip(tmp_path / "late.mkv", times=late), tmp_path / "late")[1] == 12
+    assert not recwarn
     path = tmp_path / "cut.mkv"
     path.write_bytes(content[: len(content) // 2])
     with pytest.warns(CrispsegWarning, match=r"cut.mkv end after \d.\d of 4.0 seconds; the file may be damaged"):

@@ -32,13 +32,21 @@ def cached_file(format: Format, source: str | Path, precision: FloatPrecision = 
     """
     folder = writable_folder(os.environ.get(FOLDER, pooch.os_cache("crispseg")))
     suffix = FILE_FORMATS[format].suffix
-    path = folder / f"{Path(source).name}-{fingerprint(source)}-{__version__}-{precision}{suffix}"
+    path = folder / f"{Path(source).resolve().name}-{fingerprint(source)}-{__version__}-{precision}{suffix}"
     with FileLock(path.with_suffix(".lock")):
-        if not path.is_file() or len({*checksums(path)}) > 1:
+        if not intact(path):
             model = SegmentationModel.from_pretrained(source)
             print_lines(Console(stderr=True), [f"writing {path}, once for {source} in {precision}"])
             export_model(model, path, format, precision=precision, sampling="gather")
     return path
+
+
+def intact(path: Path) -> bool:
+    """Return whether all files of a model are there and belong together."""
+    try:
+        return len({*checksums(path)}) == 1
+    except FileNotFoundError:
+        return False
 
 
 for runtime, kind in ("onnxruntime", "onnx"), ("openvino", "openvino"):

@@ -18,7 +18,7 @@ from crispseg.data.loading import spread
 from crispseg.evaluation.bootstrap import number
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores
-from crispseg.export.quantization import Calibration
+from crispseg.export.quantization import Calibration, middle
 from crispseg.inference.device import processor_name
 from crispseg.inference.runtime import AnyModel, Run
 from crispseg.inference.segmenter import Segmenter, as_batch
@@ -138,7 +138,7 @@ class Certificate:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, with the processor and the versions of the software."""
-        packages = ("crispseg", "torch", "timm", "onnxruntime", "openvino")
+        packages = ("crispseg", "torch", "timm", "onnxruntime", "openvino", "executorch", "nncf")
         return {
             **asdict(self),
             "processor": processor_name(torch.device("cpu")),
@@ -170,7 +170,7 @@ def time_ratio(file: AnyModel, other: AnyModel, data: Calibration) -> float:
     """Return the time of a file divided by that of another, medians of `ROUNDS` calls in turns on a held-out image."""
     info = file.info
     sample = data.held_out.with_channels(info.in_chans, info.value_range)[0]
-    images = as_batch(sample.image, Normalize(info.mean, info.std, info.in_chans), torch.device("cpu"))
+    images = as_batch(middle(sample.image), Normalize(info.mean, info.std, info.in_chans), torch.device("cpu"))
     taken: list[list[float]] = []
     for _ in range(ROUNDS + 1):
         taken.append([])

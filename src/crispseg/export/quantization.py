@@ -59,12 +59,16 @@ class Calibration:
         normalize = Normalize(info.mean, info.std, info.in_chans)
 
         def batch(sample: Any) -> NDArray[np.float32]:
-            top, left = ((side - min(side, LARGEST)) // 2 for side in sample.image.shape[:2])
-            image = sample.image[top : top + LARGEST, left : left + LARGEST]
-            return as_batch(image, normalize, torch.device("cpu")).contiguous().numpy()
+            return as_batch(middle(sample.image), normalize, torch.device("cpu")).contiguous().numpy()
 
         chosen: Any = Subset(dataset, spread(len(dataset), self.images))
         return DataLoader(chosen, batch_size=None, collate_fn=batch)
+
+
+def middle(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Crop an image (H, W, C) to its middle of at most `LARGEST` pixels per side."""
+    top, left = (max(0, side - LARGEST) // 2 for side in image.shape[:2])
+    return image[top : top + LARGEST, left : left + LARGEST]
 
 
 def in_float(graph: Any, decoder: bool) -> list[str]:

@@ -244,8 +244,10 @@ def open_openvino(path: Path) -> tuple[Run, str]:
 
 def open_executorch(path: Path) -> tuple[Run, str]:
     """Return a function that runs a file in ExecuTorch, image by image, and its metadata as JSON."""
+    from executorch.extension.pybindings import portable_lib
     from executorch.runtime import Runtime
 
+    portable_lib._unsafe_reset_threadpool(torch.get_num_threads())
     program = Runtime.get().load_program(path)
     named = program.load_method(METADATA) if METADATA in program.method_names else None
     method = program.load_method("forward")

@@ -91,7 +91,7 @@ def predict_video(
                 raise CrispsegError(f"{video} has no frames that can be read; check the file")
             target.mux(encoder.encode(None))
             end, seconds = picture.time - (source.start_time or 0) / av.time_base, (source.duration or 0) / av.time_base
-            if end < 0.9 * seconds - 1:
+            if max(end, picture.time) < 0.9 * seconds - 1:  # the duration of some files includes their start
                 found = f"the frames of {video} end after {end:.1f} of {seconds:.1f} seconds"
                 warnings.warn(f"{found}; the file may be damaged", CrispsegWarning, stacklevel=2)
     return overlay, number
