@@ -111,6 +111,7 @@ def drifting(scene: int, number: int) -> np.ndarray:
         ("{}-take-{:03}", "'--data.group=*-*'"),
         ("{}/{:02}", "--data.group=folder"),
         ("{}{:02}", ""),
+        ("{1:03}_{0}", "'--data.group=*_{*}'"),
     ],
 )
 def test_neighbours_that_look_alike_are_said(

@@ -229,30 +229,41 @@ Sequences have 0.05 to 0.4 (CamVid 0.41), and unrelated images 0.8 to 1.1.
 """
 
 
-def consecutive(places: Sequence[PurePosixPath], images: Sequence[ImageFacts]) -> list[tuple[int, int]]:
-    """Return index pairs of images with consecutive names that look alike, as frames, slices and scenes do.
+def consecutive(
+    places: Sequence[PurePosixPath], images: Sequence[ImageFacts]
+) -> tuple[list[tuple[int, int]], list[str | None]]:
+    """Return index pairs of images that are consecutive in a series and look alike, as frames and scenes do.
 
-    The result is empty unless most consecutive images are much more alike than others. Names are consecutive in the
-    order of their numbers, if they differ in the last number only.
+    The other result is the series of each image by `series_of`, or by `ending_of` such as the camera of 0805_gate and
+    0835_gate. Both are empty unless most consecutive images of a series are much more alike than others.
     """
     keys = [[(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", str(one))] for one in places]
-    order = sorted(range(len(places)), key=keys.__getitem__)
-    series = [series_of(place) for place in places]
-    pairs = [(one, other) for one, other in pairwise(order) if series[one] and series[one] == series[other]]
-    if len(pairs) < STEPS:
-        return []
-    thumbnails = _standardised(images)[0].reshape(len(images), -1)[order]
-    far = [np.linalg.norm(thumbnails - np.roll(thumbnails, len(order) // part, 0), axis=1) for part in (2, 3)]
-    ordered = thumbnails[np.argsort(order)]
-    near = np.linalg.norm(ordered[[one for one, _ in pairs]] - ordered[[other for _, other in pairs]], axis=1)
-    bound = SEQUENCE * float(np.median(far))
-    return [pairs[index] for index in np.flatnonzero(near <= bound)] if np.median(near) <= bound else []
+    thumbnails = _standardised(images)[0].reshape(len(images), -1) if images else np.zeros((0, 1))
+    for of in series_of, ending_of:
+        series = [of(place) for place in places]
+        order = sorted(range(len(places)), key=lambda at: (series[at] or "", keys[at]))
+        pairs = [(one, other) for one, other in pairwise(order) if series[one] and series[one] == series[other]]
+        if len(pairs) < STEPS or (of is ending_of and len({*series}) == 1):
+            continue
+        turned = thumbnails[order]
+        far = [np.linalg.norm(turned - np.roll(turned, len(order) // part, 0), axis=1) for part in (2, 3)]
+        near = np.linalg.norm(thumbnails[[one for one, _ in pairs]] - thumbnails[[other for _, other in pairs]], axis=1)
+        bound = SEQUENCE * float(np.median(far))
+        if np.median(near) <= bound:
+            return [pairs[index] for index in np.flatnonzero(near <= bound)], series
+    return [], []
 
 
 def series_of(place: PurePosixPath) -> str | None:
     """Return the path of an image up to its last number, such as A_take_ of A_take_0012; None without a number."""
     before, *rest = re.split(r"\d+(?=\D*$)", place.name)
     return str(place.with_name(before)) if rest and before else (f"{place.parent}/" if rest else None)
+
+
+def ending_of(place: PurePosixPath) -> str | None:
+    """Return the end of a name after its last number, such as _gate of 20230501_0805_gate, or None."""
+    found = re.search(r"\d([-_][^\W\d_]+)$", place.name)
+    return found and found[1]
 
 
 SHARED = 0.01

@@ -19,7 +19,6 @@ from crispseg.data.copies import (
     likely_group,
     original,
     overlapping,
-    series_of,
     together,
 )
 from crispseg.data.dataset import SegmentationDataset
@@ -105,14 +104,16 @@ def _next_to_each_other(
 ) -> Finding:
     """Return the finding of images of two splits that are consecutive in a sequence."""
     order, members = [*subject.splits], [*images]
-    found = consecutive([places[member] for member in members], [images[member] for member in members])
+    found, named = consecutive([places[member] for member in members], [images[member] for member in members])
     pairs = [sorted((members[one], members[other]), key=lambda each: order.index(each[0])) for one, other in found]
     pairs = [pair for pair in pairs if pair[0][0] != pair[1][0]]
     later = Counter(split for split, _ in {pair[1] for pair in pairs})
     kept = [pair for pair in pairs if later[pair[1][0]] >= NEIGHBOURS * len(subject.splits[pair[1][0]])]
-    series = {member: name for member, place in places.items() if (name := series_of(place))}
-    ends = {name[-1] for name in series.values()}
-    pattern = {"/": "folder", "_": "*_*", "-": "*-*"}.get(ends.pop() if len(ends) == 1 else "", "")
+    series = {member: name for member, name in zip(members, named, strict=False) if name}
+    first, last = ({name[at] for name in series.values()} for at in (0, -1))
+    pattern = {"/": "folder", "_": "*_*", "-": "*-*"}.get(last.pop() if len(last) == 1 else "", "")
+    if first in ({"_"}, {"-"}):
+        pattern = f"*{first.pop()}{{*}}"
     settings = _regrouping(own, pattern, series) if pattern else {}
     return _related("neighbours-in-two-splits", kept, subject, pattern, settings)
 
