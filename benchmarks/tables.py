@@ -6,6 +6,7 @@ and the same flags.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -260,7 +261,7 @@ _SHORT = Comparison(
 _ALL = Comparison(
     "all",
     {
-        name: table.entries[name]
+        name: dataclasses.replace(table.entries[name], base=None)
         for table, names in (
             (_CRISP, ("crisp_s", "crisp", "crisp_l", "wide", "sfnet_lite", "lraspp")),
             (_CRISP, ("smp_segformer", "smp_segformer_larger", "smp_upernet", "smp_fpn", "smp_unet")),
