@@ -256,8 +256,8 @@ TREE = shape("tree", [[1, 1], [2, 2], [3, 1]])
     [
         ([shape("tree", [[1, 1], [2, 2]])], {}, ["shape 0 ('tree')", "has 2 points, but needs 3"]),
         ([shape("pole", [[1, 1], [2, 2]], "line")], {}, ["shape 0 ('pole')", "'line'", "polygon, rectangle, circle"]),
-        ([TREE], {"imageHeight": float("inf")}, ["imageHeight"]),
-        ([{"label": "tree"}], {}, ["shapes.0.points"]),
+        ([TREE], {"imageHeight": float("inf")}, ["as (inf, 16)"]),
+        ([{"label": "tree"}], {}, ["a.json is not labelme's format ('points')"]),
         ([TREE], {"imageHeight": 11}, ["as (11, 16)", "is (12, 16)", "annotate"]),
         ([TREE], {"imagePath": "gone.jpg"}, ["gone.jpg, which", "a.json names, is not in", "images"]),
     ],
@@ -280,7 +280,7 @@ def test_labelme_that_cannot_be_painted(
         ({"category_id": 8}, ["annotation 100 refers to image 10 and category 8", "not list both"]),
         ({"category_id": 7, "image_id": 5, "segmentation": [box(0, 0, 2, 2)]}, ["refers to image 5 and category 7"]),
         ({"category_id": 7, "segmentation": []}, ["annotation 100 has a box but no segmentation"]),
-        ({"category_id": 7, "segmentation": [[1, 2, 3, 4]]}, ["annotations.0.segmentation", "at least 6"]),
+        ({"category_id": 7, "segmentation": [[1, 2, 3, 4]]}, ["has 2 points, but needs 3"]),
         ({"category_id": 7, "segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, ["annotation 100 of a.jpg: cannot reshape"]),
         ({"category_id": 7, "segmentation": [box(0, 0, 20, 2)]}, ["annotation 100", "points outside", "12x16"]),
         *(
@@ -309,7 +309,7 @@ def test_annotations_that_cannot_be_painted(
     [
         ('{"images": [}', ["is not JSON (Expecting value: line 1 column 13", "export it again"]),
         ("", ["is not JSON (Expecting value: line 1"]),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', ["COCO", "images.0.file_name"]),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', ["is not COCO's format ('file_name')"]),
         ("1" * 5000, ["is not JSON"]),
         ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}', ["contain no annotated images"]),
     ],

@@ -17,8 +17,6 @@ from dataset_trees import picture
 from numpy.typing import NDArray
 from PIL import Image
 
-from crispseg.data import Folder
-from crispseg.data.folder_layout import recognise
 from crispseg.data.importing import import_annotations
 from crispseg.errors import CrispsegError
 from crispseg.io.images import read_mask
@@ -78,9 +76,9 @@ def test_cvat_for_images(tmp_path: Path) -> None:
     [
         ('<ellipse label="car" cx="5" cy="5" rx="2" ry="1"/>', CVAT, ["image a.png: ellipse 'car'", "draw it as one"]),
         ('<box label="car" rotation="9" xtl="1" ytl="1" xbr="2" ybr="2"/>', CVAT, ["box 'car'", "upright"]),
-        ('<polygon points="1,1;2,2;3,1"/>', CVAT, ["annotations.xml: image a.png is incomplete", "label"]),
+        ('<polygon points="1,1;2,2;3,1"/>', CVAT, ["annotations.xml is not CVAT's format ('label')"]),
         ('<polygon label="car" points="1,1;2;3,1"/>', CVAT, ["polygon 'car' of a.png", "correct or remove it"]),
-        ('<polygon label="car" points="1,1;x,2;3,1"/>', CVAT, ["image a.png is incomplete or wrong", "'x'"]),
+        ('<polygon label="car" points="1,1;x,2;3,1"/>', CVAT, ["annotations.xml is not CVAT's format", "'x'"]),
         (
             '<polygon label="car" points="1,1;2,2;99,1"/>',
             CVAT,
@@ -100,46 +98,6 @@ def test_cvat_that_cannot_be_painted(shapes: str, text: str, phrases: list[str],
     with refuses(*phrases):
         import_annotations([cvat(tmp_path / "in", shapes, text)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_other_exports_of_cvat_are_recognised(tmp_path: Path, refuses: Any) -> None:
-    """COCO 1.0, Ultralytics YOLO Segmentation 1.0, YOLO 1.1 and Segmentation mask 1.1."""
-    picture(tmp_path / "coco/images/default/a.png", HEIGHT, WIDTH)
-    entry = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [np.ravel(CORNERS).tolist()], "iscrowd": 0}
-    tree = {"images": [{"id": 1, "width": WIDTH, "height": HEIGHT, "file_name": "a.png"}], "annotations": [entry]}
-    (tmp_path / "coco/annotations").mkdir()
-    text = json.dumps(tree | {"categories": [{"id": 1, "name": "car"}]})
-    (tmp_path / "coco/annotations/instances_default.json").write_text(text)
-
-    picture(tmp_path / "yolo/images/train/a.png", HEIGHT, WIDTH)
-    (tmp_path / "yolo/labels/train").mkdir(parents=True)
-    line = " ".join(f"{x / WIDTH} {y / HEIGHT}" for x, y in CORNERS)
-    (tmp_path / "yolo/labels/train/a.txt").write_text(f"0 {line}\n")
-    (tmp_path / "yolo/data.yaml").write_text("names:\n  0: car\npath: .\ntrain: train.txt\n")
-    (tmp_path / "yolo/train.txt").write_text("images/train/a.png\n")
-    for name, image in (("coco", "a"), ("yolo", "train/a")):
-        done = imported([tmp_path / name], tmp_path / f"{name}_out")
-        np.testing.assert_array_equal(mask_of(done.out, image), SQUARE)
-
-    picture(tmp_path / "boxes/obj_train_data/a.png")
-    (tmp_path / "boxes/obj_train_data/a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
-    (tmp_path / "boxes/obj.names").write_text("car\n")
-    with refuses("boxes of YOLO 1.1", "Ultralytics YOLO Segmentation"):
-        import_annotations([tmp_path / "boxes"], tmp_path / "out")
-
-    masks = tmp_path / "masks"
-    for index in range(6):
-        picture(masks / f"JPEGImages/{index}.png", HEIGHT, WIDTH)
-        (masks / "SegmentationClass").mkdir(exist_ok=True)
-        color = np.where(SQUARE[..., None] > 0, np.uint8([[[250, 50, 83]]]), 0).astype(np.uint8)
-        Image.fromarray(color).save(masks / f"SegmentationClass/{index}.png")
-    (masks / "ImageSets/Segmentation").mkdir(parents=True)
-    (masks / "ImageSets/Segmentation/default.txt").write_text("\n".join("012345"))
-    (masks / "labelmap.txt").write_text("# label:color_rgb:parts:actions\nbackground:0,0,0::\ncar:250,50,83::\n")
-    assert recognise(masks) == {"name": "folder", "root": str(masks)}
-    assert Folder(root=masks, palette=masks / "labelmap.txt").label_set().names == ("background", "car")
-    with refuses("its masks need no import", f"crispseg train {masks}"):
-        import_annotations([masks], tmp_path / "out")
 
 
 def test_folders_of_several_formats(tmp_path: Path, refuses: Any) -> None:
@@ -267,10 +225,10 @@ def test_predictions_of_label_studio(tmp_path: Path) -> None:
             ["cover 176 pixels"],
         ),
         ([task("a.jpg", [region("brushlabels", {"rle": [1, 2]})])], ["of a.jpg", "correct or remove it"]),
-        ([task("a.jpg", [region("brushlabels", {"rle": [999]})])], ["JSON", "not as JSON-MIN"]),
+        ([task("a.jpg", [region("brushlabels", {"rle": [999]})])], ["is not Label Studio"]),
         ([task("text", DRAWN)], ["task 0 has no image in its data"]),
         ([task("gone.jpg", DRAWN)], ["gone.jpg, which", "is not in"]),
-        ([{"image": "a.jpg", "label": []}], ["not Label Studio's format JSON", "not as JSON-MIN"]),
+        ([{"image": "a.jpg", "label": []}], ["is not Label Studio's format ('data')"]),
     ],
 )
 def test_label_studio_that_cannot_be_painted(
@@ -312,7 +270,7 @@ def test_geojson_of_qupath(tmp_path: Path) -> None:
     [
         ([feature("Polygon", RING, objectType="annotation")], ["feature 0 has no class", "QuPath"]),
         ([feature("Point", [1, 2], **TUMOR)], ["feature 0 is a Point, not a polygon"]),
-        ([{"type": "Feature"}], ["feature 0 is not GeoJSON"]),
+        ([{"type": "Feature"}], ["is not GeoJSON's format ('geometry')"]),
         ([feature("Polygon", [[[0, 0], [99, 0], [0, 9], [0, 0]]], **TUMOR)], ["feature 0", "outside of the image"]),
         ([feature("Polygon", RING, **{"class": "x"})], ["feature 0 has no class of QuPath", "on a map"]),
     ],

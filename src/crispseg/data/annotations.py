@@ -6,6 +6,7 @@ top left corner of the first pixel, whose centre is (0.5, 0.5).
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -13,58 +14,43 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as coco
-from pydantic import Base64Bytes, BaseModel, Field, FiniteFloat, StrictInt, StrictStr, ValidationError
 
 from crispseg.errors import CrispsegError
 from crispseg.io.outlines import Ring, areas, joined
 from crispseg.labels import LabelSet
 
-OUTSIDE = 1.0
-"""Distance in pixels by which a point may be outside its image, because annotation tools round."""
+OUTSIDE = 1.0  # distance in pixels by which a point may be outside its image, because annotation tools round
+POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}  # shape types of labelme and their minimum number of points
 
-Model = TypeVar("Model", bound=BaseModel)
-
-POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}
-"""Supported shape types of labelme and their minimum number of points."""
-
-Pixels: TypeAlias = NDArray[np.int64]
-"""`(n,)` flat pixel indices in row-major order: row · width + column."""
+Pixels: TypeAlias = NDArray[np.int64]  # `(n,)` flat pixel indices in row-major order: row · width + column
 
 
 class Shape(NamedTuple):
     """An annotated shape of an image."""
 
-    name: str
-    """Name in error messages."""
+    name: str  # name in error messages
     label: str
-    draw: Callable[[int, int], Pixels]
-    """Return its pixels in an image of this height and width; raise an error if the shape is invalid."""
+    draw: Callable[[int, int], Pixels]  # returns its pixels for a height and a width, or raises any error
     crowd: bool = False
-    z_order: int = 0
-    """Shapes of a higher order are on top."""
+    z_order: int = 0  # shapes of a higher order are on top
 
 
 @dataclass
 class MarkedImage:
     """An image and its annotated shapes."""
 
-    image: str
-    """Image path as written in the annotations, or its name without suffix."""
-    source: Path
-    """Annotation file; a relative image path may start from its folder."""
-    size: tuple[int | None, int | None]
-    """`(H, W)` if the annotations include it."""
+    image: str  # image path as written in the annotations, or its name without suffix
+    source: Path  # annotation file; a relative image path may start from its folder
+    size: tuple[int | None, int | None]  # `(H, W)` if the annotations include it
     shapes: list[Shape] = field(default_factory=list)
-    name: str = ""
-    """Name in the output folder, without suffix; by default its path."""
-    split: str = ""
-    """Its split, or folder names that imply it; by default the path of the annotations implies it."""
+    name: str = ""  # name in the output folder, without suffix; by default its path
+    split: str = ""  # its split, or folder names that imply it; by default the path of the annotations implies it
 
 
 class Annotations(NamedTuple):
@@ -73,20 +59,16 @@ class Annotations(NamedTuple):
     images: tuple[MarkedImage, ...]
     names: tuple[str, ...]
     """Class names, sorted by id for COCO and YOLO, as listed by CVAT, and otherwise alphabetically."""
-    notes: tuple[str, ...] = ()
-    """Lines about what is not imported."""
+    notes: tuple[str, ...] = ()  # lines about what is not imported
 
 
 class Outlined(NamedTuple):
     """An image whose areas are written as annotations."""
 
     file: Path
-    name: str
-    """Its name in the annotations, without suffix."""
-    labels: NDArray[np.uint8]
-    """`(H, W)` class ids."""
-    folder: Path
-    """Folder of the annotations when they are complete."""
+    name: str  # its name in the annotations, without suffix
+    labels: NDArray[np.uint8]  # `(H, W)` class ids
+    folder: Path  # folder of the annotations when they are complete
     classes: LabelSet
 
     @property
@@ -110,79 +92,25 @@ class Outlined(NamedTuple):
         return [(name, joined(outlines)) for name, outlines in self.areas()]
 
 
-class _Category(BaseModel):
-    id: StrictInt
-    name: StrictStr
-
-
-class _Image(BaseModel):
-    id: int | str
-    file_name: StrictStr
-    height: int | None = None
-    width: int | None = None
-
-
-class RunLengths(BaseModel):
-    """COCO run lengths, as numbers or compressed text."""
-
-    size: tuple[int, int]
-    counts: list[int] | str
-
-
-class _Instance(BaseModel):
-    id: int | str = "without an id"
-    image_id: int | str
-    category_id: int
-    segmentation: list[Annotated[list[FiniteFloat], Field(min_length=6)]] | RunLengths | None = None
-    iscrowd: bool = False
-
-
-class _Coco(BaseModel):
-    images: list[_Image]
-    categories: list[_Category]
-    annotations: list[_Instance]
-
-
-class _LabelmeShape(BaseModel):
-    label: StrictStr
-    shape_type: str | None = None
-    points: Annotated[list[tuple[FiniteFloat, FiniteFloat]], Field(min_length=1)]
-    mask: Base64Bytes | None = None
-
-
-class _Labelme(BaseModel):
-    imagePath: StrictStr
-    imageHeight: int | None = None
-    imageWidth: int | None = None
-    shapes: list[_LabelmeShape]
-
-
-def _validated(model: type[Model], tree: Any, path: Path, kind: str) -> Model:
-    try:
-        return model.model_validate(tree)
-    except ValidationError as error:
-        worst = max(error.errors(), key=lambda each: len(each["loc"]))  # the deepest of several alternatives
-        reason = f"{'.'.join(map(str, worst['loc']))}: {worst['msg']}"
-        raise CrispsegError(f"{path} is not valid {kind} ({reason}); export it again") from None
-
-
 def read_coco(path: Path, content: Any) -> Annotations:
     """Read a COCO file; a shape that cannot become a mask raises a `CrispsegError`."""
-    tree = _validated(_Coco, content, path, "COCO (or labelme)")
-    names = {entry.id: entry.name for entry in tree.categories}
-    images = {entry.id: MarkedImage(entry.file_name, path, (entry.height, entry.width)) for entry in tree.images}
-    for one in tree.annotations:
-        what = f"{path}: annotation {one.id}"
-        if one.image_id not in images or one.category_id not in names:
-            which = f"image {one.image_id} and category {one.category_id}"
+    names = {each["id"]: str(each["name"]) for each in content["categories"]}
+    images = {}
+    for each in content["images"]:
+        size = each.get("height"), each.get("width")
+        images[each["id"]] = MarkedImage(str(each["file_name"]), path, size)
+    for each in content["annotations"]:
+        image, category, outlines = each["image_id"], each["category_id"], each.get("segmentation")
+        what = f"{path}: annotation {each.get('id', 'without an id')}"
+        if image not in images or category not in names:
+            which = f"image {image} and category {category}"
             raise CrispsegError(f"{what} refers to {which}, but the file does not list both; export it again")
-        if not one.segmentation:
+        if not outlines:
             raise CrispsegError(f"{what} has a box but no segmentation; remove it")
-        if isinstance(one.segmentation, RunLengths):
-            draw = partial(_draw_runs, one.segmentation)
-        else:
-            draw = partial(draw_outlines, "polygon", one.segmentation)
-        images[one.image_id].shapes.append(Shape(what, names[one.category_id], draw, one.iscrowd))
+        draw = partial(draw_outlines, "polygon", outlines)
+        if isinstance(outlines, dict):
+            draw = partial(_draw_runs, outlines)
+        images[image].shapes.append(Shape(what, names[category], draw, bool(each.get("iscrowd"))))
     return Annotations(tuple(images.values()), tuple(names[key] for key in sorted(names)))
 
 
@@ -208,17 +136,18 @@ def write_coco(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> N
 
 def read_labelme(path: Path, content: Any) -> Annotations:
     """Read a labelme file; a shape that cannot become a mask raises a `CrispsegError`."""
-    tree = _validated(_Labelme, content, path, "labelme")
-    image = MarkedImage(tree.imagePath.replace("\\", "/"), path, (tree.imageHeight, tree.imageWidth))
-    for index, one in enumerate(tree.shapes):
-        what, kind = f"{path}: shape {index} ('{one.label}')", one.shape_type or "polygon"
-        if kind not in POINTS and one.mask is None:
+    size = content.get("imageHeight"), content.get("imageWidth")
+    image = MarkedImage(str(content["imagePath"]).replace("\\", "/"), path, size)
+    for index, each in enumerate(content["shapes"]):
+        label, kind, mask = str(each["label"]), each.get("shape_type") or "polygon", each.get("mask")
+        what = f"{path}: shape {index} ('{label}')"
+        if kind not in POINTS and mask is None:
             remedy = f"draw it as one of {', '.join(POINTS)}, or remove it"
             raise CrispsegError(f"{what} has the unsupported shape type '{kind}'; {remedy}")
-        draw = partial(draw_outlines, kind, [one.points])
-        if one.mask is not None:
-            draw = partial(_draw_png, one.mask, *map(round, one.points[0]))
-        image.shapes.append(Shape(what, one.label, draw))
+        draw = partial(draw_outlines, kind, [each["points"]])
+        if mask is not None:
+            draw = partial(_draw_png, mask, each["points"])
+        image.shapes.append(Shape(what, label, draw))
     return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})))
 
 
@@ -252,13 +181,11 @@ def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, wid
     return np.flatnonzero(coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))))
 
 
-def _draw_runs(runs: RunLengths, height: int, width: int) -> Pixels:
+def _draw_runs(runs: dict[str, Any], height: int, width: int) -> Pixels:
     """Return the pixels of run lengths, which alternate between 0 and 1, column by column from top to bottom."""
-    if runs.size != (height, width):
-        raise ValueError(f"its size is {list(runs.size)}, but the image is {[height, width]} (height, width)")
-    encoded = runs.model_dump()
-    if isinstance(runs.counts, list):
-        encoded = coco.frPyObjects(encoded, height, width)
+    if runs["size"] != [height, width]:
+        raise ValueError(f"its size is {runs['size']}, but the image is {[height, width]} (height, width)")
+    encoded = coco.frPyObjects(runs, height, width) if isinstance(runs["counts"], list) else runs
     inside = coco.decode(encoded)
     try:  # pycocotools refuses too many pixels, but leaves missing ones undefined
         coco.decode({**encoded, "size": (1, height * width - 1)})
@@ -276,6 +203,8 @@ def draw_mask(mask: NDArray[np.bool_], left: int, top: int, height: int, width: 
     return (rows + top) * width + columns + left
 
 
-def _draw_png(png: bytes, left: int, top: int, height: int, width: int) -> Pixels:
-    with Image.open(io.BytesIO(png)) as mask:
+def _draw_png(text: str, points: Sequence[Any], height: int, width: int) -> Pixels:
+    """Return the pixels of a PNG as Base64, whose first pixel is at the first point."""
+    left, top = map(round, points[0])
+    with Image.open(io.BytesIO(base64.b64decode(text))) as mask:
         return draw_mask(np.asarray(mask.convert("L")) > 0, left, top, height, width)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,32 +10,22 @@ from xml.etree import ElementTree
 import numpy as np
 
 from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_mask, draw_outlines
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 
-EXPORT = "export 'CVAT for images 1.1'"
 
-
-def read_cvat(path: Path) -> Annotations:
+def read_cvat(path: Path, root: ElementTree.Element) -> Annotations:
     """Read polygons, masks and boxes of images."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # or an unknown encoding
-        raise CrispsegError(f"{path} is not XML ({one_line(error)}); export it again") from None
-    others = {"annotation": "has boxes of PASCAL VOC", "annotations": "has tracks of a video"}
     if root.tag != "annotations" or root.find("track") is not None:
-        raise CrispsegError(f"{path} {others.get(root.tag, 'is not an annotation file of CVAT')}; {EXPORT}")
+        what = "has tracks of a video" if root.tag == "annotations" else "may have boxes of PASCAL VOC"
+        raise CrispsegError(f"{path} {what}; export 'CVAT for images 1.1'")
     labels = [each for each in root.iterfind(".//labels/label") if each.find("parent") is None]
     names = dict.fromkeys(each.findtext("name", "") for each in labels)
     marked = []
     for element in root.iterfind("image"):
-        what = f"{path}: image {element.get('name')}"
-        try:
-            size = int(element.attrib["height"]), int(element.attrib["width"])
-            shapes = [_shape(f"{what}: {one.tag}", one.tag, one.attrib) for one in element if one.tag != "tag"]
-            marked.append(MarkedImage(element.attrib["name"], path, size, shapes, split=element.get("subset", "")))
-        except (LookupError, ValueError) as error:
-            raise CrispsegError(f"{what} is incomplete or wrong ({one_line(error)}); export it again") from None
+        name, size = element.attrib["name"], (int(element.attrib["height"]), int(element.attrib["width"]))
+        shapes = [_shape(f"{path}: image {name}", one) for one in element if one.tag != "tag"]
+        marked.append(MarkedImage(name, path, size, shapes, split=element.get("subset", "")))
         names |= dict.fromkeys(shape.label for shape in shapes)
     return Annotations(tuple(marked), tuple(names))
 
@@ -58,8 +48,9 @@ def write_cvat(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> N
     ElementTree.ElementTree(root).write(folder / "annotations.xml", encoding="utf-8", xml_declaration=True)
 
 
-def _shape(what: str, kind: str, at: Mapping[str, str]) -> Shape:
-    what = f"{what} '{at['label']}'"
+def _shape(image: str, element: ElementTree.Element) -> Shape:
+    kind, at = element.tag, element.attrib
+    what = f"{image}: {kind} '{at['label']}'"
     if kind == "polygon":
         points = [[float(value) for value in point.split(",")] for point in at["points"].split(";")]
         draw = partial(draw_outlines, kind, [points])

@@ -1,6 +1,6 @@
 """Formats of annotations: their readers and writers, and recognition of a file's format.
 
-Readers raise a `CrispsegError` for damaged files, for those of another format and for shapes that make no mask.
+Readers raise a `CrispsegError` for shapes that make no mask, and almost any error for content of another form.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +20,7 @@ from crispseg.data.geojson import read_geojson, write_geojson
 from crispseg.data.label_studio import read_label_studio, write_label_studio
 from crispseg.data.yolo import read_yolo, write_yolo
 from crispseg.errors import CrispsegError, one_line
-from crispseg.io.files import atomic_folder, check_new_folder
+from crispseg.io.files import atomic_folder
 from crispseg.labels import LabelSet
 
 
@@ -47,38 +48,34 @@ def read_annotations(path: Path, images: Path | None = None) -> tuple[str, Annot
     """Return the name of the format and the content of a file, or of a folder of YOLO with its images."""
     if path.is_dir():
         return "yolo", read_yolo(path, images)
-    if path.suffix.lower() == ".xml":
-        return "cvat", read_cvat(path)
+    what = "XML" if path.suffix.lower() == ".xml" else "JSON"
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:  # or text that is not UTF-8, or a number with thousands of digits
-        remedy = "unpack it, and give the folder" if path.suffix.lower() == ".zip" else "export it again"
-        raise CrispsegError(f"{path} is not JSON ({one_line(error)}); {remedy}") from None
+        if what == "XML":
+            name, content = "cvat", ElementTree.parse(path).getroot()
+        else:
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            name = _json_format(content)
+        what = f"{FORMATS[name].title}'s format"
+        return name, FORMATS[name].read(path, content)
+    except (ElementTree.ParseError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        remedy = "unpack it" if path.suffix.lower() == ".zip" else "export it again, as docs/labelling.md shows"
+        raise CrispsegError(f"{path} is not {what} ({one_line(error)}); {remedy}") from None
+
+
+def _json_format(content: Any) -> str:
     first = content[0] if isinstance(content, list) and content else content
     keys = first if isinstance(first, dict) else {}
     if keys.get("type") in ("FeatureCollection", "Feature"):
-        name = "geojson"
-    elif "data" in keys or (keys and first is not content):
-        name = "labelstudio"
-    else:
-        name = "labelme" if "shapes" in keys else "coco"
-    return name, FORMATS[name].read(path, content)
-
-
-def check_annotations(name: str, folder: Path) -> Path:
-    """Return the folder in `folder` for a format; a `CrispsegError` is raised if it exists or cannot be written."""
-    if (folder / name).exists():
-        raise CrispsegError(f"{folder / name} exists and may have been corrected; move it, or give another out")
-    return check_new_folder(folder / name)
+        return "geojson"
+    if "data" in keys or (keys and first is not content):
+        return "labelstudio"
+    return "labelme" if "shapes" in keys else "coco"
 
 
 def write_annotations(folder: Path, masks: Iterable[tuple[Path, str, NDArray[np.uint8]]], classes: LabelSet) -> None:
     """Write a new folder, named like its format, with the areas of all classes but the background.
 
-    Args:
-        folder: the folder; it is created when it is complete.
-        masks: path of each image, its name without suffix, and its class ids `(H, W)`; 255 is not written.
-        classes: the classes.
+    The `masks` are the path of each image, its name without suffix, and its class ids `(H, W)`; 255 is not written.
     """
     with atomic_folder(folder) as made:
         FORMATS[folder.name].write(made, (Outlined(*mask, folder, classes) for mask in masks), classes)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_outlines
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 
 
@@ -20,15 +20,11 @@ def read_geojson(path: Path, content: Any) -> Annotations:
 
     Features without QuPath's classification are refused, because they may be in map coordinates.
     """
-    features = content if isinstance(content, list) else content.get("features", [content])
     image = MarkedImage(path.stem, path, (None, None))
-    for index, each in enumerate(features if isinstance(features, list) else [features]):
+    for index, each in enumerate(content if isinstance(content, list) else content.get("features", [content])):
         what = f"{path}: feature {index}"
-        try:
-            kind, parts = each["geometry"]["type"], each["geometry"]["coordinates"]
-            label = (each["properties"].get("classification") or {}).get("name")
-        except (LookupError, TypeError, AttributeError) as error:
-            raise CrispsegError(f"{what} is not GeoJSON ({one_line(error)}); export it again") from None
+        kind, parts = each["geometry"]["type"], each["geometry"]["coordinates"]
+        label = (each["properties"].get("classification") or {}).get("name")
         if not label or kind not in ("Polygon", "MultiPolygon"):
             lacks = f"is a {kind}, not a polygon" if label else "has no class of QuPath"
             remedy = "draw polygons with a class in QuPath; gdal_rasterize makes masks of polygons on a map"

@@ -7,7 +7,6 @@ their sizes are equal, the later one is on top. Crowds are below all other shape
 from __future__ import annotations
 
 import re
-import shlex
 import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -26,24 +25,19 @@ from crispseg.data.loading import parallel
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, did_you_mean, few, one_line
 from crispseg.io.files import atomic_folder, check_new_folder
-from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, find_images, image_size, write_labels
+from crispseg.io.images import IMAGE_FOLDERS, find_images, image_size, write_labels
 from crispseg.labels import IGNORE, LabelSet
 
-BACKGROUNDS = frozenset({"_background_", "__background__"})
-"""labelme's names of the background."""
-
-UNLABELED = frozenset({"__ignore__", "_ignore_"})
-"""labelme's names of ignored pixels."""
+BACKGROUNDS = frozenset({"_background_", "__background__"})  # labelme's names of the background
+UNLABELED = frozenset({"__ignore__", "_ignore_"})  # labelme's names of ignored pixels
 
 
 class Task(NamedTuple):
     """One image to write."""
 
     file: Path
-    name: str
-    """Name of the image and its mask, without suffix; may contain "/"."""
-    parts: list[MarkedImage]
-    """Annotations of the image in each annotation file."""
+    name: str  # name of the image and its mask, without suffix; may contain "/"
+    parts: list[MarkedImage]  # annotations of the image in each annotation file
 
 
 def import_annotations(
@@ -129,14 +123,8 @@ def _read(source: Path, format: str | None, images: Path | None) -> list[Annotat
         listed = " and ".join(f"{FORMATS[kind].title} ({file})" for kind, file in kinds.items())
         raise CrispsegError(f"{source} contains {listed}; give format, one of {', '.join(kinds)}")
     if not kinds:
-        others = {
-            "obj.names": "it has boxes of YOLO 1.1; export polygons, such as 'Ultralytics YOLO Segmentation'",
-            "SegmentationClass": f"its masks need no import; run crispseg train {shlex.quote(str(source))}",
-            "*.zip": "it has archives; unpack them",
-        }
-        remedy = next((others[name] for name in others if any(source.rglob(name))), "give another folder")
         titles = ", ".join(each.title for each in chosen)
-        raise CrispsegError(f"{source} contains no annotations of {titles}; {remedy}")
+        raise CrispsegError(f"{source} contains no annotations of {titles}; export it as docs/labelling.md shows")
     return [content for _, kind, content in found if kind in kinds]
 
 
@@ -203,8 +191,6 @@ def _tasks(found: Sequence[MarkedImage], images: Path | None, folders: Sequence[
             remedy = "give its folder as images, or correct that file"
             raise CrispsegError(f"{image}, which {one.source} names, {found_there}; {remedy}")
         file = files[0].parent.resolve() / files[0].name  # once for each file; a link keeps its own name
-        if file.suffix.lower() not in SUFFIXES:
-            raise CrispsegError(f"{file} is not an image in a known format; convert it to PNG or JPEG")
         path = file.relative_to(root.resolve()) if file.is_relative_to(root.resolve()) else Path(file.name)
         path = path.relative_to(path.parts[0]) if path.parts[0].lower() in IMAGE_FOLDERS else path
         tasks.setdefault(file, Task(file, one.name or path.with_suffix("").as_posix(), [])).parts.append(one)

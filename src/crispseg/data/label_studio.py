@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 
 from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_outlines
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError
 from crispseg.io.images import SUFFIXES
 from crispseg.labels import LabelSet
 
@@ -21,14 +21,10 @@ from crispseg.labels import LabelSet
 def read_label_studio(path: Path, content: Any) -> Annotations:
     """Read polygons, boxes and brush masks: the last annotation of each task, or predictions if no task has one."""
     tasks = content if isinstance(content, list) else [content]
-    try:
-        kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
-        kept = [[each["result"] for each in task.get(kind) or [] if not each.get("was_cancelled")] for task in tasks]
-        named = [(f"{path}: task {index}", task["data"]) for index, task in enumerate(tasks)]
-        marked = tuple(_marked(path, *each, results[-1]) for each, results in zip(named, kept, strict=True) if results)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        reason = f"is not Label Studio's format JSON ({one_line(error)}); export it as JSON, not as JSON-MIN"
-        raise CrispsegError(f"{path} {reason}") from None
+    kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
+    kept = [[each["result"] for each in task.get(kind) or [] if not each.get("was_cancelled")] for task in tasks]
+    named = [(f"{path}: task {index}", task["data"]) for index, task in enumerate(tasks)]
+    marked = tuple(_marked(path, *each, results[-1]) for each, results in zip(named, kept, strict=True) if results)
     notes = [f"{path} has no annotations; its predictions were imported"] if kind == "predictions" else []
     if missing := len(tasks) - len(marked):
         notes.append(f"{missing} tasks of {path} have no annotation; they were left out")

@@ -24,7 +24,7 @@ from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.inference.servers import SERVERS
 from crispseg.inference.tiled import segment_tiff
-from crispseg.io.files import atomic_path, digest, owned
+from crispseg.io.files import atomic_path, check_new_folder, digest, owned
 from crispseg.io.images import MADE_OF, read_mask
 from crispseg.io.outlines import write_polygons
 from crispseg.io.progress import progress
@@ -155,7 +155,7 @@ def predict_files(
         for image, name in names.items()
     }
     check_outputs(out, files)
-    marked = formats.check_annotations(format, out) if annotated else None
+    marked = check_new_folder(out / format) if annotated else None
     files = {image: files[image] for image in sorted(names, key=names.__getitem__)[part]}
     there = {  # `made_of` of existing results, the labels of an image first; None for other files
         result: _says(result if result.suffix in (".png", ".tif") else results[0])
