@@ -229,13 +229,6 @@ def test_masks_that_differ_from_images_by_their_suffix(tmp_path: Path) -> None:
     assert caught.value.settings == [{"data.images": f"{tmp_path}/*.tif", "data.masks": f"{tmp_path}/*.bmp"}]
 
 
-def test_instances_below_a_root_without_masks(tmp_path: Path) -> None:
-    for kind in ("images", "numbered"):
-        picture(tmp_path / f"{kind}/a.png")
-    with pytest.raises(CrispsegError, match=r"give data\.images, data\.instances and, if they exist, data\.masks"):
-        Folder(root=tmp_path, instances=tmp_path / "numbered").dataset("train")
-
-
 @pytest.mark.parametrize(("step", "dtype"), [(85, np.uint8), (256, np.uint16)])
 def test_multiples_of_ids_are_refused_with_commands(
     step: int, dtype: type[np.generic], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -31,10 +31,8 @@ class Archive:
 
     url: str
     md5: str | None = None
-    size: int | None = None
-    """Size in bytes, if published."""
-    folder: str = "."
-    """Sub-folder of the download folder to unpack into."""
+    size: int | None = None  # size in bytes, if published
+    folder: str = "."  # sub-folder of the download folder to unpack into
 
     @property
     def file(self) -> str:
@@ -49,41 +47,31 @@ class Layout:
     Paths end in "*" and the ending of the file names; "{}" is replaced by the official name of a split.
     """
 
-    hint: str
-    """Content of the root and its source, for error messages."""
-    values: str
-    """Name of the mask values in error messages."""
+    hint: str  # content of the root and its source, for error messages
+    values: str  # name of the mask values in error messages
     images: str
     masks: str
     marks: Sequence[Mapping[str, Any]]
     """Marks of a root: paths that must all exist, "holds", or be missing, "lacks", and optional "keys" of `data`."""
-    list: str = ""
-    """File that lists the images of a split; by default all images are used."""
-    parts: Mapping[str, str] = field(default_factory=dict)
-    """Split → its official name, if different."""
-    void: bool = False
-    """Whether values without a class, up to the largest class value, are ignored instead of refused."""
+    list: str = ""  # file that lists the images of a split; by default all images are used
+    parts: Mapping[str, str] = field(default_factory=dict)  # split → its official name, if different
+    void: bool = False  # whether values without a class, up to the largest class value, are ignored instead of refused
 
 
 @dataclass(frozen=True)
 class Entry:
     """One data set."""
 
-    name: str
-    """Name of the data source."""
+    name: str  # name of the data source
     title: str
     classes: str
-    counts: Mapping[str, int]
-    """Number of images with public masks in each split, as published."""
+    counts: Mapping[str, int]  # number of images with public masks in each split, as published
     licence: str
-    home: str
-    """Web page of the data set."""
+    home: str  # web page of the data set
     layout: Layout
-    get: str = ""
-    """Instructions for a manual download, or for the use of the data set."""
+    get: str = ""  # instructions for a manual download, or for the use of the data set
     archives: tuple[Archive, ...] = ()
-    root: str = "."
-    """Path of `data.root` in the download folder."""
+    root: str = "."  # path of `data.root` in the download folder
 
 
 @cache

@@ -23,8 +23,7 @@ from crispseg.io.opening import opened
 
 T = TypeVar("T", bound=Hashable)
 
-MOST_COMPARED = 10_000
-"""Maximum number of images, evenly spaced, whose pixels are compared. All names are compared."""
+MOST_COMPARED = 10_000  # maximum number of images whose pixels are compared; all names are compared
 
 _CHANGE = (
     r"(?:aug(?:mented|mentation)?(?![-_. ]?(?:19|20)\d\d)[-_. ]?\d*"
@@ -41,8 +40,7 @@ _PART = re.compile(
     re.I,
 )
 """Name endings of slices, frames and tiles: a_slice_3, a_0_512, a_x0_y512, frame_7."""
-_SIDE = re.compile(r"[-_](?:left|right|l|r|od|os)$", re.I)
-"""Name endings of the two eyes, breasts or other sides of a patient."""
+_SIDE = re.compile(r"[-_](?:left|right|l|r|od|os)$", re.I)  # name endings of the two eyes or sides of a patient
 _NOT_GROUPS = (
     "slice|frame|tile|patch|crop|part|page|row|col|column|layer|stack|depth|time|day|hour|img|image|im|pic|picture|photo"
     "|mask|label|class|cls|aug|rot|rotate|flip|copy|version|scale|size|res|level|zoom|mag|view|channel|ch|band|fold"
@@ -129,18 +127,12 @@ class ImageFacts(NamedTuple):
     """Facts of a readable image."""
 
     file: str
-    size: tuple[int, int]
-    """`(H, W)` upright."""
-    constant: bool
-    """Whether all pixels have one colour."""
-    digest: bytes
-    """Hash of the decoded, upright pixels; mirroring and 90-degree rotations change only its last byte."""
-    thumbnail: NDArray[np.float32]
-    """`(8, 8, 3)` mean RGB."""
-    orientation: int = 1
-    """EXIF orientation, 1 to 8."""
-    place: tuple[float, ...] = ()
-    """Map position of a GeoTIFF, see `map_position`."""
+    size: tuple[int, int]  # `(H, W)` upright
+    constant: bool  # whether all pixels have one colour
+    digest: bytes  # hash of the decoded, upright pixels; mirroring and 90-degree rotations change only its last byte
+    thumbnail: NDArray[np.float32]  # `(8, 8, 3)` mean RGB
+    orientation: int = 1  # EXIF orientation, 1 to 8
+    place: tuple[float, ...] = ()  # map position of a GeoTIFF, see `map_position`
 
     @property
     def area(self) -> tuple[float, float, float, float] | None:
@@ -193,17 +185,12 @@ def _turns(values: NDArray[Any]) -> list[NDArray[Any]]:
     return [np.rot90(one, k, (-3, -2)) for one in (values, values[..., ::-1, :]) for k in range(4)]
 
 
+# Largest RMS difference between thumbnails of one image, as a share of their contrast. JPEG compression, resizing and
+# sometimes neighbouring video frames stay below it.
 NEAR = 0.03
-"""Largest RMS difference between thumbnails of one image, as a share of their contrast.
-
-JPEG compression, resizing and sometimes neighbouring video frames stay below it.
-"""
-TURNED = 2
-"""Factor of `NEAR` for mirrored or rotated images, which cannot be neighbouring frames."""
-LEAST_CONTRAST = 2.0
-"""Minimum standard deviation of a thumbnail for a comparison, on a scale of 0 to 255."""
-NEIGHBOURS = range(1, 9)
-"""Ranks of the nearest images that an image is compared with."""
+TURNED = 2  # factor of `NEAR` for mirrored or rotated images, which cannot be neighbouring frames
+LEAST_CONTRAST = 2.0  # minimum standard deviation of a thumbnail for a comparison, on a scale of 0 to 255
+NEIGHBOURS = range(1, 9)  # ranks of the nearest images that an image is compared with
 
 
 def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tuple[int, int]]:
@@ -222,11 +209,9 @@ def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tupl
     return list(zip(first[found].tolist(), second[found].tolist(), strict=True))
 
 
+# Largest difference between consecutive images of a sequence, as a share of that of others, and fewest such pairs.
+# Sequences have 0.05 to 0.4 (CamVid 0.41), and unrelated images 0.8 to 1.1.
 SEQUENCE, STEPS = 0.6, 8
-"""Largest difference between consecutive images of a sequence, as a share of that of others, and fewest such pairs.
-
-Sequences have 0.05 to 0.4 (CamVid 0.41), and unrelated images 0.8 to 1.1.
-"""
 
 
 def consecutive(
@@ -266,8 +251,7 @@ def ending_of(place: PurePosixPath) -> str | None:
     return found and found[1]
 
 
-SHARED = 0.01
-"""Smallest share of its area that a tile on a map shares with an overlapping one."""
+SHARED = 0.01  # smallest share of its area that a tile on a map shares with an overlapping one
 
 
 def overlapping(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tuple[int, int]]:

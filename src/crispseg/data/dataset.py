@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from crispseg.data.mask_lookup import MOST, InstanceLookup, MaskLookup
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError, few, one_line
 from crispseg.io.images import image_channels, read_image, read_mask
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import IGNORE, LabelSet
@@ -202,8 +202,7 @@ def read_names(path: str | Path) -> tuple[str, ...]:
         return tuple(lines)
     names.pop(IGNORE, None)
     if gaps := sorted({*range(max(names))} - {*names}):
-        few_gaps = ", ".join(map(str, gaps[:5])) + ", …" * (len(gaps) > 5)
-        what = f"{path} has the ids {min(names)} to {max(names)}, but no name for {few_gaps}"
+        what = f"{path} has the ids {min(names)} to {max(names)}, but no name for {few(gaps)}"
         raise CrispsegError(f"{what}; add a line for each, or write the names alone, in the order of their ids from 0")
     return tuple(names[index] for index in sorted(names))
 

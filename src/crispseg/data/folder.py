@@ -31,11 +31,8 @@ from crispseg.errors import CrispsegError, did_you_mean, few
 from crispseg.io.value_range import check_range
 from crispseg.labels import IGNORE, Color, LabelSet
 
-ALL = "all"
-"""Split of all images that have a mask."""
-
-SAMPLED = 32
-"""Number of masks to look at first if classes are declared."""
+ALL = "all"  # split of all images that have a mask
+SAMPLED = 32  # number of masks to look at first if classes are declared
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -166,8 +163,7 @@ class Folder(Settings):
             names = {pair.mask: name for name, pair in self._pairs.items()}  # includes the folder of the split
             if missing := [names[pair.mask] for pair in pairs if names[pair.mask] not in there]:
                 lacking = f"data.instances {self.instances} has no file for {len(missing)} of {len(pairs)} images"
-                remedy = "give each image a file of the same name"
-                raise CrispsegError(f"{lacking}: {few(missing)}; {remedy}")
+                raise CrispsegError(f"{lacking}: {few(missing)}; give each image a file of the same name")
             numbered = {pair.name: there[names[pair.mask]] for pair in pairs}
         return FileDataset(pairs, self.reading.labels, self.reading.lookup, 3, declared, numbered)
 
@@ -272,13 +268,7 @@ class Folder(Settings):
         given = self.root, self.images, self.instances if self.of_instances else self.masks
         root, images, masks = (None if path is None else Path(path) for path in given)
         lists = {"train": self.train_list, "val": self.val_list, "test": self.test_list}
-        try:
-            return own_layout(root, images, masks, {key: Path(path) for key, path in lists.items() if path is not None})
-        except CrispsegError as error:
-            if self.root is None or self.instances is None:
-                raise
-            remedy = "give data.images, data.instances and, if they exist, data.masks instead of data.root"
-            raise CrispsegError(f"{error}; {remedy}") from None
+        return own_layout(root, images, masks, {key: Path(path) for key, path in lists.items() if path is not None})
 
     @cached_property
     def _pairs(self) -> dict[str, Pair]:

@@ -35,37 +35,24 @@ from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
-LEGEND = re.compile(r".*(legend|label|class|colou?r).*\.(txt|csv|json|ya?ml)", re.IGNORECASE)
-"""Names of files that may list classes."""
-LIST_BYTES = 2**22
-"""Largest size of a table or JSON file that may list images."""
-LEGEND_BYTES = 4096
-"""Largest file that is compared with others of its name; longer ones may list images."""
-RUN_LENGTHS = b"EncodedPixels"
-"""Column of Kaggle's tables of run lengths."""
+LEGEND = re.compile(r".*(legend|label|class|colou?r).*\.(txt|csv|json|ya?ml)", re.I)  # files that may list classes
+LIST_BYTES = 2**22  # largest size of a table or JSON file that may list images
+LEGEND_BYTES = 4096  # largest file that is compared with others of its name; longer ones may list images
 CVAT_LIST = Path("ImageSets/Segmentation/default.txt")
 
 
 class FolderLayout(NamedTuple):
     """Locations of custom data."""
 
-    images: Path
-    """Folder or pattern of all images."""
+    images: Path  # folder or pattern of all images
     masks: Path
-    matched: Mapping[str, Matched]
-    """Split → pairs, if folders define the splits; otherwise "" → pairs."""
-    names: Mapping[Path, str]
-    """Image → its path in the folder of images or of its split, without suffix."""
-    lists: Mapping[str, Path] = MappingProxyType({})
-    """Split → file that lists its images, or folder that contains them."""
-    classes: Path | None = None
-    """File of the class names."""
-    only: Path | None = None
-    """CVAT's list of annotated images."""
-    legend: str = ""
-    """Note about files that may define the classes; empty if there are none."""
-    unused: tuple[str, ...] = ()
-    """Notes about tables of the images, if neither lists nor folders define the splits."""
+    matched: Mapping[str, Matched]  # split → pairs, if folders define the splits; otherwise "" → pairs
+    names: Mapping[Path, str]  # image → its path in the folder of images or of its split, without suffix
+    lists: Mapping[str, Path] = MappingProxyType({})  # split → file that lists its images, or folder that contains them
+    classes: Path | None = None  # file of the class names
+    only: Path | None = None  # CVAT's list of annotated images
+    legend: str = ""  # note about files that may define the classes; empty if there are none
+    unused: tuple[str, ...] = ()  # notes about tables of the images, if neither lists nor folders define the splits
 
     @property
     def divided(self) -> bool:
@@ -160,8 +147,7 @@ def unused_lists(root: Path, names: Collection[str]) -> list[str]:
 
 
 def _legend(root: Path) -> str:
-    names = [path.name for path in sorted(root.iterdir())] if root.is_dir() else []
-    found = [str(root / name) for name in names if LEGEND.fullmatch(name) and name != "classes.txt"]
+    found = [path for path in sorted(root.glob("*")) if LEGEND.fullmatch(path.name) and path.name != "classes.txt"]
     means = "may define the classes: give the names with data.classes or data.palette"
     return f"{few(found)} {means}, and values without a label, such as 0, with data.ignore" if found else ""
 
@@ -254,23 +240,20 @@ def _files(images: Path, masks: Path) -> tuple[dict[Path, str], dict[Path, str]]
 
 def annotated(folder: Path) -> str:
     """Return a remedy for a folder of annotations that are not images, as the end of an error; otherwise ""."""
-    root, suffixes = shlex.quote(str(folder)), {suffix for counts in listing(folder).values() for suffix in counts}
-    tables = [file for file in folder.glob("*.csv") if file.is_file() and RUN_LENGTHS in file.read_bytes()[:999]]
-    if polygons := next(yolo_files(folder), None):
-        root = shlex.quote(str(yolo_root(polygons) or folder))
-        what = "YOLO's labels are text files", "polygons"
-    elif ".npy" in suffixes:
-        return "; NumPy arrays (.npy) are not read: save each as a PNG, masks with 255 for ignored pixels"
-    elif tables:
-        paint = "write a PNG of class ids for each image, counting pixels from 1, column by column"
-        return f"; {few(tables)} contains run lengths, which are not read: {paint}"
-    elif suffixes & {".json", ".xml", ".geojson"}:
-        what = "it contains annotation files", "labelling tools"
-    elif ".mat" in suffixes:
-        return "; MATLAB files (.mat) are not read: save each mask as a PNG, as docs/labelling.md shows"
-    else:
-        return ""
-    return f"; {what[0]}: 'crispseg data import {root} -o {root}_masks' makes masks of {what[1]}"
+    suffixes = {suffix for counts in listing(folder).values() for suffix in counts}
+    tables = [file for file in folder.glob("*.csv") if file.is_file() and b"EncodedPixels" in file.read_bytes()[:999]]
+    polygons = next(yolo_files(folder), None)
+    root = shlex.quote(str((polygons and yolo_root(polygons)) or folder))
+    imports = f"'crispseg data import {root} -o {root}_masks' makes masks of its annotations"
+    paint = "write a PNG of class ids for each image, counting pixels from 1, column by column"
+    remedies = (
+        (polygons, imports),
+        (".npy" in suffixes, "NumPy arrays (.npy) are not read: save each as a PNG, masks with 255 for ignored pixels"),
+        (tables, f"{few(tables)} contains run lengths, which are not read: {paint}"),
+        (suffixes & {".json", ".xml", ".geojson"}, imports),
+        (".mat" in suffixes, "MATLAB files (.mat) are not read: save each mask as a PNG, as docs/labelling.md shows"),
+    )
+    return next((f"; {remedy}" for found, remedy in remedies if found), "")
 
 
 def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:

@@ -31,15 +31,11 @@ SPLITS = {
 }
 """Folder names of each split, including those of COCO and nnU-Net."""
 SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
-OTHERS = re.compile(r"instance|object|predict|overlay|viz", re.IGNORECASE)
-"""Words in names of folders without class masks, although their files are named like the images."""
+OTHERS = re.compile(r"instance|object|predict|overlay|viz", re.I)  # in names of folders without class masks
 _MASK_WORDS = re.compile("mask|label|seg|annot|gt|truth")
-MOST_KINDS, MOST_PATTERNS = 10, 100
-"""Maximum number of kinds of files in a folder, and of patterns of them to compare."""
-LEVELS, MOST = 6, 1000
-"""Maximum depth and number of folders to search, because the folder may be a home directory."""
-ANNOTATED = ".npy", ".txt", ".json", ".geojson", ".xml", ".mat"
-"""Suffixes of annotations that are not images."""
+MOST_KINDS, MOST_PATTERNS = 10, 100  # maximum number of kinds of files in a folder, and of patterns of them to compare
+LEVELS, MOST = 6, 1000  # maximum depth and number of folders to search, because the folder may be a home directory
+ANNOTATED = ".npy", ".txt", ".json", ".geojson", ".xml", ".mat"  # suffixes of annotations that are not images
 
 _SPLIT, _KIND = (
     "|".join(sorted(names, key=len, reverse=True)) for names in (SPLIT_OF, (*IMAGE_FOLDERS, *MASK_FOLDERS))
@@ -53,14 +49,11 @@ class Place(NamedTuple):
 
     path: Path
     files: Mapping[Path, str]
-    usual: bool
-    """Whether its name indicates its content."""
-    masks: bool
-    """Whether it contains masks, by its name or because eight colours cover most of its first image."""
+    usual: bool  # whether its name indicates its content
+    masks: bool  # whether it contains masks, by its name or because eight colours cover most of its first image
 
 
-Reading = tuple[Place, Place]
-"""Matching images and masks."""
+Reading = tuple[Place, Place]  # matching images and masks
 
 
 def is_pattern(place: Path) -> bool:

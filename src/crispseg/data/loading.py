@@ -26,11 +26,9 @@ from crispseg.io.images import side_factor
 from crispseg.io.progress import progress
 from crispseg.labels import IGNORE
 
-CROPS_A_WINDOW = 16
-"""Area of a large image, in crops, for which an epoch takes one window."""
+CROPS_A_WINDOW = 16  # area of a large image, in crops, for which an epoch takes one window
 WINDOWS_AT_MOST = 64
-STEPS_AT_LEAST = 2
-"""Minimum number of steps in an epoch; fewer images are repeated."""
+STEPS_AT_LEAST = 2  # minimum number of steps in an epoch; fewer images are repeated
 
 
 def spread(count: int, most: int) -> list[int]:
@@ -56,8 +54,7 @@ def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a
     return [number * again for number in times]
 
 
-MOST_WORKERS = max(64, 4 * (os.cpu_count() or 1))
-"""Maximum number of worker processes; more may exhaust the machine and are not faster."""
+MOST_WORKERS = max(64, 4 * (os.cpu_count() or 1))  # more may exhaust the machine and are not faster
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -131,12 +128,9 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
 
 
 class Shuffled(Sampler[tuple[int, int]]):
-    """Keys of `Augmented`, shuffled by `(seed, epoch)` and divided among the processes of a run.
+    """Keys of `Augmented`, shuffled by `(seed, epoch)` and divided equally among the processes of a run.
 
-    Args:
-        devices: number of processes; all get the same number of samples.
-        seed: random seed of the order, together with the epoch.
-        start: epoch and number of samples of this process to start from, for a resumed run.
+    A resumed run starts with the epoch and the number of samples of this process in `start`.
     """
 
     def __init__(self, samples: int, devices: int, seed: int, start: tuple[int, int] = (0, 0)) -> None:
@@ -207,14 +201,9 @@ def train_loader(
 ) -> Batches:
     """Return shuffled, augmented batches; a smaller last batch is dropped unless it is the only one.
 
-    Args:
-        dataset, transform: the split and its augmentation, which takes all randomness from torch's generator.
-        batch_size, workers: samples per batch, and loader processes; their number does not change the batches.
-        seed: random seed; the order also depends on the epoch, and augmentation on epoch and index.
-        devices: processes of a distributed run; each gets its share.
-        start: epoch and number of batches to start from, for a resumed run.
-        times: how often an epoch uses each image, by default once.
-        keep: keep images in the memory of each worker after they are read.
+    The transform takes all randomness from torch's generator, so that batches do not depend on the number of workers.
+    Each process of a distributed run gets its share. A resumed run starts with the epoch and the batch in `start`. See
+    `Augmented` for `times`, by default 1 for each image, and `keep`.
     """
     samples = Augmented(dataset, transform, seed, times or [1] * len(dataset), keep)
     sampler = Shuffled(len(samples), devices, seed, (start[0], start[1] * batch_size))

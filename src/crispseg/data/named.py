@@ -26,15 +26,10 @@ from crispseg.io.opening import faults, from_pillow, opened
 
 
 def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tuple[Path, Path]:
-    """Write images and their masks to a sub-folder that is named by a hash of their content.
+    """Write images and their masks to a sub-folder that is named by a hash of their content, or reuse it.
 
-    Args:
-        images: paths, PIL images, or values for `image_array`.
-        masks: one for each image, in the same order: paths, PIL images, or values for `mask_array`.
-        folder: parent of the sub-folder; an existing one with the same content is reused.
-
-    Returns:
-        Its folders of images and of masks. File names start with a number, followed by the name of a given path.
+    They are paths, PIL images, or values for `image_array` and `mask_array`. Returned are the folders of images and of
+    masks. File names start with a number, followed by the name of a given path.
     """
     images, masks = list(images), list(masks)
     if len(images) != len(masks) or not images:
@@ -79,8 +74,7 @@ def _encoded(source: Any, is_mask: bool) -> tuple[bytes, str]:
     return file.getvalue(), ".tif"
 
 
-OWN = ("images", "masks", "instances")
-"""Settings that imply custom data unless the named data have them too."""
+OWN = ("images", "masks", "instances")  # settings that imply custom data unless the named data have them too
 
 
 def data_source(name: str) -> type[DataSource]:

@@ -24,9 +24,7 @@ _OF_MASKS = (
 _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_0000$|\.(jpe?g|png|tiff?|bmp)$")
 """Affixes of mask and image names around their common part, in lower case."""
 
-ODD_FILES = 0.01
-"""Largest share of images or masks that may differ from the others and are left out; more are an error."""
-
+ODD_FILES = 0.01  # largest share of images or masks that may differ from the others and are left out; more are an error
 MERGE = "if an image has several masks, merge them into one PNG of class ids"
 
 
@@ -64,16 +62,11 @@ def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mas
 class Matched(NamedTuple):
     """Images and masks of two places, matched by name."""
 
-    pairs: Mapping[str, Pair] = {}
-    """Pairs by name, sorted."""
-    faults: Mapping[PairingKind, Mapping[Path, str]] = {}
-    """Unpaired files and their names, by kind of fault."""
-    note: str = ""
-    """Note for the user about the pairing; empty if there is none."""
-    error: CrispsegError | None = None
-    """Error that prevents training."""
-    folders: Mapping[Path, str] = {}
-    """Mask → its sub-folder, if only masks are in sub-folders."""
+    pairs: Mapping[str, Pair] = {}  # pairs by name, sorted
+    faults: Mapping[PairingKind, Mapping[Path, str]] = {}  # unpaired files and their names, by kind of fault
+    note: str = ""  # note for the user about the pairing; empty if there is none
+    error: CrispsegError | None = None  # error that prevents training
+    folders: Mapping[Path, str] = {}  # mask → its sub-folder, if only masks are in sub-folders
 
 
 def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Path, masks: Path) -> Matched:

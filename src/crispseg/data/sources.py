@@ -24,14 +24,11 @@ from crispseg.data.pairing import pair_below, pair_listed
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
 
-TrainOn: TypeAlias = Literal["train", "trainval"]
-"""Content of the split "train"; "val" is the same for both."""
+TrainOn: TypeAlias = Literal["train", "trainval"]  # content of the split "train"; "val" is the same for both
 
 DATA = Path(str(resources.files("crispseg.data")))
-LISTS = DATA / "free" / "lists"
-"""Splits of nuclei and aerial."""
-PART = DATA / "free" / "nuclei"
-"""Bundled part of nuclei."""
+LISTS = DATA / "free" / "lists"  # splits of nuclei and aerial
+PART = DATA / "free" / "nuclei"  # bundled part of nuclei
 
 
 class OfficialClass(NamedTuple):

@@ -21,12 +21,9 @@ from crispseg.io.images import deep_values, image_size
 from crispseg.io.value_range import ValueRange, percentile_range
 from crispseg.labels import IGNORE, LabelSet
 
-IMAGES = 64
-"""Maximum number of sampled images, evenly spread over the split."""
-SEEN = 10
-"""Minimum number of images with a class for a statement about its side."""
-PIXELS = 2**16
-"""Maximum number of sampled pixels of an image."""
+IMAGES = 64  # maximum number of sampled images, evenly spread over the split
+SEEN = 10  # minimum number of images with a class for a statement about its side
+PIXELS = 2**16  # maximum number of sampled pixels of an image
 
 
 def known_range(dataset: SegmentationDataset) -> ValueRange | None:
@@ -86,9 +83,7 @@ class SplitReport:
     def lopsided(self) -> tuple[float, float]:
         """Concentration of classes in one half of the images: upper or lower, and left or right.
 
-        The share of a class in one half minus its share in the other is computed for each image. The result is the
-        absolute value of the mean, divided by the mean of the absolute values. It is 0 if the halves are equal on
-        average, and 1 if they differ in the same direction in every image.
+        It is 0 if the halves are equal on average, and 1 if they differ in the same direction in every image.
         """
         found = []
         for axis in (3, 2):

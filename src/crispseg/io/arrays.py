@@ -16,11 +16,9 @@ from crispseg.errors import CrispsegError
 from crispseg.io.images import MOST_CHANNELS
 from crispseg.io.opening import from_array
 
-Values: TypeAlias = NDArray[Any] | Tensor
-"""An array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`."""
+Values: TypeAlias = NDArray[Any] | Tensor  # an array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`
 
 FORMS = "an array (H, W) or (H, W, C), C up to 16, or a tensor (C, H, W), of uint8, uint16 or floats from 0 to 1"
-"""Values that `image_array` accepts."""
 
 
 def image_array(image: Values) -> NDArray[Any]:

@@ -14,8 +14,7 @@ from filelock import FileLock, Timeout
 
 from crispseg.errors import CrispsegError
 
-LITTER = ".crispseg-"
-"""Prefix of the names of temporary files and folders."""
+LITTER = ".crispseg-"  # prefix of the names of temporary files and folders
 LOCK = ".crispseg.lock"
 
 

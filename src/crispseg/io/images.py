@@ -93,8 +93,7 @@ def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tupl
         return raster.size
 
 
-MADE_OF = "crispseg"
-"""Metadata key of results for `made_of`, a text that identifies image, model and settings."""
+MADE_OF = "crispseg"  # metadata key of results for `made_of`, a text that identifies image, model and settings
 
 
 def png_text(made_of: str) -> PngImagePlugin.PngInfo:

@@ -27,11 +27,8 @@ for library in ("tifffile", "imagecodecs"):
     logging.getLogger(library).setLevel(logging.CRITICAL)  # errors are reported once, by exceptions
 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from 89 million pixels on, see `MAX_PIXELS`
 
-MAX_PIXELS = 2**27
-"""Maximum number of pixels of a file, checked before decoding: 134 million, 400 MB as RGB."""
-
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")
-"""Formats to read with Pillow. Others run programs (EPS) or exceed the size in their header (ICO)."""
+MAX_PIXELS = 2**27  # maximum number of pixels of a file, checked before decoding: 134 million, 400 MB as RGB
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM")  # others run programs (EPS) or exceed their stated size (ICO)
 
 COLORS: dict[str, tuple[int | str, ...]] = {
     "grey": (0, 1, 4, "1", "L", "LA", "I", "F"),
@@ -63,37 +60,21 @@ class UnreadablePicture(CrispsegError):
 
 @dataclass(frozen=True)
 class Raster:
-    """An image with its header and values, which are decoded on demand.
+    """An image with its header and values, which are decoded on demand."""
 
-    Args:
-        name: name in messages.
-        stored: height and width before EXIF orientation is applied.
-        bands: number of channels, including alpha.
-        white: largest value, such as 255.
-        color: one of `COLORS`; others are refused.
-        load: function that decodes stored rows `[top, bottom)` as `(h, W, bands)`.
-        orientation: EXIF orientation, 1 to 8; a PNG may have it after its pixels.
-        palette: colours of a palette.
-        clear: indices of a palette that are fully transparent.
-        lossy: error message if lossy compression may have changed values.
-        inverted: whether 0 is white in the file; `load` then inverts the values.
-        nodata: value without data, from GDAL's metadata of a GeoTIFF.
-        place: map position of a GeoTIFF, see `map_position`.
-    """
-
-    name: object
-    stored: tuple[int, int]
-    bands: int
-    white: int
-    color: str
-    load: Callable[[int, int], NDArray[Any]]
-    orientation: Callable[[], int] = lambda: 1
+    name: object  # for messages
+    stored: tuple[int, int]  # height and width before EXIF orientation is applied
+    bands: int  # number of channels, including alpha
+    white: int  # largest value, such as 255
+    color: str  # one of `COLORS`; others are refused
+    load: Callable[[int, int], NDArray[Any]]  # decodes stored rows `[top, bottom)` as `(h, W, bands)`
+    orientation: Callable[[], int] = lambda: 1  # EXIF orientation, 1 to 8; a PNG may have it after its pixels
     palette: tuple[Color, ...] = ()
-    clear: frozenset[int] = frozenset()
-    lossy: str = ""
-    inverted: bool = False
-    nodata: float | None = None
-    place: tuple[float, ...] = ()
+    clear: frozenset[int] = frozenset()  # indices of a palette that are fully transparent
+    lossy: str = ""  # error message if lossy compression may have changed values
+    inverted: bool = False  # whether 0 is white in the file; `load` then inverts the values
+    nodata: float | None = None  # value without data, from GDAL's metadata of a GeoTIFF
+    place: tuple[float, ...] = ()  # map position of a GeoTIFF, see `map_position`
 
     @property
     def visible(self) -> NDArray[np.bool_] | None:

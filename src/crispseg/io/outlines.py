@@ -21,8 +21,7 @@ from crispseg.labels import IGNORE
 
 Ring: TypeAlias = list[list[int]]
 """Corners `[x, y]` of an outline, along the edges of pixels; the first pixel has its corner at (0, 0)."""
-CocoShape: TypeAlias = Ring | dict[str, object]
-"""COCO segmentation: run lengths, or `[x, y, x, y, …]` of each outline."""
+CocoShape: TypeAlias = Ring | dict[str, object]  # COCO segmentation: run lengths, or `[x, y, x, y, …]` of each outline
 
 
 def segmentations(ids: NDArray[np.int32]) -> list[CocoShape]:

@@ -20,9 +20,7 @@ from crispseg.io.opening import faults
 from crispseg.labels import IGNORE, color_table
 
 SUFFIXES = (".tif", ".tiff")
-
-SIDE = 256
-"""Side of the written tiles in pixels."""
+SIDE = 256  # side of the written tiles in pixels
 
 
 @contextmanager

@@ -15,11 +15,9 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError, CrispsegWarning
 
-ValueRange: TypeAlias = tuple[float, float]
-"""Values that become black and white; other values are clipped."""
+ValueRange: TypeAlias = tuple[float, float]  # values that become black and white; other values are clipped
 
-PERCENTILES = (0.1, 99.9)
-"""Percentiles of pixel values that limit a measured range."""
+PERCENTILES = (0.1, 99.9)  # percentiles of pixel values that limit a measured range
 
 _told = Event()
 
