@@ -96,19 +96,6 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize(
-    ("role", "name"),
-    [("images", name) for name in BROKEN] + [("masks", name) for name in BROKEN if name.endswith(".png")],
-)
-def test_a_broken_file_to_train_on(role: str, name: str, data: Path, error: Error) -> None:
-    content, *phrases = BROKEN[name]
-    path = data / role / f"5{Path(name).suffix}"
-    (data / role / "5.png").unlink()
-    path.write_bytes(content)
-    line = error(*train_on(data))
-    assert all(phrase in line for phrase in (str(path), *phrases))
-
-
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_image_to_predict(name: str, finished: Path, tmp_path: Path, capsys: Capture) -> None:
     content, reason, remedy = BROKEN[name]
@@ -132,24 +119,6 @@ def test_bad_values_in_masks(data: Path, error: Error) -> None:
         write_image(data / f"masks/{index}.png", np.full(SIZE, 200, np.uint8))
     line = error(*train_on(data))
     assert "6 masks contain the value 200" in line
-
-
-def test_an_image_and_a_mask_of_two_sizes(data: Path, error: Error) -> None:
-    write_image(data / "masks/2.png", np.zeros((64, 90), np.uint8))
-    line = error(*train_on(data))
-    paths = str(data / "masks/2.png"), str(data / "images/2.png")
-    assert all(phrase in line for phrase in (*paths, "64x90", "64x96", "resize"))
-
-
-@pytest.mark.parametrize(("lost", "phrase"), [("masks", "images have no mask"), ("images", "masks have no image")])
-def test_files_that_are_missing(lost: str, phrase: str, data: Path, error: Error, capsys: Capture) -> None:
-    (data / lost / "4.png").unlink()
-    assert main(train_on(data)) == 0
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if phrase in line)
-    assert line.startswith("1 of 6 ") and line.endswith(" (4); these are left out")
-    shutil.rmtree(data.parent / "run")
-    shutil.rmtree(data / lost)
-    assert f"{data / lost} is missing; give a folder" in error(*train_on(data))
 
 
 def test_evaluation_checks_its_data_too(data: Path, finished: Path, error: Error) -> None:

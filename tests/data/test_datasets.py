@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -24,11 +23,9 @@ from dataset_trees import (
     make_voc2012,
     picture,
     save,
-    voc_mask,
 )
 from PIL import Image
 
-from crispseg.cli.main import main
 from crispseg.data import (
     DATA_SOURCES,
     VOC2012,
@@ -227,28 +224,3 @@ def test_stray_values_and_colours_are_named(
     colors = "an RGB mask, with the colours [70, 70, 70], [128, 64, 128]"
     with refuses(path, f"{colors}; give the original mask, of {called}"):
         source.dataset("val")[0]
-
-
-# -------------------------------------------------------------------------------------------------- command line
-
-
-def test_training_scoring_and_predicting(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On the augmented set of VOC; the test images have no masks."""
-    root, run = tmp_path / "VOC2012", tmp_path / "run"
-    make_voc2012(root, height=64, width=96)
-    voc_mask(root / "SegmentationClass" / "2007_000033.png", [*range(20), 255], height=64, width=96)
-    flags = ["--preset=paper", "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16"]
-    flags += ["--augment.crop=[64,64]", "--batch_size=3", "--workers=0", "--loggers=[]", "--iterations=1"]
-    assert main(["train", *flags, "--data=voc2012", "--data.train_on=aug", f"--data.root={root}", f"--out={run}"]) == 0
-    assert "never in train: aeroplane, bicycle" in capsys.readouterr().err
-
-    assert main(["evaluate", str(run), "--workers=0", f"--json={tmp_path / 'scores.json'}"]) == 0
-    scores = json.loads((tmp_path / "scores.json").read_text())
-    assert list(scores["iou"]) == list(known("voc2012"))
-    assert np.sum(scores["confusion"], axis=1).tolist() == [293] * 12 + [292] * 8 + [0]  # 255 is there 292 times too
-    assert main(["evaluate", str(run), "--split=test", "--workers=0"]) == 2
-    assert "no split 'test' with public masks" in capsys.readouterr().err
-
-    image = root / "JPEGImages" / "2008_000006.jpg"
-    assert main(["predict", str(run), str(image), f"--out={tmp_path / 'out'}"]) == 0
-    assert (tmp_path / "out" / "2008_000006.png").is_file()

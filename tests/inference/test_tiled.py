@@ -96,12 +96,6 @@ def test_bands_are_the_rows_of_the_image(options: dict[str, Any], dtype: Any, ch
     assert np.array_equal(read_image(path), expected[..., :3])
 
 
-def test_rows_of_an_inverted_tiff_are_those_of_the_whole_image(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.tif", noise(40, 60, 1), photometric="miniswhite")
-    with opened(path) as tiff:
-        assert np.array_equal(tiff.rows(10, 30).pixels(), read_image(path)[10:30])
-
-
 def test_jpeg_inside_a_tiff(tmp_path: Path) -> None:
     pytest.importorskip("imagecodecs")
     image = blocks(96, 64)

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import re
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -135,19 +132,6 @@ def test_commands_leave_a_folder_to_its_owner(
         ):
             assert main(argv) == 2
             assert f"{out} is in use" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_of_two_trainings_in_one_folder_one_is_refused(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "crispseg", "train", *FLAGS, "--epochs=6", f"--out={tmp_path / 'run'}"]
-    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    said = {process.communicate(timeout=120)[1]: process.returncode for process in both}
-    assert sorted(said.values()) == [0, 2]
-    (refused,) = [text for text, status in said.items() if status]
-    # The second may come when the first has written a checkpoint already.
-    assert re.search(rf"{tmp_path / 'run'} (is in use|already contains)", refused) and "Traceback" not in refused
-    left = files(tmp_path / "run")
-    assert "model/model.safetensors" in left and not [name for name in left if LITTER in name or LOCK in name]
 
 
 # New folders --------------------------------------------------------------------------------------------------------
