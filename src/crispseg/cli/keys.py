@@ -76,8 +76,7 @@ def check_json(path: Path | None) -> None:
 
 def show_page(path: Path, html: str) -> None:
     """Write a page and report it on stderr, because scores may be printed as JSON."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
+    write_file(path, html)
     print(f"{path} written; open it in a browser", file=sys.stderr)
 
 
@@ -86,6 +85,11 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     text = json.dumps(values, indent=2, ensure_ascii=False)
     if path == STDOUT:
         print(text)
-        return
+    else:
+        write_file(path, f"{text}\n")
+
+
+def write_file(path: Path, text: str) -> None:
+    """Write a text file that exists only when it is complete."""
     with atomic_path(path) as temporary:
-        temporary.write_text(f"{text}\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")

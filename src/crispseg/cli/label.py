@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 from rich.console import Console
 
 from crispseg.cli.command import Group, WithData
-from crispseg.cli.keys import WithDevice, show_page
+from crispseg.cli.keys import WithDevice, show_page, write_file
 from crispseg.data.folder import ALL, Folder
 from crispseg.data.loading import spread
 from crispseg.data.named import build_data
@@ -22,7 +22,7 @@ from crispseg.evaluation.evaluate import recorded_data
 from crispseg.inference import Segmenter
 from crispseg.inference.image_files import named_images
 from crispseg.inference.protocols import Protocol
-from crispseg.io.files import atomic_path, check_new_folder, writable_folder
+from crispseg.io.files import check_new_folder, writable_folder
 from crispseg.io.images import write_labels
 from crispseg.labelling.errors import judges, label_errors
 from crispseg.labelling.following import images_to_label
@@ -83,8 +83,8 @@ class LabelNext(WithDevice):
             }
             for rank, one in enumerate(chosen, 1)
         ]
-        _write(folder / "next.csv", _table(rows))
-        _write(folder / "next.txt", "".join(f"{one.path.resolve()}\n" for one in chosen))
+        write_file(folder / "next.csv", _table(rows))
+        write_file(folder / "next.txt", "".join(f"{one.path.resolve()}\n" for one in chosen))
         about = f"{len(chosen)} of {len(names)} images, chosen by {self.run}"
         page = next_page("Images to label next", about, zip(chosen, seen, strict=True), model.info.label_set())
         show_page(folder / PAGE, page)
@@ -131,8 +131,8 @@ class LabelErrors(WithDevice, WithData):
             }
             for one in found
         ]
-        _write(folder / "errors.csv", _table(rows))
-        _write(folder / "errors.txt", "".join(f"{one.name}\n" for one in first))
+        write_file(folder / "errors.csv", _table(rows))
+        write_file(folder / "errors.txt", "".join(f"{one.name}\n" for one in first))
         about = f"{len(first)} of {len(found)} masks, judged by {self.run}"
         show_page(folder / PAGE, errors_page("Masks that are probably wrong", about, first))
         print(f"train without them: --data.exclude {shlex.quote(str(folder / 'errors.txt'))}")
@@ -155,8 +155,3 @@ def _table(rows: Sequence[Mapping[str, object]]) -> str:
     table.writeheader()
     table.writerows(rows)
     return text.getvalue()
-
-
-def _write(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
