@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from crispseg.cli.main import main
-from crispseg.data import Folder
-from crispseg.errors import CrispsegError
 
 from .trees import Tree
 
@@ -27,13 +25,7 @@ def test_the_highest_id_is_not_dropped(declared: list[str], tmp_path: Path, caps
     capsys.readouterr()
     for command in commands:
         assert main(["doctor", *shlex.split(command)[1:]]) == 0, capsys.readouterr().out
-
-
-def test_training_names_the_id(tmp_path: Path) -> None:
-    tree = Tree(tmp_path / "data")
-    with pytest.raises(CrispsegError, match="the value 3, but only 3 classes are declared") as caught:
-        Folder(root=tree.root, classes=["road", "tree", "car"]).label_set()
-    given = [{key.removeprefix("data."): value for key, value in one.items()} for one in caught.value.settings]
-    read = [Folder(**{"root": tree.root, "classes": ["road", "tree", "car"], **one}).label_set().names for one in given]
-    names = ("road", "tree", "car")
-    assert read == [("background", *names), (*names, "class 3"), names]
+    assert main(["train", str(tree.root), *declared]) == 2
+    printed = capsys.readouterr().err
+    assert "the value 3, but only 3 classes are declared" in printed
+    assert all(shlex.quote(word) in printed for command in commands for word in shlex.split(command)[-1:])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
@@ -406,8 +405,6 @@ class Folder(Settings):
             some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
             legend = self._layout.legend and f"; {self._layout.legend}"
             line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
-            if self.root and fault.details.get("copy"):
-                line += f"; 'crispseg doctor {shlex.quote(str(self.root))}' shows how to make a copy with these"
             raise CrispsegError(line, settings=fault.details.get("settings", ()))
         return found
 

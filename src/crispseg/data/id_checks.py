@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from crispseg.config.settings import plural
@@ -82,16 +81,15 @@ def no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> F
     none = {0, IGNORE, *void}
     many = [mask for mask in grey if max(mask.held - none, default=0) > OBJECTS]
     full = [mask for mask in many if mask.distinct - len(mask.held & none) >= 0.9 * max(mask.held - none)]
-    if many and len(full) >= 0.8 * len(many):  # no photograph has all classes
-        what = f"values up to {last} that count up from 1: they number objects, not classes"
+    few_objects = last <= OBJECTS and numbers_objects([mask for mask in grey if mask.held - none])
+    if few_objects or (many and len(full) >= 0.8 * len(many)):  # no photograph has all classes
+        what = f"ids from 1 to a different number of at most {last}: they number objects, not classes"
         remedy = "give data.instances instead of data.masks; or, if they are class ids, give data.num_classes"
-        return fault_of("object-numbers", grey, what, remedy)
-    if last <= OBJECTS and numbers_objects([mask for mask in grey if mask.held - none]):
-        what = f"ids from 1 to a different number of at most {last}, nearly all of them one area: objects, not classes"
-        remedy = "merge them by data.merge, or give data.instances instead of data.masks to tell them apart; or, if "
-        remedy += f"they are class ids, give data.num_classes {last + 1}"
-        merged = {"object": [f"class {index}" for index in range(1, last + 1)]}
-        settings = [{"data.num_classes": last + 1, "data.merge": merged}, {"data.num_classes": last + 1}]
+        settings: list[dict[str, object]] = []
+        if few_objects:
+            remedy = f"merge them by data.merge; or, to tell them apart, {remedy} {last + 1}"
+            merged = {"object": [f"class {index}" for index in range(1, last + 1)]}
+            settings = [{"data.num_classes": last + 1, "data.merge": merged}, {"data.num_classes": last + 1}]
         return fault_of("object-numbers", grey, what, remedy, settings=settings)
     return None
 
@@ -104,25 +102,41 @@ def numbers_objects(masks: Sequence[MaskStatistics]) -> bool:
     return several and COUNTED * sum(mask.pieces for mask in counted) <= sum(lasts)
 
 
-def sparse(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding:
-    """Return the fault of sparse values; 255 is ignored unless it is among the ids."""
-    what = f"{plural(len(ids), 'value')} up to {ids[-1]} ({few(ids, 12)}), which are probably not all class ids"
-    if numbered := [pair for pair in pairwise(ids) if pair[1] - pair[0] == 1 and pair[0] > IGNORE]:
-        what = f"values up to {ids[-1]}, such as {numbered[0][0]} and {numbered[0][1]}: probably a class and a number"
-        remedy = "write masks of class ids: value // 1000 of Cityscapes and value // 256 of KITTI, if it is that large"
-        return fault_of("object-numbers", grey, f"{what} of its object each", remedy)
-    few_ids = 2 <= len(ids) <= OBJECTS
-    if not few_ids or ids[-1] > IGNORE:
-        remedy = "write masks of class ids" + f", such as 0 to {len(ids) - 1}" * few_ids
-        return fault_of("sparse-ids", grey, what, remedy, copy=few_ids)
-    greys, ignored = tuple((value,) * 3 for value in ids), sorted({*void, *({IGNORE} & held(grey))} - {*ids})
+def class_values(ids: list[int], grey: Sequence[MaskStatistics], void: Sequence[int], count: int | None) -> list[int]:
+    """Return values that are too far apart to be class ids, in the order of the classes; nothing for class ids.
+
+    Declared classes are in the order of multiples modulo 256 if the values are such.
+    """
+    white = IGNORE in held(grey) - {*void}
+    if count is None:
+        if plausible_ids(ids) or len(ids) > IGNORE:
+            return []
+        return [*ids, IGNORE] if white and IGNORE < 2 * ids[-1] < 2 * IGNORE else ids  # the others range as far as 255
+    ids = [*ids, IGNORE] if white and len(ids) < count else ids
+    if len(ids) != count or ids[-1] > IGNORE or plausible_ids(ids) or ids[-2] < count:
+        return []
+    multiples = ([factor * index % 256 for index in range(count)] for factor in range(2, 256))
+    return next((each for each in multiples if sorted(each) == ids), ids)
+
+
+def sparse(order: Sequence[int], grey: Sequence[MaskStatistics], void: Sequence[int], count: int | None) -> Finding:
+    """Return the fault of values that are far apart; 255 is ignored unless it is among them."""
+    last, white = max(order), IGNORE in held(grey)
+    what = f"{plural(len(order), 'value')} up to {last} ({few(order, 12)}), "
+    what += "as many as the classes" if count else "which are probably not all class ids"
+    if last > IGNORE or not (count or 2 <= len(order) <= OBJECTS):
+        remedy = (
+            "write masks of class ids; for ids of objects in Cityscapes or KITTI, these are value // 1000 or // 256"
+        )
+        return fault_of("sparse-ids", grey, what, remedy, copy=False)
+    greys, ignored = tuple((value,) * 3 for value in order), sorted({*void, *[IGNORE] * white} - {*order})
     choices = [(greys, ignored)]
-    if IGNORE in held(grey) and not void:
-        choices.append((greys[:-1], [IGNORE]) if IGNORE in ids else ((*greys, (IGNORE,) * 3), []))
+    if white and not void and not count:
+        choices.append((greys[:-1], [IGNORE]) if IGNORE in order else ((*greys, (IGNORE,) * 3), []))
     what += f"; {few(ignored)} ignored" * bool(ignored)
     given = " or ".join(f"data.palette '{compact(one)}' and data.ignore '{others}'" for one, others in choices)
-    count = max({*ids} - {IGNORE}) + 1
-    remedy = f"give {given}, with the classes in this order; or, if they are class ids, data.num_classes {count}"
+    remedy = f"give {given}, with the classes in this order"
+    remedy += "" if count else f"; or, if they are class ids, data.num_classes {max({*order} - {IGNORE}) + 1}"
     settings = [{"data.palette": one, "data.ignore": others} for one, others in choices]
     return fault_of("sparse-ids", grey, what, remedy, settings=settings)
 
@@ -136,30 +150,9 @@ def stretched(grey: Sequence[MaskStatistics]) -> Finding | None:
         return None
     if held(some) <= scales[max(found)]:
         return None
-    what = (
-        f"values that depend on the file ({few(sorted(held(some)), 8)}): each is stretched to its own maximum, as by "
-    )
-    remedy = "save the class ids unchanged, for example with PIL.Image.fromarray(ids).save(file)"
-    return fault_of("stretched-masks", grey, f"{what}plt.imsave, so that no value has a fixed meaning", remedy)
-
-
-def as_many(names: int, grey: Sequence[MaskStatistics], void: Sequence[int]) -> Finding | None:
-    """Return the fault of sparse values of the same number as the class names, with a palette in their order.
-
-    The order is that of multiples modulo 256 if the values are such, otherwise that of the values.
-    """
-    values = sorted(held(grey) - {*void})
-    if len(values) == names + 1 and values[-1] == IGNORE:
-        values.pop()
-    if len(values) != names or values[-1] > IGNORE or plausible_ids(values) or values[-2] < names:
-        return None
-    multiples = ([factor * index % 256 for index in range(names)] for factor in range(2, 256))
-    order = next((each for each in multiples if sorted(each) == values), values)
-    palette, ignored = tuple((value,) * 3 for value in order), sorted((held(grey) | {*void}) - {*values})
-    what = f"{plural(names, 'value')} up to {values[-1]} ({few(order, 12)}), as many as the classes"
-    remedy = f"give data.palette '{compact(palette)}' and data.ignore '{ignored}' if the classes are in this order"
-    settings: list[dict[str, object]] = [{"data.palette": palette, "data.ignore": ignored}]
-    return fault_of("sparse-ids", grey, what, remedy, settings=settings, order=order)
+    what = f"values that depend on the file ({few(sorted(held(some)), 8)}): each is stretched to its own maximum"
+    remedy = "save the class ids unchanged, with PIL.Image.fromarray(ids).save(file) instead of plt.imsave"
+    return fault_of("stretched-masks", grey, what, remedy)
 
 
 def plausible_ids(values: Sequence[int]) -> bool:

@@ -175,12 +175,6 @@ def held(grey: Iterable[MaskStatistics]) -> set[int]:
     return set().union(*(mask.held for mask in grey))
 
 
-def white_among_ids(grey: Sequence[MaskStatistics]) -> list[MaskStatistics]:
-    """Return the masks that contain only 0 and 255 if others have ids above 0, but none has ids and 255."""
-    others = [mask.held for mask in grey if mask.held - {0, IGNORE}]
-    return [mask for mask in grey if mask.held == {0, IGNORE} and others and not any(IGNORE in one for one in others)]
-
-
 def pixels_of(masks: Iterable[MaskStatistics], in_color: bool = False) -> Counter[Any]:
     """Return the pixel counts of each value or colour in all masks; a grey value v is the colour (v, v, v)."""
     pixels: Counter[Any] = Counter()
@@ -205,8 +199,7 @@ def count_values(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], i
 
 def count_flat(mask: NDArray[Any], keys: NDArray[Any], values: NDArray[Any], noise: int) -> NDArray[np.int64]:
     """Return the number of flat pixels `(n,)` of a mask for each of the values `(n,)` in the keys `(H, W)`."""
-    levels, area = mask.astype(np.float32), np.ones((3, 3), np.uint8)
-    spans = cv2.dilate(levels, area) - cv2.erode(levels, area)
+    spans = cv2.morphologyEx(mask.astype(np.float32), cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
     inner = keys[(spans <= noise) if mask.ndim == 2 else (spans <= noise).all(-1)]
     at = np.searchsorted(values, inner).clip(max=len(values) - 1)
     return np.bincount(at[values[at] == inner], minlength=len(values))
@@ -359,8 +352,6 @@ class ColorLookup(MaskLookup):
         super().__init__(dict.fromkeys(ignore, IGNORE) | dict(zip(palette, ids, strict=True)), wrong, remedy)
 
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
-        if self.tolerance >= 0xFF and mask.max() > 0xFF:  # a threshold
-            mask = mask >> 8
         found = super().find(mask)
         if self.tolerance and (found == NONE).any():  # add new colours to the table
             keys = np.unique(pack_colors(mask)[found == NONE])

@@ -20,7 +20,7 @@ from crispseg.data.id_checks import (
     BY_THRESHOLD,
     STRAY_FILES,
     THRESHOLD,
-    as_many,
+    class_values,
     fault_of,
     mixed_first_ids,
     no_ids,
@@ -34,7 +34,6 @@ from crispseg.data.mask_lookup import (
     DEEP_WHITE,
     NOISE,
     NONE,
-    OBJECTS,
     TONE,
     ColorLookup,
     IdLookup,
@@ -45,7 +44,6 @@ from crispseg.data.mask_lookup import (
     least_flat,
     part,
     pixels_of,
-    white_among_ids,
 )
 from crispseg.data.pairing import ODD_FILES
 from crispseg.data.palettes import BLENDED, compact, palettes_differ, proposed, tolerance_for
@@ -124,7 +122,7 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
         *reading.faults,
         *changed_values(lookup, masks),
         *swapped(labels, lookup, masks),
-        *without_data(labels, lookup, masks, declared.names is not None),
+        *(without_data(labels, lookup, masks) if declared.names is None else ()),
         *unsuitable_names(labels.names, ignored),
     )
     return replace(reading, labels=labels, lookup=lookup, faults=faults)
@@ -204,15 +202,6 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     """Read black and white masks, in which 255 is a class; return None for other masks."""
     if WHITES & {*declared.ignore} or declared.count not in (None, 2) or not any(mask.held - {0} for mask in grey):
         return None
-    if any(mask.values[-1] > IGNORE and mask.blended >= BLENDED for mask in grey):  # soft edges of 16 bits
-        grey = [mask._replace(values=mask.values >> 8) if mask.values[-1] > IGNORE else mask for mask in grey]
-    ones, both = (sum(mask.held - {0} == each for mask in grey) for each in ({1}, {1, IGNORE}))
-    white = [mask for mask in grey if mask.held == {0, IGNORE}]
-    if ones and len(white) > both and held(grey) == {0, 1, IGNORE}:
-        remedy = "use the same values in all masks, or give data.ignore '[255]' if 255 means ignore"
-        fault = fault_of("black-and-white-among-ids", white, "0 and 255 only, and the others 0 and 1", remedy)
-        lookup = MaskLookup({0: 0, 1: 1, IGNORE: 1}, "is not 0, 1 or 255", "correct the mask")
-        return MaskReading(declared.labels(2), lookup, (fault,))
     tones = [(_tone(mask), mask) for mask in grey]
     odd, soft, strays = ([mask for tone, mask in tones if tone == each] for each in ("odd", "soft", "strays"))
     fitting, alone = [mask for tone, mask in tones if tone != "odd"], sum(tone == "one" for tone, _ in tones)
@@ -271,53 +260,55 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     classes = count or min(max(last + 1, 2), IGNORE)
     labels = declared.labels(classes)
     lookup: MaskLookup = IdLookup(classes, void)
+
+    def in_order(order: Sequence[int]) -> MaskLookup:
+        meaning = dict.fromkeys((0, *void, IGNORE), IGNORE) | {value: index for index, value in enumerate(order)}
+        return MaskLookup(meaning, lookup.wrong, lookup.remedy)
+
     if fault := stretched(grey):
         order = sorted(held(grey))
-        lookup = MaskLookup({value: at for at, value in enumerate(order)}, lookup.wrong, lookup.remedy)
-        return MaskReading(LabelSet.numbered(len(order)), lookup, (fault,))
+        return MaskReading(LabelSet.numbered(len(order)), in_order(order), (fault,))
     if fault := None if count else no_ids(ids, grey, void):
         return MaskReading(labels, lookup, (fault,))
-    if fault := as_many(count, grey, void) if count else None:
-        meaning = dict.fromkeys((*void, IGNORE), IGNORE) | {v: at for at, v in enumerate(fault.details["order"])}
-        return MaskReading(labels, MaskLookup(meaning, lookup.wrong, lookup.remedy), (fault,))
-    if count is None and not plausible_ids(ids) and len(ids) <= IGNORE:
-        if IGNORE in held(grey) - {*void} and IGNORE < 2 * ids[-1] < 2 * IGNORE:
-            ids.append(IGNORE)  # the others range as far as white
-        meaning = dict.fromkeys((*void, IGNORE), IGNORE) | {value: index for index, value in enumerate(ids)}
-        lookup = MaskLookup(meaning, lookup.wrong, lookup.remedy)
-        return MaskReading(LabelSet.numbered(max(len(ids), 2)), lookup, (sparse(ids, grey, void),))
+    if order := class_values(ids, grey, void, count):
+        labels = labels if count else LabelSet.numbered(max(len(order), 2))
+        return MaskReading(labels, in_order(order), (sparse(order, grey, void, count),))
     mixed = mixed_first_ids(grey, void, count) if count in (None, last) else None
     found, zero = [mixed] if mixed else [], [mask for mask in grey if 0 in {*ids} & mask.held]
     few_zeros = len(zero) <= STRAY_FILES * len(grey) and 20 * pixels[0] <= pixels.total()
     if not found and 1 in ids and last > 1 and (last == count and not zero if count else few_zeros):
-        zeros = f" ({few(Path(mask.file).name for mask in zero)})" if zero else ""
-        what = f"{plural(pixels[0], 'pixel')} of 0{zeros}, and otherwise ids from 1 to {last}"
+        what = f"{plural(pixels[0], 'pixel')} of 0, and otherwise ids from 1 to {last}"
         remedy = "" if count else "give data.drop '[class 0]' if 0 means unlabelled; or "
         remedy += "write masks with ids from 0, and 255 for unlabelled pixels, as 'crispseg doctor' does with "
         remedy += f"data.ignore '[0]' and data.num_classes {last}"
         severity = Severity.ERROR if count else Severity.WARNING
         found.append(fault_of("one-based-ids", zero or grey, what, remedy, severity))
-        if count:
-            moved = {**dict.fromkeys((0, *void, IGNORE), IGNORE), **{index: index - 1 for index in ids}}
-            lookup = MaskLookup(moved, lookup.wrong, lookup.remedy)
-    if not count and not found and 2 * pixels[IGNORE] > pixels.total() - pixels[0] and IGNORE not in void:
+        lookup = in_order(range(1, last + 1)) if count else lookup
+    others, white = pixels.total() - pixels[0] - pixels[IGNORE], pixels[IGNORE]
+    if not (count or found or IGNORE in void) and white > others:
         ignored = [mask for mask in grey if IGNORE in mask.held]
-        others = pixels.total() - pixels[0] - pixels[IGNORE]
-        doubtful = len(ids) <= last or 20 * others <= pixels[IGNORE]  # gaps, or few pixels: strays rather than ids
         what, palette = f"255 in most pixels that are not 0, and otherwise {few(ids, 8)}", [(IGNORE,) * 3]
         palette += [(value, value, value) for value in ids]
         settings = [{"data.palette": palette, "data.ignore": []}, {"data.ignore": [IGNORE]}]
         remedy = f"give {BY_THRESHOLD} if they are black and white, data.palette '{compact(palette)}' and data.ignore "
         remedy += "'[]' if 255 is background, or data.ignore '[255]' if 255 means ignore"
-        severity = Severity.ERROR if doubtful or 2 * pixels[IGNORE] > pixels.total() else Severity.INFORMATION
+        strays = len(ids) <= last or 20 * others <= white  # gaps, or few pixels
+        severity = Severity.ERROR if strays or 2 * white > pixels.total() else Severity.INFORMATION
         found.append(fault_of("black-and-white-masks", ignored, what, remedy, severity, settings=settings))
     beyond = sum(last in mask.held for mask in grey)
     if count and not found and last == count and beyond > STRAY_FILES * len(grey):
         found.append(one_more(declared.names, declared.ignore, count, grey))
     refused = any(one.severity is Severity.ERROR for one in found)
-    if (white := white_among_ids(grey)) and not refused and IGNORE not in void:
-        remedy = "write class ids like the others, or give data.ignore '[255]' if 255 means unlabelled"
-        found.append(fault_of("odd-masks", white, "0 and 255 only, and the others class ids without 255", remedy))
+    with_ids = [IGNORE in mask.held for mask in grey if mask.held - {0, IGNORE}]
+    without = [mask for mask in grey if mask.held == {0, IGNORE}]
+    if with_ids and sum(with_ids) < len(without) and not refused and IGNORE not in void:
+        code, remedy = (
+            "odd-masks",
+            "write class ids like the others, or give data.ignore '[255]' if 255 means unlabelled",
+        )
+        if classes == 2:
+            code, lookup = "black-and-white-masks", MaskLookup({0: 0, 1: 1, IGNORE: 1}, lookup.wrong, lookup.remedy)
+        found.append(fault_of(code, without, "0 and 255 only, and the others class ids without 255", remedy))
     reading = read_by(labels, lookup, grey)
     told = bool(mixed) or any(one.code == "undeclared-class" for one in found)
     return replace(reading, faults=tuple(found) if told else (*found, *reading.faults))
@@ -333,17 +324,9 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
         pixels = pixels_of([part(mask, mask.flat > least_flat(mask)) for mask in masks], in_color=True)
     palette = proposed([color for color, _ in pixels.most_common(IGNORE)], colored)
     what += "; their palettes differ, so indices have no fixed meaning" * any(mask.palette for mask in colored)
-    channels = [len({color[channel] for color in palette}) for channel in range(3)]
-    if len(palette) > MANY_COLORS and not several:
-        remedy = "write masks of class ids; these may be a colour for each object"
-        if min(channels) <= OBJECTS:
-            name = ("red", "green", "blue")[channels.index(min(channels))]
-            remedy += f"; {name} alone has {min(channels)} values, which may be the class ids"
-        return MaskReading(
-            LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault_of("rgb-masks", colored, what, remedy),)
-        )
-    if len(palette) < 2 or several:
-        remedy = "if these are photographs, give data.masks; otherwise give data.palette, a colour for each class"
+    if not 2 <= len(palette) <= MANY_COLORS or several:
+        remedy = "if these are photographs, give data.masks; if each object has a colour, write masks of class ids"
+        remedy += ", often one of the channels; otherwise give data.palette, a colour for each class"
         fault = fault_of("rgb-masks", colored, what, remedy)
         return MaskReading(LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault,))
     lookup = ColorLookup(palette)

@@ -16,7 +16,7 @@ from scipy.spatial import KDTree
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.data.dataset import read_lines
 from crispseg.data.mask_lookup import TONE, ColorLookup, MaskStatistics, as_colors, in_flat_areas, part
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError, few, one_line
 from crispseg.labels import IGNORE, Color
 
 _COLOR_FIRST = re.compile(r"(?P<color>\d+[\s,]+\d+[\s,]+\d+)(?:[\s,]+(?P<name>\S.*))?")
@@ -75,17 +75,16 @@ def _entries(tree: Any) -> list[Mapping[str, Any]]:
         tree = next((each for each in lists if isinstance(each[0], Mapping)), tree)
     if not isinstance(tree, Mapping):
         return [each if isinstance(each, Mapping) else {"color": each} for each in tree]
-    colors = tree.get("colors", tree.get("palette", tree))
-    names = tree.get("names", tree.get("classes"))
-    if isinstance(colors, Mapping):
-        if not all(str(key).isdigit() for key in colors):
-            return [{"name": name, "color": color} for name, color in colors.items()]
-        named = names if isinstance(names, Mapping) else dict(enumerate(names or ()))
-        names = {int(key): name for key, name in named.items()}
-        return [{"id": int(key), "name": names.get(int(key)), "color": color} for key, color in colors.items()]
-    names = names or [None] * len(colors)
-    names = [names[key] for key in sorted(names)] if isinstance(names, Mapping) else names
-    return [{"name": name, "color": color} for name, color in zip(names, colors, strict=True)]
+    colors, names = tree.get("colors", tree.get("palette", tree)), tree.get("names", tree.get("classes"))
+    if isinstance(colors, Mapping) and not all(str(key).isdigit() for key in colors):
+        return [{"name": name, "color": color} for name, color in colors.items()]
+    colors, names = (
+        {int(key): value for key, value in (each.items() if isinstance(each, Mapping) else enumerate(each or ()))}
+        for each in (colors, names)
+    )
+    if names and names.keys() != colors.keys():
+        raise ValueError(f"names have the ids {few(names)}, but colours {few(colors)}")
+    return [{"id": index, "name": names.get(index), "color": color} for index, color in colors.items()]
 
 
 def _ordered(entries: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -31,48 +31,43 @@ def changed_values(lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Itera
         yield fault_of("inverted-masks", inverted, what, remedy, severity)
     by_color = lookup.by_color
     if clear := [mask for mask in masks if mask.transparent and (by_color(mask.palette) or not mask.palette)]:
-        nothing = len(clear) == len(masks) and all(mask.transparent == 1 for mask in clear)
-        what = f"{'only ' * nothing}transparent pixels, which are read as black (0)"
+        what = "transparent pixels, which are read as black (0)"
         remedy = "if the colours beneath them count, save the masks without alpha"
-        yield fault_of("transparent-pixels", clear, what, remedy, Severity.ERROR if nothing else Severity.INFORMATION)
+        yield fault_of("transparent-pixels", clear, what, remedy, Severity.INFORMATION)
 
 
 def swapped(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:
     """Yield a warning if class 1 of two surrounds class 0 in some masks, and nearly all others are the opposite."""
-    around: dict[int, list[MaskStatistics]] = {0: [], 1: [], NONE: []}
+    around: list[list[MaskStatistics]] = [[], [], []]  # mostly class 0, mostly class 1, and undecided
     for mask in masks if len(labels) == 2 else ():
         ids = lookup.labels_of(mask)
         kept = ids < 2
         area, frame = (np.bincount(ids[kept], counts[kept], 2) for counts in (mask.counts, mask.frame))
         if area.all() and frame.any():
             outer = int(area.argmax())
-            around[outer if frame[1 - outer] < SIDES * frame.sum() else NONE].append(mask)
-    count, both = sum(map(len, around.values())), len(around.pop(NONE))
-    (one, fewer), (other, more) = sorted(around.items(), key=lambda each: len(each[1]))
-    if len(fewer) >= max(2, SWAPPED * count) and both <= SIDES * count:
+            around[outer if frame[1 - outer] < SIDES * frame.sum() else 2].append(mask)
+    count, one = sum(map(len, around)), int(len(around[1]) < len(around[0]))
+    fewer, more, both = around[one], around[1 - one], around[2]
+    if len(fewer) >= max(2, SWAPPED * count) and len(both) <= SIDES * count:
         names = labels.names
-        what = f"mostly {names[one]}, also along their frames, but {len(more)} others mostly {names[other]}"
+        what = f"mostly {names[one]}, also along their frames, but {len(more)} others mostly {names[1 - one]}"
         what += f": some may be inverted ({few(Path(mask.file).name for mask in fewer)})"
         remedy = "compare some of both with their images, and exchange the two values in inverted ones"
         yield fault_of("swapped-masks", fewer, what, remedy, Severity.WARNING)
 
 
-def without_data(
-    labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics], named: bool
-) -> Iterator[Finding]:
-    """Yield a warning for each of three or more classes that GDAL marks as no data; information if it has a name."""
+def without_data(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:
+    """Yield a warning for each of three or more classes that GDAL marks as no data."""
     marked: dict[tuple[float, int], list[MaskStatistics]] = defaultdict(list)
     for mask in masks if len(labels) > 2 else ():
         for label in lookup.labels_of(mask)[mask.values == mask.nodata] if not mask.colors else ():
             if label < IGNORE:
                 marked[mask.nodata or 0, int(label)].append(mask)
-    severity = Severity.INFORMATION if named else Severity.WARNING
     for (value, label), files in marked.items():
         name, some = labels.names[label], few(Path(mask.file).name for mask in files)
-        what = (
-            f"the value {value:g}, which their GDAL_NODATA marks as no data, but it is class {label}, {name} ({some})"
-        )
-        yield fault_of("nodata-class", files, what, f"give data.drop '[{name}]' to ignore its pixels", severity)
+        what = f"the value {value:g}, no data by their GDAL_NODATA, but it is class {label}, {name} ({some})"
+        remedy = f"give data.drop '[{name}]' to ignore its pixels"
+        yield fault_of("nodata-class", files, what, remedy, Severity.WARNING)
 
 
 def unsuitable_names(names: Sequence[str], ignored: Set[str]) -> Iterator[Finding]:

@@ -14,12 +14,12 @@ from rich.text import Text
 from crispseg.config.settings import plural
 from crispseg.data.catalogue import class_table
 from crispseg.data.finding import Finding, Severity
-from crispseg.data.mask_lookup import MaskLookup, MaskStatistics, count_values
+from crispseg.data.mask_lookup import MaskStatistics, count_values
 from crispseg.data.mask_reading import MaskReading
 from crispseg.data.split_check import Counted, SplitReport, report_of
 from crispseg.doctor.duplicates import duplicate_findings
 from crispseg.doctor.facts import PairFacts, Subject, Unreadable, readable, scan
-from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding, pairing_findings
+from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding
 from crispseg.doctor.outlines import outline_findings
 from crispseg.labels import IGNORE
 
@@ -52,35 +52,36 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
             if isinstance(mask, MaskStatistics) and mask.lossy:
                 facts[at] = facts[at]._replace(mask=Unreadable(mask.file, "lossy-mask", mask.lossy))
     reports = _reports(subject, facts, reading) if reading else []
-    found = [*pairing_findings(subject), *file_findings(facts), *duplicate_findings(subject, facts)]
-    found.append(outline_findings(facts))
+    found = [finding(kind, files) for kind, files in subject.faults.items()]
+    for split, reason in subject.unavailable.items():
+        found.append(finding("split-unavailable", count=1, split=split, reason=reason))
+    found += [*file_findings(facts), *duplicate_findings(subject, facts), *outline_findings(facts)]
     if reading:
         masks = [one.mask for one in facts if isinstance(one.mask, MaskStatistics)]
         void = [mask.file for mask in masks if (reading.lookup.labels_of(mask) == IGNORE).all()]
-        known = {fault.code for fault in reading.faults} | (
-            {"interpolated-edges"} if reading.lookup.tolerance else set()
-        )
-        more = [*found, finding("all-ignored", void), *class_findings(reports)]
-        found = [*reading.faults, *(one for one in more if one.code not in known)]
+        known = {fault.code for fault in reading.faults}
+        if reading.lookup.tolerance:
+            known.add("interpolated-edges")
+        found += [finding("all-ignored", void), *class_findings(reports)]
+        found = [*reading.faults, *(one for one in found if one.code not in known)]
     order = list(KINDS)
     told = sorted(filter(lambda one: one.count, found), key=lambda one: (-one.severity, order.index(one.code)))
     return Diagnosis(subject, tuple(facts), tuple(told), reading, tuple(reports))
 
 
 def _reports(subject: Subject, facts: Sequence[PairFacts], reading: MaskReading) -> list[SplitReport]:
-    reports = []
+    reports, lookup = [], reading.lookup
     for split in subject.splits:
-        masks = [mask for one, _, mask in readable(facts) if one.split == split and mask.file not in reading.left_out]
-        if masks:
-            reports.append(report_of(split, reading.labels, [_counted(mask, reading.lookup) for mask in masks]))
+        counted: list[Counted] = []
+        for one, _, mask in readable(facts):
+            if one.split == split and mask.file not in reading.left_out:
+                labels, quarters = lookup.labels_of(mask), mask.quarters
+                if mask.distinct > len(mask.values) and lookup.tolerance:  # more colours than were kept
+                    labels, quarters, _ = count_values(lookup.find(lookup.read(Path(mask.file), lossy=True)))
+                counted.append((labels, quarters, mask.size))
+        if counted:
+            reports.append(report_of(split, reading.labels, counted))
     return reports
-
-
-def _counted(mask: MaskStatistics, lookup: MaskLookup) -> Counted:
-    if mask.distinct > len(mask.values) and lookup.tolerance:  # more colours than were kept
-        values, quarters, _ = count_values(lookup.find(lookup.read(Path(mask.file), lossy=True)))
-        return values, quarters, mask.size
-    return lookup.labels_of(mask), mask.quarters, mask.size
 
 
 EXAMPLES = 3
@@ -94,12 +95,12 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """Return all findings with all files."""
     splits: Any = {split: {"pairs": len(items)} for split, items in diagnosis.subject.splits.items()}
     for one in diagnosis.reports:
-        splits[one.split] |= {"pixels": one.counts.tolist(), "ignored": one.ignored}
-        splits[one.split] |= {"smallest": one.smallest, "largest": one.largest}
-    findings = []
-    for found in diagnosis.findings:
-        shown = {"severity": str(found.severity), "fixable": bool(KINDS[found.code].fix)}
-        findings.append({**vars(found), "details": dict(found.details), **shown})
+        sizes = {"smallest": one.smallest, "largest": one.largest}
+        splits[one.split] |= {"pixels": one.counts.tolist(), "ignored": one.ignored, **sizes}
+    findings = [
+        {**vars(found), "severity": str(found.severity), "fixable": bool(KINDS[found.code].fix)}
+        for found in diagnosis.findings
+    ]
     return {
         "format": 1,
         "data": diagnosis.subject.source.name,

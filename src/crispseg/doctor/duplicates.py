@@ -46,7 +46,7 @@ def leaks(subject: Subject) -> list[str]:
         return []
     lines, tolerant = [], bool(subject.source.reading.lookup.tolerance)
     facts = scan(subject, most=MOST_COMPARED)
-    for one in (*duplicate_findings(subject, facts), *file_findings(facts), outline_findings(facts)):
+    for one in (*duplicate_findings(subject, facts), *file_findings(facts), *outline_findings(facts)):
         soft = one.code == "interpolated-edges" and one.severity is Severity.WARNING and not tolerant
         known = soft or "splits" in one.code or one.code in SAID
         if one.count and known:
@@ -87,7 +87,7 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
     if own and (pattern := own.group or likely_group(places.values())):
         groups = {member: group for member, place in places.items() if (group := group_of(pattern, place))}
         code = "group-in-two-splits" if own.group else "parts-in-two-splits"
-        found = _related(code, _across(groups), subject, pattern, _regrouping(own, pattern, groups))
+        found = _related(code, _across(groups), subject, own, pattern, groups)
         yield found
         if found.count:
             return
@@ -114,27 +114,27 @@ def _next_to_each_other(
     pattern = {"/": "folder", "_": "*_*", "-": "*-*"}.get(last.pop() if len(last) == 1 else "", "")
     if first in ({"_"}, {"-"}):
         pattern = f"*{first.pop()}{{*}}"
-    settings = _regrouping(own, pattern, series) if pattern else {}
-    return _related("neighbours-in-two-splits", kept, subject, pattern, settings)
+    return _related("neighbours-in-two-splits", kept, subject, own, pattern, series)
 
 
 def _related(
-    code: str, groups: Sequence[Sequence[Member]], subject: Subject, pattern: str, settings: dict[str, object]
+    code: str,
+    groups: Sequence[Sequence[Member]],
+    subject: Subject,
+    own: Folder,
+    pattern: str,
+    keys: Mapping[Member, str],
 ) -> Finding:
-    """Return a finding about related images of several splits, with the settings that keep them in one."""
+    """Return a finding about related images of several splits, and settings that keep each key in train or val."""
+    train, val = ({key for (split, _), key in keys.items() if split == one} for one in ("train", "val"))
+    settings: dict[str, object] = {}
+    sizes = Counter(keys.values())
+    if pattern and train & val and len(train | val) > 2 and 2 * max(sizes.values()) <= sizes.total():
+        settings = {"data.group": pattern} | ({} if own.drawn else {"data.folds": min(5, len(train | val))})
     given = " and ".join(f"{key} {shlex.quote(str(value))}" for key, value in settings.items())
     given = given and f"; {given} would keep each in train or val"
     found = _grouped(code, groups, subject, pattern=pattern, given=given)
     return replace(found, details={**found.details, "settings": [settings] if settings else []})
-
-
-def _regrouping(own: Folder, pattern: str, groups: Mapping[Member, str]) -> dict[str, object]:
-    """Return the settings that keep each group in one of train and val; empty if no settings do."""
-    train, val = ({group for (split, _), group in groups.items() if split == one} for one in ("train", "val"))
-    sizes = Counter(groups.values())
-    if not train & val or len(train | val) < 3 or 2 * max(sizes.values()) > sizes.total():
-        return {}
-    return {"data.group": pattern} | ({} if own.drawn else {"data.folds": min(5, len(train | val))})
 
 
 def _member(one: PairFacts) -> Member:

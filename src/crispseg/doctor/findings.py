@@ -7,7 +7,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
-from itertools import permutations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.palettes import BLENDED
 from crispseg.data.split_check import SplitReport, too_few_classes
-from crispseg.doctor.facts import PairFacts, Subject, Unreadable, readable
+from crispseg.doctor.facts import PairFacts, Unreadable, readable
 from crispseg.errors import few
 from crispseg.models.info import MIN_SIDE
 
@@ -61,13 +60,6 @@ def finding(
     return Finding(code, severity, message, kind.remedy, count, names, details or {})
 
 
-def pairing_findings(subject: Subject) -> list[Finding]:
-    """Return findings about unpaired files."""
-    found = [finding(kind, files) for kind, files in subject.faults.items()]
-    gone = subject.unavailable.items()
-    return [*found, *(finding("split-unavailable", count=1, split=split, reason=fault) for split, fault in gone)]
-
-
 MANY = 0.1
 """Share of masks with intermediate values along edges above which they are suspicious; a thin class is one, too."""
 
@@ -99,7 +91,7 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     yield finding("sizes-differ", differ, first=next(iter(differ.values()), ""))
     placed = [(image.place, mask.place, mask.file) for _, image, mask in readable(facts) if image.place and mask.place]
     apart = ((file, np.abs(np.subtract(one, other)).max() / max(map(abs, one[:2]))) for one, other, file in placed)
-    yield _not_labelled(facts)
+    yield from _not_labelled(facts)
     yield finding("positions-differ", [file for file, pixels in apart if pixels > 0.01])
     turned = [image for _, image, mask in readable(facts) if image.orientation > 1 == mask.orientation]
     yield finding("turned-images", [one.file for one in turned if one.orientation < 5 or one.size[0] == one.size[1]])
@@ -114,39 +106,23 @@ def natural(pair: Pair) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(pair.image))]
 
 
-def _not_labelled(facts: Sequence[PairFacts]) -> Finding:
-    """Return the finding of masks with only 0 at the end of a series of names."""
+def _not_labelled(facts: Sequence[PairFacts]) -> Iterator[Finding]:
+    """Yield the finding of masks with only 0 at the end of a series of names."""
     by_pair = {one.pair: mask for one, _, mask in readable(facts)}
     pairs = sorted(by_pair, key=natural)
     labelled = [bool(by_pair[pair].values.any()) for pair in pairs]
     start = len(labelled) - labelled[::-1].index(True) if True in labelled else 0
     last = pairs[start:]
     same = {re.sub(r"\d+", "", pair.image.name) for pair in pairs[max(start - 1, 0) :]}
-    enough = len(last) >= max(RUN, RUN_SHARE * len(pairs)) and sum(labelled) >= EARLIER * start > 0 and len(same) == 1
-    if not enough:
-        return finding("not-labelled", total=0, first="", last="")
-    total, (first, *_, end) = len(pairs), [pair.mask.name for pair in last]
-    return finding("not-labelled", [pair.mask for pair in last], total=total, first=first, last=end)
+    if len(last) >= max(RUN, RUN_SHARE * len(pairs)) and sum(labelled) >= EARLIER * start > 0 and len(same) == 1:
+        masks = [pair.mask for pair in last]
+        yield finding("not-labelled", masks, total=len(pairs), first=masks[0].name, last=masks[-1].name)
 
 
 RARE, VERY_RARE = 1e-2, 1e-4
 """Shares of the labelled pixels."""
 SIDED = 0.6
 """Minimum mean share of a class on one side minus that on the other for classes that mirroring exchanges."""
-
-
-EXCHANGED = 3
-"""Smallest factor between the shares of two classes that are exchanged in another split."""
-
-
-def _exchanged(first: SplitReport, others: Sequence[SplitReport]) -> tuple[int, int] | None:
-    """Return two classes of at least 1 % each, of which the more frequent one is much rarer in all other splits."""
-    shares = np.array([report.shares for report in (first, *others)])
-    larger = shares[:, :, None] >= EXCHANGED * shares[:, None]  # (S, classes, classes)
-    frequent = np.flatnonzero((shares >= RARE).all(0)).tolist()
-    both = larger[0] & larger[1:].all(0).T
-    pairs = permutations(frequent, 2) if others else ()
-    return next((pair for pair in pairs if both[pair]), None)
 
 
 def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
@@ -162,18 +138,14 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
         shown = "; ".join(f"never in {split}: {few(absent, 20)}" for split, absent in lacking.items())
         count = len(set().union(*lacking.values()))
         found.append(finding("class-absent", count=count, details={"lacking": lacking}, shown=shown))
-    if exchanged := _exchanged(first, reports[1:]):
-        names = first.labels.names
-        found.append(finding("class-shares", count=2, shown=f"{names[exchanged[0]]} and {names[exchanged[1]]}"))
-    named = sorted(zip(first.shares, first.labels.names, strict=True))
-    if rare := {name: share for share, name in named if 0 < share < RARE}:
+    named = zip(first.shares, first.labels.names, strict=True)
+    if rare := {name: share for share, name in sorted(named) if 0 < share < RARE}:
         severity = Severity.WARNING if min(rare.values()) < VERY_RARE else Severity.INFORMATION
         shown = few((f"{name} {100 * share:.2g} %" for name, share in rare.items()), 5)
         words = {"split": first.split, "shown": shown}
         found.append(finding("class-imbalance", count=len(rare), severity=severity, details={"shares": rare}, **words))
     left, right = int(first.sides.argmax()), int(first.sides.argmin())
-    areas = sorted((first.shares[left], first.shares[right]))
+    areas, names = sorted((first.shares[left], first.shares[right])), first.labels.names
     if first.sides[left] > SIDED and first.sides[right] < -SIDED and 2 * areas[0] > areas[1]:
-        names = first.labels.names
         found.append(finding("mirrored-classes", count=2, left=names[left], right=names[right]))
     return found

@@ -6,12 +6,14 @@ for masks of other images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
+from skimage.segmentation import find_boundaries
 
 from crispseg.data.dataset import Pair
 from crispseg.data.finding import Finding
@@ -27,12 +29,12 @@ PAIRS, FEWEST, PIXELS = 40, 8, 4e7
 """Maximum and minimum number of sampled pairs, and the number of pixels to which the sample is limited."""
 SIDE, LEAST = 256, 40
 """Longest side of a thumbnail, and fewest pixels of its outlines."""
-CLEAR = 1.4
-"""Factor by which an arrangement fits better than all others."""
+CLEAR, UNCLEAR = 1.4, 1.2
+"""Factor by which an arrangement fits better than all others, and below which masks fit no better than others."""
 MOST, SOME = 0.8, 0.2
 """Shares of the pairs in which another arrangement fits better: nearly all, or a part of otherwise fitting masks."""
-REACH = (16, 4), (3, 1)
-"""Largest shift and step of the search in thumbnails, and of its refinement."""
+REACH = 19
+"""Largest shift in thumbnails, in pixels."""
 
 Map = NDArray[np.bool_]
 TURNS: Mapping[str, Callable[[Map], Map]] = {
@@ -53,8 +55,8 @@ class Thumbnail(NamedTuple):
     step: int
 
 
-def outline_findings(facts: Sequence[PairFacts]) -> Finding:
-    """Return the finding of masks that fit their images clearly better in another arrangement, in a sample of pairs.
+def outline_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
+    """Yield the finding of masks that fit their images clearly better in another arrangement, in a sample of pairs.
 
     Masks that follow no edges in any arrangement are not reported, unless they pair by their numbers.
     """
@@ -69,40 +71,38 @@ def outline_findings(facts: Sequence[PairFacts]) -> Finding:
         if isinstance(one, Thumbnail) and one.outlines.sum() >= LEAST
     }
     if len(sample) < FEWEST:
-        return finding("unfitting-masks", reason="")
+        return
     views = [*sample.values()]
-    apart = len(views) // 4, len(views) // 2, 3 * len(views) // 4
-    own = _scores(views, [one.outlines for one in views])
-    others = np.mean([_scores(views, [one.outlines for one in views[k:] + views[:k]]) for k in apart], 0)
-    turned = {name: _scores(views, [turn(one.outlines) for one in views]) for name, turn in TURNS.items()}
-    down, right = _best_shift(views[:: len(views) // FEWEST])
-    shifted = _scores(views, [np.roll(one.outlines, (down, right), (0, 1)) for one in views])
-    step = int(np.median([one.step for one in views]))
-    sides = (down, "down", "up"), (right, "to the right", "to the left")
-    way = " and ".join(f"{step * abs(by)} pixels {plus if by > 0 else minus}" for by, plus, minus in sides if by)
-    arranged = turned | ({f"shifted by about {way}": shifted} if max(abs(down), abs(right)) > 2 else {})
-    most, some = MOST * len(views), max(SOME * len(views), FEWEST / 2)
-    least = some if np.median(own) >= CLEAR * np.median(others) else most
-    for name, scores in arranged.items():
-        clear = scores >= CLEAR * np.max([own, others, *(one for key, one in turned.items() if key != name)], 0)
+    outlines = [one.outlines for one in views]
+    own, apart = _scores(views, outlines), [len(views) * quarter // 4 for quarter in (1, 2, 3)]
+    others = np.mean([_scores(views, outlines[by:] + outlines[:by]) for by in apart], 0)
+    turned = {name: _scores(views, [*map(turn, outlines)]) for name, turn in TURNS.items()}
+    arranged = {f"only if they are {name}": scores for name, scores in turned.items()}
+    down, right = _best_shift(views)
+    if max(abs(down), abs(right)) > 2:
+        step = int(np.median([one.step for one in views]))
+        sides = (down, "down", "up"), (right, "to the right", "to the left")
+        way = " and ".join(f"{step * abs(by)} pixels {plus if by > 0 else minus}" for by, plus, minus in sides if by)
+        shifted = _scores(views, [np.roll(one, (down, right), (0, 1)) for one in outlines])
+        arranged[f"only if they are shifted by about {way}"] = shifted
+    fit = float(np.median(own) / max(np.median(others), 1e-6))
+    if fit < UNCLEAR:
+        for name, partners in _orders(pairs).items():
+            files = [pairs[partners[at]].mask for at in sample]
+            found = parallel(tried(_outlines), files, "Comparing outlines")
+            masks = [np.zeros((0, 0), bool) if isinstance(one, CrispsegError) else one for one in found]
+            arranged[f"only if they belong to other images, {name}"] = _scores(views, masks)
+    least = max(SOME * len(views), FEWEST / 2) if fit >= CLEAR else MOST * len(views)
+    for how, scores in arranged.items():
+        clear = scores > CLEAR * np.max([own, others, *(one for one in turned.values() if one is not scores)], 0)
         if clear.sum() >= least:
             files = [pairs[at].mask for at, each in zip(sample, clear, strict=True) if each]
-            return _unfitting(f"only if they are {name}", files, len(views), own[clear], scores[clear])
-    if np.median(own) >= (1 + CLEAR) / 2 * np.median(others):
-        return finding("unfitting-masks", reason="")
-    for name, partners in _orders(pairs).items():
-        masks = parallel(tried(_outlines), [pairs[partners[at]].mask for at in sample], "Comparing outlines")
-        scores = _scores(views, [np.zeros((0, 0), bool) if isinstance(one, CrispsegError) else one for one in masks])
-        clear = scores >= CLEAR * np.maximum(own, others)
-        if clear.sum() >= most:
-            files = [pairs[at].mask for at, each in zip(sample, clear, strict=True) if each]
-            how = f"only if they belong to other images, {name}"
-            return _unfitting(how, files, len(views), own[clear], scores[clear])
+            yield _unfitting(how, files, len(views), own[clear], scores[clear])
+            return
     unpadded = sorted(pairs, key=lambda pair: pair.image.name) != pairs
-    if not unpadded or any(plain(pair.image.stem) == plain(pair.mask.stem) for pair in pairs):
-        return finding("unfitting-masks", reason="")
-    how = f"no better than those of other masks, and pair by number, such as {pairs[0].image.name} and "
-    return _unfitting(how + pairs[0].mask.name, [pair.mask for pair in pairs], len(views), own, others)
+    if fit < UNCLEAR and unpadded and all(plain(pair.image.stem) != plain(pair.mask.stem) for pair in pairs):
+        how = f"no better than those of other masks, and pair by number, such as {pairs[0].image.name} and "
+        yield _unfitting(how + pairs[0].mask.name, [pair.mask for pair in pairs], len(views), own, others)
 
 
 def _unfitting(
@@ -129,12 +129,9 @@ def _orders(pairs: Sequence[Pair]) -> dict[str, list[int]]:
 def _thumbnail(pair: Pair) -> Thumbnail:
     outlines, picture = _outlines(pair.mask), read_image(pair.image)
     step, (height, width) = -(-max(picture.shape) // SIDE), outlines.shape
-    small = picture[: height * step, : width * step].reshape(height, step, width, step, 3).mean((1, 3), np.float32)
-    padded = np.pad(small, ((1, 1), (1, 1), (0, 0)), "edge")
-    smooth = np.sum([padded[y : y + height, x : x + width] for y in range(3) for x in range(3)], 0)
-    across, along = smooth[1:-1, 2:] - smooth[1:-1, :-2], smooth[2:, 1:-1] - smooth[:-2, 1:-1]
-    gradient = np.zeros((height, width))
-    gradient[1:-1, 1:-1] = np.sqrt((across**2 + along**2).sum(-1))
+    small = cv2.resize(picture[: height * step, : width * step], (width, height), interpolation=cv2.INTER_AREA)
+    across_and_along = np.gradient(cv2.blur(small.astype(np.float64), (3, 3)), axis=(0, 1))
+    gradient = np.sqrt(np.square(across_and_along).sum((0, 3)))  # (2, H, W, 3) to (H, W)
     return Thumbnail(gradient / max(float(gradient.mean()), 1e-6), outlines, step)
 
 
@@ -143,10 +140,7 @@ def _outlines(file: Path) -> Map:
     keys = pack_colors(mask) if mask.ndim == 3 else mask
     step = -(-max(keys.shape) // SIDE)
     labels = keys[step // 2 :: step, step // 2 :: step][: keys.shape[0] // step, : keys.shape[1] // step]
-    outlines, inner = np.zeros(labels.shape, bool), labels[1:-1, 1:-1]
-    for side in (labels[:-2, 1:-1], labels[2:, 1:-1], labels[1:-1, :-2], labels[1:-1, 2:]):
-        outlines[1:-1, 1:-1] |= inner != side
-    return outlines
+    return find_boundaries(labels)  # type: ignore[no-any-return]
 
 
 def _scores(views: Sequence[Thumbnail], outlines: Sequence[Map]) -> NDArray[np.float64]:
@@ -161,10 +155,10 @@ def _scores(views: Sequence[Thumbnail], outlines: Sequence[Map]) -> NDArray[np.f
 
 def _best_shift(views: Sequence[Thumbnail]) -> tuple[int, int]:
     """Return the shift of the outlines, down and to the right, with the largest median score."""
-    best = 0, 0
-    for reach, step in REACH:
-        steps = range(-reach, reach + 1, step)
-        shifts = [(best[0] + down, best[1] + right) for down in steps for right in steps]
-        moved = {one: [np.roll(view.outlines, one, (0, 1)) for view in views] for one in shifts}
-        best = max(shifts, key=lambda one: float(np.median(_scores(views, moved[one]))))
-    return best
+    found, near = [], range(-REACH, REACH + 1)
+    for view in views:
+        product = np.fft.fft2(view.gradient) * np.fft.fft2(view.outlines).conj()
+        scores = np.fft.ifft2(product).real / view.outlines.sum()  # of every circular shift
+        found.append(scores.take(near, 0, mode="wrap").take(near, 1, mode="wrap"))
+    down, right = divmod(int(np.median(found, 0).argmax()), len(near))
+    return near[down], near[right]
