@@ -15,7 +15,7 @@ from training_runs import PAPER, quietly
 from crispseg.cli.main import main
 from crispseg.data import Augment, Folder
 from crispseg.data.split_check import known_range
-from crispseg.io.images import deep_values, image_channels, read_image, write_image
+from crispseg.io.images import deep_values, read_image, write_image
 from crispseg.training import ModelConfig, Run, TrainConfig
 
 rasterio = pytest.importorskip("rasterio")
@@ -39,21 +39,6 @@ def bands(path: Path, values: NDArray[Any], **options: Any) -> NDArray[Any]:
 def noise(size: tuple[int, int], channels: int, dtype: Any, seed: int = 0) -> NDArray[Any]:
     high = 256 if dtype == np.uint8 else HIGH + 1
     return np.random.default_rng(seed).integers(0 if dtype == np.uint8 else LOW, high, (*size, channels)).astype(dtype)
-
-
-def test_other_numbers_of_channels_are_told(tmp_path: Path, refuses: Refuses) -> None:
-    path = tmp_path / "a.tif"
-    bands(path, noise((40, 48), 5, np.uint16))
-    with refuses(str(path), "has 5 channel(s), not 3", "model.in_chans 5"):
-        read_image(path)
-    with refuses(str(path), "has 5 channel(s), not 7", "in_chans 5"):
-        read_image(path, 7)
-    path.write_bytes(path.read_bytes()[:4000])
-    with refuses(str(path), "is broken", "restore"):
-        read_image(path, 5)
-    for count in (0, 17):
-        with refuses(f"in_chans is {count}", "1 to 16 channels"):
-            image_channels(count)
 
 
 def test_a_tiff_that_claims_too_many_pixels(tmp_path: Path, refuses: Refuses) -> None:
