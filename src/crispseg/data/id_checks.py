@@ -52,7 +52,7 @@ def one_more(
     what = f"the value {number}, but only {number} classes are declared (0 to {number - 1})"
     remedy += f"; or data.ignore '[{number}]' to ignore it"
     last = [mask for mask in masks if number in mask.held]
-    return fault_of("undeclared-class", last, what, remedy, settings=choices)
+    return fault_of("undeclared-class", last, what, remedy, settings=choices, copy=False)
 
 
 def mixed_first_ids(grey: Sequence[MaskStatistics], void: Sequence[int], count: int | None) -> Finding | None:
@@ -90,7 +90,7 @@ def no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> F
             remedy = f"merge them by data.merge; or, to tell them apart, {remedy} {last + 1}"
             merged = {"object": [f"class {index}" for index in range(1, last + 1)]}
             settings = [{"data.num_classes": last + 1, "data.merge": merged}, {"data.num_classes": last + 1}]
-        return fault_of("object-numbers", grey, what, remedy, settings=settings)
+        return fault_of("object-numbers", grey, what, remedy, settings=settings, copy=False)
     return None
 
 
@@ -152,7 +152,7 @@ def stretched(grey: Sequence[MaskStatistics]) -> Finding | None:
         return None
     what = f"values that depend on the file ({few(sorted(held(some)), 8)}): each is stretched to its own maximum"
     remedy = "save the class ids unchanged, with PIL.Image.fromarray(ids).save(file) instead of plt.imsave"
-    return fault_of("stretched-masks", grey, what, remedy)
+    return fault_of("stretched-masks", grey, what, remedy, copy=False)
 
 
 def plausible_ids(values: Sequence[int]) -> bool:

@@ -27,9 +27,6 @@ from crispseg.labels import IGNORE
 
 LEFT_OUT = "left_out.txt"
 
-UNSURE = {"undeclared-class", "object-numbers", "stretched-masks"}
-"""Kinds of masks of which a copy would lose or mix classes or make classes of objects."""
-
 STRAY = 0.01
 """Largest share of values without a class in a mask that is kept."""
 
@@ -76,9 +73,8 @@ def fix(diagnosis: Diagnosis, out: Path) -> str:
 
 
 def _unsure(diagnosis: Diagnosis) -> list[Finding]:
-    """Return the errors of which values are classes that only the user can correct."""
-    faults = [one for one in diagnosis.findings if one.severity is Severity.ERROR]
-    return [one for one in faults if one.code in UNSURE or not one.details.get("copy", True)]
+    """Return the errors of which a copy would lose or mix classes, or make classes of objects."""
+    return [one for one in diagnosis.findings if not one.details.get("copy", True)]
 
 
 def _kept(diagnosis: Diagnosis) -> tuple[list[PairFacts], dict[str, str]]:
