@@ -66,9 +66,9 @@ class Case:
         return np.rint(255 * scaled) * np.ones(channels)
 
     def mask(self) -> NDArray[Any] | None:
-        """Its raw values, 0 where they are transparent; None if it is refused."""
-        bands = self.values.shape[2]
-        values = self.values if bands not in (2, 4) else self.values * (self.values[..., -1:] > 0)
+        """Its raw values, 0 where they are at most half as opaque as others; None if it is refused."""
+        bands, alpha = self.values.shape[2], self.values[..., -1:]
+        values = self.values if bands not in (2, 4) else self.values * (alpha > alpha.max() // 2)
         if self.color == "palette" or (self.color == "grey" and bands <= 2):
             return values[..., 0]
         readable = self.color != "other" and bands in (3, 4) and self.white == 255 and self.is_rgb

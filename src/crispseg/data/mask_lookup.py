@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
@@ -89,6 +90,13 @@ class MaskStatistics(NamedTuple):
     def held(self) -> set[int]:
         """The values of a grey mask."""
         return set(self.values.tolist())
+
+    @property
+    def opaque_black(self) -> float:
+        """Share of the opaque pixels that are black."""
+        opaque = 1 - (self.transparent or 0)
+        black = self.counts[~as_colors(self).any(1)].sum() / math.prod(self.size)  # transparent pixels are also black
+        return float(black - 1 + opaque) / opaque if opaque else 0.0
 
     @property
     def in_color(self) -> MaskStatistics:

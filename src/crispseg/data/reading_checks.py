@@ -20,6 +20,8 @@ SIDES = 0.2
 """Smallest share of the frame of a mask of which two classes cross the frame, and largest share of these masks."""
 SWAPPED = 0.05
 """Smallest share of masks with exchanged classes; a whole object may fill the frames of fewer."""
+BLACK = 0.01
+"""Smallest share of black among the opaque pixels of a mask of which black is a class."""
 
 
 def changed_values(lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:
@@ -33,7 +35,11 @@ def changed_values(lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Itera
     if clear := [mask for mask in masks if mask.transparent and (by_color(mask.palette) or not mask.palette)]:
         what = "transparent pixels, which are read as black (0)"
         remedy = "if the colours beneath them count, save the masks without alpha"
-        yield fault_of("transparent-pixels", clear, what, remedy, Severity.INFORMATION)
+        if both := [mask for mask in clear if lookup.colors and mask.in_color.opaque_black > BLACK]:
+            clear, what = both, "transparent pixels, which would be read as black like the class (0,0,0)"
+            remedy = "save them without alpha, flattened on another colour, or on black if both are one class"
+        severity = Severity.ERROR if both else Severity.INFORMATION
+        yield fault_of("transparent-pixels", clear, what, remedy, severity)
 
 
 def swapped(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:

@@ -78,10 +78,11 @@ class Raster:
 
     @property
     def visible(self) -> NDArray[np.bool_] | None:
-        """`(H, W)` whether pixels are visible at all; None if no pixel can be transparent."""
+        """`(H, W)` whether pixels are visible: at least half as opaque as any other; None without transparency."""
         if self.clear:
             return ~np.isin(self.values[..., 0], [*self.clear])
-        return self.values[..., -1] > 0 if self.bands in (2, 4) else None
+        alpha = self.values[..., -1]
+        return alpha > alpha.max() // 2 if self.bands in (2, 4) else None
 
     @property
     def bit_depth(self) -> int:
