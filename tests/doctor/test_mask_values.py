@@ -11,6 +11,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from crispseg.data.palettes import compact
+from crispseg.doctor import Severity
+
 from .trees import SIZE, Tree, ids, named, only
 
 Capture = pytest.CaptureFixture[str]
@@ -45,6 +48,16 @@ def test_a_part_of_the_masks_is_inverted(values: tuple[int, int], tmp_path: Path
 )
 def test_other_masks_do_not_seem_inverted(mask: Callable[[int], np.ndarray], tmp_path: Path) -> None:
     assert "swapped-masks" not in named(Tree(tmp_path, mask).examine())
+
+
+def test_white_around_black_objects_is_named(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, lambda seed: 255 - 255 * blob(seed))
+    found = only(tree.examine(), "black-and-white-masks")
+    palette = [(255, 255, 255), (0, 0, 0)]
+    assert found.severity is Severity.WARNING and f"data.palette '{compact(palette)}'" in found.remedy
+    assert "black-and-white-masks" not in named(tree.examine(palette=palette))
+    objects = Tree(tmp_path / "objects", lambda seed: 255 * blob(seed))
+    assert only(objects.examine(), "black-and-white-masks").severity is Severity.INFORMATION
 
 
 def geotiffs(root: Path, mask: Callable[[int], np.ndarray], nodata: str) -> Tree:

@@ -47,7 +47,7 @@ from crispseg.data.mask_lookup import (
 )
 from crispseg.data.pairing import ODD_FILES
 from crispseg.data.palettes import BLENDED, compact, palettes_differ, proposed, tolerance_for
-from crispseg.data.reading_checks import changed_values, class_folders, swapped, unsuitable_names, without_data
+from crispseg.data.reading_checks import SIDES, changed_values, class_folders, swapped, unsuitable_names, without_data
 from crispseg.errors import few
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -221,7 +221,10 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     if not (soft or declared.palette) and (may_be_ids or 2 * len(strays) > len(fitting)):
         what, severity = f"0 and 255, and few pixels of {few(between, 8)}", Severity.ERROR
         remedy = f"give {BY_THRESHOLD} if they are black and white, or data.ignore '[255]' if 255 means ignore"
-    concerned = strays if severity else [mask for mask in fitting if mask.held - {0}]
+    elif not declared.palette and _white_around(fitting):
+        what, severity = f"{what}; it surrounds the others, which may be the objects", Severity.WARNING
+        remedy = f"give data.palette '[[255,255,255],[0,0,0]]' if 255 is background, or {remedy.removeprefix('give ')}"
+    concerned = strays if severity is Severity.ERROR else [mask for mask in fitting if mask.held - {0}]
     faults = [fault_of("black-and-white-masks", concerned, what, remedy, severity)]
     if odd:
         remedy = f"correct or remove them, or give {BY_THRESHOLD} to read values from 128 up as white"
@@ -229,6 +232,16 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
         what = f"the values {few(sorted(values), 8)}, but the others are black and white"
         faults.append(fault_of("odd-masks", odd, what, remedy))
     return MaskReading(labels, ColorLookup(BLACK_AND_WHITE, tolerance=THRESHOLD if between else 0), tuple(faults))
+
+
+def _white_around(masks: Sequence[MaskStatistics]) -> bool:
+    """Return whether most pixels of grey masks, and nearly all along their frames, are from 128 up."""
+    light = [mask.values >= 128 for mask in masks]
+    area, frame = (
+        sum(part[at].sum() for part, at in zip(parts, light, strict=True)) / sum(part.sum() for part in parts)
+        for parts in ([mask.counts for mask in masks], [mask.frame for mask in masks])
+    )
+    return bool(area > 0.5 and frame > 1 - SIDES)
 
 
 def _tone(mask: MaskStatistics) -> str:
