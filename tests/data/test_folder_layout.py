@@ -262,14 +262,18 @@ def test_of_several_folders_of_masks_none_is_taken_in_silence(tmp_path: Path) ->
     "names", [("im{}", "im{}_mask", "im{}_manual"), ("{}_training", "{}_training_mask", "{}_manual1")]
 )
 def test_masks_of_other_names_are_not_passed_over_in_silence(tmp_path: Path, names: tuple[str, ...]) -> None:
-    """DRIVE has both fields of view, as mask, and vessels, as 1st_manual."""
+    """DRIVE has both fields of view, as mask, and vessels, as 1st_manual, which is proposed first."""
     for index in range(21, 41):
         for folder, name in zip(("images", "mask", "1st_manual"), names, strict=True):
-            (photo if folder == "images" else label)(tmp_path / folder / f"{name.format(index)}.png")
+            path, values = (
+                tmp_path / folder / f"{name.format(index)}.png",
+                (1,) * index if folder == "1st_manual" else (),
+            )
+            photo(path) if folder == "images" else label(path, 0, *values)
     with pytest.raises(CrispsegError, match=r"mask.*1st_manual") as caught:
         recognise(tmp_path)
     masks = [Folder(one["data.images"], one["data.masks"]).pairs("all")[0].mask for one in caught.value.settings]
-    assert masks == [tmp_path / f"mask/{names[1]}.png".format(21), tmp_path / f"1st_manual/{names[2]}.png".format(21)]
+    assert masks == [tmp_path / f"1st_manual/{names[2]}.png".format(21), tmp_path / f"mask/{names[1]}.png".format(21)]
 
 
 def test_numbers_pair_if_they_are_the_same(tmp_path: Path) -> None:

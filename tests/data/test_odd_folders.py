@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shlex
@@ -71,6 +72,7 @@ def test_lists_of_a_cvat_export_are_its_splits(tmp_path: Path) -> None:
         ("in/left/all/c{n}_left.png", "gtFine/all/c{n}_gtFine_labelIds.png", "gtFine/*/*_gtFine_labelIds.png"),
         ("S2/S2A_T{n}.tif", "ESA/WorldCover_T{n}.tif", "ESA/WorldCover_*.tif"),
         ("{n}_json/img.png", "{n}_json/label.png", "*/label.png"),
+        ("{kind}/CT/IM{n:04}.png", "{kind}/Segmentation/Segmentation_{n:04}.png", "*/Segmentation/Segmentation_*.png"),
     ],
 )
 def test_names_that_differ_in_a_prefix_or_ending_are_found(image: str, mask: str, masks: str, tmp_path: Path) -> None:
@@ -99,6 +101,17 @@ def test_a_table_of_run_lengths_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("ImageId,ClassId,EncodedPixels\na.jpg,1,1 3 10 2\n")
     with pytest.raises(CrispsegError, match=r"train\.csv contains run lengths, .*write a PNG of class ids"):
         own_layout(tmp_path)
+
+
+def test_numbers_in_proposed_names_agree(tmp_path: Path) -> None:
+    """Each case has the same slices; their names have no part to replace by a wildcard."""
+    for case, n in itertools.product("abc", (1, 2)):
+        photo(tmp_path / f"{case}/CT/{n}im.png", n)
+        save(tmp_path / f"{case}/Segmentation/{n}seg.png", ids(0, 1, 2))
+    with pytest.raises(CrispsegError, match="it contains") as caught:
+        own_layout(tmp_path)
+    names = [[Path(one[f"data.{side}"]).stem for side in ("images", "masks")] for one in caught.value.settings]
+    assert sorted(names) == [["1im", "1seg"], ["2im", "2seg"]]
 
 
 def test_numbers_that_begin_at_0_and_at_1_do_not_pair(tmp_path: Path) -> None:

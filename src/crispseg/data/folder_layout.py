@@ -24,6 +24,7 @@ from crispseg.data.folder_search import (
     described,
     is_pattern,
     listing,
+    masks_alike,
     pairings,
     pictures,
     readings,
@@ -79,17 +80,23 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
 
 
 def rivals(root: Path, layout: FolderLayout) -> list[Reading]:
-    """Return all readings of a folder if its images or masks also match others; otherwise an empty list."""
+    """Return all readings of a folder if its images or masks also match others; otherwise an empty list.
+
+    Folders whose masks are all the same are last.
+    """
     if layout.images == layout.masks:
         return []
     images, masks = set(layout.names), {*pictures(layout.masks)}
-    every = readings(root)
+    every = sorted(readings(root), key=masks_alike)
     same = [(images.isdisjoint(one.files), masks.isdisjoint(other.files), one.usual) for one, other in every]
     if any(image < mask or (mask < image and usual) for image, mask, usual in same):
         return every
     image_of, mask_of = pictures(layout.images), pictures(layout.masks)
     if others := renamed(image_of, mask_of, root):
-        return [(Place(layout.images, image_of, True, False), Place(layout.masks, mask_of, True, True)), *others]
+        own = Place(layout.images, image_of, True, False), Place(layout.masks, mask_of, True, True)
+        return sorted(
+            [own, *others], key=lambda one: (masks_alike(one), "test" in map(SPLIT_OF.get, one[0].path.parts))
+        )
     return []
 
 

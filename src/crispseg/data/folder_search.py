@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import glob
 import itertools
 import os
@@ -34,6 +35,7 @@ SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 OTHERS = re.compile(r"instance|object|predict|overlay|viz", re.I)  # in names of folders without class masks
 _MASK_WORDS = re.compile("mask|label|seg|annot|gt|truth")
 MOST_KINDS, MOST_PATTERNS = 10, 100  # maximum number of kinds of files in a folder, and of patterns of them to compare
+SAME = 16  # number of masks to compare with each other
 LEVELS, MOST = 6, 1000  # maximum depth and number of folders to search, because the folder may be a home directory
 ANNOTATED = ".npy", ".txt", ".json", ".geojson", ".xml", ".mat"  # suffixes of annotations that are not images
 
@@ -163,7 +165,7 @@ def pairings(root: Path) -> list[Reading]:
     likely = [
         (-len(names), words[one] - words[other], len(f"{one}{other}"), one, other)
         for (one, other), names in shared.items()
-        if len(names) > 1 and words[one] <= words[other] and not OTHERS.search(other.name)
+        if len(names) > 1 and words[one] <= words[other] and not OTHERS.search(other.name) and not _differ(one, other)
     ]
     found: list[Reading] = []
     for count, fewer, _, one, other in sorted(likely):
@@ -182,6 +184,18 @@ def pairings(root: Path) -> list[Reading]:
                 break
             found.append((images, masks))
     return found
+
+
+def _differ(one: Path, other: Path) -> bool:
+    """Return whether two file names without wildcards have different numbers, such as IM0001 and Segmentation_0002."""
+    first, second = ([*map(int, re.findall(r"[0-9]+", place.stem))] for place in (one, other))
+    return bool(first and second) and first != second and "*" not in one.name + other.name
+
+
+def masks_alike(reading: Reading) -> bool:
+    """Return whether the first masks are all the same, such as fields of view."""
+    first, *others = sorted(reading[1].files)[:SAME]
+    return bool(others) and all(filecmp.cmp(first, file, shallow=False) for file in others)
 
 
 def renamed(images: Mapping[Path, str], masks: Mapping[Path, str], root: Path) -> list[Reading]:
@@ -213,7 +227,7 @@ def _common_parts(top: Path) -> dict[Path, set[str]]:
     files, parts = pictures(top), defaultdict(set)
     for file, name in files.items():
         depth, (folder, slash, stem) = len(file.parts) - len(top.parts), name.rpartition("/")
-        cuts = [found.span() for found in re.finditer(r"[-_. ]+", stem)]
+        cuts = [found.span() for found in re.finditer(r"[-_. ]+|(?<=[^\W\d_])(?=\d)", stem)]
         starts, ends = (0, *(end for _, end in cuts)), (*(start for start, _ in cuts), len(stem))
         parts[depth, glob.escape(stem) + file.suffix].add(folder)
         for start, end in itertools.product(starts, ends):
@@ -272,7 +286,7 @@ def _pair(images: Place, masks: Place) -> bool:
 
 def _flat(file: Path) -> bool:
     try:
-        rgb = read_image(file).reshape(-1, 3)
+        rgb = read_image(file, value_range=(0, 0xFFFF)).reshape(-1, 3)
     except CrispsegError:
         return False
     counts = np.unique(rgb @ np.array([1 << 16, 1 << 8, 1]), return_counts=True)[1]
