@@ -228,15 +228,17 @@ def test_labelme_becomes_a_folder(tmp_path: Path) -> None:
         tmp_path / "a.json",
         [
             shape("tree", [[0, 0], [4, 0], [4, 4], [0, 4]], None),  # files of old versions have no kind
-            shape("pole", [[8, 2], [6, 1]], "rectangle"),
+            shape("pole ", [[8, 2], [6, 1]], "rectangle"),
             shape("sign", [[12, 6], [14, 6]], "circle"),
             shape("__ignore__", [[5, 10], [7, 12]], "rectangle"),
             shape("_background_", [[0, 0], [2, 2]], "rectangle"),
         ],
     )
     labelme(tmp_path / "b.json", [], imagePath="..\\elsewhere\\b.jpg")  # of Windows, and moved since
+    labelme(tmp_path / "c.json", [shape("Tree", [[0, 0], [2, 2]], "rectangle")], imagePath="gone.jpg")  # renamed
     done = imported([tmp_path], tmp_path / "out")
-    assert done.names == ["background", "pole", "sign", "tree"]
+    assert done.names == ["background", "pole", "sign", "tree", "Tree"]
+    assert mask_of(done, "c").sum() == 16 and any("tree, Tree;" in line for line in done.lines)
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[:4, :4] = 3
@@ -259,7 +261,6 @@ TREE = shape("tree", [[1, 1], [2, 2], [3, 1]])
         ([TREE], {"imageHeight": float("inf")}, ["as (inf, 16)"]),
         ([{"label": "tree"}], {}, ["a.json is not labelme's format ('points')"]),
         ([TREE], {"imageHeight": 11}, ["as (11, 16)", "is (12, 16)", "annotate"]),
-        ([TREE], {"imagePath": "gone.jpg"}, ["gone.jpg, which", "a.json names, is not in", "images"]),
     ],
 )
 def test_labelme_that_cannot_be_painted(

@@ -193,13 +193,18 @@ def test_label_studio(tmp_path: Path) -> None:
         task("s3://bucket/photos/c.jpg", predictions=[{"result": DRAWN}]),
     ]
     tasks[1]["annotations"].append(cancelled)
+    tasks[0]["annotations"].append({"result": DRAWN})
+    tasks[0]["annotations"][1]["ground_truth"] = True  # before the last
+    tasks.append(task("/data/upload/1/0123abcd-d.jpg", DRAWN))  # as Label Studio stores it
+    picture(tmp_path / "photos/0123abcd-d.jpg", HEIGHT, WIDTH)
     source = label_studio(tmp_path, *tasks)
     done = imported([source], tmp_path / "out", images=tmp_path)
     assert done.names == ["background", "car", "wheel"]
     expected = mask * 2
     expected[0, :2] = 1
     np.testing.assert_array_equal(mask_of(done.out, "a"), expected)
-    np.testing.assert_array_equal(mask_of(done.out, "b"), SQUARE)
+    for name in ("b", "0123abcd-d"):
+        np.testing.assert_array_equal(mask_of(done.out, name), SQUARE)
     assert f"1 tasks of {source} have no annotation; they were left out" in done.lines
     assert not (done.out / "images/c.jpg").exists()
 

@@ -51,6 +51,7 @@ class MarkedImage:
     shapes: list[Shape] = field(default_factory=list)
     name: str = ""  # name in the output folder, without suffix; by default its path
     split: str = ""  # its split, or folder names that imply it; by default the path of the annotations implies it
+    also: str = ""  # another name, with or without suffix, if no file has that of `image`
 
 
 class Annotations(NamedTuple):
@@ -137,9 +138,9 @@ def write_coco(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> N
 def read_labelme(path: Path, content: Any) -> Annotations:
     """Read a labelme file; a shape that cannot become a mask raises a `CrispsegError`."""
     size = content.get("imageHeight"), content.get("imageWidth")
-    image = MarkedImage(str(content["imagePath"]).replace("\\", "/"), path, size)
+    image = MarkedImage(str(content["imagePath"]).replace("\\", "/"), path, size, also=path.stem)
     for index, each in enumerate(content["shapes"]):
-        label, kind, mask = str(each["label"]), each.get("shape_type") or "polygon", each.get("mask")
+        label, kind, mask = str(each["label"]).strip(), each.get("shape_type") or "polygon", each.get("mask")
         what = f"{path}: shape {index} ('{label}')"
         if kind not in POINTS and mask is None:
             remedy = f"draw it as one of {', '.join(POINTS)}, or remove it"

@@ -103,6 +103,10 @@ def import_annotations(
     what = f"images without annotations ({'left out' if background is None else 'all background'})"
     if empty:
         lines.append(f"{len(empty)} {what}: {few(one.file.name for one in empty)}")
+    folded = Counter(map(str.casefold, labels.names))
+    if alike := [name for name in labels.names if folded[name.casefold()] > 1]:
+        remedy = f"correct them, or train with data.merge '{{{alike[0]}: [{', '.join(alike)}]}}' if they are one class"
+        lines.append(f"class names that differ only in upper and lower case: {', '.join(alike)}; {remedy}")
     lines += [f"{len(found)} images to {split}" for split, found in splits.items()]
     return [*lines, *(note for found in read for note in found.notes)]
 
@@ -182,9 +186,9 @@ def _tasks(found: Sequence[MarkedImage], images: Path | None, folders: Sequence[
     tasks: dict[Path, Task] = {}
     for one in found:
         root, image = one.source.parent if images is None else images, Path(one.image)
-        direct = [file for file in (root / image, root / image.name) if file.is_file()]
+        direct = [file for file in (root / image, root / image.name, root / one.also) if file.is_file()]
         roots = [root] if images is not None else [root, *folders]
-        named = (below(root).get(image.name, []) for root in roots)  # by its name alone, in a sub-folder
+        named = (below(root).get(name, []) for name in (image.name, one.also) for root in roots)  # in a sub-folder
         files = direct[:1] or next(filter(None, named), [])
         if len(files) != 1:
             found_there = f"may be {files[0]} or {files[1]}" if files else f"is not in {root}"

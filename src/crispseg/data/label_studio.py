@@ -19,10 +19,14 @@ from crispseg.labels import LabelSet
 
 
 def read_label_studio(path: Path, content: Any) -> Annotations:
-    """Read polygons, boxes and brush masks: the last annotation of each task, or predictions if no task has one."""
+    """Read polygons, boxes and brush masks: the ground truth or last annotation of each task.
+
+    If no task has an annotation, predictions are read.
+    """
     tasks = content if isinstance(content, list) else [content]
     kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
-    kept = [[each["result"] for each in task.get(kind) or [] if not each.get("was_cancelled")] for task in tasks]
+    chosen = [sorted(task.get(kind) or [], key=lambda one: bool(one.get("ground_truth"))) for task in tasks]
+    kept = [[each["result"] for each in some if not each.get("was_cancelled")] for some in chosen]
     named = [(f"{path}: task {index}", task["data"]) for index, task in enumerate(tasks)]
     marked = tuple(_marked(path, *each, results[-1]) for each, results in zip(named, kept, strict=True) if results)
     notes = [f"{path} has no annotations; its predictions were imported"] if kind == "predictions" else []
@@ -54,7 +58,8 @@ def _marked(path: Path, what: str, data: dict[str, Any], result: list[dict[str, 
         local = value.partition("?d=")[2]
         image = PurePosixPath(unquote(local or value.partition("?")[0]))
         if image.suffix.lower() in SUFFIXES:  # an uploaded file has a prefix
-            return MarkedImage(str(image) if local else re.sub(r"^[0-9a-f]{8}-", "", image.name), path, size, shapes)
+            image = image if local else PurePosixPath(image.name)
+            return MarkedImage(str(image), path, size, shapes, also=re.sub(r"^[0-9a-f]{8}-", "", image.name))
     raise CrispsegError(f"{what} has no image in its data; export it again with the image's address")
 
 
