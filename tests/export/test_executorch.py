@@ -11,9 +11,10 @@ import torch
 
 import crispseg
 from crispseg.cli.main import main
+from crispseg.data.sources import PART
 from crispseg.export import export_model
 from crispseg.inference.runtime import open_model
-from crispseg.io.images import write_image
+from crispseg.io.images import read_image, write_image
 
 pytest.importorskip("executorch", reason="executorch is not installed: pip install 'crispseg[executorch]'")
 
@@ -43,6 +44,17 @@ def test_labels_are_those_of_the_model(saved: Path, file: Path) -> None:
     for _ in range(3):
         image = random.integers(0, 256, (*SIZE, 3), np.uint8)
         assert (opened.labels(image) == model.labels(image)).mean() >= 0.999
+
+
+def test_labels_of_nuclei_are_those_of_the_bundled_model(tmp_path: Path) -> None:
+    path = tmp_path / "nuclei.pte"
+    assert main(["export", "nuclei", "--out", str(path), "--sampling", "gather", "--size", "256", "256"]) == 0
+    model, opened = crispseg.Segmenter("nuclei"), crispseg.Segmenter(path)
+    names = [name for split in ("val", "test") for name in (PART / f"{split}.txt").read_text().split()][:20]
+    images = [read_image(PART / f"images/{name}.png")[:256, :256] for name in names]
+    equal = [(opened.labels(image) == model.labels(image)).mean() for image in images]
+    print(f"equal labels: {np.mean(equal):%}, at least {min(equal):%} in each of {len(equal)} images")
+    assert len(equal) == 20 and min(equal) >= 0.999
 
 
 def test_results_are_not_overwritten_by_the_next_call(file: Path) -> None:

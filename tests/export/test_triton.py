@@ -13,9 +13,10 @@ from exports import exported
 
 from crispseg import create_model
 from crispseg.export import pipeline
-from crispseg.export.formats import for_triton
+from crispseg.export.formats import triton_settings
 from crispseg.export.pipeline import export_model
 from crispseg.inference.runtime import AnyModel
+from crispseg.models import SegmentationModel
 
 text_format = pytest.importorskip("google.protobuf.text_format")
 
@@ -37,8 +38,7 @@ def test_the_settings_are_those_of_the_file(output: Any, schema: Any, tmp_path: 
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(exported(tmp_path / "a.onnx", output=output))
     info = create_model("fpn", num_classes=4, backbone="test_efficientnet", width=8).info
-    for_triton(tmp_path / 'a "b" ü.onnx', info, output)
-    found = text_format.Parse((tmp_path / "config.pbtxt").read_text(encoding="utf-8"), schema.ModelConfig())
+    found = text_format.Parse(triton_settings(Path('a "b" ü.onnx'), info, output), schema.ModelConfig())
     assert (found.backend, found.default_model_filename) == ("onnxruntime", 'a "b" ü.onnx')
     assert found.max_batch_size > 1 and found.HasField("dynamic_batching")
     kinds = {"tensor(float)": schema.TYPE_FP32, "tensor(uint8)": schema.TYPE_UINT8}
@@ -49,7 +49,9 @@ def test_the_settings_are_those_of_the_file(output: Any, schema: Any, tmp_path: 
         assert list(each.dims) == [size if isinstance(size, int) else -1 for size in end.shape[1:]]
 
 
-def test_they_are_written_next_to_the_file(tmp_path: Path, schema: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> SegmentationModel:
+    """A model whose file is written in no time."""
     model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8, in_chans=4).eval()
     model.info = replace(model.info, class_names=("a", "b", "c"))
 
@@ -59,12 +61,30 @@ def test_they_are_written_next_to_the_file(tmp_path: Path, schema: Any, monkeypa
 
     monkeypatch.setattr(pipeline, "write", write)
     monkeypatch.setattr(pipeline, "CHECKED", ((1, 32, 57),))
+    return model
+
+
+def test_they_are_written_next_to_the_file(tmp_path: Path, schema: Any, model: SegmentationModel) -> None:
     export_model(model, tmp_path / "plain/mine.onnx", "onnx")
     assert not (tmp_path / "plain/config.pbtxt").exists()
     export_model(model, tmp_path / "mine.onnx", "onnx", triton=True)
     found = text_format.Parse((tmp_path / "config.pbtxt").read_text(), schema.ModelConfig())
     assert (found.default_model_filename, [*found.input[0].dims]) == ("mine.onnx", [4, -1, -1])
     assert [*found.output[0].dims] == [3, -1, -1]
+
+
+def test_edited_settings_are_kept(tmp_path: Path, model: SegmentationModel, refuses: Any) -> None:
+    settings = tmp_path / "config.pbtxt"
+    for _ in range(2):  # unchanged ones are no reason to refuse
+        export_model(model, tmp_path / "mine.onnx", "onnx", triton=True)
+    edited = settings.read_text().replace("max_batch_size: 8", "max_batch_size: 2")
+    settings.write_text(edited)
+    (tmp_path / "mine.onnx").unlink()
+    with refuses("config.pbtxt", "leave out triton"):
+        export_model(model, tmp_path / "mine.onnx", "onnx", triton=True)
+    assert settings.read_text() == edited and not (tmp_path / "mine.onnx").exists()
+    export_model(model, tmp_path / "mine.onnx", "onnx")
+    assert settings.read_text() == edited
 
 
 def test_other_formats_are_refused(tmp_path: Path, capsys: Any) -> None:

@@ -280,7 +280,7 @@ on small images, where a class of some pixels moves a mean."""
 def check_fewer_bits(model: SegmentationModel, folder: Path) -> None:
     """All others that there are, of which OpenVINO's and 8 bits are made of the `model.onnx` that is there."""
     pytest.importorskip("nncf")
-    checked = {("onnx", "fp32"), ("torch_export", "fp32"), ("executorch", "fp32")}  # the last is for one size
+    checked = {(format, "fp32") for format in ("onnx", "torch_export", *formats.ONE_SIZE)}
     for format, precision in product(formats.FILE_FORMATS, get_args(formats.Precision)):
         if (format, precision) in checked | formats.NOT_POSSIBLE.keys():
             continue

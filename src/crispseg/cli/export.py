@@ -28,16 +28,16 @@ LARGEST_LOSS = 0.5
 
 @dataclass(kw_only=True)
 class Export(WithData):
-    """Write a trained model as one file for ONNX Runtime, OpenVINO, torch.export or ExecuTorch.
+    """Write a trained model as one file for ONNX Runtime, OpenVINO, torch.export, ExecuTorch or Core ML.
 
-    It accepts images of any size; an ExecuTorch file, for phones, accepts one size.
+    It accepts images of any size; ExecuTorch and Core ML files, for phones, accept one size.
 
     A certificate compares the file's outputs with the model's.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
-        format: format of the file; the default follows the suffix of out (FILE.onnx, FILE.xml, FILE.pt2 or
-            FILE.pte).
+        format: format of the file; the default follows the suffix of out (FILE.onnx, FILE.xml, FILE.pt2,
+            FILE.pte or FILE.mlpackage).
         out: file to write; an existing file is overwritten.
         precision: fp32, bf16 or int8; int8 is calibrated on data.
         calibrate: a folder of data, a run or the name of a data source. Its train split is used to calibrate int8, its
@@ -47,8 +47,9 @@ class Export(WithData):
         sampling: grid_sample reads features at points by the runtime's operator; gather by four gathered rows and their
             weighted sum, for runtimes without the operator or with a slow one.
         output: logits, or labels (uint8 class ids), which need less memory but give no probabilities.
-        size: height and width of the images of an ExecuTorch file.
-        triton: also write the settings of Triton Inference Server, config.pbtxt, next to an ONNX file.
+        size: height and width of the images of an ExecuTorch or Core ML file.
+        triton: also write the settings of Triton Inference Server, config.pbtxt, next to an ONNX file; other
+            settings there are not overwritten.
     """
 
     name = "export"
@@ -100,6 +101,8 @@ def show(certificate: Certificate) -> None:
     """Print a certificate."""
     for comparison in certificate.comparisons:
         print(f"compared with the model at {comparison}")
+    if not certificate.comparisons:
+        print("not compared with the model, since Core ML files run on macOS only; export it there for a comparison")
     if found := certificate.measured:
         print(f"{found.images} images of {certificate.data}, model → file: {found.labels:.2f} % same labels")
         for name, pair in {"mIoU": found.miou, f"boundary F {DISTANCE} px": found.boundary_f}.items():

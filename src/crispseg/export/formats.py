@@ -1,13 +1,14 @@
-"""Models as ONNX, OpenVINO and torch.export files for images of any size, and ExecuTorch files for one size."""
+"""Models as ONNX, OpenVINO and torch.export files for any size, and ExecuTorch and Core ML files for one size."""
 
 from __future__ import annotations
 
 import io
 import json
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -28,7 +29,7 @@ from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.nn.points import Sampling, sampling_by
 
-Format: TypeAlias = Literal["onnx", "openvino", "torch_export", "executorch"]
+Format: TypeAlias = Literal["onnx", "openvino", "torch_export", "executorch", "coreml"]
 Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 Output: TypeAlias = Literal["logits", "labels"]
 
@@ -50,11 +51,16 @@ FILE_FORMATS: dict[str, FileFormat] = {
     "openvino": FileFormat(".xml", ("onnx", "onnxscript", "openvino", "nncf")),
     "torch_export": FileFormat(".pt2"),
     "executorch": FileFormat(".pte", ("executorch",)),
+    "coreml": FileFormat(".mlpackage", ("coremltools",)),
 }
+ONE_SIZE = ("executorch", "coreml")
+"""Formats of files for images of one size."""
 NOT_POSSIBLE = {
     ("onnx", "bf16"): "ONNX Runtime has no bfloat16 convolution on a CPU; use openvino or torch_export, or int8",
     ("executorch", "bf16"): "XNNPACK, its library for CPUs, has no bfloat16 convolution; use fp32",
     ("executorch", "int8"): "8-bit convolutions are not exported to ExecuTorch yet; use fp32",
+    ("coreml", "bf16"): "Core ML has no bfloat16; use fp32",
+    ("coreml", "int8"): "8-bit convolutions are not exported to Core ML yet; use fp32",
     ("torch_export", "int8"): "PyTorch alone cannot quantise a graph; use openvino or onnx, or bf16",
 }
 """Unsupported pairs of format and precision, with reasons."""
@@ -75,7 +81,7 @@ def write(
     The float32 ONNX file from which others are made stays next to the file, for later exports.
 
     Returns:
-        Opened file; for torch.export, the written program.
+        Opened file; for torch.export, the written program. Core ML files run on macOS only.
     """
     if format == "torch_export":
         metadata, content = _metadata(model, precision, output), io.BytesIO()  # PyTorch's writer crashes on a full disk
@@ -83,6 +89,10 @@ def write(
         torch.export.save(program, content, extra_files={f"{METADATA}.json": metadata})
         path.write_bytes(content.getbuffer())
         return ExportedModel(program.module().forward, metadata, path)
+    if format == "coreml":
+        as_int32 = {"labels": "int32 (N, H, W), class ids"} if output == "labels" else {}
+        metadata = _metadata(model, precision, output, size=size, **as_int32)
+        return write_coreml(trace(model, sampling=sampling, output=output, size=size), path, metadata, output)
     metadata = _metadata(model, precision, output, sha256=UNSEALED, **({"size": size} if size else {}))
     if format == "executorch":
         write_executorch(trace(model, sampling=sampling, output=output, size=size), path, metadata)
@@ -186,6 +196,37 @@ def write_executorch(program: ExportedProgram, path: Path, metadata: str) -> Non
         path.write_bytes(lowered.to_executorch().buffer)
 
 
+def write_coreml(program: ExportedProgram, path: Path, metadata: str, output: Output) -> ExportedModel:
+    """Write a graph of `trace` of one size as an ML program, in float32, and return a model that runs it on macOS."""
+    known = {torch.ops.aten.alias.default: torch.clone, torch.ops.aten.__and__.Tensor: torch.logical_and}
+    with _exporting(), redirect_stderr(io.StringIO()):  # progress bars
+        import coremltools
+
+        written = coremltools.convert(
+            program.run_decompositions(known),
+            outputs=[coremltools.TensorType(name=output)],
+            minimum_deployment_target=coremltools.target.iOS16,
+            compute_precision=coremltools.precision.FLOAT32,  # float16 would move points by up to a quarter of a pixel
+            skip_model_load=True,
+        )
+        written.user_defined_metadata[METADATA] = metadata
+        written.save(str(path))
+        (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+        model = coremltools.models.MLModel(str(path), skip_model_load=not runs_coreml())
+
+    def run(images: Tensor) -> Tensor:
+        results = [model.predict({"images": image[None].numpy()})[output] for image in images]
+        joined = torch.cat([torch.from_numpy(result) for result in results])
+        return joined if output == "logits" else joined.to(torch.uint8)
+
+    return ExportedModel(run, metadata, path)
+
+
+def runs_coreml() -> bool:
+    """Return whether this system runs Core ML files."""
+    return sys.platform == "darwin"
+
+
 def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
     """Return the metadata of a file as JSON: `config.json` without the training recipe."""
     from crispseg import __version__
@@ -211,10 +252,10 @@ def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
     return json.dumps(record)
 
 
-def for_triton(path: Path, info: ModelInfo, output: Output = "logits") -> None:
-    """Write `config.pbtxt` for Triton Inference Server next to an ONNX file; images of one size are batched."""
+def triton_settings(path: Path, info: ModelInfo, output: Output = "logits") -> str:
+    """Return `config.pbtxt` of Triton Inference Server for an ONNX file; images of one size are batched."""
     result = "TYPE_UINT8 dims: [ -1, -1 ]" if output == "labels" else f"TYPE_FP32 dims: [ {info.num_classes}, -1, -1 ]"
-    text = f"""\
+    return f"""\
 backend: "onnxruntime"
 default_model_filename: {json.dumps(path.name, ensure_ascii=False)}
 max_batch_size: 8
@@ -222,7 +263,6 @@ input {{ name: "images" data_type: TYPE_FP32 dims: [ {info.in_chans}, -1, -1 ] }
 output {{ name: "{output}" data_type: {result} }}
 dynamic_batching {{ max_queue_delay_microseconds: 5000 }}
 """
-    path.with_name("config.pbtxt").write_text(text, encoding="utf-8")
 
 
 @contextmanager

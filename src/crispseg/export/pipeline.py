@@ -14,10 +14,21 @@ import torch
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.export.certificate import CHECKED, Certificate, compare, measure, time_ratio
-from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, Format, Output, Precision, for_triton, plain_file, write
+from crispseg.export.formats import (
+    FILE_FORMATS,
+    NOT_POSSIBLE,
+    ONE_SIZE,
+    Format,
+    Output,
+    Precision,
+    plain_file,
+    runs_coreml,
+    triton_settings,
+    write,
+)
 from crispseg.export.quantization import Calibration
 from crispseg.inference.segmenter import check_finite
-from crispseg.io.files import LITTER, writable_file
+from crispseg.io.files import LITTER, writable_file, writable_folder
 from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.nn.points import Sampling
@@ -46,8 +57,8 @@ def export_model(
 
     Args:
         model: the model.
-        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it), .pt2 or
-            .pte.
+        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it), .pt2, .pte
+            or .mlpackage (a folder).
         format, precision: see `Format` and `Precision`; int8 needs `data`. In bf16, OpenVINO rounds the coordinates of
             `grid_sample` too; `gather` in crisp keeps their whole pixels.
         data: images for the 8-bit ranges and for the evaluation of the file.
@@ -55,8 +66,9 @@ def export_model(
         sampling: how features are read at points: `grid_sample` by the runtime's operator, `gather` by four gathered
             rows of channels and their weighted sum, for runtimes without the operator or with a slow one.
         output: `logits` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8.
-        size: height and width of the images, for executorch only, whose files accept one size.
-        triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file.
+        size: height and width of the images, for executorch and coreml only, whose files accept one size.
+        triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file. Other
+            settings there are not overwritten.
 
     Raises:
         CrispsegError: the suffix is wrong, or the file cannot be written; a package is missing; the model cannot be
@@ -65,11 +77,11 @@ def export_model(
     """
     path = Path(path)
     check_choices(model, path, format, precision, data)
-    if format != "executorch" and size:
+    if format not in ONE_SIZE and size:
         raise CrispsegError(f"{format} files accept images of any size; leave out size")
-    if format == "executorch" and not (size and min(size) >= MIN_SIDE):
+    if format in ONE_SIZE and not (size and min(size) >= MIN_SIDE):
         least = f"give a height and width of at least {MIN_SIDE}"
-        raise CrispsegError(f"size is {size}, but executorch files accept one size; {least}")
+        raise CrispsegError(f"size is {size}, but {format} files accept one size; {least}")
     for name, value, allowed in ("sampling", sampling, Sampling), ("output", output, Output):
         if value not in get_args(allowed):
             raise CrispsegError(f"{name} is {value!r}; give {' or '.join(get_args(allowed))}")
@@ -77,10 +89,18 @@ def export_model(
         raise CrispsegError("int8 and max_drop need labelled images; give data for calibration")
     if triton and format != "onnx":
         raise CrispsegError(f"triton needs an ONNX file, but format is {format}; use onnx, or leave out triton")
+    settings = triton_settings(path, model.info, output)
+    old_settings = path.with_name("config.pbtxt")
+    if triton and old_settings.exists() and old_settings.read_text(encoding="utf-8") != settings:
+        raise CrispsegError(f"{old_settings} has other settings; move it, or leave out triton")
+    runs = format != "coreml" or runs_coreml()
+    if data is not None and not runs:
+        raise CrispsegError("Core ML files run on macOS only, so data cannot score them; leave out the data")
     check_finite(model)
-    checked = ((2, *size),) if size else CHECKED
+    checked = () if not runs else ((2, *size),) if size else CHECKED
     title = f"{model.info.name} on {model.info.backbone}"
-    place = writable_file(path).parent
+    package = format == "coreml" and (path / "Manifest.json").exists()
+    place = writable_folder(path.parent) if package else writable_file(path).parent
     with tempfile.TemporaryDirectory(prefix=LITTER, dir=place, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         made = folder / path.name
@@ -116,14 +136,16 @@ def export_model(
             over_bf16 = time_ratio(file, write(model, other, format, "bf16", None, sampling, output), data)
             shutil.rmtree(other.parent)
         plain_file(made).unlink(missing_ok=True)
-        stored = sum(file.stat().st_size for file in folder.iterdir())
+        stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         found = Certificate(
             title, format, precision, data.name if data else None, measured, comparisons, stored, over_bf16
         )
         text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
         (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
         if triton:
-            for_triton(made, model.info, output)
+            (folder / "config.pbtxt").write_text(settings, encoding="utf-8")
+        if package:
+            shutil.rmtree(path)
         for part in sorted(folder.iterdir(), key=lambda part: part == made):  # the main file last
             part.replace(place / part.name)
     return found

@@ -107,8 +107,9 @@ def products(kernel: Tensor, compress: nn.Conv2d) -> Tensor:
 def shifted_sum(products: Tensor, side: int) -> Tensor:
     """Shift each of `products` (N, O · k², H, W) by its position in a kernel of this side; return (N, O, H, W)."""
     height, width = products.shape[-2:]
-    points = torch.unflatten(F.pad(products, [side // 2] * 4), 1, (-1, side, side))  # (N, O, k, k, ·, ·)
-    first, *others = (points[:, :, y, x, y : y + height, x : x + width] for y in range(side) for x in range(side))
+    points = torch.unflatten(F.pad(products, [side // 2] * 4), 1, (-1, side**2))  # (N, O, k², ·, ·)
+    places = (divmod(point, side) for point in range(side**2))
+    first, *others = (points[:, :, y * side + x, y : y + height, x : x + width] for y, x in places)
     return sum(others, start=first)
 
 
