@@ -253,6 +253,8 @@ def test_black_and_white_jpegs_are_read_by_threshold(mode: str, quality: int, tm
         for index in range(len(source.dataset(split))):
             wrong = source.dataset(split)[index].labels != (drawn > 0)
             assert wrong.mean() < 0.01
+    inverse = settle(folder(tmp_path, palette=[WHITE, BLACK]))[0].dataset("all")
+    assert all((sample.labels != (drawn == 0)).mean() < 0.01 for sample in inverse)
 
 
 def test_odd_masks_are_left_out_by_name(tmp_path: Path) -> None:

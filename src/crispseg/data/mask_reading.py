@@ -225,7 +225,8 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
         what, severity = f"{what}; it surrounds the others, which may be the objects", Severity.WARNING
         remedy = f"give data.palette '[[255,255,255],[0,0,0]]' if 255 is background, or {remedy.removeprefix('give ')}"
     concerned = strays if severity is Severity.ERROR else [mask for mask in fitting if mask.held - {0}]
-    faults = [fault_of("black-and-white-masks", concerned, what, remedy, severity)]
+    sure = severity is not Severity.WARNING
+    faults = [fault_of("black-and-white-masks", concerned, what, remedy, severity, copy=sure)]
     if odd:
         remedy = f"correct or remove them, or give {BY_THRESHOLD} to read values from 128 up as white"
         values = {int(mask.values[at]) for mask in odd for at in _flat_greys(mask)[:2]} or held(odd)

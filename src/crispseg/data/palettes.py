@@ -152,7 +152,8 @@ def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple
     for mask in masks:
         distances, nearest = KDTree(palette).query(as_colors(mask))
         if mask.lossy or mask.blended >= BLENDED:
-            others = in_flat_areas(mask, distances > min(TONE, half))
+            tone = TONE if mask.colors else TONE * 3**0.5  # distance of a grey that differs by TONE in each channel
+            others = in_flat_areas(mask, distances > min(tone, half))
         else:
             alone = (np.bincount(nearest)[nearest] == 1) & (mask.colors or not lookup.in_color)
             others = np.flatnonzero((distances > 0) & ~(alone & (distances <= NEAR)))

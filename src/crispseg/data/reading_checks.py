@@ -39,7 +39,7 @@ def changed_values(lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Itera
             clear, what = both, "transparent pixels, which would be read as black like the class (0,0,0)"
             remedy = "save them without alpha, flattened on another colour, or on black if both are one class"
         severity = Severity.ERROR if both else Severity.INFORMATION
-        yield fault_of("transparent-pixels", clear, what, remedy, severity)
+        yield fault_of("transparent-pixels", clear, what, remedy, severity, copy=not both)
 
 
 def swapped(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:

@@ -127,7 +127,7 @@ def _orders(pairs: Sequence[Pair]) -> dict[str, list[int]]:
 
 
 def _thumbnail(pair: Pair) -> Thumbnail:
-    outlines, picture = _outlines(pair.mask), read_image(pair.image)
+    outlines, picture = _outlines(pair.mask), read_image(pair.image, value_range=(0, 0xFFFF))
     step, (height, width) = -(-max(picture.shape) // SIDE), outlines.shape
     small = cv2.resize(picture[: height * step, : width * step], (width, height), interpolation=cv2.INTER_AREA)
     across_and_along = np.gradient(cv2.blur(small.astype(np.float64), (3, 3)), axis=(0, 1))
