@@ -19,10 +19,7 @@ from crispseg.labels import LabelSet
 
 
 def read_label_studio(path: Path, content: Any) -> Annotations:
-    """Read polygons, boxes and brush masks: the ground truth or last annotation of each task.
-
-    If no task has an annotation, predictions are read.
-    """
+    """Read the ground truth or last annotation of each task, or predictions if no task has an annotation."""
     tasks = content if isinstance(content, list) else [content]
     kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
     chosen = [sorted(task.get(kind) or [], key=lambda one: bool(one.get("ground_truth"))) for task in tasks]
