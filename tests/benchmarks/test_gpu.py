@@ -39,3 +39,11 @@ def test_every_kind(gpu: ModuleType, kind: str) -> None:
 def test_a_row_that_fails_names_its_reason(gpu: ModuleType) -> None:
     graph = next(row for row in gpu.plan(True) if row.way == "graph")
     assert "CUDA" in gpu.measure(graph, torch.device("cpu"), 1, tiny=True)["problem"]
+
+
+@pytest.mark.slow
+def test_it_runs_to_its_end(gpu: ModuleType, tmp_path: Path) -> None:
+    gpu.main(["--csv", str(tmp_path / "gpu.csv"), "--device", "cpu", "--tiny", "--rounds", "1", "--minutes", "15"])
+    table = pd.read_csv(tmp_path / "gpu.csv")
+    assert len(table) == len(list(gpu.plan(True)))
+    assert set(table[table.problem.notna()].way) == {"graph"}  # which need CUDA

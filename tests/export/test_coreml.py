@@ -52,7 +52,7 @@ def test_the_program_is_that_of_the_model(package: Path) -> None:
     assert str(Path(crispseg.__file__).parent).encode() not in content
 
 
-@pytest.mark.parametrize("name", ["crisp", "crisp_s", "fpn"])
+@pytest.mark.parametrize("name", ["crisp", "crisp_s", "fpn", "sfnet_lite"])
 def test_the_program_computes_what_the_model_does(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = crispseg.create_model(name, num_classes=3, backbone="test_efficientnet", width=16).eval()
@@ -87,7 +87,13 @@ def test_elsewhere_it_is_not_compared(package: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({}, "size is None"), ({"size": (16, 64)}, "at least 32"), ({"precision": "int8"}, "int8")]
+    ("options", "message"),
+    [
+        ({}, "size is None"),
+        ({"size": (16, 64)}, "at least 32"),
+        ({"precision": "int8"}, "int8"),
+        ({"size": SIZE, "sampling": "gather"}, "grid_sample"),
+    ],
 )
 def test_what_cannot_be_exported(options: Any, message: str, model: Any, tmp_path: Path, refuses: Any) -> None:
     with refuses(message):

@@ -101,7 +101,7 @@ def show(certificate: Certificate) -> None:
     """Print a certificate."""
     for comparison in certificate.comparisons:
         print(f"compared with the model at {comparison}")
-    if not certificate.comparisons:
+    if certificate.format == "coreml" and not certificate.comparisons:
         print("not compared with the model, since Core ML files run on macOS only; export it there for a comparison")
     if found := certificate.measured:
         print(f"{found.images} images of {certificate.data}, model → file: {found.labels:.2f} % same labels")

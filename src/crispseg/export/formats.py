@@ -81,7 +81,7 @@ def write(
     The float32 ONNX file from which others are made stays next to the file, for later exports.
 
     Returns:
-        Opened file; for torch.export, the written program. Core ML files run on macOS only.
+        Opened file; for torch.export, the written program; for Core ML, a model that runs on macOS only.
     """
     if format == "torch_export":
         metadata, content = _metadata(model, precision, output), io.BytesIO()  # PyTorch's writer crashes on a full disk

@@ -91,11 +91,15 @@ def export_model(
         raise CrispsegError(f"triton needs an ONNX file, but format is {format}; use onnx, or leave out triton")
     settings = triton_settings(path, model.info, output)
     old_settings = path.with_name("config.pbtxt")
-    if triton and old_settings.exists() and old_settings.read_text(encoding="utf-8") != settings:
+    if triton and old_settings.exists() and old_settings.read_bytes() != settings.encode():
         raise CrispsegError(f"{old_settings} has other settings; move it, or leave out triton")
+    if (format, sampling) == ("coreml", "gather"):
+        raise CrispsegError("coremltools cannot convert gathered rows; use grid_sample for Core ML")
     runs = format != "coreml" or runs_coreml()
     if data is not None and not runs:
-        raise CrispsegError("Core ML files run on macOS only, so data cannot score them; leave out the data")
+        raise CrispsegError(
+            "Core ML files run on macOS only, so data cannot score them; leave out calibrate, data and max_drop"
+        )
     check_finite(model)
     checked = () if not runs else ((2, *size),) if size else CHECKED
     title = f"{model.info.name} on {model.info.backbone}"
