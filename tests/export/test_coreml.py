@@ -107,3 +107,8 @@ def test_another_folder_is_kept(model: crispseg.SegmentationModel, tmp_path: Pat
     with refuses("a folder has this name"):
         export_model(model, tmp_path / "a.mlpackage", "coreml", size=SIZE)
     assert (tmp_path / "a.mlpackage/mine.txt").exists()
+
+
+def test_crispseg_does_not_run_it(package: Path, refuses: Any) -> None:
+    with refuses("is for Core ML"):
+        crispseg.Segmenter(package)

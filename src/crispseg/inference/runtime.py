@@ -142,6 +142,8 @@ def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPr
             such files.
     """
     path = Path(source)
+    if path.suffix.lower() == ".mlpackage":
+        raise CrispsegError(f"{source} is for Core ML, which crispseg cannot run; give a saved model or another export")
     known = RUNTIMES[path.suffix.lower()] if is_exported(source) else ("torch", *WRITERS.names())
     if backend not in ("auto", *known):
         raise CrispsegError(f"backend is '{backend}', but {source} needs {' or '.join(known)}; leave out backend")
