@@ -109,7 +109,7 @@ def test_commands_are_understood(
 
 
 def test_flags_within_sentences_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    subcommands = [name.split() for name in ("data list", "data download", "data import", "label next", "label errors")]
+    subcommands = [name.split() for name in ("data list", "data import", "label next", "label errors")]
     choices = [["train", f"--data={name}"] for name in DATA_SOURCES]
     choices += [["train", f"--model={name}"] for name in list_models()]
     for argv in [*([name] for name in COMMANDS), *subcommands, *choices]:

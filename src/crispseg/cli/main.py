@@ -31,7 +31,7 @@ from crispseg.errors import (
 
 COMMANDS = {
     "quickstart": "train, test and view a model of the bundled nuclei images (or your data) in minutes",
-    "data": "list, show, download and import data",
+    "data": "list public data sets, import annotations",
     "doctor": "check data for faults before training",
     "train": "train a model from a YAML file and flags",
     "evaluate": "score a trained model on a split",

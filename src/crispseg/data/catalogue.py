@@ -7,9 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import resources
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import yaml
@@ -20,24 +18,6 @@ from rich.text import Text
 from crispseg.data.mask_lookup import MaskLookup
 from crispseg.data.split_check import SplitReport
 from crispseg.labels import IGNORE, LabelSet
-
-
-@dataclass(frozen=True)
-class Archive:
-    """A file with a public download address.
-
-    If no checksum is published, the checksums inside a zip are verified when it is unpacked.
-    """
-
-    url: str
-    md5: str | None = None
-    size: int | None = None  # size in bytes, if published
-    folder: str = "."  # sub-folder of the download folder to unpack into
-
-    @property
-    def file(self) -> str:
-        """File name."""
-        return PurePosixPath(urlsplit(self.url).path).name
 
 
 @dataclass(frozen=True)
@@ -69,9 +49,6 @@ class Entry:
     licence: str
     home: str  # web page of the data set
     layout: Layout
-    get: str = ""  # instructions for a manual download, or for the use of the data set
-    archives: tuple[Archive, ...] = ()
-    root: str = "."  # path of `data.root` in the download folder
 
 
 @cache

@@ -6,8 +6,8 @@ import os
 from functools import partial
 from pathlib import Path
 
-import pooch
 from filelock import FileLock
+from platformdirs import user_cache_dir
 from rich.console import Console
 
 from crispseg import __version__
@@ -30,7 +30,7 @@ def cached_file(format: Format, source: str | Path, precision: FloatPrecision = 
     A changed model, another version of crispseg or a damaged file is exported again. Errors are those of
     `export_model`.
     """
-    folder = writable_folder(os.environ.get(FOLDER, pooch.os_cache("crispseg")))
+    folder = writable_folder(os.environ.get(FOLDER, user_cache_dir("crispseg")))
     suffix = FILE_FORMATS[format].suffix
     path = folder / f"{Path(source).resolve().name}-{fingerprint(source)}-{__version__}-{precision}{suffix}"
     with FileLock(path.with_suffix(".lock")):
