@@ -36,7 +36,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def undisturbed(source: Path, segmenter: Segmenter, tmp_path: Path) -> bytes:
-    segment_tiff(segmenter, source, tmp_path / "undisturbed.tif", 128, made_by="model")
+    segment_tiff(segmenter, source, tmp_path / "undisturbed.tif", tile=128, made_by="model")
     return (tmp_path / "undisturbed.tif").read_bytes()
 
 
@@ -49,13 +49,13 @@ def test_a_disk_that_is_full_leaves_no_half_map(tmp_path: Path) -> None:
     write(tmp_path / "in.tif", noise(700, 1100)[..., :1])
     code = (
         "import resource, signal, sys; import numpy as np; from pathlib import Path\n"
-        "from crispseg.io.tiff import open_dataset, write_map; from crispseg.io.files import atomic_path\n"
+        "from crispseg.io.tiff import map_file, open_dataset; from crispseg.io.files import atomic_path\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "folder, most = Path(sys.argv[1]), int(sys.argv[2])\n"
         "labels = np.random.default_rng(0).integers(0, 4, (700, 1100), np.uint8)\n"
         "with open_dataset(folder / 'in.tif') as image, atomic_path(folder / 'out.tif') as target:\n"
         "    if most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))\n"
-        "    write_map(target, image, [labels], [(0, 0, 0)] * 4)\n"
+        "    with map_file(target, image, [(0, 0, 0)] * 4) as append: append(labels)\n"
     )
 
     def run(most: int) -> subprocess.CompletedProcess[str]:
@@ -72,7 +72,7 @@ def test_a_disk_that_is_full_leaves_no_half_map(tmp_path: Path) -> None:
 
 def test_labels_have_overviews_that_show_the_most_frequent_class(segmenter: Segmenter, tmp_path: Path) -> None:
     source = write(tmp_path / "in.tif", blocks(700, 1100))
-    segment_tiff(segmenter, source, tmp_path / "out.tif", 512)
+    segment_tiff(segmenter, source, tmp_path / "out.tif", tile=512)
     with rasterio.open(tmp_path / "out.tif") as file:
         assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
         assert file.overviews(1) == [2, 4, 8]

@@ -15,7 +15,7 @@ from crispseg import Segmenter
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
 from crispseg.inference import tiling as memory
-from crispseg.inference.tiling import free_bytes, peak_bytes, tiled_labels
+from crispseg.inference.tiling import free_bytes, peak_bytes, tiled
 from crispseg.io.images import read_mask
 
 from .test_tiled import blocks
@@ -32,7 +32,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_tiles(folder: Path, image: np.ndarray, tile: int) -> np.ndarray:
-    return tiled_labels(Segmenter(folder, "cpu").logits, image, tile)
+    return tiled(Segmenter(folder, "cpu").logits, image, tile)[0]
 
 
 # Tiles --------------------------------------------------------------------------------------------------------------

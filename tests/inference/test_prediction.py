@@ -18,7 +18,7 @@ from training_runs import files, of_many_opinions
 
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
-from crispseg.inference import Segmentation
+from crispseg.inference import Segmentation, Segmenter
 from crispseg.inference.prediction import predict_files, shard_slice
 from crispseg.io.images import write_image
 
@@ -253,3 +253,20 @@ def test_what_cannot_be_read_is_a_warning_in_python(model: Path, photos: Path, t
     with pytest.warns(CrispsegWarning, match=r"c\.png"):
         found = predict_files(model, [photos], tmp_path / "out")
     assert (found.done, found.total, found.failed) == (6, 7, [photos / "c.png"])
+
+
+def test_confidence_is_the_largest_probability(model: Path, photos: Path, tmp_path: Path, refuses: Any) -> None:
+    out = tmp_path / "out"
+    assert main(["predict", str(model), str(photos), f"--out={out}", "--confidence"]) == 0
+    sure, labels = (np.asarray(Image.open(out / f"sub/a{end}.png")) for end in ("_confidence", ""))
+    probabilities = Segmenter(model)(photos / "sub/a.png").probabilities()
+    assert sure.dtype == np.uint8 and np.array_equal(labels, probabilities.argmax(0))
+    assert abs(sure / 255 - probabilities.max(0)).max() < 0.01
+    tiles = Segmenter(model, tile=128)(np.zeros((150, 140, 3), np.uint8)).confidence()
+    assert tiles.shape == (150, 140) and tiles.min() > 255 / len(probabilities) - 1
+    again = predict_files(model, photos, out, confidence=True, resume=True)
+    assert again.skipped == len(NAMES)
+    predict_files(model, photos, out)  # without confidence: those of an earlier prediction are outdated
+    assert not any("confidence" in name for name in files(out))
+    with refuses("confidence", "format voc"):
+        predict_files(model, photos, tmp_path / "other", confidence=True, format="voc")

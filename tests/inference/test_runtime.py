@@ -22,6 +22,7 @@ from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
 from crispseg.export import formats
 from crispseg.inference import runtime
+from crispseg.inference.prediction import predict_files
 from crispseg.inference.runtime import ExportedModel, open_model
 from crispseg.inspection import inspect_image
 from crispseg.inspection.page import inspection_page
@@ -138,6 +139,8 @@ def test_what_needs_logits_refuses_a_file_of_labels(tmp_path: Path, photo: Path,
         inspect_image(open_model(path), photo, device="cpu")
     assert main(["demo", str(path)]) == 2
     assert "a.onnx has labels but no logits" in capsys.readouterr().err
+    with refuses("only labels", "output logits"):
+        predict_files(path, photo, tmp_path / "sure", confidence=True)
     torn = exported(tmp_path / "b.onnx", output="labels")
     torn.write_bytes(torn.read_bytes().replace(b'"output": "labels"', b'"output": "logits"'))
     with refuses("b.onnx"):

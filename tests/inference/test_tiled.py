@@ -19,10 +19,10 @@ from training_runs import of_many_opinions
 from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
 from crispseg.inference.tiled import segment_tiff
-from crispseg.inference.tiling import spans, tiled_labels
+from crispseg.inference.tiling import spans, tiled
 from crispseg.io.images import read_image, read_mask
 from crispseg.io.opening import opened
-from crispseg.io.tiff import open_dataset, write_map
+from crispseg.io.tiff import map_file, open_dataset
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
@@ -119,7 +119,7 @@ def test_files_that_cannot_be_segmented_in_tiles(segmenter: Segmenter, tmp_path:
         (cut, ("cut.tif", "restore")),
     ]:
         with refuses(*phrases):
-            segment_tiff(segmenter, path, tmp_path / "out.tif", 128)
+            segment_tiff(segmenter, path, tmp_path / "out.tif", tile=128)
 
 
 def test_rasterio_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refuses: Any) -> None:
@@ -137,8 +137,10 @@ def test_labels_are_written_as_they_come(heights: list[int], tmp_path: Path) -> 
     labels[5, 5] = 255
     ends = list(itertools.accumulate(heights))
     rows = (labels[end - height : end] for height, end in zip(heights, ends, strict=True))
-    with open_dataset(write(tmp_path / "in.tif", noise(300, 517))) as image:
-        write_map(tmp_path / "labels.tif", image, rows, PALETTE)
+    source = write(tmp_path / "in.tif", noise(300, 517))
+    with open_dataset(source) as image, map_file(tmp_path / "labels.tif", image, PALETTE) as append:
+        for each in rows:
+            append(each)
     assert np.array_equal(read_mask(tmp_path / "labels.tif"), labels)
     with rasterio.open(tmp_path / "labels.tif") as file:
         assert np.array_equal(file.read(1), labels)
@@ -158,7 +160,15 @@ def test_labels_lie_where_the_image_lies(place: dict[str, Any], segmenter: Segme
     image = blocks(150, 200) | 1
     image[:40, :50] = 0
     write(tmp_path / "in.tif", image, crs="EPSG:32632", **place)
-    segment_tiff(segmenter, tmp_path / "in.tif", tmp_path / "out.tif", 128)
+    segment_tiff(segmenter, tmp_path / "in.tif", tmp_path / "out.tif", tmp_path / "sure.tif", tile=256)
+    with rasterio.open(tmp_path / "sure.tif") as sure, rasterio.open(tmp_path / "in.tif") as before:
+        confidence, place_of_it = sure.read(1), (sure.crs, sure.transform, len(sure.gcps[0]))
+        assert place_of_it == (before.crs, before.transform, len(before.gcps[0]))
+        expected = segmenter(before.read().transpose(1, 2, 0)).probabilities().max(0)
+        if "nodata" in place:
+            assert sure.nodata == 0
+            expected[:40, :50] = 0
+        assert abs(confidence / 255 - expected).max() < 0.01
     with rasterio.open(tmp_path / "in.tif") as before, rasterio.open(tmp_path / "out.tif") as after:
         assert (after.crs, after.transform) == (before.crs, before.transform)
         assert [point.asdict() for point in after.gcps[0]] == [point.asdict() for point in before.gcps[0]]
@@ -191,7 +201,7 @@ def test_tiles_of_a_pixelwise_model_give_the_labels_of_the_whole_image(size: tup
     def pixelwise(pixels: np.ndarray) -> Tensor:
         return torch.from_numpy(pixels).permute(2, 0, 1).float()
 
-    assert np.array_equal(tiled_labels(pixelwise, image, 128), image.argmax(2))
+    assert np.array_equal(tiled(pixelwise, image, 128)[0], image.argmax(2))
 
 
 def test_overlaps_are_blended_linearly() -> None:
@@ -222,7 +232,7 @@ def test_overlaps_are_blended_linearly() -> None:
         total += logits * weight
         weights += weight
     torch.testing.assert_close(weights, torch.ones_like(weights))
-    agreeing = tiled_labels(convolved, image, tile) == total.argmax(0).numpy()
+    agreeing = tiled(convolved, image, tile)[0] == total.argmax(0).numpy()
     assert agreeing.mean() > 0.9999
     whole = convolved(image).argmax(0).numpy()
     assert not np.array_equal(whole, total.argmax(0).numpy())
@@ -231,11 +241,11 @@ def test_overlaps_are_blended_linearly() -> None:
 def test_a_tiff_is_segmented_as_an_image_is(segmenter: Segmenter, tmp_path: Path) -> None:
     image = blocks(260, 300)
     source = write(tmp_path / "in.tif", image, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
-    segment_tiff(segmenter, source, tmp_path / "one.tif", 512)
+    segment_tiff(segmenter, source, tmp_path / "one.tif", tile=512)
     whole = segmenter(image).labels
     assert (ids(tmp_path / "one.tif") == whole).mean() > 0.999 and len(np.unique(whole)) > 1
-    segment_tiff(segmenter, source, tmp_path / "tiles.tif", 160)
-    assert np.array_equal(ids(tmp_path / "tiles.tif"), tiled_labels(segmenter.logits, image, 160))
+    segment_tiff(segmenter, source, tmp_path / "tiles.tif", tile=160)
+    assert np.array_equal(ids(tmp_path / "tiles.tif"), tiled(segmenter.logits, image, 160)[0])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.tif", "one.tif", "tiles.tif"]
 
 
@@ -244,7 +254,7 @@ def test_a_broken_tiff_leaves_nothing_behind(segmenter: Segmenter, tmp_path: Pat
     source.write_bytes(source.read_bytes()[:-30000])
     (tmp_path / "out.tif").write_text("earlier")
     with refuses("in.tif"):
-        segment_tiff(segmenter, source, tmp_path / "out.tif", 128)
+        segment_tiff(segmenter, source, tmp_path / "out.tif", tile=128)
     assert (tmp_path / "out.tif").read_text() == "earlier" and len(list(tmp_path.iterdir())) == 2
 
 
@@ -269,7 +279,7 @@ def test_predict_in_tiles(
     printed = capsys.readouterr()
     assert "2 of 3 images segmented" in printed.out
     assert "left out:" in printed.err and "broken.tif" in printed.err
-    segment_tiff(segmenter, tmp_path / "in/a.tif", tmp_path / "expected.tif", 128)
+    segment_tiff(segmenter, tmp_path / "in/a.tif", tmp_path / "expected.tif", tile=128)
     for name in ("a.tif", "deep/b.tif"):
         assert np.array_equal(ids(tmp_path / "out" / name), ids(tmp_path / "expected.tif"))
     assert len([file for file in (tmp_path / "out").rglob("*") if file.is_file()]) == 2

@@ -105,6 +105,6 @@ def test_a_full_disk_is_no_fault_of_a_tiff_that_is_read_in_tiles(
         raise OSError(*FULL.args)
 
     write_image(tmp_path / "in/a.tif", np.zeros((40, 40, 3), np.uint8))
-    monkeypatch.setattr("crispseg.inference.tiled.write_map", full)
+    monkeypatch.setattr("crispseg.inference.tiled.map_file", full)
     line = error_of(capsys, "predict", tiny_run.folder, tmp_path / "in", "--out", tmp_path / "out", "--tiles", 128)
     assert "a.tif: No space left on device; free some space" in line and "restore" not in line

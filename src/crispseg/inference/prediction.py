@@ -25,7 +25,7 @@ from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.inference.servers import SERVERS
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import atomic_path, check_new_folder, digest, owned
-from crispseg.io.images import MADE_OF, read_mask
+from crispseg.io.images import MADE_OF, read_mask, write_image
 from crispseg.io.outlines import write_polygons
 from crispseg.io.progress import progress
 from crispseg.io.tiff import SUFFIXES, open_dataset
@@ -35,6 +35,8 @@ from crispseg.models.saving import fingerprint
 PALETTE = "palette"
 COCO = "objects.json"
 """COCO file of the objects of all images."""
+CONFIDENCE = "_confidence"
+"""Ending of the names of maps of confidence."""
 SHARES = "shares.csv"
 """Table of the class shares of each image."""
 
@@ -82,6 +84,7 @@ def predict_files(
     objects: str | list[str] | None = None,
     objects_border: str | None = None,
     objects_min_size: int = 0,
+    confidence: bool = False,
     shares: bool = False,
     pixel_size: str | None = None,
     resume: bool = False,
@@ -114,6 +117,8 @@ def predict_files(
             to `objects.json`, if neither `resume` nor `shard` is given.
         objects_border: class of the pixels between objects.
         objects_min_size: area in pixels; smaller objects are left out.
+        confidence: also write `NAME_confidence.png`, the largest probability of each pixel from 0 to 255; for TIFFs in
+            tiles, `NAME_confidence.tif` with the map position.
         shares: also write `shares.csv`, the share of each class in each image.
         pixel_size: side of a pixel with its unit, such as 0.5um; tables then also have areas in that unit.
         resume: skip images whose existing results have metadata of the same image, model and settings.
@@ -143,13 +148,18 @@ def predict_files(
     if polygons and not maps:
         raise CrispsegError("polygons are made from TIFFs in tiles; give TIFFs, and tiles such as 1024")
     apart = {"format": format in SERVERS, "shares": shares, "objects": objects is not None and not shares}
+    if confidence and format in SERVERS:
+        raise CrispsegError(f"confidence conflicts with format {format}; leave out one of them")
     apart |= {"tiles of TIFFs": bool(maps), "resume": shares and resume}
     if len(given := [option for option, is_given in apart.items() if is_given]) > 1:
         raise CrispsegError(f"{given[0]} conflicts with {given[1]}; leave out one of them")
     area = pixel_area(pixel_size) if pixel_size else None
     out = unused_folder(images, names) if out is None else Path(out)
     server, table = SERVERS.get(format), out / SHARES
-    ends = [".png", "_overlay.png", *(FILES if objects else ())], [".tif", *([".geojson"] if polygons else [])]
+    ends = [
+        [".png", "_overlay.png", *[f"{CONFIDENCE}.png"] * confidence, *(FILES if objects else ())],
+        [".tif", *[f"{CONFIDENCE}.tif"] * confidence, *[".geojson"] * polygons],
+    ]
     files = {
         image: [out / server.file(image)] if server else [out / f"{name}{end}" for end in ends[image in maps]]
         for image, name in names.items()
@@ -178,6 +188,8 @@ def predict_files(
         compile=compile,
         tile=tiles,
     )
+    if confidence and segmenter.labels_only:
+        raise CrispsegError(f"confidence needs logits, but {run} has only labels; export it with output logits")
     classes = segmenter.label_set.names
     named = [*object_rules(segmenter.label_set, objects, objects_border)]
     if server is not None:
@@ -219,6 +231,11 @@ def predict_files(
         elif _says(out / f"{result.name}{FILES[0]}") is not None:  # objects of an earlier prediction are outdated
             for end in FILES:
                 (out / f"{result.name}{end}").unlink(missing_ok=True)
+        sure = out / f"{result.name}{CONFIDENCE}.png"
+        if confidence:
+            write_image(sure, result.confidence(), result.made_of)
+        elif _says(sure) is not None:
+            sure.unlink()
         result.save(out, outlines)
         file, pixels, parts = f"{result.name}{result.path.suffix}", result.labels.size, result.shares().values()
         areas = [round(share * pixels * area[0], 6) for share in parts] if area else []
@@ -243,8 +260,9 @@ def predict_files(
         for image in [image for image in files if image in maps and image not in made]:
             target, expected = files[image][0], made_of(image)
             try:
-                if not resume or there.get(target) != expected:
-                    segment_tiff(segmenter, image, target, console=console, made_by=expected)
+                parts = [file for file in files[image] if file.suffix == target.suffix]
+                if not resume or any(there.get(file) != expected for file in parts):
+                    segment_tiff(segmenter, image, *parts, console=console, made_by=expected)
                 if polygons:
                     write_polygons(target, target.with_suffix(".geojson"), classes)
                 found.done += 1

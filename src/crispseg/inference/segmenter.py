@@ -22,7 +22,7 @@ from crispseg.inference.image_files import Source, is_several, named_images, rea
 from crispseg.inference.objects import REACH, Object, Objects, measured, object_rules
 from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.inference.runtime import AnyModel, Backend, ExportedModel, open_model
-from crispseg.inference.tiling import LARGE, Tiling, check_tile, enough_memory, tiled_labels
+from crispseg.inference.tiling import LARGE, Tiling, as_bytes, check_tile, enough_memory, tiled
 from crispseg.io.arrays import Normalize
 from crispseg.io.images import as_picture, image_channels, write_image, write_labels
 from crispseg.io.value_range import ValueRange, check_range
@@ -91,7 +91,7 @@ class Segmenter:
         self.info, self.label_set = model.info, model.info.label_set()
         self.precision, self.tile, self.value_range = precision, tile, value_range or model.info.value_range
         exported = isinstance(model, ExportedModel)
-        self._labels_only = isinstance(model, ExportedModel) and model.labels_only
+        self.labels_only = isinstance(model, ExportedModel) and model.labels_only
         self.device = usable_device("cpu" if device is None and exported else device)
         self._normalize = Normalize(self.info.mean, self.info.std, self.info.in_chans)
         channels = image_channels(self.info.in_chans)
@@ -178,11 +178,11 @@ class Segmenter:
     def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
         task = f"{path or 'the image'} of {image.shape[1]}×{image.shape[0]} pixels needs"
         with enough_memory(task, "cut or shrink it, or choose smaller tiles, such as 512"):
-            labels, logits, offsets = self._see_or_tile(image)
+            labels, logits, offsets, confidence = self._see_or_tile(image)
         logits = None if logits is None else logits.cpu().contiguous()
         offsets = None if offsets is None else offsets.to("cpu", torch.int8)
         name = path.stem if path else "image"
-        return Segmentation(name, as_picture(image), labels, self.label_set, path, logits, offsets)
+        return Segmentation(name, as_picture(image), labels, self.label_set, path, logits, offsets, confidence)
 
     @torch.inference_mode()
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -198,25 +198,28 @@ class Segmenter:
         height, width = image.shape[:2]
         batch = as_batch(image, self._normalize, self.device)
         with self._autocast():
-            if self._labels_only:  # the blend of tiles then takes the labels of the nearer tile
+            if self.labels_only:  # the blend of tiles then takes the labels of the nearer tile
                 found = F.one_hot(self._model(batch)[0].long(), self.info.num_classes).permute(2, 0, 1).float()
             else:
                 found = predict_logits(self._model, batch, self.protocol)[0]
             return found[:, :height, :width]
 
-    def _see_or_tile(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
-        """Return the results of `_see`, or only labels if tiles are requested or memory is short."""
+    def _see_or_tile(
+        self, image: NDArray[np.uint8]
+    ) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None, NDArray[np.uint8] | None]:
+        """Return the results of `_see`, or labels and confidences if tiles are requested or memory is short."""
         height, width = image.shape[:2]
         tile = self.tile or self._tiling.forced(height * width)
         if tile is None or max(height, width) <= tile:
-            return self._see(image)
-        return tiled_labels(self.logits, image, tile), None, None
+            return *self._see(image), None
+        labels, confidence = tiled(self.logits, image, tile)
+        return labels, None, None, None if self.labels_only else confidence
 
     def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
         """Return labels `(H, W)`, and the logits and offsets of the padded image, unless a file has only labels."""
         height, width = image.shape[:2]
         batch = as_batch(image, self._normalize, self.device)
-        if self._labels_only:
+        if self.labels_only:
             return self._model(batch)[0, :height, :width].numpy(), None, None
         with self._autocast():
             logits, offsets = unrefined_logits(self._model, batch, self.protocol)
@@ -271,6 +274,7 @@ class Segmentation:
     # image that was processed in tiles or by a file of labels
     _logits: Tensor | None = field(repr=False)
     _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, H, W), refinement of full-size logits
+    _confidence: NDArray[np.uint8] | None = field(repr=False, default=None)  # (H, W) of an image processed in tiles
     made_of: str = field(repr=False, default="")
     """Metadata of the files that `save` writes: image, model and settings. You can change it."""
 
@@ -288,6 +292,16 @@ class Segmentation:
         if self._offsets is not None:
             logits = shift(logits, self._offsets)
         return np.asarray(logits[0, :, :height, :width].softmax(0))
+
+    def confidence(self) -> NDArray[np.uint8]:
+        """Return the largest probability of each pixel, `(H, W)`, from 0 to 255.
+
+        Raises:
+            CrispsegError: the image was processed by a file of labels.
+        """
+        if self._confidence is not None:
+            return self._confidence
+        return as_bytes(torch.from_numpy(self.probabilities().max(0))).numpy()
 
     def shares(self) -> dict[str, float]:
         """Return the share of the pixels, 0 to 1, of each class."""

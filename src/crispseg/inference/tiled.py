@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,15 @@ from crispseg.io.files import atomic_path
 from crispseg.io.images import image_channels
 from crispseg.io.opening import faults, from_tiff
 from crispseg.io.progress import progress
-from crispseg.io.tiff import open_dataset, write_map
+from crispseg.io.tiff import map_file, open_dataset
 
 
 def segment_tiff(
     segmenter: Segmenter,
     source: str | Path,
     target: str | Path,
+    confidence: Path | None = None,
+    *,
     tile: int | None = None,
     console: Console | None = None,
     made_by: str = "",
@@ -35,6 +38,7 @@ def segment_tiff(
         source: TIFF of a kind that `read_image` supports.
         target: uint8 cloud-optimised GeoTIFF with a palette, deflated, in tiles of 256 pixels, with overviews; it is
             replaced only when complete.
+        confidence: another TIFF, for the largest probability of each pixel from 0 to 255; by default none is written.
         tile: side of the tiles in pixels, by default that of the segmenter, or 1024. Tiles overlap by an eighth of it.
         console: console for progress, if it is a terminal.
         made_by: model and options as text for the metadata of the target.
@@ -60,5 +64,12 @@ def segment_tiff(
 
         rows = blended_rows(segmenter.logits, read, image.size, side)
         shown = progress(rows, source.name, len(spans(image.size[0], side, side // OVERLAP)), console)
-        with enough_memory(f"tiles of {side} pixels need", "make them smaller"), atomic_path(target) as temporary:
-            write_map(temporary, dataset, shown, segmenter.label_set.palette, made_by)
+        with enough_memory(f"tiles of {side} pixels need", "make them smaller"), ExitStack() as stack:
+            writers = []
+            for path, palette in ((target, segmenter.label_set.palette), (confidence, None)):
+                if path is not None:
+                    temporary = stack.enter_context(atomic_path(path))
+                    writers.append(stack.enter_context(map_file(temporary, dataset, palette, made_by)))
+            for strips in shown:
+                for write, strip in zip(writers, strips, strict=False):
+                    write(strip)

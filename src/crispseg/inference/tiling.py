@@ -55,7 +55,9 @@ def blended_rows(
     size: tuple[int, int],
     tile: int,
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the labels of an image from top to bottom, the rows `(h, W)` of one row of tiles at a time.
+    """Yield labels and confidences `(2, h, W)` of an image from top to bottom, one row of tiles at a time.
+
+    Confidences are the largest probabilities, from 0 to 255.
 
     Args:
         logits_of: function that computes the logits `(C, h, w)` of a tile `(h, w, channels)`.
@@ -69,7 +71,7 @@ def blended_rows(
     for index, row in enumerate(down):
         last = index == len(down) - 1
         band = read(row.start, row.end)
-        labels = np.empty((row.end - row.used - (0 if last else overlap), size[1]), np.uint8)
+        found = np.empty((2, row.end - row.used - (0 if last else overlap), size[1]), np.uint8)
         left: Tensor | None = None
         for column in across:
             pixels = np.ascontiguousarray(band[:, column.start : column.end])
@@ -88,14 +90,21 @@ def blended_rows(
             if not last:
                 above[..., columns] = part[:, -overlap:]
                 part = part[:, :-overlap]
-            labels[:, columns] = part.max(0).indices.to("cpu", torch.uint8).numpy()
-        yield labels
+            largest, labels = part.max(0)
+            confidence = as_bytes((largest - part.logsumexp(0)).exp())
+            found[:, :, columns] = torch.stack([labels.to(torch.uint8), confidence]).cpu().numpy()
+        yield found
 
 
-def tiled_labels(logits_of: Callable[[NDArray[Any]], Tensor], image: NDArray[Any], tile: int) -> NDArray[np.uint8]:
-    """Return the labels `(H, W)` of an image `(H, W, channels)` in tiles; arguments are as for `blended_rows`."""
+def as_bytes(probabilities: Tensor) -> Tensor:
+    """Return probabilities from 0 to 1 as uint8 from 0 to 255."""
+    return (255 * probabilities.float()).round().to(torch.uint8)
+
+
+def tiled(logits_of: Callable[[NDArray[Any]], Tensor], image: NDArray[Any], tile: int) -> NDArray[np.uint8]:
+    """Return labels and confidences `(2, H, W)` of an image `(H, W, channels)`; arguments as for `blended_rows`."""
     rows = blended_rows(logits_of, lambda top, bottom: image[top:bottom], (image.shape[0], image.shape[1]), tile)
-    return np.concatenate(list(rows))
+    return np.concatenate(list(rows), axis=1)
 
 
 def spans(length: int, tile: int, overlap: int) -> list[Span]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,35 +35,43 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
         yield dataset
 
 
-def write_map(
-    path: Path, image: Any, rows: Iterable[NDArray[np.uint8]], palette: Sequence[Sequence[int]], made_of: str = ""
-) -> None:
-    """Write class ids as a uint8 cloud-optimised GeoTIFF with a palette, at the map position of an image.
+@contextmanager
+def map_file(
+    path: Path, image: Any, palette: Sequence[Sequence[int]] | None = None, made_of: str = ""
+) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
+    """Write a uint8 cloud-optimised GeoTIFF at the map position of an image, an `open_dataset` of the same size.
 
-    The image is an `open_dataset` of the same size. Overviews show the most frequent class. Pixels of the image's
-    no-data value become 255 (ignore), black. Ids are given from top to bottom, some rows `(h, W)` at a time. The
-    metadata include `made_of`.
+    The yielded function takes the rows `(h, W)` from top to bottom. With a palette, values are class ids, overviews
+    show the most frequent class, and pixels of the image's no-data value become 255 (ignore), black. Without one,
+    values are grey, overviews show their mean, and those pixels become 0. The metadata include `made_of`.
     """
+    empty = 0 if palette is None else IGNORE
     plain = path.with_name(f"{path.stem}-plain.tif")
     shutil, errors, gdal = (importlib.import_module(f"rasterio.{name}") for name in ("shutil", "errors", "_err"))
     (points, crs), transform = image.gcps, image.transform
     place = {"crs": image.crs, "transform": None if transform.is_identity else transform}
-    options = {"count": 1, "dtype": "uint8", "nodata": None if image.nodata is None else IGNORE, "BIGTIFF": "IF_SAFER"}
+    options = {"count": 1, "dtype": "uint8", "nodata": None if image.nodata is None else empty, "BIGTIFF": "IF_SAFER"}
     options |= {"tiled": True, "blockxsize": SIDE, "blockysize": SIDE, "compress": "deflate", "zlevel": 1}
     options |= {"height": image.height, "width": image.width, **({"gcps": points, "crs": crs} if points else place)}
-    copied = {"compress": "deflate", "blocksize": SIDE, "overview_resampling": "mode", "bigtiff": "if_safer"}
+    copied = {"compress": "deflate", "blocksize": SIDE, "bigtiff": "if_safer"}
+    copied["overview_resampling"] = "average" if palette is None else "mode"
     written = crc = top = 0
+
+    def append(strip: NDArray[np.uint8]) -> None:
+        nonlocal written, top
+        window = ((top, top + len(strip)), (0, image.width))
+        if image.nodata is not None:
+            strip[image.dataset_mask(window=window) == 0] = empty
+        file.write(strip, 1, window=window)
+        written = zlib.crc32(strip.tobytes(), written)
+        top += len(strip)
+
     try:
         with _open(plain, "w", **options) as file:
             file.update_tags(**({MADE_OF: made_of} if made_of else {}))
-            file.write_colormap(1, dict(enumerate(color_table(palette).tolist())))
-            for strip in rows:
-                window = ((top, top + len(strip)), (0, image.width))
-                if image.nodata is not None:
-                    strip[image.dataset_mask(window=window) == 0] = IGNORE
-                file.write(strip, 1, window=window)
-                written = zlib.crc32(strip.tobytes(), written)
-                top += len(strip)
+            if palette is not None:
+                file.write_colormap(1, dict(enumerate(color_table(palette).tolist())))
+            yield append
         shutil.copy(plain, path, driver="COG", **copied)
         with _open(path) as file:
             for top in range(0, file.height, SIDE):

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from crispseg.data.loading import derived_seed
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.scores import Scores, SegmentationScores
-from crispseg.inference.tiling import Tiling, tiled_labels
+from crispseg.inference.tiling import Tiling, tiled
 from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.training.config import TrainConfig
@@ -91,7 +91,7 @@ class SegmentationTask(L.LightningModule):
             def logits_of(part: NDArray[Any]) -> Tensor:
                 return self._logits(torch.from_numpy(part).permute(2, 0, 1)[None].to(self.device))[0].float()
 
-            found = tiled_labels(logits_of, images[0].permute(1, 2, 0).cpu().numpy(), tile)
+            found = tiled(logits_of, images[0].permute(1, 2, 0).cpu().numpy(), tile)[0]
             predicted = torch.from_numpy(found)[None].to(self.device)
         else:
             predicted = self._logits(images).argmax(1)
