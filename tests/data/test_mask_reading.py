@@ -285,4 +285,4 @@ def test_lossy_masks_are_refused(
     save(tmp_path / f"masks/a.{suffix}", mask, **options)
     with refuses(f"a.{suffix}", "lossy" if mask.max() == 1 else "JPEG"):
         folder(tmp_path).label_set()
-    assert "lossy-mask" in {one.code for one in diagnose(subject_of(folder(tmp_path))).findings}
+    assert "unusable-file" in {one.code for one in diagnose(subject_of(folder(tmp_path))).findings}

@@ -113,7 +113,7 @@ def test_nan_is_named(tmp_path: Path, refuses: Any) -> None:
     tree.add("holes", mask=mask(1), suffixes=("png", "tif"))
     with refuses("holes.tif contains NaN in 25 % of its values", "255 for NaN"):
         tree.source().label_set()
-    assert "255 for NaN" in only(tree.examine(), "unusable-mask").message
+    assert "255 for NaN" in only(tree.examine(), "unusable-file").details["reasons"].popitem()[1]
 
 
 def test_background_of_labelme_is_proposed_first(tmp_path: Path) -> None:

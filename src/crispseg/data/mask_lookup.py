@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from crispseg.errors import few
-from crispseg.io.opening import UnreadablePicture, opened
+from crispseg.io.opening import opened
 from crispseg.labels import IGNORE, Color, color_table
 
 NOISE, LOSSY_NOISE = 8, 20
@@ -111,15 +111,10 @@ class MaskStatistics(NamedTuple):
 def read_statistics(path: Path) -> MaskStatistics:
     """Return the statistics of a mask file, even a lossy one. Errors are those of `read_mask`."""
     with opened(path) as raster:
-        try:
-            mask, lossy = raster.labels(), ""
-        except UnreadablePicture as error:
-            if error.code != "lossy-mask":
-                raise
-            mask, lossy = raster.labels(lossy=True), str(error)
-            if mask.ndim == 3 and np.ptp(mask.astype(np.int16), axis=2).max() <= TINT:
-                mask = mask[..., 1]
-        return statistics_of(mask, str(path), lossy)._replace(
+        mask = raster.labels(lossy=True)
+        if raster.lossy and mask.ndim == 3 and np.ptp(mask.astype(np.int16), axis=2).max() <= TINT:
+            mask = mask[..., 1]
+        return statistics_of(mask, str(path), raster.lossy)._replace(
             palette=raster.palette,
             clear=raster.clear,
             transparent=None if raster.visible is None else 1 - float(raster.visible.mean()),

@@ -18,9 +18,10 @@ from crispseg.data.mask_lookup import MaskStatistics, count_values
 from crispseg.data.mask_reading import MaskReading
 from crispseg.data.split_check import Counted, SplitReport, report_of
 from crispseg.doctor.duplicates import duplicate_findings
-from crispseg.doctor.facts import PairFacts, Subject, Unreadable, readable, scan
+from crispseg.doctor.facts import PairFacts, Subject, readable, scan
 from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding
 from crispseg.doctor.outlines import outline_findings
+from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
 
 
@@ -50,7 +51,7 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     if reading is None or not reading.lookup.tolerance:
         for at, (_, _, _, mask) in enumerate(facts):
             if isinstance(mask, MaskStatistics) and mask.lossy:
-                facts[at] = facts[at]._replace(mask=Unreadable(mask.file, "lossy-mask", mask.lossy))
+                facts[at] = facts[at]._replace(mask=CrispsegError(mask.lossy))
     reports = _reports(subject, facts, reading) if reading else []
     found = [finding(kind, files) for kind, files in subject.faults.items()]
     for split, reason in subject.unavailable.items():
@@ -133,7 +134,8 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
 
 def _lines(one: Finding) -> Iterator[Text]:
     yield Text.assemble((f"{one.severity}  ", STYLES[one.severity]), (one.code, "bold"), f"  {one.message}")
-    examples = [" = ".join(group) for group in one.details.get("groups", ())] or one.files
+    groups, reasons = one.details.get("groups", ()), one.details.get("reasons", {})
+    examples = [*map(" = ".join, groups), *reasons.values()] or one.files
     yield from (Text(f"    {line}", style="dim") for line in examples[:EXAMPLES])
     if len(examples) > EXAMPLES:
         yield Text(f"    … and {len(examples) - EXAMPLES} more", style="dim")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from crispseg.data.copies import ImageFacts, facts_of, image_facts
 from crispseg.data.dataset import DataSource, FileDataset, Pair, SegmentationDataset
 from crispseg.data.folder import Folder
-from crispseg.data.loading import parallel, spread
+from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import (
     IdLookup,
     InstanceLookup,
@@ -29,23 +29,13 @@ from crispseg.io.opening import opened
 from crispseg.labels import LabelSet
 
 
-class Unreadable(NamedTuple):
-    """Reason why a file has no facts."""
-
-    file: str
-    code: str
-    """Code of the finding."""
-    reason: str
-    """Error message of training."""
-
-
 class PairFacts(NamedTuple):
-    """Facts of a pair in a split."""
+    """Facts of a pair in a split, or the error of a file that training would refuse."""
 
     split: str
     pair: Pair
-    image: ImageFacts | Unreadable
-    mask: MaskStatistics | Unreadable
+    image: ImageFacts | CrispsegError
+    mask: MaskStatistics | CrispsegError
 
 
 def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, MaskStatistics]]:
@@ -79,20 +69,12 @@ def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFa
 
 
 def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
-    image: ImageFacts | Unreadable
-    mask: MaskStatistics | Unreadable
-    try:
-        with opened(pair.image) as raster:
+    def checked_image(path: Path) -> ImageFacts:
+        with opened(path) as raster:
             raster.check(channels)
-        image = image_facts(pair.image)
-    except CrispsegError as error:
-        image = Unreadable(str(pair.image), getattr(error, "code", "channel-missing"), str(error))
-    try:
-        mask = read_statistics(pair.mask)
-    except CrispsegError as error:
-        code = getattr(error, "code", "unusable-mask")
-        mask = Unreadable(str(pair.mask), "unusable-mask" if code == "value-range-unknown" else code, str(error))
-    return PairFacts(split, pair, image, mask)
+        return image_facts(path)
+
+    return PairFacts(split, pair, tried(checked_image)(pair.image), tried(read_statistics)(pair.mask))
 
 
 @dataclass(frozen=True)

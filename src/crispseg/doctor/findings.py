@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from crispseg.config.settings import plural
 from crispseg.data.copies import ImageFacts
 from crispseg.data.dataset import Pair
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.palettes import BLENDED
 from crispseg.data.split_check import SplitReport, too_few_classes
-from crispseg.doctor.facts import PairFacts, Unreadable, readable
-from crispseg.errors import few
+from crispseg.doctor.facts import PairFacts, readable
+from crispseg.errors import CrispsegError, few
 from crispseg.models.info import MIN_SIDE
 
 
@@ -65,16 +63,10 @@ MANY = 0.1
 
 
 def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
-    """Yield findings about unreadable or unusual files, and about images that do not match their masks."""
-    broken: dict[str, dict[str, str]] = defaultdict(dict)
-    for one in facts:
-        for result in (one.image, one.mask):
-            if isinstance(result, Unreadable):
-                broken[result.code][result.file] = result.reason
-    for code, reasons in broken.items():
-        number = f"{plural(len(reasons), 'file')}; the first: " if len(reasons) > 1 else ""
-        first = next(iter(reasons.values()))
-        yield finding(code, reasons, details={"reasons": reasons}, reason=number + first)
+    """Yield findings about unusable or unusual files, and about images that do not match their masks."""
+    files = {file: found for one in facts for file, found in ((one.pair.image, one.image), (one.pair.mask, one.mask))}
+    reasons = {str(file): str(error) for file, error in files.items() if isinstance(error, CrispsegError)}
+    yield finding("unusable-file", reasons, details={"reasons": reasons})
     # files in two splits count once
     images = [*{one.image.file: one.image for one in facts if isinstance(one.image, ImageFacts)}.values()]
     blended = {one.mask.file: one.mask.blended for one in facts if isinstance(one.mask, MaskStatistics)}

@@ -96,7 +96,7 @@ def _kept(diagnosis: Diagnosis) -> tuple[list[PairFacts], dict[str, str]]:
     for one, image, mask in sorted(readable(diagnosis.facts), key=lambda each: -order.index(each[0].split)):
         if reasons.keys().isdisjoint((image.file, mask.file)):
             first = kept.setdefault(image.file if image.constant else image.digest, one)
-            if first.image.file != image.file:
+            if first.pair.image != one.pair.image:
                 reasons[image.file] = "duplicate-image" if first.split == one.split else "image-in-two-splits"
     return [*kept.values()], reasons
 

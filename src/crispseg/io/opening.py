@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -39,23 +39,17 @@ COLORS: dict[str, tuple[int | str, ...]] = {
 """Supported colours: their photometric interpretations in TIFFs, and their modes in Pillow."""
 
 CUT = "cut it, or save it as a TIFF and segment it with 'crispseg predict' in tiles of 1024"
+LOSSY = ", which may change values; save PNGs"
 SEVERAL = "has several pages or frames, but only one would be read; save each as its own file"
-FAULTS: tuple[tuple[type[Exception] | tuple[type[Exception], ...], str, str], ...] = (
-    ((FileNotFoundError, NotADirectoryError), "missing-file", "does not exist; check the path"),
-    (IsADirectoryError, "unreadable-file", "is a folder, not an image file; give a file"),
-    (PermissionError, "no-permission", "cannot be read; check its permissions"),
-    (Image.DecompressionBombError, "too-large", f"claims more than {MAX_PIXELS:,} pixels; {CUT}"),
-    (UnidentifiedImageError, "no-image-format", "is not an image in a known format; convert it to PNG or JPEG"),
-)
-"""Errors when a file is opened, with their code and the rest of the message."""
-
-
-class UnreadablePicture(CrispsegError):
-    """An image that cannot be decoded; `code` is one of the kinds of findings of `crispseg doctor`."""
-
-    def __init__(self, message: str, code: str = "unreadable-file") -> None:  # data workers pass only the message
-        super().__init__(message)
-        self.code = code
+FAULTS: Mapping[type[Exception], str] = {
+    FileNotFoundError: "does not exist; check the path",
+    NotADirectoryError: "does not exist; check the path",
+    IsADirectoryError: "is a folder, not an image file; give a file",
+    PermissionError: "cannot be read; check its permissions",
+    Image.DecompressionBombError: f"claims more than {MAX_PIXELS:,} pixels; {CUT}",
+    UnidentifiedImageError: "is not an image in a known format; convert it to PNG or JPEG",
+}
+"""Errors when a file is opened, with the rest of the message."""
 
 
 @dataclass(frozen=True)
@@ -107,14 +101,14 @@ class Raster:
         return replace(self, stored=size, load=lambda first, last: self.load(top + first, top + last))
 
     def check(self, channels: int) -> None:
-        """Raise an UnreadablePicture unless it has these channels; 3 means RGB, which includes grey."""
+        """Raise a CrispsegError unless it has these channels; 3 means RGB, which includes grey."""
         if self.color not in COLORS:
-            raise UnreadablePicture(f"{self.name} has {self.color} colours; save it as grey or RGB", "channel-missing")
+            raise CrispsegError(f"{self.name} has {self.color} colours; save it as grey or RGB")
         most = {"grey": 2, "rgb": 4, "bands": 0}.get(self.color, self.bands) if channels == 3 else channels
         if self.bands > most or (channels != 3 and (self.bands < most or self.color == "palette")):
             remedy = f"give other images, or train a model with model.in_chans {3 if self.bands == 1 else self.bands}"
             found = f"{self.name} has {self.bands} channel(s), not {channels}"
-            raise UnreadablePicture(f"{found}; {remedy}", "channel-missing")
+            raise CrispsegError(f"{found}; {remedy}")
 
     def kept(self, channels: int) -> NDArray[Any]:
         """Return the upright values of these channels, see `check`; 3 channels have no alpha."""
@@ -143,9 +137,9 @@ class Raster:
         return whole_numbers(self.values, self.name) if self.white > 255 else self.spread(self.values)
 
     def labels(self, most: int = 0xFFFF, lossy: bool = False, in_color: bool = False) -> NDArray[Any]:
-        """Return the values of a mask as for `crispseg.io.images.read_mask`, or raise an UnreadablePicture."""
+        """Return the values of a mask as for `crispseg.io.images.read_mask`, or raise a CrispsegError."""
         if self.lossy and not lossy:
-            raise UnreadablePicture(f"{self.name} {self.lossy}, which may change values; save PNGs", "lossy-mask")
+            raise CrispsegError(self.lossy)
         in_color &= self.color == "palette"
         values = self.pixels() if in_color else self.values
         if (in_color or not self.palette) and (visible := self.visible) is not None:
@@ -158,21 +152,21 @@ class Raster:
         if self.color == "rgb" and self.bands <= 4 and self.bit_depth == 8:
             return np.array(values[..., :3], order="C")
         found = f"{self.bands} channels of {self.bit_depth} bits ({self.color})"
-        raise UnreadablePicture(f"{self.name} has {found}; save masks as grey, palette or RGB PNG", "unusable-mask")
+        raise CrispsegError(f"{self.name} has {found}; save masks as grey, palette or RGB PNG")
 
 
 def whole_numbers(values: NDArray[Any], name: object, most: int = 0xFFFF, kinds: str = "iu") -> NDArray[Any]:
     """Return integers from 0 to `most` as uint16, or as int32 if needed; `kinds` are the allowed dtype kinds.
 
-    Other values raise an UnreadablePicture.
+    Other values raise a CrispsegError.
     """
     if values.dtype.kind == "f" and (empty := int(np.isnan(values).sum())):
         found = f"{name} contains NaN in {100 * empty / values.size:.3g} % of its values"
-        raise UnreadablePicture(f"{found}; save it with 8 or 16 bits, and in masks 255 for NaN", "value-range-unknown")
+        raise CrispsegError(f"{found}; save it with 8 or 16 bits, and in masks 255 for NaN")
     low, high = values.min(), values.max()
     if values.dtype.kind not in kinds or not (low >= 0 and high <= most) or (values % 1).any():
         found = f"{name} contains {values.dtype} values from {low} to {high}, not whole numbers from 0 to {most}"
-        raise UnreadablePicture(f"{found}; save it with 8 or 16 bits", "value-range-unknown")
+        raise CrispsegError(f"{found}; save it with 8 or 16 bits")
     return values.astype(np.uint16 if high <= 0xFFFF else np.int32)
 
 
@@ -189,7 +183,7 @@ def from_pillow(picture: Any, name: object) -> Raster:
     file: Any = getattr(picture, "fp", None)
     tiles = getattr(picture, "tile", [])
     if tiles and (file is None or file.closed):
-        raise UnreadablePicture(f"{name} is not loaded, and its file is closed; call its load() first")
+        raise CrispsegError(f"{name} is not loaded, and its file is closed; call its load() first")
     if tiles and picture.format == "TIFF":
         return from_tiff(file, name, picture.tell())
     args: Any = tiles[0].args if tiles else ""
@@ -201,7 +195,7 @@ def from_pillow(picture: Any, name: object) -> Raster:
     if is_png and bands > 1 and packed == "16B":
         color, bands, white = "grey" if raw == "LA" else "rgb", len(raw), 0xFFFF
     if picture.format == "PPM" and isinstance(args, tuple) and args[1] != 255:  # Pillow would scale the values
-        raise UnreadablePicture(f"{name} is a PNM with values up to {args[1]}; save it as a PNG", "value-range-unknown")
+        raise CrispsegError(f"{name} is a PNM with values up to {args[1]}; save it as a PNG")
 
     def load(top: int, bottom: int) -> NDArray[Any]:
         if is_png and picture.tell() == 0:
@@ -223,7 +217,7 @@ def from_pillow(picture: Any, name: object) -> Raster:
     palette = tuple(zip(shown[0::3], shown[1::3], shown[2::3], strict=True))
     key = picture.info.get("transparency", b"") if color == "palette" else b""
     clear = frozenset([key] if isinstance(key, int) else [index for index, alpha in enumerate(key) if alpha == 0])
-    lossy = f"has the format {picture.format}" if picture.format in ("JPEG", "MPO", "WEBP") else ""
+    lossy = f"{name} has the format {picture.format}{LOSSY}" if picture.format in ("JPEG", "MPO", "WEBP") else ""
     return Raster(name, picture.size[::-1], bands, white, color, load, orientation, palette, clear, lossy)
 
 
@@ -251,11 +245,11 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
     pages = tifffile.TiffFile(file).pages
     page: Any = pages[number or 0]
     if number is None and any(not other.subfiletype & 0b101 for other in islice(pages, 1, None)):
-        raise UnreadablePicture(f"{name} {SEVERAL}")
+        raise CrispsegError(f"{name} {SEVERAL}")
     (height, width), bands, bits = (page.imagelength, page.imagewidth), page.samplesperpixel, page.bitspersample
     if page.dtype is None or not isinstance(bits, int) or page.dtype == np.int8:
         found = f"{name} contains {'int8 values' if page.dtype == np.int8 else f'values of {bits} bits'}"
-        raise UnreadablePicture(f"{found}; save it with 8 or 16 bits, unsigned", "value-range-unknown")
+        raise CrispsegError(f"{found}; save it with 8 or 16 bits, unsigned")
     is_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and similar, mostly lossy
     color = next((color for color, kinds in COLORS.items() if page.photometric in kinds), "")
     color = color or {5: "CMYK", 6: "YCbCr", 8: "CIELAB"}.get(page.photometric, f"other ({page.photometric})")
@@ -269,7 +263,7 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
             raise Image.DecompressionBombError
         if not page.is_final and length * across > MAX_PIXELS:
             found = f"{name} has compressed strips of {length * across:,} pixels"
-            raise UnreadablePicture(f"{found}; save it in tiles", "too-large")
+            raise CrispsegError(f"{found}; save it in tiles")
         if depth > 1 or sum(page.databytecounts) < page.is_final * page.nbytes:
             raise ValueError(f"{depth} slices, {sum(page.databytecounts)} bytes")
         values = np.empty((planes, bottom - top, width, samples), np.uint8 if bits <= 8 else page.dtype)
@@ -302,7 +296,7 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
     return Raster(
         *(name, (height, width), bands, 2**bits - 1, color, load, lambda: turn if turn in range(1, 9) else 1),
         palette=tuple(map(tuple, shown.tolist())),
-        lossy=f"is stored with lossy compression ({page.compression.name})" if is_image else "",
+        lossy=f"{name} is stored with lossy compression ({page.compression.name}){LOSSY}" if is_image else "",
         inverted=page.photometric == 0,
         nodata=nodata,
         place=map_position(page),
@@ -336,23 +330,23 @@ def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
                 picture.verify()
         with decoding(file) as picture:
             if getattr(picture, "is_animated", False) and picture.format != "MPO":  # MPO has several photos of a camera
-                raise UnreadablePicture(f"{path} {SEVERAL}")
+                raise CrispsegError(f"{path} {SEVERAL}")
             yield from_pillow(picture, path)
 
 
 @contextmanager
 def faults(name: object) -> Iterator[None]:
-    """Convert any error of the block into an UnreadablePicture about `name`, a path or another name."""
+    """Convert any error of the block into a CrispsegError about `name`, a path or another name."""
     try:
         yield
     except (CrispsegError, MemoryError):
         raise
     except Exception as error:  # on broken data decoders raise almost anything
-        found = (fault[1:] for fault in FAULTS if isinstance(error, fault[0]))
-        code, what = next(found, ("unreadable-file", f"is broken ({one_line(error)}); restore or remove it"))
+        broken = f"is broken ({one_line(error)}); restore or remove it"
+        what = next((what for kind, what in FAULTS.items() if isinstance(error, kind)), broken)
         if isinstance(name, Path) and name.is_file() and name.stat().st_size == 0:
-            code, what = "empty-file", "is empty (0 bytes); restore or remove it"
-        raise UnreadablePicture(f"{name} {what}", code) from None
+            what = "is empty (0 bytes); restore or remove it"
+        raise CrispsegError(f"{name} {what}") from None
 
 
 @contextmanager
