@@ -25,7 +25,6 @@ from crispseg.data.folder_search import (
     is_pattern,
     listing,
     masks_alike,
-    pairings,
     pictures,
     readings,
     renamed,
@@ -188,14 +187,10 @@ def _searched(root: Path, images: Path) -> tuple[Path, Path]:
         "a_mask.png next to a.jpg; or give data.images and data.masks, which may be patterns such as x/*_t1.tif and "
         f"x/*_seg.tif; {MERGE}"
     )
-    if found := max(readings(root), pairings(root), key=_pairs_of_first):
+    if found := readings(root):
         remedy = f"; give data.images and data.masks, such as {found[0][0].path} and {found[0][1].path}"
     holds = described(root) or "no images"
     raise CrispsegError(f"{root} {what}; it contains {holds}{remedy}", settings=settings(found))
-
-
-def _pairs_of_first(found: Sequence[Reading]) -> int:
-    return max((len(_matched(one.path, other.path, True).matched[""].pairs) for one, other in found[:1]), default=0)
 
 
 def _matched(images: Path, masks: Path, listed: bool) -> FolderLayout:

@@ -33,8 +33,6 @@ SPLITS = {
 """Folder names of each split, including those of COCO and nnU-Net."""
 SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 OTHERS = re.compile(r"instance|object|predict|overlay|viz", re.I)  # in names of folders without class masks
-_MASK_WORDS = re.compile("mask|label|seg|annot|gt|truth")
-MOST_KINDS, MOST_PATTERNS = 10, 100  # maximum number of kinds of files in a folder, and of patterns of them to compare
 SAME = 16  # number of masks to compare with each other
 LEVELS, MOST = 6, 1000  # maximum depth and number of folders to search, because the folder may be a home directory
 ANNOTATED = ".npy", ".txt", ".json", ".geojson", ".xml", ".mat"  # suffixes of annotations that are not images
@@ -152,46 +150,6 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
     return found or (named if len(named) == 1 else [])
 
 
-def pairings(root: Path) -> list[Reading]:
-    """Return images and masks below `root` whose names differ in a prefix, an ending or folders, most pairs first.
-
-    The patterns of masks have more words such as label than those of images, or the masks have fewer colours.
-    """
-    tops = {place for folder in listing(root) for place in (folder, _pattern(root, folder)[0], folder.parent)}
-    every = [item for top in sorted(tops - {root.parent}) for item in _common_parts(top).items()]
-    parts = dict(sorted(every, key=lambda item: -len(item[1]))[:MOST_PATTERNS])
-    words = {place: len({*_MASK_WORDS.findall(str(place)[len(str(root)) :].lower())}) for place in parts}
-    shared = {(one, other): parts[one] & parts[other] for one, other in itertools.permutations(parts, 2)}
-    likely = [
-        (-len(names), words[one] - words[other], len(f"{one}{other}"), one, other)
-        for (one, other), names in shared.items()
-        if len(names) > 1 and words[one] <= words[other] and not OTHERS.search(other.name) and not _differ(one, other)
-    ]
-    found: list[Reading] = []
-    for count, fewer, _, one, other in sorted(likely):
-        ending = other.stem.rpartition("*")[2]
-        of_a_class = ending and not (_MASK_WORDS.search(ending.lower()) or one.stem.rpartition("*")[2])
-        numbers = not any(re.search(r"[^\W\d_]", name) for name in shared[one, other])
-        if of_a_class or (numbers and parts[one] != parts[other]):  # numbers may begin at 0 and at 1
-            continue
-        masks = Place(other, mask_of := pictures(other), False, True)
-        images = Place(one, {file: name for file, name in pictures(one).items() if file not in mask_of}, False, False)
-        known = any(mask_of.keys() <= those.files.keys() for _, those in found)
-        if known or not images.files or match(images.files, mask_of, one, other).error:
-            continue
-        if fewer or (_flat(min(mask_of)) and not _flat(min(images.files))):
-            if found and -count < len(shared[found[0][0].path, found[0][1].path]):
-                break
-            found.append((images, masks))
-    return found
-
-
-def _differ(one: Path, other: Path) -> bool:
-    """Return whether two file names without wildcards have different numbers, such as IM0001 and Segmentation_0002."""
-    first, second = ([*map(int, re.findall(r"[0-9]+", place.stem))] for place in (one, other))
-    return bool(first and second) and first != second and "*" not in one.name + other.name
-
-
 def masks_alike(reading: Reading) -> bool:
     """Return whether the first masks are all the same, such as fields of view."""
     first, *others = sorted(reading[1].files)[:SAME]
@@ -220,26 +178,6 @@ def _affixes(folder: Path) -> Path:
     first, last = map(os.path.commonprefix, (names, [name[::-1] for name in names]))
     digits = "0123456789"
     return folder / f"{glob.escape(first.rstrip(digits))}*{glob.escape(last[::-1].lstrip(digits))}"
-
-
-def _common_parts(top: Path) -> dict[Path, set[str]]:
-    """Return patterns of files below `top`, and the texts that their wildcards match."""
-    files, parts = pictures(top), defaultdict(set)
-    for file, name in files.items():
-        depth, (folder, slash, stem) = len(file.parts) - len(top.parts), name.rpartition("/")
-        cuts = [found.span() for found in re.finditer(r"[-_. ]+|(?<=[^\W\d_])(?=\d)", stem)]
-        starts, ends = (0, *(end for _, end in cuts)), (*(start for start, _ in cuts), len(stem))
-        parts[depth, glob.escape(stem) + file.suffix].add(folder)
-        for start, end in itertools.product(starts, ends):
-            if start < end:
-                affixes = map(glob.escape, (stem[:start], stem[end:]))
-                parts[depth, "*".join(affixes) + file.suffix].add(f"{folder}{slash}{stem[start:end]}")
-    literal = top if is_pattern(top) else Path(glob.escape(str(top)))
-    return {
-        literal.joinpath(*"*" * (depth - 1), pattern): texts
-        for (depth, pattern), texts in parts.items()
-        if len(texts) >= max(2, len(files) / MOST_KINDS)
-    }
 
 
 def settings(found: Sequence[Reading]) -> list[dict[str, str]]:
