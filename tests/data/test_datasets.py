@@ -129,7 +129,7 @@ def test_camvid_in_segnets_form(tmp_path: Path, refuses: Any) -> None:
     with refuses("no split 'test'", "train, val"):
         source.dataset("test")
     save(tmp_path / "valannot" / "x.png", grid([(128, 64, 128), (0, 0, 0)]))
-    with refuses("valannot/x.png: an RGB mask", "]; give data.masks colors"):
+    with refuses("valannot/x.png: an RGB mask", "give data.masks colors"):
         source.dataset("val")[0]
     (tmp_path / "train.txt").write_text("train/y.png trainannot/y.png\n")
     with refuses("2 of the 2 files", "train/y.png"):
@@ -140,7 +140,7 @@ def test_voc2012_and_what_is_trained_on(tmp_path: Path) -> None:
     make_voc2012(tmp_path)
     sources = [VOC2012(tmp_path, train_on) for train_on in ("train", "trainval", "aug")]  # type: ignore[arg-type]
     names = [[pair.name[5:] for pair in source.dataset("train").pairs] for source in sources]
-    assert names == [["000032", "000039"], ["000032", "000033", "000039"], ["000032", "000039", "000008"]]
+    assert names == [["000032", "000039"], ["000032", "000039", "000033"], ["000032", "000039", "000008"]]
     for source in sources:
         sample = source.dataset("val")[0]
         assert sample.name == "2007_000033"

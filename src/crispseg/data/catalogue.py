@@ -24,7 +24,8 @@ from crispseg.labels import IGNORE, LabelSet
 class Layout:
     """File layout of a data set, and texts for its error messages.
 
-    Paths end in "*" and the ending of the file names; "{}" is replaced by the official name of a split.
+    Paths end in "*" and the ending of the file names. "{}" means the official name of a split, and "{lists}" the folder
+    of the lists in this package.
     """
 
     hint: str  # content of the root and its source, for error messages
@@ -35,7 +36,7 @@ class Layout:
     """Marks of a root: paths that must all exist, "holds", or be missing, "lacks", and optional "keys" of `data`."""
     list: str = ""  # file that lists the images of a split; by default all images are used
     parts: Mapping[str, str] = field(default_factory=dict)  # split → its official name, if different
-    void: bool = False  # whether values without a class, up to the largest class value, are ignored instead of refused
+    void: tuple[int, ...] = ()  # values without a class, which are ignored
 
 
 @dataclass(frozen=True)

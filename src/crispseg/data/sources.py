@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.catalogue import Layout, catalogue
 from crispseg.data.dataset import FileDataset, Pair
-from crispseg.data.mask_lookup import ColorLookup, IdLookup, InstanceLookup, MaskLookup
+from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskLookup
 from crispseg.data.pairing import pair_below, pair_listed
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -105,14 +105,15 @@ class PublicSource(Settings):
     def official_lookup(self) -> MaskLookup:
         """Return the lookup from mask values or colours to ids of all classes. Errors are those of `label_set`."""
         ids, values = {one.value: index for index, one in enumerate(self.official())}, self.layout.values
-        meaning = {**dict.fromkeys(self.void(), IGNORE), **ids}
+        meaning = {**dict.fromkeys(self.void, IGNORE), **ids}
         wrong = f"is not among the {values}, 0 to {max(meaning)}"
         remedies = "restore the original mask", f"give the original mask, of {values}"
         return MaskLookup({**meaning, IGNORE: IGNORE}, wrong, *remedies)
 
+    @property
     def void(self) -> Iterable[int]:
-        """Return mask values that are ignored unless they mean a class."""
-        return range(max(one.value for one in self.official())) if self.layout.void else ()
+        """Mask values that are ignored unless they mean a class."""
+        return self.layout.void
 
     def splits(self) -> tuple[str, ...]:
         """Return the splits with public masks: train and val, unless a data set has others."""
@@ -136,15 +137,15 @@ class PublicSource(Settings):
         """Return the official splits that form a split."""
         return ("train", "val") if split == "train" and getattr(self, "train_on", "") == "trainval" else (split,)
 
+    def layout_of(self, part: str) -> Layout:
+        """Return the locations of the files of an official split."""
+        return self.layout
+
     def pairs(self, part: str) -> list[Pair]:
         """Return the files of an official split. Errors are those of `dataset`."""
-        return self.found(part)
-
-    def found(self, part: str, **changes: str) -> list[Pair]:
-        """Return the files of an official split, by the layout with changed fields."""
-        layout = replace(self.layout, **changes)  # type: ignore[arg-type]
+        layout = self.layout_of(part)
         paths = layout.images, layout.masks, layout.list
-        images, masks, listing = (path.format(layout.parts.get(part, part)) for path in paths)
+        images, masks, listing = (path.format(layout.parts.get(part, part), lists=LISTS) for path in paths)
         (images, image_ending), (masks, mask_ending) = images.split("*"), masks.split("*")
         places = self.folder / images, image_ending, self.folder / masks, mask_ending
         return pair_listed(self.folder / listing, *places) if listing else pair_below(*places)
@@ -216,6 +217,7 @@ class Mapillary(PublicSource):
     def official(self) -> Sequence[OfficialClass]:
         return self._labels[0]
 
+    @property
     def void(self) -> Iterable[int]:
         return range(self._labels[1])
 
@@ -273,14 +275,12 @@ class VOC2012(PublicSource):
     train_on: Literal["train", "trainval", "aug"] = "train"
     name = "voc2012"
 
-    def parts(self, split: str) -> tuple[str, ...]:
-        return (self.train_on if split == "train" else split,)
-
-    def pairs(self, part: str) -> list[Pair]:
-        if part != "aug":
-            return self.found(part)
+    def layout_of(self, part: str) -> Layout:
+        if part != "train" or self.train_on != "aug":
+            return self.layout
         other = (self.folder / self.layout.list.format("trainaug")).is_file()
-        return self.found("trainaug" if other else "train_aug", masks="SegmentationClassAug/*.png")
+        parts = {"train": "trainaug" if other else "train_aug"}
+        return replace(self.layout, masks="SegmentationClassAug/*.png", parts=parts)
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -303,7 +303,7 @@ class CamVid(PublicSource):
 
     def official_lookup(self) -> MaskLookup:
         if self.masks == "ids":
-            return IdLookup(11, (11,), "restore the mask", "give data.masks colors for masks in CamVid's colours")
+            return super().official_lookup()
         ids = {one.name: index for index, one in enumerate(self.official())}
         colors = {_color(color): ids.get(group, IGNORE) for _, *color, group in read_table("camvid_colors")}
         remedy = "restore the mask, or leave data.masks at 'ids' for class ids"
@@ -316,10 +316,10 @@ class CamVid(PublicSource):
             raise CrispsegError(f"{self.root} has no train.txt, val.txt or test.txt; {self.layout.hint}")
         return splits
 
-    def pairs(self, part: str) -> list[Pair]:
+    def layout_of(self, part: str) -> Layout:
         if self.masks == "ids":
-            return self.found(part)
-        return self.found(part, images="701_StillsRaw_full/*.png", masks="LabeledApproved_full/*_L.png")
+            return self.layout
+        return replace(self.layout, images="701_StillsRaw_full/*.png", masks="LabeledApproved_full/*_L.png")
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -334,12 +334,6 @@ class Aerial(PublicSource):
     """
 
     name = "aerial"
-
-    def official_lookup(self) -> MaskLookup:
-        return IdLookup(len(self.official()), (15,), "correct the mask", "give masks of class ids")
-
-    def pairs(self, part: str) -> list[Pair]:
-        return self.found(part, list=str(LISTS / "aerial_{}.txt"))
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -371,5 +365,5 @@ class Nuclei(PublicSource):
     def splits(self) -> tuple[str, ...]:
         return ("train", "val", "test") if self.root is None else ("train", "val")
 
-    def pairs(self, part: str) -> list[Pair]:
-        return self.found(part, list=str(PART / "{}.txt" if self.root is None else LISTS / "nuclei_{}.txt"))
+    def layout_of(self, part: str) -> Layout:
+        return replace(self.layout, list="{}.txt") if self.root is None else self.layout
