@@ -122,7 +122,7 @@ CASES = {
     ),
     "from 1, without 0": Case([ids(1, 2, 3)] * 2, [32, 32, 32], {"drop": ["class 0"]}, "one-based-ids"),
     "from 1, declared": Case([ids(1, 2, 3)] * 2, "one-based-ids", {"num_classes": 3}),
-    "one from 1, declared": Case([ids(0, 1, 2)] * 2 + [ids(1, 2, 3)], "undeclared-class", {"num_classes": 3}),
+    "one from 1, declared": Case([ids(0, 1, 2)] * 2 + [ids(1, 2, 3)], "value-out-of-range", {"num_classes": 3}),
     "some from 1": Case([*[ids(0, 1, 2)] * 4, *[ids(1, 2, 3)] * 3], "one-based-ids"),
     "some from 1, declared": Case([*[ids(0, 1, 2)] * 4, *[ids(1, 2, 3)] * 3], "one-based-ids", {"num_classes": 3}),
     "some from 1, all right": Case([*[ids(0, 1, 2)] * 3, *[ids(1, 2, 3)] * 3], [48, 96, 96, 48], {"num_classes": 4}),

@@ -1,9 +1,7 @@
-"""Masks with one id more than classes are declared: no copy drops it, and each proposed command trains."""
+"""Masks with one id more than classes are declared: no copy drops it."""
 
 from __future__ import annotations
 
-import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -18,14 +16,7 @@ def test_the_highest_id_is_not_dropped(declared: list[str], tmp_path: Path, caps
     tree, out = Tree(tmp_path / "data"), tmp_path / "out"
     assert main(["doctor", str(tree.root), *declared]) == 3
     printed = capsys.readouterr().out
-    assert "the value 3, but only 3 classes are declared" in printed and "--fix" not in printed
-    commands = re.findall(r"or train with: crispseg (.+)", printed)
-    assert len(commands) == (3 if "classes=[" in declared[0] else 2)
+    assert "the value 3 (" in printed and "with the background if it is 0" in printed and "--fix" not in printed
     assert main(["doctor", str(tree.root), *declared, "--fix", str(out)]) == 2 and not out.exists()
-    capsys.readouterr()
-    for command in commands:
-        assert main(["doctor", *shlex.split(command)[1:]]) == 0, capsys.readouterr().out
     assert main(["train", str(tree.root), *declared]) == 2
-    printed = capsys.readouterr().err
-    assert "the value 3, but only 3 classes are declared" in printed
-    assert all(shlex.quote(word) in printed for command in commands for word in shlex.split(command)[-1:])
+    assert "the value 3 (" in capsys.readouterr().err

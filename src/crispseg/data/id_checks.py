@@ -37,24 +37,6 @@ def beyond_ids(mask: MaskStatistics, count: int) -> bool:
     return bool(mask.palette) or values == {0, IGNORE} or max(values - {IGNORE}, default=0) >= count
 
 
-def one_more(
-    names: Sequence[str] | None, ignore: Sequence[object], number: int, masks: Sequence[MaskStatistics]
-) -> Finding:
-    """Return the fault of masks that contain the id `number` after the declared ones."""
-    choices: list[dict[str, object]] = [{"data.num_classes": number + 1}]
-    remedy = f"give data.num_classes {number + 1} to train on it"
-    if names is not None:
-        choices = [{"data.classes": [*names, f"class {number}"]}]
-        if "background" not in map(str.casefold, names):
-            choices.insert(0, {"data.classes": ["background", *names]})
-        remedy = f"name {number + 1} classes in data.classes: the first, if id 0 is background, or the last"
-    choices.append({"data.ignore": [*ignore, number]})
-    what = f"the value {number}, but only {number} classes are declared (0 to {number - 1})"
-    remedy += f"; or data.ignore '[{number}]' to ignore it"
-    last = [mask for mask in masks if number in mask.held]
-    return fault_of("undeclared-class", last, what, remedy, settings=choices, copy=False)
-
-
 def mixed_first_ids(grey: Sequence[MaskStatistics], void: Sequence[int], count: int | None) -> Finding | None:
     """Return the fault of masks of which some have ids from 0 and others, without 0, ids that are one larger."""
     ids = [mask.held - {IGNORE, *void} for mask in grey]

@@ -326,7 +326,8 @@ class IdLookup(MaskLookup):
         self,
         classes: int,
         ignore: tuple[int, ...] = (),
-        remedy: str = "correct the mask, or give data.num_classes, or data.ignore for ignored values",
+        remedy: str = "correct the mask, or give data.num_classes or data.classes for all values, with the background "
+        "if it is 0, or data.ignore for ignored ones",
         colors_remedy: str = "give the colours of the classes as data.palette",
     ) -> None:
         self.classes, void = classes, sorted({IGNORE, *ignore})

@@ -24,7 +24,6 @@ from crispseg.data.id_checks import (
     fault_of,
     mixed_first_ids,
     no_ids,
-    one_more,
     plausible_ids,
     sparse,
     stretched,
@@ -185,17 +184,19 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
         faults = _colors_among_ids([mask for mask in masks if mask.colors], lookup.colors_remedy)
         masks = [mask for mask in masks if not mask.colors]
     wrong = [(mask, lookup.labels_of(mask) == NONE) for mask in masks]
-    strange = [part(mask, at) for mask, at in wrong if at.any()]
-    return MaskReading(labels, lookup, (*faults, *([_without_meaning(lookup, strange)] if strange else [])))
+    if strange := [part(mask, at) for mask, at in wrong if at.any()]:
+        lost = not lookup.colors and len(strange) > STRAY_FILES * len(masks)  # a class, which is not declared
+        faults.append(_without_meaning(lookup, strange, copy=not lost))
+    return MaskReading(labels, lookup, tuple(faults))
 
 
-def _without_meaning(lookup: MaskLookup, strange: Sequence[MaskStatistics]) -> Finding:
+def _without_meaning(lookup: MaskLookup, strange: Sequence[MaskStatistics], copy: bool = True) -> Finding:
     counts = pixels_of(strange, lookup.colors).most_common()
     shown = few([f"{list(key) if lookup.colors else key} ({plural(count, 'pixel')})" for key, count in counts], 8)
     what = f"the {'colour' if lookup.colors else 'value'} {shown}, which {lookup.wrong}"
     what += "; transparent pixels are read as black" * any(mask.transparent for mask in strange)
     code, values = "unknown-color" if lookup.colors else "value-out-of-range", {str(key): n for key, n in counts}
-    return fault_of(code, strange, what, lookup.remedy, values=values)
+    return fault_of(code, strange, what, lookup.remedy, values=values, copy=copy)
 
 
 def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) -> MaskReading | None:
@@ -309,9 +310,6 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         strays = len(ids) <= last or 20 * others <= white  # gaps, or few pixels
         severity = Severity.ERROR if strays or 2 * white > pixels.total() else Severity.INFORMATION
         found.append(fault_of("black-and-white-masks", ignored, what, remedy, severity, settings=settings))
-    beyond = sum(last in mask.held for mask in grey)
-    if count and not found and last == count and beyond > STRAY_FILES * len(grey):
-        found.append(one_more(declared.names, declared.ignore, count, grey))
     refused = any(one.severity is Severity.ERROR for one in found)
     with_ids = [IGNORE in mask.held for mask in grey if mask.held - {0, IGNORE}]
     without = [mask for mask in grey if mask.held == {0, IGNORE}]
@@ -324,8 +322,7 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
             code, lookup = "black-and-white-masks", MaskLookup({0: 0, 1: 1, IGNORE: 1}, lookup.wrong, lookup.remedy)
         found.append(fault_of(code, without, "0 and 255 only, and the others class ids without 255", remedy))
     reading = read_by(labels, lookup, grey)
-    told = bool(mixed) or any(one.code == "undeclared-class" for one in found)
-    return replace(reading, faults=tuple(found) if told else (*found, *reading.faults))
+    return replace(reading, faults=tuple(found) if mixed else (*found, *reading.faults))
 
 
 def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskStatistics]) -> MaskReading:
