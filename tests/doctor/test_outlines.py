@@ -51,14 +51,11 @@ def test_masks_that_fit_only_in_another_arrangement(tmp_path: Path, change: obje
     assert any(how in line for line in leaks(subject)) == (count > 0)
 
 
-def test_masks_without_edges_are_reported_only_if_they_pair_by_unpadded_numbers(tmp_path: Path) -> None:
+def test_masks_without_edges_are_not_reported(tmp_path: Path) -> None:
     for number in range(1, 13):
         save(tmp_path / f"images/img{number}.png", photo(number))
         save(tmp_path / f"masks/img{number}.png", ids(number))
     assert "unfitting-masks" not in named(diagnose(subject_of(Folder(root=tmp_path))))
-    for number in range(1, 13):
-        (tmp_path / f"masks/img{number}.png").rename(tmp_path / f"masks/label{number}.png")
-    assert len(named(diagnose(subject_of(Folder(root=tmp_path))))["unfitting-masks"]) == 12
 
 
 @pytest.mark.parametrize(("empty", "found"), [(range(14, 20), True), (range(16, 20), False), (range(3, 12), False)])

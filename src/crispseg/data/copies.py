@@ -214,13 +214,11 @@ def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tupl
 SEQUENCE, STEPS = 0.6, 8
 
 
-def consecutive(
-    places: Sequence[PurePosixPath], images: Sequence[ImageFacts]
-) -> tuple[list[tuple[int, int]], list[str | None]]:
+def consecutive(places: Sequence[PurePosixPath], images: Sequence[ImageFacts]) -> list[tuple[int, int]]:
     """Return index pairs of images that are consecutive in a series and look alike, as frames and scenes do.
 
-    The other result is the series of each image by `series_of`, or by `ending_of` such as the camera of 0805_gate and
-    0835_gate. Both are empty unless most consecutive images of a series are much more alike than others.
+    A series is that of `series_of`, or of `ending_of` such as the camera of 0805_gate and 0835_gate. The result is
+    empty unless most consecutive images of a series are much more alike than others.
     """
     keys = [[(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", str(one))] for one in places]
     thumbnails = _standardised(images)[0].reshape(len(images), -1) if images else np.zeros((0, 1))
@@ -235,8 +233,8 @@ def consecutive(
         near = np.linalg.norm(thumbnails[[one for one, _ in pairs]] - thumbnails[[other for _, other in pairs]], axis=1)
         bound = SEQUENCE * float(np.median(far))
         if np.median(near) <= bound:
-            return [pairs[index] for index in np.flatnonzero(near <= bound)], series
-    return [], []
+            return [pairs[index] for index in np.flatnonzero(near <= bound)]
+    return []
 
 
 def series_of(place: PurePosixPath) -> str | None:

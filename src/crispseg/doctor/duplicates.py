@@ -86,13 +86,12 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
     yield _grouped("mask-in-two-splits", [one for one in same if len({alone[member] for member in one}) > 1], subject)
     if own and (pattern := own.group or likely_group(places.values())):
         groups = {member: group for member, place in places.items() if (group := group_of(pattern, place))}
-        code = "group-in-two-splits" if own.group else "parts-in-two-splits"
-        found = _related(code, _across(groups), subject, own, pattern, groups)
+        found = _parts(own, subject, pattern, groups)
         yield found
         if found.count:
             return
     if own:
-        yield _next_to_each_other(own, subject, places, images)
+        yield _next_to_each_other(subject, places, images)
 
 
 NEIGHBOURS = 0.1
@@ -100,40 +99,29 @@ NEIGHBOURS = 0.1
 
 
 def _next_to_each_other(
-    own: Folder, subject: Subject, places: Mapping[Member, PurePosixPath], images: Mapping[Member, ImageFacts]
+    subject: Subject, places: Mapping[Member, PurePosixPath], images: Mapping[Member, ImageFacts]
 ) -> Finding:
     """Return the finding of images of two splits that are consecutive in a sequence."""
     order, members = [*subject.splits], [*images]
-    found, named = consecutive([places[member] for member in members], [images[member] for member in members])
+    found = consecutive([places[member] for member in members], [images[member] for member in members])
     pairs = [sorted((members[one], members[other]), key=lambda each: order.index(each[0])) for one, other in found]
     pairs = [pair for pair in pairs if pair[0][0] != pair[1][0]]
     later = Counter(split for split, _ in {pair[1] for pair in pairs})
     kept = [pair for pair in pairs if later[pair[1][0]] >= NEIGHBOURS * len(subject.splits[pair[1][0]])]
-    series = {member: name for member, name in zip(members, named, strict=False) if name}
-    first, last = ({name[at] for name in series.values()} for at in (0, -1))
-    pattern = {"/": "folder", "_": "*_*", "-": "*-*"}.get(last.pop() if len(last) == 1 else "", "")
-    if first in ({"_"}, {"-"}):
-        pattern = f"*{first.pop()}{{*}}"
-    return _related("neighbours-in-two-splits", kept, subject, own, pattern, series)
+    return _grouped("neighbours-in-two-splits", kept, subject)
 
 
-def _related(
-    code: str,
-    groups: Sequence[Sequence[Member]],
-    subject: Subject,
-    own: Folder,
-    pattern: str,
-    keys: Mapping[Member, str],
-) -> Finding:
-    """Return a finding about related images of several splits, and settings that keep each key in train or val."""
-    train, val = ({key for (split, _), key in keys.items() if split == one} for one in ("train", "val"))
+def _parts(own: Folder, subject: Subject, pattern: str, groups: Mapping[Member, str]) -> Finding:
+    """Return the finding of groups in several splits, and settings that keep each group in train or val."""
+    train, val = ({group for (split, _), group in groups.items() if split == one} for one in ("train", "val"))
     settings: dict[str, object] = {}
-    sizes = Counter(keys.values())
-    if pattern and train & val and len(train | val) > 2 and 2 * max(sizes.values()) <= sizes.total():
+    sizes = Counter(groups.values())
+    if train & val and len(train | val) > 2 and 2 * max(sizes.values()) <= sizes.total():
         settings = {"data.group": pattern} | ({} if own.drawn else {"data.folds": min(5, len(train | val))})
     given = " and ".join(f"{key} {shlex.quote(str(value))}" for key, value in settings.items())
     given = given and f"; {given} would keep each in train or val"
-    found = _grouped(code, groups, subject, pattern=pattern, given=given)
+    severity = Severity.WARNING if own.group else None
+    found = _grouped("parts-in-two-splits", _across(groups), subject, severity=severity, pattern=pattern, given=given)
     return replace(found, details={**found.details, "settings": [settings] if settings else []})
 
 

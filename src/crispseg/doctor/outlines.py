@@ -19,7 +19,6 @@ from crispseg.data.dataset import Pair
 from crispseg.data.finding import Finding
 from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import pack_colors
-from crispseg.data.pairing import plain
 from crispseg.doctor.facts import PairFacts, readable
 from crispseg.doctor.findings import finding, natural
 from crispseg.errors import CrispsegError
@@ -58,7 +57,7 @@ class Thumbnail(NamedTuple):
 def outline_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     """Yield the finding of masks that fit their images clearly better in another arrangement, in a sample of pairs.
 
-    Masks that follow no edges in any arrangement are not reported, unless they pair by their numbers.
+    Masks that follow no edges in any arrangement are not reported.
     """
     known = {one.pair.image: (one.pair, image.size) for one, image, mask in readable(facts) if image.size == mask.size}
     pairs = sorted((pair for pair, _ in known.values() if pair.image.is_file()), key=natural)
@@ -97,20 +96,11 @@ def outline_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
         clear = scores > CLEAR * np.max([own, others, *(one for one in turned.values() if one is not scores)], 0)
         if clear.sum() >= least:
             files = [pairs[at].mask for at, each in zip(sample, clear, strict=True) if each]
-            yield _unfitting(how, files, len(views), own[clear], scores[clear])
+            what = f"{len(files)} of {len(views)} sampled masks have outlines that follow the edges of their images"
+            gradient = f"gradient {np.median(own[clear]):.1f} times the mean of the image"
+            reason = f"{what} {how} ({gradient}; otherwise {np.median(scores[clear]):.1f})"
+            yield finding("unfitting-masks", files, reason=reason)
             return
-    unpadded = sorted(pairs, key=lambda pair: pair.image.name) != pairs
-    if fit < UNCLEAR and unpadded and all(plain(pair.image.stem) != plain(pair.mask.stem) for pair in pairs):
-        how = f"no better than those of other masks, and pair by number, such as {pairs[0].image.name} and "
-        yield _unfitting(how + pairs[0].mask.name, [pair.mask for pair in pairs], len(views), own, others)
-
-
-def _unfitting(
-    how: str, files: Sequence[Path], sampled: int, own: NDArray[np.float64], then: NDArray[np.float64]
-) -> Finding:
-    what = f"{min(len(files), sampled)} of {sampled} sampled masks have outlines that follow the edges of their images"
-    gradient = f"gradient {np.median(own):.1f} times the mean of the image; otherwise {np.median(then):.1f}"
-    return finding("unfitting-masks", files, reason=f"{what} {how} ({gradient})")
 
 
 def _orders(pairs: Sequence[Pair]) -> dict[str, list[int]]:
