@@ -21,13 +21,18 @@ from crispseg.labels import IGNORE, LabelSet
 
 
 @dataclass(frozen=True)
-class Layout:
-    """File layout of a data set, and texts for its error messages.
+class Entry:
+    """One public data set, its file layout, and texts for its error messages.
 
     Paths end in "*" and the ending of the file names. "{}" means the official name of a split, and "{lists}" the folder
     of the lists in this package.
     """
 
+    name: str  # name of the data source
+    classes: str
+    counts: Mapping[str, int]  # number of images with public masks in each split, as published
+    licence: str
+    home: str  # web page of the data set
     hint: str  # content of the root and its source, for error messages
     values: str  # name of the mask values in error messages
     images: str
@@ -37,19 +42,6 @@ class Layout:
     list: str = ""  # file that lists the images of a split; by default all images are used
     parts: Mapping[str, str] = field(default_factory=dict)  # split → its official name, if different
     void: tuple[int, ...] = ()  # values without a class, which are ignored
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One data set."""
-
-    name: str  # name of the data source
-    title: str
-    classes: str
-    counts: Mapping[str, int]  # number of images with public masks in each split, as published
-    licence: str
-    home: str  # web page of the data set
-    layout: Layout
 
 
 @cache

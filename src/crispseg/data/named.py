@@ -97,7 +97,7 @@ def build_data(settings: Mapping[str, Any]) -> DataSource:
     root = fields_of(kind).get("root")
     known = values.keys() <= fields_of(kind).keys()
     if root and root.default is MISSING and "root" not in values and known and entry:
-        raise CrispsegError(f"is missing; {entry.layout.hint}", "data.root")
+        raise CrispsegError(f"is missing; {entry.hint}", "data.root")
     return construct(kind, values, "data.")
 
 

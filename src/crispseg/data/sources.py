@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings
-from crispseg.data.catalogue import Layout, catalogue
+from crispseg.data.catalogue import Entry, catalogue
 from crispseg.data.dataset import FileDataset, Pair
 from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskLookup
 from crispseg.data.pairing import pair_below, pair_listed
@@ -78,9 +78,9 @@ class PublicSource(Settings):
         return Path(self.root)
 
     @property
-    def layout(self) -> Layout:
-        """Locations of the files."""
-        return catalogue()[self.name].layout
+    def entry(self) -> Entry:
+        """Entry of the catalogue."""
+        return catalogue()[self.name]
 
     def official(self) -> Sequence[OfficialClass]:
         """Return the classes. Errors are those of `label_set`."""
@@ -104,16 +104,15 @@ class PublicSource(Settings):
 
     def official_lookup(self) -> MaskLookup:
         """Return the lookup from mask values or colours to ids of all classes. Errors are those of `label_set`."""
-        ids, values = {one.value: index for index, one in enumerate(self.official())}, self.layout.values
+        ids, values = {one.value: index for index, one in enumerate(self.official())}, self.entry.values
         meaning = {**dict.fromkeys(self.void, IGNORE), **ids}
         wrong = f"is not among the {values}, 0 to {max(meaning)}"
-        remedies = "restore the original mask", f"give the original mask, of {values}"
-        return MaskLookup({**meaning, IGNORE: IGNORE}, wrong, *remedies)
+        return MaskLookup({**meaning, IGNORE: IGNORE}, wrong, f"give the original mask, of {values}")
 
     @property
     def void(self) -> Iterable[int]:
         """Mask values that are ignored unless they mean a class."""
-        return self.layout.void
+        return self.entry.void
 
     def splits(self) -> tuple[str, ...]:
         """Return the splits with public masks: train and val, unless a data set has others."""
@@ -127,25 +126,23 @@ class PublicSource(Settings):
         """
         if split not in (splits := self.splits()):
             raise CrispsegError(f"{self.name} has no split '{split}' with public masks{did_you_mean(split, splits)}")
+        both = split == "train" and getattr(self, "train_on", "") == "trainval"
+        parts = ("train", "val") if both else (split,)
         try:
-            pairs = [pair for part in self.parts(split) for pair in self.pairs(part)]
+            pairs = [pair for part in parts for pair in self.pairs(part)]
         except CrispsegError as error:
-            raise CrispsegError(f"{error}; {self.layout.hint}") from None
+            raise CrispsegError(f"{error}; {self.entry.hint}") from None
         return FileDataset(pairs, self.label_set(), self.lookup())
 
-    def parts(self, split: str) -> tuple[str, ...]:
-        """Return the official splits that form a split."""
-        return ("train", "val") if split == "train" and getattr(self, "train_on", "") == "trainval" else (split,)
-
-    def layout_of(self, part: str) -> Layout:
-        """Return the locations of the files of an official split."""
-        return self.layout
+    def entry_for(self, part: str) -> Entry:
+        """Return the entry with the file locations of an official split."""
+        return self.entry
 
     def pairs(self, part: str) -> list[Pair]:
         """Return the files of an official split. Errors are those of `dataset`."""
-        layout = self.layout_of(part)
-        paths = layout.images, layout.masks, layout.list
-        images, masks, listing = (path.format(layout.parts.get(part, part), lists=LISTS) for path in paths)
+        entry = self.entry_for(part)
+        paths, name = (entry.images, entry.masks, entry.list), entry.parts.get(part, part)
+        images, masks, listing = (path.format(name, lists=LISTS) for path in paths)
         (images, image_ending), (masks, mask_ending) = images.split("*"), masks.split("*")
         places = self.folder / images, image_ending, self.folder / masks, mask_ending
         return pair_listed(self.folder / listing, *places) if listing else pair_below(*places)
@@ -234,7 +231,7 @@ class Mapillary(PublicSource):
             ]
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{path} is not a list of Mapillary's labels ({one_line(error)})"
-            raise CrispsegError(f"{reason}; restore it; {self.layout.hint}") from None
+            raise CrispsegError(f"{reason}; restore it; {self.entry.hint}") from None
         return classes, len(labels)
 
 
@@ -275,12 +272,12 @@ class VOC2012(PublicSource):
     train_on: Literal["train", "trainval", "aug"] = "train"
     name = "voc2012"
 
-    def layout_of(self, part: str) -> Layout:
+    def entry_for(self, part: str) -> Entry:
         if part != "train" or self.train_on != "aug":
-            return self.layout
-        other = (self.folder / self.layout.list.format("trainaug")).is_file()
+            return self.entry
+        other = (self.folder / self.entry.list.format("trainaug")).is_file()
         parts = {"train": "trainaug" if other else "train_aug"}
-        return replace(self.layout, masks="SegmentationClassAug/*.png", parts=parts)
+        return replace(self.entry, masks="SegmentationClassAug/*.png", parts=parts)
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -313,13 +310,13 @@ class CamVid(PublicSource):
         """Return the splits among train, val and test that have a list; raise an error if there is none."""
         splits = tuple(split for split in ("train", "val", "test") if (self.folder / f"{split}.txt").is_file())
         if not splits:
-            raise CrispsegError(f"{self.root} has no train.txt, val.txt or test.txt; {self.layout.hint}")
+            raise CrispsegError(f"{self.root} has no train.txt, val.txt or test.txt; {self.entry.hint}")
         return splits
 
-    def layout_of(self, part: str) -> Layout:
+    def entry_for(self, part: str) -> Entry:
         if self.masks == "ids":
-            return self.layout
-        return replace(self.layout, images="701_StillsRaw_full/*.png", masks="LabeledApproved_full/*_L.png")
+            return self.entry
+        return replace(self.entry, images="701_StillsRaw_full/*.png", masks="LabeledApproved_full/*_L.png")
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -365,5 +362,5 @@ class Nuclei(PublicSource):
     def splits(self) -> tuple[str, ...]:
         return ("train", "val", "test") if self.root is None else ("train", "val")
 
-    def layout_of(self, part: str) -> Layout:
-        return replace(self.layout, list="{}.txt") if self.root is None else self.layout
+    def entry_for(self, part: str) -> Entry:
+        return replace(self.entry, list="{}.txt") if self.root is None else self.entry
