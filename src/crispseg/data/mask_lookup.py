@@ -250,7 +250,6 @@ class MaskLookup:
         meaning: class id, or 255, of each value or colour; a grey value v is the colour (v, v, v).
         wrong: error message for any other value or colour.
         remedy: its remedy.
-        colors_remedy: remedy for a mask that has colours if values are expected.
     """
 
     most = 0xFFFF
@@ -258,8 +257,8 @@ class MaskLookup:
     tolerance = 0.0
     """Largest RGB distance at which a colour counts as another; lossy masks need more than 0."""
 
-    def __init__(self, meaning: Mapping[Any, int], wrong: str, remedy: str, colors_remedy: str = "") -> None:
-        self.meaning, self.wrong, self.remedy, self.colors_remedy = meaning, wrong, remedy, colors_remedy
+    def __init__(self, meaning: Mapping[Any, int], wrong: str, remedy: str) -> None:
+        self.meaning, self.wrong, self.remedy = meaning, wrong, remedy
         self.colors = any(isinstance(key, tuple) for key in meaning)
         self.in_color = self.colors and any(len({*key}) > 1 for key in meaning)
 
@@ -267,7 +266,7 @@ class MaskLookup:
         """Return the class ids `(H, W)` of a mask; values without a class raise a `ValueError` that lists them."""
         labels = self.find(mask)
         if labels.max() > IGNORE:
-            keys = pack_colors(mask) if self.colors else grey(mask, self.colors_remedy)
+            keys = pack_colors(mask) if self.colors else grey(mask, self.remedy)
             values = np.unique(keys[labels == NONE])
             shown = few((unpack_colors(values) if self.colors else values).tolist())
             raise ValueError(f"{'colour' if self.colors else 'value'} {shown} {self.wrong}; {self.remedy}")
@@ -280,7 +279,7 @@ class MaskLookup:
             ValueError: a mask of values has colours, or one of colours has 16 bits.
         """
         if not self.colors:
-            return self._table.take(grey(mask, self.colors_remedy))
+            return self._table.take(grey(mask, self.remedy))
         if mask.dtype != np.uint8 and np.isin(mask, (0, DEEP_WHITE)).all():
             mask = mask >> 8
         if mask.max() > 0xFF:
@@ -327,13 +326,12 @@ class IdLookup(MaskLookup):
         classes: int,
         ignore: tuple[int, ...] = (),
         remedy: str = "correct the mask, or give data.num_classes or data.classes for all values, with the background "
-        "if it is 0, or data.ignore for ignored ones",
-        colors_remedy: str = "give the colours of the classes as data.palette",
+        "if it is 0, or data.ignore for ignored ones, or data.palette for colours",
     ) -> None:
         self.classes, void = classes, sorted({IGNORE, *ignore})
         wrong = f"is out of range 0 to {classes - 1} (ignored: {', '.join(map(str, void))})"
         meaning = {index: index for index in range(classes)} | dict.fromkeys(void, IGNORE)
-        super().__init__(meaning, wrong, remedy, colors_remedy)
+        super().__init__(meaning, wrong, remedy)
 
 
 class ColorLookup(MaskLookup):

@@ -181,7 +181,7 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
     """Read masks by a known lookup; values without a class and unexpected colours are faults."""
     faults: list[Finding] = []
     if not lookup.colors:
-        faults = _colors_among_ids([mask for mask in masks if mask.colors], lookup.colors_remedy)
+        faults = _colors_among_ids([mask for mask in masks if mask.colors], lookup.remedy)
         masks = [mask for mask in masks if not mask.colors]
     wrong = [(mask, lookup.labels_of(mask) == NONE) for mask in masks]
     if strange := [part(mask, at) for mask, at in wrong if at.any()]:
