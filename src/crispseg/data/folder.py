@@ -237,8 +237,8 @@ class Folder(Settings):
         lists = [path for split, path in layout.lists.items() if layout.divided or self._chosen[split][0]]
         shown = ", ".join(os.path.relpath(path, self.root) if self.root else str(path) for path in lists)
         lines = [f"the splits follow {shown}"] if lists else []
-        if several := rivals(Path(self.root), layout) if self.root is not None and self.masks is None else []:
-            lines.append(f"masks may be in {few(sorted({masks.path for _, masks in several}))}; choose with data.masks")
+        if self.root is not None and self.masks is None and (places := rivals(Path(self.root), layout)[0]):
+            lines.append(f"images and masks may be in {few(places)}; choose with data.images and data.masks")
         if layout.only:
             lines.append(f"{layout.only} lists {len(self._pairs)} annotated images; others are left out")
         lines += [*layout.unused, *([layout.legend] if layout.legend and self.declared.names is None else [])]

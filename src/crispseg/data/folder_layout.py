@@ -18,16 +18,14 @@ from crispseg.data.folder_search import (
     MASK_FOLDERS,
     SPLIT_OF,
     SPLITS,
-    Place,
-    Reading,
     by_split,
     described,
     is_pattern,
     listing,
     masks_alike,
+    other_masks,
     pictures,
     readings,
-    renamed,
     settings,
 )
 from crispseg.data.pairing import MERGE, Matched, apart, match, plain
@@ -66,37 +64,33 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
         what = "not a folder" if root.exists() else "missing"
         raise CrispsegError(f"{root} is {what}; give a folder of data, a run, a YAML file or data.name with its keys")
     for entry in catalogue().values():
-        for mark in entry.layout.marks:
+        for mark in entry.marks:
             holds, lacks = (any(root.glob(path)) for path in mark["holds"]), map(root.glob, mark.get("lacks", ()))
             if all(holds) and not any(map(any, lacks)):
                 return {"name": entry.name, "root": str(root), **mark.get("keys", {})}
     chosen = {"images", "masks", "instances"} & {key.removeprefix("data.") for key in given}
-    if not chosen and (several := rivals(root, own_layout(root))):
-        folders = ", ".join(dict.fromkeys(str(place.path) for one in several for place in one))
-        remedy = "give one of each as data.images and data.masks"
-        raise CrispsegError(f"{root} has several images or masks: {folders}; {remedy}", settings=settings(several))
+    places, choices = ([], []) if chosen else rivals(root, own_layout(root))
+    if places:
+        remedy = "give one of each as data.images and data.masks, as patterns such as x/*_t1.tif if names differ"
+        raise CrispsegError(f"{root} has several images or masks: {few(places, 12)}; {remedy}", settings=choices)
     return {"name": "folder", "root": str(root)}
 
 
-def rivals(root: Path, layout: FolderLayout) -> list[Reading]:
-    """Return all readings of a folder if its images or masks also match others; otherwise an empty list.
+def rivals(root: Path, layout: FolderLayout) -> tuple[list[Path], list[dict[str, str]]]:
+    """Return all places of images and masks if those of a layout also match others, and settings that choose.
 
-    Folders whose masks are all the same are last.
+    Both are empty otherwise. Folders whose masks are all the same are last.
     """
     if layout.images == layout.masks:
-        return []
-    images, masks = set(layout.names), {*pictures(layout.masks)}
+        return [], []
+    image_of, mask_of = pictures(layout.images), pictures(layout.masks)
+    images, masks = set(layout.names), {*mask_of}
     every = sorted(readings(root), key=masks_alike)
     same = [(images.isdisjoint(one.files), masks.isdisjoint(other.files), one.usual) for one, other in every]
     if any(image < mask or (mask < image and usual) for image, mask, usual in same):
-        return every
-    image_of, mask_of = pictures(layout.images), pictures(layout.masks)
-    if others := renamed(image_of, mask_of, root):
-        own = Place(layout.images, image_of, True, False), Place(layout.masks, mask_of, True, True)
-        return sorted(
-            [own, *others], key=lambda one: (masks_alike(one), "test" in map(SPLIT_OF.get, one[0].path.parts))
-        )
-    return []
+        return [*dict.fromkeys(place.path for reading in every for place in reading)], settings(every)
+    others = other_masks(image_of, mask_of, root)
+    return ([layout.images, layout.masks, *others] if others else []), []
 
 
 def own_layout(
@@ -247,15 +241,11 @@ def annotated(folder: Path) -> str:
     polygons = next(yolo_files(folder), None)
     root = shlex.quote(str((polygons and yolo_root(polygons)) or folder))
     imports = f"'crispseg data import {root} -o {root}_masks' makes masks of its annotations"
-    paint = "write a PNG of class ids for each image, counting pixels from 1, column by column"
-    remedies = (
-        (polygons, imports),
-        (".npy" in suffixes, "NumPy arrays (.npy) are not read: save each as a PNG, masks with 255 for ignored pixels"),
-        (tables, f"{few(tables)} contains run lengths, which are not read: {paint}"),
-        (suffixes & {".json", ".xml", ".geojson"}, imports),
-        (".mat" in suffixes, "MATLAB files (.mat) are not read: save each mask as a PNG, as docs/labelling.md shows"),
-    )
-    return next((f"; {remedy}" for found, remedy in remedies if found), "")
+    unread = sorted(suffixes & {".npy", ".mat"}) or tables
+    if unread and not polygons:
+        remedy = "save each mask as a PNG of class ids, with 255 for ignored pixels"
+        return f"; {few(unread)} cannot be read as masks: {remedy}"
+    return f"; {imports}" if polygons or suffixes & {".json", ".xml", ".geojson"} else ""
 
 
 def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:

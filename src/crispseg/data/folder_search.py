@@ -156,28 +156,17 @@ def masks_alike(reading: Reading) -> bool:
     return bool(others) and all(filecmp.cmp(first, file, shallow=False) for file in others)
 
 
-def renamed(images: Mapping[Path, str], masks: Mapping[Path, str], root: Path) -> list[Reading]:
-    """Return readings of folders next to the images that have masks of other names, such as im01_manual for im01."""
-    found: list[Reading] = []
-    siblings = {file.parent.parent: file.parent for file in images}
-    for folder in sorted(listing(root).keys() - {file.parent for file in (*images, *masks)}):
-        own, there = siblings.get(folder.parent), pictures(folder)
-        if own and there and not OTHERS.search(folder.name) and _flat(min(there)):
-            for one, other in ((own, folder), (_affixes(own), _affixes(folder))):
-                places = [Place(place, pictures(place), False, place == other) for place in (one, other)]
-                matched = match(places[0].files, places[1].files, one, other)
-                if not matched.error and 2 * len(matched.pairs) >= len(places[0].files):
-                    found.append((places[0], places[1]))
-                    break
-    return found
-
-
-def _affixes(folder: Path) -> Path:
-    """Return the pattern of the files in a folder by their common prefix and ending, without digits next to its *."""
-    names = [file.name for file in pictures(folder)]
-    first, last = map(os.path.commonprefix, (names, [name[::-1] for name in names]))
-    digits = "0123456789"
-    return folder / f"{glob.escape(first.rstrip(digits))}*{glob.escape(last[::-1].lstrip(digits))}"
+def other_masks(images: Mapping[Path, str], masks: Mapping[Path, str], root: Path) -> list[Path]:
+    """Return folders next to those of the images that seem to contain other masks, with as many files or more."""
+    counts = Counter(file.parent.parent for file in images)
+    used = {file.parent for file in (*images, *masks)}
+    found = []
+    for folder in listing(root).keys() - used:
+        known = OTHERS.search(folder.name) or folder.name.lower() in SPLIT_OF or _kind(folder.name) == "images"
+        files = pictures(folder) if folder.parent in counts and not known else {}
+        if files and len(files) >= counts[folder.parent] and _flat(min(files)):
+            found.append(folder)
+    return sorted(found)
 
 
 def settings(found: Sequence[Reading]) -> list[dict[str, str]]:
