@@ -270,10 +270,9 @@ def test_masks_of_other_names_are_not_passed_over_in_silence(tmp_path: Path, nam
     with pytest.raises(CrispsegError, match=r"mask.*1st_manual.*as patterns such as"):
         recognise(tmp_path)
     assert "1st_manual" in Folder(root=tmp_path).notes()[0]
-    places = [
-        tmp_path / folder / f"{name.format('*')}.png" for folder, name in zip(("images", "1st_manual"), names[::2])
-    ]
-    assert len(Folder(*places).pairs("all")) == 20
+    images, vessels = (tmp_path / folder for folder in ("images", "1st_manual"))
+    found = Folder(images / f"{names[0].format('*')}.png", vessels / f"{names[2].format('*')}.png")
+    assert len(found.pairs("all")) == 20
 
 
 def test_numbers_pair_if_they_are_the_same(tmp_path: Path) -> None:
