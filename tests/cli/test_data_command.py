@@ -12,7 +12,8 @@ from commands import Capture, error_of, output_of
 from dataset_trees import MAKERS, save
 
 from crispseg.data import DATA_SOURCES, Folder
-from crispseg.data.catalogue import catalogue, class_meanings
+from crispseg.data.catalogue import catalogue
+from crispseg.doctor.diagnosis import class_meanings
 from crispseg.labels import IGNORE
 
 # -------------------------------------------------------------------------------------------------------- mapping

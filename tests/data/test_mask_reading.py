@@ -82,8 +82,8 @@ CASES = {
     "black and white": Case(WHITES, [48, 48], also="black-and-white-masks"),
     "black and white of 16 bits": Case([WIDE * 65535] * 2, [48, 48], also="black-and-white-masks"),
     "black and white palette": Case(WHITES, [48, 48], {"palette": [BLACK, WHITE]}),
-    "black and white, 255 ignored": Case(WHITES, "one-class-only", {"ignore": (255,)}),
-    "black and white, three classes": Case(WHITES, "one-class-only", {"num_classes": 3}),
+    "black and white, 255 ignored": Case(WHITES, "too-few-classes", {"ignore": (255,)}),
+    "black and white, three classes": Case(WHITES, "too-few-classes", {"num_classes": 3}),
     "soft edges": Case([SOFT] * 2, OF_SOFT, also="black-and-white-masks"),
     "soft edges, three classes": Case([SOFT] * 2, "value-out-of-range", {"num_classes": 3}),
     "soft edges, 255 ignored": Case([SOFT] * 2, "grey-pictures", {"ignore": (255,)}),
@@ -134,8 +134,8 @@ CASES = {
     ),
     "a background that is not 0": Case([ids(0, 1)] * 2, [48, 48], {"classes": ["car", "background"]}, "class-names"),
     "far between with 255": Case([ids(0, 128, 255)] * 2, "sparse-ids"),
-    "one value": Case([ids(0)] * 2, "one-class-only"),
-    "nothing": Case([ids(255)] * 2, "no-labels"),
+    "one value": Case([ids(0)] * 2, "too-few-classes"),
+    "nothing": Case([ids(255)] * 2, "too-few-classes"),
     "a stray value": Case([ids(0, 1)] * 5 + [ids(0, 1, 77)], "value-out-of-range"),
     "a stray value, declared": Case([ids(0, 1)] * 5 + [ids(0, 1, 7)], "value-out-of-range", {"num_classes": 3}),
     "over 254": Case(
@@ -174,7 +174,7 @@ CASES = {
     "one transparent mask": Case(
         [veiled(ids(0, 255), alpha) for alpha in (255, 255, 0)], [96, 48], also="transparent-pixels"
     ),
-    "transparent masks": Case([veiled(ids(0, 255), 0)] * 2, "one-class-only"),
+    "transparent masks": Case([veiled(ids(0, 255), 0)] * 2, "too-few-classes"),
     "a palette and transparent pixels of it": Case(
         [np.dstack([IN_COLOR[0], ids(0, 255, 255)])] * 2,
         [32, 32, 32],

@@ -86,7 +86,7 @@ def plant(tree: Tree) -> dict[str, set[str]]:
         "image-in-two-splits": {"leak", "leaked"},
         "duplicate-image": {"again1", "again2"},
         "contradicting-masks": {"again1", "again2"},
-        "near-duplicate": {"near1", "near2", "bright1", "bright2"},
+        "copies-in-two-splits": {"near1", "near2", "bright1", "bright2"},
         "constant-image": {"black"},
         "tiny-image": {"tiny"},
         "class-absent": set(),

@@ -22,8 +22,8 @@ from tests.doctor.trees import ids, photo
 PLANTED = {  # split, name, suffix, seeds of image and mask, how the image is turned → what is said of it
     "images in more than one split": ("test", "same", ".bmp", 0, 0, lambda image: image),
     "found by name": ("val", "t1_aug_3", ".png", 51, 51, lambda image: image),
-    "mirrored and rotated": ("val", "mirrored", ".png", 2, 2, np.fliplr),
-    "near duplicates": ("val", "again", ".jpg", 3, 53, lambda image: image),
+    "mirrored, rotated": ("val", "mirrored", ".png", 2, 2, np.fliplr),
+    "similar pixels": ("val", "again", ".jpg", 3, 53, lambda image: image),
     "or lists": ("test", "turned", ".jpg", 4, 54, np.rot90),
     "masks of different images": ("test", "masked", ".png", 55, 5, lambda image: image),
 }

@@ -65,9 +65,9 @@ class Doctor(WithData):
         given = flags_of({f"data.{key}": each for key, each in self.data.items()})
         given = [self.target, *given] if self.target else given
         own = self.target is None or found.get("root") == self.target or Path(self.target).is_file()
-        errors = {one.code: one for one in diagnosis.findings if one.severity is Severity.ERROR}
-        refused = [errors[code] for code in errors.keys() - {"image-without-mask", "mask-without-image"}]
-        refused = refused or [one for one in diagnosis.findings if one.code == "parts-in-two-splits"]
+        unpaired = ("image-without-mask", "mask-without-image")
+        errors = [one for one in diagnosis.findings if one.severity is Severity.ERROR and one.code not in unpaired]
+        refused = errors or [one for one in diagnosis.findings if one.code == "parts-in-two-splits"]
         choices = refused[0].details.get("settings", ()) if own and len(refused) == 1 else ()
         commands = (shlex.join(["crispseg", "train", *given, *flags_of(tree)]) for tree in choices)
         print_lines(console, [f"or train with: {command}" for command in commands])

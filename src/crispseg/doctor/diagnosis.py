@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console, RenderableType
+from rich.table import Column, Table
 from rich.text import Text
 
 from crispseg.config.settings import plural
-from crispseg.data.catalogue import class_table
 from crispseg.data.finding import Finding, Severity
-from crispseg.data.mask_lookup import MaskStatistics, count_values
+from crispseg.data.mask_lookup import MaskLookup, MaskStatistics, count_values
 from crispseg.data.mask_reading import MaskReading
 from crispseg.data.split_check import Counted, SplitReport, report_of
 from crispseg.doctor.duplicates import duplicate_findings
@@ -22,7 +24,7 @@ from crispseg.doctor.facts import PairFacts, Subject, readable, scan
 from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding
 from crispseg.doctor.outlines import outline_findings
 from crispseg.errors import CrispsegError
-from crispseg.labels import IGNORE
+from crispseg.labels import IGNORE, LabelSet
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,39 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     conclusion = " and ".join(plural(count, noun) for noun, count in counts.items())  # errors come first
     yield Text()
     yield Text(conclusion or "Nothing is wrong.", STYLES[diagnosis.severity] if diagnosis.findings else "green")
+
+
+def class_meanings(lookup: MaskLookup) -> dict[int, str]:
+    """Return the mask values of each class id and of 255: "7", "0–3, 9", or colours "[128, 64, 128]"."""
+    found: dict[int, list[Any]] = defaultdict(list)
+    for value, label in lookup.meaning.items():
+        found[label].append(value)
+    return {
+        label: ", ".join(str(list(one)) for one in every) if lookup.colors else spans(every)
+        for label, every in found.items()
+    }
+
+
+def spans(values: Iterable[int]) -> str:
+    """Return sorted numbers, with consecutive ones as "first–last"."""
+    numbers = np.unique(list(values))
+    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+
+
+def class_table(lookup: MaskLookup, labels: LabelSet, reports: Sequence[SplitReport]) -> Table:
+    """Return a table of mask values, classes and the pixel share of each class in each split."""
+    number = partial(Column, justify="right", no_wrap=True)
+    columns = Column("mask value", overflow="fold", max_width=48), number("id"), "class", Column("colour", no_wrap=True)
+    table = Table(*columns, *(number(one.split) for one in reports), box=None, pad_edge=False, header_style="bold")
+    meanings = class_meanings(lookup)
+    for label, (name, color) in enumerate(zip(labels.names, labels.palette, strict=True)):
+        swatch = Text("██ ", style=f"rgb({','.join(map(str, color))})") + Text(" ".join(map(str, color)))
+        shares = [f"{one.shares[label]:.2%}" if one.shares[label] else "never" for one in reports]
+        table.add_row(Text(meanings.get(label, "–")), str(label), Text(name), swatch, *shares)  # Text has no markup
+    if IGNORE in meanings:
+        table.add_row(Text(meanings[IGNORE]), str(IGNORE), "ignored", "", *(f"{one.void:.2%}" for one in reports))
+    return table
 
 
 def _lines(one: Finding) -> Iterator[Text]:

@@ -33,7 +33,7 @@ Member: TypeAlias = tuple[str, str]
 """Split and file of an image."""
 
 
-SAID = "augmented-copy", "near-duplicate", "turned-images", "positions-differ", "unfitting-masks", "not-labelled"
+SAID = "turned-images", "positions-differ", "unfitting-masks", "not-labelled"
 """Further findings that training prints."""
 
 
@@ -76,11 +76,9 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
     names = {member: original(place) for member, place in places.items() if place not in again}
     copies = together(pairs, names, {member: digest[:-1] for member, digest in pixels.items()})
     copied = [group for group in _across(copies) if len({pixels.get(member, member) for member in group}) > 1]
-    yield _grouped("augmented-copy", copied, subject)
-
-    yield _grouped("tiles-in-two-splits", [*_pairs(subject, images, overlapping)], subject)
     near = [(one, other) for one, other in _pairs(subject, images, alike) if copies[one] != copies[other]]
-    yield _grouped("near-duplicate", near, subject)
+    yield _grouped("copies-in-two-splits", [*copied, *near], subject)
+    yield _grouped("tiles-in-two-splits", [*_pairs(subject, images, overlapping)], subject)
     alone = together(pairs, copies, pairs=near)
     same = _across({member: mask.digest for member, mask in masks.items() if mask.distinct > 1})
     yield _grouped("mask-in-two-splits", [one for one in same if len({alone[member] for member in one}) > 1], subject)

@@ -111,8 +111,6 @@ def _not_labelled(facts: Sequence[PairFacts]) -> Iterator[Finding]:
         yield finding("not-labelled", masks, total=len(pairs), first=masks[0].name, last=masks[-1].name)
 
 
-RARE, VERY_RARE = 1e-2, 1e-4
-"""Shares of the labelled pixels."""
 SIDED = 0.6
 """Minimum mean share of a class on one side minus that on the other for classes that mirroring exchanges."""
 
@@ -122,7 +120,7 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
     found: list[Finding] = []
     for report in reports:
         if fault := too_few_classes(report):
-            found.append(finding("one-class-only" if report.counts.any() else "no-labels", count=1, reason=fault))
+            found.append(finding("too-few-classes", count=1, reason=fault))
     if not reports or any(one.severity is Severity.ERROR for one in found):
         return found
     first = reports[0]
@@ -130,12 +128,6 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
         shown = "; ".join(f"never in {split}: {few(absent, 20)}" for split, absent in lacking.items())
         count = len(set().union(*lacking.values()))
         found.append(finding("class-absent", count=count, details={"lacking": lacking}, shown=shown))
-    named = zip(first.shares, first.labels.names, strict=True)
-    if rare := {name: share for share, name in sorted(named) if 0 < share < RARE}:
-        severity = Severity.WARNING if min(rare.values()) < VERY_RARE else Severity.INFORMATION
-        shown = few((f"{name} {100 * share:.2g} %" for name, share in rare.items()), 5)
-        words = {"split": first.split, "shown": shown}
-        found.append(finding("class-imbalance", count=len(rare), severity=severity, details={"shares": rare}, **words))
     left, right = int(first.sides.argmax()), int(first.sides.argmin())
     areas, names = sorted((first.shares[left], first.shares[right])), first.labels.names
     if first.sides[left] > SIDED and first.sides[right] < -SIDED and 2 * areas[0] > areas[1]:
