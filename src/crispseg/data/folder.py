@@ -18,13 +18,13 @@ from crispseg.config.settings import CHECKS, Settings, plural
 from crispseg.data.copies import digests, group_of, original, together
 from crispseg.data.dataset import DataSource, FileDataset, Pair, names_or_file, read_names
 from crispseg.data.finding import Severity
-from crispseg.data.folder_layout import FolderLayout, chosen_names, differing_legends, own_layout, rivals
+from crispseg.data.folder_layout import FolderLayout, differing_legends, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
 from crispseg.data.id_checks import beyond_ids
 from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, read_masks
-from crispseg.data.pairing import PairingKind, folded, shared_out
+from crispseg.data.pairing import PairingKind, chosen_names, folded, shared_out
 from crispseg.data.palettes import as_color, numbered_colors
 from crispseg.errors import CrispsegError, did_you_mean, few
 from crispseg.io.value_range import check_range

@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from crispseg.data.catalogue import catalogue
-from crispseg.data.dataset import read_lines
 from crispseg.data.folder_search import (
     MASK_FOLDERS,
     SPLIT_OF,
@@ -246,25 +244,3 @@ def annotated(folder: Path) -> str:
         remedy = "save each mask as a PNG of class ids, with 255 for ignored pixels"
         return f"; {few(unread)} cannot be read as masks: {remedy}"
     return f"; {imports}" if polygons or suffixes & {".json", ".xml", ".geojson"} else ""
-
-
-def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:
-    """Return the image names in a list file, and its entries that match no image or several.
-
-    Entries are names or file names, with or without sub-folders; unknown leading folders are ignored. Files without a
-    partner, the `unpaired`, are left out. Errors are those of `read_lines`.
-    """
-    full = {*names, *unpaired}
-    stems = Counter(PurePosixPath(name).name for name in full)
-    known = {PurePosixPath(name).name: name for name in full if stems[PurePosixPath(name).name] == 1}
-    known |= {name: name for name in full}
-    chosen, unknown = set(), []
-    for line in read_lines(path):
-        entry = PurePosixPath(unicodedata.normalize("NFC", line).replace("\\", "/"))
-        stem = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
-        tails = ["/".join(one.parts[start:]) for start in range(len(entry.parts)) for one in (entry, stem)]
-        if found := [known[key] for at, key in enumerate(tails) if key in (known if at < 2 else full)]:
-            chosen.add(found[0])
-        else:
-            unknown.append(line)
-    return sorted(chosen.difference(unpaired)), unknown

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -28,35 +29,46 @@ ODD_FILES = 0.01  # largest share of images or masks that may differ from the ot
 MERGE = "if an image has several masks, merge them into one PNG of class ids"
 
 
-def pair_below(images: Path, image_ending: str, masks: Path, mask_ending: str) -> list[Pair]:
+def pair_files(
+    images: Path, image_ending: str, masks: Path, mask_ending: str, listing: Path | None = None
+) -> list[Pair]:
     """Pair the images and masks of two folders and their sub-folders, whose paths differ only in their endings.
 
-    A missing or empty folder, or a file without a partner, raises a `CrispsegError`.
+    With a `listing`, only the pairs in this text file are returned, see `chosen_names`. A missing or empty folder, or a
+    file without a partner, raises a `CrispsegError`.
     """
     image_of, mask_of = _files_below(images, image_ending), _files_below(masks, mask_ending)
-    pairs = [Pair(name, image, mask_of[name]) for name, image in image_of.items() if name in mask_of]
-    if lonely := _lonely(image_of.keys() - mask_of, mask_of.keys() - image_of, len(pairs), images, masks):
+    names = [name for name in image_of if name in mask_of]
+    lonely = _lonely(image_of.keys() - mask_of, mask_of.keys() - image_of, len(names), images, masks)
+    if listing is not None:
+        names, missing = chosen_names(listing, names, ())
+        found = f"{len(missing)} images in {listing} are missing in {images}, or their masks in {masks}: {few(missing)}"
+        lonely = found if missing else ""
+    if lonely:
         raise CrispsegError(lonely)
-    return pairs
+    return [Pair(name, image_of[name], mask_of[name]) for name in names]
 
 
-def pair_listed(listing: Path, images: Path, image_ending: str, masks: Path, mask_ending: str) -> list[Pair]:
-    """Return the pairs that a text file lists, one per line.
+def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:
+    """Return the image names in a list file, and its entries that match no image or several.
 
-    The first word of a line is the path of an image below `images`, with or without the ending. Unknown
-    folders are ignored, such as those of another machine.
+    Entries are names or file names, with or without sub-folders; unknown leading folders are ignored. Files without a
+    partner, the `unpaired`, are left out. Errors are those of `read_lines`.
     """
-    names: dict[str, None] = {}
-    for line in read_lines(listing):
-        name = line.split()[0].removesuffix(image_ending).removesuffix(mask_ending)
-        if not (images / (name + image_ending)).is_file():
-            name = Path(name).stem if Path(name).suffix.lower() in SUFFIXES else Path(name).name
-        names[name] = None
-    pairs = [Pair(name, images / (name + image_ending), masks / (name + mask_ending)) for name in names]
-    if missing := [file for pair in pairs for file in (pair.image, pair.mask) if not file.is_file()]:
-        files = f"{len(missing)} of the {2 * len(pairs)} files"
-        raise CrispsegError(f"{files} listed in {listing} are missing, first {missing[0]}")
-    return pairs
+    full = {*names, *unpaired}
+    stems = Counter(PurePosixPath(name).name for name in full)
+    known = {PurePosixPath(name).name: name for name in full if stems[PurePosixPath(name).name] == 1}
+    known |= {name: name for name in full}
+    chosen, unknown = set(), []
+    for line in read_lines(path):
+        entry = PurePosixPath(unicodedata.normalize("NFC", line).replace("\\", "/"))
+        stem = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
+        tails = ["/".join(one.parts[start:]) for start in range(len(entry.parts)) for one in (entry, stem)]
+        if found := [known[key] for at, key in enumerate(tails) if key in (known if at < 2 else full)]:
+            chosen.add(found[0])
+        else:
+            unknown.append(line)
+    return sorted(chosen.difference(unpaired)), unknown
 
 
 class Matched(NamedTuple):

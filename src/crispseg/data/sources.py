@@ -20,7 +20,7 @@ from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.catalogue import Entry, catalogue
 from crispseg.data.dataset import FileDataset, Pair
 from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskLookup
-from crispseg.data.pairing import pair_below, pair_listed
+from crispseg.data.pairing import pair_files
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -145,7 +145,7 @@ class PublicSource(Settings):
         images, masks, listing = (path.format(name, lists=LISTS) for path in paths)
         (images, image_ending), (masks, mask_ending) = images.split("*"), masks.split("*")
         places = self.folder / images, image_ending, self.folder / masks, mask_ending
-        return pair_listed(self.folder / listing, *places) if listing else pair_below(*places)
+        return pair_files(*places, self.folder / listing if listing else None)
 
 
 @dataclass(frozen=True, config=CHECKS)
