@@ -157,14 +157,14 @@ def masks_alike(reading: Reading) -> bool:
 
 
 def other_masks(images: Mapping[Path, str], masks: Mapping[Path, str], root: Path) -> list[Path]:
-    """Return folders next to those of the images that seem to contain other masks, with as many files or more."""
+    """Return folders next to those of the images that seem to contain other masks, for at least half of them."""
     counts = Counter(file.parent.parent for file in images)
     used = {file.parent for file in (*images, *masks)}
     found = []
     for folder in listing(root).keys() - used:
         known = OTHERS.search(folder.name) or folder.name.lower() in SPLIT_OF or _kind(folder.name) == "images"
         files = pictures(folder) if folder.parent in counts and not known else {}
-        if files and len(files) >= counts[folder.parent] and _flat(min(files)):
+        if files and 2 * len(files) >= counts[folder.parent] and _flat(min(files)):
             found.append(folder)
     return sorted(found)
 
