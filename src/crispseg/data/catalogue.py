@@ -26,11 +26,11 @@ class Entry:
     licence: str
     home: str  # web page of the data set
     hint: str  # content of the root and its source, for error messages
-    values: str  # name of the mask values in error messages
     images: str
     masks: str
     marks: Sequence[Mapping[str, Any]]
     """Marks of a root: paths that must all exist, "holds", or be missing, "lacks", and optional "keys" of `data`."""
+    values: str = ""  # name of the mask values in error messages; by default they are those of the data source
     list: str = ""  # file that lists the images of a split; by default all images are used
     parts: Mapping[str, str] = field(default_factory=dict)  # split → its official name, if different
     void: tuple[int, ...] = ()  # values without a class, which are ignored

@@ -314,10 +314,8 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     with_ids = [IGNORE in mask.held for mask in grey if mask.held - {0, IGNORE}]
     without = [mask for mask in grey if mask.held == {0, IGNORE}]
     if with_ids and sum(with_ids) < len(without) and not refused and IGNORE not in void:
-        code, remedy = (
-            "odd-masks",
-            "write class ids like the others, or give data.ignore '[255]' if 255 means unlabelled",
-        )
+        remedy = "write class ids like the others, or give data.ignore '[255]' if 255 means unlabelled"
+        code = "odd-masks"
         if classes == 2:
             code, lookup = "black-and-white-masks", MaskLookup({0: 0, 1: 1, IGNORE: 1}, lookup.wrong, lookup.remedy)
         found.append(fault_of(code, without, "0 and 255 only, and the others class ids without 255", remedy))

@@ -48,9 +48,7 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
         else:
             first = not any(map(str.isdigit, lines[0]))  # header
             entries = [_entry(line.replace('"', "")) for line in lines[first:]]
-        found = [
-            (entry.get("name", entry.get("title")), color) for entry in _ordered(entries) for color in _colors(entry)
-        ]
+        found = [each for entry in _ordered(entries) for each in _named_colors(entry)]
     except (ValueError, TypeError, AttributeError, LookupError) as error:
         example = "write lines such as '128 64 128 road', or for example {road: [128, 64, 128]} as YAML"
         raise CrispsegError(f"{path} has no valid colours ({one_line(error)}); {example}") from None
@@ -98,11 +96,11 @@ def _ordered(entries: list[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     return entries
 
 
-def _colors(entry: Mapping[str, Any]) -> Iterator[Color]:
+def _named_colors(entry: Mapping[str, Any]) -> Iterator[tuple[Any, Color]]:
     color = entry.get("color", entry.get("rgb"))
     for one in color if isinstance(color, list) and isinstance(color[0], list) else [color]:
         red, green, blue = bytes.fromhex(one.lstrip("#")) if isinstance(one, str) else map(int, one)
-        yield red, green, blue
+        yield entry.get("name", entry.get("title")), (red, green, blue)
 
 
 def as_color(value: int | Color) -> Color:

@@ -104,8 +104,8 @@ class PublicSource(Settings):
 
     def official_lookup(self) -> MaskLookup:
         """Return the lookup from mask values or colours to ids of all classes. Errors are those of `label_set`."""
-        ids, values = {one.value: index for index, one in enumerate(self.official())}, self.entry.values
-        meaning = {**dict.fromkeys(self.void, IGNORE), **ids}
+        ids = {one.value: index for index, one in enumerate(self.official())}
+        meaning, values = {**dict.fromkeys(self.void, IGNORE), **ids}, self.entry.values or f"values of {self.name}"
         wrong = f"is not among the {values}, 0 to {max(meaning)}"
         return MaskLookup({**meaning, IGNORE: IGNORE}, wrong, f"give the original mask, of {values}")
 

@@ -117,11 +117,9 @@ SIDED = 0.6
 
 def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
     """Return findings about the classes of splits with one label set; the first report is the training split."""
-    found: list[Finding] = []
-    for report in reports:
-        if fault := too_few_classes(report):
-            found.append(finding("too-few-classes", count=1, reason=fault))
-    if not reports or any(one.severity is Severity.ERROR for one in found):
+    faults = filter(None, map(too_few_classes, reports))
+    found = [finding("too-few-classes", count=1, reason=fault) for fault in faults]
+    if found or not reports:
         return found
     first = reports[0]
     if lacking := {report.split: report.absent for report in reports if report.absent}:
