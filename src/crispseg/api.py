@@ -32,6 +32,7 @@ from crispseg.training.settings import recorded_settings, training_config
 
 if TYPE_CHECKING:
     from lightning import Callback
+    from torch import Tensor
 
     from crispseg.training import Run
 
@@ -43,6 +44,7 @@ def train(
     masks: str | Path | Iterable[Any] | None = None,
     *,
     unlabelled: str | Path | None = None,
+    teacher: str | Path | Callable[[Tensor], Tensor] | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
     transform: Callable[..., Mapping[str, Any]] | None = None,
@@ -56,6 +58,8 @@ def train(
             to 1. Lists are written to a folder in `out`.
         masks: folder of masks with the same names; or a list in the order of the images, arrays `(H, W)` of class ids.
         unlabelled: folder of further images, without masks, to learn from; "same" for those of `images` without a mask.
+        teacher: trained model that labels these images, such as a run; or a function of images `(N, C, H, W)`, values
+            from 0 to 1, that returns logits `(N, classes, H, W)`.
         resume: resume the run in `out` with its settings; given settings override them.
         callbacks: further callbacks of Lightning's trainer.
         transform: custom augmentation before crispseg's own, such as `albumentations.Compose`. It is called with
@@ -78,6 +82,7 @@ def train(
     if launcher().world_size() > 1:
         raise CrispsegError("crispseg.train supports one process; on several machines start the command crispseg train")
     settings |= {} if unlabelled is None else {"unlabelled": str(unlabelled)}
+    settings |= {"teacher": str(teacher)} if isinstance(teacher, str | Path) else {}
     loss = settings.pop("loss") if callable(settings.get("loss")) else None
     config, lists = _chosen(images, masks, resume, settings)
     if lists:
@@ -88,7 +93,7 @@ def train(
         data = dataclasses.replace(config.data, images=image_folder, masks=mask_folder)
         config = dataclasses.replace(config, data=data)
     # Notebooks get plain lines, because rich would make a block of HTML of each; terminals get progress bars.
-    hooks = Hooks(callbacks, transform, loss)
+    hooks = Hooks(callbacks, transform, loss, teacher if callable(teacher) else None)
     return training.train(config, resume=resume, console=Console(force_jupyter=False), hooks=hooks)
 
 

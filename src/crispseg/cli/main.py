@@ -34,6 +34,7 @@ COMMANDS = {
     "data": "list public data sets, import annotations",
     "doctor": "check data for faults before training",
     "train": "train a model from a YAML file and flags",
+    "distill": "train a small model with a trained one and images without masks",
     "evaluate": "score a trained model on a split",
     "compare": "score models on the same images, and show their differences",
     "ablate": "score a trained model without its flow, points, descriptors or refinement",

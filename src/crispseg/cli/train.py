@@ -6,6 +6,7 @@ import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import yaml
 
@@ -26,7 +27,7 @@ class Training(Command):
         print_config: print the settings as YAML, and do nothing else.
     """
 
-    words = ("source",)
+    words: ClassVar[tuple[str, ...]] = ("source",)
     source: str | None = None
     print_config: bool = False
     settings: Tree = field(init=False)
@@ -84,7 +85,7 @@ class Train(Training):
         resumed = self.resume is not None
         if self.resume is not None:
             self.settings["out"] = self.resume
-        config = self.config(*([recorded_settings(self.resume)] if self.resume else []), resumed=resumed)
+        config = self.config(*self.first_settings(), resumed=resumed)
         if self.print_config:
             print_config(config)
             return
@@ -103,6 +104,10 @@ class Train(Training):
         if is_first_process():
             print("next:", f"  crispseg predict {run} IMAGE_OR_FOLDER --out predictions", sep="\n", file=sys.stderr)
             print(f"  crispseg evaluate {run} --html scores.html", file=sys.stderr)
+
+    def first_settings(self) -> list[Tree]:
+        """Return settings that those of the flags and of the source override."""
+        return [recorded_settings(self.resume)] if self.resume else []
 
 
 def print_config(config: TrainConfig) -> None:

@@ -73,6 +73,10 @@ class Normalize(v2.Transform):  # type: ignore[misc]
         if in_chans == 1:
             self.mean, self.std = self.mean.mean(), self.std.mean()
 
+    def reversed(self, images: Tensor) -> Tensor:
+        """Return normalised images `(..., in_chans, H, W)` with values from 0 to 255 again."""
+        return images * self.std.to(images.device) + self.mean.to(images.device)
+
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         if isinstance(inpt, tv_tensors.Mask):
             return inpt

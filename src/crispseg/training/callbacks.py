@@ -68,7 +68,6 @@ class MetricsFile(Callback):
         scores = pl_module.scores
         percent = {"miou": scores.miou, "pixel_accuracy": scores.pixel_accuracy}
         percent |= {f"iou/{name}": iou for name, iou in zip(pl_module.model.info.class_names, scores.iou, strict=True)}
-        percent |= pl_module.further_metrics()
         row = {
             "epoch": str(trainer.current_epoch + 1),
             "step": str(trainer.global_step),

@@ -132,11 +132,11 @@ class TrainConfig(Settings):
             needs freeze_backbone true.
         cache_versions: augmented versions of each training crop whose features are cached; epochs use them in turn.
         cache_limit: largest size of the cached features in GB.
-        unlabelled: folder of further images, without masks, from which the model learns by its own predictions; same
+        unlabelled: folder of further images, without masks, for which the model learns the predictions of teacher; same
             uses the images of the data that have no mask.
-        unlabelled_weight: largest weight of their loss; the weight follows the measured quality of the predictions.
+        teacher: run, saved model, exported file, hub id or name of a bundled model, with the same classes.
+        unlabelled_weight: weight of the loss of unlabelled images.
         ema: decay of an exponential moving average of the weights, such as 0.999; the average is evaluated and saved.
-            The default is 0.999 with unlabelled images, otherwise none.
         patience: stop after this many evaluations without a better mIoU.
         val_every: epochs between evaluations on the val split.
         precision: fp32 or bf16 (mixed); auto is bf16 if the processor or GPU has instructions for it.
@@ -187,6 +187,7 @@ class TrainConfig(Settings):
     cache_versions: PositiveInt = 4
     cache_limit: PositiveFloat = 10.0
     unlabelled: str | None = None
+    teacher: str | None = None
     unlabelled_weight: PositiveFloat = 1.0
     ema: float | None = Field(default=None, gt=0, lt=1)
     patience: PositiveInt | None = None
@@ -218,8 +219,8 @@ class TrainConfig(Settings):
             raise CrispsegError("is given, but cache_features is true; leave one out", "unlabelled")
         if self.unlabelled and self.augment.crop is None and self.batch_size != 1:
             raise CrispsegError("is given, but augment.crop is null; give augment.crop a size", "unlabelled")
-        if self.unlabelled and self.ema is None:
-            object.__setattr__(self, "ema", 0.999)
+        if self.teacher and not self.unlabelled:
+            raise CrispsegError("needs images to label; give unlabelled a folder of images", "teacher")
         if self.class_weights not in (None, "auto") and "cross_entropy" not in self.losses:
             losses = ", ".join(self.losses)
             raise CrispsegError(f"apply to cross_entropy, but loss is {losses}; add it", "class_weights")
@@ -249,12 +250,12 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     model = vars(config.model) | defaults | config.model.options | {"pretrained": _absolute(config.model.pretrained)}
     del model["options"]
     fields = (each.name for each in dataclasses.fields(config.data))  # type: ignore[arg-type]
-    start = config.init_from
+    models = {"init_from": config.init_from, "teacher": config.teacher}
     tree = vars(config) | {
         "model": model,
         "data": {"name": config.data.name} | {name: _absolute(getattr(config.data, name)) for name in fields},
         "unlabelled": _absolute(config.unlabelled),
-        "init_from": start if start and shipped_folder(start) else _absolute(start),
+        **{key: value if value and shipped_folder(value) else _absolute(value) for key, value in models.items()},
         "plugins": [Path(file).absolute() for file in config.plugins],
     }
     plain: dict[str, Any] = to_jsonable_python(tree)

@@ -38,6 +38,7 @@ from crispseg.models.info import ModelInfo
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import LAST, MODEL, check_folder, check_same_run, interruptible, load_checkpoint
 from crispseg.training.config import TrainConfig, config_to_dict
+from crispseg.training.distillation import DistillationTask, Teacher, open_teacher
 from crispseg.training.feature_cache import CachedTask
 from crispseg.training.feedback import closing_lines, draw_panels
 from crispseg.training.losses import BoundaryRefinementLoss, CustomLoss, WeightedLoss
@@ -47,7 +48,6 @@ from crispseg.training.result import PICTURE, Run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, record, write_text
 from crispseg.training.training_data import TrainingData, check_data, class_weights_of, print_data
-from crispseg.training.unlabelled import ConsistencyTask
 from crispseg.training.unlabelled_images import WithUnlabelled, unlabelled_files
 
 
@@ -59,11 +59,13 @@ class Hooks:
         callbacks: further callbacks for Lightning's trainer.
         transform: augments training samples before crispseg's own augmentation; see `CustomTransform`.
         loss: replaces the losses of the settings; see `CustomLoss`.
+        teacher: replaces the teacher of the settings; see `Teacher`.
     """
 
     callbacks: Sequence[L.Callback] = ()
     transform: CustomTransform | None = None
     loss: CustomLoss | None = None
+    teacher: Teacher | None = None
 
 
 def train(
@@ -106,6 +108,9 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
     model.info = dataclasses.replace(model.info, value_range=data.value_range)
     step = load_checkpoint(checkpoint, model) if checkpoint else 0
     if config.unlabelled:
+        if not (config.teacher or hooks.teacher):
+            raise CrispsegError("needs a model that labels the images; give teacher a trained run", "unlabelled")
+        teacher = hooks.teacher or open_teacher(str(config.teacher), model.info)
         unlabelled, more = unlabelled_files(config, data.value_range)
         notes += more
     print_data(data, notes, console, config.augment.flip > 0)
@@ -120,7 +125,7 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
         loss = BoundaryRefinementLoss(loss, config.boundary_weights, config.direction_mask)
     task = SegmentationTask(model, loss, config)
     if config.unlabelled:
-        task = ConsistencyTask(model, loss, config)
+        task = DistillationTask(model, loss, config, teacher)
         samples = WithUnlabelled(loaders[0].dataset, unlabelled, config, model.info)  # type: ignore[arg-type]
         loaders = with_keys(loaders[0], dataset=samples), loaders[1]
     cache = TemporaryDirectory(prefix=LITTER, dir=folder, ignore_cleanup_errors=True) if config.cache_features else None
@@ -144,8 +149,6 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
         with interruptible(trainer, folder):
             trainer.fit(task, *loaders, ckpt_path=checkpoint, weights_only=True)
     print_lines(console, closing_lines(config, trainer, data))
-    if isinstance(task, ConsistencyTask):
-        print_lines(console, [task.summary()])
     if trainer.is_global_zero:  # other processes may not have access to the folder
         model = SegmentationModel.from_pretrained(folder / MODEL)
         write_image(folder / PICTURE, draw_panels({"prediction": model}, data.val))

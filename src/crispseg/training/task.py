@@ -72,10 +72,6 @@ class SegmentationTask(L.LightningModule):
         loss: Tensor = self.loss(self.model.outputs(images.contiguous(memory_format=torch.channels_last)), *truth)
         return loss
 
-    def further_metrics(self) -> dict[str, float]:
-        """Return further columns of `metrics.csv`."""
-        return {}
-
     def on_after_backward(self) -> None:
         # Not in `training_step`: the check waits for the GPU, which by now has the backward pass to do.
         if not torch.isfinite(self._loss):

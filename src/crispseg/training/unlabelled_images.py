@@ -20,7 +20,6 @@ from crispseg.errors import CrispsegError, few
 from crispseg.io.images import find_images, image_channels, read_image
 from crispseg.io.opening import opened
 from crispseg.io.value_range import ValueRange
-from crispseg.labels import IGNORE
 from crispseg.models.info import ModelInfo
 from crispseg.training.config import TrainConfig
 
@@ -86,7 +85,7 @@ class WithUnlabelled(Dataset[tuple[Tensor, ...]]):
     """Training samples, each followed by the two views `(2C, H, W)` of an unlabelled image and by their labels.
 
     These labels are 0 for pixels of the image and 255 for padding. The image and its crop depend only on the seed, the
-    epoch and the index. All unlabelled images are used before one is used again. Without `reading`, all is padding.
+    epoch and the index. All unlabelled images are used before one is used again.
     """
 
     def __init__(self, samples: Augmented, files: Sequence[Path], config: TrainConfig, info: ModelInfo) -> None:
@@ -94,15 +93,12 @@ class WithUnlabelled(Dataset[tuple[Tensor, ...]]):
         self.channels, self.value_range = image_channels(info.in_chans), info.value_range
         norm, custom = (info.mean, info.std, info.in_chans), getattr(samples.transform, "custom", None)
         self.transform = train_transform(config.augment, *norm, custom=custom, two_views=True)
-        self.reading = torch.tensor(True).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, ...]:
         image, *truth = self.samples[key]
-        if not self.reading:
-            return image, *truth, torch.zeros_like(image).repeat(2, 1, 1), torch.full(image.shape[1:], IGNORE)
         epoch, index = key
         turn, place = divmod(epoch * len(self) + index, len(self.files))
         file = self.files[_order(self.samples.seed, turn, len(self.files))[place]]
