@@ -221,13 +221,19 @@ def test_multiples_of_ids_are_refused_with_a_command(tmp_path: Path, capsys: pyt
 
 
 @pytest.mark.parametrize("lost", [("images", "img_000", "masks", "img_006"), ("masks", "img_000", "images", "img_006")])
-def test_shifted_numbers_are_refused(lost: tuple[str, str, str, str], tmp_path: Path, refuses: Any) -> None:
+def test_shifted_numbers_are_refused(
+    lost: tuple[str, str, str, str], tmp_path: Path, refuses: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     first, alone, second, last = lost
     for index in range(1, 6):
         for folder in ("images", "masks"):
             write_image(tmp_path / folder / f"img_{index:03}.png", np.full((40, 40), index % 2, np.uint8))
     for folder, name in ((first, alone), (second, last)):
         write_image(tmp_path / folder / f"{name}.png", np.zeros((40, 40), np.uint8))
+    copy = tmp_path.with_name("copy")
+    assert main(["doctor", str(tmp_path), "--fix", str(copy)]) == 2
+    printed = capsys.readouterr()
+    assert "shifted-numbers" in printed.out and "is not written" in printed.err and not copy.exists()
     with refuses("numbered from another number", alone, last, "move the files without a partner away"):
         Folder(root=tmp_path).settled().dataset("train")
     (tmp_path / second / f"{last}.png").unlink()

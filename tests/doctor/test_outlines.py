@@ -51,6 +51,18 @@ def test_masks_that_fit_only_in_another_arrangement(tmp_path: Path, change: obje
     assert any(how in line for line in leaks(subject)) == (count > 0)
 
 
+def test_masks_of_the_next_frame_of_a_fixed_camera(tmp_path: Path) -> None:
+    y, x = np.mgrid[:120, :160]
+    for number in range(COUNT):
+        turns = 0.35 * number, 0.35 * number + 0.35
+        masks = [np.hypot(y - 60 - 35 * np.sin(1.3 * turn), x - 80 - 55 * np.cos(turn)) < 14 for turn in turns]
+        noise = np.random.default_rng(number).normal(90, 8, (120, 160, 3))
+        save(tmp_path / f"images/{number:03}.png", (noise + 70 * masks[0][..., None]).astype(np.uint8))
+        save(tmp_path / f"masks/{number:03}.png", masks[1].astype(np.uint8))
+    (found,) = (one for one in diagnose(subject_of(Folder(root=tmp_path))).findings if one.code == "unfitting-masks")
+    assert "each to the image after its own" in found.message
+
+
 def test_masks_without_edges_are_not_reported(tmp_path: Path) -> None:
     for number in range(1, 13):
         save(tmp_path / f"images/img{number}.png", photo(number))

@@ -16,7 +16,9 @@ from crispseg.data.dataset import Pair, read_lines
 from crispseg.errors import CrispsegError, few
 from crispseg.io.images import SUFFIXES
 
-PairingKind: TypeAlias = Literal["image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing"]
+PairingKind: TypeAlias = Literal[
+    "image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing", "shifted-numbers"
+]
 
 _OF_MASKS = (
     r"^mask of (images?[-_])?|^(masks?|labels?|lbl|gt|seg)[-_]|"
@@ -142,6 +144,7 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
     elif _shifted(no_mask, no_image, {pair.image: pair.name for pair in paired.values()}):
         error = f"{said}; the masks may be numbered from another number than their images, so that all pairs are wrong"
         error += "; if so, rename the masks; otherwise, move the files without a partner away"
+        faults = {"shifted-numbers": no_mask | no_image}
     return Matched(paired, faults, note, CrispsegError(error) if error else None, folders)
 
 

@@ -55,7 +55,9 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
             if isinstance(mask, MaskStatistics) and mask.lossy:
                 facts[at] = facts[at]._replace(mask=CrispsegError(mask.lossy))
     reports = _reports(subject, facts, reading) if reading else []
-    found = [finding(kind, files) for kind, files in subject.faults.items()]
+    unsure = {"copy": False}  # all pairs may be wrong
+    faults = subject.faults.items()
+    found = [finding(kind, files, details=unsure if kind == "shifted-numbers" else None) for kind, files in faults]
     for split, reason in subject.unavailable.items():
         found.append(finding("split-unavailable", count=1, split=split, reason=reason))
     found += [*file_findings(facts), *duplicate_findings(subject, facts), *outline_findings(facts)]

@@ -28,8 +28,8 @@ PAIRS, FEWEST, PIXELS = 40, 8, 4e7
 """Maximum and minimum number of sampled pairs, and the number of pixels to which the sample is limited."""
 SIDE, LEAST = 256, 40
 """Longest side of a thumbnail, and fewest pixels of its outlines."""
-CLEAR, UNCLEAR = 1.4, 1.2
-"""Factor by which an arrangement fits better than all others, and below which masks fit no better than others."""
+CLEAR = 1.4
+"""Factor by which an arrangement fits clearly better than all others."""
 MOST, SOME = 0.8, 0.2
 """Shares of the pairs in which another arrangement fits better: nearly all, or a part of otherwise fitting masks."""
 REACH = 19
@@ -85,14 +85,15 @@ def outline_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
         shifted = _scores(views, [np.roll(one, (down, right), (0, 1)) for one in outlines])
         arranged[f"only if they are shifted by about {way}"] = shifted
     fit = float(np.median(own) / max(np.median(others), 1e-6))
-    if fit < UNCLEAR:
-        for name, partners in _orders(pairs).items():
-            files = [pairs[partners[at]].mask for at in sample]
-            found = parallel(tried(_outlines), files, "Comparing outlines")
-            masks = [np.zeros((0, 0), bool) if isinstance(one, CrispsegError) else one for one in found]
-            arranged[f"only if they belong to other images, {name}"] = _scores(views, masks)
-    least = max(SOME * len(views), FEWEST / 2) if fit >= CLEAR else MOST * len(views)
-    for how, scores in arranged.items():
+    orders = {}
+    for name, partners in _orders(pairs).items():
+        files = [pairs[partners[at]].mask for at in sample]
+        found = parallel(tried(_outlines), files, "Comparing outlines")
+        masks = [np.zeros((0, 0), bool) if isinstance(one, CrispsegError) else one for one in found]
+        orders[f"only if they belong to other images, {name}"] = _scores(views, masks)
+    for how, scores in (arranged | orders).items():
+        part = fit >= CLEAR and how in arranged
+        least = max(SOME * len(views), FEWEST / 2) if part else MOST * len(views)
         clear = scores > CLEAR * np.max([own, others, *(one for one in turned.values() if one is not scores)], 0)
         if clear.sum() >= least:
             files = [pairs[at].mask for at, each in zip(sample, clear, strict=True) if each]
