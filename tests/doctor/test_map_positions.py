@@ -62,7 +62,7 @@ def test_tiles_that_overlap_across_splits_are_named(step: float, found: bool, tm
         write(tmp_path / f"masks/{name}.tif", ids(index), left, 6e6)
     (tmp_path / "val.txt").write_text("\n".join(names[4:6]))
     lines = leaks(subject_of(Folder(root=tmp_path)))
-    assert any("overlap on the map" in line and "2 of 2 in val" in line for line in lines) == found
+    assert any("images that overlap" in line and "2 of 2 in val" in line for line in lines) == found
 
 
 def test_the_area_of_an_image_is_known_if_it_is_upright(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import KDTree
 
 from crispseg.data.loading import parallel, spread, tried
+from crispseg.data.mask_lookup import pack_colors
 from crispseg.io.images import as_picture
 from crispseg.io.opening import opened
 
@@ -131,6 +132,7 @@ class ImageFacts(NamedTuple):
     constant: bool  # whether all pixels have one colour
     digest: bytes  # hash of the decoded, upright pixels; mirroring and 90-degree rotations change only its last byte
     thumbnail: NDArray[np.float32]  # `(8, 8, 3)` mean RGB
+    windows: NDArray[np.int64]  # hash, row and column `(n, 3)` of windows, see `chosen_windows`
     orientation: int = 1  # EXIF orientation, 1 to 8
     place: tuple[float, ...] = ()  # map position of a GeoTIFF, see `map_position`
 
@@ -177,6 +179,7 @@ def facts_of(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:
         constant=all(low == high for low, high in picture.getextrema()),  # type: ignore[misc]
         digest=hashlib.blake2b(turned.data, digest_size=16, key=f"{turned.shape}".encode()).digest() + bytes([turn]),
         thumbnail=small.reshape(8, 8, 8, 8, 3).mean((1, 3)),
+        windows=chosen_windows(pack_colors(pixels)),
     )
 
 
@@ -266,6 +269,54 @@ def overlapping(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> lis
     return found
 
 
+WINDOW, WINDOWS = 16, 64  # side of the windows that are compared, and their number in an image
+FEWEST, COMMON = 6, 32  # fewest windows of an overlap, and most images in which a window is not a logo or a letter
+_WEIGHTS = np.random.default_rng(0).integers(1 << 63, size=WINDOW**2, dtype=np.uint64)
+
+
+def chosen_windows(pixels: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Return hash, row and column `(n, 3)` of windows that an image `(H, W)` has once.
+
+    Their choice depends on their pixels alone, so overlapping images have the same ones in common.
+    """
+    if min(pixels.shape) < 2 * WINDOW:
+        return np.zeros((0, 3), np.int64)
+    views = np.lib.stride_tricks.sliding_window_view(pixels, (WINDOW, WINDOW))
+    scores = np.zeros(views.shape[:2], np.uint32)
+    for row, column in (0, 0), (0, -1), (WINDOW // 2, WINDOW // 2), (-1, 0), (-1, -1):
+        scores += views[..., row, column]
+        scores *= np.uint32(0x9E3779B1)
+    scores ^= scores >> np.uint32(15)
+    scores *= np.uint32(0x85EBCA77)
+    low = np.flatnonzero(scores <= min(16 * WINDOWS / scores.size, 1) * 0xFFFFFFFF)
+    _, first, counts = np.unique(scores.ravel()[low], return_index=True, return_counts=True)
+    rows, columns = np.unravel_index(low[first[counts == 1][:WINDOWS]], scores.shape)
+    hashes = (views[rows, columns].reshape(len(rows), WINDOW**2) * _WEIGHTS).sum(1)
+    return np.stack([hashes.view(np.int64), rows, columns], 1)
+
+
+def sharing(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tuple[int, int]]:
+    """Return index pairs of images in `some` and `others` that share pixels at another place, as overlapping crops do.
+
+    Equal pixels at equal places, such as borders, logos and the background of a fixed camera, do not count.
+    """
+    ours, theirs = (
+        np.concatenate([np.zeros((0, 4), np.int64), *(np.insert(one.windows, 3, at, 1) for at, one in enumerate(each))])
+        for each in (some, others)
+    )
+    theirs = theirs[theirs[:, 0].argsort()]
+    start, end = (np.searchsorted(theirs[:, 0], ours[:, 0], side) for side in ("left", "right"))
+    count = np.where(end - start > COMMON, 0, end - start)
+    own = ours.repeat(count, 0)
+    other = theirs[np.arange(len(own)) + (start - count.cumsum() + count).repeat(count)]
+    shift = other[:, 1:3] - own[:, 1:3]
+    sizes = [np.array([one.size for one in each]).reshape(-1, 2) for each in (some, others)]
+    fixed = (shift == 0) | (shift == sizes[1][other[:, 3]] - sizes[0][own[:, 3]])  # from one of the corners
+    rows = np.column_stack([own[:, 3], other[:, 3], shift])[~fixed.all(1)]
+    found, count = np.unique(rows, axis=0, return_counts=True)
+    return [(one, two) for one, two, *_ in found[count >= FEWEST].tolist()]
+
+
 def _standardised(images: Sequence[ImageFacts]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return thumbnails `(n, 8, 8, 3)` without brightness and contrast, and the contrast `(n,)` that they had."""
     thumbnails = np.stack([image.thumbnail for image in images])
@@ -274,10 +325,12 @@ def _standardised(images: Sequence[ImageFacts]) -> tuple[NDArray[np.float32], ND
     return centred / np.maximum(contrast, LEAST_CONTRAST)[:, None, None, None], contrast
 
 
-def digests(files: Mapping[str, Path]) -> dict[str, bytes]:
-    """Return hashes by name, equal for mirrored copies, of up to `MOST_COMPARED` images of several colours."""
+def same_pixels(files: Mapping[str, Path]) -> tuple[dict[str, bytes], list[tuple[str, str]]]:
+    """Return hashes by name, equal for mirrored copies, and pairs that overlap, of up to `MOST_COMPARED` images."""
     names = [*files]
     chosen = [names[index] for index in spread(len(names), MOST_COMPARED)]
     found = parallel(tried(image_facts), [files[name] for name in chosen], "Comparing images")
     facts = {name: image for name, image in zip(chosen, found, strict=True) if isinstance(image, ImageFacts)}
-    return {name: image.digest[:-1] for name, image in facts.items() if not image.constant}
+    names, images = [*facts], [*facts.values()]
+    pairs = [(names[one], names[other]) for one, other in sharing(images, images)]
+    return {name: image.digest[:-1] for name, image in facts.items() if not image.constant}, pairs

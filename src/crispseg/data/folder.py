@@ -15,7 +15,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings, plural
-from crispseg.data.copies import digests, group_of, original, together
+from crispseg.data.copies import group_of, original, same_pixels, together
 from crispseg.data.dataset import DataSource, FileDataset, Pair, names_or_file, read_names
 from crispseg.data.finding import Severity
 from crispseg.data.folder_layout import FolderLayout, differing_legends, own_layout, rivals
@@ -64,7 +64,7 @@ class Folder(Settings):
         group: keeps images of one patient, scene or video in one split. `folder` groups by sub-folder. A name pattern,
             such as patient*_slice*, groups by the text of its first *, or of {*} as in slice*_P{*}.
         copies: keeps copies of one image in one split. `names` finds copies by names of augmentation tools, such as
-            a_aug_1 and a_flip; `pixels` also finds equal and mirrored images; `none` disables the search.
+            a_aug_1 and a_flip; `pixels` also finds equal, mirrored and overlapping images; `none` disables the search.
         folds: number of equal parts of the train and val images, for cross-validation.
         fold: number of the part that is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.
@@ -336,9 +336,13 @@ class Folder(Settings):
         if copies != "none":
             again = len({*places.values()}) < len(names)  # names repeat in the folders of the splits
             keys.append({name: original(PurePosixPath(name) if again else places[name]) for name in names})
+        overlaps: list[tuple[str, str]] = []
         if copies == "pixels":
-            keys.append(digests({name: self._pairs[name].image for name in names}))
-        return together(names, *keys)
+            equal, overlaps = same_pixels({name: self._pairs[name].image for name in names})
+            keys.append(equal)
+        groups = together(names, *keys, pairs=overlaps)
+        largest = max(Counter(groups.values()).values(), default=0)
+        return groups if 2 * largest <= len(names) else together(names, *keys)  # else the overlaps are reported
 
     @cached_property
     def _group_of_names(self) -> dict[str, str]:
