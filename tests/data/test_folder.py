@@ -179,6 +179,12 @@ def test_split_by_lists(ten: Path) -> None:
     assert names(folder(ten, train_list=train), "train") == ["00", "01", "sub/11"]
     assert len(names(folder(ten, train_list=train), "val")) == 8
     assert names(folder(ten, val_list=val), "val") == ["03", "sub/11"]
+    make_pair(ten, "scan 4", ids(0, 1))
+    val.write_text("04 1 2 1\nsub/11 -1\nscan 4\n")
+    assert names(folder(ten, val_list=val), "val") == ["04", "scan 4", "sub/11"]
+    for file in ("images/scan 4.png", "masks/scan 4.png"):
+        (ten / file).unlink()
+    val.write_text("03\nsub/11.jpg\n")
     with pytest.raises(CrispsegError, match=r"val.txt share 1 image: sub/11"):
         folder(ten, train_list=train, val_list=val).dataset("train")
     val.write_text("03\n")

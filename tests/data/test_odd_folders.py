@@ -265,6 +265,10 @@ def test_255_in_most_pixels_is_not_ignored_in_silence(tmp_path: Path, refuses: A
         ("info.csv", "Image;Slide\n" + "".join(f"scan_{n};{n // 4}\n" for n in range(8)), True),
         ("splits.json", json.dumps({"train": ["scan_0", "scan_1"], "test": ["scan_2", "scan_3"]}), True),
         ("test.csv", "image,mask\nimages/scan_0.png,masks/scan_0.png\nimages/scan_1.png,masks/scan_1.png\n", True),
+        ("lists/trainval.txt", "".join(f"scan_{n} 1 2 {n}\n" for n in range(4)), True),
+        ("lists/test.txt", "scan_6 1 1 1\nscan_7 2 1 1\n", True),
+        ("lists/scan_1.txt", "scan_2\nscan_3\n", False),
+        ("lists/readme.txt", "scan_6\nscan_7\n", False),
         ("notes.json", '{"train": ["x.png"], "val": 3}', False),
         ("other.csv", "image,split\nx.png,train\ny.png,test\n", False),
     ],
@@ -273,9 +277,11 @@ def test_tables_of_splits_and_patients_are_named(file: str, content: str, named:
     for index in range(8):
         write_image(tmp_path / f"images/scan_{index}.png", np.full((40, 40, 3), 20 * index, np.uint8))
         write_image(tmp_path / f"masks/scan_{index}.png", np.full((40, 40), index % 2, np.uint8))
+    (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(content)
     lines = [line for line in Folder(root=tmp_path).notes() if file in line]
-    assert len(lines) == named and all("is not used" in line and "train.txt" in line for line in lines)
+    remedy = "data.test_list" if file.endswith(".txt") else "train.txt"
+    assert len(lines) == named and all("is not used" in line and remedy in line for line in lines)
     (tmp_path / "val.txt").write_text("scan_1\n")
     assert not any(file in line for line in Folder(root=tmp_path).notes())
 

@@ -26,12 +26,13 @@ from crispseg.data.folder_search import (
     readings,
     settings,
 )
-from crispseg.data.pairing import MERGE, Matched, apart, match, plain
+from crispseg.data.pairing import MERGE, NUMBERS, Matched, apart, match, plain
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
 LEGEND = re.compile(r".*(legend|label|class|colou?r).*\.(txt|csv|json|ya?ml)", re.I)  # files that may list classes
+LIST = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)}|trainval|list|split)s?(?![a-z])", re.I)  # in names of lists
 LIST_BYTES = 2**22  # largest size of a table or JSON file that may list images
 LEGEND_BYTES = 4096  # largest file that is compared with others of its name; longer ones may list images
 CVAT_LIST = Path("ImageSets/Segmentation/default.txt")
@@ -132,14 +133,19 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
 
 
 def unused_lists(root: Path, names: Collection[str]) -> list[str]:
-    """Return notes about tables and JSON files in a folder that list its images, by these names."""
+    """Return notes about tables and lists in a folder, or text files below it, of its images, by these names."""
     stems, notes = {PurePosixPath(name).name for name in names}, []
-    for file in (file for file in sorted(root.glob("*")) if file.suffix.lower() in (".csv", ".tsv", ".json")):
-        if file.is_file() and file.stat().st_size <= LIST_BYTES:
+    tables = [file for file in root.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".json")]
+    texts = [file for file in (*root.glob("*.txt"), *root.glob("*/*.txt")) if LIST.search(file.stem)]
+    for file in sorted({*tables, *texts}):
+        if file.is_file() and file.stem not in stems and file.stat().st_size <= LIST_BYTES:
             words = re.split(r"""[\r\n\t,;:"'/\\\[\]{}]+""", file.read_text("utf-8", "replace"))
+            words += [NUMBERS.sub("", word) for word in words]
             listed = len(stems & {re.sub(r"\.\w{2,5}$", "", word.strip()) for word in words})
-            if listed > 1 and (2 * listed >= len(stems) or file.stem.lower() in SPLIT_OF):
+            if listed > 1 and (2 * listed >= len(stems) or LIST.fullmatch(file.stem)):
                 remedy = f"write the names of each split to train.txt, val.txt and test.txt in {root}"
+                if file in texts:
+                    remedy = "give data.train_list, data.val_list or data.test_list"
                 notes.append(f"{file} lists images and is not used; if it has splits or patients, {remedy}")
     return notes
 

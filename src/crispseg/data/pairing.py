@@ -27,6 +27,9 @@ _OF_MASKS = (
 _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_0000$|\.(jpe?g|png|tiff?|bmp)$")
 """Affixes of mask and image names around their common part, in lower case."""
 
+NUMBERS = re.compile(r"(?<=\S)(?:\s+-?\d+)+$")
+"""Numbers after the name of an image in a list."""
+
 ODD_FILES = 0.01  # largest share of images or masks that may differ from the others and are left out; more are an error
 MERGE = "if an image has several masks, merge them into one PNG of class ids"
 
@@ -54,19 +57,23 @@ def pair_files(
 def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:
     """Return the image names in a list file, and its entries that match no image or several.
 
-    Entries are names or file names, with or without sub-folders; unknown leading folders are ignored. Files without a
-    partner, the `unpaired`, are left out. Errors are those of `read_lines`.
+    Entries are names or file names, with or without sub-folders; unknown leading folders, and numbers after a name, are
+    ignored. Files without a partner, the `unpaired`, are left out. Errors are those of `read_lines`.
     """
     full = {*names, *unpaired}
     stems = Counter(PurePosixPath(name).name for name in full)
     known = {PurePosixPath(name).name: name for name in full if stems[PurePosixPath(name).name] == 1}
     known |= {name: name for name in full}
     chosen, unknown = set(), []
-    for line in read_lines(path):
+
+    def meant(line: str) -> list[str]:
         entry = PurePosixPath(unicodedata.normalize("NFC", line).replace("\\", "/"))
         stem = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
         tails = ["/".join(one.parts[start:]) for start in range(len(entry.parts)) for one in (entry, stem)]
-        if found := [known[key] for at, key in enumerate(tails) if key in (known if at < 2 else full)]:
+        return [known[key] for at, key in enumerate(tails) if key in (known if at < 2 else full)]
+
+    for line in read_lines(path):
+        if found := meant(line) or meant(NUMBERS.sub("", line)):
             chosen.add(found[0])
         else:
             unknown.append(line)
