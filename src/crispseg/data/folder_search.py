@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import filecmp
 import glob
 import itertools
 import os
@@ -10,14 +9,17 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from crispseg.data.loading import parallel, spread, tried
+from crispseg.data.mask_lookup import pack_colors
 from crispseg.data.pairing import match, says_mask
 from crispseg.errors import CrispsegError, few
-from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, find_images, read_image
+from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, find_images, read_image, read_mask
 
 MASK_FOLDERS = (
     *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
@@ -33,7 +35,8 @@ SPLITS = {
 """Folder names of each split, including those of COCO and nnU-Net."""
 SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 OTHERS = re.compile(r"instance|object|predict|overlay|viz", re.I)  # in names of folders without class masks
-SAME = 16  # number of masks to compare with each other
+SAME, GRID = 16, 64  # number of masks to compare with each other, and of their rows and columns
+DIFFERENT = 0.1  # largest share of the pixels of a value that differ; fields of view have 0.04, leaves 0.27
 LEVELS, MOST = 6, 1000  # maximum depth and number of folders to search, because the folder may be a home directory
 ANNOTATED = ".npy", ".txt", ".json", ".geojson", ".xml", ".mat"  # suffixes of annotations that are not images
 
@@ -151,9 +154,23 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
 
 
 def masks_alike(reading: Reading) -> bool:
-    """Return whether the first masks are all the same, such as fields of view."""
-    first, *others = sorted(reading[1].files)[:SAME]
-    return bool(others) and all(filecmp.cmp(first, file, shallow=False) for file in others)
+    """Return whether the masks are nearly the same, such as fields of view."""
+    return nearly_same(sorted(reading[1].files))
+
+
+def nearly_same(masks: Sequence[Path]) -> bool:
+    """Return whether two values or more have nearly the same places in all masks, of which some are read."""
+    chosen = [masks[index] for index in spread(len(masks), SAME)]
+    grid = np.arange(GRID)
+    keys = []
+    for mask in parallel(tried(partial(read_mask, lossy=True)), chosen, "Comparing masks"):
+        if isinstance(mask, CrispsegError):
+            return False
+        height, width = mask.shape[:2]
+        keys.append(pack_colors(mask[np.ix_(grid * height // GRID, grid * width // GRID)]))
+    there = (np.stack(keys) == value for value in np.unique(keys)) if len(keys) > 1 else ()
+    differ = [np.not_equal(one, np.median(one, 0) > 0.5).sum() <= DIFFERENT * one.sum() for one in there]
+    return len(differ) > 1 and all(differ)
 
 
 def other_masks(images: Mapping[Path, str], masks: Mapping[Path, str], root: Path) -> list[Path]:

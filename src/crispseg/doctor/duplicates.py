@@ -34,7 +34,7 @@ Member: TypeAlias = tuple[str, str]
 """Split and file of an image."""
 
 
-SAID = "turned-images", "positions-differ", "unfitting-masks", "not-labelled"
+SAID = "turned-images", "positions-differ", "unfitting-masks", "not-labelled", "same-masks"
 """Further findings that training prints."""
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from crispseg.data.copies import ImageFacts
 from crispseg.data.dataset import Pair
 from crispseg.data.finding import Finding, Severity
+from crispseg.data.folder_search import nearly_same
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.palettes import BLENDED
 from crispseg.data.split_check import SplitReport, too_few_classes
@@ -58,6 +59,8 @@ def finding(
     return Finding(code, severity, message, kind.remedy, count, names, details or {})
 
 
+FEWEST = 8
+"""Fewest masks that are reported as nearly the same."""
 MANY = 0.1
 """Share of masks with intermediate values along edges above which they are suspicious; a thin class is one, too."""
 
@@ -84,6 +87,8 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     placed = [(image.place, mask.place, mask.file) for _, image, mask in readable(facts) if image.place and mask.place]
     apart = ((file, np.abs(np.subtract(one, other)).max() / max(map(abs, one[:2]))) for one, other, file in placed)
     yield from _not_labelled(facts)
+    masks = [one.pair.mask for one in facts if isinstance(one.mask, MaskStatistics) and one.pair.mask.is_file()]
+    yield finding("same-masks", masks if len(masks) >= FEWEST and nearly_same(masks) else ())
     yield finding("positions-differ", [file for file, pixels in apart if pixels > 0.01])
     turned = [image for _, image, mask in readable(facts) if image.orientation > 1 == mask.orientation]
     yield finding("turned-images", [one.file for one in turned if one.orientation < 5 or one.size[0] == one.size[1]])
