@@ -168,9 +168,11 @@ def _by_palette(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> M
     tolerance, largest, strange = tolerance_for(exact, off)
     if strange:
         nearest = f", or give data.palette_tolerance {largest} to use the nearest colours"
-        near = all((mask.colors or bool(mask.lossy)) and not mask.transparent for mask in off)
+        near = largest <= TONE and all((mask.colors or bool(mask.lossy)) and not mask.transparent for mask in off)
         remedy = exact.remedy + nearest * near
-        return MaskReading(labels, exact, (_without_meaning(lookup(remedy=remedy), strange),))
+        if exchanged := all(color[::-1] in declared.palette for color in pixels_of(strange, in_color=True)):
+            remedy = "red and blue may be exchanged, as cv2.imwrite does with RGB arrays; exchange them in the masks"
+        return MaskReading(labels, exact, (_without_meaning(lookup(remedy=remedy), strange, copy=not exchanged),))
     what = f"colours that are not in data.palette, up to a distance of {largest}; they become the nearest ones"
     remedy = "give data.palette_tolerance 0 to refuse them"
     note = fault_of("near-colors", off, what, remedy, Severity.INFORMATION)
