@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 import shutil
 import unicodedata
@@ -389,7 +390,7 @@ def test_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: C
 
 
 @pytest.mark.parametrize("names", ["rust dent", "dent rust"])
-def test_legends_that_differ_are_named(names: str, tmp_path: Path) -> None:
+def test_legends_that_differ_are_named(names: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Of two exports, in which one value or colour may mean two classes; files of other names list other things."""
     for part, order in (("task_1", "rust dent"), ("task_2", names)):
         for index in range(2):
@@ -401,3 +402,8 @@ def test_legends_that_differ_are_named(names: str, tmp_path: Path) -> None:
     lines = [line for line in source.notes() if " differ: " in line]
     assert len(lines) == (names == "dent rust")
     assert all("task_1/label_names.txt and" in line and "one value means different classes" in line for line in lines)
+    flags = [f"--data.images={source.images}", f"--data.masks={source.masks}", f"--json={tmp_path / 'found.json'}"]
+    main(["doctor", *flags])
+    assert sum(" differ: " in line for line in capsys.readouterr().out.splitlines()) == len(lines)
+    codes = {one["code"]: one["severity"] for one in json.loads((tmp_path / "found.json").read_text())["findings"]}
+    assert codes.get("legends-differ") == ("warning" if lines else None)

@@ -12,10 +12,10 @@ from dataset_trees import save
 
 from crispseg.data import Folder
 from crispseg.data.copies import facts_of, sharing
-from crispseg.doctor import subject_of
+from crispseg.doctor import Severity, subject_of
 from crispseg.doctor.duplicates import leaks
 
-from .trees import ids, photo
+from .trees import Tree, ids, photo
 
 SIDE = 96
 
@@ -54,6 +54,17 @@ def test_crops_of_one_map_are_divided_and_named(tmp_path: Path) -> None:
     data = Folder(root=tmp_path)
     assert len(data.pairs("val")) == 2
     assert any("2 of 2 in val" in line for line in leaks(subject_of(replace(data, copies="none"))))
+
+
+@pytest.mark.parametrize(("known", "severity"), [(3, Severity.WARNING), (2, Severity.INFORMATION)])
+def test_patients_of_half_of_val_that_are_in_train(known: int, severity: Severity, tmp_path: Path) -> None:
+    tree = Tree(tmp_path, train=0, val=0)
+    for patient in range(8):
+        for number in range(3):
+            in_val = (number == 0 and patient < known) or patient == 7
+            tree.add(f"P{patient:02}_slice_{number}", "val" if in_val else "train")
+    (found,) = (one for one in tree.examine().findings if one.code == "parts-in-two-splits")
+    assert found.severity is severity and found.count == known
 
 
 @pytest.mark.parametrize("shared", ["padding", "border", "logo at the bottom right", "still background", "stamp"])

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 from crispseg.config.settings import CHECKS, Settings, plural
 from crispseg.data.copies import group_of, original, same_pixels, together
 from crispseg.data.dataset import DataSource, FileDataset, Pair, names_or_file, read_names
-from crispseg.data.finding import Severity
+from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder_layout import FolderLayout, differing_legends, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
 from crispseg.data.id_checks import beyond_ids
@@ -242,12 +242,14 @@ class Folder(Settings):
         if layout.only:
             lines.append(f"{layout.only} lists {len(self._pairs)} annotated images; others are left out")
         lines += [*layout.unused, *([layout.legend] if layout.legend and self.declared.names is None else [])]
-        if differing := differing_legends(pair.mask for pair in self._pairs.values()):
-            meaning = "if they define the classes, one value means different classes; make masks and files agree"
-            lines.append(f"{differing[0]} and {differing[1]} differ: {meaning}")
+        lines += [found.line for found in self.legends()]
         lines += [matched.note for matched in layout.matched.values() if matched.note]
         lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]
         return [*lines, *self._group_notes()]
+
+    def legends(self) -> list[Finding]:
+        """Return the finding of files that may define the classes and differ. Errors are those of `splits`."""
+        return differing_legends(pair.mask for pair in self._pairs.values())
 
     def _group_notes(self) -> Iterator[str]:
         groups, names, key = self._groups, self._dictated[""], self.group

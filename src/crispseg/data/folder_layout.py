@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from crispseg.data.catalogue import catalogue
+from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder_search import (
     MASK_FOLDERS,
     SPLIT_OF,
@@ -156,14 +157,18 @@ def _legend(root: Path) -> str:
     return f"{few(found)} {means}, and values without a label, such as 0, with data.ignore" if found else ""
 
 
-def differing_legends(masks: Iterable[Path]) -> list[Path]:
-    """Return files of one name that may define the classes, near different masks and with different contents."""
+def differing_legends(masks: Iterable[Path]) -> list[Finding]:
+    """Return the finding of files of one name near different masks that may define the classes, and differ."""
     contents: dict[str, dict[bytes, Path]] = defaultdict(dict)
     for folder in sorted({parent for mask in masks for parent in [*mask.parents][:2]}):
         for path in folder.iterdir():
             if LEGEND.fullmatch(path.name) and path.is_file() and path.stat().st_size <= LEGEND_BYTES:
                 contents[path.name].setdefault(path.read_bytes(), path)
-    return next(([*paths.values()] for paths in contents.values() if len(paths) > 1), [])
+    for first, second, *more in (paths.values() for paths in contents.values() if len(paths) > 1):
+        message = f"{first} and {second} differ: if they define the classes, one value means different classes"
+        files = (str(first), str(second), *map(str, more))
+        return [Finding("legends-differ", Severity.WARNING, message, "make masks and files agree", len(files), files)]
+    return []
 
 
 def _searched(root: Path, images: Path) -> tuple[Path, Path]:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from crispseg.config.settings import plural
 from crispseg.data.finding import Finding, Severity
+from crispseg.data.folder import Folder
 from crispseg.data.mask_lookup import MaskLookup, MaskStatistics, count_values
 from crispseg.data.mask_reading import MaskReading
 from crispseg.data.split_check import Counted, SplitReport, report_of
@@ -61,6 +62,8 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     for split, reason in subject.unavailable.items():
         found.append(finding("split-unavailable", count=1, split=split, reason=reason))
     found += [*file_findings(facts), *duplicate_findings(subject, facts), *outline_findings(facts)]
+    if isinstance(subject.source, Folder):
+        found += subject.source.legends()
     if reading:
         masks = [one.mask for one in facts if isinstance(one.mask, MaskStatistics)]
         void = [mask.file for mask in masks if (reading.lookup.labels_of(mask) == IGNORE).all()]

@@ -120,7 +120,8 @@ def _parts(own: Folder, subject: Subject, pattern: str, groups: Mapping[Member, 
         settings = {"data.group": pattern} | ({} if own.drawn else {"data.folds": min(5, len(train | val))})
     given = " and ".join(f"{key} {shlex.quote(str(value))}" for key, value in settings.items())
     given = given and f"; {given} would keep each in train or val"
-    severity = Severity.WARNING if own.group else None
+    leaked = sum(split == "val" and group in train for (split, _), group in groups.items())
+    severity = Severity.WARNING if own.group or 2 * leaked >= len(subject.splits.get("val", ())) > 0 else None
     found = _grouped("parts-in-two-splits", _across(groups), subject, severity=severity, pattern=pattern, given=given)
     return replace(found, details={**found.details, "settings": [settings] if settings else []})
 
