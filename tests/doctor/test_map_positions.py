@@ -9,7 +9,6 @@ import pytest
 import tifffile
 
 from crispseg.data import Folder
-from crispseg.data.copies import image_facts
 from crispseg.doctor import Diagnosis, diagnose, subject_of
 from crispseg.doctor.duplicates import leaks
 
@@ -51,23 +50,3 @@ def test_masks_elsewhere_are_named(kind: str, tmp_path: Path) -> None:
     subject = subject_of(Folder(root=tmp_path))
     assert ("positions-differ" in codes(diagnose(subject))) == (kind in ("south", "moved"))
     assert any("another position on the map" in line for line in leaks(subject)) == (kind in ("south", "moved"))
-
-
-@pytest.mark.parametrize(("step", "found"), [(0.5, True), (1.0, False)])
-def test_tiles_that_overlap_across_splits_are_named(step: float, found: bool, tmp_path: Path) -> None:
-    names = [f"{7919 * (index + 1) % 1009:04}" for index in range(10)]
-    for index, name in enumerate(names):
-        left = 5e5 + SIDE * SIZE[1] * step * index
-        write(tmp_path / f"images/{name}.tif", photo(index), left, 6e6)
-        write(tmp_path / f"masks/{name}.tif", ids(index), left, 6e6)
-    (tmp_path / "val.txt").write_text("\n".join(names[4:6]))
-    lines = leaks(subject_of(Folder(root=tmp_path)))
-    assert any("images that overlap" in line and "2 of 2 in val" in line for line in lines) == found
-
-
-def test_the_area_of_an_image_is_known_if_it_is_upright(tmp_path: Path) -> None:
-    write(tmp_path / "north.tif", photo(0), 100, 2000)
-    write(tmp_path / "south.tif", photo(0), 100, 2000 - SIDE * SIZE[0], south=True)
-    tifffile.imwrite(tmp_path / "plain.tif", photo(0))
-    areas = [image_facts(tmp_path / f"{name}.tif").area for name in ("north", "south", "plain")]
-    assert areas[0] == areas[1] == (100, 2000 - SIDE * SIZE[0], 100 + SIDE * SIZE[1], 2000) and areas[2] is None

@@ -136,15 +136,6 @@ class ImageFacts(NamedTuple):
     orientation: int = 1  # EXIF orientation, 1 to 8
     place: tuple[float, ...] = ()  # map position of a GeoTIFF, see `map_position`
 
-    @property
-    def area(self) -> tuple[float, float, float, float] | None:
-        """Left, bottom, right and top on the map; None without a map position or if it is rotated."""
-        if not self.place or self.place[1] or self.place[3]:
-            return None
-        (height, width), (a, _, left, _, e, top) = self.size, self.place
-        across, along = sorted((left, left + a * width)), sorted((top, top + e * height))
-        return across[0], along[0], across[1], along[1]
-
 
 def image_facts(path: Path) -> ImageFacts:
     """Return the facts of a file, cached until it changes; errors are those of `read_image`.
@@ -250,23 +241,6 @@ def ending_of(place: PurePosixPath) -> str | None:
     """Return the end of a name after its last number, such as _gate of 20230501_0805_gate, or None."""
     found = re.search(r"\d([-_][^\W\d_]+)$", place.name)
     return found and found[1]
-
-
-SHARED = 0.01  # smallest share of its area that a tile on a map shares with an overlapping one
-
-
-def overlapping(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tuple[int, int]]:
-    """Return index pairs of images in `some` and `others` that overlap on the map."""
-    ours, theirs = ([(at, one.area) for at, one in enumerate(each) if one.area] for each in (some, others))
-    if not ours or not theirs:
-        return []
-    boxes = np.array([area for _, area in theirs])
-    found = []
-    for at, area in ours:
-        sides = np.minimum(area[2:], boxes[:, 2:]) - np.maximum(area[:2], boxes[:, :2])  # (n, 2)
-        shared = sides.clip(0).prod(1) >= SHARED * np.prod(np.subtract(area[2:], area[:2]))
-        found += [(at, theirs[index][0]) for index in np.flatnonzero(shared)[:1]]
-    return found
 
 
 WINDOW, WINDOWS = 16, 64  # side of the windows that are compared, and their number in an image

@@ -18,7 +18,6 @@ from crispseg.data.copies import (
     group_of,
     likely_group,
     original,
-    overlapping,
     sharing,
     together,
 )
@@ -79,8 +78,7 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
     copied = [group for group in _across(copies) if len({pixels.get(member, member) for member in group}) > 1]
     near = [(one, other) for one, other in _pairs(subject, images, alike) if copies[one] != copies[other]]
     yield _grouped("copies-in-two-splits", [*copied, *near], subject)
-    overlaps = {*_pairs(subject, images, overlapping), *_pairs(subject, images, sharing)}
-    yield _grouped("tiles-in-two-splits", sorted(overlaps), subject)
+    yield _grouped("tiles-in-two-splits", [*_pairs(subject, images, sharing)], subject)
     alone = together(pairs, copies, pairs=near)
     same = _across({member: mask.digest for member, mask in masks.items() if mask.distinct > 1})
     yield _grouped("mask-in-two-splits", [one for one in same if len({alone[member] for member in one}) > 1], subject)
