@@ -11,6 +11,7 @@ import pytest
 from dataset_trees import save
 
 from crispseg.cli.main import main
+from crispseg.cli.train import Train
 
 from .trees import ids, photo
 
@@ -24,6 +25,9 @@ def test_few_objects_are_merged_or_declared(tmp_path: Path, capsys: pytest.Captu
         save(tmp_path / f"masks/{index}.png", mask)
     assert main(["train", str(tmp_path)]) == 2
     assert "ids from 1 to a different number of at most 3" in capsys.readouterr().err
+    assert main(["train", f"--data.images={tmp_path / 'images'}", f"--data.masks={tmp_path / 'masks'}"]) == 2
+    *_, command = capsys.readouterr().err.split("; or: crispseg ")
+    assert Train.parsed(shlex.split(command)[1:]).config().data.label_set().names == ("background", "object", "border")
     assert main(["doctor", str(tmp_path)]) == 3
     merged, declared = re.findall(r"or train with: crispseg (.+)", capsys.readouterr().out)
     assert main(["doctor", *shlex.split(merged)[1:]]) == 0

@@ -411,7 +411,10 @@ class Folder(Settings):
             some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
             legend = self._layout.legend and f"; {self._layout.legend}"
             line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
-            raise CrispsegError(line, settings=fault.details.get("settings", ()))
+            settings = [*fault.details.get("settings", ())]
+            if fault.code == "object-numbers" and self.root is None:
+                settings.append({"data.masks": None, "data.instances": str(self.masks)})
+            raise CrispsegError(line, settings=settings)
         return found
 
     @cached_property

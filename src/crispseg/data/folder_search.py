@@ -181,7 +181,7 @@ def other_masks(images: Mapping[Path, str], masks: Mapping[Path, str], root: Pat
     for folder in listing(root).keys() - used:
         known = OTHERS.search(folder.name) or folder.name.lower() in SPLIT_OF or _kind(folder.name) == "images"
         files = pictures(folder) if folder.parent in counts and not known else {}
-        if files and 2 * len(files) >= counts[folder.parent] and _flat(min(files)):
+        if files.keys() - masks and 2 * len(files) >= counts[folder.parent] and _flat(min(files)):
             found.append(folder)
     return sorted(found)
 
