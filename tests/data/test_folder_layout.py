@@ -276,6 +276,15 @@ def test_masks_of_other_names_are_not_passed_over_in_silence(tmp_path: Path, nam
     assert len(found.pairs("all")) == 20
 
 
+def test_a_folder_above_the_masks_is_no_other_choice(tmp_path: Path) -> None:
+    for index in range(8):
+        photo(tmp_path / f"images/pug_{index}.jpg")
+        label(tmp_path / f"annotations/trimaps/pug_{index}.png", 1, 2)
+    (tmp_path / "annotations/test.txt").write_text("pug_6 1 1 1\npug_7 1 1 1\n")
+    assert recognise(tmp_path) == {"name": "folder", "root": str(tmp_path)}
+    assert any("test.txt lists images" in line for line in Folder(root=tmp_path).notes())
+
+
 def test_numbers_pair_if_they_are_the_same(tmp_path: Path) -> None:
     for index in range(12):
         photo(tmp_path / f"raw/{index:02}.png")

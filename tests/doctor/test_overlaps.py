@@ -30,13 +30,13 @@ def crops(step: int, maps: int = 4) -> Iterator[np.ndarray]:
             yield from (whole[top : top + SIDE, left : left + SIDE] for left in range(0, 3 * step, step))
 
 
-@pytest.mark.parametrize(("step", "found"), [(48, True), (37, True), (SIDE, False)])
-def test_crops_that_overlap_are_named_or_kept_together(step: int, found: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("step", "bits", "found"), [(48, 8, True), (37, 8, True), (48, 16, True), (SIDE, 8, False)])
+def test_crops_that_overlap_are_named_or_kept_together(step: int, bits: int, found: bool, tmp_path: Path) -> None:
     map_of = {}
     for index, crop in enumerate(crops(step)):
         name = f"{7919 * (index + 1) % 1009:04}"
         map_of[name] = index // 9
-        save(tmp_path / f"images/{name}.png", crop)
+        save(tmp_path / f"images/{name}.png", crop if bits == 8 else crop[..., 0] * np.uint16(9))
         save(tmp_path / f"masks/{name}.png", ids(index, crop.shape[:2]))
     for seed in range(4):
         drawn = {split: Folder(root=tmp_path, seed=seed).pairs(split) for split in ("train", "val")}

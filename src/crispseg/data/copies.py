@@ -153,6 +153,8 @@ def _facts_of_file(path: Path, state: tuple[int, int] | None) -> ImageFacts:
         raster.check(channels)
         low, high = (int(raster.values.min()), int(raster.values.max())) if raster.bit_depth > 8 else (0, 255)
         found = facts_of(str(path), as_picture(raster.pixels(channels, (low, max(high, low + 1)))))
+        if raster.bit_depth > 8:  # of values that are not stretched
+            found = found._replace(windows=chosen_windows(raster.values[..., 0].astype(np.uint32)))
         return found._replace(orientation=raster.orientation(), place=raster.place)
 
 
