@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeAlias
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import ImageScores, Values, mean_of_present, ratio
@@ -79,14 +80,13 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
 
         Time and memory depend on the number of boundary pixels only, not on the number of classes.
         """
-        reach = max(self.distances)
-        height, width = (side + reach for side in maps[0].shape)  # the margin separates rows and classes
-        found, wanted = (_boundary(labels, reach) for labels in maps)
+        reach = max(self.distances) + 1
+        found, wanted = (_boundary(labels) * (reach, 1, 1) for labels in maps)  # classes are out of each other's reach
         counts = []
         for ours, theirs in ((found, wanted), (wanted, found)):
-            classes, away = ours // (height * width), _nearest(ours, theirs, width, reach)
-            matched = (classes[away <= distance**2] for distance in self.distances)
-            counts += [np.bincount(each, minlength=self.num_classes) for each in (classes, *matched)]
+            away, _ = KDTree(theirs).query(ours, distance_upper_bound=reach)
+            matched = (ours[away <= distance] for distance in self.distances)
+            counts += [np.bincount(each[:, 0] // reach, minlength=self.num_classes) for each in (ours, *matched)]
         return np.concatenate(counts)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryF:
@@ -100,34 +100,15 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
         return BoundaryF(self.distances, f, ids)
 
 
-def _boundary(labels: NDArray[np.uint8], margin: int) -> NDArray[np.int64]:
-    """Return the boundary pixels of all classes as sorted indices into an array `(C, H + margin, W + margin)`."""
-    padded = np.pad(labels, (0, margin), constant_values=IGNORE)
+def _boundary(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Return class, row and column of the boundary pixels of all classes, `(P, 3)`."""
+    padded = np.pad(labels, (0, 1), constant_values=IGNORE)  # separates the rows
     flat, points = padded.ravel(), []
     for offset in (1, padded.shape[1], padded.shape[1] + 1):  # right, lower and lower-right neighbour
         here, there = flat[:-offset], flat[offset:]
         steps = np.flatnonzero((here != there) & (here != IGNORE) & (there != IGNORE))
         points += [side[steps] * np.int64(flat.size) + steps for side in (here, there)]
-    return np.unique(np.concatenate(points))
-
-
-def _nearest(ours: NDArray[np.int64], theirs: NDArray[np.int64], stride: int, reach: int) -> NDArray[np.int64]:
-    """Return squared distances from pixels of `ours` to the nearest of `theirs` in their class, exact up to `reach`.
-
-    The nearest pixel in a row is adjacent in the sorted list. The search starts at the row of the pixel and ends when
-    the next row is too far away; most pixels need a few rows.
-    """
-    far = np.int64(2**62)
-    ends = np.concatenate([[-far], theirs, [far]])
-    best, left = np.full(len(ours), far), np.arange(len(ours))
-    for down in range(reach + 1):
-        for row in {-down, down}:
-            target = ours[left] + row * stride
-            at = np.searchsorted(theirs, target)
-            across = np.minimum(np.minimum(ends[at + 1] - target, target - ends[at]), reach + 1)
-            best[left] = np.minimum(best[left], across**2 + down**2)
-        left = left[best[left] > (down + 1) ** 2]
-    return best
+    return np.stack(np.unravel_index(np.unique(np.concatenate(points)), (IGNORE, *padded.shape)), axis=1)
 
 
 DILATION_RATIO = 0.02
