@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
 
 from crispseg.cli.command import Command, Group
-from crispseg.config.settings import Field, Tree, checked, options_of
+from crispseg.cli.keys import WithOptions
 from crispseg.data.catalogue import catalogue
 from crispseg.data.importing import import_annotations
 
@@ -38,7 +38,7 @@ class ListData(Command):
 
 
 @dataclass(kw_only=True)
-class ImportData(Command):
+class ImportData(WithOptions):
     """Convert annotations of a labelling tool to a folder of images, masks and classes.txt.
 
     COCO, YOLO (polygons), CVAT, Label Studio, labelme and GeoJSON (QuPath) are recognised.
@@ -50,18 +50,9 @@ class ImportData(Command):
 
     name = "data import"
     words = ("sources",)
+    function = staticmethod(import_annotations)
     sources: list[Path]
     out: Path
-    options: Tree = field(init=False)
-
-    @classmethod
-    def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        return {"Options": options_of(import_annotations)}
-
-    def take(self, tree: Tree) -> None:
-        known = options_of(import_annotations)
-        self.options = {key: checked(known[key].kind, tree.pop(key), key) for key in known if key in tree}
-        super().take(tree)
 
     def __call__(self) -> None:
         lines = import_annotations(self.sources, self.out, **self.options)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 import crispseg
-from crispseg.cli.keys import WithOptions, show_page, write_json
+from crispseg.cli.keys import WithProtocol, show_page, write_json
 from crispseg.cli.scoring import WithScores
 from crispseg.config.settings import Tree
 from crispseg.evaluation.evaluate import score_run
@@ -20,7 +20,7 @@ from crispseg.io.images import check_picture, write_image
 
 
 @dataclass(kw_only=True)
-class Evaluate(WithOptions, WithScores):
+class Evaluate(WithProtocol, WithScores):
     """Score a trained model on its own data set, on a folder of data, or on other data (--data).
 
     Args:

@@ -6,28 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import PositiveInt
 
 from crispseg.cli.command import WithData
+from crispseg.cli.keys import WithOptions
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import checked_splits, named_data, recorded_data
 from crispseg.export.certificate import DISTANCE, Certificate
-from crispseg.export.formats import FILE_FORMATS, Format, Output, Precision
+from crispseg.export.formats import FILE_FORMATS, Format
 from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import Calibration
 from crispseg.models import SegmentationModel
-from crispseg.nn.points import Sampling
-
-WORTH_INT8 = 0.8
-"""Largest time of int8, as a share of that of bf16, for which its loss of accuracy is worth it."""
 
 LARGEST_LOSS = 0.5
 """Points of a score that int8 may lose before another precision is recommended."""
 
 
 @dataclass(kw_only=True)
-class Export(WithData):
+class Export(WithOptions, WithData):
     """Write a trained model as one file for ONNX Runtime, OpenVINO, torch.export, ExecuTorch or Core ML.
 
     It accepts images of any size; ExecuTorch and Core ML files, for phones, accept one size.
@@ -39,32 +36,19 @@ class Export(WithData):
         format: format of the file; the default follows the suffix of out (FILE.onnx, FILE.xml, FILE.pt2,
             FILE.pte or FILE.mlpackage).
         out: file to write; an existing file is overwritten.
-        precision: fp32, bf16 or int8; int8 is calibrated on data.
         calibrate: a folder of data, a run or the name of a data source. Its train split is used to calibrate int8, its
             val split to score the file. The default is the run's data for int8 and max_drop, and no data otherwise.
         calibration_images: maximum number of train images and of val images.
-        max_drop: largest allowed loss of mIoU and boundary F on val, in points; if it is exceeded, no file is written.
-        sampling: grid_sample reads features at points by the runtime's operator; gather by four gathered rows and their
-            weighted sum, for runtimes without the operator or with a slow one.
-        output: logits, or labels (uint8 class ids), which need less memory but give no probabilities.
-        size: height and width of the images of an ExecuTorch or Core ML file.
-        triton: also write the settings of Triton Inference Server, config.pbtxt, next to an ONNX file; other
-            settings there are not overwritten.
     """
 
     name = "export"
     words = ("run",)
+    function = staticmethod(export_model)
     run: str
     format: Format | None = None
     out: Path
-    precision: Precision = "fp32"
     calibrate: str | None = None
     calibration_images: PositiveInt = 100
-    max_drop: NonNegativeFloat | None = None
-    sampling: Sampling = "grid_sample"
-    output: Output = "logits"
-    size: tuple[PositiveInt, PositiveInt] | None = None
-    triton: bool = False
 
     def __call__(self) -> None:
         of_suffix = {each.suffix: name for name, each in FILE_FORMATS.items()}
@@ -72,7 +56,7 @@ class Export(WithData):
         if kind is None:
             raise CrispsegError(f"is {self.out}; use a name that ends in {', '.join(of_suffix)}", "out")
         found, _ = named_data(self.calibrate) if self.calibrate else ({}, 3)
-        needed = self.precision == "int8" or self.max_drop is not None
+        needed = self.options.get("precision") == "int8" or self.options.get("max_drop") is not None
         if not found and not self.data and needed:
             found, _ = recorded_data(self.run)
         data = build_data(self.chosen(found)) if found or self.data or needed else None
@@ -81,18 +65,7 @@ class Export(WithData):
         if data is not None:
             (held_out,) = checked_splits([model], data, "val")
             calibration = Calibration(data.dataset("train"), held_out, self.calibration_images, data.name)
-        certificate = export_model(
-            model,
-            self.out,
-            kind,
-            precision=self.precision,
-            data=calibration,
-            max_drop=self.max_drop,
-            sampling=self.sampling,
-            output=self.output,
-            size=self.size,
-            triton=self.triton,
-        )
+        certificate = export_model(model, self.out, kind, data=calibration, **self.options)
         show(certificate)
         print(f"{certificate.network}, {certificate.bytes / 1e6:.1f} MB, is in {self.out}")
 
@@ -110,6 +83,3 @@ def show(certificate: Certificate) -> None:
                 lossy = certificate.precision == "int8" and pair.model - pair.file > LARGEST_LOSS
                 better = f"; --precision {'fp32' if certificate.format == 'onnx' else 'bf16'} is better" * lossy
                 print(f"  {name} {pair.model:.2f} → {pair.file:.2f}{better}")
-    if (ratio := certificate.over_bf16) is not None:
-        better = "; --precision bf16 is the better choice on this processor" if ratio > WORTH_INT8 else ""
-        print(f"an image takes {ratio:.2f} of the time of bf16{better}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -28,38 +28,54 @@ class WithDevice(Command):
     device: str | None = None
 
 
+@dataclass(kw_only=True)
+class WithOptions(Command):
+    """Base of commands with the keyword arguments of a function as further keys."""
+
+    function: ClassVar[Callable[..., Any]]
+    options: Tree = field(init=False)
+    """Given keyword arguments."""
+
+    @classmethod
+    def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
+        without = {*fields_of(cls), "console", "data"}
+        own = {key: each for key, each in options_of(cls.function).items() if key not in without}
+        return {"Options": own, **super().more_keys(tree)}
+
+    def take(self, tree: Tree) -> None:
+        self.options = taken(tree, self.more_keys({})["Options"])
+        super().take(tree)
+
+
 VIEWS = {key: each for key, each in fields_of(Protocol).items() if key != "average"}
 
 
 @dataclass(kw_only=True)
-class WithOptions(Command):
-    """Base of commands with the keyword arguments of a function and the fields of a `Protocol` as further keys.
+class WithProtocol(WithOptions):
+    """Base of commands that also have the fields of a `Protocol` as keys.
 
     Args:
         protocol: name of the inference protocol, see docs/protocols.md.
     """
 
-    function: ClassVar[Callable[..., Any]]
     protocol: str = "whole"
-    options: Tree = field(init=False)
-    """Given keyword arguments and fields."""
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        shared = {*fields_of(cls), "console"}
-        own = {key: each for key, each in options_of(cls.function).items() if key not in shared}
-        return {"Options": own, "The protocol": VIEWS, **super().more_keys(tree)}
+        return {**super().more_keys(tree), "The protocol": VIEWS}
 
     def take(self, tree: Tree) -> None:
         """Set the arguments; given fields override those of the protocol."""
-        own, views = (
-            {key: checked(known[key].kind, tree.pop(key), key) for key in known if key in tree}
-            for known in (options_of(self.function), VIEWS)
-        )
+        views = taken(tree, VIEWS)
         if "window" in views:  # the preset's stride belongs to the preset's window
             views = {"stride": None} | views
-        self.options = own | {"protocol": dataclasses.replace(named_protocol(self.protocol), **views)}
         super().take(tree)
+        self.options["protocol"] = dataclasses.replace(named_protocol(self.protocol), **views)
+
+
+def taken(tree: Tree, known: Mapping[str, Field]) -> Tree:
+    """Remove the known keys from a tree, and return their checked values."""
+    return {key: checked(known[key].kind, tree.pop(key), key) for key in known if key in tree}
 
 
 def short_names(runs: Sequence[str]) -> list[str]:

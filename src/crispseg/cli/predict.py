@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from crispseg.cli.keys import WithOptions
+from crispseg.cli.keys import WithProtocol
 from crispseg.config.settings import options_of
 from crispseg.errors import CrispsegError
 from crispseg.inference.prediction import COCO, predict_files
@@ -17,7 +17,7 @@ from crispseg.inference.video import is_video, predict_video
 
 
 @dataclass(kw_only=True)
-class Predict(WithOptions):
+class Predict(WithProtocol):
     """Segment images: NAME.png contains the class ids (with colours), NAME_overlay.png shows them. Or segment a video.
 
     --format writes files for a benchmark's server or a labelling tool; --tiles writes NAME.tif for a TIFF. --objects

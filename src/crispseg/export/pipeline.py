@@ -13,7 +13,7 @@ from typing import get_args
 import torch
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.export.certificate import CHECKED, Certificate, compare, measure, time_ratio
+from crispseg.export.certificate import CHECKED, Certificate, compare, measure
 from crispseg.export.formats import (
     FILE_FORMATS,
     NOT_POSSIBLE,
@@ -59,15 +59,17 @@ def export_model(
         model: the model.
         path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it), .pt2, .pte
             or .mlpackage (a folder).
-        format, precision: see `Format` and `Precision`; int8 needs `data`. In bf16, OpenVINO rounds the coordinates of
+        format: see `Format`.
+        precision: fp32, bf16 or int8, which is calibrated on data. In bf16, OpenVINO rounds the coordinates of
             `grid_sample` too; `gather` in crisp keeps their whole pixels.
         data: images for the 8-bit ranges and for the evaluation of the file.
-        max_drop: largest loss of mIoU and boundary F in points on `data`; by default there is no limit.
-        sampling: how features are read at points: `grid_sample` by the runtime's operator, `gather` by four gathered
-            rows of channels and their weighted sum, for runtimes without the operator or with a slow one.
-        output: `logits` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8.
-        size: height and width of the images, for executorch and coreml only, whose files accept one size.
-        triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file. Other
+        max_drop: largest allowed loss of mIoU and boundary F on val, in points; if it is exceeded, no file is written.
+        sampling: `grid_sample` reads features at points by the runtime's operator; `gather` by four gathered rows and
+            their weighted sum, for runtimes without the operator or with a slow one.
+        output: `logits` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8, which need less memory but give no
+            probabilities.
+        size: height and width of the images of an ExecuTorch or Core ML file.
+        triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file; other
             settings there are not overwritten.
 
     Raises:
@@ -131,19 +133,9 @@ def export_model(
             if max_drop is not None and not drop <= max_drop:
                 lost = f"{drop:.2f} points of {score}, and max_drop is {max_drop:g}; use another precision"
                 raise CrispsegError(f"{path} is not written: {title} in {precision} loses {lost}")
-        over_bf16 = None
-        if (format, precision) == ("openvino", "int8"):
-            other = folder / "bf16" / path.name
-            other.parent.mkdir()
-            plain_file(made).rename(plain_file(other))
-            assert data is not None
-            over_bf16 = time_ratio(file, write(model, other, format, "bf16", None, sampling, output), data)
-            shutil.rmtree(other.parent)
         plain_file(made).unlink(missing_ok=True)
         stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        found = Certificate(
-            title, format, precision, data.name if data else None, measured, comparisons, stored, over_bf16
-        )
+        found = Certificate(title, format, precision, data.name if data else None, measured, comparisons, stored)
         text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
         (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
         if triton:
