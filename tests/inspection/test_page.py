@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.inspection.fields import POINT_BYTES, SampledPoints, flow_of, payload, points_field, sampled_points
-from crispseg.inspection.page import classes, inspection_page, sections
+from crispseg.inspection.page import CLEAR, classes, edges, inspection_page, sections
 from tests.inspection.models import SYSTEMS, inspected
 
 KINDS = {"crisp": {"flow"}, "sfnet": {"flow"}, "ddsm_upernet": {"points"}, "unept": {"points"}}
@@ -125,3 +125,13 @@ def test_probabilities_survive_the_way_to_the_page() -> None:
     assert (ids[..., 0] == found.labels).all()
     known = np.take_along_axis(found.probabilities.transpose(1, 2, 0), ids.astype(int), 2)
     np.testing.assert_allclose(shares / 65535, known, atol=1e-5)
+
+
+def test_lines_between_classes_are_white_with_a_black_rim() -> None:
+    labels = np.zeros((9, 9), np.uint8)
+    labels[4:, 4:] = 255
+    drawn = edges(labels)
+    expected = np.zeros((9, 9), bool)
+    expected[4, 4:] = expected[4:, 4] = True
+    assert ((drawn == 255).all(2) == expected).all() and (drawn[:3] == CLEAR).all() and (drawn[6:, 6:] == CLEAR).all()
+    assert not drawn[3, 3:].any() and not drawn[5, 5:].any()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
-from PIL import Image
 from torchmetrics.utilities.plot import plot_confusion_matrix
 
 from crispseg.data import SegmentationDataset
@@ -24,7 +22,7 @@ from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import as_picture, colorize
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization import pages
-from crispseg.visualization.pictures import error_map
+from crispseg.visualization.pictures import drawn, error_map
 
 EXAMPLES = 4
 """Number of images in each group of a page."""
@@ -152,6 +150,4 @@ def draw_confusion(confusion: NDArray[np.int64], names: Sequence[str]) -> NDArra
     side = 1 + len(names) * (0.6 if numbered else 0.16)  # inches
     figure = Figure((side, side))
     plot_confusion_matrix(shares, figure.subplots(), add_text=numbered, labels=list(names), cmap="Blues")
-    file = io.BytesIO()
-    figure.savefig(file, bbox_inches="tight")
-    return np.array(Image.open(file).convert("RGB"))
+    return drawn(figure, bbox_inches="tight")

@@ -151,7 +151,7 @@ class Objects:
         """Return HTML for notebooks: the objects over the image, their number and their areas."""
         areas = [("median area, px", int(np.median([each.area for each in self])), "")] if len(self) else []
         return pages.notebook(
-            picture=pages.embedded(self.overlay(), self.name, photo=True),
+            pictures=[pages.embedded(self.overlay(), self.name, photo=True)],
             values=[(f"{', '.join(self.categories)}, objects", len(self), ""), *areas],
         )
 

@@ -338,7 +338,7 @@ class Segmentation:
         shares = zip(self.shares().items(), self.label_set.palette, strict=True)
         found = sorted(((share, name, color) for (name, share), color in shares if share), reverse=True)
         return pages.notebook(
-            picture=pages.embedded(self.overlay(), self.name, photo=True),
+            pictures=[pages.embedded(self.overlay(), self.name, photo=True)],
             colors=[(f"{name} {share:.1%}", color) for share, name, color in found],
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -16,12 +17,15 @@ from crispseg.inspection import maps
 from crispseg.inspection.activations import Inspection
 from crispseg.inspection.fields import flow_of, payload
 from crispseg.inspection.maps import HEAT, SCALE, mean_map, scaled
+from crispseg.io.images import colorize
 from crispseg.labels import Color
 from crispseg.visualization import pages
 from crispseg.visualization.pictures import RIGHT
 
 SIDE, SMALL = 2048, 320
 """Maximum longer side, in pixels, of pictures that can overlay the image, and of other pictures."""
+CLEAR = (255, 0, 255)
+"""Transparent colour of `edges`."""
 RAMP = np.linspace(0, 1, 256)[None]
 """Numbers of a legend, `(1, 256)`."""
 
@@ -63,8 +67,17 @@ def inspection_page(inspection: Inspection) -> str:
         strip=lambda colors: pages.embedded(scaled(RAMP, 0, 1, colors), "colours from low to high"),
         wheel=pages.embedded(maps.color_wheel(), "colour of each direction"),
         photo=pages.embedded(inspection.image, f"{inspection.name}, the image", photo=True, longest=SIDE),
+        edges=pages.embedded(edges(inspection.labels), "boundaries of the classes", longest=SIDE, clear=CLEAR),
         data=data,
     )
+
+
+def edges(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw the lines between classes, white with a black rim, so that they are visible on everything; else `CLEAR`."""
+    square = np.ones((2, 2), np.uint8)
+    lines = (cv2.dilate(labels, square) != cv2.erode(labels, square)).astype(np.uint8)
+    rims = cv2.dilate(lines, np.ones((3, 3), np.uint8))
+    return colorize(lines + rims, (CLEAR, (0, 0, 0), (255, 255, 255)))
 
 
 def classes(inspection: Inspection) -> dict[str, Any]:

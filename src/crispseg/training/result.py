@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
@@ -23,6 +24,7 @@ from crispseg.io.images import read_image
 from crispseg.models import SegmentationModel
 from crispseg.training.settings import training_config
 from crispseg.visualization import pages
+from crispseg.visualization.pictures import drawn
 
 METRICS = "metrics.csv"
 PICTURE = "val.png"
@@ -87,18 +89,19 @@ class Run:
         return [row | {key: int(row[key]) for key in ("epoch", "step")} for row in rows]
 
     def _repr_html_(self) -> str:
-        info, rows, drawn = self.model.info, self.history, self.folder / PICTURE
+        info, rows, picture = self.model.info, self.history, self.folder / PICTURE
         best, labels = max(rows, key=lambda row: row["miou"]), info.label_set()
         ious = [best[f"iou/{name}"] for name in labels.names]
-        steps, mious = ([row[key] for row in rows] for key in ("step", "miou"))
-        low, high = min(mious), max(mious)
-        x = np.interp(steps, (steps[0], max(steps[-1], steps[0] + 1)), (40, 470))  # pixels of `notebook.html`
-        y = np.interp(mious, (low, max(high, low + 1e-6)), (140, 10))
-        curve = {"points": np.stack([x, y], 1).round(1).tolist(), "bottom": percent(low), "top": percent(high)}
+        figure = Figure((4.8, 2.4), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([row["step"] for row in rows], [row["miou"] for row in rows], marker=".")
+        axes.set(xlabel="step", ylabel="mIoU on val, %")
+        pictures = [pages.embedded(drawn(figure), "mIoU of each evaluation")]
+        if picture.is_file():
+            pictures.append(pages.embedded(read_image(picture), "val", photo=True, longest=1024))
         return pages.notebook(
             title=f"{info.name} on {info.backbone}: mIoU {percent(self.miou)} on val",
             note=str(self.folder),
-            curve=curve | {"first": rows[0]["epoch"], "last": rows[-1]["epoch"]},
-            picture=pages.embedded(read_image(drawn), "val", photo=True, longest=1024) if drawn.is_file() else None,
+            pictures=pictures,
             classes=[(*each, percent(each[2]), None) for each in zip(labels.names, labels.palette, ious, strict=True)],
         )

@@ -34,8 +34,8 @@ def render(template: str, **values: Any) -> str:
 
 
 def notebook(**parts: Any) -> str:
-    """Return the notebook HTML of a result from title, values, note, curve, picture, colors or classes."""
-    empty = dict.fromkeys(("title", "note", "curve", "picture", "classes"), None) | {"values": (), "colors": ()}
+    """Return the notebook HTML of a result from title, values, note, pictures, colors or classes."""
+    empty = dict.fromkeys(("title", "values", "note", "pictures", "colors", "classes"), ())
     return render("notebook.html", **{**empty, **parts})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from itertools import chain
 from math import ceil
@@ -10,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from crispseg.errors import CrispsegError
 from crispseg.io.images import colorize
@@ -67,15 +69,14 @@ def panels(
 
     All columns have one width; the height of a row is the height of its first image at this width.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # imported here, because few callers need it
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure  # imported here, because few callers need it
     from matplotlib.patches import Patch
 
     ratios = [row[0].shape[0] / row[0].shape[1] for row in rows]
     names, columns = legend.names if legend else (), len(titles)
     height = COLUMN * sum(ratios) + 0.4 + 0.2 * ceil(len(names) / columns)
     figure = Figure((COLUMN * columns, height), layout="constrained")
-    canvas, axes = FigureCanvasAgg(figure), figure.subplots(len(rows), columns, squeeze=False, height_ratios=ratios)
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=ratios)
     for axis, image in zip(axes.flat, chain.from_iterable(rows), strict=True):
         axis.imshow(image)
         axis.set_axis_off()
@@ -86,5 +87,11 @@ def panels(
         texts = [name.replace("$", r"\$") for name in names]  # a pair of $ would mark a formula
         handles = [Patch(facecolor=color, label=text) for color, text in zip(colors, texts, strict=True)]
         figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return drawn(figure)
+
+
+def drawn(figure: Any, **options: Any) -> NDArray[np.uint8]:
+    """Return a figure of matplotlib as RGB `(H, W, 3)`; the options are those of its `savefig`."""
+    file = io.BytesIO()
+    figure.savefig(file, **options)
+    return np.array(Image.open(file).convert("RGB"))

@@ -106,7 +106,7 @@ async function start() {
     find("all-row").hidden = field.kind !== "flow";
   }
 
-  find("outlined").addEventListener("input", (event) => showEdges(find("edges"), data, event.target.checked));
+  find("outlined").addEventListener("input", (event) => { find("edges").hidden = !event.target.checked; });
   controls.layer.addEventListener("input", showLayer);
   controls.opacity.addEventListener("input", showLayer);
   if (controls.field) {
