@@ -85,7 +85,7 @@ def test_random_views_follow_from_seed_and_image() -> None:
     protocol = Protocol(scales=(0.5, 2.0), flip=True, random_views=40, seed=1, average="probabilities")
     first, second = torch.randn(2, 1, 3, 33, 47)
     views = protocol.views_of(first)
-    assert views == protocol.views_of(first.clone()) and len(views) == protocol.views == 40
+    assert views == protocol.views_of(first.clone()) and len(views) == protocol.random_views == 40
     assert views != protocol.views_of(second) and views != dataclasses.replace(protocol, seed=2).views_of(first)
     assert min(scale for scale, _ in views) < 0.7 and max(scale for scale, _ in views) > 1.8
     assert all(0.5 <= scale <= 2 for scale, _ in views) and 10 < sum(flipped for _, flipped in views) < 30

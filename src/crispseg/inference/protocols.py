@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from itertools import product
 from typing import Annotated, Literal, TypeAlias
@@ -77,11 +78,6 @@ class Protocol(Settings):
         """Stride in pixels; 0 without windows."""
         return self.stride if self.stride is not None else -(-2 * (self.window or 0) // 3)
 
-    @property
-    def views(self) -> int:
-        """Number of views."""
-        return self.random_views or len(self.scales) * (2 if self.flip else 1)
-
     def views_of(self, images: Tensor) -> list[tuple[float, bool]]:
         """Return the resize factor of images `(N, C, H, W)`, and whether to flip them, for each view."""
         factor = side_factor(images.shape[-2:], self.longer_side, self.shorter_side)
@@ -139,17 +135,20 @@ def unrefined_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> tup
         return coarse.float(), offsets
 
     def logits_of(crops: Tensor) -> Tensor:
-        """Return logits of crops of any size, which are padded to `MIN_SIDE` by their last row and column."""
-        height, width = crops.shape[-2:]
-        missing = max(MIN_SIDE - height, 0), max(MIN_SIDE - width, 0)
-        if any(missing):
-            crops = F.pad(crops, (0, missing[1], 0, missing[0]), mode="replicate")
-        logits = resize(model.coarse_logits(crops).float(), crops.shape[-2:], align_corners=True)
-        return logits[..., :height, :width]
+        return resize(model.coarse_logits(crops).float(), crops.shape[-2:], align_corners=True)
 
     # An exported file has no refiner, since it refines internally.
     offsets = model.offsets(images) if isinstance(model, SegmentationModel) else None
-    return average_views(logits_of, images, protocol), offsets
+    return average_views(partial(on_padded, logits_of), images, protocol), offsets
+
+
+def on_padded(function: Function, images: Tensor) -> Tensor:
+    """Call a function on images of any size, which are padded to `MIN_SIDE` by their last row and column."""
+    height, width = images.shape[-2:]
+    missing = max(MIN_SIDE - height, 0), max(MIN_SIDE - width, 0)
+    if any(missing):
+        images = F.pad(images, (0, missing[1], 0, missing[0]), mode="replicate")
+    return function(images)[..., :height, :width]
 
 
 def average_views(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
@@ -158,16 +157,16 @@ def average_views(logits_of: Function, images: Tensor, protocol: Protocol) -> Te
     Memory contains one view and the running mean. Images are resized bilinearly, with antialiasing as in training, and
     aligned pixel centres (`align_corners=False`).
     """
-    size = images.shape[-2:]
+    size, views = images.shape[-2:], protocol.views_of(images)
     mean: Tensor | None = None
-    for scale, mirrored in protocol.views_of(images):
+    for scale, mirrored in views:
         view = _scaled(images, scale)
         logits = one_view(logits_of, view.flip(-1) if mirrored else view, protocol)
         logits = resize(logits.flip(-1) if mirrored else logits, size, align_corners=False)
         if protocol.average == "probabilities":
             logits = logits.softmax(1)
         # The first time not in place, because the function may keep `logits`.
-        mean = logits / protocol.views if mean is None else mean.add_(logits, alpha=1 / protocol.views)
+        mean = logits / len(views) if mean is None else mean.add_(logits, alpha=1 / len(views))
         del logits
     assert mean is not None
     if protocol.average == "probabilities":

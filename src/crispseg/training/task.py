@@ -9,15 +9,14 @@ import lightning as L
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import pad
 from torch.optim.lr_scheduler import LambdaLR
 
 from crispseg.data.loading import derived_seed
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.scores import Scores, SegmentationScores
+from crispseg.inference.protocols import on_padded
 from crispseg.inference.tiling import Tiling, tiled
 from crispseg.models import SegmentationModel
-from crispseg.models.info import MIN_SIDE
 from crispseg.training.config import TrainConfig
 from crispseg.training.optimization import build_optimizer, learning_rate_factor
 from crispseg.training.pace import Pace, callback
@@ -111,11 +110,7 @@ class SegmentationTask(L.LightningModule):
         return Tiling(lambda side: self._logits(torch.zeros(1, channels, side, side, device=self.device)), self.device)
 
     def _logits(self, images: Tensor) -> Tensor:
-        height, width = images.shape[-2:]
-        if min(height, width) < MIN_SIDE:  # padded as in prediction
-            images = pad(images, (0, max(0, MIN_SIDE - width), 0, max(0, MIN_SIDE - height)), mode="replicate")
-        logits: Tensor = self.model(images.contiguous(memory_format=torch.channels_last))
-        return logits[..., :height, :width]
+        return on_padded(lambda whole: self.model(whole.contiguous(memory_format=torch.channels_last)), images)
 
 
 def steps_per_epoch(batches: int | float, config: TrainConfig) -> int:
