@@ -62,7 +62,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("models: AGLN's gate", "refined * torch.sigmoid(m)", "refined * torch.sigmoid(-m)"),
     ("models: UN-EPT's positions", "10000.0 ** (-torch.arange(quarter", "1000.0 ** (-torch.arange(quarter"),
     ("models: training heads saved", " if not key.startswith(TRAINING_ONLY)", ""),
-    ("evaluation: distance inclusive", "classes[away <= distance**2]", "classes[away < distance**2]"),
+    ("evaluation: distance inclusive", "ours[away <= distance]", "ours[away < distance]"),
     ("evaluation: F", "np.divide(2 * precision * recall,", "np.divide(precision * recall,"),
     ("evaluation: nothing predicted", "out=np.ones(matched.shape)", "out=np.zeros(matched.shape)"),
     ("evaluation: union", "self.truth + self.predicted - self.hits", "self.truth + self.predicted"),

@@ -13,7 +13,6 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -107,11 +106,6 @@ def _run(argv: list[str]) -> int:
     name, *rest = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
-    source = Path(*rest[:1])
-    named = bool(rest) and not rest[0].startswith("-") and source.suffix not in (".yaml", ".yml")
-    if name == "train" and named and not source.exists() and "--help" not in rest:
-        # Report it at once; the imports of training take seconds.
-        raise CrispsegError(f"{source} is missing; give a folder of data, or a YAML file of settings")
     importlib.import_module(f"crispseg.cli.{name}")
     keep_freed_memory()
     from crispseg.cli.command import commands  # imports pydantic and rich; the help page does not need them

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from crispseg.data import FileDataset, Folder, Sample, SegmentationDataset, trai
 from crispseg.data.loading import Augmented, derived_seed, parallel, tried
 from crispseg.doctor.facts import subject_of
 from crispseg.errors import CrispsegError, few
+from crispseg.io.files import digest
 from crispseg.io.images import find_images, image_channels, read_image
 from crispseg.io.opening import opened
 from crispseg.io.value_range import ValueRange
@@ -64,14 +64,8 @@ def _among(files: Collection[Path], known: Collection[Path]) -> set[Path]:
     """Return the files with the same bytes as a known one."""
     shared = {file.stat().st_size for file in files} & {file.stat().st_size for file in known}
     some, others = ([file for file in each if file.stat().st_size in shared] for each in (files, known))
-    digests = {*map(_digest, others)}
-    return {file for file in some if _digest(file) in digests}
-
-
-@lru_cache(maxsize=2**14)
-def _digest(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").digest()
+    digests = {*map(digest, others)}
+    return {file for file in some if digest(file) in digests}
 
 
 def _check(path: Path, channels: int, deep: bool) -> None:
