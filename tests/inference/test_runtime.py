@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from drawn import as_flags, drawn
-from exports import exported
+from exports import INFO, exported
 from PIL import Image
 from training_runs import of_many_opinions
 
@@ -220,6 +220,13 @@ def test_weights_of_another_file_are_refused(tmp_path: Path, refuses: Any) -> No
 @pytest.mark.parametrize("name", ["a.onnx", "a.xml"])
 def test_files_from_before_checksums_are_read(name: str, tmp_path: Path) -> None:
     assert open_model(exported(tmp_path / name, sealed=False)).info.num_classes == 4
+
+
+@pytest.mark.parametrize("change", [{"num_classes": 5}, {"in_chans": 1, "mean": (0.5,), "std": (0.5,)}])
+def test_metadata_that_contradict_the_network(change: dict[str, Any], tmp_path: Path, refuses: Any) -> None:
+    path = exported(tmp_path / "a.onnx", replace(INFO, **change))
+    with refuses(str(path), "export it again"):
+        open_model(path)
 
 
 def test_what_a_file_cannot_do_is_refused(model: SegmentationModel, refuses: Any) -> None:

@@ -20,6 +20,7 @@ from crispseg.errors import CrispsegError, one_line
 from crispseg.inference.device import FloatPrecision
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.base import Coarse, Outputs
+from crispseg.models.info import MIN_SIDE
 
 METADATA = "crispseg"
 """Key of the metadata in an ONNX or OpenVINO file."""
@@ -161,7 +162,13 @@ def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPr
             raise CrispsegError(
                 f"{path} or its .bin is damaged or from another export, as the checksums differ; restore them"
             )
-        return ExportedModel(*OPENERS[runtime](path), path)
+        model = ExportedModel(*OPENERS[runtime](path), path)
+        sides = model.size or (MIN_SIDE, MIN_SIDE)
+        size = tuple(model(torch.zeros(1, model.info.in_chans, *sides)).shape)
+        expected = (1, *([] if model.labels_only else [model.info.num_classes]), *sides)
+        if size != expected:
+            raise CrispsegError(f"{path} has an output {size}, but its metadata state {expected}; export it again")
+        return model
     except CrispsegError:
         raise
     except Exception as error:  # runtimes raise almost anything for damaged or foreign files

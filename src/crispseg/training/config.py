@@ -208,6 +208,8 @@ class TrainConfig(Settings):
         for key, other in (("epochs", self.epochs), ("iterations", self.iterations)):
             if self.minutes and other:
                 raise CrispsegError(f"minutes is {self.minutes:g} and {key} {other}; give one of them")
+        if self.layer_decay and self.freeze_backbone is True:
+            raise CrispsegError(f"is {self.layer_decay:g}, but freeze_backbone is true; leave one out", "layer_decay")
         if self.cache_features and self.freeze_backbone is not True:
             frozen = written(self.freeze_backbone)
             raise CrispsegError(f"is true, but freeze_backbone is {frozen}; set it to true", "cache_features")
