@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from matplotlib import colormaps
 from PIL import Image
 
 from crispseg.data.palettes import compact
@@ -145,6 +146,38 @@ def test_masks_that_are_stretched_to_their_own_maximum_get_no_palette(tmp_path: 
     tree = Tree(tmp_path, mask=lambda seed: (ids(seed, classes=2 + seed % 3) * (255 / (1 + seed % 3))).astype(np.uint8))
     found = only(tree.examine(), "stretched-masks")
     assert "0, 85, 127, 170, 255" in found.message and not found.details.get("settings")
+
+
+@pytest.mark.parametrize("name", ["viridis", "jet", "gray"])
+def test_color_maps_of_matplotlib_are_recognised(name: str, tmp_path: Path) -> None:
+    def saved(seed: int, top: int | None) -> np.ndarray:
+        mask = ids(seed, classes=2 + seed % 3)
+        return np.asarray(colormaps[name](mask / (top or mask.max()), bytes=True)[..., :3])
+
+    tree = Tree(tmp_path / "own", mask=lambda seed: saved(seed, None))
+    found = only(tree.examine(), "stretched-masks")
+    assert not found.details.get("settings") and not found.details["copy"]
+    if name != "gray":
+        found = only(Tree(tmp_path / "fixed", mask=lambda seed: saved(seed, 3)).examine(), "rgb-masks")
+        table = colormaps[name](np.arange(4) / 3, bytes=True)[:, :3].tolist()
+        assert found.details["settings"] == [{"data.palette": tuple(map(tuple, table))}]
+
+
+def test_the_void_of_pascal_voc_is_proposed_to_be_ignored(tmp_path: Path) -> None:
+    colors = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0), (224, 224, 192)], np.uint8)
+    found = only(Tree(tmp_path, mask=lambda seed: colors[ids(seed, classes=4)]).examine(), "rgb-masks")
+    palette = ((0, 0, 0), (0, 128, 0), (128, 0, 0))
+    assert found.details["settings"] == [{"data.palette": palette, "data.ignore": [(224, 224, 192)]}]
+
+
+def test_cut_outs_on_black_get_no_palette(tmp_path: Path) -> None:
+    def cut_out(seed: int) -> np.ndarray:
+        noise = np.random.default_rng(seed).integers(60, 256, (*SIZE, 3), np.uint8)
+        noise[:6, :6] = 255
+        return np.where(ids(seed, classes=2)[..., None] > 0, noise, 0).astype(np.uint8)
+
+    found = only(Tree(tmp_path, mask=cut_out).examine(), "rgb-masks")
+    assert "photographs" in found.remedy and not found.details.get("settings")
 
 
 def test_a_colour_for_each_object_gets_no_palette(tmp_path: Path) -> None:

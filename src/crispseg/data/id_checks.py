@@ -124,8 +124,9 @@ def sparse(order: Sequence[int], grey: Sequence[MaskStatistics], void: Sequence[
 
 
 def stretched(grey: Sequence[MaskStatistics]) -> Finding | None:
-    """Return the fault of masks whose values are 255 * k // m with an m that differs between the files."""
-    scales = {m: {IGNORE * k // m for k in range(m + 1)} for m in range(1, OBJECTS + 1)}
+    """Return the fault of masks whose values are near 255 * k / m with an m that differs between the files."""
+    levels = {m: [round(IGNORE * k / m) for k in range(m + 1)] for m in range(1, OBJECTS + 1)}
+    scales = {m: {level + error for level in each for error in (-1, 0, 1)} for m, each in levels.items()}
     some = [mask for mask in grey if mask.held != {0}]
     found = [next((m for m, scale in scales.items() if mask.held <= scale), 0) for mask in some]
     if not all(found) or not all(IGNORE in mask.held for mask in some) or len({*found} - {1}) < 2:

@@ -38,6 +38,7 @@ from crispseg.data.mask_lookup import (
     IdLookup,
     MaskLookup,
     MaskStatistics,
+    as_colors,
     held,
     in_flat_areas,
     least_flat,
@@ -45,7 +46,7 @@ from crispseg.data.mask_lookup import (
     pixels_of,
 )
 from crispseg.data.pairing import ODD_FILES
-from crispseg.data.palettes import BLENDED, compact, palettes_differ, proposed, tolerance_for
+from crispseg.data.palettes import BLENDED, color_map_levels, compact, palettes_differ, proposed, tolerance_for
 from crispseg.data.reading_checks import SIDES, changed_values, class_folders, swapped, unsuitable_names, without_data
 from crispseg.errors import few
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -54,6 +55,9 @@ BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
 
 ODD = ("odd-masks", "rgb-masks", "value-out-of-range")
 """Kinds of faults of single masks."""
+
+VOID = (224, 224, 192)
+"""Colour of ignored outlines in PASCAL VOC."""
 
 MANY_COLORS = 40
 """Largest number of colours for which a palette is proposed."""
@@ -330,19 +334,28 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
     masks = [*colored, *(mask for mask in grey if mask.values[-1] <= IGNORE)]
     pixels = pixels_of(masks, in_color=True)
     what, several = f"{len(pixels)} colours, but there is no palette", len(pixels) > IGNORE
+    levels = {} if several else color_map_levels(pixels)
+    as_levels = [np.array([levels.get(tuple(color), 0) for color in as_colors(mask).tolist()]) for mask in masks]
+    if fault := stretched([mask._replace(values=each) for mask, each in zip(masks, as_levels, strict=True)]):
+        return MaskReading(LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault,))
     if several or any(mask.blended >= BLENDED for mask in colored):
-        several &= 2 * sum(int(mask.flat[mask.flat > least_flat(mask)].sum()) for mask in masks) < pixels.total()
+        ((_, background),), every = pixels.most_common(1), pixels.total()
         pixels = pixels_of([part(mask, mask.flat > least_flat(mask)) for mask in masks], in_color=True)
+        several &= 2 * (pixels.total() - background) < every - background
     palette = proposed([color for color, _ in pixels.most_common(IGNORE)], colored)
+    palette.sort(key=lambda color: levels.get(color, 0))
+    void = [VOID] if VOID in palette and len(palette) > 2 else []
+    palette = [color for color in palette if color not in void]
     what += "; their palettes differ, so indices have no fixed meaning" * any(mask.palette for mask in colored)
     if not 2 <= len(palette) <= MANY_COLORS or several:
         remedy = "if these are photographs, give data.masks; if each object has a colour, write masks of class ids"
         remedy += ", often one of the channels; otherwise give data.palette, a colour for each class"
         fault = fault_of("rgb-masks", colored, what, remedy)
         return MaskReading(LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault,))
-    lookup = ColorLookup(palette)
-    settings: dict[str, object] = {"data.palette": tuple(palette)}
+    lookup = ColorLookup(palette, void)
+    settings: dict[str, object] = {"data.palette": tuple(palette)} | ({"data.ignore": void} if void else {})
     remedy = f"give data.palette '{compact(palette)}' and, in this order, data.classes '[name, …]'"
+    remedy += f"; and data.ignore '{compact(void)}', the void of PASCAL VOC" * bool(void)
     _, largest, strange = tolerance_for(lookup, masks)
     if strange:
         settings["data.palette_tolerance"] = largest

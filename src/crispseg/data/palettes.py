@@ -178,6 +178,21 @@ def proposed(colors: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[C
     return sorted(colors if near else kept)
 
 
+COLOR_MAPS = "viridis", "plasma", "inferno", "magma", "cividis", "jet", "turbo", "hot"
+
+
+def color_map_levels(colors: Iterable[Color]) -> dict[Color, int]:
+    """Return the levels of colours, 0 to 255, in the colour map of matplotlib that contains all; empty without one."""
+    from matplotlib import colormaps  # imported here, because it takes half a second
+
+    for name in COLOR_MAPS:
+        table = colormaps[name](np.arange(256), bytes=True)[:, :3].tolist()
+        levels = {(red, green, blue): level for level, (red, green, blue) in enumerate(table)}
+        if levels.keys() >= {*colors}:
+            return levels
+    return {}
+
+
 def palettes_differ(masks: Sequence[MaskStatistics]) -> bool:
     """Return whether a colour of palette files has several indices, or an index is transparent in some files only."""
     indices: dict[Color, set[int]] = {}

@@ -166,7 +166,7 @@ def whole_numbers(values: NDArray[Any], name: object, most: int = 0xFFFF, kinds:
     low, high = values.min(), values.max()
     if values.dtype.kind not in kinds or not (low >= 0 and high <= most) or (values % 1).any():
         found = f"{name} contains {values.dtype} values from {low} to {high}, not whole numbers from 0 to {most}"
-        raise CrispsegError(f"{found}; save it with 8 or 16 bits")
+        raise CrispsegError(f"{found}; save it with 8 or 16 bits, and in masks 255 for pixels without data")
     return values.astype(np.uint16 if high <= 0xFFFF else np.int32)
 
 
