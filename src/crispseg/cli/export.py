@@ -21,6 +21,8 @@ from crispseg.models import SegmentationModel
 
 LARGEST_LOSS = 0.5
 """Points of a score that int8 may lose before another precision is recommended."""
+WORTH_INT8 = 0.8
+"""Largest time of int8, as a share of that of bf16, for which its loss of accuracy is worth it."""
 
 
 @dataclass(kw_only=True)
@@ -83,3 +85,6 @@ def show(certificate: Certificate) -> None:
                 lossy = certificate.precision == "int8" and pair.model - pair.file > LARGEST_LOSS
                 better = f"; --precision {'fp32' if certificate.format == 'onnx' else 'bf16'} is better" * lossy
                 print(f"  {name} {pair.model:.2f} → {pair.file:.2f}{better}")
+    if (ratio := certificate.over_bf16) is not None:
+        better = "; --precision bf16 is the better choice on this processor" if ratio > WORTH_INT8 else ""
+        print(f"an image takes {ratio:.2f} of the time of bf16{better}")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import time
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,10 +18,11 @@ from crispseg.data.loading import spread
 from crispseg.evaluation.bootstrap import number
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores
-from crispseg.export.quantization import Calibration
+from crispseg.export.quantization import Calibration, middle
 from crispseg.inference.device import processor_name
 from crispseg.inference.runtime import AnyModel, Run
-from crispseg.inference.segmenter import Segmenter
+from crispseg.inference.segmenter import Segmenter, as_batch
+from crispseg.io.arrays import Normalize
 from crispseg.models import SegmentationModel
 
 CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))
@@ -31,6 +34,8 @@ SAME_LABELS = 0.999
 DECIDED_OTHERWISE = 0.001
 """Share of the pixels of a refined model whose logits may differ. If rounding decides between two directions, or
 between boundary and none, a pixel gets the logits of another pixel."""
+ROUNDS = 9
+"""Number of timed calls."""
 DISTANCE = 3
 """Largest distance in pixels at which boundaries match."""
 
@@ -128,6 +133,8 @@ class Certificate:
     """Comparisons of the logits, on random images; none for a Core ML file that was not written on macOS."""
     bytes: int
     """Size of the file in bytes."""
+    over_bf16: float | None = None
+    """Time of an int8 file of OpenVINO, as a share of that of bf16 on this processor; see `time_ratio`."""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, with the processor and the versions of the software."""
@@ -157,3 +164,19 @@ def measure(model: SegmentationModel, file: AnyModel, data: Calibration) -> Meas
     mious = Compared(*(number(matrix.scores().miou) for matrix, _ in metrics))
     boundaries = Compared(*(number(boundary.scores().measures()["boundary_f"][0]) for _, boundary in metrics))
     return Measured(len(chosen), 100 * same / pixels, mious, boundaries)
+
+
+def time_ratio(file: AnyModel, other: AnyModel, data: Calibration) -> float:
+    """Return the time of a file divided by that of another, medians of `ROUNDS` calls in turns on a held-out image."""
+    info = file.info
+    sample = data.held_out.with_channels(info.in_chans, info.value_range)[0]
+    images = as_batch(middle(sample.image), Normalize(info.mean, info.std, info.in_chans), torch.device("cpu"))
+    taken: list[list[float]] = []
+    for _ in range(ROUNDS + 1):
+        taken.append([])
+        for model in (file, other):
+            start = time.perf_counter()
+            model(images)
+            taken[-1].append(time.perf_counter() - start)
+    ours, theirs = np.median(taken[1:], axis=0)  # without the first call of each
+    return float(ours / theirs)

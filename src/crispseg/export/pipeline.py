@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import get_args
 
 import torch
+from pydantic import NonNegativeFloat
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.export.certificate import CHECKED, Certificate, compare, measure
+from crispseg.export.certificate import CHECKED, Certificate, compare, measure, time_ratio
 from crispseg.export.formats import (
     FILE_FORMATS,
     NOT_POSSIBLE,
@@ -44,7 +45,7 @@ def export_model(
     *,
     precision: Precision = "fp32",
     data: Calibration | None = None,
-    max_drop: float | None = None,
+    max_drop: NonNegativeFloat | None = None,
     sampling: Sampling = "grid_sample",
     output: Output = "logits",
     size: tuple[int, int] | None = None,
@@ -133,9 +134,19 @@ def export_model(
             if max_drop is not None and not drop <= max_drop:
                 lost = f"{drop:.2f} points of {score}, and max_drop is {max_drop:g}; use another precision"
                 raise CrispsegError(f"{path} is not written: {title} in {precision} loses {lost}")
+        over_bf16 = None
+        if (format, precision) == ("openvino", "int8"):
+            other = folder / "bf16" / path.name
+            other.parent.mkdir()
+            plain_file(made).rename(plain_file(other))
+            assert data is not None
+            over_bf16 = time_ratio(file, write(model, other, format, "bf16", None, sampling, output), data)
+            shutil.rmtree(other.parent)
         plain_file(made).unlink(missing_ok=True)
         stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        found = Certificate(title, format, precision, data.name if data else None, measured, comparisons, stored)
+        found = Certificate(
+            title, format, precision, data.name if data else None, measured, comparisons, stored, over_bf16
+        )
         text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
         (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
         if triton:

@@ -74,6 +74,7 @@ def open_teacher(source: str, info: ModelInfo) -> Teacher:
 
     def logits(images: Tensor) -> Tensor:
         batch = normalize(255 * images).contiguous(memory_format=torch.channels_last)
-        return torch.cat(list(map(model.to(images.device), batch.split(1 if isinstance(model, ExportedModel) else 64))))
+        parts = batch.split(1) if isinstance(model, ExportedModel) else [batch]  # files may accept one image only
+        return torch.cat([model.to(images.device)(part) for part in parts])
 
     return logits
