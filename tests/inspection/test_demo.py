@@ -61,8 +61,10 @@ def free_port() -> int:
 @pytest.fixture(scope="module")
 def url(model: SegmentationModel, folder: Path) -> Iterator[str]:
     before = dict(os.environ)
-    with serve({"tiny": model}, folder, CPU, port=free_port(), max_megabytes=0.5) as url:
-        yield url
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("crispseg.inspection.demo.MOST_BYTES", 500_000)
+        with serve({"tiny": model}, folder, CPU, port=free_port()) as url:
+            yield url
     os.environ.clear()
     os.environ.update(before)
 

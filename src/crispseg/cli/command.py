@@ -28,12 +28,10 @@ from crispseg.config.settings import (
 )
 from crispseg.errors import CrispsegError, did_you_mean
 
-STDOUT = Path("-")
-"""File name that means the standard output."""
+STDOUT = Path("-")  # file name that means the standard output
 HELP = ("-h", "--help")
 DATA = "The data; --data NAME selects them, folder is for custom data"
-commands: dict[str, type[Command]] = {}
-"""Commands by name; each registers itself when its module is imported."""
+commands: dict[str, type[Command]] = {}  # commands by name; each registers itself when its module is imported
 
 
 @dataclass(kw_only=True)
@@ -45,10 +43,8 @@ class Command(ABC):
     """
 
     name: ClassVar[str]
-    words: ClassVar[tuple[str, ...]] = ()
-    """Fields that need no flag, in this order; the last may be a list."""
-    first: ClassVar[tuple[str, ...]] = ()
-    """Keys on the first page of help; empty for all keys."""
+    words: ClassVar[tuple[str, ...]] = ()  # fields that need no flag, in this order; the last may be a list
+    first: ClassVar[tuple[str, ...]] = ()  # keys on the first page of help; empty for all keys
     plugins: list[str] = field(default_factory=list)
 
     def __init_subclass__(cls) -> None:

@@ -19,10 +19,8 @@ from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import Calibration
 from crispseg.models import SegmentationModel
 
-LARGEST_LOSS = 0.5
-"""Points of a score that int8 may lose before another precision is recommended."""
-WORTH_INT8 = 0.8
-"""Largest time of int8, as a share of that of bf16, for which its loss of accuracy is worth it."""
+LARGEST_LOSS = 0.5  # points of a score that int8 may lose before another precision is recommended
+WORTH_INT8 = 0.8  # largest time of int8, as a share of that of bf16, for which its loss of accuracy is worth it
 
 
 @dataclass(kw_only=True)

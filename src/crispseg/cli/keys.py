@@ -33,8 +33,7 @@ class WithOptions(Command):
     """Base of commands with the keyword arguments of a function as further keys."""
 
     function: ClassVar[Callable[..., Any]]
-    options: Tree = field(init=False)
-    """Given keyword arguments."""
+    options: Tree = field(init=False)  # given keyword arguments
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:

@@ -29,8 +29,7 @@ from crispseg.labelling.following import images_to_label
 from crispseg.labelling.pages import errors_page, next_page
 from crispseg.models import SegmentationModel
 
-COMPARED = 500
-"""Maximum number of labelled images, evenly spread, that a choice is compared with."""
+COMPARED = 500  # maximum number of labelled images, evenly spread, that a choice is compared with
 PAGE = "index.html"
 
 

@@ -33,11 +33,9 @@ from crispseg.config.yaml_files import parse_yaml
 from crispseg.errors import CrispsegError, did_you_mean
 
 T = TypeVar("T")
-Tree = dict[str, Any]
-"""Settings by key, in the structure of a YAML file; each group is a nested tree."""
+Tree = dict[str, Any]  # settings by key, in the structure of a YAML file; each group is a nested tree
 
-CONFIG = "config.yaml"
-"""File of settings in a run's folder."""
+CONFIG = "config.yaml"  # file of settings in a run's folder
 
 CHECKS = pydantic.ConfigDict(allow_inf_nan=False, extra="forbid", arbitrary_types_allowed=True)
 
@@ -159,8 +157,7 @@ def unknown(key: str, known: Iterable[str]) -> CrispsegError:
 class Settings:
     """Base of frozen dataclasses of pydantic; an invalid value raises a `CrispsegError`."""
 
-    prefix: ClassVar[str] = ""
-    """Prefix of the keys in error messages, such as "augment."."""
+    prefix: ClassVar[str] = ""  # prefix of the keys in error messages, such as "augment."
 
     @pydantic.model_validator(mode="wrap")
     @classmethod

@@ -10,8 +10,7 @@ import yaml
 
 from crispseg.errors import CrispsegError, one_line
 
-RECIPES = Path(str(resources.files("crispseg") / "recipes"))
-"""Folder of the package's recipes."""
+RECIPES = Path(str(resources.files("crispseg") / "recipes"))  # folder of the package's recipes
 
 
 class _Loader(yaml.SafeLoader):

@@ -58,8 +58,7 @@ class Annotations(NamedTuple):
     """Content of an annotation file."""
 
     images: tuple[MarkedImage, ...]
-    names: tuple[str, ...]
-    """Class names, sorted by id for COCO and YOLO, as listed by CVAT, and otherwise alphabetically."""
+    names: tuple[str, ...]  # class names, sorted by id for COCO and YOLO, as listed by CVAT, else alphabetical
     notes: tuple[str, ...] = ()  # lines about what is not imported
 
 

@@ -15,11 +15,8 @@ from crispseg.labels import IGNORE
 from crispseg.models.refinement import DIRECTIONS
 
 NO_BOUNDARY = 8
-NO_DIRECTION = 9
-"""Target of a boundary pixel without an inside direction, such as in a line one pixel wide."""
-
-FLAT = 1e-3
-"""Sobel sum (8 times the slope) below which a distance map has no direction; its float32 error is about 1e-5."""
+NO_DIRECTION = 9  # target of a boundary pixel without an inside direction, such as in a line one pixel wide
+FLAT = 1e-3  # smallest Sobel sum (8 times the slope) with a direction; the float32 error is about 1e-5
 
 
 def boundary_targets(labels: NDArray[np.uint8], distance: float = 5) -> NDArray[np.uint8]:

@@ -13,20 +13,11 @@ from crispseg.data.palettes import BLENDED, compact
 from crispseg.errors import few
 from crispseg.labels import IGNORE
 
-SHADES, LIGHT = 64, 192
-"""More than `SHADES` undeclared values are not class ids if masks are interpolated or a value reaches `LIGHT`."""
-
-COUNTED = 0.9
-"""Smallest share of masks with ids from 1 without a gap, and of ids of one area, for masks that number objects."""
-
-BOTH = 0.1
-"""Smallest share of masks with ids from 0, and of masks with ids from 1, that are two kinds."""
-
-STRAY_FILES = 0.2
-"""Largest share of masks with stray values, which are 0 or beyond a gap, if no classes are declared."""
-
-THRESHOLD = 255
-"""Tolerance with which a black and white palette is a threshold at 128, even for greys that JPEG tinted."""
+SHADES, LIGHT = 64, 192  # more values than `SHADES` are no class ids if masks are interpolated or one reaches `LIGHT`
+COUNTED = 0.9  # smallest share of masks with ids from 1 without a gap, and of ids of one area, in numbered objects
+BOTH = 0.1  # smallest share of masks with ids from 0, and of masks with ids from 1, that are two kinds
+STRAY_FILES = 0.2  # largest share of masks with stray values, which are 0 or beyond a gap, if no classes are declared
+THRESHOLD = 255  # tolerance with which a black and white palette is a threshold at 128, even for greys that JPEG tinted
 
 BY_THRESHOLD = f"data.palette '[[0,0,0],[255,255,255]]' and data.palette_tolerance {THRESHOLD}"
 

@@ -20,61 +20,35 @@ from crispseg.errors import few
 from crispseg.io.opening import opened
 from crispseg.labels import IGNORE, Color, color_table
 
-NOISE, LOSSY_NOISE = 8, 20
-"""Largest differences between neighbours in flat areas, in exact and in lossy files."""
-
-TONE = 32
-"""Largest distance by which noise or soft edges may change an expected value."""
-SHARE, LEAST = 0.002, 4
-"""Flat pixels of a class: minimum share of those outside the most frequent value, and minimum number."""
-TINT = 16
-"""Largest difference between the channels of a grey that lossy compression tinted."""
-
-OBJECTS = 20
-"""Largest id up to which all classes may occur in one image."""
-
-KEPT = 1024
-"""Maximum number of values or colours to keep of a mask; a mask of labels has at most 256."""
+NOISE, LOSSY_NOISE = 8, 20  # largest differences between neighbours in flat areas, in exact and in lossy files
+TONE = 32  # largest distance by which noise or soft edges may change an expected value
+SHARE, LEAST = 0.002, 4  # flat pixels of a class: smallest share outside the most frequent value, and number
+TINT = 16  # largest difference between the channels of a grey that lossy compression tinted
+OBJECTS = 20  # largest id up to which all classes may occur in one image
+KEPT = 1024  # maximum number of values or colours to keep of a mask; a mask of labels has at most 256
 
 
 class MaskStatistics(NamedTuple):
     """Statistics of a mask."""
 
     file: str
-    size: tuple[int, int]
-    """`(H, W)` upright."""
-    values: NDArray[Any]
-    """`(n,)` values, or `(n, 3)` colours if the channels differ: the `KEPT` most frequent ones, sorted."""
-    quarters: NDArray[np.int64]
-    """`(n, 2, 2)` pixel counts of each value in the upper and lower, left and right quarters."""
-    flat: NDArray[np.int64]
-    """`(n,)` pixel counts of each value in flat areas, whose 3 x 3 neighbours differ by at most `NOISE`."""
-    frame: NDArray[np.int64]
-    """`(n,)` pixel counts of each value in the outermost rows and columns."""
-    distinct: int
-    """Total number of values or colours."""
-    blended: float
-    """Share of the steps between flat areas that pass intermediate values; see `blended_steps`."""
-    pieces: int
-    """Number of connected areas of the ids 1 to k, if exactly these occur beside 0 and 255; otherwise 0."""
-    digest: bytes
-    """Hash of the values of all pixels."""
-    lossy: str = ""
-    """Error message about lossy compression, which changes values; empty for exact files."""
-    palette: tuple[Color, ...] = ()
-    """Colours of the values of a palette file."""
-    clear: frozenset[int] = frozenset()
-    """Transparent values of a palette file."""
-    transparent: float | None = None
-    """Share of the transparent pixels; None if the file cannot have any."""
-    inverted: bool = False
-    """Whether the file is a TIFF in which 0 is white."""
-    orientation: int = 1
-    """EXIF orientation, 1 to 8."""
-    nodata: float | None = None
-    """Value without data, from GDAL's metadata of a GeoTIFF."""
-    place: tuple[float, ...] = ()
-    """Map position of a GeoTIFF, see `map_position`."""
+    size: tuple[int, int]  # `(H, W)` upright
+    values: NDArray[Any]  # `(n,)` values, or `(n, 3)` colours if channels differ: the `KEPT` most frequent, sorted
+    quarters: NDArray[np.int64]  # `(n, 2, 2)` pixel counts in the upper and lower, left and right quarters
+    flat: NDArray[np.int64]  # `(n,)` pixel counts in flat areas, whose 3 x 3 neighbours differ by at most `NOISE`
+    frame: NDArray[np.int64]  # `(n,)` pixel counts of each value in the outermost rows and columns
+    distinct: int  # total number of values or colours
+    blended: float  # share of the steps between flat areas that pass intermediate values; see `blended_steps`
+    pieces: int  # number of connected areas of the ids 1 to k, if exactly these occur beside 0 and 255; otherwise 0
+    digest: bytes  # hash of the values of all pixels
+    lossy: str = ""  # error message about lossy compression, which changes values; empty for exact files
+    palette: tuple[Color, ...] = ()  # colours of the values of a palette file
+    clear: frozenset[int] = frozenset()  # transparent values of a palette file
+    transparent: float | None = None  # share of the transparent pixels; None if the file cannot have any
+    inverted: bool = False  # whether the file is a TIFF in which 0 is white
+    orientation: int = 1  # EXIF orientation, 1 to 8
+    nodata: float | None = None  # value without data, from GDAL's metadata of a GeoTIFF
+    place: tuple[float, ...] = ()  # map position of a GeoTIFF, see `map_position`
 
     @property
     def counts(self) -> NDArray[np.int64]:
@@ -226,21 +200,11 @@ def blended_steps(values: NDArray[Any]) -> float:
     return over / (over + steps) if over >= 20 and 2 * equal > neighbours else 0.0
 
 
-NONE = IGNORE + 1
-"""Result of `MaskLookup.find` for a value without a class."""
-
-DEEP_WHITE = 0xFFFF
-"""White in 16-bit files, like 255 in 8-bit files."""
-
-BORDER = 2
-"""Largest distance in pixels to two objects at which a pixel is on their border."""
-
-CLASSES = "background", "object", "border"
-"""Default names of the classes of `three_classes`."""
-
-MOST = 2**24
-"""Largest object number. Float32, in which OpenCV dilates, is exact for all integers up to it, and tables have a row
-for each."""
+NONE = IGNORE + 1  # result of `MaskLookup.find` for a value without a class
+DEEP_WHITE = 0xFFFF  # white in 16-bit files, like 255 in 8-bit files
+BORDER = 2  # largest distance in pixels to two objects at which a pixel is on their border
+CLASSES = "background", "object", "border"  # default names of the classes of `three_classes`
+MOST = 2**24  # largest object number; float32, in which OpenCV dilates, is exact up to it
 
 
 class MaskLookup:
@@ -252,10 +216,8 @@ class MaskLookup:
         remedy: its remedy.
     """
 
-    most = 0xFFFF
-    """Largest value that is read."""
-    tolerance = 0.0
-    """Largest RGB distance at which a colour counts as another; lossy masks need more than 0."""
+    most = 0xFFFF  # largest value that is read
+    tolerance = 0.0  # largest RGB distance at which a colour counts as another; lossy masks need more than 0
 
     def __init__(self, meaning: Mapping[Any, int], wrong: str, remedy: str) -> None:
         self.meaning, self.wrong, self.remedy = meaning, wrong, remedy

@@ -53,14 +53,9 @@ from crispseg.labels import IGNORE, Color, LabelSet
 
 BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
 
-ODD = ("odd-masks", "rgb-masks", "value-out-of-range")
-"""Kinds of faults of single masks."""
-
-VOID = (224, 224, 192)
-"""Colour of ignored outlines in PASCAL VOC."""
-
-MANY_COLORS = 40
-"""Largest number of colours for which a palette is proposed."""
+ODD = ("odd-masks", "rgb-masks", "value-out-of-range")  # kinds of faults of single masks
+VOID = (224, 224, 192)  # colour of ignored outlines in PASCAL VOC
+MANY_COLORS = 40  # largest number of colours for which a palette is proposed
 
 WHITES = {IGNORE, DEEP_WHITE}
 
@@ -69,20 +64,14 @@ WHITES = {IGNORE, DEEP_WHITE}
 class DeclaredClasses:
     """Declared meaning of masks."""
 
-    count: int | None
-    """Number of classes; None if nothing is declared."""
+    count: int | None  # number of classes; None if nothing is declared
     names: tuple[str, ...] | None = None
-    palette: Mapping[Color, int] | None = None
-    """Colour → class."""
-    ignore: tuple[Any, ...] = ()
-    """Values to ignore in addition to 255, or colours if there is a palette."""
-    tolerance: float | None = None
-    """Tolerance of the palette, see `ColorLookup`; None derives it from the masks."""
-    merge: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    drop: Sequence[str] = ()
-    """Classes to merge, and classes to ignore."""
-    folders: Mapping[str, str] = field(default_factory=dict)
-    """Mask → its sub-folder, if only masks are in sub-folders."""
+    palette: Mapping[Color, int] | None = None  # colour → class
+    ignore: tuple[Any, ...] = ()  # values to ignore in addition to 255, or colours if there is a palette
+    tolerance: float | None = None  # tolerance of the palette, see `ColorLookup`; None derives it from the masks
+    merge: Mapping[str, Sequence[str]] = field(default_factory=dict)  # class → classes to merge into it
+    drop: Sequence[str] = ()  # classes to ignore
+    folders: Mapping[str, str] = field(default_factory=dict)  # mask → its sub-folder, if only masks are in sub-folders
 
     def labels(self, count: int) -> LabelSet:
         """Return `count` classes with the declared names and colours; a palette of greys is not used to draw."""
@@ -101,8 +90,7 @@ class MaskReading:
     labels: LabelSet
     lookup: MaskLookup
     faults: tuple[Finding, ...] = ()
-    left_out: tuple[str, ...] = ()
-    """Mask files that are left out because they do not match the others."""
+    left_out: tuple[str, ...] = ()  # mask files that are left out because they do not match the others
 
     @property
     def errors(self) -> list[Finding]:

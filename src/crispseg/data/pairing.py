@@ -27,9 +27,7 @@ _OF_MASKS = (
 _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_0000$|\.(jpe?g|png|tiff?|bmp)$")
 """Affixes of mask and image names around their common part, in lower case."""
 
-NUMBERS = re.compile(r"(?<=\S)(?:\s+-?\d+)+$")
-"""Numbers after the name of an image in a list."""
-
+NUMBERS = re.compile(r"(?<=\S)(?:\s+-?\d+)+$")  # numbers after the name of an image in a list
 ODD_FILES = 0.01  # largest share of images or masks that may differ from the others and are left out; more are an error
 MERGE = "if an image has several masks, merge them into one PNG of class ids"
 

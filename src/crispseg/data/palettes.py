@@ -125,14 +125,9 @@ def numbered_colors(
     return found, names
 
 
-NEAR = 16
-"""Largest distance at which a colour may replace a palette colour that its mask lacks."""
-
-BLENDED = 0.3
-"""Smallest share of blended steps of an interpolated mask. CamVid's masks have up to 0.04."""
-
-FARTHEST = 442.0
-"""Distance between black and white, rounded up."""
+NEAR = 16  # largest distance at which a colour may replace a palette colour that its mask lacks
+BLENDED = 0.3  # smallest share of blended steps of an interpolated mask; CamVid's masks have up to 0.04
+FARTHEST = 442.0  # distance between black and white, rounded up
 
 
 def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple[float, int, list[MaskStatistics]]:

@@ -16,12 +16,9 @@ from crispseg.labels import IGNORE, LabelSet
 
 UNLABELLED = {"unlabelled", "unlabeled", "void", "ignore", "ignored", "unknown"}
 
-SIDES = 0.2
-"""Smallest share of the frame of a mask of which two classes cross the frame, and largest share of these masks."""
-SWAPPED = 0.05
-"""Smallest share of masks with exchanged classes; a whole object may fill the frames of fewer."""
-BLACK = 0.01
-"""Smallest share of black among the opaque pixels of a mask of which black is a class."""
+SIDES = 0.2  # smallest share of the frame if two classes cross it, and largest share of such masks
+SWAPPED = 0.05  # smallest share of masks with exchanged classes; a whole object may fill the frames of fewer
+BLACK = 0.01  # smallest share of black among the opaque pixels of a mask of which black is a class
 
 
 def changed_values(lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:

@@ -178,8 +178,7 @@ class RandomScaledCrop:
         return part, size
 
 
-REDRAWS = 10
-"""Maximum number of redraws, as in MMSegmentation."""
+REDRAWS = 10  # maximum number of redraws, as in MMSegmentation
 
 
 def largest_share(labels: NDArray[np.uint8]) -> float:
@@ -196,8 +195,7 @@ def resized(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tenso
     return image, labels
 
 
-Targets = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
-"""Function from labels `(H, W)` to further targets of each pixel, `(H, W)`."""
+Targets = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # labels `(H, W)` → further targets `(H, W)`
 
 
 CustomTransform: TypeAlias = Callable[..., Mapping[str, Any]]

@@ -29,12 +29,10 @@ from crispseg.doctor.facts import PairFacts, Subject, scan
 from crispseg.doctor.findings import file_findings, finding
 from crispseg.doctor.outlines import outline_findings
 
-Member: TypeAlias = tuple[str, str]
-"""Split and file of an image."""
+Member: TypeAlias = tuple[str, str]  # split and file of an image
 
 
-SAID = "turned-images", "positions-differ", "unfitting-masks", "not-labelled", "same-masks"
-"""Further findings that training prints."""
+SAID = "turned-images", "positions-differ", "unfitting-masks", "not-labelled", "same-masks"  # training prints them
 
 
 def leaks(subject: Subject) -> list[str]:
@@ -92,8 +90,7 @@ def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator
         yield _next_to_each_other(subject, places, images)
 
 
-NEIGHBOURS = 0.1
-"""Smallest share of the images of a split next to those of an earlier one; blocks of a video have few."""
+NEIGHBOURS = 0.1  # smallest share of the images of a split next to those of an earlier one; blocks of a video have few
 
 
 def _next_to_each_other(

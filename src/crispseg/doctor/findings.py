@@ -26,11 +26,9 @@ class FindingKind(NamedTuple):
     """A kind of finding."""
 
     severity: Severity
-    message: str
-    """Template for `str.format` with {count} and words of a finding; empty if the reading of masks has the message."""
+    message: str  # template for `str.format` with {count} and words; empty if the reading of masks has the message
     remedy: str
-    fix: str
-    """Correction in a copy; empty if there is none."""
+    fix: str  # correction in a copy; empty if there is none
 
 
 _ROWS = csv.DictReader(resources.files("crispseg.doctor").joinpath("kinds.csv").read_text("utf-8").splitlines())
@@ -59,10 +57,8 @@ def finding(
     return Finding(code, severity, message, kind.remedy, count, names, details or {})
 
 
-FEWEST = 8
-"""Fewest masks that are reported as nearly the same."""
-MANY = 0.1
-"""Share of masks with intermediate values along edges above which they are suspicious; a thin class is one, too."""
+FEWEST = 8  # fewest masks that are reported as nearly the same
+MANY = 0.1  # share of masks with interpolated edges above which they are suspicious; thin classes have some, too
 
 
 def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
@@ -94,8 +90,7 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     yield finding("turned-images", [one.file for one in turned if one.orientation < 5 or one.size[0] == one.size[1]])
 
 
-RUN, RUN_SHARE, EARLIER = 5, 0.1, 0.95
-"""Fewest empty masks at the end and their smallest share, and the smallest share of earlier masks with labels."""
+RUN, RUN_SHARE, EARLIER = 5, 0.1, 0.95  # least number and share of empty masks at the end, and share of labelled ones
 
 
 def natural(pair: Pair) -> list[tuple[int, str]]:
@@ -116,8 +111,7 @@ def _not_labelled(facts: Sequence[PairFacts]) -> Iterator[Finding]:
         yield finding("not-labelled", masks, total=len(pairs), first=masks[0].name, last=masks[-1].name)
 
 
-SIDED = 0.6
-"""Minimum mean share of a class on one side minus that on the other for classes that mirroring exchanges."""
+SIDED = 0.6  # minimum mean share of a class on one side minus that on the other for classes that mirroring exchanges
 
 
 def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:

@@ -27,8 +27,7 @@ from crispseg.labels import IGNORE
 
 LEFT_OUT = "left_out.txt"
 
-STRAY = 0.01
-"""Largest share of values without a class in a mask that is kept."""
+STRAY = 0.01  # largest share of values without a class in a mask that is kept
 
 
 def check_out(out: Path, subject: Subject) -> None:

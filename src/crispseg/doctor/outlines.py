@@ -24,16 +24,11 @@ from crispseg.doctor.findings import finding, natural
 from crispseg.errors import CrispsegError
 from crispseg.io.images import read_image, read_mask
 
-PAIRS, FEWEST, PIXELS = 40, 8, 4e7
-"""Maximum and minimum number of sampled pairs, and the number of pixels to which the sample is limited."""
-SIDE, LEAST = 256, 40
-"""Longest side of a thumbnail, and fewest pixels of its outlines."""
-CLEAR = 1.4
-"""Factor by which an arrangement fits clearly better than all others."""
-MOST, SOME = 0.8, 0.2
-"""Shares of the pairs in which another arrangement fits better: nearly all, or a part of otherwise fitting masks."""
-REACH = 19
-"""Largest shift in thumbnails, in pixels."""
+PAIRS, FEWEST, PIXELS = 40, 8, 4e7  # largest and smallest number of sampled pairs, and largest number of their pixels
+SIDE, LEAST = 256, 40  # longest side of a thumbnail, and fewest pixels of its outlines
+CLEAR = 1.4  # factor by which an arrangement fits clearly better than all others
+MOST, SOME = 0.8, 0.2  # shares of pairs that another arrangement fits better: of all, or of masks that fit otherwise
+REACH = 19  # largest shift in thumbnails, in pixels
 
 Map = NDArray[np.bool_]
 TURNS: Mapping[str, Callable[[Map], Map]] = {

@@ -18,11 +18,9 @@ from crispseg.errors import CrispsegError
 from crispseg.labels import Color
 
 RESAMPLES = 1000
-LEVEL = 95.0
-"""Percentage of resamples whose score is within an interval."""
+LEVEL = 95.0  # percentage of resamples whose score is within an interval
 
-Values: TypeAlias = Any
-"""Scores: a float64 array, or a float if there is no axis."""
+Values: TypeAlias = Any  # scores: a float64 array, or a float if there is no axis
 
 
 def percent(value: float) -> str:
@@ -176,10 +174,10 @@ def score_gains(
     return {name: after[name] - before[name] for name in before}
 
 
-def mean_of_present(values: NDArray[np.float64], axis: int = -1) -> Values:
-    """Return the mean of the values that are not NaN along an axis; NaN if all are."""
+def mean_of_present(values: NDArray[np.float64]) -> Values:
+    """Return the mean of the values that are not NaN along the last axis; NaN if all are."""
     present = ~np.isnan(values)
-    return ratio(np.where(present, values, 0).sum(axis), present.sum(axis))
+    return ratio(np.where(present, values, 0).sum(-1), present.sum(-1))
 
 
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Values:

@@ -26,11 +26,9 @@ from crispseg.evaluation.bootstrap import ImageScores, Values, mean_of_present, 
 from crispseg.evaluation.scores import Counts, PerImageMetric
 from crispseg.labels import IGNORE
 
-DISTANCES = (3, 5, 9, 12)
-"""Distances in pixels, as in the tables of Gated-SCNN and DDSM."""
+DISTANCES = (3, 5, 9, 12)  # distances in pixels, as in the tables of Gated-SCNN and DDSM
 
-Empty: TypeAlias = Literal["1", "skip"]
-"""Score of an image without any boundary of a class: F = 1, or left out."""
+Empty: TypeAlias = Literal["1", "skip"]  # score of an image without any boundary of a class: F = 1, or left out
 
 
 @dataclass(frozen=True)
@@ -111,8 +109,7 @@ def _boundary(labels: NDArray[np.uint8]) -> NDArray[np.int64]:
     return np.stack(np.unravel_index(np.unique(np.concatenate(points)), (IGNORE, *padded.shape)), axis=1)
 
 
-DILATION_RATIO = 0.02
-"""Width of the bands as a fraction of the image's diagonal, as in the paper and its code."""
+DILATION_RATIO = 0.02  # width of the bands as a fraction of the image's diagonal, as in the paper and its code
 
 
 @dataclass(frozen=True)

@@ -348,8 +348,7 @@ def score_run(
     return model, dataset, scored
 
 
-TRAINED = "train.txt"
-"""File in a run's folder that lists its training images, in the format of `data.train_list`."""
+TRAINED = "train.txt"  # file in a run's folder that lists its training images, in the format of `data.train_list`
 
 
 def trained_on(data: Folder) -> list[str]:

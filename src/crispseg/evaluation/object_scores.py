@@ -18,8 +18,7 @@ from crispseg.evaluation.scores import PerImageMetric
 from crispseg.inference.objects import ObjectRule
 from crispseg.labels import IGNORE
 
-PERCENT = tuple(range(50, 100, 5))
-"""IoU thresholds in percent."""
+PERCENT = tuple(range(50, 100, 5))  # IoU thresholds in percent
 
 
 @dataclass(frozen=True)

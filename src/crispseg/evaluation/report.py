@@ -24,8 +24,7 @@ from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization import pages
 from crispseg.visualization.pictures import drawn, error_map
 
-EXAMPLES = 4
-"""Number of images in each group of a page."""
+EXAMPLES = 4  # number of images in each group of a page
 
 ABOUT = (
     "Images are ranked by the mean IoU of the classes in their ground truth. Errors: correct pixels are black, ignored "
@@ -139,8 +138,7 @@ def _group(
     return {"heading": heading, "about": ABOUT, "classes": classes, "images": images}
 
 
-NUMBERED = 30
-"""Largest number of classes for which the cells of a confusion matrix show numbers."""
+NUMBERED = 30  # largest number of classes for which the cells of a confusion matrix show numbers
 
 
 def draw_confusion(confusion: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:

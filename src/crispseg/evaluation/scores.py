@@ -22,8 +22,7 @@ from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import ImageScores, Values, mean_of_present, ratio
 from crispseg.labels import IGNORE
 
-UNNUMBERED = -1
-"""Number of an image without a given number."""
+UNNUMBERED = -1  # number of an image without a given number
 
 Maps: TypeAlias = Tensor | NDArray[Any]
 S = TypeVar("S", bound=ImageScores)

@@ -18,11 +18,8 @@ from crispseg.evaluation.thin import WIDTHS, ThinQuality
 from crispseg.labels import LabelSet
 from crispseg.visualization import pages
 
-DISTANCE = 3
-"""Distance in pixels within which boundaries match when models are compared."""
-
-_NAMED_AT_ONCE = 4
-"""Largest number of models with names as table columns; more models get the numbers in the first table."""
+DISTANCE = 3  # distance in pixels within which boundaries match when models are compared
+_NAMED_AT_ONCE = 4  # largest number of models with names as columns; more get the numbers in the first table
 
 MEASURES: dict[str, tuple[str, ...]] = {
     "miou": ("mIoU",),

@@ -30,10 +30,8 @@ from crispseg.evaluation.bootstrap import ImageScores, Values, mean_of_present, 
 from crispseg.evaluation.scores import PerImageMetric
 from crispseg.labels import IGNORE
 
-BOUNDS = (4, 7, 13)
-"""Smallest width in pixels of each band but the first."""
-WIDTHS = ("1 to 3", "4 to 6", "7 to 12", "13 and more")
-"""Bands of widths in pixels, inclusive."""
+BOUNDS = (4, 7, 13)  # smallest width in pixels of each band but the first
+WIDTHS = ("1 to 3", "4 to 6", "7 to 12", "13 and more")  # bands of widths in pixels, inclusive
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ Result = TypeVar("Result")
 # Exact types, because a subclass may change its weight, such as standardise it.
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame, LeanConv2dSame)
 
-TOLERANCE = 1e-3
-"""Largest error as a share of the largest output; rounding stays far below it, a wrong merge does not."""
+TOLERANCE = 1e-3  # largest error as a share of the largest output; rounding stays far below it, a wrong merge does not
 
 
 @torch.no_grad()

@@ -14,8 +14,7 @@ import torch
 
 from crispseg.errors import CrispsegError
 
-FloatPrecision: TypeAlias = Literal["fp32", "bf16"]
-"""Precision of inference; in bf16, convolutions and products are bfloat16, and sampling coordinates stay float32."""
+FloatPrecision: TypeAlias = Literal["fp32", "bf16"]  # of inference; sampling coordinates stay float32 in bf16
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,13 +27,9 @@ from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
 
-REACH = 5
-"""Largest distance in pixels at which border pixels join an object."""
-FILES = ("_objects.png", "_objects.csv")
-"""Name endings of the result files of an image."""
-
-COLORS = 40
-"""Number of colours in images of objects; further objects repeat them."""
+REACH = 5  # largest distance in pixels at which border pixels join an object
+FILES = ("_objects.png", "_objects.csv")  # name endings of the result files of an image
+COLORS = 40  # number of colours in images of objects; further objects repeat them
 
 
 @dataclass(frozen=True)
@@ -92,28 +87,22 @@ def object_rules(
     return {name: ObjectRule(labels.index(name), margin, reach, min_size) for name in several}
 
 
-NUMBERED = ObjectRule(1, border=2)
-"""Rule for the classes of `crispseg.data.mask_lookup.three_classes`."""
+NUMBERED = ObjectRule(1, border=2)  # rule for the classes of `crispseg.data.mask_lookup.three_classes`
 
 
 class Object(NamedTuple):
     """One object, a row of the table."""
 
-    id: int
-    """Number of the object in `Objects.ids`."""
-    area: int
-    """Number of pixels."""
-    x: int
-    """Left edge of its box; `x`, `y`, `width` and `height` follow COCO."""
+    id: int  # number of the object in `Objects.ids`
+    area: int  # number of pixels
+    x: int  # left edge of its box; `x`, `y`, `width` and `height` follow COCO
     y: int
     width: int
     height: int
     centroid_x: float
     centroid_y: float
-    probability: float | None
-    """Mean probability of the class over the object's pixels with its label; None for images in tiles."""
-    category: str = ""
-    """Name of its class."""
+    probability: float | None  # mean over the object's pixels with the label of the class; None for images in tiles
+    category: str = ""  # name of its class
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,14 +144,10 @@ class Objects:
             values=[(f"{', '.join(self.categories)}, objects", len(self), ""), *areas],
         )
 
-    def save(self, folder: str | Path, pixel_size: str | None = None) -> tuple[Path, Path]:
+    def save(self, folder: str | Path) -> tuple[Path, Path]:
         """Write `NAME_objects.png`, the numbers in 16-bit grey, and `NAME_objects.csv`, the table. Return both paths.
 
-        Args:
-            pixel_size: side of a pixel with its unit, such as "0.5um"; the table then also has areas in that unit.
-
-        Raises:
-            CrispsegError: the folder cannot be written, 16 bits are too few for all objects, or `pixel_size` is wrong.
+        A folder that cannot be written, or too many objects for 16 bits, raise a CrispsegError.
         """
         if len(self) > 0xFFFF:
             raise CrispsegError(f"{self.name} has {len(self)} objects, more than 65,535; cut the image")
@@ -171,12 +156,7 @@ class Objects:
             Image.fromarray(self.ids.astype(np.uint16)).save(temporary, pnginfo=png_text(self.made_of))
         with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
             columns = Object._fields[: None if len(self.categories) > 1 else -1]  # without a single class
-            rows = [columns, *(each[: len(columns)] for each in self)]
-            if pixel_size:
-                area, unit = pixel_area(pixel_size)
-                areas: list[Any] = [f"area_{unit}", *(round(each.area * area, 6) for each in self)]
-                rows = [(*row, each) for row, each in zip(rows, areas, strict=True)]
-            csv.writer(file).writerows(rows)
+            csv.writer(file).writerows([columns, *(each[: len(columns)] for each in self)])
         return numbers, table
 
     def annotations(self) -> list[dict[str, Any]]:
@@ -196,21 +176,6 @@ class Objects:
             }
             for row, segmentation in zip(self, segmentations(self.ids), strict=True)
         ]
-
-
-def pixel_area(size: str) -> tuple[float, str]:
-    """Return the area of a pixel and its unit from the side of a pixel.
-
-    >>> pixel_area("0.5um")
-    (0.25, 'um2')
-
-    Raises:
-        CrispsegError: `size` is not a positive number with a unit.
-    """
-    found = re.fullmatch(r"(\d*\.?\d+) ?([a-zA-Zµμ]+)", size)
-    if found is None or not float(found[1]):
-        raise CrispsegError(f"is {size}; give the side of a pixel with its unit, such as 0.5um", "pixel_size")
-    return float(found[1]) ** 2, f"{found[2]}2"
 
 
 def measured(

@@ -18,7 +18,7 @@ from rich.console import Console
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, telling
 from crispseg.inference.device import FloatPrecision, in_parallel
 from crispseg.inference.image_files import Source, check_outputs, named_images, unused_folder
-from crispseg.inference.objects import FILES, CocoFile, object_rules, pixel_area
+from crispseg.inference.objects import FILES, CocoFile, object_rules
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
@@ -33,32 +33,22 @@ from crispseg.io.value_range import ValueRange
 from crispseg.models.saving import fingerprint
 
 PALETTE = "palette"
-COCO = "objects.json"
-"""COCO file of the objects of all images."""
-CONFIDENCE = "_confidence"
-"""Ending of the names of maps of confidence."""
-SHARES = "shares.csv"
-"""Table of the class shares of each image."""
+COCO = "objects.json"  # COCO file of the objects of all images
+CONFIDENCE = "_confidence"  # ending of the names of maps of confidence
+SHARES = "shares.csv"  # table of the class shares of each image
 
 
 @dataclass
 class Predictions:
     """Results of `predict_files`."""
 
-    out: Path
-    """Folder of the results."""
-    total: int
-    """Number of requested images; with `shard`, of its part."""
-    skipped: int = 0
-    """Number of images whose results existed before."""
-    done: int = 0
-    """Number of images with results, including skipped ones."""
-    failed: list[Source] = field(default_factory=list)
-    """Images that cannot be read, or whose results cannot be named."""
-    objects: int | None = None
-    """Number of objects in `objects.json`; None if it is not written."""
-    annotations: Path | None = None
-    """Folder of annotations, if `format` is that of a labelling tool."""
+    out: Path  # folder of the results
+    total: int  # number of requested images; with `shard`, of its part
+    skipped: int = 0  # number of images whose results existed before
+    done: int = 0  # number of images with results, including skipped ones
+    failed: list[Source] = field(default_factory=list)  # images that cannot be read, or whose results cannot be named
+    objects: int | None = None  # number of objects in `objects.json`; None if it is not written
+    annotations: Path | None = None  # folder of annotations, if `format` is that of a labelling tool
 
     def leave_out(self, image: Source, error: CrispsegError) -> None:
         """Count an image as failed, with a warning."""
@@ -86,7 +76,6 @@ def predict_files(
     objects_min_size: int = 0,
     confidence: bool = False,
     shares: bool = False,
-    pixel_size: str | None = None,
     resume: bool = False,
     shard: str | None = None,
     console: Console | None = None,
@@ -120,7 +109,6 @@ def predict_files(
         confidence: also write `NAME_confidence.png`, the largest probability of each pixel from 0 to 255; for TIFFs in
             tiles, `NAME_confidence.tif` with the map position.
         shares: also write `shares.csv`, the share of each class in each image.
-        pixel_size: side of a pixel with its unit, such as 0.5um; tables then also have areas in that unit.
         resume: skip images whose existing results have metadata of the same image, model and settings.
         shard: part of the sorted images, such as "1/3"; includes `resume`.
         console: console for progress, if it is a terminal.
@@ -153,7 +141,6 @@ def predict_files(
     apart |= {"tiles of TIFFs": bool(maps), "resume": shares and resume}
     if len(given := [option for option, is_given in apart.items() if is_given]) > 1:
         raise CrispsegError(f"{given[0]} conflicts with {given[1]}; leave out one of them")
-    area = pixel_area(pixel_size) if pixel_size else None
     out = unused_folder(images, names) if out is None else Path(out)
     server, table = SERVERS.get(format), out / SHARES
     ends = [
@@ -199,7 +186,6 @@ def predict_files(
     made_by |= {"value_range": segmenter.value_range, "tiles": tiles, "outlines": outlines}
     made_by |= {"format": PALETTE if annotated else format}
     made_by |= {"objects": objects, "objects_border": objects_border, "objects_min_size": objects_min_size}
-    made_by |= {"pixel_size": pixel_size}
 
     def made_of(image: Path) -> str:
         return json.dumps({**made_by, "image": digest(image)})
@@ -227,7 +213,7 @@ def predict_files(
             return
         if objects is not None:
             each = result.objects(objects, objects_border, min_size=objects_min_size)
-            each.save(out, pixel_size)
+            each.save(out)
         elif _says(out / f"{result.name}{FILES[0]}") is not None:  # objects of an earlier prediction are outdated
             for end in FILES:
                 (out / f"{result.name}{end}").unlink(missing_ok=True)
@@ -237,16 +223,14 @@ def predict_files(
         elif _says(sure) is not None:
             sure.unlink()
         result.save(out, outlines)
-        file, pixels, parts = f"{result.name}{result.path.suffix}", result.labels.size, result.shares().values()
-        areas = [round(share * pixels * area[0], 6) for share in parts] if area else []
-        rows.append([file, pixels, *parts, *areas])
+        file = f"{result.name}{result.path.suffix}"
+        rows.append([file, result.labels.size, *result.shares().values()])
         if coco is not None:
             coco.add(file, each)
 
     def write_shares() -> None:
-        head = ["image", "pixels", *classes, *(f"{name}_{area[1]}" for name in classes if area)]
         with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([head, *sorted(rows)])
+            csv.writer(file).writerows([["image", "pixels", *classes], *sorted(rows)])
 
     with ExitStack() as stack:
         if shard is None:  # several shards write to one folder

@@ -32,8 +32,7 @@ from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import shift
 from crispseg.nn import resize
 
-Function: TypeAlias = Callable[[Tensor], Tensor]
-"""Function from images `(N, C, h, w)` of any size to `(N, K, h, w)`."""
+Function: TypeAlias = Callable[[Tensor], Tensor]  # function from images `(N, C, h, w)` of any size to `(N, K, h, w)`
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)

@@ -22,10 +22,8 @@ from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.base import Coarse, Outputs
 from crispseg.models.info import MIN_SIDE
 
-METADATA = "crispseg"
-"""Key of the metadata in an ONNX or OpenVINO file."""
-NO_METADATA = "{}"
-"""Metadata of a file from another tool."""
+METADATA = "crispseg"  # key of the metadata in an ONNX or OpenVINO file
+NO_METADATA = "{}"  # metadata of a file from another tool
 
 UNSEALED = 64 * "0"
 CHECKSUM = re.compile(rb'sha256(?:"|&quot;): (?:"|&quot;)([0-9a-f]{64})')
@@ -42,7 +40,6 @@ WRITERS: Registry[Callable[[str | Path, FloatPrecision], Path]] = Registry(
 """Functions that write a saved model as a cached file for a runtime, in a precision."""
 
 RUNTIMES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",), ".pte": ("executorch",)}
-"""Runtimes for each file suffix, the default first."""
 
 
 class ExportedModel(nn.Module):
@@ -262,4 +259,3 @@ def open_executorch(path: Path) -> tuple[Run, str]:
 
 
 OPENERS = {"onnxruntime": open_onnx, "openvino": open_openvino, "executorch": open_executorch}
-"""Functions that open a file, by runtime."""

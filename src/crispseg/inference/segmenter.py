@@ -34,8 +34,7 @@ from crispseg.nn import resize
 from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
 
-WORKERS = 2
-"""Number of images that are read, and of small images that a CPU processes, at a time."""
+WORKERS = 2  # number of images that are read, and of small images that a CPU processes, at a time
 
 
 class Segmenter:

@@ -26,19 +26,15 @@ from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.inference.protocols import window_starts
 
 MIN_TILE = 128
-TILE = 1024
-"""Default side of the tiles."""
-OVERLAP = 8
-"""Tiles overlap by side / `OVERLAP`, an eighth of their side."""
+TILE = 1024  # default side of the tiles
+OVERLAP = 8  # tiles overlap by side / `OVERLAP`, an eighth of their side
 
 
 class Span(NamedTuple):
     """Range of a tile along one side of the image."""
 
-    start: int
-    """First pixel that is read."""
-    used: int
-    """First pixel that is used; after `start` if the tile was moved back to the image's border."""
+    start: int  # first pixel that is read
+    used: int  # first pixel that is used; after `start` if the tile was moved back to the image's border
     end: int
 
 
@@ -121,12 +117,9 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
     return [Span(*values) for values in zip(starts, used, ends, strict=True)]
 
 
-LARGE = 2**21
-"""Minimum number of pixels for a check of free memory."""
-SHARE = 0.7
-"""Share of the free memory that an image may use, because operators and other programs need memory too."""
-PROBE = 256
-"""Minimum side of the image on which memory per pixel is measured."""
+LARGE = 2**21  # minimum number of pixels for a check of free memory
+SHARE = 0.7  # share of the free memory that an image may use, because operators and other programs need memory too
+PROBE = 256  # minimum side of the image on which memory per pixel is measured
 
 
 class Tiling:

@@ -29,11 +29,8 @@ from crispseg.models.info import ModelInfo
 from crispseg.nn import record
 from crispseg.visualization.pictures import error_map
 
-PIXELS = 2**20
-"""Larger images are inspected as a reduced copy, so that the recorded values take a few GB at most (wide AGLN)."""
-
-KINDS = {"fam": "warped", "ddsm": "x_l", "cfb": "sdm.M", "attention": "locations"}
-"""Kinds of parts that an inspection shows, and the tap that identifies each."""
+PIXELS = 2**20  # larger images are reduced, so that recorded values take a few GB at most (wide AGLN)
+KINDS = {"fam": "warped", "ddsm": "x_l", "cfb": "sdm.M", "attention": "locations"}  # kind of part → its tap
 
 
 class Part(NamedTuple):

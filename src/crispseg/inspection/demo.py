@@ -27,6 +27,7 @@ FRAME = Markup(
     '<iframe title="segmentation" sandbox="allow-scripts" style="width: 100%; height: 90vh; border: 0" srcdoc="{}">'
     "</iframe>"
 )
+MOST_BYTES = 20_000_000  # of an uploaded file
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1,localhost"}
 
 
@@ -59,12 +60,11 @@ def serve(
     *,
     images: Sequence[Path] = (),
     precision: FloatPrecision = "fp32",
-    max_megabytes: float = 20,
 ) -> Iterator[str]:
     """Serve the page while the block runs, and yield its address.
 
     The page shows the models by their names in `models`. `folder` contains masks, and uploads of at most
-    `max_megabytes`. The page opens with the first of the `images` and offers the others.
+    `MOST_BYTES`. The page opens with the first of the `images` and offers the others.
 
     Raises:
         CrispsegError: Gradio is not installed, or cannot listen at this address.
@@ -106,7 +106,7 @@ def serve(
             share=False,
             prevent_thread_lock=True,
             quiet=True,
-            max_file_size=int(max_megabytes * 10**6),
+            max_file_size=MOST_BYTES,
             theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             ssr_mode=False,
         )

@@ -20,12 +20,9 @@ from torch import Tensor
 from crispseg.inspection.activations import Inspection
 from crispseg.nn import pixel_centres
 
-CLASSES = 5
-"""Number of most likely classes shown for a pixel."""
-PIXELS = 2**16
-"""Maximum number of pixels with stored probabilities; larger images store every n-th pixel."""
-POINT_BYTES = 3 * 2**20
-"""Maximum size of all sampled points in bytes before compression; a point takes 5 bytes."""
+CLASSES = 5  # number of most likely classes shown for a pixel
+PIXELS = 2**16  # maximum number of pixels with stored probabilities; larger images store every n-th pixel
+POINT_BYTES = 3 * 2**20  # maximum size of all sampled points in bytes before compression; a point takes 5 bytes
 
 
 def pixel_pitch(size: tuple[int, int], inspection: Inspection) -> tuple[float, float]:
@@ -70,10 +67,6 @@ class SampledPoints(NamedTuple):
     xy: NDArray[np.float32]
     weights: NDArray[np.float32]
     groups: tuple[str, ...] = ("",)
-
-    def nearest(self, x: float, y: float) -> tuple[int, int]:
-        """Return row and column of the level's pixel nearest to a position in the image."""
-        return int(np.abs(self.ys - y).argmin()), int(np.abs(self.xs - x).argmin())
 
 
 def sampled_points(inspection: Inspection) -> list[SampledPoints]:

@@ -14,10 +14,8 @@ from torchvision.utils import flow_to_image
 from crispseg.inspection.activations import Inspection
 from crispseg.nn import resize
 
-HEAT = cv2.COLORMAP_TURBO
-"""Colour map of features: blue is low, red is high ("larger values are denoted by hot colors", SFNet, Fig. 2)."""
-SCALE = cv2.COLORMAP_VIRIDIS
-"""Colour map of confidence, entropy and probabilities: dark is low, yellow is high."""
+HEAT = cv2.COLORMAP_TURBO  # colour map of features: blue is low, red is high, as in SFNet's Fig. 2 ("hot colors")
+SCALE = cv2.COLORMAP_VIRIDIS  # colour map of confidence, entropy and probabilities: dark is low, yellow is high
 
 
 def at_image(values: Tensor, inspection: Inspection) -> Tensor:

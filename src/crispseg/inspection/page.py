@@ -22,12 +22,9 @@ from crispseg.labels import Color
 from crispseg.visualization import pages
 from crispseg.visualization.pictures import RIGHT
 
-SIDE, SMALL = 2048, 320
-"""Maximum longer side, in pixels, of pictures that can overlay the image, and of other pictures."""
-CLEAR = (255, 0, 255)
-"""Transparent colour of `edges`."""
-RAMP = np.linspace(0, 1, 256)[None]
-"""Numbers of a legend, `(1, 256)`."""
+SIDE, SMALL = 2048, 320  # maximum longer side, in pixels, of pictures that can overlay the image, and of other pictures
+CLEAR = (255, 0, 255)  # transparent colour of `edges`
+RAMP = np.linspace(0, 1, 256)[None]  # numbers of a legend, `(1, 256)`
 
 
 class Panel(NamedTuple):
@@ -179,4 +176,3 @@ def _cfb(inspection: Inspection, block: str) -> Iterator[Panel]:
 
 
 PANELS: dict[str, Callable[[Inspection, str], Iterator[Panel]]] = {"fam": _fam, "ddsm": _ddsm, "cfb": _cfb}
-"""Pictures of each part, by kind."""

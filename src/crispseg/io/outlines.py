@@ -19,8 +19,7 @@ from crispseg.io.files import atomic_path
 from crispseg.io.tiff import open_dataset
 from crispseg.labels import IGNORE
 
-Ring: TypeAlias = list[list[int]]
-"""Corners `[x, y]` of an outline, along the edges of pixels; the first pixel has its corner at (0, 0)."""
+Ring: TypeAlias = list[list[int]]  # corners `[x, y]` of an outline along the edges of pixels; the first is at (0, 0)
 CocoShape: TypeAlias = Ring | dict[str, object]  # COCO segmentation: run lengths, or `[x, y, x, y, …]` of each outline
 
 

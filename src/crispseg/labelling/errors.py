@@ -23,12 +23,9 @@ from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 from crispseg.training.result import SCORES
 
-TEMPERATURE = 0.1
-"""Temperature of the softmin; at 0 only the least probable pixel would count."""
-THIN = 5
-"""Diameter in pixels of the disk that disagreements contain; thinner ones are ordinary at boundaries."""
-WHOLE = 0.5
-"""Share of a labelled area that another class must cover for the whole area to be mistaken."""
+TEMPERATURE = 0.1  # temperature of the softmin; at 0 only the least probable pixel would count
+THIN = 5  # diameter in pixels of the disk that disagreements contain; thinner ones are ordinary at boundaries
+WHOLE = 0.5  # share of a labelled area that another class must cover for the whole area to be mistaken
 
 Kind: TypeAlias = Literal["class swapped", "object missing", "border", "scattered"]
 
@@ -39,26 +36,21 @@ class Judge(NamedTuple):
     segmenter: Segmenter
     dataset: SegmentationDataset
     split: str
-    names: list[str]
-    """Names of the images, as in `data.exclude`."""
+    names: list[str]  # names of the images, as in `data.exclude`
 
 
 class Suspect(NamedTuple):
     """A mask and its most doubtful area."""
 
     judge: Judge
-    at: int
-    """Index in the split."""
-    quality: float
-    """Softmin of the probabilities of all labels, 0 to 1; low for masks with errors."""
+    at: int  # index in the split
+    quality: float  # softmin of the probabilities of all labels, 0 to 1; low for masks with errors
     kind: Kind
     """class swapped: a labelled area looks like another class; object missing: an area of a class without any label of
     it; border: an area of a class next to labels of it; scattered: no area is wide."""
     labelled: str = ""
-    predicted: str = ""
-    """Names of the area's labelled and predicted class; empty if there is no area."""
-    box: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """Left, top, width and height of the area in pixels."""
+    predicted: str = ""  # names of the area's labelled and predicted class; empty if there is no area
+    box: tuple[int, int, int, int] = (0, 0, 0, 0)  # left, top, width and height of the area in pixels
     pixels: int = 0
 
     @property

@@ -20,10 +20,8 @@ from crispseg.io.arrays import Normalize
 from crispseg.io.progress import progress
 from crispseg.models import SegmentationModel
 
-CELLS = 8
-"""Number of cells along the shorter side of an image; uncertainty is averaged in each."""
-UNSURE = 0.1
-"""Share of the cells, the most uncertain ones, that determine the uncertainty of an image."""
+CELLS = 8  # number of cells along the shorter side of an image; uncertainty is averaged in each
+UNSURE = 0.1  # share of the cells, the most uncertain ones, that determine the uncertainty of an image
 
 
 class Candidate(NamedTuple):
@@ -31,10 +29,8 @@ class Candidate(NamedTuple):
 
     path: Path
     name: str
-    uncertainty: float
-    """Mean entropy of the most uncertain cells, 0 to 1."""
-    distance: float
-    """Distance of its features to those of the nearest image that is labelled or chosen before it."""
+    uncertainty: float  # mean entropy of the most uncertain cells, 0 to 1
+    distance: float  # distance of its features to those of the nearest image that is labelled or chosen before it
 
 
 def cell_entropies(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -22,8 +22,7 @@ from crispseg.models.info import ModelInfo
 from crispseg.training.config import TrainConfig
 from crispseg.training.task import Batch, SegmentationTask
 
-Teacher: TypeAlias = Callable[[Tensor], Tensor]
-"""Function from images `(N, C, H, W)`, values from 0 to 1, to logits `(N, classes, H, W)`."""
+Teacher: TypeAlias = Callable[[Tensor], Tensor]  # images `(N, C, H, W)`, 0 to 1, → logits `(N, classes, H, W)`
 
 
 class DistillationTask(SegmentationTask):

@@ -24,10 +24,8 @@ from crispseg.training.config import TrainConfig
 from crispseg.training.task import Batch, SegmentationTask
 
 LABELS = "labels"
-Record = dict[str, Tensor]
-"""`labels` `(H, W)` uint8 and the features of a sample, `(h, w, C)`, by their index; or a batch of them."""
-Key = int | tuple[int, int]
-"""Index of a val sample, or epoch and index of a training sample."""
+Record = dict[str, Tensor]  # `labels` `(H, W)` uint8, and features `(h, w, C)` by index; or a batch of them
+Key = int | tuple[int, int]  # index of a val sample, or epoch and index of a training sample
 
 
 class CachedSamples(Dataset[Record]):

@@ -22,8 +22,7 @@ from crispseg.training.fit import train
 from crispseg.training.result import SCORES
 from crispseg.training.trainer import is_first_process, record, write_text
 
-Scores: TypeAlias = dict[str, float | None]
-"""`miou` and the IoU of each class; None if the class does not occur."""
+Scores: TypeAlias = dict[str, float | None]  # `miou` and the IoU of each class; None if the class does not occur
 
 
 def train_folds(

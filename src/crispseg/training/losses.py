@@ -20,10 +20,8 @@ BoundaryTerm = Literal["unrefined", "refined", "boundary", "direction"]
 BOUNDARY_WEIGHTS: dict[BoundaryTerm, float] = {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "direction": 0.7}
 """λ1 to λ4 of UN-EPT's Eq. 7."""
 DirectionMask = Literal["true", "predicted"]
-Loss = Literal["cross_entropy", "dice", "focal", "lovasz"]
-"""Names of the losses; segmentation-models-pytorch implements all but the first."""
-LOSS: dict[Loss, float] = {"cross_entropy": 1.0}
-"""Default weights of the losses."""
+Loss = Literal["cross_entropy", "dice", "focal", "lovasz"]  # all but the first are from segmentation-models-pytorch
+LOSS: dict[Loss, float] = {"cross_entropy": 1.0}  # default weights of the losses
 CustomLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Function of logits `(N, classes, H, W)` float32 and labels `(N, H, W)`, 255 if ignored; returns a number."""
 

@@ -19,9 +19,7 @@ def callback(trainer: L.Trainer, kind: type[CallbackType]) -> CallbackType:
     return next(each for each in callbacks if isinstance(each, kind))
 
 
-NEVER = sys.maxsize
-"""Value of the trainer's `val_check_interval`; `Pace` requests the evaluations."""
-
+NEVER = sys.maxsize  # value of the trainer's `val_check_interval`; `Pace` requests the evaluations
 EVALUATIONS = 10  # maximum number
 EVALUATING = 0.1  # fraction of the time for all evaluations, unless the last one takes more
 SAMPLED = 20  # minimum number of val images of an evaluation, if val has more

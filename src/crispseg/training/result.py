@@ -28,8 +28,7 @@ from crispseg.visualization.pictures import drawn
 
 METRICS = "metrics.csv"
 PICTURE = "val.png"
-SCORES = "folds.json"
-"""File of the scores of finished folds, in the folder that contains all folds."""
+SCORES = "folds.json"  # file of the scores of finished folds, in the folder that contains all folds
 
 
 @dataclass(frozen=True)

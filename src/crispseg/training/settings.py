@@ -21,13 +21,10 @@ from crispseg.models.saving import shipped_folder
 from crispseg.training.config import ModelConfig, TrainConfig
 
 PAPER = RECIPES / "paper.yaml"
-NAMED = ("model", "data")
-"""Groups whose keys depend on their `name`."""
+NAMED = ("model", "data")  # groups whose keys depend on their `name`
 GROUPS = (*NAMED, "augment")
-LENGTHS = ("epochs", "iterations", "minutes")
-"""Settings of the length of a run; only one applies."""
-BUILT_ON = ("name", "backbone", "pretrained", "in_chans")
-"""Settings that stay if another model is chosen; all others are options of the previous model."""
+LENGTHS = ("epochs", "iterations", "minutes")  # settings of the length of a run; only one applies
+BUILT_ON = ("name", "backbone", "pretrained", "in_chans")  # these stay if another model is chosen
 SHARED_MODEL_KEYS = (*BUILT_ON, *REFINE_OPTIONS)
 PRESET = Field(Literal["own", "paper"], "own", "defaults: own for your own data, or paper for SFNet's training")
 

@@ -89,12 +89,9 @@ class TrainingData:
     val: SegmentationDataset
     train_report: SplitReport
     val_report: SplitReport
-    value_range: ValueRange | None
-    """Values that become black and white in 16-bit images."""
-    times: list[int]
-    """Number of times an epoch uses each training image."""
-    keep: bool
-    """Whether training images are read only once."""
+    value_range: ValueRange | None  # values that become black and white in 16-bit images
+    times: list[int]  # number of times an epoch uses each training image
+    keep: bool  # whether training images are read only once
 
 
 def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:

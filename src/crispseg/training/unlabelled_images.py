@@ -23,8 +23,7 @@ from crispseg.io.value_range import ValueRange
 from crispseg.models.info import ModelInfo
 from crispseg.training.config import TrainConfig
 
-SAME = "same"
-"""Value of `unlabelled` for the images of the data that have no mask."""
+SAME = "same"  # value of `unlabelled` for the images of the data that have no mask
 
 
 def unlabelled_files(config: TrainConfig, value_range: ValueRange | None) -> tuple[list[Path], list[str]]:
