@@ -31,8 +31,7 @@ class Stage(NamedTuple):
 
     module: nn.Module
     channels: int
-    stride: int
-    """Stride of the output, in pixels of the image."""
+    stride: int  # stride of the output, in pixels of the image
 
 
 class Stages(IntermediateLayerGetter):  # type: ignore[misc]

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from crispseg.backbones.timm_networks import Pyramid, build_plain
 from crispseg.nn import pad_to_multiple, same_layout
 
-WIDTH = 256
-"""Channels of a level (§4.1), or fewer if the transformer has fewer."""
+WIDTH = 256  # channels of a level (§4.1), or fewer if the transformer has fewer
 
 
 class SimplePyramid(nn.Module):

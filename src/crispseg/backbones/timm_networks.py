@@ -87,16 +87,13 @@ def _fits(net: Any, height: int, width: int) -> bool:
 class Pyramid(NamedTuple):
     """Network that returns features, with the properties of these features."""
 
-    features: nn.Module
-    """Module from `(N, in_chans, H, W)` to a list of features, finest first."""
-    body: nn.Module
-    """Part of `features` with the keys of published weights."""
+    features: nn.Module  # module from `(N, in_chans, H, W)` to a list of features, finest first
+    body: nn.Module  # part of `features` with the keys of published weights
     strides: tuple[int, ...]
     channels: tuple[int, ...]
     mean: Sequence[float]
     std: Sequence[float]
-    divisor: int = 1
-    """Images must be padded to a multiple of this, so that features have size ⌈H / stride⌉."""
+    divisor: int = 1  # images must be padded to a multiple of this, so that features have size ⌈H / stride⌉
 
 
 def deepest(name: str, found: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:

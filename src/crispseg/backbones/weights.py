@@ -26,11 +26,8 @@ _NUMPY_FLOAT: list[Any] = [
     *(np.dtype, type(np.dtype(np.float64))),
 ]
 
-FILES = ("model.safetensors", "pytorch_model.bin")
-"""Names of timm's weight files on the hub, in timm's search order."""
-
-CHECKSUMS = "crc32"
-"""Metadata key of a .safetensors file for the `checksum` of each tensor by name, as JSON."""
+FILES = ("model.safetensors", "pytorch_model.bin")  # names of timm's weight files on the hub, in timm's search order
+CHECKSUMS = "crc32"  # metadata key of a .safetensors file for the `checksum` of each tensor by name, as JSON
 
 
 def bundled_weights(name: str) -> Path | None:

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from crispseg.cli.command import STDOUT, Command
 from crispseg.config.settings import Field, Tree, checked, fields_of, options_of
 from crispseg.inference.protocols import Protocol, named_protocol
-from crispseg.io.files import atomic_path
+from crispseg.io.files import write_file
 from crispseg.visualization.pages import check_page
 
 
@@ -102,9 +102,3 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
         print(text)
     else:
         write_file(path, f"{text}\n")
-
-
-def write_file(path: Path, text: str) -> None:
-    """Write a text file that exists only when it is complete."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import shlex
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +10,7 @@ from pydantic import PositiveInt
 from rich.console import Console
 
 from crispseg.cli.command import Group, WithData
-from crispseg.cli.keys import WithDevice, show_page, write_file
+from crispseg.cli.keys import WithDevice, show_page
 from crispseg.data.folder import ALL, Folder
 from crispseg.data.loading import spread
 from crispseg.data.named import build_data
@@ -22,7 +19,7 @@ from crispseg.evaluation.evaluate import recorded_data
 from crispseg.inference import Segmenter
 from crispseg.inference.image_files import named_images
 from crispseg.inference.protocols import Protocol
-from crispseg.io.files import check_new_folder, writable_folder
+from crispseg.io.files import check_new_folder, writable_folder, write_file, write_table
 from crispseg.io.images import write_labels
 from crispseg.labelling.errors import judges, label_errors
 from crispseg.labelling.following import images_to_label
@@ -73,16 +70,8 @@ class LabelNext(WithDevice):
         for one in chosen:
             seen.append(segmenter(one.path))
             write_labels(folder / "masks" / f"{one.name}.png", seen[-1].labels, seen[-1].label_set.palette)
-        rows = [
-            {
-                "rank": rank,
-                "image": one.path,
-                "uncertainty": f"{one.uncertainty:.4f}",
-                "distance": f"{one.distance:.3f}",
-            }
-            for rank, one in enumerate(chosen, 1)
-        ]
-        write_file(folder / "next.csv", _table(rows))
+        rows = [(rank, one.path, f"{one.uncertainty:.4f}", f"{one.distance:.3f}") for rank, one in enumerate(chosen, 1)]
+        write_table(folder / "next.csv", [("rank", "image", "uncertainty", "distance"), *rows])
         write_file(folder / "next.txt", "".join(f"{one.path.resolve()}\n" for one in chosen))
         about = f"{len(chosen)} of {len(names)} images, chosen by {self.run}"
         page = next_page("Images to label next", about, zip(chosen, seen, strict=True), model.info.label_set())
@@ -117,20 +106,11 @@ class LabelErrors(WithDevice, WithData):
         found = [one for judge in judges(self.run, self.data, self.device) for one in label_errors(judge, console)]
         found.sort(key=lambda one: one.quality)
         folder, first = writable_folder(self.out), found[: self.count]
-        rows = [
-            {
-                "image": one.name,
-                "split": one.judge.split,
-                "quality": f"{one.quality:.4f}",
-                "kind": one.kind,
-                "labelled": one.labelled,
-                "predicted": one.predicted,
-                **dict(zip(("left", "top", "width", "height"), one.box, strict=True)),
-                "pixels": one.pixels,
-            }
-            for one in found
-        ]
-        write_file(folder / "errors.csv", _table(rows))
+        head = "image", "split", "quality", "kind", "labelled", "predicted", "left", "top", "width", "height", "pixels"
+        areas = [(one.kind, one.labelled, one.predicted, *one.box, one.pixels) for one in found]
+        pairs = zip(found, areas, strict=True)
+        rows = [(one.name, one.judge.split, f"{one.quality:.4f}", *area) for one, area in pairs]
+        write_table(folder / "errors.csv", [head, *rows])
         write_file(folder / "errors.txt", "".join(f"{one.name}\n" for one in first))
         about = f"{len(first)} of {len(found)} masks, judged by {self.run}"
         show_page(folder / PAGE, errors_page("Masks that are probably wrong", about, first))
@@ -146,11 +126,3 @@ def _labelled(run: str) -> dict[Path, Path]:
     except CrispsegError:  # they no longer exist
         pairs = []
     return {pair.image.resolve(): pair.image for pair in pairs}
-
-
-def _table(rows: Sequence[Mapping[str, object]]) -> str:
-    text = io.StringIO()
-    table = csv.DictWriter(text, [*rows[0]], lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return text.getvalue()

@@ -45,10 +45,7 @@ def boundary_targets(labels: NDArray[np.uint8], distance: float = 5) -> NDArray[
     for label in np.flatnonzero(counts[:IGNORE]).tolist():
         region = (labels == label).view(np.uint8)
         left, top, width, height = cv2.boundingRect(region)
-        window = (
-            slice(max(top - margin, 0), top + height + margin),
-            slice(max(left - margin, 0), left + width + margin),
-        )
+        window = np.s_[max(top - margin, 0) : top + height + margin, max(left - margin, 0) : left + width + margin]
         inside = region[window]
         away = cv2.distanceTransform(inside | ignored[window].view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         # Squared distances are integers; 0.5 leaves room for float32 rounding.

@@ -21,7 +21,7 @@ from crispseg.data.folder_search import (
     described,
     is_pattern,
     listing,
-    masks_alike,
+    nearly_same,
     other_masks,
     pictures,
     readings,
@@ -85,7 +85,7 @@ def rivals(root: Path, layout: FolderLayout) -> tuple[list[Path], list[dict[str,
         return [], []
     image_of, mask_of = pictures(layout.images), pictures(layout.masks)
     images, masks = set(layout.names), {*mask_of}
-    every = sorted(readings(root), key=masks_alike)
+    every = sorted(readings(root), key=lambda reading: nearly_same(sorted(reading[1].files)))
     same = [(images.isdisjoint(one.files), masks.isdisjoint(other.files), one.usual) for one, other in every]
     if any(image < mask or (mask < image and usual) for image, mask, usual in same):
         return [*dict.fromkeys(place.path for reading in every for place in reading)], settings(every)

@@ -153,11 +153,6 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
     return found or (named if len(named) == 1 else [])
 
 
-def masks_alike(reading: Reading) -> bool:
-    """Return whether the masks are nearly the same, such as fields of view."""
-    return nearly_same(sorted(reading[1].files))
-
-
 def nearly_same(masks: Sequence[Path]) -> bool:
     """Return whether two values or more have nearly the same places in all masks, of which some are read."""
     chosen = [masks[index] for index in spread(len(masks), SAME)]

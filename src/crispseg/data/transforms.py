@@ -225,10 +225,8 @@ class SampleTransform:
         if self.custom:
             sample = transformed(sample, self.custom)
         part, size = self.crop.cut(sample) if self.crop else (sample, sample.size)
-        image, labels = (
-            torch.from_numpy(part.image).permute(2, 0, 1),
-            torch.from_numpy(part.labels),
-        )  # (C, H, W), (H, W)
+        image = torch.from_numpy(part.image).permute(2, 0, 1)  # (C, H, W)
+        labels = torch.from_numpy(part.labels)  # (H, W)
         if self.crop:
             image, labels = resized(image, labels, size)
         image, labels = self.steps(tv_tensors.Image(image), tv_tensors.Mask(labels))

@@ -20,8 +20,7 @@ from crispseg.io.progress import print_lines
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import fingerprint
 
-FOLDER = "CRISPSEG_CACHE"
-"""Environment variable with the cache folder; by default the operating system's for crispseg."""
+FOLDER = "CRISPSEG_CACHE"  # environment variable with the cache folder; by default the operating system's for crispseg
 
 
 def cached_file(format: Format, source: str | Path, precision: FloatPrecision = "fp32") -> Path:

@@ -34,10 +34,8 @@ SAME_LABELS = 0.999
 DECIDED_OTHERWISE = 0.001
 """Share of the pixels of a refined model whose logits may differ. If rounding decides between two directions, or
 between boundary and none, a pixel gets the logits of another pixel."""
-ROUNDS = 9
-"""Number of timed calls."""
-DISTANCE = 3
-"""Largest distance in pixels at which boundaries match."""
+ROUNDS = 9  # number of timed calls
+DISTANCE = 3  # largest distance in pixels at which boundaries match
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,7 @@ FILE_FORMATS: dict[str, FileFormat] = {
     "executorch": FileFormat(".pte", ("executorch",)),
     "coreml": FileFormat(".mlpackage", ("coremltools",)),
 }
-ONE_SIZE = ("executorch", "coreml")
-"""Formats of files for images of one size."""
+ONE_SIZE = ("executorch", "coreml")  # formats of files for images of one size
 NOT_POSSIBLE = {
     ("onnx", "bf16"): "ONNX Runtime has no bfloat16 convolution on a CPU; use openvino or torch_export, or int8",
     ("executorch", "bf16"): "XNNPACK, its library for CPUs, has no bfloat16 convolution; use fp32",

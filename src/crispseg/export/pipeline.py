@@ -34,8 +34,7 @@ from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.nn.points import Sampling
 
-TRACES_ALL = "2.13"
-"""First version of PyTorch that exports all models at all sizes."""
+TRACES_ALL = "2.13"  # first version of PyTorch that exports all models at all sizes
 
 
 def export_model(

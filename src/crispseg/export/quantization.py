@@ -25,14 +25,11 @@ from crispseg.inference.segmenter import as_batch
 from crispseg.io.arrays import Normalize
 from crispseg.models import ModelInfo
 
-Batches: TypeAlias = DataLoader[NDArray[np.float32]] | Sequence[NDArray[np.float32]]
-"""Normalised images `(1, C, H, W)`."""
+Batches: TypeAlias = DataLoader[NDArray[np.float32]] | Sequence[NDArray[np.float32]]  # normalised images `(1, C, H, W)`
 
 PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
-QUANTISED = [*sorted(PRODUCTS), "Add", "MaxPool"]
-"""Operators that ONNX Runtime computes in 8 bits."""
-SCOPES = "pkg.torch.onnx.name_scopes"
-"""Metadata key of a node for the modules from which it comes."""
+QUANTISED = [*sorted(PRODUCTS), "Add", "MaxPool"]  # operators that ONNX Runtime computes in 8 bits
+SCOPES = "pkg.torch.onnx.name_scopes"  # metadata key of a node for the modules from which it comes
 LARGEST = 1024
 """Calibration images are cropped to this many pixels per side, since all levels of a network are in memory at once."""
 

@@ -5,7 +5,6 @@ Coordinates follow COCO: (0, 0) is the top left corner of the first pixel, whose
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from skimage.measure import label, regionprops
 from skimage.segmentation import expand_labels
 
 from crispseg.errors import CrispsegError
-from crispseg.io.files import atomic_path
+from crispseg.io.files import atomic_path, write_file, write_table
 from crispseg.io.images import png_text
 from crispseg.io.outlines import segmentations
 from crispseg.labels import IGNORE, LabelSet
@@ -154,9 +153,8 @@ class Objects:
         numbers, table = (Path(folder) / f"{self.name}{ending}" for ending in FILES)
         with atomic_path(numbers) as temporary:
             Image.fromarray(self.ids.astype(np.uint16)).save(temporary, pnginfo=png_text(self.made_of))
-        with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            columns = Object._fields[: None if len(self.categories) > 1 else -1]  # without a single class
-            csv.writer(file).writerows([columns, *(each[: len(columns)] for each in self)])
+        columns = Object._fields[: None if len(self.categories) > 1 else -1]  # without a single class
+        write_table(table, [columns, *(each[: len(columns)] for each in self)])
         return numbers, table
 
     def annotations(self) -> list[dict[str, Any]]:
@@ -217,5 +215,4 @@ class CocoFile:
         """Write the file; raise a CrispsegError if its folder cannot be written."""
         categories = [{"id": index, "name": name} for name, index in self.ids.items()]
         content = {"categories": categories, "annotations": self.annotations, "images": self.images}
-        with atomic_path(self.path) as temporary:
-            temporary.write_text(json.dumps(content), encoding="utf-8")
+        write_file(self.path, json.dumps(content))

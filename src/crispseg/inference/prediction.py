@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import warnings
@@ -24,7 +23,7 @@ from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.inference.servers import SERVERS
 from crispseg.inference.tiled import segment_tiff
-from crispseg.io.files import atomic_path, check_new_folder, digest, owned
+from crispseg.io.files import check_new_folder, digest, owned, write_table
 from crispseg.io.images import MADE_OF, read_mask, write_image
 from crispseg.io.outlines import write_polygons
 from crispseg.io.progress import progress
@@ -229,8 +228,7 @@ def predict_files(
             coco.add(file, each)
 
     def write_shares() -> None:
-        with atomic_path(table) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file).writerows([["image", "pixels", *classes], *sorted(rows)])
+        write_table(table, [["image", "pixels", *classes], *sorted(rows)])
 
     with ExitStack() as stack:
         if shard is None:  # several shards write to one folder

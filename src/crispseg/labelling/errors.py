@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -135,18 +135,12 @@ def label_errors(judge: Judge, console: Console | None = None) -> list[Suspect]:
     for index in progress(range(len(judge.dataset)), f"Reading {judge.split}", console=console):
         sample = judge.dataset[index]
         probabilities = judge.segmenter(sample.image).probabilities()
-        suspect = Suspect(judge, index, quality(probabilities, sample.labels), "scattered")
+        doubtful: Any = ("scattered",)
         if area := doubtful_area(probabilities, sample.labels):
-            kind, labelled, predicted, where = area
-            left, top, width, height = cv2.boundingRect(where.astype(np.uint8))
-            suspect = suspect._replace(
-                kind=kind,
-                labelled=labels.names[labelled],
-                predicted=labels.names[predicted],
-                box=(left, top, width, height),
-                pixels=int(where.sum()),
-            )
-        found.append(suspect)
+            kind, *classes, where = area
+            box = cv2.boundingRect(where.astype(np.uint8))
+            doubtful = (kind, *(labels.names[index] for index in classes), box, int(where.sum()))
+        found.append(Suspect(judge, index, quality(probabilities, sample.labels), *doubtful))
     return sorted(found, key=lambda one: one.quality)
 
 

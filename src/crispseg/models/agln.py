@@ -20,8 +20,7 @@ from crispseg.models.base import SegmentationModel
 from crispseg.models.registry import BackboneSpec, models, variant
 from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize, upcast
 
-DESCRIPTORS = 128
-"""Default of N."""
+DESCRIPTORS = 128  # default of N
 
 Pooling = Literal["attention", "average"]
 Connection = Literal["dense", "straight"]

@@ -39,8 +39,7 @@ from crispseg.models.sfnet import FlowAlignment
 from crispseg.nn import ceil_div, grid_sample, resize
 from crispseg.nn.points import Corners, gathers, groups_of, maps_of, rows_of
 
-MARGIN = 0.01
-"""Minimum distance in pixels from points to the centres of the outermost pixels."""
+MARGIN = 0.01  # minimum distance in pixels from points to the centres of the outermost pixels
 
 
 class ComposedFlowAlignment(FlowAlignment):

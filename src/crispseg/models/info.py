@@ -17,11 +17,8 @@ from crispseg.labels import IGNORE, Color, LabelSet
 
 FORMAT_VERSION = 1
 
-LISTS = Strict(False)
-"""Annotation that lets a field accept a list for a tuple."""
-
-MIN_SIDE = 32
-"""Smallest height and width of a model's input; smaller images are extended by their last row and column."""
+LISTS = Strict(False)  # annotation that lets a field accept a list for a tuple
+MIN_SIDE = 32  # smallest height and width of a model's input; smaller images are extended by their last row and column
 
 RENAMED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "centred": ("align_corners", lambda value: not value),

@@ -24,8 +24,7 @@ CARD_FILE = "README.md"
 TRAINING_ONLY = "auxiliary_heads."
 SHIPPED = Path(__file__).parents[1] / "shipped"
 """Folder of the bundled models; each subfolder has the name of its model."""
-RUNS = "runs"
-"""Usual folder of runs; a path in it is never a hub id."""
+RUNS = "runs"  # usual folder of runs; a path in it is never a hub id
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 MODEL_CARD = """---

@@ -25,8 +25,7 @@ from crispseg.models.registry import BackboneSpec, models
 from crispseg.nn import DeformableAttention, Tap, ceil_div, pixel_centres, resize
 
 HEADS = 8
-Sizes = Sequence[Sequence[int]]
-"""Height and width of each level."""
+Sizes = Sequence[Sequence[int]]  # height and width of each level
 
 
 class FullAttention(nn.Module):
@@ -120,8 +119,7 @@ class EPT(nn.Module, Decoder):
         CrispsegError: the width is not a multiple of 8.
     """
 
-    naive_side = 60
-    """Side of the bilinearly resized map of naive queries: 1/8 of the paper's crops on ADE20K."""
+    naive_side = 60  # side of the bilinearly resized map of naive queries: 1/8 of the paper's crops on ADE20K
 
     def __init__(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Timer, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from crispseg.io.files import atomic_path
+from crispseg.io.files import write_table
 from crispseg.models import SegmentationModel
 from crispseg.training.losses import CrossEntropy
 from crispseg.training.pace import callback
@@ -79,10 +78,7 @@ class MetricsFile(Callback):
         self.rows.append(row)
         self.loss, self.batches = torch.tensor(0.0), 0
         if trainer.is_global_zero:
-            with atomic_path(self.path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, fieldnames=list(row))
-                writer.writeheader()
-                writer.writerows(self.rows)
+            write_table(self.path, [row, *(each.values() for each in self.rows)])
 
 
 class Patience(Callback):

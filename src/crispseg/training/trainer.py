@@ -24,7 +24,7 @@ from rich.console import Console
 from crispseg.config.settings import CONFIG
 from crispseg.errors import CrispsegError
 from crispseg.inference.device import usable_device
-from crispseg.io.files import atomic_path
+from crispseg.io.files import write_file
 from crispseg.training.callbacks import ClassWeightSchedule, MetricsFile, Patience, WarmedAverage
 from crispseg.training.checkpoints import LAST, RECORDED, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from crispseg.training.config import TrainConfig, config_to_dict
@@ -90,8 +90,7 @@ def is_first_process() -> bool:
 def write_text(path: Path, text: str) -> None:
     """Write a file of the run atomically, in the first process only."""
     if is_first_process():
-        with atomic_path(path) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_file(path, text)
 
 
 def record(config: TrainConfig) -> None:

@@ -19,11 +19,8 @@ from crispseg.labels import IGNORE, Color, LabelSet
 
 RIGHT = (0, 0, 0)
 IGNORED = (24, 24, 96)
-DIMMEST = 110
-"""Minimum brightness of a wrong pixel: 0.299 R + 0.587 G + 0.114 B."""
-
-COLUMN = 3.2
-"""Width of a figure column in inches, at 100 pixels per inch."""
+DIMMEST = 110  # minimum brightness of a wrong pixel: 0.299 R + 0.587 G + 0.114 B
+COLUMN = 3.2  # width of a figure column in inches, at 100 pixels per inch
 
 
 def overlay(
