@@ -86,22 +86,15 @@ def test_label_studio_reads_ours(written: Callable[[str], Path], tmp_path: Path)
     from pycocotools.coco import COCO
 
     tasks = json.loads((written("labelstudio") / "tasks.json").read_text())
-    accepted = [
-        {
-            "id": number,
-            "data": task["data"],
-            "annotations": [{"id": number, "result": task["predictions"][0]["result"]}],
-        }
-        for number, task in enumerate(tasks)
-    ]
-    (tmp_path / "export.json").write_text(json.dumps(accepted))
-    labels = '<Label value="car"/><Label value="wheel"/>'
-    config = f'<View><Image name="image" value="$image"/><PolygonLabels name="label" toName="image">{labels}</PolygonLabels></View>'
+    for number, task in enumerate(tasks):
+        task |= {"id": number, "annotations": [{"id": number, **prediction} for prediction in task.pop("predictions")]}
+    (tmp_path / "export.json").write_text(json.dumps(tasks))
+    labels = '<PolygonLabels name="label" toName="image"><Label value="car"/><Label value="wheel"/></PolygonLabels>'
+    config = f'<View><Image name="image" value="$image"/>{labels}</View>'
     tool = converter.Converter(config, str(tmp_path), download_resources=False)
     tool.convert_to_coco(str(tmp_path / "export.json"), str(tmp_path / "read"), is_dir=False)
     found = COCO(str(tmp_path / "read/result.json"))
     names = {each["id"]: each["name"] for each in found.loadCats(found.getCatIds())}
-    read = [
-        (each["image_id"], names[each["category_id"]], int(found.annToMask(each).sum())) for each in found.anns.values()
-    ]
+    regions = found.anns.values()
+    read = [(each["image_id"], names[each["category_id"]], int(found.annToMask(each).sum())) for each in regions]
     assert read == [(0, "car", 24), (1, "car", 24), (1, "wheel", 56)]
