@@ -56,7 +56,7 @@ def crosses(seen: Inspection, points: SampledPoints, group: int = 0, zoom: int =
     """A blue cross at the level's pixel in the middle of the image, red ones at what it samples, larger by weight."""
     height, width = seen.size
     picture = enlarged(seen.image, zoom)
-    row, column = points.nearest(width / 2, height / 2)
+    row, column = np.abs(points.ys - height / 2).argmin(), np.abs(points.xs - width / 2).argmin()
     xy, weights = points.xy[row, column, group], points.weights[row, column, group]
     arm = max(width, height) * zoom / 30
     sizes = arm * (1 + 2 * np.sqrt(weights / weights.max())) / 3

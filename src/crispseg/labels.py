@@ -70,10 +70,8 @@ class LabelSet:
     def regrouped(self, merge: Mapping[str, Sequence[str]], drop: Sequence[str]) -> tuple[LabelSet, dict[int, int]]:
         """Return the classes after merging and dropping some, and the new id of each; dropped classes become 255.
 
-        A merged class has the colour of the class with its name or, for a new name, of its first member.
-
-        Raises:
-            CrispsegError: a name is unknown, or a class is merged and dropped, or merged twice.
+        A merged class has the colour of the class with its name or, for a new name, of its first member. An unknown
+        name, or one that is merged or dropped more than once, raises a `CrispsegError`.
         """
         moved = [*drop, *(name for new, names in merge.items() for name in names if name != new)]
         if twice := next((name for name in moved if moved.count(name) > 1 or name in merge), None):

@@ -214,8 +214,7 @@ class Folder(Settings):
     def settled(self) -> Folder:
         """Return the same data with inferred settings declared, so that files added later do not change them.
 
-        Raises:
-            CrispsegError: as for `label_set` and `dataset`.
+        Errors are those of `label_set` and `dataset`.
         """
         lookup, left_out = self.reading.lookup, self.reading.left_out
         odd = [name for name, pair in self._pairs.items() if str(pair.mask) in left_out]

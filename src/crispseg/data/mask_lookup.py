@@ -237,8 +237,7 @@ class MaskLookup:
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
         """Return class ids, with `NONE` for values without a class; 65535 is white if 0 is the only other value.
 
-        Raises:
-            ValueError: a mask of values has colours, or one of colours has 16 bits.
+        Colours in a mask of values, or 16 bits in one of colours, raise a `ValueError`.
         """
         if not self.colors:
             return self._table.take(grey(mask, self.remedy))

@@ -176,9 +176,8 @@ def recorded_data(run: str) -> tuple[Tree, int]:
 def named_data(target: str, given: Collection[str] = ()) -> tuple[Tree, int]:
     """Return the data settings for a path or a name, and the channels of the model if it is a run.
 
-    Args:
-        target: a data source, a folder of data, or an argument of `recorded_data`; others raise a `CrispsegError`.
-        given: keys of further settings of the data, as for `recognise`.
+    The target is a data source, a folder of data, or an argument of `recorded_data`; others raise a `CrispsegError`.
+    Further settings with the keys `given` are as for `recognise`.
     """
     path = Path(target)
     if not path.exists() and target in DATA_SOURCES:

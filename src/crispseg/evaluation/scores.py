@@ -35,11 +35,8 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
     the images' numbers, or by content for images without one, so the order of processes makes no difference.
 
     Args:
-        num_classes: 2 to 255; classes are 0 to `num_classes - 1`, and 255 is ignored.
+        num_classes: 2 to 255, else a `CrispsegError`; classes are 0 to `num_classes - 1`, and 255 is ignored.
         width: length of a row.
-
-    Raises:
-        CrispsegError: the number of classes is out of range.
     """
 
     is_differentiable = False

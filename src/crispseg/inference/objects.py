@@ -179,12 +179,9 @@ class Objects:
 def measured(
     ids: NDArray[np.int32], own: NDArray[np.bool_], probability: NDArray[np.float32] | None = None
 ) -> tuple[Object, ...]:
-    """Return the table of objects.
+    """Return the table of objects with the numbers `ids` `(H, W)`, 1 to N, or 0.
 
-    Args:
-        ids: `(H, W)`, 0 for no object, otherwise 1 to N; each number has a pixel in `own`.
-        own: `(H, W)`, mask of the pixels over which probabilities are averaged.
-        probability: `(H, W)` of the class; None if it is not known.
+    The probability `(H, W)` of the class, if known, is averaged over the pixels `own` `(H, W)` of each object.
     """
     table, numbers = [], range(1, ids.max() + 1)
     means = [None for _ in numbers] if probability is None else mean(probability, ids * own, numbers).round(4).tolist()

@@ -52,9 +52,6 @@ class Protocol(Settings):
         stride: distance of windows in pixels, by default two thirds of the window, rounded up. The last window of a row
             or column is moved back to the image's border.
         average: mean of the logits of views, or of their probabilities (softmax at image size).
-
-    Raises:
-        CrispsegError: a value is out of range.
     """
 
     scales: tuple[Annotated[float, Field(gt=0, le=8)], ...] = Field(default=(1.0,), min_length=1)

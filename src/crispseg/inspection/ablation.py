@@ -99,10 +99,7 @@ def ablate(
 ) -> Iterator[Evaluation]:
     """Score a model unchanged and then under each change; the model stays in eval mode on the device.
 
-    `names` are keys of `ablations_of`, by default all; `options` are those of `evaluate`.
-
-    Raises:
-        CrispsegError: an error of `ablations_of` or `evaluate`.
+    `names` are keys of `ablations_of`, by default all; `options` are those of `evaluate`. Errors are those of both.
     """
     chosen = ablations_of(model, names).values()
     paths = list(taps(model))

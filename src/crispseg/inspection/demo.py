@@ -64,10 +64,8 @@ def serve(
     """Serve the page while the block runs, and yield its address.
 
     The page shows the models by their names in `models`. `folder` contains masks, and uploads of at most
-    `MOST_BYTES`. The page opens with the first of the `images` and offers the others.
-
-    Raises:
-        CrispsegError: Gradio is not installed, or cannot listen at this address.
+    `MOST_BYTES`. The page opens with the first of the `images` and offers the others. If Gradio is not installed, or
+    cannot listen at this address, a `CrispsegError` is raised.
     """
     os.environ.update(OFFLINE, GRADIO_TEMP_DIR=str(folder))
     try:

@@ -111,12 +111,11 @@ def _of_labels(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) ->
 def judges(run: str, given: Tree, device: str | None = None) -> Iterator[Judge]:
     """Yield what judges each split: the run for val and train, or each fold of a cross-validation for its val split.
 
+    Errors are those of `data_to_score`, `checked_splits` and `Segmenter`.
+
     Args:
         run: a run's folder, or a folder of folds.
         given: settings of the data; those of the run by default.
-
-    Raises:
-        CrispsegError: an error of `data_to_score`, `checked_splits` or `Segmenter`.
     """
     folds = sorted(map(str, Path(run).glob("fold_*"))) if (Path(run) / SCORES).is_file() else []
     for place in folds or [run]:

@@ -91,15 +91,12 @@ def images_to_label(
     device: str | None = None,
     console: Console | None = None,
 ) -> list[Candidate]:
-    """Return the images to label next, the most useful first.
+    """Return the images to label next, the most useful first; errors are those of `read_source`.
 
     Args:
         names: images without labels, and their names.
         labelled: images with labels; the choice is unlike them.
         count: number of images to choose.
-
-    Raises:
-        CrispsegError: an image cannot be read, or does not suit the model.
     """
     segmenter = Segmenter(model, device, protocol=Protocol(flip=True))
     model = model.to(segmenter.device)

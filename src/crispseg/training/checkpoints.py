@@ -177,10 +177,8 @@ MAY_CHANGE = {
 def check_folder(out: str | Path, *, resume: bool) -> Path | None:
     """Return the checkpoint to resume from, the last one or else the best; None if the run starts from the beginning.
 
-    A run that ended before its first checkpoint can be resumed or started again.
-
-    Raises:
-        CrispsegError: training would overwrite a file in the folder, or there is no run to resume.
+    A run that ended before its first checkpoint can be resumed or started again. A file that training would overwrite,
+    or no run to resume, raises a `CrispsegError`.
     """
     folder = Path(out)
     checkpoint = next((folder / name for name in (LAST, BEST) if resume and (folder / name).is_file()), None)

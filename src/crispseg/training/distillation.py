@@ -56,8 +56,7 @@ class DistillationTask(SegmentationTask):
 def open_teacher(source: str, info: ModelInfo) -> Teacher:
     """Open a model that labels images for another one.
 
-    Raises:
-        CrispsegError: the model is missing or damaged, has other classes or channels, or has only labels.
+    A missing or damaged model, other classes or channels, or a file of labels raises a `CrispsegError`.
     """
     model = open_model(source)
     theirs = model.info

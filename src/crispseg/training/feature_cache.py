@@ -95,11 +95,7 @@ class CachedTask(SegmentationTask):
         return super().configure_optimizers()
 
     def compute(self) -> None:
-        """Compute and write all records.
-
-        Raises:
-            CrispsegError: the decoder needs images, or the records do not fit (both raised before they are computed).
-        """
+        """Compute and write all records; a decoder that needs images, or too many records, raise a `CrispsegError`."""
         train, val = self.splits
         first, image = (next(self.records(split, split.keys[:1])) for split in self.splits)
         with self.replayed(default_collate([image])) as (nothing, _), self.trainer.precision_plugin.forward_context():

@@ -37,9 +37,6 @@ class WeightedLoss(nn.Module):
         hard_fraction, class_weights: as in `CrossEntropy`.
         auxiliary_weight: weight of the losses of the decoder's levels.
         custom: function that replaces the sum.
-
-    Raises:
-        CrispsegError: a loss needs segmentation-models-pytorch, but it is not installed or too old.
     """
 
     def __init__(
@@ -76,12 +73,12 @@ class WeightedLoss(nn.Module):
 
 
 def library_loss(name: Loss) -> nn.Module:
-    """Return a loss of segmentation-models-pytorch over the labelled pixels of the batch.
+    """Return a loss of segmentation-models-pytorch, or raise a `CrispsegError` if it is not installed or too old.
 
-    `dice` is the mean over all classes of 1 - soft Dice (Milletari et al., 3DV 2016), 0 for a class that the batch
-    lacks. `focal` is the mean over classes and pixels of the sigmoid focal loss, one class against the rest, γ = 2
-    (Lin et al., ICCV 2017). `lovasz` is the Lovász-Softmax surrogate of IoU, the mean over the classes that occur
-    (Berman et al., CVPR 2018).
+    All are over the labelled pixels of the batch. `dice` is the mean over all classes of 1 - soft Dice (Milletari et
+    al., 3DV 2016), 0 for a class that the batch lacks. `focal` is the mean over classes and pixels of the sigmoid focal
+    loss, one class against the rest, γ = 2 (Lin et al., ICCV 2017). `lovasz` is the Lovász-Softmax surrogate of IoU,
+    the mean over the classes that occur (Berman et al., CVPR 2018).
     """
     if not LIBRARY:
         raise CrispsegError(f"loss {name} needs a package; run: pip install 'segmentation-models-pytorch>=0.6'")

@@ -48,10 +48,8 @@ def training_config(*layers: Mapping[str, Any], resumed: bool = False) -> TrainC
     entry. `data: camvid` is short for `data: {name: camvid}`. The group can be omitted if only one of model, data and
     augment has the key. The trees may contain `crispseg.config.settings.Text`.
 
-    If the first tree belongs to a `resumed` run, its initial weights need not exist any more.
-
-    Raises:
-        CrispsegError: an unknown key, a wrong type or value, or no data.
+    If the first tree belongs to a `resumed` run, its initial weights need not exist any more. An unknown key, a wrong
+    type or value, or no data raise a `CrispsegError`.
     """
     trees = flat(layers)
     said = {key: value for tree in trees for key, value in tree.items()}

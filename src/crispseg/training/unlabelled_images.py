@@ -29,10 +29,8 @@ SAME = "same"  # value of `unlabelled` for the images of the data that have no m
 def unlabelled_files(config: TrainConfig, value_range: ValueRange | None) -> tuple[list[Path], list[str]]:
     """Return the images without masks of a run, and notes; a `value_range` means that labelled images have 16 bits.
 
-    Images and masks of the data's splits are left out, also copies with the same bytes.
-
-    Raises:
-        CrispsegError: the folder is missing; no image is left; or an image is damaged or unlike the labelled ones.
+    Images and masks of the data's splits are left out, also copies with the same bytes. A missing folder, no image, or
+    an image that is damaged or unlike the labelled ones, raises a `CrispsegError`.
     """
     place, source, channels = str(config.unlabelled), config.data, image_channels(config.model.in_chans)
     if place == SAME:
