@@ -171,10 +171,7 @@ _CRISP = Comparison(
     {
         "crisp": Entry("crisp", "--model crisp"),
         "crisp_s": Entry(
-            "crisp_s: images at their size",
-            "--model crisp --model.inference_scale 1",
-            base="crisp",
-            trained_as="crisp",
+            "crisp_s: images at their size", "--model crisp --model.inference_scale 1", base="crisp", trained_as="crisp"
         ),
         "crisp_l": Entry("crisp_l", "--model crisp_l"),
         "wide": Entry("256 channels", _WIDE, base="crisp"),

@@ -109,11 +109,7 @@ def test_the_frame_names_no_model() -> None:
     }
 
 
-THROUGH = {
-    "markupsafe": "jinja2",
-    "pydantic-core": "pydantic",
-    "lightning-utilities": "lightning",
-}
+THROUGH = {"markupsafe": "jinja2", "pydantic-core": "pydantic", "lightning-utilities": "lightning"}
 """What a dependency brings for certain."""
 
 

@@ -198,8 +198,7 @@ def test_code_in_a_weight_file_does_not_run(
 
 
 @pytest.mark.parametrize(
-    "value",
-    [[torch.ones(1)], torch.ones(1), {"a": 1}, {"state_dict": {"a": torch.ones(1), "b": 2}}],
+    "value", [[torch.ones(1)], torch.ones(1), {"a": 1}, {"state_dict": {"a": torch.ones(1), "b": 2}}]
 )
 def test_a_file_without_a_state_dict_is_refused(value: Any, tmp_path: Path, refuses: Any) -> None:
     torch.save(value, tmp_path / "weights.pth")

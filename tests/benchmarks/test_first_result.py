@@ -90,11 +90,7 @@ def test_every_method_gives_a_row(script: ModuleType, tmp_path: Path, capsys: An
     sources(tmp_path)
     backbone = create_model("fpn", num_classes=2, backbone=script.BACKBONE).backbone.net.model
     save_file({key: value.contiguous() for key, value in backbone.state_dict().items()}, tmp_path / "w.safetensors")
-    argv = [
-        "run",
-        f"--root={tmp_path}",
-        f"--weights={tmp_path / 'w.safetensors'}",
-    ]
+    argv = ["run", f"--root={tmp_path}", f"--weights={tmp_path / 'w.safetensors'}"]
     methods = ["crispseg", "loop_unet", "smp_fpn --precision=fp32"]
     argv += [f"--work={tmp_path / 'work'}", "--minutes", "0.02", "--seeds", "0", "--data", "nuclei", "--methods"]
     argv += methods

@@ -41,12 +41,7 @@ BUILT: dict[str, dict[str, Any]] = {
     "sfnet correlation": {"name": "sfnet", **SMALL, "flow_net": "correlation", "flow_upsampling": "nearest"},
     "sfnet deconvolution": {"name": "sfnet", **SMALL, "flow_upsampling": "deconvolution", "context": "nonlocal"},
     "sfnet aspp": {"name": "sfnet", **SMALL, "context": "aspp", "context_options": {"rates": [1, 2, 3]}},
-    "sfnet released_dilation": {
-        "name": "sfnet",
-        "backbone": "resnet18_deep",
-        "width": 16,
-        "released_dilation": True,
-    },
+    "sfnet released_dilation": {"name": "sfnet", "backbone": "resnet18_deep", "width": 16, "released_dilation": True},
     "sfnet_lite crisscross": {"name": "sfnet_lite", **SMALL, "context": "crisscross"},
     "ddsm_upernet 9": {"name": "ddsm_upernet", **SMALL, "pixels": 9, "channels": 1, "reduced": 16},
     "agln plain": {"name": "agln", **SMALL, "connection": "straight", "descriptors": 8, "residual": False},

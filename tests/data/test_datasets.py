@@ -26,13 +26,7 @@ from dataset_trees import (
 )
 from PIL import Image
 
-from crispseg.data import (
-    DATA_SOURCES,
-    VOC2012,
-    CamVid,
-    check_split,
-    official_classes,
-)
+from crispseg.data import DATA_SOURCES, VOC2012, CamVid, check_split, official_classes
 from crispseg.data.sources import read_table
 
 # ------------------------------------------------------------------------------------------- classes and colours

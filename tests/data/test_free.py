@@ -97,14 +97,8 @@ def test_a_run_records_no_path_of_the_part(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "phrases"),
     [
-        (
-            Nuclei,
-            ["images is missing", "the bundled part needs no root"],
-        ),
-        (
-            Aerial,
-            ["images is missing", "humansintheloop"],
-        ),
+        (Nuclei, ["images is missing", "the bundled part needs no root"]),
+        (Aerial, ["images is missing", "humansintheloop"]),
     ],
 )
 def test_what_is_missing_gets_one_line(source: Any, phrases: list[str], tmp_path: Path, refuses: Any) -> None:

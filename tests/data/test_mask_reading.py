@@ -161,9 +161,7 @@ CASES = {
     "faint masks": Case([veiled(ids(0, 255), 60, 90)] * 2, [48, 48]),
     "soft alpha": Case([veiled(ids(255), 0, 120, 130, 255)] * 2, [48, 48], also="transparent-pixels"),
     "a black class on transparent pixels": Case(
-        [np.dstack([RED[ids(0, 0, 1)], ids(0, 255, 255)])] * 2,
-        "transparent-pixels",
-        {"palette": [BLACK, (128, 0, 0)]},
+        [np.dstack([RED[ids(0, 0, 1)], ids(0, 255, 255)])] * 2, "transparent-pixels", {"palette": [BLACK, (128, 0, 0)]}
     ),
     "white on transparent white": Case([veiled(ids(255), 0, 255)] * 2, [48, 48], also="transparent-pixels"),
     "white on transparent black": Case([veiled(ids(0, 255), 0, 255)] * 2, [48, 48], also="transparent-pixels"),

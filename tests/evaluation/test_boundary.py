@@ -289,10 +289,7 @@ def test_command(
     shown = capsys.readouterr().out
     assert all(f"boundary F, {distance} px" in shown for distance in (3, 5, 9, 12)) and "boundary F, mean" in shown
 
-    for mistake, phrase in (
-        (["--boundary", "0"], "distances are [0]"),
-        (["--bootstrap", "-1"], "greater than or"),
-    ):
+    for mistake, phrase in ((["--boundary", "0"], "distances are [0]"), (["--bootstrap", "-1"], "greater than or")):
         assert main([*argv, *mistake]) == 2
         assert phrase in capsys.readouterr().err
 

@@ -13,9 +13,7 @@ from crispseg.inference.device import in_parallel
 from crispseg.inference.segmenter import WORKERS, Segmenter
 
 
-def test_small_images_share_the_threads_and_large_ones_have_all(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_small_images_share_the_threads_and_large_ones_have_all(monkeypatch: pytest.MonkeyPatch) -> None:
     segmenter = Segmenter(create_model("sfnet", num_classes=3, backbone="test_efficientnet", width=8), "cpu")
     monkeypatch.setattr("crispseg.inference.segmenter.LARGE", 64 * 64 * WORKERS)
     together = threading.Barrier(WORKERS, timeout=30)  # broken, unless so many small images are computed at a time

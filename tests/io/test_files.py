@@ -126,10 +126,7 @@ def test_commands_leave_a_folder_to_its_owner(
     out, image = tmp_path / "out", tmp_path / "in/image.png"
     write_image(image, np.zeros((40, 40, 3), np.uint8))
     with another(out):
-        for argv in (
-            ["train", *FLAGS, f"--out={out}"],
-            ["predict", str(tiny_run.folder), str(image), f"--out={out}"],
-        ):
+        for argv in (["train", *FLAGS, f"--out={out}"], ["predict", str(tiny_run.folder), str(image), f"--out={out}"]):
             assert main(argv) == 2
             assert f"{out} is in use" in capsys.readouterr().err
 

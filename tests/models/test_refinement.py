@@ -139,11 +139,7 @@ def test_the_gradient_moves_with_the_logits() -> None:
 class TestRefinedFPN(ModelTester):
     name = "fpn"
     options: ClassVar = {"width": 16, "refine": "boundary"}
-    taps: ClassVar = {
-        "decoder.coarsest": (16, 32),
-        "refiner.boundary": (1, 1),
-        "refiner.direction": (8, 1),
-    }
+    taps: ClassVar = {"decoder.coarsest": (16, 32), "refiner.boundary": (1, 1), "refiner.direction": (8, 1)}
 
     def test_the_outputs_are_complete(self) -> None:
         images = torch.randn(2, 3, 65, 97)

@@ -110,8 +110,7 @@ def test_a_run_ends_in_time_and_evaluates_a_tenth_of_it(
 
 
 @pytest.mark.parametrize(
-    ("evaluation", "warmup", "used"),
-    [(9, 3, IMAGES), (9, 60, IMAGES), (16, 1, 25), (400, 1, SAMPLED)],
+    ("evaluation", "warmup", "used"), [(9, 3, IMAGES), (9, 60, IMAGES), (16, 1, 25), (400, 1, SAMPLED)]
 )
 def test_val_is_sampled_if_all_of_it_takes_too_long(
     evaluation: float, warmup: float, used: int, monkeypatch: pytest.MonkeyPatch

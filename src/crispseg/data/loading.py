@@ -99,12 +99,7 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
     """
 
     def __init__(
-        self,
-        dataset: SegmentationDataset,
-        transform: Transform,
-        seed: int,
-        times: Sequence[int],
-        keep: bool = False,
+        self, dataset: SegmentationDataset, transform: Transform, seed: int, times: Sequence[int], keep: bool = False
     ) -> None:
         self.dataset = dataset
         self.transform = transform

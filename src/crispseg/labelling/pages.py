@@ -66,11 +66,7 @@ def _candidate(candidate: Candidate, seen: Segmentation) -> tuple[str, list[tupl
     cells = cv2.resize(entropies / max(entropies.max(), 1e-6), (width, height), interpolation=cv2.INTER_NEAREST)
     share = 0.7 * cells[..., None] ** 2
     heat = (seen.image * (1 - share) + np.array(UNCERTAIN) * share).astype(np.uint8)
-    drawn = {
-        "image": seen.image,
-        f"uncertainty {candidate.uncertainty:.2f}": heat,
-        "prediction": seen.overlay(),
-    }
+    drawn = {"image": seen.image, f"uncertainty {candidate.uncertainty:.2f}": heat, "prediction": seen.overlay()}
     return candidate.name, [(_embedded(pixels, text), text) for text, pixels in drawn.items()]
 
 

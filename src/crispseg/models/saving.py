@@ -47,10 +47,7 @@ result.save("out")
 
 
 class Saving(
-    PyTorchModelHubMixin,
-    library_name="crispseg",
-    pipeline_tag="image-segmentation",
-    model_card_template=MODEL_CARD,
+    PyTorchModelHubMixin, library_name="crispseg", pipeline_tag="image-segmentation", model_card_template=MODEL_CARD
 ):
     """Base class with `save_pretrained` and the `push_to_hub` of the hub's mixin.
 
