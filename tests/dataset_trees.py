@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,13 @@ def grid(values: Sequence[Any], height: int = 6, width: int = 8) -> np.ndarray:
     """Ids or colours, repeated to fill a picture."""
     array = np.array(values, np.uint8)
     return np.resize(array, (height, width, *array.shape[1:]))
+
+
+def indexed(mask: np.ndarray, palette: Iterable[Sequence[int]]) -> Image.Image:
+    """A picture with a palette, whose indices count."""
+    shown = Image.fromarray(mask, "P")
+    shown.putpalette([level for color in palette for level in color])
+    return shown
 
 
 def picture(path: Path, height: int = 6, width: int = 8) -> Path:
@@ -84,11 +91,7 @@ def make_pascal_context(root: Path, **options: Any) -> PascalContext:
 
 def voc_mask(path: Path, ids: Ids, **size: int) -> Path:
     """A palette PNG whose indices count, as VOC's masks are."""
-    mask = Image.fromarray(grid(ids, **size)).convert("P")
-    mask.putpalette([level for color in voc_palette(256) for level in color])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    mask.save(path)
-    return path
+    return save(path, indexed(grid(ids, **size), voc_palette(256)))
 
 
 def make_voc2012(root: Path, height: int = 6, width: int = 8, **options: Any) -> VOC2012:
@@ -123,7 +126,7 @@ def make_coco_stuff(root: Path) -> CocoStuff:
     return CocoStuff(root)
 
 
-LABELS = [
+LABELS: list[dict[str, Any]] = [
     {"name": "animal--bird", "readable": "Bird", "evaluate": True, "instances": True, "color": [165, 42, 42]},
     {"name": "void--static", "readable": "Static", "evaluate": False, "instances": False, "color": [0, 0, 0]},
     {"name": "nature--sky", "readable": "Sky", "evaluate": True, "instances": False, "color": [70, 130, 180]},
@@ -136,11 +139,8 @@ def make_mapillary(root: Path, **options: Any) -> Mapillary:
         for name in names:
             picture(root / folder / "images" / f"{name}.jpg")
             if folder != "testing":
-                mask = Image.fromarray(grid([0, 1, 2, 3])).convert("P")  # palette PNGs whose indices count
-                mask.putpalette([level for label in LABELS for level in label["color"]])
-                path = root / folder / "labels" / f"{name}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                mask.save(path)
+                mask = indexed(grid([0, 1, 2, 3]), [label["color"] for label in LABELS])
+                save(root / folder / "labels" / f"{name}.png", mask)
     (root / "config.json").write_text(json.dumps({"labels": LABELS, "version": 1.2}))
     return Mapillary(root, **options)
 

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_trees import grid, picture, save, write_lists
+from dataset_trees import grid, indexed, picture, save, write_lists
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from crispseg.data import Aerial, Nuclei
 from crispseg.data.catalogue import catalogue
@@ -115,8 +114,7 @@ def test_unlabelled_pixels_of_aerial(tmp_path: Path, monkeypatch: pytest.MonkeyP
     )
     for name, values, options in (("a", [0, 4, 15], {"bits": 4}), ("b", [0, 4, 255], {}), ("c", [0, 7], {})):
         picture(tmp_path / "images" / f"{name}.jpg")
-        mask = Image.fromarray(grid(values)).convert("P")
-        mask.putpalette([level for color in Aerial("x").label_set().palette for level in color])
+        mask = indexed(grid(values), Aerial("x").label_set().palette)
         save(tmp_path / "masks" / f"{name}.png", mask, **options)
     dataset = Aerial(tmp_path).dataset("val")
     for index in (0, 1):

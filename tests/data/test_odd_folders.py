@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from dataset_trees import picture, save
-from PIL import Image
+from dataset_trees import indexed, picture, save
 
 from crispseg.cli.main import main
-from crispseg.cli.train import Train
 from crispseg.data import Folder
 from crispseg.data.folder_layout import own_layout, recognise
 from crispseg.errors import CrispsegError
 from crispseg.io.images import write_image
 
-from .own_folders import TINY, ids
+from .own_folders import ids, make_pair
 
 
 def photo(path: Path, seed: int) -> None:
@@ -148,8 +144,7 @@ def test_a_mask_for_each_object_is_refused(
 
 def test_one_image_of_many_with_several_masks_is_named(tmp_path: Path) -> None:
     for index in range(100):
-        photo(tmp_path / f"images/{index}a.png", index)
-        save(tmp_path / f"masks/{index}a.png", ids(0, 1))
+        make_pair(tmp_path, f"{index}a", ids(0, 1))
     save(tmp_path / "masks/7a_1.png", ids(0, 1))
     data = Folder(root=tmp_path)
     assert len(data.dataset("all")) == 100
@@ -209,17 +204,6 @@ def test_several_images_of_one_name_are_refused(images: str, masks: str, tmp_pat
     assert [pair.image.name for pair in chosen.pairs("all")] == [f"{index}.png" for index in range(4)]
 
 
-def test_multiples_of_ids_are_refused_with_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ids = (np.arange(64).reshape(8, 8) // 16).astype(np.uint8)
-    for index in range(4):
-        save(tmp_path / f"data/images/{index}.png", np.random.default_rng(index).integers(0, 256, (8, 8, 3), np.uint8))
-        save(tmp_path / f"data/masks/{index}.png", 85 * ids)
-    assert main(["train", str(tmp_path / "data"), *TINY]) == 2
-    command, *_ = re.findall(r"crispseg train .*?(?=; or: |$)", capsys.readouterr().err.strip())
-    data = Train.parsed(shlex.split(command)[2:]).config().data
-    np.testing.assert_array_equal(data.dataset("train")[0].labels, ids)
-
-
 @pytest.mark.parametrize("lost", [("images", "img_000", "masks", "img_006"), ("masks", "img_000", "images", "img_006")])
 def test_shifted_numbers_are_refused(
     lost: tuple[str, str, str, str], tmp_path: Path, refuses: Any, capsys: pytest.CaptureFixture[str]
@@ -244,8 +228,7 @@ def test_255_in_most_pixels_is_not_ignored_in_silence(tmp_path: Path, refuses: A
     mask = np.full((40, 40), 255, np.uint8)
     mask[5:15, 5:15], mask[20:34, 20:34] = 0, 1
     for index in range(5):
-        write_image(tmp_path / f"images/{index}.png", np.full((40, 40, 3), 20 * index, np.uint8))
-        write_image(tmp_path / f"masks/{index}.png", np.roll(mask, index, 0))
+        make_pair(tmp_path, f"{index}", np.roll(mask, index, 0))
     with refuses("255 is background", "data.ignore '[255]' if 255 means ignore"):
         Folder(root=tmp_path).settled().dataset("train")
     background = {"palette": [[255] * 3, [0] * 3, [1] * 3], "ignore": []}
@@ -275,8 +258,7 @@ def test_255_in_most_pixels_is_not_ignored_in_silence(tmp_path: Path, refuses: A
 )
 def test_tables_of_splits_and_patients_are_named(file: str, content: str, named: bool, tmp_path: Path) -> None:
     for index in range(8):
-        write_image(tmp_path / f"images/scan_{index}.png", np.full((40, 40, 3), 20 * index, np.uint8))
-        write_image(tmp_path / f"masks/scan_{index}.png", np.full((40, 40), index % 2, np.uint8))
+        make_pair(tmp_path, f"scan_{index}", np.full((40, 40), index % 2, np.uint8))
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(content)
     lines = [line for line in Folder(root=tmp_path).notes() if file in line]
@@ -288,17 +270,13 @@ def test_tables_of_splits_and_patients_are_named(file: str, content: str, named:
 
 def test_lists_of_splits_in_a_folder_are_used(tmp_path: Path) -> None:
     for index in range(8):
-        for folder in ("images", "masks"):
-            write_image(tmp_path / folder / f"{index}.png", np.full((40, 40), index % 2, np.uint8))
+        make_pair(tmp_path, f"{index}", np.full((40, 40), index % 2, np.uint8))
     (tmp_path / "splits").mkdir()
     for split, names in {"train": "2345", "val": "01", "test": "67"}.items():
         (tmp_path / f"splits/{split}.txt").write_text("\n".join(names))
     source = Folder(root=tmp_path)
-    assert {split: "".join(pair.name for pair in source.pairs(split)) for split in source.splits()} == {
-        "train": "2345",
-        "val": "01",
-        "test": "67",
-    }
+    found = {split: "".join(pair.name for pair in source.pairs(split)) for split in source.splits()}
+    assert found == {"train": "2345", "val": "01", "test": "67"}
     assert "splits/train.txt" in " ".join(source.notes())
 
 
@@ -319,10 +297,8 @@ def test_palettes_that_differ_are_read_by_their_colours(colored: bool, tmp_path:
     for index in range(6):
         mask = np.kron(np.random.default_rng(index).integers(0, 4, (4, 4)), np.ones((10, 10), int))
         order = np.random.default_rng(index + 9).permutation(4)
-        shown = Image.fromarray(np.argsort(order)[mask].astype(np.uint8), "P")
-        shown.putpalette([int(value) for value in order for _ in range(3)] + [9, 8, 7] * colored)
-        (tmp_path / "masks").mkdir(exist_ok=True)
-        shown.save(tmp_path / f"masks/{index}.png")
+        palette = [[value] * 3 for value in order.tolist()] + [[9, 8, 7]] * colored
+        save(tmp_path / f"masks/{index}.png", indexed(np.argsort(order)[mask].astype(np.uint8), palette))
         write_image(tmp_path / f"images/{index}.png", np.full((40, 40, 3), 20 * index, np.uint8))
         expected[str(index)] = mask
     source = Folder(root=tmp_path, palette=[(value,) * 3 for value in range(4)])

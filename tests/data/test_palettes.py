@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
-from dataset_trees import save
+from dataset_trees import indexed, save
 from PIL import Image
 
 from crispseg.cli.main import main
@@ -251,12 +251,6 @@ def test_a_palette_of_another_number_of_classes_is_no_command(tmp_path: Path) ->
         with pytest.raises(CrispsegError, match=r"give data\.palette") as caught:
             folder(tmp_path, classes=classes).label_set()
         assert len(caught.value.settings) == commands
-
-
-def indexed(mask: np.ndarray, palette: list[tuple[int, int, int]]) -> Image.Image:
-    picture = Image.fromarray(mask, "P")
-    picture.putpalette([level for color in palette for level in color])
-    return picture
 
 
 @pytest.mark.parametrize("declared", [{}, {"classes": ["black", "green", "red"]}])
