@@ -305,22 +305,15 @@ def test_a_run_with_ignored_pixels_reads_masks_without_objects(declared: Any, tm
     np.testing.assert_array_equal(truth(run, tmp_path / "other/masks/0.png"), ids(0, 255))
 
 
-def test_ids_from_1_are_noted(tmp_path: Path, capsys: Capture) -> None:
-    put(tmp_path / "own", *[ids(0, 1, 2, 3)] * 3), put(tmp_path / "other", *[ids(1, 2, 3)] * 2)
+def test_ids_from_1_and_classes_that_never_occur_are_noted(tmp_path: Path, capsys: Capture) -> None:
+    put(tmp_path / "own", *[ids(0, 1, 2, 3)] * 3)
+    put(tmp_path / "from 1", *[ids(1, 2, 3)] * 2), put(tmp_path / "few", *[ids(0, 1)] * 2)
     run, _ = begun(Folder(tmp_path / "own/images", tmp_path / "own/masks"), tmp_path / "run")
-    scored(run)
-    assert "ids from 1" not in capsys.readouterr().err
-    scored(run, root=tmp_path / "other")
-    assert "otherwise ids from 1 to 3" in capsys.readouterr().err
-
-
-def test_classes_that_never_occur_are_noted(tmp_path: Path, capsys: Capture) -> None:
-    put(tmp_path / "own", *[ids(0, 1, 2, 3)] * 3), put(tmp_path / "other", *[ids(0, 1)] * 2)
-    run, _ = begun(Folder(tmp_path / "own/images", tmp_path / "own/masks"), tmp_path / "run")
-    scored(run)
-    assert "never in" not in capsys.readouterr().err
-    scored(run, root=tmp_path / "other")
-    assert "never in 'all': class 2, class 3; not scored" in capsys.readouterr().err
+    notes = "otherwise ids from 1 to 3", "never in 'all': class 2, class 3; not scored"
+    for place, expected in (({}, []), ({"root": tmp_path / "from 1"}, [0]), ({"root": tmp_path / "few"}, [1])):
+        scored(run, **place)
+        printed = capsys.readouterr().err
+        assert [index for index, note in enumerate(notes) if note in printed] == expected
 
 
 def test_masks_in_the_ids_of_a_merged_model(tmp_path: Path, capsys: Capture, refuses: Any) -> None:
