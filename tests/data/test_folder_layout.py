@@ -416,3 +416,5 @@ def test_legends_that_differ_are_named(names: str, tmp_path: Path, capsys: pytes
     assert sum(" differ: " in line for line in capsys.readouterr().out.splitlines()) == len(lines)
     codes = {one["code"]: one["severity"] for one in json.loads((tmp_path / "found.json").read_text())["findings"]}
     assert codes.get("legends-differ") == ("warning" if lines else None)
+    main(["doctor", *flags, "--fix", str(tmp_path / "copy")])
+    assert (tmp_path / "copy").exists() == (not lines)

@@ -202,6 +202,7 @@ def test_label_studio(tmp_path: Path) -> None:
     for name in ("b", "0123abcd-d"):
         np.testing.assert_array_equal(mask_of(done.out, name), SQUARE)
     assert f"1 tasks of {source} have no annotation; they were left out" in done.lines
+    assert any(line.startswith(f"1 tasks of {source} have more than one annotation; ") for line in done.lines)
     assert not (done.out / "images/c.jpg").exists()
 
 
@@ -227,6 +228,7 @@ def test_predictions_of_label_studio(tmp_path: Path) -> None:
         ([task("text", DRAWN)], ["task 0 has no image in its data"]),
         ([task("gone.jpg", DRAWN)], ["gone.jpg, which", "is not in"]),
         ([{"image": "a.jpg", "label": []}], ["is not Label Studio's format ('data')"]),
+        ([{"image": "a.jpg", "annotation_id": 1}], ["is Label Studio's JSON-MIN; export it as JSON"]),
     ],
 )
 def test_label_studio_that_cannot_be_painted(

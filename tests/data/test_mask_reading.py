@@ -143,6 +143,7 @@ CASES = {
     ),
     "objects": Case([EVEN % 40, EVEN % 38, EVEN % 37], "object-numbers"),
     "few objects": Case([*FEW, ids(0)], "object-numbers"),
+    "objects after a class in many areas": Case([np.hstack([mask, ids(0, 1)]) for mask in FEW], "object-numbers"),
     "few objects, declared": Case(FEW, [], {"num_classes": 5}),
     "classes in two areas": Case([np.tile(mask, 2) for mask in FEW], []),
     "one or two": Case(FEW[:2] * 3, []),

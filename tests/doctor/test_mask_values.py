@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import tifffile
@@ -163,11 +164,45 @@ def test_color_maps_of_matplotlib_are_recognised(name: str, tmp_path: Path) -> N
         assert found.details["settings"] == [{"data.palette": tuple(map(tuple, table))}]
 
 
-def test_the_void_of_pascal_voc_is_proposed_to_be_ignored(tmp_path: Path) -> None:
+def outlined(seed: int) -> np.ndarray:
+    """Three classes, 0 to 2, and 3 as a band of 4 pixels between them, like the void of PASCAL VOC."""
+    mask = ids(seed, classes=3)
+    step = np.zeros(mask.shape, np.uint8)
+    step[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+    step[1:] |= mask[1:] != mask[:-1]
+    return np.where(cv2.dilate(step, np.ones((4, 4), np.uint8)) > 0, 3, mask)
+
+
+def test_colors_of_bands_are_proposed_to_be_ignored(tmp_path: Path) -> None:
     colors = np.array([(0, 0, 0), (128, 0, 0), (0, 128, 0), (224, 224, 192)], np.uint8)
-    found = only(Tree(tmp_path, mask=lambda seed: colors[ids(seed, classes=4)]).examine(), "rgb-masks")
+    found = only(Tree(tmp_path, mask=lambda seed: colors[outlined(seed)]).examine(), "rgb-masks")
     palette = ((0, 0, 0), (0, 128, 0), (128, 0, 0))
     assert found.details["settings"] == [{"data.palette": palette, "data.ignore": [(224, 224, 192)]}]
+
+
+@pytest.mark.parametrize(("mask", "count"), [(outlined, 12), (ids, 0)])
+def test_bands_between_classes_are_named(mask: Callable[[int], np.ndarray], count: int, tmp_path: Path) -> None:
+    tree = Tree(tmp_path, mask)
+    found = [one for one in tree.examine().findings if one.code == "thin-band"]
+    assert [one.count for one in found] == [count] * (count > 0)
+    assert sum("thin band" in note for note in tree.source().notes()) == len(found)
+    assert "thin-band" not in named(tree.examine(ignore=(3,)))
+    assert not any("thin band" in note for note in tree.source(classes=[*"abcd"]).notes())
+
+
+def test_exact_colors_are_no_blends(tmp_path: Path) -> None:
+    """Such as bits of outlines in red, and several bits of classes in blue (DIVA-HisDB)."""
+    wide, narrow = [(0, 0, 1), (0, 0, 4), (0, 0, 8)], (128, 0, 8)
+
+    def mask(seed: int) -> np.ndarray:
+        drawn = np.array(wide, np.uint8)[ids(seed, classes=3)]
+        drawn[np.diff(drawn[..., 2], axis=1, append=drawn[:, -1:, 2]) != 0] = narrow
+        return drawn
+
+    tree = Tree(tmp_path, mask)
+    assert only(tree.examine(), "rgb-masks").details["settings"] == [{"data.palette": (*wide, narrow)}]
+    found = only(tree.examine(palette=wide), "unknown-color")
+    assert found.severity is Severity.ERROR and found.details["values"].keys() == {str(narrow)}
 
 
 def test_cut_outs_on_black_get_no_palette(tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ def unused_lists(root: Path, names: Collection[str]) -> list[str]:
 def _legend(root: Path) -> str:
     found = [path for path in sorted(root.glob("*")) if LEGEND.fullmatch(path.name) and path.name != "classes.txt"]
     means = "may define the classes: give the names with data.classes or data.palette"
-    return f"{few(found)} {means}, and values without a label, such as 0, with data.ignore" if found else ""
+    return f"{few(found)} {means}, and unlabelled values, if there are any, with data.ignore" if found else ""
 
 
 def differing_legends(masks: Iterable[Path]) -> list[Finding]:
@@ -167,7 +167,8 @@ def differing_legends(masks: Iterable[Path]) -> list[Finding]:
     for first, second, *more in (paths.values() for paths in contents.values() if len(paths) > 1):
         message = f"{first} and {second} differ: if they define the classes, one value means different classes"
         files = (str(first), str(second), *map(str, more))
-        return [Finding("legends-differ", Severity.WARNING, message, "make masks and files agree", len(files), files)]
+        remedy, unsure = "make masks and files agree", {"copy": False}
+        return [Finding("legends-differ", Severity.WARNING, message, remedy, len(files), files, unsure)]
     return []
 
 
@@ -185,7 +186,7 @@ def _searched(root: Path, images: Path) -> tuple[Path, Path]:
     if not images_there.isdisjoint(masks_there):
         return there, there
     what = "contains images, but no masks" if images.is_dir() else "has no known layout"
-    remedy = annotated(root) or (
+    remedy = annotated(root) + (
         "; images and masks may be in images and masks, train/images and train/masks, train_images and train_masks, or "
         "a_mask.png next to a.jpg; or give data.images and data.masks, which may be patterns such as x/*_t1.tif and "
         f"x/*_seg.tif; {MERGE}"

@@ -14,7 +14,7 @@ from crispseg.errors import few
 from crispseg.labels import IGNORE
 
 SHADES, LIGHT = 64, 192  # more values than `SHADES` are no class ids if masks are interpolated or one reaches `LIGHT`
-COUNTED = 0.9  # smallest share of masks with ids from 1 without a gap, and of ids of one area, in numbered objects
+COUNTED, SINGLE = 0.9, 0.6  # smallest shares of masks with ids from 1 without a gap, and of ids of one area
 BOTH = 0.1  # smallest share of masks with ids from 0, and of masks with ids from 1, that are two kinds
 STRAY_FILES = 0.2  # largest share of masks with stray values, which are 0 or beyond a gap, if no classes are declared
 THRESHOLD = 255  # tolerance with which a black and white palette is a threshold at 128, even for greys that JPEG tinted
@@ -68,11 +68,10 @@ def no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> F
 
 
 def numbers_objects(masks: Sequence[MaskStatistics]) -> bool:
-    """Return whether masks number few objects: each has ids from 1 to its own last, nearly all of one area."""
-    counted = [mask for mask in masks if mask.pieces]
-    lasts = [max(mask.held - {IGNORE}) for mask in counted]
-    several = len({*lasts}) > 2 and len(counted) >= COUNTED * len(masks)
-    return several and COUNTED * sum(mask.pieces for mask in counted) <= sum(lasts)
+    """Return whether masks number few objects: each has ids from 1 to its own last, most of one area."""
+    counted = [(mask.single, max(mask.held - {IGNORE})) for mask in masks if mask.single is not None]
+    several = len({last for _, last in counted}) > 2 and len(counted) >= COUNTED * len(masks)
+    return several and sum(single - SINGLE * last for single, last in counted) >= 0
 
 
 def class_values(ids: list[int], grey: Sequence[MaskStatistics], void: Sequence[int], count: int | None) -> list[int]:

@@ -21,6 +21,8 @@ from crispseg.labels import LabelSet
 def read_label_studio(path: Path, content: Any) -> Annotations:
     """Read the ground truth or last annotation of each task, or predictions if no task has an annotation."""
     tasks = content if isinstance(content, list) else [content]
+    if "annotation_id" in tasks[0]:
+        raise CrispsegError(f"{path} is Label Studio's JSON-MIN; export it as JSON")
     kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
     chosen = [sorted(task.get(kind) or [], key=lambda one: bool(one.get("ground_truth"))) for task in tasks]
     kept = [[each["result"] for each in some if not each.get("was_cancelled")] for some in chosen]
@@ -29,6 +31,9 @@ def read_label_studio(path: Path, content: Any) -> Annotations:
     notes = [f"{path} has no annotations; its predictions were imported"] if kind == "predictions" else []
     if missing := len(tasks) - len(marked):
         notes.append(f"{missing} tasks of {path} have no annotation; they were left out")
+    if several := sum(len(results) > 1 for results in kept):
+        chosen_one = "the ground truth or, without one, the last"
+        notes.append(f"{several} tasks of {path} have more than one annotation; of each, {chosen_one} was imported")
     names = {shape.label for image in marked for shape in image.shapes}
     return Annotations(marked, tuple(sorted(names)), tuple(notes))
 

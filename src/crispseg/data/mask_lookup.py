@@ -25,6 +25,7 @@ TONE = 32  # largest distance by which noise or soft edges may change an expecte
 SHARE, LEAST = 0.002, 4  # flat pixels of a class: smallest share outside the most frequent value, and number
 TINT = 16  # largest difference between the channels of a grey that lossy compression tinted
 OBJECTS = 20  # largest id up to which all classes may occur in one image
+BAND, STEPS = 11, 0.95  # width in pixels that a thin band never has, and its smallest share of the steps between ids
 KEPT = 1024  # maximum number of values or colours to keep of a mask; a mask of labels has at most 256
 
 
@@ -39,7 +40,8 @@ class MaskStatistics(NamedTuple):
     frame: NDArray[np.int64]  # `(n,)` pixel counts of each value in the outermost rows and columns
     distinct: int  # total number of values or colours
     blended: float  # share of the steps between flat areas that pass intermediate values; see `blended_steps`
-    pieces: int  # number of connected areas of the ids 1 to k, if exactly these occur beside 0 and 255; otherwise 0
+    single: int | None  # number of ids with one area; None unless exactly the ids 1 to k occur beside 0 and 255
+    band: Any  # value or colour that separates all others as a thin band, such as unlabelled outlines; None without one
     digest: bytes  # hash of the values of all pixels
     lossy: str = ""  # error message about lossy compression, which changes values; empty for exact files
     palette: tuple[Color, ...] = ()  # colours of the values of a palette file
@@ -79,7 +81,8 @@ class MaskStatistics(NamedTuple):
             return self
         table = color_table(self.palette[:256])
         table[[*self.clear]] = 0
-        return self._replace(values=table[self.values])
+        band = None if self.band is None else (*table[self.band].tolist(),)
+        return self._replace(values=table[self.values], band=band)
 
 
 def read_statistics(path: Path) -> MaskStatistics:
@@ -109,21 +112,35 @@ def statistics_of(mask: NDArray[Any], file: str, lossy: str = "") -> MaskStatist
     flat = quarters.sum((1, 2)) if distinct <= 2 else count_flat(mask, keys, values, LOSSY_NOISE if lossy else NOISE)
     outermost = np.concatenate([keys[0], keys[-1], keys[1:-1, 0], keys[1:-1, -1]])
     frame = np.array([np.count_nonzero(outermost == value) for value in values])
+    at = band_at(np.searchsorted(values, keys), distinct) if 3 <= distinct <= OBJECTS else None
     if mask.ndim == 3:
         values = unpack_colors(values)
     blended = blended_steps(mask if mask.ndim == 2 else mask.sum(-1, dtype=np.uint16)) if distinct > 2 else 0.0
-    pieces = count_pieces(mask, values) if mask.ndim == 2 else 0
+    single = count_single(mask, values) if mask.ndim == 2 else None
+    band = None if at is None else values[at].tolist() if mask.ndim == 2 else (*values[at].tolist(),)
     return MaskStatistics(
-        file, mask.shape[:2], values, quarters, flat, frame, distinct, blended, pieces, digest.digest(), lossy
+        file, mask.shape[:2], values, quarters, flat, frame, distinct, blended, single, band, digest.digest(), lossy
     )
 
 
-def count_pieces(mask: NDArray[Any], values: NDArray[Any]) -> int:
-    """Return the number of connected areas of the ids 1 to k, with k up to `OBJECTS`; 0 if the sorted values differ."""
+def count_single(mask: NDArray[Any], values: NDArray[Any]) -> int | None:
+    """Return how many of the ids 1 to k, with k up to `OBJECTS`, have one area; None if the sorted values differ."""
     ids = [value for value in values.tolist() if value not in (0, IGNORE)]
-    if ids != [*range(1, len(ids) + 1)] or len(ids) > OBJECTS:
-        return 0
-    return sum(cv2.connectedComponents((mask == index).astype(np.uint8))[0] - 1 for index in ids)
+    if not ids or ids != [*range(1, len(ids) + 1)] or len(ids) > OBJECTS:
+        return None
+    return sum(int(cv2.connectedComponents((mask == index).astype(np.uint8))[0] == 2) for index in ids)
+
+
+def band_at(ids: NDArray[np.intp], count: int) -> int | None:
+    """Return the id of a mask `(H, W)` of ids below `count` that is in nearly all steps between ids, and is thin."""
+    pairs = (ids[:, :-1], ids[:, 1:]), (ids[:-1], ids[1:])
+    steps = np.concatenate([np.concatenate([one[one != other], other[one != other]]) for one, other in pairs])
+    counts = np.bincount(steps, minlength=count)
+    most = int(counts.argmax())
+    if 2 * counts[most] < STEPS * len(steps):
+        return None
+    inner = cv2.erode((ids == most).astype(np.uint8), np.ones((BAND, BAND), np.uint8), borderValue=0)
+    return None if inner.any() else most
 
 
 def in_flat_areas(mask: MaskStatistics, which: NDArray[np.bool_]) -> NDArray[np.intp]:

@@ -5,6 +5,7 @@ Training and evaluation refuse masks with errors, and `crispseg doctor` reports 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -46,15 +47,30 @@ from crispseg.data.mask_lookup import (
     pixels_of,
 )
 from crispseg.data.pairing import ODD_FILES
-from crispseg.data.palettes import BLENDED, color_map_levels, compact, palettes_differ, proposed, tolerance_for
-from crispseg.data.reading_checks import SIDES, changed_values, class_folders, swapped, unsuitable_names, without_data
+from crispseg.data.palettes import (
+    BLENDED,
+    color_map_levels,
+    compact,
+    palettes_differ,
+    proposed,
+    tolerance_for,
+    unblended,
+)
+from crispseg.data.reading_checks import (
+    SIDES,
+    changed_values,
+    class_folders,
+    swapped,
+    thin_bands,
+    unsuitable_names,
+    without_data,
+)
 from crispseg.errors import few
 from crispseg.labels import IGNORE, Color, LabelSet
 
 BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
 
 ODD = ("odd-masks", "rgb-masks", "value-out-of-range")  # kinds of faults of single masks
-VOID = (224, 224, 192)  # colour of ignored outlines in PASCAL VOC
 MANY_COLORS = 40  # largest number of colours for which a palette is proposed
 
 WHITES = {IGNORE, DEEP_WHITE}
@@ -114,6 +130,7 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
         *changed_values(lookup, masks),
         *swapped(labels, lookup, masks),
         *(without_data(labels, lookup, masks) if declared.names is None else ()),
+        *(thin_bands(labels, lookup, masks) if declared.names is None else ()),
         *unsuitable_names(labels.names, ignored),
     )
     return replace(reading, labels=labels, lookup=lookup, faults=faults)
@@ -330,11 +347,15 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
         ((_, background),), every = pixels.most_common(1), pixels.total()
         pixels = pixels_of([part(mask, mask.flat > least_flat(mask)) for mask in masks], in_color=True)
         several &= 2 * (pixels.total() - background) < every - background
+        pixels |= unblended(pixels, masks)
     palette = proposed([color for color, _ in pixels.most_common(IGNORE)], colored)
     palette.sort(key=lambda color: levels.get(color, 0))
-    void = [VOID] if VOID in palette and len(palette) > 2 else []
+    bands = Counter(mask.band for mask in colored)
+    void = [color for color in palette if 2 * bands[color] > len(colored)] if len(palette) > 2 else []
     palette = [color for color in palette if color not in void]
     what += "; their palettes differ, so indices have no fixed meaning" * any(mask.palette for mask in colored)
+    if sorted(map(sum, palette)) == [*range(len(palette))] and len({color.index(max(color)) for color in palette}) == 1:
+        what += f"; they are the numbers 0 to {len(palette) - 1} in one channel, of classes or of objects"
     if not 2 <= len(palette) <= MANY_COLORS or several:
         remedy = "if these are photographs, give data.masks; if each object has a colour, write masks of class ids"
         remedy += ", often one of the channels; otherwise give data.palette, a colour for each class"
@@ -343,7 +364,7 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
     lookup = ColorLookup(palette, void)
     settings: dict[str, object] = {"data.palette": tuple(palette)} | ({"data.ignore": void} if void else {})
     remedy = f"give data.palette '{compact(palette)}' and, in this order, data.classes '[name, …]'"
-    remedy += f"; and data.ignore '{compact(void)}', the void of PASCAL VOC" * bool(void)
+    remedy += f"; and data.ignore '{compact(void)}', a thin band between the others" * bool(void)
     _, largest, strange = tolerance_for(lookup, masks)
     if strange:
         settings["data.palette_tolerance"] = largest

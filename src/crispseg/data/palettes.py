@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, starmap
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.data.dataset import read_lines
-from crispseg.data.mask_lookup import TONE, ColorLookup, MaskStatistics, as_colors, in_flat_areas, part
+from crispseg.data.mask_lookup import TONE, ColorLookup, MaskStatistics, as_colors, in_flat_areas, part, pixels_of
 from crispseg.errors import CrispsegError, few, one_line
 from crispseg.labels import IGNORE, Color
 
@@ -126,6 +128,7 @@ def numbered_colors(
 
 
 NEAR = 16  # largest distance at which a colour may replace a palette colour that its mask lacks
+OVERSHOOT = 0.15  # share of the range of levels by which cubic interpolation goes beyond it
 BLENDED = 0.3  # smallest share of blended steps of an interpolated mask; CamVid's masks have up to 0.04
 FARTHEST = 442.0  # distance between black and white, rounded up
 
@@ -147,6 +150,8 @@ def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple
         if mask.lossy or mask.blended >= BLENDED:
             tone = TONE if mask.colors else TONE * 3**0.5  # distance of a grey that differs by TONE in each channel
             others = in_flat_areas(mask, distances > min(tone, half))
+            if not mask.lossy:
+                others = np.union1d(others, np.flatnonzero(beyond(as_colors(mask), palette)))
         else:
             alone = (np.bincount(nearest)[nearest] == 1) & (mask.colors or not lookup.in_color)
             others = np.flatnonzero((distances > 0) & ~(alone & (distances <= NEAR)))
@@ -155,6 +160,20 @@ def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple
         largest, whole = max(largest, distances.max()), whole and mask.distinct == len(distances)
     largest = largest if whole else FARTHEST
     return half if largest <= half else FARTHEST, math.ceil(largest), strange
+
+
+def beyond(colors: NDArray[Any], palette: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which colours `(n, 3)` no interpolation of palette colours gives, even if it overshoots."""
+    low, high = palette.min(0), palette.max(0)
+    margin = OVERSHOOT * (high - low)
+    return np.asarray(((colors < low - margin) | (colors > high + margin)).any(1))
+
+
+def unblended(palette: Iterable[Color], masks: Iterable[MaskStatistics]) -> Counter[Color]:
+    """Return the pixel counts of the colours in exact masks that are no blends of palette colours."""
+    known = np.array([*palette])
+    exact = [mask for mask in masks if not mask.lossy] if len(known) else []
+    return pixels_of([part(mask, beyond(as_colors(mask), known)) for mask in exact], in_color=True)
 
 
 def proposed(colors: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[Color]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.id_checks import fault_of
-from crispseg.data.mask_lookup import NONE, MaskLookup, MaskStatistics
+from crispseg.data.mask_lookup import NONE, MaskLookup, MaskStatistics, as_colors
 from crispseg.errors import few
 from crispseg.labels import IGNORE, LabelSet
 
@@ -71,6 +71,19 @@ def without_data(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStati
         what = f"the value {value:g}, no data by their GDAL_NODATA, but it is class {label}, {name} ({some})"
         remedy = f"give data.drop '[{name}]' to ignore its pixels"
         yield fault_of("nodata-class", files, what, remedy, Severity.WARNING)
+
+
+def thin_bands(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Iterator[Finding]:
+    """Yield a warning if a class of three or more is only a thin band between the others, as unlabelled outlines."""
+    found: dict[int, list[MaskStatistics]] = defaultdict(list)
+    for mask in masks if len(labels) > 2 else ():
+        if mask.band is not None:
+            found[int(lookup.labels_of(mask)[(as_colors(mask) == mask.band).all(1)][0])].append(mask)
+    for label, some in found.items():
+        if label < IGNORE and 2 * len(some) > len(masks):
+            what = f"class {label}, {labels.names[label]}, only as a thin band between the others"
+            remedy = f"give data.drop '[{labels.names[label]}]' if the band is not labelled"
+            yield fault_of("thin-band", some, what, remedy, Severity.WARNING)
 
 
 def unsuitable_names(names: Sequence[str], ignored: Set[str]) -> Iterator[Finding]:

@@ -54,7 +54,11 @@ def outline_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
 
     Masks that follow no edges in any arrangement are not reported.
     """
-    known = {one.pair.image: (one.pair, image.size) for one, image, mask in readable(facts) if image.size == mask.size}
+    known = {
+        one.pair.image: (one.pair, image.size)
+        for one, image, mask in readable(facts)
+        if image.size == mask.size and mask.band is None
+    }
     pairs = sorted((pair for pair, _ in known.values() if pair.image.is_file()), key=natural)
     limit = PIXELS / float(np.median([float(height * width) for _, (height, width) in known.values()] or [1]))
     chosen = spread(len(pairs), int(np.clip(limit, FEWEST, PAIRS)))
