@@ -251,21 +251,23 @@ def test_predict_writes_objects(model: Path, tmp_path: Path, capsys: Capture) ->
             np.testing.assert_array_equal(drawn, objects.ids == row.id)
 
 
-def test_tables_have_shares_and_no_small_objects(model: Path, tmp_path: Path) -> None:
+def test_tables_have_sizes_in_units_and_no_small_objects(model: Path, tmp_path: Path) -> None:
     folder, out = photos(tmp_path / "photos"), tmp_path / "out"
     argv = ["predict", str(model), str(folder), "--out", str(out), "--objects=nucleus", "--objects_min_size=10"]
-    assert main([*argv, "--shares"]) == 0
+    assert main([*argv, "--shares", "--pixel_size=0.5um"]) == 0
     result = Segmenter(model)(folder / "a.png")
     every, large = result.objects("nucleus"), result.objects("nucleus", min_size=10)
     assert 0 < len(large) < len(every) and [each.id for each in large] == list(range(1, len(large) + 1))
     assert [each.area for each in large] == [each.area for each in every if each.area >= 10]
     np.testing.assert_array_equal(large.ids > 0, np.isin(every.ids, [each.id for each in every if each.area >= 10]))
     with (out / "a_objects.csv").open(newline="") as file:
-        assert [int(row["area"]) for row in csv.DictReader(file)] == [each.area for each in large]
+        assert [float(row["area_um2"]) for row in csv.DictReader(file)] == [each.area / 4 for each in large]
     with (out / "shares.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert (first["image"], second["image"], first["pixels"]) == ("a.png", "sub/b.jpg", str(result.labels.size))
-    assert {name: float(first[name]) for name in result.shares()} == result.shares()
+    for name, share in result.shares().items():
+        assert float(first[name]) == share
+        assert float(first[f"{name}_um2"]) == pytest.approx(share * result.labels.size / 4)
 
 
 def test_an_interrupted_command_keeps_what_it_has(

@@ -237,6 +237,7 @@ def test_files_of_the_user_are_not_overwritten(
         (["--out=x", "--objects=nucleus", "--format=voc"], "format conflicts with objects"),
         (["--out=x", "--tiles=64"], "at least 128"),
         (["--out=x", "--shares", "--resume"], "shares conflicts with resume"),
+        (["--out=x", "--objects=nucleus", "--pixel_size=0.5"], "0.5um"),
     ],
 )
 def test_flags_that_make_no_sense(

@@ -6,6 +6,7 @@ Coordinates follow COCO: (0, 0) is the top left corner of the first pixel, whose
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -143,10 +144,14 @@ class Objects:
             values=[(f"{', '.join(self.categories)}, objects", len(self), ""), *areas],
         )
 
-    def save(self, folder: str | Path) -> tuple[Path, Path]:
+    def save(self, folder: str | Path, pixel_size: str | None = None) -> tuple[Path, Path]:
         """Write `NAME_objects.png`, the numbers in 16-bit grey, and `NAME_objects.csv`, the table. Return both paths.
 
-        A folder that cannot be written, or too many objects for 16 bits, raise a CrispsegError.
+        Args:
+            pixel_size: side of a pixel with its unit, such as "0.5um"; the table then also has areas in that unit.
+
+        Raises:
+            CrispsegError: the folder cannot be written, 16 bits are too few for all objects, or `pixel_size` is wrong.
         """
         if len(self) > 0xFFFF:
             raise CrispsegError(f"{self.name} has {len(self)} objects, more than 65,535; cut the image")
@@ -154,7 +159,12 @@ class Objects:
         with atomic_path(numbers) as temporary:
             Image.fromarray(self.ids.astype(np.uint16)).save(temporary, pnginfo=png_text(self.made_of))
         columns = Object._fields[: None if len(self.categories) > 1 else -1]  # without a single class
-        write_table(table, [columns, *(each[: len(columns)] for each in self)])
+        rows: list[Sequence[Any]] = [columns, *(each[: len(columns)] for each in self)]
+        if pixel_size:
+            area, unit = pixel_area(pixel_size)
+            areas = [f"area_{unit}", *(round(each.area * area, 6) for each in self)]
+            rows = [(*row, each) for row, each in zip(rows, areas, strict=True)]
+        write_table(table, rows)
         return numbers, table
 
     def annotations(self) -> list[dict[str, Any]]:
@@ -174,6 +184,21 @@ class Objects:
             }
             for row, segmentation in zip(self, segmentations(self.ids), strict=True)
         ]
+
+
+def pixel_area(size: str) -> tuple[float, str]:
+    """Return the area of a pixel and its unit from the side of a pixel.
+
+    >>> pixel_area("0.5um")
+    (0.25, 'um2')
+
+    Raises:
+        CrispsegError: `size` is not a positive number with a unit.
+    """
+    found = re.fullmatch(r"(\d*\.?\d+) ?([a-zA-Zµμ]+)", size)
+    if found is None or not float(found[1]):
+        raise CrispsegError(f"is {size}; give the side of a pixel with its unit, such as 0.5um", "pixel_size")
+    return float(found[1]) ** 2, f"{found[2]}2"
 
 
 def measured(

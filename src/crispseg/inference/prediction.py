@@ -17,7 +17,7 @@ from rich.console import Console
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, telling
 from crispseg.inference.device import FloatPrecision, in_parallel
 from crispseg.inference.image_files import Source, check_outputs, named_images, unused_folder
-from crispseg.inference.objects import FILES, CocoFile, object_rules
+from crispseg.inference.objects import FILES, CocoFile, object_rules, pixel_area
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmentation, Segmenter
@@ -75,6 +75,7 @@ def predict_files(
     objects_min_size: int = 0,
     confidence: bool = False,
     shares: bool = False,
+    pixel_size: str | None = None,
     resume: bool = False,
     shard: str | None = None,
     console: Console | None = None,
@@ -108,6 +109,7 @@ def predict_files(
         confidence: also write `NAME_confidence.png`, the largest probability of each pixel from 0 to 255; for TIFFs in
             tiles, `NAME_confidence.tif` with the map position.
         shares: also write `shares.csv`, the share of each class in each image.
+        pixel_size: side of a pixel with its unit, such as 0.5um; tables then also have areas in that unit.
         resume: skip images whose existing results have metadata of the same image, model and settings.
         shard: part of the sorted images, such as "1/3"; includes `resume`.
         console: console for progress, if it is a terminal.
@@ -141,6 +143,7 @@ def predict_files(
     if len(given := [option for option, is_given in apart.items() if is_given]) > 1:
         raise CrispsegError(f"{given[0]} conflicts with {given[1]}; leave out one of them")
     out = unused_folder(images, names) if out is None else Path(out)
+    area = pixel_area(pixel_size) if pixel_size else None
     server, table = SERVERS.get(format), out / SHARES
     ends = [
         [".png", "_overlay.png", *[f"{CONFIDENCE}.png"] * confidence, *(FILES if objects else ())],
@@ -185,6 +188,7 @@ def predict_files(
     made_by |= {"value_range": segmenter.value_range, "tiles": tiles, "outlines": outlines}
     made_by |= {"format": PALETTE if annotated else format}
     made_by |= {"objects": objects, "objects_border": objects_border, "objects_min_size": objects_min_size}
+    made_by |= {"pixel_size": pixel_size}
 
     def made_of(image: Path) -> str:
         return json.dumps({**made_by, "image": digest(image)})
@@ -212,7 +216,7 @@ def predict_files(
             return
         if objects is not None:
             each = result.objects(objects, objects_border, min_size=objects_min_size)
-            each.save(out)
+            each.save(out, pixel_size)
         elif _says(out / f"{result.name}{FILES[0]}") is not None:  # objects of an earlier prediction are outdated
             for end in FILES:
                 (out / f"{result.name}{end}").unlink(missing_ok=True)
@@ -222,13 +226,15 @@ def predict_files(
         elif _says(sure) is not None:
             sure.unlink()
         result.save(out, outlines)
-        file = f"{result.name}{result.path.suffix}"
-        rows.append([file, result.labels.size, *result.shares().values()])
+        file, pixels, parts = f"{result.name}{result.path.suffix}", result.labels.size, result.shares().values()
+        areas = [round(share * pixels * area[0], 6) for share in parts] if area else []
+        rows.append([file, pixels, *parts, *areas])
         if coco is not None:
             coco.add(file, each)
 
     def write_shares() -> None:
-        write_table(table, [["image", "pixels", *classes], *sorted(rows)])
+        units = [f"{name}_{area[1]}" for name in classes if area]
+        write_table(table, [["image", "pixels", *classes, *units], *sorted(rows)])
 
     with ExitStack() as stack:
         if shard is None:  # several shards write to one folder
