@@ -242,6 +242,25 @@ def test_patterns(tmp_path: Path) -> None:
         Folder(tmp_path / "*.bmp", tmp_path / "*/*.png").pairs("all")
 
 
+@pytest.mark.parametrize("folders", [("",), ("train", "valid")])
+def test_endings_of_names_are_proposed(folders: tuple[str, ...], tmp_path: Path) -> None:
+    """Also if a name is the beginning of another, and if other pictures have the names of images and an ending."""
+    for folder in folders:
+        for name in ("t 1 [x=0]", "t 10 [x=0]", "t 10 [x=0]b", "u"):
+            for kind in (".jpg", "_depth.png"):
+                photo(tmp_path / folder / f"{name}{kind}")
+            label(tmp_path / folder / f"{name}_colored.png", 10, 200)
+            label(tmp_path / folder / f"{name}-semantic.png")
+    with pytest.raises(CrispsegError) as caught:
+        recognise(tmp_path)
+    first, second = caught.value.settings
+    place = tmp_path / "*" if len(folders) > 1 else tmp_path
+    assert first == {"data.images": str(place / "*.jpg"), "data.masks": str(place / "*-semantic.png")}
+    assert second["data.masks"] == str(place / "*_colored.png")
+    source = chosen(tmp_path, caught.value, "semantic")
+    assert len(source.pairs("all")) == 4 * len(folders) and source.divided == (len(folders) > 1)
+
+
 def test_of_several_folders_of_masks_none_is_taken_in_silence(tmp_path: Path) -> None:
     """Unusual names count too if their files look like masks; predictions do not."""
     below(tmp_path, "raw/{0}{1}.png", "labels/{0}{1}.png", ("a", "b"))

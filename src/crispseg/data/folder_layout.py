@@ -19,6 +19,7 @@ from crispseg.data.folder_search import (
     SPLITS,
     by_split,
     described,
+    endings,
     is_pattern,
     listing,
     nearly_same,
@@ -191,7 +192,7 @@ def _searched(root: Path, images: Path) -> tuple[Path, Path]:
         "a_mask.png next to a.jpg; or give data.images and data.masks, which may be patterns such as x/*_t1.tif and "
         f"x/*_seg.tif; {MERGE}"
     )
-    if found := readings(root):
+    if found := readings(root) or endings(root):
         remedy = f"; give data.images and data.masks, such as {found[0][0].path} and {found[0][1].path}"
     holds = described(root) or "no images"
     raise CrispsegError(f"{root} {what}; it contains {holds}{remedy}", settings=settings(found))

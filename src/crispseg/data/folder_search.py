@@ -10,6 +10,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import pack_colors
 from crispseg.data.pairing import match, says_mask
 from crispseg.errors import CrispsegError, few
-from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, find_images, read_image, read_mask
+from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, find_images, read_mask
 
 MASK_FOLDERS = (
     *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
@@ -153,6 +154,34 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
     return found or (named if len(named) == 1 else [])
 
 
+def endings(root: Path) -> list[Reading]:
+    """Return patterns of images and masks in the same folders, in which masks have the names of images and an ending.
+
+    An example is *.jpg and *_semantic.png.
+    """
+    top = Path(glob.escape(str(root)))
+    folders = [folder.relative_to(root) for folder, counts in listing(root).items() if SUFFIXES & counts.keys()]
+    if all(folder.name.lower() in SPLIT_OF and folder.parent == Path() for folder in folders):
+        folders = [Path("*")] * bool(folders)
+    found: list[Reading] = []
+    for folder in folders:
+        ends: dict[str, Path] = {}
+        counts: Counter[str] = Counter()
+        base = None
+        for file, name in sorted(pictures(top / folder).items(), key=itemgetter(1)):
+            if base is None or not name.startswith(base) or name[len(base) : len(base) + 1].isalnum():
+                base = name
+            end = glob.escape(name[len(base) :] + file.suffix)
+            counts[end], ends[end] = counts[end] + 1, file
+        usual = [end for end, count in counts.items() if 2 * count >= max(counts.values()) > 1]
+        paths = {end: top / folder / f"*{end}" for end in usual}
+        places = [Place(path, pictures(path), False, _flat(ends[end])) for end, path in paths.items()]
+        images = [one for one in places if one.path.stem == "*" and not one.masks]
+        found += itertools.product(images, [one for one in places if one.masks])
+    found.sort(key=lambda both: "semantic" not in both[1].path.name.lower())
+    return [reading for reading in found if _pair(*reading)]
+
+
 def nearly_same(masks: Sequence[Path]) -> bool:
     """Return whether two values or more have nearly the same places in all masks, of which some are read."""
     chosen = [masks[index] for index in spread(len(masks), SAME)]
@@ -225,8 +254,8 @@ def _pair(images: Place, masks: Place) -> bool:
 
 def _flat(file: Path) -> bool:
     try:
-        rgb = read_image(file, value_range=(0, 0xFFFF)).reshape(-1, 3)
+        mask = read_mask(file, lossy=True)
     except CrispsegError:
         return False
-    counts = np.unique(rgb @ np.array([1 << 16, 1 << 8, 1]), return_counts=True)[1]
+    counts = np.unique(pack_colors(mask) if mask.ndim == 3 else mask, return_counts=True)[1]
     return bool(np.sort(counts)[-8:].sum() >= counts.sum() / 2)
