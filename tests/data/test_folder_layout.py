@@ -59,6 +59,8 @@ LAYOUTS = ("{kind}/{split}", "{split}/{kind}")
         ("raw/{}/{}.png", "label/{}/{}.png", "train", "valid"),
         ("data/{}/photos/{}.png", "data/{}/gt/{}.png", "train", "val"),
         ("{}/{}.jpg", "{}/{}.png", "train", "val"),
+        ("1. images/{}/{}.jpg", "2. masks/{}/{}.png", "a. Training Set", "b. Validation Set"),
+        ("images/{}/{}.jpg", "masks/{}/{}.png", "01_train", "02_dev"),
     ],
 )
 def test_layouts_of_others(image: str, mask: str, train: str, val: str, tmp_path: Path) -> None:

@@ -250,6 +250,8 @@ def test_255_in_most_pixels_is_not_ignored_in_silence(tmp_path: Path, refuses: A
         ("test.csv", "image,mask\nimages/scan_0.png,masks/scan_0.png\nimages/scan_1.png,masks/scan_1.png\n", True),
         ("lists/trainval.txt", "".join(f"scan_{n} 1 2 {n}\n" for n in range(4)), True),
         ("lists/test.txt", "scan_6 1 1 1\nscan_7 2 1 1\n", True),
+        ("train_test_split.yaml", "train:\n- 0\n- 1\ntest:\n- 2\n", True),
+        ("config.yaml", "train: 0\ntest: 1\n", False),
         ("lists/scan_1.txt", "scan_2\nscan_3\n", False),
         ("lists/readme.txt", "scan_6\nscan_7\n", False),
         ("notes.json", '{"train": ["x.png"], "val": 3}', False),

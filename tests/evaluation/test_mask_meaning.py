@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import yaml
 from commands import Capture, error_of, output_of
 from hypothesis import given, settings
@@ -314,6 +315,36 @@ def test_ids_from_1_and_classes_that_never_occur_are_noted(tmp_path: Path, capsy
         scored(run, **place)
         printed = capsys.readouterr().err
         assert [index for index, note in enumerate(notes) if note in printed] == expected
+
+
+def test_masks_elsewhere_of_inverted_values_are_named(tmp_path: Path, capsys: Capture, refuses: Any) -> None:
+    """Zero is white in all or in some TIFF masks."""
+    put(tmp_path / "own", *[ids(0, 255)] * 3), put(tmp_path / "other", *[ids(0, 255)] * 4)
+    run, _ = begun(Folder(tmp_path / "own/images", tmp_path / "own/masks"), tmp_path / "run")
+    for kind in ("miniswhite", "minisblack"):
+        for path in sorted((tmp_path / "other/masks").iterdir())[2 * (kind == "minisblack") :]:
+            path.unlink()
+            tifffile.imwrite(path.with_suffix(".tif"), ids(0, 255), photometric=kind)
+        with nullcontext() if kind == "miniswhite" else refuses("inverted when they are read"):
+            labels = scored(run, root=tmp_path / "other")
+    assert "inverted when they are read" in capsys.readouterr().err
+    np.testing.assert_array_equal(labels["0.tif"], ids(1, 0))
+    truth(run, tmp_path / "other/masks/0.tif")
+    assert "inverted when they are read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_colors_that_another_folder_exchanges_are_refused(exchanged: bool, tmp_path: Path, refuses: Any) -> None:
+    names = ["ground", "crack", "rust"]
+    for name, order in (("own", names), ("other", [names[0], *names[:0:-1]] if exchanged else names)):
+        put(tmp_path / name, *[in_color(0, 1, 2)] * 3)
+        lines = [f"{each}:{','.join(map(str, color))}::" for each, color in zip(order, COLORS[:3], strict=True)]
+        (tmp_path / name / "labelmap.txt").write_text("# label:color_rgb:parts:actions\n" + "\n".join(lines))
+    own = tmp_path / "own"
+    run, _ = begun(Folder(own / "images", own / "masks", palette=own / "labelmap.txt"), tmp_path / "run")
+    with refuses("other/labelmap.txt", "to rust", "give data.palette") if exchanged else nullcontext():
+        scored(run, root=tmp_path / "other")
+    scored(run, root=tmp_path / "other", palette=str(own / "labelmap.txt"))
 
 
 def test_masks_in_the_ids_of_a_merged_model(tmp_path: Path, capsys: Capture, refuses: Any) -> None:

@@ -62,22 +62,24 @@ class Doctor(WithData):
         if isinstance(subject.source, Folder) and diagnosis.severity < Severity.ERROR:
             known = {one.line for one in diagnosis.findings}
             print_lines(console, [line for line in subject.source.notes() if line not in known])
-        given = flags_of({f"data.{key}": each for key, each in self.data.items()})
-        given = [self.target, *given] if self.target else given
+        target, said = [self.target] if self.target else [], {f"data.{key}": each for key, each in self.data.items()}
+        model = flags_of({"model.in_chans": self.in_chans} if self.in_chans else {})
+        train = ["crispseg", "train"]
         own = self.target is None or found.get("root") == self.target or Path(self.target).is_file()
         unpaired = ("image-without-mask", "mask-without-image")
         errors = [one for one in diagnosis.findings if one.severity is Severity.ERROR and one.code not in unpaired]
         refused = errors or [one for one in diagnosis.findings if one.code == "parts-in-two-splits"]
         choices = refused[0].details.get("settings", ()) if own and len(refused) == 1 else ()
-        commands = (shlex.join(["crispseg", "train", *given, *flags_of(tree)]) for tree in choices)
+        commands = (shlex.join([*train, *target, *flags_of({**said, **tree}), *model]) for tree in choices)
         print_lines(console, [f"or train with: {command}" for command in commands])
         lines = []
         if self.fix is not None:
-            lines += [fix(diagnosis, self.fix), f"train on them: crispseg train {shlex.quote(str(self.fix))}"]
+            lines += [fix(diagnosis, self.fix), f"train on them: {shlex.join([*train, str(self.fix), *model])}"]
         elif worth_a_copy(diagnosis):
             copy = f"{Path(self.target or 'data')}_fixed"
-            lines.append(f"write a corrected copy: {shlex.join(['crispseg', 'doctor', *given, '--fix', copy])}")
+            given = ["crispseg", "doctor", *target, *flags_of(said), *(each.replace("model.", "") for each in model)]
+            lines.append(f"write a corrected copy: {shlex.join([*given, '--fix', copy])}")
         elif found.get("root") == self.target and not self.data and diagnosis.severity < Severity.ERROR:
-            lines.append(f"train on them: crispseg train {shlex.quote(str(self.target))}")
+            lines.append(f"train on them: {shlex.join([*train, *target, *model])}")
         print_lines(console, lines)
         return EXIT_STATUS[diagnosis.severity]

@@ -423,7 +423,7 @@ class Folder(Settings):
         by_value = declared.palette is None
         told = declared.count not in (None, 2) if by_value else declared.tolerance is not None
         some = self._sampled if told else []
-        marked = any(mask.transparent is not None or mask.nodata is not None for mask in some)
+        marked = any(mask.transparent is not None or mask.nodata is not None or mask.inverted for mask in some)
         doubtful = marked or (by_value and any(beyond_ids(mask, declared.count or 2) for mask in some))
         if told and not (doubtful or declared.folders):
             return []

@@ -137,23 +137,30 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
 def unused_lists(root: Path, names: Collection[str]) -> list[str]:
     """Return notes about tables and lists in a folder, or text files below it, of its images, by these names."""
     stems, notes = {PurePosixPath(name).name for name in names}, []
-    tables = [file for file in root.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".json")]
+    tables = [file for file in root.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".json", ".yaml", ".yml")]
     texts = [file for file in (*root.glob("*.txt"), *root.glob("*/*.txt")) if LIST.search(file.stem)]
     for file in sorted({*tables, *texts}):
         if file.is_file() and file.stem not in stems and file.stat().st_size <= LIST_BYTES:
             words = re.split(r"""[\r\n\t,;:"'/\\\[\]{}]+""", file.read_text("utf-8", "replace"))
             words += [NUMBERS.sub("", word) for word in words]
             listed = len(stems & {re.sub(r"\.\w{2,5}$", "", word.strip()) for word in words})
-            if listed > 1 and (2 * listed >= len(stems) or LIST.fullmatch(file.stem)):
+            divides = file.suffix.lower() in (".yaml", ".yml") and LIST.search(file.stem)  # by numbers or other names
+            if divides or (listed > 1 and (2 * listed >= len(stems) or LIST.fullmatch(file.stem))):
                 remedy = f"write the names of each split to train.txt, val.txt and test.txt in {root}"
                 if file in texts:
                     remedy = "give data.train_list, data.val_list or data.test_list"
-                notes.append(f"{file} lists images and is not used; if it has splits or patients, {remedy}")
+                lists = "may divide the images" if divides else "lists images"
+                notes.append(f"{file} {lists} and is not used; if it has splits or patients, {remedy}")
     return notes
 
 
+def legend_files(root: Path) -> list[Path]:
+    """Return the files in a folder that may define the classes, by their names."""
+    return [path for path in sorted(root.glob("*")) if LEGEND.fullmatch(path.name) and path.name != "classes.txt"]
+
+
 def _legend(root: Path) -> str:
-    found = [path for path in sorted(root.glob("*")) if LEGEND.fullmatch(path.name) and path.name != "classes.txt"]
+    found = legend_files(root)
     means = "may define the classes: give the names with data.classes or data.palette"
     return f"{few(found)} {means}, and unlabelled values, if there are any, with data.ignore" if found else ""
 

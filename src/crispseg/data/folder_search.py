@@ -35,6 +35,7 @@ SPLITS = {
 }
 """Folder names of each split, including those of COCO and nnU-Net."""
 SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
+_AROUND = re.compile(r"^(\d+|[a-z])[._) -]+(?=\D)|[_ -](set|data|dataset|split)$", re.I)  # as in "a. Training Set"
 OTHERS = re.compile(r"instance|object|predict|overlay|viz", re.I)  # in names of folders without class masks
 SAME, GRID = 16, 64  # number of masks to compare with each other, and of their rows and columns
 DIFFERENT = 0.1  # largest share of the pixels of a value that differ; fields of view have 0.04, leaves 0.27
@@ -88,6 +89,11 @@ def _meant(part: str, pattern: str) -> str:
     return part.removeprefix(first).removesuffix(last)
 
 
+def split_of(folder: str) -> str | None:
+    """Return the split that a folder name means, if it means one."""
+    return SPLIT_OF.get(_AROUND.sub("", folder).lower())
+
+
 def by_split(place: Path, files: Mapping[Path, str]) -> dict[str, dict[Path, str]]:
     """Return the images of a place by split, from the text of a wildcard or a sub-folder; "" for no split.
 
@@ -97,8 +103,8 @@ def by_split(place: Path, files: Mapping[Path, str]) -> dict[str, dict[Path, str
     found: dict[str, dict[Path, str]] = defaultdict(dict)
     for file, name in files.items():
         parts = name.split("/")
-        at = next((index for index, part in enumerate(parts[:-1][:levels]) if part.lower() in SPLIT_OF), None)
-        split = "" if at is None else SPLIT_OF[parts.pop(at).lower()]
+        at = next((index for index, part in enumerate(parts[:-1][:levels]) if split_of(part)), None)
+        split = split_of(parts.pop(at)) or "" if at is not None else ""
         found[split][file] = "/".join(parts)
     return found
 
@@ -109,7 +115,9 @@ def listing(root: Path) -> dict[Path, Counter[str]]:
     for place, folders, files in itertools.islice(os.walk(root, followlinks=True), MOST):
         depth = len(Path(place).relative_to(root).parts)
         folders[:] = sorted(name for name in folders if depth < LEVELS and name[0] != ".")
-        counts = Counter(Path(name).suffix.lower() for name in files if name[0] != ".")
+        counts = Counter(
+            Path(name).suffix.lower() for name in files if name[0] != "." and not name.endswith(".aux.xml")
+        )
         if shown := Counter({key: counts[key] for key in (*sorted(SUFFIXES), *ANNOTATED) if counts[key]}):
             found[Path(place)] = shown
     return found
@@ -140,7 +148,7 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
     several = any(len(folders) > 1 for folders in alike.values())  # then masks of train only are also found by pattern
     places = []
     for (pattern, kind), folders in alike.items():
-        in_split = not {part.lower() for one in folders for part in one.relative_to(root).parts}.isdisjoint(SPLIT_OF)
+        in_split = any(split_of(part) for one in folders for part in one.relative_to(root).parts)
         path = pattern if len(folders) > 1 or (several and in_split) else min(folders)
         if files := pictures(path):
             places.append(Place(path, files, bool(kind), kind == "masks" or (not kind and _flat(min(files)))))
@@ -161,7 +169,7 @@ def endings(root: Path) -> list[Reading]:
     """
     top = Path(glob.escape(str(root)))
     folders = [folder.relative_to(root) for folder, counts in listing(root).items() if SUFFIXES & counts.keys()]
-    if all(folder.name.lower() in SPLIT_OF and folder.parent == Path() for folder in folders):
+    if all(split_of(folder.name) and folder.parent == Path() for folder in folders):
         folders = [Path("*")] * bool(folders)
     found: list[Reading] = []
     for folder in folders:
@@ -203,7 +211,7 @@ def other_masks(images: Mapping[Path, str], masks: Mapping[Path, str], root: Pat
     used = {file.parent for file in (*images, *masks)}
     found = []
     for folder in listing(root).keys() - used:
-        known = OTHERS.search(folder.name) or folder.name.lower() in SPLIT_OF or _kind(folder.name) == "images"
+        known = OTHERS.search(folder.name) or split_of(folder.name) or _kind(folder.name) == "images"
         files = pictures(folder) if folder.parent in counts and not known else {}
         if files.keys() - masks and 2 * len(files) >= counts[folder.parent] and _flat(min(files)):
             found.append(folder)
@@ -223,7 +231,7 @@ def _pattern(root: Path, folder: Path) -> tuple[Path, Path, str]:
     parts = folder.relative_to(root).parts
     kinds = [_kind(part) for part in parts]
     kind = next((kind for kind in ("masks", "images") if kind in kinds), "")
-    others = [index for index, part in enumerate(parts) if part.lower() not in SPLIT_OF]
+    others = [index for index, part in enumerate(parts) if not split_of(part)]
     at = kinds.index(kind) if kind else max(others, default=-1)
     if at < 0:
         return (root / "*", root / parts[0], "images") if parts else (root, root, "")

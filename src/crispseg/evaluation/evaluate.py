@@ -17,12 +17,12 @@ from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder, SegmentationDataset, check_split
 from crispseg.data.dataset import Pair, Sample
 from crispseg.data.folder import ALL, settle
-from crispseg.data.folder_layout import recognise
+from crispseg.data.folder_layout import legend_files, recognise
 from crispseg.data.loading import parallel, sample_loader, tried
 from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, read_masks
 from crispseg.data.named import build_data, own_data_meant
-from crispseg.data.palettes import compact
+from crispseg.data.palettes import compact, numbered_colors
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import known_range
 from crispseg.doctor.duplicates import leaks
@@ -39,7 +39,7 @@ from crispseg.inference.runtime import AnyModel, Backend, is_exported, open_mode
 from crispseg.io.images import image_channels
 from crispseg.io.progress import print_lines, progress
 from crispseg.io.value_range import warn_of_unknown
-from crispseg.labels import LabelSet
+from crispseg.labels import Color, LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import WEIGHTS_FILE, read_info, shipped_folder
 
@@ -232,6 +232,8 @@ def read_truth(info: ModelInfo, mask: Path, said: Mapping[str, object]) -> NDArr
     kind = "instances" if isinstance(source, Folder) and source.of_instances else "masks"
     data, _ = _with_recorded(recorded, info.class_names, {**said, "images": str(mask), kind: str(mask)})
     check_classes(info, data.label_set())
+    if isinstance(data, Folder):
+        print_lines(Console(stderr=True), [one.line for one in data.reading.faults if one.severity > 0], "yellow")
     return data.dataset(ALL).read_labels(0)
 
 
@@ -273,12 +275,29 @@ def _own_ids(names: Sequence[str]) -> str:
     return f"for masks in the model's own ids give {own}"
 
 
+def _named_colors(file: Path) -> dict[Color, str]:
+    """Return the class names of the colours in a file; nothing if it lists other things."""
+    try:
+        colors, names = numbered_colors(file)
+    except CrispsegError:
+        return {}
+    return {color: names[index] for color, index in colors.items()} if names else {}
+
+
 def _check_meaning(data: Folder, elsewhere: bool) -> None:
     """Raise a CrispsegError for 0/255 masks if class ids were recorded, or for colours far from a recorded palette.
 
-    Warn of ids from 1 in other folders.
+    So do other folders with a file that exchanges colours. Warn of ids from 1 in other folders.
     """
     reading, declared, place = data.reading, data.declared, data.masks or data.root
+    named = {color: declared.names[index] for color, index in (declared.palette or {}).items() if declared.names}
+    for file in legend_files(Path(data.root or Path(str(data.images)).parent)) if elsewhere and named else ():
+        for color, name in _named_colors(file).items():
+            if named.get(color, name) != name and name in named.values():
+                what = (
+                    f"{file} gives the colour {list(color)} to {name}, but the model's training data to {named[color]}"
+                )
+                raise CrispsegError(f"{what}; give data.palette {file}, or the palette of the training data")
     by_id = declared.count and declared.palette is None
     masks: list[MaskStatistics] = []
     if (by_id and elsewhere) or declared.tolerance:
