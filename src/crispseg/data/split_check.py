@@ -52,12 +52,9 @@ class SplitReport:
 
     split: str
     labels: LabelSet
-    quarters: NDArray[np.int64]
-    """`(images, classes, 2, 2)` pixel counts of each class in the upper and lower, left and right quarters."""
-    ignored: int
-    """Number of pixels with label 255."""
-    sizes: tuple[tuple[int, int], ...]
-    """`(H, W)` of each image."""
+    quarters: NDArray[np.int64]  # `(images, classes, 2, 2)` pixel counts by upper and lower, left and right quarter
+    ignored: int  # number of pixels with label 255
+    sizes: tuple[tuple[int, int], ...]  # `(H, W)` of each image
 
     @property
     def images(self) -> int:
@@ -118,8 +115,7 @@ class SplitReport:
     @property
     def shares(self) -> list[float]:
         """Share of each class in the labelled pixels."""
-        shares: list[float] = (self.counts / max(int(self.counts.sum()), 1)).tolist()
-        return shares
+        return list((self.counts / max(int(self.counts.sum()), 1)).tolist())
 
     @property
     def void(self) -> float:
@@ -137,8 +133,8 @@ class SplitReport:
         return lines
 
 
+# Labels `(n,)` of the values of a mask, their pixel counts by quarter `(n, 2, 2)`, and its size `(H, W)`
 Counted: TypeAlias = tuple[NDArray[Any], NDArray[np.int64], tuple[int, int]]
-"""Labels `(n,)` of the values of a mask, their pixel counts by quarter `(n, 2, 2)`, and its size `(H, W)`."""
 
 
 def report_of(split: str, labels: LabelSet, masks: Sequence[Counted]) -> SplitReport:

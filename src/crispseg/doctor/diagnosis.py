@@ -34,12 +34,9 @@ class Diagnosis:
 
     subject: Subject
     facts: tuple[PairFacts, ...]
-    findings: tuple[Finding, ...]
-    """Findings by severity, then in the order of `KINDS`."""
-    reading: MaskReading | None
-    """Meaning of the masks; None if no mask can be read."""
-    reports: tuple[SplitReport, ...]
-    """Reports of the splits with any readable pair."""
+    findings: tuple[Finding, ...]  # by severity, then in the order of `KINDS`
+    reading: MaskReading | None  # meaning of the masks; None if no mask can be read
+    reports: tuple[SplitReport, ...]  # of the splits with any readable pair
 
     @property
     def severity(self) -> Severity:
