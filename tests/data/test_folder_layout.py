@@ -416,7 +416,7 @@ def test_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: C
     lines = capsys.readouterr().err.splitlines()
     assert "the splits follow images/train, images/val" in lines
     (line,) = (line for line in lines if line.startswith("never in train: class 2; never in val: class 1; "))
-    assert line.endswith("a class missing in train is not learned, and one missing in val is not scored")
+    assert "class missing in train is not learned" in line
 
 
 @pytest.mark.parametrize("names", ["rust dent", "dent rust"])

@@ -78,6 +78,9 @@ def test_names_of_copies(name: str, copied: str) -> None:
         ("slice*_P{*}", "slice003_P01", "01"),
         ("*_P{*}_*", "a_b_P01_left_3", "01"),
         ("p/{*}/s*_P*", "p/b/s3_P01", "b"),
+        ("*[LR]", "Image_01L", "Image_01"),
+        ("Image_{*}[LR]", "Image_01R", "01"),
+        ("Image_{*}[LR]", "Image_01", None),
         ("folder", "a/b/x3", "a/b"),
         ("folder", "x3", None),
     ],
@@ -99,6 +102,12 @@ def test_patterns_of_groups(pattern: str, place: str, group: str | None) -> None
 )
 def test_members_are_found_anywhere_but_numbers_of_images_are_not(names: str, pattern: str | None) -> None:
     assert likely_group(PurePosixPath(names.format(*divmod(index, 4))) for index in range(24)) == pattern
+
+
+def test_two_sides_of_a_patient_are_one_group() -> None:
+    for ends, pattern in ((("_left", "_right"), "*_*"), ("LR", "*[LRlr]")):
+        assert likely_group(PurePosixPath(f"Image_{index:02}{end}") for index in range(4) for end in ends) == pattern
+    assert likely_group(PurePosixPath(f"Image_{index:02}L") for index in range(8)) is None
 
 
 def test_folders_named_by_letters_only_may_be_classes() -> None:

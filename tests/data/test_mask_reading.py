@@ -266,6 +266,15 @@ def test_odd_masks_are_left_out_by_name(tmp_path: Path) -> None:
     assert [pair.name for pair in source.dataset("val").pairs] == before
 
 
+def test_ids_among_black_and_white_masks_have_a_palette(tmp_path: Path, refuses: Any) -> None:
+    for index in range(6):
+        make_pair(tmp_path, f"{index}", ids(0, 0, 255 if index < 4 else 1))
+    palette = [[(0, 0, 0)], [(1, 1, 1), (255, 255, 255)]]
+    with refuses("2 masks contain the values 0, 1", str(palette).replace(" ", "").replace("(", "[").replace(")", "]")):
+        folder(tmp_path).dataset("all")
+    assert all((sample.labels == ids(0, 0, 1)).all() for sample in folder(tmp_path, palette=palette).dataset("all"))
+
+
 @pytest.mark.parametrize(
     ("suffix", "mask", "options"),
     [

@@ -106,6 +106,17 @@ def test_a_folder_for_each_class_is_refused(tmp_path: Path) -> None:
     assert not caught.value.settings
 
 
+def test_folders_of_masks_of_the_same_images_are_choices(tmp_path: Path) -> None:
+    """Such as two observers, or two organs."""
+    for index in range(6):
+        photo(tmp_path / f"CXR_png/{index}.png", index)
+        save(tmp_path / f"ManualMask/leftMask/{index}.png", ids(0, 0, 1))
+        save(tmp_path / f"ManualMask/rightMask/{index}.png", ids(1, 0, 0))
+    with pytest.raises(CrispsegError, match="if an image has several masks, merge them") as caught:
+        own_layout(tmp_path)
+    assert [Path(one["data.masks"]).name for one in caught.value.settings] == ["leftMask", "rightMask"]
+
+
 @pytest.mark.parametrize("splits", [[""], ["train", "val"]])
 @pytest.mark.parametrize("value", [1, 255])
 def test_folders_of_one_class_each_are_not_merged_into_one(
@@ -270,12 +281,15 @@ def test_tables_of_splits_and_patients_are_named(file: str, content: str, named:
     assert not any(file in line for line in Folder(root=tmp_path).notes())
 
 
-def test_lists_of_splits_in_a_folder_are_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "line", ["{0}", "images/{0}.jpg masks/{0}.png", "/images/{0}.jpeg  /masks/{0}.png", "{0} 1 -1"]
+)
+def test_lists_of_splits_in_a_folder_are_used(line: str, tmp_path: Path) -> None:
     for index in range(8):
         make_pair(tmp_path, f"{index}", np.full((40, 40), index % 2, np.uint8))
     (tmp_path / "splits").mkdir()
     for split, names in {"train": "2345", "val": "01", "test": "67"}.items():
-        (tmp_path / f"splits/{split}.txt").write_text("\n".join(names))
+        (tmp_path / f"splits/{split}.txt").write_text("\n".join(map(line.format, names)))
     source = Folder(root=tmp_path)
     found = {split: "".join(pair.name for pair in source.pairs(split)) for split in source.splits()}
     assert found == {"train": "2345", "val": "01", "test": "67"}

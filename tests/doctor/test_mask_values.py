@@ -14,7 +14,8 @@ from matplotlib import colormaps
 from PIL import Image
 
 from crispseg.data.palettes import compact
-from crispseg.doctor import Severity
+from crispseg.doctor import Severity, subject_of
+from crispseg.doctor.duplicates import leaks
 
 from .trees import SIZE, Tree, ids, named, only
 
@@ -223,3 +224,18 @@ def test_a_colour_for_each_object_gets_no_palette(tmp_path: Path) -> None:
 
     found = only(Tree(tmp_path, mask=objects).examine(), "rgb-masks")
     assert "one of the channels" in found.remedy and not found.details.get("settings")
+
+
+@pytest.mark.parametrize(("value", "count"), [(0, 12), (3, 0), (-1, 0)])
+def test_a_class_where_images_are_black_is_named(value: int, count: int, tmp_path: Path) -> None:
+    """Value 0 is where images are black, or it is a class like others, or images have no black."""
+    tree = Tree(tmp_path, mask=lambda seed: ids(seed, classes=5))
+    for path in (tree.root / "masks").iterdir():
+        image = np.array(Image.open(tree.root / "images" / path.name).convert("RGB")) | 8
+        image[np.array(Image.open(path)) == value] = 0
+        Image.fromarray(image).save(tree.root / "images" / path.name)
+    found = [one for one in tree.examine().findings if one.code == "black-class"]
+    assert [one.count for one in found] == [count] * (count > 0)
+    printed = leaks(subject_of(tree.source()))
+    assert sum("exactly where the image is black" in line for line in printed) == len(found)
+    assert "black-class" not in named(tree.examine(drop=["class 0"]))

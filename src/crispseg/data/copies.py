@@ -24,6 +24,7 @@ from crispseg.io.opening import opened
 
 T = TypeVar("T", bound=Hashable)
 
+BLACK_LEVEL = 2  # largest value of black pixels
 MOST_COMPARED = 10_000  # maximum number of images whose pixels are compared; all names are compared
 
 _CHANGE = (
@@ -41,7 +42,7 @@ _PART = re.compile(
     re.I,
 )
 """Name endings of slices, frames and tiles: a_slice_3, a_0_512, a_x0_y512, frame_7."""
-_SIDE = re.compile(r"[-_](?:left|right|l|r|od|os)$", re.I)  # name endings of the two eyes or sides of a patient
+_SIDE = re.compile(r"(?:[-_](?:left|right|l|r|od|os)|(?<=\d)[lr])$", re.I)  # endings of the two sides of a patient
 _NOT_GROUPS = (
     "slice|frame|tile|patch|crop|part|page|row|col|column|layer|stack|depth|time|day|hour|img|image|im|pic|picture|photo"
     "|mask|label|class|cls|aug|rot|rotate|flip|copy|version|scale|size|res|level|zoom|mag|view|channel|ch|band|fold"
@@ -67,12 +68,13 @@ def group_of(pattern: str, place: PurePosixPath) -> str | None:
 
     Args:
         pattern: `folder` for the sub-folder; or a pattern of the file name, or of the path if it contains a slash. The
-            group is the shortest text of {*}, else the longest of the first *. Any other * matches anything.
+            group is the shortest text of {*}, else the longest of the first *. Any other * matches anything, and [LR]
+            one of these letters.
     """
     if pattern == "folder":
         return str(place.parent) if place.parent.name else None
     before, mark, after = pattern.partition("{*}" if "{*}" in pattern else "*")
-    first, last = (re.escape(side).replace(r"\*", ".*") for side in (before, after))
+    first, last = (re.sub(r"\\\[(\w+)\\\]", r"[\1]", re.escape(side)).replace(r"\*", ".*") for side in (before, after))
     found = re.fullmatch(f"{first}(.+{'?' * (mark == '{*}')}){last}", str(place) if "/" in pattern else place.name)
     return found and found[1]
 
@@ -91,7 +93,8 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     ends = (found[0] for place in places if (found := _PART.search(place.name)))
     parts = Counter("*" + re.sub(r"\d+", "*", end) for end in ends).most_common(1)
     members = Counter(pattern for place in places for pattern in _member_patterns(place.name)).most_common(3)
-    sides = [("*" + found[0][0] + "*", len(places)) for place in places[:1] if (found := _SIDE.search(place.name))]
+    sided = (found[0] for place in places[:1] if (found := _SIDE.search(place.name)))
+    sides = [(f"*{end[0]}*" if len(end) > 1 else "*[LRlr]", len(places)) for end in sided]
     for pattern, count in [*parts, ("folder", len(places)), *sides, *members]:
         groups = Counter(group for place in places if (group := group_of(pattern, place)))
         several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or "frame" in groups)
@@ -130,6 +133,7 @@ class ImageFacts(NamedTuple):
     file: str
     size: tuple[int, int]  # `(H, W)` upright
     constant: bool  # whether all pixels have one colour
+    black: float  # share of black pixels
     digest: bytes  # hash of the decoded, upright pixels; mirroring and 90-degree rotations change only its last byte
     thumbnail: NDArray[np.float32]  # `(8, 8, 3)` mean RGB
     windows: NDArray[np.int64]  # hash, row and column `(n, 3)` of windows, see `chosen_windows`
@@ -170,6 +174,7 @@ def facts_of(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:
         file,
         (height, width),
         constant=all(low == high for low, high in picture.getextrema()),  # type: ignore[misc]
+        black=float((pixels.max(-1) <= BLACK_LEVEL).mean()),
         digest=hashlib.blake2b(turned.data, digest_size=16, key=f"{turned.shape}".encode()).digest() + bytes([turn]),
         thumbnail=small.reshape(8, 8, 8, 8, 3).mean((1, 3)),
         windows=chosen_windows(pack_colors(pixels)),

@@ -28,12 +28,12 @@ from crispseg.data.folder_search import (
     readings,
     settings,
 )
-from crispseg.data.pairing import MERGE, NUMBERS, Matched, apart, match, plain
+from crispseg.data.pairing import AFTER_NAME, MERGE, Matched, apart, match, plain
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
-LEGEND = re.compile(r".*(legend|label|class|colou?r).*\.(txt|csv|json|ya?ml)", re.I)  # files that may list classes
+LEGEND = re.compile(r".*(legend|label|class|categor|colou?r).*\.(txt|csv|json|ya?ml)", re.I)  # may define classes
 LIST = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)}|trainval|list|split)s?(?![a-z])", re.I)  # in names of lists
 LIST_BYTES = 2**22  # largest size of a table or JSON file that may list images
 LEGEND_BYTES = 4096  # largest file that is compared with others of its name; longer ones may list images
@@ -142,7 +142,7 @@ def unused_lists(root: Path, names: Collection[str]) -> list[str]:
     for file in sorted({*tables, *texts}):
         if file.is_file() and file.stem not in stems and file.stat().st_size <= LIST_BYTES:
             words = re.split(r"""[\r\n\t,;:"'/\\\[\]{}]+""", file.read_text("utf-8", "replace"))
-            words += [NUMBERS.sub("", word) for word in words]
+            words += [AFTER_NAME.sub("", word) for word in words]
             listed = len(stems & {re.sub(r"\.\w{2,5}$", "", word.strip()) for word in words})
             divides = file.suffix.lower() in (".yaml", ".yml") and LIST.search(file.stem)  # by numbers or other names
             if divides or (listed > 1 and (2 * listed >= len(stems) or LIST.fullmatch(file.stem))):
@@ -201,6 +201,7 @@ def _searched(root: Path, images: Path) -> tuple[Path, Path]:
     )
     if found := readings(root) or endings(root):
         remedy = f"; give data.images and data.masks, such as {found[0][0].path} and {found[0][1].path}"
+        remedy += f"; {MERGE}" * any(one.path == found[0][0].path for one, _ in found[1:])
     holds = described(root) or "no images"
     raise CrispsegError(f"{root} {what}; it contains {holds}{remedy}", settings=settings(found))
 

@@ -242,6 +242,9 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     if odd:
         remedy = f"correct or remove them, or give {BY_THRESHOLD} to read values from 128 up as white"
         values = {int(mask.values[at]) for mask in odd for at in _flat_greys(mask)[:2]} or held(odd)
+        if values <= {0, 1}:
+            white = "data.palette '[[[0,0,0]],[[1,1,1],[255,255,255]]]'"
+            remedy = f"write 255 instead of 1 in them, or give {white} to read both as white"
         what = f"the values {few(sorted(values), 8)}, but the others are black and white"
         faults.append(fault_of("odd-masks", odd, what, remedy))
     return MaskReading(labels, ColorLookup(BLACK_AND_WHITE, tolerance=THRESHOLD if between else 0), tuple(faults))

@@ -27,7 +27,8 @@ _OF_MASKS = (
 _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_0000$|\.(jpe?g|png|tiff?|bmp)$")
 """Affixes of mask and image names around their common part, in lower case."""
 
-NUMBERS = re.compile(r"(?<=\S)(?:\s+-?\d+)+$")  # numbers after the name of an image in a list
+AFTER_NAME = re.compile(r"(?<=\S)(?:\s+-?\d+)+$|(?:(?<=\.\w{3})|(?<=\.\w{4}))\s+\S+\.\w{3,4}$")
+"""Numbers, or the file of the mask, after the name of an image in a list."""
 ODD_FILES = 0.01  # largest share of images or masks that may differ from the others and are left out; more are an error
 MERGE = "if an image has several masks, merge them into one PNG of class ids"
 
@@ -55,8 +56,9 @@ def pair_files(
 def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:
     """Return the image names in a list file, and its entries that match no image or several.
 
-    Entries are names or file names, with or without sub-folders; unknown leading folders, and numbers after a name, are
-    ignored. Files without a partner, the `unpaired`, are left out. Errors are those of `read_lines`.
+    Entries are names or file names, with or without sub-folders; unknown leading folders, and numbers or the file of
+    the mask after a name, are ignored. Files without a partner, the `unpaired`, are left out. Errors are those of
+    `read_lines`.
     """
     full = {*names, *unpaired}
     stems = Counter(PurePosixPath(name).name for name in full)
@@ -71,7 +73,7 @@ def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) ->
         return [known[key] for at, key in enumerate(tails) if key in (known if at < 2 else full)]
 
     for line in read_lines(path):
-        if found := meant(line) or meant(NUMBERS.sub("", line)):
+        if found := meant(line) or meant(AFTER_NAME.sub("", line)):
             chosen.add(found[0])
         else:
             unknown.append(line)

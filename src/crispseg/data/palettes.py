@@ -22,7 +22,7 @@ from crispseg.errors import CrispsegError, few, one_line
 from crispseg.labels import IGNORE, Color
 
 _COLOR_FIRST = re.compile(r"(?P<color>\d+[\s,]+\d+[\s,]+\d+)(?:[\s,]+(?P<name>\S.*))?")
-_NAME_FIRST = re.compile(r"(?:(?P<id>\d+),\s*(?=\D))?(?P<name>.*?)\s*[,:]\s*(?P<color>\d+,\s*\d+,\s*\d+)\s*(?::.*)?")
+_NAME_FIRST = re.compile(r"(?:(?P<id>\d+),\s*(?=\D))?(?P<name>.*?)\s*[,:]\s*(?P<color>\d+([\s,]+\d+){2})\s*(?::.*)?")
 _TITLES = {"red": "r", "green": "g", "blue": "b", "class": "name", "label": "name", "title": "name", "alpha": "a"}
 _TITLES |= {title.lower(): title for title in ("r", "g", "b", "a", "name", "id", "trainId")}
 

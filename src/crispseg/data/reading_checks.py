@@ -31,10 +31,10 @@ def changed_values(lookup: MaskLookup, masks: Sequence[MaskStatistics]) -> Itera
     by_color = lookup.by_color
     if clear := [mask for mask in masks if mask.transparent and (by_color(mask.palette) or not mask.palette)]:
         what = "transparent pixels, which are read as black (0)"
-        remedy = "if the colours beneath them count, save the masks without alpha"
+        remedy = "if the colours beneath them count, save the masks without alpha; if alpha is the mask, save it alone"
         if both := [mask for mask in clear if lookup.colors and mask.in_color.opaque_black > BLACK]:
             clear, what = both, "transparent pixels, which would be read as black like the class (0,0,0)"
-            remedy = "save them without alpha, flattened on another colour, or on black if both are one class"
+            remedy = "save them flattened on another colour, or on black if both are one class, or save alpha alone"
         severity = Severity.ERROR if both else Severity.INFORMATION
         yield fault_of("transparent-pixels", clear, what, remedy, severity, copy=not both)
 

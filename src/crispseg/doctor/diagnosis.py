@@ -22,7 +22,7 @@ from crispseg.data.mask_reading import MaskReading
 from crispseg.data.split_check import Counted, SplitReport, report_of
 from crispseg.doctor.duplicates import duplicate_findings
 from crispseg.doctor.facts import PairFacts, Subject, readable, scan
-from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding
+from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding, without_image
 from crispseg.doctor.outlines import outline_findings
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE, LabelSet
@@ -67,7 +67,7 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
         known = {fault.code for fault in reading.faults}
         if reading.lookup.tolerance:
             known.add("interpolated-edges")
-        found += [finding("all-ignored", void), *class_findings(reports)]
+        found += [finding("all-ignored", void), *class_findings(reports), *without_image(facts, reading)]
         found = [*reading.faults, *(one for one in found if one.code not in known)]
     order = list(KINDS)
     told = sorted(filter(lambda one: one.count, found), key=lambda one: (-one.severity, order.index(one.code)))

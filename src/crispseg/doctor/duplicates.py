@@ -26,13 +26,14 @@ from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder import Folder
 from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.doctor.facts import PairFacts, Subject, scan
-from crispseg.doctor.findings import file_findings, finding
+from crispseg.doctor.findings import file_findings, finding, without_image
 from crispseg.doctor.outlines import outline_findings
 
 Member: TypeAlias = tuple[str, str]  # split and file of an image
 
 
-SAID = "turned-images", "positions-differ", "unfitting-masks", "not-labelled", "same-masks"  # training prints them
+# Codes of findings that training prints
+SAID = {"turned-images", "positions-differ", "unfitting-masks", "not-labelled", "same-masks", "black-class"}
 
 
 def leaks(subject: Subject) -> list[str]:
@@ -42,9 +43,10 @@ def leaks(subject: Subject) -> list[str]:
     """
     if not isinstance(subject.source, Folder):  # the splits of public data are known
         return []
-    lines, tolerant = [], bool(subject.source.reading.lookup.tolerance)
-    facts = scan(subject, most=MOST_COMPARED)
-    for one in (*duplicate_findings(subject, facts), *file_findings(facts), *outline_findings(facts)):
+    lines, reading, facts = [], subject.source.reading, scan(subject, most=MOST_COMPARED)
+    tolerant = bool(reading.lookup.tolerance)
+    of_files = *file_findings(facts), *outline_findings(facts), *without_image(facts, reading)
+    for one in (*duplicate_findings(subject, facts), *of_files):
         soft = one.code == "interpolated-edges" and one.severity is Severity.WARNING and not tolerant
         known = soft or "splits" in one.code or one.code in SAID
         if one.count and known:

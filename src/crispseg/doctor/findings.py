@@ -14,7 +14,8 @@ from crispseg.data.copies import ImageFacts
 from crispseg.data.dataset import Pair
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder_search import nearly_same
-from crispseg.data.mask_lookup import MaskStatistics
+from crispseg.data.mask_lookup import InstanceLookup, MaskStatistics
+from crispseg.data.mask_reading import MaskReading
 from crispseg.data.palettes import BLENDED
 from crispseg.data.split_check import SplitReport, too_few_classes
 from crispseg.doctor.facts import PairFacts, readable
@@ -109,6 +110,22 @@ def _not_labelled(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     if len(last) >= max(RUN, RUN_SHARE * len(pairs)) and sum(labelled) >= EARLIER * start > 0 and len(same) == 1:
         masks = [pair.mask for pair in last]
         yield finding("not-labelled", masks, total=len(pairs), first=masks[0].name, last=masks[-1].name)
+
+
+EQUAL = 0.02  # largest difference of the areas of a class and of black pixels, as a share of them
+
+
+def without_image(facts: Sequence[PairFacts], reading: MaskReading | None) -> Iterator[Finding]:
+    """Yield the finding of a first class of three or more that is exactly where the images are black."""
+    if reading is None or len(reading.labels) < 3 or isinstance(reading.lookup, InstanceLookup):
+        return
+    areas = [
+        (image.black, mask.counts[reading.lookup.labels_of(mask) == 0].sum() / mask.counts.sum(), mask.file)
+        for _, image, mask in readable(facts)
+    ]
+    files = [file for _, area, file in areas if area]
+    if len(files) >= 3 and all(abs(black - area) <= EQUAL * max(area, EQUAL) for black, area, _ in areas):
+        yield finding("black-class", files, name=reading.labels.names[0])
 
 
 SIDED = 0.6  # minimum mean share of a class on one side minus that on the other for classes that mirroring exchanges
