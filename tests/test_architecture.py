@@ -20,12 +20,12 @@ ORDER = (
     *("errors", "labels", "config", "io", "nn", "backbones", "decoders", "models", "data", "doctor", "inference"),
     *(
         "evaluation",
+        "benchmarking",
         "export",
         "visualization",
         "inspection",
         "training",
         "labelling",
-        "benchmarking",
         "recipes",
         "api",
         "cli",

@@ -94,7 +94,7 @@ def test_one_colour_of_a_picture_can_be_seen_through(clear: Any) -> None:
 
 
 def test_a_bar_is_as_long_as_its_number() -> None:
-    bar = pages.environment().get_template("blocks.html").module.bar  # type: ignore[attr-defined]
+    bar = pages.TEMPLATES.get_template("blocks.html").module.bar  # type: ignore[attr-defined]
     html = bar(12.5, [10, 20])
     assert "width: 12.50%" in html and "left: 10.00%; width: 10.00%" in html
     assert bar(float("nan")) == ""

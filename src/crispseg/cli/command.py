@@ -7,7 +7,6 @@ import itertools
 import re
 import shutil
 import textwrap
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
@@ -35,7 +34,7 @@ commands: dict[str, type[Command]] = {}  # commands by name; each registers itse
 
 
 @dataclass(kw_only=True)
-class Command(ABC):
+class Command:
     """Base of the commands. A command's docstring is its help, and its fields are its keys.
 
     Args:
@@ -51,9 +50,9 @@ class Command(ABC):
         if "name" in vars(cls):
             commands[cls.name] = cls
 
-    @abstractmethod
     def __call__(self) -> int | None:
         """Run the command and return the exit status, or None for 0."""
+        raise NotImplementedError
 
     @classmethod
     def start(cls, argv: Sequence[str]) -> int | None:
@@ -131,9 +130,6 @@ class Command(ABC):
 
 class Group(Command):
     """Base of commands with sub-commands, whose names begin with the name of the group."""
-
-    def __call__(self) -> None:
-        """Do nothing: a group runs one of its commands."""
 
     @classmethod
     def start(cls, argv: Sequence[str]) -> int | None:

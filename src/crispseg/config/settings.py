@@ -11,19 +11,7 @@ from dataclasses import MISSING
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import (
-    Annotated,
-    Any,
-    ClassVar,
-    Literal,
-    NamedTuple,
-    Self,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
 import pydantic
@@ -161,7 +149,7 @@ class Settings:
 
     @pydantic.model_validator(mode="wrap")
     @classmethod
-    def _in_one_line(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+    def _in_one_line(cls, values: Any, validate: ModelWrapValidatorHandler[Any]) -> Any:
         try:
             return validate(values)
         except ValidationError as error:

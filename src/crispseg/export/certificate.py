@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import time
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from crispseg.benchmarking.cost import take_turns
 from crispseg.data.loading import spread
 from crispseg.evaluation.bootstrap import number
 from crispseg.evaluation.boundary import BoundaryScores
@@ -22,7 +22,6 @@ from crispseg.export.quantization import Calibration, middle
 from crispseg.inference.device import processor_name
 from crispseg.inference.runtime import AnyModel, Run
 from crispseg.inference.segmenter import Segmenter, as_batch
-from crispseg.io.arrays import Normalize
 from crispseg.models import SegmentationModel
 
 CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))
@@ -168,13 +167,7 @@ def time_ratio(file: AnyModel, other: AnyModel, data: Calibration) -> float:
     """Return the time of a file divided by that of another, medians of `ROUNDS` calls in turns on a held-out image."""
     info = file.info
     sample = data.held_out.with_channels(info.in_chans, info.value_range)[0]
-    images = as_batch(middle(sample.image), Normalize(info.mean, info.std, info.in_chans), torch.device("cpu"))
-    taken: list[list[float]] = []
-    for _ in range(ROUNDS + 1):
-        taken.append([])
-        for model in (file, other):
-            start = time.perf_counter()
-            model(images)
-            taken[-1].append(time.perf_counter() - start)
-    ours, theirs = np.median(taken[1:], axis=0)  # without the first call of each
-    return float(ours / theirs)
+    images = as_batch(middle(sample.image), info, torch.device("cpu"))
+    both = [{"call": partial(model, images)} for model in (file, other)]
+    ours, theirs = take_turns(both, ROUNDS, warmup=1, device=torch.device("cpu"))
+    return ours["call"].median / theirs["call"].median

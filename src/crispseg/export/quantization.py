@@ -22,7 +22,6 @@ from crispseg.data import SegmentationDataset
 from crispseg.data.loading import spread
 from crispseg.inference.runtime import openvino_core
 from crispseg.inference.segmenter import as_batch
-from crispseg.io.arrays import Normalize
 from crispseg.models import ModelInfo
 
 Batches: TypeAlias = DataLoader[NDArray[np.float32]] | Sequence[NDArray[np.float32]]  # normalised images `(1, C, H, W)`
@@ -53,10 +52,9 @@ class Calibration:
     def batches(self, info: ModelInfo) -> Batches:
         """Return the images of `train`, or their middle, normalised for a model and read on demand."""
         dataset = self.train.with_channels(info.in_chans, info.value_range)
-        normalize = Normalize(info.mean, info.std, info.in_chans)
 
         def batch(sample: Any) -> NDArray[np.float32]:
-            return as_batch(middle(sample.image), normalize, torch.device("cpu")).contiguous().numpy()
+            return as_batch(middle(sample.image), info, torch.device("cpu")).contiguous().numpy()
 
         chosen: Any = Subset(dataset, spread(len(dataset), self.images))
         return DataLoader(chosen, batch_size=None, collate_fn=batch)

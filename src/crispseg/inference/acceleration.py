@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, TypeVar
+from unittest import mock
 
 import torch
 from timm.layers import Conv2dSame, padding
@@ -87,15 +88,9 @@ def compiled(function: Callable[[Tensor], Result]) -> Callable[[Tensor], Result]
     return call
 
 
-@contextmanager
-def whole_number_padding() -> Iterator[None]:
+def whole_number_padding() -> AbstractContextManager[Any]:
     """Replace timm's "same" padding of tf_ networks in the block by a formula that tracers support for all sizes."""
-    before = padding.get_same_padding
-    padding.get_same_padding = _same_padding
-    try:
-        yield
-    finally:
-        padding.get_same_padding = before
+    return mock.patch.object(padding, "get_same_padding", _same_padding)
 
 
 def _same_padding(length: Any, kernel_size: int, stride: int, dilation: int) -> Any:

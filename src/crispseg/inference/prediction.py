@@ -185,10 +185,9 @@ def predict_files(
         server.check(segmenter.info)
     model = digest(Path(run), Path(run).with_suffix(".bin")) if is_exported(run) else fingerprint(run)
     made_by: dict[str, Any] = {"model": model, "protocol": str(segmenter.protocol), "precision": precision}
-    made_by |= {"value_range": segmenter.value_range, "tiles": tiles, "outlines": outlines}
-    made_by |= {"format": PALETTE if annotated else format}
+    made_by |= {"value_range": segmenter.value_range, "tiles": tiles, "outlines": outlines, "pixel_size": pixel_size}
     made_by |= {"objects": objects, "objects_border": objects_border, "objects_min_size": objects_min_size}
-    made_by |= {"pixel_size": pixel_size}
+    made_by |= {"format": PALETTE if annotated else format}
 
     def made_of(image: Path) -> str:
         return json.dumps({**made_by, "image": digest(image)})

@@ -156,7 +156,8 @@ def average_views(logits_of: Function, images: Tensor, protocol: Protocol) -> Te
     size, views = images.shape[-2:], protocol.views_of(images)
     mean: Tensor | None = None
     for scale, mirrored in views:
-        view = _scaled(images, scale)
+        sides = [max(round(side * scale), 1) for side in size]
+        view = F.interpolate(images, size=sides, mode="bilinear", align_corners=False, antialias=scale < 1)
         logits = one_view(logits_of, view.flip(-1) if mirrored else view, protocol)
         logits = resize(logits.flip(-1) if mirrored else logits, size, align_corners=False)
         if protocol.average == "probabilities":
@@ -199,10 +200,3 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     """
     count = max(math.ceil((length - window) / stride), 0) + 1
     return [min(index * stride, max(length - window, 0)) for index in range(count)]
-
-
-def _scaled(images: Tensor, scale: float) -> Tensor:
-    size = [max(round(length * scale), 1) for length in images.shape[-2:]]
-    if tuple(size) == tuple(images.shape[-2:]):
-        return images
-    return F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=scale < 1)

@@ -27,7 +27,7 @@ from crispseg.io.arrays import Normalize
 from crispseg.io.images import as_picture, image_channels, write_image, write_labels
 from crispseg.io.value_range import ValueRange, check_range
 from crispseg.labels import LabelSet
-from crispseg.models import SegmentationModel
+from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import shift
 from crispseg.nn import resize
@@ -92,7 +92,6 @@ class Segmenter:
         exported = isinstance(model, ExportedModel)
         self.labels_only = isinstance(model, ExportedModel) and model.labels_only
         self.device = usable_device("cpu" if device is None and exported else device)
-        self._normalize = Normalize(self.info.mean, self.info.std, self.info.in_chans)
         channels = image_channels(self.info.in_chans)
         self._tiling = Tiling(
             lambda side: self._see(np.zeros((side, side, channels), np.uint8)),
@@ -195,7 +194,7 @@ class Segmenter:
         They are 0 and 1 for a file of labels.
         """
         height, width = image.shape[:2]
-        batch = as_batch(image, self._normalize, self.device)
+        batch = as_batch(image, self.info, self.device)
         with self._autocast():
             if self.labels_only:  # the blend of tiles then takes the labels of the nearer tile
                 found = F.one_hot(self._model(batch)[0].long(), self.info.num_classes).permute(2, 0, 1).float()
@@ -217,7 +216,7 @@ class Segmenter:
     def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
         """Return labels `(H, W)`, and the logits and offsets of the padded image, unless a file has only labels."""
         height, width = image.shape[:2]
-        batch = as_batch(image, self._normalize, self.device)
+        batch = as_batch(image, self.info, self.device)
         if self.labels_only:
             return self._model(batch)[0, :height, :width].numpy(), None, None
         with self._autocast():
@@ -232,11 +231,12 @@ class Segmenter:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
-def as_batch(image: NDArray[np.uint8], normalize: Normalize, device: torch.device) -> Tensor:
-    """Normalise an image `(H, W, C)` to a float32 batch `(1, C, H, W)`, channels last, with sides of at least 32."""
+def as_batch(image: NDArray[np.uint8], info: ModelInfo, device: torch.device) -> Tensor:
+    """Normalise an image `(H, W, C)` for a model: float32 `(1, C, H, W)`, channels last, with sides of at least 32."""
     height, width = image.shape[:2]
     extended = np.pad(image, [(0, max(0, MIN_SIDE - height)), (0, max(0, MIN_SIDE - width)), (0, 0)], mode="edge")
-    batch: Tensor = normalize(torch.from_numpy(extended).to(device).permute(2, 0, 1)[None])  # (1, C, H, W)
+    images = torch.from_numpy(extended).to(device).permute(2, 0, 1)[None]  # (1, C, H, W)
+    batch: Tensor = Normalize(info.mean, info.std, info.in_chans)(images)
     return batch
 
 

@@ -21,7 +21,6 @@ from crispseg.inference.device import usable_device
 from crispseg.inference.image_files import Source, read_source
 from crispseg.inference.runtime import AnyModel
 from crispseg.inference.segmenter import as_batch, check_finite
-from crispseg.io.arrays import Normalize
 from crispseg.io.images import as_picture, colorize
 from crispseg.io.opening import faults
 from crispseg.labels import IGNORE, LabelSet
@@ -151,7 +150,7 @@ def inspect_image(
     check_finite(model)
     target = usable_device(device)
     model = model.to(target).eval()
-    batch = model.padded(as_batch(array, Normalize(info.mean, info.std, info.in_chans), target))
+    batch = model.padded(as_batch(array, info, target))
     with torch.inference_mode(), record(model) as seen:
         outputs = model.outputs(batch)
     if wrong := [key for key, value in {**seen, "logits": outputs.logits}.items() if not value.isfinite().all()]:

@@ -65,8 +65,7 @@ def quality(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> fl
     It is the mean of the probabilities p, weighted by exp((1 - p) / `TEMPERATURE`) (Lad and Mueller, §3).
     """
     given = _of_labels(probabilities, labels)[labels != IGNORE].astype(np.float64)
-    weights = np.exp((1 - given) / TEMPERATURE)
-    return float((given * weights).sum() / weights.sum()) if given.size else 1.0
+    return float(np.average(given, weights=np.exp((1 - given) / TEMPERATURE))) if given.size else 1.0
 
 
 def doubtful_area(

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from scipy.spatial.distance import cdist
 
 from crispseg.inference import Segmenter
 from crispseg.inference.image_files import read_source
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.segmenter import as_batch
-from crispseg.io.arrays import Normalize
 from crispseg.io.progress import progress
 from crispseg.models import SegmentationModel
 
@@ -55,8 +55,7 @@ def uncertainty(entropies: NDArray[np.float32]) -> float:
 @torch.inference_mode()
 def descriptor(model: SegmentationModel, image: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the mean features `(C,)` of the backbone's last level for an image `(H, W, C)`."""
-    info = model.info
-    batch = as_batch(image, Normalize(info.mean, info.std, info.in_chans), next(model.parameters()).device)
+    batch = as_batch(image, model.info, next(model.parameters()).device)
     return np.asarray(model.backbone(model.padded(batch))[-1].mean((0, 2, 3)).float().cpu())
 
 
@@ -71,9 +70,7 @@ def varied(
     every = np.concatenate([features, known])
     spread = np.maximum(every.std(0), 1e-6)
     own, others = features / spread, known / spread
-    near = np.full(len(own), np.inf)
-    for other in others:
-        near = np.minimum(near, np.linalg.norm(own - other, axis=1))
+    near = cdist(own, others).min(axis=1, initial=np.inf)
     values, left = np.array(worth), np.ones(len(own), bool)
     for _ in range(min(count, len(own))):
         reach = np.where(np.isinf(near), 1.0, near)

@@ -107,19 +107,15 @@ class CrossEntropy(nn.Module):
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Compute the mean loss of logits `(N, C, H, W)` and class ids `(N, H, W)`; 0 if all pixels are ignored."""
         losses = F.cross_entropy(logits, labels, self.class_weights, ignore_index=IGNORE, reduction="none").flatten()
-        counted = labels.flatten() != IGNORE
+        labels = labels.flatten()
         if self.hard_fraction < 1:
             # topk finds the hardest pixels without sorting all; the selection itself has no gradient.
-            count = max(1, round(self.hard_fraction * int(counted.sum())))
+            count = max(1, round(self.hard_fraction * int((labels != IGNORE).sum())))
             hardest = torch.topk(losses.detach(), count, sorted=False).indices
-            return losses[hardest].sum() / self._weight(labels.flatten()[hardest])
-        return losses.sum() / self._weight(labels.flatten())
-
-    def _weight(self, labels: Tensor) -> Tensor:
+            losses, labels = losses[hardest], labels[hardest]
         counted = labels != IGNORE
-        if self.class_weights is None:
-            return counted.sum().clamp(min=1)
-        return self.class_weights[labels[counted]].sum().clamp(min=1e-6)
+        weight = counted.sum() if self.class_weights is None else self.class_weights[labels[counted]].sum()
+        return losses.sum() / weight.clamp(min=1e-6)
 
 
 class BoundaryRefinementLoss(nn.Module):

@@ -72,8 +72,7 @@ def learning_rate_factor(
 def float32_depthwise(model: nn.Module) -> Iterator[None]:
     """Run the depthwise convolutions of `model` in float32 under CPU autocast.
 
-    On a CPU, their backward pass is three to eight times slower in bfloat16 than in float32 (PyTorch 2.15,
-    AVX-512 with bf16). Without this, SFNet on `tf_efficientnet_lite0` trains at half the speed.
+    On a CPU, their backward pass is several times slower in bfloat16 than in float32.
     """
     outer: list[bool] = []
 

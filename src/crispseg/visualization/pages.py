@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import io
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,17 +19,13 @@ from crispseg.errors import CrispsegError
 from crispseg.io.files import writable_file
 from crispseg.labels import Color
 
-
-@cache
-def environment() -> Environment:
-    """Return the environment of the templates. Values for scripts use `tojson`."""
-    loader = PackageLoader("crispseg.visualization")
-    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+LOADER = PackageLoader("crispseg.visualization")
+TEMPLATES = Environment(loader=LOADER, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def render(template: str, **values: Any) -> str:
     """Render a template of `crispseg/visualization/templates` with escaped values."""
-    return environment().get_template(template).render(**values)
+    return TEMPLATES.get_template(template).render(**values)
 
 
 def notebook(**parts: Any) -> str:
