@@ -95,8 +95,7 @@ class Estimate:
         if not len(self.samples):
             return np.full((2, *np.shape(self.value)), np.nan)
         tail = (1 - LEVEL / 100) / 2
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # raised if all are NaN
+        with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # raised if all are NaN
             return np.asarray(np.nanquantile(self.samples, (tail, 1 - tail), axis=0))
 
     @property

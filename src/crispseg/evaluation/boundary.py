@@ -1,12 +1,9 @@
 """Boundary F-score and Boundary IoU: agreement of predicted and true boundaries. docs/metrics.md defines both.
 
 - Boundary F-score: Perazzi et al.: A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation. CVPR
-  2016 (measure F). Takikawa et al.: Gated-SCNN. ICCV 2019, apply it to classes, at 3, 5, 9 and 12 pixels of
-  Cityscapes images. Their released code counts an image without a boundary of a class as F = 1, and ignored pixels as
-  "not of the class". The outlines of ignored regions are boundaries there, and every good prediction finds them.
+  2016 (measure F). Takikawa et al.: Gated-SCNN. ICCV 2019 (classes, at 3, 5, 9 and 12 pixels of Cityscapes images).
 - Boundary IoU: Cheng et al.: Boundary IoU: Improving Object-Centric Image Segmentation Evaluation. CVPR 2021, and its
-  released code, https://github.com/bowenc0221/boundary-iou-api. As in the code, the distance is Chebyshev's, and the
-  border of the image is an outline too.
+  released code, https://github.com/bowenc0221/boundary-iou-api.
 """
 
 from __future__ import annotations
@@ -75,8 +72,6 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
     def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
         """Return pixel counts `(2 * (1 + D) * C,)`: all boundary pixels of the prediction, and those with a true one
         within each distance; then the same for the truth.
-
-        Time and memory depend on the number of boundary pixels only, not on the number of classes.
         """
         reach = max(self.distances) + 1
         found, wanted = (_boundary(labels) * (reach, 1, 1) for labels in maps)  # classes are out of each other's reach

@@ -79,10 +79,7 @@ class ObjectScores(PerImageMetric[ObjectQuality]):
 
 
 def matches(found: NDArray[np.integer], wanted: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Count the matches at `PERCENT` and the objects of two maps of object numbers `(H, W)`, 0 for none: `(T + 2,)`.
-
-    It sorts the pixels that belong to objects in both maps, so it visits only pairs that share a pixel.
-    """
+    """Count the matches at `PERCENT` and the objects of two maps of object numbers `(H, W)`, 0 for none: `(T + 2,)`."""
     areas = np.bincount(found.ravel()), np.bincount(wanted.ravel())
     both = (found > 0) & (wanted > 0)
     base = np.int64(len(areas[1]))

@@ -1,18 +1,6 @@
-"""Scores of thin structures: IoU and recall by the width of the true object, and clDice.
+"""Scores of thin structures: IoU and recall by the width of the true object, and clDice. docs/metrics.md defines them.
 
-Width:
-
-- A disc of diameter w contains the pixels of a w × w square whose centres are at most w / 2 from the square's centre.
-- A pixel of a class is at least w wide if a disc of diameter w fits into the class within w / 4 of it. Distances are
-  between pixel centres. The corners of a wide structure therefore count as wide, but not its thin parts.
-- Structures continue unchanged beyond the edge of the image. Ignored pixels belong to no class.
-- A wrongly predicted pixel is as wide as the nearest true pixel of its class; of equally near ones, the thinnest
-  counts. In an image without that class, the width of the prediction counts.
-- IoU and recall of a width sum pixels over images, then take the mean over the classes that have such pixels.
-
-clDice, the Dice score of centre lines, is from Shit et al.: clDice, a Novel Topology-Preserving Loss Function for
-Tubular Structure Segmentation. CVPR 2021, Eq. 1 and 2. It is a mean over images with the class in truth or prediction,
-then over the classes.
+Shit et al.: clDice, a Novel Topology-Preserving Loss Function for Tubular Structure Segmentation. CVPR 2021, Eq. 1, 2.
 """
 
 from __future__ import annotations
@@ -122,7 +110,7 @@ def widths(thing: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def _disc(side: int, radius: float | None = None) -> NDArray[np.uint8]:
-    """Return a disc `(side, side)`: 1 within the radius from the centre; the default radius is half the side."""
+    """Return a disc `(side, side)`: 1 for pixel centres within the radius, which is by default half the side."""
     steps = np.arange(side) - (side - 1) / 2
     radius = side / 2 if radius is None else radius
     return (steps[:, None] ** 2 + steps**2 <= radius**2).astype(np.uint8)
