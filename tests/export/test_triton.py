@@ -13,8 +13,7 @@ from exports import exported
 
 from crispseg import create_model
 from crispseg.export import pipeline
-from crispseg.export.formats import triton_settings
-from crispseg.export.pipeline import export_model
+from crispseg.export.pipeline import export_model, triton_settings
 from crispseg.inference.runtime import AnyModel
 from crispseg.models import SegmentationModel
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,10 +120,8 @@ class LabelErrors(WithDevice, WithData):
 
 def _labelled(run: str) -> dict[Path, Path]:
     """Return the images with masks in the data of a run by resolved path; empty if there are no such files."""
-    recorded, _ = recorded_data(run)
-    try:
-        data = build_data(recorded) if recorded else None
-        pairs = data.pairs(ALL, strict=False) if isinstance(data, Folder) else []
-    except CrispsegError:  # they no longer exist
-        pairs = []
-    return {pair.image.resolve(): pair.image for pair in pairs}
+    with suppress(CrispsegError):  # raised if the data no longer exist
+        data = build_data(recorded_data(run)[0])
+        if isinstance(data, Folder):
+            return {pair.image.resolve(): pair.image for pair in data.pairs(ALL, strict=False)}
+    return {}

@@ -116,7 +116,7 @@ def _run(argv: list[str]) -> int:
 @contextmanager
 def _one_line_warnings() -> Iterator[None]:
     """Print each `CrispsegWarning` of the block once, as a line on stderr; other warnings stay unchanged."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(action="default", category=CrispsegWarning):  # once per line of code
         usual = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
@@ -126,7 +126,6 @@ def _one_line_warnings() -> Iterator[None]:
                 usual(message, category, *rest, **more)
 
         warnings.showwarning = show
-        warnings.simplefilter("default", CrispsegWarning)  # once per line of code
         yield
 
 

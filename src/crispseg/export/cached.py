@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -33,19 +34,13 @@ def cached_file(format: Format, source: str | Path, precision: FloatPrecision = 
     suffix = FILE_FORMATS[format].suffix
     path = folder / f"{Path(source).resolve().name}-{fingerprint(source)}-{__version__}-{precision}{suffix}"
     with FileLock(path.with_suffix(".lock")):
-        if not intact(path):
-            model = SegmentationModel.from_pretrained(source)
-            print_lines(Console(stderr=True), [f"writing {path}, once for {source} in {precision}"])
-            export_model(model, path, format, precision=precision, sampling="gather")
+        with suppress(FileNotFoundError):
+            if len({*checksums(path)}) == 1:  # all files of the model are there and belong together
+                return path
+        model = SegmentationModel.from_pretrained(source)
+        print_lines(Console(stderr=True), [f"writing {path}, once for {source} in {precision}"])
+        export_model(model, path, format, precision=precision, sampling="gather")
     return path
-
-
-def intact(path: Path) -> bool:
-    """Return whether all files of a model are there and belong together."""
-    try:
-        return len({*checksums(path)}) == 1
-    except FileNotFoundError:
-        return False
 
 
 for runtime, kind in ("onnxruntime", "onnx"), ("openvino", "openvino"):

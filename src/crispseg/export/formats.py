@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, redirect_stderr
@@ -22,6 +21,7 @@ from torch.fx import GraphModule
 from crispseg.export.certificate import reference, smooth_images
 from crispseg.export.quantization import Calibration, quantize_onnx, quantize_openvino
 from crispseg.inference.acceleration import fold_batch_norms, whole_number_padding
+from crispseg.inference.device import runs_coreml
 from crispseg.inference.runtime import METADATA, UNSEALED, AnyModel, ExportedModel, open_model, openvino_core, seal
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.inference.tiling import peak_bytes
@@ -221,11 +221,6 @@ def write_coreml(program: ExportedProgram, path: Path, metadata: str, output: Ou
     return ExportedModel(run, metadata, path)
 
 
-def runs_coreml() -> bool:
-    """Return whether this system runs Core ML files."""
-    return sys.platform == "darwin"
-
-
 def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
     """Return the metadata of a file as JSON: `config.json` without the training recipe."""
     from crispseg import __version__
@@ -251,19 +246,6 @@ def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
     return json.dumps(record)
 
 
-def triton_settings(path: Path, info: ModelInfo, output: Output = "logits") -> str:
-    """Return `config.pbtxt` of Triton Inference Server for an ONNX file; images of one size are batched."""
-    result = "TYPE_UINT8 dims: [ -1, -1 ]" if output == "labels" else f"TYPE_FP32 dims: [ {info.num_classes}, -1, -1 ]"
-    return f"""\
-backend: "onnxruntime"
-default_model_filename: {json.dumps(path.name, ensure_ascii=False)}
-max_batch_size: 8
-input {{ name: "images" data_type: TYPE_FP32 dims: [ {info.in_chans}, -1, -1 ] }}
-output {{ name: "{output}" data_type: {result} }}
-dynamic_batching {{ max_queue_delay_microseconds: 5000 }}
-"""
-
-
 @contextmanager
 def _exporting() -> Iterator[None]:
     """Configure PyTorch and timm for an export, without internal messages of the exporters."""
@@ -272,8 +254,7 @@ def _exporting() -> Iterator[None]:
     try:
         # Otherwise the graph would refuse features of one pixel.
         patched = tracing.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
-        with whole_number_padding(), patched, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with whole_number_padding(), patched, warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(silenced)

@@ -15,22 +15,12 @@ from pydantic import NonNegativeFloat
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.export.certificate import CHECKED, Certificate, compare, measure, time_ratio
-from crispseg.export.formats import (
-    FILE_FORMATS,
-    NOT_POSSIBLE,
-    ONE_SIZE,
-    Format,
-    Output,
-    Precision,
-    plain_file,
-    runs_coreml,
-    triton_settings,
-    write,
-)
+from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, ONE_SIZE, Format, Output, Precision, plain_file, write
 from crispseg.export.quantization import Calibration
+from crispseg.inference.device import runs_coreml
 from crispseg.inference.segmenter import check_finite
 from crispseg.io.files import LITTER, writable_file, writable_folder
-from crispseg.models import SegmentationModel
+from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.nn.points import Sampling
 
@@ -171,3 +161,16 @@ def check_choices(model: SegmentationModel, path: Path, format: str, precision: 
         raise CrispsegError(
             f"the model has {model.num_classes} classes, but the data {classes}; give data with the model's classes"
         )
+
+
+def triton_settings(path: Path, info: ModelInfo, output: Output = "logits") -> str:
+    """Return `config.pbtxt` of Triton Inference Server for an ONNX file; images of one size are batched."""
+    result = "TYPE_UINT8 dims: [ -1, -1 ]" if output == "labels" else f"TYPE_FP32 dims: [ {info.num_classes}, -1, -1 ]"
+    return f"""\
+backend: "onnxruntime"
+default_model_filename: {json.dumps(path.name, ensure_ascii=False)}
+max_batch_size: 8
+input {{ name: "images" data_type: TYPE_FP32 dims: [ {info.in_chans}, -1, -1 ] }}
+output {{ name: "{output}" data_type: {result} }}
+dynamic_batching {{ max_queue_delay_microseconds: 5000 }}
+"""

@@ -53,9 +53,7 @@ class MetricsFile(Callback):
         self.rows, self.batches = list(state_dict["rows"]), state_dict["batches"]
         self.loss = torch.tensor(state_dict["loss"])
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, *_: Any) -> None:
         loss = outputs["loss"] * trainer.accumulate_grad_batches  # Lightning has divided it
         self.loss = self.loss.to(loss.device) + loss  # a float would make each step wait for the GPU
         self.batches += 1
