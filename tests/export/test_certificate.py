@@ -91,6 +91,6 @@ def test_the_time_of_int8_is_compared_with_that_of_bf16(
 
 def test_data_of_other_classes_are_refused(tmp_path: Path, tiny_run: Run, refuses: Any) -> None:
     model = from_pretrained(tiny_run.folder)
-    with refuses(f"the model has {model.num_classes} classes, but the data {NUM_CLASSES}"):
+    with refuses(f"the model has {model.num_classes} classes, the data {NUM_CLASSES}"):
         export_model(model, tmp_path / "n.onnx", "onnx", precision="int8", data=SQUARES)
     assert not list(tmp_path.iterdir())

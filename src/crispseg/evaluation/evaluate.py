@@ -92,11 +92,9 @@ def check_classes(info: ModelInfo, labels: LabelSet) -> None:
     if len(names) != info.num_classes:
         raise CrispsegError(f"the model has {info.num_classes} classes, the data {len(names)}; give matching data")
     if moved := [name for name in names if name in own and own.index(name) != names.index(name)]:
-        raise CrispsegError(
-            f"the data's classes are {names}, the model's {own}: '{moved[0]}' is number {names.index(moved[0])} "
-            f"and {own.index(moved[0])}; write masks in the model's order, or give data.classes and data.palette in "
-            "this order"
-        )
+        there, here = (each.index(moved[0]) for each in (names, own))
+        found = f"the data's classes are {names}, the model's {own}: '{moved[0]}' is number {there} and {here}"
+        raise CrispsegError(f"{found}; write masks in its order, or give data.classes and data.palette in that order")
 
 
 def _instances(dataset: SegmentationDataset, sample: Sample, metric: ObjectScores) -> list[torch.Tensor]:
@@ -294,9 +292,7 @@ def _check_meaning(data: Folder, elsewhere: bool) -> None:
     for file in legend_files(Path(data.root or Path(str(data.images)).parent)) if elsewhere and named else ():
         for color, name in _named_colors(file).items():
             if named.get(color, name) != name and name in named.values():
-                what = (
-                    f"{file} gives the colour {list(color)} to {name}, but the model's training data to {named[color]}"
-                )
+                what = f"{file} gives the colour {list(color)} to {name}, but the training data to {named[color]}"
                 raise CrispsegError(f"{what}; give data.palette {file}, or the palette of the training data")
     by_id = declared.count and declared.palette is None
     masks: list[MaskStatistics] = []
@@ -310,16 +306,12 @@ def _check_meaning(data: Folder, elsewhere: bool) -> None:
     if by_id and isinstance(reading.lookup, ColorLookup) and reading.faults[0].code == "black-and-white-masks":
         palette = compact(reading.lookup.palette)
         remedy = f"give data.palette '{palette}' if these are its classes" if declared.count == 2 else "write class ids"
-        raise CrispsegError(
-            f"{place}: {reading.faults[0].message}, but the model was trained on class ids; {remedy}, or give "
-            "data.ignore '[255]' if 255 means ignore"
-        )
+        what = f"{place}: {reading.faults[0].message}, but the model was trained on class ids"
+        raise CrispsegError(f"{what}; {remedy}, or give data.ignore '[255]' if 255 means ignore")
     if declared.tolerance:  # any colour then means the nearest one
         for fault in read_masks(replace(declared, tolerance=None), masks).errors:
-            raise CrispsegError(
-                f"{place}: {fault.line}; or, if these are class ids, give data.palette null and data.num_classes "
-                f"{declared.count}"
-            )
+            remedy = f"if these are class ids, give data.palette null and data.num_classes {declared.count}"
+            raise CrispsegError(f"{place}: {fault.line}; or, {remedy}")
 
 
 def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> list[SegmentationDataset]:

@@ -128,9 +128,8 @@ def _group(
         for model, predicted, miou in zip(models, one.labels, one.miou, strict=True):
             wrong = 100 * float((predicted != truth)[truth != IGNORE].mean())
             drawn.append((colorize(predicted, labels.palette), f"{model}: mIoU {percent(miou)}"))
-            drawn.append(
-                (error_map(predicted, truth, labels.palette), f"{model}, errors: {percent(wrong)} % of pixels")
-            )
+            errors = error_map(predicted, truth, labels.palette)
+            drawn.append((errors, f"{model}, errors: {percent(wrong)} % of pixels"))
         pictures = [(pages.embedded(as_picture(image), f"{name}, image", photo=True), "image")]
         pictures += [(pages.embedded(pixels, f"{name}, {text.partition(':')[0]}"), text) for pixels, text in drawn]
         images.append((name, pictures))

@@ -71,10 +71,8 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
         """
         prediction, truth, *further = map(torch.as_tensor, (prediction, truth, *others))
         if prediction.shape != truth.shape or truth.ndim != 3:
-            raise CrispsegError(
-                f"prediction and truth must have the same shape (N, H, W), not {tuple(prediction.shape)} and "
-                f"{tuple(truth.shape)}"
-            )
+            shapes = f"{tuple(prediction.shape)} and {tuple(truth.shape)}"
+            raise CrispsegError(f"prediction and truth must have the same shape (N, H, W), not {shapes}")
         ignored, maps = truth.long() == IGNORE, []
         for name, labels in (("prediction", prediction), ("truth", truth)):
             if labels.is_floating_point() or labels.dtype == torch.bool:
@@ -82,10 +80,8 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
             counted = labels.int().masked_fill(ignored, 0)
             low, high = counted.aminmax()
             if low < 0 or high >= self.num_classes:
-                raise CrispsegError(
-                    f"the {name} has value {low if low < 0 else high}, but classes are 0 to {self.num_classes - 1} "
-                    f"and {IGNORE} is ignored"
-                )
+                known = f"classes are 0 to {self.num_classes - 1} and {IGNORE} is ignored"
+                raise CrispsegError(f"the {name} has value {low if low < 0 else high}, but {known}")
             maps.append(counted.to(torch.uint8).masked_fill_(ignored, IGNORE))
         rows = self.count(*maps, *further)
         numbers = torch.tensor([UNNUMBERED] * len(rows) if ids is None else list(ids))
@@ -113,10 +109,8 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
         ids = table[:, 0]
         twice = ids[1:][(ids[1:] == ids[:-1]) & (ids[1:] != UNNUMBERED)]
         if len(twice):
-            raise CrispsegError(
-                f"image {twice[0]} was given more than once; give each once, and pad a process's share with labels "
-                f"that are all {IGNORE}"
-            )
+            remedy = f"give each once, and pad a process's share with labels that are all {IGNORE}"
+            raise CrispsegError(f"image {twice[0]} was given more than once; {remedy}")
         return ids, table[:, 1:]
 
     def scores(self) -> S:

@@ -14,6 +14,7 @@ import torch
 from pydantic import NonNegativeFloat
 
 from crispseg.errors import CrispsegError, one_line
+from crispseg.evaluation.evaluate import check_classes
 from crispseg.export.certificate import CHECKED, Certificate, compare, measure, time_ratio
 from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, ONE_SIZE, Format, Output, Precision, plain_file, write
 from crispseg.export.quantization import Calibration
@@ -89,9 +90,7 @@ def export_model(
         raise CrispsegError("coremltools cannot convert gathered rows; use grid_sample for Core ML")
     runs = format != "coreml" or runs_coreml()
     if data is not None and not runs:
-        raise CrispsegError(
-            "Core ML files run on macOS only, so data cannot score them; leave out calibrate, data and max_drop"
-        )
+        raise CrispsegError("Core ML files can be scored on macOS only; leave out calibrate, data and max_drop")
     check_finite(model)
     checked = () if not runs else ((2, *size),) if size else CHECKED
     title = f"{model.info.name} on {model.info.backbone}"
@@ -157,10 +156,8 @@ def check_choices(model: SegmentationModel, path: Path, format: str, precision: 
         raise CrispsegError(f"there is no {format} in {precision}: {reason}")
     if missing := [name for name in kind.needs if importlib.util.find_spec(name) is None]:
         raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}")
-    if data is not None and (classes := len(data.held_out.labels)) != model.num_classes:
-        raise CrispsegError(
-            f"the model has {model.num_classes} classes, but the data {classes}; give data with the model's classes"
-        )
+    if data is not None:
+        check_classes(model.info, data.held_out.labels)
 
 
 def triton_settings(path: Path, info: ModelInfo, output: Output = "logits") -> str:

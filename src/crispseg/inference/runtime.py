@@ -88,10 +88,8 @@ class ExportedModel(nn.Module):
         height, width = images.shape[-2:]
         if self.size and self.size != (height, width):
             only = "×".join(map(str, self.size))
-            raise CrispsegError(
-                f"{self.path} accepts only images of {only} pixels (height×width), but one has {height}×{width}; "
-                f"resize it, or export the run with size {height} {width}"
-            )
+            line = f"{self.path} accepts only images of {only} pixels (height×width), but one has {height}×{width}"
+            raise CrispsegError(f"{line}; resize it, or export the run with size {height} {width}")
         return self.run(images)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
@@ -156,9 +154,7 @@ def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPr
     try:
         said, found = checksums(path)
         if said not in ("", found):
-            raise CrispsegError(
-                f"{path} or its .bin is damaged or from another export, as the checksums differ; restore them"
-            )
+            raise CrispsegError(f"{path} or its .bin is damaged or of another export (checksums differ); restore them")
         model = ExportedModel(*OPENERS[runtime](path), path)
         sides = model.size or (MIN_SIDE, MIN_SIDE)
         size = tuple(model(torch.zeros(1, model.info.in_chans, *sides)).shape)

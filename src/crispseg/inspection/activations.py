@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, few
 from crispseg.evaluation.evaluate import read_truth
 from crispseg.inference.device import usable_device
 from crispseg.inference.image_files import Source, read_source
@@ -181,10 +181,8 @@ def _checked_truth(ids: NDArray[np.integer], name: str, size: tuple[int, int], c
         shown, wanted = ("×".join(map(str, shape)) for shape in (ids.shape, size))
         raise CrispsegError(f"{name} is {shown}, but the image is {wanted}; give the mask of this image")
     if (wrong := np.unique(ids[(ids >= classes) & (ids != IGNORE)])).size:
-        raise CrispsegError(
-            f"{name} has {', '.join(map(str, wrong[:5]))}, but the classes are 0 to {classes - 1}; correct the mask, "
-            f"or replace these values by {IGNORE} to ignore them"
-        )
+        found = f"{name} has {few(wrong)}, but the classes are 0 to {classes - 1}"
+        raise CrispsegError(f"{found}; correct the mask, or replace these values by {IGNORE} to ignore them")
     return ids.astype(np.uint8)
 
 

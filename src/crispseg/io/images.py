@@ -68,19 +68,19 @@ def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | Non
         return whole_numbers(raster.kept(channels), path) if raster.bit_depth > 8 else None
 
 
-def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False, in_color: bool = False) -> NDArray[Any]:
+def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False) -> NDArray[Any]:
     """Read the raw values of a mask.
 
     The result is `(H, W)` uint8 for grey, palette (indices) and 1-bit (0 and 1) files. It is uint16 or int32 for grey
-    files of more bits, and `(H, W, 3)` uint8 for RGB files and, if `in_color`, palette files. Fully transparent pixels
-    are 0 regardless of their colour, except for indices. EXIF orientation is applied.
+    files of more bits, and `(H, W, 3)` uint8 for RGB files. Fully transparent pixels are 0 regardless of their colour,
+    except for indices. EXIF orientation is applied.
 
     Raises:
         CrispsegError: as for `read_image`; also for lossy compression if not `lossy`, and for values that are not
             integers from 0 to `most`.
     """
     with opened(path) as raster:
-        return raster.labels(most, lossy, in_color)
+        return raster.labels(most, lossy)
 
 
 def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tuple[int, int]:

@@ -137,7 +137,7 @@ class Raster:
         return whole_numbers(self.values, self.name) if self.white > 255 else self.spread(self.values)
 
     def labels(self, most: int = 0xFFFF, lossy: bool = False, in_color: bool = False) -> NDArray[Any]:
-        """Return the values of a mask as for `crispseg.io.images.read_mask`, or raise a CrispsegError."""
+        """Return a mask as for `crispseg.io.images.read_mask`, and palette files as colours if `in_color`."""
         if self.lossy and not lossy:
             raise CrispsegError(self.lossy)
         in_color &= self.color == "palette"

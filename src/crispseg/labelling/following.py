@@ -38,9 +38,7 @@ def cell_entropies(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
     entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-9))).sum(0) / np.log(len(probabilities))
     height, width = entropy.shape
     side = max(1, min(height, width) // CELLS)
-    return np.asarray(
-        cv2.resize(entropy, (max(1, width // side), max(1, height // side)), interpolation=cv2.INTER_AREA)
-    )
+    return np.asarray(cv2.resize(entropy, (width // side, height // side), interpolation=cv2.INTER_AREA))
 
 
 def uncertainty(entropies: NDArray[np.float32]) -> float:
@@ -106,12 +104,10 @@ def images_to_label(
         image = read(path)
         worth.append(uncertainty(cell_entropies(segmenter(image).probabilities())))
         features.append(descriptor(model, image))
-    known = [
-        descriptor(model, read(path)) for path in progress([*labelled], "Reading labelled images", console=console)
-    ]
-    before = np.stack(known) if known else np.empty((0, len(features[0])), np.float32)
+    seen = progress([*labelled], "Reading labelled images", console=console)
+    known = np.array([descriptor(model, read(path)) for path in seen], np.float32).reshape(-1, len(features[0]))
     paths = [*names]
     return [
         Candidate(paths[index], names[paths[index]], worth[index], distance)
-        for index, distance in varied(worth, np.stack(features), before, count)
+        for index, distance in varied(worth, np.stack(features), known, count)
     ]

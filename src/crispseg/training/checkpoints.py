@@ -188,9 +188,8 @@ def check_folder(out: str | Path, *, resume: bool) -> Path | None:
     results += [] if begun else [settings, folder / METRICS, folder / PICTURE, folder / TRAINED]  # files of the user
     there = next((path.relative_to(folder) for path in results if path.exists()), None)
     if resume and (not settings.is_file() or (there and checkpoint is None)):
-        raise CrispsegError(
-            f"{folder} has no {LAST} to resume from; choose another out, and add init_from if the folder has a model"
-        )
+        line = f"{folder} has no {LAST} to resume from"
+        raise CrispsegError(f"{line}; choose another out, and add init_from if the folder has a model")
     if there and not resume:
         raise CrispsegError(f"{folder} already contains {there}; resume the run, or choose another out")
     return checkpoint
@@ -208,9 +207,8 @@ def check_same_run(config: TrainConfig) -> None:
         settings["batch_size × devices × num_nodes"] = images  # the number of images per step must stay
     changed = {key for key, value in asked.items() if recorded.get(key, value) != value} - MAY_CHANGE
     if changed:
-        raise CrispsegError(
-            f"a resumed run cannot change {', '.join(sorted(changed))}; start another one with init_from {config.out}"
-        )
+        line = f"a resumed run cannot change {', '.join(sorted(changed))}"
+        raise CrispsegError(f"{line}; start another one with init_from {config.out}")
     file = Path(config.out) / TRAINED
     if isinstance(config.data, Folder) and file.is_file():
         names = file.read_text(encoding="utf-8").splitlines()

@@ -166,9 +166,8 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
     choice = dataclasses.replace(config.model, pretrained=False) if start or resume else config.model
     with enough_memory(f"{choice.name} on {choice.backbone} needs", "choose a smaller backbone or model.width"):
         model = choice.build(len(labels), auxiliary=config.auxiliary_weight > 0)
-    model.info = dataclasses.replace(
-        model.info, class_names=labels.names, palette=labels.palette, recipe=config_to_dict(config)
-    )
+    recipe = config_to_dict(config)
+    model.info = dataclasses.replace(model.info, class_names=labels.names, palette=labels.palette, recipe=recipe)
     if start:
         note = initialize(model, start, str(config.init_from))
     else:

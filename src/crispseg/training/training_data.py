@@ -74,10 +74,8 @@ def class_weights_of(config: TrainConfig, train: SplitReport) -> Tensor | None:
     if isinstance(config.class_weights, str):
         weigh = {"balanced": class_weights, "softened": softened_weights}[config.class_weights]
         return torch.from_numpy(weigh(train))
-    if len(config.class_weights) != len(train.labels):
-        raise CrispsegError(
-            f"class_weights has {len(config.class_weights)} values for {len(train.labels)} classes; give one per class"
-        )
+    if (given := len(config.class_weights)) != len(train.labels):
+        raise CrispsegError(f"class_weights has {given} values for {len(train.labels)} classes; give one per class")
     return torch.tensor(config.class_weights, dtype=torch.float32)
 
 
