@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crispseg.benchmarking.cost import take_turns
 from crispseg.data.loading import spread
 from crispseg.evaluation.bootstrap import number
 from crispseg.evaluation.boundary import BoundaryScores
@@ -165,6 +164,8 @@ def measure(model: SegmentationModel, file: AnyModel, data: Calibration) -> Meas
 
 def time_ratio(file: AnyModel, other: AnyModel, data: Calibration) -> float:
     """Return the time of a file divided by that of another, medians of `ROUNDS` calls in turns on a held-out image."""
+    from crispseg.benchmarking.cost import take_turns  # imported here, because predictions do not need it
+
     info = file.info
     sample = data.held_out.with_channels(info.in_chans, info.value_range)[0]
     images = as_batch(middle(sample.image), info, torch.device("cpu"))

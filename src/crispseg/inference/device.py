@@ -27,7 +27,8 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         torch.zeros(1, device=found).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise CrispsegError(f"device '{device}' cannot be used ({reason}); use 'cpu', 'cuda', 'cuda:N' or 'mps'") from None
+        line = f"device '{device}' cannot be used ({reason})"
+        raise CrispsegError(f"{line}; use 'cpu', 'cuda', 'cuda:N' or 'mps'") from None
     return found
 
 
