@@ -94,8 +94,8 @@ def test_palette_from_a_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(source.dataset("train")[0].labels, ids(0, 1, 255))
     named = folder(tmp_path, palette=[BLACK, (128, 64, 128)], ignore=((224, 224, 192),), classes=["void", "way"])
     assert named.label_set().names == ("void", "way")
-    (tmp_path / "palette.txt").write_text("0 0 0\nroad 1 2 3\n")
-    with pytest.raises(CrispsegError, match="'road 1 2 3' is not 'r g b name'"):
+    (tmp_path / "palette.txt").write_text("0 0 0\nroad 1 2\n")
+    with pytest.raises(CrispsegError, match="'road 1 2' is not 'r g b name'"):
         folder(tmp_path, palette=tmp_path / "palette.txt").label_set()
 
 

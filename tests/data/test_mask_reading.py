@@ -120,7 +120,7 @@ CASES = {
     "from 1, but for one pixel": Case(
         [*[ids(1, 2, 3)] * 5, ids(1, 2, 3) * (SOME > 0)], [1, 95, 96, 96], also="one-based-ids"
     ),
-    "from 1, without 0": Case([ids(1, 2, 3)] * 2, [32, 32, 32], {"drop": ["class 0"]}, "one-based-ids"),
+    "from 1, without 0": Case([ids(1, 2, 3)] * 2, [32, 32, 32], {"drop": ["class 0"]}),
     "from 1, declared": Case([ids(1, 2, 3)] * 2, "one-based-ids", {"num_classes": 3}),
     "one from 1, declared": Case([ids(0, 1, 2)] * 2 + [ids(1, 2, 3)], "value-out-of-range", {"num_classes": 3}),
     "some from 1": Case([*[ids(0, 1, 2)] * 4, *[ids(1, 2, 3)] * 3], "one-based-ids"),

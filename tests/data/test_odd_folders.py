@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,42 @@ def test_folders_of_masks_of_the_same_images_are_choices(tmp_path: Path) -> None
     with pytest.raises(CrispsegError, match="if an image has several masks, merge them") as caught:
         own_layout(tmp_path)
     assert [Path(one["data.masks"]).name for one in caught.value.settings] == ["leftMask", "rightMask"]
+
+
+def test_masks_with_an_m_are_a_choice_next_to_other_pictures(tmp_path: Path) -> None:
+    for index in range(6):
+        photo(tmp_path / f"images_a/{index:04}.jpg", index)
+        save(tmp_path / f"masks_a/{index:04}m.png", ids(0, index % 3, 2))
+        save(tmp_path / f"horizon/{index:04}.png", ids(0, 1, 1))
+    with pytest.raises(CrispsegError, match=r"it contains .*masks_a: 6 png") as caught:
+        recognise(tmp_path)
+    assert [Path(one["data.masks"]).name for one in caught.value.settings] == ["masks_a", "horizon"]
+
+
+def test_targets_are_masks(tmp_path: Path) -> None:
+    for index in range(6):
+        photo(tmp_path / f"train/images/{index}_post.png", index)
+        save(tmp_path / f"train/targets/{index}_post_target.png", ids(0, index % 3, 2))
+    pairs = Folder(root=tmp_path).pairs("all")
+    assert [(pair.image.stem, pair.mask.stem) for pair in pairs] == [
+        (f"{n}_post", f"{n}_post_target") for n in range(6)
+    ]
+
+
+def test_a_file_of_colours_next_to_masks_is_named(tmp_path: Path, refuses: Any) -> None:
+    for index in range(6):
+        photo(tmp_path / f"frames/{index}.png", index)
+        save(
+            tmp_path / f"annotations/{index}.png", np.array([(0, 0, 0), (9, 99, 0), (80, 0, 7)], np.uint8)[ids(0, 1, 2)]
+        )
+    (tmp_path / "annotations/colormap.txt").write_text("0 void 0 0 0\n1 grass 9 99 0\n2 dirt 80 0 7\n")
+    source = Folder(tmp_path / "frames", tmp_path / "annotations")
+    with refuses("data.palette '[[", "annotations/colormap.txt may define the classes"):
+        source.label_set()
+    palette = replace(source, palette=tmp_path / "annotations/colormap.txt")
+    assert palette.label_set().names == ("void", "grass", "dirt") and any(
+        "named void" in line for line in palette.notes()
+    )
 
 
 @pytest.mark.parametrize("splits", [[""], ["train", "val"]])

@@ -30,6 +30,7 @@ FILES = {
     "labels.txt": "0 0 0 void\n128, 64, 128, road\n0 128 0 tree\n70 130 180 tree\n",
     "class_dict.csv": "name,r,g,b\nvoid,0,0,0\nroad,128,64,128\ntree,0,128,0\ntree,70,130,180\n",
     "class_mapping.csv": "class_name,class_color\nvoid,0 0 0\nroad,128 64 128\ntree,0 128 0\ntree,70 130 180\n",
+    "colormap.txt": "0 void 0 0 0\n1 road 128 64 128\n2 tree 0 128 0\n2 tree 70 130 180\n",
     "colors.csv": 'r,g,b,name\n0,0,0,void\n128,64,128,"road"\n0,128,0,tree\n70,130,180,tree\n',
     "alpha.csv": '"Name"; R; G; B; A\nvoid;0;0;0;255\nroad;128;64;128;255\ntree;0;128;0;9\ntree;70;130;180;9\n',
     "ids.csv": "id,name,r,g,b\n2,tree,0,128,0\n0,void,0,0,0\n1,road,128,64,128\n2,tree,70,130,180\n",

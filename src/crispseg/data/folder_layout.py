@@ -73,7 +73,8 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
     places, choices = ([], []) if chosen else rivals(root, own_layout(root))
     if places:
         remedy = "give one of each as data.images and data.masks, as patterns such as x/*_t1.tif if names differ"
-        raise CrispsegError(f"{root} has several images or masks: {few(places, 12)}; {remedy}", settings=choices)
+        found = f"{few(places, 12)}; it contains {described(root)}"
+        raise CrispsegError(f"{root} has several images or masks: {found}; {remedy}", settings=choices)
     return {"name": "folder", "root": str(root)}
 
 
@@ -123,7 +124,7 @@ def own_layout(
         lists=layout.lists or found_lists,
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
-        legend=_legend(root or images.parent),
+        legend=_legend([root or images.parent, masks, masks.parent]),
     )
 
 
@@ -159,8 +160,9 @@ def legend_files(root: Path) -> list[Path]:
     return [path for path in sorted(root.glob("*")) if LEGEND.fullmatch(path.name) and path.name != "classes.txt"]
 
 
-def _legend(root: Path) -> str:
-    found = legend_files(root)
+def _legend(folders: Iterable[Path]) -> str:
+    places = map(legend_files, dict.fromkeys(folders))
+    found = [file for files in places if len(files) < 5 for file in files]  # more are files of the images
     means = "may define the classes: give the names with data.classes or data.palette"
     return f"{few(found)} {means}, and unlabelled values, if there are any, with data.ignore" if found else ""
 

@@ -25,7 +25,7 @@ from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, find_images, read_mask
 MASK_FOLDERS = (
     *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
     *("annot", "gt", "lbl", "segmentations", "lab", "groundtruth", "ground_truth", "segmentation"),
-    "segmentationclasspng",
+    *("segmentationclasspng", "targets"),
 )
 """Common names of mask folders, in lower case."""
 SPLITS = {

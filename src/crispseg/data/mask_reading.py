@@ -305,7 +305,8 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
     mixed = mixed_first_ids(grey, void, count) if count in (None, last) else None
     found, zero = [mixed] if mixed else [], [mask for mask in grey if 0 in {*ids} & mask.held]
     few_zeros = len(zero) <= STRAY_FILES * len(grey) and 20 * pixels[0] <= pixels.total()
-    if not found and 1 in ids and last > 1 and (last == count and not zero if count else few_zeros):
+    kept = "class 0" not in declared.drop
+    if kept and not found and 1 in ids and last > 1 and (last == count and not zero if count else few_zeros):
         what = f"{plural(pixels[0], 'pixel')} of 0, and otherwise ids from 1 to {last}"
         remedy = "" if count else "give data.drop '[class 0]' if 0 means unlabelled; or "
         remedy += "write masks with ids from 0, and 255 for unlabelled pixels, as 'crispseg doctor' does with "

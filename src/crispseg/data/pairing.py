@@ -21,8 +21,8 @@ PairingKind: TypeAlias = Literal[
 ]
 
 _OF_MASKS = (
-    r"^mask of (images?[-_])?|^(masks?|labels?|lbl|gt|seg)[-_]|"
-    r"(\.(jpe?g|png|tiff?|bmp))?[-_. ]+(masks?|labels?|gt|ground_?truth|seg|segmentation|annotations?|l|fuse)$"
+    r"^mask of (images?[-_])?|^(masks?|labels?|lbl|gt|seg)[-_]|(?<=\d)m$|"
+    r"(\.(jpe?g|png|tiff?|bmp))?[-_. ]+(masks?|labels?|gt|ground_?truth|seg|segmentation|annotations?|targets?|l|fuse)$"
 )
 _ADDED = re.compile(rf"{_OF_MASKS}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_0000$|\.(jpe?g|png|tiff?|bmp)$")
 """Affixes of mask and image names around their common part, in lower case."""

@@ -22,7 +22,7 @@ from crispseg.errors import CrispsegError, few, one_line
 from crispseg.labels import IGNORE, Color
 
 _COLOR_FIRST = re.compile(r"(?P<color>\d+[\s,]+\d+[\s,]+\d+)(?:[\s,]+(?P<name>\S.*))?")
-_NAME_FIRST = re.compile(r"(?:(?P<id>\d+),\s*(?=\D))?(?P<name>.*?)\s*[,:]\s*(?P<color>\d+([\s,]+\d+){2})\s*(?::.*)?")
+_NAME_FIRST = re.compile(r"(?:(?P<id>\d+)[,\s]\s*(?=\D))?(?P<name>.*?)[\s,:]+(?P<color>\d+([\s,]+\d+){2})\s*(?::.*)?")
 _TITLES = {"red": "r", "green": "g", "blue": "b", "class": "name", "label": "name", "title": "name", "alpha": "a"}
 _TITLES |= {title.lower(): title for title in ("r", "g", "b", "a", "name", "id", "trainId")}
 
@@ -31,7 +31,7 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
     """Read the colours of each class, and the names if all have one; equal names are one class.
 
     JSON and YAML have {road: [128, 64, 128]}, a list of {name, color}, or `names` and `colors`. CSV has the columns r,
-    g, b, and optionally name, id, trainId and a. Text has lines "r g b name", "name,r,g,b" or CVAT's
+    g, b, and optionally name, id, trainId and a. Text has lines "r g b name", "id name r g b" or CVAT's
     "name:r,g,b:parts:actions". Classes are in the order of ids below 255 if all have one, otherwise in file order.
     """
     lines = read_lines(path)

@@ -32,8 +32,8 @@ from crispseg.doctor.outlines import outline_findings
 Member: TypeAlias = tuple[str, str]  # split and file of an image
 
 
-# Codes of findings that training prints
 SAID = {"turned-images", "positions-differ", "unfitting-masks", "not-labelled", "same-masks", "black-class"}
+SAID |= {"contradicting-masks"}  # codes of findings that training prints
 
 
 def leaks(subject: Subject) -> list[str]:
