@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
 import numpy as np
 import pytest
+import tifffile
 from conftest import Refuses
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,9 +26,12 @@ from crispseg.data.dataset import FileDataset
 from crispseg.data.split_check import known_range
 from crispseg.export.formats import describe
 from crispseg.io import value_range
-from crispseg.io.images import read_image
+from crispseg.io.images import read_image, read_mask, write_image
+from crispseg.io.opening import from_array
 from crispseg.io.value_range import percentile_range, to_8_bits
 from crispseg.training import Run, train
+from crispseg.training.distillation import open_teacher
+from crispseg.training.settings import training_config
 
 LOW, HIGH = 103, 4021
 
@@ -46,13 +50,13 @@ def sensor(seed: int, *channels: int) -> np.ndarray:
     return image
 
 
-def write_data(folder: Path) -> Folder:
+def write_data(folder: Path, image: Callable[[int], np.ndarray] = sensor) -> Folder:
     for name in ("images", "masks"):
         (folder / name).mkdir(parents=True)
     mask = np.zeros((64, 96), np.uint8)
     mask[:, 48:] = 1
     for index in range(6):
-        Image.fromarray(sensor(index)).save(folder / f"images/{index}.png")
+        write_image(folder / f"images/{index}.png", image(index))
         Image.fromarray(mask).save(folder / f"masks/{index}.png")
     return Folder(folder / "images", folder / "masks")
 
@@ -151,3 +155,57 @@ def test_one_warning_where_nobody_knows_the_range(
     value_range._told.clear()
     assert main([*argv, "--value_range=[103,4021]"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def dark(seed: int, dtype: str = "uint8") -> np.ndarray:
+    """A seventh of the range of all images, at another place in each; rows have the same values in another order."""
+    random, scale = np.random.default_rng(seed), np.iinfo(dtype).max // 255
+    row = random.integers(0, 35, 96) + 30 * (seed % 7)
+    return np.stack([random.permutation(row) for _ in range(64)]).astype(dtype) * np.array(scale, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_images_are_read_by_their_own_ranges(dtype: str, tmp_path: Path) -> None:
+    data = write_data(tmp_path, lambda seed: dark(seed, dtype))
+    split = data.dataset("train")
+    assert known_range(replace(data, value_range="image").dataset("val")) == "image"
+    for index, pair in enumerate(split.pairs):
+        values = dark(int(pair.name), dtype)
+        low, high = np.percentile(values, (1, 99.8))
+        assert np.array_equal(
+            split.with_channels(3, "image")[index].image, by_hand(values, np.floor(low), np.ceil(high))
+        )
+
+
+@pytest.mark.parametrize("value", [0, 77, 255])
+def test_an_image_of_one_value_is_read(value: int) -> None:
+    values = np.full((40, 50), value, np.uint8)
+    assert (from_array(values, "an array").pixels(3, "image") == 0).all()
+
+
+def test_a_run_reads_each_image_by_its_range(tmp_path: Path, refuses: Refuses) -> None:
+    printed = io.StringIO()
+    data = replace(write_data(tmp_path, dark), value_range="image")
+    config = tiny(tmp_path / "run", data=data, epochs=1)
+    run = train(config, console=Console(file=printed, width=200))
+    assert run.model.info.value_range == "image" and "value_range image" in printed.getvalue()
+    assert json.loads(describe(run.model.info))["value_range"] == "image"
+    values = np.tile(dark(0), (4, 3))
+    low, high = np.percentile(values, (1, 99.8))
+    scaled = by_hand(values, np.floor(low), np.ceil(high))
+    assert np.array_equal(Segmenter(run.folder, "cpu")(values).image, scaled)
+    for name, image in {"own": values, "scaled": scaled}.items():
+        tifffile.imwrite(tmp_path / f"{name}.tif", image, tile=(16, 16))
+    common = ["predict", str(run.folder), "--tiles=128"]
+    assert main([*common, str(tmp_path / "own.tif"), f"--out={tmp_path}/out"]) == 0
+    assert main([*common, str(tmp_path / "scaled.tif"), "--value_range=[0,255]", f"--out={tmp_path}/out"]) == 0
+    assert np.array_equal(read_mask(tmp_path / "out/own.tif"), read_mask(tmp_path / "out/scaled.tif"))
+    tree = {"data": {"root": str(tmp_path)}, "init_from": str(run.folder)}
+    for declared, inherited in (({}, "image"), ({"data.value_range": "auto"}, "auto")):
+        assert training_config(tree, declared).data.value_range == inherited
+    for own, known, remedy in (("image", None, "data.value_range auto"), (None, "image", "data.value_range image")):
+        teacher = SegmentationModel.from_pretrained(run.folder)
+        teacher.info = replace(teacher.info, value_range=known)
+        teacher.save_pretrained(tmp_path / f"teacher_{known}")
+        with refuses("teacher", f"takes images of the value range {known}", remedy):
+            open_teacher(str(tmp_path / f"teacher_{known}"), replace(teacher.info, value_range=own))

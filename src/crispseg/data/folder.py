@@ -71,7 +71,9 @@ class Folder(Settings):
         merge: class → names of the classes to merge into it, as {vehicle: [car, bus]}; it may be new or exist already.
         drop: names of classes to remove; their pixels are ignored.
         exclude: names of images to leave out, or a text file of names; training adds images with odd masks.
-        value_range: values of 16-bit images that become black and white, such as [0, 4095]; auto measures them.
+        value_range: values of 16-bit images that become black and white, such as [0, 4095]; auto measures them in all
+            training images together. `image` measures them in each image, also of 8 bits, for images of different
+            exposure.
         instances: folder of instance masks to evaluate objects: grey files with the names of the images. 0 is
             background, and 1, 2, … number the objects of a class. If masks are not given, they are made from these with
             classes background, object and border (within 2 pixels of two objects). Three names in classes
@@ -99,7 +101,7 @@ class Folder(Settings):
     merge: dict[str, list[str]] = Field(default_factory=dict)
     drop: list[str] = Field(default_factory=list)
     exclude: list[str] = Field(default_factory=list)
-    value_range: tuple[float, float] | Literal["auto"] = "auto"
+    value_range: tuple[float, float] | Literal["auto", "image"] = "auto"
     instances: str | Path | None = None
     name: ClassVar[str] = "folder"
 
@@ -113,7 +115,7 @@ class Folder(Settings):
             raise CrispsegError(f"data.fold is {self.fold}; give 1 to {self.folds or 1}, the number of data.folds")
         if self.group not in (None, "folder") and "*" not in str(self.group):
             raise CrispsegError("has no *; give folder, or a pattern such as patient*_slice*", "data.group")
-        if self.value_range != "auto":
+        if not isinstance(self.value_range, str):
             check_range(self.value_range, "data.value_range")
 
     @property

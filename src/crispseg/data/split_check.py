@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,12 +17,11 @@ from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import NONE, count_values
 from crispseg.errors import CrispsegError
 from crispseg.io.images import deep_values, image_size
-from crispseg.io.value_range import ValueRange, percentile_range
+from crispseg.io.value_range import ValueRange, percentile_range, sampled
 from crispseg.labels import IGNORE, LabelSet
 
 IMAGES = 64  # maximum number of sampled images, evenly spread over the split
 SEEN = 10  # minimum number of images with a class for a statement about its side
-PIXELS = 2**16  # maximum number of sampled pixels of an image
 
 
 def known_range(dataset: SegmentationDataset) -> ValueRange | None:
@@ -38,8 +36,7 @@ def known_range(dataset: SegmentationDataset) -> ValueRange | None:
 
     def some_values(index: int) -> NDArray[np.uint16] | None:
         values = deep_values(dataset.pairs[index].image, dataset.channels)
-        step = 1 if values is None else math.ceil((values.shape[0] * values.shape[1] / PIXELS) ** 0.5)
-        return None if values is None else values[::step, ::step].copy()
+        return None if values is None else sampled(values).copy()
 
     found = parallel(tried(some_values), spread(len(dataset), IMAGES), "Looking for 16 bits")
     kept = [values for values in found if isinstance(values, np.ndarray)]

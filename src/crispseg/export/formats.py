@@ -25,6 +25,7 @@ from crispseg.inference.device import runs_coreml
 from crispseg.inference.runtime import METADATA, UNSEALED, AnyModel, ExportedModel, open_model, openvino_core, seal
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.inference.tiling import peak_bytes
+from crispseg.io.value_range import OF_IMAGE
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.nn.points import Sampling, sampling_by
@@ -227,7 +228,9 @@ def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
 
     labels = info.label_set()
     channels = "RGB" if info.in_chans == 3 else f"{info.in_chans} channels"
-    deep = f"; 16-bit values are clipped to {list(info.value_range)}, which is 0 to 1" if info.value_range else ""
+    deep = f"; 16-bit values are clipped to {info.value_range}, which is 0 to 1" if info.value_range else ""
+    if info.value_range == "image":
+        deep = f"; 0 and 1 are the percentiles {OF_IMAGE} of each image"
     sides = "H {}, W {}".format(*more["size"]) if "size" in more else f"H and W at least {MIN_SIDE}"
     record: dict[str, Any] = {
         "format_version": FORMAT_VERSION,

@@ -48,7 +48,8 @@ class Segmenter:
             percent of the largest logit.
         protocol: scales, windows and flips, or a name of `PROTOCOLS`; by default the whole image once. With others, and
             always for `crisp`, a `Segmentation` keeps logits at image size, with 4 bytes per class and pixel.
-        value_range: values of 16-bit images that become black and white; by default those of the model.
+        value_range: values of 16-bit images that become black and white, or "image" to measure them in each image; by
+            default those of the model.
         tile: side of the tiles in which larger images are processed; they overlap by an eighth and are blended. By
             default only images too large for memory are processed in tiles, with a warning.
         backend: runtime of an exported file; by default ONNX Runtime for .onnx and OpenVINO for .xml. With

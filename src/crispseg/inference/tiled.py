@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from crispseg.io.images import image_channels
 from crispseg.io.opening import faults, from_tiff
 from crispseg.io.progress import progress
 from crispseg.io.tiff import map_file, open_dataset
+from crispseg.io.value_range import OF_IMAGE, percentile_range, sampled
 
 
 def segment_tiff(
@@ -57,6 +59,12 @@ def segment_tiff(
                 raise CrispsegError(f"{source} is stored rotated (orientation {image.orientation()}); save it upright")
         channels = image_channels(segmenter.info.in_chans)
         image.check(channels)
+
+        if segmenter.value_range == "image":
+            tops = np.linspace(0, image.size[0] - 1, 64).astype(int).tolist()
+            with faults(source):
+                some = [sampled(image.rows(top, top + 1).numbers(channels)) for top in tops]
+            image = replace(image, limits=percentile_range(some, OF_IMAGE))
 
         def read(top: int, bottom: int) -> NDArray[np.uint8]:
             with faults(source):

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, writable_file
-from crispseg.io.opening import opened, whole_numbers
+from crispseg.io.opening import opened
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import color_table
 
@@ -51,7 +51,7 @@ def read_image(path: str | Path, channels: int = 3, value_range: ValueRange | No
         path: path of the file.
         channels: 3 for RGB: alpha is dropped, grey and palette become RGB, and values are scaled to 8 bits. Other
             numbers read unchanged values of a file with this number of channels, such as RGBA or bands of a TIFF.
-        value_range: value range of 16-bit images, see `to_8_bits`.
+        value_range: value range of 16-bit images, see `to_8_bits`; or "image" to measure that of each image.
 
     Raises:
         CrispsegError: the file is missing, broken, not an image or larger than `MAX_PIXELS`; it has several pages or
@@ -65,7 +65,7 @@ def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | Non
     """Return the values `(H, W, C)` of a 16-bit image, or None for 8 bits; errors are those of `read_image`."""
     with opened(path) as raster:
         raster.check(channels)
-        return whole_numbers(raster.kept(channels), path) if raster.bit_depth > 8 else None
+        return raster.numbers(channels) if raster.bit_depth > 8 else None
 
 
 def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False) -> NDArray[Any]:

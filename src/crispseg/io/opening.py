@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.io.value_range import ValueRange, to_8_bits
+from crispseg.io.value_range import OF_IMAGE, Limits, ValueRange, percentile_range, sampled, to_8_bits
 from crispseg.labels import Color, color_table
 
 for library in ("tifffile", "imagecodecs"):
@@ -69,6 +69,7 @@ class Raster:
     inverted: bool = False  # whether 0 is white in the file; `load` then inverts the values
     nodata: float | None = None  # value without data, from GDAL's metadata of a GeoTIFF
     place: tuple[float, ...] = ()  # map position of a GeoTIFF, see `map_position`
+    limits: Limits | None = None  # values that become black and white in the whole image, if these are rows of it
 
     @property
     def visible(self) -> NDArray[np.bool_] | None:
@@ -115,15 +116,22 @@ class Raster:
         self.check(channels)
         return self.values[..., : 1 if channels == 3 and self.bands < 3 else channels]
 
-    def pixels(self, channels: int = 3, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
-        """Return the image as model input `(H, W, channels)`; arguments and errors are those of `read_image`."""
+    def numbers(self, channels: int) -> NDArray[Any]:
+        """Return the values of these channels as uint8 or uint16, and a palette as RGB; see `check` for errors."""
         values = self.kept(channels)
         if self.color == "palette":
             return color_table(self.palette[:256]).take(values[..., 0], axis=0)
-        if self.bit_depth > 8:
+        return whole_numbers(values, self.name) if self.white > 255 else self.spread(values)
+
+    def pixels(self, channels: int = 3, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
+        """Return the image as model input `(H, W, channels)`; arguments and errors are those of `read_image`."""
+        values = self.numbers(channels)
+        if value_range == "image":
+            value_range = self.limits or percentile_range([sampled(values)], OF_IMAGE)
+            values = values.astype(np.uint16)
+        if values.dtype == np.uint16:
             known = value_range or ((0, self.white) if self.white < 0xFFFF else None)
-            values = to_8_bits(whole_numbers(values, self.name), known, self.name)
-        values = self.spread(values) if self.white < 255 else values
+            values = to_8_bits(values, known, self.name)
         return np.repeat(values, 3, axis=2) if values.shape[2] < channels else np.array(values, order="C")
 
     def spread(self, values: NDArray[Any]) -> NDArray[np.uint8]:

@@ -1,28 +1,32 @@
-"""Value ranges of 16-bit images: the values that become black and white.
+"""Value ranges of images: the values that become black and white.
 
-The range is declared or measured on the training images, and is part of the model.
+The range is declared or measured on the training images, or on each image, and is part of the model.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from threading import Event
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError, CrispsegWarning
 
-ValueRange: TypeAlias = tuple[float, float]  # values that become black and white; other values are clipped
+Limits: TypeAlias = tuple[float, float]  # values that become black and white; other values are clipped
+ValueRange: TypeAlias = Limits | Literal["image"]  # "image" measures the limits of each image, also of 8 bits
 
-PERCENTILES = (0.1, 99.9)  # percentiles of pixel values that limit a measured range
+PERCENTILES = (0.1, 99.9)  # percentiles of the pixel values of several images that limit a measured range
+OF_IMAGE = (1, 99.8)  # percentiles of an image, as in StarDist (Schmidt et al., MICCAI 2018)
+PIXELS = 2**16  # maximum number of sampled pixels of an image
 
 _told = Event()
 
 
-def to_8_bits(values: NDArray[np.uint16], value_range: ValueRange | None, name: object) -> NDArray[np.uint8]:
+def to_8_bits(values: NDArray[np.uint16], value_range: Limits | None, name: object) -> NDArray[np.uint8]:
     """Scale values of any shape to 0 to 255.
 
     Args:
@@ -52,14 +56,22 @@ def warn_of_unknown(name: object, low: float, high: float) -> None:
         )
 
 
-def percentile_range(values: Iterable[NDArray[np.uint16]]) -> ValueRange:
-    """Return the integer range between `PERCENTILES` of the pixels of images."""
-    low, high = np.percentile(np.concatenate([some.ravel() for some in values]), PERCENTILES)
+def sampled(values: NDArray[Any]) -> NDArray[Any]:
+    """Return evenly spread pixels of an image `(H, W, C)`, at most `PIXELS`."""
+    step = math.ceil((values.shape[0] * values.shape[1] / PIXELS) ** 0.5)
+    return values[::step, ::step]
+
+
+def percentile_range(values: Iterable[NDArray[Any]], percentiles: tuple[float, float] = PERCENTILES) -> Limits:
+    """Return the integer range between two percentiles of the pixels of images."""
+    low, high = np.percentile(np.concatenate([some.ravel() for some in values]), percentiles)
     return float(np.floor(low)), float(max(np.ceil(high), np.floor(low) + 1))
 
 
 def check_range(value_range: ValueRange, key: str) -> None:
     """Raise a CrispsegError if the declared range of setting `key` is invalid."""
+    if value_range == "image":
+        return
     low, high = value_range
     if not 0 <= low < high <= 0xFFFF:
         raise CrispsegError(f"{key} is [{low:g}, {high:g}]; give black and white, such as [0, 4095]")

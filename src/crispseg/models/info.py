@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, PositiveFloat, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -48,7 +48,8 @@ class ModelInfo(Settings):
         mean, std: statistics of the expected images, one value per channel, for images in 0 to 1.
         ignore_label: label of ignored pixels; no loss or metric counts them.
         recipe: settings of its training.
-        value_range: values that become black and white in images of 16 bits per channel; None if there were none.
+        value_range: values that become black and white in images of 16 bits per channel; "image" if they are measured
+            in each image, also of 8 bits; None if there were none.
         metrics: scores.
 
     Raises:
@@ -67,7 +68,7 @@ class ModelInfo(Settings):
     ignore_label: int = IGNORE
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    value_range: Annotated[tuple[float, float], LISTS] | None = None
+    value_range: Annotated[tuple[float, float], LISTS] | Literal["image"] | None = None
 
     def __post_init__(self) -> None:
         for key in ("mean", "std"):

@@ -17,7 +17,7 @@ from crispseg.errors import CrispsegError
 from crispseg.models.info import renamed
 from crispseg.models.refinement import REFINE_OPTIONS
 from crispseg.models.registry import model_options, resolved_options
-from crispseg.models.saving import shipped_folder
+from crispseg.models.saving import read_info, shipped_folder
 from crispseg.training.config import ModelConfig, TrainConfig
 
 PAPER = RECIPES / "paper.yaml"
@@ -61,6 +61,8 @@ def training_config(*layers: Mapping[str, Any], resumed: bool = False) -> TrainC
         shared = {key: getattr(saved, key) for key in SHARED_MODEL_KEYS if key != "pretrained"}
         base = merge(base, {f"model.{key}": value for key, value in (shared | saved.options).items()})
     known = known_fields(str({**base, **said}["model.name"]), str(said.get("data.name", Folder.name)))
+    if start and here and not resumed and "data.value_range" in known and read_info(start).value_range == "image":
+        base["data.value_range"] = "image"
     tree = merge(base, functools.reduce(merge, (_in_groups(each, known) for each in trees), Tree()))
     return _build(tree, known)
 

@@ -112,7 +112,9 @@ def print_data(data: TrainingData, notes: list[str], console: Console, flips: bo
     known = () if flips else ("mirrored-classes",)
     found = [one for one in class_findings(reports) if one.severity > Severity.INFORMATION and one.code not in known]
     print_lines(console, [f"{one.message}; {one.remedy}" for one in found], "yellow")
-    if data.value_range:
+    if data.value_range == "image":
+        print_lines(console, ["value_range image: the range of values of each image is scaled to 0 to 1"])
+    elif data.value_range:
         low, high = data.value_range
         scaled = f"images are 16-bit: values from {low:g} to {high:g} are scaled to 0 to 1"
         print_lines(console, [f"{scaled}, in training and in prediction"])
