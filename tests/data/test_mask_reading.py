@@ -266,6 +266,16 @@ def test_odd_masks_are_left_out_by_name(tmp_path: Path) -> None:
     assert [pair.name for pair in source.dataset("val").pairs] == before
 
 
+def test_0_among_values_far_apart_may_be_unlabelled(tmp_path: Path) -> None:
+    for index in range(4):
+        make_pair(tmp_path, f"{index}", ids(0, 10, 20, 30))
+    with pytest.raises(CrispsegError, match=r"unlabelled values as data\.ignore") as refused:
+        folder(tmp_path).label_set()
+    read = [folder(tmp_path, **{key[5:]: value for key, value in one.items()}) for one in refused.value.settings]
+    labels = [source.dataset("all")[0].labels for source in read]
+    np.testing.assert_array_equal(labels, [ids(0, 1, 2, 3), ids(255, 0, 1, 2)])
+
+
 def test_ids_among_black_and_white_masks_have_a_palette(tmp_path: Path, refuses: Any) -> None:
     for index in range(6):
         make_pair(tmp_path, f"{index}", ids(0, 0, 255 if index < 4 else 1))

@@ -33,7 +33,8 @@ from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
-LEGEND = re.compile(r".*(legend|label|class|categor|colou?r).*\.(txt|csv|json|ya?ml)", re.I)  # may define classes
+# Files that may define classes
+LEGEND = re.compile(r".*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)", re.I)
 LIST = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)}|trainval|list|split)s?(?![a-z])", re.I)  # in names of lists
 LIST_BYTES = 2**22  # largest size of a table or JSON file that may list images
 LEGEND_BYTES = 4096  # largest file that is compared with others of its name; longer ones may list images

@@ -105,9 +105,11 @@ def sparse(order: Sequence[int], grey: Sequence[MaskStatistics], void: Sequence[
     choices = [(greys, ignored)]
     if white and not void and not count:
         choices.append((greys[:-1], [IGNORE]) if IGNORE in order else ((*greys, (IGNORE,) * 3), []))
+    if order[0] == 0 and not count and len(order) > 3:
+        choices.append((greys[1:], [0, *ignored]))
     what += f"; {few(ignored)} ignored" * bool(ignored)
     given = " or ".join(f"data.palette '{compact(one)}' and data.ignore '{others}'" for one, others in choices)
-    remedy = f"give {given}, with the classes in this order"
+    remedy = f"give {given}, with the classes in this order and unlabelled values as data.ignore"
     remedy += "" if count else f"; or, if they are class ids, data.num_classes {max({*order} - {IGNORE}) + 1}"
     settings = [{"data.palette": one, "data.ignore": others} for one, others in choices]
     return fault_of("sparse-ids", grey, what, remedy, settings=settings)

@@ -369,6 +369,8 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
     settings: dict[str, object] = {"data.palette": tuple(palette)} | ({"data.ignore": void} if void else {})
     remedy = f"give data.palette '{compact(palette)}' and, in this order, data.classes '[name, …]'"
     remedy += f"; and data.ignore '{compact(void)}', a thin band between the others" * bool(void)
+    if len(palette) > 3 and (0, 0, 0) in palette:
+        remedy += "; if black means unlabelled, give it as data.ignore instead"
     _, largest, strange = tolerance_for(lookup, masks)
     if strange:
         settings["data.palette_tolerance"] = largest
