@@ -87,6 +87,9 @@ def ended_worker(error: BaseException) -> CrispsegError | Interrupted | None:
     text = " ".join(map(str, chain))
     if "DataLoader worker" not in text:
         return None
+    for cause in chain:
+        if isinstance(cause, KeyboardInterrupt):  # the report arrived while an interrupt was handled
+            return cause if isinstance(cause, Interrupted) else Interrupted(INTERRUPTED, signal.SIGINT)
     for number in (signal.SIGTERM, signal.SIGINT):
         if f"killed by signal: {signal.strsignal(number)}" in text:
             return Interrupted(INTERRUPTED, number)

@@ -23,6 +23,7 @@ from training_runs import FLAGS, rows
 import crispseg.cli.predict  # noqa: F401 as it registers itself
 from crispseg.cli.command import commands
 from crispseg.cli.main import INTERRUPTED, main
+from crispseg.errors import Interrupted, ended_worker
 from crispseg.io.files import atomic_path
 
 FORK = multiprocessing.get_context("fork")
@@ -104,6 +105,19 @@ def training(folder: Path) -> None:
     os.dup2(stderr, 2)
     sys.stderr = os.fdopen(stderr, "w", buffering=1)
     sys.exit(main(["train", *FLAGS, "--epochs=100000", "--workers=1", f"--out={folder / 'run'}"]))
+
+
+@pytest.mark.parametrize(
+    ("stop", "number"), [(KeyboardInterrupt(), signal.SIGINT), (Interrupted("", signal.SIGTERM), signal.SIGTERM)]
+)
+def test_a_worker_that_ends_while_an_interrupt_is_handled_is_no_error(stop: BaseException, number: int) -> None:
+    with pytest.raises(RuntimeError) as raised:
+        try:
+            raise stop
+        finally:
+            raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly with exit code 1")
+    found = ended_worker(raised.value)
+    assert isinstance(found, Interrupted) and found.number == number
 
 
 @pytest.mark.parametrize(

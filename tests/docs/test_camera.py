@@ -48,6 +48,9 @@ def test_of_a_camera_the_newest_frame_is_shown(monkeypatch: pytest.MonkeyPatch) 
             time.sleep(0.01)
             return self.taken <= 20, picture(self.taken)
 
+        def release(self) -> None:
+            pass
+
     monkeypatch.setattr(cv2, "VideoCapture", Camera)
     found = []
     for frame in camera.frames("1"):
