@@ -299,6 +299,8 @@ def test_255_in_most_pixels_is_not_ignored_in_silence(tmp_path: Path, refuses: A
         ("lists/trainval.txt", "".join(f"scan_{n} 1 2 {n}\n" for n in range(4)), True),
         ("lists/test.txt", "scan_6 1 1 1\nscan_7 2 1 1\n", True),
         ("train_test_split.yaml", "train:\n- 0\n- 1\ntest:\n- 2\n", True),
+        ("ImageSets/trn.txt", "scan_0\nscan_1\n", True),
+        ("pairs.csv", "".join(f"scan_{n}_S1.tif,scan_{n}_mask.tif\n" for n in range(8)), True),
         ("config.yaml", "train: 0\ntest: 1\n", False),
         ("lists/scan_1.txt", "scan_2\nscan_3\n", False),
         ("lists/readme.txt", "scan_6\nscan_7\n", False),
@@ -316,6 +318,33 @@ def test_tables_of_splits_and_patients_are_named(file: str, content: str, named:
     assert len(lines) == named and all("is not used" in line and remedy in line for line in lines)
     (tmp_path / "val.txt").write_text("scan_1\n")
     assert not any(file in line for line in Folder(root=tmp_path).notes())
+
+
+def test_tables_of_the_files_of_a_pattern_are_named(tmp_path: Path) -> None:
+    for index in range(8):
+        make_pair(tmp_path, f"scan_{index}_S2", np.full((40, 40), index % 2, np.uint8))
+    (tmp_path / "split.csv").write_text("".join(f"scan_{n}_S1.tif,scan_{n}_S2.tif\n" for n in range(8)))
+    data = Folder(root=tmp_path, images=tmp_path / "images/*_S2.png", masks=tmp_path / "masks/*_S2.png")
+    assert any("split.csv lists images" in line for line in data.notes())
+
+
+@pytest.mark.parametrize(
+    ("names", "named"),
+    [
+        (("train_1", "train_2", "val_1", "test_1"), True),
+        (("train_1", "train_2", "testA_1", "testB_1"), True),
+        (("a_train_1", "b_train_2", "c_test_3", "d_test_4"), True),
+        (("train_1", "train_2", "train_3", "train_4"), False),
+        (("train_1", "val_2", "test_3", "street_4"), False),
+        (("trainer_1", "validity_2", "tests_3", "value_4"), False),
+    ],
+)
+def test_splits_in_names_of_images_are_named(names: tuple[str, ...], named: bool, tmp_path: Path) -> None:
+    for index, name in enumerate(names):
+        make_pair(tmp_path, name, np.full((40, 40), index % 2, np.uint8))
+    assert any("names of images contain" in line for line in Folder(root=tmp_path).notes()) == named
+    (tmp_path / "val.txt").write_text(f"{names[0]}\n")
+    assert not any("names of images contain" in line for line in Folder(root=tmp_path).notes())
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,8 @@ from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 # Files that may define classes
 LEGEND = re.compile(r".*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)", re.I)
 LIST = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)}|trainval|list|split)s?(?![a-z])", re.I)  # in names of lists
+# Split in the name of an image, as in train_1 and testA_1
+SPLIT_IN_NAME = re.compile(rf"(?:^|.*[_-])({'|'.join(SPLIT_OF)})[a-z]?(?:[_-].*|\d.*|$)", re.I)
 LIST_BYTES = 2**22  # largest size of a table or JSON file that may list images
 LEGEND_BYTES = 4096  # largest file that is compared with others of its name; longer ones may list images
 CVAT_LIST = Path("ImageSets/Segmentation/default.txt")
@@ -121,7 +123,7 @@ def own_layout(
     classes = root / "classes.txt" if root is not None and (root / "classes.txt").is_file() else None
     divided = layout.divided or layout.lists or found_lists
     return layout._replace(
-        unused=() if divided else tuple(unused_lists(root or images.parent, layout.names.values())),
+        unused=() if divided else tuple(unused_splits(root or images.parent, layout.names)),
         lists=layout.lists or found_lists,
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
@@ -136,21 +138,26 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
     return next(filter(pictures, found), found[0] if found else root / names[0])
 
 
-def unused_lists(root: Path, names: Collection[str]) -> list[str]:
-    """Return notes about tables and lists in a folder, or text files below it, of its images, by these names."""
-    stems, notes = {PurePosixPath(name).name for name in names}, []
+def unused_splits(root: Path, names: Mapping[Path, str]) -> list[str]:
+    """Return notes about tables and lists in a folder, or text files below it, of its images, and splits in names."""
+    stems = {file.stem: PurePosixPath(name).name for file, name in names.items()}  # the last is a wildcard's text
+    write, notes = f"write the names of each split to train.txt, val.txt and test.txt in {root}", []
+    splits = [found[1].lower() for stem in stems if (found := SPLIT_IN_NAME.match(stem))]
+    if len(splits) == len(stems) and len({*splits}) > 1:
+        parts = few(sorted({*splits}))
+        notes.append(f"names of images contain {parts}, which does not divide the images; if it should, {write}")
     tables = [file for file in root.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".json", ".yaml", ".yml")]
     texts = [file for file in (*root.glob("*.txt"), *root.glob("*/*.txt")) if LIST.search(file.stem)]
     for file in sorted({*tables, *texts}):
         if file.is_file() and file.stem not in stems and file.stat().st_size <= LIST_BYTES:
             words = re.split(r"""[\r\n\t,;:"'/\\\[\]{}]+""", file.read_text("utf-8", "replace"))
             words += [AFTER_NAME.sub("", word) for word in words]
-            listed = len(stems & {re.sub(r"\.\w{2,5}$", "", word.strip()) for word in words})
+            listed_names = {re.sub(r"\.\w{2,5}$", "", word.strip()) for word in words}
+            listed_names |= {re.sub(r"[_-][^_-]+$", "", word) for word in listed_names}  # as x_S1 for x_S2 or x
+            listed = sum(not listed_names.isdisjoint(both) for both in stems.items())
             divides = file.suffix.lower() in (".yaml", ".yml") and LIST.search(file.stem)  # by numbers or other names
             if divides or (listed > 1 and (2 * listed >= len(stems) or LIST.fullmatch(file.stem))):
-                remedy = f"write the names of each split to train.txt, val.txt and test.txt in {root}"
-                if file in texts:
-                    remedy = "give data.train_list, data.val_list or data.test_list"
+                remedy = "give data.train_list, data.val_list or data.test_list" if file in texts else write
                 lists = "may divide the images" if divides else "lists images"
                 notes.append(f"{file} {lists} and is not used; if it has splits or patients, {remedy}")
     return notes

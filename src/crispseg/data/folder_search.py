@@ -29,9 +29,9 @@ MASK_FOLDERS = (
 )
 """Common names of mask folders, in lower case."""
 SPLITS = {
-    "train": ("train", "training", "train2017", "tr"),
+    "train": ("train", "training", "train2017", "tr", "trn"),
     "val": ("val", "valid", "validation", "dev", "val2017"),
-    "test": ("test", "testing", "test2017", "ts"),
+    "test": ("test", "testing", "test2017", "ts", "tst"),
 }
 """Folder names of each split, including those of COCO and nnU-Net."""
 SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
