@@ -118,6 +118,24 @@ def test_folders_of_masks_of_the_same_images_are_choices(tmp_path: Path) -> None
     assert [Path(one["data.masks"]).name for one in caught.value.settings] == ["leftMask", "rightMask"]
 
 
+@pytest.mark.parametrize(
+    ("image", "commands"), [("{}_endo.png", 2), ("{}.jpg", 2), ("{}.png", 0), ("v{}/frame_{}_endo.png", 2)]
+)
+def test_several_kinds_of_masks_next_to_images_are_choices(image: str, commands: int, tmp_path: Path) -> None:
+    stem, suffix = image.split(".")
+    for index in range(8):
+        photo(tmp_path / f"{stem.format(index, index)}.{suffix}", index)
+        for kind in ("mask", "color_mask"):
+            mask = np.full((40, 40), (index + (kind == "mask")) % 2, np.uint8)
+            save(tmp_path / f"{stem.format(index, index)}_{kind}.png", mask)
+    with pytest.raises(CrispsegError, match="has several images or masks") as raised:
+        recognise(tmp_path)
+    assert len(raised.value.settings) == commands
+    for keys in raised.value.settings:
+        data = Folder(**{key.removeprefix("data."): value for key, value in keys.items()})
+        assert len(data.dataset("train")) + len(data.dataset("val")) == 8
+
+
 def test_masks_with_an_m_are_a_choice_next_to_other_pictures(tmp_path: Path) -> None:
     for index in range(6):
         photo(tmp_path / f"images_a/{index:04}.jpg", index)

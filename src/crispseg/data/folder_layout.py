@@ -17,6 +17,7 @@ from crispseg.data.folder_search import (
     MASK_FOLDERS,
     SPLIT_OF,
     SPLITS,
+    by_ending,
     by_split,
     described,
     endings,
@@ -76,18 +77,20 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
     places, choices = ([], []) if chosen else rivals(root, own_layout(root))
     if places:
         remedy = "give one of each as data.images and data.masks, as patterns such as x/*_t1.tif if names differ"
+        remedy += "" if choices else ", or move each kind to a folder"
         found = f"{few(places, 12)}; it contains {described(root)}"
         raise CrispsegError(f"{root} has several images or masks: {found}; {remedy}", settings=choices)
     return {"name": "folder", "root": str(root)}
 
 
-def rivals(root: Path, layout: FolderLayout) -> tuple[list[Path], list[dict[str, str]]]:
+def rivals(root: Path, layout: FolderLayout) -> tuple[list[Path] | list[str], list[dict[str, str]]]:
     """Return all places of images and masks if those of a layout also match others, and settings that choose.
 
     Both are empty otherwise. Folders whose masks are all the same are last.
     """
     if layout.images == layout.masks:
-        return [], []
+        found = by_ending(layout.images, *apart(pictures(layout.images)))
+        return [reading["data.masks"] for reading in found], [reading for reading in found if "data.images" in reading]
     image_of, mask_of = pictures(layout.images), pictures(layout.masks)
     images, masks = set(layout.names), {*mask_of}
     every = sorted(readings(root), key=lambda reading: nearly_same(sorted(reading[1].files)))

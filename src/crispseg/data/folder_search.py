@@ -218,6 +218,29 @@ def other_masks(images: Mapping[Path, str], masks: Mapping[Path, str], root: Pat
     return sorted(found)
 
 
+def by_ending(folder: Path, images: Mapping[Path, str], masks: Mapping[Path, str]) -> list[dict[str, str]]:
+    """Return the settings that choose one kind of masks if names add several endings to the names of their images.
+
+    An ending is that of masks of at least half of the images. `data.images` is left out if it would match masks too.
+    """
+    counts: Counter[str] = Counter()
+    known = {*images.values()}
+    for file, name in masks.items():
+        if image := next((name[:at] for at in range(len(name) - 1, 0, -1) if name[:at] in known), ""):
+            counts[name.removeprefix(image) + file.suffix] += 1
+    endings = [ending for ending, count in counts.items() if 2 * count >= len(images)]
+    kinds = {re.sub(r"[\W\d_]|\.\w+$", "", ending) for ending in endings}
+    if len(kinds) < 2 or "" in kinds:  # otherwise the endings may number objects
+        return []
+    tails = {"".join(re.findall(r"[-_][^-_/]*$", name)) for name in known}
+    tail = min(tails) if len(tails) == 1 else ""
+    top = Path(glob.escape(str(folder))).joinpath(*["*"] * min(name.count("/") for name in known))
+    suffixes = {file.suffix for file in images}
+    alone = len(suffixes) == 1 and (tail or suffixes.isdisjoint(file.suffix for file in masks))
+    own = {"data.images": f"{top}/*{tail}{min(suffixes)}"} if alone else {}
+    return [own | {"data.masks": f"{top}/*{tail}{ending}"} for ending in sorted(endings)]
+
+
 def settings(found: Sequence[Reading]) -> list[dict[str, str]]:
     """Return the settings that select each of the most likely readings."""
     return [{"data.images": str(images.path), "data.masks": str(masks.path)} for images, masks in found[:4]]
