@@ -303,6 +303,18 @@ def test_255_in_most_pixels_is_not_ignored_in_silence(tmp_path: Path, refuses: A
         assert np.bincount(labels[labels != 255]).tolist() == shares
 
 
+def test_numbers_in_one_channel_may_be_objects(tmp_path: Path, refuses: Any) -> None:
+    numbers = np.zeros((40, 40, 3), np.uint8)
+    for index in range(4):
+        numbers[10 * index : 10 * index + 8, 5:30, 0] = index + 1
+    for index in range(4):
+        make_pair(tmp_path, str(index), np.roll(numbers, index, 1))
+        save(tmp_path / f"objects/{index}.png", np.roll(numbers[..., 0], index, 1))
+    with refuses("numbers 0 to 4 in one channel", "save this channel alone and give data.instances"):
+        Folder(images=tmp_path / "images", masks=tmp_path / "masks").settled().dataset("train")
+    assert Folder(images=tmp_path / "images", instances=tmp_path / "objects").settled().dataset("train")[0].labels.any()
+
+
 @pytest.mark.parametrize(
     ("file", "content", "named"),
     [

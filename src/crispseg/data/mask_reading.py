@@ -358,8 +358,9 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
     void = [color for color in palette if 2 * bands[color] > len(colored)] if len(palette) > 2 else []
     palette = [color for color in palette if color not in void]
     what += "; their palettes differ, so indices have no fixed meaning" * any(mask.palette for mask in colored)
-    if sorted(map(sum, palette)) == [*range(len(palette))] and len({color.index(max(color)) for color in palette}) == 1:
-        what += f"; they are the numbers 0 to {len(palette) - 1} in one channel, of classes or of objects"
+    numbered = sorted(map(sum, [*palette, *void])) == [*range(last := len(palette) + len(void))]
+    if numbered := numbered and len({color.index(max(color)) for color in palette if any(color)}) == 1:
+        what += f"; they are the numbers 0 to {last - 1} in one channel, of classes or of objects"
     if not 2 <= len(palette) <= MANY_COLORS or several:
         remedy = "if these are photographs, give data.masks; if each object has a colour, write masks of class ids"
         remedy += ", often one of the channels; otherwise give data.palette, a colour for each class"
@@ -371,6 +372,7 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
     remedy += f"; and data.ignore '{compact(void)}', a thin band between the others" * bool(void)
     if len(palette) > 3 and (0, 0, 0) in palette:
         remedy += "; if black means unlabelled, give it as data.ignore instead"
+    remedy += "; if they number objects, save this channel alone and give data.instances" * numbered
     _, largest, strange = tolerance_for(lookup, masks)
     if strange:
         settings["data.palette_tolerance"] = largest
