@@ -156,17 +156,19 @@ def test_targets_are_masks(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_of_colours_next_to_masks_is_named(tmp_path: Path, refuses: Any) -> None:
+@pytest.mark.parametrize("place", ["annotations", "meta"])
+def test_a_file_of_colours_next_to_masks_is_named(place: str, tmp_path: Path, refuses: Any) -> None:
+    colors = np.array([(0, 0, 0), (9, 99, 0), (80, 0, 7)], np.uint8)
     for index in range(6):
         photo(tmp_path / f"frames/{index}.png", index)
-        save(
-            tmp_path / f"annotations/{index}.png", np.array([(0, 0, 0), (9, 99, 0), (80, 0, 7)], np.uint8)[ids(0, 1, 2)]
-        )
-    (tmp_path / "annotations/colormap.txt").write_text("0 void 0 0 0\n1 grass 9 99 0\n2 dirt 80 0 7\n")
+        save(tmp_path / f"annotations/{index}.png", colors[ids(0, 1, 2)])
+    legend = tmp_path / place / "colormap.txt"
+    legend.parent.mkdir(exist_ok=True)
+    legend.write_text("0 void 0 0 0\n1 grass 9 99 0\n2 dirt 80 0 7\n")
     source = Folder(tmp_path / "frames", tmp_path / "annotations")
-    with refuses("data.palette '[[", "annotations/colormap.txt may define the classes"):
+    with refuses("data.palette '[[", f"{legend} may define the classes"):
         source.label_set()
-    palette = replace(source, palette=tmp_path / "annotations/colormap.txt")
+    palette = replace(source, palette=legend)
     assert palette.label_set().names == ("void", "grass", "dirt") and any(
         "named void" in line for line in palette.notes()
     )

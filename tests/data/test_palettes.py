@@ -41,6 +41,7 @@ FILES = {
     "a.json": '{"void": [0, 0, 0], "road": "#804080", "tree": [[0, 128, 0], [70, 130, 180]]}',
     "b.json": '[{"name": "void", "color": "#000000"}, {"name": "road", "color": [128, 64, 128]},'
     ' {"name": "tree", "color": [0, 128, 0]}, {"name": "tree", "color": [70, 130, 180]}]',
+    "hex.json": '{"#000000": "void", "#804080": "road", "#008000": "tree", "#4682B4": "tree"}',
     "meta.json": '{"classes": [{"title": "void", "color": "#000000"}, {"title": "road", "color": "#804080"},'
     ' {"title": "tree", "color": "#008000"}, {"title": "tree", "color": "#4682B4"}]}',
     "data.yaml": "train: x\nnames: {0: void, 1: road, 2: tree}\n"

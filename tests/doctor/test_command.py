@@ -28,7 +28,7 @@ def test_exit_status_json_and_text(tmp_path: Path, capsys: Capture) -> None:
     tree.source()
     command = ["doctor", str(tree.root), "--json", str(tmp_path / "report.json")]
     assert main(command) == 0
-    assert "Nothing is wrong." in capsys.readouterr().out
+    assert "No errors or warnings." in capsys.readouterr().out
     tree.add("black", image=np.zeros((*SIZE, 3), np.uint8))
     tree.source()
     assert main(command) == 1

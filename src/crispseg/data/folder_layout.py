@@ -124,13 +124,13 @@ def own_layout(
     assert images is not None and masks is not None
     layout = _matched(images, masks, bool(lists))
     classes = root / "classes.txt" if root is not None and (root / "classes.txt").is_file() else None
-    divided = layout.divided or layout.lists or found_lists
+    divided, top = layout.divided or layout.lists or found_lists, root or images.parent
     return layout._replace(
-        unused=() if divided else tuple(unused_splits(root or images.parent, layout.names)),
+        unused=() if divided else tuple(unused_splits(top, layout.names)),
         lists=layout.lists or found_lists,
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
-        legend=_legend([root or images.parent, masks, masks.parent]),
+        legend=_legend([top, masks, masks.parent, *sorted(top.glob("*/"))]),
     )
 
 
@@ -272,7 +272,8 @@ def annotated(folder: Path) -> str:
     tables = [file for file in folder.glob("*.csv") if file.is_file() and b"EncodedPixels" in file.read_bytes()[:999]]
     polygons = next(yolo_files(folder), None)
     root = shlex.quote(str((polygons and yolo_root(polygons)) or folder))
-    imports = f"'crispseg data import {root} -o {root}_masks' makes masks of its annotations"
+    kinds = "annotations of COCO, YOLO, CVAT, Label Studio, labelme or GeoJSON"
+    imports = f"'crispseg data import {root} -o {root}_masks' makes masks of {kinds}"
     unread = sorted(suffixes & {".npy", ".mat"}) or tables
     if unread and not polygons:
         remedy = "save each mask as a PNG of class ids, with 255 for ignored pixels"

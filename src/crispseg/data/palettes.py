@@ -30,9 +30,9 @@ _TITLES |= {title.lower(): title for title in ("r", "g", "b", "a", "name", "id",
 def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]:
     """Read the colours of each class, and the names if all have one; equal names are one class.
 
-    JSON and YAML have {road: [128, 64, 128]}, a list of {name, color}, or `names` and `colors`. CSV has the columns r,
-    g, b, and optionally name, id, trainId and a. Text has lines "r g b name", "id name r g b" or CVAT's
-    "name:r,g,b:parts:actions". Classes are in the order of ids below 255 if all have one, otherwise in file order.
+    JSON and YAML have {road: [128, 64, 128]}, {"#804080": road}, a list of {name, color}, or `names` and `colors`.
+    CSV has the columns r, g, b, and optionally name, id, trainId and a. Text has lines "r g b name", "id name r g b" or
+    CVAT's "name:r,g,b:parts:actions". Classes are in the order of ids below 255 if all have one, else in file order.
     """
     lines = read_lines(path)
     delimiter = max(",;\t", key=lines[0].count)
@@ -76,6 +76,8 @@ def _entries(tree: Any) -> list[Mapping[str, Any]]:
     if not isinstance(tree, Mapping):
         return [each if isinstance(each, Mapping) else {"color": each} for each in tree]
     colors, names = tree.get("colors", tree.get("palette", tree)), tree.get("names", tree.get("classes"))
+    if isinstance(colors, Mapping) and all(re.fullmatch(r"#[0-9a-fA-F]{6}", str(key)) for key in colors):
+        return [{"name": name, "color": color} for color, name in colors.items()]
     if isinstance(colors, Mapping) and not all(str(key).isdigit() for key in colors):
         return [{"name": name, "color": color} for name, color in colors.items()]
     colors, names = (

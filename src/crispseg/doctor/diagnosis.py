@@ -133,7 +133,7 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
     counts = Counter(str(one.severity) for one in diagnosis.findings if one.severity > Severity.INFORMATION)
     conclusion = " and ".join(plural(count, noun) for noun, count in counts.items())  # errors come first
     yield Text()
-    yield Text(conclusion or "Nothing is wrong.", STYLES[diagnosis.severity] if diagnosis.findings else "green")
+    yield Text(conclusion or "No errors or warnings.", STYLES[diagnosis.severity] if diagnosis.findings else "green")
 
 
 def class_meanings(lookup: MaskLookup) -> dict[int, str]:
