@@ -4,7 +4,7 @@
 
 The ways of a network in turns, each in a process of its own, from a normalised image in memory to logits or labels of
 its size: first those of PyTorch and ONNX Runtime, then the others, next to PyTorch as trained. Files of our networks
-gather points by rows. Weights are random, which the time does not depend on, and 8 bits learn their ranges from images
+gather points by rows, and OpenVINO's are for one size, as those of peers have to be. Weights are random, which the time does not depend on, and 8 bits learn their ranges from images
 of CamVid; bundled models have their weights and data, and each of their files is scored on held-out images. Memory is
 the most that is resident, over what the process had before it opened the file. A way that cannot be is a row with its
 reason. `--table` prints the rows, and `--write_only` makes the files.
@@ -165,13 +165,19 @@ def folded(model: SegmentationModel) -> Any:
 
 
 def file_of(folder: Path, way: Way, size: tuple[int, int]) -> Path:
-    """Files of our networks are for all sizes, but those of ExecuTorch and of peers are not."""
+    """Files are for one size, as peers' have to be, but int8, ONNX and bundled models' files are for all sizes."""
     if way.format in ("plain", "torch"):
         return folder / "model"
-    one_size = way.format == "executorch" or folder.name in OTHERS
+    one_size = has_one_size(folder.name, way)
     place = folder / "{}x{}".format(*size) if one_size else folder
     place.mkdir(parents=True, exist_ok=True)
     return place / f"{way.format}-{way.precision}-{way.output}{FILE_FORMATS[way.format].suffix}"
+
+
+def has_one_size(name: str, way: Way) -> bool:
+    """Whether a file is for one size."""
+    openvino = way.format == "openvino" and way.precision != "int8" and not NETWORKS[name].bundled
+    return way.format == "executorch" or name in OTHERS or openvino
 
 
 # All of them ---------------------------------------------------------------------------------------------------------
@@ -201,7 +207,7 @@ def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int])
                 if name in OTHERS and way.format != "executorch":
                     fixed(network, path if way == Way("onnx", "fp32") else plain_file(path), size, way.output)
                 if not path.exists():
-                    only = size if way.format == "executorch" or name in OTHERS else None
+                    only = size if has_one_size(name, way) else None
                     write(network, path, *way[:2], data, "gather", way.output, only)  # type: ignore[arg-type]
             except Exception as error:  # the exporters raise almost anything
                 found[way] = f"{type(error).__name__}: {one_line(error):.200}"

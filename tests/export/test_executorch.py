@@ -83,11 +83,6 @@ def test_what_cannot_be_exported(options: Any, message: str, saved: Path, tmp_pa
     assert not (tmp_path / "a.pte").exists()
 
 
-def test_a_size_is_for_executorch_only(saved: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["export", str(saved), "--out", str(tmp_path / "a.onnx"), "--size", "64", "96"]) == 2
-    assert "leave out size" in capfd.readouterr().err
-
-
 def test_it_uses_the_threads_of_pytorch(file: Path) -> None:
     from executorch.extension.pybindings import portable_lib
 

@@ -246,6 +246,30 @@ def test_labels_are_those_of_the_logits(form: str, tmp_path: Path, capfd: pytest
     assert (tmp_path / "config.pbtxt").exists() == (form == "onnx")
 
 
+@pytest.mark.parametrize("form", ["onnx", "openvino", pytest.param("torch_export", marks=pytest.mark.slow)])
+def test_a_file_for_one_size_neither_pads_nor_crops(form: str, tmp_path: Path, refuses: Any) -> None:
+    class Tester(ModelTester):
+        name = "crisp_s"
+
+    model = Tester.build_learned()
+    path = tmp_path / f"one{formats.FILE_FORMATS[form].suffix}"  # type: ignore[index]
+    export_model(model, path, form, sampling="gather", size=(64, 96))  # type: ignore[arg-type]
+    record = json.loads(path.with_name(f"{path.name}.json").read_text())
+    assert [each["size"] for each in record["comparisons"]] == [[2, 64, 96]]
+    if form == "torch_export":
+        return
+    opened = open_model(path)
+    assert opened.size == (64, 96)
+    with refuses("64×96", "size 64 64"):
+        opened(torch.zeros(1, 3, 64, 64))
+    if form == "onnx":
+        import onnx
+
+        graph = onnx.load(path).graph
+        assert [each.dim_value for each in graph.input[0].type.tensor_type.shape.dim] == [1, 3, 64, 96]
+        assert sum(node.op_type == "Resize" for node in graph.node) == 4  # of three flows and of the logits
+
+
 # A file that computes something else --------------------------------------------------------------------------------
 
 
@@ -337,6 +361,13 @@ def test_unknown_choices_are_refused_in_python(option: dict[str, Any], tmp_path:
         export_model(build(), tmp_path / "a.onnx", "onnx", **option)
 
 
+def test_int8_needs_all_sizes(tmp_path: Path, refuses: Any) -> None:
+    model = create_model("fpn", num_classes=5, backbone="test_efficientnet", width=8)
+    data = Calibration(Squares(2, 0), Squares(2, 1))
+    with refuses("leave out size"):
+        export_model(model, tmp_path / "a.onnx", "onnx", precision="int8", data=data, size=(64, 96))
+
+
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, refuses: Any) -> None:
     model = build()
     model.classifier.weight.data[0] = math.nan
@@ -370,6 +401,8 @@ def test_what_cannot_be_exported_is_one_line(tmp_path: Path, refuses: Any) -> No
         ("--format onnx --out a.onnx --max_drop 1", "data"),
         ("--out a.onnx --sampling gathered", "gathered"),
         ("--out a.onnx --output label", "label"),
+        ("--out a.onnx --size 16 64", "at least 32"),
+        ("--out a.onnx --size 64 96 --triton", "leave out size"),
     ],
 )
 def test_mistakes_are_one_line(

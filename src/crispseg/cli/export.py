@@ -27,7 +27,7 @@ WORTH_INT8 = 0.8  # largest time of int8, as a share of that of bf16, for which 
 class Export(WithOptions, WithData):
     """Write a trained model as one file for ONNX Runtime, OpenVINO, torch.export, ExecuTorch or Core ML.
 
-    It accepts images of any size; ExecuTorch and Core ML files, for phones, accept one size.
+    It accepts images of any size unless size is given; ExecuTorch and Core ML files, for phones, need it.
 
     A certificate compares the file's outputs with the model's.
 

@@ -1,4 +1,4 @@
-"""Models as ONNX, OpenVINO and torch.export files for any size, and ExecuTorch and Core ML files for one size."""
+"""Models as ONNX, OpenVINO and torch.export files for any size or one, and ExecuTorch and Core ML files for one."""
 
 from __future__ import annotations
 
@@ -83,24 +83,26 @@ def write(
     Returns:
         Opened file; for torch.export, the written program; for Core ML, a model that runs on macOS only.
     """
+    one: dict[str, Any] = {"size": size} if size else {}
     if format == "torch_export":
-        metadata, content = _metadata(model, precision, output), io.BytesIO()  # PyTorch's writer crashes on a full disk
-        program = trace(model, precision == "bf16", sampling, output)
+        metadata = _metadata(model, precision, output, **one)
+        content = io.BytesIO()  # PyTorch's writer crashes on a full disk
+        program = trace(model, precision == "bf16", sampling, output, size)
         torch.export.save(program, content, extra_files={f"{METADATA}.json": metadata})
         path.write_bytes(content.getbuffer())
         return ExportedModel(program.module().forward, metadata, path)
     if format == "coreml":
         as_int32 = {"labels": "int32 (N, H, W), class ids"} if output == "labels" else {}
-        metadata = _metadata(model, precision, output, size=size, **as_int32)
+        metadata = _metadata(model, precision, output, **one, **as_int32)
         return write_coreml(trace(model, sampling=sampling, output=output, size=size), path, metadata, output)
-    metadata = _metadata(model, precision, output, sha256=UNSEALED, **({"size": size} if size else {}))
+    metadata = _metadata(model, precision, output, sha256=UNSEALED, **one)
     if format == "executorch":
         write_executorch(trace(model, sampling=sampling, output=output, size=size), path, metadata)
         seal(path)
         return open_model(path)
     plain = path if (format, precision) == ("onnx", "fp32") else plain_file(path)
     if not plain.exists():
-        write_onnx(trace(model, sampling=sampling, output=output), plain, metadata, output)
+        write_onnx(trace(model, sampling=sampling, output=output, size=size), plain, metadata, output)
     if precision == "int8":
         assert data is not None
         # 8-bit sums of levels degrade boundaries, and OpenVINO 2026.4 has errors if only the flows are float.
@@ -167,7 +169,7 @@ def trace(
 
 def write_onnx(program: ExportedProgram, path: Path, metadata: str, output: Output = "logits") -> None:
     """Write a graph of `trace`."""
-    names = {"images": {0: "batch", 2: "height", 3: "width"}}
+    names = None if "size" in json.loads(metadata) else {"images": {0: "batch", 2: "height", 3: "width"}}
     io: dict[str, Any] = {"input_names": ["images"], "output_names": [output], "dynamic_shapes": names}
     with _exporting():
         written = torch.onnx.export(program, (), dynamo=True, opset_version=OPSET, verbose=False, **io)
@@ -215,9 +217,8 @@ def write_coreml(program: ExportedProgram, path: Path, metadata: str, output: Ou
         model = coremltools.models.MLModel(str(path), skip_model_load=not runs_coreml())
 
     def run(images: Tensor) -> Tensor:
-        results = [model.predict({"images": image[None].numpy()})[output] for image in images]
-        joined = torch.cat([torch.from_numpy(result) for result in results])
-        return joined if output == "logits" else joined.to(torch.uint8)
+        result = torch.from_numpy(model.predict({"images": images.numpy()})[output])
+        return result if output == "logits" else result.to(torch.uint8)
 
     return ExportedModel(run, metadata, path)
 
@@ -231,7 +232,7 @@ def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
     deep = f"; 16-bit values are clipped to {info.value_range}, which is 0 to 1" if info.value_range else ""
     if info.value_range == "image":
         deep = f"; 0 and 1 are the percentiles {OF_IMAGE} of each image"
-    sides = "H {}, W {}".format(*more["size"]) if "size" in more else f"H and W at least {MIN_SIDE}"
+    sides = "N 1, H {}, W {}".format(*more["size"]) if "size" in more else f"H and W at least {MIN_SIDE}"
     record: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "crispseg_version": __version__,

@@ -59,7 +59,8 @@ def export_model(
             their weighted sum, for runtimes without the operator or with a slow one.
         output: `logits` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8, which need less memory but give no
             probabilities.
-        size: height and width of the images of an ExecuTorch or Core ML file.
+        size: height and width of the images. ExecuTorch and Core ML files need it; by default, other files accept any
+            number of images of any size. An OpenVINO file for one image of one size takes less time.
         triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file; other
             settings there are not overwritten.
 
@@ -70,11 +71,11 @@ def export_model(
     """
     path = Path(path)
     check_choices(model, path, format, precision, data)
-    if format not in ONE_SIZE and size:
-        raise CrispsegError(f"{format} files accept images of any size; leave out size")
-    if format in ONE_SIZE and not (size and min(size) >= MIN_SIDE):
-        least = f"give a height and width of at least {MIN_SIDE}"
-        raise CrispsegError(f"size is {size}, but {format} files accept one size; {least}")
+    if (size and min(size) < MIN_SIDE) or (format in ONE_SIZE and not size):
+        only = f", but {format} files accept one size" if format in ONE_SIZE else ""
+        raise CrispsegError(f"size is {size}{only}; give a height and width of at least {MIN_SIDE}")
+    if size and (precision == "int8" or triton):
+        raise CrispsegError("int8 and triton need a file for all sizes; leave out size")
     for name, value, allowed in ("sampling", sampling, Sampling), ("output", output, Output):
         if value not in get_args(allowed):
             raise CrispsegError(f"{name} is {value!r}; give {' or '.join(get_args(allowed))}")

@@ -67,7 +67,7 @@ class ExportedModel(nn.Module):
         self.precision = record.get("precision")
         self.bytes_per_pixel: float | None = record.get("bytes_per_pixel")
         self.size: tuple[int, int] | None = tuple(record["size"]) if record.get("size") else None
-        """Height and width of the images; None for any size."""
+        """Height and width of the only image of each run; None for any number and size."""
         fields = {key: record[key] for key in ("format_version", *ModelInfo.__dataclass_fields__) if key in record}
         self.info = ModelInfo.parse(json.dumps(fields), path)
 
@@ -90,6 +90,8 @@ class ExportedModel(nn.Module):
             only = "×".join(map(str, self.size))
             line = f"{self.path} accepts only images of {only} pixels (height×width), but one has {height}×{width}"
             raise CrispsegError(f"{line}; resize it, or export the run with size {height} {width}")
+        if self.size and len(images) > 1:
+            return torch.cat([self.run(image[None]) for image in images])
         return self.run(images)
 
     def coarse_logits(self, images: Tensor) -> Tensor:
@@ -238,7 +240,7 @@ def open_openvino(path: Path) -> tuple[Run, str]:
 
 
 def open_executorch(path: Path) -> tuple[Run, str]:
-    """Return a function that runs a file in ExecuTorch, image by image, and its metadata as JSON."""
+    """Return a function that runs a file of one image in ExecuTorch, and its metadata as JSON."""
     from executorch.extension.pybindings import portable_lib
     from executorch.runtime import Runtime
 
@@ -248,8 +250,8 @@ def open_executorch(path: Path) -> tuple[Run, str]:
     method = program.load_method("forward")
 
     def run(images: Tensor) -> Tensor:
-        # The next call overwrites the memory of the output.
-        return torch.cat([method.execute([image[None].contiguous()])[0].clone() for image in images])
+        output: Tensor = method.execute([images.contiguous()])[0]
+        return output.clone()  # the next call overwrites its memory
 
     return run, named.execute([])[0] if named else NO_METADATA
 

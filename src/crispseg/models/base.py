@@ -114,6 +114,10 @@ class SegmentationModel(nn.Module, Saving):
         """Resize logits of a level with this stride to the images' size."""
         return resize(logits, size, align_corners=self.align_corners)
 
+    def enlarged(self, coarse: Tensor, size: torch.Size) -> Tensor:
+        """Resize coarse logits to the images' size."""
+        return resize(coarse, size, align_corners=self.align_corners)
+
     def coarse_logits(self, images: Tensor) -> Tensor:
         """Return unrefined logits at their own stride s, s² times smaller than those of `forward`; see `Coarse`."""
         return self.coarse(images).logits
@@ -125,7 +129,7 @@ class SegmentationModel(nn.Module, Saving):
             CrispsegError: the images are smaller.
         """
         coarse, decoded = self.coarse(images)
-        logits = resize(coarse, images.shape[-2:], align_corners=self.align_corners)
+        logits = self.enlarged(coarse, images.shape[-2:])
         return logits if self.refiner is None else self.refiner(logits, images, decoded.detail)
 
     def outputs(self, images: Tensor) -> Outputs:
@@ -139,7 +143,7 @@ class SegmentationModel(nn.Module, Saving):
                 self.on_images(head(level), stride, size)
                 for head, level, stride in zip(self.auxiliary_heads, decoded.levels, strides, strict=True)
             )
-        logits = resize(coarse, size, align_corners=self.align_corners)
+        logits = self.enlarged(coarse, size)
         if self.refiner is None:
             return Outputs(logits, auxiliary=auxiliary)
         boundary, direction = self.refiner.maps(images, decoded.detail)

@@ -226,6 +226,9 @@ class Crisp(SegmentationModel):
             logits = self.on_images(logits, self.backbone.strides[0], size)
         return Coarse(logits, decoded)
 
+    def enlarged(self, coarse: Tensor, size: torch.Size) -> Tensor:
+        return super().enlarged(coarse, size) if self.align_corners else coarse  # which has this size
+
     @property
     def sums_along_flow(self) -> bool:
         """Whether the decoder is the default one, a sum of levels along flows at pixel centres."""

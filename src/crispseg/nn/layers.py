@@ -47,7 +47,8 @@ def pad_to_multiple(images: Tensor, multiple: int) -> Tensor:
         return images
     height, width = images.shape[-2:]
     below, right = (ceil_div(side, multiple) * multiple - side for side in (height, width))
-    return F.pad(images, (0, right, 0, below))
+    known = isinstance(below, int) and isinstance(right, int)  # otherwise they are symbols of an exported graph
+    return images if known and not (below or right) else F.pad(images, (0, right, 0, below))
 
 
 def upcast(x: Tensor) -> Tensor:
