@@ -4,9 +4,10 @@
 
 The ways of a network in turns, each in a process of its own, from a normalised image in memory to logits or labels of
 its size: first those of PyTorch and ONNX Runtime, then the others, next to PyTorch as trained. Files of our networks
-gather points by rows, and OpenVINO's are for one size, as those of peers have to be. Weights are random, which the time does not depend on, and 8 bits learn their ranges from images
-of CamVid; bundled models have their weights and data, and each of their files is scored on held-out images. Memory is
-the most that is resident, over what the process had before it opened the file. A way that cannot be is a row with its
+gather points by rows, and OpenVINO's are for one size, as those of peers have to be. Weights are random, which the time
+does not depend on, and 8 bits learn their ranges from images of CamVid; bundled models have their weights and data, and
+each of their files is scored on held-out images. Memory is the most that is resident, over what the process had before
+it opened the file. A way that cannot be is a row with its
 reason. `--table` prints the rows, and `--write_only` makes the files.
 """
 

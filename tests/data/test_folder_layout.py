@@ -280,6 +280,18 @@ def test_of_several_folders_of_masks_none_is_taken_in_silence(tmp_path: Path) ->
     assert named.pairs("all")[0].mask == tmp_path / "mitochondria/a0.png"
 
 
+def test_masks_of_another_species_are_no_choice(tmp_path: Path) -> None:
+    for kind in ("bream", "sprat", "trout"):
+        for index in range(5):
+            noise = np.random.default_rng(index).integers(0, 256, (6, 8, 3), np.uint8)
+            save(tmp_path / f"{kind}/{kind}/{index}.png", noise)
+            save(tmp_path / f"{kind}/{kind} GT/{index}.png", np.eye(6, 8, dtype=np.uint8) * 255)
+    with pytest.raises(CrispsegError) as error:
+        Folder(root=tmp_path).pairs("all")
+    choices = [{key: Path(value).parent.name for key, value in each.items()} for each in error.value.settings]
+    assert choices == [{"data.images": kind, "data.masks": kind} for kind in ("bream", "sprat", "trout")]
+
+
 @pytest.mark.parametrize(
     "names", [("im{}", "im{}_mask", "im{}_manual"), ("{}_training", "{}_training_mask", "{}_manual1")]
 )
@@ -417,6 +429,17 @@ def test_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: C
     assert "the splits follow images/train, images/val" in lines
     (line,) = (line for line in lines if line.startswith("never in train: class 2; never in val: class 1; "))
     assert "class missing in train is not learned" in line
+
+
+@pytest.mark.parametrize("differ", [False, True])
+def test_legends_of_frames_that_differ_are_named(differ: bool, tmp_path: Path) -> None:
+    """NVIDIA Replicator numbers the colours of each frame."""
+    for index in range(4):
+        save(tmp_path / f"rgb_{index}.jpg", np.full((40, 40, 3), 9 * index, np.uint8))
+        save(tmp_path / f"seg_{index}.png", (np.arange(1600).reshape(40, 40) % 2).astype(np.uint8))
+        (tmp_path / f"seg_labels_{index}.json").write_text(json.dumps({"1": f"class {index * differ}"}))
+    notes = Folder(images=f"{tmp_path}/rgb_*.jpg", masks=f"{tmp_path}/seg_*.png").notes()
+    assert sum("seg_labels_0.json and" in line and " differ: " in line for line in notes) == differ
 
 
 @pytest.mark.parametrize("names", ["rust dent", "dent rust"])

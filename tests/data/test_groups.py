@@ -108,6 +108,9 @@ def test_two_sides_of_a_patient_are_one_group() -> None:
     for ends, pattern in ((("_left", "_right"), "*_*"), ("LR", "*[LRlr]")):
         assert likely_group(PurePosixPath(f"Image_{index:02}{end}") for index in range(4) for end in ends) == pattern
     assert likely_group(PurePosixPath(f"Image_{index:02}L") for index in range(8)) is None
+    tiles = "patch_{0}_1_by_{0}_LC08_L1TP_{1:06}_20160520_20170324_01_T1"
+    places = [PurePosixPath(tiles.format(tile, scene)) for scene in (2053, 35035) for tile in range(6)]
+    assert likely_group(places) == "*LC08_L1TP_{*}_*"
 
 
 def test_folders_named_by_letters_only_may_be_classes() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 from dataset_trees import save
@@ -44,6 +45,12 @@ def spotted(value: int) -> np.ndarray:
     return mask
 
 
+def compressed() -> np.ndarray:
+    """Black and white as JPEG returns it: 0 to 7 and 248 to 255, of which an exact file has the noise."""
+    strokes = cv2.line(np.zeros((96, 128), np.uint8), (5, 9), (120, 80), 255, 9)
+    return cv2.imdecode(cv2.imencode(".jpg", strokes)[1], cv2.IMREAD_GRAYSCALE)
+
+
 def drawn(*values: int) -> np.ndarray:
     """Areas of 20 x 20 pixels."""
     return np.kron(ids(*values), np.ones((20, 20), np.uint8))
@@ -74,6 +81,7 @@ def veiled(values: np.ndarray, *alpha: int) -> np.ndarray:
     return np.dstack([values, values, values, ids(*alpha)])
 
 
+OF_NOISE = [int((compressed() < 128).sum() * 2), int((compressed() >= 128).sum() * 2)]
 CASES = {
     "ids": Case([ids(0, 1, 2, 255)] * 2, [24, 24, 24]),
     "ids of 16 bits": Case([WIDE] * 2, [48, 48]),
@@ -90,6 +98,9 @@ CASES = {
     "soft edges without white": Case([np.minimum(SOFT, 251)] * 2, OF_SOFT, also="black-and-white-masks"),
     "soft edges of 16 bits": Case([SOFT.astype(np.uint16) * 257] * 2, "value-out-of-range"),
     "soft edges of grey": Case([SOFT // 2] * 2, "grey-pictures"),
+    "noise of JPEG": Case([compressed()] * 2, OF_NOISE, also="black-and-white-masks"),
+    "0, 254 and 255": Case([ids(0, 0, 254, 255)] * 2, "sparse-ids"),
+    "some of 1 and most of 255": Case([ids(0, 255, 255, 255, 255, 1)] * 2, "black-and-white-masks"),
     "grey pictures": Case([GREYS] * 2, "grey-pictures"),
     "a stray of 3 and 4": Case([spotted(3), spotted(4), *WHITES], [98, 94], also="black-and-white-masks"),
     "strays beside white, declared": Case([spotted(3), *WHITES], [73, 71], {"num_classes": 2}, "black-and-white-masks"),

@@ -156,6 +156,25 @@ def test_targets_are_masks(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("ending", ["_mask", "_label", "_gt"])
+@pytest.mark.parametrize("name", ["{}_target", "T32_{}_10m"])
+def test_names_of_images_may_end_like_those_of_masks(name: str, ending: str, tmp_path: Path) -> None:
+    for index in range(4):
+        photo(tmp_path / f"images/{name.format(index)}.png", index)
+        save(tmp_path / f"masks/{name.format(index)}{ending}.png", ids(0, 1))
+    assert len(Folder(root=tmp_path).pairs("all")) == 4
+
+
+@pytest.mark.parametrize("content", ['{"10": "shaft", "20": "wrist"}', '{"frame": 3, "objects": []}'])
+def test_other_json_is_no_annotation(content: str, tmp_path: Path) -> None:
+    for index in range(4):
+        photo(tmp_path / f"frames/{index}.png", index)
+    (tmp_path / "mappings.json").write_text(content)
+    with pytest.raises(CrispsegError) as error:
+        Folder(root=tmp_path).pairs("all")
+    assert "data import" not in str(error.value)
+
+
 @pytest.mark.parametrize("place", ["annotations", "meta"])
 def test_a_file_of_colours_next_to_masks_is_named(place: str, tmp_path: Path, refuses: Any) -> None:
     colors = np.array([(0, 0, 0), (9, 99, 0), (80, 0, 7)], np.uint8)
@@ -230,7 +249,7 @@ def test_names_of_a_pattern_are_what_its_wildcards_are(tmp_path: Path) -> None:
 
 def test_annotations_in_other_forms_are_named(tmp_path: Path) -> None:
     picture(tmp_path / "train/a.jpg")
-    (tmp_path / "train/_annotations.coco.json").write_text(json.dumps({}))
+    (tmp_path / "train/_annotations.coco.json").write_text(json.dumps({"categories": []}))
     with pytest.raises(CrispsegError, match="crispseg data import"):
         own_layout(tmp_path)
     with pytest.raises(CrispsegError, match="crispseg data import"):  # itself called as a split is
@@ -350,6 +369,15 @@ def test_tables_of_splits_and_patients_are_named(file: str, content: str, named:
     assert len(lines) == named and all("is not used" in line and remedy in line for line in lines)
     (tmp_path / "val.txt").write_text("scan_1\n")
     assert not any(file in line for line in Folder(root=tmp_path).notes())
+
+
+def test_a_table_above_the_folders_of_a_pattern_is_named(tmp_path: Path) -> None:
+    for index in range(6):
+        photo(tmp_path / f"part_{index % 2}/ISIC_{index}.png", index)
+        save(tmp_path / f"masks/ISIC_{index}_segmentation.png", ids(0, 1))
+    (tmp_path / "metadata.csv").write_text("".join(f"ISIC_{index},HAM_{index // 2}\n" for index in range(6)))
+    source = Folder(f"{tmp_path}/part_*/*.png", f"{tmp_path}/masks/*_segmentation.png")
+    assert any("metadata.csv lists images" in line for line in source.notes())
 
 
 def test_tables_of_the_files_of_a_pattern_are_named(tmp_path: Path) -> None:

@@ -79,6 +79,9 @@ def test_files_that_name_none(content: str, tmp_path: Path, refuses: Any) -> Non
         ("x.csv", "name,r,g,b,weight\na,1,2,3,4\n", ["x.csv", "weight"]),
         ("x.csv", "id,r,g,b\na,1,2,3\n", ["x.csv", "'a'"]),
         ("x.csv", "name,r,g,b,trainId\na,1,2,3,255\n", ["x.csv", "trainId 255", "data.ignore"]),
+        ("LUT.txt", "0 Unknown 0 0 0 0\n1 Left-Cortex 205 62 78 0\n", ["LUT.txt", "three numbers in a row"]),
+        ("x.csv", "building,255,0,0,255\n", ["x.csv", "three numbers in a row"]),
+        ("x.txt", "1 255 0 0 road\n2 0 255 0 car\n", ["x.txt", "three numbers in a row"]),
         ("x.json", '[{"color": [1, 2, 3], "trainId": -1}]', ["x.json", "trainId -1", "data.ignore"]),
     ],
 )

@@ -10,11 +10,13 @@ import cv2
 import numpy as np
 import pytest
 import tifffile
+from dataset_trees import save
 from matplotlib import colormaps
 from PIL import Image
 
+from crispseg.data import Folder
 from crispseg.data.palettes import compact
-from crispseg.doctor import Severity, subject_of
+from crispseg.doctor import Severity, diagnose, subject_of
 from crispseg.doctor.duplicates import leaks
 
 from .trees import SIZE, Tree, ids, named, only
@@ -224,6 +226,16 @@ def test_a_colour_for_each_object_gets_no_palette(tmp_path: Path) -> None:
 
     found = only(Tree(tmp_path, mask=objects).examine(), "rgb-masks")
     assert "one of the channels" in found.remedy and not found.details.get("settings")
+
+
+def test_a_small_class_is_not_where_images_without_black_are_black(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for index in range(6):
+        mask = random.integers(1, 4, (80, 80), np.uint8)
+        mask[index, 3] = 0
+        save(tmp_path / f"masks/{index}.png", mask)
+        save(tmp_path / f"images/{index}.png", random.integers(60, 256, (80, 80, 3), np.uint8))
+    assert "black-class" not in {one.code for one in diagnose(subject_of(Folder(root=tmp_path))).findings}
 
 
 @pytest.mark.parametrize(("value", "count"), [(0, 12), (3, 0), (-1, 0)])

@@ -67,6 +67,19 @@ def test_signed_bytes_are_refused(tmp_path: Path, refuses: Refuses) -> None:
     for read in (read_image, read_mask):
         with refuses("a.tif contains int8", "unsigned"):
             read(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "b.tif", np.ones((4, 4), np.int16), photometric="miniswhite")
+    with refuses("b.tif contains int16", "unsigned"):
+        read_mask(tmp_path / "b.tif")
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "deflate"])
+def test_ycbcr_is_read_as_rgb(compression: str | None, tmp_path: Path) -> None:
+    picture = Image.fromarray(RGB).convert("YCbCr")
+    options: dict[str, Any] = {"photometric": 6, "extratags": [(530, "H", 2, (1, 1), True)], "compression": compression}
+    tifffile.imwrite(tmp_path / "a.tif", np.asarray(picture), rowsperstrip=7, **options)
+    assert np.array_equal(read_image(tmp_path / "a.tif"), np.asarray(picture.convert("RGB")))
+    picture.save(tmp_path / "b.tif", compression=compression and f"tiff_{compression}")
+    assert np.array_equal(read_image(tmp_path / "b.tif"), np.asarray(picture.convert("RGB")))
 
 
 @pytest.mark.parametrize("turn", [(274, "H", 1, 9, True), (274, "s", 0, "6", True), (274, "2I", 1, (6, 1), True)])
@@ -87,12 +100,34 @@ def test_pil_masks_with_a_short_palette(tmp_path: Path) -> None:
     assert all(np.array_equal(read_image(file), (GREY % 4)[..., None] * 3 + range(3)) for file in images.iterdir())
 
 
+def test_pil_images_of_palette_files_are_read_as_the_files(tmp_path: Path) -> None:
+    """Also those that Pillow opened and closes by itself when it loads them."""
+    (tmp_path / "a.png").write_bytes(as_png(in_palette(GREY % 4), bits=2))
+    picture = Image.open(tmp_path / "a.png")
+    assert np.array_equal(read_source(picture, 3)[0], read_image(tmp_path / "a.png"))
+    _, masks = write_pairs([RGB], [Image.open(tmp_path / "a.png")], tmp_path)
+    assert np.array_equal(read_mask(masks / "00000.png"), GREY % 4)
+    assert np.array_equal(np.asarray(picture), GREY % 4)
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_arrays_of_both_byte_orders_are_read(order: str) -> None:
+    values = GREY.astype(f"{order}u2")
+    assert np.array_equal(read_source(values, 3, (0, 255))[0][..., 0], GREY)
+
+
+@pytest.mark.parametrize("shape", [(), (60,), (2, 3, 4, 5)])
+def test_arrays_of_other_dimensions_are_refused(shape: tuple[int, ...], refuses: Refuses) -> None:
+    with refuses("is not an image"):
+        read_source(np.zeros(shape, np.uint8), 3)
+
+
 def test_pil_images_that_cannot_be_read(tmp_path: Path, refuses: Refuses) -> None:
     (tmp_path / "cut.png").write_bytes(PNGS["rgb"][:-2000])
     (tmp_path / "a.png").write_bytes(PNGS["rgb"])
     with Image.open(tmp_path / "a.png") as closed:
         pass
-    for picture, reason in ((closed, "load()"), (Image.open(tmp_path / "cut.png"), "is broken")):
+    for picture, reason in ((closed, "its file is closed"), (Image.open(tmp_path / "cut.png"), "is broken")):
         with refuses("the PIL image", reason):
             read_source(picture, 3)
         with refuses("images[0]: the PIL image", reason):
@@ -105,6 +140,9 @@ def test_files_of_several_pages_or_frames(tmp_path: Path, refuses: Refuses) -> N
     frames = [Image.fromarray(255 - GREY)]
     for suffix in ("gif", "webp", "png"):
         Image.fromarray(GREY).save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames)
+    for kind in ("imagej", "shaped"):  # files above 4 GB have only the first of the headers
+        options: dict[str, Any] = {"imagej": True} if kind == "imagej" else {"photometric": "minisblack"}
+        tifffile.imwrite(tmp_path / f"{kind}.tif", np.stack([GREY, GREY]), truncate=True, **options)
     for path in tmp_path.iterdir():
         for read in (read_image, read_mask):
             with refuses(str(path), "several pages or frames", "save each"):

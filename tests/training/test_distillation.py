@@ -104,7 +104,7 @@ def paired(tmp_path: Path, **changes: Any) -> WithUnlabelled:
     info = crispseg.create_model("fpn", num_classes=12, backbone="test_efficientnet").info
     dataset = DRAWN.dataset("train")
     transform = crispseg.data.train_transform(config.augment, info.mean, info.std)
-    files, _ = unlabelled_files(config, None)
+    files, _ = unlabelled_files(config)
     return WithUnlabelled(Augmented(dataset, transform, 0, [1] * len(dataset)), files, config, info)
 
 
@@ -148,13 +148,13 @@ def test_images_of_the_splits_are_left_out(tmp_path: Path, refuses: Any) -> None
     for split in ("train", "val", "test"):
         shutil.copy(Path(DRAWN.root) / f"images/{split}/{split}_0001.png", place / f"copy_of_{split}.png")
     shutil.copy(Path(DRAWN.root) / "masks/val/val_0000.png", place)
-    files, notes = unlabelled_files(taught(tmp_path / "out", place), None)
+    files, notes = unlabelled_files(taught(tmp_path / "out", place))
     assert [file.name for file in files] == ["new_0.png", "new_1.png", "new_2.png"]
     assert "3 images" in notes[0]
     for split, note in zip(("train", "val", "test"), notes[1:], strict=True):
         assert f"because {split} has them: 1 image" in note
     with refuses("unlabelled", "all its images are in train, val or test"):
-        unlabelled_files(taught(tmp_path / "out", f"{DRAWN.root}/images/val"), None)
+        unlabelled_files(taught(tmp_path / "out", f"{DRAWN.root}/images/val"))
 
 
 def test_what_cannot_be_used_is_refused_before_training(teacher: Path, tmp_path: Path, refuses: Any) -> None:
@@ -180,7 +180,7 @@ def test_what_cannot_be_used_is_refused_before_training(teacher: Path, tmp_path:
         taught(tmp_path / "out", "same", augment=Augment(crop=None, scale=(1, 1)))
     bands = dataclasses.replace(tiny(tmp_path / "out").model, in_chans=4)
     with refuses("1 of 1 image", "3 channel(s), not 4"):
-        unlabelled_files(taught(tmp_path / "out", pictures(tmp_path / "rgb", 1), model=bands), None)
+        unlabelled_files(taught(tmp_path / "out", pictures(tmp_path / "rgb", 1), model=bands))
 
 
 # Runs ---------------------------------------------------------------------------------------------------------------

@@ -46,12 +46,13 @@ _SIDE = re.compile(r"(?:[-_](?:left|right|l|r|od|os)|(?<=\d)[lr])$", re.I)  # en
 _NOT_GROUPS = (
     "slice|frame|tile|patch|crop|part|page|row|col|column|layer|stack|depth|time|day|hour|img|image|im|pic|picture|photo"
     "|mask|label|class|cls|aug|rot|rotate|flip|copy|version|scale|size|res|level|zoom|mag|view|channel|ch|band|fold"
-    "|train|training|val|valid|validation|test|testing|sample|item|file|no|nr|num"
+    "|train|training|val|valid|validation|test|testing|sample|item|file|no|nr|num|by|of"
 )
 _MEMBER = re.compile(
     rf"(?<![^-_. ])(?!(?:{_NOT_GROUPS}|[a-oq-z])[-_. ]?\d)([a-z]+[-_. ]?)(?!(?:19|20)\d\d)\d+(?![^-_. ])", re.I
 )
 """Words with the number of a patient or scene: P01, patient7, case_12; not parts, single letters but p, and years."""
+_SCENE = re.compile(r"L[CEMOT]0\d_L\w{3}_(?=\d{6}_)")  # before path and row of a Landsat scene
 
 
 def original(place: PurePosixPath) -> PurePosixPath:
@@ -108,6 +109,8 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
 
 def _member_patterns(name: str) -> Iterator[str]:
     """Yield a pattern for each member in a name, if the rest of the name can be the number of the image."""
+    if found := _SCENE.search(name):
+        yield f"*{found[0]}{{*}}_*"
     for found in _MEMBER.finditer(name):
         before, after = name[: found.start()], name[found.end() :]
         if not before or re.search(r"\d", before + after):

@@ -235,7 +235,7 @@ class Folder(Settings):
     def notes(self) -> list[str]:
         """Return notes about inferred settings, one per line. Errors are those of `dataset`."""
         layout = self._layout
-        lists = [path for split, path in layout.lists.items() if layout.divided or self._chosen[split][0]]
+        lists = {path: split for split, path in layout.lists.items() if layout.divided or self._chosen[split][0]}
         shown = ", ".join(os.path.relpath(path, self.root) if self.root else str(path) for path in lists)
         lines = [f"the splits follow {shown}"] if lists else []
         if self.root is not None and self.masks is None and (places := rivals(Path(self.root), layout)[0]):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shlex
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -41,6 +43,8 @@ LIST = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)}|trainval|list|split)s?(?![a
 SPLIT_IN_NAME = re.compile(rf"(?:^|.*[_-])({'|'.join(SPLIT_OF)})[a-z]?(?:[_-].*|\d.*|$)", re.I)
 LIST_BYTES = 2**22  # largest size of a table or JSON file that may list images
 LEGEND_BYTES = 4096  # largest file that is compared with others of its name; longer ones may list images
+IMPORTED = {".json", ".xml", ".geojson"}
+ANNOTATION = re.compile(rb'"categories"|"shapes"|"Feature|"result"|<annotation')  # in files that `data import` reads
 CVAT_LIST = Path("ImageSets/Segmentation/default.txt")
 
 
@@ -124,7 +128,8 @@ def own_layout(
     assert images is not None and masks is not None
     layout = _matched(images, masks, bool(lists))
     classes = root / "classes.txt" if root is not None and (root / "classes.txt").is_file() else None
-    divided, top = layout.divided or layout.lists or found_lists, root or images.parent
+    divided = layout.divided or layout.lists or found_lists
+    top = root or next(path for path in images.parents if not glob.has_magic(str(path)))
     return layout._replace(
         unused=() if divided else tuple(unused_splits(top, layout.names)),
         lists=layout.lists or found_lists,
@@ -179,12 +184,16 @@ def _legend(folders: Iterable[Path]) -> str:
 
 
 def differing_legends(masks: Iterable[Path]) -> list[Finding]:
-    """Return the finding of files of one name near different masks that may define the classes, and differ."""
+    """Return the finding of files of one name near different masks that may define the classes, and differ.
+
+    Names of JSON files may differ in numbers.
+    """
     contents: dict[str, dict[bytes, Path]] = defaultdict(dict)
     for folder in sorted({parent for mask in masks for parent in [*mask.parents][:2]}):
-        for path in folder.iterdir():
+        for path in sorted(folder.iterdir()):
             if LEGEND.fullmatch(path.name) and path.is_file() and path.stat().st_size <= LEGEND_BYTES:
-                contents[path.name].setdefault(path.read_bytes(), path)
+                name = re.sub(r"\d+", "", path.name) if path.suffix == ".json" else path.name
+                contents[name].setdefault(path.read_bytes(), path)
     for first, second, *more in (paths.values() for paths in contents.values() if len(paths) > 1):
         message = f"{first} and {second} differ: if they define the classes, one value means different classes"
         files = (str(first), str(second), *map(str, more))
@@ -272,10 +281,11 @@ def annotated(folder: Path) -> str:
     tables = [file for file in folder.glob("*.csv") if file.is_file() and b"EncodedPixels" in file.read_bytes()[:999]]
     polygons = next(yolo_files(folder), None)
     root = shlex.quote(str((polygons and yolo_root(polygons)) or folder))
-    kinds = "annotations of COCO, YOLO, CVAT, Label Studio, labelme or GeoJSON"
-    imports = f"'crispseg data import {root} -o {root}_masks' makes masks of {kinds}"
-    unread = sorted(suffixes & {".npy", ".mat"}) or tables
+    imports = f"'crispseg data import {root} -o {root}_masks' makes masks of its annotations"
+    unread = sorted(suffixes & {".npy", ".npz", ".mat"}) or tables
     if unread and not polygons:
         remedy = "save each mask as a PNG of class ids, with 255 for ignored pixels"
         return f"; {few(unread)} cannot be read as masks: {remedy}"
-    return f"; {imports}" if polygons or suffixes & {".json", ".xml", ".geojson"} else ""
+    files = (file for suffix in IMPORTED & suffixes for file in islice(folder.rglob(f"*{suffix}"), 20))
+    known = (file.stat().st_size > LIST_BYTES or ANNOTATION.search(file.read_bytes()) for file in files)
+    return f"; {imports}" if polygons or any(known) else ""

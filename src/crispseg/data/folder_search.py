@@ -40,7 +40,7 @@ OTHERS = re.compile(r"instance|object|predict|overlay|viz", re.I)  # in names of
 SAME, GRID = 16, 64  # number of masks to compare with each other, and of their rows and columns
 DIFFERENT = 0.1  # largest share of the pixels of a value that differ; fields of view have 0.04, leaves 0.27
 LEVELS, MOST = 6, 1000  # maximum depth and number of folders to search, because the folder may be a home directory
-ANNOTATED = ".npy", ".txt", ".json", ".geojson", ".xml", ".mat"  # suffixes of annotations that are not images
+ANNOTATED = ".npy", ".npz", ".txt", ".json", ".geojson", ".xml", ".mat"  # suffixes of annotations that are not images
 
 _SPLIT, _KIND = (
     "|".join(sorted(names, key=len, reverse=True)) for names in (SPLIT_OF, (*IMAGE_FOLDERS, *MASK_FOLDERS))
@@ -158,8 +158,18 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
         (reading for reading in both if _pair(*reading)),
         key=lambda both: (lossy[both[1].path], not both[1].usual, not both[0].usual),
     )
+    found = _nearest(found)
     named = [reading for reading in both if all(place.usual for place in reading)]
     return found or (named if len(named) == 1 else [])
+
+
+def _nearest(found: Sequence[Reading]) -> list[Reading]:
+    """Leave out images and masks in folders apart, if both match others in nearer folders, as those of each species."""
+    common = [len(Path(os.path.commonpath([one.path, other.path])).parts) for one, other in found]
+    nearest: Counter[Path] = Counter()
+    for reading, depth in zip(found, common, strict=True):
+        nearest |= Counter({place.path: depth for place in reading})  # the larger of both
+    return [one for one, depth in zip(found, common, strict=True) if depth >= min(nearest[place.path] for place in one)]
 
 
 def endings(root: Path) -> list[Reading]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from crispseg.config.settings import plural
 from crispseg.data.finding import Finding, Severity
-from crispseg.data.mask_lookup import OBJECTS, MaskStatistics, held
+from crispseg.data.mask_lookup import NOISE, OBJECTS, MaskStatistics, held
 from crispseg.data.palettes import BLENDED, compact
 from crispseg.errors import few
 from crispseg.labels import IGNORE
@@ -111,7 +111,10 @@ def sparse(order: Sequence[int], grey: Sequence[MaskStatistics], void: Sequence[
     given = " or ".join(f"data.palette '{compact(one)}' and data.ignore '{others}'" for one, others in choices)
     remedy = f"give {given}, with the classes in this order and unlabelled values as data.ignore"
     remedy += "" if count else f"; or, if they are class ids, data.num_classes {max({*order} - {IGNORE}) + 1}"
-    settings = [{"data.palette": one, "data.ignore": others} for one, others in choices]
+    settings: list[dict[str, object]] = [{"data.palette": one, "data.ignore": others} for one, others in choices]
+    if not count and all(value <= NOISE or value >= IGNORE - NOISE for value in order):
+        remedy = f"give {BY_THRESHOLD} if they are black and white; or {remedy}"
+        settings = [{"data.palette": [(0,) * 3, (IGNORE,) * 3], "data.palette_tolerance": THRESHOLD}, *settings]
     return fault_of("sparse-ids", grey, what, remedy, settings=settings)
 
 

@@ -228,7 +228,9 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     name, severity, remedy = labels.names[1], Severity.INFORMATION, "give data.ignore '[255]' if 255 means ignore"
     what = f"0 and 255: 255 is read as class 1, '{name}'"
     if between:
-        what = f"0 and 255, and {few(between, 8)}: values from 128 up are read as class 1, '{name}', others as class 0"
+        files = few(sorted(Path(mask.file).name for mask in (*soft, *strays)), 2)
+        what = f"0 and 255, and {few(between, 8)} in {files}: values from 128 up are read as class 1, '{name}', others "
+        what += "as class 0"
     may_be_ids = between == [*range(1, len(between) + 1)] and len(strays) > few_masks
     if not (soft or declared.palette) and (may_be_ids or 2 * len(strays) > len(fitting)):
         what, severity = f"0 and 255, and few pixels of {few(between, 8)}", Severity.ERROR
@@ -270,7 +272,9 @@ def _tone(mask: MaskStatistics) -> str:
     if values[-1] > IGNORE or len(_flat_greys(mask)):
         return "odd"
     blended = mask.blended >= BLENDED and far.sum() > 1  # a single value is a class, or a border
-    if (mask.lossy or blended) and 2 * counts[far].sum() <= counts.sum():
+    # JPEG's noise, also in a PNG; class ids have no values around white
+    noisy = not far.any() and ((values >= IGNORE - NOISE) & (values < IGNORE)).sum() > 2
+    if (mask.lossy or blended or noisy) and 2 * counts[far].sum() <= counts.sum():
         return "soft"
     between, marked = counts[middle].sum(), counts[values > 0].sum()
     few_pixels = 20 * between <= marked or (100 * between <= counts.sum() and 2 * between < marked)
@@ -322,7 +326,7 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         settings = [{"data.palette": palette, "data.ignore": []}, {"data.ignore": [IGNORE]}]
         remedy = f"give {BY_THRESHOLD} if they are black and white, data.palette '{compact(palette)}' and data.ignore "
         remedy += "'[]' if 255 is background, or data.ignore '[255]' if 255 means ignore"
-        strays = len(ids) <= last or 20 * others <= white  # gaps, or few pixels
+        strays = len(ids) <= last or (4 if last == 1 else 20) * others <= white  # gaps, or few pixels
         severity = Severity.ERROR if strays or 2 * white > pixels.total() else Severity.INFORMATION
         found.append(fault_of("black-and-white-masks", ignored, what, remedy, severity, settings=settings))
     refused = any(one.severity is Severity.ERROR for one in found)

@@ -206,7 +206,9 @@ def _divided(names: Sequence[str], val: Collection[str]) -> dict[str, list[str]]
 def plain(name: str) -> str:
     """Return the common part of the names of an image and its mask, without affixes such as _mask."""
     folder, slash, stem = name.casefold().rpartition("/")
-    return folder + slash + (_ADDED.sub("", stem) or stem)
+    while (shorter := _ADDED.sub("", stem)) not in ("", stem):  # an image may be x_target, and its mask x_target_mask
+        stem = shorter
+    return folder + slash + stem
 
 
 def says_mask(name: str) -> bool:

@@ -62,6 +62,9 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
 
 
 def _entry(line: str) -> dict[str, Any]:
+    fields = re.split(r"\s*,\s*" if "," in line else r"\s+", line)
+    if ":" not in line and "1111" in "".join(str(int(field.isdigit())) for field in fields):
+        raise ValueError(f"'{line}' has more than three numbers in a row; leave out alpha, and give ids before names")
     if match := _COLOR_FIRST.fullmatch(line) or _NAME_FIRST.fullmatch(line):
         number, color = match.groupdict().get("id"), re.findall(r"\d+", match["color"])
         return {"name": match["name"], "color": color} | ({"id": int(number)} if number else {})

@@ -124,7 +124,7 @@ def without_image(facts: Sequence[PairFacts], reading: MaskReading | None) -> It
         for _, image, mask in readable(facts)
     ]
     files = [file for _, area, file in areas if area]
-    if len(files) >= 3 and all(abs(black - area) <= EQUAL * max(area, EQUAL) for black, area, _ in areas):
+    if len(files) >= 3 and all(abs(black - area) <= EQUAL * (area or EQUAL) for black, area, _ in areas):
         yield finding("black-class", files, name=reading.labels.names[0])
 
 

@@ -101,7 +101,7 @@ Source: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
 
 All are treated like files: EXIF orientation is applied, grey becomes RGB, a fourth channel is dropped, and 16 bits are
 scaled to 8. For models of C channels, other than 1 and 3, an array is `(H, W, C)` and a file is as for `read_image`. A
-PIL image may be RGBA for 4 channels.
+PIL image may be RGBA for 4 channels. Pillow loads 16-bit colour with 8 bits, so give its path.
 """
 
 

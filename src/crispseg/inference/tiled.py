@@ -18,7 +18,7 @@ from crispseg.io.images import image_channels
 from crispseg.io.opening import faults, from_tiff
 from crispseg.io.progress import progress
 from crispseg.io.tiff import map_file, open_dataset
-from crispseg.io.value_range import OF_IMAGE, percentile_range, sampled
+from crispseg.io.value_range import OF_IMAGE, percentile_range, sampling_step
 
 
 def segment_tiff(
@@ -61,9 +61,11 @@ def segment_tiff(
         image.check(channels)
 
         if segmenter.value_range == "image":
-            tops = np.linspace(0, image.size[0] - 1, 64).astype(int).tolist()
+            height, step = image.size[0], sampling_step(*image.size)
+            band = step * (1 + 256 // step)
             with faults(source):
-                some = [sampled(image.rows(top, top + 1).numbers(channels)) for top in tops]
+                parts = (image.rows(top, min(top + band, height)) for top in range(0, height, band))
+                some = [part.numbers(channels)[::step, ::step] for part in parts]  # like `sampled`
             image = replace(image, limits=percentile_range(some, OF_IMAGE))
 
         def read(top: int, bottom: int) -> NDArray[np.uint8]:

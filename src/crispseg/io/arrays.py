@@ -30,7 +30,8 @@ def image_array(image: Values) -> NDArray[Any]:
     if values.dtype.kind == "f" and values.size and values.min() >= 0 and values.max() <= 1:  # NaN is neither
         values = np.rint(255 * values).astype(np.uint8)
     bands = values.shape[2:] or (1,)
-    if values.dtype in (np.uint8, np.uint16) and values.size and bands[0] <= MOST_CHANNELS and len(bands) == 1:
+    is_image = values.dtype in (np.uint8, np.uint16) and values.size and values.ndim in (2, 3)
+    if is_image and bands[0] <= MOST_CHANNELS:
         return values
     raise CrispsegError(f"a {values.dtype} array of shape {values.shape} is not an image; give {FORMS}")
 
@@ -53,6 +54,7 @@ def _channels_last(values: Values) -> NDArray[Any]:
         values = values.detach().cpu()
         values = values.float() if values.is_floating_point() else values  # NumPy has no bfloat16
         values = values.numpy() if values.ndim != 3 else values.permute(1, 2, 0).numpy()
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
     return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
 
 

@@ -191,14 +191,14 @@ def from_pillow(picture: Any, name: object) -> Raster:
     file: Any = getattr(picture, "fp", None)
     tiles = getattr(picture, "tile", [])
     if tiles and (file is None or file.closed):
-        raise CrispsegError(f"{name} is not loaded, and its file is closed; call its load() first")
+        raise CrispsegError(f"{name} is not loaded, and its file is closed; keep the file open, or give its path")
     if tiles and picture.format == "TIFF":
         return from_tiff(file, name, picture.tell())
     args: Any = tiles[0].args if tiles else ""
     raw, _, packed = str(args[0] if isinstance(args, tuple) else args).partition(";")  # packing of the values
     mode, bands, is_png = picture.mode, len(picture.getbands()), bool(tiles) and picture.format == "PNG"
     color = next((color for color, kinds in COLORS.items() if mode.partition(";")[0] in kinds), mode)
-    few = {"2": 2, "4": 4}.get(packed) if is_png and mode in "LP" else None
+    few = {"2": 2, "4": 4}.get(packed) if is_png and mode == "L" else None
     white = 2 ** (few or (16 if mode.startswith("I;16") else {"1": 1, "I": 32, "F": 32}.get(mode, 8))) - 1
     if is_png and bands > 1 and packed == "16B":
         color, bands, white = "grey" if raw == "LA" else "rgb", len(raw), 0xFFFF
@@ -221,7 +221,9 @@ def from_pillow(picture: Any, name: object) -> Raster:
                 found = picture.getexif().get(ExifTags.Base.Orientation)
         return int(found) if found in range(1, 9) else 1
 
-    shown = (picture.getpalette("RGB") if color == "palette" else None) or []
+    shown: Any = []
+    if color == "palette":  # getpalette would load the picture, which closes its file
+        shown = picture.palette.getdata()[1] if is_png else picture.getpalette("RGB") or []
     palette = tuple(zip(shown[0::3], shown[1::3], shown[2::3], strict=True))
     key = picture.info.get("transparency", b"") if color == "palette" else b""
     clear = frozenset([key] if isinstance(key, int) else [index for index, alpha in enumerate(key) if alpha == 0])
@@ -250,18 +252,24 @@ def png_values(file: BinaryIO, info: dict[Any, Any], exact: bool) -> NDArray[Any
 def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster:
     """Return a page of an open TIFF by its number from 0; None means the only page."""
     file.seek(0)
-    pages = tifffile.TiffFile(file).pages
-    page: Any = pages[number or 0]
-    if number is None and any(not other.subfiletype & 0b101 for other in islice(pages, 1, None)):
+    tiff = tifffile.TiffFile(file)
+    pages, page = tiff.pages, tiff.pages[number or 0]
+    pages_after_one = len(pages) == 1 and (tiff.is_imagej or tiff.is_shaped) and tiff.series[0].size > page.size
+    several = number is None and any(not other.subfiletype & 0b101 for other in islice(pages, 1, None))
+    if pages_after_one or several:  # ImageJ describes the others, of files above 4 GB, in the metadata of the first
         raise CrispsegError(f"{name} {SEVERAL}")
     (height, width), bands, bits = (page.imagelength, page.imagewidth), page.samplesperpixel, page.bitspersample
-    if page.dtype is None or not isinstance(bits, int) or page.dtype == np.int8:
-        found = f"{name} contains {'int8 values' if page.dtype == np.int8 else f'values of {bits} bits'}"
+    signed = page.dtype is not None and page.dtype.kind == "i" and (bits == 8 or page.photometric == 0)
+    if page.dtype is None or not isinstance(bits, int) or signed:
+        found = f"{name} contains {f'int{bits} values' if signed else f'values of {bits} bits'}"
         raise CrispsegError(f"{found}; save it with 8 or 16 bits, unsigned")
     is_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and similar, mostly lossy
     color = next((color for color, kinds in COLORS.items() if page.photometric in kinds), "")
     color = color or {5: "CMYK", 6: "YCbCr", 8: "CIELAB"}.get(page.photometric, f"other ({page.photometric})")
-    if (page.photometric == 6 and is_image) or (color == "grey" and bands > 2):  # tifffile decodes YCbCr to RGB
+    plain_ycbcr = page.photometric == 6 and not is_image and (bands, bits) == (3, 8)
+    plain_ycbcr = plain_ycbcr and tuple(page.tags.valueof("YCbCrSubSampling", (2, 2))) == (1, 1)
+    decoded = page.photometric == 6 and (is_image or plain_ycbcr)  # to RGB, by tifffile or below
+    if decoded or (color == "grey" and bands > 2):
         color = "rgb" if bands == 3 else "bands"
 
     def load(top: int, bottom: int) -> NDArray[Any]:
@@ -293,6 +301,8 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
                 part = page.nodata if part is None else part[0, max(top - y, 0) :][: into.shape[0], : into.shape[1]]
                 into[:] = part
         values = np.moveaxis(values, 0, 2).reshape(bottom - top, width, bands)  # (h, W, planes, bands of each)
+        if plain_ycbcr:
+            return np.asarray(Image.fromarray(values, "YCbCr").convert("RGB"))
         return np.asarray(2**bits - 1 - values if page.photometric == 0 else values)
 
     turn = page.tags.valueof(ExifTags.Base.Orientation, 1)

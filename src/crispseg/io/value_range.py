@@ -56,9 +56,14 @@ def warn_of_unknown(name: object, low: float, high: float) -> None:
         )
 
 
+def sampling_step(height: int, width: int) -> int:
+    """Return the distance of sampled rows and columns of an image, of which at most about `PIXELS` are sampled."""
+    return math.ceil(math.sqrt(height * width / PIXELS))
+
+
 def sampled(values: NDArray[Any]) -> NDArray[Any]:
-    """Return evenly spread pixels of an image `(H, W, C)`, at most `PIXELS`."""
-    step = math.ceil((values.shape[0] * values.shape[1] / PIXELS) ** 0.5)
+    """Return evenly spread pixels of an image `(H, W, C)`."""
+    step = sampling_step(*values.shape[:2])
     return values[::step, ::step]
 
 

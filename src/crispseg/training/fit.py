@@ -111,7 +111,7 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
         if not (config.teacher or hooks.teacher):
             raise CrispsegError("needs a model that labels the images; give teacher a trained run", "unlabelled")
         teacher = hooks.teacher or open_teacher(str(config.teacher), model.info)
-        unlabelled, more = unlabelled_files(config, data.value_range)
+        unlabelled, more = unlabelled_files(config)
         notes += more
     print_data(data, notes, console, config.augment.flip > 0)
     if not (checkpoint or console.quiet):

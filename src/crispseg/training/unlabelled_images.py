@@ -19,15 +19,14 @@ from crispseg.errors import CrispsegError, few
 from crispseg.io.files import digest
 from crispseg.io.images import find_images, image_channels, read_image
 from crispseg.io.opening import opened
-from crispseg.io.value_range import ValueRange
 from crispseg.models.info import ModelInfo
 from crispseg.training.config import TrainConfig
 
 SAME = "same"  # value of `unlabelled` for the images of the data that have no mask
 
 
-def unlabelled_files(config: TrainConfig, value_range: ValueRange | None) -> tuple[list[Path], list[str]]:
-    """Return the images without masks of a run, and notes; a `value_range` means that labelled images have 16 bits.
+def unlabelled_files(config: TrainConfig) -> tuple[list[Path], list[str]]:
+    """Return the images without masks of a run, and notes.
 
     Images and masks of the data's splits are left out, also copies with the same bytes. A missing folder, no image, or
     an image that is damaged or unlike the labelled ones, raises a `CrispsegError`.
@@ -39,18 +38,20 @@ def unlabelled_files(config: TrainConfig, value_range: ValueRange | None) -> tup
         left = find_images(place)
     if not left:
         raise CrispsegError(f"is {place}, which has no images without masks; give a folder of images", "unlabelled")
-    notes = []
+    notes, labelled = [], list[Path]()
     for split, items in subject_of(source, channels).splits.items():
         pairs = items.pairs if isinstance(items, FileDataset) else items
         if isinstance(pairs, SegmentationDataset):  # without files
             continue
+        labelled += [Path(pair.image) for pair in pairs]
         known, masks = (_among(left, {Path(pair[kind]) for pair in pairs}) for kind in (1, 2))
         left = [file for file in left if file not in known | masks]
         if known:
             notes.append(f"left out because {split} has them: {plural(len(known), 'image')}, {few(sorted(known), 2)}")
     if not left:
         raise CrispsegError(f"is {place}, but all its images are in train, val or test; give others", "unlabelled")
-    check = tried(partial(_check, channels=channels, deep=value_range is not None))
+    depths = {_bit_depth(file) for file in labelled[:1]}  # without files they have 8
+    check = tried(partial(_check, channels=channels, deep=max(depths, default=8) > 8))
     if bad := [error for error in parallel(check, left, "Checking unlabelled images") if error]:
         some = f"{len(bad)} of {plural(len(left), 'image')} cannot be used, first: {bad[0]}"
         raise CrispsegError(f"is {place}: {some}", "unlabelled")
@@ -63,6 +64,11 @@ def _among(files: Collection[Path], known: Collection[Path]) -> set[Path]:
     some, others = ([file for file in each if file.stat().st_size in shared] for each in (files, known))
     digests = {*map(digest, others)}
     return {file for file in some if digest(file) in digests}
+
+
+def _bit_depth(path: Path) -> int:
+    with opened(path) as raster:
+        return raster.bit_depth
 
 
 def _check(path: Path, channels: int, deep: bool) -> None:
