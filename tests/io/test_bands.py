@@ -15,7 +15,7 @@ from training_runs import PAPER, quietly
 from crispseg.cli.main import main
 from crispseg.data import Augment, Folder
 from crispseg.data.split_check import known_range
-from crispseg.io.images import deep_values, read_image, write_image
+from crispseg.io.images import read_image, write_image
 from crispseg.training import ModelConfig, Run, TrainConfig
 
 rasterio = pytest.importorskip("rasterio")
@@ -45,9 +45,8 @@ def test_a_tiff_that_claims_too_many_pixels(tmp_path: Path, refuses: Refuses) ->
     options = {"height": 40_000, "width": 40_000, "count": 5, "dtype": "uint16", "sparse_ok": True, "tiled": True}
     with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **options):
         pass
-    for read in (read_image, deep_values):
-        with refuses(str(tmp_path / "a.tif"), "claims more than", "tiles of 1024"):
-            read(tmp_path / "a.tif", 5)
+    with refuses(str(tmp_path / "a.tif"), "claims more than", "tiles of 1024"):
+        read_image(tmp_path / "a.tif", 5)
 
 
 @pytest.fixture(scope="module")

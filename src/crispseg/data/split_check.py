@@ -16,7 +16,8 @@ from crispseg.data.dataset import FileDataset, SegmentationDataset
 from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import NONE, count_values
 from crispseg.errors import CrispsegError
-from crispseg.io.images import deep_values, image_size
+from crispseg.io.images import image_size
+from crispseg.io.opening import opened
 from crispseg.io.value_range import ValueRange, percentile_range, sampled
 from crispseg.labels import IGNORE, LabelSet
 
@@ -35,8 +36,8 @@ def known_range(dataset: SegmentationDataset) -> ValueRange | None:
         return dataset.value_range
 
     def some_values(index: int) -> NDArray[np.uint16] | None:
-        values = deep_values(dataset.pairs[index].image, dataset.channels)
-        return None if values is None else sampled(values).copy()
+        with opened(dataset.pairs[index].image) as raster:
+            return sampled(raster.numbers(dataset.channels)).copy() if raster.bit_depth > 8 else None
 
     found = parallel(tried(some_values), spread(len(dataset), IMAGES), "Looking for 16 bits")
     kept = [values for values in found if isinstance(values, np.ndarray)]

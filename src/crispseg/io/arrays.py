@@ -29,9 +29,8 @@ def image_array(image: Values) -> NDArray[Any]:
     values = _channels_last(image)
     if values.dtype.kind == "f" and values.size and values.min() >= 0 and values.max() <= 1:  # NaN is neither
         values = np.rint(255 * values).astype(np.uint8)
-    bands = values.shape[2:] or (1,)
     is_image = values.dtype in (np.uint8, np.uint16) and values.size and values.ndim in (2, 3)
-    if is_image and bands[0] <= MOST_CHANNELS:
+    if is_image and (values.ndim == 2 or values.shape[2] <= MOST_CHANNELS):
         return values
     raise CrispsegError(f"a {values.dtype} array of shape {values.shape} is not an image; give {FORMS}")
 

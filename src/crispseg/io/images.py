@@ -61,13 +61,6 @@ def read_image(path: str | Path, channels: int = 3, value_range: ValueRange | No
         return raster.pixels(channels, value_range)
 
 
-def deep_values(path: str | Path, channels: int = 3) -> NDArray[np.uint16] | None:
-    """Return the values `(H, W, C)` of a 16-bit image, or None for 8 bits; errors are those of `read_image`."""
-    with opened(path) as raster:
-        raster.check(channels)
-        return raster.numbers(channels) if raster.bit_depth > 8 else None
-
-
 def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False) -> NDArray[Any]:
     """Read the raw values of a mask.
 

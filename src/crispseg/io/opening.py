@@ -111,17 +111,12 @@ class Raster:
             found = f"{self.name} has {self.bands} channel(s), not {channels}"
             raise CrispsegError(f"{found}; {remedy}")
 
-    def kept(self, channels: int) -> NDArray[Any]:
-        """Return the upright values of these channels, see `check`; 3 channels have no alpha."""
-        self.check(channels)
-        return self.values[..., : 1 if channels == 3 and self.bands < 3 else channels]
-
     def numbers(self, channels: int) -> NDArray[Any]:
         """Return the values of these channels as uint8 or uint16, and a palette as RGB; see `check` for errors."""
-        values = self.kept(channels)
+        self.check(channels)
         if self.color == "palette":
-            return color_table(self.palette[:256]).take(values[..., 0], axis=0)
-        return whole_numbers(values, self.name) if self.white > 255 else self.spread(values)
+            return color_table(self.palette[:256]).take(self.values[..., 0], axis=0)
+        return self._scaled(1 if channels == 3 and self.bands < 3 else channels)  # of 3 channels, none is alpha
 
     def pixels(self, channels: int = 3, value_range: ValueRange | None = None) -> NDArray[np.uint8]:
         """Return the image as model input `(H, W, channels)`; arguments and errors are those of `read_image`."""
@@ -134,15 +129,15 @@ class Raster:
             values = to_8_bits(values, known, self.name)
         return np.repeat(values, 3, axis=2) if values.shape[2] < channels else np.array(values, order="C")
 
-    def spread(self, values: NDArray[Any]) -> NDArray[np.uint8]:
-        """Scale values of up to 8 bits to 0 to 255."""
-        return np.rint(np.arange(self.white + 1) / self.white * 255).astype(np.uint8).take(values)
-
     def plain(self) -> NDArray[Any]:
         """Return all bands in 8 or 16 bits, and palettes as RGB."""
-        if self.color not in ("grey", "rgb", "bands"):
-            return self.pixels()
-        return whole_numbers(self.values, self.name) if self.white > 255 else self.spread(self.values)
+        return self._scaled(self.bands) if self.color in ("grey", "rgb", "bands") else self.pixels()
+
+    def _scaled(self, bands: int) -> NDArray[Any]:
+        """Return the first bands as uint16, or as uint8 if they have up to 8 bits, which become 0 to 255."""
+        if self.white > 255:
+            return whole_numbers(self.values[..., :bands], self.name)
+        return np.rint(np.arange(self.white + 1) / self.white * 255).astype(np.uint8).take(self.values[..., :bands])
 
     def labels(self, most: int = 0xFFFF, lossy: bool = False, in_color: bool = False) -> NDArray[Any]:
         """Return a mask as for `crispseg.io.images.read_mask`, and palette files as colours if `in_color`."""
