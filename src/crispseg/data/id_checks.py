@@ -9,7 +9,7 @@ from typing import Any
 from crispseg.config.settings import plural
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import NOISE, OBJECTS, MaskStatistics, held
-from crispseg.data.palettes import BLENDED, compact
+from crispseg.data.palettes import compact
 from crispseg.errors import few
 from crispseg.labels import IGNORE
 
@@ -46,7 +46,7 @@ def mixed_first_ids(grey: Sequence[MaskStatistics], void: Sequence[int], count: 
 def no_ids(ids: list[int], grey: list[MaskStatistics], void: Sequence[int]) -> Finding | None:
     """Return the fault of undeclared masks that are grey images or object numbers, or None for class ids."""
     last = ids[-1] if ids else 0
-    soft = 2 * sum(mask.blended >= BLENDED for mask in grey) > len(grey)
+    soft = 2 * sum(mask.interpolated for mask in grey) > len(grey)
     if last < IGNORE and len(ids) > SHADES and (last >= LIGHT or soft):
         what = f"{len(ids)} values up to {last}, like grey images or soft edges"
         remedy = f"give {BY_THRESHOLD} if they are black and white, or data.num_classes if they are class ids"
@@ -97,9 +97,8 @@ def sparse(order: Sequence[int], grey: Sequence[MaskStatistics], void: Sequence[
     what = f"{plural(len(order), 'value')} up to {last} ({few(order, 12)}), "
     what += "as many as the classes" if count else "which are probably not all class ids"
     if last > IGNORE or not (count or 2 <= len(order) <= OBJECTS):
-        remedy = (
-            "write masks of class ids; for ids of objects in Cityscapes or KITTI, these are value // 1000 or // 256"
-        )
+        remedy = "write masks of class ids; for ids of objects in Cityscapes or KITTI, these are value // 1000 "
+        remedy += "or // 256"
         return fault_of("sparse-ids", grey, what, remedy, copy=False)
     greys, ignored = tuple((value,) * 3 for value in order), sorted({*void, *[IGNORE] * white} - {*order})
     choices = [(greys, ignored)]

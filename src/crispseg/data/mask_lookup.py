@@ -26,6 +26,7 @@ SHARE, LEAST = 0.002, 4  # flat pixels of a class: smallest share outside the mo
 TINT = 16  # largest difference between the channels of a grey that lossy compression tinted
 OBJECTS = 20  # largest id up to which all classes may occur in one image
 BAND, STEPS = 11, 0.95  # width in pixels that a thin band never has, and its smallest share of the steps between ids
+BLENDED = 0.3  # smallest share of blended steps of an interpolated mask; CamVid's masks have up to 0.04
 KEPT = 1024  # maximum number of values or colours to keep of a mask; a mask of labels has at most 256
 
 
@@ -61,6 +62,11 @@ class MaskStatistics(NamedTuple):
     def colors(self) -> bool:
         """Whether the values are colours."""
         return self.values.ndim == 2
+
+    @property
+    def interpolated(self) -> bool:
+        """Whether the mask seems to be resized with interpolation."""
+        return self.blended >= BLENDED
 
     @property
     def held(self) -> set[int]:

@@ -47,15 +47,7 @@ from crispseg.data.mask_lookup import (
     pixels_of,
 )
 from crispseg.data.pairing import ODD_FILES
-from crispseg.data.palettes import (
-    BLENDED,
-    color_map_levels,
-    compact,
-    palettes_differ,
-    proposed,
-    tolerance_for,
-    unblended,
-)
+from crispseg.data.palettes import color_map_levels, compact, palettes_differ, proposed, tolerance_for, unblended
 from crispseg.data.reading_checks import (
     SIDES,
     changed_values,
@@ -254,12 +246,9 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
 
 def _white_around(masks: Sequence[MaskStatistics]) -> bool:
     """Return whether most pixels of grey masks, and nearly all along their frames, are from 128 up."""
-    light = [mask.values >= 128 for mask in masks]
-    area, frame = (
-        sum(part[at].sum() for part, at in zip(parts, light, strict=True)) / sum(part.sum() for part in parts)
-        for parts in ([mask.counts for mask in masks], [mask.frame for mask in masks])
-    )
-    return bool(area > 0.5 and frame > 1 - SIDES)
+    light = np.concatenate([mask.values for mask in masks]) >= 128
+    counts, frame = np.concatenate([mask.counts for mask in masks]), np.concatenate([mask.frame for mask in masks])
+    return bool(counts[light].sum() / counts.sum() > 0.5 and frame[light].sum() / frame.sum() > 1 - SIDES)
 
 
 def _tone(mask: MaskStatistics) -> str:
@@ -271,7 +260,7 @@ def _tone(mask: MaskStatistics) -> str:
         return "pure" if 0 < white.sum() < len(white) else "one"
     if values[-1] > IGNORE or len(_flat_greys(mask)):
         return "odd"
-    blended = mask.blended >= BLENDED and far.sum() > 1  # a single value is a class, or a border
+    blended = mask.interpolated and far.sum() > 1  # a single value is a class, or a border
     # JPEG's noise, also in a PNG; class ids have no values around white
     noisy = not far.any() and ((values >= IGNORE - NOISE) & (values < IGNORE)).sum() > 2
     if (mask.lossy or blended or noisy) and 2 * counts[far].sum() <= counts.sum():
@@ -351,7 +340,7 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
     as_levels = [np.array([levels.get(tuple(color), 0) for color in as_colors(mask).tolist()]) for mask in masks]
     if fault := stretched([mask._replace(values=each) for mask, each in zip(masks, as_levels, strict=True)]):
         return MaskReading(LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault,))
-    if several or any(mask.blended >= BLENDED for mask in colored):
+    if several or any(mask.interpolated for mask in colored):
         ((_, background),), every = pixels.most_common(1), pixels.total()
         pixels = pixels_of([part(mask, mask.flat > least_flat(mask)) for mask in masks], in_color=True)
         several &= 2 * (pixels.total() - background) < every - background

@@ -134,7 +134,6 @@ def numbered_colors(
 
 NEAR = 16  # largest distance at which a colour may replace a palette colour that its mask lacks
 OVERSHOOT = 0.15  # share of the range of levels by which cubic interpolation goes beyond it
-BLENDED = 0.3  # smallest share of blended steps of an interpolated mask; CamVid's masks have up to 0.04
 FARTHEST = 442.0  # distance between black and white, rounded up
 
 
@@ -152,7 +151,7 @@ def tolerance_for(lookup: ColorLookup, masks: Iterable[MaskStatistics]) -> tuple
     half, largest, strange, whole = between.min(initial=FARTHEST) / 2, 0.0, [], True
     for mask in masks:
         distances, nearest = KDTree(palette).query(as_colors(mask))
-        if mask.lossy or mask.blended >= BLENDED:
+        if mask.lossy or mask.interpolated:
             tone = TONE if mask.colors else TONE * 3**0.5  # distance of a grey that differs by TONE in each channel
             others = in_flat_areas(mask, distances > min(tone, half))
             if not mask.lossy:

@@ -16,7 +16,6 @@ from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder_search import nearly_same
 from crispseg.data.mask_lookup import InstanceLookup, MaskStatistics
 from crispseg.data.mask_reading import MaskReading
-from crispseg.data.palettes import BLENDED
 from crispseg.data.split_check import SplitReport, too_few_classes
 from crispseg.doctor.facts import PairFacts, readable
 from crispseg.errors import CrispsegError, few
@@ -69,11 +68,11 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     yield finding("unusable-file", reasons, details={"reasons": reasons})
     # files in two splits count once
     images = [*{one.image.file: one.image for one in facts if isinstance(one.image, ImageFacts)}.values()]
-    blended = {one.mask.file: one.mask.blended for one in facts if isinstance(one.mask, MaskStatistics)}
-    soft = {file: share for file, share in blended.items() if share >= BLENDED}
+    masks = {one.mask.file: one.mask for one in facts if isinstance(one.mask, MaskStatistics)}
+    soft = {file: mask.blended for file, mask in masks.items() if mask.interpolated}
     yield finding("constant-image", [one.file for one in images if one.constant])
     yield finding("tiny-image", [one.file for one in images if min(one.size) < MIN_SIDE], least=MIN_SIDE)
-    severity = Severity.WARNING if len(soft) > MANY * len(blended) else Severity.INFORMATION
+    severity = Severity.WARNING if len(soft) > MANY * len(masks) else Severity.INFORMATION
     yield finding("interpolated-edges", soft, severity=severity, highest=max(soft.values(), default=0))
     differ = {
         mask.file: "{}x{} but its image {}x{}".format(*mask.size, *image.size)
@@ -84,8 +83,8 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     placed = [(image.place, mask.place, mask.file) for _, image, mask in readable(facts) if image.place and mask.place]
     apart = ((file, np.abs(np.subtract(one, other)).max() / max(map(abs, one[:2]))) for one, other, file in placed)
     yield from _not_labelled(facts)
-    masks = [one.pair.mask for one in facts if isinstance(one.mask, MaskStatistics) and one.pair.mask.is_file()]
-    yield finding("same-masks", masks if len(masks) >= FEWEST and nearly_same(masks) else ())
+    paths = [one.pair.mask for one in facts if isinstance(one.mask, MaskStatistics) and one.pair.mask.is_file()]
+    yield finding("same-masks", paths if len(paths) >= FEWEST and nearly_same(paths) else ())
     yield finding("positions-differ", [file for file, pixels in apart if pixels > 0.01])
     turned = [image for _, image, mask in readable(facts) if image.orientation > 1 == mask.orientation]
     yield finding("turned-images", [one.file for one in turned if one.orientation < 5 or one.size[0] == one.size[1]])
