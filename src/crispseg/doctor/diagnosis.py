@@ -129,7 +129,13 @@ def _parts(diagnosis: Diagnosis) -> Iterator[RenderableType]:
         yield class_table(diagnosis.reading.lookup, diagnosis.reading.labels, diagnosis.reports)
     for one in diagnosis.findings:
         yield Text()
-        yield from _lines(one)
+        yield Text.assemble((f"{one.severity}  ", STYLES[one.severity]), (one.code, "bold"), f"  {one.message}")
+        groups, reasons = one.details.get("groups", ()), one.details.get("reasons", {})
+        examples = [*map(" = ".join, groups), *reasons.values()] or one.files
+        yield from (Text(f"    {line}", style="dim") for line in examples[:EXAMPLES])
+        if len(examples) > EXAMPLES:
+            yield Text(f"    … and {len(examples) - EXAMPLES} more", style="dim")
+        yield Text(f"    → {one.remedy}")
     counts = Counter(str(one.severity) for one in diagnosis.findings if one.severity > Severity.INFORMATION)
     conclusion = " and ".join(plural(count, noun) for noun, count in counts.items())  # errors come first
     yield Text()
@@ -167,13 +173,3 @@ def class_table(lookup: MaskLookup, labels: LabelSet, reports: Sequence[SplitRep
     if IGNORE in meanings:
         table.add_row(Text(meanings[IGNORE]), str(IGNORE), "ignored", "", *(f"{one.void:.2%}" for one in reports))
     return table
-
-
-def _lines(one: Finding) -> Iterator[Text]:
-    yield Text.assemble((f"{one.severity}  ", STYLES[one.severity]), (one.code, "bold"), f"  {one.message}")
-    groups, reasons = one.details.get("groups", ()), one.details.get("reasons", {})
-    examples = [*map(" = ".join, groups), *reasons.values()] or one.files
-    yield from (Text(f"    {line}", style="dim") for line in examples[:EXAMPLES])
-    if len(examples) > EXAMPLES:
-        yield Text(f"    … and {len(examples) - EXAMPLES} more", style="dim")
-    yield Text(f"    → {one.remedy}")

@@ -10,17 +10,7 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
-from crispseg.data.copies import (
-    MOST_COMPARED,
-    ImageFacts,
-    alike,
-    consecutive,
-    group_of,
-    likely_group,
-    original,
-    sharing,
-    together,
-)
+from crispseg.data.copies import ImageFacts, alike, consecutive, group_of, likely_group, original, sharing, together
 from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder import Folder
@@ -43,7 +33,7 @@ def leaks(subject: Subject) -> list[str]:
     """
     if not isinstance(subject.source, Folder):  # the splits of public data are known
         return []
-    lines, reading, facts = [], subject.source.reading, scan(subject, most=MOST_COMPARED)
+    lines, reading, facts = [], subject.source.reading, scan(subject, sampled=True)
     tolerant = bool(reading.lookup.tolerance)
     of_files = *file_findings(facts), *outline_findings(facts), *without_image(facts, reading)
     for one in (*duplicate_findings(subject, facts), *of_files):

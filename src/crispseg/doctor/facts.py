@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from crispseg.data.copies import ImageFacts, facts_of, image_facts
+from crispseg.data.copies import MOST_COMPARED, ImageFacts, facts_of, image_facts
 from crispseg.data.dataset import DataSource, FileDataset, Pair, SegmentationDataset
 from crispseg.data.folder import Folder
 from crispseg.data.loading import parallel, spread, tried
@@ -47,10 +47,10 @@ def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, Ma
     ]
 
 
-def scan(subject: Subject, workers: int | None = None, most: float = math.inf) -> list[PairFacts]:
-    """Return the facts of all pairs, split by split in order, or of `most` evenly spaced pairs."""
+def scan(subject: Subject, workers: int | None = None, sampled: bool = False) -> list[PairFacts]:
+    """Return the facts of all pairs, split by split in order, or of `MOST_COMPARED` evenly spaced pairs."""
     facts: list[PairFacts] = []
-    share = min(most / max(sum(map(len, subject.splits.values())), 1), 1)
+    share = min(MOST_COMPARED / max(sum(map(len, subject.splits.values())), 1), 1) if sampled else 1
     for split, items in subject.splits.items():
         title, chosen = f"Examining {split}", spread(len(items), math.ceil(share * len(items)))
         if isinstance(items, SegmentationDataset):

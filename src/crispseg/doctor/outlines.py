@@ -126,8 +126,7 @@ def _thumbnail(pair: Pair) -> Thumbnail:
 
 
 def _outlines(file: Path) -> Map:
-    mask = read_mask(file, lossy=True)
-    keys = pack_colors(mask) if mask.ndim == 3 else mask
+    keys = pack_colors(read_mask(file, lossy=True))
     step = -(-max(keys.shape) // SIDE)
     labels = keys[step // 2 :: step, step // 2 :: step][: keys.shape[0] // step, : keys.shape[1] // step]
     return find_boundaries(labels)  # type: ignore[no-any-return]
@@ -135,12 +134,11 @@ def _outlines(file: Path) -> Map:
 
 def _scores(views: Sequence[Thumbnail], outlines: Sequence[Map]) -> NDArray[np.float64]:
     """Return the mean gradient of each image on outlines, 0 for outlines of another size or too few."""
-    return np.array(
-        [
-            one.gradient[each].mean() if each.shape == one.gradient.shape and each.sum() >= LEAST else 0.0
-            for one, each in zip(views, outlines, strict=True)
-        ]
-    )
+    scores = np.zeros(len(views))
+    for index, (one, each) in enumerate(zip(views, outlines, strict=True)):
+        if each.shape == one.gradient.shape and each.sum() >= LEAST:
+            scores[index] = one.gradient[each].mean()
+    return scores
 
 
 def _best_shift(views: Sequence[Thumbnail]) -> tuple[int, int]:
