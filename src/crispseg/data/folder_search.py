@@ -42,9 +42,8 @@ DIFFERENT = 0.1  # largest share of the pixels of a value that differ; fields of
 LEVELS, MOST = 6, 1000  # maximum depth and number of folders to search, because the folder may be a home directory
 ANNOTATED = ".npy", ".npz", ".txt", ".json", ".geojson", ".xml", ".mat"  # suffixes of annotations that are not images
 
-_SPLIT, _KIND = (
-    "|".join(sorted(names, key=len, reverse=True)) for names in (SPLIT_OF, (*IMAGE_FOLDERS, *MASK_FOLDERS))
-)
+_SPLIT = "|".join(sorted(SPLIT_OF, key=len, reverse=True))
+_KIND = "|".join(sorted((*IMAGE_FOLDERS, *MASK_FOLDERS), key=len, reverse=True))
 _JOINT = re.compile(rf"^(?:{_SPLIT})(?=[-_ ]|(?:{_KIND})$)|(?P<start>^(?:{_KIND})|[-_ ])(?:{_SPLIT})$", re.IGNORECASE)
 """Split name in a folder name, such as train_images or imagesTr."""
 
@@ -115,9 +114,8 @@ def listing(root: Path) -> dict[Path, Counter[str]]:
     for place, folders, files in itertools.islice(os.walk(root, followlinks=True), MOST):
         depth = len(Path(place).relative_to(root).parts)
         folders[:] = sorted(name for name in folders if depth < LEVELS and name[0] != ".")
-        counts = Counter(
-            Path(name).suffix.lower() for name in files if name[0] != "." and not name.endswith(".aux.xml")
-        )
+        names = [name for name in files if name[0] != "." and not name.endswith(".aux.xml")]
+        counts = Counter(Path(name).suffix.lower() for name in names)
         if shown := Counter({key: counts[key] for key in (*sorted(SUFFIXES), *ANNOTATED) if counts[key]}):
             found[Path(place)] = shown
     return found
@@ -154,11 +152,8 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
             places.append(Place(path, files, bool(kind), kind == "masks" or (not kind and _flat(min(files)))))
     both = [(one, other) for one, other in itertools.product(places, places) if other.masks and not one.masks]
     lossy = {one.path: min(one.files).suffix.lower() in (".jpg", ".jpeg") for one in places}
-    found = sorted(
-        (reading for reading in both if _pair(*reading)),
-        key=lambda both: (lossy[both[1].path], not both[1].usual, not both[0].usual),
-    )
-    found = _nearest(found)
+    found = _nearest([reading for reading in both if _pair(*reading)])
+    found.sort(key=lambda reading: (lossy[reading[1].path], not reading[1].usual, not reading[0].usual))
     named = [reading for reading in both if all(place.usual for place in reading)]
     return found or (named if len(named) == 1 else [])
 

@@ -102,9 +102,8 @@ def match(image_of: Mapping[Path, str], mask_of: Mapping[Path, str], images: Pat
     deep = [{"/" in name for name in found.values()} for found in (image_of, mask_of)]
     if deep in ([{True}, {False}], [{False}, {True}]):
         folders = {file: name.rpartition("/")[0] for file, name in mask_of.items() if "/" in name}
-        image_of, mask_of = (
-            {file: name.rpartition("/")[2] for file, name in found.items()} for found in (image_of, mask_of)
-        )
+        image_of = {file: name.rpartition("/")[2] for file, name in image_of.items()}
+        mask_of = {file: name.rpartition("/")[2] for file, name in mask_of.items()}
     by_number = _by_number(image_of, mask_of)
     groups: dict[str, tuple[dict[Path, str], dict[Path, str]]] = defaultdict(lambda: ({}, {}))
     for side, found in enumerate((image_of, by_number or mask_of)):

@@ -169,7 +169,7 @@ class RandomScaledCrop:
         The position is redrawn up to `REDRAWS` times if one class has a too large share.
         """
         window, size = self.draw(sample.size)
-        for _ in range(1 + (REDRAWS if self.max_share < 1 else 0)):
+        for _ in range(1 + REDRAWS):
             room = zip(sample.size, window, strict=True)
             top, left = (int(torch.randint(length - part + 1, ())) for length, part in room)
             part = sample.window(top, left, *window)
@@ -187,17 +187,7 @@ def largest_share(labels: NDArray[np.uint8]) -> float:
     return float(counts.max() / counts.sum()) if counts.any() else 1.0
 
 
-def resized(image: Tensor, labels: Tensor, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Resize an image `(C, h, w)` and its labels `(h, w)` to size `(H, W)` with aligned pixel centres."""
-    image = F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
-    # NEAREST_EXACT has the pixel centres of BILINEAR; a Mask would be resized with NEAREST, half a pixel off.
-    labels = F.resize(labels.unsqueeze(0), list(size), InterpolationMode.NEAREST_EXACT).squeeze(0)
-    return image, labels
-
-
 Targets = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]  # labels `(H, W)` → further targets `(H, W)`
-
-
 CustomTransform: TypeAlias = Callable[..., Mapping[str, Any]]
 """Function of `image=` `(H, W, C)` and `mask=` `(H, W)`, uint8, that returns a mapping like albumentations."""
 
@@ -228,7 +218,9 @@ class SampleTransform:
         image = torch.from_numpy(part.image).permute(2, 0, 1)  # (C, H, W)
         labels = torch.from_numpy(part.labels)  # (H, W)
         if self.crop:
-            image, labels = resized(image, labels, size)
+            image = F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
+            # NEAREST_EXACT has the pixel centres of BILINEAR; a Mask would be resized with NEAREST, half a pixel off.
+            labels = F.resize(labels.unsqueeze(0), list(size), InterpolationMode.NEAREST_EXACT).squeeze(0)
         image, labels = self.steps(tv_tensors.Image(image), tv_tensors.Mask(labels))
         labels = labels.as_subclass(Tensor)
         more = [torch.from_numpy(self.targets(labels.contiguous().numpy()))] if self.targets else []
