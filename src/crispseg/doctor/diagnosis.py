@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -147,17 +147,14 @@ def class_meanings(lookup: MaskLookup) -> dict[int, str]:
     found: dict[int, list[Any]] = defaultdict(list)
     for value, label in lookup.meaning.items():
         found[label].append(value)
-    return {
-        label: ", ".join(str(list(one)) for one in every) if lookup.colors else spans(every)
-        for label, every in found.items()
-    }
-
-
-def spans(values: Iterable[int]) -> str:
-    """Return sorted numbers, with consecutive ones as "first–last"."""
-    numbers = np.unique(list(values))
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+    if lookup.colors:
+        return {label: ", ".join(str(list(one)) for one in every) for label, every in found.items()}
+    meanings = {}
+    for label, every in found.items():
+        numbers = np.unique(every)
+        runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
+        meanings[label] = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+    return meanings
 
 
 def class_table(lookup: MaskLookup, labels: LabelSet, reports: Sequence[SplitReport]) -> Table:
