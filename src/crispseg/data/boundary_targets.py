@@ -33,8 +33,7 @@ def boundary_targets(labels: NDArray[np.uint8], distance: float = 5) -> NDArray[
 
     Returns:
         `(H, W)`: 0 to 7 for the direction of a boundary pixel (an index of `STEPS` in `crispseg.models.refinement`);
-        `NO_DIRECTION` for a boundary pixel without one.
-        `NO_BOUNDARY` for other pixels; 255 for ignored ones.
+        `NO_DIRECTION` for a boundary pixel without one; `NO_BOUNDARY` for other pixels; 255 for ignored ones.
     """
     targets = np.full(labels.shape, NO_BOUNDARY, np.uint8)
     ignored = labels == IGNORE

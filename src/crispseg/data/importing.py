@@ -169,7 +169,7 @@ def _classes(
     return ids | dict.fromkeys([*ignore, *UNLABELED], IGNORE), LabelSet.colored(names)
 
 
-def _tasks(found: Sequence[MarkedImage], images: Path | None, folders: Sequence[Path] = ()) -> list[Task]:
+def _tasks(found: Sequence[MarkedImage], images: Path | None, folders: Sequence[Path]) -> list[Task]:
     """Return each image once with its name, even if several files annotate it.
 
     Images are in `images`, or otherwise in the folder of the annotations or in `folders`.

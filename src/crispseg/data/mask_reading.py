@@ -193,7 +193,7 @@ def read_by(labels: LabelSet, lookup: MaskLookup, masks: Sequence[MaskStatistics
     return MaskReading(labels, lookup, tuple(faults))
 
 
-def _without_meaning(lookup: MaskLookup, strange: Sequence[MaskStatistics], copy: bool = True) -> Finding:
+def _without_meaning(lookup: MaskLookup, strange: Sequence[MaskStatistics], copy: bool) -> Finding:
     counts = pixels_of(strange, lookup.colors).most_common()
     shown = few([f"{list(key) if lookup.colors else key} ({plural(count, 'pixel')})" for key, count in counts], 8)
     what = f"the {'colour' if lookup.colors else 'value'} {shown}, which {lookup.wrong}"

@@ -74,12 +74,10 @@ class PublicSource(Settings):
 
     @property
     def folder(self) -> Path:
-        """Root as a path."""
         return Path(self.root)
 
     @property
     def entry(self) -> Entry:
-        """Entry of the catalogue."""
         return catalogue()[self.name]
 
     def official(self) -> Sequence[OfficialClass]:

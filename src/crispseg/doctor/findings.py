@@ -114,9 +114,9 @@ def _not_labelled(facts: Sequence[PairFacts]) -> Iterator[Finding]:
 EQUAL = 0.02  # largest difference of the areas of a class and of black pixels, as a share of them
 
 
-def without_image(facts: Sequence[PairFacts], reading: MaskReading | None) -> Iterator[Finding]:
+def without_image(facts: Sequence[PairFacts], reading: MaskReading) -> Iterator[Finding]:
     """Yield the finding of a first class of three or more that is exactly where the images are black."""
-    if reading is None or len(reading.labels) < 3 or isinstance(reading.lookup, InstanceLookup):
+    if len(reading.labels) < 3 or isinstance(reading.lookup, InstanceLookup):
         return
     areas = [
         (image.black, mask.counts[reading.lookup.labels_of(mask) == 0].sum() / mask.counts.sum(), mask.file)
