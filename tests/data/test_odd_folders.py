@@ -371,6 +371,33 @@ def test_tables_of_splits_and_patients_are_named(file: str, content: str, named:
     assert not any(file in line for line in Folder(root=tmp_path).notes())
 
 
+def test_splits_that_list_videos_or_numbers_are_named(tmp_path: Path) -> None:
+    for index in range(8):
+        photo(tmp_path / f"JPEGImages/480p/{'bear' if index < 4 else 'goat'}/{index % 4:05}.jpg", index)
+        save(tmp_path / f"Annotations/480p/{'bear' if index < 4 else 'goat'}/{index % 4:05}.png", ids(0, 1))
+    (tmp_path / "ImageSets/2017").mkdir(parents=True)
+    (tmp_path / "ImageSets/2017/train.txt").write_text("bear\ngoat\n")
+    (tmp_path / "train_test_split.txt").write_text("1 0\n2 1\n")
+    notes = Folder(f"{tmp_path}/JPEGImages/480p", f"{tmp_path}/Annotations/480p").notes()
+    assert not any("train.txt" in line for line in notes)  # above the given folders only
+    notes = Folder(root=tmp_path).notes()
+    assert any("2017/train.txt lists images" in line for line in notes)
+    assert any("train_test_split.txt may divide the images" in line for line in notes)
+
+
+@pytest.mark.parametrize("rest", ["uavid_other", "uavid_test_v2"])
+def test_splits_at_the_end_of_folders_names_are_followed(rest: str, tmp_path: Path) -> None:
+    """Images in folders of other names are in no split, which is said."""
+    for place in ("uavid_train", "uavid_val", rest):
+        for index in range(4):
+            photo(tmp_path / place / f"seq{index % 2}/Images/{index}.png", index)
+            save(tmp_path / place / f"seq{index % 2}/Labels/{index}.png", ids(0, 1))
+    data = Folder(f"{tmp_path}/*/*/Images", f"{tmp_path}/*/*/Labels")
+    counts = {split: len(data.pairs(split)) for split in data.splits()}
+    assert counts == {"train": 4, "val": 4, **({"test": 4} if rest == "uavid_test_v2" else {})}
+    assert sum("images in no split: 4, such as" in line for line in data.notes()) == (rest == "uavid_other")
+
+
 def test_a_table_above_the_folders_of_a_pattern_is_named(tmp_path: Path) -> None:
     for index in range(6):
         photo(tmp_path / f"part_{index % 2}/ISIC_{index}.png", index)

@@ -131,7 +131,7 @@ def own_layout(
     divided = layout.divided or layout.lists or found_lists
     top = root or next(path for path in images.parents if not glob.has_magic(str(path)))
     return layout._replace(
-        unused=() if divided else tuple(unused_splits(top, layout.names)),
+        unused=layout.unused if divided else tuple(unused_splits(top, layout.names)),
         lists=layout.lists or found_lists,
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
@@ -148,25 +148,32 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
 
 def unused_splits(root: Path, names: Mapping[Path, str]) -> list[str]:
     """Return notes about tables and lists in a folder, or text files below it, of its images, and splits in names."""
-    stems = {file.stem: PurePosixPath(name).name for file, name in names.items()}  # the last is a wildcard's text
+    stems = {file.stem for file in names}
+    folders = {file.parent.name for file in names}
+    # of each image; the name is a wildcard's text, and the folder may be a video
+    named = [
+        {file.stem, PurePosixPath(name).name, file.parent.name * (len(folders) > 1)} for file, name in names.items()
+    ]
     write, notes = f"write the names of each split to train.txt, val.txt and test.txt in {root}", []
     splits = [found[1].lower() for stem in stems if (found := SPLIT_IN_NAME.match(stem))]
     if len(splits) == len(stems) and len({*splits}) > 1:
         parts = few(sorted({*splits}))
         notes.append(f"names of images contain {parts}, which does not divide the images; if it should, {write}")
     tables = [file for file in root.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".json", ".yaml", ".yml")]
-    texts = [file for file in (*root.glob("*.txt"), *root.glob("*/*.txt")) if LIST.search(file.stem)]
+    texts = [file for folder in listing(root) for file in folder.glob("*.txt") if LIST.search(file.stem)]
     for file in sorted({*tables, *texts}):
         if file.is_file() and file.stem not in stems and file.stat().st_size <= LIST_BYTES:
             words = re.split(r"""[\r\n\t,;:"'/\\\[\]{}]+""", file.read_text("utf-8", "replace"))
             words += [AFTER_NAME.sub("", word) for word in words]
             listed_names = {re.sub(r"\.\w{2,5}$", "", word.strip()) for word in words}
             listed_names |= {re.sub(r"[_-][^_-]+$", "", word) for word in listed_names}  # as x_S1 for x_S2 or x
-            listed = sum(not listed_names.isdisjoint(both) for both in stems.items())
-            divides = file.suffix.lower() in (".yaml", ".yml") and LIST.search(file.stem)  # by numbers or other names
-            if divides or (listed > 1 and (2 * listed >= len(stems) or LIST.fullmatch(file.stem))):
-                remedy = "give data.train_list, data.val_list or data.test_list" if file in texts else write
-                lists = "may divide the images" if divides else "lists images"
+            listed = sum(not (listed_names - {""}).isdisjoint(each) for each in named)
+            lists_images = listed > 1 and (2 * listed >= len(named) or LIST.fullmatch(file.stem))
+            by_others = file.suffix.lower() in (".yaml", ".yml") and LIST.search(file.stem)  # by numbers or other names
+            if lists_images or by_others or "split" in file.stem.lower():
+                usable = lists_images and file in texts
+                remedy = "give data.train_list, data.val_list or data.test_list" if usable else write
+                lists = "lists images" if lists_images else "may divide the images"
                 notes.append(f"{file} {lists} and is not used; if it has splits or patients, {remedy}")
     return notes
 
@@ -246,7 +253,12 @@ def _matched(images: Path, masks: Path, listed: bool) -> FolderLayout:
         sides = {split: (images_in.get(split, {}), masks_in.get(split, {})) for split in folders}
         names = {file: name for part in images_in.values() for file, name in part.items()}
         matched = {split: match(*side, images, masks) for split, side in sides.items()}
-        return FolderLayout(images, masks, matched, names, folders)
+        rest = match(images_in.get("", {}), masks_in.get("", {}), images, masks).pairs
+        remedy = "; to use them, name their folders train, val or test, or give data.train_list and data.val_list"
+        unused = (
+            (f"images in no split: {len(rest)}, such as {next(iter(rest.values())).image}{remedy}",) if rest else ()
+        )
+        return FolderLayout(images, masks, matched, names, folders, unused=unused)
     by_images = masks_in.keys() == {""} and "train" in images_in and all("/" in name for name in image_of.values())
     if listed or not by_images:
         folders = {}

@@ -35,7 +35,7 @@ SPLITS = {
 }
 """Folder names of each split, including those of COCO and nnU-Net."""
 SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
-_AROUND = re.compile(r"^(\d+|[a-z])[._) -]+(?=\D)|[_ -](set|data|dataset|split)$", re.I)  # as in "a. Training Set"
+_AROUND = re.compile(r"^(\d+|[a-z])[._) -]+(?=\D)|[_ -](set|data|dataset|split|v\d+)$", re.I)  # as in "a. Training Set"
 OTHERS = re.compile(r"instance|object|predict|overlay|viz", re.I)  # in names of folders without class masks
 SAME, GRID = 16, 64  # number of masks to compare with each other, and of their rows and columns
 DIFFERENT = 0.1  # largest share of the pixels of a value that differ; fields of view have 0.04, leaves 0.27
@@ -102,8 +102,11 @@ def by_split(place: Path, files: Mapping[Path, str]) -> dict[str, dict[Path, str
     found: dict[str, dict[Path, str]] = defaultdict(dict)
     for file, name in files.items():
         parts = name.split("/")
-        at = next((index for index, part in enumerate(parts[:-1][:levels]) if split_of(part)), None)
-        split = split_of(parts.pop(at)) or "" if at is not None else ""
+        plain = [_AROUND.sub("", part) for part in parts[:-1][:levels]]
+        splits = [split_of(part) or split_of(re.split("[_-]", part)[-1]) for part in plain]  # of train or uavid_train
+        split = next(filter(None, splits), "")
+        if split:
+            parts.pop(splits.index(split))
         found[split][file] = "/".join(parts)
     return found
 
