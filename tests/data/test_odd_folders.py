@@ -383,6 +383,12 @@ def test_splits_that_list_videos_or_numbers_are_named(tmp_path: Path) -> None:
     notes = Folder(root=tmp_path).notes()
     assert any("2017/train.txt lists images" in line for line in notes)
     assert any("train_test_split.txt may divide the images" in line for line in notes)
+    (tmp_path / "val.txt").write_text("goat\n")
+    data = Folder(f"{tmp_path}/JPEGImages/480p", f"{tmp_path}/Annotations/480p", val_list=tmp_path / "val.txt")
+    assert {split: {pair.image.parent.name for pair in data.pairs(split)} for split in ("train", "val")} == {
+        "train": {"bear"},
+        "val": {"goat"},
+    }
 
 
 @pytest.mark.parametrize("rest", ["uavid_other", "uavid_test_v2"])

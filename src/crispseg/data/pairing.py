@@ -56,14 +56,19 @@ def pair_files(
 def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) -> tuple[list[str], list[str]]:
     """Return the image names in a list file, and its entries that match no image or several.
 
-    Entries are names or file names, with or without sub-folders; unknown leading folders, and numbers or the file of
-    the mask after a name, are ignored. Files without a partner, the `unpaired`, are left out. Errors are those of
-    `read_lines`.
+    Entries are names or file names, with or without sub-folders, or folders of images such as the frames of a video.
+    Unknown leading folders, and numbers or the file of the mask after a name, are ignored. Files without a partner, the
+    `unpaired`, are left out. Errors are those of `read_lines`.
     """
     full = {*names, *unpaired}
     stems = Counter(PurePosixPath(name).name for name in full)
     known = {PurePosixPath(name).name: name for name in full if stems[PurePosixPath(name).name] == 1}
     known |= {name: name for name in full}
+    inside: dict[str, set[str]] = defaultdict(set)
+    for name in full:
+        for parent in [*PurePosixPath(name).parents][:-1]:
+            inside[str(parent)].add(name)
+            inside[parent.name].add(name)
     chosen, unknown = set(), []
 
     def meant(line: str) -> list[str]:
@@ -75,6 +80,8 @@ def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) ->
     for line in read_lines(path):
         if found := meant(line) or meant(AFTER_NAME.sub("", line)):
             chosen.add(found[0])
+        elif line in inside:
+            chosen |= inside[line]
         else:
             unknown.append(line)
     return sorted(chosen.difference(unpaired)), unknown
