@@ -431,6 +431,14 @@ def test_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: C
     assert "class missing in train is not learned" in line
 
 
+def test_annotations_of_images_are_no_legends(tmp_path: Path) -> None:
+    for index in range(4):
+        save(tmp_path / f"{index}.jpg", np.full((40, 40, 3), 9 * index, np.uint8))
+        save(tmp_path / f"{index}_mask.png", (np.arange(1600).reshape(40, 40) % 2).astype(np.uint8))
+        (tmp_path / f"{index}_label.json").write_text(json.dumps({"shapes": [], "imagePath": f"{index}.jpg"}))
+    assert not [line for line in Folder(root=tmp_path).notes() if " differ: " in line]
+
+
 @pytest.mark.parametrize("differ", [False, True])
 def test_legends_of_frames_that_differ_are_named(differ: bool, tmp_path: Path) -> None:
     """NVIDIA Replicator numbers the colours of each frame."""

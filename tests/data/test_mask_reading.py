@@ -99,6 +99,7 @@ CASES = {
     "soft edges of 16 bits": Case([SOFT.astype(np.uint16) * 257] * 2, "value-out-of-range"),
     "soft edges of grey": Case([SOFT // 2] * 2, "grey-pictures"),
     "noise of JPEG": Case([compressed()] * 2, OF_NOISE, also="black-and-white-masks"),
+    "ids and codes around 255": Case([drawn(0, 1, 2, 252, 253, 254)] * 2, "sparse-ids"),
     "0, 254 and 255": Case([ids(0, 0, 254, 255)] * 2, "sparse-ids"),
     "some of 1 and most of 255": Case([ids(0, 255, 255, 255, 255, 1)] * 2, "black-and-white-masks"),
     "grey pictures": Case([GREYS] * 2, "grey-pictures"),
@@ -193,6 +194,18 @@ CASES = {
     ),
     "grey levels as a palette": Case([WIDE * 7] * 2, [48, 48], {"palette": [BLACK, (7, 7, 7)]}),
 }
+
+
+@pytest.mark.parametrize(("values", "offered"), [((0, 254, 255), True), ((0, 3, 7), False)])
+def test_a_threshold_is_offered_for_values_around_black_and_white(
+    values: tuple[int, ...], offered: bool, tmp_path: Path
+) -> None:
+    for each in "ab":
+        make_pair(tmp_path, each, ids(*values))
+    with pytest.raises(CrispsegError) as error:
+        folder(tmp_path).label_set()
+    assert (error.value.settings[0].get("data.palette_tolerance") == 255) == offered
+    assert ("if they are black and white" in str(error.value)) == offered
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -156,6 +156,37 @@ def test_targets_are_masks(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(("image", "mask"), [("train_image", "train_mask"), ("cam_img", "cam_gt")])
+def test_numbers_of_four_digits_pair(image: str, mask: str, tmp_path: Path) -> None:
+    for index in range(4):
+        photo(tmp_path / f"images/{image}_{index:04}.png", index)
+        save(tmp_path / f"masks/{mask}_{index:04}.png", ids(0, 1))
+    assert len(Folder(root=tmp_path).pairs("all")) == 4
+
+
+@pytest.mark.parametrize(
+    ("folders", "counts"),
+    [
+        (("berlin_train", "paris_train", "berlin_val", "paris_val"), {"train": 4, "val": 4}),
+        (("istanbul_tr", "ankara_tr", "izmir_ts", "oslo_val"), None),
+        (("blood_test", "urine_test", "skin_test"), None),
+        (("steam_train", "bus", "car", "tram"), None),
+        (("crash_test/train", "crash_test/val", "lab_train/train", "lab_train/val"), {"train": 4, "val": 4}),
+    ],
+)
+def test_last_words_of_folders_are_splits_if_train_is_among_them(
+    folders: tuple[str, ...], counts: dict[str, int] | None, tmp_path: Path
+) -> None:
+    for index, place in enumerate(np.repeat(folders, 2)):
+        photo(tmp_path / f"images/{place}/{index % 2}.png", index)
+        save(tmp_path / f"masks/{place}/{index % 2}.png", ids(0, 1))
+    above = "*/*" if "/" in folders[0] else ""
+    data = Folder(f"{tmp_path}/images/{above}", f"{tmp_path}/masks/{above}") if above else Folder(root=tmp_path)
+    assert len(data.pairs("all")) == 2 * len(folders)
+    assert counts in (None, {split: len(data.pairs(split)) for split in data.splits()})
+    assert {*data.splits()} == {"train", "val"}
+
+
 @pytest.mark.parametrize("ending", ["_mask", "_label", "_gt"])
 @pytest.mark.parametrize("name", ["{}_target", "T32_{}_10m"])
 def test_names_of_images_may_end_like_those_of_masks(name: str, ending: str, tmp_path: Path) -> None:
@@ -184,7 +215,7 @@ def test_a_file_of_colours_next_to_masks_is_named(place: str, tmp_path: Path, re
     legend = tmp_path / place / "colormap.txt"
     legend.parent.mkdir(exist_ok=True)
     legend.write_text("0 void 0 0 0\n1 grass 9 99 0\n2 dirt 80 0 7\n")
-    source = Folder(tmp_path / "frames", tmp_path / "annotations")
+    source = Folder(tmp_path / "frames", tmp_path / "annotations", root=tmp_path)
     with refuses("data.palette '[[", f"{legend} may define the classes"):
         source.label_set()
     palette = replace(source, palette=legend)
@@ -383,12 +414,11 @@ def test_splits_that_list_videos_or_numbers_are_named(tmp_path: Path) -> None:
     notes = Folder(root=tmp_path).notes()
     assert any("2017/train.txt lists images" in line for line in notes)
     assert any("train_test_split.txt may divide the images" in line for line in notes)
-    (tmp_path / "val.txt").write_text("goat\n")
-    data = Folder(f"{tmp_path}/JPEGImages/480p", f"{tmp_path}/Annotations/480p", val_list=tmp_path / "val.txt")
-    assert {split: {pair.image.parent.name for pair in data.pairs(split)} for split in ("train", "val")} == {
-        "train": {"bear"},
-        "val": {"goat"},
-    }
+    for line in ("goat", "goat/", "JPEGImages\\480p\\goat"):
+        (tmp_path / "val.txt").write_text(f"{line}\n")
+        data = Folder(f"{tmp_path}/JPEGImages/480p", f"{tmp_path}/Annotations/480p", val_list=tmp_path / "val.txt")
+        videos = {split: {pair.image.parent.name for pair in data.pairs(split)} for split in ("train", "val")}
+        assert videos == {"train": {"bear"}, "val": {"goat"}}
 
 
 @pytest.mark.parametrize("rest", ["uavid_other", "uavid_test_v2"])

@@ -157,6 +157,12 @@ def test_files_of_several_pages_or_frames(tmp_path: Path, refuses: Refuses) -> N
         assert np.array_equal(read_source(stack, 3)[0][..., 0], GREY)
 
 
+@pytest.mark.parametrize("description", ["ImageJ=1.11a\nimages=5\n", '{"shape": [5, 60, 90]}'])
+def test_a_page_with_the_description_of_a_stack_is_read(description: str, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", GREY, description=description, metadata=None)
+    assert np.array_equal(read_mask(tmp_path / "a.tif"), GREY)
+
+
 def test_rows_of_an_uncompressed_tiff_are_read_alone(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", RGB, photometric="rgb", rowsperstrip=60)
     content = (tmp_path / "a.tif").read_bytes()

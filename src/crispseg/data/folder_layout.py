@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import os
 import re
 import shlex
@@ -129,13 +128,16 @@ def own_layout(
     layout = _matched(images, masks, bool(lists))
     classes = root / "classes.txt" if root is not None and (root / "classes.txt").is_file() else None
     divided = layout.divided or layout.lists or found_lists
-    top = root or next(path for path in images.parents if not glob.has_magic(str(path)))
+    top = root or images.parent
+    while is_pattern(top):
+        top = top.parent
+    below = listing(top) if root else [top, *top.glob("*/")]
     return layout._replace(
-        unused=layout.unused if divided else tuple(unused_splits(top, layout.names)),
+        unused=layout.unused if divided else tuple(unused_splits(top, layout.names, below)),
         lists=layout.lists or found_lists,
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
-        legend=_legend([top, masks, masks.parent, *sorted(top.glob("*/"))]),
+        legend=_legend([top, masks, masks.parent, *(sorted(top.glob("*/")) if root else [])]),
     )
 
 
@@ -146,28 +148,25 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
     return next(filter(pictures, found), found[0] if found else root / names[0])
 
 
-def unused_splits(root: Path, names: Mapping[Path, str]) -> list[str]:
-    """Return notes about tables and lists in a folder, or text files below it, of its images, and splits in names."""
+def unused_splits(root: Path, names: Mapping[Path, str], places: Iterable[Path]) -> list[str]:
+    """Return notes about tables in a folder and lists in `places` that name its images, and about splits in names."""
     stems = {file.stem for file in names}
-    folders = {file.parent.name for file in names}
-    # of each image; the name is a wildcard's text, and the folder may be a video
-    named = [
-        {file.stem, PurePosixPath(name).name, file.parent.name * (len(folders) > 1)} for file, name in names.items()
-    ]
+    named = [(file.stem, PurePosixPath(name).name, file.parent.name) for file, name in names.items()]  # of a video
     write, notes = f"write the names of each split to train.txt, val.txt and test.txt in {root}", []
     splits = [found[1].lower() for stem in stems if (found := SPLIT_IN_NAME.match(stem))]
     if len(splits) == len(stems) and len({*splits}) > 1:
         parts = few(sorted({*splits}))
         notes.append(f"names of images contain {parts}, which does not divide the images; if it should, {write}")
     tables = [file for file in root.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".json", ".yaml", ".yml")]
-    texts = [file for folder in listing(root) for file in folder.glob("*.txt") if LIST.search(file.stem)]
+    texts = [file for folder in places for file in folder.glob("*.txt") if LIST.search(file.stem)]
     for file in sorted({*tables, *texts}):
         if file.is_file() and file.stem not in stems and file.stat().st_size <= LIST_BYTES:
             words = re.split(r"""[\r\n\t,;:"'/\\\[\]{}]+""", file.read_text("utf-8", "replace"))
             words += [AFTER_NAME.sub("", word) for word in words]
             listed_names = {re.sub(r"\.\w{2,5}$", "", word.strip()) for word in words}
             listed_names |= {re.sub(r"[_-][^_-]+$", "", word) for word in listed_names}  # as x_S1 for x_S2 or x
-            listed = sum(not (listed_names - {""}).isdisjoint(each) for each in named)
+            listed_names.discard("")
+            listed = sum(not listed_names.isdisjoint(each[: 3 if file in texts else 2]) for each in named)
             lists_images = listed > 1 and (2 * listed >= len(named) or LIST.fullmatch(file.stem))
             by_others = file.suffix.lower() in (".yaml", ".yml") and LIST.search(file.stem)  # by numbers or other names
             if lists_images or by_others or "split" in file.stem.lower():
@@ -199,8 +198,9 @@ def differing_legends(masks: Iterable[Path]) -> list[Finding]:
     for folder in sorted({parent for mask in masks for parent in [*mask.parents][:2]}):
         for path in sorted(folder.iterdir()):
             if LEGEND.fullmatch(path.name) and path.is_file() and path.stat().st_size <= LEGEND_BYTES:
-                name = re.sub(r"\d+", "", path.name) if path.suffix == ".json" else path.name
-                contents[name].setdefault(path.read_bytes(), path)
+                content, is_json = path.read_bytes(), path.suffix == ".json"
+                if not (is_json and ANNOTATION.search(content)):  # annotations of an image
+                    contents[re.sub(r"\d+", "", path.name) if is_json else path.name].setdefault(content, path)
     for first, second, *more in (paths.values() for paths in contents.values() if len(paths) > 1):
         message = f"{first} and {second} differ: if they define the classes, one value means different classes"
         files = (str(first), str(second), *map(str, more))
@@ -299,5 +299,6 @@ def annotated(folder: Path) -> str:
         remedy = "save each mask as a PNG of class ids, with 255 for ignored pixels"
         return f"; {few(unread)} cannot be read as masks: {remedy}"
     files = (file for suffix in IMPORTED & suffixes for file in islice(folder.rglob(f"*{suffix}"), 20))
+    files = (file for file in files if file.is_file())
     known = (file.stat().st_size > LIST_BYTES or ANNOTATION.search(file.read_bytes()) for file in files)
     return f"; {imports}" if polygons or any(known) else ""

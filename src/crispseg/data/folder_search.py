@@ -36,6 +36,7 @@ SPLITS = {
 """Folder names of each split, including those of COCO and nnU-Net."""
 SPLIT_OF = {name: split for split, names in SPLITS.items() for name in names}
 _AROUND = re.compile(r"^(\d+|[a-z])[._) -]+(?=\D)|[_ -](set|data|dataset|split|v\d+)$", re.I)  # as in "a. Training Set"
+_END = re.compile(r"(.+)[-_ ](train|training|val|valid|validation|test|testing)", re.I)  # as in uavid_train
 OTHERS = re.compile(r"instance|object|predict|overlay|viz", re.I)  # in names of folders without class masks
 SAME, GRID = 16, 64  # number of masks to compare with each other, and of their rows and columns
 DIFFERENT = 0.1  # largest share of the pixels of a value that differ; fields of view have 0.04, leaves 0.27
@@ -99,15 +100,20 @@ def by_split(place: Path, files: Mapping[Path, str]) -> dict[str, dict[Path, str
     The names omit the split.
     """
     levels = sum(map(glob.has_magic, place.parts)) if is_pattern(place) else 1
+    folders = {part for name in files.values() for part in name.split("/")[:-1][:levels]}
+    ends = {part: end for part in folders if (end := _END.fullmatch(_AROUND.sub("", part)))}
+    splits = {split_of(end[2]) for end in ends.values()}
+    ends = ends if "train" in splits and len(splits) > 1 else {}
     found: dict[str, dict[Path, str]] = defaultdict(dict)
     for file, name in files.items():
-        parts = name.split("/")
-        plain = [_AROUND.sub("", part) for part in parts[:-1][:levels]]
-        splits = [split_of(part) or split_of(re.split("[_-]", part)[-1]) for part in plain]  # of train or uavid_train
-        split = next(filter(None, splits), "")
-        if split:
-            parts.pop(splits.index(split))
-        found[split][file] = "/".join(parts)
+        parts, split = name.split("/"), None
+        inner = range(min(len(parts) - 1, levels))
+        if exact := [at for at in inner if split_of(parts[at])]:
+            split = split_of(parts.pop(exact[0]))
+        elif ended := [at for at in inner if parts[at] in ends]:
+            parts[ended[0]], word = ends[parts[ended[0]]].groups()
+            split = split_of(word)
+        found[split or ""][file] = "/".join(parts)
     return found
 
 

@@ -111,7 +111,7 @@ def sparse(order: Sequence[int], grey: Sequence[MaskStatistics], void: Sequence[
     remedy = f"give {given}, with the classes in this order and unlabelled values as data.ignore"
     remedy += "" if count else f"; or, if they are class ids, data.num_classes {max({*order} - {IGNORE}) + 1}"
     settings: list[dict[str, object]] = [{"data.palette": one, "data.ignore": others} for one, others in choices]
-    if not count and all(value <= NOISE or value >= IGNORE - NOISE for value in order):
+    if not count and last >= IGNORE - NOISE and all(not NOISE < value < IGNORE - NOISE for value in order):
         remedy = f"give {BY_THRESHOLD} if they are black and white; or {remedy}"
         settings = [{"data.palette": [(0,) * 3, (IGNORE,) * 3], "data.palette_tolerance": THRESHOLD}, *settings]
     return fault_of("sparse-ids", grey, what, remedy, settings=settings)

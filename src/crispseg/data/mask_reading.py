@@ -260,10 +260,9 @@ def _tone(mask: MaskStatistics) -> str:
         return "pure" if 0 < white.sum() < len(white) else "one"
     if values[-1] > IGNORE or len(_flat_greys(mask)):
         return "odd"
-    blended = mask.interpolated and far.sum() > 1  # a single value is a class, or a border
-    # JPEG's noise, also in a PNG; class ids have no values around white
-    noisy = not far.any() and ((values >= IGNORE - NOISE) & (values < IGNORE)).sum() > 2
-    if (mask.lossy or blended or noisy) and 2 * counts[far].sum() <= counts.sum():
+    light = (values >= IGNORE - NOISE) & (values < IGNORE)  # noise of JPEG, also in a PNG
+    several = far.sum() > 1 or (light.sum() > 2 and not far.any())  # a single value is a class, or a border
+    if (mask.lossy or (mask.interpolated and several)) and 2 * counts[far].sum() <= counts.sum():
         return "soft"
     between, marked = counts[middle].sum(), counts[values > 0].sum()
     few_pixels = 20 * between <= marked or (100 * between <= counts.sum() and 2 * between < marked)

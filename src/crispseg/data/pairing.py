@@ -64,24 +64,25 @@ def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) ->
     stems = Counter(PurePosixPath(name).name for name in full)
     known = {PurePosixPath(name).name: name for name in full if stems[PurePosixPath(name).name] == 1}
     known |= {name: name for name in full}
-    inside: dict[str, set[str]] = defaultdict(set)
+    below: dict[PurePosixPath, list[str]] = defaultdict(list)
     for name in full:
         for parent in [*PurePosixPath(name).parents][:-1]:
-            inside[str(parent)].add(name)
-            inside[parent.name].add(name)
+            below[parent].append(name)
+    folders = Counter(parent.name for parent in below)
+    inside = {parent.name: names for parent, names in below.items() if folders[parent.name] == 1}
+    inside |= {str(parent): names for parent, names in below.items()}
     chosen, unknown = set(), []
 
     def meant(line: str) -> list[str]:
         entry = PurePosixPath(unicodedata.normalize("NFC", line).replace("\\", "/"))
         stem = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
         tails = ["/".join(one.parts[start:]) for start in range(len(entry.parts)) for one in (entry, stem)]
-        return [known[key] for at, key in enumerate(tails) if key in (known if at < 2 else full)]
+        found = [known[key] for at, key in enumerate(tails) if key in (known if at < 2 else full)]
+        return found[:1] or next((inside[key] for key in tails if key in inside), [])
 
     for line in read_lines(path):
         if found := meant(line) or meant(AFTER_NAME.sub("", line)):
-            chosen.add(found[0])
-        elif line in inside:
-            chosen |= inside[line]
+            chosen.update(found)
         else:
             unknown.append(line)
     return sorted(chosen.difference(unpaired)), unknown
@@ -212,7 +213,8 @@ def _divided(names: Sequence[str], val: Collection[str]) -> dict[str, list[str]]
 def plain(name: str) -> str:
     """Return the common part of the names of an image and its mask, without affixes such as _mask."""
     folder, slash, stem = name.casefold().rpartition("/")
-    while (shorter := _ADDED.sub("", stem)) not in ("", stem):  # an image may be x_target, and its mask x_target_mask
+    stem = _ADDED.sub("", stem) or stem
+    while (shorter := re.sub(_OF_MASKS, "", stem)) not in ("", stem):  # x_target may be an image of x_target_mask
         stem = shorter
     return folder + slash + stem
 

@@ -62,9 +62,10 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
 
 
 def _entry(line: str) -> dict[str, Any]:
-    fields = re.split(r"\s*,\s*" if "," in line else r"\s+", line)
-    if ":" not in line and "1111" in "".join(str(int(field.isdigit())) for field in fields):
-        raise ValueError(f"'{line}' has more than three numbers in a row; leave out alpha, and give ids before names")
+    after = line.partition(":")[2] or line
+    fields = re.split(r"\s*,\s*|(?<=\d)\s+(?=\d+(?:[\s,]|$))" if "," in after else r"\s+", after.strip())
+    if "1111" in "".join(str(int(field.isdigit())) for field in fields):
+        raise ValueError(f"'{line}' has more than three numbers in a row; separate columns by commas, without alpha")
     if match := _COLOR_FIRST.fullmatch(line) or _NAME_FIRST.fullmatch(line):
         number, color = match.groupdict().get("id"), re.findall(r"\d+", match["color"])
         return {"name": match["name"], "color": color} | ({"id": int(number)} if number else {})
@@ -79,7 +80,8 @@ def _entries(tree: Any) -> list[Mapping[str, Any]]:
     if not isinstance(tree, Mapping):
         return [each if isinstance(each, Mapping) else {"color": each} for each in tree]
     colors, names = tree.get("colors", tree.get("palette", tree)), tree.get("names", tree.get("classes"))
-    if isinstance(colors, Mapping) and all(re.fullmatch(r"#[0-9a-fA-F]{6}", str(key)) for key in colors):
+    in_hex = isinstance(colors, Mapping) and all(re.fullmatch(r"#[0-9a-fA-F]{6}", str(key)) for key in colors)
+    if in_hex and all(isinstance(name, str) for name in colors.values()):
         return [{"name": name, "color": color} for color, name in colors.items()]
     if isinstance(colors, Mapping) and not all(str(key).isdigit() for key in colors):
         return [{"name": name, "color": color} for name, color in colors.items()]

@@ -74,8 +74,6 @@ def export_model(
     if (size and min(size) < MIN_SIDE) or (format in ONE_SIZE and not size):
         only = f", but {format} files accept one size" if format in ONE_SIZE else ""
         raise CrispsegError(f"size is {size}{only}; give a height and width of at least {MIN_SIDE}")
-    if size and (precision == "int8" or triton):
-        raise CrispsegError("int8 and triton need a file for all sizes; leave out size")
     for name, value, allowed in ("sampling", sampling, Sampling), ("output", output, Output):
         if value not in get_args(allowed):
             raise CrispsegError(f"{name} is {value!r}; give {' or '.join(get_args(allowed))}")
@@ -83,6 +81,8 @@ def export_model(
         raise CrispsegError("int8 and max_drop need labelled images; give data for calibration")
     if triton and format != "onnx":
         raise CrispsegError(f"triton needs an ONNX file, but format is {format}; use onnx, or leave out triton")
+    if size and (precision == "int8" or triton):
+        raise CrispsegError("int8 and triton need a file for all sizes; leave out size")
     settings = triton_settings(path, model.info, output)
     old_settings = path.with_name("config.pbtxt")
     if triton and old_settings.exists() and old_settings.read_bytes() != settings.encode():

@@ -249,9 +249,11 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
     file.seek(0)
     tiff = tifffile.TiffFile(file)
     pages, page = tiff.pages, tiff.pages[number or 0]
-    pages_after_one = len(pages) == 1 and (tiff.is_imagej or tiff.is_shaped) and tiff.series[0].size > page.size
     several = number is None and any(not other.subfiletype & 0b101 for other in islice(pages, 1, None))
-    if pages_after_one or several:  # ImageJ describes the others, of files above 4 GB, in the metadata of the first
+    if len(pages) == 1 and page.is_final and (tiff.is_imagej or tiff.is_shaped):  # which may describe pages after it
+        there = (tiff.filehandle.size - page.dataoffsets[0]) // page.nbytes
+        several = min(tiff.series[0].size // page.size, there) > 1
+    if several:
         raise CrispsegError(f"{name} {SEVERAL}")
     (height, width), bands, bits = (page.imagelength, page.imagewidth), page.samplesperpixel, page.bitspersample
     signed = page.dtype is not None and page.dtype.kind == "i" and (bits == 8 or page.photometric == 0)
