@@ -431,7 +431,7 @@ def test_splits_at_the_end_of_folders_names_are_followed(rest: str, tmp_path: Pa
     data = Folder(f"{tmp_path}/*/*/Images", f"{tmp_path}/*/*/Labels")
     counts = {split: len(data.pairs(split)) for split in data.splits()}
     assert counts == {"train": 4, "val": 4, **({"test": 4} if rest == "uavid_test_v2" else {})}
-    assert sum("images in no split: 4, such as" in line for line in data.notes()) == (rest == "uavid_other")
+    assert sum("images in no split: " in line for line in data.notes()) == (rest == "uavid_other")
 
 
 def test_a_table_above_the_folders_of_a_pattern_is_named(tmp_path: Path) -> None:

@@ -128,16 +128,14 @@ def own_layout(
     layout = _matched(images, masks, bool(lists))
     classes = root / "classes.txt" if root is not None and (root / "classes.txt").is_file() else None
     divided = layout.divided or layout.lists or found_lists
-    top = root or images.parent
-    while is_pattern(top):
-        top = top.parent
-    below = listing(top) if root else [top, *top.glob("*/")]
+    top = root or next(path for path in images.parents if not is_pattern(path))
+    inner = [top, *sorted(top.glob("*/"))]
     return layout._replace(
-        unused=layout.unused if divided else tuple(unused_splits(top, layout.names, below)),
+        unused=layout.unused if divided else tuple(unused_splits(top, layout.names, listing(top) if root else inner)),
         lists=layout.lists or found_lists,
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
-        legend=_legend([top, masks, masks.parent, *(sorted(top.glob("*/")) if root else [])]),
+        legend=_legend([*inner[: None if root else 1], masks, masks.parent]),
     )
 
 
@@ -255,10 +253,8 @@ def _matched(images: Path, masks: Path, listed: bool) -> FolderLayout:
         matched = {split: match(*side, images, masks) for split, side in sides.items()}
         rest = match(images_in.get("", {}), masks_in.get("", {}), images, masks).pairs
         remedy = "; to use them, name their folders train, val or test, or give data.train_list and data.val_list"
-        unused = (
-            (f"images in no split: {len(rest)}, such as {next(iter(rest.values())).image}{remedy}",) if rest else ()
-        )
-        return FolderLayout(images, masks, matched, names, folders, unused=unused)
+        note = f"images in no split: {few((pair.image for pair in rest.values()), 1)}{remedy}"
+        return FolderLayout(images, masks, matched, names, folders, unused=(note,) * bool(rest))
     by_images = masks_in.keys() == {""} and "train" in images_in and all("/" in name for name in image_of.values())
     if listed or not by_images:
         folders = {}
@@ -298,7 +294,8 @@ def annotated(folder: Path) -> str:
     if unread and not polygons:
         remedy = "save each mask as a PNG of class ids, with 255 for ignored pixels"
         return f"; {few(unread)} cannot be read as masks: {remedy}"
-    files = (file for suffix in IMPORTED & suffixes for file in islice(folder.rglob(f"*{suffix}"), 20))
-    files = (file for file in files if file.is_file())
+    files = [
+        file for suffix in IMPORTED & suffixes for file in islice(folder.rglob(f"*{suffix}"), 20) if file.is_file()
+    ]
     known = (file.stat().st_size > LIST_BYTES or ANNOTATION.search(file.read_bytes()) for file in files)
     return f"; {imports}" if polygons or any(known) else ""
