@@ -183,8 +183,9 @@ class Folder(Settings):
             lists = self._layout.lists
             for split_list, (_, entries) in self._chosen.items():
                 if entries:
-                    wrong = f"{plural(len(entries), 'line')} with no or several matching images: {few(entries)}"
-                    raise CrispsegError(f"{lists[split_list]} has {wrong}; write a name per line, with its sub-folder")
+                    wrong = f"{plural(len(entries), 'line')} with no or several matching images: {few(entries)}; write "
+                    wrong += "a name per line, with its sub-folder; or give their folders as data.images and data.masks"
+                    raise CrispsegError(f"{lists[split_list]} has {wrong}")
             for one, other in combinations(lists, 2):
                 if both := sorted({*self._names[one]} & {*self._names[other]}):
                     shared = f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}"
