@@ -102,6 +102,7 @@ CASES = {
     "ids and codes around 255": Case([drawn(0, 1, 2, 252, 253, 254)] * 2, "sparse-ids"),
     "0, 254 and 255": Case([ids(0, 0, 254, 255)] * 2, "sparse-ids"),
     "some of 1 and most of 255": Case([ids(0, 255, 255, 255, 255, 1)] * 2, "black-and-white-masks"),
+    "few of 1, some of 255": Case([ids(*[0] * 12, *[255] * 8, 1)] * 2, "black-and-white-masks"),
     "grey pictures": Case([GREYS] * 2, "grey-pictures"),
     "a stray of 3 and 4": Case([spotted(3), spotted(4), *WHITES], [98, 94], also="black-and-white-masks"),
     "strays beside white, declared": Case([spotted(3), *WHITES], [73, 71], {"num_classes": 2}, "black-and-white-masks"),

@@ -25,6 +25,7 @@ from crispseg.data import Folder
 from crispseg.data.dataset import FileDataset
 from crispseg.data.split_check import known_range
 from crispseg.export.formats import describe
+from crispseg.inference import tiled
 from crispseg.io import value_range
 from crispseg.io.images import read_image, read_mask, write_image
 from crispseg.io.opening import from_array
@@ -183,7 +184,7 @@ def test_an_image_of_one_value_is_read(value: int) -> None:
     assert (from_array(values, "an array").pixels(3, "image") == 0).all()
 
 
-def test_a_run_reads_each_image_by_its_range(tmp_path: Path, refuses: Refuses) -> None:
+def test_a_run_reads_each_image_by_its_range(tmp_path: Path, refuses: Refuses, monkeypatch: pytest.MonkeyPatch) -> None:
     printed = io.StringIO()
     data = replace(write_data(tmp_path, dark), value_range="image")
     config = tiny(tmp_path / "run", data=data, epochs=1)
@@ -191,14 +192,17 @@ def test_a_run_reads_each_image_by_its_range(tmp_path: Path, refuses: Refuses) -
     assert run.model.info.value_range == "image" and "value_range image" in printed.getvalue()
     assert json.loads(describe(run.model.info))["value_range"] == "image"
     values = np.tile(dark(0), (9, 8))
-    values[100:200, 250:350] += 90
+    values[400:500, 250:350] += 90  # below the first band of rows
     low, high = np.percentile(values[::3, ::3], (1, 99.8))
     scaled = by_hand(values, np.floor(low), np.ceil(high))
     assert np.array_equal(Segmenter(run.folder, "cpu")(values).image, scaled)
     for name, image in {"own": values, "scaled": scaled}.items():
         tifffile.imwrite(tmp_path / f"{name}.tif", image, tile=(16, 16))
     common = ["predict", str(run.folder), "--tiles=128"]
+    limits: list[tuple[float, float]] = []
+    monkeypatch.setattr(tiled, "percentile_range", lambda *args: limits.append(percentile_range(*args)) or limits[-1])
     assert main([*common, str(tmp_path / "own.tif"), f"--out={tmp_path}/out"]) == 0
+    assert limits == [(np.floor(low), np.ceil(high))]
     assert main([*common, str(tmp_path / "scaled.tif"), "--value_range=[0,255]", f"--out={tmp_path}/out"]) == 0
     assert np.array_equal(read_mask(tmp_path / "out/own.tif"), read_mask(tmp_path / "out/scaled.tif"))
     tree = {"data": {"root": str(tmp_path)}, "init_from": str(run.folder)}

@@ -183,6 +183,13 @@ def test_what_cannot_be_used_is_refused_before_training(teacher: Path, tmp_path:
         unlabelled_files(taught(tmp_path / "out", pictures(tmp_path / "rgb", 1), model=bands))
 
 
+@pytest.mark.parametrize("value_range", ["image", (0, 4095)])
+def test_images_of_8_bits_are_used_with_a_value_range(value_range: Any, tmp_path: Path) -> None:
+    config = taught(tmp_path / "out", pictures(tmp_path / "new", 2))
+    files, _ = unlabelled_files(dataclasses.replace(config, data=dataclasses.replace(DRAWN, value_range=value_range)))
+    assert len(files) == 2
+
+
 # Runs ---------------------------------------------------------------------------------------------------------------
 
 
