@@ -108,6 +108,8 @@ def test_two_sides_of_a_patient_are_one_group() -> None:
     for ends, pattern in ((("_left", "_right"), "*_*"), ("LR", "*[LRlr]")):
         assert likely_group(PurePosixPath(f"Image_{index:02}{end}") for index in range(4) for end in ends) == pattern
     assert likely_group(PurePosixPath(f"Image_{index:02}L") for index in range(8)) is None
+    places = [PurePosixPath(f"{scene}-{image}") for scene in (7, 12) for image in range(1, 5)]
+    assert likely_group(places) == "*-*" and group_of("*-*", places[0]) == "7"
     tiles = "patch_{0}_1_by_{0}_LC08_L1TP_{1:06}_20160520_20170324_01_T1"
     places = [PurePosixPath(tiles.format(tile, scene)) for scene in (2053, 35035) for tile in range(6)]
     assert likely_group(places) == "*LC08_L1TP_{*}_*"

@@ -13,6 +13,7 @@ from dataset_trees import indexed, picture, save
 
 from crispseg.cli.main import main
 from crispseg.data import Folder
+from crispseg.data.dataset import read_names
 from crispseg.data.folder_layout import own_layout, recognise
 from crispseg.errors import CrispsegError
 from crispseg.io.images import write_image
@@ -514,3 +515,9 @@ def test_palettes_that_differ_are_read_by_their_colours(colored: bool, tmp_path:
     dataset = source.settled().dataset("all")
     for index in range(6):
         np.testing.assert_array_equal(dataset.read_labels(index), expected[dataset.name_of(index)])
+
+
+def test_class_names_in_a_table_are_refused(tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "labels.tsv").write_text("id\tname\tcount\n0\twall\t700\n1\tfloor\t800\n")
+    with refuses("labels.tsv has several columns"):
+        read_names(tmp_path / "labels.tsv")

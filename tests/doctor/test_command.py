@@ -43,6 +43,16 @@ def test_exit_status_json_and_text(tmp_path: Path, capsys: Capture) -> None:
     assert first["code"] == "value-out-of-range" and first["files"] == [str(tree.root / "masks/train0.png")]
 
 
+def test_lists_that_are_not_used_are_named_next_to_errors(tmp_path: Path, capsys: Capture) -> None:
+    for index in range(6):
+        save(tmp_path / f"images/{index}_s.png", photo(index))
+        save(tmp_path / f"masks/{index}_s.png", np.array(COLORS, np.uint8)[ids(index, classes=3)])
+    (tmp_path / "Lists").mkdir()
+    (tmp_path / "Lists/Train.txt").write_text("0_s.bmp\n1_s.bmp\n2_s.bmp\n3_s.bmp\n")
+    assert main(["doctor", str(tmp_path)]) == 3
+    assert "Lists/Train.txt lists images and is not used" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("argv", "phrases"),
     [

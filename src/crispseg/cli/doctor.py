@@ -59,9 +59,10 @@ class Doctor(WithData):
             write_json(self.json, as_json(diagnosis))
         console = Console(stderr=self.json == STDOUT)
         show(diagnosis, console)
-        if isinstance(subject.source, Folder) and diagnosis.severity < Severity.ERROR:
-            known = {one.line for one in diagnosis.findings}
-            print_lines(console, [line for line in subject.source.notes() if line not in known])
+        if isinstance(subject.source, Folder):
+            known, source = {one.line for one in diagnosis.findings}, subject.source
+            notes = source.notes() if diagnosis.severity < Severity.ERROR else source.layout.unused
+            print_lines(console, [line for line in notes if line not in known])
         target, said = [self.target] if self.target else [], {f"data.{key}": each for key, each in self.data.items()}
         model = flags_of({"model.in_chans": self.in_chans} if self.in_chans else {})
         train = ["crispseg", "train"]

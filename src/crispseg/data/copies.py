@@ -42,6 +42,7 @@ _PART = re.compile(
     re.I,
 )
 """Name endings of slices, frames and tiles: a_slice_3, a_0_512, a_x0_y512, frame_7."""
+_OF_SCENE = re.compile(r"\d{1,4}([-_]\d{1,4})")  # 7-3: an image of scene 7
 _SIDE = re.compile(r"(?:[-_](?:left|right|l|r|od|os)|(?<=\d)[lr])$", re.I)  # endings of the two sides of a patient
 _NOT_GROUPS = (
     "slice|frame|tile|patch|crop|part|page|row|col|column|layer|stack|depth|time|day|hour|img|image|im|pic|picture|photo"
@@ -91,7 +92,8 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     'folder'
     """
     places = list(places)
-    ends = (found[0] for place in places if (found := _PART.search(place.name)))
+    matches = (_PART.search(place.name) or _OF_SCENE.fullmatch(place.name) for place in places)
+    ends = (each[each.lastindex or 0] for each in matches if each)
     parts = Counter("*" + re.sub(r"\d+", "*", end) for end in ends).most_common(1)
     members = Counter(pattern for place in places for pattern in _member_patterns(place.name)).most_common(3)
     sided = (found[0] for place in places[:1] if (found := _SIDE.search(place.name)))

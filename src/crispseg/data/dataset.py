@@ -191,14 +191,16 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     """Return the class names of a text file with a name per line.
 
     If each line has an id and a name, such as "2 car" or "car,2", the names are in the order of these ids. A first line
-    such as "id;name" is skipped then, and 255 is ignored. Ids with a gap, and errors of `read_lines`, raise a
-    `CrispsegError`.
+    such as "id;name" is skipped then, and 255 is ignored. Ids with a gap, other columns that tabs separate, and errors
+    of `read_lines`, raise a `CrispsegError`.
     """
     lines = read_lines(path)
     found = [_NUMBERED.fullmatch(line) for line in lines[bool(_TITLES.fullmatch(lines[0])) :]]
     names = {int(one[1] or one[4]): one[2] or one[3] for one in found if one}
     distinct = len(names) == len({*names.values()}) == len(found) > 1
     if not distinct or len({bool(one and one[1]) for one in found}) > 1:
+        if any("\t" in line for line in lines):
+            raise CrispsegError(f"{path} has several columns; keep that of ids and that of names, without a title")
         return tuple(lines)
     names.pop(IGNORE, None)
     if gaps := sorted({*range(max(names))} - {*names}):

@@ -137,13 +137,13 @@ class Folder(Settings):
         Raises:
             CrispsegError: the root has no known layout.
         """
-        there = {*self._layout.matched} if self._layout.divided else {"train", "val", *self._layout.lists}
+        there = {*self.layout.matched} if self.layout.divided else {"train", "val", *self.layout.lists}
         return tuple(split for split in SPLITS if split in there or (split == "val" and "train" in there))
 
     @property
     def divided(self) -> bool:
         """Whether lists, folds or a custom `val_ratio` define the splits. Errors are those of `splits`."""
-        return bool(self._layout.lists or self.folds) or self.val_ratio != Folder.val_ratio
+        return bool(self.layout.lists or self.folds) or self.val_ratio != Folder.val_ratio
 
     @property
     def drawn(self) -> bool:
@@ -175,17 +175,16 @@ class Folder(Settings):
         """
         if split not in (*self.splits(), ALL):
             raise CrispsegError(f"there is no split '{split}'{did_you_mean(split, (*self.splits(), ALL))}")
-        matched, pooled = self._layout.matched, split == ALL or self.folds is not None
-        for part in matched if pooled or not self._layout.divided else [split if split in matched else "train"]:
+        matched, pooled = self.layout.matched, split == ALL or self.folds is not None
+        for part in matched if pooled or not self.layout.divided else [split if split in matched else "train"]:
             if (error := matched[part].error) and (strict or not matched[part].pairs):
                 raise error
         if strict:
-            lists = self._layout.lists
+            lists = self.layout.lists
             for split_list, (_, entries) in self._chosen.items():
                 if entries:
-                    wrong = f"{plural(len(entries), 'line')} with no or several matching images: {few(entries)}; write "
-                    wrong += "a name per line, with its sub-folder; or give their folders as data.images and data.masks"
-                    raise CrispsegError(f"{lists[split_list]} has {wrong}")
+                    wrong = f"{plural(len(entries), 'line')} with no or several matching images: {few(entries)}"
+                    raise CrispsegError(f"{lists[split_list]} has {wrong}; give paths in data.images, or data.images")
             for one, other in combinations(lists, 2):
                 if both := sorted({*self._names[one]} & {*self._names[other]}):
                     shared = f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}"
@@ -193,8 +192,8 @@ class Folder(Settings):
         names, out = self._pairs if split == ALL else self._names[split], names_or_file(self.exclude)
         names = [name for name in names if name not in out]
         if not names:
-            named = ", ".join(map(str, self._layout.lists.values()))
-            found = f"{self.root or self._layout.images} has {plural(len(self._pairs), 'image')} with a mask"
+            named = ", ".join(map(str, self.layout.lists.values()))
+            found = f"{self.root or self.layout.images} has {plural(len(self._pairs), 'image')} with a mask"
             why = f"{found}, and data.val_ratio is {self.val_ratio:g}; add images, or give a share such as 0.2"
             why = f"{named} leave no image with a mask for it; change them" if named else why
             raise CrispsegError(f"'{split}' is empty: {why}")
@@ -202,16 +201,16 @@ class Folder(Settings):
 
     def place(self, pair: Pair) -> PurePosixPath:
         """Return the path of an image in the folder of images or of the split, without suffix."""
-        return PurePosixPath(self._layout.names.get(pair.image, pair.name))
+        return PurePosixPath(self.layout.names.get(pair.image, pair.name))
 
     def faults(self) -> dict[PairingKind, list[str]]:
         """Return unpaired files and list entries without an image. Errors are those of `splits`."""
         found: dict[PairingKind, list[str]] = defaultdict(list)
-        for matched in self._layout.matched.values():
+        for matched in self.layout.matched.values():
             for kind, files in matched.faults.items():
                 found[kind] += map(str, files)
         for split, (_, entries) in self._chosen.items():
-            found["listed-file-missing"] += [f"{self._layout.lists[split]}: {entry}" for entry in entries]
+            found["listed-file-missing"] += [f"{self.layout.lists[split]}: {entry}" for entry in entries]
         return found
 
     def settled(self) -> Folder:
@@ -235,7 +234,7 @@ class Folder(Settings):
 
     def notes(self) -> list[str]:
         """Return notes about inferred settings, one per line. Errors are those of `dataset`."""
-        layout = self._layout
+        layout = self.layout
         lists = {path: split for split, path in layout.lists.items() if layout.divided or self._chosen[split][0]}
         shown = ", ".join(os.path.relpath(path, self.root) if self.root else str(path) for path in lists)
         lines = [f"the splits follow {shown}"] if lists else []
@@ -267,7 +266,8 @@ class Folder(Settings):
                 yield f"{line}; the largest has {size} ({some}), and val {share:.0%} of the images"
 
     @cached_property
-    def _layout(self) -> FolderLayout:
+    def layout(self) -> FolderLayout:
+        """Locations of the files."""
         given = self.root, self.images, self.instances if self.of_instances else self.masks
         root, images, masks = (None if path is None else Path(path) for path in given)
         lists = {"train": self.train_list, "val": self.val_list, "test": self.test_list}
@@ -278,30 +278,28 @@ class Folder(Settings):
         """All pairs by name, prefixed with the split if folders define the splits."""
         pairs = {
             f"{part}/{name}" if part else name: pair
-            for part, found in self._layout.matched.items()
+            for part, found in self.layout.matched.items()
             for name, pair in found.pairs.items()
         }
-        only = self._layout.only
+        only = self.layout.only
         return {name: pairs[name] for name in chosen_names(only, [*pairs], ())[0]} if only else pairs
 
     @cached_property
     def _chosen(self) -> dict[str, tuple[list[str], list[str]]]:
         """Split → image names in its list, and entries without an image."""
-        every = [
-            name for one in self._layout.matched.values() for part in one.faults.values() for name in part.values()
-        ]
+        every = [name for one in self.layout.matched.values() for part in one.faults.values() for name in part.values()]
         return {
             split: ([name for name, pair in self._pairs.items() if pair.image.is_relative_to(path)], [])
             if path.is_dir()
             else chosen_names(path, list(self._pairs), every)
-            for split, path in self._layout.lists.items()
+            for split, path in self.layout.lists.items()
         }
 
     @cached_property
     def _dictated(self) -> dict[str, list[str]]:
         """Splits from folders or lists; "" has the names to divide between train and val."""
-        if self._layout.divided:
-            names = {part: [f"{part}/{name}" for name in found.pairs] for part, found in self._layout.matched.items()}
+        if self.layout.divided:
+            names = {part: [f"{part}/{name}" for name in found.pairs] for part, found in self.layout.matched.items()}
             rest = names.pop("train") if "val" not in names and "train" in names else []
         else:
             names = {split: chosen for split, (chosen, _) in self._chosen.items()}
@@ -364,7 +362,7 @@ class Folder(Settings):
 
     @property
     def _classes(self) -> list[str] | str | Path | None:
-        classes = self._layout.classes if self.classes is None else self.classes
+        classes = self.layout.classes if self.classes is None else self.classes
         words = [] if isinstance(classes, list) or classes is None else str(classes).split(",")
         return [word.strip() for word in words] if len(words) > 1 and not Path(str(classes)).exists() else classes
 
@@ -393,7 +391,7 @@ class Folder(Settings):
             raise CrispsegError(f"{what}; remove it from one of them, or give data.drop with the name of the class")
         tolerance = None if self.palette_tolerance == "auto" else self.palette_tolerance
         count = next(iter(counts.values()), None)
-        folders = {str(file): name for one in self._layout.matched.values() for file, name in one.folders.items()}
+        folders = {str(file): name for one in self.layout.matched.values() for file, name in one.folders.items()}
         return DeclaredClasses(count, names, colors, ignore, tolerance, self.merge, self.drop, folders)
 
     @cached_property
@@ -411,7 +409,7 @@ class Folder(Settings):
             raise CrispsegError(lossy[0])
         for fault in found.errors:
             some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
-            legend = self._layout.legend and f"; {self._layout.legend}"
+            legend = self.layout.legend and f"; {self.layout.legend}"
             line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
             settings = [*fault.details.get("settings", ())]
             if fault.code == "object-numbers" and self.root is None:

@@ -221,8 +221,7 @@ def _black_and_white(declared: DeclaredClasses, grey: Sequence[MaskStatistics]) 
     what = f"0 and 255: 255 is read as class 1, '{name}'"
     if between:
         files = few(sorted(Path(mask.file).name for mask in (*soft, *strays)), 2)
-        what = f"0 and 255, and {few(between, 8)} in {files}: values from 128 up are read as class 1, '{name}', others "
-        what += "as class 0"
+        what = f"0 and 255, and {few(between, 8)} in {files}: values from 128 up are class 1, '{name}', others class 0"
     may_be_ids = between == [*range(1, len(between) + 1)] and len(strays) > few_masks
     if not (soft or declared.palette) and (may_be_ids or 2 * len(strays) > len(fitting)):
         what, severity = f"0 and 255, and few pixels of {few(between, 8)}", Severity.ERROR
