@@ -184,7 +184,7 @@ class Folder(Settings):
             for split_list, (_, entries) in self._chosen.items():
                 if entries:
                     wrong = f"{plural(len(entries), 'line')} with no or several matching images: {few(entries)}"
-                    raise CrispsegError(f"{lists[split_list]} has {wrong}; give paths in data.images, or data.images")
+                    raise CrispsegError(f"{lists[split_list]} has {wrong}; add sub-folders, or give other data.images")
             for one, other in combinations(lists, 2):
                 if both := sorted({*self._names[one]} & {*self._names[other]}):
                     shared = f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}"
