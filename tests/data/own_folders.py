@@ -63,3 +63,8 @@ def scored(capsys: pytest.CaptureFixture[str], run: Path, *flags: str) -> tuple[
     assert main(["evaluate", str(run), *flags, "--workers=0", "--bootstrap=0", f"--json={file}"]) == 0
     captured = capsys.readouterr()
     return [*captured.err.splitlines(), captured.out.splitlines()[0]], json.loads(file.read_text())
+
+
+def photo(path: Path, seed: int) -> None:
+    """An image of its own."""
+    save(path, np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8))
