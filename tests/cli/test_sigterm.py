@@ -15,9 +15,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from processes import PROCESSES, endless_training
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from training_runs import FLAGS, rows
 
 import crispseg.cli.predict  # noqa: F401 as it registers itself
@@ -75,7 +75,7 @@ def test_a_run_whose_data_workers_are_told_to_end_says_what_it_kept(
     number: signal.Signals, alone: bool, status: int, says: str, tmp_path: Path
 ) -> None:
     """Schedulers, containers and terminals send the signal to all its processes; the system may end a worker alone."""
-    process = FORK.Process(target=training, args=(tmp_path,))
+    process = PROCESSES.Process(target=endless_training, args=(tmp_path, FLAGS))
     process.start()
     assert process.pid is not None
     deadline = time.monotonic() + 60
@@ -94,17 +94,6 @@ def test_a_run_whose_data_workers_are_told_to_end_says_what_it_kept(
     assert re.fullmatch(rf"crispseg: {says}; .*step \d+ .* {tmp_path}/run", line), line
     assert process.exitcode == status
     assert (tmp_path / "run/model/model.safetensors").is_file()
-
-
-def training(folder: Path) -> None:
-    """A run that does not end by itself, with a worker for each split, in a process group of its own."""
-    os.setsid()
-    _MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.2,)  # seconds, not 5, until a worker is missed
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    stderr = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT)
-    os.dup2(stderr, 2)
-    sys.stderr = os.fdopen(stderr, "w", buffering=1)
-    sys.exit(main(["train", *FLAGS, "--epochs=100000", "--workers=1", f"--out={folder / 'run'}"]))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
+from processes import PROCESSES
 from torch import Tensor
 
 from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, ObjectScores, SegmentationScores
@@ -119,9 +119,8 @@ def test_several_processes_score_as_one(
     processes: int, numbered: bool, padded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
-    context = multiprocessing.get_context("fork")
     workers = [
-        context.Process(target=share, args=(rank, processes, tmp_path, numbered, padded)) for rank in range(processes)
+        PROCESSES.Process(target=share, args=(rank, processes, tmp_path, numbered, padded)) for rank in range(processes)
     ]
     for worker in workers:
         worker.start()

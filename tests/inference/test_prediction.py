@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ import pytest
 import torch
 from commands import error_of, output_of
 from PIL import Image
+from processes import PROCESSES, killed
 from training_runs import files, of_many_opinions
 
 from crispseg.cli.main import main
@@ -23,7 +23,6 @@ from crispseg.inference.prediction import predict_files, shard_slice
 from crispseg.io.images import write_image
 
 Capture = pytest.CaptureFixture[str]
-FORK = multiprocessing.get_context("fork")
 NAMES = ("a", "b", "c", "d", "sub/a", "sub/b", "sub/c")
 
 
@@ -86,25 +85,11 @@ def test_the_same_command_resumes(
     assert len(saved) == 8
 
 
-def shard_of(argv: list[str], kill_at: int) -> None:
-    """A process that is killed when it is about to put its n-th file in place."""
-    replace, calls = Path.replace, []
-
-    def replaced(self: Path, target: Path) -> Path:
-        calls.append(target)
-        if len(calls) == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return replace(self, target)
-
-    Path.replace = replaced  # type: ignore[method-assign]
-    os._exit(main(argv))
-
-
 def test_processes_that_are_killed(model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "out"
     for kill_at in (2, 3, 0):
         flags = ["predict", str(model), str(photos), f"--out={out}"]
-        running = [FORK.Process(target=shard_of, args=([*flags, f"--shard={at}/2"], kill_at)) for at in (1, 2)]
+        running = [PROCESSES.Process(target=killed, args=([*flags, f"--shard={at}/2"], kill_at)) for at in (1, 2)]
         for process in running:
             process.start()
         for process in running:

@@ -1,0 +1,45 @@
+"""Commands as tests run them in processes of their own.
+
+They are not forked from the process of the tests, which has threads: the copy of a lock that one of them holds is never
+released. This module imports little, since each process imports it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from pathlib import Path
+
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
+
+from crispseg.cli.main import main
+
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["crispseg.cli.predict", "crispseg.cli.train", "crispseg.decoders", "crispseg.models"])
+
+
+def killed(argv: list[str], kill_at: int) -> None:
+    """Run a command that is killed when it is about to put its n-th file in place; 0 is never."""
+    replace, calls = Path.replace, []
+
+    def replaced(self: Path, target: Path) -> Path:
+        calls.append(target)
+        if len(calls) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(self, target)
+
+    Path.replace = replaced  # type: ignore[method-assign]
+    sys.exit(main(argv))
+
+
+def endless_training(folder: Path, flags: list[str]) -> None:
+    """Train without an end in a process group of its own, with a worker for each split."""
+    os.setsid()
+    _MultiProcessingDataLoaderIter._try_get_data.__defaults__ = (0.2,)  # seconds, not 5, until a worker is missed
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    stderr = os.open(folder / "stderr", os.O_WRONLY | os.O_CREAT)
+    os.dup2(stderr, 2)
+    sys.stderr = os.fdopen(stderr, "w", buffering=1)
+    sys.exit(main(["train", *flags, "--epochs=100000", "--workers=1", f"--out={folder / 'run'}"]))
