@@ -5,7 +5,7 @@
     python benchmarks/shipped.py finetune nuclei --root NUCLEI --weights WEIGHTS --minutes 3 --base_minutes 15
     python benchmarks/shipped.py report
 
-Every training is `crispseg train` with its defaults, on `--data nuclei` or `--data aerial`, from ImageNet weights of
+Every training is `crispseg train` with its defaults, on nuclei, aerial or leaf, from ImageNet weights of
 the backbone; further flags go to it. `train` writes src/crispseg/shipped/NAME; `card` scores the model in it, and
 writes its scores, its card and its pictures again. `finetune` appends rows to shipped_finetune.csv for what is missing,
 and goes on with runs that were stopped. Beside other networks stands what `crispseg train` makes of these data in
@@ -25,7 +25,7 @@ import numpy as np
 from compare import COMMIT, file_hash, head, recorded_commit
 from first_result import columns, fewer, folder_flags, folder_name, is_there, print_means, scored
 from reporting import Row, read_rows, write_rows
-from shipped_card import DATA, in_colour, made_by, ship, told_before
+from shipped_card import DATA, flags_of, in_colour, made_by, ship, told_before
 
 from crispseg.cli.main import main as crispseg
 from crispseg.cli.train import Train
@@ -68,7 +68,7 @@ def val_of(run: Path) -> FileDataset:
 
 
 def data_flags(given: argparse.Namespace) -> list[str]:
-    return [f"--data={given.data}", f"--data.root={given.root}"]
+    return [*flags_of(given.data), f"--data.root={given.root}"]
 
 
 def data_of(given: argparse.Namespace, further: Sequence[str]) -> DataSource:

