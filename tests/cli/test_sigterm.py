@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from processes import PROCESSES, endless_training
+from separate_processes import PROCESSES, endless_training
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data._utils import signal_handling
 from training_runs import FLAGS, rows

@@ -59,6 +59,8 @@ def test_images_without_groups_are_drawn_by_a_permutation(count: int, ratio: flo
     [
         *(("a_aug_3", "a"), ("a-Augmented12", "a"), ("s/a_hflip", "s/a"), ("a_flip_lr", "a"), ("a_flipped_rot90", "a")),
         *(("a_jpg.rf.3f2a91c0", "a"), ("aug_2_a", "a"), ("a_rotated_-", "a_rotated_-"), ("a_rot_180_flip", "a")),
+        *((f"a{end}_26937fd9-8186-4086-a583-ba8f1b873de7", of) for end, of in ((".png", "a"), (".JPG", "a"))),
+        ("a_26937fd9-8186-4086-a583-ba8f1b873de7", "a_26937fd9-8186-4086-a583-ba8f1b873de7"),
         *(("black_rot_12", "black_rot_12"), ("flip", "flip"), ("parrot90", "parrot90"), ("a_1", "a_1")),
         *((name, name) for name in ("site_aug2021", "site_aug_2021", "apple_rot07", "apple_rot12", "CT_contrast")),
     ],
@@ -93,7 +95,7 @@ def test_patterns_of_groups(pattern: str, place: str, group: str | None) -> None
     ("names", "pattern"),
     [
         *(("slice{:03}_P{:02}", "*_P{*}"), ("img_{:03}_patient{}", "*_patient{*}"), ("{}-case_{}-T1", "*-case_{*}-*")),
-        *(("town{1}_x{0}_y{0}", "*_x*_y*"), ("patient{0}/{1:03}", "folder")),
+        *(("town{1}_x{0}_y{0}", "*_x*_y*"), ("patient{0}/{1:03}", "folder"), ("clip{0}/frame_{1}", "folder")),
         *(("img_{0:03}_{1}", None), ("img_{0:03}_x{1}", None), ("tile{1}_{0:03}", None), ("0016E{1}_{0:05}", None)),
         *(("{}_season_202{}", None), ("img_{0}{1}_lung_{0}{1}", None), ("day{1}_{0}", None), ("c{1}_{0}", None)),
         *(("img_{0}{1}", None), ("2007_{0:05}{1}", None), ("IMG_20200101_{0:05}{1}", None), ("tile_{0}{1}", None)),

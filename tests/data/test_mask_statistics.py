@@ -13,6 +13,8 @@ from crispseg.data.mask_lookup import blended_steps, count_values
 def test_interpolation_is_told_from_thin_classes() -> None:
     random = np.random.default_rng(1)
     coarse = Image.fromarray(np.kron(4 * random.integers(0, 2, (6, 8), np.uint8), np.ones((6, 6), np.uint8)))
+    lines = np.array([1, 1, 129, 8, 8, 129, 1, 1]).repeat([5, 5, 1, 5, 5, 1, 5, 5])  # a band between the others
+    assert blended_steps(np.tile(lines, (32, 1))) == 0
     for kind in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.LANCZOS):
         for size in ((96, 64), (110, 75)):
             soft = np.asarray(coarse.resize(size, kind))

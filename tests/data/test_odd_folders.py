@@ -112,6 +112,16 @@ def test_folders_of_masks_of_the_same_images_are_choices(tmp_path: Path) -> None
     assert [Path(one["data.masks"]).name for one in caught.value.settings] == ["leftMask", "rightMask"]
 
 
+def test_folders_of_classes_next_to_masks_of_the_same_names_are_named(tmp_path: Path) -> None:
+    for index in range(8):
+        part = tmp_path / ("val" if index > 5 else "train")
+        photo(part / f"images/{index}.jpg", index)
+        for name in ("masks", "boundaries", "labels/weeds", "labels/water"):
+            save(part / f"{name}/{index}.png", ids(0, index % 2, 1))
+    with pytest.raises(CrispsegError, match=r"train/labels, .*val/labels may contain a folder for each class.*merge"):
+        recognise(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("image", "commands"), [("{}_endo.png", 2), ("{}.jpg", 2), ("{}.png", 0), ("v{}/frame_{}_endo.png", 2)]
 )

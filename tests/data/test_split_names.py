@@ -52,6 +52,7 @@ def test_last_words_of_folders_are_splits_if_train_is_among_them(
         ("lists/test.txt", "scan_6 1 1 1\nscan_7 2 1 1\n", True),
         ("train_test_split.yaml", "train:\n- 0\n- 1\ntest:\n- 2\n", True),
         ("ImageSets/trn.txt", "scan_0\nscan_1\n", True),
+        ("splits/by_hand/site_train_data.csv", "".join(f"scan_{n}_S1.tif,scan_{n}.tif\n" for n in range(6)), True),
         ("pairs.csv", "".join(f"scan_{n}_S1.tif,scan_{n}_mask.tif\n" for n in range(8)), True),
         ("config.yaml", "train: 0\ntest: 1\n", False),
         ("lists/scan_1.txt", "scan_2\nscan_3\n", False),
@@ -63,7 +64,7 @@ def test_last_words_of_folders_are_splits_if_train_is_among_them(
 def test_tables_of_splits_and_patients_are_named(file: str, content: str, named: bool, tmp_path: Path) -> None:
     for index in range(8):
         make_pair(tmp_path, f"scan_{index}", np.full((40, 40), index % 2, np.uint8))
-    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(content)
     lines = [line for line in Folder(root=tmp_path).notes() if file in line]
     remedy = "data.test_list" if file.endswith(".txt") else "train.txt"

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
-from processes import PROCESSES
+from separate_processes import PROCESSES
 from torch import Tensor
 
 from crispseg.evaluation import BoundaryIoUScores, BoundaryScores, ObjectScores, SegmentationScores

@@ -13,7 +13,7 @@ import pytest
 import torch
 from commands import error_of, output_of
 from PIL import Image
-from processes import PROCESSES, killed
+from separate_processes import PROCESSES, killed
 from training_runs import files, of_many_opinions
 
 from crispseg.cli.main import main

@@ -32,10 +32,11 @@ _CHANGE = (
     r"|(?:[hv]|horizontal|vertical)?[-_. ]?(?:flip|mirror)(?:ped|ed)?(?:[-_. ]?(?:[hvxy\d]|lr|ud|horizontal|vertical))?"
     r"|rot[-_. ]?(?:45|90|135|180|225|270|315)|rotat(?:ed?|ion)[-_. ]?\d*)"
 )
+_IMAGE, _UUID = r"(?:jpe?g|png|bmp|tiff?|webp)", r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}"
 _COPIED = re.compile(
-    rf"(?<=.)(?:[-_. ]{_CHANGE}|(?:_(?:jpe?g|png|bmp|tiff?|webp))?\.rf\.\w+)+$|^(?:{_CHANGE}[-_. ])+(?=.)", re.I
+    rf"(?<=.)(?:[-_. ]{_CHANGE}|(?:_{_IMAGE})?\.rf\.\w+|\.{_IMAGE}_{_UUID})+$|^(?:{_CHANGE}[-_. ])+(?=.)", re.I
 )
-"""Name affixes of augmentation tools: a_aug_3, a_flip, a_rot90, a_jpg.rf.3f2a."""
+"""Name affixes of augmentation tools: a_aug_3, a_flip, a_rot90, a_jpg.rf.3f2a, a.png_ and a UUID."""
 _PART = re.compile(
     r"(?<=.)(?:[-_. ]?(?:slice|frame|tile|patch|crop)[-_. ]?\d+|[-_. ][xyrc]?\d{1,5}[-_x][xyrc]?\d{1,5})$"
     r"|(?<=frame)[-_. ]\d+$",
@@ -100,7 +101,8 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     sides = [(f"*{end[0]}*" if len(end) > 1 else "*[LRlr]", len(places)) for end in sided]
     for pattern, count in [*parts, ("folder", len(places)), *sides, *members]:
         groups = Counter(group for place in places if (group := group_of(pattern, place)))
-        several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or "frame" in groups)
+        video = "frame" in groups and len({place.parent for place in places}) == 1
+        several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or video)
         if pattern == "folder" and not any(re.search(r"\d", group) for group in groups):  # may be classes
             continue
         # most images have a member, and the mean group has two of them; else its number is that of the image

@@ -25,6 +25,7 @@ from crispseg.data.folder_search import (
     is_pattern,
     listing,
     nearly_same,
+    of_classes,
     other_masks,
     pictures,
     readings,
@@ -36,7 +37,7 @@ from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
 # Files that may define classes
-LEGEND = re.compile(r".*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)", re.I)
+LEGEND = re.compile(r".*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)|.*\.emd", re.I)
 LIST = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)}|trainval|list|split)s?(?![a-z])", re.I)  # in names of lists
 # Split in the name of an image, as in train_1 and testA_1
 SPLIT_IN_NAME = re.compile(rf"(?:^|.*[_-])({'|'.join(SPLIT_OF)})[a-z]?(?:[_-].*|\d.*|$)", re.I)
@@ -81,6 +82,9 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
     if places:
         remedy = "give one of each as data.images and data.masks, as patterns such as x/*_t1.tif if names differ"
         remedy += "" if choices else ", or move each kind to a folder"
+        used = {file.parent.parent for place in places for file in pictures(Path(place))}
+        if divided := of_classes(root, used):
+            remedy += f"; {few(divided)} may contain a folder for each class: {MERGE}"
         found = f"{few(places, 12)}; it contains {described(root)}"
         raise CrispsegError(f"{root} has several images or masks: {found}; {remedy}", settings=choices)
     return {"name": "folder", "root": str(root)}
@@ -155,20 +159,20 @@ def unused_splits(root: Path, names: Mapping[Path, str], places: Iterable[Path])
     if len(splits) == len(stems) and len({*splits}) > 1:
         parts = few(sorted({*splits}))
         notes.append(f"names of images contain {parts}, which does not divide the images; if it should, {write}")
-    tables = [file for file in root.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".json", ".yaml", ".yml")]
-    texts = [file for folder in places for file in folder.glob("*.txt") if LIST.search(file.stem)]
-    for file in sorted({*tables, *texts}):
+    tables = {file for file in root.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".json", ".yaml", ".yml")}
+    others = (file for folder in places for end in ("*.csv", "*.txt") for file in folder.glob(end))
+    for file in sorted(tables | {file for file in others if LIST.search(file.stem)}):
         if file.is_file() and file.stem not in stems and file.stat().st_size <= LIST_BYTES:
             words = re.split(r"""[\r\n\t,;:"'/\\\[\]{}]+""", file.read_text("utf-8", "replace"))
             words += [AFTER_NAME.sub("", word) for word in words]
             listed_names = {re.sub(r"\.\w{2,5}$", "", word.strip()) for word in words}
             listed_names |= {re.sub(r"[_-][^_-]+$", "", word) for word in listed_names}  # as x_S1 for x_S2 or x
             listed_names.discard("")
-            listed = sum(not listed_names.isdisjoint(each[: 3 if file in texts else 2]) for each in named)
+            listed = sum(not listed_names.isdisjoint(each[: 3 if file.suffix == ".txt" else 2]) for each in named)
             lists_images = listed > 1 and (2 * listed >= len(named) or LIST.fullmatch(file.stem))
             by_others = file.suffix.lower() in (".yaml", ".yml") and LIST.search(file.stem)  # by numbers or other names
             if lists_images or by_others or "split" in file.stem.lower():
-                usable = lists_images and file in texts
+                usable = lists_images and file.suffix == ".txt"
                 remedy = "give data.train_list, data.val_list or data.test_list" if usable else write
                 lists = "lists images" if lists_images else "may divide the images"
                 notes.append(f"{file} {lists} and is not used; if it has splits or patients, {remedy}")

@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -41,7 +41,7 @@ OTHERS = re.compile(r"instance|object|predict|overlay|viz", re.I)  # in names of
 SAME, GRID = 16, 64  # number of masks to compare with each other, and of their rows and columns
 DIFFERENT = 0.1  # largest share of the pixels of a value that differ; fields of view have 0.04, leaves 0.27
 LEVELS, MOST = 6, 1000  # maximum depth and number of folders to search, because the folder may be a home directory
-ANNOTATED = ".npy", ".npz", ".txt", ".json", ".geojson", ".xml", ".mat"  # suffixes of annotations that are not images
+ANNOTATED = ".npy", ".npz", ".txt", ".csv", ".json", ".geojson", ".xml", ".mat"  # suffixes of other annotations
 
 _SPLIT = "|".join(sorted(SPLIT_OF, key=len, reverse=True))
 _KIND = "|".join(sorted((*IMAGE_FOLDERS, *MASK_FOLDERS), key=len, reverse=True))
@@ -230,6 +230,13 @@ def other_masks(images: Mapping[Path, str], masks: Mapping[Path, str], root: Pat
         if files.keys() - masks and 2 * len(files) >= counts[folder.parent] and _flat(min(files)):
             found.append(folder)
     return sorted(found)
+
+
+def of_classes(root: Path, used: Collection[Path]) -> list[Path]:
+    """Return folders named like masks that are not `used` and whose sub-folders, no splits, contain images."""
+    folders = [folder for folder, counts in listing(root).items() if SUFFIXES & counts.keys()]
+    counts = Counter(folder.parent for folder in folders if not split_of(folder.name))
+    return sorted(folder for folder in counts.keys() - used if counts[folder] > 1 and _kind(folder.name) == "masks")
 
 
 def by_ending(folder: Path, images: Mapping[Path, str], masks: Mapping[Path, str]) -> list[dict[str, str]]:

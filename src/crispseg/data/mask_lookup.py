@@ -215,7 +215,7 @@ def blended_steps(values: NDArray[Any]) -> float:
     over = steps = equal = neighbours = 0
     for lines in (values, values.T):
         changes = np.diff(lines.astype(np.int32))
-        flat, direction = changes == 0, np.sign(changes, dtype=np.int8, casting="unsafe")
+        flat, direction = changes == 0, np.sign(changes).astype(np.int8)
         equal, neighbours = equal + int(flat.sum()), neighbours + flat.size
         # from a flat area, two changes in one direction; or one change by more than 1 to another flat area
         over += int((flat[:, :-2] & (direction[:, 1:-1] * direction[:, 2:] > 0)).sum())
