@@ -5,16 +5,14 @@
 The ways of a network in turns, each in a process of its own, from a normalised image in memory to logits or labels of
 its size: first those of PyTorch and ONNX Runtime, then the others, next to PyTorch as trained. Files of our networks
 gather points by rows, and OpenVINO's are for one size, as those of peers have to be. Weights are random, which the time
-does not depend on, and 8 bits learn their ranges from images of CamVid; bundled models have their weights and data, and
-each of their files is scored on held-out images. Memory is the most that is resident, over what the process had before
-it opened the file. A way that cannot be is a row with its
-reason. `--table` prints the rows, and `--write_only` makes the files.
+does not depend on, and 8 bits learn their ranges from images of CamVid. Memory is the most that is resident, over what
+the process had before it opened the file. A way that cannot be is a row with its reason. `--table` prints the rows, and
+`--write_only` makes the files.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -33,17 +31,14 @@ from torch import Tensor
 import crispseg
 from crispseg.benchmarking.cost import count_multiply_adds
 from crispseg.config.registry import load_plugins
-from crispseg.data.named import build_data
 from crispseg.data.sources import CamVid
 from crispseg.errors import CrispsegError, one_line
-from crispseg.evaluation.boundary import BoundaryScores
-from crispseg.evaluation.scores import SegmentationScores
-from crispseg.export.certificate import DISTANCE, smooth_images
+from crispseg.export.certificate import smooth_images
 from crispseg.export.formats import FILE_FORMATS, OPSET, InFile, Output, describe, plain_file, write
 from crispseg.export.quantization import Calibration
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.runtime import METADATA, open_model
-from crispseg.inference.segmenter import Segmenter, smooth_outputs
+from crispseg.inference.segmenter import smooth_outputs
 from crispseg.io.files import atomic_path
 from crispseg.models import ModelInfo, SegmentationModel
 
@@ -60,12 +55,9 @@ class Named(NamedTuple):
     model: str
     backbone: str
     options: dict[str, Any] = {}  # noqa: RUF012
-    bundled: bool = False
 
     def build(self) -> SegmentationModel:
         """In eval mode, always with the same weights."""
-        if self.bundled:
-            return crispseg.from_pretrained(self.model)
         torch.manual_seed(0)
         made = crispseg.create_model(self.model, num_classes=CLASSES, backbone=self.backbone, **self.options)
         return made.eval()
@@ -81,8 +73,6 @@ NETWORKS = {
     "crisp_s": Named("crisp_s", LITE),
     "crisp": Named("crisp", LITE),
     "crisp_l": Named("crisp_l", LITE),
-    "nuclei": Named("nuclei", LITE, bundled=True),
-    "aerial": Named("aerial", LITE, bundled=True),
     "wide": Named("crisp", LITE, {"width": 256}),  # as crisp was until its channels were halved
     "smp_fpn": Named("smp_fpn", LITE),
     "smp_unet": Named("smp_unet", LITE),
@@ -130,7 +120,7 @@ WAYS = (
 )
 COLUMNS = (
     *("network", "backbone", "way", "threads", "height", "width", "gmacs", "p50_ms", "p95_ms", "over_plain"),
-    *("peak_mib", "miou", "boundary_f", "rounds", "processor", "torch", "problem"),
+    *("peak_mib", "rounds", "processor", "torch", "problem"),
 )
 
 
@@ -166,7 +156,7 @@ def folded(model: SegmentationModel) -> Any:
 
 
 def file_of(folder: Path, way: Way, size: tuple[int, int]) -> Path:
-    """Files are for one size, as peers' have to be, but int8, ONNX and bundled models' files are for all sizes."""
+    """Files are for one size, as peers' have to be, but int8 and ONNX files are for all sizes."""
     if way.format in ("plain", "torch"):
         return folder / "model"
     one_size = has_one_size(folder.name, way)
@@ -177,7 +167,7 @@ def file_of(folder: Path, way: Way, size: tuple[int, int]) -> Path:
 
 def has_one_size(name: str, way: Way) -> bool:
     """Whether a file is for one size."""
-    openvino = way.format == "openvino" and way.precision != "int8" and not NETWORKS[name].bundled
+    openvino = way.format == "openvino" and way.precision != "int8"
     return way.format == "executorch" or name in OTHERS or openvino
 
 
@@ -224,39 +214,13 @@ def model_of(name: str, folder: Path) -> SegmentationModel:
 
 
 def data_of(name: str, calibrate: Path | None, size: tuple[int, int]) -> Calibration | None:
-    """Images for 8 bits, and for the scores of a bundled model."""
-    if NETWORKS[name].bundled:
-        settings = {"root": str(calibrate.parent / name)} if calibrate else {}
-        source = build_data({"name": name, **settings})
-        return Calibration(source.dataset("train"), source.dataset("val"), 100, name)
+    """Images for 8 bits."""
     if calibrate is None:
         return None
     train = CamVid(str(calibrate)).dataset("train")
     if name in OTHERS:
         return ResizedImages(train, train, 20, "CamVid", size)
     return Calibration(train, train, 20, "CamVid")
-
-
-def scored(name: str, folder: Path, way: Way, size: tuple[int, int], calibrate: Path | None) -> dict[str, str]:
-    """mIoU and boundary F (3 pixels) of a way of a bundled model on all held-out images, kept next to the file."""
-    if not NETWORKS[name].bundled or way.format == "executorch":  # whose images have one size
-        return {}
-    kept = folder / f"{way}.scores.json"
-    if not kept.is_file():
-        data = data_of(name, calibrate, size)
-        assert data is not None
-        path = folder / "model" if way.format in ("plain", "torch") else file_of(folder, way, size)
-        segmenter = Segmenter(path, "cpu", precision="bf16" if way == Way("torch", "bf16") else "fp32")
-        held_out = data.held_out.with_channels(3)
-        overlap, boundary = SegmentationScores(len(held_out.labels)), BoundaryScores(len(held_out.labels), (DISTANCE,))
-        for sample in held_out:
-            pair = torch.from_numpy(segmenter.labels(sample.image))[None], torch.from_numpy(sample.labels)[None]
-            overlap.update(*pair)
-            boundary.update(*pair)
-        scores = float(overlap.scores().miou), float(boundary.scores().measures()["boundary_f"][0])
-        kept.write_text(json.dumps({"miou": f"{scores[0]:.2f}", "boundary_f": f"{scores[1]:.2f}"}))
-    found: dict[str, str] = json.loads(kept.read_text())
-    return found
 
 
 def measure(
@@ -309,7 +273,6 @@ def report(given: argparse.Namespace) -> None:
         folder, sizes = given.out / name, sorted(given.sizes)
         problems = {size: make(name, folder, given.calibrate, size) for size in sizes}
         ways_of = {size: [way for way in WAYS if way not in problems[size]] for size in sizes}
-        scores = {str(way): scored(name, folder, way, sizes[0], given.calibrate) for way in ways_of[sizes[0]]}
         for threads in () if given.write_only else given.threads_of:
             measured = measure(name, given.out, threads, given.rounds, ways_of)
             for size, rows in measured.items():
@@ -323,7 +286,7 @@ def report(given: argparse.Namespace) -> None:
                     "processor": given.processor,
                     "torch": torch.__version__,
                 }
-                keep(given.csv, [same | row | scores.get(row["way"], {}) for row in rows])
+                keep(given.csv, [same | row for row in rows])
             print(f"measured {name}, {threads} threads", flush=True)
 
 
@@ -355,15 +318,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     made.add_argument("--out", type=Path, default=Path("runs/latency"), help="where networks and files are kept")
-    made.add_argument(
-        "--calibrate", type=Path, default=None, help="CamVid, for 8 bits; data of the bundled models are next to it"
-    )
+    made.add_argument("--calibrate", type=Path, default=None, help="CamVid, for 8 bits")
     made.add_argument("--sizes", type=sides, nargs="+", default=[(512, 1024)], help="such as 360x480")
     made.add_argument("--threads", dest="threads_of", type=int, nargs="+", default=[1, 2])
     made.add_argument("--rounds", type=int, default=15)
     made.add_argument("--processor", default=processes.machine().partition(",")[0], help="its name in the table")
     made.add_argument("--csv", type=Path, default=CSV)
-    made.add_argument("--write_only", action="store_true", help="write and score files, and measure no time")
+    made.add_argument("--write_only", action="store_true", help="write files, and measure no time")
     made.add_argument("--table", action="store_true", help="print the rows there are, and measure nothing")
     given = made.parse_args(argv)
     if given.table:
