@@ -1,7 +1,7 @@
 """Commands as tests run them in processes of their own.
 
 They are not forked from the process of the tests, which has threads: the copy of a lock that one of them holds is never
-released. This module imports little, since each process imports it.
+released.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 from crispseg.cli.main import main
 
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["crispseg.cli.predict", "crispseg.cli.train", "crispseg.decoders", "crispseg.models"])
+PROCESSES.set_forkserver_preload(
+    ["crispseg.cli.predict", "crispseg.training.trainer", "crispseg.models", "torchmetrics"]
+)
 
 
 def killed(argv: list[str], kill_at: int) -> None:

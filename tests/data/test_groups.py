@@ -106,7 +106,7 @@ def test_members_are_found_anywhere_but_numbers_of_images_are_not(names: str, pa
     assert likely_group(PurePosixPath(names.format(*divmod(index, 4))) for index in range(24)) == pattern
 
 
-def test_two_sides_of_a_patient_are_one_group() -> None:
+def test_sides_of_a_patient_scenes_and_clips_are_groups() -> None:
     for ends, pattern in ((("_left", "_right"), "*_*"), ("LR", "*[LRlr]")):
         assert likely_group(PurePosixPath(f"Image_{index:02}{end}") for index in range(4) for end in ends) == pattern
     assert likely_group(PurePosixPath(f"Image_{index:02}L") for index in range(8)) is None
@@ -115,6 +115,8 @@ def test_two_sides_of_a_patient_are_one_group() -> None:
     tiles = "patch_{0}_1_by_{0}_LC08_L1TP_{1:06}_20160520_20170324_01_T1"
     places = [PurePosixPath(tiles.format(tile, scene)) for scene in (2053, 35035) for tile in range(6)]
     assert likely_group(places) == "*LC08_L1TP_{*}_*"
+    clips = [PurePosixPath(f"{place}/frame_{index}") for place in ("beach", "city") for index in range(9)]
+    assert likely_group(clips) == "folder" and likely_group(clips[:9]) == "*_*"
 
 
 def test_folders_named_by_letters_only_may_be_classes() -> None:

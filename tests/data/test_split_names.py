@@ -54,6 +54,7 @@ def test_last_words_of_folders_are_splits_if_train_is_among_them(
         ("ImageSets/trn.txt", "scan_0\nscan_1\n", True),
         ("splits/by_hand/site_train_data.csv", "".join(f"scan_{n}_S1.tif,scan_{n}.tif\n" for n in range(6)), True),
         ("pairs.csv", "".join(f"scan_{n}_S1.tif,scan_{n}_mask.tif\n" for n in range(8)), True),
+        ("points/train_scores.csv", "".join(f"{n},0.{n},{n}.5\n" for n in range(8)), False),
         ("config.yaml", "train: 0\ntest: 1\n", False),
         ("lists/scan_1.txt", "scan_2\nscan_3\n", False),
         ("lists/readme.txt", "scan_6\nscan_7\n", False),
@@ -154,3 +155,14 @@ def test_lists_of_splits_in_a_folder_are_used(line: str, tmp_path: Path) -> None
     found = {split: "".join(pair.name for pair in source.pairs(split)) for split in source.splits()}
     assert found == {"train": "2345", "val": "01", "test": "67"}
     assert "splits/train.txt" in " ".join(source.notes())
+
+
+def test_tables_of_single_images_and_of_numbers_are_no_lists(tmp_path: Path) -> None:
+    for index in range(30):
+        make_pair(tmp_path, str(index), np.full((40, 40), index % 2, np.uint8))
+        for place in ("points", "few") if index < 3 else ("points",):
+            (tmp_path / place).mkdir(exist_ok=True)
+            (tmp_path / f"{place}/test_{index}.csv").write_text(f"{index}.png\n{index + 1}.png\n0.5\n")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/train.csv").write_text("".join(f"{step},0.{step}\n" for step in range(30)))
+    assert not any("csv" in line for line in Folder(root=tmp_path).notes())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def share(rank: int, processes: int, folder: Path, numbered: bool, padded: bool)
     """What one of several processes sees and writes; a process may have no batch at all."""
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     try:
         metrics, pairs = all_metrics(3), labelled(0, 3, SIZES)
@@ -115,10 +117,7 @@ def share(rank: int, processes: int, folder: Path, numbered: bool, padded: bool)
 
 
 @pytest.mark.parametrize(("processes", "numbered", "padded"), [(2, True, True), (4, False, False)])
-def test_several_processes_score_as_one(
-    processes: int, numbered: bool, padded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+def test_several_processes_score_as_one(processes: int, numbered: bool, padded: bool, tmp_path: Path) -> None:
     workers = [
         PROCESSES.Process(target=share, args=(rank, processes, tmp_path, numbered, padded)) for rank in range(processes)
     ]

@@ -99,11 +99,12 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     members = Counter(pattern for place in places for pattern in _member_patterns(place.name)).most_common(3)
     sided = (found[0] for place in places[:1] if (found := _SIDE.search(place.name)))
     sides = [(f"*{end[0]}*" if len(end) > 1 else "*[LRlr]", len(places)) for end in sided]
+    clips = False
     for pattern, count in [*parts, ("folder", len(places)), *sides, *members]:
         groups = Counter(group for place in places if (group := group_of(pattern, place)))
-        video = "frame" in groups and len({place.parent for place in places}) == 1
-        several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or video)
-        if pattern == "folder" and not any(re.search(r"\d", group) for group in groups):  # may be classes
+        clips |= "frame" in groups and len({place.parent for place in places}) > 1
+        several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or ("frame" in groups and not clips))
+        if pattern == "folder" and not clips and not any(re.search(r"\d", group) for group in groups):  # may be classes
             continue
         # most images have a member, and the mean group has two of them; else its number is that of the image
         if several and ("{" not in pattern or 2 * count >= max(len(places), 4 * len(groups))):

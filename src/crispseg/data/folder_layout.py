@@ -37,11 +37,13 @@ from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
 # Files that may define classes
-LEGEND = re.compile(r".*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)|.*\.emd", re.I)
+LEGEND = re.compile(r".*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)", re.I)
 LIST = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)}|trainval|list|split)s?(?![a-z])", re.I)  # in names of lists
 # Split in the name of an image, as in train_1 and testA_1
 SPLIT_IN_NAME = re.compile(rf"(?:^|.*[_-])({'|'.join(SPLIT_OF)})[a-z]?(?:[_-].*|\d.*|$)", re.I)
 LIST_BYTES = 2**22  # largest size of a table or JSON file that may list images
+LONGEST_NAME = 255  # characters of a file name
+MOST_LISTS, MOST_NOTES = 20, 8  # lists in a folder, of which more belong to single images; and notes about lists
 LEGEND_BYTES = 4096  # largest file that is compared with others of its name; longer ones may list images
 IMPORTED = {".json", ".xml", ".geojson"}
 ANNOTATION = re.compile(rb'"categories"|"shapes"|"Feature|"result"|<annotation')  # in files that `data import` reads
@@ -153,30 +155,52 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
 def unused_splits(root: Path, names: Mapping[Path, str], places: Iterable[Path]) -> list[str]:
     """Return notes about tables in a folder and lists in `places` that name its images, and about splits in names."""
     stems = {file.stem for file in names}
-    named = [(file.stem, PurePosixPath(name).name, file.parent.name) for file, name in names.items()]  # of a video
+    images: dict[str, set[Path]] = defaultdict(set)
+    videos: dict[str, set[Path]] = defaultdict(set)
+    for file, name in names.items():
+        images[file.stem].add(file)
+        images[PurePosixPath(name).name].add(file)
+        videos[file.parent.name].add(file)
     write, notes = f"write the names of each split to train.txt, val.txt and test.txt in {root}", []
     splits = [found[1].lower() for stem in stems if (found := SPLIT_IN_NAME.match(stem))]
     if len(splits) == len(stems) and len({*splits}) > 1:
         parts = few(sorted({*splits}))
         notes.append(f"names of images contain {parts}, which does not divide the images; if it should, {write}")
     tables = {file for file in root.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".json", ".yaml", ".yml")}
-    others = (file for folder in places for end in ("*.csv", "*.txt") for file in folder.glob(end))
-    for file in sorted(tables | {file for file in others if LIST.search(file.stem)}):
-        if file.is_file() and file.stem not in stems and file.stat().st_size <= LIST_BYTES:
-            words = re.split(r"""[\r\n\t,;:"'/\\\[\]{}]+""", file.read_text("utf-8", "replace"))
-            words += [AFTER_NAME.sub("", word) for word in words]
-            listed_names = {re.sub(r"\.\w{2,5}$", "", word.strip()) for word in words}
-            listed_names |= {re.sub(r"[_-][^_-]+$", "", word) for word in listed_names}  # as x_S1 for x_S2 or x
-            listed_names.discard("")
-            listed = sum(not listed_names.isdisjoint(each[: 3 if file.suffix == ".txt" else 2]) for each in named)
-            lists_images = listed > 1 and (2 * listed >= len(named) or LIST.fullmatch(file.stem))
-            by_others = file.suffix.lower() in (".yaml", ".yml") and LIST.search(file.stem)  # by numbers or other names
-            if lists_images or by_others or "split" in file.stem.lower():
-                usable = lists_images and file.suffix == ".txt"
-                remedy = "give data.train_list, data.val_list or data.test_list" if usable else write
-                lists = "lists images" if lists_images else "may divide the images"
-                notes.append(f"{file} {lists} and is not used; if it has splits or patients, {remedy}")
-    return notes
+    for folder in places:
+        lists = {file for end in ("*.csv", "*.txt") for file in folder.glob(end) if LIST.search(file.stem)}
+        tables |= lists if len(lists) <= MOST_LISTS else set()
+    for file in sorted(tables):
+        if not file.is_file() or file.stem in stems or file.stat().st_size > LIST_BYTES:
+            continue
+        is_text, inner, words = file.suffix == ".txt", file.suffix == ".csv" and file.parent != root, _names_in(file)
+        if inner:  # numbers may be any results
+            words = {word for word in words if not word.isdecimal()}
+        listed = set[Path]().union(*(images[key] for key in words & images.keys()))
+        if is_text:
+            listed |= set[Path]().union(*(videos[key] for key in words & videos.keys()))
+        lists_images = len(listed) > 1 and (2 * len(listed) >= len(names) or LIST.fullmatch(file.stem))
+        by_others = file.suffix.lower() in (".yaml", ".yml") and LIST.search(file.stem)  # by numbers or other names
+        if lists_images or by_others or ("split" in file.stem.lower() and not inner):
+            usable = lists_images and is_text
+            remedy = "give data.train_list, data.val_list or data.test_list" if usable else write
+            does = "lists images" if lists_images else "may divide the images"
+            notes.append(f"{file} {does} and is not used; if it has splits or patients, {remedy}")
+    more = len(notes) - MOST_NOTES
+    return [*notes[:MOST_NOTES], *[f"{more} more files list images or may divide them"] * (more > 0)]
+
+
+def _names_in(file: Path) -> set[str]:
+    """Return the words of a text file that may be names of images, without suffixes; empty for an unreadable file."""
+    try:
+        text = file.read_text("utf-8", "replace")
+    except OSError:
+        return set()
+    words = [word.strip() for word in re.split(r"""[\r\n\t,;:"'/\\\[\]{}]+""", text) if len(word) <= LONGEST_NAME]
+    words += [AFTER_NAME.sub("", word) for word in words]
+    found = {re.sub(r"\.[a-z]\w{1,4}$", "", word, flags=re.I) for word in words}
+    found |= {re.sub(r"[_-][^_-]+$", "", word) for word in found}  # as x_S1 for x_S2 or x
+    return found - {""}
 
 
 def legend_files(root: Path) -> list[Path]:

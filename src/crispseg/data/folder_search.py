@@ -41,7 +41,7 @@ OTHERS = re.compile(r"instance|object|predict|overlay|viz", re.I)  # in names of
 SAME, GRID = 16, 64  # number of masks to compare with each other, and of their rows and columns
 DIFFERENT = 0.1  # largest share of the pixels of a value that differ; fields of view have 0.04, leaves 0.27
 LEVELS, MOST = 6, 1000  # maximum depth and number of folders to search, because the folder may be a home directory
-ANNOTATED = ".npy", ".npz", ".txt", ".csv", ".json", ".geojson", ".xml", ".mat"  # suffixes of other annotations
+ANNOTATED = ".npy", ".npz", ".txt", ".csv", ".json", ".geojson", ".xml", ".mat"  # of annotations and lists
 
 _SPLIT = "|".join(sorted(SPLIT_OF, key=len, reverse=True))
 _KIND = "|".join(sorted((*IMAGE_FOLDERS, *MASK_FOLDERS), key=len, reverse=True))
@@ -82,11 +82,19 @@ def pictures(place: Path) -> dict[Path, str]:
 
 
 def _meant(part: str, pattern: str) -> str:
-    """Return the text that the wildcards of a part of a pattern match; empty without wildcards."""
+    """Return the text that the wildcards of a part of a pattern match; empty without wildcards.
+
+    Text between two wildcards is kept, but letters are replaced by _, since they may tell images from masks.
+    """
     if not glob.has_magic(re.sub(r"\[[*?[]\]", "", pattern)):
         return ""
-    first, *_, last = re.split(r"\*|\?|\[.*?\]", pattern)
-    return part.removeprefix(first).removesuffix(last)
+    first, *tokens, last = re.split(r"(\*|\?|\[.*?\])", pattern)
+    groups = (
+        "(.*)" if token == "*" else "(.)" if glob.has_magic(token) else f"({re.escape(token)})" for token in tokens
+    )
+    found = re.fullmatch(re.escape(first) + "".join(groups) + re.escape(last), part)
+    texts = zip(tokens, found.groups(), strict=True) if found else ()
+    return "".join(text if glob.has_magic(token) or not re.search(r"[^\W\d_]", token) else "_" for token, text in texts)
 
 
 def split_of(folder: str) -> str | None:
@@ -233,10 +241,12 @@ def other_masks(images: Mapping[Path, str], masks: Mapping[Path, str], root: Pat
 
 
 def of_classes(root: Path, used: Collection[Path]) -> list[Path]:
-    """Return folders named like masks that are not `used` and whose sub-folders, no splits, contain images."""
-    folders = [folder for folder, counts in listing(root).items() if SUFFIXES & counts.keys()]
-    counts = Counter(folder.parent for folder in folders if not split_of(folder.name))
-    return sorted(folder for folder in counts.keys() - used if counts[folder] > 1 and _kind(folder.name) == "masks")
+    """Return folders named like masks, not `used`, with several sub-folders whose images have the same names."""
+    names: dict[Path, list[set[str]]] = defaultdict(list)
+    for folder in listing(root):
+        if _kind(folder.parent.name) == "masks" and not (split_of(folder.name) or OTHERS.search(folder.name)):
+            names[folder.parent].append({*pictures(folder).values()})
+    return sorted(folder for folder in names.keys() - used if names[folder][1:] and set.intersection(*names[folder]))
 
 
 def by_ending(folder: Path, images: Mapping[Path, str], masks: Mapping[Path, str]) -> list[dict[str, str]]:
