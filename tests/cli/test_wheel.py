@@ -25,7 +25,7 @@ socket.socket.connect = refuse
 import crispseg.data
 from crispseg.cli.main import main
 assert crispseg.__file__.startswith(sys.argv[1]), crispseg.__file__
-for name in ("nuclei", "aerial"):
+for name in ("nuclei", "aerial", "leaf"):
     assert main(["predict", name, "photo.png", "--out", name]) == 0
 assert len(crispseg.data.Nuclei().dataset("test"))
 """
@@ -47,6 +47,6 @@ def test_a_wheel_predicts_without_network(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     command = subprocess.run([installed / "bin/crispseg", "--version"], env=environment, capture_output=True, text=True)
     assert command.stdout.strip() == __version__, command.stderr
-    for name in ("nuclei", "aerial"):
+    for name in ("nuclei", "aerial", "leaf"):
         with Image.open(tmp_path / name / "photo.png") as written:
             assert written.mode == "P" and written.size == (80, 60)

@@ -68,7 +68,7 @@ HEAVY = {
 """Cases that are left out of the quick tests, which take one of each kind."""
 
 FOLDERS = ("sfnet", "crisp", "unept")
-BUNDLED = ("nuclei", "aerial")
+BUNDLED = ("nuclei", "aerial", "leaf")
 
 
 def build(case: str) -> crispseg.SegmentationModel:
