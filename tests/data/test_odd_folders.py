@@ -241,19 +241,6 @@ def test_names_of_a_pattern_are_what_its_wildcards_are(tmp_path: Path) -> None:
     assert found == [("p1/a.b", "a.b_roi.png"), ("p2/c", "c_roi.png")]
 
 
-def test_words_between_wildcards_may_differ(tmp_path: Path) -> None:
-    """As A2D2 has them."""
-    for index, day in enumerate(("20180807", "20180810")):
-        for number in range(3):
-            photo(tmp_path / f"{day}/camera/front/{day}_camera_front_{number:03}.png", 3 * index + number)
-            save(tmp_path / f"{day}/label/front/{day}_label_front_{number:03}.png", ids(0, 1, index))
-    places = (tmp_path / f"*/{kind}/front/*_{kind}_*.png" for kind in ("camera", "label"))
-    names = sorted(Folder(*places, copies="none").layout.names.values())
-    assert names[:2] == [f"20180807/20180807_{number}" for number in ("front_000", "front_001")]
-    data = Folder(*(tmp_path / f"*/{kind}/front/*_{kind}_*_*.png" for kind in ("camera", "label")), copies="none")
-    assert len(data.dataset("train")) + len(data.dataset("val")) == 6
-
-
 def test_annotations_in_other_forms_are_named(tmp_path: Path) -> None:
     picture(tmp_path / "train/a.jpg")
     (tmp_path / "train/_annotations.coco.json").write_text(json.dumps({"categories": []}))

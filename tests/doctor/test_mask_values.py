@@ -15,6 +15,7 @@ from matplotlib import colormaps
 from PIL import Image
 
 from crispseg.data import Folder
+from crispseg.data.mask_lookup import read_statistics
 from crispseg.data.palettes import compact
 from crispseg.doctor import Severity, diagnose, subject_of
 from crispseg.doctor.duplicates import leaks
@@ -167,13 +168,13 @@ def test_color_maps_of_matplotlib_are_recognised(name: str, tmp_path: Path) -> N
         assert found.details["settings"] == [{"data.palette": tuple(map(tuple, table))}]
 
 
-def outlined(seed: int) -> np.ndarray:
-    """Three classes, 0 to 2, and 3 as a band of 4 pixels between them, like the void of PASCAL VOC."""
-    mask = ids(seed, classes=3)
+def outlined(seed: int, classes: int = 3, width: int = 4) -> np.ndarray:
+    """Some classes from 0, and a last one as a band between them, like the void of PASCAL VOC."""
+    mask = ids(seed, classes=classes)
     step = np.zeros(mask.shape, np.uint8)
     step[:, 1:] |= mask[:, 1:] != mask[:, :-1]
     step[1:] |= mask[1:] != mask[:-1]
-    return np.where(cv2.dilate(step, np.ones((4, 4), np.uint8)) > 0, 3, mask)
+    return np.where(cv2.dilate(step, np.ones((width, width), np.uint8)) > 0, classes, mask)
 
 
 def test_colors_of_bands_are_proposed_to_be_ignored(tmp_path: Path) -> None:
@@ -206,6 +207,15 @@ def test_exact_colors_are_no_blends(tmp_path: Path) -> None:
     assert only(tree.examine(), "rgb-masks").details["settings"] == [{"data.palette": (*wide, narrow)}]
     found = only(tree.examine(palette=wide), "unknown-color")
     assert found.severity is Severity.ERROR and found.details["values"].keys() == {str(narrow)}
+
+
+def test_a_band_of_one_colour_is_no_interpolation(tmp_path: Path) -> None:
+    """As in DIVA-HisDB, where steps over the boundary between two classes lead to it and on."""
+    palette = np.array([(0, 0, 1), (0, 0, 8), (128, 0, 1)], np.uint8)
+    tree = Tree(tmp_path, lambda seed: palette[outlined(seed, 2, 1)])
+    assert any(mask.interpolated for mask in map(read_statistics, sorted((tmp_path / "masks").rglob("*.png"))))
+    found = tree.examine(palette=palette[:2].tolist(), ignore=[palette[2].tolist()])
+    assert "interpolated-edges" not in named(found)
 
 
 def test_cut_outs_on_black_get_no_palette(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ _PART = re.compile(
     re.I,
 )
 """Name endings of slices, frames and tiles: a_slice_3, a_0_512, a_x0_y512, frame_7."""
+_FRAME = re.compile(r"frame[-_. ]?\d", re.I)
 _OF_SCENE = re.compile(r"\d{1,4}([-_]\d{1,4})")  # 7-3: an image of scene 7
 _SIDE = re.compile(r"(?:[-_](?:left|right|l|r|od|os)|(?<=\d)[lr])$", re.I)  # endings of the two sides of a patient
 _NOT_GROUPS = (
@@ -99,10 +100,10 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     members = Counter(pattern for place in places for pattern in _member_patterns(place.name)).most_common(3)
     sided = (found[0] for place in places[:1] if (found := _SIDE.search(place.name)))
     sides = [(f"*{end[0]}*" if len(end) > 1 else "*[LRlr]", len(places)) for end in sided]
-    clips = False
+    clips = len({place.parent for place in places}) > 1 and all(_FRAME.match(place.name) for place in places)
     for pattern, count in [*parts, ("folder", len(places)), *sides, *members]:
         groups = Counter(group for place in places if (group := group_of(pattern, place)))
-        clips |= "frame" in groups and len({place.parent for place in places}) > 1
+        # frames without another name are those of one video, or of a folder
         several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or ("frame" in groups and not clips))
         if pattern == "folder" and not clips and not any(re.search(r"\d", group) for group in groups):  # may be classes
             continue

@@ -43,7 +43,7 @@ LIST = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)}|trainval|list|split)s?(?![a
 SPLIT_IN_NAME = re.compile(rf"(?:^|.*[_-])({'|'.join(SPLIT_OF)})[a-z]?(?:[_-].*|\d.*|$)", re.I)
 LIST_BYTES = 2**22  # largest size of a table or JSON file that may list images
 LONGEST_NAME = 255  # characters of a file name
-MOST_LISTS, MOST_NOTES = 20, 8  # lists in a folder, of which more belong to single images; and notes about lists
+MOST_LISTS, MOST_NOTES = 20, 8  # lists in a folder, of which more may belong to single images; notes about lists
 LEGEND_BYTES = 4096  # largest file that is compared with others of its name; longer ones may list images
 IMPORTED = {".json", ".xml", ".geojson"}
 ANNOTATION = re.compile(rb'"categories"|"shapes"|"Feature|"result"|<annotation')  # in files that `data import` reads
@@ -169,7 +169,8 @@ def unused_splits(root: Path, names: Mapping[Path, str], places: Iterable[Path])
     tables = {file for file in root.glob("*") if file.suffix.lower() in (".csv", ".tsv", ".json", ".yaml", ".yml")}
     for folder in places:
         lists = {file for end in ("*.csv", "*.txt") for file in folder.glob(end) if LIST.search(file.stem)}
-        tables |= lists if len(lists) <= MOST_LISTS else set()
+        tables |= lists if len(lists) <= MOST_LISTS else {file for file in lists if LIST.fullmatch(file.stem)}
+    unused = []
     for file in sorted(tables):
         if not file.is_file() or file.stem in stems or file.stat().st_size > LIST_BYTES:
             continue
@@ -185,9 +186,9 @@ def unused_splits(root: Path, names: Mapping[Path, str], places: Iterable[Path])
             usable = lists_images and is_text
             remedy = "give data.train_list, data.val_list or data.test_list" if usable else write
             does = "lists images" if lists_images else "may divide the images"
-            notes.append(f"{file} {does} and is not used; if it has splits or patients, {remedy}")
-    more = len(notes) - MOST_NOTES
-    return [*notes[:MOST_NOTES], *[f"{more} more files list images or may divide them"] * (more > 0)]
+            unused.append(f"{file} {does} and is not used; if it has splits or patients, {remedy}")
+    more = len(unused) - MOST_NOTES
+    return [*notes, *unused[:MOST_NOTES], *[f"{more} more files list images or may divide them"] * (more > 0)]
 
 
 def _names_in(file: Path) -> set[str]:

@@ -82,19 +82,11 @@ def pictures(place: Path) -> dict[Path, str]:
 
 
 def _meant(part: str, pattern: str) -> str:
-    """Return the text that the wildcards of a part of a pattern match; empty without wildcards.
-
-    Text between two wildcards is kept, but letters are replaced by _, since they may tell images from masks.
-    """
+    """Return the text that the wildcards of a part of a pattern match; empty without wildcards."""
     if not glob.has_magic(re.sub(r"\[[*?[]\]", "", pattern)):
         return ""
-    first, *tokens, last = re.split(r"(\*|\?|\[.*?\])", pattern)
-    groups = (
-        "(.*)" if token == "*" else "(.)" if glob.has_magic(token) else f"({re.escape(token)})" for token in tokens
-    )
-    found = re.fullmatch(re.escape(first) + "".join(groups) + re.escape(last), part)
-    texts = zip(tokens, found.groups(), strict=True) if found else ()
-    return "".join(text if glob.has_magic(token) or not re.search(r"[^\W\d_]", token) else "_" for token, text in texts)
+    first, *_, last = re.split(r"\*|\?|\[.*?\]", pattern)
+    return part.removeprefix(first).removesuffix(last)
 
 
 def split_of(folder: str) -> str | None:
@@ -241,12 +233,16 @@ def other_masks(images: Mapping[Path, str], masks: Mapping[Path, str], root: Pat
 
 
 def of_classes(root: Path, used: Collection[Path]) -> list[Path]:
-    """Return folders named like masks, not `used`, with several sub-folders whose images have the same names."""
+    """Return folders named like masks, not `used`, with sub-folders that have images of the same name."""
     names: dict[Path, list[set[str]]] = defaultdict(list)
     for folder in listing(root):
         if _kind(folder.parent.name) == "masks" and not (split_of(folder.name) or OTHERS.search(folder.name)):
             names[folder.parent].append({*pictures(folder).values()})
-    return sorted(folder for folder in names.keys() - used if names[folder][1:] and set.intersection(*names[folder]))
+    return sorted(
+        folder
+        for folder in names.keys() - used
+        if any(one & other for one, other in itertools.combinations(names[folder], 2))
+    )
 
 
 def by_ending(folder: Path, images: Mapping[Path, str], masks: Mapping[Path, str]) -> list[dict[str, str]]:

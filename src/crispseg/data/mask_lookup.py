@@ -27,7 +27,6 @@ TINT = 16  # largest difference between the channels of a grey that lossy compre
 OBJECTS = 20  # largest id up to which all classes may occur in one image
 BAND, STEPS = 11, 0.95  # width in pixels that a thin band never has, and its smallest share of the steps between ids
 BLENDED = 0.3  # smallest share of blended steps of an interpolated mask; CamVid's masks have up to 0.04
-MOST_OF_TWO = 0.8  # largest share of two values among the intermediate ones of interpolation
 KEPT = 1024  # maximum number of values or colours to keep of a mask; a mask of labels has at most 256
 
 
@@ -210,22 +209,18 @@ def blended_steps(values: NDArray[Any]) -> float:
     """Return the share of the steps between two flat areas of unequal values that pass intermediate values.
 
     Nearly all steps do so in a mask that was resized with interpolation, and few do so in drawn class ids. A flat area
-    is two equal neighbours in a row or a column. The result is 0 for masks with fewer than 20 such steps; for noise, in
-    which at most half of the neighbours are equal; and if two intermediate values, which may be thin classes, prevail.
+    is two equal neighbours in a row or a column. The result is 0 for masks with fewer than 20 such steps, and for
+    noise, in which at most half of the neighbours are equal.
     """
-    steps = equal = neighbours = 0
-    between: list[NDArray[Any]] = []
+    over = steps = equal = neighbours = 0
     for lines in (values, values.T):
         changes = np.diff(lines.astype(np.int32))
-        flat, direction = changes == 0, np.sign(changes).astype(np.int8)
+        flat, direction = changes == 0, np.sign(changes, dtype=np.int8, casting="unsafe")
         equal, neighbours = equal + int(flat.sum()), neighbours + flat.size
         # from a flat area, two changes in one direction; or one change by more than 1 to another flat area
-        between.append(lines[:, 2:-1][flat[:, :-2] & (direction[:, 1:-1] * direction[:, 2:] > 0)])
+        over += int((flat[:, :-2] & (direction[:, 1:-1] * direction[:, 2:] > 0)).sum())
         steps += int((flat[:, :-2] & (np.abs(changes[:, 1:-1]) > 1) & flat[:, 2:]).sum())
-    counts = np.sort(np.unique(np.concatenate(between), return_counts=True)[1])
-    over = int(counts.sum())
-    blends = over >= 20 and 2 * equal > neighbours and counts[-2:].sum() <= MOST_OF_TWO * over
-    return over / (over + steps) if blends else 0.0
+    return over / (over + steps) if over >= 20 and 2 * equal > neighbours else 0.0
 
 
 NONE = IGNORE + 1  # result of `MaskLookup.find` for a value without a class
