@@ -94,7 +94,12 @@ def test_patterns_of_groups(pattern: str, place: str, group: str | None) -> None
 @pytest.mark.parametrize(
     ("names", "pattern"),
     [
-        *(("slice{:03}_P{:02}", "*_P{*}"), ("img_{:03}_patient{}", "*_patient{*}"), ("{}-case_{}-T1", "*-case_{*}-*")),
+        *(
+            ("slice{:03}_P{:02}", "*_P{*}"),
+            ("img_{:03}_patient{}", "*_patient{*}"),
+            ("{}_slice_{}", "*_slice_*"),
+            ("{}-case_{}-T1", "*-case_{*}-*"),
+        ),
         *(("town{1}_x{0}_y{0}", "*_x*_y*"), ("patient{0}/{1:03}", "folder"), ("clip{0}/frame_{1}", "folder")),
         *(("img_{0:03}_{1}", None), ("img_{0:03}_x{1}", None), ("tile{1}_{0:03}", None), ("0016E{1}_{0:05}", None)),
         *(("{}_season_202{}", None), ("img_{0}{1}_lung_{0}{1}", None), ("day{1}_{0}", None), ("c{1}_{0}", None)),

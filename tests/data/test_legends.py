@@ -42,6 +42,14 @@ def test_class_names_in_a_table_are_refused(tmp_path: Path, refuses: Any) -> Non
         read_names(tmp_path / "labels.tsv")
 
 
+def test_labels_of_nnunet_are_named(tmp_path: Path) -> None:
+    for index in range(4):
+        photo(tmp_path / f"imagesTr/case_{index}_0000.png", index)
+        save(tmp_path / f"labelsTr/case_{index}.png", ids(0, 1, 2))
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cell": 1, "ignore": 2}}))
+    assert any("dataset.json may define the classes" in line for line in Folder(root=tmp_path).notes())
+
+
 def test_annotations_of_images_are_no_legends(tmp_path: Path) -> None:
     for index in range(4):
         save(tmp_path / f"{index}.jpg", np.full((40, 40, 3), 9 * index, np.uint8))

@@ -43,7 +43,6 @@ _PART = re.compile(
     re.I,
 )
 """Name endings of slices, frames and tiles: a_slice_3, a_0_512, a_x0_y512, frame_7."""
-_FRAME = re.compile(r"frame[-_. ]?\d", re.I)
 _OF_SCENE = re.compile(r"\d{1,4}([-_]\d{1,4})")  # 7-3: an image of scene 7
 _SIDE = re.compile(r"(?:[-_](?:left|right|l|r|od|os)|(?<=\d)[lr])$", re.I)  # endings of the two sides of a patient
 _NOT_GROUPS = (
@@ -84,15 +83,7 @@ def group_of(pattern: str, place: PurePosixPath) -> str | None:
 
 
 def likely_group(places: Iterable[PurePosixPath]) -> str | None:
-    """Return a pattern of `group_of` for images of several patients, scenes, objects or one video, or None.
-
-    >>> likely_group(PurePosixPath(f"{name}_slice_{number}") for name in "ab" for number in range(3))
-    '*_slice_*'
-    >>> likely_group(PurePosixPath(f"slice{number}_P{name}") for name in (1, 2) for number in range(3))
-    '*_P{*}'
-    >>> likely_group(PurePosixPath(f"patient{name}/{number}") for name in (1, 2) for number in range(3))
-    'folder'
-    """
+    """Return a pattern of `group_of` for images of several patients, scenes, objects or one video, or None."""
     places = list(places)
     matches = (_PART.search(place.name) or _OF_SCENE.fullmatch(place.name) for place in places)
     ends = (each[each.lastindex or 0] for each in matches if each)
@@ -100,7 +91,7 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     members = Counter(pattern for place in places for pattern in _member_patterns(place.name)).most_common(3)
     sided = (found[0] for place in places[:1] if (found := _SIDE.search(place.name)))
     sides = [(f"*{end[0]}*" if len(end) > 1 else "*[LRlr]", len(places)) for end in sided]
-    clips = len({place.parent for place in places}) > 1 and all(_FRAME.match(place.name) for place in places)
+    clips = len({place.parent for place in places}) > 1 and all(re.match(r"frame[-_. ]?\d", one.name) for one in places)
     for pattern, count in [*parts, ("folder", len(places)), *sides, *members]:
         groups = Counter(group for place in places if (group := group_of(pattern, place)))
         # frames without another name are those of one video, or of a folder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -16,6 +16,7 @@ from crispseg.data.catalogue import catalogue
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder_search import (
     MASK_FOLDERS,
+    OTHERS,
     SPLIT_OF,
     SPLITS,
     by_ending,
@@ -25,11 +26,11 @@ from crispseg.data.folder_search import (
     is_pattern,
     listing,
     nearly_same,
-    of_classes,
     other_masks,
     pictures,
     readings,
     settings,
+    split_of,
 )
 from crispseg.data.pairing import AFTER_NAME, MERGE, Matched, apart, match, plain
 from crispseg.data.yolo import yolo_files, yolo_root
@@ -37,13 +38,12 @@ from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
 # Files that may define classes
-LEGEND = re.compile(r".*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)", re.I)
+LEGEND = re.compile(r".*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)|dataset\.json", re.I)
 LIST = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)}|trainval|list|split)s?(?![a-z])", re.I)  # in names of lists
 # Split in the name of an image, as in train_1 and testA_1
 SPLIT_IN_NAME = re.compile(rf"(?:^|.*[_-])({'|'.join(SPLIT_OF)})[a-z]?(?:[_-].*|\d.*|$)", re.I)
 LIST_BYTES = 2**22  # largest size of a table or JSON file that may list images
-LONGEST_NAME = 255  # characters of a file name
-MOST_LISTS, MOST_NOTES = 20, 8  # lists in a folder, of which more may belong to single images; notes about lists
+MOST_LISTS = 20  # lists in a folder, of which more may belong to single images
 LEGEND_BYTES = 4096  # largest file that is compared with others of its name; longer ones may list images
 IMPORTED = {".json", ".xml", ".geojson"}
 ANNOTATION = re.compile(rb'"categories"|"shapes"|"Feature|"result"|<annotation')  # in files that `data import` reads
@@ -84,9 +84,12 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
     if places:
         remedy = "give one of each as data.images and data.masks, as patterns such as x/*_t1.tif if names differ"
         remedy += "" if choices else ", or move each kind to a folder"
+        inner = Counter(
+            folder.parent for folder in listing(root) if not (split_of(folder.name) or OTHERS.search(folder.name))
+        )
         used = {file.parent.parent for place in places for file in pictures(Path(place))}
-        if divided := of_classes(root, used):
-            remedy += f"; {few(divided)} may contain a folder for each class: {MERGE}"
+        if of_classes := sorted(one for one in inner.keys() - used if one.name in MASK_FOLDERS and inner[one] > 1):
+            remedy += f"; {few(of_classes)} may contain a folder for each class: {MERGE}"
         found = f"{few(places, 12)}; it contains {described(root)}"
         raise CrispsegError(f"{root} has several images or masks: {found}; {remedy}", settings=choices)
     return {"name": "folder", "root": str(root)}
@@ -155,12 +158,7 @@ def _first(root: Path, names: tuple[str, ...]) -> Path:
 def unused_splits(root: Path, names: Mapping[Path, str], places: Iterable[Path]) -> list[str]:
     """Return notes about tables in a folder and lists in `places` that name its images, and about splits in names."""
     stems = {file.stem for file in names}
-    images: dict[str, set[Path]] = defaultdict(set)
-    videos: dict[str, set[Path]] = defaultdict(set)
-    for file, name in names.items():
-        images[file.stem].add(file)
-        images[PurePosixPath(name).name].add(file)
-        videos[file.parent.name].add(file)
+    named = [(file.stem, PurePosixPath(name).name, file.parent.name) for file, name in names.items()]  # of a video
     write, notes = f"write the names of each split to train.txt, val.txt and test.txt in {root}", []
     splits = [found[1].lower() for stem in stems if (found := SPLIT_IN_NAME.match(stem))]
     if len(splits) == len(stems) and len({*splits}) > 1:
@@ -170,38 +168,23 @@ def unused_splits(root: Path, names: Mapping[Path, str], places: Iterable[Path])
     for folder in places:
         lists = {file for end in ("*.csv", "*.txt") for file in folder.glob(end) if LIST.search(file.stem)}
         tables |= lists if len(lists) <= MOST_LISTS else {file for file in lists if LIST.fullmatch(file.stem)}
-    unused = []
     for file in sorted(tables):
-        if not file.is_file() or file.stem in stems or file.stat().st_size > LIST_BYTES:
-            continue
-        is_text, inner, words = file.suffix == ".txt", file.suffix == ".csv" and file.parent != root, _names_in(file)
-        if inner:  # numbers may be any results
-            words = {word for word in words if not word.isdecimal()}
-        listed = set[Path]().union(*(images[key] for key in words & images.keys()))
-        if is_text:
-            listed |= set[Path]().union(*(videos[key] for key in words & videos.keys()))
-        lists_images = len(listed) > 1 and (2 * len(listed) >= len(names) or LIST.fullmatch(file.stem))
-        by_others = file.suffix.lower() in (".yaml", ".yml") and LIST.search(file.stem)  # by numbers or other names
-        if lists_images or by_others or ("split" in file.stem.lower() and not inner):
-            usable = lists_images and is_text
-            remedy = "give data.train_list, data.val_list or data.test_list" if usable else write
-            does = "lists images" if lists_images else "may divide the images"
-            unused.append(f"{file} {does} and is not used; if it has splits or patients, {remedy}")
-    more = len(unused) - MOST_NOTES
-    return [*notes, *unused[:MOST_NOTES], *[f"{more} more files list images or may divide them"] * (more > 0)]
-
-
-def _names_in(file: Path) -> set[str]:
-    """Return the words of a text file that may be names of images, without suffixes; empty for an unreadable file."""
-    try:
-        text = file.read_text("utf-8", "replace")
-    except OSError:
-        return set()
-    words = [word.strip() for word in re.split(r"""[\r\n\t,;:"'/\\\[\]{}]+""", text) if len(word) <= LONGEST_NAME]
-    words += [AFTER_NAME.sub("", word) for word in words]
-    found = {re.sub(r"\.[a-z]\w{1,4}$", "", word, flags=re.I) for word in words}
-    found |= {re.sub(r"[_-][^_-]+$", "", word) for word in found}  # as x_S1 for x_S2 or x
-    return found - {""}
+        is_text, inner = file.suffix == ".txt", file.suffix == ".csv" and file.parent != root
+        if file.is_file() and os.access(file, os.R_OK) and file.stat().st_size <= LIST_BYTES and file.stem not in stems:
+            words = re.split(r"""[\r\n\t,;:"'/\\\[\]{}]+""", file.read_text("utf-8", "replace"))
+            words += [AFTER_NAME.sub("", word) for word in words if len(word) < 256]
+            listed_names = {re.sub(r"\.[a-z]\w{1,4}$", "", word.strip(), flags=re.I) for word in words}
+            listed_names |= {re.sub(r"[_-][^_-]+$", "", word) for word in listed_names}  # as x_S1 for x_S2 or x
+            listed_names -= {"", *filter(str.isdecimal, listed_names if inner else ())}  # numbers may be any results
+            listed = sum(not listed_names.isdisjoint(each[: 3 if is_text else 2]) for each in named)
+            lists_images = listed > 1 and (2 * listed >= len(named) or LIST.fullmatch(file.stem))
+            by_others = file.suffix.lower() in (".yaml", ".yml") and LIST.search(file.stem)  # by numbers or other names
+            if lists_images or by_others or ("split" in file.stem.lower() and not inner):
+                usable = lists_images and is_text
+                remedy = "give data.train_list, data.val_list or data.test_list" if usable else write
+                does = "lists images" if lists_images else "may divide the images"
+                notes.append(f"{file} {does} and is not used; if it has splits or patients, {remedy}")
+    return notes
 
 
 def legend_files(root: Path) -> list[Path]:

@@ -8,7 +8,7 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
@@ -230,19 +230,6 @@ def other_masks(images: Mapping[Path, str], masks: Mapping[Path, str], root: Pat
         if files.keys() - masks and 2 * len(files) >= counts[folder.parent] and _flat(min(files)):
             found.append(folder)
     return sorted(found)
-
-
-def of_classes(root: Path, used: Collection[Path]) -> list[Path]:
-    """Return folders named like masks, not `used`, with sub-folders that have images of the same name."""
-    names: dict[Path, list[set[str]]] = defaultdict(list)
-    for folder in listing(root):
-        if _kind(folder.parent.name) == "masks" and not (split_of(folder.name) or OTHERS.search(folder.name)):
-            names[folder.parent].append({*pictures(folder).values()})
-    return sorted(
-        folder
-        for folder in names.keys() - used
-        if any(one & other for one, other in itertools.combinations(names[folder], 2))
-    )
 
 
 def by_ending(folder: Path, images: Mapping[Path, str], masks: Mapping[Path, str]) -> list[dict[str, str]]:

@@ -69,8 +69,8 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     # files in two splits count once
     images = [*{one.image.file: one.image for one in facts if isinstance(one.image, ImageFacts)}.values()]
     masks = {one.mask.file: one.mask for one in facts if isinstance(one.mask, MaskStatistics)}
-    thin = {file for file, mask in masks.items() if mask.colors and mask.band}  # one colour, as of outlines
-    soft = {file: mask.blended for file, mask in masks.items() if mask.interpolated and file not in thin}
+    blended = (one for one in masks.values() if one.interpolated and not (one.colors and one.band))  # not by outlines
+    soft = {mask.file: mask.blended for mask in blended}
     yield finding("constant-image", [one.file for one in images if one.constant])
     yield finding("tiny-image", [one.file for one in images if min(one.size) < MIN_SIDE], least=MIN_SIDE)
     severity = Severity.WARNING if len(soft) > MANY * len(masks) else Severity.INFORMATION

@@ -42,11 +42,9 @@ def check_out(out: Path, subject: Subject) -> None:
 
 def worth_a_copy(diagnosis: Diagnosis) -> bool:
     """Return whether `fix` can write a copy in which a warning or an error is corrected."""
-    if _unsure(diagnosis):
-        return False
     found = any(KINDS[one.code].fix and one.severity > Severity.INFORMATION for one in diagnosis.findings)
     files = not any(isinstance(pairs, SegmentationDataset) for pairs in diagnosis.subject.splits.values())
-    return found and files and bool(_kept(diagnosis)[0])
+    return not _unsure(diagnosis) and found and files and bool(_kept(diagnosis)[0])
 
 
 def fix(diagnosis: Diagnosis, out: Path) -> str:
@@ -64,11 +62,9 @@ def fix(diagnosis: Diagnosis, out: Path) -> str:
         list(parallel(lambda one: _write(one, reading, folder), kept, "Writing"))
         (folder / "classes.txt").write_text("".join(f"{name}\n" for name in reading.labels.names), "utf-8")
         if left_out:
-            lines = [f"{file}: {reason}\n" for file, reason in left_out.items()]
-            (folder / LEFT_OUT).write_text("".join(lines), "utf-8")
+            (folder / LEFT_OUT).write_text("".join(f"{file}: {why}\n" for file, why in left_out.items()), "utf-8")
     counts = ", ".join(f"{split} {count}" for split, count in Counter(one.split for one in kept).items())
-    more = f", see {out / LEFT_OUT}" if left_out else ""
-    return f"wrote {out}: {counts} pairs; {len(left_out)} left out{more}"
+    return f"wrote {out}: {counts} pairs; {len(left_out)} left out" + f", see {out / LEFT_OUT}" * bool(left_out)
 
 
 def _unsure(diagnosis: Diagnosis) -> list[Finding]:
@@ -104,7 +100,6 @@ def _write(one: PairFacts, reading: MaskReading, root: Path) -> None:
     image = root / "images" / one.split / (one.pair.name + one.pair.image.suffix)
     image.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(one.pair.image, image)
-    # values of no class become 255
-    mask = reading.lookup.read(one.pair.mask, lossy=True)
-    ids = np.minimum(reading.lookup.find(mask), IGNORE).astype(np.uint8)
+    found = reading.lookup.find(reading.lookup.read(one.pair.mask, lossy=True))
+    ids = np.minimum(found, IGNORE).astype(np.uint8)  # values of no class become 255
     write_labels(root / "masks" / one.split / f"{one.pair.name}.png", ids, reading.labels.palette)
