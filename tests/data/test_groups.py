@@ -115,6 +115,8 @@ def test_sides_of_a_patient_scenes_and_clips_are_groups() -> None:
     for ends, pattern in ((("_left", "_right"), "*_*"), ("LR", "*[LRlr]")):
         assert likely_group(PurePosixPath(f"Image_{index:02}{end}") for index in range(4) for end in ends) == pattern
     assert likely_group(PurePosixPath(f"Image_{index:02}L") for index in range(8)) is None
+    storms = [PurePosixPath(f"storm_{at:04}_{time}_disaster") for at in range(9) for time in ("post", "pre")]
+    assert likely_group(storms) == "*_p*" and group_of("*_p*", storms[0]) == "storm_0000"
     places = [PurePosixPath(f"{scene}-{image}") for scene in (7, 12) for image in range(1, 5)]
     assert likely_group(places) == "*-*" and group_of("*-*", places[0]) == "7"
     tiles = "patch_{0}_1_by_{0}_LC08_L1TP_{1:06}_20160520_20170324_01_T1"

@@ -44,7 +44,7 @@ _PART = re.compile(
 )
 """Name endings of slices, frames and tiles: a_slice_3, a_0_512, a_x0_y512, frame_7."""
 _OF_SCENE = re.compile(r"\d{1,4}([-_]\d{1,4})")  # 7-3: an image of scene 7
-_SIDE = re.compile(r"(?:[-_](?:left|right|l|r|od|os)|(?<=\d)[lr])$", re.I)  # endings of the two sides of a patient
+_SIDE = re.compile(r"(?:[-_](?:left|right|l|r|od|os|p(?:re|ost)(?:[-_]\w+)?)|(?<=\d)[lr])$", re.I)  # of two images
 _NOT_GROUPS = (
     "slice|frame|tile|patch|crop|part|page|row|col|column|layer|stack|depth|time|day|hour|img|image|im|pic|picture|photo"
     "|mask|label|class|cls|aug|rot|rotate|flip|copy|version|scale|size|res|level|zoom|mag|view|channel|ch|band|fold"
@@ -90,7 +90,8 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     parts = Counter("*" + re.sub(r"\d+", "*", end) for end in ends).most_common(1)
     members = Counter(pattern for place in places for pattern in _member_patterns(place.name)).most_common(3)
     sided = (found[0] for place in places[:1] if (found := _SIDE.search(place.name)))
-    sides = [(f"*{end[0]}*" if len(end) > 1 else "*[LRlr]", len(places)) for end in sided]
+    stars = (f"*{end[: 2 if end[1:2] in 'pP' else 1]}*" if len(end) > 1 else "*[LRlr]" for end in sided)
+    sides = [(pattern, len(places)) for pattern in stars]
     clips = len({place.parent for place in places}) > 1 and all(re.match(r"frame[-_. ]?\d", one.name) for one in places)
     for pattern, count in [*parts, ("folder", len(places)), *sides, *members]:
         groups = Counter(group for place in places if (group := group_of(pattern, place)))
