@@ -95,7 +95,6 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     clips = len({place.parent for place in places}) > 1 and all(re.match(r"frame[-_. ]?\d", one.name) for one in places)
     for pattern, count in [*parts, ("folder", len(places)), *sides, *members]:
         groups = Counter(group for place in places if (group := group_of(pattern, place)))
-        # frames without another name are those of one video, or of a folder
         several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or ("frame" in groups and not clips))
         if pattern == "folder" and not clips and not any(re.search(r"\d", group) for group in groups):  # may be classes
             continue

@@ -84,9 +84,7 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
     if places:
         remedy = "give one of each as data.images and data.masks, as patterns such as x/*_t1.tif if names differ"
         remedy += "" if choices else ", or move each kind to a folder"
-        inner = Counter(
-            folder.parent for folder in listing(root) if not (split_of(folder.name) or OTHERS.search(folder.name))
-        )
+        inner = Counter(one.parent for one in listing(root) if not (split_of(one.name) or OTHERS.search(one.name)))
         used = {file.parent.parent for place in places for file in pictures(Path(place))}
         if of_classes := sorted(one for one in inner.keys() - used if one.name in MASK_FOLDERS and inner[one] > 1):
             remedy += f"; {few(of_classes)} may contain a folder for each class: {MERGE}"

@@ -64,7 +64,6 @@ BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
 
 ODD = ("odd-masks", "rgb-masks", "value-out-of-range")  # kinds of faults of single masks
 MANY_COLORS = 40  # largest number of colours for which a palette is proposed
-
 WHITES = {IGNORE, DEEP_WHITE}
 
 

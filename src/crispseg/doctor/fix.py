@@ -26,7 +26,6 @@ from crispseg.io.images import write_labels
 from crispseg.labels import IGNORE
 
 LEFT_OUT = "left_out.txt"
-
 STRAY = 0.01  # largest share of values without a class in a mask that is kept
 
 
