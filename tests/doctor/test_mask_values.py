@@ -12,6 +12,7 @@ import pytest
 import tifffile
 from dataset_trees import save
 from matplotlib import colormaps
+from matplotlib.image import imsave
 from PIL import Image
 
 from crispseg.data import Folder
@@ -151,6 +152,14 @@ def test_masks_that_are_stretched_to_their_own_maximum_get_no_palette(tmp_path: 
     tree = Tree(tmp_path, mask=lambda seed: (ids(seed, classes=2 + seed % 3) * (255 / (1 + seed % 3))).astype(np.uint8))
     found = only(tree.examine(), "stretched-masks")
     assert "0, 85, 127, 170, 255" in found.message and not found.details.get("settings")
+
+
+def test_masks_of_matplotlib_that_fit_one_scale_may_still_be_stretched(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, mask=lambda seed: (ids(seed, classes=2 + seed % 2) * (255 / (1 + seed % 2))).astype(np.uint8))
+    only(tree.examine(), "sparse-ids")  # 0, 127 and 255, or only 0 and 255, may be three classes
+    for file in (tmp_path / "masks").iterdir():
+        imsave(file, np.asarray(Image.open(file)), cmap="gray", vmin=0, vmax=255)
+    assert "may be stretched" in only(tree.examine(), "stretched-masks").message
 
 
 @pytest.mark.parametrize("name", ["viridis", "jet", "gray"])

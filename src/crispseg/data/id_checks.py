@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
+
+from PIL import Image
 
 from crispseg.config.settings import plural
 from crispseg.data.finding import Finding, Severity
@@ -123,13 +126,22 @@ def stretched(grey: Sequence[MaskStatistics]) -> Finding | None:
     scales = {m: {level + error for level in each for error in (-1, 0, 1)} for m, each in levels.items()}
     some = [mask for mask in grey if mask.held != {0}]
     found = [next((m for m, scale in scales.items() if mask.held <= scale), 0) for mask in some]
-    if not all(found) or not all(IGNORE in mask.held for mask in some) or len({*found} - {1}) < 2:
+    if not all(found) or not all(IGNORE in mask.held for mask in some) or len({*found}) < 2:
         return None
-    if held(some) <= scales[max(found)]:
+    if (one_scale := held(some) <= scales[max(found)]) and not saved_by_matplotlib(some[0].file):
         return None
-    what = f"values that depend on the file ({few(sorted(held(some)), 8)}): each is stretched to its own maximum"
+    what = f"values that depend on the file ({few(sorted(held(some)), 8)}): "
+    what += f"each {'may be' if one_scale else 'is'} stretched to its own maximum"
     remedy = "save the class ids unchanged, with PIL.Image.fromarray(ids).save(file) instead of plt.imsave"
+    if one_scale:
+        remedy += "; or, if they were saved with fixed vmin and vmax, give data.palette"
     return fault_of("stretched-masks", grey, what, remedy, copy=False)
+
+
+def saved_by_matplotlib(file: str) -> bool:
+    with suppress(OSError), Image.open(file) as picture:
+        return "Matplotlib" in str(picture.info.get("Software"))
+    return False
 
 
 def plausible_ids(values: Sequence[int]) -> bool:
