@@ -180,6 +180,14 @@ def columns(model: SegmentationModel, evaluation: Evaluation) -> Row:
 def rows_of(name: str, data: Folder, weights: Path, minutes: float, seed: int, run: Path) -> Iterator[Row]:
     """Train, in the folder `run` where it is by `crispseg train`, and score."""
     before, own = cpu_seconds(), 1.0
+    if name == "nnunet":
+        import nnunet
+
+        trained, parameters, steps = nnunet.trained(data.dataset("train"), minutes, seed, run)
+        spent = {"steps": str(steps), "processor_seconds": f"{cpu_seconds() - before:.0f}"}
+        row = columns(trained, scored(trained, data.dataset("val")))
+        yield {"seen": "1"} | spent | row | {"parameters": str(parameters)}
+        return
     if name.startswith(LOOP):
         model, steps = plain_loop(data, f"smp_{name.removeprefix(LOOP)}", weights, minutes, seed)
     else:
