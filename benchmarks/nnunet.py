@@ -4,7 +4,8 @@
     python benchmarks/first_result.py run --methods nnunet --root DATA --weights WEIGHTS --work runs/first
 
 It trains on all training images in fp32, as it always does without a GPU. Planning and preprocessing are not timed. The
-learning rate falls with the time as it otherwise does over 1,000 epochs. Predictions are not averaged over mirrored images.
+learning rate falls with the time as it otherwise does over 1,000 epochs. Predictions are not averaged over mirrored
+images.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ def trained(train: FileDataset, minutes: float, seed: int, work: Path) -> tuple[
         api.extract_fingerprints([1], num_processes=1, show_progress_bar=False)
         api.plan_experiments([1])
         api.preprocess([1], configurations=("2d",), num_processes=(1,), show_progress_bar=False)
-        os.environ["nnUNet_n_proc_DA"] = "0"  # data are augmented in this process
+        os.environ.update({"nnUNet_n_proc_DA": "0"})  # data are augmented in this process
         torch.manual_seed(seed)
-        np.random.seed(seed)
-        trainer, steps = train_for(60 * minutes, raw)
+        np.random.seed(seed)  # noqa: NPY002 - nnU-Net draws from it
+        trainer, steps = train_for(60 * minutes, raw, work / "preprocessed")
     network = trainer.network.eval()
     trainer.set_deep_supervision_enabled(False)
     info = ModelInfo("nnunet", len(train.labels), "", 3, class_names=train.labels.names, mean=(0,) * 3, std=(1,) * 3)
@@ -73,10 +74,10 @@ def write_raw(train: FileDataset, folder: Path) -> dict[str, Any]:
     return raw
 
 
-def train_for(seconds: float, raw: dict[str, Any]) -> tuple[Any, int]:
+def train_for(seconds: float, raw: dict[str, Any], preprocessed: Path) -> tuple[Any, int]:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    plans = json.loads(Path(os.environ["nnUNet_preprocessed"], NAME, "nnUNetPlans.json").read_text())
+    plans = json.loads((preprocessed / NAME / "nnUNetPlans.json").read_text())
     trainer = nnUNetTrainer(plans | {"continue_training": False}, "2d", "all", raw, torch.device("cpu"))
     trainer.on_train_start()
     trainer.network.train()
