@@ -16,8 +16,9 @@ from dataset_trees import save
 
 from crispseg.cli.main import main
 from crispseg.cli.train import Train
-from crispseg.data import Folder
+from crispseg.data import Folder, check_split
 from crispseg.data.folder_layout import recognise
+from crispseg.doctor.findings import class_findings
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 from crispseg.training import train
@@ -329,6 +330,17 @@ def test_numbers_pair_if_they_are_the_same(tmp_path: Path) -> None:
         Folder(root=tmp_path).pairs("all")
 
 
+def test_images_and_masks_of_other_folders_do_not_pair_by_numbers(tmp_path: Path) -> None:
+    for part, name in (("a", "g"), ("b", "v")):
+        for index in range(5):
+            photo(tmp_path / f"{part}/{name}{index}.jpg")
+            label(tmp_path / f"{part}-GT/{name}{index}.png")
+    with pytest.raises(CrispsegError) as caught:
+        recognise(tmp_path)
+    choices = [(Path(each["data.images"]).name, Path(each["data.masks"]).name) for each in caught.value.settings]
+    assert choices == [("a", "a-GT"), ("b", "b-GT")]
+
+
 def test_links_to_folders_are_followed(tmp_path: Path) -> None:
     below(tmp_path / "far", "images/{}/{}.png", "masks/{}/{}.png", ("a",))
     for kind in ("images", "masks"):
@@ -416,6 +428,14 @@ def test_doctor_ends_with_the_command_to_train(layout: str, tmp_path: Path, caps
     next(root.rglob("masks/**/*1.png")).write_bytes(b"")
     assert main(["doctor", str(root)]) == 3
     assert "crispseg train" not in capsys.readouterr().out
+
+
+def test_an_id_after_a_gap_may_be_unlabelled(tmp_path: Path) -> None:
+    source = Folder(root=put(tmp_path, LAYOUTS[0], {"train": "train", "val": "val"}))
+    for path in (tmp_path / "masks").rglob("*.png"):
+        save(path, np.resize(np.array([0, 1, 2, 5], np.uint8), (64, 64)))
+    (found,) = class_findings([check_split(source.dataset(split), split) for split in ("train", "val")])
+    assert "if 5 means unlabelled, give data.ignore '[5]'" in found.message
 
 
 def test_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: Capture) -> None:

@@ -14,6 +14,7 @@ from dataset_trees import save
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.dataset import read_names
+from crispseg.errors import CrispsegError
 
 from .own_folders import ids, photo
 
@@ -28,12 +29,16 @@ def test_a_file_of_colours_next_to_masks_is_named(place: str, tmp_path: Path, re
     legend.parent.mkdir(exist_ok=True)
     legend.write_text("0 void 0 0 0\n1 grass 9 99 0\n2 dirt 80 0 7\n")
     source = Folder(tmp_path / "frames", tmp_path / "annotations", root=tmp_path)
-    with refuses("data.palette '[[", f"{legend} may define the classes"):
+    with pytest.raises(CrispsegError, match=f"give {legend}, which has these values, as data.palette") as caught:
         source.label_set()
-    palette = replace(source, palette=legend)
+    (settings,) = caught.value.settings
+    palette = replace(source, palette=settings["data.palette"])
     assert palette.label_set().names == ("void", "grass", "dirt") and any(
         "named void" in line for line in palette.notes()
     )
+    legend.write_text("0 void 0 0 0\n1 grass 9 99 0\n")  # lacks a colour
+    with refuses("data.palette '[[", f"{legend} may define the classes"):
+        replace(source).label_set()
 
 
 def test_class_names_in_a_table_are_refused(tmp_path: Path, refuses: Any) -> None:

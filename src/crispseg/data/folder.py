@@ -23,7 +23,7 @@ from crispseg.data.folder_search import SPLITS, pictures
 from crispseg.data.id_checks import beyond_ids
 from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
-from crispseg.data.mask_reading import DeclaredClasses, MaskReading, read_masks
+from crispseg.data.mask_reading import DeclaredClasses, MaskReading, fitting_palettes, read_masks
 from crispseg.data.pairing import PairingKind, chosen_names, folded, shared_out
 from crispseg.data.palettes import as_color, numbered_colors
 from crispseg.errors import CrispsegError, did_you_mean, few
@@ -404,18 +404,22 @@ class Folder(Settings):
         if undeclared and (broken := [mask for mask in masks if isinstance(mask, CrispsegError)]):
             raise broken[0]
         readable = [mask for mask in masks if isinstance(mask, MaskStatistics)]
-        found = read_masks(self.declared, readable)
-        if undeclared and not found.lookup.tolerance and (lossy := [mask.lossy for mask in readable if mask.lossy]):
+        reading = read_masks(self.declared, readable)
+        if undeclared and not reading.lookup.tolerance and (lossy := [mask.lossy for mask in readable if mask.lossy]):
             raise CrispsegError(lossy[0])
-        for fault in found.errors:
+        for fault in reading.errors:
             some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
             legend = self.layout.legend and f"; {self.layout.legend}"
-            line = f"{self.masks or self.root}: {fault.message}{some}; {fault.remedy}{legend}"
+            found, remedy = f"{self.masks or self.root}: {fault.message}{some}", f"{fault.remedy}{legend}"
             settings = [*fault.details.get("settings", ())]
+            legends = self.layout.legends if undeclared and fault.code in ("rgb-masks", "sparse-ids") else ()
+            if files := fitting_palettes(legends, self.declared, readable):
+                remedy = f"give {few(files)}, which has these values, as data.palette"
+                settings = [{"data.palette": str(file)} for file in files]
             if fault.code == "object-numbers" and self.root is None:
                 settings.append({"data.masks": None, "data.instances": str(self.masks)})
-            raise CrispsegError(line, settings=settings)
-        return found
+            raise CrispsegError(f"{found}; {remedy}", settings=settings)
+        return reading
 
     @cached_property
     def _scanned(self) -> list[MaskStatistics | CrispsegError]:

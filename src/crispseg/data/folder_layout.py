@@ -60,13 +60,20 @@ class FolderLayout(NamedTuple):
     lists: Mapping[str, Path] = MappingProxyType({})  # split → file that lists its images, or folder that contains them
     classes: Path | None = None  # file of the class names
     only: Path | None = None  # CVAT's list of annotated images
-    legend: str = ""  # note about files that may define the classes; empty if there are none
+    legends: tuple[Path, ...] = ()  # files that may define the classes
     unused: tuple[str, ...] = ()  # notes about tables of the images, if neither lists nor folders define the splits
 
     @property
     def divided(self) -> bool:
         """Whether folders of both images and masks define the splits."""
         return "" not in self.matched
+
+    @property
+    def legend(self) -> str:
+        """Note about files that may define the classes; empty if there are none."""
+        means = "may define the classes: give the names with data.classes or data.palette"
+        note = f"{few(self.legends)} {means}, and unlabelled values, if there are any, with data.ignore"
+        return note if self.legends else ""
 
 
 def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
@@ -142,7 +149,7 @@ def own_layout(
         lists=layout.lists or found_lists,
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
-        legend=_legend([*inner[: None if root else 1], masks, masks.parent]),
+        legends=_legends([*inner[: None if root else 1], masks, masks.parent]),
     )
 
 
@@ -190,11 +197,9 @@ def legend_files(root: Path) -> list[Path]:
     return [path for path in sorted(root.glob("*")) if LEGEND.fullmatch(path.name) and path.name != "classes.txt"]
 
 
-def _legend(folders: Iterable[Path]) -> str:
+def _legends(folders: Iterable[Path]) -> tuple[Path, ...]:
     places = map(legend_files, dict.fromkeys(folders))
-    found = [file for files in places if len(files) < 5 for file in files]  # more are files of the images
-    means = "may define the classes: give the names with data.classes or data.palette"
-    return f"{few(found)} {means}, and unlabelled values, if there are any, with data.ignore" if found else ""
+    return tuple(file for files in places if len(files) < 5 for file in files)  # more are files of the images
 
 
 def differing_legends(masks: Iterable[Path]) -> list[Finding]:

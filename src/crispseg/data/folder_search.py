@@ -18,7 +18,7 @@ import numpy as np
 
 from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import pack_colors
-from crispseg.data.pairing import match, says_mask
+from crispseg.data.pairing import match, plain, says_mask
 from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, find_images, read_mask
 
@@ -162,6 +162,8 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
     both = [(one, other) for one, other in itertools.product(places, places) if other.masks and not one.masks]
     lossy = {one.path: min(one.files).suffix.lower() in (".jpg", ".jpeg") for one in places}
     found = _nearest([reading for reading in both if _pair(*reading)])
+    by_name = {place.path for reading in found if _share_names(*reading) for place in reading}
+    found = [one for one in found if _share_names(*one) or not by_name.issuperset(place.path for place in one)]
     found.sort(key=lambda reading: (lossy[reading[1].path], not reading[1].usual, not reading[0].usual))
     named = [reading for reading in both if all(place.usual for place in reading)]
     return found or (named if len(named) == 1 else [])
@@ -295,6 +297,12 @@ def _pair(images: Place, masks: Place) -> bool:
         return False
     of_a_class = {name.rpartition("_")[0] for name in masks.files.values()} <= {*files.values()}
     return usual or not of_a_class or any(map(says_mask, masks.files.values()))
+
+
+def _share_names(images: Place, masks: Place) -> bool:
+    """Return whether some images and masks pair by names, not by numbers."""
+    one, other = ({plain(name.rpartition("/")[2]) for name in place.files.values()} for place in (images, masks))
+    return not one.isdisjoint(other)
 
 
 def _flat(file: Path) -> bool:

@@ -19,6 +19,7 @@ from crispseg.data.mask_reading import MaskReading
 from crispseg.data.split_check import SplitReport, too_few_classes
 from crispseg.doctor.facts import PairFacts, readable
 from crispseg.errors import CrispsegError, few
+from crispseg.labels import LabelSet
 from crispseg.models.info import MIN_SIDE
 
 
@@ -140,7 +141,10 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
     first = reports[0]
     if lacking := {report.split: report.absent for report in reports if report.absent}:
         shown = "; ".join(f"never in {split}: {few(absent, 20)}" for split, absent in lacking.items())
-        count = len(set().union(*lacking.values()))
+        count, numbered = len(set().union(*lacking.values())), LabelSet.numbered(len(first.labels)).names
+        if first.labels.names == numbered and first.absent[-1:] == numbered[-2:-1]:
+            last = len(numbered) - 1
+            shown += f"; if {last} means unlabelled, give data.ignore '[{last}]'"
         found.append(finding("class-absent", count=count, details={"lacking": lacking}, shown=shown))
     left, right = int(first.sides.argmax()), int(first.sides.argmin())
     areas, names = sorted((first.shares[left], first.shares[right])), first.labels.names
