@@ -72,6 +72,7 @@ from crispseg.labels import IGNORE, Color, LabelSet
 BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
 
 ODD = ("odd-masks", "rgb-masks", "value-out-of-range")  # kinds of faults of single masks
+PALETTE_BYTES = 2**16  # largest file that may be a palette
 MANY_COLORS = 40  # largest number of colours for which a palette is proposed
 WHITES = {IGNORE, DEEP_WHITE}
 
@@ -139,7 +140,7 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
 def fitting_palettes(files: Iterable[Path], declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> list[Path]:
     """Return the files with a palette that has all colours of masks whose classes are not declared."""
     found = []
-    for file in files:
+    for file in (file for file in files if file.stat().st_size <= PALETTE_BYTES):
         with suppress(CrispsegError):  # it is about other things
             palette, names = numbered_colors(file)
             if not read_masks(replace(declared, names=names, palette=palette), masks).errors:
