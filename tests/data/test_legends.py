@@ -15,6 +15,7 @@ from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.dataset import read_names
 from crispseg.errors import CrispsegError
+from crispseg.io.images import read_mask
 
 from .own_folders import ids, photo
 
@@ -94,3 +95,9 @@ def test_legends_that_differ_are_named(names: str, tmp_path: Path, capsys: pytes
     assert codes.get("legends-differ") == ("warning" if lines else None)
     main(["doctor", *flags, "--fix", str(tmp_path / "copy")])
     assert (tmp_path / "copy").exists() == (not lines)
+    if lines:  # no value has one meaning, so no command is right
+        for mask in tmp_path.glob("*/*_mask.png"):
+            save(mask, np.array([[0, 0, 0], [9, 0, 0], [0, 9, 9]], np.uint8)[read_mask(mask)])
+        with pytest.raises(CrispsegError, match=r"label_names\.txt differ") as caught:
+            replace(source).label_set()
+        assert not caught.value.settings

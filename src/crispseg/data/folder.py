@@ -409,16 +409,16 @@ class Folder(Settings):
             raise CrispsegError(lossy[0])
         for fault in reading.errors:
             some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
-            legend = self.layout.legend and f"; {self.layout.legend}"
-            found, remedy = f"{self.masks or self.root}: {fault.message}{some}", f"{fault.remedy}{legend}"
+            remedy = "; ".join([fault.remedy, *filter(None, [self.layout.legend])])
             settings = [*fault.details.get("settings", ())]
-            legends = self.layout.legends if undeclared and fault.code in ("rgb-masks", "sparse-ids") else ()
-            if files := fitting_palettes(legends, self.declared, readable):
+            if undeclared and (differ := self.legends()):
+                remedy, settings = f"{differ[0].line}; {remedy}", []
+            elif undeclared and (files := fitting_palettes(self.layout.legends, self.declared, readable)):
                 remedy = f"give {few(files)}, which has these values, as data.palette"
                 settings = [{"data.palette": str(file)} for file in files]
             if fault.code == "object-numbers" and self.root is None:
                 settings.append({"data.masks": None, "data.instances": str(self.masks)})
-            raise CrispsegError(f"{found}; {remedy}", settings=settings)
+            raise CrispsegError(f"{self.masks or self.root}: {fault.message}{some}; {remedy}", settings=settings)
         return reading
 
     @cached_property

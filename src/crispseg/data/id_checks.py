@@ -96,6 +96,10 @@ def class_values(ids: list[int], grey: Sequence[MaskStatistics], void: Sequence[
 
 def sparse(order: Sequence[int], grey: Sequence[MaskStatistics], void: Sequence[int], count: int | None) -> Finding:
     """Return the fault of values that are far apart; 255 is ignored unless it is among them."""
+    if len(kinds := unmixed_values(grey)) > 1:
+        what = f"values of {len(kinds)} kinds ({'; '.join(few(each, 6) for each in kinds)}), which no mask mixes"
+        remedy = "write the same class ids in all masks; or, if all values are different classes, give data.palette"
+        return fault_of("sparse-ids", grey, what, remedy, copy=False)
     last, white = max(order), IGNORE in held(grey)
     what = f"{plural(len(order), 'value')} up to {last} ({few(order, 12)}), "
     what += "as many as the classes" if count else "which are probably not all class ids"
@@ -118,6 +122,19 @@ def sparse(order: Sequence[int], grey: Sequence[MaskStatistics], void: Sequence[
         remedy = f"give {BY_THRESHOLD} if they are black and white; or {remedy}"
         settings = [{"data.palette": [(0,) * 3, (IGNORE,) * 3], "data.palette_tolerance": THRESHOLD}, *settings]
     return fault_of("sparse-ids", grey, what, remedy, settings=settings)
+
+
+def unmixed_values(masks: Sequence[MaskStatistics]) -> list[list[int]]:
+    """Return the values of each kind of masks, if masks of different kinds share only 0.
+
+    A kind has two values or more, in at least two masks and a share of `BOTH`.
+    """
+    kinds: list[set[int]] = []
+    for mask in masks:
+        joined = (mask.held - {0}).union(*(kind for kind in kinds if kind & mask.held))
+        kinds = [*(kind for kind in kinds if not kind & joined), joined]
+    least = max(2, BOTH * len(masks))
+    return [sorted(kind) for kind in kinds if len(kind) > 1 and sum(bool(kind & mask.held) for mask in masks) >= least]
 
 
 def stretched(grey: Sequence[MaskStatistics]) -> Finding | None:
