@@ -52,7 +52,7 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
         for at, (_, _, _, mask) in enumerate(facts):
             if isinstance(mask, MaskStatistics) and mask.lossy:
                 facts[at] = facts[at]._replace(mask=CrispsegError(mask.lossy))
-    reports = _reports(subject, facts, reading) if reading else []
+    reports = _reports(facts, reading) if reading else []
     unsure = {"copy": False}  # all pairs may be wrong
     faults = subject.faults.items()
     found = [finding(kind, files, details=unsure if kind == "shifted-numbers" else None) for kind, files in faults]
@@ -74,19 +74,17 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     return Diagnosis(subject, tuple(facts), tuple(told), reading, tuple(reports))
 
 
-def _reports(subject: Subject, facts: Sequence[PairFacts], reading: MaskReading) -> list[SplitReport]:
-    reports, lookup = [], reading.lookup
-    for split in subject.splits:
-        counted: list[Counted] = []
-        for one, _, mask in readable(facts):
-            if one.split == split and mask.file not in reading.left_out:
-                labels, quarters = lookup.labels_of(mask), mask.quarters
-                if mask.distinct > len(mask.values) and lookup.tolerance:  # more colours than were kept
-                    labels, quarters, _ = count_values(lookup.find(lookup.read(Path(mask.file), lossy=True)))
-                counted.append((labels, quarters, mask.size))
-        if counted:
-            reports.append(report_of(split, reading.labels, counted))
-    return reports
+def _reports(facts: Sequence[PairFacts], reading: MaskReading) -> list[SplitReport]:
+    """Return the statistics of each split with a readable pair; `facts` are in the order of the splits."""
+    counted: dict[str, list[Counted]] = defaultdict(list)
+    lookup = reading.lookup
+    for one, _, mask in readable(facts):
+        if mask.file not in reading.left_out:
+            labels, quarters = lookup.labels_of(mask), mask.quarters
+            if mask.distinct > len(mask.values) and lookup.tolerance:  # more colours than were kept
+                labels, quarters, _ = count_values(lookup.find(lookup.read(Path(mask.file), lossy=True)))
+            counted[one.split].append((labels, quarters, mask.size))
+    return [report_of(split, reading.labels, masks) for split, masks in counted.items()]
 
 
 EXAMPLES = 3

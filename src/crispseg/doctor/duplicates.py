@@ -21,7 +21,6 @@ from crispseg.doctor.outlines import outline_findings
 
 Member: TypeAlias = tuple[str, str]  # split and file of an image
 
-
 SAID = {"turned-images", "positions-differ", "unfitting-masks", "not-labelled", "same-masks", "black-class"}
 SAID |= {"contradicting-masks"}  # codes of findings that training prints
 
@@ -34,10 +33,9 @@ def leaks(subject: Subject) -> list[str]:
     if not isinstance(subject.source, Folder):  # the splits of public data are known
         return []
     lines, reading, facts = [], subject.source.reading, scan(subject, sampled=True)
-    tolerant = bool(reading.lookup.tolerance)
     of_files = *file_findings(facts), *outline_findings(facts), *without_image(facts, reading)
     for one in (*duplicate_findings(subject, facts), *of_files):
-        soft = one.code == "interpolated-edges" and one.severity is Severity.WARNING and not tolerant
+        soft = one.code == "interpolated-edges" and one.severity is Severity.WARNING and not reading.lookup.tolerance
         known = soft or "splits" in one.code or one.code in SAID
         if one.count and known:
             lines += [one.line, *(f"    {group[0]} = {group[-1]}" for group in one.details.get("groups", ())[:2])]

@@ -24,8 +24,7 @@ from crispseg.data.mask_lookup import (
 from crispseg.data.mask_reading import MaskReading, read_by, read_masks
 from crispseg.data.pairing import PairingKind
 from crispseg.errors import CrispsegError
-from crispseg.io.images import as_picture
-from crispseg.io.opening import opened
+from crispseg.io.images import as_picture, image_size
 from crispseg.labels import LabelSet
 
 
@@ -54,8 +53,7 @@ def scan(subject: Subject, workers: int | None = None, sampled: bool = False) ->
     for split, items in subject.splits.items():
         title, chosen = f"Examining {split}", spread(len(items), math.ceil(share * len(items)))
         if isinstance(items, SegmentationDataset):
-            sample = partial(_scan_sample, split, items)
-            facts += parallel(sample, chosen, title, 1)  # may not be safe in threads
+            facts += parallel(partial(_scan_sample, split, items), chosen, title, 1)  # may not be safe in threads
         else:
             some = [items[index] for index in chosen]
             facts += parallel(partial(_scan_pair, split, subject.channels), some, title, workers)
@@ -70,8 +68,7 @@ def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFa
 
 def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
     def checked_image(path: Path) -> ImageFacts:
-        with opened(path) as raster:
-            raster.check(channels)
+        image_size(path, channels)  # raises an error for other channels
         return image_facts(path)
 
     return PairFacts(split, pair, tried(checked_image)(pair.image), tried(read_statistics)(pair.mask))
