@@ -181,6 +181,12 @@ def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, wid
     return np.flatnonzero(coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))))
 
 
+def draw_shares(kind: str, points: Any, whole: float, height: int, width: int) -> Pixels:
+    """Return the pixels inside points whose unit is width and height divided by `whole`, such as 100 for percent."""
+    scaled = np.array(points, np.float64) * (width / whole, height / whole)
+    return draw_outlines(kind, [scaled.tolist()], height, width)
+
+
 def _draw_runs(runs: dict[str, Any], height: int, width: int) -> Pixels:
     """Return the pixels of run lengths, which alternate between 0 and 1, column by column from top to bottom."""
     if runs["size"] != [height, width]:

@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_outlines
+from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_shares
 from crispseg.errors import CrispsegError
 from crispseg.io.images import SUFFIXES
 from crispseg.labels import LabelSet
@@ -76,13 +76,8 @@ def _shape(what: str, region: dict[str, Any]) -> Shape:
         return Shape(what, label, partial(_draw_brush, bytes([*value["rle"]])))
     if kind == "rectanglelabels":
         left, top, width, height = (float(value[key]) for key in ("x", "y", "width", "height"))
-        return Shape(what, label, partial(_draw, "rectangle", [(left, top), (left + width, top + height)]))
-    return Shape(what, label, partial(_draw, "polygon", value["points"]))
-
-
-def _draw(kind: str, points: list[Any], height: int, width: int) -> Pixels:
-    """Return the pixels inside points in percent of width and height."""
-    return draw_outlines(kind, [(np.array(points, np.float64) * (width / 100, height / 100)).tolist()], height, width)
+        return Shape(what, label, partial(draw_shares, "rectangle", [(left, top), (left + width, top + height)], 100))
+    return Shape(what, label, partial(draw_shares, "polygon", value["points"], 100))
 
 
 def _draw_brush(runs: bytes, height: int, width: int) -> Pixels:

@@ -6,6 +6,7 @@ Format: https://docs.ultralytics.com/datasets/segment. (0, 0) is the top left co
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import yaml
 
 from crispseg.config.yaml_files import read_yaml
-from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_outlines
+from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Shape, draw_shares
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.images import find_images
 from crispseg.labels import LabelSet
@@ -103,8 +104,4 @@ def _shape(what: str, words: list[str], names: Mapping[int, str]) -> Shape:
         raise CrispsegError(f"{what} is not a polygon 'class x1 y1 x2 y2 x3 y3 …'; export the file again") from None
     if number not in names:
         raise CrispsegError(f"{what} has class {number}, which is not in {DATA}; add it to 'names'")
-
-    def draw(height: int, width: int) -> Pixels:
-        return draw_outlines("polygon", [(points * (width, height)).tolist()], height, width)
-
-    return Shape(what, names[number], draw)
+    return Shape(what, names[number], partial(draw_shares, "polygon", points, 1))
