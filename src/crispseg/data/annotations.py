@@ -97,8 +97,7 @@ def read_coco(path: Path, content: Any) -> Annotations:
     names = {each["id"]: str(each["name"]) for each in content["categories"]}
     images = {}
     for each in content["images"]:
-        size = each.get("height"), each.get("width")
-        images[each["id"]] = MarkedImage(str(each["file_name"]), path, size)
+        images[each["id"]] = MarkedImage(str(each["file_name"]), path, (each.get("height"), each.get("width")))
     for each in content["annotations"]:
         image, category, outlines = each["image_id"], each["category_id"], each.get("segmentation")
         what = f"{path}: annotation {each.get('id', 'without an id')}"
@@ -107,9 +106,8 @@ def read_coco(path: Path, content: Any) -> Annotations:
             raise CrispsegError(f"{what} refers to {which}, but the file does not list both; export it again")
         if not outlines:
             raise CrispsegError(f"{what} has a box but no segmentation; remove it")
-        draw = partial(draw_outlines, "polygon", outlines)
-        if isinstance(outlines, dict):
-            draw = partial(_draw_runs, outlines)
+        is_runs = isinstance(outlines, dict)
+        draw = partial(_draw_runs, outlines) if is_runs else partial(draw_outlines, "polygon", outlines)
         images[image].shapes.append(Shape(what, names[category], draw, bool(each.get("iscrowd"))))
     return Annotations(tuple(images.values()), tuple(names[key] for key in sorted(names)))
 
@@ -144,9 +142,8 @@ def read_labelme(path: Path, content: Any) -> Annotations:
         if kind not in POINTS and mask is None:
             remedy = f"draw it as one of {', '.join(POINTS)}, or remove it"
             raise CrispsegError(f"{what} has the unsupported shape type '{kind}'; {remedy}")
-        draw = partial(draw_outlines, kind, [each["points"]])
-        if mask is not None:
-            draw = partial(_draw_png, mask, each["points"])
+        points = each["points"]
+        draw = partial(draw_outlines, kind, [points]) if mask is None else partial(_draw_png, mask, points)
         image.shapes.append(Shape(what, label, draw))
     return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})))
 

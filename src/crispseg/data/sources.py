@@ -210,27 +210,25 @@ class Mapillary(PublicSource):
     name = "mapillary"
 
     def official(self) -> Sequence[OfficialClass]:
-        return self._labels[0]
+        return [one for one in self._labels if one]
 
     @property
     def void(self) -> Iterable[int]:
-        return range(self._labels[1])
+        return range(len(self._labels))
 
     @cached_property
-    def _labels(self) -> tuple[list[OfficialClass], int]:
-        """Evaluated classes, and number of mask values."""
+    def _labels(self) -> list[OfficialClass | None]:
+        """Class of each mask value; None if it is not evaluated."""
         path = self.folder / "config.json"
         try:
             labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
-            classes = [
-                OfficialClass(value, str(label["readable"]), _color(label["color"]))
+            return [
+                OfficialClass(value, str(label["readable"]), _color(label["color"])) if label["evaluate"] else None
                 for value, label in enumerate(labels)
-                if label["evaluate"]
             ]
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{path} is not a list of Mapillary's labels ({one_line(error)})"
             raise CrispsegError(f"{reason}; restore it; {self.entry.hint}") from None
-        return classes, len(labels)
 
 
 @dataclass(frozen=True, config=CHECKS)
