@@ -47,8 +47,7 @@ def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a
     times = [1] * len(sizes)
     if augment.window is not None:
         room = CROPS_A_WINDOW * math.prod(augment.window)
-        factors = [side_factor(size, augment.longer_side, augment.shorter_side) for size in sizes]
-        areas = [math.prod(size) * factor**2 for size, factor in zip(sizes, factors, strict=True)]
+        areas = [math.prod(size) * side_factor(size, augment.longer_side, augment.shorter_side) ** 2 for size in sizes]
         times = [min(max(int(area / room), 1), WINDOWS_AT_MOST) for area in areas]
     again = -(-STEPS_AT_LEAST * samples_a_step // sum(times))
     return [number * again for number in times]

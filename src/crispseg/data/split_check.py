@@ -200,8 +200,7 @@ def softened_weights(report: SplitReport) -> NDArray[np.float32]:
     Shares below 1 in 10,000 count as 1 in 10,000. Classes that never occur have weight 0.
     """
     shares = np.array(report.shares)
-    weights: NDArray[np.float64] = np.sqrt(shares.max() / np.maximum(shares, 1e-4)) * (shares > 0)
-    return weights.astype(np.float32)
+    return np.asarray(np.sqrt(shares.max() / np.maximum(shares, 1e-4)) * (shares > 0), np.float32)
 
 
 def _checked(dataset: SegmentationDataset, index: int) -> Counted:

@@ -113,8 +113,7 @@ def writable_folder(path: str | Path) -> Path:
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
         raise CrispsegError(f"cannot write to the folder {path} ({error.strerror}); choose another folder") from None
     return path

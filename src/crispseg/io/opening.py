@@ -108,8 +108,7 @@ class Raster:
         most = {"grey": 2, "rgb": 4, "bands": 0}.get(self.color, self.bands) if channels == 3 else channels
         if self.bands > most or (channels != 3 and (self.bands < most or self.color == "palette")):
             remedy = f"give other images, or train a model with model.in_chans {3 if self.bands == 1 else self.bands}"
-            found = f"{self.name} has {self.bands} channel(s), not {channels}"
-            raise CrispsegError(f"{found}; {remedy}")
+            raise CrispsegError(f"{self.name} has {self.bands} channel(s), not {channels}; {remedy}")
 
     def numbers(self, channels: int) -> NDArray[Any]:
         """Return the values of these channels as uint8 or uint16, and a palette as RGB; see `check` for errors."""
@@ -275,8 +274,7 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
         if (top, bottom) == (0, height) and height * width > MAX_PIXELS:
             raise Image.DecompressionBombError
         if not page.is_final and length * across > MAX_PIXELS:
-            found = f"{name} has compressed strips of {length * across:,} pixels"
-            raise CrispsegError(f"{found}; save it in tiles")
+            raise CrispsegError(f"{name} has compressed strips of {length * across:,} pixels; save it in tiles")
         if depth > 1 or sum(page.databytecounts) < page.is_final * page.nbytes:
             raise ValueError(f"{depth} slices, {sum(page.databytecounts)} bytes")
         values = np.empty((planes, bottom - top, width, samples), np.uint8 if bits <= 8 else page.dtype)
