@@ -85,11 +85,7 @@ class PublicSource(Settings):
         return official_classes(self.name)
 
     def label_set(self) -> LabelSet:
-        """Return names and colours of the classes.
-
-        Raises:
-            CrispsegError: a file of the data set that lists the classes is missing or damaged.
-        """
+        """Return names and colours of the classes; an error reports a missing or damaged list of them."""
         return self.all_classes().regrouped(self.merge, self.drop)[0]
 
     def lookup(self) -> MaskLookup:
@@ -117,11 +113,7 @@ class PublicSource(Settings):
         return ("train", "val")
 
     def dataset(self, split: str) -> FileDataset:
-        """Return one split.
-
-        Raises:
-            CrispsegError: the split is unknown or has no public masks, or folders, lists or files are missing.
-        """
+        """Return one split; an error reports missing files, or a split that is unknown or has no public masks."""
         if split not in (splits := self.splits()):
             raise CrispsegError(f"{self.name} has no split '{split}' with public masks{did_you_mean(split, splits)}")
         both = split == "train" and getattr(self, "train_on", "") == "trainval"

@@ -249,10 +249,8 @@ def train_transform(
     """Return a transform that augments and normalises, with randomness from torch's global generator.
 
     Images are normalised before padding, so the padding is exactly the mean colour. See also `SampleTransform`.
-    With `two_views`, the image has those of `TwoViews` instead of `augment.photometric`.
-
-    Raises:
-        CrispsegError: a setting is auto, which is resolved only when training reads its data.
+    With `two_views`, the image has those of `TwoViews` instead of `augment.photometric`. A setting that is auto is
+    refused by a `CrispsegError`, because only training resolves it, when it reads its data.
     """
     for key in ("turn", "photometric"):
         if getattr(augment, key) == "auto":
