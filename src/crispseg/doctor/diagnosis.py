@@ -53,9 +53,8 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
             if isinstance(mask, MaskStatistics) and mask.lossy:
                 facts[at] = facts[at]._replace(mask=CrispsegError(mask.lossy))
     reports = _reports(facts, reading) if reading else []
-    unsure = {"copy": False}  # all pairs may be wrong
-    faults = subject.faults.items()
-    found = [finding(kind, files, details=unsure if kind == "shifted-numbers" else None) for kind, files in faults]
+    unsure = {"shifted-numbers": {"copy": False}}  # all pairs may be wrong
+    found = [finding(kind, files, details=unsure.get(kind)) for kind, files in subject.faults.items()]
     for split, reason in subject.unavailable.items():
         found.append(finding("split-unavailable", count=1, split=split, reason=reason))
     found += [*file_findings(facts), *duplicate_findings(subject, facts), *outline_findings(facts)]

@@ -36,8 +36,7 @@ def leaks(subject: Subject) -> list[str]:
     of_files = *file_findings(facts), *outline_findings(facts), *without_image(facts, reading)
     for one in (*duplicate_findings(subject, facts), *of_files):
         soft = one.code == "interpolated-edges" and one.severity is Severity.WARNING and not reading.lookup.tolerance
-        known = soft or "splits" in one.code or one.code in SAID
-        if one.count and known:
+        if one.count and (soft or "splits" in one.code or one.code in SAID):
             lines += [one.line, *(f"    {group[0]} = {group[-1]}" for group in one.details.get("groups", ())[:2])]
     return lines
 
@@ -87,9 +86,9 @@ def _next_to_each_other(
     subject: Subject, places: Mapping[Member, PurePosixPath], images: Mapping[Member, ImageFacts]
 ) -> Finding:
     """Return the finding of images of two splits that are consecutive in a sequence."""
-    order, members = [*subject.splits], [*images]
+    members = [*images]  # split by split
     found = consecutive([places[member] for member in members], [images[member] for member in members])
-    pairs = [sorted((members[one], members[other]), key=lambda each: order.index(each[0])) for one, other in found]
+    pairs = [(members[one], members[other]) for one, other in map(sorted, found)]
     pairs = [pair for pair in pairs if pair[0][0] != pair[1][0]]
     later = Counter(split for split, _ in {pair[1] for pair in pairs})
     kept = [pair for pair in pairs if later[pair[1][0]] >= NEIGHBOURS * len(subject.splits[pair[1][0]])]

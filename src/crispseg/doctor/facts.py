@@ -119,8 +119,7 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
             if isinstance(found, FileDataset) and not isinstance(found.lookup, InstanceLookup):
                 splits[name], known = found.pairs, (found.labels, found.lookup)
     faults = own.faults() if own else {}
-    if not splits:
-        if not any(faults.values()):
-            raise CrispsegError(next(iter(unavailable.values())))
-        unavailable = {}  # because nothing pairs
-    return Subject(source, splits, known, channels, faults, unavailable)
+    if not splits and not any(faults.values()):
+        raise CrispsegError(next(iter(unavailable.values())))
+    told = unavailable if splits else {}  # without splits nothing pairs, as the faults say
+    return Subject(source, splits, known, channels, faults, told)
