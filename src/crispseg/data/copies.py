@@ -91,9 +91,8 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     members = Counter(pattern for place in places for pattern in _member_patterns(place.name)).most_common(3)
     sided = (found[0] for place in places[:1] if (found := _SIDE.search(place.name)))
     stars = (f"*{end[: 2 if end[1:2] in 'pP' else 1]}*" if len(end) > 1 else "*[LRlr]" for end in sided)
-    sides = [(pattern, len(places)) for pattern in stars]
     clips = len({place.parent for place in places}) > 1 and all(re.match(r"frame[-_. ]?\d", one.name) for one in places)
-    for pattern, count in [*parts, ("folder", len(places)), *sides, *members]:
+    for pattern, count in [*parts, *((one, len(places)) for one in ("folder", *stars)), *members]:
         groups = Counter(group for place in places if (group := group_of(pattern, place)))
         several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or ("frame" in groups and not clips))
         if pattern == "folder" and not clips and not any(re.search(r"\d", group) for group in groups):  # may be classes

@@ -53,6 +53,7 @@ def import_annotations(
     """Write `out/images`, `out/masks` and `out/classes.txt`; `out` is created when it is complete.
 
     If annotation files, their folders or data.yaml define splits, it also writes `train.txt`, `val.txt` and `test.txt`.
+    It returns the lines of a summary.
 
     Args:
         sources: annotation files, folders of them, or folders of YOLO polygons with data.yaml.
@@ -64,9 +65,6 @@ def import_annotations(
             among them is added first.
         background: class of pixels outside all shapes; null ignores them.
         ignore: names of classes whose pixels become 255.
-
-    Returns:
-        Lines of a summary.
     """
     check_new_folder(out)
     names = read_lines(classes) if isinstance(classes, str | Path) else classes

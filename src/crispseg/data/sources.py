@@ -116,8 +116,7 @@ class PublicSource(Settings):
         """Return one split; an error reports missing files, or a split that is unknown or has no public masks."""
         if split not in (splits := self.splits()):
             raise CrispsegError(f"{self.name} has no split '{split}' with public masks{did_you_mean(split, splits)}")
-        both = split == "train" and getattr(self, "train_on", "") == "trainval"
-        parts = ("train", "val") if both else (split,)
+        parts = ("train", "val") if split == "train" and getattr(self, "train_on", "") == "trainval" else (split,)
         try:
             pairs = [pair for part in parts for pair in self.pairs(part)]
         except CrispsegError as error:

@@ -27,12 +27,9 @@ _told = Event()
 
 
 def to_8_bits(values: NDArray[np.uint16], value_range: Limits | None, name: object) -> NDArray[np.uint8]:
-    """Scale values of any shape to 0 to 255.
+    """Scale values of up to 16 bits, of any shape, such that `value_range` becomes 0 and 255.
 
-    Args:
-        values: values of up to 16 bits.
-        value_range: values that become 0 and 255. None assumes 0 to 65535 and warns once per process.
-        name: name of the image for the warning.
+    None assumes 0 to 65535 and warns once per process, with the `name` of the image.
     """
     if value_range is None:
         if not _told.is_set():
