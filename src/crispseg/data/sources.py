@@ -212,10 +212,9 @@ class Mapillary(PublicSource):
         """Class of each mask value; None if it is not evaluated."""
         path = self.folder / "config.json"
         try:
-            labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
             return [
                 OfficialClass(value, str(label["readable"]), _color(label["color"])) if label["evaluate"] else None
-                for value, label in enumerate(labels)
+                for value, label in enumerate(json.loads(path.read_text(encoding="utf-8"))["labels"])
             ]
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = f"{path} is not a list of Mapillary's labels ({one_line(error)})"

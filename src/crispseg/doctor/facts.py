@@ -121,5 +121,4 @@ def subject_of(source: DataSource, channels: int = 3) -> Subject:
     faults = own.faults() if own else {}
     if not splits and not any(faults.values()):
         raise CrispsegError(next(iter(unavailable.values())))
-    told = unavailable if splits else {}  # without splits nothing pairs, as the faults say
-    return Subject(source, splits, known, channels, faults, told)
+    return Subject(source, splits, known, channels, faults, unavailable if splits else {})  # the faults say why

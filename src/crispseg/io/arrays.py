@@ -50,9 +50,8 @@ def mask_array(mask: Values) -> NDArray[Any]:
 
 def _channels_last(values: Values) -> NDArray[Any]:
     if isinstance(values, Tensor):
-        values = values.detach().cpu()
         values = values.float() if values.is_floating_point() else values  # NumPy has no bfloat16
-        values = values.numpy() if values.ndim != 3 else values.permute(1, 2, 0).numpy()
+        values = (values.permute(1, 2, 0) if values.ndim == 3 else values).numpy(force=True)
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
 

@@ -200,11 +200,9 @@ def from_pillow(picture: Any, name: object) -> Raster:
         raise CrispsegError(f"{name} is a PNM with values up to {args[1]}; save it as a PNG")
 
     def load(top: int, bottom: int) -> NDArray[Any]:
-        if is_png and picture.tell() == 0:
-            values = png_values(file, picture.info, exact=white < 255 or color == "palette")
-        else:
-            values = np.asarray(picture)
-        values = values // (255 // white) if mode == "L" and few else values  # Pillow scales them to 0 to 255
+        exact = white < 255 or color == "palette"
+        values = png_values(file, picture.info, exact) if is_png and picture.tell() == 0 else np.asarray(picture)
+        values = values // (255 // white) if few else values  # Pillow scales them to 0 to 255
         values = values.astype(np.uint8) if mode == "1" else values
         return values.reshape(picture.height, picture.width, -1)[top:bottom, :, :bands]
 
