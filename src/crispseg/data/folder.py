@@ -23,7 +23,7 @@ from crispseg.data.folder_search import SPLITS, pictures
 from crispseg.data.id_checks import beyond_ids
 from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
-from crispseg.data.mask_reading import DeclaredClasses, MaskReading, fitting_palettes, read_masks
+from crispseg.data.mask_reading import DeclaredClasses, MaskReading, read_masks
 from crispseg.data.pairing import PairingKind, chosen_names, folded, shared_out
 from crispseg.data.palettes import as_color, numbered_colors
 from crispseg.errors import CrispsegError, did_you_mean, few
@@ -413,7 +413,7 @@ class Folder(Settings):
             settings = [*fault.details.get("settings", ())]
             if undeclared and (differ := self.legends()):
                 remedy, settings = f"{differ[0].line}; {remedy}", []
-            elif undeclared and (files := fitting_palettes(self.layout.legends, self.declared, readable)):
+            elif undeclared and (files := self.layout.palettes_of(self.declared, readable)):
                 remedy = f"give {few(files)}, which has these values, as data.palette"
                 settings = [{"data.palette": str(file)} for file in files]
             if fault.code == "object-numbers" and self.root is None:

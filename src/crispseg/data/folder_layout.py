@@ -6,7 +6,8 @@ import os
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -32,7 +33,10 @@ from crispseg.data.folder_search import (
     settings,
     split_of,
 )
+from crispseg.data.mask_lookup import MaskStatistics
+from crispseg.data.mask_reading import DeclaredClasses, read_masks
 from crispseg.data.pairing import AFTER_NAME, MERGE, Matched, apart, match, plain
+from crispseg.data.palettes import palettes_in
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
@@ -72,8 +76,13 @@ class FolderLayout(NamedTuple):
     def legend(self) -> str:
         """Note about files that may define the classes; empty if there are none."""
         means = "may define the classes: give the names with data.classes or data.palette"
-        note = f"{few(self.legends)} {means}, and unlabelled values, if there are any, with data.ignore"
-        return note if self.legends else ""
+        means += ", and unlabelled values, if there are any, with data.ignore"
+        return f"{few(self.legends)} {means}" if self.legends else ""
+
+    def palettes_of(self, declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> list[Path]:
+        """Return the legends that are palettes with all colours of the masks."""
+        found = ((file, replace(declared, palette=colors)) for file, (colors, _) in palettes_in(self.legends))
+        return [file for file, palette in found if not read_masks(palette, masks).errors]
 
 
 def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:

@@ -6,8 +6,7 @@ Training and evaluation refuse masks with errors, and `crispseg doctor` reports 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -48,15 +47,7 @@ from crispseg.data.mask_lookup import (
     pixels_of,
 )
 from crispseg.data.pairing import ODD_FILES
-from crispseg.data.palettes import (
-    color_map_levels,
-    compact,
-    numbered_colors,
-    palettes_differ,
-    proposed,
-    tolerance_for,
-    unblended,
-)
+from crispseg.data.palettes import color_map_levels, compact, palettes_differ, proposed, tolerance_for, unblended
 from crispseg.data.reading_checks import (
     SIDES,
     changed_values,
@@ -66,13 +57,12 @@ from crispseg.data.reading_checks import (
     unsuitable_names,
     without_data,
 )
-from crispseg.errors import CrispsegError, few
+from crispseg.errors import few
 from crispseg.labels import IGNORE, Color, LabelSet
 
 BLACK_AND_WHITE = {(0, 0, 0): 0, (255, 255, 255): 1}
 
 ODD = ("odd-masks", "rgb-masks", "value-out-of-range")  # kinds of faults of single masks
-PALETTE_BYTES = 2**16  # largest file that may be a palette
 MANY_COLORS = 40  # largest number of colours for which a palette is proposed
 WHITES = {IGNORE, DEEP_WHITE}
 
@@ -135,17 +125,6 @@ def read_masks(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> Ma
         *unsuitable_names(labels.names, ignored),
     )
     return replace(reading, labels=labels, lookup=lookup, faults=faults)
-
-
-def fitting_palettes(files: Iterable[Path], declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> list[Path]:
-    """Return the files with a palette that has all colours of masks whose classes are not declared."""
-    found = []
-    for file in (file for file in files if file.stat().st_size <= PALETTE_BYTES):
-        with suppress(CrispsegError):  # it is about other things
-            palette, names = numbered_colors(file)
-            if not read_masks(replace(declared, names=names, palette=palette), masks).errors:
-                found.append(file)
-    return found
 
 
 def _undeclared(declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> MaskReading:
