@@ -435,7 +435,7 @@ def test_an_id_after_a_gap_may_be_unlabelled(tmp_path: Path) -> None:
     for path in (tmp_path / "masks").rglob("*.png"):
         save(path, np.resize(np.array([0, 1, 2, 5], np.uint8), (64, 64)))
     (found,) = class_findings([check_split(source.dataset(split), split) for split in ("train", "val")])
-    assert "if 5 means unlabelled, give data.ignore '[5]'" in found.message
+    assert "if class 5 means unlabelled, give data.ignore '[5]'" in found.message
 
 
 def test_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: Capture) -> None:

@@ -115,8 +115,7 @@ class Folder(Settings):
             raise CrispsegError(f"data.fold is {self.fold}; give 1 to {self.folds or 1}, the number of data.folds")
         if self.group not in (None, "folder") and "*" not in str(self.group):
             raise CrispsegError("has no *; give folder, or a pattern such as patient*_slice*", "data.group")
-        if not isinstance(self.value_range, str):
-            check_range(self.value_range, "data.value_range")
+        check_range(self.value_range, "data.value_range")
 
     @property
     def of_instances(self) -> bool:

@@ -75,14 +75,13 @@ class FolderLayout(NamedTuple):
     @property
     def legend(self) -> str:
         """Note about files that may define the classes; empty if there are none."""
-        means = "may define the classes: give the names with data.classes or data.palette"
-        means += ", and unlabelled values, if there are any, with data.ignore"
+        means = "may define the classes: give it as data.classes or data.palette, and unlabelled values as data.ignore"
         return f"{few(self.legends)} {means}" if self.legends else ""
 
     def palettes_of(self, declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> list[Path]:
         """Return the legends that are palettes with all colours of the masks."""
-        found = ((file, replace(declared, palette=colors)) for file, (colors, _) in palettes_in(self.legends))
-        return [file for file, palette in found if not read_masks(palette, masks).errors]
+        palettes = [(file, replace(declared, palette=colors)) for file, (colors, _) in palettes_in(self.legends)]
+        return [file for file, palette in palettes if not read_masks(palette, masks).errors]
 
 
 def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:

@@ -125,10 +125,7 @@ def sparse(order: Sequence[int], grey: Sequence[MaskStatistics], void: Sequence[
 
 
 def unmixed_values(masks: Sequence[MaskStatistics]) -> list[list[int]]:
-    """Return the values of each kind of masks, if masks of different kinds share only 0.
-
-    A kind has two values or more, in at least two masks and a share of `BOTH`.
-    """
+    """Return the values of each kind of masks, which share only 0; of two values or more, and not in few masks."""
     kinds: list[set[int]] = []
     for mask in masks:
         joined = (mask.held - {0}).union(*(kind for kind in kinds if kind & mask.held))
@@ -139,19 +136,16 @@ def unmixed_values(masks: Sequence[MaskStatistics]) -> list[list[int]]:
 
 def stretched(grey: Sequence[MaskStatistics]) -> Finding | None:
     """Return the fault of masks whose values are near 255 * k / m with an m that differs between the files."""
-    levels = {m: [round(IGNORE * k / m) for k in range(m + 1)] for m in range(1, OBJECTS + 1)}
-    scales = {m: {level + error for level in each for error in (-1, 0, 1)} for m, each in levels.items()}
+    scales = {m: {round(IGNORE * k / m) + by for k in range(m + 1) for by in (-1, 0, 1)} for m in range(1, OBJECTS + 1)}
     some = [mask for mask in grey if mask.held != {0}]
     found = [next((m for m, scale in scales.items() if mask.held <= scale), 0) for mask in some]
     if not all(found) or not all(IGNORE in mask.held for mask in some) or len({*found}) < 2:
         return None
-    if (one_scale := held(some) <= scales[max(found)]) and not saved_by_matplotlib(some[0].file):
+    if held(some) <= scales[max(found)] and not saved_by_matplotlib(some[0].file):
         return None
-    what = f"values that depend on the file ({few(sorted(held(some)), 8)}): "
-    what += f"each {'may be' if one_scale else 'is'} stretched to its own maximum"
-    remedy = "save the class ids unchanged, with PIL.Image.fromarray(ids).save(file) instead of plt.imsave"
-    if one_scale:
-        remedy += "; or, if they were saved with fixed vmin and vmax, give data.palette"
+    what = f"values that depend on the file ({few(sorted(held(some)), 8)}): each may be stretched to its own maximum"
+    remedy = "save the class ids unchanged, with PIL.Image.fromarray(ids).save(file) instead of plt.imsave; or, if "
+    remedy += "all were saved with the same vmin and vmax, give data.palette"
     return fault_of("stretched-masks", grey, what, remedy, copy=False)
 
 

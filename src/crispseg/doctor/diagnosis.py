@@ -63,9 +63,8 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
     if reading:
         masks = [one.mask for one in facts if isinstance(one.mask, MaskStatistics)]
         void = [mask.file for mask in masks if (reading.lookup.labels_of(mask) == IGNORE).all()]
-        known = {fault.code for fault in reading.faults}
-        if reading.lookup.tolerance:
-            known.add("interpolated-edges")
+        soft_edges = {"interpolated-edges"} if reading.lookup.tolerance else set()
+        known = soft_edges | {fault.code for fault in reading.faults}
         found += [finding("all-ignored", void), *class_findings(reports), *without_image(facts, reading)]
         found = [*reading.faults, *(one for one in found if one.code not in known)]
     order = list(KINDS)

@@ -143,8 +143,7 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
         shown = "; ".join(f"never in {split}: {few(absent, 20)}" for split, absent in lacking.items())
         count, numbered = len(set().union(*lacking.values())), LabelSet.numbered(len(first.labels)).names
         if first.labels.names == numbered and first.absent[-1:] == numbered[-2:-1]:
-            last = len(numbered) - 1
-            shown += f"; if {last} means unlabelled, give data.ignore '[{last}]'"
+            shown += f"; if {numbered[-1]} means unlabelled, give data.ignore '[{len(numbered) - 1}]'"
         found.append(finding("class-absent", count=count, details={"lacking": lacking}, shown=shown))
     left, right = int(first.sides.argmax()), int(first.sides.argmin())
     areas, names = sorted((first.shares[left], first.shares[right])), first.labels.names

@@ -82,8 +82,7 @@ class Segmenter:
         self.protocol = named_protocol(protocol)
         if tile is not None:
             check_tile(tile)
-        if value_range is not None:
-            check_range(value_range, "value_range")
+        check_range(value_range, "value_range")
         model = (
             open_model(model_or_path, backend, precision) if isinstance(model_or_path, str | Path) else model_or_path
         )

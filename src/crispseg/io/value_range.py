@@ -70,10 +70,8 @@ def percentile_range(values: Iterable[NDArray[Any]], percentiles: tuple[float, f
     return float(np.floor(low)), float(max(np.ceil(high), np.floor(low) + 1))
 
 
-def check_range(value_range: ValueRange, key: str) -> None:
+def check_range(value_range: ValueRange | Literal["auto"] | None, key: str) -> None:
     """Raise a CrispsegError if the declared range of setting `key` is invalid."""
-    if value_range == "image":
-        return
-    low, high = value_range
+    low, high = (0, 0xFFFF) if value_range is None or isinstance(value_range, str) else value_range
     if not 0 <= low < high <= 0xFFFF:
         raise CrispsegError(f"{key} is [{low:g}, {high:g}]; give black and white, such as [0, 4095]")
