@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
-
-from PIL import Image
 
 from crispseg.config.settings import plural
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.mask_lookup import NOISE, OBJECTS, MaskStatistics, held
 from crispseg.data.palettes import compact
 from crispseg.errors import few
+from crispseg.io.images import writer_of
 from crispseg.labels import IGNORE
 
 SHADES, LIGHT = 64, 192  # more values than `SHADES` are no class ids if masks are interpolated or one reaches `LIGHT`
@@ -141,18 +139,12 @@ def stretched(grey: Sequence[MaskStatistics]) -> Finding | None:
     found = [next((m for m, scale in scales.items() if mask.held <= scale), 0) for mask in some]
     if not all(found) or not all(IGNORE in mask.held for mask in some) or len({*found}) < 2:
         return None
-    if held(some) <= scales[max(found)] and not saved_by_matplotlib(some[0].file):
+    if held(some) <= scales[max(found)] and "Matplotlib" not in writer_of(some[0].file):
         return None
     what = f"values that depend on the file ({few(sorted(held(some)), 8)}): each may be stretched to its own maximum"
     remedy = "save the class ids unchanged, with PIL.Image.fromarray(ids).save(file) instead of plt.imsave; or, if "
     remedy += "all were saved with the same vmin and vmax, give data.palette"
     return fault_of("stretched-masks", grey, what, remedy, copy=False)
-
-
-def saved_by_matplotlib(file: str) -> bool:
-    with suppress(OSError), Image.open(file) as picture:
-        return "Matplotlib" in str(picture.info.get("Software"))
-    return False
 
 
 def plausible_ids(values: Sequence[int]) -> bool:

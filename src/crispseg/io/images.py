@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,13 @@ def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tupl
     with opened(path, whole) as raster:
         raster.check(channels)
         return raster.size
+
+
+def writer_of(path: str | Path) -> str:
+    """Return the name of the program in the metadata of an image, or ""."""
+    with suppress(OSError), Image.open(path) as picture:
+        return str(picture.info.get("Software", ""))
+    return ""
 
 
 MADE_OF = "crispseg"  # metadata key of results for `made_of`, a text that identifies image, model and settings
