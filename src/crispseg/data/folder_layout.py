@@ -152,12 +152,13 @@ def own_layout(
     divided = layout.divided or layout.lists or found_lists
     top = root or next(path for path in images.parents if not is_pattern(path))
     inner = [top, *sorted(top.glob("*/"))]
+    legends = map(legend_files, dict.fromkeys([*inner[: None if root else 1], masks, masks.parent]))
     return layout._replace(
         unused=layout.unused if divided else tuple(unused_splits(top, layout.names, listing(top) if root else inner)),
         lists=layout.lists or found_lists,
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
-        legends=_legends([*inner[: None if root else 1], masks, masks.parent]),
+        legends=tuple(file for files in legends if len(files) < 5 for file in files),  # more are files of the images
     )
 
 
@@ -203,11 +204,6 @@ def unused_splits(root: Path, names: Mapping[Path, str], places: Iterable[Path])
 def legend_files(root: Path) -> list[Path]:
     """Return the files in a folder that may define the classes, by their names."""
     return [path for path in sorted(root.glob("*")) if LEGEND.fullmatch(path.name) and path.name != "classes.txt"]
-
-
-def _legends(folders: Iterable[Path]) -> tuple[Path, ...]:
-    places = map(legend_files, dict.fromkeys(folders))
-    return tuple(file for files in places if len(files) < 5 for file in files)  # more are files of the images
 
 
 def differing_legends(masks: Iterable[Path]) -> list[Finding]:
