@@ -341,6 +341,20 @@ def test_images_and_masks_of_other_folders_do_not_pair_by_numbers(tmp_path: Path
     assert choices == [("a", "a-GT"), ("b", "b-GT")]
 
 
+def test_a_folder_that_was_unpacked_is_taken_like_the_one_in_it(tmp_path: Path) -> None:
+    data = tmp_path / "Warwick (2016)"
+    below(data, "images/{0}{1}.png", "masks/{0}{1}.png", ("a", "b"))
+    (tmp_path / "__MACOSX").mkdir()
+    (data / "grades.csv").write_text(
+        "name, patient\n" + "".join(f"{part}{n}, {n}\n" for part in "ab" for n in range(4))
+    )
+    (data / "ReleaseNotes.txt").write_text("0 is the background.\n")
+    source = Folder(root=recognise(tmp_path)["root"])
+    assert source.root == str(data)
+    notes = "\n".join(source.notes())
+    assert f"{data / 'grades.csv'} lists images" in notes and f"{data / 'ReleaseNotes.txt'} may define" in notes
+
+
 def test_links_to_folders_are_followed(tmp_path: Path) -> None:
     below(tmp_path / "far", "images/{}/{}.png", "masks/{}/{}.png", ("a",))
     for kind in ("images", "masks"):

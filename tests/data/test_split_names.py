@@ -57,7 +57,7 @@ def test_last_words_of_folders_are_splits_if_train_is_among_them(
         ("points/train_scores.csv", "".join(f"{n},0.{n},{n}.5\n" for n in range(8)), False),
         ("config.yaml", "train: 0\ntest: 1\n", False),
         ("lists/scan_1.txt", "scan_2\nscan_3\n", False),
-        ("lists/readme.txt", "scan_6\nscan_7\n", False),
+        ("lists/remarks.txt", "scan_6\nscan_7\n", False),
         ("notes.json", '{"train": ["x.png"], "val": 3}', False),
         ("other.csv", "image,split\nx.png,train\ny.png,test\n", False),
     ],

@@ -43,6 +43,7 @@ from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
 # Files that may define classes
 LEGEND = re.compile(r".*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)|dataset\.json", re.I)
+NOTES = re.compile(r"read[-_ ]?me.*|.*notes?\.(txt|md)", re.I)  # which may describe them
 LIST = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)}|trainval|list|split)s?(?![a-z])", re.I)  # in names of lists
 # Split in the name of an image, as in train_1 and testA_1
 SPLIT_IN_NAME = re.compile(rf"(?:^|.*[_-])({'|'.join(SPLIT_OF)})[a-z]?(?:[_-].*|\d.*|$)", re.I)
@@ -75,8 +76,8 @@ class FolderLayout(NamedTuple):
     @property
     def legend(self) -> str:
         """Note about files that may define the classes; empty if there are none."""
-        means = "may define the classes: give it as data.classes or data.palette, and unlabelled values as data.ignore"
-        return f"{few(self.legends)} {means}" if self.legends else ""
+        note = "may define the classes: give names as data.classes, colours as data.palette, void values as data.ignore"
+        return f"{few(self.legends)} {note}" if self.legends else ""
 
     def palettes_of(self, declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> list[Path]:
         """Return the legends that are palettes with all colours of the masks."""
@@ -89,6 +90,7 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
     if not root.is_dir():
         what = "not a folder" if root.exists() else "missing"
         raise CrispsegError(f"{root} is {what}; give a folder of data, a run, a YAML file or data.name with its keys")
+    root = unwrapped(root)
     for entry in catalogue().values():
         for mark in entry.marks:
             holds, lacks = (any(root.glob(path)) for path in mark["holds"]), map(root.glob, mark.get("lacks", ()))
@@ -106,6 +108,13 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
         found = f"{few(places, 12)}; it contains {described(root)}"
         raise CrispsegError(f"{root} has several images or masks: {found}; {remedy}", settings=choices)
     return {"name": "folder", "root": str(root)}
+
+
+def unwrapped(root: Path) -> Path:
+    """Return the innermost of folders that contain one folder only, as after unpacking an archive."""
+    inside = [path for path in root.glob("[!.]*") if path.name != "__MACOSX"]
+    alone = len(inside) == 1 and inside[0].is_dir() and inside[0].name.lower() not in (*IMAGE_FOLDERS, *SPLIT_OF)
+    return unwrapped(inside[0]) if alone and not inside[0].is_symlink() else root
 
 
 def rivals(root: Path, layout: FolderLayout) -> tuple[list[Path] | list[str], list[dict[str, str]]]:
@@ -158,7 +167,7 @@ def own_layout(
         lists=layout.lists or found_lists,
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
-        legends=tuple(file for files in legends if len(files) < 5 for file in files),  # more are files of the images
+        legends=tuple(file for files in legends if len(files) < 5 for file in files),  # more are of single images
     )
 
 
@@ -203,14 +212,12 @@ def unused_splits(root: Path, names: Mapping[Path, str], places: Iterable[Path])
 
 def legend_files(root: Path) -> list[Path]:
     """Return the files in a folder that may define the classes, by their names."""
-    return [path for path in sorted(root.glob("*")) if LEGEND.fullmatch(path.name) and path.name != "classes.txt"]
+    names = [path for path in sorted(root.glob("*")) if path.name != "classes.txt"]
+    return [path for path in names if LEGEND.fullmatch(path.name) or NOTES.fullmatch(path.name)]
 
 
 def differing_legends(masks: Iterable[Path]) -> list[Finding]:
-    """Return the finding of files of one name near different masks that may define the classes, and differ.
-
-    Names of JSON files may differ in numbers.
-    """
+    """Return the finding of files near different masks that may define the classes, have one name, and differ."""
     contents: dict[str, dict[bytes, Path]] = defaultdict(dict)
     for folder in sorted({parent for mask in masks for parent in [*mask.parents][:2]}):
         for path in sorted(folder.iterdir()):
@@ -246,7 +253,8 @@ def _searched(root: Path, images: Path) -> tuple[Path, Path]:
         f"x/*_seg.tif; {MERGE}"
     )
     if found := readings(root) or endings(root):
-        remedy = f"; give data.images and data.masks, such as {found[0][0].path} and {found[0][1].path}"
+        places = " and ".join(str(place.path) for place in found[0])
+        remedy = f"{annotated(root)}; give data.images and data.masks, such as {places}"
         remedy += f"; {MERGE}" * any(one.path == found[0][0].path for one, _ in found[1:])
     holds = described(root) or "no images"
     raise CrispsegError(f"{root} {what}; it contains {holds}{remedy}", settings=settings(found))

@@ -274,10 +274,7 @@ def _own_ids(names: Sequence[str]) -> str:
 
 
 def _check_meaning(data: Folder, elsewhere: bool) -> None:
-    """Raise a CrispsegError for 0/255 masks if class ids were recorded, or for colours far from a recorded palette.
-
-    So do other folders with a file that exchanges colours. Warn of ids from 1 in other folders.
-    """
+    """Raise a CrispsegError for masks of another meaning than the recorded one, and warn of ids from 1 elsewhere."""
     reading, declared, place = data.reading, data.declared, data.masks or data.root
     named = {color: declared.names[index] for color, index in (declared.palette or {}).items() if declared.names}
     files = legend_files(Path(data.root or Path(str(data.images)).parent)) if elsewhere and named else ()
