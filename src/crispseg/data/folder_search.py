@@ -22,12 +22,11 @@ from crispseg.data.pairing import match, plain, says_mask
 from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, find_images, read_mask
 
-MASK_FOLDERS = (
+MASK_FOLDERS = (  # common names of mask folders, in lower case
     *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
     *("annot", "gt", "lbl", "segmentations", "lab", "groundtruth", "ground_truth", "segmentation"),
     *("segmentationclasspng", "targets"),
 )
-"""Common names of mask folders, in lower case."""
 SPLITS = {
     "train": ("train", "training", "train2017", "tr", "trn"),
     "val": ("val", "valid", "validation", "dev", "val2017"),

@@ -139,11 +139,10 @@ def palettes_in(files: Iterable[Path]) -> Iterator[tuple[Path, tuple[dict[Color,
     """Yield each file that is a palette, and the result of `numbered_colors`."""
     for file in files:
         with suppress(CrispsegError):  # it lists other things
-            if file.stat().st_size <= PALETTE_BYTES:
+            if file.stat().st_size <= 2**16:  # larger ones list images
                 yield file, numbered_colors(file)
 
 
-PALETTE_BYTES = 2**16  # largest file that may be a palette
 NEAR = 16  # largest distance at which a colour may replace a palette colour that its mask lacks
 OVERSHOOT = 0.15  # share of the range of levels by which cubic interpolation goes beyond it
 FARTHEST = 442.0  # distance between black and white, rounded up

@@ -23,11 +23,10 @@ MOST_CHANNELS = 16
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
-IMAGE_FOLDERS = (
+IMAGE_FOLDERS = (  # common names of image folders, in lower case
     *("images", "image", "imgs", "img", "photos", "img_dir", "jpegimages"),
     *("rgb", "raw", "photo", "pictures", "inputs", "input", "frames"),
 )
-"""Common names of image folders, in lower case."""
 
 
 def image_channels(in_chans: int) -> int:
