@@ -11,6 +11,7 @@ segmentation-models-pytorch. The same networks are also trained by `crispseg tra
 but the network, and these are scored on images at their size and as much larger as `crisp` sees them by itself. `run`
 does what is missing in first_result.csv, so it can be stopped and started again. Processors that have instructions for
 bf16 and those that have none are distinguished: the first train twice as fast by `crispseg train`, which takes them.
+`--methods nnunet` trains nnU-Net, see `nnunet.py`.
 """
 
 from __future__ import annotations

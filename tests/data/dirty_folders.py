@@ -149,7 +149,7 @@ def leaves(root: Path) -> Truth:
     for index, (image, labels) in enumerate(scenes(16)):
         save(root / f"data/images/{index:05}.jpg", image)
         save(root / f"data/masks/{index:05}.jpg", Image.fromarray(labels * 255), quality=80)
-        truth[f"images/{index:05}"] = labels
+        truth[f"data/images/{index:05}"] = labels
     return Truth(truth, BINARY, 16)
 
 

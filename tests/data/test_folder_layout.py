@@ -136,6 +136,14 @@ def test_folders_are_the_splits(layout: str, tmp_path: Path) -> None:
     assert sum(map(len, parts)) == len(set().union(*parts)) == 7 and len(folds[0].pairs("test")) == 2
 
 
+@pytest.mark.parametrize("other", ["train_val", "pool"])
+def test_a_test_folder_is_kept_apart_from_all_others(other: str, tmp_path: Path) -> None:
+    source = Folder(root=put(tmp_path, "{split}/{kind}", {"train": other, "test": "TEST"}))
+    assert source.splits() == ("train", "val", "test")
+    assert [pair.image.name for pair in source.pairs("test")] == ["test0.png", "test1.png"]
+    assert len(source.pairs("train")) + len(source.pairs("val")) == COUNTS["train"]
+
+
 def test_lists_go_before_folders_and_folders_before_lists_that_are_found(tmp_path: Path) -> None:
     put(tmp_path, "{kind}/{split}")
     (tmp_path / "train.txt").write_text("Training/train0\nvalid/val1\n")
@@ -341,7 +349,7 @@ def test_images_and_masks_of_other_folders_do_not_pair_by_numbers(tmp_path: Path
     assert choices == [("a", "a-GT"), ("b", "b-GT")]
 
 
-def test_a_folder_that_was_unpacked_is_taken_like_the_one_in_it(tmp_path: Path) -> None:
+def test_files_next_to_data_that_were_unpacked_are_named(tmp_path: Path) -> None:
     data = tmp_path / "Warwick (2016)"
     below(data, "images/{0}{1}.png", "masks/{0}{1}.png", ("a", "b"))
     (tmp_path / "__MACOSX").mkdir()
@@ -349,10 +357,8 @@ def test_a_folder_that_was_unpacked_is_taken_like_the_one_in_it(tmp_path: Path) 
         "name, patient\n" + "".join(f"{part}{n}, {n}\n" for part in "ab" for n in range(4))
     )
     (data / "ReleaseNotes.txt").write_text("0 is the background.\n")
-    source = Folder(root=recognise(tmp_path)["root"])
-    assert source.root == str(data)
-    notes = "\n".join(source.notes())
-    assert f"{data / 'grades.csv'} lists images" in notes and f"{data / 'ReleaseNotes.txt'} may define" in notes
+    notes = "\n".join(Folder(root=tmp_path).notes())
+    assert f"{data / 'grades.csv'} lists images" in notes and f"{data / 'ReleaseNotes.txt'} may describe" in notes
 
 
 def test_links_to_folders_are_followed(tmp_path: Path) -> None:

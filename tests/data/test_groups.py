@@ -122,6 +122,8 @@ def test_sides_of_a_patient_scenes_and_clips_are_groups() -> None:
     tiles = "patch_{0}_1_by_{0}_LC08_L1TP_{1:06}_20160520_20170324_01_T1"
     places = [PurePosixPath(tiles.format(tile, scene)) for scene in (2053, 35035) for tile in range(6)]
     assert likely_group(places) == "*LC08_L1TP_{*}_*"
+    frames = [PurePosixPath(f"ride_{at}_mp4-{index}_jpg.rf.3f2a{index}") for at in (1, 2) for index in range(5)]
+    assert likely_group(frames) == "*_mp*-*" and group_of("*_mp*-*", frames[0]) == "ride_1"
     clips = [PurePosixPath(f"{place}/frame_{index}") for place in ("beach", "city") for index in range(9)]
     assert likely_group(clips) == "folder" and likely_group(clips[:9]) == "*_*"
 

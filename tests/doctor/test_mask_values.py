@@ -150,12 +150,12 @@ def test_as_many_values_as_names_get_a_palette(tmp_path: Path, values: list[int]
 
 def test_values_of_two_kinds_of_masks_are_not_classes_of_their_own(tmp_path: Path) -> None:
     kinds = np.array([[0, 1, 2], [0, 128, 255]], np.uint8)
-    found = only(
-        Tree(tmp_path / "two", mask=lambda seed: kinds[seed % 2][ids(seed, classes=3)]).examine(), "sparse-ids"
-    )
+    two = Tree(tmp_path / "two", mask=lambda seed: kinds[seed % 2][ids(seed, classes=3)])
+    found = only(two.examine(), "sparse-ids")
     assert "2 kinds (1, 2; 128, 255)" in found.message and not found.details.get("settings")
-    one = Tree(tmp_path / "one", mask=lambda seed: np.array([0, 9, 99, 200], np.uint8)[ids(seed, classes=4)])
-    assert only(one.examine(), "sparse-ids").details["settings"]
+    scenes = np.array([[0, 20, 40], [0, 80, 200]], np.uint8)  # indoors and outdoors
+    sound = Tree(tmp_path / "sound", mask=lambda seed: scenes[seed % 2][ids(seed, classes=3)])
+    assert only(sound.examine(), "sparse-ids").details["settings"]
 
 
 def test_masks_that_are_stretched_to_their_own_maximum_get_no_palette(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ _COPIED = re.compile(
 """Name affixes of augmentation tools: a_aug_3, a_flip, a_rot90, a_jpg.rf.3f2a, a.png_ and a UUID."""
 _PART = re.compile(
     r"(?<=.)(?:[-_. ]?(?:slice|frame|tile|patch|crop)[-_. ]?\d+|[-_. ][xyrc]?\d{1,5}[-_x][xyrc]?\d{1,5})$"
-    r"|(?<=frame)[-_. ]\d+$",
+    r"|(?<=frame)[-_. ]\d+$|(?<=.)[-_](?:mp4|mov|avi)[-_]\d+$",
     re.I,
 )
 """Name endings of slices, frames and tiles: a_slice_3, a_0_512, a_x0_y512, frame_7."""
@@ -85,7 +85,7 @@ def group_of(pattern: str, place: PurePosixPath) -> str | None:
 def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     """Return a pattern of `group_of` for images of several patients, scenes, objects or one video, or None."""
     places = list(places)
-    matches = (_PART.search(place.name) or _OF_SCENE.fullmatch(place.name) for place in places)
+    matches = (_PART.search(original(place).name) or _OF_SCENE.fullmatch(place.name) for place in places)
     ends = (each[each.lastindex or 0] for each in matches if each)
     parts = Counter("*" + re.sub(r"\d+", "*", end) for end in ends).most_common(1)
     members = Counter(pattern for place in places for pattern in _member_patterns(place.name)).most_common(3)

@@ -408,16 +408,12 @@ class Folder(Settings):
             raise CrispsegError(lossy[0])
         for fault in reading.errors:
             some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
-            remedy = "; ".join([fault.remedy, *filter(None, [self.layout.legend])])
+            differ = [found.line for found in self.legends()] if undeclared else []
+            line = "; ".join(filter(None, [fault.message + some, *differ, fault.remedy, self.layout.legend]))
             settings = [*fault.details.get("settings", ())]
-            if undeclared and (differ := self.legends()):
-                remedy, settings = f"{differ[0].line}; {remedy}", []
-            elif undeclared and (files := self.layout.palettes_of(self.declared, readable)):
-                remedy = f"give {few(files)}, which has these values, as data.palette"
-                settings = [{"data.palette": str(file)} for file in files]
             if fault.code == "object-numbers" and self.root is None:
                 settings.append({"data.masks": None, "data.instances": str(self.masks)})
-            raise CrispsegError(f"{self.masks or self.root}: {fault.message}{some}; {remedy}", settings=settings)
+            raise CrispsegError(f"{self.masks or self.root}: {line}", settings=settings)
         return reading
 
     @cached_property

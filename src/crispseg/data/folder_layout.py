@@ -6,8 +6,7 @@ import os
 import re
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
@@ -33,17 +32,14 @@ from crispseg.data.folder_search import (
     settings,
     split_of,
 )
-from crispseg.data.mask_lookup import MaskStatistics
-from crispseg.data.mask_reading import DeclaredClasses, read_masks
 from crispseg.data.pairing import AFTER_NAME, MERGE, Matched, apart, match, plain
-from crispseg.data.palettes import palettes_in
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, few
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
 # Files that may define classes
 LEGEND = re.compile(r".*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)|dataset\.json", re.I)
-NOTES = re.compile(r"read[-_ ]?me.*|.*notes?\.(txt|md)", re.I)  # which may describe them
+NOTES = re.compile(r"read[-_ ]?me(\.\w+)?|.*notes?\.(txt|md|rst|pdf|html?)", re.I)
 LIST = re.compile(rf"(?<![a-z])({'|'.join(SPLIT_OF)}|trainval|list|split)s?(?![a-z])", re.I)  # in names of lists
 # Split in the name of an image, as in train_1 and testA_1
 SPLIT_IN_NAME = re.compile(rf"(?:^|.*[_-])({'|'.join(SPLIT_OF)})[a-z]?(?:[_-].*|\d.*|$)", re.I)
@@ -66,6 +62,7 @@ class FolderLayout(NamedTuple):
     classes: Path | None = None  # file of the class names
     only: Path | None = None  # CVAT's list of annotated images
     legends: tuple[Path, ...] = ()  # files that may define the classes
+    notes: tuple[Path, ...] = ()  # files that may describe the data
     unused: tuple[str, ...] = ()  # notes about tables of the images, if neither lists nor folders define the splits
 
     @property
@@ -75,14 +72,10 @@ class FolderLayout(NamedTuple):
 
     @property
     def legend(self) -> str:
-        """Note about files that may define the classes; empty if there are none."""
+        """Note about files that may define the classes or describe the data; empty if there are none."""
         note = "may define the classes: give names as data.classes, colours as data.palette, void values as data.ignore"
-        return f"{few(self.legends)} {note}" if self.legends else ""
-
-    def palettes_of(self, declared: DeclaredClasses, masks: Sequence[MaskStatistics]) -> list[Path]:
-        """Return the legends that are palettes with all colours of the masks."""
-        palettes = [(file, replace(declared, palette=colors)) for file, (colors, _) in palettes_in(self.legends)]
-        return [file for file, palette in palettes if not read_masks(palette, masks).errors]
+        found = [(self.legends, note), (self.notes, "may describe the data")]
+        return "; ".join(f"{few(files)} {what}" for files, what in found if files)
 
 
 def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
@@ -90,7 +83,6 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
     if not root.is_dir():
         what = "not a folder" if root.exists() else "missing"
         raise CrispsegError(f"{root} is {what}; give a folder of data, a run, a YAML file or data.name with its keys")
-    root = unwrapped(root)
     for entry in catalogue().values():
         for mark in entry.marks:
             holds, lacks = (any(root.glob(path)) for path in mark["holds"]), map(root.glob, mark.get("lacks", ()))
@@ -113,8 +105,7 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
 def unwrapped(root: Path) -> Path:
     """Return the innermost of folders that contain one folder only, as after unpacking an archive."""
     inside = [path for path in root.glob("[!.]*") if path.name != "__MACOSX"]
-    alone = len(inside) == 1 and inside[0].is_dir() and inside[0].name.lower() not in (*IMAGE_FOLDERS, *SPLIT_OF)
-    return unwrapped(inside[0]) if alone and not inside[0].is_symlink() else root
+    return unwrapped(inside[0]) if len(inside) == 1 and inside[0].is_dir() and not inside[0].is_symlink() else root
 
 
 def rivals(root: Path, layout: FolderLayout) -> tuple[list[Path] | list[str], list[dict[str, str]]]:
@@ -159,7 +150,7 @@ def own_layout(
     layout = _matched(images, masks, bool(lists))
     classes = root / "classes.txt" if root is not None and (root / "classes.txt").is_file() else None
     divided = layout.divided or layout.lists or found_lists
-    top = root or next(path for path in images.parents if not is_pattern(path))
+    top = unwrapped(root) if root else next(path for path in images.parents if not is_pattern(path))
     inner = [top, *sorted(top.glob("*/"))]
     legends = map(legend_files, dict.fromkeys([*inner[: None if root else 1], masks, masks.parent]))
     return layout._replace(
@@ -168,6 +159,7 @@ def own_layout(
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
         legends=tuple(file for files in legends if len(files) < 5 for file in files),  # more are of single images
+        notes=tuple(file for file in sorted(top.glob("*")) if NOTES.fullmatch(file.name) and file.is_file()),
     )
 
 
@@ -212,8 +204,7 @@ def unused_splits(root: Path, names: Mapping[Path, str], places: Iterable[Path])
 
 def legend_files(root: Path) -> list[Path]:
     """Return the files in a folder that may define the classes, by their names."""
-    names = [path for path in sorted(root.glob("*")) if path.name != "classes.txt"]
-    return [path for path in names if LEGEND.fullmatch(path.name) or NOTES.fullmatch(path.name)]
+    return [path for path in sorted(root.glob("*")) if LEGEND.fullmatch(path.name) and path.name != "classes.txt"]
 
 
 def differing_legends(masks: Iterable[Path]) -> list[Finding]:
@@ -283,8 +274,8 @@ def _matched(images: Path, masks: Path, listed: bool) -> FolderLayout:
         note = f"images in no split: {few((pair.image for pair in rest.values()), 1)}{remedy}"
         return FolderLayout(images, masks, matched, names, folders, unused=(note,) * bool(rest))
     by_images = masks_in.keys() == {""} and "train" in images_in and all("/" in name for name in image_of.values())
-    if listed or not by_images:
-        folders = {}
+    if listed or not by_images:  # a test folder may be next to others that are no split
+        folders = {"test": folders["test"]} if both == {"test"} and not listed else {}
     elif "val" not in folders:  # val is a share of the train images
         del folders["train"]
     return FolderLayout(images, masks, {"": match(image_of, mask_of, images, masks)}, image_of, folders)

@@ -28,7 +28,7 @@ MASK_FOLDERS = (  # common names of mask folders, in lower case
     *("segmentationclasspng", "targets"),
 )
 SPLITS = {
-    "train": ("train", "training", "train2017", "tr", "trn"),
+    "train": ("train", "training", "train2017", "tr", "trn", "trainval", "train_val"),
     "val": ("val", "valid", "validation", "dev", "val2017"),
     "test": ("test", "testing", "test2017", "ts", "tst"),
 }
@@ -162,7 +162,8 @@ def readings(root: Path, usual: bool = False) -> list[Reading]:
     lossy = {one.path: min(one.files).suffix.lower() in (".jpg", ".jpeg") for one in places}
     found = _nearest([reading for reading in both if _pair(*reading)])
     by_name = {place.path for reading in found if _share_names(*reading) for place in reading}
-    found = [one for one in found if _share_names(*one) or not by_name.issuperset(place.path for place in one)]
+    alone = [one for one in found if not by_name.issuperset(place.path for place in one)]
+    found = [one for one in found if _share_names(*one) or one in alone or (one[0].usual and one[1].usual)]
     found.sort(key=lambda reading: (lossy[reading[1].path], not reading[1].usual, not reading[0].usual))
     named = [reading for reading in both if all(place.usual for place in reading)]
     return found or (named if len(named) == 1 else [])

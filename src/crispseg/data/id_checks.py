@@ -12,7 +12,7 @@ from crispseg.data.mask_lookup import NOISE, OBJECTS, MaskStatistics, held
 from crispseg.data.palettes import compact
 from crispseg.errors import few
 from crispseg.io.images import writer_of
-from crispseg.labels import IGNORE
+from crispseg.labels import IGNORE, Color
 
 SHADES, LIGHT = 64, 192  # more values than `SHADES` are no class ids if masks are interpolated or one reaches `LIGHT`
 COUNTED, SINGLE = 0.9, 0.6  # smallest shares of masks with ids from 1 without a gap, and of ids of one area
@@ -96,7 +96,8 @@ def sparse(order: Sequence[int], grey: Sequence[MaskStatistics], void: Sequence[
     """Return the fault of values that are far apart; 255 is ignored unless it is among them."""
     if len(kinds := unmixed_values(grey)) > 1:
         what = f"values of {len(kinds)} kinds ({'; '.join(few(each, 6) for each in kinds)}), which no mask mixes"
-        remedy = "write the same class ids in all masks; or, if all values are different classes, give data.palette"
+        remedy = "write the same class ids in all masks; or, if all values are different classes, give data.palette "
+        remedy += f"'{compact([(value,) * 3 for value in sorted(held(grey))])}'"
         return fault_of("sparse-ids", grey, what, remedy, copy=False)
     last, white = max(order), IGNORE in held(grey)
     what = f"{plural(len(order), 'value')} up to {last} ({few(order, 12)}), "
@@ -123,27 +124,33 @@ def sparse(order: Sequence[int], grey: Sequence[MaskStatistics], void: Sequence[
 
 
 def unmixed_values(masks: Sequence[MaskStatistics]) -> list[list[int]]:
-    """Return the values of each kind of masks, which share only 0; of two values or more, and not in few masks."""
-    kinds: list[set[int]] = []
-    for mask in masks:
-        joined = (mask.held - {0}).union(*(kind for kind in kinds if kind & mask.held))
+    """Return the values of each kind of masks, which share only 0, if some kinds are ids from 1 and others are not."""
+    kinds: list[frozenset[int]] = []
+    for values in {frozenset(mask.held - {0}) for mask in masks} - {frozenset()}:
+        joined = values.union(*(kind for kind in kinds if kind & values))
         kinds = [*(kind for kind in kinds if not kind & joined), joined]
     least = max(2, BOTH * len(masks))
-    return [sorted(kind) for kind in kinds if len(kind) > 1 and sum(bool(kind & mask.held) for mask in masks) >= least]
+    found = sorted(sorted(kind) for kind in kinds if sum(bool(kind & mask.held) for mask in masks) >= least)
+    plausible = [kind for kind in found if plausible_ids([0, *kind])]
+    return found if 0 < len(plausible) < len(found) and any(len(kind) > 1 for kind in found) else []
 
 
-def stretched(grey: Sequence[MaskStatistics]) -> Finding | None:
-    """Return the fault of masks whose values are near 255 * k / m with an m that differs between the files."""
+def stretched(grey: Sequence[MaskStatistics], palette: Sequence[Color]) -> Finding | None:
+    """Return the fault of masks whose values are near 255 * k / m with an m that differs between the files.
+
+    If one m has all values, this is a fault of Matplotlib's files only, and `palette` is right if it is none.
+    """
     scales = {m: {round(IGNORE * k / m) + by for k in range(m + 1) for by in (-1, 0, 1)} for m in range(1, OBJECTS + 1)}
     some = [mask for mask in grey if mask.held != {0}]
     found = [next((m for m, scale in scales.items() if mask.held <= scale), 0) for mask in some]
     if not all(found) or not all(IGNORE in mask.held for mask in some) or len({*found}) < 2:
         return None
-    if held(some) <= scales[max(found)] and "Matplotlib" not in writer_of(some[0].file):
+    one_scale = held(some) <= scales[max(found)]
+    if one_scale and "Matplotlib" not in writer_of(some[0].file):
         return None
     what = f"values that depend on the file ({few(sorted(held(some)), 8)}): each may be stretched to its own maximum"
-    remedy = "save the class ids unchanged, with PIL.Image.fromarray(ids).save(file) instead of plt.imsave; or, if "
-    remedy += "all were saved with the same vmin and vmax, give data.palette"
+    remedy = "save the class ids unchanged, with PIL.Image.fromarray(ids).save(file) instead of plt.imsave"
+    remedy += f"; or, if vmin and vmax were given, give data.palette '{compact(palette)}'" * one_scale
     return fault_of("stretched-masks", grey, what, remedy, copy=False)
 
 

@@ -284,8 +284,8 @@ def _ids(declared: DeclaredClasses, grey: list[MaskStatistics]) -> MaskReading:
         meaning = dict.fromkeys((0, *void, IGNORE), IGNORE) | {value: index for index, value in enumerate(order)}
         return MaskLookup(meaning, lookup.wrong, lookup.remedy)
 
-    if fault := stretched(grey):
-        order = sorted(held(grey))
+    order = sorted(held(grey))
+    if fault := stretched(grey, [(value,) * 3 for value in order]):
         return MaskReading(LabelSet.numbered(len(order)), in_order(order), (fault,))
     if fault := None if count else no_ids(ids, grey, void):
         return MaskReading(labels, lookup, (fault,))
@@ -335,7 +335,8 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
     what, several = f"{len(pixels)} colours, but there is no palette", len(pixels) > IGNORE
     levels = {} if several else color_map_levels(pixels)
     as_levels = [np.array([levels.get(tuple(color), 0) for color in as_colors(mask).tolist()]) for mask in masks]
-    if fault := stretched([mask._replace(values=each) for mask, each in zip(masks, as_levels, strict=True)]):
+    leveled = [mask._replace(values=each) for mask, each in zip(masks, as_levels, strict=True)]
+    if fault := stretched(leveled, sorted(levels, key=levels.__getitem__)):
         return MaskReading(LabelSet.numbered(2), ColorLookup(BLACK_AND_WHITE), (fault,))
     if several or any(mask.interpolated for mask in colored):
         ((_, background),), every = pixels.most_common(1), pixels.total()

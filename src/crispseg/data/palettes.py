@@ -7,7 +7,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from itertools import combinations, starmap
 from pathlib import Path
 from typing import Any
@@ -133,14 +132,6 @@ def numbered_colors(
     if twice := [color for index, group in enumerate(groups) for color in group if found[as_color(color)] != index]:
         raise CrispsegError(f"data.palette gives the colour {list(twice[0])} to two classes; use different colours")
     return found, names
-
-
-def palettes_in(files: Iterable[Path]) -> Iterator[tuple[Path, tuple[dict[Color, int], tuple[str, ...] | None]]]:
-    """Yield each file that is a palette, and the result of `numbered_colors`."""
-    for file in files:
-        with suppress(CrispsegError):  # it lists other things
-            if file.stat().st_size <= 2**16:  # larger ones list images
-                yield file, numbered_colors(file)
 
 
 NEAR = 16  # largest distance at which a colour may replace a palette colour that its mask lacks

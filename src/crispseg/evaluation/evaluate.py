@@ -22,7 +22,7 @@ from crispseg.data.loading import parallel, sample_loader, tried
 from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, read_masks
 from crispseg.data.named import build_data, own_data_meant
-from crispseg.data.palettes import compact, palettes_in
+from crispseg.data.palettes import compact, numbered_colors
 from crispseg.data.sources import PublicSource
 from crispseg.data.split_check import known_range
 from crispseg.doctor.duplicates import leaks
@@ -39,7 +39,7 @@ from crispseg.inference.runtime import AnyModel, Backend, is_exported, open_mode
 from crispseg.io.images import image_channels
 from crispseg.io.progress import print_lines, progress
 from crispseg.io.value_range import warn_of_unknown
-from crispseg.labels import LabelSet
+from crispseg.labels import Color, LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import WEIGHTS_FILE, read_info, shipped_folder
 
@@ -273,13 +273,21 @@ def _own_ids(names: Sequence[str]) -> str:
     return f"for masks in the model's own ids give {own}"
 
 
+def _named_colors(file: Path) -> dict[Color, str]:
+    """Return the class names of the colours in a file; nothing if it lists other things."""
+    try:
+        colors, names = numbered_colors(file)
+    except CrispsegError:
+        return {}
+    return {color: names[index] for color, index in colors.items()} if names else {}
+
+
 def _check_meaning(data: Folder, elsewhere: bool) -> None:
     """Raise a CrispsegError for masks of another meaning than the recorded one, and warn of ids from 1 elsewhere."""
     reading, declared, place = data.reading, data.declared, data.masks or data.root
     named = {color: declared.names[index] for color, index in (declared.palette or {}).items() if declared.names}
-    files = legend_files(Path(data.root or Path(str(data.images)).parent)) if elsewhere and named else ()
-    for file, (colors, names) in palettes_in(files):
-        for color, name in ((color, names[index]) for color, index in colors.items()) if names else ():
+    for file in legend_files(Path(data.root or Path(str(data.images)).parent)) if elsewhere and named else ():
+        for color, name in _named_colors(file).items():
             if named.get(color, name) != name and name in named.values():
                 what = f"{file} gives the colour {list(color)} to {name}, but the training data to {named[color]}"
                 raise CrispsegError(f"{what}; give data.palette {file}, or the palette of the training data")
