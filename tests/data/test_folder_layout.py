@@ -294,7 +294,7 @@ def test_masks_of_another_species_are_no_choice(tmp_path: Path) -> None:
             noise = np.random.default_rng(index).integers(0, 256, (6, 8, 3), np.uint8)
             save(tmp_path / f"{kind}/{kind}/{index}.png", noise)
             save(tmp_path / f"{kind}/{kind} GT/{index}.png", np.eye(6, 8, dtype=np.uint8) * 255)
-    with pytest.raises(CrispsegError) as error:
+    with pytest.raises(CrispsegError, match="each command takes a part of the images") as error:
         Folder(root=tmp_path).pairs("all")
     choices = [{key: Path(value).parent.name for key, value in each.items()} for each in error.value.settings]
     assert choices == [{"data.images": kind, "data.masks": kind} for kind in ("bream", "sprat", "trout")]

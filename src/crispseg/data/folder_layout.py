@@ -97,6 +97,8 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
         used = {file.parent.parent for place in places for file in pictures(Path(place))}
         if of_classes := sorted(one for one in inner.keys() - used if one.name in MASK_FOLDERS and inner[one] > 1):
             remedy += f"; {few(of_classes)} may contain a folder for each class: {MERGE}"
+        several = len({choice.get("data.images") for choice in choices}) > 1
+        remedy += "; each command takes a part of the images" * several
         found = f"{few(places, 12)}; it contains {described(root)}"
         raise CrispsegError(f"{root} has several images or masks: {found}; {remedy}", settings=choices)
     return {"name": "folder", "root": str(root)}
@@ -247,6 +249,7 @@ def _searched(root: Path, images: Path) -> tuple[Path, Path]:
         places = " and ".join(str(place.path) for place in found[0])
         remedy = f"{annotated(root)}; give data.images and data.masks, such as {places}"
         remedy += f"; {MERGE}" * any(one.path == found[0][0].path for one, _ in found[1:])
+        remedy += "; each command takes a part of the images" * any(one.path != found[0][0].path for one, _ in found)
     holds = described(root) or "no images"
     raise CrispsegError(f"{root} {what}; it contains {holds}{remedy}", settings=settings(found))
 
