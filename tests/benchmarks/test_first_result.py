@@ -34,7 +34,7 @@ def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     monkeypatch.setattr(first_result, "head", lambda: "abc")
     monkeypatch.setattr(first_result.subprocess, "run", lambda command, **_: main(command[3:]))  # in this process
     yield first_result
-    for name in ("first_result", "compare", "reporting", "tables"):
+    for name in ("first_result", "compare", "nnunet", "reporting", "tables"):
         sys.modules.pop(name, None)
 
 
@@ -108,3 +108,18 @@ def test_every_method_gives_a_row(script: ModuleType, tmp_path: Path, capsys: An
     script.main(["report"])
     printed = capsys.readouterr().out
     assert all(method in printed for method in methods)
+
+
+def test_nnunet_gets_the_training_images_with_ignored_pixels_last(script: ModuleType, tmp_path: Path) -> None:
+    import nnunet  # type: ignore[import-not-found]
+
+    for index in range(4):
+        for kind, values in (("images", 90), ("masks", [0, 1, 2, 255])):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            cv2.imwrite(str(tmp_path / kind / f"{index}.png"), np.resize(np.uint8(values), (40, 40)))
+    train = script.Folder(root=tmp_path, classes=["soil", "maize", "weed"]).dataset("train")
+    raw = nnunet.write_raw(train, tmp_path / "raw")
+    assert raw["labels"] == {"background": 0, "maize": 1, "weed": 2, "ignore": 3} and raw["numTraining"] == 3
+    assert json.loads((tmp_path / "raw/dataset.json").read_text()) == raw
+    labels = cv2.imread(str(tmp_path / "raw/labelsTr/00002.png"), cv2.IMREAD_UNCHANGED)
+    assert set(labels.flat) == {0, 1, 2, 3} and (tmp_path / "raw/imagesTr/00002_0000.png").is_file()
