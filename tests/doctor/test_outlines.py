@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from dataset_trees import save
@@ -31,6 +32,7 @@ def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     ("change", "count", "how"),
     [
         (lambda masks: masks, 0, ""),
+        (lambda masks: [cv2.dilate(mask, np.ones((9, 1), np.uint8)) for mask in masks], 0, ""),  # wide labels
         (lambda masks: [mask.T for mask in masks], COUNT, "only if they are transposed"),
         (lambda masks: [mask[::-1, ::-1] for mask in masks], COUNT, "only if they are turned by 180 degrees"),
         (lambda masks: [mask[:, ::-1] for mask in masks[:5]] + masks[5:], 5, "only if they are mirrored left to right"),

@@ -81,8 +81,9 @@ def outline_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
         step = int(np.median([one.step for one in views]))
         sides = (down, "down", "up"), (right, "to the right", "to the left")
         way = " and ".join(f"{step * abs(by)} pixels {plus if by > 0 else minus}" for by, plus, minus in sides if by)
-        shifted = _scores(views, [np.roll(one, (down, right), (0, 1)) for one in outlines])
-        arranged[f"only if they are shifted by about {way}"] = shifted
+        shifts = (down, right), (-down, -right)  # masks that are wider than their objects fit both ways
+        shifted, opposite = (_scores(views, [np.roll(one, by, (0, 1)) for one in outlines]) for by in shifts)
+        arranged[f"only if they are shifted by about {way}"] = np.where(shifted > CLEAR * opposite, shifted, 0)
     fit = float(np.median(own) / max(np.median(others), 1e-6))
     orders = {}
     for name, partners in _orders(pairs).items():
