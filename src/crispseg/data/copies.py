@@ -92,7 +92,9 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     sided = (found[0] for place in places[:1] if (found := _SIDE.search(place.name)))
     stars = (f"*{end[: 2 if end[1:2] in 'pP' else 1]}*" if len(end) > 1 else "*[LRlr]" for end in sided)
     clips = len({place.parent for place in places}) > 1 and all(re.match(r"frame[-_. ]?\d", one.name) for one in places)
-    for pattern, count in [*parts, *((one, len(places)) for one in ("folder", *stars)), *members]:
+    nested = all(len(one.parts) == 3 and one.parts[1].startswith(one.parts[0]) for one in places)  # clips of a video
+    whole = "{*}/*" if nested else "folder", *stars
+    for pattern, count in [*parts, *((one, len(places)) for one in whole), *members]:
         groups = Counter(group for place in places if (group := group_of(pattern, place)))
         several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or ("frame" in groups and not clips))
         if pattern == "folder" and not clips and not any(re.search(r"\d", group) for group in groups):  # may be classes
