@@ -136,7 +136,7 @@ def unmixed_values(masks: Sequence[MaskStatistics]) -> list[list[int]]:
 
 
 def stretched(grey: Sequence[MaskStatistics], palette: Sequence[Color]) -> Finding | None:
-    """Return the fault of values near 255 * k / m with an m for each file; with one m, only Matplotlib's files may be."""
+    """Return the fault of values near 255 * k / m with several m; with one m, only in files of Matplotlib."""
     scales = {m: {round(IGNORE * k / m) + by for k in range(m + 1) for by in (-1, 0, 1)} for m in range(1, OBJECTS + 1)}
     some = [mask for mask in grey if mask.held != {0}]
     found = [next((m for m, scale in scales.items() if mask.held <= scale), 0) for mask in some]
