@@ -126,6 +126,8 @@ def test_sides_of_a_patient_scenes_and_clips_are_groups() -> None:
     assert likely_group(frames) == "*_mp*-*" and group_of("*_mp*-*", frames[0]) == "ride_1"
     clips = [PurePosixPath(f"op{n}/op{n}_{at}/{at + k}") for n in (1, 2) for at in (20, 80) for k in range(3)]
     assert likely_group(clips) == "{*}/*" and group_of("{*}/*", clips[0]) == "op1"
+    scans = [PurePosixPath(f"patient{n}/scan{at}/{k}") for n in (1, 2) for at in (1, 2) for k in range(3)]
+    assert likely_group(scans) == "{*}/*" and likely_group(scans[:6]) == "folder"
     clips = [PurePosixPath(f"{place}/frame_{index}") for place in ("beach", "city") for index in range(9)]
     assert likely_group(clips) == "folder" and likely_group(clips[:9]) == "*_*"
 

@@ -340,3 +340,11 @@ def test_tiffs_with_white_as_zero_among_others_are_refused(tmp_path: Path) -> No
         tifffile.imwrite(tmp_path / "masks" / f"{index}.tif", ids(0, 255), photometric=kind)
     with pytest.raises(CrispsegError, match=r"0 for white.* \(1\.tif, 3\.tif\)"):
         folder(tmp_path, num_classes=2).label_set()
+
+
+def test_a_palette_of_greys_is_not_used_to_draw(tmp_path: Path) -> None:
+    for index in range(3):
+        make_pair(tmp_path, f"{index}", np.array([0, 128, 255], np.uint8)[ids(0, 1, 2)])
+    greys = [BLACK, (128, 128, 128), WHITE]
+    drawn = Folder(root=tmp_path, palette=greys).label_set().palette
+    assert len({*drawn}) == 3 and not {*drawn} & {*greys[1:]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,26 @@ def test_pil_images_of_palette_files_are_read_as_the_files(tmp_path: Path) -> No
     _, masks = write_pairs([RGB], [Image.open(tmp_path / "a.png")], tmp_path)
     assert np.array_equal(read_mask(masks / "00000.png"), GREY % 4)
     assert np.array_equal(np.asarray(picture), GREY % 4)
+
+
+def test_bitmaps_of_16_bits_a_pixel(tmp_path: Path) -> None:
+    red, green, blue = (RGB[..., channel].astype(np.uint16) >> by for channel, by in ((0, 3), (1, 2), (2, 3)))
+    rows = (red << 11 | green << 5 | blue)[::-1]  # 5, 6 and 5 bits, from bottom to top
+    header = struct.pack("<IiiHHIIiiII3I", 40, 90, 60, 1, 16, 3, rows.nbytes, 0, 0, 0, 0, 0xF800, 0x07E0, 0x001F)
+    start = 14 + len(header)
+    (tmp_path / "a.bmp").write_bytes(
+        struct.pack("<2sIHHI", b"BM", start + rows.nbytes, 0, 0, start) + header + rows.tobytes()
+    )
+    assert np.abs(read_image(tmp_path / "a.bmp").astype(int) - RGB).max() <= 8
+
+
+def test_a_band_with_the_profile_of_another(tmp_path: Path) -> None:
+    rasterio = pytest.importorskip("rasterio")
+    values = GREY.astype(np.uint16) * 100
+    tifffile.imwrite(tmp_path / "a.tif", values)
+    with rasterio.open(tmp_path / "a.tif") as source, rasterio.open(tmp_path / "b.tif", "w", **source.profile) as copy:
+        copy.write(source.read())
+    assert np.array_equal(read_mask(tmp_path / "b.tif"), values)
 
 
 @pytest.mark.parametrize("order", "<>")

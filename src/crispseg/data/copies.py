@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
+from itertools import pairwise, repeat
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
@@ -92,12 +92,14 @@ def likely_group(places: Iterable[PurePosixPath]) -> str | None:
     sided = (found[0] for place in places[:1] if (found := _SIDE.search(place.name)))
     stars = (f"*{end[: 2 if end[1:2] in 'pP' else 1]}*" if len(end) > 1 else "*[LRlr]" for end in sided)
     clips = len({place.parent for place in places}) > 1 and all(re.match(r"frame[-_. ]?\d", one.name) for one in places)
-    nested = all(len(one.parts) == 3 and one.parts[1].startswith(one.parts[0]) for one in places)  # clips of a video
-    whole = "{*}/*" if nested else "folder", *stars
-    for pattern, count in [*parts, *((one, len(places)) for one in whole), *members]:
+    inner = {one.parts[:2] for one in places if len(one.parts) == 3}  # such as patient1/scan1 and video2/video2_080
+    repeats = len(inner) > len({name for _, name in inner}) or all(name.startswith(folder) for folder, name in inner)
+    whole = [*["{*}/*"] * (bool(inner) and repeats), "folder", *stars]
+    for pattern, count in [*parts, *zip(whole, repeat(len(places))), *members]:
         groups = Counter(group for place in places if (group := group_of(pattern, place)))
         several = max(groups.values(), default=0) > 1 and (len(groups) > 1 or ("frame" in groups and not clips))
-        if pattern == "folder" and not clips and not any(re.search(r"\d", group) for group in groups):  # may be classes
+        by_folder = pattern in ("{*}/*", "folder") and not clips
+        if by_folder and not any(re.search(r"\d", group) for group in groups):  # may be classes
             continue
         # most images have a member, and the mean group has two of them; else its number is that of the image
         if several and ("{" not in pattern or 2 * count >= max(len(places), 4 * len(groups))):

@@ -142,7 +142,7 @@ def class_findings(reports: Sequence[SplitReport]) -> list[Finding]:
     if lacking := {report.split: report.absent for report in reports if report.absent}:
         shown = "; ".join(f"never in {split}: {few(absent, 20)}" for split, absent in lacking.items())
         count, numbered = len(set().union(*lacking.values())), LabelSet.numbered(len(first.labels)).names
-        if first.labels.names == numbered and first.absent[-1:] == numbered[-2:-1]:
+        if first.labels.names == numbered and first.absent[-1:] == numbered[-2:-1]:  # a gap before the last
             shown += f"; if {numbered[-1]} means unlabelled, give data.ignore '[{len(numbered) - 1}]'"
         found.append(finding("class-absent", count=count, details={"lacking": lacking}, shown=shown))
     left, right = int(first.sides.argmax()), int(first.sides.argmin())

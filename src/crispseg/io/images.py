@@ -88,7 +88,7 @@ def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tupl
 
 def writer_of(path: str | Path) -> str:
     """Return the name of the program in the metadata of an image, or ""."""
-    with suppress(OSError), Image.open(path) as picture:
+    with suppress(Exception), Image.open(path) as picture:  # faults are reported where its pixels are read
         return str(picture.info.get("Software", ""))
     return ""
 
