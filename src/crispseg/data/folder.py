@@ -241,7 +241,7 @@ class Folder(Settings):
             lines.append(f"images and masks may be in {few(places)}; choose with data.images and data.masks")
         if layout.only:
             lines.append(f"{layout.only} lists {len(self._pairs)} annotated images; others are left out")
-        lines += [*layout.unused, *([layout.legend] if layout.legend and self.declared.names is None else [])]
+        lines += [*layout.unused, *([layout.hint] if layout.hint and self.declared.names is None else [])]
         lines += [found.line for found in self.legends()]
         lines += [matched.note for matched in layout.matched.values() if matched.note]
         lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]
@@ -409,7 +409,7 @@ class Folder(Settings):
         for fault in reading.errors:
             some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
             differ = [found.line for found in self.legends()] if undeclared else []
-            line = "; ".join(filter(None, [fault.message + some, *differ, fault.remedy, self.layout.legend]))
+            line = "; ".join(filter(None, [fault.message + some, *differ, fault.remedy, self.layout.hint]))
             settings = [*fault.details.get("settings", ())]
             if fault.code == "object-numbers" and self.root is None:
                 settings.append({"data.masks": None, "data.instances": str(self.masks)})

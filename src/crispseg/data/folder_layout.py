@@ -61,8 +61,8 @@ class FolderLayout(NamedTuple):
     lists: Mapping[str, Path] = MappingProxyType({})  # split → file that lists its images, or folder that contains them
     classes: Path | None = None  # file of the class names
     only: Path | None = None  # CVAT's list of annotated images
-    legends: tuple[Path, ...] = ()  # files that may define the classes
-    notes: tuple[Path, ...] = ()  # files that may describe the data
+    class_files: tuple[Path, ...] = ()  # files that may define the classes
+    descriptions: tuple[Path, ...] = ()  # files that may describe the data
     unused: tuple[str, ...] = ()  # notes about tables of the images, if neither lists nor folders define the splits
 
     @property
@@ -71,10 +71,10 @@ class FolderLayout(NamedTuple):
         return "" not in self.matched
 
     @property
-    def legend(self) -> str:
+    def hint(self) -> str:
         """Note about files that may define the classes or describe the data; empty if there are none."""
         note = "may define the classes: give names as data.classes, colours as data.palette, void values as data.ignore"
-        found = [(self.legends, note), (self.notes, "may describe the data")]
+        found = [(self.class_files, note), (self.descriptions, "may describe the data")]
         return "; ".join(f"{few(files)} {what}" for files, what in found if files)
 
 
@@ -160,8 +160,8 @@ def own_layout(
         lists=layout.lists or found_lists,
         classes=classes,
         only=listed if (listed := images.parent / CVAT_LIST).is_file() else None,
-        legends=tuple(file for files in legends if len(files) < 5 for file in files),  # more are of single images
-        notes=tuple(file for file in sorted(top.glob("*")) if NOTES.fullmatch(file.name) and file.is_file()),
+        class_files=tuple(file for files in legends if len(files) < 5 for file in files),  # more are of single images
+        descriptions=tuple(file for file in sorted(top.glob("*")) if NOTES.fullmatch(file.name) and file.is_file()),
     )
 
 
