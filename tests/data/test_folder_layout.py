@@ -16,9 +16,8 @@ from dataset_trees import save
 
 from crispseg.cli.main import main
 from crispseg.cli.train import Train
-from crispseg.data import Folder, check_split
+from crispseg.data import Folder
 from crispseg.data.folder_layout import recognise
-from crispseg.doctor.findings import class_findings
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 from crispseg.training import train
@@ -349,18 +348,6 @@ def test_images_and_masks_of_other_folders_do_not_pair_by_numbers(tmp_path: Path
     assert choices == [("a", "a-GT"), ("b", "b-GT")]
 
 
-def test_files_next_to_data_that_were_unpacked_are_named(tmp_path: Path) -> None:
-    data = tmp_path / "Warwick (2016)"
-    below(data, "images/{0}{1}.png", "masks/{0}{1}.png", ("a", "b"))
-    (tmp_path / "__MACOSX").mkdir()
-    (data / "grades.csv").write_text(
-        "name, patient\n" + "".join(f"{part}{n}, {n}\n" for part in "ab" for n in range(4))
-    )
-    (data / "ReleaseNotes.txt").write_text("0 is the background.\n")
-    notes = "\n".join(Folder(root=tmp_path).notes())
-    assert f"{data / 'grades.csv'} lists images" in notes and f"{data / 'ReleaseNotes.txt'} may describe" in notes
-
-
 def test_links_to_folders_are_followed(tmp_path: Path) -> None:
     below(tmp_path / "far", "images/{}/{}.png", "masks/{}/{}.png", ("a",))
     for kind in ("images", "masks"):
@@ -448,14 +435,6 @@ def test_doctor_ends_with_the_command_to_train(layout: str, tmp_path: Path, caps
     next(root.rglob("masks/**/*1.png")).write_bytes(b"")
     assert main(["doctor", str(root)]) == 3
     assert "crispseg train" not in capsys.readouterr().out
-
-
-def test_an_id_after_a_gap_may_be_unlabelled(tmp_path: Path) -> None:
-    source = Folder(root=put(tmp_path, LAYOUTS[0], {"train": "train", "val": "val"}))
-    for path in (tmp_path / "masks").rglob("*.png"):
-        save(path, np.resize(np.array([0, 1, 2, 5], np.uint8), (64, 64)))
-    (found,) = class_findings([check_split(source.dataset(split), split) for split in ("train", "val")])
-    assert "if class 5 means unlabelled, give data.ignore '[5]'" in found.message
 
 
 def test_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: Capture) -> None:

@@ -91,3 +91,15 @@ def test_legends_that_differ_are_named(names: str, tmp_path: Path, capsys: pytes
     assert codes.get("legends-differ") == ("warning" if lines else None)
     main(["doctor", *flags, "--fix", str(tmp_path / "copy")])
     assert (tmp_path / "copy").exists() == (not lines)
+
+
+def test_files_next_to_data_that_were_unpacked_are_named(tmp_path: Path) -> None:
+    data = tmp_path / "Warwick (2016)"
+    for index in range(8):
+        photo(data / f"images/a{index}.png", index)
+        save(data / f"masks/a{index}.png", ids(0, 1))
+    (tmp_path / "__MACOSX").mkdir()
+    (data / "grades.csv").write_text("name, patient\n" + "".join(f"a{index}, 1\n" for index in range(8)))
+    (data / "ReleaseNotes.txt").write_text("0 is the background.\n")
+    notes = "\n".join(Folder(root=tmp_path).notes())
+    assert f"{data / 'grades.csv'} lists images" in notes and f"{data / 'ReleaseNotes.txt'} may describe" in notes

@@ -148,6 +148,11 @@ def test_as_many_values_as_names_get_a_palette(tmp_path: Path, values: list[int]
     assert tree.source(classes=names, **options).label_set().names == tuple(names)
 
 
+def test_an_id_after_a_gap_may_be_unlabelled(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, mask=lambda seed: np.array([0, 1, 2, 5], np.uint8)[ids(seed, classes=4)])
+    assert "if class 5 means unlabelled, give data.ignore '[5]'" in only(tree.examine(), "class-absent").message
+
+
 def test_values_of_two_kinds_of_masks_are_not_classes_of_their_own(tmp_path: Path) -> None:
     kinds = np.array([[0, 1, 2], [0, 128, 255]], np.uint8)
     two = Tree(tmp_path / "two", mask=lambda seed: kinds[seed % 2][ids(seed, classes=3)])

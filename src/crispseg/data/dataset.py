@@ -204,9 +204,8 @@ def read_names(path: str | Path) -> tuple[str, ...]:
         return tuple(lines)
     names.pop(IGNORE, None)
     if gaps := sorted({*range(max(names))} - {*names}):
-        what = f"{path} has the ids {min(names)} to {max(names)}, but no name for {few(gaps)}"
-        remedy = "add a line for each, or write the names alone, in the order of their ids from 0; or, if "
-        raise CrispsegError(f"{what}; {remedy}{max(names)} is unlabelled, remove its line and give data.ignore")
+        what = f"{path} has the ids {min(names)} to {max(names)}, but no name for {few(gaps)}; add a line for each"
+        raise CrispsegError(f"{what}, or write names alone, from id 0; remove unlabelled ids, and give data.ignore")
     return tuple(names[index] for index in sorted(names))
 
 

@@ -97,8 +97,7 @@ def recognise(root: Path, given: Collection[str] = ()) -> dict[str, Any]:
         used = {file.parent.parent for place in places for file in pictures(Path(place))}
         if of_classes := sorted(one for one in inner.keys() - used if one.name in MASK_FOLDERS and inner[one] > 1):
             remedy += f"; {few(of_classes)} may contain a folder for each class: {MERGE}"
-        several = len({choice.get("data.images") for choice in choices}) > 1
-        remedy += "; each command takes a part of the images" * several
+        remedy += "; each command takes a part of the images" * (len({one.get("data.images") for one in choices}) > 1)
         found = f"{few(places, 12)}; it contains {described(root)}"
         raise CrispsegError(f"{root} has several images or masks: {found}; {remedy}", settings=choices)
     return {"name": "folder", "root": str(root)}

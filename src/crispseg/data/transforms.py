@@ -154,12 +154,14 @@ class RandomScaledCrop:
         """Draw the height and width of a window of an image of `(H, W)`, and those after resizing."""
         factor = torch.empty(1).uniform_(*self.scale).item()
         factor *= side_factor(source, self.longer_side, self.shorter_side)
-        scaled = np.maximum(np.rint(np.multiply(source, factor)), 1)
-        output = np.minimum(scaled, self.size or scaled)
+        scaled = [max(round(length * factor), 1) for length in source]
+        output = [min(pair) for pair in zip(scaled, self.size or scaled, strict=True)]
         # Rounding of the window changes the output by less than a pixel.
-        window = np.where(output == scaled, source, np.rint(output / factor).clip(1, source))
-        (height, width), (rows, columns) = np.stack([window, output]).astype(int).tolist()
-        return (height, width), (rows, columns)
+        window = [
+            length if out == whole else min(max(round(out / factor), 1), length)
+            for length, whole, out in zip(source, scaled, output, strict=True)
+        ]
+        return (window[0], window[1]), (output[0], output[1])
 
     def cut(self, sample: Sample) -> tuple[Sample, tuple[int, int]]:
         """Return a window of a sample at a random position, and its size `(H, W)` after resizing.
