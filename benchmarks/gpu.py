@@ -49,7 +49,8 @@ from crispseg.inference.segmenter import smooth_outputs
 from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
 from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
-from crispseg.training.optimization import build_optimizer, float32_depthwise
+from crispseg.training.depthwise import FastDepthwise
+from crispseg.training.optimization import build_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 SIZE, STREET = (512, 1024), (1024, 2048)
@@ -145,7 +146,7 @@ def step(row: Row, device: torch.device, backend: str) -> Call:
     loss = loss.to(device)
     outputs = torch.compile(model.outputs, backend=backend) if row.way == "compile" else model.outputs
     if device.type == "cpu" and row.dtype == "bf16":
-        float32_depthwise(model).__enter__()  # for the rest of the row; a compiler starts again when hooks change
+        FastDepthwise().__enter__()  # for the rest of the row
 
     def call() -> None:
         optimizer.zero_grad()

@@ -22,7 +22,8 @@ from crispseg.data.boundary_targets import boundary_targets
 from crispseg.models import SegmentationModel
 from crispseg.training import ModelConfig, TrainConfig
 from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
-from crispseg.training.optimization import build_optimizer, float32_depthwise
+from crispseg.training.depthwise import FastDepthwise
+from crispseg.training.optimization import build_optimizer
 from crispseg.training.task import Batch, SegmentationTask
 
 CLASSES = 150
@@ -70,7 +71,7 @@ def prepare(config: TrainConfig) -> Callable[[int], object]:
 
     def step(side: int) -> None:
         optimizer.zero_grad(set_to_none=False)
-        with float32_depthwise(model), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
+        with FastDepthwise(), torch.autocast("cpu", torch.bfloat16, enabled=config.precision == "bf16"):
             total = task.training_step(make_batch(config, side), 0)
         total.backward()
         optimizer.step()

@@ -221,7 +221,7 @@ class Crisp(SegmentationModel):
             decoded = Decoded(logits, (), None)
         else:
             decoded = self.decoded(seen)
-            logits = self.classifier(decoded.feature)
+            logits = self.classified(decoded.feature)
         if not self.align_corners:
             logits = self.on_images(logits, self.backbone.strides[0], size)
         return Coarse(logits, decoded)

@@ -38,11 +38,12 @@ from crispseg.models.info import ModelInfo
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import LAST, MODEL, check_folder, check_same_run, interruptible, load_checkpoint
 from crispseg.training.config import TrainConfig, config_to_dict
+from crispseg.training.depthwise import FastDepthwise
 from crispseg.training.distillation import DistillationTask, Teacher, open_teacher
 from crispseg.training.feature_cache import CachedTask
 from crispseg.training.feedback import closing_lines, draw_panels
 from crispseg.training.losses import BoundaryRefinementLoss, CustomLoss, WeightedLoss
-from crispseg.training.optimization import float32_depthwise, on_cuda
+from crispseg.training.optimization import on_cuda
 from crispseg.training.pace import callback
 from crispseg.training.result import PICTURE, Run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
@@ -135,7 +136,7 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
     bf16_on_cpu = config.precision == "bf16" and not on_cuda(config)
     with (
         warnings.catch_warnings(),
-        float32_depthwise(model) if bf16_on_cpu else nullcontext(),
+        FastDepthwise() if bf16_on_cpu else nullcontext(),
         cache or nullcontext(),
         enough_memory("training needs", "make batch_size or augment.crop smaller"),
     ):

@@ -113,9 +113,10 @@ class CrossEntropy(nn.Module):
             count = max(1, round(self.hard_fraction * int((labels != IGNORE).sum())))
             hardest = torch.topk(losses.detach(), count, sorted=False).indices
             losses, labels = losses[hardest], labels[hardest]
-        counted = labels != IGNORE
-        weight = counted.sum() if self.class_weights is None else self.class_weights[labels[counted]].sum()
-        return losses.sum() / weight.clamp(min=1e-6)
+        if self.class_weights is None:
+            return losses.sum() / (labels != IGNORE).sum().clamp(min=1)
+        weights = F.pad(self.class_weights, [0, IGNORE + 1 - len(self.class_weights)])  # 0 for ignored pixels
+        return losses.sum() / weights[labels].sum().clamp(min=1e-6)
 
 
 class BoundaryRefinementLoss(nn.Module):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from crispseg.models import SegmentationModel
@@ -66,30 +65,6 @@ def learning_rate_factor(
         return float(warm * max(0.0, 1 - behind) ** config.power)
 
     return factor
-
-
-@contextmanager
-def float32_depthwise(model: nn.Module) -> Iterator[None]:
-    """Run the depthwise convolutions of `model` in float32 under CPU autocast.
-
-    On a CPU, their backward pass is several times slower in bfloat16 than in float32.
-    """
-    outer: list[bool] = []
-
-    def leave_autocast(_module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        outer.append(torch.is_autocast_enabled("cpu"))
-        torch.set_autocast_enabled("cpu", False)
-        return tuple(arg.float() for arg in args)
-
-    def return_to_autocast(_module: nn.Module, _args: Any, _output: Any) -> None:
-        torch.set_autocast_enabled("cpu", outer.pop())
-
-    with ExitStack() as stack:
-        for module in model.modules():
-            if isinstance(module, nn.Conv2d) and 1 < module.groups == module.in_channels:
-                stack.enter_context(module.register_forward_pre_hook(leave_autocast))
-                stack.enter_context(module.register_forward_hook(return_to_autocast, always_call=True))
-        yield
 
 
 def on_cuda(config: TrainConfig) -> bool:
