@@ -28,7 +28,7 @@ from crispseg.evaluation.object_scores import PERCENT, matches
 from crispseg.inference.objects import ObjectRule
 from crispseg.models import SegmentationModel
 
-RULE = ObjectRule(1, border=2)
+RULE = ObjectRule(1, border=2, min_size=0)
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs/metrics.md"
 
 Ids = NDArray[np.int32]
@@ -170,7 +170,7 @@ def test_command(model: SegmentationModel, root: Path, capsys: pytest.CaptureFix
     argv += ["--objects=nucleus", "--objects_border=border", f"--json={root / 'scores.json'}"]
     assert main([*argv, f"--html={root / 'page.html'}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    objects = ObjectScores(3, RULE)
+    objects = ObjectScores(3, ObjectRule(1, border=2))
     source = Folder(root=root, num_classes=3, instances=root / "instances")
     evaluate(model, source.dataset("all"), device="cpu", workers=0, objects=objects)
     found = objects.scores()

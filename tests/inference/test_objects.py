@@ -57,7 +57,7 @@ def test_objects_are_connected_parts_and_the_border_pixels_nearest_to_them(
     labels: NDArray[np.uint8], reach: int
 ) -> None:
     """A border pixel is of one of the nearest objects within the reach, if sides join it to it."""
-    parts, grown = ObjectRule(1).find(labels), ObjectRule(1, 2, reach).find(labels)
+    parts, grown = ObjectRule(1).find(labels), ObjectRule(1, 2, reach, 0).find(labels)
     left = [(int(y), int(x)) for y, x in np.argwhere(labels == 1)]
     for place in left:
         own = {each for each in left if parts[each] == parts[place]}
@@ -73,6 +73,15 @@ def test_objects_are_connected_parts_and_the_border_pixels_nearest_to_them(
     for number in range(1, grown.max() + 1):
         whole = {(int(y), int(x)) for y, x in np.argwhere(grown == number)}
         assert flooded(whole, min(whole)) == whole
+
+
+def test_fragments_between_objects_with_a_border_are_left_out() -> None:
+    """Objects of 20 and 30 pixels remain, one of a pixel does not; without a border class, all do."""
+    labels = np.zeros((8, 12), np.uint8)
+    labels[1:6, 1:5], labels[1:6, 6:12], labels[7, 4] = 1, 1, 1
+    assert np.bincount(ObjectRule(1, border=2).find(labels).ravel())[1:].tolist() == [20, 30]
+    for rule in (ObjectRule(1), ObjectRule(1, border=2, min_size=0), ObjectRule(1, border=2, min_size=1)):
+        assert np.bincount(rule.find(labels).ravel())[1:].tolist() == [20, 30, 1]
 
 
 def test_a_border_pixel_beyond_background_is_of_no_object() -> None:

@@ -7,7 +7,7 @@ IoU thresholds are at least 0.5, so no object matches two others and the matchin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -71,7 +71,7 @@ class ObjectScores(PerImageMetric[ObjectQuality]):
     def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
         """Return the result of `matches`, `(T + 2,)`."""
         prediction, truth, *instances = maps
-        wanted = np.where(truth == IGNORE, 0, instances[0]) if instances else self.rule.find(truth)
+        wanted = np.where(truth == IGNORE, 0, instances[0]) if instances else replace(self.rule, min_size=0).find(truth)
         return matches(self.rule.find(prediction), wanted)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ObjectQuality:

@@ -28,6 +28,7 @@ from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
 
 REACH = 5  # largest distance in pixels at which border pixels join an object
+FRAGMENT = 0.1  # share of the mean area of an image's objects; with a border class, smaller ones are left out
 FILES = ("_objects.png", "_objects.csv")  # name endings of the result files of an image
 COLORS = 40  # number of colours in images of objects; further objects repeat them
 
@@ -45,13 +46,14 @@ class ObjectRule:
         index: the id of the class.
         border: the id of the class of pixels between objects, or None.
         reach: distance in pixels; 0 leaves out the border.
-        min_size: area in pixels; smaller objects are left out.
+        min_size: area in pixels; smaller objects are left out. By default, a tenth of the mean area of the image's
+            objects if they have a border class, whose gaps leave fragments of objects, else 0.
     """
 
     index: int
     border: int | None = None
     reach: int = REACH
-    min_size: int = 0
+    min_size: int | None = None
 
     def find(self, labels: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Return object numbers `(H, W)` of class ids `(H, W)`: 1, 2, … in the order of first pixels, or 0."""
@@ -62,8 +64,12 @@ class ObjectRule:
             kept = np.zeros(pieces.max() + 1, np.bool_)
             kept[pieces[ids > 0]] = True
             ids = np.where(kept[pieces], grown, 0)
-        large = np.bincount(ids.ravel()) >= self.min_size
-        large[0] = False
+        areas = np.bincount(ids.ravel())
+        areas[0] = 0
+        smallest = self.min_size
+        if smallest is None:
+            smallest = 0 if self.border is None else FRAGMENT * areas.sum() / max(np.count_nonzero(areas), 1)
+        large = (areas > 0) & (areas >= smallest)
         return (large.cumsum(dtype=np.int32) * large)[ids]
 
 
@@ -72,7 +78,7 @@ def object_rules(
     names: str | Sequence[str] | None,
     border: str | None = None,
     reach: int = REACH,
-    min_size: int = 0,
+    min_size: int | None = None,
 ) -> dict[str, ObjectRule]:
     """Return the rule of each class by name; a single class may have a border.
 

@@ -308,7 +308,7 @@ class Segmentation:
         return dict(zip(self.label_set.names, (counts / self.labels.size).tolist(), strict=True))
 
     def objects(
-        self, name: str | Sequence[str], border: str | None = None, reach: int = REACH, min_size: int = 0
+        self, name: str | Sequence[str], border: str | None = None, reach: int = REACH, min_size: int | None = None
     ) -> Objects:
         """Return the objects of a class, or of several, with their areas, boxes, centroids and probabilities.
 
@@ -316,7 +316,8 @@ class Segmentation:
             name: name of the class, or of several.
             border: name of the class of pixels between objects, which are added to the objects.
             reach: largest distance in pixels of added border pixels.
-            min_size: area in pixels; smaller objects are left out.
+            min_size: area in pixels; smaller objects are left out. By default, a tenth of the mean area of the
+                objects if they have a border, else 0.
 
         Raises:
             CrispsegError: a class is unknown, or both are the same.
