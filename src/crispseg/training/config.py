@@ -102,13 +102,13 @@ class TrainConfig(Settings):
             ten evaluations take at most a tenth of the time, if necessary on a sample of at least 20 val images.
         batch_size: images per step and device; auto is 8 crops of 192×192, or fewer larger crops with as many pixels.
         accumulate: number of batches whose gradients are added up for one step.
-        optimizer: sgd or adamw.
+        optimizer: muon, adamw or sgd. muon orthogonalizes the updates of matrices and is AdamW for other weights.
         lr: initial learning rate.
         backbone_lr_factor: the backbone's learning rate is lr times this.
         layer_decay: factor, such as 0.75, by which each layer of the backbone learns more slowly than the next one;
             the decoder counts as the next of the last layer. By default, all layers have one learning rate.
         momentum: momentum of SGD.
-        weight_decay: weight decay of SGD (added to the gradient) or AdamW (decoupled).
+        weight_decay: weight decay, added to the gradient for sgd, otherwise decoupled.
         decay_norms_and_biases: false exempts norms and biases from weight decay.
         schedule: learning-rate decay; poly and cosine apply it at every step, poly_epoch at every epoch, step at
             lr_drops, and constant never.
@@ -163,7 +163,7 @@ class TrainConfig(Settings):
     minutes: PositiveFloat | None = None
     batch_size: PositiveInt | Literal["auto"] = "auto"
     accumulate: PositiveInt = 1
-    optimizer: Literal["sgd", "adamw"] = "adamw"
+    optimizer: Literal["muon", "adamw", "sgd"] = "muon"
     lr: NonNegativeFloat = 0.001
     backbone_lr_factor: NonNegativeFloat = 1.0
     layer_decay: float | None = Field(default=None, gt=0, le=1)

@@ -13,10 +13,11 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from crispseg.models import SegmentationModel
 from crispseg.training.config import TrainConfig
+from crispseg.training.muon import Muon
 
 
 def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
-    """Build SGD or AdamW, with scaled learning rates in the backbone and optional exemptions from weight decay."""
+    """Build the optimizer, with scaled learning rates in the backbone and optional exemptions from weight decay."""
     groups: list[dict[str, Any]] = []
     for part, lr, parameters in learning_rates(model, config):
         kinds: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
@@ -25,6 +26,8 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
         for members, weight_decay in zip(kinds, (config.weight_decay, 0.0), strict=True):
             if members:
                 groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})
+    if config.optimizer == "muon":
+        return Muon(groups, lr=config.lr)
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.lr, momentum=config.momentum)
     # The fused optimizer updates all weights in one pass, but Lightning cannot clip gradients with it.

@@ -1,0 +1,98 @@
+"""Muon: orthogonal updates for matrices, and AdamW for all other weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+SMALLEST = 16  # sides of the smallest matrices with orthogonal updates
+MOMENTUM = 0.95
+BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
+QUINTIC = (3.4445, -4.7750, 2.0315)
+STEPS = 5
+
+
+class Muon(Optimizer):
+    """Update matrices by their orthogonalised momentum, and all other weights by AdamW.
+
+    Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), with Nesterov momentum. The scale
+    is that of Liu et al., *Muon is Scalable for LLM Training* (2025, §2.2): updates are as large as those of AdamW, so
+    both share a learning rate. The weight of a convolution (O, I, k, k) is a matrix (O, I · k²). Depthwise convolutions
+    and the classifier have no matrix, or a small one.
+
+    Args:
+        groups: parameters, or groups of them, with lr and weight_decay; weight decay is decoupled.
+        lr, weight_decay: of groups without their own.
+    """
+
+    def __init__(
+        self, groups: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float, weight_decay: float = 0.01
+    ) -> None:
+        super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Update all weights that have a gradient."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            for weight in group["params"]:
+                if weight.grad is None:
+                    continue
+                update = self._of_matrix if is_matrix(weight) else self._of_adamw
+                step = update(weight.grad, self.state[weight])
+                weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step.view_as(weight), alpha=group["lr"])
+        return loss
+
+    @staticmethod
+    def _of_matrix(gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        if not state:
+            state["momentum"] = torch.zeros_like(gradient)
+        momentum = state["momentum"].mul_(MOMENTUM).add_(gradient)
+        matrix = gradient.add(momentum, alpha=MOMENTUM).flatten(1)  # (O, I · k²)
+        return orthogonalized(matrix) * (0.2 * max(matrix.shape) ** 0.5)
+
+    @staticmethod
+    def _of_adamw(gradient: Tensor, state: dict[str, Any]) -> Tensor:
+        if not state:
+            state |= {"step": 0, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
+        state["step"] += 1
+        mean = state["mean"].lerp_(gradient, 1 - BETAS[0])
+        square = state["square"].mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        bias = [1 - beta ** state["step"] for beta in BETAS]
+        return mean / bias[0] / (square / bias[1]).sqrt_().add_(EPS)
+
+
+def is_matrix(weight: Tensor) -> bool:
+    """Return whether a weight is a matrix of at least 16×16, other than that of a depthwise convolution."""
+    return weight.ndim > 1 and weight.shape[1] > 1 and min(weight.flatten(1).shape) >= SMALLEST
+
+
+def orthogonalized(matrix: Tensor) -> Tensor:
+    """Return the matrix (R, C) with singular values near 1, by five steps of a quintic Newton-Schulz iteration.
+
+    Its polynomials are those of the smaller Gram matrix, which takes half of the time.
+    """
+    matrix = matrix / (matrix.norm() + 1e-7)
+    tall = matrix.shape[0] > matrix.shape[1]
+    gram = matrix.T @ matrix if tall else matrix @ matrix.T
+    factor = polynomial = quintic(gram)
+    for _ in range(STEPS - 1):
+        gram = polynomial @ gram @ polynomial
+        polynomial = quintic(gram)
+        factor = polynomial @ factor
+    return matrix @ factor if tall else factor @ matrix
+
+
+def quintic(gram: Tensor) -> Tensor:
+    """Return a · I + b · G + c · G² of a Gram matrix."""
+    a, b, c = QUINTIC
+    result = torch.addmm(gram, gram, gram, beta=b, alpha=c)
+    result.diagonal().add_(a)
+    return result
