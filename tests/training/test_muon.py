@@ -63,7 +63,12 @@ def test_matrices_are_updated_as_by_pytorch() -> None:
     before = [weight.detach().clone() for weight in ours]
     assert all(map(is_matrix, ours))
     train(Muon(ours, lr=0.02, weight_decay=0.1), ours, 5)
-    options = {"lr": 0.02, "weight_decay": 0.1, "momentum": 0.95, "adjust_lr_fn": "match_rms_adamw"}
+    options = {
+        "lr": 0.1,
+        "weight_decay": 0.02,
+        "momentum": 0.95,
+        "adjust_lr_fn": "original",
+    }  # decay: lr · weight_decay
     train(torch.optim.Muon(reference, **options), reference, 5)  # type: ignore[arg-type]
     for one, other, start in zip(ours, reference, before, strict=True):
         moved, expected = one - start, other - start

@@ -35,7 +35,7 @@ def settings_of(optimizer: torch.optim.Optimizer) -> dict[int, tuple[float, floa
     return found
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["muon", "adamw", "sgd"])
 @pytest.mark.parametrize("decay_all", [True, False])
 def test_every_parameter_has_its_settings(model: SegmentationModel, optimizer: Any, decay_all: bool) -> None:
     config = TrainConfig(

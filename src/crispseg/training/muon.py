@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 SMALLEST = 16  # sides of the smallest matrices with orthogonal updates
+FASTER = 5.0  # ratio of the learning rates of matrices and other weights
 MOMENTUM = 0.95
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -19,14 +20,14 @@ STEPS = 5
 class Muon(Optimizer):
     """Update matrices by their orthogonalised momentum, and all other weights by AdamW.
 
-    Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), with Nesterov momentum. The scale
-    is that of Liu et al., *Muon is Scalable for LLM Training* (2025, §2.2): updates are as large as those of AdamW, so
-    both share a learning rate. The weight of a convolution (O, I, k, k) is a matrix (O, I · k²). Depthwise convolutions
-    and the classifier have no matrix, or a small one.
+    Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), with Nesterov momentum. The weight
+    of a convolution (O, I, k, k) is a matrix (O, I · k²). Depthwise convolutions and classifiers of few classes have no
+    matrix of at least 16×16.
 
     Args:
         groups: parameters, or groups of them, with lr and weight_decay; weight decay is decoupled.
-        lr, weight_decay: of groups without their own.
+        lr: learning rate of the other weights; that of matrices is five times as large.
+        weight_decay: of groups without their own.
     """
 
     def __init__(
@@ -46,8 +47,8 @@ class Muon(Optimizer):
                 if weight.grad is None:
                     continue
                 update = self._of_matrix if is_matrix(weight) else self._of_adamw
-                step = update(weight.grad, self.state[weight])
-                weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(step.view_as(weight), alpha=group["lr"])
+                change = update(weight.grad, self.state[weight])
+                weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(change.view_as(weight), alpha=group["lr"])
         return loss
 
     @staticmethod
@@ -56,7 +57,7 @@ class Muon(Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         momentum = state["momentum"].mul_(MOMENTUM).add_(gradient)
         matrix = gradient.add(momentum, alpha=MOMENTUM).flatten(1)  # (O, I · k²)
-        return orthogonalized(matrix) * (0.2 * max(matrix.shape) ** 0.5)
+        return orthogonalized(matrix) * (FASTER * max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5)
 
     @staticmethod
     def _of_adamw(gradient: Tensor, state: dict[str, Any]) -> Tensor:
