@@ -57,18 +57,13 @@ def test_other_weights_are_updated_by_adamw() -> None:
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch has it since 2.9")
 def test_matrices_are_updated_as_by_pytorch() -> None:
-    """PyTorch's optimizer takes matrices only, and iterates in bfloat16."""
+    """PyTorch's optimizer takes matrices only, iterates in bfloat16, and decays by its learning rate."""
     shapes = (40, 24), (16, 70)
     ours, reference = weights(*shapes), weights(*shapes)
     before = [weight.detach().clone() for weight in ours]
     assert all(map(is_matrix, ours))
     train(Muon(ours, lr=0.02, weight_decay=0.1), ours, 5)
-    options = {
-        "lr": 0.1,
-        "weight_decay": 0.02,
-        "momentum": 0.95,
-        "adjust_lr_fn": "original",
-    }  # decay: lr · weight_decay
+    options = {"lr": 0.1, "weight_decay": 0.02, "momentum": 0.95, "adjust_lr_fn": "original"}
     train(torch.optim.Muon(reference, **options), reference, 5)  # type: ignore[arg-type]
     for one, other, start in zip(ours, reference, before, strict=True):
         moved, expected = one - start, other - start
