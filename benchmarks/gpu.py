@@ -48,8 +48,8 @@ from crispseg.inference.device import processor_name, usable_device
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.io.files import atomic_path
 from crispseg.models import SegmentationModel
-from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
 from crispseg.training.depthwise import FastDepthwise
+from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
 from crispseg.training.optimization import build_optimizer
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

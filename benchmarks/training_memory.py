@@ -21,8 +21,8 @@ from crispseg.data import Nuclei
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.models import SegmentationModel
 from crispseg.training import ModelConfig, TrainConfig
-from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
 from crispseg.training.depthwise import FastDepthwise
+from crispseg.training.losses import BoundaryRefinementLoss, WeightedLoss
 from crispseg.training.optimization import build_optimizer
 from crispseg.training.task import Batch, SegmentationTask
 
