@@ -77,7 +77,7 @@ def conv_gradient(
 ) -> Tensor:
     """Return the gradient of `x` (0) or `weight` (1) from that of the convolution's result."""
     options = None, stride, padding, dilation, False, [0, 0], groups, [which == each for each in range(3)]
-    gradients: Any = torch.ops.aten.convolution_backward(gradient, x, weight, *options)
+    gradients: Sequence[Tensor] = torch.ops.aten.convolution_backward(gradient, x, weight, *options)
     return gradients[which]
 
 

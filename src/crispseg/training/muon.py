@@ -36,7 +36,7 @@ class Muon(Optimizer):
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update all weights that have a gradient."""
         loss = None
         if closure is not None:
@@ -55,7 +55,7 @@ class Muon(Optimizer):
     def _of_matrix(gradient: Tensor, state: dict[str, Any]) -> Tensor:
         if not state:
             state["momentum"] = torch.zeros_like(gradient)
-        momentum = state["momentum"].mul_(MOMENTUM).add_(gradient)
+        momentum: Tensor = state["momentum"].mul_(MOMENTUM).add_(gradient)
         matrix = gradient.add(momentum, alpha=MOMENTUM).flatten(1)  # (O, I · k²)
         return orthogonalized(matrix) * (FASTER * max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5)
 
@@ -64,8 +64,8 @@ class Muon(Optimizer):
         if not state:
             state |= {"step": 0, "mean": torch.zeros_like(gradient), "square": torch.zeros_like(gradient)}
         state["step"] += 1
-        mean = state["mean"].lerp_(gradient, 1 - BETAS[0])
-        square = state["square"].mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
+        mean: Tensor = state["mean"].lerp_(gradient, 1 - BETAS[0])
+        square: Tensor = state["square"].mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         bias = [1 - beta ** state["step"] for beta in BETAS]
         return mean / bias[0] / (square / bias[1]).sqrt_().add_(EPS)
 
