@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -57,7 +58,7 @@ class Muon(Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum"].mul_(MOMENTUM).add_(gradient)
         matrix = gradient.add(momentum, alpha=MOMENTUM).flatten(1)  # (O, I · k²)
-        return orthogonalized(matrix) * (FASTER * max(1, matrix.shape[0] / matrix.shape[1]) ** 0.5)
+        return orthogonalized(matrix) * (FASTER * math.sqrt(max(1, matrix.shape[0] / matrix.shape[1])))
 
     @staticmethod
     def _of_adamw(gradient: Tensor, state: dict[str, Any]) -> Tensor:
@@ -67,7 +68,8 @@ class Muon(Optimizer):
         mean: Tensor = state["mean"].lerp_(gradient, 1 - BETAS[0])
         square: Tensor = state["square"].mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
         bias = [1 - beta ** state["step"] for beta in BETAS]
-        return mean / bias[0] / (square / bias[1]).sqrt_().add_(EPS)
+        update: Tensor = mean / bias[0] / (square / bias[1]).sqrt_().add_(EPS)
+        return update
 
 
 def is_matrix(weight: Tensor) -> bool:
