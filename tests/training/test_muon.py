@@ -47,9 +47,10 @@ def weights(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
 
 def test_other_weights_are_updated_by_adamw() -> None:
     shapes = (7,), (32, 1, 5, 5), (11, 64, 1, 1), (1, 20, 30)
+    assert not any(map(is_matrix, weights(*shapes)))
+    shapes += ((20, 30),)  # a classifier
     ours, reference = weights(*shapes), weights(*shapes)
-    assert not any(map(is_matrix, ours))
-    train(Muon(ours, lr=0.01, weight_decay=0.1), ours, 5)
+    train(Muon(ours, lr=0.01, weight_decay=0.1, others=ours[-1:]), ours, 5)
     train(AdamW(reference, lr=0.01, weight_decay=0.1), reference, 5)
     for one, other in zip(ours, reference, strict=True):
         torch.testing.assert_close(one, other)

@@ -67,11 +67,12 @@ class ObjectScores(PerImageMetric[ObjectQuality]):
     def __init__(self, num_classes: int, rule: ObjectRule) -> None:
         super().__init__(num_classes, len(PERCENT) + 2)
         self.rule = rule
+        self.true_rule = replace(rule, min_size=rule.min_size or 0)  # the truth has no fragments
 
     def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
         """Return the result of `matches`, `(T + 2,)`."""
         prediction, truth, *instances = maps
-        wanted = np.where(truth == IGNORE, 0, instances[0]) if instances else replace(self.rule, min_size=0).find(truth)
+        wanted = np.where(truth == IGNORE, 0, instances[0]) if instances else self.true_rule.find(truth)
         return matches(self.rule.find(prediction), wanted)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ObjectQuality:

@@ -22,19 +22,24 @@ class Muon(Optimizer):
     """Update matrices by their orthogonalised momentum, and all other weights by AdamW.
 
     Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), with Nesterov momentum. The weight
-    of a convolution (O, I, k, k) is a matrix (O, I · k²). Depthwise convolutions and classifiers of few classes have no
-    matrix of at least 16×16.
+    of a convolution (O, I, k, k) is a matrix (O, I · k²), except for depthwise ones.
 
     Args:
         groups: parameters, or groups of them, with lr and weight_decay; weight decay is decoupled.
         lr: learning rate of the other weights; that of matrices is five times as large.
         weight_decay: of groups without their own.
+        others: matrices that AdamW updates, such as that of a classifier.
     """
 
     def __init__(
-        self, groups: Iterable[nn.Parameter] | Iterable[dict[str, Any]], lr: float, weight_decay: float = 0.01
+        self,
+        groups: Iterable[nn.Parameter] | Iterable[dict[str, Any]],
+        lr: float,
+        weight_decay: float = 0.01,
+        others: Iterable[nn.Parameter] = (),
     ) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
+        self.others = {id(weight) for weight in others}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -47,7 +52,8 @@ class Muon(Optimizer):
             for weight in group["params"]:
                 if weight.grad is None:
                     continue
-                update = self._of_matrix if is_matrix(weight) else self._of_adamw
+                of_matrix = is_matrix(weight) and id(weight) not in self.others
+                update = self._of_matrix if of_matrix else self._of_adamw
                 change = update(weight.grad, self.state[weight])
                 weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(change.view_as(weight), alpha=group["lr"])
         return loss

@@ -27,7 +27,7 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
             if members:
                 groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})
     if config.optimizer == "muon":
-        return Muon(groups, lr=config.lr)
+        return Muon(groups, lr=config.lr, others=model.classifier.parameters())
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.lr, momentum=config.momentum)
     # The fused optimizer updates all weights in one pass, but Lightning cannot clip gradients with it.
