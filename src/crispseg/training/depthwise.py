@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
 TILE = 3  # side of the largest kernel whose gradient is fast; 1 for dilated kernels
@@ -28,10 +29,10 @@ class FastDepthwise(TorchFunctionMode):
     ) -> Any:
         if func is F.conv2d and len(args) == 7 and args[6] > 1 and torch.is_autocast_enabled("cpu"):
             x, weight, bias, stride, padding, dilation, groups = args
-            depthwise = groups == x.shape[1] and x.device.type == "cpu" and not isinstance(padding, str)
+            depthwise = x.ndim == 4 and groups == x.shape[1] and x.device.type == "cpu" and not isinstance(padding, str)
             if depthwise and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
                 x, weight = (each.to(torch.get_autocast_dtype("cpu")) for each in (x, weight))
-                y = DepthwiseConv.apply(x, weight, stride, padding, dilation)
+                y = DepthwiseConv.apply(x, weight, *map(_pair, (stride, padding, dilation)))
                 return y if bias is None else y + bias.to(y.dtype)[:, None, None]
         return func(*args, **(kwargs or {}))
 
