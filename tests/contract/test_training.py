@@ -21,6 +21,7 @@ PLAIN: dict[str, Any] = {
     "init_from": str(FROZEN / "sfnet"),
     "augment": {"crop": [48, 64], "scale": [1, 1], "flip": 0, "turn": False, "photometric": False, "repeat": 1},
     "batch_size": 6,
+    "optimizer": "adamw",
     "loss": {"cross_entropy": 1.0},
     "class_weights": [1.0, 2.0, 3.0],
 }

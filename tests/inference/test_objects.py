@@ -78,7 +78,7 @@ def test_objects_are_connected_parts_and_the_border_pixels_nearest_to_them(
 def test_fragments_between_objects_with_a_border_are_left_out() -> None:
     """Objects of 20 and 30 pixels remain, one of a pixel does not; without a border class, all do."""
     labels = np.zeros((8, 12), np.uint8)
-    labels[1:6, 1:5], labels[1:6, 6:12], labels[7, 4] = 1, 1, 1
+    labels[1:6, 1:5], labels[1:6, 6:12], labels[7, 4] = 1, 1, 1  # their median is 20
     assert np.bincount(ObjectRule(1, border=2).find(labels).ravel())[1:].tolist() == [20, 30]
     for rule in (ObjectRule(1), ObjectRule(1, border=2, min_size=0), ObjectRule(1, border=2, min_size=1)):
         assert np.bincount(rule.find(labels).ravel())[1:].tolist() == [20, 30, 1]

@@ -28,7 +28,7 @@ from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
 
 REACH = 5  # largest distance in pixels at which border pixels join an object
-FRAGMENT = 0.1  # share of the mean area of an image's objects; with a border class, smaller ones are left out
+FRAGMENT = 0.1  # smallest area of an object with a border class, as a share of the median in its image
 FILES = ("_objects.png", "_objects.csv")  # name endings of the result files of an image
 COLORS = 40  # number of colours in images of objects; further objects repeat them
 
@@ -46,8 +46,8 @@ class ObjectRule:
         index: the id of the class.
         border: the id of the class of pixels between objects, or None.
         reach: distance in pixels; 0 leaves out the border.
-        min_size: area in pixels; smaller objects are left out. By default, a tenth of the mean area of the image's
-            objects if they have a border class, whose gaps leave fragments of objects, else 0.
+        min_size: area in pixels; smaller objects are left out. By default, a tenth of the median area of the image's
+            objects if they have a border class, which leaves fragments of objects, else 0.
     """
 
     index: int
@@ -66,9 +66,9 @@ class ObjectRule:
             ids = np.where(kept[pieces], grown, 0)
         areas = np.bincount(ids.ravel())
         areas[0] = 0
-        smallest = self.min_size
+        smallest: float | None = self.min_size
         if smallest is None:
-            smallest = 0 if self.border is None else FRAGMENT * areas.sum() / max(np.count_nonzero(areas), 1)
+            smallest = 0 if self.border is None or not areas.any() else FRAGMENT * np.median(areas[areas > 0])
         large = (areas > 0) & (areas >= smallest)
         return (large.cumsum(dtype=np.int32) * large)[ids]
 

@@ -105,7 +105,7 @@ def predict_files(
         objects: class, or a list of them, whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and
             to `objects.json`, if neither `resume` nor `shard` is given.
         objects_border: class of the pixels between objects.
-        objects_min_size: area in pixels; smaller objects are left out. By default, a tenth of the mean area of the
+        objects_min_size: area in pixels; smaller objects are left out. By default, a tenth of the median area of the
             image's objects with objects_border, else 0.
         confidence: also write `NAME_confidence.png`, the largest probability of each pixel from 0 to 255; for TIFFs in
             tiles, `NAME_confidence.tif` with the map position.

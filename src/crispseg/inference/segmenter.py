@@ -316,7 +316,7 @@ class Segmentation:
             name: name of the class, or of several.
             border: name of the class of pixels between objects, which are added to the objects.
             reach: largest distance in pixels of added border pixels.
-            min_size: area in pixels; smaller objects are left out. By default, a tenth of the mean area of the
+            min_size: area in pixels; smaller objects are left out. By default, a tenth of the median area of the
                 objects if they have a border, else 0.
 
         Raises:

@@ -98,10 +98,11 @@ class SegmentationModel(nn.Module, Saving):
         return Coarse(self.classified(decoded.feature), decoded)
 
     def classified(self, feature: Tensor) -> Tensor:
-        """Compute logits, as planes of at least float32: CPUs resize these, and compute their loss, twice as fast."""
+        """Compute logits; those in bfloat16 become planes of float32, which CPUs resize in half of the time."""
         logits: Tensor = self.classifier(feature)
-        exact = torch.promote_types(logits.dtype, torch.float32)
-        return logits.to(exact, memory_format=torch.contiguous_format)
+        if logits.dtype != torch.bfloat16:
+            return logits
+        return logits.to(torch.float32, memory_format=torch.contiguous_format)
 
     def decoded(self, images: Tensor) -> Decoded:
         """Run backbone and decoder on the images, padded if the model pads; crop the maps to the images."""
