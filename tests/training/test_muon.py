@@ -46,7 +46,7 @@ def weights(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
 
 
 def test_other_weights_are_updated_by_adamw() -> None:
-    shapes = (7,), (32, 1, 5, 5), (11, 64, 1, 1), (1, 20, 30)
+    shapes = (7,), (32, 1, 5, 5), (11, 64, 1, 1), (1, 20, 30), (321, 400)
     assert not any(map(is_matrix, weights(*shapes)))
     shapes += ((20, 30),)  # a classifier
     ours, reference = weights(*shapes), weights(*shapes)

@@ -60,7 +60,8 @@ class DepthwiseConv(torch.autograd.Function):
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
             dtype = torch.float32 if max(stride) > 1 else x.dtype
-            of_x = conv_gradient(0, gradient.to(dtype), x.to(dtype), weight.to(dtype), *ctx.options).to(x.dtype)
+            shaped = torch.empty_like(x, dtype=dtype)  # its values are not used
+            of_x = conv_gradient(0, gradient.to(dtype), shaped, weight.to(dtype), *ctx.options).to(x.dtype)
         if ctx.needs_input_grad[1]:
             of_weight = weight_gradient(gradient, x, weight, *ctx.options)
         return of_x, of_weight, None, None, None

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-SMALLEST = 16  # sides of the smallest matrices with orthogonal updates
-FASTER = 5.0  # ratio of the learning rates of matrices and other weights
+SIDES = (
+    16,
+    320,
+)  # range of the shorter side of matrices with orthogonal updates; larger ones would take too long on CPUs
+LR_RATIO = 5.0  # learning rate of matrices over that of other weights
 MOMENTUM = 0.95
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
 QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -19,7 +22,7 @@ STEPS = 5
 
 
 class Muon(Optimizer):
-    """Update matrices by their orthogonalised momentum, and all other weights by AdamW.
+    """Update matrices by their orthogonalized momentum, and all other weights by AdamW.
 
     Jordan et al., *Muon: An optimizer for hidden layers in neural networks* (2024), with Nesterov momentum. The weight
     of a convolution (O, I, k, k) is a matrix (O, I · k²), except for depthwise ones.
@@ -64,7 +67,7 @@ class Muon(Optimizer):
             state["momentum"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum"].mul_(MOMENTUM).add_(gradient)
         matrix = gradient.add(momentum, alpha=MOMENTUM).flatten(1)  # (O, I · k²)
-        return orthogonalized(matrix) * (FASTER * math.sqrt(max(1, matrix.shape[0] / matrix.shape[1])))
+        return orthogonalized(matrix) * (LR_RATIO * math.sqrt(max(1, matrix.shape[0] / matrix.shape[1])))
 
     @staticmethod
     def _of_adamw(gradient: Tensor, state: dict[str, Any]) -> Tensor:
@@ -79,14 +82,14 @@ class Muon(Optimizer):
 
 
 def is_matrix(weight: Tensor) -> bool:
-    """Return whether a weight is a matrix of at least 16×16, other than that of a depthwise convolution."""
-    return weight.ndim > 1 and weight.shape[1] > 1 and min(weight.flatten(1).shape) >= SMALLEST
+    """Return whether a weight is a matrix with a shorter side of 16 to 320, other than of a depthwise convolution."""
+    return weight.ndim > 1 and weight.shape[1] > 1 and SIDES[0] <= min(weight.flatten(1).shape) <= SIDES[1]
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
     """Return the matrix (R, C) with singular values near 1, by five steps of a quintic Newton-Schulz iteration.
 
-    Its polynomials are those of the smaller Gram matrix, which takes half of the time.
+    Its polynomials are those of the smaller Gram matrix, which takes half of the time for matrices of 192×1152.
     """
     matrix = matrix / (matrix.norm() + 1e-7)
     tall = matrix.shape[0] > matrix.shape[1]
