@@ -27,7 +27,8 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
             if members:
                 groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})
     if config.optimizer == "muon":
-        return Muon(groups, lr=config.lr, others=model.classifier.parameters())
+        classifier = getattr(model, "classifier", nn.Module())  # which networks of other libraries may lack
+        return Muon(groups, lr=config.lr, others=classifier.parameters())
     if config.optimizer == "sgd":
         return SGD(groups, lr=config.lr, momentum=config.momentum)
     # The fused optimizer updates all weights in one pass, but Lightning cannot clip gradients with it.
