@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_weight
 from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
@@ -55,32 +56,18 @@ class DepthwiseConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        stride = ctx.options[0]
+        stride, padding, dilation, groups = ctx.options
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
             dtype = torch.float32 if max(stride) > 1 else x.dtype
-            shaped = torch.empty_like(x, dtype=dtype)  # its values are not used
-            of_x = conv_gradient(0, gradient.to(dtype), shaped, weight.to(dtype), *ctx.options).to(x.dtype)
+            shaped = torch.empty_like(x, dtype=dtype)  # for shape and layout, which `torch.nn.grad.conv2d_input` loses
+            options = None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
+            gradients: Any = torch.ops.aten.convolution_backward(gradient.to(dtype), shaped, weight.to(dtype), *options)
+            of_x = gradients[0].to(x.dtype)
         if ctx.needs_input_grad[1]:
             of_weight = weight_gradient(gradient, x, weight, *ctx.options)
         return of_x, of_weight, None, None, None
-
-
-def conv_gradient(
-    which: int,
-    gradient: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-) -> Tensor:
-    """Return the gradient of `x` (0) or `weight` (1) from that of the convolution's result."""
-    options = None, stride, padding, dilation, False, [0, 0], groups, [which == each for each in range(3)]
-    gradients: Sequence[Tensor] = torch.ops.aten.convolution_backward(gradient, x, weight, *options)
-    return gradients[which]
 
 
 def weight_gradient(
@@ -92,18 +79,18 @@ def weight_gradient(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    """Return the gradient of `weight`, tile by tile: a tile sees `x` from its first point on."""
+    """Compute the gradient of `weight`, tile by tile of the kernel: each tile sees `x` from its first point on."""
     height, width = weight.shape[2:]
     tile = TILE if max(dilation) == 1 else 1
     if max(height, width) <= tile:
-        return conv_gradient(1, gradient, x, weight, stride, padding, dilation, groups)
+        return conv2d_weight(x, weight.shape, gradient, stride, padding, dilation, groups)  # type: ignore[no-untyped-call, no-any-return]
     x = F.pad(x, [padding[1], padding[1] + tile, padding[0], padding[0] + tile])
     rows, columns = ((side - 1) * step + tile for side, step in zip(gradient.shape[2:], stride, strict=True))
-    kernel, whole = weight[..., :1, :1].expand(-1, -1, tile, tile).contiguous(), torch.empty_like(weight)
+    whole, shape = torch.empty_like(weight), torch.Size([*weight.shape[:2], tile, tile])
     for top in range(0, height, tile):
         for left in range(0, width, tile):
-            y, x_ = top * dilation[0], left * dilation[1]
-            seen = x[..., y : y + rows, x_ : x_ + columns].contiguous(memory_format=torch.channels_last)
-            part = conv_gradient(1, gradient, seen, kernel, stride, [0, 0], [1, 1], groups)
+            below, right = x[..., top * dilation[0] :, :], left * dilation[1]
+            seen = below[..., :rows, right : right + columns].contiguous(memory_format=torch.channels_last)
+            part = conv2d_weight(seen, shape, gradient, stride, 0, 1, groups)  # type: ignore[no-untyped-call]
             whole[..., top : top + tile, left : left + tile] = part[..., : height - top, : width - left]
     return whole

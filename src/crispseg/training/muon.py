@@ -10,10 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-SIDES = (
-    16,
-    320,
-)  # range of the shorter side of matrices with orthogonal updates; larger ones would take too long on CPUs
+SIDES = 16, 320  # range of the shorter side of matrices with orthogonal updates; larger ones take too long on CPUs
 LR_RATIO = 5.0  # learning rate of matrices over that of other weights
 MOMENTUM = 0.95
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
