@@ -23,6 +23,7 @@ import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -145,12 +146,11 @@ def step(row: Row, device: torch.device, backend: str) -> Call:
         truth.append(torch.stack([torch.from_numpy(each) for each in targets]).to(device))
     loss = loss.to(device)
     outputs = torch.compile(model.outputs, backend=backend) if row.way == "compile" else model.outputs
-    if device.type == "cpu" and row.dtype == "bf16":
-        FastDepthwise().__enter__()  # for the rest of the row
+    fast = FastDepthwise() if device.type == "cpu" and row.dtype == "bf16" else nullcontext()
 
     def call() -> None:
         optimizer.zero_grad()
-        with torch.autocast(device.type, DTYPES[row.dtype], enabled=row.dtype != "fp32"):
+        with fast, torch.autocast(device.type, DTYPES[row.dtype], enabled=row.dtype != "fp32"):
             total = loss(outputs(images), *truth)
         total.backward()
         optimizer.step()
