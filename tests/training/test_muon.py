@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -63,7 +64,7 @@ def test_matrices_are_updated_as_by_pytorch() -> None:
     ours, reference = weights(*shapes), weights(*shapes)
     before = [weight.detach().clone() for weight in ours]
     assert all(map(is_matrix, ours))
-    train(Muon(ours, lr=0.02, weight_decay=0.1), ours, 5)
+    train(Muon(ours, lr=0.02, weight_decay=0.1, every=1), ours, 5)
     options = {"lr": 0.1, "weight_decay": 0.02, "momentum": 0.95, "adjust_lr_fn": "original"}
     train(torch.optim.Muon(reference, **options), reference, 5)  # type: ignore[arg-type]
     for one, other, start in zip(ours, reference, before, strict=True):
@@ -80,6 +81,18 @@ def test_convolutions_are_matrices() -> None:
     Muon([conv], lr=0.1).step()
     Muon([matrix], lr=0.1).step()
     torch.testing.assert_close(conv.detach().flatten(1), matrix.detach())
+
+
+def test_an_orthogonal_update_serves_two_steps() -> None:
+    (weight,) = weights((20, 30))
+    optimizer, places = Muon([weight], lr=0.01, weight_decay=0), [weight.detach().clone()]
+    for step in range(4):
+        train(optimizer, [weight], 1, start=step)
+        places.append(weight.detach().clone())
+    first, second, third, fourth = (after - before for before, after in itertools.pairwise(places))
+    torch.testing.assert_close(first, second)
+    torch.testing.assert_close(third, fourth)
+    assert (third - first).norm() > 0.1 * first.norm()
 
 
 def test_it_resumes_from_its_state() -> None:

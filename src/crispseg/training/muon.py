@@ -29,6 +29,7 @@ class Muon(Optimizer):
         lr: learning rate of the other weights; that of matrices is five times as large.
         weight_decay: of groups without their own.
         others: matrices that AdamW updates, such as that of a classifier.
+        every: steps for which an orthogonal update is used; momentum changes little in a few.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class Muon(Optimizer):
         lr: float,
         weight_decay: float = 0.01,
         others: Iterable[nn.Parameter] = (),
+        every: int = 2,
     ) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
-        self.others = {id(weight) for weight in others}
+        self.others, self.every = {id(weight) for weight in others}, every
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -58,13 +60,17 @@ class Muon(Optimizer):
                 weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(change.view_as(weight), alpha=group["lr"])
         return loss
 
-    @staticmethod
-    def _of_matrix(gradient: Tensor, state: dict[str, Any]) -> Tensor:
+    def _of_matrix(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
         if not state:
-            state["momentum"] = torch.zeros_like(gradient)
+            state |= {"step": 0, "momentum": torch.zeros_like(gradient)}
         momentum: Tensor = state["momentum"].mul_(MOMENTUM).add_(gradient)
-        matrix = gradient.add(momentum, alpha=MOMENTUM).flatten(1)  # (O, I · k²)
-        return orthogonalized(matrix) * (LR_RATIO * math.sqrt(max(1, matrix.shape[0] / matrix.shape[1])))
+        if state["step"] % self.every == 0:
+            matrix = gradient.add(momentum, alpha=MOMENTUM).flatten(1)  # (O, I · k²)
+            ratio = LR_RATIO * math.sqrt(max(1, matrix.shape[0] / matrix.shape[1]))
+            state["update"] = orthogonalized(matrix) * ratio
+        state["step"] += 1
+        update: Tensor = state["update"]
+        return update
 
     @staticmethod
     def _of_adamw(gradient: Tensor, state: dict[str, Any]) -> Tensor:
