@@ -1,9 +1,9 @@
-"""Time of an epoch with and without cached features of a frozen backbone, for random weights.
+"""Time of an epoch with and without cached features of a frozen backbone.
 
     python benchmarks/cached_features.py --threads 1
 
-An epoch uses crops of the bundled nuclei, and includes the evaluation of 8 val images and the checkpoints. The first
-epoch is left out. Random weights take as long as published ones.
+An epoch trains on crops of the bundled nuclei, evaluates the val images and writes checkpoints. The first epoch is left
+out. Weights are random, which does not affect the time.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MODELS = ["fcn:vit_small_patch16_224", "fpn:vit_small_patch16_224"]
 
 
 def seconds(model: str, backbone: str, cached: bool, epochs: int, repeat: int, out: Path) -> float:
-    """Return the seconds per epoch from the second one on."""
+    """Return the seconds per epoch, without the first one."""
     config = TrainConfig(
         Nuclei(),
         model=ModelConfig(model, backbone, False),
@@ -48,11 +48,10 @@ def seconds(model: str, backbone: str, cached: bool, epochs: int, repeat: int, o
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print a row for each model."""
     made = parser(__doc__)
     made.add_argument("--models", nargs="+", default=MODELS, metavar="MODEL:BACKBONE")
-    made.add_argument("--epochs", type=int, default=2, help="epochs of each run, at least 2")
-    made.add_argument("--repeat", type=int, default=4, help="crops of each image in an epoch")
+    made.add_argument("--epochs", type=int, default=2, help="epochs per run, at least 2")
+    made.add_argument("--repeat", type=int, default=4, help="crops per image and epoch")
     given = made.parse_args(argv)
     torch.set_num_threads(given.threads)
     print(f"{given.threads} threads, {machine()}\n\n| model | s/epoch | cached | ratio |\n| --- | ---: | ---: | ---: |")

@@ -1,11 +1,11 @@
-"""The tables on CamVid, one for each paper; tables.py says what is in them, README.md what is measured.
+"""Train, score, time and report the networks of the CamVid tables in tables.py; README.md explains the columns.
 
     python benchmarks/compare.py train TABLE --runs runs/camvid --data CAMVID --weights WEIGHTS
     python benchmarks/compare.py score TABLE --runs runs/camvid
     python benchmarks/compare.py time TABLE
     python benchmarks/compare.py report TABLE
 
-`train` and `score` do what is missing, so both can be stopped and started again.
+`train` and `score` skip finished work, so an interrupted command can be repeated.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ from crispseg.training.checkpoints import LAST, read_checkpoint
 PEERS = HERE / "peers.py"
 
 COMMIT = "commit.txt"
-WARMUP = 2  # rounds of `time` that do not count
+WARMUP = 2  # rounds of `time` that are not measured
 TOLERANCE = 1.0  # mIoU points; see `score_run`
 
 
 def configuration(table: Comparison, entry: Entry, seed: int, data: Path, *flags: str) -> TrainConfig:
-    """The run of one network and seed, as `crispseg train` makes it from the recipe and flags."""
+    """Return the configuration that `crispseg train` builds from the recipe and flags."""
     argv = [
         str(table.recipe),
         "--plugins",
@@ -66,7 +66,7 @@ def configuration(table: Comparison, entry: Entry, seed: int, data: Path, *flags
 
 
 def runs(table: Comparison, folder: Path) -> list[tuple[str, int, Path]]:
-    """All rows that a table should have, seed by seed: name, seed and the run's folder."""
+    """Return name, seed and run folder of each row of a table, ordered by seed."""
     rows = [
         (name, seed, folder / f"{entry.trained_as or name}-{seed}")
         for name, entry in table.entries.items()
@@ -81,8 +81,8 @@ def finished(run: Path) -> bool:
 
 
 def train_stage(table: Comparison, folder: Path, data: str, weights: str) -> None:
-    """Train what has neither a row nor a run, one after the other; go on with one that was interrupted."""
-    file_hash(weights)  # it is there
+    """Train the runs without a row, one after the other; resume interrupted runs."""
+    file_hash(weights)  # raises if the file is missing
     commit = head()
     root = halve(Path(data), folder / "halved") if table.halved else Path(data)
     for name, seed, run in runs(table, folder):
@@ -100,7 +100,7 @@ def train_stage(table: Comparison, folder: Path, data: str, weights: str) -> Non
 
 
 def halve(data: Path, halved: Path) -> Path:
-    """Write CamVid with images of half the height and width: means of four pixels, and every other one of the masks."""
+    """Write CamVid at half height and width: means of 2×2 pixels for images, every second pixel for masks."""
     if not halved.exists():
         with atomic_folder(halved) as folder:
             for path in (each for each in data.rglob("*") if each.is_file()):
@@ -116,10 +116,10 @@ def halve(data: Path, halved: Path) -> Path:
 
 
 def head() -> str:
-    """The commit of this checkout; "-dirty" marks changes that are in none, but for those of rows in CSV files.
+    """Return the commit of this checkout; "-dirty" marks uncommitted changes, except in CSV files.
 
     Raises:
-        CrispsegError: it is no checkout.
+        CrispsegError: this is not a git checkout.
     """
     git = ["git", "-C", str(HERE)]
     done = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
@@ -136,7 +136,7 @@ def recorded_commit(run: Path) -> str | None:
 
 
 def score_stage(table: Comparison, folder: Path) -> None:
-    """Append a row for each finished run that has none."""
+    """Append a row for each finished run without one."""
     missing = []
     for name, seed, run in runs(table, folder):
         if has_row(table, name, seed):
@@ -154,17 +154,17 @@ def has_row(table: Comparison, name: str, seed: int) -> bool:
 
 
 def score_run(table: Comparison, name: str, seed: int, run: Path) -> Row:
-    """One row: the weights after the last epoch on the val split, whole images in float32.
+    """Score the last weights of a run on the val split, with whole images in float32.
 
-    In training the recipe scores in bf16, which moves mIoU by tenths of a point; more means another network or split.
+    Training scores in bf16, which moves mIoU by tenths of a point. A larger difference means another network or split.
 
     Raises:
-        CrispsegError: the run did not follow the recipe, its own last mIoU is another, or its commit is not known.
+        CrispsegError: mIoU differs from that in training by more than `TOLERANCE`, or the weight file is missing.
     """
     trained_as = table.entries[name].trained_as
     recorded = read_yaml(run / CONFIG)
     data = build_data(recorded["data"]).dataset("val")
-    model = SegmentationModel.from_pretrained(run)  # the best of its evaluations; the last is what is compared
+    model = SegmentationModel.from_pretrained(run)  # the best weights; the last ones follow
     weights = read_checkpoint(run / LAST)[0]
     model.load_state_dict({key: value for key, value in weights.items() if not key.startswith(TRAINING_ONLY)})
     if trained_as:
@@ -195,10 +195,10 @@ def score_run(table: Comparison, name: str, seed: int, run: Path) -> Row:
 
 
 def file_hash(path: str) -> str:
-    """A digest of a weight file, so that tables do not mix weights.
+    """Return a digest of a weight file, so that tables do not mix weights.
 
     Raises:
-        CrispsegError: it is not there.
+        CrispsegError: the file does not exist.
     """
     if not Path(path).is_file():
         raise CrispsegError(f"weight file {path} does not exist; put it there, so that tables can say which it is")
@@ -207,7 +207,7 @@ def file_hash(path: str) -> str:
 
 
 def time_stage(table: Comparison, rounds: int, threads: int) -> None:
-    """Write the seconds per image of all networks of a table, measured in turns."""
+    """Write the seconds per image of all networks of a table, timed in turns."""
     torch.set_num_threads(threads)
     size = table.size
     images = torch.randn(1, 3, *size).contiguous(memory_format=torch.channels_last)
@@ -237,19 +237,18 @@ def time_stage(table: Comparison, rounds: int, threads: int) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
     table = argparse.ArgumentParser(add_help=False)
-    table.add_argument("table", choices=list(tables.TABLES), help="which comparison")
+    table.add_argument("table", choices=list(tables.TABLES), help="table in tables.py")
     folder = argparse.ArgumentParser(add_help=False)
     folder.add_argument("--runs", type=Path, required=True, help="folder of the runs")
-    stage = stages.add_parser("train", parents=[table, folder], help="train the runs that are missing")
-    stage.add_argument("--data", required=True, help="CamVid's folder")
+    stage = stages.add_parser("train", parents=[table, folder], help="train missing runs")
+    stage.add_argument("--data", required=True, help="folder of CamVid")
     stage.add_argument("--weights", required=True, help="ImageNet weights of the backbone")
     stages.add_parser("score", parents=[table, folder], help="append rows of finished runs to camvid/TABLE.csv")
     stage = stages.add_parser("time", parents=[table], help="write camvid/TABLE_seconds.csv")
-    stage.add_argument("--rounds", type=int, default=30, help="images a network")
+    stage.add_argument("--rounds", type=int, default=30, help="images per network")
     stage.add_argument("--threads", type=int, default=2)
     stages.add_parser("report", parents=[table], help="print the table and write docs/assets/camvid_TABLE.png")
     given = parser.parse_args(argv)

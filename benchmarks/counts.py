@@ -1,10 +1,10 @@
-"""Parameters and multiply-adds of the models that the papers count, by three counters, next to the papers' numbers.
+"""Parameters and multiply-adds of the papers' models, compared with the papers' numbers.
 
     python benchmarks/counts.py
     python benchmarks/counts.py agln
 
-All multiply-adds; those of products with weights, without products of two features (attention); and what a counter that
-hooks modules finds, as MMCV's, by which AGLN's Table VIII was counted.
+Multiply-adds are counted in three ways: all; without products of two features (attention); and by a counter that hooks
+modules, as MMCV's does. AGLN's Table VIII was counted in the last way.
 """
 
 from __future__ import annotations
@@ -25,10 +25,11 @@ PER_OUTPUT = (nn.ReLU, nn.ReLU6, nn.PReLU, nn.ELU, nn.LeakyReLU)
 
 
 def count_in_modules(model: nn.Module, height: int, width: int, in_chans: int = 3) -> int:
-    """Return what a counter that hooks modules finds in one forward pass.
+    """Return the count of one forward pass by a counter that hooks modules.
 
-    Convolutions and linear layers with their biases, 2 for each value that a batch norm is given, 1 for each value
-    that a ReLU gives and that a pooling is given. Products of two features, interpolation and sums are in no module.
+    It counts convolutions and linear layers with their biases. Each input value of a batch norm counts 2; each output
+    value of a ReLU and each input value of a pooling counts 1. Products of two features, interpolation and sums are not
+    counted.
     """
     total = 0
 
@@ -53,14 +54,13 @@ def count_in_modules(model: nn.Module, height: int, width: int, in_chans: int = 
 
 
 def beside(here: float, paper: float | None) -> str:
-    """Return a count, and its difference from the paper's in percent."""
+    """Return a count and its difference from the paper's in percent."""
     return f"{here:.2f}" + (f" ({100 * (here / paper - 1):+.2f} %)" if paper else "")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("papers", nargs="*", metavar="PAPER", help=f"{', '.join(PAPERS)}; by default all")
+    parser.add_argument("papers", nargs="*", metavar="PAPER", help=f"{', '.join(PAPERS)}; default: all")
     counts = ("M parameters", "paper", "G, all", "G, with weights", "G, in modules", "paper")
     table = Table("paper", "row", Column("what it is", overflow="fold"), *counts)
     for row in (row for paper in parser.parse_args(argv).papers or PAPERS for row in read_rows(paper)):

@@ -1,4 +1,4 @@
-"""One multi-level deformable attention of UN-EPT on the CPU: crispseg's and that of Hugging Face transformers.
+"""Time and memory of UN-EPT's deformable attention on the CPU: crispseg and Hugging Face transformers.
 
     python benchmarks/deformable_attention.py --threads 2
 
@@ -7,9 +7,10 @@
 | hugging face | `MultiScaleDeformableAttention` of transformers' Deformable DETR, its pure-PyTorch path |
 | crispseg | `crispseg.nn.sampling` |
 
-By default: 480×480 pixels, 3 levels at 1/8 (`--stride 16` is a DeiT's), each of whose pixels is a query, 8 heads of 32
-channels, 16 points a level, without the linear layers around it. Each way runs in a process of its own, in float32 at
-batch size 1; `processes.py` says what is measured. First, both ways are compared on a small input.
+The default is a 480×480 image, 3 levels at 1/8 (`--stride 16` for a DeiT), 8 heads of 32 channels and 16 points per
+level. Each pixel of each level is a query. The linear layers around the attention are left out. Each way runs in
+float32 at batch size 1, in a separate process; `processes.py` defines time and memory. Both ways are first compared on
+a small input.
 """
 
 from __future__ import annotations
@@ -32,16 +33,14 @@ DISPLACEMENT = 4.0  # pixels, standard deviation of the points
 
 
 class Size(NamedTuple):
-    """Sizes of a call."""
-
     side: int
-    """Height and width of each level, in its pixels."""
+    """Height and width of each level."""
     levels: int
     points: int
 
 
 Inputs = tuple[Tensor, Tensor, Tensor]
-"""Values (1, S, M, d) of all levels, one after another; locations (1, S, M, L, N, 2); weights (1, S, M, L, N)."""
+"""Values (1, S, M, d) of all levels, concatenated; locations (1, S, M, L, N, 2); weights (1, S, M, L, N)."""
 
 
 def hugging_face(values: Tensor, locations: Tensor, weights: Tensor, side: int) -> Tensor:
@@ -53,7 +52,7 @@ def hugging_face(values: Tensor, locations: Tensor, weights: Tensor, side: int) 
 
 
 def ours(values: Tensor, locations: Tensor, weights: Tensor, side: int) -> Tensor:
-    """As `crispseg.nn.DeformableAttention` calls it."""
+    """Call the attention as `crispseg.nn.DeformableAttention` does."""
     pieces = values.flatten(2).split(side**2, dim=1)  # (1, side², M · d) each
     levels = [piece.mT.unflatten(1, (HEADS, -1)).unflatten(3, (side, side)) for piece in pieces]
     return deformable_attention(levels, locations, weights)
@@ -63,7 +62,7 @@ WAYS: dict[str, Callable[[Tensor, Tensor, Tensor, int], Tensor]] = {"hugging fac
 
 
 def make_inputs(size: Size, dtype: torch.dtype = torch.float32) -> tuple[Inputs, Tensor]:
-    """Random inputs, with points around their query, and a gradient of the output."""
+    """Return random inputs, with points around their query, and a gradient of the output."""
     side, levels, points = size
     generator = torch.Generator().manual_seed(0)
     queries = levels * side**2
@@ -77,15 +76,15 @@ def make_inputs(size: Size, dtype: torch.dtype = torch.float32) -> tuple[Inputs,
 
 
 def call_of(way: str, size: Size, dtype: torch.dtype = torch.float32) -> Callable[[bool], tuple[Tensor, ...]]:
-    """What gives the output of a way and, if backward is asked for, the gradients of all inputs."""
+    """Return a call for the output of a way and, with backward, the gradients of all inputs."""
     return differentiated(lambda *inputs: WAYS[way](*inputs, size.side), *make_inputs(size, dtype))
 
 
 def largest_difference() -> float:
-    """The largest differences of outputs and gradients, in float64 on a small input.
+    """Return the largest difference of outputs and gradients, in float64 on a small input.
 
     Raises:
-        AssertionError: the ways compute different things.
+        AssertionError: the ways compute different results.
     """
     theirs, mine = (call_of(way, Size(7, 3, 4), torch.float64)(True) for way in WAYS)
     largest = 0.0
@@ -96,20 +95,19 @@ def largest_difference() -> float:
 
 
 def prepare(way: str, size: Size) -> Callable[[bool], object]:
-    """In its process, the call that is measured."""
-    for backward in (False, True):  # what a first call loads is loaded by a tiny one
+    """Return the measured call, in its process."""
+    for backward in (False, True):  # tiny first calls, for one-time initialisation
         call_of(way, size._replace(side=4))(backward)
     return call_of(way, size)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the tables."""
     made = parser(__doc__)
-    made.add_argument("--rounds", type=int, default=5, help="after one that warms up")
+    made.add_argument("--rounds", type=int, default=5, help="measured rounds, after a warm-up round")
     made.add_argument("--size", type=int, default=480, help="height and width of the image, pixels")
-    made.add_argument("--stride", type=int, default=8, help="of all levels")
+    made.add_argument("--stride", type=int, default=8, help="stride of all levels")
     made.add_argument("--levels", type=int, default=3)
-    made.add_argument("--points", type=int, default=16, help="on each level")
+    made.add_argument("--points", type=int, default=16, help="points per level")
     given = made.parse_args(argv)
     size = Size(math.ceil(given.size / given.stride), given.levels, given.points)
     print(f"Outputs and gradients agree within {largest_difference():.0e} in float64 on a small input.")

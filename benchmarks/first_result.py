@@ -1,17 +1,22 @@
-"""What a newcomer gets: `crispseg train` given nothing but the data, and the plain loops that people write.
+"""Compare `crispseg train` with default settings, plain training loops and other networks, in equal minutes.
 
     python benchmarks/first_result.py run --root DATA --weights WEIGHTS --work runs/first
     python benchmarks/first_result.py report
 
-DATA has the folders `nuclei` with `images` and `instances`, `aerial` with `images` and `masks`, `leaf` with
-`images/{train,val}` and `masks/{train,val}`, and `camvid` with `train`, `trainannot`, `val` and `valannot`; `--data`
-chooses some of them. WEIGHTS are ImageNet weights of the backbone.
-Every training has one processor and the same minutes of it. The loops are `plain_loop` around networks of
-segmentation-models-pytorch. The same networks are also trained by `crispseg train --model NAME`, with all that it chose
-but the network, and these are scored on images at their size and as much larger as `crisp` sees them by itself. `run`
-does what is missing in first_result.csv, so it can be stopped and started again. Processors that have instructions for
-bf16 and those that have none are distinguished: the first train twice as fast by `crispseg train`, which takes them.
-`--methods nnunet` trains nnU-Net, see `nnunet.py`.
+WEIGHTS are ImageNet weights of the backbone. DATA contains the folders that `--data` selects:
+
+| folder | contains |
+| --- | --- |
+| nuclei | `images`, `instances` |
+| aerial | `images`, `masks` |
+| leaf | `images/{train,val}`, `masks/{train,val}` |
+| camvid | `train`, `trainannot`, `val`, `valannot` |
+
+Every training runs on one processor for the same minutes. `plain_loop` trains networks of segmentation-models-pytorch
+(smp). `crispseg train --model NAME` trains smp's networks with default settings; they are scored at 1× and at the
+1.33× of `crisp`. `run` skips the rows in first_result.csv, so an interrupted command can be repeated. Rows name the
+processor's bf16 instructions, which double the speed of `crispseg train`. `--methods nnunet` trains nnU-Net; see
+`nnunet.py`.
 """
 
 from __future__ import annotations
@@ -77,9 +82,9 @@ LOOP = "loop_"
 PEERS = ("fpn", "unet", "deeplabv3plus", "upernet", "segformer")
 METHODS = [OURS, f"{LOOP}fpn", f"{LOOP}unet", *(f"smp_{name}" for name in PEERS)]
 SEEN = (1.0, 1.33)
-"""How large images are seen by networks that do not enlarge them by themselves, as factors of their size."""
+"""Inference scales of networks that do not upscale images themselves."""
 DISTANCES = (2, 3)
-"""Pixels, at which boundaries are scored."""
+"""Distances of boundary F in pixels."""
 OBJECTS = ("object_f1", "object_ap")
 WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
@@ -88,18 +93,18 @@ WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
 def data_of(name: str, root: Path) -> Folder:
-    """The data set as own data: with the bundled splits, or with those that its folders are."""
+    """Return the data set as custom data, with the bundled splits or those of its folders."""
     if name in ("leaf", "camvid"):
         return Folder(root=root, classes=CLASSES[name], ignore=(11,) if name == "camvid" else ()).settled()
     lists = {f"{split}_list": LISTS / f"{name}_{split}.txt" for split in ("train", "val")}
     kind = "instances" if name == "nuclei" else "masks"
-    ignore = (15,) if name == "aerial" else ()  # which 255 becomes in files of 4 bits a pixel
+    ignore = (15,) if name == "aerial" else ()  # 255 in files of 4 bits per pixel
     data = Folder(images=root / "images", classes=CLASSES[name], ignore=ignore, **{kind: root / kind}, **lists)
     return data.settled()
 
 
 def fewer(data: Folder, images: int, seed: int, file: Path) -> Folder:
-    """The same data with a number of training images, chosen by the seed; their names are written to `file`."""
+    """Return the data with fewer training images, chosen by the seed; write their names to `file`."""
     train, val = ([pair.name for pair in data.pairs(split)] for split in ("train", "val"))
     chosen = np.random.default_rng(seed).choice(train, images, replace=False)
     val_file = file.with_name("every_val.txt")
@@ -112,7 +117,7 @@ def fewer(data: Folder, images: int, seed: int, file: Path) -> Folder:
 
 
 def plain_loop(data: Folder, network: str, weights: Path, minutes: float, seed: int) -> tuple[SegmentationModel, int]:
-    """What is written in an hour: AdamW at 1e-3, cross-entropy, random crops of 192, left-right flips, batches of 8."""
+    """Train with AdamW at 1e-3, cross-entropy, random crops of 192, left-right flips and batches of 8."""
     torch.manual_seed(seed)
     train = data.dataset("train")
     model = create_model(network, num_classes=len(train.labels), backbone=BACKBONE, pretrained=weights).train()
@@ -135,7 +140,7 @@ def plain_loop(data: Folder, network: str, weights: Path, minutes: float, seed: 
 
 
 def ours(data: Folder, network: Sequence[str], weights: Path, minutes: float, seed: int, out: Path) -> None:
-    """`crispseg train`, given the data, where the weights lie, how long and where to; what was stopped starts again."""
+    """Run `crispseg train` with default settings in a new folder; an interrupted run starts again."""
     shutil.rmtree(out, ignore_errors=True)
     own = [f"--model.pretrained={weights}", f"--minutes={minutes:g}", f"--seed={seed}", f"--out={out}"]
     command = [sys.executable, "-m", "crispseg", "train", *folder_flags(data), *network, *own]
@@ -144,7 +149,7 @@ def ours(data: Folder, network: Sequence[str], weights: Path, minutes: float, se
 
 
 def folder_flags(data: Folder) -> list[str]:
-    """What `crispseg train` is given about own data."""
+    """Return the flags of `crispseg train` for custom data."""
     keys = ("root", "images", "masks", "instances", "train_list", "val_list")
     paths = [f"--data.{key}={value}" for key in keys if (value := getattr(data, key))]
     ignored = [f"--data.ignore={json.dumps(data.ignore)}"] if data.ignore else []
@@ -155,7 +160,7 @@ def folder_flags(data: Folder) -> list[str]:
 
 
 def scored(model: SegmentationModel, dataset: FileDataset, protocol: Protocol = WHOLE) -> Evaluation:
-    """mIoU, the IoU of each class and boundary F, with intervals; of nuclei, how well single ones are found too."""
+    """Score mIoU, IoU of each class, boundary F and, for nuclei, single objects, with intervals."""
     names = dataset.labels.names
     objects = {"objects": names[1], "objects_border": names[2]} if isinstance(dataset.lookup, InstanceLookup) else {}
     seen = dataset.with_channels(model.info.in_chans, model.info.value_range)
@@ -164,7 +169,7 @@ def scored(model: SegmentationModel, dataset: FileDataset, protocol: Protocol = 
 
 
 def columns(model: SegmentationModel, evaluation: Evaluation) -> Row:
-    """What rows say of a model."""
+    """Return the scores, parameters and commit of a row."""
     objects = [(name, evaluation.estimates.get(name)) for name in OBJECTS]
     boundary = evaluation.measures["boundary_f"]
     iou = zip(evaluation.labels.names, evaluation.scores.iou, strict=True)
@@ -179,7 +184,7 @@ def columns(model: SegmentationModel, evaluation: Evaluation) -> Row:
 
 
 def rows_of(name: str, data: Folder, weights: Path, minutes: float, seed: int, run: Path) -> Iterator[Row]:
-    """Train, in the folder `run` where it is by `crispseg train`, and score."""
+    """Train a method, and yield a row for each inference scale; `run` is the folder of the run."""
     before, own = cpu_seconds(), 1.0
     if name == "nnunet":
         import nnunet
@@ -196,7 +201,7 @@ def rows_of(name: str, data: Folder, weights: Path, minutes: float, seed: int, r
         said = [] if name == OURS else [f"--plugins={PLUGIN}", f"--model={network}", *options]
         ours(data, said, weights, minutes, seed, run)
         model, steps = SegmentationModel.from_pretrained(run), int(read_rows(run / METRICS)[-1]["step"])
-        own = float(getattr(model, "inference_scale", 1))  # which peers do not have
+        own = float(getattr(model, "inference_scale", 1))  # peers have none
     spent = {"steps": str(steps), "processor_seconds": f"{cpu_seconds() - before:.0f}"}
     for scale in SEEN[:1] if own > 1 or name.startswith(LOOP) else SEEN:
         evaluation = scored(model, data.dataset("val"), Protocol(scales=(scale,)))
@@ -204,18 +209,18 @@ def rows_of(name: str, data: Folder, weights: Path, minutes: float, seed: int, r
 
 
 def kind_of_processor() -> str:
-    """Rows of equal minutes compare within a kind only; the first is the fastest at bfloat16."""
+    """Return the processor's bf16 instructions; rows of equal minutes compare only within one kind."""
     words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     return next((kind for kind in ("amx_bf16", "avx512_bf16") if kind in words), "no bf16")
 
 
 def cpu_seconds() -> float:
-    """Of this process and those that it waited for."""
+    """Return the CPU seconds of this process and its finished children."""
     return sum(resource.getrusage(who).ru_utime + resource.getrusage(who).ru_stime for who in WHO)
 
 
 def run_missing(given: argparse.Namespace) -> None:
-    """Append a row for each training that has none, those of ours first."""
+    """Append the rows of each training without one."""
     os.sched_setaffinity(0, {given.processor})
     torch.set_num_threads(1)
     load_plugins([str(PLUGIN)])
@@ -242,12 +247,12 @@ def is_there(file: Path, key: Row) -> bool:
 
 
 def folder_name(*parts: str) -> str:
-    """The name of a run's folder."""
+    """Join the parts, without special characters."""
     return re.sub(r"[^\w.]+", "-", "-".join(parts)).strip("-")
 
 
 def print_means(file: Path, shared: Sequence[str]) -> None:
-    """Print means ± standard deviations of a file's rows; those that have alike what is shared are one line."""
+    """Print mean ± standard deviation over the rows that agree in the columns `shared`."""
     measures = ["miou", *(f"boundary_f_{distance}" for distance in DISTANCES), *OBJECTS]
     frame = pd.DataFrame(read_rows(file)).sort_values([*shared])
     frame["run"] = frame[[*shared]].agg(", ".join, axis=1)
@@ -255,23 +260,22 @@ def print_means(file: Path, shared: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run, or report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = parser.add_subparsers(dest="stage", required=True)
-    stage = stages.add_parser("run", help="train and score what is missing")
+    stage = stages.add_parser("run", help="train and score missing rows")
     for name in ("root", "weights", "work"):
         stage.add_argument(f"--{name}", type=lambda path: Path(path).absolute(), required=True)
     stage.add_argument("--minutes", type=float, nargs="+", default=[5.0])
     stage.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    stage.add_argument("--images", nargs="+", default=["all"], help="to train on; all, or a number")
+    stage.add_argument("--images", nargs="+", default=["all"], help="number of training images, or all")
     stage.add_argument("--data", nargs="+", choices=list(CLASSES), default=["nuclei", "aerial"])
     stage.add_argument(
         "--methods",
         nargs="+",
         default=METHODS,
-        help="of the default, or networks, such as sfnet or 'fpn --model.width=64'",
+        help="methods, or networks such as sfnet or 'fpn --model.width=64'",
     )
-    stage.add_argument("--processor", type=int, default=0, help="the one that all of it runs on")
+    stage.add_argument("--processor", type=int, default=0, help="index of the processor to run on")
     stages.add_parser("report", help="print the table")
     given = parser.parse_args(argv)
     if given.stage == "run":

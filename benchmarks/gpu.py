@@ -1,4 +1,4 @@
-"""Times and memory of networks, training steps and attentions on a CUDA device, or on the CPU.
+"""Time and memory of networks, training steps and attentions on a CUDA device or the CPU.
 
     python benchmarks/gpu.py --csv benchmarks/gpu.csv
     python benchmarks/gpu.py --csv /tmp/gpu.csv --device cpu --tiny
@@ -11,9 +11,9 @@
 | attention | one sampled (DDSM) or deformable (UN-EPT) attention, forward and backward |
 
 Ways: channels last or first in memory, `compile` (torch.compile), `graph` (a replayed CUDA graph). Times are the median
-and 95th percentile after three warm-up calls; memory is the peak of PyTorch's allocator on CUDA. A row that fails names
-its reason. Rows already in the CSV file are skipped, and `--minutes` ends a call early, so several calls fill one file.
-Weights, images and labels are random.
+and 95th percentile after three warm-up calls. Memory is the peak of PyTorch's allocator on CUDA. A failed row has the
+reason. Existing rows are skipped and `--minutes` limits a call, so several calls can fill one file. Weights, images and
+labels are random.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ Call = Callable[[], object]
 
 
 class Row(NamedTuple):
-    """What is measured. Two rows of a file differ in one of these."""
+    """Columns that identify a row of one device."""
 
     kind: str
     what: str
@@ -84,7 +84,7 @@ class Row(NamedTuple):
 FIELDS = [*Row._fields, "p50_ms", "p95_ms", "peak_mib", "problem", "device", "torch"]
 
 
-# What a row calls ----------------------------------------------------------------------------------------------------
+# Calls ----------------------------------------------------------------------------------------------------------------
 
 
 def network(row: Row, device: torch.device, backend: str) -> Call:
@@ -105,7 +105,7 @@ def network(row: Row, device: torch.device, backend: str) -> Call:
 
 
 def graph_of(call: Call, device: torch.device) -> Call:
-    """The same work, recorded once and replayed."""
+    """Record the call as a CUDA graph, and return its replay."""
     if device.type != "cuda":
         raise CrispsegError("CUDA graphs need a CUDA device")
     side = torch.cuda.Stream()
@@ -127,7 +127,7 @@ def segmenter(row: Row, device: torch.device, _: str) -> Call:
 
 
 def step(row: Row, device: torch.device, backend: str) -> Call:
-    """A step as a recipe trains: its model, loss and optimizer."""
+    """Return a training step with the model, loss and optimizer of a recipe."""
     config = Train.parsed([row.what, "--data.root", ".", "--model.pretrained", "false"]).config()
     classes = RECIPE_CLASSES[Path(row.what).stem.removesuffix("_aug").removesuffix("_from_mapillary")]
     model = config.model.build(classes, auxiliary=config.auxiliary_weight > 0).train()
@@ -159,7 +159,7 @@ def step(row: Row, device: torch.device, backend: str) -> Call:
 
 
 def attention(row: Row, device: torch.device, _: str) -> Call:
-    """Of 64 channels and 25 points (sampled) or 8 heads and 3 levels of 16 points (deformable)."""
+    """Return an attention: sampled (64 channels, 25 points) or deformable (8 heads, 3 levels, 16 points)."""
     kind, way = row.what.split(": ")
     dtype = DTYPES[row.dtype]
     if kind == "sampled":
@@ -186,7 +186,7 @@ BUILDERS: dict[str, Callable[[Row, torch.device, str], Call]] = {
 
 
 def plan(tiny: bool) -> Iterator[Row]:
-    """All rows, those that matter most first."""
+    """Yield all rows, the most important first."""
     size, street, square, batches = ((64, 96), (64, 128), 16, (1, 2)) if tiny else (SIZE, STREET, 128, (1, 16))
     recipes = sorted(str(path.relative_to(RECIPES)) for path in RECIPES.glob("*/*.yaml"))
     for name, dtype in product(NETWORKS, DTYPES):
@@ -225,13 +225,16 @@ def crop_of(recipe: str) -> tuple[int, int]:
 
 
 def measure(row: Row, device: torch.device, rounds: int, tiny: bool) -> dict[str, str]:
-    """Times and memory of a row, or why there are none: `rounds` calls in two seconds, or the first of a tiny row."""
+    """Return times and memory of a row, or the reason of a failure.
+
+    At most `rounds` calls are measured, within two seconds; a tiny row is called once.
+    """
     torch.manual_seed(0)
     warm_up, seconds, backend = (0, 0.0, "aot_eager") if tiny else (WARM_UP, SECONDS, "inductor")
     try:
         if device.type == "cuda":
             gc.collect()
-            torch._C._cuda_clearCublasWorkspaces()  # of the streams of CUDA graphs
+            torch._C._cuda_clearCublasWorkspaces()  # workspaces of the CUDA graphs' streams
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(device)
         call = BUILDERS[row.kind](row, device, backend)
@@ -243,7 +246,7 @@ def measure(row: Row, device: torch.device, rounds: int, tiny: bool) -> dict[str
             wait(device)
             taken.append(1000 * (time.perf_counter() - start))
         peak = f"{torch.cuda.max_memory_allocated(device) / 2**20:.0f}" if device.type == "cuda" else ""
-    except Exception as error:  # whatever a library, a driver or a compiler raises
+    except Exception as error:  # libraries, drivers and compilers raise almost anything
         return {"problem": f"{type(error).__name__}: {one_line(error):.160}"}
     finally:
         torch.compiler.reset()
@@ -258,7 +261,7 @@ def wait(device: torch.device) -> None:
 
 
 def report(given: argparse.Namespace) -> None:
-    """Add the missing rows to the file and print them."""
+    """Add missing rows to the file and print them."""
     load_plugins([str(PEERS)])
     keep_freed_memory()  # as training does
     device = usable_device(given.device)
@@ -285,9 +288,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     made.add_argument("--csv", type=Path, required=True)
     made.add_argument("--device", default="cuda")
     made.add_argument("--kinds", nargs="+", choices=BUILDERS, default=list(BUILDERS))
-    made.add_argument("--rounds", type=int, default=30, help="at most, in two seconds")
+    made.add_argument("--rounds", type=int, default=30, help="maximum number of calls within two seconds")
     made.add_argument("--minutes", type=float, default=8)
-    made.add_argument("--tiny", action="store_true", help="small images, to check that every row works")
+    made.add_argument("--tiny", action="store_true", help="use small images, to check that every row works")
     report(made.parse_args(argv))
 
 

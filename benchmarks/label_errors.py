@@ -1,10 +1,10 @@
-"""How well `crispseg label errors` finds planted errors: AUROC of the quality of masks with one error against others.
+"""AUROC of `crispseg label errors` on planted errors.
 
     python benchmarks/label_errors.py RUN [DATA]
 
-Each mask of val gets an error of each kind in turn: the two most frequent of its classes exchanged, one of its larger
-objects removed, or all moved by 8 pixels. AUROC is the probability that such a mask has a lower quality than one as it
-is. The table also has the share of errors whose kind is named.
+Each val mask gets one error of each kind in turn: its two most frequent classes swapped, one of its larger objects
+removed, or all labels moved by 8 pixels. AUROC is the probability that a mask with an error has a lower quality than an
+unchanged one. The table also has the share of errors whose kind is named correctly.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def exchanged(mask: Mask, _: np.random.Generator) -> Mask | None:
 
 
 def removed(mask: Mask, random: np.random.Generator) -> Mask | None:
-    """Without an object of the second most frequent class, of at least median area; the most frequent class remains."""
+    """Replace an object of the second most frequent class, of at least median area, by the most frequent class."""
     ids, counts = np.unique(mask[mask != IGNORE], return_counts=True)
     if len(ids) < 2:
         return None

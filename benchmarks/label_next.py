@@ -1,11 +1,11 @@
-"""Labelling simulated: images chosen by `crispseg label next` or at random, ten at a time, from 10 to 50.
+"""Simulate labelling of images that `crispseg label next` or chance selects, ten at a time, from 10 to 50.
 
     python benchmarks/label_next.py --root DATA --weights WEIGHTS --work runs/next [--data nuclei leaf] [--seeds 0 1 2]
     python benchmarks/label_next.py
 
-DATA has the folders `nuclei` and `leaf` of `first_result.py`. Both choices begin with the same 10 images. Each training
-starts from ImageNet weights and has the same steps and seed; scores are those of its last step on val. A stopped
-command continues when it is repeated. Without DATA, the rows are shown.
+DATA contains the folders `nuclei` and `leaf` of `first_result.py`. Both selections start with the same 10 images. All
+trainings of a seed start from ImageNet weights and take the same number of steps. They are scored on val after the last
+step. An interrupted command can be repeated. Without `--root`, the rows are printed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def splits(data: str, root: Path) -> dict[str, list[str]]:
 
 
 def linked(data: str, root: Path, folder: Path, names: dict[str, Iterable[str]]) -> None:
-    """Write a folder with links to the images and masks of these names, by split."""
+    """Write a folder of links to the named images and masks of each split."""
     for split, each in names.items():
         for kind in ("images", "instances" if data == "nuclei" else "masks"):
             (folder / kind / split).mkdir(parents=True)
@@ -48,7 +48,7 @@ def crispseg(*words: object) -> None:
 
 
 def trained(data: str, folder: Path, seed: int, weights: str) -> float:
-    """Train on a folder of links, and return the mIoU of the last step."""
+    """Train on a folder of links, and return mIoU after the last step."""
     masks = ["--data.instances", folder / "instances", "--data.classes", "background,nucleus,border"]
     masks = masks if data == "nuclei" else ["--data.masks", folder / "masks"]
     run = ["--data.images", folder / "images", *masks, "--out", folder / "run", "--model.pretrained", weights]

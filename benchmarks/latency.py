@@ -1,13 +1,15 @@
-"""How long one image takes on this processor: networks in PyTorch, ONNX Runtime, OpenVINO and ExecuTorch.
+"""Latency and memory of networks in PyTorch, ONNX Runtime, OpenVINO and ExecuTorch on this processor.
 
     python benchmarks/latency.py --networks sfnet crisp smp_fpn --out runs/latency --calibrate ../shared/data/camvid
 
-The ways of a network in turns, each in a process of its own, from a normalised image in memory to logits or labels of
-its size: first those of PyTorch and ONNX Runtime, then the others, next to PyTorch as trained. Files of our networks
-gather points by rows, and OpenVINO's are for one size, as those of peers have to be. Weights are random, which the time
-does not depend on, and 8 bits learn their ranges from images of CamVid. Memory is the most that is resident, over what
-the process had before it opened the file. A way that cannot be is a row with its reason. `--table` prints the rows, and
-`--write_only` makes the files.
+Each way runs in a separate process, from a normalised image in memory to logits or labels of its size. The ways of a
+network are timed in turns, in two groups: PyTorch and ONNX Runtime, then the others. Both groups include PyTorch as
+trained.
+
+Files of our networks use `gather` sampling. Files of peers, ExecuTorch and OpenVINO (except int8) are for one size.
+Weights are random, which does not affect the time; int8 is calibrated on CamVid. Memory is the peak resident memory
+minus that before the file is opened. A way that fails is a row with the reason. `--table` prints the rows, and
+`--write_only` writes the files.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ class Named(NamedTuple):
     options: dict[str, Any] = {}  # noqa: RUF012
 
     def build(self) -> SegmentationModel:
-        """In eval mode, always with the same weights."""
+        """Build the network in eval mode, always with the same weights."""
         torch.manual_seed(0)
         made = crispseg.create_model(self.model, num_classes=CLASSES, backbone=self.backbone, **self.options)
         return made.eval()
@@ -73,21 +75,21 @@ NETWORKS = {
     "crisp_s": Named("crisp_s", LITE),
     "crisp": Named("crisp", LITE),
     "crisp_l": Named("crisp_l", LITE),
-    "wide": Named("crisp", LITE, {"width": 256}),  # as crisp was until its channels were halved
+    "wide": Named("crisp", LITE, {"width": 256}),  # crisp before its channels were halved
     "smp_fpn": Named("smp_fpn", LITE),
     "smp_unet": Named("smp_unet", LITE),
     "smp_deeplabv3plus": Named("smp_deeplabv3plus", LITE),
     "smp_segformer": Named("smp_segformer", LITE),
     "lraspp": Named("lraspp", LITE),
 }
-"""By what they are called here."""
+"""Networks by their names in the CSV file."""
 
 
 class Way(NamedTuple):
-    """How a network is run."""
+    """Runtime, precision and output of a network."""
 
     format: Literal["plain", "torch", "onnx", "openvino", "executorch"]
-    """plain: PyTorch, as it was trained; torch: as `Segmenter` runs it; or a format of crispseg export."""
+    """plain: PyTorch as trained; torch: PyTorch as in `Segmenter`; others: formats of `crispseg export`."""
     precision: Literal["fp32", "bf16", "int8"]
     output: Output = "logits"
 
@@ -97,7 +99,7 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ResizedImages(Calibration):
-    """Images for 8 bits in a file of one size."""
+    """Images that calibrate a file of one size."""
 
     size: tuple[int, int] = (0, 0)
 
@@ -124,14 +126,14 @@ COLUMNS = (
 )
 
 
-# In the process of one way -------------------------------------------------------------------------------------------
+# Process of one way ---------------------------------------------------------------------------------------------------
 
 
 def opened(folder: Path, way: Way) -> Callable[[tuple[int, int]], None]:
-    """A call that computes the logits or labels of one image of a size."""
+    """Return a call that computes logits or labels of one image of a size."""
     load_plugins([str(PEERS)])
     torch.set_grad_enabled(False)
-    open_file = lru_cache(1)(partial(runner, folder, way))  # of the present size, if files have one
+    open_file = lru_cache(1)(partial(runner, folder, way))  # keeps the last file open
     layout = torch.channels_last if way.format == "torch" else torch.contiguous_format
     images = cache(lambda size: smooth_images((1, *size), 3).contiguous(memory_format=layout))
 
@@ -151,12 +153,12 @@ def runner(folder: Path, way: Way, path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def folded(model: SegmentationModel) -> Any:
-    """As `Segmenter` has it."""
+    """Fold batch norms as `Segmenter` does."""
     return fold_batch_norms(model, smooth_images((1, 64, 64), 3), smooth_outputs).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def file_of(folder: Path, way: Way, size: tuple[int, int]) -> Path:
-    """Files are for one size, as peers' have to be, but int8 and ONNX files are for all sizes."""
+    """Return the path of the model or its file; files for one size are in a folder of that size."""
     if way.format in ("plain", "torch"):
         return folder / "model"
     one_size = has_one_size(folder.name, way)
@@ -166,16 +168,15 @@ def file_of(folder: Path, way: Way, size: tuple[int, int]) -> Path:
 
 
 def has_one_size(name: str, way: Way) -> bool:
-    """Whether a file is for one size."""
     openvino = way.format == "openvino" and way.precision != "int8"
     return way.format == "executorch" or name in OTHERS or openvino
 
 
-# All of them ---------------------------------------------------------------------------------------------------------
+# All ways -------------------------------------------------------------------------------------------------------------
 
 
 def fixed(network: SegmentationModel, path: Path, size: tuple[int, int], output: Output) -> None:
-    """An ONNX file for one size, of a network whose own code does not trace for all."""
+    """Write an ONNX file for one size, for networks that cannot be traced for all sizes."""
     plain = fold_batch_norms(network, smooth_images((1, 64, 64), 3), smooth_outputs)
     images, names = smooth_images((1, *size), 3), {"input_names": ["images"], "output_names": [output]}
     traced = torch.export.export(InFile(plain, False, output), (images,), strict=False)
@@ -186,7 +187,7 @@ def fixed(network: SegmentationModel, path: Path, size: tuple[int, int], output:
 
 
 def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int]) -> dict[Way, str]:
-    """Write the model and its files, if they are not there yet; the ways that cannot be, and why."""
+    """Write the model and its missing files; return the ways that fail, with reasons."""
     network, data, found = model_of(name, folder), data_of(name, calibrate, size), {}
     for way in WAYS[3:]:
         path = file_of(folder, way, size)
@@ -206,7 +207,7 @@ def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int])
 
 
 def model_of(name: str, folder: Path) -> SegmentationModel:
-    """Build a network, and save it unless it is."""
+    """Build a network, and save it if it is not saved yet."""
     network = NETWORKS[name].build()
     if not (folder / "model").is_dir():
         network.save_pretrained(folder / "model")
@@ -214,7 +215,7 @@ def model_of(name: str, folder: Path) -> SegmentationModel:
 
 
 def data_of(name: str, calibrate: Path | None, size: tuple[int, int]) -> Calibration | None:
-    """Images for 8 bits."""
+    """Return images that calibrate int8."""
     if calibrate is None:
         return None
     train = CamVid(str(calibrate)).dataset("train")
@@ -226,11 +227,11 @@ def data_of(name: str, calibrate: Path | None, size: tuple[int, int]) -> Calibra
 def measure(
     name: str, out: Path, threads: int, rounds: int, ways_of: Mapping[tuple[int, int], Sequence[Way]]
 ) -> dict[tuple[int, int], list[dict[str, str]]]:
-    """For each size, a row of each of its ways; sizes from small to large, of which memory is the peak so far."""
+    """Return the rows of each size; memory is the peak so far, so sizes must increase."""
     model = SegmentationModel.from_pretrained(out / name / "model")
     gmacs = {size: f"{count_multiply_adds(model, *size, 3) / 1e9:.2f}" for size in ways_of}
     rows: dict[tuple[int, int], list[dict[str, str]]] = {size: [] for size in ways_of}
-    for group in (WAYS[1:5], WAYS[5:]):  # all at once would need too much memory
+    for group in (WAYS[1:5], WAYS[5:]):  # all at once need too much memory
         with ExitStack() as stack:
             calls = {
                 way: stack.enter_context(processes.process(str(way), partial(opened, out / name, way), threads, False))
@@ -241,7 +242,7 @@ def measure(
                 costs: dict[Way, list[processes.Cost]] = {way: [] for way in calls if way in ways}
                 for _ in range(2 + rounds_of(rounds, size)):
                     for way, own in costs.items():
-                        time.sleep(0.05)  # threads of the one before have stopped looking for work
+                        time.sleep(0.05)  # until threads of the previous process are idle
                         own.append(calls[way](size))
                 taken = {way: [1000 * cost.seconds for cost in own[2:]] for way, own in costs.items()}  # after warm-up
                 medians = {way: float(np.median(times)) for way, times in taken.items()}
@@ -262,12 +263,12 @@ def measure(
 
 
 def rounds_of(rounds: int, size: tuple[int, int]) -> int:
-    """Fewer for images above half a million pixels, but at least three."""
+    """Return fewer rounds for images above half a million pixels, but at least three."""
     return min(rounds, max(3, rounds * 2**19 // (size[0] * size[1])))
 
 
 def report(given: argparse.Namespace) -> None:
-    """Make what is missing, measure, and add the rows to the file, in the place of earlier ones."""
+    """Write missing files, measure, and add the rows to the CSV file."""
     load_plugins([str(PEERS)])
     for name in given.networks:
         folder, sizes = given.out / name, sorted(given.sizes)
@@ -291,7 +292,7 @@ def report(given: argparse.Namespace) -> None:
 
 
 def keep(path: Path, rows: Sequence[dict[str, str]]) -> None:
-    """Add rows to the file; rows of the same network, way, threads, size and processor are replaced."""
+    """Add rows to the file; replace rows of the same network, way, threads, size and processor."""
     frame = pd.DataFrame(rows, dtype=str)
     if path.is_file():
         frame = pd.concat([pd.read_csv(path, dtype=str), frame])
@@ -301,7 +302,7 @@ def keep(path: Path, rows: Sequence[dict[str, str]]) -> None:
 
 
 def show(path: Path, processor: str, what: str = "p50_ms") -> None:
-    """Print a column of the rows of a processor, a table for each size and number of threads."""
+    """Print a column of a processor's rows, in a table for each size and number of threads."""
     frame = pd.read_csv(path, dtype=str).query("processor == @processor")
     for (threads, height, width), rows in frame.groupby(["threads", "height", "width"], sort=False):
         print(f"\n{processor}, {threads} threads, {height}×{width}, {what}\n")
@@ -317,15 +318,15 @@ def sides(text: str) -> tuple[int, int]:
 def main(argv: Sequence[str] | None = None) -> None:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    made.add_argument("--out", type=Path, default=Path("runs/latency"), help="where networks and files are kept")
-    made.add_argument("--calibrate", type=Path, default=None, help="CamVid, for 8 bits")
-    made.add_argument("--sizes", type=sides, nargs="+", default=[(512, 1024)], help="such as 360x480")
+    made.add_argument("--out", type=Path, default=Path("runs/latency"), help="folder of networks and files")
+    made.add_argument("--calibrate", type=Path, default=None, help="folder of CamVid, for int8")
+    made.add_argument("--sizes", type=sides, nargs="+", default=[(512, 1024)], help="sizes, such as 360x480")
     made.add_argument("--threads", dest="threads_of", type=int, nargs="+", default=[1, 2])
     made.add_argument("--rounds", type=int, default=15)
-    made.add_argument("--processor", default=processes.machine().partition(",")[0], help="its name in the table")
+    made.add_argument("--processor", default=processes.machine().partition(",")[0], help="processor in the table")
     made.add_argument("--csv", type=Path, default=CSV)
-    made.add_argument("--write_only", action="store_true", help="write files, and measure no time")
-    made.add_argument("--table", action="store_true", help="print the rows there are, and measure nothing")
+    made.add_argument("--write_only", action="store_true", help="write files without measuring")
+    made.add_argument("--table", action="store_true", help="print existing rows without measuring")
     given = made.parse_args(argv)
     if given.table:
         for what in ("p50_ms", "p95_ms", "peak_mib"):

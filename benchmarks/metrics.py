@@ -1,10 +1,11 @@
-"""Seconds of an update of crispseg's metrics and of other code, on the CPU: the counts are equal.
+"""Time of crispseg's metrics on the CPU, compared with torchmetrics and dilation; the counts are equal.
 
     python benchmarks/metrics.py --threads 1
 
-The confusion matrix is compared with torchmetrics' `MulticlassConfusionMatrix`, boundary F with the dilation of
-boundaries by disks, for each class and distance, as the code of DAVIS 2016 does. The image has 1024×2048 pixels and 19
-random smooth regions; the prediction is the truth, bent by some pixels. Times are medians of the rounds, in turns.
+The confusion matrix is compared with torchmetrics' `MulticlassConfusionMatrix`. Boundary F is compared with dilation of
+boundaries by disks, for each class and distance, as in the code of DAVIS 2016. The ground truth has 1024×2048 pixels
+and 19 classes in smooth random regions; the prediction is the ground truth, warped by some pixels. Times are medians
+over rounds, in turns.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from crispseg.evaluation.boundary import DISTANCES
 CLASSES = 19
 Labels = NDArray[np.uint8]
 Way = tuple[Callable[[], object], Callable[[], NDArray[np.int64]]]
-"""What is measured, and what it counted."""
+"""Update to be timed, and function that returns its counts."""
 
 
 def make_pair(height: int, width: int) -> tuple[Labels, Labels]:
-    """Prediction and truth, `(H, W)` each."""
+    """Return prediction and ground truth, `(H, W)` each."""
     random = np.random.default_rng(0)
 
     def noise() -> NDArray[np.float32]:
@@ -45,7 +46,7 @@ def make_pair(height: int, width: int) -> tuple[Labels, Labels]:
 
 
 def seg2bmap(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The boundary of a mask, `(H, W)`, as `seg2bmap` of the DAVIS 2016 code defines it."""
+    """Return the boundary of a mask, `(H, W)`, as `seg2bmap` of DAVIS 2016 does."""
     right, below, both = (np.zeros_like(mask) for _ in range(3))
     right[:, :-1], below[:-1], both[:-1, :-1] = mask[:, 1:], mask[1:], mask[1:, 1:]
     boundary = (mask ^ right) | (mask ^ below) | (mask ^ both)
@@ -55,7 +56,7 @@ def seg2bmap(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def matches_by_dilation(prediction: Labels, truth: Labels) -> NDArray[np.int64]:
-    """`(2, 1 + distances, classes)` boundary pixels of both, all and those that match within each distance."""
+    """Return counts `(2, 1 + distances, classes)`: boundary pixels, then matches within each distance."""
     counts = np.zeros((2, 1 + len(DISTANCES), CLASSES), np.int64)
     for index in range(CLASSES):
         found, wanted = seg2bmap(prediction == index), seg2bmap(truth == index)
@@ -67,7 +68,7 @@ def matches_by_dilation(prediction: Labels, truth: Labels) -> NDArray[np.int64]:
 
 
 def ways(prediction: Labels, truth: Labels) -> dict[str, dict[str, Way]]:
-    """Each metric, by ours and by the other code."""
+    """Return each metric by the other code and by crispseg."""
     tensors = [torch.from_numpy(each)[None].long() for each in (prediction, truth)]
     theirs, ours, boundary = MulticlassConfusionMatrix(CLASSES), SegmentationScores(CLASSES), BoundaryScores(CLASSES)
     dilated: list[NDArray[np.int64]] = []
@@ -85,7 +86,6 @@ def ways(prediction: Labels, truth: Labels) -> dict[str, dict[str, Way]]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print seconds and ratios."""
     parser = ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)

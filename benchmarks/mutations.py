@@ -1,9 +1,9 @@
-"""Whether the tests notice small mistakes that are planted in the code, one at a time.
+"""Plant small mistakes in the code, one at a time, and report whether the tests find them.
 
     python benchmarks/mutations.py --only nn
 
-Each mistake is made in a copy of the code. The fast tests of the changed file's package, `tests/PACKAGE`, run on the
-copy until one fails. A mistake is a piece of text that occurs once in the code; others no longer apply.
+Each mistake is made in a copy of the code. The fast tests of the changed package, `tests/PACKAGE`, run until one fails.
+A mistake replaces text that occurs exactly once in the code; otherwise it is not applicable.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ MUTATIONS: list[tuple[str, str, str]] = [
     ("training: weights of Eq. 7", '"boundary": 3.0, "direction": 0.7', '"boundary": 0.7, "direction": 3.0'),
     ("training: class weights", "self.class_weights[labels[counted]].sum()", "counted.sum()"),
 ]
-"""A name, text that occurs once in the whole package, and its replacement."""
+"""Name, text that occurs once in the whole package, and its replacement."""
 
 
 def try_out(old: str, new: str) -> str:
@@ -121,9 +121,8 @@ def try_out(old: str, new: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print what comes of each mistake."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[""], metavar="ID", help="mutations whose id begins so")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="ID", help="prefixes of mutations to run")
     given = parser.parse_args(argv)
     results = Counter[str]()
     for name, old, new in MUTATIONS:

@@ -1,12 +1,11 @@
-"""nnU-Net v2 for `first_result.py`: its own plans, network, augmentation, loss and prediction, for some minutes.
+"""nnU-Net v2 for `first_result.py`, with its own plans, network, augmentation, loss and prediction.
 
     pip install nnunetv2==2.8.1
     python benchmarks/first_result.py run --methods nnunet --root DATA --weights WEIGHTS --work runs/first
 
-It trains from random weights on all training images, in fp32, as it always does without a GPU. Planning and
-preprocessing count among the processor's seconds, but not among the minutes. The learning rate falls with the time, as
-it otherwise does over 1,000 epochs. The first class is its background. Predictions are not averaged over mirrored
-images.
+Training starts from random weights and uses all training images in fp32, nnU-Net's precision on CPUs. Planning and
+preprocessing count as CPU seconds, but not as minutes. The schedule of 1,000 epochs is scaled to the minutes. The first
+class is nnU-Net's background. Prediction does not use mirroring.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ NAME = "Dataset001_own"
 
 
 def trained(train: FileDataset, minutes: float, seed: int, work: Path) -> tuple[ExportedModel, int, int]:
-    """Train in the folder `work`; return the model, its number of parameters and that of its steps."""
+    """Train in the folder `work`; return the model and its numbers of parameters and steps."""
     if find_spec("nnunetv2") is None:
         raise SystemExit("nnU-Net is not installed: pip install nnunetv2==2.8.1")
     variables = {f"nnUNet_{name}": str(work / name) for name in ("raw", "preprocessed", "results")}
@@ -45,7 +44,7 @@ def trained(train: FileDataset, minutes: float, seed: int, work: Path) -> tuple[
         api.extract_fingerprints([1], num_processes=1, show_progress_bar=False)
         api.plan_experiments([1])
         api.preprocess([1], configurations=("2d",), num_processes=(1,), show_progress_bar=False)
-        os.environ.update({"nnUNet_n_proc_DA": "0"})  # data are augmented in this process
+        os.environ.update({"nnUNet_n_proc_DA": "0"})  # augment in this process
         torch.manual_seed(seed)
         np.random.seed(seed)  # noqa: NPY002 - nnU-Net draws from it
         trainer, steps = train_for(60 * minutes, raw, work / "preprocessed")
@@ -58,7 +57,7 @@ def trained(train: FileDataset, minutes: float, seed: int, work: Path) -> tuple[
 
 
 def write_raw(train: FileDataset, folder: Path) -> dict[str, Any]:
-    """Write the training images as nnU-Net reads them; return its `dataset.json`. The first class is its background."""
+    """Write the training images in nnU-Net's format; return its `dataset.json`."""
     for name in ("imagesTr", "labelsTr"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     classes = len(train.labels)
@@ -94,7 +93,7 @@ def train_for(seconds: float, raw: dict[str, Any], preprocessed: Path) -> tuple[
 
 
 def predictor_of(trainer: Any) -> Any:
-    """Return the function from images `(1, 3, H, W)` in 0 to 1 to labels `(1, H, W)`."""
+    """Return a function from images `(1, 3, H, W)` in 0 to 1 to labels `(1, H, W)`."""
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     predictor = nnUNetPredictor(use_mirroring=False, device=torch.device("cpu"), allow_tqdm=False)

@@ -1,8 +1,8 @@
-"""Networks of segmentation-models-pytorch as models of crispseg, so that one recipe trains and scores all alike.
+"""Networks of segmentation-models-pytorch (smp) and torchvision as models of crispseg, for training by the same recipe.
 
     crispseg train benchmarks/camvid.yaml --plugins benchmarks/peers.py --model smp_fpn ...
 
-They are built by that library, with its defaults, on the same timm backbone with the same weights.
+smp builds its networks with its defaults, on the same timm backbone with the same weights.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from crispseg.models.registry import BackboneSpec, models
 
 
 class Peer(SegmentationModel):
-    """A network of another library behind what training and prediction need of a model."""
+    """Network of another library with the interface of a crispseg model."""
 
     def __init__(self, spec: BackboneSpec, build: Callable[..., nn.Module], num_classes: int) -> None:
         nn.Module.__init__(self)
         ours = spec.build()
         self.net = build(f"tu-{spec.name}", encoder_weights=None, in_channels=spec.in_chans, classes=num_classes)
         if spec.pretrained:
-            self.net.encoder.model.load_state_dict(ours.net.model.state_dict())  # raises unless all fits
+            self.net.encoder.model.load_state_dict(ours.net.model.state_dict())  # raises if a key differs
         self.backbone = SimpleNamespace(
             mean=ours.mean,
             std=ours.std,
@@ -46,7 +46,7 @@ class Peer(SegmentationModel):
         self.auxiliary_heads = self.refiner = self.decoder = None
 
     def freeze(self, *, early: bool = False) -> None:
-        """As `Backbone.freeze`; with `early`, the same weights as of a network of crispseg on this backbone."""
+        """Freeze as `Backbone.freeze` does; `early` freezes the same weights as in a crispseg network."""
         body = self.net.encoder.model
         for parameter in map(body.get_parameter, self.early) if early else body.parameters():
             parameter.requires_grad_(False)
@@ -60,14 +60,14 @@ class Peer(SegmentationModel):
         return self
 
     def coarse(self, images: Tensor) -> Coarse:
-        """Already at the images' size: these networks enlarge their logits themselves."""
+        """Return logits at image size, to which these networks upscale them."""
         height, width = images.shape[-2:]
-        padded = F.pad(images, (0, -width % 32, 0, -height % 32))  # their encoders take multiples of 32
+        padded = F.pad(images, (0, -width % 32, 0, -height % 32))  # encoders need multiples of 32
         logits: Tensor = self.net(padded)[..., :height, :width]
         return Coarse(logits, Decoded(logits))
 
     def add_auxiliary_heads(self) -> None:
-        """There are no levels to supervise."""
+        """Do nothing, as there are no levels to supervise."""
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         inside = {id(parameter) for parameter in self.net.encoder.parameters()}
@@ -79,48 +79,48 @@ class Peer(SegmentationModel):
 
 @models.register("smp_fpn")
 def smp_fpn(spec: BackboneSpec, num_classes: int) -> Any:
-    """Feature pyramid network of segmentation-models-pytorch, its defaults."""
+    """Feature pyramid network of segmentation-models-pytorch."""
     return Peer(spec, smp.FPN, num_classes)
 
 
 @models.register("smp_unet")
 def smp_unet(spec: BackboneSpec, num_classes: int) -> Any:
-    """U-Net of segmentation-models-pytorch, its defaults."""
+    """U-Net of segmentation-models-pytorch."""
     return Peer(spec, smp.Unet, num_classes)
 
 
 @models.register("smp_deeplabv3plus")
 def smp_deeplabv3plus(spec: BackboneSpec, num_classes: int) -> Any:
-    """DeepLabV3+ of segmentation-models-pytorch, its defaults: output stride 16."""
+    """DeepLabV3+ of segmentation-models-pytorch, output stride 16."""
     return Peer(spec, smp.DeepLabV3Plus, num_classes)
 
 
 @models.register("smp_deeplabv3")
 def smp_deeplabv3(spec: BackboneSpec, num_classes: int) -> Any:
-    """DeepLabV3 of segmentation-models-pytorch, its defaults: output stride 8."""
+    """DeepLabV3 of segmentation-models-pytorch, output stride 8."""
     return Peer(spec, smp.DeepLabV3, num_classes)
 
 
 @models.register("smp_pspnet")
 def smp_pspnet(spec: BackboneSpec, num_classes: int) -> Any:
-    """PSPNet of segmentation-models-pytorch, its defaults: features of stride 8."""
+    """PSPNet of segmentation-models-pytorch, features of stride 8."""
     return Peer(spec, smp.PSPNet, num_classes)
 
 
 @models.register("smp_upernet")
 def smp_upernet(spec: BackboneSpec, num_classes: int) -> Any:
-    """UPerNet of segmentation-models-pytorch, its defaults."""
+    """UPerNet of segmentation-models-pytorch."""
     return Peer(spec, smp.UPerNet, num_classes)
 
 
 @models.register("smp_segformer")
 def smp_segformer(spec: BackboneSpec, num_classes: int) -> Any:
-    """SegFormer's decoder as segmentation-models-pytorch has it, its defaults."""
+    """SegFormer's decoder of segmentation-models-pytorch."""
     return Peer(spec, smp.Segformer, num_classes)
 
 
 class Lraspp(nn.Module):
-    """Torchvision's LR-ASPP head on features of strides 8 and 16, the latter dilated at its end."""
+    """LR-ASPP head of torchvision on features of strides 8 and 16; the encoder's last stage is dilated."""
 
     def __init__(self, encoder: str, encoder_weights: None, in_channels: int, classes: int) -> None:
         super().__init__()

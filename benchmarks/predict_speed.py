@@ -1,9 +1,9 @@
-"""Images a second of `crispseg predict`, files to files, and of the same network on images in memory.
+"""Images per second of `crispseg predict` from file to file, and of the same network on images in memory.
 
-python benchmarks/predict_speed.py --run nuclei --folder photos --rounds 3
+    python benchmarks/predict_speed.py --run nuclei --folder photos --rounds 3
 
-Both in turns, with the same images; medians. The seconds of the command are the time of two folders less that of one,
-so without its start.
+Both use the same images, in turns; the results are medians. To exclude the start of the command, its time on a tenth of
+the images is subtracted from that on all.
 """
 
 from __future__ import annotations
@@ -24,11 +24,10 @@ from crispseg.io.images import find_images, read_image
 
 
 def main() -> None:
-    """Measure and print."""
     parser = processes.parser(__doc__)
     parser.add_argument("--images", type=int, default=100)
     parser.add_argument("--folder", type=Path, required=True, help="folder of images")
-    parser.add_argument("--run", default="nuclei", help="a trained model")
+    parser.add_argument("--run", default="nuclei", help="trained model")
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = str(given.threads)
@@ -57,7 +56,7 @@ def main() -> None:
 
 
 def by_command(run: str, paths: list[str]) -> float:
-    """Seconds of the command, with its start."""
+    """Return the seconds of the command, including its start."""
     with tempfile.TemporaryDirectory() as out:
         began = time.perf_counter()
         argv = ["predict", run, *paths, "--out", f"{out}/labels", "--device", "cpu"]

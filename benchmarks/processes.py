@@ -1,7 +1,7 @@
-"""Time and peak memory of calls, each way to compute something in a process of its own. Linux only.
+"""Time and peak memory of calls, each way in a separate process; Linux only.
 
-Memory is the process's peak resident set during a call less what was resident before it. Memory that the allocator
-keeps of freed blocks is given back before each call.
+Memory is the process's peak resident set during a call minus the resident set before it. Freed blocks that the
+allocator keeps are returned to the system before each call.
 """
 
 from __future__ import annotations
@@ -26,28 +26,26 @@ from crispseg.inference.device import processor_name
 PROCESS = Path("/proc/self")
 
 Prepare = Callable[[], Callable[[Any], object]]
-"""Makes ready, in its process, the call that is measured."""
+"""Function that returns the measured call, in its process."""
 
 
 class Cost(NamedTuple):
-    """Cost of a call."""
-
     seconds: float
     mebibytes: float
 
 
 @contextmanager
 def process(name: str, prepare: Prepare, threads: int, every: bool = True) -> Iterator[Callable[[Any], Cost]]:
-    """A process of its own, and a function that has a call made there and returns its `Cost`.
+    """Start a process, and yield a function that runs a call there and returns its `Cost`.
 
     Args:
-        name: for messages.
+        name: name in error messages.
         prepare: function of a module that the process can import.
-        threads: threads of the process.
-        every: measure the memory of each call; otherwise the peak since before `prepare`.
+        threads: number of threads of the process.
+        every: whether to measure the memory of each call; if not, the peak since before `prepare`.
 
     Raises:
-        CrispsegError: by that function, if the process ends or raises one.
+        CrispsegError: by the yielded function, if the process ends or raises this error.
     """
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
@@ -93,13 +91,13 @@ def _work(pipe: Connection, prepare: Prepare, threads: int, every: bool) -> None
 
 
 def resident(field: str) -> float:
-    """MiB of `VmRSS`, resident now, or `VmHWM`, the peak."""
+    """Return MiB of `VmRSS` (resident now) or `VmHWM` (peak)."""
     lines = (PROCESS / "status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{field}:"))
 
 
 def forget_peak() -> float:
-    """Start to measure `VmHWM` again, and return MiB that are resident now."""
+    """Reset `VmHWM`, and return the resident MiB."""
     ctypes.CDLL(None).malloc_trim(0)
     (PROCESS / "clear_refs").write_text("5")
     return resident("VmRSS")
@@ -108,7 +106,7 @@ def forget_peak() -> float:
 def differentiated(
     function: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor
 ) -> Callable[[bool], tuple[Tensor, ...]]:
-    """A call that returns the output and, if backward is asked for, the gradients of all inputs."""
+    """Return a call for the output and, with backward, the gradients of all inputs."""
 
     def call(backward: bool) -> tuple[Tensor, ...]:
         for each in inputs:
@@ -121,9 +119,9 @@ def differentiated(
 
 
 def compare(ways: Mapping[str, Prepare], threads: int, rounds: int) -> None:
-    """Print what each way takes and its ratio to the first, without and with backward: median seconds, most MiB.
+    """Print median seconds, peak MiB and ratios to the first way, without and with backward.
 
-    All ways run in every round, so that a machine that slows down slows all; the first round does not count.
+    All ways run in every round, so that a slow machine affects all of them. Times exclude the first round.
     """
     for backward in (False, True):
         with ExitStack() as stack:
@@ -140,12 +138,12 @@ def compare(ways: Mapping[str, Prepare], threads: int, rounds: int) -> None:
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """With `--threads`, which all have."""
+    """Return a parser with `--threads`."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--threads", type=int, default=2)
     return made
 
 
 def machine() -> str:
-    """The processor and PyTorch's version."""
+    """Return the processor and PyTorch's version."""
     return f"{processor_name(torch.device('cpu'))}, torch {torch.__version__}"

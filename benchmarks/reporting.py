@@ -1,4 +1,4 @@
-"""Rows of the CamVid tables: their CSV files, means, differences at the same seed, and a picture of every run."""
+"""Rows of the CamVid tables: CSV files, means, paired differences, and a plot of every run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = dict[str, str]
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Return the rows of a CSV file; none if it does not exist."""
+    """Return the rows of a CSV file; empty if it does not exist."""
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
@@ -28,7 +28,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def write_rows(path: Path, rows: Sequence[Row]) -> None:
-    """Write a CSV file, atomically."""
+    """Write a CSV file atomically."""
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
@@ -36,14 +36,14 @@ def write_rows(path: Path, rows: Sequence[Row]) -> None:
 
 
 def recipe_hash(recipe_file: Path) -> str:
-    """Return a digest of the recipe's settings, so that tables do not mix recipes; comments do not count."""
+    """Return a digest of the recipe's settings without comments, so that tables do not mix recipes."""
     recipe = yaml.safe_load(recipe_file.read_text(encoding="utf-8"))
-    settings = {key: value for key, value in recipe.items() if key != "preset"}  # once the defaults
+    settings = {key: value for key, value in recipe.items() if key != "preset"}  # older recipes lack it
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def report(table: tables.Comparison) -> None:
-    """Print mean ± sd of each network, and the gain of each over its base at the same seeds; draw every run.
+    """Print mean ± sd of each network and its gain over its base at the same seeds; plot every run.
 
     Raises:
         CrispsegError: there are no rows, or rows of several recipes or weights.
@@ -78,7 +78,7 @@ def report(table: tables.Comparison) -> None:
 
 
 def mean_and_sd(values: pd.DataFrame) -> pd.DataFrame:
-    """Return "70.1 ± 0.4" of each column, over the seeds of each name, with their number."""
+    """Return mean ± sd ("70.1 ± 0.4") of each column over the seeds of each name, and their number."""
     groups = values.groupby(level=0, sort=False)
     mean, sd = groups.mean(), groups.std()
     cells = mean.map("{:.1f}".format) + sd.map(lambda value: "" if pd.isna(value) else f" ± {value:.1f}")
@@ -87,7 +87,7 @@ def mean_and_sd(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def mean_and_interval(gains: pd.DataFrame) -> pd.DataFrame:
-    """Return "+0.5 (+0.1 to +0.9)" of each column: the mean of the paired differences and its 95 % interval (t)."""
+    """Return the mean of paired differences with its 95 % interval (t), such as "+0.5 (+0.1 to +0.9)"."""
     groups = gains.groupby(level=0, sort=False)
     mean, seeds = groups.mean(), groups.size()
     half = groups.sem().mul(stats.t.ppf(0.975, (seeds - 1).clip(lower=1)), axis=0)
@@ -98,7 +98,7 @@ def mean_and_interval(gains: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(table: tables.Comparison, values: pd.DataFrame, labels: dict[str, str]) -> None:
-    """Draw mIoU and boundary F of each run as a dot, and their means as lines."""
+    """Plot mIoU and boundary F of each run as dots, and their means as lines."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 1.2 + 0.55 * len(labels)), layout="constrained")

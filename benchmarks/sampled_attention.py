@@ -1,17 +1,17 @@
-"""The sampled attention of one DDSM on the CPU, written out, in checkpointed strips and as crispseg has it.
+"""Time and memory of DDSM's sampled attention on the CPU, computed in five ways.
 
     python benchmarks/sampled_attention.py --threads 2
 
 | way | |
 | --- | --- |
-| naive | samples at all points at once; the modulation scales all that is sampled, as Eq. 1 writes it |
+| naive | samples at all points at once; the modulation scales all samples, as in Eq. 1 |
 | naive, folded | the same, but the modulation scales the products over channels |
 | naive, einsum | the same, with the products as matrix products |
 | strips | naive, folded, on 16 rows at a time under torch.utils.checkpoint |
-| crispseg | `sampled_dot`, softmax, `sampled_sum`, as crispseg.models.ddsm.Affinity calls them |
+| crispseg | `sampled_dot`, softmax, `sampled_sum`, as in crispseg.models.ddsm.Affinity |
 
-Each runs in a process of its own, in float32 at batch size 1; `processes.py` says what is measured. First, all ways
-are compared on a small input.
+Each way runs in float32 at batch size 1, in a separate process; `processes.py` defines time and memory. All ways are
+first compared on a small input.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from torch.utils.checkpoint import checkpoint
 from crispseg.models.ddsm import DynamicSampler
 from crispseg.nn import sampled_dot, sampled_sum
 
-ROWS = 16  # of a strip
+ROWS = 16  # per strip
 DISPLACEMENT = 2.0  # pixels, standard deviation of the points' offsets
 
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 """Query, key and value, (B, C, H, W) each; grid (B, N, H, W, 2); modulation (B, N, H, W)."""
 
 
-# The ways ------------------------------------------------------------------------------------------------------------
+# Ways -----------------------------------------------------------------------------------------------------------------
 
 
 def naive(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
-    """As the paper writes it: F of Eq. 1 scales all that it samples, (B, C, N, H, W)."""
+    """Scale all samples (B, C, N, H, W) by the modulation, as in Eq. 1 of the paper."""
     keys = sample(key, grid) * modulation[:, None]
     weights = torch.softmax((query[:, :, None] * keys).sum(1), dim=1)
     del keys
@@ -49,32 +49,32 @@ def naive(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: T
 
 
 def folded(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
-    """The modulation, one scalar a point, is taken out of the products over channels."""
+    """Take the modulation, one scalar per point, out of the products over channels."""
     weights = torch.softmax((query[:, :, None] * sample(key, grid)).sum(1) * modulation, dim=1)
     return ((weights * modulation)[:, None] * sample(value, grid)).sum(2)
 
 
 def einsum(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
-    """The same by matrix products, which hold no product of (B, C, N, H, W) values."""
+    """Use matrix products, which need no intermediate product of (B, C, N, H, W) values."""
     weights = torch.softmax(torch.einsum("bchw,bcnhw->bnhw", query, sample(key, grid)) * modulation, dim=1)
     return torch.einsum("bnhw,bcnhw->bchw", weights * modulation, sample(value, grid))
 
 
 def strips(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
-    """`folded` on a few rows at a time; the backward pass computes each strip again."""
+    """Apply `folded` to a few rows at a time; the backward pass recomputes each strip."""
     rows = [slice(first, first + ROWS) for first in range(0, query.shape[2], ROWS)]
     parts = ((query[:, :, here], key, value, grid[:, :, here], modulation[:, :, here]) for here in rows)
     return torch.cat([checkpoint(folded, *part, use_reentrant=False) for part in parts], dim=2)
 
 
 def ours(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
-    """What `crispseg.models.ddsm.Affinity` does with what its sampler found."""
+    """Compute the attention as `crispseg.models.ddsm.Affinity` does."""
     weights = torch.softmax(sampled_dot(query, key, grid) * modulation, dim=1)
     return sampled_sum(weights * modulation, value, grid)
 
 
 def sample(source: Tensor, grid: Tensor) -> Tensor:
-    """`source` (B, C, h, w) at all points of `grid` (B, N, H, W, 2) → (B, C, N, H, W)."""
+    """Sample `source` (B, C, h, w) at all points of `grid` (B, N, H, W, 2) → (B, C, N, H, W)."""
     sampled = F.grid_sample(source, grid.flatten(1, 2), mode="bilinear", padding_mode="zeros", align_corners=False)
     return torch.unflatten(sampled, 2, grid.shape[1:3])
 
@@ -89,10 +89,10 @@ WAYS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]] = {
 
 
 def make_inputs(channels: int, height: int, width: int, points: int, dtype: torch.dtype) -> tuple[Inputs, Tensor]:
-    """Random inputs, with points displaced around their grid, and a gradient of the output.
+    """Return random inputs, with points displaced around their grid, and a gradient of the output.
 
     Raises:
-        CrispsegError: `points` is no odd square.
+        CrispsegError: `points` is not an odd square.
     """
     generator = torch.Generator().manual_seed(0)
     query, key, value, gradient = (
@@ -106,11 +106,11 @@ def make_inputs(channels: int, height: int, width: int, points: int, dtype: torc
 
 
 def largest_difference(points: int) -> float:
-    """The largest difference of outputs and gradients from those of `naive`, in float64 on an input of several strips.
+    """Return the largest difference of outputs and gradients from `naive`, in float64 on several strips.
 
     Raises:
-        AssertionError: a way computes something else.
-        CrispsegError: `points` is no odd square.
+        AssertionError: a way computes a different result.
+        CrispsegError: `points` is not an odd square.
     """
     inputs, gradient = make_inputs(4, 2 * ROWS + 3, 9, points, torch.float64)
     expected = differentiated(naive, inputs, gradient)(True)
@@ -124,22 +124,21 @@ def largest_difference(points: int) -> float:
 
 
 def prepare(way: str, channels: int, side: int, points: int) -> Callable[[bool], object]:
-    """In its process, the call that is measured."""
+    """Return the measured call, in its process."""
     tiny, call = (
         differentiated(WAYS[way], *make_inputs(channels, length, length, points, torch.float32)) for length in (8, side)
     )
-    for backward in (False, True):  # what a first call loads is loaded by a tiny one
+    for backward in (False, True):  # tiny first calls, for one-time initialisation
         tiny(backward)
     return call
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print the tables."""
     made = parser(__doc__)
-    made.add_argument("--rounds", type=int, default=5, help="after one that warms up")
+    made.add_argument("--rounds", type=int, default=5, help="measured rounds, after a warm-up round")
     made.add_argument("--channels", type=int, default=64)
     made.add_argument("--size", type=int, default=256, help="height and width")
-    made.add_argument("--points", type=int, default=25, help="that each pixel samples, an odd square")
+    made.add_argument("--points", type=int, default=25, help="points per pixel, an odd square")
     given = made.parse_args(argv)
     difference = largest_difference(given.points)
     print(f"Outputs and gradients of all ways agree within {difference:.0e} in float64 on a small input.")

@@ -1,15 +1,14 @@
-"""The trained models that come with crispseg: made with their cards, and started from.
+"""Train the bundled models, write their cards, and measure fine-tuning.
 
     python benchmarks/shipped.py train nuclei --root NUCLEI --weights WEIGHTS --minutes 60 --seed 0
     python benchmarks/shipped.py card nuclei --root NUCLEI
     python benchmarks/shipped.py finetune nuclei --root NUCLEI --weights WEIGHTS --minutes 3 --base_minutes 15
     python benchmarks/shipped.py report
 
-Every training is `crispseg train` with its defaults, on nuclei, aerial or leaf, from ImageNet weights of
-the backbone; further flags go to it. `train` writes src/crispseg/shipped/NAME; `card` scores the model in it, and
-writes its scores, its card and its pictures again. `finetune` appends rows to shipped_finetune.csv for what is missing,
-and goes on with runs that were stopped. Beside other networks stands what `crispseg train` makes of these data in
-first_result.py.
+Every training is `crispseg train` with default settings, on nuclei, aerial or leaf, from ImageNet weights of the
+backbone; further flags are passed to it. `train` writes src/crispseg/shipped/NAME. `card` scores that model, and
+rewrites its scores, card and pictures. `finetune` appends missing rows to shipped_finetune.csv and resumes interrupted
+runs. first_result.py compares other networks on the same data.
 """
 
 from __future__ import annotations
@@ -48,10 +47,10 @@ OTHERS = "other images"
 
 
 def trained(run: Path, flags: Sequence[str]) -> SegmentationModel:
-    """The best model of a run of `crispseg train`, which is made, or brought to its end, where it is not there.
+    """Train or resume a run, and return its best model.
 
     Raises:
-        SystemExit: the training went wrong, or one with other flags is there; it has said so.
+        SystemExit: the training failed, or the run has other flags; `crispseg train` printed the reason.
     """
     place = "resume" if (run / LAST).is_file() else "out"
     if place == "out":
@@ -63,7 +62,7 @@ def trained(run: Path, flags: Sequence[str]) -> SegmentationModel:
 
 
 def val_of(run: Path) -> FileDataset:
-    """The val split of the data that a run was trained on."""
+    """Return the val split of a run's data."""
     return build_data(read_yaml(run / CONFIG)["data"]).dataset("val")
 
 
@@ -72,7 +71,7 @@ def data_flags(given: argparse.Namespace) -> list[str]:
 
 
 def data_of(given: argparse.Namespace, further: Sequence[str]) -> DataSource:
-    """The data that `crispseg train` would take."""
+    """Return the data that `crispseg train` would use."""
     return Train.parsed([*data_flags(given), *further]).config().data
 
 
@@ -80,7 +79,7 @@ def data_of(given: argparse.Namespace, further: Sequence[str]) -> DataSource:
 
 
 def train_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
-    """Train one, score it as float16 leaves it, and write its folder for the wheel."""
+    """Train a model, score it after rounding to float16, and write its folder for the wheel."""
     run, folder = given.work / f"{given.data}-{given.seed}", given.out / given.data
     own = [f"--minutes={given.minutes:g}", f"--model.pretrained={given.weights}", f"--seed={given.seed}"]
     model = trained(run, [*data_flags(given), *further, *own]).half().float()
@@ -94,7 +93,7 @@ def train_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
 
 
 def card_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
-    """Score one that is there, and write its scores, its card and its pictures again."""
+    """Score an existing model, and rewrite its scores, card and pictures."""
     folder = given.out / given.data
     model = SegmentationModel.from_pretrained(folder)
     val = data_of(given, further).dataset("val")
@@ -106,19 +105,18 @@ def card_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
 
 
 def append_row(key: Row, model: SegmentationModel, evaluation: Evaluation) -> None:
-    """Append the row of a model."""
     row = key | columns(model, evaluation)
     write_rows(ROWS, [*read_rows(ROWS), row])
     print(" ".join(row.values()), flush=True)
 
 
 def recipe_of(given: argparse.Namespace, further: Sequence[str]) -> Row:
-    """What rows that may be compared have in common: the weights that trainings start from, and further flags."""
+    """Return the columns that comparable rows share: initial weights and further flags."""
     return {"weights": file_hash(str(given.weights)), "flags": shlex.join(further)}
 
 
 def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
-    """Train on the images without colour; then on a few in colour, from that model and from ImageNet weights."""
+    """Train on images without colour, then on a few in colour, from that model and from ImageNet weights."""
     kinds = given.work / f"{given.data}-kinds"
     others, left = divided(data_of(given, further), kinds)
     pretrained = [f"--model.pretrained={given.weights}"]
@@ -145,7 +143,7 @@ def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
 
 
 def divided(data: DataSource, folder: Path) -> tuple[Folder, Folder]:
-    """The images of a source as files in `folder`: data of those without colour, and of those in colour."""
+    """Write a source's images to `folder`; return the data without colour and the data in colour."""
     labels = data.label_set()
     names: dict[tuple[bool, str], list[str]] = {}
     for split in ("train", "val"):
@@ -170,7 +168,6 @@ def divided(data: DataSource, folder: Path) -> tuple[Folder, Folder]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run one stage."""
     parser = argparse.ArgumentParser(
         description=__doc__, allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -179,22 +176,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     data.add_argument("data", choices=list(DATA))
     for parser_of, name, text in ((data, "root", "folder of the data"), (trains, "weights", "ImageNet weights")):
         parser_of.add_argument(f"--{name}", type=lambda path: Path(path).absolute(), required=True, help=text)
-    trains.add_argument("--minutes", type=float, required=True, help="of each training")
+    trains.add_argument("--minutes", type=float, required=True, help="minutes of each training")
     trains.add_argument("--work", type=Path, default=Path("runs/shipped"), help="folder of the runs")
     models = argparse.ArgumentParser(add_help=False)
-    models.add_argument("--out", type=Path, default=SHIPPED, help="where the model's folder is")
+    models.add_argument("--out", type=Path, default=SHIPPED, help="folder with a folder for each model")
     seeds = argparse.ArgumentParser(add_help=False)
     seeds.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     stage = stages.add_parser(
         "train", parents=[data, trains, models], allow_abbrev=False, help="train a model and write its folder"
     )
     stage.add_argument("--seed", type=int, default=0)
-    stages.add_parser("card", parents=[data, models], allow_abbrev=False, help="score a model and write its card again")
+    stages.add_parser("card", parents=[data, models], allow_abbrev=False, help="score a model and rewrite its card")
     stage = stages.add_parser(
         "finetune", parents=[data, trains, seeds], allow_abbrev=False, help="append rows to shipped_finetune.csv"
     )
-    stage.add_argument("--base_minutes", type=float, required=True, help="of the training without the left-out kind")
-    stage.add_argument("--images", type=int, nargs="+", default=[10, 30, 100], help="of the left-out kind to train on")
+    stage.add_argument("--base_minutes", type=float, required=True, help="minutes of the training without colour")
+    stage.add_argument("--images", type=int, nargs="+", default=[10, 30, 100], help="numbers of colour images")
     stages.add_parser("report", help="print the means of fine-tuning")
     given, further = parser.parse_known_args(argv)
     try:

@@ -1,4 +1,4 @@
-"""What a bundled model carries: its scores, its card, and pictures of where it fails."""
+"""Scores, card and failure pictures of a bundled model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ DATA = {
     "leaf": "photographs of coffee leaves with lesions (esgario/lara2018, half as large); MIT",
 }
 FLAGS = {"leaf": ("--data=folder", "--data.classes=[background,leaf,lesion]")}
-"""Flags of the data, if they have no name of their own."""
+"""Flags of the data that have no registered name."""
 KINDS_ARE = {
     "nuclei": "dark ones of fluorescence, those in colour of stained tissue, and bright ones of brightfield",
     "aerial": "which is its tile: the parts of one tile touch",
@@ -51,12 +51,12 @@ ADJOINING = {
         "da79a2b105f0",
     }
 }
-"""Images of val that continue one of train; docs/datasets.md has them."""
+"""Val images whose scene continues in a train image."""
 MISTAKEN = 10.0
-"""Percent of a class's pixels taken for another one, from which it is a known failure."""
+"""Smallest percentage of a class's pixels predicted as another class that is a known failure."""
 LICENCE = "apache-2.0"
 COLORED = 2.0
-"""Mean difference of an image's channels above which it is in colour: of nuclei, the stained tissue of histology."""
+"""Mean range over channels above which an image is in colour: stained tissue, among nuclei."""
 
 RECIPE, SCORES = "## Recipe\n", "## Scores\n"
 MADE = """\
@@ -112,13 +112,13 @@ From the top: {worst}.
 
 
 def made_by(model: SegmentationModel, command: Sequence[str], further: Sequence[str], trained_at: str) -> str:
-    """How a model was made, for its card.
+    """Return the card's text on how a model was trained.
 
     Args:
-        model: as it was trained, now.
-        command: the arguments of shipped.py that made it, but for
-        further: those that went to `crispseg train`.
-        trained_at: the commit at which the training began.
+        model: newly trained model.
+        command: arguments of shipped.py, without `further`.
+        further: arguments passed to `crispseg train`.
+        trained_at: commit at which the training began.
     """
     return MADE.format(
         changes=" with the changes that the command below names" if further else "",
@@ -133,20 +133,20 @@ def made_by(model: SegmentationModel, command: Sequence[str], further: Sequence[
 
 
 def told_before(folder: Path) -> str:
-    """What the card in a folder says of how the model was made."""
+    """Return the recipe section of the card in a folder."""
     text = (folder / CARD_FILE).read_text(encoding="utf-8")
     return text.partition(RECIPE)[2].partition(SCORES)[0].strip("\n") + "\n"
 
 
 def ship(folder: Path, model: SegmentationModel, val: SegmentationDataset, evaluation: Evaluation, made: str) -> None:
-    """Save a model in float16, with its scores in `config.json`, its card, and its worst images of val.
+    """Save a model in float16, with its scores in `config.json`, its card and its worst val images.
 
     Args:
-        folder: to write to; its name is the model's.
-        model: whose weights are what float16 keeps of them.
-        val: the split that it was scored on.
-        evaluation: its scores there.
-        made: how it was made, by `made_by`.
+        folder: output folder, named like the model.
+        model: model with weights rounded to float16.
+        val: split on which it was scored.
+        evaluation: its scores.
+        made: text of `made_by`.
     """
     info = model.info
     worst, _ = examples([model], val, [evaluation.scores], WHOLE, FAILURES)
@@ -185,7 +185,7 @@ def ship(folder: Path, model: SegmentationModel, val: SegmentationDataset, evalu
 
 
 def without(names: set[str], val: SegmentationDataset, evaluation: Evaluation) -> str:
-    """A paragraph with the means over the images of val but those with these names; empty where it has none of them."""
+    """Return a paragraph with the means over val without the images `names`; empty if val has none of them."""
     kept = np.array([val[int(at)].name not in names for at in evaluation.scores.ids])
     if kept.all():
         return ""
@@ -206,7 +206,7 @@ def without(names: set[str], val: SegmentationDataset, evaluation: Evaluation) -
 
 
 def known_failures(evaluation: Evaluation) -> str:
-    """Sentences on classes that are taken for others, the largest share first."""
+    """Return sentences on classes predicted as others, the largest share first."""
     confusion, names = evaluation.scores.confusion, evaluation.labels.names
     wrong = np.nan_to_num(100 * ratio(confusion, confusion.sum(1, keepdims=True)))
     np.fill_diagonal(wrong, 0)
@@ -217,18 +217,18 @@ def known_failures(evaluation: Evaluation) -> str:
 
 
 def rows(evaluation: Evaluation) -> list[tuple[str, Estimate]]:
-    """Name and score with its interval: the means, and the IoU of each class."""
+    """Return names and estimates of the means and of the IoU of each class."""
     iou = evaluation.estimates["iou"]
     return [*evaluation.means(), *((f"IoU of {name}", iou.at(at)) for at, name in enumerate(evaluation.labels.names))]
 
 
 def flags_of(data: str) -> tuple[str, ...]:
-    """Flags of `crispseg train` and `evaluate` that name the data, without their root."""
+    """Return the flags of `crispseg train` and `evaluate` that name the data, without its root."""
     return FLAGS.get(data, (f"--data={data}",))
 
 
 def table_of_kinds(data: str, val: SegmentationDataset, evaluation: Evaluation) -> str:
-    """A table: mIoU and the IoU of each class, of the images of each kind; empty for data of one kind."""
+    """Return a table of mIoU and class IoU for each kind of image; empty for data of one kind."""
     if data not in KINDS_ARE:
         return ""
     found = np.array([kind_of(data, *val[int(at)][::2]) for at in evaluation.scores.ids])
@@ -244,19 +244,19 @@ def table_of_kinds(data: str, val: SegmentationDataset, evaluation: Evaluation) 
 
 
 def kind_of(data: str, image: NDArray[np.uint8], name: str) -> str:
-    """Of aerial photographs the tile, of nuclei what they look like."""
+    """Return the tile of an aerial photograph, or the appearance of a nuclei image."""
     if data == "aerial":
         return name.partition("_")[0]
     return "in colour" if in_colour(image) else "bright" if image.mean() > 127 else "dark"
 
 
 def in_colour(image: NDArray[np.uint8]) -> bool:
-    """Whether an image of nuclei shows stained tissue."""
+    """Return whether an image of nuclei shows stained tissue."""
     return bool(np.ptp(image, axis=-1).mean() > COLORED)
 
 
 def portable(settings: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
-    """Settings without paths of this machine: files by their names, but none of data, which are elsewhere."""
+    """Return settings without absolute paths: files by name, and no paths of data."""
     result: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):
@@ -270,7 +270,7 @@ def portable(settings: Mapping[str, Any], inside: str = "") -> dict[str, Any]:
 
 
 def picture(worst: Sequence[Example], labels: LabelSet) -> NDArray[np.uint8]:
-    """A row for each image: itself, its truth, its prediction and the errors."""
+    """Draw a row for each image: image, ground truth, prediction and errors."""
     found = []
     for each in worst:
         image, truth, _ = each.sample
@@ -280,7 +280,7 @@ def picture(worst: Sequence[Example], labels: LabelSet) -> NDArray[np.uint8]:
 
 
 def save_small(path: Path, pixels: NDArray[np.uint8]) -> None:
-    """Write a PNG of 128 colours, made smaller until it has at most `PICTURE_BYTES`."""
+    """Write a PNG of 128 colours, downscaled until it has at most `PICTURE_BYTES`."""
     image = Image.fromarray(pixels)
     while True:
         with atomic_path(path) as temporary:

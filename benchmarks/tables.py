@@ -1,7 +1,7 @@
-"""What is compared on CamVid: tables of networks, each trained by one recipe.
+"""Tables of networks compared on CamVid; each table has one recipe.
 
-A new table is one more entry of `TABLES`. Tables share the folder of runs, so a network in several of them has one name
-and the same flags.
+To add a table, add it to `TABLES`. Tables share the folder of runs, so a network in several tables has one name and the
+same flags.
 """
 
 from __future__ import annotations
@@ -21,17 +21,16 @@ PLOTS = HERE.parent / "docs" / "assets"
 
 @dataclass(frozen=True)
 class Entry:
-    """A compared network.
+    """Network in a table.
 
     Args:
-        label: what tables call it.
-        flags: of `crispseg train`, on top of the recipe.
-        seeds: of its runs.
-        base: name of the same network without what this one adds; the difference at each seed is reported.
-        trained_as: name of the entry whose runs are scored instead of own runs; a network of ours then sees images at
-            their own size.
-        seen: images are scored this many times as large, for networks that do not enlarge them by themselves; of runs
-            that another entry names, as in training they were not seen so.
+        label: name in printed tables.
+        flags: flags of `crispseg train` after the recipe.
+        seeds: seeds of its runs.
+        base: name of the network without the part that this one adds; the paired difference is reported.
+        trained_as: name of the entry whose runs are scored; networks of crispseg are then scored at 1×.
+        seen: inference scale for networks that do not upscale images themselves. Use it with `trained_as`, since
+            training evaluates at 1×.
     """
 
     label: str
@@ -44,15 +43,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A table.
+    """Table of networks.
 
     Args:
-        name: on the command line and in file names.
-        entries: by name; their order is the table's.
-        distances: in pixels, at which boundaries are scored.
-        classes: whose IoU is reported besides the mean.
-        recipe: by which all are trained.
-        halved: whether images are half as high and wide.
+        name: name on the command line and in file names.
+        entries: networks by name, in the order of the table.
+        distances: distances of boundary F in pixels.
+        classes: classes whose IoU is reported.
+        recipe: recipe of all trainings.
+        halved: whether images have half the height and width.
     """
 
     name: str
@@ -69,21 +68,20 @@ class Comparison:
 
     @property
     def scores(self) -> Path:
-        """The CSV file with a row for each run."""
+        """CSV file with a row for each run."""
         return RESULTS / f"{self.name}.csv"
 
     @property
     def seconds(self) -> Path:
-        """The CSV file with a row for each network."""
+        """CSV file with a row for each network."""
         return RESULTS / f"{self.name}_seconds.csv"
 
     @property
     def plot(self) -> Path:
-        """The picture."""
         return PLOTS / f"camvid_{self.name}.png"
 
 
-# "--model NAME" drops the width that the recipe gives SFNet, so others say theirs.
+# "--model NAME" drops the recipe's width, which is for SFNet, so these flags set it.
 _UPERNET = "--model upernet --model.width 64"
 _DDSM_UPERNET = "--model ddsm_upernet --model.width 64 --model.pixels 9 --model.fuse_levels [3,4]"
 
@@ -142,7 +140,7 @@ _AGLN = Comparison(
     },
 )
 
-# The paper's own setting, 16 points and all levels at 1/8, would take far longer than the recipe allows.
+# The paper's setting, 16 points and all levels at 1/8, takes too long for this recipe.
 _UNEPT_LIGHT = "--model unept --model.width 64 --model.points 4 --model.output_stride 16 --model.refine null"
 
 _UNEPT = Comparison(
@@ -161,10 +159,10 @@ _UNEPT = Comparison(
     },
 )
 
-# What crisp was at first: narrow levels, smoothed and concatenated.
+# First version of crisp: narrow levels, smoothed and concatenated.
 _NARROW = "--model crisp --model.width 48 --model.context conv --model.merge concat"
 
-_WIDE = "--model crisp --model.width 256"  # as crisp was until its channels were halved
+_WIDE = "--model crisp --model.width 256"  # crisp before its channels were halved
 
 _CRISP = Comparison(
     "crisp",
@@ -212,8 +210,7 @@ _CRISP = Comparison(
     classes=("pole",),
 )
 
-# Differences of parts at five seeds. Expected before the runs, in mIoU and F: FAM over addition +0.5 and +1 in SFNet,
-# +0.5 and +1.5 in crisp; S + C over none +1 and +1. One of the three intervals of mIoU holds 0.
+# Differences of parts, at five seeds.
 _five = functools.partial(Entry, seeds=(0, 1, 2, 3, 4))
 _PAIRED = Comparison(
     "paired",
@@ -226,8 +223,7 @@ _PAIRED = Comparison(
     },
 )
 
-# Expected before the runs, in mIoU: S and C +0.5 each over UPerNet; CR and SG +0.3 each over AGLN⁻; residual above
-# released above paper, which loses to AGLN⁻; queries +2, refinement +0.5 (F +2).
+# Single parts of the papers, with narrow decoders on half-size images.
 _NARROW_UPERNET = "--model upernet --model.width 32"
 _NARROW_DDSM = "--model ddsm_upernet --model.width 32 --model.pixels 9 --model.fuse_levels [3,4]"
 _NARROW_AGLN = "--model agln --model.width 32"
@@ -254,7 +250,7 @@ _SHORT = Comparison(
     halved=True,
 )
 
-# The networks of docs/benchmark.md, timed in turns; their scores are in the tables above.
+# Networks of docs/benchmark.md, timed in turns; their scores are in the tables above.
 _ALL = Comparison(
     "all",
     {

@@ -1,9 +1,9 @@
-"""Peak memory of segmenting a GeoTIFF that is larger than memory, in tiles.
+"""Time and peak memory of tiled prediction on a large GeoTIFF.
 
-python benchmarks/tiled_prediction.py --size 20000
+    python benchmarks/tiled_prediction.py --size 20000
 
-Another process makes a GeoTIFF of SIZE×SIZE RGB pixels, and `crispseg predict` segments it. The model has random
-weights: neither time nor memory depends on them.
+Another process writes a GeoTIFF of SIZE×SIZE RGB pixels, and `crispseg predict` segments it. The model has random
+weights, which affect neither time nor memory.
 """
 
 import argparse
@@ -25,7 +25,7 @@ PLACE = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.2, 0, 4e5, 0, -0.2,
 
 
 def make(path: Path, size: int) -> None:
-    """Write noise in tiles that take turns."""
+    """Write a GeoTIFF of repeating noise tiles."""
     random = np.random.default_rng(0)
     pieces = [random.integers(0, 256, (3, SIDE // 8, SIDE // 8), np.uint8).repeat(8, 1).repeat(8, 2) for _ in range(8)]
     options = {"width": size, "height": size, "count": 3, "dtype": "uint8", "photometric": "rgb", **PLACE}
@@ -39,10 +39,10 @@ def make(path: Path, size: int) -> None:
 
 
 def main() -> None:
-    """Make the GeoTIFF, segment it, check the result, print time and peak."""
+    """Write a GeoTIFF, segment it, check the result, and print time and peak memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=20000, help="height and width of the GeoTIFF")
-    parser.add_argument("--tile", type=int, default=1024, help="side of the tiles that the model sees")
+    parser.add_argument("--size", type=int, default=20000, help="height and width of the GeoTIFF, pixels")
+    parser.add_argument("--tile", type=int, default=1024, help="side of the tiles, pixels")
     parser.add_argument("--model", default="sfnet")
     parser.add_argument("--backbone", default="mobilenetv3_small_050")
     parser.add_argument("--classes", type=int, default=19)

@@ -1,10 +1,10 @@
-"""Peak memory of a training step of UN-EPT with boundary refinement, on the CPU, at several sizes.
+"""Peak memory of a training step of UN-EPT with boundary refinement on the CPU, at several image sizes.
 
     python benchmarks/training_memory.py --threads 2
 
-A step is what `crispseg train` does with a batch: all outputs, Eq. 7, the backward pass, AdamW. 150 classes; weights,
-images and labels are random. Each size runs in a process of its own, which has taken a tiny step before, so that
-weights, gradients and AdamW's state are there already and printed apart.
+A step is that of `crispseg train`: all outputs, the loss of Eq. 7, the backward pass and AdamW. The model has 150
+classes; weights, images and labels are random. Each size runs in a separate process. A tiny first step allocates
+weights, gradients and AdamW's state, which are printed separately.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from crispseg.training.optimization import build_optimizer
 from crispseg.training.task import Batch, SegmentationTask
 
 CLASSES = 150
-TINY = 64  # pixels, side of the images of a step that is not measured
-REGION = 40  # pixels, side of the squares of one class in the labels
+TINY = 64  # image side of the first step, pixels
+REGION = 40  # side of one-class squares in the labels, pixels
 PAPER = {"resnet50": "7.0G", "deit_base_distilled_patch16_384": "8.5G"}
-"""Table 8's "Mem Cost", of crops of 480×480."""
+"""Table 8's "Mem Cost" for 480×480 crops."""
 
 
 def settings(backbone: str, batch: int, precision: Literal["fp32", "bf16"]) -> TrainConfig:
-    """The paper's optimizer and loss; the rest is of no matter here."""
+    """Return the paper's optimizer and loss; other settings do not matter here."""
     return TrainConfig(
         Nuclei(),
         model=ModelConfig("unept", backbone, False, refine="boundary"),
@@ -52,7 +52,7 @@ def build(config: TrainConfig) -> SegmentationModel:
 
 
 def make_batch(config: TrainConfig, side: int) -> Batch:
-    """As the data loader gives it."""
+    """Return a batch in the data loader's format."""
     regions = torch.randint(CLASSES, (-(-side // REGION),) * 2, dtype=torch.uint8)
     labels = regions.repeat_interleave(REGION, 0).repeat_interleave(REGION, 1)[:side, :side].contiguous()
     targets = torch.from_numpy(boundary_targets(labels.numpy(), config.boundary_distance))
@@ -61,7 +61,7 @@ def make_batch(config: TrainConfig, side: int) -> Batch:
 
 
 def prepare(config: TrainConfig) -> Callable[[int], object]:
-    """In its process, a step on images of a given side."""
+    """Return a training step on images of a given side, in its process."""
     torch.manual_seed(0)
     model = build(config)
     loss = WeightedLoss(config.losses, config.hard_fraction, auxiliary_weight=config.auxiliary_weight)
@@ -81,18 +81,17 @@ def prepare(config: TrainConfig) -> Callable[[int], object]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print a table for each backbone."""
     made = parser(__doc__)
     made.add_argument("--backbones", nargs="+", default=[*PAPER], metavar="BACKBONE")
     made.add_argument("--sizes", nargs="+", type=int, default=[240, 480, 720], help="height and width, pixels")
-    made.add_argument("--batch", type=int, default=1, help="images of a step")
+    made.add_argument("--batch", type=int, default=1, help="images per step")
     made.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     given = made.parse_args(argv)
     print(f"{given.precision}, batch of {given.batch}, {given.threads} threads, {machine()}")
     for backbone in given.backbones:
         config = settings(backbone, given.batch, given.precision)
         parameters = sum(each.nbytes for each in build(config).parameters()) / 2**20
-        fixed = 4 * parameters  # weights, gradients and AdamW's two means of them
+        fixed = 4 * parameters  # weights, gradients and AdamW's two moments
         print(f"\n{backbone}; the paper: {PAPER.get(backbone, '–')}; at any size {fixed:.0f} MiB")
         print("| image | MiB of the step | MiB a megapixel | GiB in all |\n| --- | ---: | ---: | ---: |")
         for side in sorted({*given.sizes}):
