@@ -53,7 +53,7 @@ def count_in_modules(model: nn.Module, height: int, width: int, in_chans: int = 
     return total
 
 
-def beside(here: float, paper: float | None) -> str:
+def compared(here: float, paper: float | None) -> str:
     """Return a count and its difference from the paper's in percent."""
     return f"{here:.2f}" + (f" ({100 * (here / paper - 1):+.2f} %)" if paper else "")
 
@@ -68,9 +68,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             continue
         model, size = row.build(), row.counted.size
         products = [count_multiply_adds(model, *size, attention=attention) for attention in (True, False)]
-        found = [beside(each / 1e9, row.multiply_adds) for each in (*products, count_in_modules(model, *size))]
+        found = [compared(each / 1e9, row.multiply_adds) for each in (*products, count_in_modules(model, *size))]
         paper = [f"{value:g}" if value else "" for value in (row.parameters, row.multiply_adds)]
-        parameters = beside(count_parameters(model) / 1e6 + row.counted.auxiliary, row.parameters)
+        parameters = compared(count_parameters(model) / 1e6 + row.counted.auxiliary, row.parameters)
         table.add_row(row.paper, row.name, row.label, parameters, paper[0], *found, paper[1])
     Console(width=160).print(table)
 

@@ -49,7 +49,7 @@ def main() -> None:
         seconds = by_command(given.run, paths) - by_command(given.run, paths[:few])
         rates["crispseg predict"].append((len(paths) - few) / seconds)
     print(f"{processes.machine()}, {given.threads} threads, {len(paths)} images")
-    print("| way | images a second | ratio |\n| --- | ---: | ---: |")
+    print("| way | images per second | ratio |\n| --- | ---: | ---: |")
     for way, found in rates.items():
         ratios = [rate / alone for rate, alone in zip(found, rates["network"], strict=True)]
         print(f"| {way} | {statistics.median(found):.2f} | {statistics.median(ratios):.2f} |")

@@ -24,7 +24,7 @@ import numpy as np
 from compare import COMMIT, file_hash, head, recorded_commit
 from first_result import columns, fewer, folder_flags, folder_name, is_there, print_means, scored
 from reporting import Row, read_rows, write_rows
-from shipped_card import DATA, flags_of, in_colour, made_by, ship, told_before
+from shipped_card import DATA, flags_of, in_colour, made_by, recipe_section, ship
 
 from crispseg.cli.main import main as crispseg
 from crispseg.cli.train import Train
@@ -97,7 +97,7 @@ def card_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     folder = given.out / given.data
     model = SegmentationModel.from_pretrained(folder)
     val = data_of(given, further).dataset("val")
-    ship(folder, model, val, scored(model, val), told_before(folder))
+    ship(folder, model, val, scored(model, val), recipe_section(folder))
     print(f"{folder}: mIoU {model.info.metrics['val_miou']}")
 
 

@@ -132,7 +132,7 @@ def made_by(model: SegmentationModel, command: Sequence[str], further: Sequence[
     )
 
 
-def told_before(folder: Path) -> str:
+def recipe_section(folder: Path) -> str:
     """Return the recipe section of the card in a folder."""
     text = (folder / CARD_FILE).read_text(encoding="utf-8")
     return text.partition(RECIPE)[2].partition(SCORES)[0].strip("\n") + "\n"

@@ -177,22 +177,20 @@ _CRISP = Comparison(
             "… images at their size", f"{_WIDE} --model.inference_scale 1", base="wide", trained_as="wide"
         ),
         "wide_no_flow": Entry("… no flow", f"{_WIDE} --model.fuse add", base="wide"),
-        "wide_corners": Entry("… corner pixels on each other", f"{_WIDE} --model.align_corners true", base="wide"),
+        "wide_corners": Entry("… corner pixels aligned", f"{_WIDE} --model.align_corners true", base="wide"),
         "narrow": Entry("48 channels, concatenated", _NARROW, base="crisp"),
         "narrow_as_it_is": Entry(
             "… images at their size", f"{_NARROW} --model.inference_scale 1", base="narrow", trained_as="narrow"
         ),
         "narrow_no_flow": Entry("… no flow", f"{_NARROW} --model.fuse add", base="narrow"),
-        "narrow_corners": Entry(
-            "… corner pixels on each other", f"{_NARROW} --model.align_corners true", base="narrow"
-        ),
+        "narrow_corners": Entry("… corner pixels aligned", f"{_NARROW} --model.align_corners true", base="narrow"),
         "smp_fpn": Entry("FPN (smp)", "--model smp_fpn"),
         "smp_unet": Entry("U-Net (smp)", "--model smp_unet"),
         "smp_deeplabv3plus": Entry("DeepLabV3+ (smp)", "--model smp_deeplabv3plus"),
         "smp_upernet": Entry("UPerNet (smp)", "--model smp_upernet"),
         "smp_segformer": Entry("SegFormer's decoder (smp)", "--model smp_segformer"),
         "smp_segformer_larger": Entry(
-            "… seen a third larger",
+            "… input upscaled 1.33×",
             "--model smp_segformer",
             base="smp_segformer",
             trained_as="smp_segformer",

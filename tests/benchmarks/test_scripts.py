@@ -130,6 +130,12 @@ def test_report(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
             reporting.report(table)
 
 
+def test_rows_may_lack_fields(script: Script, tmp_path: Path) -> None:
+    reporting = script("reporting")
+    reporting.write_rows(tmp_path / "rows.csv", [{"seed": "0"}, {"seed": "1", "device": "cpu"}])
+    assert reporting.read_rows(tmp_path / "rows.csv") == [{"seed": "0", "device": ""}, {"seed": "1", "device": "cpu"}]
+
+
 @pytest.mark.slow
 def test_tables_of_the_repository(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: None
