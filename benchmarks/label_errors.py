@@ -33,7 +33,7 @@ def exchanged(mask: Mask, _: np.random.Generator) -> Mask | None:
 
 
 def removed(mask: Mask, random: np.random.Generator) -> Mask | None:
-    """Replace an object of the second most frequent class, of at least median area, by the most frequent class."""
+    """Replace a large object of the second most frequent class, and its surroundings, by the most frequent class."""
     ids, counts = np.unique(mask[mask != IGNORE], return_counts=True)
     if len(ids) < 2:
         return None

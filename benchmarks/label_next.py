@@ -3,8 +3,8 @@
     python benchmarks/label_next.py --root DATA --weights WEIGHTS --work runs/next [--data nuclei leaf] [--seeds 0 1 2]
     python benchmarks/label_next.py
 
-DATA contains the folders `nuclei` and `leaf` of `first_result.py`. Both selections start with the same 10 images. All
-trainings of a seed start from ImageNet weights and take the same number of steps. They are scored on val after the last
+DATA contains the folders `nuclei` and `leaf` of `first_result.py`. Both selections start with the same 10 images. Their
+trainings start from ImageNet weights and have the same seed and number of steps. They are scored on val after the last
 step. An interrupted command can be repeated. Without `--root`, the rows are printed.
 """
 

@@ -122,7 +122,7 @@ def try_out(old: str, new: str) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=[""], metavar="ID", help="prefixes of mutations to run")
+    parser.add_argument("--only", nargs="+", default=[""], metavar="ID", help="prefixes of mutations' names")
     given = parser.parse_args(argv)
     results = Counter[str]()
     for name, old, new in MUTATIONS:

@@ -60,7 +60,7 @@ class Peer(SegmentationModel):
         return self
 
     def coarse(self, images: Tensor) -> Coarse:
-        """Return logits at image size, to which these networks upscale them."""
+        """Return logits at image size; these networks upscale them."""
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % 32, 0, -height % 32))  # encoders need multiples of 32
         logits: Tensor = self.net(padded)[..., :height, :width]

@@ -2,8 +2,8 @@
 
     python benchmarks/predict_speed.py --run nuclei --folder photos --rounds 3
 
-Both use the same images, in turns; the results are medians. To exclude the start of the command, its time on a tenth of
-the images is subtracted from that on all.
+The network is timed alone and in `Segmenter.stream`. All use the same images, in turns; the results are medians. To
+exclude the start of the command, its time on a tenth of the images is subtracted from that on all.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def finetune_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
 
 
 def divided(data: DataSource, folder: Path) -> tuple[Folder, Folder]:
-    """Write a source's images to `folder`; return the data without colour and the data in colour."""
+    """Write a source's images and masks to `folder`; return the data without colour and the data in colour."""
     labels = data.label_set()
     names: dict[tuple[bool, str], list[str]] = {}
     for split in ("train", "val"):

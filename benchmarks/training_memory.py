@@ -2,9 +2,9 @@
 
     python benchmarks/training_memory.py --threads 2
 
-A step is that of `crispseg train`: all outputs, the loss of Eq. 7, the backward pass and AdamW. The model has 150
-classes; weights, images and labels are random. Each size runs in a separate process. A tiny first step allocates
-weights, gradients and AdamW's state, which are printed separately.
+A step is that of `crispseg train` with AdamW: all outputs, the loss of Eq. 7, the backward pass and the update. The
+model has 150 classes; weights, images and labels are random. Each size runs in a separate process. A tiny first step
+allocates gradients and AdamW's state, which are printed separately with the weights.
 """
 
 from __future__ import annotations

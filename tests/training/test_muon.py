@@ -83,14 +83,15 @@ def test_convolutions_are_matrices() -> None:
     torch.testing.assert_close(conv.detach().flatten(1), matrix.detach())
 
 
-def test_an_orthogonal_update_serves_two_steps() -> None:
+def test_an_orthogonal_update_is_used_for_two_steps() -> None:
     (weight,) = weights((20, 30))
-    optimizer, places = Muon([weight], lr=0.01, weight_decay=0), [weight.detach().clone()]
-    for step in range(4):
+    optimizer, positions = Muon([weight], lr=0.01, weight_decay=0), [weight.detach().clone()]
+    for step, lr in enumerate((0.01, 0.005, 0.01, 0.01)):
+        optimizer.param_groups[0]["lr"] = lr
         train(optimizer, [weight], 1, start=step)
-        places.append(weight.detach().clone())
-    first, second, third, fourth = (after - before for before, after in itertools.pairwise(places))
-    torch.testing.assert_close(first, second)
+        positions.append(weight.detach().clone())
+    first, second, third, fourth = (after - before for before, after in itertools.pairwise(positions))
+    torch.testing.assert_close(first, 2 * second)
     torch.testing.assert_close(third, fourth)
     assert (third - first).norm() > 0.1 * first.norm()
 
@@ -106,3 +107,15 @@ def test_it_resumes_from_its_state() -> None:
     train(second, parts, 3, start=3)
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_it_resumes_from_a_state_without_updates() -> None:
+    (weight,) = weights((20, 30))
+    optimizer = Muon([weight], lr=0.01)
+    train(optimizer, [weight], 1)
+    earlier = optimizer.state_dict()
+    earlier["state"] = {key: {"momentum": state["momentum"]} for key, state in earlier["state"].items()}
+    optimizer.load_state_dict(earlier)
+    before = weight.detach().clone()
+    train(optimizer, [weight], 1, start=1)
+    assert not torch.equal(weight, before)

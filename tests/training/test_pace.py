@@ -172,6 +172,7 @@ def test_a_run_of_a_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     longer = dataclasses.replace(config, minutes=(budget + 2) / 60)
     after = rows(quietly(longer, resume=True).folder)
     assert after[: len(before)] == before and len(after) > len(before)
+    assert int(after[-1]["step"]) > int(before[-1]["step"]) and float(after[-1]["seconds"]) > budget + 1
     assert float(before[-1]["seconds"]) < float(after[-1]["seconds"]) < 2 * (budget + 2)
 
 

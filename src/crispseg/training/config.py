@@ -102,8 +102,8 @@ class TrainConfig(Settings):
             ten evaluations take at most a tenth of the time, if necessary on a sample of at least 20 val images.
         batch_size: images per step and device; auto is 8 crops of 192×192, or fewer larger crops with as many pixels.
         accumulate: number of batches whose gradients are added up for one step.
-        optimizer: muon, adamw or sgd. muon orthogonalizes the updates of matrices with a shorter side of 16 to 320 at
-            every second step, with five times the learning rate, and is AdamW for other weights.
+        optimizer: muon, adamw or sgd. muon gives matrices with a shorter side of 16 to 320 orthogonal updates, at five
+            times the learning rate; they are computed at every second step. It is AdamW for other weights.
         lr: initial learning rate.
         backbone_lr_factor: the backbone's learning rate is lr times this.
         layer_decay: factor, such as 0.75, by which each layer of the backbone learns more slowly than the next one;

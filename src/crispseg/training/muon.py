@@ -29,7 +29,7 @@ class Muon(Optimizer):
         lr: learning rate of the other weights; that of matrices is five times as large.
         weight_decay: of groups without their own.
         others: matrices that AdamW updates, such as that of a classifier.
-        every: steps for which an orthogonal update is used; momentum changes little in a few.
+        every: number of steps for which an orthogonal update is used; the weights have a gradient in each.
     """
 
     def __init__(
@@ -61,14 +61,15 @@ class Muon(Optimizer):
         return loss
 
     def _of_matrix(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
-        if not state:
-            state |= {"step": 0, "momentum": torch.zeros_like(gradient)}
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum"].mul_(MOMENTUM).add_(gradient)
-        if state["step"] % self.every == 0:
+        step = state.get("step", 0)  # earlier checkpoints lack it
+        if step % self.every == 0:
             matrix = gradient.add(momentum, alpha=MOMENTUM).flatten(1)  # (O, I · k²)
             ratio = LR_RATIO * math.sqrt(max(1, matrix.shape[0] / matrix.shape[1]))
             state["update"] = orthogonalized(matrix) * ratio
-        state["step"] += 1
+        state["step"] = step + 1
         update: Tensor = state["update"]
         return update
 
