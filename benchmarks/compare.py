@@ -201,7 +201,7 @@ def file_hash(path: str) -> str:
         CrispsegError: the file does not exist.
     """
     if not Path(path).is_file():
-        raise CrispsegError(f"weight file {path} does not exist; give --weights a file")
+        raise CrispsegError(f"weight file {path} does not exist; put it at this path")
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]
 

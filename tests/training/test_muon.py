@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
+from crispseg.training import muon
 from crispseg.training.muon import Muon, is_matrix, orthogonalized
 
 
@@ -58,13 +59,14 @@ def test_other_weights_are_updated_by_adamw() -> None:
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch has it since 2.9")
-def test_matrices_are_updated_as_by_pytorch() -> None:
+def test_matrices_are_updated_as_by_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     """PyTorch's optimizer takes matrices only, iterates in bfloat16, and decays by its learning rate."""
+    monkeypatch.setattr(muon, "EVERY", 1)
     shapes = (40, 24), (16, 70)
     ours, reference = weights(*shapes), weights(*shapes)
     before = [weight.detach().clone() for weight in ours]
     assert all(map(is_matrix, ours))
-    train(Muon(ours, lr=0.02, weight_decay=0.1, every=1), ours, 5)
+    train(Muon(ours, lr=0.02, weight_decay=0.1), ours, 5)
     options = {"lr": 0.1, "weight_decay": 0.02, "momentum": 0.95, "adjust_lr_fn": "original"}
     train(torch.optim.Muon(reference, **options), reference, 5)  # type: ignore[arg-type]
     for one, other, start in zip(ours, reference, before, strict=True):
@@ -111,7 +113,7 @@ def test_it_resumes_from_its_state() -> None:
 
 def test_it_resumes_from_a_state_without_updates() -> None:
     (weight,) = weights((20, 30))
-    optimizer = Muon([weight], lr=0.01)
+    optimizer = Muon([weight], lr=0.01, weight_decay=0)
     train(optimizer, [weight], 1)
     earlier = optimizer.state_dict()
     earlier["state"] = {key: {"momentum": state["momentum"]} for key, state in earlier["state"].items()}

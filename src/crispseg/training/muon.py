@@ -16,6 +16,7 @@ MOMENTUM = 0.95
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
 QUINTIC = (3.4445, -4.7750, 2.0315)
 STEPS = 5
+EVERY = 2  # steps for which an orthogonal update is used; weights are expected to have a gradient in each
 
 
 class Muon(Optimizer):
@@ -29,7 +30,6 @@ class Muon(Optimizer):
         lr: learning rate of the other weights; that of matrices is five times as large.
         weight_decay: of groups without their own.
         others: matrices that AdamW updates, such as that of a classifier.
-        every: number of steps for which an orthogonal update is used; the weights have a gradient in each.
     """
 
     def __init__(
@@ -38,10 +38,9 @@ class Muon(Optimizer):
         lr: float,
         weight_decay: float = 0.01,
         others: Iterable[nn.Parameter] = (),
-        every: int = 2,
     ) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": weight_decay})
-        self.others, self.every = {id(weight) for weight in others}, every
+        self.others = {id(weight) for weight in others}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -60,12 +59,13 @@ class Muon(Optimizer):
                 weight.mul_(1 - group["lr"] * group["weight_decay"]).sub_(change.view_as(weight), alpha=group["lr"])
         return loss
 
-    def _of_matrix(self, gradient: Tensor, state: dict[str, Any]) -> Tensor:
+    @staticmethod
+    def _of_matrix(gradient: Tensor, state: dict[str, Any]) -> Tensor:
         if "momentum" not in state:
             state["momentum"] = torch.zeros_like(gradient)
         momentum: Tensor = state["momentum"].mul_(MOMENTUM).add_(gradient)
         step = state.get("step", 0)  # earlier checkpoints lack it
-        if step % self.every == 0:
+        if step % EVERY == 0:
             matrix = gradient.add(momentum, alpha=MOMENTUM).flatten(1)  # (O, I · k²)
             ratio = LR_RATIO * math.sqrt(max(1, matrix.shape[0] / matrix.shape[1]))
             state["update"] = orthogonalized(matrix) * ratio
