@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import math
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,16 @@ def test_class_weights(tmp_path: Path, refuses: Any) -> None:
         class_weights_of(tiny(tmp_path, class_weights=[1.0, 2.0, 3.0]), report)
 
 
-def test_softened_weights_become_milder_by_the_step_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("mild", "exponents"),
+    [
+        ((4, 2.0), (1 / 2, 1 / 2, 1 / 2, 5 / 12, 1 / 3, 1 / 3)),
+        ((500, 1 / 2), (1 / 2, 1 / 2, 4 / 9, 1 / 3, 1 / 3, 1 / 3)),
+    ],
+)
+def test_softened_weights_become_milder(
+    mild: tuple[int, float], exponents: Sequence[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     seen: list[Tensor] = []
     forward = CrossEntropy.forward
 
@@ -159,12 +169,9 @@ def test_softened_weights_become_milder_by_the_step_alone(tmp_path: Path, monkey
         return forward(loss, logits, labels)
 
     monkeypatch.setattr(CrossEntropy, "forward", spy)
-    monkeypatch.setattr(class_weight_schedule, "STEPS", (1, 3))
-    settings: dict[str, Any] = {"class_weights": "softened", "auxiliary_weight": 0.0}
-    quietly(tiny(tmp_path / "run", epochs=1, **settings))
-    quietly(tiny(tmp_path / "run", epochs=3, **settings), resume=True)
+    monkeypatch.setattr(class_weight_schedule, "MILD", mild)
+    quietly(tiny(tmp_path / "run", epochs=3, class_weights="softened", auxiliary_weight=0.0))
     shares = np.array(check_split(DRAWN.dataset("train"), "train").shares)
-    exponents = (1 / 2, 1 / 2, 5 / 12, 1 / 3, 1 / 3, 1 / 3)
     for weights, exponent in zip(seen, exponents, strict=True):
         expected = np.where(shares > 0, (shares.max() / np.maximum(shares, 1e-4)) ** exponent, 0)
         np.testing.assert_allclose(weights, expected, rtol=1e-5)

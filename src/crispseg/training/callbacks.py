@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from crispseg.io.files import write_table
 from crispseg.models import SegmentationModel
 from crispseg.training.losses import CrossEntropy
-from crispseg.training.pace import callback
+from crispseg.training.pace import Pace, callback
 from crispseg.training.task import SegmentationTask
 
 
@@ -113,14 +113,14 @@ class WarmedAverage(WeightAveraging):
         return self._average_model.module.model  # type: ignore[return-value]
 
 
-STEPS = (250, 500)
+MILD = 500, 0.8  # step, or share of a shorter run, from which on weights are mild
 
 
 class ClassWeightSchedule(Callback):
-    """Change softened class weights from `share ** -1/2` to `share ** -1/3` of each class's pixels within `STEPS`.
+    """Change softened class weights from `share ** -1/2` to `share ** -1/3` of each class's pixels.
 
-    The square root makes the model find rare classes early. The cube root later makes their masks less wide
-    (docs/development/trials.md).
+    The change begins at half of `MILD`. The square root makes the model find rare classes early. The cube root later
+    makes their masks less wide (docs/development/trials.md).
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -130,5 +130,7 @@ class ClassWeightSchedule(Callback):
         self.weights, self.roots = weights, weights.clone()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        exponent = float(np.interp(trainer.global_step, STEPS, (1 / 2, 1 / 3)))
+        step, (steps, share) = trainer.global_step, MILD
+        reached = max(step / steps, callback(trainer, Pace).progress_at(step) / share)
+        exponent = float(np.interp(reached, (1 / 2, 1), (1 / 2, 1 / 3)))
         self.weights.copy_(self.roots ** (exponent / (1 / 2)))

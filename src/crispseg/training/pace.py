@@ -38,7 +38,7 @@ class Pace(Callback):
         seconds: duration of the whole run, or None if it has a fixed number of steps.
 
     Attributes:
-        progress: elapsed fraction of the training time, 0 to 1; the learning rate follows it.
+        progress: elapsed fraction of the training time of a run of fixed duration, 0 to 1.
         sampled: number of sampled val images, or None if evaluations use all.
     """
 
@@ -52,6 +52,10 @@ class Pace(Callback):
         self.first = 0.0  # time at which the first batch ended
         self.progress = self.evaluated = 0.0  # current progress, and progress at the latest evaluation
         self.used_up = 0.0  # duration of the run that a session completed, in seconds
+
+    def progress_at(self, step: int) -> float:
+        """Return the completed fraction of the run before an optimizer step, which is the next one."""
+        return self.progress if self.steps is None else step / self.steps
 
     def left(self, trainer: L.Trainer) -> str:
         """Return the remaining time of the run, such as "0:13:49", or "?" while it is unknown."""

@@ -45,14 +45,11 @@ class SegmentationTask(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = build_optimizer(self.model, self.config)
-        pace = callback(self.trainer, Pace)
-        total = pace.steps
-        if total is None:
-            factor = learning_rate_factor(self.config, lambda step: pace.progress)
-        else:
+        pace, in_an_epoch = callback(self.trainer, Pace), 1
+        if pace.steps is not None:
             self.trainer.fit_loop.setup_data()  # sets `num_training_batches`, which the next line reads
             in_an_epoch = steps_per_epoch(self.trainer.num_training_batches, self.config)
-            factor = learning_rate_factor(self.config, lambda step: step / total, in_an_epoch)
+        factor = learning_rate_factor(self.config, pace.progress_at, in_an_epoch)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}}
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
