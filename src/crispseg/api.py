@@ -117,6 +117,7 @@ def evaluate(
     boundary_empty: Empty = "skip",
     objects: str | None = None,
     objects_border: str | None = None,
+    objects_min_size: int | None = None,
     thin: Sequence[str] | None = None,
     bootstrap: int = RESAMPLES,
     backend: Backend = "auto",
@@ -137,6 +138,8 @@ def evaluate(
             Gated-SCNN; the default skips it.
         objects: class whose single objects are scored.
         objects_border: class of the pixels between objects.
+        objects_min_size: area in pixels; smaller objects are left out, except those of instance masks. By default, a
+            tenth of the median area of the image's predicted objects with objects_border, else 0.
         thin: compute IoU and recall by the width of structures, and clDice of the named classes.
         bootstrap: number of resamples for the intervals over images; 0 for none.
         backend: runtime of an exported file; the default is ONNX Runtime for .onnx, OpenVINO for .xml.
@@ -160,6 +163,7 @@ def evaluate(
         boundary_empty=boundary_empty,
         objects=objects,
         objects_border=objects_border,
+        objects_min_size=objects_min_size,
         thin=thin,
         resamples=bootstrap,
         backend=backend,

@@ -167,13 +167,15 @@ def test_command(model: SegmentationModel, root: Path, capsys: pytest.CaptureFix
     data = ["--data=folder", f"--data.root={root}", "--data.classes=[background, nucleus, border]", "--split=all"]
     data += [f"--data.instances={root / 'instances'}"]
     argv = ["evaluate", str(root / "model"), *data, "--workers=0", "--device=cpu", "--bootstrap=40"]
-    argv += ["--objects=nucleus", "--objects_border=border", f"--json={root / 'scores.json'}"]
+    argv += ["--objects=nucleus", "--objects_border=border", "--objects_min_size=0", f"--json={root / 'scores.json'}"]
     assert main([*argv, f"--html={root / 'page.html'}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    objects = ObjectScores(3, ObjectRule(1, border=2))
+    objects = ObjectScores(3, ObjectRule(1, border=2, min_size=0))
     source = Folder(root=root, num_classes=3, instances=root / "instances")
     evaluate(model, source.dataset("all"), device="cpu", workers=0, objects=objects)
-    found = objects.scores()
+    found, without_fragments = objects.scores(), ObjectScores(3, ObjectRule(1, border=2))
+    evaluate(model, source.dataset("all"), device="cpu", workers=0, objects=without_fragments)
+    assert without_fragments.scores().predicted.sum() < found.predicted.sum()
     assert any(line.startswith(f"{found.truth.sum()} objects of class nucleus") for line in lines)
     (f1,), (ap,) = (
         [line for line in lines if name in line] for name in ("object F1, IoU 0.5", "object AP, IoU 0.5 to 0.95")

@@ -120,6 +120,7 @@ def score_model(
     boundary_iou: bool = False,
     objects: str | None = None,
     objects_border: str | None = None,
+    objects_min_size: int | None = None,
     thin: Sequence[str] | None = None,
     resamples: int = 0,
     **options: Any,
@@ -131,6 +132,7 @@ def score_model(
         boundary: distances of boundary F-scores, in pixels, or true for `DISTANCES`.
         boundary_empty: see `BoundaryScores`.
         objects, objects_border: class whose single objects are scored, and class of the pixels between them.
+        objects_min_size: `min_size` of `ObjectRule`.
         thin: classes whose centre lines are compared, in addition to scores by width; None omits these scores.
         resamples: number of resamples for intervals; 0 for none.
         options: `device`, `workers` and `protocol` of `evaluate`.
@@ -141,7 +143,7 @@ def score_model(
     classes, labels = len(dataset.labels), dataset.labels
     lines = [(each, labels.index(each)) for each in dict.fromkeys(thin or ())]
     distances = DISTANCES if boundary is True else boundary
-    rule = object_rules(labels, objects, objects_border).get(objects or "")
+    rule = object_rules(labels, objects, objects_border, min_size=objects_min_size).get(objects or "")
     metrics: dict[str, Any] = {
         "boundary": BoundaryScores(classes, distances, boundary_empty) if distances else None,
         "boundary_iou": BoundaryIoUScores(classes) if boundary_iou else None,
