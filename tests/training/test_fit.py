@@ -151,14 +151,19 @@ def test_class_weights(tmp_path: Path, refuses: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mild", "exponents"),
+    ("steps", "share", "exponents"),
     [
-        ((4, 2.0), (1 / 2, 1 / 2, 1 / 2, 5 / 12, 1 / 3, 1 / 3)),
-        ((500, 1 / 2), (1 / 2, 1 / 2, 4 / 9, 1 / 3, 1 / 3, 1 / 3)),
+        ((1, 4), 2.0, (1 / 2, 1 / 2, 1 / 2, 5 / 12, 1 / 3, 1 / 3)),
+        ((1, 500), 1 / 2, (1 / 2, 1 / 2, 4 / 9, 1 / 3, 1 / 3, 1 / 3)),
+        ((4, 500), 0.1, (1 / 2, 1 / 2, 1 / 2, 5 / 12, 1 / 3, 1 / 3)),
     ],
 )
 def test_softened_weights_become_milder(
-    mild: tuple[int, float], exponents: Sequence[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    steps: tuple[int, int],
+    share: float,
+    exponents: Sequence[float],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     seen: list[Tensor] = []
     forward = CrossEntropy.forward
@@ -169,7 +174,8 @@ def test_softened_weights_become_milder(
         return forward(loss, logits, labels)
 
     monkeypatch.setattr(CrossEntropy, "forward", spy)
-    monkeypatch.setattr(class_weight_schedule, "MILD", mild)
+    monkeypatch.setattr(class_weight_schedule, "STEPS", steps)
+    monkeypatch.setattr(class_weight_schedule, "SHARE", share)
     quietly(tiny(tmp_path / "run", epochs=3, class_weights="softened", auxiliary_weight=0.0))
     shares = np.array(check_split(DRAWN.dataset("train"), "train").shares)
     for weights, exponent in zip(seen, exponents, strict=True):

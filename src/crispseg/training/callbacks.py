@@ -113,14 +113,14 @@ class WarmedAverage(WeightAveraging):
         return self._average_model.module.model  # type: ignore[return-value]
 
 
-MILD = 500, 0.8  # step, or share of a shorter run, from which on weights are mild
+STEPS, SHARE = (250, 500), 0.8
 
 
 class ClassWeightSchedule(Callback):
     """Change softened class weights from `share ** -1/2` to `share ** -1/3` of each class's pixels.
 
-    The change begins at half of `MILD`. The square root makes the model find rare classes early. The cube root later
-    makes their masks less wide (docs/development/trials.md).
+    The change ends at `SHARE` of the run, but between `STEPS`, and begins at half of its end. The square root makes the
+    model find rare classes early. The cube root later makes their masks less wide (docs/development/trials.md).
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -130,7 +130,7 @@ class ClassWeightSchedule(Callback):
         self.weights, self.roots = weights, weights.clone()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        step, (steps, share) = trainer.global_step, MILD
-        reached = max(step / steps, callback(trainer, Pace).progress_at(step) / share)
+        step, (first, last) = trainer.global_step, STEPS
+        reached = np.clip(callback(trainer, Pace).progress_at(step) / SHARE, step / last, step / first)
         exponent = float(np.interp(reached, (1 / 2, 1), (1 / 2, 1 / 3)))
         self.weights.copy_(self.roots ** (exponent / (1 / 2)))

@@ -120,8 +120,8 @@ class TrainConfig(Settings):
         hard_fraction: fraction of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
         auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 disables them.
         class_weights: class weights in cross_entropy: a list with one per class, balanced (median frequency) or
-            softened (`share ** -1/2` of the class's pixels, `share ** -1/3` from step 500). auto is softened if a
-            class has less than 2 % of the pixels.
+            softened (`share ** -1/2` of the class's pixels, `share ** -1/3` from step 500, or in a shorter run from its
+            last fifth, but not before step 250). auto is softened if a class has less than 2 % of the pixels.
         boundary_distance: largest distance, in pixels, of a boundary pixel from the boundary, for model.refine.
         boundary_weights: weights of the losses of model.refine; unspecified ones keep their defaults (UN-EPT's Eq. 7).
         direction_mask: pixels of the direction loss: all true boundary pixels, or only those also predicted.
