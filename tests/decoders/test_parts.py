@@ -133,7 +133,7 @@ def test_pyramid_pooling_is_averages_brought_back_to_the_feature_s_size() -> Non
 
 def test_aspp_is_four_convolutions_and_a_mean() -> None:
     module = lively(AtrousSpatialPyramidPooling(4, 3))
-    assert module.rates == (6, 12, 18)
+    assert [branch[0].dilation[0] for branch in module.branches[1:]] == [6, 12, 18]
     feature = torch.randn(1, 4, 20, 14, dtype=torch.float64)
     x = feature[0]
     branches = [conv_norm_relu(x, branch, rate) for branch, rate in zip(module.branches, (1, 6, 12, 18), strict=True)]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import timm
 import torch
@@ -112,10 +113,9 @@ class Backbone(nn.Module):
         features: list[Tensor] = self.net(pad_to_multiple(images, self._divisor))
         if self._divisor > 1:
             features = [
-                feature[..., : ceil_div(height, stride), : ceil_div(width, stride)]
+                same_layout(feature[..., : ceil_div(height, stride), : ceil_div(width, stride)])
                 for feature, stride in zip(features, self.strides, strict=True)
             ]
-            features = [same_layout(feature) for feature in features]
         return features
 
     @property
@@ -123,15 +123,9 @@ class Backbone(nn.Module):
         """Network without the layers of a simple feature pyramid, which have no published weights."""
         return self.net.plain if isinstance(self.net, SimplePyramid) else self.net
 
-    @contextmanager
-    def replaying(self, features: list[Tensor]) -> Iterator[None]:
+    def replaying(self, features: list[Tensor]) -> AbstractContextManager[Any]:
         """Return these outputs of `body` in the block, for images of the same size, instead of computing them."""
-        body = self.body
-        body.forward = lambda _images: features
-        try:
-            yield
-        finally:
-            del body.forward  # the method of its class is used again
+        return mock.patch.object(self.body, "forward", lambda _images: features)
 
     def freeze(self, *, early: bool = False) -> None:
         """Freeze all batch-norm statistics and all weights of `body`; `early` only those of the finest feature."""

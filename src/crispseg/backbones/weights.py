@@ -139,10 +139,8 @@ def build_published(name: str, published: bool, **options: Any) -> Any:
         if config and config.hf_hub_id:
             options["pretrained_cfg_overlay"] = {"file": hub_file(config), "custom_load": config.custom_load == "hf"}
         return timm.create_model(name, pretrained=published, **options)
-    except TypeError:  # the network lacks an option
-        raise
     except Exception as error:  # timm, the hub's client and the network raise many types of errors
-        if not published:
+        if not published or isinstance(error, TypeError):  # which means that the network lacks an option
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise CrispsegError(

@@ -21,8 +21,8 @@ class Benchmark(Command):
 
     Args:
         models: models to measure; the first is the baseline. Give a name of 'crispseg list', also with another
-            backbone (sfnet:resnet50) or options ('sfnet{fuse: add}'). Also timm:BACKBONE for a backbone alone, a
-            run's folder, a saved model's folder, a hub id, or an exported file.
+            backbone (sfnet:resnet50) or options ('sfnet{fuse: add}'). Also a run's folder, a saved model's folder, a
+            hub id, or an exported file.
         json: also write all numbers to this file; - is the standard output.
     """
 

@@ -218,13 +218,18 @@ def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tupl
 SEQUENCE, STEPS = 0.6, 8
 
 
+def natural(path: object) -> list[tuple[str, int]]:
+    """Return the key by which paths are sorted with 2 before 10."""
+    return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", str(path))]
+
+
 def consecutive(places: Sequence[PurePosixPath], images: Sequence[ImageFacts]) -> list[tuple[int, int]]:
     """Return index pairs of images that are consecutive in a series and look alike, as frames and scenes do.
 
     A series is that of `series_of`, or of `ending_of` such as the camera of 0805_gate and 0835_gate. The result is
     empty unless most consecutive images of a series are much more alike than others.
     """
-    keys = [[(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", str(one))] for one in places]
+    keys = [*map(natural, places)]
     thumbnails = _standardised(images)[0].reshape(len(images), -1) if images else np.zeros((0, 1))
     for of in series_of, ending_of:
         series = [of(place) for place in places]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
@@ -160,12 +160,17 @@ class Folder(Settings):
         numbered = None
         if self.instances is not None and not self.of_instances:
             there = {name: file for file, name in pictures(Path(self.instances)).items()}
-            names = {pair.mask: name for name, pair in self._pairs.items()}  # includes the folder of the split
-            if missing := [names[pair.mask] for pair in pairs if names[pair.mask] not in there]:
+            names = self.full_names(pairs)
+            if missing := [name for name in names if name not in there]:
                 lacking = f"data.instances {self.instances} has no file for {len(missing)} of {len(pairs)} images"
                 raise CrispsegError(f"{lacking}: {few(missing)}; give each image a file of the same name")
-            numbered = {pair.name: there[names[pair.mask]] for pair in pairs}
+            numbered = {pair.name: there[name] for pair, name in zip(pairs, names, strict=True)}
         return FileDataset(pairs, self.reading.labels, self.reading.lookup, 3, declared, numbered)
+
+    def full_names(self, pairs: Iterable[Pair]) -> list[str]:
+        """Return the names of pairs as in list files, with the folder of the split. Errors are those of `splits`."""
+        names = {pair.image: name for name, pair in self._pairs.items()}
+        return [names[pair.image] for pair in pairs]
 
     def pairs(self, split: str, strict: bool = True) -> list[Pair]:
         """Return the files of one split without checking the content of its masks.

@@ -47,7 +47,7 @@ from crispseg.data.mask_lookup import (
     pixels_of,
 )
 from crispseg.data.pairing import ODD_FILES
-from crispseg.data.palettes import color_map_levels, compact, palettes_differ, proposed, tolerance_for, unblended
+from crispseg.data.palettes import beyond, color_map_levels, compact, palettes_differ, proposed, tolerance_for
 from crispseg.data.reading_checks import (
     SIDES,
     changed_values,
@@ -342,7 +342,9 @@ def _in_color(count: int | None, colored: list[MaskStatistics], grey: list[MaskS
         ((_, background),), every = pixels.most_common(1), pixels.total()
         pixels = pixels_of([part(mask, mask.flat > least_flat(mask)) for mask in masks], in_color=True)
         several &= 2 * (pixels.total() - background) < every - background
-        pixels |= unblended(pixels, masks)
+        if known := [*pixels]:
+            unblended = [part(mask, beyond(as_colors(mask), np.array(known))) for mask in masks]
+            pixels |= pixels_of(unblended, in_color=True)
     palette = proposed([color for color, _ in pixels.most_common(IGNORE)], colored)
     palette.sort(key=lambda color: levels.get(color, 0))
     bands = Counter(mask.band for mask in colored)

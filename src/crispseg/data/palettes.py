@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import combinations, starmap
 from pathlib import Path
@@ -17,7 +16,7 @@ from scipy.spatial import KDTree
 
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.data.dataset import read_lines
-from crispseg.data.mask_lookup import TONE, ColorLookup, MaskStatistics, as_colors, in_flat_areas, part, pixels_of
+from crispseg.data.mask_lookup import TONE, ColorLookup, MaskStatistics, as_colors, in_flat_areas, part
 from crispseg.errors import CrispsegError, few, one_line
 from crispseg.labels import IGNORE, Color
 
@@ -173,13 +172,6 @@ def beyond(colors: NDArray[Any], palette: NDArray[Any]) -> NDArray[np.bool_]:
     low, high = palette.min(0), palette.max(0)
     margin = OVERSHOOT * (high - low)
     return np.asarray(((colors < low - margin) | (colors > high + margin)).any(1))
-
-
-def unblended(palette: Iterable[Color], masks: Iterable[MaskStatistics]) -> Counter[Color]:
-    """Return the pixel counts of the colours in exact masks that are no blends of palette colours."""
-    known = np.array([*palette])
-    exact = [mask for mask in masks if not mask.lossy] if len(known) else []
-    return pixels_of([part(mask, beyond(as_colors(mask), known)) for mask in exact], in_color=True)
 
 
 def proposed(colors: Sequence[Color], masks: Sequence[MaskStatistics]) -> list[Color]:

@@ -108,7 +108,6 @@ class AtrousSpatialPyramidPooling(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, *, rates: tuple[int, ...] = (6, 12, 18)) -> None:
         super().__init__()
-        self.rates = rates
         dilated = (conv_bn_relu(in_channels, channels, 3, dilation=rate) for rate in rates)
         self.branches = nn.ModuleList([conv_bn_relu(in_channels, channels, 1), *dilated])
         self.image = nn.Sequential(nn.AdaptiveAvgPool2d(1), *conv_bn_relu(in_channels, channels, 1))

@@ -40,7 +40,7 @@ class Decoder(Protocol):
 
     out_channels: int
     """Channels of the map to classify."""
-    auxiliary_channels: tuple[int, ...]
+    auxiliary_channels: tuple[int, ...] = ()
     """Channels of each level for deep supervision."""
     detail_channels: int | None = None
     """Channels of `detail`, if the decoder has a spatial branch."""

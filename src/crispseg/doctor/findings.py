@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crispseg.data.copies import ImageFacts
-from crispseg.data.dataset import Pair
+from crispseg.data.copies import ImageFacts, natural
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder_search import nearly_same
 from crispseg.data.mask_lookup import InstanceLookup, MaskStatistics
@@ -95,15 +94,10 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
 RUN, RUN_SHARE, EARLIER = 5, 0.1, 0.95  # least number and share of empty masks at the end, and share of labelled ones
 
 
-def natural(pair: Pair) -> list[tuple[int, str]]:
-    """Return the key by which names are sorted with 2 before 10."""
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", str(pair.image))]
-
-
 def _not_labelled(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     """Yield the finding of masks with only 0 at the end of a series of names."""
     by_pair = {one.pair: mask for one, _, mask in readable(facts)}
-    pairs = sorted(by_pair, key=natural)
+    pairs = sorted(by_pair, key=lambda pair: natural(pair.image))
     labelled = [bool(by_pair[pair].values.any()) for pair in pairs]
     start = len(labelled) - labelled[::-1].index(True) if True in labelled else 0
     last = pairs[start:]

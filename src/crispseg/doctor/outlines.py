@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import find_boundaries
 
+from crispseg.data.copies import natural
 from crispseg.data.dataset import Pair
 from crispseg.data.finding import Finding
 from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import pack_colors
 from crispseg.doctor.facts import PairFacts, readable
-from crispseg.doctor.findings import finding, natural
+from crispseg.doctor.findings import finding
 from crispseg.errors import CrispsegError
 from crispseg.io.images import read_image, read_mask
 
@@ -59,7 +60,7 @@ def outline_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
         for one, image, mask in readable(facts)
         if image.size == mask.size and mask.band is None
     }
-    pairs = sorted((pair for pair, _ in known.values() if pair.image.is_file()), key=natural)
+    pairs = sorted((pair for pair, _ in known.values() if pair.image.is_file()), key=lambda pair: natural(pair.image))
     limit = PIXELS / float(np.median([float(height * width) for _, (height, width) in known.values()] or [1]))
     chosen = spread(len(pairs), int(np.clip(limit, FEWEST, PAIRS)))
     read = parallel(tried(_thumbnail), [pairs[at] for at in chosen], "Comparing outlines")

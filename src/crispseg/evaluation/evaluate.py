@@ -248,14 +248,13 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
     elsewhere = said.get("name", name) == Folder.name and any(
         recorded.get(key) is None or place.resolve() != Path(recorded[key]).resolve() for key, place in places.items()
     )
-    named = (places.get("root", Path()) / "classes.txt").is_file()
     if str(said.get("name", name)) != name:
         recorded = {}
     elif elsewhere:
         recorded = {key: value for key, value in recorded.items() if key in ("name", *MEANING)}
         if isinstance(recorded.get("classes"), str) and not (recorded.get("merge") or recorded.get("drop")):  # a file
             recorded["classes"] = [*names]
-        if named:
+        if "root" in places and (places["root"] / "classes.txt").is_file():
             recorded["classes"] = None
     if "palette" in said:
         recorded.pop("palette_tolerance", None)
@@ -360,12 +359,6 @@ def score_run(
 TRAINED = "train.txt"  # file in a run's folder that lists its training images, in the format of `data.train_list`
 
 
-def trained_on(data: Folder) -> list[str]:
-    """Return the names of the train images in the format of list files."""
-    images = {pair.image for pair in data.pairs("train")}
-    return [pair.name for pair in data.pairs(ALL, strict=False) if pair.image in images]
-
-
 def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     """Warn of training images of a run in a split, compared by file or content, if both are custom data."""
     recorded, in_chans = recorded_data(run)
@@ -375,8 +368,10 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     try:
         trained = build_data(recorded)
         assert isinstance(trained, Folder)
-        names = {*(file.read_text(encoding="utf-8").splitlines() if file.is_file() else trained_on(trained))}
-        known = {one.image.resolve(): one for one in trained.pairs(ALL, strict=False) if one.name in names}
+        listed = file.is_file()
+        names = file.read_text("utf-8").splitlines() if listed else trained.full_names(trained.pairs("train"))
+        named = {*names}
+        known = {one.image.resolve(): one for one in trained.pairs(ALL, strict=False) if one.name in named}
     except CrispsegError:  # they no longer exist
         return
     pairs = data.pairs(split)

@@ -151,14 +151,9 @@ class Evaluation:
     def of_images(self, names: Sequence[str]) -> list[dict[str, Any]]:
         """Return mIoU and IoU of each image as plain numbers for JSON; `names` are all images of the split."""
         images = self.scores.images
-        return [
-            {
-                "name": names[index],
-                "miou": number(miou),
-                "iou": dict(zip(self.labels.names, map(number, iou), strict=True)),
-            }
-            for index, miou, iou in zip(self.scores.ids.tolist(), images.miou, images.iou, strict=True)
-        ]
+        ious = [dict(zip(self.labels.names, map(number, iou), strict=True)) for iou in images.iou]
+        rows = zip(self.scores.ids.tolist(), images.miou, ious, strict=True)
+        return [{"name": names[index], "miou": number(miou), "iou": iou} for index, miou, iou in rows]
 
     def named(self, estimates: dict[str, Estimate], resamples: int) -> dict[str, Any]:
         """Return values and any `intervals`, nested by the names of classes, distances, thresholds and widths."""

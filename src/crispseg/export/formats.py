@@ -27,14 +27,13 @@ from crispseg.inference.segmenter import smooth_outputs
 from crispseg.inference.tiling import peak_bytes
 from crispseg.io.value_range import OF_IMAGE
 from crispseg.models import ModelInfo, SegmentationModel
-from crispseg.models.info import MIN_SIDE
+from crispseg.models.info import FORMAT_VERSION, MIN_SIDE
 from crispseg.nn.points import Sampling, sampling_by
 
 Format: TypeAlias = Literal["onnx", "openvino", "torch_export", "executorch", "coreml"]
 Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 Output: TypeAlias = Literal["logits", "labels"]
 
-FORMAT_VERSION = 1
 OPSET = 19
 EXAMPLE = (2, 97, 130)
 """Number of images, height and width of the traced input; no two sizes in it or its features are equal by chance."""

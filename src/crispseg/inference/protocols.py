@@ -7,7 +7,6 @@ protocols are in docs/protocols.md.
 
 from __future__ import annotations
 
-import math
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -68,11 +67,6 @@ class Protocol(Settings):
         if self.stride is not None and not 1 <= self.stride <= (self.window or 0):
             remedy = f"give 1 to {self.window} pixels, the side of the window" if self.window else "give a window too"
             raise CrispsegError(f"stride is {self.stride}; {remedy}")
-
-    @property
-    def step(self) -> int:
-        """Stride in pixels; 0 without windows."""
-        return self.stride if self.stride is not None else -(-2 * (self.window or 0) // 3)
 
     def views_of(self, images: Tensor) -> list[tuple[float, bool]]:
         """Return the resize factor of images `(N, C, H, W)`, and whether to flip them, for each view."""
@@ -177,7 +171,8 @@ def one_view(logits_of: Function, images: Tensor, protocol: Protocol) -> Tensor:
         return logits_of(images)
     count, _, height, width = images.shape
     rows, columns = min(protocol.window, height), min(protocol.window, width)
-    tops, lefts = window_starts(height, rows, protocol.step), window_starts(width, columns, protocol.step)
+    stride = protocol.stride or -(-2 * protocol.window // 3)
+    tops, lefts = window_starts(height, rows, stride), window_starts(width, columns, stride)
     seen = torch.zeros(height, width, device=images.device)
     total: Tensor | None = None
     for top, left in product(tops, lefts):
@@ -198,5 +193,5 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     >>> window_starts(11, 4, 3)
     [0, 3, 6, 7]
     """
-    count = max(math.ceil((length - window) / stride), 0) + 1
-    return [min(index * stride, max(length - window, 0)) for index in range(count)]
+    last = max(length - window, 0)
+    return [*range(0, last, stride), last]

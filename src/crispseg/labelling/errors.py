@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from crispseg.config.settings import Tree
-from crispseg.data import DataSource, FileDataset, Folder, SegmentationDataset
-from crispseg.data.folder import ALL
+from crispseg.data import FileDataset, Folder, SegmentationDataset
 from crispseg.evaluation.evaluate import checked_splits, data_to_score
 from crispseg.inference import Segmenter
 from crispseg.io.progress import progress
@@ -124,7 +123,10 @@ def judges(run: str, given: Tree, device: str | None = None) -> Iterator[Judge]:
         for split in ("val",) if folds else ("val", "train"):
             if split in data.splits():
                 (dataset,) = checked_splits([model], data, split)
-                yield Judge(segmenter, dataset, split, _full_names(data, dataset))
+                names = [dataset.name_of(index) for index in range(len(dataset))]
+                if isinstance(data, Folder) and isinstance(dataset, FileDataset):
+                    names = data.full_names(dataset.pairs)
+                yield Judge(segmenter, dataset, split, names)
 
 
 def label_errors(judge: Judge, console: Console | None = None) -> list[Suspect]:
@@ -140,11 +142,3 @@ def label_errors(judge: Judge, console: Console | None = None) -> list[Suspect]:
             doubtful = (kind, *(labels.names[index] for index in classes), box, int(where.sum()))
         found.append(Suspect(judge, index, quality(probabilities, sample.labels), *doubtful))
     return sorted(found, key=lambda one: one.quality)
-
-
-def _full_names(data: DataSource, dataset: SegmentationDataset) -> list[str]:
-    """Return the names of a split in the form of `data.exclude`, with the folder of the split."""
-    if isinstance(data, Folder) and isinstance(dataset, FileDataset):
-        names = {pair.image: pair.name for pair in data.pairs(ALL, strict=False)}
-        return [names[pair.image] for pair in dataset.pairs]
-    return [dataset.name_of(index) for index in range(len(dataset))]

@@ -38,12 +38,8 @@ NEXT = "The most useful images come first. Red cells are the most uncertain ones
 
 
 def _page(title: str, conditions: str, note: str, labels: LabelSet, images: Iterable[Any]) -> str:
-    group = {
-        "heading": "Images",
-        "about": note,
-        "classes": zip(labels.names, labels.palette, strict=True),
-        "images": images,
-    }
+    classes = zip(labels.names, labels.palette, strict=True)
+    group = {"heading": "Images", "about": note, "classes": classes, "images": images}
     about: dict[str, Any] = {"cards": [], "tables": [], "note": "", "confusion": None}
     return pages.render("scores.html", title=title, conditions=conditions, groups=[group], **about)
 

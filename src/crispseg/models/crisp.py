@@ -79,11 +79,6 @@ class ComposedFlowAlignment(FlowAlignment):
         """Compute the flow (N, 2, H, W) from the products of the fine and the coarse level, (N, 2 · k², ·, ·)."""
         return shifted_sum(self.upsample(coarse, fine.shape[-2:]) + fine, self.predict_flow.kernel_size[0])
 
-    def upsample(self, compressed: Tensor, size: Sequence[int]) -> Tensor:
-        if self.nearest or self.align_corners:
-            return super().upsample(compressed, size)
-        return resize(self.enlarge(compressed), size, align_corners=False)
-
     def warp(self, coarse: Tensor, flow: Tensor) -> Tensor:
         """Warp the coarse level by the flow; see `warp_within`."""
         return super().warp(coarse, flow) if self.align_corners else warp_within(coarse, flow)

@@ -33,8 +33,6 @@ class DeepLabDecoder(nn.Module, Decoder):
         fuse: fuse part; None concatenates.
     """
 
-    low_level_channels = 48
-
     def __init__(
         self, channels: Sequence[int], width: int, *, context: ContextPart, fuse: FusePart | None = None
     ) -> None:
@@ -42,7 +40,7 @@ class DeepLabDecoder(nn.Module, Decoder):
         self.width = self.out_channels = width
         self.context = context(channels[-1], width)
         self.coarsest = Tap()
-        lateral = self.low_level_channels if fuse is None else width
+        lateral = 48 if fuse is None else width
         self.lateral = conv_bn_relu(channels[0], lateral, 1)
         self.fuse = None if fuse is None else fuse(width, width)
         joined = lateral + width if fuse is None else width

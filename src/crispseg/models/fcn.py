@@ -20,8 +20,6 @@ from crispseg.nn import Tap
 class ContextOnly(nn.Module, Decoder):
     """Context part on the deepest feature; `fusion` first adds the stage before it. Taps: `coarsest`."""
 
-    auxiliary_channels = ()
-
     def __init__(self, channels: Sequence[int], width: int, *, context: ContextPart, fusion: bool = False) -> None:
         super().__init__()
         self.width = self.out_channels = width

@@ -48,6 +48,8 @@ class FlowAlignment(nn.Module):
         flow_coordinates: scale of the flow: as in the released code, or literally by Eq. 2 (paper).
     """
 
+    align_corners = True
+
     def __init__(
         self,
         fine_channels: int,
@@ -67,11 +69,8 @@ class FlowAlignment(nn.Module):
         self.compress_fine = nn.Conv2d(fine_channels, common, 1, bias=False)
         self.compress_coarse = nn.Conv2d(fine_channels, common, 1, bias=False)
         self.nearest = flow_upsampling == "nearest"
-        self.enlarge = (
-            nn.ConvTranspose2d(common, common, 4, stride=2, padding=1, bias=False)
-            if flow_upsampling == "deconvolution"
-            else nn.Identity()
-        )
+        deconvolve = flow_upsampling == "deconvolution"
+        self.enlarge = nn.ConvTranspose2d(common, common, 4, 2, 1, bias=False) if deconvolve else nn.Identity()
         self.correlation = Tap() if flow_net == "correlation" else None
         seen = 2 * common if self.correlation is None else (2 * flow_reach + 1) ** 2
         self.predict_flow = nn.Conv2d(seen, 2, flow_kernel, padding=flow_kernel // 2, bias=False)
@@ -101,7 +100,7 @@ class FlowAlignment(nn.Module):
         """Upsample the compressed coarse level to the fine level's size (Table 2a)."""
         if self.nearest:
             return F.interpolate(compressed, size=list(size), mode="nearest-exact")
-        return resize(self.enlarge(compressed), size, align_corners=True)
+        return resize(self.enlarge(compressed), size, align_corners=self.align_corners)
 
     def warp(self, coarse: Tensor, flow: Tensor) -> Tensor:
         """Compute Eqs. 2 and 3; see `warp`."""

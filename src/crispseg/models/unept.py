@@ -138,7 +138,6 @@ class EPT(nn.Module, Decoder):
         if width < HEADS or width % HEADS:
             raise CrispsegError(f"width is {width}; UN-EPT has {HEADS} heads, so give a multiple of {HEADS}")
         self.width = self.out_channels = width
-        self.auxiliary_channels: tuple[int, ...] = ()
         self.to_queries = encodings == "queries"
         self.laterals = nn.ModuleList(nn.Conv2d(level, width, 1) for level in channels)
         self.scales = nn.Parameter(torch.randn(len(channels), width))

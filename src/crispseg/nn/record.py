@@ -15,14 +15,11 @@ Change: TypeAlias = Callable[[Tensor], Tensor]
 """Function from a quantity to a replacement of the same shape."""
 
 
-class Tap(nn.Module):
+class Tap(nn.Identity):
     """Name a tensor for `record`: write `self.flow = Tap()` and, in `forward`, `flow = self.flow(flow)`.
 
     It returns its input, has no state, and does not appear in a state dict, an exported or a compiled graph.
     """
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x
 
 
 @contextmanager
@@ -83,11 +80,8 @@ def taps(model: nn.Module) -> dict[str, Tap]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Tap)}
 
 
-_Hook: TypeAlias = Callable[[nn.Module, Any, Tensor], Tensor | None]
-
-
 @contextmanager
-def _hooked(hooks: Mapping[Tap, _Hook]) -> Iterator[None]:
+def _hooked(hooks: Mapping[Tap, Callable[[nn.Module, Any, Tensor], Tensor | None]]) -> Iterator[None]:
     with ExitStack() as stack:
         for tap, hook in hooks.items():
             stack.enter_context(tap.register_forward_hook(hook))

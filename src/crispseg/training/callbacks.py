@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import Callback, Timer, WeightAveraging
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from crispseg.io.files import write_table
-from crispseg.models import SegmentationModel
 from crispseg.training.losses import CrossEntropy
 from crispseg.training.pace import Pace, callback
 from crispseg.training.task import SegmentationTask
@@ -105,12 +104,6 @@ class WarmedAverage(WeightAveraging):
             get_ema_multi_avg_fn(warmed)(averaged, current, updates)  # type: ignore[no-untyped-call]
 
         super().__init__(multi_avg_fn=average)
-
-    @property
-    def model(self) -> SegmentationModel:
-        """The model with the averaged weights."""
-        assert self._average_model is not None
-        return self._average_model.module.model  # type: ignore[return-value]
 
 
 STEPS, SHARE = (250, 500), 0.8

@@ -25,7 +25,7 @@ from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError, Interrupted, ended_worker, few, one_line, system_line
-from crispseg.evaluation.evaluate import TRAINED, trained_on
+from crispseg.evaluation.evaluate import TRAINED
 from crispseg.io.files import atomic_path
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
@@ -212,6 +212,6 @@ def check_same_run(config: TrainConfig) -> None:
     file = Path(config.out) / TRAINED
     if isinstance(config.data, Folder) and file.is_file():
         names = file.read_text(encoding="utf-8").splitlines()
-        if others := sorted({*names} ^ {*trained_on(config.data)}):
+        if others := sorted({*names} ^ {*config.data.full_names(config.data.pairs("train"))}):
             line = f"{file} and the current training images differ by {few(others)}"
             raise CrispsegError(f"{line}; restore the data, or start another run with init_from {config.out}")

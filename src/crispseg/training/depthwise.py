@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,13 +21,7 @@ class FastDepthwise(TorchFunctionMode):
     With oneDNN's own gradients, a step of `crisp` takes 1.8 times as long.
     """
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.conv2d and len(args) == 7 and args[6] > 1 and torch.is_autocast_enabled("cpu"):
             x, weight, bias, stride, padding, dilation, groups = args
             depthwise = x.ndim == 4 and groups == x.shape[1] and x.device.type == "cpu" and not isinstance(padding, str)

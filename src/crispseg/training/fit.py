@@ -27,7 +27,7 @@ from crispseg.data.transforms import CustomTransform
 from crispseg.doctor.duplicates import leaks
 from crispseg.doctor.facts import subject_of
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.evaluate import TRAINED, trained_on
+from crispseg.evaluation.evaluate import TRAINED
 from crispseg.inference.tiling import enough_memory
 from crispseg.io.files import LITTER, owned
 from crispseg.io.images import image_channels, write_image
@@ -146,7 +146,7 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
             (folder / LAST.parent).mkdir(exist_ok=True)  # `check_folder` recognizes a run by this folder
         record(config)
         if isinstance(config.data, Folder):
-            write_text(folder / TRAINED, "\n".join(trained_on(config.data)))
+            write_text(folder / TRAINED, "\n".join(config.data.full_names(config.data.pairs("train"))))
         with interruptible(trainer, folder):
             trainer.fit(task, *loaders, ckpt_path=checkpoint, weights_only=True)
     print_lines(console, closing_lines(config, trainer, data))
