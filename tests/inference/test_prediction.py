@@ -219,6 +219,7 @@ def test_files_of_the_user_are_not_overwritten(
         (["--out=x", "--polygons"], "polygons"),
         (["--out=x", "--objects=nuclei"], "did you mean 'nucleus'?"),
         (["--out=x", "--objects_border=border"], "objects_border"),
+        (["--out=x", "--objects_min_size=5"], "objects_min_size"),
         (["--out=x", "--objects=nucleus", "--format=voc"], "format conflicts with objects"),
         (["--out=x", "--tiles=64"], "at least 128"),
         (["--out=x", "--shares", "--resume"], "shares conflicts with resume"),

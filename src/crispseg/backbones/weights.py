@@ -140,7 +140,7 @@ def build_published(name: str, published: bool, **options: Any) -> Any:
             options["pretrained_cfg_overlay"] = {"file": hub_file(config), "custom_load": config.custom_load == "hf"}
         return timm.create_model(name, pretrained=published, **options)
     except Exception as error:  # timm, the hub's client and the network raise many types of errors
-        if not published or isinstance(error, TypeError):  # which means that the network lacks an option
+        if not published or isinstance(error, TypeError):  # a TypeError: the network lacks an option
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise CrispsegError(

@@ -213,14 +213,14 @@ def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tupl
     return list(zip(first[found].tolist(), second[found].tolist(), strict=True))
 
 
-# Largest difference between consecutive images of a sequence, as a share of that of others, and fewest such pairs.
-# Sequences have 0.05 to 0.4 (CamVid 0.41), and unrelated images 0.8 to 1.1.
-SEQUENCE, STEPS = 0.6, 8
-
-
 def natural(path: object) -> list[tuple[str, int]]:
     """Return the key by which paths are sorted with 2 before 10."""
     return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", str(path))]
+
+
+# Largest difference between consecutive images of a sequence, as a share of that of others, and fewest such pairs.
+# Sequences have 0.05 to 0.4 (CamVid 0.41), and unrelated images 0.8 to 1.1.
+SEQUENCE, STEPS = 0.6, 8
 
 
 def consecutive(places: Sequence[PurePosixPath], images: Sequence[ImageFacts]) -> list[tuple[int, int]]:

@@ -369,15 +369,14 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
         trained = build_data(recorded)
         assert isinstance(trained, Folder)
         listed = file.is_file()
-        names = file.read_text("utf-8").splitlines() if listed else trained.full_names(trained.pairs("train"))
-        named = {*names}
-        known = {one.image.resolve(): one for one in trained.pairs(ALL, strict=False) if one.name in named}
+        names = {*(file.read_text("utf-8").splitlines() if listed else trained.full_names(trained.pairs("train")))}
+        known = {one.image.resolve(): one for one in trained.pairs(ALL, strict=False) if one.name in names}
     except CrispsegError:  # they no longer exist
         return
     pairs = data.pairs(split)
     lines = []
     if again := [one.name for one in pairs if known.pop(one.image.resolve(), None)]:
-        remedy = f"; data.train_list {file} leaves them out" if split == "val" and file.is_file() else ""
+        remedy = f"; data.train_list {file} leaves them out" if split == "val" and listed else ""
         lines.append(f"{len(again)} of {len(pairs)} images in {split} were used in training: {few(again, 2)}{remedy}")
     subject = Subject(data, {"train": [*known.values()], split: pairs}, None, image_channels(in_chans), {}, {})
     print_lines(Console(stderr=True), [*lines, *leaks(subject)], "yellow")

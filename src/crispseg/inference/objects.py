@@ -82,11 +82,13 @@ def object_rules(
 ) -> dict[str, ObjectRule]:
     """Return the rule of each class by name; a single class may have a border.
 
-    Unknown or equal classes, or a border for no or several object classes, raise a `CrispsegError`.
+    Unknown or equal classes, a border for no or several object classes, or a size for none, raise a `CrispsegError`.
     """
     several = [names] if isinstance(names, str) else names or []
     if border is not None and len(several) != 1:
         raise CrispsegError(f"is {border}, which needs one class of objects; give one as objects", "objects_border")
+    if min_size is not None and not several:
+        raise CrispsegError(f"is {min_size}, which needs a class of objects; give one as objects", "objects_min_size")
     if border in several:
         raise CrispsegError(f"class {border} is given for objects and for their border; give two different classes")
     margin = None if border is None else labels.index(border)

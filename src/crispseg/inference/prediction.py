@@ -181,7 +181,7 @@ def predict_files(
     if confidence and segmenter.labels_only:
         raise CrispsegError(f"confidence needs logits, but {run} has only labels; export it with output logits")
     classes = segmenter.label_set.names
-    named = [*object_rules(segmenter.label_set, objects, objects_border)]
+    named = [*object_rules(segmenter.label_set, objects, objects_border, min_size=objects_min_size)]
     if server is not None:
         server.check(segmenter.info)
     model = digest(Path(run), Path(run).with_suffix(".bin")) if is_exported(run) else fingerprint(run)

@@ -112,8 +112,9 @@ STEPS, SHARE = (250, 500), 0.8
 class ClassWeightSchedule(Callback):
     """Change softened class weights from `share ** -1/2` to `share ** -1/3` of each class's pixels.
 
-    The change ends at `SHARE` of the run, but between `STEPS`, and begins at half of its end. The square root makes the
-    model find rare classes early. The cube root later makes their masks less wide (docs/development/trials.md).
+    The change ends at `SHARE` of the run, but not before the first or after the second of `STEPS`. It begins at half of
+    its end. The square root makes the model find rare classes early. The cube root later makes their masks less wide
+    (docs/development/trials.md).
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

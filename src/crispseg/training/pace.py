@@ -54,7 +54,7 @@ class Pace(Callback):
         self.used_up = 0.0  # duration of the run that a session completed, in seconds
 
     def progress_at(self, step: int) -> float:
-        """Return the completed fraction of the run before an optimizer step, which is the next one."""
+        """Return the completed fraction of the run before an optimizer step; for a fixed duration, the present one."""
         return self.progress if self.steps is None else step / self.steps
 
     def left(self, trainer: L.Trainer) -> str:
