@@ -154,7 +154,7 @@ def test_class_weights(tmp_path: Path, refuses: Any) -> None:
     ("steps", "share", "exponents"),
     [
         ((1, 4), 2.0, (1 / 2, 1 / 2, 1 / 2, 5 / 12, 1 / 3, 1 / 3)),
-        ((1, 500), 1 / 2, (1 / 2, 1 / 3, 4 / 9, 1 / 3, 1 / 3, 1 / 3)),  # the first two steps are a run's half and end
+        ((1, 500), 1 / 2, (1 / 2, 1 / 3, 4 / 9, 1 / 3, 1 / 3, 1 / 3)),  # the first run has two steps
         ((4, 500), 0.1, (1 / 2, 1 / 2, 1 / 2, 5 / 12, 1 / 3, 1 / 3)),
     ],
 )
