@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from models.base import NUM_CLASSES, SQUARES
 
@@ -14,7 +16,8 @@ from crispseg.cli.main import main
 from crispseg.export import pipeline
 from crispseg.export.certificate import Compared, Measured, time_ratio
 from crispseg.export.pipeline import export_model
-from crispseg.export.quantization import SCOPES, in_float
+from crispseg.export.quantization import SCOPES, in_float, quantize_onnx, quantize_openvino
+from crispseg.inference.runtime import openvino_core
 from crispseg.training import Run
 
 
@@ -51,6 +54,31 @@ def test_sampling_flows_and_the_classifier_stay_in_float(gathers: bool) -> None:
     of_flow = {"flow", "grid", "index"} if gathers else {"flow", "grid"}
     assert set(in_float(graph, decoder=False)) == {*of_flow, "classes", "logits"}
     assert set(in_float(graph, decoder=True)) == {node.name for node in nodes} - {"stem", "feature", "coarse"}
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_sums_of_large_products_do_not_overflow(format: str, tmp_path: Path) -> None:
+    """On any processor; those without VNNI add two products in 16 bits."""
+    onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("nncf")
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 64]) for name in ("images", "logits")
+    ]
+    weights = onnx.numpy_helper.from_array(np.full((64, 64), 1 / 64, np.float32), "weights")
+    names = ["images", "first", "second", "third", "logits"]
+    nodes = [
+        onnx.helper.make_node("MatMul", [before, "weights"], [after], name=after) for before, after in pairwise(names)
+    ]
+    graph = onnx.helper.make_graph(nodes, "network", ends[:1], ends[1:], [weights])
+    path, target = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path)
+    bright = np.ones((16, 64), np.float32)
+    if format == "onnx":
+        onnxruntime = pytest.importorskip("onnxruntime")
+        quantize_onnx(path, target, [bright], decoder=False)
+        logits = onnxruntime.InferenceSession(target).run(None, {"images": bright})[0]
+    else:
+        logits = openvino_core().compile_model(quantize_openvino(path, [bright], decoder=False), "CPU")([bright])[0]
+    assert np.abs(logits - 1).max() < 0.05
 
 
 @pytest.mark.slow

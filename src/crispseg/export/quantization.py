@@ -95,6 +95,11 @@ def in_float(graph: Any, decoder: bool) -> list[str]:
     return sorted(found)
 
 
+def sums_overflow() -> bool:
+    """Return whether this processor adds two 8-bit products in 16 bits, which is enough only for weights of 7 bits."""
+    return torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported()
+
+
 def quantize_onnx(source: Path, target: Path, batches: Batches, decoder: bool) -> None:
     """Quantise an ONNX file with ONNX Runtime: weights by channel, activations by the range of all batches."""
     import onnx
@@ -114,8 +119,7 @@ def quantize_onnx(source: Path, target: Path, batches: Batches, decoder: bool) -
         per_channel=True,
         activation_type=QuantType.QUInt8,  # processors multiply it with signed weights
         weight_type=QuantType.QInt8,
-        # Without VNNI, sums of two 8-bit products in 16 bits overflow unless weights have 7 bits.
-        reduce_range=torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported(),
+        reduce_range=sums_overflow(),
         op_types_to_quantize=QUANTISED,
         nodes_to_exclude=in_float(onnx.load(source).graph, decoder),
     )
@@ -126,6 +130,7 @@ def quantize_openvino(source: Path, batches: Batches, decoder: bool) -> Any:
     import nncf
     import onnx
     import openvino
+    from nncf.quantization.advanced_parameters import OverflowFix
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     names = in_float(onnx.load(source, load_external_data=False).graph, decoder)
@@ -139,9 +144,11 @@ def quantize_openvino(source: Path, batches: Batches, decoder: bool) -> Any:
             target_device=nncf.TargetDevice.CPU,
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(batches),
-            # The default, the mean of image ranges, would clip images that are brighter than most.
             advanced_parameters=nncf.AdvancedQuantizationParameters(
-                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX
+                # The default, the mean of image ranges, would clip images that are brighter than most.
+                activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+                # The default reduces the weights of the first layer alone, and other layers overflow too.
+                overflow_fix=OverflowFix.ENABLE if sums_overflow() else OverflowFix.FIRST_LAYER,
             ),
             ignored_scope=nncf.IgnoredScope(names=names, validate=False),
         )
