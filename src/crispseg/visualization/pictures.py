@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from itertools import chain
 from math import ceil
 from typing import Any
 
@@ -20,7 +19,7 @@ from crispseg.labels import IGNORE, Color, LabelSet
 RIGHT = (0, 0, 0)
 IGNORED = (24, 24, 96)
 DIMMEST = 110  # minimum brightness of a wrong pixel: 0.299 R + 0.587 G + 0.114 B
-COLUMN = 3.2  # width of a figure column in inches, at 100 pixels per inch
+COLUMN, GAP, LINE = 320, 4, 24  # pixels: width of a column with its gaps, around each image; height of a text line
 
 
 def overlay(
@@ -69,26 +68,31 @@ def panels(
     from matplotlib.figure import Figure  # imported here, because few callers need it
     from matplotlib.patches import Patch
 
-    ratios = [row[0].shape[0] / row[0].shape[1] for row in rows]
     names, columns = legend.names if legend else (), len(titles)
-    height = COLUMN * sum(ratios) + 0.4 + 0.2 * ceil(len(names) / columns)
-    figure = Figure((COLUMN * columns, height), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=ratios)
-    for axis, image in zip(axes.flat, chain.from_iterable(rows), strict=True):
-        axis.imshow(image)
-        axis.set_axis_off()
-    for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title)
+    image = np.vstack([np.hstack([_fitted(each, row[0].shape) for each in row]) for row in rows])
+    below = LINE * ceil(len(names) / columns)
+    width, height = image.shape[1], image.shape[0] + LINE + below
+    figure = Figure((width / 100, height / 100), dpi=100)
+    figure.figimage(image, 0, below)  # axes for each image would take most of the time
+    for column, title in enumerate(titles):
+        figure.text((column + 1 / 2) / columns, 1 - LINE / (2 * height), title, ha="center", va="center", size="large")
     if legend is not None:
         colors = [tuple(channel / 255 for channel in color) for color in legend.palette]
         texts = [name.replace("$", r"\$") for name in names]  # a pair of $ would mark a formula
         handles = [Patch(facecolor=color, label=text) for color, text in zip(colors, texts, strict=True)]
-        figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+        figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, borderpad=0)
     return drawn(figure)
+
+
+def _fitted(image: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint8]:
+    """Resize an image to a column's width and the aspect ratio of `shape`, with white gaps around it."""
+    width = COLUMN - 2 * GAP
+    resized = cv2.resize(image, (width, max(1, round(width * shape[0] / shape[1]))), interpolation=cv2.INTER_AREA)
+    return np.pad(np.asarray(resized, np.uint8), ((GAP, GAP), (GAP, GAP), (0, 0)), constant_values=255)
 
 
 def drawn(figure: Any, **options: Any) -> NDArray[np.uint8]:
     """Return a figure of matplotlib as RGB `(H, W, 3)`; the options are those of its `savefig`."""
     file = io.BytesIO()
-    figure.savefig(file, **options)
+    figure.savefig(file, pil_kwargs={"compress_level": 0}, **options)
     return np.array(Image.open(file).convert("RGB"))
