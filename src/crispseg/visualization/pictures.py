@@ -70,10 +70,8 @@ def panels(
 
     names, columns = legend.names if legend else (), len(titles)
     image = np.vstack([np.hstack([_fitted(each, row[0].shape) for each in row]) for row in rows])
-    below = LINE * ceil(len(names) / columns)
-    width, height = image.shape[1], image.shape[0] + LINE + below
-    figure = Figure((width / 100, height / 100), dpi=100)
-    figure.figimage(image, 0, below)  # axes for each image would take most of the time
+    height = len(image) + LINE * (1 + ceil(len(names) / columns))
+    figure = Figure((image.shape[1] / 100, height / 100), dpi=100)
     for column, title in enumerate(titles):
         figure.text((column + 1 / 2) / columns, 1 - LINE / (2 * height), title, ha="center", va="center", size="large")
     if legend is not None:
@@ -81,7 +79,9 @@ def panels(
         texts = [name.replace("$", r"\$") for name in names]  # a pair of $ would mark a formula
         handles = [Patch(facecolor=color, label=text) for color, text in zip(colors, texts, strict=True)]
         figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, borderpad=0)
-    return drawn(figure)
+    picture = Image.fromarray(drawn(figure))
+    picture.paste(Image.fromarray(image), (0, LINE))  # by matplotlib this would take most of the time
+    return np.array(picture)
 
 
 def _fitted(image: NDArray[np.uint8], shape: Sequence[int]) -> NDArray[np.uint8]:
