@@ -52,7 +52,7 @@ def report(table: tables.Comparison) -> None:
     """
     if not (rows := read_rows(table.scores)):
         raise CrispsegError(f"{table.scores} has no rows; train and score first")
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame(rows).replace("", float("nan"))  # older rows lack some scores
     for key, expected in (("recipe", recipe_hash(table.recipe)), ("weights", frame["weights"][0])):
         if wrong := {f"{row['model']}-{row['seed']}" for row in rows if row[key] != expected}:
             raise CrispsegError(f"{table.scores}: {key} is not {expected} for {', '.join(wrong)}; remove these rows")
@@ -60,7 +60,7 @@ def report(table: tables.Comparison) -> None:
     scores |= {f"iou_{each}": each for each in table.classes}
     values = frame.set_index(["model", "seed"])[list(scores)].astype(float).rename(columns=scores)
     if len(table.distances) > 1:
-        values["F, mean"] = values.filter(like=" px").mean(axis=1)
+        values["F, mean"] = values.filter(like=" px").mean(axis=1, skipna=False)
     labels = {name: entry.label for name, entry in table.entries.items() if name in values.index}
     costs = frame.drop_duplicates("model").set_index("model")[["parameters", "multiply_adds"]].astype(float)
     summary = mean_and_sd(values).loc[list(labels)]
