@@ -216,9 +216,10 @@ def nearly_same(masks: Sequence[Path]) -> bool:
             return False
         height, width = mask.shape[:2]
         keys.append(pack_colors(mask[np.ix_(grid * height // GRID, grid * width // GRID)]))
-    there = (np.stack(keys) == value for value in np.unique(keys)) if len(keys) > 1 else ()
-    differ = [np.not_equal(one, np.median(one, 0) > 0.5).sum() <= DIFFERENT * one.sum() for one in there]
-    return len(differ) > 1 and all(differ)
+    if len(keys) < 2 or len(values := np.unique(keys)) < 2:
+        return False
+    there = (np.stack(keys) == value for value in values)
+    return all(np.not_equal(one, np.median(one, 0) > 0.5).sum() <= DIFFERENT * one.sum() for one in there)
 
 
 def other_masks(images: Mapping[Path, str], masks: Mapping[Path, str], root: Path) -> list[Path]:
