@@ -63,6 +63,7 @@ def wait(ready: Event) -> None:
     time.sleep(20)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "alone", "status", "says"),
     [

@@ -116,6 +116,7 @@ def share(rank: int, processes: int, folder: Path, numbered: bool, padded: bool)
         dist.destroy_process_group()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("processes", "numbered", "padded"), [(2, True, True), (4, False, False)])
 def test_several_processes_score_as_one(processes: int, numbered: bool, padded: bool, tmp_path: Path) -> None:
     workers = [

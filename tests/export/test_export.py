@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -218,6 +218,7 @@ def test_labels_are_those_of_the_logits(form: str, tmp_path: Path, capfd: pytest
 
     class Tester(ModelTester):
         name = "crisp"
+        options: ClassVar = {"width": 16, "fuse_levels": [5]}
 
     Tester.build_learned().save_pretrained(tmp_path / "model")
     suffix = formats.FILE_FORMATS[form].suffix  # type: ignore[index]
@@ -246,7 +247,8 @@ def test_labels_are_those_of_the_logits(form: str, tmp_path: Path, capfd: pytest
     assert (tmp_path / "config.pbtxt").exists() == (form == "onnx")
 
 
-@pytest.mark.parametrize("form", ["onnx", "openvino", pytest.param("torch_export", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["onnx", "openvino", "torch_export"])
 def test_a_file_for_one_size_neither_pads_nor_crops(form: str, tmp_path: Path, refuses: Any) -> None:
     class Tester(ModelTester):
         name = "crisp_s"

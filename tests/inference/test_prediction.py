@@ -85,6 +85,7 @@ def test_the_same_command_resumes(
     assert len(saved) == 8
 
 
+@pytest.mark.slow
 def test_processes_that_are_killed(model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
     out = tmp_path / "out"
     for kill_at in (2, 3, 0):

@@ -216,7 +216,7 @@ class ModelTester:
         onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("openvino")
         if self.name not in SAMPLING:
             pytest.skip("it samples nothing, or by the part of another model")
-        model = self.reference()
+        model = self.build_lively(**self.export_options).requires_grad_(False)
         program, path = formats.trace(model, sampling="gather"), tmp_path / "model.onnx"
         formats.write_onnx(program, path, formats.describe(model.info))
         assert not {"GridSample"} & {node.op_type for node in onnx.load(path).graph.node}
