@@ -70,12 +70,12 @@ def report(table: tables.Comparison) -> None:
         summary["s / image"] = pd.DataFrame(seconds).set_index("model")["seconds"]
     print(summary.rename(labels).to_markdown())
     gains = {
-        f"{entry.label} − {table.entries[entry.base].label}": (values.loc[name] - values.loc[entry.base]).dropna()
+        f"{entry.label} − {table.entries[entry.base].label}": values.loc[name] - values.loc[entry.base]
         for name, entry in table.entries.items()
         if entry.base in labels and name in labels
     }
     if gains:
-        print(mean_and_interval(pd.concat(gains, names=["difference"])).to_markdown())
+        print(mean_and_interval(pd.concat(gains, names=["difference"]).dropna(how="all")).to_markdown())
     draw(table, values, labels)
 
 
@@ -91,11 +91,11 @@ def mean_and_sd(values: pd.DataFrame) -> pd.DataFrame:
 def mean_and_interval(gains: pd.DataFrame) -> pd.DataFrame:
     """Return the mean of paired differences with its 95 % interval (t), such as "+0.5 (+0.1 to +0.9)"."""
     groups = gains.groupby(level=0, sort=False)
-    mean, seeds = groups.mean(), groups.size()
-    half = groups.sem().mul(stats.t.ppf(0.975, (seeds - 1).clip(lower=1)), axis=0)
+    mean, counts = groups.mean(), groups.count()
+    half = groups.sem() * stats.t.ppf(0.975, (counts - 1).clip(lower=1))
     ranges = (mean - half).map(" ({:+.1f} to ".format) + (mean + half).map("{:+.1f})".format)
     cells = mean.map("{:+.1f}".format) + ranges.where(half.notna(), "")
-    cells.insert(0, "seeds", seeds)
+    cells.insert(0, "seeds", groups.size())
     return cells
 
 

@@ -113,7 +113,7 @@ def test_report(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         "smp_fpn": tables.Entry("FPN", "--model smp_fpn"),
     }
     table, recipe = tables.Comparison("tiny", entries, (3, 5)), reporting.recipe_hash(tables.RECIPE)
-    rows = [row("sfnet", 0, 60.0, recipe), row("sfnet", 1, 71.0, recipe)]
+    rows = [row("sfnet", 0, 60.0, recipe, boundary_f_5=""), row("sfnet", 1, 71.0, recipe)]
     rows += [row("sfnet_add", 0, 61.5, recipe), row("sfnet_add", 1, 67.0, recipe, boundary_f_5="79.0")]
     reporting.write_rows(table.scores, [*rows, row("smp_fpn", 0, 60.0, recipe, boundary_f_5="")])
     reporting.report(table)
@@ -121,8 +121,9 @@ def test_report(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     sfnet, _, fpn, gain = (
         next(line for line in printed if line[0].startswith(name)) for name in ("SFNet", "no", "FPN", "SFNet −")
     )
-    assert sfnet == ["SFNet", "2", "65.5 ± 7.8", "70.5 ± 7.8", "74.5 ± 7.8", "72.5 ± 7.8", "4.2", "5.1"]
+    assert sfnet == ["SFNet", "2", "65.5 ± 7.8", "70.5 ± 7.8", "80.0", "78.0", "4.2", "5.1"]
     assert fpn[1:6] == ["1", "60.0", "65.0", "nan", "nan"] and gain[1:3] == ["2", "+1.2 (-33.7 to +36.2)"]
+    assert gain[3:] == ["+1.2 (-33.7 to +36.2)", "+1.0", "+2.5"]
     assert table.plot.stat().st_size > 5000
     for wrong in (row("smp_fpn", 0, 60.0, "other"), row("smp_fpn", 0, 60.0, recipe, weights="4567")):
         reporting.write_rows(table.scores, [*rows, wrong])

@@ -13,7 +13,7 @@ from models.base import NUM_CLASSES, SQUARES
 
 from crispseg import from_pretrained
 from crispseg.cli.main import main
-from crispseg.export import pipeline
+from crispseg.export import pipeline, quantization
 from crispseg.export.certificate import Compared, Measured, time_ratio
 from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import SCOPES, in_float, quantize_onnx, quantize_openvino
@@ -56,9 +56,9 @@ def test_sampling_flows_and_the_classifier_stay_in_float(gathers: bool) -> None:
     assert set(in_float(graph, decoder=True)) == {node.name for node in nodes} - {"stem", "feature", "coarse"}
 
 
-@pytest.mark.parametrize("format", ["onnx", "openvino"])
-def test_sums_of_large_products_do_not_overflow(format: str, tmp_path: Path) -> None:
-    """On any processor; those without VNNI add two products in 16 bits."""
+@pytest.fixture
+def products(tmp_path: Path) -> Path:
+    """Three products by a matrix of 1 / 64 as an ONNX file."""
     onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("nncf")
     ends = [
         onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n", 64]) for name in ("images", "logits")
@@ -69,16 +69,40 @@ def test_sums_of_large_products_do_not_overflow(format: str, tmp_path: Path) -> 
         onnx.helper.make_node("MatMul", [before, "weights"], [after], name=after) for before, after in pairwise(names)
     ]
     graph = onnx.helper.make_graph(nodes, "network", ends[:1], ends[1:], [weights])
-    path, target = tmp_path / "a.onnx", tmp_path / "b.onnx"
+    path = tmp_path / "products.onnx"
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path)
-    bright = np.ones((16, 64), np.float32)
+    return path
+
+
+BRIGHT = np.ones((16, 64), np.float32)
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_sums_of_large_products_do_not_overflow(format: str, products: Path, tmp_path: Path) -> None:
+    """On any processor; those without VNNI add two products in 16 bits."""
+    target = tmp_path / "int8.onnx"
     if format == "onnx":
         onnxruntime = pytest.importorskip("onnxruntime")
-        quantize_onnx(path, target, [bright], decoder=False)
-        logits = onnxruntime.InferenceSession(target).run(None, {"images": bright})[0]
+        quantize_onnx(products, target, [BRIGHT], decoder=False)
+        logits = onnxruntime.InferenceSession(target).run(None, {"images": BRIGHT})[0]
     else:
-        logits = openvino_core().compile_model(quantize_openvino(path, [bright], decoder=False), "CPU")([bright])[0]
+        model = quantize_openvino(products, [BRIGHT], decoder=False)
+        logits = openvino_core().compile_model(model, "CPU")([BRIGHT])[0]
     assert np.abs(logits - 1).max() < 0.05
+
+
+@pytest.mark.parametrize(("overflow", "largest"), [(True, 64), (False, 127)])
+def test_weights_have_seven_bits_where_sums_overflow(
+    overflow: bool, largest: int, products: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    onnx, target = pytest.importorskip("onnx"), tmp_path / "int8.onnx"
+    monkeypatch.setattr(quantization, "sums_overflow", lambda: overflow)
+    quantize_onnx(products, target, [BRIGHT], decoder=False)
+    arrays = [onnx.numpy_helper.to_array(each) for each in onnx.load(target).graph.initializer]
+    nodes = quantize_openvino(products, [BRIGHT], decoder=False).get_ops()
+    arrays += [node.data for node in nodes if node.get_type_name() == "Constant"]
+    weights = [array.astype(int) for array in arrays if array.dtype == np.int8 and array.ndim == 2]
+    assert len(weights) == 2 and all(abs(np.abs(each).max() - largest) <= 1 for each in weights)
 
 
 @pytest.mark.slow

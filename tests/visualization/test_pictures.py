@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import rc_context, rcParams
 
 from crispseg import CrispsegError
 from crispseg.io.images import colorize
@@ -78,3 +79,6 @@ def test_panels_hold_every_image_and_the_legend_every_colour(names: tuple[str, .
         assert seen.sum() > 200 * 150 and seen.sum(1).max() / seen.sum(0).max() == pytest.approx(120 / 90, rel=0.1)
     assert all((figure == color).all(-1).sum() > 50 for color in palette)
     assert (figure[[0, -1]] == 255).all()
+    with rc_context({"savefig.dpi": 300, "savefig.bbox": "tight", "font.size": 16}):  # a user's settings
+        again = panels(rows, ["a", "b"], LabelSet(names, palette) if names else None)
+        assert np.array_equal(again, figure) and rcParams["savefig.dpi"] == 300

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader, Subset
 
 from crispseg.data import SegmentationDataset
 from crispseg.data.loading import spread
+from crispseg.inference.device import instruction_sets
 from crispseg.inference.runtime import openvino_core
 from crispseg.inference.segmenter import as_batch
 from crispseg.models import ModelInfo
@@ -97,7 +99,8 @@ def in_float(graph: Any, decoder: bool) -> list[str]:
 
 def sums_overflow() -> bool:
     """Return whether this processor adds two 8-bit products in 16 bits, which is enough only for weights of 7 bits."""
-    return torch.cpu._is_avx2_supported() and not torch.cpu._is_vnni_supported()
+    vnni = torch.cpu._is_vnni_supported() or "avx_vnni" in instruction_sets()  # the first is for AVX-512 only
+    return platform.machine() in ("x86_64", "AMD64") and not vnni
 
 
 def quantize_onnx(source: Path, target: Path, batches: Batches, decoder: bool) -> None:

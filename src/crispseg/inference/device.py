@@ -32,6 +32,11 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     return found
 
 
+def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
+    """Return the words of this file, which include the processor's instruction sets; it exists on Linux only."""
+    return set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.is_file() else set()
+
+
 def processor_name(device: torch.device) -> str:
     """Return the name of the processor, if the system provides it."""
     if device.type == "cuda":

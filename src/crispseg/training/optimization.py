@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
+from crispseg.inference.device import instruction_sets
 from crispseg.models import SegmentationModel
 from crispseg.training.config import TrainConfig
 from crispseg.training.muon import Muon
@@ -80,5 +81,4 @@ def has_bf16(config: TrainConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool
     """Return whether the run's device has bfloat16 instructions; without them, PyTorch emulates them slowly."""
     if on_cuda(config):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    words = cpuinfo.read_text(encoding="utf-8").split() if cpuinfo.is_file() else []  # exists on Linux only
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(words)
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(instruction_sets(cpuinfo))

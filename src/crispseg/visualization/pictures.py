@@ -65,21 +65,26 @@ def panels(
 
     All columns have one width; the height of a row is the height of its first image at this width.
     """
-    from matplotlib.figure import Figure  # imported here, because few callers need it
+    import matplotlib  # imported here, because few callers need it
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     names, columns = legend.names if legend else (), len(titles)
-    image = np.vstack([np.hstack([_fitted(each, row[0].shape) for each in row]) for row in rows])
+    lines = [[_fitted(each, row[0].shape) for each, _ in zip(row, titles, strict=True)] for row in rows]
+    image = np.vstack([np.hstack(line) for line in lines])
     height = len(image) + LINE * (1 + ceil(len(names) / columns))
-    figure = Figure((image.shape[1] / 100, height / 100), dpi=100)
-    for column, title in enumerate(titles):
-        figure.text((column + 1 / 2) / columns, 1 - LINE / (2 * height), title, ha="center", va="center", size="large")
-    if legend is not None:
-        colors = [tuple(channel / 255 for channel in color) for color in legend.palette]
-        texts = [name.replace("$", r"\$") for name in names]  # a pair of $ would mark a formula
-        handles = [Patch(facecolor=color, label=text) for color, text in zip(colors, texts, strict=True)]
-        figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, borderpad=0)
-    picture = Image.fromarray(drawn(figure))
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a user's resolution or font size would move the text
+        figure = Figure((image.shape[1] / 100, height / 100), dpi=100)
+        for column, title in enumerate(titles):
+            place = (column + 1 / 2) / columns, 1 - LINE / (2 * height)
+            figure.text(*place, title, ha="center", va="center", size="large")
+        if legend is not None:
+            colors = [tuple(channel / 255 for channel in color) for color in legend.palette]
+            texts = [name.replace("$", r"\$") for name in names]  # a pair of $ would mark a formula
+            handles = [Patch(facecolor=color, label=text) for color, text in zip(colors, texts, strict=True)]
+            figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, borderpad=0)
+        picture = Image.fromarray(drawn(figure))
     picture.paste(Image.fromarray(image), (0, LINE))  # by matplotlib this would take most of the time
     return np.array(picture)
 
