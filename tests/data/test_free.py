@@ -19,8 +19,6 @@ from crispseg.data.mask_lookup import MOST, three_classes
 from crispseg.data.sources import LISTS, PART
 from crispseg.training.config import TrainConfig, config_to_dict
 
-Capture = pytest.CaptureFixture[str]
-
 
 def listed(path: Path) -> set[str]:
     return set(read_lines(path))
@@ -91,20 +89,6 @@ def test_a_run_records_no_path_of_the_part(tmp_path: Path) -> None:
     assert config_to_dict(TrainConfig(data=Nuclei()))["data"] == {**rest, "root": None}
     recorded = config_to_dict(TrainConfig(data=Nuclei(tmp_path)))["data"]
     assert recorded == {**rest, "root": str(tmp_path)}
-
-
-@pytest.mark.parametrize(
-    ("source", "phrases"),
-    [
-        (Nuclei, ["images is missing", "the bundled part needs no root"]),
-        (Aerial, ["images is missing", "humansintheloop"]),
-    ],
-)
-def test_what_is_missing_gets_one_line(source: Any, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
-    with refuses(str(tmp_path), *phrases):
-        source(tmp_path).dataset("train")
-    with refuses(f"{source.name} has no split 'vall'", "did you mean 'val'"):
-        source(tmp_path).dataset("vall")
 
 
 def test_unlabelled_pixels_of_aerial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
