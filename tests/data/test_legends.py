@@ -13,7 +13,6 @@ from dataset_trees import save
 
 from crispseg.cli.main import main
 from crispseg.data import Folder
-from crispseg.data.dataset import read_names
 
 from .own_folders import ids, photo
 
@@ -34,12 +33,6 @@ def test_a_file_of_colours_next_to_masks_is_named(place: str, tmp_path: Path, re
     assert palette.label_set().names == ("void", "grass", "dirt") and any(
         "named void" in line for line in palette.notes()
     )
-
-
-def test_class_names_in_a_table_are_refused(tmp_path: Path, refuses: Any) -> None:
-    (tmp_path / "labels.tsv").write_text("id\tname\tcount\n0\twall\t700\n1\tfloor\t800\n")
-    with refuses("labels.tsv has several columns"):
-        read_names(tmp_path / "labels.tsv")
 
 
 def test_labels_of_nnunet_are_named(tmp_path: Path) -> None:
