@@ -92,11 +92,9 @@ def test_data_yaml_tells_names_and_splits(tmp_path: Path, refuses: Any) -> None:
     [
         (SQUARE + "0 0.5 0.5 0.1 0.1\n", "names: [a]", ["a.txt: line 2 is a box", "polygons"]),
         ("0 0.5 0.5 0.1 0.1 0.2 0.2 0.3\n", "names: [a]", ["a.txt: line 1", "x1 y1"]),
-        ("0 0.5 0.5 0.1 0.1 0.2\n", "names: [a]", ["a.txt: line 1", "x1 y1"]),
         ("0 0.5 0.5 nan 0.1 0.2 0.2\n", "names: [a]", ["a.txt: line 1", "x1 y1"]),
         ("crack 0.5 0.5 0.1 0.1 0.2 0.2\n", "names: [a]", ["a.txt: line 1", "x1 y1"]),
         ("3 0.5 0.5 0.1 0.1 0.2 0.2\n", "names: [a]", ["a.txt: line 1", "class 3", "names"]),
-        ("0 0.5 0.5 1.9 0.1 0.2 0.2\n", "names: [a]", ["a.txt: line 1", "outside of the image"]),
         (SQUARE, "", ["no data.yaml", "names: [a, b]"]),
         (SQUARE, "nc: 1", ["data.yaml", "names: [a, b]"]),
         ("\x00\xff", "names: [a]", ["a.txt"]),
