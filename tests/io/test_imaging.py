@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import struct
 import zlib
 from pathlib import Path
@@ -10,36 +9,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzz.damage import png_of
 from PIL import Image, ImageCms
 
 from crispseg.errors import CrispsegError
-from crispseg.inference.image_files import read_source
 from crispseg.io.images import colorize, find_images, image_size, read_image, read_mask, write_image, write_labels
 
 RGB = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
 PALETTE = ((10, 20, 30), (40, 50, 60), (70, 80, 90))
 
 
-def png(width: int, height: int, depth: int, rows: bytes) -> bytes:
-    """A grey PNG, made by hand where Pillow cannot write one."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    header = struct.pack(">IIBBBBB", width, height, depth, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+def claiming(width: int, height: int) -> bytes:
+    """A grey PNG whose header claims a size; it has no pixels."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return png_of([(b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")])
 
 
 def saved(path: Path, array: np.ndarray, mode: str | None = None, **options: object) -> Path:
     picture = Image.fromarray(array)
     (picture.convert(mode) if mode else picture).save(path, **options)
     return path
-
-
-def encoded(form: str) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(np.tile(RGB, (9, 9, 1))).save(buffer, form)
-    return buffer.getvalue()
 
 
 def test_exif_orientation_of_a_photo_is_applied(tmp_path: Path) -> None:
@@ -51,20 +40,13 @@ def test_exif_orientation_of_a_photo_is_applied(tmp_path: Path) -> None:
     assert np.abs(read_image(path).astype(int) - np.rot90(corners, -1)).mean() < 4 and image_size(path) == (48, 32)
 
 
-@pytest.mark.parametrize(("mode", "suffix"), [("CMYK", ".tif"), ("CMYK", ".jpg"), ("CMYK", ""), ("LAB", ".tif")])
-def test_other_colours_are_refused(tmp_path: Path, mode: str, suffix: str, refuses: Any) -> None:
-    picture = Image.fromarray(RGB).convert("RGB" if mode == "LAB" else mode)
-    picture = (
-        ImageCms.profileToProfile(picture, *map(ImageCms.createProfile, ("sRGB", "LAB")), outputMode="LAB")
-        if mode == "LAB"
-        else picture
-    )
-    with refuses(f"has {mode.replace('LAB', 'CIELAB')} colours", "grey or RGB"):
-        if suffix:
-            picture.save(tmp_path / f"x{suffix}")
-            read_image(tmp_path / f"x{suffix}")
-        else:
-            read_source(picture, 3)
+def test_other_colours_are_refused(tmp_path: Path, refuses: Any) -> None:
+    profiles = map(ImageCms.createProfile, ("sRGB", "LAB"))
+    ImageCms.profileToProfile(Image.fromarray(RGB), *profiles, outputMode="LAB").save(tmp_path / "CIELAB.tif")
+    saved(tmp_path / "CMYK.jpg", RGB, "CMYK")
+    for path in tmp_path.iterdir():
+        with refuses(f"has {path.stem} colours", "grey or RGB"):
+            read_image(path)
 
 
 def test_lossy_masks_are_read_on_demand_only(tmp_path: Path) -> None:
@@ -74,14 +56,11 @@ def test_lossy_masks_are_read_on_demand_only(tmp_path: Path) -> None:
         assert read_mask(path, lossy=True).shape == RGB.shape
 
 
-GOOD_PNG = encoded("PNG")
 BAD = {  # file → what it holds, what is said of it
     "empty.png": (b"", "is empty"),
-    "truncated.png": (GOOD_PNG[: len(GOOD_PNG) // 2], "is broken"),
-    "truncated.jpg": (encoded("JPEG")[:-900], "is broken"),
     "text.png": (b"hello", "is not an image"),
-    "huge.png": (png(2**15, 2**12 + 1, 8, b""), "claims more than 134,217,728 pixels"),
-    "absurd.png": (png(2**30, 2**30, 8, b""), "claims more than 134,217,728 pixels"),
+    "huge.png": (claiming(2**15, 2**12 + 1), "claims more than 134,217,728 pixels"),
+    "absurd.png": (claiming(2**30, 2**30), "claims more than 134,217,728 pixels"),
     "missing.png": (None, "does not exist"),
     "folder.png": (None, "is a folder"),
     "good.png/x.png": (None, "does not exist"),
@@ -92,11 +71,10 @@ BAD = {  # file → what it holds, what is said of it
 def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str, refuses: Any) -> None:
     content, reason = BAD[name]
     (tmp_path / "folder.png").mkdir()
-    (tmp_path / "good.png").write_bytes(GOOD_PNG)
+    saved(tmp_path / "good.png", RGB)
     if content is not None:
         (tmp_path / name).write_bytes(content)
-    # What is truncated has a whole header, and a JPEG is no mask anyway.
-    for read in [read_image] if name.startswith("truncated") else [read_image, read_mask, image_size]:
+    for read in (read_image, read_mask, image_size):
         with refuses(str(tmp_path / name), reason, "; "):
             read(tmp_path / name)
 
@@ -117,16 +95,14 @@ def test_labels_outside_the_palette_are_refused(tmp_path: Path, wrong: int) -> N
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 9, 3), (37, 50, 3), (5, 6), (5, 6, 2), (5, 6, 4)])
-def test_images_are_written_as_they_are(shape: tuple[int, ...], tmp_path: Path) -> None:
-    values = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    for picture in (values, values[::-1], np.zeros(shape, np.uint8)):
-        write_image(tmp_path / "x.png", picture)
-        np.testing.assert_array_equal(np.array(Image.open(tmp_path / "x.png")), picture)
+def test_images_are_written_as_they_are(tmp_path: Path) -> None:
+    for values in (RGB, RGB[::-1], RGB[..., 0], RGB[..., 0].astype(np.uint16) * 200):
+        write_image(tmp_path / "x.png", values)
+        np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), values)
     with pytest.raises(CrispsegError, match=r"unknown image suffix '\.xyz'"):
-        write_image(tmp_path / "x.xyz", values)
+        write_image(tmp_path / "x.xyz", RGB)
     with pytest.raises(TypeError):
-        write_image(tmp_path / "y.png", np.zeros((4, 4, 3), np.uint16))
+        write_image(tmp_path / "y.png", RGB.astype(np.uint16))
     assert not (tmp_path / "y.png").exists()
 
 
@@ -143,7 +119,7 @@ def test_images_are_found_by_suffix(tmp_path: Path) -> None:
         find_images(tmp_path / "a.jpg")
 
 
-@pytest.mark.parametrize("kind", ["EPS", "ICO", "PDF", "PCX"])
+@pytest.mark.parametrize("kind", ["EPS", "ICO"])
 def test_formats_that_start_programs_or_lie_about_their_size_are_not_read(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any
 ) -> None:

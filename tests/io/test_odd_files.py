@@ -27,9 +27,9 @@ RGB = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
 GREY = RGB[..., 0]
 
 
-def as_png(values: np.ndarray | Image.Image, **options: Any) -> bytes:
+def as_png(values: np.ndarray | Image.Image) -> bytes:
     file = io.BytesIO()
-    (values if isinstance(values, Image.Image) else Image.fromarray(values)).save(file, "PNG", **options)
+    (values if isinstance(values, Image.Image) else Image.fromarray(values)).save(file, "PNG")
     return file.getvalue()
 
 
@@ -50,7 +50,7 @@ def test_pngs_that_lost_their_tail_are_refused(kind: str, tmp_path: Path) -> Non
     chunks = dict(png_chunks(content))
     rows = zlib.decompress(chunks.pop(b"IDAT"))
     short = [*list(chunks.items())[:-1], (b"IDAT", zlib.compress(rows[: len(rows) // 2])), (b"IEND", b"")]
-    ends = [*np.random.default_rng(0).integers(40, len(content) - 13, 40), len(content) - 13]  # IEND has 12 bytes
+    ends = [*np.random.default_rng(0).integers(40, len(content) - 13, 15), len(content) - 13]  # IEND has 12 bytes
     for damaged in [
         png_of(short),
         *(content[:end] + bytes(keep * (len(content) - end)) for end in ends for keep in (0, 1)),
@@ -73,7 +73,7 @@ def test_signed_bytes_are_refused(tmp_path: Path, refuses: Refuses) -> None:
         read_mask(tmp_path / "b.tif")
 
 
-@pytest.mark.parametrize("compression", [None, "lzw", "deflate"])
+@pytest.mark.parametrize("compression", [None, "lzw"])
 def test_ycbcr_is_read_as_rgb(compression: str | None, tmp_path: Path) -> None:
     picture = Image.fromarray(RGB).convert("YCbCr")
     options: dict[str, Any] = {"photometric": 6, "extratags": [(530, "H", 2, (1, 1), True)], "compression": compression}
@@ -83,32 +83,18 @@ def test_ycbcr_is_read_as_rgb(compression: str | None, tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "b.tif"), np.asarray(picture.convert("RGB")))
 
 
-@pytest.mark.parametrize("turn", [(274, "H", 1, 9, True), (274, "s", 0, "6", True), (274, "2I", 1, (6, 1), True)])
+@pytest.mark.parametrize("turn", [(274, "s", 0, "6", True), (274, "2I", 1, (6, 1), True)])
 def test_orientations_that_do_not_exist(turn: tuple[Any, ...], tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", GREY, extratags=[turn])
     assert np.array_equal(read_mask(tmp_path / "a.tif"), GREY)
 
 
 def test_pil_masks_with_a_short_palette(tmp_path: Path) -> None:
-    """Whose 255 a PNG of 2 bits would make 3; and those that are read twice."""
+    """A PNG of 2 bits would make their 255 a 3."""
     ids = (GREY % 3).copy()
     ids[:5] = 255
     _, masks = write_pairs([RGB], [in_palette(ids)], tmp_path)
     assert np.array_equal(read_mask(masks / "00000.png"), ids)
-    few = Image.open(io.BytesIO(as_png(in_palette(GREY % 4), bits=2)))
-    images, masks = write_pairs([few, few], [few, few], tmp_path)
-    assert all(np.array_equal(read_mask(file), GREY % 4) for file in masks.iterdir())
-    assert all(np.array_equal(read_image(file), (GREY % 4)[..., None] * 3 + range(3)) for file in images.iterdir())
-
-
-def test_pil_images_of_palette_files_are_read_as_the_files(tmp_path: Path) -> None:
-    """Also those that Pillow opened and closes by itself when it loads them."""
-    (tmp_path / "a.png").write_bytes(as_png(in_palette(GREY % 4), bits=2))
-    picture = Image.open(tmp_path / "a.png")
-    assert np.array_equal(read_source(picture, 3)[0], read_image(tmp_path / "a.png"))
-    _, masks = write_pairs([RGB], [Image.open(tmp_path / "a.png")], tmp_path)
-    assert np.array_equal(read_mask(masks / "00000.png"), GREY % 4)
-    assert np.array_equal(np.asarray(picture), GREY % 4)
 
 
 def test_bitmaps_of_16_bits_a_pixel(tmp_path: Path) -> None:
@@ -131,9 +117,8 @@ def test_a_band_with_the_profile_of_another(tmp_path: Path) -> None:
     assert np.array_equal(read_mask(tmp_path / "b.tif"), values)
 
 
-@pytest.mark.parametrize("order", "<>")
-def test_arrays_of_both_byte_orders_are_read(order: str) -> None:
-    values = GREY.astype(f"{order}u2")
+def test_arrays_of_the_other_byte_order_are_read() -> None:
+    values = GREY.astype(">u2")
     assert np.array_equal(read_source(values, 3, (0, 255))[0][..., 0], GREY)
 
 
