@@ -213,16 +213,6 @@ def test_annotations_in_other_forms_are_named(tmp_path: Path) -> None:
         own_layout(tmp_path / "splits")
 
 
-def test_photographs_are_no_proposal_of_a_palette(tmp_path: Path) -> None:
-    for index in range(4):
-        noise = np.random.default_rng(index).integers(0, 256, (2, 40, 40, 3), np.uint8)
-        save(tmp_path / f"{index}.jpg", noise[0])
-        save(tmp_path / f"{index}.png", noise[1])
-    with pytest.raises(CrispsegError, match="photographs") as caught:
-        Folder(root=tmp_path).label_set()
-    assert not caught.value.settings
-
-
 def test_several_images_of_one_name_are_refused(tmp_path: Path, refuses: Any) -> None:
     for suffix in ("tif", "png"):
         make_pairs(tmp_path, f"images/train/{{}}.{suffix}", "masks/train/{}.png")

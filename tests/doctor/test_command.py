@@ -87,9 +87,9 @@ def report(capsys: Capture) -> Report:
     return examine
 
 
-@pytest.mark.parametrize("layout", ["{split}/{kind}", "{kind}/{split}"])
-def test_folders_of_splits(layout: str, tmp_path: Path, report: Report) -> None:
+def test_folders_of_splits(tmp_path: Path, report: Report) -> None:
     """A missing folder is no reason to leave a split out in silence; images to test on need no masks."""
+    layout = "{kind}/{split}"
     for seed, split in enumerate(["train"] * 4 + ["val"] * 2 + ["test"] * 3):
         save(tmp_path / layout.format(split=split, kind="images") / f"{seed}.png", photo(seed))
         save(tmp_path / layout.format(split=split, kind="masks") / f"{seed}.png", ids(seed))
