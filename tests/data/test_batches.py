@@ -14,24 +14,11 @@ from training_runs import DRAWN
 
 from crispseg.data import Augment, check_split, eval_transform, train_transform
 from crispseg.data.dataset import FileDataset
-from crispseg.data.loading import Shuffled, derived_seed, eval_loader, train_loader
+from crispseg.data.loading import Shuffled, eval_loader, train_loader
 from crispseg.training import TrainConfig
 from crispseg.training.training_data import keeps_images
 
 AUGMENT = Augment(crop=(64, 96), turn=False, photometric=True, repeat=1)
-
-# Random numbers ----------------------------------------------------------------------------------------------------
-
-
-@given(st.sets(st.lists(st.integers(0, 2**33), max_size=4).map(tuple), max_size=30))
-def test_other_parts_give_another_seed(parts: set[tuple[int, ...]]) -> None:
-    seeds = [derived_seed(purpose, *each) for purpose in ("order", "augment") for each in parts]
-    assert len(set(seeds)) == 2 * len(parts)
-    assert seeds == [derived_seed(purpose, *each) for purpose in ("order", "augment") for each in parts]
-    assert all(0 <= seed < 2**63 for seed in seeds)
-
-
-# Batches -----------------------------------------------------------------------------------------------------------
 
 
 def batches(workers: int, epochs: range, **options: Any) -> list[torch.Tensor]:

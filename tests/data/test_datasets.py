@@ -5,26 +5,13 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from dataset_trees import (
-    ALL_COLORS,
-    MAKERS,
-    grid,
-    indexed,
-    make_ade20k,
-    make_camvid,
-    make_coco_stuff,
-    make_mapillary,
-    make_pascal_context,
-    make_voc2012,
-    picture,
-    save,
-    write_lists,
-)
+from dataset_trees import ALL_COLORS, MAKERS, grid, indexed, make_pascal_context, picture, save, write_lists
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -92,20 +79,20 @@ def test_splits_load_and_pass_the_check(name: str, tmp_path: Path, refuses: Any)
 
 
 @pytest.mark.parametrize(
-    ("make", "options", "first"),
+    ("make", "first"),
     [
-        (make_ade20k, {}, grid([255, *range(150)], 10, 20)),  # "other" is ignored
-        (make_pascal_context, {"classes": 59}, grid([255, *range(59)], 8, 10)),
-        (make_pascal_context, {"classes": 60}, grid([*range(60)], 8, 10)),
-        (make_coco_stuff, {}, grid([*range(171), 255], 12, 15)),
+        (MAKERS["ade20k"], grid([255, *range(150)], 10, 20)),  # "other" is ignored
+        (partial(make_pascal_context, classes=59), grid([255, *range(59)], 8, 10)),
+        (make_pascal_context, grid([*range(60)], 8, 10)),
+        (MAKERS["coco_stuff"], grid([*range(171), 255], 12, 15)),
     ],
 )
-def test_what_mask_values_become(make: Any, options: dict[str, Any], first: np.ndarray, tmp_path: Path) -> None:
-    np.testing.assert_array_equal(make(tmp_path, **options).dataset("train")[0].labels, first)
+def test_what_mask_values_become(make: Any, first: np.ndarray, tmp_path: Path) -> None:
+    np.testing.assert_array_equal(make(tmp_path).dataset("train")[0].labels, first)
 
 
 def test_mapillary_evaluates_what_its_config_says(tmp_path: Path) -> None:
-    source = make_mapillary(tmp_path)
+    source = MAKERS["mapillary"](tmp_path)
     assert source.label_set().names == ("Bird", "Sky")
     assert source.label_set().palette == ((165, 42, 42), (70, 130, 180))
     np.testing.assert_array_equal(source.dataset("train")[0].labels, grid([0, 255, 1, 255]))
@@ -114,7 +101,7 @@ def test_mapillary_evaluates_what_its_config_says(tmp_path: Path) -> None:
 def test_camvid_in_32_colours(tmp_path: Path) -> None:
     names = [*known("camvid"), ""]
     expected = [names.index(row[-1]) if row[-1] else 255 for row in read_table("camvid_colors")]
-    source = make_camvid(tmp_path)
+    source = MAKERS["camvid"](tmp_path)
     assert source.splits() == ("train", "val", "test")
     np.testing.assert_array_equal(source.dataset("train")[0].labels, grid(expected))
     assert [pair.name for pair in source.dataset("train").pairs] == ["0001TP_006690", "0001TP_006720"]
@@ -139,7 +126,7 @@ def test_camvid_in_segnets_form(tmp_path: Path, refuses: Any) -> None:
 
 
 def test_voc2012_and_what_is_trained_on(tmp_path: Path) -> None:
-    make_voc2012(tmp_path)
+    MAKERS["voc2012"](tmp_path)
     sources = [VOC2012(tmp_path, train_on) for train_on in ("train", "trainval", "aug")]  # type: ignore[arg-type]
     names = [[pair.name[5:] for pair in source.dataset("train").pairs] for source in sources]
     assert names == [["000032", "000039"], ["000032", "000039", "000033"], ["000032", "000039", "000008"]]

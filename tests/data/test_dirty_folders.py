@@ -72,18 +72,6 @@ def magnetic_tiles(root: Path) -> Truth:
     return Truth(truth, numbered(4), 24)
 
 
-def electron_microscopy(root: Path) -> Truth:
-    """Slices, and masks of several kinds, one of which has other names."""
-    truth = {}
-    for index, (image, labels) in enumerate(scenes(20, 4)):
-        save(root / f"raw/{index:02}.tif", image[..., 0])
-        save(root / f"labels/labels{index:08}.png", labels)
-        for value, kind in enumerate(("mitochondria", "synapses"), 1):
-            save(root / f"{kind}/{index:02}.png", np.where(labels == value, 255, 0).astype(np.uint8))
-        truth[f"raw/{index:02}"] = labels
-    return Truth(truth, numbered(4), 20, masks="labels")
-
-
 def clothes(root: Path) -> Truth:
     """Ids of 25 classes, images and masks as PNG and again as JPEG; other names for images than for masks."""
     truth = {}
@@ -98,18 +86,6 @@ def clothes(root: Path) -> Truth:
     return Truth(truth, numbered(25), 24, masks="png_masks")
 
 
-def football(root: Path) -> Truth:
-    """Frames of a video, with masks of eleven colours beside them."""
-    truth = {}
-    colors = [(0, 0, 0), (27, 71, 151), (51, 221, 255), (111, 48, 253), (137, 126, 126), (153, 223, 219)]
-    colors += [(201, 19, 223), (238, 171, 171), (254, 233, 3), (255, 0, 29), (255, 159, 0)]
-    for index, (image, labels) in enumerate(scenes(20, 11), 1):
-        save(root / f"images/Frame 1  ({index}).jpg", image)
-        save(root / f"images/Frame 1  ({index}).jpg___fuse.png", np.array(colors, np.uint8)[labels])
-        truth[f"images/Frame 1  ({index})"] = labels
-    return Truth(truth, numbered(11), 20)
-
-
 def outcome(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[bool, str]:
     """Whether a command succeeds, and what it prints."""
     capsys.readouterr()
@@ -120,7 +96,7 @@ def outcome(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[bool, str]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [magnetic_tiles, electron_microscopy, clothes, football])
+@pytest.mark.parametrize("make", [magnetic_tiles, clothes])
 def test_trains_right_at_the_second_try_at_the_latest(
     make: Callable[[Path], Truth], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

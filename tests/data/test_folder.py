@@ -45,6 +45,7 @@ def test_folder_reads_pairs(tmp_path: Path) -> None:
         *(("a", mask) for mask in ("a_mask", "a-Labels", "a_GT", "mask_a", "a_segmentation", "a.jpg")),
         *(("A", "a"), ("image_1", "label_1"), ("deep/img_1", "deep/1_seg"), ("1_sat", "1_mask"), ("0001", "0001m")),
         *(("x.y_image", "x.y_groundtruth"), ("img_a_9_10", "lbl_a_9_10"), ("Image_01", "Mask of Image_01")),
+        ("Frame 1  (3)", "Frame 1  (3).jpg___fuse"),
         *(("1_post", "1_post_target"), ("1_target", "1_target_mask"), ("T32_1_10m", "T32_1_10m_gt")),
     ],
 )

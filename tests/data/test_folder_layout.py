@@ -238,14 +238,6 @@ def test_folders_below_others_are_taken_together(tmp_path: Path) -> None:
     assert len(pairs) == 8 and (root / "dataset2/rgb/3.png", root / "dataset2/label/3.png") == pairs[-1][1:]
 
 
-def test_patterns(tmp_path: Path) -> None:
-    below(tmp_path, "{}/{}.tif", "{}/{}.png")
-    source = Folder(tmp_path / "*/*.tif", tmp_path / "*/*.png")
-    assert [pair.name for pair in source.pairs("all")] == [f"dataset{group}/{i}" for group in (1, 2) for i in range(4)]
-    with pytest.raises(CrispsegError, match=r"\*.bmp contains no images"):
-        Folder(tmp_path / "*.bmp", tmp_path / "*/*.png").pairs("all")
-
-
 @pytest.mark.parametrize("folders", [("",), ("train", "valid")])
 def test_endings_of_names_are_proposed(folders: tuple[str, ...], tmp_path: Path) -> None:
     """Also if a name is the beginning of another, and if other pictures have the names of images and an ending."""
@@ -280,18 +272,6 @@ def test_of_several_folders_of_masks_none_is_taken_in_silence(tmp_path: Path) ->
     assert "mitochondria" in Folder(root=tmp_path).notes()[0]
     named = Train.parsed([str(tmp_path), f"--data.masks={tmp_path / 'mitochondria'}"]).config().data
     assert named.pairs("all")[0].mask == tmp_path / "mitochondria/a0.png"
-
-
-def test_masks_of_another_species_are_no_choice(tmp_path: Path) -> None:
-    for kind in ("bream", "sprat", "trout"):
-        for index in range(5):
-            noise = np.random.default_rng(index).integers(0, 256, (6, 8, 3), np.uint8)
-            save(tmp_path / f"{kind}/{kind}/{index}.png", noise)
-            save(tmp_path / f"{kind}/{kind} GT/{index}.png", np.eye(6, 8, dtype=np.uint8) * 255)
-    with pytest.raises(CrispsegError, match="each command takes a part of the images") as error:
-        Folder(root=tmp_path).pairs("all")
-    choices = [{key: Path(value).parent.name for key, value in each.items()} for each in error.value.settings]
-    assert choices == [{"data.images": kind, "data.masks": kind} for kind in ("bream", "sprat", "trout")]
 
 
 @pytest.mark.parametrize(
@@ -330,17 +310,6 @@ def test_numbers_pair_if_they_are_the_same(tmp_path: Path) -> None:
     (tmp_path / "labels/labels00000000.png").rename(tmp_path / "labels/labels00000012.png")
     with pytest.raises(CrispsegError, match="12 of 12 images"):
         Folder(root=tmp_path).pairs("all")
-
-
-def test_images_and_masks_of_other_folders_do_not_pair_by_numbers(tmp_path: Path) -> None:
-    for part, name in (("a", "g"), ("b", "v")):
-        for index in range(5):
-            photo(tmp_path / f"{part}/{name}{index}.jpg")
-            label(tmp_path / f"{part}-GT/{name}{index}.png")
-    with pytest.raises(CrispsegError) as caught:
-        recognise(tmp_path)
-    choices = [(Path(each["data.images"]).name, Path(each["data.masks"]).name) for each in caught.value.settings]
-    assert choices == [("a", "a-GT"), ("b", "b-GT")]
 
 
 def test_links_to_folders_are_followed(tmp_path: Path) -> None:

@@ -90,13 +90,26 @@ def test_a_folder_for_each_class_is_refused(tmp_path: Path) -> None:
     assert not caught.value.settings
 
 
-def test_folders_of_masks_of_the_same_images_are_choices(tmp_path: Path) -> None:
-    """Such as two observers, or two organs."""
-    for side, values in (("left", (0, 0, 1)), ("right", (1, 0, 0))):
-        make_pairs(tmp_path, "CXR_png/{}.png", f"ManualMask/{side}Mask/{{}}.png", *values)
-    with pytest.raises(CrispsegError, match="if an image has several masks, merge them") as caught:
-        own_layout(tmp_path)
-    assert [Path(one["data.masks"]).name for one in caught.value.settings] == ["leftMask", "rightMask"]
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ([("CXR_png", f"ManualMask/{side}Mask", "{}") for side in ("left", "right")], "several masks, merge them"),
+        (
+            [(f"{fish}/{fish}", f"{fish}/{fish} GT", "{}") for fish in ("bream", "sprat", "trout")],
+            "each command takes a",
+        ),
+        ([("a", "a-GT", "g{}"), ("b", "b-GT", "v{}")], "each command takes a part of the images"),
+    ],
+    ids=["two organs", "folders of species", "numbers of two series"],
+)
+def test_masks_of_several_places_are_choices(places: list[tuple[str, ...]], message: str, tmp_path: Path) -> None:
+    """Images and masks of other species and series are no choice, though names or numbers are equal."""
+    for image, mask, name in places:
+        make_pairs(tmp_path, f"{image}/{name}.png", f"{mask}/{name}.png")
+    with pytest.raises(CrispsegError, match=message) as caught:
+        recognise(tmp_path)
+    expected = [{"data.images": str(tmp_path / image), "data.masks": str(tmp_path / mask)} for image, mask, _ in places]
+    assert caught.value.settings == expected
 
 
 def test_folders_of_classes_next_to_masks_of_the_same_names_are_named(tmp_path: Path) -> None:
@@ -192,6 +205,8 @@ def test_names_of_a_pattern_are_what_its_wildcards_are(tmp_path: Path) -> None:
     data = Folder(tmp_path / "*/*_t1.png", tmp_path / "*/*_roi.png")
     found = [(pair.name, pair.mask.name) for pair in data.pairs("all")]
     assert found == [("p1/a.b", "a.b_roi.png"), ("p2/c", "c_roi.png")]
+    with pytest.raises(CrispsegError, match=r"\*.bmp contains no images"):
+        Folder(tmp_path / "*.bmp", tmp_path / "*/*.png").pairs("all")
 
 
 def test_annotations_in_other_forms_are_named(tmp_path: Path) -> None:

@@ -178,9 +178,8 @@ def test_images_are_read_by_their_own_ranges(dtype: str, tmp_path: Path) -> None
         )
 
 
-@pytest.mark.parametrize("value", [0, 77, 255])
-def test_an_image_of_one_value_is_read(value: int) -> None:
-    values = np.full((40, 50), value, np.uint8)
+def test_an_image_of_one_value_is_read() -> None:
+    values = np.full((40, 50), 255, np.uint8)
     assert (from_array(values, "an array").pixels(3, "image") == 0).all()
 
 
