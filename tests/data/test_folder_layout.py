@@ -40,9 +40,6 @@ def put(root: Path, layout: str, names: dict[str, str] = NAMES, counts: dict[str
     return root
 
 
-LAYOUTS = ("{kind}/{split}", "{split}/{kind}")
-
-
 @pytest.mark.parametrize(
     ("image", "mask", "train", "val"),
     [
@@ -117,9 +114,8 @@ def test_lists_that_name_folders_and_masks(tmp_path: Path) -> None:
             assert len(Folder(root=tmp_path / "deep").pairs("val")) == found
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_folders_are_the_splits(layout: str, tmp_path: Path) -> None:
-    source = Folder(root=put(tmp_path, layout))
+def test_folders_are_the_splits(tmp_path: Path) -> None:
+    source = Folder(root=put(tmp_path, "{split}/{kind}"))
     assert source.splits() == ("train", "val", "test") and source.divided
     for split, count in COUNTS.items():
         assert [pair.name for pair in source.pairs(split)] == [f"{split}{index}" for index in range(count)]
@@ -326,7 +322,7 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return put(tmp_path_factory.mktemp("data"), LAYOUTS[1])
+    return put(tmp_path_factory.mktemp("data"), "{split}/{kind}")
 
 
 @pytest.fixture(scope="module")
@@ -381,9 +377,9 @@ def test_other_folders_are_scored_whole(run: Path, tmp_path: Path, capsys: Captu
 
 
 def test_other_folders_with_splits_are_scored_on_test(run: Path, tmp_path: Path, capsys: Capture) -> None:
-    put(tmp_path / "a", LAYOUTS[0])
+    put(tmp_path / "a", "{kind}/{split}")
     assert head(capsys, run, f"--data.root={tmp_path / 'a'}")[-1] == f"{FPN} test, 2 images"
-    put(tmp_path / "b", LAYOUTS[1], {"train": "train", "val": "val"})
+    put(tmp_path / "b", "{split}/{kind}", {"train": "train", "val": "val"})
     assert head(capsys, run, f"--data.root={tmp_path / 'b'}")[-1] == f"{FPN} val, 3 images"
 
 
@@ -402,7 +398,7 @@ def test_doctor_ends_with_the_command_to_train(layout: str, tmp_path: Path, caps
 
 
 def test_classes_of_one_split_are_told_before_training(tmp_path: Path, capsys: Capture) -> None:
-    root = put(tmp_path, LAYOUTS[0], {"train": "train", "val": "val"}, {"train": 3, "val": 1})
+    root = put(tmp_path, "{kind}/{split}", {"train": "train", "val": "val"}, {"train": 3, "val": 1})
     for path in (root / "masks/train").iterdir():
         save(path, np.resize(np.array([0, 1], np.uint8), (64, 64)))
     save(root / "masks/val/val0.png", np.resize(np.array([0, 2], np.uint8), (64, 64)))

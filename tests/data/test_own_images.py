@@ -87,7 +87,6 @@ def test_grey_images(tmp_path: Path, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("flags", "phrase"),
     [
-        (["--model.in_chans=17"], "in_chans is 17, but images have 1 to 16 channels"),
         (["--model.in_chans=4"], "has 3 channel(s), not 4"),
         (["--model.in_chans=4", "--augment.photometric=true"], "augment.photometric does not support 4 channels"),
     ],
