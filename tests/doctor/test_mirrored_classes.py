@@ -38,7 +38,7 @@ def put(folder: Path, masks: list[NDArray[np.uint8]]) -> Folder:
 @pytest.mark.parametrize("flip", [0.5, 0])
 def test_classes_that_are_mirrored_are_named(flip: float, tmp_path: Path) -> None:
     output, augment = io.StringIO(), Augment(crop=32, flip=flip, turn=False, photometric=False)
-    config = tiny(tmp_path / "run", data=put(tmp_path, [walls()] * 14), augment=augment, epochs=1)
+    config = tiny(tmp_path / "run", data=put(tmp_path, [walls()] * 14), augment=augment, iterations=1)
     train(config, console=Console(file=output, width=300))
     lines = [line for line in output.getvalue().splitlines() if "augment.flip" in line]
     said = "left wall is on the left and right wall on the right"
