@@ -217,15 +217,6 @@ def test_stray_values_are_named(refuses: Any) -> None:
 # Counts and intervals
 
 
-def test_the_images_add_up_to_the_matrix() -> None:
-    (metric,) = updated([SegmentationScores(3)], labelled(2, 3, SIZES))
-    scores = metric.scores()
-    for total in (scores, scores.images.total()):
-        np.testing.assert_array_equal(total.hits, np.diag(scores.confusion))
-        np.testing.assert_array_equal(total.truth, scores.confusion.sum(1))
-        np.testing.assert_array_equal(total.predicted, scores.confusion.sum(0))
-
-
 def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:
     pairs, resamples = labelled(5, 4, SIZES), 20
     for prediction, truth in pairs[1:]:  # class 3 is in one image, which some draws have not
