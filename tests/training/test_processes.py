@@ -18,11 +18,8 @@ import torch
 from drawn import as_flags, drawn
 from PIL import Image
 from safetensors.torch import load_file
-from timm.layers import BatchNormAct2d, convert_sync_batchnorm
-from torch import nn
 from training_runs import FLAGS, rows, tiny, without_time
 
-from crispseg import create_model
 from crispseg.training.trainer import check_processes, launcher
 
 PLAIN = """
@@ -110,16 +107,6 @@ def all_good(running: list[subprocess.Popen[str]]) -> list[str]:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model" / "model.safetensors")
-
-
-def test_synchronised_norms_keep_their_activations() -> None:
-    model = create_model("sfnet", num_classes=3, backbone="tf_efficientnet_lite0", width=8).eval()
-    images = torch.randn(1, 3, 64, 64)
-    before = model(images)
-    assert any(isinstance(module, BatchNormAct2d) for module in model.modules())
-    synced = convert_sync_batchnorm(model)
-    assert sum(isinstance(module, nn.SyncBatchNorm) for module in synced.modules()) > 50
-    torch.testing.assert_close(synced(images), before)
 
 
 @pytest.mark.slow
