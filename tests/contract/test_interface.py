@@ -189,13 +189,3 @@ def test_defaults(tmp_path: Path) -> None:
     assert {
         key: not value if key in NEGATED and key not in shown else value for key, value in found.items()
     } == expected
-
-
-def test_short_forms(tmp_path: Path) -> None:
-    data = own_data(tmp_path / "data")
-    flags = ("--data", "folder", "--data.images", data / "images", "--data.masks", data / "masks", "--minutes", "3")
-    shown = printed(*flags, "--model", "fpn", "--out", tmp_path / "run")
-    assert (shown["model.name"], shown["data.name"], shown["minutes"]) == ("fpn", "folder", 3)
-    assert printed(data, "--preset", "paper")["optimizer"] == "sgd"
-    assert run("train", data, "--epochz", "3", "--print_config")[0] == 2
-    assert run("trian")[0] == 2

@@ -136,17 +136,10 @@ CASES = [pytest.param(case, marks=[pytest.mark.slow] * (case in HEAVY)) for case
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_state(case: str) -> None:
-    assert shapes_of(build(case)) == described(case)[1]
-
-
-def test_names() -> None:
-    assert {options["name"] for options in BUILT.values()} <= {*crispseg.list_models()}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_logits_of_a_saved_folder(case: str, tmp_path: Path) -> None:
-    model = crispseg.from_pretrained(saved(tmp_path / "model", *described(case)))
+def test_state_and_logits_of_a_saved_folder(case: str, tmp_path: Path) -> None:
+    config, shapes = described(case)
+    assert shapes_of(build(case)) == shapes
+    model = crispseg.from_pretrained(saved(tmp_path / "model", config, shapes))
     expected = frozen("logits.npz")
     for key, values in logits(model, case).items():
         assert_close(values, expected[key], 0.97 if "refine" in case and key.endswith("logits") else 1)
