@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,9 +18,6 @@ from safetensors.torch import save_file
 from crispseg import Segmenter, create_model
 from crispseg.models import saving
 from tests.models.test_shipped import faults
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-SCRIPTS = ("shipped", "shipped_card", "first_result", "compare", "reporting", "tables")
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +40,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
+def script(script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The script, with rows of a test."""
     pytest.importorskip("segmentation_models_pytorch")
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import first_result  # type: ignore[import-not-found]
-    import shipped  # type: ignore[import-not-found]
-    import shipped_card  # type: ignore[import-not-found]
-
+    shipped = script("shipped")
     monkeypatch.setattr(shipped, "ROWS", tmp_path / "shipped_finetune.csv")
-    for module in (shipped, shipped_card, first_result):
-        monkeypatch.setattr(module, "head", lambda: "abc")
-    yield shipped
-    for name in SCRIPTS:
-        sys.modules.pop(name, None)
+    for name in ("shipped", "shipped_card", "first_result"):
+        monkeypatch.setattr(sys.modules[name], "head", lambda: "abc")
+    return shipped
 
 
 def arguments(stage: str, place: Path, work: Path, *flags: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -17,25 +17,18 @@ from safetensors.torch import save_file
 from crispseg import create_model
 from crispseg.cli.main import main
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+def script(script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The script, with rows and backbone of a test, on any processor."""
     pytest.importorskip("segmentation_models_pytorch")
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import first_result  # type: ignore[import-not-found]
-
+    first_result = script("first_result")
     monkeypatch.setattr(first_result, "ROWS", tmp_path / "rows.csv")
     monkeypatch.setattr(first_result, "LISTS", tmp_path)
-    monkeypatch.setattr(first_result.torch, "set_num_threads", lambda threads: None)
     monkeypatch.setattr(first_result.os, "sched_setaffinity", lambda process, processors: None, raising=False)
     monkeypatch.setattr(first_result, "head", lambda: "abc")
     monkeypatch.setattr(first_result.subprocess, "run", lambda command, **_: main(command[3:]))  # in this process
-    yield first_result
-    for name in ("first_result", "compare", "nnunet", "reporting", "tables"):
-        sys.modules.pop(name, None)
+    return first_result
 
 
 def sources(root: Path) -> dict[str, Path]:
