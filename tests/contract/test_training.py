@@ -44,16 +44,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "refined": PLAIN | {"model": {"name": "unept"}, "init_from": str(FROZEN / "unept"), "lr": 0.01},
     "crisp": PLAIN | {"model": {"name": "crisp"}, "init_from": str(FROZEN / "crisp"), "clip": 1.0},
 }
-COMMON: dict[str, Any] = {
-    "epochs": 2,
-    "warmup": 0,
-    "freeze_backbone": False,
-    "precision": "fp32",
-    "accelerator": "cpu",
-    "workers": 0,
-    "seed": 3,
-    "loggers": [],
-}
+COMMON: dict[str, Any] = {"epochs": 2, "warmup": 0, "freeze_backbone": False, "precision": "fp32"}
+COMMON |= {"accelerator": "cpu", "workers": 0, "seed": 3, "loggers": []}
 
 
 def data(root: Path) -> Path:
