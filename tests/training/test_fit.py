@@ -68,22 +68,18 @@ def test_the_saved_model_knows_everything(tiny_run: Run) -> None:
 # Options ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The loss of each batch of the runs that follow."""
-    seen: list[float] = []
+def test_accumulated_batches_are_one_step_and_the_last_epoch_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[float] = []
     step = SegmentationTask.training_step
 
     def spy(task: SegmentationTask, batch: Any, index: int) -> Tensor:
         loss = step(task, batch, index)
-        seen.append(float(loss.detach()))
+        losses.append(float(loss.detach()))
         return loss
 
     monkeypatch.setattr(SegmentationTask, "training_step", spy)
-    return seen
-
-
-def test_accumulated_batches_are_one_step_and_the_last_epoch_is_evaluated(tmp_path: Path, losses: list[float]) -> None:
     settings = {"epochs": 3, "batch_size": 2, "accumulate": 3, "val_every": 2}  # 4 batches an epoch: 3 and 1
     table = rows(quietly(tiny(tmp_path / "run", **settings)).folder)
     assert [(row["epoch"], row["step"]) for row in table] == [("2", "4"), ("3", "6")]

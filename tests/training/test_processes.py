@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dataset_trees import save
 from drawn import as_flags, drawn
-from PIL import Image
 from safetensors.torch import load_file
 from training_runs import FLAGS, rows, tiny, without_time
 
@@ -161,11 +161,9 @@ def children(process: int) -> list[int]:
 
 @pytest.mark.slow
 def test_folds_on_two_machines_resume(machines: list[Path], port: int, tmp_path: Path) -> None:
-    for name in ("images", "masks"):
-        (tmp_path / name).mkdir()
-        for index in range(4):
-            values = np.full((64, 64, 3) if name == "images" else (64, 64), index % 2, np.uint8)
-            Image.fromarray(values).save(tmp_path / name / f"{index}.png")
+    for index in range(4):
+        save(tmp_path / f"images/{index}.png", np.full((64, 64, 3), index % 2, np.uint8))
+        save(tmp_path / f"masks/{index}.png", np.full((64, 64), index % 2, np.uint8))
     data = ["--data=folder", f"--data.images={tmp_path / 'images'}", f"--data.masks={tmp_path / 'masks'}"]
     model = ["--model=fpn", "--model.backbone=test_efficientnet", "--model.width=8", "--model.pretrained=false"]
     flags = [*data, *model, "--data.num_classes=2", "--epochs=1", "--batch_size=1", "--workers=0", "--loggers=[]"]
