@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import re
 import runpy
 import sys
@@ -210,13 +209,6 @@ def test_the_config_of_a_run_repeats_it(run: Path) -> None:
 
 
 # Evaluate -----------------------------------------------------------------------------------------------------------
-
-
-def test_evaluate_another_split(run: Path, tmp_path: Path, capsys: Capture) -> None:
-    argv = ("--split", "test", "--workers=0", "--json", tmp_path / "scores.json")
-    output_of(capsys, "evaluate", run / "model", *argv)  # which knows its data too
-    written = json.loads((tmp_path / "scores.json").read_text())
-    assert (written["split"], written["images"]) == ("test", 4)
 
 
 def test_evaluate_an_unknown_split(run: Path, capsys: Capture) -> None:
