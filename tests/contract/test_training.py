@@ -16,27 +16,16 @@ import crispseg
 from contract.formula import FROZEN, assert_close, assert_same, frozen, picture, run, samples, write_png
 
 NAMES = ["background", "thing", "edge"]
-PLAIN: dict[str, Any] = {
-    "model": {"name": "sfnet"},
-    "init_from": str(FROZEN / "sfnet"),
-    "augment": {"crop": [48, 64], "scale": [1, 1], "flip": 0, "turn": False, "photometric": False, "repeat": 1},
-    "batch_size": 6,
-    "optimizer": "adamw",
-    "loss": {"cross_entropy": 1.0},
-    "class_weights": [1.0, 2.0, 3.0],
-}
+PLAIN: dict[str, Any] = {"model": {"name": "sfnet"}, "init_from": str(FROZEN / "sfnet"), "batch_size": 6}
+PLAIN |= {"augment": {"crop": [48, 64], "scale": [1, 1], "flip": 0, "turn": False, "photometric": False, "repeat": 1}}
+PLAIN |= {"optimizer": "adamw", "loss": {"cross_entropy": 1.0}, "class_weights": [1.0, 2.0, 3.0]}
 """Starts from saved weights and takes all images at each step, so that nothing is drawn."""
 DRAWN: dict[str, Any] = {
     "model": {"name": "fpn", "backbone": "test_efficientnet", "pretrained": False, "width": 16},
     "augment": {"crop": [32, 32], "scale": [0.75, 1.5], "flip": 0.5, "turn": True, "photometric": True, "repeat": 2},
-    "batch_size": 2,
-    "optimizer": "sgd",
-    "lr": 0.05,
-    "schedule": "poly",
-    "auxiliary_weight": 0.4,
-    "hard_fraction": 0.5,
-    "ema": 0.9,
 }
+DRAWN |= {"batch_size": 2, "optimizer": "sgd", "lr": 0.05, "schedule": "poly"}
+DRAWN |= {"auxiliary_weight": 0.4, "hard_fraction": 0.5, "ema": 0.9}
 """Weights, order, crops, colours and dropout follow from the seed."""
 RUNS: dict[str, dict[str, Any]] = {
     "plain": PLAIN,

@@ -70,12 +70,6 @@ def test_ignored_pixels_and_weightless_classes_cost_nothing(
     assert not gradient.any()  # zero, not nan
 
 
-def test_weights_travel_with_the_module_but_not_into_checkpoints() -> None:
-    loss = CrossEntropy(1.0, WEIGHTS)
-    assert loss.state_dict() == {}
-    assert loss.to(torch.float64).class_weights.dtype == torch.float64
-
-
 def test_deep_supervision_is_a_weighted_sum() -> None:
     (logits, labels), (one, _), (two, _) = batch(0), batch(1), batch(2)
     plain = CrossEntropy(0.5)
