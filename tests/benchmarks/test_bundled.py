@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from dataset_trees import save
 from safetensors.torch import save_file
 
 from crispseg import Segmenter, create_model
@@ -24,15 +25,13 @@ from tests.models.test_shipped import faults
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six grey and six coloured images of disks, with `list.txt`, the names of val, and weights of the backbone."""
     root, generator = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for name in ("images", "masks"):
-        (root / "data" / name).mkdir(parents=True)
     for index in range(12):
         mask = np.zeros((64, 64), np.uint8)
         cv2.circle(mask, (20 + index, 30), 12, 1, -1)
         grey = (60 + 90 * mask + generator.integers(0, 20, mask.shape)).astype(np.uint8)
         image = cv2.merge([grey, grey // 2, grey]) if index % 2 else grey
-        cv2.imwrite(str(root / f"data/images/{index:02}.png"), image)
-        cv2.imwrite(str(root / f"data/masks/{index:02}.png"), mask)
+        save(root / f"data/images/{index:02}.png", image)
+        save(root / f"data/masks/{index:02}.png", mask)
     (root / "list.txt").write_text("00\n01\n02\n03\n")
     net = create_model("fpn", num_classes=2, backbone="test_efficientnet").backbone.net.model
     save_file({key: value.contiguous() for key, value in net.state_dict().items()}, root / "weights.safetensors")
