@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import json
 import re
 import shlex
 from importlib.resources import files
@@ -160,10 +159,3 @@ def test_tables_of_networks_are_those_of_the_measured_rows() -> None:
     spec.loader.exec_module(figures)
     for page, table in (("README.md", figures.table()), ("docs/benchmark.md", figures.benchmark())):
         assert f"\n\n{table}\n\n" in (ROOT / page).read_text(encoding="utf-8")
-
-
-def test_notebooks_train_for_seconds_when_they_are_checked() -> None:
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        code = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-        assert "crispseg.train(" not in code or any("nbmake" in cell["metadata"] for cell in cells), path.name

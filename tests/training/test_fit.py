@@ -196,14 +196,10 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], named: str, re
 # Weights of another run ---------------------------------------------------------------------------------------------
 
 
-def test_init_from_the_same_classes_takes_all_weights(tiny_run: Run, tmp_path: Path) -> None:
-    config = tiny(tmp_path / "run", init_from=str(tiny_run.folder))
+def test_init_from_takes_all_weights_but_the_classifier_of_other_classes(tiny_run: Run, tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", init_from=str(tiny_run.folder / "model"))
     model, note = starting_model(config, DRAWN.label_set())
     assert equal(state(model), state(tiny_run.model)) and "all weights" in note
-
-
-def test_init_from_other_classes_starts_the_classifier_anew(tiny_run: Run, tmp_path: Path) -> None:
-    config = tiny(tmp_path / "run", init_from=str(tiny_run.folder / "model"))
     names = DRAWN.label_set().names
     for classes in (("road", "building", "sky"), names[::-1]):  # another order is another task too
         model, note = starting_model(config, LabelSet(classes, tuple((index, 0, 0) for index in range(len(classes)))))
