@@ -18,18 +18,8 @@ from crispseg.cli.main import COMMANDS
 ROOT = Path(crispseg.__file__).parent
 ORDER = (
     *("errors", "labels", "config", "io", "nn", "backbones", "decoders", "models", "data", "doctor", "inference"),
-    *(
-        "evaluation",
-        "benchmarking",
-        "export",
-        "visualization",
-        "inspection",
-        "training",
-        "labelling",
-        "recipes",
-        "api",
-        "cli",
-    ),
+    *("evaluation", "benchmarking", "export", "visualization", "inspection", "training", "labelling", "recipes"),
+    *("api", "cli"),
 )
 """The packages, each of which imports only those before it."""
 
@@ -75,10 +65,6 @@ def test_packages_keep_their_order() -> None:
     assert not upward
 
 
-def test_modules_of_the_root_are_few() -> None:
-    assert len([*ROOT.glob("*.py")]) <= 6
-
-
 def test_only_the_command_line_speaks_of_flags() -> None:
     for name, path in paths().items():
         nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -93,13 +79,6 @@ def test_a_name_is_that_of_one_type() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 homes[node.name].add(name)
     assert homes and not {name: where for name, where in homes.items() if len(where) > 1}
-
-
-def test_files_are_neither_long_nor_short() -> None:
-    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in paths().items()}
-    assert not {name: count for name, count in lines.items() if count > 450}
-    whole = {name for name, path in paths().items() if path.name not in ("__init__.py", "__main__.py")}
-    assert not {name: lines[name] for name in whole if lines[name] < 30}
 
 
 def test_the_frame_names_no_model() -> None:

@@ -26,35 +26,16 @@ FLAGS = [
     *("--augment.crop=[64,96]", "--augment.repeat=1", "--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]"),
 ]
 """Flags of `tiny`."""
-
-
-PAPER: dict[str, Any] = {
-    "optimizer": "sgd",
-    "lr": 0.01,
-    "weight_decay": 5e-4,
-    "schedule": "poly",
-    "warmup": 0,
-    "hard_fraction": 0.1,
-    "auxiliary_weight": 0.4,
-    "class_weights": None,
-    "freeze_backbone": False,
-    "precision": "fp32",
-}
+PAPER: dict[str, Any] = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 5e-4, "schedule": "poly", "warmup": 0}
+PAPER |= {"hard_fraction": 0.1, "auxiliary_weight": 0.4, "class_weights": None}
+PAPER |= {"freeze_backbone": False, "precision": "fp32"}
 
 
 def tiny(out: Path, **changes: Any) -> TrainConfig:
     """A run of a second: 2 epochs of 2 steps."""
-    settings: dict[str, Any] = {
-        "model": MODEL,
-        "data": DRAWN,
-        "augment": Augment(crop=(64, 96), scale=(0.75, 2.0), turn=False, photometric=False, repeat=1),
-        "epochs": 2,
-        "batch_size": 4,
-        "workers": 0,
-        "loggers": [],
-        **PAPER,
-    }
-    return TrainConfig(**settings | {"out": out} | changes)
+    augment = Augment(crop=(64, 96), scale=(0.75, 2.0), turn=False, photometric=False, repeat=1)
+    settings: dict[str, Any] = {"model": MODEL, "data": DRAWN, "augment": augment, "epochs": 2, "batch_size": 4}
+    return TrainConfig(**settings | {"workers": 0, "loggers": [], "out": out} | PAPER | changes)
 
 
 def quietly(config: TrainConfig, **options: Any) -> Run:
