@@ -16,7 +16,6 @@ from reference import sampled
 from torch import Tensor, nn
 
 from crispseg import create_model, record
-from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from crispseg.decoders import UpsampleAdd
 from crispseg.models import FlowAlignment
 from crispseg.models.sfnet import AlignedConcat, correlate, warp
@@ -31,21 +30,6 @@ class TestSFNet(ModelTester):
         for level, stride in enumerate((4, 8, 16))
         for tap, channels in (("fine", 16), ("coarse", 16), ("flow", 2), ("warped", 16))
     }
-
-
-@pytest.mark.parametrize(
-    ("backbone", "parameters", "least", "most"),
-    [
-        ("resnet18_deep", 12.87e6, 121e9, 124e9),
-        ("resnet50_deep", 31.33e6, 330e9, 338e9),
-        ("resnet101_deep", 50.32e6, 409e9, 418e9),
-    ],
-)
-def test_counts_are_the_paper_s(backbone: str, parameters: float, least: float, most: float) -> None:
-    with torch.device("meta"):  # nothing is computed
-        model = create_model("sfnet", num_classes=19, backbone=backbone)
-    assert count_parameters(model) == pytest.approx(parameters, rel=0.001)
-    assert least <= count_multiply_adds(model, 1024, 1024) <= most
 
 
 # Warping, Eqs. 2 and 3 ---------------------------------------------------------------------------------------------

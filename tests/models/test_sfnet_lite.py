@@ -9,7 +9,6 @@ from reference import convolved
 from torch import Tensor, nn
 
 from crispseg import create_model, record
-from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from crispseg.models import FlowAlignment, GatedDualFlowAlignment
 from crispseg.models.sfnet_lite import DirectDecoder
 
@@ -85,17 +84,6 @@ def test_its_levels_have_strides_4_16_and_32() -> None:
         assert (model.backbone.strides, model.info.options["width"]) == ((4, 16, 32), width)
     aligned: Any = create_model("sfnet_lite", **TINY, merge="aligned")
     assert isinstance(aligned.decoder.merge.fams[0], FlowAlignment)
-
-
-@pytest.mark.parametrize(
-    ("backbone", "parameters", "giga"),
-    [("resnet18_deep", 12.08e6, 89.0), ("stdc1", 6.43e6, 37.1), ("stdc2", 10.46e6, 50.3)],
-)
-def test_counts(backbone: str, parameters: float, giga: float) -> None:
-    with torch.device("meta"):  # nothing is computed
-        model = create_model("sfnet_lite", num_classes=19, backbone=backbone)
-    assert count_parameters(model) == pytest.approx(parameters, rel=0.001)
-    assert count_multiply_adds(model, 1024, 1024) == pytest.approx(giga * 1e9, rel=0.002)
 
 
 def test_a_merge_that_would_leave_out_a_level_is_refused(refuses: Any) -> None:
