@@ -16,7 +16,6 @@ from tests.models.released_sfnet import Released
 from .test_backbone import check_sizes
 
 SHUFFLENET = "shufflenetv2_x1_0"
-LIGHT = ("df1", "df2", "stdc1", "stdc2", SHUFFLENET)
 
 
 # Features -----------------------------------------------------------------------------------------------------------
@@ -39,21 +38,17 @@ def test_features_have_these_sizes(name: str, strides: tuple[int, ...], channels
     check_sizes(backbone)
 
 
-@pytest.mark.parametrize("name", LIGHT)
-def test_what_they_cannot_do_is_refused(name: str, refuses: Any) -> None:
-    with refuses(name, "[4, 8, 64] are needed", "resnet18"):
-        Backbone(name, strides=(4, 8, 64))
-    with refuses(name, "output_stride 8", "resnet18_deep"):
-        Backbone(name, output_stride=8)
+def test_what_they_cannot_do_is_refused(refuses: Any) -> None:
+    with refuses("df1", "[4, 8, 64] are needed", "resnet18"):
+        Backbone("df1", strides=(4, 8, 64))
+    with refuses("stdc1", "output_stride 8", "resnet18_deep"):
+        Backbone("stdc1", output_stride=8)
 
 
 # Weights ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("name", "first"),
-    [("df1", "stage1.0"), ("df2", "stage1.0"), ("stdc1", "features.0.conv"), ("stdc2", "features.0.conv")],
-)
+@pytest.mark.parametrize(("name", "first"), [("df1", "stage1.0"), ("stdc1", "features.0.conv")])
 def test_weights_under_the_released_names_give_the_released_features(
     name: str, first: str, tmp_path: Path, refuses: Any
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from crispseg import CrispsegError, create_model, from_pretrained
+from crispseg import create_model, from_pretrained
 from crispseg.models import DDSM, FlowAlignment, SegmentationModel
 from crispseg.models.registry import model_options
 
@@ -56,21 +56,3 @@ def test_context_and_merge_parts_have_options_too(tmp_path: Path) -> None:
     assert loaded.info.options == json.loads(json.dumps(model.info.options))
     images = torch.randn(1, 3, 40, 33)
     assert torch.equal(loaded(images), model.eval()(images))
-
-
-@pytest.mark.parametrize(
-    ("name", "given", "message"),
-    [
-        ("sfnet", {"fuse": "ddsm", "fuse_options": {"pixel": 9}}, "no option 'pixel'; did you mean 'pixels'"),
-        ("fpn", {"fuse_options": {"pixels": 9}}, "fuse part 'add' has no option 'pixels'; it has none"),
-        ("sfnet", {"fuse": "add", "flow_kernel": 5}, "'flow_kernel' is an option of fuse part 'fam'"),
-        ("sfnet", {"fuse_options": {"flow_kernel": 2}}, "'flow_kernel' of fuse part 'fam' is 2"),
-        ("sfnet", {"flow_kernel": 5, "fuse_options": {"flow_kernel": 7}}, "'flow_kernel' is given both directly and"),
-        ("fpn", {"context_options": {"rates": [1]}}, "context part 'conv' has no option 'rates'; it has none"),
-        ("ddsm_upernet", {"fuse": "fam", "pixels": 9}, "'pixels' is an option of fuse part 'ddsm', but fuse is 'fam'"),
-        ("deeplabv3plus", {"fuse_options": {"pixels": 9}}, "fuse part 'concat' has no option 'pixels'"),
-    ],
-)
-def test_wrong_ones_are_named(name: str, given: dict[str, Any], message: str) -> None:
-    with pytest.raises(CrispsegError, match=message):
-        create_model(name, **TINY, **given)

@@ -1,4 +1,4 @@
-"""Boundary refinement: its formulas, its losses, and models that have it."""
+"""Boundary refinement: its formulas, and models that have it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from training_runs import MODEL, quietly, rows, tiny
 
-from crispseg import create_model, from_pretrained
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.evaluation import BoundaryScores
 from crispseg.models.refinement import STEPS, BoundaryRefinement, shift
-from crispseg.training import ModelConfig, Run
+from crispseg.training.fit import initialize
 
 from .base import ModelTester, check_saved
 
@@ -150,58 +147,16 @@ class TestRefinedFPN(ModelTester):
         moved = (outputs.logits != outputs.unrefined).any(1, keepdim=True)
         assert 0.05 < moved.float().mean() < 0.95, "else half of what follows is not tested"
         assert not (moved & (outputs.boundary <= 0)).any()
-        refiner = self.reference().refiner
-        assert refiner is not None
-        offsets = refiner.offsets(outputs.boundary, outputs.direction)
-        there = (offsets != 0).any(1, keepdim=True)  # a second step may lead back
-        assert not (there & (outputs.boundary <= 0)).any()
-        assert there.sum() > 0.5 * (outputs.boundary > 0).sum()
 
 
-@pytest.mark.parametrize("name", ["crisp", "deeplabv3plus", "fcn"])
-def test_refinement_is_an_option_of_every_model(name: str, tmp_path: Path) -> None:
-    images = torch.randn(1, 3, 33, 57)
-    model = create_model(name, num_classes=3, backbone="test_efficientnet", width=16, refine="boundary").eval()
-    assert model.info.options["refine"] == "boundary"
-    assert torch.equal(model.outputs(images).logits, model(images))
-    check_saved(model, images, tmp_path)
-
-
-def test_how_steps_are_taken_is_saved(tmp_path: Path, refuses: Any) -> None:
-    tiny: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 16}
-    model = create_model("fpn", **tiny, refine="boundary", refine_steps=3, refine_path="straight").eval()
+def test_how_steps_are_taken_is_saved(tmp_path: Path) -> None:
+    model = TestRefinedFPN.build(refine_steps=3, refine_path="straight").eval()
     loaded = check_saved(model, torch.randn(1, 3, 33, 57), tmp_path)
     assert loaded.refiner is not None and (loaded.refiner.steps, loaded.refiner.path) == (3, "straight")
-    for wrong in ({"refine": "edges"}, {"refine": "boundary", "refine_path": "bent"}):
-        with refuses("boundary", "chained or straight"):
-            create_model("fpn", **tiny, **wrong)
 
 
-# Training ---------------------------------------------------------------------------------------------------------
-
-REFINED = ModelConfig("fpn", "test_efficientnet", False, refine="boundary", options={"width": 16})
-
-
-@pytest.fixture(scope="module")
-def refined(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """An epoch, and two more after it had stopped."""
-    out = tmp_path_factory.mktemp("refined")
-    settings: dict[str, Any] = {"model": REFINED, "boundary_weights": {"boundary": 2.0}, "schedule": "constant"}
-    quietly(tiny(out, epochs=1, **settings))
-    return quietly(tiny(out, epochs=3, **settings), resume=True)
-
-
-def test_training_end_to_end(refined: Run) -> None:
-    assert refined.model.refiner is not None
-    assert yaml.safe_load((refined.folder / "config.yaml").read_text())["model"]["refine"] == "boundary"
-    images = torch.randn(1, 3, 64, 96)
-    assert torch.equal(from_pretrained(refined.folder)(images), refined.model(images))
-    losses = [float(row["train_loss"]) for row in rows(refined.folder)]
-    assert len(losses) == 3 and losses[-1] < losses[0]
-
-
-def test_refinement_can_be_left_off(refined: Run, tmp_path: Path) -> None:
-    settings = {"model": MODEL, "init_from": str(refined.folder), "epochs": 1, "lr": 0.0}
-    found = quietly(tiny(tmp_path, **settings)).model
-    assert torch.equal(found.classifier.weight, refined.model.classifier.weight)
-    assert found.refiner is None
+def test_training_may_start_from_a_model_with_refinement_and_leave_it_off() -> None:
+    refined, plain = TestRefinedFPN.build(), TestRefinedFPN.build(refine=None)
+    initialize(plain, refined, "start")
+    assert refined.refiner is not None and plain.refiner is None
+    assert torch.equal(plain.classifier.weight, refined.classifier.weight)

@@ -10,6 +10,8 @@ from crispseg.errors import CrispsegError
 from crispseg.models.registry import model_options
 
 TINY = {"num_classes": 3, "backbone": "test_efficientnet"}
+WRONG_TYPES = {"flow_kernel": 4, "flow_net": [], "fuse_levels": 5, "context": None}
+NO_SQUARES = {"pixels": 10, "channels": 10, "reduced": 24}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,25 @@ TINY = {"num_classes": 3, "backbone": "test_efficientnet"}
         *(({"num_classes": value}, [f"num_classes is {value}", "2 to 255"]) for value in (-1, 1, 256)),
         *(({"width": value}, ["width", str(value)]) for value in (0, -4)),
         ({"pretrained": "no/such/file.pth"}, ["no/such/file.pth", "does not exist"]),
+        *(({"fuse_levels": levels}, [f"fuse_levels is {levels}", "of 3, 4, 5"]) for levels in ([2], [3, 4, 5, 6])),
+        ({"backbone": "df1", "fuse_levels": [3, 4]}, ["fuse_levels is [3, 4]", "some of 4, 5"]),  # which has no F2
+        *(({key: value}, [key, "of model 'sfnet' is"]) for key, value in WRONG_TYPES.items()),
+        *((wrong, ["boundary", "chained or straight"]) for wrong in ({"refine": "edges"}, {"refine_path": "bent"})),
+        *(({"name": "ddsm_upernet", key: value}, [str(value)]) for key, value in NO_SQUARES.items()),
+        ({"name": "agln", "descriptors": 0}, ["option 'descriptors' of model 'agln' is 0"]),
+        ({"name": "unept", "width": 20}, ["width is 20", "multiple of 8"]),
+        ({"name": "unept", "levels": 2}, ["option 'levels'", "one of"]),
+        ({"name": "crisp", "inference_scale": 5}, ["inference_scale is 5; give a factor from 1 to 4"]),
+        ({"name": "crisp", "fuse_options": {"flow_coordinates": "paper"}}, ["needs align_corners"]),
+        ({"name": "sfnet_lite", "merge": "sum"}, ["C4 is not", "merge=concat"]),
+        # Options of parts
+        ({"fuse": "ddsm", "fuse_options": {"pixel": 9}}, ["no option 'pixel'; did you mean 'pixels'"]),
+        ({"fuse": "add", "flow_kernel": 5}, ["'flow_kernel' is an option of fuse part 'fam'"]),
+        ({"fuse_options": {"flow_kernel": 2}}, ["'flow_kernel' of fuse part 'fam' is 2"]),
+        ({"flow_kernel": 5, "fuse_options": {"flow_kernel": 7}}, ["'flow_kernel' is given both directly and"]),
+        ({"name": "fpn", "fuse_options": {"pixels": 9}}, ["fuse part 'add' has no option 'pixels'; it has none"]),
+        ({"context": "conv", "context_options": {"rates": [1]}}, ["context part 'conv' has no option 'rates'"]),
+        ({"name": "deeplabv3plus", "fuse_options": {"pixels": 9}}, ["fuse part 'concat' has no option 'pixels'"]),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], phrases: list[str], refuses: Any) -> None:

@@ -101,17 +101,14 @@ def test_flow_alignment_is_what_the_figure_shows(coarse_channels: int) -> None:
 TINY = {"num_classes": 3, "backbone": "test_efficientnet", "width": 8}
 ROWS: dict[str, dict[str, Any]] = {
     "1a FPN": {"context": "conv", "fuse": "add"},
-    "1b F4 and F5": {"fuse_levels": [5, 4]},
-    "1c ASPP": {"context": "aspp"},
-    "1c DenseASPP": {"context": "denseaspp"},
-    "2a nearest": {"flow_upsampling": "nearest"},
-    "2a deconvolution": {"flow_upsampling": "deconvolution"},
-    "2b k=1": {"flow_kernel": 1},
+    "1b F4 and F5, 1c ASPP": {"fuse_levels": [5, 4], "context": "aspp"},
+    "1c DenseASPP, 2d F5": {"context": "denseaspp", "fuse": "dcn", "fuse_levels": [5]},
+    "2a nearest, 2b k=1": {"flow_upsampling": "nearest", "flow_kernel": 1},
+    "2a deconvolution, 3.3": {"flow_upsampling": "deconvolution", "merge": "aligned"},
     "2c": {"flow_net": "correlation", "fuse_levels": [5]},
     "2c, a reach of 2": {"flow_net": "correlation", "flow_reach": 2, "fuse_levels": [5], "flow_coordinates": "paper"},
-    "2d F5": {"fuse": "dcn", "fuse_levels": [5]},
-    "3.3": {"merge": "aligned"},
-    **{f"1d {name}": {"backbone": name} for name in ("df1", "df2", "shufflenetv2_x1_0")},
+    "1d df1": {"backbone": "df1"},
+    "1d shufflenetv2_x1_0": {"backbone": "shufflenetv2_x1_0"},
 }
 
 
@@ -130,30 +127,12 @@ def test_the_non_local_row_starts_as_the_identity(tmp_path: Path) -> None:
     )
 
 
-# Options that are refused -------------------------------------------------------------------------------------------
-
-
-def test_fuse_levels_are_levels_that_are_there(refuses: Any) -> None:
-    for levels in ([2], [3, 4, 5, 6]):
-        with refuses(f"fuse_levels is {levels}", "some of 3, 4, 5"):
-            create_model("sfnet", **TINY, fuse_levels=levels)
-
-
-def test_df_has_two_steps(refuses: Any) -> None:
+def test_df_has_two_steps() -> None:
     df1 = {"num_classes": 3, "backbone": "df1", "width": 8}
     assert create_model("sfnet", **df1).info.options["fuse_levels"] == [4, 5]
     assert create_model("sfnet", **df1, fuse="add").info.options["fuse_levels"] == [4, 5]
     model = create_model("sfnet", **df1, fuse_levels=[4])
     assert [type(fuse) for fuse in model.decoder.fuses] == [FlowAlignment, UpsampleAdd]
-    for levels in ([3, 4], [3, 4, 5]):
-        with refuses(f"fuse_levels is {levels}", "some of 4, 5"):
-            create_model("sfnet", **df1, fuse_levels=levels)
-
-
-def test_options_of_a_wrong_type_are_refused(refuses: Any) -> None:
-    for option, value in {"flow_kernel": 4, "flow_net": [], "fuse_levels": 5, "context": None}.items():
-        with refuses(option, "of model 'sfnet' is"):
-            create_model("sfnet", **{**TINY, option: value})
 
 
 # Tables 2(a) and 2(b): upsampling in the FAM, and the kernel of the flow ----------------------------------------------
