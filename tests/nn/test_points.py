@@ -46,8 +46,7 @@ class Sampling(nn.Module):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("opset", [17, 19])
-def test_operators_of_opset_17_suffice(opset: int, tmp_path: Path) -> None:
+def test_operators_of_opset_17_suffice(tmp_path: Path) -> None:
     onnx, onnxruntime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     dynamic = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     with sampling_by("gather"):
@@ -59,7 +58,7 @@ def test_operators_of_opset_17_suffice(opset: int, tmp_path: Path) -> None:
     torch.onnx.export(program, (), path, dynamo=True, opset_version=19, external_data=False, verbose=False, **names)
     model = onnx.load(path)
     assert not {"GridSample"} & {node.op_type for node in model.graph.node}
-    model.opset_import[0].version = opset
+    model.opset_import[0].version = 17
     for node in model.graph.node:  # an attribute of Split that opset 17 has not, and that follows from its inputs
         kept = [each for each in node.attribute if (node.op_type, each.name) != ("Split", "num_outputs")]
         del node.attribute[:]
