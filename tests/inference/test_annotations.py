@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -44,16 +43,3 @@ def test_labelme_finds_its_images(model: Path, photos: Path, tmp_path: Path, cap
     output_of(capsys, "predict", model, photos, "--out", tmp_path / "out", "--format=labelme")
     import_annotations([tmp_path / "out/labelme"], tmp_path / "in", background=None)
     assert (tmp_path / "in/images/a.jpg").read_bytes() == (photos / "a.jpg").read_bytes()
-
-
-@pytest.mark.parametrize(
-    ("flags", "named"),
-    [
-        (["--format=cvatt"], "did you mean 'cvat'?"),
-        (["--format=cvat", "--shard=1/2"], "leave out shard"),
-        (["--format=voc", "--objects=class 1"], "format conflicts with objects"),
-    ],
-)
-def test_flags_that_make_no_sense(flags: list[str], named: str, photos: Path, tmp_path: Path, capsys: Any) -> None:
-    assert named in error_of(capsys, "predict", "nuclei", photos, "--out", tmp_path / "out", *flags)
-    assert not (tmp_path / "out").exists() or not [*(tmp_path / "out").rglob("*.*")]

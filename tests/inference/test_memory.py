@@ -9,7 +9,6 @@ import pytest
 import torch
 from conftest import Refuses
 from PIL import Image
-from training_runs import of_many_opinions
 
 from crispseg import Segmenter
 from crispseg.cli.main import main
@@ -21,14 +20,6 @@ from crispseg.io.images import read_mask
 from .test_tiled import blocks
 
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A saved model of 4 classes, which all occur."""
-    folder = tmp_path_factory.mktemp("model")
-    of_many_opinions(4).save_pretrained(folder)
-    return folder
 
 
 def in_tiles(folder: Path, image: np.ndarray, tile: int) -> np.ndarray:
