@@ -124,15 +124,6 @@ def test_a_model_without_such_a_quantity(refuses: Refuses) -> None:
         ablations_of(lively("deeplabv3plus"))
 
 
-@pytest.mark.parametrize("name", ["unept", "fpn"])
-def test_no_refinement_is_exact(name: str, images: Tensor) -> None:
-    model = model_of(name)
-    changes = ablations_of(model)["no refinement"].of(list(taps(model)))
-    with torch.inference_mode(), crispseg.alter(model, changes):
-        outputs = model.outputs(images)
-        assert torch.equal(outputs.logits, outputs.unrefined)  # type: ignore[arg-type]
-
-
 def test_flow_of_one_reproduces_the_evaluation_exactly() -> None:
     model = model_of("sfnet")
     intact = evaluate(model, VAL, device="cpu", workers=0)

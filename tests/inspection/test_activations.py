@@ -11,6 +11,7 @@ import torch
 
 from crispseg import Segmenter
 from crispseg.inspection import inspect_image
+from crispseg.inspection.maps import HEAT, mean_map, scaled
 from crispseg.inspection.page import inspection_page
 from crispseg.io.images import write_image
 from crispseg.visualization.pictures import error_map
@@ -81,3 +82,12 @@ def test_large_images_are_reduced_and_small_ones_extended(monkeypatch: pytest.Mo
     assert found.truth is not None and found.truth.shape == (40, 60)
     html = inspection_page(found)
     assert "60 × 40 pixels" in html and "reduced copy of the image of 120 × 80 pixels" in html
+
+
+def test_features_are_means_over_channels_from_blue_to_red() -> None:
+    values = torch.zeros(3, 2, 2)
+    values[:, 0, 0], values[:, 1, 1] = torch.tensor([-1.0, -2, -3]), torch.tensor([4.0, 0, 5])
+    mean = mean_map(values, inspected("fpn"))
+    assert mean.shape == (64, 96) and (mean[0, 0], mean[-1, -1]) == (-2, 3)
+    drawn = scaled(mean, colors=HEAT)
+    np.testing.assert_array_equal([drawn[0, 0], drawn[-1, -1]], scaled(np.array([[0.0, 1.0]]), colors=HEAT)[0])

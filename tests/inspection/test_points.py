@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from crispseg import SegmentationModel
 from crispseg.inspection import Inspection, inspect_image
-from crispseg.inspection.fields import SampledPoints, flow_of, pixel_pitch, sampled_points
+from crispseg.inspection.fields import flow_of, pixel_pitch, sampled_points
 from crispseg.inspection.maps import color_wheel
 from crispseg.models.sfnet import warp
-from crispseg.nn import sampled_sum
 from tests.inspection.models import inspected, lively, scene
 
 
@@ -86,28 +85,6 @@ def test_ddsm_s_points_for_known_offsets() -> None:
         xy[0, 0], place - np.array([95 / 23, 63 / 15]), atol=1e-3
     )  # Δp = 0: the grid's upper left
     assert 0 < weights.sum() < 1  # modulations are 1/2 each
-
-
-def reads_at(points: SampledPoints, index: int, places: Tensor, inspection: Inspection) -> None:
-    """What an operator read of a map of positions, with one point alone, is where that point is drawn."""
-    drawn = torch.from_numpy(points.xy[:, :, 0, index]).permute(2, 0, 1)
-    there = inside(drawn, inspection)
-    assert there.any()
-    torch.testing.assert_close(places[:, there], drawn[:, there], atol=1e-2, rtol=0)
-
-
-def test_ddsm_reads_at_its_points() -> None:
-    """With the operator that the affinity uses, for all pixels."""
-    model = lively("ddsm_upernet")
-    grids: list[Tensor] = []
-    sampler: Any = model.get_submodule("decoder.fuses.0.spatial.affinity.sampler")
-    sampler.register_forward_hook(lambda _module, _args, output: grids.append(output[0]))
-    found = inspect_image(model, scene()[0])
-    for index in range(9):
-        alone = torch.zeros(1, 9, 16, 24)
-        alone[:, index] = 1
-        read = sampled_sum(alone, positions(found, (16, 24)), grids[0])[0]
-        reads_at(sampled_points(found)[-1], index, read, found)
 
 
 def test_unept_s_points_for_known_offsets() -> None:
