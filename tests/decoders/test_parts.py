@@ -25,7 +25,7 @@ from crispseg.decoders.context import (
     PyramidPooling,
     RecurrentCrissCross,
 )
-from crispseg.decoders.fuse import Concat, DeformableFuse, UpsampleAdd
+from crispseg.decoders.fuse import DeformableFuse, UpsampleAdd
 
 PARTS = ["apnb", "aspp", "conv", "crisscross", "denseaspp", "linear", "nonlocal", "ppm"]
 
@@ -179,13 +179,6 @@ def test_addition_is_of_the_upsampled_level(coarse_channels: int) -> None:
     fine, coarse = (torch.randn(1, n, *size).double() for n, size in ((3, (9, 12)), (coarse_channels, (5, 6))))
     projected = module.project(coarse)[0]
     torch.testing.assert_close(module(fine, coarse)[0], fine[0] + enlarged(projected, 9, 12), atol=1e-5, rtol=0)
-
-
-def test_concatenation_is_at_the_finest_level() -> None:
-    module: Any = lively(Concat(3, 2, 4))
-    levels = [torch.randn(1, 2, *size).double() for size in ((7, 8), (4, 4), (1, 2))]
-    together = torch.cat([enlarged(level[0], 7, 8) for level in levels])
-    torch.testing.assert_close(module(levels)[0], conv_norm_relu(together, module.conv), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.05), (torch.float64, 1e-12)])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from training_runs import equal
 
 from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 
@@ -39,27 +37,3 @@ def test_auxiliary_heads_are_in_no_count() -> None:
     assert len([*model.parameters()]) > len([*plain.parameters()])
     assert count_parameters(model) == count_parameters(plain)
     assert count_multiply_adds(model, 64, 64) == count_multiply_adds(plain, 64, 64)
-
-
-def test_a_frozen_backbone_stays_as_it_is() -> None:
-    model = Base.build().train()
-    model.backbone.freeze()
-    before, decoder_before = (copy.deepcopy(part.state_dict()) for part in (model.backbone, model.decoder))
-    groups = model.parameter_groups()
-    assert groups["backbone"] == []
-    optimizer = torch.optim.SGD(groups["decoder"], lr=0.1)
-    for _ in range(3):
-        model.train()
-        model(torch.randn(1, 3, 32, 32)).square().mean().backward()  # PyTorch refuses it unless the backbone is frozen
-        optimizer.step()
-        model.eval()
-    assert equal(model.backbone.state_dict(), before)
-    assert not equal(model.decoder.state_dict(), decoder_before)
-
-
-def test_parameter_groups_hold_each_parameter_once() -> None:
-    model = Base.build(auxiliary=True, refine="boundary")
-    groups = model.parameter_groups()
-    assert {id(p) for p in groups["backbone"]} == {id(p) for p in model.backbone.parameters()}
-    together = [id(parameter) for group in groups.values() for parameter in group]
-    assert sorted(together) == sorted(id(parameter) for parameter in model.parameters())

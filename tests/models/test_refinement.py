@@ -121,15 +121,6 @@ def test_straight_steps_go_on_in_the_first_direction() -> None:
         assert moved[y, x] == min(max(y + 2 * dy, 0), 19) * 30 + min(max(x + 2 * dx, 0), 29)
 
 
-def test_the_gradient_moves_with_the_logits() -> None:
-    logits = torch.zeros(1, 2, 32, 40, requires_grad=True)
-    offsets = torch.zeros(1, 2, 32, 40)
-    offsets[0, :, 10, 20] = torch.tensor([2.0, -2.0])  # takes the logits of 2 to the right, 2 up
-    shift(logits, offsets)[0, 1, 10, 20].backward()
-    assert logits.grad is not None
-    assert logits.grad.nonzero().tolist() == [[0, 1, 8, 22]]
-
-
 # Models ------------------------------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from crispseg import create_model, record
 from crispseg.decoders import UpsampleAdd
 from crispseg.models import FlowAlignment
-from crispseg.models.sfnet import AlignedConcat, correlate, warp
+from crispseg.models.sfnet import correlate, warp
 
 from .base import ModelTester
 
@@ -135,42 +134,6 @@ def test_df_has_two_steps() -> None:
     assert [type(fuse) for fuse in model.decoder.fuses] == [FlowAlignment, UpsampleAdd]
 
 
-# Tables 2(a) and 2(b): upsampling in the FAM, and the kernel of the flow ----------------------------------------------
-
-
-def fam(width: int, **options: Any) -> FlowAlignment:
-    """A FAM on two levels of this width."""
-    model = create_model("sfnet", **{**TINY, "width": width}, **options)
-    part: FlowAlignment = model.decoder.fuses[0]
-    return part
-
-
-def upsampled(module: FlowAlignment, low: Tensor, size: tuple[int, int]) -> Tensor:
-    """What a FAM of width 2 makes of a compressed coarse level of one channel: here its flow to the right."""
-    with torch.no_grad(), record(module) as seen:
-        module.compress_coarse.weight.copy_(torch.tensor([[[[1.0]], [[0.0]]]]))
-        module.predict_flow.weight.copy_(torch.tensor([[[[1.0]], [[0.0]]], [[[0.0]], [[0.0]]]]))
-        module(torch.randn(1, 2, *size), low.expand(-1, 2, -1, -1))
-    return seen["flow"][:, :1]
-
-
-def test_nearest_takes_the_pixel_below_the_centre() -> None:
-    low = torch.randn(1, 1, 3, 4)
-    rows, columns = ([math.floor((i + 0.5) * n / size) for i in range(size)] for n, size in ((3, 7), (4, 6)))
-    found = upsampled(fam(2, flow_upsampling="nearest", flow_kernel=1), low, (7, 6))
-    assert torch.equal(found, low[..., rows, :][..., columns])
-
-
-def test_deconvolution_doubles() -> None:
-    module, low = fam(2, flow_upsampling="deconvolution", flow_kernel=1), torch.randn(1, 1, 3, 4)
-    kernel = module.enlarge.weight  # (1, 1, 4, 4)
-    expected = torch.zeros(1, 1, 6, 8)
-    for y, x, dy, dx in itertools.product(range(3), range(4), range(4), range(4)):
-        if 0 <= 2 * y + dy - 1 < 6 and 0 <= 2 * x + dx - 1 < 8:
-            expected[0, 0, 2 * y + dy - 1, 2 * x + dx - 1] += low[0, 0, y, x] * kernel[0, 0, dy, dx].detach()
-    torch.testing.assert_close(upsampled(module, low, (6, 8)), expected, atol=1e-6, rtol=0)
-
-
 # Table 2(c): correlation --------------------------------------------------------------------------------------------
 
 
@@ -185,16 +148,3 @@ def test_correlation_is_the_mean_product_with_the_displaced_map(reach: int) -> N
         ]
         expected = torch.stack([(fine[n] * each).mean(0) for each in displaced])
         torch.testing.assert_close(correlate(fine, coarse, reach)[n].double(), expected, atol=1e-5, rtol=0)
-
-
-# §3.3: FAM in the final upsampling ----------------------------------------------------------------------------------
-
-
-def test_aligned_levels_are_warped_to_the_finest_and_concatenated() -> None:
-    merge = AlignedConcat(3, 4, 6).eval()
-    levels = [torch.randn(1, 4, 9, 12), torch.randn(1, 4, 5, 6), torch.randn(1, 4, 3, 3)]
-    with torch.no_grad(), record(merge) as seen:
-        merged = merge(levels)
-    warped = [warp(level, seen[f"fams.{index}.flow"]) for index, level in enumerate(levels[1:])]
-    torch.testing.assert_close(merged, merge.conv(torch.cat([levels[0], *warped], 1)))
-    assert merged.shape == (1, 6, 9, 12)

@@ -9,7 +9,7 @@ from reference import convolved
 from torch import Tensor, nn
 
 from crispseg import create_model, record
-from crispseg.models import FlowAlignment, GatedDualFlowAlignment
+from crispseg.models import GatedDualFlowAlignment
 from crispseg.models.sfnet_lite import DirectDecoder
 
 from .base import ModelTester
@@ -81,5 +81,3 @@ def test_its_levels_have_strides_4_16_and_32() -> None:
         with torch.device("meta"):
             model = create_model("sfnet_lite", num_classes=3, backbone=backbone)
         assert (model.backbone.strides, model.info.options["width"]) == ((4, 16, 32), width)
-    aligned: Any = create_model("sfnet_lite", **TINY, merge="aligned")
-    assert isinstance(aligned.decoder.merge.fams[0], FlowAlignment)

@@ -95,17 +95,3 @@ def test_bfloat16_features_are_sampled_in_float32() -> None:
     total = sampled_sum(low[1], low[2], grid.float())
     assert total.dtype == torch.bfloat16
     torch.testing.assert_close(total, naive_sum(low[1].float(), low[2].float(), grid.float()).to(torch.bfloat16))
-
-
-def test_exported_graphs_compute_the_same() -> None:
-    class Both(torch.nn.Module):
-        def forward(self, query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
-            return sampled_sum(torch.softmax(sampled_dot(query, source, grid), dim=1), source, grid)
-
-    height, width = torch.export.Dim("height", min=2), torch.export.Dim("width", min=2)
-    shapes = {"query": {2: height, 3: width}, "source": {2: height, 3: width}, "grid": {2: height, 3: width}}
-    query, _, source, grid = (each.detach() for each in case(1, 3, 4, (5, 6), (5, 6)))
-    program = torch.export.export(Both(), (query, source, grid), dynamic_shapes=shapes)
-    assert "crispseg" not in program.graph_module.code, "a graph that needs this package to run"
-    query, _, source, grid = (each.detach() for each in case(1, 3, 4, (9, 4), (9, 4)))
-    torch.testing.assert_close(program.module()(query, source, grid), Both()(query, source, grid))
