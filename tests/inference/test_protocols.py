@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from drawn import as_flags, drawn
 from torch import Tensor, nn
+from training_runs import varied
 
-from crispseg import SegmentationModel, Segmenter, create_model
+from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.inference.protocols import (
@@ -30,35 +31,14 @@ from crispseg.models.refinement import shift
 DRAWN = drawn(train=2, val=2, test=2, height=64, width=96)
 
 
-def build(refine: str | None = None) -> SegmentationModel:
-    """A small model whose classes, boundaries and directions vary over an image."""
-    torch.manual_seed(0)
-    model = create_model("fpn", num_classes=12, backbone="test_efficientnet", width=8, refine=refine)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.9  # one batch sets the statistics
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        model.train()(images)
-        outputs = model.eval().outputs(images)
-        logits = model.coarse_logits(images)
-        model.classifier.bias -= logits.mean(dim=(0, 2, 3))
-        model.classifier.weight *= 3 / logits.std()
-        if model.refiner is not None and outputs.boundary is not None:
-            last = model.refiner.boundary_head[-1]
-            assert isinstance(last, nn.Conv2d) and last.bias is not None
-            last.bias -= outputs.boundary.mean()
-    return model
-
-
 @pytest.fixture(scope="module")
 def model() -> SegmentationModel:
-    return build()
+    return varied("fpn", 12, width=8)
 
 
 @pytest.fixture(scope="module")
 def refining() -> SegmentationModel:
-    return build("boundary")
+    return varied("fpn", 12, width=8, refine="boundary")
 
 
 class Toy(nn.Module):

@@ -10,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
+from training_runs import varied
 
-from crispseg import CrispsegError, SegmentationModel, create_model
+from crispseg import CrispsegError, SegmentationModel
 from crispseg.data.dataset import Sample
 from crispseg.data.transforms import eval_transform
 from crispseg.inference.segmenter import WORKERS, Segmenter
@@ -21,21 +22,7 @@ PALETTE = ((128, 64, 128), (70, 130, 180), (60, 130, 40), (20, 20, 160), (250, 1
 
 
 def build(in_chans: int = 3) -> SegmentationModel:
-    """A small model whose classes all occur."""
-    torch.manual_seed(0)
-    model = create_model("sfnet", num_classes=5, backbone="test_efficientnet", width=16, in_chans=in_chans)
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias, 0, 0.3)
-            norm.momentum = 0.9  # one batch sets the statistics
-    images = torch.randn(2, in_chans, 64, 64)
-    with torch.no_grad():
-        model.train()(images)
-        logits = model.eval().coarse_logits(images)
-        model.classifier.bias -= logits.mean(dim=(0, 2, 3))
-        model.classifier.weight /= logits.std()
-        model.classifier.bias /= logits.std()
+    model = varied("sfnet", 5, width=16, in_chans=in_chans)
     model.info = dataclasses.replace(model.info, class_names=NAMES, palette=PALETTE)
     return model
 
