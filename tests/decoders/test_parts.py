@@ -22,7 +22,6 @@ from crispseg.decoders.context import (
     CrissCrossAttention,
     DenseASPP,
     NonLocal,
-    PyramidPooling,
     RecurrentCrissCross,
 )
 from crispseg.decoders.fuse import DeformableFuse, UpsampleAdd
@@ -118,17 +117,6 @@ def test_fusion_attends_to_averages_of_the_stage_before() -> None:
     joined = torch.cat([torch.stack(attended, dim=1).unflatten(1, (5, 5)), deepest])
     found = module(stage[None], deepest[None])[0]
     torch.testing.assert_close(found, conv_norm_relu(joined, module.join), atol=1e-5, rtol=0)
-
-
-def test_pyramid_pooling_is_averages_brought_back_to_the_feature_s_size() -> None:
-    module = lively(PyramidPooling(4, 3))
-    feature = torch.randn(1, 4, 7, 9, dtype=torch.float64)
-    seen = []
-    for size, (_, conv, norm) in zip((1, 2, 3, 6), module.stages, strict=True):
-        averages = F.adaptive_avg_pool2d(feature[0], size)
-        seen.append(enlarged(normalized(convolved(averages, conv.weight), norm), 7, 9))
-    expected = conv_norm_relu(torch.cat([*seen, feature[0]]), module.bottleneck[:3])
-    torch.testing.assert_close(module(feature)[0][0], expected, atol=1e-5, rtol=0)
 
 
 def test_aspp_is_four_convolutions_and_a_mean() -> None:

@@ -213,17 +213,6 @@ def test_overlaps_are_blended_linearly() -> None:
     assert not np.array_equal(whole, total.argmax(0).numpy())
 
 
-def test_a_tiff_is_segmented_as_an_image_is(segmenter: Segmenter, tmp_path: Path) -> None:
-    image = blocks(260, 300)
-    source = write(tmp_path / "in.tif", image, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
-    segment_tiff(segmenter, source, tmp_path / "one.tif", tile=512)
-    whole = segmenter(image).labels
-    assert (ids(tmp_path / "one.tif") == whole).mean() > 0.999 and len(np.unique(whole)) > 1
-    segment_tiff(segmenter, source, tmp_path / "tiles.tif", tile=160)
-    assert np.array_equal(ids(tmp_path / "tiles.tif"), tiled(segmenter.logits, image, 160)[0])
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.tif", "one.tif", "tiles.tif"]
-
-
 # The command line ---------------------------------------------------------------------------------------------------
 
 

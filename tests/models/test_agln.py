@@ -11,9 +11,7 @@ from reference import assert_close, conv_norm_relu, enlarged, lively, one_by_one
 from torch import Tensor, nn
 
 from crispseg import SegmentationModel, record
-from crispseg.decoders import Context
 from crispseg.models.agln import (
-    ContextFusion,
     ContextFusionBlock,
     LocalRefinement,
     SelfGathering,
@@ -202,16 +200,6 @@ def test_block_is_equation_6(separable: bool, block: Any, descriptors: int, memo
     taps = {"sdm.M": expected["M"], "sdm.E": expected["E"], "lrm.B": b, "lrm.G": expected["G"]}
     for found, wanted in ((out, expected["O"]), *((seen[tap], value) for tap, value in taps.items())):
         assert_close(found, wanted)
-
-
-def test_step_is_a_chain_of_blocks() -> None:
-    """Fig. 4b: the first is given the coarse level, upsampled, the others what the block before made of it."""
-    step = doubled(ContextFusion(4, 4, sets=3, descriptors=2))
-    fine, coarse, sets = rand(1, 4, 5, 3), rand(1, 4, 3, 2), [rand(1, 4, 2) for _ in range(3)]
-    feature = like(coarse, fine)
-    for part, descriptors in zip(step.blocks, sets, strict=True):
-        feature = eq6(part, feature, fine, descriptors)["O"]
-    assert_close(step(fine, coarse, Context(tuple(sets))), feature)
 
 
 @pytest.mark.parametrize("coarse_channels", [4, 5])

@@ -11,7 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.evaluation import BoundaryScores
@@ -19,36 +19,6 @@ from crispseg.models.refinement import STEPS, BoundaryRefinement, shift
 from crispseg.training.fit import initialize
 
 from .base import ModelTester, check_saved
-
-
-def test_maps_are_those_of_the_paper() -> None:
-    """§3.2: three 3×3 convolutions to 1/8, two heads of 256 channels, batch norms and ReLUs, at the image's size."""
-    part = BoundaryRefinement().double().eval().requires_grad_(False)
-    convs = [module for module in part.modules() if isinstance(module, nn.Conv2d)]
-    norms = [module for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-            assert values is not None
-            nn.init.uniform_(values, 0.5, 1.5)
-    assert [conv.out_channels for conv in convs] == [64, 128, 256, 256, 1, 256, 8]
-
-    def activated(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, stride: int) -> Tensor:
-        x = F.conv2d(x, conv.weight, stride=stride, padding=stride // 2)
-        given = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        mean, variance, scale, shift = (values[:, None, None] for values in given if values is not None)
-        return ((x - mean) / (variance + 1e-5).sqrt() * scale + shift).clamp(min=0)
-
-    images = torch.randn(2, 3, 41, 57, dtype=torch.float64)
-    detail = images
-    for conv, norm in zip(convs[:3], norms[:3], strict=True):
-        detail = activated(detail, conv, norm, 2)
-    assert detail.shape == (2, 256, 6, 8)
-    found = part.maps(images)
-    for index, (first, last) in enumerate((convs[3:5], convs[5:])):
-        coarse = F.conv2d(activated(detail, first, norms[3 + index], 1), last.weight, last.bias)
-        expected = F.interpolate(coarse, (41, 57), mode="bilinear", align_corners=True)
-        assert expected.std() > 0.001
-        torch.testing.assert_close(found[index], expected)
 
 
 def perfect(truth: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:

@@ -3,10 +3,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from torch import nn
 
-from crispseg import create_model, fuses, list_models
-from crispseg.errors import CrispsegError
+from crispseg import create_model, list_models
 from crispseg.models.registry import model_options
 
 TINY = {"num_classes": 3, "backbone": "test_efficientnet"}
@@ -50,21 +48,6 @@ NO_SQUARES = {"pixels": 10, "channels": 10, "reduced": 24}
 def test_bad_options_are_refused(options: dict[str, Any], phrases: list[str], refuses: Any) -> None:
     with refuses(*phrases):
         create_model(**{"name": "sfnet", **TINY, **options})
-
-
-def test_the_model_knows_how_it_was_built() -> None:
-    model = create_model("fpn", **TINY, width=8, fuse="fam", auxiliary=True)
-    info = model.info
-    assert (info.name, info.num_classes, info.backbone, info.in_chans) == ("fpn", 3, "test_efficientnet", 3)
-    assert info.options["width"] == 8
-    assert info.options["fuse"] == "fam"
-    assert "auxiliary" not in info.options  # for training only
-    assert info.label_set().names == ("class 0", "class 1", "class 2")
-
-
-def test_a_name_is_taken_once() -> None:
-    with pytest.raises(CrispsegError, match="already registered"):
-        fuses.register("fam")(nn.Identity)
 
 
 @pytest.mark.parametrize("name", list_models())
