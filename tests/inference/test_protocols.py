@@ -28,8 +28,6 @@ from crispseg.inference.protocols import (
 )
 from crispseg.models.refinement import shift
 
-DRAWN = drawn(train=2, val=2, test=2, height=64, width=96)
-
 
 @pytest.fixture(scope="module")
 def model() -> SegmentationModel:
@@ -235,31 +233,24 @@ def test_unknown_names(refuses: Any) -> None:
         named_protocol("sfnet-mss")
 
 
-@pytest.fixture
-def folder(tmp_path: Path, model: SegmentationModel) -> Path:
-    model.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-DATA = [*as_flags(drawn(val=2, height=64, width=96)), "--workers=0"]
-
-
 def test_evaluate_from_the_command_line(
-    folder: Path, tmp_path: Path, model: SegmentationModel, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, model: SegmentationModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scores = tmp_path / "scores.json"
-    flags = ["--protocol=sfnet-slide", "--window=32", "--flip=false", "--scales", "1", "2", f"--json={scores}"]
-    assert main(["evaluate", str(folder), *DATA, *flags]) == 0
+    model.save_pretrained(tmp_path / "model")
+    data, scores = drawn(val=2, height=64, width=96), tmp_path / "scores.json"
+    command = ["evaluate", str(tmp_path / "model"), *as_flags(data), "--workers=0", "--protocol=sfnet-slide"]
+    flags = ["--window=32", "--flip=false", "--scales", "1", "2", f"--json={scores}"]
+    assert main([*command, *flags]) == 0
     shown = capsys.readouterr().out
     expected = Protocol(scales=(1.0, 2.0), window=32)
     assert f"({expected})" in shown
     written = json.loads(scores.read_text())
     assert written["protocol"] == str(expected) == "scales [1.0, 2.0], window 32"
-    by_python = evaluate(model, DRAWN.dataset("val"), device="cpu", workers=0, protocol=expected)
-    whole = evaluate(model, DRAWN.dataset("val"), device="cpu", workers=0, protocol="whole")
+    by_python = evaluate(model, data.dataset("val"), device="cpu", workers=0, protocol=expected)
+    whole = evaluate(model, data.dataset("val"), device="cpu", workers=0, protocol="whole")
     assert written["confusion"] == by_python.confusion.tolist() != whole.confusion.tolist()
     capsys.readouterr()
-    assert main(["evaluate", str(folder), *DATA, "--protocol=sfnet-slide", "--stride=900"]) == 2
+    assert main([*command, "--stride=900"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "stride is 900" in line
 
