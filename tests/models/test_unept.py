@@ -177,11 +177,7 @@ def lively(**options: Any) -> SegmentationModel:
     for parameter in model.decoder.parameters():
         if parameter.ndim == 1:
             nn.init.normal_(parameter, 0.5, 0.3)
-    for module in model.modules():
-        if isinstance(module, DeformableAttention):
-            nn.init.normal_(module.sampling_offsets.weight, std=0.5)
-            nn.init.normal_(module.attention_weights.weight, std=0.5)
-    return model.requires_grad_(False)
+    return enliven(model).requires_grad_(False)
 
 
 def centres(height: int, width: int) -> Tensor:
