@@ -192,6 +192,21 @@ def test_a_file_without_a_state_dict_is_refused(value: Any, tmp_path: Path, refu
         read_state_dict(tmp_path / "weights.pth")
 
 
+@pytest.mark.parametrize(("file", "write"), [("weights.safetensors", save_file), ("weights.pth", torch.save)])
+def test_a_file_of_something_else_or_cut_short_is_refused(
+    file: str, write: Write, tmp_path: Path, refuses: Any
+) -> None:
+    path = tmp_path / file
+    write({"stem.weight": torch.randn(4, 3, 3, 3), "stem.bias": torch.randn(4)}, path)
+    whole = path.read_bytes()
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4cf4ab\nsize 18\n"
+    lengths = (*range(16), *range(16, len(whole), len(whole) // 16), len(whole) - 1)
+    for content in (pointer, b"PK\x03\x04" + bytes(100), *(whole[:length] for length in lengths)):
+        path.write_bytes(content)
+        with refuses(str(path), "damaged"):
+            read_state_dict(path)
+
+
 # Freezing -----------------------------------------------------------------------------------------------------------
 
 
