@@ -1,5 +1,5 @@
-"""What every model must do: a new one is a subclass of `ModelTester` of a few lines. test_base.py has what the frame
-does for all models alike."""
+"""What every model must do: a new one is a subclass of `ModelTester` of a few lines. test_registry.py has what models
+have in common."""
 
 from __future__ import annotations
 

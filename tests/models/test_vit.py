@@ -11,10 +11,10 @@ from torch import nn
 
 from crispseg import create_model, list_models
 
-from . import test_agln, test_baselines, test_crisp, test_ddsm, test_sfnet, test_sfnet_lite, test_unept
+from . import test_agln, test_baselines, test_crisp, test_ddsm, test_sfnet, test_unept
 from .base import NUM_CLASSES, ModelTester, check_exported, check_saved
 
-MODULES = (test_agln, test_baselines, test_crisp, test_ddsm, test_sfnet, test_sfnet_lite, test_unept)
+MODULES = (test_agln, test_baselines, test_crisp, test_ddsm, test_sfnet, test_unept)
 FOUND = [value for module in MODULES for value in vars(module).values() if isinstance(value, type)]
 TESTERS = {tester.name: tester for tester in FOUND if issubclass(tester, ModelTester) and tester is not ModelTester}
 
