@@ -14,7 +14,6 @@ from crispseg.inspection import inspect_image
 from crispseg.inspection.maps import HEAT, mean_map, scaled
 from crispseg.inspection.page import inspection_page
 from crispseg.io.images import write_image
-from crispseg.visualization.pictures import error_map
 from tests.inspection.models import SYSTEMS, inspected, lively, scene
 
 
@@ -28,15 +27,6 @@ def test_labels_and_probabilities_are_the_segmenter_s(name: str) -> None:
     np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
     assert found.size == (70, 90) == found.original_size
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-
-
-def test_errors_have_the_colour_of_the_truth() -> None:
-    image, truth = scene()
-    truth[0, 0] = 255
-    found = inspect_image(lively("fpn"), image, truth)
-    errors, wrong = found.errors(), (found.labels != truth) & (truth != 255)
-    assert wrong.any() and errors[wrong].any(axis=-1).all() and not errors[found.labels == truth].any()
-    np.testing.assert_array_equal(errors, error_map(found.labels, truth, found.label_set.palette))
 
 
 def test_parts_are_known_by_their_taps() -> None:
