@@ -212,15 +212,9 @@ def test_segmenter_predicts_by_the_protocol(kind: str, request: pytest.FixtureRe
 @pytest.mark.parametrize(
     "values",
     [
-        {"scales": ()},
-        {"scales": (0.5, 0.0)},
-        {"scales": (1.0, float("nan"))},
-        {"scales": (9.0,)},
-        {"window": 16},
-        {"stride": 16},
-        {"stride": 0, "window": 64},
-        {"stride": 65, "window": 64},
-        {"average": "votes"},
+        *({"scales": scales} for scales in ((), (0.5, 0.0), (1.0, float("nan")), (9.0,))),
+        *({"stride": 16}, {"stride": 0, "window": 64}, {"stride": 65, "window": 64}),
+        *({"window": 16}, {"average": "votes"}),
     ],
 )
 def test_values_that_make_no_protocol(values: dict[str, Any], refuses: Any) -> None:

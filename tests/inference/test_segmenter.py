@@ -114,15 +114,8 @@ def test_four_channels(tmp_path: Path) -> None:
             segmenter(source)
 
 
-WRONG: list[Any] = [
-    np.zeros((40, 40, 5), np.uint8),
-    np.zeros((40, 40, 3), int),
-    np.full((40, 40), np.nan),
-    np.zeros((0, 40, 3), np.uint8),
-    Image.new("RGB", (0, 5)),
-    None,
-    Path("missing.png"),
-]
+WRONG: list[Any] = [np.zeros((40, 40, 5), np.uint8), np.zeros((40, 40, 3), int), np.full((40, 40), np.nan)]
+WRONG += [np.zeros((0, 40, 3), np.uint8), Image.new("RGB", (0, 5)), None, Path("missing.png")]
 
 
 @pytest.mark.parametrize("source", WRONG)

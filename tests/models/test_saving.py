@@ -44,13 +44,8 @@ def saved(original: Path, tmp_path: Path) -> Path:
 
 def test_all_that_the_model_knows_is_saved_and_on_its_card(tmp_path: Path) -> None:
     model = build(fuse="add", auxiliary=True)
-    model.info = replace(
-        model.info,
-        class_names=NAMES,
-        palette=PALETTE,
-        recipe={"epochs": 10, "crop": [320, 416]},
-        metrics={"miou": 0.625, "per_class": [0.5, 0.75]},
-    )
+    known: dict[str, Any] = {"class_names": NAMES, "palette": PALETTE, "recipe": {"epochs": 10, "crop": [320, 416]}}
+    model.info = replace(model.info, **known, metrics={"miou": 0.625, "per_class": [0.5, 0.75]})
     model.save_pretrained(tmp_path / "model")
     assert {path.name for path in tmp_path.rglob("*")} == {"model", "config.json", "model.safetensors", "README.md"}
     loaded = from_pretrained(tmp_path / "model")

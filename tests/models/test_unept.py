@@ -165,15 +165,8 @@ SIZES = ((6, 8), (3, 4), (2, 2))
 
 def lively(**options: Any) -> SegmentationModel:
     """With parameters of the decoder none of which is zero, one, or without effect."""
-    options = {
-        "backbone": "test_efficientnet",
-        "width": WIDTH,
-        "points": 4,
-        "dropout": DROPOUT,
-        "refine": None,
-        **options,
-    }
-    model = create_model("unept", num_classes=3, **options).double().eval()
+    options = {"width": WIDTH, "points": 4, "dropout": DROPOUT, "refine": None, **options}
+    model = create_model("unept", num_classes=3, backbone="test_efficientnet", **options).double().eval()
     for parameter in model.decoder.parameters():
         if parameter.ndim == 1:
             nn.init.normal_(parameter, 0.5, 0.3)
@@ -202,13 +195,8 @@ def fed(x: Tensor, part: FeedForward) -> Tensor:
 def written_out(part: EPT, features: list[Tensor], context: Tensor, to_queries: bool) -> Tensor:
     """Eq. 5: Φ_dec(Φ_enc(X_ms), C), with encodings on queries (§3.1) or on features (§4.2)."""
     sizes = [tuple(feature.shape[-2:]) for feature in features]
-    x = torch.cat(
-        [
-            feature.flatten(2).mT @ lateral.weight[:, :, 0, 0].T + lateral.bias
-            for feature, lateral in zip(features, part.laterals, strict=True)
-        ],
-        dim=1,
-    )
+    pairs = zip(features, part.laterals, strict=True)
+    x = torch.cat([each.flatten(2).mT @ lateral.weight[:, :, 0, 0].T + lateral.bias for each, lateral in pairs], dim=1)
     encodings = torch.cat([sine_positions(size, WIDTH) + part.scales[index] for index, size in enumerate(sizes)])
     x, of_queries = (x, encodings) if to_queries else (x + encodings, torch.zeros(()))
     reference = torch.cat([centres(*size) for size in sizes])
