@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from training_runs import of_many_opinions
 
+from crispseg import Segmenter
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -22,3 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     of_many_opinions(4).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def segmenter(folder: Path) -> Segmenter:
+    return Segmenter(folder, "cpu")

@@ -12,19 +12,18 @@ import numpy as np
 import pytest
 from commands import small_files
 
-from crispseg import SegmentationModel, Segmenter
+from crispseg import Segmenter
 from crispseg.cli.main import main
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import atomic_path
 from crispseg.io.outlines import write_polygons
 from crispseg.io.tiff import map_file, open_dataset
 
-from .test_tiled import TRANSFORM, blocks, ids, model, noise, segmenter, write
+from .test_tiled import TRANSFORM, blocks, ids, noise, write
 
 rasterio = pytest.importorskip("rasterio")
 features = pytest.importorskip("rasterio.features")
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
-__all__ = ["model", "segmenter"]  # fixtures
 
 
 @pytest.fixture
@@ -107,10 +106,9 @@ def test_polygons_of_a_system_without_a_number(tmp_path: Path, refuses: Any) -> 
 
 
 @pytest.fixture
-def predict(model: SegmentationModel, source: Path, tmp_path: Path) -> Callable[..., int]:
+def predict(folder: Path, source: Path, tmp_path: Path) -> Callable[..., int]:
     """Run `crispseg predict` on the map, in tiles, into the folder `out`."""
-    model.save_pretrained(tmp_path / "model")
-    argv = ["predict", str(tmp_path / "model"), str(source), f"--out={tmp_path / 'out'}", "--tiles=128", "--device=cpu"]
+    argv = ["predict", str(folder), str(source), f"--out={tmp_path / 'out'}", "--tiles=128", "--device=cpu"]
     return lambda *flags: main([*argv, *flags])
 
 

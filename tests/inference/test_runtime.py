@@ -158,13 +158,6 @@ def test_mistakes(name: str, options: dict[str, Any], phrases: list[str], file: 
         Segmenter(file.parent / name, **options)
 
 
-@pytest.mark.parametrize("name", ["damaged.onnx", "damaged.xml"])
-def test_damaged_files(name: str, tmp_path: Path, refuses: Any) -> None:
-    (tmp_path / name).write_text("no network")
-    with refuses(name, "crispseg export"):
-        open_model(tmp_path / name)
-
-
 def test_a_file_of_another_tool_is_refused(tmp_path: Path, refuses: Any) -> None:
     onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     network = onnx.load(exported(tmp_path / "other.onnx"))

@@ -76,11 +76,6 @@ def frames_of(path: Path) -> tuple[NDArray[np.uint8], list[float], Any]:
     return np.stack(found), times, container
 
 
-@pytest.fixture(scope="module")
-def segmenter(folder: Path) -> Segmenter:
-    return Segmenter(folder, "cpu")
-
-
 def near(first: NDArray[Any], second: NDArray[Any]) -> bool:
     """Whether images differ as by a lossy encoder only, which blurs colours at edges."""
     return bool(np.abs(first.astype(int) - second).mean() < 15)

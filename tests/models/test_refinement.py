@@ -3,53 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
-from torch import Tensor
 
-from crispseg.data.boundary_targets import boundary_targets
-from crispseg.evaluation import BoundaryScores
 from crispseg.models.refinement import STEPS, BoundaryRefinement, shift
 from crispseg.training.fit import initialize
 
 from .base import ModelTester, check_saved
-
-
-def perfect(truth: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """The maps of heads that know the truth; a pixel without a direction is left alone."""
-    targets = torch.from_numpy(boundary_targets(truth).astype(np.int64))
-    known = targets < 8
-    direction = F.one_hot(targets.where(known, 0), 8).permute(2, 0, 1)[None].float()
-    return (known.float() * 20 - 10)[None, None], direction * 20
-
-
-@pytest.mark.parametrize("pixels", [1, 2])
-@pytest.mark.parametrize("spoil", [cv2.dilate, cv2.erode])
-def test_perfect_maps_repair_labels(pixels: int, spoil: Any) -> None:
-    """Where strips and discs have grown or shrunk, of which some nearly vanish or meet."""
-    truth = np.zeros((120, 160), np.uint8)
-    for index, width in enumerate((5, 6, 8, 12)):
-        truth[10:70, 10 + 20 * index : 10 + 20 * index + width] = 1
-    for index, gap in enumerate((3, 4, 6)):
-        cv2.circle(truth, (110, 20 + 25 * index), 10, 2, -1)
-        cv2.circle(truth, (131 + gap, 20 + 25 * index), 10, 2, -1)
-    cv2.ellipse(truth, (80, 95), (60, 15), 0, 0, 360, 3, -1)
-    spoilt = spoil(truth, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1,) * 2))
-    logits = F.one_hot(torch.from_numpy(spoilt.astype(np.int64)), 4).permute(2, 0, 1)[None] * 8.0
-    after = shift(logits, BoundaryRefinement().offsets(*perfect(truth))).argmax(1)
-    scores = []
-    for labels in (torch.from_numpy(spoilt.astype(np.int64))[None], after):
-        metric = BoundaryScores(4, (1,))
-        metric.update(labels, torch.from_numpy(truth.astype(np.int64))[None])
-        scores.append(metric.scores().measures()["boundary_f"][0])
-    assert scores[1] > scores[0]
-    assert (after[0].numpy() != truth).mean() < 0.2 * (spoilt != truth).mean()
 
 
 def test_an_empty_boundary_map_changes_nothing_exactly() -> None:
