@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from crispseg import create_model, list_models
+from crispseg import create_model, from_pretrained, list_models
 from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
+from crispseg.models import DDSM, FlowAlignment
 from crispseg.models.registry import model_options
 
 from .base import check_saved
 from .test_baselines import TestFPN as Base
 
-TINY = {"num_classes": 3, "backbone": "test_efficientnet"}
+TINY: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 16}
 WRONG_TYPES = {"flow_kernel": 4, "flow_net": [], "fuse_levels": 5, "context": None}
 NO_SQUARES = {"pixels": 10, "channels": 10, "reduced": 24}
 
@@ -87,3 +89,37 @@ def test_auxiliary_heads_are_in_no_count() -> None:
     assert len([*model.parameters()]) > len([*plain.parameters()])
     assert count_parameters(model) == count_parameters(plain)
     assert count_multiply_adds(model, 64, 64) == count_multiply_adds(plain, 64, 64)
+
+
+# Options of a part go wherever the part goes, and are saved with the model --------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fpn", "upernet", "sfnet", "deeplabv3plus"])
+def test_options_reach_the_part(name: str) -> None:
+    model = create_model(name, **TINY, fuse="ddsm", fuse_options={"pixels": 9, "affinity": "spatial", "reduced": 4})
+    parts = [module for module in model.modules() if isinstance(module, DDSM)]
+    assert parts and all(part.channel is None and part.spatial.affinity.sampler.points == 9 for part in parts)  # type: ignore[union-attr]
+    expected = {"pixels": 9, "channels": 9, "affinity": "spatial", "reduced": 4, "pooled": 8, "downsampled": 16}
+    assert model.info.options["fuse_options"] == expected
+
+
+def test_a_system_has_the_options_of_its_own_part() -> None:
+    """Given beside the others or in `fuse_options`, they mean the same, and are saved beside the others."""
+    given: tuple[dict[str, Any], ...] = {"flow_kernel": 5}, {"fuse_options": {"flow_kernel": 5}}
+    flat, nested = (create_model("sfnet", **TINY, **each) for each in given)
+    assert flat.info.options == nested.info.options and "fuse_options" not in flat.info.options
+    parts = [module for module in nested.modules() if isinstance(module, FlowAlignment)]
+    assert len(parts) == 3 and all(part.predict_flow.kernel_size == (5, 5) for part in parts)
+    assert {"pixels", "channels", "affinity", "reduced"} <= model_options("ddsm_upernet").keys()
+
+
+def test_context_and_merge_parts_have_options_too(tmp_path: Path) -> None:
+    context: dict[str, Any] = {"context": "aspp", "context_options": {"rates": [2, 3]}}
+    model: Any = create_model("upernet", **TINY, **context, merge="aligned", merge_options={"flow_kernel": 1})
+    assert [branch[0].dilation for branch in model.decoder.context.branches] == [(1, 1), (2, 2), (3, 3)]
+    assert all(fam.predict_flow.kernel_size == (1, 1) for fam in model.decoder.merge.fams)
+    model.save_pretrained(tmp_path)
+    loaded = from_pretrained(tmp_path)
+    assert loaded.info.options == json.loads(json.dumps(model.info.options))
+    images = torch.randn(1, 3, 40, 33)
+    assert torch.equal(loaded(images), model.eval()(images))
