@@ -77,6 +77,26 @@ def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+def varied(name: str, num_classes: int, **options: Any) -> SegmentationModel:
+    """A model that is not trained, in eval mode, whose classes, boundaries and directions vary over an image."""
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=num_classes, backbone="test_efficientnet", **options)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.9  # one batch sets the statistics
+    images = torch.randn(2, model.info.in_chans, 64, 64)
+    with torch.no_grad():
+        model.train()(images)
+        outputs, logits = model.eval().outputs(images), model.coarse_logits(images)
+        model.classifier.bias -= logits.mean(dim=(0, 2, 3))
+        for parameter in model.classifier.parameters():
+            parameter *= 3 / logits.std()
+        if model.refiner is not None and outputs.boundary is not None:
+            last: Any = model.refiner.boundary_head[-1]
+            last.bias -= outputs.boundary.mean()
+    return model
+
+
 def of_many_opinions(num_classes: int) -> SegmentationModel:
     """A model that is not trained, in eval mode, whose predictions hold many of its classes."""
     torch.manual_seed(0)
