@@ -1,4 +1,4 @@
-"""What `crispseg train FOLDER` makes of small folders of own data: classes, pairs and ignored pixels.
+"""What `crispseg train FOLDER` makes of small folders of own data: refused, or classes, pairs and ignored pixels.
 
 A run of one step is made, and its splits are scored, since counts of true pixels tell which images a split has and what
 their masks' values mean; what is missing there is ignored.
@@ -25,14 +25,18 @@ CASES = [pytest.param(name, marks=[pytest.mark.slow] * (at % 8 > 0)) for at, nam
 
 
 def outcome(name: str, folder: Path) -> dict[str, Any]:
-    """The names of the classes and, for each split, images and true pixels of each class."""
+    """Exit status 2; or the names of the classes and, for each split, images and true pixels of each class."""
     row, data = ROWS[name], folder / "data"
     for step in row.steps:
         step(data)
     flags = [flag.replace("@", str(data)) for flag in row.flags]
     named = any(flag.startswith("--data.images=") for flag in flags)
-    assert run("train", *([] if named else [data]), *TINY, *flags, "--out", folder / "run")[0] == 0
+    status, _ = run("train", *([] if named else [data]), *TINY, *flags, "--out", folder / "run")
+    if status:
+        return {"status": status}
     found: dict[str, Any] = {"classes": list(crispseg.from_pretrained(folder / "run").info.label_set().names)}
+    if len(found["classes"]) > 100:
+        return {"classes": len(found["classes"])}
     for split in row.splits:
         file = folder / f"{split}.json"
         status, _ = run("evaluate", folder / "run", f"--split={split}", "--workers=0", "--bootstrap=0", "--json", file)
