@@ -81,6 +81,13 @@ def test_a_name_is_that_of_one_type() -> None:
     assert homes and not {name: where for name, where in homes.items() if len(where) > 1}
 
 
+def test_files_are_neither_long_nor_short() -> None:
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in paths().items()}
+    assert not {name: count for name, count in lines.items() if count > 450}
+    whole = {name for name, path in paths().items() if path.name not in ("__init__.py", "__main__.py")}
+    assert not {name: lines[name] for name in whole if lines[name] < 30}
+
+
 def test_the_frame_names_no_model() -> None:
     needed = imports()["crispseg.models.base"]
     assert {name.removeprefix("crispseg.models.") for name in needed if "models." in name} == {
