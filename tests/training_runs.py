@@ -26,35 +26,16 @@ FLAGS = [
     *("--augment.crop=[64,96]", "--augment.repeat=1", "--epochs=2", "--batch_size=4", "--workers=0", "--loggers=[]"),
 ]
 """Flags of `tiny`."""
-
-
-PAPER: dict[str, Any] = {
-    "optimizer": "sgd",
-    "lr": 0.01,
-    "weight_decay": 5e-4,
-    "schedule": "poly",
-    "warmup": 0,
-    "hard_fraction": 0.1,
-    "auxiliary_weight": 0.4,
-    "class_weights": None,
-    "freeze_backbone": False,
-    "precision": "fp32",
-}
+PAPER: dict[str, Any] = {"optimizer": "sgd", "lr": 0.01, "weight_decay": 5e-4, "schedule": "poly", "warmup": 0}
+PAPER |= {"hard_fraction": 0.1, "auxiliary_weight": 0.4, "class_weights": None}
+PAPER |= {"freeze_backbone": False, "precision": "fp32"}
 
 
 def tiny(out: Path, **changes: Any) -> TrainConfig:
     """A run of a second: 2 epochs of 2 steps."""
-    settings: dict[str, Any] = {
-        "model": MODEL,
-        "data": DRAWN,
-        "augment": Augment(crop=(64, 96), scale=(0.75, 2.0), turn=False, photometric=False, repeat=1),
-        "epochs": 2,
-        "batch_size": 4,
-        "workers": 0,
-        "loggers": [],
-        **PAPER,
-    }
-    return TrainConfig(**settings | {"out": out} | changes)
+    augment = Augment(crop=(64, 96), scale=(0.75, 2.0), turn=False, photometric=False, repeat=1)
+    settings: dict[str, Any] = {"model": MODEL, "data": DRAWN, "augment": augment, "epochs": 2, "batch_size": 4}
+    return TrainConfig(**settings | {"workers": 0, "loggers": [], "out": out} | PAPER | changes)
 
 
 def quietly(config: TrainConfig, **options: Any) -> Run:
@@ -94,6 +75,26 @@ def moved(run: Run, config: TrainConfig) -> float:
 
 def files(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+
+
+def varied(name: str, num_classes: int, **options: Any) -> SegmentationModel:
+    """A model that is not trained, in eval mode, whose classes, boundaries and directions vary over an image."""
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=num_classes, backbone="test_efficientnet", **options)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.momentum = 0.9  # one batch sets the statistics
+    images = torch.randn(2, model.info.in_chans, 64, 64)
+    with torch.no_grad():
+        model.train()(images)
+        outputs, logits = model.eval().outputs(images), model.coarse_logits(images)
+        model.classifier.bias -= logits.mean(dim=(0, 2, 3))
+        for parameter in model.classifier.parameters():
+            parameter *= 3 / logits.std()
+        if model.refiner is not None and outputs.boundary is not None:
+            last: Any = model.refiner.boundary_head[-1]
+            last.bias -= outputs.boundary.mean()
+    return model
 
 
 def of_many_opinions(num_classes: int) -> SegmentationModel:

@@ -41,11 +41,9 @@ def check_sizes(backbone: Backbone) -> None:
 @pytest.mark.parametrize(
     ("name", "channels"),
     [
-        (TINY, (24, 32, 48, 64)),
         (f"{TINY}.r160_in1k", (24, 32, 48, 64)),  # with a tag, as timm names its weights
         ("resnet18_deep", (64, 128, 256, 512)),
-        ("convnext_atto", (40, 80, 160, 320)),  # floors sizes: works on padded images
-        ("test_convnext", (24, 32, 48, 64)),
+        ("test_convnext", (24, 32, 48, 64)),  # floors sizes: works on padded images
         ("swin_tiny_patch4_window7_224", (96, 192, 384, 768)),
     ],
 )
@@ -54,16 +52,6 @@ def test_features_are_a_pyramid_at_any_size(name: str, channels: tuple[int, ...]
     assert backbone.strides == (4, 8, 16, 32)
     assert backbone.channels == channels
     check_sizes(backbone)
-
-
-@pytest.mark.parametrize("name", [TINY, "test_convnext"])
-def test_features_are_timm_s(name: str) -> None:
-    backbone = Backbone(name).eval()
-    plain = timm.create_model(name, features_only=True).eval()
-    plain.load_state_dict(dict(zip(plain.state_dict(), backbone.net.state_dict().values(), strict=True)))
-    images = torch.randn(2, 3, 64, 96)
-    for ours, theirs in zip(backbone(images), plain(images)[-4:], strict=True):
-        assert torch.equal(ours, theirs)
 
 
 def test_other_strides_can_be_asked_for(refuses: Any) -> None:
@@ -102,7 +90,6 @@ DILATE = ("output_stride 8", "resnet18_deep", "tf_efficientnet_lite0")
         ("levit_128s", {}, ("at strides [16, 32, 64]", *PYRAMID)),
         ("efficientformerv2_s0", {}, ("fixed image sizes", "ResNet")),
         ("resnet18_deep", {"pretrained": True}, ("no published weights", "give pretrained a path", "'resnet18'")),
-        ("df1", {"pretrained": True}, ("no published weights", "give pretrained a path")),
         ("swin_tiny_patch4_window7_224", {"output_stride": 8, "strides": (8,)}, DILATE),  # does not know the option
         ("ghostnet_100", {"output_stride": 8, "strides": (8,)}, DILATE),  # refuses it
     ],
@@ -185,13 +172,12 @@ class Bomb:
 
 
 @pytest.mark.parametrize("write", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
-@pytest.mark.parametrize("wrap", [lambda bomb: bomb, lambda bomb: {"state_dict": {"a": torch.ones(1)}, "more": bomb}])
 def test_code_in_a_weight_file_does_not_run(
-    wrap: Callable[[Any], Any], write: Any, tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
+    write: Any, tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pth"
-    write(wrap(Bomb()), path)
+    write({"state_dict": {"a": torch.ones(1)}, "more": Bomb()}, path)
     with refuses(str(path), "not a plain state dict"):
         Backbone(TINY, pretrained=path)
     assert not Path("exploded").exists()
@@ -287,16 +273,15 @@ def test_networks_with_same_padding_get_it(monkeypatch: pytest.MonkeyPatch) -> N
 # Dilated last stages ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["resnet18_deep", "test_resnet", "test_efficientnet", "test_convnext"])
 @pytest.mark.parametrize(
-    ("options", "strides"),
+    ("name", "strides"),
     [
-        ({"output_stride": 16, "strides": (4, 16)}, (4, 16)),
-        ({"output_stride": 8, "strides": (4, 8, 8, 8)}, (4, 8, 8, 8)),
+        *(("resnet18_deep", (4, 16)), ("test_resnet", (4, 8, 8, 8))),
+        *(("test_efficientnet", (4, 16)), ("test_convnext", (4, 8, 8, 8))),
     ],
 )
-def test_the_deepest_feature_keeps_its_resolution(name: str, options: dict[str, Any], strides: tuple[int, ...]) -> None:
-    plain, backbone = Backbone(name), Backbone(name, **options).eval()
+def test_the_deepest_feature_keeps_its_resolution(name: str, strides: tuple[int, ...]) -> None:
+    plain, backbone = Backbone(name), Backbone(name, output_stride=strides[-1], strides=strides).eval()
     assert backbone.strides == strides
     assert backbone.channels[-1] == plain.channels[-1]  # all of the network
     keys = {key for key in backbone.state_dict() if "running" in key}
@@ -304,9 +289,7 @@ def test_the_deepest_feature_keeps_its_resolution(name: str, options: dict[str, 
     check_sizes(backbone)
 
 
-@pytest.mark.parametrize(
-    ("name", "output_stride"), [("resnet18_deep", 8), ("resnet26", 16), ("efficientnet_lite0", 8)]
-)  # no strided pooling
+@pytest.mark.parametrize(("name", "output_stride"), [("resnet18_deep", 16), ("efficientnet_lite0", 8)])
 def test_every_nth_pixel_is_the_plain_network_s(name: str, output_stride: int) -> None:
     """Dilation leaves the weights' meaning as it is: the plain feature is a subset of the dilated one."""
     plain = Backbone(name, strides=(32,)).eval()

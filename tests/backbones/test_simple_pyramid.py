@@ -19,7 +19,6 @@ from .test_backbone import check_sizes
 
 FAMILIES = {
     "vit": "test_vit",
-    "deit": "deit_tiny_distilled_patch16_224",
     "dinov2": "vit_small_patch14_reg4_dinov2",
     "dinov3": "vit_small_patch16_dinov3",
     "eva02": "eva02_tiny_patch14_224",

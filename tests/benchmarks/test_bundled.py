@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,29 +13,25 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from dataset_trees import save
 from safetensors.torch import save_file
 
 from crispseg import Segmenter, create_model
 from crispseg.models import saving
 from tests.models.test_shipped import faults
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-SCRIPTS = ("shipped", "shipped_card", "first_result", "compare", "reporting", "tables")
-
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six grey and six coloured images of disks, with `list.txt`, the names of val, and weights of the backbone."""
     root, generator = tmp_path_factory.mktemp("data"), np.random.default_rng(0)
-    for name in ("images", "masks"):
-        (root / "data" / name).mkdir(parents=True)
     for index in range(12):
         mask = np.zeros((64, 64), np.uint8)
         cv2.circle(mask, (20 + index, 30), 12, 1, -1)
         grey = (60 + 90 * mask + generator.integers(0, 20, mask.shape)).astype(np.uint8)
         image = cv2.merge([grey, grey // 2, grey]) if index % 2 else grey
-        cv2.imwrite(str(root / f"data/images/{index:02}.png"), image)
-        cv2.imwrite(str(root / f"data/masks/{index:02}.png"), mask)
+        save(root / f"data/images/{index:02}.png", image)
+        save(root / f"data/masks/{index:02}.png", mask)
     (root / "list.txt").write_text("00\n01\n02\n03\n")
     net = create_model("fpn", num_classes=2, backbone="test_efficientnet").backbone.net.model
     save_file({key: value.contiguous() for key, value in net.state_dict().items()}, root / "weights.safetensors")
@@ -43,20 +39,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[ModuleType]:
+def script(script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The script, with rows of a test."""
     pytest.importorskip("segmentation_models_pytorch")
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import first_result  # type: ignore[import-not-found]
-    import shipped  # type: ignore[import-not-found]
-    import shipped_card  # type: ignore[import-not-found]
-
+    shipped = script("shipped")
     monkeypatch.setattr(shipped, "ROWS", tmp_path / "shipped_finetune.csv")
-    for module in (shipped, shipped_card, first_result):
-        monkeypatch.setattr(module, "head", lambda: "abc")
-    yield shipped
-    for name in SCRIPTS:
-        sys.modules.pop(name, None)
+    for name in ("shipped", "shipped_card", "first_result"):
+        monkeypatch.setattr(sys.modules[name], "head", lambda: "abc")
+    return shipped
 
 
 def arguments(stage: str, place: Path, work: Path, *flags: str) -> list[str]:

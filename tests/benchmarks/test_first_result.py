@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import sys
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -12,46 +12,38 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from dataset_trees import save
 from safetensors.torch import save_file
 
 from crispseg import create_model
 from crispseg.cli.main import main
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+def script(script: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
     """The script, with rows and backbone of a test, on any processor."""
     pytest.importorskip("segmentation_models_pytorch")
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import first_result  # type: ignore[import-not-found]
-
+    first_result = script("first_result")
     monkeypatch.setattr(first_result, "ROWS", tmp_path / "rows.csv")
     monkeypatch.setattr(first_result, "LISTS", tmp_path)
-    monkeypatch.setattr(first_result.torch, "set_num_threads", lambda threads: None)
     monkeypatch.setattr(first_result.os, "sched_setaffinity", lambda process, processors: None, raising=False)
     monkeypatch.setattr(first_result, "head", lambda: "abc")
     monkeypatch.setattr(first_result.subprocess, "run", lambda command, **_: main(command[3:]))  # in this process
-    yield first_result
-    for name in ("first_result", "compare", "nnunet", "reporting", "tables"):
-        sys.modules.pop(name, None)
+    return first_result
 
 
 def sources(root: Path) -> dict[str, Path]:
     """Six nuclei images, and six parts of three aerial tiles, with the lists of their splits."""
     generator = np.random.default_rng(0)
-    for name in ("nuclei/images", "nuclei/instances", "aerial/images", "aerial/masks"):
-        (root / name).mkdir(parents=True)
     for index in range(6):
         image = generator.integers(0, 255, (64, 64, 3), np.uint8)
         ids = np.zeros((64, 64), np.uint16)
         ids[8:30, 8:30], ids[8:30, 31:50] = 1, 2
-        cv2.imwrite(str(root / f"nuclei/images/{index}.png"), image)
-        cv2.imwrite(str(root / f"nuclei/instances/{index}.png"), ids)
+        save(root / f"nuclei/images/{index}.png", image)
+        save(root / f"nuclei/instances/{index}.png", ids)
         name = f"tile{1 + index // 2}_{index:03}.png"
-        cv2.imwrite(str(root / "aerial/images" / name), image)
-        cv2.imwrite(str(root / "aerial/masks" / name), generator.integers(0, 5, (64, 64)).astype(np.uint8))
+        save(root / "aerial/images" / name, image)
+        save(root / "aerial/masks" / name, generator.integers(0, 5, (64, 64)).astype(np.uint8))
     for data in ("nuclei", "aerial"):
         names = sorted(path.stem for path in (root / data / "images").iterdir())
         (root / f"{data}_train.txt").write_text("\n".join(names[2:]))
@@ -74,11 +66,10 @@ def test_domains_whose_folders_are_their_splits(script: ModuleType, tmp_path: Pa
     for split, masks in (("train", "trainannot"), ("val", "valannot")):
         for name, folders in {"leaf": (f"images/{split}", f"masks/{split}"), "camvid": (split, masks)}.items():
             for folder, value in zip(folders, (90, 1), strict=True):
-                (tmp_path / name / folder).mkdir(parents=True)
                 for index in range(2):
                     image = np.full((40, 40), value, np.uint8)
                     image[:, 20:] = 0 if value == 1 else 180 + index
-                    cv2.imwrite(str(tmp_path / name / folder / f"{split}{index}.png"), image)
+                    save(tmp_path / name / folder / f"{split}{index}.png", image)
     for name, count in (("leaf", 3), ("camvid", 11)):
         data = script.data_of(name, tmp_path / name)
         assert len(data.label_set()) == count and [len(data.pairs(split)) for split in ("train", "val")] == [2, 2]
@@ -115,8 +106,7 @@ def test_nnunet_gets_the_training_images_with_ignored_pixels_last(script: Module
 
     for index in range(4):
         for kind, values in (("images", 90), ("masks", [0, 1, 2, 255])):
-            (tmp_path / kind).mkdir(exist_ok=True)
-            cv2.imwrite(str(tmp_path / kind / f"{index}.png"), np.resize(np.uint8(values), (40, 40)))
+            save(tmp_path / f"{kind}/{index}.png", np.resize(np.uint8(values), (40, 40)))
     train = script.Folder(root=tmp_path, classes=["soil", "maize", "weed"]).dataset("train")
     raw = nnunet.write_raw(train, tmp_path / "raw")
     assert raw["labels"] == {"background": 0, "maize": 1, "weed": 2, "ignore": 3} and raw["numTraining"] == 3

@@ -12,18 +12,9 @@ from crispseg import CrispsegError
 from crispseg.cli.command import WithData, read_flags
 from crispseg.config.settings import Text
 
-KINDS: dict[str, Any] = {
-    "out": Path,
-    "bf16": bool,
-    "flip": bool | None,
-    "size": tuple[int, int],
-    "scales": list[float] | None,
-    "only": list[str],
-    "names": list[str] | Path,
-    "crop": int | tuple[int, int] | Literal["auto"] | None,
-    "boundary": list[int] | None,
-    "loss": dict[str, float] | str,
-}
+KINDS: dict[str, Any] = {"out": Path, "bf16": bool, "flip": bool | None, "size": tuple[int, int], "only": list[str]}
+KINDS |= {"names": list[str] | Path, "crop": int | tuple[int, int] | Literal["auto"] | None}
+KINDS |= {"scales": list[float] | None, "boundary": list[int] | None, "loss": dict[str, float] | str}
 
 
 @pytest.mark.parametrize(

@@ -5,32 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from commands import Capture, error_of, output_of
-from PIL import Image
-from training_runs import DRAWN, files
-
-from crispseg import Segmenter
-
-
-def test_predict_a_folder(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
-    out = tmp_path / "out"
-    assert "3 of 3 images" in output_of(capsys, "predict", run, pictures, "--out", out)
-    names = ("one", "two.v2", "sub/three")
-    assert files(out) == {f"{name}{ending}.png" for name in names for ending in ("", "_overlay")}
-    segmenter = Segmenter(run)
-    palette = np.array(DRAWN.label_set().palette, np.uint8)
-    for source in (path for path in pictures.rglob("*") if path.is_file()):
-        target = out / source.relative_to(pictures).with_suffix(".png")
-        expected = segmenter(source)
-        with Image.open(target) as written:
-            assert written.mode == "P"
-            assert np.array_equal(np.array(written), expected.labels)  # values are class ids
-            assert np.array_equal(np.array(written.convert("RGB")), palette[expected.labels])
-        with Image.open(target.with_name(f"{target.stem}_overlay.png")) as overlay, Image.open(source) as image:
-            assert overlay.size == image.size
-            assert np.array_equal(np.array(overlay), expected.overlay())
+from training_runs import files
 
 
 def test_predict_files_and_patterns(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -28,20 +28,17 @@ TINY = [
 ]
 
 
-@pytest.fixture
-def plugin(tmp_path: Path) -> Path:
-    """The file that the documentation shows."""
-    block = re.search(r"`my_fuse\.py`:\n\n```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
+def write_shown(path: Path) -> None:
+    """Write the file of this name that the documentation shows."""
+    block = re.search(rf"`{path.name}`:\n\n```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), re.DOTALL)
     assert block
-    assert block[1].count(".register(") == block[1].count("\nclass ") == 1  # one registration line
-    path = tmp_path / "my_fuse.py"
     path.write_text(block[1])
-    return path
 
 
 def test_a_fuse_part_trains_and_predicts(
-    plugin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_shown(tmp_path / "my_fuse.py")
     choice = ["--model", "fpn", "--model.fuse", "gated"]
     monkeypatch.chdir(tmp_path)
     with unknown_again():
@@ -116,10 +113,7 @@ def test_a_model_of_one_s_own_is_known_to_the_command_line(tmp_path: Path) -> No
 def test_a_data_source_trains_with_a_val_image_smaller_than_models_take(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    page = DOCS.read_text(encoding="utf-8")
-    block = re.search(r"`potsdam\.py`:\n\n```python\n(.*?)```", page, re.DOTALL)
-    assert block
-    (tmp_path / "potsdam.py").write_text(block[1])
+    write_shown(tmp_path / "potsdam.py")
     colors = np.array([(255, 255, 255), (0, 0, 255), (255, 255, 0)], np.uint8)
     for split, name, side in (("train", "a", 64), ("train", "b", 64), ("val", "c", 20)):
         write_image(tmp_path / f"masks/{name}.tif", colors[np.arange(side * side).reshape(side, side) // 9 % 3])

@@ -21,7 +21,7 @@ from crispseg.training import TrainConfig
 
 
 def test_examples() -> None:
-    assert doctest.testmod(crispseg.config.settings).failed == doctest.testmod(crispseg.config.settings).failed == 0
+    assert doctest.testmod(crispseg.config.settings).failed == 0
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,6 @@ def test_types_in_words(kind: Any, words: str) -> None:
         ("data: {name: folder, name: camvid}", ["'name'"]),
         ("lr: [", ["is not a YAML file"]),
         ("- a", ["has no settings"]),
-        ("", ["has no settings"]),
         ("out: \udcff", ["is not a YAML file"]),
         (None, ["is missing"]),
     ],

@@ -1,8 +1,10 @@
-"""Measure the contract again: `python tests/contract/make.py [TOPIC ...]`; only where it is meant to change."""
+"""Measure the contract again: `python tests/contract/make.py [TOPIC ...]`; only where it is meant to change.
+
+The saved models and the run of the first format in `frozen/` always stay as they are.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 import tempfile
@@ -15,8 +17,6 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from torch import nn
-
 import contract.test_evaluate as evaluate
 import contract.test_folders as folders
 import contract.test_interface as interface
@@ -24,7 +24,7 @@ import contract.test_models as models
 import contract.test_predict as predict
 import contract.test_training as training
 import crispseg
-from contract.formula import FROZEN, freeze, run, saved, shapes_of
+from contract.formula import freeze, run, saved, shapes_of
 
 torch.set_num_threads(1)
 
@@ -56,41 +56,6 @@ def _models() -> None:
         outputs |= models.logits(loaded, case)
     freeze("models.json", cases)
     freeze("logits.npz", outputs)
-
-
-def _saved() -> None:
-    outputs = {}
-    options: dict[str, dict[str, Any]] = {
-        "sfnet": {"width": 8, "merge": "aligned"},
-        "crisp": {"width": 8},
-        "unept": {"width": 8, "points": 4, "refine": "boundary"},
-    }
-    for name in models.FOLDERS:
-        torch.manual_seed(0)
-        model = crispseg.create_model(name, num_classes=3, backbone=models.TINY, **options[name])
-        _enliven(model)
-        names, palette = ("background", "thing", "edge"), ((128, 128, 128), (238, 153, 0), (187, 0, 255))
-        model.info = dataclasses.replace(model.info, class_names=names, palette=palette)
-        model.save_pretrained(FROZEN / name, dtype=torch.float16)
-        outputs |= models.logits(crispseg.from_pretrained(FROZEN / name), name) | models.seen(FROZEN / name)
-    freeze("saved.npz", outputs)
-
-
-def _enliven(model: crispseg.SegmentationModel) -> None:
-    """Statistics of one batch, and logits of about the same spread in every class."""
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias, 0, 0.3)
-            norm.momentum = 0.9
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        model.train()(images)
-        logits = model.eval()(images)
-        classifier: Any = model.classifier
-        classifier.bias -= logits.mean(dim=(0, 2, 3))
-        classifier.weight /= logits.std()
-        classifier.bias /= logits.std()
 
 
 def _bundled() -> None:
@@ -136,35 +101,13 @@ def _trained(name: str, folder: Path) -> Any:
     return training.rows(folder / "run")
 
 
-def _run() -> None:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        own = {"classes": training.NAMES, "lr": 0.002, "optimizer": "sgd", "augment": {"crop": 32}}
-        keywords = training.COMMON | training.RUNS["plain"] | own
-        crispseg.train(training.data(folder / "data"), out=folder / "run", **keywords)
-        crispseg.from_pretrained(folder / "run").save_pretrained(FROZEN / "run/model", dtype=torch.float16)
-        places = {str(folder / "data"): "@DATA@", str(FROZEN / "sfnet"): "@START@", str(folder / "run"): "runs/tiny"}
-        for file in ("config.yaml", "metrics.csv", "model/config.json"):
-            text = (folder / "run" / file).read_text()
-            for place, name in places.items():
-                text = text.replace(place, name)
-            (FROZEN / "run" / file).write_text(text)
-    with tempfile.TemporaryDirectory() as name:
-        scores, found, shown = training.seen(Path(name))
-    keys = ("epochs", "batch_size", "optimizer", "lr", "seed", "precision", "loss", "augment")
-    settings = {key: shown[key] for key in keys}
-    freeze("run.json", {"scores": scores, "samples": found.tolist(), "settings": settings})
-
-
 TOPICS = {
     "models": _models,
-    "saved": _saved,
     "bundled": _bundled,
     "interface": _interface,
     "predict": _predict,
     "evaluate": partial(_each, "evaluate.json", evaluate.WAYS, evaluate.scores),
     "training": partial(_each, "training.json", [*training.RUNS, "longer"], _trained),
-    "run": _run,
     "folders": partial(_each, "folders.json", folders.ROWS, folders.outcome),
 }
 

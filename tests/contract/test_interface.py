@@ -36,45 +36,18 @@ HELPS = {
 NO_KEYS = {"key", "pretrained"}
 """What stands in prose of the help."""
 TRAIN = """
-model: {name: sfnet, backbone: resnet18_deep, pretrained: false, in_chans: 1, refine: boundary, refine_steps: 3,
+{model: {name: sfnet, backbone: resnet18_deep, pretrained: false, in_chans: 1, refine: boundary, refine_steps: 3,
   refine_path: straight, width: 24, context: aspp, context_options: {rates: [1, 2]}, fuse: fam, fuse_levels: [4, 5],
-  flow_kernel: 1, merge: aligned}
+  flow_kernel: 1, merge: aligned},
 data: {classes: [a, b, c], num_classes: 3, palette: [[0, 0, 0], [9, 8, 7], [1, 2, 3]], val_ratio: 0.3, seed: 4,
-  folds: 4, fold: 2, ignore: [7], value_range: [0, 4095]}
+  folds: 4, fold: 2, ignore: [7], value_range: [0, 4095]},
 augment: {crop: [64, 96], scale: [0.5, 2.0], flip: 0.25, turn: true, photometric: mmseg, longer_side: 512,
-  shorter_side: 256, max_share: 0.75, repeat: 2}
-iterations: 40
-batch_size: 3
-accumulate: 2
-optimizer: sgd
-lr: 0.02
-backbone_lr_factor: 0.1
-momentum: 0.8
-weight_decay: 0.001
-decay_norms_and_biases: false
-schedule: step
-power: 0.8
-lr_drops: [0.5, 0.75]
-warmup: 5
-loss: {cross_entropy: 1.0, dice: 0.5}
-hard_fraction: 0.5
-auxiliary_weight: 0.4
-clip: 1.0
-freeze_backbone: early
-unlabelled: same
-unlabelled_weight: 0.5
-ema: 0.99
-patience: 3
-val_every: 2
-precision: fp32
-device: cpu
-devices: 1
-num_nodes: 1
-workers: 0
-seed: 7
-deterministic: true
-checkpoint_every: 10
-loggers: []
+  shorter_side: 256, max_share: 0.75, repeat: 2},
+iterations: 40, batch_size: 3, accumulate: 2, optimizer: sgd, lr: 0.02, backbone_lr_factor: 0.1, momentum: 0.8,
+weight_decay: 0.001, decay_norms_and_biases: false, schedule: step, power: 0.8, lr_drops: [0.5, 0.75], warmup: 5,
+loss: {cross_entropy: 1.0, dice: 0.5}, hard_fraction: 0.5, auxiliary_weight: 0.4, clip: 1.0, freeze_backbone: early,
+unlabelled: same, unlabelled_weight: 0.5, ema: 0.99, patience: 3, val_every: 2, precision: fp32, device: cpu,
+devices: 1, num_nodes: 1, workers: 0, seed: 7, deterministic: true, checkpoint_every: 10, loggers: []}
 """
 """Keys of `train`, each with a value that is not its default (but for what a machine may not have)."""
 
@@ -189,13 +162,3 @@ def test_defaults(tmp_path: Path) -> None:
     assert {
         key: not value if key in NEGATED and key not in shown else value for key, value in found.items()
     } == expected
-
-
-def test_short_forms(tmp_path: Path) -> None:
-    data = own_data(tmp_path / "data")
-    flags = ("--data", "folder", "--data.images", data / "images", "--data.masks", data / "masks", "--minutes", "3")
-    shown = printed(*flags, "--model", "fpn", "--out", tmp_path / "run")
-    assert (shown["model.name"], shown["data.name"], shown["minutes"]) == ("fpn", "folder", 3)
-    assert printed(data, "--preset", "paper")["optimizer"] == "sgd"
-    assert run("train", data, "--epochz", "3", "--print_config")[0] == 2
-    assert run("trian")[0] == 2

@@ -19,6 +19,7 @@ from contract.formula import SIZES, assert_close, frozen, image, picture, sample
 
 TINY = "test_efficientnet"
 SMALL: dict[str, Any] = {"backbone": TINY, "width": 16}
+UNEPT: dict[str, Any] = {"name": "unept", "backbone": TINY, "width": 32}
 BUILT: dict[str, dict[str, Any]] = {
     **{
         name: {"name": name, **SMALL}
@@ -27,7 +28,7 @@ BUILT: dict[str, dict[str, Any]] = {
             *("agln", "agln_lite", "crisp_s", "crisp", "crisp_l"),
         )
     },
-    "unept": {"name": "unept", "backbone": TINY, "width": 32, "refine": None},
+    "unept": {**UNEPT, "refine": None},
     "fpn refined": {"name": "fpn", **SMALL, "refine": "boundary"},
     "fpn resnet18_deep, 4 channels": {"name": "fpn", "backbone": "resnet18_deep", "width": 16, "in_chans": 4},
     "fpn df1": {"name": "fpn", "backbone": "df1", "width": 16},
@@ -48,16 +49,9 @@ BUILT: dict[str, dict[str, Any]] = {
     "agln average": {"name": "agln", **SMALL, "pooling": "average", "refinement": "spatial"},
     "crisp conv": {"name": "crisp", **SMALL, "context": "conv", "merge": "concat"},
     "crisp refined": {"name": "crisp", **SMALL, "refine": "boundary", "refine_path": "straight", "refine_steps": 3},
-    "unept naive": {"name": "unept", "backbone": TINY, "width": 32, "queries": "naive", "levels": 1, "refine": None},
-    "unept refined": {"name": "unept", "backbone": TINY, "width": 32, "points": 4, "refine": "boundary"},
-    "unept full": {
-        "name": "unept",
-        "backbone": TINY,
-        "width": 32,
-        "self_attention": "full",
-        "encodings": "features",
-        "refine": None,
-    },
+    "unept naive": {**UNEPT, "queries": "naive", "levels": 1, "refine": None},
+    "unept refined": {**UNEPT, "points": 4, "refine": "boundary"},
+    "unept full": {**UNEPT, "self_attention": "full", "encodings": "features", "refine": None},
 }
 """Keyword arguments of `create_model` beside `num_classes`."""
 HEAVY = {
@@ -136,17 +130,10 @@ CASES = [pytest.param(case, marks=[pytest.mark.slow] * (case in HEAVY)) for case
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_state(case: str) -> None:
-    assert shapes_of(build(case)) == described(case)[1]
-
-
-def test_names() -> None:
-    assert {options["name"] for options in BUILT.values()} <= {*crispseg.list_models()}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_logits_of_a_saved_folder(case: str, tmp_path: Path) -> None:
-    model = crispseg.from_pretrained(saved(tmp_path / "model", *described(case)))
+def test_state_and_logits_of_a_saved_folder(case: str, tmp_path: Path) -> None:
+    config, shapes = described(case)
+    assert shapes_of(build(case)) == shapes
+    model = crispseg.from_pretrained(saved(tmp_path / "model", config, shapes))
     expected = frozen("logits.npz")
     for key, values in logits(model, case).items():
         assert_close(values, expected[key], 0.97 if "refine" in case and key.endswith("logits") else 1)

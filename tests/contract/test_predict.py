@@ -87,38 +87,3 @@ def test_predict(way: str, tmp_path: Path) -> None:
         elif values is not None:
             assert_pixels(values[0], pixels[f"{way}/{name}"], name)
             assert np.array_equal(values[1], pixels[f"{way}/{name}/palette"])
-
-
-def test_shares_make_the_whole(tmp_path: Path) -> None:
-    """Each of four shares writes some images, at least two any at all, and together they do what one command does."""
-    source, out, counts, made = images(tmp_path / "in", large=False), tmp_path / "out", [0], []
-    for share in range(1, 5):
-        assert run("predict", MODEL, source, "--out", out, "--shard", f"{share}/4")[0] == 0
-        made = [name for name in files(out) if name.endswith(".png")]
-        counts.append(len(made))
-    assert made == [name for name in frozen("predict.json")["whole"]["files"] if name.endswith(".png")]
-    assert len({*counts}) > 2
-
-
-def test_where_results_go_by_default(tmp_path: Path) -> None:
-    source = images(tmp_path / "in", large=False)
-    assert run("predict", MODEL, source / "wide.png")[0] == 0
-    assert files(tmp_path / "wide_predictions") == ["wide.png", "wide_overlay.png"]
-    assert run("predict", MODEL, source)[0] == 0
-    assert files(tmp_path / "in_predictions") == frozen("predict.json")["whole"]["files"]
-
-
-@pytest.mark.parametrize("damage", ["text", "missing", "no model", "mixed"])
-def test_mistakes(damage: str, tmp_path: Path) -> None:
-    """Exit status 2; images that can be read are segmented all the same."""
-    source = images(tmp_path / "in", large=False)
-    (source / "broken.png").write_text("no picture")
-    words: dict[str, list[Any]] = {
-        "text": [MODEL, source, "--out", tmp_path / "out"],
-        "missing": [MODEL, source / "none.png", "--out", tmp_path / "out"],
-        "no model": [source, source / "wide.png", "--out", tmp_path / "out"],
-        "mixed": [MODEL, source, "--out", source],
-    }
-    assert run("predict", *words[damage])[0] == 2
-    if damage == "text":
-        assert files(tmp_path / "out") == frozen("predict.json")["whole"]["files"]

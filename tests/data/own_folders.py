@@ -68,3 +68,10 @@ def scored(capsys: pytest.CaptureFixture[str], run: Path, *flags: str) -> tuple[
 def photo(path: Path, seed: int) -> None:
     """An image of its own."""
     save(path, np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8))
+
+
+def make_pairs(root: Path, image: str, mask: str, *values: int, count: int = 6) -> None:
+    """Images of their own, and masks of these values or 0 and 1; {} is the number in their names."""
+    for index in range(count):
+        photo(root / image.format(index), index)
+        save(root / mask.format(index), ids(*(values or (0, 1))))

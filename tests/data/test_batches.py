@@ -1,7 +1,8 @@
-"""Batches that can be repeated: random numbers, order and augmentation follow from the seed."""
+"""Batches that can be repeated: random numbers, order and augmentation follow from the seed; kept images."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -11,23 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_runs import DRAWN
 
-from crispseg.data import Augment, eval_transform, train_transform
-from crispseg.data.loading import Shuffled, derived_seed, eval_loader, train_loader
+from crispseg.data import Augment, check_split, eval_transform, train_transform
+from crispseg.data.dataset import FileDataset
+from crispseg.data.loading import Shuffled, eval_loader, train_loader
+from crispseg.training import TrainConfig
+from crispseg.training.training_data import keeps_images
 
 AUGMENT = Augment(crop=(64, 96), turn=False, photometric=True, repeat=1)
-
-# Random numbers ----------------------------------------------------------------------------------------------------
-
-
-@given(st.sets(st.lists(st.integers(0, 2**33), max_size=4).map(tuple), max_size=30))
-def test_other_parts_give_another_seed(parts: set[tuple[int, ...]]) -> None:
-    seeds = [derived_seed(purpose, *each) for purpose in ("order", "augment") for each in parts]
-    assert len(set(seeds)) == 2 * len(parts)
-    assert seeds == [derived_seed(purpose, *each) for purpose in ("order", "augment") for each in parts]
-    assert all(0 <= seed < 2**63 for seed in seeds)
-
-
-# Batches -----------------------------------------------------------------------------------------------------------
 
 
 def batches(workers: int, epochs: range, **options: Any) -> list[torch.Tensor]:
@@ -83,16 +74,39 @@ def test_any_number_of_processes_takes_the_same_images_a_step(count: int, monkey
     assert {len(share) for share in shares} == {12 // count}
 
 
-@pytest.mark.parametrize("devices", [2, 3])
-def test_each_sample_counts_once_whatever_the_number_of_devices(devices: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_sample_counts_once_with_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     data = drawn(train=1, val=5, test=1, height=64, width=96).dataset("val")
     transform = eval_transform((0.5,) * 3, (0.5,) * 3)
     shares = []
-    for rank in range(devices):
+    for rank in range(3):
         monkeypatch.setattr("crispseg.data.loading._rank", lambda rank=rank: rank)
-        shares.append(list(eval_loader(data, transform, 0, devices)))
-        assert len(shares[-1]) == -(-5 // devices)
+        shares.append(list(eval_loader(data, transform, 0, 3)))
+        assert len(shares[-1]) == 2
     batches = [batch for together in zip(*shares, strict=True) for batch in together]
-    assert [bool((labels != 255).any()) for _, labels in batches] == [True] * 5 + [False] * (len(batches) - 5)
+    assert [bool((labels != 255).any()) for _, labels in batches] == [True] * 5 + [False]
     for index in range(5):
         assert torch.equal(batches[index][0][0], transform(data[index])[0])
+
+
+# Images in memory --------------------------------------------------------------------------------------------------
+
+
+def test_kept_images_are_read_once_and_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    read, original = list[int](), FileDataset.__getitem__
+    monkeypatch.setattr(FileDataset, "__getitem__", lambda self, index: read.append(index) or original(self, index))
+    kept = batches(0, range(2), keep=True)
+    assert len({*read}) == len(read) <= 8
+    read.clear()
+    assert all(map(torch.equal, kept, batches(0, range(2)))) and len(read) == 12
+
+
+@pytest.mark.parametrize(("workers", "factor"), [(0, 1), (1, 1), (2, 2)])
+def test_images_are_kept_if_all_fit_into_each_worker(
+    workers: int, factor: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = check_split(DRAWN.dataset("train"), "train")
+    needed = 8 * 64 * 96 * 4 * factor  # RGB and mask
+    config = dataclasses.replace(TrainConfig(DRAWN), workers=workers)
+    for free, keeps in ((4 * needed, True), (4 * needed - 4, False), (None, False)):
+        monkeypatch.setattr("crispseg.training.training_data.free_bytes", lambda device, free=free: free)
+        assert keeps_images(config, report) is keeps

@@ -72,14 +72,3 @@ def test_directions_point_away_from_the_other_class() -> None:
     targets = boundary_targets(labels, 2)
     assert targets[5].tolist() == [8, 8, 8, 8, 4, 4, 0, 0, 8, 8, 8]  # left is 4, right 0
     assert boundary_targets(labels.T.copy(), 2)[:, 5].tolist() == [8, 8, 8, 8, 6, 6, 2, 2, 8, 8, 8]  # up is 6, down 2
-
-
-def test_ignored_pixels_make_no_boundary_and_are_none() -> None:
-    labels = np.zeros((9, 20), np.uint8)
-    labels[:, 5:8] = IGNORE
-    targets = boundary_targets(labels)
-    assert (targets[:, 5:8] == IGNORE).all()
-    assert (np.delete(targets, [5, 6, 7], axis=1) == NO_BOUNDARY).all()
-    labels[:, 8:] = 1  # another class behind an ignored line of 3 pixels is 4 pixels away
-    targets = boundary_targets(labels)
-    assert targets[4, 2:10].tolist() == [8, 4, 4, 255, 255, 255, 0, 0]

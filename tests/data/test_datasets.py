@@ -1,33 +1,28 @@
-"""Data sets with official layouts, as tiny trees of real files."""
+"""Data sets with official layouts, as tiny trees of real files; lists of nuclei and aerial, and the bundled part."""
 
 from __future__ import annotations
 
 import hashlib
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from dataset_trees import (
-    ALL_COLORS,
-    MAKERS,
-    grid,
-    make_ade20k,
-    make_camvid,
-    make_cityscapes,
-    make_coco_stuff,
-    make_mapillary,
-    make_pascal_context,
-    make_voc2012,
-    picture,
-    save,
-)
+from dataset_trees import ALL_COLORS, MAKERS, grid, indexed, make_pascal_context, picture, save, write_lists
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from crispseg.data import DATA_SOURCES, VOC2012, CamVid, check_split, official_classes
-from crispseg.data.sources import read_table
+from crispseg.data import DATA_SOURCES, VOC2012, Aerial, CamVid, Nuclei, check_split, official_classes
+from crispseg.data.catalogue import catalogue
+from crispseg.data.dataset import read_lines
+from crispseg.data.folder_layout import recognise
+from crispseg.data.mask_lookup import MOST, three_classes
+from crispseg.data.sources import LISTS, PART, read_table
+from crispseg.training.config import TrainConfig, config_to_dict
 
 # ------------------------------------------------------------------------------------------- classes and colours
 
@@ -84,20 +79,20 @@ def test_splits_load_and_pass_the_check(name: str, tmp_path: Path, refuses: Any)
 
 
 @pytest.mark.parametrize(
-    ("make", "options", "first"),
+    ("make", "first"),
     [
-        (make_ade20k, {}, grid([255, *range(150)], 10, 20)),  # "other" is ignored
-        (make_pascal_context, {"classes": 59}, grid([255, *range(59)], 8, 10)),
-        (make_pascal_context, {"classes": 60}, grid([*range(60)], 8, 10)),
-        (make_coco_stuff, {}, grid([*range(171), 255], 12, 15)),
+        (MAKERS["ade20k"], grid([255, *range(150)], 10, 20)),  # "other" is ignored
+        (partial(make_pascal_context, classes=59), grid([255, *range(59)], 8, 10)),
+        (make_pascal_context, grid([*range(60)], 8, 10)),
+        (MAKERS["coco_stuff"], grid([*range(171), 255], 12, 15)),
     ],
 )
-def test_what_mask_values_become(make: Any, options: dict[str, Any], first: np.ndarray, tmp_path: Path) -> None:
-    np.testing.assert_array_equal(make(tmp_path, **options).dataset("train")[0].labels, first)
+def test_what_mask_values_become(make: Any, first: np.ndarray, tmp_path: Path) -> None:
+    np.testing.assert_array_equal(make(tmp_path).dataset("train")[0].labels, first)
 
 
 def test_mapillary_evaluates_what_its_config_says(tmp_path: Path) -> None:
-    source = make_mapillary(tmp_path)
+    source = MAKERS["mapillary"](tmp_path)
     assert source.label_set().names == ("Bird", "Sky")
     assert source.label_set().palette == ((165, 42, 42), (70, 130, 180))
     np.testing.assert_array_equal(source.dataset("train")[0].labels, grid([0, 255, 1, 255]))
@@ -106,7 +101,7 @@ def test_mapillary_evaluates_what_its_config_says(tmp_path: Path) -> None:
 def test_camvid_in_32_colours(tmp_path: Path) -> None:
     names = [*known("camvid"), ""]
     expected = [names.index(row[-1]) if row[-1] else 255 for row in read_table("camvid_colors")]
-    source = make_camvid(tmp_path)
+    source = MAKERS["camvid"](tmp_path)
     assert source.splits() == ("train", "val", "test")
     np.testing.assert_array_equal(source.dataset("train")[0].labels, grid(expected))
     assert [pair.name for pair in source.dataset("train").pairs] == ["0001TP_006690", "0001TP_006720"]
@@ -131,7 +126,7 @@ def test_camvid_in_segnets_form(tmp_path: Path, refuses: Any) -> None:
 
 
 def test_voc2012_and_what_is_trained_on(tmp_path: Path) -> None:
-    make_voc2012(tmp_path)
+    MAKERS["voc2012"](tmp_path)
     sources = [VOC2012(tmp_path, train_on) for train_on in ("train", "trainval", "aug")]  # type: ignore[arg-type]
     names = [[pair.name[5:] for pair in source.dataset("train").pairs] for source in sources]
     assert names == [["000032", "000039"], ["000032", "000039", "000033"], ["000032", "000039", "000008"]]
@@ -144,15 +139,6 @@ def test_voc2012_and_what_is_trained_on(tmp_path: Path) -> None:
     (lists / "train_aug.txt").unlink()
     (lists / "trainaug.txt").write_text("/JPEGImages/2008_000008.jpg /SegmentationClassAug/2008_000008.png\n")
     assert [pair.name for pair in sources[2].dataset("train").pairs] == ["2008_000008"]
-
-
-@pytest.mark.parametrize(("name", "make"), [("cityscapes", make_cityscapes), ("mapillary", make_mapillary)])
-def test_training_on_train_and_val(name: str, make: Callable[[Path], Any], tmp_path: Path) -> None:
-    make(tmp_path)
-    source = DATA_SOURCES[name](tmp_path, train_on="trainval")  # type: ignore[call-arg]
-    train, val = source.dataset("train"), source.dataset("val")
-    names = [train.name_of(index) for index in range(len(train))]
-    assert len(set(names)) == 3 and [val.name_of(0)] == names[2:]
 
 
 # ------------------------------------------------------------------------------------------------------ mistakes
@@ -177,9 +163,7 @@ BROKEN: list[tuple[str, dict[str, str], Any, list[str]]] = [
     ("cityscapes", {}, remove("leftImg8bit/train/ulm", "leftImg8bit/train/aachen"), ["train contains no files *_left"]),
     ("cityscapes", {}, remove("gtFine/train/ulm"), ["1 of 2 images in", "have no mask in", "ulm/ulm_000001_000019"]),
     ("cityscapes", {}, remove("leftImg8bit/train/ulm"), ["1 of 2 masks in", "have no image in", "ulm/ulm_000001"]),
-    ("pascal_context", {}, remove(CONTEXT), [f"{CONTEXT} is missing", "MMSegmentation"]),
     ("pascal_context", {}, write(CONTEXT, "\n"), ["train.txt is empty"]),
-    ("pascal_context", {}, remove("SegmentationClassContext/2008_000007.png"), ["1 images", "2008_000007"]),
     ("mapillary", {}, remove("config.json"), ["config.json is not a list of Mapillary's labels", "mapillary.com"]),
     ("mapillary", {}, write("config.json", "{"), ["config.json is not a list of Mapillary's labels", "restore"]),
     ("camvid", COLORS, remove("train.txt", "val.txt", "test.txt"), ["no train.txt", "mi.eng.cam.ac.uk"]),
@@ -218,3 +202,93 @@ def test_stray_values_and_colours_are_named(
     colors = "an RGB mask, with the colours [70, 70, 70], [128, 64, 128]"
     with refuses(path, f"{colors}; give the original mask, of {called}"):
         source.dataset("val")[0]
+
+
+# ------------------------------------------------------------------------------------------------ nuclei and aerial
+
+
+def listed(path: Path) -> set[str]:
+    return set(read_lines(path))
+
+
+def nearby(ids: np.ndarray, radius: int) -> np.ndarray:
+    """The three classes, pixel by pixel."""
+    found = np.zeros(ids.shape, np.uint8)
+    for (y, x), own in np.ndenumerate(ids):
+        rows, columns = np.ogrid[: ids.shape[0], : ids.shape[1]]
+        near = set(ids[(rows - y) ** 2 + (columns - x) ** 2 <= radius**2].tolist()) - {0}
+        found[y, x] = 2 if len(near) > 1 else own > 0
+    return found
+
+
+@given(
+    boxes=st.lists(st.tuples(*[st.integers(0, 11)] * 2, *[st.integers(1, 6)] * 2, st.integers(1, MOST)), max_size=5),
+    radius=st.integers(1, 3),
+)
+def test_borders_are_pixels_near_two_objects(boxes: list[tuple[int, ...]], radius: int) -> None:
+    ids = np.zeros((12, 14), np.int32)
+    for top, left, height, width, number in boxes:
+        ids[top : top + height, left : left + width] = number
+    assert np.array_equal(three_classes(ids, radius), nearby(ids, radius))
+
+
+def test_lists_of_the_whole_sets() -> None:
+    nuclei, aerial = (
+        {split: listed(LISTS / f"{name}_{split}.txt") for split in ("train", "val")} for name in ("nuclei", "aerial")
+    )
+    for name, splits in (("nuclei", nuclei), ("aerial", aerial)):
+        assert not splits["train"] & splits["val"]
+        assert {split: len(names) for split, names in splits.items()} == catalogue()[name].counts
+    tiles = {split: {name.partition("_")[0] for name in names} for split, names in aerial.items()}
+    assert tiles == {"train": {"tile1", "tile5", "tile7", "tile8"}, "val": {"tile2", "tile3"}}
+
+
+def test_the_part_in_the_package() -> None:
+    """Its train is of the train split of the whole, its val and test are of val; no file is there without a list."""
+    source = Nuclei()
+    names = {split: listed(PART / f"{split}.txt") for split in source.splits()}
+    assert list(names) == ["train", "val", "test"]
+    assert names["train"] <= listed(LISTS / "nuclei_train.txt")
+    assert names["val"] | names["test"] <= listed(LISTS / "nuclei_val.txt") and not names["val"] & names["test"]
+    every = {f"{name}.png" for each in names.values() for name in each}
+    assert all({path.name for path in (PART / kind).iterdir()} == every for kind in ("images", "instances"))
+    assert sum(path.stat().st_size for path in PART.rglob("*")) <= 6e6
+    licence = (PART / "LICENSE.txt").read_text()
+    assert "CC0" in licence and "BBBC038" in licence and "lopuhin" in licence
+
+    looks = set()
+    for split in source.splits():
+        dataset = source.dataset(split)
+        for index in range(len(dataset)):
+            image = dataset[index].image
+            looks.add((image.shape, bool(image.mean() > 127), bool((image[..., 0] != image[..., 2]).any())))
+    assert len(looks) == 9
+
+
+def test_a_run_records_no_path_of_the_part(tmp_path: Path) -> None:
+    rest = {"name": "nuclei", "merge": {}, "drop": []}
+    assert config_to_dict(TrainConfig(data=Nuclei()))["data"] == {**rest, "root": None}
+    recorded = config_to_dict(TrainConfig(data=Nuclei(tmp_path)))["data"]
+    assert recorded == {**rest, "root": str(tmp_path)}
+
+
+def test_unlabelled_pixels_of_aerial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
+    """They are 15 in files of 4 bits a pixel and 255 in others; nothing else is ignored."""
+    monkeypatch.setattr(
+        "crispseg.data.sources.LISTS", write_lists(tmp_path / "lists", "aerial_", {"val": ["a", "b", "c"]})
+    )
+    for name, values, options in (("a", [0, 4, 15], {"bits": 4}), ("b", [0, 4, 255], {}), ("c", [0, 7], {})):
+        picture(tmp_path / "images" / f"{name}.jpg")
+        mask = indexed(grid(values), Aerial("x").label_set().palette)
+        save(tmp_path / "masks" / f"{name}.png", mask, **options)
+    dataset = Aerial(tmp_path).dataset("val")
+    for index in (0, 1):
+        assert np.array_equal(dataset[index].labels, grid([0, 4, 255]))
+    with refuses("masks/c.png", "value 7 is not among the class ids of aerial, 0 to 15"):
+        dataset[2]
+
+
+def test_a_folder_of_each_is_recognised(shared: Path) -> None:
+    for name in ("nuclei", "aerial"):
+        root = shared / "data" / name
+        assert recognise(root) == {"name": name, "root": str(root)}

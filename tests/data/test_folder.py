@@ -11,9 +11,9 @@ import pytest
 from dataset_trees import save
 
 from crispseg.data import Folder, check_split
-from crispseg.data.dataset import read_lines
+from crispseg.data.dataset import read_names
+from crispseg.data.pairing import match
 from crispseg.errors import CrispsegError
-from crispseg.labels import LabelSet
 
 from .own_folders import BLACK, WHITE, folder, ids, make_pair
 
@@ -42,25 +42,18 @@ def test_folder_reads_pairs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("image", "mask"),
     [
-        ("a", "a_mask"),
-        ("a", "a-Labels"),
-        ("a", "a_GT"),
-        ("a", "mask_a"),
-        ("a", "a_segmentation"),
-        ("a", "a.jpg"),
-        ("A", "a"),
-        ("image_1", "label_1"),
-        ("deep/img_1", "deep/1_seg"),
-        ("1_sat", "1_mask"),
-        ("x.y_image", "x.y_groundtruth"),
-        ("img_a_9_10", "lbl_a_9_10"),
-        ("Image_01", "Mask of Image_01"),
+        *(("a", mask) for mask in ("a_mask", "a-Labels", "a_GT", "mask_a", "a_segmentation", "a.jpg")),
+        *(("A", "a"), ("image_1", "label_1"), ("deep/img_1", "deep/1_seg"), ("1_sat", "1_mask"), ("0001", "0001m")),
+        *(("x.y_image", "x.y_groundtruth"), ("img_a_9_10", "lbl_a_9_10"), ("Image_01", "Mask of Image_01")),
+        ("Frame 1  (3)", "Frame 1  (3).jpg___fuse"),
+        *(("1_post", "1_post_target"), ("1_target", "1_target_mask"), ("T32_1_10m", "T32_1_10m_gt")),
     ],
 )
-def test_names_of_masks_that_are_usual(image: str, mask: str, tmp_path: Path) -> None:
-    for name in (image, "other"):
-        make_pair(tmp_path, name, ids(0, 1), mask_name=mask if name == image else None)
-    assert [pair.name for pair in folder(tmp_path).pairs("all")] == sorted([image, "other"])
+def test_names_of_masks_that_are_usual(image: str, mask: str) -> None:
+    images, masks = ({Path(f"{name}.png"): name for name in (one, "other")} for one in (image, mask))
+    pairs = match(images, masks, Path("images"), Path("masks")).pairs
+    found = {pair.image.stem: pair.mask.stem for pair in pairs.values()}
+    assert found == {Path(image).name: Path(mask).name, "other": "other"}
 
 
 def test_images_of_all_modes_and_sizes_side_by_side(tmp_path: Path, refuses: Any) -> None:
@@ -84,28 +77,11 @@ def test_masks_may_lie_inside_the_image_folder(tmp_path: Path) -> None:
     assert len(Folder(tmp_path, tmp_path / "masks", num_classes=2).dataset("train")) == 1
 
 
-def test_palette_from_a_file(tmp_path: Path) -> None:
-    colors = np.array([[0, 0, 0], [128, 64, 128], [224, 224, 192]], np.uint8)
-    for name in "ab":
-        make_pair(tmp_path, name, colors[ids(0, 1, 2)])
-    (tmp_path / "palette.txt").write_text("0 0 0 nothing at all\n128, 64, 128, road\n")
-    source = folder(tmp_path, palette=tmp_path / "palette.txt", ignore=((224, 224, 192),))
-    assert source.label_set() == LabelSet(("nothing at all", "road"), (BLACK, (128, 64, 128)))
-    np.testing.assert_array_equal(source.dataset("train")[0].labels, ids(0, 1, 255))
-    named = folder(tmp_path, palette=[BLACK, (128, 64, 128)], ignore=((224, 224, 192),), classes=["void", "way"])
-    assert named.label_set().names == ("void", "way")
-    (tmp_path / "palette.txt").write_text("0 0 0\nroad 1 2\n")
-    with pytest.raises(CrispsegError, match="'road 1 2' is not 'r g b name'"):
-        folder(tmp_path, palette=tmp_path / "palette.txt").label_set()
-
-
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
         ({"classes": ["a", "b"], "num_classes": 3}, "data.classes 2, data.num_classes 3"),
         ({"classes": []}, "number of class names is 0"),
-        ({"num_classes": 1}, "number of class names is 1"),
-        ({"palette": [BLACK, BLACK]}, "to two classes"),
         ({"palette": [BLACK, (1, 2)]}, "data.palette is"),
         ({"palette": [BLACK, WHITE], "ignore": (300,)}, "is not a colour"),
         ({"num_classes": 3, "ignore": ((1, 2, 3),)}, "needs data.palette"),
@@ -172,18 +148,16 @@ def test_split_by_share(ten: Path) -> None:
 
 
 def test_split_by_lists(ten: Path) -> None:
-    make_pair(ten, "sub/11", ids(0, 1))
+    for name in ("sub/11", "scan 4"):
+        make_pair(ten, name, ids(0, 1))
     train, val = ten / "train.txt", ten / "val.txt"
     train.write_text("00.png\n01\n11\n")
     val.write_text("03\nsub/11.jpg\n")
     assert names(folder(ten, train_list=train), "train") == ["00", "01", "sub/11"]
-    assert len(names(folder(ten, train_list=train), "val")) == 8
+    assert len(names(folder(ten, train_list=train), "val")) == 9
     assert names(folder(ten, val_list=val), "val") == ["03", "sub/11"]
-    make_pair(ten, "scan 4", ids(0, 1))
     val.write_text("04 1 2 1\nsub/11 -1\nscan 4\n")
     assert names(folder(ten, val_list=val), "val") == ["04", "scan 4", "sub/11"]
-    for file in ("images/scan 4.png", "masks/scan 4.png"):
-        (ten / file).unlink()
     val.write_text("03\nsub/11.jpg\n")
     with pytest.raises(CrispsegError, match=r"val.txt share 1 image: sub/11"):
         folder(ten, train_list=train, val_list=val).dataset("train")
@@ -193,8 +167,8 @@ def test_split_by_lists(ten: Path) -> None:
     val.write_text("03\n99.png\n")
     with pytest.raises(CrispsegError, match=r"val.txt has 1 line with no or several matching images: 99"):
         folder(ten, val_list=val).dataset("val")
-    val.write_text("\n".join([*(f"{index:02d}" for index in range(10)), "sub/11"]))
-    assert len(names(folder(ten, val_list=val), "val")) == 11
+    val.write_text("\n".join([*(f"{index:02d}" for index in range(10)), "sub/11", "scan 4"]))
+    assert len(names(folder(ten, val_list=val), "val")) == 12
     with pytest.raises(CrispsegError, match=r"'train' is empty: .*val.txt leave no image with a mask for it"):
         folder(ten, val_list=val).dataset("train")
 
@@ -209,13 +183,6 @@ def test_folds_divide_what_the_lists_name(ten: Path) -> None:
         folder(ten, folds=4, **lists).dataset("train")
 
 
-def test_text_files_must_be_text(tmp_path: Path) -> None:
-    (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00\xd8")
-    for path, reason in ((tmp_path / "x.txt", "cannot be read"), (tmp_path, "cannot be read")):
-        with pytest.raises(CrispsegError, match=reason):
-            read_lines(path)
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -226,14 +193,25 @@ def test_text_files_must_be_text(tmp_path: Path) -> None:
         "car=2\nroad=1\nbackground=0\n",
     ],
 )
-def test_numbers_in_a_class_list_are_ids(tmp_path: Path, text: str) -> None:
-    for index in range(3):
-        make_pair(tmp_path, f"{index}", ids(0, 1, 2))
-    listed = tmp_path / "classes.txt"
-    listed.write_bytes(text.encode("utf-16"))
-    assert Folder(root=tmp_path).label_set().names == ("background", "road", "car")
-    listed.write_text("class 0\nclass 1\nclass 2\n")  # names
-    assert Folder(root=tmp_path).label_set().names == ("class 0", "class 1", "class 2")
-    listed.write_text("1 road\n3 car\n2 roof")
-    with pytest.raises(CrispsegError, match=r"classes.txt has the ids 1 to 3, but no name for 0; add a line"):
-        Folder(root=tmp_path).label_set()
+def test_numbers_in_a_class_list_are_ids(text: str, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_bytes(text.encode("utf-16"))
+    assert read_names(tmp_path / "classes.txt") == ("background", "road", "car")
+
+
+def test_names_that_end_in_numbers_are_names(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("class 0\nclass 1\nclass 2\n")
+    assert read_names(tmp_path / "classes.txt") == ("class 0", "class 1", "class 2")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"\xff\xfe\x00\xd8", "cannot be read"),
+        (b"1 road\n3 car\n2 roof", "has the ids 1 to 3, but no name for 0; add a line"),
+        (b"id\tname\tcount\n0\twall\t700\n1\tfloor\t800\n", "has several columns"),
+    ],
+)
+def test_class_lists_that_are_refused(content: bytes, reason: str, tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "classes.txt").write_bytes(content)
+    with refuses(f"{tmp_path / 'classes.txt'} {reason}"):
+        read_names(tmp_path / "classes.txt")

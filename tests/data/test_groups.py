@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crispseg.data import Folder
-from crispseg.data.copies import group_of, likely_group, natural, original
+from crispseg.data.copies import group_of, likely_group, original
 from crispseg.data.folder import settle
 from crispseg.data.pairing import folded, shared_out
 
@@ -52,10 +52,6 @@ def test_images_without_groups_are_drawn_by_a_permutation(count: int, ratio: flo
     assert shared_out(names, ratio, seed, alone)["val"] == sorted(order[:number])
     if count >= folds:
         assert folded(names, folds, 2, seed, alone)["val"] == sorted(order[1::folds])
-
-
-def test_numbers_in_names_are_sorted_by_value() -> None:
-    assert sorted(["a10", "a2b", "a2", "5²3"], key=natural) == ["5²3", "a2", "a2b", "a10"]
 
 
 @pytest.mark.parametrize(

@@ -93,13 +93,9 @@ def test_files_of_8_16_and_32_bits_and_of_equal_channels(folders: Path) -> None:
 def test_what_cannot_be_meant(folders: Path, refuses: Any) -> None:
     with refuses("data.classes 2, data.instances 3; make them agree"):
         of(folders, classes=["background", "nucleus"]).label_set()
-    with refuses("data.num_classes 4, data.instances 3"):
-        of(folders, num_classes=4).dataset("train")
     for options in ({"palette": [(0, 0, 0)] * 3}, {"ignore": (255,)}):
         with refuses("data.palette and data.ignore apply to data.masks; leave them out"):
             of(folders, **options)
-    with refuses("give either data.root, or data.images and data.masks"):
-        Folder(instances=folders / "numbered")
     path = folders / "numbered/0.tif"
     (folders / "numbered/0.png").unlink()
     for values, reason in (
@@ -113,13 +109,6 @@ def test_what_cannot_be_meant(folders: Path, refuses: Any) -> None:
     save(path, np.arange(64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8))
     with refuses(f"{path}: an RGB mask", "give an instance mask, 0 and a number for each object"):
         of(folders).dataset("all").instances("0")
-
-
-def test_masks_of_numbers_are_told_of_them(folders: Path, refuses: Any) -> None:
-    for index in range(4):
-        save(folders / f"numbered/{index}.png", np.arange(64 * 64).reshape(64, 64).astype(np.uint16) % 40)
-    with refuses("number objects", "data.instances"):
-        Folder(folders / "photos", folders / "numbered").label_set()
 
 
 def test_train_evaluate_predict(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,9 +13,8 @@ from dataset_trees import save
 
 from crispseg.cli.main import main
 from crispseg.data import Folder
-from crispseg.data.dataset import read_names
 
-from .own_folders import ids, photo
+from .own_folders import ids, make_pairs, photo
 
 
 @pytest.mark.parametrize("place", ["annotations", "meta"])
@@ -36,16 +35,8 @@ def test_a_file_of_colours_next_to_masks_is_named(place: str, tmp_path: Path, re
     )
 
 
-def test_class_names_in_a_table_are_refused(tmp_path: Path, refuses: Any) -> None:
-    (tmp_path / "labels.tsv").write_text("id\tname\tcount\n0\twall\t700\n1\tfloor\t800\n")
-    with refuses("labels.tsv has several columns"):
-        read_names(tmp_path / "labels.tsv")
-
-
 def test_labels_of_nnunet_are_named(tmp_path: Path) -> None:
-    for index in range(4):
-        photo(tmp_path / f"imagesTr/case_{index}_0000.png", index)
-        save(tmp_path / f"labelsTr/case_{index}.png", ids(0, 1, 2))
+    make_pairs(tmp_path, "imagesTr/case_{}_0000.png", "labelsTr/case_{}.png", 0, 1, 2)
     (tmp_path / "README").write_text("2 is ignored")
     (tmp_path / "dataset.json").write_text(json.dumps({"labels": {"background": 0, "cell": 1, "ignore": 2}}))
     (line,) = (line for line in Folder(root=tmp_path).notes() if "dataset.json may define the classes" in line)
@@ -53,9 +44,8 @@ def test_labels_of_nnunet_are_named(tmp_path: Path) -> None:
 
 
 def test_annotations_of_images_are_no_legends(tmp_path: Path) -> None:
-    for index in range(4):
-        save(tmp_path / f"{index}.jpg", np.full((40, 40, 3), 9 * index, np.uint8))
-        save(tmp_path / f"{index}_mask.png", (np.arange(1600).reshape(40, 40) % 2).astype(np.uint8))
+    make_pairs(tmp_path, "{}.jpg", "{}_mask.png")
+    for index in range(6):
         (tmp_path / f"{index}_label.json").write_text(json.dumps({"shapes": [], "imagePath": f"{index}.jpg"}))
     assert not [line for line in Folder(root=tmp_path).notes() if " differ: " in line]
 
@@ -63,9 +53,8 @@ def test_annotations_of_images_are_no_legends(tmp_path: Path) -> None:
 @pytest.mark.parametrize("differ", [False, True])
 def test_legends_of_frames_that_differ_are_named(differ: bool, tmp_path: Path) -> None:
     """NVIDIA Replicator numbers the colours of each frame."""
-    for index in range(4):
-        save(tmp_path / f"rgb_{index}.jpg", np.full((40, 40, 3), 9 * index, np.uint8))
-        save(tmp_path / f"seg_{index}.png", (np.arange(1600).reshape(40, 40) % 2).astype(np.uint8))
+    make_pairs(tmp_path, "rgb_{}.jpg", "seg_{}.png")
+    for index in range(6):
         (tmp_path / f"seg_labels_{index}.json").write_text(json.dumps({"1": f"class {index * differ}"}))
     notes = Folder(images=f"{tmp_path}/rgb_*.jpg", masks=f"{tmp_path}/seg_*.png").notes()
     assert sum("seg_labels_0.json and" in line and " differ: " in line for line in notes) == differ
@@ -95,9 +84,7 @@ def test_legends_that_differ_are_named(names: str, tmp_path: Path, capsys: pytes
 
 def test_files_next_to_data_that_were_unpacked_are_named(tmp_path: Path) -> None:
     data = tmp_path / "Warwick (2016)"
-    for index in range(8):
-        photo(data / f"images/a{index}.png", index)
-        save(data / f"masks/a{index}.png", ids(0, 1))
+    make_pairs(data, "images/a{}.png", "masks/a{}.png", count=8)
     (tmp_path / "__MACOSX").mkdir()
     (data / "grades.csv").write_text("name, patient\n" + "".join(f"a{index}, 1\n" for index in range(8)))
     (data / "ReleaseNotes.txt").write_text("0 is the background.\n")

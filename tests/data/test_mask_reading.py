@@ -100,8 +100,6 @@ CASES = {
     "soft edges of grey": Case([SOFT // 2] * 2, "grey-pictures"),
     "noise of JPEG": Case([compressed()] * 2, OF_NOISE, also="black-and-white-masks"),
     "ids and codes around 255": Case([drawn(0, 1, 2, 252, 253, 254)] * 2, "sparse-ids"),
-    "0, 254 and 255": Case([ids(0, 0, 254, 255)] * 2, "sparse-ids"),
-    "some of 1 and most of 255": Case([ids(0, 255, 255, 255, 255, 1)] * 2, "black-and-white-masks"),
     "few of 1, some of 255": Case([ids(*[0] * 12, *[255] * 8, 1)] * 2, "black-and-white-masks"),
     "grey pictures": Case([GREYS] * 2, "grey-pictures"),
     "a stray of 3 and 4": Case([spotted(3), spotted(4), *WHITES], [98, 94], also="black-and-white-masks"),
@@ -114,18 +112,13 @@ CASES = {
     "three greys, turned": Case([turned(0, 127, 255)] * 2, "grey-pictures"),
     "three greys, half of the masks": Case([turned(0, 127, 255), turned(0, 255, 255)] * 2, "grey-pictures"),
     "grey in some masks": Case([drawn(0, 255)] * 5 + [drawn(0, 128, 255)], "odd-masks"),
-    "grey in one of 100 masks": Case([*WHITES * 50, drawn(0, 128, 255)], [2400, 2400], also="odd-masks"),
     "white among three ids": Case([ids(0, 1, 2), ids(0, 255)] * 2, "odd-masks"),
     "white among declared ids": Case([ids(0, 1, 2), ids(0, 255)] * 2, "odd-masks", {"num_classes": 3}),
-    "white in one of 100 masks of ids": Case([*[ids(0, 1, 2)] * 100, ids(0, 255)], [1600] * 3, also="odd-masks"),
     "white among ids, 255 ignored": Case([ids(0, 1, 2)] * 3 + [ids(0, 255)], [72, 48, 48], {"ignore": (255,)}),
     "background and ignored pixels": Case([ids(0, 1, 2, 255)] * 3 + [ids(0, 255)], [60, 36, 36]),
-    "two odd in 102": Case([*WHITES * 50, ids(0, 90), ids(0, 90)], "odd-masks"),
-    "one of ids in 100": Case([*WHITES * 50, ids(0, 1)], [2400, 2400], also="odd-masks"),
     "one of colours in 100": Case([*WHITES * 50, RED[ids(0, 1, 2)]], [2400, 2400], also="rgb-masks"),
     "one stray value in 100": Case([ids(0, 1)] * 100 + [ids(0, 77)], [2400, 2400], also="value-out-of-range"),
     "white among ids": Case([ids(0, 1), ids(0, 255), ids(0)], "black-and-white-masks"),
-    "white among three": Case([ids(0, 1), ids(0, 1), ids(0, 255)], "odd-masks", {"num_classes": 3}),
     "white beside ones, once": Case([*[ids(0, 1), ids(0, 255)] * 3, ids(0, 1, 255)], "black-and-white-masks"),
     "white beside ones": Case([ids(0, 1), ids(0, 255), ids(0, 1, 255)], [64, 40]),
     "a mask that nobody labelled": Case([ids(0, 1), ids(255), ids(0, 1)], [48, 48]),
@@ -141,12 +134,10 @@ CASES = {
     "some from 1, all right": Case([*[ids(0, 1, 2)] * 3, *[ids(1, 2, 3)] * 3], [48, 96, 96, 48], {"num_classes": 4}),
     "one without 0": Case([*[ids(0, 1, 2)] * 4, ids(1, 2, 3)], [64, 80, 80, 16]),
     "some without 0": Case([*[ids(0, 1, 2)] * 4, *[ids(1, 2, 3)] * 3, ids(0, 3)], []),
-    "a class of unlabelled pixels": Case([ids(0, 1)] * 2, [48, 48], {"classes": ["void", "road"]}, "class-names"),
     "unlabelled pixels and a dropped class": Case(
         [ids(0, 1, 2)] * 2, [32, 32], {"classes": ["void", "a", "b"], "drop": ["a"]}, "class-names"
     ),
     "a background that is not 0": Case([ids(0, 1)] * 2, [48, 48], {"classes": ["car", "background"]}, "class-names"),
-    "far between with 255": Case([ids(0, 128, 255)] * 2, "sparse-ids"),
     "one value": Case([ids(0)] * 2, "too-few-classes"),
     "nothing": Case([ids(255)] * 2, "too-few-classes"),
     "a stray value": Case([ids(0, 1)] * 5 + [ids(0, 1, 77)], "value-out-of-range"),
@@ -162,7 +153,6 @@ CASES = {
     "one or two": Case(FEW[:2] * 3, []),
     "objects, declared": Case([EVEN % 40, EVEN % 38], "value-out-of-range", {"num_classes": 2}),
     "depths": Case([np.arange(0, 60000, 100, np.uint16).reshape(20, 30) + i for i in (0, 1)], "value-out-of-range"),
-    "colours": Case(IN_COLOR, "rgb-masks"),
     "one colour": Case([np.dstack([ids(0), ids(1), ids(2)])] * 2, "rgb-masks"),
     "a coloured mask among ids": Case([ids(0, 1)] * 2 + IN_COLOR[:1], "rgb-masks", {"num_classes": 2}),
     "a palette": Case(IN_COLOR, [32, 32, 32], {"palette": [*map(tuple, RED.tolist())]}),
@@ -240,7 +230,6 @@ def test_training_and_doctor_read_alike(name: str, tmp_path: Path) -> None:
         ((0, 38, 75), (), 3),
         ((0, 38, 75, 255), (), 3),
         ((0, 128, 255), (), 3),
-        ((0, 85, 170, 255), (), 4),
     ],
 )
 def test_what_is_proposed_works(
@@ -261,8 +250,7 @@ def test_what_is_proposed_works(
     assert (report.ignored > 0) == (classes < len(values))
 
 
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-@pytest.mark.parametrize("quality", [30, 75, 95])
+@pytest.mark.parametrize(("mode", "quality"), [("L", 30), ("L", 95), ("RGB", 30)])
 def test_black_and_white_jpegs_are_read_by_threshold(mode: str, quality: int, tmp_path: Path) -> None:
     drawn = np.kron(ids(0, 0, 255, 255, 255), np.ones((21, 21), np.uint8))
     for name in "abc":

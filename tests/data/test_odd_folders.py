@@ -16,7 +16,7 @@ from crispseg.data.folder_layout import own_layout, recognise
 from crispseg.errors import CrispsegError
 from crispseg.io.images import write_image
 
-from .own_folders import ids, make_pair, photo
+from .own_folders import ids, make_pair, make_pairs, photo
 
 
 def test_of_a_cvat_export_the_listed_images_are_read(tmp_path: Path) -> None:
@@ -36,9 +36,7 @@ def test_of_a_cvat_export_the_listed_images_are_read(tmp_path: Path) -> None:
 
 def test_lists_of_a_cvat_export_are_its_splits(tmp_path: Path) -> None:
     """It looks like PASCAL VOC, whose class names it does not have."""
-    for index in range(6):
-        picture(tmp_path / f"JPEGImages/{index}.png")
-        save(tmp_path / f"SegmentationClass/{index}.png", ids(0, 1))
+    make_pairs(tmp_path, "JPEGImages/{}.png", "SegmentationClass/{}.png")
     (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
     (tmp_path / "ImageSets/Segmentation/train.txt").write_text("0\n1\n2\n5\n")
     (tmp_path / "ImageSets/Segmentation/val.txt").write_text("3\n4\n")
@@ -81,15 +79,6 @@ def test_a_table_of_run_lengths_is_named(tmp_path: Path) -> None:
         own_layout(tmp_path)
 
 
-def test_numbers_that_begin_at_0_and_at_1_do_not_pair(tmp_path: Path) -> None:
-    for n in range(6):
-        photo(tmp_path / f"frames/frame_{n}.jpg", n)
-        save(tmp_path / f"PixelLabelData/Label_{n + 1}.png", ids(0, 1, 2))
-    with pytest.raises(CrispsegError, match="but no masks") as caught:
-        own_layout(tmp_path)
-    assert not caught.value.settings
-
-
 def test_a_folder_for_each_class_is_refused(tmp_path: Path) -> None:
     for index in range(6):
         picture(tmp_path / f"photos/eye_{index:02}.png")
@@ -101,15 +90,26 @@ def test_a_folder_for_each_class_is_refused(tmp_path: Path) -> None:
     assert not caught.value.settings
 
 
-def test_folders_of_masks_of_the_same_images_are_choices(tmp_path: Path) -> None:
-    """Such as two observers, or two organs."""
-    for index in range(6):
-        photo(tmp_path / f"CXR_png/{index}.png", index)
-        save(tmp_path / f"ManualMask/leftMask/{index}.png", ids(0, 0, 1))
-        save(tmp_path / f"ManualMask/rightMask/{index}.png", ids(1, 0, 0))
-    with pytest.raises(CrispsegError, match="if an image has several masks, merge them") as caught:
-        own_layout(tmp_path)
-    assert [Path(one["data.masks"]).name for one in caught.value.settings] == ["leftMask", "rightMask"]
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        ([("CXR_png", f"ManualMask/{side}Mask", "{}") for side in ("left", "right")], "several masks, merge them"),
+        (
+            [(f"{fish}/{fish}", f"{fish}/{fish} GT", "{}") for fish in ("bream", "sprat", "trout")],
+            "each command takes a",
+        ),
+        ([("a", "a-GT", "g{}"), ("b", "b-GT", "v{}")], "each command takes a part of the images"),
+    ],
+    ids=["two organs", "folders of species", "numbers of two series"],
+)
+def test_masks_of_several_places_are_choices(places: list[tuple[str, ...]], message: str, tmp_path: Path) -> None:
+    """Images and masks of other species and series are no choice, though names or numbers are equal."""
+    for image, mask, name in places:
+        make_pairs(tmp_path, f"{image}/{name}.png", f"{mask}/{name}.png")
+    with pytest.raises(CrispsegError, match=message) as caught:
+        recognise(tmp_path)
+    expected = [{"data.images": str(tmp_path / image), "data.masks": str(tmp_path / mask)} for image, mask, _ in places]
+    assert caught.value.settings == expected
 
 
 def test_folders_of_classes_next_to_masks_of_the_same_names_are_named(tmp_path: Path) -> None:
@@ -140,55 +140,21 @@ def test_several_kinds_of_masks_next_to_images_are_choices(image: str, commands:
         assert len(data.dataset("train")) + len(data.dataset("val")) == 8
 
 
-def test_masks_with_an_m_are_a_choice_next_to_other_pictures(tmp_path: Path) -> None:
-    for index in range(6):
-        photo(tmp_path / f"images_a/{index:04}.jpg", index)
-        save(tmp_path / f"masks_a/{index:04}m.png", ids(0, index % 3, 2))
-        save(tmp_path / f"horizon/{index:04}.png", ids(0, 1, 1))
-    with pytest.raises(CrispsegError, match=r"it contains .*masks_a: 6 png") as caught:
-        recognise(tmp_path)
-    assert [Path(one["data.masks"]).name for one in caught.value.settings] == ["masks_a", "horizon"]
-
-
-def test_targets_are_masks(tmp_path: Path) -> None:
-    for index in range(6):
-        photo(tmp_path / f"train/images/{index}_post.png", index)
-        save(tmp_path / f"train/targets/{index}_post_target.png", ids(0, index % 3, 2))
-    pairs = Folder(root=tmp_path).pairs("all")
-    assert [(pair.image.stem, pair.mask.stem) for pair in pairs] == [
-        (f"{n}_post", f"{n}_post_target") for n in range(6)
-    ]
-
-
 @pytest.mark.parametrize(("image", "mask"), [("train_image", "train_mask"), ("cam_img", "cam_gt")])
 def test_numbers_of_four_digits_pair(image: str, mask: str, tmp_path: Path) -> None:
-    for index in range(4):
-        photo(tmp_path / f"images/{image}_{index:04}.png", index)
-        save(tmp_path / f"masks/{mask}_{index:04}.png", ids(0, 1))
-    assert len(Folder(root=tmp_path).pairs("all")) == 4
+    make_pairs(tmp_path, f"images/{image}_{{:04}}.png", f"masks/{mask}_{{:04}}.png")
+    assert len(Folder(root=tmp_path).pairs("all")) == 6
 
 
-@pytest.mark.parametrize("ending", ["_mask", "_label", "_gt"])
-@pytest.mark.parametrize("name", ["{}_target", "T32_{}_10m"])
-def test_names_of_images_may_end_like_those_of_masks(name: str, ending: str, tmp_path: Path) -> None:
-    for index in range(4):
-        photo(tmp_path / f"images/{name.format(index)}.png", index)
-        save(tmp_path / f"masks/{name.format(index)}{ending}.png", ids(0, 1))
-    assert len(Folder(root=tmp_path).pairs("all")) == 4
-
-
-@pytest.mark.parametrize("content", ['{"10": "shaft", "20": "wrist"}', '{"frame": 3, "objects": []}'])
-def test_other_json_is_no_annotation(content: str, tmp_path: Path) -> None:
-    for index in range(4):
-        photo(tmp_path / f"frames/{index}.png", index)
-    (tmp_path / "mappings.json").write_text(content)
+def test_other_json_is_no_annotation(tmp_path: Path) -> None:
+    photo(tmp_path / "frames/0.png", 0)
+    (tmp_path / "mappings.json").write_text('{"frame": 3, "objects": []}')
     with pytest.raises(CrispsegError) as error:
         Folder(root=tmp_path).pairs("all")
     assert "data import" not in str(error.value)
 
 
-@pytest.mark.parametrize("splits", [[""], ["train", "val"]])
-@pytest.mark.parametrize("value", [1, 255])
+@pytest.mark.parametrize(("splits", "value"), [([""], 255), (["train", "val"], 1)])
 def test_folders_of_one_class_each_are_not_merged_into_one(
     splits: list[str], value: int, tmp_path: Path, refuses: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,6 +205,8 @@ def test_names_of_a_pattern_are_what_its_wildcards_are(tmp_path: Path) -> None:
     data = Folder(tmp_path / "*/*_t1.png", tmp_path / "*/*_roi.png")
     found = [(pair.name, pair.mask.name) for pair in data.pairs("all")]
     assert found == [("p1/a.b", "a.b_roi.png"), ("p2/c", "c_roi.png")]
+    with pytest.raises(CrispsegError, match=r"\*.bmp contains no images"):
+        Folder(tmp_path / "*.bmp", tmp_path / "*/*.png").pairs("all")
 
 
 def test_annotations_in_other_forms_are_named(tmp_path: Path) -> None:
@@ -260,29 +228,13 @@ def test_annotations_in_other_forms_are_named(tmp_path: Path) -> None:
         own_layout(tmp_path / "splits")
 
 
-def test_photographs_are_no_proposal_of_a_palette(tmp_path: Path) -> None:
-    for index in range(4):
-        noise = np.random.default_rng(index).integers(0, 256, (2, 40, 40, 3), np.uint8)
-        save(tmp_path / f"{index}.jpg", noise[0])
-        save(tmp_path / f"{index}.png", noise[1])
-    with pytest.raises(CrispsegError, match="photographs") as caught:
-        Folder(root=tmp_path).label_set()
-    assert not caught.value.settings
-
-
-@pytest.mark.parametrize(
-    ("images", "masks"), [("photos", "truth"), ("images", "masks"), ("images/train", "masks/train")]
-)
-def test_several_images_of_one_name_are_refused(images: str, masks: str, tmp_path: Path, refuses: Any) -> None:
-    for index in range(4):
-        save(tmp_path / f"{masks}/{index}.png", ids(0, 1))
-        for suffix in ("tif", "png"):
-            picture(tmp_path / f"{images}/{index}.{suffix}")
-    data = Folder(tmp_path / images, tmp_path / masks)
+def test_several_images_of_one_name_are_refused(tmp_path: Path, refuses: Any) -> None:
+    for suffix in ("tif", "png"):
+        make_pairs(tmp_path, f"images/train/{{}}.{suffix}", "masks/train/{}.png")
     with refuses("several images or masks have one name", "as a pattern, such as"):
-        data.pairs("all")
-    chosen = Folder(tmp_path / images / "*.png", tmp_path / masks)
-    assert [pair.image.name for pair in chosen.pairs("all")] == [f"{index}.png" for index in range(4)]
+        Folder(tmp_path / "images/train", tmp_path / "masks/train").pairs("all")
+    chosen = Folder(tmp_path / "images/train/*.png", tmp_path / "masks/train")
+    assert [pair.image.name for pair in chosen.pairs("all")] == [f"{index}.png" for index in range(6)]
 
 
 @pytest.mark.parametrize("lost", [("images", "img_000", "masks", "img_006"), ("masks", "img_000", "images", "img_006")])

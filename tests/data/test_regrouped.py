@@ -55,7 +55,6 @@ def test_classes_merge_and_drop(merge: Any, drop: Any, names: Any, new: list[int
         ({"x": ["caar"]}, [], "did you mean 'car'"),
         ({}, ["rode"], "did you mean 'road'"),
         ({"x": ["car"]}, ["car"], "'car'"),
-        ({"x": ["car"], "y": ["car", "bus"]}, [], "'car'"),
         ({"car": ["bus"]}, ["car"], "'car'"),
         ({}, ["void", "road", "car"], "number of class names is 1"),
     ],
@@ -65,7 +64,7 @@ def test_what_cannot_be_merged(merge: Any, drop: Any, phrase: str, refuses: Any)
         FOUR.regrouped(merge, drop)
 
 
-@pytest.mark.parametrize("name", sorted({*MAKERS} - {"mapillary"}))  # which has two classes there
+@pytest.mark.parametrize("name", ["ade20k", "camvid"])  # values and colours
 def test_public_data(name: str, tmp_path: Path) -> None:
     source = MAKERS[name](tmp_path)
     first, second, *_, last = source.label_set().names

@@ -107,7 +107,6 @@ def test_datasets_without_files_are_rgb() -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ((0, 255), "class 0 and 255, .*; check the masks"),
         ((1, 255), "class 1 and 255, .*; check the masks"),
         ((1,), "contain only class 1"),
     ],

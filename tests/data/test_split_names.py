@@ -11,7 +11,7 @@ from dataset_trees import save
 
 from crispseg.data import Folder
 
-from .own_folders import ids, make_pair, photo
+from .own_folders import ids, make_pair, make_pairs, photo
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,7 @@ def test_last_words_of_folders_are_splits_if_train_is_among_them(
     ],
 )
 def test_tables_of_splits_and_patients_are_named(file: str, content: str, named: bool, tmp_path: Path) -> None:
-    for index in range(8):
-        make_pair(tmp_path, f"scan_{index}", np.full((40, 40), index % 2, np.uint8))
+    make_pairs(tmp_path, "images/scan_{}.png", "masks/scan_{}.png", count=8)
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text(content)
     lines = [line for line in Folder(root=tmp_path).notes() if file in line]
@@ -116,8 +115,7 @@ def test_a_table_above_the_folders_of_a_pattern_is_named(tmp_path: Path) -> None
 
 
 def test_tables_of_the_files_of_a_pattern_are_named(tmp_path: Path) -> None:
-    for index in range(8):
-        make_pair(tmp_path, f"scan_{index}_S2", np.full((40, 40), index % 2, np.uint8))
+    make_pairs(tmp_path, "images/scan_{}_S2.png", "masks/scan_{}_S2.png", count=8)
     (tmp_path / "split.csv").write_text("".join(f"scan_{n}_S1.tif,scan_{n}_S2.tif\n" for n in range(8)))
     data = Folder(root=tmp_path, images=tmp_path / "images/*_S2.png", masks=tmp_path / "masks/*_S2.png")
     assert any("split.csv lists images" in line for line in data.notes())
@@ -142,15 +140,12 @@ def test_splits_in_names_of_images_are_named(names: tuple[str, ...], named: bool
     assert not any("names of images contain" in line for line in Folder(root=tmp_path).notes())
 
 
-@pytest.mark.parametrize(
-    "line", ["{0}", "images/{0}.jpg masks/{0}.png", "/images/{0}.jpeg  /masks/{0}.png", "{0} 1 -1"]
-)
-def test_lists_of_splits_in_a_folder_are_used(line: str, tmp_path: Path) -> None:
-    for index in range(8):
-        make_pair(tmp_path, f"{index}", np.full((40, 40), index % 2, np.uint8))
+def test_lists_of_splits_in_a_folder_are_used(tmp_path: Path) -> None:
+    make_pairs(tmp_path, "images/{}.png", "masks/{}.png", count=8)
     (tmp_path / "splits").mkdir()
     for split, names in {"train": "2345", "val": "01", "test": "67"}.items():
-        (tmp_path / f"splits/{split}.txt").write_text("\n".join(map(line.format, names)))
+        lines = [f"/images/{name}.jpeg  /masks/{name}.png\n" for name in names]
+        (tmp_path / f"splits/{split}.txt").write_text("".join(lines))
     source = Folder(root=tmp_path)
     found = {split: "".join(pair.name for pair in source.pairs(split)) for split in source.splits()}
     assert found == {"train": "2345", "val": "01", "test": "67"}
@@ -158,8 +153,8 @@ def test_lists_of_splits_in_a_folder_are_used(line: str, tmp_path: Path) -> None
 
 
 def test_tables_of_single_images_and_of_numbers_are_no_lists(tmp_path: Path) -> None:
+    make_pairs(tmp_path, "images/{}.png", "masks/{}.png", count=30)
     for index in range(30):
-        make_pair(tmp_path, str(index), np.full((40, 40), index % 2, np.uint8))
         for place in ("points", "few") if index < 3 else ("points",):
             (tmp_path / place).mkdir(exist_ok=True)
             (tmp_path / f"{place}/test_{index}.csv").write_text(f"{index}.png\n{index + 1}.png\n0.5\n")

@@ -95,7 +95,6 @@ def test_the_mask_is_not_shifted_against_the_image() -> None:
     ("size", "sides", "factor"),
     [
         ((60, 100), (50, None), 0.5),
-        ((100, 60), (50, None), 0.5),
         ((30, 20), (120, None), 4),
         ((60, 100), (None, 30), 0.5),
         ((100, 60), (2048, 30), 0.5),
@@ -236,20 +235,6 @@ def test_photometric_is_of_the_image_alone(photometric: Any) -> None:
     assert not torch.allclose(image, train_transform(upright((80, 80), (1, 1), 0), MEAN, STD)(sample)[0], atol=0.05)
 
 
-def test_torch_seed_decides() -> None:
-    transform = train_transform(upright((64, 64), photometric=True), MEAN, STD)
-    sample = blocks(100, 100)
-
-    def draw(seed: int) -> tuple[Tensor, Tensor]:
-        torch.manual_seed(seed)
-        np.random.seed(seed + 1)  # noqa: NPY002  must not matter
-        return transform(sample)
-
-    first, again, other = draw(3), draw(3), draw(4)
-    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
-    assert not torch.equal(first[0], other[0])
-
-
 def test_eval_only_normalises() -> None:
     sample = blocks(37, 53)
     image, labels = eval_transform(MEAN, STD)(sample)
@@ -263,8 +248,6 @@ def test_grey_is_the_mean_of_the_channels() -> None:
     rgb = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
     image, _ = eval_transform(MEAN, STD, in_chans=1)(Sample(rgb, rgb[..., 0], "x"))
     np.testing.assert_allclose(image[0], (rgb.mean(-1) / 255 - np.mean(MEAN)) / np.mean(STD), atol=1e-5)
-    image, _ = train_transform(upright((9, 9)), MEAN, STD, in_chans=1)(Sample(rgb, rgb[..., 0], "x"))
-    assert image.shape == (1, 9, 9)
 
 
 def test_a_fourth_channel_is_kept() -> None:

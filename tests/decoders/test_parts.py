@@ -22,10 +22,9 @@ from crispseg.decoders.context import (
     CrissCrossAttention,
     DenseASPP,
     NonLocal,
-    PyramidPooling,
     RecurrentCrissCross,
 )
-from crispseg.decoders.fuse import Concat, DeformableFuse, UpsampleAdd
+from crispseg.decoders.fuse import DeformableFuse, UpsampleAdd
 
 PARTS = ["apnb", "aspp", "conv", "crisscross", "denseaspp", "linear", "nonlocal", "ppm"]
 
@@ -120,17 +119,6 @@ def test_fusion_attends_to_averages_of_the_stage_before() -> None:
     torch.testing.assert_close(found, conv_norm_relu(joined, module.join), atol=1e-5, rtol=0)
 
 
-def test_pyramid_pooling_is_averages_brought_back_to_the_feature_s_size() -> None:
-    module = lively(PyramidPooling(4, 3))
-    feature = torch.randn(1, 4, 7, 9, dtype=torch.float64)
-    seen = []
-    for size, (_, conv, norm) in zip((1, 2, 3, 6), module.stages, strict=True):
-        averages = F.adaptive_avg_pool2d(feature[0], size)
-        seen.append(enlarged(normalized(convolved(averages, conv.weight), norm), 7, 9))
-    expected = conv_norm_relu(torch.cat([*seen, feature[0]]), module.bottleneck[:3])
-    torch.testing.assert_close(module(feature)[0][0], expected, atol=1e-5, rtol=0)
-
-
 def test_aspp_is_four_convolutions_and_a_mean() -> None:
     module = lively(AtrousSpatialPyramidPooling(4, 3))
     assert [branch[0].dilation[0] for branch in module.branches[1:]] == [6, 12, 18]
@@ -179,13 +167,6 @@ def test_addition_is_of_the_upsampled_level(coarse_channels: int) -> None:
     fine, coarse = (torch.randn(1, n, *size).double() for n, size in ((3, (9, 12)), (coarse_channels, (5, 6))))
     projected = module.project(coarse)[0]
     torch.testing.assert_close(module(fine, coarse)[0], fine[0] + enlarged(projected, 9, 12), atol=1e-5, rtol=0)
-
-
-def test_concatenation_is_at_the_finest_level() -> None:
-    module: Any = lively(Concat(3, 2, 4))
-    levels = [torch.randn(1, 2, *size).double() for size in ((7, 8), (4, 4), (1, 2))]
-    together = torch.cat([enlarged(level[0], 7, 8) for level in levels])
-    torch.testing.assert_close(module(levels)[0], conv_norm_relu(together, module.conv), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(("dtype", "error"), [(torch.bfloat16, 0.05), (torch.float64, 1e-12)])

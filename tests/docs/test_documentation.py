@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-import json
 import re
 import shlex
 from importlib.resources import files
@@ -153,18 +152,6 @@ def test_every_promise_has_its_tests() -> None:
             assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
 
 
-FOREIGN = re.compile(r"\b(expected was|in place of|of one's own|anew|seen larger|so many|comes with)\b")
-"""Words of a diary, and of an English that is translated."""
-
-
-def test_pages_and_sources_do_without_foreign_words() -> None:
-    sources = [*(ROOT / "src").rglob("*.py"), *(ROOT / "examples").rglob("*.py")]
-    for page in [*PAGES, *sources]:
-        text = " ".join(page.read_text(encoding="utf-8").lower().split())
-        found = FOREIGN.search(text) or (page in PAGES and re.search(r"\b(told|not run)\b", text))
-        assert "development" in page.parts or not found, f"{page}: {found}"
-
-
 def test_tables_of_networks_are_those_of_the_measured_rows() -> None:
     spec = importlib.util.spec_from_file_location("figures", ROOT / "docs/figures.py")
     assert spec and spec.loader
@@ -172,10 +159,3 @@ def test_tables_of_networks_are_those_of_the_measured_rows() -> None:
     spec.loader.exec_module(figures)
     for page, table in (("README.md", figures.table()), ("docs/benchmark.md", figures.benchmark())):
         assert f"\n\n{table}\n\n" in (ROOT / page).read_text(encoding="utf-8")
-
-
-def test_notebooks_train_for_seconds_when_they_are_checked() -> None:
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        code = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-        assert "crispseg.train(" not in code or any("nbmake" in cell["metadata"] for cell in cells), path.name

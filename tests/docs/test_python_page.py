@@ -12,6 +12,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from commands import Capture
 from dataset_trees import save
 from huggingface_hub import HfApi
 from torch.utils.data import DataLoader
@@ -50,9 +51,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/python.md", "docs/other-tools.md"])
-def test_what_the_page_shows_runs(
-    page: str, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_page_shows_runs(page: str, place: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In the order of the page, each block by itself: later ones use what earlier ones have saved."""
     monkeypatch.chdir(place)
     shown = [code for code in blocks(page) if "photos" in code or "runs/" in code or "images = " in code]
@@ -78,31 +77,24 @@ def test_own_loops_run_and_their_model_is_saved(place: Path, monkeypatch: pytest
     assert any(parameter.grad is not None and parameter.grad.any() for parameter in names["model"].parameters())
 
     exec(lightning, names)
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     trainer = L.Trainer(max_epochs=1, accelerator="cpu", **quiet)
     trainer.fit(names["Segmentation"](names["model"]), names["loader"], names["loader"])
     assert 0 <= trainer.callback_metrics["val/miou"] <= 100
 
     uploaded: list[str] = []
+
+    def upload(api: HfApi, folder_path: Path, **_: object) -> None:
+        uploaded.extend(each.name for each in folder_path.iterdir())
+
     monkeypatch.setattr(HfApi, "create_repo", lambda api, repo_id, **_: SimpleNamespace(repo_id=repo_id))
-    monkeypatch.setattr(
-        HfApi,
-        "upload_folder",
-        lambda api, folder_path, **_: uploaded.extend(each.name for each in folder_path.iterdir()),
-    )
+    monkeypatch.setattr(HfApi, "upload_folder", upload)
     exec(saving.replace('"saved"', f'"{tmp_path}/saved"'), names)
     assert {"config.json", "model.safetensors", "README.md"} <= {*uploaded}
     assert crispseg.from_pretrained(tmp_path / "saved").info.class_names == ("background", "road")
 
 
-def test_a_video_is_segmented(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_video_is_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     """By the loop of OpenCV; tests/inference/test_video.py has the command."""
     monkeypatch.chdir(tmp_path)
     crispseg.create_model("fpn", num_classes=2, backbone="test_efficientnet").save_pretrained("runs/streets")

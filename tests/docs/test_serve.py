@@ -55,13 +55,7 @@ def test_a_process_without_torch_serves(output: Any, tmp_path: Path) -> None:
     model = exported(tmp_path / "model.onnx", output=output)
     paths, out = photos(tmp_path / "photos"), tmp_path / "out"
     out.mkdir()
-    command = [
-        sys.executable,
-        str(Path(__file__).parent / "with_server.py"),
-        str(model),
-        str(tmp_path / "photos"),
-        str(out),
-    ]
+    command = [sys.executable, Path(__file__).parent / "with_server.py", model, tmp_path / "photos", out]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found, segmenter = json.loads(done.stdout.splitlines()[-1]), Segmenter(model)
@@ -143,23 +137,17 @@ def served(environment: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.mark.slow
-def test_the_environment_of_the_image_has_no_torch(environment: Path) -> None:
+def test_the_image_has_no_torch_a_health_check_and_answers_large_uploads(
+    environment: Path, served: tuple[str, int, Path]
+) -> None:
     for name in ("torch", "crispseg"):
         done = subprocess.run([environment / "python", "-Ic", f"import {name}"], capture_output=True, check=False)
         assert done.returncode and b"ModuleNotFoundError" in done.stderr
-
-
-@pytest.mark.slow
-def test_the_health_check_of_the_image(environment: Path, served: tuple[str, int, Path]) -> None:
     program, *rest = json.loads(steps()["HEALTHCHECK"][0].removeprefix("CMD "))
     for port, works in ((served[0].rpartition(":")[2], True), ("1", False)):
         command = [word.replace("8000", port) for word in rest]
         done = subprocess.run([environment / program, *command], capture_output=True, check=False)
         assert (done.returncode == 0) == works, done.stderr
-
-
-@pytest.mark.slow
-def test_an_upload_that_is_too_large_gets_its_answer(served: tuple[str, int, Path]) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"{served[0]}/segment", bytes(60_000_000), timeout=60)
     assert refused.value.code == 413 and b"at most 20,000,000 bytes" in refused.value.read()

@@ -1,4 +1,7 @@
-"""Doctor finds every planted fault and nothing else, and a corrected copy has none of those that it mends."""
+"""Doctor finds every planted fault and nothing else, and a corrected copy has none of those that it mends.
+
+Data without faults have no findings.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from dataset_trees import save
 from PIL import Image
 
 from crispseg.cli.main import main
-from crispseg.data import Folder, check_split
-from crispseg.doctor import KINDS, Diagnosis
+from crispseg.data import CamVid, Folder, check_split
+from crispseg.doctor import KINDS, Diagnosis, Severity, diagnose, subject_of
 from tests.cli.test_bad_input import files
 
 from .trees import SIZE, Tree, ids, named, only, photo
@@ -145,3 +148,21 @@ def test_a_fixed_copy_is_clean_and_the_data_are_untouched(
     source = Folder(root=out)
     for split in ("train", "val"):
         assert check_split(source.dataset(split), split).images > 5
+
+
+@pytest.mark.slow
+def test_camvid_has_nothing_above_information(shared: Path) -> None:
+    source = CamVid(shared / "data/camvid")
+    diagnosis = diagnose(subject_of(source))
+    assert sum(map(len, diagnosis.subject.splits.values())) == 468
+    assert {one.code for one in diagnosis.findings} <= {"copies-in-two-splits"}
+    assert diagnosis.severity is Severity.INFORMATION
+
+
+def test_neither_sound_data_nor_noise_have_findings(tmp_path: Path) -> None:
+    assert Tree(tmp_path / "sound").examine().findings == ()
+    random = np.random.default_rng(0)
+    tree = Tree(tmp_path, lambda _: random.integers(0, 3, SIZE, np.uint8), 3, 2)
+    for name in (*tree.split["train"], *tree.split["val"]):
+        save(tmp_path / f"images/{name}.png", random.integers(0, 256, (*SIZE, 3), np.uint8))
+    assert tree.examine().findings == ()

@@ -221,31 +221,19 @@ def test_one_mapping(
                 assert any(isinstance(labels, str) for labels in shown.values()), found[0]
 
 
+SOFT_WHITE, SOFT_RED = soft(ids(0, 255, 255)), soft(ids(0, 1, 1) * 128)
+SOFT_RED = np.dstack([SOFT_RED, 0 * SOFT_RED, 0 * SOFT_RED])
+RED = {"palette": COLORS[:2]}
 ELSEWHERE = {
     "white in a run of ids": ([ids(0, 1)] * 3, {}, [ids(0, 255)] * 2, ["0 and 255", "data.palette", "data.ignore"]),
     "white in a run of three": ([ids(0, 1, 2)] * 3, {}, [ids(0, 255)] * 2, ["0 and 255", "data.ignore '[255]'"]),
     "colours in a run of ids": ([ids(0, 1)] * 3, {}, [in_color(0, 1)] * 2, ["2 colours", "data.palette"]),
     "colours in a run of three": ([ids(0, 1, 2)] * 3, {}, [in_color(0, 1, 2)] * 2, ["0.png", "data.palette"]),
     "ids in a black and white run": ([ids(0, 255)] * 3, {}, [ids(0, 1)] * 2, ["0.png", "[1, 1, 1]", "data.palette"]),
-    "ids in a soft black and white run": (
-        [soft(ids(0, 255, 255))] * 3,
-        {},
-        [ids(*range(6))] * 2,
-        ["[5, 5, 5]", "null"],
-    ),
-    "colours in a soft run of two": (
-        [np.dstack([soft(ids(0, 1, 1) * 128), *[0 * soft(ids(0))] * 2])] * 3,
-        {"palette": COLORS[:2]},
-        [in_color(0, 1, 2)] * 2,
-        ["[0, 128, 0]"],
-    ),
-    "another colour": ([in_color(0, 1)] * 3, {"palette": COLORS[:2]}, [in_color(0, 2)] * 2, ["0.png", "[0, 128, 0]"]),
-    "soft colours in a run of colours": (
-        [in_color(0, 1)] * 3,
-        {"palette": COLORS[:2]},
-        [np.dstack([soft(ids(0, 1, 1) * 128), *[0 * soft(ids(0))] * 2])] * 2,
-        ["0.png", "data.palette_tolerance auto"],
-    ),
+    "ids in a soft run": ([SOFT_WHITE] * 3, {}, [ids(*range(6))] * 2, ["[5, 5, 5]", "null"]),
+    "colours in a soft run": ([SOFT_RED] * 3, RED, [in_color(0, 1, 2)] * 2, ["[0, 128, 0]"]),
+    "another colour": ([in_color(0, 1)] * 3, RED, [in_color(0, 2)] * 2, ["0.png", "[0, 128, 0]"]),
+    "soft colours": ([in_color(0, 1)] * 3, RED, [SOFT_RED] * 2, ["0.png", "data.palette_tolerance auto"]),
     "more ids": ([ids(0, 1, 2)] * 3, {}, [ids(0, 1, 3), ids(0, 1, 2)], ["0.png", "value 3", "0 to 2"]),
 }
 
@@ -287,12 +275,11 @@ def test_what_the_command_declares_wins(tmp_path: Path, capsys: Capture) -> None
     for command in (["evaluate", run], ["compare", run, second]):
         output_of(capsys, *command, *other, "--data.palette", "[[0,0,0],[255,255,255]]", "--bootstrap=0")
     put(tmp_path / "red", *[in_color(0, 1)] * 3)
-    run, _ = begun(Folder(tmp_path / "red/images", tmp_path / "red/masks", palette=COLORS[:2]), tmp_path / "colors")
-    red = soft(ids(0, 1, 1) * 128)
-    put(tmp_path / "soft_red", np.dstack([red, 0 * red, 0 * red]))
+    run, _ = begun(Folder(tmp_path / "red/images", tmp_path / "red/masks", **RED), tmp_path / "colors")
+    put(tmp_path / "soft_red", SOFT_RED)
     there = {"images": tmp_path / "soft_red/images", "masks": tmp_path / "soft_red/masks"}
-    np.testing.assert_array_equal(scored(run, **there, palette_tolerance="auto")["0.png"], red > 64)
-    put(tmp_path / "soft", *[soft(ids(0, 255, 255))] * 3)
+    np.testing.assert_array_equal(scored(run, **there, palette_tolerance="auto")["0.png"], SOFT_RED[..., 0] > 64)
+    put(tmp_path / "soft", *[SOFT_WHITE] * 3)
     run, _ = begun(Folder(tmp_path / "soft/images", tmp_path / "soft/masks"), tmp_path / "third")
     argv = ["inspect", run, tmp_path / "own/images/0.png", "--truth", tmp_path / "own/masks/0.png", *argv[-2:]]
     assert "data.palette null" in error_of(capsys, *argv)

@@ -51,10 +51,14 @@ def all_metrics(classes: int) -> list[Any]:
     ]
 
 
-def updated(metrics: list[Any], pairs: list[Pair], numbered: bool = True) -> list[Any]:
-    for index, pair in enumerate(pairs):
+def updated(
+    metrics: list[Any], pairs: list[Pair], numbered: bool = True, batches: list[list[int]] | None = None
+) -> list[Any]:
+    """The metrics after these batches, by default of one image each."""
+    for batch in [[index] for index in range(len(pairs))] if batches is None else batches:
+        prediction, truth = (torch.cat(labels) for labels in zip(*(pairs[index] for index in batch), strict=True))
         for metric in metrics:
-            metric.update(*pair, [index] if numbered else None)
+            metric.update(prediction, truth, batch if numbered else None)
     return metrics
 
 
@@ -90,12 +94,6 @@ def same(ours: list[NDArray[Any]], theirs: list[NDArray[Any]]) -> None:
 # Several processes
 
 
-def add(metrics: list[Any], pairs: list[Pair], batch: list[int], numbered: bool) -> None:
-    prediction, truth = (torch.cat(labels) for labels in zip(*(pairs[index] for index in batch), strict=True))
-    for metric in metrics:
-        metric.update(prediction, truth, batch if numbered else None)
-
-
 def share(rank: int, processes: int, folder: Path, numbered: bool, padded: bool) -> None:
     """What one of several processes sees and writes; a process may have no batch at all."""
     cv2.setNumThreads(1)
@@ -103,13 +101,11 @@ def share(rank: int, processes: int, folder: Path, numbered: bool, padded: bool)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=processes)
     try:
-        metrics, pairs = all_metrics(3), labelled(0, 3, SIZES)
-        batches = BATCHES[rank::processes]
+        pairs, batches = labelled(0, 3, SIZES), BATCHES[rank::processes]
         if padded and len(batches) < -(-len(BATCHES) // processes):  # as loaders do, with ignored labels
             pairs.append((pairs[-1][0], torch.full_like(pairs[-1][1], 255)))
             batches.append([len(pairs) - 1])
-        for batch in batches:
-            add(metrics, pairs, batch, numbered)
+        metrics = updated(all_metrics(3), pairs, numbered, batches)
         with (folder / f"{rank}.pickle").open("wb") as file:
             pickle.dump(([metric.compute() for metric in metrics], everything(metrics)), file)
     finally:
@@ -127,9 +123,7 @@ def test_several_processes_score_as_one(processes: int, numbered: bool, padded: 
     for worker in workers:
         worker.join(120)
     assert [worker.exitcode for worker in workers] == [0] * processes
-    metrics, pairs = all_metrics(3), labelled(0, 3, SIZES)
-    for batch in BATCHES:
-        add(metrics, pairs, batch, numbered)
+    metrics = updated(all_metrics(3), labelled(0, 3, SIZES), numbered, BATCHES)
     alone = everything(metrics)
     assert len(metrics[1].scores().ids) == len(SIZES)
     for rank in range(processes):
@@ -141,15 +135,9 @@ def test_several_processes_score_as_one(processes: int, numbered: bool, padded: 
 
 def test_the_order_of_images_makes_no_difference() -> None:
     pairs = labelled(1, 4, SIZES)
-    for numbers in (range(len(pairs)), None):
-        results = []
-        for order in (list(range(len(pairs))), [3, 0, 4, 2, 1]):
-            metrics = all_metrics(4)
-            for index in order:
-                for metric in metrics:
-                    metric.update(*pairs[index], None if numbers is None else [index])
-            results.append(everything(metrics))
-        same(*results)
+    for numbered in (True, False):
+        mixed = updated(all_metrics(4), pairs, numbered, [[3], [0], [4], [2], [1]])
+        same(everything(updated(all_metrics(4), pairs, numbered)), everything(mixed))
 
 
 def test_which_images_count(refuses: Any) -> None:
@@ -215,15 +203,6 @@ def test_stray_values_are_named(refuses: Any) -> None:
 
 
 # Counts and intervals
-
-
-def test_the_images_add_up_to_the_matrix() -> None:
-    (metric,) = updated([SegmentationScores(3)], labelled(2, 3, SIZES))
-    scores = metric.scores()
-    for total in (scores, scores.images.total()):
-        np.testing.assert_array_equal(total.hits, np.diag(scores.confusion))
-        np.testing.assert_array_equal(total.truth, scores.confusion.sum(1))
-        np.testing.assert_array_equal(total.predicted, scores.confusion.sum(0))
 
 
 def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:

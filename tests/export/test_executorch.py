@@ -38,14 +38,6 @@ def file(saved: Path) -> Path:
     return path
 
 
-def test_labels_are_those_of_the_model(saved: Path, file: Path) -> None:
-    model, opened = crispseg.Segmenter(saved), crispseg.Segmenter(file)
-    random = np.random.default_rng(0)
-    for _ in range(3):
-        image = random.integers(0, 256, (*SIZE, 3), np.uint8)
-        assert (opened.labels(image) == model.labels(image)).mean() >= 0.999
-
-
 def test_labels_of_nuclei_are_those_of_the_bundled_model(tmp_path: Path) -> None:
     path = tmp_path / "nuclei.pte"
     assert main(["export", "nuclei", "--out", str(path), "--sampling", "gather", "--size", "256", "256"]) == 0
@@ -71,16 +63,6 @@ def test_another_size_is_refused(file: Path, tmp_path: Path, capfd: pytest.Captu
     assert main(["predict", str(file), str(tmp_path / "a.png"), "--out", str(tmp_path / "out")]) == 2
     message = capfd.readouterr().err
     assert "64×96" in message and "50×70" in message and "size 50 70" in message
-
-
-@pytest.mark.parametrize(
-    ("options", "message"), [({}, "size is None"), ({"size": (16, 64)}, "at least 32"), ({"precision": "int8"}, "int8")]
-)
-def test_what_cannot_be_exported(options: Any, message: str, saved: Path, tmp_path: Path, refuses: Any) -> None:
-    model = crispseg.SegmentationModel.from_pretrained(saved)
-    with refuses(message):
-        export_model(model, tmp_path / "a.pte", "executorch", **options)
-    assert not (tmp_path / "a.pte").exists()
 
 
 def test_it_uses_the_threads_of_pytorch(file: Path) -> None:

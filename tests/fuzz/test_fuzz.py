@@ -14,16 +14,8 @@ from fuzz.damage import cut_or_zeroed
 from fuzz.readers import Reader, readers
 
 KINDS = (
-    "images",
-    "masks",
-    "config.json",
-    "safetensors",
-    "checkpoints",
-    "exports",
-    "COCO",
-    "labelme",
-    "CVAT",
-    "Label Studio",
+    *("images", "masks", "config.json", "safetensors", "checkpoints", "exports"),
+    *("COCO", "labelme", "CVAT", "Label Studio"),
 )
 
 

@@ -218,7 +218,8 @@ def test_files_of_the_user_are_not_overwritten(
         (["--shard=1/2"], "shard"),
         (["--shard=3/2", "--out=x"], "3/2"),
         (["--out=x", "--polygons"], "polygons"),
-        (["--out=x", "--objects=nuclei"], "did you mean 'nucleus'?"),
+        (["--out=x", "--format=cvatt"], "did you mean 'cvat'?"),
+        (["--out=x", "--format=cvat", "--shard=1/2"], "leave out shard"),
         (["--out=x", "--objects_border=border"], "objects_border"),
         (["--out=x", "--objects_min_size=5"], "objects_min_size"),
         (["--out=x", "--objects=nucleus", "--format=voc"], "format conflicts with objects"),
@@ -233,13 +234,6 @@ def test_flags_that_make_no_sense(
     monkeypatch.chdir(tmp_path)
     assert named in error_of(capsys, "predict", "nuclei", photos, *flags)
     assert not files(tmp_path / "x")
-
-
-def test_what_cannot_be_read_is_a_warning_in_python(model: Path, photos: Path, tmp_path: Path) -> None:
-    (photos / "c.png").write_bytes(b"no picture")
-    with pytest.warns(CrispsegWarning, match=r"c\.png"):
-        found = predict_files(model, [photos], tmp_path / "out")
-    assert (found.done, found.total, found.failed) == (6, 7, [photos / "c.png"])
 
 
 def test_confidence_is_the_largest_probability(model: Path, photos: Path, tmp_path: Path, refuses: Any) -> None:

@@ -11,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from drawn import as_flags, drawn
 from torch import Tensor, nn
+from training_runs import varied
 
-from crispseg import SegmentationModel, Segmenter, create_model
+from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.inference.protocols import (
@@ -27,38 +28,15 @@ from crispseg.inference.protocols import (
 )
 from crispseg.models.refinement import shift
 
-DRAWN = drawn(train=2, val=2, test=2, height=64, width=96)
-
-
-def build(refine: str | None = None) -> SegmentationModel:
-    """A small model whose classes, boundaries and directions vary over an image."""
-    torch.manual_seed(0)
-    model = create_model("fpn", num_classes=12, backbone="test_efficientnet", width=8, refine=refine)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 0.9  # one batch sets the statistics
-    images = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        model.train()(images)
-        outputs = model.eval().outputs(images)
-        logits = model.coarse_logits(images)
-        model.classifier.bias -= logits.mean(dim=(0, 2, 3))
-        model.classifier.weight *= 3 / logits.std()
-        if model.refiner is not None and outputs.boundary is not None:
-            last = model.refiner.boundary_head[-1]
-            assert isinstance(last, nn.Conv2d) and last.bias is not None
-            last.bias -= outputs.boundary.mean()
-    return model
-
 
 @pytest.fixture(scope="module")
 def model() -> SegmentationModel:
-    return build()
+    return varied("fpn", 12, width=8)
 
 
 @pytest.fixture(scope="module")
 def refining() -> SegmentationModel:
-    return build("boundary")
+    return varied("fpn", 12, width=8, refine="boundary")
 
 
 class Toy(nn.Module):
@@ -234,15 +212,9 @@ def test_segmenter_predicts_by_the_protocol(kind: str, request: pytest.FixtureRe
 @pytest.mark.parametrize(
     "values",
     [
-        {"scales": ()},
-        {"scales": (0.5, 0.0)},
-        {"scales": (1.0, float("nan"))},
-        {"scales": (9.0,)},
-        {"window": 16},
-        {"stride": 16},
-        {"stride": 0, "window": 64},
-        {"stride": 65, "window": 64},
-        {"average": "votes"},
+        *({"scales": scales} for scales in ((), (0.5, 0.0), (1.0, float("nan")), (9.0,))),
+        *({"stride": 16}, {"stride": 0, "window": 64}, {"stride": 65, "window": 64}),
+        *({"window": 16}, {"average": "votes"}),
     ],
 )
 def test_values_that_make_no_protocol(values: dict[str, Any], refuses: Any) -> None:
@@ -255,31 +227,24 @@ def test_unknown_names(refuses: Any) -> None:
         named_protocol("sfnet-mss")
 
 
-@pytest.fixture
-def folder(tmp_path: Path, model: SegmentationModel) -> Path:
-    model.save_pretrained(tmp_path / "model")
-    return tmp_path / "model"
-
-
-DATA = [*as_flags(drawn(val=2, height=64, width=96)), "--workers=0"]
-
-
 def test_evaluate_from_the_command_line(
-    folder: Path, tmp_path: Path, model: SegmentationModel, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, model: SegmentationModel, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scores = tmp_path / "scores.json"
-    flags = ["--protocol=sfnet-slide", "--window=32", "--flip=false", "--scales", "1", "2", f"--json={scores}"]
-    assert main(["evaluate", str(folder), *DATA, *flags]) == 0
+    model.save_pretrained(tmp_path / "model")
+    data, scores = drawn(val=2, height=64, width=96), tmp_path / "scores.json"
+    command = ["evaluate", str(tmp_path / "model"), *as_flags(data), "--workers=0", "--protocol=sfnet-slide"]
+    flags = ["--window=32", "--flip=false", "--scales", "1", "2", f"--json={scores}"]
+    assert main([*command, *flags]) == 0
     shown = capsys.readouterr().out
     expected = Protocol(scales=(1.0, 2.0), window=32)
     assert f"({expected})" in shown
     written = json.loads(scores.read_text())
     assert written["protocol"] == str(expected) == "scales [1.0, 2.0], window 32"
-    by_python = evaluate(model, DRAWN.dataset("val"), device="cpu", workers=0, protocol=expected)
-    whole = evaluate(model, DRAWN.dataset("val"), device="cpu", workers=0, protocol="whole")
+    by_python = evaluate(model, data.dataset("val"), device="cpu", workers=0, protocol=expected)
+    whole = evaluate(model, data.dataset("val"), device="cpu", workers=0, protocol="whole")
     assert written["confusion"] == by_python.confusion.tolist() != whole.confusion.tolist()
     capsys.readouterr()
-    assert main(["evaluate", str(folder), *DATA, "--protocol=sfnet-slide", "--stride=900"]) == 2
+    assert main([*command, "--stride=900"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "stride is 900" in line
 

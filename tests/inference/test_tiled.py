@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from commands import Capture
 from PIL import Image
 from torch import Tensor
-from training_runs import of_many_opinions
 
-from crispseg import SegmentationModel, Segmenter
+from crispseg import Segmenter
 from crispseg.cli.main import main
+from crispseg.errors import CrispsegWarning
+from crispseg.inference import tiling
 from crispseg.inference.tiled import segment_tiff
-from crispseg.inference.tiling import spans, tiled
+from crispseg.inference.tiling import free_bytes, peak_bytes, spans, tiled
 from crispseg.io.images import read_image, read_mask
-from crispseg.io.opening import opened
 from crispseg.io.tiff import map_file, open_dataset
 
 rasterio = pytest.importorskip("rasterio")
@@ -38,17 +38,6 @@ def noise(height: int, width: int, channels: int = 3, dtype: Any = np.uint8) -> 
 def blocks(height: int, width: int) -> np.ndarray:
     small = np.random.default_rng(0).integers(0, 256, (-(-height // 16), -(-width // 16), 3), np.uint8)
     return small.repeat(16, 0).repeat(16, 1)[:height, :width].copy()
-
-
-@pytest.fixture(scope="module")
-def model() -> SegmentationModel:
-    """A small model whose classes all occur."""
-    return of_many_opinions(4)
-
-
-@pytest.fixture(scope="module")
-def segmenter(model: SegmentationModel) -> Segmenter:
-    return Segmenter(model, "cpu")
 
 
 def write(path: Path, image: np.ndarray, **options: Any) -> Path:
@@ -70,32 +59,6 @@ def ids(path: Path) -> np.ndarray:
 # Reading ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"blockysize": 101},
-        {"blockysize": 7, "compress": "lzw", "predictor": 2},
-        {"tiled": True, "blockxsize": 48, "blockysize": 32, "compress": "deflate", "ENDIANNESS": "BIG"},
-        {"compress": "deflate", "BIGTIFF": "YES", "interleave": "band"},
-    ],
-)
-def test_bands_are_the_rows_of_the_image(options: dict[str, Any], dtype: Any, channels: int, tmp_path: Path) -> None:
-    image = noise(101, 75, channels, dtype)
-    expected = image if dtype == np.uint8 else (image >> 8).astype(np.uint8)
-    asked = 4 if channels == 4 and dtype == np.uint8 else 3
-    expected = expected[..., [0, 0, 0]] if channels < 3 else expected[..., :asked]
-    if options.get("compress") == "lzw":
-        pytest.importorskip("imagecodecs")
-    path = write(tmp_path / "a.tif", image, **options)
-    with opened(path) as tiff:
-        assert tiff.size == (101, 75)
-        for top, bottom in ((0, 101), (13, 14), (32, 96)):
-            assert np.array_equal(tiff.rows(top, bottom).pixels(asked), expected[top:bottom])
-    assert np.array_equal(read_image(path), expected[..., :3])
-
-
 def test_jpeg_inside_a_tiff(tmp_path: Path) -> None:
     pytest.importorskip("imagecodecs")
     image = blocks(96, 64)
@@ -107,8 +70,9 @@ def test_files_that_cannot_be_segmented_in_tiles(segmenter: Segmenter, tmp_path:
     image = noise(64, 64)
     Image.fromarray(image).save(tmp_path / "turned.tif", tiffinfo={274: 6})
     (tmp_path / "text.tif").write_text("no picture")
-    cut = write(tmp_path / "cut.tif", image, compress="deflate", blockysize=8)
-    cut.write_bytes(cut.read_bytes()[:-6000])
+    cut = write(tmp_path / "cut.tif", noise(300, 200), compress="deflate", blockysize=16)
+    cut.write_bytes(cut.read_bytes()[:-30000])
+    (tmp_path / "out.tif").write_text("earlier")
     for path, phrases in [
         (tmp_path / "missing.tif", ("missing.tif does not exist",)),
         (tmp_path / "text.tif", ("text.tif is broken",)),
@@ -120,6 +84,7 @@ def test_files_that_cannot_be_segmented_in_tiles(segmenter: Segmenter, tmp_path:
     ]:
         with refuses(*phrases):
             segment_tiff(segmenter, path, tmp_path / "out.tif", tile=128)
+    assert (tmp_path / "out.tif").read_text() == "earlier" and len([*tmp_path.iterdir()]) == 7
 
 
 def test_rasterio_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refuses: Any) -> None:
@@ -131,16 +96,13 @@ def test_rasterio_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 # Writing ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("heights", [[300], [1, 256, 43], [100, 100, 100]])
-def test_labels_are_written_as_they_come(heights: list[int], tmp_path: Path) -> None:
+def test_labels_are_written_as_they_come(tmp_path: Path) -> None:
     labels = np.random.default_rng(0).integers(0, 4, (300, 517), np.uint8)
     labels[5, 5] = 255
-    ends = list(itertools.accumulate(heights))
-    rows = (labels[end - height : end] for height, end in zip(heights, ends, strict=True))
     source = write(tmp_path / "in.tif", noise(300, 517))
     with open_dataset(source) as image, map_file(tmp_path / "labels.tif", image, PALETTE) as append:
-        for each in rows:
-            append(each)
+        for top, bottom in ((0, 1), (1, 257), (257, 300)):
+            append(labels[top:bottom])
     assert np.array_equal(read_mask(tmp_path / "labels.tif"), labels)
     with rasterio.open(tmp_path / "labels.tif") as file:
         assert np.array_equal(file.read(1), labels)
@@ -238,44 +200,14 @@ def test_overlaps_are_blended_linearly() -> None:
     assert not np.array_equal(whole, total.argmax(0).numpy())
 
 
-def test_a_tiff_is_segmented_as_an_image_is(segmenter: Segmenter, tmp_path: Path) -> None:
-    image = blocks(260, 300)
-    source = write(tmp_path / "in.tif", image, tiled=True, blockxsize=64, blockysize=64, compress="deflate")
-    segment_tiff(segmenter, source, tmp_path / "one.tif", tile=512)
-    whole = segmenter(image).labels
-    assert (ids(tmp_path / "one.tif") == whole).mean() > 0.999 and len(np.unique(whole)) > 1
-    segment_tiff(segmenter, source, tmp_path / "tiles.tif", tile=160)
-    assert np.array_equal(ids(tmp_path / "tiles.tif"), tiled(segmenter.logits, image, 160)[0])
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["in.tif", "one.tif", "tiles.tif"]
-
-
-def test_a_broken_tiff_leaves_nothing_behind(segmenter: Segmenter, tmp_path: Path, refuses: Any) -> None:
-    source = write(tmp_path / "in.tif", noise(300, 200), compress="deflate", blockysize=16)
-    source.write_bytes(source.read_bytes()[:-30000])
-    (tmp_path / "out.tif").write_text("earlier")
-    with refuses("in.tif"):
-        segment_tiff(segmenter, source, tmp_path / "out.tif", tile=128)
-    assert (tmp_path / "out.tif").read_text() == "earlier" and len(list(tmp_path.iterdir())) == 2
-
-
 # The command line ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def predict(model: SegmentationModel, tmp_path: Path) -> Callable[..., int]:
-    """Run `crispseg predict` on the folder `in`, into the folder `out`."""
-    model.save_pretrained(tmp_path / "model")
-    argv = ["predict", str(tmp_path / "model"), str(tmp_path / "in"), f"--out={tmp_path / 'out'}"]
-    return lambda *flags: main([*argv, *flags])
-
-
-def test_predict_in_tiles(
-    segmenter: Segmenter, predict: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_predict_in_tiles(segmenter: Segmenter, folder: Path, tmp_path: Path, capsys: Capture) -> None:
     for name in ("a.tif", "deep/b.tiff"):
         write(tmp_path / "in" / name, blocks(150, 200))
     (tmp_path / "in/broken.tif").write_text("no picture")
-    assert predict("--tiles=128") == 2
+    assert main(["predict", str(folder), str(tmp_path / "in"), f"--out={tmp_path / 'out'}", "--tiles=128"]) == 2
     printed = capsys.readouterr()
     assert "2 of 3 images segmented" in printed.out
     assert "left out:" in printed.err and "broken.tif" in printed.err
@@ -283,3 +215,77 @@ def test_predict_in_tiles(
     for name in ("a.tif", "deep/b.tif"):
         assert np.array_equal(ids(tmp_path / "out" / name), ids(tmp_path / "expected.tif"))
     assert len([file for file in (tmp_path / "out").rglob("*") if file.is_file()]) == 2
+
+
+# Images for which memory would not do, whatever their format ---------------------------------------------------------
+
+
+def test_an_array_in_tiles(segmenter: Segmenter, folder: Path, refuses: Any) -> None:
+    image, in_tiles = blocks(150, 200), Segmenter(folder, "cpu", tile=128)
+    result = in_tiles(image)
+    assert np.array_equal(result.labels, tiled(segmenter.logits, image, 128)[0]) and len(np.unique(result.labels)) > 1
+    assert np.array_equal(in_tiles.labels(image), result.labels)
+    with refuses("the image", "tiles"):
+        result.probabilities()
+    assert in_tiles(image[:128, :128]).probabilities().shape == (4, 128, 128)  # no larger than a tile
+    with refuses("tiles of 64 pixels are too small"):
+        Segmenter(folder, "cpu", tile=64)
+
+
+def test_memory_asks_for_tiles(
+    segmenter: Segmenter, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    image = blocks(300, 300)
+    for name in ("a.png", "b.png"):
+        Image.fromarray(image).save(tmp_path / name)
+    need = segmenter._tiling.bytes_per_pixel * image.shape[0] * image.shape[1]
+    monkeypatch.setattr(tiling, "LARGE", 1000)
+    argv = ["predict", str(folder), str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    monkeypatch.setattr(tiling, "free_bytes", lambda device: int(1.1 * need))
+    assert main([*argv, f"--out={tmp_path / 'tiles'}"]) == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "tiles of 256 pixels" in line
+    for name in ("a.png", "b.png"):
+        assert np.array_equal(read_mask(tmp_path / "tiles" / name), tiled(segmenter.logits, image, 256)[0])
+    for enough in (int(2 * need), None):
+        monkeypatch.setattr(tiling, "free_bytes", lambda device, enough=enough: enough)
+        assert main([*argv, f"--out={tmp_path / 'whole'}"]) == 0
+        assert capsys.readouterr().err == ""
+        assert np.array_equal(read_mask(tmp_path / "whole/a.png"), segmenter(image).labels)
+    monkeypatch.setattr(tiling, "free_bytes", lambda device: 1)
+    with pytest.warns(CrispsegWarning, match="tiles of 128 pixels"):
+        Segmenter(folder, "cpu").labels(image)
+
+
+def test_tensors_are_counted_while_they_live() -> None:
+    def run() -> torch.Tensor:
+        first = torch.zeros(1000)  # 4000 bytes
+        second = first + 1  # 8000
+        del first
+        third = second.view(10, 100).double()  # 4000, a view of them, 8000 more
+        return third.sum()
+
+    assert 12000 <= peak_bytes(run) < 12100
+    assert peak_bytes(lambda: [torch.zeros(1000) for _ in range(5)]) == 20000
+    assert peak_bytes(lambda: [torch.zeros(1000).sum() for _ in range(5)]) < 4100
+
+
+def test_the_need_grows_with_the_image(segmenter: Segmenter) -> None:
+    image, need = np.zeros((512, 640, 3), np.uint8), segmenter._tiling.bytes_per_pixel * 512 * 640
+    with torch.inference_mode():
+        assert peak_bytes(lambda: segmenter._see(image)) == pytest.approx(need, rel=0.25)
+
+
+def test_what_is_free() -> None:
+    free = free_bytes(torch.device("cpu"))
+    assert free is not None and 2**20 < free < 2**50
+    assert free_bytes(torch.device("meta")) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_what_is_free_on_a_gpu() -> None:
+    device = torch.device("cuda", 0)
+    before = free_bytes(device)
+    held = torch.zeros(2**26, device=device)
+    assert before is not None and before - (free_bytes(device) or 0) >= held.nbytes

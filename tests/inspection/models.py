@@ -20,16 +20,8 @@ SYSTEMS = {
     "unept": {"width": 16, "points": 4, "refine": "boundary"},
 }
 CLASSES = 12
-LIVELY = {
-    "predict_flow": 20.0,
-    "predict_gate": 1.0,
-    "theta": 20.0,
-    "varphi": 20.0,
-    "predict": 0.5,
-    "predict_offset": 0.5,
-    "sampling_offsets": 0.3,
-    "attention_weights": 0.3,
-}
+LIVELY = {"predict_gate": 1.0, **dict.fromkeys(("predict_flow", "theta", "varphi"), 20.0)}
+LIVELY |= {"predict": 0.5, "predict_offset": 0.5, "sampling_offsets": 0.3, "attention_weights": 0.3}
 """Standard deviation of the weights of layers of these names."""
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
-from crispseg import Segmenter
-from crispseg.inspection import inspect_image
+from crispseg import SegmentationModel, Segmenter
+from crispseg.inspection import Inspection, inspect_image
+from crispseg.inspection.fields import flow_of, pixel_pitch, sampled_points
+from crispseg.inspection.maps import HEAT, color_wheel, mean_map, scaled
 from crispseg.inspection.page import inspection_page
 from crispseg.io.images import write_image
-from crispseg.visualization.pictures import error_map
+from crispseg.models.sfnet import warp
 from tests.inspection.models import SYSTEMS, inspected, lively, scene
 
 
@@ -27,15 +31,6 @@ def test_labels_and_probabilities_are_the_segmenter_s(name: str) -> None:
     np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
     assert found.size == (70, 90) == found.original_size
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-
-
-def test_errors_have_the_colour_of_the_truth() -> None:
-    image, truth = scene()
-    truth[0, 0] = 255
-    found = inspect_image(lively("fpn"), image, truth)
-    errors, wrong = found.errors(), (found.labels != truth) & (truth != 255)
-    assert wrong.any() and errors[wrong].any(axis=-1).all() and not errors[found.labels == truth].any()
-    np.testing.assert_array_equal(errors, error_map(found.labels, truth, found.label_set.palette))
 
 
 def test_parts_are_known_by_their_taps() -> None:
@@ -81,3 +76,95 @@ def test_large_images_are_reduced_and_small_ones_extended(monkeypatch: pytest.Mo
     assert found.truth is not None and found.truth.shape == (40, 60)
     html = inspection_page(found)
     assert "60 × 40 pixels" in html and "reduced copy of the image of 120 × 80 pixels" in html
+
+
+def test_features_are_means_over_channels_from_blue_to_red() -> None:
+    values = torch.zeros(3, 2, 2)
+    values[:, 0, 0], values[:, 1, 1] = torch.tensor([-1.0, -2, -3]), torch.tensor([4.0, 0, 5])
+    mean = mean_map(values, inspected("fpn"))
+    assert mean.shape == (64, 96) and (mean[0, 0], mean[-1, -1]) == (-2, 3)
+    drawn = scaled(mean, colors=HEAT)
+    np.testing.assert_array_equal([drawn[0, 0], drawn[-1, -1]], scaled(np.array([[0.0, 1.0]]), colors=HEAT)[0])
+
+
+# Flow and sampled points are drawn where the model looks ------------------------------------------------------------
+
+
+def positions(inspection: Inspection, size: tuple[int, int]) -> Tensor:
+    """x and y in the image of each pixel of a level whose corners lie on the image's, `(1, 2, h, w)`."""
+    pitch_x, pitch_y = pixel_pitch(size, inspection)
+    ys, xs = torch.meshgrid(torch.arange(size[0]) * pitch_y, torch.arange(size[1]) * pitch_x, indexing="ij")
+    return torch.stack([xs, ys])[None].float()
+
+
+def test_flow_is_in_pixels_of_its_level() -> None:
+    """`warp` reads a map of its pixels' own places: what it reads is where it looks."""
+    found = inspect_image(lively("sfnet"), scene(96, 128)[0])
+    for part in found.of("fam"):
+        flow, (height, width) = flow_of(found, part), found.tap(part, "coarse").shape[-2:]
+        read = warp(positions(found, (height, width)), found.tap(part, "flow")[None])[0]  # (2, h, w), of the image
+        size = (flow.shape[1], flow.shape[2])
+        looked = positions(found, size)[0] + flow * torch.tensor(pixel_pitch(size, found))[:, None, None]
+        limits = torch.tensor([found.size[1] - 1, found.size[0] - 1])[:, None, None]
+        there = ((looked >= 0) & (looked <= limits)).all(0)  # outside, features count as zero
+        assert there.any() and flow.abs().max() > 0.2
+        torch.testing.assert_close(read[:, there], looked[:, there], atol=1e-2, rtol=0)
+
+
+def test_conversion_by_hand() -> None:
+    """Δ / w of 2 / (w - 1) a pixel: Δ = 16 on a level 8 wide is 7 pixels, Δ = -10 on one 5 high is -4."""
+    delta = torch.tensor([16.0, -10.0])[:, None, None].expand(2, 5, 8)
+    found = dataclasses.replace(inspected("sfnet"), taps={"x.flow": delta})
+    assert flow_of(found, "x")[:, 2, 3].tolist() == pytest.approx([7, -4])
+    assert flow_of(dataclasses.replace(found, align_corners=False), "x")[:, 2, 3].tolist() == [8, -5]
+
+
+def test_the_wheel_is_red_to_the_right_and_cyan_to_the_left() -> None:
+    wheel = color_wheel(65)
+    right, left = wheel[32, 63].astype(int), wheel[32, 1].astype(int)
+    assert right[0] > 200 > 100 > right[2] and left[2] > 200 > 100 > left[0]
+    assert wheel[32, 32].min() > 240 and wheel[0, 0].min() == 255  # no flow, and outside
+
+
+def shifted(name: str, part: str, bias: list[float], **options: Any) -> SegmentationModel:
+    """A model whose layer `part` predicts these offsets for every pixel."""
+    model = lively(name, **options)
+    layer: Any = model.get_submodule(part)
+    nn.init.zeros_(layer.weight)
+    layer.bias.data[: len(bias)] = torch.tensor(bias)
+    layer.bias.data[len(bias) :] = 0
+    return model
+
+
+def test_ddsm_s_points_for_known_offsets() -> None:
+    """Point 4 is the middle of the 3×3 grid: 2.5 and -1.25 pixels of a level of 24 × 16, in 96 × 64."""
+    bias = [0.0] * 8 + [2.5, -1.25]
+    predict = "decoder.fuses.0.spatial.affinity.sampler.predict"
+    found = inspect_image(shifted("ddsm_upernet", predict, bias), scene()[0])
+    points = sampled_points(found)[-1]
+    assert (points.title, points.weights.shape) == ("F3 → F2", (16, 24, 1, 9))
+    row, column = round(30 * 15 / 63), round(50 * 23 / 95)
+    assert np.abs(points.ys - 30).argmin() == row and np.abs(points.xs - 50).argmin() == column
+    xy, weights = points.xy[row, column], points.weights[row, column]
+    place = np.array([column * 95 / 23, row * 63 / 15])
+    np.testing.assert_allclose(xy[0, 4], place + np.array([2.5 * 95 / 23, -1.25 * 63 / 15]), atol=1e-3)
+    np.testing.assert_allclose(
+        xy[0, 0], place - np.array([95 / 23, 63 / 15]), atol=1e-3
+    )  # Δp = 0: the grid's upper left
+    assert 0 < weights.sum() < 1  # modulations are 1/2 each
+
+
+def test_unept_s_points_for_known_offsets() -> None:
+    """Head 1, level 1, point 2: (3, -2) pixels of a level of 12 × 8 on an image of 96 × 64, from edge to edge."""
+    layer = "decoder.decoder.1.cross_attention.sampling_offsets"
+    found = inspect_image(shifted("unept", layer, [0.0, 0, 3, -2]), scene()[0])
+    points = sampled_points(found)[-1]
+    assert points.title == "decoder layer 2, cross-attention" and len(points.groups) == 8 * 3
+    assert points.groups[:4] == ("head 1, level 1", "head 1, level 2", "head 1, level 3", "head 2, level 1")
+    row, column = 30 // 8, 50 // 8
+    assert np.abs(points.ys - 30).argmin() == row and np.abs(points.xs - 50).argmin() == column
+    xy, weights = points.xy[row, column], points.weights[row, column]
+    place = np.array([column * 8 + 3.5, row * 8 + 3.5])  # the middle of 8 × 8 pixels
+    np.testing.assert_allclose(xy[0, 1], place + np.array([24, -16]), atol=1e-3)
+    np.testing.assert_allclose(xy[5, 3], place, atol=1e-3)
+    np.testing.assert_allclose(weights.reshape(8, -1).sum(1), 1, atol=1e-5)  # over levels and points, for each head

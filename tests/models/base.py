@@ -1,5 +1,5 @@
-"""What every model must do: a new one is a subclass of `ModelTester` of a few lines. test_base.py has what the frame
-does for all models alike."""
+"""What every model must do: a new one is a subclass of `ModelTester` of a few lines. test_registry.py has what models
+have in common."""
 
 from __future__ import annotations
 
@@ -328,11 +328,3 @@ def tap_shape(tap: TapShape, height: int, width: int) -> tuple[int, ...]:
         return tap
     channels, stride = tap
     return channels, -(-height // stride), -(-width // stride)
-
-
-def state(module: nn.Module) -> dict[str, Tensor]:
-    return {key: value.clone() for key, value in module.state_dict().items()}
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)

@@ -8,37 +8,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from torch import nn
+from training_runs import varied
 
-from crispseg import Segmenter, create_model
+from crispseg import Segmenter
 from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.inference import PROTOCOLS, Protocol
 from crispseg.io.images import read_mask, write_image
 from crispseg.labels import IGNORE, LabelSet
-from crispseg.models import SegmentationModel
 
 CLASSES = 4
 SIZES = ((40, 56), (20, 24), (65, 33))
 
 
-def build(name: str, **options: Any) -> SegmentationModel:
-    """A small network whose classes and refinement all occur."""
-    torch.manual_seed(3)
-    model = create_model(name, num_classes=CLASSES, backbone="test_efficientnet", width=8, **options).train()
-    with torch.no_grad():
-        for _ in range(2):
-            model.outputs(torch.randn(4, 3, 64, 64))
-        model.classifier.bias -= model.eval().coarse_logits(torch.randn(2, 3, 64, 64)).mean((0, 2, 3))
-    return model
-
-
 @pytest.mark.parametrize("name", ["unept", "sfnet"])
 def test_each_branch_runs_once(name: str) -> None:
     """Also of a refined UN-EPT, whose spatial branch serves the decoder and the refinement."""
-    segmenter = Segmenter(build(name, refine="boundary"))
+    segmenter = Segmenter(varied(name, CLASSES, width=8, refine="boundary"))
     calls: Counter[str] = Counter()
     for path, module in segmenter._model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -64,7 +52,7 @@ class Noise(SegmentationDataset):
 
 @pytest.mark.parametrize(("refine", "protocol"), [(None, "whole"), ("boundary", "windows")])
 def test_evaluate_scores_what_predict_writes(refine: Any, protocol: str, tmp_path: Path) -> None:
-    model = build("unept" if refine else "fpn", refine=refine)
+    model = varied("unept" if refine else "fpn", CLASSES, width=8, refine=refine)
     seen = PROTOCOLS["whole"] if protocol == "whole" else Protocol(window=32, flip=True)
     model.save_pretrained(tmp_path / "model")
     scores = evaluate(model, Noise(), workers=0, protocol=seen)

@@ -1,88 +1,18 @@
-"""Boundary refinement: its formulas, its losses, and models that have it."""
+"""Boundary refinement: its formulas, and models that have it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import cv2
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-import yaml
-from numpy.typing import NDArray
-from torch import Tensor, nn
-from training_runs import MODEL, quietly, rows, tiny
 
-from crispseg import create_model, from_pretrained
-from crispseg.data.boundary_targets import boundary_targets
-from crispseg.evaluation import BoundaryScores
 from crispseg.models.refinement import STEPS, BoundaryRefinement, shift
-from crispseg.training import ModelConfig, Run
+from crispseg.training.fit import initialize
 
 from .base import ModelTester, check_saved
-
-
-def test_maps_are_those_of_the_paper() -> None:
-    """§3.2: three 3×3 convolutions to 1/8, two heads of 256 channels, batch norms and ReLUs, at the image's size."""
-    part = BoundaryRefinement().double().eval().requires_grad_(False)
-    convs = [module for module in part.modules() if isinstance(module, nn.Conv2d)]
-    norms = [module for module in part.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-            assert values is not None
-            nn.init.uniform_(values, 0.5, 1.5)
-    assert [conv.out_channels for conv in convs] == [64, 128, 256, 256, 1, 256, 8]
-
-    def activated(x: Tensor, conv: nn.Conv2d, norm: nn.BatchNorm2d, stride: int) -> Tensor:
-        x = F.conv2d(x, conv.weight, stride=stride, padding=stride // 2)
-        given = (norm.running_mean, norm.running_var, norm.weight, norm.bias)
-        mean, variance, scale, shift = (values[:, None, None] for values in given if values is not None)
-        return ((x - mean) / (variance + 1e-5).sqrt() * scale + shift).clamp(min=0)
-
-    images = torch.randn(2, 3, 41, 57, dtype=torch.float64)
-    detail = images
-    for conv, norm in zip(convs[:3], norms[:3], strict=True):
-        detail = activated(detail, conv, norm, 2)
-    assert detail.shape == (2, 256, 6, 8)
-    found = part.maps(images)
-    for index, (first, last) in enumerate((convs[3:5], convs[5:])):
-        coarse = F.conv2d(activated(detail, first, norms[3 + index], 1), last.weight, last.bias)
-        expected = F.interpolate(coarse, (41, 57), mode="bilinear", align_corners=True)
-        assert expected.std() > 0.001
-        torch.testing.assert_close(found[index], expected)
-
-
-def perfect(truth: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
-    """The maps of heads that know the truth; a pixel without a direction is left alone."""
-    targets = torch.from_numpy(boundary_targets(truth).astype(np.int64))
-    known = targets < 8
-    direction = F.one_hot(targets.where(known, 0), 8).permute(2, 0, 1)[None].float()
-    return (known.float() * 20 - 10)[None, None], direction * 20
-
-
-@pytest.mark.parametrize("pixels", [1, 2])
-@pytest.mark.parametrize("spoil", [cv2.dilate, cv2.erode])
-def test_perfect_maps_repair_labels(pixels: int, spoil: Any) -> None:
-    """Where strips and discs have grown or shrunk, of which some nearly vanish or meet."""
-    truth = np.zeros((120, 160), np.uint8)
-    for index, width in enumerate((5, 6, 8, 12)):
-        truth[10:70, 10 + 20 * index : 10 + 20 * index + width] = 1
-    for index, gap in enumerate((3, 4, 6)):
-        cv2.circle(truth, (110, 20 + 25 * index), 10, 2, -1)
-        cv2.circle(truth, (131 + gap, 20 + 25 * index), 10, 2, -1)
-    cv2.ellipse(truth, (80, 95), (60, 15), 0, 0, 360, 3, -1)
-    spoilt = spoil(truth, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * pixels + 1,) * 2))
-    logits = F.one_hot(torch.from_numpy(spoilt.astype(np.int64)), 4).permute(2, 0, 1)[None] * 8.0
-    after = shift(logits, BoundaryRefinement().offsets(*perfect(truth))).argmax(1)
-    scores = []
-    for labels in (torch.from_numpy(spoilt.astype(np.int64))[None], after):
-        metric = BoundaryScores(4, (1,))
-        metric.update(labels, torch.from_numpy(truth.astype(np.int64))[None])
-        scores.append(metric.scores().measures()["boundary_f"][0])
-    assert scores[1] > scores[0]
-    assert (after[0].numpy() != truth).mean() < 0.2 * (spoilt != truth).mean()
 
 
 def test_an_empty_boundary_map_changes_nothing_exactly() -> None:
@@ -124,15 +54,6 @@ def test_straight_steps_go_on_in_the_first_direction() -> None:
         assert moved[y, x] == min(max(y + 2 * dy, 0), 19) * 30 + min(max(x + 2 * dx, 0), 29)
 
 
-def test_the_gradient_moves_with_the_logits() -> None:
-    logits = torch.zeros(1, 2, 32, 40, requires_grad=True)
-    offsets = torch.zeros(1, 2, 32, 40)
-    offsets[0, :, 10, 20] = torch.tensor([2.0, -2.0])  # takes the logits of 2 to the right, 2 up
-    shift(logits, offsets)[0, 1, 10, 20].backward()
-    assert logits.grad is not None
-    assert logits.grad.nonzero().tolist() == [[0, 1, 8, 22]]
-
-
 # Models ------------------------------------------------------------------------------------------------------------
 
 
@@ -150,58 +71,16 @@ class TestRefinedFPN(ModelTester):
         moved = (outputs.logits != outputs.unrefined).any(1, keepdim=True)
         assert 0.05 < moved.float().mean() < 0.95, "else half of what follows is not tested"
         assert not (moved & (outputs.boundary <= 0)).any()
-        refiner = self.reference().refiner
-        assert refiner is not None
-        offsets = refiner.offsets(outputs.boundary, outputs.direction)
-        there = (offsets != 0).any(1, keepdim=True)  # a second step may lead back
-        assert not (there & (outputs.boundary <= 0)).any()
-        assert there.sum() > 0.5 * (outputs.boundary > 0).sum()
 
 
-@pytest.mark.parametrize("name", ["crisp", "deeplabv3plus", "fcn"])
-def test_refinement_is_an_option_of_every_model(name: str, tmp_path: Path) -> None:
-    images = torch.randn(1, 3, 33, 57)
-    model = create_model(name, num_classes=3, backbone="test_efficientnet", width=16, refine="boundary").eval()
-    assert model.info.options["refine"] == "boundary"
-    assert torch.equal(model.outputs(images).logits, model(images))
-    check_saved(model, images, tmp_path)
-
-
-def test_how_steps_are_taken_is_saved(tmp_path: Path, refuses: Any) -> None:
-    tiny: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 16}
-    model = create_model("fpn", **tiny, refine="boundary", refine_steps=3, refine_path="straight").eval()
+def test_how_steps_are_taken_is_saved(tmp_path: Path) -> None:
+    model = TestRefinedFPN.build(refine_steps=3, refine_path="straight").eval()
     loaded = check_saved(model, torch.randn(1, 3, 33, 57), tmp_path)
     assert loaded.refiner is not None and (loaded.refiner.steps, loaded.refiner.path) == (3, "straight")
-    for wrong in ({"refine": "edges"}, {"refine": "boundary", "refine_path": "bent"}):
-        with refuses("boundary", "chained or straight"):
-            create_model("fpn", **tiny, **wrong)
 
 
-# Training ---------------------------------------------------------------------------------------------------------
-
-REFINED = ModelConfig("fpn", "test_efficientnet", False, refine="boundary", options={"width": 16})
-
-
-@pytest.fixture(scope="module")
-def refined(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """An epoch, and two more after it had stopped."""
-    out = tmp_path_factory.mktemp("refined")
-    settings: dict[str, Any] = {"model": REFINED, "boundary_weights": {"boundary": 2.0}, "schedule": "constant"}
-    quietly(tiny(out, epochs=1, **settings))
-    return quietly(tiny(out, epochs=3, **settings), resume=True)
-
-
-def test_training_end_to_end(refined: Run) -> None:
-    assert refined.model.refiner is not None
-    assert yaml.safe_load((refined.folder / "config.yaml").read_text())["model"]["refine"] == "boundary"
-    images = torch.randn(1, 3, 64, 96)
-    assert torch.equal(from_pretrained(refined.folder)(images), refined.model(images))
-    losses = [float(row["train_loss"]) for row in rows(refined.folder)]
-    assert len(losses) == 3 and losses[-1] < losses[0]
-
-
-def test_refinement_can_be_left_off(refined: Run, tmp_path: Path) -> None:
-    settings = {"model": MODEL, "init_from": str(refined.folder), "epochs": 1, "lr": 0.0}
-    found = quietly(tiny(tmp_path, **settings)).model
-    assert torch.equal(found.classifier.weight, refined.model.classifier.weight)
-    assert found.refiner is None
+def test_training_may_start_from_a_model_with_refinement_and_leave_it_off() -> None:
+    refined, plain = TestRefinedFPN.build(), TestRefinedFPN.build(refine=None)
+    initialize(plain, refined, "start")
+    assert refined.refiner is not None and plain.refiner is None
+    assert torch.equal(plain.classifier.weight, refined.classifier.weight)

@@ -1,15 +1,25 @@
+"""Options of models, and what the frame does for all models alike, shown on one."""
+
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import nn
+import torch
 
-from crispseg import create_model, fuses, list_models
-from crispseg.errors import CrispsegError
+from crispseg import create_model, from_pretrained, list_models
+from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
+from crispseg.models import DDSM, FlowAlignment
 from crispseg.models.registry import model_options
 
-TINY = {"num_classes": 3, "backbone": "test_efficientnet"}
+from .base import check_saved
+from .test_baselines import TestFPN as Base
+
+TINY: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 16}
+WRONG_TYPES = {"flow_kernel": 4, "flow_net": [], "fuse_levels": 5, "context": None}
+NO_SQUARES = {"pixels": 10, "channels": 10, "reduced": 24}
 
 
 @pytest.mark.parametrize(
@@ -24,6 +34,25 @@ TINY = {"num_classes": 3, "backbone": "test_efficientnet"}
         *(({"num_classes": value}, [f"num_classes is {value}", "2 to 255"]) for value in (-1, 1, 256)),
         *(({"width": value}, ["width", str(value)]) for value in (0, -4)),
         ({"pretrained": "no/such/file.pth"}, ["no/such/file.pth", "does not exist"]),
+        *(({"fuse_levels": levels}, [f"fuse_levels is {levels}", "of 3, 4, 5"]) for levels in ([2], [3, 4, 5, 6])),
+        ({"backbone": "df1", "fuse_levels": [3, 4]}, ["fuse_levels is [3, 4]", "some of 4, 5"]),  # which has no F2
+        *(({key: value}, [key, "of model 'sfnet' is"]) for key, value in WRONG_TYPES.items()),
+        *((wrong, ["boundary", "chained or straight"]) for wrong in ({"refine": "edges"}, {"refine_path": "bent"})),
+        *(({"name": "ddsm_upernet", key: value}, [str(value)]) for key, value in NO_SQUARES.items()),
+        ({"name": "agln", "descriptors": 0}, ["option 'descriptors' of model 'agln' is 0"]),
+        ({"name": "unept", "width": 20}, ["width is 20", "multiple of 8"]),
+        ({"name": "unept", "levels": 2}, ["option 'levels'", "one of"]),
+        ({"name": "crisp", "inference_scale": 5}, ["inference_scale is 5; give a factor from 1 to 4"]),
+        ({"name": "crisp", "fuse_options": {"flow_coordinates": "paper"}}, ["needs align_corners"]),
+        ({"name": "sfnet_lite", "merge": "sum"}, ["C4 is not", "merge=concat"]),
+        # Options of parts
+        ({"fuse": "ddsm", "fuse_options": {"pixel": 9}}, ["no option 'pixel'; did you mean 'pixels'"]),
+        ({"fuse": "add", "flow_kernel": 5}, ["'flow_kernel' is an option of fuse part 'fam'"]),
+        ({"fuse_options": {"flow_kernel": 2}}, ["'flow_kernel' of fuse part 'fam' is 2"]),
+        ({"flow_kernel": 5, "fuse_options": {"flow_kernel": 7}}, ["'flow_kernel' is given both directly and"]),
+        ({"name": "fpn", "fuse_options": {"pixels": 9}}, ["fuse part 'add' has no option 'pixels'; it has none"]),
+        ({"context": "conv", "context_options": {"rates": [1]}}, ["context part 'conv' has no option 'rates'"]),
+        ({"name": "deeplabv3plus", "fuse_options": {"pixels": 9}}, ["fuse part 'concat' has no option 'pixels'"]),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], phrases: list[str], refuses: Any) -> None:
@@ -31,22 +60,66 @@ def test_bad_options_are_refused(options: dict[str, Any], phrases: list[str], re
         create_model(**{"name": "sfnet", **TINY, **options})
 
 
-def test_the_model_knows_how_it_was_built() -> None:
-    model = create_model("fpn", **TINY, width=8, fuse="fam", auxiliary=True)
-    info = model.info
-    assert (info.name, info.num_classes, info.backbone, info.in_chans) == ("fpn", 3, "test_efficientnet", 3)
-    assert info.options["width"] == 8
-    assert info.options["fuse"] == "fam"
-    assert "auxiliary" not in info.options  # for training only
-    assert info.label_set().names == ("class 0", "class 1", "class 2")
-
-
-def test_a_name_is_taken_once() -> None:
-    with pytest.raises(CrispsegError, match="already registered"):
-        fuses.register("fam")(nn.Identity)
-
-
 @pytest.mark.parametrize("name", list_models())
 def test_every_option_of_a_model_is_explained(name: str) -> None:
     """`crispseg train --model NAME --help` takes its text from here."""
     assert [key for key, option in model_options(name).items() if not option.about] == []
+
+
+@pytest.mark.parametrize("call", ["forward", "outputs", "coarse_logits"])
+def test_images_that_no_model_takes_are_refused(call: str, refuses: Any) -> None:
+    run = getattr(Base.reference(), call)
+    for height, width in ((31, 64), (64, 31), (1, 1)):
+        with refuses(f"{height}×{width}", "at least 32"):
+            run(torch.randn(1, 3, height, width))
+    for images in (torch.randn(3, 64, 64), torch.randn(1, 4, 64, 64), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)):
+        with refuses("float images (N, 3, H, W)", str(tuple(images.shape)), "crispseg.Segmenter"):
+            run(images)
+
+
+@pytest.mark.parametrize("in_chans", [1, 4])
+def test_images_need_not_be_rgb(in_chans: int, tmp_path: Path) -> None:
+    model = Base.build(in_chans=in_chans).eval()
+    assert len(model.info.mean) == len(model.info.std) == in_chans
+    check_saved(model, torch.randn(1, in_chans, 33, 57), tmp_path)
+
+
+def test_auxiliary_heads_are_in_no_count() -> None:
+    plain, model = Base.build(), Base.build(auxiliary=True)
+    assert len([*model.parameters()]) > len([*plain.parameters()])
+    assert count_parameters(model) == count_parameters(plain)
+    assert count_multiply_adds(model, 64, 64) == count_multiply_adds(plain, 64, 64)
+
+
+# Options of a part go wherever the part goes, and are saved with the model --------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["fpn", "upernet", "sfnet", "deeplabv3plus"])
+def test_options_reach_the_part(name: str) -> None:
+    model = create_model(name, **TINY, fuse="ddsm", fuse_options={"pixels": 9, "affinity": "spatial", "reduced": 4})
+    parts = [module for module in model.modules() if isinstance(module, DDSM)]
+    assert parts and all(part.channel is None and part.spatial.affinity.sampler.points == 9 for part in parts)  # type: ignore[union-attr]
+    expected = {"pixels": 9, "channels": 9, "affinity": "spatial", "reduced": 4, "pooled": 8, "downsampled": 16}
+    assert model.info.options["fuse_options"] == expected
+
+
+def test_a_system_has_the_options_of_its_own_part() -> None:
+    """Given beside the others or in `fuse_options`, they mean the same, and are saved beside the others."""
+    given: tuple[dict[str, Any], ...] = {"flow_kernel": 5}, {"fuse_options": {"flow_kernel": 5}}
+    flat, nested = (create_model("sfnet", **TINY, **each) for each in given)
+    assert flat.info.options == nested.info.options and "fuse_options" not in flat.info.options
+    parts = [module for module in nested.modules() if isinstance(module, FlowAlignment)]
+    assert len(parts) == 3 and all(part.predict_flow.kernel_size == (5, 5) for part in parts)
+    assert {"pixels", "channels", "affinity", "reduced"} <= model_options("ddsm_upernet").keys()
+
+
+def test_context_and_merge_parts_have_options_too(tmp_path: Path) -> None:
+    context: dict[str, Any] = {"context": "aspp", "context_options": {"rates": [2, 3]}}
+    model: Any = create_model("upernet", **TINY, **context, merge="aligned", merge_options={"flow_kernel": 1})
+    assert [branch[0].dilation for branch in model.decoder.context.branches] == [(1, 1), (2, 2), (3, 3)]
+    assert all(fam.predict_flow.kernel_size == (1, 1) for fam in model.decoder.merge.fams)
+    model.save_pretrained(tmp_path)
+    loaded = from_pretrained(tmp_path)
+    assert loaded.info.options == json.loads(json.dumps(model.info.options))
+    images = torch.randn(1, 3, 40, 33)
+    assert torch.equal(loaded(images), model.eval()(images))

@@ -14,7 +14,6 @@ import crispseg.models.base
 from crispseg import SegmentationModel, create_model, from_pretrained
 from crispseg.models.info import FORMAT_VERSION
 
-FILES = {"config.json", "model.safetensors", "README.md"}
 NAMES = ("sky", "road", "person")
 PALETTE = ((128, 128, 128), (128, 64, 128), (64, 64, 0))
 
@@ -43,21 +42,12 @@ def saved(original: Path, tmp_path: Path) -> Path:
 # What is saved ------------------------------------------------------------------------------------------------------
 
 
-def test_a_save_is_three_files_and_no_pickle(original: Path) -> None:
-    assert {path.name for path in original.iterdir()} == FILES
-    assert [path.name for path in original.parent.iterdir()] == ["model"]  # no temporary folder is left
-
-
 def test_all_that_the_model_knows_is_saved_and_on_its_card(tmp_path: Path) -> None:
     model = build(fuse="add", auxiliary=True)
-    model.info = replace(
-        model.info,
-        class_names=NAMES,
-        palette=PALETTE,
-        recipe={"epochs": 10, "crop": [320, 416]},
-        metrics={"miou": 0.625, "per_class": [0.5, 0.75]},
-    )
+    known: dict[str, Any] = {"class_names": NAMES, "palette": PALETTE, "recipe": {"epochs": 10, "crop": [320, 416]}}
+    model.info = replace(model.info, **known, metrics={"miou": 0.625, "per_class": [0.5, 0.75]})
     model.save_pretrained(tmp_path / "model")
+    assert {path.name for path in tmp_path.rglob("*")} == {"model", "config.json", "model.safetensors", "README.md"}
     loaded = from_pretrained(tmp_path / "model")
     assert loaded.info == model.info
     assert loaded.info.label_set().names == NAMES
@@ -71,23 +61,16 @@ def test_all_that_the_model_knows_is_saved_and_on_its_card(tmp_path: Path) -> No
 # A crash while saving -----------------------------------------------------------------------------------------------
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.rglob("*")}
-
-
-@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_an_interrupted_save_leaves_the_earlier_one(
-    error: type[BaseException], saved: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def crash(_state: object, path: Path, **_: object) -> None:
+def test_an_interrupted_save_leaves_the_earlier_one(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_state: object, path: Path, **_: object) -> None:
         path.write_bytes(b"half of")
-        raise error(28, "disk full")
+        raise KeyboardInterrupt
 
-    before = contents(saved)
-    monkeypatch.setattr(crispseg.models.saving, "write_state_dict", crash)
-    with pytest.raises(error, match="disk full"):
+    before = {path: path.read_bytes() for path in saved.iterdir()}
+    monkeypatch.setattr(crispseg.models.saving, "write_state_dict", interrupted)
+    with pytest.raises(KeyboardInterrupt):
         build(num_classes=2).save_pretrained(saved)
-    assert contents(saved) == before
+    assert {path: path.read_bytes() for path in saved.iterdir()} == before
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
 
 
@@ -134,10 +117,9 @@ def test_a_damaged_config_is_refused(content: bytes, saved: Path, refuses: Any) 
         ({"name": "sfnett"}, "did you mean 'sfnet'?"),
         ({"backbone": "test_efficientnett"}, "did you mean 'test_efficientnet'?"),
         ({"options": {"width": 8, "fuse": "sam"}}, "unknown fuse part 'sam'"),
-        ({"options": {"width": 10**12}}, "does not match its config.json"),
+        *(({"options": {"width": width}}, "does not match its config.json") for width in (10**9, 10**12)),  # no memory
         ({"options": {"width": 8, "fuze": "fam"}}, "'fuze' is not an option of sfnet"),
         ({"options": {"pretrained": "/etc/passwd"}}, "'pretrained' is not an option of sfnet"),
-        ({"options": {"width": 10**9}}, "does not match its config.json"),  # and takes no memory
         ({"num_classes": 0}, "number of class names is 0"),
         ({"num_classes": "3"}, "is not a saved crispseg model"),
         ({"class_names": ["sky", "road"], "palette": [[0, 0, 0], [1, 1, 1]]}, "is not a saved crispseg model"),
@@ -151,7 +133,7 @@ def test_a_wrong_config_is_refused(changes: dict[str, Any], phrase: str, saved: 
         from_pretrained(saved)
 
 
-@pytest.mark.parametrize("options", [{"num_classes": 4}, {"name": "fpn"}, {"width": 16}, {"in_chans": 1}])
+@pytest.mark.parametrize("options", [{"num_classes": 4}, {"name": "fpn"}])
 def test_weights_of_another_model_are_refused(
     options: dict[str, Any], saved: Path, tmp_path: Path, refuses: Any
 ) -> None:

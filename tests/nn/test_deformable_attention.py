@@ -1,4 +1,4 @@
-"""Deformable attention against a naive evaluation, query by query, and that of Hugging Face transformers."""
+"""Deformable attention against that of Hugging Face transformers, and the module against a naive evaluation."""
 
 from __future__ import annotations
 
@@ -14,18 +14,9 @@ from torch import Tensor
 from crispseg import record
 from crispseg.nn import DeformableAttention, deformable_attention, pixel_centres, sampling
 
+from .test_sampling import rows
+
 SIZES = ((7, 6), (4, 3), (1, 5))
-
-
-def inputs(
-    batch: int = 2, queries: int = 9, heads: int = 2, channels: int = 3, points: int = 4, sizes: Any = SIZES
-) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Levels, locations, of which some are outside, and weights, in float64."""
-    levels = [torch.randn(batch, heads, channels, *size, dtype=torch.float64, requires_grad=True) for size in sizes]
-    locations = 1.4 * torch.rand(batch, queries, heads, len(sizes), points, 2, dtype=torch.float64) - 0.2
-    weights = torch.rand(batch, queries, heads, len(sizes) * points, dtype=torch.float64).softmax(-1)
-    weights = weights.unflatten(-1, (len(sizes), points))
-    return levels, locations.requires_grad_(), weights.requires_grad_()
 
 
 def naive(levels: list[Tensor], locations: Tensor, weights: Tensor) -> Tensor:
@@ -47,33 +38,17 @@ def hugging_face(levels: list[Tensor], locations: Tensor, weights: Tensor) -> Te
     return attend(value, torch.tensor(sizes), sizes, torch.tensor([0]), locations, weights, 64)
 
 
-@pytest.fixture(params=["whole", "strips"])
-def strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "strips":
-
-        def rows(source: Tensor, grid: Tensor, passes_over_source: bool = False) -> list[slice]:
-            step = 4 if passes_over_source else 2
-            return [slice(first, first + step) for first in range(0, grid.shape[2], step)]
-
-        monkeypatch.setattr(sampling, "_strips", rows)
-
-
-@pytest.mark.usefixtures("strips")
-@pytest.mark.parametrize("sizes", [SIZES, ((5, 4),)])
-def test_values_are_those_of_the_naive_way(sizes: Any) -> None:
-    case = inputs(sizes=sizes)
-    expected = naive(*case)
-    assert expected.abs().max() > 0.1
-    torch.testing.assert_close(deformable_attention(*case), expected, atol=1e-10, rtol=0)
-    single = [each.float() for each in case[0]], case[1].float(), case[2].float()
-    torch.testing.assert_close(deformable_attention(*single).double(), expected, atol=1e-5, rtol=0)
-
-
-@pytest.mark.usefixtures("strips")
+@pytest.mark.parametrize("in_strips", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_values_and_gradients_are_those_of_hugging_face(dtype: torch.dtype) -> None:
-    levels, locations, weights = inputs()
-    case = [each.detach().to(dtype).requires_grad_() for each in (*levels, locations, weights)]
+def test_values_and_gradients_are_those_of_hugging_face(
+    dtype: torch.dtype, in_strips: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_strips:
+        monkeypatch.setattr(sampling, "_strips", rows)
+    levels = [torch.randn(2, 2, 3, *size, dtype=dtype) for size in SIZES]  # of two images and two heads
+    locations = 1.4 * torch.rand(2, 9, 2, 3, 4, 2, dtype=dtype) - 0.2  # of nine queries and four points, some outside
+    weights = torch.rand(2, 9, 2, 3 * 4, dtype=dtype).softmax(-1).unflatten(-1, (3, 4))
+    case = [each.requires_grad_() for each in (*levels, locations, weights)]
     ours, theirs = (way(case[:3], *case[3:]) for way in (deformable_attention, hugging_face))
     assert ours.shape == (2, 9, 6)
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)

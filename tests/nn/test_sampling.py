@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import product
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +12,8 @@ from functorch.compile import make_boxed_func
 from torch import Tensor
 from torch._dynamo.backends.common import aot_autograd
 
-from crispseg.nn import sampled_dot, sampled_sum, sampling
+from crispseg.nn import grid_sample, sampled_dot, sampled_sum, sampling
+from crispseg.nn.points import GROUP, gathers, sampling_by
 
 
 def sampled(source: Tensor, grid: Tensor) -> Tensor:
@@ -36,21 +40,19 @@ def case(
     return query, weights, source, grid
 
 
-@pytest.fixture(params=["whole", "rows"])
-def strips(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Work in one piece or, as on large maps, in strips of one and two rows."""
-    if request.param == "rows":
-
-        def rows(source: Tensor, grid: Tensor, passes_over_source: bool = False) -> list[slice]:
-            step = 2 if passes_over_source else 1
-            return [slice(first, first + step) for first in range(0, grid.shape[2], step)]
-
-        monkeypatch.setattr(sampling, "_strips", rows)
+def rows(_source: Tensor, grid: Tensor, passes_over_source: bool = False) -> list[slice]:
+    """Strips as on large maps, of one and two rows."""
+    step = 2 if passes_over_source else 1
+    return [slice(first, first + step) for first in range(0, grid.shape[2], step)]
 
 
-@pytest.mark.usefixtures("strips")
+@pytest.mark.parametrize("in_strips", [False, True])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_values_and_gradients_are_those_of_the_naive_way(memory_format: torch.memory_format) -> None:
+def test_values_and_gradients_are_those_of_the_naive_way(
+    memory_format: torch.memory_format, in_strips: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_strips:
+        monkeypatch.setattr(sampling, "_strips", rows)
     query, weights, source, grid = case(2, 5, 4, (7, 6), (3, 8))
     for ours, naive, first in ((sampled_dot, naive_dot, query), (sampled_sum, naive_sum, weights)):
         inputs = (first, source.detach().contiguous(memory_format=memory_format).requires_grad_(), grid)
@@ -60,13 +62,6 @@ def test_values_and_gradients_are_those_of_the_naive_way(memory_format: torch.me
         gradients = (torch.autograd.grad(each, inputs, direction) for each in (result, expected))
         for gradient, wanted in zip(*gradients, strict=True):
             torch.testing.assert_close(gradient, wanted)
-
-
-@pytest.mark.usefixtures("strips")
-def test_gradcheck() -> None:
-    query, weights, source, grid = case(2, 3, 2, (4, 3), (3, 5))
-    assert torch.autograd.gradcheck(sampled_dot, (query, source, grid), eps=1e-8, atol=1e-4)
-    assert torch.autograd.gradcheck(sampled_sum, (weights, source, grid), eps=1e-8, atol=1e-4)
 
 
 def test_a_compiled_backward_pass_keeps_its_strips() -> None:
@@ -106,15 +101,30 @@ def test_bfloat16_features_are_sampled_in_float32() -> None:
     torch.testing.assert_close(total, naive_sum(low[1].float(), low[2].float(), grid.float()).to(torch.bfloat16))
 
 
-def test_exported_graphs_compute_the_same() -> None:
-    class Both(torch.nn.Module):
-        def forward(self, query: Tensor, source: Tensor, grid: Tensor) -> Tensor:
-            return sampled_sum(torch.softmax(sampled_dot(query, source, grid), dim=1), source, grid)
+# Gathered rows against `F.grid_sample` --------------------------------------------------------------------------------
 
-    height, width = torch.export.Dim("height", min=2), torch.export.Dim("width", min=2)
-    shapes = {"query": {2: height, 3: width}, "source": {2: height, 3: width}, "grid": {2: height, 3: width}}
-    query, _, source, grid = (each.detach() for each in case(1, 3, 4, (5, 6), (5, 6)))
-    program = torch.export.export(Both(), (query, source, grid), dynamic_shapes=shapes)
-    assert "crispseg" not in program.graph_module.code, "a graph that needs this package to run"
-    query, _, source, grid = (each.detach() for each in case(1, 3, 4, (9, 4), (9, 4)))
-    torch.testing.assert_close(program.module()(query, source, grid), Both()(query, source, grid))
+
+KINDS = [("bilinear", outside, corners) for outside, corners in product(("zeros", "border"), (True, False))]
+KINDS.append(("nearest", "border", True))
+
+
+def points(shape: tuple[int, ...], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """A map, and points of which many are outside, some far, and some at centres and corners of pixels."""
+    torch.manual_seed(0)
+    grid = 1.3 * (2 * torch.rand(shape[0], *size, 2) - 1)
+    grid[:, 0] *= 5
+    grid[:, 1] = torch.tensor([-1.0, 1.0])
+    return torch.randn(shape), grid
+
+
+@pytest.mark.parametrize(("mode", "outside", "corners"), KINDS)
+@pytest.mark.parametrize("shape", [(2, 2 * GROUP + 3, 7, 9), (1, 3, 1, 5), (3, 8, 11, 1)])
+def test_values_are_those_of_grid_sample(mode: Any, outside: Any, corners: bool, shape: tuple[int, ...]) -> None:
+    source, grid = points(shape, (13, 6))
+    options: Any = {"mode": mode, "padding_mode": outside, "align_corners": corners}
+    expected = F.grid_sample(source, grid, **options)
+    assert torch.equal(grid_sample(source, grid, **options), expected) and not gathers()
+    with sampling_by("gather"):
+        found = grid_sample(source, grid, **options)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert not gathers()

@@ -5,7 +5,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg import create_model
 from crispseg.training import depthwise
 from crispseg.training.depthwise import FastDepthwise
 
@@ -69,24 +68,3 @@ def test_arguments_may_be_numbers_and_images_unbatched() -> None:
             torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
             (gradient,) = torch.autograd.grad(found.sum(), weight)
             assert gradient.abs().min() > 0
-
-
-def test_training_through_it_reaches_every_parameter_and_agrees_with_float32() -> None:
-    torch.manual_seed(0)
-    model = create_model("sfnet", num_classes=3, backbone="test_efficientnet", width=8).eval()
-    images = torch.randn(2, 3, 64, 64)
-
-    def gradients() -> dict[str, Tensor]:
-        model.zero_grad()
-        model(images).float().square().mean().backward()
-        return {
-            name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None
-        }
-
-    exact = gradients()
-    with torch.autocast("cpu", torch.bfloat16), FastDepthwise():
-        rough = gradients()
-    assert rough.keys() == exact.keys() == {name for name, _ in model.named_parameters()}
-    for name, gradient in rough.items():
-        distance = (gradient - exact[name]).norm() / exact[name].norm().clamp(min=1e-6)
-        assert distance < 0.5, name

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import Tensor
 from training_runs import DRAWN, MODEL, equal, files, moved, quietly, rows, state, tiny, untrained
 
@@ -33,15 +32,8 @@ from crispseg.training.training_data import class_weights_of
 
 def test_a_run_holds_these_files(tiny_run: Run) -> None:
     assert files(tiny_run.folder) == {
-        "config.yaml",
-        "train.txt",
-        "metrics.csv",
-        "checkpoints/best.ckpt",
-        "checkpoints/last.ckpt",
-        "model/config.json",
-        "model/model.safetensors",
-        "model/README.md",
-        "val.png",
+        *("config.yaml", "train.txt", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
+        *("model/config.json", "model/model.safetensors", "model/README.md", "val.png"),
     }
 
 
@@ -62,12 +54,6 @@ def test_metrics_have_a_row_for_each_evaluation(tiny_run: Run) -> None:
     assert 0 < float(table[0]["seconds"]) <= float(table[1]["seconds"])
 
 
-def test_config_repeats_the_run(tiny_run: Run) -> None:
-    tree = yaml.safe_load((tiny_run.folder / "config.yaml").read_text())
-    assert tree == config_to_dict(tiny(tiny_run.folder))
-    assert (tree["data"]["name"], tree["data"]["root"]) == ("folder", str(DRAWN.root))
-
-
 def test_the_saved_model_knows_everything(tiny_run: Run) -> None:
     loaded = from_pretrained(tiny_run.folder)
     assert equal(loaded.state_dict(), state(tiny_run.model))
@@ -79,43 +65,27 @@ def test_the_saved_model_knows_everything(tiny_run: Run) -> None:
     assert info.ignore_label == 255
 
 
-def test_the_best_evaluation_is_what_is_saved(tiny_run: Run) -> None:
-    assert tiny_run.miou == pytest.approx(max(float(row["miou"]) for row in rows(tiny_run.folder)), abs=1e-3)
-    assert evaluate(tiny_run.model, DRAWN.dataset("val"), workers=0).miou == pytest.approx(tiny_run.miou, abs=0.05)
-
-
 # Options ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The loss of each batch of the runs that follow."""
-    seen: list[float] = []
+def test_accumulated_batches_are_one_step_and_the_last_epoch_is_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses: list[float] = []
     step = SegmentationTask.training_step
 
     def spy(task: SegmentationTask, batch: Any, index: int) -> Tensor:
         loss = step(task, batch, index)
-        seen.append(float(loss.detach()))
+        losses.append(float(loss.detach()))
         return loss
 
     monkeypatch.setattr(SegmentationTask, "training_step", spy)
-    return seen
-
-
-def test_accumulated_batches_are_one_step_and_the_last_epoch_is_evaluated(tmp_path: Path, losses: list[float]) -> None:
     settings = {"epochs": 3, "batch_size": 2, "accumulate": 3, "val_every": 2}  # 4 batches an epoch: 3 and 1
     table = rows(quietly(tiny(tmp_path / "run", **settings)).folder)
     assert [(row["epoch"], row["step"]) for row in table] == [("2", "4"), ("3", "6")]
     assert float(table[0]["lr"]) == pytest.approx(0.01 * (1 / 3) ** 0.9, rel=1e-2)
     means = [np.mean(losses[:8]), np.mean(losses[8:])]
     np.testing.assert_allclose([float(row["train_loss"]) for row in table], means, atol=1e-3)
-
-
-def test_iterations_count_optimizer_steps(tmp_path: Path) -> None:
-    finished = quietly(tiny(tmp_path / "run", iterations=3))
-    checkpoint = torch.load(finished.folder / "checkpoints/last.ckpt", weights_only=True)
-    assert checkpoint["global_step"] == 3
-    assert [row["step"] for row in rows(finished.folder)] == ["2", "3"]
 
 
 def test_gradients_are_clipped_and_a_frozen_backbone_stays_as_it_is(tmp_path: Path) -> None:
@@ -192,9 +162,8 @@ def test_bf16_and_tensorboard(tmp_path: Path) -> None:
     if importlib.util.find_spec("tensorboard"):
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-        assert {"train/loss_step", "val/miou"} <= {
-            *EventAccumulator(str(folder / "tensorboard")).Reload().Tags()["scalars"]
-        }
+        events = EventAccumulator(str(folder / "tensorboard")).Reload()
+        assert {"train/loss_step", "val/miou"} <= {*events.Tags()["scalars"]}
 
 
 def test_grey_images_one_batch_and_no_deep_supervision(tmp_path: Path) -> None:
@@ -206,17 +175,14 @@ def test_grey_images_one_batch_and_no_deep_supervision(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"epochs": 0}, "epochs is 0"),
         ({"workers": 10**9}, "workers is 1000000000"),
         ({"devices": 10**9}, "devices is 1000000000"),
         ({"lr": math.nan}, "lr is nan"),
-        ({"hard_fraction": 0.0}, "hard_fraction is 0.0"),
-        ({"optimizer": "rmsprop"}, "rmsprop"),
+        ({"layer_decay": 0.75, "freeze_backbone": True}, "layer_decay is 0.75, but freeze_backbone is true"),
         ({"lr_drops": [0.5, 1.0]}, "lr_drops is 1.0"),
         ({"class_weights": [1.0, -1.0]}, "class_weights is [1.0, -1.0]"),
         ({"class_weights": "balanced", "loss": "dice"}, "class_weights apply to cross_entropy"),
         ({"loss": {"dicee": 1.0}}, "loss is dicee"),
-        ({"loss": "dicee"}, "loss is dicee"),
         ({"minutes": 1, "epochs": 2}, "minutes is 1 and epochs 2"),
         ({"augment": Augment(crop=None)}, "augment.scale"),
         ({"augment": Augment(crop=(16, 96))}, "augment.crop is [16, 96]"),
@@ -230,14 +196,10 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], named: str, re
 # Weights of another run ---------------------------------------------------------------------------------------------
 
 
-def test_init_from_the_same_classes_takes_all_weights(tiny_run: Run, tmp_path: Path) -> None:
-    config = tiny(tmp_path / "run", init_from=str(tiny_run.folder))
+def test_init_from_takes_all_weights_but_the_classifier_of_other_classes(tiny_run: Run, tmp_path: Path) -> None:
+    config = tiny(tmp_path / "run", init_from=str(tiny_run.folder / "model"))
     model, note = starting_model(config, DRAWN.label_set())
     assert equal(state(model), state(tiny_run.model)) and "all weights" in note
-
-
-def test_init_from_other_classes_starts_the_classifier_anew(tiny_run: Run, tmp_path: Path) -> None:
-    config = tiny(tmp_path / "run", init_from=str(tiny_run.folder / "model"))
     names = DRAWN.label_set().names
     for classes in (("road", "building", "sky"), names[::-1]):  # another order is another task too
         model, note = starting_model(config, LabelSet(classes, tuple((index, 0, 0) for index in range(len(classes)))))
@@ -248,12 +210,8 @@ def test_init_from_other_classes_starts_the_classifier_anew(tiny_run: Run, tmp_p
         assert "classifier.weight" not in same
 
 
-@pytest.mark.parametrize(
-    "change", [{"options": {"width": 8}}, {"name": "sfnet"}, {"backbone": "test_resnet"}, {"in_chans": 1}]
-)
-def test_init_from_another_network_is_refused(
-    tiny_run: Run, change: dict[str, Any], tmp_path: Path, refuses: Any
-) -> None:
+@pytest.mark.parametrize("change", [{"name": "sfnet"}, {"in_chans": 1}])
+def test_init_from_another_network_is_refused(change: Any, tiny_run: Run, tmp_path: Path, refuses: Any) -> None:
     config = tiny(tmp_path / "run", init_from=str(tiny_run.folder), model=dataclasses.replace(MODEL, **change))
     with refuses("init_from", str(tiny_run.folder), "fpn on test_efficientnet", "width 16"):
         starting_model(config, DRAWN.label_set())
@@ -304,14 +262,3 @@ def test_memory_that_does_not_suffice_is_one_line(
     monkeypatch.setattr(SegmentationTask, "training_step", full)
     with refuses("batch_size"):
         quietly(tiny(tmp_path / "run"))
-
-
-def test_a_folder_that_is_no_place_for_a_run(tiny_run: Run, tmp_path: Path, refuses: Any) -> None:
-    before = {name: (tiny_run.folder / name).read_bytes() for name in files(tiny_run.folder)}
-    with refuses(str(tiny_run.folder)):
-        quietly(tiny(tiny_run.folder))
-    assert {name: (tiny_run.folder / name).read_bytes() for name in files(tiny_run.folder)} == before
-    (tmp_path / "file").write_text("of the user")
-    with refuses(str(tmp_path / "file")):
-        quietly(tiny(tmp_path / "file/run"))
-    assert (tmp_path / "file").read_text() == "of the user"

@@ -50,26 +50,12 @@ def test_without_mining_it_is_torch_cross_entropy(weights: Tensor | None) -> Non
 def test_mining_is_a_sort(seed: int, fraction: float, ignored: float, weighted: bool) -> None:
     logits, labels = batch(seed, ignored, (5, 7))
     weights = WEIGHTS.double() + 0.25 if weighted else torch.ones(5, dtype=torch.float64)
-    pixels = []
-    for image, y, x in (labels != 255).nonzero().tolist():
-        label = int(labels[image, y, x])
-        nll = -logits.detach()[image, :, y, x].log_softmax(0)[label]
-        pixels.append((float(weights[label] * nll), float(weights[label])))
-    pixels.sort(reverse=True)
-    hardest = pixels[: max(1, round(fraction * len(pixels)))]
-    expected = sum(value for value, _ in hardest) / sum(weight for _, weight in hardest)
+    scores, truth = logits.movedim(1, -1)[labels != 255], labels[labels != 255]  # (P, C) and (P,)
+    values = -weights[truth] * scores.log_softmax(1)[range(len(truth)), truth]
+    hardest = values.argsort(descending=True)[: max(1, round(fraction * len(truth)))]
+    expected = values[hardest].sum() / weights[truth][hardest].sum()
     ours = CrossEntropy(fraction, weights if weighted else None)(logits, labels)
-    assert float(ours.detach()) == pytest.approx(expected, rel=1e-9)
-
-
-def test_only_the_hardest_pixels_receive_a_gradient() -> None:
-    logits, labels = batch(ignored=0.5)
-    _, gradient = loss_and_gradient(CrossEntropy(0.1)(logits, labels), logits)
-    touched = gradient.abs().sum(1) > 0
-    assert int(touched.sum()) == round(0.1 * int((labels != 255).sum()))
-    assert not touched[labels == 255].any()
-    nll = F.cross_entropy(logits, labels, ignore_index=255, reduction="none")
-    assert nll[touched].min() >= nll[~touched].max()
+    torch.testing.assert_close(loss_and_gradient(ours, logits), loss_and_gradient(expected, logits))
 
 
 @pytest.mark.parametrize("fraction", [0.1, 1.0])
@@ -82,12 +68,6 @@ def test_ignored_pixels_and_weightless_classes_cost_nothing(
     loss, gradient = loss_and_gradient(CrossEntropy(fraction, weights)(logits, labels), logits)
     assert loss == 0
     assert not gradient.any()  # zero, not nan
-
-
-def test_weights_travel_with_the_module_but_not_into_checkpoints() -> None:
-    loss = CrossEntropy(1.0, WEIGHTS)
-    assert loss.state_dict() == {}
-    assert loss.to(torch.float64).class_weights.dtype == torch.float64
 
 
 def test_deep_supervision_is_a_weighted_sum() -> None:

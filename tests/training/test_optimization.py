@@ -73,11 +73,6 @@ def test_earlier_layers_learn_more_slowly(backbone: str) -> None:
     assert {found[key][0] for key in found.keys() - inside} == {0.2}
 
 
-def test_a_frozen_backbone_has_no_layer_decay(refuses: Any) -> None:
-    with refuses("layer_decay is 0.75", "freeze_backbone is true"):
-        TrainConfig(DRAWN, layer_decay=0.75, freeze_backbone=True)
-
-
 # Schedules ----------------------------------------------------------------------------------------------------------
 
 

@@ -15,14 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dataset_trees import save
 from drawn import as_flags, drawn
-from PIL import Image
 from safetensors.torch import load_file
-from timm.layers import BatchNormAct2d, convert_sync_batchnorm
-from torch import nn
 from training_runs import FLAGS, rows, tiny, without_time
 
-from crispseg import create_model
 from crispseg.training.trainer import check_processes, launcher
 
 PLAIN = """
@@ -112,16 +109,6 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model" / "model.safetensors")
 
 
-def test_synchronised_norms_keep_their_activations() -> None:
-    model = create_model("sfnet", num_classes=3, backbone="tf_efficientnet_lite0", width=8).eval()
-    images = torch.randn(1, 3, 64, 64)
-    before = model(images)
-    assert any(isinstance(module, BatchNormAct2d) for module in model.modules())
-    synced = convert_sync_batchnorm(model)
-    assert sum(isinstance(module, nn.SyncBatchNorm) for module in synced.modules()) > 50
-    torch.testing.assert_close(synced(images), before)
-
-
 @pytest.mark.slow
 def test_two_machines_train_as_two_processes_and_as_one(machines: list[Path], port: int) -> None:
     plugin = machines[0].parent / "plain.py"
@@ -174,11 +161,9 @@ def children(process: int) -> list[int]:
 
 @pytest.mark.slow
 def test_folds_on_two_machines_resume(machines: list[Path], port: int, tmp_path: Path) -> None:
-    for name in ("images", "masks"):
-        (tmp_path / name).mkdir()
-        for index in range(4):
-            values = np.full((64, 64, 3) if name == "images" else (64, 64), index % 2, np.uint8)
-            Image.fromarray(values).save(tmp_path / name / f"{index}.png")
+    for index in range(4):
+        save(tmp_path / f"images/{index}.png", np.full((64, 64, 3), index % 2, np.uint8))
+        save(tmp_path / f"masks/{index}.png", np.full((64, 64), index % 2, np.uint8))
     data = ["--data=folder", f"--data.images={tmp_path / 'images'}", f"--data.masks={tmp_path / 'masks'}"]
     model = ["--model=fpn", "--model.backbone=test_efficientnet", "--model.width=8", "--model.pretrained=false"]
     flags = [*data, *model, "--data.num_classes=2", "--epochs=1", "--batch_size=1", "--workers=0", "--loggers=[]"]

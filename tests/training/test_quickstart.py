@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import Capture
 from drawn import as_flags, drawn
 from PIL import Image
 
@@ -21,21 +22,11 @@ from crispseg.training.feedback import draw_panels
 DRAWN = drawn(train=8, val=4, test=4, height=64, width=96)
 TINY = [
     *("--model.backbone=test_efficientnet", "--model.width=16"),
-    *("--augment.crop=[64,96]", "--batch_size=4"),
-    *(
-        "--model.pretrained=false",
-        "--workers=0",
-        "--loggers=[]",
-        "--epochs=1",
-        "--precision=fp32",
-        "--warmup=0",
-        "--lr=0.02",
-    ),
+    *("--augment.crop=[64,96]", "--batch_size=4", "--model.pretrained=false", "--workers=0", "--loggers=[]"),
+    *("--epochs=1", "--precision=fp32", "--warmup=0", "--lr=0.02"),
 ]
 FEW = as_flags(DRAWN)
 RECIPE = Path(__file__).resolve().parents[2] / "src/crispseg/recipes/quickstart.yaml"
-
-Capture = pytest.CaptureFixture[str]
 
 
 def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -88,10 +79,8 @@ def test_panels_show_image_truth_and_predictions(monkeypatch: pytest.MonkeyPatch
     for sample, row in zip((data[0], data[1]), rows, strict=True):
         labels = [Segmenter(model, "cpu")(sample.image).labels for model in (before, after)]
         assert not np.array_equal(*labels)
-        for picture, shown in zip(
-            (sample.image, *(palette[one] for one in (sample.labels, *labels))), row, strict=False
-        ):
-            assert np.array_equal(picture, shown)
+        pictures = sample.image, *(palette[one] for one in (sample.labels, *labels))
+        assert all(map(np.array_equal, pictures, row))
 
 
 def test_the_recipe_is_valid() -> None:

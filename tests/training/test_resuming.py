@@ -213,17 +213,6 @@ def test_weights_and_score_of_a_best_evaluation_stay_together(tmp_path: Path, mo
         assert equal(state(run.model), state(two.model)) == (kept == 90)
 
 
-def test_a_better_evaluation_of_a_resumed_run_is_kept(copied: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose folder is given by a relative path, as people do."""
-    monkeypatch.chdir(copied.out.parent)
-    best, last = (copied.out / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
-    checkpoint = torch.load(last, weights_only=True)
-    checkpoint["callbacks"]["MetricsFile"]["rows"] = [checkpoint["callbacks"]["MetricsFile"]["rows"][0] | {"miou": "0"}]
-    torch.save(checkpoint, last)  # so that whatever comes is better
-    assert main(["train", "--resume", copied.out.name, "--epochs=3"]) == 0
-    assert steps(best) == 6
-
-
 def test_a_run_that_had_stopped_early_stays_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Scores, "miou", 10.0)  # never a better one
     config = short(tmp_path / "run", epochs=9, patience=2)
@@ -239,37 +228,18 @@ def test_a_run_that_had_stopped_early_stays_stopped(tmp_path: Path, monkeypatch:
 
 
 def test_a_finished_run_is_kept_and_may_become_longer(copied: TrainConfig) -> None:
-    before = rows(copied.out)
+    before, path = rows(copied.out), copied.out / "config.yaml"
     assert main(["train", f"--resume={copied.out}"]) == 0
     assert rows(copied.out) == before
     (copied.out / "metrics.csv").write_text("damaged")  # it is written again from the checkpoint
-    assert main(["train", "--resume", str(copied.out), "--epochs", "3"]) == 0
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"epochs": None, "minutes": 0.001}))
+    assert main(["train", f"--resume={copied.out}", "--minutes=1", "--epochs=3"]) == 2
+    assert main(["train", "--resume", str(copied.out), "--epochs", "3"]) == 0  # a length replaces the recorded one
     assert [row["epoch"] for row in rows(copied.out)] == ["1", "2", "3"]
     assert rows(copied.out)[:2] == before
     assert float(rows(copied.out)[2]["seconds"]) >= float(before[1]["seconds"])
-
-
-def test_a_length_that_is_given_replaces_the_recorded_one(
-    copied: TrainConfig, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = copied.out / "config.yaml"
-    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"epochs": None, "minutes": 0.001}))
-    assert main(["train", f"--resume={copied.out}", "--minutes=1", "--epochs=3"]) == 2
-    assert main(["train", f"--resume={copied.out}", "--epochs=3"]) == 0
-    assert [row["epoch"] for row in rows(copied.out)] == ["1", "2", "3"]
     recorded = yaml.safe_load(path.read_text())
     assert (recorded["epochs"], recorded["minutes"]) == (3, None)
-
-
-@pytest.mark.parametrize("made", [False, True])
-def test_resuming_what_is_no_run_is_refused(made: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "run"
-    if made:
-        folder.mkdir()
-    assert main(["train", "--resume", str(folder)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("crispseg: error:") and str(folder) in line
-    assert files(tmp_path) == set()
 
 
 def test_a_resumed_run_needs_no_backbone_weights(tmp_path: Path, refuses: Any) -> None:
@@ -344,23 +314,16 @@ def test_a_model_without_checkpoints_is_not_trained_over(copied: TrainConfig, re
 
 
 @pytest.mark.parametrize(
-    ("change", "phrases"),
+    ("change", "phrase"),
     [
-        ({"epochs": 1}, ["epochs is 1"]),
-        ({"iterations": 9}, ["iterations"]),
-        ({"batch_size": 2, "accumulate": 2}, ["accumulate, batch_size"]),
-        ({"augment": Augment(crop=(64, 96), scale=(0.75, 2.0), turn=True, photometric=False, repeat=1)}, ["augment"]),
-        (
-            {"model": dataclasses.replace(MODEL, refine="boundary"), "boundary_distance": 9},
-            ["boundary_distance, model"],
-        ),
+        ({"epochs": 1}, "epochs is 1"),
+        ({"batch_size": 2, "iterations": 9}, "batch_size × devices × num_nodes, iterations"),
+        ({"model": dataclasses.replace(MODEL, refine="boundary"), "boundary_distance": 9}, "boundary_distance, model"),
     ],
 )
-def test_a_resumed_run_is_the_same_run(
-    change: dict[str, Any], phrases: list[str], copied: TrainConfig, refuses: Any
-) -> None:
+def test_a_resumed_run_is_the_same_run(change: dict[str, Any], phrase: str, copied: TrainConfig, refuses: Any) -> None:
     before = (copied.out / "config.yaml").read_text()
-    with refuses(*phrases):
+    with refuses(phrase):
         quietly(dataclasses.replace(copied, **change), resume=True)
     assert (copied.out / "config.yaml").read_text() == before
 

@@ -1,4 +1,7 @@
-"""Pages on wide and narrow screens: tables stay inside, long names are cut, small pictures are seen in their pixels."""
+"""Pages on wide and narrow screens: tables stay inside, long names are cut, small pictures are seen in their pixels.
+
+The confusion matrix is a picture.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from PIL import Image
 from crispseg.data.dataset import Sample
 from crispseg.evaluation import BoundaryScores, SegmentationScores
 from crispseg.evaluation.boundary import DISTANCES, BoundaryIoUScores
-from crispseg.evaluation.report import Example, comparison_page, report_page
+from crispseg.evaluation.report import Example, comparison_page, draw_confusion, report_page
 from crispseg.evaluation.summary import Evaluation, ModelComparison
 from crispseg.labels import BACKGROUND, LabelSet
 from crispseg.visualization import pages
@@ -109,3 +112,21 @@ def test_pictures_of_few_colours_have_a_palette(colors: int, mode: str) -> None:
     picture = Image.open(io.BytesIO(base64.b64decode(data)))
     assert picture.mode == mode
     np.testing.assert_array_equal(picture.convert("RGB"), pixels)
+
+
+@pytest.mark.parametrize("classes", [2, 13, 35])
+def test_all_cells_are_there(classes: int) -> None:
+    """Each class in a cell of its own, the darkest where all of its pixels are right."""
+    picture = draw_confusion(np.eye(classes, dtype=np.int64), [f"class {index} {'w' * 60}" for index in range(classes)])
+    darkest = (picture == (8, 48, 107)).all(2)
+    rows, columns = np.nonzero(darkest)
+    cell = (np.ptp(rows) + 1) / classes
+    assert cell == pytest.approx((np.ptp(columns) + 1) / classes, abs=0.5) and cell >= 12
+    for index in {0, classes // 2, classes - 1}:
+        y, x = (round(edge.min() + (index + 0.15) * cell) for edge in (rows, columns))
+        assert darkest[y, x]
+
+
+def test_colours_say_what_share_of_a_row() -> None:
+    confusion, names = np.array([[50, 50, 0], [0, 0, 7], [0, 0, 0]]), ["sky", "road", "car"]
+    np.testing.assert_array_equal(draw_confusion(confusion, names), draw_confusion(confusion * 1000, names))
