@@ -36,8 +36,10 @@ def test_a_row_that_fails_names_its_reason(gpu: ModuleType) -> None:
 
 @pytest.mark.slow
 def test_a_row_of_every_kind_is_measured(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = {(row.kind, row.way, row.dtype): row for row in gpu.plan(True)}
-    monkeypatch.setattr(gpu, "plan", lambda _: rows.values())
+    every = [*gpu.plan(True)]
+    refined = next(row for row in every if row.what.startswith("unept/") and row.dtype == "fp32")
+    rows = [*{(row.kind, row.way, row.dtype): row for row in reversed(every)}.values(), refined]
+    monkeypatch.setattr(gpu, "plan", lambda _: rows)
     gpu.main(["--csv", str(tmp_path / "gpu.csv"), "--device", "cpu", "--tiny", "--rounds", "1", "--minutes", "15"])
     table = pd.read_csv(tmp_path / "gpu.csv")
     assert len(table) == len(rows) and set(table.kind) == set(gpu.BUILDERS)
