@@ -75,7 +75,8 @@ def report(table: tables.Comparison) -> None:
         if entry.base in labels and name in labels
     }
     if gains:
-        print(mean_and_interval(pd.concat(gains, names=["difference"]).dropna(how="all")).to_markdown())
+        paired = pd.concat(gains, names=["difference"]).dropna(how="all")
+        print(mean_and_interval(paired).to_markdown(disable_numparse=True))  # else +1.0 becomes 1
     draw(table, values, labels)
 
 
