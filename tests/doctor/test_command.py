@@ -61,6 +61,7 @@ def test_lists_that_are_not_used_are_named_next_to_errors(tmp_path: Path, capsys
         (["nuclei", "--in_chans=17"], ["in_chans is 17"]),
         (["nuclei", "--json=masks/0.png"], ["masks/0.png", "ends in .json"]),
         (["--data=camvid", "--data.root=nowhere"], ["nowhere has no train.txt"]),
+        (["--data=cityscapes", "--data.root=."], ["leftImg8bit/train is missing"]),
     ],
 )
 def test_mistakes_of_the_user(
