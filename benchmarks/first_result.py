@@ -52,6 +52,7 @@ from crispseg.data.sources import LISTS
 from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import Evaluation
+from crispseg.inference.device import instruction_sets
 from crispseg.inference.protocols import WHOLE, Protocol
 from crispseg.models import SegmentationModel, create_model
 from crispseg.training.result import METRICS
@@ -210,8 +211,7 @@ def rows_of(name: str, data: Folder, weights: Path, minutes: float, seed: int, r
 
 def kind_of_processor() -> str:
     """Return the processor's bf16 instructions; rows of equal minutes compare only within one kind."""
-    words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    return next((kind for kind in ("amx_bf16", "avx512_bf16") if kind in words), "no bf16")
+    return next((kind for kind in ("amx_bf16", "avx512_bf16") if kind in instruction_sets()), "no bf16")
 
 
 def cpu_seconds() -> float:
