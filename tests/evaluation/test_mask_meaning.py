@@ -33,7 +33,7 @@ from crispseg.inspection import inspect_image
 from crispseg.io.images import read_mask
 from crispseg.training.checkpoints import check_same_run
 from crispseg.training.config import config_to_dict
-from crispseg.training.fit import starting_model
+from crispseg.training.initial_weights import starting_model
 from crispseg.training.training_data import check_data
 from tests.data.own_folders import BLACK, WHITE, ids, make_pair
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from crispseg.models.refinement import STEPS, BoundaryRefinement, shift
-from crispseg.training.fit import initialize
+from crispseg.training.initial_weights import initialize
 
 from .base import ModelTester, check_saved
 

@@ -20,7 +20,7 @@ from crispseg.cli.train import Train
 from crispseg.config.yaml_files import RECIPES
 from crispseg.io.images import write_image
 from crispseg.training.config import config_to_dict
-from crispseg.training.fit import starting_model
+from crispseg.training.initial_weights import starting_model
 
 COMMON = {"warmup": 0, "class_weights": None, "freeze_backbone": False, "precision": "fp32"}
 COMMON |= {"decay_norms_and_biases": True, "loss": {"cross_entropy": 1.0}}

@@ -19,7 +19,7 @@ from crispseg.data import Augment, SplitReport, check_split, softened_weights
 from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.labels import LabelSet
 from crispseg.training import ModelConfig, TrainConfig
-from crispseg.training.fit import starting_model
+from crispseg.training.initial_weights import starting_model
 from crispseg.training.training_data import BATCH, CROP, MINUTES, STEP, resolved
 
 CLASSES = 3

@@ -22,7 +22,7 @@ from crispseg.labels import LabelSet
 from crispseg.training import ModelConfig, Run, TrainConfig
 from crispseg.training import callbacks as class_weight_schedule
 from crispseg.training.config import config_to_dict
-from crispseg.training.fit import starting_model
+from crispseg.training.initial_weights import starting_model
 from crispseg.training.losses import CrossEntropy
 from crispseg.training.task import SegmentationTask
 from crispseg.training.training_data import class_weights_of

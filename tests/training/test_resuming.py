@@ -26,7 +26,7 @@ from crispseg.data import Augment
 from crispseg.evaluation import Scores
 from crispseg.training import ModelConfig, Run, TrainConfig
 from crispseg.training.checkpoints import LastCheckpoint, check_same_run
-from crispseg.training.fit import starting_model
+from crispseg.training.initial_weights import starting_model
 from crispseg.training.task import SegmentationTask
 
 DROPPING = ModelConfig("sfnet", "test_efficientnet", False, options={"width": 8})  # its PPM has dropout

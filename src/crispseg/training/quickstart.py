@@ -17,7 +17,8 @@ from crispseg.io.images import write_image
 from crispseg.training.checkpoints import check_folder
 from crispseg.training.config import TrainConfig
 from crispseg.training.feedback import draw_panels
-from crispseg.training.fit import starting_model, train
+from crispseg.training.fit import train
+from crispseg.training.initial_weights import starting_model
 from crispseg.training.result import Run
 from crispseg.training.trainer import write_text
 
