@@ -28,6 +28,9 @@ settings.load_profile("crispseg")
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much on a busy machine
 
+CACHE = tempfile.TemporaryDirectory(prefix="crispseg_cache_")
+os.environ["CRISPSEG_CACHE"] = CACHE.name
+
 Refuses = Callable[..., AbstractContextManager[None]]
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

@@ -20,7 +20,20 @@ from crispseg.cli.main import COMMANDS
 
 ROOT = Path(crispseg.__file__).parent
 ORDER = (
-    *("errors", "labels", "config", "io", "nn", "backbones", "decoders", "models", "data", "doctor", "inference"),
+    *(
+        "errors",
+        "labels",
+        "config",
+        "io",
+        "nn",
+        "backbones",
+        "decoders",
+        "models",
+        "folders",
+        "data",
+        "doctor",
+        "inference",
+    ),
     *("evaluation", "benchmarking", "export", "visualization", "inspection", "training", "labelling", "recipes"),
     *("api", "cli"),
 )

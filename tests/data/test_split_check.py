@@ -12,9 +12,10 @@ from dataset_trees import save
 from PIL import Image
 
 from crispseg.data import check_split, class_weights
-from crispseg.data.dataset import FileDataset, Pair, Sample, SegmentationDataset
+from crispseg.data.dataset import FileDataset, Sample, SegmentationDataset
 from crispseg.data.mask_lookup import IdLookup
 from crispseg.errors import CrispsegError
+from crispseg.folders.survey import Pair
 from crispseg.labels import LabelSet
 
 from .own_folders import ids, make_pair

@@ -19,7 +19,6 @@ from crispseg.data import Folder
 from crispseg.data.mask_lookup import read_statistics
 from crispseg.data.palettes import compact
 from crispseg.doctor import Severity, diagnose, subject_of
-from crispseg.doctor.duplicates import leaks
 
 from .trees import SIZE, Tree, ids, named, only
 
@@ -271,18 +270,3 @@ def test_a_small_class_is_not_where_images_without_black_are_black(tmp_path: Pat
         save(tmp_path / f"masks/{index}.png", mask)
         save(tmp_path / f"images/{index}.png", random.integers(60, 256, (80, 80, 3), np.uint8))
     assert "black-class" not in {one.code for one in diagnose(subject_of(Folder(root=tmp_path))).findings}
-
-
-@pytest.mark.parametrize(("value", "count"), [(0, 12), (3, 0), (-1, 0)])
-def test_a_class_where_images_are_black_is_named(value: int, count: int, tmp_path: Path) -> None:
-    """Value 0 is where images are black, or it is a class like others, or images have no black."""
-    tree = Tree(tmp_path, mask=lambda seed: ids(seed, classes=5))
-    for path in (tree.root / "masks").iterdir():
-        image = np.array(Image.open(tree.root / "images" / path.name).convert("RGB")) | 8
-        image[np.array(Image.open(path)) == value] = 0
-        Image.fromarray(image).save(tree.root / "images" / path.name)
-    found = [one for one in tree.examine().findings if one.code == "black-class"]
-    assert [one.count for one in found] == [count] * (count > 0)
-    printed = leaks(subject_of(tree.source()))
-    assert sum("exactly where the image is black" in line for line in printed) == len(found)
-    assert "black-class" not in named(tree.examine(drop=["class 0"]))

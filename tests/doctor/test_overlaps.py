@@ -11,9 +11,10 @@ import pytest
 from dataset_trees import save
 
 from crispseg.data import Folder
-from crispseg.data.copies import facts_of, sharing
+from crispseg.data.copies import sharing
 from crispseg.doctor import Severity, subject_of
 from crispseg.doctor.duplicates import leaks
+from crispseg.folders.facts import image_facts
 
 from .trees import Tree, ids, photo
 
@@ -84,5 +85,5 @@ def test_other_equal_pixels_do_not_count(shared: str) -> None:
         else:  # in nearly all images, at any place
             top, left = index % 8 * 5, index % 10 * 4
             image[top : top + 50, left : left + 50] = noise[:50, :50]
-        images.append(facts_of(str(index), image))
+        images.append(image_facts(str(index), image))
     assert not sharing(images, images) and len(images[0].windows) >= (0 if shared == "padding" else 40)

@@ -19,8 +19,9 @@ from training_runs import equal
 from crispseg import CrispsegError, from_pretrained
 from crispseg.backbones import read_state_dict
 from crispseg.data import check_split
-from crispseg.data.dataset import FileDataset, Pair
+from crispseg.data.dataset import FileDataset
 from crispseg.data.mask_lookup import IdLookup
+from crispseg.folders.survey import Pair
 from crispseg.io.images import read_mask, write_image
 from crispseg.labels import LabelSet
 from crispseg.training import Run

@@ -10,7 +10,6 @@ from threading import Event
 
 from crispseg.cli.keys import WithDevice, short_names
 from crispseg.data import FileDataset
-from crispseg.data.loading import spread
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import recorded_data
@@ -19,6 +18,7 @@ from crispseg.inference.image_files import named_images
 from crispseg.inference.runtime import ExportedModel, open_model
 from crispseg.inspection.demo import serve
 from crispseg.io.images import read_image
+from crispseg.io.parallel import spread
 
 
 @dataclass(kw_only=True)

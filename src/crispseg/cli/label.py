@@ -13,7 +13,6 @@ from rich.console import Console
 from crispseg.cli.command import Group, WithData
 from crispseg.cli.keys import WithDevice, show_page
 from crispseg.data.folder import ALL, Folder
-from crispseg.data.loading import spread
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import recorded_data
@@ -22,6 +21,7 @@ from crispseg.inference.image_files import named_images
 from crispseg.inference.protocols import Protocol
 from crispseg.io.files import check_new_folder, writable_folder, write_file, write_table
 from crispseg.io.images import write_labels
+from crispseg.io.parallel import spread
 from crispseg.labelling.errors import judges, label_errors
 from crispseg.labelling.following import images_to_label
 from crispseg.labelling.pages import errors_page, next_page

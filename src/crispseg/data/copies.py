@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from itertools import pairwise, repeat
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.cluster.hierarchy import DisjointSet
 from scipy.spatial import KDTree
 
-from crispseg.data.loading import parallel, spread, tried
-from crispseg.data.mask_lookup import pack_colors
-from crispseg.io.images import as_picture
-from crispseg.io.opening import opened
+from crispseg.folders.facts import ImageFacts, read_image_facts, turns
+from crispseg.io.parallel import parallel, spread, tried
 
 T = TypeVar("T", bound=Hashable)
 
-BLACK_LEVEL = 2  # largest value of black pixels
 MOST_COMPARED = 10_000  # maximum number of images whose pixels are compared; all names are compared
 
 _CHANGE = (
@@ -130,63 +125,15 @@ def together(items: Iterable[T], *keys: Mapping[T, Hashable], pairs: Iterable[tu
     return {item: sets[item] for item in items}
 
 
-class ImageFacts(NamedTuple):
-    """Facts of a readable image."""
-
-    file: str
-    size: tuple[int, int]  # `(H, W)` upright
-    constant: bool  # whether all pixels have one colour
-    black: float  # share of black pixels
-    digest: bytes  # hash of the decoded, upright pixels; mirroring and 90-degree rotations change only its last byte
-    thumbnail: NDArray[np.float32]  # `(8, 8, 3)` mean RGB
-    windows: NDArray[np.int64]  # hash, row and column `(n, 3)` of windows, see `chosen_windows`
-    orientation: int = 1  # EXIF orientation, 1 to 8
-    place: tuple[float, ...] = ()  # map position of a GeoTIFF, see `map_position`
-
-
 def image_facts(path: Path) -> ImageFacts:
-    """Return the facts of a file, cached until it changes; errors are those of `read_image`.
-
-    Values of more than 8 bits are stretched from the minimum to the maximum.
-    """
+    """Return the facts of a file, cached until it changes; errors are those of `read_image`."""
     stat = path.stat() if path.is_file() else None
     return _facts_of_file(path, stat and (stat.st_mtime_ns, stat.st_size))
 
 
 @lru_cache(maxsize=2 * MOST_COMPARED)
 def _facts_of_file(path: Path, state: tuple[int, int] | None) -> ImageFacts:
-    with opened(path, whole=True) as raster:
-        channels = 3 if raster.bands in (1, 3) or raster.color in ("cmyk", "palette") else raster.bands
-        raster.check(channels)
-        low, high = (int(raster.values.min()), int(raster.values.max())) if raster.bit_depth > 8 else (0, 255)
-        found = facts_of(str(path), as_picture(raster.pixels(channels, (low, max(high, low + 1)))))
-        if raster.bit_depth > 8:  # of values that are not stretched
-            found = found._replace(windows=chosen_windows(raster.values[..., 0].astype(np.uint32)))
-        return found._replace(orientation=raster.orientation(), place=raster.place)
-
-
-def facts_of(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:
-    """Return the facts of an image `(H, W, 3)`."""
-    picture, (height, width) = Image.fromarray(pixels), pixels.shape[:2]
-    rows = pixels[: height // 2], pixels[height - height // 2 :]
-    sums = np.array([[[row[:, : width // 2].sum()], [row[:, width - width // 2 :].sum()]] for row in rows])
-    turn = min(range(8), key=lambda index: _turns(sums)[index].ravel().tolist())
-    turned = np.ascontiguousarray(_turns(pixels)[turn])
-    small = np.asarray(picture.resize((64, 64), Image.Resampling.BOX), np.float32)
-    return ImageFacts(
-        file,
-        (height, width),
-        constant=all(low == high for low, high in picture.getextrema()),  # type: ignore[misc]
-        black=float((pixels.max(-1) <= BLACK_LEVEL).mean()),
-        digest=hashlib.blake2b(turned.data, digest_size=16, key=f"{turned.shape}".encode()).digest() + bytes([turn]),
-        thumbnail=small.reshape(8, 8, 8, 8, 3).mean((1, 3)),
-        windows=chosen_windows(pack_colors(pixels)),
-    )
-
-
-def _turns(values: NDArray[Any]) -> list[NDArray[Any]]:
-    """Return the 8 mirrored and 90-degree turned versions of `(…, H, W, C)`, the unchanged one first."""
-    return [np.rot90(one, k, (-3, -2)) for one in (values, values[..., ::-1, :]) for k in range(4)]
+    return read_image_facts(path)
 
 
 # Largest RMS difference between thumbnails of one image, as a share of their contrast. JPEG compression, resizing and
@@ -204,11 +151,11 @@ def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tupl
     (ours, contrast), (theirs, _) = _standardised(some), _standardised(others)
     radii = NEAR * np.where(contrast >= LEAST_CONTRAST, 1, -1) * ours[0].size ** 0.5
     # The mean over all turns is a projection, so it never increases distances. One quarter of it is enough.
-    low, high = (2 * np.mean(_turns(each), 0)[:, :4, :4].reshape(len(each), -1) for each in (theirs, ours))
+    low, high = (2 * np.mean(turns(each), 0)[:, :4, :4].reshape(len(each), -1) for each in (theirs, ours))
     distances, near = KDTree(low).query(high, NEIGHBOURS, distance_upper_bound=max(TURNED * radii.max(), 1e-6))
     first, rank = np.nonzero(distances <= TURNED * radii[:, None])
     second = near[first, rank]
-    apart = [((turned[first] - theirs[second]) ** 2).sum((1, 2, 3)) ** 0.5 for turned in _turns(ours)]
+    apart = [((turned[first] - theirs[second]) ** 2).sum((1, 2, 3)) ** 0.5 for turned in turns(ours)]
     found = (apart[0] <= radii[first]) | (np.min(apart[1:], 0) <= TURNED * radii[first])
     return list(zip(first[found].tolist(), second[found].tolist(), strict=True))
 
@@ -258,30 +205,7 @@ def ending_of(place: PurePosixPath) -> str | None:
     return found and found[1]
 
 
-WINDOW, WINDOWS = 16, 64  # side of the windows that are compared, and their number in an image
 FEWEST, COMMON = 6, 32  # fewest windows of an overlap, and most images in which a window is not a logo or a letter
-_WEIGHTS = np.random.default_rng(0).integers(1 << 63, size=WINDOW**2, dtype=np.uint64)
-
-
-def chosen_windows(pixels: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Return hash, row and column `(n, 3)` of windows that an image `(H, W)` has once.
-
-    Their choice depends on their pixels alone, so overlapping images have the same ones in common.
-    """
-    if min(pixels.shape) < 2 * WINDOW:
-        return np.zeros((0, 3), np.int64)
-    views = np.lib.stride_tricks.sliding_window_view(pixels, (WINDOW, WINDOW))
-    scores = np.zeros(views.shape[:2], np.uint32)
-    for row, column in (0, 0), (0, -1), (WINDOW // 2, WINDOW // 2), (-1, 0), (-1, -1):
-        scores += views[..., row, column]
-        scores *= np.uint32(0x9E3779B1)
-    scores ^= scores >> np.uint32(15)
-    scores *= np.uint32(0x85EBCA77)
-    low = np.flatnonzero(scores <= min(16 * WINDOWS / scores.size, 1) * 0xFFFFFFFF)
-    _, first, counts = np.unique(scores.ravel()[low], return_index=True, return_counts=True)
-    rows, columns = np.unravel_index(low[first[counts == 1][:WINDOWS]], scores.shape)
-    hashes = (views[rows, columns].reshape(len(rows), WINDOW**2) * _WEIGHTS).sum(1)
-    return np.stack([hashes.view(np.int64), rows, columns], 1)
 
 
 def sharing(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tuple[int, int]]:

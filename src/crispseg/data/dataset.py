@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from crispseg.data.mask_lookup import MOST, InstanceLookup, MaskLookup
 from crispseg.errors import CrispsegError, few, one_line
+from crispseg.folders.survey import Pair
 from crispseg.io.images import image_channels, read_image, read_mask
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import IGNORE, LabelSet
@@ -79,14 +80,6 @@ class SegmentationDataset(Dataset[Sample], ABC):
         if image_channels(in_chans) != 3:
             raise CrispsegError(f"in_chans is {in_chans}, but these data are RGB images; give 3")
         return self
-
-
-class Pair(NamedTuple):
-    """An image file and the mask file that belongs to it."""
-
-    name: str
-    image: Path
-    mask: Path
 
 
 class FileDataset(SegmentationDataset):

@@ -16,17 +16,18 @@ from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings, plural
 from crispseg.data.copies import group_of, original, same_pixels, together
-from crispseg.data.dataset import DataSource, FileDataset, Pair, names_or_file, read_names
+from crispseg.data.dataset import DataSource, FileDataset, names_or_file, read_names
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder_layout import FolderLayout, differing_legends, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
 from crispseg.data.id_checks import beyond_ids
-from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, MaskReading, read_masks
 from crispseg.data.pairing import PairingKind, chosen_names, folded, shared_out
 from crispseg.data.palettes import as_color, numbered_colors
 from crispseg.errors import CrispsegError, did_you_mean, few
+from crispseg.folders.survey import Pair
+from crispseg.io.parallel import parallel, spread, tried
 from crispseg.io.value_range import check_range
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -446,5 +447,4 @@ class Folder(Settings):
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:
-    """Return a data source with its inferred settings declared, and notes; errors are those of `Folder.settled`."""
     return (source.settled(), source.notes()) if isinstance(source, Folder) else (source, [])

@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from crispseg.data.loading import parallel, spread, tried
-from crispseg.data.mask_lookup import pack_colors
 from crispseg.data.pairing import match, plain, says_mask
 from crispseg.errors import CrispsegError, few
+from crispseg.folders.facts import pack_colors
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES, find_images, read_mask
+from crispseg.io.parallel import parallel, spread, tried
 
 MASK_FOLDERS = (  # common names of mask folders, in lower case
     *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),

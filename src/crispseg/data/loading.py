@@ -5,16 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
-import numpy as np
 import torch
 import torch.distributed as dist
-from rich.console import Console
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data._utils import signal_handling
@@ -23,17 +20,12 @@ from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.data.transforms import Augment
 from crispseg.errors import CrispsegError
 from crispseg.io.images import side_factor
-from crispseg.io.progress import progress
+from crispseg.io.parallel import spread
 from crispseg.labels import IGNORE
 
 CROPS_A_WINDOW = 16  # area of a large image, in crops, for which an epoch takes one window
 WINDOWS_AT_MOST = 64
 STEPS_AT_LEAST = 2  # minimum number of steps in an epoch; fewer images are repeated
-
-
-def spread(count: int, most: int) -> list[int]:
-    """Return at most `most` of `count` indices, evenly spaced, including the first and the last."""
-    return [round(place) for place in np.linspace(0, count - 1, min(count, most)).tolist()]
 
 
 def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a_step: int) -> list[int]:
@@ -54,31 +46,6 @@ def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a
 
 
 MOST_WORKERS = max(64, 4 * (os.cpu_count() or 1))  # more may exhaust the machine and are not faster
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def parallel(
-    function: Callable[[Item], Result], items: Iterable[Item], description: str, threads: int | None = None
-) -> Iterator[Result]:
-    """Yield results in order from a few threads, with a progress bar if stderr is a terminal."""
-    items = list(items)
-    with ThreadPoolExecutor(threads or min(8, os.cpu_count() or 1)) as pool:
-        yield from progress(pool.map(function, items), description, len(items), Console(stderr=True))
-
-
-def tried(function: Callable[[Item], Result]) -> Callable[[Item], Result | CrispsegError]:
-    """Wrap a function so that it returns a `CrispsegError` instead of raising it."""
-
-    def attempt(item: Item) -> Result | CrispsegError:
-        try:
-            return function(item)
-        except CrispsegError as error:
-            return error
-
-    return attempt
-
 
 Transform = Callable[[Sample], tuple[Tensor, ...]]
 Batches = DataLoader[tuple[Tensor, ...]]

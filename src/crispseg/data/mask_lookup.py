@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from crispseg.errors import few
+from crispseg.folders.facts import pack_colors, unpack_colors
 from crispseg.io.opening import opened
 from crispseg.labels import IGNORE, Color, color_table
 
@@ -392,14 +393,3 @@ def grey(mask: NDArray[Any], remedy: str) -> NDArray[Any]:
         return mask[..., 0]
     colors = np.unique(mask.reshape(-1, 3), axis=0).tolist()
     raise ValueError(f"an RGB mask, with the colours {few(colors, 12)}; {remedy}")
-
-
-def pack_colors(mask: NDArray[Any]) -> NDArray[np.uint32]:
-    """Return a mask of colours `(H, W, 3)` or grey values `(H, W)` as one number `(H, W)` for each colour."""
-    red, green, blue = (mask.astype(np.uint32) if mask.ndim == 2 else mask[..., i].astype(np.uint32) for i in range(3))
-    return (red << np.uint32(16)) | (green << np.uint32(8)) | blue
-
-
-def unpack_colors(values: NDArray[np.uint32]) -> NDArray[np.uint8]:
-    """Return the colours `(n, 3)` of numbers `(n,)` from `pack_colors`."""
-    return np.stack([values >> 16 & 0xFF, values >> 8 & 0xFF, values & 0xFF], axis=-1).astype(np.uint8)

@@ -18,10 +18,11 @@ from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.catalogue import Entry, catalogue
-from crispseg.data.dataset import FileDataset, Pair
+from crispseg.data.dataset import FileDataset
 from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskLookup
 from crispseg.data.pairing import pair_files
 from crispseg.errors import CrispsegError, did_you_mean, one_line
+from crispseg.folders.survey import Pair
 from crispseg.labels import IGNORE, Color, LabelSet
 
 TrainOn: TypeAlias = Literal["train", "trainval"]  # content of the split "train"; "val" is the same for both

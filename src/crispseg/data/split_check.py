@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from crispseg.config.settings import plural
 from crispseg.data.dataset import FileDataset, SegmentationDataset
-from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import NONE, count_values
 from crispseg.errors import CrispsegError
 from crispseg.io.images import image_size
 from crispseg.io.opening import opened
+from crispseg.io.parallel import parallel, spread, tried
 from crispseg.io.value_range import ValueRange, percentile_range, sampled
 from crispseg.labels import IGNORE, LabelSet
 

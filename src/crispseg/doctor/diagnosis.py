@@ -21,8 +21,8 @@ from crispseg.data.mask_lookup import MaskLookup, MaskStatistics, count_values
 from crispseg.data.mask_reading import MaskReading
 from crispseg.data.split_check import Counted, SplitReport, report_of
 from crispseg.doctor.duplicates import duplicate_findings
-from crispseg.doctor.facts import PairFacts, Subject, readable, scan
-from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding, without_image
+from crispseg.doctor.facts import PairScan, Subject, readable, scan
+from crispseg.doctor.findings import KINDS, class_findings, file_findings, finding
 from crispseg.doctor.outlines import outline_findings
 from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE, LabelSet
@@ -33,7 +33,7 @@ class Diagnosis:
     """Results of doctor."""
 
     subject: Subject
-    facts: tuple[PairFacts, ...]
+    facts: tuple[PairScan, ...]
     findings: tuple[Finding, ...]  # by severity, then in the order of `KINDS`
     reading: MaskReading | None  # meaning of the masks; None if no mask can be read
     reports: tuple[SplitReport, ...]  # of the splits with any readable pair
@@ -65,14 +65,14 @@ def diagnose(subject: Subject, workers: int | None = None) -> Diagnosis:
         void = [mask.file for mask in masks if (reading.lookup.labels_of(mask) == IGNORE).all()]
         soft_edges = {"interpolated-edges"} if reading.lookup.tolerance else set()
         known = soft_edges | {fault.code for fault in reading.faults}
-        found += [finding("all-ignored", void), *class_findings(reports), *without_image(facts, reading)]
+        found += [finding("all-ignored", void), *class_findings(reports)]
         found = [*reading.faults, *(one for one in found if one.code not in known)]
     order = list(KINDS)
     told = sorted(filter(lambda one: one.count, found), key=lambda one: (-one.severity, order.index(one.code)))
     return Diagnosis(subject, tuple(facts), tuple(told), reading, tuple(reports))
 
 
-def _reports(facts: Sequence[PairFacts], reading: MaskReading) -> list[SplitReport]:
+def _reports(facts: Sequence[PairScan], reading: MaskReading) -> list[SplitReport]:
     """Return the statistics of each split with a readable pair; `facts` are in the order of the splits."""
     counted: dict[str, list[Counted]] = defaultdict(list)
     lookup = reading.lookup

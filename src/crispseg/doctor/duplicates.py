@@ -10,18 +10,19 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
-from crispseg.data.copies import ImageFacts, alike, consecutive, group_of, likely_group, original, sharing, together
+from crispseg.data.copies import alike, consecutive, group_of, likely_group, original, sharing, together
 from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder import Folder
 from crispseg.data.mask_lookup import MaskStatistics
-from crispseg.doctor.facts import PairFacts, Subject, scan
-from crispseg.doctor.findings import file_findings, finding, without_image
+from crispseg.doctor.facts import PairScan, Subject, scan
+from crispseg.doctor.findings import file_findings, finding
 from crispseg.doctor.outlines import outline_findings
+from crispseg.folders.facts import ImageFacts
 
 Member: TypeAlias = tuple[str, str]  # split and file of an image
 
-SAID = {"turned-images", "positions-differ", "unfitting-masks", "not-labelled", "same-masks", "black-class"}
+SAID = {"turned-images", "positions-differ", "unfitting-masks", "not-labelled", "same-masks"}
 SAID |= {"contradicting-masks"}  # codes of findings that training prints
 
 
@@ -33,7 +34,7 @@ def leaks(subject: Subject) -> list[str]:
     if not isinstance(subject.source, Folder):  # the splits of public data are known
         return []
     lines, reading, facts = [], subject.source.reading, scan(subject, sampled=True)
-    of_files = *file_findings(facts), *outline_findings(facts), *without_image(facts, reading)
+    of_files = *file_findings(facts), *outline_findings(facts)
     for one in (*duplicate_findings(subject, facts), *of_files):
         soft = one.code == "interpolated-edges" and one.severity is Severity.WARNING and not reading.lookup.tolerance
         if one.count and (soft or "splits" in one.code or one.code in SAID):
@@ -41,7 +42,7 @@ def leaks(subject: Subject) -> list[str]:
     return lines
 
 
-def duplicate_findings(subject: Subject, facts: Sequence[PairFacts]) -> Iterator[Finding]:
+def duplicate_findings(subject: Subject, facts: Sequence[PairScan]) -> Iterator[Finding]:
     """Yield findings about shared pixels, copies, masks and groups; files count if in `facts`, and names always."""
     images = {_member(one): one.image for one in facts if isinstance(one.image, ImageFacts)}
     masks = {_member(one): one.mask for one in facts if isinstance(one.mask, MaskStatistics)}
@@ -110,7 +111,7 @@ def _parts(own: Folder, subject: Subject, pattern: str, groups: Mapping[Member, 
     return replace(found, details={**found.details, "settings": [settings] if settings else []})
 
 
-def _member(one: PairFacts) -> Member:
+def _member(one: PairScan) -> Member:
     return one.split, str(one.pair.image)
 
 

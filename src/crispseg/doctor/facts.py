@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from crispseg.data.copies import MOST_COMPARED, ImageFacts, facts_of, image_facts
-from crispseg.data.dataset import DataSource, FileDataset, Pair, SegmentationDataset
+from crispseg.data.copies import MOST_COMPARED, image_facts
+from crispseg.data.dataset import DataSource, FileDataset, SegmentationDataset
 from crispseg.data.folder import Folder
-from crispseg.data.loading import parallel, spread, tried
 from crispseg.data.mask_lookup import (
     IdLookup,
     InstanceLookup,
@@ -24,11 +23,15 @@ from crispseg.data.mask_lookup import (
 from crispseg.data.mask_reading import MaskReading, read_by, read_masks
 from crispseg.data.pairing import PairingKind
 from crispseg.errors import CrispsegError
+from crispseg.folders.facts import ImageFacts
+from crispseg.folders.facts import image_facts as facts_of
+from crispseg.folders.survey import Pair
 from crispseg.io.images import as_picture, image_size
+from crispseg.io.parallel import parallel, spread, tried
 from crispseg.labels import LabelSet
 
 
-class PairFacts(NamedTuple):
+class PairScan(NamedTuple):
     """Facts of a pair in a split, or the error of a file that training would refuse."""
 
     split: str
@@ -37,7 +40,7 @@ class PairFacts(NamedTuple):
     mask: MaskStatistics | CrispsegError
 
 
-def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, MaskStatistics]]:
+def readable(facts: Sequence[PairScan]) -> list[tuple[PairScan, ImageFacts, MaskStatistics]]:
     """Return the pairs with two readable files, and the facts of both."""
     return [
         (one, one.image, one.mask)
@@ -46,9 +49,9 @@ def readable(facts: Sequence[PairFacts]) -> list[tuple[PairFacts, ImageFacts, Ma
     ]
 
 
-def scan(subject: Subject, workers: int | None = None, sampled: bool = False) -> list[PairFacts]:
+def scan(subject: Subject, workers: int | None = None, sampled: bool = False) -> list[PairScan]:
     """Return the facts of all pairs, split by split in order, or of `MOST_COMPARED` evenly spaced pairs."""
-    facts: list[PairFacts] = []
+    facts: list[PairScan] = []
     share = min(MOST_COMPARED / max(sum(map(len, subject.splits.values())), 1), 1) if sampled else 1
     for split, items in subject.splits.items():
         title, chosen = f"Examining {split}", spread(len(items), math.ceil(share * len(items)))
@@ -60,18 +63,18 @@ def scan(subject: Subject, workers: int | None = None, sampled: bool = False) ->
     return facts
 
 
-def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairFacts:
+def _scan_sample(split: str, dataset: SegmentationDataset, index: int) -> PairScan:
     pixels, labels, name = dataset[index]
     image = facts_of(name, as_picture(pixels))
-    return PairFacts(split, Pair(name, Path(name), Path(name)), image, statistics_of(labels, name))
+    return PairScan(split, Pair(name, Path(name), Path(name)), image, statistics_of(labels, name))
 
 
-def _scan_pair(split: str, channels: int, pair: Pair) -> PairFacts:
+def _scan_pair(split: str, channels: int, pair: Pair) -> PairScan:
     def checked_image(path: Path) -> ImageFacts:
         image_size(path, channels)  # raises an error for other channels
         return image_facts(path)
 
-    return PairFacts(split, pair, tried(checked_image)(pair.image), tried(read_statistics)(pair.mask))
+    return PairScan(split, pair, tried(checked_image)(pair.image), tried(read_statistics)(pair.mask))
 
 
 @dataclass(frozen=True)

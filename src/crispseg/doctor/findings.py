@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from crispseg.data.copies import ImageFacts, natural
+from crispseg.data.copies import natural
 from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder_search import nearly_same
-from crispseg.data.mask_lookup import InstanceLookup, MaskStatistics
-from crispseg.data.mask_reading import MaskReading
+from crispseg.data.mask_lookup import MaskStatistics
 from crispseg.data.split_check import SplitReport, too_few_classes
-from crispseg.doctor.facts import PairFacts, readable
+from crispseg.doctor.facts import PairScan, readable
 from crispseg.errors import CrispsegError, few
+from crispseg.folders.facts import ImageFacts
 from crispseg.labels import LabelSet
 from crispseg.models.info import MIN_SIDE
 
@@ -61,7 +61,7 @@ FEWEST = 8  # fewest masks that are reported as nearly the same
 MANY = 0.1  # share of masks with interpolated edges above which they are suspicious; thin classes have some, too
 
 
-def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
+def file_findings(facts: Sequence[PairScan]) -> Iterator[Finding]:
     """Yield findings about unusable or unusual files, and about images that do not match their masks."""
     files = {file: found for one in facts for file, found in ((one.pair.image, one.image), (one.pair.mask, one.mask))}
     reasons = {str(file): str(error) for file, error in files.items() if isinstance(error, CrispsegError)}
@@ -94,7 +94,7 @@ def file_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
 RUN, RUN_SHARE, EARLIER = 5, 0.1, 0.95  # least number and share of empty masks at the end, and share of labelled ones
 
 
-def _not_labelled(facts: Sequence[PairFacts]) -> Iterator[Finding]:
+def _not_labelled(facts: Sequence[PairScan]) -> Iterator[Finding]:
     """Yield the finding of masks with only 0 at the end of a series of names."""
     by_pair = {one.pair: mask for one, _, mask in readable(facts)}
     pairs = sorted(by_pair, key=lambda pair: natural(pair.image))
@@ -105,22 +105,6 @@ def _not_labelled(facts: Sequence[PairFacts]) -> Iterator[Finding]:
     if len(last) >= max(RUN, RUN_SHARE * len(pairs)) and sum(labelled) >= EARLIER * start > 0 and len(same) == 1:
         masks = [pair.mask for pair in last]
         yield finding("not-labelled", masks, total=len(pairs), first=masks[0].name, last=masks[-1].name)
-
-
-EQUAL = 0.02  # largest difference of the areas of a class and of black pixels, as a share of them
-
-
-def without_image(facts: Sequence[PairFacts], reading: MaskReading) -> Iterator[Finding]:
-    """Yield the finding of a first class of three or more that is exactly where the images are black."""
-    if len(reading.labels) < 3 or isinstance(reading.lookup, InstanceLookup):
-        return
-    areas = [
-        (image.black, mask.counts[reading.lookup.labels_of(mask) == 0].sum() / mask.counts.sum(), mask.file)
-        for _, image, mask in readable(facts)
-    ]
-    files = [file for _, area, file in areas if area]
-    if len(files) >= 3 and all(abs(black - area) <= EQUAL * (area or EQUAL) for black, area, _ in areas):
-        yield finding("black-class", files, name=reading.labels.names[0])
 
 
 SIDED = 0.6  # minimum mean share of a class on one side minus that on the other for classes that mirroring exchanges

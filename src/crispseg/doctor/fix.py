@@ -14,15 +14,15 @@ import numpy as np
 
 from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.finding import Finding, Severity
-from crispseg.data.loading import parallel
 from crispseg.data.mask_lookup import NONE
 from crispseg.data.mask_reading import MaskReading
 from crispseg.doctor.diagnosis import Diagnosis
-from crispseg.doctor.facts import PairFacts, Subject, readable
+from crispseg.doctor.facts import PairScan, Subject, readable
 from crispseg.doctor.findings import KINDS
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_folder, check_new_folder
 from crispseg.io.images import write_labels
+from crispseg.io.parallel import parallel
 from crispseg.labels import IGNORE
 
 LEFT_OUT = "left_out.txt"
@@ -71,7 +71,7 @@ def _unsure(diagnosis: Diagnosis) -> list[Finding]:
     return [one for one in diagnosis.findings if not one.details.get("copy", True)]
 
 
-def _kept(diagnosis: Diagnosis) -> tuple[list[PairFacts], dict[str, str]]:
+def _kept(diagnosis: Diagnosis) -> tuple[list[PairScan], dict[str, str]]:
     """Return the pairs to copy, one of each group of equal images, and the reasons why other files are left out."""
     reasons: dict[str, str] = {}
     for found in diagnosis.findings:
@@ -86,7 +86,7 @@ def _kept(diagnosis: Diagnosis) -> tuple[list[PairFacts], dict[str, str]]:
         if stray > STRAY or many or (labels >= IGNORE).all():
             reasons.setdefault(mask.file, "unknown-color" if lookup.colors else "value-out-of-range")
     order = list(diagnosis.subject.splits)
-    kept: dict[bytes | str, PairFacts] = {}
+    kept: dict[bytes | str, PairScan] = {}
     for one, image, mask in sorted(readable(diagnosis.facts), key=lambda each: -order.index(each[0].split)):
         if reasons.keys().isdisjoint((image.file, mask.file)):
             first = kept.setdefault(image.file if image.constant else image.digest, one)
@@ -95,7 +95,7 @@ def _kept(diagnosis: Diagnosis) -> tuple[list[PairFacts], dict[str, str]]:
     return [*kept.values()], reasons
 
 
-def _write(one: PairFacts, reading: MaskReading, root: Path) -> None:
+def _write(one: PairScan, reading: MaskReading, root: Path) -> None:
     image = root / "images" / one.split / (one.pair.name + one.pair.image.suffix)
     image.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(one.pair.image, image)

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from skimage.segmentation import find_boundaries
 
 from crispseg.data.copies import natural
-from crispseg.data.dataset import Pair
 from crispseg.data.finding import Finding
-from crispseg.data.loading import parallel, spread, tried
-from crispseg.data.mask_lookup import pack_colors
-from crispseg.doctor.facts import PairFacts, readable
+from crispseg.doctor.facts import PairScan, readable
 from crispseg.doctor.findings import finding
 from crispseg.errors import CrispsegError
+from crispseg.folders.facts import pack_colors
+from crispseg.folders.survey import Pair
 from crispseg.io.images import read_image, read_mask
+from crispseg.io.parallel import parallel, spread, tried
 
 PAIRS, FEWEST, PIXELS = 40, 8, 4e7  # largest and smallest number of sampled pairs, and largest number of their pixels
 SIDE, LEAST = 256, 40  # longest side of a thumbnail, and fewest pixels of its outlines
@@ -50,7 +50,7 @@ class Thumbnail(NamedTuple):
     step: int
 
 
-def outline_findings(facts: Sequence[PairFacts]) -> Iterator[Finding]:
+def outline_findings(facts: Sequence[PairScan]) -> Iterator[Finding]:
     """Yield the finding of masks that fit their images clearly better in another arrangement, in a sample of pairs.
 
     Masks that follow no edges in any arrangement are not reported.

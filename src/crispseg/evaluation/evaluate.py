@@ -15,10 +15,10 @@ from rich.console import Console
 from crispseg.config.settings import CONFIG, Tree, unknown
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder, SegmentationDataset, check_split
-from crispseg.data.dataset import Pair, Sample
+from crispseg.data.dataset import Sample
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import legend_files, recognise
-from crispseg.data.loading import parallel, sample_loader, tried
+from crispseg.data.loading import sample_loader
 from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, read_masks
 from crispseg.data.named import build_data, own_data_meant
@@ -33,10 +33,12 @@ from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.scores import PerImageMetric, Scores, SegmentationScores
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.thin import ThinScores
+from crispseg.folders.survey import Pair
 from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.objects import NUMBERED, object_rules
 from crispseg.inference.runtime import AnyModel, Backend, is_exported, open_model
 from crispseg.io.images import image_channels
+from crispseg.io.parallel import parallel, tried
 from crispseg.io.progress import print_lines, progress
 from crispseg.io.value_range import warn_of_unknown
 from crispseg.labels import Color, LabelSet

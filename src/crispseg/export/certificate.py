@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from crispseg.data.loading import spread
 from crispseg.evaluation.bootstrap import number
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores
@@ -21,6 +20,7 @@ from crispseg.export.quantization import Calibration, middle
 from crispseg.inference.device import processor_name
 from crispseg.inference.runtime import AnyModel, Run
 from crispseg.inference.segmenter import Segmenter, as_batch
+from crispseg.io.parallel import spread
 from crispseg.models import SegmentationModel
 
 CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))

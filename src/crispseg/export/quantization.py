@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
 from crispseg.data import SegmentationDataset
-from crispseg.data.loading import spread
 from crispseg.inference.device import instruction_sets
 from crispseg.inference.runtime import openvino_core
 from crispseg.inference.segmenter import as_batch
+from crispseg.io.parallel import spread
 from crispseg.models import ModelInfo
 
 Batches: TypeAlias = DataLoader[NDArray[np.float32]] | Sequence[NDArray[np.float32]]  # normalised images `(1, C, H, W)`

@@ -17,10 +17,10 @@ from rich.console import Console
 from crispseg.config.settings import plural, written
 from crispseg.data import SplitReport
 from crispseg.data.dataset import SegmentationDataset
-from crispseg.data.loading import spread
 from crispseg.evaluation.bootstrap import percent
 from crispseg.inference import Segmenter
 from crispseg.io.images import colorize
+from crispseg.io.parallel import spread
 from crispseg.io.progress import print_lines
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel

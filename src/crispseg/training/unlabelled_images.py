@@ -13,12 +13,13 @@ from torch.utils.data import Dataset
 
 from crispseg.config.settings import plural
 from crispseg.data import FileDataset, Folder, Sample, SegmentationDataset, train_transform
-from crispseg.data.loading import Augmented, derived_seed, parallel, tried
+from crispseg.data.loading import Augmented, derived_seed
 from crispseg.doctor.facts import subject_of
 from crispseg.errors import CrispsegError, few
 from crispseg.io.files import digest
 from crispseg.io.images import find_images, image_channels, read_image
 from crispseg.io.opening import opened
+from crispseg.io.parallel import parallel, tried
 from crispseg.models.info import ModelInfo
 from crispseg.training.config import TrainConfig
 

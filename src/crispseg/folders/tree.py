@@ -1,0 +1,84 @@
+"""Names and sizes of the files in a folder, from one walk."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from crispseg.errors import CrispsegError
+from crispseg.io.images import SUFFIXES
+
+SYSTEM_FOLDERS = ("@eaDir", "__MACOSX")  # thumbnails of Synology, and metadata in archives of macOS
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Files below a folder.
+
+    Args:
+        root: the folder.
+        files: size in bytes of each file by its path in the folder, sorted by path.
+    """
+
+    root: Path
+    files: Mapping[PurePosixPath, int]
+
+    @classmethod
+    def of(cls, root: str | Path) -> Tree:
+        """Walk through a folder once. Links are followed; hidden files and folders are left out.
+
+        A missing folder raises a `CrispsegError`.
+        """
+        root = Path(root)
+        if not root.is_dir():
+            problem = "not a folder" if root.exists() else "missing"
+            raise CrispsegError(f"{root} is {problem}; give a folder of data")
+        return cls(root, dict(sorted(_walk(root, PurePosixPath(), frozenset()))))
+
+    @cached_property
+    def images(self) -> tuple[PurePosixPath, ...]:
+        """Paths of the files with a suffix of images."""
+        return tuple(path for path in self.files if path.suffix.lower() in SUFFIXES)
+
+    @cached_property
+    def folders(self) -> Mapping[PurePosixPath, Counter[str]]:
+        """Folder → number of its own files by suffix, in lower case."""
+        counts: dict[PurePosixPath, Counter[str]] = defaultdict(Counter)
+        for path in self.files:
+            counts[path.parent][path.suffix.lower()] += 1
+        return dict(counts)
+
+    def named(self, folder: PurePosixPath | str = ".") -> dict[str, PurePosixPath]:
+        """Return the files of one folder, without its sub-folders, by their names."""
+        return {path.name: path for path in self.files if path.parent == PurePosixPath(folder)}
+
+    def below(self, folder: PurePosixPath | str) -> Tree:
+        """Return the tree of a sub-folder, without another walk."""
+        inside = {path.relative_to(folder): size for path, size in self.files.items() if path.is_relative_to(folder)}
+        return Tree(self.root / folder, inside)
+
+    def path(self, file: PurePosixPath) -> Path:
+        """Return the full path of a file."""
+        return self.root / file
+
+
+def _walk(root: Path, folder: PurePosixPath, above: frozenset[str]) -> Iterator[tuple[PurePosixPath, int]]:
+    """Yield files and sizes; `above` are the real paths of the folders above, since a link may lead back to them."""
+    real = os.path.realpath(root / folder)
+    if real in above:
+        return
+    try:
+        entries = list(os.scandir(root / folder))
+    except PermissionError:
+        return
+    for entry in entries:
+        if entry.name[0] == "." or entry.name in SYSTEM_FOLDERS:
+            continue
+        if entry.is_dir():
+            yield from _walk(root, folder / entry.name, above | {real})
+        elif entry.is_file():
+            yield folder / entry.name, entry.stat().st_size
