@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 
 FORMAT = 1  # increase it if the fields of facts or their computation change
 LARGEST = 2**30  # size of the file, in bytes, from which it is written anew
-FAULTS = OSError, sqlite3.Error, pickle.PickleError, AttributeError, TypeError
+CACHE_FAULTS = OSError, sqlite3.Error, pickle.PickleError, AttributeError, TypeError
 """Errors of a full or read-only disk and of a damaged or outdated cache; files are then read without it."""
 
 
@@ -54,7 +54,7 @@ def recall(kind: str, states: Iterable[FileState]) -> dict[FileState, Any]:
     """Return the facts of a kind, such as image or mask, of the files in these states."""
     facts: dict[FileState, Any] = {}
     query = "SELECT facts FROM files WHERE kind = ? AND path = ? AND size = ? AND mtime_ns = ?"
-    with suppress(*FAULTS), _database() as database:
+    with suppress(*CACHE_FAULTS), _database() as database:
         for state in states:
             if row := database.execute(query, (kind, *state)).fetchone():
                 facts[state] = pickle.loads(row[0])
@@ -64,7 +64,7 @@ def recall(kind: str, states: Iterable[FileState]) -> dict[FileState, Any]:
 def remember(kind: str, facts: Iterable[tuple[FileState, Any]]) -> None:
     """Store facts of a kind. Without a writable cache folder, nothing is stored."""
     rows = ((kind, *state, pickle.dumps(content, protocol=5)) for state, content in facts)
-    with suppress(*FAULTS), _database() as database:
+    with suppress(*CACHE_FAULTS), _database() as database:
         database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)
         database.commit()
 

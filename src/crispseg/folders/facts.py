@@ -15,7 +15,7 @@ from crispseg.io.opening import Raster, opened
 from crispseg.labels import Color, color_table
 
 DISTINCT = 1024  # number of values or colours of a mask that are counted; a mask of labels has at most 256
-TINT = 16  # largest difference between the channels of a grey that lossy compression tinted
+GREY_TINT = 16  # largest difference between the channels of a grey that lossy compression tinted
 
 
 class ImageFacts(NamedTuple):
@@ -118,16 +118,20 @@ def image_facts(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:
 
 def turns(values: NDArray[Any]) -> list[NDArray[Any]]:
     """Return the 8 mirrored and 90-degree turned versions of `(…, H, W, C)`, the unchanged one first."""
+    quarters = range(4)
     mirrored = values[..., ::-1, :]
-    return [np.rot90(one, k, (-3, -2)) for one in (values, mirrored) for k in range(4)]
+    rotated = [np.rot90(values, k, (-3, -2)) for k in quarters]
+    return rotated + [np.rot90(mirrored, k, (-3, -2)) for k in quarters]
 
 
 def canonical_turn(pixels: NDArray[np.uint8]) -> int:
     """Return the index in `turns` of the version that all turned versions of an image have in common."""
     height, width = pixels.shape[:2]
     rows = pixels[: height // 2], pixels[height - height // 2 :]
-    halves = [[row[:, : width // 2], row[:, width - width // 2 :]] for row in rows]
-    sums = np.array([[[sum(cv2.sumElems(part)) if part.size else 0.0] for part in row] for row in halves])
+    sums = np.zeros((2, 2, 1))
+    for row, half in enumerate(rows):
+        for column, quarter in enumerate((half[:, : width // 2], half[:, width - width // 2 :])):
+            sums[row, column] = sum(cv2.sumElems(quarter)) if quarter.size else 0
     versions = turns(sums)
     return min(range(8), key=lambda index: versions[index].ravel().tolist())
 
@@ -161,7 +165,7 @@ def read_mask_facts(path: str | Path) -> MaskFacts:
     """Return the facts of a mask file, even a lossy one. Errors are those of `read_mask`."""
     with opened(path) as raster:
         mask = raster.labels(lossy=True)
-        if raster.lossy and mask.ndim == 3 and np.ptp(mask.astype(np.int16), axis=2).max() <= TINT:
+        if raster.lossy and mask.ndim == 3 and np.ptp(mask.astype(np.int16), axis=2).max() <= GREY_TINT:
             mask = mask[..., 1]
         return mask_facts(mask, str(path))._replace(
             lossy=raster.lossy,

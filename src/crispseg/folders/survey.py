@@ -54,7 +54,9 @@ class Survey:
     @classmethod
     def of(cls, splits: Mapping[str, Sequence[Pair]], threads: int | None = None) -> Survey:
         """Read the files of all splits; a file in several splits is read once."""
-        pairs = [(split, pair) for split, inside in splits.items() for pair in inside]
+        pairs: list[tuple[str, Pair]] = []
+        for split, inside in splits.items():
+            pairs += [(split, pair) for pair in inside]
         images = read_facts("image", read_image_facts, (pair.image for _, pair in pairs), threads)
         masks = read_facts("mask", read_mask_facts, (pair.mask for _, pair in pairs), threads)
         return cls(tuple(PairFacts(split, pair, images[pair.image], masks[pair.mask]) for split, pair in pairs))
@@ -81,8 +83,9 @@ class Survey:
     @cached_property
     def errors(self) -> dict[Path, CrispsegError]:
         """Errors of files that cannot be read."""
-        files = [(path, facts) for _, pair, *both in self.pairs for path, facts in zip(pair[1:], both, strict=True)]
-        return {path: facts for path, facts in files if isinstance(facts, CrispsegError)}
+        images = {pair.image: facts for _, pair, facts, _ in self.pairs if isinstance(facts, CrispsegError)}
+        masks = {pair.mask: facts for _, pair, _, facts in self.pairs if isinstance(facts, CrispsegError)}
+        return images | masks
 
     def of_split(self, split: str) -> Survey:
         """Return the survey of one split."""
