@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from platformdirs import user_cache_path
 
 FORMAT = 1  # increase it if the fields of facts or their computation change
-LARGEST = 2**30  # size of the file, in bytes, from which it is written anew
+LARGEST_CACHE = 2**30  # size of the file, in bytes, from which it is written anew
 CACHE_FAULTS = OSError, sqlite3.Error, pickle.PickleError, AttributeError, TypeError
 """Errors of a full or read-only disk and of a damaged or outdated cache; files are then read without it."""
 
@@ -73,7 +73,7 @@ def remember(kind: str, facts: Iterable[tuple[FileState, Any]]) -> None:
 def _database() -> Iterator[sqlite3.Connection]:
     file = cache_file()
     file.parent.mkdir(parents=True, exist_ok=True)
-    if file.is_file() and file.stat().st_size > LARGEST:
+    if file.is_file() and file.stat().st_size > LARGEST_CACHE:
         file.unlink()
     with closing(sqlite3.connect(file, timeout=10)) as database:
         columns = "kind TEXT, path TEXT, size INTEGER, mtime_ns INTEGER, facts BLOB, PRIMARY KEY (kind, path)"
