@@ -5,15 +5,18 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 # A test process that dies fails the suite at once: xdist may wait for ever after it has started another.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --max-worker-restart=0
 
-.PHONY: quickstart test test-slow test-all fuzz lint docs figures notebooks format clean
+.PHONY: quickstart test test-changed test-slow test-all fuzz lint docs figures notebooks format clean
 
 quickstart: $(INSTALLED)  ## train, test and look at a model of microscope images of nuclei
 	$(BIN)/crispseg quickstart
 
 test: $(INSTALLED)  ## all tests but the slow ones, in two processes of one thread each: some minutes
 	$(PYTEST) -m 'not slow'
+
+test-changed: $(INSTALLED)  ## the tests that ran code which has changed since; the first time all
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --testmon -m 'not slow'
 
 test-slow: $(INSTALLED)  ## the others: exports of every kind of graph, long runs, processes
 	$(PYTEST) -m slow
@@ -50,4 +53,4 @@ $(INSTALLED): pyproject.toml
 	touch $@
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) site .pytest_cache .mypy_cache .ruff_cache .hypothesis .testmondata*

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import io
 import math
+import multiprocessing
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor
 from training_runs import DRAWN, MODEL, equal, files, moved, quietly, rows, state, tiny, untrained
 
@@ -19,9 +22,10 @@ from crispseg.data import Augment, check_split, class_weights
 from crispseg.errors import Interrupted
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.labels import LabelSet
-from crispseg.training import ModelConfig, Run, TrainConfig
+from crispseg.training import ModelConfig, Run, TrainConfig, train
 from crispseg.training import callbacks as class_weight_schedule
 from crispseg.training.config import config_to_dict
+from crispseg.training.fit import Hooks
 from crispseg.training.initial_weights import starting_model
 from crispseg.training.losses import CrossEntropy
 from crispseg.training.task import SegmentationTask
@@ -251,6 +255,21 @@ def test_a_network_that_does_not_fit_into_memory(tmp_path: Path, refuses: Any) -
     wide = ModelConfig("fpn", "test_efficientnet", False, options={"width": 10**9})
     with refuses("fpn", "test_efficientnet", "memory"):
         starting_model(tiny(tmp_path, model=wide), DRAWN.label_set())
+
+
+def test_workers_that_cannot_start_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(name: str) -> str:
+        printed = io.StringIO()
+        hooks = Hooks(transform=lambda image, mask: {"image": image, "mask": mask})
+        config = tiny(tmp_path / name, epochs=1, workers=1)
+        train(config, hooks=hooks, console=Console(file=printed, width=200)).evaluate()
+        return printed.getvalue()
+
+    monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
+    assert "workers is 0, because a daemonic process cannot" in run("daemon")
+    monkeypatch.undo()
+    monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: "spawn")
+    assert "workers is 0, because the data cannot be pickled for the start method spawn" in run("spawn")
 
 
 def test_memory_that_does_not_suffice_is_one_line(

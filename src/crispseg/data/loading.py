@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
+import multiprocessing
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import Any
@@ -18,7 +20,7 @@ from torch.utils.data._utils import signal_handling
 
 from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.data.transforms import Augment
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, one_line
 from crispseg.io.images import side_factor
 from crispseg.io.parallel import spread
 from crispseg.labels import IGNORE
@@ -169,7 +171,8 @@ def train_loader(
     samples = Augmented(dataset, transform, seed, times or [1] * len(dataset), keep)
     sampler = Shuffled(len(samples), devices, seed, (start[0], start[1] * batch_size))
     enough = len(samples) >= batch_size * devices
-    return _loader(samples, workers, sampler=sampler, batch_size=batch_size, drop_last=enough)
+    generator = torch.Generator().manual_seed(seed)
+    return _loader(samples, workers, generator, sampler=sampler, batch_size=batch_size, drop_last=enough)
 
 
 def eval_loader(dataset: SegmentationDataset, transform: Transform, workers: int, devices: int = 1) -> Batches:
@@ -187,10 +190,27 @@ def with_keys(loader: Batches, keys: Any = None, *, dataset: Dataset[Any] | None
     """Return batches of the given keys in this order, or of another dataset with the same keys."""
     options: dict[str, Any] = {"sampler": loader.sampler if keys is None else keys, "batch_size": loader.batch_size}
     drop_last = loader.drop_last and keys is None
-    return _loader(dataset or loader.dataset, loader.num_workers, drop_last=drop_last, **options)
+    return _loader(dataset or loader.dataset, loader.num_workers, loader.generator, drop_last=drop_last, **options)
 
 
-def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[Any]:
+def obstacle_to_workers(pickled: Any = None) -> str | None:
+    """Return why this process cannot start data workers, or None; without fork they need `pickled` in a pickle."""
+    if multiprocessing.current_process().daemon:
+        return "a daemonic process cannot start others"
+    # The method is not read from a context, because that would fix it for the whole program.
+    method = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
+    if method == "fork":
+        return None
+    try:
+        pickle.dumps(pickled)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return f"the data cannot be pickled for the start method {method} ({one_line(error)})"
+    return None
+
+
+def _loader(
+    dataset: Dataset[Any], workers: int, generator: torch.Generator | None = None, **options: Any
+) -> DataLoader[Any]:
     if not 0 <= workers <= MOST_WORKERS:
         raise CrispsegError(f"workers is {workers}; give a number from 0 to {MOST_WORKERS}")
     # A forked worker would wait for ever for an OpenCV thread pool of this process; workers run in parallel anyway.
@@ -199,7 +219,8 @@ def _loader(dataset: Dataset[Any], workers: int, **options: Any) -> DataLoader[A
     # as in threads and on Windows, the loader checks every five seconds whether the worker is alive.
     signal_handling._SIGCHLD_handler_set = True
     options = {"pin_memory": torch.cuda.is_available(), **options}
-    return DataLoader(dataset, num_workers=workers, persistent_workers=workers > 0, **options)
+    generator = generator or torch.Generator()  # the loader draws seeds of workers; the program's stays as it is
+    return DataLoader(dataset, num_workers=workers, persistent_workers=workers > 0, generator=generator, **options)
 
 
 def _rank() -> int:

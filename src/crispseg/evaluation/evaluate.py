@@ -18,7 +18,7 @@ from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder, Segment
 from crispseg.data.dataset import Sample
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import legend_files, recognise
-from crispseg.data.loading import sample_loader
+from crispseg.data.loading import obstacle_to_workers, sample_loader
 from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskStatistics, read_statistics
 from crispseg.data.mask_reading import DeclaredClasses, read_masks
 from crispseg.data.named import build_data, own_data_meant
@@ -37,6 +37,7 @@ from crispseg.folders.survey import Pair
 from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.objects import NUMBERED, object_rules
 from crispseg.inference.runtime import AnyModel, Backend, is_exported, open_model
+from crispseg.io.host import host_state_restored
 from crispseg.io.images import image_channels
 from crispseg.io.parallel import parallel, tried
 from crispseg.io.progress import print_lines, progress
@@ -46,6 +47,7 @@ from crispseg.models.info import ModelInfo
 from crispseg.models.saving import WEIGHTS_FILE, read_info, shipped_folder
 
 
+@host_state_restored()
 def evaluate(
     model: AnyModel,
     dataset: SegmentationDataset,
@@ -78,6 +80,9 @@ def evaluate(
     check_classes(model.info, dataset.labels)
     matrix = SegmentationScores(model.info.num_classes)
     every = [matrix, *(metric for metric in metrics.values() if metric is not None)]
+    if workers and (obstacle := obstacle_to_workers(dataset)):
+        print_lines(Console(stderr=True), [f"workers is 0, because {obstacle}"])
+        workers = 0
     samples = sample_loader(dataset.with_channels(model.info.in_chans, segmenter.value_range), workers)
     for index, sample in enumerate(progress(samples, "Evaluating", len(dataset), Console(stderr=True))):
         prediction, truth = (torch.from_numpy(each)[None] for each in (segmenter.labels(sample.image), sample.labels))

@@ -26,6 +26,7 @@ from crispseg.models.refinement import (
 from crispseg.models.registry import BackboneSpec, builder_options, model_options, models, resolved_options
 from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
 from crispseg.nn import ceil_div, conv_bn_relu, pad_to_multiple, resize
+from crispseg.nn.uninitialised import Uninitialised
 
 
 class Outputs(NamedTuple):
@@ -180,7 +181,8 @@ class SegmentationModel(nn.Module, Saving):
             raise CrispsegError(
                 f"{weights_path} does not match its {CONFIG_FILE} ({reason}); save the model again"
             ) from error
-        model = described(info)
+        with Uninitialised():
+            model = described(info)
         assert isinstance(model, cls)
         model.info = info
         model.load_state_dict(weights)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from crispseg.config.registry import load_plugins
 from crispseg.data import eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.data.folder import Folder, settle
-from crispseg.data.loading import Batches, eval_loader, train_loader, with_keys
+from crispseg.data.loading import Batches, eval_loader, obstacle_to_workers, train_loader, with_keys
 from crispseg.data.transforms import CustomTransform
 from crispseg.doctor.duplicates import leaks
 from crispseg.doctor.facts import subject_of
@@ -27,6 +26,7 @@ from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import TRAINED
 from crispseg.inference.tiling import enough_memory
 from crispseg.io.files import LITTER, owned
+from crispseg.io.host import host_state_restored
 from crispseg.io.images import image_channels, write_image
 from crispseg.io.progress import print_lines
 from crispseg.models import SegmentationModel
@@ -115,10 +115,11 @@ def train(
 
 
 def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -> Run:
-    with feature_folder(config) as features:
+    # The environment of several processes contains what Lightning told them, which the next fold needs too.
+    with host_state_restored(environment=config.processes == 1), feature_folder(config) as features:
         setup = prepare(config, resume, console, hooks, features)
         trainer = fit(setup, console, hooks.callbacks)
-    return finish(setup, trainer, console)
+        return finish(setup, trainer, console)
 
 
 # Stages -------------------------------------------------------------------------------------------------------------
@@ -147,6 +148,9 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks, f
     unlabelled = open_unlabelled(config, model.info, hooks.teacher) if config.unlabelled else None
     if unlabelled:
         notes += unlabelled.notes
+    if config.workers and (obstacle := obstacle_to_workers((config.data, hooks.transform))):
+        config = replace(config, workers=0)
+        notes.append(f"workers is 0, because {obstacle}")
 
     print_data(data, notes, console, config.augment.flip > 0)
     if not (checkpoint or console.quiet):
@@ -171,11 +175,10 @@ def fit(setup: Setup, console: Console, callbacks: Sequence[L.Callback]) -> L.Tr
     config, folder = setup.config, Path(setup.config.out)
     bf16_on_cpu = config.precision == "bf16" and not on_cuda(config)
     with (
-        warnings.catch_warnings(),
+        quiet(),
         FastDepthwise() if bf16_on_cpu else nullcontext(),
         enough_memory("training needs", "make batch_size or augment.crop smaller"),
     ):
-        quiet()
         trainer = build_trainer(config, len(setup.loaders[0]), console, callbacks)
         if trainer.is_global_zero:
             (folder / LAST.parent).mkdir(exist_ok=True)  # `check_folder` recognizes a run by this folder

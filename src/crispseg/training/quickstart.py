@@ -13,6 +13,7 @@ from crispseg.data.split_check import known_range
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import score_table
+from crispseg.io.host import host_state_restored
 from crispseg.io.images import write_image
 from crispseg.training.checkpoints import check_folder
 from crispseg.training.config import TrainConfig
@@ -35,8 +36,9 @@ def quickstart(config: TrainConfig, console: Console) -> Run:
     dataset = config.data.dataset(split).with_channels(config.model.in_chans, known_range(config.data.dataset("train")))
     check_split(dataset, "unseen")
 
-    L.seed_everything(config.seed, verbose=False)
-    start, _ = starting_model(config, dataset.labels)  # the same weights as training will start from
+    with host_state_restored():
+        L.seed_everything(config.seed, verbose=False)
+        start, _ = starting_model(config, dataset.labels)  # the same weights as training will start from
     scores = {"before": score_model(start, dataset, workers=config.workers)}
     result = train(config, console=console)
     model = result.model
