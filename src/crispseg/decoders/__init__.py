@@ -17,8 +17,11 @@ from crispseg.decoders.parts import (
     merges,
 )
 from crispseg.decoders.topdown import TopDown, fuse_steps
+from crispseg.decoders.upsamplers import CARAFE, SAPA, DySample, FADELite, SharpFlow
 
 __all__ = [
+    "CARAFE",
+    "SAPA",
     "AsymmetricFusionNonLocal",
     "Concat",
     "Context",
@@ -26,9 +29,12 @@ __all__ = [
     "ConvContext",
     "Decoded",
     "Decoder",
+    "DySample",
+    "FADELite",
     "FusePart",
     "Levels",
     "MergePart",
+    "SharpFlow",
     "Sum",
     "TopDown",
     "UpsampleAdd",
