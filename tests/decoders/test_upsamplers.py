@@ -158,7 +158,7 @@ def test_sharp_flow_adds_a_kernel_to_bilinear_weights(sizes: Any, align_corners:
         convolved(level, conv.weight[:, :, 0, 0].unflatten(0, (2, 3, 3)).permute(0, 3, 1, 2))
         for conv, level in ((module.flow_of_fine, fine), (module.flow_of_coarse, upsampled))
     )
-    kernel = one_by_one(module.kernel_of_fine, fine) + one_by_one(module.kernel_of_coarse, upsampled)
+    kernel = (one_by_one(module.kernel_of_fine, fine) + one_by_one(module.kernel_of_coarse, upsampled)).tanh()
     expected = fine.clone()
     for y, x in itertools.product(range(height), range(width)):
         row = position(y, height, h, align_corners) + flow[1, y, x] * h / (2 * height)

@@ -10,7 +10,7 @@ from crispseg.decoders.parts import Context, fuses
 from crispseg.decoders.upsamplers.windows import Window, nearest, projection
 from crispseg.nn import Tap, resize, upcast
 
-SIDE = 3
+WINDOW_SIDE = 3
 """Side of the window; it contains the four pixels of bilinear sampling around every point."""
 
 
@@ -18,9 +18,10 @@ SIDE = 3
 class SharpFlow(nn.Module):
     """Moved 3×3 windows of the coarse level, summed by a signed kernel, then addition: `fine + warped`.
 
-    Each fine pixel p predicts a flow, as in SFNet (Li et al., ECCV 2020, §3.2, Eq. 1), and a kernel a, both linear in
-    the two levels. The window is that around the coarse pixel nearest to the moved point. Its weights are those of
-    bilinear sampling at the moved point, plus a minus its mean:
+    Each fine pixel p predicts a flow, as in SFNet (Li et al., ECCV 2020, §3.2, Eq. 1), and a kernel a in -1..1, a tanh,
+    so that levels of a wide range cannot amplify each other. Both are linear in the two levels before. The window is
+    that around the coarse pixel nearest to the moved point. Its weights are those of bilinear sampling at the moved
+    point, plus a minus its mean:
 
         weights_k = max(0, 1 - |x_k - x|) · max(0, 1 - |y_k - y|) + a_k - mean(a)
 
@@ -42,7 +43,7 @@ class SharpFlow(nn.Module):
     def __init__(self, fine_channels: int, coarse_channels: int, align_corners: bool = True) -> None:
         super().__init__()
         self.align_corners = align_corners
-        points = SIDE**2
+        points = WINDOW_SIDE**2
         self.project = projection(coarse_channels, fine_channels)
         self.flow_of_fine, self.flow_of_coarse = (nn.Conv2d(fine_channels, 2 * points, 1, bias=False) for _ in range(2))
         for conv in (self.flow_of_fine, self.flow_of_coarse):
@@ -51,7 +52,9 @@ class SharpFlow(nn.Module):
         for conv in (self.kernel_of_fine, self.kernel_of_coarse):
             nn.init.zeros_(conv.weight)
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
-        self.register_buffer("shifts", torch.eye(points).view(1, points, SIDE, SIDE).repeat(2, 1, 1, 1), False)
+        self.register_buffer(
+            "shifts", torch.eye(points).view(1, points, WINDOW_SIDE, WINDOW_SIDE).repeat(2, 1, 1, 1), False
+        )
         self.flow, self.kernel, self.warped = Tap(), Tap(), Tap()
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
@@ -64,8 +67,8 @@ class SharpFlow(nn.Module):
                 (self.kernel_of_fine, self.kernel_of_coarse),
             )
         )
-        flow = self.flow(F.conv2d(of_flow, self.shifts, padding=SIDE // 2, groups=2))
-        kernel = upcast(of_kernel).movedim(1, 3)  # (N, H, W, 9)
+        flow = self.flow(F.conv2d(of_flow, self.shifts, padding=WINDOW_SIDE // 2, groups=2))
+        kernel = torch.tanh(upcast(of_kernel)).movedim(1, 3)  # (N, H, W, 9)
         kernel = self.kernel(kernel - kernel.mean(3, keepdim=True))
         return fine + self.warped(self.sharpened(coarse, upcast(flow), kernel))
 
@@ -75,7 +78,7 @@ class SharpFlow(nn.Module):
         x, dx = self.moved(dx, coarse, 3)
         y, dy = self.moved(dy.mT, coarse, 2)
         bilinear = hat(dy.mT)[..., :, None] * hat(dx)[..., None, :]  # (N, H, W, 3, 3)
-        return Window.around(y.mT, x, SIDE, coarse).sum(coarse, bilinear.flatten(3) + kernel)
+        return Window.around(y.mT, x, WINDOW_SIDE, coarse).sum(coarse, bilinear.flatten(3) + kernel)
 
     def moved(self, flow: Tensor, coarse: Tensor, dim: int) -> tuple[Tensor, Tensor]:
         """Return the nearest coarse pixel of moved points on the last axis of `flow`, and their distance beyond it."""
