@@ -39,7 +39,7 @@ class ModelTester:
     backbone: ClassVar[str] = "test_efficientnet"  # 82 thousand parameters, batch norms, no zero at initialisation
     options: ClassVar[Mapping[str, Any]] = {"width": 16}
     stride: ClassVar[int] = 4
-    """Stride of `coarse_logits`."""
+    """Stride of `logits`."""
     auxiliary_maps: ClassVar[int] = 3
     tapped_size: ClassVar = (97, 160)
     taps: ClassVar[Mapping[str, TapShape]] = {}
@@ -104,7 +104,7 @@ class ModelTester:
             assert logits.shape == (batch, NUM_CLASSES, height, width)
             assert logits.dtype == torch.float32 and logits.isfinite().all()
             assert torch.equal(outputs.logits, logits) and outputs.auxiliary is None
-            coarse = model.coarse_logits(images)
+            coarse = model.logits(images)
             assert coarse.shape == (batch, NUM_CLASSES, -(-height // self.stride), -(-width // self.stride))
 
     def test_neither_other_images_nor_the_layout_change_logits(self) -> None:

@@ -101,7 +101,7 @@ class TestAGLN(ModelTester):
         model, images = self.build(connection="straight", refinement="none").eval(), torch.randn(1, 3, 65, 97)
         assert not [key for key, _ in model.named_parameters() if key.endswith(".beta") or "blocks.0.phi" in key]
         with record(model) as seen:
-            levels = model.coarse(images).decoded.levels
+            levels = model.features(images).levels
         for step, level in enumerate(levels):
             block = f"decoder.fuses.{step}.blocks.0"
             torch.testing.assert_close(level, seen[f"{block}.sdm.E"] + seen[f"{block}.lrm.B"])

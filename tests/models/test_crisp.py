@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crispseg import create_model
-from crispseg.models import ComposedFlowAlignment, FlowAlignment, SegmentationModel
+from crispseg.models import FlowAlignment, SegmentationModel
 from crispseg.models.crisp import warp_within
 
 from .base import ModelTester
@@ -39,7 +39,7 @@ def test_logits_of_levels_lie_on_the_image_as_those_of_all_do() -> None:
         model.train(not inference_scaled)
         model.auxiliary_heads.eval()
         with torch.no_grad():
-            found, decoded = model.outputs(images).auxiliary, model.coarse(images).decoded
+            found, decoded = model.outputs(images).auxiliary, model.features(images)
         assert found is not None and len(found) == len(model.auxiliary_heads) == 3
         for logits, level, head, stride in zip(found, decoded.levels, model.auxiliary_heads, (4, 8, 16), strict=True):
             places = head(level)
@@ -57,8 +57,8 @@ def test_images_of_any_size_have_the_logits_of_padded_ones(name: str, backbone: 
     model = create_model(name, num_classes=3, backbone=backbone, width=8, **options).eval()
     images = torch.randn(1, 3, 70, 90)
     with torch.no_grad():
-        decoded = model.coarse(images).decoded
-        whole = model.coarse(F.pad(images, (0, 6, 0, 26))).decoded
+        decoded = model.features(images)
+        whole = model.features(F.pad(images, (0, 6, 0, 26)))
     assert decoded.feature.shape[-2:] == (18, 23)
     assert torch.equal(decoded.feature, whole.feature[..., :18, :23])
     assert [level.shape[-1] for level in decoded.levels] == [23, 12, 6]
@@ -88,9 +88,9 @@ def test_images_are_seen_as_large_as_is_said(height: int, width: int, inference_
     sides = [32 * int(side * model.inference_scale / 32 + Fraction(1, 2)) for side in (height, width)]
     larger = F.interpolate(images, sides, mode="bilinear", align_corners=False)
     with torch.no_grad():
-        logits, feature = model(images), model.coarse(images).decoded.feature
+        logits, feature = model(images), model.features(images).feature
         factor, model.inference_scale = model.inference_scale, Fraction(1)
-        assert torch.equal(feature, model.coarse(larger).decoded.feature)
+        assert torch.equal(feature, model.features(larger).feature)
         places = model.classifier(feature)
         expected = F.interpolate(places, (height, width), mode="bilinear", align_corners=False)
         torch.testing.assert_close(logits, expected)
@@ -113,7 +113,7 @@ def test_levels_may_be_concatenated_along_flows(align_corners: bool) -> None:
 def test_a_composed_flow_is_the_same_with_the_same_gradients(
     options: dict[str, Any], coarse_channels: int, align_corners: bool
 ) -> None:
-    fam = ComposedFlowAlignment(6, coarse_channels, align_corners, **options).double()
+    fam = FlowAlignment(6, coarse_channels, align_corners, **options).double()
     fine, coarse = torch.randn(2, 6, 7, 11).double(), torch.randn(2, coarse_channels, 3, 5).double()
     composed = fam.composed
     seen = []

@@ -66,7 +66,7 @@ def test_every_option_of_a_model_is_explained(name: str) -> None:
     assert [key for key, option in model_options(name).items() if not option.about] == []
 
 
-@pytest.mark.parametrize("call", ["forward", "outputs", "coarse_logits"])
+@pytest.mark.parametrize("call", ["forward", "outputs", "logits"])
 def test_images_that_no_model_takes_are_refused(call: str, refuses: Any) -> None:
     run = getattr(Base.reference(), call)
     for height, width in ((31, 64), (64, 31), (1, 1)):

@@ -48,9 +48,13 @@ class PyramidPooling(nn.Module):
     """
 
     bins = (1, 2, 3, 6)
+    pools_globally = True
 
-    def __init__(self, in_channels: int, channels: int, *, bottleneck: Literal[1, 3] = 1) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, align_corners: bool = True, *, bottleneck: Literal[1, 3] = 1
+    ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Identity(), nn.Conv2d(in_channels, channels, 1, bias=False), BatchNorm2d(channels))
             for _ in self.bins  # the first layer replaces the pooling, which has an index in SFNet's checkpoints
@@ -62,7 +66,9 @@ class PyramidPooling(nn.Module):
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
         size = feature.shape[-2:]
         stages = zip(self.stages, self.bins, strict=True)
-        pooled = [resize(stage(average_bins(feature, bins)), size, align_corners=True) for stage, bins in stages]
+        pooled = [
+            resize(stage(average_bins(feature, bins)), size, align_corners=self.align_corners) for stage, bins in stages
+        ]
         return self.bottleneck(torch.cat([*pooled, feature], dim=1)), Context()
 
 
@@ -114,7 +120,7 @@ class AtrousSpatialPyramidPooling(nn.Module):
         self.join = conv_bn_relu((len(self.branches) + 1) * channels, channels, 1)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
-        image = resize(self.image(feature), feature.shape[-2:], align_corners=True)
+        image = self.image(feature).expand(-1, -1, *feature.shape[-2:])
         seen = [branch(feature) for branch in self.branches]
         return self.join(torch.cat([*seen, image], dim=1)), Context()
 

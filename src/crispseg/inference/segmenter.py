@@ -30,7 +30,6 @@ from crispseg.labels import LabelSet
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import shift
-from crispseg.nn import resize
 from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
 
@@ -109,7 +108,7 @@ class Segmenter:
         folded = fold_batch_norms(model, example.to(next(model.parameters()).device), smooth_outputs)
         folded = folded.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compile:
-            folded.coarse = compiled(folded.coarse)
+            folded.features = compiled(folded.features)
         self._model = folded
 
     @overload
@@ -180,7 +179,9 @@ class Segmenter:
         logits = None if logits is None else logits.cpu().contiguous()
         offsets = None if offsets is None else offsets.to("cpu", torch.int8)
         name = path.stem if path else "image"
-        return Segmentation(name, as_picture(image), labels, self.label_set, path, logits, offsets, confidence)
+        return Segmentation(
+            name, as_picture(image), labels, self.label_set, path, logits, self._model.resized, offsets, confidence
+        )
 
     @torch.inference_mode()
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -221,7 +222,7 @@ class Segmenter:
             return self._model(batch)[0, :height, :width].numpy(), None, None
         with self._autocast():
             logits, offsets = unrefined_logits(self._model, batch, self.protocol)
-        full = resize(logits, batch.shape[2:], align_corners=True)
+        full = self._model.resized(logits, batch.shape[2:])
         best = full[0].max(0).indices.to(torch.uint8)  # several times faster than argmax on a CPU
         if offsets is not None:  # labels of shifted logits are shifted labels
             best = shift(best[None, None], offsets)[0, 0]
@@ -272,6 +273,7 @@ class Segmentation:
     # (1, C, h, w) of the image padded to MIN_SIDE, at the network's stride, or full-size with a protocol; None for an
     # image that was processed in tiles or by a file of labels
     _logits: Tensor | None = field(repr=False)
+    _resized: Callable[[Tensor, Sequence[int]], Tensor] = field(repr=False)  # to the image's size
     _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, H, W), refinement of full-size logits
     _confidence: NDArray[np.uint8] | None = field(repr=False, default=None)  # (H, W) of an image processed in tiles
     made_of: str = field(repr=False, default="")
@@ -287,7 +289,7 @@ class Segmentation:
             why = f"{self.path or 'the image'} was processed in tiles or by an exported file of labels"
             raise CrispsegError(f"{why}, which keep no probabilities; shrink or cut the image, or export logits")
         height, width = self.labels.shape
-        logits = resize(self._logits, [max(side, MIN_SIDE) for side in (height, width)], align_corners=True)
+        logits = self._resized(self._logits, [max(side, MIN_SIDE) for side in (height, width)])
         if self._offsets is not None:
             logits = shift(logits, self._offsets)
         return np.asarray(logits[0, :, :height, :width].softmax(0))
