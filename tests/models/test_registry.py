@@ -100,7 +100,7 @@ def test_options_reach_the_part(name: str) -> None:
     parts = [module for module in model.modules() if isinstance(module, DDSM)]
     assert parts and all(part.channel is None and part.spatial.affinity.sampler.points == 9 for part in parts)  # type: ignore[union-attr]
     expected = {"pixels": 9, "channels": 9, "affinity": "spatial", "reduced": 4, "pooled": 8, "downsampled": 16}
-    assert model.info.options["fuse_options"] == expected
+    assert expected.items() <= model.info.options["fuse_options"].items()
 
 
 def test_a_system_has_the_options_of_its_own_part() -> None:

@@ -92,18 +92,18 @@ def resolved_options(name: str, options: Mapping[str, Any], *, paper: bool = Tru
         if kind not in resolved:
             continue
         given = resolved.pop(f"{kind}_options", None) or {}
-        if resolved[kind] not in parts.names() and not given:
-            continue  # the model's own word, such as concat of deeplabv3plus; its builder refuses others
-        part = parts[resolved[kind]]
         owner = f"{parts.kind} '{resolved[kind]}'"
-        given = checked_options(owner, given, options_of(part))
+        is_own = kind == "fuse" and resolved[kind] == own  # may be a word of the model, such as concat
+        part = None if is_own and not own_options else parts[resolved[kind]]
+        part_options = own_options if part is None or is_own else options_of(part)
+        given = checked_options(owner, given, part_options)
         fits = {} if paper else getattr(part, "fitted", {})
-        if kind == "fuse" and resolved[kind] == own:
+        if is_own:
             if twice := given.keys() & options.keys():
                 raise CrispsegError(f"'{min(twice)}' is given both directly and in fuse_options; leave one out")
             resolved |= {key: value for key, value in fits.items() if key not in options} | given
         elif given or fits:
-            resolved[f"{kind}_options"] = with_defaults(owner, fits | given, options_of(part))
+            resolved[f"{kind}_options"] = with_defaults(owner, fits | given, part_options)
     for key, option in own_options.items():
         if resolved["fuse"] != own and resolved[key] != option.default:
             raise CrispsegError(
