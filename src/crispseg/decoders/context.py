@@ -80,6 +80,8 @@ class NonLocal(nn.Module):
     W_z starts at zero, so the block starts as the identity. The 3×3 convolution of `conv` follows.
     """
 
+    pools_globally = True
+
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         inner = max(in_channels // 2, 1)
@@ -111,6 +113,8 @@ class AtrousSpatialPyramidPooling(nn.Module):
         channels: channels of each branch and of the result.
         rates: dilations of the three 3×3 convolutions; the default is the paper's for a feature of stride 16.
     """
+
+    pools_globally = True
 
     def __init__(self, in_channels: int, channels: int, *, rates: tuple[int, ...] = (6, 12, 18)) -> None:
         super().__init__()
@@ -200,6 +204,8 @@ class RecurrentCrissCross(nn.Module):
     convolution. Another one joins the result with the feature.
     """
 
+    pools_globally = True
+
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.reduce = conv_bn_relu(in_channels, channels, 3)
@@ -219,6 +225,8 @@ class AsymmetricPyramidNonLocal(nn.Module):
     It is a non-local block on a 3×3 convolution's output. Keys and values are averages over 1×1, 3×3, 6×6 and 8×8 bins,
     110 in all. A 1×1 convolution joins the result with the block's input.
     """
+
+    pools_globally = True
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()

@@ -7,8 +7,9 @@ A new part is one class with one registration line above it:
         def __init__(self, fine_channels: int, coarse_channels: int) -> None: ...
         def forward(self, fine, coarse, context=None): ...
 
-Keyword-only arguments of a part are its options: `create_model(..., fuse="mine", fuse_options={...})`. Other kinds of
-parts use `context_options` and `merge_options`.
+A part whose output at a pixel depends on the whole image has the attribute `pools_globally`, and one whose output
+depends on the pixel's position in the image `has_positions`. Keyword-only arguments of a part are its options:
+`create_model(..., fuse="mine", fuse_options={...})`. Other kinds of parts use `context_options` and `merge_options`.
 """
 
 from __future__ import annotations

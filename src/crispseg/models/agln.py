@@ -44,6 +44,8 @@ class SemanticAggregation(nn.Module):
         pooling: attention, or average, which uses the mean over all pixels as only descriptor (Table IV, GAP-GEM).
     """
 
+    pools_globally = True
+
     def __init__(self, channels: int, descriptors: int = DESCRIPTORS, *, pooling: Pooling = "attention") -> None:
         super().__init__()
         self.phi = nn.Conv2d(channels, channels, 1)
@@ -269,8 +271,6 @@ class SelfGathering(nn.Module):
         descriptors, pooling: see `SemanticAggregation`.
         refinement, block, energies, learn_alpha, learn_beta, separable, gate_start: see `ContextFusionBlock`.
     """
-
-    pools_globally = True
 
     def __init__(
         self,

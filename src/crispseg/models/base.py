@@ -346,7 +346,7 @@ def create_model(
         model.add_auxiliary_heads()
     if refine is not None:
         steps, detail = refine_steps or STEPS_TAKEN, model.decoder.detail_channels
-        corners = model.align_corners
+        corners = model.align_corners or refine in resolved.get("corner_parts", ())
         model.refiner = BoundaryRefinement(
             in_chans, detail_channels=detail, steps=steps, path=refine_path, align_corners=corners
         )

@@ -106,6 +106,8 @@ class PositionEmbedding(nn.Module):
     It learns the vectors of `length` rows and columns, and interpolates them for other sizes.
     """
 
+    has_positions = True
+
     def __init__(self, channels: int, align_corners: bool = True, length: int = 50) -> None:
         super().__init__()
         self.align_corners = align_corners
@@ -170,6 +172,8 @@ class ChannelAffinity(nn.Module):
         similarity, open_start: see `DDSM`.
     """
 
+    pools_globally = True
+
     def __init__(
         self,
         channels: int,
@@ -229,8 +233,6 @@ class DDSM(nn.Module):
     Raises:
         CrispsegError: N or N_c is not an odd square; c is not a perfect square, and channels are sampled.
     """
-
-    pools_globally = True  # the channel part
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ model takes them unless its backbone is one of the papers' or `design` says othe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -43,10 +43,16 @@ class Frame:
             pixel centres. Images are then not padded to multiples of the coarsest stride, and points may leave a level.
         inference_scale: factor by which images are upscaled in eval mode, 1 to 4; each side becomes a multiple of the
             coarsest stride. Time and memory grow with the square.
+        corner_parts: parts that align corner pixels in spite of `align_corners`; earlier versions saved such models.
     """
 
     align_corners: bool = True
     inference_scale: float = 1.0
+    corner_parts: list[str] = field(default_factory=list)
+
+    def corners(self, part: str) -> bool:
+        """Return whether a part aligns corner pixels."""
+        return self.align_corners or part in self.corner_parts
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,7 @@ class Part:
 
     def of(self, parts: Registry[Any], frame: Frame) -> Any:
         """Return the part from its registry, with its options and the frame's alignment."""
-        return configured(parts, self.name, self.options, align_corners=frame.align_corners)
+        return configured(parts, self.name, self.options, align_corners=frame.corners(self.name))
 
 
 def top_down(

@@ -122,6 +122,7 @@ class EPT(nn.Module, Decoder):
         CrispsegError: the width is not a multiple of 8.
     """
 
+    has_positions = True
     naive_side = 60  # side of the bilinearly resized map of naive queries: 1/8 of the paper's crops on ADE20K
 
     def __init__(
