@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -30,6 +31,7 @@ from crispseg.labels import LabelSet
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import shift
+from crispseg.nn import resize
 from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
 
@@ -180,7 +182,7 @@ class Segmenter:
         offsets = None if offsets is None else offsets.to("cpu", torch.int8)
         name = path.stem if path else "image"
         return Segmentation(
-            name, as_picture(image), labels, self.label_set, path, logits, self._model.resized, offsets, confidence
+            name, as_picture(image), labels, self.label_set, path, logits, offsets, confidence, self._model.resized
         )
 
     @torch.inference_mode()
@@ -273,9 +275,11 @@ class Segmentation:
     # (1, C, h, w) of the image padded to MIN_SIDE, at the network's stride, or full-size with a protocol; None for an
     # image that was processed in tiles or by a file of labels
     _logits: Tensor | None = field(repr=False)
-    _resized: Callable[[Tensor, Sequence[int]], Tensor] = field(repr=False)  # to the image's size
     _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, H, W), refinement of full-size logits
     _confidence: NDArray[np.uint8] | None = field(repr=False, default=None)  # (H, W) of an image processed in tiles
+    _resized: Callable[[Tensor, Sequence[int]], Tensor] = field(  # of logits, to the image's size
+        repr=False, default=partial(resize, align_corners=False)
+    )
     made_of: str = field(repr=False, default="")
     """Metadata of the files that `save` writes: image, model and settings. You can change it."""
 

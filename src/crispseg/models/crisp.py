@@ -9,7 +9,7 @@ measurements for each part, and docs/development/trials.md for rejected parts.
 from __future__ import annotations
 
 from crispseg.models.base import SegmentationModel
-from crispseg.models.frame import BackboneSpec, Frame, Part, top_down
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice, top_down
 from crispseg.models.registry import models, variant
 
 
@@ -19,10 +19,10 @@ def crisp(
     num_classes: int,
     *,
     width: int = 128,
-    context: Part = Part("linear"),
-    fuse: Part = Part("fam"),
+    context: PartChoice = PartChoice("linear"),
+    fuse: PartChoice = PartChoice("fam"),
     fuse_levels: list[int] | None = None,
-    merge: Part = Part("sum"),
+    merge: PartChoice = PartChoice("sum"),
     frame: Frame = Frame(align_corners=False, inference_scale=1.33),
 ) -> SegmentationModel:
     """Sum of levels along a flow, with images upscaled by a third at inference; the default of `crispseg train`.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from crispseg.decoders import Context, fitted, fuses
 from crispseg.errors import CrispsegError
 from crispseg.models.deeplabv3plus import deeplabv3plus
-from crispseg.models.frame import Part
+from crispseg.models.frame import PartChoice
 from crispseg.models.registry import variant
 from crispseg.models.upernet import upernet
 from crispseg.nn import Tap, average_bins, resize, sampled_dot, sampled_sum, upcast
@@ -276,11 +276,11 @@ ddsm_upernet = variant(
     "ddsm_upernet",
     upernet,
     "UPerNet with DDSMs instead of upsampling (§2.2, Plugin into Two Architectures).",
-    fuse=Part("ddsm"),
+    fuse=PartChoice("ddsm"),
 )
 ddsm_deeplabv3plus = variant(
     "ddsm_deeplabv3plus",
     deeplabv3plus,
     "DeepLabV3+ with one DDSM that fuses ASPP's output into C2; only C2 is classified (§2.2).",
-    fuse=Part("ddsm"),
+    fuse=PartChoice("ddsm"),
 )

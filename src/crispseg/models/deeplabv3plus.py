@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from crispseg.decoders import ContextPart, Decoded, Decoder, FusePart, contexts, fitted, fuses
 from crispseg.models.base import SegmentationModel
-from crispseg.models.frame import BackboneSpec, Frame, Part
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice
 from crispseg.models.registry import models
 from crispseg.nn import Tap, conv_bn_relu, resize
 
@@ -76,8 +76,8 @@ def deeplabv3plus(
     *,
     width: int | None = None,
     output_stride: Literal[16, 8] = 16,
-    context: Part = Part("aspp"),
-    fuse: Part = Part("concat"),
+    context: PartChoice = PartChoice("aspp"),
+    fuse: PartChoice = PartChoice("concat"),
     frame: Frame = Frame(),
 ) -> SegmentationModel:
     """Atrous spatial pyramid pooling on a dilated backbone, fused with C2.
@@ -91,7 +91,7 @@ def deeplabv3plus(
     part = None if fuse.name == "concat" else fuse.of(fuses, frame)
     backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
     if context.name == "aspp" and output_stride == 8 and not context.options:
-        context = Part("aspp", {"rates": (12, 24, 36)})  # twice those at stride 16
+        context = PartChoice("aspp", {"rates": (12, 24, 36)})  # twice those at stride 16
     width = spec.width(width, 256, backbone.channels)
     decoder = DeepLabDecoder(
         backbone.channels, width, context=context.of(contexts, frame), fuse=part, align_corners=frame.align_corners

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from crispseg.decoders import AsymmetricFusionNonLocal, ContextPart, Decoded, Decoder, contexts, fitted
 from crispseg.models.base import SegmentationModel
-from crispseg.models.frame import BackboneSpec, Frame, Part
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice
 from crispseg.models.registry import models
 from crispseg.nn import Tap
 
@@ -46,7 +46,7 @@ def fcn(
     *,
     width: int | None = None,
     output_stride: Literal[32, 16, 8] = 32,
-    context: Part = Part("conv"),
+    context: PartChoice = PartChoice("conv"),
     frame: Frame = Frame(),
     fusion: bool = False,
 ) -> SegmentationModel:

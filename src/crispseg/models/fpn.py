@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from crispseg.decoders import fitted
 from crispseg.models.base import SegmentationModel
-from crispseg.models.frame import BackboneSpec, Frame, Part, fitted_width, top_down
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice, fitted_width, top_down
 from crispseg.models.registry import models
 from crispseg.models.sfnet import LIGHT_BACKBONES
 
@@ -19,9 +19,9 @@ def fpn(
     num_classes: int,
     *,
     width: int | None = None,
-    context: Part = Part("conv"),
-    fuse: Part = Part("add"),
-    merge: Part = Part("concat"),
+    context: PartChoice = PartChoice("conv"),
+    fuse: PartChoice = PartChoice("add"),
+    merge: PartChoice = PartChoice("concat"),
     frame: Frame = Frame(),
 ) -> SegmentationModel:
     """FPN that upsamples, adds and concatenates all levels; a 3×3 convolution doubles the width before the classifier.

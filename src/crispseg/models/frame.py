@@ -56,7 +56,7 @@ class Frame:
 
 
 @dataclass(frozen=True)
-class Part:
+class PartChoice:
     """Exchangeable part of a decoder: its registered name, and its options by name."""
 
     name: str
@@ -72,9 +72,9 @@ def top_down(
     width: int,
     out_channels: int,
     frame: Frame,
-    context: Part,
-    fuse: Part,
-    merge: Part,
+    context: PartChoice,
+    fuse: PartChoice,
+    merge: PartChoice,
     fuse_levels: Sequence[int] | None = None,
 ) -> TopDown:
     """Build a `TopDown` decoder from the chosen parts; steps outside `fuse_levels` upsample and add."""

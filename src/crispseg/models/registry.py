@@ -10,14 +10,14 @@ from crispseg.config.registry import Registry, checked_options, with_defaults
 from crispseg.config.settings import Field, fields_of, options_of
 from crispseg.decoders import contexts, fuses, merges
 from crispseg.errors import CrispsegError
-from crispseg.models.frame import Frame, Part
+from crispseg.models.frame import Frame, PartChoice
 
 Builder = Callable[..., Any]
 """Function `build(spec, num_classes, *, …)` from a `BackboneSpec` and the number of logits to a `SegmentationModel`.
 
-An argument of type `Part`, such as `fuse`, gives two options, `fuse` and `fuse_options`, and one of type `Frame` gives
-one for each of its fields. The default of `fuse` is the model's own fuse part; options of this part are also options of
-the model."""
+An argument of type `PartChoice`, such as `fuse`, gives two options, `fuse` and `fuse_options`, and one of type `Frame`
+gives one for each of its fields. The default of `fuse` is the model's own fuse part; options of this part are also
+options of the model."""
 
 models: Registry[Builder] = Registry("model")
 PARTS: dict[str, Registry[Any]] = {"context": contexts, "fuse": fuses, "merge": merges}
@@ -51,7 +51,7 @@ def model_options(name: str) -> dict[str, Field]:
 def _builder_options(name: str) -> dict[str, Field]:
     options: dict[str, Field] = {}
     for key, field in options_of(models[name]).items():
-        if isinstance(field.default, Part):
+        if isinstance(field.default, PartChoice):
             options[key] = Field(str, field.default.name, PART_NAMES[key])
             about = f"options of the {key} part by name"
             options[f"{key}_options"] = Field(dict[str, Any] | None, field.default.options, about)
@@ -120,9 +120,9 @@ def builder_arguments(name: str, resolved: Mapping[str, Any]) -> dict[str, Any]:
     own_values = {key: options.pop(key) for key in own_options}
     arguments: dict[str, Any] = {}
     for key, field in options_of(models[name]).items():
-        if isinstance(field.default, Part):
+        if isinstance(field.default, PartChoice):
             own_part = key == "fuse" and options[key] == own
-            arguments[key] = Part(options[key], own_values if own_part else options.get(f"{key}_options"))
+            arguments[key] = PartChoice(options[key], own_values if own_part else options.get(f"{key}_options"))
         elif isinstance(field.default, Frame):
             arguments[key] = Frame(**{name: options[name] for name in fields_of(Frame)})
         else:

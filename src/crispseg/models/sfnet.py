@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from crispseg.decoders import Context, Levels, fitted, fuses, merges
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
-from crispseg.models.frame import BackboneSpec, Frame, Part, top_down
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice, top_down
 from crispseg.models.registry import models
 from crispseg.nn import Tap, conv_bn_relu, grid_sample, keep_inside, resize
 
@@ -236,10 +236,10 @@ def sfnet(
     num_classes: int,
     *,
     width: int | None = None,
-    context: Part = Part("ppm"),
-    fuse: Part = Part("fam"),
+    context: PartChoice = PartChoice("ppm"),
+    fuse: PartChoice = PartChoice("fam"),
     fuse_levels: list[int] | None = None,
-    merge: Part = Part("concat"),
+    merge: PartChoice = PartChoice("concat"),
     frame: Frame = Frame(),
     released_dilation: bool = False,
 ) -> SegmentationModel:

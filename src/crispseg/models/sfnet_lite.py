@@ -27,7 +27,7 @@ from crispseg.decoders import (
 )
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
-from crispseg.models.frame import BackboneSpec, Frame, Part
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice
 from crispseg.models.registry import models
 from crispseg.models.sfnet import warp, warp_inside
 from crispseg.nn import Tap, conv_bn_relu, resize
@@ -130,9 +130,9 @@ def sfnet_lite(
     num_classes: int,
     *,
     width: int | None = None,
-    context: Part = Part("ppm"),
-    fuse: Part = Part("gdfam"),
-    merge: Part = Part("concat"),
+    context: PartChoice = PartChoice("ppm"),
+    fuse: PartChoice = PartChoice("gdfam"),
+    merge: PartChoice = PartChoice("concat"),
     frame: Frame = Frame(),
     released_dilation: bool = False,
 ) -> SegmentationModel:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from crispseg.decoders import fitted
 from crispseg.models.base import SegmentationModel
-from crispseg.models.frame import BackboneSpec, Frame, Part, top_down
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice, top_down
 from crispseg.models.registry import models
 
 
@@ -18,10 +18,10 @@ def upernet(
     num_classes: int,
     *,
     width: int | None = None,
-    context: Part = Part("ppm"),
-    fuse: Part = Part("add"),
+    context: PartChoice = PartChoice("ppm"),
+    fuse: PartChoice = PartChoice("add"),
     fuse_levels: list[int] | None = None,
-    merge: Part = Part("concat"),
+    merge: PartChoice = PartChoice("concat"),
     frame: Frame = Frame(),
 ) -> SegmentationModel:
     """UPerNet: pyramid pooling, upsampling and addition; a 3×3 convolution of all concatenated levels is classified.
