@@ -88,22 +88,13 @@ def resolved_options(name: str, options: Mapping[str, Any], *, paper: bool = Tru
     own, own_options = _own_part(name)
     fits = {} if paper else getattr(models[name], "fitted", {})
     resolved = with_defaults(f"model '{name}'", fits | dict(options), model_options(name))
-    for kind, parts in PARTS.items():
-        if kind not in resolved:
-            continue
-        given = resolved.pop(f"{kind}_options", None) or {}
-        owner = f"{parts.kind} '{resolved[kind]}'"
-        is_own = kind == "fuse" and resolved[kind] == own  # may be a word of the model, such as concat
-        part = None if is_own and not own_options else parts[resolved[kind]]
-        part_options = own_options if part is None or is_own else options_of(part)
-        given = checked_options(owner, given, part_options)
-        fits = {} if paper else getattr(part, "fitted", {})
-        if is_own:
-            if twice := given.keys() & options.keys():
-                raise CrispsegError(f"'{min(twice)}' is given both directly and in fuse_options; leave one out")
-            resolved |= {key: value for key, value in fits.items() if key not in options} | given
-        elif given or fits:
-            resolved[f"{kind}_options"] = with_defaults(owner, fits | given, part_options)
+    kinds = [kind for kind in PARTS if kind in resolved]
+    part_options = {kind: resolved.pop(f"{kind}_options", None) or {} for kind in kinds}
+    for kind in kinds:
+        if kind == "fuse" and resolved[kind] == own:
+            resolved |= _own_options(name, options, part_options[kind], paper)
+        elif complete := _part_options(kind, resolved[kind], part_options[kind], paper):
+            resolved[f"{kind}_options"] = complete
     for key, option in own_options.items():
         if resolved["fuse"] != own and resolved[key] != option.default:
             raise CrispsegError(
@@ -111,6 +102,24 @@ def resolved_options(name: str, options: Mapping[str, Any], *, paper: bool = Tru
                 f"options of {resolved['fuse']} in fuse_options"
             )
     return resolved
+
+
+def _own_options(name: str, given: Mapping[str, Any], nested: Mapping[str, Any], paper: bool) -> dict[str, Any]:
+    """Return the options of a model's own fuse part that are fitted or given in `fuse_options`."""
+    own, own_options = _own_part(name)
+    nested = checked_options(f"{fuses.kind} '{own}'", nested, own_options)
+    if twice := nested.keys() & given.keys():
+        raise CrispsegError(f"'{min(twice)}' is given both directly and in fuse_options; leave one out")
+    fits = {} if paper or not own_options else getattr(fuses[str(own)], "fitted", {})
+    return {key: value for key, value in fits.items() if key not in given} | nested
+
+
+def _part_options(kind: str, part: str, given: Mapping[str, Any], paper: bool) -> dict[str, Any]:
+    """Return all options of another part if some are fitted or given."""
+    parts = PARTS[kind]
+    fits = {} if paper else getattr(parts[part], "fitted", {})
+    chosen = fits | dict(given)
+    return with_defaults(f"{parts.kind} '{part}'", chosen, options_of(parts[part])) if chosen else {}
 
 
 def builder_arguments(name: str, resolved: Mapping[str, Any]) -> dict[str, Any]:
