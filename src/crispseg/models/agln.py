@@ -361,7 +361,7 @@ class AGLNDecoder(TopDown):
 
 
 @models.register("agln")
-@fitted(align_corners=False, inference_scale=1.33, **FITTED)
+@fitted(align_corners=False, inference_scale=1.33, connection="straight", **FITTED)
 def agln(
     spec: BackboneSpec,
     num_classes: int,

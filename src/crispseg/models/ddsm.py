@@ -211,7 +211,7 @@ class ChannelAffinity(nn.Module):
 
 
 @fuses.register("ddsm")
-@fitted(pixels=9, similarity="cosine", open_start=True)
+@fitted(pixels=9, reduced=16, similarity="cosine", open_start=True)
 class DDSM(nn.Module):
     """Dynamic Dual Sampling Module (§2.2, Fig. 3): `fine + spatial + channel`.
 

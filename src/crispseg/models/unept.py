@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from crispseg.backbones import plain_strides
@@ -74,9 +74,9 @@ def sine_positions(positions: Tensor, channels: int) -> Tensor:
 class EncoderLayer(nn.Module):
     """Φ_enc (§3.1.1): each pixel of each level attends to N pixels of every level (§3.1.2, Eq. 6)."""
 
-    def __init__(self, width: int, levels: int, points: int, feed: int, dropout: float) -> None:
+    def __init__(self, width: int, levels: int, points: int, reach: float | None, feed: int, dropout: float) -> None:
         super().__init__()
-        self.attention = DeformableAttention(width, HEADS, levels, points)
+        self.attention = DeformableAttention(width, HEADS, levels, points, reach)
         self.residual = Residual(width, dropout)
         self.feed = FeedForward(width, feed, dropout)
 
@@ -89,11 +89,15 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Φ_dec (§3.1.1, Eq. 5): context queries attend to each other, then each to N pixels of every level of X_enc."""
 
-    def __init__(self, width: int, levels: int, points: int, feed: int, full: bool, dropout: float) -> None:
+    def __init__(
+        self, width: int, levels: int, points: int, reach: float | None, feed: int, full: bool, dropout: float
+    ) -> None:
         super().__init__()
-        self.self_attention = FullAttention(width, HEADS) if full else DeformableAttention(width, HEADS, 1, points)
+        self.self_attention = (
+            FullAttention(width, HEADS) if full else DeformableAttention(width, HEADS, 1, points, reach)
+        )
         self.self_residual = Residual(width, dropout)
-        self.cross_attention = DeformableAttention(width, HEADS, levels, points)
+        self.cross_attention = DeformableAttention(width, HEADS, levels, points, reach)
         self.cross_residual = Residual(width, dropout)
         self.feed = FeedForward(width, feed, dropout)
 
@@ -115,7 +119,7 @@ class EPT(nn.Module, Decoder):
         channels: channels of the backbone's features, finest first.
         width: d_model.
         points: N.
-        queries, encodings, self_attention, positions, level_norm, layers, feed: see `unept`.
+        reach, queries, encodings, self_attention, positions, level_norm, layers, feed: see `unept`.
         dropout: dropout after each attention and after both linear layers of each feed-forward part.
 
     Raises:
@@ -132,6 +136,7 @@ class EPT(nn.Module, Decoder):
         width: int,
         *,
         points: int = 16,
+        reach: float | None = None,
         queries: Literal["dynamic", "naive"] = "dynamic",
         encodings: Literal["queries", "features"] = "queries",
         self_attention: Literal["sparse", "full"] = "sparse",
@@ -151,7 +156,9 @@ class EPT(nn.Module, Decoder):
         self.laterals = nn.ModuleList(nn.Conv2d(level, width, 1) for level in channels)
         self.norms = nn.ModuleList(nn.GroupNorm(1, width) for _ in channels) if level_norm else None
         self.scales = nn.Parameter(torch.randn(len(channels), width))
-        self.encoder = nn.ModuleList(EncoderLayer(width, len(channels), points, feed, dropout) for _ in range(layers))
+        self.encoder = nn.ModuleList(
+            EncoderLayer(width, len(channels), points, reach, feed, dropout) for _ in range(layers)
+        )
         dynamic, side = queries == "dynamic", self.naive_side
         self.spatial = SpatialBranch(in_chans, width) if dynamic else None
         self.detail_channels = width if dynamic else None
@@ -159,7 +166,7 @@ class EPT(nn.Module, Decoder):
         self.context_queries = Tap()
         full = self_attention == "full"
         self.decoder = nn.ModuleList(
-            DecoderLayer(width, len(channels), points, feed, full, dropout) for _ in range(layers)
+            DecoderLayer(width, len(channels), points, reach, feed, full, dropout) for _ in range(layers)
         )
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
@@ -239,7 +246,16 @@ class FeedForward(nn.Module):
 
 
 @models.register("unept")
-@fitted(align_corners=False, inference_scale=1.33, points=4, positions="pixels", level_norm=True, layers=1, feed=4)
+@fitted(
+    align_corners=False,
+    inference_scale=1.33,
+    points=4,
+    reach=1.0,
+    positions="pixels",
+    level_norm=True,
+    layers=1,
+    feed=4,
+)
 def unept(
     spec: BackboneSpec,
     num_classes: int,
@@ -247,6 +263,7 @@ def unept(
     width: int | None = None,
     levels: Literal[1, 3] = 3,
     points: Literal[4, 16, 64] = 16,
+    reach: PositiveFloat | None = None,
     queries: Literal["dynamic", "naive"] = "dynamic",
     encodings: Literal["queries", "features"] = "queries",
     self_attention: Literal["sparse", "full"] = "sparse",
@@ -264,6 +281,7 @@ def unept(
         width: d_model, a multiple of 8. None: 256, or a width that fits the backbone.
         levels: L, 3 for stages 3 to 5 of a CNN or blocks 4, 8 and 12 of a ViT's 12. 1 uses the last of these (Table 6).
         points: N, the number of points on each level (Table 6).
+        reach: distance of the last point at the start, in pixels of a level; None for N, as in the released code.
         queries: context queries: dynamic takes them from the spatial branch; naive learns them, equal for all images.
         encodings: queries adds position and scale encodings to the queries of each attention (§3.1.1). features adds
             them once to the inputs of encoder and decoder (§4.2).
@@ -291,6 +309,7 @@ def unept(
         spec.in_chans,
         spec.width(width, 256, backbone.channels),
         points=points,
+        reach=reach,
         queries=queries,
         encodings=encodings,
         self_attention=self_attention,
