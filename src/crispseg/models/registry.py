@@ -25,7 +25,7 @@ PARTS: dict[str, Registry[Any]] = {"context": contexts, "fuse": fuses, "merge": 
 
 PART_NAMES = {
     "context": "context part on the deepest feature: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb",
-    "fuse": "fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb",
+    "fuse": "fuse part between levels: add, fam, gdfam, ddsm, cfb, dcn, carafe, sapa, fade, dysample or sharp_flow",
     "merge": "merge part for all levels: concat, aligned, or sum, which adds the projected levels",
 }
 
