@@ -31,7 +31,6 @@ ORDER = (
         "models",
         "folders",
         "data",
-        "doctor",
         "inference",
     ),
     *("evaluation", "benchmarking", "export", "visualization", "inspection", "training", "labelling", "recipes"),
@@ -68,14 +67,14 @@ def test_no_import_circle() -> None:
 
 
 def test_packages_keep_their_order() -> None:
-    """None imports one above it, and so none the command line; all from `doctor` upward may draw."""
+    """None imports one above it, and so none the command line; all from `data` upward may draw."""
     upward = set()
     for name, needed in imports().items():
         own, *_ = name.removeprefix("crispseg.").split(".")
         if own in ("crispseg", "__main__"):
             continue
         for other in {one.split(".")[1] for one in needed if one.count(".")}:
-            drawing = other == "visualization" and ORDER.index(own) >= ORDER.index("doctor")
+            drawing = other == "visualization" and ORDER.index(own) >= ORDER.index("data")
             if ORDER.index(other) > ORDER.index(own) and not drawing:
                 upward.add((name.removeprefix("crispseg."), other))
     assert not upward
@@ -132,7 +131,7 @@ def test_complex_files_are_listed_only_while_they_are() -> None:
 def test_the_frame_names_no_model() -> None:
     needed = imports()["crispseg.models.base"]
     assert {name.removeprefix("crispseg.models.") for name in needed if "models." in name} == {
-        *("frame", "info", "refinement", "registry", "saving")
+        *("info", "refinement", "registry", "saving")
     }
 
 

@@ -8,6 +8,7 @@ import json
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 
 class CrispsegError(Exception):
@@ -29,6 +30,27 @@ class CrispsegError(Exception):
 
     def __str__(self) -> str:
         return super().__str__() if self.field is None else f"{self.field} {super().__str__()}"
+
+
+class Question(CrispsegError):
+    """Error for data that can mean several things: what they contain, and settings to choose from.
+
+    The command line prints it in at most ten lines, with a command for each choice; elsewhere it is one line.
+
+    Args:
+        title: the folder or files, and what is unclear.
+        facts: at most three lines about what they contain.
+        choices: at most three meanings, and the settings that declare each.
+        advice: what to do if no choice is right.
+    """
+
+    def __init__(
+        self, title: str, facts: Sequence[str], choices: Mapping[str, Mapping[str, object]], advice: str = ""
+    ) -> None:
+        self.title, self.facts, self.choices, self.advice = title, facts[:3], dict(islice(choices.items(), 3)), advice
+        options = [f"{meaning}: {', '.join(assignments(each))}" for meaning, each in self.choices.items()]
+        line = "; ".join(filter(None, [title, *self.facts, *options, advice]))
+        super().__init__(line, settings=[*self.choices.values()])
 
 
 class CrispsegWarning(UserWarning):
@@ -104,7 +126,18 @@ def one_line(error: BaseException) -> str:
 
 def flags_of(settings: Mapping[str, object]) -> list[str]:
     """Return settings as flags of the command line."""
-    return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items()]
+    return [f"--{key}={text}" for key, text in texts_of(settings).items()]
+
+
+def assignments(settings: Mapping[str, object]) -> list[str]:
+    """Return settings as text for a message, such as "data.ignore [255]"."""
+    return [f"{key} {text}" for key, text in texts_of(settings).items()]
+
+
+def texts_of(settings: Mapping[str, object]) -> dict[str, str]:
+    """Return the values of settings in the notation of flags."""
+    compact = json.JSONEncoder(separators=(",", ":"))
+    return {key: value if isinstance(value, str) else compact.encode(value) for key, value in settings.items()}
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

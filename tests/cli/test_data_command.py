@@ -13,7 +13,7 @@ from dataset_trees import MAKERS, save
 
 from crispseg.data import DATA_SOURCES, Folder
 from crispseg.data.catalogue import catalogue
-from crispseg.doctor.diagnosis import class_meanings
+from crispseg.folders.report import values_of_labels
 from crispseg.labels import IGNORE
 
 # -------------------------------------------------------------------------------------------------------- mapping
@@ -23,7 +23,7 @@ def values_of(text: str) -> list[Any]:
     """The numbers, or colours, that a cell of the mapping names."""
     if text.startswith("["):
         return [json.loads(f"[{part.partition(']')[0]}]") for part in text.split("[")[1:]]
-    parts = [part.split("–") for part in text.split(", ")]
+    parts = [part.split("-") for part in text.split(", ")]
     return [value for part in parts for value in range(int(part[0]), int(part[-1]) + 1)]
 
 
@@ -31,14 +31,14 @@ def values_of(text: str) -> list[Any]:
 def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: Path) -> None:
     """Every value and colour that it names is decoded to the class that it names, and none is left out."""
     if name == "folder":
-        found = Folder("x", "y", palette=[(0, 0, 0), (255, 0, 7)], ignore=((9, 9, 9), 12), palette_tolerance=0).reading
+        found = Folder("x", "y", palette=[(0, 0, 0), (255, 0, 7)], ignore=((9, 9, 9), 12), palette_tolerance=0).meaning
         labels, decode = found.labels, found.lookup
     else:
         kind, _, option = name.partition(" ")
         options: Any = {"59": {"classes": 59}, "ids": {"masks": "ids"}}.get(option)
         source: Any = DATA_SOURCES[kind]("x", **options) if options else MAKERS[kind](tmp_path)
         labels, decode = source.label_set(), source.lookup()
-    meanings = class_meanings(decode)
+    meanings = values_of_labels(decode, 1000)
     assert sorted(meanings) == [*range(len(labels)), IGNORE]
     every = []
     for label, values in meanings.items():

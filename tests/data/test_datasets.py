@@ -20,8 +20,8 @@ from crispseg.data import DATA_SOURCES, VOC2012, Aerial, CamVid, Nuclei, check_s
 from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
 from crispseg.data.folder_layout import recognise
-from crispseg.data.mask_lookup import MOST, three_classes
 from crispseg.data.sources import LISTS, PART, read_table
+from crispseg.folders.lookup import MOST, three_classes
 from crispseg.training.config import TrainConfig, config_to_dict
 
 # ------------------------------------------------------------------------------------------- classes and colours

@@ -17,10 +17,9 @@ from training_runs import of_many_opinions
 from crispseg import from_pretrained
 from crispseg.cli.main import main
 from crispseg.data import FileDataset, Folder
+from crispseg.data.examination import examine
 from crispseg.data.folder import settle
-from crispseg.data.mask_lookup import three_classes
-from crispseg.doctor.facts import subject_of
-from crispseg.doctor.fix import check_out
+from crispseg.folders.lookup import three_classes
 
 NAMES = ["background", "nucleus", "border"]
 TINY = [
@@ -61,10 +60,8 @@ def test_masks_are_made_of_them(folders: Path, refuses: Any) -> None:
             np.testing.assert_array_equal(train[index].labels, three_classes(ids))
             np.testing.assert_array_equal(train.instances(pair.name), ids)
     assert source.notes() == [] and settle(source)[0].classes is None
-    subject = subject_of(source)
-    assert subject.known and subject.known[0] == source.label_set() and {*subject.splits} == {"train", "val"}
-    with refuses("folder has no files of class masks"):
-        check_out(folders / "fixed", subject)
+    data = examine(source)
+    assert data.meaning and data.meaning.labels == source.label_set() and {*data.sizes} == {"train", "val"}
 
 
 def test_files_of_8_16_and_32_bits_and_of_equal_channels(folders: Path) -> None:

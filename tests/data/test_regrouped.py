@@ -12,9 +12,10 @@ from dataset_trees import MAKERS
 import crispseg
 from crispseg.cli.main import main
 from crispseg.data import Folder, check_split
+from crispseg.data.examination import examine
 from crispseg.data.folder import settle
-from crispseg.doctor import diagnose, subject_of
 from crispseg.evaluation.evaluate import data_to_score
+from crispseg.folders.checks import check
 from crispseg.labels import LabelSet
 from crispseg.training.settings import training_config
 
@@ -43,9 +44,9 @@ def test_classes_merge_and_drop(merge: Any, drop: Any, names: Any, new: list[int
     source = folder(tmp_path, classes=[*FOUR.names], merge=merge, drop=drop)
     np.testing.assert_array_equal(source.dataset("val")[0].labels, np.array(new)[ids(0, 1, 2, 3)])
     assert settle(settle(source)[0])[0] == settle(source)[0]
-    diagnosis = diagnose(subject_of(source))
-    assert diagnosis.reading and diagnosis.reading.labels == source.label_set() == labels
-    codes = {one.code for one in diagnosis.findings} - {"tiny-image", "mask-in-two-splits"}
+    data = examine(source)
+    assert data.meaning and data.meaning.labels == source.label_set() == labels
+    codes = {finding.code for finding in check(data)} - {"tiny-image"}
     assert codes == ({"class-names"} if "void" in names else set())
 
 

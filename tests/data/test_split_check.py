@@ -13,8 +13,10 @@ from PIL import Image
 
 from crispseg.data import check_split, class_weights
 from crispseg.data.dataset import FileDataset, Sample, SegmentationDataset
-from crispseg.data.mask_lookup import IdLookup
 from crispseg.errors import CrispsegError
+from crispseg.folders.lookup import IdLookup
+from crispseg.folders.meaning import Meaning
+from crispseg.folders.report import table_lines
 from crispseg.folders.survey import Pair
 from crispseg.labels import LabelSet
 
@@ -37,8 +39,9 @@ def test_report_counts(tmp_path: Path) -> None:
     assert report.absent == ("class 3",)
     frequency = np.array([60 / 96, 24 / 48, 12 / 48])
     np.testing.assert_allclose(class_weights(report), [*(0.5 / frequency), 0], rtol=1e-6)
-    text = "\n".join(report.lines())
-    assert "3 images, 3x8 to 6x20" in text and "class 0  62.50%" in text and "class 3  never occurs" in text
+    text = "\n".join(table_lines(Meaning(labels, IdLookup(4)), [report]))
+    assert "3 images, 3x8 to 6x20" in text and "class 0  0           62.50%" in text
+    assert "class 3  3           never" in text and "255  ignored  255         38.46%" in text
 
 
 def test_every_kind_of_damage_is_found(tmp_path: Path, refuses: Any) -> None:
@@ -66,10 +69,11 @@ def test_every_kind_of_damage_is_found(tmp_path: Path, refuses: Any) -> None:
         "images/06.png": "does not exist",
     }
     dataset = FileDataset(pairs, LabelSet.numbered(3), IdLookup(3))
-    with refuses("7 of 10 pairs in 'train' are bad, first: ", "value 17", "'crispseg doctor' lists all"):
+    with refuses("5 files cannot be used; the first: ", "masks/02.png is broken"):
         check_split(dataset, "train")
     for index, (file, reason) in enumerate(reasons.items()):
-        with refuses("1 of 1 pairs", str(tmp_path / file), reason):
+        said = {0: "17 (24 pixels)", 1: "is 3x8 but its image is 6x8"}.get(index, reason)
+        with refuses(str(tmp_path / file), said):
             check_split(FileDataset(pairs[index : index + 1], dataset.labels, dataset.lookup), "val")
         with refuses(str(tmp_path / file), reason):
             dataset[index]
@@ -108,8 +112,8 @@ def test_datasets_without_files_are_rgb() -> None:
 @pytest.mark.parametrize(
     ("values", "reason"),
     [
-        ((1, 255), "class 1 and 255, .*; check the masks"),
-        ((1,), "contain only class 1"),
+        ((1, 255), "'train' has only class 1 and 255, which means ignore"),
+        ((1,), "'train' has only class 1;"),
     ],
 )
 def test_training_on_one_class_is_refused(values: tuple[int, ...], reason: str) -> None:
@@ -121,8 +125,8 @@ def test_training_on_one_class_is_refused(values: tuple[int, ...], reason: str) 
 def test_datasets_without_files_are_checked_too() -> None:
     assert check_split(InMemory(ids(0, 1), ids(1, 255)), "train").counts.tolist() == [24, 48]
     for masks, reason in (
-        ([ids(0), ids(0, 7)], "1 of 2 pairs in 'val' are bad, first: sample 1: value 7 is out of range 0 to 1"),
-        ([ids(0)[:2]], "sample 0: the image is"),
+        ([ids(0), ids(0, 7)], r"no class: 7 \(24 pixels\); each is out of range 0 to 1.*in sample 1"),
+        ([ids(0)[:2]], "is 2x8 but its image is 6x8.*in sample 0"),
         ([], "'val' has no samples"),
     ):
         with pytest.raises(CrispsegError, match=reason):

@@ -14,7 +14,7 @@ from training_runs import PAPER, quietly
 
 from crispseg.cli.main import main
 from crispseg.data import Augment, Folder
-from crispseg.data.split_check import known_range
+from crispseg.data.value_ranges import known_range
 from crispseg.io.images import read_image, write_image
 from crispseg.training import ModelConfig, Run, TrainConfig
 

@@ -20,7 +20,7 @@ from crispseg import CrispsegError, from_pretrained
 from crispseg.backbones import read_state_dict
 from crispseg.data import check_split
 from crispseg.data.dataset import FileDataset
-from crispseg.data.mask_lookup import IdLookup
+from crispseg.folders.lookup import IdLookup
 from crispseg.folders.survey import Pair
 from crispseg.io.images import read_mask, write_image
 from crispseg.labels import LabelSet

@@ -23,7 +23,7 @@ from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.dataset import FileDataset
-from crispseg.data.split_check import known_range
+from crispseg.data.value_ranges import known_range
 from crispseg.export.formats import describe
 from crispseg.inference import tiled
 from crispseg.io import value_range

@@ -15,7 +15,7 @@ from rich.console import Console
 from training_runs import DRAWN, rows, tiny
 
 from crispseg.data import Folder
-from crispseg.data.split_check import SplitReport
+from crispseg.data.examination import SplitReport
 from crispseg.labels import LabelSet
 from crispseg.training import TrainConfig, train
 from crispseg.training.feedback import advice, class_scores, thin_classes

@@ -13,11 +13,11 @@ from dataset_trees import save
 from PIL import Image
 
 from crispseg.cli.main import main
+from crispseg.data.examination import shared_images
 from crispseg.data.folder import Folder
-from crispseg.doctor import subject_of
-from crispseg.doctor.duplicates import leaks
+from crispseg.folders.wording import lines_of
 from tests.data.own_folders import TINY
-from tests.doctor.trees import ids, photo
+from tests.folders.trees import ids, photo
 
 PLANTED = {  # split, name, suffix, seeds of image and mask, how the image is turned → what is said of it
     "images in more than one split": ("test", "same", ".bmp", 0, 0, lambda image: image),
@@ -25,7 +25,6 @@ PLANTED = {  # split, name, suffix, seeds of image and mask, how the image is tu
     "mirrored, rotated": ("val", "mirrored", ".png", 2, 2, np.fliplr),
     "similar pixels": ("val", "again", ".jpg", 3, 53, lambda image: image),
     "or lists": ("test", "turned", ".jpg", 4, 54, np.rot90),
-    "masks of different images": ("test", "masked", ".png", 55, 5, lambda image: image),
 }
 
 
@@ -41,15 +40,8 @@ def sound(root: Path) -> Path:
     return root
 
 
-@pytest.mark.parametrize("soft", [1, 4])
-def test_masks_with_interpolated_edges_are_named(soft: int, tmp_path: Path) -> None:
-    """One of twelve may have a thin class between two others."""
-    sound(tmp_path)
-    for path in sorted((tmp_path / "masks/train").iterdir())[:soft]:
-        coarse = Image.fromarray(3 * (ids(9 + len(path.stem), (16, 24)) > 1).astype(np.uint8))
-        coarse.resize(Image.open(path).size, Image.Resampling.BILINEAR).save(path)
-    lines = [line for line in leaks(subject_of(Folder(root=tmp_path))) if "intermediate values" in line]
-    assert len(lines) == (soft > 1) and all(f"interpolation: {soft}" in line for line in lines)
+def leaks(source: Folder) -> list[str]:
+    return [text for finding in shared_images(source) for text in lines_of(finding)]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +58,7 @@ def test_parts_on_both_sides_are_said(names: list[str], pattern: str, tmp_path: 
     listed = tmp_path / "val.txt"
     listed.write_text("\n".join(names[1::2]))
     for option in ({}, {"group": pattern if pattern.endswith("*") else f"{pattern}*".replace("folder*", "folder")}):
-        line, *examples = leaks(subject_of(Folder(tmp_path / "images", tmp_path / "masks", val_list=listed, **option)))
+        line, *examples = leaks(Folder(tmp_path / "images", tmp_path / "masks", val_list=listed, **option))
         assert pattern in line and "3 of 3 in val" in line and examples
 
 
@@ -75,7 +67,7 @@ def test_settings_keep_patients_in_one_split(folders: bool, tmp_path: Path, caps
     for seed in range(12):
         split = ("train" if seed % 4 else "val") if folders else ""
         make(tmp_path, split, f"slice{seed:03}_P{seed // 4}", ".png", seed, seed, np.array)
-    line, *_ = leaks(subject_of(Folder(root=tmp_path)))
+    line, *_ = leaks(Folder(root=tmp_path))
     assert f"; data.group '*_P{{*}}'{' and data.folds 3' * folders} would keep each in train or val" in line
     assert main(["doctor", str(tmp_path)]) == 1
     command = capsys.readouterr().out.partition("or train with: ")[2].splitlines()[0]
@@ -87,49 +79,9 @@ def test_settings_keep_patients_in_one_split(folders: bool, tmp_path: Path, caps
     assert patients[0].isdisjoint(patients[1]) and patients[0] | patients[1] == {"P0", "P1", "P2"}
 
 
-def drifting(scene: int, number: int) -> np.ndarray:
-    """A noisy frame of a camera that moves by 3 pixels."""
-    frame = photo(scene, (96, 240))[:, 3 * number : 3 * number + 120]
-    noise = np.random.default_rng(number).integers(-3, 4, frame.shape)
-    return (frame + noise).clip(0, 255).astype(np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("name", "group"),
-    [("{}_{:05}", "*_*"), ("{}/{:02}", "folder"), ("{}{:02}", ""), ("{1:03}_{0}", "*_{*}")],
-)
-def test_neighbours_that_look_alike_are_said(name: str, group: str, tmp_path: Path) -> None:
-    names = {name.format(scene, number): (seed, number) for seed, scene in enumerate("ABC") for number in range(12)}
-    for one, (seed, number) in names.items():
-        save(tmp_path / f"images/{one}.png", drifting(seed, number))
-        save(tmp_path / f"masks/{one}.png", ids(20 * seed + number, (96, 120)))
-    line, *examples = leaks(subject_of(Folder(root=tmp_path)))
-    assert "neighbours look alike" in line and "of 7 in val" in line and examples
-    assert not group or not leaks(subject_of(Folder(root=tmp_path, group=group)))
-
-
-@pytest.mark.parametrize("last", [1, 12])
-def test_unrelated_neighbours_and_blocks_of_a_sequence_are_not_said(last: int, tmp_path: Path) -> None:
-    for number in range(24):
-        save(tmp_path / f"images/A_{number:03}.png", photo(number) if last == 1 else drifting(0, number))
-        save(tmp_path / f"masks/A_{number:03}.png", ids(number, (64, 96) if last == 1 else (96, 120)))
-    chosen = [f"A_{number:03}" for number in range(24) if (number % 4 == 0 if last == 1 else number >= last)]
-    (tmp_path / "val.txt").write_text("\n".join(chosen))
-    assert leaks(subject_of(Folder(root=tmp_path))) == []
-
-
-@pytest.mark.parametrize("sizes", [(6, 6), (9, 2, 2)])
-def test_groups_that_leave_little_to_divide_are_not_advised(sizes: tuple[int, ...], tmp_path: Path) -> None:
-    for group, size in enumerate(sizes):
-        for number in range(size):
-            make(tmp_path, "", f"p{group}_slice_{number}", ".png", 20 * group + number, 20 * group + number, np.array)
-    line, *_ = leaks(subject_of(Folder(root=tmp_path)))
-    assert "by the pattern *_slice_*" in line and "data.group" not in line
-
-
 def test_train_and_evaluate_say_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, run = sound(tmp_path / "data"), tmp_path / "run"
-    assert leaks(subject_of(Folder(root=root))) == []
+    assert leaks(Folder(root=root)) == []
     for planted in PLANTED.values():
         make(root, *planted)
     exif = Image.Exif()

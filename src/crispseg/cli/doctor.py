@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import PositiveInt
 from rich.console import Console
 
 from crispseg.cli.command import STDOUT, WithData
 from crispseg.cli.keys import check_json, write_json
-from crispseg.data.finding import Severity
+from crispseg.data import DataSource
+from crispseg.data.examination import examine
 from crispseg.data.folder import Folder
 from crispseg.data.named import build_data
-from crispseg.doctor import diagnose, subject_of
-from crispseg.doctor.diagnosis import EXIT_STATUS, as_json, show
-from crispseg.doctor.fix import check_out, fix, worth_a_copy
-from crispseg.errors import flags_of
+from crispseg.data.picture import DATA_PICTURE, draw_examined
+from crispseg.errors import CrispsegError, flags_of
 from crispseg.evaluation.evaluate import named_data
-from crispseg.io.images import image_channels
+from crispseg.folders.cache import cache_file
+from crispseg.folders.checks import check
+from crispseg.folders.checks.files import UNPAIRED
+from crispseg.folders.diagnosis import EXIT_STATUS, as_json, text_lines, worst
+from crispseg.folders.examined import Examined
+from crispseg.folders.finding import Finding, Severity
+from crispseg.folders.fix import worth_a_copy, write_copy
+from crispseg.io.files import check_new_folder
+from crispseg.io.images import image_channels, write_image
 from crispseg.io.progress import print_lines
+
+STYLES = {"error": "bold red", "warning": "yellow", "information": "cyan"}
 
 
 @dataclass(kw_only=True)
@@ -49,38 +61,63 @@ class Doctor(WithData):
 
     def __call__(self) -> int:
         found, in_chans = ({}, 3) if self.target is None else named_data(self.target, self.data)
-        data = build_data(self.chosen(found))
-        subject = subject_of(data, image_channels(in_chans if self.in_chans is None else self.in_chans))
+        source = build_data(self.chosen(found))
         if self.fix is not None:
-            check_out(self.fix, subject)
+            check_out(self.fix, source)
         check_json(self.json)
-        diagnosis = diagnose(subject, self.workers)
+        data = examine(source, image_channels(in_chans if self.in_chans is None else self.in_chans), self.workers)
+        findings = check(data)
         if self.json:
-            write_json(self.json, as_json(diagnosis))
+            write_json(self.json, as_json(source.name, data, findings))
         console = Console(stderr=self.json == STDOUT)
-        show(diagnosis, console)
-        if isinstance(subject.source, Folder):
-            known, source = {one.line for one in diagnosis.findings}, subject.source
-            notes = source.notes() if diagnosis.severity < Severity.ERROR else source.layout.unused
-            print_lines(console, [line for line in notes if line not in known])
-        target, said = [self.target] if self.target else [], {f"data.{key}": each for key, each in self.data.items()}
+        for line in text_lines(source.name, data, findings):
+            print_lines(console, [line], STYLES.get(line.partition("  ")[0]))
+        if isinstance(source, Folder):
+            print_lines(console, source.notes() if worst(findings) < Severity.ERROR else source.layout.unused)
+        picture = draw_examined(data)
+        if picture is not None:
+            print_lines(console, [f"images with their masks: {written_picture(picture, self.json)}"])
+        print_lines(console, self.commands(data, findings, found.get("root") == self.target))
+        return EXIT_STATUS[worst(findings)]
+
+    def commands(self, data: Examined, findings: list[Finding], own: bool) -> Iterator[str]:
+        """Yield what was written, and commands to continue with; `own` if the target is the folder of the data."""
+        target = [self.target] if self.target else []
+        given = flags_of({f"data.{key}": value for key, value in self.data.items()})
         model = flags_of({"model.in_chans": self.in_chans} if self.in_chans else {})
-        train = ["crispseg", "train"]
-        own = self.target is None or found.get("root") == self.target or Path(self.target).is_file()
-        unpaired = ("image-without-mask", "mask-without-image")
-        errors = [one for one in diagnosis.findings if one.severity is Severity.ERROR and one.code not in unpaired]
-        refused = errors or [one for one in diagnosis.findings if one.code == "parts-in-two-splits"]
-        choices = refused[0].details.get("settings", ()) if own and len(refused) == 1 else ()
-        commands = (shlex.join([*train, *target, *flags_of({**said, **tree}), *model]) for tree in choices)
-        print_lines(console, [f"or train with: {command}" for command in commands])
-        lines = []
+        train = ["crispseg", "train", *target, *given, *model]
+        trainable = own or self.target is None or Path(self.target).is_file()
+        for settings in remedies(findings) if trainable else ():
+            yield f"or train with: {shlex.join([*train, *flags_of(settings)])}"
         if self.fix is not None:
-            lines += [fix(diagnosis, self.fix), f"train on them: {shlex.join([*train, str(self.fix), *model])}"]
-        elif worth_a_copy(diagnosis):
+            yield write_copy(data, findings, self.fix)
+            yield f"train on them: {shlex.join(['crispseg', 'train', str(self.fix), *model])}"
+        elif data.files and worth_a_copy(data, findings):
+            doctor = ["crispseg", "doctor", *target, *given, *(flag.replace("model.", "") for flag in model)]
             copy = f"{Path(self.target or 'data')}_fixed"
-            given = ["crispseg", "doctor", *target, *flags_of(said), *(each.replace("model.", "") for each in model)]
-            lines.append(f"write a corrected copy: {shlex.join([*given, '--fix', copy])}")
-        elif found.get("root") == self.target and not self.data and diagnosis.severity < Severity.ERROR:
-            lines.append(f"train on them: {shlex.join([*train, *target, *model])}")
-        print_lines(console, lines)
-        return EXIT_STATUS[diagnosis.severity]
+            yield f"write a corrected copy: {shlex.join([*doctor, '--fix', copy])}"
+        elif own and worst(findings) < Severity.ERROR:
+            yield f"train on them: {shlex.join(train)}"
+
+
+def remedies(findings: Sequence[Finding]) -> Sequence[Mapping[str, object]]:
+    """Return the alternative settings of the only error; training leaves unpaired files out."""
+    errors = [finding for finding in findings if finding.severity is Severity.ERROR and finding.code not in UNPAIRED]
+    return errors[0].settings if len(errors) == 1 else ()
+
+
+def check_out(out: Path, source: DataSource) -> None:
+    """Raise a `CrispsegError` if a folder is not empty or is inside the data."""
+    check_new_folder(out)
+    for key in ("root", "images", "masks"):
+        root = getattr(source, key, None)
+        if root is not None and out.resolve().is_relative_to(Path(root).resolve()):
+            raise CrispsegError(f"{out} is inside the data, {root}, which are never changed; give another folder")
+
+
+def written_picture(picture: NDArray[np.uint8], report: Path | None) -> Path:
+    """Write the picture next to the report, or else to the user's cache folder, and return its path."""
+    folder = cache_file().parent if report is None or report == STDOUT else report.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    write_image(folder / DATA_PICTURE, picture)
+    return folder / DATA_PICTURE

@@ -11,7 +11,7 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
@@ -22,6 +22,7 @@ from crispseg.errors import (
     CrispsegError,
     CrispsegWarning,
     Interrupted,
+    Question,
     did_you_mean,
     ended_worker,
     flags_of,
@@ -78,11 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"crispseg: {str(found) or INTERRUPTED}", file=sys.stderr)
             return 128 + (found.number if isinstance(found, Interrupted) else signal.SIGINT)
         if isinstance(found, CrispsegError):
-            line = f"--{found}" if found.field else str(found)
-            words = sys.argv[1:] if argv is None else argv
-            for start, tree in zip(("; run: ", *["; or: "] * len(found.settings)), found.settings, strict=False):
-                line += start + shlex.join(["crispseg", *words, *flags_of(tree)])
-        elif isinstance(found, OSError):
+            for line in _lines_of(found, sys.argv[1:] if argv is None else argv):
+                print(line, file=sys.stderr)
+            return 2
+        if isinstance(found, OSError):
             line = system_line(found)
         elif isinstance(found, MemoryError):
             line = "there is not enough memory; close other programs, or give smaller images, crops or batches"
@@ -90,10 +90,37 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exception(found)
             print("crispseg: this is a bug; please report the lines above and the command", file=sys.stderr)
             return 70  # EX_SOFTWARE of sysexits.h
-        if line.startswith("Caught "):  # raised by a data worker; its traceback comes first
-            line = re.split(r"(?m)^crispseg\.[\w.]+: ", line)[-1]
         print(f"crispseg: error: {' '.join(line.split())}", file=sys.stderr)
         return 2
+
+
+def _lines_of(error: CrispsegError, words: Sequence[str]) -> Iterator[str]:
+    """Yield a message with a command for each alternative; `words` are those of the command that failed."""
+    if isinstance(error, Question):
+        yield from _question(error, words)
+        return
+    line = f"--{error}" if error.field else str(error)
+    starts = ["; run: ", *["; or: "] * len(error.settings)]
+    for start, settings in zip(starts, error.settings, strict=False):
+        line += start + _command(words, settings)
+    if line.startswith("Caught "):  # raised by a data worker; its traceback comes first
+        line = re.split(r"(?m)^crispseg\.[\w.]+: ", line)[-1]
+    yield f"crispseg: error: {' '.join(line.split())}"
+
+
+def _question(question: Question, words: Sequence[str]) -> Iterator[str]:
+    """Yield what was found, and a command for each choice: ten lines at most."""
+    yield f"crispseg: error: {question.title}"
+    yield from (f"  {fact}" for fact in question.facts)
+    for meaning, settings in question.choices.items():
+        yield f"{meaning}:"
+        yield f"  {_command(words, settings)}"
+    if question.advice and len(question.choices) < 3:  # else there would be more than ten lines
+        yield question.advice
+
+
+def _command(words: Sequence[str], settings: Mapping[str, object]) -> str:
+    return shlex.join(["crispseg", *words, *flags_of(settings)])
 
 
 def _run(argv: list[str]) -> int:

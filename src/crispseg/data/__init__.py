@@ -3,6 +3,7 @@
 from collections import UserDict
 
 from crispseg.data.dataset import DataSource, FileDataset, Sample, SegmentationDataset
+from crispseg.data.examination import check_split
 from crispseg.data.folder import Folder
 from crispseg.data.loading import Transformed
 from crispseg.data.sources import (
@@ -17,9 +18,9 @@ from crispseg.data.sources import (
     PascalContext,
     official_classes,
 )
-from crispseg.data.split_check import SplitReport, check_split, class_weights, softened_weights
 from crispseg.data.transforms import Augment, eval_transform, train_transform
 from crispseg.errors import CrispsegError
+from crispseg.folders.report import SplitReport, class_weights, softened_weights
 from crispseg.labels import IGNORE, LabelSet
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import combinations
@@ -15,24 +15,24 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings, plural
-from crispseg.data.copies import group_of, original, same_pixels, together
-from crispseg.data.dataset import DataSource, FileDataset, names_or_file, read_names
-from crispseg.data.finding import Finding, Severity
-from crispseg.data.folder_layout import FolderLayout, differing_legends, own_layout, rivals
+from crispseg.data.dataset import DataSource, FileDataset
+from crispseg.data.folder_layout import FolderLayout, own_layout, rivals
 from crispseg.data.folder_search import SPLITS, pictures
-from crispseg.data.id_checks import beyond_ids
-from crispseg.data.mask_lookup import CLASSES, ColorLookup, IdLookup, InstanceLookup, MaskStatistics, read_statistics
-from crispseg.data.mask_reading import DeclaredClasses, MaskReading, read_masks
-from crispseg.data.pairing import PairingKind, chosen_names, folded, shared_out
-from crispseg.data.palettes import as_color, numbered_colors
-from crispseg.errors import CrispsegError, did_you_mean, few
-from crispseg.folders.survey import Pair
-from crispseg.io.parallel import parallel, spread, tried
+from crispseg.data.pairing import chosen_names, folded, shared_out
+from crispseg.errors import CrispsegError, Question, did_you_mean, few
+from crispseg.folders.copies import sharing
+from crispseg.folders.facts import ImageFacts, MaskFacts, read_image_facts, read_mask_facts
+from crispseg.folders.groups import group_of, original, together
+from crispseg.folders.lookup import INSTANCE_CLASSES, ColorLookup, IdLookup
+from crispseg.folders.meaning import Declared, Meaning
+from crispseg.folders.names import names_or_file, read_names
+from crispseg.folders.palettes import as_color, numbered_colors
+from crispseg.folders.readers import read
+from crispseg.folders.survey import Pair, read_facts
 from crispseg.io.value_range import check_range
 from crispseg.labels import IGNORE, Color, LabelSet
 
 ALL = "all"  # split of all images that have a mask
-SAMPLED = 32  # number of masks to look at first if classes are declared
 
 
 @dataclass(frozen=True, config=CHECKS)
@@ -129,7 +129,7 @@ class Folder(Settings):
         Raises:
             CrispsegError: the declarations contradict each other, or the masks do not determine the classes.
         """
-        return self.reading.labels
+        return self.meaning.labels
 
     def splits(self) -> tuple[str, ...]:
         """Return the available splits; `dataset` also accepts "all" for all images.
@@ -157,7 +157,7 @@ class Folder(Settings):
             CrispsegError: the split is unknown or empty, the folders do not match, or a list is wrong.
         """
         declared = None if self.value_range == "auto" else self.value_range
-        pairs = [pair for pair in self.pairs(split) if str(pair.mask) not in self.reading.left_out]
+        pairs = self.pairs(split)
         numbered = None
         if self.instances is not None and not self.of_instances:
             there = {name: file for file, name in pictures(Path(self.instances)).items()}
@@ -166,7 +166,7 @@ class Folder(Settings):
                 lacking = f"data.instances {self.instances} has no file for {len(missing)} of {len(pairs)} images"
                 raise CrispsegError(f"{lacking}: {few(missing)}; give each image a file of the same name")
             numbered = {pair.name: there[name] for pair, name in zip(pairs, names, strict=True)}
-        return FileDataset(pairs, self.reading.labels, self.reading.lookup, 3, declared, numbered)
+        return FileDataset(pairs, self.meaning.labels, self.meaning.lookup, 3, declared, numbered)
 
     def full_names(self, pairs: Iterable[Pair]) -> list[str]:
         """Return the names of pairs as in list files, with the folder of the split. Errors are those of `splits`."""
@@ -208,9 +208,9 @@ class Folder(Settings):
         """Return the path of an image in the folder of images or of the split, without suffix."""
         return PurePosixPath(self.layout.names.get(pair.image, pair.name))
 
-    def faults(self) -> dict[PairingKind, list[str]]:
+    def faults(self) -> dict[str, list[str]]:
         """Return unpaired files and list entries without an image. Errors are those of `splits`."""
-        found: dict[PairingKind, list[str]] = defaultdict(list)
+        found: dict[str, list[str]] = defaultdict(list)
         for matched in self.layout.matched.values():
             for kind, files in matched.faults.items():
                 found[kind] += map(str, files)
@@ -223,17 +223,15 @@ class Folder(Settings):
 
         Errors are those of `label_set` and `dataset`.
         """
-        lookup, left_out = self.reading.lookup, self.reading.left_out
-        odd = [name for name, pair in self._pairs.items() if str(pair.mask) in left_out]
-        found = replace(self, classes=self._classes, exclude=[*names_or_file(self.exclude), *odd])
+        lookup = self.meaning.lookup
+        found = replace(self, classes=self._classes, exclude=names_or_file(self.exclude))
         if self.copies == "pixels" and len({*self._grouped("names").values()}) == len({*self._groups.values()}):
             found = replace(found, copies="names")  # so that files are compared once
         if isinstance(lookup, ColorLookup):
             found = replace(found, palette=self.palette or [*lookup.palette], palette_tolerance=lookup.tolerance)
         elif isinstance(lookup, IdLookup):
             found = replace(found, num_classes=self.num_classes if self.declared.count else lookup.classes)
-            masks = [mask for mask in self._scanned or self._sampled if isinstance(mask, MaskStatistics)]
-            if any(IGNORE in mask.held for mask in masks if not mask.colors and mask.file not in left_out):
+            if any(IGNORE in mask.held for mask in self._masks if not mask.colors):
                 found = replace(found, ignore=(*{*self.ignore, IGNORE},))  # else other masks may seem black and white
         return found
 
@@ -248,14 +246,8 @@ class Folder(Settings):
         if layout.only:
             lines.append(f"{layout.only} lists {len(self._pairs)} annotated images; others are left out")
         lines += [*layout.unused, *([layout.hint] if layout.hint and self.declared.names is None else [])]
-        lines += [found.line for found in self.legends()]
         lines += [matched.note for matched in layout.matched.values() if matched.note]
-        lines += [fault.line for fault in self.reading.faults if fault.severity < Severity.ERROR]
         return [*lines, *self._group_notes()]
-
-    def legends(self) -> list[Finding]:
-        """Return the finding of files that may define the classes and differ. Errors are those of `splits`."""
-        return differing_legends(pair.mask for pair in self._pairs.values())
 
     def _group_notes(self) -> Iterator[str]:
         groups, names, key = self._groups, self._dictated[""], self.group
@@ -345,11 +337,20 @@ class Folder(Settings):
             keys.append({name: original(PurePosixPath(name) if again else places[name]) for name in names})
         overlaps: list[tuple[str, str]] = []
         if copies == "pixels":
-            equal, overlaps = same_pixels({name: self._pairs[name].image for name in names})
-            keys.append(equal)
+            images = self._image_facts(names)
+            keys.append({name: image.digest[:-1] for name, image in images.items() if not image.constant})
+            facts, named = [*images.values()], [*images]
+            overlaps = [(named[one], named[other]) for one, other in sharing(facts, facts)]
         groups = together(names, *keys, pairs=overlaps)
         largest = max(Counter(groups.values()).values(), default=0)
         return groups if 2 * largest <= len(names) else together(names, *keys)  # else the overlaps are reported
+
+    def _image_facts(self, names: Iterable[str]) -> dict[str, ImageFacts]:
+        """Facts of the images that can be read."""
+        paths = {name: self._pairs[name].image for name in names}
+        facts = read_facts("image", read_image_facts, paths.values())
+        images = {name: facts[path] for name, path in paths.items()}
+        return {name: image for name, image in images.items() if isinstance(image, ImageFacts)}
 
     @cached_property
     def _group_of_names(self) -> dict[str, str]:
@@ -372,7 +373,7 @@ class Folder(Settings):
         return [word.strip() for word in words] if len(words) > 1 and not Path(str(classes)).exists() else classes
 
     @cached_property
-    def declared(self) -> DeclaredClasses:
+    def declared(self) -> Declared:
         """Declared meaning of the masks; contradictions raise a `CrispsegError`."""
         colors, names = (None, None) if self.palette is None else numbered_colors(self.palette)
         if (classes := self._classes) is not None:
@@ -381,10 +382,10 @@ class Folder(Settings):
             "data.classes": None if names is None else len(names),
             "data.num_classes": self.num_classes,
             "data.palette": None if colors is None else len({*colors.values()}),
-            "data.instances": len(CLASSES) if self.of_instances else None,
+            "data.instances": len(INSTANCE_CLASSES) if self.of_instances else None,
         }
         counts = {key: count for key, count in declared.items() if count is not None}
-        names = CLASSES if names is None and self.of_instances else names
+        names = INSTANCE_CLASSES if names is None and self.of_instances else names
         if len(set(counts.values())) > 1:
             stated = ", ".join(f"{key} {count}" for key, count in counts.items())
             raise CrispsegError(f"the numbers of classes differ: {stated}; make them agree")
@@ -394,56 +395,37 @@ class Folder(Settings):
         if both := [list(color) for color in colors or () if color in ignore]:
             what = f"data.palette and data.ignore both have the colour {both[0]}"
             raise CrispsegError(f"{what}; remove it from one of them, or give data.drop with the name of the class")
-        tolerance = None if self.palette_tolerance == "auto" else self.palette_tolerance
+        tolerance = 0.0 if self.palette_tolerance == "auto" else self.palette_tolerance
         count = next(iter(counts.values()), None)
-        folders = {str(file): name for one in self.layout.matched.values() for file, name in one.folders.items()}
-        return DeclaredClasses(count, names, colors, ignore, tolerance, self.merge, self.drop, folders)
+        return Declared(count, names, colors, ignore, tolerance, self.of_instances, self.merge, self.drop)
 
     @cached_property
-    def reading(self) -> MaskReading:
+    def meaning(self) -> Meaning:
         """Meaning of the masks. Errors are those of `label_set`."""
-        if self.of_instances:
-            labels, ids = self.declared.labels(len(CLASSES)).regrouped(self.merge, self.drop)
-            return MaskReading(labels, InstanceLookup().regrouped(ids))
-        masks, undeclared = self._scanned, self.declared.count is None
-        if undeclared and (broken := [mask for mask in masks if isinstance(mask, CrispsegError)]):
-            raise broken[0]
-        readable = [mask for mask in masks if isinstance(mask, MaskStatistics)]
-        reading = read_masks(self.declared, readable)
-        if undeclared and not reading.lookup.tolerance and (lossy := [mask.lossy for mask in readable if mask.lossy]):
-            raise CrispsegError(lossy[0])
-        for fault in reading.errors:
-            some = f" ({few(Path(file).name for file in fault.files)})" if len(fault.files) < len(masks) else ""
-            differ = [found.line for found in self.legends()] if undeclared else []
-            line = "; ".join(filter(None, [fault.message + some, *differ, fault.remedy, self.layout.hint]))
-            settings = [*fault.details.get("settings", ())]
-            if fault.code == "object-numbers" and self.root is None:
-                settings.append({"data.masks": None, "data.instances": str(self.masks)})
-            raise CrispsegError(f"{self.masks or self.root}: {line}", settings=settings)
-        return reading
+        needed = self.declared.palette is None and not self.of_instances
+        return self.meaning_of(self._masks if needed else [])
+
+    def meaning_of(self, masks: Sequence[MaskFacts]) -> Meaning:
+        """Return the meaning of masks; a `Question` asks if it is unclear."""
+        try:
+            instances = Path(self.masks) if self.masks is not None and self.root is None else None
+            return read(self.declared, masks, Path(str(self.masks or self.root)), instances)
+        except Question as question:
+            facts = [*question.facts, self.layout.hint] if self.layout.hint else question.facts
+            raise Question(question.title, facts, question.choices, question.advice) from None
 
     @cached_property
-    def _scanned(self) -> list[MaskStatistics | CrispsegError]:
-        """Statistics of the masks, if they can add to the declarations; otherwise empty."""
-        declared = self.declared
-        by_value = declared.palette is None
-        told = declared.count not in (None, 2) if by_value else declared.tolerance is not None
-        some = self._sampled if told else []
-        marked = any(mask.transparent is not None or mask.nodata is not None or mask.inverted for mask in some)
-        doubtful = marked or (by_value and any(beyond_ids(mask, declared.count or 2) for mask in some))
-        if told and not (doubtful or declared.folders):
-            return []
+    def _masks(self) -> list[MaskFacts]:
+        """Facts of the masks in use; of declared classes, without files that cannot be read."""
         used = set().union(*self._dictated.values()) - {*names_or_file(self.exclude)}
         pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)
-        return list(parallel(tried(read_statistics), [pair.mask for pair in pairs], "Reading masks"))
-
-    @cached_property
-    def _sampled(self) -> list[MaskStatistics]:
-        """Statistics of some masks, evenly spread."""
-        masks = [pair.mask for pair in self._pairs.values()]
-        masks = [masks[index] for index in spread(len(masks), SAMPLED)]
-        some = parallel(tried(read_statistics), masks, "Reading masks")
-        return [mask for mask in some if isinstance(mask, MaskStatistics)]
+        masks: list[MaskFacts] = []
+        for facts in read_facts("mask", read_mask_facts, [pair.mask for pair in pairs]).values():
+            if isinstance(facts, MaskFacts):
+                masks.append(facts)
+            elif self.declared.count is None:
+                raise facts
+        return masks
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:

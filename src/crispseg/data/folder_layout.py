@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -13,7 +13,6 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from crispseg.data.catalogue import catalogue
-from crispseg.data.finding import Finding, Severity
 from crispseg.data.folder_search import (
     MASK_FOLDERS,
     OTHERS,
@@ -206,23 +205,6 @@ def unused_splits(root: Path, names: Mapping[Path, str], places: Iterable[Path])
 def legend_files(root: Path) -> list[Path]:
     """Return the files in a folder that may define the classes, by their names."""
     return [path for path in sorted(root.glob("*")) if LEGEND.fullmatch(path.name) and path.name != "classes.txt"]
-
-
-def differing_legends(masks: Iterable[Path]) -> list[Finding]:
-    """Return the finding of files near different masks that may define the classes, have one name, and differ."""
-    contents: dict[str, dict[bytes, Path]] = defaultdict(dict)
-    for folder in sorted({parent for mask in masks for parent in [*mask.parents][:2]}):
-        for path in sorted(folder.iterdir()):
-            if LEGEND.fullmatch(path.name) and path.is_file() and path.stat().st_size <= LEGEND_BYTES:
-                content, is_json = path.read_bytes(), path.suffix == ".json"
-                if not (is_json and ANNOTATION.search(content)):  # annotations of an image
-                    contents[re.sub(r"\d+", "", path.name) if is_json else path.name].setdefault(content, path)
-    for first, second, *more in (paths.values() for paths in contents.values() if len(paths) > 1):
-        message = f"{first} and {second} differ: if they define the classes, one value means different classes"
-        files = (str(first), str(second), *map(str, more))
-        remedy, unsure = "make masks and files agree", {"copy": False}
-        return [Finding("legends-differ", Severity.WARNING, message, remedy, len(files), files, unsure)]
-    return []
 
 
 def _searched(root: Path, images: Path) -> tuple[Path, Path]:

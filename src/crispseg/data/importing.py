@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.annotations import Annotations, MarkedImage
-from crispseg.data.dataset import read_lines
 from crispseg.data.folder_search import SPLIT_OF, SPLITS
 from crispseg.data.formats import FORMATS, read_annotations
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, did_you_mean, few, one_line
+from crispseg.folders.names import read_lines
 from crispseg.io.files import atomic_folder, check_new_folder
 from crispseg.io.images import IMAGE_FOLDERS, find_images, image_size, write_labels
 from crispseg.io.parallel import parallel

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from crispseg.config.settings import plural
-from crispseg.data.dataset import read_lines
 from crispseg.errors import CrispsegError, few
+from crispseg.folders.names import read_lines
 from crispseg.folders.survey import Pair
 from crispseg.io.images import SUFFIXES
 

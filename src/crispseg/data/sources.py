@@ -19,9 +19,9 @@ from pydantic.dataclasses import dataclass
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.catalogue import Entry, catalogue
 from crispseg.data.dataset import FileDataset
-from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskLookup
 from crispseg.data.pairing import pair_files
 from crispseg.errors import CrispsegError, did_you_mean, one_line
+from crispseg.folders.lookup import ColorLookup, InstanceLookup, MaskLookup
 from crispseg.folders.survey import Pair
 from crispseg.labels import IGNORE, Color, LabelSet
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +13,33 @@ from rich.console import Console
 
 from crispseg.config.settings import CONFIG, Tree, unknown
 from crispseg.config.yaml_files import read_yaml
-from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder, SegmentationDataset, check_split
+from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder, SegmentationDataset
 from crispseg.data.dataset import Sample
+from crispseg.data.examination import check_splits, shared_by
 from crispseg.data.folder import ALL, settle
 from crispseg.data.folder_layout import legend_files, recognise
 from crispseg.data.loading import obstacle_to_workers, sample_loader
-from crispseg.data.mask_lookup import ColorLookup, InstanceLookup, MaskStatistics, read_statistics
-from crispseg.data.mask_reading import DeclaredClasses, read_masks
 from crispseg.data.named import build_data, own_data_meant
-from crispseg.data.palettes import compact, numbered_colors
 from crispseg.data.sources import PublicSource
-from crispseg.data.split_check import known_range
-from crispseg.doctor.duplicates import leaks
-from crispseg.doctor.facts import Subject
-from crispseg.errors import CrispsegError, few
+from crispseg.data.value_ranges import known_range
+from crispseg.errors import CrispsegError, Question, few
 from crispseg.evaluation.boundary import DISTANCES, BoundaryIoUScores, BoundaryScores, Empty
 from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.scores import PerImageMetric, Scores, SegmentationScores
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.thin import ThinScores
+from crispseg.folders.lookup import ColorLookup, InstanceLookup
+from crispseg.folders.palettes import numbered_colors
 from crispseg.folders.survey import Pair
+from crispseg.folders.wording import lines_of
 from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.objects import NUMBERED, object_rules
 from crispseg.inference.runtime import AnyModel, Backend, is_exported, open_model
 from crispseg.io.host import host_state_restored
 from crispseg.io.images import image_channels
-from crispseg.io.parallel import parallel, tried
 from crispseg.io.progress import print_lines, progress
 from crispseg.io.value_range import warn_of_unknown
-from crispseg.labels import Color, LabelSet
+from crispseg.labels import IGNORE, Color, LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import WEIGHTS_FILE, read_info, shipped_folder
 
@@ -239,8 +236,6 @@ def read_truth(info: ModelInfo, mask: Path, said: Mapping[str, object]) -> NDArr
     kind = "instances" if isinstance(source, Folder) and source.of_instances else "masks"
     data, _ = _with_recorded(recorded, info.class_names, {**said, "images": str(mask), kind: str(mask)})
     check_classes(info, data.label_set())
-    if isinstance(data, Folder):
-        print_lines(Console(stderr=True), [one.line for one in data.reading.faults if one.severity > 0], "yellow")
     return data.dataset(ALL).read_labels(0)
 
 
@@ -291,32 +286,27 @@ def _named_colors(file: Path) -> dict[Color, str]:
 
 
 def _check_meaning(data: Folder, elsewhere: bool) -> None:
-    """Raise a CrispsegError for masks of another meaning than the recorded one, and warn of ids from 1 elsewhere."""
-    reading, declared, place = data.reading, data.declared, data.masks or data.root
-    named = {color: declared.names[index] for color, index in (declared.palette or {}).items() if declared.names}
-    for file in legend_files(Path(data.root or Path(str(data.images)).parent)) if elsewhere and named else ():
-        for color, name in _named_colors(file).items():
-            if named.get(color, name) != name and name in named.values():
-                what = f"{file} gives the colour {list(color)} to {name}, but the training data to {named[color]}"
-                raise CrispsegError(f"{what}; give data.palette {file}, or the palette of the training data")
-    by_id = declared.count and declared.palette is None
-    masks: list[MaskStatistics] = []
-    if (by_id and elsewhere) or declared.tolerance:
-        found = parallel(tried(read_statistics), [pair.mask for pair in data.pairs(ALL, strict=False)], "Reading masks")
-        masks = [mask for mask in found if isinstance(mask, MaskStatistics)]
-    if by_id and masks:
-        reading = read_masks(DeclaredClasses(None, ignore=declared.ignore), masks)
-        notes = [fault.line for fault in reading.faults if fault.code == "one-based-ids"]
-        print_lines(Console(stderr=True), notes, "yellow")
-    if by_id and isinstance(reading.lookup, ColorLookup) and reading.faults[0].code == "black-and-white-masks":
-        palette = compact(reading.lookup.palette)
-        remedy = f"give data.palette '{palette}' if these are its classes" if declared.count == 2 else "write class ids"
-        what = f"{place}: {reading.faults[0].message}, but the model was trained on class ids"
-        raise CrispsegError(f"{what}; {remedy}, or give data.ignore '[255]' if 255 means ignore")
-    if declared.tolerance:  # any colour then means the nearest one
-        for fault in read_masks(replace(declared, tolerance=None), masks).errors:
-            remedy = f"if these are class ids, give data.palette null and data.num_classes {declared.count}"
-            raise CrispsegError(f"{place}: {fault.line}; or, {remedy}")
+    """Raise a CrispsegError for masks of another meaning than the recorded one."""
+    declared, place = data.declared, Path(data.root or Path(str(data.images)).parent)
+    if elsewhere and declared.palette and declared.names:
+        named = {color: declared.names[index] for color, index in declared.palette.items()}
+        for file in legend_files(place):
+            _check_legend(file, named)
+    if declared.palette is None and isinstance(data.meaning.lookup, ColorLookup):
+        palette = [*data.meaning.lookup.palette]
+        choices: dict[str, Mapping[str, object]] = {"if 255 means ignore": {"data.ignore": [IGNORE]}}
+        if declared.count == len(palette):
+            choices = {"if black and white are its classes": {"data.palette": palette}} | choices
+        title = f"{place}: the masks are black and white, but the model was trained on class ids"
+        raise Question(title, [], choices, "write class ids")
+
+
+def _check_legend(file: Path, named: Mapping[Color, str]) -> None:
+    """Raise a CrispsegError if a file gives the colour of one of the classes another name."""
+    for color, name in _named_colors(file).items():
+        if named.get(color, name) != name and name in named.values():
+            what = f"{file} gives the colour {list(color)} to {name}, but the training data to {named[color]}"
+            raise CrispsegError(f"{what}; give data.palette {file}, or the palette of the training data")
 
 
 def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> list[SegmentationDataset]:
@@ -333,7 +323,10 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     for dataset in by_channels.values():
         if isinstance(dataset, FileDataset) and dataset.value_range is None and (found := known_range(dataset)):
             warn_of_unknown(f"the split '{split}'", *found)  # before each data worker does
-        report = check_split(dataset, split)
+        examined, findings = check_splits({split: dataset})
+        report = examined.reports[0]
+        for finding in findings:
+            notes += lines_of(finding) if finding.code != "class-absent" else []
         if report.absent:
             notes.append(f"never in '{split}': {few(report.absent, 20)}; not scored")
         if isinstance(data, Folder) and (data.merge or data.drop) and report.void > 0.05:
@@ -368,7 +361,7 @@ TRAINED = "train.txt"  # file in a run's folder that lists its training images, 
 
 def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     """Warn of training images of a run in a split, compared by file or content, if both are custom data."""
-    recorded, in_chans = recorded_data(run)
+    recorded, _ = recorded_data(run)
     if not isinstance(data, Folder) or recorded.get("name") != Folder.name or split == "train":
         return
     file = (Path(run).parent if Path(run).name == "model" else Path(run)) / TRAINED
@@ -385,5 +378,6 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     if again := [one.name for one in pairs if known.pop(one.image.resolve(), None)]:
         remedy = f"; data.train_list {file} leaves them out" if split == "val" and listed else ""
         lines.append(f"{len(again)} of {len(pairs)} images in {split} were used in training: {few(again, 2)}{remedy}")
-    subject = Subject(data, {"train": [*known.values()], split: pairs}, None, image_channels(in_chans), {}, {})
-    print_lines(Console(stderr=True), [*lines, *leaks(subject)], "yellow")
+    for finding in shared_by(data, {"train": [*known.values()], split: pairs}):
+        lines += lines_of(finding)
+    print_lines(Console(stderr=True), lines, "yellow")

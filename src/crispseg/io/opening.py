@@ -52,6 +52,16 @@ FAULTS: Mapping[type[Exception], str] = {
 """Errors when a file is opened, with the rest of the message."""
 
 
+def check_channels(name: object, color: str, bands: int, channels: int) -> None:
+    """Raise a CrispsegError unless an image has these channels; 3 means RGB, which includes grey."""
+    if color not in COLORS:
+        raise CrispsegError(f"{name} has {color} colours; save it as grey or RGB")
+    most = {"grey": 2, "rgb": 4, "bands": 0}.get(color, bands) if channels == 3 else channels
+    if bands > most or (channels != 3 and (bands < most or color == "palette")):
+        remedy = f"give other images, or train a model with model.in_chans {3 if bands == 1 else bands}"
+        raise CrispsegError(f"{name} has {bands} channel(s), not {channels}; {remedy}")
+
+
 @dataclass(frozen=True)
 class Raster:
     """An image with its header and values, which are decoded on demand."""
@@ -103,12 +113,7 @@ class Raster:
 
     def check(self, channels: int) -> None:
         """Raise a CrispsegError unless it has these channels; 3 means RGB, which includes grey."""
-        if self.color not in COLORS:
-            raise CrispsegError(f"{self.name} has {self.color} colours; save it as grey or RGB")
-        most = {"grey": 2, "rgb": 4, "bands": 0}.get(self.color, self.bands) if channels == 3 else channels
-        if self.bands > most or (channels != 3 and (self.bands < most or self.color == "palette")):
-            remedy = f"give other images, or train a model with model.in_chans {3 if self.bands == 1 else self.bands}"
-            raise CrispsegError(f"{self.name} has {self.bands} channel(s), not {channels}; {remedy}")
+        check_channels(self.name, self.color, self.bands, channels)
 
     def numbers(self, channels: int) -> NDArray[Any]:
         """Return the values of these channels as uint8 or uint16, and a palette as RGB; see `check` for errors."""

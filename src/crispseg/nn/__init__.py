@@ -1,6 +1,5 @@
 """Building blocks shared by all decoders."""
 
-from crispseg.nn.inside import keep_inside
 from crispseg.nn.layers import (
     BatchNorm2d,
     average_bins,
@@ -10,7 +9,6 @@ from crispseg.nn.layers import (
     mix_channels,
     pad_to_multiple,
     resize,
-    resize_to_images,
     same_layout,
     upcast,
 )
@@ -29,13 +27,11 @@ __all__ = [
     "conv_bn_relu",
     "deformable_attention",
     "grid_sample",
-    "keep_inside",
     "mix_channels",
     "pad_to_multiple",
     "pixel_centres",
     "record",
     "resize",
-    "resize_to_images",
     "same_layout",
     "sampled_dot",
     "sampled_sum",

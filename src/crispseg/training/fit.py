@@ -20,14 +20,12 @@ from crispseg.data.boundary_targets import boundary_targets
 from crispseg.data.folder import Folder, settle
 from crispseg.data.loading import Batches, eval_loader, obstacle_to_workers, train_loader, with_keys
 from crispseg.data.transforms import CustomTransform
-from crispseg.doctor.duplicates import leaks
-from crispseg.doctor.facts import subject_of
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import TRAINED
 from crispseg.inference.tiling import enough_memory
 from crispseg.io.files import LITTER, owned
 from crispseg.io.host import host_state_restored
-from crispseg.io.images import image_channels, write_image
+from crispseg.io.images import write_image
 from crispseg.io.progress import print_lines
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
@@ -45,7 +43,7 @@ from crispseg.training.pace import callback
 from crispseg.training.result import PICTURE, Run
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, record, write_text
-from crispseg.training.training_data import TrainingData, check_data, class_weights_of, print_data
+from crispseg.training.training_data import TrainingData, check_data, class_weights_of, print_data, show_data
 from crispseg.training.unlabelled_images import WithUnlabelled, unlabelled_files
 
 Loaders = tuple[Batches, Batches]
@@ -152,9 +150,9 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks, f
         config = replace(config, workers=0)
         notes.append(f"workers is 0, because {obstacle}")
 
-    print_data(data, notes, console, config.augment.flip > 0)
+    print_data(data, notes, console)
     if not (checkpoint or console.quiet):
-        print_lines(console, leaks(subject_of(config.data, image_channels(config.model.in_chans))), "yellow")
+        show_data(data, config.data, Path(config.out), console)
 
     loaders = build_loaders(config, data, model.info, step, hooks.transform)
     if on_cuda(config) and config.processes > 1:  # torch's converter would drop the activations in timm's norms

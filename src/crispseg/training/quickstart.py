@@ -9,7 +9,7 @@ import lightning as L
 from rich.console import Console
 
 from crispseg.data import check_split
-from crispseg.data.split_check import known_range
+from crispseg.data.value_ranges import known_range
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import score_table

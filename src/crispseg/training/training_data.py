@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-from crispseg.data import SplitReport, check_split, class_weights, softened_weights
+from crispseg.data import DataSource, SplitReport, class_weights, softened_weights
 from crispseg.data.dataset import SegmentationDataset
-from crispseg.data.finding import Severity
+from crispseg.data.examination import check_splits, shared_images
 from crispseg.data.loading import times_an_epoch
-from crispseg.data.split_check import known_range
-from crispseg.doctor.findings import class_findings
+from crispseg.data.picture import DATA_PICTURE, draw_data
+from crispseg.data.value_ranges import known_range
 from crispseg.errors import CrispsegError
+from crispseg.folders.finding import Finding
+from crispseg.folders.meaning import Meaning
+from crispseg.folders.report import table_lines
+from crispseg.folders.wording import lines_of
 from crispseg.inference.tiling import free_bytes
-from crispseg.io.images import image_channels
+from crispseg.io.images import image_channels, write_image
 from crispseg.io.progress import print_lines
 from crispseg.io.value_range import ValueRange
 from crispseg.models.info import MIN_SIDE
@@ -90,6 +96,8 @@ class TrainingData:
     value_range: ValueRange | None  # values that become black and white in 16-bit images
     times: list[int]  # number of times an epoch uses each training image
     keep: bool  # whether training images are read only once
+    meaning: Meaning  # of the masks
+    findings: tuple[Finding, ...]  # about both splits
 
 
 def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
@@ -97,24 +105,40 @@ def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
     splits = [config.data.dataset(name).with_channels(config.model.in_chans) for name in ("train", "val")]
     value_range = known_range(splits[0])
     train_set, val_set = (split.with_channels(config.model.in_chans, value_range) for split in splits)
-    reports = check_split(train_set, "train"), check_split(val_set, "val")
+    examined, findings = check_splits({"train": train_set, "val": val_set})
+    reports = examined.reports
+    assert examined.meaning
     config = resolved(config, reports[0])
     assert config.batch_size != "auto"
     times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.processes)
     keep = keeps_images(config, reports[0])
-    return config, TrainingData(train_set, val_set, *reports, value_range, times, keep)
+    return config, TrainingData(
+        train_set, val_set, reports[0], reports[1], value_range, times, keep, examined.meaning, tuple(findings)
+    )
 
 
-def print_data(data: TrainingData, notes: list[str], console: Console, flips: bool) -> None:
-    """Print the mapping from ids to classes of this run, and warnings about it; `flips` if images are mirrored."""
+def print_data(data: TrainingData, notes: list[str], console: Console) -> None:
+    """Print the table of classes of this run, and findings about the data."""
     reports = data.train_report, data.val_report
-    print_lines(console, [*notes, *reports[0].lines(), reports[1].lines()[0]])
-    known = () if flips else ("mirrored-classes",)
-    found = [one for one in class_findings(reports) if one.severity > Severity.INFORMATION and one.code not in known]
-    print_lines(console, [f"{one.message}; {one.remedy}" for one in found], "yellow")
+    print_lines(console, [*notes, *table_lines(data.meaning, reports)])
+    for finding in data.findings:
+        print_lines(console, lines_of(finding), "yellow")
     if data.value_range == "image":
         print_lines(console, ["value_range image: the range of values of each image is scaled to 0 to 1"])
     elif data.value_range:
         low, high = data.value_range
         scaled = f"images are 16-bit: values from {low:g} to {high:g} are scaled to 0 to 1"
         print_lines(console, [f"{scaled}, in training and in prediction"])
+
+
+def show_data(data: TrainingData, source: DataSource, folder: Path, console: Console) -> None:
+    """Print which images the splits share, and write the picture of images and masks, which a notebook shows."""
+    for finding in shared_images(source):
+        print_lines(console, lines_of(finding), "yellow")
+    picture = folder / DATA_PICTURE
+    write_image(picture, draw_data(data.train, data.train_report))
+    print_lines(console, [f"images with their masks: {picture}"])
+    if "ipykernel" in sys.modules:
+        from IPython.display import Image, display  # a notebook has it
+
+        display(Image(str(picture)))  # type: ignore[no-untyped-call]

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from crispseg.config.settings import plural
-from crispseg.data import FileDataset, Folder, Sample, SegmentationDataset, train_transform
+from crispseg.data import Folder, Sample, train_transform
+from crispseg.data.examination import pairs_of
 from crispseg.data.loading import Augmented, derived_seed
-from crispseg.doctor.facts import subject_of
 from crispseg.errors import CrispsegError, few
 from crispseg.io.files import digest
 from crispseg.io.images import find_images, image_channels, read_image
@@ -40,10 +40,7 @@ def unlabelled_files(config: TrainConfig) -> tuple[list[Path], list[str]]:
     if not left:
         raise CrispsegError(f"is {place}, which has no images without masks; give a folder of images", "unlabelled")
     notes, labelled = [], list[Path]()
-    for split, items in subject_of(source, channels).splits.items():
-        pairs = items.pairs if isinstance(items, FileDataset) else items
-        if isinstance(pairs, SegmentationDataset):  # without files
-            continue
+    for split, pairs in pairs_of(source).items():
         labelled += [Path(pair.image) for pair in pairs]
         known, masks = (_among(left, {Path(pair[kind]) for pair in pairs}) for kind in (1, 2))
         left = [file for file in left if file not in known | masks]

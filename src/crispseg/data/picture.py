@@ -1,0 +1,128 @@
+"""Picture of images with their masks, in which a person sees shifted, mirrored, inverted or exchanged masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from matplotlib import font_manager
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from crispseg.data.dataset import FileDataset, Sample, SegmentationDataset
+from crispseg.folders.examined import Examined
+from crispseg.folders.lookup import NONE
+from crispseg.folders.report import SplitReport, percent, report_of
+from crispseg.io.images import as_picture, colorize
+from crispseg.io.parallel import spread
+from crispseg.labels import IGNORE, LabelSet
+
+DATA_PICTURE = "data.png"  # file in a run's folder
+MOST_IMAGES = 12  # images in the picture
+RAREST = 6  # classes of which the image with the most pixels is shown
+COLUMNS = 4
+TILE, GAP, TEXT = 300, 6, 16  # pixels: longer side of a tile, space between tiles, and height of a line of text
+OPACITY = 0.4  # of a mask's colours over its image
+DARK = 0.25  # brightness of the image under ignored pixels
+
+
+def draw_data(dataset: SegmentationDataset, report: SplitReport) -> NDArray[np.uint8]:
+    """Draw images of a split with their masks in colour, and a legend with ids, names and shares of pixels.
+
+    The report is that of the dataset, in the same order of images.
+    """
+    indices = chosen_images(report)
+    shape = typical_shape([report.sizes[index] for index in indices])
+    tiles = [tile(dataset[index], report.labels, shape) for index in indices]
+    columns = min(COLUMNS, len(tiles))
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
+    body = np.vstack(rows)
+    return np.vstack([body, legend(report, body.shape[1])])
+
+
+def draw_examined(data: Examined) -> NDArray[np.uint8] | None:
+    """Draw files of all splits; None if no mask can be read. Pairs that training would refuse are left out."""
+    if data.meaning is None or not data.files:
+        return None
+    lookup = data.meaning.lookup
+    pairs = [pair for pair in data.decodable if pair.image.size == pair.mask.size]
+    pairs = [pair for pair in pairs if (lookup.labels_of(pair.mask) < NONE).all()]
+    if not pairs:
+        return None
+    dataset = FileDataset([pair.pair for pair in pairs], data.meaning.labels, lookup, data.channels)
+    return draw_data(dataset, report_of("all", data.meaning, [pair.mask for pair in pairs]))
+
+
+def chosen_images(report: SplitReport) -> list[int]:
+    """Return the images with the most pixels of each of the rarest classes, and others evenly spread."""
+    counts = report.quarters.sum((2, 3))  # (images, classes)
+    present = [label for label in np.argsort(report.counts).tolist() if report.counts[label]]
+    chosen = {int(counts[:, label].argmax()) for label in present[:RAREST]}
+    chosen |= {*spread(report.images, MOST_IMAGES - len(chosen))}
+    return sorted(chosen)
+
+
+def typical_shape(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return the height and width of all tiles, by the median aspect ratio of the images."""
+    ratio = float(np.median([height / width for height, width in sizes]))
+    ratio = min(max(ratio, 0.5), 2.0)
+    return (TILE, round(TILE / ratio)) if ratio > 1 else (round(TILE * ratio), TILE)
+
+
+def tile(sample: Sample, labels: LabelSet, shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Draw an image with its mask and its name, in a white frame `(H, W, 3)`."""
+    factor = min(shape[0] / sample.size[0], shape[1] / sample.size[1])
+    size = max(1, round(sample.size[1] * factor)), max(1, round(sample.size[0] * factor))
+    enlarged = factor > 1
+    image = cv2.resize(as_picture(sample.image), size, interpolation=cv2.INTER_NEAREST if enlarged else cv2.INTER_AREA)
+    ids = cv2.resize(sample.labels, size, interpolation=cv2.INTER_NEAREST)
+    drawn = with_mask(np.asarray(image, np.uint8), np.asarray(ids), labels)
+    below, right = shape[0] - drawn.shape[0], shape[1] - drawn.shape[1]
+    frame = (GAP, GAP + TEXT + below), (GAP, GAP + right), (0, 0)
+    picture = Image.fromarray(np.pad(drawn, frame, constant_values=255))
+    ImageDraw.Draw(picture).text((GAP, picture.height - GAP - TEXT), shortened_name(sample.name), "black", font())
+    return np.asarray(picture)
+
+
+def with_mask(image: NDArray[np.uint8], ids: NDArray[np.uint8], labels: LabelSet) -> NDArray[np.uint8]:
+    """Draw labels `(H, W)` over an image: classes but the background in colour, ignored pixels dark."""
+    colors = colorize(ids, labels.palette)
+    drawn = cv2.addWeighted(image, 1 - OPACITY, colors, OPACITY, 0)
+    if labels.background is not None:
+        drawn = np.where((ids == labels.background)[..., None], image, drawn)
+    area = np.ones((3, 3), np.uint8)
+    outlines = cv2.dilate(ids, area) != cv2.erode(ids, area)
+    drawn = np.where(outlines[..., None], colors, drawn)
+    ignored = (ids == IGNORE)[..., None]
+    return np.where(ignored, image * DARK, drawn).astype(np.uint8)
+
+
+def legend(report: SplitReport, width: int) -> NDArray[np.uint8]:
+    """Draw id, name and share of each class `(H, W, 3)`, and of ignored pixels."""
+    entries = [
+        (color, f"{index}  {name}  {percent(share)}")
+        for index, (name, color, share) in enumerate(zip(*vars(report.labels).values(), report.shares, strict=True))
+    ]
+    if report.ignored:
+        entries.append(((64, 64, 64), f"{IGNORE}  ignored (dark)  {percent(report.void)}"))
+    columns = max(1, width // TILE)
+    rows = math.ceil(len(entries) / columns)
+    picture = Image.new("RGB", (width, rows * (TEXT + GAP) + 2 * GAP), "white")
+    draw = ImageDraw.Draw(picture)
+    for place, (color, text) in enumerate(entries):
+        left, top = GAP + place // rows * (width // columns), GAP + place % rows * (TEXT + GAP)
+        draw.rectangle((left, top, left + 2 * TEXT, top + TEXT - 2), fill=tuple(color), outline="black")
+        draw.text((left + 2 * TEXT + GAP, top), text, "black", font())
+    return np.asarray(picture)
+
+
+def font() -> ImageFont.FreeTypeFont:
+    """Return the font of matplotlib, which has letters of most languages."""
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), TEXT - 4)
+
+
+def shortened_name(name: str, most: int = 40) -> str:
+    return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -1,0 +1,51 @@
+"""Checks of classes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from crispseg.errors import few
+from crispseg.folders.examined import Examined
+from crispseg.folders.finding import Finding, finding_of
+from crispseg.folders.report import SplitReport
+from crispseg.labels import IGNORE
+
+UNLABELLED = {"unlabelled", "unlabeled", "void", "ignore", "ignored", "unknown"}
+
+
+def too_few_classes(data: Examined) -> Finding | None:
+    """Training needs pixels of two classes, and scores need one."""
+    contents = {report.split: content_of(report) for report in data.reports if not enough_classes(report)}
+    shown = [f"'{split}' has only {content}" for split, content in contents.items()]
+    return finding_of("too-few-classes", count=len(shown), contents=shown)
+
+
+def enough_classes(report: SplitReport) -> bool:
+    """Return whether a split can be used."""
+    return int((report.counts > 0).sum()) >= (2 if report.split == "train" else 1)
+
+
+def content_of(report: SplitReport) -> str:
+    """Return the classes in a split, and whether pixels are ignored."""
+    contents = [f"class {index}" for index in np.flatnonzero(report.counts)]
+    contents += [f"{IGNORE}, which means ignore"] * (report.ignored > 0)
+    return " and ".join(contents) or "no pixels"
+
+
+def class_absent(data: Examined) -> Finding | None:
+    if not all(enough_classes(report) for report in data.reports):
+        return None
+    absent = {report.split: report.absent for report in data.reports if report.absent}
+    shown = [f"never in {split}: {few(names, 20)}" for split, names in absent.items()]
+    return finding_of("class-absent", count=len({*sum(absent.values(), ())}), lacking="; ".join(shown), absent=absent)
+
+
+def class_names(data: Examined) -> Finding | None:
+    """Classes named as pixels without a label, which a network should not learn."""
+    names = data.meaning.labels.names if data.meaning else ()
+    void = [name for name in names if name.strip("_ ").casefold() in UNLABELLED]
+    drop = f"[{','.join(void)}]"
+    return finding_of("class-names", count=len(void), names=void, drop=drop)
+
+
+CLASS_CHECKS = [too_few_classes, class_absent, class_names]

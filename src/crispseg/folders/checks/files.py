@@ -1,0 +1,113 @@
+"""Checks of single files and of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from crispseg.errors import CrispsegError
+from crispseg.folders.examined import Examined
+from crispseg.folders.finding import Finding, Severity, finding_of
+from crispseg.io.opening import check_channels
+from crispseg.models.info import MIN_SIDE
+
+BLENDED = 0.3  # smallest share of blended steps of an interpolated mask; CamVid's masks have up to 0.04
+UNPAIRED = (
+    "image-without-mask",
+    "mask-without-image",
+    "ambiguous-names",
+    "shifted-numbers",
+    "listed-file-missing",
+)
+
+
+def unpaired(code: str) -> Callable[[Examined], Finding | None]:
+    """Return the check of files that are in no split, for one reason."""
+    return lambda data: finding_of(code, data.unpaired.get(code, ()))
+
+
+def split_unavailable(data: Examined) -> Finding | None:
+    reasons = [f"{split}: {reason}" for split, reason in data.unavailable.items()]
+    return finding_of("split-unavailable", count=len(reasons), reasons=reasons)
+
+
+def unusable_file(data: Examined) -> Finding | None:
+    """Files that cannot be decoded, lossy masks whose values must be exact, and images with other channels."""
+    reasons = {str(path): str(error) for path, error in data.survey.errors.items()}
+    if not data.tolerant:
+        reasons |= {mask.file: mask.lossy for mask in data.survey.masks if mask.lossy}
+    for image in data.survey.images:
+        try:
+            check_channels(image.file, image.color, image.bands, data.channels)
+        except CrispsegError as error:
+            reasons[image.file] = str(error)
+    return finding_of("unusable-file", reasons, reason=next(iter(reasons.values()), ""), reasons=reasons)
+
+
+def sizes_differ(data: Examined) -> Finding | None:
+    differing = [pair for pair in data.survey.readable if pair.image.size != pair.mask.size]
+    sizes = ["{}x{} but its image is {}x{}".format(*pair.mask.size, *pair.image.size) for pair in differing]
+    return finding_of("sizes-differ", (pair.mask.file for pair in differing), first="".join(sizes[:1]))
+
+
+def constant_image(data: Examined) -> Finding | None:
+    return finding_of("constant-image", (image.file for image in data.survey.images if image.constant))
+
+
+def tiny_image(data: Examined) -> Finding | None:
+    files = [image.file for image in data.survey.images if min(image.size) < MIN_SIDE]
+    return finding_of("tiny-image", files, least=MIN_SIDE)
+
+
+def interpolated_edges(data: Examined) -> Finding | None:
+    """Resized class ids look like a further class one pixel wide, too thin to see in the picture."""
+    if data.lookup is not None and data.lookup.tolerance:
+        return None
+    return finding_of("interpolated-edges", (mask.file for mask in data.masks if mask.blended >= BLENDED))
+
+
+def turned_images(data: Examined) -> Finding | None:
+    """Images that EXIF turns without a change of size, so that an unturned mask goes unnoticed."""
+    turned = [pair.image for pair in data.survey.readable if pair.image.orientation > 1 == pair.mask.orientation]
+    same_size = [image for image in turned if image.orientation < 5 or image.size[0] == image.size[1]]
+    return finding_of("turned-images", (image.file for image in same_size))
+
+
+def positions_differ(data: Examined) -> Finding | None:
+    """GeoTIFF masks whose coordinates are off by more than a hundredth of a pixel."""
+    apart = []
+    for _, _, image, mask in data.survey.readable:
+        if image.place and mask.place:
+            pixels = np.abs(np.subtract(image.place, mask.place)).max() / max(map(abs, image.place[:2]))
+            apart += [mask.file] * bool(pixels > 0.01)
+    return finding_of("positions-differ", apart)
+
+
+def inverted_masks(data: Examined) -> Finding | None:
+    """TIFF masks with 0 for white, which are inverted when they are read."""
+    inverted = [mask.file for mask in data.survey.masks if mask.inverted]
+    every = len(inverted) == len(data.survey.masks)
+    return finding_of("inverted-masks", inverted, Severity.WARNING if every else Severity.ERROR)
+
+
+def transparent_pixels(data: Examined) -> Finding | None:
+    """Transparent pixels, which are read as black; indices of palette files keep their values."""
+    by_index = data.lookup is not None and not data.lookup.in_color
+    masks = [mask for mask in data.survey.masks if mask.transparent and not (by_index and mask.palette)]
+    return finding_of("transparent-pixels", (mask.file for mask in masks))
+
+
+FILE_CHECKS = [
+    *(unpaired(code) for code in UNPAIRED),
+    split_unavailable,
+    unusable_file,
+    sizes_differ,
+    constant_image,
+    tiny_image,
+    interpolated_edges,
+    turned_images,
+    positions_differ,
+    inverted_masks,
+    transparent_pixels,
+]

@@ -1,0 +1,158 @@
+"""Checks of images that splits share, or that a split has more than once."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import chain
+from pathlib import PurePosixPath
+from typing import Any, TypeAlias
+
+from crispseg.folders.copies import alike, sharing
+from crispseg.folders.examined import Examined
+from crispseg.folders.facts import ImageFacts, MaskFacts
+from crispseg.folders.finding import Finding, Severity, finding_of
+from crispseg.folders.groups import group_of, likely_group, original, together
+
+Member: TypeAlias = tuple[str, str]  # split and file of an image
+Groups: TypeAlias = list[list[Member]]
+
+
+def image_in_two_splits(data: Examined) -> Finding | None:
+    severity = Severity.INFORMATION if data.shared_on_purpose else None
+    return grouped("image-in-two-splits", data, across(digests(data)), severity)
+
+
+def copies_in_two_splits(data: Examined) -> Finding | None:
+    """Copies by the names of augmentation tools, by mirrored or rotated pixels, or by similar thumbnails."""
+    pixels = digests(data)
+    turned = {member: digest[:-1] for member, digest in pixels.items()}
+    copies = together([*places(data)], originals(data), turned, pairs=related(data, alike))
+    different = [group for group in across(copies) if len(keys_of(group, pixels)) > 1]
+    return grouped("copies-in-two-splits", data, different)
+
+
+def keys_of(group: Sequence[Member], keys: Mapping[Member, Hashable]) -> set[Hashable]:
+    """Return the different keys in a group; members without a key differ from all others."""
+    return {keys.get(member, member) for member in group}
+
+
+def tiles_in_two_splits(data: Examined) -> Finding | None:
+    """Overlapping crops of one image, by equal pixels at another place."""
+    return grouped("tiles-in-two-splits", data, related(data, sharing))
+
+
+def parts_in_two_splits(data: Examined) -> Finding | None:
+    """Groups of images, such as slices of one patient; a warning if the user named them, or for half of val."""
+    pattern = data.group or likely_group(places(data).values())
+    if pattern is None:
+        return None
+    groups = {member: group for member, place in places(data).items() if (group := group_of(pattern, place))}
+    in_train = {group for (split, _), group in groups.items() if split == "train"}
+    leaked = sum(split == "val" and group in in_train for (split, _), group in groups.items())
+    half = 2 * leaked >= data.sizes.get("val", 0) > 0
+    settings = [] if data.group else [{"data.group": pattern}]
+    severity = Severity.WARNING if data.group or half else None
+    return grouped("parts-in-two-splits", data, across(groups), severity, settings, pattern=shlex.quote(pattern))
+
+
+def duplicate_image(data: Examined) -> Finding | None:
+    within = {member: (member[0], digest) for member, digest in digests(data).items()}
+    return grouped("duplicate-image", data, groups_of(within))
+
+
+def contradicting_masks(data: Examined) -> Finding | None:
+    """Equal images, in any split, with different masks."""
+    masks = {(pair.split, str(pair.pair.image)): pair.mask for pair in data.survey.pairs}
+    contradicting = []
+    for group in groups_of(digests(data)):
+        facts = [masks[member] for member in group]
+        if len({mask.digest for mask in facts if isinstance(mask, MaskFacts)}) > 1:
+            contradicting.append(group)
+    return grouped("contradicting-masks", data, contradicting)
+
+
+def images_of(data: Examined) -> dict[Member, ImageFacts]:
+    pairs = data.survey.pairs
+    return {(pair.split, str(pair.pair.image)): pair.image for pair in pairs if isinstance(pair.image, ImageFacts)}
+
+
+def digests(data: Examined) -> dict[Member, bytes]:
+    """Return the hash of each image; images of one colour are not compared."""
+    return {member: image.digest for member, image in images_of(data).items() if not image.constant}
+
+
+def places(data: Examined) -> dict[Member, PurePosixPath]:
+    """Return the path of each image in the folder of images, without suffix."""
+    pairs = data.survey.pairs
+    return {
+        (pair.split, str(pair.pair.image)): data.places.get(pair.pair.image, PurePosixPath(pair.pair.name))
+        for pair in pairs
+    }
+
+
+def originals(data: Examined) -> dict[Member, PurePosixPath]:
+    """Return the path of the original of each image; names that repeat in the folders of the splits are left out."""
+    repeated = {places(data)[group[0]] for group in across(places(data))}
+    return {member: original(place) for member, place in places(data).items() if place not in repeated}
+
+
+def groups_of(keys: Mapping[Member, Hashable]) -> Groups:
+    """Return the groups of members that share a key, sorted by split."""
+    groups: dict[Hashable, list[Member]] = defaultdict(list)
+    for member, key in keys.items():
+        groups[key].append(member)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def across(keys: Mapping[Member, Hashable]) -> Groups:
+    """Return the groups of members of several splits that share a key."""
+    return [group for group in groups_of(keys) if len(dict(group)) > 1]
+
+
+def related(
+    data: Examined, relation: Callable[[Sequence[ImageFacts], Sequence[ImageFacts]], list[tuple[int, int]]]
+) -> list[tuple[Member, Member]]:
+    """Return each image with one of an earlier split that it is related to; the latter is first."""
+    images = images_of(data)
+    earlier: list[Member] = []
+    pairs: list[tuple[Member, Member]] = []
+    for split in data.sizes:
+        members = [member for member in images if member[0] == split]
+        facts = [images[member] for member in members]
+        indices = relation(facts, [images[member] for member in earlier])
+        first = {members[index]: earlier[other] for index, other in reversed(indices)}
+        pairs += [(other, member) for member, other in first.items()]
+        earlier += members
+    return pairs
+
+
+def grouped(
+    code: str,
+    data: Examined,
+    groups: Sequence[Sequence[Member]],
+    severity: Severity | None = None,
+    settings: Sequence[Mapping[str, object]] = (),
+    **values: Any,
+) -> Finding | None:
+    """Return a finding of groups, with the number of images in later splits."""
+    files: list[list[str]] = []
+    later: set[Member] = set()
+    for group in groups:
+        files.append([file for _, file in group])
+        later |= {member for member in group if member[0] != group[0][0]}
+    counts = Counter(split for split, _ in later)
+    shares = [f"{count} of {data.sizes[split]} in {split}" for split, count in counts.items()]
+    where = f" ({', '.join(shares)})" if shares else ""
+    return finding_of(code, chain(*files), severity, settings, count=len(files), groups=files, where=where, **values)
+
+
+SPLIT_CHECKS = [
+    image_in_two_splits,
+    copies_in_two_splits,
+    tiles_in_two_splits,
+    parts_in_two_splits,
+    duplicate_image,
+    contradicting_masks,
+]

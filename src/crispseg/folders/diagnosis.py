@@ -1,0 +1,78 @@
+"""Findings about a data set as text and as JSON."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from crispseg.config.settings import plural
+from crispseg.folders.examined import Examined
+from crispseg.folders.finding import FINDING_KINDS, Finding, Severity
+from crispseg.folders.report import table_lines
+from crispseg.folders.wording import message, remedy
+
+MOST_EXAMPLES = 3  # files or groups of a finding that are printed
+
+EXIT_STATUS = {Severity.INFORMATION: 0, Severity.WARNING: 1, Severity.ERROR: 3}
+"""Exit status of `crispseg doctor` by the worst finding; 2 is for mistakes in the command itself."""
+
+
+def worst(findings: Sequence[Finding]) -> Severity:
+    """Return the severity of the worst finding; information if there are none."""
+    return max((finding.severity for finding in findings), default=Severity.INFORMATION)
+
+
+def as_json(name: str, data: Examined, findings: Sequence[Finding]) -> dict[str, Any]:
+    """Return all findings with all files, and the statistics of each split of the data source `name`."""
+    splits: dict[str, dict[str, Any]] = {split: {"pairs": count} for split, count in data.sizes.items()}
+    for report in data.reports:
+        sizes = {"smallest": report.smallest, "largest": report.largest}
+        splits[report.split] |= {"pixels": report.counts.tolist(), "ignored": report.ignored, **sizes}
+    return {
+        "format": 2,
+        "data": name,
+        "severity": str(worst(findings)),
+        "classes": list(data.meaning.labels.names) if data.meaning else [],
+        "splits": splits,
+        "findings": [finding_as_json(finding) for finding in findings],
+    }
+
+
+def finding_as_json(finding: Finding) -> dict[str, Any]:
+    return {
+        "code": finding.code,
+        "severity": str(finding.severity),
+        "message": message(finding),
+        "remedy": remedy(finding),
+        "count": finding.count,
+        "files": list(finding.files),
+        "values": dict(finding.values),
+        "settings": list(finding.settings),
+        "fix": FINDING_KINDS[finding.code].fix,
+    }
+
+
+def text_lines(name: str, data: Examined, findings: Sequence[Finding]) -> Iterator[str]:
+    """Yield the splits, the table of classes, and each finding with examples and a remedy."""
+    pairs = ", ".join(f"{split} {count}" for split, count in data.sizes.items())
+    yield f"{name}: {pairs or 'no'} pairs"
+    if data.meaning and data.reports:
+        yield from table_lines(data.meaning, data.reports)
+    for finding in findings:
+        yield ""
+        yield f"{finding.severity}  {finding.code}  {message(finding)}"
+        yield from (f"    {example}" for example in examples_of(finding))
+        yield f"    → {remedy(finding)}"
+    yield ""
+    counts = Counter(str(finding.severity) for finding in findings if finding.severity > Severity.INFORMATION)
+    yield " and ".join(plural(count, severity) for severity, count in counts.items()) or "No errors or warnings."
+
+
+def examples_of(finding: Finding) -> list[str]:
+    """Return the first groups, reasons or files of a finding, and the number of the others."""
+    reasons = finding.values.get("reasons", {})
+    examples = [" = ".join(group) for group in finding.values.get("groups", ())]
+    examples = examples or (list(reasons.values()) if isinstance(reasons, dict) else []) or list(finding.files)
+    more = len(examples) - MOST_EXAMPLES
+    return examples[:MOST_EXAMPLES] + [f"… and {more} more"] * (more > 0)

@@ -1,0 +1,67 @@
+"""What is known of a data set after its files were read: the subject of all checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from crispseg.errors import Question
+from crispseg.folders.facts import MaskFacts
+from crispseg.folders.lookup import MaskLookup
+from crispseg.folders.meaning import Meaning
+from crispseg.folders.report import SplitReport, report_of
+from crispseg.folders.survey import ReadablePair, Survey
+
+
+@dataclass(frozen=True)
+class Examined:
+    """Facts of the files of a data set, and what its masks and folders mean."""
+
+    survey: Survey
+    sizes: Mapping[str, int]  # split → number of pairs
+    meaning: Meaning | None = None  # of the masks; None if it is unclear
+    question: Question | None = None  # why it is unclear
+    channels: int = 3  # of the images, see `read_image`
+    unpaired: Mapping[str, Sequence[str]] = field(default_factory=dict)  # code of a finding → files in no split
+    unavailable: Mapping[str, str] = field(default_factory=dict)  # split → why it cannot be read
+    places: Mapping[Path, PurePosixPath] = field(default_factory=dict)  # image → path in its folder, without suffix
+    group: str | None = None  # pattern of the images that belong together, see `data.group`
+    custom: bool = False  # whether settings of the user define the meaning
+    shared_on_purpose: bool = False  # whether train includes val
+
+    @property
+    def files(self) -> bool:
+        """Whether the samples are files."""
+        return all(pair.pair.mask.is_file() for pair in self.survey.pairs[:1])
+
+    @property
+    def lookup(self) -> MaskLookup | None:
+        """Class of each mask value, if the meaning is known."""
+        return self.meaning.lookup if self.meaning else None
+
+    @property
+    def tolerant(self) -> bool:
+        """Whether values may be changed by lossy compression."""
+        return self.lookup is None or self.lookup.tolerance > 0
+
+    @cached_property
+    def masks(self) -> list[MaskFacts]:
+        """Masks whose values can be used."""
+        return [mask for mask in self.survey.masks if self.tolerant or not mask.lossy]
+
+    @cached_property
+    def decodable(self) -> list[ReadablePair]:
+        """Pairs of readable images and masks whose values can be used."""
+        return [pair for pair in self.survey.readable if self.tolerant or not pair.mask.lossy]
+
+    @cached_property
+    def reports(self) -> list[SplitReport]:
+        """Statistics of the splits with any decodable pair."""
+        if self.meaning is None:
+            return []
+        masks: dict[str, list[MaskFacts]] = {}
+        for pair in self.decodable:
+            masks.setdefault(pair.split, []).append(pair.mask)
+        return [report_of(split, self.meaning, masks[split]) for split in self.sizes if split in masks]

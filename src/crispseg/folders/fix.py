@@ -1,0 +1,85 @@
+"""Corrected copies of data. Pairs with faults that have no safe correction are left out and listed.
+
+The copy is always a folder of custom data, with images/SPLIT, masks/SPLIT and classes.txt. Masks are palette PNGs of
+class ids, and images are copied byte for byte.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from crispseg.errors import CrispsegError
+from crispseg.folders.examined import Examined
+from crispseg.folders.finding import FINDING_KINDS, Finding, Severity
+from crispseg.folders.meaning import Meaning
+from crispseg.folders.survey import ReadablePair
+from crispseg.folders.wording import line
+from crispseg.io.files import atomic_folder
+from crispseg.io.images import write_labels
+from crispseg.io.parallel import parallel
+
+LEFT_OUT = "left_out.txt"
+DROP, FORBIDDEN = "drop", "none"  # fixes of kinds: leave the pair out, or write no copy at all
+
+
+def worth_a_copy(data: Examined, findings: Sequence[Finding]) -> bool:
+    """Return whether `write_copy` can write a copy in which a warning or an error is corrected."""
+    mended = any(FINDING_KINDS[one.code].fix and one.severity > Severity.INFORMATION for one in findings)
+    return mended and not forbidding(findings) and bool(sorted_out(data, findings)[0])
+
+
+def write_copy(data: Examined, findings: Sequence[Finding], out: Path) -> str:
+    """Write the corrected copy, which is created only when it is complete, and return a summary in one line.
+
+    A `CrispsegError` is raised if the meaning of the masks is unclear, or if no pair can be kept.
+    """
+    for finding in forbidding(findings):
+        raise CrispsegError(f"{out} is not written: {line(finding)}")
+    kept, left_out = sorted_out(data, findings)
+    if data.meaning is None or not kept:
+        raise CrispsegError(f"{out}: there is no pair that can be kept; correct the data by hand")
+    meaning = data.meaning
+    with atomic_folder(out) as folder:
+        list(parallel(lambda pair: write_pair(pair, meaning, folder), kept, "Writing"))
+        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in meaning.labels.names), "utf-8")
+        if left_out:
+            (folder / LEFT_OUT).write_text("".join(f"{file}: {code}\n" for file, code in left_out.items()), "utf-8")
+    numbers = Counter(pair.split for pair in kept)
+    counts = ", ".join(f"{split} {number}" for split, number in numbers.items())
+    return f"wrote {out}: {counts} pairs; {len(left_out)} left out" + f", see {out / LEFT_OUT}" * bool(left_out)
+
+
+def forbidding(findings: Sequence[Finding]) -> list[Finding]:
+    """Return the findings with which a copy may mix classes."""
+    return [finding for finding in findings if FINDING_KINDS[finding.code].fix == FORBIDDEN]
+
+
+def sorted_out(data: Examined, findings: Sequence[Finding]) -> tuple[list[ReadablePair], dict[str, str]]:
+    """Return the pairs to copy, one of each group of equal images, and file → why it is left out."""
+    left_out: dict[str, str] = {}
+    for finding in findings:
+        if FINDING_KINDS[finding.code].fix == DROP:
+            left_out |= {file: finding.code for file in finding.files if file not in left_out}
+    order = list(data.sizes)
+    kept: dict[bytes | str, ReadablePair] = {}
+    for pair in sorted(data.decodable, key=lambda pair: -order.index(pair.split)):  # later splits keep their images
+        image = pair.image
+        if left_out.keys() & {image.file, pair.mask.file}:
+            continue
+        first = kept.setdefault(image.file if image.constant else image.digest, pair)
+        if first.image.file != image.file:
+            left_out[image.file] = "duplicate-image" if first.split == pair.split else "image-in-two-splits"
+    return [*kept.values()], left_out
+
+
+def write_pair(pair: ReadablePair, meaning: Meaning, root: Path) -> None:
+    """Write the image and the class ids of a pair."""
+    name, file = pair.pair.name, pair.pair.image
+    image = root / "images" / pair.split / (name + file.suffix)
+    image.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, image)
+    labels = meaning.lookup(meaning.lookup.read(pair.pair.mask, lossy=meaning.lookup.tolerance > 0))
+    write_labels(root / "masks" / pair.split / f"{name}.png", labels, meaning.labels.palette)

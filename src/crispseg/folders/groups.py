@@ -1,0 +1,76 @@
+"""Images that belong together, such as the slices of a patient, by their names."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import TypeVar
+
+from scipy.cluster.hierarchy import DisjointSet
+
+Item = TypeVar("Item")
+
+GROUP_PATTERNS = ("{*}_*", "{*}-*", "{*}/*")  # patient_slice, patient-slice, patient/slice
+
+_CHANGE = (
+    r"(?:aug(?:mented)?[-_]?\d{0,3}|[hv]?flip(?:ped)?(?:[-_](?:lr|ud|h|v))?|mirror(?:ed)?"
+    r"|rot(?:ated)?[-_]?(?:90|180|270))"
+)
+_COPY = re.compile(rf"(?<=.)(?:[-_]{_CHANGE}|(?:_(?:jpe?g|png))?\.rf\.\w+)+$|^(?:{_CHANGE}[-_])+(?=.)", re.IGNORECASE)
+"""Name affixes of augmentation tools: a_aug_3, a_flip, a_rot90 and Roboflow's a_jpg.rf.3f2a."""
+
+
+def group_of(pattern: str, place: PurePosixPath) -> str | None:
+    """Return the group of an image by its path in the folder of images, without suffix, or None.
+
+    Args:
+        pattern: `folder` for the sub-folder; or a pattern of the file name, or of the path if it contains a slash. The
+            group is the shortest text of {*}, else the longest of the first *. Any other * matches anything, and [LR]
+            one of these letters.
+    """
+    if pattern == "folder":
+        return str(place.parent) if place.parent.name else None
+    mark = "{*}" if "{*}" in pattern else "*"
+    before, _, after = pattern.partition(mark)
+    group = "(.+?)" if mark == "{*}" else "(.+)"
+    match = re.fullmatch(_regex(before) + group + _regex(after), str(place) if "/" in pattern else place.name)
+    return match and match[1]
+
+
+def _regex(pattern: str) -> str:
+    return re.sub(r"\\\[(\w+)\\\]", r"[\1]", re.escape(pattern)).replace(r"\*", ".*")
+
+
+def likely_group(places: Iterable[PurePosixPath]) -> str | None:
+    """Return the first of `GROUP_PATTERNS` that gives several groups, of two images or more on average, or None."""
+    places = list(places)
+    for pattern in GROUP_PATTERNS:
+        sizes = Counter(group_of(pattern, place) for place in places)
+        if None not in sizes and 1 < len(sizes) <= len(places) / 2:
+            return pattern
+    return None
+
+
+def original(place: PurePosixPath) -> PurePosixPath:
+    """Return the path of the original of an augmented copy; the same path for any other image.
+
+    >>> str(original(PurePosixPath("cells/a_flip_aug_3"))), str(original(PurePosixPath("parrot_12")))
+    ('cells/a', 'parrot_12')
+    """
+    return place.with_name(_COPY.sub("", place.name))
+
+
+def together(
+    items: Iterable[Item], *keys: Mapping[Item, object], pairs: Iterable[tuple[Item, Item]] = ()
+) -> dict[Item, Item]:
+    """Return the representative of each item; items that are connected by keys or pairs share one."""
+    sets = DisjointSet(items)
+    for pair in pairs:
+        sets.merge(*pair)
+    for key in keys:
+        first: dict[object, Item] = {}
+        for item, value in key.items():
+            sets.merge(first.setdefault(value, item), item)
+    return {item: sets[item] for item in sets}

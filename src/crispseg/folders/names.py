@@ -1,0 +1,61 @@
+"""Text files of names."""
+
+from __future__ import annotations
+
+import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from pathlib import Path
+
+from crispseg.errors import CrispsegError, few, one_line
+from crispseg.labels import IGNORE
+
+
+def read_lines(path: str | Path) -> list[str]:
+    """Return the stripped lines of a text file in UTF-8, without empty lines and lines that start with "#".
+
+    UTF-16 with a byte-order mark works too. A file that cannot be read, is not text or has no lines raises a
+    `CrispsegError`.
+    """
+    try:
+        content = Path(path).read_bytes()
+        text = content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        what = f"cannot be read ({one_line(error)})" if Path(path).exists() else "is missing"
+        raise CrispsegError(f"{path} {what}; give a UTF-8 text file") from None
+    lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
+    if not lines:
+        raise CrispsegError(f"{path} is empty; write one entry per line")
+    return lines
+
+
+NUMBERED_NAME = re.compile(r"(\d+)[\s,;:=]+([^\s\d].*)|([^\s\d].*?)[\s,;:=]+(\d+)")
+TITLE_LINE = re.compile(
+    r"(id|index|value|class|name|label)s?[\s,;:=]+(id|index|value|class|name|label)s?", re.IGNORECASE
+)
+
+
+def read_names(path: str | Path) -> tuple[str, ...]:
+    """Return the class names of a text file with a name per line.
+
+    If each line has an id and a name, such as "2 car" or "car,2", the names are in the order of these ids. A first line
+    such as "id;name" is skipped then, and 255 is ignored. Ids with a gap, other columns that tabs separate, and errors
+    of `read_lines`, raise a `CrispsegError`.
+    """
+    lines = read_lines(path)
+    found = [NUMBERED_NAME.fullmatch(line) for line in lines[bool(TITLE_LINE.fullmatch(lines[0])) :]]
+    names = {int(one[1] or one[4]): one[2] or one[3] for one in found if one}
+    distinct = len(names) == len({*names.values()}) == len(found) > 1
+    if not distinct or len({bool(one and one[1]) for one in found}) > 1:
+        if any("\t" in line for line in lines):
+            raise CrispsegError(f"{path} has several columns; keep that of ids and that of names, without a title")
+        return tuple(lines)
+    names.pop(IGNORE, None)
+    if gaps := sorted({*range(max(names))} - {*names}):
+        what = f"{path} has the ids {min(names)} to {max(names)}, but no name for {few(gaps)}; add a line for each"
+        raise CrispsegError(f"{what}, or write names alone, from id 0; remove unlabelled ids, and give data.ignore")
+    return tuple(names[index] for index in sorted(names))
+
+
+def names_or_file(names: list[str]) -> list[str]:
+    """Return names, or the lines of a text file if they are its path alone; errors are those of `read_lines`."""
+    return read_lines(names[0]) if len(names) == 1 and names[0].lower().endswith(".txt") else names

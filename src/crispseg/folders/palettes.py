@@ -1,0 +1,197 @@
+"""Colours of classes: as declared, and from files of many programs."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from crispseg.config.yaml_files import parse_yaml
+from crispseg.errors import CrispsegError, few, one_line
+from crispseg.folders.names import read_lines
+from crispseg.labels import IGNORE, Color
+
+COLOR_FIRST = re.compile(r"(?P<color>\d+[\s,]+\d+[\s,]+\d+)(?:[\s,]+(?P<name>\S.*))?")
+NAME_FIRST = re.compile(r"(?:(?P<id>\d+)[,\s]\s*(?=\D))?(?P<name>.*?)[\s,:]+(?P<color>\d+([\s,]+\d+){2})\s*(?::.*)?")
+HEX = re.compile(r"#[0-9a-fA-F]{6}")
+COLUMN_NAMES = {
+    "red": "r",
+    "green": "g",
+    "blue": "b",
+    "class": "name",
+    "label": "name",
+    "title": "name",
+    "alpha": "a",
+}
+COLUMN_NAMES |= {title.lower(): title for title in ("r", "g", "b", "a", "name", "id", "trainId")}
+
+
+class PaletteEntry(NamedTuple):
+    """A class in a palette file, or one of its colours."""
+
+    name: str | None
+    colors: list[Color]
+    number: int | None = None  # its id
+    train_id: int | None = None  # its id in training, as in Cityscapes
+
+
+def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]:
+    """Read the colours of each class, and the names if all have one; equal names are one class.
+
+    JSON and YAML have {road: [128, 64, 128]}, {"#804080": road}, a list of {name, color}, or `names` and `colors`.
+    CSV has the columns r, g, b, and optionally name, id, trainId and a. Text has lines "r g b name", "id name r g b" or
+    CVAT's "name:r,g,b:parts:actions". Classes are in the order of ids below 255 if all have one, else in file order.
+    """
+    lines = read_lines(path)
+    try:
+        if path.suffix.lower() in (".json", ".yaml", ".yml"):
+            entries = from_tree(parse_yaml(path.read_text(encoding="utf-8-sig")))
+        elif {*"rgb"} <= {*titles_of(lines[0])}:
+            entries = from_table(lines)
+        else:
+            has_header = not any(character.isdigit() for character in lines[0])
+            entries = [from_line(line.replace('"', "")) for line in lines[has_header:]]
+        entries = in_order(entries)
+    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        example = "write lines such as '128 64 128 road', or for example {road: [128, 64, 128]} as YAML"
+        raise CrispsegError(f"{path} has no valid colours ({one_line(error)}); {example}") from None
+    named = bool(entries) and all(entry.name is not None for entry in entries)
+    groups: dict[str | int, list[Color]] = {}
+    for index, entry in enumerate(entries):
+        key = str(entry.name) if named else index
+        groups.setdefault(key, []).extend(as_color(color) for color in entry.colors)
+    return [*groups.values()], tuple(map(str, groups)) if named else None
+
+
+def titles_of(header: str) -> list[str]:
+    """Return the columns of a table by their usual names."""
+    words = [word.strip(' "').lower() for word in header.split(delimiter_of(header))]
+    return [COLUMN_NAMES.get(word, word) for word in words]
+
+
+def delimiter_of(header: str) -> str:
+    return max(",;\t", key=header.count)
+
+
+def from_table(lines: Sequence[str]) -> list[PaletteEntry]:
+    titles = titles_of(lines[0])
+    if unknown := {*titles} - {*COLUMN_NAMES.values()}:
+        raise ValueError(f"the column {min(unknown)} is unknown; remove it, or call it name, id, r, g, b or a")
+    rows = csv.DictReader(lines[1:], titles, delimiter=delimiter_of(lines[0]), skipinitialspace=True)
+    return [
+        PaletteEntry(
+            row.get("name"), [parsed([row["r"], row["g"], row["b"]])], number(row, "id"), number(row, "trainId")
+        )
+        for row in rows
+    ]
+
+
+def from_line(line: str) -> PaletteEntry:
+    """Return the entry of a line such as "128 64 128 road", "1 road 128 64 128" or "road:128,64,128::"."""
+    after = line.partition(":")[2] or line
+    fields = re.split(r"\s*,\s*|(?<=\d)\s+(?=\d+(?:[\s,]|$))" if "," in after else r"\s+", after.strip())
+    if "1111" in "".join("1" if field.isdigit() else "0" for field in fields):
+        raise ValueError(f"'{line}' has more than three numbers in a row; separate columns by commas, without alpha")
+    match = COLOR_FIRST.fullmatch(line) or NAME_FIRST.fullmatch(line)
+    if match is None:
+        raise ValueError(f"'{line}' is not 'r g b name'")
+    return PaletteEntry(match["name"], [parsed(re.findall(r"\d+", match["color"]))], number(match.groupdict(), "id"))
+
+
+def from_tree(tree: Any) -> list[PaletteEntry]:
+    """Return the entries of a JSON or YAML file."""
+    if isinstance(tree, Mapping):
+        tree = list_of_classes(tree) or tree
+    if not isinstance(tree, Mapping):
+        return [from_item(item) for item in tree]
+    colors, names = tree.get("colors", tree.get("palette", tree)), tree.get("names", tree.get("classes"))
+    if not isinstance(colors, Mapping) or all(str(key).isdigit() for key in colors):
+        return from_numbers(numbered(colors), numbered(names or ()))
+    if all(HEX.fullmatch(str(key)) and isinstance(name, str) for key, name in colors.items()):
+        return [PaletteEntry(name, [parsed(color)]) for color, name in colors.items()]
+    return [PaletteEntry(name, colors_of(color)) for name, color in colors.items()]
+
+
+def list_of_classes(tree: Mapping[str, Any]) -> list[Any] | None:
+    """Return the list of an export of Supervisely, Roboflow or CVAT, such as {"classes": [{"title": …}]}."""
+    for key in ("labels", "classes", "categories"):
+        entries = tree.get(key)
+        if isinstance(entries, list) and isinstance(entries[0], Mapping):
+            return entries
+    return None
+
+
+def from_item(item: Any) -> PaletteEntry:
+    """Return the entry of a mapping, such as {"name": "road", "color": [128, 64, 128]}, or of a colour alone."""
+    if not isinstance(item, Mapping):
+        return PaletteEntry(None, colors_of(item))
+    colors = colors_of(item.get("color", item.get("rgb")))
+    return PaletteEntry(item.get("name", item.get("title")), colors, number(item, "id"), number(item, "trainId"))
+
+
+def from_numbers(colors: Mapping[int, Any], names: Mapping[int, Any]) -> list[PaletteEntry]:
+    if names and names.keys() != colors.keys():
+        raise ValueError(f"names have the ids {few(names)}, but colours {few(colors)}")
+    return [PaletteEntry(names.get(index), colors_of(color), index) for index, color in colors.items()]
+
+
+def numbered(values: Mapping[Any, Any] | Sequence[Any]) -> dict[int, Any]:
+    items = values.items() if isinstance(values, Mapping) else enumerate(values)
+    return {int(key): value for key, value in items}
+
+
+def colors_of(value: Any) -> list[Color]:
+    """Return the colours of a class: one, or a list of several."""
+    several = isinstance(value, list) and isinstance(value[0], list)
+    return [parsed(color) for color in (value if several else [value])]
+
+
+def parsed(color: str | Iterable[Any]) -> Color:
+    """Return a colour from "#804080" or three numbers."""
+    red, green, blue = bytes.fromhex(color.lstrip("#")) if isinstance(color, str) else map(int, color)
+    return red, green, blue
+
+
+def number(fields: Mapping[str, Any], key: str) -> int | None:
+    value = fields.get(key)
+    return None if value is None else int(value)
+
+
+def in_order(entries: list[PaletteEntry]) -> list[PaletteEntry]:
+    """Return the entries sorted by trainId, or otherwise by id, if all have a valid one."""
+    for entry in entries:
+        if entry.train_id is not None and not 0 <= entry.train_id < IGNORE:
+            remedy = "remove it, or give its colours as data.ignore"
+            raise ValueError(f"trainId {entry.train_id} is not a class; {remedy}")
+    for key in ("train_id", "number"):
+        ids = [getattr(entry, key) for entry in entries]
+        if all(index is not None and 0 <= index < IGNORE for index in ids):
+            return [entry for _, entry in sorted(zip(ids, entries, strict=True), key=lambda pair: pair[0])]
+    return entries
+
+
+def as_color(value: int | Color) -> Color:
+    """Return the colour of a value; a grey value v is (v, v, v). Levels above 255 raise a `CrispsegError`."""
+    color = (value, value, value) if isinstance(value, int) else value
+    if not all(0 <= level <= IGNORE for level in color):
+        raise CrispsegError(f"{list(color)} is not a colour; write three numbers from 0 to 255: [r, g, b]")
+    return color
+
+
+def numbered_colors(
+    palette: Sequence[Color | list[Color]] | str | Path,
+) -> tuple[dict[Color, int], tuple[str, ...] | None]:
+    """Return colour → class, and class names if known; a colour that two classes share raises a `CrispsegError`."""
+    if isinstance(palette, (str, Path)):
+        groups, names = read_palette(Path(palette))
+    else:
+        groups, names = [group if isinstance(group, list) else [group] for group in palette], None
+    classes: dict[Color, int] = {}
+    for index, group in enumerate(groups):
+        for color in group:
+            if classes.setdefault(as_color(color), index) != index:
+                remedy = "use different colours"
+                raise CrispsegError(f"data.palette gives the colour {list(as_color(color))} to two classes; {remedy}")
+    return classes, names

@@ -1,0 +1,151 @@
+"""The question about masks that no reader fits: what they contain, and settings to choose from."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from crispseg.config.settings import plural
+from crispseg.errors import Question, few
+from crispseg.folders.facts import MaskFacts
+from crispseg.folders.meaning import Declared
+from crispseg.folders.readers.black_and_white import NOISE, THRESHOLD
+from crispseg.folders.readers.ids import plausible
+from crispseg.folders.readers.reader import WHITES, Masks, palettes_differ, values_of
+from crispseg.labels import IGNORE, Color
+
+MOST_CHOSEN = 40  # largest number of classes in a proposed palette
+LEAST_SHARE = 0.001  # smallest share of the pixels of a class, if there are more colours than `MOST_CHOSEN`
+LEAST_DISTANCE = 32  # smallest distance of two of these classes
+FARTHEST = 442  # distance between black and white, rounded up
+
+Choices = dict[str, Mapping[str, object]]
+
+
+def question_about(declared: Declared, masks: Masks, place: Path, instances: Path | None) -> Question:
+    """Return the question, with a line for each kind of masks."""
+    kinds: dict[str, list[MaskFacts]] = defaultdict(list)
+    for mask in masks:
+        kinds[kind_of(mask)].append(mask)
+    facts = [fact(kind, group, len(kinds) > 1) for kind, group in kinds.items()]
+    by_color = any(mask.colors for mask in masks) or palettes_differ(masks)
+    choices = color_choices(masks) if by_color else value_choices(values_of(masks), declared, instances)
+    if declared.count is not None:
+        choices = {text: chosen for text, chosen in choices.items() if fits_count(chosen, declared.count)}
+    title = f"{place}: the meaning of the mask values is unclear"
+    if declared.count is not None:
+        title += f" for {plural(declared.count, 'class').replace('classs', 'classes')}"
+    if palettes_differ(masks):
+        title += "; palettes differ from file to file"
+    return Question(title, facts, choices, ADVICE)
+
+
+ADVICE = (
+    "give another folder as data.masks if these are no masks; give them as data.instances if they number objects; "
+    "correct masks that differ from the others, or leave their images out with data.exclude"
+)
+
+
+def kind_of(mask: MaskFacts) -> str:
+    """Return how a single mask looks."""
+    if mask.colors:
+        return "colours"
+    if mask.lossy:
+        return "lossy values"
+    if mask.held - {0} and mask.held - {0} <= WHITES:
+        return "black and white"
+    return "values from 0 without large gaps" if plausible(mask.held - {IGNORE}) else "values"
+
+
+def fact(kind: str, masks: Masks, named: bool) -> str:
+    """Return a line about masks of one kind, such as "6 masks contain the values 0 (90 %), 128 (9 %), 255 (1 %)"."""
+    pixels = pixels_of(masks, in_color=kind == "colours")
+    total = sum(pixels.values())
+    shown = [f"{list(key) if isinstance(key, tuple) else key} ({count / total:.2%})" for key, count in pixels.items()]
+    noun = "colour" if kind == "colours" else "value"
+    example = f", such as {Path(masks[0].file).name}," if named else ""
+    lossy = ", changed by lossy compression" if any(mask.lossy for mask in masks) else ""
+    line = f"{plural(len(masks), 'mask')}{example} with {plural(len(pixels), noun)}{lossy}: "
+    return line + few(sorted(shown) if kind == "colours" else shown, 8)
+
+
+def pixels_of(masks: Masks, in_color: bool) -> Counter[Any]:
+    """Return the pixel count of each value in the order of the values, or of each colour."""
+    pixels: Counter[Any] = Counter()
+    for mask in masks:
+        mask = mask.in_color if in_color else mask
+        keys = mask.values.tolist()
+        if in_color:
+            keys = [tuple(key) if isinstance(key, list) else (key, key, key) for key in keys]
+        pixels.update(dict(zip(keys, mask.counts.tolist(), strict=True)))
+    return Counter(dict(sorted(pixels.items())))
+
+
+def value_choices(values: set[int], declared: Declared, instances: Path | None) -> Choices:
+    """Return the possible meanings of grey values."""
+    ids = values - {IGNORE, *declared.ignore}
+    if IGNORE in values and plausible(ids):
+        return white_choices(ids, declared)
+    if ids == {*range(len(ids))} and IGNORE not in values:
+        choices: Choices = {"if each value is a class": {"data.num_classes": len(ids)}}
+        if instances is not None:
+            choices["if each value is an object"] = {"data.masks": None, "data.instances": str(instances)}
+        return choices
+    return grey_choices(sorted(values - {*declared.ignore}), declared)
+
+
+def white_choices(ids: set[int], declared: Declared) -> Choices:
+    """Return the possible meanings of 255 in some masks, while others have ids."""
+    choices: Choices = {"if 255 means ignore": {"data.ignore": sorted({*declared.ignore, IGNORE})}}
+    if ids == {0, 1}:
+        choices["if 1 and 255 are one class"] = {"data.palette": [[grey(0)], [grey(1), grey(IGNORE)]]}
+    return choices
+
+
+def grey_choices(values: list[int], declared: Declared) -> Choices:
+    """Return the possible meanings of values far apart."""
+    choices: Choices = {}
+    if 1 < len(values) <= MOST_CHOSEN and values[-1] <= IGNORE:
+        palette, ignore = [grey(value) for value in values], [*declared.ignore]
+        choices[f"if the classes are {few(values, 8)}"] = {"data.palette": palette, "data.ignore": ignore}
+        if values[-1] == IGNORE and len(values) > 2:
+            settings = {"data.palette": palette[:-1], "data.ignore": [*ignore, IGNORE]}
+            choices["if 255 means ignore, and the others are classes"] = settings
+    if IGNORE - NOISE <= values[-1] <= IGNORE:
+        palette = [grey(0), grey(IGNORE)]
+        threshold: dict[str, object] = {"data.palette": palette, "data.palette_tolerance": THRESHOLD}
+        choices["if the masks are black and white, with soft edges or noise"] = threshold
+    return choices
+
+
+def grey(value: int) -> Color:
+    """Return the colour of a grey value."""
+    return value, value, value
+
+
+def color_choices(masks: Masks) -> Choices:
+    """Return the palette of all colours; of many colours, of those that are frequent and differ clearly."""
+    pixels = pixels_of(masks, in_color=True)
+    if len(pixels) <= MOST_CHOSEN:
+        return {"if each colour is a class": {"data.palette": [*pixels]}}
+    total = sum(pixels.values())
+    palette: list[Color] = []
+    for color, count in pixels.most_common():
+        if count < LEAST_SHARE * total:
+            break
+        if all(math.dist(color, other) >= LEAST_DISTANCE for other in palette):
+            palette.append(color)
+    if not 2 <= len(palette) <= MOST_CHOSEN:
+        return {}
+    settings = {"data.palette": sorted(palette), "data.palette_tolerance": FARTHEST}
+    return {f"if the {len(palette)} most frequent colours are the classes, and others are the nearest one": settings}
+
+
+def fits_count(settings: Mapping[str, object], count: int) -> bool:
+    """Return whether settings agree with a declared number of classes."""
+    palette = settings.get("data.palette")
+    declared = len(palette) if isinstance(palette, list) else settings.get("data.num_classes", count)
+    return declared == count

@@ -1,0 +1,125 @@
+"""Checks of single faults; a new check takes a function and a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from crispseg.cli.main import main
+from crispseg.data.examination import examine
+from crispseg.folders.checks import check
+from crispseg.folders.examined import Examined
+from crispseg.folders.finding import FINDING_KINDS, Finding, Kind, Severity, finding_of
+from crispseg.folders.wording import line
+
+from .trees import SIZE, Tree, ids
+
+Capture = pytest.CaptureFixture[str]
+
+
+def wide_image(data: Examined) -> Finding | None:
+    """A check of somebody else: images that are wider than high."""
+    return finding_of("wide-image", (image.file for image in data.survey.images if image.size[1] > image.size[0]))
+
+
+def test_a_new_check_is_a_function_and_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(
+        FINDING_KINDS, "wide-image", Kind(Severity.WARNING, "{count:image} wider than high", "turn it", "")
+    )
+    (finding,) = check(examine(Tree(tmp_path).source()), [wide_image])
+    assert line(finding) == "12 images wider than high; turn it"
+
+
+def geotiffs(root: Path, mask: Callable[[int], np.ndarray], nodata: str) -> Tree:
+    """All masks as TIFFs; the metadata of the first 8 mark a value as no data."""
+    tree = Tree(root, mask)
+    for path in sorted((tree.root / "masks").iterdir()):
+        tag = [(42113, "s", 0, nodata, True)] if path.stem.startswith("train") else []
+        tifffile.imwrite(path.with_suffix(".tif"), np.asarray(Image.open(path)), extratags=tag)
+        path.unlink()
+    return tree
+
+
+def test_a_value_without_data_is_a_class(tmp_path: Path) -> None:
+    tree = geotiffs(tmp_path, ids, "0")
+    finding = tree.findings()["nodata-class"]
+    assert finding.count == 8 and "class 0, class 0; give data.drop '[class 0]'" in line(finding)
+    for options in ({"drop": ["class 0"]}, {"ignore": (0,)}):
+        assert "nodata-class" not in tree.findings(**options)
+
+
+@pytest.mark.parametrize("nodata", ["255", "nan", "none", "7"])
+def test_other_values_without_data_are_not_reported(nodata: str, tmp_path: Path) -> None:
+    assert "nodata-class" not in geotiffs(tmp_path, ids, nodata).findings()
+
+
+@pytest.mark.parametrize("ignore", [(0,), ((0, 0, 0),)])
+def test_an_ignored_colour_of_the_palette_is_refused(ignore: Any, tmp_path: Path, refuses: Any) -> None:
+    tree = Tree(tmp_path)
+    palette = [(0, 0, 0), (1, 1, 1), (2, 2, 2), (3, 3, 3)]
+    with refuses("data.palette and data.ignore both have the colour [0, 0, 0]", "data.drop"):
+        tree.source(palette=palette, ignore=ignore).label_set()
+
+
+def test_nan_is_named(tmp_path: Path, refuses: Any) -> None:
+    values = ids(1).astype(np.float32)
+    values[:16] = np.nan
+    tree = Tree(tmp_path)
+    tree.add("holes", mask=Image.fromarray(values), suffixes=("png", "tif"))
+    with refuses("holes.tif contains NaN in 25 % of its values", "255 for NaN"):
+        tree.source().label_set()
+    assert "255 for NaN" in tree.findings()["unusable-file"].values["reason"]
+
+
+def test_void_of_labelme_is_named(tmp_path: Path) -> None:
+    tree = Tree(tmp_path, lambda seed: np.array([0, 1, 2, 255], np.uint8)[ids(seed)])
+    finding = tree.findings(classes=["__ignore__", "_background_", "valve"])["class-names"]
+    assert line(finding) == (
+        "__ignore__ is learned like the other classes; give data.drop '[__ignore__]' to ignore its pixels"
+    )
+
+
+def test_exact_colors_are_no_noise(tmp_path: Path) -> None:
+    """Such as bits of outlines in red, and several bits of classes in blue (DIVA-HisDB)."""
+    wide, narrow = [(0, 0, 1), (0, 0, 4), (0, 0, 8)], (128, 0, 8)
+
+    def mask(seed: int) -> np.ndarray:
+        drawn = np.array(wide, np.uint8)[ids(seed, classes=3)]
+        drawn[np.diff(drawn[..., 2], axis=1, append=drawn[:, -1:, 2]) != 0] = narrow
+        return drawn
+
+    tree = Tree(tmp_path, mask)
+    assert tree.findings()["unclear-masks"].settings == [{"data.palette": [*wide, narrow]}]
+    finding = tree.findings(palette=wide)["unknown-color"]
+    assert finding.severity is Severity.ERROR and finding.values["pixels"].keys() == {str([*narrow])}
+    assert finding.settings == [{"data.palette_tolerance": 128}]
+
+
+def test_an_id_more_than_classes(tmp_path: Path, capsys: Capture) -> None:
+    """Pairs that a copy would leave out are counted."""
+    tree, out, declared = Tree(tmp_path / "data"), tmp_path / "out", ["--data.classes=[road,tree,car]"]
+    tree.source()
+    assert main(["doctor", str(tree.root), *declared]) == 3
+    printed = capsys.readouterr().out
+    assert "no class: 3 (" in printed and "with the background if it is 0" in printed and "--fix" not in printed
+    assert main(["doctor", str(tree.root), *declared, "--fix", str(out)]) == 2 and not out.exists()
+    assert main(["train", str(tree.root), *declared]) == 2
+    assert "no class: 3 (" in capsys.readouterr().err
+
+
+def test_objects_are_merged_or_declared(tmp_path: Path, capsys: Capture) -> None:
+    numbers = np.arange(SIZE[0] * SIZE[1], dtype=np.uint16).reshape(SIZE) // 96 % 31
+    tree = Tree(tmp_path, lambda seed: np.minimum(numbers, 20 + seed % 11))
+    folders = ["--data.images", str(tree.root / "images"), "--data.masks", str(tree.root / "masks")]
+    assert main(["train", *folders]) == 2
+    printed = capsys.readouterr().err
+    assert "if each value is a class:" in printed and "--data.num_classes=31" in printed
+    assert "if each value is an object:" in printed and f"--data.instances={tree.root / 'masks'}" in printed
+    assert main(["doctor", *folders, "--fix", str(tmp_path / "copy")]) == 2
+    assert "is not written" in capsys.readouterr().err and not (tmp_path / "copy").exists()

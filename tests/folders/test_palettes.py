@@ -1,0 +1,223 @@
+"""Palettes: files that name colours, several colours for a class, and colours that are off by a little."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+from dataset_trees import indexed, save
+
+from crispseg.cli.main import main
+from crispseg.data import Folder, check_split
+from crispseg.data.examination import examine
+from crispseg.data.folder import settle
+from crispseg.errors import CrispsegError, Question
+from crispseg.folders.palettes import read_palette
+from tests.data.own_folders import BLACK, WHITE, folder, ids, make_pair
+
+from .trees import findings_of
+
+ROAD, TREE, SKY = (128, 64, 128), (0, 128, 0), (70, 130, 180)
+COLORS = np.array([BLACK, ROAD, TREE, SKY], np.uint8)
+FILES = {
+    "labels.txt": "0 0 0 void\n128, 64, 128, road\n0 128 0 tree\n70 130 180 tree\n",
+    "class_dict.csv": "name,r,g,b\nvoid,0,0,0\nroad,128,64,128\ntree,0,128,0\ntree,70,130,180\n",
+    "class_mapping.csv": "class_name,class_color\nvoid,0 0 0\nroad,128 64 128\ntree,0 128 0\ntree,70 130 180\n",
+    "colormap.txt": "0 void 0 0 0\n1 road 128 64 128\n2 tree 0 128 0\n2 tree 70 130 180\n",
+    "alpha.csv": '"Name"; R; G; B; A\nvoid;0;0;0;255\nroad;128;64;128;255\ntree;0;128;0;9\ntree;70;130;180;9\n',
+    "ids.csv": "id,name,r,g,b\n2,tree,0,128,0\n0,void,0,0,0\n1,road,128,64,128\n2,tree,70,130,180\n",
+    "ids.json": '[{"id": 7, "trainId": 1, "name": "road", "color": "#804080"}, {"id": 0, "trainId": 0, "name": "void",'
+    ' "color": [0, 0, 0]}, {"id": 9, "trainId": 2, "name": "tree", "color": [[0, 128, 0], [70, 130, 180]]}]',
+    "labelmap.txt": "# label:color_rgb:parts:actions\nvoid:0,0,0::\nroad:128,64,128::\n"
+    "tree:0,128,0::\ntree:70,130,180::\n",
+    "a.json": '{"void": [0, 0, 0], "road": "#804080", "tree": [[0, 128, 0], [70, 130, 180]]}',
+    "b.json": '[{"name": "void", "color": "#000000"}, {"name": "road", "color": [128, 64, 128]},'
+    ' {"name": "tree", "color": [0, 128, 0]}, {"name": "tree", "color": [70, 130, 180]}]',
+    "hex.json": '{"#000000": "void", "#804080": "road", "#008000": "tree", "#4682B4": "tree"}',
+    "meta.json": '{"classes": [{"title": "void", "color": "#000000"}, {"title": "road", "color": "#804080"},'
+    ' {"title": "tree", "color": "#008000"}, {"title": "tree", "color": "#4682B4"}]}',
+    "data.yaml": "train: x\nnames: {0: void, 1: road, 2: tree}\n"
+    "colors: [[0, 0, 0], [128, 64, 128], [[0, 128, 0], [70, 130, 180]]]\n",
+    "numbers.yaml": "names: {0: void, 1: road, 2: tree}\n"
+    "colors: {2: [[0, 128, 0], [70, 130, 180]], 0: [0, 0, 0], 1: [128, 64, 128]}\n",
+    "lines.txt": "2,tree,0,128,0\n0,void,0,0,0\n1,road,128,64,128\n2,tree,70,130,180\n",
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_files_that_name_colours(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(FILES[name])
+    assert read_palette(tmp_path / name) == ([[BLACK], [ROAD], [TREE, SKY]], ("void", "road", "tree"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "phrases"),
+    [
+        ("x.csv", "name,r,g,b,weight\na,1,2,3,4\n", ["x.csv", "weight"]),
+        ("x.csv", "id,r,g,b\na,1,2,3\n", ["x.csv", "'a'"]),
+        ("x.csv", "name,r,g,b,trainId\na,1,2,3,255\n", ["x.csv", "trainId 255", "data.ignore"]),
+        ("LUT.txt", "0 Unknown 0 0 0 0\n1 Left-Cortex 205 62 78 0\n", ["LUT.txt", "three numbers in a row"]),
+        ("x.csv", "building,255,0,0,255\n", ["x.csv", "three numbers in a row"]),
+        ("x.txt", "road: 128 64 128 255\n", ["x.txt", "three numbers in a row"]),
+        ("x.txt", "1, 128 64 128\n", ["x.txt", "three numbers in a row"]),
+        ("x.json", '{"#ff0000": 1, "#000000": 0}', ["x.json"]),
+        ("x.txt", "0 0 0\nroad 1 2\n", ["x.txt", "'road 1 2' is not 'r g b name'"]),
+        ("x.yaml", "[1, 2]", ["x.yaml has no valid colours"]),
+        ("x.yaml", "{road: red}", ["x.yaml has no valid colours"]),
+        ("x.yaml", "names: [a]\ncolors: [[1, 2, 3], [3, 4, 5]]", ["x.yaml", "names have the ids 0, but colours 0, 1"]),
+        ("x.yaml", "{road: 3", ["x.yaml has no valid colours"]),
+        ("x.json", '[{"color": [1, 2, 3], "trainId": -1}]', ["x.json", "trainId -1", "data.ignore"]),
+    ],
+)
+def test_files_that_name_no_colours(name: str, content: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / name).write_text(content)
+    with refuses(*phrases):
+        read_palette(tmp_path / name)
+
+
+def test_several_colours_for_a_class(tmp_path: Path, refuses: Any) -> None:
+    for each in "ab":
+        make_pair(tmp_path, each, COLORS[ids(0, 1, 2, 3)])
+    source = folder(tmp_path, palette=[BLACK, [ROAD, TREE], SKY], classes=["a", "b", "c"])
+    np.testing.assert_array_equal(source.dataset("train")[0].labels, ids(0, 1, 1, 2))
+    assert settle(settle(source)[0])[0] == settle(source)[0]
+    with refuses("to two classes"):
+        folder(tmp_path, palette=[BLACK, [ROAD, BLACK]]).label_set()
+
+
+def blobs(seed: int, scale: int = 1) -> np.ndarray:
+    """Class ids in areas of some size."""
+    fields = np.random.default_rng(seed).random((5, 6, 4), np.float32)
+    return cv2.resize(fields, (160 * scale, 128 * scale), interpolation=cv2.INTER_LINEAR).argmax(2).astype(np.uint8)
+
+
+def off_by(change: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """Road has another colour in the masks of odd numbers."""
+
+    def draw(labels: np.ndarray, seed: int) -> np.ndarray:
+        colors = COLORS.copy()
+        colors[1, 0] += change * (seed % 2)
+        return colors[labels]
+
+    return draw
+
+
+def shrunk(labels: np.ndarray, seed: int) -> np.ndarray:
+    return cv2.resize(COLORS[blobs(seed, 4)], (160, 128), interpolation=cv2.INTER_AREA)
+
+
+MASKS: dict[str, tuple[Callable[[np.ndarray, int], np.ndarray], dict[str, Any], float]] = {
+    "off by 5": (off_by(5), {}, 0),
+    "soft edges": (shrunk, {}, 0.1),
+    "JPEG": (lambda labels, seed: COLORS[labels], {"quality": 90}, 0.05),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+def test_colours_near_those_of_the_palette_need_a_tolerance(name: str, tmp_path: Path) -> None:
+    draw, options, wrong = MASKS[name]
+    for seed in range(4):
+        mask = draw(blobs(seed), seed)
+        image = np.random.default_rng(seed).integers(0, 256, (*mask.shape[:2], 3), np.uint8)
+        save(tmp_path / f"images/{seed}.png", image)
+        save(tmp_path / f"masks/{seed}.{'jpg' if options else 'png'}", mask, **options)
+    palette: list[Any] = [BLACK, ROAD, TREE, SKY]
+    with pytest.raises(CrispsegError) as refused:
+        check_split(folder(tmp_path, palette=palette).dataset("all"), "all")
+    (settings,) = refused.value.settings or [{"data.palette_tolerance": 442}]  # lossy files are refused as such
+    tolerance = settings["data.palette_tolerance"]
+    source = settle(folder(tmp_path, palette=palette, palette_tolerance=tolerance))[0]
+    assert settle(source)[0] == source
+    check_split(source.dataset("all"), "all")
+    for sample in source.dataset("all"):
+        assert (sample.labels != blobs(int(sample.name))).mean() <= wrong
+    flags = [f"--data.images={tmp_path}/images", f"--data.masks={tmp_path}/masks"]
+    flags += [f"--data.palette={[*map(list, palette)]}", f"--data.palette_tolerance={tolerance}"]
+    assert main(["doctor", *flags, "--fix", str(tmp_path / "out")]) <= 1
+    assert len(Folder(root=tmp_path / "out").dataset("all")) == 4
+
+
+def test_a_palette_of_another_number_of_classes_is_no_command(tmp_path: Path) -> None:
+    for index in range(6):
+        make_pair(tmp_path, f"{index}", np.array([BLACK, (255, 0, 0), (0, 255, 0)], np.uint8)[ids(0, 1, 2)])
+    for classes, commands in ((None, 1), (["a", "b"], 0)):
+        with pytest.raises(Question, match="3 colours") as asked:
+            folder(tmp_path, classes=classes).label_set()
+        assert len(asked.value.choices) == commands
+
+
+def test_many_colours_give_a_palette_of_the_frequent_ones(tmp_path: Path) -> None:
+    for seed in range(4):
+        make_pair(tmp_path, f"{seed}", shrunk(blobs(seed), seed))
+    with pytest.raises(Question, match="4 most frequent colours") as asked:
+        folder(tmp_path).label_set()
+    (settings,) = asked.value.settings
+    assert settings == {"data.palette": sorted([BLACK, ROAD, TREE, SKY]), "data.palette_tolerance": 442}
+
+
+@pytest.mark.parametrize("declared", [{}, {"classes": ["black", "green", "red"]}])
+def test_indices_of_differing_palettes_are_read_by_colour(declared: dict[str, object], tmp_path: Path) -> None:
+    palette = [BLACK, (0, 255, 0), (255, 0, 0)]
+    for index in range(6):
+        make_pair(tmp_path, f"{index}", ids(0, 1, 2))
+        order = np.roll(range(3), index)
+        mask = indexed(np.argsort(order).astype(np.uint8)[ids(0, 1, 2)], [palette[at] for at in order])
+        save(tmp_path / "masks" / f"{index}.png", mask)
+    with pytest.raises(CrispsegError, match="palettes differ") as caught:
+        folder(tmp_path, **declared).label_set()
+    (settings,) = caught.value.settings
+    data = folder(tmp_path, palette=[*settings["data.palette"]], **declared)
+    for sample in data.dataset("all"):
+        np.testing.assert_array_equal(sample.labels, ids(0, 1, 2))
+
+
+def test_doctor_counts_all_colours_of_jpegs(tmp_path: Path) -> None:
+    for seed in range(2):
+        colors = COLORS[blobs(seed)]
+        make_pair(tmp_path, str(seed), colors)
+        mask = colors + np.random.default_rng(seed).integers(0, 30, colors.shape)
+        (tmp_path / f"masks/{seed}.png").unlink()
+        save(tmp_path / f"masks/{seed}.jpg", mask.clip(0, 255).astype(np.uint8), quality=95)
+    source = folder(tmp_path, palette=[*map(tuple, COLORS.tolist())], palette_tolerance=442)
+    report = examine(source).reports[0]
+    assert report.ignored == 0
+    np.testing.assert_array_equal(report.counts, check_split(source.dataset("train"), "train").counts)
+
+
+def test_transparent_pixels_are_black_whatever_is_beneath(tmp_path: Path) -> None:
+    """In colours, with alpha or a palette; a palette without black does not take them for another colour."""
+    for index in range(6):
+        make_pair(tmp_path, f"{index}", ids(0, 1))
+        colors = np.array([[255 * (index % 2)] * 3 + [0], [0, 0, 255, 255]], np.uint8)
+        save(tmp_path / "masks" / f"{index}.png", colors[ids(0, 1)])
+    save(tmp_path / "masks/5.png", indexed(ids(0, 1), [(0, 0, 255), (0, 0, 255)]), transparency=b"\0\xff")
+    with pytest.raises(Question) as asked:
+        folder(tmp_path).label_set()
+    assert asked.value.settings == [{"data.palette": [BLACK, (0, 0, 255)]}]
+    data = folder(tmp_path, palette=[BLACK, (0, 0, 255)])
+    assert all((sample.labels == ids(0, 1)).all() for sample in data.dataset("all"))
+    findings = findings_of(folder(tmp_path, palette=[(0, 0, 255), (255, 0, 0)]))
+    assert {"unknown-color", "transparent-pixels"} <= {*findings}
+
+
+def test_tiffs_with_white_as_zero_among_others_are_refused(tmp_path: Path) -> None:
+    for index in range(4):
+        make_pair(tmp_path, f"{index}", ids(0, 255))
+        (tmp_path / "masks" / f"{index}.png").unlink()
+        kind = "miniswhite" if index % 2 else "minisblack"
+        tifffile.imwrite(tmp_path / "masks" / f"{index}.tif", ids(0, 255), photometric=kind)
+    with pytest.raises(CrispsegError, match=r"2 masks with 0 for white.*1\.tif"):
+        check_split(folder(tmp_path, num_classes=2).dataset("all"), "all")
+
+
+def test_a_palette_of_greys_is_not_used_to_draw(tmp_path: Path) -> None:
+    for index in range(3):
+        make_pair(tmp_path, f"{index}", np.array([0, 128, 255], np.uint8)[ids(0, 1, 2)])
+    greys = [BLACK, (128, 128, 128), WHITE]
+    drawn = Folder(root=tmp_path, palette=greys).label_set().palette
+    assert len({*drawn}) == 3 and not {*drawn} & {*greys[1:]}
