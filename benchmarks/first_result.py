@@ -14,9 +14,11 @@ WEIGHTS are ImageNet weights of the backbone. DATA contains the folders that `--
 
 Every training runs on one processor for the same minutes. `plain_loop` trains networks of segmentation-models-pytorch
 (smp). `crispseg train --model NAME` trains smp's networks with default settings; they are scored at 1× and at the
-1.33× of `crisp`. `run` skips the rows in first_result.csv, so an interrupted command can be repeated. Rows name the
-processor's bf16 instructions, which double the speed of `crispseg train`. `--methods nnunet` trains nnU-Net; see
-`nnunet.py`.
+1.33× of crispseg's models. Scores are those of the best evaluation on val, which is chosen on what it reports, and of
+the last step (`last_`), which decides comparisons; both are the same if there was one evaluation.
+
+`run` skips the rows in first_result.csv, so an interrupted command can be repeated. Rows name the processor's bf16
+instructions, which double the speed of `crispseg train`. `--methods nnunet` trains nnU-Net; see `nnunet.py`.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -55,6 +58,8 @@ from crispseg.evaluation.summary import Evaluation
 from crispseg.inference.device import instruction_sets
 from crispseg.inference.protocols import WHOLE, Protocol
 from crispseg.models import SegmentationModel, create_model
+from crispseg.training.checkpoints import LAST, load_checkpoint
+from crispseg.training.pace import EVALUATING
 from crispseg.training.result import METRICS
 
 HERE = Path(__file__).resolve().parent
@@ -87,6 +92,7 @@ SEEN = (1.0, 1.33)
 DISTANCES = (2, 3)
 """Distances of boundary F in pixels."""
 OBJECTS = ("object_f1", "object_ap")
+LAST_COLUMNS = ("miou", "boundary_f_3")
 WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
 
 
@@ -117,8 +123,11 @@ def fewer(data: Folder, images: int, seed: int, file: Path) -> Folder:
 # Trainings -----------------------------------------------------------------------------------------------------------
 
 
-def plain_loop(data: Folder, network: str, weights: Path, minutes: float, seed: int) -> tuple[SegmentationModel, int]:
-    """Train with AdamW at 1e-3, cross-entropy, random crops of 192, left-right flips and batches of 8."""
+def plain_loop(data: Folder, network: str, weights: Path, minutes: float, seed: int, run: Path) -> tuple[Trained, int]:
+    """Train with AdamW at 1e-3, cross-entropy, random crops of 192, left-right flips and batches of 8.
+
+    As in `crispseg train`, evaluations on val take at most a tenth of the time, and there is one at the end.
+    """
     torch.manual_seed(seed)
     train = data.dataset("train")
     model = create_model(network, num_classes=len(train.labels), backbone=BACKBONE, pretrained=weights).train()
@@ -126,18 +135,36 @@ def plain_loop(data: Folder, network: str, weights: Path, minutes: float, seed: 
     batches = train_loader(train, train_transform(augment, model.info.mean, model.info.std), 8, 0, seed=seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     criterion = nn.CrossEntropyLoss(ignore_index=255)
-    end, steps = time.monotonic() + 60 * minutes, 0
+    start, steps, scores = time.monotonic(), 0, [0.0]
+    seconds, evaluating, due = 60 * minutes, 0.0, EVALUATING
     for epoch in itertools.count():
         batches.sampler.set_epoch(epoch)  # type: ignore[union-attr]
         for images, labels in batches:
-            if time.monotonic() >= end:
-                return model.eval(), steps
+            elapsed = time.monotonic() - start
+            if elapsed >= due * seconds or elapsed + evaluating >= seconds:
+                scores.append(score_model(model.eval(), data.dataset("val"), device="cpu", workers=0).scores.miou)
+                evaluating = time.monotonic() - start - elapsed
+                due = elapsed / seconds + max(EVALUATING, evaluating / (EVALUATING * seconds))
+                if scores[-1] == max(scores):
+                    model.save_pretrained(run)
+                if elapsed + evaluating >= seconds:
+                    return Trained(SegmentationModel.from_pretrained(run), model), steps
+                model.train()
             loss = criterion(model(images), labels)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             steps += 1
     raise AssertionError
+
+
+class Trained(NamedTuple):
+    """Networks of one training."""
+
+    best: SegmentationModel
+    """Network of the best evaluation."""
+    last: SegmentationModel
+    """Network after the last step."""
 
 
 def ours(data: Folder, network: Sequence[str], weights: Path, minutes: float, seed: int, out: Path) -> None:
@@ -155,6 +182,13 @@ def folder_flags(data: Folder) -> list[str]:
     paths = [f"--data.{key}={value}" for key in keys if (value := getattr(data, key))]
     ignored = [f"--data.ignore={json.dumps(data.ignore)}"] if data.ignore else []
     return ["--data=folder", *paths, f"--data.classes={json.dumps(data.classes)}", *ignored]
+
+
+def read_run(run: Path) -> Trained:
+    """Return the networks of a run of `crispseg train`."""
+    last = SegmentationModel.from_pretrained(run)
+    load_checkpoint(run / LAST, last)
+    return Trained(SegmentationModel.from_pretrained(run), last.eval())
 
 
 # Rows ----------------------------------------------------------------------------------------------------------------
@@ -190,23 +224,25 @@ def rows_of(name: str, data: Folder, weights: Path, minutes: float, seed: int, r
     if name == "nnunet":
         import nnunet
 
-        trained, parameters, steps = nnunet.trained(data.dataset("train"), minutes, seed, run)
+        network_trained, parameters, steps = nnunet.trained(data.dataset("train"), minutes, seed, run)
         spent = {"steps": str(steps), "processor_seconds": f"{cpu_seconds() - before:.0f}"}
-        row = columns(trained, scored(trained, data.dataset("val")))
+        row = columns(network_trained, scored(network_trained, data.dataset("val")))
         yield {"seen": "1"} | spent | row | {"parameters": str(parameters)}
         return
     if name.startswith(LOOP):
-        model, steps = plain_loop(data, f"smp_{name.removeprefix(LOOP)}", weights, minutes, seed)
+        trained, steps = plain_loop(data, f"smp_{name.removeprefix(LOOP)}", weights, minutes, seed, run)
     else:
         network, *options = name.split()
         said = [] if name == OURS else [f"--plugins={PLUGIN}", f"--model={network}", *options]
         ours(data, said, weights, minutes, seed, run)
-        model, steps = SegmentationModel.from_pretrained(run), int(read_rows(run / METRICS)[-1]["step"])
-        own = float(getattr(model, "inference_scale", 1))  # peers have none
+        trained, steps = read_run(run), int(read_rows(run / METRICS)[-1]["step"])
+        own = float(getattr(trained.best, "inference_scale", 1))  # peers have none
     spent = {"steps": str(steps), "processor_seconds": f"{cpu_seconds() - before:.0f}"}
     for scale in SEEN[:1] if own > 1 or name.startswith(LOOP) else SEEN:
-        evaluation = scored(model, data.dataset("val"), Protocol(scales=(scale,)))
-        yield {"seen": f"{own * scale:g}"} | spent | columns(model, evaluation)
+        best, last = (scored(model, data.dataset("val"), Protocol(scales=(scale,))) for model in trained)
+        final = {key: value for key, value in columns(trained.last, last).items() if key in LAST_COLUMNS}
+        row = columns(trained.best, best) | {f"last_{key}": value for key, value in final.items()}
+        yield {"seen": f"{own * scale:g}"} | spent | row
 
 
 def kind_of_processor() -> str:
@@ -253,7 +289,12 @@ def folder_name(*parts: str) -> str:
 
 def print_means(file: Path, shared: Sequence[str]) -> None:
     """Print mean ± standard deviation over the rows that agree in the columns `shared`."""
-    measures = ["miou", *(f"boundary_f_{distance}" for distance in DISTANCES), *OBJECTS]
+    measures = [
+        "miou",
+        *(f"last_{column}" for column in LAST_COLUMNS),
+        *(f"boundary_f_{distance}" for distance in DISTANCES),
+        *OBJECTS,
+    ]
     frame = pd.DataFrame(read_rows(file)).sort_values([*shared])
     frame["run"] = frame[[*shared]].agg(", ".join, axis=1)
     print(mean_and_sd(frame.set_index("run")[measures].apply(pd.to_numeric)).to_markdown())

@@ -93,7 +93,7 @@ def network(row: Row, device: torch.device, backend: str) -> Call:
     folded = fold_batch_norms(named.build(), smooth_images((1, 64, 64), 3), smooth_outputs)
     model: SegmentationModel = folded.to(device, memory_format=layout)  # type: ignore[call-overload]
     images = smooth_images((row.batch, row.height, row.width), 3).to(device).contiguous(memory_format=layout)
-    run: Callable[[Tensor], Tensor] = model.coarse_logits
+    run: Callable[[Tensor], Tensor] = model.logits
     if row.way == "compile":
         run = torch.compile(run, backend=backend)
 

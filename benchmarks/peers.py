@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from crispseg.decoders import Decoded
-from crispseg.models import Coarse, SegmentationModel
-from crispseg.models.registry import BackboneSpec, models
+from crispseg.models import SegmentationModel
+from crispseg.models.frame import BackboneSpec
+from crispseg.models.registry import models
 
 
 class Peer(SegmentationModel):
@@ -59,12 +60,18 @@ class Peer(SegmentationModel):
             module.training = False
         return self
 
-    def coarse(self, images: Tensor) -> Coarse:
-        """Return logits at image size; these networks upscale them."""
+    align_corners = False
+    inference_scale = 1
+
+    def features(self, images: Tensor) -> Decoded:
+        """Return logits at image size, because these networks upscale them; `classified` returns them unchanged."""
         height, width = images.shape[-2:]
         padded = F.pad(images, (0, -width % 32, 0, -height % 32))  # encoders need multiples of 32
         logits: Tensor = self.net(padded)[..., :height, :width]
-        return Coarse(logits, Decoded(logits))
+        return Decoded(logits)
+
+    def classified(self, feature: Tensor) -> Tensor:
+        return feature
 
     def add_auxiliary_heads(self) -> None:
         """Do nothing, as there are no levels to supervise."""

@@ -248,6 +248,19 @@ _SHORT = Comparison(
     halved=True,
 )
 
+# Fuse parts of `crisp`; see upsamplers.py. The label of an entry is the name of its part.
+_UPSAMPLERS = Comparison(
+    "upsamplers",
+    {
+        f"upsampler_{fuse}": _five(
+            fuse, f"--model crisp --model.fuse {fuse}", base=None if fuse == "add" else "upsampler_add"
+        )
+        for fuse in ("add", "fam", "carafe", "sapa", "fade", "dysample", "sharp_flow")
+    },
+    recipe=SHORT,
+    halved=True,
+)
+
 # Networks of docs/benchmark.md, timed in turns; their scores are in the tables above.
 _ALL = Comparison(
     "all",
@@ -266,4 +279,4 @@ _ALL = Comparison(
     },
 )
 
-TABLES = {table.name: table for table in (_CRISP, _SFNET, _DDSM, _AGLN, _UNEPT, _PAIRED, _SHORT, _ALL)}
+TABLES = {table.name: table for table in (_CRISP, _SFNET, _DDSM, _AGLN, _UNEPT, _PAIRED, _SHORT, _UPSAMPLERS, _ALL)}

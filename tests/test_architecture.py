@@ -131,7 +131,7 @@ def test_complex_files_are_listed_only_while_they_are() -> None:
 def test_the_frame_names_no_model() -> None:
     needed = imports()["crispseg.models.base"]
     assert {name.removeprefix("crispseg.models.") for name in needed if "models." in name} == {
-        *("info", "refinement", "registry", "saving")
+        *("frame", "info", "refinement", "registry", "saving")
     }
 
 

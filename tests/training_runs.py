@@ -87,7 +87,7 @@ def varied(name: str, num_classes: int, **options: Any) -> SegmentationModel:
     images = torch.randn(2, model.info.in_chans, 64, 64)
     with torch.no_grad():
         model.train()(images)
-        outputs, logits = model.eval().outputs(images), model.coarse_logits(images)
+        outputs, logits = model.eval().outputs(images), model.logits(images)
         model.classifier.bias -= logits.mean(dim=(0, 2, 3))
         for parameter in model.classifier.parameters():
             parameter *= 3 / logits.std()

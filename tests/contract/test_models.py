@@ -71,7 +71,7 @@ def build(case: str) -> crispseg.SegmentationModel:
     name = options.pop("name")
     if "residual" in options and "block" in inspect.signature(crispseg.models.agln).parameters:
         options["block"] = "residual" if options.pop("residual") else "paper"
-    return crispseg.create_model(name, num_classes=5, **options)
+    return crispseg.create_model(name, num_classes=5, design="paper", **options)
 
 
 def parts(model: crispseg.SegmentationModel, images: Tensor) -> Iterator[tuple[str, Tensor]]:

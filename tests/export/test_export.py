@@ -96,6 +96,8 @@ KINDS: dict[str, dict[str, Any]] = {  # what the graphs of the models' own tests
     "ASPP, DCN": {**SFNET, "context": "aspp", "fuse": "dcn"},
     "criss-cross attention": {"name": "fcn", "context": "crisscross"},
     "asymmetric non-local block": {"name": "fcn", "context": "apnb"},
+    **{fuse: {"fuse": fuse} for fuse in ("carafe", "dysample", "fade", "sapa")},
+    "sharp_flow": {"name": "crisp", "fuse": "sharp_flow", "inference_scale": 1.5},
 }
 
 

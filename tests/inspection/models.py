@@ -29,7 +29,7 @@ def lively(name: str, **options: object) -> SegmentationModel:
     """A model with random weights whose flows, offsets and attention differ from pixel to pixel."""
     torch.manual_seed(3)
     given = {**SYSTEMS.get(name, {"width": 8}), **options}
-    model = create_model(name, num_classes=CLASSES, backbone="test_efficientnet", **given).eval()
+    model = create_model(name, design="paper", num_classes=CLASSES, backbone="test_efficientnet", **given).eval()
     for path, parameter in model.decoder.named_parameters():
         layer, kind = path.split(".")[-2:] if "." in path else ("", "")
         if kind == "weight" and layer in LIVELY:

@@ -10,7 +10,7 @@ import torch
 from reference import assert_close, conv_norm_relu, enlarged, lively, one_by_one, rand, softmax
 from torch import Tensor, nn
 
-from crispseg import SegmentationModel, record
+from crispseg import record
 from crispseg.models.agln import (
     ContextFusionBlock,
     LocalRefinement,
@@ -52,16 +52,6 @@ class TestAGLN(ModelTester):
     every_precision = True
     options: ClassVar = {"width": 16, "descriptors": DESCRIPTORS}
     taps: ClassVar = agln_taps()
-    zero_gradients = only_for_alpha_and_gamma()
-
-    @classmethod
-    def build_lively(cls, **extra: Any) -> SegmentationModel:
-        """With γ that lets the refinement take part."""
-        model = super().build_lively(**extra)
-        for part in model.modules():
-            if isinstance(part, LocalRefinement) and part.gamma is not None:
-                nn.init.constant_(part.gamma, 0.5)
-        return model
 
     def test_bfloat16_is_close_to_float32(self) -> None:
         """After a few steps: at random weights, channel resampling picks among near equals, and rounding decides."""
@@ -87,7 +77,8 @@ class TestAGLN(ModelTester):
     )
     def test_straight(self, options: dict[str, Any], reached: bool, tmp_path: Path) -> None:
         zero = frozenset() if reached else only_for_alpha_and_gamma(dense=False)
-        seen = self.check_option(tmp_path, zero_gradients=zero, connection="straight", **options)
+        paper = {"connection": "straight", "gate_start": 0.0, "energies": "sum"}
+        seen = self.check_option(tmp_path, zero_gradients=zero, **paper, **options)
         assert [key for key in seen if key.endswith(".D")] == ["decoder.gathers.0.D"]
 
     @pytest.mark.parametrize("options", [{"descriptors": 1}, {"descriptors": 128, "pooling": "average"}])
@@ -98,10 +89,10 @@ class TestAGLN(ModelTester):
 
     def test_agln_minus_has_no_refinement_and_no_second_convolution(self) -> None:
         """§IV-C1: a Semantic Aggregation Block and three Semantic Distribution Modules; the lateral is added to E."""
-        model, images = self.build(connection="straight", refinement="none").eval(), torch.randn(1, 3, 65, 97)
+        model, images = self.build(connection="straight", refinement="none").eval(), torch.randn(1, 3, 64, 96)
         assert not [key for key, _ in model.named_parameters() if key.endswith(".beta") or "blocks.0.phi" in key]
         with record(model) as seen:
-            levels = model.coarse(images).decoded.levels
+            levels = model.features(images).levels
         for step, level in enumerate(levels):
             block = f"decoder.fuses.{step}.blocks.0"
             torch.testing.assert_close(level, seen[f"{block}.sdm.E"] + seen[f"{block}.lrm.B"])
@@ -115,7 +106,7 @@ class TestAGLN(ModelTester):
 
 class TestAGLNLite(ModelTester):
     name = "agln_lite"
-    options, taps, zero_gradients = TestAGLN.options, TestAGLN.taps, TestAGLN.zero_gradients
+    options, taps = TestAGLN.options, TestAGLN.taps
     test_bfloat16_is_close_to_float32 = TestAGLN.test_bfloat16_is_close_to_float32
 
 

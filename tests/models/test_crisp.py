@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crispseg import create_model
-from crispseg.models import ComposedFlowAlignment, FlowAlignment, SegmentationModel
-from crispseg.models.crisp import warp_within
+from crispseg.models import FlowAlignment, SegmentationModel
+from crispseg.models.sfnet import warp_inside
 
 from .base import ModelTester
 from .test_sfnet import TestSFNet as SFNetTester
@@ -19,16 +19,13 @@ from .test_sfnet import TestSFNet as SFNetTester
 
 class TestCrisp(ModelTester):
     name = "crisp"
-    stride = 1
-    options: ClassVar = {"width": 16, "inference_scale": 1.0}  # which is for eval mode only
     export_options: ClassVar = {"inference_scale": 1.5}
     every_precision = True
     taps = SFNetTester.taps
-    tapped_size: ClassVar = (96, 160)  # other sizes are padded
 
 
-def crisp(name: str = "crisp", **options: object) -> SegmentationModel:
-    return create_model(name, num_classes=3, backbone="test_efficientnet", width=8, **options).eval()
+def crisp(**options: object) -> SegmentationModel:
+    return create_model("crisp", num_classes=3, backbone="test_efficientnet", width=8, **options).eval()
 
 
 def test_logits_of_levels_lie_on_the_image_as_those_of_all_do() -> None:
@@ -39,7 +36,7 @@ def test_logits_of_levels_lie_on_the_image_as_those_of_all_do() -> None:
         model.train(not inference_scaled)
         model.auxiliary_heads.eval()
         with torch.no_grad():
-            found, decoded = model.outputs(images).auxiliary, model.coarse(images).decoded
+            found, decoded = model.outputs(images).auxiliary, model.features(images)
         assert found is not None and len(found) == len(model.auxiliary_heads) == 3
         for logits, level, head, stride in zip(found, decoded.levels, model.auxiliary_heads, (4, 8, 16), strict=True):
             places = head(level)
@@ -53,12 +50,11 @@ def test_logits_of_levels_lie_on_the_image_as_those_of_all_do() -> None:
 )
 def test_images_of_any_size_have_the_logits_of_padded_ones(name: str, backbone: str) -> None:
     torch.manual_seed(0)
-    options = {"inference_scale": 1} if name == "crisp" else {}
-    model = create_model(name, num_classes=3, backbone=backbone, width=8, **options).eval()
+    model = create_model(name, num_classes=3, backbone=backbone, width=8, inference_scale=1).eval()
     images = torch.randn(1, 3, 70, 90)
     with torch.no_grad():
-        decoded = model.coarse(images).decoded
-        whole = model.coarse(F.pad(images, (0, 6, 0, 26))).decoded
+        decoded = model.features(images)
+        whole = model.features(F.pad(images, (0, 6, 0, 26)))
     assert decoded.feature.shape[-2:] == (18, 23)
     assert torch.equal(decoded.feature, whole.feature[..., :18, :23])
     assert [level.shape[-1] for level in decoded.levels] == [23, 12, 6]
@@ -68,7 +64,7 @@ def test_images_of_any_size_have_the_logits_of_padded_ones(name: str, backbone: 
 def test_levels_lie_on_each_other_alike_at_all_places(fuse: str) -> None:
     """Where a coarse level rises steadily, so does what comes of it, at the same places whatever the size."""
     for size in (4, 9):
-        centred, cornered = (crisp(name, fuse=fuse).decoder.fuses[0] for name in ("crisp", "sfnet"))
+        centred, cornered = (crisp(fuse=fuse, align_corners=corners).decoder.fuses[0] for corners in (False, True))
         for step in (centred, cornered):
             for parameter in step.parameters():
                 torch.nn.init.zeros_(parameter)  # no flow
@@ -88,9 +84,9 @@ def test_images_are_seen_as_large_as_is_said(height: int, width: int, inference_
     sides = [32 * int(side * model.inference_scale / 32 + Fraction(1, 2)) for side in (height, width)]
     larger = F.interpolate(images, sides, mode="bilinear", align_corners=False)
     with torch.no_grad():
-        logits, feature = model(images), model.coarse(images).decoded.feature
+        logits, feature = model(images), model.features(images).feature
         factor, model.inference_scale = model.inference_scale, Fraction(1)
-        assert torch.equal(feature, model.coarse(larger).decoded.feature)
+        assert torch.equal(feature, model.features(larger).feature)
         places = model.classifier(feature)
         expected = F.interpolate(places, (height, width), mode="bilinear", align_corners=False)
         torch.testing.assert_close(logits, expected)
@@ -113,7 +109,7 @@ def test_levels_may_be_concatenated_along_flows(align_corners: bool) -> None:
 def test_a_composed_flow_is_the_same_with_the_same_gradients(
     options: dict[str, Any], coarse_channels: int, align_corners: bool
 ) -> None:
-    fam = ComposedFlowAlignment(6, coarse_channels, align_corners, **options).double()
+    fam = FlowAlignment(6, coarse_channels, align_corners, **options).double()
     fine, coarse = torch.randn(2, 6, 7, 11).double(), torch.randn(2, coarse_channels, 3, 5).double()
     composed = fam.composed
     seen = []
@@ -139,8 +135,8 @@ def test_points_that_left_a_level_are_led_back_and_no_further_away(axis: int, si
     coarse = (ramp if axis == 0 else ramp[:, None]).expand(1, 1, 6, 6)
     flow = torch.zeros(1, 2, 12, 12)
     flow[:, axis] = 100.0 * side
-    warped = warp_within(coarse, flow.requires_grad_())
-    torch.testing.assert_close(warped, warp_within(coarse, flow.detach()), atol=0.021, rtol=0)
+    warped = warp_inside(coarse, flow.requires_grad_())
+    torch.testing.assert_close(warped, warp_inside(coarse, flow.detach()), atol=0.021, rtol=0)
     (-warped if not leads_back else warped).sum().backward()
     assert flow.grad is not None
     led = flow.grad[:, axis] * side  # descent goes the other way
@@ -151,7 +147,7 @@ def test_points_within_a_level_have_the_gradient_of_sampling() -> None:
     torch.manual_seed(0)
     coarse, flow = torch.randn(2, 3, 6, 8), torch.randn(2, 2, 12, 16)
     inside, sampled = flow.clone().requires_grad_(), flow.clone().requires_grad_()
-    warp_within(coarse, inside)[..., 4:-4, 4:-4].square().sum().backward()
+    warp_inside(coarse, inside)[..., 4:-4, 4:-4].square().sum().backward()
     ys, xs = ((torch.arange(size) * 2 + 1) / size - 1 for size in (12, 16))
     grid = torch.stack([xs + sampled[:, 0] / 16, ys[:, None] + sampled[:, 1] / 12], dim=-1)
     F.grid_sample(coarse, grid, align_corners=False)[..., 4:-4, 4:-4].square().sum().backward()

@@ -82,7 +82,13 @@ ROWS: dict[str, dict[str, Any]] = {
     "2a nearest, 2b k=1": {"flow_upsampling": "nearest", "flow_kernel": 1},
     "2a deconvolution, 3.3": {"flow_upsampling": "deconvolution", "merge": "aligned"},
     "2c": {"flow_net": "correlation", "fuse_levels": [5]},
-    "2c, a reach of 2": {"flow_net": "correlation", "flow_reach": 2, "fuse_levels": [5], "flow_coordinates": "paper"},
+    "2c, a reach of 2": {
+        "flow_net": "correlation",
+        "flow_reach": 2,
+        "fuse_levels": [5],
+        "flow_coordinates": "paper",
+        "align_corners": True,
+    },
     "1d df1": {"backbone": "df1"},
     "1d shufflenetv2_x1_0": {"backbone": "shufflenetv2_x1_0"},
 }

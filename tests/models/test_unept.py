@@ -16,7 +16,7 @@ from crispseg import SegmentationModel, create_model, record
 from crispseg.backbones import Backbone, plain_strides
 from crispseg.models.base import described
 from crispseg.models.unept import sine_positions
-from crispseg.nn import DeformableAttention
+from crispseg.nn import DeformableAttention, pixel_centres
 
 from .base import NUM_CLASSES, ModelTester, TapShape, check_exported
 
@@ -54,7 +54,7 @@ def enliven(model: SegmentationModel) -> SegmentationModel:
 
 class TestUNEPT(ModelTester):
     name = "unept"
-    options: ClassVar = {"width": 16, "points": 4, "refine": None}
+    options: ClassVar = {"width": 16, "points": 4, "refine": None, "design": "paper"}
     stride = 8
     auxiliary_maps = 0
     export_options: ClassVar = {"levels": 1}
@@ -104,7 +104,7 @@ class TestUNEPT(ModelTester):
 
 def test_sine_positions_are_those_of_detr() -> None:
     height, width, channels = 3, 5, 16
-    encoded = sine_positions((height, width), channels).view(height, width, channels)
+    encoded = sine_positions(pixel_centres((height, width)), channels).view(height, width, channels)
     for row in range(height):
         for column in range(width):
             expected = []
@@ -157,7 +157,7 @@ def test_an_exported_vit_computes_the_same(tmp_path: Path) -> None:
 
 def test_dropout_follows_attention_and_both_linear_layers() -> None:
     """§4.2: three times in each layer of the encoder, four times in the decoder's, which attend twice."""
-    model = create_model("unept", num_classes=3, backbone="test_efficientnet", width=16, dropout=0.25)
+    model = create_model("unept", num_classes=3, backbone="test_efficientnet", width=16, dropout=0.25, layers=2)
     found = [module.p for module in model.decoder.modules() if isinstance(module, nn.Dropout)]
     assert found == [0.25] * (2 * 3 + 2 * 4)
 

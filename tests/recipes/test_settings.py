@@ -112,7 +112,7 @@ def test_a_recipe_trains_from_a_saved_model(recipe: str, model: str, tmp_path: P
         write_image(root / "701_StillsRaw_full" / f"{split}.png", mask)
         write_image(root / "LabeledApproved_full" / f"{split}_L.png", mask)
         (root / f"{split}.txt").write_text(f"{split}.png\n", encoding="utf-8")
-    start = create_model(model, num_classes=3, backbone="test_efficientnet", width=16)
+    start = create_model(model, num_classes=3, backbone="test_efficientnet", width=16, design="paper")
     start.save_pretrained(tmp_path / "start")
     flags = [f"--data.root={root}", f"--init_from={tmp_path / 'start'}", f"--out={tmp_path / 'run'}", "--epochs=1"]
     assert main(["train", f"{recipe}.yaml", *TINY, *flags]) == 0

@@ -30,6 +30,12 @@ def _sampled_sum_flops(weights: torch.Size, source: torch.Size, *_args: Any, **_
     return 2 * weights.numel() * source[1]
 
 
+@register_flop_formula([torch.ops.aten._embedding_bag, torch.ops.aten._embedding_bag_forward_only])
+def _embedding_bag_flops(rows: torch.Size, indices: torch.Size, *_args: Any, **_options: Any) -> int:
+    """Return C multiply-adds for each summed row of channels."""
+    return 2 * indices.numel() * rows[1]
+
+
 def _linear_flops(_x: torch.Size, weight: torch.Size, *_args: Any, out_shape: torch.Size, **_options: Any) -> int:
     return 2 * out_shape.numel() * weight[1]
 
@@ -53,6 +59,8 @@ def count_parameters(model: nn.Module) -> int:
 ATTENTION = (
     torch.ops.aten.bmm,
     torch.ops.aten.baddbmm,
+    torch.ops.aten._embedding_bag,
+    torch.ops.aten._embedding_bag_forward_only,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu,
     torch.ops.aten._scaled_dot_product_flash_attention,
     torch.ops.aten._scaled_dot_product_efficient_attention,

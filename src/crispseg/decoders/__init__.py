@@ -12,13 +12,17 @@ from crispseg.decoders.parts import (
     MergePart,
     configured,
     contexts,
+    fitted,
     fuses,
     is_linear,
     merges,
 )
 from crispseg.decoders.topdown import TopDown, fuse_steps
+from crispseg.decoders.upsamplers import CARAFE, SAPA, DySample, FADELite, SharpFlow
 
 __all__ = [
+    "CARAFE",
+    "SAPA",
     "AsymmetricFusionNonLocal",
     "Concat",
     "Context",
@@ -26,14 +30,18 @@ __all__ = [
     "ConvContext",
     "Decoded",
     "Decoder",
+    "DySample",
+    "FADELite",
     "FusePart",
     "Levels",
     "MergePart",
+    "SharpFlow",
     "Sum",
     "TopDown",
     "UpsampleAdd",
     "configured",
     "contexts",
+    "fitted",
     "fuse_steps",
     "fuses",
     "is_linear",

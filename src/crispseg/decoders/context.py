@@ -48,9 +48,13 @@ class PyramidPooling(nn.Module):
     """
 
     bins = (1, 2, 3, 6)
+    pools_globally = True
 
-    def __init__(self, in_channels: int, channels: int, *, bottleneck: Literal[1, 3] = 1) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, align_corners: bool = True, *, bottleneck: Literal[1, 3] = 1
+    ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Identity(), nn.Conv2d(in_channels, channels, 1, bias=False), BatchNorm2d(channels))
             for _ in self.bins  # the first layer replaces the pooling, which has an index in SFNet's checkpoints
@@ -62,7 +66,9 @@ class PyramidPooling(nn.Module):
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
         size = feature.shape[-2:]
         stages = zip(self.stages, self.bins, strict=True)
-        pooled = [resize(stage(average_bins(feature, bins)), size, align_corners=True) for stage, bins in stages]
+        pooled = [
+            resize(stage(average_bins(feature, bins)), size, align_corners=self.align_corners) for stage, bins in stages
+        ]
         return self.bottleneck(torch.cat([*pooled, feature], dim=1)), Context()
 
 
@@ -73,6 +79,8 @@ class NonLocal(nn.Module):
     It computes y = softmax(θ(x)ᵀ φ(x)) g(x) and z = W_z y + x, with half of x's channels inside. The batch norm after
     W_z starts at zero, so the block starts as the identity. The 3×3 convolution of `conv` follows.
     """
+
+    pools_globally = True
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -106,6 +114,8 @@ class AtrousSpatialPyramidPooling(nn.Module):
         rates: dilations of the three 3×3 convolutions; the default is the paper's for a feature of stride 16.
     """
 
+    pools_globally = True
+
     def __init__(self, in_channels: int, channels: int, *, rates: tuple[int, ...] = (6, 12, 18)) -> None:
         super().__init__()
         dilated = (conv_bn_relu(in_channels, channels, 3, dilation=rate) for rate in rates)
@@ -114,7 +124,7 @@ class AtrousSpatialPyramidPooling(nn.Module):
         self.join = conv_bn_relu((len(self.branches) + 1) * channels, channels, 1)
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
-        image = resize(self.image(feature), feature.shape[-2:], align_corners=True)
+        image = self.image(feature).expand(-1, -1, *feature.shape[-2:])
         seen = [branch(feature) for branch in self.branches]
         return self.join(torch.cat([*seen, image], dim=1)), Context()
 
@@ -194,6 +204,8 @@ class RecurrentCrissCross(nn.Module):
     convolution. Another one joins the result with the feature.
     """
 
+    pools_globally = True
+
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()
         self.reduce = conv_bn_relu(in_channels, channels, 3)
@@ -213,6 +225,8 @@ class AsymmetricPyramidNonLocal(nn.Module):
     It is a non-local block on a 3×3 convolution's output. Keys and values are averages over 1×1, 3×3, 6×6 and 8×8 bins,
     110 in all. A 1×1 convolution joins the result with the block's input.
     """
+
+    pools_globally = True
 
     def __init__(self, in_channels: int, channels: int) -> None:
         super().__init__()

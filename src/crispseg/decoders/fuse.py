@@ -35,8 +35,9 @@ class DeformableFuse(nn.Module):
     (N, C, H, W), the output.
     """
 
-    def __init__(self, fine_channels: int, coarse_channels: int) -> None:
+    def __init__(self, fine_channels: int, coarse_channels: int, align_corners: bool = True) -> None:
         super().__init__()
+        self.align_corners = align_corners
         both = fine_channels + coarse_channels
         self.predict_offset = nn.Conv2d(both, 2 * 3 * 3, 3, padding=1)
         nn.init.zeros_(self.predict_offset.weight)
@@ -46,7 +47,7 @@ class DeformableFuse(nn.Module):
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
         """Fuse `fine` (N, C, H, W) and `coarse` (N, C', h, w) to (N, C, H, W)."""
-        both = torch.cat([resize(coarse, fine.shape[-2:], align_corners=True), fine], dim=1)
+        both = torch.cat([resize(coarse, fine.shape[-2:], align_corners=self.align_corners), fine], dim=1)
         return self.fused(deform_conv3x3(both, self.offset(self.predict_offset(both)), self.deform.weight))
 
 

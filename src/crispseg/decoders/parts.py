@@ -7,8 +7,9 @@ A new part is one class with one registration line above it:
         def __init__(self, fine_channels: int, coarse_channels: int) -> None: ...
         def forward(self, fine, coarse, context=None): ...
 
-Keyword-only arguments of a part are its options: `create_model(..., fuse="mine", fuse_options={...})`. Other kinds of
-parts use `context_options` and `merge_options`.
+A part whose output at a pixel depends on the whole image has the attribute `pools_globally`, and one whose output
+depends on the pixel's position in the image `has_positions`. Keyword-only arguments of a part are its options:
+`create_model(..., fuse="mine", fuse_options={...})`. Other kinds of parts use `context_options` and `merge_options`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from torch import Tensor, nn
 
@@ -44,6 +45,8 @@ class Decoder(Protocol):
     """Channels of each level for deep supervision."""
     detail_channels: int | None = None
     """Channels of `detail`, if the decoder has a spatial branch."""
+    stride: int | None = None
+    """Stride of the map to classify; None for that of the finest feature."""
     linear: bool = False
     """Whether the merge part is linear (see `is_linear`); the ranges of its levels are wide."""
 
@@ -75,6 +78,19 @@ HOME = "crispseg.models"  # contains the papers' own parts
 contexts: Registry[ContextPart] = Registry("context part", OWN, HOME)
 fuses: Registry[FusePart] = Registry("fuse part", OWN, HOME)
 merges: Registry[MergePart] = Registry("merge part", OWN, HOME)
+
+
+Entry = TypeVar("Entry", bound=Callable[..., Any])
+
+
+def fitted(**options: Any) -> Callable[[Entry], Entry]:
+    """Return a decorator that names the options of a builder or part for backbones outside the papers' tables."""
+
+    def mark(entry: Entry) -> Entry:
+        entry.fitted = options  # type: ignore[attr-defined]
+        return entry
+
+    return mark
 
 
 def is_linear(merge: MergePart) -> bool:

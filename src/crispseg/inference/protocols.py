@@ -105,7 +105,7 @@ def predict_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> Tenso
     With `average="probabilities"` they are log-probabilities, whose softmax is the mean of the probabilities of views.
     """
     logits, offsets = unrefined_logits(model, images, protocol)
-    logits = resize(logits, images.shape[-2:], align_corners=True)
+    logits = model.resized(logits, images.shape[-2:])
     return logits if offsets is None else shift(logits, offsets)
 
 
@@ -118,14 +118,14 @@ def unrefined_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> tup
     Views are averaged before refinement, since shifted logits would not match those of other views. The offsets come
     from the whole image at native size. They are None for models without refinement.
     """
-    refiner = model.refiner
     if protocol == WHOLE and min(images.shape[-2:]) >= MIN_SIDE:
-        coarse, decoded = model.coarse(images)
-        offsets = None if refiner is None else refiner.offsets(*refiner.maps(images, decoded.detail))
-        return coarse.float(), offsets
+        if not isinstance(model, SegmentationModel) or model.refiner is None:
+            return model.logits(images).float(), None
+        decoded = model.features(images)
+        return model.classified(decoded.feature).float(), model.refined_by(images, decoded)
 
     def logits_of(crops: Tensor) -> Tensor:
-        return resize(model.coarse_logits(crops).float(), crops.shape[-2:], align_corners=True)
+        return model.resized(model.logits(crops).float(), crops.shape[-2:])
 
     # An exported file has no refiner, since it refines internally.
     offsets = model.offsets(images) if isinstance(model, SegmentationModel) else None

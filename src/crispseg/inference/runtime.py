@@ -7,7 +7,7 @@ import hashlib
 import importlib.util
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from crispseg.config.registry import Registry
-from crispseg.decoders import Decoded
 from crispseg.errors import CrispsegError, one_line
 from crispseg.inference.device import FloatPrecision
 from crispseg.models import ModelInfo, SegmentationModel
-from crispseg.models.base import Coarse, Outputs
+from crispseg.models.base import Outputs
 from crispseg.models.info import MIN_SIDE
+from crispseg.nn import resize
 
 METADATA = "crispseg"  # key of the metadata in an ONNX or OpenVINO file
 NO_METADATA = "{}"  # metadata of a file from another tool
@@ -94,8 +94,8 @@ class ExportedModel(nn.Module):
             return torch.cat([self.run(image[None]) for image in images])
         return self.run(images)
 
-    def coarse_logits(self, images: Tensor) -> Tensor:
-        """Return the logits of a file that has them."""
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logits of a file that has them, at the images' size."""
         self.check_logits()
         return self.forward(images)
 
@@ -104,14 +104,13 @@ class ExportedModel(nn.Module):
         if self.labels_only:
             raise CrispsegError(f"{self.path} has labels but no logits; export it with output logits")
 
-    def coarse(self, images: Tensor) -> Coarse:
-        """Return the logits in the form of `SegmentationModel.coarse`."""
-        logits = self.coarse_logits(images)
-        return Coarse(logits, Decoded(logits, (), None))
-
     def outputs(self, images: Tensor) -> Outputs:
         """Return only the logits."""
-        return Outputs(self.coarse_logits(images))
+        return Outputs(self.logits(images))
+
+    def resized(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """Resize logits, which are unchanged at the images' size."""
+        return resize(logits, size, align_corners=False)
 
     def padded(self, images: Tensor) -> Tensor:
         """Return the images unchanged, because the file includes padding."""

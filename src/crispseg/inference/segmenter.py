@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -109,7 +110,7 @@ class Segmenter:
         folded = fold_batch_norms(model, example.to(next(model.parameters()).device), smooth_outputs)
         folded = folded.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compile:
-            folded.coarse = compiled(folded.coarse)
+            folded.features = compiled(folded.features)
         self._model = folded
 
     @overload
@@ -180,7 +181,9 @@ class Segmenter:
         logits = None if logits is None else logits.cpu().contiguous()
         offsets = None if offsets is None else offsets.to("cpu", torch.int8)
         name = path.stem if path else "image"
-        return Segmentation(name, as_picture(image), labels, self.label_set, path, logits, offsets, confidence)
+        return Segmentation(
+            name, as_picture(image), labels, self.label_set, path, logits, offsets, confidence, self._model.resized
+        )
 
     @torch.inference_mode()
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -221,7 +224,7 @@ class Segmenter:
             return self._model(batch)[0, :height, :width].numpy(), None, None
         with self._autocast():
             logits, offsets = unrefined_logits(self._model, batch, self.protocol)
-        full = resize(logits, batch.shape[2:], align_corners=True)
+        full = self._model.resized(logits, batch.shape[2:])
         best = full[0].max(0).indices.to(torch.uint8)  # several times faster than argmax on a CPU
         if offsets is not None:  # labels of shifted logits are shifted labels
             best = shift(best[None, None], offsets)[0, 0]
@@ -274,6 +277,9 @@ class Segmentation:
     _logits: Tensor | None = field(repr=False)
     _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, H, W), refinement of full-size logits
     _confidence: NDArray[np.uint8] | None = field(repr=False, default=None)  # (H, W) of an image processed in tiles
+    _resized: Callable[[Tensor, Sequence[int]], Tensor] = field(  # of logits, to the image's size
+        repr=False, default=partial(resize, align_corners=False)
+    )
     made_of: str = field(repr=False, default="")
     """Metadata of the files that `save` writes: image, model and settings. You can change it."""
 
@@ -287,7 +293,7 @@ class Segmentation:
             why = f"{self.path or 'the image'} was processed in tiles or by an exported file of labels"
             raise CrispsegError(f"{why}, which keep no probabilities; shrink or cut the image, or export logits")
         height, width = self.labels.shape
-        logits = resize(self._logits, [max(side, MIN_SIDE) for side in (height, width)], align_corners=True)
+        logits = self._resized(self._logits, [max(side, MIN_SIDE) for side in (height, width)])
         if self._offsets is not None:
             logits = shift(logits, self._offsets)
         return np.asarray(logits[0, :, :height, :width].softmax(0))

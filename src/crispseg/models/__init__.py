@@ -1,8 +1,8 @@
 """Models: one file per paper."""
 
 from crispseg.models.agln import agln, agln_lite
-from crispseg.models.base import Coarse, Outputs, SegmentationModel, create_model
-from crispseg.models.crisp import ComposedFlowAlignment, Crisp, crisp, crisp_l, crisp_s
+from crispseg.models.base import Outputs, SegmentationModel, create_model
+from crispseg.models.crisp import crisp, crisp_l, crisp_s
 from crispseg.models.ddsm import DDSM, ddsm_deeplabv3plus, ddsm_upernet
 from crispseg.models.deeplabv3plus import deeplabv3plus
 from crispseg.models.fcn import fcn
@@ -17,9 +17,6 @@ from crispseg.models.upernet import upernet
 __all__ = [
     "DDSM",
     "EPT",
-    "Coarse",
-    "ComposedFlowAlignment",
-    "Crisp",
     "FlowAlignment",
     "GatedDualFlowAlignment",
     "ModelInfo",

@@ -12,20 +12,25 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from crispseg.decoders import Concat, Context, ConvContext, TopDown, fuses
+from crispseg.decoders import Concat, Context, ConvContext, TopDown, fitted, fuses
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models, variant
+from crispseg.models.frame import BackboneSpec, Frame
+from crispseg.models.registry import models, variant
 from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_channels, resize, upcast
 
 DESCRIPTORS = 128  # default of N
+SHARPNESS = 8.0  # largest energy of correlated channels
+FITTED: dict[str, Any] = {"descriptors": 32, "energies": "correlation", "gate_start": 0.5}
 
 Pooling = Literal["attention", "average"]
 Connection = Literal["dense", "straight"]
 LocalRefinementKind = Literal["both", "channel", "spatial", "none"]
 Block = Literal["residual", "paper", "released"]
+Energies = Literal["sum", "correlation"]
 
 
 class SemanticAggregation(nn.Module):
@@ -38,6 +43,8 @@ class SemanticAggregation(nn.Module):
         descriptors: N.
         pooling: attention, or average, which uses the mean over all pixels as only descriptor (Table IV, GAP-GEM).
     """
+
+    pools_globally = True
 
     def __init__(self, channels: int, descriptors: int = DESCRIPTORS, *, pooling: Pooling = "attention") -> None:
         super().__init__()
@@ -68,9 +75,10 @@ class SemanticDistribution(nn.Module):
     Args:
         channels: C.
         descriptors: N.
-        learn_alpha: learn α, starting at 0; otherwise it is 1 (Table VI).
+        learn_alpha: learn α; otherwise it is 1 (Table VI).
         separable: make Ψ depth-wise separable (§IV-D).
         released: use a 1×1 convolution of M and no Ψ, like the released code.
+        gate_start: first value of a learned α.
     """
 
     def __init__(
@@ -81,13 +89,14 @@ class SemanticDistribution(nn.Module):
         learn_alpha: bool = True,
         separable: bool = False,
         released: bool = False,
+        gate_start: float = 0.0,
     ) -> None:
         super().__init__()
         # The attention vector of a single descriptor is 1 for any feature.
         self.varphi = nn.Conv2d(channels, descriptors, 1) if descriptors > 1 else None
         self.psi = nn.Identity() if released else _conv3x3(channels, separable)
         self.project = nn.Conv2d(channels, channels, 1) if released else nn.Identity()
-        self.alpha: Tensor | float = nn.Parameter(torch.zeros(())) if learn_alpha else 1.0
+        self.alpha: Tensor | float = nn.Parameter(torch.tensor(gate_start)) if learn_alpha else 1.0
         self.A, self.A_av, self.M, self.E = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, a: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor]:
@@ -109,13 +118,24 @@ class LocalRefinement(nn.Module):
     Args:
         refinement: channel resampling, spatial gating or both (Table V); none keeps the feature unchanged (AGLN⁻).
         block: paper uses Eqs. 4 and 5 only, which do not train. residual adds the refined feature, scaled by γ (learned
-            from 0), to the unchanged one. released does the same, and emphasises the least correlated channels.
+            from `gate_start`), to the unchanged one. released does the same, and emphasises the least correlated
+            channels.
+        energies: see `resample_channels`.
+        gate_start: first value of γ.
     """
 
-    def __init__(self, refinement: LocalRefinementKind = "both", *, block: Block = "residual") -> None:
+    def __init__(
+        self,
+        refinement: LocalRefinementKind = "both",
+        *,
+        block: Block = "residual",
+        energies: Energies = "sum",
+        gate_start: float = 0.0,
+    ) -> None:
         super().__init__()
         self.resamples, self.gates = refinement in ("both", "channel"), refinement in ("both", "spatial")
-        self.gamma = nn.Parameter(torch.zeros(())) if block != "paper" and refinement != "none" else None
+        self.energies = energies
+        self.gamma = nn.Parameter(torch.tensor(gate_start)) if block != "paper" and refinement != "none" else None
         self.least = block == "released"
         self.B, self.G = Tap(), Tap()
 
@@ -123,7 +143,7 @@ class LocalRefinement(nn.Module):
         """Refine the encoder's feature to G by the enhanced decoder feature E and descriptors M; all (B, C, H, W)."""
         refined = self.B(b)
         if self.resamples:
-            refined = resample_channels(refined, e, least=self.least)
+            refined = resample_channels(refined, e, least=self.least, energies=self.energies)
         if self.gates:
             refined = refined * torch.sigmoid(m)  # Eq. 5
         if self.gamma is not None:
@@ -131,7 +151,7 @@ class LocalRefinement(nn.Module):
         return self.G(refined)
 
 
-def resample_channels(b: Tensor, e: Tensor, *, least: bool = False) -> Tensor:
+def resample_channels(b: Tensor, e: Tensor, *, least: bool = False, energies: Energies = "sum") -> Tensor:
     """Channel resampling (Eq. 4): F_j = Σ_i softmax_i⟨B_i, E_j⟩ B_i, for `b` and `e` (B, C, H, W).
 
     The dot products are sums over all pixels. They are float32, because bfloat16 would keep two or three digits only.
@@ -139,13 +159,18 @@ def resample_channels(b: Tensor, e: Tensor, *, least: bool = False) -> Tensor:
     Args:
         b, e: feature of the encoder, enhanced feature of the decoder.
         least: use the softmax of max - ⟨B_i, E_j⟩, like the released code.
+        energies: sum, Eq. 4's sums over pixels, which grow with the image, so that the softmax selects one channel; or
+            correlation, the channels' correlation over the pixels times `SHARPNESS`.
     """
     kind = b.device.type
     automatic = torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
     with torch.autocast(kind, enabled=False) if automatic else nullcontext():
-        energies = torch.bmm(upcast(e.flatten(2)), upcast(b.flatten(2)).mT)  # (B, C, C): row j, column i
-        energies = energies.amax(2, keepdim=True) - energies if least else energies
-    return mix_channels(torch.softmax(energies, dim=2).to(b.dtype), b)
+        rows, columns = (upcast(x.flatten(2)) for x in (e, b))  # (B, C, H · W)
+        if energies == "correlation":
+            rows, columns = (F.normalize(x - x.mean(2, keepdim=True), dim=2) for x in (rows * SHARPNESS, columns))
+        products = torch.bmm(rows, columns.mT)  # (B, C, C): row j, column i
+        products = products.amax(2, keepdim=True) - products if least else products
+    return mix_channels(torch.softmax(products, dim=2).to(b.dtype), b)
 
 
 class ContextFusionBlock(nn.Module):
@@ -154,10 +179,12 @@ class ContextFusionBlock(nn.Module):
     Args:
         channels: C.
         descriptors: N.
-        refinement, block: see `LocalRefinement`; the released block is one 3×3 convolution Φ(A + α M + β G). It
-            computes G from A, and applies a 1×1 convolution to M.
-        learn_alpha, learn_beta: learn α from 0, and β from 1 (AGLN⁻ has no β); otherwise they are 1 (Table VI).
+        refinement, block, energies: see `LocalRefinement`; the released block is one 3×3 convolution Φ(A + α M + β G).
+            It computes G from A, and applies a 1×1 convolution to M.
+        learn_alpha, learn_beta: learn α from `gate_start`, and β from 1 (AGLN⁻ has no β); otherwise they are 1 (Table
+            VI).
         separable: make Ψ and Φ depth-wise separable (§IV-D).
+        gate_start: first value of α and γ.
     """
 
     def __init__(
@@ -167,16 +194,23 @@ class ContextFusionBlock(nn.Module):
         *,
         refinement: LocalRefinementKind = "both",
         block: Block = "residual",
+        energies: Energies = "sum",
         learn_alpha: bool = True,
         learn_beta: bool = True,
         separable: bool = False,
+        gate_start: float = 0.0,
     ) -> None:
         super().__init__()
         self.released = block == "released"
         self.sdm = SemanticDistribution(
-            channels, descriptors, learn_alpha=learn_alpha, separable=separable, released=self.released
+            channels,
+            descriptors,
+            learn_alpha=learn_alpha,
+            separable=separable,
+            released=self.released,
+            gate_start=gate_start,
         )
-        self.lrm = LocalRefinement(refinement, block=block)
+        self.lrm = LocalRefinement(refinement, block=block, energies=energies, gate_start=gate_start)
         minus = refinement == "none"
         self.phi = nn.Identity() if minus else _conv3x3(channels, separable)
         self.beta: Tensor | float = nn.Parameter(torch.ones(())) if learn_beta and not minus else 1.0
@@ -208,45 +242,54 @@ class ContextFusion(nn.Module):
 
     Args:
         fine_channels, coarse_channels: channels of the two levels; they must be equal.
+        align_corners: align the upsampled coarse level at corner pixels, or at pixel centres.
         sets: number of descriptor sets in the context at this step.
         options: options of `ContextFusionBlock`.
     """
 
-    def __init__(self, fine_channels: int, coarse_channels: int, *, sets: int, **options: Any) -> None:
+    def __init__(
+        self, fine_channels: int, coarse_channels: int, align_corners: bool = True, *, sets: int, **options: Any
+    ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.blocks = nn.ModuleList(ContextFusionBlock(fine_channels, **options) for _ in range(sets))
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context) -> Tensor:
         """Fuse `fine` (B, C, H, W) and `coarse` (B, C, h, w) with the context's descriptors to (B, C, H, W)."""
-        feature = resize(coarse, fine.shape[-2:], align_corners=True)
+        feature = resize(coarse, fine.shape[-2:], align_corners=self.align_corners)
         for block, descriptors in zip(self.blocks, context.descriptors, strict=True):
             feature = block(feature, fine, descriptors)
         return feature
 
 
 @fuses.register("cfb")
+@fitted(**FITTED)
 class SelfGathering(nn.Module):
     """Context Fusion Block as a fuse part for any decoder; it gathers its descriptors from `coarse`.
 
     Args:
         descriptors, pooling: see `SemanticAggregation`.
-        refinement, block, learn_alpha, learn_beta, separable: see `ContextFusionBlock`.
+        refinement, block, energies, learn_alpha, learn_beta, separable, gate_start: see `ContextFusionBlock`.
     """
 
     def __init__(
         self,
         fine_channels: int,
         coarse_channels: int,
+        align_corners: bool = True,
         *,
         descriptors: PositiveInt = DESCRIPTORS,
         pooling: Pooling = "attention",
         refinement: LocalRefinementKind = "both",
         block: Block = "residual",
+        energies: Energies = "sum",
         learn_alpha: bool = True,
         learn_beta: bool = True,
         separable: bool = False,
+        gate_start: float = 0.0,
     ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         descriptors = descriptors if pooling == "attention" else 1
         same = fine_channels == coarse_channels
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
@@ -256,15 +299,17 @@ class SelfGathering(nn.Module):
             descriptors,
             refinement=refinement,
             block=block,
+            energies=energies,
             learn_alpha=learn_alpha,
             learn_beta=learn_beta,
             separable=separable,
+            gate_start=gate_start,
         )
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
         """Fuse `fine` (B, C, H, W) and `coarse` (B, C', h, w) to (B, C, H, W)."""
         coarse = self.project(coarse)
-        upsampled = resize(coarse, fine.shape[-2:], align_corners=True)
+        upsampled = resize(coarse, fine.shape[-2:], align_corners=self.align_corners)
         return self.cfb(upsampled, fine, self.sab(coarse))
 
 
@@ -274,6 +319,7 @@ class AGLNDecoder(TopDown):
     Args:
         channels: channels of the backbone's features, finest first.
         width: channels of every level; the merged feature has twice as many.
+        align_corners: align levels at corner pixels, or at pixel centres.
         connection, lateral_kernel: see `agln`.
         descriptors, pooling: see `SemanticAggregation`; average pooling gives one descriptor.
         **options: options of `ContextFusionBlock`.
@@ -284,6 +330,7 @@ class AGLNDecoder(TopDown):
         channels: Sequence[int],
         width: int,
         *,
+        align_corners: bool,
         connection: Connection,
         descriptors: int,
         pooling: Pooling,
@@ -298,8 +345,11 @@ class AGLNDecoder(TopDown):
             width,
             2 * width,
             context=ConvContext,
-            fuses=[partial(ContextFusion, sets=each, descriptors=descriptors, **options) for each in sets],
-            merge=Concat,
+            fuses=[
+                partial(ContextFusion, align_corners=align_corners, sets=count, descriptors=descriptors, **options)
+                for count in sets
+            ],
+            merge=partial(Concat, align_corners=align_corners),
             lateral_kernel=lateral_kernel,
         )
         self.gathers = nn.ModuleList(SemanticAggregation(width, descriptors, pooling=pooling) for _ in range(max(sets)))
@@ -311,52 +361,61 @@ class AGLNDecoder(TopDown):
 
 
 @models.register("agln")
+@fitted(align_corners=False, inference_scale=1.33, connection="straight", **FITTED)
 def agln(
     spec: BackboneSpec,
     num_classes: int,
     *,
-    width: int = 256,
+    width: int | None = None,
     connection: Connection = "dense",
     descriptors: PositiveInt = DESCRIPTORS,
     pooling: Pooling = "attention",
     lateral_kernel: Literal[1, 3] = 1,
     refinement: LocalRefinementKind = "both",
     block: Block = "residual",
+    energies: Energies = "sum",
     learn_alpha: bool = True,
     learn_beta: bool = True,
     separable: bool = False,
+    gate_start: float = 0.0,
+    frame: Frame = Frame(),
 ) -> SegmentationModel:
     """Semantic Aggregation and Context Fusion Blocks in an FPN (§III-D, Fig. 2b).
 
     Args:
-        width: channels of every level.
+        width: channels of every level. None: 256, or a width that fits the backbone.
         connection: dense uses descriptors of every level but the finest (Fig. 4b); straight uses those of the coarsest
             level only (Fig. 4a).
         descriptors: N, the number of descriptors in each set; average pooling gives one.
         pooling: attention, or average, which uses the mean as only descriptor (Table IV, GAP-GEM).
         lateral_kernel: kernel size for the encoder's features: 1, which matches the paper's counts, or 3 (§IV-A5).
         refinement: refinement of the encoder's feature: both, channel or spatial (Table V), or none (AGLN⁻).
-        block: residual adds the refined feature, scaled by γ (learned from 0), to the encoder's feature; paper uses
-            Eqs. 4 to 6 only, which do not train; released is the block of the released code.
-        learn_alpha: learn α, the scale of the descriptor map, starting at 0; otherwise it is 1 (Table VI).
+        block: residual adds the refined feature, scaled by γ, to the encoder's feature; paper uses Eqs. 4 to 6 only,
+            which do not train; released is the block of the released code.
+        energies: affinity of channels in Eq. 4: sum over pixels, or correlation, which does not grow with the image.
+        learn_alpha: learn α, the scale of the descriptor map; otherwise it is 1 (Table VI).
         learn_beta: learn β, the scale of the encoder's feature, starting at 1; otherwise it is 1 (Table VI).
         separable: use depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
+        gate_start: first value of α and γ. At 0, as in the paper, descriptors have no gradient at the first step.
     """
     backbone = spec.build()
     decoder = AGLNDecoder(
         backbone.channels,
-        width,
+        spec.width(width, 256, backbone.channels),
+        align_corners=frame.align_corners,
         connection=connection,
         descriptors=descriptors,
         pooling=pooling,
         lateral_kernel=lateral_kernel,
         refinement=refinement,
         block=block,
+        energies=energies,
         learn_alpha=learn_alpha,
         learn_beta=learn_beta,
         separable=separable,
+        gate_start=gate_start,
     )
-    return SegmentationModel(backbone, decoder, num_classes)
+    return SegmentationModel(backbone, decoder, num_classes, frame)
 
 
 agln_lite = variant(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
 
@@ -13,6 +14,7 @@ from crispseg.backbones import Backbone, read_state_dict
 from crispseg.config.settings import shortened
 from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError, one_line
+from crispseg.models.frame import BackboneSpec, Design, Frame, is_paper
 from crispseg.models.info import MIN_SIDE, ModelInfo
 from crispseg.models.refinement import (
     REFINE_OPTIONS,
@@ -23,9 +25,9 @@ from crispseg.models.refinement import (
     RefinePath,
     shift,
 )
-from crispseg.models.registry import BackboneSpec, builder_options, model_options, models, resolved_options
+from crispseg.models.registry import builder_arguments, model_options, models, resolved_options
 from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
-from crispseg.nn import ceil_div, conv_bn_relu, pad_to_multiple, resize
+from crispseg.nn import ceil_div, conv_bn_relu, pad_to_multiple, resize, resize_to_images
 from crispseg.nn.uninitialised import Uninitialised
 
 
@@ -44,15 +46,6 @@ class Outputs(NamedTuple):
     """Logits of the inward direction (`STEPS` in `refinement.py`), `(N, 8, H, W)`; only with `refine`."""
 
 
-class Coarse(NamedTuple):
-    """Result of one pass through a network, before logits are resized to the images."""
-
-    logits: Tensor
-    """Logits `(N, num_classes, ⌈H / s⌉, ⌈W / s⌉)` with the stride s of the decoder's map; crisp has s = 1."""
-    decoded: Decoded
-    """Maps of the decoder."""
-
-
 class SegmentationModel(nn.Module, Saving):
     """Model that runs backbone, decoder, classifier and, if present, refinement.
 
@@ -62,25 +55,39 @@ class SegmentationModel(nn.Module, Saving):
         backbone: network that computes the features.
         decoder: network that turns the features into one map to classify.
         num_classes: number of logits.
-        pad: pad images below and on the right to multiples of the coarsest stride, so that levels are aligned in the
-            same way for all sizes. None pads if the backbone's padding depends on the parity of sizes, as in
-            TensorFlow. Its levels would otherwise shift by up to half a stride.
+        frame: alignment, and scale of images at inference; the decoder must align its levels in the same way. At pixel
+            centres, images are padded below and on the right to multiples of the coarsest stride, so that levels are
+            aligned in the same way for all sizes. They are padded too if the backbone's padding depends on the parity
+            of sizes, as in TensorFlow, because its levels would otherwise shift by up to half a stride. Upscaling
+            compensates for the different scale of objects in training crops and whole images (Touvron et al., *Fixing
+            the Train-Test Resolution Discrepancy*, NeurIPS 2019).
 
     Attributes:
         align_corners: levels and logits are aligned with the image at corner pixels, as in the papers' code.
+        inference_scale: factor by which images are upscaled in eval mode, as a fraction.
         multiple: multiple of pixels to which images are padded; 1 for no padding.
+        stride: stride of the logits.
+
+    Raises:
+        CrispsegError: the inference scale is below 1 or above 4.
     """
 
-    align_corners = True
     info: ModelInfo
     """Description set by `create_model`; use `dataclasses.replace` to add class names, palette, recipe or metrics."""
 
-    def __init__(self, backbone: Backbone, decoder: Decoder, num_classes: int, *, pad: bool | None = None) -> None:
+    def __init__(self, backbone: Backbone, decoder: Decoder, num_classes: int, frame: Frame | None = None) -> None:
         super().__init__()
+        frame = frame or Frame()
+        if not 1 <= frame.inference_scale <= 4:
+            raise CrispsegError(f"inference_scale is {frame.inference_scale:g}; give a factor from 1 to 4")
+        self.align_corners = frame.align_corners
+        self.inference_scale = Fraction(frame.inference_scale).limit_denominator(100)
         self.backbone = backbone
         self.decoder = decoder
         self.num_classes = num_classes
-        self.multiple = max(backbone.strides) if (backbone.pads_by_size if pad is None else pad) else 1
+        pads = not frame.align_corners or backbone.pads_by_size
+        self.multiple = max(backbone.strides) if pads else 1
+        self.stride = decoder.stride or backbone.strides[0]
         self.classifier = nn.Conv2d(decoder.out_channels, num_classes, 1)
         self.auxiliary_heads: nn.ModuleList | None = None
         self.refiner: BoundaryRefinement | None = None
@@ -92,11 +99,48 @@ class SegmentationModel(nn.Module, Saving):
             for width in self.decoder.auxiliary_channels
         )
 
-    def coarse(self, images: Tensor) -> Coarse:
-        """Run the network once on images as for `forward`; all other methods use this result."""
+    def features(self, images: Tensor) -> Decoded:
+        """Run backbone and decoder on images as for `forward`; maps cover the images, upscaled in eval mode."""
         self.check(images)
-        decoded = self.decoded(images)
-        return Coarse(self.classified(decoded.feature), decoded)
+        seen = self.upscaled(images) if self.upscales else images
+        padded = self.padded(seen)
+        feature, levels, detail = self.decoder(self.backbone(padded), padded)
+        if padded is seen:
+            return Decoded(feature, levels, detail)
+        feature, *inside = (within(x, padded, seen) for x in (feature, *levels))
+        return Decoded(feature, tuple(inside), None if detail is None else within(detail, padded, seen))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return unrefined logits at their own stride s, s² times smaller than those of `forward` (see `resized`)."""
+        return self.classified(self.features(images).feature)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Compute logits `(N, num_classes, H, W)` of normalised images `(N, in_chans, H, W)`; H, W ≥ 32.
+
+        Raises:
+            CrispsegError: the images are smaller.
+        """
+        decoded = self.features(images)
+        logits = self.resized(self.classified(decoded.feature), images.shape[-2:])
+        return logits if self.refiner is None else shift(logits, self.refined_by(images, decoded))
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """Return all outputs at the images' size; see `Outputs`."""
+        size = images.shape[-2:]
+        decoded = self.features(images)
+        auxiliary = None
+        if self.auxiliary_heads is not None:
+            strides = self.backbone.strides[: len(decoded.levels)]
+            auxiliary = tuple(
+                self.resized(head(level), size, stride)
+                for head, level, stride in zip(self.auxiliary_heads, decoded.levels, strides, strict=True)
+            )
+        logits = self.resized(self.classified(decoded.feature), size)
+        if self.refiner is None:
+            return Outputs(logits, auxiliary=auxiliary)
+        boundary, direction = self.refiner.maps(images, decoded.detail, upscaled=self.upscales)
+        refined = shift(logits, self.refiner.offsets(boundary, direction))
+        return Outputs(refined, logits, auxiliary, boundary, direction)
 
     def classified(self, feature: Tensor) -> Tensor:
         """Compute logits; those in bfloat16 become planes of float32, which CPUs resize in half of the time."""
@@ -105,58 +149,36 @@ class SegmentationModel(nn.Module, Saving):
             return logits
         return logits.to(torch.float32, memory_format=torch.contiguous_format)
 
-    def decoded(self, images: Tensor) -> Decoded:
-        """Run backbone and decoder on the images, padded if the model pads; crop the maps to the images."""
-        padded = self.padded(images)
-        feature, levels, detail = self.decoder(self.backbone(padded), padded)
-        if padded is images:
-            return Decoded(feature, levels, detail)
-        feature, *inside = (within(x, padded, images) for x in (feature, *levels))
-        return Decoded(feature, tuple(inside), None if detail is None else within(detail, padded, images))
+    @property
+    def upscales(self) -> bool:
+        """Whether images are upscaled for the backbone."""
+        return self.inference_scale > 1 and not self.training
+
+    def upscaled(self, images: Tensor) -> Tensor:
+        """Upscale images for inference; each side becomes the nearest multiple of `multiple`."""
+        times, per = self.inference_scale.numerator, self.inference_scale.denominator * self.multiple
+        sides = [(2 * side * times + per) // (2 * per) * self.multiple for side in images.shape[-2:]]  # rounded
+        return resize(images, sides, align_corners=False)
 
     def padded(self, images: Tensor) -> Tensor:
-        """Pad images below and on the right with zeros (the mean colour) to multiples of `multiple` pixels."""
-        return pad_to_multiple(images, self.multiple)
+        """Pad images below and on the right with zeros (the mean colour) to multiples of `multiple` pixels.
 
-    def on_images(self, logits: Tensor, stride: int, size: torch.Size) -> Tensor:
-        """Resize logits of a level with this stride to the images' size."""
-        return resize(logits, size, align_corners=self.align_corners)
-
-    def enlarged(self, coarse: Tensor, size: torch.Size) -> Tensor:
-        """Resize coarse logits to the images' size."""
-        return resize(coarse, size, align_corners=self.align_corners)
-
-    def coarse_logits(self, images: Tensor) -> Tensor:
-        """Return unrefined logits at their own stride s, s² times smaller than those of `forward`; see `Coarse`."""
-        return self.coarse(images).logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Compute logits `(N, num_classes, H, W)` of normalised images `(N, in_chans, H, W)`; H, W ≥ 32.
-
-        Raises:
-            CrispsegError: the images are smaller.
+        Upscaled images already have such sizes.
         """
-        coarse, decoded = self.coarse(images)
-        logits = self.enlarged(coarse, images.shape[-2:])
-        return logits if self.refiner is None else self.refiner(logits, images, decoded.detail)
+        return images if self.upscales else pad_to_multiple(images, self.multiple)
 
-    def outputs(self, images: Tensor) -> Outputs:
-        """Return all outputs at the images' size; see `Outputs`."""
-        size = images.shape[-2:]
-        coarse, decoded = self.coarse(images)
-        auxiliary = None
-        if self.auxiliary_heads is not None:
-            strides = self.backbone.strides[: len(decoded.levels)]
-            auxiliary = tuple(
-                self.on_images(head(level), stride, size)
-                for head, level, stride in zip(self.auxiliary_heads, decoded.levels, strides, strict=True)
-            )
-        logits = self.enlarged(coarse, size)
-        if self.refiner is None:
-            return Outputs(logits, auxiliary=auxiliary)
-        boundary, direction = self.refiner.maps(images, decoded.detail)
-        refined = shift(logits, self.refiner.offsets(boundary, direction))
-        return Outputs(refined, logits, auxiliary, boundary, direction)
+    def resized(self, logits: Tensor, size: Sequence[int], stride: int | None = None) -> Tensor:
+        """Resize logits to images of this size.
+
+        Args:
+            logits: logits `(N, C, h, w)` of the images, or of upscaled images in eval mode; unchanged at this size.
+            size: height and width of the images.
+            stride: stride of the logits; by default that of `logits`.
+        """
+        whole = not torch.compiler.is_exporting() and logits.shape[-2:] == torch.Size(size)
+        if whole or self.upscales or self.align_corners:
+            return resize(logits, size, align_corners=self.align_corners)
+        return resize_to_images(logits, size, stride or self.stride)
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub: Any) -> Self:
@@ -195,10 +217,16 @@ class SegmentationModel(nn.Module, Saving):
         """
         if self.refiner is None:
             return None
-        padded = self.padded(images)
+        seen = self.upscaled(images) if self.upscales else images
+        padded = self.padded(seen)
         detail = self.decoder.detail(padded)
-        detail = None if detail is None else within(detail, padded, images)
-        return self.refiner.offsets(*self.refiner.maps(images, detail))
+        detail = None if detail is None else within(detail, padded, seen)
+        return self.refined_by(images, Decoded(padded, detail=detail))
+
+    def refined_by(self, images: Tensor, decoded: Decoded) -> Tensor:
+        """Return the offsets of `offsets` for a decoder's result; the model must have a refinement."""
+        assert self.refiner is not None
+        return self.refiner.offsets(*self.refiner.maps(images, decoded.detail, upscaled=self.upscales))
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Return the trainable parameters of the learning-rate groups `backbone` and `decoder` (all others).
@@ -239,7 +267,12 @@ def described(info: ModelInfo) -> SegmentationModel:
         raise CrispsegError(f"'{min(strange)}' is not an option of {info.name}")
     options = {"refine": None, **info.options}
     return create_model(
-        info.name, num_classes=info.num_classes, backbone=info.backbone, in_chans=info.in_chans, **options
+        info.name,
+        num_classes=info.num_classes,
+        backbone=info.backbone,
+        in_chans=info.in_chans,
+        design="paper",  # an option that an earlier version lacked had its paper's value
+        **options,
     )
 
 
@@ -255,6 +288,7 @@ def create_model(
     refine_path: RefinePath = "chained",
     auxiliary: bool = False,
     class_names: Sequence[str] = (),
+    design: Design = "auto",
     **options: Any,
 ) -> SegmentationModel:
     """Build a model.
@@ -273,13 +307,18 @@ def create_model(
             follow the direction of the first pixel). Two straight steps equal SegFix's doubled step.
         auxiliary: add heads on the decoder's levels for deep supervision; saved models do not contain them.
         class_names: one name per class, shown in results; by default numbers.
+        design: source of unspecified options: paper, or fitted to the backbone and to custom data (see
+            `crispseg.models.frame`); auto is paper for the backbones of the papers' tables.
         **options: options of the model, see its builder in `crispseg.models`. Options of its fuse part may be in
             `fuse_options`: `create_model("sfnet", fuse="ddsm", fuse_options={"pixels": 9}, …)`.
 
     Raises:
         CrispsegError: a model, backbone, part or option is unknown; weights are missing or do not match.
     """
-    resolved = resolved_options(name, options)
+    if design not in get_args(Design):
+        raise CrispsegError(f"design is {design!r}; give auto, paper or fitted")
+    paper = is_paper(design, backbone)
+    resolved = resolved_options(name, options, paper=paper)
     if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
         raise CrispsegError(f"num_classes is {num_classes!r}; give 2 to 255 (2 for binary masks)")
     if refine not in (None, *get_args(Refinement)) or refine_path not in get_args(RefinePath):
@@ -296,16 +335,21 @@ def create_model(
         raise CrispsegError(
             f"refine_steps is {refine_steps}, but the model has no refinement; also give refine boundary"
         )
-    spec = BackboneSpec(backbone, pretrained, in_chans)
-    model: SegmentationModel = models[name](spec, num_classes, **builder_options(name, resolved))
-    for option in ("width", "fuse_levels"):
-        if option in resolved and resolved[option] is None:  # the builder chose the value
-            resolved[option] = getattr(model.decoder, option, None)
+    spec = BackboneSpec(backbone, pretrained, in_chans, paper)
+    model: SegmentationModel = models[name](spec, num_classes, **builder_arguments(name, resolved))
+    chosen = {option: getattr(model.decoder, option, None) for option in ("width", "fuse_levels")}
+    chosen["output_stride"] = model.backbone.strides[-1]
+    for option in chosen.keys() & resolved.keys():
+        if resolved[option] is None:  # the builder chose the value
+            resolved[option] = chosen[option]
     if auxiliary:
         model.add_auxiliary_heads()
     if refine is not None:
         steps, detail = refine_steps or STEPS_TAKEN, model.decoder.detail_channels
-        model.refiner = BoundaryRefinement(in_chans, detail_channels=detail, steps=steps, path=refine_path)
+        corners = model.align_corners or refine in resolved.get("corner_parts", ())
+        model.refiner = BoundaryRefinement(
+            in_chans, detail_channels=detail, steps=steps, path=refine_path, align_corners=corners
+        )
         resolved |= {"refine": refine, "refine_steps": steps, "refine_path": refine_path}
     mean, std = model.backbone.mean, model.backbone.std
     model.info = ModelInfo(name, num_classes, backbone, in_chans, resolved, tuple(class_names), mean=mean, std=std)

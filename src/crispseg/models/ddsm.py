@@ -7,24 +7,28 @@ The authors published no code.
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from crispseg.decoders import Context, fuses
+from crispseg.decoders import Context, fitted, fuses
 from crispseg.errors import CrispsegError
 from crispseg.models.deeplabv3plus import deeplabv3plus
+from crispseg.models.frame import PartChoice
 from crispseg.models.registry import variant
 from crispseg.models.upernet import upernet
 from crispseg.nn import Tap, average_bins, resize, sampled_dot, sampled_sum, upcast
+
+Similarity: TypeAlias = Literal["dot", "cosine"]
 
 
 class DynamicSampler(nn.Module):
     """Dynamic sampler F (§2.1, Eq. 1, Fig. 2): N = k × k points p + p_n + Δp_n, and scalars Δm_n, for each p.
 
-    As in DCNv2, offsets start at zero, and modulations start at one half after a sigmoid.
+    As in DCNv2, offsets start at zero, and modulations after a sigmoid.
 
     Taps: `offset` (B, 2N, H, W), each point's displacement Δp_n in x and y, in pixels, row by row of the grid R;
     `modulation` (B, N, H, W), Δm_n in 0..1.
@@ -32,11 +36,12 @@ class DynamicSampler(nn.Module):
     Args:
         channels: channels of the features that predict the sampling points.
         points: N, the square of an odd number.
+        open_start: start with modulations of 0.95 instead of one half, so that the values pass.
     """
 
     grid: Tensor
 
-    def __init__(self, channels: int, points: int) -> None:
+    def __init__(self, channels: int, points: int, open_start: bool = False) -> None:
         super().__init__()
         k = math.isqrt(points)
         if k * k != points or k % 2 == 0:
@@ -45,6 +50,8 @@ class DynamicSampler(nn.Module):
         self.predict = nn.Conv2d(channels, 3 * points, 1)
         nn.init.zeros_(self.predict.weight)
         nn.init.zeros_(self.predict.bias)  # type: ignore[arg-type]
+        if open_start:
+            nn.init.constant_(self.predict.bias[2 * points :], 3.0)  # type: ignore[index]
         self.offset, self.modulation = Tap(), Tap()
         steps = torch.arange(k, dtype=torch.float32) - k // 2
         grid = torch.stack([steps.repeat(k), steps.repeat_interleave(k)], dim=1)  # R: (N, 2), x and y
@@ -70,19 +77,24 @@ class DynamicSampler(nn.Module):
 class Affinity(nn.Module):
     """Sum in Eqs. 2 and 3: Σ_n δ[query(p) · F(key)(p, n)] F(value)(p, n), with δ the softmax over the N points.
 
-    Both F sample at the same points with the same modulation; the key predicts them.
+    Both F sample at the same points with the same modulation; the key predicts them. The similarity is the dot product,
+    or the cosine times √C, whose spread does not depend on the levels' scale.
 
     Taps: `weights` (B, N, H, W), δ[…]; the taps of `sampler`.
     """
 
-    def __init__(self, channels: int, points: int) -> None:
+    def __init__(self, channels: int, points: int, similarity: Similarity = "dot", open_start: bool = False) -> None:
         super().__init__()
-        self.sampler = DynamicSampler(channels, points)
+        self.sampler = DynamicSampler(channels, points, open_start)
+        self.cosine = similarity == "cosine"
         self.weights = Tap()
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend from `query` to `key` (B, C, H, W) and `value` (B, C', H, W); return (B, C', H, W)."""
         grid, modulation = self.sampler(key)
+        if self.cosine:
+            query = F.normalize(upcast(query), dim=1) * math.sqrt(query.shape[1])
+            key = F.normalize(upcast(key), dim=1)
         # Δm_n is a scalar, so it can scale the products instead of the samples.
         weights = self.weights(torch.softmax(sampled_dot(query, key, grid) * modulation, dim=1))
         return sampled_sum(weights * modulation, value, grid)
@@ -94,15 +106,18 @@ class PositionEmbedding(nn.Module):
     It learns the vectors of `length` rows and columns, and interpolates them for other sizes.
     """
 
-    def __init__(self, channels: int, length: int = 50) -> None:
+    has_positions = True
+
+    def __init__(self, channels: int, align_corners: bool = True, length: int = 50) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.rows = nn.Parameter(0.02 * torch.randn(1, channels, length, 1))
         self.columns = nn.Parameter(0.02 * torch.randn(1, channels, 1, length))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x + e, (B, C, H, W), for `x` (B, C, H, W)."""
-        rows = resize(self.rows, (x.shape[2], 1), align_corners=True)
-        columns = resize(self.columns, (1, x.shape[3]), align_corners=True)
+        rows = resize(self.rows, (x.shape[2], 1), align_corners=self.align_corners)
+        columns = resize(self.columns, (1, x.shape[3]), align_corners=self.align_corners)
         return x + (rows + columns).to(x.dtype)
 
 
@@ -112,20 +127,33 @@ class SpatialAffinity(nn.Module):
     Args:
         channels: channels of both levels.
         pixels: N.
+        align_corners: align levels at corner pixels, or at pixel centres.
+        similarity, open_start: see `DDSM`.
     """
 
-    def __init__(self, channels: int, pixels: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        pixels: int,
+        align_corners: bool = True,
+        *,
+        similarity: Similarity = "dot",
+        open_start: bool = False,
+    ) -> None:
         super().__init__()
-        self.e_pl, self.e_ph = PositionEmbedding(channels), PositionEmbedding(channels)
+        self.align_corners = align_corners
+        self.e_pl, self.e_ph = (PositionEmbedding(channels, align_corners) for _ in range(2))
         self.w_theta = nn.Conv2d(channels, channels, 1, bias=False)
         self.w_phi = nn.Conv2d(2 * channels, channels, 1, bias=False)
         self.w_g = nn.Conv2d(channels, channels, 1, bias=False)
-        self.affinity = Affinity(channels, pixels)
+        if open_start:
+            nn.init.dirac_(self.w_g.weight)
+        self.affinity = Affinity(channels, pixels, similarity, open_start)
 
     def forward(self, x_l: Tensor, x_h: Tensor) -> Tensor:
         """Return x_Sout (B, c, H, W) for `x_l` (B, c, H, W) and `x_h` (B, c, h, w)."""
         x_l = self.e_pl(x_l)
-        x_h = self.e_ph(resize(x_h, x_l.shape[-2:], align_corners=True))
+        x_h = self.e_ph(resize(x_h, x_l.shape[-2:], align_corners=self.align_corners))
         query, value = self.w_theta(x_l), self.w_g(x_h)
         key = self.w_phi(torch.cat([x_l, x_h], dim=1))
         return self.affinity(query, key, value)
@@ -141,9 +169,21 @@ class ChannelAffinity(nn.Module):
         sampled: N_c.
         pooled: a, the side to which both levels are averaged for the affinity.
         downsampled: d, the side to which the coarse level is averaged for the values.
+        similarity, open_start: see `DDSM`.
     """
 
-    def __init__(self, channels: int, sampled: int, *, pooled: int = 8, downsampled: int = 16) -> None:
+    pools_globally = True
+
+    def __init__(
+        self,
+        channels: int,
+        sampled: int,
+        *,
+        pooled: int = 8,
+        downsampled: int = 16,
+        similarity: Similarity = "dot",
+        open_start: bool = False,
+    ) -> None:
         super().__init__()
         self.side = math.isqrt(channels)
         if self.side**2 != channels:
@@ -154,7 +194,9 @@ class ChannelAffinity(nn.Module):
         self.w_alpha = nn.Conv2d(channels, channels, 1, bias=False)
         self.w_beta = nn.Conv2d(2 * channels, channels, 1, bias=False)
         self.w_gamma = nn.Conv2d(channels, channels, 1, bias=False)
-        self.affinity = Affinity(pooled**2, sampled)
+        if open_start:
+            nn.init.dirac_(self.w_gamma.weight)
+        self.affinity = Affinity(pooled**2, sampled, similarity, open_start)
 
     def forward(self, x_l: Tensor, x_h: Tensor) -> Tensor:
         """Return x_Cout (B, c, H, W) for `x_l` (B, c, H, W) and `x_h` (B, c, h, w)."""
@@ -169,6 +211,7 @@ class ChannelAffinity(nn.Module):
 
 
 @fuses.register("ddsm")
+@fitted(pixels=9, reduced=16, similarity="cosine", open_start=True)
 class DDSM(nn.Module):
     """Dynamic Dual Sampling Module (§2.2, Fig. 3): `fine + spatial + channel`.
 
@@ -184,6 +227,8 @@ class DDSM(nn.Module):
         reduced: c, the channels inside the module, a perfect square.
         pooled: a, the side to which both levels are averaged for the channels' affinity.
         downsampled: d, the side to which the coarse level is averaged for its values.
+        similarity: similarity of query and key: their dot product (Eqs. 2 and 3), or cosine.
+        open_start: start as upsampling: values are the coarse level, and modulations start at 0.95.
 
     Raises:
         CrispsegError: N or N_c is not an odd square; c is not a perfect square, and channels are sampled.
@@ -193,6 +238,7 @@ class DDSM(nn.Module):
         self,
         fine_channels: int,
         coarse_channels: int,
+        align_corners: bool = True,
         *,
         pixels: PositiveInt = 25,
         channels: PositiveInt = 9,
@@ -200,6 +246,8 @@ class DDSM(nn.Module):
         reduced: PositiveInt = 64,
         pooled: PositiveInt = 8,
         downsampled: PositiveInt = 16,
+        similarity: Similarity = "dot",
+        open_start: bool = False,
     ) -> None:
         super().__init__()
         self.reduce_fine, self.reduce_coarse, self.expand = (
@@ -207,8 +255,10 @@ class DDSM(nn.Module):
             for before, after in ((fine_channels, reduced), (coarse_channels, reduced), (reduced, fine_channels))
         )
         spatial, channel = affinity != "channel", affinity != "spatial"
-        self.spatial = SpatialAffinity(reduced, pixels) if spatial else None
-        self.channel = ChannelAffinity(reduced, channels, pooled=pooled, downsampled=downsampled) if channel else None
+        start: dict[str, Any] = {"similarity": similarity, "open_start": open_start}
+        sides = {"pooled": pooled, "downsampled": downsampled}
+        self.spatial = SpatialAffinity(reduced, pixels, align_corners, **start) if spatial else None
+        self.channel = ChannelAffinity(reduced, channels, **sides, **start) if channel else None
         self.x_l, self.x_h, self.x_Sout, self.x_Cout = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
@@ -226,11 +276,11 @@ ddsm_upernet = variant(
     "ddsm_upernet",
     upernet,
     "UPerNet with DDSMs instead of upsampling (§2.2, Plugin into Two Architectures).",
-    fuse="ddsm",
+    fuse=PartChoice("ddsm"),
 )
 ddsm_deeplabv3plus = variant(
     "ddsm_deeplabv3plus",
     deeplabv3plus,
     "DeepLabV3+ with one DDSM that fuses ASPP's output into C2; only C2 is classified (§2.2).",
-    fuse="ddsm",
+    fuse=PartChoice("ddsm"),
 )

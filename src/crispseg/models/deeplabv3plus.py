@@ -6,14 +6,15 @@ A fuse part can replace the concatenation of ASPP's output with C2.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from crispseg.decoders import ContextPart, Decoded, Decoder, FusePart, configured, contexts, fuses
+from crispseg.decoders import ContextPart, Decoded, Decoder, FusePart, contexts, fitted, fuses
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice
+from crispseg.models.registry import models
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 
@@ -31,12 +32,20 @@ class DeepLabDecoder(nn.Module, Decoder):
         width: channels of the coarsest feature with its context, and of the result.
         context: context part (see `crispseg.decoders.parts`).
         fuse: fuse part; None concatenates.
+        align_corners: align the upsampled coarsest feature at corner pixels, or at pixel centres.
     """
 
     def __init__(
-        self, channels: Sequence[int], width: int, *, context: ContextPart, fuse: FusePart | None = None
+        self,
+        channels: Sequence[int],
+        width: int,
+        *,
+        context: ContextPart,
+        fuse: FusePart | None = None,
+        align_corners: bool = True,
     ) -> None:
         super().__init__()
+        self.align_corners = align_corners
         self.width = self.out_channels = width
         self.context = context(channels[-1], width)
         self.coarsest = Tap()
@@ -53,40 +62,38 @@ class DeepLabDecoder(nn.Module, Decoder):
         coarse = self.coarsest(coarse)
         fine = self.lateral(features[0])
         if self.fuse is None:
-            fused = torch.cat([fine, resize(coarse, fine.shape[-2:], align_corners=True)], dim=1)
+            fused = torch.cat([fine, resize(coarse, fine.shape[-2:], align_corners=self.align_corners)], dim=1)
         else:
             fused = self.fuse(fine, coarse, context)
         return Decoded(self.smooth(fused), (fused,))
 
 
 @models.register("deeplabv3plus")
+@fitted(align_corners=False, inference_scale=1.33)
 def deeplabv3plus(
     spec: BackboneSpec,
     num_classes: int,
     *,
-    width: int = 256,
+    width: int | None = None,
     output_stride: Literal[16, 8] = 16,
-    context: str = "aspp",
-    context_options: dict[str, Any] | None = None,
-    fuse: str = "concat",
-    fuse_options: dict[str, Any] | None = None,
+    context: PartChoice = PartChoice("aspp"),
+    fuse: PartChoice = PartChoice("concat"),
+    frame: Frame = Frame(),
 ) -> SegmentationModel:
     """Atrous spatial pyramid pooling on a dilated backbone, fused with C2.
 
-    The 3×3 convolutions are not separable.
+    The 3×3 convolutions are not separable. A fuse part can replace the paper's concatenation, concat.
 
     Args:
-        width: channels of ASPP and of the decoder.
+        width: channels of ASPP and of the decoder. None: 256, or a width that fits the backbone.
         output_stride: stride of the deepest feature, kept by dilation.
-        context: context part on the deepest feature: aspp, ppm, denseaspp, nonlocal or conv.
-        context_options: options of the context part by name, such as rates of aspp.
-        fuse: concat, as in the paper, or a fuse part: add, dcn, fam, gdfam, ddsm or cfb.
-        fuse_options: options of the fuse part by name, such as pixels of ddsm.
     """
-    part = None if fuse == "concat" else configured(fuses, fuse, fuse_options)
+    part = None if fuse.name == "concat" else fuse.of(fuses, frame)
     backbone = spec.build(strides=(4, output_stride), output_stride=output_stride)
-    if context == "aspp" and output_stride == 8 and not context_options:
-        context_options = {"rates": (12, 24, 36)}  # twice those at stride 16
-    pooling = configured(contexts, context, context_options)
-    decoder = DeepLabDecoder(backbone.channels, width, context=pooling, fuse=part)
-    return SegmentationModel(backbone, decoder, num_classes)
+    if context.name == "aspp" and output_stride == 8 and not context.options:
+        context = PartChoice("aspp", {"rates": (12, 24, 36)})  # twice those at stride 16
+    width = spec.width(width, 256, backbone.channels)
+    decoder = DeepLabDecoder(
+        backbone.channels, width, context=context.of(contexts, frame), fuse=part, align_corners=frame.align_corners
+    )
+    return SegmentationModel(backbone, decoder, num_classes, frame)

@@ -7,21 +7,25 @@ part and an output stride of 8, it is PSPNet (`ppm`), CCNet (`crisscross`) or, w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
-from crispseg.decoders import AsymmetricFusionNonLocal, ContextPart, Decoded, Decoder, configured, contexts
+from crispseg.decoders import AsymmetricFusionNonLocal, ContextPart, Decoded, Decoder, contexts, fitted
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice
+from crispseg.models.registry import models
 from crispseg.nn import Tap
 
 
 class ContextOnly(nn.Module, Decoder):
     """Context part on the deepest feature; `fusion` first adds the stage before it. Taps: `coarsest`."""
 
-    def __init__(self, channels: Sequence[int], width: int, *, context: ContextPart, fusion: bool = False) -> None:
+    def __init__(
+        self, channels: Sequence[int], width: int, *, context: ContextPart, stride: int, fusion: bool = False
+    ) -> None:
         super().__init__()
+        self.stride = stride
         self.width = self.out_channels = width
         self.fusion = AsymmetricFusionNonLocal(*channels) if fusion else None
         self.context = context(channels[-1], width)
@@ -35,14 +39,15 @@ class ContextOnly(nn.Module, Decoder):
 
 
 @models.register("fcn")
+@fitted(align_corners=False, inference_scale=1.33)
 def fcn(
     spec: BackboneSpec,
     num_classes: int,
     *,
     width: int | None = None,
     output_stride: Literal[32, 16, 8] = 32,
-    context: str = "conv",
-    context_options: dict[str, Any] | None = None,
+    context: PartChoice = PartChoice("conv"),
+    frame: Frame = Frame(),
     fusion: bool = False,
 ) -> SegmentationModel:
     """Context part on the deepest feature, followed by the classifier.
@@ -50,15 +55,12 @@ def fcn(
     Args:
         width: channels of the classified feature; the default is a quarter of the deepest feature's channels.
         output_stride: stride of the deepest feature; dilation of later stages keeps it at 16 or 8.
-        context: context part: conv, a 3×3 convolution, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
-        context_options: options of the context part by name, such as rates of aspp.
         fusion: give the context part the last two stages, fused as in ANL before apnb.
     """
     strides = (min(16, output_stride), output_stride) if fusion else (output_stride,)
     backbone = spec.build(strides=strides, output_stride=output_stride)
     if width is None:
         width = max(backbone.channels[-1] // 4, 2)
-    decoder = ContextOnly(
-        backbone.channels, width, context=configured(contexts, context, context_options), fusion=fusion
-    )
-    return SegmentationModel(backbone, decoder, num_classes)
+    part = context.of(contexts, frame)
+    decoder = ContextOnly(backbone.channels, width, context=part, stride=backbone.strides[-1], fusion=fusion)
+    return SegmentationModel(backbone, decoder, num_classes, frame)

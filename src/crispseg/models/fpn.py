@@ -5,50 +5,33 @@ Its widths match the counts in AGLN's tables (Li et al., Tables IV and VIII).
 
 from __future__ import annotations
 
-from typing import Any
-
-from crispseg.decoders import TopDown, configured, contexts, fuses, merges
+from crispseg.decoders import fitted
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice, fitted_width, top_down
+from crispseg.models.registry import models
 from crispseg.models.sfnet import LIGHT_BACKBONES
 
 
 @models.register("fpn")
+@fitted(align_corners=False, inference_scale=1.33)
 def fpn(
     spec: BackboneSpec,
     num_classes: int,
     *,
     width: int | None = None,
-    context: str = "conv",
-    context_options: dict[str, Any] | None = None,
-    fuse: str = "add",
-    fuse_options: dict[str, Any] | None = None,
-    merge: str = "concat",
-    merge_options: dict[str, Any] | None = None,
+    context: PartChoice = PartChoice("conv"),
+    fuse: PartChoice = PartChoice("add"),
+    merge: PartChoice = PartChoice("concat"),
+    frame: Frame = Frame(),
 ) -> SegmentationModel:
     """FPN that upsamples, adds and concatenates all levels; a 3×3 convolution doubles the width before the classifier.
 
     Args:
         width: channels of every level. None: 64 on DF, STDC and ShuffleNet, or if C2 has fewer than 64 channels,
             because merging is expensive. Otherwise 128 if C5 has up to 512, or 256.
-        context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
-        context_options: options of the context part by name, such as rates of aspp.
-        fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
-        fuse_options: options of the fuse part by name, such as pixels of ddsm.
-        merge: merge part for all levels: concat, aligned, or sum, which adds the projected levels.
-        merge_options: options of the merge part by name, such as flow_kernel of aligned.
     """
-    part = configured(fuses, fuse, fuse_options)
     backbone = spec.build()
-    if width is None:
-        light = spec.name in LIGHT_BACKBONES or backbone.channels[0] < 64
-        width = 64 if light else 128 if backbone.channels[-1] <= 512 else 256
-    decoder = TopDown(
-        backbone.channels,
-        width,
-        2 * width,
-        context=configured(contexts, context, context_options),
-        fuses=[part] * (len(backbone.channels) - 1),
-        merge=configured(merges, merge, merge_options),
-    )
-    return SegmentationModel(backbone, decoder, num_classes)
+    paper = 64 if spec.name in LIGHT_BACKBONES else fitted_width(backbone.channels)
+    width = spec.width(width, paper, backbone.channels)
+    decoder = top_down(backbone.channels, width, 2 * width, frame, context, fuse, merge)
+    return SegmentationModel(backbone, decoder, num_classes, frame)

@@ -15,7 +15,7 @@ from crispseg.config.settings import Settings
 from crispseg.errors import CrispsegError, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 LISTS = Strict(False)  # annotation that lets a field accept a list for a tuple
 MIN_SIDE = 32  # smallest height and width of a model's input; smaller images are extended by their last row and column
@@ -36,6 +36,16 @@ def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
         name, of_today = RENAMED.get(key, (key, lambda value: renamed(value) if isinstance(value, dict) else value))
         found[name] = of_today(value)
     return found
+
+
+CORNER_PARTS = ("ppm", "dcn", "gdfam", "ddsm", "cfb", "boundary")
+"""Parts that aligned corner pixels in every model of format 1, even in crisp, whose other parts align pixel centres."""
+
+
+def of_format_1(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a model that was saved in format 1; what it lacks otherwise has its paper's value."""
+    corners = [part for part in CORNER_PARTS if part in options.values()]
+    return options | {"corner_parts": corners} if corners and name.startswith("crisp") else options
 
 
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
@@ -98,6 +108,8 @@ class ModelInfo(Settings):
             version = config.pop("format_version")
             newer = version > FORMAT_VERSION
             config["options"] = renamed(config.get("options", {}))
+            if version == 1:
+                config["options"] = of_format_1(config["name"], config["options"])
             info = None if newer else TypeAdapter(cls).validate_json(json.dumps(config))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, CrispsegError) as error:
             first = error.errors()[0] if isinstance(error, ValidationError) else None

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from crispseg.nn import Tap, conv_bn_relu, grid_sample, resize
+from crispseg.nn import Tap, conv_bn_relu, grid_sample, resize, resize_to_images
 
 Refinement = Literal["auto", "boundary"]
 """Values of `refine` in `create_model`, except None."""
@@ -43,6 +43,8 @@ class SpatialBranch(nn.Sequential):
     The first two have a quarter and half of the width, as in the released code; the paper does not specify it.
     """
 
+    stride = 8
+
     def __init__(self, in_chans: int, width: int) -> None:
         channels = (in_chans, width // 4, width // 2, width)
         super().__init__(*(conv_bn_relu(*pair, 3, stride=2) for pair in pairwise(channels)))
@@ -58,6 +60,7 @@ class BoundaryRefinement(nn.Module):
         steps: number of steps between neighbouring pixels that form an offset.
         path: chained steps follow the direction predicted where they start, and end outside the boundary; straight
             steps all follow the first direction.
+        align_corners: align the maps with the image at corner pixels, or at pixel centres.
     """
 
     unit_steps: Tensor
@@ -69,6 +72,7 @@ class BoundaryRefinement(nn.Module):
         detail_channels: int | None = None,
         steps: int = STEPS_TAKEN,
         path: RefinePath = "chained",
+        align_corners: bool = True,
     ) -> None:
         super().__init__()
         self.branch = SpatialBranch(in_chans, WIDTH) if detail_channels is None else None
@@ -77,15 +81,16 @@ class BoundaryRefinement(nn.Module):
             for maps in (1, DIRECTIONS)
         )
         self.boundary, self.direction = Tap(), Tap()
-        self.steps, self.path = steps, path
+        self.steps, self.path, self.align_corners = steps, path, align_corners
         self.register_buffer("unit_steps", torch.tensor(STEPS, dtype=torch.float32), persistent=False)  # (8, 2)
 
-    def maps(self, images: Tensor, detail: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def maps(self, images: Tensor, detail: Tensor | None = None, *, upscaled: bool = False) -> tuple[Tensor, Tensor]:
         """Run the heads; their maps are at the images' size.
 
         Args:
             images: normalised images `(N, in_chans, H, W)`.
             detail: feature map `(N, detail_channels, h, w)` of a model with a spatial branch.
+            upscaled: whether it is the map of upscaled images.
 
         Returns:
             Boundary logits `(N, 1, H, W)`, and logits of the directions in `STEPS`, `(N, 8, H, W)`.
@@ -94,9 +99,12 @@ class BoundaryRefinement(nn.Module):
             detail = self.branch(images)  # (N, 256, ⌈H / 8⌉, ⌈W / 8⌉)
         assert detail is not None, "a refinement without a spatial branch needs the model's feature map"
         size = images.shape[-2:]
-        boundary = self.boundary(resize(self.boundary_head(detail), size, align_corners=True))
-        direction = self.direction(resize(self.direction_head(detail), size, align_corners=True))
-        return boundary, direction
+        maps = self.boundary_head(detail), self.direction_head(detail)
+        if self.align_corners or (upscaled and self.branch is None):
+            boundary, direction = (resize(x, size, align_corners=self.align_corners) for x in maps)
+        else:
+            boundary, direction = (resize_to_images(x, size, SpatialBranch.stride) for x in maps)
+        return self.boundary(boundary), self.direction(direction)
 
     def offsets(self, boundary: Tensor, direction: Tensor) -> Tensor:
         """Compute the offset at which each pixel reads its logits, `(N, 2, H, W)` float32, x and y in pixels.
@@ -111,10 +119,6 @@ class BoundaryRefinement(nn.Module):
         for _ in range(self.steps - 1):
             offsets = steps + shift(offsets, steps)  # one step, then the remaining offset at its end
         return offsets
-
-    def forward(self, logits: Tensor, images: Tensor, detail: Tensor | None = None) -> Tensor:
-        """Refine logits `(N, C, H, W)` of images of the same size."""
-        return shift(logits, self.offsets(*self.maps(images, detail)))
 
 
 def shift(values: Tensor, offsets: Tensor) -> Tensor:

@@ -3,37 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from crispseg.backbones import Backbone
 from crispseg.config.registry import Registry, checked_options, with_defaults
-from crispseg.config.settings import Field, options_of
+from crispseg.config.settings import Field, fields_of, options_of
 from crispseg.decoders import contexts, fuses, merges
 from crispseg.errors import CrispsegError
-
-
-@dataclass(frozen=True)
-class BackboneSpec:
-    """Description of a backbone to build; the model that builds it chooses the strides."""
-
-    name: str
-    pretrained: bool | str | Path = False
-    in_chans: int = 3
-
-    def build(self, **options: Any) -> Backbone:
-        """Build the `Backbone` with further options."""
-        return Backbone(self.name, pretrained=self.pretrained, in_chans=self.in_chans, **options)
-
+from crispseg.models.frame import Frame, PartChoice
 
 Builder = Callable[..., Any]
 """Function `build(spec, num_classes, *, …)` from a `BackboneSpec` and the number of logits to a `SegmentationModel`.
 
-The default of its option `fuse` is the model's own fuse part; options of this part are also options of the model."""
+An argument of type `PartChoice`, such as `fuse`, gives two options, `fuse` and `fuse_options`, and one of type `Frame`
+gives one for each of its fields. The default of `fuse` is the model's own fuse part; options of this part are also
+options of the model."""
 
 models: Registry[Builder] = Registry("model")
+PARTS: dict[str, Registry[Any]] = {"context": contexts, "fuse": fuses, "merge": merges}
+"""Registry of each kind of part."""
+
+PART_NAMES = {
+    "context": "context part on the deepest feature: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb",
+    "fuse": "fuse part between levels: add, fam, gdfam, ddsm, cfb, dcn, carafe, sapa, fade, dysample or sharp_flow",
+    "merge": "merge part for all levels: concat, aligned, or sum, which adds the projected levels",
+}
 
 
 def list_models() -> list[str]:
@@ -43,46 +37,64 @@ def list_models() -> list[str]:
 
 def variant(name: str, builder: Builder, about: str, **defaults: Any) -> Builder:
     """Register a model that differs from another one in its defaults; `about` is its docstring."""
-    made = partial(builder, **defaults)
+    made: Any = partial(builder, **defaults)
     made.__doc__ = about
+    made.fitted = getattr(builder, "fitted", {})
     return models.register(name)(made)
 
 
 def model_options(name: str) -> dict[str, Field]:
-    """Return the options that are specific to a model: those of its builder and of its own fuse part."""
-    return options_of(models[name]) | _own_part(name)[1]
+    """Return the options that are specific to a model, with its paper's defaults: its builder's and its own part's."""
+    return _builder_options(name) | _own_part(name)[1]
+
+
+def _builder_options(name: str) -> dict[str, Field]:
+    options: dict[str, Field] = {}
+    for key, field in options_of(models[name]).items():
+        if isinstance(field.default, PartChoice):
+            options[key] = Field(str, field.default.name, PART_NAMES[key])
+            about = f"options of the {key} part by name"
+            options[f"{key}_options"] = Field(dict[str, Any] | None, field.default.options, about)
+        elif isinstance(field.default, Frame):
+            fields = fields_of(Frame).items()
+            options |= {name: option._replace(default=getattr(field.default, name)) for name, option in fields}
+        else:
+            options[key] = field
+    return options
 
 
 def _own_part(name: str) -> tuple[str | None, dict[str, Field]]:
     """Return a model's own fuse part and its options; no options if the default is not a part."""
-    options = options_of(models[name])
+    options = _builder_options(name)
     part = options["fuse"].default if "fuse" in options else None
-    return part, options_of(fuses[part]) if part in fuses.names() else {}
+    own = options_of(fuses[part]) if part in fuses.names() else {}
+    return part, {key: option for key, option in own.items() if key not in options}
 
 
-def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+def resolved_options(name: str, options: Mapping[str, Any], *, paper: bool = True) -> dict[str, Any]:
     """Return all options of a model with defaults, in the saved form.
 
     Options of a model's own fuse part, such as `pixels` of DDSM, are also options of the model, and may be given in
     `fuse_options`. Options of other parts stay in `context_options`, `fuse_options` and `merge_options`.
 
+    Args:
+        name: the model.
+        options: given options.
+        paper: defaults are the paper's, instead of those that fit other backbones (see `crispseg.models.frame`).
+
     Raises:
         CrispsegError: a model, part or option is unknown; a value has the wrong type; an option is given twice.
     """
     own, own_options = _own_part(name)
-    known = model_options(name)
-    resolved = with_defaults(f"model '{name}'", options, known)
-    for kind, parts in (("context", contexts), ("fuse", fuses), ("merge", merges)):
-        given = resolved.pop(f"{kind}_options", None)
-        part = str(resolved.get(kind))
-        owner = f"{parts.kind} '{part}'"
-        if kind == "fuse" and part == own:
-            given = checked_options(owner, given or {}, own_options)
-            if twice := given.keys() & options.keys():
-                raise CrispsegError(f"'{min(twice)}' is given both directly and in fuse_options; leave one out")
-            resolved |= given
-        elif given:
-            resolved[f"{kind}_options"] = with_defaults(owner, given, options_of(parts[part]))
+    fits = {} if paper else getattr(models[name], "fitted", {})
+    resolved = with_defaults(f"model '{name}'", fits | dict(options), model_options(name))
+    kinds = [kind for kind in PARTS if kind in resolved]
+    part_options = {kind: resolved.pop(f"{kind}_options", None) or {} for kind in kinds}
+    for kind in kinds:
+        if kind == "fuse" and resolved[kind] == own:
+            resolved |= _own_options(name, options, part_options[kind], paper)
+        elif complete := _part_options(kind, resolved[kind], part_options[kind], paper):
+            resolved[f"{kind}_options"] = complete
     for key, option in own_options.items():
         if resolved["fuse"] != own and resolved[key] != option.default:
             raise CrispsegError(
@@ -92,10 +104,36 @@ def resolved_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return resolved
 
 
-def builder_options(name: str, resolved: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `resolved_options` for the builder, with the options of its own fuse part in `fuse_options`."""
+def _own_options(name: str, given: Mapping[str, Any], nested: Mapping[str, Any], paper: bool) -> dict[str, Any]:
+    """Return the options of a model's own fuse part that are fitted or given in `fuse_options`."""
     own, own_options = _own_part(name)
-    options = {key: value for key, value in resolved.items() if key not in own_options}
-    if own_options and resolved["fuse"] == own:
-        options["fuse_options"] = {key: resolved[key] for key in own_options}
-    return options
+    nested = checked_options(f"{fuses.kind} '{own}'", nested, own_options)
+    if twice := nested.keys() & given.keys():
+        raise CrispsegError(f"'{min(twice)}' is given both directly and in fuse_options; leave one out")
+    fits = {} if paper or not own_options else getattr(fuses[str(own)], "fitted", {})
+    return {key: value for key, value in fits.items() if key not in given} | nested
+
+
+def _part_options(kind: str, part: str, given: Mapping[str, Any], paper: bool) -> dict[str, Any]:
+    """Return all options of another part if some are fitted or given."""
+    parts = PARTS[kind]
+    fits = {} if paper else getattr(parts[part], "fitted", {})
+    chosen = fits | dict(given)
+    return with_defaults(f"{parts.kind} '{part}'", chosen, options_of(parts[part])) if chosen else {}
+
+
+def builder_arguments(name: str, resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a model's builder for `resolved_options`."""
+    own, own_options = _own_part(name)
+    options = dict(resolved)
+    own_values = {key: options.pop(key) for key in own_options}
+    arguments: dict[str, Any] = {}
+    for key, field in options_of(models[name]).items():
+        if isinstance(field.default, PartChoice):
+            own_part = key == "fuse" and options[key] == own
+            arguments[key] = PartChoice(options[key], own_values if own_part else options.get(f"{key}_options"))
+        elif isinstance(field.default, Frame):
+            arguments[key] = Frame(**{name: options[name] for name in fields_of(Frame)})
+        else:
+            arguments[key] = options[key]
+    return arguments

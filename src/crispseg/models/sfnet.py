@@ -6,7 +6,7 @@ The file follows the paper, with its section and equation numbers. It has the Fl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -14,10 +14,12 @@ import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from crispseg.decoders import Context, Levels, TopDown, configured, contexts, fuse_steps, fuses, merges
+from crispseg.decoders import Context, Levels, fitted, fuses, merges
+from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models
-from crispseg.nn import Tap, conv_bn_relu, grid_sample, resize
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice, top_down
+from crispseg.models.registry import models
+from crispseg.nn import Tap, conv_bn_relu, grid_sample, keep_inside, resize
 
 LIGHT_BACKBONES = ("df1", "df2", "stdc1", "stdc2", "shufflenetv2_x1_0")
 """Backbones with levels of 64 channels: DF and STDC in the released code, ShuffleNet by Table 1(d)."""
@@ -33,12 +35,14 @@ class FlowAlignment(nn.Module):
     """Flow Alignment Module (§3.2, Fig. 3a), including the following addition: `fine + warp(coarse, flow)`.
 
     1×1 convolutions compress both levels to half the width. A single 3×3 convolution on both predicts, for each fine
-    pixel, the position to read in the coarse level.
+    pixel, the position to read in the coarse level. At pixel centres, the products of both weights are computed first,
+    because the flow is linear in both levels: see `products`.
 
     Taps: `fine` (N, C, H, W) and `coarse` (N, C, h, w), the levels F_(l-1) and F_l; `flow` (N, 2, H, W), the x and y
     displacement Δ in half pixels of the fine level; `warped`, F̃ of Eq. 3; `correlation`, if used.
 
     Args:
+        align_corners: align levels at corner pixels as in the released code, or at pixel centres.
         flow_upsampling: upsampling of the compressed coarse level (Table 2a); deconvolution doubles it by a 4×4
             transposed convolution, then resizes it bilinearly to the fine level.
         flow_kernel: side of the convolution that predicts the flow (Table 2b).
@@ -46,14 +50,16 @@ class FlowAlignment(nn.Module):
             in FlowNet-C, Table 2c).
         flow_reach: largest displacement of the correlation, in pixels of the fine level.
         flow_coordinates: scale of the flow: as in the released code, or literally by Eq. 2 (paper).
-    """
 
-    align_corners = True
+    Raises:
+        CrispsegError: Eq. 2's coordinates are requested without aligned corners.
+    """
 
     def __init__(
         self,
         fine_channels: int,
         coarse_channels: int,
+        align_corners: bool = True,
         *,
         flow_upsampling: FlowUpsampling = "bilinear",
         flow_kernel: FlowKernel = 3,
@@ -63,6 +69,10 @@ class FlowAlignment(nn.Module):
     ) -> None:
         super().__init__()
         self.reach, self.literal = flow_reach, flow_coordinates == "paper"
+        if self.literal and not align_corners:
+            raise CrispsegError("flow_coordinates is paper, which needs align_corners; leave out flow_coordinates")
+        self.align_corners = align_corners
+        self.composed = not align_corners and flow_net == "simple" and flow_upsampling != "deconvolution"
         common = fine_channels // 2
         same = fine_channels == coarse_channels
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
@@ -88,6 +98,9 @@ class FlowAlignment(nn.Module):
 
     def flow_between(self, fine: Tensor, coarse: Tensor) -> Tensor:
         """Compute Eq. 1: Δ = conv(cat(F_l, F_{l-1})), (N, 2, H, W)."""
+        if self.composed:
+            of_coarse, of_fine = self.products()
+            return self.flow_of(F.conv2d(fine, of_fine[..., None, None]), F.conv2d(coarse, of_coarse[..., None, None]))
         upsampled = self.upsample(self.compress_coarse(coarse), fine.shape[-2:])
         compressed = self.compress_fine(fine)
         if self.correlation is None:
@@ -96,6 +109,15 @@ class FlowAlignment(nn.Module):
             seen = self.correlation(correlate(compressed, upsampled, self.reach))
         return self.predict_flow(seen)
 
+    def products(self) -> tuple[Tensor, Tensor]:
+        """Return the weights of `products` of the coarse and the fine level, (2 · k², C) each."""
+        kernels = self.predict_flow.weight.chunk(2, dim=1)  # (2, D, k, k) each
+        return products(kernels[0], self.compress_coarse), products(kernels[1], self.compress_fine)
+
+    def flow_of(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Compute the flow (N, 2, H, W) from the products of the fine and the coarse level, (N, 2 · k², ·, ·)."""
+        return shifted_sum(self.upsample(coarse, fine.shape[-2:]) + fine, self.predict_flow.kernel_size[0])
+
     def upsample(self, compressed: Tensor, size: Sequence[int]) -> Tensor:
         """Upsample the compressed coarse level to the fine level's size (Table 2a)."""
         if self.nearest:
@@ -103,8 +125,46 @@ class FlowAlignment(nn.Module):
         return resize(self.enlarge(compressed), size, align_corners=self.align_corners)
 
     def warp(self, coarse: Tensor, flow: Tensor) -> Tensor:
-        """Compute Eqs. 2 and 3; see `warp`."""
-        return warp(coarse, flow, literal=self.literal)
+        """Compute Eqs. 2 and 3; see `warp` and `warp_inside`."""
+        return warp(coarse, flow, literal=self.literal) if self.align_corners else warp_inside(coarse, flow)
+
+
+def products(kernel: Tensor, compress: nn.Conv2d) -> Tensor:
+    """Return weights (O · k², C) for the product of each point of a kernel with the input of a 1×1 convolution.
+
+    One product with the product of both weights replaces two products. The result can be upsampled like the compressed
+    level, but has fewer channels. These are 18 instead of 128 for a level of 256 channels and a flow of two.
+    `shifted_sum` adds the points up.
+
+    Args:
+        kernel: kernel `(O, D, k, k)` of a convolution after `compress`.
+        compress: 1×1 convolution with weight `(D, C, 1, 1)` and without bias.
+    """
+    return kernel.permute(0, 2, 3, 1).flatten(0, 2) @ compress.weight.flatten(1)  # (O · k², D) · (D, C)
+
+
+def shifted_sum(products: Tensor, side: int) -> Tensor:
+    """Shift each of `products` (N, O · k², H, W) by its position in a kernel of this side; return (N, O, H, W)."""
+    height, width = products.shape[-2:]
+    points = torch.unflatten(F.pad(products, [side // 2] * 4), 1, (-1, side**2))  # (N, O, k², ·, ·)
+    places = (divmod(point, side) for point in range(side**2))
+    first, *others = (points[:, :, y * side + x, y : y + height, x : x + width] for y, x in places)
+    return sum(others, start=first)
+
+
+def warp_inside(coarse: Tensor, flow: Tensor) -> Tensor:
+    """Warp like `warp`, but at pixel centres: `coarse` (N, C, h, w) by a flow (N, 2, H, W) to (N, C, H, W).
+
+    Coordinates -1..1 are from edge to edge, and the flow moves a point by Δ / (W, H). Pixels outside have the values
+    at the edge, and points stay inside the level (see `keep_inside`). Coordinates are always float32.
+    """
+    height, width = flow.shape[-2:]
+    ys, xs = ((torch.arange(size, device=flow.device) * 2 + 1) / size - 1 for size in (height, width))
+    dx, dy = flow.float().unbind(1)  # (N, H, W) each
+    points = keep_inside([xs + dx / width, ys[:, None] + dy / height], coarse.shape[-2:])
+    grid = torch.stack(points, dim=-1)  # (N, H, W, 2)
+    warped = grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return warped.to(coarse.dtype)
 
 
 def warp(coarse: Tensor, flow: Tensor, *, literal: bool = False) -> Tensor:
@@ -139,7 +199,7 @@ class AlignedConcat(nn.Module):
     """Merge part like `concat`, with levels warped by FAMs (§3.3, "we also replace these up-sampling operations …").
 
     Args:
-        alignment: builds the module that warps a level to the finest one.
+        align_corners: see `FlowAlignment`.
         flow_upsampling, flow_kernel, flow_net, flow_reach, flow_coordinates: see `FlowAlignment`.
     """
 
@@ -148,7 +208,7 @@ class AlignedConcat(nn.Module):
         levels: int,
         channels: int,
         out_channels: int,
-        alignment: Callable[..., nn.Module] = FlowAlignment,
+        align_corners: bool = True,
         *,
         flow_upsampling: FlowUpsampling = "bilinear",
         flow_kernel: FlowKernel = 3,
@@ -159,7 +219,7 @@ class AlignedConcat(nn.Module):
         super().__init__()
         flow: dict[str, Any] = {"flow_upsampling": flow_upsampling, "flow_kernel": flow_kernel, "flow_net": flow_net}
         flow |= {"flow_reach": flow_reach, "flow_coordinates": flow_coordinates}
-        self.fams = nn.ModuleList(alignment(channels, channels, **flow) for _ in range(levels - 1))
+        self.fams = nn.ModuleList(FlowAlignment(channels, channels, align_corners, **flow) for _ in range(levels - 1))
         self.conv = conv_bn_relu(levels * channels, out_channels, 3)
 
     def forward(self, levels: Levels) -> Tensor:
@@ -170,18 +230,17 @@ class AlignedConcat(nn.Module):
 
 
 @models.register("sfnet")
+@fitted(align_corners=False, inference_scale=1.33)
 def sfnet(
     spec: BackboneSpec,
     num_classes: int,
     *,
     width: int | None = None,
-    context: str = "ppm",
-    context_options: dict[str, Any] | None = None,
-    fuse: str = "fam",
+    context: PartChoice = PartChoice("ppm"),
+    fuse: PartChoice = PartChoice("fam"),
     fuse_levels: list[int] | None = None,
-    fuse_options: dict[str, Any] | None = None,
-    merge: str = "concat",
-    merge_options: dict[str, Any] | None = None,
+    merge: PartChoice = PartChoice("concat"),
+    frame: Frame = Frame(),
     released_dilation: bool = False,
 ) -> SegmentationModel:
     """Aligned FPN decoder (§3.3, Fig. 3c) on any backbone.
@@ -190,31 +249,18 @@ def sfnet(
 
     Args:
         width: channels of every level. None uses the released values: 64 on DF and STDC (here also
-            on ShuffleNet), 128 for another C5 of up to 512 channels, else 256.
-        context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
-        context_options: options of the context part by name, such as rates of aspp.
-        fuse: fuse part between levels: add, dcn, fam, gdfam, ddsm or cfb.
+            on ShuffleNet), 128 for another C5 of up to 512 channels, else 256; on other backbones it fits the channels.
         fuse_levels: coarse levels F_l whose step to F_(l-1) uses the fuse part. The default is all: 3, 4 and 5 (4 and 5
             on DF1 and DF2, which have no F2). Other steps upsample and add.
-        fuse_options: options of another fuse part by name, such as pixels of ddsm.
-        merge: merge part for all levels: concat, aligned, or sum, which adds the projected levels.
-        merge_options: options of the merge part by name, such as flow_kernel of aligned.
         released_dilation: dilate the ResNet's last two stages like SFNet's released code; its checkpoints need it.
     """
     backbone = spec.build()
     if released_dilation:
         backbone.dilate()
-    if width is None:
-        width = 64 if spec.name in LIGHT_BACKBONES else 128 if backbone.channels[-1] <= 512 else 256
-    decoder = TopDown(
-        backbone.channels,
-        width,
-        width,
-        context=configured(contexts, context, context_options),
-        fuses=fuse_steps(configured(fuses, fuse, fuse_options), fuse_levels, len(backbone.channels)),
-        merge=configured(merges, merge, merge_options),
-    )
-    return SegmentationModel(backbone, decoder, num_classes)
+    paper = 64 if spec.name in LIGHT_BACKBONES else 128 if backbone.channels[-1] <= 512 else 256
+    width = spec.width(width, paper, backbone.channels)
+    decoder = top_down(backbone.channels, width, width, frame, context, fuse, merge, fuse_levels)
+    return SegmentationModel(backbone, decoder, num_classes, frame)
 
 
 def correlate(fine: Tensor, coarse: Tensor, max_displacement: int) -> Tensor:

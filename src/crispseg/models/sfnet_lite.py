@@ -19,16 +19,17 @@ from crispseg.decoders import (
     Decoder,
     FusePart,
     MergePart,
-    configured,
     contexts,
+    fitted,
     fuses,
     is_linear,
     merges,
 )
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models
-from crispseg.models.sfnet import warp
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice
+from crispseg.models.registry import models
+from crispseg.models.sfnet import warp, warp_inside
 from crispseg.nn import Tap, conv_bn_relu, resize
 
 Gate = Literal["pooled", "features"]
@@ -51,8 +52,12 @@ class GatedDualFlowAlignment(nn.Module):
             level is compressed and upsampled). features uses the compressed levels, like the flow.
     """
 
-    def __init__(self, fine_channels: int, coarse_channels: int, *, gate: Gate = "pooled") -> None:
+    def __init__(
+        self, fine_channels: int, coarse_channels: int, align_corners: bool = True, *, gate: Gate = "pooled"
+    ) -> None:
         super().__init__()
+        self.align_corners = align_corners
+        self.warp = warp if align_corners else warp_inside
         common = fine_channels // 2
         same = fine_channels == coarse_channels
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
@@ -67,11 +72,11 @@ class GatedDualFlowAlignment(nn.Module):
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
         """Fuse `fine` (N, C, H, W) and `coarse` (N, C', h, w) to (N, C, H, W)."""
         fine, coarse = self.fine(fine), self.coarse(self.project(coarse))
-        upsampled = resize(self.compress_coarse(coarse), fine.shape[-2:], align_corners=True)
+        upsampled = resize(self.compress_coarse(coarse), fine.shape[-2:], align_corners=self.align_corners)
         seen = torch.cat([upsampled, self.compress_fine(fine)], dim=1)
         flow, fine_flow = self.predict_flow(seen).chunk(2, dim=1)  # (N, 2, H, W) each
-        warped = self.warped(warp(coarse, self.flow(flow)))
-        fine_warped = self.fine_warped(warp(fine, self.fine_flow(fine_flow)))
+        warped = self.warped(self.warp(coarse, self.flow(flow)))
+        fine_warped = self.fine_warped(self.warp(fine, self.fine_flow(fine_flow)))
         if self.pooled:
             levels = (upsampled, fine)  # like the released code: the fine level before its compression
             means, maxima = ([pool(x, 1, keepdim=True) for x in levels] for pool in (torch.mean, torch.amax))
@@ -119,41 +124,32 @@ class DirectDecoder(nn.Module, Decoder):
 
 
 @models.register("sfnet_lite")
+@fitted(align_corners=False, inference_scale=1.33)
 def sfnet_lite(
     spec: BackboneSpec,
     num_classes: int,
     *,
     width: int | None = None,
-    context: str = "ppm",
-    context_options: dict[str, Any] | None = None,
-    fuse: str = "gdfam",
-    fuse_options: dict[str, Any] | None = None,
-    merge: str = "concat",
-    merge_options: dict[str, Any] | None = None,
+    context: PartChoice = PartChoice("ppm"),
+    fuse: PartChoice = PartChoice("gdfam"),
+    merge: PartChoice = PartChoice("concat"),
+    frame: Frame = Frame(),
     released_dilation: bool = False,
 ) -> SegmentationModel:
     """Single gated alignment of the coarsest level with the finest, on any backbone.
 
     Args:
-        width: channels of every level. None: 128 if C5 has up to 1024 channels, like the released code, else 256.
-        context: context part on C5: conv, linear, ppm, aspp, denseaspp, nonlocal, crisscross or apnb.
-        context_options: options of the context part by name, such as rates of aspp.
-        fuse: fuse part from P5 to C2: add, dcn, fam, gdfam, ddsm or cfb.
-        fuse_options: options of another fuse part by name, such as pixels of ddsm.
-        merge: merge part of P2 and C4: concat or aligned.
-        merge_options: options of the merge part by name, such as flow_kernel of aligned.
+        width: channels of every level. None: 128 if C5 has up to 1024 channels, like the released code, else 256; on
+            backbones outside the paper's tables it fits the channels.
         released_dilation: dilate the ResNet's last two stages like SFNet's released code; its checkpoints need it.
     """
     backbone = spec.build(strides=(4, 16, 32))
     if released_dilation:
         backbone.dilate()
-    if width is None:
-        width = 128 if backbone.channels[-1] <= 1024 else 256
-    decoder = DirectDecoder(
-        backbone.channels,
-        width,
-        context=configured(contexts, context, context_options),
-        fuse=configured(fuses, fuse, fuse_options),
-        merge=configured(merges, merge, merge_options),
-    )
-    return SegmentationModel(backbone, decoder, num_classes)
+    width = spec.width(width, 128 if backbone.channels[-1] <= 1024 else 256, backbone.channels)
+    parts: dict[str, Any] = {
+        "context": context.of(contexts, frame),
+        "fuse": fuse.of(fuses, frame),
+        "merge": merge.of(merges, frame),
+    }
+    return SegmentationModel(backbone, DirectDecoder(backbone.channels, width, **parts), num_classes, frame)

@@ -14,17 +14,21 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from crispseg.backbones import plain_strides
-from crispseg.decoders import Decoded, Decoder
+from crispseg.decoders import Decoded, Decoder, fitted
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
+from crispseg.models.frame import BackboneSpec, Frame
 from crispseg.models.refinement import SpatialBranch
-from crispseg.models.registry import BackboneSpec, models
+from crispseg.models.registry import models
 from crispseg.nn import DeformableAttention, Tap, ceil_div, pixel_centres, resize
 
 HEADS = 8
+UNIT = 512  # pixels that position encodings in pixels count as 1
+Positions = Literal["image", "pixels"]
 Sizes = Sequence[Sequence[int]]  # height and width of each level
 
 
@@ -50,19 +54,19 @@ class FullAttention(nn.Module):
         return self.output_proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
-def sine_positions(size: Sequence[int], channels: int, device: torch.device | None = None) -> Tensor:
-    """Return sine and cosine position encodings of a map's pixels, `(h · w, channels)`, float32 (§3.1.1).
+def sine_positions(positions: Tensor, channels: int) -> Tensor:
+    """Return sine and cosine encodings of positions `(h · w, 2)`, x and y: `(h · w, channels)`, float32 (§3.1.1).
 
-    As in DETR, the first half of the channels encodes y, the second x, with wavelengths from the map's side to 10000
-    times that. Positions are pixel centres, so they are the same on all levels.
+    As in DETR, the first half of the channels encodes y, the second x, with wavelengths from 1 to 10000.
 
     Args:
-        size: h and w.
+        positions: positions of a map's pixels.
         channels: a multiple of 4.
     """
+    device = positions.device
     quarter = channels // 4
     waves = 2 * math.pi * 10000.0 ** (-torch.arange(quarter, device=device, dtype=torch.float32) / quarter)
-    x, y = (pixel_centres(size, device)[:, :, None] * waves).unbind(1)  # (h · w, channels / 4) each
+    x, y = (positions[:, :, None] * waves).unbind(1)  # (h · w, channels / 4) each
     parts = [torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1) for angle in (y, x)]
     return torch.cat(parts, dim=1)
 
@@ -70,11 +74,11 @@ def sine_positions(size: Sequence[int], channels: int, device: torch.device | No
 class EncoderLayer(nn.Module):
     """Φ_enc (§3.1.1): each pixel of each level attends to N pixels of every level (§3.1.2, Eq. 6)."""
 
-    def __init__(self, width: int, levels: int, points: int, dropout: float) -> None:
+    def __init__(self, width: int, levels: int, points: int, reach: float | None, feed: int, dropout: float) -> None:
         super().__init__()
-        self.attention = DeformableAttention(width, HEADS, levels, points)
+        self.attention = DeformableAttention(width, HEADS, levels, points, reach)
         self.residual = Residual(width, dropout)
-        self.feed = FeedForward(width, dropout)
+        self.feed = FeedForward(width, feed, dropout)
 
     def forward(self, x: Tensor, encodings: Tensor | float, reference: Tensor, sizes: Sizes) -> Tensor:
         """Encode `x` (B, S, width) with its encodings (S, width), or 0.0; return (B, S, width)."""
@@ -85,13 +89,17 @@ class EncoderLayer(nn.Module):
 class DecoderLayer(nn.Module):
     """Φ_dec (§3.1.1, Eq. 5): context queries attend to each other, then each to N pixels of every level of X_enc."""
 
-    def __init__(self, width: int, levels: int, points: int, full: bool, dropout: float) -> None:
+    def __init__(
+        self, width: int, levels: int, points: int, reach: float | None, feed: int, full: bool, dropout: float
+    ) -> None:
         super().__init__()
-        self.self_attention = FullAttention(width, HEADS) if full else DeformableAttention(width, HEADS, 1, points)
+        self.self_attention = (
+            FullAttention(width, HEADS) if full else DeformableAttention(width, HEADS, 1, points, reach)
+        )
         self.self_residual = Residual(width, dropout)
-        self.cross_attention = DeformableAttention(width, HEADS, levels, points)
+        self.cross_attention = DeformableAttention(width, HEADS, levels, points, reach)
         self.cross_residual = Residual(width, dropout)
-        self.feed = FeedForward(width, dropout)
+        self.feed = FeedForward(width, feed, dropout)
 
     def forward(
         self, x: Tensor, encodings: Tensor | float, reference: Tensor, size: Sequence[int], x_enc: Tensor, sizes: Sizes
@@ -111,14 +119,14 @@ class EPT(nn.Module, Decoder):
         channels: channels of the backbone's features, finest first.
         width: d_model.
         points: N.
-        queries, encodings, self_attention: see `unept`.
-        layers: number of layers in the encoder, and in the decoder.
+        reach, queries, encodings, self_attention, positions, level_norm, layers, feed: see `unept`.
         dropout: dropout after each attention and after both linear layers of each feed-forward part.
 
     Raises:
         CrispsegError: the width is not a multiple of 8.
     """
 
+    has_positions = True
     naive_side = 60  # side of the bilinearly resized map of naive queries: 1/8 of the paper's crops on ADE20K
 
     def __init__(
@@ -128,34 +136,48 @@ class EPT(nn.Module, Decoder):
         width: int,
         *,
         points: int = 16,
+        reach: float | None = None,
         queries: Literal["dynamic", "naive"] = "dynamic",
         encodings: Literal["queries", "features"] = "queries",
         self_attention: Literal["sparse", "full"] = "sparse",
+        positions: Positions = "image",
+        level_norm: bool = False,
         layers: int = 2,
+        feed: int = 8,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
         if width < HEADS or width % HEADS:
             raise CrispsegError(f"width is {width}; UN-EPT has {HEADS} heads, so give a multiple of {HEADS}")
         self.width = self.out_channels = width
+        self.stride = 8
         self.to_queries = encodings == "queries"
+        self.in_pixels = positions == "pixels"
         self.laterals = nn.ModuleList(nn.Conv2d(level, width, 1) for level in channels)
+        self.norms = nn.ModuleList(nn.GroupNorm(1, width) for _ in channels) if level_norm else None
         self.scales = nn.Parameter(torch.randn(len(channels), width))
-        self.encoder = nn.ModuleList(EncoderLayer(width, len(channels), points, dropout) for _ in range(layers))
+        self.encoder = nn.ModuleList(
+            EncoderLayer(width, len(channels), points, reach, feed, dropout) for _ in range(layers)
+        )
         dynamic, side = queries == "dynamic", self.naive_side
         self.spatial = SpatialBranch(in_chans, width) if dynamic else None
         self.detail_channels = width if dynamic else None
         self.learned = None if dynamic else nn.Parameter(torch.randn(1, width, side, side))
         self.context_queries = Tap()
         full = self_attention == "full"
-        self.decoder = nn.ModuleList(DecoderLayer(width, len(channels), points, full, dropout) for _ in range(layers))
+        self.decoder = nn.ModuleList(
+            DecoderLayer(width, len(channels), points, reach, feed, full, dropout) for _ in range(layers)
+        )
 
     def forward(self, features: Sequence[Tensor], images: Tensor) -> Decoded:
         """Decode features `(B, channels[i], h_i, w_i)` and images `(B, in_chans, H, W)` to a map at 1/8."""
         levels = [lateral(feature) for lateral, feature in zip(self.laterals, features, strict=True)]
+        if self.norms is not None:
+            levels = [norm(level) for norm, level in zip(self.norms, levels, strict=True)]
         sizes = [level.shape[-2:] for level in levels]
         x = torch.cat([level.flatten(2).mT for level in levels], dim=1)  # X_ms: (B, S, width)
-        encodings = [self._positions(size, x) + scale for size, scale in zip(sizes, self.scales, strict=True)]
+        extent = images.shape[-2:]
+        encodings = [self._positions(size, extent, x) + scale for size, scale in zip(sizes, self.scales, strict=True)]
         x, added = self._with_encodings(x, torch.cat(encodings))
         reference = torch.cat([pixel_centres(size, x.device) for size in sizes])  # (S, 2)
         for layer in self.encoder:
@@ -167,7 +189,7 @@ class EPT(nn.Module, Decoder):
             queries = resize(self.learned, eighth, align_corners=False).expand(len(images), -1, -1, -1).to(x.dtype)
         context: Tensor = self.context_queries(queries)
         size = context.shape[-2:]
-        y, added = self._with_encodings(context.flatten(2).mT, self._positions(size, context))  # (B, Q, width)
+        y, added = self._with_encodings(context.flatten(2).mT, self._positions(size, extent, context))  # (B, Q, width)
         reference = pixel_centres(size, x.device)
         for layer in self.decoder:
             y = layer(y, added, reference, size, x, sizes)
@@ -177,8 +199,13 @@ class EPT(nn.Module, Decoder):
         """Return the spatial branch's feature map, `(B, width, ⌈H / 8⌉, ⌈W / 8⌉)`; None for naive queries."""
         return None if self.spatial is None else self.spatial(images)
 
-    def _positions(self, size: Sequence[int], like: Tensor) -> Tensor:
-        return sine_positions(size, self.width, like.device).to(like.dtype)
+    def _positions(self, size: Sequence[int], extent: Sequence[int], like: Tensor) -> Tensor:
+        """Return the encodings of a map's pixel centres; they are the same on all levels of images of this extent."""
+        centres = pixel_centres(size, like.device)  # 0..1
+        if self.in_pixels:
+            height, width = extent
+            centres = centres * torch.stack([centres.new_ones(()) * side for side in (width, height)]) / UNIT
+        return sine_positions(centres, self.width).to(like.dtype)
 
     def _with_encodings(self, x: Tensor, encodings: Tensor) -> tuple[Tensor, Tensor | float]:
         """Return the input of the first layer, and the encodings that each layer adds to its queries."""
@@ -198,12 +225,15 @@ class Residual(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """Feed-forward part (§4.2): two linear layers, with 8 times the width between them, 2048 for 256."""
+    """Feed-forward part (§4.2): two linear layers, with `factor` times the width between them."""
 
-    def __init__(self, width: int, dropout: float) -> None:
+    def __init__(self, width: int, factor: int, dropout: float) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            nn.Linear(width, 8 * width), nn.ReLU(inplace=True), nn.Dropout(dropout), nn.Linear(8 * width, width)
+            nn.Linear(width, factor * width),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(factor * width, width),
         )
         for layer in self.layers:
             if isinstance(layer, nn.Linear):
@@ -216,33 +246,56 @@ class FeedForward(nn.Module):
 
 
 @models.register("unept")
+@fitted(
+    align_corners=False,
+    inference_scale=1.33,
+    points=4,
+    reach=1.0,
+    positions="pixels",
+    level_norm=True,
+    layers=1,
+    feed=4,
+)
 def unept(
     spec: BackboneSpec,
     num_classes: int,
     *,
-    width: int = 256,
+    width: int | None = None,
     levels: Literal[1, 3] = 3,
     points: Literal[4, 16, 64] = 16,
+    reach: PositiveFloat | None = None,
     queries: Literal["dynamic", "naive"] = "dynamic",
     encodings: Literal["queries", "features"] = "queries",
     self_attention: Literal["sparse", "full"] = "sparse",
+    positions: Positions = "image",
+    level_norm: bool = False,
+    layers: PositiveInt = 2,
+    feed: PositiveInt = 8,
     output_stride: Literal[8, 16, 32] | None = None,
     dropout: float = 0.1,
+    frame: Frame = Frame(),
 ) -> SegmentationModel:
     """UN-EPT on a CNN, or on a ViT with equally spaced blocks as levels.
 
     Args:
-        width: d_model, a multiple of 8.
+        width: d_model, a multiple of 8. None: 256, or a width that fits the backbone.
         levels: L, 3 for stages 3 to 5 of a CNN or blocks 4, 8 and 12 of a ViT's 12. 1 uses the last of these (Table 6).
         points: N, the number of points on each level (Table 6).
+        reach: distance of the last point at the start, in pixels of a level; None for N, as in the released code.
         queries: context queries: dynamic takes them from the spatial branch; naive learns them, equal for all images.
         encodings: queries adds position and scale encodings to the queries of each attention (§3.1.1). features adds
             them once to the inputs of encoder and decoder (§4.2).
         self_attention: self-attention of the decoder, sparse as in the paper, or full (Eq. 1).
-        output_stride: stride of a CNN's deepest feature; dilation keeps it at 8 (default) or 16.
+        positions: position encodings relative to the image, as in DETR, or to 512 pixels, so that crops and whole
+            images have the same.
+        level_norm: normalise the levels before the encoder, because stages of a CNN differ in scale.
+        layers: number of layers in the encoder, and in the decoder.
+        feed: width of the feed-forward parts in multiples of d_model.
+        output_stride: stride of a CNN's deepest feature; dilation keeps it at 8 (the paper's default) or 16 (on other
+            backbones).
         dropout: dropout in every layer of encoder and decoder.
     """
-    strides, deepest = plain_strides(spec.name), output_stride or 8
+    strides, deepest = plain_strides(spec.name), output_stride or (8 if spec.paper else 16)
     if not strides:  # a CNN
         backbone = spec.build(strides=(8, min(16, deepest), deepest)[-levels:], output_stride=deepest)
     elif output_stride in (None, strides[-1]):
@@ -254,11 +307,16 @@ def unept(
     decoder = EPT(
         backbone.channels,
         spec.in_chans,
-        width,
+        spec.width(width, 256, backbone.channels),
         points=points,
+        reach=reach,
         queries=queries,
         encodings=encodings,
         self_attention=self_attention,
+        positions=positions,
+        level_norm=level_norm,
+        layers=layers,
+        feed=feed,
         dropout=dropout,
     )
-    return SegmentationModel(backbone, decoder, num_classes)
+    return SegmentationModel(backbone, decoder, num_classes, frame)

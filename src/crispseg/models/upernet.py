@@ -5,48 +5,33 @@ DDSM (Shi et al., §2.2) can be its fuse part.
 
 from __future__ import annotations
 
-from typing import Any
-
-from crispseg.decoders import TopDown, configured, contexts, fuse_steps, fuses, merges
+from crispseg.decoders import fitted
 from crispseg.models.base import SegmentationModel
-from crispseg.models.registry import BackboneSpec, models
+from crispseg.models.frame import BackboneSpec, Frame, PartChoice, top_down
+from crispseg.models.registry import models
 
 
 @models.register("upernet")
+@fitted(align_corners=False, inference_scale=1.33)
 def upernet(
     spec: BackboneSpec,
     num_classes: int,
     *,
-    width: int = 256,
-    context: str = "ppm",
-    context_options: dict[str, Any] | None = None,
-    fuse: str = "add",
+    width: int | None = None,
+    context: PartChoice = PartChoice("ppm"),
+    fuse: PartChoice = PartChoice("add"),
     fuse_levels: list[int] | None = None,
-    fuse_options: dict[str, Any] | None = None,
-    merge: str = "concat",
-    merge_options: dict[str, Any] | None = None,
+    merge: PartChoice = PartChoice("concat"),
+    frame: Frame = Frame(),
 ) -> SegmentationModel:
     """UPerNet: pyramid pooling, upsampling and addition; a 3×3 convolution of all concatenated levels is classified.
 
     Args:
-        width: channels of every level.
-        context: context part on C5, as in `fpn`.
-        context_options: options of the context part by name, such as rates of aspp.
-        fuse: fuse part between levels, as in `fpn`.
+        width: channels of every level. None: 256, or a width that fits the backbone.
         fuse_levels: coarse levels F_l whose step to F_(l-1) uses the fuse part. The default is all: 3, 4 and 5 (4 and 5
             on DF1 and DF2, which have no F2). Other steps upsample and add.
-        fuse_options: options of the fuse part by name, such as pixels of ddsm.
-        merge: merge part for all levels, as in `fpn`.
-        merge_options: options of the merge part by name, such as flow_kernel of aligned.
     """
-    part = configured(fuses, fuse, fuse_options)
     backbone = spec.build()
-    decoder = TopDown(
-        backbone.channels,
-        width,
-        width,
-        context=configured(contexts, context, context_options),
-        fuses=fuse_steps(part, fuse_levels, len(backbone.channels)),
-        merge=configured(merges, merge, merge_options),
-    )
-    return SegmentationModel(backbone, decoder, num_classes)
+    width = spec.width(width, 256, backbone.channels)
+    decoder = top_down(backbone.channels, width, width, frame, context, fuse, merge, fuse_levels)
+    return SegmentationModel(backbone, decoder, num_classes, frame)

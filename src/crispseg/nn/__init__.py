@@ -1,5 +1,6 @@
 """Building blocks shared by all decoders."""
 
+from crispseg.nn.inside import keep_inside
 from crispseg.nn.layers import (
     BatchNorm2d,
     average_bins,
@@ -9,6 +10,7 @@ from crispseg.nn.layers import (
     mix_channels,
     pad_to_multiple,
     resize,
+    resize_to_images,
     same_layout,
     upcast,
 )
@@ -27,11 +29,13 @@ __all__ = [
     "conv_bn_relu",
     "deformable_attention",
     "grid_sample",
+    "keep_inside",
     "mix_channels",
     "pad_to_multiple",
     "pixel_centres",
     "record",
     "resize",
+    "resize_to_images",
     "same_layout",
     "sampled_dot",
     "sampled_sum",

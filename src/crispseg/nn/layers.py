@@ -78,6 +78,13 @@ def _resize_in_graph(x: Tensor, size: Sequence[int], align_corners: bool) -> Ten
     return resized[..., : size[0], : size[1]] if single else resized
 
 
+def resize_to_images(maps: Tensor, size: Sequence[int], stride: int) -> Tensor:
+    """Resize maps `(N, C, ⌈H / stride⌉, ⌈W / stride⌉)`, aligned at pixel centres, to images of `size = (H, W)`."""
+    height, width = size
+    rows, columns = (ceil_div(side, stride) * stride for side in size)
+    return resize(maps, (rows, columns), align_corners=False)[..., :height, :width]
+
+
 def mix_channels(weights: Tensor, x: Tensor) -> Tensor:
     """Mix the channels of `x` (B, C, H, W) by `weights` (B, C', C) to (B, C', H, W), in the layout of `x`."""
     pixels = x.flatten(2)  # (B, C, H · W)

@@ -201,7 +201,7 @@ class DeformableAttention(nn.Module):
 
     A_m = softmax(Q W_m^Q U_m^wts) over all levels and points, and positions are c_q + Q W_m^Q U_m^pos, without keys.
     W_m^Q U_m is one linear layer, initialised as in Deformable DETR. Head m points in direction 2π m / M, point n is n
-    pixels away, and all weights are equal. Names and shapes of parameters are Deformable DETR's.
+    pixels away (see `reach`), and all weights are equal. Names and shapes of parameters are Deformable DETR's.
 
     Taps: `offsets` Δ (B, Q, M, L, N, 2), x and y in pixels of a level; `locations`, the sampled positions, 0..1 within
     the level; `weights` (B, Q, M, L, N), which sum to one over L and N.
@@ -211,9 +211,10 @@ class DeformableAttention(nn.Module):
         heads: number of heads, M.
         levels: number of levels, L.
         points: number of points on each level, N.
+        reach: distance of the last point at the start, in pixels of a level; None for N, as in Deformable DETR.
     """
 
-    def __init__(self, channels: int, heads: int, levels: int, points: int) -> None:
+    def __init__(self, channels: int, heads: int, levels: int, points: int, reach: float | None = None) -> None:
         super().__init__()
         self.heads, self.levels, self.points = heads, levels, points
         self.sampling_offsets = nn.Linear(channels, heads * levels * points * 2)
@@ -230,7 +231,7 @@ class DeformableAttention(nn.Module):
         angles = torch.arange(heads) * (2 * math.pi / heads)
         directions = torch.stack([angles.cos(), angles.sin()], dim=-1)  # (M, 2)
         directions = directions / directions.abs().amax(-1, keepdim=True)  # on a square around the query
-        steps = torch.arange(1, points + 1)
+        steps = torch.arange(1, points + 1) * ((points if reach is None else reach) / points)
         offsets = directions[:, None, None] * steps[:, None]  # (M, 1, N, 2)
         with torch.no_grad():
             self.sampling_offsets.bias.copy_(offsets.expand(-1, levels, -1, -1).flatten())

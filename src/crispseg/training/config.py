@@ -16,9 +16,10 @@ from crispseg.data import Augment, DataSource
 from crispseg.data.loading import MOST_WORKERS
 from crispseg.errors import CrispsegError
 from crispseg.models import SegmentationModel, create_model
+from crispseg.models.frame import Design, is_paper
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import REFINE_OPTIONS, REFINED_BY_DEFAULT, STEPS_TAKEN, Refinement, RefinePath
-from crispseg.models.registry import model_options
+from crispseg.models.registry import resolved_options
 from crispseg.models.saving import read_info, shipped_folder
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSS, BoundaryTerm, DirectionMask, Loss
 
@@ -41,6 +42,8 @@ class ModelConfig(Settings):
         pretrained: true for the published backbone weights, bundled for the default backbone and otherwise downloaded;
             or the path of a local weight file.
         in_chans: channels of the images: 3 for colour, 1 for grey, up to 16 for others, such as near infrared.
+        design: source of unspecified options: paper, or fitted to the backbone and custom data; auto is paper for the
+            backbones of the papers' tables.
         refine: boundary adds UN-EPT's boundary refinement to any model; auto adds it to unept only.
         refine_steps: steps from a boundary pixel to the pixel whose logits it takes; default 2, or 1 with auto.
         refine_path: chained (each step follows the direction of the pixel where it starts) or straight (all steps
@@ -53,6 +56,7 @@ class ModelConfig(Settings):
     backbone: str = "tf_efficientnet_lite0"
     pretrained: bool | str = True
     in_chans: int = 3
+    design: Design = "auto"
     refine: Refinement | None = "auto"
     refine_steps: int | None = None
     refine_path: RefinePath = "chained"
@@ -71,7 +75,11 @@ class ModelConfig(Settings):
         info = read_info(saved)
         options = {key: value for key, value in info.options.items() if key not in REFINE_OPTIONS}
         refinement = {"refine": None} | {key: info.options[key] for key in REFINE_OPTIONS if key in info.options}
-        return cls(info.name, info.backbone, False, info.in_chans, **refinement, options=options)
+        return cls(info.name, info.backbone, False, info.in_chans, "paper", **refinement, options=options)
+
+    def resolved_options(self) -> dict[str, Any]:
+        """Return all options of the model; those that its builder chooses are None."""
+        return resolved_options(self.name, self.options, paper=is_paper(self.design, self.backbone))
 
     def build(self, num_classes: int, *, auxiliary: bool) -> SegmentationModel:
         """Build the model; `auxiliary` adds heads for deep supervision."""
@@ -82,6 +90,7 @@ class ModelConfig(Settings):
             pretrained=self.pretrained,
             in_chans=self.in_chans,
             auxiliary=auxiliary,
+            design=self.design,
             **{key: getattr(self, key) for key in REFINE_OPTIONS},
             **self.options,
         )
@@ -247,8 +256,7 @@ class TrainConfig(Settings):
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """Return the settings, with defaults, as a dict of plain types in the structure of a YAML file."""
-    defaults = {key: option.default for key, option in model_options(config.model.name).items()}
-    model = vars(config.model) | defaults | config.model.options | {"pretrained": _absolute(config.model.pretrained)}
+    model = vars(config.model) | config.model.resolved_options() | {"pretrained": _absolute(config.model.pretrained)}
     del model["options"]
     fields = (each.name for each in dataclasses.fields(config.data))  # type: ignore[arg-type]
     models = {"init_from": config.init_from, "teacher": config.teacher}

@@ -21,9 +21,12 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
     """Build the optimizer, with scaled learning rates in the backbone and optional exemptions from weight decay."""
     groups: list[dict[str, Any]] = []
     for part, lr, parameters in learning_rates(model, config):
-        kinds: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []
+        kinds: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []  # with and without weight decay
         for parameter in parameters:
-            kinds[not config.decay_norms_and_biases and parameter.ndim <= 1].append(parameter)  # norms and biases
+            is_gate = parameter.ndim == 0  # decay would close it
+            is_norm_or_bias = parameter.ndim == 1
+            exempt = is_gate or (is_norm_or_bias and not config.decay_norms_and_biases)
+            kinds[exempt].append(parameter)
         for members, weight_decay in zip(kinds, (config.weight_decay, 0.0), strict=True):
             if members:
                 groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})

@@ -25,7 +25,7 @@ NAMED = ("model", "data")  # groups whose keys depend on their `name`
 GROUPS = (*NAMED, "augment")
 LENGTHS = ("epochs", "iterations", "minutes")  # settings of the length of a run; only one applies
 BUILT_ON = ("name", "backbone", "pretrained", "in_chans")  # these stay if another model is chosen
-SHARED_MODEL_KEYS = (*BUILT_ON, *REFINE_OPTIONS)
+SHARED_MODEL_KEYS = (*BUILT_ON, "design", *REFINE_OPTIONS)
 PRESET = Field(Literal["own", "paper"], "own", "defaults: own for your own data, or paper for SFNet's training")
 
 

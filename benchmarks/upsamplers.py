@@ -1,0 +1,127 @@
+"""Fuse parts that carry a coarse level to fine pixels, in `crisp`: cost and scores for docs/upsamplers.md.
+
+    python benchmarks/compare.py train upsamplers --runs runs/camvid --data CAMVID --weights WEIGHTS
+    python benchmarks/compare.py score upsamplers --runs runs/camvid
+    python benchmarks/first_result.py run --root DATA --weights WEIGHTS --work runs/first --seeds 0 \
+        --data nuclei aerial leaf camvid --methods 'crisp --model.fuse=add' 'crisp --model.fuse=carafe' …
+    python benchmarks/upsamplers.py cost      # rows in upsamplers.csv; run it on an idle machine
+    python benchmarks/upsamplers.py report    # table and picture of docs/upsamplers.md from the rows
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+import torch
+from first_result import ROWS as FIRST_RESULT
+from matplotlib.figure import Figure
+from reporting import mean_and_interval, mean_and_sd, read_rows, write_rows
+from tables import PLOTS, TABLES
+
+from crispseg import create_model
+from crispseg.benchmarking.cost import count_multiply_adds, take_turns
+from crispseg.inference.device import processor_name
+from crispseg.io.files import atomic_path
+
+TABLE = TABLES["upsamplers"]
+FUSES = [entry.label for entry in TABLE.entries.values()]
+COSTS = Path(__file__).resolve().with_name("upsamplers.csv")
+PAGE = PLOTS.parent / "upsamplers.md"
+PICTURE = PLOTS / "upsamplers.png"
+SIZE = (360, 480)
+BATCH, CROP = 8, 192
+DATA = ("nuclei", "aerial", "camvid", "leaf")
+
+
+def measure(rounds: int) -> None:
+    """Write multiply-adds and milliseconds of `crisp` with each part: one image in eval mode, one training step."""
+    torch.set_num_threads(1)
+    cpu = torch.device("cpu")
+    image = torch.randn(1, 3, *SIZE).contiguous(memory_format=torch.channels_last)
+    crops = torch.randn(BATCH, 3, CROP, CROP).contiguous(memory_format=torch.channels_last)
+    built = partial(create_model, "crisp", num_classes=11)
+    models = {fuse: built(fuse=fuse).to(memory_format=torch.channels_last) for fuse in FUSES}
+
+    def infer(model: torch.nn.Module) -> None:
+        with torch.inference_mode():
+            model.eval()(image)
+
+    def step(model: torch.nn.Module) -> None:
+        model.train()(crops).square().mean().backward()
+
+    stages = [{"image": partial(infer, model), "step": partial(step, model)} for model in models.values()]
+    machine = {"processor": processor_name(cpu), "torch": torch.__version__, "rounds": str(rounds)}
+    rows = []
+    for (fuse, model), times in zip(models.items(), take_turns(stages, rounds, 1, cpu), strict=True):
+        costs = {f"{stage}_ms": f"{latency.median:.1f}" for stage, latency in times.items()}
+        rows.append({"fuse": fuse, "multiply_adds": str(count_multiply_adds(model, *SIZE)), **costs, **machine})
+    write_rows(COSTS, rows)
+
+
+def short_scores() -> pd.DataFrame:
+    """Return mIoU and boundary F of each part on `short`, with a row for each seed."""
+    rows = pd.DataFrame(read_rows(TABLE.scores), columns=["model", "seed", "miou", "boundary_f_3"])
+    labels = {name: entry.label for name, entry in TABLE.entries.items()}
+    scores = rows.replace({"model": labels}).set_index(["model", "seed"]).astype(float)
+    return scores.rename(columns={"miou": "mIoU", "boundary_f_3": "F"})
+
+
+def five_minutes() -> pd.DataFrame:
+    """Return mIoU / boundary F of each part on each data set, from the latest rows of first_result.csv."""
+    columns = ["data", "minutes", "images", "method", "seed", "miou", "boundary_f_3"]
+    rows = pd.DataFrame(read_rows(FIRST_RESULT), columns=columns)
+    rows = rows[(rows["minutes"] == "5") & (rows["images"] == "all") & (rows["seed"] == "0")]
+    rows["fuse"] = rows["method"].str.extract(r"^crisp --model\.fuse=(\w+)$", expand=False)
+    last = rows.dropna(subset="fuse").groupby(["fuse", "data"]).last()
+    cells = last["miou"].astype(float).map("{:.1f} / ".format) + last["boundary_f_3"].astype(float).map("{:.1f}".format)
+    return cells.unstack().reindex(columns=list(DATA))
+
+
+def report() -> None:
+    """Write the table of docs/upsamplers.md, and the picture if there are scores."""
+    scores = short_scores()
+    costs = pd.DataFrame(read_rows(COSTS), columns=["fuse", "multiply_adds", "image_ms", "step_ms"]).set_index("fuse")
+    table = pd.DataFrame(index=pd.Index(FUSES, name="part"))
+    table["G multiply-adds"] = costs["multiply_adds"].astype(float).div(1e9).map("{:.2f}".format)
+    table["ms, image"], table["ms, step"] = costs["image_ms"], costs["step_ms"]
+    if len(scores):
+        gains = scores - scores.loc["add"].reindex(scores.index.get_level_values("seed")).to_numpy()
+        table = table.join(mean_and_sd(scores)).join(mean_and_interval(gains)[["mIoU", "F"]].add_suffix(" over add"))
+        draw(scores, costs)
+    table = table.join(five_minutes()).fillna("to be measured")
+    text = table.rename(index="`{}`".format).to_markdown(disable_numparse=True)
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(re.sub(r"(?<=<!-- table -->\n\n).*?(?=\n\n<!-- end -->)", text, page, flags=re.S), encoding="utf-8")
+
+
+def draw(scores: pd.DataFrame, costs: pd.DataFrame) -> None:
+    """Plot mean mIoU and boundary F on `short` against the milliseconds of an image."""
+    means = scores.groupby(level=0).mean().join(costs["image_ms"].astype(float))
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    for axes, score in zip(figure.subplots(1, 2), ("mIoU", "F"), strict=True):
+        axes.plot(means["image_ms"], means[score], "o")
+        for fuse, row in means.iterrows():
+            axes.annotate(str(fuse), (row["image_ms"], row[score]), xytext=(4, 4), textcoords="offset points")
+        axes.set_xlabel("ms per image, one thread")
+        axes.set_ylabel(f"{score} (%), CamVid val")
+        axes.grid(alpha=0.3)
+    with atomic_path(PICTURE) as temporary:
+        figure.savefig(temporary, dpi=150, format="png")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    stages = parser.add_subparsers(dest="stage", required=True)
+    stages.add_parser("cost").add_argument("--rounds", type=int, default=15)
+    stages.add_parser("report")
+    given = parser.parse_args(argv)
+    measure(given.rounds) if given.stage == "cost" else report()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Windows of K×K coarse pixels around fine pixels, and weighted sums of them, at any ratio of sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from crispseg.nn.layers import upcast
+from crispseg.nn.points import maps_of, rows_of, weighted_rows
+
+
+def projection(coarse_channels: int, fine_channels: int) -> nn.Module:
+    """Build the 1×1 convolution of the coarse level to the fine level's width; nothing if they are equal."""
+    same = coarse_channels == fine_channels
+    return nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
+
+
+def nearest(length: int, coarse: int, align_corners: bool, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Find fine pixels on one axis of the coarse level.
+
+    Args:
+        length, coarse: pixels of both levels on this axis.
+        align_corners: the centres of the outermost pixels coincide, instead of their edges.
+        like: tensor on the device of the result.
+
+    Returns:
+        The nearest coarse pixel of each fine pixel, and the distance of the fine pixel beyond it in coarse pixels,
+        `(length,)` each.
+    """
+    index = torch.arange(length, device=like.device)
+    # Whole numbers up to the last division, so that all runtimes round alike.
+    half = max(length - 1, 1) if align_corners else length
+    position = 2 * index * (coarse - 1) if align_corners else (2 * index + 1) * coarse - length  # in 1 / (2 · half)
+    pixel = torch.div(position + half, 2 * half, rounding_mode="trunc")
+    return pixel, (position - 2 * half * pixel) / (2 * half)
+
+
+def nearest_upsampled(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Upsample `x` (N, C, h, w) to `size` by the nearest pixel."""
+    rows, columns = (nearest(fine, side, align_corners, x)[0] for fine, side in zip(size, x.shape[-2:], strict=True))
+    return x.index_select(2, rows).index_select(3, columns)
+
+
+class Window(NamedTuple):
+    """The K×K coarse pixels around each fine pixel; pixels outside are those at the edge."""
+
+    rows: Tensor
+    """Indices `(N · H · W, K²)` of the coarse level's rows of channels, row by row of the window."""
+    shape: Sequence[int]
+    """N, H and W."""
+
+    @classmethod
+    def around(cls, y: Tensor, x: Tensor, side: int, coarse: Tensor) -> Window:
+        """Return windows of this side around pixels `y`, `x` of `coarse` (N, C, h, w); they broadcast to (N, H, W)."""
+        count, _, height, width = coarse.shape
+        steps = torch.arange(side, device=coarse.device) - side // 2
+        ys = (y[..., None, None] + steps[:, None]).clamp(0, height - 1)
+        xs = (x[..., None, None] + steps).clamp(0, width - 1)
+        first = torch.arange(count, device=coarse.device)[:, None, None, None, None] * (height * width)
+        rows = first + ys * width + xs  # (N, H, W, K, K)
+        return cls(rows.flatten(3).flatten(0, 2), rows.shape[:3])
+
+    def sum(self, coarse: Tensor, weights: Tensor) -> Tensor:
+        """Sum the pixels of `coarse` (N, C, h, w) by `weights` (N, H, W, K²) to (N, C, H, W), in float32 or wider."""
+        summed = weighted_rows(upcast(rows_of(coarse)), self.rows, upcast(weights).flatten(0, 2))
+        return maps_of(summed, self.shape).to(coarse.dtype)
+
+
+def window_at(size: Sequence[int], coarse: Tensor, side: int, align_corners: bool) -> tuple[Window, Tensor]:
+    """Return the window around each pixel of a fine level of this size, and the logits of a distance prior.
+
+    The prior is -2 d², (H, W, K²), with d the distance in coarse pixels. Its softmax is close to bilinear upsampling.
+    """
+    (y, dy), (x, dx) = (nearest(*each, align_corners, coarse) for each in zip(size, coarse.shape[-2:], strict=True))
+    steps = torch.arange(side, device=coarse.device) - side // 2
+    above, beside = ((steps - distance[:, None]).square() for distance in (dy, dx))  # (H, K) and (W, K)
+    prior = -2 * (above[:, None, :, None] + beside[:, None, :]).flatten(2)
+    return Window.around(y[:, None], x, side, coarse), prior
