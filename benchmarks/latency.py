@@ -36,10 +36,11 @@ from crispseg.config.registry import load_plugins
 from crispseg.data.sources import CamVid
 from crispseg.errors import CrispsegError, one_line
 from crispseg.export.certificate import smooth_images
-from crispseg.export.formats import FILE_FORMATS, OPSET, InFile, Output, describe, plain_file, write
+from crispseg.export.formats import FILE_FORMATS, float_file, save_onnx
+from crispseg.export.plan import ExportPlan, Output
 from crispseg.export.quantization import Calibration
 from crispseg.inference import fold_batch_norms
-from crispseg.inference.runtime import METADATA, open_model
+from crispseg.inference.runtime import open_model
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.io.files import atomic_path
 from crispseg.models import ModelInfo, SegmentationModel
@@ -177,13 +178,8 @@ def has_one_size(name: str, way: Way) -> bool:
 
 def fixed(network: SegmentationModel, path: Path, size: tuple[int, int], output: Output) -> None:
     """Write an ONNX file for one size, for networks that cannot be traced for all sizes."""
-    plain = fold_batch_norms(network, smooth_images((1, 64, 64), 3), smooth_outputs)
-    images, names = smooth_images((1, *size), 3), {"input_names": ["images"], "output_names": [output]}
-    traced = torch.export.export(InFile(plain, False, output), (images,), strict=False)
-    written = torch.onnx.export(traced, (), dynamo=True, opset_version=OPSET, verbose=False, **names)  # type: ignore[arg-type]
-    assert written is not None
-    written.model.metadata_props[METADATA] = describe(network.info, output, precision="fp32", size=size)
-    written.save(path, external_data=False)
+    plan = ExportPlan(network, output=output, size=size)
+    save_onnx(plan.trace(), path, plan.metadata())
 
 
 def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int]) -> dict[Way, str]:
@@ -197,10 +193,11 @@ def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int])
                 if way.precision == "int8" and data is None:
                     raise CrispsegError("8 bits need --calibrate")
                 if name in OTHERS and way.format != "executorch":
-                    fixed(network, path if way == Way("onnx", "fp32") else plain_file(path), size, way.output)
+                    fixed(network, path if way == Way("onnx", "fp32") else float_file(path), size, way.output)
                 if not path.exists():
                     only = size if has_one_size(name, way) else None
-                    write(network, path, *way[:2], data, "gather", way.output, only)  # type: ignore[arg-type]
+                    plan = ExportPlan(network, way.precision, "gather", way.output, only, data)
+                    FILE_FORMATS[way.format].write(plan, path)  # type: ignore[index]
             except Exception as error:  # the exporters raise almost anything
                 found[way] = f"{type(error).__name__}: {one_line(error):.200}"
     return found

@@ -7,16 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from crispseg.export import formats
+from crispseg.export.formats import save_openvino
+from crispseg.export.plan import Output, describe
 from crispseg.inference.runtime import UNSEALED, openvino_core, seal
 from crispseg.models import ModelInfo
 
 INFO = ModelInfo("fpn", 4, "test_efficientnet", 3, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
-def exported(
-    path: Path, info: ModelInfo = INFO, sealed: bool = True, seed: int = 0, output: formats.Output = "logits"
-) -> Path:
+def exported(path: Path, info: ModelInfo = INFO, sealed: bool = True, seed: int = 0, output: Output = "logits") -> Path:
     """Write a file of 3 channels and 4 classes, `.onnx` or `.xml`, with these metadata."""
     onnx = pytest.importorskip("onnx")
     size = ["batch", 3, "height", "width"]
@@ -34,11 +33,11 @@ def exported(
         ends[1] = onnx.helper.make_tensor_value_info("labels", onnx.TensorProto.UINT8, [size[0], *size[2:]])
     graph = onnx.helper.make_graph(nodes, "network", ends[:1], ends[1:], [weights])
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
-    metadata = formats.describe(info, output, precision="fp32", **({"sha256": UNSEALED} if sealed else {}))
+    metadata = describe(info, output, precision="fp32", **({"sha256": UNSEALED} if sealed else {}))
     onnx.helper.set_model_props(model, {"crispseg": metadata})
     onnx.save(model, path.with_suffix(".onnx"))
     if path.suffix == ".xml":
         pytest.importorskip("openvino")
-        formats.write_openvino(openvino_core().read_model(path.with_suffix(".onnx")), path, metadata)
+        save_openvino(openvino_core().read_model(path.with_suffix(".onnx")), path, metadata)
     seal(path)
     return path

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,11 +20,13 @@ from torch import Tensor
 import crispseg
 from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.cli.main import main
-from crispseg.export import formats, pipeline
+from crispseg.export import pipeline
 from crispseg.export.certificate import CHECKED, Comparison, compare, smooth_images
+from crispseg.export.formats import FILE_FORMATS, save_onnx
 from crispseg.export.pipeline import export_model
+from crispseg.export.plan import ExportPlan, describe
 from crispseg.export.quantization import LARGEST, Calibration
-from crispseg.inference.runtime import open_model, open_onnx
+from crispseg.inference.runtime import ExportedModel, open_model, open_onnx
 from crispseg.training import Run
 
 NAMES = ("sky", "road", "person")
@@ -69,14 +70,16 @@ def fake_exporter(
 ) -> None:
     """torch.export in no time: a file of one word whose logits are the model's, changed; compared on small images."""
     monkeypatch.setattr(pipeline, "CHECKED", SMALL)
-    monkeypatch.setattr(formats, "_metadata", lambda model, *_: formats.describe(model.info))
 
-    def run(images: Tensor) -> Tensor:
-        return change(model(images))
+    def write(plan: ExportPlan, path: Path) -> ExportedModel:
+        path.write_bytes(b"exported")
+        return ExportedModel(lambda images: change(model(images)), describe(plan.model.info), path)
 
-    program = SimpleNamespace(module=lambda: SimpleNamespace(forward=run))
-    monkeypatch.setattr(formats, "trace", lambda *_, **_options: program)
-    monkeypatch.setattr(torch.export, "save", lambda _program, file, **_files: file.write(b"exported"))
+    replace_writer(monkeypatch, "torch_export", write)
+
+
+def replace_writer(monkeypatch: pytest.MonkeyPatch, form: Any, write: Any) -> None:
+    monkeypatch.setitem(FILE_FORMATS, form, replace(FILE_FORMATS[form], write=write))
 
 
 # Models of trained statistics, at sizes that fit no stride -----------------------------------------------------------
@@ -109,8 +112,8 @@ def test_files_agree_with_the_model_at_every_size(kind: str, tmp_path: Path) -> 
         backbone = KINDS[kind].get("backbone", ModelTester.backbone)
 
     model = Tester.build_lively(**{key: value for key, value in KINDS[kind].items() if key not in ("name", "backbone")})
-    program = formats.trace(model)
-    formats.write_onnx(program, tmp_path / "model.onnx", "{}")
+    program = ExportPlan(model).trace()
+    save_onnx(program, tmp_path / "model.onnx", "{}")
     for run in (open_onnx(tmp_path / "model.onnx")[0], program.module()):
         for size in ((1, 33, 57), (2, 97, 160), (1, 130, 32)):
             comparison = compare(run, model, size)
@@ -121,7 +124,7 @@ def test_files_agree_with_the_model_at_every_size(kind: str, tmp_path: Path) -> 
 def test_the_model_stays_as_it_is() -> None:
     model = build(auxiliary=True).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    program = formats.trace(model)
+    program = ExportPlan(model).trace()
     assert all(module.training for module in model.modules())
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
@@ -146,7 +149,7 @@ def test_the_graph_has_operators_of_tensorrt_only(name: str, backbone: str, tmp_
     """And uses them as the table's restrictions allow. No engine is built."""
     onnx = pytest.importorskip("onnx")
     model = create_model(name, num_classes=3, width=8, backbone=backbone)
-    formats.write_onnx(formats.trace(model), tmp_path / "model.onnx", "{}")
+    save_onnx(ExportPlan(model).trace(), tmp_path / "model.onnx", "{}")
     assert compare(open_onnx(tmp_path / "model.onnx")[0], model, (1, 33, 57)).agrees
     loaded = onnx.load(tmp_path / "model.onnx")
     ((domain, opset),) = {(each.domain, each.version) for each in loaded.opset_import}
@@ -219,7 +222,7 @@ def test_labels_are_those_of_the_logits(form: str, tmp_path: Path, capfd: pytest
         options: ClassVar = {"width": 16, "fuse_levels": [5]}
 
     Tester.build_learned().save_pretrained(tmp_path / "model")
-    suffix = formats.FILE_FORMATS[form].suffix  # type: ignore[index]
+    suffix = FILE_FORMATS[form].suffix  # type: ignore[index]
     paths = {output: tmp_path / f"{output}{suffix}" for output in ("logits", "labels")}
     for output, path in paths.items():
         flags = ["--sampling=gather", f"--output={output}", f"--out={path}"]
@@ -252,7 +255,7 @@ def test_a_file_for_one_size_neither_pads_nor_crops(form: str, tmp_path: Path, r
         name = "crisp_s"
 
     model = Tester.build_learned()
-    path = tmp_path / f"one{formats.FILE_FORMATS[form].suffix}"  # type: ignore[index]
+    path = tmp_path / f"one{FILE_FORMATS[form].suffix}"  # type: ignore[index]
     export_model(model, path, form, sampling="gather", size=(64, 96))  # type: ignore[arg-type]
     record = json.loads(path.with_name(f"{path.name}.json").read_text())
     assert [each["size"] for each in record["comparisons"]] == [[2, 64, 96]]
@@ -283,7 +286,7 @@ def fails(logits: Tensor) -> Tensor:
 
 
 def test_labels_of_fewer_bits_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
-    monkeypatch.setattr(pipeline, "write", lambda *_: None)
+    replace_writer(monkeypatch, "openvino", lambda *_: None)
     monkeypatch.setattr(pipeline, "compare", lambda *_: Comparison(SMALL[0], 1.0, None, 0.4))
     with refuses("has different results", "40.000 % equal labels"):
         export_model(build(), tmp_path / "a.xml", "openvino", precision="bf16", output="labels")
@@ -412,7 +415,7 @@ def test_with_an_older_torch_a_model_that_fails_names_the_version(tmp_path: Path
     def refusing(*_: Any) -> None:
         raise RuntimeError("Constraints violated")
 
-    monkeypatch.setattr(pipeline, "write", refusing)
+    replace_writer(monkeypatch, "onnx", refusing)
     for installed, named in (("2.11.0", True), ("2.13.0", False)):
         monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(installed))
         with pytest.raises(crispseg.CrispsegError) as error:

@@ -13,7 +13,10 @@ from exports import exported
 
 from crispseg import create_model
 from crispseg.export import pipeline
-from crispseg.export.pipeline import export_model, triton_settings
+from crispseg.export.formats import FILE_FORMATS
+from crispseg.export.pipeline import export_model
+from crispseg.export.plan import ExportPlan
+from crispseg.export.triton import triton_settings
 from crispseg.inference.runtime import AnyModel
 from crispseg.models import SegmentationModel
 
@@ -54,11 +57,11 @@ def model(monkeypatch: pytest.MonkeyPatch) -> SegmentationModel:
     model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8, in_chans=4).eval()
     model.info = replace(model.info, class_names=("a", "b", "c"))
 
-    def write(model: AnyModel, path: Path, *_: Any) -> AnyModel:
+    def write(plan: ExportPlan, path: Path) -> AnyModel:
         path.write_bytes(b"of a model")
-        return model
+        return plan.model
 
-    monkeypatch.setattr(pipeline, "write", write)
+    monkeypatch.setitem(FILE_FORMATS, "onnx", replace(FILE_FORMATS["onnx"], write=write))
     monkeypatch.setattr(pipeline, "CHECKED", ((1, 32, 57),))
     return model
 

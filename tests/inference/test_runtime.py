@@ -20,7 +20,7 @@ from training_runs import of_many_opinions
 
 from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
-from crispseg.export import formats
+from crispseg.export.plan import Output, describe
 from crispseg.inference import runtime
 from crispseg.inference.prediction import predict_files
 from crispseg.inference.runtime import ExportedModel, open_model
@@ -51,7 +51,7 @@ def file(model: SegmentationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """A file whose logits are the model's, without an export."""
     path = tmp_path / "fake.onnx"
     path.write_text("exported")
-    metadata = formats.describe(model.info, precision="fp32", bytes_per_pixel=1234.5)
+    metadata = describe(model.info, precision="fp32", bytes_per_pixel=1234.5)
     monkeypatch.setitem(runtime.OPENERS, "onnxruntime", lambda _path: (model.forward, metadata))
     return path
 
@@ -82,9 +82,7 @@ def test_a_file_is_inspected_without_what_lies_inside(file: Path, photo: Path) -
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
 def test_a_file_of_labels_is_read_where_labels_are_needed(suffix: str, tmp_path: Path, photo: Path) -> None:
-    logits, labels = (
-        Segmenter(exported(tmp_path / f"{output}{suffix}", output=output)) for output in get_args(formats.Output)
-    )
+    logits, labels = (Segmenter(exported(tmp_path / f"{output}{suffix}", output=output)) for output in get_args(Output))
     expected, found = logits(photo), labels(photo)
     assert found.labels.dtype == np.uint8 and len(np.unique(found.labels)) > 1
     assert (found.labels == expected.labels).mean() >= 0.9999
@@ -107,7 +105,7 @@ def test_commands_take_files_of_labels(
     (tmp_path / "fake.onnx").write_text("exported")
     shown = []
     for output, run in {"logits": network, "labels": lambda images: network(images).argmax(1).to(torch.uint8)}.items():
-        metadata = formats.describe(network.info, output)
+        metadata = describe(network.info, output)
         monkeypatch.setitem(runtime.OPENERS, "onnxruntime", lambda _path, found=(run, metadata): found)
         scores = tmp_path / f"{output}.json"
         command = ["evaluate", str(tmp_path / "fake.onnx"), *as_flags(data), "--workers", "0", "--bootstrap", "0"]
@@ -187,7 +185,7 @@ def test_metadata_that_contradict_the_network(change: dict[str, Any], tmp_path: 
 
 
 def test_what_a_file_cannot_do_is_refused(model: SegmentationModel, refuses: Any) -> None:
-    metadata = formats.describe(replace(model.info, options={**model.info.options, "refine": "boundary"}))
+    metadata = describe(replace(model.info, options={**model.info.options, "refine": "boundary"}))
     network = ExportedModel(model.forward, metadata, Path("a.onnx"))
     with refuses("a.onnx", "cuda"):
         network.check_use(torch.device("cuda"), precision="fp32", whole=True)

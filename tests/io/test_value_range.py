@@ -24,7 +24,7 @@ from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.dataset import FileDataset
 from crispseg.data.value_ranges import known_range
-from crispseg.export.formats import describe
+from crispseg.export.plan import describe
 from crispseg.inference import tiled
 from crispseg.io import value_range
 from crispseg.io.images import read_image, read_mask, write_image

@@ -24,11 +24,11 @@ from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.export import formats
 from crispseg.export.certificate import compare, measure, smooth_images
+from crispseg.export.plan import ExportPlan, Precision, describe
 from crispseg.export.quantization import Calibration
 from crispseg.inference.runtime import open_onnx, open_openvino
 from crispseg.io.arrays import Normalize
 from crispseg.labels import LabelSet
-from crispseg.nn.points import sampling_by
 
 NUM_CLASSES = 5
 TapShape = tuple[int, ...] | Callable[[int, int], tuple[int, ...]]
@@ -205,17 +205,6 @@ class ModelTester:
         self.check_gradients(self.build(**options, auxiliary=True).train(), images[:1], True, zero_gradients)
         return seen
 
-    def test_gathered_rows_give_the_same_logits(self) -> None:
-        model = self.reference()
-
-        def gathered(images: Tensor) -> Tensor:
-            with sampling_by("gather"):
-                return model(images)
-
-        for size in ODD:
-            comparison = compare(gathered, model, size)
-            assert comparison.difference < 1e-4 * max(1, comparison.largest), comparison
-
     @pytest.mark.slow
     def test_files_of_gathered_rows(self, tmp_path: Path) -> None:
         """In every runtime, in one of which the operator is slow, and in another was found to be wrong."""
@@ -223,8 +212,8 @@ class ModelTester:
         if self.name not in SAMPLING:
             pytest.skip("it samples nothing, or by the part of another model")
         model = self.build_lively(**self.export_options).requires_grad_(False)
-        program, path = formats.trace(model, sampling="gather"), tmp_path / "model.onnx"
-        formats.write_onnx(program, path, formats.describe(model.info))
+        program, path = ExportPlan(model, sampling="gather").trace(), tmp_path / "model.onnx"
+        formats.save_onnx(program, path, describe(model.info))
         assert not {"GridSample"} & {node.op_type for node in onnx.load(path).graph.node}
         for run in (open_onnx(path)[0], open_openvino(path)[0], program.module()):
             for size in ODD:
@@ -250,8 +239,8 @@ ODD = ((1, 33, 57), (2, 97, 131), (1, 65, 47))
 
 def check_exported(model: SegmentationModel, folder: Path) -> None:
     """As ONNX and as a traced program, at sizes of which none was traced; test_export.py writes the latter."""
-    program = formats.trace(model)
-    formats.write_onnx(program, folder / "model.onnx", formats.describe(model.info))
+    program = ExportPlan(model).trace()
+    formats.save_onnx(program, folder / "model.onnx", describe(model.info))
     for run in (open_onnx(folder / "model.onnx")[0], program.module()):
         for size in ((1, 32, 32), (1, 33, 57), (2, 97, 160)):
             comparison = compare(run, model, size)
@@ -286,13 +275,13 @@ on small images, where a class of some pixels moves a mean."""
 def check_fewer_bits(model: SegmentationModel, folder: Path) -> None:
     """All others that there are, of which OpenVINO's and 8 bits are made of the `model.onnx` that is there."""
     pytest.importorskip("nncf")
-    checked = {(format, "fp32") for format in ("onnx", "torch_export", *formats.ONE_SIZE)}
-    for format, precision in product(formats.FILE_FORMATS, get_args(formats.Precision)):
-        if (format, precision) in checked | formats.NOT_POSSIBLE.keys():
+    checked = ("onnx", "fp32"), ("torch_export", "fp32")
+    for (format, kind), precision in product(formats.FILE_FORMATS.items(), get_args(Precision)):
+        if (format, precision) in checked or precision in kind.unsupported or kind.one_size:
             continue
-        path = folder / f"{precision}{formats.FILE_FORMATS[format].suffix}"
-        shutil.copy(folder / "model.onnx", formats.plain_file(path))
-        file = formats.write(model, path, format, precision, SQUARES)
+        path = folder / f"{precision}{kind.suffix}"
+        shutil.copy(folder / "model.onnx", formats.float_file(path))
+        file = kind.write(ExportPlan(model, precision, data=SQUARES), path)
         measured = measure(model, file, SQUARES)
         labels, *lost = LIMITS[precision]
         assert measured.labels >= labels, (format, precision, measured)

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, Levels, fuses, merges
-from crispseg.nn import BatchNorm2d, Tap, conv_bn_relu, grid_sample, resize, upcast
+from crispseg.nn import BatchNorm2d, Tap, conv_bn_relu, resize, upcast
 
 
 @fuses.register("add")
@@ -64,7 +64,7 @@ def deform_conv3x3(x: Tensor, offset: Tensor, weight: Tensor) -> Tensor:
     ys = torch.arange(height, device=x.device)[:, None] + steps.repeat_interleave(3)[:, None, None] + dy
     xs = torch.arange(width, device=x.device) + steps.repeat(3)[:, None, None] + dx
     grid = torch.stack([(2 * xs + 1) / width - 1, (2 * ys + 1) / height - 1], dim=-1).flatten(1, 2)  # (N, 9 · H, W, 2)
-    points = grid_sample(upcast(x), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    points = F.grid_sample(upcast(x), grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     columns = torch.unflatten(points, 2, (9, height)).flatten(1, 2).to(x.dtype)  # (N, C · 9, H, W)
     return F.conv2d(columns, weight.flatten(1)[:, :, None, None])  # weights (C', C · 9, 1, 1)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import math
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.metadata import version
@@ -56,6 +57,11 @@ class Comparison:
         near = self.difference is None or self.difference <= TOLERANCE * max(1.0, self.largest / LARGE)
         return near and self.same_labels >= SAME_LABELS
 
+    @property
+    def plausible(self) -> bool:
+        """Whether a file of fewer bits works: all values are finite, and most labels equal."""
+        return self.same_labels > 0.5 if self.difference is None else math.isfinite(self.difference)
+
     def __str__(self) -> str:
         size = "×".join(map(str, self.size))
         labels = f"{100 * self.same_labels:.3f} % equal labels"
@@ -100,6 +106,11 @@ class Compared:
 
     model: float | None
     file: float | None
+
+    @property
+    def loss(self) -> float:
+        """Points that the file loses; NaN if a score is undefined."""
+        return math.nan if self.model is None or self.file is None else self.model - self.file
 
 
 @dataclass(frozen=True)
@@ -150,7 +161,8 @@ def measure(model: SegmentationModel, file: AnyModel, data: Calibration) -> Meas
     held_out = data.held_out.with_channels(info.in_chans, info.value_range)
     chosen = spread(len(held_out), data.images)
     same = pixels = 0
-    for sample in (held_out[index] for index in chosen):
+    for index in chosen:
+        sample = held_out[index]
         seen = [segmenter.labels(sample.image) for segmenter in both]
         same += int((seen[0] == seen[1]).sum())
         pixels += seen[0].size

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -15,15 +17,17 @@ from pydantic import NonNegativeFloat
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.evaluation.evaluate import check_classes
-from crispseg.export.certificate import CHECKED, Certificate, compare, measure, time_ratio
-from crispseg.export.formats import FILE_FORMATS, NOT_POSSIBLE, ONE_SIZE, Format, Output, Precision, plain_file, write
+from crispseg.export.certificate import CHECKED, Certificate, Comparison, Measured, compare, measure, time_ratio
+from crispseg.export.formats import FILE_FORMATS, Format, float_file, write_openvino
+from crispseg.export.plan import ExportPlan, Output, Precision, Sampling
 from crispseg.export.quantization import Calibration
+from crispseg.export.triton import SETTINGS, check_settings, triton_settings
 from crispseg.inference.device import runs_coreml
+from crispseg.inference.runtime import AnyModel
 from crispseg.inference.segmenter import check_finite
 from crispseg.io.files import LITTER, writable_file, writable_folder
-from crispseg.models import ModelInfo, SegmentationModel
+from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
-from crispseg.nn.points import Sampling
 
 TRACES_ALL = "2.13"  # first version of PyTorch that exports all models at all sizes
 
@@ -69,106 +73,157 @@ def export_model(
             exported, or not in this precision; a float32 file has other results; or the loss is unknown or too large.
             The file is then not written, and an earlier one of this name is kept.
     """
-    path = Path(path)
-    check_choices(model, path, format, precision, data)
-    if (size and min(size) < MIN_SIDE) or (format in ONE_SIZE and not size):
-        only = f", but {format} files accept one size" if format in ONE_SIZE else ""
-        raise CrispsegError(f"size is {size}{only}; give a height and width of at least {MIN_SIDE}")
-    for name, value, allowed in ("sampling", sampling, Sampling), ("output", output, Output):
-        if value not in get_args(allowed):
-            raise CrispsegError(f"{name} is {value!r}; give {' or '.join(get_args(allowed))}")
-    if data is None and (precision == "int8" or max_drop is not None):
-        raise CrispsegError("int8 and max_drop need labelled images; give data for calibration")
-    if triton and format != "onnx":
-        raise CrispsegError(f"triton needs an ONNX file, but format is {format}; use onnx, or leave out triton")
-    if size and (precision == "int8" or triton):
-        raise CrispsegError("int8 and triton need a file for all sizes; leave out size")
+    path, kind = Path(path), FILE_FORMATS[format]
+    plan = ExportPlan(model, precision, sampling, output, size, data)
+    check_plan(plan, path, format, max_drop=max_drop, triton=triton)
     settings = triton_settings(path, model.info, output)
-    old_settings = path.with_name("config.pbtxt")
-    if triton and old_settings.exists() and old_settings.read_bytes() != settings.encode():
-        raise CrispsegError(f"{old_settings} has other settings; move it, or leave out triton")
-    if (format, sampling) == ("coreml", "gather"):
-        raise CrispsegError("coremltools cannot convert gathered rows; use grid_sample for Core ML")
-    runs = format != "coreml" or runs_coreml()
-    if data is not None and not runs:
-        raise CrispsegError("Core ML files can be scored on macOS only; leave out calibrate, data and max_drop")
+    if triton:
+        check_settings(path, settings)
     check_finite(model)
-    checked = () if not runs else ((2, *size),) if size else CHECKED
-    title = f"{model.info.name} on {model.info.backbone}"
-    package = format == "coreml" and (path / "Manifest.json").exists()
-    place = writable_folder(path.parent) if package else writable_file(path).parent
-    with tempfile.TemporaryDirectory(prefix=LITTER, dir=place, ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    runs = format != "coreml" or runs_coreml()
+    with replacing(path) as folder:
         made = folder / path.name
-        try:
-            file = write(model, made, format, precision, data, sampling, output, size)
-            comparisons = tuple(compare(file, model, each) for each in checked)
-        except OSError as error:
-            error.filename, error.filename2 = str(path), None
-            raise
-        except Exception as error:  # exporters and runtimes raise almost anything
-            reason = one_line(error)
-            reason = reason if isinstance(error, CrispsegError) else f"{type(error).__name__}: {reason}"
-            reason = reason.replace(str(made), path.name)
-            old = torch.__version__ < TRACES_ALL
-            hint = f"; PyTorch {TRACES_ALL} and later export more models than {torch.__version__}" if old else ""
-            raise CrispsegError(f"{title} cannot be exported to {path}: {reason:.300}{hint}") from error
-        for each in comparisons:  # float32 must agree; other logits must be finite, and other labels mostly equal
-            finite = each.same_labels > 0.5 if each.difference is None else math.isfinite(each.difference)
-            if not (each.agrees if precision == "fp32" else finite):
-                raise CrispsegError(f"{title} exported to {path} has different results and is removed; {each}")
-        measured = None if data is None else measure(model, file, data)
-        for score, pair in {"mIoU": measured.miou, "boundary F": measured.boundary_f}.items() if measured else ():
-            drop = math.nan if pair.model is None or pair.file is None else pair.model - pair.file
-            if max_drop is not None and not drop <= max_drop:
-                lost = f"{drop:.2f} points of {score}, and max_drop is {max_drop:g}; use another precision"
-                raise CrispsegError(f"{path} is not written: {title} in {precision} loses {lost}")
-        over_bf16 = None
-        if (format, precision) == ("openvino", "int8"):
-            other = folder / "bf16" / path.name
-            other.parent.mkdir()
-            plain_file(made).rename(plain_file(other))
-            assert data is not None
-            over_bf16 = time_ratio(file, write(model, other, format, "bf16", None, sampling, output), data)
-            shutil.rmtree(other.parent)
-        plain_file(made).unlink(missing_ok=True)
-        stored = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-        found = Certificate(
-            title, format, precision, data.name if data else None, measured, comparisons, stored, over_bf16
+        with reported(plan, made, path):
+            file = kind.write(plan, made)
+            comparisons = tuple(compare(file, model, each) for each in compared_sizes(plan)) if runs else ()
+        check_comparisons(plan, comparisons, path)
+        measured = None if data is None else measured_loss(plan, data, file, max_drop, path)
+        over_bf16 = over_bf16_file(plan, file, made) if (format, precision) == ("openvino", "int8") else None
+        float_file(made).unlink(missing_ok=True)
+        certificate = Certificate(
+            title_of(model),
+            format,
+            precision,
+            None if data is None else data.name,
+            measured,
+            comparisons,
+            sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+            over_bf16,
         )
-        text = json.dumps(found.as_json(), indent=2, ensure_ascii=False) + "\n"
-        (folder / f"{path.name}.json").write_text(text, encoding="utf-8")
+        text = json.dumps(certificate.as_json(), indent=2, ensure_ascii=False)
+        made.with_name(f"{made.name}.json").write_text(f"{text}\n", encoding="utf-8")
         if triton:
-            (folder / "config.pbtxt").write_text(settings, encoding="utf-8")
-        if package:
-            shutil.rmtree(path)
-        for part in sorted(folder.iterdir(), key=lambda part: part == made):  # the main file last
-            part.replace(place / part.name)
-    return found
+            made.with_name(SETTINGS).write_text(settings, encoding="utf-8")
+    return certificate
 
 
-def check_choices(model: SegmentationModel, path: Path, format: str, precision: str, data: Calibration | None) -> None:
+def check_plan(plan: ExportPlan, path: Path, format: Format, *, max_drop: float | None, triton: bool) -> None:
     """Raise a CrispsegError if options conflict, before the work starts."""
     kind = FILE_FORMATS[format]
     if path.suffix != kind.suffix:
         name = path.with_suffix(kind.suffix).name if path.name else f"model{kind.suffix}"
         raise CrispsegError(f"{path} does not end in {kind.suffix}; name it {name}")
-    if reason := NOT_POSSIBLE.get((format, precision)):
-        raise CrispsegError(f"there is no {format} in {precision}: {reason}")
-    if missing := [name for name in kind.needs if importlib.util.find_spec(name) is None]:
+    if reason := kind.unsupported.get(plan.precision):
+        raise CrispsegError(f"there is no {format} in {plan.precision}: {reason}")
+    if missing := [name for name in kind.packages if importlib.util.find_spec(name) is None]:
         raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}")
-    if data is not None:
-        check_classes(model.info, data.held_out.labels)
+    for name, value, allowed in ("sampling", plan.sampling, Sampling), ("output", plan.output, Output):
+        if value not in get_args(allowed):
+            raise CrispsegError(f"{name} is {value!r}; give {' or '.join(get_args(allowed))}")
+    if plan.data is not None:
+        check_classes(plan.model.info, plan.data.held_out.labels)
+    for conflict, message in conflicts(plan, format, max_drop=max_drop, triton=triton):
+        if conflict:
+            raise CrispsegError(message)
 
 
-def triton_settings(path: Path, info: ModelInfo, output: Output = "logits") -> str:
-    """Return `config.pbtxt` of Triton Inference Server for an ONNX file; images of one size are batched."""
-    result = "TYPE_UINT8 dims: [ -1, -1 ]" if output == "labels" else f"TYPE_FP32 dims: [ {info.num_classes}, -1, -1 ]"
-    return f"""\
-backend: "onnxruntime"
-default_model_filename: {json.dumps(path.name, ensure_ascii=False)}
-max_batch_size: 8
-input {{ name: "images" data_type: TYPE_FP32 dims: [ {info.in_chans}, -1, -1 ] }}
-output {{ name: "{output}" data_type: {result} }}
-dynamic_batching {{ max_queue_delay_microseconds: 5000 }}
-"""
+def conflicts(plan: ExportPlan, format: Format, *, max_drop: float | None, triton: bool) -> Iterator[tuple[bool, str]]:
+    """Yield combinations of options that are not possible: whether the plan has them, and the message."""
+    int8, sides = plan.precision == "int8", f"give a height and width of at least {MIN_SIDE}"
+    yield (
+        plan.size is None and FILE_FORMATS[format].one_size,
+        f"size is None, but {format} files accept one size; {sides}",
+    )
+    yield (
+        plan.size is not None and min(plan.size) < MIN_SIDE,
+        f"size is {plan.size}; {sides}",
+    )
+    yield (
+        plan.size is not None and (int8 or triton),
+        "int8 and triton need a file for all sizes; leave out size",
+    )
+    yield (
+        plan.data is None and (int8 or max_drop is not None),
+        "int8 and max_drop need labelled images; give data for calibration",
+    )
+    yield (
+        triton and format != "onnx",
+        f"triton needs an ONNX file, but format is {format}; use onnx, or leave out triton",
+    )
+    yield (
+        (format, plan.sampling) == ("coreml", "gather"),
+        "coremltools cannot convert gathered rows; use grid_sample for Core ML",
+    )
+    yield (
+        plan.data is not None and format == "coreml" and not runs_coreml(),
+        "Core ML files can be scored on macOS only; leave out calibrate, data and max_drop",
+    )
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a new folder for a file and those next to it; move them to the folder of `path` if there is no error."""
+    package = path.suffix == ".mlpackage" and (path / "Manifest.json").exists()  # an earlier one, which is a folder
+    place = writable_folder(path.parent) if package else writable_file(path).parent
+    with tempfile.TemporaryDirectory(prefix=LITTER, dir=place, ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        yield folder
+        if package:
+            shutil.rmtree(path)
+        for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):  # the main file last
+            part.replace(place / part.name)
+
+
+@contextmanager
+def reported(plan: ExportPlan, made: Path, path: Path) -> Iterator[None]:
+    """Turn errors of exporters and runtimes into a CrispsegError that names the model and the requested path."""
+    try:
+        yield
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None
+        raise
+    except Exception as error:  # exporters and runtimes raise almost anything
+        kind = "" if isinstance(error, CrispsegError) else f"{type(error).__name__}: "
+        reason = f"{kind}{one_line(error)}".replace(str(made), path.name)
+        if torch.__version__ < TRACES_ALL:
+            reason = f"{reason:.300}; PyTorch {TRACES_ALL} and later export more models than {torch.__version__}"
+        raise CrispsegError(f"{title_of(plan.model)} cannot be exported to {path}: {reason:.400}") from error
+
+
+def title_of(model: SegmentationModel) -> str:
+    return f"{model.info.name} on {model.info.backbone}"
+
+
+def compared_sizes(plan: ExportPlan) -> Sequence[tuple[int, int, int]]:
+    """Return the number of images, height and width of each comparison."""
+    return CHECKED if plan.size is None else [(2, *plan.size)]
+
+
+def check_comparisons(plan: ExportPlan, comparisons: Sequence[Comparison], path: Path) -> None:
+    """Raise a CrispsegError if a file has other results: float32 must agree, fewer bits roughly."""
+    for comparison in comparisons:
+        if not (comparison.agrees if plan.precision == "fp32" else comparison.plausible):
+            title = title_of(plan.model)
+            raise CrispsegError(f"{title} exported to {path} has different results and is removed; {comparison}")
+
+
+def measured_loss(plan: ExportPlan, data: Calibration, file: AnyModel, max_drop: float | None, path: Path) -> Measured:
+    """Return the scores of model and file; raise a CrispsegError if the file loses too much, or an unknown amount."""
+    measured = measure(plan.model, file, data)
+    for score, pair in {"mIoU": measured.miou, "boundary F": measured.boundary_f}.items():
+        if max_drop is not None and not pair.loss <= max_drop:
+            lost = f"{pair.loss:.2f} points of {score}, and max_drop is {max_drop:g}; use another precision"
+            raise CrispsegError(f"{path} is not written: {title_of(plan.model)} in {plan.precision} loses {lost}")
+    return measured
+
+
+def over_bf16_file(plan: ExportPlan, file: AnyModel, made: Path) -> float:
+    """Return the time of an int8 file divided by that of a bf16 file, which is made from the same ONNX file."""
+    assert plan.data is not None
+    other = made.parent / "bf16" / made.name
+    other.parent.mkdir()
+    float_file(made).rename(float_file(other))
+    in_bf16 = write_openvino(replace(plan, precision="bf16", data=None), other)
+    ratio = time_ratio(file, in_bf16, plan.data)
+    shutil.rmtree(other.parent)
+    return ratio

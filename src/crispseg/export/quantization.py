@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -74,27 +74,43 @@ def in_float(graph: Any, decoder: bool) -> list[str]:
     They include the last products before sampling coordinates, softmax or logits, and all nodes in between: flows,
     offsets, attention and the classifier. Steps of 1 / 256 of their range would be visible.
     """
-    producers = {name: node for node in graph.node for name in node.output}
-    samplings = {
-        node.name
-        for node in graph.node
-        if node.op_type == "GridSample"
-        # Rows are gathered by an index that was flattened; other indices are constant, or sizes.
-        or (node.op_type == "Gather" and node.input[1] in producers and producers[node.input[1]].op_type == "Reshape")
-    }
-    ends = [node.input[1] for node in graph.node if node.name in samplings]
-    ends += [node.input[0] for node in graph.node if node.op_type == "Softmax"]
-    ends += [output.name for output in graph.output]
-    found: set[str] = set()
-    while ends:  # stops at sizes and samplings
-        node = producers.get(ends.pop())
-        if node is not None and node.name not in found and node.name not in samplings and node.op_type != "Shape":
-            found.add(node.name)
-            ends += [] if node.op_type in PRODUCTS else node.input
-    for node in graph.node if decoder else ():
-        if not any(each.key == SCOPES and "backbone" in each.value for each in node.metadata_props):
-            found.add(node.name)
-    return sorted(found)
+    producers: dict[str, Any] = {}
+    for node in graph.node:
+        producers |= dict.fromkeys(node.output, node)
+    values = _values_in_float(graph, producers)
+    names: set[str] = set()
+    while values:
+        node = producers.get(values.pop())
+        if node is None or node.name in names or node.op_type == "Shape" or _samples(node, producers):
+            continue
+        names.add(node.name)
+        if node.op_type not in PRODUCTS:
+            values += node.input
+    if decoder:
+        names |= {node.name for node in graph.node if not _of_backbone(node)}
+    return sorted(names)
+
+
+def _values_in_float(graph: Any, producers: Mapping[str, Any]) -> list[str]:
+    """Return the names of coordinates, inputs of a softmax and outputs of the graph."""
+    values = [output.name for output in graph.output]
+    for node in graph.node:
+        if _samples(node, producers):
+            values.append(node.input[1])
+        elif node.op_type == "Softmax":
+            values.append(node.input[0])
+    return values
+
+
+def _samples(node: Any, producers: Mapping[str, Any]) -> bool:
+    """Return whether an ONNX node samples features, by `GridSample` or by gathered rows."""
+    if node.op_type == "Gather":  # an index of rows was flattened; other indices are constant, or sizes
+        return node.input[1] in producers and producers[node.input[1]].op_type == "Reshape"
+    return bool(node.op_type == "GridSample")
+
+
+def _of_backbone(node: Any) -> bool:
+    return any(entry.key == SCOPES and "backbone" in entry.value for entry in node.metadata_props)
 
 
 def sums_overflow() -> bool:

@@ -11,9 +11,10 @@ from itertools import pairwise
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from crispseg.nn import Tap, conv_bn_relu, grid_sample, resize, resize_to_images
+from crispseg.nn import Tap, conv_bn_relu, resize, resize_to_images
 
 Refinement = Literal["auto", "boundary"]
 """Values of `refine` in `create_model`, except None."""
@@ -134,7 +135,7 @@ def shift(values: Tensor, offsets: Tensor) -> Tensor:
     dx, dy = offsets.float().unbind(1)  # (N, H, W) each
     x = (xs + dx) * (2 / max(width - 1, 1)) - 1
     y = (ys[:, None] + dy) * (2 / max(height - 1, 1)) - 1
-    moved = grid_sample(
+    moved = F.grid_sample(
         values.float(), torch.stack([x, y], dim=-1), mode="nearest", padding_mode="border", align_corners=True
     )
     here = (offsets == 0).all(1, keepdim=True)  # (N, 1, H, W)

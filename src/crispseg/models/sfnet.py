@@ -19,7 +19,7 @@ from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
 from crispseg.models.frame import BackboneSpec, Frame, PartChoice, top_down
 from crispseg.models.registry import models
-from crispseg.nn import Tap, conv_bn_relu, grid_sample, keep_inside, resize
+from crispseg.nn import Tap, conv_bn_relu, keep_inside, resize
 
 LIGHT_BACKBONES = ("df1", "df2", "stdc1", "stdc2", "shufflenetv2_x1_0")
 """Backbones with levels of 64 channels: DF and STDC in the released code, ShuffleNet by Table 1(d)."""
@@ -163,7 +163,7 @@ def warp_inside(coarse: Tensor, flow: Tensor) -> Tensor:
     dx, dy = flow.float().unbind(1)  # (N, H, W) each
     points = keep_inside([xs + dx / width, ys[:, None] + dy / height], coarse.shape[-2:])
     grid = torch.stack(points, dim=-1)  # (N, H, W, 2)
-    warped = grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
+    warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="border", align_corners=False)
     return warped.to(coarse.dtype)
 
 
@@ -190,7 +190,7 @@ def warp(coarse: Tensor, flow: Tensor, *, literal: bool = False) -> Tensor:
         x = xs / max(width - 1, 1) * 2 - 1 + dx / width
         y = (ys / max(height - 1, 1) * 2 - 1)[:, None] + dy / height
     grid = torch.stack([x, y], dim=-1)  # (N, H, W, 2)
-    warped = grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    warped = F.grid_sample(coarse.float(), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     return warped.to(coarse.dtype)
 
 

@@ -14,7 +14,6 @@ from crispseg.nn.layers import (
     same_layout,
     upcast,
 )
-from crispseg.nn.points import grid_sample
 from crispseg.nn.record import Tap, alter, record
 from crispseg.nn.sampling import DeformableAttention, deformable_attention, pixel_centres, sampled_dot, sampled_sum
 
@@ -28,7 +27,6 @@ __all__ = [
     "channel_softmax",
     "conv_bn_relu",
     "deformable_attention",
-    "grid_sample",
     "keep_inside",
     "mix_channels",
     "pad_to_multiple",

@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.nn.layers import upcast
-from crispseg.nn.points import grid_sample
 from crispseg.nn.record import Tap
 
 
@@ -104,7 +103,7 @@ def _backward(fine: Tensor, weights: Tensor, source: Tensor, grid: Tensor) -> tu
 
 def _sample(source: Tensor, points: Tensor) -> Tensor:
     """Sample `(B, C, h, w)` at points `(B, N, H, W, 2)` to `(B, C, N, H, W)`."""
-    sampled = grid_sample(
+    sampled = F.grid_sample(
         source, points.flatten(1, 2), mode="bilinear", padding_mode="zeros", align_corners=False
     )  # (B, C, N · H, W)
     return torch.unflatten(sampled, 2, points.shape[1:3])  # (B, C, N, H, W)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, fuses
 from crispseg.decoders.upsamplers.windows import nearest, projection
 from crispseg.errors import CrispsegError
-from crispseg.nn import Tap, grid_sample, resize, upcast
+from crispseg.nn import Tap, resize, upcast
 
 
 @fuses.register("dysample")
@@ -76,5 +77,5 @@ class DySample(nn.Module):
         x, y = columns + offset[:, 0], rows[:, None] + offset[:, 1]  # in coarse pixels, (N · G, H, W) each
         grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
         groups = upcast(torch.unflatten(coarse, 1, (self.groups, -1)).flatten(0, 1))
-        sampled = grid_sample(groups, grid, mode="bilinear", padding_mode="border", align_corners=False)
+        sampled = F.grid_sample(groups, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return torch.unflatten(sampled, 0, (-1, self.groups)).flatten(1, 2).to(coarse.dtype)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from crispseg.decoders.parts import Context, fuses
 from crispseg.decoders.upsamplers.windows import Window, projection, window_at
 from crispseg.nn import Tap, upcast
-from crispseg.nn.points import maps_of, rows_of
+from crispseg.nn.rows import maps_of, rows_of
 
 
 class NormedProjection(nn.Module):

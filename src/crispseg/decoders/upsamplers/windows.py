@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from crispseg.nn.layers import upcast
-from crispseg.nn.points import maps_of, rows_of, weighted_rows
+from crispseg.nn.rows import maps_of, rows_of, weighted_rows
 
 
 def projection(coarse_channels: int, fine_channels: int) -> nn.Module:

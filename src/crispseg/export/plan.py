@@ -1,0 +1,141 @@
+"""What a file is to compute: the choices of an export, its traced graph and its metadata."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal, TypeAlias
+
+import torch
+import torch.fx.experimental._config as tracing
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+
+from crispseg.export.certificate import reference, smooth_images
+from crispseg.export.gathered_rows import gather_rows, with_row_sums
+from crispseg.export.quantization import Calibration
+from crispseg.inference.acceleration import fold_batch_norms, whole_number_padding
+from crispseg.inference.segmenter import smooth_outputs
+from crispseg.inference.tiling import peak_bytes
+from crispseg.io.value_range import OF_IMAGE
+from crispseg.models import ModelInfo, SegmentationModel
+from crispseg.models.info import FORMAT_VERSION, MIN_SIDE
+
+Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
+Sampling: TypeAlias = Literal["grid_sample", "gather"]
+Output: TypeAlias = Literal["logits", "labels"]
+
+EXAMPLE = (2, 97, 130)
+"""Number of images, height and width of the traced input; no two sizes in it or its features are equal by chance."""
+
+
+@dataclass(frozen=True, eq=False)
+class ExportPlan:
+    """Choices of an export; `export_model` explains them."""
+
+    model: SegmentationModel
+    precision: Precision = "fp32"
+    sampling: Sampling = "grid_sample"
+    output: Output = "logits"
+    size: tuple[int, int] | None = None
+    data: Calibration | None = None
+
+    def trace(self, *, bf16: bool = False) -> ExportedProgram:
+        """Trace the forward pass of the folded model, for one image of the size or with symbolic batch and size."""
+        in_chans = self.model.info.in_chans
+        plain = reference(self.model)
+        plain.auxiliary_heads = None
+        network = fold_batch_norms(plain, smooth_images((1, 64, 64), in_chans), smooth_outputs)
+        if self.sampling == "gather":
+            network = with_row_sums(network)
+        # In PyTorch a lower bound of 2 means "one or more", because it handles 0 and 1 separately and checks neither.
+        dynamic = {0: Dim("batch", min=2), 2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}
+        images = smooth_images((1, *self.size) if self.size else EXAMPLE, in_chans)
+        shapes = None if self.size else {"images": dynamic}
+        traced = InFile(network, bf16, self.output)
+        with exporting():
+            program = torch.export.export(traced, (images,), dynamic_shapes=shapes, strict=False)
+            if self.sampling == "gather":
+                program = gather_rows(program)
+        for module in program.graph_module.modules():
+            if isinstance(module, GraphModule):
+                for node in module.graph.nodes:
+                    node.meta.pop("stack_trace", None)  # contains paths of this machine
+        return program
+
+    def metadata(self, **more: Any) -> str:
+        """Return the metadata of the file, see `describe`."""
+        if self.size:
+            more["size"] = self.size
+        more |= {"precision": self.precision, "bytes_per_pixel": self.bytes_per_pixel}
+        return describe(self.model.info, self.output, **more)
+
+    @cached_property
+    def bytes_per_pixel(self) -> float:
+        """Memory of the model per pixel of an image, which other runtimes cannot measure."""
+        images = torch.zeros(1, self.model.info.in_chans, 256, 256)
+        with torch.inference_mode():
+            need = peak_bytes(lambda: reference(self.model)(images))
+        return need / images[0, 0].numel()
+
+
+class InFile(nn.Module):
+    """Model that convolves in bfloat16, like `Segmenter`, or computes class ids, as its file will do."""
+
+    def __init__(self, model: nn.Module, bf16: bool, output: Output) -> None:
+        super().__init__()
+        self.model, self.bf16, self.output = model, bf16, output
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False) if self.bf16 else nullcontext():
+            logits: Tensor = self.model(images)
+        return logits.float() if self.output == "logits" else logits.argmax(1).to(torch.uint8)
+
+
+def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
+    """Return the metadata of a file as JSON: `config.json` without the training recipe."""
+    from crispseg import __version__
+
+    labels = info.label_set()
+    channels = "RGB" if info.in_chans == 3 else f"{info.in_chans} channels"
+    deep = f"; 16-bit values are clipped to {info.value_range}, which is 0 to 1" if info.value_range else ""
+    if info.value_range == "image":
+        deep = f"; 0 and 1 are the percentiles {OF_IMAGE} of each image"
+    sides = "N 1, H {}, W {}".format(*more["size"]) if "size" in more else f"H and W at least {MIN_SIDE}"
+    outputs = {
+        "logits": f"float32 (N, {info.num_classes}, H, W), the label of a pixel is the index of the largest",
+        "labels": "uint8 (N, H, W), class ids",
+    }
+    record: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "crispseg_version": __version__,
+        **asdict(info),
+        "class_names": labels.names,
+        "palette": labels.palette,
+        "images": f"float32 (N, {info.in_chans}, H, W), {sides}: ({channels} in 0 to 1 - mean) / std{deep}",
+        "output": output,
+        output: outputs[output],
+        **more,
+    }
+    del record["recipe"]
+    return json.dumps(record)
+
+
+@contextmanager
+def exporting() -> Iterator[None]:
+    """Configure PyTorch and timm for an export, without internal messages of the exporters."""
+    silenced = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        # Otherwise the graph would refuse features of one pixel.
+        patched = tracing.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
+        with whole_number_padding(), patched, warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(silenced)

@@ -1,0 +1,32 @@
+"""Settings of Triton Inference Server for ONNX files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from crispseg.errors import CrispsegError
+from crispseg.export.plan import Output
+from crispseg.models import ModelInfo
+
+SETTINGS = "config.pbtxt"
+
+
+def check_settings(path: Path, settings: str) -> None:
+    """Raise a CrispsegError if the folder of a file has other settings."""
+    existing = path.with_name(SETTINGS)
+    if existing.exists() and existing.read_bytes() != settings.encode():
+        raise CrispsegError(f"{existing} has other settings; move it, or leave out triton")
+
+
+def triton_settings(path: Path, info: ModelInfo, output: Output = "logits") -> str:
+    """Return the settings for an ONNX file; images of one size are batched."""
+    result = "TYPE_UINT8 dims: [ -1, -1 ]" if output == "labels" else f"TYPE_FP32 dims: [ {info.num_classes}, -1, -1 ]"
+    return f"""\
+backend: "onnxruntime"
+default_model_filename: {json.dumps(path.name, ensure_ascii=False)}
+max_batch_size: 8
+input {{ name: "images" data_type: TYPE_FP32 dims: [ {info.in_chans}, -1, -1 ] }}
+output {{ name: "{output}" data_type: {result} }}
+dynamic_batching {{ max_queue_delay_microseconds: 5000 }}
+"""
