@@ -50,11 +50,11 @@ from crispseg.benchmarking.cost import count_parameters
 from crispseg.config.registry import load_plugins
 from crispseg.data import Augment, FileDataset, Folder, train_transform
 from crispseg.data.loading import train_loader
-from crispseg.folders.lookup import InstanceLookup
 from crispseg.data.sources import LISTS
 from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import Evaluation
+from crispseg.folders.lookup import InstanceLookup
 from crispseg.inference.device import instruction_sets
 from crispseg.inference.protocols import WHOLE, Protocol
 from crispseg.models import SegmentationModel, create_model
