@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,22 @@ def test_the_command(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert found["settings"]["size"] == [64, 96] and "sfnet" in capsys.readouterr().out
 
 
+def test_speed_is_plotted_against_miou(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SFNet, Fig. 1."""
+    rows = [dataclasses.replace(row, miou=miou) for row, miou in zip(report.rows, (None, 71.5), strict=True)]
+    (axes,) = dataclasses.replace(report, rows=rows).figure().axes
+    ((speed, miou),) = axes.lines[0].get_xydata()
+    assert (speed, miou) == (1000 / rows[1].milliseconds["forward"].median, 71.5)
+    assert [text.get_text() for text in axes.texts] == [rows[1].model]
+    trained = create_model("fpn", num_classes=5, backbone="test_efficientnet", width=16)
+    trained.info = dataclasses.replace(trained.info, metrics={"val_miou": 60.0})
+    trained.save_pretrained(tmp_path / "trained")
+    assert main(["benchmark", str(tmp_path / "trained"), *FLAGS, "--plot", str(tmp_path / "plot.png")]) == 0
+    assert (tmp_path / "plot.png").read_bytes()[:4] == b"\x89PNG"
+    assert main(["benchmark", "fpn{width: 16}", *FLAGS, "--plot", str(tmp_path / "none.png")]) == 2
+    assert "val mIoU" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -74,6 +91,7 @@ def test_the_command(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         ["sfnet", "--compile", "true", "--warmup", "0"],
         ["runs/none/model"],
         ["fpn", "--json", "/dev/null/a.json"],
+        ["fpn", "--plot", "a.txt"],
     ],
 )
 def test_mistakes(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from commands import Capture, error_of, output_of
 from conftest import Refuses
 from drawn import as_flags, drawn
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import crispseg
@@ -63,32 +65,43 @@ def alike(dims: int | tuple[int, ...]) -> Callable[[Tensor], Tensor]:
 Made = Callable[[Tensor], Tensor]
 EVEN: Made = alike((2, 3))
 SPATIAL = "spatial.affinity"
+POOLING: dict[str, dict[str, Made]] = {"no pooling": {"pooled": torch.zeros_like}}
+KINDS = "", "self_", "cross_"
 REFINEMENT: dict[str, dict[str, Made]] = {"no refinement": {"refiner.boundary": lambda x: torch.full_like(x, -100)}}
 DONE: dict[str, dict[str, dict[str, Made]]] = {
     "crisp": {"flow × 0": {"flow": torch.zeros_like}},
-    "sfnet": {"flow × 0": {"flow": torch.zeros_like}},
+    "sfnet": {"flow × 0": {"flow": torch.zeros_like}, **POOLING},
     "sfnet_lite": {
         "flow × 0": {"flow": torch.zeros_like, "fine_flow": torch.zeros_like},
         "gate uniform": {"gate": EVEN},
+        **POOLING,
     },
     "ddsm_upernet": {
         "offsets × 0": {f"{SPATIAL}.sampler.offset": torch.zeros_like},
         "weights uniform": {f"{SPATIAL}.{tap}": alike(1) for tap in ("weights", "sampler.modulation")},
         "spatial part off": {"x_Sout": torch.zeros_like},
         "channel part off": {"x_Cout": torch.zeros_like},
+        **POOLING,
     },
     "agln": {
         "M × 0": {"sdm.M": torch.zeros_like},
         "M uniform": {"sdm.M": EVEN},
         "no encoder features": {"lrm.G": torch.zeros_like},
+        "no refined features": {"lrm.R": torch.zeros_like},
+        "blocks off": {"sdm.M": torch.zeros_like, "lrm.R": torch.zeros_like},
     },
     "unept": {
-        "offsets × 0": {"attention.offsets": torch.zeros_like},
-        "weights uniform": {"attention.weights": alike((3, 4))},
+        "offsets × 0": {f"{kind}attention.offsets": torch.zeros_like for kind in KINDS},
+        "weights uniform": {f"{kind}attention.weights": alike((3, 4)) for kind in KINDS},
+        "no encoder attention": {"encoder.0.attention.weights": torch.zeros_like}
+        | {"encoder.1.attention.weights": torch.zeros_like},
+        "no attention": {f"{kind}attention.weights": torch.zeros_like for kind in KINDS},
+        "queries uniform": {"context_queries": EVEN},
+        "no spatial branch": {"context_queries": torch.zeros_like, **REFINEMENT["no refinement"]},
         **REFINEMENT,
     },
     "fpn": REFINEMENT,
-    "upernet": {"offsets × 0": {"offset": torch.zeros_like}},
+    "upernet": {"offsets × 0": {"offset": torch.zeros_like}, **POOLING},
 }
 """System → ablation → ending of paths → what is made of the values there."""
 
@@ -119,6 +132,14 @@ def test_each_ablation_does_what_it_says(name: str, images: Tensor) -> None:
         assert torch.equal(model(images), intact)
 
 
+def test_each_quantity_on_its_own(images: Tensor) -> None:
+    model = model_of("ddsm_upernet")
+    paths = [f"decoder.fuses.{step}.x_Sout" for step in range(3)]
+    found = ablations_of(model, ["spatial part off"], each=True)
+    assert [*found] == ["spatial part off", *(f"spatial part off, {path}" for path in paths)]
+    assert [[*ablation.of(list(taps(model)))] for ablation in found.values()] == [paths, *([path] for path in paths)]
+
+
 def test_a_model_without_such_a_quantity(refuses: Refuses) -> None:
     with refuses("deeplabv3plus", "no flow"):
         ablations_of(lively("deeplabv3plus"))
@@ -134,6 +155,14 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 FLAGS = [*as_flags(DATA), "--workers=0"]
 
 
+def labels_with(*zero: str) -> NDArray[np.uint8]:
+    """Labels of all val images by the saved model without these quantities."""
+    model = model_of("sfnet_lite")
+    with crispseg.alter(model, {f"decoder.fuse.{name}": torch.zeros_like for name in zero}):
+        segmenter = crispseg.Segmenter(model, "cpu")
+        return np.stack([segmenter.labels(VAL[index].image) for index in range(len(VAL))])
+
+
 def test_command(saved: Path, tmp_path: Path, capsys: Capture) -> None:
     files = [f"--json={tmp_path / 'a.json'}", f"--html={tmp_path / 'a.html'}"]
     only = ["--only", "flow × 0", "gate uniform", "flow × 0"]  # one of them twice by mistake
@@ -143,6 +172,8 @@ def test_command(saved: Path, tmp_path: Path, capsys: Capture) -> None:
     intact, zero, _ = summary["models"]
     expected = evaluate(model_of("sfnet_lite"), VAL, device="cpu", workers=0)
     assert intact["miou"] == pytest.approx(expected.miou, abs=1e-4)
+    changed = np.not_equal(labels_with(), labels_with("flow", "fine_flow")).mean()
+    assert intact["relabelled"] == 0 and zero["relabelled"] == pytest.approx(100 * changed, abs=1e-3)
     change = zero["change"]
     assert change["miou"] == pytest.approx(zero["miou"] - intact["miou"], abs=2e-4)
     assert change["intervals"]["miou"][0] <= change["miou"] <= change["intervals"]["miou"][1]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.inspection.fields import POINT_BYTES, SampledPoints, flow_of, payload, points_field, sampled_points
-from crispseg.inspection.page import CLEAR, classes, edges, inspection_page, sections
+from crispseg.inspection.page import CLEAR, aligned, classes, edges, inspection_page, sections
 from tests.inspection.models import SYSTEMS, inspected
 
 KINDS = {"crisp": {"flow"}, "sfnet": {"flow"}, "ddsm_upernet": {"points"}, "unept": {"points"}}
@@ -50,6 +50,32 @@ def test_a_gated_alignment_shows_both_flows_and_the_gate() -> None:
     assert [panel.name for panel in panels] == [*names, "second flow", "fine level, warped", "gate"]
     assert not np.array_equal(panels[2].pixels, panels[4].pixels) and np.ptp(panels[-1].pixels) > 0
     assert "Semantic flow" in inspection_page(found)
+
+
+def test_aligned_features_of_two_models_are_next_to_each_other() -> None:
+    """SFNet, Fig. 4: FAM and DCN."""
+    flow, convolution = inspected("sfnet"), inspected("sfnet", fuse="dcn")
+    steps = ["F3 → F2", "F4 → F3", "F5 → F4"]
+    found = dict(aligned(flow, convolution))
+    assert sorted(found) == steps
+    for title, panels in found.items():
+        assert [panel.name for panel in panels] == ["sfnet, flow", "sfnet, deformable convolution"], title
+        assert not np.array_equal(panels[0].pixels, panels[1].pixels)
+    assert "Aligned features of both models" in inspection_page(flow, convolution)
+    assert "Aligned features of both models" not in inspection_page(flow)
+    assert [title for title, _ in sections(convolution)["dcn"]] == steps
+    assert "Deformable convolution" in inspection_page(convolution)
+
+
+def test_points_of_deformable_convolutions() -> None:
+    found = inspected("sfnet", fuse="dcn")
+    points = sampled_points(found)
+    assert len(points) == 3
+    dy, dx = found.tap("decoder.fuses.0", "offset")[[8, 9], 3, 5]  # of the kernel's middle point
+    finest = next(one for one in points if one.title == "F3 → F2")
+    pitch = np.diff(finest.xs)[0]
+    np.testing.assert_allclose(finest.xy[3, 5, 0, 4], [(5 + dx) * pitch, (3 + dy) * pitch], rtol=1e-4)
+    np.testing.assert_allclose(finest.weights.sum(-1), 1, rtol=1e-5)
 
 
 def test_background_and_right_pixels_are_not_laid_over_the_image() -> None:

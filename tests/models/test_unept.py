@@ -15,8 +15,10 @@ from torch import nn
 from crispseg import SegmentationModel, create_model, record
 from crispseg.backbones import Backbone, plain_strides
 from crispseg.models.base import described
+from crispseg.models.refinement import REFINE_OPTIONS
 from crispseg.models.unept import sine_positions
 from crispseg.nn import DeformableAttention, pixel_centres
+from crispseg.recipes import find_row
 
 from .base import NUM_CLASSES, ModelTester, TapShape, check_exported
 
@@ -162,10 +164,15 @@ def test_dropout_follows_attention_and_both_linear_layers() -> None:
     assert found == [0.25] * (2 * 3 + 2 * 4)
 
 
-def test_refines_by_default_as_released() -> None:
-    """One step; a saved model without refinement stays without."""
-    model = create_model("unept", num_classes=3, backbone="test_efficientnet", width=16)
-    assert model.info.options["refine_steps"] == 1 and model.refiner is not None
+def test_refines_by_default_as_any_other_model() -> None:
+    """Two chained steps; a saved model keeps its own, and one without refinement stays without."""
+    tiny: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 16}
+    with torch.device("meta"):
+        recipe = find_row("unept", "1.resnet50").build()
+    for model in (create_model("unept", **tiny), create_model("fpn", refine="boundary", **tiny), recipe):
+        assert [model.info.options[key] for key in REFINE_OPTIONS] == ["boundary", 2, "chained"]
+    saved = create_model("unept", refine_steps=1, **tiny)
+    assert described(saved.info).info.options["refine_steps"] == 1
     plain = create_model("unept", num_classes=3, backbone="test_efficientnet", width=16, refine=None)
     assert described(plain.info).refiner is None
     assert create_model("fpn", num_classes=3, backbone="test_efficientnet").refiner is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from crispseg.recipes import PAPERS, PaperRow, find_row, read_rows
 TABLES = {
     "sfnet": ["1a", "1b", "1c", "1d", "2a", "2b", "2c", "2d", "3", "4", "5a", "5b", "6", "7", "8", "start"],
     "ddsm": ["1", "2", "3", "4"],
-    "agln": ["I", "II", "III", "IV", "V", "VI", "VII", "VIII"],
+    "agln": ["I", "II", "III", "IV", "V", "VI", "VII", "VIII", "released"],
     "unept": ["1", "2", "3", "4", "5", "6", "7", "8"],
 }
 ROWS = [row for paper in PAPERS for row in read_rows(paper) if row.row]
@@ -54,7 +55,7 @@ def named(row: PaperRow) -> str:
 def test_all_tables_are_there(paper: str) -> None:
     rows = read_rows(paper)
     assert list(dict.fromkeys(row.table for row in rows)) == TABLES[paper]
-    assert len(rows) == {"sfnet": 115, "ddsm": 26, "agln": 67, "unept": 88}[paper]
+    assert len(rows) == {"sfnet": 115, "ddsm": 26, "agln": 69, "unept": 88}[paper]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=named)
@@ -100,6 +101,38 @@ def test_a_row_is_run_only_with_its_data(capsys: pytest.CaptureFixture[str]) -> 
     assert "crispseg train unept/ade20k.yaml" in capsys.readouterr().out
     assert main(["recipes", "unept", "5.baseline", "--run"]) == 2
     assert "ADE20K" in capsys.readouterr().err
+
+
+def test_the_papers_values_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    for row, values in (
+        ("sfnet 3.df1", "mIoU 74.5, M parameters 9.03, FPS [74, 121]"),
+        ("sfnet 7.fam", "mIoU 79.8, IoU of the classes [98.3, 85.9,"),
+        ("ddsm 2.ours", "boundary F {3: 69.3, 5: 78.9, 9: 82.3, 12: 83.6, mean: 78.5}"),
+        ("unept 8.anl", "mIoU 42.6, GB of memory 2.0"),
+    ):
+        assert main(["recipes", *row.split()]) == 0
+        assert values in capsys.readouterr().out
+
+
+def test_seeds_are_run_and_their_mean_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[list[str]] = []
+
+    def scored(argv: list[str]) -> int:
+        ran.append(argv)
+        if argv[0] == "evaluate":
+            file = Path(argv[argv.index("--json") + 1])
+            file.parent.mkdir()
+            seed = int(str(file.parent)[-1])
+            file.write_text(json.dumps({"miou": 40.0 + seed, "pixel_accuracy": 80.0}), encoding="utf-8")
+        return 0
+
+    monkeypatch.setattr("crispseg.cli.main.main", scored)
+    assert Recipes(paper="unept", row="5.spatial", seeds=3, run=True, out=str(tmp_path / "run"))() == 0
+    trained = [Train.parsed([*argv[1:], "--data.root", str(tmp_path)]).config() for argv in ran if argv[0] == "train"]
+    assert [(config.seed, str(config.out)) for config in trained] == [(n, str(tmp_path / f"run-{n}")) for n in range(3)]
+    assert "mean of 3 seeds: mIoU 41.00 ± 1.00, pixel accuracy 80.00 ± 0.00" in capsys.readouterr().out
 
 
 def test_counts_are_printed(capsys: pytest.CaptureFixture[str]) -> None:

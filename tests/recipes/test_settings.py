@@ -50,6 +50,10 @@ RECIPE_SETTINGS: dict[str, tuple[dict[str, Any], int, list[float], tuple[int | N
     "ddsm/cityscapes": (CITY, 1024, SCALES, (None, 270), {}),
     "ddsm/camvid": ({"name": "camvid", "masks": "colors"}, 720, SCALES, (None, 120), {}),
     "agln/pascal_context": ({"name": "pascal_context", "classes": 59}, 480, WIDE, (None, 240), {}),
+    "agln/pascal_context_released": (
+        *({"name": "pascal_context", "classes": 59}, 480, WIDE, (None, 240)),
+        {"lr": 0.01, "backbone_lr_factor": 0.1},
+    ),
     "agln/ade20k": ({"name": "ade20k"}, 480, WIDE, (None, 240), {}),
     "agln/voc2012_aug": ({"name": "voc2012", "train_on": "aug"}, 480, WIDE, (None, 120), {"lr": 0.0005}),
     "agln/voc2012": (

@@ -17,11 +17,13 @@ from rich.console import Console
 from torch import Tensor
 from training_runs import DRAWN, MODEL, equal, files, moved, quietly, rows, state, tiny, untrained
 
-from crispseg import Segmenter, from_pretrained
+from crispseg import Segmenter, from_pretrained, record
 from crispseg.data import Augment, check_split, class_weights
 from crispseg.errors import Interrupted
 from crispseg.evaluation.evaluate import evaluate
+from crispseg.inference.segmenter import as_batch
 from crispseg.labels import LabelSet
+from crispseg.nn.record import taps
 from crispseg.training import ModelConfig, Run, TrainConfig, train
 from crispseg.training import callbacks as class_weight_schedule
 from crispseg.training.config import config_to_dict
@@ -56,6 +58,25 @@ def test_metrics_have_a_row_for_each_evaluation(tiny_run: Run) -> None:
         iou = [float(row[f"iou/{name}"]) for name in names if row[f"iou/{name}"]]
         assert float(row["miou"]) == pytest.approx(sum(iou) / len(iou), abs=1e-3)
     assert 0 < float(table[0]["seconds"]) <= float(table[1]["seconds"])
+
+
+def test_metrics_show_whether_gates_open_and_how_far_flows_move(tmp_path: Path) -> None:
+    options = {"width": 16, "fuse": "cfb", "fuse_options": {"descriptors": 4}, "merge": "aligned"}
+    model = ModelConfig("sfnet", "test_efficientnet", False, options=options)
+    run = quietly(tiny(tmp_path / "run", model=model, epochs=1))
+    (row,) = rows(run.folder)
+    for name in ("alpha", "beta", "gamma"):
+        values = [
+            float(gate.detach().abs()) for path, gate in run.model.named_parameters() if path.endswith(f".{name}")
+        ]
+        assert float(row[f"gate/{name}"]) == pytest.approx(sum(values) / len(values), rel=1e-3)
+    lengths = []
+    for sample in DRAWN.dataset("val"):
+        with torch.inference_mode(), record(run.model.eval()) as seen:
+            run.model(as_batch(sample.image, run.model.info, torch.device("cpu")))
+        lengths += [float(tensor.norm(dim=1).mean()) for path, tensor in seen.items() if path.endswith(".flow")]
+    assert float(row["size/flow"]) == pytest.approx(sum(lengths) / len(lengths), rel=1e-3)
+    assert not any(tap._forward_hooks for tap in taps(run.model).values())
 
 
 def test_the_saved_model_knows_everything(tiny_run: Run) -> None:

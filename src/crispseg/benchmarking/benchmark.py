@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import pydantic
 import torch
+from matplotlib.figure import Figure
 from pydantic import Field, PositiveInt
 from rich.console import Console
 from rich.table import Table
@@ -92,6 +93,24 @@ class Report:
         settings = dataclasses.asdict(self.conditions) | {"threads": self.threads, "device": str(self.device)}
         settings |= {"processor": processor_name(self.device), "torch": torch.__version__}
         return {"settings": settings, "models": [dataclasses.asdict(row) for row in self.rows]}
+
+    def figure(self) -> Figure:
+        """Draw images per second, without preparation, and mIoU of the trained networks (SFNet, Fig. 1).
+
+        Untrained networks are left out; without a trained one, it raises a `CrispsegError`.
+        """
+        trained = [row for row in self.rows if row.miou is not None]
+        if not trained:
+            raise CrispsegError("no model has a val mIoU to plot; give runs or saved models instead of names")
+        figure = Figure(figsize=(7, 5), layout="constrained")
+        axes = figure.subplots()
+        for row in trained:
+            speed = 1000 / row.milliseconds["forward"].median
+            axes.plot(speed, row.miou, "o")
+            axes.annotate(row.model, (speed, row.miou), xytext=(4, 4), textcoords="offset points")
+        axes.set(xlabel=f"images per second on {processor_name(self.device)}", ylabel="mIoU on val, %")
+        axes.margins(0.2)
+        return figure
 
     def table(self) -> Table:
         """Return a table for a terminal, with `total` relative to the first network."""

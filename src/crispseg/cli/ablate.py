@@ -19,13 +19,14 @@ from crispseg.models import SegmentationModel
 class Ablate(WithScores):
     """Score a trained model with one of its quantities set to zero, made uniform or left out.
 
-    The quantities are its learned flow, sampled points, descriptors or refinement. No model is retrained. The
-    default data are those of the run; give a folder or --data for others.
+    The quantities are its learned flow, pooled maps, sampled points, descriptors, attention or refinement. No model is
+    retrained. The default data are those of the run; give a folder or --data for others.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
         folder: a folder of data in a known layout.
         only: names of ablations; by default all that apply to the model.
+        each: also change each quantity on its own, such as one of three flows.
     """
 
     name = "ablate"
@@ -33,6 +34,7 @@ class Ablate(WithScores):
     run: str
     folder: str | None = None
     only: list[str] | None = None
+    each: bool = False
 
     def __call__(self) -> None:
         data, split = self.data_to_score(self.run, self.folder)
@@ -43,7 +45,7 @@ class Ablate(WithScores):
         conditions = f"{data.name} {split}, {len(dataset)} images, without retraining"
         title = f"{model.info.name} on {model.info.backbone}"
         print(f"{title}, {conditions}, scores in percent", flush=True)
-        found = ablate(model, dataset, names, device=self.device, workers=self.workers)
+        found = ablate(model, dataset, names, each=self.each, device=self.device, workers=self.workers)
         results = ModelComparison(tuple(found), self.bootstrap)
         Console().print(*(table.rich() for table in results.tables()))
         if self.json:

@@ -11,6 +11,8 @@ from crispseg.benchmarking import Conditions, benchmark
 from crispseg.cli.command import STDOUT, Command
 from crispseg.cli.keys import check_json, write_json
 from crispseg.config.settings import Field, Tree, construct, fields_of
+from crispseg.io.files import atomic_path
+from crispseg.visualization.pages import check_page
 
 
 @dataclass(kw_only=True)
@@ -24,12 +26,14 @@ class Benchmark(Command):
             backbone (sfnet:resnet50) or options ('sfnet{fuse: add}'). Also a run's folder, a saved model's folder, a
             hub id, or an exported file.
         json: also write all numbers to this file; - is the standard output.
+        plot: also draw speed and val mIoU of the trained models to this PNG file.
     """
 
     name = "benchmark"
     words = ("models",)
     models: list[str]
     json: Path | None = None
+    plot: Path | None = None
     conditions: Conditions = field(init=False)
 
     @classmethod
@@ -41,8 +45,13 @@ class Benchmark(Command):
 
     def __call__(self) -> None:
         check_json(self.json)
+        if self.plot:
+            check_page(self.plot, ".png")
         report = benchmark(self.models, self.conditions, console=Console(stderr=True))
         if self.json:
             write_json(self.json, report.to_dict())
+        if self.plot:
+            with atomic_path(self.plot) as file:
+                report.figure().savefig(file, dpi=150)
         # The standard output is reserved for JSON.
         Console(stderr=self.json == STDOUT).print(report.table(), highlight=False)

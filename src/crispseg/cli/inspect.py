@@ -17,7 +17,8 @@ from crispseg.visualization.pages import check_page
 class Inspect(WithDevice, WithData):
     """Write a page that shows how a model computes its labels. The page works offline.
 
-    It shows probabilities, errors, and the flow, sampled points or boundaries behind each pixel.
+    It shows probabilities, errors, and the flow, sampled points or boundaries behind each pixel. --other RUN adds the
+    aligned features of a second model, such as one with deformable convolutions instead of flows.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
@@ -25,6 +26,7 @@ class Inspect(WithDevice, WithData):
         out: page to write, PAGE.html.
         truth: mask of the image; it is read like the training masks, unless classes, num_classes, palette or ignore
             are given.
+        other: another run, whose aligned features are also shown.
     """
 
     name = "inspect"
@@ -33,9 +35,13 @@ class Inspect(WithDevice, WithData):
     image: Path
     out: Path
     truth: Path | None = None
+    other: str | None = None
 
     def __call__(self) -> None:
         check_page(self.out)
         model = SegmentationModel.from_pretrained(self.run)
         seen = inspect_image(model, self.image, self.truth, device=self.device, **self.data)
-        show_page(self.out, inspection_page(seen))
+        other = None
+        if self.other:
+            other = inspect_image(SegmentationModel.from_pretrained(self.other), self.image, device=self.device)
+        show_page(self.out, inspection_page(seen, other))

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from pydantic import PositiveInt
 
 from crispseg.cli.command import Command
 from crispseg.config.settings import written
 from crispseg.config.yaml_files import RECIPES, read_yaml
 from crispseg.recipes import PAPERS, PaperRow, find_row, read_rows
 
-VALUES = {"miou": "mIoU", "pixel_accuracy": "pixel accuracy", "parameters": "M parameters"} | {
-    "multiply_adds": "G multiply-adds"
+VALUES = {
+    "miou": "mIoU",
+    "pixel_accuracy": "pixel accuracy",
+    "iou": "IoU of the classes",
+    "boundary_f": "boundary F",
+    "parameters": "M parameters",
+    "multiply_adds": "G multiply-adds",
+    "fps": "FPS",
+    "memory": "GB of memory",
 }
 """Listed values and their names."""
+SCORES = "scores.json"  # file of a run's scores in its folder
 
 
 @dataclass(kw_only=True)
@@ -30,6 +46,7 @@ class Recipes(Command):
         images: folder with the images of the test split, if a server scores it.
         out: folder of the run.
         run: run the commands.
+        seeds: number of runs, each with another seed; with run, the mean of their scores is printed.
         counts: count parameters and multiply-adds of rows for which the paper reports them (a minute per paper).
     """
 
@@ -42,37 +59,47 @@ class Recipes(Command):
     images: str = "TEST_IMAGES"
     out: str | None = None
     run: bool = False
+    seeds: PositiveInt = 1
     counts: bool = False
 
     def __call__(self) -> int:
         from crispseg.cli.main import main
 
         if self.paper is None or self.row is None:
-            for row in (row for paper in ([self.paper] if self.paper else PAPERS) for row in read_rows(paper)):
+            for row in chain.from_iterable(map(read_rows, [self.paper] if self.paper else PAPERS)):
                 print(line_of(row, self.counts))
             return 0
         row = find_row(self.paper, self.row)
         print(line_of(row, self.counts))
-        for command in self.commands(row):
-            print(shlex.join(["crispseg", *command]), flush=True)
-            if self.run and (status := main(command)):
-                return status
+        for seed in range(self.seeds):
+            for command in self.commands(row, seed):
+                print(shlex.join(["crispseg", *command]), flush=True)
+                if self.run and (status := main(command)):
+                    return status
+        if self.run and self.seeds > 1 and not row.score.server:
+            files = [Path(self.folder(row, seed), SCORES) for seed in range(self.seeds)]
+            print(mean_of([json.loads(file.read_text("utf-8")) for file in files]))
         return 0
 
-    def commands(self, row: PaperRow) -> list[list[str]]:
+    def folder(self, row: PaperRow, seed: int) -> str:
+        """Return the folder of a run."""
+        out = self.out or f"runs/{row.paper}-{row.name}"
+        return out if self.seeds == 1 else f"{out}-{seed}"
+
+    def commands(self, row: PaperRow, seed: int = 0) -> list[list[str]]:
         """Return the commands that train and score a row, each as a list of arguments."""
-        out, score = self.out or f"runs/{row.paper}-{row.name}", row.score
+        out, score = self.folder(row, seed), row.score
         model = {"--model" if key == "name" else f"--model.{key}": value for key, value in row.model.items()}
         options = [str(word) for key, value in model.items() for word in (key, written(value))]
         weights = ["--model.pretrained", self.pretrained] if row.weight_file else []
         data, commands = _data_of(row.paper, row.recipe), []
         if row.after:
-            first, before = f"runs/{row.paper}-{row.after}", _data_of(row.paper, row.after)
+            first, before = f"{out}-{row.after}", _data_of(row.paper, row.after)
             root = self.root if self.root and before == data else before.upper()
-            place = ["--data.root", root, "--out", first]
+            place = ["--data.root", root, "--seed", str(seed), "--out", first]
             commands.append(["train", f"{row.paper}/{row.after}.yaml", *options, *weights, *place])
             weights = ["--init_from", first]
-        place = ["--data.root", self.root or data.upper(), "--out", out]
+        place = ["--data.root", self.root or data.upper(), "--seed", str(seed), "--out", out]
         commands.append(["train", f"{row.paper}/{row.recipe}.yaml", *options, *weights, *place])
         protocol = ["--protocol", score.protocol] if score.protocol != "whole" else []
         if score.server:
@@ -80,17 +107,27 @@ class Recipes(Command):
             return [*commands, ["predict", out, self.images, *protocol, *files]]
         boundary = ["--boundary", *map(str, score.boundary), "--boundary_empty", score.boundary_empty]
         boundary = boundary if score.boundary else []
-        return [*commands, ["evaluate", out, "--split", score.split, *protocol, *boundary]]
+        scored = ["--split", score.split, *protocol, *boundary, "--json", f"{out}/{SCORES}"]
+        return [*commands, ["evaluate", out, *scored]]
 
 
 def line_of(row: PaperRow, counts: bool = False) -> str:
     """Return a row as one line: the paper's values, the counts of crispseg if requested, and the note."""
-    parts = [f"{name} {getattr(row, key):g}" for key, name in VALUES.items() if getattr(row, key) is not None]
+    parts = [f"{name} {written(getattr(row, key))}" for key, name in VALUES.items() if getattr(row, key)]
     if counts and row.row and (row.parameters or row.multiply_adds):
         parameters, multiply_adds = row.counts()
         parts.append(f"here {parameters:.2f} M and {multiply_adds:.2f} G")
     name = row.name if row.row else f"{row.table}."
     return f"{row.paper} {name:<18} {row.label}: {', '.join(parts)}{f'; {row.note}' if row.note else ''}"
+
+
+def mean_of(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the mean and standard deviation of the runs' scores (`crispseg evaluate --json`), as one line."""
+    parts = []
+    for key in ("miou", "pixel_accuracy"):
+        values = [run[key] for run in runs]
+        parts.append(f"{VALUES[key]} {mean(values):.2f} ± {stdev(values):.2f}")
+    return f"mean of {len(runs)} seeds: {', '.join(parts)}"
 
 
 def _data_of(paper: str, recipe: str | None) -> str:

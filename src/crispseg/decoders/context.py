@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, contexts
-from crispseg.nn import BatchNorm2d, average_bins, conv_bn_relu, resize
+from crispseg.nn import BatchNorm2d, Tap, average_bins, conv_bn_relu, resize
 
 
 @contexts.register("conv")
@@ -43,6 +43,8 @@ class PyramidPooling(nn.Module):
     It averages over 1×1, 2×2, 3×3 and 6×6 bins, applies a 1×1 convolution to each, and upsamples them. A convolution,
     the bottleneck, joins them with the feature.
 
+    Taps: `pooled` (N, 4 C', h, w), the upsampled maps.
+
     Args:
         bottleneck: kernel size of the bottleneck: 1, as in SFNet's counts, or 3, as in PSPNet's and UPerNet's code.
     """
@@ -62,6 +64,7 @@ class PyramidPooling(nn.Module):
         self.bottleneck = nn.Sequential(
             *conv_bn_relu(in_channels + len(self.bins) * channels, channels, bottleneck), nn.Dropout2d(0.1)
         )
+        self.pooled = Tap()
 
     def forward(self, feature: Tensor) -> tuple[Tensor, Context]:
         size = feature.shape[-2:]
@@ -69,7 +72,7 @@ class PyramidPooling(nn.Module):
         pooled = [
             resize(stage(average_bins(feature, bins)), size, align_corners=self.align_corners) for stage, bins in stages
         ]
-        return self.bottleneck(torch.cat([*pooled, feature], dim=1)), Context()
+        return self.bottleneck(torch.cat([self.pooled(torch.cat(pooled, dim=1)), feature], dim=1)), Context()
 
 
 @contexts.register("nonlocal")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -52,8 +52,8 @@ MEASURES: dict[str, tuple[str, ...]] = {
 class Evaluation:
     """Scores of a model on a split: scores of the confusion matrix, and other requested scores.
 
-    `resamples` is the number of resamples for intervals, 0 for none. Tables of several models show `name` and
-    `explanation`.
+    `resamples` is the number of resamples for intervals, 0 for none. Tables of several models show `name`,
+    `explanation` and `columns`, further percentages by name.
     """
 
     labels: LabelSet
@@ -65,6 +65,7 @@ class Evaluation:
     resamples: int = 0
     name: str = ""
     explanation: str = ""
+    columns: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def parts(self) -> list[ImageScores]:
@@ -220,8 +221,8 @@ class ModelComparison:
             cells: list[Any] = [name]
             for key, index in (("miou", ()), ("boundary_f", (0,))):
                 cells += [one.estimates[key].at(*index), gains[key].at(*index) if gains else ""]
-            rows.append(cells)
-        tables = [ScoreTable(["", "mIoU", "change", f"F {DISTANCE} px", "change"], rows, note=note)]
+            rows.append([*cells, *map(percent, one.columns.values())])
+        tables = [ScoreTable(["", "mIoU", "change", f"F {DISTANCE} px", "change", *first.columns], rows, note=note)]
         classes, colors = first.labels.names, first.labels.palette
         ious = [self._row(name, "iou", at) for at, name in enumerate(classes)]
         fs = [self._row(name, "boundary_f_of_classes", 0, at) for at, name in enumerate(classes)]
@@ -240,7 +241,9 @@ class ModelComparison:
 
     def as_json(self) -> dict[str, Any]:
         """Return each model's scores, in the format of an evaluation, and its changes over the first with intervals."""
-        models = [{"name": one.name, "explanation": one.explanation, **one.as_json()} for one in self.results]
+        models = [
+            {"name": one.name, "explanation": one.explanation, **one.columns, **one.as_json()} for one in self.results
+        ]
         for model, gains in zip(models[1:], self.gains, strict=True):
             model["change"] = self.results[0].named(gains, self.resamples)
         return {"models": models}

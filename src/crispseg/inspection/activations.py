@@ -29,7 +29,7 @@ from crispseg.nn import record
 from crispseg.visualization.pictures import error_map
 
 PIXELS = 2**20  # larger images are reduced, so that recorded values take a few GB at most (wide AGLN)
-KINDS = {"fam": "warped", "ddsm": "x_l", "cfb": "sdm.M", "attention": "locations"}  # kind of part → its tap
+KINDS = {"fam": "warped", "dcn": "fused", "ddsm": "x_l", "cfb": "sdm.M", "attention": "locations"}  # part → its tap
 
 
 class Part(NamedTuple):

@@ -57,7 +57,7 @@ class SampledPoints(NamedTuple):
         xs, ys: positions of the level's pixels in the image, `(w,)` and `(h,)`.
         xy: x and y of the N points in each of G groups, `(h, w, G, N, 2)` float32; they may be outside the image.
         weights: weights `(h, w, G, N)` float32. DDSM: affinity × modulation, with sum at most 1. Attention: the sum
-            over the points of all levels is 1 for each head.
+            over the points of all levels is 1 for each head. DCN: equal, since each point has its own matrix.
         groups: names of the groups, such as "head 1, level 2".
     """
 
@@ -81,6 +81,9 @@ def sampled_points(inspection: Inspection) -> list[SampledPoints]:
             dx, dy = torch.unflatten(inspection.tap(inside, "sampler.offset"), 0, (-1, 2)).unbind(1)  # (N, h, w) each
             weights = inspection.tap(inside, "weights") * inspection.tap(inside, "sampler.modulation")
             found.append(_grid_points(inspection, title, dx, dy, weights))
+        elif kind == "dcn":
+            dy, dx = torch.unflatten(inspection.tap(part, "offset"), 0, (-1, 2)).unbind(1)  # (9, h, w) each
+            found.append(_grid_points(inspection, title, dx, dy, torch.full_like(dx, 1 / len(dx))))
         elif kind == "attention":
             queries = inspection.taps.get(f"{part.rpartition('.decoder.')[0]}.context_queries")
             if queries is not None:  # None for an encoder

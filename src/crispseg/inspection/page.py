@@ -14,7 +14,7 @@ import crispseg
 from crispseg.evaluation.bootstrap import percent
 from crispseg.evaluation.scores import SegmentationScores
 from crispseg.inspection import maps
-from crispseg.inspection.activations import Inspection
+from crispseg.inspection.activations import KINDS, Inspection
 from crispseg.inspection.fields import flow_of, payload
 from crispseg.inspection.maps import HEAT, SCALE, mean_map, scaled
 from crispseg.io.images import colorize
@@ -44,8 +44,8 @@ class Panel(NamedTuple):
     photo: bool = False
 
 
-def inspection_page(inspection: Inspection) -> str:
-    """Return the HTML page of an inspection."""
+def inspection_page(inspection: Inspection, other: Inspection | None = None) -> str:
+    """Return the HTML page of an inspection; aligned features of `other`, of the same image, are shown next to it."""
 
     def embedded(panel: Panel) -> pages.Picture:
         text, longest = f"{inspection.name}, {panel.name}", SIDE if panel.layer else SMALL
@@ -58,7 +58,7 @@ def inspection_page(inspection: Inspection) -> str:
         seen=inspection,
         version=crispseg.__version__,
         classes=classes(inspection),
-        sections=sections(inspection),
+        sections=sections(inspection) | {"aligned": aligned(inspection, other) if other else []},
         fields=[field["title"] for field in data["fields"]],
         embedded=embedded,
         strip=lambda colors: pages.embedded(scaled(RAMP, 0, 1, colors), "colours from low to high"),
@@ -105,6 +105,18 @@ def sections(inspection: Inspection) -> dict[str, list[tuple[str, list[Panel]]]]
     }
     refined = [("", [*_refinement(inspection)])] if inspection.boundary is not None else []
     return {"result": [("", [*_results(inspection)])], "refinement": refined, **found}
+
+
+def aligned(*inspections: Inspection) -> list[tuple[str, list[Panel]]]:
+    """Return the levels that flows and deformable convolutions compute, by their step (SFNet, Fig. 4)."""
+    steps: dict[str, list[Panel]] = {}
+    names = {"fam": "flow", "dcn": "deformable convolution"}
+    for inspection in inspections:
+        for part, (kind, title) in inspection.parts.items():
+            if kind in names:
+                name = f"{inspection.info.name}, {names[kind]}"
+                steps.setdefault(title, []).append(_feature(inspection, inspection.tap(part, KINDS[kind]), name))
+    return [*steps.items()]
 
 
 def _results(inspection: Inspection) -> Iterator[Panel]:
@@ -155,6 +167,10 @@ def _fam(inspection: Inspection, part: str) -> Iterator[Panel]:
         yield Panel("gate", gate, "share of the coarse level", scale=(SCALE, "0", "1"), photo=True)
 
 
+def _dcn(inspection: Inspection, part: str) -> Iterator[Panel]:
+    yield _feature(inspection, inspection.tap(part, "fused"), "fused level", "both levels, deformably convolved")
+
+
 def _ddsm(inspection: Inspection, part: str) -> Iterator[Panel]:
     for name in ("coarse x_h", "fine x_l", "spatial x_Sout", "channel x_Cout"):
         if inspection.has(part, tap := name.split()[1]):
@@ -175,4 +191,9 @@ def _cfb(inspection: Inspection, block: str) -> Iterator[Panel]:
         yield _feature(inspection, inspection.tap(block, tap), name, note)
 
 
-PANELS: dict[str, Callable[[Inspection, str], Iterator[Panel]]] = {"fam": _fam, "ddsm": _ddsm, "cfb": _cfb}
+PANELS: dict[str, Callable[[Inspection, str], Iterator[Panel]]] = {
+    "fam": _fam,
+    "dcn": _dcn,
+    "ddsm": _ddsm,
+    "cfb": _cfb,
+}

@@ -113,7 +113,7 @@ class SemanticDistribution(nn.Module):
 class LocalRefinement(nn.Module):
     """Local Refinement Module (§III-B2, Eqs. 4 and 5, Fig. 2a): it removes noise from the encoder's feature.
 
-    Taps: `B` and `G` (B, C, H, W), the encoder's feature before and after refinement.
+    Taps: `B` and `G` (B, C, H, W), the encoder's feature before and after refinement; with γ also `R`, what is added.
 
     Args:
         refinement: channel resampling, spatial gating or both (Table V); none keeps the feature unchanged (AGLN⁻).
@@ -138,6 +138,7 @@ class LocalRefinement(nn.Module):
         self.gamma = nn.Parameter(torch.tensor(gate_start)) if block != "paper" and refinement != "none" else None
         self.least = block == "released"
         self.B, self.G = Tap(), Tap()
+        self.R = None if self.gamma is None else Tap()
 
     def forward(self, b: Tensor, e: Tensor, m: Tensor) -> Tensor:
         """Refine the encoder's feature to G by the enhanced decoder feature E and descriptors M; all (B, C, H, W)."""
@@ -146,8 +147,8 @@ class LocalRefinement(nn.Module):
             refined = resample_channels(refined, e, least=self.least, energies=self.energies)
         if self.gates:
             refined = refined * torch.sigmoid(m)  # Eq. 5
-        if self.gamma is not None:
-            refined = b + self.gamma * refined
+        if self.R is not None:
+            refined = b + self.R(self.gamma * refined)
         return self.G(refined)
 
 

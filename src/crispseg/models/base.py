@@ -301,7 +301,7 @@ def create_model(
         pretrained: `True` for the published backbone weights, or the path of a local backbone weight file.
         in_chans: channels of the images.
         refine: `boundary` adds UN-EPT's refinement of the logits along boundaries (`crispseg.models.refinement`), None
-            disables it. `auto` refines only unept, by one step, like its released code.
+            disables it. `auto` refines only unept.
         refine_steps: steps from a boundary pixel to the pixel whose logits it takes; default 2.
         refine_path: `chained` (each step follows the direction of the pixel where it starts) or `straight` (all steps
             follow the direction of the first pixel). Two straight steps equal SegFix's doubled step.
@@ -330,7 +330,6 @@ def create_model(
         raise CrispsegError(f"width is {width}; give at least 2")
     if refine == "auto":
         refine = "boundary" if name in REFINED_BY_DEFAULT else None
-        refine_steps = refine_steps or REFINED_BY_DEFAULT.get(name)
     if refine is None and refine_steps not in (None, STEPS_TAKEN):
         raise CrispsegError(
             f"refine_steps is {refine_steps}, but the model has no refinement; also give refine boundary"

@@ -19,8 +19,8 @@ from crispseg.nn import Tap, conv_bn_relu, resize, resize_to_images
 Refinement = Literal["auto", "boundary"]
 """Values of `refine` in `create_model`, except None."""
 
-REFINED_BY_DEFAULT = {"unept": 1}
-"""Number of steps of a model's built-in refinement."""
+REFINED_BY_DEFAULT = ("unept",)
+"""Models that `refine="auto"` refines."""
 
 REFINE_OPTIONS = ("refine", "refine_steps", "refine_path")
 """Refinement options of `create_model`; a refining model saves all of them."""
@@ -31,11 +31,11 @@ STEPS = ((1, 0), (1, 1), (0, 1), (-1, 1), (-1, 0), (-1, -1), (0, -1), (1, -1))
 DIRECTIONS = len(STEPS)
 
 WIDTH = 256  # channels of the spatial branch and of the heads
-STEPS_TAKEN = 2
 RefinePath = Literal["chained", "straight"]
-"""Default number of steps. A single unit step often still ends on the boundary. SegFix (§3.2) names two remedies:
-straight doubles the step (SegFix uses it); chained follows the direction at the pixel where the step ends. Chained
-steps stay inside regions that are only a few pixels wide."""
+STEPS_TAKEN = 2
+"""Default number of steps. A single step often still ends on the boundary. SegFix (§3.2) names two remedies:
+straight doubles the step; chained follows the direction at the pixel where the step ends. Chained steps, the default,
+stay inside regions that are only a few pixels wide."""
 
 
 class SpatialBranch(nn.Sequential):

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,16 @@ import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, Timer, WeightAveraging
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from crispseg.io.files import write_table
+from crispseg.nn.record import taps
 from crispseg.training.losses import CrossEntropy
 from crispseg.training.pace import Pace, callback
 from crispseg.training.task import SegmentationTask
+
+FIELDS = ("flow", "fine_flow", "gate")  # names of taps whose size is in `metrics.csv`
 
 
 class MetricsFile(Callback):
@@ -24,7 +31,7 @@ class MetricsFile(Callback):
     Lightning's `CSVLogger` deletes the file when a run is resumed, and can leave an incomplete row.
 
     Columns: epoch (1 is the first), step, seconds of training, lr, train_loss (mean since the last evaluation), miou,
-    pixel_accuracy and one IoU per class, in percent.
+    pixel_accuracy and one IoU per class, in percent; then the mean size of gates and `FIELDS` over val.
     """
 
     def __init__(self, path: Path, timer: Timer) -> None:
@@ -33,6 +40,8 @@ class MetricsFile(Callback):
         self.rows: list[dict[str, str]] = []
         # The sum so far. Checkpoints contain it, so that a resumed run reports one mean.
         self.loss, self.batches = torch.tensor(0.0), 0
+        self.sizes: defaultdict[str, list[float]] = defaultdict(list)
+        self.hooks = ExitStack()
 
     @property
     def best(self) -> dict[str, float | None]:
@@ -57,7 +66,22 @@ class MetricsFile(Callback):
         self.loss = self.loss.to(loss.device) + loss  # a float would make each step wait for the GPU
         self.batches += 1
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Read the gates, which are parameters of one number, and measure fields during the evaluation."""
+        self.sizes.clear()
+        for path, parameter in pl_module.named_parameters():
+            if parameter.ndim == 0:
+                self.sizes[f"gate/{path.rpartition('.')[2]}"].append(float(parameter.detach().abs()))
+        for path, tap in taps(pl_module).items():
+            if (name := path.rpartition(".")[2]) in FIELDS:
+                self.hooks.enter_context(tap.register_forward_hook(partial(self.measure, f"size/{name}")))
+
+    def measure(self, name: str, _module: nn.Module, _args: Any, field: Tensor) -> None:
+        """Add the mean length of the vectors of a field `(N, C, H, W)`."""
+        self.sizes[name].append(float(field.float().norm(dim=1).mean()))
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.hooks.close()
         if trainer.sanity_checking:
             return
         assert isinstance(pl_module, SegmentationTask) and pl_module.scores is not None
@@ -71,11 +95,12 @@ class MetricsFile(Callback):
             "lr": f"{pl_module.lr:.3g}",
             "train_loss": f"{self.loss / self.batches:.4f}",
             **{name: "" if math.isnan(value) else f"{value:.4f}" for name, value in percent.items()},
+            **{name: f"{np.mean(values):.4g}" for name, values in self.sizes.items()},
         }
         self.rows.append(row)
         self.loss, self.batches = torch.tensor(0.0), 0
         if trainer.is_global_zero:
-            write_table(self.path, [row, *(each.values() for each in self.rows)])
+            write_table(self.path, [row, *(map(earlier.get, row) for earlier in self.rows)])
 
 
 class Patience(Callback):

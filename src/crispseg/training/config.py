@@ -45,7 +45,7 @@ class ModelConfig(Settings):
         design: source of unspecified options: paper, or fitted to the backbone and custom data; auto is paper for the
             backbones of the papers' tables.
         refine: boundary adds UN-EPT's boundary refinement to any model; auto adds it to unept only.
-        refine_steps: steps from a boundary pixel to the pixel whose logits it takes; default 2, or 1 with auto.
+        refine_steps: steps from a boundary pixel to the pixel whose logits it takes; default 2.
         refine_path: chained (each step follows the direction of the pixel where it starts) or straight (all steps
             follow the direction of the first pixel). SegFix takes two straight steps.
         options: further options of the model.
@@ -63,11 +63,9 @@ class ModelConfig(Settings):
     options: dict[str, Any] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        steps = STEPS_TAKEN
         if self.refine == "auto":
             object.__setattr__(self, "refine", "boundary" if self.name in REFINED_BY_DEFAULT else None)
-            steps = REFINED_BY_DEFAULT.get(self.name, steps)
-        object.__setattr__(self, "refine_steps", self.refine_steps or steps)
+        object.__setattr__(self, "refine_steps", self.refine_steps or STEPS_TAKEN)
 
     @classmethod
     def of(cls, saved: str | Path) -> ModelConfig:
