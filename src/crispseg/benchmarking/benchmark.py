@@ -99,15 +99,15 @@ class Report:
 
         Untrained networks are left out; without a trained one, it raises a `CrispsegError`.
         """
-        trained = [row for row in self.rows if row.miou is not None]
+        trained = [(row.model, row.milliseconds["forward"], row.miou) for row in self.rows if row.miou is not None]
         if not trained:
             raise CrispsegError("no model has a val mIoU to plot; give runs or saved models instead of names")
         figure = Figure(figsize=(7, 5), layout="constrained")
         axes = figure.subplots()
-        for row in trained:
-            speed = 1000 / row.milliseconds["forward"].median
-            axes.plot(speed, row.miou, "o")
-            axes.annotate(row.model, (speed, row.miou), xytext=(4, 4), textcoords="offset points")
+        for model, forward, miou in trained:
+            speed = 1000 / forward.median
+            axes.plot(speed, miou, "o")
+            axes.annotate(model, (speed, miou), xytext=(4, 4), textcoords="offset points")
         axes.set(xlabel=f"images per second on {processor_name(self.device)}", ylabel="mIoU on val, %")
         axes.margins(0.2)
         return figure

@@ -149,7 +149,7 @@ class LabelChanges:
         """Add an image; ignored pixels do not count."""
         labels = prediction[truth != IGNORE].to(torch.uint8).numpy()
         first = self.first.setdefault(ids[0], zlib.compress(labels.tobytes(), 1))
-        self.changed += np.count_nonzero(labels != np.frombuffer(zlib.decompress(first), np.uint8))
+        self.changed += int(np.count_nonzero(labels != np.frombuffer(zlib.decompress(first), np.uint8)))
         self.pixels += labels.size
 
     def percent(self) -> float:
