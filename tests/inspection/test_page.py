@@ -63,7 +63,7 @@ def test_aligned_features_of_two_models_are_next_to_each_other() -> None:
         assert not np.array_equal(panels[0].pixels, panels[1].pixels)
     assert "Aligned features of both models" in inspection_page(flow, convolution)
     assert "Aligned features of both models" not in inspection_page(flow)
-    assert [title for title, _ in sections(convolution)["dcn"]] == steps
+    assert [title for title, _ in sections(convolution)["dcn"]] == steps[::-1]
     assert "Deformable convolution" in inspection_page(convolution)
 
 
@@ -73,8 +73,8 @@ def test_points_of_deformable_convolutions() -> None:
     assert len(points) == 3
     dy, dx = found.tap("decoder.fuses.0", "offset")[[8, 9], 3, 5]  # of the kernel's middle point
     finest = next(one for one in points if one.title == "F3 → F2")
-    pitch = np.diff(finest.xs)[0]
-    np.testing.assert_allclose(finest.xy[3, 5, 0, 4], [(5 + dx) * pitch, (3 + dy) * pitch], rtol=1e-4)
+    expected = [(5 + dx) * np.diff(finest.xs)[0], (3 + dy) * np.diff(finest.ys)[0]]
+    np.testing.assert_allclose(finest.xy[3, 5, 0, 4], expected, rtol=1e-4)
     np.testing.assert_allclose(finest.weights.sum(-1), 1, rtol=1e-5)
 
 

@@ -105,7 +105,7 @@ def test_a_row_is_run_only_with_its_data(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_the_papers_values_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     for row, values in (
-        ("sfnet 3.df1", "mIoU 74.5, M parameters 9.03, FPS [74, 121]"),
+        ("sfnet 3.df1", "mIoU 74.5, M parameters 9.03, FPS [74.0, 121.0]"),
         ("sfnet 7.fam", "mIoU 79.8, IoU of the classes [98.3, 85.9,"),
         ("ddsm 2.ours", "boundary F {3: 69.3, 5: 78.9, 9: 82.3, 12: 83.6, mean: 78.5}"),
         ("unept 8.anl", "mIoU 42.6, GB of memory 2.0"),

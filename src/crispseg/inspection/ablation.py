@@ -130,8 +130,10 @@ def ablations_of(
         if name not in known:
             raise CrispsegError(f"no ablation '{name}'{did_you_mean(name, known)}")
     chosen = known if names is None else {name: known[name] for name in names}
+    if not each:
+        return chosen
     singles: dict[str, Ablation] = {}
-    for name, ablation in chosen.items() if each else ():
+    for name, ablation in chosen.items():
         for path, change in ablation.of(paths).items():
             title = f"{name}, {path}"
             singles[title] = Ablation(title, ablation.explanation, {re.escape(path): change})
