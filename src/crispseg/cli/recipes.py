@@ -29,7 +29,7 @@ VALUES = {
     "memory": "GB of memory",
 }
 """Listed values and their names."""
-SCORES = "scores.json"  # file of a run's scores in its folder
+SCORE_FILE = "scores.json"  # file of a run's scores in its folder
 
 
 @dataclass(kw_only=True)
@@ -77,7 +77,7 @@ class Recipes(Command):
                 if self.run and (status := main(command)):
                     return status
         if self.run and self.seeds > 1 and not row.score.server:
-            files = [Path(self.folder(row, seed), SCORES) for seed in range(self.seeds)]
+            files = [Path(self.folder(row, seed), SCORE_FILE) for seed in range(self.seeds)]
             print(mean_of([json.loads(file.read_text("utf-8")) for file in files]))
         return 0
 
@@ -107,7 +107,7 @@ class Recipes(Command):
             return [*commands, ["predict", out, self.images, *protocol, *files]]
         boundary = ["--boundary", *map(str, score.boundary), "--boundary_empty", score.boundary_empty]
         boundary = boundary if score.boundary else []
-        scored = ["--split", score.split, *protocol, *boundary, "--json", f"{out}/{SCORES}"]
+        scored = ["--split", score.split, *protocol, *boundary, "--json", f"{out}/{SCORE_FILE}"]
         return [*commands, ["evaluate", out, *scored]]
 
 

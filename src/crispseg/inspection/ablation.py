@@ -63,7 +63,7 @@ def _nowhere(boundary: Tensor) -> Tensor:
 
 
 _PIXELS = (-2, -1)
-_ATTENTION = r"(\w+_)?attention\.weights"
+_ALL_WEIGHTS = r"(\w+_)?attention\.weights"
 
 ABLATIONS: tuple[Ablation, ...] = (
     # SFNet and SFNet-Lite; the fine level of the latter has a flow too
@@ -80,7 +80,7 @@ ABLATIONS: tuple[Ablation, ...] = (
         "weights uniform",
         "all sampled points of a pixel have equal weights",
         # DDSM multiplies a sample by its weight δ times its modulation Δm.
-        {r"spatial\.affinity\.(weights|sampler\.modulation)": uniform((1,)), _ATTENTION: uniform((-2, -1))},
+        {r"spatial\.affinity\.(weights|sampler\.modulation)": uniform((1,)), _ALL_WEIGHTS: uniform((-2, -1))},
     ),
     Ablation("spatial part off", "DDSM without sampled pixels", {"x_Sout": torch.zeros_like}, "spatial"),
     Ablation("channel part off", "DDSM without sampled channels", {"x_Cout": torch.zeros_like}, "channel"),
@@ -100,7 +100,7 @@ ABLATIONS: tuple[Ablation, ...] = (
         "the encoder's pixels do not see other pixels and levels",
         {r"encoder\.\d+\.attention\.weights": torch.zeros_like},
     ),
-    Ablation("no attention", "the transformer is left with its queries", {_ATTENTION: torch.zeros_like}),
+    Ablation("no attention", "the transformer is left with its queries", {_ALL_WEIGHTS: torch.zeros_like}),
     Ablation("queries uniform", "all pixels have the same query", {"context_queries": uniform(_PIXELS)}),
     Ablation(
         "no spatial branch",
