@@ -28,8 +28,10 @@ def drawn_images(first: int, count: int) -> tuple[Tensor, Tensor]:
 
 def trained(name: str, fuse: str) -> SegmentationModel:
     torch.manual_seed(0)
-    model = create_model(name, num_classes=len(NAMES), backbone="test_efficientnet", width=32, fuse=fuse).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    model = create_model(
+        name, num_classes=len(NAMES), backbone="test_efficientnet", width=32, fuse=fuse, inference_scale=1
+    )
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=3e-3)
     images, labels = drawn_images(0, 64)
     for step in range(STEPS):
         batch = slice(step * BATCH % len(images), step * BATCH % len(images) + BATCH)
