@@ -1,4 +1,4 @@
-"""Time and memory of networks, training steps and attentions on a CUDA device or the CPU.
+"""Time and memory of networks and training steps on a CUDA device or the CPU.
 
     python benchmarks/gpu.py --csv benchmarks/gpu.csv
     python benchmarks/gpu.py --csv /tmp/gpu.csv --device cpu --tiny
@@ -8,7 +8,6 @@
 | network | normalised images on the device to logits at the network's stride; merged batch norms |
 | segmenter | an RGB image in memory to labels in memory, by `Segmenter` |
 | step | images and labels on the device: all outputs, the recipe's loss and optimizer |
-| attention | one sampled (DDSM) or deformable (UN-EPT) attention, forward and backward |
 
 Ways: channels last or first in memory, `compile` (torch.compile), `graph` (a replayed CUDA graph). Times are the median
 and 95th percentile after three warm-up calls. Memory is the peak of PyTorch's allocator on CUDA. A failed row has the
@@ -28,12 +27,9 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-import deformable_attention
 import pandas as pd
-import sampled_attention
 import torch
 from latency import NETWORKS, PEERS, Named
-from processes import differentiated
 from torch import Tensor
 
 from crispseg import Segmenter
@@ -158,36 +154,16 @@ def step(row: Row, device: torch.device, backend: str) -> Call:
     return call
 
 
-def attention(row: Row, device: torch.device, _: str) -> Call:
-    """Return an attention: sampled (64 channels, 25 points) or deformable (8 heads, 3 levels, 16 points)."""
-    kind, way = row.what.split(": ")
-    dtype = DTYPES[row.dtype]
-    if kind == "sampled":
-        function = sampled_attention.WAYS[way]
-        inputs, gradient = sampled_attention.make_inputs(64, row.height, row.width, 25, torch.float32)
-    else:
-        size = deformable_attention.Size(row.height, 3, 16)
-        inputs, gradient = deformable_attention.make_inputs(size)  # type: ignore[assignment]
-
-        def function(*given: Tensor) -> Tensor:
-            return deformable_attention.WAYS[way](*given, row.height)  # type: ignore[arg-type]
-
-    there = tuple(each.detach().to(device, dtype) for each in inputs)
-    both = differentiated(function, there, gradient.to(device, dtype))
-    return lambda: both(True)
-
-
 BUILDERS: dict[str, Callable[[Row, torch.device, str], Call]] = {
     "network": network,
     "segmenter": segmenter,
     "step": step,
-    "attention": attention,
 }
 
 
 def plan(tiny: bool) -> Iterator[Row]:
     """Yield all rows, the most important first."""
-    size, street, square, batches = ((64, 96), (64, 128), 16, (1, 2)) if tiny else (SIZE, STREET, 128, (1, 16))
+    size, street, batches = ((64, 96), (64, 128), (1, 2)) if tiny else (SIZE, STREET, (1, 16))
     recipes = sorted(str(path.relative_to(RECIPES)) for path in RECIPES.glob("*/*.yaml"))
     for name, dtype in product(NETWORKS, DTYPES):
         yield Row("network", name, "last", dtype, batches[0], *size)
@@ -199,12 +175,6 @@ def plan(tiny: bool) -> Iterator[Row]:
         yield Row("network", name, way, "fp16", 1, *street)
     for name, dtype in product(("crisp_s", "crisp", "sfnet", "smp_fpn"), ("fp32", "bf16")):
         yield Row("segmenter", name, "last", dtype, 1, *street)
-    ways = [f"sampled: {way}" for way in sampled_attention.WAYS] + [
-        f"deformable: {way}" for way in deformable_attention.WAYS
-    ]
-    for what in ways:
-        side = square if what.startswith("sampled") else square // 2
-        yield Row("attention", what, "last", "fp32", 1, side, side)
     for name, dtype in product(NETWORKS, ("fp32", "bf16")):
         yield Row("network", name, "last", dtype, batches[1], *size)
         yield Row("network", name, "graph", dtype, batches[0], *size)

@@ -9,16 +9,14 @@ from __future__ import annotations
 import argparse
 import ctypes
 import multiprocessing
-import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from crispseg.errors import CrispsegError
 from crispseg.inference.device import processor_name
@@ -101,40 +99,6 @@ def forget_peak() -> float:
     ctypes.CDLL(None).malloc_trim(0)
     (PROCESS / "clear_refs").write_text("5")
     return resident("VmRSS")
-
-
-def differentiated(
-    function: Callable[..., Tensor], inputs: Sequence[Tensor], gradient: Tensor
-) -> Callable[[bool], tuple[Tensor, ...]]:
-    """Return a call for the output and, with backward, the gradients of all inputs."""
-
-    def call(backward: bool) -> tuple[Tensor, ...]:
-        for each in inputs:
-            each.requires_grad_(backward)
-        with torch.set_grad_enabled(backward):
-            output = function(*inputs)
-        return output, *(torch.autograd.grad(output, inputs, gradient) if backward else ())
-
-    return call
-
-
-def compare(ways: Mapping[str, Prepare], threads: int, rounds: int) -> None:
-    """Print median seconds, peak MiB and ratios to the first way, without and with backward.
-
-    All ways run in every round, so that a slow machine affects all of them. Times exclude the first round.
-    """
-    for backward in (False, True):
-        with ExitStack() as stack:
-            calls = {way: stack.enter_context(process(way, prepare, threads)) for way, prepare in ways.items()}
-            costs = [[call(backward) for call in calls.values()] for _ in range(rounds + 1)]
-        print(f"\n| {'forward and backward' if backward else 'forward'} | seconds | ratio | MiB | ratio |")
-        print("| --- | ---: | ---: | ---: | ---: |")
-        base: Cost | None = None
-        for way, own in zip(ways, zip(*costs, strict=True), strict=True):
-            cost = Cost(statistics.median(each.seconds for each in own[1:]), max(each.mebibytes for each in own))
-            base = base or cost
-            shares = [f"{value / whole:.2f}" if whole > 0 else "–" for value, whole in zip(cost, base, strict=True)]
-            print(f"| {way} | {cost.seconds:.3f} | {shares[0]} | {cost.mebibytes:.0f} | {shares[1]} |")
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from crispseg.config.registry import load_plugins
 from crispseg.models import create_model
-from crispseg.models.ddsm import Affinity
 
 Script = Callable[[str], Any]
 PEERS = ("smp_fpn", "smp_unet", "smp_deeplabv3plus", "smp_upernet", "smp_segformer", "lraspp")
@@ -26,49 +24,6 @@ def test_the_counter_of_mmcv_gives_table_8(name: str, options: dict[str, Any], g
     with torch.device("meta"):
         model = create_model(name, num_classes=59, backbone="resnet101_deep", **options)
     assert f"{script('counts').count_in_modules(model, 480, 480) / 1e9:.3f}" == giga
-
-
-def test_all_ways_of_sampled_attention_agree(script: Script, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = script("sampled_attention")
-    assert 0 < module.largest_difference(points=9) < 1e-9
-
-    def unmodulated(query: Tensor, key: Tensor, value: Tensor, grid: Tensor, modulation: Tensor) -> Tensor:
-        found: Tensor = module.ours(query, key, value, grid, modulation.sqrt())
-        return found
-
-    monkeypatch.setitem(module.WAYS, "wrong", unmodulated)
-    with pytest.raises(AssertionError, match=r"^wrong: "):
-        module.largest_difference(points=9)
-
-
-def test_our_sampled_attention_is_what_ddsm_does(script: Script) -> None:
-    affinity = Affinity(6, 9)
-    nn.init.normal_(affinity.sampler.predict.weight)
-    query, key, value = torch.randn(3, 2, 6, 9, 7).unbind(0)
-    result = script("sampled_attention").ours(query, key, value, *affinity.sampler(key))
-    torch.testing.assert_close(result, affinity(query, key, value), rtol=0, atol=0)
-
-
-def test_both_ways_of_deformable_attention_agree(script: Script) -> None:
-    pytest.importorskip("transformers")
-    assert script("deformable_attention").largest_difference() < 1e-5
-
-
-@pytest.mark.slow
-def test_costs_are_those_of_processes_of_their_own(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("transformers")
-    script("deformable_attention").main(["--size=64", "--levels=2", "--points=4", "--rounds=1", "--threads=1"])
-    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if line.startswith("| crispseg")]
-    assert len(rows) == 2 and all(float(row[2]) > 0 for row in rows)
-
-
-def test_metrics_agree(script: Script, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    module = script("metrics")
-    module.main(["--size", "96", "192", "--rounds=1"])
-    assert capsys.readouterr().out.count("times as fast") == 2
-    monkeypatch.setattr(module, "matches_by_dilation", lambda prediction, truth: 0)
-    with pytest.raises(AssertionError, match="differ"):
-        module.main(["--size", "96", "192", "--rounds=1"])
 
 
 @pytest.fixture
