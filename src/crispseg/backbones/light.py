@@ -53,9 +53,10 @@ def pyramid_of_stages(name: str, stages: Mapping[str, Stage], strides: Sequence[
 
 def kaiming(stages: Iterable[Stage]) -> None:
     """Initialise convolutions like the networks' own code."""
-    for module in (module for stage in stages for module in stage.module.modules()):
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    for stage in stages:
+        for module in stage.module.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 # Residual stages after the stem: name, channels, blocks, stride of the output in pixels of the image.

@@ -17,7 +17,14 @@ from torchvision.models import ShuffleNet_V2_X1_0_Weights
 
 from crispseg.backbones.light import DF_STRIDES, SHUFFLENET, STDC_MODULES, build_df, build_shufflenet, build_stdc
 from crispseg.backbones.simple_pyramid import SimplePyramid, build_simple_pyramid
-from crispseg.backbones.timm_networks import DEEP_RESNETS, build_plain, build_timm, cannot_dilate, plain_strides
+from crispseg.backbones.timm_networks import (
+    DEEP_RESNETS,
+    Pyramid,
+    build_plain,
+    build_timm,
+    cannot_dilate,
+    plain_strides,
+)
 from crispseg.backbones.weights import bundled_weights, load_weights, read_state_dict
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.nn import ceil_div, pad_to_multiple, same_layout
@@ -70,27 +77,13 @@ class Backbone(nn.Module):
         blocks: int | None = None,
     ) -> None:
         super().__init__()
-        if name not in NAMED_BACKBONES and not timm.is_model(name):
-            hint = did_you_mean(name, [*NAMED_BACKBONES, *timm.list_models()])
-            works = f"{', '.join(NAMED_BACKBONES)} and any timm ViT or model with a feature pyramid work"
-            raise CrispsegError(f"unknown backbone '{name}'{hint} ({works})")
-        if pretrained is True and name in NAMED_BACKBONES and name != SHUFFLENET:
-            raise CrispsegError(f"'{name}' has no published weights; give pretrained a path, or use 'resnet18'")
+        check_name(name, pretrained)
         if pretrained is True:
             pretrained = bundled_weights(name) or True
-        if strides is None:
-            within = tuple(stride for stride in PYRAMID_STRIDES if stride <= output_stride)
-            strides = DF_STRIDES.get(name, within)
         if blocks is not None:
             network = build_plain(name, pretrained is True, in_chans, blocks)
-        elif plain_strides(name):
-            network = build_simple_pyramid(name, pretrained is True, in_chans, strides)
-        elif name not in _BUILDERS:
-            network = build_timm(name, pretrained is True, in_chans, strides, output_stride)
-        elif output_stride < 32:
-            raise cannot_dilate(name, output_stride)
         else:
-            network = _BUILDERS[name](name, in_chans, strides)
+            network = build_pyramid(name, pretrained is True, in_chans, strides, output_stride)
         self.net: Any = network.features
         self._divisor = network.divisor
         self.strides = network.strides
@@ -103,7 +96,7 @@ class Backbone(nn.Module):
         self.frozen: list[nn.Module] = []
         if not isinstance(pretrained, bool):
             load_weights(network.body, read_state_dict(pretrained), name, pretrained)
-        elif pretrained and name == SHUFFLENET:
+        elif pretrained and name == SHUFFLENET:  # timm has loaded those of its networks
             weights = ShuffleNet_V2_X1_0_Weights.IMAGENET1K_V1.get_state_dict(check_hash=True, weights_only=True)
             load_weights(network.body, dict(weights), name, "torchvision's file")
 
@@ -129,21 +122,20 @@ class Backbone(nn.Module):
 
     def freeze(self, *, early: bool = False) -> None:
         """Freeze all batch-norm statistics and all weights of `body`; `early` only those of the finest feature."""
-        fixed = self._upstream() if early else {id(parameter) for parameter in self.body.parameters()}
-        for parameter in self.parameters():
-            if id(parameter) in fixed:
-                parameter.requires_grad_(False)
+        fixed = self._upstream() if early else {*self.body.parameters()}
+        for parameter in fixed:
+            parameter.requires_grad_(False)
         for module in self.modules():
-            inside = {id(parameter) for parameter in module.parameters()}
-            if (inside and inside <= fixed) or isinstance(module, _BatchNorm):
+            inside = {*module.parameters()}
+            if isinstance(module, _BatchNorm) or (inside and inside <= fixed):
                 self.frozen += module.modules()
         self.train(self.training)
 
     @property
     def early_share(self) -> float:
         """Return the fraction of the weights of `body` that `freeze(early=True)` freezes."""
-        fixed, sizes = self._upstream(), {id(parameter): parameter.numel() for parameter in self.body.parameters()}
-        return sum(size for key, size in sizes.items() if key in fixed) / sum(sizes.values())
+        fixed, total = (sum(map(Tensor.numel, part)) for part in (self._upstream(), self.body.parameters()))
+        return fixed / total
 
     @property
     def layers(self) -> list[list[nn.Parameter]]:
@@ -157,10 +149,10 @@ class Backbone(nn.Module):
         return [[parameters[name] for name in names] for names in groups.values()]
 
     @torch.enable_grad()
-    def _upstream(self) -> set[int]:
+    def _upstream(self) -> set[nn.Parameter]:
         """Return the parameters of the finest feature, found by autograd on meta tensors, without arithmetic."""
         if self.body is not self.net:  # every level of a simple pyramid uses the whole network
-            return {id(parameter) for parameter in self.body.parameters()}
+            return {*self.body.parameters()}
         parameters = dict(self.net.named_parameters())
         # Each is a new leaf, even if its parameter is already frozen.
         meta = {key: torch.empty_like(value, device="meta", requires_grad=True) for key, value in parameters.items()}
@@ -170,7 +162,7 @@ class Backbone(nn.Module):
         finest = torch.func.functional_call(self.net, {**meta, **buffers}, (images,))[0]
         gradients = torch.autograd.grad(finest.sum(), list(meta.values()), allow_unused=True)
         reached = zip(parameters.values(), gradients, strict=True)
-        return {id(parameter) for parameter, gradient in reached if gradient is not None}
+        return {parameter for parameter, gradient in reached if gradient is not None}
 
     def dilate(self) -> None:
         """Dilate the second convolution of each residual block, by 2 at stride 16 and 4 at stride 32; keep strides.
@@ -189,6 +181,32 @@ class Backbone(nn.Module):
         for module in self.frozen:
             module.training = False
         return self
+
+
+def check_name(name: str, pretrained: bool | str | Path) -> None:
+    """Raise a CrispsegError if a backbone is unknown, or lacks the published weights that are asked for."""
+    if name in _BUILDERS or name in DEEP_RESNETS:
+        if pretrained is True and name != SHUFFLENET:
+            raise CrispsegError(f"'{name}' has no published weights; give pretrained a path, or use 'resnet18'")
+    elif not timm.is_model(name):
+        hint = did_you_mean(name, [*NAMED_BACKBONES, *timm.list_models()])
+        works = f"{', '.join(NAMED_BACKBONES)} and any timm ViT or model with a feature pyramid work"
+        raise CrispsegError(f"unknown backbone '{name}'{hint} ({works})")
+
+
+def build_pyramid(
+    name: str, published: bool, in_chans: int, strides: Sequence[int] | None, output_stride: int
+) -> Pyramid:
+    """Build a network with features of several strides; a vision transformer gets a simple feature pyramid."""
+    if strides is None:
+        strides = DF_STRIDES.get(name) or [stride for stride in PYRAMID_STRIDES if stride <= output_stride]
+    if name in _BUILDERS:
+        if output_stride < 32:
+            raise cannot_dilate(name, output_stride)
+        return _BUILDERS[name](name, in_chans, strides)
+    if plain_strides(name):
+        return build_simple_pyramid(name, published, in_chans, strides)
+    return build_timm(name, published, in_chans, strides, output_stride)
 
 
 def _per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:

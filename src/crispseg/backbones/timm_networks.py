@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from types import MethodType
@@ -53,25 +53,30 @@ def _plan(name: str, strides: tuple[int, ...], output_stride: int) -> tuple[str,
     if output_stride < 32:
         options["output_stride"] = output_stride
     with torch.device("meta"):
-        try:
-            found = timm.create_model(timm_name, **options).feature_info.reduction()
-        except (RuntimeError, AttributeError, AssertionError, TypeError):  # errors of timm for refused options
-            if output_stride < 32:
-                raise cannot_dilate(name, output_stride) from None
-            raise CrispsegError(f"backbone '{name}' has no features; choose one such as 'resnet18'") from None
-        if output_stride < 32 and max(found) > output_stride:
-            raise cannot_dilate(name, output_stride)
-        options["out_indices"] = deepest(name, found, strides)
+        options["out_indices"] = deepest(name, _strides(name, timm_name, options), strides)
         for extra in ({}, {"strict_img_size": False}):  # the latter lets Swin accept other sizes
             with suppress(TypeError):  # other networks lack the option
                 net = timm.create_model(timm_name, **options, **extra).eval()
                 for divisor in (1, strides[-1]):
-                    sizes = ((33 * divisor, 57 * divisor), (48 * divisor, 35 * divisor))
-                    if all(_fits(net, *size) for size in sizes):
+                    if _fits(net, 33 * divisor, 57 * divisor) and _fits(net, 48 * divisor, 35 * divisor):
                         return timm_name, options | extra, divisor
     raise CrispsegError(
         f"backbone '{name}' supports only fixed image sizes; a ResNet, ConvNeXt, Swin or EfficientNet supports any size"
     )
+
+
+def _strides(name: str, timm_name: str, options: Mapping[str, Any]) -> list[int]:
+    """Return the strides of all features of timm's network with these options; `name` is for errors."""
+    output_stride = options.get("output_stride")
+    try:
+        strides: list[int] = timm.create_model(timm_name, **options).feature_info.reduction()
+    except (RuntimeError, AttributeError, AssertionError, TypeError):  # errors of timm for refused options
+        if output_stride:
+            raise cannot_dilate(name, output_stride) from None
+        raise CrispsegError(f"backbone '{name}' has no features; choose one such as 'resnet18'") from None
+    if output_stride and max(strides) > output_stride:
+        raise cannot_dilate(name, output_stride)
+    return strides
 
 
 def _fits(net: Any, height: int, width: int) -> bool:
@@ -96,22 +101,24 @@ class Pyramid(NamedTuple):
     divisor: int = 1  # images must be padded to a multiple of this, so that features have size ⌈H / stride⌉
 
 
-def deepest(name: str, found: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:
-    """Return the indices in `found` of the deepest features with strides `wanted`, finest first.
+def deepest(name: str, available: Sequence[int], wanted: Sequence[int]) -> tuple[int, ...]:
+    """Return the indices in `available` of the deepest features with strides `wanted`, finest first.
 
     A repeated stride selects its two deepest features.
     """
-    chosen: list[int] = []
+    indices: list[int] = []
+    remaining = [*available]
     for stride in reversed(wanted):
-        before = range(chosen[0] if chosen else len(found))
-        at = max((index for index in before if found[index] == stride), default=None)
-        if at is None:
+        while remaining and remaining[-1] != stride:
+            remaining.pop()
+        if not remaining:
             raise CrispsegError(
-                f"backbone '{name}' has features at strides {sorted(set(found))}, but {list(wanted)} are needed; "
+                f"backbone '{name}' has features at strides {sorted({*available})}, but {list(wanted)} are needed; "
                 "use one with a feature pyramid, such as 'resnet18', 'convnext_tiny' or 'tf_efficientnet_lite0'"
             )
-        chosen.insert(0, at)
-    return tuple(chosen)
+        remaining.pop()
+        indices.append(len(remaining))
+    return tuple(reversed(indices))
 
 
 def cannot_dilate(name: str, output_stride: int) -> CrispsegError:
@@ -161,8 +168,8 @@ def build_plain(name: str, published: bool, in_chans: int, levels: int) -> Pyram
 
 def _add_positions(vit: Any, patches: Tensor) -> Tensor:
     """Add bilinearly resized positions to patches `(B, h, w, C)`; return tokens `(B, T + h·w, C)` like timm's ViT."""
-    named = (getattr(vit, token, None) for token in ("cls_token", "dist_token", "reg_token"))
-    prefix = [token.expand(patches.shape[0], -1, -1) for token in named if token is not None]
+    tokens = (vit.cls_token, getattr(vit, "dist_token", None), vit.reg_token)  # DeiT has a second one
+    prefix = [token.expand(patches.shape[0], -1, -1) for token in tokens if token is not None]
     x = torch.cat([*prefix, patches.flatten(1, 2)], dim=1)
     if vit.pos_embed is None:
         return x

@@ -43,21 +43,22 @@ def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source:
     name and the source of the weights.
     """
     own = body.state_dict()
-    fitting = {key: weights[key] for key in own if key in weights}
-    for key, given in fitting.items():
-        if given.ndim == 4 and given.shape != own[key].shape and given.shape[1] == 3:
-            fitting[key] = adapt_input_conv(own[key].shape[1], given)
-    wrong = [
-        key
-        for key, value in own.items()
-        if (key not in fitting or fitting[key].shape != value.shape) and not key.endswith("num_batches_tracked")
-    ]
+    fitting = {key: adapted(weights[key], value.shape) for key, value in own.items() if key in weights}
+    wrong = [key for key, value in own.items() if key not in fitting or fitting[key].shape != value.shape]
+    wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
     if wrong:
         raise CrispsegError(
             f"{source} does not match backbone '{name}': {len(wrong)} of {len(own)} tensors are missing or of another "
             f"shape, first {', '.join(wrong[:3])}; give the weights of '{name}' itself"
         )
     body.load_state_dict(fitting, strict=False)
+
+
+def adapted(weight: Tensor, shape: torch.Size) -> Tensor:
+    """Return a weight, or that of a first convolution for RGB images for the number of channels in `shape`."""
+    if weight.ndim == 4 and weight.shape[1] == 3 and weight.shape != shape:
+        return adapt_input_conv(shape[1], weight)
+    return weight
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -70,27 +71,17 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         CrispsegError: the file is missing or damaged, or contains other objects; a tensor does not match its checksum.
     """
     path = Path(path)
-    checksums: dict[str, int] = {}
     if not path.is_file():
         raise CrispsegError(f"weight file {path} does not exist; give the path of a .safetensors or .pth file")
     try:
-        weights: Any
-        if path.suffix == ".safetensors":
-            weights = load_file(path)
-            with safe_open(path, "pt") as file:
-                checksums = dict(json.loads((file.metadata() or {}).get(CHECKSUMS, "{}")))
-        else:
-            if zipfile.is_zipfile(path):  # the current format of PyTorch
-                check_archive(path)
-            with torch.serialization.safe_globals(_NUMPY_FLOAT):
-                weights = torch.load(path, "cpu", weights_only=True)
+        weights, checksums = _safetensors(path) if path.suffix == ".safetensors" else (_pytorch_file(path), {})
     except Exception as error:  # PyTorch's readers raise almost any error for damaged files
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CrispsegError(
             f"weight file {path} is damaged, or not a plain state dict ({reason}); save it again"
         ) from None
-    for key in weights if checksums else ():
-        if checksum(key, weights[key]) != checksums.get(key):
+    for key, expected in checksums.items():
+        if checksum(key, weights[key]) != expected:
             raise CrispsegError(f"weight file {path} is damaged: {key} does not match its checksum; restore the file")
     for key in ("state_dict", "model"):
         if isinstance(weights, dict) and isinstance(weights.get(key), dict):
@@ -98,6 +89,23 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CrispsegError(f"weight file {path} contains no state dict; save the network's state_dict()")
     return {str(key).removeprefix("module."): value for key, value in weights.items()}
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Return the tensors of a file, and their checksums if `write_state_dict` wrote it."""
+    with safe_open(path, "pt") as file:
+        checksums = json.loads((file.metadata() or {}).get(CHECKSUMS, "{}"))
+    weights = load_file(path)
+    if checksums and checksums.keys() != weights.keys():
+        raise ValueError("its tensors are not those of its checksums")
+    return weights, checksums
+
+
+def _pytorch_file(path: Path) -> Any:
+    if zipfile.is_zipfile(path):  # the current format of PyTorch
+        check_archive(path)
+    with torch.serialization.safe_globals(_NUMPY_FLOAT):
+        return torch.load(path, "cpu", weights_only=True)
 
 
 def check_archive(path: Path) -> None:
