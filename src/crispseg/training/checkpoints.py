@@ -8,7 +8,7 @@ import math
 import signal
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -181,18 +181,31 @@ def check_folder(out: str | Path, *, resume: bool) -> Path | None:
     or no run to resume, raises a `CrispsegError`.
     """
     folder = Path(out)
-    checkpoint = next((folder / name for name in (LAST, BEST) if resume and (folder / name).is_file()), None)
-    settings, results = folder / CONFIG, [folder / name for name in (LAST, BEST, MODEL, SCORES)]
-    recorded = settings.is_file() and settings.read_bytes().startswith(RECORDED.encode())
-    begun = recorded and (folder / LAST.parent).is_dir()
-    results += [] if begun else [settings, folder / METRICS, folder / PICTURE, folder / TRAINED]  # files of the user
-    there = next((path.relative_to(folder) for path in results if path.exists()), None)
-    if resume and (not settings.is_file() or (there and checkpoint is None)):
+    results: list[str | Path] = [LAST, BEST, MODEL, SCORES]
+    if not is_begun(folder):
+        results += [CONFIG, METRICS, PICTURE, TRAINED]  # files of the user
+    result = first_existing(folder, results)
+    if not resume:
+        if result:
+            raise CrispsegError(f"{folder} already contains {result}; resume the run, or choose another out")
+        return None
+    checkpoint = first_existing(folder, (LAST, BEST))
+    if not (folder / CONFIG).is_file() or (result and checkpoint is None):
         line = f"{folder} has no {LAST} to resume from"
         raise CrispsegError(f"{line}; choose another out, and add init_from if the folder has a model")
-    if there and not resume:
-        raise CrispsegError(f"{folder} already contains {there}; resume the run, or choose another out")
-    return checkpoint
+    return folder / checkpoint if checkpoint else None
+
+
+def is_begun(folder: Path) -> bool:
+    """Return whether a run has begun in a folder, so that its files are not the user's."""
+    settings = folder / CONFIG
+    recorded = settings.is_file() and settings.read_bytes().startswith(RECORDED.encode())
+    return recorded and (folder / LAST.parent).is_dir()
+
+
+def first_existing(folder: Path, names: Iterable[str | Path]) -> str | Path | None:
+    """Return the first of these names that the folder contains."""
+    return next((name for name in names if (folder / name).exists()), None)
 
 
 def check_same_run(config: TrainConfig) -> None:

@@ -12,7 +12,7 @@ from torch.nn.grad import conv2d_weight
 from torch.nn.modules.utils import _pair
 from torch.overrides import TorchFunctionMode
 
-TILE = 3  # side of the largest kernel whose gradient is fast; 1 for dilated kernels
+FAST_SIDE = 3  # side of the largest kernel whose gradient is fast; 1 for dilated kernels
 
 
 class FastDepthwise(TorchFunctionMode):
@@ -22,14 +22,28 @@ class FastDepthwise(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.conv2d and len(args) == 7 and args[6] > 1 and torch.is_autocast_enabled("cpu"):
-            x, weight, bias, stride, padding, dilation, groups = args
-            depthwise = x.ndim == 4 and groups == x.shape[1] and x.device.type == "cpu" and not isinstance(padding, str)
-            if depthwise and torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-                x, weight = (each.to(torch.get_autocast_dtype("cpu")) for each in (x, weight))
-                y = DepthwiseConv.apply(x, weight, *map(_pair, (stride, padding, dilation)))
-                return y if bias is None else y + bias.to(y.dtype)[:, None, None]
+        if func is F.conv2d and len(args) == 7 and is_trained_depthwise(*args):
+            return depthwise_conv2d(*args)
         return func(*args, **(kwargs or {}))
+
+
+def is_trained_depthwise(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
+) -> bool:
+    """Return whether arguments of `conv2d` are a depthwise convolution with a gradient, under CPU autocast."""
+    if groups == 1 or not torch.is_autocast_enabled("cpu") or not torch.is_grad_enabled():
+        return False
+    depthwise = x.ndim == 4 and groups == x.shape[1] and not isinstance(padding, str)
+    return depthwise and x.device.type == "cpu" and (x.requires_grad or weight.requires_grad)
+
+
+def depthwise_conv2d(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
+) -> Tensor:
+    """Compute a depthwise `conv2d` in the type of CPU autocast."""
+    dtype = torch.get_autocast_dtype("cpu")
+    y: Tensor = DepthwiseConv.apply(x.to(dtype), weight.to(dtype), _pair(stride), _pair(padding), _pair(dilation))
+    return y if bias is None else y + bias.to(y.dtype)[:, None, None]
 
 
 class DepthwiseConv(torch.autograd.Function):
@@ -75,7 +89,7 @@ def weight_gradient(
 ) -> Tensor:
     """Compute the gradient of `weight`, tile by tile of the kernel: each tile sees `x` from its first point on."""
     height, width = weight.shape[2:]
-    tile = TILE if max(dilation) == 1 else 1
+    tile = FAST_SIDE if max(dilation) == 1 else 1
     if max(height, width) <= tile:
         return conv2d_weight(x, weight.shape, gradient, stride, padding, dilation, groups)  # type: ignore[no-untyped-call, no-any-return]
     x = F.pad(x, [padding[1], padding[1] + tile, padding[0], padding[0] + tile])

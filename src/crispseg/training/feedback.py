@@ -115,25 +115,44 @@ def advice(
     config: TrainConfig, train: SplitReport, rows: Sequence[Mapping[str, str]], iou: NDArray[np.float64]
 ) -> list[str]:
     """Return advice based on the rows of `metrics.csv` and the IoU `(C,)` of the best evaluation."""
-    lines = []
+    tips = [advice_on_length(rows), advice_on_missed_class(config, train, iou)]
+    return [tip for tip in tips if tip]
+
+
+def advice_on_length(rows: Sequence[Mapping[str, str]]) -> str | None:
+    """Return advice for a run that was too short, or long enough to overfit."""
+    steps = int(rows[-1]["step"])
+    if steps < 50:
+        return f"train longer: the run has only {plural(steps, 'step')}"
+    if len(rows) <= 3:
+        return None
     miou = [float(row["miou"] or 0) for row in rows]
-    late, best, losses = len(miou) - len(miou) // 3, int(np.argmax(miou)), [float(row["train_loss"]) for row in rows]
-    if int(rows[-1]["step"]) < 50:
-        lines.append(f"train longer: the run has only {plural(int(rows[-1]['step']), 'step')}")
-    elif len(rows) > 3 and (gain := max(miou[late:]) - max(miou[:late])) > 1:
-        lines.append(f"train longer: mIoU still rose by {gain:.1f} over the last third of the run")
-    elif len(rows) > 3 and miou[best] - miou[-1] > 1 and losses[-1] < losses[best]:
-        lines.append(
-            f"more images or stronger augmentation: mIoU fell by {miou[best] - miou[-1]:.1f} after step "
-            f"{rows[best]['step']} while the training loss kept falling, so the model overfits"
+    losses = [float(row["train_loss"]) for row in rows]
+    late = len(miou) - len(miou) // 3
+    gain = max(miou[late:]) - max(miou[:late])
+    if gain > 1:
+        return f"train longer: mIoU still rose by {gain:.1f} over the last third of the run"
+    best = int(np.argmax(miou))
+    fall = miou[best] - miou[-1]
+    if fall > 1 and losses[-1] < losses[best]:
+        return (
+            f"more images or stronger augmentation: mIoU fell by {fall:.1f} after step {rows[best]['step']} while the "
+            "training loss kept falling, so the model overfits"
         )
-    if missed := [(share, at) for at, share in enumerate(train.shares) if 0 < share < 0.05 and iou[at] < 50]:
-        share, at = min(missed)
-        weighted = config.class_weights is not None or "cross_entropy" not in config.losses
-        remedy = "add images that contain it" if weighted else "try class_weights balanced"
-        name = train.labels.names[at]
-        lines.append(f"{remedy}: {name} has IoU {iou[at]:.1f} and is {100 * share:.2g} % of the training pixels")
-    return lines
+    return None
+
+
+def advice_on_missed_class(config: TrainConfig, train: SplitReport, iou: NDArray[np.float64]) -> str | None:
+    """Return advice for the rarest class that the model misses."""
+    shares = np.array(train.shares)
+    missed = np.flatnonzero((shares > 0) & (shares < 0.05) & (iou < 50))
+    if not len(missed):
+        return None
+    index = missed[shares[missed].argmin()]
+    weighted = config.class_weights is not None or "cross_entropy" not in config.losses
+    remedy = "add images that contain it" if weighted else "try class_weights balanced"
+    facts = f"has IoU {iou[index]:.1f} and is {100 * shares[index]:.2g} % of the training pixels"
+    return f"{remedy}: {train.labels.names[index]} {facts}"
 
 
 def thin_classes(dataset: SegmentationDataset, images: int = 32) -> list[str]:

@@ -146,7 +146,8 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks, f
     unlabelled = open_unlabelled(config, model.info, hooks.teacher) if config.unlabelled else None
     if unlabelled:
         notes += unlabelled.notes
-    if config.workers and (obstacle := obstacle_to_workers((config.data, hooks.transform))):
+    obstacle = obstacle_to_workers((config.data, hooks.transform))
+    if config.workers and obstacle:
         config = replace(config, workers=0)
         notes.append(f"workers is 0, because {obstacle}")
 

@@ -42,32 +42,45 @@ def train_folds(
     """
     if not isinstance(config.data, Folder):
         raise CrispsegError(f"folds need a folder of images, but the data are {config.data.name}")
-    data, out = dataclasses.replace(config.data, folds=folds), Path(config.out)
+    data = dataclasses.replace(config.data, folds=folds)
     config = dataclasses.replace(config, data=data)
     console = (console or Console(stderr=True)) if is_first_process() else Console(quiet=True)
+    places = [Path(config.out) / f"fold_{fold}" for fold in range(1, folds + 1)]
+    begun = check_folds(config, places, resume)
+    _ = data.pairs("val")  # report too few images before any file is written
     scores: dict[str, Scores] = {}
-    if resume and not (out / SCORES).is_file():
-        raise CrispsegError(f"{out} contains no folds to resume; start them again")
-    places = [out / f"fold_{fold}" for fold in range(1, folds + 1)]
-    begun = {place: resume and (place / CONFIG).is_file() for place in places}
-    for place in (*begun, *([] if resume else [out])) if is_first_process() else ():
-        check_folder(place, resume=begun.get(place, False))
-    _ = data.pairs("val")  # report too few images first
     if not resume:
-        write_text(out / SCORES, "{}")
+        write_scores(config, scores)
     record(config)
-    for fold, (place, again) in enumerate(begun.items(), 1):
+    for fold, place in enumerate(places, 1):
         console.print(f"fold {fold} of {folds}", style="bold", highlight=False)
         own = dataclasses.replace(config, data=dataclasses.replace(data, fold=fold), out=place)
         try:
-            run = train(own, resume=again, console=console)
+            run = train(own, resume=place in begun, console=console)
         except Interrupted as stop:
-            line = f"interrupted in fold {fold} of {folds}; resume the folds in {out}"
+            line = f"interrupted in fold {fold} of {folds}; resume the folds in {config.out}"
             raise Interrupted(line, stop.number) from None
         scores[place.name] = {"miou": run.miou, **run.iou}
-        write_text(out / SCORES, json.dumps(scores, indent=1))
+        write_scores(config, scores)
     console.print(fold_table(scores))
     return scores
+
+
+def check_folds(config: TrainConfig, places: list[Path], resume: bool) -> set[Path]:
+    """Check the folders of all folds, and return those to resume."""
+    if resume and not (Path(config.out) / SCORES).is_file():
+        raise CrispsegError(f"{config.out} contains no folds to resume; start them again")
+    begun = {place for place in places if resume and (place / CONFIG).is_file()}
+    if is_first_process():
+        for place in places:
+            check_folder(place, resume=place in begun)
+        if not resume:
+            check_folder(config.out, resume=False)
+    return begun
+
+
+def write_scores(config: TrainConfig, scores: dict[str, Scores]) -> None:
+    write_text(Path(config.out) / SCORES, json.dumps(scores, indent=1))
 
 
 def fold_table(scores: dict[str, Scores]) -> Table:

@@ -38,27 +38,10 @@ from crispseg.training.task import steps_per_epoch
 
 def build_trainer(config: TrainConfig, batches: int, console: Console, further: Sequence[Callback]) -> L.Trainer:
     """Build the trainer of a run; `batches` is the number per epoch and device, `further` adds callbacks."""
-    folder = Path(config.out)
     per_epoch = steps_per_epoch(batches, config)
     steps = None if config.minutes else config.iterations or (config.epochs or 0) * per_epoch
-    seconds = 60 * config.minutes if config.minutes else None
-    timer = Timer()
-    pace = Pace(timer, steps, seconds)
-    callbacks: list[Callback] = [
-        *further,
-        *(timer, pace, MetricsFile(folder / METRICS, timer)),
-        *(ProgressLines(pace, console), BestCheckpoint(folder), LastCheckpoint(folder / LAST, config.checkpoint_every)),
-    ]
-    if console.is_terminal:
-        callbacks.append(ProgressBars(refresh_rate=2, console_kwargs={"stderr": True}))
-    if config.class_weights == "softened":
-        callbacks.append(ClassWeightSchedule())
-    if config.ema:
-        callbacks.append(WarmedAverage(config.ema))
-    if config.patience:
-        callbacks.append(Patience(config.patience))
     return L.Trainer(
-        accelerator=("cuda" if on_cuda(config) else "cpu") if config.device == "auto" else config.device,
+        accelerator=_accelerator(config),
         devices=config.devices,
         num_nodes=config.num_nodes,
         # Without it, the first step of a session adds up gradients in another order than later steps.
@@ -74,13 +57,42 @@ def build_trainer(config: TrainConfig, batches: int, console: Console, further: 
         val_check_interval=NEVER if config.minutes else None,
         deterministic="warn" if config.deterministic else None,
         use_distributed_sampler=False,  # crispseg's samplers distribute the samples themselves
-        callbacks=callbacks,
-        logger=_loggers(config, folder),
+        callbacks=[*further, *_callbacks(config, steps, console)],
+        logger=_loggers(config, Path(config.out)),
         log_every_n_steps=1 if batches < 50 else 50,
         num_sanity_val_steps=4,  # for `Pace`
         enable_model_summary=False,
         enable_progress_bar=console.is_terminal,
     )
+
+
+def _callbacks(config: TrainConfig, steps: int | None, console: Console) -> list[Callback]:
+    """Return the callbacks of a run of some steps, or of the minutes in its settings."""
+    folder, timer = Path(config.out), Timer()
+    pace = Pace(timer, steps, 60 * config.minutes if config.minutes else None)
+    callbacks: list[Callback] = [
+        timer,
+        pace,
+        MetricsFile(folder / METRICS, timer),
+        ProgressLines(pace, console),
+        BestCheckpoint(folder),
+        LastCheckpoint(folder / LAST, config.checkpoint_every),
+    ]
+    if console.is_terminal:
+        callbacks.append(ProgressBars(refresh_rate=2, console_kwargs={"stderr": True}))
+    if config.class_weights == "softened":
+        callbacks.append(ClassWeightSchedule())
+    if config.ema:
+        callbacks.append(WarmedAverage(config.ema))
+    if config.patience:
+        callbacks.append(Patience(config.patience))
+    return callbacks
+
+
+def _accelerator(config: TrainConfig) -> str:
+    if config.device == "auto":
+        return "cuda" if on_cuda(config) else "cpu"
+    return config.device
 
 
 def is_first_process() -> bool:
@@ -126,9 +138,9 @@ def check_processes(config: TrainConfig) -> None:
 
 def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
     """Return the requested loggers; the default is TensorBoard if it is installed."""
-    there = {name for name in ("tensorboard", "wandb") if importlib.util.find_spec(name)}
-    names = {"tensorboard"} & there if config.loggers is None else {*config.loggers}
-    for name in names - there:
+    installed = {name for name in ("tensorboard", "wandb") if importlib.util.find_spec(name)}
+    names = {"tensorboard"} & installed if config.loggers is None else {*config.loggers}
+    for name in names - installed:
         raise CrispsegError(f"loggers contains {name}, which is not installed: pip install {name}")
     loggers: list[Logger] = []
     if "tensorboard" in names:

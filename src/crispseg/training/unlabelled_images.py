@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from crispseg.config.settings import plural
-from crispseg.data import Folder, Sample, train_transform
+from crispseg.data import DataSource, Folder, Sample, train_transform
 from crispseg.data.examination import pairs_of
 from crispseg.data.loading import Augmented, derived_seed
 from crispseg.errors import CrispsegError, few
@@ -23,7 +23,7 @@ from crispseg.io.parallel import parallel, tried
 from crispseg.models.info import ModelInfo
 from crispseg.training.config import TrainConfig
 
-SAME = "same"  # value of `unlabelled` for the images of the data that have no mask
+OWN_IMAGES = "same"  # value of `unlabelled` for the images of the data that have no mask
 
 
 def unlabelled_files(config: TrainConfig) -> tuple[list[Path], list[str]]:
@@ -32,28 +32,35 @@ def unlabelled_files(config: TrainConfig) -> tuple[list[Path], list[str]]:
     Images and masks of the data's splits are left out, also copies with the same bytes. A missing folder, no image, or
     an image that is damaged or unlike the labelled ones, raises a `CrispsegError`.
     """
-    place, source, channels = str(config.unlabelled), config.data, image_channels(config.model.in_chans)
-    if place == SAME:
-        left = [Path(file) for file in source.faults()["image-without-mask"]] if isinstance(source, Folder) else []
-    else:
-        left = find_images(place)
-    if not left:
+    place, channels = str(config.unlabelled), image_channels(config.model.in_chans)
+    files = _images_without_masks(place, config.data)
+    if not files:
         raise CrispsegError(f"is {place}, which has no images without masks; give a folder of images", "unlabelled")
-    notes, labelled = [], list[Path]()
-    for split, pairs in pairs_of(source).items():
-        labelled += [Path(pair.image) for pair in pairs]
-        known, masks = (_among(left, {Path(pair[kind]) for pair in pairs}) for kind in (1, 2))
-        left = [file for file in left if file not in known | masks]
-        if known:
-            notes.append(f"left out because {split} has them: {plural(len(known), 'image')}, {few(sorted(known), 2)}")
-    if not left:
+    notes: list[str] = []
+    splits = pairs_of(config.data)
+    for split, pairs in splits.items():
+        copies = _among(files, {Path(pair.image) for pair in pairs})
+        if copies:
+            some = few(sorted(copies), 2)
+            notes.append(f"left out because {split} has them: {plural(len(copies), 'image')}, {some}")
+        masks = _among(files, {Path(pair.mask) for pair in pairs})
+        files = [file for file in files if file not in copies | masks]
+    if not files:
         raise CrispsegError(f"is {place}, but all its images are in train, val or test; give others", "unlabelled")
-    depths = {_bit_depth(file) for file in labelled[:1]}  # without files they have 8
-    check = tried(partial(_check, channels=channels, deep=max(depths, default=8) > 8))
-    if bad := [error for error in parallel(check, left, "Checking unlabelled images") if error]:
-        some = f"{len(bad)} of {plural(len(left), 'image')} cannot be used, first: {bad[0]}"
+    labelled = [Path(pairs[0].image) for pairs in splits.values() if pairs]
+    deep = bool(labelled) and _bit_depth(labelled[0]) > 8  # data without files have 8 bits
+    check = tried(partial(_check, channels=channels, deep=deep))
+    if errors := [error for error in parallel(check, files, "Checking unlabelled images") if error]:
+        some = f"{len(errors)} of {plural(len(files), 'image')} cannot be used, first: {errors[0]}"
         raise CrispsegError(f"is {place}: {some}", "unlabelled")
-    return left, [f"unlabelled: {plural(len(left), 'image')} ({place})", *notes]
+    return files, [f"unlabelled: {plural(len(files), 'image')} ({place})", *notes]
+
+
+def _images_without_masks(place: str, source: DataSource) -> list[Path]:
+    """Return the images in a folder, or those of the data that have no mask."""
+    if place != OWN_IMAGES:
+        return find_images(place)
+    return [Path(file) for file in source.faults()["image-without-mask"]] if isinstance(source, Folder) else []
 
 
 def _among(files: Collection[Path], known: Collection[Path]) -> set[Path]:
