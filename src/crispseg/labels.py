@@ -43,8 +43,9 @@ class LabelSet:
     def colored(cls, names: Sequence[str]) -> LabelSet:
         """Return classes with these names in the default colours; a background has the colour `BACKGROUND`."""
         palette = default_palette(len(names))
-        at = cls(tuple(names), palette).background
-        return cls(tuple(names), tuple(BACKGROUND if index == at else each for index, each in enumerate(palette)))
+        background = cls(tuple(names), palette).background
+        colors = [BACKGROUND if index == background else color for index, color in enumerate(palette)]
+        return cls(tuple(names), tuple(colors))
 
     @classmethod
     def numbered(cls, count: int) -> LabelSet:
@@ -73,18 +74,21 @@ class LabelSet:
         A merged class has the colour of the class with its name or, for a new name, of its first member. An unknown
         name, or one that is merged or dropped more than once, raises a `CrispsegError`.
         """
-        moved = [*drop, *(name for new, names in merge.items() for name in names if name != new)]
+        target: dict[str, str] = {}
+        moved = [*drop]
+        for new, names in merge.items():
+            target |= dict.fromkeys(names, new)
+            moved += [name for name in names if name != new]
         if twice := next((name for name in moved if moved.count(name) > 1 or name in merge), None):
             raise CrispsegError(f"the class '{twice}' is merged or dropped more than once; name it once")
-        target = {name: new for new, names in merge.items() for name in names}
         kept = {name: target.get(name, name) for name in self.names if name not in drop}
         colors = dict(zip(self.names, self.palette, strict=True))
         for name in (*target, *drop):
             self.index(name)  # raises an error for an unknown class
-        names = tuple(dict.fromkeys(kept.values()))
+        classes = tuple(dict.fromkeys(kept.values()))
         firsts = {new: colors.get(new, colors[name]) for name, new in reversed(kept.items())}
-        ids = {at: names.index(kept[name]) if name in kept else IGNORE for at, name in enumerate(self.names)}
-        return LabelSet(names, tuple(firsts[name] for name in names)), ids
+        ids = {index: classes.index(kept[name]) if name in kept else IGNORE for index, name in enumerate(self.names)}
+        return LabelSet(classes, tuple(firsts[name] for name in classes)), ids
 
     def __len__(self) -> int:
         return len(self.names)
@@ -95,11 +99,14 @@ def default_palette(count: int) -> tuple[Color, ...]:
 
     There are at most 255; a smaller palette is the beginning of a larger one.
     """
-    levels = ([17 * int(digit, 16) for digit in digits] for digits in _COLORS.split()[:count])
-    return tuple((red, green, blue) for red, green, blue in levels)
+    colors = []
+    for digits in _PALETTE_DIGITS.split()[:count]:
+        red, green, blue = (17 * int(digit, 16) for digit in digits)
+        colors.append((red, green, blue))
+    return tuple(colors)
 
 
-_COLORS = """
+_PALETTE_DIGITS = """
 5be e90 b0f b01 db9 069 ae7 a75 bbc 64b b7f e63 754 7f4 7b5 89b b09 edc 656 28c cdf a98 7d4 361 26f b43 876 f8e bd8
 d4c 678 9ba c97 d70 61f 6aa 95d 273 54d a8e b60 ddd 2d5 cd0 bb7 f39 0eb 3a3 a26 c25 dad 95a 9b2 96f 1f5 d8c 7a5 ccf
 c14 68a 9ea 399 866 dcd daf 0b7 b3b b07 a62 ab4 757 987 c20 f89 996 dc9 694 90d a28 abb 83a c6d b9f 8c6 a6e 765 66b

@@ -169,8 +169,8 @@ def test_softened_weights_become_milder(
         return forward(loss, logits, labels)
 
     monkeypatch.setattr(CrossEntropy, "forward", spy)
-    monkeypatch.setattr(class_weight_schedule, "STEPS", steps)
-    monkeypatch.setattr(class_weight_schedule, "SHARE", share)
+    monkeypatch.setattr(class_weight_schedule, "SCHEDULE_STEPS", steps)
+    monkeypatch.setattr(class_weight_schedule, "SCHEDULE_SHARE", share)
     settings: dict[str, Any] = {"class_weights": "softened", "auxiliary_weight": 0.0}
     quietly(tiny(tmp_path / "run", epochs=1, **settings))
     quietly(tiny(tmp_path / "run", epochs=3, **settings), resume=True)

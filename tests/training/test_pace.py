@@ -23,7 +23,7 @@ from training_runs import quietly, rows, tiny
 from crispseg.data.loading import Share
 from crispseg.training import pace, train
 from crispseg.training.callbacks import WarmedAverage
-from crispseg.training.pace import NEVER, SAMPLED, Pace
+from crispseg.training.pace import LEAST_IMAGES, NEVER, Pace
 
 IMAGES = 40
 
@@ -98,7 +98,7 @@ def test_a_run_ends_in_time_and_evaluates_a_tenth_of_it(
                 evaluations.append([when - begin for when in session.evaluate(evaluation)])
     end = evaluations[-1][1]
     evaluation *= len(session.val) / IMAGES
-    assert len(session.val) == IMAGES or (len(session.val) == SAMPLED or evaluation <= 0.11 * seconds)
+    assert len(session.val) == IMAGES or (len(session.val) == LEAST_IMAGES or evaluation <= 0.11 * seconds)
     if 0.9 * seconds > evaluation + 3 * step:
         assert seconds - 2 * step - 1e-6 <= end <= seconds + 1e-6
     assert len(evaluations) <= 10
@@ -110,7 +110,7 @@ def test_a_run_ends_in_time_and_evaluates_a_tenth_of_it(
 
 
 @pytest.mark.parametrize(
-    ("evaluation", "warmup", "used"), [(9, 3, IMAGES), (9, 60, IMAGES), (16, 1, 25), (400, 1, SAMPLED)]
+    ("evaluation", "warmup", "used"), [(9, 3, IMAGES), (9, 60, IMAGES), (16, 1, 25), (400, 1, LEAST_IMAGES)]
 )
 def test_val_is_sampled_if_all_of_it_takes_too_long(
     evaluation: float, warmup: float, used: int, monkeypatch: pytest.MonkeyPatch
@@ -178,7 +178,7 @@ def test_a_run_of_a_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_scores_of_a_sample_of_val_are_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "EVALUATING", 1e-6)
-    monkeypatch.setattr(pace, "SAMPLED", 3)
+    monkeypatch.setattr(pace, "LEAST_IMAGES", 3)
     output = io.StringIO()
     config = tiny(tmp_path / "run", minutes=2 / 60, schedule="cosine", epochs=None)
     run = train(config, console=Console(file=output, width=200))

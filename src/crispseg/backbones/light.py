@@ -44,7 +44,8 @@ class Stages(IntermediateLayerGetter):  # type: ignore[misc]
 def pyramid_of_stages(name: str, stages: Mapping[str, Stage], strides: Sequence[int]) -> Pyramid:
     """Return a network of stages as a pyramid of features with these strides; errors are those of `deepest`."""
     names = list(stages)
-    taken = [names[index] for index in deepest(name, [stage.stride for stage in stages.values()], strides)]
+    available = [stage.stride for stage in stages.values()]
+    taken = [names[index] for index in deepest(name, available, strides)]
     modules = OrderedDict((key, stage.module) for key, stage in stages.items())
     net = Stages(nn.Sequential(modules), dict(zip(taken, taken, strict=True)))
     channels = tuple(stages[key].channels for key in taken)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from crispseg.backbones.timm_networks import Pyramid, build_plain
 from crispseg.nn import pad_to_multiple, same_layout
 
-WIDTH = 256  # channels of a level (§4.1), or fewer if the transformer has fewer
+LEVEL_WIDTH = 256  # channels of a level (§4.1), or fewer if the transformer has fewer
 
 
 class SimplePyramid(nn.Module):
@@ -36,7 +36,7 @@ class SimplePyramid(nn.Module):
         self.plain = plain
         self.patch = patch
         self.stride = 2 ** round(math.log2(patch))
-        self.width = min(WIDTH, channels)
+        self.width = min(LEVEL_WIDTH, channels)
         self.levels = nn.ModuleList(_level(channels, self.width, self.stride, stride) for stride in strides)
 
     def forward(self, images: Tensor) -> list[Tensor]:

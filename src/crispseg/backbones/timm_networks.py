@@ -86,7 +86,8 @@ def _fits(net: Any, height: int, width: int) -> bool:
     except (AssertionError, RuntimeError):  # timm's networks refuse a size by these errors
         return False
     strides = net.feature_info.reduction()
-    return [feature.shape[-2:] for feature in features] == [(-(-height // s), -(-width // s)) for s in strides]
+    sizes = [(-(-height // stride), -(-width // stride)) for stride in strides]
+    return [feature.shape[-2:] for feature in features] == sizes
 
 
 class Pyramid(NamedTuple):

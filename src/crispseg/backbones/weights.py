@@ -26,7 +26,10 @@ _NUMPY_FLOAT: list[Any] = [
     *(np.dtype, type(np.dtype(np.float64))),
 ]
 
-FILES = ("model.safetensors", "pytorch_model.bin")  # names of timm's weight files on the hub, in timm's search order
+HUB_FILES = (
+    "model.safetensors",
+    "pytorch_model.bin",
+)  # names of timm's weight files on the hub, in timm's search order
 CHECKSUMS = "crc32"  # metadata key of a .safetensors file for the `checksum` of each tensor by name, as JSON
 
 
@@ -163,7 +166,7 @@ def hub_file(config: Any) -> str:
     It contacts the server first, because a download would try for a minute before it reports a missing connection.
     """
     repo, _, named = config.hf_hub_id.partition("@")
-    files, revision = ([config.hf_hub_filename] if config.hf_hub_filename else FILES), named or None
+    files, revision = ([config.hf_hub_filename] if config.hf_hub_filename else HUB_FILES), named or None
     for file in files:
         if isinstance(cached := try_to_load_from_cache(repo, file, revision=revision), str):
             return cached

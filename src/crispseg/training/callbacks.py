@@ -131,15 +131,15 @@ class WarmedAverage(WeightAveraging):
         super().__init__(multi_avg_fn=average)
 
 
-STEPS, SHARE = (250, 500), 0.8
+SCHEDULE_STEPS, SCHEDULE_SHARE = (250, 500), 0.8
 
 
 class ClassWeightSchedule(Callback):
     """Change softened class weights from `share ** -1/2` to `share ** -1/3` of each class's pixels.
 
-    The change ends at `SHARE` of the run, but not before the first or after the second of `STEPS`. It begins at half of
-    its end. The square root makes the model find rare classes early. The cube root later makes their masks less wide
-    (docs/development/trials.md).
+    The change ends at `SCHEDULE_SHARE` of the run, but not before the first or after the second of `SCHEDULE_STEPS`. It
+    begins at half of its end. The square root makes the model find rare classes early. The cube root later makes their
+    masks less wide (docs/development/trials.md).
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -149,7 +149,7 @@ class ClassWeightSchedule(Callback):
         self.weights, self.roots = weights, weights.clone()
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        step, (first, last) = trainer.global_step, STEPS
-        reached = np.clip(callback(trainer, Pace).progress_at(step) / SHARE, step / last, step / first)
+        step, (first, last) = trainer.global_step, SCHEDULE_STEPS
+        reached = np.clip(callback(trainer, Pace).progress_at(step) / SCHEDULE_SHARE, step / last, step / first)
         exponent = float(np.interp(reached, (1 / 2, 1), (1 / 2, 1 / 3)))
         self.weights.copy_(self.roots ** (exponent / (1 / 2)))

@@ -213,32 +213,47 @@ class TrainConfig(Settings):
     loggers: list[Literal["tensorboard", "wandb"]] | None = None
 
     def __post_init__(self) -> None:
-        for key, other in (("epochs", self.epochs), ("iterations", self.iterations)):
-            if self.minutes and other:
-                raise CrispsegError(f"minutes is {self.minutes:g} and {key} {other}; give one of them")
-        if self.layer_decay and self.freeze_backbone is True:
+        self._check_length()
+        self._check_backbone()
+        self._check_unlabelled()
+        self._check_augmentation()
+        if self.class_weights not in (None, "auto") and "cross_entropy" not in self.losses:
+            losses = ", ".join(self.losses)
+            raise CrispsegError(f"apply to cross_entropy, but loss is {losses}; add it", "class_weights")
+
+    def _check_length(self) -> None:
+        for key, length in (("epochs", self.epochs), ("iterations", self.iterations)):
+            if self.minutes and length:
+                raise CrispsegError(f"minutes is {self.minutes:g} and {key} {length}; give one of them")
+
+    def _check_backbone(self) -> None:
+        frozen = self.freeze_backbone is True
+        if self.layer_decay and frozen:
             raise CrispsegError(f"is {self.layer_decay:g}, but freeze_backbone is true; leave one out", "layer_decay")
-        if self.cache_features and self.freeze_backbone is not True:
-            frozen = written(self.freeze_backbone)
-            raise CrispsegError(f"is true, but freeze_backbone is {frozen}; set it to true", "cache_features")
-        if self.cache_features and self.processes > 1:
+        if not self.cache_features:
+            return
+        if not frozen:
+            given = written(self.freeze_backbone)
+            raise CrispsegError(f"is true, but freeze_backbone is {given}; set it to true", "cache_features")
+        if self.processes > 1:
             raise CrispsegError("is true, which needs devices and num_nodes of 1; change them", "cache_features")
-        if self.unlabelled and self.cache_features:
+        if self.unlabelled:
             raise CrispsegError("is given, but cache_features is true; leave one out", "unlabelled")
+
+    def _check_unlabelled(self) -> None:
         if self.unlabelled and self.augment.crop is None and self.batch_size != 1:
             raise CrispsegError("is given, but augment.crop is null; give augment.crop a size", "unlabelled")
         if self.teacher and not self.unlabelled:
             raise CrispsegError("needs images to label; give unlabelled a folder of images", "teacher")
-        if self.class_weights not in (None, "auto") and "cross_entropy" not in self.losses:
-            losses = ", ".join(self.losses)
-            raise CrispsegError(f"apply to cross_entropy, but loss is {losses}; add it", "class_weights")
-        if self.augment.photometric not in (False, "auto") and self.model.in_chans not in (1, 3):
-            channels = self.model.in_chans
+
+    def _check_augmentation(self) -> None:
+        augment, channels = self.augment, self.model.in_chans
+        if augment.photometric not in (False, "auto") and channels not in (1, 3):
             raise CrispsegError(f"does not support {channels} channels; set it to false", "augment.photometric")
-        if self.augment.crop is None and tuple(self.augment.scale) != (1, 1) and self.batch_size != 1:
+        if augment.crop is None and tuple(augment.scale) != (1, 1) and self.batch_size != 1:
             raise CrispsegError("is null, so images differ in size; set augment.scale to [1, 1]", "augment.crop")
-        if self.augment.crop not in ("auto", None) and min(self.augment.window or ()) < MIN_SIDE:
-            crop = written(self.augment.crop)
+        if augment.crop not in ("auto", None) and min(augment.window or ()) < MIN_SIDE:
+            crop = written(augment.crop)
             raise CrispsegError(f"is {crop}; models need at least {MIN_SIDE} pixels per side", "augment.crop")
 
     @property

@@ -103,7 +103,8 @@ class CachedTask(SegmentationTask):
                 line = f"is true, but {self.model.info.name} needs images besides features; set it to false"
                 raise CrispsegError(line, "cache_features")
         areas = [math.prod(size) for size in self.val_sizes]
-        crop_bytes, image_bytes = (sum(each.nbytes for each in record.values()) for record in (first, image))
+        crop_bytes = sum(values.nbytes for values in first.values())
+        image_bytes = sum(values.nbytes for values in image.values())
         needed = (len(train.keys) * crop_bytes + sum(areas) / areas[0] * image_bytes) / 1e9
         free = shutil.disk_usage(train.folder).free / 1e9
         if needed > min(self.config.cache_limit, free):

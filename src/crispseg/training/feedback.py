@@ -176,6 +176,7 @@ def draw_panels(
     for index in spread(len(dataset), count):
         image, truth, _ = dataset[index]
         results = [segmenter(image) for segmenter in segmenters]
-        shown = [colorize(labels, palette) for labels in (truth, *(result.labels for result in results))]
+        labels = [truth, *(result.labels for result in results)]
+        shown = [colorize(each, palette) for each in labels]
         rows.append([results[-1].image, *shown, error_map(results[-1].labels, truth, palette)])
     return panels(rows, ["image", "ground truth", *models, "errors"], dataset.labels)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-SIDES = 16, 320  # range of the shorter side of matrices with orthogonal updates; larger ones take too long on CPUs
+MIN_MATRIX, MAX_MATRIX = 16, 320  # shorter side of matrices with orthogonal updates; larger ones are slow on CPUs
 LR_RATIO = 5.0  # learning rate of matrices over that of other weights
 MOMENTUM = 0.95
 BETAS, EPS = (0.9, 0.999), 1e-8  # of AdamW
 QUINTIC = (3.4445, -4.7750, 2.0315)
-STEPS = 5
+NEWTON_SCHULZ_STEPS = 5
 EVERY = 2  # steps for which an orthogonal update is used; weights are expected to have a gradient in each
 
 
@@ -87,7 +87,9 @@ class Muon(Optimizer):
 
 def is_matrix(weight: Tensor) -> bool:
     """Return whether a weight is a matrix with a shorter side of 16 to 320, other than of a depthwise convolution."""
-    return weight.ndim > 1 and weight.shape[1] > 1 and SIDES[0] <= min(weight.flatten(1).shape) <= SIDES[1]
+    if weight.ndim < 2 or weight.shape[1] == 1:
+        return False
+    return MIN_MATRIX <= min(weight.flatten(1).shape) <= MAX_MATRIX
 
 
 def orthogonalized(matrix: Tensor) -> Tensor:
@@ -99,7 +101,7 @@ def orthogonalized(matrix: Tensor) -> Tensor:
     tall = matrix.shape[0] > matrix.shape[1]
     gram = matrix.T @ matrix if tall else matrix @ matrix.T
     factor = polynomial = quintic(gram)
-    for _ in range(STEPS - 1):
+    for _ in range(NEWTON_SCHULZ_STEPS - 1):
         gram = polynomial @ gram @ polynomial
         polynomial = quintic(gram)
         factor = polynomial @ factor

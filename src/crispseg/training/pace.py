@@ -22,7 +22,7 @@ def callback(trainer: L.Trainer, kind: type[CallbackType]) -> CallbackType:
 NEVER = sys.maxsize  # value of the trainer's `val_check_interval`; `Pace` requests the evaluations
 EVALUATIONS = 10  # maximum number
 EVALUATING = 0.1  # fraction of the time for all evaluations, unless the last one takes more
-SAMPLED = 20  # minimum number of val images of an evaluation, if val has more
+LEAST_IMAGES = 20  # minimum number of val images of an evaluation, if val has more
 LEAST = 0.1  # minimum fraction of the time for training, even if the evaluation takes long
 
 
@@ -116,7 +116,7 @@ class Pace(Callback):
         sampler = loader.sampler
         if self.sampled is None and self.evaluation > EVALUATING * seconds:
             in_time = round(sampler.samples * EVALUATING * seconds / self.evaluation)
-            images = max(in_time, SAMPLED, sampler.devices) // sampler.devices * sampler.devices
+            images = max(in_time, LEAST_IMAGES, sampler.devices) // sampler.devices * sampler.devices
             if images < sampler.samples:
                 self.evaluation *= images / sampler.samples
                 self.sampled = images

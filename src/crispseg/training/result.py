@@ -84,16 +84,23 @@ class Run:
     def history(self) -> list[dict[str, float]]:
         """Rows of `metrics.csv`, for `pandas.DataFrame(run.history)`; undefined scores are NaN."""
         with (self.folder / METRICS).open(newline="", encoding="utf-8") as file:
-            rows = [{key: float(value or "nan") for key, value in row.items()} for row in csv.DictReader(file)]
-        return [row | {key: int(row[key]) for key in ("epoch", "step")} for row in rows]
+            table = [*csv.DictReader(file)]
+        rows = []
+        for row in table:
+            values = {key: float(value or "nan") for key, value in row.items()}
+            rows.append(values | {"epoch": int(row["epoch"]), "step": int(row["step"])})
+        return rows
 
     def _repr_html_(self) -> str:
         info, rows, picture = self.model.info, self.history, self.folder / PICTURE
         best, labels = max(rows, key=lambda row: row["miou"]), info.label_set()
-        ious = [best[f"iou/{name}"] for name in labels.names]
+        classes = []
+        for name, color in zip(labels.names, labels.palette, strict=True):
+            iou = best[f"iou/{name}"]
+            classes.append((name, color, iou, percent(iou), None))
         figure = Figure((4.8, 2.4), layout="constrained")
         axes = figure.subplots()
-        axes.plot([row["step"] for row in rows], [row["miou"] for row in rows], marker=".")
+        axes.plot(*np.array([(row["step"], row["miou"]) for row in rows]).T, marker=".")
         axes.set(xlabel="step", ylabel="mIoU on val, %")
         pictures = [pages.embedded(drawn(figure), "mIoU of each evaluation")]
         if picture.is_file():
@@ -102,5 +109,5 @@ class Run:
             title=f"{info.name} on {info.backbone}: mIoU {percent(self.miou)} on val",
             note=str(self.folder),
             pictures=pictures,
-            classes=[(*each, percent(each[2]), None) for each in zip(labels.names, labels.palette, ious, strict=True)],
+            classes=classes,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -52,19 +53,38 @@ def training_config(*layers: Mapping[str, Any], resumed: bool = False) -> TrainC
     type or value, or no data raise a `CrispsegError`.
     """
     trees = flat(layers)
-    said = {key: value for tree in trees for key, value in tree.items()}
-    preset, start = checked(PRESET.kind, said.get("preset", PRESET.default), "preset"), str(said.get("init_from") or "")
-    (base,) = flat([read_yaml(PAPER)]) if preset == "paper" else [{"model.name": ModelConfig.name}]
-    here = shipped_folder(start) or Path(start).is_dir() or "model.name" not in said
-    if start and here and not resumed:
-        saved = ModelConfig.of(start)
-        shared = {key: getattr(saved, key) for key in SHARED_MODEL_KEYS if key != "pretrained"}
-        base = merge(base, {f"model.{key}": value for key, value in (shared | saved.options).items()})
-    known = known_fields(str({**base, **said}["model.name"]), str(said.get("data.name", Folder.name)))
-    if start and here and not resumed and "data.value_range" in known and read_info(start).value_range == "image":
+    given = functools.reduce(operator.or_, trees, Tree())
+    base = default_settings(given)
+    saved = None if resumed else inherited_model(given)
+    if saved:
+        base = merge(base, model_settings(saved))
+    known = known_fields(str({**base, **given}["model.name"]), str(given.get("data.name", Folder.name)))
+    if saved and "data.value_range" in known and read_info(saved).value_range == "image":
         base["data.value_range"] = "image"
-    tree = merge(base, functools.reduce(merge, (_in_groups(each, known) for each in trees), Tree()))
-    return _build(tree, known)
+    for tree in trees:
+        base = merge(base, _in_groups(tree, known))
+    return _build(base, known)
+
+
+def default_settings(given: Tree) -> Tree:
+    """Return the settings that differ from the fields' defaults, by the preset."""
+    if checked(PRESET.kind, given.get("preset", PRESET.default), "preset") == "paper":
+        return flat([read_yaml(PAPER)])[0]
+    return {"model.name": ModelConfig.name}
+
+
+def inherited_model(given: Tree) -> str | None:
+    """Return the saved model whose settings are inherited; a hub id is asked for them only if no model is given."""
+    start = str(given.get("init_from") or "")
+    inherits = shipped_folder(start) or Path(start).is_dir() or "model.name" not in given
+    return start if start and inherits else None
+
+
+def model_settings(saved: str) -> Tree:
+    """Return the settings of a saved model, without its weights."""
+    config = ModelConfig.of(saved)
+    shared = {key: getattr(config, key) for key in SHARED_MODEL_KEYS if key != "pretrained"}
+    return {f"model.{key}": value for key, value in (shared | config.options).items()}
 
 
 def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
@@ -78,7 +98,9 @@ def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
         if "plugins" in tree:
             tree["plugins"] = checked(list[str], tree["plugins"], "plugins")
             load_plugins(tree["plugins"])  # they may register parts that other keys name
-        for group in [each for each in GROUPS if each in tree]:
+        for group in GROUPS:
+            if group not in tree:
+                continue
             value = tree.pop(group)
             value = {"name": value} if isinstance(value, str) and group in NAMED else checked(dict, value, group)
             value = renamed(value) if group == "model" else value
@@ -110,13 +132,13 @@ def _in_groups(tree: Tree, known: Mapping[str, Field]) -> Tree:
 
 def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
     values = {key: value for key, value in tree.items() if key in known and key != "preset"}
-    for key in [key for key in tree if key not in known]:
+    for key in tree.keys() - known.keys():
         owner, _, entry = key.rpartition(".")
         if owner not in known:
             raise unknown(key, known)
         before = checked(dict[str, Any], values.get(owner, known[owner].default) or {}, owner)
         values[owner] = before | {entry: tree[key]}
-    model, data, augment = ({key: values.pop(f"{group}.{key}") for key in _inside(group, values)} for group in GROUPS)
+    model, data, augment = (_taken(group, values) for group in GROUPS)
     if not data:
         raise CrispsegError("is missing; give a folder of images and masks, or images and masks", "data")
     name = model["name"]
@@ -126,6 +148,11 @@ def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
     values["model"] = construct(ModelConfig, model | {"options": options}, ModelConfig.prefix)
     values["augment"] = construct(Augment, augment, "augment.")
     return construct(TrainConfig, values | {"data": build_data(data)})
+
+
+def _taken(group: str, values: Tree) -> Tree:
+    """Remove the values of a group, and return them by their keys in it."""
+    return {key: values.pop(f"{group}.{key}") for key in _inside(group, values)}
 
 
 def _inside(group: str, tree: Tree) -> list[str]:
@@ -139,8 +166,10 @@ def known_fields(model: str, data: str) -> dict[str, Field]:
     of_model = shared | model_options(model)
     of_data = {"name": Field(str, Folder.name, "name of the data")} | fields_of(data_source(data))
     groups = {"model": of_model, "data": of_data, "augment": fields_of(Augment)}
-    inside = {f"{group}.{key}": field for group, fields in groups.items() for key, field in fields.items()}
-    return {"preset": PRESET} | own | inside
+    known = {"preset": PRESET} | own
+    for group, fields in groups.items():
+        known |= {f"{group}.{key}": field for key, field in fields.items()}
+    return known
 
 
 def merge(base: Tree, over: Tree) -> Tree:

@@ -65,10 +65,12 @@ def _images_without_masks(place: str, source: DataSource) -> list[Path]:
 
 def _among(files: Collection[Path], known: Collection[Path]) -> set[Path]:
     """Return the files with the same bytes as a known one."""
-    shared = {file.stat().st_size for file in files} & {file.stat().st_size for file in known}
-    some, others = ([file for file in each if file.stat().st_size in shared] for each in (files, known))
-    digests = {*map(digest, others)}
-    return {file for file in some if digest(file) in digests}
+    sizes = {file: file.stat().st_size for file in (*files, *known)}
+    sizes_of_known = {sizes[file] for file in known}
+    candidates = [file for file in files if sizes[file] in sizes_of_known]
+    sizes_of_candidates = {sizes[file] for file in candidates}
+    digests = {digest(file) for file in known if sizes[file] in sizes_of_candidates}
+    return {file for file in candidates if digest(file) in digests}
 
 
 def _bit_depth(path: Path) -> int:

@@ -70,8 +70,11 @@ def panels(
     from matplotlib.patches import Patch
 
     names, columns = legend.names if legend else (), len(titles)
-    lines = [[_fitted(each, row[0].shape) for each, _ in zip(row, titles, strict=True)] for row in rows]
-    image = np.vstack([np.hstack(line) for line in lines])
+    lines = []
+    for row in rows:
+        assert len(row) == columns, titles
+        lines.append(np.hstack([_fitted(image, row[0].shape) for image in row]))
+    image = np.vstack(lines)
     height = len(image) + LINE * (1 + ceil(len(names) / columns))
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's resolution or font size would move the text
@@ -80,7 +83,7 @@ def panels(
             place = (column + 1 / 2) / columns, 1 - LINE / (2 * height)
             figure.text(*place, title, ha="center", va="center", size="large")
         if legend is not None:
-            colors = [tuple(channel / 255 for channel in color) for color in legend.palette]
+            colors = np.array(legend.palette) / 255
             texts = [name.replace("$", r"\$") for name in names]  # a pair of $ would mark a formula
             handles = [Patch(facecolor=color, label=text) for color, text in zip(colors, texts, strict=True)]
             figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, borderpad=0)
