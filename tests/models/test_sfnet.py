@@ -76,6 +76,7 @@ def test_coordinates_are_float32_when_all_else_is_bfloat16(autocast: bool) -> No
 
 
 ROWS: dict[str, dict[str, Any]] = {
+    "§3.2, two convolutions": {"flow_layers": 2, "align_corners": False},
     "1a FPN": {"context": "conv", "fuse": "add"},
     "1b F4 and F5, 1c ASPP": {"fuse_levels": [5, 4], "context": "aspp"},
     "1c DenseASPP, 2d F5": {"context": "denseaspp", "fuse": "dcn", "fuse_levels": [5]},

@@ -26,6 +26,7 @@ LIGHT_BACKBONES = ("df1", "df2", "stdc1", "stdc2", "shufflenetv2_x1_0")
 
 FlowUpsampling: TypeAlias = Literal["bilinear", "nearest", "deconvolution"]
 FlowKernel: TypeAlias = Literal[1, 3, 5, 7]
+FlowLayers: TypeAlias = Literal[1, 2]
 FlowNet: TypeAlias = Literal["simple", "correlation"]
 FlowCoordinates: TypeAlias = Literal["released", "paper"]
 
@@ -46,6 +47,8 @@ class FlowAlignment(nn.Module):
         flow_upsampling: upsampling of the compressed coarse level (Table 2a); deconvolution doubles it by a 4×4
             transposed convolution, then resizes it bilinearly to the fine level.
         flow_kernel: side of the convolution that predicts the flow (Table 2b).
+        flow_layers: convolutions that predict the flow: one (Eq. 1 and the code), or two (the text of §3.2), of which
+            the first has batch norm and ReLU.
         flow_net: input of that convolution: both compressed levels (simple, as in FlowNet-S), or their correlation (as
             in FlowNet-C, Table 2c).
         flow_reach: largest displacement of the correlation, in pixels of the fine level.
@@ -63,6 +66,7 @@ class FlowAlignment(nn.Module):
         *,
         flow_upsampling: FlowUpsampling = "bilinear",
         flow_kernel: FlowKernel = 3,
+        flow_layers: FlowLayers = 1,
         flow_net: FlowNet = "simple",
         flow_reach: PositiveInt = 4,
         flow_coordinates: FlowCoordinates = "released",
@@ -72,7 +76,8 @@ class FlowAlignment(nn.Module):
         if self.literal and not align_corners:
             raise CrispsegError("flow_coordinates is paper, which needs align_corners; leave out flow_coordinates")
         self.align_corners = align_corners
-        self.composed = not align_corners and flow_net == "simple" and flow_upsampling != "deconvolution"
+        linear = flow_layers == 1 and flow_net == "simple" and flow_upsampling != "deconvolution"
+        self.composed = linear and not align_corners
         common = fine_channels // 2
         same = fine_channels == coarse_channels
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
@@ -83,7 +88,9 @@ class FlowAlignment(nn.Module):
         self.enlarge = nn.ConvTranspose2d(common, common, 4, 2, 1, bias=False) if deconvolve else nn.Identity()
         self.correlation = Tap() if flow_net == "correlation" else None
         seen = 2 * common if self.correlation is None else (2 * flow_reach + 1) ** 2
-        self.predict_flow = nn.Conv2d(seen, 2, flow_kernel, padding=flow_kernel // 2, bias=False)
+        two = flow_layers == 2
+        self.encode_flow = conv_bn_relu(seen, common, flow_kernel) if two else nn.Identity()
+        self.predict_flow = nn.Conv2d(common if two else seen, 2, flow_kernel, padding=flow_kernel // 2, bias=False)
         self.fine, self.coarse, self.flow, self.warped = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
@@ -107,7 +114,7 @@ class FlowAlignment(nn.Module):
             seen = torch.cat([upsampled, compressed], dim=1)
         else:
             seen = self.correlation(correlate(compressed, upsampled, self.reach))
-        return self.predict_flow(seen)
+        return self.predict_flow(self.encode_flow(seen))
 
     def products(self) -> tuple[Tensor, Tensor]:
         """Return the weights of `products` of the coarse and the fine level, (2 · k², C) each."""
@@ -200,7 +207,7 @@ class AlignedConcat(nn.Module):
 
     Args:
         align_corners: see `FlowAlignment`.
-        flow_upsampling, flow_kernel, flow_net, flow_reach, flow_coordinates: see `FlowAlignment`.
+        flow_upsampling, flow_kernel, flow_layers, flow_net, flow_reach, flow_coordinates: see `FlowAlignment`.
     """
 
     def __init__(
@@ -212,13 +219,14 @@ class AlignedConcat(nn.Module):
         *,
         flow_upsampling: FlowUpsampling = "bilinear",
         flow_kernel: FlowKernel = 3,
+        flow_layers: FlowLayers = 1,
         flow_net: FlowNet = "simple",
         flow_reach: PositiveInt = 4,
         flow_coordinates: FlowCoordinates = "released",
     ) -> None:
         super().__init__()
         flow: dict[str, Any] = {"flow_upsampling": flow_upsampling, "flow_kernel": flow_kernel, "flow_net": flow_net}
-        flow |= {"flow_reach": flow_reach, "flow_coordinates": flow_coordinates}
+        flow |= {"flow_layers": flow_layers, "flow_reach": flow_reach, "flow_coordinates": flow_coordinates}
         self.fams = nn.ModuleList(FlowAlignment(channels, channels, align_corners, **flow) for _ in range(levels - 1))
         self.conv = conv_bn_relu(levels * channels, out_channels, 3)
 

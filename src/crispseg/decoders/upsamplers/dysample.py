@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, fuses
-from crispseg.decoders.upsamplers.windows import nearest, projection
+from crispseg.decoders.upsamplers.windows import moved, projection
 from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, resize, upcast
 
@@ -69,13 +69,8 @@ class DySample(nn.Module):
 
     def sampled(self, coarse: Tensor, offset: Tensor) -> Tensor:
         """Sample `coarse` (N, C, h, w) at fine pixels moved by `offset` (N · G, 2, H, W); return (N, C, H, W)."""
-        height, width = coarse.shape[-2:]
-        rows, columns = (
-            sum(nearest(*each, self.align_corners, coarse))
-            for each in zip(offset.shape[-2:], (height, width), strict=True)
-        )
-        x, y = columns + offset[:, 0], rows[:, None] + offset[:, 1]  # in coarse pixels, (N · G, H, W) each
-        grid = torch.stack([(2 * x + 1) / width - 1, (2 * y + 1) / height - 1], dim=-1)
+        points = moved(offset[:, 0], offset[:, 1], coarse.shape[-2:], self.align_corners)
+        grid = torch.stack(points, dim=-1)  # (N · G, H, W, 2)
         groups = upcast(torch.unflatten(coarse, 1, (self.groups, -1)).flatten(0, 1))
         sampled = F.grid_sample(groups, grid, mode="bilinear", padding_mode="border", align_corners=False)
         return torch.unflatten(sampled, 0, (-1, self.groups)).flatten(1, 2).to(coarse.dtype)

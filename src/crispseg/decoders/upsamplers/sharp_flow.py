@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.decoders.parts import Context, fuses
-from crispseg.decoders.upsamplers.windows import Window, nearest, projection
+from crispseg.decoders.upsamplers.windows import Window, moved, projection
 from crispseg.nn import Tap, resize, upcast
 
 WINDOW_SIDE = 3
@@ -74,19 +74,14 @@ class SharpFlow(nn.Module):
 
     def sharpened(self, coarse: Tensor, flow: Tensor, kernel: Tensor) -> Tensor:
         """Sum the windows of `coarse` (N, C, h, w) moved by `flow` (N, 2, H, W) to (N, C, H, W)."""
+        (height, width), (h, w) = flow.shape[-2:], coarse.shape[-2:]
         dx, dy = flow.unbind(1)
-        x, dx = self.moved(dx, coarse, 3)
-        y, dy = self.moved(dy.mT, coarse, 2)
-        bilinear = hat(dy.mT)[..., :, None] * hat(dx)[..., None, :]  # (N, H, W, 3, 3)
-        return Window.around(y.mT, x, WINDOW_SIDE, coarse).sum(coarse, bilinear.flatten(3) + kernel)
-
-    def moved(self, flow: Tensor, coarse: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-        """Return the nearest coarse pixel of moved points on the last axis of `flow`, and their distance beyond it."""
-        length, side = flow.shape[-1], coarse.shape[dim]
-        pixel, beyond = nearest(length, side, self.align_corners, flow)
-        beyond = beyond + flow * side / (2 * length)
-        steps = torch.floor(beyond.detach() + 0.5)
-        return pixel + steps.long(), beyond - steps
+        points = moved(dx * w / (2 * width), dy * h / (2 * height), (h, w), self.align_corners)
+        x, y = (((point + 1) * side - 1) / 2 for point, side in zip(points, (w, h), strict=True))  # in coarse pixels
+        column, row = (torch.floor(point.detach() + 0.5) for point in (x, y))
+        bilinear = hat(y - row)[..., :, None] * hat(x - column)[..., None, :]  # (N, H, W, 3, 3)
+        window = Window.around(row.long(), column.long(), WINDOW_SIDE, coarse)
+        return window.sum(coarse, bilinear.flatten(3) + kernel)
 
 
 def hat(distance: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from crispseg.nn.inside import keep_inside
 from crispseg.nn.layers import upcast
 from crispseg.nn.rows import maps_of, rows_of, weighted_rows
 
@@ -36,6 +37,24 @@ def nearest(length: int, coarse: int, align_corners: bool, like: Tensor) -> tupl
     position = 2 * index * (coarse - 1) if align_corners else (2 * index + 1) * coarse - length  # in 1 / (2 · half)
     pixel = torch.div(position + half, 2 * half, rounding_mode="trunc")
     return pixel, (position - 2 * half * pixel) / (2 * half)
+
+
+def moved(dx: Tensor, dy: Tensor, coarse: Sequence[int], align_corners: bool) -> list[Tensor]:
+    """Return x and y, -1..1 from edge to edge of the coarse level, of moved fine pixels.
+
+    At pixel centres, points stay inside the level (see `keep_inside`).
+
+    Args:
+        dx, dy: motion of the fine pixels in coarse pixels, (·, H, W) each.
+        coarse: height and width of the coarse level.
+        align_corners: see `nearest`.
+    """
+    rows, columns = (
+        torch.stack(nearest(length, side, align_corners, dx)).sum(0)
+        for length, side in zip(dx.shape[-2:], coarse, strict=True)
+    )
+    points = [(2 * (columns + dx) + 1) / coarse[1] - 1, (2 * (rows[:, None] + dy) + 1) / coarse[0] - 1]
+    return points if align_corners else keep_inside(points, coarse)
 
 
 def nearest_upsampled(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
