@@ -69,29 +69,34 @@ def encoded(conv: nn.Conv2d, x: Tensor) -> Tensor:
 @cases
 @pytest.mark.parametrize("prior", [True, False])
 def test_carafe_reassembles_by_kernels_of_subpixels(sizes: Any, align_corners: bool, prior: bool) -> None:
-    module = build("carafe", align_corners, kernel=3, distance_prior=prior)
+    module = build("carafe", align_corners, distance_prior=prior)
     fine, coarse = (rand(8, *size) for size in sizes)
     kernels = encoded(module.encode, one_by_one(module.compress, coarse))
     (height, width), (h, w) = sizes
-    subpixels = torch.zeros(9, 2 * h, 2 * w, dtype=torch.float64)
-    for k, i, j in itertools.product(range(9), range(2), range(2)):
+    subpixels = torch.zeros(25, 2 * h, 2 * w, dtype=torch.float64)
+    for k, i, j in itertools.product(range(25), range(2), range(2)):
         subpixels[k, i::2, j::2] = kernels[4 * k + 2 * i + j]
     logits = enlarged(subpixels, height, width, aligned=align_corners)
     expected = fine + reassembled(coarse, logits, align_corners, prior)
     assert_close(module(fine[None], coarse[None])[0], expected)
 
 
+def layer_norm(x: Tensor, norm: nn.LayerNorm) -> Tensor:
+    """The norm of the channels of (C, h, w), (h, w, C)."""
+    pixels = x.movedim(0, 2)
+    deviation = (pixels.var(2, correction=0, keepdim=True) + norm.eps).sqrt()
+    return (pixels - pixels.mean(2, keepdim=True)) / deviation * norm.weight + norm.bias
+
+
 @cases
 @pytest.mark.parametrize("prior", [True, False])
 def test_sapa_compares_a_fine_pixel_with_its_window(sizes: Any, align_corners: bool, prior: bool) -> None:
-    module = build("sapa", align_corners, embedding=6, distance_prior=prior)
+    module = build("sapa", align_corners, distance_prior=prior)
     fine, coarse = (3 * rand(8, *size) + 1 for size in sizes)
     (height, width), (h, w) = sizes
     x, y = (
-        torch.einsum(
-            "oi,ihw->ohw", part.weight, F.layer_norm(level.movedim(0, 2), (8,), part.gain, part.shift).movedim(2, 0)
-        )
-        for part, level in ((module.p_x, fine), (module.p_y, coarse))
+        torch.einsum("oi,hwi->ohw", layer.weight, layer_norm(level, norm)) + layer.bias[:, None, None]
+        for level, norm, layer in ((fine, module.norm_x, module.p_x), (coarse, module.norm_y, module.p_y))
     )
     logits = torch.zeros(25, height, width, dtype=torch.float64)
     for row, column in itertools.product(range(height), range(width)):
@@ -127,23 +132,20 @@ def test_fade_encodes_both_levels_alike_and_mixes_them(sizes: Any, align_corners
 
 
 @cases
-@pytest.mark.parametrize("scope", ["static", "dynamic"])
-def test_dysample_reads_groups_at_their_points(sizes: Any, align_corners: bool, scope: str) -> None:
-    module = build("dysample", align_corners, groups=2, scope=scope)
+def test_dysample_reads_groups_at_their_points(sizes: Any, align_corners: bool) -> None:
+    module = build("dysample", align_corners)
     fine, coarse = (rand(8, *size) for size in sizes)
     offsets = 0.25 * one_by_one(module.predict_offset, coarse)
-    if scope == "dynamic":
-        offsets = 2 * offsets * one_by_one(module.predict_scope, coarse).sigmoid()
     (height, width), (h, w) = sizes
-    subpixels = torch.zeros(4, 2 * h, 2 * w, dtype=torch.float64)
-    for k, i, j in itertools.product(range(4), range(2), range(2)):
+    subpixels = torch.zeros(8, 2 * h, 2 * w, dtype=torch.float64)  # x and y of four groups
+    for k, i, j in itertools.product(range(8), range(2), range(2)):
         subpixels[k, i::2, j::2] = offsets[4 * k + 2 * i + j]
     moves = enlarged(subpixels, height, width, aligned=align_corners)
     rows = torch.tensor([position(y, height, h, align_corners) for y in range(height)], dtype=torch.float64)
     columns = torch.tensor([position(x, width, w, align_corners) for x in range(width)], dtype=torch.float64)
     groups = [
         sampled(group, (columns + dx).clamp(0, w - 1), (rows[:, None] + dy).clamp(0, h - 1))
-        for group, (dx, dy) in zip(coarse.chunk(2), moves.unflatten(0, (2, 2)), strict=True)
+        for group, (dx, dy) in zip(coarse.chunk(4), moves.unflatten(0, (4, 2)), strict=True)
     ]
     assert_close(module(fine[None], coarse[None])[0], fine + torch.cat(groups))
 
@@ -155,10 +157,11 @@ def test_sharp_flow_adds_a_kernel_to_bilinear_weights(sizes: Any, align_corners:
     (height, width), (h, w) = sizes
     upsampled = enlarged(coarse, height, width, aligned=align_corners)
     flow = sum(
-        convolved(level, conv.weight[:, :, 0, 0].unflatten(0, (2, 3, 3)).permute(0, 3, 1, 2))
-        for conv, level in ((module.flow_of_fine, fine), (module.flow_of_coarse, upsampled))
+        convolved(level, conv.weight[:18, :, 0, 0].unflatten(0, (2, 3, 3)).permute(0, 3, 1, 2))
+        for conv, level in ((module.predict_fine, fine), (module.predict_coarse, upsampled))
     )
-    kernel = (one_by_one(module.kernel_of_fine, fine) + one_by_one(module.kernel_of_coarse, upsampled)).tanh()
+    products = one_by_one(module.predict_fine, fine) + one_by_one(module.predict_coarse, upsampled)
+    kernel = (products[18:] + module.kernel_bias).tanh()
     expected = fine.clone()
     for y, x in itertools.product(range(height), range(width)):
         row = position(y, height, h, align_corners) + flow[1, y, x] * h / (2 * height)

@@ -1,5 +1,6 @@
 """Decoders and their parts by kind: context, fuse and merge. The four papers' parts are in `models`."""
 
+import crispseg.decoders.upsamplers  # noqa: F401 (registers its parts)
 from crispseg.decoders.context import AsymmetricFusionNonLocal, ConvContext
 from crispseg.decoders.fuse import Concat, Sum, UpsampleAdd
 from crispseg.decoders.parts import (
@@ -18,11 +19,8 @@ from crispseg.decoders.parts import (
     merges,
 )
 from crispseg.decoders.topdown import TopDown, fuse_steps
-from crispseg.decoders.upsamplers import CARAFE, SAPA, DySample, FADELite, SharpFlow
 
 __all__ = [
-    "CARAFE",
-    "SAPA",
     "AsymmetricFusionNonLocal",
     "Concat",
     "Context",
@@ -30,12 +28,9 @@ __all__ = [
     "ConvContext",
     "Decoded",
     "Decoder",
-    "DySample",
-    "FADELite",
     "FusePart",
     "Levels",
     "MergePart",
-    "SharpFlow",
     "Sum",
     "TopDown",
     "UpsampleAdd",

@@ -12,6 +12,9 @@ from crispseg.nn.inside import keep_inside
 from crispseg.nn.layers import upcast
 from crispseg.nn.rows import maps_of, rows_of, weighted_rows
 
+KERNEL = 5
+"""K of CARAFE, SAPA and FADE."""
+
 
 def projection(coarse_channels: int, fine_channels: int) -> nn.Module:
     """Build the 1×1 convolution of the coarse level to the fine level's width; nothing if they are equal."""
@@ -20,17 +23,7 @@ def projection(coarse_channels: int, fine_channels: int) -> nn.Module:
 
 
 def nearest(length: int, coarse: int, align_corners: bool, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Find fine pixels on one axis of the coarse level.
-
-    Args:
-        length, coarse: pixels of both levels on this axis.
-        align_corners: the centres of the outermost pixels coincide, instead of their edges.
-        like: tensor on the device of the result.
-
-    Returns:
-        The nearest coarse pixel of each fine pixel, and the distance of the fine pixel beyond it in coarse pixels,
-        `(length,)` each.
-    """
+    """Return the coarse pixel nearest to each fine pixel on one axis, and the distance beyond it in coarse pixels."""
     index = torch.arange(length, device=like.device)
     # Whole numbers up to the last division, so that all runtimes round alike.
     half = max(length - 1, 1) if align_corners else length
@@ -39,15 +32,16 @@ def nearest(length: int, coarse: int, align_corners: bool, like: Tensor) -> tupl
     return pixel, (position - 2 * half * pixel) / (2 * half)
 
 
+def nearest_upsampled(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Upsample `x` (N, C, h, w) to `size` by the nearest pixel."""
+    rows, columns = (nearest(fine, side, align_corners, x)[0] for fine, side in zip(size, x.shape[-2:], strict=True))
+    return x.index_select(2, rows).index_select(3, columns)
+
+
 def moved(dx: Tensor, dy: Tensor, coarse: Sequence[int], align_corners: bool) -> list[Tensor]:
-    """Return x and y, -1..1 from edge to edge of the coarse level, of moved fine pixels.
+    """Return x and y of fine pixels moved by `dx`, `dy` (N, H, W) coarse pixels, -1..1 from edge to edge of `coarse`.
 
     At pixel centres, points stay inside the level (see `keep_inside`).
-
-    Args:
-        dx, dy: motion of the fine pixels in coarse pixels, (·, H, W) each.
-        coarse: height and width of the coarse level.
-        align_corners: see `nearest`.
     """
     rows, columns = (
         torch.stack(nearest(length, side, align_corners, dx)).sum(0)
@@ -55,12 +49,6 @@ def moved(dx: Tensor, dy: Tensor, coarse: Sequence[int], align_corners: bool) ->
     )
     points = [(2 * (columns + dx) + 1) / coarse[1] - 1, (2 * (rows[:, None] + dy) + 1) / coarse[0] - 1]
     return points if align_corners else keep_inside(points, coarse)
-
-
-def nearest_upsampled(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-    """Upsample `x` (N, C, h, w) to `size` by the nearest pixel."""
-    rows, columns = (nearest(fine, side, align_corners, x)[0] for fine, side in zip(size, x.shape[-2:], strict=True))
-    return x.index_select(2, rows).index_select(3, columns)
 
 
 class Window(NamedTuple):
@@ -83,18 +71,18 @@ class Window(NamedTuple):
         return cls(rows.flatten(3).flatten(0, 2), rows.shape[:3])
 
     def sum(self, coarse: Tensor, weights: Tensor) -> Tensor:
-        """Sum the pixels of `coarse` (N, C, h, w) by `weights` (N, H, W, K²) to (N, C, H, W), in float32 or wider."""
+        """Sum the pixels of `coarse` (N, C, h, w) by `weights` (N, H, W, K²) to (N, C, H, W)."""
         summed = weighted_rows(upcast(rows_of(coarse)), self.rows, upcast(weights).flatten(0, 2))
         return maps_of(summed, self.shape).to(coarse.dtype)
 
 
-def window_at(size: Sequence[int], coarse: Tensor, side: int, align_corners: bool) -> tuple[Window, Tensor]:
-    """Return the window around each pixel of a fine level of this size, and the logits of a distance prior.
+def window_at(size: Sequence[int], coarse: Tensor, align_corners: bool) -> tuple[Window, Tensor]:
+    """Return the window of each pixel of a fine level of this size, and the logits of a distance prior.
 
     The prior is -2 d², (H, W, K²), with d the distance in coarse pixels. Its softmax is close to bilinear upsampling.
     """
     (y, dy), (x, dx) = (nearest(*each, align_corners, coarse) for each in zip(size, coarse.shape[-2:], strict=True))
-    steps = torch.arange(side, device=coarse.device) - side // 2
+    steps = torch.arange(KERNEL, device=coarse.device) - KERNEL // 2
     above, beside = ((steps - distance[:, None]).square() for distance in (dy, dx))  # (H, K) and (W, K)
     prior = -2 * (above[:, None, :, None] + beside[:, None, :]).flatten(2)
-    return Window.around(y[:, None], x, side, coarse), prior
+    return Window.around(y[:, None], x, KERNEL, coarse), prior
