@@ -141,6 +141,14 @@ def test_links_outside_of_the_site_lead_somewhere(page: str) -> None:
         assert target.startswith("https://") or (ROOT / page).parent.joinpath(target).exists(), target
 
 
+def test_the_steps_of_a_journey_exist() -> None:
+    steps = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs/journeys.md").read_text(encoding="utf-8"))
+    assert len(steps) > 20
+    for file, name in steps:
+        code = (ROOT / "src/crispseg" / file).read_text(encoding="utf-8")
+        assert re.search(rf"^(def|class) {name}\b", code, re.MULTILINE), f"{file}::{name}"
+
+
 def test_every_promise_has_its_tests() -> None:
     _, *sections = (ROOT / "SECURITY.md").read_text(encoding="utf-8").split("\n## ")
     promises = [item for section in sections[1:] for item in section.split("\n- ")[1:]]  # the first: how to report

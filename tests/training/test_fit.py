@@ -39,7 +39,7 @@ from crispseg.training.training_data import class_weights_of
 def test_a_run_holds_these_files(tiny_run: Run) -> None:
     assert files(tiny_run.folder) == {
         *("config.yaml", "train.txt", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
-        *("model/config.json", "model/model.safetensors", "model/README.md", "val.png"),
+        *("model/config.json", "model/model.safetensors", "model/README.md", "val.png", "data.png", "data.digest"),
     }
 
 

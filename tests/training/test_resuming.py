@@ -333,3 +333,17 @@ def test_a_run_may_be_resumed_by_other_processes_if_a_step_has_as_many_images(ti
     check_same_run(tiny(tiny_run.folder, batch_size=1, devices=2, num_nodes=2))
     with refuses("devices"):
         check_same_run(tiny(tiny_run.folder, devices=2))
+
+
+def test_data_may_move(tmp_path: Path, refuses: Any) -> None:
+    out, moved = tmp_path / "run", tmp_path / "moved"
+    quietly(short(out, epochs=1, schedule="constant"))
+    shutil.copytree(Path(str(DRAWN.root)), moved)
+    again = {"data": dataclasses.replace(DRAWN, root=str(moved)), "epochs": 2, "schedule": "constant"}
+    assert len(rows(quietly(short(out, **again), resume=True).folder)) == 2
+    mask = next((moved / "masks/train").iterdir())
+    shutil.copy(next((moved / "masks/val").iterdir()), mask)
+    with refuses("cannot change data"):
+        third = tmp_path / "third"
+        moved.rename(third)
+        quietly(short(out, **again | {"data": dataclasses.replace(DRAWN, root=str(third)), "epochs": 3}), resume=True)

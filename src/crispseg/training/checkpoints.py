@@ -41,6 +41,9 @@ MODEL = "model"
 RECORDED = "# The settings of this run, as crispseg recorded them.\n"
 """First line of a run's `config.yaml`; it distinguishes the file from one that a user wrote."""
 
+DIGEST = "data.digest"
+"""File of the digest of a run's images and masks."""
+
 SECONDS = 20.0  # minimum age of the last checkpoint before the end of an epoch writes another one
 
 
@@ -174,6 +177,10 @@ MAY_CHANGE = {
 """Settings that a resumed run may change; its checkpoint depends on the others."""
 
 
+PLACES = ("root", "images", "masks", "instances", "train_list", "val_list", "test_list")
+"""Settings of the data that a resumed run may change if the images and masks are the same."""
+
+
 def check_folder(out: str | Path, *, resume: bool) -> Path | None:
     """Return the checkpoint to resume from, the last one or else the best; None if the run starts from the beginning.
 
@@ -183,7 +190,7 @@ def check_folder(out: str | Path, *, resume: bool) -> Path | None:
     folder = Path(out)
     results: list[str | Path] = [LAST, BEST, MODEL, SCORES]
     if not is_begun(folder):
-        results += [CONFIG, METRICS, PICTURE, TRAINED]  # files of the user
+        results += [CONFIG, METRICS, PICTURE, TRAINED, DIGEST]  # files of the user
     result = first_existing(folder, results)
     if not resume:
         if result:
@@ -208,8 +215,11 @@ def first_existing(folder: Path, names: Iterable[str | Path]) -> str | Path | No
     return next((name for name in names if (folder / name).exists()), None)
 
 
-def check_same_run(config: TrainConfig) -> None:
-    """Raise a CrispsegError if the settings (none of them auto) or train images differ from the resumed run."""
+def check_same_run(config: TrainConfig, digest: str = "") -> None:
+    """Raise a CrispsegError if the settings (none of them auto) or the data differ from those of the resumed run.
+
+    The data may have moved if their `digest` is the recorded one; see `TrainingData`.
+    """
     recorded, asked = read_yaml(Path(config.out) / CONFIG), config_to_dict(config)
     recorded["model"] = renamed(recorded["model"])
     for key in ("model", "data", "augment"):  # settings that were added after the run get their defaults
@@ -218,6 +228,9 @@ def check_same_run(config: TrainConfig) -> None:
         settings["data"]["ignore"] = [value for value in settings["data"].get("ignore", ()) if value != IGNORE]
         images = math.prod(settings.pop(key) for key in ("batch_size", "devices", "num_nodes"))
         settings["batch_size × devices × num_nodes"] = images  # the number of images per step must stay
+    file = Path(config.out) / DIGEST
+    if file.is_file() and file.read_text(encoding="utf-8") == digest:
+        recorded["data"] |= {key: value for key, value in asked["data"].items() if key in PLACES}
     changed = {key for key, value in asked.items() if recorded.get(key, value) != value} - MAY_CHANGE
     if changed:
         line = f"a resumed run cannot change {', '.join(sorted(changed))}"

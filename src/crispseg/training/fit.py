@@ -30,7 +30,15 @@ from crispseg.io.progress import print_lines
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
 from crispseg.training.callbacks import MetricsFile
-from crispseg.training.checkpoints import LAST, MODEL, check_folder, check_same_run, interruptible, load_checkpoint
+from crispseg.training.checkpoints import (
+    DIGEST,
+    LAST,
+    MODEL,
+    check_folder,
+    check_same_run,
+    interruptible,
+    load_checkpoint,
+)
 from crispseg.training.config import TrainConfig
 from crispseg.training.depthwise import FastDepthwise
 from crispseg.training.distillation import DistillationTask, Teacher, open_teacher
@@ -139,7 +147,7 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks, f
     step = 0
     notes = [weights_note, *data_notes]
     if checkpoint:
-        check_same_run(config)
+        check_same_run(config, data.digest)
         step = load_checkpoint(checkpoint, model)
     if resume:
         notes = resume_notes(checkpoint, Path(config.out), notes)
@@ -182,6 +190,7 @@ def fit(setup: Setup, console: Console, callbacks: Sequence[L.Callback]) -> L.Tr
         if trainer.is_global_zero:
             (folder / LAST.parent).mkdir(exist_ok=True)  # `check_folder` recognizes a run by this folder
         record(config)
+        write_text(folder / DIGEST, setup.data.digest)
         if isinstance(config.data, Folder):
             write_text(folder / TRAINED, "\n".join(config.data.full_names(config.data.pairs("train"))))
         with interruptible(trainer, folder):

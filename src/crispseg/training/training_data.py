@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import sys
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from crispseg.errors import CrispsegError
 from crispseg.folders.finding import Finding
 from crispseg.folders.meaning import Meaning
 from crispseg.folders.report import table_lines
+from crispseg.folders.survey import Survey
 from crispseg.folders.wording import lines_of
 from crispseg.inference.tiling import free_bytes
 from crispseg.io.images import image_channels, write_image
@@ -98,6 +100,7 @@ class TrainingData:
     keep: bool  # whether training images are read only once
     meaning: Meaning  # of the masks
     findings: tuple[Finding, ...]  # about both splits
+    digest: str  # of the pixels of both splits
 
 
 def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
@@ -113,8 +116,23 @@ def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
     times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.processes)
     keep = keeps_images(config, reports[0])
     return config, TrainingData(
-        train_set, val_set, reports[0], reports[1], value_range, times, keep, examined.meaning, tuple(findings)
+        train_set,
+        val_set,
+        reports[0],
+        reports[1],
+        value_range,
+        times,
+        keep,
+        examined.meaning,
+        tuple(findings),
+        digest_of(examined.survey),
     )
+
+
+def digest_of(survey: Survey) -> str:
+    """Return a hash of the pixels of all pairs; places and names of files do not change it."""
+    digests = sorted(pair.image.digest + pair.mask.digest for pair in survey.readable)
+    return hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
 
 
 def print_data(data: TrainingData, notes: list[str], console: Console) -> None:
