@@ -21,6 +21,7 @@ from training_runs import quietly, tiny
 from crispseg import CrispsegError
 from crispseg.decoders import contexts, fuses, merges
 from crispseg.models.registry import models
+from crispseg.prediction import OUTPUTS
 from crispseg.training import Run
 
 settings.register_profile("crispseg", max_examples=50, deadline=None, derandomize=True, database=None)
@@ -40,7 +41,7 @@ BROWSER_FLAGS = (
 )
 
 
-REGISTRIES = (contexts, fuses, merges, models)
+REGISTRIES = (contexts, fuses, merges, models, OUTPUTS)
 
 
 @contextmanager

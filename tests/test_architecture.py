@@ -32,6 +32,7 @@ ORDER = (
         "folders",
         "data",
         "inference",
+        "prediction",
     ),
     *("evaluation", "benchmarking", "export", "visualization", "inspection", "training", "labelling", "recipes"),
     *("api", "cli"),

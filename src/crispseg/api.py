@@ -23,9 +23,10 @@ from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.boundary import Empty
 from crispseg.evaluation.evaluate import data_to_score, score_run
 from crispseg.evaluation.summary import Evaluation
-from crispseg.inference.prediction import predict_files as predict
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend
+from crispseg.io.files import user_path
+from crispseg.prediction import predict_files as predict
 from crispseg.training import TrainConfig
 from crispseg.training.config import spare_processors
 from crispseg.training.settings import recorded_settings, training_config
@@ -152,7 +153,7 @@ def evaluate(
     """
     said: Tree = {"name": "folder", "images": images, "masks": masks} if masks is not None else {}
     if images is not None and masks is None:
-        said = dict(recognise(Path(images)))
+        said = dict(recognise(user_path(images)))
     source, split = data_to_score(str(run), {**said, **data}, split)
     return score_run(
         str(run),
@@ -174,7 +175,7 @@ def evaluate(
 
 def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[TrainConfig, Tree]:
     """Return the settings of the run, and the images and masks to write to its folder."""
-    out, data = Path(settings.get("out", TrainConfig.out)), settings.get("data", {})
+    out, data = user_path(settings.get("out", TrainConfig.out)), settings.get("data", {})
     given = {key: value for key, value in (("images", images), ("masks", masks)) if value is not None}
     lists = {key: value for key, value in given.items() if not isinstance(value, str | Path)}
     if len(lists) == 1:
@@ -182,7 +183,7 @@ def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[Trai
     keys = {*settings, *data} if isinstance(data, dict) else {"masks"}
     layers: list[Tree] = [recorded_settings(out)] if resume else []
     if isinstance(images, str | Path) and not {"masks", "instances"} & {*given, *keys}:
-        layers.append({"data": dict(recognise(Path(images)))})
+        layers.append({"data": dict(recognise(user_path(images)))})
         given = {}
     elif given:
         given = {"data": {"name": Folder.name, **(given | dict.fromkeys(lists, str(out)))}}  # lists are written later

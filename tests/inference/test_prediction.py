@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -19,10 +20,14 @@ from training_runs import files, of_many_opinions
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
 from crispseg.inference import Segmentation, Segmenter
-from crispseg.inference.prediction import predict_files, shard_slice
 from crispseg.io.images import write_image
+from crispseg.prediction import predict_files
+from crispseg.prediction.job import shard_slice
+from crispseg.prediction.outputs import LabelFiles
+from crispseg.training.settings import training_config
 
 Capture = pytest.CaptureFixture[str]
+ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("a", "b", "c", "d", "sub/a", "sub/b", "sub/c")
 
 
@@ -63,26 +68,27 @@ def test_shards_slice_the_sorted_images(
 def test_the_same_command_resumes(
     model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    saved: list[str] = []
-    most, save = [3], Segmentation.save
-
-    def counted(self: Segmentation, folder: Path, outlines: bool) -> Any:
-        if len(saved) == most[0]:
-            raise KeyboardInterrupt
-        saved.append(self.name)
-        return save(self, folder, outlines)
-
     out = tmp_path / "out"
     argv = ["predict", str(model), str(photos), "--out", str(out), "--resume"]
-    monkeypatch.setattr(Segmentation, "save", counted)
-    assert main(argv) == 130
+    written: list[str] = []
+    write = LabelFiles.write
+    with monkeypatch.context() as patch:
+
+        def interrupted(self: LabelFiles, result: Segmentation) -> None:
+            if len(written) == 3:
+                raise KeyboardInterrupt
+            written.append(result.name)
+            write(self, result)
+
+        patch.setattr(LabelFiles, "write", interrupted)
+        assert main(argv) == 130
     assert "3 of 7" in capsys.readouterr().err
     (out / "b_overlay.png").unlink()
-    most[0] = 100
+    times = {file: file.stat().st_mtime_ns for file in out.rglob("*.png")}
     assert f"7 of 7 images segmented into {out}, 2 of them earlier" in output_of(capsys, *argv)
-    assert saved[3:] == ["b", "d", "sub/a", "sub/b", "sub/c"] and contents(out) == whole
-    output_of(capsys, *argv)
-    assert len(saved) == 8
+    again = {file.name for file, time in times.items() if file.stat().st_mtime_ns == time}
+    assert again == {f"{name}{end}.png" for name in "ac" for end in ("", "_overlay")} and contents(out) == whole
+    assert "7 of 7 images segmented" in output_of(capsys, *argv)
 
 
 @pytest.mark.slow
@@ -222,7 +228,7 @@ def test_files_of_the_user_are_not_overwritten(
         (["--out=x", "--format=cvat", "--shard=1/2"], "leave out shard"),
         (["--out=x", "--objects_border=border"], "objects_border"),
         (["--out=x", "--objects_min_size=5"], "objects_min_size"),
-        (["--out=x", "--objects=nucleus", "--format=voc"], "format conflicts with objects"),
+        (["--out=x", "--objects=nucleus", "--format=voc"], "format voc conflicts with objects"),
         (["--out=x", "--tiles=64"], "at least 128"),
         (["--out=x", "--shares", "--resume"], "shares conflicts with resume"),
         (["--out=x", "--objects=nucleus", "--pixel_size=0.5"], "0.5um"),
@@ -251,3 +257,48 @@ def test_confidence_is_the_largest_probability(model: Path, photos: Path, tmp_pa
     assert not any("confidence" in name for name in files(out))
     with refuses("confidence", "format voc"):
         predict_files(model, photos, tmp_path / "other", confidence=True, format="voc")
+
+
+def test_a_new_output_is_one_file(model: Path, photos: Path, tmp_path: Path, capsys: Capture) -> None:
+    code = re.search(r"`edges\.py`:\n\n```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), re.DOTALL)
+    assert code is not None
+    (tmp_path / "edges.py").write_text(code[1])
+    out, plugin = tmp_path / "out", ["--plugins", str(tmp_path / "edges.py")]
+    argv = ["predict", str(model), str(photos / "sub"), f"--out={out}", *plugin]
+    output_of(capsys, *argv, "--outputs=edges")
+    assert files(out) == {f"{name}{end}.png" for name in "abc" for end in ("", "_overlay", "_edges")}
+    labels, edges = (np.asarray(Image.open(out / f"a{end}.png")) for end in ("", "_edges"))
+    assert np.array_equal(edges[1:] > 0, labels[1:] != labels[:-1]) and edges.any()
+    assert "3 of them earlier" in output_of(capsys, *argv, "--outputs=edges", "--resume")
+    (out / "b_edges.png").unlink()
+    assert "2 of them earlier" in output_of(capsys, *argv, "--outputs=edges", "--resume")
+    output_of(capsys, *argv)  # those of an earlier prediction are outdated
+    assert files(out) == {f"{name}{end}.png" for name in "abc" for end in ("", "_overlay")}
+    assert "unknown output 'edge'; did you mean 'edges'?" in error_of(capsys, *argv, "--outputs=edge")
+    assert "format voc conflicts with outputs" in error_of(capsys, *argv, "--outputs=edges", "--format=voc")
+
+
+def test_formats_that_cannot_be_read_are_reported(model: Path, photos: Path, tmp_path: Path, capsys: Capture) -> None:
+    for name in ("sub/x.psd", "sub/x.cr3", "a.dng", "notes.md"):  # a.dng is the raw photo of a.png
+        (photos / name).write_bytes(b"II*\0")
+    out = tmp_path / "out"
+    assert main(["predict", str(model), str(photos), f"--out={out}"]) == 2
+    printed = capsys.readouterr()
+    assert f"7 of 9 images segmented into {out}" in printed.out
+    for name in ("x.psd", "x.cr3"):
+        assert f"left out: {photos / 'sub' / name} has a format that cannot be read" in printed.err
+    assert "a.dng" not in printed.err and "notes.md" not in printed.err
+    assert main(["predict", str(model), str(photos / "a.dng"), f"--out={tmp_path / 'raw'}"]) == 2
+    assert "a.dng is not an image in a known format" in capsys.readouterr().err
+
+
+def test_paths_begin_at_home(model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(model, tmp_path / "model")
+    assert predict_files("~/model", "~/in/sub", "~/mine").out == tmp_path / "mine"
+    assert main(["predict", "~/model", "~/in/a.png", "--out=~/one"]) == 0
+    assert Segmenter("~/model")("~/in/a.png").save("~/saved")[0] == tmp_path / "saved/a.png"
+    assert len(files(tmp_path / "mine")) == 6 and len(files(tmp_path / "one")) == 2 and not Path("~").exists()
+    settings = training_config({"data": {"images": "~/in", "masks": "~/masks"}, "out": "~/run"})
+    assert settings.out == tmp_path / "run" and str(settings.data.masks) == str(tmp_path / "masks")

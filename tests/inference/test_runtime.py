@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -22,10 +24,10 @@ from crispseg import SegmentationModel, Segmenter
 from crispseg.cli.main import main
 from crispseg.export.plan import Output, describe
 from crispseg.inference import runtime
-from crispseg.inference.prediction import predict_files
 from crispseg.inference.runtime import ExportedModel, open_model
 from crispseg.inspection import inspect_image
 from crispseg.inspection.page import inspection_page
+from crispseg.prediction import predict_files
 
 NAMES = ("sky", "road", "person", "car")
 COLORS = ((1, 2, 3), (200, 0, 0), (0, 200, 0), (0, 0, 200))
@@ -138,6 +140,21 @@ def test_an_onnx_file_runs_in_openvino_too(tmp_path: Path, photo: Path) -> None:
     pytest.importorskip("openvino")
     found, expected = Segmenter(path, backend="openvino")(photo), Segmenter(path)(photo)
     assert (found.labels == expected.labels).mean() > 0.999 and found.label_set == expected.label_set
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.xml"])
+def test_threads_get_the_labels_of_their_images(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime" if name == "a.onnx" else "openvino")
+    segmenter = Segmenter(exported(tmp_path / name))
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (40 + 8 * number, 60, 3), np.uint8) for number in range(6)]
+    expected = [segmenter(image).labels for image in images]
+    numbers = [number % len(images) for number in range(60)]
+    with ThreadPoolExecutor(8) as pool:
+        labels = pool.map(lambda number: segmenter(images[number]).labels, numbers)
+        assert all(np.array_equal(found, expected[number]) for found, number in zip(labels, numbers, strict=True))
+    again = pickle.loads(pickle.dumps(segmenter))
+    assert np.array_equal(again(images[0]).labels, expected[0])
 
 
 # Mistakes -----------------------------------------------------------------------------------------------------------

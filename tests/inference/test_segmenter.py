@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import pickle
 import re
 import threading
 import time
@@ -290,6 +291,32 @@ def test_small_images_share_the_threads_and_large_ones_have_all(
         torch.set_num_threads(before)
     assert [result.labels.shape[0] for result in results] == [64, 64, 65, 64, 64]
     assert sorted(threads) == [(64, 3, False)] * 4 + [(65, 5, True)] and fresh == 5
+
+
+def test_streams_in_threads_leave_the_number_of_threads_as_it_is(segmenter: Segmenter) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert [*pool.map(lambda _: len(segmenter([picture()] * 3)), range(8))] == [3] * 8
+        fresh = ThreadPoolExecutor(1).submit(torch.get_num_threads).result()
+        assert (torch.get_num_threads(), fresh) == (4, 4)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_segmenter_is_pickled_with_its_settings(
+    model: SegmentationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.save_pretrained(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    image = picture(150, 140)
+    expected = Segmenter(model, "cpu", tile=128)(image).labels
+    pickles = [pickle.dumps(Segmenter(source, "cpu", tile=128)) for source in ("model", tmp_path / "model", model)]
+    monkeypatch.chdir("/")  # another process may run in another folder
+    for content in pickles:
+        assert np.array_equal(pickle.loads(content)(image).labels, expected)
+    assert len(pickles[0]) < 10_000 < len(pickles[2])  # a path, or weights
 
 
 def test_results_keep_the_order_and_errors_are_in_their_place() -> None:

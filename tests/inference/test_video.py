@@ -122,7 +122,9 @@ def test_uneven_times_and_odd_sizes(segmenter: Segmenter, tmp_path: Path) -> Non
     assert near(overlays[3], segmenter(images[3]).overlay(outlines=True))
     odd = clip(tmp_path / "odd.avi", 3, (47, 63), codec="mjpeg", pix_fmt="yuvj420p")
     overlay, _ = predict_video(segmenter, odd, tmp_path / "folder")
-    assert overlay == tmp_path / "folder/odd_overlay.mp4" and frames_of(overlay)[0].shape == (3, 47, 63, 3)
+    assert overlay == tmp_path / "folder/odd_overlay.mp4" and frames_of(overlay)[0].shape == (3, 48, 64, 3)
+    with av.open(overlay) as written:
+        assert written.streams.video[0].pix_fmt == "yuv420p"  # browsers and phones play no other
 
 
 def test_colors_are_those_of_the_input(segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,9 +11,10 @@ from rich.console import Console
 from crispseg.cli.keys import WithProtocol
 from crispseg.config.settings import options_of
 from crispseg.errors import CrispsegError
-from crispseg.inference.prediction import COCO, predict_files
 from crispseg.inference.segmenter import Segmenter
 from crispseg.inference.video import is_video, predict_video
+from crispseg.prediction import predict_files
+from crispseg.prediction.outputs import COCO
 
 
 @dataclass(kw_only=True)

@@ -109,6 +109,8 @@ def _with_texts(value: Any, read: Callable[[str], Any]) -> Any:
         return {key: _with_texts(entry, read) for key, entry in value.items()}
     if isinstance(value, list):
         return [_with_texts(entry, read) for entry in value]
+    if isinstance(value, str) and value.startswith("~/"):  # paths are the only settings that begin so
+        return str(Path(value).expanduser())
     return read(value) if isinstance(value, Text) else value
 
 

@@ -23,7 +23,7 @@ class ImageFacts(NamedTuple):
 
     file: str
     size: tuple[int, int]  # `(H, W)` upright
-    color: str  # a key of `crispseg.io.opening.COLORS`, such as grey or rgb
+    color: str  # a key of `crispseg.io.raster.RGB_BANDS`, such as grey or rgb
     bands: int  # number of channels, including alpha
     bit_depth: int  # bits per channel
     constant: bool  # whether all pixels have one colour

@@ -40,40 +40,47 @@ def fold_batch_norms(model: Model, example: Tensor, run: Callable[[Model, Tensor
         run: function of a model and the example that returns the outputs to compare; by default a call.
     """
     folded = copy.deepcopy(model).eval()
-    run = run or (lambda model, example: model(example))
+    outputs_of = run or (lambda model, example: model(example))
+    pairs, expected = following_norms(folded, lambda: outputs_of(folded, example))
+    for norm, conv in pairs.items():
+        fused = fuse_conv_bn_eval(conv, norm)
+        conv.weight, conv.bias = fused.weight, fused.bias
+    for name, module in list(folded.named_modules(remove_duplicate=False)):
+        if module in pairs:
+            # timm's norms end in an activation.
+            rest = nn.Sequential(module.drop, module.act) if hasattr(module, "act") else nn.Identity()
+            folded.set_submodule(name, rest.eval())
+    outputs = zip(tensors_of(outputs_of(folded, example)), tensors_of(expected), strict=True)
+    is_same = all((output - before).abs().max() <= TOLERANCE * before.abs().max() for output, before in outputs)
+    return folded if is_same else copy.deepcopy(model).eval()
+
+
+def following_norms(model: nn.Module, run: Callable[[], Any]) -> tuple[dict[_BatchNorm, Any], Any]:
+    """Return the batch norms that directly follow a convolution in a run, with these convolutions, and its outputs.
+
+    Both are used only once.
+    """
     runs: Counter[nn.Module] = Counter()
     made: dict[int, tuple[Any, Tensor]] = {}  # keeps the tensors alive, so that ids stay unique
-    taken: dict[_BatchNorm, Tensor] = {}
+    normalised: dict[_BatchNorm, Tensor] = {}
 
     def note(module: nn.Module, args: Any, output: Any) -> None:
         runs[module] += 1
         if type(module) in CONVOLUTIONS:
             made[id(output)] = module, output
         elif isinstance(module, _BatchNorm) and module.running_mean is not None:
-            taken[module] = args[0]
+            normalised[module] = args[0]
 
     with ExitStack() as stack:
-        for module in folded.modules():
+        for module in model.modules():
             stack.enter_context(module.register_forward_hook(note))
-        expected = _tensors(run(folded, example))
-    merged = set()
-    for norm, values in taken.items():
-        conv, _ = made.get(id(values), (None, None))
-        if conv is not None and runs[conv] == runs[norm] == 1:
-            fused = fuse_conv_bn_eval(conv, norm)
-            conv.weight, conv.bias = fused.weight, fused.bias
-            merged.add(norm)
-    for name, module in list(folded.named_modules(remove_duplicate=False)):
-        if module in merged:
-            # timm's norms end in an activation.
-            rest = nn.Sequential(module.drop, module.act) if hasattr(module, "act") else nn.Identity()
-            folded.set_submodule(name, rest.eval())
-    found = _tensors(run(folded, example))
-    same = all((a - b).abs().max() <= TOLERANCE * b.abs().max() for a, b in zip(found, expected, strict=True))
-    return folded if same else copy.deepcopy(model).eval()
+        outputs = run()
+    pairs = {norm: made[id(values)][0] for norm, values in normalised.items() if id(values) in made}
+    return {norm: conv for norm, conv in pairs.items() if runs[conv] == runs[norm] == 1}, outputs
 
 
-def _tensors(tree: Any) -> list[Tensor]:
+def tensors_of(tree: Any) -> list[Tensor]:
+    """Return the tensors in a tree of outputs."""
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 

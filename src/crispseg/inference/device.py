@@ -8,10 +8,12 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeAlias, TypeVar
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 from crispseg.errors import CrispsegError
 
@@ -23,13 +25,13 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        found = torch.device(device)
-        torch.zeros(1, device=found).item()
+        usable = torch.device(device)
+        torch.zeros(1, device=usable).item()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         line = f"device '{device}' cannot be used ({reason})"
         raise CrispsegError(f"{line}; use 'cpu', 'cuda', 'cuda:N' or 'mps'") from None
-    return found
+    return usable
 
 
 def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
@@ -57,22 +59,26 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+def use_threads(count: int) -> None:
+    """Set the number of OpenMP threads, which PyTorch uses, in the calling thread only.
+
+    `torch.set_num_threads` would also set the number of threads that start later, in the whole program.
+    """
+    torch.get_num_threads()  # otherwise PyTorch would set the program's number at its first operation
+    for library in ThreadpoolController().select(user_api="openmp").lib_controllers:
+        library.set_num_threads(count)
+
+
 def in_parallel(
     items: Iterable[Item], work: Callable[[Item], Result], workers: int, threads: int | None = None
 ) -> Generator[tuple[Item, Future[Result]], None, None]:
     """Yield each item in order with the future of its result, while `workers` threads work on the next items.
 
     Take each result before the next item, because unfinished work is cancelled at the end. Errors of the work are
-    raised by the future. `threads` sets the PyTorch threads in each worker, by default as here.
+    raised by the future. `threads` is the number of PyTorch threads of each worker, by default as here.
     """
-    before = torch.get_num_threads()
-
-    def start() -> None:
-        torch.get_num_threads()  # otherwise the thread would query it later and undo the next line
-        torch.set_num_threads(threads or before)
-
     waiting: deque[tuple[Item, Future[Result]]] = deque()
-    pool = ThreadPoolExecutor(workers, initializer=start if threads else None)
+    pool = ThreadPoolExecutor(workers, initializer=None if threads is None else partial(use_threads, threads))
     try:
         for item in items:
             waiting.append((item, pool.submit(work, item)))
@@ -81,5 +87,3 @@ def in_parallel(
         yield from waiting
     finally:
         pool.shutdown(cancel_futures=True)
-        if threads:
-            torch.set_num_threads(before)  # new threads use the number that any thread set last

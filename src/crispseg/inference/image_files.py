@@ -15,8 +15,8 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError
 from crispseg.io.arrays import FORMS, image_array
-from crispseg.io.files import writable_folder
-from crispseg.io.images import IMAGE_FOLDERS, find_images, image_channels, read_image
+from crispseg.io.files import user_path, writable_folder
+from crispseg.io.images import IMAGE_FOLDERS, UNREAD_SUFFIXES, find_images, image_channels, read_image
 from crispseg.io.opening import faults, from_array, from_pillow
 from crispseg.io.value_range import ValueRange
 
@@ -28,33 +28,61 @@ def named_images(sources: Sequence[str | Path]) -> dict[Path, str]:
     or by the file name if the path is absolute or outside the folder. Sources without images raise a CrispsegError.
     """
     names: dict[Path, str] = {}
-    for source in map(str, sources):
-        path = Path(source)
-        if not source:
-            raise CrispsegError("the path of the images is empty; give an image, a folder or a pattern")
-        if path.is_dir():
-            found = {image: image.relative_to(path) for image in find_images(path)}
-        elif path.suffix.lower() == ".txt" and path.is_file():
-            lines = [Path(line.strip()) for line in path.read_text("utf-8-sig").splitlines() if line.strip()]
-            found = {path.parent / line: line for line in lines}
-            found |= {path.parent / line: Path(line.name) for line in lines if line.anchor or ".." in line.parts}
-        elif path.exists():
-            found = {path: Path(path.name)}
-        else:
-            matches = map(Path, sorted(glob.glob(source, recursive=True)))  # noqa: PTH207 (a pattern may be absolute)
-            found = {image: Path(image.name) for image in matches if image.is_file()}
-        if not found:
-            what = "contains no images" if path.exists() or glob.has_magic(source) else "does not exist"
-            raise CrispsegError(f"{source} {what}; give an image, a folder or a pattern")
-        for image, name in found.items():
+    for source in sources:
+        for image, name in images_of(str(source)).items():
             names.setdefault(image, str(name.with_suffix("")))
     return names
+
+
+def images_of(source: str) -> dict[Path, Path]:
+    """Return the images of a file, folder, pattern or list of paths, each with the path that names its results."""
+    if not source:
+        raise CrispsegError("the path of the images is empty; give an image, a folder or a pattern")
+    path = user_path(source)
+    if path.is_dir():
+        images = {image: image.relative_to(path) for image in find_images(path)}
+    elif path.suffix.lower() == ".txt" and path.is_file():
+        images = listed_images(path)
+    elif path.exists():
+        images = {path: Path(path.name)}
+    else:
+        matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 (a pattern may be absolute)
+        images = {image: Path(image.name) for image in matches if image.is_file()}
+    if not images:
+        fault = "contains no images" if path.exists() or glob.has_magic(source) else "does not exist"
+        raise CrispsegError(f"{source} {fault}; give an image, a folder or a pattern")
+    return images
+
+
+def listed_images(table: Path) -> dict[Path, Path]:
+    """Return the images that a text file lists, each with the path that names its results."""
+    images = {}
+    for line in table.read_text("utf-8-sig").splitlines():
+        path = Path(line.strip())
+        is_inside = not path.anchor and ".." not in path.parts
+        if line.strip():
+            images[table.parent / path] = path if is_inside else Path(path.name)
+    return images
+
+
+def unread_images(sources: Sequence[str | Path], names: Mapping[Path, str]) -> list[Path]:
+    """Return the image files of folders in formats that cannot be read, sorted.
+
+    Raw photos that are also in `names` as a JPEG, for example, are not returned.
+    """
+    readable = {image.with_suffix("") for image in names}
+    unread = set()
+    for source in map(user_path, sources):
+        if source.is_dir():
+            unread |= {image for image in find_images(source, UNREAD_SUFFIXES) if image.with_suffix("") not in readable}
+    return sorted(unread)
 
 
 def is_several(source: object) -> bool:
     """Return whether a source has several images: a list, a folder, a pattern, or a batch in memory."""
     if isinstance(source, str | Path):
-        return Path(source).is_dir() or (glob.has_magic(str(source)) and not Path(source).exists())
+        path = user_path(source)
+        return path.is_dir() or (glob.has_magic(str(source)) and not path.exists())
     return isinstance(source, list | tuple) or (isinstance(source, np.ndarray | Tensor) and source.ndim == 4)
 
 
@@ -64,7 +92,7 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
     It is never in a folder called images, because training would use the results as images. If it is not empty,
     photos_predictions_2 is used. Sources of several folders raise a CrispsegError.
     """
-    source = Path(sources[0])
+    source = user_path(sources[0])
     if len(sources) > 1 or not source.exists():
         source, *others = {image.parent for image in images}
         if others:
@@ -74,9 +102,17 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
     folder = source.parent.parent if source.is_file() else source.parent
     while folder.name.lower() in IMAGE_FOLDERS:
         folder = folder.parent
-    ends = itertools.chain([""], (f"_{number}" for number in itertools.count(2)))
-    candidates = (folder / f"{source.stem}_predictions{end}" for end in ends)
-    return next(one for one in candidates if not one.exists() or (one.is_dir() and not any(one.iterdir())))
+    candidate = folder / f"{source.stem}_predictions"
+    for number in itertools.count(2):
+        if not candidate.exists() or is_empty_folder(candidate):
+            break
+        candidate = folder / f"{source.stem}_predictions_{number}"
+    return candidate
+
+
+def is_empty_folder(path: Path) -> bool:
+    """Return whether a path is a folder without files."""
+    return path.is_dir() and not any(path.iterdir())
 
 
 def check_outputs(out: Path, files: Mapping[Path, Sequence[Path]]) -> None:
@@ -84,16 +120,22 @@ def check_outputs(out: Path, files: Mapping[Path, Sequence[Path]]) -> None:
     written: dict[Path, Path] = {}
     for image, results in files.items():
         for result in results:
-            if result in written:
-                raise CrispsegError(f"{written[result]} and {image} would both write {result}; segment them one by one")
-            written[result] = image
+            other = written.setdefault(result, image)
+            if other != image:
+                raise CrispsegError(f"{other} and {image} would both write {result}; segment them one by one")
     # Each folder is resolved only once, since a million paths would take minutes.
-    places = {folder.resolve() for folder in {result.parent for result in written}}
-    sources = {folder.resolve() for folder in {image.parent for image in files}}
-    sources |= {image.resolve().parent for image in files if image.is_symlink()}
-    if mixed := places & sources:
+    result_folders = {result.parent for result in written}
+    image_folders = {image.parent for image in files}
+    links = {image.resolve().parent for image in files if image.is_symlink()}
+    mixed = resolved(result_folders) & (resolved(image_folders) | links)
+    if mixed:
         raise CrispsegError(f"out {out} would mix results with the images in {min(mixed)}; choose another folder")
     writable_folder(out)
+
+
+def resolved(paths: Iterable[Path]) -> set[Path]:
+    """Return absolute paths without links."""
+    return {path.resolve() for path in paths}
 
 
 Source: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor
@@ -114,7 +156,7 @@ def read_source(
     """
     channels = image_channels(in_chans)
     if isinstance(source, str | Path):
-        return read_image(source, channels, value_range=value_range), Path(source)
+        return read_image(source, channels, value_range=value_range), user_path(source)
     if isinstance(source, Image.Image) and source.width and source.height:
         with faults("the PIL image"):
             return from_pillow(source, "the PIL image").pixels(channels, value_range), None

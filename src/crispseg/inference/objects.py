@@ -29,8 +29,8 @@ from crispseg.visualization import pictures as visuals
 
 REACH = 5  # largest distance in pixels at which border pixels join an object
 FRAGMENT = 0.1  # smallest area of an object with a border class, as a share of the median in its image
-FILES = ("_objects.png", "_objects.csv")  # name endings of the result files of an image
-COLORS = 40  # number of colours in images of objects; further objects repeat them
+OBJECT_ENDINGS = ("_objects.png", "_objects.csv")  # name endings of the result files of an image
+OBJECT_COLORS = 40  # number of colours in images of objects; further objects repeat them
 
 
 @dataclass(frozen=True)
@@ -61,16 +61,19 @@ class ObjectRule:
         if self.border is not None:
             grown = np.where(labels == self.border, expand_labels(ids, self.reach), ids)
             pieces = label(grown, connectivity=1)
-            kept = np.zeros(pieces.max() + 1, np.bool_)
-            kept[pieces[ids > 0]] = True
-            ids = np.where(kept[pieces], grown, 0)
+            has_pixels = np.zeros(pieces.max() + 1, np.bool_)  # of the class, not only of the border
+            has_pixels[pieces[ids > 0]] = True
+            ids = np.where(has_pixels[pieces], grown, 0)
         areas = np.bincount(ids.ravel())
         areas[0] = 0
-        smallest: float | None = self.min_size
-        if smallest is None:
-            smallest = 0 if self.border is None or not areas.any() else FRAGMENT * np.median(areas[areas > 0])
-        large = (areas > 0) & (areas >= smallest)
+        large = (areas > 0) & (areas >= self.smallest(areas[areas > 0]))
         return (large.cumsum(dtype=np.int32) * large)[ids]
+
+    def smallest(self, areas: NDArray[np.intp]) -> float:
+        """Return the area below which objects are left out, from the areas of all."""
+        if self.min_size is not None:
+            return self.min_size
+        return 0 if self.border is None or not areas.size else FRAGMENT * float(np.median(areas))
 
 
 def object_rules(
@@ -84,6 +87,13 @@ def object_rules(
 
     Unknown or equal classes, a border for no or several object classes, or a size for none, raise a `CrispsegError`.
     """
+    several = check_object_options(names, border, min_size)
+    margin = None if border is None else labels.index(border)
+    return {name: ObjectRule(labels.index(name), margin, reach, min_size) for name in several}
+
+
+def check_object_options(names: str | Sequence[str] | None, border: str | None, min_size: int | None) -> Sequence[str]:
+    """Return the names of the object classes; raise a CrispsegError if the options contradict each other."""
     several = [names] if isinstance(names, str) else names or []
     if border is not None and len(several) != 1:
         raise CrispsegError(f"is {border}, which needs one class of objects; give one as objects", "objects_border")
@@ -91,8 +101,7 @@ def object_rules(
         raise CrispsegError(f"is {min_size}, which needs a class of objects; give one as objects", "objects_min_size")
     if border in several:
         raise CrispsegError(f"class {border} is given for objects and for their border; give two different classes")
-    margin = None if border is None else labels.index(border)
-    return {name: ObjectRule(labels.index(name), margin, reach, min_size) for name in several}
+    return several
 
 
 NUMBERED = ObjectRule(1, border=2)  # rule for the classes of `crispseg.data.mask_lookup.three_classes`
@@ -141,12 +150,12 @@ class Objects:
 
     def overlay(self, opacity: float = 0.5) -> NDArray[np.uint8]:
         """Return the image with coloured objects, `(H, W, 3)` RGB; `opacity` is that of the colours, 0 to 1."""
-        colored = np.where(self.ids > 0, (self.ids - 1) % COLORS, IGNORE)
-        return visuals.overlay(self.image, colored, LabelSet.numbered(COLORS), opacity)
+        colored = np.where(self.ids > 0, (self.ids - 1) % OBJECT_COLORS, IGNORE)
+        return visuals.overlay(self.image, colored, LabelSet.numbered(OBJECT_COLORS), opacity)
 
     def _repr_html_(self) -> str:
         """Return HTML for notebooks: the objects over the image, their number and their areas."""
-        areas = [("median area, px", int(np.median([each.area for each in self])), "")] if len(self) else []
+        areas = [("median area, px", int(np.median([row.area for row in self])), "")] if len(self) else []
         return pages.notebook(
             pictures=[pages.embedded(self.overlay(), self.name, photo=True)],
             values=[(f"{', '.join(self.categories)}, objects", len(self), ""), *areas],
@@ -163,16 +172,16 @@ class Objects:
         """
         if len(self) > 0xFFFF:
             raise CrispsegError(f"{self.name} has {len(self)} objects, more than 65,535; cut the image")
-        numbers, table = (Path(folder) / f"{self.name}{ending}" for ending in FILES)
+        numbers, table = (Path(folder) / f"{self.name}{ending}" for ending in OBJECT_ENDINGS)
         with atomic_path(numbers) as temporary:
             Image.fromarray(self.ids.astype(np.uint16)).save(temporary, pnginfo=png_text(self.made_of))
         columns = Object._fields[: None if len(self.categories) > 1 else -1]  # without a single class
-        rows: list[Sequence[Any]] = [columns, *(each[: len(columns)] for each in self)]
+        header, rows = [*columns], [[*row[: len(columns)]] for row in self]
         if pixel_size:
-            area, unit = pixel_area(pixel_size)
-            areas = [f"area_{unit}", *(round(each.area * area, 6) for each in self)]
-            rows = [(*row, each) for row, each in zip(rows, areas, strict=True)]
-        write_table(table, rows)
+            pixel, unit = pixel_area(pixel_size)
+            header.append(f"area_{unit}")
+            rows = [[*cells, round(row.area * pixel, 6)] for cells, row in zip(rows, self, strict=True)]
+        write_table(table, [header, *rows])
         return numbers, table
 
     def annotations(self) -> list[dict[str, Any]]:
@@ -203,10 +212,10 @@ def pixel_area(size: str) -> tuple[float, str]:
     Raises:
         CrispsegError: `size` is not a positive number with a unit.
     """
-    found = re.fullmatch(r"(\d*\.?\d+) ?([a-zA-Zµμ]+)", size)
-    if found is None or not float(found[1]):
+    parts = re.fullmatch(r"(\d*\.?\d+) ?([a-zA-Zµμ]+)", size)
+    if parts is None or not float(parts[1]):
         raise CrispsegError(f"is {size}; give the side of a pixel with its unit, such as 0.5um", "pixel_size")
-    return float(found[1]) ** 2, f"{found[2]}2"
+    return float(parts[1]) ** 2, f"{parts[2]}2"
 
 
 def measured(
@@ -220,7 +229,7 @@ def measured(
     means = [None for _ in numbers] if probability is None else mean(probability, ids * own, numbers).round(4).tolist()
     for region, score in zip(regionprops(ids), means, strict=True):
         top, left, bottom, right = region.bbox
-        y, x = (round(float(each) + 0.5, 2) for each in region.centroid)
+        y, x = (round(float(side) + 0.5, 2) for side in region.centroid)
         table.append(Object(region.label, int(region.area), left, top, right - left, bottom - top, x, y, score))
     return tuple(table)
 
@@ -237,9 +246,9 @@ class CocoFile:
         """Add an image and its objects."""
         (height, width), image, before = objects.ids.shape, len(self.images) + 1, len(self.annotations)
         self.images.append({"id": image, "file_name": file_name, "height": height, "width": width})
-        for row, each in zip(objects, objects.annotations(), strict=True):
-            which = {"image_id": image, "category_id": self.ids[row.category]}
-            self.annotations.append({**each, "id": before + row.id, **which})
+        for row, annotation in zip(objects, objects.annotations(), strict=True):
+            references = {"image_id": image, "category_id": self.ids[row.category]}
+            self.annotations.append({**annotation, "id": before + row.id, **references})
 
     def write(self) -> None:
         """Write the file; raise a CrispsegError if its folder cannot be written."""

@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from crispseg.config.registry import Registry
 from crispseg.errors import CrispsegError, one_line
 from crispseg.inference.device import FloatPrecision
+from crispseg.io.files import user_path
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.base import Outputs
 from crispseg.models.info import MIN_SIDE
@@ -50,6 +52,8 @@ class ExportedModel(nn.Module):
     Args:
         run: function that computes the logits or labels.
         metadata: metadata of the file as JSON.
+        path: path of the file.
+        backend: runtime that opens the file again in another process, if the model is pickled.
 
     Raises:
         CrispsegError: the metadata are not from a crispseg model, or have a later format.
@@ -58,9 +62,9 @@ class ExportedModel(nn.Module):
     refiner = decoder = None
     align_corners = True
 
-    def __init__(self, run: Run, metadata: str, path: Path) -> None:
+    def __init__(self, run: Run, metadata: str, path: Path, backend: str = "auto") -> None:
         super().__init__()
-        self.run, self.path = run, path
+        self.run, self.path, self.backend = run, path, backend
         record = json.loads(metadata)
         self.refines = bool(record.get("options", {}).get("refine"))
         self.labels_only = record.get("output") == "labels"
@@ -70,6 +74,9 @@ class ExportedModel(nn.Module):
         """Height and width of the only image of each run; None for any number and size."""
         fields = {key: record[key] for key in ("format_version", *ModelInfo.__dataclass_fields__) if key in record}
         self.info = ModelInfo.parse(json.dumps(fields), path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open_model, (self.path.absolute(), self.backend)
 
     def check_use(self, device: torch.device, precision: FloatPrecision, whole: bool) -> None:
         """Raise a CrispsegError if the file does not support these options.
@@ -137,31 +144,31 @@ def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPr
         CrispsegError: the source is missing or damaged, or the backend is unknown, is not installed or does not support
             such files.
     """
-    path = Path(source)
-    if path.suffix.lower() == ".mlpackage":
+    suffix = Path(source).suffix.lower()
+    if suffix == ".mlpackage":
         raise CrispsegError(f"{source} is for Core ML, which crispseg cannot run; give a saved model or another export")
-    known = RUNTIMES[path.suffix.lower()] if is_exported(source) else ("torch", *WRITERS.names())
+    known = RUNTIMES[suffix] if is_exported(source) else ("torch", *WRITERS.names())
     if backend not in ("auto", *known):
         raise CrispsegError(f"backend is '{backend}', but {source} needs {' or '.join(known)}; leave out backend")
-    if not is_exported(source):
-        if backend in ("auto", "torch"):
-            return SegmentationModel.from_pretrained(source)
-        return open_model(WRITERS[backend](source, precision), backend)
-    runtime = known[0] if backend == "auto" else backend
-    if importlib.util.find_spec(runtime) is None:
-        raise CrispsegError(f"{source} needs {runtime}; pip install {runtime}")
+    if is_exported(source):
+        return open_exported(user_path(source), known[0] if backend == "auto" else backend)
+    if backend in ("auto", "torch"):
+        return SegmentationModel.from_pretrained(source)
+    return open_exported(WRITERS[backend](source, precision), backend)
+
+
+def open_exported(path: Path, backend: str) -> ExportedModel:
+    """Open an exported file in a runtime; errors are those of `open_model`."""
+    if importlib.util.find_spec(backend) is None:
+        raise CrispsegError(f"{path} needs {backend}; pip install {backend}")
     if not path.is_file():
-        raise CrispsegError(f"{source} does not exist; give a file of crispseg export, or a run")
+        raise CrispsegError(f"{path} does not exist; give a file of crispseg export, or a run")
     try:
-        said, found = checksums(path)
-        if said not in ("", found):
+        declared, actual = checksums(path)
+        if declared not in ("", actual):
             raise CrispsegError(f"{path} or its .bin is damaged or of another export (checksums differ); restore them")
-        model = ExportedModel(*OPENERS[runtime](path), path)
-        sides = model.size or (MIN_SIDE, MIN_SIDE)
-        size = tuple(model(torch.zeros(1, model.info.in_chans, *sides)).shape)
-        expected = (1, *([] if model.labels_only else [model.info.num_classes]), *sides)
-        if size != expected:
-            raise CrispsegError(f"{path} has an output {size}, but its metadata state {expected}; export it again")
+        model = ExportedModel(*OPENERS[backend](path), path, backend)
+        check_output(model)
         return model
     except CrispsegError:
         raise
@@ -169,14 +176,23 @@ def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPr
         raise CrispsegError(f"{path} is not from crispseg export ({one_line(error):.200}); export it again") from None
 
 
+def check_output(model: ExportedModel) -> None:
+    """Raise a CrispsegError if the output of a file has another size than its metadata state."""
+    sides = model.size or (MIN_SIDE, MIN_SIDE)
+    size = tuple(model(torch.zeros(1, model.info.in_chans, *sides)).shape)
+    expected = (1, *sides) if model.labels_only else (1, model.info.num_classes, *sides)
+    if size != expected:
+        raise CrispsegError(f"{model.path} has an output {size}, but its metadata state {expected}; export it again")
+
+
 def checksums(path: Path) -> tuple[str, str]:
-    """Return the `CHECKSUM` in an exported file, or an empty text, and the expected one."""
+    """Return the `CHECKSUM` in an exported file, or an empty text, and the one of its content."""
     content = path.read_bytes()
-    found = CHECKSUM.search(content)
-    digest = hashlib.sha256(content.replace(found[1], UNSEALED.encode()) if found else content)
+    checksum = CHECKSUM.search(content)
+    digest = hashlib.sha256(content.replace(checksum[1], UNSEALED.encode()) if checksum else content)
     if path.suffix.lower() == ".xml":
         digest.update(path.with_suffix(".bin").read_bytes())
-    return found[1].decode() if found else "", digest.hexdigest()
+    return checksum[1].decode() if checksum else "", digest.hexdigest()
 
 
 def seal(path: Path) -> None:
@@ -220,7 +236,7 @@ def open_openvino(path: Path) -> tuple[Run, str]:
         import onnx
 
         props = onnx.load(path, load_external_data=False).metadata_props
-        metadata = next((each.value for each in props if each.key == METADATA), NO_METADATA)
+        metadata = {prop.key: prop.value for prop in props}.get(METADATA, NO_METADATA)
     else:
         metadata = model.get_rt_info([METADATA]).value if model.has_rt_info([METADATA]) else NO_METADATA
     # Otherwise OpenVINO would use bfloat16 on processors that support it, whatever the file is certified for.
@@ -231,9 +247,16 @@ def open_openvino(path: Path) -> tuple[Run, str]:
         "NUM_STREAMS": 1,
     }
     compiled = core.compile_model(model, "CPU", options)
+    idle = deque[Any]()  # a request holds the output of one image, so that threads need one each
 
     def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(compiled([images.contiguous().numpy()])[0])
+        try:
+            request = idle.pop()
+        except IndexError:
+            request = compiled.create_infer_request()
+        output = torch.from_numpy(request.infer([images.contiguous().numpy()], share_inputs=True)[0])
+        idle.append(request)
+        return output
 
     return run, metadata
 

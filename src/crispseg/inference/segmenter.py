@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,23 +15,25 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.inference.acceleration import compiled, fold_batch_norms
 from crispseg.inference.device import FloatPrecision, in_parallel, usable_device
-from crispseg.inference.image_files import Source, is_several, named_images, read_source
+from crispseg.inference.image_files import Source, is_several, named_images, read_source, unread_images
 from crispseg.inference.objects import REACH, Object, Objects, measured, object_rules
 from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
 from crispseg.inference.runtime import AnyModel, Backend, ExportedModel, open_model
 from crispseg.inference.tiling import LARGE, Tiling, as_bytes, check_tile, enough_memory, tiled
 from crispseg.io.arrays import Normalize
+from crispseg.io.files import user_path
 from crispseg.io.images import as_picture, image_channels, write_image, write_labels
 from crispseg.io.value_range import ValueRange, check_range
 from crispseg.labels import LabelSet
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import shift
+from crispseg.models.saving import shipped_folder
 from crispseg.nn import resize
 from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
@@ -84,34 +87,40 @@ class Segmenter:
         if tile is not None:
             check_tile(tile)
         check_range(value_range, "value_range")
-        model = (
-            open_model(model_or_path, backend, precision) if isinstance(model_or_path, str | Path) else model_or_path
-        )
+        model = model_or_path if isinstance(model_or_path, nn.Module) else open_model(model_or_path, backend, precision)
         check_finite(model)
         self.info, self.label_set = model.info, model.info.label_set()
         self.precision, self.tile, self.value_range = precision, tile, value_range or model.info.value_range
-        exported = isinstance(model, ExportedModel)
+        is_file = isinstance(model, ExportedModel)
         self.labels_only = isinstance(model, ExportedModel) and model.labels_only
-        self.device = usable_device("cpu" if device is None and exported else device)
-        channels = image_channels(self.info.in_chans)
-        self._tiling = Tiling(
-            lambda side: self._see(np.zeros((side, side, channels), np.uint8)),
-            self.device,
-            2 * (self.protocol.window or 0),
-        )
-        self._two_at_a_time = self.device.type == "cpu" and not exported and not compile
-        if isinstance(model, ExportedModel):
-            model.check_use(self.device, precision, self.protocol == WHOLE)
-            self._model: AnyModel = model
-            if model.bytes_per_pixel:  # the memory of other runtimes cannot be measured
-                self._tiling.bytes_per_pixel = model.bytes_per_pixel
-            return
-        example = torch.randn(1, self.info.in_chans, 64, 64, generator=torch.Generator().manual_seed(0))
-        folded = fold_batch_norms(model, example.to(next(model.parameters()).device), smooth_outputs)
-        folded = folded.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if compile:
-            folded.features = compiled(folded.features)
-        self._model = folded
+        self.device = usable_device("cpu" if device is None and is_file else device)
+        self._two_at_a_time = self.device.type == "cpu" and not is_file and not compile
+        self._tiling = Tiling(self._see_square, self.device, 2 * (self.protocol.window or 0))
+        model = self._prepared(model)
+        self._source = absolute_source(model_or_path) if isinstance(model_or_path, str | Path) else model
+        self._settings: dict[str, Any] = {
+            "device": device,
+            "precision": precision,
+            "protocol": self.protocol,
+            "value_range": value_range,
+            "tile": tile,
+            "backend": backend,
+            "compile": compile,
+        }
+        self._model = compiled_model(model) if compile and isinstance(model, SegmentationModel) else model
+
+    def _prepared(self, model: AnyModel) -> AnyModel:
+        """Return a copy of a model for inference on the device; check that a file supports the settings."""
+        if isinstance(model, SegmentationModel):
+            return folded_model(model, self.device)
+        model.check_use(self.device, self.precision, self.protocol == WHOLE)
+        if model.bytes_per_pixel:  # the memory of other runtimes cannot be measured
+            self._tiling.bytes_per_pixel = model.bytes_per_pixel
+        return model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path or the model, which another process opens with the same settings."""
+        return partial(Segmenter, **self._settings), (self._source,)
 
     @overload
     def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Segmentation]: ...
@@ -148,9 +157,8 @@ class Segmenter:
         """
         names: dict[Path, str] = {}
         if isinstance(images, str | Path):
-            images = names = named_images([images])
-        # Values in memory are copied at once, since the caller may reuse the memory.
-        sources = (deepcopy(each) if isinstance(each, np.ndarray | Tensor) else each for each in images)
+            folder, images = images, (names := named_images([images]))
+            warn_of_unread(folder, names)
         threads = torch.get_num_threads()
         together = self._two_at_a_time and threads > 1
 
@@ -160,11 +168,12 @@ class Segmenter:
             small = image.shape[0] * image.shape[1] <= LARGE // WORKERS
             return self._segment(image, path) if together and small else (image, path)
 
-        with closing(in_parallel(sources, work, WORKERS, -(-threads // WORKERS) if together else None)) as segmented:
+        threads_each = -(-threads // WORKERS) if together else None
+        with closing(in_parallel(map(own_copy, images), work, WORKERS, threads_each)) as segmented:
             for number, (source, future) in enumerate(segmented, 1):
                 try:
-                    found = future.result()
-                    result = found if isinstance(found, Segmentation) else self._segment(*found)
+                    prepared = future.result()
+                    result = prepared if isinstance(prepared, Segmentation) else self._segment(*prepared)
                 except CrispsegError as error:
                     if on_error is None:
                         raise
@@ -200,10 +209,10 @@ class Segmenter:
         batch = as_batch(image, self.info, self.device)
         with self._autocast():
             if self.labels_only:  # the blend of tiles then takes the labels of the nearer tile
-                found = F.one_hot(self._model(batch)[0].long(), self.info.num_classes).permute(2, 0, 1).float()
+                logits = F.one_hot(self._model(batch)[0].long(), self.info.num_classes).permute(2, 0, 1).float()
             else:
-                found = predict_logits(self._model, batch, self.protocol)[0]
-            return found[:, :height, :width]
+                logits = predict_logits(self._model, batch, self.protocol)[0]
+            return logits[:, :height, :width]
 
     def _see_or_tile(
         self, image: NDArray[np.uint8]
@@ -215,6 +224,10 @@ class Segmenter:
             return *self._see(image), None
         labels, confidence = tiled(self.logits, image, tile)
         return labels, None, None, None if self.labels_only else confidence
+
+    def _see_square(self, side: int) -> object:
+        """Process a black square, whose memory is measured."""
+        return self._see(np.zeros((side, side, image_channels(self.info.in_chans)), np.uint8))
 
     def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
         """Return labels `(H, W)`, and the logits and offsets of the padded image, unless a file has only labels."""
@@ -234,6 +247,39 @@ class Segmenter:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
 
+def folded_model(model: SegmentationModel, device: torch.device) -> SegmentationModel:
+    """Copy a model to a device, in eval mode with folded batch norms."""
+    example = torch.randn(1, model.info.in_chans, 64, 64, generator=torch.Generator().manual_seed(0))
+    folded = fold_batch_norms(model, example.to(next(model.parameters()).device), smooth_outputs)
+    moved: SegmentationModel = folded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
+
+
+def compiled_model(model: SegmentationModel) -> SegmentationModel:
+    """Return a model whose features are compiled at the first image; both share their weights."""
+    ready = copy(model)
+    ready.features = compiled(model.features)  # type: ignore[method-assign, assignment]
+    return ready
+
+
+def absolute_source(source: str | Path) -> str | Path:
+    """Return an existing path as absolute, so that it can be opened from another folder; other sources are names."""
+    path = user_path(source)
+    return path.absolute() if path.exists() and shipped_folder(source) is None else source
+
+
+def own_copy(source: Source) -> Source:
+    """Copy values in memory, since the caller may reuse the memory."""
+    return deepcopy(source) if isinstance(source, np.ndarray | Tensor) else source
+
+
+def warn_of_unread(source: str | Path, names: Mapping[Path, str]) -> None:
+    """Warn of image files in a folder whose format cannot be read."""
+    if unread := unread_images([source], names):
+        line = f"{len(unread)} images in {source} have a format that cannot be read, such as {unread[0]}"
+        warnings.warn(f"{line}; convert them to PNG or JPEG", CrispsegWarning, stacklevel=2)
+
+
 def as_batch(image: NDArray[np.uint8], info: ModelInfo, device: torch.device) -> Tensor:
     """Normalise an image `(H, W, C)` for a model: float32 `(1, C, H, W)`, channels last, with sides of at least 32."""
     height, width = image.shape[:2]
@@ -247,7 +293,7 @@ def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
     """Return the outputs that are continuous in the weights, without logits shifted by the refinement."""
     outputs = model.outputs(images)
     smooth = outputs.unrefined, outputs.boundary, outputs.direction
-    return [each for each in smooth if each is not None] or [outputs.logits]
+    return [output for output in smooth if output is not None] or [outputs.logits]
 
 
 def check_finite(model: AnyModel) -> None:
@@ -332,20 +378,19 @@ class Segmentation:
         probabilities = None if self._logits is None else self.probabilities()
         ids, table = np.zeros(self.labels.shape, np.int32), list[Object]()
         for category, rule in rules.items():
-            found, before = rule.find(self.labels), len(table)
+            of_class, before = rule.find(self.labels), len(table)
             probability = None if probabilities is None else probabilities[rule.index]
-            rows = measured(found, self.labels == rule.index, probability)
+            rows = measured(of_class, self.labels == rule.index, probability)
             table += [row._replace(id=row.id + before, category=category) for row in rows]
-            ids += (found + before) * (found > 0)
+            ids += (of_class + before) * (of_class > 0)
         return Objects(self.name, tuple(rules), ids, self.image, tuple(table), self.made_of)
 
     def _repr_html_(self) -> str:
         """Return HTML for notebooks: the image with the colours of its classes, and their shares, sorted."""
-        shares = zip(self.shares().items(), self.label_set.palette, strict=True)
-        found = sorted(((share, name, color) for (name, share), color in shares if share), reverse=True)
+        shares = zip(self.shares().values(), self.label_set.names, self.label_set.palette, strict=True)
         return pages.notebook(
             pictures=[pages.embedded(self.overlay(), self.name, photo=True)],
-            colors=[(f"{name} {share:.1%}", color) for share, name, color in found],
+            colors=[(f"{name} {share:.1%}", color) for share, name, color in sorted(shares, reverse=True) if share],
         )
 
     def overlay(self, opacity: float = 0.5, outlines: bool = False) -> NDArray[np.uint8]:
@@ -365,13 +410,13 @@ class Segmentation:
         Raises:
             CrispsegError: the folder cannot be written, or a file would replace the image itself.
         """
-        folder, name = Path(folder), self.name
+        folder, name = user_path(folder), self.name
         if folder.suffix.lower() == ".png" and not folder.is_dir():
             folder, name = folder.parent, folder.stem
-        labels, overlay = (folder / f"{name}{ending}.png" for ending in ("", "_overlay"))
-        for path in (labels, overlay):
-            if self.path is not None and self.path.exists() and path.exists() and path.samefile(self.path):
-                raise CrispsegError(f"saving to {folder} would replace the image {self.path}; choose another folder")
+        labels, overlay = folder / f"{name}.png", folder / f"{name}_overlay.png"
+        existing = [path for path in (labels, overlay) if path.exists()]
+        if self.path is not None and self.path.exists() and any(path.samefile(self.path) for path in existing):
+            raise CrispsegError(f"saving to {folder} would replace the image {self.path}; choose another folder")
         write_labels(labels, self.labels, self.label_set.palette, self.made_of)
         write_image(overlay, self.overlay(outlines=outlines), self.made_of)
         return labels, overlay

@@ -35,7 +35,7 @@ class ServerFormat:
         """Return the pixel value of each of the server's classes, in the order of the class ids."""
         from crispseg.data import official_classes  # imported here, because other predictions need no data sources
 
-        return {each.name: each.value for each in official_classes(self.source)}
+        return {entry.name: entry.value for entry in official_classes(self.source)}
 
     def check(self, info: ModelInfo) -> None:
         """Raise a CrispsegError if the number of classes differs, and warn if class names differ."""
@@ -61,10 +61,10 @@ class ServerFormat:
 
 def _cityscapes_file(image: Path) -> Path:
     """Return the file name for the server, which expects one `CITY_SEQUENCE_FRAME*.png` in any folder."""
-    found = re.fullmatch(r"(.+_\d{6}_\d{6})(_leftImg8bit)?", image.stem)
-    if found is None:
+    parts = re.fullmatch(r"(.+_\d{6}_\d{6})(_leftImg8bit)?", image.stem)
+    if parts is None:
         raise CrispsegError(f"{image} has no Cityscapes name, such as CITY_000000_000019_leftImg8bit.png")
-    return Path(f"{found[1]}_labelIds.png")
+    return Path(f"{parts[1]}_labelIds.png")
 
 
 VOC_FOLDER = "results/VOC2012/Segmentation/comp6_test_cls"

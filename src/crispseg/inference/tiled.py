@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +14,12 @@ from rich.console import Console
 from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import Segmenter
 from crispseg.inference.tiling import OVERLAP, TILE, blended_rows, check_tile, enough_memory, spans
-from crispseg.io.files import atomic_path
+from crispseg.io.files import atomic_path, user_path
 from crispseg.io.images import image_channels
-from crispseg.io.opening import faults, from_tiff
+from crispseg.io.opening import Raster, faults, from_tiff
 from crispseg.io.progress import progress
-from crispseg.io.tiff import map_file, open_dataset
-from crispseg.io.value_range import OF_IMAGE, percentile_range, sampling_step
+from crispseg.io.tiff import map_file, open_dataset, with_rows_of
+from crispseg.io.value_range import OF_IMAGE, Limits, ValueRange, percentile_range, sampling_step
 
 
 def segment_tiff(
@@ -51,35 +52,44 @@ def segment_tiff(
     """
     side = (segmenter.tile or TILE) if tile is None else tile
     check_tile(side)
-    source = Path(source)
-    with open_dataset(source) as dataset, source.open("rb") as file:
-        with faults(source):
-            image = from_tiff(file, source)
-            if image.orientation() != 1:
-                raise CrispsegError(f"{source} is stored rotated (orientation {image.orientation()}); save it upright")
-        channels = image_channels(segmenter.info.in_chans)
-        image.check(channels)
-
-        if segmenter.value_range == "image":
-            height, step = image.size[0], sampling_step(*image.size)
-            band = step * (1 + 256 // step)
-            with faults(source):
-                parts = (image.rows(top, min(top + band, height)) for top in range(0, height, band))
-                some = [part.numbers(channels)[::step, ::step] for part in parts]  # like `sampled`
-            image = replace(image, limits=percentile_range(some, OF_IMAGE))
+    source = user_path(source)
+    palettes = {Path(target): segmenter.label_set.palette, **({} if confidence is None else {confidence: None})}
+    with open_dataset(source) as dataset:
+        image = map_image(source, dataset, image_channels(segmenter.info.in_chans), segmenter.value_range)
 
         def read(top: int, bottom: int) -> NDArray[np.uint8]:
             with faults(source):
-                return image.rows(top, bottom).pixels(channels, segmenter.value_range)
+                return image.rows(top, bottom).pixels(image_channels(segmenter.info.in_chans), segmenter.value_range)
 
         rows = blended_rows(segmenter.logits, read, image.size, side)
         shown = progress(rows, source.name, len(spans(image.size[0], side, side // OVERLAP)), console)
         with enough_memory(f"tiles of {side} pixels need", "make them smaller"), ExitStack() as stack:
             writers = []
-            for path, palette in ((target, segmenter.label_set.palette), (confidence, None)):
-                if path is not None:
-                    temporary = stack.enter_context(atomic_path(path))
-                    writers.append(stack.enter_context(map_file(temporary, dataset, palette, made_by)))
+            for path, palette in palettes.items():
+                temporary = stack.enter_context(atomic_path(path))
+                writers.append(stack.enter_context(map_file(temporary, dataset, palette, made_by)))
             for strips in shown:
                 for write, strip in zip(writers, strips, strict=False):
                     write(strip)
+
+
+def map_image(source: Path, dataset: Any, channels: int, value_range: ValueRange | None) -> Raster:
+    """Return the image of a dataset, whose rows are decoded on demand, with its own limits if the range is "image"."""
+    with faults(source):
+        with source.open("rb") as file:
+            image = with_rows_of(from_tiff(file, source), dataset)
+        if image.orientation() != 1:
+            raise CrispsegError(f"{source} is stored rotated (orientation {image.orientation()}); save it upright")
+        image.check(channels)
+        return replace(image, limits=measured_limits(image, channels)) if value_range == "image" else image
+
+
+def measured_limits(image: Raster, channels: int) -> Limits:
+    """Return the value range of an image from its sampled pixels, which are read in bands."""
+    height, step = image.size[0], sampling_step(*image.size)
+    band = step * (1 + 256 // step)
+    sampled = []
+    for top in range(0, height, band):
+        rows = image.rows(top, min(top + band, height))
+        sampled.append(rows.numbers(channels)[::step, ::step])
+    return percentile_range(sampled, OF_IMAGE)

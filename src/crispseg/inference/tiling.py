@@ -67,7 +67,7 @@ def blended_rows(
     for index, row in enumerate(down):
         last = index == len(down) - 1
         band = read(row.start, row.end)
-        found = np.empty((2, row.end - row.used - (0 if last else overlap), size[1]), np.uint8)
+        blended = np.empty((2, row.end - row.used - (0 if last else overlap), size[1]), np.uint8)
         left: Tensor | None = None
         for column in across:
             pixels = np.ascontiguousarray(band[:, column.start : column.end])
@@ -88,8 +88,8 @@ def blended_rows(
                 part = part[:, :-overlap]
             largest, labels = part.max(0)
             confidence = as_bytes((largest - part.logsumexp(0)).exp())
-            found[:, :, columns] = torch.stack([labels.to(torch.uint8), confidence]).cpu().numpy()
-        yield found
+            blended[:, :, columns] = torch.stack([labels.to(torch.uint8), confidence]).cpu().numpy()
+        yield blended
 
 
 def as_bytes(probabilities: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import importlib.util
 import warnings
 from collections import deque
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,18 @@ from rich.console import Console
 from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.inference.image_files import unused_folder
 from crispseg.inference.segmenter import Segmenter
-from crispseg.io.files import atomic_path, check_new_folder
+from crispseg.io.files import atomic_path, check_new_folder, user_path
 from crispseg.io.images import write_labels
 from crispseg.io.progress import progress
 
-WRITTEN = (".mp4", ".mov", ".mkv")
-SUFFIXES = (*WRITTEN, ".m4v", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv")
+WRITTEN_SUFFIXES = (".mp4", ".mov", ".mkv")
+VIDEO_SUFFIXES = (*WRITTEN_SUFFIXES, ".m4v", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".mts", ".wmv")
+BT_709 = 1  # colour standard of players that know no other, and the number of its limited range
 
 
 def is_video(source: str | Path) -> bool:
     """Return whether a source has the suffix of a video and is not a folder."""
-    return Path(source).suffix.lower() in SUFFIXES and not Path(source).is_dir()
+    return Path(source).suffix.lower() in VIDEO_SUFFIXES and not user_path(source).is_dir()
 
 
 def predict_video(
@@ -50,18 +51,49 @@ def predict_video(
         outlines: show outlines of areas.
         frame_masks: also write a palette PNG of each frame to `NAME_masks` next to the overlays.
     """
-    video = Path(video)
-    out = unused_folder([video], [video]) if out is None else Path(out)
-    overlay = out if is_video(out) else out / f"{video.stem}_overlay.mp4"
+    video = user_path(video)
+    folder = unused_folder([video], [video]) if out is None else user_path(out)
+    overlay = folder if is_video(folder) else folder / f"{video.stem}_overlay.mp4"
     masks = overlay.with_name(f"{video.stem}_masks")
-    if importlib.util.find_spec("av") is None:
-        raise CrispsegError(f"{video} is a video, which needs PyAV; pip install 'crispseg[video]'")
-    if overlay.suffix.lower() not in WRITTEN:
-        raise CrispsegError(f"out is {out}; give a folder, or a file that ends in {', '.join(WRITTEN)}")
-    if overlay.exists():
-        raise CrispsegError(f"{overlay} exists and would be overwritten; remove it, or give another out")
+    check_video_files(video, overlay)
     if frame_masks:
         check_new_folder(masks)
+    import av
+
+    with opened_video(video) as source, atomic_path(overlay) as temporary, temporary.open("wb") as file:
+        stream, times = source.streams.video[0], deque[int]()
+        frames = decoded(source, video, times)
+        number, encoder = 0, None
+        with closing(segmenter.stream(frames)) as segmented, av.open(file, "w") as target:
+            for number, result in enumerate(progress(segmented, "Segmenting", stream.frames or None, console), 1):
+                picture = av.VideoFrame.from_ndarray(even_sides(result.overlay(outlines=outlines)))
+                is_turned = result.image.shape[1] != stream.width
+                encoder = encoder or added_stream(target, stream, picture, is_turned)
+                picture = picture.reformat(format=encoder.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
+                picture.pts, picture.time_base = times.popleft(), stream.time_base
+                target.mux(encoder.encode(picture))
+                if frame_masks:
+                    write_labels(masks / f"frame_{number:06}.png", result.labels, segmenter.label_set.palette)
+            if encoder is None:
+                raise CrispsegError(f"{video} has no frames that can be read; check the file")
+            target.mux(encoder.encode(None))
+            warn_of_early_end(video, source, picture.time)
+    return overlay, number
+
+
+def check_video_files(video: Path, overlay: Path) -> None:
+    """Raise a CrispsegError if PyAV is missing, or the video of overlays cannot be written."""
+    if importlib.util.find_spec("av") is None:
+        raise CrispsegError(f"{video} is a video, which needs PyAV; pip install 'crispseg[video]'")
+    if overlay.suffix.lower() not in WRITTEN_SUFFIXES:
+        raise CrispsegError(f"out is {overlay}; give a folder, or a file that ends in {', '.join(WRITTEN_SUFFIXES)}")
+    if overlay.exists():
+        raise CrispsegError(f"{overlay} exists and would be overwritten; remove it, or give another out")
+
+
+@contextmanager
+def opened_video(video: Path) -> Iterator[Any]:
+    """Open a file that has a video stream, or raise a CrispsegError."""
     import av
 
     try:
@@ -71,30 +103,24 @@ def predict_video(
     with source:
         if not source.streams.video:
             raise CrispsegError(f"{video} contains no video stream; give a video")
-        stream, times = source.streams.video[0], deque[int]()
-        number, encoder = 0, None
-        with (
-            closing(segmenter.stream(decoded(source, video, times))) as segmented,
-            atomic_path(overlay) as temporary,
-            temporary.open("wb") as file,
-            av.open(file, "w") as target,
-        ):
-            for number, result in enumerate(progress(segmented, "Segmenting", stream.frames or None, console), 1):
-                picture = av.VideoFrame.from_ndarray(result.overlay(outlines=outlines))
-                encoder = encoder or added_stream(target, stream, picture)
-                picture = picture.reformat(format=encoder.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
-                picture.pts, picture.time_base = times.popleft(), stream.time_base
-                target.mux(encoder.encode(picture))
-                if frame_masks:
-                    write_labels(masks / f"frame_{number:06}.png", result.labels, segmenter.label_set.palette)
-            if encoder is None:
-                raise CrispsegError(f"{video} has no frames that can be read; check the file")
-            target.mux(encoder.encode(None))
-            end, seconds = picture.time - (source.start_time or 0) / av.time_base, (source.duration or 0) / av.time_base
-            if max(end, picture.time) < 0.9 * seconds - 1:  # the duration of some files includes their start
-                found = f"the frames of {video} end after {end:.1f} of {seconds:.1f} seconds"
-                warnings.warn(f"{found}; the file may be damaged", CrispsegWarning, stacklevel=2)
-    return overlay, number
+        yield source
+
+
+def warn_of_early_end(video: Path, source: Any, end: float) -> None:
+    """Warn if the last frame, at `end` seconds, is long before the end that the file states."""
+    import av
+
+    seconds = (source.duration or 0) / av.time_base
+    from_start = end - (source.start_time or 0) / av.time_base
+    if max(end, from_start) < 0.9 * seconds - 1:  # the duration of some files includes their start
+        line = f"the frames of {video} end after {from_start:.1f} of {seconds:.1f} seconds"
+        warnings.warn(f"{line}; the file may be damaged", CrispsegWarning, stacklevel=3)
+
+
+def even_sides(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Repeat the last row and column `(H, W, 3)` of odd sides, since browsers and phones only play even sides."""
+    height, width = image.shape[:2]
+    return np.pad(image, [(0, height % 2), (0, width % 2), (0, 0)], mode="edge")
 
 
 def decoded(source: Any, path: Path, times: deque[int]) -> Iterator[NDArray[np.uint8]]:
@@ -113,14 +139,13 @@ def decoded(source: Any, path: Path, times: deque[int]) -> Iterator[NDArray[np.u
         raise CrispsegError(f"{path} is damaged after frame {read} ({error.strerror}); repair or cut it") from None
 
 
-def added_stream(target: Any, source: Any, picture: Any) -> Any:
+def added_stream(target: Any, source: Any, picture: Any, is_turned: bool) -> Any:
     """Add a video stream for pictures to a file, with the rate, time base and pixel aspect of the stream `source`."""
     stream = target.add_stream("libx264", rate=source.guessed_rate or 25, options={"crf": "18", "preset": "veryfast"})
-    stream.width, stream.height = picture.width, picture.height
-    stream.pix_fmt = "yuv444p" if picture.width % 2 or picture.height % 2 else "yuv420p"
+    stream.width, stream.height, stream.pix_fmt = picture.width, picture.height, "yuv420p"
     context = stream.codec_context
     context.time_base = source.time_base
     if ratio := source.sample_aspect_ratio:
-        context.sample_aspect_ratio = ratio if picture.width == source.width else 1 / ratio
-    context.colorspace = context.color_primaries = context.color_trc = context.color_range = 1  # BT.709, limited range
+        context.sample_aspect_ratio = 1 / ratio if is_turned else ratio
+    context.colorspace = context.color_primaries = context.color_trc = context.color_range = BT_709
     return stream

@@ -15,6 +15,7 @@ from torchvision.transforms import v2
 from crispseg.errors import CrispsegError
 from crispseg.io.images import MOST_CHANNELS
 from crispseg.io.opening import from_array
+from crispseg.labels import IGNORE
 
 Values: TypeAlias = NDArray[Any] | Tensor  # an array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`
 
@@ -24,36 +25,56 @@ FORMS = "an array (H, W) or (H, W, C), C up to 16, or a tensor (C, H, W), of uin
 def image_array(image: Values) -> NDArray[Any]:
     """Return an image in the form of files: `(H, W)` grey, `(H, W, 3)` RGB or `(H, W, C)`, uint8 or uint16.
 
-    Floats from 0 to 1 become uint8. Other types, shapes and ranges raise a CrispsegError.
+    Floats from 0 to 1 become uint8, and masked pixels 0. Other types, shapes and ranges raise a CrispsegError.
     """
-    values = _channels_last(image)
+    values = plain_array(image, masked=0)
     if values.dtype.kind == "f" and values.size and values.min() >= 0 and values.max() <= 1:  # NaN is neither
         values = np.rint(255 * values).astype(np.uint8)
-    is_image = values.dtype in (np.uint8, np.uint16) and values.size and values.ndim in (2, 3)
-    if is_image and (values.ndim == 2 or values.shape[2] <= MOST_CHANNELS):
-        return values
-    raise CrispsegError(f"a {values.dtype} array of shape {values.shape} is not an image; give {FORMS}")
+    in_shape = values.size and values.ndim in (2, 3) and values.shape[2:] <= (MOST_CHANNELS,)
+    if not in_shape or values.dtype not in (np.uint8, np.uint16):
+        raise CrispsegError(f"a {values.dtype} array of shape {values.shape} is not an image; give {FORMS}")
+    return values
 
 
 def mask_array(mask: Values) -> NDArray[Any]:
     """Return a mask in the form of files: `(H, W)` uint8 or uint16 values, or `(H, W, 3)` uint8 RGB colours.
 
-    Fully transparent pixels become 0. Other types, shapes and ranges raise a CrispsegError.
+    Fully transparent pixels become 0, and masked ids 255 (ignore). Other types, shapes and ranges raise a
+    CrispsegError, and so do masked colours.
     """
-    values = _channels_last(mask)
+    values = plain_array(mask, masked=IGNORE)
+    values = values.astype(np.uint8) if values.dtype == bool else values
     if not values.size or values.ndim not in (2, 3):
-        found = f"an array of shape {values.shape} is not a mask"
-        raise CrispsegError(f"{found}; give (H, W) whole numbers from 0 to 65535, or (H, W, 3) uint8 colours")
-    labels = from_array(values.astype(np.uint8) if values.dtype == bool else values, "the array").labels()
+        content = f"an array of shape {values.shape} is not a mask"
+        raise CrispsegError(f"{content}; give (H, W) whole numbers from 0 to 65535, or (H, W, 3) uint8 colours")
+    if values.ndim == 3 and np.ma.is_masked(mask):
+        raise CrispsegError("a masked array of colours has no colour for masked pixels; give class ids (H, W)")
+    labels = from_array(values, "the array").labels()
     return labels.astype(np.uint8) if labels.max() <= 0xFF else labels
 
 
-def _channels_last(values: Values) -> NDArray[Any]:
+def plain_array(values: Values, masked: int) -> NDArray[Any]:
+    """Return values as a plain array in native byte order, channels last.
+
+    Masked values of NumPy's masked arrays become `masked`. No other function handles subclasses of arrays.
+    """
     if isinstance(values, Tensor):
-        values = values.float() if values.is_floating_point() else values  # NumPy has no bfloat16
-        values = (values.permute(1, 2, 0) if values.ndim == 3 else values).numpy(force=True)
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    return values[..., 0] if values.ndim == 3 and values.shape[2] == 1 else values
+        return plain_array(tensor_values(values), masked)
+    if isinstance(values, np.ma.MaskedArray):
+        dtype = np.promote_types(values.dtype, np.uint8) if masked else values.dtype  # booleans and int8 have no 255
+        values = np.ma.filled(values.astype(dtype), masked)
+    plain = np.asarray(values)  # without subclasses, such as np.matrix
+    plain = plain.astype(plain.dtype.newbyteorder("="), copy=False)
+    return plain[..., 0] if plain.ndim == 3 and plain.shape[2] == 1 else plain
+
+
+def tensor_values(values: Tensor) -> NDArray[Any]:
+    """Return a tensor `(H, W)` or `(C, H, W)` as an array, channels last."""
+    if values.is_floating_point():
+        values = values.float()  # NumPy has no bfloat16
+    last = values.permute(1, 2, 0) if values.ndim == 3 else values
+    array: NDArray[Any] = last.numpy(force=True)
+    return array
 
 
 class Normalize(v2.Transform):  # type: ignore[misc]
@@ -69,7 +90,8 @@ class Normalize(v2.Transform):  # type: ignore[misc]
     def __init__(self, mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> None:
         super().__init__()
         self.in_chans = in_chans
-        self.mean, self.std = (255 * torch.tensor(numbers).view(-1, 1, 1) for numbers in (mean, std))
+        self.mean = 255 * torch.tensor(mean).view(-1, 1, 1)
+        self.std = 255 * torch.tensor(std).view(-1, 1, 1)
         if in_chans == 1:
             self.mean, self.std = self.mean.mean(), self.std.mean()
 

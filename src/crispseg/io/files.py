@@ -19,13 +19,18 @@ LITTER = ".crispseg-"  # prefix of the names of temporary files and folders
 LOCK = ".crispseg.lock"
 
 
+def user_path(path: str | Path) -> Path:
+    """Return a path with `~` at its start replaced by the user's home."""
+    return Path(path).expanduser()
+
+
 def digest(*files: Path) -> str:
     """Return the combined SHA-256 of files; unreadable files count as empty."""
-    found = hashlib.sha256()
+    combined = hashlib.sha256()
     for path in files:
         with suppress(OSError), path.open("rb") as file:
-            found.update(hashlib.file_digest(file, "sha256").digest())
-    return found.hexdigest()
+            combined.update(hashlib.file_digest(file, "sha256").digest())
+    return combined.hexdigest()
 
 
 @contextmanager
@@ -89,20 +94,26 @@ def owned(folder: Path, *inside: Path) -> Iterator[None]:
     except Timeout:
         raise CrispsegError(f"{folder} is in use by another process; wait for it, or choose another folder") from None
     try:
-        for left in (left for place in {folder, *inside} for left in place.glob(f"{LITTER}*")):
-            if left.is_dir():
-                shutil.rmtree(left, ignore_errors=True)
-            else:
-                left.unlink(missing_ok=True)
+        for cleaned in {folder, *inside}:
+            remove_litter(cleaned)
         yield
     finally:
         file.unlink(missing_ok=True)
         lock.release()
 
 
+def remove_litter(folder: Path) -> None:
+    """Remove temporary files and folders that a killed process left in a folder."""
+    for litter in folder.glob(f"{LITTER}*"):
+        if litter.is_dir():
+            shutil.rmtree(litter, ignore_errors=True)
+        else:
+            litter.unlink(missing_ok=True)
+
+
 def check_new_folder(path: str | Path) -> Path:
     """Return `path` if it is new or an empty folder, otherwise raise a CrispsegError."""
-    path = Path(path)
+    path = user_path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise CrispsegError(f"{path} is {'not empty' if path.is_dir() else 'a file'}; give a new folder")
     return path
@@ -110,7 +121,7 @@ def check_new_folder(path: str | Path) -> Path:
 
 def writable_folder(path: str | Path) -> Path:
     """Create a missing folder and check that it can be written, or raise a CrispsegError."""
-    path = Path(path)
+    path = user_path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
@@ -121,7 +132,7 @@ def writable_folder(path: str | Path) -> Path:
 
 def writable_file(path: str | Path) -> Path:
     """Check that a file can be written, and create its missing folder, or raise a CrispsegError."""
-    path = Path(path)
+    path = user_path(path)
     writable_folder(path.parent)
     if path.is_dir():
         raise CrispsegError(f"cannot write the file {path}: a folder has this name; choose another name")

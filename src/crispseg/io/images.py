@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,27 @@ from PIL import Image, PngImagePlugin
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, writable_file
-from crispseg.io.opening import opened
+from crispseg.io.opening import HEIC_SUFFIXES, opened
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import color_table
 
 MOST_CHANNELS = 16
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset(
+    {
+        *(".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga"),
+        *(".tif", ".tiff", ".webp", *(HEIC_SUFFIXES if find_spec("pillow_heif") else ())),
+    }
+)
+"""Suffixes of images that can be read."""
+
+UNREAD_SUFFIXES = frozenset(
+    {
+        *(".arw", ".cr2", ".cr3", ".dcm", ".dng", ".exr", ".jxl", ".nef", ".orf", ".psd", ".raf", ".rw2", ".svs"),
+        *HEIC_SUFFIXES,
+    }
+).difference(SUFFIXES)
+"""Suffixes of images that cannot be read, so that they can be reported."""
 
 IMAGE_FOLDERS = (  # common names of image folders, in lower case
     *("images", "image", "imgs", "img", "photos", "img_dir", "jpegimages"),
@@ -142,24 +157,26 @@ def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.u
     return ids
 
 
-def find_images(folder: str | Path) -> list[Path]:
+def find_images(folder: str | Path, suffixes: Set[str] = SUFFIXES) -> list[Path]:
     """Return all images in a folder and its sub-folders by suffix, sorted; links count, hidden ones do not."""
     if not Path(folder).is_dir():
-        what = "not a folder" if Path(folder).exists() else "missing"
-        raise CrispsegError(f"{folder} is {what}; give a folder of images")
-    found, seen = [], set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link to a folder above it
+        fault = "not a folder" if Path(folder).exists() else "missing"
+        raise CrispsegError(f"{folder} is {fault}; give a folder of images")
+    images: list[Path] = []
+    visited = set()
+    for path, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(path)
+        if real in visited:  # a link to a folder above it
             folders.clear()
             continue
-        seen.add(real)
-        shown = (name for name in folders if name[0] != "." and name != "@eaDir")
-        folders[:] = sorted(shown, key=lambda name: (Path(place, name).is_symlink(), name))
-        found += [Path(place, name) for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
-    return sorted(found)
+        visited.add(real)
+        visible = [name for name in folders if name[0] != "." and name != "@eaDir"]
+        folders[:] = sorted(visible, key=lambda name: (Path(path, name).is_symlink(), name))
+        images += [Path(path, name) for name in files if Path(name).suffix.lower() in suffixes and name[0] != "."]
+    return sorted(images)
 
 
 def side_factor(size: Sequence[int], longer_side: int | None, shorter_side: int | None) -> float:
     """Return the factor that resizes an image of `(H, W)` to a longer or shorter side, or to fit both."""
-    wanted = ((longer_side, max(size)), (shorter_side, min(size)))
-    return min((side / length for side, length in wanted if side is not None), default=1.0)
+    limits = ((longer_side, max(size)), (shorter_side, min(size)))
+    return min((side / length for side, length in limits if side is not None), default=1.0)

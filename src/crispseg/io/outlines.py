@@ -29,7 +29,7 @@ def segmentations(ids: NDArray[np.int32]) -> list[CocoShape]:
     Each part of an object, connected by sides, has one polygon. Objects with holes, even those closed only by a corner,
     have run lengths, because programs fill such holes.
     """
-    found: list[CocoShape] = []
+    shapes: list[CocoShape] = []
     for number, box in enumerate(find_objects(ids), 1):
         mask = ids[box] == number
         a, b, c, d = mask[:-1, :-1], mask[:-1, 1:], mask[1:, :-1], mask[1:, 1:]
@@ -37,10 +37,10 @@ def segmentations(ids: NDArray[np.int32]) -> list[CocoShape]:
         if holes or ((a == d) & (b == c) & (a != b)).any():
             flat = (ids == number).ravel(order="F")  # column by column, alternately outside and inside
             changes = np.flatnonzero(np.diff(flat, prepend=False))
-            found.append({"size": [*ids.shape], "counts": np.diff([0, *changes, flat.size]).tolist()})
+            shapes.append({"size": [*ids.shape], "counts": np.diff([0, *changes, flat.size]).tolist()})
         else:
-            found.append([np.ravel(ring).tolist() for ring in outer])
-    return found
+            shapes.append([np.ravel(ring).tolist() for ring in outer])
+    return shapes
 
 
 def areas(labels: NDArray[np.uint8], background: int | None) -> Iterator[tuple[int, list[Ring]]]:
@@ -71,12 +71,13 @@ def _rings(mask: NDArray[np.bool_], box: tuple[slice, slice]) -> tuple[list[Ring
     # In a mask of twice the size, outline pixels are next to the corners of the object's pixels.
     double = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     outlines, inside = cv2.findContours(double, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
-    found: tuple[list[Ring], list[Ring]] = ([], [])
+    outer, holes = list[Ring](), list[Ring]()
     for outline, above in zip(outlines, inside[0, :, 3], strict=True):
         corners = (outline[:, 0] + 1) // 2 + (box[1].start, box[0].start)  # (n, 2), x and y
         corners = corners[(corners != np.roll(corners, 1, axis=0)).any(axis=1)]
-        found[int(above >= 0)].append(np.concatenate([corners[:1], corners[:0:-1]]).tolist())
-    return sorted(found[0], key=lambda ring: ring[0][::-1]), found[1]
+        ring = np.concatenate([corners[:1], corners[:0:-1]]).tolist()
+        (outer if above < 0 else holes).append(ring)
+    return sorted(outer, key=lambda ring: ring[0][::-1]), holes
 
 
 def write_polygons(labels: str | Path, target: str | Path, names: Sequence[str]) -> int:

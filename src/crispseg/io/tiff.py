@@ -1,12 +1,12 @@
-"""TIFFs of labels with their position on a map, by rasterio."""
+"""TIFFs larger than memory, and TIFFs of labels with their position on a map, by rasterio."""
 
 from __future__ import annotations
 
-import importlib
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.images import MADE_OF
-from crispseg.io.opening import faults
+from crispseg.io.opening import Raster, faults
+from crispseg.io.tiff_reading import black_is_zero
 from crispseg.labels import IGNORE, color_table
 
-SUFFIXES = (".tif", ".tiff")
-SIDE = 256  # side of the written tiles in pixels
+TIFF_SUFFIXES = (".tif", ".tiff")
+MAP_TILE = 256  # side of the written tiles in pixels
 
 
 @contextmanager
@@ -35,6 +36,16 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
         yield dataset
 
 
+def with_rows_of(image: Raster, dataset: Any) -> Raster:
+    """Return the image with rows that rasterio decodes, without the rest of the file."""
+
+    def load(top: int, bottom: int) -> NDArray[Any]:
+        values = dataset.read(window=((top, bottom), (0, dataset.width)))  # (bands, h, W)
+        return black_is_zero(np.moveaxis(values, 0, 2), image.inverted, image.bit_depth)
+
+    return replace(image, load=load)
+
+
 @contextmanager
 def map_file(
     path: Path, image: Any, palette: Sequence[Sequence[int]] | None = None, made_of: str = ""
@@ -45,17 +56,28 @@ def map_file(
     show the most frequent class, and pixels of the image's no-data value become 255 (ignore), black. Without one,
     values are grey, overviews show their mean, and those pixels become 0. The metadata include `made_of`.
     """
-    empty = 0 if palette is None else IGNORE
+    import rasterio
+    from rasterio._err import CPLE_BaseError
+    from rasterio.shutil import copy
+
+    empty, overview = (0, "average") if palette is None else (IGNORE, "mode")
     plain = path.with_name(f"{path.stem}-plain.tif")
-    shutil, errors, gdal = (importlib.import_module(f"rasterio.{name}") for name in ("shutil", "errors", "_err"))
-    (points, crs), transform = image.gcps, image.transform
-    place = {"crs": image.crs, "transform": None if transform.is_identity else transform}
-    options = {"count": 1, "dtype": "uint8", "nodata": None if image.nodata is None else empty, "BIGTIFF": "IF_SAFER"}
-    options |= {"tiled": True, "blockxsize": SIDE, "blockysize": SIDE, "compress": "deflate", "zlevel": 1}
-    options |= {"height": image.height, "width": image.width, **({"gcps": points, "crs": crs} if points else place)}
-    copied = {"compress": "deflate", "blocksize": SIDE, "bigtiff": "if_safer"}
-    copied["overview_resampling"] = "average" if palette is None else "mode"
-    written = crc = top = 0
+    profile = {
+        "height": image.height,
+        "width": image.width,
+        "count": 1,
+        "dtype": "uint8",
+        "BIGTIFF": "IF_SAFER",
+        "tiled": True,
+        "blockxsize": MAP_TILE,
+        "blockysize": MAP_TILE,
+        "compress": "deflate",
+        "zlevel": 1,
+        "nodata": None if image.nodata is None else empty,
+        **position_of(image),
+    }
+    copied = {"compress": "deflate", "blocksize": MAP_TILE, "bigtiff": "if_safer", "overview_resampling": overview}
+    written = top = 0  # checksum, and next row
 
     def append(strip: NDArray[np.uint8]) -> None:
         nonlocal written, top
@@ -67,21 +89,36 @@ def map_file(
         top += len(strip)
 
     try:
-        with _open(plain, "w", **options) as file:
-            file.update_tags(**({MADE_OF: made_of} if made_of else {}))
+        with _open(plain, "w", **profile) as file:
+            if made_of:
+                file.update_tags(**{MADE_OF: made_of})
             if palette is not None:
                 file.write_colormap(1, dict(enumerate(color_table(palette).tolist())))
             yield append
-        shutil.copy(plain, path, driver="COG", **copied)
-        with _open(path) as file:
-            for top in range(0, file.height, SIDE):
-                crc = zlib.crc32(file.read(1, window=((top, top + SIDE), (0, file.width))), crc)
-        if crc != written:  # GDAL may ignore a disk error when it closes a file
+        copy(plain, path, driver="COG", **copied)
+        if checksum_of(path) != written:  # GDAL may ignore a disk error when it closes a file
             raise OSError("it was not written completely")
-    except (errors.RasterioError, gdal.CPLE_BaseError) as error:
+    except (rasterio.errors.RasterioError, CPLE_BaseError) as error:
         raise OSError(f"it was not written completely ({one_line(error)})") from None
     finally:
         plain.unlink(missing_ok=True)
+
+
+def position_of(image: Any) -> dict[str, Any]:
+    """Return the map position of a dataset as options for a new one: ground control points, or a transform if any."""
+    points, crs = image.gcps
+    if points:
+        return {"gcps": points, "crs": crs}
+    return {"crs": image.crs, "transform": None if image.transform.is_identity else image.transform}
+
+
+def checksum_of(path: Path) -> int:
+    """Return the checksum of the values of a map, read by rows of tiles."""
+    checksum = 0
+    with _open(path) as file:
+        for top in range(0, file.height, MAP_TILE):
+            checksum = zlib.crc32(file.read(1, window=((top, top + MAP_TILE), (0, file.width))), checksum)
+    return checksum
 
 
 def _open(path: Path, mode: str = "r", **options: Any) -> Any:

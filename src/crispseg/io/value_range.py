@@ -66,7 +66,7 @@ def sampled(values: NDArray[Any]) -> NDArray[Any]:
 
 def percentile_range(values: Iterable[NDArray[Any]], percentiles: tuple[float, float] = PERCENTILES) -> Limits:
     """Return the integer range between two percentiles of the pixels of images."""
-    low, high = np.percentile(np.concatenate([some.ravel() for some in values]), percentiles)
+    low, high = np.percentile(np.concatenate([sample.ravel() for sample in values]), percentiles)
     return float(np.floor(low)), float(max(np.ceil(high), np.floor(low) + 1))
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from crispseg.backbones import write_state_dict
 from crispseg.config.settings import shortened
 from crispseg.errors import CrispsegError, did_you_mean, one_line
-from crispseg.io.files import atomic_path, digest, writable_folder
+from crispseg.io.files import atomic_path, digest, user_path, writable_folder
 from crispseg.models.info import ModelInfo
 from crispseg.models.registry import models
 
@@ -142,7 +142,8 @@ def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
     """Return a file of a saved model from its folder, a run's `model` folder, the bundled models or the hub."""
     if inside := shipped_folder(source):
         return inside / name
-    folder = Path(source) / "model" if (Path(source) / "model").is_dir() else Path(source)
+    folder = user_path(source)
+    folder = folder / "model" if (folder / "model").is_dir() else folder
     if (folder / name).is_file():
         return folder / name
     if folder.is_dir():

@@ -1,0 +1,128 @@
+"""Pages of TIFFs as rasters, by tifffile."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from itertools import islice
+from typing import Any, BinaryIO
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from crispseg.errors import CrispsegError
+from crispseg.io.raster import LOSSY, Raster
+from crispseg.labels import Color
+
+MAX_PIXELS = 2**27  # maximum number of pixels of a file, checked before decoding: 134 million, 400 MB as RGB
+SEVERAL = "has several pages or frames, but only one would be read; save each as its own file"
+
+MINISWHITE, YCBCR = 0, 6
+PHOTOMETRICS = {0: "grey", 1: "grey", 2: "rgb", 3: "palette", 4: "grey", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
+SMALLER_OR_MASK = 0b101  # bits of the type of a page that is a smaller copy or a mask of another
+
+
+def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster:
+    """Return a page of an open TIFF by its number from 0; None means the only page."""
+    file.seek(0)
+    tiff = tifffile.TiffFile(file)
+    if number is None and has_more_pages(tiff):
+        raise CrispsegError(f"{name} {SEVERAL}")
+    page = tiff.pages[number or 0]
+    check_values(page, name)
+    compressed_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and similar, mostly lossy
+    turn = page.tags.valueof(ExifTags.Base.Orientation, 1)
+    color = color_of(page)
+    return Raster(
+        name,
+        (page.imagelength, page.imagewidth),
+        page.samplesperpixel,
+        2**page.bitspersample - 1,
+        color,
+        lambda top, bottom: read_page(page)[top:bottom],
+        orientation=lambda: turn if turn in range(1, 9) else 1,
+        palette=palette_of(page) if color == "palette" else (),
+        lossy=f"{name} is stored with lossy compression ({page.compression.name}){LOSSY}" if compressed_image else "",
+        inverted=page.photometric == MINISWHITE,
+        nodata=nodata_of(page),
+        place=map_position(page),
+    )
+
+
+def has_more_pages(tiff: Any) -> bool:
+    """Return whether a file has pages after the first that are not smaller copies or masks of it."""
+    pages, page = tiff.pages, tiff.pages[0]
+    if any(not other.subfiletype & SMALLER_OR_MASK for other in islice(pages, 1, None)):
+        return True
+    if len(pages) > 1 or not page.is_final or not (tiff.is_imagej or tiff.is_shaped):
+        return False
+    # Large files of ImageJ and tifffile describe pages that have no header.
+    described = tiff.series[0].size // page.size
+    stored = (tiff.filehandle.size - page.dataoffsets[0]) // page.nbytes
+    return bool(min(described, stored) > 1)
+
+
+def check_values(page: Any, name: object) -> None:
+    """Raise a CrispsegError for types of values that tifffile or a model cannot read."""
+    bits = page.bitspersample
+    if page.dtype is None or not isinstance(bits, int):
+        raise CrispsegError(f"{name} contains values of {bits} bits; save it with 8 or 16 bits, unsigned")
+    if page.dtype.kind == "i" and (bits == 8 or page.photometric == MINISWHITE):
+        raise CrispsegError(f"{name} contains int{bits} values; save it with 8 or 16 bits, unsigned")
+
+
+def color_of(page: Any) -> str:
+    """Return the colours of a decoded page; several grey channels are bands."""
+    color = PHOTOMETRICS.get(page.photometric, f"other ({page.photometric})")
+    becomes_rgb = page.photometric == YCBCR and page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS
+    if becomes_rgb or (color == "grey" and page.samplesperpixel > 2):
+        return "rgb" if page.samplesperpixel == 3 else "bands"
+    return color
+
+
+def palette_of(page: Any) -> tuple[Color, ...]:
+    """Return the colours of a page, whose levels have 16 bits in the file."""
+    return tuple(map(tuple, (page.colormap.T >> 8).tolist()))
+
+
+def nodata_of(page: Any) -> float | None:
+    """Return the value without data, or None; an inverted page has it inverted."""
+    with suppress(TypeError, ValueError):  # no or invalid metadata
+        nodata = float(page.tags.valueof("GDAL_NODATA"))
+        return 2**page.bitspersample - 1 - nodata if page.photometric == MINISWHITE else nodata
+    return None
+
+
+def map_position(page: Any) -> tuple[float, ...]:
+    """Return (a, b, c, d, e, f) of a TIFF page, or nothing: column x and row y are at (ax + by + c, dx + ey + f)."""
+    matrix, scale, tie = (page.tags.valueof(code) for code in (34264, 33550, 33922))
+    try:
+        if matrix is not None:
+            return (*matrix[:2], matrix[3], *matrix[4:6], matrix[7])
+        x, y, _, right, up, _ = tie
+        return scale[0], 0.0, right - x * scale[0], 0.0, -scale[1], up + y * scale[1]
+    except (TypeError, ValueError, IndexError):  # no or invalid metadata
+        return ()
+
+
+def read_page(page: Any) -> NDArray[Any]:
+    """Decode a page as `(H, W, bands)`, with 0 for black; rows that are missing in the file raise an error."""
+    planes, depth, height, width, samples = page.shaped
+    if height * width > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    ends = np.add(page.dataoffsets, page.databytecounts)
+    contiguous_bytes = page.nbytes if page.is_final else 0
+    if depth > 1 or height * width == 0:
+        raise ValueError(f"{depth} slices of {width}×{height} pixels")
+    if ends.max(initial=0) > page.parent.filehandle.size or sum(page.databytecounts) < contiguous_bytes:
+        raise ValueError("the end of the file is missing")
+    values = page.asarray(maxworkers=1).reshape(planes, height, width, samples)
+    values = np.moveaxis(values, 0, 2).reshape(height, width, planes * samples)
+    values = values.astype(np.uint8 if values.dtype == bool else values.dtype.newbyteorder("="), copy=False)
+    return black_is_zero(values, page.photometric == MINISWHITE, page.bitspersample)
+
+
+def black_is_zero(values: NDArray[Any], inverted: bool, bits: int) -> NDArray[Any]:
+    """Return values whose black is 0, from those of a file whose white is 0 if `inverted`."""
+    return np.asarray(2**bits - 1 - values) if inverted else values

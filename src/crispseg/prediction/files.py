@@ -1,0 +1,240 @@
+"""Prediction of image files from the settings to the last result."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+from rich.console import Console
+
+from crispseg.errors import CrispsegError, CrispsegWarning, telling
+from crispseg.inference.device import FloatPrecision, in_parallel
+from crispseg.inference.protocols import Protocol
+from crispseg.inference.runtime import Backend
+from crispseg.inference.segmenter import Segmentation
+from crispseg.inference.tiled import segment_tiff
+from crispseg.io.files import digest, owned
+from crispseg.io.images import read_mask
+from crispseg.io.outlines import write_polygons
+from crispseg.io.progress import progress
+from crispseg.io.value_range import ValueRange
+from crispseg.prediction.job import PALETTE, PredictionJob
+from crispseg.prediction.outputs import OUTPUTS, LabelFiles, Output, ServerFiles
+from crispseg.prediction.plan import Plan, made_of_result, planned
+from crispseg.prediction.predictions import Predictions
+
+
+def predict_files(
+    run: str | Path,
+    images: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    device: str | None = None,
+    backend: Backend = "auto",
+    protocol: Protocol | str = "whole",
+    value_range: ValueRange | None = None,
+    precision: FloatPrecision = "fp32",
+    compile: bool = False,
+    format: str = PALETTE,
+    tiles: int | None = None,
+    polygons: bool = False,
+    outlines: bool = False,
+    objects: str | list[str] | None = None,
+    objects_border: str | None = None,
+    objects_min_size: int | None = None,
+    confidence: bool = False,
+    shares: bool = False,
+    outputs: list[str] | None = None,
+    pixel_size: str | None = None,
+    resume: bool = False,
+    shard: str | None = None,
+    console: Console | None = None,
+) -> Predictions:
+    """Segment image files and write the results.
+
+    Each image gets `NAME.png`, a palette PNG of class ids, and `NAME_overlay.png`. Results are written atomically, so
+    one that exists is complete. Images that cannot be read are left out with a warning.
+
+    Args:
+        run: run folder, saved model, name of a bundled model, hub id, or file of `crispseg export`.
+        images: files, folders with their sub-folders, patterns, and text files that list paths.
+        out: folder to write to; by default a new one next to the images.
+        device: cpu or cuda; by default CUDA if available.
+        backend: runtime of an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml. With onnxruntime
+            or openvino, a saved model is exported once, in this precision, to a cached file.
+        protocol: scales, windows and flips; by default the whole image once.
+        value_range: values of 16-bit images that become black and white, such as [0, 4095]; by default as in training.
+        precision: fp32, or bf16, which is faster and slightly less exact.
+        compile: compile the network at the first image.
+        format: palette; files for the evaluation server of cityscapes, ade20k or voc; or coco, yolo, cvat, labelstudio,
+            labelme or geojson (QuPath), whose annotations are added in a folder of that name.
+        tiles: side of the tiles in which large images are processed; TIFFs are then read and written in parts, as
+            `NAME.tif`.
+        polygons: also write `NAME.geojson` of these TIFFs.
+        outlines: show outlines of areas in `NAME_overlay.png` instead of the areas.
+        objects: class, or a list of them, whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and
+            to `objects.json`, if neither `resume` nor `shard` is given.
+        objects_border: class of the pixels between objects.
+        objects_min_size: area in pixels; smaller objects are left out. By default, a tenth of the median area of the
+            image's objects with objects_border, else 0.
+        confidence: also write `NAME_confidence.png`, the largest probability of each pixel from 0 to 255; for TIFFs in
+            tiles, `NAME_confidence.tif` with the map position.
+        shares: also write `shares.csv`, the share of each class in each image.
+        outputs: names of further outputs, which plugins register.
+        pixel_size: side of a pixel with its unit, such as 0.5um; tables then also have areas in that unit.
+        resume: skip images whose existing results have metadata of the same image, model and settings.
+        shard: part of the sorted images, such as "1/3"; includes `resume`.
+        console: console for progress, if it is a terminal.
+
+    Raises:
+        CrispsegError: options conflict; an image, model or class is unknown; two images have one name; results would be
+            next to an image or overwrite other files; or the folder cannot be written or is used by another process.
+    """
+    if (resume or shard) and out is None:
+        raise CrispsegError(f"{'shard' if shard else 'resume'} needs a folder to continue in; give out")
+    job = PredictionJob(
+        run=run,
+        device=device,
+        backend=backend,
+        protocol=protocol,
+        value_range=value_range,
+        precision=precision,
+        compile=compile,
+        format=format,
+        tiles=tiles,
+        polygons=polygons,
+        outlines=outlines,
+        objects=objects,
+        objects_border=objects_border,
+        objects_min_size=objects_min_size,
+        confidence=confidence,
+        shares=shares,
+        outputs=tuple(outputs or ()),
+        pixel_size=pixel_size,
+        resume=resume,
+        shard=shard,
+    )
+    plan = planned(job, [images] if isinstance(images, str | Path) else images, out)
+    return Pipeline(job, plan, console).run()
+
+
+class Pipeline:
+    """The steps of one prediction, from the model to the last result.
+
+    Args:
+        job: settings.
+        plan: images and the files of their results.
+        console: console for progress, if it is a terminal.
+    """
+
+    def __init__(self, job: PredictionJob, plan: Plan, console: Console | None) -> None:
+        self.job, self.plan, self.console = job, plan, console
+        self.segmenter = job.segmenter()
+        # Labels are last, since an image that fails before them has no result that would look complete.
+        kinds = [*(OUTPUTS[name] for name in job.extras), LabelFiles if job.server is None else ServerFiles]
+        self.writers: list[Output] = [kind(job, self.segmenter, plan.out) for kind in kinds]
+        self.made_by = job.made_by(self.segmenter)
+        self.predictions = Predictions(plan.out, len(plan.files) + len(plan.unread))
+
+    def run(self) -> Predictions:
+        """Segment the images and write the results."""
+        plan, predictions = self.plan, self.predictions
+        finished = self.finished_images()
+        predictions.skipped = predictions.done = len(finished)
+        for image in plan.unread:
+            reason = "has a format that cannot be read; convert it to PNG or JPEG"
+            predictions.leave_out(image, CrispsegError(f"{image} {reason}"))
+        missing = [image for image in plan.files if image not in finished]
+        with ExitStack() as stack:
+            if self.job.shard is None:  # several shards write to one folder
+                stack.enter_context(owned(plan.out, *plan.folders))
+            stack.enter_context(telling(self.state))
+            for writer in self.writers:
+                stack.callback(writer.finish, predictions)  # also after Ctrl-C
+            for image in missing:
+                if image in plan.maps:
+                    self.segment_map(image)
+            self.segment_images([image for image in missing if image not in plan.maps])
+            if self.job.writes_annotations:
+                self.write_annotations()
+        return predictions
+
+    def state(self) -> str:
+        """Return what is done, for the message of an interruption."""
+        again = "; run the same command to resume" if self.job.resumes else ""
+        return f"{self.predictions.done} of {self.predictions.total} images are segmented in {self.plan.out}{again}"
+
+    def made_of(self, image: Path) -> str:
+        """Return the metadata of an image's results: its digest, the model and the settings."""
+        return json.dumps({**self.made_by, "image": digest(image)})
+
+    def finished_images(self) -> set[Path]:
+        """Return the images to skip, whose results are of the same image, model and settings."""
+        if not self.job.resumes:
+            return set()
+        complete = [image for image in self.plan.files if self.plan.is_complete(image)]
+        compared = progress(complete, "Comparing", console=self.console)
+        finished = {image for image in compared if self.plan.matches(image, self.made_of(image))}
+        if others := len(complete) - len(finished):
+            reason = "are from other images, another model or other settings; they are replaced"
+            warnings.warn(f"results of {others} images in {self.plan.out} {reason}", CrispsegWarning, stacklevel=2)
+        return finished
+
+    def segment_map(self, image: Path) -> None:
+        """Segment a TIFF in tiles, unless only its polygons are missing."""
+        labels = self.plan.files[image][0]
+        rasters = [file for file in self.plan.files[image] if file.suffix == labels.suffix]
+        made_of = self.made_of(image)
+        is_made = self.job.resumes and all(self.plan.existing.get(file) == made_of for file in rasters)
+        try:
+            if not is_made:
+                segment_tiff(self.segmenter, image, *rasters, console=self.console, made_by=made_of)
+            if self.job.polygons:
+                write_polygons(labels, labels.with_suffix(".geojson"), self.segmenter.label_set.names)
+            self.predictions.done += 1
+        except CrispsegError as error:
+            self.predictions.leave_out(image, error)
+
+    def segment_images(self, images: Sequence[Path]) -> None:
+        """Segment images, while the results before are written."""
+        with (
+            closing(self.segmenter.stream(images, on_error=self.predictions.leave_out)) as results,
+            closing(in_parallel(results, self.write, workers=1)) as written,
+        ):
+            for result, writing in progress(written, "Segmenting", len(images), self.console):
+                try:
+                    writing.result()
+                    self.predictions.done += 1
+                except CrispsegError as error:
+                    self.predictions.leave_out(result.path or result.name, error)
+
+    def write(self, result: Segmentation) -> None:
+        """Write all outputs of an image, and remove those of an earlier prediction."""
+        assert result.path is not None
+        result.name, result.made_of = self.plan.names[result.path], self.made_of(result.path)
+        for writer in self.writers:
+            writer.write(result)
+        if self.job.server is None:
+            self.remove_outdated(result)
+
+    def remove_outdated(self, result: Segmentation) -> None:
+        """Remove files of outputs that this prediction does not write."""
+        for name in {*OUTPUTS.names()} - {*self.job.extras}:
+            files = [self.plan.out / f"{result.name}{ending}" for ending in OUTPUTS[name].endings]
+            if files and made_of_result(files[0]) is not None:
+                for file in files:
+                    file.unlink(missing_ok=True)
+
+    def write_annotations(self) -> None:
+        """Write the folder of annotations for a labelling tool, from the labels of all images."""
+        from crispseg.data import formats  # imported here, because other predictions do not need it
+
+        images = sorted({*self.plan.files} - {*self.predictions.failed})
+        listed = progress(images, "Outlining", console=self.console)
+        masks = ((image, self.plan.names[image], read_mask(self.plan.files[image][0])) for image in listed)
+        folder = self.plan.out / self.job.format
+        formats.write_annotations(folder, masks, self.segmenter.label_set)
+        self.predictions.annotations = folder

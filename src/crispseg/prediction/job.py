@@ -1,0 +1,164 @@
+"""Settings of one prediction of files, and the conflicts between them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.inference.device import FloatPrecision
+from crispseg.inference.objects import check_object_options, pixel_area
+from crispseg.inference.protocols import Protocol
+from crispseg.inference.runtime import Backend, is_exported
+from crispseg.inference.segmenter import Segmenter
+from crispseg.inference.servers import SERVERS, ServerFormat
+from crispseg.io.files import digest
+from crispseg.io.value_range import ValueRange
+from crispseg.models.saving import fingerprint
+
+PALETTE = "palette"
+
+CONFLICTS = (  # pairs of options that exclude each other
+    ("format", "shares"),
+    ("format", "objects"),
+    ("format", "confidence"),
+    ("format", "outputs"),
+    ("format", "tiles of TIFFs"),
+    ("shares", "tiles of TIFFs"),
+    ("objects", "tiles of TIFFs"),
+    ("shares", "resume"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionJob:
+    """Settings of one call of `predict_files`, which explains them."""
+
+    run: str | Path
+    device: str | None
+    backend: Backend
+    protocol: Protocol | str
+    value_range: ValueRange | None
+    precision: FloatPrecision
+    compile: bool
+    format: str
+    tiles: int | None
+    polygons: bool
+    outlines: bool
+    objects: str | list[str] | None
+    objects_border: str | None
+    objects_min_size: int | None
+    confidence: bool
+    shares: bool
+    outputs: tuple[str, ...]
+    pixel_size: str | None
+    resume: bool
+    shard: str | None
+
+    def __post_init__(self) -> None:
+        if self.shard is not None:
+            shard_slice(self.shard)
+        if self.writes_annotations:
+            check_annotation_format(self.format, self.shard)
+        check_object_options(self.objects, self.objects_border, self.objects_min_size)
+        if self.pixel_size is not None:
+            pixel_area(self.pixel_size)
+
+    @property
+    def server(self) -> ServerFormat | None:
+        """Format of a benchmark's server, if the labels are written in one."""
+        return SERVERS.get(self.format)
+
+    @property
+    def writes_annotations(self) -> bool:
+        """Whether annotations for a labelling tool are written."""
+        return self.format != PALETTE and self.server is None
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Names of the outputs in `OUTPUTS` that each image gets in addition to its labels."""
+        options = {"objects": self.objects is not None, "confidence": self.confidence, "shares": self.shares}
+        return (*[name for name, is_given in options.items() if is_given], *self.outputs)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether images with complete results are skipped."""
+        return self.resume or self.shard is not None
+
+    @property
+    def part(self) -> slice:
+        """Slice of the sorted images."""
+        return slice(None) if self.shard is None else shard_slice(self.shard)
+
+    def check_conflicts(self, has_maps: bool) -> None:
+        """Raise a CrispsegError for options that exclude each other; `has_maps` is whether TIFFs are read in tiles."""
+        if self.polygons and not has_maps:
+            raise CrispsegError("polygons are made from TIFFs in tiles; give TIFFs, and tiles such as 1024")
+        given = {
+            "format": self.server is not None,
+            "shares": self.shares,
+            "objects": self.objects is not None,
+            "confidence": self.confidence,
+            "outputs": bool(self.outputs),
+            "tiles of TIFFs": has_maps,
+            "resume": self.resumes,
+        }
+        for option, other in CONFLICTS:
+            if given[option] and given[other]:
+                named = option.replace("format", f"format {self.format}")
+                raise CrispsegError(f"{named} conflicts with {other}; leave out one of them")
+
+    def segmenter(self) -> Segmenter:
+        """Open the model."""
+        return Segmenter(
+            self.run,
+            self.device,
+            backend=self.backend,
+            protocol=self.protocol,
+            value_range=self.value_range,
+            precision=self.precision,
+            compile=self.compile,
+            tile=self.tiles,
+        )
+
+    def made_by(self, segmenter: Segmenter) -> dict[str, Any]:
+        """Return the model and the settings that results depend on."""
+        weights = [Path(self.run), Path(self.run).with_suffix(".bin")]
+        return {
+            "model": digest(*weights) if is_exported(self.run) else fingerprint(self.run),
+            "protocol": str(segmenter.protocol),
+            "precision": self.precision,
+            "value_range": segmenter.value_range,
+            "tiles": self.tiles,
+            "outlines": self.outlines,
+            "pixel_size": self.pixel_size,
+            "objects": self.objects,
+            "objects_border": self.objects_border,
+            "objects_min_size": self.objects_min_size,
+            "format": PALETTE if self.writes_annotations else self.format,
+        }
+
+
+def check_annotation_format(name: str, shard: str | None) -> None:
+    """Raise a CrispsegError for an unknown format, or for a part of the images."""
+    from crispseg.data.formats import FORMATS  # imported here, because other predictions do not need it
+
+    if name not in FORMATS:
+        known = [PALETTE, *SERVERS, *FORMATS]
+        raise CrispsegError(f"format is {name}{did_you_mean(name, known)}")
+    if shard is not None:
+        raise CrispsegError(f"format {name} needs all images; leave out shard, and resume after the last shard")
+
+
+def shard_slice(text: str) -> slice:
+    """Return the slice of the sorted images that a shard such as "2/3" contains.
+
+    >>> shard_slice("2/3")
+    slice(1, None, 3)
+    """
+    parts = re.fullmatch(r"(\d+)/(\d+)", text)
+    if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):
+        raise CrispsegError(f"shard is {text}; give number and total, such as 1/3, 2/3 or 3/3")
+    return slice(int(parts[1]) - 1, None, int(parts[2]))

@@ -1,0 +1,158 @@
+"""Writers of results, one class for each output.
+
+To add an output, register a subclass of `Output` here or in a plugin: `outputs: [NAME]` then writes it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from crispseg.config.registry import Registry
+from crispseg.errors import CrispsegError
+from crispseg.inference.objects import OBJECT_ENDINGS, CocoFile, object_rules, pixel_area
+from crispseg.inference.segmenter import Segmentation, Segmenter
+from crispseg.io.files import write_table
+from crispseg.io.images import write_image
+from crispseg.prediction.job import PredictionJob
+from crispseg.prediction.predictions import Predictions
+
+COCO = "objects.json"  # COCO file of the objects of all images
+SHARES = "shares.csv"  # table of the class shares of each image
+
+
+class Output:
+    """One kind of result of an image.
+
+    Args:
+        job: settings.
+        segmenter: the model; a subclass raises a CrispsegError if it lacks something.
+        out: folder of the results.
+    """
+
+    endings: ClassVar[tuple[str, ...]] = ()
+    """Endings of the names of an image's files, such as `_confidence.png`. The first is a PNG with `made_of`."""
+
+    def __init__(self, job: PredictionJob, segmenter: Segmenter, out: Path) -> None:
+        self.job, self.segmenter, self.out = job, segmenter, out
+
+    @staticmethod
+    def check_folder(out: Path) -> None:
+        """Raise a CrispsegError if a file of all images in the output folder is not of an earlier prediction."""
+
+    def write(self, result: Segmentation) -> None:
+        """Write the files of an image; their names begin with `result.name`."""
+        raise NotImplementedError
+
+    def finish(self, predictions: Predictions) -> None:
+        """Write the files of all images. It is also called after an error, with the images so far."""
+
+
+OUTPUTS: Registry[type[Output]] = Registry("output")
+"""Outputs that images can get in addition to their labels, by name."""
+
+
+class LabelFiles(Output):
+    """`NAME.png`, a palette PNG of class ids, and `NAME_overlay.png`."""
+
+    endings = (".png", "_overlay.png")
+
+    def write(self, result: Segmentation) -> None:
+        result.save(self.out, self.job.outlines)
+
+
+class ServerFiles(Output):
+    """A file for the evaluation server of a benchmark."""
+
+    def __init__(self, job: PredictionJob, segmenter: Segmenter, out: Path) -> None:
+        super().__init__(job, segmenter, out)
+        assert job.server is not None
+        self.server = job.server
+        self.server.check(segmenter.info)
+
+    def write(self, result: Segmentation) -> None:
+        assert result.path is not None
+        self.server.save(self.out, result.path, result.labels, result.made_of)
+
+
+@OUTPUTS.register("confidence")
+class ConfidenceMap(Output):
+    """`NAME_confidence.png`, the largest probability of each pixel from 0 to 255."""
+
+    endings = ("_confidence.png",)
+
+    def __init__(self, job: PredictionJob, segmenter: Segmenter, out: Path) -> None:
+        super().__init__(job, segmenter, out)
+        if segmenter.labels_only:
+            raise CrispsegError(f"confidence needs logits, but {job.run} has only labels; export it with output logits")
+
+    def write(self, result: Segmentation) -> None:
+        write_image(self.out / f"{result.name}_confidence.png", result.confidence(), result.made_of)
+
+
+@OUTPUTS.register("objects")
+class ObjectFiles(Output):
+    """Numbers and table of the objects of an image, and `objects.json` of all images."""
+
+    endings = OBJECT_ENDINGS
+
+    def __init__(self, job: PredictionJob, segmenter: Segmenter, out: Path) -> None:
+        super().__init__(job, segmenter, out)
+        rules = object_rules(segmenter.label_set, job.objects, job.objects_border, min_size=job.objects_min_size)
+        # A process that skips images or has a part of them does not know all objects.
+        self.coco = None if job.resumes else CocoFile(out / COCO, [*rules])
+
+    def write(self, result: Segmentation) -> None:
+        assert self.job.objects is not None
+        objects = result.objects(self.job.objects, self.job.objects_border, min_size=self.job.objects_min_size)
+        objects.save(self.out, self.job.pixel_size)
+        if self.coco is not None:
+            self.coco.add(image_file(result), objects)
+
+    def finish(self, predictions: Predictions) -> None:
+        if self.coco is not None:
+            self.coco.write()
+            predictions.objects = len(self.coco.annotations)
+
+
+@OUTPUTS.register("shares")
+class ShareTable(Output):
+    """`shares.csv`, the share of each class in each image."""
+
+    def __init__(self, job: PredictionJob, segmenter: Segmenter, out: Path) -> None:
+        super().__init__(job, segmenter, out)
+        self.rows: list[list[Any]] = []
+
+    @staticmethod
+    def check_folder(out: Path) -> None:
+        table = out / SHARES
+        if table.exists() and not table.read_text("utf-8", "replace").startswith("image,pixels"):
+            raise overwritten(table)
+
+    def write(self, result: Segmentation) -> None:
+        pixels = result.labels.size
+        shares = [*result.shares().values()]
+        row = [image_file(result), pixels, *shares]
+        if self.job.pixel_size is not None:
+            area, _ = pixel_area(self.job.pixel_size)
+            row += [round(share * pixels * area, 6) for share in shares]
+        self.rows.append(row)
+
+    def finish(self, predictions: Predictions) -> None:
+        classes = self.segmenter.label_set.names
+        header = ["image", "pixels", *classes]
+        if self.job.pixel_size is not None:
+            _, unit = pixel_area(self.job.pixel_size)
+            header += [f"{name}_{unit}" for name in classes]
+        write_table(self.out / SHARES, [header, *sorted(self.rows)])
+
+
+def image_file(result: Segmentation) -> str:
+    """Return the name of the image in tables: its path in its folder."""
+    assert result.path is not None
+    return f"{result.name}{result.path.suffix}"
+
+
+def overwritten(file: Path) -> CrispsegError:
+    """Return the error for a file of the user with the name of a result."""
+    return CrispsegError(f"{file} is not a result of predict and would be overwritten; give another out")

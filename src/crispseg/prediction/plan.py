@@ -1,0 +1,122 @@
+"""The images of a prediction, the files of their results, and what exists of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from crispseg.inference.image_files import check_outputs, named_images, unread_images, unused_folder
+from crispseg.io.files import check_new_folder, user_path
+from crispseg.io.images import MADE_OF
+from crispseg.io.tiff import TIFF_SUFFIXES, open_dataset
+from crispseg.prediction.job import PredictionJob
+from crispseg.prediction.outputs import OUTPUTS, LabelFiles, overwritten
+
+
+class Plan(NamedTuple):
+    """Images to segment, and the files of their results."""
+
+    out: Path  # folder of the results
+    names: Mapping[Path, str]  # name of the results of each image
+    files: Mapping[Path, Sequence[Path]]  # results of each image of the shard, sorted by name; the labels are first
+    maps: Set[Path]  # images that are read in tiles
+    unread: Sequence[Path]  # image files in formats that cannot be read
+    existing: Mapping[Path, str | None]  # metadata of the results that exist; None for other files
+
+    @property
+    def folders(self) -> set[Path]:
+        """Folders of the results."""
+        return {results[0].parent for results in self.files.values()}
+
+    def is_complete(self, image: Path) -> bool:
+        """Return whether all results of an image exist."""
+        return all(result in self.existing for result in self.files[image])
+
+    def matches(self, image: Path, made_of: str) -> bool:
+        """Return whether complete results are of this image, model and settings; polygons are newer than their map."""
+        results = self.files[image]
+        if image in self.maps and results[0].stat().st_mtime_ns > results[-1].stat().st_mtime_ns:
+            return False
+        return all(self.existing[result] == made_of for result in results)
+
+
+def planned(job: PredictionJob, sources: Sequence[str | Path], out: str | Path | None) -> Plan:
+    """Find the images and name the files of their results, by default in a new folder next to them.
+
+    Options that conflict, results that would be next to an image, and files that would be overwritten raise a
+    CrispsegError.
+    """
+    names = named_images(sources)
+    maps = {image for image in names if job.tiles is not None and image.suffix.lower() in TIFF_SUFFIXES}
+    job.check_conflicts(bool(maps))
+    folder = unused_folder(sources, names) if out is None else user_path(out)
+    files = result_files(job, names, maps, folder)
+    check_outputs(folder, files)
+    if job.writes_annotations:
+        check_new_folder(folder / job.format)
+    part = sorted(names, key=names.__getitem__)[job.part]
+    files = {image: files[image] for image in part}
+    unread = unread_images(sources, names)[job.part]
+    plan = Plan(folder, names, files, maps, unread, existing_results(files))
+    check_overwritten(job, plan)
+    return plan
+
+
+def result_files(job: PredictionJob, names: Mapping[Path, str], maps: Set[Path], out: Path) -> dict[Path, list[Path]]:
+    """Return the files of the results of each image."""
+    if job.server is not None:
+        return {image: [out / job.server.file(image)] for image in names}
+    of_image = list(LabelFiles.endings)
+    of_map = [".tif"]
+    for extra in job.extras:
+        of_image += OUTPUTS[extra].endings
+    if job.confidence:
+        of_map.append("_confidence.tif")
+    if job.polygons:
+        of_map.append(".geojson")
+    files = {}
+    for image, name in names.items():
+        endings = of_map if image in maps else of_image
+        files[image] = [out / f"{name}{ending}" for ending in endings]
+    return files
+
+
+def existing_results(files: Mapping[Path, Sequence[Path]]) -> dict[Path, str | None]:
+    """Return `made_of` of each file that exists; that of the labels for files without metadata."""
+    existing = {}
+    for results in files.values():
+        for result in results:
+            if result.exists():
+                with_metadata = result if result.suffix in (".png", ".tif") else results[0]
+                existing[result] = made_of_result(with_metadata)
+    return existing
+
+
+def check_overwritten(job: PredictionJob, plan: Plan) -> None:
+    """Raise a CrispsegError if a file that is not a result would be overwritten."""
+    for file, made_of in plan.existing.items():
+        if made_of is None:
+            raise overwritten(file)
+    for extra in job.extras:
+        OUTPUTS[extra].check_folder(plan.out)
+
+
+def made_of_result(result: Path) -> str | None:
+    """Return `made_of` from the metadata of a result, or None; it is empty if the pixels are damaged."""
+    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # damaged files raise almost anything
+        if result.suffix == ".tif":
+            with open_dataset(result) as dataset:
+                return str(dataset.tags()[MADE_OF])
+        with Image.open(result) as picture:
+            made_of = str(picture.info[MADE_OF])
+            try:
+                picture.load()
+            except Exception:  # damaged data raise almost anything
+                return ""
+            return made_of
+    return None

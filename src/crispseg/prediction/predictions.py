@@ -1,0 +1,28 @@
+"""What a prediction of files did."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from crispseg.errors import CrispsegError, CrispsegWarning
+from crispseg.inference.image_files import Source
+
+
+@dataclass
+class Predictions:
+    """Results of `predict_files`."""
+
+    out: Path  # folder of the results
+    total: int  # number of requested images; with `shard`, of its part
+    skipped: int = 0  # number of images whose results existed before
+    done: int = 0  # number of images with results, including skipped ones
+    failed: list[Source] = field(default_factory=list)  # images that cannot be read, or whose results cannot be named
+    objects: int | None = None  # number of objects in `objects.json`; None if it is not written
+    annotations: Path | None = None  # folder of annotations, if `format` is that of a labelling tool
+
+    def leave_out(self, image: Source, error: CrispsegError) -> None:
+        """Count an image as failed, with a warning."""
+        self.failed.append(image)
+        warnings.warn(f"left out: {error}", CrispsegWarning, stacklevel=2)
