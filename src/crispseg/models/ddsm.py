@@ -256,7 +256,7 @@ class DDSM(nn.Module):
         )
         spatial, channel = affinity != "channel", affinity != "spatial"
         start: dict[str, Any] = {"similarity": similarity, "open_start": open_start}
-        sides = {"pooled": pooled, "downsampled": downsampled}
+        sides: dict[str, Any] = {"pooled": pooled, "downsampled": downsampled}
         self.spatial = SpatialAffinity(reduced, pixels, align_corners, **start) if spatial else None
         self.channel = ChannelAffinity(reduced, channels, **sides, **start) if channel else None
         self.x_l, self.x_h, self.x_Sout, self.x_Cout = Tap(), Tap(), Tap(), Tap()
