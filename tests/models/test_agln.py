@@ -33,7 +33,7 @@ def agln_taps() -> dict[str, TapShape]:
         taps[f"decoder.gathers.{index}.D"] = lambda _height, _width: (16, DESCRIPTORS)
     for step, stride in enumerate((4, 8, 16)):
         for path in (f"decoder.fuses.{step}.blocks.{block}" for block in range(3 - step)):
-            taps |= {f"{path}.{tap}": (16, stride) for tap in ("sdm.A", "sdm.M", "sdm.E", "lrm.B", "lrm.G")}
+            taps |= {f"{path}.{tap}": (16, stride) for tap in ("sdm.A", "sdm.M", "sdm.E", "lrm.B", "lrm.R", "lrm.G")}
             taps[f"{path}.sdm.A_av"] = (DESCRIPTORS, stride)
     return taps
 
@@ -50,7 +50,7 @@ def only_for_alpha_and_gamma(*, dense: bool = True) -> frozenset[str]:
 class TestAGLN(ModelTester):
     name = "agln"
     every_precision = True
-    options: ClassVar = {"width": 16, "descriptors": DESCRIPTORS}
+    options: ClassVar = {"width": 16, "descriptors": DESCRIPTORS, "connection": "dense"}
     taps: ClassVar = agln_taps()
 
     def test_bfloat16_is_close_to_float32(self) -> None:
@@ -77,7 +77,7 @@ class TestAGLN(ModelTester):
     )
     def test_straight(self, options: dict[str, Any], reached: bool, tmp_path: Path) -> None:
         zero = frozenset() if reached else only_for_alpha_and_gamma(dense=False)
-        paper = {"connection": "straight", "gate_start": 0.0, "energies": "sum"}
+        paper: dict[str, Any] = {"connection": "straight", "gate_start": 0.0, "energies": "sum"}
         seen = self.check_option(tmp_path, zero_gradients=zero, **paper, **options)
         assert [key for key in seen if key.endswith(".D")] == ["decoder.gathers.0.D"]
 

@@ -44,7 +44,7 @@ def test_the_width_fits_the_backbone() -> None:
 
 class TestUPerNet(ModelTester):
     name = "upernet"
-    taps: ClassVar = {"decoder.coarsest": (16, 32)}
+    taps: ClassVar = {"decoder.coarsest": (16, 32), "decoder.context.pooled": (64, 32)}
 
 
 class TestDeepLabV3Plus(ModelTester):

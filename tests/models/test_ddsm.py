@@ -32,6 +32,7 @@ class TestDDSMUPerNet(ModelTester):
     options: ClassVar = {"width": 24, "reduced": 16, "pixels": 9}
     taps: ClassVar = {
         "decoder.coarsest": (24, 32),
+        "decoder.context.pooled": (96, 32),
         **ddsm_taps("decoder.fuses.0", 4, 8),
         **ddsm_taps("decoder.fuses.1", 8, 16),
         **ddsm_taps("decoder.fuses.2", 16, 32),

@@ -61,7 +61,7 @@ def test_agln() -> None:
 def as_released(model: SegmentationModel, embedding: Tensor) -> None:
     """Make the release's choices; `embedding` (1, 256, h, w) is added to the context queries."""
 
-    def positions(size: list[int], like: Tensor) -> Tensor:  # of the lower right corners of pixels
+    def positions(size: list[int], extent: list[int], like: Tensor) -> Tensor:  # of the lower right corners of pixels
         corners = torch.cartesian_prod(*(torch.arange(1, side + 1) / side for side in size))  # (h · w, 2), y and x
         angles = corners[:, :, None] * 2 * math.pi / 10000 ** (torch.arange(64) / 64)
         return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)
@@ -84,7 +84,7 @@ def test_unept(name: str, backbone: str) -> None:
     state["mask_head.3.weight"] = state["mask_head.3.weight"][1:]  # a boundary is where the second logit is above 0.5
     state["dir_head.3.weight"] = state["dir_head.3.weight"].roll(4, 0)  # the first direction is to the left
     state |= {"mask_head.3.bias": torch.tensor([-0.5]), "dir_head.3.bias": torch.zeros(8)}
-    model = create_model("unept", num_classes=19, backbone=backbone, self_attention="full").eval()
+    model = create_model("unept", num_classes=19, backbone=backbone, self_attention="full", design="paper").eval()
     unused = load(model, UNEPT, state)
     size = expected["size"].tolist()
     as_released(model, unused.pop("query_embed.weight").T.reshape(1, 256, *(side // 8 for side in size)))

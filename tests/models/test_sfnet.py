@@ -24,7 +24,7 @@ from .base import ModelTester
 
 class TestSFNet(ModelTester):
     name = "sfnet"
-    taps: ClassVar = {"decoder.coarsest": (16, 32)} | {
+    taps: ClassVar = {"decoder.coarsest": (16, 32), "decoder.context.pooled": (64, 32)} | {
         f"decoder.fuses.{level}.{tap}": (channels, 2 * stride if tap == "coarse" else stride)
         for level, stride in enumerate((4, 8, 16))
         for tap, channels in (("fine", 16), ("coarse", 16), ("flow", 2), ("warped", 16))
@@ -146,6 +146,7 @@ class TestSFNetLite(ModelTester):
     auxiliary_maps = 1
     taps: ClassVar = {
         "decoder.coarsest": (16, 32),
+        "decoder.context.pooled": (64, 32),
         "decoder.fuse.coarse": (16, 32),
         **{f"decoder.fuse.{tap}": (channels, 4) for tap, channels in TAPS.items()},
     }
