@@ -77,7 +77,7 @@ class TestAGLN(ModelTester):
     )
     def test_straight(self, options: dict[str, Any], reached: bool, tmp_path: Path) -> None:
         zero = frozenset() if reached else only_for_alpha_and_gamma(dense=False)
-        paper: dict[str, Any] = {"connection": "straight", "gate_start": 0.0, "energies": "sum"}
+        paper: dict[str, Any] = {"connection": "straight", "open_start": False, "energies": "sum"}
         seen = self.check_option(tmp_path, zero_gradients=zero, **paper, **options)
         assert [key for key in seen if key.endswith(".D")] == ["decoder.gathers.0.D"]
 

@@ -84,7 +84,9 @@ def test_unept(name: str, backbone: str) -> None:
     state["mask_head.3.weight"] = state["mask_head.3.weight"][1:]  # a boundary is where the second logit is above 0.5
     state["dir_head.3.weight"] = state["dir_head.3.weight"].roll(4, 0)  # the first direction is to the left
     state |= {"mask_head.3.bias": torch.tensor([-0.5]), "dir_head.3.bias": torch.zeros(8)}
-    model = create_model("unept", num_classes=19, backbone=backbone, self_attention="full", design="paper", refine_steps=1)
+    model = create_model(
+        "unept", num_classes=19, backbone=backbone, self_attention="full", design="paper", refine_steps=1
+    )
     unused = load(model.eval(), UNEPT, state)
     size = expected["size"].tolist()
     as_released(model, unused.pop("query_embed.weight").T.reshape(1, 256, *(side // 8 for side in size)))

@@ -24,13 +24,19 @@ from crispseg.nn import BatchNorm2d, Tap, channel_softmax, conv_bn_relu, mix_cha
 
 DESCRIPTORS = 128  # default of N
 SHARPNESS = 8.0  # largest energy of correlated channels
-FITTED: dict[str, Any] = {"descriptors": 32, "energies": "correlation", "gate_start": 0.5}
+OPEN = 0.5  # first value of α and γ with `open_start`
+FITTED: dict[str, Any] = {"descriptors": 32, "energies": "correlation", "open_start": True}
 
 Pooling = Literal["attention", "average"]
 Connection = Literal["dense", "straight"]
 LocalRefinementKind = Literal["both", "channel", "spatial", "none"]
 Block = Literal["residual", "paper", "released"]
 Energies = Literal["sum", "correlation"]
+
+
+def spread(scores: nn.Conv2d) -> None:
+    """Give scores of a softmax a standard deviation of about 2 at the start, for inputs of about 1."""
+    nn.init.normal_(scores.weight, std=2 / scores.in_channels**0.5)
 
 
 class SemanticAggregation(nn.Module):
@@ -42,15 +48,25 @@ class SemanticAggregation(nn.Module):
         channels: C.
         descriptors: N.
         pooling: attention, or average, which uses the mean over all pixels as only descriptor (Table IV, GAP-GEM).
+        open_start: start with attention maps that differ, instead of nearly equal means of all pixels.
     """
 
     pools_globally = True
 
-    def __init__(self, channels: int, descriptors: int = DESCRIPTORS, *, pooling: Pooling = "attention") -> None:
+    def __init__(
+        self,
+        channels: int,
+        descriptors: int = DESCRIPTORS,
+        *,
+        pooling: Pooling = "attention",
+        open_start: bool = False,
+    ) -> None:
         super().__init__()
         self.phi = nn.Conv2d(channels, channels, 1)
         # No bias: a constant does not change the softmax over all pixels.
         self.theta = nn.Conv2d(channels, descriptors, 1, bias=False) if pooling == "attention" else None
+        if self.theta is not None and open_start:
+            spread(self.theta)
         self.X_am, self.D = Tap(), Tap()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,7 +94,7 @@ class SemanticDistribution(nn.Module):
         learn_alpha: learn α; otherwise it is 1 (Table VI).
         separable: make Ψ depth-wise separable (§IV-D).
         released: use a 1×1 convolution of M and no Ψ, like the released code.
-        gate_start: first value of a learned α.
+        open_start: start with α at one half, and with attention that differs between descriptors.
     """
 
     def __init__(
@@ -89,14 +105,16 @@ class SemanticDistribution(nn.Module):
         learn_alpha: bool = True,
         separable: bool = False,
         released: bool = False,
-        gate_start: float = 0.0,
+        open_start: bool = False,
     ) -> None:
         super().__init__()
         # The attention vector of a single descriptor is 1 for any feature.
         self.varphi = nn.Conv2d(channels, descriptors, 1) if descriptors > 1 else None
+        if self.varphi is not None and open_start:
+            spread(self.varphi)
         self.psi = nn.Identity() if released else _conv3x3(channels, separable)
         self.project = nn.Conv2d(channels, channels, 1) if released else nn.Identity()
-        self.alpha: Tensor | float = nn.Parameter(torch.tensor(gate_start)) if learn_alpha else 1.0
+        self.alpha: Tensor | float = nn.Parameter(torch.tensor(OPEN if open_start else 0.0)) if learn_alpha else 1.0
         self.A, self.A_av, self.M, self.E = Tap(), Tap(), Tap(), Tap()
 
     def forward(self, a: Tensor, descriptors: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,11 +135,10 @@ class LocalRefinement(nn.Module):
 
     Args:
         refinement: channel resampling, spatial gating or both (Table V); none keeps the feature unchanged (AGLN⁻).
-        block: paper uses Eqs. 4 and 5 only, which do not train. residual adds the refined feature, scaled by γ (learned
-            from `gate_start`), to the unchanged one. released does the same, and emphasises the least correlated
-            channels.
+        block: paper uses Eqs. 4 and 5 only, which do not train. residual adds the refined feature, scaled by a learned γ,
+            to the unchanged one. released does the same, and emphasises the least correlated channels.
         energies: see `resample_channels`.
-        gate_start: first value of γ.
+        open_start: start with γ at one half.
     """
 
     def __init__(
@@ -130,12 +147,16 @@ class LocalRefinement(nn.Module):
         *,
         block: Block = "residual",
         energies: Energies = "sum",
-        gate_start: float = 0.0,
+        open_start: bool = False,
     ) -> None:
         super().__init__()
         self.resamples, self.gates = refinement in ("both", "channel"), refinement in ("both", "spatial")
         self.energies = energies
-        self.gamma = nn.Parameter(torch.tensor(gate_start)) if block != "paper" and refinement != "none" else None
+        self.gamma = (
+            nn.Parameter(torch.tensor(OPEN if open_start else 0.0))
+            if block != "paper" and refinement != "none"
+            else None
+        )
         self.least = block == "released"
         self.B, self.G = Tap(), Tap()
         self.R = None if self.gamma is None else Tap()
@@ -182,10 +203,10 @@ class ContextFusionBlock(nn.Module):
         descriptors: N.
         refinement, block, energies: see `LocalRefinement`; the released block is one 3×3 convolution Φ(A + α M + β G).
             It computes G from A, and applies a 1×1 convolution to M.
-        learn_alpha, learn_beta: learn α from `gate_start`, and β from 1 (AGLN⁻ has no β); otherwise they are 1 (Table
+        learn_alpha, learn_beta: learn α (see `open_start`), and β from 1 (AGLN⁻ has no β); otherwise they are 1 (Table
             VI).
         separable: make Ψ and Φ depth-wise separable (§IV-D).
-        gate_start: first value of α and γ.
+        open_start: start with α and γ at one half, and with attention that differs between descriptors.
     """
 
     def __init__(
@@ -199,7 +220,7 @@ class ContextFusionBlock(nn.Module):
         learn_alpha: bool = True,
         learn_beta: bool = True,
         separable: bool = False,
-        gate_start: float = 0.0,
+        open_start: bool = False,
     ) -> None:
         super().__init__()
         self.released = block == "released"
@@ -209,9 +230,9 @@ class ContextFusionBlock(nn.Module):
             learn_alpha=learn_alpha,
             separable=separable,
             released=self.released,
-            gate_start=gate_start,
+            open_start=open_start,
         )
-        self.lrm = LocalRefinement(refinement, block=block, energies=energies, gate_start=gate_start)
+        self.lrm = LocalRefinement(refinement, block=block, energies=energies, open_start=open_start)
         minus = refinement == "none"
         self.phi = nn.Identity() if minus else _conv3x3(channels, separable)
         self.beta: Tensor | float = nn.Parameter(torch.ones(())) if learn_beta and not minus else 1.0
@@ -270,7 +291,7 @@ class SelfGathering(nn.Module):
 
     Args:
         descriptors, pooling: see `SemanticAggregation`.
-        refinement, block, energies, learn_alpha, learn_beta, separable, gate_start: see `ContextFusionBlock`.
+        refinement, block, energies, learn_alpha, learn_beta, separable, open_start: see `ContextFusionBlock`.
     """
 
     def __init__(
@@ -287,14 +308,14 @@ class SelfGathering(nn.Module):
         learn_alpha: bool = True,
         learn_beta: bool = True,
         separable: bool = False,
-        gate_start: float = 0.0,
+        open_start: bool = False,
     ) -> None:
         super().__init__()
         self.align_corners = align_corners
         descriptors = descriptors if pooling == "attention" else 1
         same = fine_channels == coarse_channels
         self.project = nn.Identity() if same else nn.Conv2d(coarse_channels, fine_channels, 1, bias=False)
-        self.sab = SemanticAggregation(fine_channels, descriptors, pooling=pooling)
+        self.sab = SemanticAggregation(fine_channels, descriptors, pooling=pooling, open_start=open_start)
         self.cfb = ContextFusionBlock(
             fine_channels,
             descriptors,
@@ -304,7 +325,7 @@ class SelfGathering(nn.Module):
             learn_alpha=learn_alpha,
             learn_beta=learn_beta,
             separable=separable,
-            gate_start=gate_start,
+            open_start=open_start,
         )
 
     def forward(self, fine: Tensor, coarse: Tensor, context: Context | None = None) -> Tensor:
@@ -353,7 +374,10 @@ class AGLNDecoder(TopDown):
             merge=partial(Concat, align_corners=align_corners),
             lateral_kernel=lateral_kernel,
         )
-        self.gathers = nn.ModuleList(SemanticAggregation(width, descriptors, pooling=pooling) for _ in range(max(sets)))
+        self.gathers = nn.ModuleList(
+            SemanticAggregation(width, descriptors, pooling=pooling, open_start=bool(options.get("open_start")))
+            for _ in range(max(sets))
+        )
 
     def gathered(self, level: Tensor, context: Context) -> Context:
         """Add the descriptors of `level` `(B, width, h, w)` to those of coarser levels."""
@@ -378,7 +402,7 @@ def agln(
     learn_alpha: bool = True,
     learn_beta: bool = True,
     separable: bool = False,
-    gate_start: float = 0.0,
+    open_start: bool = False,
     frame: Frame = Frame(),
 ) -> SegmentationModel:
     """Semantic Aggregation and Context Fusion Blocks in an FPN (§III-D, Fig. 2b).
@@ -397,7 +421,8 @@ def agln(
         learn_alpha: learn α, the scale of the descriptor map; otherwise it is 1 (Table VI).
         learn_beta: learn β, the scale of the encoder's feature, starting at 1; otherwise it is 1 (Table VI).
         separable: use depth-wise separable convolutions in the Context Fusion Blocks (§IV-D).
-        gate_start: first value of α and γ. At 0, as in the paper, descriptors have no gradient at the first step.
+        open_start: start with α and γ at one half, and with attention that differs between descriptors. Otherwise they
+            start at 0, as in the paper, and the descriptors have no gradient at the first step.
     """
     backbone = spec.build()
     decoder = AGLNDecoder(
@@ -414,7 +439,7 @@ def agln(
         learn_alpha=learn_alpha,
         learn_beta=learn_beta,
         separable=separable,
-        gate_start=gate_start,
+        open_start=open_start,
     )
     return SegmentationModel(backbone, decoder, num_classes, frame)
 
