@@ -135,8 +135,8 @@ class LocalRefinement(nn.Module):
 
     Args:
         refinement: channel resampling, spatial gating or both (Table V); none keeps the feature unchanged (AGLN⁻).
-        block: paper uses Eqs. 4 and 5 only, which do not train. residual adds the refined feature, scaled by a learned γ,
-            to the unchanged one. released does the same, and emphasises the least correlated channels.
+        block: paper uses Eqs. 4 and 5 only, which do not train. residual adds the refined feature, scaled by γ, to the
+            unchanged one. released does the same, and emphasises the least correlated channels.
         energies: see `resample_channels`.
         open_start: start with γ at one half.
     """
