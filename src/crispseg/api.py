@@ -151,10 +151,12 @@ def evaluate(
     Raises:
         CrispsegError: the run, the data or the split is missing or faulty; the classes do not match the model's.
     """
-    said: Tree = {"name": "folder", "images": images, "masks": masks} if masks is not None else {}
-    if images is not None and masks is None:
-        said = dict(recognise(user_path(images)))
-    source, split = data_to_score(str(run), {**said, **data}, split)
+    place: Tree = {}
+    if masks is not None:
+        place = {"name": "folder", "images": images, "masks": masks}
+    elif images is not None:
+        place = dict(recognise(user_path(images)))
+    source, split = data_to_score(str(run), {**place, **data}, split)
     return score_run(
         str(run),
         source,

@@ -81,13 +81,15 @@ class LabelSet:
             moved += [name for name in names if name != new]
         if twice := next((name for name in moved if moved.count(name) > 1 or name in merge), None):
             raise CrispsegError(f"the class '{twice}' is merged or dropped more than once; name it once")
-        kept = {name: target.get(name, name) for name in self.names if name not in drop}
+        new_names = {name: target.get(name, name) for name in self.names if name not in drop}
         colors = dict(zip(self.names, self.palette, strict=True))
         for name in (*target, *drop):
             self.index(name)  # raises an error for an unknown class
-        classes = tuple(dict.fromkeys(kept.values()))
-        firsts = {new: colors.get(new, colors[name]) for name, new in reversed(kept.items())}
-        ids = {index: classes.index(kept[name]) if name in kept else IGNORE for index, name in enumerate(self.names)}
+        classes = tuple(dict.fromkeys(new_names.values()))
+        firsts = {new: colors.get(new, colors[name]) for name, new in reversed(new_names.items())}
+        ids = dict.fromkeys(range(len(self.names)), IGNORE)
+        for name, new in new_names.items():
+            ids[self.names.index(name)] = classes.index(new)
         return LabelSet(classes, tuple(firsts[name] for name in classes)), ids
 
     def __len__(self) -> int:

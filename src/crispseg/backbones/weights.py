@@ -145,14 +145,16 @@ def weights_source(name: str, pretrained: bool | str | Path) -> str:
 
 def build_published(name: str, published: bool, **options: Any) -> Any:
     """Build timm's network; `published` loads its weights from the cache of the Hugging Face hub or from the hub."""
-    config = get_pretrained_cfg(name) if published and timm.is_model(name) else None
+    if not published:
+        return timm.create_model(name, **options)
     try:
-        if config and config.hf_hub_id:
+        config: Any = get_pretrained_cfg(name)
+        if config.hf_hub_id:
             options["pretrained_cfg_overlay"] = {"file": hub_file(config), "custom_load": config.custom_load == "hf"}
-        return timm.create_model(name, pretrained=published, **options)
+        return timm.create_model(name, pretrained=True, **options)
+    except TypeError:  # the network lacks an option
+        raise
     except Exception as error:  # timm, the hub's client and the network raise many types of errors
-        if not published or isinstance(error, TypeError):  # a TypeError: the network lacks an option
-            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise CrispsegError(
             f"cannot download the weights of backbone '{name}' ({reason}); without internet, give model.pretrained the "
@@ -170,5 +172,5 @@ def hub_file(config: Any) -> str:
     for file in files:
         if isinstance(cached := try_to_load_from_cache(repo, file, revision=revision), str):
             return cached
-    there = next((file for file in files if file_exists(repo, file, revision=revision)), files[0])
-    return hf_hub_download(repo, there, revision=revision)
+    file = next((file for file in files if file_exists(repo, file, revision=revision)), files[0])
+    return hf_hub_download(repo, file, revision=revision)

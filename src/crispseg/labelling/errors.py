@@ -42,7 +42,7 @@ class Suspect(NamedTuple):
     """A mask and its most doubtful area."""
 
     judge: Judge
-    at: int  # index in the split
+    index: int  # in the split
     quality: float  # softmin of the probabilities of all labels, 0 to 1; low for masks with errors
     kind: Kind
     """class swapped: a labelled area looks like another class; object missing: an area of a class without any label of
@@ -55,7 +55,7 @@ class Suspect(NamedTuple):
     @property
     def name(self) -> str:
         """Name of the image, as in `data.exclude`."""
-        return self.judge.names[self.at]
+        return self.judge.names[self.index]
 
 
 def quality(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
@@ -78,17 +78,17 @@ def doubtful_area(
     predicted, given = probabilities.argmax(0), _of_labels(probabilities, labels)
     gain = np.where((predicted != labels) & (labels != IGNORE), probabilities.max(0) - given, 0)
     disk = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (THIN, THIN))
-    most, found = 0.0, None
+    largest, doubtful = 0.0, None
     for label in np.unique(predicted[gain > 0]).tolist():
         wide = cv2.morphologyEx(((predicted == label) & (gain > 0)).astype(np.uint8), cv2.MORPH_OPEN, disk)
         count, areas = cv2.connectedComponents(wide)
         sums = np.bincount(areas.ravel(), gain.ravel(), count)
         sums[0] = 0
-        if sums.max() > most:
-            most, found = sums.max(), (label, areas == sums.argmax())
-    if found is None:
+        if sums.max() > largest:
+            largest, doubtful = sums.max(), (label, areas == sums.argmax())
+    if doubtful is None:
         return None
-    label, area = found
+    label, area = doubtful
     own = int(np.bincount(labels[area]).argmax())
     parts = cv2.connectedComponents((labels == own).astype(np.uint8))[1]
     whole = np.isin(parts, np.unique(parts[area & (labels == own)]))
@@ -131,7 +131,7 @@ def judges(run: str, given: Tree, device: str | None = None) -> Iterator[Judge]:
 
 def label_errors(judge: Judge, console: Console | None = None) -> list[Suspect]:
     """Return all masks of a split, the least probable first."""
-    labels, found = judge.dataset.labels, []
+    labels, suspects = judge.dataset.labels, []
     for index in progress(range(len(judge.dataset)), f"Reading {judge.split}", console=console):
         sample = judge.dataset[index]
         probabilities = judge.segmenter(sample.image).probabilities()
@@ -140,5 +140,5 @@ def label_errors(judge: Judge, console: Console | None = None) -> list[Suspect]:
             kind, *classes, where = area
             box = cv2.boundingRect(where.astype(np.uint8))
             doubtful = (kind, *(labels.names[index] for index in classes), box, int(where.sum()))
-        found.append(Suspect(judge, index, quality(probabilities, sample.labels), *doubtful))
-    return sorted(found, key=lambda one: one.quality)
+        suspects.append(Suspect(judge, index, quality(probabilities, sample.labels), *doubtful))
+    return sorted(suspects, key=lambda suspect: suspect.quality)

@@ -67,14 +67,14 @@ def varied(
     """
     every = np.concatenate([features, known])
     spread = np.maximum(every.std(0), 1e-6)
-    own, others = features / spread, known / spread
-    near = cdist(own, others).min(axis=1, initial=np.inf)
-    values, left = np.array(worth), np.ones(len(own), bool)
+    own = features / spread
+    near = cdist(own, known / spread).min(axis=1, initial=np.inf)
+    values, chosen = np.array(worth), np.zeros(len(own), bool)
     for _ in range(min(count, len(own))):
         reach = np.where(np.isinf(near), 1.0, near)
-        index = int(np.argmax(np.where(left, values * reach, -1)))
+        index = int(np.argmax(np.where(chosen, -1, values * reach)))
         yield index, float(near[index])
-        left[index] = False
+        chosen[index] = True
         near = np.minimum(near, np.linalg.norm(own - own[index], axis=1))
 
 

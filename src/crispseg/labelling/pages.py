@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import starmap
 from typing import Any
 
 import cv2
@@ -27,7 +28,7 @@ def errors_page(title: str, conditions: str, suspects: Sequence[Suspect]) -> str
 
 def next_page(title: str, conditions: str, chosen: Iterable[tuple[Candidate, Segmentation]], labels: LabelSet) -> str:
     """Return the HTML page of images to label, each with its uncertain cells and its prediction."""
-    return _page(title, conditions, NEXT, labels, (_candidate(*one) for one in chosen))
+    return _page(title, conditions, NEXT, labels, starmap(_candidate, chosen))
 
 
 ERRORS = (
@@ -45,12 +46,14 @@ def _page(title: str, conditions: str, note: str, labels: LabelSet, images: Iter
 
 
 def _suspect(suspect: Suspect) -> tuple[str, list[tuple[pages.Picture, str]]]:
-    sample, labels = suspect.judge.dataset[suspect.at], suspect.judge.dataset.labels
+    sample, labels = suspect.judge.dataset[suspect.index], suspect.judge.dataset.labels
     predicted = suspect.judge.segmenter.labels(sample.image)
-    what = f"{suspect.kind}: {suspect.labelled} looks like {suspect.predicted}" if suspect.labelled else suspect.kind
+    fault: str = suspect.kind
+    if suspect.labelled:
+        fault += f": {suspect.labelled} looks like {suspect.predicted}"
     drawn = {
         "image": as_picture(sample.image),
-        f"mask, quality {suspect.quality:.2f}, {what}": colorize(sample.labels, labels.palette),
+        f"mask, quality {suspect.quality:.2f}, {fault}": colorize(sample.labels, labels.palette),
         "prediction": colorize(predicted, labels.palette),
     }
     return suspect.name, [(_embedded(_boxed(pixels, suspect), text), text) for text, pixels in drawn.items()]

@@ -144,7 +144,8 @@ class ClassWeightSchedule(Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, SegmentationTask)
-        (weights,) = (each.class_weights for each in pl_module.loss.modules() if isinstance(each, CrossEntropy))
+        (loss,) = (module for module in pl_module.loss.modules() if isinstance(module, CrossEntropy))
+        weights = loss.class_weights
         assert weights is not None
         self.weights, self.roots = weights, weights.clone()
 

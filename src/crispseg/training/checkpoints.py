@@ -140,9 +140,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
         weights = {key.removeprefix("model."): value for key, value in state if key.startswith("model.")}
         return weights, int(checkpoint["global_step"])
     except Exception as error:  # torch.load raises almost any error for a damaged file
-        what = one_line(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
+        reason = one_line(error) if isinstance(error, zipfile.BadZipFile) else type(error).__name__
         remedy = "restore it, or remove it and resume the run from the remaining checkpoint"
-        raise CrispsegError(f"checkpoint {path} is missing or damaged ({what}); {remedy}") from None
+        raise CrispsegError(f"checkpoint {path} is missing or damaged ({reason}); {remedy}") from None
 
 
 @contextmanager
@@ -155,19 +155,20 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
         yield
     except (SystemExit, OSError, RuntimeError) as error:
         saved, worker = callback(trainer, LastCheckpoint).saved, ended_worker(error)
-        kept = "" if saved is None else f"the checkpoint of step {saved} was kept: "
-        kept += f"resume the run in {folder}"
+        remedy = f"resume the run in {folder}"
+        if saved is not None:
+            remedy = f"the checkpoint of step {saved} was kept: {remedy}"
         # Lightning raises SystemExit for an interrupt. The data workers may also have received the signal first.
         if isinstance(error, SystemExit) or isinstance(worker, Interrupted):
             usual = signal.SIGTERM if isinstance(error, SIGTERMException) else signal.SIGINT
             number = getattr(worker or error.__context__, "number", usual)
-            raise Interrupted(f"interrupted at step {trainer.global_step}; {kept}", number) from None
+            raise Interrupted(f"interrupted at step {trainer.global_step}; {remedy}", number) from None
         if isinstance(error, OSError):
-            raise CrispsegError(f"{system_line(error)}; {kept}") from None
+            raise CrispsegError(f"{system_line(error)}; {remedy}") from None
         if worker is None and trainer.world_size == 1:
             raise
-        what = worker or f"training failed in process {trainer.global_rank}, or another ended ({one_line(error)})"
-        raise CrispsegError(f"{what}; {kept}") from error
+        reason = worker or f"training failed in process {trainer.global_rank}, or another ended ({one_line(error)})"
+        raise CrispsegError(f"{reason}; {remedy}") from error
 
 
 MAY_CHANGE = {
@@ -238,6 +239,6 @@ def check_same_run(config: TrainConfig, digest: str = "") -> None:
     file = Path(config.out) / TRAINED
     if isinstance(config.data, Folder) and file.is_file():
         names = file.read_text(encoding="utf-8").splitlines()
-        if others := sorted({*names} ^ {*config.data.full_names(config.data.pairs("train"))}):
-            line = f"{file} and the current training images differ by {few(others)}"
+        if different := sorted({*names} ^ {*config.data.full_names(config.data.pairs("train"))}):
+            line = f"{file} and the current training images differ by {few(different)}"
             raise CrispsegError(f"{line}; restore the data, or start another run with init_from {config.out}")

@@ -271,7 +271,7 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """Return the settings, with defaults, as a dict of plain types in the structure of a YAML file."""
     model = vars(config.model) | config.model.resolved_options() | {"pretrained": _absolute(config.model.pretrained)}
     del model["options"]
-    fields = (each.name for each in dataclasses.fields(config.data))  # type: ignore[arg-type]
+    fields = (field.name for field in dataclasses.fields(config.data))  # type: ignore[arg-type]
     models = {"init_from": config.init_from, "teacher": config.teacher}
     tree = vars(config) | {
         "model": model,

@@ -63,8 +63,8 @@ def open_teacher(source: str, info: ModelInfo) -> Teacher:
     if theirs.in_chans != info.in_chans:
         raise CrispsegError(f"{source} takes images of {theirs.in_chans} channels, not {info.in_chans}", "teacher")
     if theirs.class_names != info.class_names:
-        what = f"{source} has the classes {few(theirs.class_names)}, but the data {few(info.class_names)}"
-        raise CrispsegError(f"{what}; give a model of the same classes", "teacher")
+        line = f"{source} has the classes {few(theirs.class_names)}, but the data {few(info.class_names)}"
+        raise CrispsegError(f"{line}; give a model of the same classes", "teacher")
     if theirs.value_range != info.value_range and "image" in (theirs.value_range, info.value_range):
         remedy = "give data.value_range " + ("image" if theirs.value_range == "image" else "auto")
         raise CrispsegError(f"{source} takes images of the value range {theirs.value_range}; {remedy}", "teacher")

@@ -114,8 +114,8 @@ class CachedTask(SegmentationTask):
         counts = f"{len(train)} training crops in {train.versions} versions and {len(val)} val images"
         print_lines(self.console, [f"features of {counts} take {needed:.2g} GB; they are computed once"])
         for split in self.splits:
-            found = zip(split.keys, self.records(split, split.keys), strict=True)
-            for key, record in progress(found, "features", len(split.keys), self.console):
+            records = zip(split.keys, self.records(split, split.keys), strict=True)
+            for key, record in progress(records, "features", len(split.keys), self.console):
                 save_file(record, split.file(key))
         self.model.train()
 
@@ -129,11 +129,11 @@ class CachedTask(SegmentationTask):
             with (
                 torch.set_grad_enabled(training),  # prediction uses other convolutions, see `LeanConv2dSame`
                 self.trainer.precision_plugin.forward_context(),
-                backbone.body.register_forward_hook(lambda _module, _images, found: maps.extend(found)),
+                backbone.body.register_forward_hook(lambda _module, _images, outputs: maps.extend(outputs)),
             ):
                 _ = backbone(self.model.padded(images)) if training else self._logits(images)
             for index, truth in enumerate(labels.to(torch.uint8)):
-                features = {str(level): each[index].permute(1, 2, 0).contiguous() for level, each in enumerate(maps)}
+                features = {str(level): batch[index].permute(1, 2, 0).contiguous() for level, batch in enumerate(maps)}
                 yield {LABELS: truth, **features}
             maps.clear()
 

@@ -87,7 +87,7 @@ def fold_table(scores: dict[str, Scores]) -> Table:
     """Return a table of the scores of each fold, with their mean and standard deviation."""
     rows = []
     for key in next(iter(scores.values())):
-        values = np.array([each[key] for each in scores.values()], float)  # NaN for None
+        values = np.array([fold[key] for fold in scores.values()], float)  # NaN for None
         with warnings.catch_warnings(action="ignore"):  # a class may occur in one fold only, or in none
             spread = np.nanmean(values), np.nanstd(values, ddof=1)
         rows.append(["mIoU" if key == "miou" else key, *map(percent, (*spread, *values))])

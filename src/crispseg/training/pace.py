@@ -16,7 +16,7 @@ CallbackType = TypeVar("CallbackType", bound=Callback)
 def callback(trainer: L.Trainer, kind: type[CallbackType]) -> CallbackType:
     """Return a trainer's callback of the given class."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
-    return next(each for each in callbacks if isinstance(each, kind))
+    return next(known for known in callbacks if isinstance(known, kind))
 
 
 NEVER = sys.maxsize  # value of the trainer's `val_check_interval`; `Pace` requests the evaluations
@@ -131,6 +131,6 @@ class Pace(Callback):
         a_step = self.a_batch * trainer.accumulate_grad_batches
         progress = self.timer.time_elapsed() / max(seconds - self.evaluation - a_step, LEAST * seconds)
         count = min(EVALUATIONS, int(EVALUATING * seconds / max(self.evaluation, 1e-9)))
-        found = min(progress, 1.0), (progress - self.evaluated) * count >= 1
-        self.progress, due = trainer.strategy.broadcast(found)
+        due = (progress - self.evaluated) * count >= 1
+        self.progress, due = trainer.strategy.broadcast((min(progress, 1.0), due))
         return due

@@ -46,7 +46,7 @@ def quickstart(config: TrainConfig, console: Console) -> Run:
 
     console.print(f"{config.model.name} on {config.data.name}, IoU in percent on {len(dataset)} unseen images")
     console.print(score_table(scores), soft_wrap=False)
-    summary = {when: each.as_json() for when, each in scores.items()}
+    summary = {when: evaluation.as_json() for when, evaluation in scores.items()}
     write_text(scores_file, json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
     reached = {"unseen_miou": round(scores["after"].scores.miou, 2)}
     model.info = dataclasses.replace(model.info, metrics={**model.info.metrics, **reached})

@@ -104,7 +104,7 @@ def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
             value = tree.pop(group)
             value = {"name": value} if isinstance(value, str) and group in NAMED else checked(dict, value, group)
             value = renamed(value) if group == "model" else value
-            tree |= {f"{group}.{key}": each for key, each in value.items()}
+            tree |= {f"{group}.{key}": entry for key, entry in value.items()}
         for key in {"model.name", "data.name"} & {*tree}:
             tree[key] = checked(str, tree[key], key)
         if "data.name" not in tree and own_data_meant({key.removeprefix("data.") for key in tree}, name):
@@ -116,7 +116,7 @@ def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
 
 def _in_groups(tree: Tree, known: Mapping[str, Field]) -> Tree:
     """Add the group to each key without one, if only one group has the key."""
-    found = dict(tree)
+    grouped = dict(tree)
     for key in tree:
         name = key.partition(".")[0]
         homes = [group for group in GROUPS if f"{group}.{name}" in known]
@@ -126,8 +126,8 @@ def _in_groups(tree: Tree, known: Mapping[str, Field]) -> Tree:
             continue
         if f"{homes[0]}.{key}" in tree:
             raise CrispsegError(f"is given with and without {homes[0]}; leave one out", key)
-        found[f"{homes[0]}.{key}"] = found.pop(key)
-    return found
+        grouped[f"{homes[0]}.{key}"] = grouped.pop(key)
+    return grouped
 
 
 def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
@@ -174,17 +174,17 @@ def known_fields(model: str, data: str) -> dict[str, Field]:
 
 def merge(base: Tree, over: Tree) -> Tree:
     """Merge `over` into `base`; drop keys, class weights and lengths of `base` that no longer apply."""
-    kept = dict(base)
+    settings = dict(base)
     for group in NAMED:
         name = f"{group}.name"
         if name in base and name in over and base[name] != over[name]:
             for key in _inside(group, base):
                 if group == "data" or key not in BUILT_ON:
-                    del kept[f"{group}.{key}"]
+                    del settings[f"{group}.{key}"]
             if group == "data":
-                kept.pop("class_weights", None)
+                settings.pop("class_weights", None)
     if any(over.get(key) is not None for key in LENGTHS):
-        kept = {key: value for key, value in kept.items() if key not in LENGTHS}
+        settings = {key: value for key, value in settings.items() if key not in LENGTHS}
     if "plugins" in base and "plugins" in over:
         over = over | {"plugins": [*dict.fromkeys([*base["plugins"], *over["plugins"]])]}
-    return kept | over
+    return settings | over

@@ -83,8 +83,8 @@ class SegmentationTask(L.LightningModule):
             def logits_of(part: NDArray[Any]) -> Tensor:
                 return self._logits(torch.from_numpy(part).permute(2, 0, 1)[None].to(self.device))[0].float()
 
-            found = tiled(logits_of, images[0].permute(1, 2, 0).cpu().numpy(), tile)[0]
-            predicted = torch.from_numpy(found)[None].to(self.device)
+            ids = tiled(logits_of, images[0].permute(1, 2, 0).cpu().numpy(), tile)[0]
+            predicted = torch.from_numpy(ids)[None].to(self.device)
         else:
             predicted = self._logits(images).argmax(1)
         self.matrix.update(predicted, labels)

@@ -132,8 +132,9 @@ def check_processes(config: TrainConfig) -> None:
         )
     if config.device != "auto":
         usable_device(config.device)
-    if config.device == "cuda" and (found := torch.cuda.device_count()) < config.devices:
-        raise CrispsegError(f"device is cuda, but PyTorch finds {found} of {config.devices} devices; give cpu")
+    available = torch.cuda.device_count()
+    if config.device == "cuda" and available < config.devices:
+        raise CrispsegError(f"device is cuda, but PyTorch finds {available} of {config.devices} devices; give cpu")
 
 
 def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
