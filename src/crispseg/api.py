@@ -16,8 +16,7 @@ from rich.console import Console
 from crispseg import training
 from crispseg.config.settings import Tree
 from crispseg.data import Folder
-from crispseg.data.folder_layout import recognise
-from crispseg.data.named import write_pairs
+from crispseg.data.named import settings_of, write_pairs
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.boundary import Empty
@@ -155,7 +154,7 @@ def evaluate(
     if masks is not None:
         place = {"name": "folder", "images": images, "masks": masks}
     elif images is not None:
-        place = dict(recognise(user_path(images)))
+        place = settings_of(user_path(images))
     source, split = data_to_score(str(run), {**place, **data}, split)
     return score_run(
         str(run),
@@ -185,7 +184,7 @@ def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[Trai
     keys = {*settings, *data} if isinstance(data, dict) else {"masks"}
     layers: list[Tree] = [recorded_settings(out)] if resume else []
     if isinstance(images, str | Path) and not {"masks", "instances"} & {*given, *keys}:
-        layers.append({"data": dict(recognise(user_path(images)))})
+        layers.append({"data": settings_of(user_path(images))})
         given = {}
     elif given:
         given = {"data": {"name": Folder.name, **(given | dict.fromkeys(lists, str(out)))}}  # lists are written later

@@ -19,7 +19,7 @@ from PIL import Image
 from crispseg.data import DATA_SOURCES, VOC2012, Aerial, CamVid, Nuclei, check_split, official_classes
 from crispseg.data.catalogue import catalogue
 from crispseg.data.dataset import read_lines
-from crispseg.data.folder_layout import recognise
+from crispseg.data.named import settings_of
 from crispseg.data.sources import LISTS, PART, read_table
 from crispseg.folders.lookup import MOST, three_classes
 from crispseg.training.config import TrainConfig, config_to_dict
@@ -291,4 +291,4 @@ def test_unlabelled_pixels_of_aerial(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_folder_of_each_is_recognised(shared: Path) -> None:
     for name in ("nuclei", "aerial"):
         root = shared / "data" / name
-        assert recognise(root) == {"name": name, "root": str(root)}
+        assert settings_of(root) == {"name": name, "root": str(root)}

@@ -11,9 +11,9 @@ import pytest
 from dataset_trees import save
 
 from crispseg.data import Folder, check_split
-from crispseg.data.dataset import read_names
-from crispseg.data.pairing import match
 from crispseg.errors import CrispsegError
+from crispseg.folders.names import read_names
+from crispseg.folders.pairs import pair_up
 
 from .own_folders import BLACK, WHITE, folder, ids, make_pair
 
@@ -51,7 +51,7 @@ def test_folder_reads_pairs(tmp_path: Path) -> None:
 )
 def test_names_of_masks_that_are_usual(image: str, mask: str) -> None:
     images, masks = ({Path(f"{name}.png"): name for name in (one, "other")} for one in (image, mask))
-    pairs = match(images, masks, Path("images"), Path("masks")).pairs
+    pairs = pair_up(images, masks, "images", "masks").pairs
     found = {pair.image.stem: pair.mask.stem for pair in pairs.values()}
     assert found == {Path(image).name: Path(mask).name, "other": "other"}
 
@@ -66,7 +66,7 @@ def test_images_of_all_modes_and_sizes_side_by_side(tmp_path: Path, refuses: Any
         dataset = folder(tmp_path, num_classes=2).dataset("all").with_channels(channels)
         assert check_split(dataset, "all").largest == (40, 9)
         assert [sample.image.shape for sample in dataset] == [(*shape[:2], 3) for shape in shapes.values()]
-    with refuses("2 of 3 pairs", "a.png has 1 channel(s)"):
+    with refuses("2 files cannot be used", "a.png has 1 channel(s)"):
         check_split(folder(tmp_path, num_classes=2).dataset("all").with_channels(4), "all")
 
 
@@ -105,7 +105,7 @@ def test_files_without_partner_are_counted_and_named(ten: Path, refuses: Any) ->
     save(ten / "masks" / "z.png", ids(0))
     images, masks = ten / "images", ten / "masks"
     assert len(folder(ten).dataset("all")) == 10
-    (line,) = folder(ten).notes()
+    (line,) = folder(ten).open().notes()
     assert "2 of 12" in line and "(x, y)" in line and "1 of 11" in line and "(z)" in line
     (ten / "val.txt").write_text("00\nx\n")
     assert names(folder(ten, val_list=ten / "val.txt"), "val") == ["00"]

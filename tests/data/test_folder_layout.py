@@ -17,9 +17,7 @@ from dataset_trees import save
 from crispseg.cli.main import main
 from crispseg.cli.train import Train
 from crispseg.data import Folder
-from crispseg.data.folder_layout import recognise
 from crispseg.errors import CrispsegError
-from crispseg.labels import LabelSet
 from crispseg.training import train
 
 from .own_folders import TINY, scored
@@ -40,35 +38,6 @@ def put(root: Path, layout: str, names: dict[str, str] = NAMES, counts: dict[str
     return root
 
 
-@pytest.mark.parametrize(
-    ("image", "mask", "train", "val"),
-    [
-        ("img_dir/{}/{}.png", "ann_dir/{}/{}.png", "train", "val"),  # MMSegmentation
-        ("{}/{}.png", "{}annot/{}.png", "train", "val"),  # SegNet's CamVid
-        ("{}/{}.png", "{}_masks/{}_mask.png", "train", "val"),
-        ("images{}/{}_0000.png", "labels{}/{}.png", "Tr", "Val"),  # nnU-Net
-        ("images_{}/{}.png", "masks_{}/{}.png", "train", "val"),
-        ("{}/{}_sat.png", "{}/{}_mask.png", "train", "valid"),
-        ("images/{}/{}.png", "images/{}/{}_mask.png", "train", "val"),
-        ("{}/rgb/{}.png", "{}/label/{}.png", "training", "validation"),
-        ("{}/images/{}_post.png", "{}/targets/{}_post_target.png", "train", "valid"),
-        ("data/{}/photos/{}.png", "data/{}/gt/{}.png", "train", "val"),
-        ("{}/{}.jpg", "{}/{}.png", "train", "val"),
-        ("1. images/{}/{}.jpg", "2. masks/{}/{}.png", "a. Training Set", "b. Validation Set"),
-        ("images/{}/{}.jpg", "masks/{}/{}.png", "01_train", "02_dev"),
-    ],
-)
-def test_layouts_of_others(image: str, mask: str, train: str, val: str, tmp_path: Path) -> None:
-    for split, count in ((train, 4), (val, 2)):
-        for index in range(count):
-            save(tmp_path / image.format(split, f"{split}{index}"), np.zeros((64, 64, 3), np.uint8))
-            save(tmp_path / mask.format(split, f"{split}{index}"), np.eye(64, dtype=np.uint8))
-    source = Folder(**{key: value for key, value in recognise(tmp_path).items() if key != "name"})
-    assert [len(source.pairs(split)) for split in ("train", "val")] == [4, 2]
-    assert source.label_set() == LabelSet.numbered(2)
-    assert {pair.mask for pair in source.pairs("val")} == {tmp_path / mask.format(val, f"{val}{i}") for i in range(2)}
-
-
 def test_masks_beside_their_images(tmp_path: Path) -> None:
     for index in range(10):
         folder = tmp_path / f"case{index % 2}"
@@ -79,7 +48,7 @@ def test_masks_beside_their_images(tmp_path: Path) -> None:
     assert {(pair.image.name, pair.mask.name) for pair in source.pairs("all")} == {
         (f"{index}.png", f"{index}_mask.png") for index in range(10)
     }
-    assert source.notes() == []
+    assert source.open().notes() == []
     (tmp_path / "case0").rename(tmp_path / "train")
     (tmp_path / "case1").rename(tmp_path / "val")
     for path in (tmp_path / "val").glob("*_mask.png"):  # published without its masks
@@ -96,7 +65,7 @@ def test_one_of_both_in_sub_folders(image: str, mask: str, tmp_path: Path) -> No
         save(tmp_path / "masks" / mask / f"{unicodedata.normalize('NFD', name)}.png", np.eye(64, dtype=np.uint8))
     (tmp_path / "train.txt").write_text("cafe\u0301\n")
     source = Folder(root=tmp_path)
-    assert [pair.name for pair in source.pairs("train")] == ["caf\u00e9"] and source.notes()[1:] == []
+    assert [pair.name for pair in source.pairs("train")] == ["caf\u00e9"] and source.open().notes()[1:] == []
 
 
 def test_lists_that_name_folders_and_masks(tmp_path: Path) -> None:
@@ -116,7 +85,7 @@ def test_lists_that_name_folders_and_masks(tmp_path: Path) -> None:
 
 def test_folders_are_the_splits(tmp_path: Path) -> None:
     source = Folder(root=put(tmp_path, "{split}/{kind}"))
-    assert source.splits() == ("train", "val", "test") and source.divided
+    assert source.splits() == ("train", "val", "test") and source.open().divided
     for split, count in COUNTS.items():
         assert [pair.name for pair in source.pairs(split)] == [f"{split}{index}" for index in range(count)]
     every = [pair.name for pair in source.pairs("all")]
@@ -150,7 +119,7 @@ def test_lists_of_test_images(tmp_path: Path) -> None:
     source = Folder(root=tmp_path)
     assert source.splits() == ("train", "val", "test") and len(source.pairs("test")) == 2
     assert len(source.pairs("train")) + len(source.pairs("val")) == 7
-    assert source.notes() == ["the splits follow test.txt"]
+    assert source.open().notes() == ["the splits follow test.txt"]
 
 
 @pytest.mark.parametrize("options", [{}, {"images": "a"}, {"instances": "a"}])
@@ -177,17 +146,17 @@ def test_all_masks_may_lie_in_one_folder(tmp_path: Path) -> None:
             path.rename(tmp_path / "masks" / f"{path.stem}_mask.png")
         folder.rmdir()
     source = Folder(root=tmp_path)
-    assert source.splits() == ("train", "val", "test") and source.divided
+    assert source.splits() == ("train", "val", "test") and source.open().divided
     for split, count in COUNTS.items():
         assert [pair.name for pair in source.pairs(split)] == [f"{split}{index}" for index in range(count)]
     places = ", ".join(f"images/{name}" for name in NAMES.values())
-    assert source.notes() == [f"the splits follow {places}"]
+    assert source.open().notes() == [f"the splits follow {places}"]
 
     for path in tmp_path.glob("masks/test*"):
         path.unlink()
     with pytest.raises(CrispsegError, match=r"'test' is empty: .*images/test leave no image with a mask"):
         Folder(root=tmp_path).pairs("test")
-    assert Folder(root=tmp_path).notes()[0] == f"the splits follow {', '.join(places.split(', ')[:2])}"
+    assert Folder(root=tmp_path).open().notes()[0] == f"the splits follow {', '.join(places.split(', ')[:2])}"
     shutil.move(tmp_path / "images/valid", tmp_path / "valid")
     source = Folder(root=tmp_path, val_ratio=0.5)
     assert len(source.pairs("train")) == len(source.pairs("val")) == 2
@@ -214,95 +183,13 @@ def below(root: Path, image: str, mask: str, groups: tuple[str, ...] = ("dataset
     return root
 
 
-def chosen(root: Path, error: CrispsegError, masks: str = "") -> Folder:
-    """The data that settings of an error mean, the first of those that name these masks."""
-    tree = next(tree for tree in error.settings if masks in tree["data.masks"])
-    return Folder(root=root, images=tree["data.images"], masks=tree["data.masks"])
-
-
-def test_folders_below_others_are_taken_together(tmp_path: Path) -> None:
-    """Unless their images have the same names, as copies have; then a message says how."""
-    root = below(tmp_path / "a [1]", "{0}/rgb/{0}_{1}.png", "{0}/label/{0}_{1}.png")
-    source = Folder(root=root)
-    every = [f"{group}/rgb/{group}_{index}.png" for group in ("dataset1", "dataset2") for index in range(4)]
-    assert [str(pair.image.relative_to(root)) for pair in source.pairs("all")] == every
-    assert not source.divided and len(source.pairs("val")) == 2
-    root = below(tmp_path / "b", "{}/rgb/{}.png", "{}/label/{}.png")
-    with pytest.raises(CrispsegError, match=r"dataset1/label: 4 png, dataset1/rgb: 4 png, dataset2") as caught:
-        recognise(root)
-    pairs = chosen(root, caught.value).pairs("all")
-    assert len(pairs) == 8 and (root / "dataset2/rgb/3.png", root / "dataset2/label/3.png") == pairs[-1][1:]
-
-
-@pytest.mark.parametrize("folders", [("",), ("train", "valid")])
-def test_endings_of_names_are_proposed(folders: tuple[str, ...], tmp_path: Path) -> None:
-    """Also if a name is the beginning of another, and if other pictures have the names of images and an ending."""
-    for folder in folders:
-        for name in ("t 1 [x=0]", "t 10 [x=0]", "t 10 [x=0]b", "u"):
-            for kind in (".jpg", "_depth.png"):
-                photo(tmp_path / folder / f"{name}{kind}")
-            label(tmp_path / folder / f"{name}_colored.png", 10, 200)
-            label(tmp_path / folder / f"{name}-semantic.png")
-    with pytest.raises(CrispsegError) as caught:
-        recognise(tmp_path)
-    first, second = caught.value.settings
-    place = tmp_path / "*" if len(folders) > 1 else tmp_path
-    assert first == {"data.images": str(place / "*.jpg"), "data.masks": str(place / "*-semantic.png")}
-    assert second["data.masks"] == str(place / "*_colored.png")
-    source = chosen(tmp_path, caught.value, "semantic")
-    assert len(source.pairs("all")) == 4 * len(folders) and source.divided == (len(folders) > 1)
-
-
-def test_of_several_folders_of_masks_none_is_taken_in_silence(tmp_path: Path) -> None:
-    """Unusual names count too if their files look like masks; predictions do not."""
-    below(tmp_path, "raw/{0}{1}.png", "labels/{0}{1}.png", ("a", "b"))
-    assert recognise(tmp_path) == {"name": "folder", "root": str(tmp_path)}
-    below(tmp_path, "depth/{0}{1}.png", "raw_predictions/{0}{1}.png", ("a", "b"))
-    assert recognise(tmp_path) == {"name": "folder", "root": str(tmp_path)} and not Folder(root=tmp_path).notes()
-    below(tmp_path, "raw/{0}{1}.png", "mitochondria/{0}{1}.png", ("a", "b"))
-    with pytest.raises(CrispsegError, match=r"/raw, .*/labels, .*/mitochondria") as caught:
-        recognise(tmp_path)
-    for masks in ("labels", "mitochondria"):
-        first = chosen(tmp_path, caught.value, masks).pairs("all")[0]
-        assert first[1:] == (tmp_path / "raw/a0.png", tmp_path / masks / "a0.png")
-    assert "mitochondria" in Folder(root=tmp_path).notes()[0]
-    named = Train.parsed([str(tmp_path), f"--data.masks={tmp_path / 'mitochondria'}"]).config().data
-    assert named.pairs("all")[0].mask == tmp_path / "mitochondria/a0.png"
-
-
-@pytest.mark.parametrize(
-    "names", [("im{}", "im{}_mask", "im{}_manual"), ("{}_training", "{}_training_mask", "{}_manual1")]
-)
-def test_masks_of_other_names_are_not_passed_over_in_silence(tmp_path: Path, names: tuple[str, ...]) -> None:
-    """DRIVE has both fields of view, as mask, and vessels, as 1st_manual."""
-    for index in range(21, 41):
-        for folder, name in zip(("images", "mask", "1st_manual"), names, strict=True):
-            path = tmp_path / folder / f"{name.format(index)}.png"
-            photo(path) if folder == "images" else label(path, 0, 1)
-    with pytest.raises(CrispsegError, match=r"mask.*1st_manual.*as patterns such as"):
-        recognise(tmp_path)
-    assert "1st_manual" in Folder(root=tmp_path).notes()[0]
-    images, vessels = (tmp_path / folder for folder in ("images", "1st_manual"))
-    found = Folder(images / f"{names[0].format('*')}.png", vessels / f"{names[2].format('*')}.png")
-    assert len(found.pairs("all")) == 20
-
-
-def test_a_folder_above_the_masks_is_no_other_choice(tmp_path: Path) -> None:
-    for index in range(8):
-        photo(tmp_path / f"images/pug_{index}.jpg")
-        label(tmp_path / f"annotations/trimaps/pug_{index}.png", 1, 2)
-    (tmp_path / "annotations/test.txt").write_text("pug_6 1 1 1\npug_7 1 1 1\n")
-    assert recognise(tmp_path) == {"name": "folder", "root": str(tmp_path)}
-    assert any("test.txt lists images" in line for line in Folder(root=tmp_path).notes())
-
-
 def test_numbers_pair_if_they_are_the_same(tmp_path: Path) -> None:
     for index in range(12):
         photo(tmp_path / f"raw/{index:02}.png")
         label(tmp_path / f"labels/labels{index:08}.png")
     source = Folder(root=tmp_path)
     assert all(pair.mask.stem == f"labels{int(pair.name):08}" for pair in source.pairs("all"))
-    assert len(source.pairs("all")) == 12 and "00.png and labels00000000.png" in source.notes()[0]
+    assert len(source.pairs("all")) == 12 and "00.png and labels00000000.png" in source.open().notes()[0]
     (tmp_path / "labels/labels00000000.png").rename(tmp_path / "labels/labels00000012.png")
     with pytest.raises(CrispsegError, match="12 of 12 images"):
         Folder(root=tmp_path).pairs("all")

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crispseg.folders.splits import folded, shared_out
 from dataset_trees import save
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +17,7 @@ from PIL import Image
 from crispseg.data import Folder
 from crispseg.data.folder import settle
 from crispseg.folders.groups import group_of, likely_group, original
+from crispseg.folders.splits import folded, shared_out
 
 from .own_folders import folder, ids, make_pair
 

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+from opened import start_counting, times_opened
 from PIL import Image
 
 from crispseg.errors import CrispsegError
 from crispseg.folders.cache import cache_file, forget
 from crispseg.folders.facts import ImageFacts, MaskFacts
 from crispseg.folders.survey import Pair, Survey
-
-OPENED: Counter[str] = Counter()
-sys.addaudithook(
-    lambda event, args: (
-        OPENED.update([os.fsdecode(args[0])]) if event == "open" and isinstance(args[0], str | bytes) else None
-    )
-)
 
 
 @pytest.fixture(autouse=True)
@@ -42,23 +32,16 @@ def pairs(root: Path, count: int = 4) -> list[Pair]:
     return files
 
 
-@contextmanager
-def opened() -> Iterator[Counter[str]]:
-    OPENED.clear()
-    counts: Counter[str] = Counter()
-    yield counts
-    counts.update(OPENED)
-
-
 def test_every_file_is_opened_once_and_unchanged_files_never(tmp_path: Path) -> None:
     data = pairs(tmp_path)
     splits = {"train": data, "val": data[:2]}
-    with opened() as counts:
-        first = Survey.of(splits)
-    assert {counts[str(file)] for pair in data for file in pair[1:]} == {1}
-    with opened() as counts:
-        second = Survey.of(splits)
-    assert not any(counts[str(file)] for pair in data for file in pair[1:])
+    files = [file for pair in data for file in pair[1:]]
+    start_counting()
+    first = Survey.of(splits)
+    assert {times_opened(file) for file in files} == {1}
+    start_counting()
+    second = Survey.of(splits)
+    assert {times_opened(file) for file in files} == {0}
     assert len(first.pairs) == len(second.pairs) == 6
     assert len(second.images) == len(second.masks) == 4
     for one, other in zip(first.readable, second.readable, strict=True):

@@ -14,7 +14,7 @@ from training_runs import quietly, tiny
 
 from crispseg.cli.main import main
 from crispseg.data import Folder
-from crispseg.data.folder import ALL
+from crispseg.data.open_folder import ALL
 from crispseg.training import Run, train_folds
 
 

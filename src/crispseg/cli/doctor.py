@@ -16,12 +16,11 @@ from crispseg.cli.command import STDOUT, WithData
 from crispseg.cli.keys import check_json, write_json
 from crispseg.data import DataSource
 from crispseg.data.examination import examine
-from crispseg.data.folder import Folder
 from crispseg.data.named import build_data
 from crispseg.data.picture import DATA_PICTURE, draw_examined
 from crispseg.errors import CrispsegError, flags_of
 from crispseg.evaluation.evaluate import named_data
-from crispseg.folders.cache import cache_file
+from crispseg.folders.cache import cache_file, forget
 from crispseg.folders.checks import check
 from crispseg.folders.checks.files import UNPAIRED
 from crispseg.folders.diagnosis import EXIT_STATUS, as_json, text_lines, worst
@@ -49,6 +48,7 @@ class Doctor(WithData):
         fix: write a corrected copy to this new folder; nothing is changed in place.
         in_chans: channels of the model's input, 1 to 16; the default is the run's value, else 3.
         workers: number of threads; the default is one per processor, at most 8.
+        refresh: read all files again; by default, facts of unchanged files come from the user's cache folder.
     """
 
     name = "doctor"
@@ -58,9 +58,12 @@ class Doctor(WithData):
     fix: Path | None = None
     in_chans: int | None = None
     workers: PositiveInt | None = None
+    refresh: bool = False
 
     def __call__(self) -> int:
-        found, in_chans = ({}, 3) if self.target is None else named_data(self.target, self.data)
+        if self.refresh:
+            forget()
+        found, in_chans = ({}, 3) if self.target is None else named_data(self.target)
         source = build_data(self.chosen(found))
         if self.fix is not None:
             check_out(self.fix, source)
@@ -72,8 +75,8 @@ class Doctor(WithData):
         console = Console(stderr=self.json == STDOUT)
         for line in text_lines(source.name, data, findings):
             print_lines(console, [line], STYLES.get(line.partition("  ")[0]))
-        if isinstance(source, Folder):
-            print_lines(console, source.notes() if worst(findings) < Severity.ERROR else source.layout.unused)
+        if worst(findings) < Severity.ERROR:
+            print_lines(console, source.notes())
         picture = draw_examined(data)
         if picture is not None:
             print_lines(console, [f"images with their masks: {written_picture(picture, self.json)}"])

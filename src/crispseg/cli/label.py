@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from pydantic import PositiveInt
@@ -12,7 +13,7 @@ from rich.console import Console
 
 from crispseg.cli.command import Group, WithData
 from crispseg.cli.keys import WithDevice, show_page
-from crispseg.data.folder import ALL, Folder
+from crispseg.data.examination import pairs_of
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.evaluate import recorded_data
@@ -122,6 +123,6 @@ def _labelled(run: str) -> dict[Path, Path]:
     """Return the images with masks in the data of a run by resolved path; empty if there are no such files."""
     with suppress(CrispsegError):  # raised if the data no longer exist
         data = build_data(recorded_data(run)[0])
-        if isinstance(data, Folder):
-            return {pair.image.resolve(): pair.image for pair in data.pairs(ALL, strict=False)}
+        pairs = chain(*pairs_of(data).values())
+        return {pair.image.resolve(): pair.image for pair in pairs}
     return {}

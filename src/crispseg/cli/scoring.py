@@ -10,9 +10,10 @@ from pydantic import NonNegativeInt
 from crispseg.cli.command import WithData
 from crispseg.cli.keys import WithDevice, check_json
 from crispseg.data import DataSource
-from crispseg.data.folder_layout import recognise
+from crispseg.data.named import settings_of
 from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.evaluate import data_to_score
+from crispseg.folders.cache import forget
 from crispseg.training.config import spare_processors
 from crispseg.visualization.pages import check_page
 
@@ -28,6 +29,7 @@ class WithScores(WithDevice, WithData):
         json: also write the scores to this file; - is the standard output.
         html: also write a page to this file.
         workers: processes that load data.
+        refresh: read all files again; by default, facts of unchanged files come from the user's cache folder.
     """
 
     split: str | None = None
@@ -35,10 +37,13 @@ class WithScores(WithDevice, WithData):
     json: Path | None = None
     html: Path | None = None
     workers: int = field(default_factory=spare_processors)
+    refresh: bool = False
 
     def data_to_score(self, run: str, folder: str | None = None) -> tuple[DataSource, str]:
         """Check and return the data to score a run on, from a folder if one is given, and the split."""
+        if self.refresh:
+            forget()
         if self.html:
             check_page(self.html)
         check_json(self.json)
-        return data_to_score(run, {**(recognise(Path(folder), self.data) if folder else {}), **self.data}, self.split)
+        return data_to_score(run, {**(settings_of(Path(folder)) if folder else {}), **self.data}, self.split)

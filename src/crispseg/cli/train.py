@@ -14,6 +14,7 @@ from crispseg.cli.command import DATA, Command
 from crispseg.config.settings import Field, Tree, fields_of
 from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError
+from crispseg.folders.cache import forget
 from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.settings import flat, known_fields, recorded_settings, settings_from, training_config
 
@@ -50,7 +51,7 @@ class Training(Command):
 
     def config(self, *before: Tree, resumed: bool = False) -> TrainConfig:
         """Return the training settings, on top of `before`; errors in the file's settings name the file."""
-        given = [settings_from(self.source, self.settings)] if self.source else []
+        given = [settings_from(self.source)] if self.source else []
         try:
             return training_config(*before, *given, self.settings, resumed=resumed)
         except CrispsegError as error:
@@ -71,6 +72,7 @@ class Train(Training):
     Args:
         resume: folder of a stopped run, or of folds, to resume.
         folds: number of models to train, each with a different part of the images as the val split.
+        refresh: read all files again; by default, facts of unchanged files come from the user's cache folder.
     """
 
     name = "train"
@@ -80,8 +82,11 @@ class Train(Training):
     )
     resume: str | None = None
     folds: int | None = None
+    refresh: bool = False
 
     def __call__(self) -> None:
+        if self.refresh:
+            forget()
         resumed = self.resume is not None
         if self.resume is not None:
             self.settings["out"] = self.resume

@@ -30,6 +30,8 @@ class DataSources(UserDict[str, type[DataSource]]):
     def __setitem__(self, name: str, source: type[DataSource]) -> None:
         if name in self:
             raise CrispsegError(f"data '{name}' is already registered; choose another name")
+        if not issubclass(source, DataSource):
+            raise CrispsegError(f"data '{name}' is no DataSource; write class {source.__name__}(DataSource)")
         super().__setitem__(name, source)
 
 

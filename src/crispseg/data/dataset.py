@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,17 +156,47 @@ def _decoded(decode: Callable[[NDArray[Any]], NDArray[Any]], file: Path, mask: N
         raise CrispsegError(f"{file}: {error}") from None
 
 
-class DataSource(Protocol):
+class DataSource(ABC):
     """Source of splits: a dataclass whose fields are its settings, registered in `DATA_SOURCES`."""
 
     name: ClassVar[str]
     """Value of `data.name`."""
 
+    @abstractmethod
     def label_set(self) -> LabelSet:
         """Return names and colours of the classes."""
 
+    @abstractmethod
     def splits(self) -> tuple[str, ...]:
         """Return the available splits among "train", "val" and "test"."""
 
+    @abstractmethod
     def dataset(self, split: str) -> SegmentationDataset:
         """Return one split; an error reports missing files."""
+
+    # The rest is for sources whose settings leave something open, such as custom data.
+
+    def settled(self) -> DataSource:
+        """Return the same data with inferred settings declared, so that files added later do not change them."""
+        return self
+
+    def notes(self) -> list[str]:
+        """Return notes about inferred settings, one per line."""
+        return []
+
+    def pairs(self, split: str, strict: bool = True) -> list[Pair]:
+        """Return the files of one split; if not `strict`, those without partner are left out. None without files."""
+        dataset = self.dataset(split)
+        return list(dataset.pairs) if isinstance(dataset, FileDataset) else []
+
+    def names_to_record(self, pairs: Iterable[Pair]) -> list[str]:
+        """Return names for a list of the training images of a run; empty if the settings define the splits."""
+        return []
+
+    def images_without_mask(self) -> list[Path]:
+        """Return the images that have no mask."""
+        return []
+
+    def with_fold(self, folds: int, fold: int) -> DataSource:
+        """Return the data with part number `fold` of `folds` equal parts as val; an error if that is not possible."""
+        raise CrispsegError(f"folds need a folder of images, but the data are {self.name}")

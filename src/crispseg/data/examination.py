@@ -78,13 +78,13 @@ def examine_folder(source: Folder, channels: int = 3, threads: int | None = None
             pairs[split] = source.pairs(split, strict=False)
         except CrispsegError as error:
             unavailable[split] = str(error)
-    unpaired = source.faults()
+    unpaired = source.open().unpaired()
     if not pairs and not any(unpaired.values()):
         raise CrispsegError(next(iter(unavailable.values())))
     survey = Survey.of(pairs, threads)
     meaning, question = None, None
     try:
-        meaning = source.meaning_of(survey.masks) if survey.masks else None
+        meaning = source.open().meaning_of(survey.masks) if survey.masks else None
     except Question as unclear:
         question = unclear
     return Examined(
@@ -179,4 +179,5 @@ def shared_by(source: Folder, pairs: Mapping[str, Sequence[Pair]]) -> list[Findi
 
 def places_of(source: Folder, pairs: Mapping[str, Sequence[Pair]]) -> dict[Path, PurePosixPath]:
     """Return the path of each image in the folder of images, without suffix."""
-    return {pair.image: source.place(pair) for pair in chain.from_iterable(pairs.values())}
+    data = source.open()
+    return {pair.image: data.place(pair) for pair in chain.from_iterable(pairs.values())}

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from itertools import combinations
-from pathlib import Path, PurePosixPath
-from typing import Annotated, ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from crispseg.config.settings import CHECKS, Settings, plural
+from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.dataset import DataSource, FileDataset
-from crispseg.data.folder_layout import FolderLayout, own_layout, rivals
-from crispseg.data.folder_search import SPLITS, pictures
-from crispseg.data.pairing import chosen_names, folded, shared_out
-from crispseg.errors import CrispsegError, Question, did_you_mean, few
-from crispseg.folders.copies import sharing
-from crispseg.folders.facts import ImageFacts, MaskFacts, read_image_facts, read_mask_facts
-from crispseg.folders.groups import group_of, original, together
+from crispseg.data.formats import advice_on_annotations
+from crispseg.data.open_folder import OpenFolder
+from crispseg.errors import CrispsegError, Question
+from crispseg.folders.content import content_of, unwrapped
+from crispseg.folders.layouts import LAYOUTS, Located, locate, located_at, recognise
 from crispseg.folders.lookup import INSTANCE_CLASSES, ColorLookup, IdLookup
-from crispseg.folders.meaning import Declared, Meaning
+from crispseg.folders.meaning import Declared
 from crispseg.folders.names import names_or_file, read_names
 from crispseg.folders.palettes import as_color, numbered_colors
-from crispseg.folders.readers import read
-from crispseg.folders.survey import Pair, read_facts
+from crispseg.folders.survey import Pair
+from crispseg.folders.tree import Tree
 from crispseg.io.value_range import check_range
 from crispseg.labels import IGNORE, Color, LabelSet
 
-ALL = "all"  # split of all images that have a mask
-
 
 @dataclass(frozen=True, config=CHECKS)
-class Folder(Settings):
+class Folder(Settings, DataSource):
     """Custom data: images in one folder and masks with the same names in another, or both in one folder.
 
     The mask of `x.jpg` is `x.png`, `x_mask.png`, `x_label.png`, `mask_x.png` or similar. Mask values are class ids and
@@ -123,32 +116,40 @@ class Folder(Settings):
         """Whether masks are made from `instances`."""
         return self.instances is not None and self.masks is None and self.root is None
 
+    def open(self) -> OpenFolder:
+        """Walk through the folders once; a missing folder, or an unknown layout, raises a `CrispsegError`."""
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> OpenFolder:
+        given = {"train": self.train_list, "val": self.val_list, "test": self.test_list}
+        lists = {split: Path(file) for split, file in given.items() if file is not None}
+        tree = None if self.root is None else unwrapped(Tree.of(self.root))
+        return OpenFolder(self, content_of(self._located(tree), lists, tree))
+
+    def _located(self, tree: Tree | None) -> Located:
+        """Return the given images and masks, or those in the tree of the root."""
+        images, masks = self.images, self.instances if self.of_instances else self.masks
+        if images is not None and masks is not None:
+            return located_at(Path(images), Path(masks))
+        assert tree is not None
+        if images is None and masks is None:
+            return recognised(tree)
+        fitting = (locate(tree, layout) for layout in LAYOUTS)
+        usual = next(filter(None, fitting), None) or recognised(tree)
+        return located_at(Path(images or usual.images), Path(masks or usual.masks))
+
     def label_set(self) -> LabelSet:
         """Return names and colours of the classes.
 
         Raises:
             CrispsegError: the declarations contradict each other, or the masks do not determine the classes.
         """
-        return self.meaning.labels
+        return self.open().meaning.labels
 
     def splits(self) -> tuple[str, ...]:
-        """Return the available splits; `dataset` also accepts "all" for all images.
-
-        Raises:
-            CrispsegError: the root has no known layout.
-        """
-        there = {*self.layout.matched} if self.layout.divided else {"train", "val", *self.layout.lists}
-        return tuple(split for split in SPLITS if split in there or (split == "val" and "train" in there))
-
-    @property
-    def divided(self) -> bool:
-        """Whether lists, folds or a custom `val_ratio` define the splits. Errors are those of `splits`."""
-        return bool(self.layout.lists or self.folds) or self.val_ratio != Folder.val_ratio
-
-    @property
-    def drawn(self) -> bool:
-        """Whether train and val are random parts, which `group` affects. Errors are those of `splits`."""
-        return bool(self._dictated[""])
+        """Return the available splits; `dataset` also accepts "all" for all images. Errors are those of `open`."""
+        return self.open().splits
 
     def dataset(self, split: str) -> FileDataset:
         """Return one split, defined by folders, by lists or by a seeded shuffle of the sorted names.
@@ -156,228 +157,75 @@ class Folder(Settings):
         Raises:
             CrispsegError: the split is unknown or empty, the folders do not match, or a list is wrong.
         """
-        declared = None if self.value_range == "auto" else self.value_range
-        pairs = self.pairs(split)
-        numbered = None
-        if self.instances is not None and not self.of_instances:
-            there = {name: file for file, name in pictures(Path(self.instances)).items()}
-            names = self.full_names(pairs)
-            if missing := [name for name in names if name not in there]:
-                lacking = f"data.instances {self.instances} has no file for {len(missing)} of {len(pairs)} images"
-                raise CrispsegError(f"{lacking}: {few(missing)}; give each image a file of the same name")
-            numbered = {pair.name: there[name] for pair, name in zip(pairs, names, strict=True)}
-        return FileDataset(pairs, self.meaning.labels, self.meaning.lookup, 3, declared, numbered)
-
-    def full_names(self, pairs: Iterable[Pair]) -> list[str]:
-        """Return the names of pairs as in list files, with the folder of the split. Errors are those of `splits`."""
-        names = {pair.image: name for name, pair in self._pairs.items()}
-        return [names[pair.image] for pair in pairs]
+        return self.open().dataset(split)
 
     def pairs(self, split: str, strict: bool = True) -> list[Pair]:
-        """Return the files of one split without checking the content of its masks.
+        """Return the files of one split, see `OpenFolder.pairs`."""
+        return self.open().pairs(split, strict)
 
-        Errors are those of `dataset`; if not `strict`, the `faults` are left out instead.
-        """
-        if split not in (*self.splits(), ALL):
-            raise CrispsegError(f"there is no split '{split}'{did_you_mean(split, (*self.splits(), ALL))}")
-        matched, pooled = self.layout.matched, split == ALL or self.folds is not None
-        for part in matched if pooled or not self.layout.divided else [split if split in matched else "train"]:
-            if (error := matched[part].error) and (strict or not matched[part].pairs):
-                raise error
-        if strict:
-            lists = self.layout.lists
-            for split_list, (_, entries) in self._chosen.items():
-                if entries:
-                    wrong = f"{plural(len(entries), 'line')} with no or several matching images: {few(entries)}"
-                    raise CrispsegError(f"{lists[split_list]} has {wrong}; add sub-folders, or give other data.images")
-            for one, other in combinations(lists, 2):
-                if both := sorted({*self._names[one]} & {*self._names[other]}):
-                    shared = f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}"
-                    raise CrispsegError(f"{shared}; remove them from one of the lists")
-        names, out = self._pairs if split == ALL else self._names[split], names_or_file(self.exclude)
-        names = [name for name in names if name not in out]
-        if not names:
-            named = ", ".join(map(str, self.layout.lists.values()))
-            found = f"{self.root or self.layout.images} has {plural(len(self._pairs), 'image')} with a mask"
-            why = f"{found}, and data.val_ratio is {self.val_ratio:g}; add images, or give a share such as 0.2"
-            why = f"{named} leave no image with a mask for it; change them" if named else why
-            raise CrispsegError(f"'{split}' is empty: {why}")
-        return [self._pairs[name]._replace(name=name) if pooled else self._pairs[name] for name in names]
+    def notes(self) -> list[str]:
+        """Return notes about inferred settings, one per line. Errors are those of `dataset`."""
+        return self.open().notes()
 
-    def place(self, pair: Pair) -> PurePosixPath:
-        """Return the path of an image in the folder of images or of the split, without suffix."""
-        return PurePosixPath(self.layout.names.get(pair.image, pair.name))
+    def names_to_record(self, pairs: Iterable[Pair]) -> list[str]:
+        """Return the names of pairs as in list files."""
+        return self.open().full_names(pairs)
 
-    def faults(self) -> dict[str, list[str]]:
-        """Return unpaired files and list entries without an image. Errors are those of `splits`."""
-        found: dict[str, list[str]] = defaultdict(list)
-        for matched in self.layout.matched.values():
-            for kind, files in matched.faults.items():
-                found[kind] += map(str, files)
-        for split, (_, entries) in self._chosen.items():
-            found["listed-file-missing"] += [f"{self.layout.lists[split]}: {entry}" for entry in entries]
-        return found
+    def images_without_mask(self) -> list[Path]:
+        """Return the images that have no mask."""
+        return [Path(file) for file in self.open().unpaired()["image-without-mask"]]
+
+    def with_fold(self, folds: int, fold: int) -> Folder:
+        """Return the data with part number `fold` of `folds` equal parts as val."""
+        return replace(self, folds=folds, fold=fold)
 
     def settled(self) -> Folder:
         """Return the same data with inferred settings declared, so that files added later do not change them.
 
         Errors are those of `label_set` and `dataset`.
         """
-        lookup = self.meaning.lookup
-        found = replace(self, classes=self._classes, exclude=names_or_file(self.exclude))
-        if self.copies == "pixels" and len({*self._grouped("names").values()}) == len({*self._groups.values()}):
-            found = replace(found, copies="names")  # so that files are compared once
+        data = self.open()
+        lookup, inferred = data.meaning.lookup, dict[str, Any]()
+        if self.copies == "pixels" and len({*data.related("names").values()}) == len({*data.groups.values()}):
+            inferred["copies"] = "names"  # so that files are compared once
         if isinstance(lookup, ColorLookup):
-            found = replace(found, palette=self.palette or [*lookup.palette], palette_tolerance=lookup.tolerance)
+            inferred |= {"palette": self.palette or [*lookup.palette], "palette_tolerance": lookup.tolerance}
         elif isinstance(lookup, IdLookup):
-            found = replace(found, num_classes=self.num_classes if self.declared.count else lookup.classes)
-            if any(IGNORE in mask.held for mask in self._masks if not mask.colors):
-                found = replace(found, ignore=(*{*self.ignore, IGNORE},))  # else other masks may seem black and white
-        return found
+            inferred["num_classes"] = self.num_classes if data.declared.count else lookup.classes
+            if any(IGNORE in mask.held for mask in data.masks if not mask.colors):
+                inferred["ignore"] = (*{*self.ignore, IGNORE},)  # else other masks may seem black and white
+        settled = replace(
+            self, classes=self.class_list(data.content.classes), exclude=names_or_file(self.exclude), **inferred
+        )
+        settled.__dict__["_opened"] = replace(data, settings=settled)  # the folder is not walked through again
+        return settled
 
-    def notes(self) -> list[str]:
-        """Return notes about inferred settings, one per line. Errors are those of `dataset`."""
-        layout = self.layout
-        lists = {path: split for split, path in layout.lists.items() if layout.divided or self._chosen[split][0]}
-        shown = ", ".join(os.path.relpath(path, self.root) if self.root else str(path) for path in lists)
-        lines = [f"the splits follow {shown}"] if lists else []
-        if self.root is not None and self.masks is None and (places := rivals(Path(self.root), layout)[0]):
-            lines.append(f"images and masks may be in {few(places)}; choose with data.images and data.masks")
-        if layout.only:
-            lines.append(f"{layout.only} lists {len(self._pairs)} annotated images; others are left out")
-        lines += [*layout.unused, *([layout.hint] if layout.hint and self.declared.names is None else [])]
-        lines += [matched.note for matched in layout.matched.values() if matched.note]
-        return [*lines, *self._group_notes()]
+    def class_list(self, file: Path | None) -> list[str] | str | Path | None:
+        """Return the class names, or a file of them; `file` is one in the root."""
+        classes = file if self.classes is None else self.classes
+        if classes is None or isinstance(classes, list) or Path(str(classes)).exists():
+            return classes
+        words = [word.strip() for word in str(classes).split(",")]
+        return words if len(words) > 1 else classes
 
-    def _group_notes(self) -> Iterator[str]:
-        groups, names, key = self._groups, self._dictated[""], self.group
-        if key and (apart := [name for name in names if name not in self._group_of_names]):
-            yield f"data.group {key} fits {len(names) - len(apart)} of {len(names)} images, not {few(apart, 2)}"
-        if len({*self._group_of_names.values()}) == len(names) > 1:
-            yield f"data.group {key} groups nothing: {len(names)} images form {len(names)} groups"
-        for largest, size in Counter(groups.values()).most_common(1):
-            if size > 1:
-                some = few((name for name in names if groups[name] == largest), 2)
-                line = f"{len(names)} images form {plural(len({*groups.values()}), 'group')}, which are not divided"
-                share = len(self._names["val"]) / len(names)
-                yield f"{line}; the largest has {size} ({some}), and val {share:.0%} of the images"
+    def declared(self, class_file: Path | None = None) -> Declared:
+        """Return the declared meaning of the masks; `class_file` is one in the root.
 
-    @cached_property
-    def layout(self) -> FolderLayout:
-        """Locations of the files."""
-        given = self.root, self.images, self.instances if self.of_instances else self.masks
-        root, images, masks = (None if path is None else Path(path) for path in given)
-        lists = {"train": self.train_list, "val": self.val_list, "test": self.test_list}
-        return own_layout(root, images, masks, {key: Path(path) for key, path in lists.items() if path is not None})
-
-    @cached_property
-    def _pairs(self) -> dict[str, Pair]:
-        """All pairs by name, prefixed with the split if folders define the splits."""
-        pairs = {
-            f"{part}/{name}" if part else name: pair
-            for part, found in self.layout.matched.items()
-            for name, pair in found.pairs.items()
-        }
-        only = self.layout.only
-        return {name: pairs[name] for name in chosen_names(only, [*pairs], ())[0]} if only else pairs
-
-    @cached_property
-    def _chosen(self) -> dict[str, tuple[list[str], list[str]]]:
-        """Split → image names in its list, and entries without an image."""
-        every = [name for one in self.layout.matched.values() for part in one.faults.values() for name in part.values()]
-        return {
-            split: ([name for name, pair in self._pairs.items() if pair.image.is_relative_to(path)], [])
-            if path.is_dir()
-            else chosen_names(path, list(self._pairs), every)
-            for split, path in self.layout.lists.items()
-        }
-
-    @cached_property
-    def _dictated(self) -> dict[str, list[str]]:
-        """Splits from folders or lists; "" has the names to divide between train and val."""
-        if self.layout.divided:
-            names = {part: [f"{part}/{name}" for name in found.pairs] for part, found in self.layout.matched.items()}
-            rest = names.pop("train") if "val" not in names and "train" in names else []
-        else:
-            names = {split: chosen for split, (chosen, _) in self._chosen.items()}
-            rest = sorted(set(self._pairs).difference(*names.values()))
-            lacking = {"train", "val"} - names.keys()
-            if len(lacking) < 2:
-                names, rest = names | dict.fromkeys(lacking, rest), []
-        if self.folds is not None:
-            rest = sorted({*rest, *names.pop("train", ()), *names.pop("val", ())})
-        return {**names, "": rest}
-
-    @cached_property
-    def _names(self) -> dict[str, list[str]]:
-        names = dict(self._dictated)
-        if rest := names.pop(""):
-            if self.folds is None:
-                names |= shared_out(rest, self.val_ratio, self.seed, self._groups)
-            else:
-                names |= folded(rest, self.folds, self.fold, self.seed, self._groups)
-        return {"train": [], "val": [], **names}
-
-    @cached_property
-    def _groups(self) -> dict[str, str]:
-        """Representative of the group of each name to divide; a group stays in one split."""
-        names, groups = self._dictated[""], self._grouped(self.copies)
-        if len(names) < 2 or len({*groups.values()}) > 1:
-            return groups
-        if self.group:
-            some = f"'{self.group}', which makes one group of all {len(names)} images, {few(names, 2)}"
-            raise CrispsegError(f"is {some}; give a finer group, or choose images with data.val_list", "data.group")
-        return dict(zip(names, names, strict=True))  # all images are copies of one
-
-    def _grouped(self, copies: str) -> dict[str, str]:
-        names, places = self._dictated[""], self._places
-        keys: list[Mapping[str, Hashable]] = [self._group_of_names]
-        if copies != "none":
-            again = len({*places.values()}) < len(names)  # names repeat in the folders of the splits
-            keys.append({name: original(PurePosixPath(name) if again else places[name]) for name in names})
-        overlaps: list[tuple[str, str]] = []
-        if copies == "pixels":
-            images = self._image_facts(names)
-            keys.append({name: image.digest[:-1] for name, image in images.items() if not image.constant})
-            facts, named = [*images.values()], [*images]
-            overlaps = [(named[one], named[other]) for one, other in sharing(facts, facts)]
-        groups = together(names, *keys, pairs=overlaps)
-        largest = max(Counter(groups.values()).values(), default=0)
-        return groups if 2 * largest <= len(names) else together(names, *keys)  # else the overlaps are reported
-
-    def _image_facts(self, names: Iterable[str]) -> dict[str, ImageFacts]:
-        """Facts of the images that can be read."""
-        paths = {name: self._pairs[name].image for name in names}
-        facts = read_facts("image", read_image_facts, paths.values())
-        images = {name: facts[path] for name, path in paths.items()}
-        return {name: image for name, image in images.items() if isinstance(image, ImageFacts)}
-
-    @cached_property
-    def _group_of_names(self) -> dict[str, str]:
-        """Group of each name to divide that has one."""
-        found = {name: self.group and group_of(self.group, place) for name, place in self._places.items()}
-        if self.group and found and not any(found.values()):
-            some = f"'{self.group}', which matches no image, such as {few(found, 2)}"
-            raise CrispsegError(f"is {some}; correct it, or leave it out", "data.group")
-        return {name: group for name, group in found.items() if group}
-
-    @property
-    def _places(self) -> dict[str, PurePosixPath]:
-        """Path of each image to divide, see `place`."""
-        return {name: self.place(self._pairs[name]) for name in self._dictated[""]}
-
-    @property
-    def _classes(self) -> list[str] | str | Path | None:
-        classes = self.layout.classes if self.classes is None else self.classes
-        words = [] if isinstance(classes, list) or classes is None else str(classes).split(",")
-        return [word.strip() for word in words] if len(words) > 1 and not Path(str(classes)).exists() else classes
-
-    @cached_property
-    def declared(self) -> Declared:
-        """Declared meaning of the masks; contradictions raise a `CrispsegError`."""
+        Contradictions raise a `CrispsegError`.
+        """
         colors, names = (None, None) if self.palette is None else numbered_colors(self.palette)
-        if (classes := self._classes) is not None:
+        classes = self.class_list(class_file)
+        if classes is not None:
             names = tuple(classes if isinstance(classes, list) else read_names(classes))
+        elif names is None and self.of_instances:
+            names = INSTANCE_CLASSES
+        count = self._declared_count(None if classes is None else names, colors)
+        tolerance = 0.0 if self.palette_tolerance == "auto" else self.palette_tolerance
+        ignore = self._ignored(colors)
+        return Declared(count, names, colors, ignore, tolerance, self.of_instances, self.merge, self.drop)
+
+    def _declared_count(self, names: tuple[str, ...] | None, colors: Mapping[Color, int] | None) -> int | None:
+        """Return the number of classes that all declarations agree on; None without declarations."""
         declared = {
             "data.classes": None if names is None else len(names),
             "data.num_classes": self.num_classes,
@@ -385,48 +233,34 @@ class Folder(Settings):
             "data.instances": len(INSTANCE_CLASSES) if self.of_instances else None,
         }
         counts = {key: count for key, count in declared.items() if count is not None}
-        names = INSTANCE_CLASSES if names is None and self.of_instances else names
-        if len(set(counts.values())) > 1:
+        if len({*counts.values()}) > 1:
             stated = ", ".join(f"{key} {count}" for key, count in counts.items())
             raise CrispsegError(f"the numbers of classes differ: {stated}; make them agree")
-        if colors is None and (several := [list(value) for value in self.ignore if not isinstance(value, int)]):
-            raise CrispsegError(f"data.ignore has the colour {several[0]}, which needs data.palette; add it")
-        ignore = self.ignore if colors is None else tuple(as_color(value) for value in self.ignore)
-        if both := [list(color) for color in colors or () if color in ignore]:
-            what = f"data.palette and data.ignore both have the colour {both[0]}"
-            raise CrispsegError(f"{what}; remove it from one of them, or give data.drop with the name of the class")
-        tolerance = 0.0 if self.palette_tolerance == "auto" else self.palette_tolerance
-        count = next(iter(counts.values()), None)
-        return Declared(count, names, colors, ignore, tolerance, self.of_instances, self.merge, self.drop)
+        return next(iter(counts.values()), None)
 
-    @cached_property
-    def meaning(self) -> Meaning:
-        """Meaning of the masks. Errors are those of `label_set`."""
-        needed = self.declared.palette is None and not self.of_instances
-        return self.meaning_of(self._masks if needed else [])
+    def _ignored(self, colors: Mapping[Color, int] | None) -> tuple[Any, ...]:
+        """Return the values to ignore, as colours if there is a palette."""
+        if colors is None:
+            several = [list(value) for value in self.ignore if not isinstance(value, int)]
+            if several:
+                raise CrispsegError(f"data.ignore has the colour {several[0]}, which needs data.palette; add it")
+            return self.ignore
+        ignore = tuple(as_color(value) for value in self.ignore)
+        if both := [list(color) for color in colors if color in ignore]:
+            conflict = f"data.palette and data.ignore both have the colour {both[0]}"
+            raise CrispsegError(f"{conflict}; remove it from one of them, or give data.drop with the name of the class")
+        return ignore
 
-    def meaning_of(self, masks: Sequence[MaskFacts]) -> Meaning:
-        """Return the meaning of masks; a `Question` asks if it is unclear."""
-        try:
-            instances = Path(self.masks) if self.masks is not None and self.root is None else None
-            return read(self.declared, masks, Path(str(self.masks or self.root)), instances)
-        except Question as question:
-            facts = [*question.facts, self.layout.hint] if self.layout.hint else question.facts
-            raise Question(question.title, facts, question.choices, question.advice) from None
 
-    @cached_property
-    def _masks(self) -> list[MaskFacts]:
-        """Facts of the masks in use; of declared classes, without files that cannot be read."""
-        used = set().union(*self._dictated.values()) - {*names_or_file(self.exclude)}
-        pairs = [pair for name, pair in self._pairs.items() if name in used] or self.pairs(ALL)
-        masks: list[MaskFacts] = []
-        for facts in read_facts("mask", read_mask_facts, [pair.mask for pair in pairs]).values():
-            if isinstance(facts, MaskFacts):
-                masks.append(facts)
-            elif self.declared.count is None:
-                raise facts
-        return masks
+def recognised(tree: Tree) -> Located:
+    """Return the images and masks in a folder. A `Question` asks where they are, with advice about annotations."""
+    try:
+        return recognise(tree)
+    except Question as question:
+        advice = "; ".join(filter(None, [advice_on_annotations(tree), question.advice]))
+        raise Question(question.title, question.facts, question.choices, advice) from None
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:
-    return (source.settled(), source.notes()) if isinstance(source, Folder) else (source, [])
+    """Return a data source with its inferred settings declared, and notes about them."""
+    return source.settled(), source.notes()

@@ -9,20 +9,20 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence, Set
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.annotations import Annotations, MarkedImage
-from crispseg.data.folder_search import SPLIT_OF, SPLITS
+from crispseg.data.annotations import Annotations, MarkedImage, Shape
 from crispseg.data.formats import FORMATS, read_annotations
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, did_you_mean, few, one_line
 from crispseg.folders.names import read_lines
+from crispseg.folders.splits import SPLIT_OF, SPLITS
 from crispseg.io.files import atomic_folder, check_new_folder
 from crispseg.io.images import IMAGE_FOLDERS, find_images, image_size, write_labels
 from crispseg.io.parallel import parallel
@@ -38,6 +38,11 @@ class Task(NamedTuple):
     file: Path
     name: str  # name of the image and its mask, without suffix; may contain "/"
     parts: list[MarkedImage]  # annotations of the image in each annotation file
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """All shapes of the image."""
+        return list(chain(*(part.shapes for part in self.parts)))
 
 
 def import_annotations(
@@ -68,23 +73,54 @@ def import_annotations(
     """
     check_new_folder(out)
     names = read_lines(classes) if isinstance(classes, str | Path) else classes
-    if format not in (None, *FORMATS):
-        raise CrispsegError(f"is {format}{did_you_mean(str(format), FORMATS)}", "format")
-    read = [content for source in sources for content in _read(source, format, images)]
-    ids, labels = _classes((found.names for found in read), names, background, ignore)
-    folders = [source for source in sources if source.is_dir()]
-    tasks = _tasks([image for found in read for image in found.images], images, folders)
-    for shape in (shape for task in tasks for part in task.parts for shape in part.shapes):
-        if shape.label not in ids:
-            remedy = "give a background" if names is None else "add it to classes"
-            raise CrispsegError(f"{shape.name} has the unknown class '{shape.label}'; {remedy}, or ignore it")
-    empty = [task for task in tasks if not any(part.shapes for part in task.parts)]
+    read = list(chain(*(_read(source, format, images) for source in sources)))
+    ids, labels = _classes([content.names for content in read], names, background, ignore)
+    marked = list(chain(*(content.images for content in read)))
+    tasks = _tasks(marked, images, [source for source in sources if source.is_dir()])
+    _check_labels(tasks, ids, "give a background" if names is None else "add it to classes")
+    empty = [task for task in tasks if not task.shapes]
     if background is None:
-        tasks = [task for task in tasks if task not in empty]
+        tasks = [task for task in tasks if task.shapes]
     if not tasks:
         raise CrispsegError(f"{', '.join(map(str, sources))} contain no annotated images; give other annotations")
     splits = _splits(tasks)
+    _write(out, tasks, ids, background, labels, splits)
 
+    lines = [f"wrote {out}: {len(tasks)} images, {len(labels)} classes"]
+    if empty:
+        become = "left out" if background is None else "all background"
+        lines.append(f"{len(empty)} images without annotations ({become}): {few(task.file.name for task in empty)}")
+    counts = [f"{len(members)} images to {split}" for split, members in splits.items()]
+    return [*lines, *_similar_names(labels), *counts, *chain(*(content.notes for content in read))]
+
+
+def _check_labels(tasks: Sequence[Task], ids: Mapping[str, int], remedy: str) -> None:
+    """Raise a CrispsegError for a shape of an unknown class."""
+    for shape in chain(*(task.shapes for task in tasks)):
+        if shape.label not in ids:
+            raise CrispsegError(f"{shape.name} has the unknown class '{shape.label}'; {remedy}, or ignore it")
+
+
+def _similar_names(labels: LabelSet) -> list[str]:
+    """Return a line about class names that differ only in upper and lower case."""
+    counts = Counter(name.casefold() for name in labels.names)
+    similar = [name for name in labels.names if counts[name.casefold()] > 1]
+    if not similar:
+        return []
+    merge = f"data.merge '{{{similar[0]}: [{', '.join(similar)}]}}'"
+    line = f"class names that differ only in upper and lower case: {', '.join(similar)}"
+    return [f"{line}; correct them, or train with {merge} if they are one class"]
+
+
+def _write(
+    out: Path,
+    tasks: Sequence[Task],
+    ids: Mapping[str, int],
+    background: str | None,
+    labels: LabelSet,
+    splits: Mapping[str, Sequence[str]],
+) -> None:
+    """Write images, masks and lists; the folder is created when it is complete."""
     rest = IGNORE if background is None else ids[background]
     with atomic_folder(out) as folder:
 
@@ -97,40 +133,41 @@ def import_annotations(
         list(parallel(write, tasks, "Painting masks"))
         for name, lines in {"classes": labels.names, **splits}.items():
             (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    lines = [f"wrote {out}: {len(tasks)} images, {len(labels)} classes"]
-    what = f"images without annotations ({'left out' if background is None else 'all background'})"
-    if empty:
-        lines.append(f"{len(empty)} {what}: {few(one.file.name for one in empty)}")
-    folded = Counter(map(str.casefold, labels.names))
-    if alike := [name for name in labels.names if folded[name.casefold()] > 1]:
-        remedy = f"correct them, or train with data.merge '{{{alike[0]}: [{', '.join(alike)}]}}' if they are one class"
-        lines.append(f"class names that differ only in upper and lower case: {', '.join(alike)}; {remedy}")
-    lines += [f"{len(found)} images to {split}" for split, found in splits.items()]
-    return [*lines, *(note for found in read for note in found.notes)]
 
 
 def _read(source: Path, format: str | None, images: Path | None) -> list[Annotations]:
     """Read an annotation file, or those in a folder, which must have one format."""
+    if format not in (None, *FORMATS):
+        raise CrispsegError(f"is {format}{did_you_mean(str(format), FORMATS)}", "format")
     chosen = [FORMATS[format]] if format else [*FORMATS.values()]
-    files = [source] if source.is_file() else sorted(source.rglob("[!.]*"))
-    if source.is_dir():
-        files = [file for file in files if any(file.suffix.lower() in each.suffixes for each in chosen)]
-        files = [file for file in files if file.suffix.lower() != ".xml" or b"<annotation" in file.read_bytes()[:999]]
-        if format in (None, "yolo"):
-            top = source.absolute()
-            files += sorted({max(top, yolo_root(file) or top) for file in yolo_files(source)})  # the deeper of both
-    found = [(file, *read_annotations(file, images)) for file in files]
-    kinds = {kind: file for file, kind, _ in found if format in (None, kind)}
+    files = [source]
+    if not source.is_file():
+        files = _annotation_files(source, set[str]().union(*(entry.suffixes for entry in chosen)))
+        files += _yolo_folders(source) if format in (None, "yolo") else []
+    contents = [(file, *read_annotations(file, images)) for file in files]
+    kinds = {kind: file for file, kind, _ in contents if format in (None, kind)}
     if len(kinds) > 1:
         listed = " and ".join(f"{FORMATS[kind].title} ({file})" for kind, file in kinds.items())
         raise CrispsegError(f"{source} contains {listed}; give format, one of {', '.join(kinds)}")
     if not kinds:
-        titles = ", ".join(each.title for each in chosen)
+        titles = ", ".join(entry.title for entry in chosen)
         raise CrispsegError(f"{source} contains no annotations of {titles}; export it as docs/labelling.md shows")
-    return [content for _, kind, content in found if kind in kinds]
+    return [content for _, kind, content in contents if kind in kinds]
 
 
-def _paint(task: Task, ids: dict[str, int], rest: int) -> NDArray[np.uint8]:
+def _annotation_files(folder: Path, suffixes: Set[str]) -> list[Path]:
+    """Return the files of a folder that may be annotations; XML is read to tell CVAT's from others."""
+    files = [file for file in sorted(folder.rglob("[!.]*")) if file.suffix.lower() in suffixes]
+    return [file for file in files if file.suffix.lower() != ".xml" or b"<annotation" in file.read_bytes()[:999]]
+
+
+def _yolo_folders(source: Path) -> list[Path]:
+    """Return the folders with data.yaml below a folder, or the folder itself."""
+    top = source.absolute()
+    return sorted({max(top, yolo_root(file) or top) for file in yolo_files(source)})  # the deeper of both
+
+
+def _paint(task: Task, ids: Mapping[str, int], rest: int) -> NDArray[np.uint8]:
     """Return the mask `(H, W)` of an image; pixels outside all shapes become `rest`."""
     size = image_size(task.file)
     drawn = []
@@ -145,7 +182,7 @@ def _paint(task: Task, ids: dict[str, int], rest: int) -> NDArray[np.uint8]:
                 remedy = "correct or remove it in the annotations"
                 raise CrispsegError(f"{shape.name} of {part.image}: {one_line(error)}; {remedy}") from None
     mask = np.full(size[0] * size[1], rest, np.uint8)
-    drawn.sort(key=lambda one: (not one[0].crowd, one[0].z_order, -len(one[1])))  # a stable sort
+    drawn.sort(key=lambda item: (not item[0].crowd, item[0].z_order, -len(item[1])))  # a stable sort
     for shape, pixels in drawn:
         mask[pixels] = ids[shape.label]
     return mask.reshape(size)
@@ -154,49 +191,71 @@ def _paint(task: Task, ids: dict[str, int], rest: int) -> NDArray[np.uint8]:
 def _classes(
     found: Iterable[Sequence[str]], given: Sequence[str] | None, background: str | None, ignore: Sequence[str]
 ) -> tuple[dict[str, int], LabelSet]:
-    every = list(dict.fromkeys(name for names in found for name in names))
-    special = {*ignore, *UNLABELED, *(BACKGROUNDS if background is not None else ())}
-    names = [name for name in every if name not in special and name != background] if given is None else list(given)
+    """Return the id of each class name in the annotations, and the classes; see `import_annotations`."""
+    annotated = list(dict.fromkeys(chain(*found)))
+    if unknown := [name for name in ignore if name not in annotated]:
+        close = did_you_mean(unknown[0], annotated)
+        raise CrispsegError(f"ignore contains '{unknown[0]}', which is not a class{close}")
+    special = {*ignore, *UNLABELED, background, *(BACKGROUNDS if background is not None else ())}
+    names = [name for name in annotated if name not in special] if given is None else list(given)
     if background is not None and background not in names:
         names = [background, *names]
-    if unknown := [name for name in ignore if name not in every]:
-        raise CrispsegError(f"ignore contains '{unknown[0]}', which is not a class{did_you_mean(unknown[0], every)}")
     ids = {name: index for index, name in enumerate(names)}
     if background is not None:
         ids |= dict.fromkeys(BACKGROUNDS, ids[background])
     return ids | dict.fromkeys([*ignore, *UNLABELED], IGNORE), LabelSet.colored(names)
 
 
-def _tasks(found: Sequence[MarkedImage], images: Path | None, folders: Sequence[Path]) -> list[Task]:
-    """Return each image once with its name, even if several files annotate it.
+class ImageFiles:
+    """Images that annotations name: in `images`, or in the folder of the annotations, or in one of the `folders`."""
 
-    Images are in `images`, or otherwise in the folder of the annotations or in `folders`.
-    """
+    def __init__(self, images: Path | None, folders: Sequence[Path]) -> None:
+        self.images, self.folders = images, folders
+        self.names: dict[Path, dict[str, list[Path]]] = {}  # folder → files by name, with and without suffix
 
-    @cache
-    def below(root: Path) -> dict[str, list[Path]]:
-        files = defaultdict(list)
-        for path in find_images(root) if root.is_dir() else []:
-            files[path.name].append(path)
-            files[path.stem].append(path)
-        return files
+    def root(self, marked: MarkedImage) -> Path:
+        """Return the folder that paths of images start from."""
+        return marked.source.parent if self.images is None else self.images
 
-    tasks: dict[Path, Task] = {}
-    for one in found:
-        root, image = one.source.parent if images is None else images, Path(one.image)
-        direct = [file for file in (root / image, root / image.name, root / one.also) if file.is_file()]
-        roots = [root] if images is not None else [root, *folders]
-        named = (below(root).get(name, []) for name in (image.name, one.also) for root in roots)  # in a sub-folder
-        files = direct[:1] or next(filter(None, named), [])
+    def find(self, marked: MarkedImage) -> Path:
+        """Return the file of an image. None or several raise a `CrispsegError`."""
+        root, image = self.root(marked), Path(marked.image)
+        for file in (root / image, root / image.name, root / marked.also):
+            if file.is_file():
+                return file
+        files: list[Path] = []
+        for name in (image.name, marked.also):  # in a sub-folder
+            for folder in [root] if self.images is not None else [root, *self.folders]:
+                files = files or self.below(folder).get(name, [])
         if len(files) != 1:
-            found_there = f"may be {files[0]} or {files[1]}" if files else f"is not in {root}"
+            found = f"may be {files[0]} or {files[1]}" if files else f"is not in {root}"
             remedy = "give its folder as images, or correct that file"
-            raise CrispsegError(f"{image}, which {one.source} names, {found_there}; {remedy}")
-        file = files[0].parent.resolve() / files[0].name  # once for each file; a link keeps its own name
-        path = file.relative_to(root.resolve()) if file.is_relative_to(root.resolve()) else Path(file.name)
+            raise CrispsegError(f"{image}, which {marked.source} names, {found}; {remedy}")
+        return files[0]
+
+    def below(self, folder: Path) -> dict[str, list[Path]]:
+        """Return the images in a folder by their names, with and without suffix."""
+        if folder not in self.names:
+            names = self.names[folder] = defaultdict(list)
+            for path in find_images(folder) if folder.is_dir() else []:
+                names[path.name].append(path)
+                names[path.stem].append(path)
+        return self.names[folder]
+
+
+def _tasks(marked: Sequence[MarkedImage], images: Path | None, folders: Sequence[Path]) -> list[Task]:
+    """Return each image once with its name, even if several files annotate it."""
+    files = ImageFiles(images, folders)
+    tasks: dict[Path, Task] = {}
+    for part in marked:
+        found, root = files.find(part), files.root(part).resolve()
+        file = found.parent.resolve() / found.name  # once for each file; a link keeps its own name
+        path = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
         path = path.relative_to(path.parts[0]) if path.parts[0].lower() in IMAGE_FOLDERS else path
-        tasks.setdefault(file, Task(file, one.name or path.with_suffix("").as_posix(), [])).parts.append(one)
-    if twice := [name for name, count in Counter(task.name for task in tasks.values()).items() if count > 1]:
+        task = tasks.setdefault(file, Task(file, part.name or path.with_suffix("").as_posix(), []))
+        task.parts.append(part)
+    counts = Counter(task.name for task in tasks.values())
+    if twice := [name for name, count in counts.items() if count > 1]:
         raise CrispsegError(f"two images have the same name, {twice[0]}; rename one, or import them separately")
     return [*tasks.values()]
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable
 from functools import partial
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
@@ -24,18 +25,26 @@ def read_label_studio(path: Path, content: Any) -> Annotations:
     if "annotation_id" in tasks[0]:
         raise CrispsegError(f"{path} is Label Studio's JSON-MIN; export it as JSON")
     kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
-    chosen = [sorted(task.get(kind) or [], key=lambda one: bool(one.get("ground_truth"))) for task in tasks]
-    kept = [[each["result"] for each in some if not each.get("was_cancelled")] for some in chosen]
-    named = [(f"{path}: task {index}", task["data"]) for index, task in enumerate(tasks)]
-    marked = tuple(_marked(path, *each, results[-1]) for each, results in zip(named, kept, strict=True) if results)
+    marked, several = [], 0
+    for index, task in enumerate(tasks):
+        data, results = task["data"], _results(task.get(kind) or [])
+        several += len(results) > 1
+        if results:
+            marked.append(_marked(path, f"{path}: task {index}", data, results[-1]))
     notes = [f"{path} has no annotations; its predictions were imported"] if kind == "predictions" else []
     if missing := len(tasks) - len(marked):
         notes.append(f"{missing} tasks of {path} have no annotation; they were left out")
-    if several := sum(len(results) > 1 for results in kept):
-        chosen_one = "the ground truth or, without one, the last"
-        notes.append(f"{several} tasks of {path} have more than one annotation; of each, {chosen_one} was imported")
-    names = {shape.label for image in marked for shape in image.shapes}
-    return Annotations(marked, tuple(sorted(names)), tuple(notes))
+    if several:
+        kept = "the ground truth or, without one, the last"
+        notes.append(f"{several} tasks of {path} have more than one annotation; of each, {kept} was imported")
+    names = {shape.label for shape in chain(*(image.shapes for image in marked))}
+    return Annotations(tuple(marked), tuple(sorted(names)), tuple(notes))
+
+
+def _results(annotations: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Return the regions of each annotation that was not cancelled, of the ground truth last."""
+    ordered = sorted(annotations, key=lambda annotation: bool(annotation.get("ground_truth")))
+    return [annotation["result"] for annotation in ordered if not annotation.get("was_cancelled")]
 
 
 def write_label_studio(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:

@@ -74,6 +74,30 @@ def _encoded(source: Any, is_mask: bool) -> tuple[bytes, str]:
     return file.getvalue(), ".tif"
 
 
+def settings_of(root: Path) -> dict[str, Any]:
+    """Return the `data.*` settings for a folder: those of a public data set if the folder has its marks, else custom.
+
+    A missing folder raises a `CrispsegError`.
+    """
+    if not root.is_dir():
+        problem = "not a folder" if root.exists() else "missing"
+        raise CrispsegError(
+            f"{root} is {problem}; give a folder of data, a run, a YAML file or data.name with its keys"
+        )
+    for entry in catalogue().values():
+        for mark in entry.marks:
+            if has_mark(root, mark):
+                return {"name": entry.name, "root": str(root), **mark.get("keys", {})}
+    return {"name": Folder.name, "root": str(root)}
+
+
+def has_mark(root: Path, mark: Mapping[str, Any]) -> bool:
+    """Return whether a folder contains all paths that a mark requires, and none that it excludes."""
+    return all(any(root.glob(path)) for path in mark["holds"]) and not any(
+        any(root.glob(path)) for path in mark.get("lacks", ())
+    )
+
+
 OWN = ("images", "masks", "instances")  # settings that imply custom data unless the named data have them too
 
 

@@ -18,10 +18,10 @@ from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import CHECKS, Settings
 from crispseg.data.catalogue import Entry, catalogue
-from crispseg.data.dataset import FileDataset
-from crispseg.data.pairing import pair_files
+from crispseg.data.dataset import DataSource, FileDataset
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.folders.lookup import ColorLookup, InstanceLookup, MaskLookup
+from crispseg.folders.pairs import pair_files
 from crispseg.folders.survey import Pair
 from crispseg.labels import IGNORE, Color, LabelSet
 
@@ -59,7 +59,7 @@ def _color(levels: Iterable[Any]) -> Color:
 
 
 @dataclass(frozen=True, config=CHECKS)
-class PublicSource(Settings):
+class PublicSource(Settings, DataSource):
     """A public data set below a folder `root`, in the layout that `catalogue.yaml` describes.
 
     Args:
@@ -119,7 +119,7 @@ class PublicSource(Settings):
             raise CrispsegError(f"{self.name} has no split '{split}' with public masks{did_you_mean(split, splits)}")
         parts = ("train", "val") if split == "train" and getattr(self, "train_on", "") == "trainval" else (split,)
         try:
-            pairs = [pair for part in parts for pair in self.pairs(part)]
+            pairs = [pair for part in parts for pair in self.files(part)]
         except CrispsegError as error:
             raise CrispsegError(f"{error}; {self.entry.hint}") from None
         return FileDataset(pairs, self.label_set(), self.lookup())
@@ -128,7 +128,7 @@ class PublicSource(Settings):
         """Return the entry with the file locations of an official split."""
         return self.entry
 
-    def pairs(self, part: str) -> list[Pair]:
+    def files(self, part: str) -> list[Pair]:
         """Return the files of an official split. Errors are those of `dataset`."""
         entry = self.entry_for(part)
         paths, name = (entry.images, entry.masks, entry.list), entry.parts.get(part, part)

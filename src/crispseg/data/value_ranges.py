@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.data.dataset import FileDataset, SegmentationDataset
+from crispseg.errors import CrispsegError
+from crispseg.folders.facts import ImageFacts, read_image_facts
+from crispseg.folders.survey import read_facts
 from crispseg.io.opening import opened
 from crispseg.io.parallel import parallel, spread, tried
 from crispseg.io.value_range import ValueRange, percentile_range, sampled
@@ -23,10 +28,14 @@ def known_range(dataset: SegmentationDataset) -> ValueRange | None:
     if dataset.value_range is not None:
         return dataset.value_range
 
-    def some_values(index: int) -> NDArray[np.uint16] | None:
-        with opened(dataset.pairs[index].image) as raster:
-            return sampled(raster.numbers(dataset.channels)).copy() if raster.bit_depth > 8 else None
+    paths = [dataset.pairs[index].image for index in spread(len(dataset), SAMPLED_IMAGES)]
+    facts = read_facts("image", read_image_facts, paths)
+    deep = [path for path, image in facts.items() if isinstance(image, ImageFacts) and image.bit_depth > 8]
 
-    found = parallel(tried(some_values), spread(len(dataset), SAMPLED_IMAGES), "Looking for 16 bits")
-    kept = [values for values in found if isinstance(values, np.ndarray)]
-    return percentile_range(kept) if kept else None
+    def some_values(path: Path) -> NDArray[np.uint16]:
+        with opened(path) as raster:
+            return sampled(raster.numbers(dataset.channels)).copy()
+
+    samples = parallel(tried(some_values), deep, "Measuring 16-bit images")
+    values = [sample for sample in samples if not isinstance(sample, CrispsegError)]
+    return percentile_range(values) if values else None

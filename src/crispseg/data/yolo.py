@@ -52,17 +52,21 @@ def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
         if not kind or (apart and not file.is_file()):
             continue
         files.discard(file)
-        try:
-            text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
-        except UnicodeDecodeError as error:
-            raise CrispsegError(f"{file} is not text ({one_line(error)}); export it again") from None
-        lines = enumerate(map(str.split, text.splitlines()), 1)
-        shapes = [_shape(f"{file}: line {index}", words, names) for index, words in lines if words]
         split = next((split for split, place in places if image.is_relative_to(place)), str(name.parent))
-        marked.append(MarkedImage(str(image), file, (None, None), shapes, str(name), split))
+        marked.append(MarkedImage(str(image), file, (None, None), _shapes(file, names), str(name), split))
     if files:
         raise CrispsegError(f"{min(files)} has no image in images, next to labels; add it, or give images")
     return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)))
+
+
+def _shapes(file: Path, names: Mapping[int, str]) -> list[Shape]:
+    """Return the shapes in a text file; none without the file."""
+    try:
+        text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise CrispsegError(f"{file} is not text ({one_line(error)}); export it again") from None
+    lines = enumerate(text.splitlines(), 1)
+    return [_shape(f"{file}: line {index}", line.split(), names) for index, line in lines if line.strip()]
 
 
 def write_yolo(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:

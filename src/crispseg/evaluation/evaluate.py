@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder, SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.data.examination import check_splits, shared_by
-from crispseg.data.folder import ALL, settle
-from crispseg.data.folder_layout import legend_files, recognise
+from crispseg.data.folder import settle
 from crispseg.data.loading import obstacle_to_workers, sample_loader
-from crispseg.data.named import build_data, own_data_meant
+from crispseg.data.named import build_data, own_data_meant, settings_of
+from crispseg.data.open_folder import ALL
 from crispseg.data.sources import PublicSource
 from crispseg.data.value_ranges import known_range
 from crispseg.errors import CrispsegError, Question, few
@@ -177,17 +177,16 @@ def recorded_data(run: str) -> tuple[Tree, int]:
     return {"name": data} if isinstance(data, str) else dict(data), int(in_chans)
 
 
-def named_data(target: str, given: Collection[str] = ()) -> tuple[Tree, int]:
+def named_data(target: str) -> tuple[Tree, int]:
     """Return the data settings for a path or a name, and the channels of the model if it is a run.
 
     The target is a data source, a folder of data, or an argument of `recorded_data`; others raise a `CrispsegError`.
-    Further settings with the keys `given` are as for `recognise`.
     """
     path = Path(target)
     if not path.exists() and target in DATA_SOURCES:
         return {"name": target}, 3
     if not any(each.is_file() for each in (path, path / CONFIG, path / WEIGHTS_FILE)):
-        return recognise(path, given), 3
+        return settings_of(path), 3
     data, in_chans = recorded_data(target)
     if not data:
         raise CrispsegError(f"{target} records no data; give the data")
@@ -215,7 +214,7 @@ def data_to_score(run: str, said: Mapping[str, object], split: str | None = None
         note = f"masks are read by the ids before data.merge and data.drop; {_own_ids(names)}"
         print_lines(Console(stderr=True), [note], "yellow")
     if split is None:
-        whole = elsewhere and isinstance(data, Folder) and not data.divided
+        whole = elsewhere and isinstance(data, Folder) and not data.open().divided
         split = ALL if whole else "test" if elsewhere and "test" in data.splits() else "val"
     return data, split
 
@@ -261,7 +260,7 @@ def _with_recorded(recorded: Tree, names: Sequence[str], said: Mapping[str, obje
     if "palette" in said:
         recorded.pop("palette_tolerance", None)
     data = build_data({**recorded, **said})
-    if isinstance(data, Folder) and elsewhere and (classes := data.declared.names):
+    if isinstance(data, Folder) and elsewhere and (classes := data.open().declared.names):
         try:
             LabelSet.colored(classes).regrouped(data.merge, data.drop)
         except CrispsegError as error:
@@ -287,13 +286,14 @@ def _named_colors(file: Path) -> dict[Color, str]:
 
 def _check_meaning(data: Folder, elsewhere: bool) -> None:
     """Raise a CrispsegError for masks of another meaning than the recorded one."""
-    declared, place = data.declared, Path(data.root or Path(str(data.images)).parent)
+    declared, place = data.open().declared, Path(data.root or Path(str(data.images)).parent)
     if elsewhere and declared.palette and declared.names:
         named = {color: declared.names[index] for color, index in declared.palette.items()}
-        for file in legend_files(place):
+        for file in data.open().content.class_files:
             _check_legend(file, named)
-    if declared.palette is None and isinstance(data.meaning.lookup, ColorLookup):
-        palette = [*data.meaning.lookup.palette]
+    lookup = data.open().meaning.lookup
+    if declared.palette is None and isinstance(lookup, ColorLookup):
+        palette = [*lookup.palette]
         choices: dict[str, Mapping[str, object]] = {"if 255 means ignore": {"data.ignore": [IGNORE]}}
         if declared.count == len(palette):
             choices = {"if black and white are its classes": {"data.palette": palette}} | choices
@@ -369,7 +369,8 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
         trained = build_data(recorded)
         assert isinstance(trained, Folder)
         listed = file.is_file()
-        names = {*(file.read_text("utf-8").splitlines() if listed else trained.full_names(trained.pairs("train")))}
+        own = trained.open()
+        names = {*(file.read_text("utf-8").splitlines() if listed else own.full_names(own.pairs("train")))}
         known = {one.image.resolve(): one for one in trained.pairs(ALL, strict=False) if one.name in names}
     except CrispsegError:  # they no longer exist
         return

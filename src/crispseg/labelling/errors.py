@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from crispseg.config.settings import Tree
-from crispseg.data import FileDataset, Folder, SegmentationDataset
+from crispseg.data import SegmentationDataset
 from crispseg.evaluation.evaluate import checked_splits, data_to_score
 from crispseg.inference import Segmenter
 from crispseg.io.progress import progress
@@ -123,9 +123,8 @@ def judges(run: str, given: Tree, device: str | None = None) -> Iterator[Judge]:
         for split in ("val",) if folds else ("val", "train"):
             if split in data.splits():
                 (dataset,) = checked_splits([model], data, split)
-                names = [dataset.name_of(index) for index in range(len(dataset))]
-                if isinstance(data, Folder) and isinstance(dataset, FileDataset):
-                    names = data.full_names(dataset.pairs)
+                names = data.names_to_record(data.pairs(split))
+                names = names or [dataset.name_of(index) for index in range(len(dataset))]
                 yield Judge(segmenter, dataset, split, names)
 
 

@@ -23,7 +23,6 @@ from torch import Tensor
 from crispseg.backbones.weights import check_archive
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
-from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError, Interrupted, ended_worker, few, one_line, system_line
 from crispseg.evaluation.evaluate import TRAINED
 from crispseg.io.files import atomic_path
@@ -237,8 +236,8 @@ def check_same_run(config: TrainConfig, digest: str = "") -> None:
         line = f"a resumed run cannot change {', '.join(sorted(changed))}"
         raise CrispsegError(f"{line}; start another one with init_from {config.out}")
     file = Path(config.out) / TRAINED
-    if isinstance(config.data, Folder) and file.is_file():
+    if file.is_file():
         names = file.read_text(encoding="utf-8").splitlines()
-        if different := sorted({*names} ^ {*config.data.full_names(config.data.pairs("train"))}):
+        if different := sorted({*names} ^ {*config.data.names_to_record(config.data.pairs("train"))}):
             line = f"{file} and the current training images differ by {few(different)}"
             raise CrispsegError(f"{line}; restore the data, or start another run with init_from {config.out}")

@@ -17,7 +17,7 @@ from torch import nn
 from crispseg.config.registry import load_plugins
 from crispseg.data import eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
-from crispseg.data.folder import Folder, settle
+from crispseg.data.folder import settle
 from crispseg.data.loading import Batches, eval_loader, obstacle_to_workers, train_loader, with_keys
 from crispseg.data.transforms import CustomTransform
 from crispseg.errors import CrispsegError
@@ -191,8 +191,8 @@ def fit(setup: Setup, console: Console, callbacks: Sequence[L.Callback]) -> L.Tr
             (folder / LAST.parent).mkdir(exist_ok=True)  # `check_folder` recognizes a run by this folder
         record(config)
         write_text(folder / DIGEST, setup.data.digest)
-        if isinstance(config.data, Folder):
-            write_text(folder / TRAINED, "\n".join(config.data.full_names(config.data.pairs("train"))))
+        if names := config.data.names_to_record(config.data.pairs("train")):
+            write_text(folder / TRAINED, "\n".join(names))
         with interruptible(trainer, folder):
             trainer.fit(setup.task, *setup.loaders, ckpt_path=setup.checkpoint, weights_only=True)
     return trainer

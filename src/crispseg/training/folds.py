@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.table import Table
 
 from crispseg.config.settings import CONFIG
-from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError, Interrupted
 from crispseg.evaluation.bootstrap import percent, text_table
 from crispseg.training.checkpoints import check_folder
@@ -40,9 +39,7 @@ def train_folds(
             `resume`, contains no folds; or an error of `train`.
         Interrupted: SIGINT or SIGTERM arrived during training.
     """
-    if not isinstance(config.data, Folder):
-        raise CrispsegError(f"folds need a folder of images, but the data are {config.data.name}")
-    data = dataclasses.replace(config.data, folds=folds)
+    data = config.data.with_fold(folds, 1)
     config = dataclasses.replace(config, data=data)
     console = (console or Console(stderr=True)) if is_first_process() else Console(quiet=True)
     places = [Path(config.out) / f"fold_{fold}" for fold in range(1, folds + 1)]
@@ -54,7 +51,7 @@ def train_folds(
     record(config)
     for fold, place in enumerate(places, 1):
         console.print(f"fold {fold} of {folds}", style="bold", highlight=False)
-        own = dataclasses.replace(config, data=dataclasses.replace(data, fold=fold), out=place)
+        own = dataclasses.replace(config, data=data.with_fold(folds, fold), out=place)
         try:
             run = train(own, resume=place in begun, console=console)
         except Interrupted as stop:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +12,7 @@ from crispseg.config.registry import checked_options, load_plugins
 from crispseg.config.settings import CONFIG, Field, Tree, checked, construct, fields_of, unknown
 from crispseg.config.yaml_files import RECIPES, read_yaml
 from crispseg.data import Augment, Folder
-from crispseg.data.folder_layout import recognise
-from crispseg.data.named import build_data, data_source, own_data_meant
+from crispseg.data.named import build_data, data_source, own_data_meant, settings_of
 from crispseg.errors import CrispsegError
 from crispseg.models.info import renamed
 from crispseg.models.refinement import REFINE_OPTIONS
@@ -30,9 +29,9 @@ SHARED_MODEL_KEYS = (*BUILT_ON, "design", *REFINE_OPTIONS)
 PRESET = Field(Literal["own", "paper"], "own", "defaults: own for your own data, or paper for SFNet's training")
 
 
-def settings_from(place: str | Path, given: Collection[str] = ()) -> Tree:
-    """Return the settings in a YAML file, or the detected data settings of a folder; `given` keys are set already."""
-    return {"data": dict(recognise(Path(place), given))} if Path(place).is_dir() else read_yaml(place)
+def settings_from(place: str | Path) -> Tree:
+    """Return the settings in a YAML file, or the detected data settings of a folder."""
+    return {"data": settings_of(Path(place))} if Path(place).is_dir() else read_yaml(place)
 
 
 def recorded_settings(run: str | Path) -> Tree:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from crispseg.config.settings import plural
-from crispseg.data import DataSource, Folder, Sample, train_transform
+from crispseg.data import Sample, train_transform
 from crispseg.data.examination import pairs_of
 from crispseg.data.loading import Augmented, derived_seed
 from crispseg.errors import CrispsegError, few
@@ -32,12 +32,12 @@ def unlabelled_files(config: TrainConfig) -> tuple[list[Path], list[str]]:
     Images and masks of the data's splits are left out, also copies with the same bytes. A missing folder, no image, or
     an image that is damaged or unlike the labelled ones, raises a `CrispsegError`.
     """
-    place, channels = str(config.unlabelled), image_channels(config.model.in_chans)
-    files = _images_without_masks(place, config.data)
+    place, source, channels = str(config.unlabelled), config.data, image_channels(config.model.in_chans)
+    files = source.images_without_mask() if place == OWN_IMAGES else find_images(place)
     if not files:
         raise CrispsegError(f"is {place}, which has no images without masks; give a folder of images", "unlabelled")
     notes: list[str] = []
-    splits = pairs_of(config.data)
+    splits = pairs_of(source)
     for split, pairs in splits.items():
         copies = _among(files, {Path(pair.image) for pair in pairs})
         if copies:
@@ -54,13 +54,6 @@ def unlabelled_files(config: TrainConfig) -> tuple[list[Path], list[str]]:
         some = f"{len(errors)} of {plural(len(files), 'image')} cannot be used, first: {errors[0]}"
         raise CrispsegError(f"is {place}: {some}", "unlabelled")
     return files, [f"unlabelled: {plural(len(files), 'image')} ({place})", *notes]
-
-
-def _images_without_masks(place: str, source: DataSource) -> list[Path]:
-    """Return the images in a folder, or those of the data that have no mask."""
-    if place != OWN_IMAGES:
-        return find_images(place)
-    return [Path(file) for file in source.faults()["image-without-mask"]] if isinstance(source, Folder) else []
 
 
 def _among(files: Collection[Path], known: Collection[Path]) -> set[Path]:

@@ -1,0 +1,373 @@
+"""Layouts of folders: which files are images and which are masks.
+
+`LAYOUTS` is tried in order. If none fits, or if other files could also be the masks, a `Question` lists what a folder
+contains, and settings to choose from.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence, Set
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from crispseg.errors import CrispsegError, Question, few
+from crispseg.folders.pairs import MERGE, images_and_masks, plain
+from crispseg.folders.splits import SPLIT_OF, Files, split_of
+from crispseg.folders.tree import Tree
+from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
+
+MASK_FOLDERS = (  # common names of mask folders, in lower case
+    *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
+    *("annot", "gt", "lbl", "segmentations", "lab", "groundtruth", "ground_truth", "segmentation"),
+    *("segmentationclasspng", "targets"),
+)
+_NEITHER = re.compile(r"instance|object|predict|overlay|viz|depth", re.IGNORECASE)
+"""Words in names of folders without images of a camera and without class masks."""
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return "|".join(sorted(words, key=len, reverse=True))
+
+
+_ROLE = re.compile(
+    rf"(?P<first>{_any_of(SPLIT_OF)})?[-_ ]*(?P<kind>{_any_of((*IMAGE_FOLDERS, *MASK_FOLDERS))})[-_ ]*"
+    rf"(?P<last>{_any_of(SPLIT_OF)})?",
+    re.IGNORECASE,
+)
+"""Kind and split in a folder name, such as train_images and imagesTr."""
+
+
+class Role(NamedTuple):
+    """Meaning of the name of a folder."""
+
+    kind: str = ""  # images or masks
+    split: str = ""
+
+
+@lru_cache
+def role_of(folder: str) -> Role:
+    """Return the kind and the split that a folder name contains."""
+    if split := split_of(folder):
+        return Role(split=split)
+    if match := _ROLE.fullmatch(folder):
+        kind = "masks" if match["kind"].lower() in MASK_FOLDERS else "images"
+        return Role(kind, SPLIT_OF.get((match["first"] or match["last"] or "").lower(), ""))
+    words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder)}
+    if words & {*MASK_FOLDERS}:
+        return Role("masks")
+    return Role("images") if words & {*IMAGE_FOLDERS} else Role()
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Places of images and masks in a folder, as paths of placeholders or literal names.
+
+    The placeholders are {images} and {masks} for a folder with such a name, {split images} and {split masks} for names
+    that also contain a split, {split} for a split, and {folder} for any folder without a kind. Further sub-folders are
+    part of the names of the files. In one place for both, the names of files tell masks from images.
+    """
+
+    images: str
+    masks: str
+
+
+LAYOUTS = [
+    Layout("{images}", "{masks}"),
+    Layout("{split images}", "{split masks}"),  # train_images and train_masks, imagesTr and labelsTr
+    Layout("{split}", "{split masks}"),  # train and train_masks
+    Layout("{folder}/{images}", "{folder}/{masks}"),  # folders of splits, or of scenes
+    Layout("{folder}/{folder}/{images}", "{folder}/{folder}/{masks}"),  # folders of splits with folders of scenes
+    Layout("{images}", "{images}"),  # masks next to images
+    Layout("", ""),
+]
+
+_PLACEHOLDERS = {
+    "{images}": Role("images"),
+    "{masks}": Role("masks"),
+    "{split images}": Role("images", "any"),
+    "{split masks}": Role("masks", "any"),
+    "{split}": Role("", "any"),
+}
+
+
+@dataclass(frozen=True)
+class Located:
+    """Images and masks of a folder, and where they are."""
+
+    images: str  # folder or pattern
+    masks: str
+    image_of: Files  # file → name: its folders, the split first, and its stem
+    mask_of: Files
+    levels: int = 1  # number of folders in names that may be a split
+
+
+def recognise(tree: Tree, layouts: Sequence[Layout] = LAYOUTS) -> Located:
+    """Return the images and masks of the first layout that fits.
+
+    A `Question` asks if none fits, or if other files may be the masks too.
+    """
+    for layout in layouts:
+        located = locate(tree, layout)
+        if located is not None:
+            endings = pairs_of_endings(tree) if layout.images == layout.masks else []
+            if len({Path(masks).name for _, masks in endings}) > 1:
+                raise question_of_masks(tree, located, endings)
+            if folders := other_masks(tree, located):
+                places = [located.masks, *(str(tree.root / folder) for folder in folders)]
+                raise question_of_masks(tree, located, [(located.images, masks) for masks in places])
+            return located
+    raise question_of_places(tree)
+
+
+def locate(tree: Tree, layout: Layout) -> Located | None:
+    """Return the images and masks in the places of a layout, or None if it does not fit."""
+    images, masks = files_at(tree, layout.images), files_at(tree, layout.masks)
+    image_place, mask_place = pattern_of(tree, images, layout.images), pattern_of(tree, masks, layout.masks)
+    if layout.images == layout.masks:
+        images, masks = images_and_masks(images)
+        if {*map(plain, images.values())}.isdisjoint(map(plain, masks.values())):
+            return None
+    return Located(image_place, mask_place, images, masks) if images and masks else None
+
+
+def files_at(tree: Tree, place: str) -> Files:
+    """Return the image files in a place of a layout, with their names."""
+    names = {tree.root / path: name_at(path, place) for path in tree.images}
+    return {file: name for file, name in names.items() if name is not None}
+
+
+def name_at(path: PurePosixPath, place: str) -> str | None:
+    """Return the name of a file in a place: its split, its folders and its stem; None if it is in another place."""
+    wanted, folders = PurePosixPath(place).parts, path.parts[:-1]
+    if len(folders) < len(wanted) or any(map(_NEITHER.search, folders)):
+        return None
+    before: list[str] = []
+    for placeholder, folder in zip(wanted, folders, strict=False):
+        role = role_of(folder)
+        if placeholder == "{folder}":
+            if role.kind:
+                return None
+            before.append(folder)
+        elif placeholder in _PLACEHOLDERS:
+            kind, split = _PLACEHOLDERS[placeholder]
+            if (role.kind, bool(role.split)) != (kind, bool(split)):
+                return None
+            before += [role.split] if split else []
+        elif placeholder != folder:
+            return None
+    return normal("/".join([*before, *folders[len(wanted) :], path.stem]))
+
+
+def normal(name: str) -> str:
+    """Return a name in one form of Unicode; systems write accents in two."""
+    return unicodedata.normalize("NFC", name)
+
+
+def pattern_of(tree: Tree, files: Iterable[Path], place: str) -> str:
+    """Return the folder of files in a place of a layout, or a pattern of their folders."""
+    depth = len(PurePosixPath(place).parts)
+    folders = {file.relative_to(tree.root).parts[:depth] for file in files}
+    parts = [glob.escape(names[0]) if len({*names}) == 1 else "*" for names in zip(*folders, strict=True)]
+    root = glob.escape(str(tree.root)) if "*" in parts else str(tree.root)
+    if "*" not in parts and folders:
+        parts = list(min(folders))
+    return str(Path(root, *parts))
+
+
+def located_at(images: Path, masks: Path) -> Located:
+    """Return the files of a folder or pattern of images, and of one of masks.
+
+    Files in both belong to the place with fewer files. In a shared folder, the names of files tell masks from images.
+    A place without images raises a `CrispsegError`.
+    """
+    levels = max(1, *(sum(map(glob.has_magic, place.parts)) for place in (images, masks) if is_pattern(place)), 1)
+    if images.is_file() and masks.is_file():
+        return Located(str(images), str(masks), {images: images.stem}, {masks: images.stem})
+    image_of = files_in(images)
+    if images.resolve() == masks.resolve():
+        image_of, mask_of = images_and_masks(image_of)
+        if not image_of or not mask_of:
+            raise CrispsegError(f"{images} is the folder of images and of masks; name the mask of a.jpg a_mask.png")
+        return Located(str(images), str(masks), image_of, mask_of, levels)
+    mask_of = files_in(masks)
+    if len(image_of) <= len(mask_of):
+        mask_of = {file: name for file, name in mask_of.items() if file not in image_of}
+    else:
+        image_of = {file: name for file, name in image_of.items() if file not in mask_of}
+    return Located(str(images), str(masks), image_of, mask_of, levels)
+
+
+def is_pattern(place: Path) -> bool:
+    """Return whether a path is a pattern, such as data/*/rgb or data/*.tif."""
+    return glob.has_magic(str(place)) and not place.exists()
+
+
+def files_in(place: Path) -> Files:
+    """Return the images in a folder, or in the folders and files of a pattern, with their names.
+
+    A name is the path in the folder without suffix, preceded by the text that wildcards match. A place without images
+    raises a `CrispsegError`.
+    """
+    names: dict[Path, str] = {}
+    for path in map(Path, sorted(glob.glob(str(place)))) if is_pattern(place) else [place]:  # noqa: PTH207
+        if path.is_file():
+            front = wildcards(path.with_suffix(""), place.with_suffix(""))
+            names[path] = "/".join(front) or path.stem
+            continue
+        front = wildcards(path, place)
+        for file in Tree.of(path).images:
+            names[path / file] = "/".join([*front, *file.with_suffix("").parts])
+    files = {file: normal(name) for file, name in names.items() if file.suffix.lower() in SUFFIXES}
+    if not files:
+        raise CrispsegError(f"{place} contains no images, {', '.join(sorted(SUFFIXES))}")
+    return files
+
+
+def wildcards(path: Path, pattern: Path) -> list[str]:
+    """Return the text that the wildcards of each part of a pattern match in a path."""
+    texts = []
+    for part, wanted in zip(path.parts, pattern.parts, strict=False):
+        if path != pattern and glob.has_magic(re.sub(r"\[[*?[]\]", "", wanted)):
+            first, *_, last = re.split(r"\*|\?|\[.*?\]", wanted)
+            texts.append(part.removeprefix(first).removesuffix(last))
+    return [text for text in texts if text]
+
+
+# Questions ----------------------------------------------------------------------------------------------------------
+
+
+def other_masks(tree: Tree, located: Located) -> list[PurePosixPath]:
+    """Return unused folders that may contain masks: as many as images, or with the names of at least half of them."""
+    images = {plain(file.stem) for file in located.image_of}
+    folders = []
+    for folder, files in unused_images(tree, located).items():
+        stems = {plain(file.stem) for file in files}
+        if len(files) == len(located.image_of) or 2 * len(stems & images) >= len(images):
+            folders.append(folder)
+    return [folder for folder in folders if not role_of(folder.name).split and role_of(folder.name).kind != "images"]
+
+
+def unused_images(tree: Tree, located: Located) -> dict[PurePosixPath, list[PurePosixPath]]:
+    """Return the images that a layout does not use, by folder, without folders such as overlays and predictions."""
+    folders: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
+    for path in tree.images:
+        file = tree.root / path
+        if file not in located.image_of and file not in located.mask_of and not _NEITHER.search(str(path.parent)):
+            folders[path.parent].append(path)
+    return folders
+
+
+def question_of_masks(tree: Tree, located: Located, places: Sequence[tuple[str, str]]) -> Question:
+    """Return the question which files are the masks, for several places of images and masks."""
+    choices = {f"if {Path(masks).name} contains the masks": settings(images, masks) for images, masks in places}
+    title = f"{tree.root}: several folders or files may be the masks of {located.images}"
+    return Question(title, listing(tree), choices, f"give other folders as data.images and data.masks; {MERGE}")
+
+
+def question_of_places(tree: Tree) -> Question:
+    """Return the question where images and masks are."""
+    choices = {
+        f"if {Path(masks).name} are the masks of {Path(images).name}": settings(images, masks)
+        for images, masks in [*pairs_of_folders(tree), *pairs_of_endings(tree)]
+    }
+    title = f"{tree.root}: images and masks are not found"
+    advice = (
+        "give folders or patterns such as x/*_t1.tif as data.images and data.masks, or move the files to images and "
+        f"masks, or to train/images and train/masks; {MERGE}"
+    )
+    return Question(title, listing(tree), choices, advice)
+
+
+def settings(images: str, masks: str) -> dict[str, object]:
+    """Return the settings that choose a place of images and one of masks."""
+    return {"data.images": images, "data.masks": masks}
+
+
+def listing(tree: Tree) -> list[str]:
+    """Return the folders with the number of their files by suffix, as a line."""
+    lines = []
+    for folder, counts in tree.folders.items():
+        files = " and ".join(f"{count} {suffix[1:] or 'files'}" for suffix, count in counts.most_common(3))
+        lines.append(f"{folder}: {files}")
+    return [f"it contains {few(lines, 12)}" if lines else "it contains no files"]
+
+
+def pairs_of_folders(tree: Tree) -> list[tuple[str, str]]:
+    """Return folders or patterns of folders that have the same names, the nearest; those that seem masks are second."""
+    stems: dict[str, set[str]] = defaultdict(set)
+    for paths in alike_folders(tree).values():
+        place = pattern_of(tree, [tree.root / path for path in paths], "/".join(paths[0].parent.parts))
+        stems[place] = {plain(path.stem) for path in paths}
+    pairs = []
+    for images, masks in permutations(stems, 2):
+        shared = len(stems[images] & stems[masks])
+        if 2 * shared >= max(len(stems[images]), 2) and mask_rank(images) < 1 and mask_rank(masks) > -1:
+            pairs.append((images, masks))
+    nearest: Counter[str] = Counter()
+    for images, masks in pairs:
+        nearest |= Counter({images: distance((images, masks))})  # the larger of both
+    pairs = [pair for pair in pairs if distance(pair) == nearest[pair[0]]]
+    return sorted(pairs, key=lambda pair: mask_rank(pair[0]) - mask_rank(pair[1]))
+
+
+def distance(pair: tuple[str, str]) -> int:
+    """Return the number of folders that two places have in common."""
+    return len(Path(os.path.commonpath(pair)).parts)
+
+
+def alike_folders(tree: Tree) -> dict[tuple[int, str], list[PurePosixPath]]:
+    """Return the images in folders of one name at one depth, such as dataset1/rgb and dataset2/rgb."""
+    groups: dict[tuple[int, str], list[PurePosixPath]] = defaultdict(list)
+    for path in tree.images:
+        groups[len(path.parts), path.parent.name].append(path)
+    return groups
+
+
+def mask_rank(place: str) -> int:
+    """Return 1 for a place whose name indicates masks, -1 for one of images, and 0 for others."""
+    return {"masks": 1, "images": -1}.get(role_of(Path(place).name).kind, 0)
+
+
+def pairs_of_endings(tree: Tree) -> list[tuple[str, str]]:
+    """Return patterns of images and masks in the same folders, in which masks have names of images and an ending."""
+    inside: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
+    for path in tree.images:
+        inside[path.parent].append(path)
+    folders: dict[tuple[str, str], list[PurePosixPath]] = defaultdict(list)
+    for folder, names in inside.items():
+        for pair in endings_of(names):
+            folders[pair].append(folder)
+    pairs = []
+    for (suffix, ending), places in folders.items():
+        place = pattern_of(tree, [tree.root / folder / "file" for folder in places], str(places[0]))
+        place = place if "*" in place else glob.escape(place)
+        pairs.append((f"{place}/*{suffix}", f"{place}/*{glob.escape(ending)}"))
+    return sorted(pairs, key=lambda pair: "semantic" not in pair[1])
+
+
+def endings_of(paths: Sequence[PurePosixPath]) -> list[tuple[str, str]]:
+    """Return the suffix of the images in a folder, with each ending that masks of at least half of them have."""
+    stems = {path.stem for path in paths}
+    endings = {path: ending_of(path, stems) for path in paths}
+    images = [path for path in paths if not endings[path]]
+    suffixes = {path.suffix for path in images}
+    counts = Counter(ending for ending in endings.values() if ending)
+    usual = [ending for ending, count in counts.items() if 2 * count >= len(images)]
+    return [(min(suffixes), ending) for ending in usual] if len(suffixes) == 1 else []
+
+
+def ending_of(path: PurePosixPath, stems: Set[str]) -> str:
+    """Return what a name adds to the longest stem that it begins with; empty without one, or for numbers of objects."""
+    stem = path.stem
+    for cut in range(len(stem) - 1, 0, -1):
+        if not stem[cut].isalnum() and stem[:cut] in stems:
+            return "" if re.match(r"[\W_]*\d", stem[cut:]) else stem[cut:] + path.suffix
+    return ""

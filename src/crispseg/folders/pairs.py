@@ -1,0 +1,234 @@
+"""Pairs of images and masks by the names of their files."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from crispseg.config.settings import plural
+from crispseg.errors import CrispsegError, few
+from crispseg.folders.splits import Files, chosen_names
+from crispseg.folders.survey import Pair
+from crispseg.folders.tree import Tree
+
+_OF_MASK = re.compile(
+    r"^mask of (images?[-_])?|^(masks?|labels?|lbl|gt|seg)[-_]|(?<=\d)m$|"
+    r"(\.(jpe?g|png|tiff?|bmp))?[-_. ]+(masks?|labels?|gt|ground_?truth|seg|segmentation|annotations?|targets?|l|fuse)$"
+)
+_OF_BOTH = re.compile(
+    rf"{_OF_MASK.pattern}|^(images?|img)[-_]|[-_. ](images?|img|sat)$|_0000$|\.(jpe?g|png|tiff?|bmp)$"
+)
+"""Affixes of the names of masks and images around their common part, in lower case."""
+_NUMBER = re.compile(r"[-_. ]*\(?\d+\)?$")
+"""Number of an object at the end of a name, as in a_1 and a (2)."""
+
+MERGE = "if an image has several masks, merge them into one PNG of class ids"
+
+
+def plain(name: str) -> str:
+    """Return the common part of the names of an image and its mask, without affixes such as _mask."""
+    folder, slash, stem = name.casefold().rpartition("/")
+    stem = _without(_OF_BOTH, stem)
+    while (shorter := _without(_OF_MASK, stem)) != stem:  # x_target may be an image of x_target_mask
+        stem = shorter
+    return folder + slash + stem
+
+
+def _without(affixes: re.Pattern[str], stem: str) -> str:
+    """Return a name without affixes, unless nothing remains."""
+    return affixes.sub("", stem) or stem
+
+
+def says_mask(name: str) -> bool:
+    """Return whether a file name indicates a mask, also one with the number of an object."""
+    stem = name.rpartition("/")[2].casefold()
+    return _OF_MASK.search(stem) is not None or _OF_MASK.search(_NUMBER.sub("", stem)) is not None
+
+
+def images_and_masks(files: Files) -> tuple[Files, Files]:
+    """Return the images and the masks of one folder, by their names; otherwise JPEGs are the images."""
+    masks = {file: name for file, name in files.items() if says_mask(name)}
+    if not masks:
+        masks = {file: name for file, name in files.items() if file.suffix.lower() not in (".jpg", ".jpeg")}
+    return {file: name for file, name in files.items() if file not in masks}, masks
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """Images and masks of two places, paired by name."""
+
+    images: Path | str  # place of the images, for messages
+    masks: Path | str
+    pairs: Mapping[str, Pair] = field(default_factory=dict)  # by name, sorted
+    image_without_mask: Files = field(default_factory=dict)
+    mask_without_image: Files = field(default_factory=dict)
+    ambiguous: Files = field(default_factory=dict)
+    by_number: bool = False  # whether the names differ, and numbers in them are the same
+
+    @property
+    def unpaired(self) -> dict[str, Files]:
+        """Files without exactly one partner, by the code of a finding."""
+        sides = self.image_without_mask, self.mask_without_image, self.ambiguous
+        return dict(zip(("image-without-mask", "mask-without-image", "ambiguous-names"), sides, strict=True))
+
+    @property
+    def names(self) -> set[str]:
+        """Names of all unpaired files."""
+        return {*self.image_without_mask.values(), *self.mask_without_image.values(), *self.ambiguous.values()}
+
+    @property
+    def note(self) -> str:
+        """Note about files that are left out, or about pairs by number; empty if there are none."""
+        if self.by_number:
+            first = next(iter(self.pairs.values()))
+            return f"images and masks pair by their numbers, such as {first.image.name} and {first.mask.name}"
+        return f"{self._lonely}; these are left out" if self._lonely else ""
+
+    @property
+    def error(self) -> CrispsegError | None:
+        """Error that prevents training: ambiguous names, or fewer pairs than files without a partner on both sides."""
+        if self.ambiguous:
+            remedy = "rename or remove some, or give data.images or data.masks as a pattern, such as photos/*.png"
+            return CrispsegError(f"several images or masks have one name: {few(self.ambiguous)}; {remedy}; {MERGE}")
+        alone = min(len(self.image_without_mask), len(self.mask_without_image))
+        if self._lonely and (not self.pairs or len(self.pairs) < alone):
+            remedy = "give both the same names, or move the extra ones away"
+            return CrispsegError(f"{self._lonely}; {remedy}; {MERGE}")
+        return None
+
+    @property
+    def _lonely(self) -> str:
+        names = [*self.image_without_mask.values()], [*self.mask_without_image.values()]
+        return lonely_files(*names, len(self.pairs), self.images, self.masks)
+
+
+@dataclass
+class _SameName:
+    """Files whose names have one common part."""
+
+    images: dict[Path, str] = field(default_factory=dict)
+    masks: dict[Path, str] = field(default_factory=dict)
+
+    def pairs(self) -> list[Pair]:
+        """Return the pairs: one image with one mask, or several whose full names are equal; otherwise none."""
+        mask_of = {name: file for file, name in self.masks.items()}
+        if len(self.images) == len(self.masks) == 1:
+            mask_of = dict.fromkeys(self.images.values(), *self.masks)
+        distinct = len({*self.images.values()}) == len(self.images) == len(self.masks)
+        if not distinct or mask_of.keys() != {*self.images.values()}:
+            return []
+        return [Pair(name, file, mask_of[name]) for file, name in self.images.items()]
+
+
+def pair_up(image_of: Files, mask_of: Files, images: Path | str, masks: Path | str) -> Pairing:
+    """Pair the files of two places by their names, without affixes such as _mask.
+
+    If only the images or only the masks are in sub-folders, sub-folders are ignored. Different names pair by their
+    numbers if both sides have the same numbers. `images` and `masks` are the places, for messages.
+    """
+    if {_in_folders(image_of), _in_folders(mask_of)} == {"all", "none"}:
+        image_of, mask_of = _without_folders(image_of), _without_folders(mask_of)
+    numbered = _by_number(image_of, mask_of)
+    same: dict[str, _SameName] = defaultdict(_SameName)
+    for file, name in image_of.items():
+        same[plain(name)].images[file] = name
+    for file, name in (numbered or mask_of).items():
+        same[plain(name)].masks[file] = name
+    _join_objects(same)
+    pairs: list[Pair] = []
+    no_mask: dict[Path, str] = {}
+    no_image: dict[Path, str] = {}
+    ambiguous: dict[Path, str] = {}
+    for files in same.values():
+        if paired := files.pairs():
+            pairs += paired
+        elif files.images and files.masks:
+            ambiguous |= files.images | files.masks
+        else:
+            no_mask |= files.images
+            no_image |= files.masks
+    by_name = {pair.name: pair for pair in sorted(pairs)}
+    return Pairing(images, masks, by_name, no_mask, no_image, ambiguous, bool(numbered))
+
+
+def _in_folders(files: Files) -> Literal["all", "some", "none"]:
+    """Return how many of the files are in sub-folders."""
+    inside = sum("/" in name for name in files.values())
+    if not inside:
+        return "none"
+    return "all" if inside == len(files) else "some"
+
+
+def _without_folders(files: Files) -> Files:
+    return {file: name.rpartition("/")[2] for file, name in files.items()}
+
+
+def _join_objects(same: dict[str, _SameName]) -> None:
+    """Add masks such as a_1 to those of image a, so that an image with a mask for each object is ambiguous."""
+    for key in [*same]:
+        base = plain(_NUMBER.sub("", key))
+        if base != key and base in same and same[base].images and not same[key].images:
+            same[base].masks |= same.pop(key).masks
+
+
+def _by_number(image_of: Files, mask_of: Files) -> Files:
+    """Return masks with the names of the images of equal number; empty if names match or numbers differ."""
+    images, masks = _numbers(image_of), _numbers(mask_of)
+    if images.keys() != masks.keys() or {*map(plain, image_of.values())} & {*map(plain, mask_of.values())}:
+        return {}
+    return {masks[number]: image_of[file] for number, file in images.items()}
+
+
+def _numbers(files: Files) -> dict[int, Path]:
+    """Return files by the last number in their names, such as 0 for labels0000; empty if names differ otherwise."""
+    split_names = {file: re.fullmatch(r"(.*?)(\d+)(\D*)", name) for file, name in files.items()}
+    numbers = {int(match[2]): file for file, match in split_names.items() if match}
+    around = {(match[1], match[3]) for match in split_names.values() if match}
+    return numbers if len(around) == 1 and len(numbers) == len(files) else {}
+
+
+def lonely_files(
+    no_mask: Collection[str], no_image: Collection[str], pairs: int, images: Path | str, masks: Path | str
+) -> str:
+    """Return a message about files without a partner; empty if there are none."""
+    parts = []
+    if no_mask:
+        parts.append(f"{len(no_mask)} of {plural(pairs + len(no_mask), 'image')} in {images} have no mask in {masks}")
+        parts[-1] += f" ({few(sorted(no_mask))})"
+    if no_image:
+        parts.append(f"{len(no_image)} of {plural(pairs + len(no_image), 'mask')} in {masks} have no image in {images}")
+        parts[-1] += f" ({few(sorted(no_image))})"
+    return " and ".join(parts)
+
+
+def pair_files(
+    images: Path, image_ending: str, masks: Path, mask_ending: str, listing: Path | None = None
+) -> list[Pair]:
+    """Pair the images and masks of two folders and their sub-folders, whose paths differ only in their endings.
+
+    With a `listing`, only the pairs in this text file are returned, see `chosen_names`. A missing or empty folder, or a
+    file without a partner, raises a `CrispsegError`.
+    """
+    image_of, mask_of = _with_ending(images, image_ending), _with_ending(masks, mask_ending)
+    names = [name for name in image_of if name in mask_of]
+    if listing is not None:
+        names, missing = chosen_names(listing, names, ())
+        if missing:
+            lost = f"are missing in {images}, or their masks in {masks}: {few(missing)}"
+            raise CrispsegError(f"{len(missing)} images in {listing} {lost}")
+    elif lonely := lonely_files(image_of.keys() - mask_of, mask_of.keys() - image_of, len(names), images, masks):
+        raise CrispsegError(lonely)
+    return [Pair(name, image_of[name], mask_of[name]) for name in names]
+
+
+def _with_ending(folder: Path, ending: str) -> dict[str, Path]:
+    """Return the files of a folder whose names end so, by their names without this ending."""
+    files = Tree.of(folder).files if folder.is_dir() else {}
+    found = {str(path).removesuffix(ending): folder / path for path in files if path.name.endswith(ending)}
+    if not found:
+        raise CrispsegError(f"{folder} {f'contains no files *{ending}' if folder.is_dir() else 'is missing'}")
+    return found

@@ -1,0 +1,233 @@
+"""Layouts of folders: which files are images, masks and splits, and what is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from crispseg.errors import CrispsegError, Question
+from crispseg.folders.content import Content, content_of, unwrapped
+from crispseg.folders.layouts import LAYOUTS, Layout, located_at, recognise
+from crispseg.folders.tree import Tree
+
+SPLITS = ("train", "val")
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Empty files of these names."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def names(image: str, mask: str, count: int = 4, *folders: str) -> list[str]:
+    """Names of images and masks, with their number and folder as {n} and {f}."""
+    files = []
+    for folder in folders or ("",):
+        for n in range(count):
+            files += [image.format(n=n, f=folder), mask.format(n=n, f=folder)]
+    return files
+
+
+def content(root: Path) -> Content:
+    tree = unwrapped(Tree.of(root))
+    return content_of(recognise(tree), {}, tree)
+
+
+def counts(found: Content) -> dict[str, int]:
+    return {split: len(pairing.pairs) for split, pairing in found.division.pairings.items()}
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "train", "val"),
+    [
+        ("img_dir/{f}/{n}.png", "ann_dir/{f}/{n}.png", "train", "val"),  # MMSegmentation
+        ("{f}/{n}.png", "{f}annot/{n}.png", "train", "val"),  # SegNet's CamVid
+        ("{f}/{n}.png", "{f}_masks/{n}_mask.png", "train", "val"),
+        ("images{f}/{n}_0000.png", "labels{f}/{n}.png", "Tr", "Val"),  # nnU-Net
+        ("images_{f}/{n}.png", "masks_{f}/{n}.png", "train", "val"),
+        ("{f}/{n}_sat.png", "{f}/{n}_mask.png", "train", "valid"),
+        ("images/{f}/{n}.png", "images/{f}/{n}_mask.png", "train", "val"),
+        ("{f}/rgb/{n}.png", "{f}/label/{n}.png", "training", "validation"),
+        ("{f}/images/{n}_post.png", "{f}/targets/{n}_post_target.png", "train", "valid"),
+        ("data/{f}/photos/{n}.png", "data/{f}/gt/{n}.png", "train", "val"),
+        ("{f}/{n}.jpg", "{f}/{n}.png", "train", "val"),
+        ("1. images/{f}/{n}.jpg", "2. masks/{f}/{n}.png", "a. Training Set", "b. Validation Set"),
+        ("images/{f}/{n}.jpg", "masks/{f}/{n}.png", "01_train", "02_dev"),
+        ("uavid_{f}/seq1/Images/{n}.png", "uavid_{f}/seq1/Labels/{n}.png", "train", "val"),
+    ],
+)
+def test_usual_layouts(image: str, mask: str, train: str, val: str, tmp_path: Path) -> None:
+    found = content(touch(tmp_path, *names(image, mask, 4, train), *names(image, mask, 2, val)))
+    assert counts(found) == {"train": 4, "val": 2}
+    pair = found.pairs["val/" + next(iter(found.division.pairings["val"].pairs))]
+    assert pair.mask == tmp_path / mask.format(f=val, n=0)
+
+
+def test_a_layout_is_one_row(tmp_path: Path) -> None:
+    tree = Tree.of(touch(tmp_path, *names("left8/{n}.png", "fine/{n}.png")))
+    with pytest.raises(Question):
+        recognise(tree)
+    located = recognise(tree, [*LAYOUTS, Layout("left8", "fine")])
+    assert (located.images, located.masks) == (str(tmp_path / "left8"), str(tmp_path / "fine"))
+    assert len(located.image_of) == len(located.mask_of) == 4
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (names("case{n}/{n}.png", "case{n}/{n}_mask.png"), {"": 4}),
+        (names("{f}/rgb/{n}.png", "{f}/label/{n}.png", 4, "dataset1", "dataset2"), {"": 8}),
+        (names("images/day/{n}.png", "masks/{n}.png"), {"": 4}),
+        (names("images/{n}.png", "masks/night/{n}.png"), {"": 4}),
+        (names("{f}/images/{n}.png", "{f}/masks/{n}.png", 2, "train"), {"": 2}),
+        (names("{f}/images/{f}{n}.png", "{f}/masks/{f}{n}.png", 2, "pool", "TEST"), {"": 4}),
+        (names("images/pug_{n}.jpg", "annotations/trimaps/pug_{n}.png"), {"": 4}),
+        ([*names("imagesTr/{n}.png", "labelsTr/{n}.png"), "imagesTs/7.png"], {"train": 4}),
+        ([*names("JPEGImages/{n}.jpg", "SegmentationClassPNG/{n}.png"), "SegmentationClass/0.npy"], {"": 4}),
+        ([*names("JPEGImages/{n}.jpg", "SegmentationClass/{n}.png"), "SegmentationObject/0.png"], {"": 4}),
+        (names("raw/{n:02}.png", "labels/labels{n:08}.png"), {"": 4}),
+        (
+            names("raw/{n}.png", "labels/{n}.png") + [f"{f}/{n}.png" for n in range(4) for f in ("depth", "viz")],
+            {"": 4},
+        ),
+    ],
+)
+def test_pairs_of_other_folders(files: list[str], expected: dict[str, int], tmp_path: Path) -> None:
+    assert counts(content(touch(tmp_path, *files))) == expected
+
+
+def test_one_folder_of_masks_for_all_splits(tmp_path: Path) -> None:
+    found = content(
+        touch(tmp_path, *names("images/{f}/{f}{n}.png", "masks/{f}{n}.png", 3, "Training", "valid", "test"))
+    )
+    folders = {split: folder.name for split, folder in found.division.split_folders.items()}
+    assert counts(found) == {"": 9}
+    assert folders == {"train": "Training", "val": "valid", "test": "test"}
+
+
+def test_a_test_folder_is_kept_apart(tmp_path: Path) -> None:
+    found = content(touch(tmp_path, *names("{f}/images/{f}{n}.png", "{f}/masks/{f}{n}.png", 2, "pool", "TEST")))
+    assert found.division.split_folders == {"test": tmp_path / "TEST/images"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A folder, and what a question about it proposes."""
+
+    files: list[str]
+    choices: list[tuple[str, str]] = field(default_factory=list)
+    phrase: str = "images and masks are not found"
+
+
+SEVERAL = "several folders or files may be the masks"
+ASKED = {
+    "no images": Asked(["notes.txt"]),
+    "unknown names": Asked(names("S2/S2A_T{n}.tif", "ESA/WorldCover_T{n}.tif")),
+    "unknown folders": Asked(names("one/{n}.png", "two/{n}.png"), [("one", "two"), ("two", "one")]),
+    "endings": Asked(
+        names("t {n} [x=0].jpg", "t {n} [x=0]_color.png") + [f"t {n} [x=0]-semantic.png" for n in range(4)],
+        [("*.jpg", "*-semantic.png"), ("*.jpg", "*_color.png")],
+    ),
+    "folders of species": Asked(
+        names("{f}/{f}/{n}.png", "{f}/{f} GT/{n}.png", 4, "bream", "sprat"),
+        [("bream/bream", "bream/bream GT"), ("sprat/sprat", "sprat/sprat GT")],
+    ),
+    "folders of organs": Asked(
+        names("CXR/{n}.png", "Manual/leftMask/{n}.png") + [f"Manual/rightMask/{n}.png" for n in range(4)],
+        [("CXR", "Manual/leftMask"), ("CXR", "Manual/rightMask")],
+    ),
+    "two folders of masks": Asked(
+        names("raw/{n}.png", "labels/{n}.png") + [f"mitochondria/{n}.png" for n in range(4)],
+        [("raw", "labels"), ("raw", "mitochondria")],
+        SEVERAL,
+    ),
+    "fields of view and vessels": Asked(
+        names("images/{n}_training.png", "mask/{n}_training_mask.png") + [f"1st_manual/{n}_man.png" for n in range(4)],
+        [("images", "mask"), ("images", "1st_manual")],
+        SEVERAL,
+    ),
+    "two masks next to an image": Asked(
+        names("{n}.jpg", "{n}_mask.png") + [f"{n}_color_mask.png" for n in range(4)],
+        [("*.jpg", "*_color_mask.png"), ("*.jpg", "*_mask.png")],
+        SEVERAL,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_questions(name: str, tmp_path: Path) -> None:
+    """A question lists the content, and at most three choices, each of which pairs all images."""
+    asked = ASKED[name]
+    with pytest.raises(Question, match=asked.phrase) as caught:
+        content(touch(tmp_path, *asked.files))
+    proposed = [(str(each["data.images"]), str(each["data.masks"])) for each in caught.value.choices.values()]
+    shown = [tuple(str(Path(place).relative_to(tmp_path)) for place in places) for places in proposed]
+    assert shown == asked.choices
+    for images, masks in proposed if name != "fields of view and vessels" else ():
+        assert counts(content_of(located_at(Path(images), Path(masks)), {})) == {"": 4}
+
+
+def test_names_of_a_pattern_are_the_text_of_its_wildcards(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{name}_{kind}.png" for name in ("p1/a.b", "p2/c") for kind in ("t1", "t2", "roi")))
+    located = located_at(tmp_path / "*/*_t1.png", tmp_path / "*/*_roi.png")
+    assert sorted(located.image_of.values()) == ["p1/a.b", "p2/c"]
+    assert counts(content_of(located, {})) == {"": 2}
+    with pytest.raises(CrispsegError, match=r"\*.bmp contains no images"):
+        located_at(tmp_path / "*.bmp", tmp_path / "*/*.png")
+
+
+@pytest.mark.parametrize("rest", ["uavid_other", "uavid_test_v2"])
+def test_splits_at_the_end_of_names_are_followed(rest: str, tmp_path: Path) -> None:
+    """Images in folders of other names are in no split."""
+    files = names("{f}/seq1/Images/{n}.png", "{f}/seq1/Labels/{n}.png", 4, "uavid_train", "uavid_val", rest)
+    found = content(touch(tmp_path, *files))
+    assert counts(found) == {"train": 4, "val": 4} | ({"test": 4} if "test" in rest else {})
+    assert len(found.division.outside) == (0 if "test" in rest else 4)
+
+
+@pytest.mark.parametrize(
+    ("folders", "expected"),
+    [
+        (("berlin_train", "paris_train", "berlin_val", "paris_val"), {"train": 4, "val": 4}),
+        (("blood_test", "urine_test", "skin_test"), {"": 6}),
+        (("steam_train", "bus", "car", "tram"), {"": 8}),
+    ],
+)
+def test_last_words_are_splits_if_train_is_among_them(
+    folders: tuple[str, ...], expected: dict[str, int], tmp_path: Path
+) -> None:
+    files = names("images/{f}/{n}.png", "masks/{f}/{n}.png", 2, *folders)
+    assert counts(content(touch(tmp_path, *files))) == expected
+
+
+@pytest.mark.parametrize("kinds", [("", "_1", " (2)"), ("", "_1")])
+@pytest.mark.parametrize("places", [("images/a{n}.png", "masks/a{n}{k}.png"), ("a{n}.jpg", "a{n}{k}.png")])
+def test_a_mask_for_each_object_is_an_error(places: tuple[str, str], kinds: tuple[str, ...], tmp_path: Path) -> None:
+    files = [places[0].format(n=n) for n in range(4)]
+    files += [places[1].format(n=n, k=kind) for n in range(4) for kind in kinds]
+    (pairing,) = content(touch(tmp_path, *files)).pairings
+    assert "merge them into one PNG" in str(pairing.error)
+    assert len(pairing.ambiguous) == len(files)
+
+
+def test_lists_and_class_files(tmp_path: Path) -> None:
+    touch(tmp_path, *names("images/{n}.png", "masks/{n}.png"), "labelmap.txt", "classes.txt", "folds.csv")
+    for split in SPLITS:
+        (tmp_path / f"splits/{split}.txt").parent.mkdir(exist_ok=True)
+        (tmp_path / f"splits/{split}.txt").write_text("0\n1\n")
+    found = content(tmp_path)
+    assert found.lists == {split: tmp_path / f"splits/{split}.txt" for split in SPLITS}
+    assert found.classes == tmp_path / "classes.txt"
+    assert found.class_files == (tmp_path / "labelmap.txt",)
+    assert "labelmap.txt may define the classes" in found.hint
+    assert any("folds.csv" in note for note in found.unused)
+
+
+@pytest.mark.parametrize(("prefixes", "noted"), [(("train", "val"), True), (("street", "val"), False)])
+def test_splits_in_names_of_images_are_noted(prefixes: tuple[str, ...], noted: bool, tmp_path: Path) -> None:
+    found = content(touch(tmp_path, *names("images/{f}_{n}.png", "masks/{f}_{n}.png", 2, *prefixes)))
+    assert any("names of images begin with" in note for note in found.unused) == noted
