@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from crispseg.config.settings import plural
 from crispseg.data.dataset import FileDataset
+from crispseg.data.folder_settings import FolderSettings
 from crispseg.errors import CrispsegError, Question, did_you_mean, few
 from crispseg.folders.content import Content
 from crispseg.folders.copies import sharing
@@ -23,9 +24,6 @@ from crispseg.folders.names import names_or_file
 from crispseg.folders.readers import read
 from crispseg.folders.splits import SPLITS, chosen_names, folded, shared_out
 from crispseg.folders.survey import Pair, read_facts
-
-if TYPE_CHECKING:
-    from crispseg.data.folder import Folder
 
 ALL = "all"  # split of all images that have a mask
 
@@ -41,7 +39,7 @@ class Assignment(NamedTuple):
 class OpenFolder:
     """A folder of data and its settings. Errors of the content are raised when a part that needs it is asked for."""
 
-    settings: Folder
+    settings: FolderSettings
     content: Content
 
     # Splits ---------------------------------------------------------------------------------------------------------
