@@ -21,6 +21,7 @@ from crispseg.config.yaml_files import RECIPES
 from crispseg.io.images import write_image
 from crispseg.training.config import config_to_dict
 from crispseg.training.initial_weights import starting_model
+from crispseg.training.settings import training_config
 
 COMMON = {"warmup": 0, "class_weights": None, "freeze_backbone": False, "precision": "fp32"}
 COMMON |= {"decay_norms_and_biases": True, "loss": {"cross_entropy": 1.0}}
@@ -144,3 +145,12 @@ def test_unept_trains_with_its_augmentation(tmp_path: Path) -> None:
         assert {int(row["step"]): float(row["lr"]) for row in csv.DictReader(file)} == {3: 1e-5}  # × 0.1 at 2/3
     trained = json.loads((tmp_path / "run" / "model" / "config.json").read_text())["recipe"]["augment"]
     assert (trained["photometric"], trained["max_share"]) == ("mmseg", 0.75)
+
+
+def test_a_key_belongs_to_the_model_that_a_later_tree_names() -> None:
+    """Also the entries of a mapping keep their order."""
+    first = {"data": "nuclei", "model": {"width": 24}, "loss": {"dice": 1.0}, "loss.cross_entropy": 2.0}
+    config = training_config(first, {"model.name": "fpn", "minutes": 1})
+    assert (config.model.name, config.model.options["width"], config.minutes) == ("fpn", 24, 1)
+    assert list(config.losses) == ["dice", "cross_entropy"]
+    assert training_config(first, {"model": "fpn"}, {"model": "fcn"}).model.options.get("width") is None

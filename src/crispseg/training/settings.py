@@ -60,9 +60,9 @@ def training_config(*layers: Mapping[str, Any], resumed: bool = False) -> TrainC
     known = known_fields(str({**base, **given}["model.name"]), str(given.get("data.name", Folder.name)))
     if saved and "data.value_range" in known and read_info(saved).value_range == "image":
         base["data.value_range"] = "image"
-    for tree in trees:
-        base = merge(base, _in_groups(tree, known))
-    return _build(base, known)
+    # Trees are merged with each other first: a key without a model's name belongs to the name that a later tree gives.
+    asked = functools.reduce(merge, (_in_groups(tree, known) for tree in trees), Tree())
+    return _build(merge(base, asked), known)
 
 
 def default_settings(given: Tree) -> Tree:
@@ -131,12 +131,14 @@ def _in_groups(tree: Tree, known: Mapping[str, Field]) -> Tree:
 
 def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
     values = {key: value for key, value in tree.items() if key in known and key != "preset"}
-    for key in tree.keys() - known.keys():
-        owner, _, entry = key.rpartition(".")
+    for key, entry in tree.items():
+        if key in known:
+            continue
+        owner, _, name = key.rpartition(".")
         if owner not in known:
             raise unknown(key, known)
         before = checked(dict[str, Any], values.get(owner, known[owner].default) or {}, owner)
-        values[owner] = before | {entry: tree[key]}
+        values[owner] = before | {name: entry}
     model, data, augment = (_taken(group, values) for group in GROUPS)
     if not data:
         raise CrispsegError("is missing; give a folder of images and masks, or images and masks", "data")
