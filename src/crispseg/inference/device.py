@@ -8,9 +8,9 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from threadpoolctl import ThreadpoolController
@@ -65,8 +65,15 @@ def use_threads(count: int) -> None:
     `torch.set_num_threads` would also set the number of threads that start later, in the whole program.
     """
     torch.get_num_threads()  # otherwise PyTorch would set the program's number at its first operation
-    for library in ThreadpoolController().select(user_api="openmp").lib_controllers:
+    for library in openmp_libraries():
         library.set_num_threads(count)
+
+
+@cache
+def openmp_libraries() -> list[Any]:
+    """Return the controllers of the loaded OpenMP libraries; the search takes milliseconds."""
+    libraries: list[Any] = ThreadpoolController().select(user_api="openmp").lib_controllers
+    return libraries
 
 
 def in_parallel(

@@ -49,7 +49,7 @@ def images_of(source: str) -> dict[Path, Path]:
         matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 (a pattern may be absolute)
         images = {image: Path(image.name) for image in matches if image.is_file()}
     if not images:
-        fault = "contains no images" if path.exists() or glob.has_magic(source) else "does not exist"
+        fault = "contains no images that can be read" if path.exists() or glob.has_magic(source) else "does not exist"
         raise CrispsegError(f"{source} {fault}; give an image, a folder or a pattern")
     return images
 
