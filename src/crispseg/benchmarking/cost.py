@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -112,11 +113,11 @@ def take_turns(
 
     Each contender has stages by name. `Conditions` explains `repeats` and `warmup`.
     """
-    kept: list[dict[str, list[float]]] = [{stage: [] for stage in stages} for stages in contenders]
+    milliseconds: list[dict[str, list[float]]] = [defaultdict(list) for _ in contenders]
     # Without a drawing thread, which would disturb the measurement.
     with Progress(console=console or Console(quiet=True), auto_refresh=False) as progress:
         for index in progress.track(range(warmup + repeats), description="Measuring"):
-            for stages, times in zip(contenders, kept, strict=True):
+            for stages, times in zip(contenders, milliseconds, strict=True):
                 for stage, function in stages.items():
                     start = time.perf_counter()
                     function()
@@ -124,6 +125,9 @@ def take_turns(
                         torch.accelerator.synchronize(device)
                     if index >= warmup:
                         times[stage].append(1000 * (time.perf_counter() - start))
-    return [
-        {stage: Latency(*np.percentile(each, (50, 95)).tolist()) for stage, each in times.items()} for times in kept
-    ]
+    return [latencies(times) for times in milliseconds]
+
+
+def latencies(milliseconds: Mapping[str, Sequence[float]]) -> dict[str, Latency]:
+    """Return the latency of each stage from all its times."""
+    return {stage: Latency(*np.percentile(times, (50, 95)).tolist()) for stage, times in milliseconds.items()}

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from crispseg.data import DataSource, SplitReport, class_weights, softened_weights
+from crispseg.data import Augment, DataSource, SplitReport, class_weights, softened_weights
 from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.examination import check_splits, shared_images
 from crispseg.data.loading import times_an_epoch
@@ -45,17 +45,10 @@ SHARE_OF_MEMORY = 0.25  # fraction of the free memory for cached images
 
 def resolved(config: TrainConfig, train: SplitReport) -> TrainConfig:
     """Return the configuration with a value for each auto; docs/training.md explains them."""
-    changes: dict[str, Any] = {}
-    if config.augment.crop == "auto":
-        side = max(min(train.shorter_side, CROP) // STEP * STEP, MIN_SIDE)
-        changes["crop"] = (side, side)
-    if config.augment.turn == "auto":
-        changes["turn"] = max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images)  # the second term allows for chance
-    if config.augment.photometric == "auto":
-        changes["photometric"] = "mmseg" if train.images < FEW and config.model.in_chans in (1, 3) else False
-    changes = {"augment": dataclasses.replace(config.augment, **changes)}
+    augment = resolved_augment(config, train)
+    changes: dict[str, Any] = {"augment": augment}
     if config.batch_size == "auto":
-        area = math.prod(changes["augment"].window or train.largest)
+        area = math.prod(augment.window or train.largest)
         changes["batch_size"] = min(max(BATCH * CROP**2 // area, 1), BATCH)
     if config.precision == "auto":
         changes["precision"] = "bf16" if has_bf16(config) else "fp32"
@@ -65,6 +58,19 @@ def resolved(config: TrainConfig, train: SplitReport) -> TrainConfig:
     if not (config.epochs or config.iterations or config.minutes):
         changes["minutes"] = MINUTES
     return dataclasses.replace(config, **changes)
+
+
+def resolved_augment(config: TrainConfig, train: SplitReport) -> Augment:
+    """Return the augmentation with a value for each auto."""
+    changes: dict[str, Any] = {}
+    if config.augment.crop == "auto":
+        side = max(min(train.shorter_side, CROP) // STEP * STEP, MIN_SIDE)
+        changes["crop"] = (side, side)
+    if config.augment.turn == "auto":
+        changes["turn"] = max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images)  # the second term allows for chance
+    if config.augment.photometric == "auto":
+        changes["photometric"] = "mmseg" if train.images < FEW and config.model.in_chans in (1, 3) else False
+    return dataclasses.replace(config.augment, **changes)
 
 
 def keeps_images(config: TrainConfig, train: SplitReport) -> bool:
