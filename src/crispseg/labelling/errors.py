@@ -42,7 +42,7 @@ class Suspect(NamedTuple):
     """A mask and its most doubtful area."""
 
     judge: Judge
-    index: int  # in the split
+    place: int  # in the split
     quality: float  # softmin of the probabilities of all labels, 0 to 1; low for masks with errors
     kind: Kind
     """class swapped: a labelled area looks like another class; object missing: an area of a class without any label of
@@ -55,7 +55,7 @@ class Suspect(NamedTuple):
     @property
     def name(self) -> str:
         """Name of the image, as in `data.exclude`."""
-        return self.judge.names[self.index]
+        return self.judge.names[self.place]
 
 
 def quality(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:

@@ -46,7 +46,7 @@ def _page(title: str, conditions: str, note: str, labels: LabelSet, images: Iter
 
 
 def _suspect(suspect: Suspect) -> tuple[str, list[tuple[pages.Picture, str]]]:
-    sample, labels = suspect.judge.dataset[suspect.index], suspect.judge.dataset.labels
+    sample, labels = suspect.judge.dataset[suspect.place], suspect.judge.dataset.labels
     predicted = suspect.judge.segmenter.labels(sample.image)
     fault: str = suspect.kind
     if suspect.labelled:
