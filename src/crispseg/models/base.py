@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_args
@@ -18,11 +18,11 @@ from crispseg.models.frame import BackboneSpec, Design, Frame, is_paper
 from crispseg.models.info import MIN_SIDE, ModelInfo
 from crispseg.models.refinement import (
     REFINE_OPTIONS,
-    REFINED_BY_DEFAULT,
     STEPS_TAKEN,
     BoundaryRefinement,
     Refinement,
     RefinePath,
+    checked_refinement,
     shift,
 )
 from crispseg.models.registry import builder_arguments, model_options, models, resolved_options
@@ -317,39 +317,38 @@ def create_model(
     """
     if design not in get_args(Design):
         raise CrispsegError(f"design is {design!r}; give auto, paper or fitted")
-    paper = is_paper(design, backbone)
-    resolved = resolved_options(name, options, paper=paper)
     if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
         raise CrispsegError(f"num_classes is {num_classes!r}; give 2 to 255 (2 for binary masks)")
-    if refine not in (None, *get_args(Refinement)) or refine_path not in get_args(RefinePath):
-        given = f"refine is {refine} and refine_path {refine_path}"
-        raise CrispsegError(f"{given}; refine must be auto, boundary or None, refine_path chained or straight")
-    if refine_steps is not None and not (isinstance(refine_steps, int) and refine_steps >= 1):
-        raise CrispsegError(f"refine_steps is {refine_steps}; give a whole number of at least 1")
+    paper = is_paper(design, backbone)
+    resolved = resolved_options(name, options, paper=paper)
     if (width := resolved.get("width")) is not None and width < 2:
         raise CrispsegError(f"width is {width}; give at least 2")
-    if refine == "auto":
-        refine = "boundary" if name in REFINED_BY_DEFAULT else None
-    if refine is None and refine_steps not in (None, STEPS_TAKEN):
-        raise CrispsegError(
-            f"refine_steps is {refine_steps}, but the model has no refinement; also give refine boundary"
-        )
+    refines = checked_refinement(name, refine, refine_steps, refine_path)
     spec = BackboneSpec(backbone, pretrained, in_chans, paper)
     model: SegmentationModel = models[name](spec, num_classes, **builder_arguments(name, resolved))
-    chosen = {option: getattr(model.decoder, option, None) for option in ("width", "fuse_levels")}
-    chosen["output_stride"] = model.backbone.strides[-1]
-    for option in chosen.keys() & resolved.keys():
-        if resolved[option] is None:  # the builder chose the value
-            resolved[option] = chosen[option]
+    resolved |= chosen_options(model, resolved)
     if auxiliary:
         model.add_auxiliary_heads()
-    if refine is not None:
-        steps, detail = refine_steps or STEPS_TAKEN, model.decoder.detail_channels
-        corners = model.align_corners or refine in resolved.get("corner_parts", ())
+    if refines:
+        steps, corners = refine_steps or STEPS_TAKEN, "boundary" in resolved.get("corner_parts", ())
         model.refiner = BoundaryRefinement(
-            in_chans, detail_channels=detail, steps=steps, path=refine_path, align_corners=corners
+            in_chans,
+            detail_channels=model.decoder.detail_channels,
+            steps=steps,
+            path=refine_path,
+            align_corners=model.align_corners or corners,
         )
-        resolved |= {"refine": refine, "refine_steps": steps, "refine_path": refine_path}
+        resolved |= {"refine": "boundary", "refine_steps": steps, "refine_path": refine_path}
     mean, std = model.backbone.mean, model.backbone.std
     model.info = ModelInfo(name, num_classes, backbone, in_chans, resolved, tuple(class_names), mean=mean, std=std)
     return model
+
+
+def chosen_options(model: SegmentationModel, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that a builder chose, because they were None."""
+    chosen = {
+        "width": getattr(model.decoder, "width", None),
+        "fuse_levels": getattr(model.decoder, "fuse_levels", None),
+        "output_stride": model.backbone.strides[-1],
+    }
+    return {option: value for option, value in chosen.items() if option in options and options[option] is None}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,7 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
         CrispsegError: the file is unreadable, or not a checkpoint of an official SFNet or SFNet-Lite on ResNet-18, 50
             or 101, DF1, DF2, STDC-1 or STDC-2; it has another number of classes than `labels`.
     """
-    given = {
-        key: value.float() if value.is_floating_point() else value
-        for key, value in read_state_dict(path).items()
-        if not _UNUSED.match(key)
-    }
+    given = _needed_weights(path)
     lite = any(key.startswith(_LITE) for key in given)
     title = "SFNet-Lite" if lite else "SFNet"
     options: dict[str, Any] = {}
@@ -90,11 +87,23 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
         released_dilation=backbone in _RESNETS.values(),
         **options,
     )
+    weights = _weights_of(model, given, f"{path} does not match an {title} on {backbone}")
+    model.load_state_dict(weights, strict=False)
+    if labels is not None:
+        model.info = dataclasses.replace(model.info, class_names=labels.names, palette=labels.palette)
+    return model.eval()
+
+
+def _needed_weights(path: str | Path) -> dict[str, Tensor]:
+    """Return the weights of a checkpoint that prediction needs, in float32."""
+    weights = {key: value for key, value in read_state_dict(path).items() if not _UNUSED.match(key)}
+    return {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+
+
+def _weights_of(model: SegmentationModel, given: Mapping[str, Tensor], mismatch: str) -> dict[str, Tensor]:
+    """Return a checkpoint's weights by crispseg's keys; other keys or shapes raise a `CrispsegError`."""
     own = model.state_dict()
-    names = {}  # key in the file → key in crispseg
-    for name in own:
-        ours, released = next((pair for pair in _RELEASED.items() if name.startswith(pair[0])), ("", ""))
-        names[released + name.removeprefix(ours)] = name
+    names = {_released_name(name): name for name in own}  # key in the file → key in crispseg
     # A bias before a batch norm only shifts its mean; crispseg's laterals have no bias.
     shifts = {
         f"head.fpn_in.{index}.0.bias": f"decoder.laterals.{index}.1.running_mean"
@@ -104,18 +113,21 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
     wrong = [key for key, value in given.items() if shapes.get(key) != value.shape]  # includes unknown keys
     wrong += [key for key in names if key not in given and not key.endswith("num_batches_tracked")]
     if wrong:
-        raise CrispsegError(
-            f"{path} does not match an {title} on {backbone}: {len(wrong)} keys are unknown, missing or of another "
-            f"shape, first {', '.join(wrong[:3])}"
-        )
+        first = ", ".join(wrong[:3])
+        raise CrispsegError(f"{mismatch}: {len(wrong)} keys are unknown, missing or of another shape, first {first}")
     weights = {names[key]: value for key, value in given.items() if key in names}
     for bias, mean in shifts.items():
         if bias in given:
             weights[mean] = weights[mean] - given[bias]
-    model.load_state_dict(weights, strict=False)
-    if labels is not None:
-        model.info = dataclasses.replace(model.info, class_names=labels.names, palette=labels.palette)
-    return model.eval()
+    return weights
+
+
+def _released_name(name: str) -> str:
+    """Return the key of the released code for a key of crispseg."""
+    for ours, released in _RELEASED.items():
+        if name.startswith(ours):
+            return released + name.removeprefix(ours)
+    return name
 
 
 def _backbone_of(path: str | Path, given: dict[str, Tensor]) -> str:

@@ -8,12 +8,13 @@ Yuan et al., *SegFix: Model-Agnostic Boundary Refinement for Segmentation*, ECCV
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crispseg.errors import CrispsegError
 from crispseg.nn import Tap, conv_bn_relu, resize, resize_to_images
 
 Refinement = Literal["auto", "boundary"]
@@ -36,6 +37,19 @@ STEPS_TAKEN = 2
 """Default number of steps. A single step often still ends on the boundary. SegFix (§3.2) names two remedies:
 straight doubles the step; chained follows the direction at the pixel where the step ends. Chained steps, the default,
 stay inside regions that are only a few pixels wide."""
+
+
+def checked_refinement(model: str, refine: str | None, steps: int | None, path: str) -> bool:
+    """Return whether a model of this name refines; a wrong value raises a `CrispsegError`."""
+    if refine not in (None, *get_args(Refinement)) or path not in get_args(RefinePath):
+        values = f"refine is {refine} and refine_path {path}"
+        raise CrispsegError(f"{values}; refine must be auto, boundary or None, refine_path chained or straight")
+    if steps is not None and not (isinstance(steps, int) and steps >= 1):
+        raise CrispsegError(f"refine_steps is {steps}; give a whole number of at least 1")
+    refines = model in REFINED_BY_DEFAULT if refine == "auto" else refine is not None
+    if not refines and steps not in (None, STEPS_TAKEN):
+        raise CrispsegError(f"refine_steps is {steps}, but the model has no refinement; also give refine boundary")
+    return refines
 
 
 class SpatialBranch(nn.Sequential):
