@@ -69,7 +69,7 @@ def test_every_kind_of_damage_is_found(tmp_path: Path, refuses: Any) -> None:
         "images/06.png": "does not exist",
     }
     dataset = FileDataset(pairs, LabelSet.numbered(3), IdLookup(3))
-    with refuses("5 files cannot be used; the first: ", "masks/02.png is broken"):
+    with refuses("5 files cannot be used; the first: ", "images/03.png is empty"):
         check_split(dataset, "train")
     for index, (file, reason) in enumerate(reasons.items()):
         said = {0: "17 (24 pixels)", 1: "is 3x8 but its image is 6x8"}.get(index, reason)

@@ -154,10 +154,10 @@ def test_a_palette_of_another_number_of_classes_is_no_command(tmp_path: Path) ->
 def test_many_colours_give_a_palette_of_the_frequent_ones(tmp_path: Path) -> None:
     for seed in range(4):
         make_pair(tmp_path, f"{seed}", shrunk(blobs(seed), seed))
-    with pytest.raises(Question, match="4 most frequent colours") as asked:
+    with pytest.raises(Question, match="most frequent colours are the classes") as asked:
         folder(tmp_path).label_set()
     (settings,) = asked.value.settings
-    assert settings == {"data.palette": sorted([BLACK, ROAD, TREE, SKY]), "data.palette_tolerance": 442}
+    assert {BLACK, ROAD, TREE, SKY} <= {*settings["data.palette"]} and settings["data.palette_tolerance"] == 442
 
 
 @pytest.mark.parametrize("declared", [{}, {"classes": ["black", "green", "red"]}])

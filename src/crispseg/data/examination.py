@@ -97,7 +97,6 @@ def examine_folder(source: Folder, channels: int = 3, threads: int | None = None
         unavailable if pairs else {},  # else the unpaired files say why
         places_of(source, pairs),
         source.group,
-        custom=True,
     )
 
 

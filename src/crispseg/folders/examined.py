@@ -28,7 +28,6 @@ class Examined:
     unavailable: Mapping[str, str] = field(default_factory=dict)  # split → why it cannot be read
     places: Mapping[Path, PurePosixPath] = field(default_factory=dict)  # image → path in its folder, without suffix
     group: str | None = None  # pattern of the images that belong together, see `data.group`
-    custom: bool = False  # whether settings of the user define the meaning
     shared_on_purpose: bool = False  # whether train includes val
 
     @property

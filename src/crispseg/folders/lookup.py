@@ -35,6 +35,7 @@ class MaskLookup:
     """
 
     most = 0xFFFF  # largest value that is read
+    adjustable = False
     tolerance = 0.0  # largest RGB distance at which a colour counts as another; lossy masks need more than 0
 
     by_pixel = False  # whether a label also depends on neighbouring pixels
@@ -120,6 +121,7 @@ class ColorLookup(MaskLookup):
 
     Args:
         tolerance: largest RGB distance, 0 to 442, at which another colour counts as the nearest of these.
+        adjustable: whether the user can set the tolerance.
     """
 
     def __init__(
@@ -129,9 +131,10 @@ class ColorLookup(MaskLookup):
         wrong: str = "is not in data.palette",
         remedy: str = "add it there or to data.ignore",
         tolerance: float = 0,
+        adjustable: bool = False,
     ) -> None:
         ids = palette.values() if isinstance(palette, Mapping) else range(len(palette))
-        self.palette, self.tolerance = (*palette,), tolerance
+        self.palette, self.tolerance, self.adjustable = (*palette,), tolerance, adjustable
         super().__init__(dict.fromkeys(ignore, IGNORE) | dict(zip(palette, ids, strict=True)), wrong, remedy)
 
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:

@@ -52,9 +52,8 @@ def parts_in_two_splits(data: Examined) -> Finding | None:
     in_train = {group for (split, _), group in groups.items() if split == "train"}
     leaked = sum(split == "val" and group in in_train for (split, _), group in groups.items())
     half = 2 * leaked >= data.sizes.get("val", 0) > 0
-    settings = [] if data.group else [{"data.group": pattern}]
     severity = Severity.WARNING if data.group or half else None
-    return grouped("parts-in-two-splits", data, across(groups), severity, settings, pattern=shlex.quote(pattern))
+    return grouped("parts-in-two-splits", data, across(groups), severity, pattern=shlex.quote(pattern))
 
 
 def duplicate_image(data: Examined) -> Finding | None:
@@ -133,7 +132,6 @@ def grouped(
     data: Examined,
     groups: Sequence[Sequence[Member]],
     severity: Severity | None = None,
-    settings: Sequence[Mapping[str, object]] = (),
     **values: Any,
 ) -> Finding | None:
     """Return a finding of groups, with the number of images in later splits."""
@@ -145,7 +143,7 @@ def grouped(
     counts = Counter(split for split, _ in later)
     shares = [f"{count} of {data.sizes[split]} in {split}" for split, count in counts.items()]
     where = f" ({', '.join(shares)})" if shares else ""
-    return finding_of(code, chain(*files), severity, settings, count=len(files), groups=files, where=where, **values)
+    return finding_of(code, chain(*files), severity, count=len(files), groups=files, where=where, **values)
 
 
 SPLIT_CHECKS = [

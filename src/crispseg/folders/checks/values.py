@@ -45,7 +45,7 @@ def unknown_color(data: Examined) -> Finding | None:
     found = [(mask, without_class(data.lookup, mask)) for mask in data.masks]
     pixels = total_of(values for _, values in found)
     distance = largest_distance(data.lookup, [*pixels])
-    settings = [{"data.palette_tolerance": distance}] if data.custom else []
+    settings = [{"data.palette_tolerance": distance}] if data.lookup.adjustable else []
     shown = {str(list(color)): count for color, count in pixels.items()}
     files = [mask.file for mask, values in found if values]
     return finding_of("unknown-color", files, None, settings, pixels=shown, remedy=data.lookup.remedy)

@@ -25,5 +25,5 @@ class Palette(Reader):
 
     def meaning(self, declared: Declared, masks: Masks) -> Meaning:
         assert declared.palette is not None
-        lookup = ColorLookup(declared.palette, declared.ignore, tolerance=declared.tolerance)
+        lookup = ColorLookup(declared.palette, declared.ignore, tolerance=declared.tolerance, adjustable=True)
         return Meaning(declared.labels(len({*declared.palette.values()})), lookup)
