@@ -32,6 +32,7 @@ RAISED = (
     "value-out-of-range",
     "unknown-color",
     "rgb-masks",
+    "palettes-differ",
     "inverted-masks",
     "too-few-classes",
 )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from crispseg.errors import Question
 from crispseg.folders.facts import MaskFacts
+from crispseg.folders.finding import Finding
 from crispseg.folders.lookup import MaskLookup
 from crispseg.folders.meaning import Meaning
 from crispseg.folders.report import SplitReport, report_of
 from crispseg.folders.survey import ReadablePair, Survey
+from crispseg.labels import LabelSet
 
 
 @dataclass(frozen=True)
@@ -36,14 +38,21 @@ class Examined:
         return all(pair.pair.mask.is_file() for pair in self.survey.pairs[:1])
 
     @property
-    def lookup(self) -> MaskLookup | None:
-        """Class of each mask value, if the meaning is known."""
-        return self.meaning.lookup if self.meaning else None
+    def lookup(self) -> MaskLookup:
+        """Class of each mask value; only if the meaning is clear."""
+        assert self.meaning is not None
+        return self.meaning.lookup
+
+    @property
+    def labels(self) -> LabelSet:
+        """Names of the classes; only if the meaning is clear."""
+        assert self.meaning is not None
+        return self.meaning.labels
 
     @property
     def tolerant(self) -> bool:
         """Whether values may be changed by lossy compression."""
-        return self.lookup is None or self.lookup.tolerance > 0
+        return self.meaning is None or self.lookup.tolerance > 0
 
     @cached_property
     def masks(self) -> list[MaskFacts]:
@@ -64,3 +73,8 @@ class Examined:
         for pair in self.decodable:
             masks.setdefault(pair.split, []).append(pair.mask)
         return [report_of(split, self.meaning, masks[split]) for split in self.sizes if split in masks]
+
+
+def if_clear(check: Callable[[Examined], Finding | None]) -> Callable[[Examined], Finding | None]:
+    """Return a check that is left out if the meaning of the masks is unclear."""
+    return lambda data: check(data) if data.meaning else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from crispseg.errors import few
-from crispseg.folders.examined import Examined
+from crispseg.folders.examined import Examined, if_clear
 from crispseg.folders.finding import Finding, finding_of
 from crispseg.folders.report import SplitReport
 from crispseg.labels import IGNORE
@@ -42,10 +42,9 @@ def class_absent(data: Examined) -> Finding | None:
 
 def class_names(data: Examined) -> Finding | None:
     """Classes named as pixels without a label, which a network should not learn."""
-    names = data.meaning.labels.names if data.meaning else ()
-    void = [name for name in names if name.strip("_ ").casefold() in UNLABELLED]
+    void = [name for name in data.labels.names if name.strip("_ ").casefold() in UNLABELLED]
     drop = f"[{','.join(void)}]"
     return finding_of("class-names", count=len(void), names=void, drop=drop)
 
 
-CLASS_CHECKS = [too_few_classes, class_absent, class_names]
+CLASS_CHECKS = [*map(if_clear, (too_few_classes, class_absent, class_names))]

@@ -62,7 +62,7 @@ def tiny_image(data: Examined) -> Finding | None:
 
 def interpolated_edges(data: Examined) -> Finding | None:
     """Resized class ids look like a further class one pixel wide, too thin to see in the picture."""
-    if data.lookup is not None and data.lookup.tolerance:
+    if data.meaning and data.lookup.tolerance:
         return None
     return finding_of("interpolated-edges", (mask.file for mask in data.masks if mask.blended >= BLENDED))
 
@@ -93,7 +93,7 @@ def inverted_masks(data: Examined) -> Finding | None:
 
 def transparent_pixels(data: Examined) -> Finding | None:
     """Transparent pixels, which are read as black; indices of palette files keep their values."""
-    by_index = data.lookup is not None and not data.lookup.in_color
+    by_index = data.meaning is not None and not data.lookup.in_color
     masks = [mask for mask in data.survey.masks if mask.transparent and not (by_index and mask.palette)]
     return finding_of("transparent-pixels", (mask.file for mask in masks))
 

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
-from crispseg.folders.examined import Examined
+from crispseg.folders.examined import Examined, if_clear
 from crispseg.folders.facts import MaskFacts
 from crispseg.folders.finding import Finding, finding_of
 from crispseg.folders.lookup import NONE, MaskLookup
+from crispseg.folders.readers.reader import palettes_differ
 from crispseg.labels import IGNORE
 
 
@@ -30,7 +31,7 @@ def unclear_masks(data: Examined) -> Finding | None:
 
 
 def value_out_of_range(data: Examined) -> Finding | None:
-    if data.lookup is None or data.lookup.colors:
+    if data.lookup.colors:
         return None
     found = [(mask, without_class(data.lookup, mask)) for mask in data.masks if not mask.colors]
     files = [mask.file for mask, values in found if values]
@@ -40,7 +41,7 @@ def value_out_of_range(data: Examined) -> Finding | None:
 
 def unknown_color(data: Examined) -> Finding | None:
     """Colours that are not in the palette, with the distance at which they would be read as the nearest one."""
-    if data.lookup is None or not data.lookup.colors:
+    if not data.lookup.colors:
         return None
     found = [(mask, without_class(data.lookup, mask)) for mask in data.masks]
     pixels = total_of(values for _, values in found)
@@ -53,13 +54,19 @@ def unknown_color(data: Examined) -> Finding | None:
 
 def rgb_masks(data: Examined) -> Finding | None:
     """Masks of colours, although the others have class ids."""
-    if data.lookup is None or data.lookup.colors or data.lookup.by_pixel:
+    if data.lookup.colors or data.lookup.by_pixel:
         return None
     return finding_of("rgb-masks", (mask.file for mask in data.masks if mask.colors))
 
 
+def differing_palettes(data: Examined) -> Finding | None:
+    """Palette files that are read by their indices, although a colour has another index in some of them."""
+    masks = [mask for mask in data.masks if mask.palette and not data.lookup.by_color(mask.palette)]
+    return finding_of("palettes-differ", (mask.file for mask in masks) if palettes_differ(masks) else ())
+
+
 def all_ignored(data: Examined) -> Finding | None:
-    if data.lookup is None or data.lookup.by_pixel:
+    if data.lookup.by_pixel:
         return None
     files = [pair.mask.file for pair in data.decodable if (data.lookup.labels_of(pair.mask) == IGNORE).all()]
     return finding_of("all-ignored", files)
@@ -67,16 +74,16 @@ def all_ignored(data: Examined) -> Finding | None:
 
 def nodata_class(data: Examined) -> Finding | None:
     """GeoTIFFs whose value without data, as their metadata say, is one of three or more classes."""
-    if data.meaning is None or len(data.meaning.labels) < 3:
+    if len(data.labels) < 3:
         return None
     labels: dict[str, int] = {}
     for mask in data.masks:
         if mask.nodata is not None and not mask.colors:
-            for label in data.meaning.lookup.labels_of(mask)[mask.values == mask.nodata].tolist():
+            for label in data.lookup.labels_of(mask)[mask.values == mask.nodata].tolist():
                 labels[mask.file] = label
     files = [file for file, label in labels.items() if label < IGNORE]
     label = labels[files[0]] if files else 0
-    return finding_of("nodata-class", files, label=label, name=data.meaning.labels.names[label])
+    return finding_of("nodata-class", files, label=label, name=data.labels.names[label])
 
 
 def without_class(lookup: MaskLookup, mask: MaskFacts) -> dict[Any, int]:
@@ -108,4 +115,7 @@ def largest_distance(lookup: MaskLookup, colors: list[Any]) -> int:
     return math.ceil(float(distances.max()))
 
 
-VALUE_CHECKS = [unclear_masks, value_out_of_range, unknown_color, rgb_masks, all_ignored, nodata_class]
+VALUE_CHECKS = [
+    unclear_masks,
+    *map(if_clear, (value_out_of_range, unknown_color, rgb_masks, differing_palettes, all_ignored, nodata_class)),
+]
