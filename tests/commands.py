@@ -16,13 +16,14 @@ Capture = pytest.CaptureFixture[str]
 
 
 def error_of(capsys: Capture, *argv: object) -> str:
-    """The one line on stderr of a command that must fail."""
+    """The one line on stderr of a command that must fail, or the lines of a question."""
     capsys.readouterr()
     assert main([str(word) for word in argv]) == 2
     captured = capsys.readouterr()
-    (line,) = captured.err.splitlines()
+    line, *question = captured.err.splitlines()
     assert line.startswith("crispseg: error: ") and "Traceback" not in captured.out
-    return line
+    assert not question or len(question) < 10
+    return "\n".join([line, *question])
 
 
 def output_of(capsys: Capture, *argv: object) -> str:

@@ -244,8 +244,8 @@ ELSEWHERE = {
         ["0.png", "[1, 1, 1]"],
     ),
     "another colour": ([in_color(0, 1)] * 3, RED, [in_color(0, 2)] * 2, ["0.png", "[0, 128, 0]"]),
-    "soft colours": ([in_color(0, 1)] * 3, RED, [SOFT_RED] * 2, ["0.png", "data.palette_tolerance"]),
-    "more ids": ([ids(0, 1, 2)] * 3, {}, [ids(0, 1, 3), ids(0, 1, 2)], ["0.png", "3 (16 pixels)", "0 to 2"]),
+    "soft colours": ([in_color(0, 1)] * 3, RED, [SOFT_RED] * 2, ["0.png", "data.palette"]),
+    "more ids": ([ids(0, 1, 2)] * 3, {}, [ids(0, 1, 3), ids(0, 1, 2)], ["0.png", "out of range 0 to 2"]),
 }
 
 

@@ -79,7 +79,7 @@ def test_train_and_evaluate_say_so_once(tmp_path: Path, capsys: pytest.CaptureFi
     save(root / "masks/train/over.png", ids(60))
     assert main(["train", str(root), *TINY, f"--out={run}"]) == 0
     shown = capsys.readouterr().err
-    assert all(said in shown for said in PLANTED) and "EXIF rotates or mirrors, unlike their masks" in shown
+    assert all(said in shown for said in PLANTED) and "EXIF rotates or mirrors, unlike the masks" in shown
     assert main(["train", f"--resume={run}", "--epochs=2"]) == 0
     assert "more than one split" not in capsys.readouterr().err
     for flags, there in (([], "found by name"), (["--split=test"], "more than one split"), (["--split=train"], None)):
