@@ -16,7 +16,6 @@ from PIL import Image
 
 from crispseg.data import Folder
 from crispseg.data.folder import settle
-from crispseg.data.pairing import folded, shared_out
 from crispseg.folders.groups import group_of, likely_group, original
 from crispseg.folders.splits import folded, shared_out
 
