@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import mannwhitneyu
 
-from crispseg.evaluation.evaluate import named_data
+from crispseg.evaluation.recorded import named_data
 from crispseg.labelling.errors import doubtful_area, judges, quality
 from crispseg.labels import IGNORE
 

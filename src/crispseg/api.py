@@ -20,7 +20,8 @@ from crispseg.data.named import settings_of, write_pairs
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import RESAMPLES
 from crispseg.evaluation.boundary import Empty
-from crispseg.evaluation.evaluate import data_to_score, score_run
+from crispseg.evaluation.evaluate import score_run
+from crispseg.evaluation.recorded import data_to_score
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend

@@ -14,7 +14,7 @@ from crispseg.cli.main import main
 from crispseg.data import Folder, check_split
 from crispseg.data.examination import examine
 from crispseg.data.folder import settle
-from crispseg.evaluation.evaluate import data_to_score
+from crispseg.evaluation.recorded import data_to_score
 from crispseg.folders.checks import check
 from crispseg.labels import LabelSet
 from crispseg.training.settings import training_config

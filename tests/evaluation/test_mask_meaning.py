@@ -28,7 +28,8 @@ from crispseg.data import FileDataset, Folder
 from crispseg.data.examination import examine
 from crispseg.data.folder import settle
 from crispseg.data.named import build_data
-from crispseg.evaluation.evaluate import checked_splits, data_to_score, named_data
+from crispseg.evaluation.checked import checked_splits
+from crispseg.evaluation.recorded import data_to_score, named_data
 from crispseg.folders.checks import check
 from crispseg.folders.finding import Severity
 from crispseg.folders.wording import line

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from crispseg.cli.keys import show_page, write_json
 from crispseg.cli.scoring import WithScores
-from crispseg.evaluation.evaluate import checked_splits
+from crispseg.evaluation.checked import checked_splits
 from crispseg.evaluation.report import comparison_page
 from crispseg.evaluation.summary import ModelComparison
 from crispseg.inspection.ablation import ablate, ablations_of

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self, get_origin
+from typing import Any, ClassVar, Self, get_args, get_origin
 
 from crispseg.config.registry import load_plugins
 from crispseg.config.settings import (
@@ -19,9 +19,11 @@ from crispseg.config.settings import (
     Tree,
     accepted,
     alternatives,
-    checked,
     construct,
+    entry_of,
     fields_of,
+    is_pair,
+    takes_word,
     unknown,
     written,
 )
@@ -116,16 +118,26 @@ class Command:
         given = [word for word in argv if word not in (*HELP, "all")]
         _, tree = read_flags(given, {key: each.kind for key, each in keys.items()})
         words = {word.upper(): keys.pop(word) for word in cls.words}
-        for heading, group in {"": words, "The keys": keys, **cls.more_keys(tree)}.items():
-            shown = {key: each for key, each in group.items() if not first or key in first or key.isupper()}
-            lines += ["", f"{heading}:"] if shown and heading else []
-            for key, each in shown.items():
-                values = [accepted(each.kind).removesuffix(" or null")]
-                if each.default is not None:
-                    values.append("required" if each.default is MISSING else f"default: {written(each.default)}")
-                lines.append(f"  {key}" if key.isupper() else f"  --{key}  ({', '.join(values)})")
-                lines.append(textwrap.fill(each.about, width, initial_indent=" " * 8, subsequent_indent=" " * 8))
+        lines += _explained(words, width)
+        for heading, group in {"The keys": keys, **cls.more_keys(tree)}.items():
+            shown = {f"--{key}": each for key, each in group.items() if not first or key in first}
+            if shown:
+                lines += ["", f"{heading}:", *_explained(shown, width)]
         return "\n".join([*lines, "", f"crispseg {cls.name} --help all explains every key."])
+
+
+def _explained(keys: Mapping[str, Field], width: int) -> list[str]:
+    """Return the help of arguments, whose names are in capitals, or flags, with the values that they accept."""
+    lines = []
+    for key, each in keys.items():
+        values = accepted(each.kind).removesuffix(" or null")
+        if each.default is MISSING:
+            values += ", required"
+        elif each.default is not None:
+            values += f", default: {written(each.default)}"
+        lines.append(f"  {key}" if key.isupper() else f"  {key}  ({values})")
+        lines.append(textwrap.fill(each.about, width, initial_indent=" " * 8, subsequent_indent=" " * 8))
+    return lines
 
 
 class Group(Command):
@@ -162,7 +174,7 @@ class WithData(Command):
 
     def chosen(self, found: Tree) -> Tree:
         """Return the data settings; flags override `found`, and empty settings raise a `CrispsegError`."""
-        from crispseg.evaluation.evaluate import completed
+        from crispseg.evaluation.recorded import completed
 
         if settings := completed({**found, **self.data}):
             return settings
@@ -178,6 +190,7 @@ class WithData(Command):
 
 
 FLAG = re.compile(r"--?[a-zA-Z]")
+SHORT_FLAGS = {"o": "out"}
 
 
 def read_flags(argv: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[str], Tree]:
@@ -186,38 +199,51 @@ def read_flags(argv: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[str]
     A flag is `--key value`, `--key=value`, or `--key` alone if it is true or false; keys contain `-` or `_`. Lists are
     written `'[0.5, 1]'`, or as several values. `kinds` are the types of all keys that are known yet.
     """
-    found: list[str] = []
+    words: list[str] = []
     tree: Tree = {}
     rest = list(argv)
     while rest:
-        token = rest.pop(0)
-        if not FLAG.match(token):
-            found.append(token)
+        word = rest.pop(0)
+        if not FLAG.match(word):
+            words.append(word)
             continue
-        name, equals, value = token.lstrip("-").partition("=")
-        key = "out" if name == "o" else name.replace("-", "_")
-        kind = kinds.get(key, bool | str if key.startswith("model.") else str)
-        tree[key] = Text(value) if equals else _value(rest, kind, key)
-    return found, tree
+        name, equals, value = word.lstrip("-").partition("=")
+        key = SHORT_FLAGS.get(name, name.replace("-", "_"))
+        if equals:
+            tree[key] = Text(value)
+        else:
+            kind = kinds.get(key, bool | str if key.startswith("model.") else str)
+            values = [*itertools.takewhile(lambda word: not FLAG.match(word), rest)]
+            count = words_of(kind, values)
+            tree[key] = _value(kind, values[:count], key)
+            del rest[:count]
+    return words, tree
 
 
-def _value(rest: list[str], kind: Any, key: str) -> Text | list[Text]:
-    """Remove the value of a flag from the front of the next arguments; its type determines their number."""
-    words = [*itertools.takewhile(lambda word: not FLAG.match(word), rest)]
-    # The value is one word if its type accepts any text, or if the word is a written list.
-    one = {str, Path} & {*alternatives(kind)} or (words and words[0].startswith("["))
-    fitting = None
-    for count in range(min(len(words), 1 if one else len(words)) + 1):
-        value: Any = [Text(word) for word in words[:count]]
-        value = value[0] if count == 1 else Text("true") if not count and bool in alternatives(kind) else value
-        try:
-            checked(kind, value, key)
-            fitting = count, value
-        except CrispsegError:
-            if fitting:
-                break
-    if fitting is None and not words:
+def words_of(kind: Any, words: Sequence[str]) -> int:
+    """Return how many of the words that follow a flag are its value, by its type and the form of the words."""
+    kinds, entry = {*alternatives(kind)}, entry_of(kind)
+    if not words:
+        return 0
+    if words[0].startswith("[") or {str, Path} & kinds:
+        return 1
+    entries = [*itertools.takewhile(lambda word: takes_word(entry, word), words)]
+    for pair in kinds:
+        if is_pair(pair) and len(entries) >= len(get_args(pair)):
+            return len(get_args(pair))
+    if entries and not any(map(is_pair, kinds)):
+        return len(entries)
+    if takes_word(kind, words[0]):
+        return 1
+    return 0 if bool in kinds or entry is not None else 1  # the check of a wrong word explains what is right
+
+
+def _value(kind: Any, words: Sequence[str], key: str) -> Text | list[Text]:
+    """Return the value of a flag with these words."""
+    if len(words) == 1:
+        return Text(words[0])
+    if not words and bool in alternatives(kind):
+        return Text("true")
+    if not words and (entry_of(kind) is None or any(map(is_pair, alternatives(kind)))):
         raise CrispsegError(f"has no value; give {accepted(kind)}", key)
-    count, value = fitting or (1, Text(words[0]))
-    del rest[:count]
-    return value  # type: ignore[no-any-return]
+    return [Text(word) for word in words]

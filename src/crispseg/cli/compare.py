@@ -9,7 +9,8 @@ from rich.console import Console
 
 from crispseg.cli.keys import short_names, show_page, write_json
 from crispseg.cli.scoring import WithScores
-from crispseg.evaluation.evaluate import checked_splits, score_model
+from crispseg.evaluation.checked import checked_splits
+from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.report import comparison_page, examples
 from crispseg.evaluation.summary import DISTANCE, ModelComparison
 from crispseg.models import SegmentationModel

@@ -12,7 +12,7 @@ from crispseg.cli.keys import WithDevice, short_names
 from crispseg.data import FileDataset
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.evaluate import recorded_data
+from crispseg.evaluation.recorded import recorded_data
 from crispseg.inference.device import FloatPrecision, usable_device
 from crispseg.inference.image_files import named_images
 from crispseg.inference.runtime import ExportedModel, open_model

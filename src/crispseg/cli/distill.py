@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from crispseg.cli.train import Train
 from crispseg.config.settings import Tree
-from crispseg.evaluation.evaluate import recorded_data
+from crispseg.evaluation.recorded import recorded_data
 
 
 @dataclass(kw_only=True)

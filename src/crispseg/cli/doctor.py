@@ -19,7 +19,7 @@ from crispseg.data.examination import examine
 from crispseg.data.named import build_data
 from crispseg.data.picture import DATA_PICTURE, draw_examined
 from crispseg.errors import CrispsegError, flags_of
-from crispseg.evaluation.evaluate import named_data
+from crispseg.evaluation.recorded import named_data
 from crispseg.folders.cache import cache_file, forget
 from crispseg.folders.checks import check
 from crispseg.folders.checks.files import UNPAIRED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from pydantic import PositiveInt
 
 from crispseg.cli.command import WithData
 from crispseg.cli.keys import WithOptions
+from crispseg.data import DataSource
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.evaluate import checked_splits, named_data, recorded_data
+from crispseg.evaluation.checked import checked_splits
+from crispseg.evaluation.recorded import named_data, recorded_data
 from crispseg.export.certificate import DISTANCE, Certificate
 from crispseg.export.formats import FILE_FORMATS, Format
 from crispseg.export.pipeline import export_model
@@ -55,11 +58,7 @@ class Export(WithOptions, WithData):
         kind: Any = self.format or of_suffix.get(self.out.suffix.lower())
         if kind is None:
             raise CrispsegError(f"is {self.out}; use a name that ends in {', '.join(of_suffix)}", "out")
-        found, _ = named_data(self.calibrate) if self.calibrate else ({}, 3)
-        needed = self.options.get("precision") == "int8" or self.options.get("max_drop") is not None
-        if not found and not self.data and needed:
-            found, _ = recorded_data(self.run)
-        data = build_data(self.chosen(found)) if found or self.data or needed else None
+        data = self.calibration_data()
         model = SegmentationModel.from_pretrained(self.run)
         calibration = None
         if data is not None:
@@ -69,6 +68,17 @@ class Export(WithOptions, WithData):
         show(certificate)
         print(f"{certificate.network}, {certificate.bytes / 1e6:.1f} MB, is in {self.out}")
 
+    def calibration_data(self) -> DataSource | None:
+        """Return the given data, or else those of the run if they are needed."""
+        needed = self.options.get("precision") == "int8" or self.options.get("max_drop") is not None
+        if self.calibrate:
+            settings, _ = named_data(self.calibrate)
+        elif self.data or not needed:
+            settings = {}
+        else:
+            settings, _ = recorded_data(self.run)
+        return build_data(self.chosen(settings)) if settings or self.data or needed else None
+
 
 def show(certificate: Certificate) -> None:
     """Print a certificate."""
@@ -76,13 +86,14 @@ def show(certificate: Certificate) -> None:
         print(f"compared with the model at {comparison}")
     if certificate.format == "coreml" and not certificate.comparisons:
         print("not compared with the model, since Core ML files run on macOS only; export it there for a comparison")
-    if found := certificate.measured:
-        print(f"{found.images} images of {certificate.data}, model → file: {found.labels:.2f} % same labels")
-        for name, pair in {"mIoU": found.miou, f"boundary F {DISTANCE} px": found.boundary_f}.items():
-            if pair.model is not None and pair.file is not None:
-                lossy = certificate.precision == "int8" and pair.model - pair.file > LARGEST_LOSS
-                better = f"; --precision {'fp32' if certificate.format == 'onnx' else 'bf16'} is better" * lossy
-                print(f"  {name} {pair.model:.2f} → {pair.file:.2f}{better}")
+    if measured := certificate.measured:
+        print(f"{measured.images} images of {certificate.data}, model → file: {measured.labels:.2f} % same labels")
+        better = "fp32" if certificate.format == "onnx" else "bf16"
+        for name, pair in {"mIoU": measured.miou, f"boundary F {DISTANCE} px": measured.boundary_f}.items():
+            if math.isfinite(pair.loss):
+                lossy = certificate.precision == "int8" and pair.loss > LARGEST_LOSS
+                remedy = f"; --precision {better} is better" if lossy else ""
+                print(f"  {name} {pair.model:.2f} → {pair.file:.2f}{remedy}")
     if (ratio := certificate.over_bf16) is not None:
         better = "; --precision bf16 is the better choice on this processor" if ratio > WORTH_INT8 else ""
         print(f"an image takes {ratio:.2f} of the time of bf16{better}")

@@ -16,7 +16,7 @@ from crispseg.cli.keys import WithDevice, show_page
 from crispseg.data.examination import pairs_of
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.evaluate import recorded_data
+from crispseg.evaluation.recorded import recorded_data
 from crispseg.inference import Segmenter
 from crispseg.inference.image_files import named_images
 from crispseg.inference.protocols import Protocol

@@ -74,24 +74,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (Exception, KeyboardInterrupt) as error:
-        found = error if isinstance(error, CrispsegError) else ended_worker(error) or error
-        if isinstance(found, KeyboardInterrupt):
-            print(f"crispseg: {str(found) or INTERRUPTED}", file=sys.stderr)
-            return 128 + (found.number if isinstance(found, Interrupted) else signal.SIGINT)
-        if isinstance(found, CrispsegError):
-            for line in _lines_of(found, sys.argv[1:] if argv is None else argv):
-                print(line, file=sys.stderr)
-            return 2
-        if isinstance(found, OSError):
-            line = system_line(found)
-        elif isinstance(found, MemoryError):
-            line = "there is not enough memory; close other programs, or give smaller images, crops or batches"
-        else:
-            traceback.print_exception(found)
-            print("crispseg: this is a bug; please report the lines above and the command", file=sys.stderr)
-            return 70  # EX_SOFTWARE of sysexits.h
-        print(f"crispseg: error: {' '.join(line.split())}", file=sys.stderr)
-        return 2
+        return _report(error, sys.argv[1:] if argv is None else argv)
+
+
+def _report(error: BaseException, words: Sequence[str]) -> int:
+    """Print an error and return the exit status; `words` are those of the command that failed."""
+    error = error if isinstance(error, CrispsegError) else ended_worker(error) or error
+    match error:
+        case KeyboardInterrupt():
+            lines = [f"crispseg: {str(error) or INTERRUPTED}"]
+            status = 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
+        case CrispsegError():
+            lines, status = [*_lines_of(error, words)], 2
+        case OSError():
+            lines, status = [f"crispseg: error: {' '.join(system_line(error).split())}"], 2
+        case MemoryError():
+            remedy = "close other programs, or give smaller images, crops or batches"
+            lines, status = [f"crispseg: error: there is not enough memory; {remedy}"], 2
+        case _:
+            traceback.print_exception(error)
+            lines = ["crispseg: this is a bug; please report the lines above and the command"]
+            status = 70  # EX_SOFTWARE of sysexits.h
+    print(*lines, sep="\n", file=sys.stderr)
+    return status
 
 
 def _lines_of(error: CrispsegError, words: Sequence[str]) -> Iterator[str]:

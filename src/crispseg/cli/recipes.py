@@ -88,27 +88,36 @@ class Recipes(Command):
 
     def commands(self, row: PaperRow, seed: int = 0) -> list[list[str]]:
         """Return the commands that train and score a row, each as a list of arguments."""
-        out, score = self.folder(row, seed), row.score
-        model = {"--model" if key == "name" else f"--model.{key}": value for key, value in row.model.items()}
-        options = [str(word) for key, value in model.items() for word in (key, written(value))]
+        out = self.folder(row, seed)
         weights = ["--model.pretrained", self.pretrained] if row.weight_file else []
-        data, commands = _data_of(row.paper, row.recipe), []
+        commands = []
         if row.after:
-            first, before = f"{out}-{row.after}", _data_of(row.paper, row.after)
-            root = self.root if self.root and before == data else before.upper()
-            place = ["--data.root", root, "--seed", str(seed), "--out", first]
-            commands.append(["train", f"{row.paper}/{row.after}.yaml", *options, *weights, *place])
+            first = f"{out}-{row.after}"
+            commands.append(self.train(row, row.after, weights, seed, first))
             weights = ["--init_from", first]
-        place = ["--data.root", self.root or data.upper(), "--seed", str(seed), "--out", out]
-        commands.append(["train", f"{row.paper}/{row.recipe}.yaml", *options, *weights, *place])
+        commands.append(self.train(row, row.recipe, weights, seed, out))
+        return [*commands, self.score(row, out)]
+
+    def train(self, row: PaperRow, recipe: str | None, weights: list[str], seed: int, out: str) -> list[str]:
+        """Return the command that trains a row by a recipe; another recipe than the row's may have other data."""
+        own, name = (_data_of(row.paper, each) for each in (row.recipe, recipe))
+        root = self.root if self.root and name == own else name.upper()
+        options = []
+        for key, value in row.model.items():
+            options += ["--model" if key == "name" else f"--model.{key}", written(value)]
+        place = ["--data.root", root, "--seed", str(seed), "--out", out]
+        return ["train", f"{row.paper}/{recipe}.yaml", *options, *weights, *place]
+
+    def score(self, row: PaperRow, out: str) -> list[str]:
+        """Return the command that scores a row, or predicts for the server that does."""
+        score = row.score
         protocol = ["--protocol", score.protocol] if score.protocol != "whole" else []
         if score.server:
             files = ["--format", score.server, "--out", f"{out}/submission"]
-            return [*commands, ["predict", out, self.images, *protocol, *files]]
+            return ["predict", out, self.images, *protocol, *files]
         boundary = ["--boundary", *map(str, score.boundary), "--boundary_empty", score.boundary_empty]
         boundary = boundary if score.boundary else []
-        scored = ["--split", score.split, *protocol, *boundary, "--json", f"{out}/{SCORE_FILE}"]
-        return [*commands, ["evaluate", out, *scored]]
+        return ["evaluate", out, "--split", score.split, *protocol, *boundary, "--json", f"{out}/{SCORE_FILE}"]
 
 
 def line_of(row: PaperRow, counts: bool = False) -> str:

@@ -12,7 +12,7 @@ from crispseg.cli.keys import WithDevice, check_json
 from crispseg.data import DataSource
 from crispseg.data.named import settings_of
 from crispseg.evaluation.bootstrap import RESAMPLES
-from crispseg.evaluation.evaluate import data_to_score
+from crispseg.evaluation.recorded import data_to_score
 from crispseg.folders.cache import forget
 from crispseg.training.config import spare_processors
 from crispseg.visualization.pages import check_page

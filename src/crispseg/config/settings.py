@@ -87,38 +87,78 @@ def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") ->
 
 
 def checked(kind: Any, value: Any, field: str) -> Any:
-    """Return the value converted to this type, or raise a `CrispsegError`. A `Text` is read as YAML or else as text.
+    """Return the value converted to this type, or raise a `CrispsegError`. The type decides what a `Text` means.
 
     >>> checked(int | tuple[int, int], Text("[64, 96]"), "crop"), checked(str, Text("5"), "name")
     ((64, 96), '5')
     """
-    readings = [_with_texts(value, read) for read in (_yaml_or_text, str)]
-    if isinstance(value, Text):
-        readings += [[each] for each in readings]  # a single value can replace a list of one
-    errors = []
-    for reading in readings:
-        try:
-            return _adapter(kind).validate_python(reading)
-        except ValidationError as error:
-            errors.append(error)
-    raise wrong(errors[0], kind, value, field)
-
-
-def _with_texts(value: Any, read: Callable[[str], Any]) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _with_texts(entry, read) for key, entry in value.items()}
-    if isinstance(value, list):
-        return [_with_texts(entry, read) for entry in value]
-    if isinstance(value, str) and value.startswith("~/"):  # paths are the only settings that begin so
-        return str(Path(value).expanduser())
-    return read(value) if isinstance(value, Text) else value
-
-
-def _yaml_or_text(text: str) -> Any:
+    value = _expanded(value)
     try:
-        return parse_yaml(text)
-    except ValueError:
+        return _adapter(kind).validate_python(_meaning(kind, value) if isinstance(value, Text) else value)
+    except ValidationError as error:
+        raise wrong(error, kind, value, field) from None
+
+
+def _expanded(value: Any) -> Any:
+    """Return a value with paths of the home folder in full; paths are the only settings that begin with `~/`."""
+    if isinstance(value, Mapping):
+        return {key: _expanded(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_expanded(entry) for entry in value]
+    if isinstance(value, str) and value.startswith("~/"):
+        return type(value)(Path(value).expanduser())
+    return value
+
+
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+CONSTANTS: dict[Any, tuple[Any, ...]] = {bool: (True, False), NoneType: (None,)}
+
+
+def takes_word(kind: Any, word: str) -> bool:
+    """Return whether a single word has the form of a value of this type: text, a number, a constant or a choice."""
+    kinds = {*alternatives(kind)}
+    number = kinds & {int, float} and NUMBER.fullmatch(word)
+    return bool(kinds & {str, Path, Any} or number or word in _fixed_words(kind))
+
+
+def _fixed_words(kind: Any) -> dict[str, Any]:
+    """Return the values of a type that have a word each: constants and choices."""
+    words: dict[str, Any] = {}
+    for each in alternatives(kind):
+        choices = get_args(each) if get_origin(each) is Literal else CONSTANTS.get(each, ())
+        words |= {written(choice): choice for choice in choices}
+    return words
+
+
+def entry_of(kind: Any) -> Any:
+    """Return the type of the entries of lists and tuples of this type; None if it has neither.
+
+    >>> entry_of(int | tuple[int, int]), entry_of(str)
+    (<class 'int'>, None)
+    """
+    return next((get_args(each)[0] for each in alternatives(kind) if get_origin(each) in SEQUENCES), None)
+
+
+def is_pair(kind: Any) -> bool:
+    """Return whether a type is a tuple of a fixed length."""
+    return get_origin(kind) is tuple and Ellipsis not in get_args(kind)
+
+
+def _meaning(kind: Any, text: Text) -> Any:
+    """Return what a text means for a type: one of its words, text as it is, or else a YAML value."""
+    words, kinds = _fixed_words(kind), {*alternatives(kind)}
+    if text in words:
+        return words[text]
+    listed, mapped = entry_of(kind) is not None, dict in map(get_origin, kinds)
+    written_out = (listed and text.startswith("[")) or (mapped and text.startswith("{"))
+    if {str, Path} & kinds and not written_out:
         return str(text)
+    try:
+        value = parse_yaml(text)
+    except ValueError:
+        value = str(text)
+    alone = listed and not isinstance(value, list) and not takes_word(kind, text)
+    return [value] if alone else value  # a single value can replace a list of one
 
 
 def _adapter(kind: Any) -> TypeAdapter[Any]:
@@ -162,6 +202,7 @@ class Settings:
             raise wrong(error, known[key].kind, first["input"], cls.prefix + key) from None
 
 
+SEQUENCES = (list, tuple, Sequence)
 SCALARS = {
     bool: "true or false",
     int: "a whole number",

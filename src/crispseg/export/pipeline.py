@@ -16,7 +16,7 @@ import torch
 from pydantic import NonNegativeFloat
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.evaluation.evaluate import check_classes
+from crispseg.evaluation.checked import check_classes
 from crispseg.export.certificate import CHECKED, Certificate, Comparison, Measured, compare, measure, time_ratio
 from crispseg.export.formats import FILE_FORMATS, Format, float_file, write_openvino
 from crispseg.export.plan import ExportPlan, Output, Precision, Sampling

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crispseg.errors import CrispsegError, few
-from crispseg.evaluation.evaluate import read_truth
+from crispseg.evaluation.recorded import read_truth
 from crispseg.inference.device import usable_device
 from crispseg.inference.image_files import Source, read_source
 from crispseg.inference.runtime import AnyModel

@@ -15,7 +15,8 @@ from rich.console import Console
 
 from crispseg.config.settings import Tree
 from crispseg.data import SegmentationDataset
-from crispseg.evaluation.evaluate import checked_splits, data_to_score
+from crispseg.evaluation.checked import checked_splits
+from crispseg.evaluation.recorded import data_to_score
 from crispseg.inference import Segmenter
 from crispseg.io.progress import progress
 from crispseg.labels import IGNORE

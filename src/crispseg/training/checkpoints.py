@@ -24,7 +24,7 @@ from crispseg.backbones.weights import check_archive
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
 from crispseg.errors import CrispsegError, Interrupted, ended_worker, few, one_line, system_line
-from crispseg.evaluation.evaluate import TRAINED
+from crispseg.evaluation.recorded import TRAINED
 from crispseg.io.files import atomic_path
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel

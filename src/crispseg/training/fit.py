@@ -21,7 +21,7 @@ from crispseg.data.folder import settle
 from crispseg.data.loading import Batches, eval_loader, obstacle_to_workers, train_loader, with_keys
 from crispseg.data.transforms import CustomTransform
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.evaluate import TRAINED
+from crispseg.evaluation.recorded import TRAINED
 from crispseg.inference.tiling import enough_memory
 from crispseg.io.files import LITTER, owned
 from crispseg.io.host import host_state_restored

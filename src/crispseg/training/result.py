@@ -16,7 +16,8 @@ from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DataSource
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import RESAMPLES, percent
-from crispseg.evaluation.evaluate import checked_splits, score_model
+from crispseg.evaluation.checked import checked_splits
+from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference import Segmentation, Segmenter
 from crispseg.inference.image_files import Source

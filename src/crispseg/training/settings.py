@@ -138,7 +138,7 @@ def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
         if owner not in known:
             raise unknown(key, known)
         before = checked(dict[str, Any], values.get(owner, known[owner].default) or {}, owner)
-        values[owner] = before | {name: entry}
+        values[owner] = before | {name: checked(Any, entry, key)}
     model, data, augment = (_taken(group, values) for group in GROUPS)
     if not data:
         raise CrispsegError("is missing; give a folder of images and masks, or images and masks", "data")

@@ -1,0 +1,68 @@
+"""Checks that data fit the models to score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from crispseg.data import DataSource, FileDataset, Folder, SegmentationDataset
+from crispseg.data.examination import check_splits
+from crispseg.data.folder import settle
+from crispseg.data.value_ranges import known_range
+from crispseg.errors import CrispsegError, few
+from crispseg.folders.wording import lines_of
+from crispseg.inference.runtime import AnyModel
+from crispseg.io.images import image_channels
+from crispseg.io.progress import print_lines
+from crispseg.io.value_range import warn_of_unknown
+from crispseg.labels import LabelSet
+from crispseg.models.info import ModelInfo
+
+
+def check_classes(info: ModelInfo, labels: LabelSet) -> None:
+    """Raise a CrispsegError if data and model differ in the number of classes, or a shared name has another index."""
+    names, own = [*labels.names], [*info.class_names]
+    if len(names) != info.num_classes:
+        raise CrispsegError(f"the model has {info.num_classes} classes, the data {len(names)}; give matching data")
+    if moved := [name for name in names if name in own and own.index(name) != names.index(name)]:
+        there, here = (each.index(moved[0]) for each in (names, own))
+        found = f"the data's classes are {names}, the model's {own}: '{moved[0]}' is number {there} and {here}"
+        raise CrispsegError(f"{found}; write masks in its order, or give data.classes and data.palette in that order")
+
+
+def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> list[SegmentationDataset]:
+    """Return the split with the channels of each model; faulty data or other classes raise a `CrispsegError`.
+
+    Print a note if class names differ from a model's, and for omitted or interpreted files of custom data.
+    """
+    data, notes = settle(data)
+    whole = data.dataset(split)
+    for model in models:
+        check_classes(model.info, whole.labels)
+    datasets = [whole.with_channels(model.info.in_chans, model.info.value_range) for model in models]
+    by_channels = {image_channels(model.info.in_chans): each for model, each in zip(models, datasets, strict=True)}
+    regroups = isinstance(data, Folder) and bool(data.merge or data.drop)
+    for dataset in by_channels.values():
+        notes += _notes(dataset, split, regroups)
+    for model in models:
+        own, names = model.info.class_names, whole.labels.names
+        if own and len(own) == len(names) and own != names:
+            notes.append(f"the model's classes are {', '.join(own)}; those of the data have different names")
+    print_lines(Console(stderr=True), dict.fromkeys(notes), "yellow")
+    return datasets
+
+
+def _notes(dataset: SegmentationDataset, split: str, regroups: bool) -> list[str]:
+    """Check a split, and return notes about its files and classes."""
+    if isinstance(dataset, FileDataset) and dataset.value_range is None and (found := known_range(dataset)):
+        warn_of_unknown(f"the split '{split}'", *found)  # before each data worker does
+    examined, findings = check_splits({split: dataset})
+    report, notes = examined.reports[0], []
+    for finding in findings:
+        notes += lines_of(finding) if finding.code != "class-absent" else []
+    if report.absent:
+        notes.append(f"never in '{split}': {few(report.absent, 20)}; not scored")
+    if regroups and report.void > 0.05:
+        notes.append(f"{report.void:.0%} of the pixels of '{split}' are ignored")
+    return notes
