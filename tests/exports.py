@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crispseg.compat import openvino_core
 from crispseg.export.formats import save_openvino
 from crispseg.export.plan import Output, describe
-from crispseg.inference.runtime import UNSEALED, openvino_core, seal
+from crispseg.inference.runtime import UNSEALED, seal
 from crispseg.models import ModelInfo
 
 INFO = ModelInfo("fpn", 4, "test_efficientnet", 3, mean=(0.5,) * 3, std=(0.5,) * 3)

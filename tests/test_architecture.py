@@ -23,6 +23,7 @@ ORDER = (
     *(
         "errors",
         "labels",
+        "compat",
         "config",
         "io",
         "nn",

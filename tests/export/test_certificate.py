@@ -13,11 +13,11 @@ from models.base import NUM_CLASSES, SQUARES
 
 from crispseg import from_pretrained
 from crispseg.cli.main import main
+from crispseg.compat import openvino_core
 from crispseg.export import pipeline, quantization
 from crispseg.export.certificate import Compared, Measured, time_ratio
 from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import SCOPES, in_float, quantize_onnx, quantize_openvino
-from crispseg.inference.runtime import openvino_core
 from crispseg.training import Run
 
 

@@ -217,7 +217,8 @@ import signal, subprocess, sys
 from pathlib import Path
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper, save
-from crispseg.inference.runtime import open_openvino, openvino_core
+from crispseg.compat import openvino_core
+from crispseg.inference.runtime import open_openvino
 from crispseg.export.quantization import quantize_openvino
 
 size = ["batch", 3, "height", "width"]

@@ -149,7 +149,7 @@ def _meaning(kind: Any, text: Text) -> Any:
     words, kinds = _fixed_words(kind), {*alternatives(kind)}
     if text in words:
         return words[text]
-    listed, mapped = entry_of(kind) is not None, dict in map(get_origin, kinds)
+    listed, mapped = entry_of(kind) is not None, any(get_origin(each) is dict for each in kinds)
     written_out = (listed and text.startswith("[")) or (mapped and text.startswith("{"))
     if {str, Path} & kinds and not written_out:
         return str(text)

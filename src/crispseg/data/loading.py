@@ -16,8 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torch.utils.data._utils import signal_handling
 
+from crispseg.compat import no_errors_of_ended_workers
 from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.data.transforms import Augment
 from crispseg.errors import CrispsegError, one_line
@@ -215,9 +215,7 @@ def _loader(
         raise CrispsegError(f"workers is {workers}; give a number from 0 to {MOST_WORKERS}")
     # A forked worker would wait for ever for an OpenCV thread pool of this process; workers run in parallel anyway.
     cv2.setNumThreads(1)
-    # When a worker ends, PyTorch's handler raises an error anywhere in this process, even in C++. Without the handler,
-    # as in threads and on Windows, the loader checks every five seconds whether the worker is alive.
-    signal_handling._SIGCHLD_handler_set = True
+    no_errors_of_ended_workers()
     options = {"pin_memory": torch.cuda.is_available(), **options}
     generator = generator or torch.Generator()  # the loader draws seeds of workers; the program's stays as it is
     return DataLoader(dataset, num_workers=workers, persistent_workers=workers > 0, generator=generator, **options)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from crispseg.compat import openvino_core
 from crispseg.export.plan import ExportPlan, exporting
 from crispseg.export.quantization import quantize_onnx, quantize_openvino
 from crispseg.inference.device import runs_coreml
-from crispseg.inference.runtime import METADATA, UNSEALED, AnyModel, ExportedModel, open_model, openvino_core, seal
+from crispseg.inference.runtime import METADATA, UNSEALED, AnyModel, ExportedModel, open_model, seal
 
 Format: TypeAlias = Literal["onnx", "openvino", "torch_export", "executorch", "coreml"]
 

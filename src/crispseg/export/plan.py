@@ -12,15 +12,15 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import torch
-import torch.fx.experimental._config as tracing
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
+from crispseg.compat import features_of_any_size, whole_number_padding
 from crispseg.export.certificate import reference, smooth_images
 from crispseg.export.gathered_rows import gather_rows, with_row_sums
 from crispseg.export.quantization import Calibration
-from crispseg.inference.acceleration import fold_batch_norms, whole_number_padding
+from crispseg.inference.acceleration import fold_batch_norms
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.inference.tiling import peak_bytes
 from crispseg.io.value_range import OF_IMAGE
@@ -133,9 +133,7 @@ def exporting() -> Iterator[None]:
     silenced = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        # Otherwise the graph would refuse features of one pixel.
-        patched = tracing.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
-        with whole_number_padding(), patched, warnings.catch_warnings(action="ignore"):
+        with whole_number_padding(), features_of_any_size(), warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(silenced)

@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
-from unittest import mock
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Subset
 
+from crispseg.compat import one_openvino_core
 from crispseg.data import SegmentationDataset
 from crispseg.inference.device import instruction_sets
-from crispseg.inference.runtime import openvino_core
 from crispseg.inference.segmenter import as_batch
 from crispseg.io.parallel import spread
 from crispseg.models import ModelInfo
@@ -148,15 +147,12 @@ def quantize_openvino(source: Path, batches: Batches, decoder: bool) -> Any:
     """Quantise an ONNX file to an OpenVINO model with NNCF, which also corrects the biases."""
     import nncf
     import onnx
-    import openvino
     from nncf.quantization.advanced_parameters import OverflowFix
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
     names = in_float(onnx.load(source, load_external_data=False).graph, decoder)
     names += [f"{name}/WithoutBiases" for name in names]  # OpenVINO's name for a product with a bias
-    core = openvino_core()  # created before it replaces its class
-    # NNCF draws progress bars and creates further cores; see openvino_core for their side effects.
-    with contextlib.redirect_stdout(io.StringIO()), mock.patch.object(openvino, "Core", lambda: core):
+    with contextlib.redirect_stdout(io.StringIO()), one_openvino_core() as core:  # NNCF draws progress bars
         return nncf.quantize(
             core.read_model(source),
             nncf.Dataset(batches),

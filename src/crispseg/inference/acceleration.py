@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from typing import Any, TypeVar
-from unittest import mock
 
 import torch
-from timm.layers import Conv2dSame, padding
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils._pytree import tree_leaves
 
 from crispseg.backbones.timm_networks import LeanConv2dSame
+from crispseg.compat import whole_number_padding
 
 Model = TypeVar("Model", bound=nn.Module)
 Result = TypeVar("Result")
@@ -93,16 +93,3 @@ def compiled(function: Callable[[Tensor], Result]) -> Callable[[Tensor], Result]
             return ready(images)
 
     return call
-
-
-def whole_number_padding() -> AbstractContextManager[Any]:
-    """Replace timm's "same" padding of tf_ networks in the block by a formula that tracers support for all sizes."""
-    return mock.patch.object(padding, "get_same_padding", _same_padding)
-
-
-def _same_padding(length: Any, kernel_size: int, stride: int, dilation: int) -> Any:
-    """Compute the padding in integers, because `math.ceil` would fix the example's size."""
-    outputs, reach = (length + stride - 1) // stride, (kernel_size - 1) * dilation + 1
-    missing = (outputs - 1) * stride + reach - length
-    # A maximum would make sizes too complex for the tracer.
-    return missing if reach >= stride else torch.sym_max(missing, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.util
 import json
@@ -15,6 +14,7 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from crispseg.compat import openvino_core
 from crispseg.config.registry import Registry
 from crispseg.errors import CrispsegError, one_line
 from crispseg.inference.device import FloatPrecision
@@ -214,18 +214,6 @@ def open_onnx(path: Path) -> tuple[Run, str]:
         return torch.from_numpy(session.run(None, {"images": images.contiguous().numpy()})[0])
 
     return run, session.get_modelmeta().custom_metadata_map.get(METADATA, NO_METADATA)
-
-
-@functools.cache
-def openvino_core() -> Any:
-    """Return the one `openvino.Core` of the process.
-
-    Each Core sets a signal stack of the thread and removes it when the Core is deleted. If two Cores are not deleted in
-    reverse order, the thread keeps a freed stack, and the next signal ends the process.
-    """
-    import openvino
-
-    return openvino.Core()
 
 
 def open_openvino(path: Path) -> tuple[Run, str]:
