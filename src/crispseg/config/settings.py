@@ -110,14 +110,14 @@ def _expanded(value: Any) -> Any:
     return value
 
 
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
+NUMBER_WORD = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 CONSTANTS: dict[Any, tuple[Any, ...]] = {bool: (True, False), NoneType: (None,)}
 
 
 def takes_word(kind: Any, word: str) -> bool:
     """Return whether a single word has the form of a value of this type: text, a number, a constant or a choice."""
     kinds = {*alternatives(kind)}
-    number = kinds & {int, float} and NUMBER.fullmatch(word)
+    number = kinds & {int, float} and NUMBER_WORD.fullmatch(word)
     return bool(kinds & {str, Path, Any} or number or word in _fixed_words(kind))
 
 
