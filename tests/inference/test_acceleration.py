@@ -16,7 +16,8 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crispseg import Segmenter, create_model
-from crispseg.inference.acceleration import fold_batch_norms, whole_number_padding
+from crispseg.compat import whole_number_padding
+from crispseg.inference.acceleration import fold_batch_norms
 from crispseg.nn import BatchNorm2d
 
 
