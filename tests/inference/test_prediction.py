@@ -302,3 +302,10 @@ def test_paths_begin_at_home(model: Path, photos: Path, tmp_path: Path, monkeypa
     assert len(files(tmp_path / "mine")) == 6 and len(files(tmp_path / "one")) == 2 and not Path("~").exists()
     settings = training_config({"data": {"images": "~/in", "masks": "~/masks"}, "out": "~/run"})
     assert settings.out == tmp_path / "run" and str(settings.data.masks) == str(tmp_path / "masks")
+
+
+def test_names_that_are_not_utf_8_are_in_the_table(model: Path, photos: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"stra\xdfe.png")
+    shutil.copy(photos / "a.png", photos / "sub" / name)
+    assert predict_files(model, photos / "sub", tmp_path / "out", shares=True).done == 4
+    assert b"\nstra\xdfe.png," in (tmp_path / "out/shares.csv").read_bytes().replace(b"\r", b"")

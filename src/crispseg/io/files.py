@@ -63,8 +63,14 @@ def write_file(path: str | Path, text: str) -> None:
 
 
 def write_table(path: str | Path, rows: Iterable[Iterable[object]]) -> None:
-    """Write the rows of a CSV file that exists only when it is complete, see `atomic_path`."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+    """Write the rows of a CSV file that exists only when it is complete, see `atomic_path`.
+
+    File names that are not UTF-8 are written byte by byte.
+    """
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
         csv.writer(file).writerows(rows)
 
 

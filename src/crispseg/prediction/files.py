@@ -217,6 +217,8 @@ class Pipeline:
         result.name, result.made_of = self.plan.names[result.path], self.made_of(result.path)
         for writer in self.writers:
             writer.write(result)
+        for writer in self.writers:
+            writer.add(result)
         if self.job.server is None:
             self.remove_outdated(result)
 

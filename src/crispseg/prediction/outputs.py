@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from crispseg.config.registry import Registry
 from crispseg.errors import CrispsegError
-from crispseg.inference.objects import OBJECT_ENDINGS, CocoFile, object_rules, pixel_area
+from crispseg.inference.objects import OBJECT_ENDINGS, CocoFile, Objects, object_rules, pixel_area
 from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.io.files import write_table
 from crispseg.io.images import write_image
@@ -42,7 +42,9 @@ class Output:
 
     def write(self, result: Segmentation) -> None:
         """Write the files of an image; their names begin with `result.name`."""
-        raise NotImplementedError
+
+    def add(self, result: Segmentation) -> None:
+        """Add an image, whose files are all written, to the files of all images."""
 
     def finish(self, predictions: Predictions) -> None:
         """Write the files of all images. It is also called after an error, with the images so far."""
@@ -101,13 +103,17 @@ class ObjectFiles(Output):
         rules = object_rules(segmenter.label_set, job.objects, job.objects_border, min_size=job.objects_min_size)
         # A process that skips images or has a part of them does not know all objects.
         self.coco = None if job.resumes else CocoFile(out / COCO, [*rules])
+        self.current: Objects | None = None  # objects of the image that is written
 
     def write(self, result: Segmentation) -> None:
-        assert self.job.objects is not None
-        objects = result.objects(self.job.objects, self.job.objects_border, min_size=self.job.objects_min_size)
-        objects.save(self.out, self.job.pixel_size)
-        if self.coco is not None:
-            self.coco.add(image_file(result), objects)
+        job = self.job
+        assert job.objects is not None
+        self.current = result.objects(job.objects, job.objects_border, min_size=job.objects_min_size)
+        self.current.save(self.out, job.pixel_size)
+
+    def add(self, result: Segmentation) -> None:
+        if self.coco is not None and self.current is not None:
+            self.coco.add(image_file(result), self.current)
 
     def finish(self, predictions: Predictions) -> None:
         if self.coco is not None:
@@ -129,7 +135,7 @@ class ShareTable(Output):
         if table.exists() and not table.read_text("utf-8", "replace").startswith("image,pixels"):
             raise overwritten(table)
 
-    def write(self, result: Segmentation) -> None:
+    def add(self, result: Segmentation) -> None:
         pixels = result.labels.size
         shares = [*result.shares().values()]
         row = [image_file(result), pixels, *shares]
