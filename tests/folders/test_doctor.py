@@ -47,7 +47,7 @@ def test_exit_status_json_and_text(tmp_path: Path, capsys: Capture) -> None:
     [
         ([], ["--data is missing"]),
         (["nowhere"], ["nowhere is missing"]),
-        (["."], ["layout"]),
+        (["."], ["images and masks are not found"]),
         (["nuclei", "--in_chans=17"], ["in_chans is 17"]),
         (["nuclei", "--json=masks/0.png"], ["masks/0.png", "ends in .json"]),
         (["--data=camvid", "--data.root=nowhere"], ["nowhere has no train.txt"]),
