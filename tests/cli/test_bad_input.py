@@ -73,10 +73,10 @@ def test_bad_values_in_masks(tmp_path: Path, error: Error) -> None:
     data = ["--data=folder", f"--data.images={tmp_path / 'images'}", f"--data.masks={masks}", "--data.num_classes=3"]
     train = ["train", *TINY, *data, f"--out={tmp_path / 'run'}"]
     line = error(*train)
-    assert all(phrase in line for phrase in (str(masks), "(3.png)", "value 77", "0 to 2", "correct"))
+    assert all(phrase in line for phrase in (str(masks / "3.png"), "77", "0 to 2", "correct"))
     for index in range(6):
         write_image(masks / f"{index}.png", np.full(SIZE, 200, np.uint8))
-    assert "6 masks contain the value 200" in error(*train)
+    assert all(phrase in error(*train) for phrase in ("6 masks", "200"))
 
 
 # Names --------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from dataset_trees import MAKERS, save
 
 from crispseg.data import DATA_SOURCES, Folder
 from crispseg.data.catalogue import catalogue
+from crispseg.folders.readers import read
 from crispseg.folders.report import values_of_labels
 from crispseg.labels import IGNORE
 
@@ -31,7 +32,8 @@ def values_of(text: str) -> list[Any]:
 def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: Path) -> None:
     """Every value and colour that it names is decoded to the class that it names, and none is left out."""
     if name == "folder":
-        found = Folder("x", "y", palette=[(0, 0, 0), (255, 0, 7)], ignore=((9, 9, 9), 12), palette_tolerance=0).meaning
+        folder = Folder("x", "y", palette=[(0, 0, 0), (255, 0, 7)], ignore=((9, 9, 9), 12), palette_tolerance=0)
+        found = read(folder.declared(), [], Path("y"), None)
         labels, decode = found.labels, found.lookup
     else:
         kind, _, option = name.partition(" ")

@@ -207,7 +207,7 @@ def test_export(form: str, name: str, saved: Path, tmp_path: Path, capfd: pytest
         torch.export.load(out, extra_files=extra)
         record = json.loads(extra["crispseg.json"])
     assert (record["name"], record["class_names"], record["ignore_label"]) == ("fpn", [*NAMES], 255)
-    assert (record["crispseg_version"], record["format_version"]) == (crispseg.__version__, 1)
+    assert (record["crispseg_version"], record["format_version"]) == (crispseg.__version__, 2)
     assert record["metrics"] == {"miou": 62.5} and "recipe" not in record
     assert "RGB in 0 to 1 - mean" in record["images"] and "at least 32" in record["images"]
 

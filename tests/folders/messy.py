@@ -27,7 +27,7 @@ from crispseg.data.examination import check_splits
 from crispseg.data.named import build_data
 from crispseg.data.picture import draw_data
 from crispseg.errors import CrispsegError, Question
-from crispseg.evaluation.evaluate import named_data
+from crispseg.evaluation.recorded import named_data
 from crispseg.folders.report import SplitReport
 from crispseg.labels import IGNORE
 

@@ -56,7 +56,7 @@ def test_it_writes_a_page(folder: Path, tmp_path: Path, capsys: Capture) -> None
         (["--truth", "none.png"], {}, ("none.png does not exist",)),
         (["--truth", "small.png"], {}, ("40×96", "64×96", "mask of this image")),
         (["--truth", "high.png"], {}, ("high.png", "40", "0 to 11")),
-        (["--truth", "colours.png"], {}, ("colours.png", "RGB mask", "data.palette")),
+        (["--truth", "colours.png"], {}, ("colours.png", "meaning of the mask values")),
         (["--truth", "mask.png", "--images", "none.png"], {}, ("data.images", "not a known key")),
         (["--out", "page.png"], {}, ("page.png", ".html")),
         (["--out", "street.png/page.html"], {}, ("street.png", "folder")),

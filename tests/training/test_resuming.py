@@ -267,7 +267,7 @@ def test_a_run_that_ended_before_its_first_checkpoint(
 ) -> None:
     config = repeatable(tmp_path / "run")
     killed(config, 2, monkeypatch)
-    assert files(config.out) == {"config.yaml", "train.txt"}
+    assert files(config.out) == {"config.yaml", "data.digest", "data.png", "train.txt"}
     if again == "resume":
         assert main(["train", f"--resume={config.out}"]) == 0
         assert "from the beginning" in capsys.readouterr().err

@@ -82,3 +82,5 @@ def _walk(root: Path, folder: PurePosixPath, above: frozenset[str]) -> Iterator[
             yield from _walk(root, folder / entry.name, above | {real})
         elif entry.is_file():
             yield folder / entry.name, entry.stat().st_size
+        elif entry.is_symlink() and not Path(entry.path).exists():  # readers of the file report it
+            yield folder / entry.name, 0
