@@ -67,7 +67,7 @@ class ScoreTable:
 
     def rich(self) -> Table:
         """Build the table for the terminal."""
-        return text_table(self.head, self.rows, title=self.title or None, caption=self.note or None)
+        return text_table(self.head, self.rows, title=self.title, caption=self.note)
 
 
 @dataclass(frozen=True)
@@ -108,14 +108,17 @@ class Estimate:
         places: Any = (slice(None), *index)
         return replace(self, value=np.asarray(self.value)[index], samples=self.samples[places])
 
+    def _formatted(self, value: float) -> str:
+        return signed(value) if self.gain else percent(value)
+
     def alone(self) -> str:
         """Format a single value without its interval."""
-        return signed(self.value) if self.gain else percent(self.value)
+        return self._formatted(self.value)
 
     def range(self) -> str:
         """Format the interval of a single value; empty if there is none."""
-        low, high = map(signed if self.gain else percent, self.interval)
-        return "" if np.isnan(self.interval[0]) else f"[{low}, {high}]"
+        low, high = self.interval
+        return "" if np.isnan(low) else f"[{self._formatted(low)}, {self._formatted(high)}]"
 
     def __str__(self) -> str:
         return self.alone() if self.brief else f"{self.alone()} {self.range()}".rstrip()
@@ -169,7 +172,7 @@ def score_gains(
     """
     if not (np.array_equal(first.ids, second.ids) and np.array_equal(first.basis, second.basis)):
         raise CrispsegError("the two predictions are for different images or masks; score both on the same split")
-    before, after = (each.estimates(resamples, seed) for each in (first, second))
+    before, after = first.estimates(resamples, seed), second.estimates(resamples, seed)
     return {name: after[name] - before[name] for name in before}
 
 

@@ -25,10 +25,11 @@ def check_classes(info: ModelInfo, labels: LabelSet) -> None:
     names, own = [*labels.names], [*info.class_names]
     if len(names) != info.num_classes:
         raise CrispsegError(f"the model has {info.num_classes} classes, the data {len(names)}; give matching data")
-    if moved := [name for name in names if name in own and own.index(name) != names.index(name)]:
-        there, here = (each.index(moved[0]) for each in (names, own))
-        found = f"the data's classes are {names}, the model's {own}: '{moved[0]}' is number {there} and {here}"
-        raise CrispsegError(f"{found}; write masks in its order, or give data.classes and data.palette in that order")
+    for index, name in enumerate(names):
+        if name in own and own.index(name) != index:
+            classes = f"the data's classes are {names}, the model's {own}: '{name}' is number {index}"
+            remedy = "write masks in its order, or give data.classes and data.palette in that order"
+            raise CrispsegError(f"{classes} and {own.index(name)}; {remedy}")
 
 
 def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> list[SegmentationDataset]:
@@ -40,29 +41,38 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     whole = data.dataset(split)
     for model in models:
         check_classes(model.info, whole.labels)
-    datasets = [whole.with_channels(model.info.in_chans, model.info.value_range) for model in models]
-    by_channels = {image_channels(model.info.in_chans): each for model, each in zip(models, datasets, strict=True)}
-    regroups = isinstance(data, Folder) and bool(data.merge or data.drop)
-    for dataset in by_channels.values():
-        notes += _notes(dataset, split, regroups)
+    datasets = []
+    checked_channels = set()
     for model in models:
-        own, names = model.info.class_names, whole.labels.names
-        if own and len(own) == len(names) and own != names:
+        dataset, channels = whole.with_channels(model.info.in_chans, model.info.value_range), model.info.in_chans
+        datasets.append(dataset)
+        if image_channels(channels) not in checked_channels:
+            checked_channels.add(image_channels(channels))
+            notes += _notes(dataset, split, regroups(data))
+    for model in models:
+        own = model.info.class_names
+        if own and own != whole.labels.names:
             notes.append(f"the model's classes are {', '.join(own)}; those of the data have different names")
     print_lines(Console(stderr=True), dict.fromkeys(notes), "yellow")
     return datasets
 
 
-def _notes(dataset: SegmentationDataset, split: str, regroups: bool) -> list[str]:
+def regroups(data: DataSource) -> bool:
+    """Return whether data merge or drop classes."""
+    return isinstance(data, Folder) and bool(data.merge or data.drop)
+
+
+def _notes(dataset: SegmentationDataset, split: str, is_regrouped: bool) -> list[str]:
     """Check a split, and return notes about its files and classes."""
-    if isinstance(dataset, FileDataset) and dataset.value_range is None and (found := known_range(dataset)):
-        warn_of_unknown(f"the split '{split}'", *found)  # before each data worker does
+    if isinstance(dataset, FileDataset) and dataset.value_range is None and (limits := known_range(dataset)):
+        warn_of_unknown(f"the split '{split}'", *limits)  # before each data worker does
     examined, findings = check_splits({split: dataset})
     report, notes = examined.reports[0], []
     for finding in findings:
-        notes += lines_of(finding) if finding.code != "class-absent" else []
+        if finding.code != "class-absent":
+            notes += lines_of(finding)
     if report.absent:
         notes.append(f"never in '{split}': {few(report.absent, 20)}; not scored")
-    if regroups and report.void > 0.05:
+    if is_regrouped and report.void > 0.05:
         notes.append(f"{report.void:.0%} of the pixels of '{split}' are ignored")
     return notes

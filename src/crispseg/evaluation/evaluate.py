@@ -35,7 +35,7 @@ def evaluate(
     device: str | torch.device | None = None,
     workers: int = 2,
     protocol: Protocol | str = "whole",
-    **metrics: PerImageMetric[Any] | None,
+    **metrics: PerImageMetric[Any],
 ) -> Scores:
     """Compute scores from one confusion matrix over the whole split, with images at their own size, in float32.
 
@@ -59,14 +59,16 @@ def evaluate(
     segmenter = Segmenter(model, device, protocol=protocol)
     check_classes(model.info, dataset.labels)
     matrix = SegmentationScores(model.info.num_classes)
-    every = [matrix, *(metric for metric in metrics.values() if metric is not None)]
     if workers and (obstacle := obstacle_to_workers(dataset)):
         print_lines(Console(stderr=True), [f"workers is 0, because {obstacle}"])
         workers = 0
     samples = sample_loader(dataset.with_channels(model.info.in_chans, segmenter.value_range), workers)
     for index, sample in enumerate(progress(samples, "Evaluating", len(dataset), Console(stderr=True))):
-        prediction, truth = (torch.from_numpy(each)[None] for each in (segmenter.labels(sample.image), sample.labels))
-        for metric in every:
+        prediction, truth = (
+            torch.from_numpy(segmenter.labels(sample.image))[None],
+            torch.from_numpy(sample.labels)[None],
+        )
+        for metric in (matrix, *metrics.values()):
             objects = _instances(dataset, sample, metric) if isinstance(metric, ObjectScores) else ()
             metric.update(prediction, truth, [index], *objects)
     scores: Scores = matrix.scores()
@@ -77,14 +79,16 @@ def _instances(dataset: SegmentationDataset, sample: Sample, metric: ObjectScore
     """Return the numbers of the true objects of an image, `(1, H, W)`, if the data have them."""
     of_numbers = isinstance(dataset, FileDataset) and isinstance(dataset.lookup, InstanceLookup)
     if of_numbers and metric.rule.index != NUMBERED.index:
-        asked, numbered = (dataset.labels.names[at] for at in (metric.rule.index, NUMBERED.index))
+        asked, numbered = dataset.labels.names[metric.rule.index], dataset.labels.names[NUMBERED.index]
         raise CrispsegError(f"the instance masks number the class {numbered}; give objects {numbered}, not {asked}")
     numbers = dataset.instances(sample.name)
-    if numbers is not None and numbers.shape != sample.size:
-        sizes = [f"{height}x{width}" for height, width in (numbers.shape, sample.size)]
-        found = f"the instances of {sample.name} are {sizes[0]} (height x width), but its image is {sizes[1]}"
-        raise CrispsegError(f"{found}; resize the instance mask with nearest-neighbour interpolation")
-    return [] if numbers is None else [torch.from_numpy(numbers)[None]]
+    if numbers is None:
+        return []
+    if numbers.shape != sample.size:
+        sizes = "{}x{} (height x width), but its image is {}x{}".format(*numbers.shape, *sample.size)
+        remedy = "resize the instance mask with nearest-neighbour interpolation"
+        raise CrispsegError(f"the instances of {sample.name} are {sizes}; {remedy}")
+    return [torch.from_numpy(numbers)[None]]
 
 
 def score_model(
@@ -117,18 +121,18 @@ def score_model(
         CrispsegError: an error of `evaluate`; the data do not have a class.
     """
     classes, labels = len(dataset.labels), dataset.labels
-    lines = [(each, labels.index(each)) for each in dict.fromkeys(thin or ())]
-    distances = DISTANCES if boundary is True else boundary
-    rule = object_rules(labels, objects, objects_border, min_size=objects_min_size).get(objects or "")
-    metrics: dict[str, Any] = {
-        "boundary": BoundaryScores(classes, distances, boundary_empty) if distances else None,
-        "boundary_iou": BoundaryIoUScores(classes) if boundary_iou else None,
-        "objects": None if rule is None else ObjectScores(classes, rule),
-        "thin": None if thin is None else ThinScores(classes, lines),
-    }
+    metrics: dict[str, Any] = {}
+    if boundary:
+        metrics["boundary"] = BoundaryScores(classes, DISTANCES if boundary is True else boundary, boundary_empty)
+    if boundary_iou:
+        metrics["boundary_iou"] = BoundaryIoUScores(classes)
+    for rule in object_rules(labels, objects, objects_border, min_size=objects_min_size).values():
+        metrics["objects"] = ObjectScores(classes, rule)
+    if thin is not None:
+        metrics["thin"] = ThinScores(classes, [(name, labels.index(name)) for name in dict.fromkeys(thin)])
     scores = evaluate(model, dataset, **metrics, **options)
-    found = {key: metric.scores() for key, metric in metrics.items() if metric is not None}
-    return Evaluation(labels, scores, **found, resamples=resamples)
+    further = {key: metric.scores() for key, metric in metrics.items()}
+    return Evaluation(labels, scores, **further, resamples=resamples)
 
 
 def score_run(

@@ -54,20 +54,24 @@ def examples(
     last. The models predict these images again; `scores` are the results of `evaluate`.
     """
     segmenters = [Segmenter(model, protocol=protocol) for model in models]
-    gains = scores[-1].images.miou_of_truth - (scores[0].images.miou_of_truth if len(models) > 1 else 0)
-    order = np.argsort(gains, kind="stable")
-    groups = order[:count], order[count:][::-1][:count]
+    mious = np.array([score.images.miou_of_truth for score in scores])  # (models, images)
     if len(models) > 1:
+        gains = mious[-1] - mious[0]
+        order = np.argsort(gains, kind="stable")
         groups = order[gains[order] > 0][::-1][:count], order[gains[order] < 0][:count]
+    else:
+        order = np.argsort(mious[0], kind="stable")
+        groups = order[:count], order[count:][::-1][:count]
 
-    def example(at: int) -> Example:
-        index = int(scores[0].ids[at])
-        seen = [dataset.with_channels(each.info.in_chans, each.value_range)[index] for each in segmenters]
-        labels = [each.labels(sample.image) for each, sample in zip(segmenters, seen, strict=True)]
-        return Example(seen[-1], tuple(labels), tuple(float(each.images.miou_of_truth[at]) for each in scores))
+    def example(place: int) -> Example:
+        labels = []
+        for segmenter in segmenters:
+            sample = dataset.with_channels(segmenter.info.in_chans, segmenter.value_range)[int(scores[0].ids[place])]
+            labels.append(segmenter.labels(sample.image))
+        return Example(sample, tuple(labels), tuple(mious[:, place].tolist()))
 
-    first, second = ([example(at) for at in group] for group in groups)
-    return first, second
+    first, second = groups
+    return [*map(example, first)], [*map(example, second)]
 
 
 def report_page(
@@ -96,9 +100,9 @@ def comparison_page(
     lost: Sequence[Example] = (),
 ) -> str:
     """Return the HTML page of a comparison; `examples` returns `gained` and `lost`. See `report_page` for the rest."""
-    names, labels = [one.name for one in comparison.results], comparison.results[0].labels
+    names, labels = [result.name for result in comparison.results], comparison.results[0].labels
     means, *others = comparison.tables()
-    rows = [[*row, one.explanation] for row, one in zip(means.rows, comparison.results, strict=True)]
+    rows = [[*row, result.explanation] for row, result in zip(means.rows, comparison.results, strict=True)]
     return pages.render(
         "scores.html",
         title=title,
@@ -120,12 +124,14 @@ def _group(
     """Return examples under a heading in the structure of the template; None if there are none."""
     if not some:
         return None
-    seen = np.unique(np.concatenate([each.ravel() for one in some for each in (one.sample.labels, *one.labels)]))
+    shown: set[int] = set()
     images = []
-    for one in some:
-        image, truth, name = one.sample
+    for example in some:
+        image, truth, name = example.sample
+        shown.update(np.unique(truth).tolist())
         drawn = [(colorize(truth, labels.palette), "ground truth")]
-        for model, predicted, miou in zip(models, one.labels, one.miou, strict=True):
+        for model, predicted, miou in zip(models, example.labels, example.miou, strict=True):
+            shown.update(np.unique(predicted).tolist())
             wrong = 100 * float((predicted != truth)[truth != IGNORE].mean())
             drawn.append((colorize(predicted, labels.palette), f"{model}: mIoU {percent(miou)}"))
             errors = error_map(predicted, truth, labels.palette)
@@ -133,17 +139,17 @@ def _group(
         pictures = [(pages.embedded(as_picture(image), f"{name}, image", photo=True), "image")]
         pictures += [(pages.embedded(pixels, f"{name}, {text.partition(':')[0]}"), text) for pixels, text in drawn]
         images.append((name, pictures))
-    classes = [(labels.names[index], labels.palette[index]) for index in seen if index < len(labels)]
+    classes = [(labels.names[index], labels.palette[index]) for index in sorted(shown - {IGNORE})]
     return {"heading": heading, "about": ABOUT, "classes": classes, "images": images}
 
 
-NUMBERED = 30  # largest number of classes for which the cells of a confusion matrix show numbers
+MOST_NUMBERED = 30  # largest number of classes for which the cells of a confusion matrix show numbers
 
 
 def draw_confusion(confusion: NDArray[np.int64], names: Sequence[str]) -> NDArray[np.uint8]:
     """Draw a confusion matrix, pixel counts `(C, C)`, in percent of its rows, the true classes, as RGB `(H, W, 3)`."""
     shares = torch.from_numpy(np.round(100 * confusion / np.maximum(confusion.sum(1, keepdims=True), 1), 1))
-    numbered = len(names) <= NUMBERED
+    numbered = len(names) <= MOST_NUMBERED
     side = 1 + len(names) * (0.6 if numbered else 0.16)  # inches
     figure = Figure((side, side))
     plot_confusion_matrix(shares, figure.subplots(), add_text=numbered, labels=list(names), cmap="Blues")

@@ -81,7 +81,10 @@ class Evaluation:
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
         """Scores in percent with intervals by name in JSON: `()`, or per class, distance, threshold or width."""
-        return {name: each for part in self.parts for name, each in part.estimates(self.resamples).items()}
+        estimates: dict[str, Estimate] = {}
+        for part in self.parts:
+            estimates |= part.estimates(self.resamples)
+        return estimates
 
     @property
     def measures(self) -> dict[str, Values]:
@@ -102,14 +105,14 @@ class Evaluation:
     @property
     def summary(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """Return the scores over all classes: names in tables, and keys and indices in `estimates`."""
-        found = []
+        rows = []
         for measure, (name, *axes) in MEASURES.items():
             repeated = measure == "boundary_f_mean" and len(self.axes["distance"]) == 1
             if name and measure in self.estimates and not repeated:
                 for index in np.ndindex(np.shape(self.estimates[measure].value)):
-                    keys = (self.axes[axis][at] for axis, at in zip(axes, index, strict=True))
-                    found.append((name.format(*keys), measure, index))
-        return found
+                    keys = (self.axes[axis][place] for axis, place in zip(axes, index, strict=True))
+                    rows.append((name.format(*keys), measure, index))
+        return rows
 
     def means(self) -> list[tuple[str, Estimate]]:
         """Return the scores over all classes, by name."""
@@ -127,18 +130,21 @@ class Evaluation:
         if self.boundary_iou:
             columns["boundary IoU"] = self.estimates["boundary_iou_of_classes"].value
         iou, names = self.estimates["iou"], self.labels.names
-        rows = [[name, iou.at(at), *(percent(each[at]) for each in columns.values())] for at, name in enumerate(names)]
+        rows = []
+        for index, name in enumerate(names):
+            rows.append([name, iou.at(index), *(percent(column[index]) for column in columns.values())])
         return ScoreTable(["class", "IoU", *columns], rows, self.labels.palette, "Classes")
 
     def _repr_html_(self) -> str:
         """Return HTML for a notebook: the means, and the IoU of each class."""
-        means, ious = self.means(), map(self.estimates["iou"].at, range(len(self.labels)))
-        classes = zip(self.labels.names, self.labels.palette, ious, strict=True)
+        classes = []
+        for index, (name, color) in enumerate(zip(self.labels.names, self.labels.palette, strict=True)):
+            iou = self.estimates["iou"].at(index)
+            classes.append((name, color, iou.value, iou.alone(), iou.interval))
         return pages.notebook(
-            values=[(name, each.alone(), each.range()) for name, each in means],
-            note="In percent"
-            + (f"; ranges are {LEVEL:.0f} % bootstrap intervals over images" * bool(means[0][1].range())),
-            classes=[(name, color, iou.value, iou.alone(), iou.interval) for name, color, iou in classes],
+            values=[(name, mean.alone(), mean.range()) for name, mean in self.means()],
+            note=f"In percent; any ranges are {LEVEL:.0f} % bootstrap intervals over images",
+            classes=classes,
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -158,31 +164,32 @@ class Evaluation:
 
     def named(self, estimates: dict[str, Estimate], resamples: int) -> dict[str, Any]:
         """Return values and any `intervals`, nested by the names of classes, distances, thresholds and widths."""
-
-        def nested(values: Values, axes: Sequence[str]) -> Any:
-            if axes:
-                pairs = zip(self.axes[axes[0]], values, strict=True)
-                return {str(key): nested(each, axes[1:]) for key, each in pairs}
-            return [number(each) for each in values] if np.ndim(values) else number(values)
-
-        found = {name: nested(each.value, MEASURES[name][1:]) for name, each in estimates.items()}
+        named = {name: self._nested(estimate.value, MEASURES[name][1:]) for name, estimate in estimates.items()}
         if resamples and len(self.scores.ids) > 1:
-            found["intervals"] = {"level": LEVEL, "resamples": resamples} | {
-                name: nested(np.moveaxis(each.interval, 0, -1), MEASURES[name][1:])
-                for name, each in estimates.items()
-                if not name.endswith("_classes")
-            }
-        return found
+            named["intervals"] = {"level": LEVEL, "resamples": resamples}
+            for name, estimate in estimates.items():
+                if not name.endswith("_classes"):
+                    ends = np.moveaxis(estimate.interval, 0, -1)
+                    named["intervals"][name] = self._nested(ends, MEASURES[name][1:])
+        return named
+
+    def _nested(self, values: Values, axes: Sequence[str]) -> Any:
+        if axes:
+            pairs = zip(self.axes[axes[0]], values, strict=True)
+            return {str(key): self._nested(inner, axes[1:]) for key, inner in pairs}
+        return [number(value) for value in values] if np.ndim(values) else number(values)
 
 
 def score_table(columns: dict[str, Evaluation]) -> Table:
     """Build a table of IoU per class and of the means in percent, with a column for each evaluation."""
-    evaluations = list(columns.values())
-    names, ious = evaluations[0].labels.names, [each.estimates["iou"] for each in evaluations]
-    rows = [[name, *(iou.at(at) for iou in ious)] for at, name in enumerate(names)]
-    means = zip(*(each.means() for each in evaluations), strict=True)
-    rows += [[row[0][0], *(estimate for _, estimate in row)] for row in means]
-    table = ScoreTable(["class", *columns], rows).rich()
+    names = next(iter(columns.values())).labels.names
+    cells = []
+    for evaluation in columns.values():
+        ious = [evaluation.estimates["iou"].at(index) for index in range(len(names))]
+        cells.append([*ious, *dict(evaluation.means()).values()])
+    means = dict(evaluation.means())
+    rows = zip([*names, *means], *cells, strict=True)
+    table = ScoreTable(["class", *columns], [*rows]).rich()
     table.rows[len(names) - 1].end_section = True
     return table
 
@@ -202,48 +209,56 @@ class ModelComparison:
     @cached_property
     def gains(self) -> list[dict[str, Estimate]]:
         """Gains of all further evaluations over the first, in all measures."""
-        found = []
+        gains = []
         for other in self.results[1:]:
-            pairs = zip(self.results[0].parts, other.parts, strict=True)
-            found.append({name: gain for pair in pairs for name, gain in score_gains(*pair, self.resamples).items()})
-        return found
+            gains.append(dict[str, Estimate]())
+            for before, after in zip(self.results[0].parts, other.parts, strict=True):
+                gains[-1] |= score_gains(before, after, self.resamples)
+        return gains
 
     def tables(self) -> list[ScoreTable]:
         """Build the tables of means, scores of classes, and scores of thin structures if requested."""
-        first, numbered = self.results[0], len(self.results) > _NAMED_AT_ONCE
-        note = "Scores in percent, changes in percentage points."
-        if self.resamples and len(first.scores.ids) > 1:
-            note += f" In brackets: {LEVEL:.0f} % paired bootstrap intervals over images."
-        names = [f"{at} {one.name}" if numbered else one.name for at, one in enumerate(self.results, 1)]
-        head = [str(at) for at in range(1, len(names) + 1)] if numbered else names
-        rows = []
-        for name, one, gains in zip(names, self.results, [None, *self.gains], strict=True):
-            cells: list[Any] = [name]
-            for key, index in (("miou", ()), ("boundary_f", (0,))):
-                cells += [one.estimates[key].at(*index), gains[key].at(*index) if gains else ""]
-            rows.append([*cells, *map(percent, one.columns.values())])
-        tables = [ScoreTable(["", "mIoU", "change", f"F {DISTANCE} px", "change", *first.columns], rows, note=note)]
-        classes, colors = first.labels.names, first.labels.palette
-        ious = [self._row(name, "iou", at) for at, name in enumerate(classes)]
-        fs = [self._row(name, "boundary_f_of_classes", 0, at) for at, name in enumerate(classes)]
-        tables.append(ScoreTable(["class", *head], ious, colors, "IoU of each class, and changes"))
-        tables.append(ScoreTable(["class", *head], fs, colors, f"Boundary F {DISTANCE} px of each class, and changes"))
+        first, head = self.results[0], [result.name for result in self.results]
+        names = head
+        if len(names) > _NAMED_AT_ONCE:
+            head = [str(number) for number in range(1, len(names) + 1)]
+            names = [" ".join(pair) for pair in zip(head, names, strict=True)]
+        tables = [self._means(names)]
+        for title, key, *index in (("IoU", "iou"), (f"Boundary F {DISTANCE} px", "boundary_f_of_classes", 0)):
+            rows = [self._row(name, key, *index, number) for number, name in enumerate(first.labels.names)]
+            title = f"{title} of each class, and changes"
+            tables.append(ScoreTable(["class", *head], rows, first.labels.palette, title))
         if first.thin:
-            thin = first.thin.measures()
-            rows = [self._row(name, key, *index) for name, key, index in first.summary if key in thin]
+            measures = first.thin.measures()
+            rows = [self._row(name, key, *index) for name, key, index in first.summary if key in measures]
             tables.append(ScoreTable(["", *head], rows, title="Thin structures, and changes"))
         return tables
 
+    def _means(self, names: Sequence[str]) -> ScoreTable:
+        first = self.results[0]
+        note = "Scores in percent, changes in percentage points."
+        if self.resamples and len(first.scores.ids) > 1:
+            note += f" In brackets: {LEVEL:.0f} % paired bootstrap intervals over images."
+        columns: list[Sequence[Any]] = [names]
+        for key, *index in (("miou",), ("boundary_f", 0)):
+            columns.append([result.estimates[key].at(*index) for result in self.results])
+            columns.append(["", *(gains[key].at(*index) for gains in self.gains)])
+        for key in first.columns:
+            columns.append([percent(result.columns[key]) for result in self.results])
+        head = ["", "mIoU", "change", f"F {DISTANCE} px", "change", *first.columns]
+        return ScoreTable(head, [*zip(*columns, strict=True)], note=note)
+
     def _row(self, name: str, key: str, *index: int) -> list[Any]:
         """Return the baseline's score and the changes of the others, without intervals."""
-        gains = [replace(each[key].at(*index), brief=True) for each in self.gains]
-        return [name, self.results[0].estimates[key].at(*index), *gains]
+        changes = [replace(gains[key].at(*index), brief=True) for gains in self.gains]
+        return [name, self.results[0].estimates[key].at(*index), *changes]
 
     def as_json(self) -> dict[str, Any]:
         """Return each model's scores, in the format of an evaluation, and its changes over the first with intervals."""
-        models = [
-            {"name": one.name, "explanation": one.explanation, **one.columns, **one.as_json()} for one in self.results
-        ]
+        models = []
+        for result in self.results:
+            texts = {"name": result.name, "explanation": result.explanation}
+            models.append({**texts, **result.columns, **result.as_json()})
         for model, gains in zip(models[1:], self.gains, strict=True):
             model["change"] = self.results[0].named(gains, self.resamples)
         return {"models": models}
