@@ -96,7 +96,6 @@ def outcome(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[bool, str]
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="colours near a palette become classes that the table shows; copies are refused")
 @pytest.mark.parametrize("make", [magnetic_tiles, clothes])
 def test_trains_right_at_the_second_try_at_the_latest(
     make: Callable[[Path], Truth], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from crispseg.errors import Question
+from crispseg.errors import CrispsegError, Question
 from crispseg.folders.facts import MaskFacts
 from crispseg.folders.finding import Finding
 from crispseg.folders.lookup import MaskLookup
 from crispseg.folders.meaning import Meaning
 from crispseg.folders.report import SplitReport, report_of
 from crispseg.folders.survey import ReadablePair, Survey
+from crispseg.io.opening import check_channels
 from crispseg.labels import LabelSet
 
 
@@ -49,20 +50,28 @@ class Examined:
         assert self.meaning is not None
         return self.meaning.labels
 
-    @property
-    def tolerant(self) -> bool:
-        """Whether values may be changed by lossy compression."""
-        return self.meaning is None or self.lookup.tolerance > 0
+    @cached_property
+    def unusable(self) -> dict[str, str]:
+        """Error of each file that cannot be decoded, is a lossy mask of exact values, or has other channels."""
+        errors = {str(path): str(error) for path, error in self.survey.errors.items()}
+        if self.meaning and not self.lookup.tolerance:
+            errors |= {mask.file: mask.lossy for mask in self.survey.masks if mask.lossy}
+        for image in self.survey.images:
+            try:
+                check_channels(image.file, image.color, image.bands, self.channels)
+            except CrispsegError as error:
+                errors[image.file] = str(error)
+        return errors
 
     @cached_property
     def masks(self) -> list[MaskFacts]:
         """Masks whose values can be used."""
-        return [mask for mask in self.survey.masks if self.tolerant or not mask.lossy]
+        return [mask for mask in self.survey.masks if mask.file not in self.unusable]
 
     @cached_property
     def decodable(self) -> list[ReadablePair]:
-        """Pairs of readable images and masks whose values can be used."""
-        return [pair for pair in self.survey.readable if self.tolerant or not pair.mask.lossy]
+        """Pairs of an image and a mask that can be used."""
+        return [pair for pair in self.survey.readable if {pair.image.file, pair.mask.file}.isdisjoint(self.unusable)]
 
     @cached_property
     def reports(self) -> list[SplitReport]:

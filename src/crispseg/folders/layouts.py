@@ -11,10 +11,10 @@ import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -120,6 +120,8 @@ def recognise(tree: Tree, layouts: Sequence[Layout] = LAYOUTS) -> Located:
             endings = pairs_of_endings(tree) if layout.images == layout.masks else []
             if len({Path(masks).name for _, masks in endings}) > 1:
                 raise question_of_masks(tree, located, endings)
+            if copies := copies_of(tree, located, layout):
+                raise question_of_masks(tree, located, copies)
             if folders := other_masks(tree, located):
                 places = [located.masks, *(str(tree.root / folder) for folder in folders)]
                 raise question_of_masks(tree, located, [(located.images, masks) for masks in places])
@@ -253,6 +255,29 @@ def other_masks(tree: Tree, located: Located) -> list[PurePosixPath]:
         if len(files) == len(located.image_of) or 2 * len(stems & images) >= len(images):
             folders.append(folder)
     return [folder for folder in folders if not role_of(folder.name).split and role_of(folder.name).kind != "images"]
+
+
+def copies_of(tree: Tree, located: Located, layout: Layout) -> list[tuple[str, str]]:
+    """Return the folders of images and masks if several have files of the same names."""
+    images, masks = by_folder(tree, located.image_of, layout.images), by_folder(tree, located.mask_of, layout.masks)
+    if not (repeated(images) or repeated(masks)):
+        return []
+    return [(str(folder), str(other)) for folder, other in product(images, masks)]
+
+
+def by_folder(tree: Tree, files: Files, place: str) -> dict[Path, dict[Path, str]]:
+    """Return files by their folder in a place of a layout."""
+    depth = len(tree.root.parts) + len(PurePosixPath(place).parts)
+    folders: dict[Path, dict[Path, str]] = defaultdict(dict)
+    for file, name in files.items():
+        folders[Path(*file.parts[:depth])][file] = name
+    return folders
+
+
+def repeated(folders: Mapping[Path, Files]) -> bool:
+    """Return whether folders have names in common."""
+    names = [{*files.values()} for files in folders.values()]
+    return len(set[str]().union(*names)) < sum(map(len, names))
 
 
 def unused_images(tree: Tree, located: Located) -> dict[PurePosixPath, list[PurePosixPath]]:

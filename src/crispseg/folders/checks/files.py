@@ -6,10 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from crispseg.errors import CrispsegError
 from crispseg.folders.examined import Examined
 from crispseg.folders.finding import Finding, Severity, finding_of
-from crispseg.io.opening import check_channels
 from crispseg.models.info import MIN_SIDE
 
 BLENDED = 0.3  # smallest share of blended steps of an interpolated mask; CamVid's masks have up to 0.04
@@ -33,16 +31,8 @@ def split_unavailable(data: Examined) -> Finding | None:
 
 
 def unusable_file(data: Examined) -> Finding | None:
-    """Files that cannot be decoded, lossy masks whose values must be exact, and images with other channels."""
-    reasons = {str(path): str(error) for path, error in data.survey.errors.items()}
-    if not data.tolerant:
-        reasons |= {mask.file: mask.lossy for mask in data.survey.masks if mask.lossy}
-    for image in data.survey.images:
-        try:
-            check_channels(image.file, image.color, image.bands, data.channels)
-        except CrispsegError as error:
-            reasons[image.file] = str(error)
-    return finding_of("unusable-file", reasons, reason=next(iter(reasons.values()), ""), reasons=reasons)
+    first = next(iter(data.unusable.values()), "")
+    return finding_of("unusable-file", data.unusable, reason=first, reasons=data.unusable)
 
 
 def sizes_differ(data: Examined) -> Finding | None:

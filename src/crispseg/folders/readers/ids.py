@@ -7,7 +7,7 @@ from crispseg.folders.meaning import Declared, Meaning
 from crispseg.folders.readers.reader import Masks, Reader, palettes_differ, values_of
 from crispseg.labels import IGNORE
 
-MOST_IDS = 20  # largest number of classes that need no declaration; more values may number objects or be shades
+MOST_IDS = 20  # largest number of undeclared classes in a mask; more values may number objects or be shades
 
 
 class Ids(Reader):
@@ -24,7 +24,8 @@ class Ids(Reader):
         values = values_of(exact) - {*declared.ignore}
         ids = values - {IGNORE}
         gaps = len(ids) <= max(ids, default=0)
-        return len(exact) == len(masks) and plausible(ids) and not (gaps and IGNORE in values)
+        few_in_each = all(len(mask.held) <= MOST_IDS for mask in exact)
+        return len(exact) == len(masks) and few_in_each and plausible(ids) and not (gaps and IGNORE in values)
 
     def meaning(self, declared: Declared, masks: Masks) -> Meaning:
         count = declared.count
@@ -36,8 +37,8 @@ class Ids(Reader):
 
 
 def plausible(ids: set[int]) -> bool:
-    """Return whether undeclared values look like class ids: few, and at least half of 0 to the last occur."""
-    return 0 < len(ids) <= MOST_IDS and 2 * len(ids) > max(ids)
+    """Return whether undeclared values look like class ids: at least half of 0 to the last occur."""
+    return bool(ids) and 2 * len(ids) > max(ids)
 
 
 def white_may_be_a_class(declared: Declared, masks: Masks) -> bool:

@@ -13,13 +13,14 @@ from crispseg.errors import Question, few
 from crispseg.folders.facts import MaskFacts
 from crispseg.folders.meaning import Declared
 from crispseg.folders.readers.black_and_white import NOISE, THRESHOLD
-from crispseg.folders.readers.ids import plausible
+from crispseg.folders.readers.ids import MOST_IDS, plausible
 from crispseg.folders.readers.reader import WHITES, Masks, palettes_differ, values_of
 from crispseg.labels import IGNORE, Color
 
 MOST_CHOSEN = 40  # largest number of classes in a proposed palette
 LEAST_SHARE = 0.001  # smallest share of the pixels of a class, if there are more colours than `MOST_CHOSEN`
 LEAST_DISTANCE = 32  # smallest distance of two of these classes
+RARE = 0.25  # largest frequency of a variant of a colour, as a share of that of the colour
 FARTHEST = 442  # distance between black and white, rounded up
 
 Choices = dict[str, Mapping[str, object]]
@@ -87,7 +88,7 @@ def pixels_of(masks: Masks, in_color: bool) -> Counter[Any]:
 def value_choices(values: set[int], declared: Declared, instances: Path | None) -> Choices:
     """Return the possible meanings of grey values."""
     ids = values - {IGNORE, *declared.ignore}
-    if IGNORE in values and plausible(ids):
+    if IGNORE in values and len(ids) <= MOST_IDS and plausible(ids):
         return white_choices(ids, declared)
     if ids == {*range(len(ids))} and IGNORE not in values:
         choices: Choices = {"if each value is a class": {"data.num_classes": len(ids)}}
@@ -127,21 +128,23 @@ def grey(value: int) -> Color:
 
 
 def color_choices(masks: Masks) -> Choices:
-    """Return the palette of all colours; of many colours, of those that are frequent and differ clearly."""
+    """Return the palette of colours that differ clearly, without rare ones near them; and of all, if they are few."""
     pixels = pixels_of(masks, in_color=True)
-    if len(pixels) <= MOST_CHOSEN:
-        return {"if each colour is a class": {"data.palette": [*pixels]}}
-    total = sum(pixels.values())
+    few_colors = len(pixels) <= MOST_CHOSEN
+    least, rare = (0, RARE) if few_colors else (LEAST_SHARE * sum(pixels.values()), 1)
     palette: list[Color] = []
     for color, count in pixels.most_common():
-        if count < LEAST_SHARE * total:
-            break
-        if all(math.dist(color, other) >= LEAST_DISTANCE for other in palette):
+        near = [other for other in palette if math.dist(color, other) < LEAST_DISTANCE]
+        if count >= least and not any(count <= rare * pixels[other] for other in near):
             palette.append(color)
-    if not 2 <= len(palette) <= MOST_CHOSEN:
-        return {}
-    settings = {"data.palette": sorted(palette), "data.palette_tolerance": FARTHEST}
-    return {f"if the {len(palette)} most frequent colours are the classes, and others are the nearest one": settings}
+    choices: Choices = {}
+    if 2 <= len(palette) <= MOST_CHOSEN and len(palette) < len(pixels):
+        tolerance = LEAST_DISTANCE if few_colors else FARTHEST
+        settings = {"data.palette": sorted(palette), "data.palette_tolerance": tolerance}
+        choices[f"if the {len(palette)} most frequent colours are the classes, and others are the nearest"] = settings
+    if few_colors:
+        choices["if each colour is a class"] = {"data.palette": [*pixels]}
+    return choices
 
 
 def fits_count(settings: Mapping[str, object], count: int) -> bool:
