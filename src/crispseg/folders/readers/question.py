@@ -20,7 +20,7 @@ from crispseg.labels import IGNORE, Color
 MOST_CHOSEN = 40  # largest number of classes in a proposed palette
 LEAST_SHARE = 0.001  # smallest share of the pixels of a class, if there are more colours than `MOST_CHOSEN`
 LEAST_DISTANCE = 32  # smallest distance of two of these classes
-RARE = 0.25  # largest frequency of a variant of a colour, as a share of that of the colour
+VARIANT = 0.25  # largest frequency of a variant of a colour, as a share of that of the colour
 FARTHEST = 442  # distance between black and white, rounded up
 
 Choices = dict[str, Mapping[str, object]]
@@ -131,7 +131,7 @@ def color_choices(masks: Masks) -> Choices:
     """Return the palette of colours that differ clearly, without rare ones near them; and of all, if they are few."""
     pixels = pixels_of(masks, in_color=True)
     few_colors = len(pixels) <= MOST_CHOSEN
-    least, rare = (0, RARE) if few_colors else (LEAST_SHARE * sum(pixels.values()), 1)
+    least, rare = (0, VARIANT) if few_colors else (LEAST_SHARE * sum(pixels.values()), 1)
     palette: list[Color] = []
     for color, count in pixels.most_common():
         near = [other for other in palette if math.dist(color, other) < LEAST_DISTANCE]
