@@ -52,6 +52,8 @@ class MarkedImage:
     name: str = ""  # name in the output folder, without suffix; by default its path
     split: str = ""  # its split, or folder names that imply it; by default the path of the annotations implies it
     also: str = ""  # another name, with or without suffix, if no file has that of `image`
+    entry: str = ""  # its place in messages, such as "a.json: image 3"; by default its annotation file
+    scope: str | Path = ""  # what annotates an image only once: its annotation file, or a format of one file an image
 
 
 class Annotations(NamedTuple):
@@ -92,12 +94,22 @@ class Outlined(NamedTuple):
         return [(name, joined(outlines)) for name, outlines in self.areas()]
 
 
+def claim(owners: dict[Any, Any], key: Any, owner: Any, what: str) -> None:
+    """Record the only owner of a key; a second one raises a `CrispsegError` that names both."""
+    first = owners.setdefault(key, owner)
+    if first != owner:
+        raise CrispsegError(f"{what} is both {first} and {owner}; correct one of them in the annotations")
+
+
 def read_coco(path: Path, content: Any) -> Annotations:
-    """Read a COCO file; a shape that cannot become a mask raises a `CrispsegError`."""
-    names = {each["id"]: str(each["name"]) for each in content["categories"]}
-    images = {}
+    """Read a COCO file; a shape that cannot become a mask, or an ambiguous id, raises a `CrispsegError`."""
+    names, files, images, ids = dict[Any, str](), dict[Any, str](), dict[Any, MarkedImage](), dict[str, Any]()
+    for each in content["categories"]:
+        claim(names, each["id"], str(each["name"]), f"{path}: category {each['id']}")
     for each in content["images"]:
-        images[each["id"]] = MarkedImage(str(each["file_name"]), path, (each.get("height"), each.get("width")))
+        number, file, size = each["id"], str(each["file_name"]), (each.get("height"), each.get("width"))
+        claim(files, number, file, f"{path}: image {number}")
+        images[number] = MarkedImage(file, path, size, entry=f"{path}: image {number}", scope=path)
     for each in content["annotations"]:
         image, category, outlines = each["image_id"], each["category_id"], each.get("segmentation")
         what = f"{path}: annotation {each.get('id', 'without an id')}"
@@ -106,6 +118,7 @@ def read_coco(path: Path, content: Any) -> Annotations:
             raise CrispsegError(f"{what} refers to {which}, but the file does not list both; export it again")
         if not outlines:
             raise CrispsegError(f"{what} has a box but no segmentation; remove it")
+        claim(ids, names[category], category, f"{path}: the id of '{names[category]}'")
         is_runs = isinstance(outlines, dict)
         draw = partial(_draw_runs, outlines) if is_runs else partial(draw_outlines, "polygon", outlines)
         images[image].shapes.append(Shape(what, names[category], draw, bool(each.get("iscrowd"))))
@@ -135,7 +148,7 @@ def write_coco(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> N
 def read_labelme(path: Path, content: Any) -> Annotations:
     """Read a labelme file; a shape that cannot become a mask raises a `CrispsegError`."""
     size = content.get("imageHeight"), content.get("imageWidth")
-    image = MarkedImage(str(content["imagePath"]).replace("\\", "/"), path, size, also=path.stem)
+    image = MarkedImage(str(content["imagePath"]), path, size, also=path.stem, scope="labelme")
     for index, each in enumerate(content["shapes"]):
         label, kind, mask = str(each["label"]).strip(), each.get("shape_type") or "polygon", each.get("mask")
         what = f"{path}: shape {index} ('{label}')"

@@ -25,7 +25,8 @@ def read_cvat(path: Path, root: ElementTree.Element) -> Annotations:
     for element in root.iterfind("image"):
         name, size = element.attrib["name"], (int(element.attrib["height"]), int(element.attrib["width"]))
         shapes = [_shape(f"{path}: image {name}", one) for one in element if one.tag != "tag"]
-        marked.append(MarkedImage(name, path, size, shapes, split=element.get("subset", "")))
+        entry = f"{path}: image {element.get('id')} (task {element.get('task_id', '0')})"
+        marked.append(MarkedImage(name, path, size, shapes, split=element.get("subset", ""), entry=entry, scope=path))
         names |= dict.fromkeys(shape.label for shape in shapes)
     return Annotations(tuple(marked), tuple(names))
 

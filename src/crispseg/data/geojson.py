@@ -24,7 +24,8 @@ def read_geojson(path: Path, content: Any) -> Annotations:
     for index, each in enumerate(content if isinstance(content, list) else content.get("features", [content])):
         what = f"{path}: feature {index}"
         kind, parts = each["geometry"]["type"], each["geometry"]["coordinates"]
-        label = (each["properties"].get("classification") or {}).get("name")
+        classification = (each["properties"] or {}).get("classification") or {}
+        label = classification.get("name") or ": ".join(classification.get("names", ()))  # as QuPath shows them
         if not label or kind not in ("Polygon", "MultiPolygon"):
             lacks = f"is a {kind}, not a polygon" if label else "has no class of QuPath"
             remedy = "draw polygons with a class in QuPath; gdal_rasterize makes masks of polygons on a map"

@@ -12,18 +12,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.data.annotations import Annotations, MarkedImage, Shape
+from crispseg.data.annotations import Annotations, MarkedImage, Shape, claim
 from crispseg.data.formats import FORMATS, read_annotations
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, did_you_mean, few, one_line
 from crispseg.folders.names import read_lines
 from crispseg.folders.splits import SPLIT_OF, SPLITS
-from crispseg.io.files import atomic_folder, check_new_folder
+from crispseg.io.files import atomic_folder, check_new_folder, foreign_endings
 from crispseg.io.images import IMAGE_FOLDERS, find_images, image_size, write_labels
 from crispseg.io.parallel import parallel
 from crispseg.labels import IGNORE, LabelSet
@@ -219,12 +219,12 @@ class ImageFiles:
 
     def find(self, marked: MarkedImage) -> Path:
         """Return the file of an image. None or several raise a `CrispsegError`."""
-        root, image = self.root(marked), Path(marked.image)
-        for file in (root / image, root / image.name, root / marked.also):
-            if file.is_file():
+        root, image, endings = self.root(marked), marked.image, foreign_endings(marked.image)
+        for file in (root / image, *(root / ending for ending in endings), root / marked.also):
+            if file.is_file() and file != marked.source:
                 return file
         files: list[Path] = []
-        for name in (image.name, marked.also):  # in a sub-folder
+        for name in (Path(image).name, endings[-1].name, marked.also):  # in a sub-folder
             for folder in [root] if self.images is not None else [root, *self.folders]:
                 files = files or self.below(folder).get(name, [])
         if len(files) != 1:
@@ -246,7 +246,7 @@ class ImageFiles:
 def _tasks(marked: Sequence[MarkedImage], images: Path | None, folders: Sequence[Path]) -> list[Task]:
     """Return each image once with its name, even if several files annotate it."""
     files = ImageFiles(images, folders)
-    tasks: dict[Path, Task] = {}
+    tasks, entries, names = dict[Path, Task](), dict[Any, str](), dict[str, Path]()
     for part in marked:
         found, root = files.find(part), files.root(part).resolve()
         file = found.parent.resolve() / found.name  # once for each file; a link keeps its own name
@@ -254,9 +254,11 @@ def _tasks(marked: Sequence[MarkedImage], images: Path | None, folders: Sequence
         path = path.relative_to(path.parts[0]) if path.parts[0].lower() in IMAGE_FOLDERS else path
         task = tasks.setdefault(file, Task(file, part.name or path.with_suffix("").as_posix(), []))
         task.parts.append(part)
-    counts = Counter(task.name for task in tasks.values())
-    if twice := [name for name, count in counts.items() if count > 1]:
-        raise CrispsegError(f"two images have the same name, {twice[0]}; rename one, or import them separately")
+        claim(entries, (file, part.scope or part.source), part.entry or str(part.source), f"the annotation of {file}")
+        other = names.setdefault(task.name, file)
+        if other != file:
+            same = f"{other} and {file} have the same name, {task.name}"
+            raise CrispsegError(f"{same}; rename one, or import them separately")
     return [*tasks.values()]
 
 

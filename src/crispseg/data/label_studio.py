@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from functools import partial
 from itertools import chain
@@ -15,8 +16,12 @@ import numpy as np
 
 from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_shares
 from crispseg.errors import CrispsegError
+from crispseg.io.files import foreign_endings
 from crispseg.io.images import SUFFIXES
 from crispseg.labels import LabelSet
+
+NOT_SHAPES = ("choices", "datetime", "labels", "number", "rating", "taxonomy", "textarea")
+"""Types of results that describe the region with the same id."""
 
 
 def read_label_studio(path: Path, content: Any) -> Annotations:
@@ -25,14 +30,15 @@ def read_label_studio(path: Path, content: Any) -> Annotations:
     if "annotation_id" in tasks[0]:
         raise CrispsegError(f"{path} is Label Studio's JSON-MIN; export it as JSON")
     kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
-    marked, several = [], 0
+    marked, several, annotated = list[MarkedImage](), 0, 0
     for index, task in enumerate(tasks):
         data, results = task["data"], _results(task.get(kind) or [])
         several += len(results) > 1
         if results:
-            marked.append(_marked(path, f"{path}: task {index}", data, results[-1]))
+            marked += _marked(path, f"{path}: task {index}", data, results[-1])
+            annotated += 1
     notes = [f"{path} has no annotations; its predictions were imported"] if kind == "predictions" else []
-    if missing := len(tasks) - len(marked):
+    if missing := len(tasks) - annotated:
         notes.append(f"{missing} tasks of {path} have no annotation; they were left out")
     if several:
         kept = "the ground truth or, without one, the last"
@@ -61,29 +67,59 @@ def write_label_studio(folder: Path, images: Iterable[Outlined], classes: LabelS
     (folder / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
 
 
-def _marked(path: Path, what: str, data: dict[str, Any], result: list[dict[str, Any]]) -> MarkedImage:
-    regions = [each for each in result if "original_width" in each]  # others are about the whole image
-    size = (regions[0]["original_height"], regions[0]["original_width"]) if regions else (None, None)
-    shapes = [_shape(f"{what}: region {index} ({each['type']})", each) for index, each in enumerate(regions)]
-    for value in map(str, data.values()):
-        local = value.partition("?d=")[2]
-        image = PurePosixPath(unquote(local or value.partition("?")[0]))
-        if image.suffix.lower() in SUFFIXES:  # an uploaded file has a prefix
-            image = image if local else PurePosixPath(image.name)
-            return MarkedImage(str(image), path, size, shapes, also=re.sub(r"^[0-9a-f]{8}-", "", image.name))
-    raise CrispsegError(f"{what} has no image in its data; export it again with the image's address")
+def _marked(path: Path, what: str, data: dict[str, Any], result: list[dict[str, Any]]) -> list[MarkedImage]:
+    """Return the images of a task; of several images, only those with shapes."""
+    images = _images(path, what, data)
+    keys = {key for key, _ in images}
+    regions = [region for region in result if "original_width" in region]  # others are about the whole task
+    labels = defaultdict[Any, list[str]](list)  # of regions by their ids, from <Labels>
+    for region in regions:
+        labels[region.get("id")] += region["value"].get("labels", [])
+    for index, region in enumerate(regions):
+        if region["type"] in NOT_SHAPES:
+            continue
+        name = f"{what}: region {index} ({region['type']})"
+        key = region.get("to_name") if len(keys) > 1 else min(keys)
+        image = images.get((key, region.get("item_index", 0)))
+        if image is None:
+            listed = ", ".join(sorted(keys))
+            raise CrispsegError(f"{name} is on the image '{key}', but the task has {listed}; give both the same name")
+        image.size = (region["original_height"], region["original_width"])
+        image.shapes.append(_shape(name, region, labels[region.get("id")]))
+    return [image for image in images.values() if image.shapes or len(images) == 1]
 
 
-def _shape(what: str, region: dict[str, Any]) -> Shape:
-    kind, value = region["type"], region["value"]
-    if kind not in ("polygonlabels", "brushlabels", "rectanglelabels") or not value.get(kind):
+def _images(path: Path, what: str, data: dict[str, Any]) -> dict[Any, MarkedImage]:
+    """Return the images of a task by their key, and their number in a list."""
+    images = dict[Any, MarkedImage]()
+    for key, value in data.items():
+        for number, address in enumerate(value if isinstance(value, list) else [value]):
+            local = str(address).partition("?d=")[2]
+            image = PurePosixPath(unquote(local or str(address).partition("?")[0]))
+            if image.suffix.lower() in SUFFIXES:
+                place = str(image) if local else image.name
+                also = re.sub(r"^[0-9a-f]{8}-", "", foreign_endings(place)[-1].name)  # without the prefix of uploads
+                entry = f"{what} ({key} {number})"
+                images[key, number] = MarkedImage(place, path, (None, None), also=also, entry=entry, scope=path)
+    if not images:
+        raise CrispsegError(f"{what} has no image in its data; export it again with the image's address")
+    return images
+
+
+def _shape(what: str, region: dict[str, Any], more: list[str]) -> Shape:
+    """Return the shape of a region, whose label may be in another result: `more` are the labels there."""
+    kind, value = region["type"].removesuffix("labels"), region["value"]
+    labels = [*value.get(f"{kind}labels", []), *more]
+    if kind not in ("polygon", "brush", "rectangle") or not labels:
         raise CrispsegError(f"{what} is not a polygon, box or brush mask with a label; correct or remove it")
+    if len({*labels}) > 1:
+        raise CrispsegError(f"{what} has the labels {' and '.join(labels)}, but a pixel has one class; remove one")
     if region.get("image_rotation") or value.get("rotation"):
         raise CrispsegError(f"{what} is rotated, or its image; draw it upright, on the image as it is")
-    label = str(value[kind][0])
-    if kind == "brushlabels":
+    label = str(labels[0])
+    if kind == "brush":
         return Shape(what, label, partial(_draw_brush, bytes([*value["rle"]])))
-    if kind == "rectanglelabels":
+    if kind == "rectangle":
         left, top, width, height = (float(value[key]) for key in ("x", "y", "width", "height"))
         return Shape(what, label, partial(draw_shares, "rectangle", [(left, top), (left + width, top + height)], 100))
     return Shape(what, label, partial(draw_shares, "polygon", value["points"], 100))

@@ -14,9 +14,10 @@ import numpy as np
 import yaml
 
 from crispseg.config.yaml_files import read_yaml
-from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Shape, draw_shares
-from crispseg.errors import CrispsegError, one_line
-from crispseg.io.images import find_images
+from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Shape, claim, draw_shares
+from crispseg.errors import CrispsegError, few, one_line
+from crispseg.io.files import foreign_endings
+from crispseg.io.images import IMAGE_FOLDERS, find_images
 from crispseg.labels import LabelSet
 
 DATA = "data.yaml"
@@ -56,7 +57,9 @@ def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
         marked.append(MarkedImage(str(image), file, (None, None), _shapes(file, names), str(name), split))
     if files:
         raise CrispsegError(f"{min(files)} has no image in images, next to labels; add it, or give images")
-    return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)))
+    missing = [f"{place} of {split}" for split, place in places if not place.is_dir()]
+    notes = [f"{top / DATA}: {few(missing)} is not a folder; names of folders define the splits"] * bool(missing)
+    return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)), tuple(notes))
 
 
 def _shapes(file: Path, names: Mapping[int, str]) -> list[Shape]:
@@ -82,18 +85,28 @@ def write_yolo(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> N
 
 
 def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:
-    """Return class names and split folders; their base varies, so "../train/images" may be below `top` too."""
+    """Return class names and split folders; they may have been elsewhere when the file was written."""
     tree: Mapping[str, Any] = read_yaml(top / DATA)
     names = tree.get("names")
     names = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(names, dict) or not all(isinstance(key, int) for key in names):
         raise CrispsegError(f"{top / DATA} has no class names; write a line 'names: [a, b]'")
+    ids = dict[str, int]()
+    for key, name in names.items():
+        claim(ids, str(name), key, f"{top / DATA}: the id of '{name}'")
     places = []
     for split in ("train", "val", "test"):
         for place in np.ravel(tree.get(split) or []).tolist():
-            inside = [part for part in PurePosixPath(str(place)).parts if part != ".."]
-            places += [(split, start.joinpath(*inside)) for start in (top, top / str(tree.get("path") or ""))]
+            folders = _split_folders(top, str(tree.get("path") or ""), str(place))
+            places.append((split, next(iter(folders), top / str(place))))
     return {key: str(name) for key, name in names.items()}, places
+
+
+def _split_folders(top: Path, base: str, place: str) -> list[Path]:
+    """Return the folders below `top` that a split may mean; a name such as "images" alone would mean all of them."""
+    endings = [ending for ending in foreign_endings(f"{base}/{place}") if ".." not in ending.parts]
+    meant = [ending for ending in endings if str(ending) == place or str(ending).lower() not in IMAGE_FOLDERS]
+    return [top / ending for ending in meant if (top / ending).is_dir()]
 
 
 def _shape(what: str, words: list[str], names: Mapping[int, str]) -> Shape:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
@@ -22,6 +24,15 @@ LOCK = ".crispseg.lock"
 def user_path(path: str | Path) -> Path:
     """Return a path with `~` at its start replaced by the user's home."""
     return Path(path).expanduser()
+
+
+def foreign_endings(path: str) -> list[Path]:
+    """Return a path that another system wrote as relative paths, from all its folders to the name alone.
+
+    "C:\\day%201\\a.png" becomes "C:/day 1/a.png", "day 1/a.png" and "a.png".
+    """
+    parts = [part for part in re.split(r"[/\\]", unquote(path)) if part not in ("", ".")]
+    return [Path(*parts[start:]) for start in range(max(1, len(parts)))]
 
 
 def digest(*files: Path) -> str:
