@@ -22,7 +22,7 @@ from crispseg.inference import tiling
 from crispseg.inference.tiled import segment_tiff
 from crispseg.inference.tiling import free_bytes, peak_bytes, spans, tiled
 from crispseg.io.images import read_image, read_mask
-from crispseg.io.tiff import map_file, open_dataset
+from crispseg.io.tiff import declares_empty_pixels, map_file, open_dataset
 
 rasterio = pytest.importorskip("rasterio")
 pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
@@ -140,6 +140,32 @@ def test_labels_lie_where_the_image_lies(place: dict[str, Any], segmenter: Segme
             assert after.nodata == 255 and (labels[:40, :50] == 255).all()
             labels = labels[40:, 50:]
         assert (labels < 4).all()
+
+
+@pytest.mark.parametrize("kind", ["nodata", "alpha", "band", "msk", "nothing"])
+def test_pixels_without_data(kind: str, segmenter: Segmenter, tmp_path: Path) -> None:
+    """They are ignored, whichever way a map declares them."""
+    image, seen, options = blocks(150, 200) | 1, np.full((150, 200), 255, np.uint8), dict[str, Any]()
+    seen[:40, :50] = 0
+    if kind == "alpha":
+        image, options = np.dstack([image, seen]), {"alpha": "yes"}
+    elif kind == "nodata":
+        image[:40, :50], options = 0, {"nodata": 0}
+    path = write(tmp_path / "in.tif", image, **options)
+    if kind in ("band", "msk"):
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=kind == "band"), rasterio.open(path, "r+") as file:
+            file.write_mask(seen)
+    assert (tmp_path / "in.tif.msk").exists() == (kind == "msk")
+    segment_tiff(segmenter, path, tmp_path / "out.tif", tile=256)
+    labels = ids(tmp_path / "out.tif")
+    np.testing.assert_array_equal(labels == 255, (seen == 0) & (kind != "nothing"))
+
+
+def test_alpha_that_a_model_reads_is_data(tmp_path: Path) -> None:
+    """GDAL calls the fourth of four bands alpha, also near infrared."""
+    path = write(tmp_path / "in.tif", np.zeros((40, 40, 4), np.uint8), alpha="yes")
+    with open_dataset(path) as image:
+        assert declares_empty_pixels(image, 3) and not declares_empty_pixels(image, 4)
 
 
 # Blending -----------------------------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ class ImageFiles:
     def find(self, marked: MarkedImage) -> Path:
         """Return the file of an image. None or several raise a `CrispsegError`."""
         root, image, endings = self.root(marked), marked.image, foreign_endings(marked.image)
-        for file in (root / image, *(root / ending for ending in endings), root / marked.also):
+        for file in (root / image, *map(root.joinpath, endings), root / marked.also):
             if file.is_file() and file != marked.source:
                 return file
         files: list[Path] = []

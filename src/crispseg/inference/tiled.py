@@ -54,12 +54,13 @@ def segment_tiff(
     check_tile(side)
     source = user_path(source)
     palettes = {Path(target): segmenter.label_set.palette, **({} if confidence is None else {confidence: None})}
+    channels = image_channels(segmenter.info.in_chans)
     with open_dataset(source) as dataset:
-        image = map_image(source, dataset, image_channels(segmenter.info.in_chans), segmenter.value_range)
+        image = map_image(source, dataset, channels, segmenter.value_range)
 
         def read(top: int, bottom: int) -> NDArray[np.uint8]:
             with faults(source):
-                return image.rows(top, bottom).pixels(image_channels(segmenter.info.in_chans), segmenter.value_range)
+                return image.rows(top, bottom).pixels(channels, segmenter.value_range)
 
         rows = blended_rows(segmenter.logits, read, image.size, side)
         shown = progress(rows, source.name, len(spans(image.size[0], side, side // OVERLAP)), console)
@@ -67,7 +68,7 @@ def segment_tiff(
             writers = []
             for path, palette in palettes.items():
                 temporary = stack.enter_context(atomic_path(path))
-                writers.append(stack.enter_context(map_file(temporary, dataset, palette, made_by)))
+                writers.append(stack.enter_context(map_file(temporary, dataset, palette, made_by, channels)))
             for strips in shown:
                 for write, strip in zip(writers, strips, strict=False):
                     write(strip)

@@ -48,19 +48,20 @@ def with_rows_of(image: Raster, dataset: Any) -> Raster:
 
 @contextmanager
 def map_file(
-    path: Path, image: Any, palette: Sequence[Sequence[int]] | None = None, made_of: str = ""
+    path: Path, image: Any, palette: Sequence[Sequence[int]] | None = None, made_of: str = "", channels: int = 3
 ) -> Iterator[Callable[[NDArray[np.uint8]], None]]:
     """Write a uint8 cloud-optimised GeoTIFF at the map position of an image, an `open_dataset` of the same size.
 
     The yielded function takes the rows `(h, W)` from top to bottom. With a palette, values are class ids, overviews
-    show the most frequent class, and pixels of the image's no-data value become 255 (ignore), black. Without one,
-    values are grey, overviews show their mean, and those pixels become 0. The metadata include `made_of`.
+    show the most frequent class, and pixels without data become 255 (ignore), black. Without one, values are grey,
+    overviews show their mean, and those pixels become 0. The metadata include `made_of`; a model reads `channels`.
     """
     import rasterio
     from rasterio._err import CPLE_BaseError
     from rasterio.shutil import copy
 
     empty, overview = (0, "average") if palette is None else (IGNORE, "mode")
+    is_masked = declares_empty_pixels(image, channels)
     plain = path.with_name(f"{path.stem}-plain.tif")
     profile = {
         "height": image.height,
@@ -73,7 +74,7 @@ def map_file(
         "blockysize": MAP_TILE,
         "compress": "deflate",
         "zlevel": 1,
-        "nodata": None if image.nodata is None else empty,
+        "nodata": empty if is_masked else None,
         **position_of(image),
     }
     copied = {"compress": "deflate", "blocksize": MAP_TILE, "bigtiff": "if_safer", "overview_resampling": overview}
@@ -82,7 +83,7 @@ def map_file(
     def append(strip: NDArray[np.uint8]) -> None:
         nonlocal written, top
         window = ((top, top + len(strip)), (0, image.width))
-        if image.nodata is not None:
+        if is_masked:
             strip[image.dataset_mask(window=window) == 0] = empty
         file.write(strip, 1, window=window)
         written = zlib.crc32(strip.tobytes(), written)
@@ -102,6 +103,19 @@ def map_file(
         raise OSError(f"it was not written completely ({one_line(error)})") from None
     finally:
         plain.unlink(missing_ok=True)
+
+
+def declares_empty_pixels(image: Any, channels: int) -> bool:
+    """Return whether a dataset has a no-data value, a mask, also in a .msk file, or a band of alpha.
+
+    The alpha of a dataset whose bands are all `channels` of a model is data: GDAL also declares near infrared so.
+    """
+    from rasterio.enums import MaskFlags
+
+    full = [[MaskFlags.all_valid]]
+    if channels == image.count:
+        full.append([MaskFlags.per_dataset, MaskFlags.alpha])
+    return any(flags not in full for flags in image.mask_flag_enums)
 
 
 def position_of(image: Any) -> dict[str, Any]:
