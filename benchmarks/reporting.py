@@ -47,15 +47,21 @@ def recipe_hash(recipe_file: Path) -> str:
 def report(table: tables.Comparison) -> None:
     """Print mean ± sd of each network and its gain over its base at the same seeds; plot every run.
 
+    Rows of earlier recipes are left out.
+
     Raises:
-        CrispsegError: there are no rows, or rows of several recipes or weights.
+        CrispsegError: there are no rows of the recipe, or rows of several weights.
     """
-    if not (rows := read_rows(table.scores)):
-        raise CrispsegError(f"{table.scores} has no rows; train and score first")
+    every_row = read_rows(table.scores)
+    rows = [row for row in every_row if row["recipe"] == recipe_hash(table.recipe)]
+    if not rows:
+        raise CrispsegError(f"{table.scores} has no rows of {table.recipe.name} as it is; train and score first")
+    if earlier := len(every_row) - len(rows):
+        print(f"{earlier} rows of earlier recipes are left out.")
     frame = pd.DataFrame(rows).replace("", float("nan"))  # older rows lack some scores
-    for key, expected in (("recipe", recipe_hash(table.recipe)), ("weights", frame["weights"][0])):
-        if wrong := {f"{row['model']}-{row['seed']}" for row in rows if row[key] != expected}:
-            raise CrispsegError(f"{table.scores}: {key} is not {expected} for {', '.join(wrong)}; remove these rows")
+    weights = frame["weights"][0]
+    if wrong := {f"{row['model']}-{row['seed']}" for row in rows if row["weights"] != weights}:
+        raise CrispsegError(f"{table.scores}: weights are not {weights} for {', '.join(wrong)}; remove these rows")
     scores = {"miou": "mIoU", **{f"boundary_f_{each}": f"F, {each} px" for each in table.distances}}
     scores |= {f"iou_{each}": each for each in table.classes}
     values = frame.set_index(["model", "seed"])[list(scores)].astype(float).rename(columns=scores)

@@ -82,7 +82,10 @@ def resize_to_images(maps: Tensor, size: Sequence[int], stride: int) -> Tensor:
     """Resize maps `(N, C, ⌈H / stride⌉, ⌈W / stride⌉)`, aligned at pixel centres, to images of `size = (H, W)`."""
     height, width = size
     rows, columns = (ceil_div(side, stride) * stride for side in size)
-    return resize(maps, (rows, columns), align_corners=False)[..., :height, :width]
+    resized = resize(maps, (rows, columns), align_corners=False)[..., :height, :width]
+    known = all(isinstance(side, int) for side in resized.shape[2:])
+    # In a graph for all sizes, those of a slice are minima, which PyTorch cannot compare; padded by 0 they are equal.
+    return resized if known else F.pad(resized, (0, width - resized.shape[3], 0, height - resized.shape[2]))
 
 
 def mix_channels(weights: Tensor, x: Tensor) -> Tensor:

@@ -44,8 +44,7 @@ def moved(dx: Tensor, dy: Tensor, coarse: Sequence[int], align_corners: bool) ->
     At pixel centres, points stay inside the level (see `keep_inside`).
     """
     rows, columns = (
-        torch.stack(nearest(length, side, align_corners, dx)).sum(0)
-        for length, side in zip(dx.shape[-2:], coarse, strict=True)
+        torch.add(*nearest(length, side, align_corners, dx)) for length, side in zip(dx.shape[-2:], coarse, strict=True)
     )
     points = [(2 * (columns + dx) + 1) / coarse[1] - 1, (2 * (rows[:, None] + dy) + 1) / coarse[0] - 1]
     return points if align_corners else keep_inside(points, coarse)
