@@ -15,7 +15,7 @@ from crispseg import from_pretrained
 from crispseg.cli.main import main
 from crispseg.compat import openvino_core
 from crispseg.export import pipeline, quantization
-from crispseg.export.certificate import Compared, Measured, time_ratio
+from crispseg.export.certificate import Compared, Measured
 from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import SCOPES, in_float, quantize_onnx, quantize_openvino
 from crispseg.training import Run
@@ -122,23 +122,6 @@ def test_a_file_that_loses_too_much_is_not_written(tiny_run: Run, tmp_path: Path
     record = json.loads((tmp_path / "n.onnx.json").read_text())
     assert (record["precision"], record["data"], record["measured"]["images"]) == ("int8", "folder", 2)
     assert record["measured"]["labels"] > 10 and record["measured"]["miou"].keys() == {"model", "file"}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ratio", [0.5, 0.9])
-def test_the_time_of_int8_is_compared_with_that_of_bf16(
-    ratio: float, tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("nncf")
-    measured = []
-    monkeypatch.setattr(pipeline, "time_ratio", lambda *models: measured.append(time_ratio(*models)) or ratio)
-    flags = ["--format", "openvino", "--precision", "int8", "--calibration_images", "2"]
-    assert main(["export", str(tiny_run.folder), *flags, "--out", str(tmp_path / "n.xml")]) == 0
-    assert {path.name for path in tmp_path.iterdir()} == {"n.bin", "n.xml", "n.xml.json"}
-    assert len(measured) == 1 and 0.01 < measured[0] < 100
-    printed = capsys.readouterr().out
-    assert f"{ratio:.2f} of the time of bf16" in printed and ("better choice" in printed) == (ratio > 0.8)
-    assert json.loads((tmp_path / "n.xml.json").read_text())["over_bf16"] == ratio
 
 
 def test_data_of_other_classes_are_refused(tmp_path: Path, tiny_run: Run, refuses: Any) -> None:

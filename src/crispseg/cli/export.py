@@ -23,21 +23,20 @@ from crispseg.export.quantization import Calibration
 from crispseg.models import SegmentationModel
 
 LARGEST_LOSS = 0.5  # points of a score that int8 may lose before another precision is recommended
-WORTH_INT8 = 0.8  # largest time of int8, as a share of that of bf16, for which its loss of accuracy is worth it
 
 
 @dataclass(kw_only=True)
 class Export(WithOptions, WithData):
-    """Write a trained model as one file for ONNX Runtime, OpenVINO, torch.export, ExecuTorch or Core ML.
+    """Write a trained model as one file for ONNX Runtime, OpenVINO, torch.export or ExecuTorch.
 
-    It accepts images of any size unless size is given; ExecuTorch and Core ML files, for phones, need it.
+    It accepts images of any size unless size is given; an ExecuTorch file, for phones, needs it.
 
     A certificate compares the file's outputs with the model's.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
         format: format of the file; the default follows the suffix of out (FILE.onnx, FILE.xml, FILE.pt2,
-            FILE.pte or FILE.mlpackage).
+            FILE.pte).
         out: file to write; an existing file is overwritten.
         calibrate: a folder of data, a run or the name of a data source. Its train split is used to calibrate int8, its
             val split to score the file. The default is the run's data for int8 and max_drop, and no data otherwise.
@@ -54,7 +53,7 @@ class Export(WithOptions, WithData):
     calibration_images: PositiveInt = 100
 
     def __call__(self) -> None:
-        of_suffix = {each.suffix: name for name, each in FILE_FORMATS.items()}
+        of_suffix = {kind.suffix: name for name, kind in FILE_FORMATS.items()}
         kind: Any = self.format or of_suffix.get(self.out.suffix.lower())
         if kind is None:
             raise CrispsegError(f"is {self.out}; use a name that ends in {', '.join(of_suffix)}", "out")
@@ -84,8 +83,6 @@ def show(certificate: Certificate) -> None:
     """Print a certificate."""
     for comparison in certificate.comparisons:
         print(f"compared with the model at {comparison}")
-    if certificate.format == "coreml" and not certificate.comparisons:
-        print("not compared with the model, since Core ML files run on macOS only; export it there for a comparison")
     if measured := certificate.measured:
         print(f"{measured.images} images of {certificate.data}, model → file: {measured.labels:.2f} % same labels")
         better = "fp32" if certificate.format == "onnx" else "bf16"
@@ -94,6 +91,3 @@ def show(certificate: Certificate) -> None:
                 lossy = certificate.precision == "int8" and pair.loss > LARGEST_LOSS
                 remedy = f"; --precision {better} is better" if lossy else ""
                 print(f"  {name} {pair.model:.2f} → {pair.file:.2f}{remedy}")
-    if (ratio := certificate.over_bf16) is not None:
-        better = "; --precision bf16 is the better choice on this processor" if ratio > WORTH_INT8 else ""
-        print(f"an image takes {ratio:.2f} of the time of bf16{better}")

@@ -6,7 +6,6 @@ import copy
 import importlib.util
 import math
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -17,10 +16,10 @@ from torch import Tensor
 from crispseg.evaluation.bootstrap import number
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores
-from crispseg.export.quantization import Calibration, middle
+from crispseg.export.quantization import Calibration
 from crispseg.inference.device import processor_name
 from crispseg.inference.runtime import AnyModel, Run
-from crispseg.inference.segmenter import Segmenter, as_batch
+from crispseg.inference.segmenter import Segmenter
 from crispseg.io.parallel import spread
 from crispseg.models import SegmentationModel
 
@@ -33,7 +32,6 @@ SAME_LABELS = 0.999
 DECIDED_OTHERWISE = 0.001
 """Share of the pixels of a refined model whose logits may differ. If rounding decides between two directions, or
 between boundary and none, a pixel gets the logits of another pixel."""
-ROUNDS = 9  # number of timed calls
 DISTANCE = 3  # largest distance in pixels at which boundaries match
 
 
@@ -137,15 +135,13 @@ class Certificate:
     measured: Measured | None
     """Scores on the data; None without data."""
     comparisons: tuple[Comparison, ...]
-    """Comparisons of the logits, on random images; none for a Core ML file that was not written on macOS."""
+    """Comparisons of the logits, on random images."""
     bytes: int
     """Size of the file in bytes."""
-    over_bf16: float | None = None
-    """Time of an int8 file of OpenVINO, as a share of that of bf16 on this processor; see `time_ratio`."""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, with the processor and the versions of the software."""
-        packages = ("crispseg", "torch", "timm", "onnxruntime", "openvino", "executorch", "coremltools", "nncf")
+        packages = ("crispseg", "torch", "timm", "onnxruntime", "openvino", "executorch", "nncf")
         return {
             **asdict(self),
             "processor": processor_name(torch.device("cpu")),
@@ -155,32 +151,21 @@ class Certificate:
 
 def measure(model: SegmentationModel, file: AnyModel, data: Calibration) -> Measured:
     """Segment the held-out images with model and file, and compute scores."""
-    both = [Segmenter(each, "cpu") for each in (model, file)]
+    segmenters = Segmenter(model, "cpu"), Segmenter(file, "cpu")
     classes, info = model.num_classes, model.info
-    metrics = [(SegmentationScores(classes), BoundaryScores(classes, (DISTANCE,))) for _ in both]
+    matrices = SegmentationScores(classes), SegmentationScores(classes)
+    boundaries = BoundaryScores(classes, (DISTANCE,)), BoundaryScores(classes, (DISTANCE,))
     held_out = data.held_out.with_channels(info.in_chans, info.value_range)
     chosen = spread(len(held_out), data.images)
     same = pixels = 0
     for index in chosen:
         sample = held_out[index]
-        seen = [segmenter.labels(sample.image) for segmenter in both]
-        same += int((seen[0] == seen[1]).sum())
-        pixels += seen[0].size
-        for labels, scored in zip(seen, metrics, strict=True):
-            for metric in scored:
-                metric.update(torch.from_numpy(labels)[None], torch.from_numpy(sample.labels)[None])
-    mious = Compared(*(number(matrix.scores().miou) for matrix, _ in metrics))
-    boundaries = Compared(*(number(boundary.scores().measures()["boundary_f"][0]) for _, boundary in metrics))
-    return Measured(len(chosen), 100 * same / pixels, mious, boundaries)
-
-
-def time_ratio(file: AnyModel, other: AnyModel, data: Calibration) -> float:
-    """Return the time of a file divided by that of another, medians of `ROUNDS` calls in turns on a held-out image."""
-    from crispseg.benchmarking.cost import take_turns  # imported here, because predictions do not need it
-
-    info = file.info
-    sample = data.held_out.with_channels(info.in_chans, info.value_range)[0]
-    images = as_batch(middle(sample.image), info, torch.device("cpu"))
-    both = [{"call": partial(model, images)} for model in (file, other)]
-    ours, theirs = take_turns(both, ROUNDS, warmup=1, device=torch.device("cpu"))
-    return ours["call"].median / theirs["call"].median
+        ours, theirs = (segmenter.labels(sample.image) for segmenter in segmenters)
+        same += int((ours == theirs).sum())
+        pixels += ours.size
+        for labels, matrix, boundary in zip((ours, theirs), matrices, boundaries, strict=True):
+            matrix.update(labels[None], sample.labels[None])
+            boundary.update(labels[None], sample.labels[None])
+    mious = Compared(*(number(matrix.scores().miou) for matrix in matrices))
+    boundary_fs = Compared(*(number(boundary.scores().measures()["boundary_f"][0]) for boundary in boundaries))
+    return Measured(len(chosen), 100 * same / pixels, mious, boundary_fs)

@@ -143,14 +143,11 @@ def _index(x: Tensor, y: Tensor, size: Sequence[int]) -> Tensor:
 def with_row_sums(model: SegmentationModel) -> SegmentationModel:
     """Change a model, if it sums levels along flows like crisp, to decode and classify by rows; return it."""
     decoder: Any = model.decoder
-    if isinstance(getattr(decoder, "merge", None), Sum) and all(map(_follows_flow, decoder.fuses)):
+    follows_flow = (isinstance(fuse, FlowAlignment) and fuse.composed for fuse in getattr(decoder, "fuses", ()))
+    if isinstance(getattr(decoder, "merge", None), Sum) and all(follows_flow):
         model.decoder = RowSum(decoder, model.classifier)
         model.classifier = nn.Identity()  # type: ignore[assignment]
     return model
-
-
-def _follows_flow(fuse: nn.Module) -> bool:
-    return isinstance(fuse, FlowAlignment) and fuse.composed
 
 
 class RowSum(nn.Module, Decoder):

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -17,15 +15,14 @@ from pydantic import NonNegativeFloat
 
 from crispseg.errors import CrispsegError, one_line
 from crispseg.evaluation.checked import check_classes
-from crispseg.export.certificate import CHECKED, Certificate, Comparison, Measured, compare, measure, time_ratio
-from crispseg.export.formats import FILE_FORMATS, Format, float_file, write_openvino
+from crispseg.export.certificate import CHECKED, Certificate, Comparison, Measured, compare, measure
+from crispseg.export.formats import FILE_FORMATS, Format, float_file
 from crispseg.export.plan import ExportPlan, Output, Precision, Sampling
 from crispseg.export.quantization import Calibration
 from crispseg.export.triton import SETTINGS, check_settings, triton_settings
-from crispseg.inference.device import runs_coreml
 from crispseg.inference.runtime import AnyModel
 from crispseg.inference.segmenter import check_finite
-from crispseg.io.files import LITTER, writable_file, writable_folder
+from crispseg.io.files import LITTER, writable_file
 from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
 
@@ -52,8 +49,7 @@ def export_model(
 
     Args:
         model: the model.
-        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it), .pt2, .pte
-            or .mlpackage (a folder).
+        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it), .pt2 or .pte.
         format: see `Format`.
         precision: fp32, bf16 or int8, which is calibrated on data. In bf16, OpenVINO rounds the coordinates of
             `grid_sample` too; `gather` in crisp keeps their whole pixels.
@@ -63,7 +59,7 @@ def export_model(
             their weighted sum, for runtimes without the operator or with a slow one.
         output: `logits` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8, which need less memory but give no
             probabilities.
-        size: height and width of the images. ExecuTorch and Core ML files need it; by default, other files accept any
+        size: height and width of the images. An ExecuTorch file needs it; by default, other files accept any
             number of images of any size. An OpenVINO file for one image of one size takes less time.
         triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file; other
             settings there are not overwritten.
@@ -80,15 +76,14 @@ def export_model(
     if triton:
         check_settings(path, settings)
     check_finite(model)
-    runs = format != "coreml" or runs_coreml()
+    sizes = CHECKED if size is None else [(2, *size)]
     with replacing(path) as folder:
         made = folder / path.name
         with reported(plan, made, path):
             file = kind.write(plan, made)
-            comparisons = tuple(compare(file, model, each) for each in compared_sizes(plan)) if runs else ()
+            comparisons = tuple(compare(file, model, compared) for compared in sizes)
         check_comparisons(plan, comparisons, path)
         measured = None if data is None else measured_loss(plan, data, file, max_drop, path)
-        over_bf16 = over_bf16_file(plan, file, made) if (format, precision) == ("openvino", "int8") else None
         float_file(made).unlink(missing_ok=True)
         certificate = Certificate(
             title_of(model),
@@ -97,8 +92,7 @@ def export_model(
             None if data is None else data.name,
             measured,
             comparisons,
-            sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-            over_bf16,
+            sum(part.stat().st_size for part in folder.iterdir()),
         )
         text = json.dumps(certificate.as_json(), indent=2, ensure_ascii=False)
         made.with_name(f"{made.name}.json").write_text(f"{text}\n", encoding="utf-8")
@@ -150,26 +144,15 @@ def conflicts(plan: ExportPlan, format: Format, *, max_drop: float | None, trito
         triton and format != "onnx",
         f"triton needs an ONNX file, but format is {format}; use onnx, or leave out triton",
     )
-    yield (
-        (format, plan.sampling) == ("coreml", "gather"),
-        "coremltools cannot convert gathered rows; use grid_sample for Core ML",
-    )
-    yield (
-        plan.data is not None and format == "coreml" and not runs_coreml(),
-        "Core ML files can be scored on macOS only; leave out calibrate, data and max_drop",
-    )
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a new folder for a file and those next to it; move them to the folder of `path` if there is no error."""
-    package = path.suffix == ".mlpackage" and (path / "Manifest.json").exists()  # an earlier one, which is a folder
-    place = writable_folder(path.parent) if package else writable_file(path).parent
+    place = writable_file(path).parent
     with tempfile.TemporaryDirectory(prefix=LITTER, dir=place, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         yield folder
-        if package:
-            shutil.rmtree(path)
         for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):  # the main file last
             part.replace(place / part.name)
 
@@ -194,11 +177,6 @@ def title_of(model: SegmentationModel) -> str:
     return f"{model.info.name} on {model.info.backbone}"
 
 
-def compared_sizes(plan: ExportPlan) -> Sequence[tuple[int, int, int]]:
-    """Return the number of images, height and width of each comparison."""
-    return CHECKED if plan.size is None else [(2, *plan.size)]
-
-
 def check_comparisons(plan: ExportPlan, comparisons: Sequence[Comparison], path: Path) -> None:
     """Raise a CrispsegError if a file has other results: float32 must agree, fewer bits roughly."""
     for comparison in comparisons:
@@ -215,15 +193,3 @@ def measured_loss(plan: ExportPlan, data: Calibration, file: AnyModel, max_drop:
             lost = f"{pair.loss:.2f} points of {score}, and max_drop is {max_drop:g}; use another precision"
             raise CrispsegError(f"{path} is not written: {title_of(plan.model)} in {plan.precision} loses {lost}")
     return measured
-
-
-def over_bf16_file(plan: ExportPlan, file: AnyModel, made: Path) -> float:
-    """Return the time of an int8 file divided by that of a bf16 file, which is made from the same ONNX file."""
-    assert plan.data is not None
-    other = made.parent / "bf16" / made.name
-    other.parent.mkdir()
-    float_file(made).rename(float_file(other))
-    in_bf16 = write_openvino(replace(plan, precision="bf16", data=None), other)
-    ratio = time_ratio(file, in_bf16, plan.data)
-    shutil.rmtree(other.parent)
-    return ratio

@@ -86,7 +86,9 @@ def in_float(graph: Any, decoder: bool) -> list[str]:
         if node.op_type not in PRODUCTS:
             values += node.input
     if decoder:
-        names |= {node.name for node in graph.node if not _of_backbone(node)}
+        for node in graph.node:
+            scopes = {entry.key: entry.value for entry in node.metadata_props}.get(SCOPES, "")
+            names |= set() if "backbone" in scopes else {node.name}
     return sorted(names)
 
 
@@ -106,10 +108,6 @@ def _samples(node: Any, producers: Mapping[str, Any]) -> bool:
     if node.op_type == "Gather":  # an index of rows was flattened; other indices are constant, or sizes
         return node.input[1] in producers and producers[node.input[1]].op_type == "Reshape"
     return bool(node.op_type == "GridSample")
-
-
-def _of_backbone(node: Any) -> bool:
-    return any(entry.key == SCOPES and "backbone" in entry.value for entry in node.metadata_props)
 
 
 def sums_overflow() -> bool:
