@@ -10,11 +10,12 @@ import pytest
 
 from crispseg import CrispsegError
 from crispseg.cli.command import WithData, read_flags
-from crispseg.config.settings import Text
+from crispseg.config.settings import Field, Text
 
 KINDS: dict[str, Any] = {"out": Path, "bf16": bool, "flip": bool | None, "size": tuple[int, int], "only": list[str]}
 KINDS |= {"names": list[str] | Path, "crop": int | tuple[int, int] | Literal["auto"] | None}
 KINDS |= {"scales": list[float] | None, "boundary": list[int] | None, "loss": dict[str, float] | str}
+KNOWN = {key: Field(kind, None, "") for key, kind in KINDS.items()}
 
 
 @pytest.mark.parametrize(
@@ -42,7 +43,7 @@ KINDS |= {"scales": list[float] | None, "boundary": list[int] | None, "loss": di
     ],
 )
 def test_words_and_flags(line: str, words: list[str], tree: dict[str, Any]) -> None:
-    found = read_flags(line.split(), KINDS)
+    found = read_flags(line.split(), KNOWN)
     assert found == (words, tree)
     values = [each for value in found[1].values() for each in (value if isinstance(value, list) else [value])]
     assert all(isinstance(each, Text) for each in values)
@@ -51,7 +52,7 @@ def test_words_and_flags(line: str, words: list[str], tree: dict[str, Any]) -> N
 @pytest.mark.parametrize("line", ["--out", "--out --bf16", "--crop", "--unknown"])
 def test_a_flag_without_a_value(line: str) -> None:
     with pytest.raises(CrispsegError, match="no value") as caught:
-        read_flags(line.split(), KINDS)
+        read_flags(line.split(), KNOWN)
     assert caught.value.field == line.split()[0].removeprefix("--")
 
 

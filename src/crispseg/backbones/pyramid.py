@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -134,8 +135,8 @@ class Backbone(nn.Module):
     @property
     def early_share(self) -> float:
         """Return the fraction of the weights of `body` that `freeze(early=True)` freezes."""
-        fixed, total = (sum(map(Tensor.numel, part)) for part in (self._upstream(), self.body.parameters()))
-        return fixed / total
+        fixed = sum(map(Tensor.numel, self._upstream()))
+        return fixed / sum(map(Tensor.numel, self.body.parameters()))
 
     @property
     def layers(self) -> list[list[nn.Parameter]]:
@@ -188,7 +189,7 @@ class Backbone(nn.Module):
 
 def check_name(name: str, pretrained: bool | str | Path) -> None:
     """Raise a CrispsegError if a backbone is unknown, or lacks the published weights that are asked for."""
-    if name in _BUILDERS or name in DEEP_RESNETS:
+    if name in NAMED_BACKBONES:
         if pretrained is True and name != SHUFFLENET:
             raise CrispsegError(f"'{name}' has no published weights; give pretrained a path, or use 'resnet18'")
     elif not timm.is_model(name):
@@ -216,4 +217,4 @@ def _per_channel(values: Sequence[float], in_chans: int) -> tuple[float, ...]:
     """Return RGB statistics for any number of channels: their mean for one, a repetition for more than three."""
     if in_chans == 1:
         return (sum(values) / len(values),)
-    return tuple(values[i % len(values)] for i in range(in_chans))
+    return tuple(itertools.islice(itertools.cycle(values), in_chans))

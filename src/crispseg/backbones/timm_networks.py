@@ -132,18 +132,15 @@ def cannot_dilate(name: str, output_stride: int) -> CrispsegError:
 
 def plain_strides(name: str) -> list[int]:
     """Return each block's stride in a timm network with equal strides; the list is empty for any other network."""
-    if name in DEEP_RESNETS or not timm.is_model(name):
+    if not timm.is_model(name):
         return []
     with torch.device("meta"):  # shapes only
         try:
             model = timm.create_model(name)
         except (RuntimeError, NotImplementedError):  # some networks cannot run on meta tensors; none is a ViT
             return []
-    info = getattr(model, "feature_info", None)
-    if not isinstance(info, list) or not hasattr(model, "forward_intermediates"):
-        return []
-    strides = [entry["reduction"] for entry in info]
-    return strides if len({*strides}) == 1 else []
+    strides = [entry["reduction"] for entry in getattr(model, "feature_info", ())]
+    return strides if len({*strides}) == 1 and hasattr(model, "forward_intermediates") else []
 
 
 def build_plain(name: str, published: bool, in_chans: int, levels: int) -> Pyramid:

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save
 from timm.models import adapt_input_conv, get_pretrained_cfg
 from torch import Tensor, nn
 
-from crispseg.errors import CrispsegError
+from crispseg.config.settings import shortened
+from crispseg.errors import CrispsegError, one_line
 
 # SFNet's official code saves its mIoU, an np.float64, next to the weights. NumPy 2 renamed the module of scalars.
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -46,22 +47,18 @@ def load_weights(body: nn.Module, weights: dict[str, Tensor], name: str, source:
     name and the source of the weights.
     """
     own = body.state_dict()
-    fitting = {key: adapted(weights[key], value.shape) for key, value in own.items() if key in weights}
-    wrong = [key for key, value in own.items() if key not in fitting or fitting[key].shape != value.shape]
-    wrong = [key for key in wrong if not key.endswith("num_batches_tracked")]
+    fitting = {key: adapted(weights[key], own[key].shape) for key in own if key in weights}
+    shapes = {key: value.shape for key, value in fitting.items()}
+    wrong = [key for key in own if shapes.get(key) != own[key].shape and not key.endswith("num_batches_tracked")]
     if wrong:
-        raise CrispsegError(
-            f"{source} does not match backbone '{name}': {len(wrong)} of {len(own)} tensors are missing or of another "
-            f"shape, first {', '.join(wrong[:3])}; give the weights of '{name}' itself"
-        )
+        fault = f"{len(wrong)} of {len(own)} tensors are missing or of another shape, first {', '.join(wrong[:3])}"
+        raise CrispsegError(f"{source} does not match backbone '{name}': {fault}; give the weights of '{name}' itself")
     body.load_state_dict(fitting, strict=False)
 
 
 def adapted(weight: Tensor, shape: torch.Size) -> Tensor:
     """Return a weight, or that of a first convolution for RGB images for the number of channels in `shape`."""
-    if weight.ndim == 4 and weight.shape[1] == 3 and weight.shape != shape:
-        return adapt_input_conv(shape[1], weight)
-    return weight
+    return adapt_input_conv(shape[1], weight) if weight.ndim == 4 and weight.shape[1] == 3 else weight
 
 
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
@@ -77,15 +74,10 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CrispsegError(f"weight file {path} does not exist; give the path of a .safetensors or .pth file")
     try:
-        weights, checksums = _safetensors(path) if path.suffix == ".safetensors" else (_pytorch_file(path), {})
+        weights = _safetensors(path) if path.suffix == ".safetensors" else _pytorch_file(path)
     except Exception as error:  # PyTorch's readers raise almost any error for damaged files
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise CrispsegError(
-            f"weight file {path} is damaged, or not a plain state dict ({reason}); save it again"
-        ) from None
-    for key, expected in checksums.items():
-        if checksum(key, weights[key]) != expected:
-            raise CrispsegError(f"weight file {path} is damaged: {key} does not match its checksum; restore the file")
+        reason = f"is damaged, or not a plain state dict ({one_line(error):.200})"
+        raise CrispsegError(f"weight file {path} {reason}; restore the file, or save it again") from None
     for key in ("state_dict", "model"):
         if isinstance(weights, dict) and isinstance(weights.get(key), dict):
             weights = weights[key]
@@ -94,14 +86,15 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return {str(key).removeprefix("module."): value for key, value in weights.items()}
 
 
-def _safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Return the tensors of a file, and their checksums if `write_state_dict` wrote it."""
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, after comparing their checksums if `write_state_dict` wrote it."""
     with safe_open(path, "pt") as file:
         checksums = json.loads((file.metadata() or {}).get(CHECKSUMS, "{}"))
     weights = load_file(path)
-    if checksums and checksums.keys() != weights.keys():
-        raise ValueError("its tensors are not those of its checksums")
-    return weights, checksums
+    actual = {key: checksum(key, weights[key]) for key in checksums and weights}
+    if changed := dict(checksums.items() ^ actual.items()):
+        raise ValueError(f"{min(changed)} does not match its checksum")
+    return weights
 
 
 def _pytorch_file(path: Path) -> Any:
@@ -119,8 +112,8 @@ def check_archive(path: Path) -> None:
     """
     with zipfile.ZipFile(path) as archive:
         # MS-DOS's attribute of a folder
-        folders = (record.filename for record in archive.infolist() if record.external_attr & 0x10)
-        if damaged := archive.testzip() or next(folders, None):
+        folders = [record.filename for record in archive.infolist() if record.external_attr & 0x10]
+        for damaged in filter(None, [archive.testzip(), *folders]):
             raise zipfile.BadZipFile(f"{damaged} has changed since it was written")
 
 
@@ -155,11 +148,9 @@ def build_published(name: str, published: bool, **options: Any) -> Any:
     except TypeError:  # the network lacks an option
         raise
     except Exception as error:  # timm, the hub's client and the network raise many types of errors
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise CrispsegError(
-            f"cannot download the weights of backbone '{name}' ({reason}); without internet, give model.pretrained the "
-            "path of a weight file, or false for random weights"
-        ) from error
+        failure = f"cannot download the weights of backbone '{name}' ({shortened(one_line(error))})"
+        remedy = "without internet, give model.pretrained the path of a weight file, or false for random weights"
+        raise CrispsegError(f"{failure}; {remedy}") from error
 
 
 def hub_file(config: Any) -> str:

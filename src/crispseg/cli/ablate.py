@@ -45,8 +45,8 @@ class Ablate(WithScores):
         conditions = f"{data.name} {split}, {len(dataset)} images, without retraining"
         title = f"{model.info.name} on {model.info.backbone}"
         print(f"{title}, {conditions}, scores in percent", flush=True)
-        found = ablate(model, dataset, names, each=self.each, device=self.device, workers=self.workers)
-        results = ModelComparison(tuple(found), self.bootstrap)
+        scored = ablate(model, dataset, names, each=self.each, device=self.device, workers=self.workers)
+        results = ModelComparison(tuple(scored), self.bootstrap)
         Console().print(*(table.rich() for table in results.tables()))
         if self.json:
             write_json(self.json, {"split": split, "images": len(dataset), **results.as_json()})

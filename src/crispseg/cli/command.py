@@ -72,7 +72,10 @@ class Command:
     @classmethod
     def known_keys(cls) -> dict[str, Field]:
         """Return all keys that are known without flags."""
-        return {key: each for keys in (*cls.more_keys({}).values(), fields_of(cls)) for key, each in keys.items()}
+        known: dict[str, Field] = {}
+        for keys in (*cls.more_keys({}).values(), fields_of(cls)):
+            known |= keys
+        return known
 
     def take(self, tree: Tree) -> None:
         """Set the flags that are not fields; an unknown key raises a `CrispsegError`."""
@@ -83,7 +86,7 @@ class Command:
     def parsed(cls, argv: Sequence[str]) -> Self:
         """Load plugins and return the command with its settings from the arguments."""
         fields = fields_of(cls)
-        words, tree = read_flags(argv, {key: each.kind for key, each in cls.known_keys().items()})
+        words, tree = read_flags(argv, cls.known_keys())
         for word in cls.words:
             if get_origin(fields[word].kind) is list:
                 tree[word], words = words, []
@@ -102,25 +105,24 @@ class Command:
     def usage(cls) -> str:
         """Return the usage line of the command."""
         line = f"usage: crispseg {cls.name}"
-        for word, each in ((word, fields_of(cls)[word]) for word in cls.words):
-            name = f"{word.upper()} ..." if get_origin(each.kind) is list else word.upper()
-            line += f" {name}" if each.default is MISSING else f" [{name}]"
+        for word in cls.words:
+            kind, default, _ = fields_of(cls)[word]
+            name = f"{word.upper()} ..." if get_origin(kind) is list else word.upper()
+            line += f" {name}" if default is MISSING else f" [{name}]"
         return f"{line} [--key value ...]"
 
     @classmethod
     def help(cls, argv: Sequence[str]) -> str:
         """Return the first page of help, or the whole help if `all` follows the flag."""
-        first = cls.first if argv[-1] != "all" else ()
         width = max(60, min(110, shutil.get_terminal_size().columns))
         about = (inspect.getdoc(cls) or "").partition("\nArgs:")[0].strip()
         lines = [cls.usage(), "", *(textwrap.fill(part, width) for part in about.split("\n\n"))]
         keys = fields_of(cls)
-        given = [word for word in argv if word not in (*HELP, "all")]
-        _, tree = read_flags(given, {key: each.kind for key, each in keys.items()})
-        words = {word.upper(): keys.pop(word) for word in cls.words}
-        lines += _explained(words, width)
+        _, tree = read_flags([word for word in argv if word not in (*HELP, "all")], keys)
+        lines += _explained({word.upper(): keys.pop(word) for word in cls.words}, width)
         for heading, group in {"The keys": keys, **cls.more_keys(tree)}.items():
-            shown = {f"--{key}": each for key, each in group.items() if not first or key in first}
+            first = group if argv[-1] == "all" or not cls.first else cls.first
+            shown = {f"--{key}": group[key] for key in group if key in first}
             if shown:
                 lines += ["", f"{heading}:", *_explained(shown, width)]
         return "\n".join([*lines, "", f"crispseg {cls.name} --help all explains every key."])
@@ -129,14 +131,14 @@ class Command:
 def _explained(keys: Mapping[str, Field], width: int) -> list[str]:
     """Return the help of arguments, whose names are in capitals, or flags, with the values that they accept."""
     lines = []
-    for key, each in keys.items():
-        values = accepted(each.kind).removesuffix(" or null")
-        if each.default is MISSING:
+    for key, (kind, default, about) in keys.items():
+        values = accepted(kind).removesuffix(" or null")
+        if default is MISSING:
             values += ", required"
-        elif each.default is not None:
-            values += f", default: {written(each.default)}"
+        elif default is not None:
+            values += f", default: {written(default)}"
         lines.append(f"  {key}" if key.isupper() else f"  {key}  ({values})")
-        lines.append(textwrap.fill(each.about, width, initial_indent=" " * 8, subsequent_indent=" " * 8))
+        lines.append(textwrap.fill(about, width, initial_indent=" " * 8, subsequent_indent=" " * 8))
     return lines
 
 
@@ -147,13 +149,15 @@ class Group(Command):
     def start(cls, argv: Sequence[str]) -> int | None:
         """Run one of the commands, or print a list of them."""
         before = f"{cls.name} "
-        known = {name.removeprefix(before): each for name, each in commands.items() if name.startswith(before)}
-        if argv and argv[0] in known:
-            return known[argv[0]].start(argv[1:])
-        if argv and argv[0] not in HELP:
-            raise CrispsegError(f"unknown command '{before}{argv[0]}'{did_you_mean(argv[0], known)}")
-        abouts = [f"  {name:12}{(each.__doc__ or '').splitlines()[0]}" for name, each in known.items()]
-        print(f"usage: crispseg {cls.name} COMMAND [...]", "", *abouts, sep="\n")
+        known = {name.removeprefix(before): commands[name] for name in commands if name.startswith(before)}
+        name, *others = argv or HELP
+        if name in known:
+            return known[name].start(others)
+        if name not in HELP:
+            raise CrispsegError(f"unknown command '{before}{name}'{did_you_mean(name, known)}")
+        print(f"usage: crispseg {cls.name} COMMAND [...]", "", sep="\n")
+        for name, command in known.items():
+            print(f"  {name:12}{(command.__doc__ or '').partition(chr(10))[0]}")
         return 0
 
 
@@ -172,11 +176,11 @@ class WithData(Command):
         fields = fields_of(data_source(str(tree.get("data", Folder.name))))
         return {DATA: {f"data.{key}": each for key, each in fields.items()}}
 
-    def chosen(self, found: Tree) -> Tree:
-        """Return the data settings; flags override `found`, and empty settings raise a `CrispsegError`."""
+    def chosen(self, recorded: Tree) -> Tree:
+        """Return the data settings; flags override recorded ones, and empty settings raise a `CrispsegError`."""
         from crispseg.evaluation.recorded import completed
 
-        if settings := completed({**found, **self.data}):
+        if settings := completed({**recorded, **self.data}):
             return settings
         raise CrispsegError("is missing; give a folder of data first, or its name", "data")
 
@@ -193,17 +197,17 @@ FLAG = re.compile(r"--?[a-zA-Z]")
 SHORT_FLAGS = {"o": "out"}
 
 
-def read_flags(argv: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[str], Tree]:
+def read_flags(argv: Sequence[str], known: Mapping[str, Field]) -> tuple[list[str], Tree]:
     """Return the positional arguments of a command line, and its flags with `Text` values.
 
     A flag is `--key value`, `--key=value`, or `--key` alone if it is true or false; keys contain `-` or `_`. Lists are
-    written `'[0.5, 1]'`, or as several values. `kinds` are the types of all keys that are known yet.
+    written `'[0.5, 1]'`, or as several values.
     """
     words: list[str] = []
     tree: Tree = {}
-    rest = list(argv)
-    while rest:
-        word = rest.pop(0)
+    unread = list(argv)
+    while unread:
+        word = unread.pop(0)
         if not FLAG.match(word):
             words.append(word)
             continue
@@ -212,11 +216,12 @@ def read_flags(argv: Sequence[str], kinds: Mapping[str, Any]) -> tuple[list[str]
         if equals:
             tree[key] = Text(value)
         else:
-            kind = kinds.get(key, bool | str if key.startswith("model.") else str)
-            values = [*itertools.takewhile(lambda word: not FLAG.match(word), rest)]
+            unknown_kind = bool | str if key.startswith("model.") else str
+            kind = known[key].kind if key in known else unknown_kind
+            values = [*itertools.takewhile(lambda word: not FLAG.match(word), unread)]
             count = words_of(kind, values)
             tree[key] = _value(kind, values[:count], key)
-            del rest[:count]
+            del unread[:count]
     return words, tree
 
 
@@ -240,10 +245,11 @@ def words_of(kind: Any, words: Sequence[str]) -> int:
 
 def _value(kind: Any, words: Sequence[str], key: str) -> Text | list[Text]:
     """Return the value of a flag with these words."""
-    if len(words) == 1:
-        return Text(words[0])
-    if not words and bool in alternatives(kind):
+    if words:
+        texts = [Text(word) for word in words]
+        return texts if len(texts) > 1 else texts[0]
+    if bool in alternatives(kind):
         return Text("true")
-    if not words and (entry_of(kind) is None or any(map(is_pair, alternatives(kind)))):
+    if entry_of(kind) is None or any(map(is_pair, alternatives(kind))):
         raise CrispsegError(f"has no value; give {accepted(kind)}", key)
-    return [Text(word) for word in words]
+    return []

@@ -53,5 +53,5 @@ class Compare(WithScores):
         if self.json:
             write_json(self.json, {"split": split, "images": len(datasets[0]), **results.as_json()})
         if self.html:
-            changed = examples(models, datasets[0], [one.scores for one in evaluations])
+            changed = examples(models, datasets[0], [evaluation.scores for evaluation in evaluations])
             show_page(self.html, comparison_page(f"Comparison of {', '.join(names)}", conditions, results, *changed))

@@ -48,9 +48,9 @@ class Evaluate(WithProtocol, WithScores):
         conditions = f"{data.name} {split}, {len(dataset)} images"
         seen = "" if protocol == WHOLE else f" ({protocol})"
         print(f"{network}, {conditions}, in percent{seen}")
-        if found := evaluation.objects:
+        if objects := evaluation.objects:
             name = self.options["objects"]
-            print(f"{found.truth.sum()} objects of class {name}; {found.predicted.sum()} predicted")
+            print(f"{objects.truth.sum()} objects of class {name}; {objects.predicted.sum()} predicted")
         Console().print(score_table({"IoU": evaluation}))
         if self.confusion:
             write_image(self.confusion, draw_confusion(evaluation.scores.confusion, dataset.labels.names))

@@ -37,16 +37,18 @@ class WithOptions(Command):
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:
-        without = {*fields_of(cls), "console", "data"}
-        own = {key: each for key, each in options_of(cls.function).items() if key not in without}
-        return {"Options": own, **super().more_keys(tree)}
+        options = options_of(cls.function)
+        for key in {*fields_of(cls), "console", "data"} & {*options}:
+            del options[key]
+        return {"Options": options, **super().more_keys(tree)}
 
     def take(self, tree: Tree) -> None:
         self.options = taken(tree, self.more_keys({})["Options"])
         super().take(tree)
 
 
-VIEWS = {key: each for key, each in fields_of(Protocol).items() if key != "average"}
+VIEWS = fields_of(Protocol)
+del VIEWS["average"]
 
 
 @dataclass(kw_only=True)

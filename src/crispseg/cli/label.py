@@ -23,7 +23,7 @@ from crispseg.inference.protocols import Protocol
 from crispseg.io.files import check_new_folder, writable_folder, write_file, write_table
 from crispseg.io.images import write_labels
 from crispseg.io.parallel import spread
-from crispseg.labelling.errors import judges, label_errors
+from crispseg.labelling.errors import Suspect, judges, label_errors
 from crispseg.labelling.following import images_to_label
 from crispseg.labelling.pages import errors_page, next_page
 from crispseg.models import SegmentationModel
@@ -65,19 +65,22 @@ class LabelNext(WithDevice):
         names = {path: name for path, name in named_images(self.images).items() if path.resolve() not in labelled}
         if not names:
             raise CrispsegError(f"{self.run} was trained on all images of {', '.join(self.images)}; give others")
-        known = [labelled[path] for path in (list(labelled)[at] for at in spread(len(labelled), COMPARED))]
+        images = [*labelled.values()]
+        known = [images[index] for index in spread(len(images), COMPARED)]
         chosen = images_to_label(model, names, known, self.count, self.device, Console(stderr=True))
         segmenter = Segmenter(model, self.device, protocol=Protocol(flip=True))
-        folder, seen = writable_folder(self.out), []
-        for one in chosen:
-            seen.append(segmenter(one.path))
-            write_labels(folder / "masks" / f"{one.name}.png", seen[-1].labels, seen[-1].label_set.palette)
-        rows = [(rank, one.path, f"{one.uncertainty:.4f}", f"{one.distance:.3f}") for rank, one in enumerate(chosen, 1)]
-        write_table(folder / "next.csv", [("rank", "image", "uncertainty", "distance"), *rows])
-        write_file(folder / "next.txt", "".join(f"{one.path.resolve()}\n" for one in chosen))
+        folder, results, listed = writable_folder(self.out), [], ""
+        rows: list[tuple[object, ...]] = [("rank", "image", "uncertainty", "distance")]
+        for rank, image in enumerate(chosen, 1):
+            result = segmenter(image.path)
+            results.append((image, result))
+            write_labels(folder / "masks" / f"{image.name}.png", result.labels, result.label_set.palette)
+            rows.append((rank, image.path, f"{image.uncertainty:.4f}", f"{image.distance:.3f}"))
+            listed += f"{image.path.resolve()}\n"
+        write_table(folder / "next.csv", rows)
+        write_file(folder / "next.txt", listed)
         about = f"{len(chosen)} of {len(names)} images, chosen by {self.run}"
-        page = next_page("Images to label next", about, zip(chosen, seen, strict=True), model.info.label_set())
-        show_page(folder / PAGE, page)
+        show_page(folder / PAGE, next_page("Images to label next", about, results, model.info.label_set()))
 
 
 @dataclass(kw_only=True)
@@ -105,16 +108,15 @@ class LabelErrors(WithDevice, WithData):
     def __call__(self) -> None:
         check_new_folder(self.out)
         console = Console(stderr=True)
-        found = [one for judge in judges(self.run, self.data, self.device) for one in label_errors(judge, console)]
-        found.sort(key=lambda one: one.quality)
-        folder, first = writable_folder(self.out), found[: self.count]
+        suspects: list[Suspect] = []
+        for judge in judges(self.run, self.data, self.device):
+            suspects += label_errors(judge, console)
+        suspects.sort(key=lambda suspect: suspect.quality)
+        folder, first = writable_folder(self.out), suspects[: self.count]
         head = "image", "split", "quality", "kind", "labelled", "predicted", "left", "top", "width", "height", "pixels"
-        areas = [(one.kind, one.labelled, one.predicted, *one.box, one.pixels) for one in found]
-        pairs = zip(found, areas, strict=True)
-        rows = [(one.name, one.judge.split, f"{one.quality:.4f}", *area) for one, area in pairs]
-        write_table(folder / "errors.csv", [head, *rows])
-        write_file(folder / "errors.txt", "".join(f"{one.name}\n" for one in first))
-        about = f"{len(first)} of {len(found)} masks, judged by {self.run}"
+        write_table(folder / "errors.csv", [head, *(suspect.row() for suspect in suspects)])
+        write_file(folder / "errors.txt", "".join(f"{suspect.name}\n" for suspect in first))
+        about = f"{len(first)} of {len(suspects)} masks, judged by {self.run}"
         show_page(folder / PAGE, errors_page("Masks that are probably wrong", about, first))
         print(f"train without them: --data.exclude {shlex.quote(str(folder / 'errors.txt'))}")
 
@@ -123,6 +125,5 @@ def _labelled(run: str) -> dict[Path, Path]:
     """Return the images with masks in the data of a run by resolved path; empty if there are no such files."""
     with suppress(CrispsegError):  # raised if the data no longer exist
         data = build_data(recorded_data(run)[0])
-        pairs = chain(*pairs_of(data).values())
-        return {pair.image.resolve(): pair.image for pair in pairs}
+        return {pair.image.resolve(): pair.image for pair in chain(*pairs_of(data).values())}
     return {}

@@ -135,14 +135,14 @@ def _run(argv: list[str]) -> int:
     if argv[0] == "--version":
         print(__version__)
         return 0
-    name, *rest = argv
+    name, *arguments = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
     importlib.import_module(f"crispseg.cli.{name}")
     keep_freed_memory()
     from crispseg.cli.command import commands  # imports pydantic and rich; the help page does not need them
 
-    return commands[name].start(rest) or 0
+    return commands[name].start(arguments) or 0
 
 
 @contextmanager
@@ -151,11 +151,11 @@ def _one_line_warnings() -> Iterator[None]:
     with warnings.catch_warnings(action="default", category=CrispsegWarning):  # once per line of code
         usual = warnings.showwarning
 
-        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
             if issubclass(category, CrispsegWarning):
                 print(f"crispseg: {message}", file=sys.stderr)
             else:
-                usual(message, category, *rest, **more)
+                usual(message, category, *place, **more)
 
         warnings.showwarning = show
         yield

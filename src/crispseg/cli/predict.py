@@ -48,16 +48,16 @@ class Predict(WithProtocol):
         if self.frame_masks:
             raise CrispsegError("is for a video; leave it out, since each image gets its mask", "frame_masks")
         console, shard = Console(stderr=True), self.options.get("shard")
-        found = predict_files(self.run, self.images, self.out, console=console, **self.options)
-        of = f"{found.total} images" + (f" of shard {shard}" if shard else "")
-        skipped = f", {found.skipped} of them earlier" if found.skipped else ""
-        print(f"{found.done} of {of} segmented into {found.out}{skipped}")
-        if found.objects is not None:
+        done = predict_files(self.run, self.images, self.out, console=console, **self.options)
+        of = f"{done.total} images" + (f" of shard {shard}" if shard else "")
+        skipped = f", {done.skipped} of them earlier" if done.skipped else ""
+        print(f"{done.done} of {of} segmented into {done.out}{skipped}")
+        if done.objects is not None:
             classes = ", ".join(np.ravel(self.options["objects"]))
-            print(f"{found.objects} objects of class {classes} in {found.out / COCO}")
-        if found.annotations is not None:
-            print(f"annotations in {found.annotations}; 'crispseg data import' reads them when they are corrected")
-        if failed := found.failed:
+            print(f"{done.objects} objects of class {classes} in {done.out / COCO}")
+        if done.annotations is not None:
+            print(f"annotations in {done.annotations}; 'crispseg data import' reads them when they are corrected")
+        if failed := done.failed:
             raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; see the list above")
 
     def predict_video(self) -> None:

@@ -6,10 +6,8 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from pydantic import PositiveInt
 
@@ -63,22 +61,25 @@ class Recipes(Command):
     counts: bool = False
 
     def __call__(self) -> int:
+        if self.paper and self.row:
+            row = find_row(self.paper, self.row)
+            print(line_of(row, self.counts))
+            return self.reproduce(row)
+        for paper in [self.paper] if self.paper else PAPERS:
+            print(*(line_of(row, self.counts) for row in read_rows(paper)), sep="\n", flush=True)
+        return 0
+
+    def reproduce(self, row: PaperRow) -> int:
+        """Print the commands of a row, run them if asked to, and return their status."""
         from crispseg.cli.main import main
 
-        if self.paper is None or self.row is None:
-            for row in chain.from_iterable(map(read_rows, [self.paper] if self.paper else PAPERS)):
-                print(line_of(row, self.counts))
-            return 0
-        row = find_row(self.paper, self.row)
-        print(line_of(row, self.counts))
         for seed in range(self.seeds):
             for command in self.commands(row, seed):
                 print(shlex.join(["crispseg", *command]), flush=True)
                 if self.run and (status := main(command)):
                     return status
         if self.run and self.seeds > 1 and not row.score.server:
-            files = [Path(self.folder(row, seed), SCORE_FILE) for seed in range(self.seeds)]
-            print(mean_of([json.loads(file.read_text("utf-8")) for file in files]))
+            print(mean_of([Path(self.folder(row, seed), SCORE_FILE) for seed in range(self.seeds)]))
         return 0
 
     def folder(self, row: PaperRow, seed: int) -> str:
@@ -90,18 +91,16 @@ class Recipes(Command):
         """Return the commands that train and score a row, each as a list of arguments."""
         out = self.folder(row, seed)
         weights = ["--model.pretrained", self.pretrained] if row.weight_file else []
-        commands = []
-        if row.after:
-            first = f"{out}-{row.after}"
-            commands.append(self.train(row, row.after, weights, seed, first))
-            weights = ["--init_from", first]
-        commands.append(self.train(row, row.recipe, weights, seed, out))
-        return [*commands, self.score(row, out)]
+        if not row.after:
+            return [self.train(row, row.recipe, weights, seed, out), self.score(row, out)]
+        first = f"{out}-{row.after}"
+        second = self.train(row, row.recipe, ["--init_from", first], seed, out)
+        return [self.train(row, row.after, weights, seed, first), second, self.score(row, out)]
 
     def train(self, row: PaperRow, recipe: str | None, weights: list[str], seed: int, out: str) -> list[str]:
         """Return the command that trains a row by a recipe; another recipe than the row's may have other data."""
-        own, name = (_data_of(row.paper, each) for each in (row.recipe, recipe))
-        root = self.root if self.root and name == own else name.upper()
+        name = _data_of(row.paper, recipe)
+        root = self.root if self.root and name == _data_of(row.paper, row.recipe) else name.upper()
         options = []
         for key, value in row.model.items():
             options += ["--model" if key == "name" else f"--model.{key}", written(value)]
@@ -115,8 +114,9 @@ class Recipes(Command):
         if score.server:
             files = ["--format", score.server, "--out", f"{out}/submission"]
             return ["predict", out, self.images, *protocol, *files]
-        boundary = ["--boundary", *map(str, score.boundary), "--boundary_empty", score.boundary_empty]
-        boundary = boundary if score.boundary else []
+        boundary = []
+        if score.boundary:
+            boundary = ["--boundary", *map(str, score.boundary), "--boundary_empty", score.boundary_empty]
         return ["evaluate", out, "--split", score.split, *protocol, *boundary, "--json", f"{out}/{SCORE_FILE}"]
 
 
@@ -130,8 +130,9 @@ def line_of(row: PaperRow, counts: bool = False) -> str:
     return f"{row.paper} {name:<18} {row.label}: {', '.join(parts)}{f'; {row.note}' if row.note else ''}"
 
 
-def mean_of(runs: Sequence[dict[str, Any]]) -> str:
-    """Return the mean and standard deviation of the runs' scores (`crispseg evaluate --json`), as one line."""
+def mean_of(files: Sequence[Path]) -> str:
+    """Return the mean and standard deviation of scores in files of `crispseg evaluate --json`, as one line."""
+    runs = [json.loads(file.read_text("utf-8")) for file in files]
     parts = []
     for key in ("miou", "pixel_accuracy"):
         values = [run[key] for run in runs]

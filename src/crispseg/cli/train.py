@@ -38,12 +38,17 @@ class Training(Command):
         (named,) = flat([tree])
         own = fields_of(cls)
         known = known_fields(named.get("model.name", ModelConfig.name), named.get("data.name", Folder.name))
-        headings = {"": "The training", "model": "The model; --model NAME selects it", "data": DATA}
-        further = {key: each for key, each in known.items() if key not in own}
-        return {
-            heading: {key: each for key, each in further.items() if key.rpartition(".")[0] == group}
-            for group, heading in (headings | {"augment": "Changes to images"}).items()
+        headings = {
+            "": "The training",
+            "model": "The model; --model NAME selects it",
+            "data": DATA,
+            "augment": "Changes to images",
         }
+        keys: dict[str, dict[str, Field]] = {heading: {} for heading in headings.values()}
+        for key in known:
+            if key not in own:
+                keys[headings[key.rpartition(".")[0]]][key] = known[key]
+        return keys
 
     def take(self, tree: Tree) -> None:
         """Store the settings; their keys are checked when all are known."""
@@ -88,7 +93,7 @@ class Train(Training):
         if self.refresh:
             forget()
         resumed = self.resume is not None
-        if self.resume is not None:
+        if resumed:
             self.settings["out"] = self.resume
         config = self.config(*self.first_settings(), resumed=resumed)
         if self.print_config:

@@ -31,11 +31,14 @@ Saved models and settings of runs may still contain the old names."""
 
 def renamed(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options of a model, or of its parts, by their current names."""
-    found: dict[str, Any] = {}
+    current: dict[str, Any] = {}
     for key, value in options.items():
-        name, of_today = RENAMED.get(key, (key, lambda value: renamed(value) if isinstance(value, dict) else value))
-        found[name] = of_today(value)
-    return found
+        if key in RENAMED:
+            name, of_today = RENAMED[key]
+            current[name] = of_today(value)
+        else:
+            current[key] = renamed(value) if isinstance(value, dict) else value
+    return current
 
 
 CORNER_PARTS = ("ppm", "dcn", "gdfam", "ddsm", "cfb", "boundary")
@@ -85,8 +88,8 @@ class ModelInfo(Settings):
             if len(getattr(self, key)) != self.in_chans:
                 raise CrispsegError(f"{key} has {len(getattr(self, key))} numbers for {self.in_chans} channels")
         if self.class_names and len(self.class_names) != self.num_classes:
-            found = f"class_names has {len(self.class_names)} names for {self.num_classes} classes"
-            raise CrispsegError(f"{found}; give one per class, including background")
+            counts = f"class_names has {len(self.class_names)} names for {self.num_classes} classes"
+            raise CrispsegError(f"{counts}; give one per class, including background")
         self.label_set()
 
     def label_set(self) -> LabelSet:
@@ -97,8 +100,10 @@ class ModelInfo(Settings):
 
     def to_json(self) -> str:
         """Return the text of `config.json`; it omits an unset `value_range`, so that earlier versions can read it."""
-        fields = {key: value for key, value in asdict(self).items() if (key, value) != ("value_range", None)}
-        return json.dumps({"format_version": FORMAT_VERSION, **fields}, indent=2) + "\n"
+        fields = {"format_version": FORMAT_VERSION, **asdict(self)}
+        if self.value_range is None:
+            del fields["value_range"]
+        return json.dumps(fields, indent=2) + "\n"
 
     @classmethod
     def parse(cls, text: str | bytes, path: str | Path) -> ModelInfo:
@@ -106,15 +111,16 @@ class ModelInfo(Settings):
         try:
             config = json.loads(text)
             version = config.pop("format_version")
-            newer = version > FORMAT_VERSION
+            is_newer = version > FORMAT_VERSION
             config["options"] = renamed(config.get("options", {}))
             if version == 1:
                 config["options"] = of_format_1(config["name"], config["options"])
-            info = None if newer else TypeAdapter(cls).validate_json(json.dumps(config))
+            if not is_newer:
+                return TypeAdapter(cls).validate_json(json.dumps(config))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, CrispsegError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else None
-            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}" if first else one_line(error)
+            reason = one_line(error)
+            if isinstance(error, ValidationError):
+                first = error.errors()[0]
+                reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
             raise CrispsegError(f"{path} is not a saved crispseg model ({reason}); save the model again") from None
-        if info is None:
-            raise CrispsegError(f"{path} has format version {version}, newer than {FORMAT_VERSION}; upgrade crispseg")
-        return info
+        raise CrispsegError(f"{path} has format version {version}, newer than {FORMAT_VERSION}; upgrade crispseg")

@@ -39,7 +39,7 @@ _UNUSED = re.compile(
     r"|backbone\.(conv_last|fc|bn|linear)\."  # STDC's ImageNet classifier
     r"|backbone\.x(2|4|8|16|32)\."  # duplicates of the tensors in backbone.features
 )
-_UNUSED_LITE = re.compile(r"head\.fpn_in\.2\.")  # SFNet-Lite on ResNet-18 has an unused lateral of C5
+_UNUSED_LITE = re.compile(rf"{_UNUSED.pattern}|head\.fpn_in\.2\.")  # on ResNet-18 it has an unused lateral of C5
 _HEADS = ("head.conv_last.1.weight", "head.ppm.bottleneck.0.weight")
 _LITE = "head.flow_align_module."
 _GATE = f"{_LITE}flow_gate.0.weight"
@@ -67,12 +67,10 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
             or 101, DF1, DF2, STDC-1 or STDC-2; it has another number of classes than `labels`.
     """
     given = _needed_weights(path)
-    lite = any(key.startswith(_LITE) for key in given)
-    title = "SFNet-Lite" if lite else "SFNet"
-    options: dict[str, Any] = {}
-    if lite:
-        given = {key: value for key, value in given.items() if not _UNUSED_LITE.match(key)}
-        options["gate"] = "pooled" if _GATE in given and given[_GATE].shape[1:2] == (4,) else "features"
+    title, options = "SFNet", dict[str, Any]()
+    if any(key.startswith(_LITE) for key in given):
+        pooled = _GATE in given and given[_GATE].shape[1:2] == (4,)
+        title, options = "SFNet-Lite", {"gate": "pooled" if pooled else "features"}
     if absent := [key for key in _HEADS if key not in given or given[key].ndim != 4]:
         raise CrispsegError(f"{path} is not a checkpoint of an official {title}: it has no {', '.join(absent)}")
     num_classes, width = (len(given[key]) for key in _HEADS)
@@ -80,7 +78,7 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
         raise CrispsegError(f"{path} has {num_classes} classes, not {len(labels)}; give its training data")
     backbone = _backbone_of(path, given)
     model = create_model(
-        "sfnet_lite" if lite else "sfnet",
+        title.lower().replace("-", "_"),
         num_classes=num_classes,
         backbone=backbone,
         width=width,
@@ -96,8 +94,10 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
 
 def _needed_weights(path: str | Path) -> dict[str, Tensor]:
     """Return the weights of a checkpoint that prediction needs, in float32."""
-    weights = {key: value for key, value in read_state_dict(path).items() if not _UNUSED.match(key)}
-    return {key: value.float() if value.is_floating_point() else value for key, value in weights.items()}
+    weights = read_state_dict(path)
+    unused = _UNUSED_LITE if any(key.startswith(_LITE) for key in weights) else _UNUSED
+    needed = {key: value for key, value in weights.items() if not unused.match(key)}
+    return {key: value.float() if value.is_floating_point() else value for key, value in needed.items()}
 
 
 def _weights_of(model: SegmentationModel, given: Mapping[str, Tensor], mismatch: str) -> dict[str, Tensor]:
@@ -131,8 +131,8 @@ def _released_name(name: str) -> str:
 
 
 def _backbone_of(path: str | Path, given: dict[str, Tensor]) -> str:
-    if found := [name for key, name in _OWN_NETS.items() if key in given]:
-        return found[-1]
+    if nets := [name for key, name in _OWN_NETS.items() if key in given]:
+        return nets[-1]
     block = "bottleneck" if "layer3.0.conv3.weight" in given else "basic"
     depth = len({key.split(".")[1] for key in given if key.startswith("layer3.")})
     if (block, depth) not in _RESNETS:

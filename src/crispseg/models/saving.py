@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-from torch import nn
+from torch import Tensor, nn
 
 from crispseg.backbones import write_state_dict
 from crispseg.config.settings import shortened
@@ -86,15 +86,9 @@ class Saving(
         if push_to_hub and dtype is not None:
             raise CrispsegError("push_to_hub cannot convert weights; leave dtype out, or upload the saved folder")
         folder = writable_folder(save_directory)
-        state = {key: v.contiguous() for key, v in self.state_dict().items() if not key.startswith(TRAINING_ONLY)}
-        if dtype is not None:
-            state = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
-            if not dtype.is_floating_point or any(value.isinf().any() for value in state.values()):
-                raise CrispsegError(f"the weights cannot be saved as {dtype}; use torch.bfloat16, or leave dtype out")
+        state = _state(self, dtype)
         info = self.info
-        lines = [f"- classes: {', '.join(f'`{name}`' for name in info.label_set().names)}"]
-        lines += [f"- `{key}`: {value}" for key, value in info.metrics.items() if isinstance(value, int | float)]
-        own = {"title": f"{info.name} on {info.backbone}", "details": "\n".join(lines)}
+        own = {"title": f"{info.name} on {info.backbone}", "details": _details(info)}
         card = self.generate_model_card(**own | (model_card_kwargs or {}))
         with (
             atomic_path(folder / CARD_FILE) as card_path,
@@ -107,6 +101,24 @@ class Saving(
         if push_to_hub:
             return str(self.push_to_hub(repo_id or folder.name, **push_to_hub_kwargs))
         return None
+
+
+def _state(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """Return the weights to save, in another type if one is given."""
+    state = {key: v.contiguous() for key, v in model.state_dict().items() if not key.startswith(TRAINING_ONLY)}
+    if dtype is None:
+        return state
+    converted = {key: value.to(dtype) if value.is_floating_point() else value for key, value in state.items()}
+    if not dtype.is_floating_point or any(value.isinf().any() for value in converted.values()):
+        raise CrispsegError(f"the weights cannot be saved as {dtype}; use torch.bfloat16, or leave dtype out")
+    return converted
+
+
+def _details(info: ModelInfo) -> str:
+    """Return the lines of a model card about classes and scores."""
+    names = ", ".join(f"`{name}`" for name in info.label_set().names)
+    scores = [f"- `{key}`: {value}" for key, value in info.metrics.items() if isinstance(value, int | float)]
+    return "\n".join([f"- classes: {names}", *scores])
 
 
 def shipped_models() -> list[str]:
@@ -150,11 +162,9 @@ def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:
         raise CrispsegError(f"{folder} has no {name}; give a finished run or the folder of a saved model")
     if not HUB_ID.fullmatch(str(source)) or folder.parent.is_dir() or folder.parts[0] == RUNS:
         is_network = " but the name of an untrained network" if source in models.names() else ""
+        remedy = "give a finished run, a saved model's folder, a hub id or a bundled model"
         meant = did_you_mean(str(source).lower(), shipped_models())
-        raise CrispsegError(
-            f"{source} is not a model folder{is_network}; give a finished run, a saved model's folder, a hub id or a "
-            f"bundled model{meant}"
-        )
+        raise CrispsegError(f"{source} is not a model folder{is_network}; {remedy}{meant}")
     try:
         return Path(hf_hub_download(repo_id=str(source), filename=name, **hub))
     except (HfHubHTTPError, LocalEntryNotFoundError) as error:
