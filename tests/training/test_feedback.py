@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_trees import save
 from PIL import Image
 from rich.console import Console
 from training_runs import DRAWN, rows, tiny
@@ -18,7 +17,7 @@ from crispseg.data import Folder
 from crispseg.data.examination import SplitReport
 from crispseg.labels import LabelSet
 from crispseg.training import TrainConfig, train
-from crispseg.training.feedback import advice, class_scores, thin_classes
+from crispseg.training.feedback import advice, class_scores
 
 NAMES = ("background", "nucleus", "border")
 
@@ -46,18 +45,6 @@ def told(**changes: Any) -> list[str]:
     columns = {"step": run["steps"], "miou": run["miou"], "train_loss": run["losses"]}
     rows = [dict(zip(columns, map(str, row), strict=True)) for row in zip(*columns.values(), strict=True)]
     return advice(config, report("train", 80), rows, np.array(run["iou"]))
-
-
-def test_thin_classes_are_found(tmp_path: Path) -> None:
-    """Lines of 3 pixels are thin, a square is not."""
-    labels = np.zeros((96, 96), np.uint8)
-    labels[20:60, 20:60], labels[70:73], labels[80:] = 1, 2, 255
-    for folder, values in (("images", labels), ("masks", labels)):
-        for name in "abcde":
-            save(tmp_path / f"{folder}/{name}.png", values)
-    classes = ["background", "square", "crack"]
-    data = Folder(tmp_path / "images", tmp_path / "masks", classes=classes, copies="none", ignore=(255,))
-    assert thin_classes(data.dataset("val")) == ["crack"]
 
 
 @pytest.mark.parametrize(

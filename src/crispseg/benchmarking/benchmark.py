@@ -114,12 +114,12 @@ class Report:
 
     def table(self) -> Table:
         """Return a table for a terminal, with `total` relative to the first network."""
-        rows = []
+        rows, baseline = [], self.rows[0].milliseconds["total"].median
         for row in self.rows:
             forward, total = row.milliseconds["forward"], row.milliseconds["total"]
             counts = f"{row.parameters / 1e6:.2f}", f"{row.multiply_adds / 1e9:.2f}"
             times = (f"{ms:.1f}" for ms in (forward.median, forward.p95, total.median, total.p95))
-            rows.append([row.model, *counts, *times, f"{total.median / self.rows[0].milliseconds['total'].median:.2f}"])
+            rows.append([row.model, *counts, *times, f"{total.median / baseline:.2f}"])
         size = "×".join(map(str, self.conditions.size))
         head = ["model", "M params", "G MACs", "forward ms", "p95", "total ms", "p95", "×"]
         where = f"{size} pixels, {processor_name(self.device)}, {self.threads} threads, torch {torch.__version__}"

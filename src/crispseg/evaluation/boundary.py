@@ -74,9 +74,11 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
         within each distance; then the same for the truth.
         """
         reach = max(self.distances) + 1
-        found, wanted = (_boundary(labels) * (reach, 1, 1) for labels in maps)  # classes are out of each other's reach
+        predicted, true = (
+            _boundary(labels) * (reach, 1, 1) for labels in maps
+        )  # classes are out of each other's reach
         counts = []
-        for ours, theirs in ((found, wanted), (wanted, found)):
+        for ours, theirs in ((predicted, true), (true, predicted)):
             away, _ = KDTree(theirs).query(ours, distance_upper_bound=reach)
             matched = (ours[away <= distance] for distance in self.distances)
             counts += [np.bincount(each[:, 0] // reach, minlength=self.num_classes) for each in (ours, *matched)]
@@ -84,7 +86,7 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryF:
         shape = len(rows), 2, 1 + len(self.distances), self.num_classes
-        points = rows.reshape(shape)  # (N, found and wanted, 1 + D, C)
+        points = rows.reshape(shape)  # (N, found and true, 1 + D, C)
         every, matched = points[:, :, :1], points[:, :, 1:]
         shares = np.divide(matched, every, out=np.ones(matched.shape), where=every > 0)
         precision, recall = shares[:, 0], shares[:, 1]  # (N, D, C)
@@ -138,9 +140,9 @@ class BoundaryIoUScores(PerImageMetric[BoundaryIoU]):
     def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
         """Return pixel counts of bands, `(3 * C,)`: in both, in the truth, in the prediction."""
         width = max(round(self.dilation_ratio * math.hypot(*maps[0].shape)), 1)
-        found, wanted = (np.where(band(labels, width), labels, IGNORE) for labels in maps)
-        both = np.where(found == wanted, found, IGNORE)
-        counts = [np.bincount(labels.ravel(), minlength=IGNORE + 1) for labels in (both, wanted, found)]
+        predicted, true = (np.where(band(labels, width), labels, IGNORE) for labels in maps)
+        both = np.where(predicted == true, predicted, IGNORE)
+        counts = [np.bincount(labels.ravel(), minlength=IGNORE + 1) for labels in (both, true, predicted)]
         return np.concatenate([each[: self.num_classes] for each in counts])
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryIoU:

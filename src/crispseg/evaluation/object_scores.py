@@ -72,19 +72,19 @@ class ObjectScores(PerImageMetric[ObjectQuality]):
     def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
         """Return the result of `matches`, `(T + 2,)`."""
         prediction, truth, *instances = maps
-        wanted = np.where(truth == IGNORE, 0, instances[0]) if instances else self.true_rule.find(truth)
-        return matches(self.rule.find(prediction), wanted)
+        true = np.where(truth == IGNORE, 0, instances[0]) if instances else self.true_rule.find(truth)
+        return matches(self.rule.find(prediction), true)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ObjectQuality:
         return ObjectQuality(rows[:, : len(PERCENT)], rows[:, -2], rows[:, -1], ids)
 
 
-def matches(found: NDArray[np.integer], wanted: NDArray[np.integer]) -> NDArray[np.int64]:
+def matches(predicted: NDArray[np.integer], true: NDArray[np.integer]) -> NDArray[np.int64]:
     """Count the matches at `PERCENT` and the objects of two maps of object numbers `(H, W)`, 0 for none: `(T + 2,)`."""
-    areas = np.bincount(found.ravel()), np.bincount(wanted.ravel())
-    both = (found > 0) & (wanted > 0)
+    areas = np.bincount(predicted.ravel()), np.bincount(true.ravel())
+    both = (predicted > 0) & (true > 0)
     base = np.int64(len(areas[1]))
-    pairs, shared = np.unique(found[both] * base + wanted[both], return_counts=True)
+    pairs, shared = np.unique(predicted[both] * base + true[both], return_counts=True)
     one, other = np.divmod(pairs, base)
     union = areas[0][one] + areas[1][other] - shared
     hits = (100 * shared[:, None] > union[:, None] * PERCENT).sum(0)

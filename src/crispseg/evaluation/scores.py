@@ -85,13 +85,13 @@ class PerImageMetric(Metric, Generic[S]):  # type: ignore[misc]
             maps.append(counted.to(torch.uint8).masked_fill_(ignored, IGNORE))
         rows = self.count(*maps, *further)
         numbers = torch.tensor([UNNUMBERED] * len(rows) if ids is None else list(ids))
-        kept = torch.cat([numbers[:, None], rows.cpu()], 1)[~ignored.flatten(1).all(1).cpu()]
-        self.rows.append(kept.to(self.device))
+        counted_rows = torch.cat([numbers[:, None], rows.cpu()], 1)[~ignored.flatten(1).all(1).cpu()]
+        self.rows.append(counted_rows.to(self.device))
 
     def count(self, *maps: Tensor) -> Tensor:
         """Return the rows `(N, width)` of images from their maps, `(N, H, W)` each; see `row`."""
-        arrays = (each.cpu().numpy() for each in maps)
-        return torch.from_numpy(np.array([self.row(*each) for each in zip(*arrays, strict=True)], np.int64))
+        images = zip(*(of_images.cpu().numpy() for of_images in maps), strict=True)
+        return torch.from_numpy(np.array([self.row(*of_image) for of_image in images], np.int64))
 
     def row(self, *maps: NDArray[Any]) -> NDArray[np.int64]:
         """Return the row `(width,)` of an image from prediction and truth `(H, W)`; both are 255 at ignored pixels.

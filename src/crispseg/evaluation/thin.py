@@ -45,9 +45,9 @@ class ThinQuality(ImageScores):
         """
         weights = np.ones(len(self.ids)) if weights is None else weights
         counts = np.tensordot(weights, self.pixels.astype(np.float64), 1)  # (..., C, W, 3)
-        found, true, false = np.moveaxis(np.swapaxes(counts, -3, -2), -1, 0)  # (..., W, C)
-        recall = 100 * ratio(found, true)
-        iou = np.where(true > 0, 100 * ratio(found, true + false), np.nan)
+        hits, true, false = np.moveaxis(np.swapaxes(counts, -3, -2), -1, 0)  # (..., W, C)
+        recall = 100 * ratio(hits, true)
+        iou = np.where(true > 0, 100 * ratio(hits, true + false), np.nan)
         result = {
             "iou_of_widths": mean_of_present(iou),
             "recall_of_widths": mean_of_present(recall),
@@ -85,8 +85,8 @@ class ThinScores(PerImageMetric[ThinQuality]):
         lines = []
         for _, line in self.lines:
             predicted, true = prediction == line, truth == line
-            found, wanted = skeletonize(predicted), skeletonize(true)
-            lines += [each.sum() for each in (found, found & true, wanted, wanted & predicted)]
+            for skeleton, other in ((skeletonize(predicted), true), (skeletonize(true), predicted)):
+                lines += [skeleton.sum(), (skeleton & other).sum()]
         return np.concatenate([pixels.ravel(), np.array(lines, np.int64)])
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> ThinQuality:

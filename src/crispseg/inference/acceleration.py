@@ -48,8 +48,8 @@ def fold_batch_norms(model: Model, example: Tensor, run: Callable[[Model, Tensor
     for name, module in list(folded.named_modules(remove_duplicate=False)):
         if module in pairs:
             # timm's norms end in an activation.
-            rest = nn.Sequential(module.drop, module.act) if hasattr(module, "act") else nn.Identity()
-            folded.set_submodule(name, rest.eval())
+            activation = nn.Sequential(module.drop, module.act) if hasattr(module, "act") else nn.Identity()
+            folded.set_submodule(name, activation.eval())
     outputs = zip(tensors_of(outputs_of(folded, example)), tensors_of(expected), strict=True)
     is_same = all((output - before).abs().max() <= TOLERANCE * before.abs().max() for output, before in outputs)
     return folded if is_same else copy.deepcopy(model).eval()

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.inference.acceleration import compiled, fold_batch_norms
@@ -87,14 +87,16 @@ class Segmenter:
         if tile is not None:
             check_tile(tile)
         check_range(value_range, "value_range")
-        model = model_or_path if isinstance(model_or_path, nn.Module) else open_model(model_or_path, backend, precision)
+        model: Any = model_or_path
+        if isinstance(model_or_path, str | Path):
+            model = open_model(model_or_path, backend, precision)
         check_finite(model)
         self.info, self.label_set = model.info, model.info.label_set()
         self.precision, self.tile, self.value_range = precision, tile, value_range or model.info.value_range
         is_file = isinstance(model, ExportedModel)
-        self.labels_only = isinstance(model, ExportedModel) and model.labels_only
-        self.device = usable_device("cpu" if device is None and is_file else device)
-        self._two_at_a_time = self.device.type == "cpu" and not is_file and not compile
+        self.labels_only = is_file and model.labels_only
+        self.device = usable_device("cpu" if is_file and device is None else device)
+        self._two_at_a_time = self.device.type == "cpu" and not (is_file or compile)
         self._tiling = Tiling(self._see_square, self.device, 2 * (self.protocol.window or 0))
         model = self._prepared(model)
         self._source = absolute_source(model_or_path) if isinstance(model_or_path, str | Path) else model
@@ -107,7 +109,7 @@ class Segmenter:
             "backend": backend,
             "compile": compile,
         }
-        self._model = compiled_model(model) if compile and isinstance(model, SegmentationModel) else model
+        self._model: AnyModel = compiled_model(model) if compile and not is_file else model
 
     def _prepared(self, model: AnyModel) -> AnyModel:
         """Return a copy of a model for inference on the device; check that a file supports the settings."""
@@ -388,9 +390,10 @@ class Segmentation:
     def _repr_html_(self) -> str:
         """Return HTML for notebooks: the image with the colours of its classes, and their shares, sorted."""
         shares = zip(self.shares().values(), self.label_set.names, self.label_set.palette, strict=True)
+        present = sorted((entry for entry in shares if entry[0]), reverse=True)
         return pages.notebook(
             pictures=[pages.embedded(self.overlay(), self.name, photo=True)],
-            colors=[(f"{name} {share:.1%}", color) for share, name, color in sorted(shares, reverse=True) if share],
+            colors=[(f"{name} {share:.1%}", color) for share, name, color in present],
         )
 
     def overlay(self, opacity: float = 0.5, outlines: bool = False) -> NDArray[np.uint8]:

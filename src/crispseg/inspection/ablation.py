@@ -30,7 +30,7 @@ class Ablation:
 
     Args:
         changes: changes, by a regular expression for the end of a quantity's path.
-        part: name of the sibling module that computes the quantity; if it is missing, the quantity stays unchanged.
+        part: path from the quantity's module to what computes it; if it is missing, the quantity stays unchanged.
         needs: ending of a path that the model must have; without it, nothing changes.
     """
 
@@ -42,15 +42,15 @@ class Ablation:
 
     def of(self, paths: Sequence[str]) -> dict[str, Change]:
         """Return the changes of a model with these quantities' paths, for `crispseg.alter`."""
+        changes: dict[str, Change] = {}
         if not any(path.endswith(self.needs) for path in paths):
-            return {}
-        return {
-            path: change
-            for ending, change in self.changes.items()
-            for path in paths
-            if (found := re.search(rf"(^|.*\.)({ending})$", path))
-            and (not self.part or any(other.startswith(f"{found[1]}{self.part}.") for other in paths))
-        }
+            return changes
+        for ending, change in self.changes.items():
+            for path in paths:
+                match = re.search(rf"(^|.*\.)({ending})$", path)
+                if match and any(other.startswith(f"{match[1]}{self.part}") for other in paths):
+                    changes[path] = change
+        return changes
 
 
 def uniform(dims: tuple[int, ...]) -> Change:
@@ -82,8 +82,8 @@ ABLATIONS: tuple[Ablation, ...] = (
         # DDSM multiplies a sample by its weight δ times its modulation Δm.
         {r"spatial\.affinity\.(weights|sampler\.modulation)": uniform((1,)), _ALL_WEIGHTS: uniform((-2, -1))},
     ),
-    Ablation("spatial part off", "DDSM without sampled pixels", {"x_Sout": torch.zeros_like}, "spatial"),
-    Ablation("channel part off", "DDSM without sampled channels", {"x_Cout": torch.zeros_like}, "channel"),
+    Ablation("spatial part off", "DDSM without sampled pixels", {"x_Sout": torch.zeros_like}, "spatial."),
+    Ablation("channel part off", "DDSM without sampled channels", {"x_Cout": torch.zeros_like}, "channel."),
     # AGLN
     Ablation("M × 0", "no descriptors reach the pixels; the gate is a half", {r"sdm\.M": torch.zeros_like}),
     Ablation("M uniform", "all pixels get the same mixture of descriptors", {r"sdm\.M": uniform(_PIXELS)}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -133,14 +133,9 @@ def inspect_image(
     """
     info = model.info
     array, path = read_source(image, info.in_chans, info.value_range)
-    name = path.stem if path else "image"
     height, width = original = array.shape[0], array.shape[1]
-    if isinstance(truth, np.ndarray):
-        truth = _checked_truth(truth, "the ground truth", original, info.num_classes)
-    elif truth is not None:
-        with faults(Path(truth)):
-            Path(truth).open("rb").close()  # gives more precise errors
-        truth = _checked_truth(read_truth(info, Path(truth), data), str(truth), original, info.num_classes)
+    if truth is not None:
+        truth = _checked_truth(truth, info, original, data)
     factor = math.sqrt(PIXELS / (height * width))
     if factor < 1:
         height, width = (max(round(side * factor), 1) for side in original)
@@ -159,7 +154,7 @@ def inspect_image(
     logits = outputs.logits[0][crop]
     unrefined, boundary = outputs.unrefined, outputs.boundary
     return Inspection(
-        name=name,
+        name=path.stem if path else "image",
         info=info,
         original_size=original,
         input_size=(batch.shape[-2], batch.shape[-1]),
@@ -175,14 +170,22 @@ def inspect_image(
     )
 
 
-def _checked_truth(ids: NDArray[np.integer], name: str, size: tuple[int, int], classes: int) -> NDArray[np.uint8]:
-    """Return class ids after checking them against the image's `size` (height, width) and the classes."""
+def _checked_truth(
+    truth: NDArray[np.uint8] | str | Path, info: ModelInfo, size: tuple[int, int], data: Mapping[str, Any]
+) -> NDArray[np.uint8]:
+    """Return class ids or read a mask, after checking them against the image's `size` (height, width) and classes."""
+    name, ids, classes = "the ground truth", truth, info.num_classes
+    if not isinstance(ids, np.ndarray):
+        name, path = str(truth), Path(ids)
+        with faults(path):
+            path.open("rb").close()  # gives more precise errors
+        ids = read_truth(info, path, data)
     if ids.shape != size:
         shown, wanted = ("×".join(map(str, shape)) for shape in (ids.shape, size))
         raise CrispsegError(f"{name} is {shown}, but the image is {wanted}; give the mask of this image")
     if (wrong := np.unique(ids[(ids >= classes) & (ids != IGNORE)])).size:
-        found = f"{name} has {few(wrong)}, but the classes are 0 to {classes - 1}"
-        raise CrispsegError(f"{found}; correct the mask, or replace these values by {IGNORE} to ignore them")
+        values = f"{name} has {few(wrong)}, but the classes are 0 to {classes - 1}"
+        raise CrispsegError(f"{values}; correct the mask, or replace these values by {IGNORE} to ignore them")
     return ids.astype(np.uint8)
 
 
@@ -192,25 +195,26 @@ def _ids(scores: Tensor) -> NDArray[np.uint8]:
 
 
 def _parts(taps: Iterable[str], levels: Sequence[int]) -> dict[str, Part]:
-    """Return the parts that own recorded quantities, by path, in the order of their taps.
-
-    Examples of titles are "F5 → F4", "F4 → F3, block 2" and "decoder layer 2, cross-attention". `levels` are the coarse
-    levels of the decoder's fuse steps, the finest step first.
-    """
-    found = {}
+    """Return the parts that own recorded quantities, by path, in the order of their taps; see `_title` for levels."""
+    parts = {}
     for tap in taps:
         for kind, mark in KINDS.items():
-            if not f".{tap}".endswith(f".{mark}"):
-                continue
-            title = path = tap.removesuffix(mark).rstrip(".")
-            if levels and (step := re.search(r"\bfuses\.(\d+)(?:\.blocks\.(\d+))?", path)):
-                coarse, block = levels[int(step[1])], f", block {int(step[2]) + 1}" if step[2] else ""
-                title = f"F{coarse} → F{coarse - 1}{block}"
-            elif levels and (merged := re.search(r"\bmerge\.fams\.(\d+)$", path)):
-                title = f"F{levels[int(merged[1])]} → F{levels[0] - 1}, merge"
-            elif layer := re.search(r"\b(encoder|decoder)\.(\d+)\.(\w+)$", path):
-                title = f"{layer[1]} layer {int(layer[2]) + 1}, {layer[3].replace('_', '-')}"
-            elif path.endswith("decoder.fuse"):
-                title = "F5 → F2"
-            found[path] = Part(kind, title)
-    return found
+            if f".{tap}".endswith(f".{mark}"):
+                path = tap.removesuffix(mark).rstrip(".")
+                parts[path] = Part(kind, _title(path, levels))
+    return parts
+
+
+def _title(path: str, levels: Sequence[int]) -> str:
+    """Return a title such as "F5 → F4", "F4 → F3, block 2" or "decoder layer 2, cross-attention".
+
+    `levels` are the coarse levels of the decoder's fuse steps, the finest step first.
+    """
+    if levels and (step := re.search(r"\bfuses\.(\d+)(?:\.blocks\.(\d+))?", path)):
+        coarse, block = levels[int(step[1])], f", block {int(step[2]) + 1}" if step[2] else ""
+        return f"F{coarse} → F{coarse - 1}{block}"
+    if levels and (merged := re.search(r"\bmerge\.fams\.(\d+)$", path)):
+        return f"F{levels[int(merged[1])]} → F{levels[0] - 1}, merge"
+    if layer := re.search(r"\b(encoder|decoder)\.(\d+)\.(\w+)$", path):
+        return f"{layer[1]} layer {int(layer[2]) + 1}, {layer[3].replace('_', '-')}"
+    return "F5 → F2" if path.endswith("decoder.fuse") else path

@@ -74,21 +74,21 @@ def sampled_points(inspection: Inspection) -> list[SampledPoints]:
 
     UN-EPT's encoder is left out: its queries are the pixels of all levels.
     """
-    found = []
+    points = []
     for part, (kind, title) in inspection.parts.items():
         if kind == "ddsm" and inspection.has(inside := f"{part}.spatial.affinity", "weights"):
             # DDSM's Eqs. 1 and 2: p + p_n + Δp_n in the coarse level, upsampled to the fine level's size.
             dx, dy = torch.unflatten(inspection.tap(inside, "sampler.offset"), 0, (-1, 2)).unbind(1)  # (N, h, w) each
             weights = inspection.tap(inside, "weights") * inspection.tap(inside, "sampler.modulation")
-            found.append(_grid_points(inspection, title, dx, dy, weights))
+            points.append(_grid_points(inspection, title, dx, dy, weights))
         elif kind == "dcn":
             dy, dx = torch.unflatten(inspection.tap(part, "offset"), 0, (-1, 2)).unbind(1)  # (9, h, w) each
-            found.append(_grid_points(inspection, title, dx, dy, torch.full_like(dx, 1 / len(dx))))
+            points.append(_grid_points(inspection, title, dx, dy, torch.full_like(dx, 1 / len(dx))))
         elif kind == "attention":
             queries = inspection.taps.get(f"{part.rpartition('.decoder.')[0]}.context_queries")
             if queries is not None:  # None for an encoder
-                found.append(_attention_points(inspection, part, (queries.shape[-2], queries.shape[-1])))
-    return found
+                points.append(_attention_points(inspection, part, (queries.shape[-2], queries.shape[-1])))
+    return points
 
 
 def _grid_points(inspection: Inspection, title: str, dx: Tensor, dy: Tensor, weights: Tensor) -> SampledPoints:
@@ -144,7 +144,7 @@ def payload(inspection: Inspection) -> dict[str, Any]:
     probabilities = inspection.probabilities[:, ::every, ::every]
     best = np.argsort(-probabilities, axis=0, kind="stable")[:CLASSES]
     shares = np.take_along_axis(probabilities, best, 0)
-    kept = {
+    stored = {
         "step": every,
         "size": list(probabilities.shape[:0:-1]),
         "count": len(best),
@@ -156,7 +156,7 @@ def payload(inspection: Inspection) -> dict[str, Any]:
         "size": [width, height],
         "names": list(labels.names),
         "colors": ["rgb({}, {}, {})".format(*color) for color in labels.palette],
-        "kept": kept,
+        "kept": stored,
         "fields": list(_fields(inspection)),
         **{key: packed(values) for key, values in ids.items() if values is not None},
     }
@@ -178,26 +178,26 @@ def _fields(inspection: Inspection) -> Iterator[dict[str, Any]]:
             "step": step,
             "longest": float(flow.norm(dim=0).max()),
         }
-    points = sampled_points(inspection)
-    for each in points:
-        yield points_field(each, POINT_BYTES // len(points))
+    sampling = sampled_points(inspection)
+    for points in sampling:
+        yield points_field(points, POINT_BYTES // len(sampling))
 
 
 def points_field(points: SampledPoints, budget: int) -> dict[str, Any]:
     """Pack every n-th row and column of the level, so that they fit in `budget` bytes."""
     height, width, _, number = points.weights.shape
     every = math.ceil(math.sqrt(max(1.0, 5 * points.weights.size / budget)))
-    kept = slice(every // 2, None, every)
-    places, step = packed_steps(points.xy[kept, kept])
-    weights = points.weights[kept, kept]
+    taken = slice(every // 2, None, every)
+    places, step = packed_steps(points.xy[taken, taken])
+    weights = points.weights[taken, taken]
     top = float(weights.max(initial=0)) or 1.0
     return {
         "kind": "points",
         "title": f"points {points.title}",
         "size": [width, height],
         "every": every,
-        "xs": points.xs[kept].tolist(),
-        "ys": points.ys[kept].tolist(),
+        "xs": points.xs[taken].tolist(),
+        "ys": points.ys[taken].tolist(),
         "groups": points.groups,
         "number": number,
         "places": places,

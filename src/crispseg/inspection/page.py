@@ -99,12 +99,12 @@ def classes(inspection: Inspection) -> dict[str, Any]:
 
 def sections(inspection: Inspection) -> dict[str, list[tuple[str, list[Panel]]]]:
     """Return all pictures by section of the page and title of their group; groups without a title are always open."""
-    found = {
-        kind: [(inspection.parts[part].title, [*panels(inspection, part)]) for part in inspection.of(kind)]
-        for kind, panels in PANELS.items()
-    }
-    refined = [("", [*_refinement(inspection)])] if inspection.boundary is not None else []
-    return {"result": [("", [*_results(inspection)])], "refinement": refined, **found}
+    shown = {"result": [("", [*_results(inspection)])], "refinement": []}
+    if inspection.boundary is not None:
+        shown["refinement"] = [("", [*_refinement(inspection)])]
+    for kind, panels in PANELS.items():
+        shown[kind] = [(inspection.parts[part].title, [*panels(inspection, part)]) for part in inspection.of(kind)]
+    return shown
 
 
 def aligned(*inspections: Inspection) -> list[tuple[str, list[Panel]]]:

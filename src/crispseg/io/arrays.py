@@ -59,22 +59,14 @@ def plain_array(values: Values, masked: int) -> NDArray[Any]:
     Masked values of NumPy's masked arrays become `masked`. No other function handles subclasses of arrays.
     """
     if isinstance(values, Tensor):
-        return plain_array(tensor_values(values), masked)
+        numbers = values.float() if values.is_floating_point() else values  # NumPy has no bfloat16
+        values = (numbers.permute(1, 2, 0) if numbers.ndim == 3 else numbers).numpy(force=True)
     if isinstance(values, np.ma.MaskedArray):
         dtype = np.promote_types(values.dtype, np.uint8) if masked else values.dtype  # booleans and int8 have no 255
         values = np.ma.filled(values.astype(dtype), masked)
     plain = np.asarray(values)  # without subclasses, such as np.matrix
     plain = plain.astype(plain.dtype.newbyteorder("="), copy=False)
     return plain[..., 0] if plain.ndim == 3 and plain.shape[2] == 1 else plain
-
-
-def tensor_values(values: Tensor) -> NDArray[Any]:
-    """Return a tensor `(H, W)` or `(C, H, W)` as an array, channels last."""
-    if values.is_floating_point():
-        values = values.float()  # NumPy has no bfloat16
-    last = values.permute(1, 2, 0) if values.ndim == 3 else values
-    array: NDArray[Any] = last.numpy(force=True)
-    return array
 
 
 class Normalize(v2.Transform):  # type: ignore[misc]

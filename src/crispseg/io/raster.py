@@ -36,9 +36,9 @@ def check_channels(name: object, color: str, bands: int, channels: int) -> None:
     """Raise a CrispsegError unless an image has these channels; 3 means RGB, which includes grey."""
     if color not in RGB_BANDS:
         raise CrispsegError(f"{name} has {color} colours; save it as grey or RGB")
-    as_rgb = channels == 3 and bands <= RGB_BANDS[color]
-    as_bands = channels != 3 and bands == channels and color != "palette"
-    if not (as_rgb or as_bands):
+    as_bands = bands == channels and color != "palette"
+    fits = bands <= RGB_BANDS[color] if channels == 3 else as_bands
+    if not fits:
         remedy = f"give other images, or train a model with model.in_chans {3 if bands == 1 else bands}"
         raise CrispsegError(f"{name} has {bands} channel(s), not {channels}; {remedy}")
 

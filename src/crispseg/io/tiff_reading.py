@@ -13,7 +13,6 @@ from PIL import ExifTags, Image
 
 from crispseg.errors import CrispsegError
 from crispseg.io.raster import LOSSY, Raster
-from crispseg.labels import Color
 
 MAX_PIXELS = 2**27  # maximum number of pixels of a file, checked before decoding: 134 million, 400 MB as RGB
 SEVERAL = "has several pages or frames, but only one would be read; save each as its own file"
@@ -42,7 +41,8 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
         color,
         lambda top, bottom: read_page(page)[top:bottom],
         orientation=lambda: turn if turn in range(1, 9) else 1,
-        palette=palette_of(page) if color == "palette" else (),
+        # Levels of palettes have 16 bits in the file.
+        palette=tuple(map(tuple, (page.colormap.T >> 8).tolist())) if color == "palette" else (),
         lossy=f"{name} is stored with lossy compression ({page.compression.name}){LOSSY}" if compressed_image else "",
         inverted=page.photometric == MINISWHITE,
         nodata=nodata_of(page),
@@ -79,11 +79,6 @@ def color_of(page: Any) -> str:
     if becomes_rgb or (color == "grey" and page.samplesperpixel > 2):
         return "rgb" if page.samplesperpixel == 3 else "bands"
     return color
-
-
-def palette_of(page: Any) -> tuple[Color, ...]:
-    """Return the colours of a page, whose levels have 16 bits in the file."""
-    return tuple(map(tuple, (page.colormap.T >> 8).tolist()))
 
 
 def nodata_of(page: Any) -> float | None:

@@ -58,6 +58,11 @@ class Suspect(NamedTuple):
         """Name of the image, as in `data.exclude`."""
         return self.judge.names[self.place]
 
+    def row(self) -> tuple[object, ...]:
+        """Return the cells of a table."""
+        area = self.kind, self.labelled, self.predicted, *self.box, self.pixels
+        return self.name, self.judge.split, f"{self.quality:.4f}", *area
+
 
 def quality(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:
     """Return the softmin of the probabilities `(C, H, W)` of labels `(H, W)`, 0 to 1; 1 if all pixels are ignored.
@@ -116,17 +121,18 @@ def judges(run: str, given: Tree, device: str | None = None) -> Iterator[Judge]:
         run: a run's folder, or a folder of folds.
         given: settings of the data; those of the run by default.
     """
-    folds = sorted(map(str, Path(run).glob("fold_*"))) if (Path(run) / SCORES).is_file() else []
-    for place in folds or [run]:
+    runs, splits = [run], {"val", "train"}
+    if (Path(run) / SCORES).is_file():
+        runs, splits = sorted(map(str, Path(run).glob("fold_*"))), {"val"}
+    for place in runs:
         data, _ = data_to_score(place, given)
         model = SegmentationModel.from_pretrained(place)
         segmenter = Segmenter(model, device)
-        for split in ("val",) if folds else ("val", "train"):
-            if split in data.splits():
-                (dataset,) = checked_splits([model], data, split)
-                names = data.names_to_record(data.pairs(split))
-                names = names or [dataset.name_of(index) for index in range(len(dataset))]
-                yield Judge(segmenter, dataset, split, names)
+        for split in sorted(splits & {*data.splits()}, reverse=True):  # val first
+            (dataset,) = checked_splits([model], data, split)
+            names = data.names_to_record(data.pairs(split))
+            names = names or [*map(dataset.name_of, range(len(dataset)))]
+            yield Judge(segmenter, dataset, split, names)
 
 
 def label_errors(judge: Judge, console: Console | None = None) -> list[Suspect]:

@@ -23,19 +23,17 @@ BOX = (255, 0, 255)
 
 def errors_page(title: str, conditions: str, suspects: Sequence[Suspect]) -> str:
     """Return the HTML page of doubtful masks, each next to its image and the prediction."""
-    return _page(title, conditions, ERRORS, suspects[0].judge.dataset.labels, map(_suspect, suspects))
+    note = (
+        "The masks that the model finds least probable come first. The box surrounds the most doubtful area of each. "
+        "The model may be wrong: compare mask and prediction with the image."
+    )
+    return _page(title, conditions, note, suspects[0].judge.dataset.labels, map(_suspect, suspects))
 
 
 def next_page(title: str, conditions: str, chosen: Iterable[tuple[Candidate, Segmentation]], labels: LabelSet) -> str:
     """Return the HTML page of images to label, each with its uncertain cells and its prediction."""
-    return _page(title, conditions, NEXT, labels, starmap(_candidate, chosen))
-
-
-ERRORS = (
-    "The masks that the model finds least probable come first. The box surrounds the most doubtful area of each. "
-    "The model may be wrong: compare mask and prediction with the image."
-)
-NEXT = "The most useful images come first. Red cells are the most uncertain ones."
+    note = "The most useful images come first. Red cells are the most uncertain ones."
+    return _page(title, conditions, note, labels, starmap(_candidate, chosen))
 
 
 def _page(title: str, conditions: str, note: str, labels: LabelSet, images: Iterable[Any]) -> str:

@@ -62,9 +62,13 @@ def planned(job: PredictionJob, sources: Sequence[str | Path], out: str | Path |
     part = sorted(names, key=names.__getitem__)[job.part]
     files = {image: files[image] for image in part}
     unread = unread_images(sources, names)[job.part]
-    plan = Plan(folder, names, files, maps, unread, existing_results(files))
-    check_overwritten(job, plan)
-    return plan
+    existing = existing_results(files)
+    for file, made_of in existing.items():
+        if made_of is None:
+            raise overwritten(file)
+    for extra in job.extras:
+        OUTPUTS[extra].check_folder(folder)
+    return Plan(folder, names, files, maps, unread, existing)
 
 
 def result_files(job: PredictionJob, names: Mapping[Path, str], maps: Set[Path], out: Path) -> dict[Path, list[Path]]:
@@ -95,15 +99,6 @@ def existing_results(files: Mapping[Path, Sequence[Path]]) -> dict[Path, str | N
                 with_metadata = result if result.suffix in (".png", ".tif") else results[0]
                 existing[result] = made_of_result(with_metadata)
     return existing
-
-
-def check_overwritten(job: PredictionJob, plan: Plan) -> None:
-    """Raise a CrispsegError if a file that is not a result would be overwritten."""
-    for file, made_of in plan.existing.items():
-        if made_of is None:
-            raise overwritten(file)
-    for extra in job.extras:
-        OUTPUTS[extra].check_folder(plan.out)
 
 
 def made_of_result(result: Path) -> str | None:

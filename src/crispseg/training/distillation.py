@@ -53,11 +53,13 @@ class DistillationTask(SegmentationTask):
         return (losses * seen).sum() / seen.sum().clamp(min=1)
 
 
-def open_teacher(source: str, info: ModelInfo) -> Teacher:
+def open_teacher(source: str | None, info: ModelInfo) -> Teacher:
     """Open a model that labels images for another one.
 
-    A missing or damaged model, other classes or channels, or a file of labels raises a `CrispsegError`.
+    No, a missing or a damaged model, other classes or channels, or a file of labels raises a `CrispsegError`.
     """
+    if source is None:
+        raise CrispsegError("needs a model that labels the images; give teacher a trained run", "unlabelled")
     model = open_model(source)
     theirs = model.info
     if theirs.in_chans != info.in_chans:
@@ -65,7 +67,7 @@ def open_teacher(source: str, info: ModelInfo) -> Teacher:
     if theirs.class_names != info.class_names:
         line = f"{source} has the classes {few(theirs.class_names)}, but the data {few(info.class_names)}"
         raise CrispsegError(f"{line}; give a model of the same classes", "teacher")
-    if theirs.value_range != info.value_range and "image" in (theirs.value_range, info.value_range):
+    if (theirs.value_range == "image") != (info.value_range == "image"):
         remedy = "give data.value_range " + ("image" if theirs.value_range == "image" else "auto")
         raise CrispsegError(f"{source} takes images of the value range {theirs.value_range}; {remedy}", "teacher")
     if isinstance(model, ExportedModel):

@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import lightning as L
 import numpy as np
 from lightning.pytorch.callbacks import Callback, RichProgressBar
 from numpy.typing import NDArray
 from rich.console import Console
 
-from crispseg.config.settings import plural, written
+from crispseg.config.settings import plural
 from crispseg.data import SplitReport
 from crispseg.data.dataset import SegmentationDataset
 from crispseg.evaluation.bootstrap import percent
@@ -22,7 +21,6 @@ from crispseg.inference import Segmenter
 from crispseg.io.images import colorize
 from crispseg.io.parallel import spread
 from crispseg.io.progress import print_lines
-from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import MODEL
@@ -89,11 +87,12 @@ def _epoch(trainer: L.Trainer) -> str:
 
 def class_scores(iou: NDArray[np.float64], names: Sequence[str], most: int) -> str:
     """Format the IoU of all classes, or of the classes with the lowest IoU, as one line."""
-    occurring = [index for index in range(len(names)) if not np.isnan(iou[index])]
+    occurring = np.flatnonzero(~np.isnan(iou))
+    texts = [f"{name} {percent(value)}" for name, value in zip(names, iou, strict=True)]
     if len(occurring) <= most:
-        return "  ".join(f"{names[index]} {percent(iou[index])}" for index in occurring)
-    lowest = sorted(occurring, key=lambda index: float(iou[index]))[: most - 1]
-    return "lowest " + ", ".join(f"{names[index]} {percent(iou[index])}" for index in lowest)
+        return "  ".join(texts[index] for index in occurring)
+    lowest = iou.argsort(kind="stable")[: most - 1]  # NaN is last
+    return "lowest " + ", ".join(texts[index] for index in lowest)
 
 
 def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -> list[str]:
@@ -101,8 +100,6 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -
     table, names = callback(trainer, MetricsFile), data.train_report.labels.names
     iou = np.array([table.best[f"iou/{name}"] for name in names], float)  # NaN for None
     tips = advice(config, data.train_report, table.rows, iou)
-    if thin := thin_classes(data.val):
-        tips.append(f"evaluate with thin '{written(thin)}' for scores by width: these classes are thin")
     return [
         f"best mIoU on {of_val(trainer)}: {table.best['miou']:.2f} at step {table.best['step']:.0f}; "
         f"the model is in {Path(config.out) / MODEL}",
@@ -115,8 +112,7 @@ def advice(
     config: TrainConfig, train: SplitReport, rows: Sequence[Mapping[str, str]], iou: NDArray[np.float64]
 ) -> list[str]:
     """Return advice based on the rows of `metrics.csv` and the IoU `(C,)` of the best evaluation."""
-    tips = [advice_on_length(rows), advice_on_missed_class(config, train, iou)]
-    return [tip for tip in tips if tip]
+    return [tip for tip in (advice_on_length(rows), advice_on_missed_class(config, train, iou)) if tip]
 
 
 def advice_on_length(rows: Sequence[Mapping[str, str]]) -> str | None:
@@ -155,17 +151,6 @@ def advice_on_missed_class(config: TrainConfig, train: SplitReport, iou: NDArray
     return f"{remedy}: {train.labels.names[index]} {facts}"
 
 
-def thin_classes(dataset: SegmentationDataset, images: int = 32) -> list[str]:
-    """Return the classes with 90 % of their pixels within 2 pixels of other classes, in `images` of a split."""
-    pixels = np.zeros((2, len(dataset.labels)), np.int64)  # all pixels of each class; pixels away from others
-    for index in spread(len(dataset), images):
-        labels, area = dataset.read_labels(index), np.ones((5, 5), np.uint8)
-        inner = cv2.dilate(labels, area) == cv2.erode(labels, area)
-        for counts, some in zip(pixels, (labels.ravel(), labels[inner]), strict=True):
-            counts += np.bincount(some, minlength=IGNORE + 1)[: len(counts)]
-    return [name for name, (every, away) in zip(dataset.labels.names, pixels.T, strict=True) if 10 * away < every]
-
-
 def draw_panels(
     models: Mapping[str, SegmentationModel], dataset: SegmentationDataset, count: int = 4
 ) -> NDArray[np.uint8]:
@@ -177,6 +162,6 @@ def draw_panels(
         image, truth, _ = dataset[index]
         results = [segmenter(image) for segmenter in segmenters]
         labels = [truth, *(result.labels for result in results)]
-        shown = [colorize(each, palette) for each in labels]
-        rows.append([results[-1].image, *shown, error_map(results[-1].labels, truth, palette)])
+        colored = [colorize(ids, palette) for ids in labels]
+        rows.append([results[-1].image, *colored, error_map(results[-1].labels, truth, palette)])
     return panels(rows, ["image", "ground truth", *models, "errors"], dataset.labels)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -76,15 +76,6 @@ class Hooks:
 
 
 @dataclass(frozen=True)
-class Unlabelled:
-    """Images without masks, and the model that labels them."""
-
-    teacher: Teacher
-    files: list[Path]
-    notes: list[str]
-
-
-@dataclass(frozen=True)
 class Setup:
     """A run that is ready for its first step.
 
@@ -122,8 +113,8 @@ def train(
 
 def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -> Run:
     # The environment of several processes contains what Lightning told them, which the next fold needs too.
-    with host_state_restored(environment=config.processes == 1), feature_folder(config) as features:
-        setup = prepare(config, resume, console, hooks, features)
+    with host_state_restored(environment=config.processes == 1), ExitStack() as temporary:
+        setup = prepare(config, resume, console, hooks, temporary)
         trainer = fit(setup, console, hooks.callbacks)
         return finish(setup, trainer, console)
 
@@ -131,8 +122,11 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
 # Stages -------------------------------------------------------------------------------------------------------------
 
 
-def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks, features: Path | None) -> Setup:
-    """Check what can be checked before the first step, and build everything that the trainer needs."""
+def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks, temporary: ExitStack) -> Setup:
+    """Check what can be checked before the first step, and build everything that the trainer needs.
+
+    The stack gets the temporary folder of cached features.
+    """
     checkpoint = check_folder(config.out, resume=resume)  # another process may have trained there since the first check
     check_processes(config)
     load_plugins(config.plugins)
@@ -151,11 +145,11 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks, f
         step = load_checkpoint(checkpoint, model)
     if resume:
         notes = resume_notes(checkpoint, Path(config.out), notes)
-    unlabelled = open_unlabelled(config, model.info, hooks.teacher) if config.unlabelled else None
-    if unlabelled:
-        notes += unlabelled.notes
-    obstacle = obstacle_to_workers((config.data, hooks.transform))
-    if config.workers and obstacle:
+    if config.unlabelled:
+        teacher = hooks.teacher or open_teacher(config.teacher, model.info)
+        unlabelled, unlabelled_notes = unlabelled_files(config)
+        notes += unlabelled_notes
+    if config.workers and (obstacle := obstacle_to_workers((config.data, hooks.transform))):
         config = replace(config, workers=0)
         notes.append(f"workers is 0, because {obstacle}")
 
@@ -167,11 +161,13 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks, f
     if on_cuda(config) and config.processes > 1:  # torch's converter would drop the activations in timm's norms
         model = convert_sync_batchnorm(model)
     loss = build_loss(config, data, hooks.loss)
-    if unlabelled:
-        samples = WithUnlabelled(loaders[0].dataset, unlabelled.files, config, model.info)  # type: ignore[arg-type]
-        task = DistillationTask(model, loss, config, unlabelled.teacher)
+    if config.unlabelled:
+        samples = WithUnlabelled(loaders[0].dataset, unlabelled, config, model.info)  # type: ignore[arg-type]
+        task = DistillationTask(model, loss, config, teacher)
         return Setup(config, checkpoint, data, task, (with_keys(loaders[0], dataset=samples), loaders[1]))
-    if features:
+    if config.cache_features:
+        folder = TemporaryDirectory(prefix=LITTER, dir=config.out, ignore_cleanup_errors=True)
+        features = Path(temporary.enter_context(folder))
         cached = CachedTask(model, loss, config, loaders, features, data.val_report.sizes, console)
         return Setup(config, checkpoint, data, cached, cached.loaders)
     return Setup(config, checkpoint, data, SegmentationTask(model, loss, config), loaders)
@@ -214,16 +210,6 @@ def finish(setup: Setup, trainer: L.Trainer, console: Console) -> Run:
 # Parts of the stages ------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def feature_folder(config: TrainConfig) -> Iterator[Path | None]:
-    """Make a temporary folder for cached features, or yield None if the run has none."""
-    if not config.cache_features:
-        yield None
-        return
-    with TemporaryDirectory(prefix=LITTER, dir=config.out, ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
 def resume_notes(checkpoint: Path | None, folder: Path, notes: list[str]) -> list[str]:
     """Return the lines about the start of a resumed run; `notes` are those of a new one."""
     if checkpoint is None:
@@ -231,14 +217,6 @@ def resume_notes(checkpoint: Path | None, folder: Path, notes: list[str]) -> lis
     if checkpoint == folder / LAST:
         return []
     return [f"{folder} has no {LAST}; resuming from {checkpoint.name}"]
-
-
-def open_unlabelled(config: TrainConfig, info: ModelInfo, teacher: Teacher | None) -> Unlabelled:
-    """Check the images without masks and open their teacher, unless it is given."""
-    if not (config.teacher or teacher):
-        raise CrispsegError("needs a model that labels the images; give teacher a trained run", "unlabelled")
-    teacher = teacher or open_teacher(str(config.teacher), info)
-    return Unlabelled(teacher, *unlabelled_files(config))
 
 
 def build_loss(config: TrainConfig, data: TrainingData, custom: CustomLoss | None) -> nn.Module:

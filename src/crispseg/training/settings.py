@@ -53,7 +53,8 @@ def training_config(*layers: Mapping[str, Any], resumed: bool = False) -> TrainC
     """
     trees = flat(layers)
     given = functools.reduce(operator.or_, trees, Tree())
-    base = default_settings(given)
+    preset = checked(PRESET.kind, given.get("preset", PRESET.default), "preset")
+    base = flat([read_yaml(PAPER)])[0] if preset == "paper" else {"model.name": ModelConfig.name}
     saved = None if resumed else inherited_model(given)
     if saved:
         base = merge(base, model_settings(saved))
@@ -63,13 +64,6 @@ def training_config(*layers: Mapping[str, Any], resumed: bool = False) -> TrainC
     # Trees are merged with each other first: a key without a model's name belongs to the name that a later tree gives.
     asked = functools.reduce(merge, (_in_groups(tree, known) for tree in trees), Tree())
     return _build(merge(base, asked), known)
-
-
-def default_settings(given: Tree) -> Tree:
-    """Return the settings that differ from the fields' defaults, by the preset."""
-    if checked(PRESET.kind, given.get("preset", PRESET.default), "preset") == "paper":
-        return flat([read_yaml(PAPER)])[0]
-    return {"model.name": ModelConfig.name}
 
 
 def inherited_model(given: Tree) -> str | None:
@@ -91,26 +85,28 @@ def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
     trees: list[Tree] = []
     name: str | None = None
     for layer in layers:
-        tree = dict(layer)
-        if "accelerator" in tree:  # earlier name, used in recorded runs
-            tree["device"] = tree.pop("accelerator")
-        if "plugins" in tree:
-            tree["plugins"] = checked(list[str], tree["plugins"], "plugins")
-            load_plugins(tree["plugins"])  # they may register parts that other keys name
-        for group in GROUPS:
-            if group not in tree:
-                continue
-            value = tree.pop(group)
-            value = {"name": value} if isinstance(value, str) and group in NAMED else checked(dict, value, group)
-            value = renamed(value) if group == "model" else value
-            tree |= {f"{group}.{key}": entry for key, entry in value.items()}
-        for key in {"model.name", "data.name"} & {*tree}:
-            tree[key] = checked(str, tree[key], key)
+        tree = _flat_keys(layer)
         if "data.name" not in tree and own_data_meant({key.removeprefix("data.") for key in tree}, name):
             tree["data.name"] = Folder.name
         name = tree.get("data.name", name)
         trees.append(tree)
     return trees
+
+
+def _flat_keys(layer: Mapping[str, Any]) -> Tree:
+    tree = {"device" if key == "accelerator" else key: value for key, value in layer.items()}  # name in earlier runs
+    if "plugins" in tree:
+        tree["plugins"] = checked(list[str], tree["plugins"], "plugins")
+        load_plugins(tree["plugins"])  # they may register parts that other keys name
+    for group in sorted({*GROUPS} & {*tree}):
+        value = tree.pop(group)
+        settings = {"name": value} if isinstance(value, str) and group in NAMED else checked(dict, value, group)
+        if group == "model":
+            settings = renamed(settings)
+        tree |= {f"{group}.{key}": entry for key, entry in settings.items()}
+    for key in {"model.name", "data.name"} & {*tree}:
+        tree[key] = checked(str, tree[key], key)
+    return tree
 
 
 def _in_groups(tree: Tree, known: Mapping[str, Field]) -> Tree:
@@ -152,7 +148,6 @@ def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
 
 
 def _taken(group: str, values: Tree) -> Tree:
-    """Remove the values of a group, and return them by their keys in it."""
     return {key: values.pop(f"{group}.{key}") for key in _inside(group, values)}
 
 
@@ -175,17 +170,18 @@ def known_fields(model: str, data: str) -> dict[str, Field]:
 
 def merge(base: Tree, over: Tree) -> Tree:
     """Merge `over` into `base`; drop keys, class weights and lengths of `base` that no longer apply."""
-    settings = dict(base)
-    for group in NAMED:
-        name = f"{group}.name"
-        if name in base and name in over and base[name] != over[name]:
-            for key in _inside(group, base):
-                if group == "data" or key not in BUILT_ON:
-                    del settings[f"{group}.{key}"]
-            if group == "data":
-                settings.pop("class_weights", None)
+    outdated = set[str]()
+    if _differ("model.name", base, over):
+        outdated |= {f"model.{key}" for key in {*_inside("model", base)} - {*BUILT_ON}}
+    if _differ("data.name", base, over):
+        outdated |= {f"data.{key}" for key in _inside("data", base)} | {"class_weights"}
     if any(over.get(key) is not None for key in LENGTHS):
-        settings = {key: value for key, value in settings.items() if key not in LENGTHS}
-    if "plugins" in base and "plugins" in over:
-        over = over | {"plugins": [*dict.fromkeys([*base["plugins"], *over["plugins"]])]}
-    return settings | over
+        outdated |= {*LENGTHS}
+    settings = {key: base[key] for key in base if key not in outdated} | over
+    if "plugins" in settings:
+        settings["plugins"] = [*dict.fromkeys([*base.get("plugins", ()), *over.get("plugins", ())])]
+    return settings
+
+
+def _differ(key: str, base: Tree, over: Tree) -> bool:
+    return key in base and base[key] != over.get(key, base[key])

@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import lightning as L
@@ -41,7 +41,7 @@ def build_trainer(config: TrainConfig, batches: int, console: Console, further: 
     per_epoch = steps_per_epoch(batches, config)
     steps = None if config.minutes else config.iterations or (config.epochs or 0) * per_epoch
     return L.Trainer(
-        accelerator=_accelerator(config),
+        accelerator="cuda" if on_cuda(config) else config.device.replace("auto", "cpu"),
         devices=config.devices,
         num_nodes=config.num_nodes,
         # Without it, the first step of a session adds up gradients in another order than later steps.
@@ -87,12 +87,6 @@ def _callbacks(config: TrainConfig, steps: int | None, console: Console) -> list
     if config.patience:
         callbacks.append(Patience(config.patience))
     return callbacks
-
-
-def _accelerator(config: TrainConfig) -> str:
-    if config.device == "auto":
-        return "cuda" if on_cuda(config) else "cpu"
-    return config.device
 
 
 def is_first_process() -> bool:
@@ -154,15 +148,11 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Suppress Lightning's tips and notes on hardware in the block; errors and crispseg's lines remain."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), ExitStack() as stack:
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
-        try:
-            for logger in loggers:
-                logger.setLevel(logging.ERROR)
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logger = logging.getLogger(name)
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.ERROR)
+        yield

@@ -39,16 +39,18 @@ def unlabelled_files(config: TrainConfig) -> tuple[list[Path], list[str]]:
     notes: list[str] = []
     splits = pairs_of(source)
     for split, pairs in splits.items():
-        copies = _among(files, {Path(pair.image) for pair in pairs})
-        if copies:
+        if copies := _among(files, {Path(pair.image) for pair in pairs}):
             some = few(sorted(copies), 2)
             notes.append(f"left out because {split} has them: {plural(len(copies), 'image')}, {some}")
-        masks = _among(files, {Path(pair.mask) for pair in pairs})
-        files = [file for file in files if file not in copies | masks]
+        labelled = copies | _among(files, {Path(pair.mask) for pair in pairs})
+        files = [file for file in files if file not in labelled]
     if not files:
         raise CrispsegError(f"is {place}, but all its images are in train, val or test; give others", "unlabelled")
-    labelled = [Path(pairs[0].image) for pairs in splits.values() if pairs]
-    deep = bool(labelled) and _bit_depth(labelled[0]) > 8  # data without files have 8 bits
+    first = next((Path(pairs[0].image) for pairs in splits.values() if pairs), None)
+    deep = False  # data without files have 8 bits
+    if first:
+        with opened(first) as raster:
+            deep = raster.bit_depth > 8
     check = tried(partial(_check, channels=channels, deep=deep))
     if errors := [error for error in parallel(check, files, "Checking unlabelled images") if error]:
         some = f"{len(errors)} of {plural(len(files), 'image')} cannot be used, first: {errors[0]}"
@@ -58,17 +60,10 @@ def unlabelled_files(config: TrainConfig) -> tuple[list[Path], list[str]]:
 
 def _among(files: Collection[Path], known: Collection[Path]) -> set[Path]:
     """Return the files with the same bytes as a known one."""
-    sizes = {file: file.stat().st_size for file in (*files, *known)}
-    sizes_of_known = {sizes[file] for file in known}
-    candidates = [file for file in files if sizes[file] in sizes_of_known]
-    sizes_of_candidates = {sizes[file] for file in candidates}
-    digests = {digest(file) for file in known if sizes[file] in sizes_of_candidates}
+    sizes = {file.stat().st_size for file in known}
+    candidates = [file for file in files if file.stat().st_size in sizes]
+    digests = {*map(digest, known)} if candidates else set()
     return {file for file in candidates if digest(file) in digests}
-
-
-def _bit_depth(path: Path) -> int:
-    with opened(path) as raster:
-        return raster.bit_depth
 
 
 def _check(path: Path, channels: int, deep: bool) -> None:
