@@ -48,7 +48,7 @@ class Question(CrispsegError):
         self, title: str, facts: Sequence[str], choices: Mapping[str, Mapping[str, object]], advice: str = ""
     ) -> None:
         self.title, self.facts, self.choices, self.advice = title, facts[:3], dict(islice(choices.items(), 3)), advice
-        options = [f"{meaning}: {', '.join(assignments(each))}" for meaning, each in self.choices.items()]
+        options = [f"{meaning}: {', '.join(assignments(chosen))}" for meaning, chosen in self.choices.items()]
         line = "; ".join(filter(None, [title, *self.facts, *options, advice]))
         super().__init__(line, settings=[*self.choices.values()])
 

@@ -43,7 +43,7 @@ class Ablate(WithScores):
         (dataset,) = checked_splits([model], data, split)
 
         conditions = f"{data.name} {split}, {len(dataset)} images, without retraining"
-        title = f"{model.info.name} on {model.info.backbone}"
+        title = model.info.title
         print(f"{title}, {conditions}, scores in percent", flush=True)
         scored = ablate(model, dataset, names, each=self.each, device=self.device, workers=self.workers)
         results = ModelComparison(tuple(scored), self.bootstrap)

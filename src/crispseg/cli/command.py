@@ -174,7 +174,7 @@ class WithData(Command):
         from crispseg.data.named import data_source
 
         fields = fields_of(data_source(str(tree.get("data", Folder.name))))
-        return {DATA: {f"data.{key}": each for key, each in fields.items()}}
+        return {DATA: {f"data.{key}": field for key, field in fields.items()}}
 
     def chosen(self, recorded: Tree) -> Tree:
         """Return the data settings; flags override recorded ones, and empty settings raise a `CrispsegError`."""

@@ -47,7 +47,7 @@ class Compare(WithScores):
         options: dict[str, Any] = {"thin": self.thin, "device": self.device, "workers": self.workers}
         for name, model, dataset in zip(names, models, datasets, strict=True):
             scored = score_model(model, dataset, boundary=[DISTANCE], **options)
-            evaluations.append(replace(scored, name=name, explanation=f"{model.info.name} on {model.info.backbone}"))
+            evaluations.append(replace(scored, name=name, explanation=model.info.title))
         results = ModelComparison(tuple(evaluations), self.bootstrap)
         Console().print(*(table.rich() for table in results.tables()))
         if self.json:

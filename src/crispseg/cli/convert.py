@@ -38,4 +38,4 @@ class Convert(WithData):
         writable_folder(self.out)
         model = convert_official(self.checkpoint, labels)
         model.save_pretrained(self.out)
-        print(f"{model.info.name} on {model.info.backbone}, {model.info.num_classes} classes, is in {self.out}")
+        print(f"{model.info.title}, {model.info.num_classes} classes, is in {self.out}")

@@ -44,7 +44,7 @@ class Evaluate(WithProtocol, WithScores):
             check_picture(self.confusion)
         further: Tree = {"resamples": self.bootstrap, "device": self.device, "workers": self.workers}
         model, dataset, evaluation = score_run(self.run, data, split, **further, **self.options)
-        network = f"{model.info.name} on {model.info.backbone}"
+        network = model.info.title
         conditions = f"{data.name} {split}, {len(dataset)} images"
         seen = "" if protocol == WHOLE else f" ({protocol})"
         print(f"{network}, {conditions}, in percent{seen}")

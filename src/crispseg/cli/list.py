@@ -32,6 +32,6 @@ class List(Command):
             info, card = saving.read_info(name), ModelCard.load(saving.SHIPPED / name / saving.CARD_FILE)
             scores = f"val mIoU {info.metrics['val_miou']:.1f}, licence {card.data.license or 'see its card'}"
             classes = ", ".join(info.label_set().names)
-            print(f"{name:20}{classes}: {info.name} on {info.backbone}, {scores}")
+            print(f"{name:20}{classes}: {info.title}, {scores}")
         print("try one:  crispseg predict nuclei PHOTO.jpg --out predictions")
         print(f"training data and weaknesses: {saving.SHIPPED}/NAME/{saving.CARD_FILE}")

@@ -81,7 +81,7 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
         for ours, theirs in ((predicted, true), (true, predicted)):
             away, _ = KDTree(theirs).query(ours, distance_upper_bound=reach)
             matched = (ours[away <= distance] for distance in self.distances)
-            counts += [np.bincount(each[:, 0] // reach, minlength=self.num_classes) for each in (ours, *matched)]
+            counts += [np.bincount(points[:, 0] // reach, minlength=self.num_classes) for points in (ours, *matched)]
         return np.concatenate(counts)
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryF:
@@ -143,7 +143,7 @@ class BoundaryIoUScores(PerImageMetric[BoundaryIoU]):
         predicted, true = (np.where(band(labels, width), labels, IGNORE) for labels in maps)
         both = np.where(predicted == true, predicted, IGNORE)
         counts = [np.bincount(labels.ravel(), minlength=IGNORE + 1) for labels in (both, true, predicted)]
-        return np.concatenate([each[: self.num_classes] for each in counts])
+        return np.concatenate([of_map[: self.num_classes] for of_map in counts])
 
     def scored(self, ids: NDArray[np.int64], rows: NDArray[np.int64]) -> BoundaryIoU:
         return BoundaryIoU(Counts(*np.split(rows, 3, axis=1)), ids)

@@ -41,7 +41,7 @@ class ObjectQuality(ImageScores):
         Without objects, they are NaN.
         """
         weights = np.ones(len(self.ids)) if weights is None else weights
-        hits, predicted, truth = (weights @ each for each in (self.hits[:, 0], self.predicted, self.truth))
+        hits, predicted, truth = (weights @ count for count in (self.hits[:, 0], self.predicted, self.truth))
         every = self.predicted + self.truth
         precision = self.hits / np.maximum(every[:, None] - self.hits, 1)
         average = 100 * ratio(weights @ precision, (weights @ (every > 0))[..., None])

@@ -84,7 +84,7 @@ def report_page(
         "scores.html",
         title=title,
         conditions=conditions,
-        cards=[(name, each.alone(), each.range()) for name, each in evaluation.means()],
+        cards=[(name, mean.alone(), mean.range()) for name, mean in evaluation.means()],
         note=f"All scores are in percent, ranges are {LEVEL:.0f} % bootstrap intervals over images.",
         tables=[evaluation.class_table()],
         confusion=pages.embedded(confusion, "confusion matrix", longest=2560),

@@ -147,7 +147,7 @@ class Counts:
         """Sum `(N, C)` over the first axis; with `weights` `(R, N)`, return R sums that count images by weight."""
         weights = np.ones(len(self.hits)) if weights is None else weights
         counts = self.hits, self.truth, self.predicted  # integers below 2**53 have exact sums
-        return Counts(*((weights @ each.astype(np.float64)).astype(np.int64) for each in counts))
+        return Counts(*((weights @ pixels.astype(np.float64)).astype(np.int64) for pixels in counts))
 
     @property
     def iou(self) -> Values:

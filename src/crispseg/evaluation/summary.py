@@ -89,7 +89,7 @@ class Evaluation:
     @property
     def measures(self) -> dict[str, Values]:
         """Values of `estimates`."""
-        return {name: each.value for name, each in self.estimates.items()}
+        return {name: estimate.value for name, estimate in self.estimates.items()}
 
     @cached_property
     def axes(self) -> dict[str, Sequence[Any]]:
@@ -97,7 +97,7 @@ class Evaluation:
         return {
             "class": self.labels.names,
             "distance": self.boundary.distances if self.boundary else (),
-            "threshold": [each / 100 for each in PERCENT],
+            "threshold": [percentage / 100 for percentage in PERCENT],
             "width": WIDTHS,
             "line": self.thin.names if self.thin else (),
         }
@@ -126,7 +126,7 @@ class Evaluation:
         columns |= {"% of prediction": 100 * predicted / max(predicted.sum(), 1)}
         if self.boundary:
             f = self.estimates["boundary_f_of_classes"].value
-            columns |= {f"F {distance} px": f[at] for at, distance in enumerate(self.boundary.distances)}
+            columns |= {f"F {distance} px": row for distance, row in zip(self.boundary.distances, f, strict=True)}
         if self.boundary_iou:
             columns["boundary IoU"] = self.estimates["boundary_iou_of_classes"].value
         iou, names = self.estimates["iou"], self.labels.names

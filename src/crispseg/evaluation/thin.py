@@ -127,7 +127,7 @@ def _counts(predicted: NDArray[np.bool_], true: NDArray[np.bool_]) -> NDArray[np
     wrong = band[false]
     if true.any() and false.any():
         others = [(~true | (band != index)).astype(np.uint8) for index in range(len(WIDTHS))]
-        away = [cv2.distanceTransform(each, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[false] for each in others]
+        away = [cv2.distanceTransform(other, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)[false] for other in others]
         wrong = np.argmin(away, axis=0)  # a width that does not occur is farther than all others
     counted = band[predicted & true], band[true], wrong
-    return np.stack([np.bincount(each, minlength=len(WIDTHS)) for each in counted], axis=1)
+    return np.stack([np.bincount(bands, minlength=len(WIDTHS)) for bands in counted], axis=1)

@@ -86,7 +86,7 @@ def export_model(
         measured = None if data is None else measured_loss(plan, data, file, max_drop, path)
         float_file(made).unlink(missing_ok=True)
         certificate = Certificate(
-            title_of(model),
+            model.info.title,
             format,
             precision,
             None if data is None else data.name,
@@ -170,18 +170,14 @@ def reported(plan: ExportPlan, made: Path, path: Path) -> Iterator[None]:
         reason = f"{kind}{one_line(error)}".replace(str(made), path.name)
         if torch.__version__ < TRACES_ALL:
             reason = f"{reason:.300}; PyTorch {TRACES_ALL} and later export more models than {torch.__version__}"
-        raise CrispsegError(f"{title_of(plan.model)} cannot be exported to {path}: {reason:.400}") from error
-
-
-def title_of(model: SegmentationModel) -> str:
-    return f"{model.info.name} on {model.info.backbone}"
+        raise CrispsegError(f"{plan.model.info.title} cannot be exported to {path}: {reason:.400}") from error
 
 
 def check_comparisons(plan: ExportPlan, comparisons: Sequence[Comparison], path: Path) -> None:
     """Raise a CrispsegError if a file has other results: float32 must agree, fewer bits roughly."""
     for comparison in comparisons:
         if not (comparison.agrees if plan.precision == "fp32" else comparison.plausible):
-            title = title_of(plan.model)
+            title = plan.model.info.title
             raise CrispsegError(f"{title} exported to {path} has different results and is removed; {comparison}")
 
 
@@ -191,5 +187,5 @@ def measured_loss(plan: ExportPlan, data: Calibration, file: AnyModel, max_drop:
     for score, pair in {"mIoU": measured.miou, "boundary F": measured.boundary_f}.items():
         if max_drop is not None and not pair.loss <= max_drop:
             lost = f"{pair.loss:.2f} points of {score}, and max_drop is {max_drop:g}; use another precision"
-            raise CrispsegError(f"{path} is not written: {title_of(plan.model)} in {plan.precision} loses {lost}")
+            raise CrispsegError(f"{path} is not written: {plan.model.info.title} in {plan.precision} loses {lost}")
     return measured

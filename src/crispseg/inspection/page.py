@@ -54,7 +54,7 @@ def inspection_page(inspection: Inspection, other: Inspection | None = None) -> 
     data = payload(inspection)
     return pages.render(
         "inspection.html",
-        title=f"{inspection.info.name} on {inspection.info.backbone}: {inspection.name}",
+        title=f"{inspection.info.title}: {inspection.name}",
         seen=inspection,
         version=crispseg.__version__,
         classes=classes(inspection),
@@ -89,7 +89,7 @@ def classes(inspection: Inspection) -> dict[str, Any]:
         columns |= {"% of truth": 100 * scores.truth / truth.size, "IoU here, %": scores.iou}
         present |= scores.truth > 0
     rows = [
-        (labels.names[index], labels.palette[index], [percent(each[index]) for each in columns.values()])
+        (labels.names[index], labels.palette[index], [percent(column[index]) for column in columns.values()])
         for index in np.argsort(-share, kind="stable")
         if present[index]
     ]

@@ -92,6 +92,11 @@ class ModelInfo(Settings):
             raise CrispsegError(f"{counts}; give one per class, including background")
         self.label_set()
 
+    @property
+    def title(self) -> str:
+        """Architecture and backbone, such as "crisp on resnet18"."""
+        return f"{self.name} on {self.backbone}"
+
     def label_set(self) -> LabelSet:
         """Return class names and colours; unnamed classes are numbered."""
         if not self.class_names and not self.palette:

@@ -86,14 +86,14 @@ def resolved_options(name: str, options: Mapping[str, Any], *, paper: bool = Tru
         CrispsegError: a model, part or option is unknown; a value has the wrong type; an option is given twice.
     """
     own, own_options = _own_part(name)
-    fits = {} if paper else getattr(models[name], "fitted", {})
-    resolved = with_defaults(f"model '{name}'", fits | dict(options), model_options(name))
-    kinds = [kind for kind in PARTS if kind in resolved]
-    part_options = {kind: resolved.pop(f"{kind}_options", None) or {} for kind in kinds}
-    for kind in kinds:
+    resolved = with_defaults(f"model '{name}'", {**_fitted(models[name], paper), **options}, model_options(name))
+    for kind in PARTS:
+        if kind not in resolved:
+            continue
+        given = resolved.pop(f"{kind}_options", None) or {}
         if kind == "fuse" and resolved[kind] == own:
-            resolved |= _own_options(name, options, part_options[kind], paper)
-        elif complete := _part_options(kind, resolved[kind], part_options[kind], paper):
+            resolved |= _own_options(name, options, given, paper)
+        elif complete := _part_options(kind, resolved[kind], given, paper):
             resolved[f"{kind}_options"] = complete
     for key, option in own_options.items():
         if resolved["fuse"] != own and resolved[key] != option.default:
@@ -104,21 +104,25 @@ def resolved_options(name: str, options: Mapping[str, Any], *, paper: bool = Tru
     return resolved
 
 
+def _fitted(maker: Any, paper: bool) -> dict[str, Any]:
+    """Return the defaults of a model or part for other backbones than the papers'; nothing for a paper's defaults."""
+    return {} if paper else dict(getattr(maker, "fitted", {}))
+
+
 def _own_options(name: str, given: Mapping[str, Any], nested: Mapping[str, Any], paper: bool) -> dict[str, Any]:
     """Return the options of a model's own fuse part that are fitted or given in `fuse_options`."""
     own, own_options = _own_part(name)
     nested = checked_options(f"{fuses.kind} '{own}'", nested, own_options)
     if twice := nested.keys() & given.keys():
         raise CrispsegError(f"'{min(twice)}' is given both directly and in fuse_options; leave one out")
-    fits = {} if paper or not own_options else getattr(fuses[str(own)], "fitted", {})
+    fits = _fitted(fuses[str(own)], paper) if own_options else {}
     return {key: value for key, value in fits.items() if key not in given} | nested
 
 
 def _part_options(kind: str, part: str, given: Mapping[str, Any], paper: bool) -> dict[str, Any]:
     """Return all options of another part if some are fitted or given."""
     parts = PARTS[kind]
-    fits = {} if paper else getattr(parts[part], "fitted", {})
-    chosen = fits | dict(given)
+    chosen = {**_fitted(parts[part], paper), **given}
     return with_defaults(f"{parts.kind} '{part}'", chosen, options_of(parts[part])) if chosen else {}
 
 

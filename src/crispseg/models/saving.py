@@ -88,7 +88,7 @@ class Saving(
         folder = writable_folder(save_directory)
         state = _state(self, dtype)
         info = self.info
-        own = {"title": f"{info.name} on {info.backbone}", "details": _details(info)}
+        own = {"title": info.title, "details": _details(info)}
         card = self.generate_model_card(**own | (model_card_kwargs or {}))
         with (
             atomic_path(folder / CARD_FILE) as card_path,

@@ -65,7 +65,7 @@ def initialize(model: SegmentationModel, start: SegmentationModel, source: str) 
         info = start.info
         options = ", ".join(f"{key} {value}" for key, value in info.options.items())
         raise CrispsegError(
-            f"init_from: {source} contains weights of {info.name} on {info.backbone} with {info.in_chans} channels "
+            f"init_from: {source} contains weights of {info.title} with {info.in_chans} channels "
             f"({options}); leave out the settings of the model to inherit them"
         ) from None
     return "all weights were copied" if same_classes else "weights were copied; the classifier is initialised randomly"

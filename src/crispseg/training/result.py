@@ -107,7 +107,7 @@ class Run:
         if picture.is_file():
             pictures.append(pages.embedded(read_image(picture), "val", photo=True, longest=1024))
         return pages.notebook(
-            title=f"{info.name} on {info.backbone}: mIoU {percent(self.miou)} on val",
+            title=f"{info.title}: mIoU {percent(self.miou)} on val",
             note=str(self.folder),
             pictures=pictures,
             classes=classes,
