@@ -65,19 +65,6 @@ def test_another_size_is_refused(file: Path, tmp_path: Path, capfd: pytest.Captu
     assert "64×96" in message and "50×70" in message and "size 50 70" in message
 
 
-def test_it_uses_the_threads_of_pytorch(file: Path) -> None:
-    from executorch.extension.pybindings import portable_lib
-
-    before = torch.get_num_threads()
-    try:
-        for count in (1, 2):
-            torch.set_num_threads(count)
-            open_model(file)
-            assert portable_lib._threadpool_get_thread_count() == count
-    finally:
-        torch.set_num_threads(before)
-
-
 def test_damage_is_found(file: Path, tmp_path: Path, refuses: Any) -> None:
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 255
@@ -86,8 +73,7 @@ def test_damage_is_found(file: Path, tmp_path: Path, refuses: Any) -> None:
         open_model(tmp_path / "a.pte")
 
 
-@pytest.mark.parametrize("name", ["crisp_s", "fpn", "sfnet_lite"])
-def test_models_can_be_exported(name: str, tmp_path: Path) -> None:
-    model = crispseg.create_model(name, num_classes=3, backbone="test_efficientnet").eval()
+def test_a_network_with_pyramid_pooling_agrees(tmp_path: Path) -> None:
+    model = crispseg.create_model("sfnet_lite", num_classes=3, backbone="test_efficientnet").eval()
     certificate = export_model(model, tmp_path / "a.pte", "executorch", size=SIZE, sampling="gather")
     assert certificate.comparisons[0].agrees

@@ -4,16 +4,18 @@ import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 import pytest
 import torch
 from commands import error_of, small_files
-from models.base import ModelTester, Squares
+from models.base import ODD, SQUARES, ModelTester, Squares
 from PIL import Image
 from torch import Tensor
 
@@ -21,12 +23,12 @@ import crispseg
 from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.export import pipeline
-from crispseg.export.certificate import CHECKED, Comparison, compare, smooth_images
-from crispseg.export.formats import FILE_FORMATS, save_onnx
+from crispseg.export.certificate import CHECKED, compare, measure, smooth_images
+from crispseg.export.formats import FILE_FORMATS, float_file, save_onnx
 from crispseg.export.pipeline import export_model
-from crispseg.export.plan import ExportPlan, describe
-from crispseg.export.quantization import LARGEST, Calibration
-from crispseg.inference.runtime import ExportedModel, open_model, open_onnx
+from crispseg.export.plan import ExportPlan, Precision, describe
+from crispseg.export.quantization import Calibration
+from crispseg.inference.runtime import ExportedModel, open_model, open_onnx, open_openvino
 from crispseg.training import Run
 
 NAMES = ("sky", "road", "person")
@@ -39,21 +41,6 @@ def build(name: str = "fpn", **options: Any) -> SegmentationModel:
     recipe = {"data": {"images": "/home/somebody/photos"}}
     model.info = replace(model.info, class_names=NAMES, palette=PALETTE, recipe=recipe, metrics={"miou": 62.5})
     return model.eval()
-
-
-def test_calibration_sees_the_middle_of_large_images() -> None:
-    class Large(Squares):
-        def __getitem__(self, index: int) -> Any:
-            labels = np.zeros((LARGEST + 20, 40), np.uint8)
-            image = np.zeros((*labels.shape, 3), np.uint8)
-            image[10:-10] = 255
-            return super().__getitem__(index)._replace(image=image, labels=labels)
-
-    data = Large(2, 0)
-    model = build()
-    for batch in Calibration(data, data).batches(model.info):
-        assert batch.shape == (1, 3, LARGEST, 40)
-        assert np.ptp(batch, axis=(2, 3)).max() == 0
 
 
 @pytest.fixture(scope="module")
@@ -85,33 +72,44 @@ def replace_writer(monkeypatch: pytest.MonkeyPatch, form: Any, write: Any) -> No
 # Models of trained statistics, at sizes that fit no stride -----------------------------------------------------------
 
 
-SFNET = {"name": "sfnet", "fuse_levels": [5]}  # one flow; all three are exported by the tests of the models
-KINDS: dict[str, dict[str, Any]] = {  # what the graphs of the models' own tests do not hold
-    "TensorFlow's padding": {"backbone": "tf_mobilenetv3_small_minimal_100"},
-    "a backbone that pads inside": {"backbone": "test_convnext"},
+SFNET = {"name": "sfnet", "fuse_levels": [5]}  # one flow
+KINDS: dict[str, dict[str, Any]] = {  # together they have every operator of all backbones, models and parts
+    "TensorFlow's padding, CARAFE": {"backbone": "tf_mobilenetv3_small_minimal_100", "fuse": "carafe"},
+    "a backbone that pads inside, DySample": {"backbone": "test_convnext", "fuse": "dysample"},
+    "a transformer, FADE": {"backbone": "test_vit", "fuse": "fade"},
+    "rotary embeddings, SAPA": {"backbone": "eva02_tiny_patch14_224", "fuse": "sapa"},
     "non-local, nearest, aligned": {**SFNET, "context": "nonlocal", "flow_upsampling": "nearest", "merge": "aligned"},
-    "correlation, deconvolution": {
+    "criss-cross attention, correlation, deconvolution": {
         **SFNET,
+        "context": "crisscross",
         "flow_net": "correlation",
         "flow_reach": 1,
         "flow_upsampling": "deconvolution",
     },
     "ASPP, DCN": {**SFNET, "context": "aspp", "fuse": "dcn"},
-    "criss-cross attention": {"name": "fcn", "context": "crisscross"},
     "asymmetric non-local block": {"name": "fcn", "context": "apnb"},
-    **{fuse: {"fuse": fuse} for fuse in ("carafe", "dysample", "fade", "sapa")},
     "sharp_flow": {"name": "crisp", "fuse": "sharp_flow", "inference_scale": 1.5},
+    "DDSM": {"name": "ddsm_upernet", "width": 24, "reduced": 16, "pixels": 9, "fuse_levels": [5]},
+    "AGLN": {"name": "agln", "descriptors": 6, "connection": "dense"},
+    "UN-EPT": {"name": "unept", "points": 4, "levels": 1, "design": "paper", "refine": "boundary"},
 }
+
+
+def of_kind(kind: str, learned: bool = False) -> SegmentationModel:
+    options = {**KINDS[kind]}
+
+    class Tester(ModelTester):
+        name = options.pop("name", "fpn")
+        backbone = options.pop("backbone", ModelTester.backbone)
+
+    model = Tester.build_learned(**options) if learned else Tester.build_lively(**options)
+    return model.requires_grad_(False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_agree_with_the_model_at_every_size(kind: str, tmp_path: Path) -> None:
-    class Tester(ModelTester):
-        name = KINDS[kind].get("name", "fpn")
-        backbone = KINDS[kind].get("backbone", ModelTester.backbone)
-
-    model = Tester.build_lively(**{key: value for key, value in KINDS[kind].items() if key not in ("name", "backbone")})
+    model = of_kind(kind)
     program = ExportPlan(model).trace()
     save_onnx(program, tmp_path / "model.onnx", "{}")
     for run in (open_onnx(tmp_path / "model.onnx")[0], program.module()):
@@ -119,6 +117,52 @@ def test_files_agree_with_the_model_at_every_size(kind: str, tmp_path: Path) -> 
             comparison = compare(run, model, size)
             assert comparison.agrees, comparison
             assert comparison.difference < 1e-4 * comparison.largest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["DDSM", "UN-EPT"])
+def test_files_of_gathered_rows(kind: str, tmp_path: Path) -> None:
+    """In every runtime: sampling is slow in one, and was found to be wrong in another."""
+    onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("openvino")
+    model, path = of_kind(kind), tmp_path / "model.onnx"
+    program = ExportPlan(model, sampling="gather").trace()
+    save_onnx(program, path, describe(model.info))
+    assert not {"GridSample"} & {node.op_type for node in onnx.load(path).graph.node}
+    for run in (open_onnx(path)[0], open_openvino(path)[0], program.module()):
+        for size in ODD:
+            comparison = compare(run, model, size)
+            assert comparison.difference < 1e-4 * max(1, comparison.largest), comparison
+
+
+SOURCES = str(Path(crispseg.__file__).parent).encode()
+LIMITS = {"fp32": (99.9, 0.1, 0.1), "bf16": (97, 2, 6), "int8": (90, 6, 6)}
+"""Percent of equal labels, and points of mIoU and of boundary F that may be lost. Networks have learned for a second,
+on small images, where a class of some pixels moves a mean."""
+
+
+@pytest.mark.slow
+def test_every_format_in_every_precision(tmp_path: Path) -> None:
+    """OpenVINO's and those of 8 bits are made of the ONNX file that is there."""
+    pytest.importorskip("nncf")
+    model = of_kind("sharp_flow", learned=True)
+    labels = model(smooth_images((1, 97, 160), model.info.in_chans)).argmax(1)
+    assert labels.unique().numel() > 1, "agreement on a single class would prove nothing"
+    save_onnx(ExportPlan(model).trace(), tmp_path / "model.onnx", describe(model.info))
+    checked = ("onnx", "fp32"), ("torch_export", "fp32")
+    for (form, kind), precision in product(FILE_FORMATS.items(), get_args(Precision)):
+        if (form, precision) in checked or precision in kind.unsupported or kind.one_size:
+            continue
+        path = tmp_path / f"{precision}{kind.suffix}"
+        shutil.copy(tmp_path / "model.onnx", float_file(path))
+        file = kind.write(ExportPlan(model, precision, data=SQUARES), path)
+        measured = measure(model, file, SQUARES)
+        least, *lost = LIMITS[precision]
+        assert measured.labels >= least, (form, precision, measured)
+        for pair, points in zip((measured.miou, measured.boundary_f), lost, strict=True):
+            assert pair.model - pair.file <= points, (form, precision, measured)
+        comparison = compare(file, model, (2, 97, 160))
+        assert comparison.agrees if precision == "fp32" else comparison.difference > 0  # it is in fewer bits indeed
+        assert form != "torch_export" or SOURCES not in path.read_bytes()  # nobody is told where it was made
 
 
 def test_the_model_stays_as_it_is() -> None:
@@ -212,9 +256,8 @@ def test_export(form: str, name: str, saved: Path, tmp_path: Path, capfd: pytest
     assert "RGB in 0 to 1 - mean" in record["images"] and "at least 32" in record["images"]
 
 
-@pytest.mark.parametrize("form", ["onnx", "openvino", "torch_export"])
 @pytest.mark.slow
-def test_labels_are_those_of_the_logits(form: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_labels_are_those_of_the_logits(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Of a network that samples, and by gathered rows, as far as the image that is predicted."""
 
     class Tester(ModelTester):
@@ -222,62 +265,42 @@ def test_labels_are_those_of_the_logits(form: str, tmp_path: Path, capfd: pytest
         options: ClassVar = {"width": 16, "fuse_levels": [5]}
 
     Tester.build_learned().save_pretrained(tmp_path / "model")
-    suffix = FILE_FORMATS[form].suffix  # type: ignore[index]
-    paths = {output: tmp_path / f"{output}{suffix}" for output in ("logits", "labels")}
+    paths = {output: tmp_path / f"{output}.onnx" for output in ("logits", "labels")}
     for output, path in paths.items():
         flags = ["--sampling=gather", f"--output={output}", f"--out={path}"]
-        flags += ["--triton"] if (form, output) == ("onnx", "labels") else []
+        flags += ["--triton"] if output == "labels" else []
         assert main(["export", str(tmp_path / "model"), *flags]) == 0
         shown = capfd.readouterr().out
         assert ("largest difference" in shown) == (output == "logits") and "% equal labels" in shown
-        assert not samples(path)
-    record = json.loads((tmp_path / f"labels{suffix}.json").read_text())
+        assert b"GridSample" not in path.read_bytes()
+    record = json.loads((tmp_path / "labels.onnx.json").read_text())
     assert all(each["difference"] is None and each["same_labels"] > 0.999 for each in record["comparisons"])
     images = smooth_images((2, 131, 197), 3)
-    if form == "torch_export":
-        logits, labels = (torch.export.load(path).module()(images) for path in paths.values())
-    else:
-        logits, labels = (open_model(path)(images) for path in paths.values())
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (97, 131, 3), np.uint8)).save(tmp_path / "a.png")
-        for output, path in paths.items():
-            assert main(["predict", str(path), str(tmp_path / "a.png"), "--out", str(tmp_path / output)]) == 0
-        of_logits, of_labels = (np.asarray(Image.open(tmp_path / output / "a.png")) for output in paths)
-        assert (of_logits == of_labels).mean() >= 0.9999
+    logits, labels = (open_model(path)(images) for path in paths.values())
     assert labels.dtype == torch.uint8 and labels.unique().numel() > 1
     assert (labels == logits.argmax(1)).float().mean() >= 0.9999
-    assert (tmp_path / "config.pbtxt").exists() == (form == "onnx")
-
-
-def samples(path: Path) -> bool:
-    """Whether a file's graph has `grid_sample`; a program of PyTorch also names what a node was made from."""
-    if path.suffix != ".pt2":
-        return b"GridSample" in path.read_bytes()
-    return any("grid_sampler" in str(node.target) for node in torch.export.load(path).graph.nodes)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (97, 131, 3), np.uint8)).save(tmp_path / "a.png")
+    for output, path in paths.items():
+        assert main(["predict", str(path), str(tmp_path / "a.png"), "--out", str(tmp_path / output)]) == 0
+    of_logits, of_labels = (np.asarray(Image.open(tmp_path / output / "a.png")) for output in paths)
+    assert (of_logits == of_labels).mean() >= 0.9999
+    assert (tmp_path / "config.pbtxt").exists()
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["onnx", "openvino", "torch_export"])
-def test_a_file_for_one_size_neither_pads_nor_crops(form: str, tmp_path: Path, refuses: Any) -> None:
-    class Tester(ModelTester):
-        name = "crisp_s"
-
-    model = Tester.build_learned()
-    path = tmp_path / f"one{FILE_FORMATS[form].suffix}"  # type: ignore[index]
-    export_model(model, path, form, sampling="gather", size=(64, 96))  # type: ignore[arg-type]
-    record = json.loads(path.with_name(f"{path.name}.json").read_text())
+def test_a_file_for_one_size_neither_pads_nor_crops(tmp_path: Path, refuses: Any) -> None:
+    onnx = pytest.importorskip("onnx")
+    path = tmp_path / "one.onnx"
+    export_model(create_model("crisp_s", num_classes=3, backbone="test_efficientnet"), path, "onnx", size=(64, 96))
+    record = json.loads(path.with_name("one.onnx.json").read_text())
     assert [each["size"] for each in record["comparisons"]] == [[2, 64, 96]]
-    if form == "torch_export":
-        return
     opened = open_model(path)
     assert opened.size == (64, 96)
     with refuses("64×96", "size 64 64"):
         opened(torch.zeros(1, 3, 64, 64))
-    if form == "onnx":
-        import onnx
-
-        graph = onnx.load(path).graph
-        assert [each.dim_value for each in graph.input[0].type.tensor_type.shape.dim] == [1, 3, 64, 96]
-        assert sum(node.op_type == "Resize" for node in graph.node) == 4  # of three flows and of the logits
+    graph = onnx.load(path).graph
+    assert [each.dim_value for each in graph.input[0].type.tensor_type.shape.dim] == [1, 3, 64, 96]
+    assert sum(node.op_type == "Resize" for node in graph.node) == 4  # of three flows and of the logits
 
 
 # A file that computes something else --------------------------------------------------------------------------------
@@ -290,14 +313,6 @@ def nan_in_one_pixel(logits: Tensor) -> Tensor:
 
 def fails(logits: Tensor) -> Tensor:
     raise RuntimeError("no operator\nof that name")
-
-
-def test_labels_of_fewer_bits_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
-    replace_writer(monkeypatch, "openvino", lambda *_: None)
-    monkeypatch.setattr(pipeline, "compare", lambda *_: Comparison(SMALL[0], 1.0, None, 0.4))
-    with refuses("has different results", "40.000 % equal labels"):
-        export_model(build(), tmp_path / "a.xml", "openvino", precision="bf16", output="labels")
-    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -326,20 +341,6 @@ def test_a_file_that_disagrees_is_not_left_behind(
     assert [comparison.size for comparison in certificate.comparisons] == [*SMALL]
     assert certificate.measured is None
     assert (tmp_path / "old.pt2").read_text() == "exported"
-
-
-@pytest.mark.parametrize(
-    ("largest", "good", "bad"),  # logits, their difference and the share of equal labels
-    [
-        (0.1, (0.9e-3, 1.0), (1.1e-3, 1.0)),
-        (50.0, (0.9e-3, 1.0), (1.1e-3, 1.0)),
-        (200.0, (1.9e-3, 1.0), (2.1e-3, 1.0)),
-        (1.0, (0.0, 0.9991), (0.0, 0.9989)),
-        (1.0, (0.0, 1.0), (math.nan, 1.0)),
-    ],
-)
-def test_tolerances(largest: float, good: tuple[float, float], bad: tuple[float, float]) -> None:
-    assert Comparison((1, 2, 3), largest, *good).agrees and not Comparison((1, 2, 3), largest, *bad).agrees
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: Path, capsys: Any) -> None:
@@ -416,15 +417,3 @@ def test_files_of_torch_export_are_not_read(tmp_path: Path, refuses: Any) -> Non
     (tmp_path / "model.pt2").write_bytes(b"PK\3\4")
     with refuses("model.pt2"):
         Segmenter(tmp_path / "model.pt2")
-
-
-def test_with_an_older_torch_a_model_that_fails_names_the_version(tmp_path: Path, monkeypatch: Any) -> None:
-    def refusing(*_: Any) -> None:
-        raise RuntimeError("Constraints violated")
-
-    replace_writer(monkeypatch, "onnx", refusing)
-    for installed, named in (("2.11.0", True), ("2.13.0", False)):
-        monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion(installed))
-        with pytest.raises(crispseg.CrispsegError) as error:
-            export_model(build(), tmp_path / "a.onnx", "onnx")
-        assert ("2.13" in str(error.value)) == named

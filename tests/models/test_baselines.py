@@ -36,12 +36,6 @@ def test_parts_of_other_systems_work_in_its_place(fuse: str, merge: str, tap: st
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-def test_the_width_fits_the_backbone() -> None:
-    for backbone, width in (("tf_efficientnet_lite0", 64), ("resnet18", 128), ("resnet50", 256)):
-        with torch.device("meta"):
-            assert create_model("fpn", num_classes=3, backbone=backbone).info.options["width"] == width
-
-
 class TestUPerNet(ModelTester):
     name = "upernet"
     taps: ClassVar = {"decoder.coarsest": (16, 32), "decoder.context.pooled": (64, 32)}

@@ -37,7 +37,6 @@ class TestDDSMUPerNet(ModelTester):
         **ddsm_taps("decoder.fuses.1", 8, 16),
         **ddsm_taps("decoder.fuses.2", 16, 32),
     }
-    export_options: ClassVar = {"fuse_levels": [5]}  # the step whose levels come down to single pixels
 
     @pytest.mark.parametrize("affinity", ["spatial", "channel"])
     def test_one_affinity_alone(self, affinity: str, tmp_path: Path) -> None:

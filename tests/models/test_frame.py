@@ -10,8 +10,7 @@ from torch import Tensor
 
 from crispseg import SegmentationModel, create_model, list_models
 from crispseg.backbones import Backbone
-from crispseg.config.yaml_files import RECIPES, read_yaml
-from crispseg.models.frame import PAPER_BACKBONES, fitted_width
+from crispseg.models.frame import fitted_width
 
 from .base import check_saved
 
@@ -24,18 +23,22 @@ def local(name: str, **options: Any) -> SegmentationModel:
     return create_model(name, num_classes=3, backbone="test_resnet", inference_scale=1, **options).eval()
 
 
-def is_local(model: SegmentationModel) -> bool:
-    return not any(hasattr(module, "pools_globally") or hasattr(module, "has_positions") for module in model.modules())
+LOCAL = ("crisp", "crisp_l", "crisp_s", "fcn", "fpn")
+"""Models in which no part pools globally or knows positions."""
 
 
 def difference(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max() / b.std())
 
 
-POOLING = {"sfnet", "sfnet_lite", "upernet", "deeplabv3plus", "ddsm_upernet", "ddsm_deeplabv3plus", "agln", "agln_lite"}
-
-
 @pytest.mark.parametrize("name", list_models())
+def test_parts_say_what_is_not_local(name: str) -> None:
+    modules = local(name).modules()
+    said = any(hasattr(module, "pools_globally") or hasattr(module, "has_positions") for module in modules)
+    assert said == (name not in LOCAL)
+
+
+@pytest.mark.parametrize("name", LOCAL)
 @torch.no_grad()
 def test_a_moved_image_has_moved_logits(name: str) -> None:
     model, content = local(name), torch.randn(1, 3, 96, 96)
@@ -43,21 +46,15 @@ def test_a_moved_image_has_moved_logits(name: str) -> None:
     first[..., 96:192, 96:192] = content
     second[..., 96 + STRIDE : 192 + STRIDE, 96 + STRIDE : 192 + STRIDE] = content
     moved = model(second)[..., STRIDE + 64 : 256, STRIDE + 64 : 256]
-    if is_local(model):
-        assert difference(model(first)[..., 64 : 256 - STRIDE, 64 : 256 - STRIDE], moved) < 1e-4
-    else:
-        assert name in POOLING | {"unept"}
+    assert difference(model(first)[..., 64 : 256 - STRIDE, 64 : 256 - STRIDE], moved) < 1e-4
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", LOCAL)
 @torch.no_grad()
 def test_surroundings_change_no_logits_far_away(name: str) -> None:
     model, image = local(name), torch.randn(1, 3, 96, 448)
     wider = torch.cat([image, image[..., :64]], dim=3)
-    if is_local(model):
-        assert difference(model(wider)[..., :160], model(image)[..., :160]) < 1e-4
-    else:
-        assert name in POOLING | {"unept"}
+    assert difference(model(wider)[..., :160], model(image)[..., :160]) < 1e-4
 
 
 @pytest.mark.parametrize("name", list_models())
@@ -81,23 +78,6 @@ def test_papers_backbones_keep_the_papers_choices() -> None:
     assert create_model("agln", num_classes=3, backbone="resnet18").info.options["width"] == 256
     small = create_model("agln", num_classes=3, backbone="test_efficientnet", design="paper")
     assert small.info.options["width"] == 256 and small.info.options["descriptors"] == 128
-
-
-def test_every_backbone_of_the_recipes_is_one_of_the_papers() -> None:
-    used: set[str] = set()
-
-    def collect(tree: Any) -> None:
-        if isinstance(tree, dict):
-            used.update(value for key, value in tree.items() if key == "backbone" and isinstance(value, str))
-            tree = tree.values()
-        if not isinstance(tree, str | int | float | bool | None):
-            for value in tree:
-                collect(value)
-
-    for file in RECIPES.rglob("*.yaml"):
-        if file.name != "quickstart.yaml":
-            collect(read_yaml(file))
-    assert used <= PAPER_BACKBONES
 
 
 def test_widths_fit_the_backbone() -> None:

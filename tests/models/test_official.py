@@ -10,9 +10,7 @@ from contract.formula import assert_close, image
 from contract.test_official import official
 from torch import Tensor
 
-from crispseg import from_pretrained
 from crispseg.cli.main import main
-from crispseg.data import PascalContext
 from crispseg.models.official import convert_official
 from tests.models.released_sfnet import Released
 
@@ -117,21 +115,6 @@ def test_a_file_that_does_not_fit_says_which_keys(
 
 
 # Class names --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("flags", "names"),
-    [
-        (["--data", "pascal_context", "--data.classes", "59"], PascalContext("x", classes=59).label_set().names),
-        ([], ()),
-    ],
-)
-def test_class_names_come_from_named_data(flags: list[str], names: tuple[str, ...], tmp_path: Path) -> None:
-    torch.save(Released("df1", num_classes=len(names) or 19).state, tmp_path / "official.pth")
-    assert main(["convert", str(tmp_path / "official.pth"), "--out", str(tmp_path / "model"), *flags]) == 0
-    info = from_pretrained(tmp_path / "model").info
-    assert info.class_names == names
-    assert len(info.palette) == len(names)
 
 
 def test_data_with_other_classes_are_refused(df1: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from crispseg import create_model
 from crispseg.decoders import UpsampleAdd
-from crispseg.models import FlowAlignment, GatedDualFlowAlignment
+from crispseg.models import FlowAlignment
 from crispseg.models.sfnet import correlate, warp
 from crispseg.models.sfnet_lite import DirectDecoder
 
@@ -150,11 +150,6 @@ class TestSFNetLite(ModelTester):
         "decoder.fuse.coarse": (16, 32),
         **{f"decoder.fuse.{tap}": (channels, 4) for tap, channels in TAPS.items()},
     }
-
-
-def test_levels_may_have_different_numbers_of_channels() -> None:
-    part = GatedDualFlowAlignment(8, 12)
-    assert part(torch.randn(1, 8, 9, 12), torch.randn(1, 12, 5, 6)).shape == (1, 8, 9, 12)
 
 
 @pytest.mark.parametrize(

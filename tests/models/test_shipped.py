@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from safetensors.torch import load_file
 import crispseg
 from crispseg import Segmenter, from_pretrained
 from crispseg.benchmarking.benchmark import Conditions, find_network
-from crispseg.cli.main import main
 from crispseg.cli.train import Train
 from crispseg.models import saving
 from crispseg.training import Run
@@ -130,14 +128,6 @@ def test_a_folder_without_one_does_not(holds: tuple[str, ...], nuclei: Path, ref
 # Commands -----------------------------------------------------------------------------------------------------------
 
 
-def test_evaluate_where_a_folder_has_the_name(nuclei: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The run that is there has no model yet, and is of other data, which therefore do not count."""
-    Path("nuclei").mkdir()
-    Path("nuclei/config.yaml").write_text("data: {name: camvid, root: nowhere}")
-    assert main(["evaluate", "nuclei", "--device", "cpu", "--workers", "0", "--bootstrap", "0"]) == 0
-    assert capsys.readouterr().out.startswith("fpn on test_efficientnet, folder val, 4 images")
-
-
 def test_training_starts_from_it(nuclei: Path, tiny_run: Run, tmp_path: Path) -> None:
     config = Train.parsed(["--data=nuclei", "--init_from=nuclei", "--model=fpn"]).config()
     assert (config.model.backbone, config.model.options["width"]) == ("test_efficientnet", 16)  # as there
@@ -145,20 +135,3 @@ def test_training_starts_from_it(nuclei: Path, tiny_run: Run, tmp_path: Path) ->
     assert config_to_dict(config)["init_from"] == "nuclei"
     save_other(Path("nuclei"))
     assert config_to_dict(config)["init_from"] == str(Path("nuclei").absolute())
-
-
-def test_a_list_of_them(nuclei: Path, tiny_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    model = from_pretrained(nuclei)
-    model.info = replace(model.info, metrics={"val_miou": 87.25})
-    model.save_pretrained(saving.SHIPPED / "aerial", dtype=torch.float16)
-    card = ModelCard.load(saving.SHIPPED / "aerial/README.md")
-    card.data.license = "apache-2.0"
-    card.save(saving.SHIPPED / "aerial/README.md")
-    assert main(["list", "--pretrained"]) == 0
-    first, second, *_ = (" ".join(line.split()) for line in capsys.readouterr().out.splitlines())
-    network = f"{', '.join(tiny_run.model.info.class_names)}: fpn on test_efficientnet"
-    assert first == f"aerial {network}, val mIoU 87.2, licence apache-2.0"
-    assert second == f"nuclei {network}, val mIoU {tiny_run.miou:.1f}, licence see its card"
-    assert main(["list"]) == 0
-    out = capsys.readouterr().out
-    assert all(name in out for name in crispseg.list_models())

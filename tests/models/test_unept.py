@@ -14,13 +14,10 @@ from torch import nn
 
 from crispseg import SegmentationModel, create_model, record
 from crispseg.backbones import Backbone, plain_strides
-from crispseg.models.base import described
-from crispseg.models.refinement import REFINE_OPTIONS
 from crispseg.models.unept import sine_positions
-from crispseg.nn import DeformableAttention, pixel_centres
-from crispseg.recipes import find_row
+from crispseg.nn import pixel_centres
 
-from .base import NUM_CLASSES, ModelTester, TapShape, check_exported
+from .base import NUM_CLASSES, ModelTester, TapShape, enliven
 
 HEADS = 8
 
@@ -45,28 +42,13 @@ def unept_taps() -> dict[str, TapShape]:
     return taps
 
 
-def enliven(model: SegmentationModel) -> SegmentationModel:
-    """Make points and weights depend on the image, which they do not yet at initialisation."""
-    for part in model.modules():
-        if isinstance(part, DeformableAttention):
-            nn.init.normal_(part.sampling_offsets.weight, std=0.3)
-            nn.init.normal_(part.attention_weights.weight, std=0.3)
-    return model
-
-
 class TestUNEPT(ModelTester):
     name = "unept"
     options: ClassVar = {"width": 16, "points": 4, "refine": None, "design": "paper"}
     stride = 8
     auxiliary_maps = 0
-    export_options: ClassVar = {"levels": 1}
-    every_precision = True
     taps: ClassVar = unept_taps()
     zero_gradients = frozenset({"decoder.scales"})  # reach only points and weights, which do not depend on queries yet
-
-    @classmethod
-    def build_lively(cls, **extra: Any) -> SegmentationModel:
-        return enliven(super().build_lively(**extra))
 
     def test_one_level(self, tmp_path: Path) -> None:
         """Table 6, L = 1; and N = 16."""
@@ -150,29 +132,3 @@ def test_what_is_plain_and_what_is_not(refuses: Any) -> None:
         create_model("unept", num_classes=3, backbone="mixer_s32_224")
     with refuses("mixer_s32_224", "fixed image sizes", "networks with a pyramid"):
         create_model("sfnet", num_classes=3, backbone="mixer_s32_224")
-
-
-@pytest.mark.slow
-def test_an_exported_vit_computes_the_same(tmp_path: Path) -> None:
-    check_exported(vit(), tmp_path)  # of several levels, where `TestUNEPT` has one
-
-
-def test_dropout_follows_attention_and_both_linear_layers() -> None:
-    """§4.2: three times in each layer of the encoder, four times in the decoder's, which attend twice."""
-    model = create_model("unept", num_classes=3, backbone="test_efficientnet", width=16, dropout=0.25, layers=2)
-    found = [module.p for module in model.decoder.modules() if isinstance(module, nn.Dropout)]
-    assert found == [0.25] * (2 * 3 + 2 * 4)
-
-
-def test_refines_by_default_as_any_other_model() -> None:
-    """Two chained steps; a saved model keeps its own, and one without refinement stays without."""
-    tiny: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 16}
-    with torch.device("meta"):
-        recipe = find_row("unept", "1.resnet50").build()
-    for model in (create_model("unept", **tiny), create_model("fpn", refine="boundary", **tiny), recipe):
-        assert [model.info.options[key] for key in REFINE_OPTIONS] == ["boundary", 2, "chained"]
-    saved = create_model("unept", refine_steps=1, **tiny)
-    assert described(saved.info).info.options["refine_steps"] == 1
-    plain = create_model("unept", num_classes=3, backbone="test_efficientnet", width=16, refine=None)
-    assert described(plain.info).refiner is None
-    assert create_model("fpn", num_classes=3, backbone="test_efficientnet").refiner is None

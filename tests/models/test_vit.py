@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
 
 from crispseg import create_model, list_models
 
 from . import test_agln, test_baselines, test_crisp, test_ddsm, test_sfnet, test_unept
-from .base import NUM_CLASSES, ModelTester, check_exported, check_saved
+from .base import ModelTester
 
 MODULES = (test_agln, test_baselines, test_crisp, test_ddsm, test_sfnet, test_unept)
 FOUND = [value for module in MODULES for value in vars(module).values() if isinstance(value, type)]
@@ -28,7 +25,7 @@ def test_every_model_is_tested() -> None:
     assert {*TESTERS} | {"crisp_s", "crisp_l"} == {*list_models()}  # which are crisp with other numbers
 
 
-@pytest.mark.parametrize("name", TESTERS)
+@pytest.mark.parametrize("name", ["crisp", "unept"])
 def test_logits_have_the_size_of_the_image(name: str) -> None:
     on_vit(name).test_logits_have_the_size_of_the_image()
 
@@ -36,19 +33,6 @@ def test_logits_have_the_size_of_the_image(name: str) -> None:
 @pytest.mark.parametrize("name", TESTERS)
 def test_every_parameter_receives_a_gradient(name: str) -> None:
     on_vit(name).test_every_parameter_receives_a_gradient(batch=1, auxiliary=True, autocast=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [("deeplabv3plus", {"output_stride": 8}), ("fcn", {"output_stride": 8, "fusion": True, "context": "apnb"})],
-)
-def test_output_strides_need_no_dilation(name: str, options: dict[str, Any], tmp_path: Path) -> None:
-    model = create_model(name, num_classes=3, backbone="test_vit", width=16, **options)
-    images = torch.randn(2, 3, 33, 57)
-    assert model.backbone.strides[-1] == 8
-    model(images).square().mean().backward()
-    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-    check_saved(model.eval(), images, tmp_path)
 
 
 def test_the_new_layers_of_a_frozen_vit_are_trained() -> None:
@@ -63,11 +47,3 @@ def test_the_new_layers_of_a_frozen_vit_are_trained() -> None:
     assert model.train().backbone.net.levels.training
     assert not any(module.training for module in model.backbone.body.modules())
     assert model.parameter_groups()["backbone"] == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "backbone"), [("crisp", "test_vit"), ("fpn", "eva02_tiny_patch14_224")])
-def test_files_that_are_exported(name: str, backbone: str, tmp_path: Path) -> None:
-    model = create_model(name, num_classes=NUM_CLASSES, backbone=backbone, width=16).eval()
-    nn.init.normal_(model.classifier.weight, std=0.1)
-    check_exported(model.requires_grad_(False), tmp_path)
