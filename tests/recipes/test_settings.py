@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from dataset_trees import cityscapes_pair, make_voc2012
+from dataset_trees import cityscapes_pair
 from safetensors.torch import save_file
 
 from crispseg import create_model
@@ -20,7 +20,6 @@ from crispseg.cli.train import Train
 from crispseg.config.yaml_files import RECIPES
 from crispseg.io.images import write_image
 from crispseg.training.config import config_to_dict
-from crispseg.training.initial_weights import starting_model
 from crispseg.training.settings import training_config
 
 COMMON = {"warmup": 0, "class_weights": None, "freeze_backbone": False, "precision": "fp32"}
@@ -122,16 +121,6 @@ def test_a_recipe_trains_from_a_saved_model(recipe: str, model: str, tmp_path: P
     flags = [f"--data.root={root}", f"--init_from={tmp_path / 'start'}", f"--out={tmp_path / 'run'}", "--epochs=1"]
     assert main(["train", f"{recipe}.yaml", *TINY, *flags]) == 0
     assert (tmp_path / "run" / "model" / "config.json").is_file()
-
-
-def test_agln_trains_in_two_steps(tmp_path: Path) -> None:
-    """§IV-B3: the augmented set of PASCAL VOC, then its own, from all weights of the first step."""
-    root, first = tmp_path / "VOC2012", tmp_path / "first"
-    make_voc2012(root, height=72, width=96)
-    flags = [*TINY, "--model.descriptors=4", f"--data.root={root}", "--epochs=1"]
-    assert main(["train", "agln/voc2012_aug.yaml", *flags, "--model.pretrained=false", f"--out={first}"]) == 0
-    config = Train.parsed(["agln/voc2012.yaml", *flags, f"--init_from={first}"]).config()
-    assert starting_model(config, config.data.label_set())[1] == "all weights were copied"
 
 
 def test_unept_trains_with_its_augmentation(tmp_path: Path) -> None:

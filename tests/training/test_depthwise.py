@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from crispseg.training import depthwise
@@ -57,14 +56,3 @@ def test_only_depthwise_convolutions_that_learn_change(monkeypatch: pytest.Monke
         with torch.autocast("cpu", torch.bfloat16):
             net(images)
     assert seen == [(8, 1, 5, 5)]
-
-
-def test_arguments_may_be_numbers_and_images_unbatched() -> None:
-    images, weight = torch.randn(1, 8, 9, 9), torch.randn(8, 1, 5, 5, requires_grad=True)
-    expected = F.conv2d(images, weight, None, 2, 1, 1, 8)
-    with torch.autocast("cpu", torch.bfloat16), FastDepthwise():
-        for seen in (images, images[0]):
-            found = F.conv2d(seen, weight, None, 2, 1, 1, 8).float().view_as(expected)
-            torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
-            (gradient,) = torch.autograd.grad(found.sum(), weight)
-            assert gradient.abs().min() > 0

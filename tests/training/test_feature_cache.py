@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from training_runs import equal, quietly, rows, state, tiny, untrained, without_time
 
-from crispseg.data import Augment
 from crispseg.training import ModelConfig, TrainConfig
-from crispseg.training.feature_cache import CachedSamples, CachedTask, Key, Record
-
-WHOLE: dict[str, Any] = {
-    "augment": Augment(crop=None, scale=(1, 1), turn=True, photometric="mmseg", repeat=1),
-    "batch_size": 1,
-    "epochs": 1,
-}
 
 
 def frozen(out: Path, name: str = "fpn", backbone: str = "test_vit", **changes: Any) -> TrainConfig:
@@ -30,7 +21,6 @@ def frozen(out: Path, name: str = "fpn", backbone: str = "test_vit", **changes: 
     [
         (("crisp", "test_efficientnet"), {"ema": 0.9}),
         (("crisp", "test_vit"), {"precision": "bf16", "workers": 1}),
-        (("sfnet", "df1"), WHOLE),
     ],
 )
 def test_cached_features_change_nothing(model: tuple[str, str], changes: dict[str, Any], tmp_path: Path) -> None:
@@ -44,20 +34,6 @@ def test_cached_features_change_nothing(model: tuple[str, str], changes: dict[st
     assert not equal(state(cached.model.classifier), state(start.classifier))
 
 
-def test_images_pass_the_backbone_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One of each split for the estimate, then two versions of 8 crops and 4 val images; epochs compute none."""
-    computed: list[int] = []
-    records = CachedTask.records
-
-    def counted(task: CachedTask, split: CachedSamples, keys: Sequence[Key]) -> Iterator[Record]:
-        computed.append(len(keys))
-        return records(task, split, keys)
-
-    monkeypatch.setattr(CachedTask, "records", counted)
-    quietly(frozen(tmp_path / "run", cache_features=True, cache_versions=2, epochs=5))
-    assert computed == [1, 1, 2 * 8, 4]
-
-
 def test_epochs_use_the_versions_in_turn(tmp_path: Path) -> None:
     """Without learning and with one batch per epoch, the loss depends on the crops only."""
     settings: dict[str, Any] = {"cache_features": True, "cache_versions": 2, "epochs": 4}
@@ -65,15 +41,6 @@ def test_epochs_use_the_versions_in_turn(tmp_path: Path) -> None:
     losses = [float(row["train_loss"]) for row in rows(quietly(frozen(tmp_path / "run", **settings)).folder)]
     assert losses[:2] == pytest.approx(losses[2:], abs=2e-3)
     assert losses[0] != pytest.approx(losses[1], abs=1e-2)
-
-
-def test_a_resumed_run_computes_the_features_again(tmp_path: Path) -> None:
-    settings = {"cache_features": True, "cache_versions": 2, "deterministic": True, "schedule": "constant"}
-    quietly(frozen(tmp_path / "run", epochs=2, **settings))
-    resumed = quietly(frozen(tmp_path / "run", epochs=3, cache_limit=5.0, **settings), resume=True)
-    straight = quietly(frozen(tmp_path / "straight", epochs=3, **settings))
-    assert equal(state(resumed.model), state(straight.model))
-    assert not [*resumed.folder.glob(".crispseg-*")]
 
 
 def test_what_cannot_be_cached_is_refused(tmp_path: Path, refuses: Any) -> None:

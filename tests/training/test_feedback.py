@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-from rich.console import Console
-from training_runs import DRAWN, rows, tiny
 
 from crispseg.data import Folder
 from crispseg.data.examination import SplitReport
 from crispseg.labels import LabelSet
-from crispseg.training import TrainConfig, train
+from crispseg.training import TrainConfig
 from crispseg.training.feedback import advice, class_scores
 
 NAMES = ("background", "nucleus", "border")
@@ -63,30 +58,3 @@ def told(**changes: Any) -> list[str]:
 def test_advice_follows_from_what_was_measured(changes: dict[str, Any], said: str | None) -> None:
     lines = told(**changes)
     assert re.search(said, lines[0]) if said else not lines
-
-
-def test_a_run_tells_how_it_goes(tmp_path: Path) -> None:
-    said = io.StringIO()
-    config = tiny(tmp_path / "run", epochs=4, batch_size=4)
-    folder = train(config, console=Console(file=said, width=300)).folder
-    text = said.getvalue()
-    lines = re.findall(r"(?m)^epoch .*mIoU.*$", text)
-    assert len(lines) == 4
-    number = r"[\d.]+"
-    lowest = rf"mIoU {number}  lowest (\w[\w ]* {number}(, )?){{3}}"
-    assert re.fullmatch(rf"epoch 2/4  step 4/8  loss {number}  0:0\d:\d\d left  {lowest}", lines[1])
-    with Image.open(folder / "val.png") as picture:
-        assert picture.width < 1300
-    best = max(rows(folder), key=lambda row: float(row["miou"]))
-    end = text[text.index("best mIoU") :]
-    score = f"{float(best['miou']):.2f}"
-    assert end.startswith(f"best mIoU on val: {score} at step {best['step']}; the model is in {folder}/model\n")
-    assert sum(f" {name} " in end for name in DRAWN.label_set().names) >= 10
-    assert "to try next: train longer: the run has only 8 steps" in end
-
-
-def test_bars_in_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    screen = io.StringIO()
-    monkeypatch.setattr("sys.stderr", screen)
-    train(tiny(tmp_path / "run"), console=Console(stderr=True, force_terminal=True, width=200))
-    assert "epoch 2/2" in screen.getvalue() and "left" in screen.getvalue()

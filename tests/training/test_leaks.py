@@ -60,14 +60,6 @@ def test_parts_on_both_sides_are_said(names: list[str], pattern: str, tmp_path: 
         assert pattern in line and "3 of 3 in val" in line and examples
 
 
-def test_a_group_keeps_patients_in_one_split(tmp_path: Path) -> None:
-    for seed in range(12):
-        make(tmp_path, "", f"P{seed // 4}_{seed:03}", ".png", seed, seed, np.array)
-    line, *_ = leaks(Folder(root=tmp_path))
-    assert "for example with data.group '{*}_*'" in line
-    assert not leaks(Folder(root=tmp_path, group="{*}_*"))
-
-
 def test_train_and_evaluate_say_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, run = sound(tmp_path / "data"), tmp_path / "run"
     assert leaks(Folder(root=root)) == []

@@ -15,7 +15,7 @@ from training_runs import DRAWN, quietly, rows, tiny
 from crispseg import SegmentationModel, create_model
 from crispseg.training import TrainConfig
 from crispseg.training.optimization import build_optimizer, has_bf16, learning_rate_factor
-from crispseg.training.task import SegmentationTask, steps_per_epoch
+from crispseg.training.task import SegmentationTask
 
 # Parameter groups ---------------------------------------------------------------------------------------------------
 
@@ -150,13 +150,6 @@ def test_factors_stay_between_0_and_1(schedule: Any, total: int, epoch: int, war
     assert tail == sorted(tail, reverse=True)
 
 
-@pytest.mark.parametrize(
-    ("batches", "accumulate", "steps"), [(10, 1, 10), (10, 2, 5), (10, 4, 3), (1, 8, 1), (0, 1, 1)]
-)
-def test_steps_of_an_epoch(batches: int, accumulate: int, steps: int) -> None:
-    assert steps_per_epoch(batches, TrainConfig(DRAWN, accumulate=accumulate)) == steps
-
-
 # bfloat16 -----------------------------------------------------------------------------------------------------------
 
 
@@ -179,16 +172,9 @@ def test_processors_with_bf16(line: str, has: bool, tmp_path: Path) -> None:
 # In a run -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),  # 2 steps an epoch
-    [
-        ({"epochs": 3, "warmup": 2}, [0.5, 1, 1, 1, 0.1, 0.1]),
-        ({"iterations": 3, "batch_size": 2, "accumulate": 2}, [1, 1, 1, 1, 0.1, 0.1]),
-    ],
-)
-def test_the_learning_rate_of_a_run_drops(
-    changes: dict[str, Any], expected: list[float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_learning_rate_of_a_run_drops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of four batches an epoch, two are a step."""
+    changes, expected = {"iterations": 3, "batch_size": 2, "accumulate": 2}, [1, 1, 1, 1, 0.1, 0.1]
     rates: list[list[float]] = []  # of backbone and rest, at each batch
     training_step = SegmentationTask.training_step
 

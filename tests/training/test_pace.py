@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import time
-from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +14,11 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from lightning.pytorch.callbacks import Timer
-from rich.console import Console
 from torch import nn
 from training_runs import quietly, rows, tiny
 
 from crispseg.data.loading import Share
-from crispseg.training import pace, train
+from crispseg.training import pace
 from crispseg.training.callbacks import WarmedAverage
 from crispseg.training.pace import LEAST_IMAGES, NEVER, Pace
 
@@ -127,19 +124,6 @@ def test_val_is_sampled_if_all_of_it_takes_too_long(
     assert list(resumed.val) == images, "scores would not be comparable"
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_the_time_left(accumulate: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    session = Session(monkeypatch, steps=30, seconds=None, accumulate=accumulate)
-    session.start(evaluation=20)
-    assert session.pace.left(session.trainer) == "?"
-    for number in range(1, 31):
-        for _ in range(accumulate):
-            session.step(8 if session.batch else 72)  # the first one is slower
-        if number == 5:  # each step takes 8 s
-            assert session.pace.left(session.trainer) == str(timedelta(seconds=25 * 8 * accumulate))
-    assert session.pace.left(session.trainer) == "0:00:00"
-
-
 @pytest.mark.parametrize("decay", [0.3, 0.9999])
 def test_an_average_begins_with_a_low_decay(decay: float) -> None:
     module = nn.Linear(1, 1, bias=False)
@@ -174,14 +158,3 @@ def test_a_run_of_a_given_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert after[: len(before)] == before and len(after) > len(before)
     assert int(after[-1]["step"]) > int(before[-1]["step"]) and float(after[-1]["seconds"]) > budget + 1
     assert float(before[-1]["seconds"]) < float(after[-1]["seconds"]) < 2 * (budget + 2)
-
-
-def test_scores_of_a_sample_of_val_are_reported_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "EVALUATING", 1e-6)
-    monkeypatch.setattr(pace, "LEAST_IMAGES", 3)
-    output = io.StringIO()
-    config = tiny(tmp_path / "run", minutes=2 / 60, schedule="cosine", epochs=None)
-    run = train(config, console=Console(file=output, width=200))
-    assert "evaluations use 3 of 4 val images, because" in output.getvalue()
-    assert "best mIoU on 3 of 4 val images: " in output.getvalue()
-    assert run.model.info.metrics == {"val_miou": pytest.approx(run.miou, abs=0.01), "val_images": 3}

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from dataset_trees import save
 from drawn import as_flags, drawn
 from safetensors.torch import load_file
-from training_runs import FLAGS, rows, tiny, without_time
+from training_runs import rows, tiny, without_time
 
 from crispseg.training.trainer import check_processes, launcher
 
@@ -88,16 +83,6 @@ def torchrun(folders: list[Path], port: int, flags: list[str]) -> list[subproces
     ]
 
 
-def by_hand(folders: list[Path], port: int, flags: list[str]) -> list[subprocess.Popen[str]]:
-    """A process on each machine with the variables of torchrun, without torchrun, which takes seconds."""
-    common = {"TORCHELASTIC_RUN_ID": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    common |= {"WORLD_SIZE": str(len(folders)), "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1"}
-    return [
-        started(["crispseg", "train", *flags], folder, **common, RANK=str(node), GROUP_RANK=str(node))
-        for node, folder in enumerate(folders)
-    ]
-
-
 def all_good(running: list[subprocess.Popen[str]]) -> list[str]:
     """The output of each, none of which failed."""
     outputs = [process.communicate(timeout=300)[0] for process in running]
@@ -131,63 +116,6 @@ def test_two_machines_train_as_two_processes_and_as_one(machines: list[Path], po
     torch.testing.assert_close(weights(together), weights(one), rtol=1e-4, atol=1e-6)
     scores = [[float(row["miou"]) for row in rows(folder)] for folder in (together, one)]
     assert scores[0] == pytest.approx(scores[1], abs=0.05) and len(scores[0]) == 3
-
-
-@pytest.mark.slow
-def test_a_machine_is_killed_and_all_resume(machines: list[Path], port: int) -> None:
-    """From a folder that all machines see."""
-    shared = [machines[0]] * 2
-    flags = [*FLAGS, "--epochs=5", "--batch_size=2", "--num_nodes=2", "--device=cpu", "--ema=0.9"]
-    all_good(by_hand(shared, port, [*flags, "--out=undisturbed"]))
-    running = torchrun(shared, port, [*flags, "--out=run"])
-    last = machines[0] / "run/checkpoints/last.ckpt"
-    end = time.monotonic() + 200
-    while not last.is_file() and time.monotonic() < end:
-        time.sleep(0.02)
-    for process in (running[1].pid, *children(running[1].pid)):
-        os.kill(process, signal.SIGKILL)
-    output, _ = (process.communicate(timeout=300)[0] for process in running)
-    assert running[0].returncode and "resume the run in run" in output, output
-    assert len(rows(machines[0] / "run")) < 5
-    all_good(by_hand(shared, port, ["--resume=run"]))
-    run, undisturbed = (machines[0] / name for name in ("run", "undisturbed"))
-    torch.testing.assert_close(weights(run), weights(undisturbed), rtol=1e-5, atol=1e-7)
-    assert [row["step"] for row in rows(run)] == [row["step"] for row in rows(undisturbed)]
-
-
-def children(process: int) -> list[int]:
-    return [int(number) for number in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
-
-
-@pytest.mark.slow
-def test_folds_on_two_machines_resume(machines: list[Path], port: int, tmp_path: Path) -> None:
-    for index in range(4):
-        save(tmp_path / f"images/{index}.png", np.full((64, 64, 3), index % 2, np.uint8))
-        save(tmp_path / f"masks/{index}.png", np.full((64, 64), index % 2, np.uint8))
-    data = ["--data=folder", f"--data.images={tmp_path / 'images'}", f"--data.masks={tmp_path / 'masks'}"]
-    model = ["--model=fpn", "--model.backbone=test_efficientnet", "--model.width=8", "--model.pretrained=false"]
-    flags = [*data, *model, "--data.num_classes=2", "--epochs=1", "--batch_size=1", "--workers=0", "--loggers=[]"]
-    flags += ["--num_nodes=2", "--device=cpu", "--augment.crop=[64,64]", "--out=run", "--folds=2"]
-    all_good(by_hand([machines[0]] * 2, port, flags))
-    scores = machines[0] / "run/folds.json"
-    whole = json.loads(scores.read_text())
-    scores.write_text(json.dumps({"fold_1": whole["fold_1"]}))  # as a kill leaves it
-    all_good(by_hand([machines[0]] * 2, port, ["--resume=run"]))
-    assert json.loads(scores.read_text()) == whole
-
-
-@pytest.mark.slow
-def test_slurm_starts_a_process_on_each_machine(machines: list[Path], port: int) -> None:
-    common = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "1", "SLURM_NNODES": "2", "SLURM_LOCALID": "0"}
-    common |= {"SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_NODELIST": "127.0.0.1", "MASTER_PORT": str(port)}
-    command = ["crispseg", "train", *FLAGS, "--epochs=1", "--num_nodes=2", "--device=cpu", "--out=run"]
-    all_good(
-        [
-            started(command, folder, **common, SLURM_PROCID=str(rank), SLURM_NODEID=str(rank))
-            for rank, folder in enumerate(machines)
-        ]
-    )
-    assert (machines[0] / "run/model").is_dir() and not list(machines[1].iterdir())
 
 
 def test_how_many_processes_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:

@@ -4,22 +4,20 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from commands import Capture
-from drawn import as_flags, drawn
+from drawn import as_flags
 from PIL import Image
+from training_runs import DRAWN
 
-from crispseg import Segmenter, create_model, from_pretrained
+from crispseg import from_pretrained
 from crispseg.cli.main import main
 from crispseg.cli.train import Train
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import Nuclei
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.training.config import ModelConfig
-from crispseg.training.feedback import draw_panels
 
-DRAWN = drawn(train=8, val=4, test=4, height=64, width=96)
 TINY = [
     *("--model.backbone=test_efficientnet", "--model.width=16"),
     *("--augment.crop=[64,96]", "--batch_size=4", "--model.pretrained=false", "--workers=0", "--loggers=[]"),
@@ -65,22 +63,6 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Cap
     assert "out: runs/quickstart-2\n" in capsys.readouterr().out
     assert main(["quickstart", *TINY, *FEW, "--out", str(run)]) == 2
     assert "already contains" in capsys.readouterr().err
-
-
-def test_panels_show_image_truth_and_predictions(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = drawn(test=2).dataset("test")
-    before, after = (
-        create_model("fpn", num_classes=len(data.labels), backbone="test_efficientnet", width=8) for _ in range(2)
-    )
-    monkeypatch.setattr("crispseg.training.feedback.panels", lambda *shown: shown)
-    rows, titles, legend = draw_panels({"before": before, "after": after}, data)
-    assert legend == data.labels and titles[2:4] == ["before", "after"]
-    palette = np.array(data.labels.palette, np.uint8)
-    for sample, row in zip((data[0], data[1]), rows, strict=True):
-        labels = [Segmenter(model, "cpu")(sample.image).labels for model in (before, after)]
-        assert not np.array_equal(*labels)
-        pictures = sample.image, *(palette[one] for one in (sample.labels, *labels))
-        assert all(map(np.array_equal, pictures, row))
 
 
 def test_the_recipe_is_valid() -> None:
