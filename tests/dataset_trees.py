@@ -50,6 +50,14 @@ def picture(path: Path, height: int = 6, width: int = 8) -> Path:
     return save(path, np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 
 
+def photos(folder: Path, *names: str) -> Path:
+    """Coarse noise of 48×64 pixels, another one in each file."""
+    for index, name in enumerate(names):
+        noise = np.random.default_rng(index).integers(0, 256, (6, 8, 3), np.uint8)
+        save(folder / name, noise.repeat(8, axis=0).repeat(8, axis=1))
+    return folder
+
+
 def cityscapes_pair(root: Path, split: str, name: str, ids: Ids, kind: str = "labelIds", **size: int) -> None:
     """`name` is city/stem."""
     picture(root / "leftImg8bit" / split / f"{name}_leftImg8bit.png", **size)

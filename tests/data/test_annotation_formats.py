@@ -5,7 +5,6 @@ datumaro and label-studio-sdk are not in the extra `dev`, since they restrict Nu
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -113,32 +112,3 @@ def test_supervision_reads_ours(kind: str, written: Callable[[str], Path]) -> No
     inner = np.zeros_like(SQUARE, bool)
     inner[2:4, 3:7] = True  # OpenCV also draws the pixels beyond right and lower edges
     assert (found["a"].mask[0] & inner).sum() == inner.sum() and found["a"].mask[0].sum() <= 35
-
-
-def test_datumaro_reads_ours_of_cvat(written: Callable[[str], Path]) -> None:
-    datumaro = pytest.importorskip("datumaro", reason="datumaro is not installed: pip install datumaro")
-    read = datumaro.Dataset.import_from(str(written("cvat")), "cvat")
-    names = [each.name for each in read.categories()[datumaro.AnnotationType.label]]
-    found = {item.id: [(names[each.label], *each.get_bbox()) for each in item.annotations] for item in read}
-    assert found == {"a": [("car", 2, 1, 6, 4)], "b": [("car", 2, 1, 6, 4), ("wheel", 2, 6, 10, 6)]}
-
-
-def test_label_studio_reads_ours(written: Callable[[str], Path], tmp_path: Path) -> None:
-    """Our predictions, accepted as annotations, become COCO by Label Studio's own converter."""
-    reason = "label-studio-sdk is not installed: pip install label-studio-sdk"
-    converter = pytest.importorskip("label_studio_sdk.converter.converter", reason=reason)
-    from pycocotools.coco import COCO
-
-    tasks = json.loads((written("labelstudio") / "tasks.json").read_text())
-    for number, task in enumerate(tasks):
-        task |= {"id": number, "annotations": [{"id": number, **prediction} for prediction in task.pop("predictions")]}
-    (tmp_path / "export.json").write_text(json.dumps(tasks))
-    labels = '<PolygonLabels name="label" toName="image"><Label value="car"/><Label value="wheel"/></PolygonLabels>'
-    config = f'<View><Image name="image" value="$image"/>{labels}</View>'
-    tool = converter.Converter(config, str(tmp_path), download_resources=False)
-    tool.convert_to_coco(str(tmp_path / "export.json"), str(tmp_path / "read"), is_dir=False)
-    found = COCO(str(tmp_path / "read/result.json"))
-    names = {each["id"]: each["name"] for each in found.loadCats(found.getCatIds())}
-    regions = found.anns.values()
-    read = [(each["image_id"], names[each["category_id"]], int(found.annToMask(each).sum())) for each in regions]
-    assert read == [(0, "car", 24), (1, "car", 24), (1, "wheel", 56)]

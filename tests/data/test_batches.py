@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -12,11 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_runs import DRAWN
 
-from crispseg.data import Augment, check_split, eval_transform, train_transform
+from crispseg.data import Augment, eval_transform, train_transform
 from crispseg.data.dataset import FileDataset
 from crispseg.data.loading import Shuffled, eval_loader, train_loader
-from crispseg.training import TrainConfig
-from crispseg.training.training_data import keeps_images
 
 AUGMENT = Augment(crop=(64, 96), turn=False, photometric=True, repeat=1)
 
@@ -98,15 +95,3 @@ def test_kept_images_are_read_once_and_batches_are_the_same(monkeypatch: pytest.
     assert len({*read}) == len(read) <= 8
     read.clear()
     assert all(map(torch.equal, kept, batches(0, range(2)))) and len(read) == 12
-
-
-@pytest.mark.parametrize(("workers", "factor"), [(0, 1), (1, 1), (2, 2)])
-def test_images_are_kept_if_all_fit_into_each_worker(
-    workers: int, factor: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    report = check_split(DRAWN.dataset("train"), "train")
-    needed = 8 * 64 * 96 * 4 * factor  # RGB and mask
-    config = dataclasses.replace(TrainConfig(DRAWN), workers=workers)
-    for free, keeps in ((4 * needed, True), (4 * needed - 4, False), (None, False)):
-        monkeypatch.setattr("crispseg.training.training_data.free_bytes", lambda device, free=free: free)
-        assert keeps_images(config, report) is keeps

@@ -18,7 +18,6 @@ from PIL import Image
 
 from crispseg.data import DATA_SOURCES, VOC2012, Aerial, CamVid, Nuclei, check_split, official_classes
 from crispseg.data.catalogue import catalogue
-from crispseg.data.named import settings_of
 from crispseg.data.sources import LISTS, PART, read_table
 from crispseg.folders.lookup import MOST, three_classes
 from crispseg.folders.names import read_lines
@@ -49,13 +48,6 @@ def test_tables_are_as_they_were_checked(name: str) -> None:
     assert hashlib.md5(text.encode()).hexdigest() == digest
     labels = DATA_SOURCES[name]("nowhere").label_set()  # type: ignore[call-arg]
     assert len(labels) == count and labels.names == tuple(known(name))
-
-
-def test_groups_of_camvid() -> None:
-    groups = {name: group for name, *_, group in read_table("camvid_colors")}
-    assert len(set(ALL_COLORS)) == len(groups) == 32
-    assert set(groups.values()) == {*known("camvid"), ""} and groups["Void"] == ""
-    assert groups["Truck_Bus"] == "car" and groups["MotorcycleScooter"] == "bicyclist"
 
 
 # ----------------------------------------------------------------------------------------------------- reading
@@ -232,17 +224,6 @@ def test_borders_are_pixels_near_two_objects(boxes: list[tuple[int, ...]], radiu
     assert np.array_equal(three_classes(ids, radius), nearby(ids, radius))
 
 
-def test_lists_of_the_whole_sets() -> None:
-    nuclei, aerial = (
-        {split: listed(LISTS / f"{name}_{split}.txt") for split in ("train", "val")} for name in ("nuclei", "aerial")
-    )
-    for name, splits in (("nuclei", nuclei), ("aerial", aerial)):
-        assert not splits["train"] & splits["val"]
-        assert {split: len(names) for split, names in splits.items()} == catalogue()[name].counts
-    tiles = {split: {name.partition("_")[0] for name in names} for split, names in aerial.items()}
-    assert tiles == {"train": {"tile1", "tile5", "tile7", "tile8"}, "val": {"tile2", "tile3"}}
-
-
 def test_the_part_in_the_package() -> None:
     """Its train is of the train split of the whole, its val and test are of val; no file is there without a list."""
     source = Nuclei()
@@ -288,7 +269,19 @@ def test_unlabelled_pixels_of_aerial(tmp_path: Path, monkeypatch: pytest.MonkeyP
         dataset[2]
 
 
-def test_a_folder_of_each_is_recognised(shared: Path) -> None:
-    for name in ("nuclei", "aerial"):
-        root = shared / "data" / name
-        assert settings_of(root) == {"name": name, "root": str(root)}
+def test_groups_of_camvid() -> None:
+    groups = {name: group for name, *_, group in read_table("camvid_colors")}
+    assert len(set(ALL_COLORS)) == len(groups) == 32
+    assert set(groups.values()) == {*known("camvid"), ""} and groups["Void"] == ""
+    assert groups["Truck_Bus"] == "car" and groups["MotorcycleScooter"] == "bicyclist"
+
+
+def test_lists_of_the_whole_sets() -> None:
+    nuclei, aerial = (
+        {split: listed(LISTS / f"{name}_{split}.txt") for split in ("train", "val")} for name in ("nuclei", "aerial")
+    )
+    for name, splits in (("nuclei", nuclei), ("aerial", aerial)):
+        assert not splits["train"] & splits["val"]
+        assert {split: len(names) for split, names in splits.items()} == catalogue()[name].counts
+    tiles = {split: {name.partition("_")[0] for name in names} for split, names in aerial.items()}
+    assert tiles == {"train": {"tile1", "tile5", "tile7", "tile8"}, "val": {"tile2", "tile3"}}

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_trees import save
 
-from crispseg.data import Folder, check_split
+from crispseg.data import Folder
 from crispseg.errors import CrispsegError
 from crispseg.folders.names import read_names
 from crispseg.folders.pairs import pair_up
@@ -56,27 +55,6 @@ def test_names_of_masks_that_are_usual(image: str, mask: str) -> None:
     assert found == {Path(image).name: Path(mask).name, "other": "other"}
 
 
-def test_images_of_all_modes_and_sizes_side_by_side(tmp_path: Path, refuses: Any) -> None:
-    """A model for grey or colour takes them all; one for four channels names those that lack one."""
-    shapes = {"a": (6, 8), "b": (7, 9, 3), "c": (40, 3, 4)}
-    for name, shape in shapes.items():
-        save(tmp_path / "images" / f"{name}.png", np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-        save(tmp_path / "masks" / f"{name}.png", np.resize(ids(0, 1), shape[:2]))
-    for channels in (1, 3):
-        dataset = folder(tmp_path, num_classes=2).dataset("all").with_channels(channels)
-        assert check_split(dataset, "all").largest == (40, 9)
-        assert [sample.image.shape for sample in dataset] == [(*shape[:2], 3) for shape in shapes.values()]
-    with refuses("2 files cannot be used", "a.png has 1 channel(s)"):
-        check_split(folder(tmp_path, num_classes=2).dataset("all").with_channels(4), "all")
-
-
-def test_masks_may_lie_inside_the_image_folder(tmp_path: Path) -> None:
-    for name in "ab":
-        save(tmp_path / f"{name}.jpg", np.zeros((6, 8, 3), np.uint8))
-        save(tmp_path / "masks" / f"{name}.png", ids(0, 1))
-    assert len(Folder(tmp_path, tmp_path / "masks", num_classes=2).dataset("train")) == 1
-
-
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -97,35 +75,6 @@ def test_masks_may_lie_inside_the_image_folder(tmp_path: Path) -> None:
 def test_wrong_declarations_are_named(ten: Path, options: dict[str, object], reason: str, refuses: Any) -> None:
     with refuses(reason):
         folder(ten, **options).dataset("train")
-
-
-def test_files_without_partner_are_counted_and_named(ten: Path, refuses: Any) -> None:
-    for name in ("x", "y"):
-        save(ten / "images" / f"{name}.png", np.zeros((6, 8, 3), np.uint8))
-    save(ten / "masks" / "z.png", ids(0))
-    images, masks = ten / "images", ten / "masks"
-    assert len(folder(ten).dataset("all")) == 10
-    (line,) = folder(ten).open().notes()
-    assert "2 of 12" in line and "(x, y)" in line and "1 of 11" in line and "(z)" in line
-    (ten / "val.txt").write_text("00\nx\n")
-    assert names(folder(ten, val_list=ten / "val.txt"), "val") == ["00"]
-    for index in range(12):
-        save(ten / "masks" / f"other{index}.png", ids(0))
-        if index < 6:
-            (ten / "images" / f"{index:02d}.png").rename(ten / "images" / f"new{index}.png")
-    with refuses(f"8 of 12 images in {images}", f"19 of 23 masks in {masks}"):
-        folder(ten).dataset("train")
-
-
-def test_folders_that_cannot_be_paired(ten: Path) -> None:
-    (ten / "empty").mkdir()
-    for images, masks, reason in (
-        ("images", "images", "name the mask of a.jpg a_mask.png"),
-        ("images", "nowhere", "missing"),
-        ("empty", "masks", "contains no images"),
-    ):
-        with pytest.raises(CrispsegError, match=reason):
-            Folder(ten / images, ten / masks).dataset("train")
 
 
 def names(source: Folder, split: str) -> list[str]:
@@ -196,11 +145,6 @@ def test_folds_divide_what_the_lists_name(ten: Path) -> None:
 def test_numbers_in_a_class_list_are_ids(text: str, tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_bytes(text.encode("utf-16"))
     assert read_names(tmp_path / "classes.txt") == ("background", "road", "car")
-
-
-def test_names_that_end_in_numbers_are_names(tmp_path: Path) -> None:
-    (tmp_path / "classes.txt").write_text("class 0\nclass 1\nclass 2\n")
-    assert read_names(tmp_path / "classes.txt") == ("class 0", "class 1", "class 2")
 
 
 @pytest.mark.parametrize(

@@ -135,42 +135,12 @@ def test_who_is_on_top(tmp_path: Path) -> None:
     assert mask[1, 9] == 1 and mask[1, 5] == 2 and mask[9, 9] == 0
 
 
-def test_two_files_about_one_image_are_joined(tmp_path: Path) -> None:
-    """Their ids differ; names count."""
-    one = coco(tmp_path / "one.json", [{"category_id": 7, "segmentation": [box(0, 0, 4, 4)]}])
-    twice = [
-        {"category_id": 1, "segmentation": [box(8, 0, 12, 4)]},
-        {"category_id": 2, "segmentation": [box(8, 8, 9, 9)]},
-    ]
-    other = coco(tmp_path / "two.json", twice, categories=[{"id": 1, "name": "cat"}, {"id": 2, "name": "bird"}])
-    done = imported([one, other], tmp_path / "out")
-    assert done.names == ["background", "dog", "cat", "bird"] and "1 images" in done.lines[0]
-    assert (mask_of(done)[0, 0], mask_of(done)[0, 8], mask_of(done)[8, 8]) == (2, 2, 3)
-
-
 @pytest.mark.parametrize(
     "names", [("instances_train2017.json", "instances_val2017.json"), ("train/_x.json", "valid/_x.json")]
 )
 def test_names_of_files_tell_the_splits(names: tuple[str, str], tmp_path: Path) -> None:
     sources = [coco(tmp_path / name, OVERLAP, [f"{image}.jpg"]) for name, image in zip(names, "ab", strict=True)]
     assert imported(sources, tmp_path / "out").splits == {"train": ["a"], "val": ["b"]}
-
-
-def test_images_in_folders_below(tmp_path: Path, refuses: Any) -> None:
-    """As COCO's are: the annotations name the file alone."""
-    sources = []
-    for split, name in (("train2017", "a.jpg"), ("val2017", "b.jpg")):
-        source = coco(tmp_path / split / f"instances_{split}.json", OVERLAP, [name])
-        (tmp_path / "images" / split).mkdir(parents=True)
-        (tmp_path / split / name).rename(tmp_path / "images" / split / name)
-        sources.append(source)
-    done = imported(sources, tmp_path / "out", images=tmp_path / "images")
-    assert done.splits == {"train": ["train2017/a"], "val": ["val2017/b"]}
-    assert (done.out / "masks" / "val2017" / "b.png").is_file()
-    assert (done.out / "train.txt").read_text() == "train2017/a\n"
-    picture(tmp_path / "images" / "deep" / "b.jpg")
-    with refuses("b.jpg", "may be", "deep/b.jpg or", "images"):
-        import_annotations(sources, tmp_path / "again", images=tmp_path / "images")
 
 
 def test_without_a_background(tmp_path: Path) -> None:

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from dataset_trees import save
 from numpy.typing import NDArray
 from PIL import Image
-from training_runs import of_many_opinions
 
-from crispseg import from_pretrained
-from crispseg.cli.main import main
 from crispseg.data import FileDataset, Folder
 from crispseg.data.examination import examine
 from crispseg.data.folder import settle
 from crispseg.folders.lookup import three_classes
 
 NAMES = ["background", "nucleus", "border"]
-TINY = [
-    *("--preset=paper", "--augment.crop=[64,64]", "--batch_size=2", "--workers=0", "--loggers=[]", "--epochs=1"),
-    *("--augment.repeat=1", "--device=cpu"),
-]
 
 
 def cells(seed: int, most: int = 900) -> NDArray[np.int32]:
@@ -106,25 +97,3 @@ def test_what_cannot_be_meant(folders: Path, refuses: Any) -> None:
     save(path, np.arange(64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8))
     with refuses(f"{path}: an RGB mask", "give an instance mask, 0 and a number for each object"):
         of(folders).dataset("all").instances("0")
-
-
-def test_train_evaluate_predict(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    start = of_many_opinions(3)
-    start.info = type(start.info)(**{**vars(start.info), "class_names": tuple(NAMES)})
-    start.save_pretrained(folders / "start")
-    run, data = folders / "run", [f"--data.images={folders / 'photos'}", f"--data.instances={folders / 'numbered'}"]
-    names = f"--data.classes=[{', '.join(NAMES)}]"
-    argv = ["train", *TINY, "--data=folder", *data, names, f"--init_from={folders / 'start'}", f"--out={run}"]
-    assert main(argv) == 0
-    assert from_pretrained(run).info.class_names == tuple(NAMES)
-    recorded = yaml.safe_load((run / "config.yaml").read_text())["data"]
-    assert recorded["instances"] == str(folders / "numbered") and recorded["masks"] is None
-    objects = ["--objects=nucleus", "--objects_border=border"]
-    for more in ([], ["--data=folder", *data, "--split=all"]):  # those of the run, and given again
-        capsys.readouterr()
-        scores = folders / "scores.json"
-        assert main(["evaluate", str(run), *more, *objects, "--workers=0", "--bootstrap=0", f"--json={scores}"]) == 0
-        assert f"{9 * (4 if more else 1)} objects of class nucleus" in capsys.readouterr().out
-        assert json.loads(scores.read_text())["images"] == (4 if more else 1)
-    assert main(["predict", str(run), str(folders / "photos"), f"--out={folders / 'out'}", *objects]) == 0
-    assert (folders / "out/objects.json").is_file()

@@ -7,8 +7,7 @@ import io
 import itertools
 import json
 import shlex
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from PIL import Image
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.importing import import_annotations
-from crispseg.errors import CrispsegError
 from crispseg.io.images import read_mask
 
 from .own_folders import imported
@@ -92,24 +90,6 @@ def test_cvat_that_cannot_be_painted(shapes: str, text: str, phrases: list[str],
     with refuses(*phrases):
         import_annotations([cvat(tmp_path / "in", shapes, text)], tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_folders_of_several_formats(tmp_path: Path, refuses: Any) -> None:
-    root = cvat(tmp_path / "in", POLYGON.format(""))
-    shape = {"label": "dog", "points": CORNERS, "shape_type": "polygon"}
-    (root / "images/a.png.aux.xml").write_text("<PAMDataset/>")  # GDAL's
-    (root / "images/a.json").write_text(json.dumps({"imagePath": "a.png", "shapes": [shape]}))
-    with refuses("contains CVAT", "and labelme", "give format, one of cvat, labelme"):
-        import_annotations([root], tmp_path / "out")
-    assert imported([root], tmp_path / "one", format="cvat").names == ["background", "wheel", "car"]
-    assert imported([root], tmp_path / "two", format="labelme").names == ["background", "dog"]
-    with refuses("format is labelm", "did you mean 'labelme'?"):
-        import_annotations([root], tmp_path / "out", format="labelm")
-    with refuses("contains no annotations of GeoJSON"):
-        import_annotations([root], tmp_path / "out", format="geojson")
-    (tmp_path / "a.zip").write_bytes(b"PK\3\4")
-    with refuses("a.zip", "unpack it"):
-        import_annotations([tmp_path / "a.zip"], tmp_path / "out")
 
 
 # labelme
@@ -202,13 +182,6 @@ def test_label_studio(tmp_path: Path) -> None:
     assert f"1 tasks of {source} have no annotation; they were left out" in done.lines
     assert any(line.startswith(f"1 tasks of {source} have more than one annotation; ") for line in done.lines)
     assert not (done.out / "images/c.jpg").exists()
-
-
-def test_predictions_of_label_studio(tmp_path: Path) -> None:
-    source = label_studio(tmp_path, task("https://x.org/photos/c.jpg?Expires=1", predictions=[{"result": DRAWN}]))
-    done = imported([source], tmp_path / "out", images=tmp_path)
-    np.testing.assert_array_equal(mask_of(done.out, "c"), SQUARE)
-    assert f"{source} has no annotations; its predictions were imported" in done.lines
 
 
 @pytest.mark.parametrize(
@@ -365,44 +338,3 @@ def test_yolo_that_cannot_be_painted(text: str, yaml: str, phrases: list[str], t
 
 
 # Any of these
-
-
-def changed(tree: Any, value: Any) -> Iterator[Any]:
-    """The tree with each part in turn replaced by a value."""
-    yield value
-    for key in range(len(tree)) if isinstance(tree, list) else tree if isinstance(tree, dict) else ():
-        for other in changed(tree[key], value):
-            copy = tree.copy()
-            copy[key] = other
-            yield copy
-
-
-@pytest.mark.slow
-def test_any_part_may_be_wrong(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Each is an error of one line, or harmless."""
-    picture(tmp_path / "a.png", HEIGHT, WIDTH)
-    shape = {"label": "x", "points": CORNERS, "shape_type": "polygon"}
-    runs = {"size": [HEIGHT, WIDTH], "counts": [3, HEIGHT * WIDTH - 3]}
-    own = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": runs, "iscrowd": 0}
-    trees = {
-        "labelme": {"imagePath": "a.png", "shapes": [shape | {"mask": "aaaa"}]},
-        "coco": {
-            "images": [{"id": 1, "file_name": "a.png"}],
-            "annotations": [own],
-            "categories": [{"id": 1, "name": "x"}],
-        },
-        "studio": [task("a.png", [region("brushlabels", {"rle": [0, 0, 0, 0]})], DRAWN)],
-        "a": {"features": [feature("MultiPolygon", [RING], **TUMOR)], "type": "FeatureCollection"},
-    }
-    outcomes, out = Counter[str](), tmp_path_factory.mktemp("out")
-    for name, tree in trees.items():
-        for value in (None, 5, "x", [], {}, float("inf")):
-            for index, each in enumerate(changed(tree, value)):
-                (tmp_path / f"{name}.json").write_text(json.dumps(each))
-                try:
-                    import_annotations([tmp_path / f"{name}.json"], out / f"{name}{value}{index}")
-                    outcomes["read"] += 1
-                except CrispsegError as error:
-                    assert "\n" not in str(error)
-                    outcomes["refused"] += 1
-    assert outcomes["read"] > 20 and outcomes["refused"] > 250

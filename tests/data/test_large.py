@@ -11,7 +11,7 @@ from conftest import Refuses
 from dataset_trees import save
 from hypothesis import given
 from hypothesis import strategies as st
-from training_runs import quietly, rows, tiny
+from training_runs import quietly, tiny
 
 from crispseg.data import Augment, Folder, train_transform
 from crispseg.data.loading import times_an_epoch, train_loader
@@ -66,12 +66,6 @@ def test_repeats_are_other_crops(data: Folder, refuses: Refuses) -> None:
 
 
 # Runs ----------------------------------------------------------------------------------------------------------------
-
-
-def test_a_run_on_large_images(data: Folder, tmp_path: Path) -> None:
-    """Two epochs, in crops of which each image holds 39: two crops of each, doubled for two steps."""
-    run = quietly(tiny(tmp_path / "run", data=data, augment=Augment((64, 64))))
-    assert [row["step"] for row in rows(run.folder)] == ["3", "6"]
 
 
 def test_val_images_that_memory_would_not_do_for(data: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,35 +38,6 @@ def test_of_a_cvat_export_the_listed_images_are_read(tmp_path: Path) -> None:
         assert "default.txt" in printed and "labelmap.txt" in printed
 
 
-def test_lists_of_a_cvat_export_are_its_splits(tmp_path: Path) -> None:
-    """It looks like PASCAL VOC, whose class names it does not have."""
-    make_pairs(tmp_path, "JPEGImages/{}.png", "SegmentationClass/{}.png")
-    (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
-    (tmp_path / "ImageSets/Segmentation/train.txt").write_text("0\n1\n2\n5\n")
-    (tmp_path / "ImageSets/Segmentation/val.txt").write_text("3\n4\n")
-    assert settings_of(tmp_path)["name"] == "voc2012"
-    (tmp_path / "labelmap.txt").write_text("background:0,0,0::\nbag:1,1,1::\n")
-    assert settings_of(tmp_path) == {"name": "folder", "root": str(tmp_path)}
-    data = Folder(root=tmp_path)
-    assert [pair.name for pair in data.pairs("train")] == ["0", "1", "2", "5"]
-    assert [pair.name for pair in data.pairs("val")] == ["3", "4"]
-
-
-def test_a_table_of_run_lengths_is_named(tmp_path: Path) -> None:
-    photo(tmp_path / "train_images/a.jpg", 0)
-    (tmp_path / "train.csv").write_text("ImageId,ClassId,EncodedPixels\na.jpg,1,1 3 10 2\n")
-    with pytest.raises(
-        CrispsegError, match=r"train\.csv cannot be read as masks: save each mask as a PNG of class ids"
-    ):
-        open_root(tmp_path)
-
-
-@pytest.mark.parametrize(("image", "mask"), [("train_image", "train_mask"), ("cam_img", "cam_gt")])
-def test_numbers_of_four_digits_pair(image: str, mask: str, tmp_path: Path) -> None:
-    make_pairs(tmp_path, f"images/{image}_{{:04}}.png", f"masks/{mask}_{{:04}}.png")
-    assert len(Folder(root=tmp_path).pairs("all")) == 6
-
-
 def test_other_json_is_no_annotation(tmp_path: Path) -> None:
     photo(tmp_path / "frames/0.png", 0)
     (tmp_path / "mappings.json").write_text('{"frame": 3, "objects": []}')

@@ -9,17 +9,12 @@ import numpy as np
 import pytest
 from dataset_trees import MAKERS
 
-import crispseg
-from crispseg.cli.main import main
-from crispseg.data import Folder, check_split
 from crispseg.data.examination import examine
 from crispseg.data.folder import settle
-from crispseg.evaluation.recorded import data_to_score
 from crispseg.folders.checks import check
 from crispseg.labels import LabelSet
-from crispseg.training.settings import training_config
 
-from .own_folders import TINY, folder, ids, make_pair
+from .own_folders import folder, ids, make_pair
 
 FOUR = LabelSet.colored(("void", "road", "car", "bus"))
 
@@ -76,35 +71,3 @@ def test_public_data(name: str, tmp_path: Path) -> None:
     ids[len(source.label_set()) - 1] = 255
     np.testing.assert_array_equal(after, ids[before])
     assert changed.label_set().names == ("both", *source.label_set().names[2:-1])
-
-
-def test_instances(tmp_path: Path) -> None:
-    for name in "abc":
-        make_pair(tmp_path, name, np.kron(ids(0, 1, 2), np.ones((8, 8), np.uint8)))
-    source = Folder(tmp_path / "images", instances=tmp_path / "masks", merge={"background": ["border"]})
-    report = check_split(source.dataset("train"), "train")
-    assert report.labels.names == ("background", "object") and settle(source)[0].label_set() == report.labels
-
-
-def test_in_python_and_in_other_folders(tmp_path: Path) -> None:
-    for root in (tmp_path, tmp_path / "new"):
-        for name in "abcd":
-            make_pair(root, name, np.kron(ids(0, 1, 2, 3), np.ones((8, 8), np.uint8)))
-    own = {"data": {"name": "folder", "root": "x"}, "model": "fpn"}
-    data = training_config(own, {"merge": {"x": ["a"]}, "drop": ["b"]}).data
-    assert isinstance(data, Folder) and data.merge == {"x": ["a"]} and data.drop == ["b"]
-    assert training_config(own, {"merge": "sum"}).model.options["merge"] == "sum"
-    run, flags = tmp_path / "run", [f"--data.images={tmp_path}/images", f"--data.masks={tmp_path}/masks"]
-    flags += ["--data.classes=[a,b,c,d]", "--data.merge={x: [c, d]}", f"--out={run}"]
-    assert main(["train", *flags, *TINY]) == 0
-    source, _ = data_to_score(str(run), {"images": tmp_path / "new/images", "masks": tmp_path / "new/masks"})
-    assert source.label_set().names == ("a", "b", "x") == crispseg.from_pretrained(run).info.class_names
-
-
-def test_names_of_classes_separated_by_commas(tmp_path: Path) -> None:
-    make_pair(tmp_path, "a", ids(0, 1, 2))
-    words = Folder(tmp_path / "images", tmp_path / "masks", classes="background, leaf,lesion")
-    assert words.label_set().names == ("background", "leaf", "lesion")
-    (tmp_path / "a,b").write_text("one\ntwo\nthree")
-    named = Folder(tmp_path / "images", tmp_path / "masks", classes=tmp_path / "a,b")
-    assert named.label_set().names == ("one", "two", "three")

@@ -80,15 +80,6 @@ def test_every_kind_of_damage_is_found(tmp_path: Path, refuses: Any) -> None:
     assert check_split(FileDataset(pairs[7:], dataset.labels, dataset.lookup), "train").images == 3
 
 
-def test_whole_files_with_odd_endings_pass(tmp_path: Path) -> None:
-    make_pair(tmp_path, "a", ids(0, 1), suffix=".jpg")
-    make_pair(tmp_path, "b", ids(0, 1), suffix=".bmp")
-    path = tmp_path / "images" / "a.jpg"
-    path.write_bytes(path.read_bytes() + b"\0" * 50)
-    pairs = pairs_of(tmp_path, "a.jpg", "b.bmp")
-    assert check_split(FileDataset(pairs, LabelSet.numbered(2), IdLookup(2)), "train").images == 2
-
-
 class InMemory(SegmentationDataset):
     labels = LabelSet.numbered(2)
 

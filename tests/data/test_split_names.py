@@ -8,7 +8,7 @@ from dataset_trees import save
 
 from crispseg.data import Folder
 
-from .own_folders import ids, make_pairs, photo
+from .own_folders import ids, photo
 
 
 def test_splits_that_list_videos_or_numbers_are_named(tmp_path: Path) -> None:
@@ -27,15 +27,3 @@ def test_splits_that_list_videos_or_numbers_are_named(tmp_path: Path) -> None:
         data = Folder(f"{tmp_path}/JPEGImages/480p", f"{tmp_path}/Annotations/480p", val_list=tmp_path / "val.txt")
         videos = {split: {pair.image.parent.name for pair in data.pairs(split)} for split in ("train", "val")}
         assert videos == {"train": {"bear"}, "val": {"goat"}}
-
-
-def test_lists_of_splits_in_a_folder_are_used(tmp_path: Path) -> None:
-    make_pairs(tmp_path, "images/{}.png", "masks/{}.png", count=8)
-    (tmp_path / "splits").mkdir()
-    for split, names in {"train": "2345", "val": "01", "test": "67"}.items():
-        lines = [f"/images/{name}.jpeg  /masks/{name}.png\n" for name in names]
-        (tmp_path / f"splits/{split}.txt").write_text("".join(lines))
-    source = Folder(root=tmp_path)
-    found = {split: "".join(pair.name for pair in source.pairs(split)) for split in source.splits()}
-    assert found == {"train": "2345", "val": "01", "test": "67"}
-    assert "splits/train.txt" in " ".join(source.open().notes())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from commands import Capture
 from PIL import Image
 
 from crispseg.cli.main import main
@@ -18,9 +19,7 @@ from crispseg.folders.examined import Examined
 from crispseg.folders.finding import FINDING_KINDS, Finding, Kind, Severity, finding_of
 from crispseg.folders.wording import line
 
-from .trees import SIZE, Tree, ids
-
-Capture = pytest.CaptureFixture[str]
+from .trees import Tree, ids
 
 
 def wide_image(data: Examined) -> Finding | None:
@@ -67,24 +66,6 @@ def test_an_ignored_colour_of_the_palette_is_refused(ignore: Any, tmp_path: Path
         tree.source(palette=palette, ignore=ignore).label_set()
 
 
-def test_nan_is_named(tmp_path: Path, refuses: Any) -> None:
-    values = ids(1).astype(np.float32)
-    values[:16] = np.nan
-    tree = Tree(tmp_path)
-    tree.add("holes", mask=Image.fromarray(values), suffixes=("png", "tif"))
-    with refuses("holes.tif contains NaN in 25 % of its values", "255 for NaN"):
-        tree.source().label_set()
-    assert "255 for NaN" in tree.findings()["unusable-file"].values["reason"]
-
-
-def test_void_of_labelme_is_named(tmp_path: Path) -> None:
-    tree = Tree(tmp_path, lambda seed: np.array([0, 1, 2, 255], np.uint8)[ids(seed)])
-    finding = tree.findings(classes=["__ignore__", "_background_", "valve"])["class-names"]
-    assert line(finding) == (
-        "__ignore__ is learned like the other classes; give data.drop '[__ignore__]' to ignore its pixels"
-    )
-
-
 def test_exact_colors_are_no_noise(tmp_path: Path) -> None:
     """Such as bits of outlines in red, and several bits of classes in blue (DIVA-HisDB)."""
     wide, narrow = [(0, 0, 1), (0, 0, 4), (0, 0, 8)], (128, 0, 8)
@@ -111,15 +92,3 @@ def test_an_id_more_than_classes(tmp_path: Path, capsys: Capture) -> None:
     assert main(["doctor", str(tree.root), *declared, "--fix", str(out)]) == 2 and not out.exists()
     assert main(["train", str(tree.root), *declared]) == 2
     assert "no class: 3 (" in capsys.readouterr().err
-
-
-def test_objects_are_merged_or_declared(tmp_path: Path, capsys: Capture) -> None:
-    numbers = np.arange(SIZE[0] * SIZE[1], dtype=np.uint16).reshape(SIZE) // 96 % 31
-    tree = Tree(tmp_path, lambda seed: np.minimum(numbers, 20 + seed % 11))
-    folders = ["--data.images", str(tree.root / "images"), "--data.masks", str(tree.root / "masks")]
-    assert main(["train", *folders]) == 2
-    printed = capsys.readouterr().err
-    assert "if each value is a class:" in printed and "--data.num_classes=31" in printed
-    assert "if each value is an object:" in printed and f"--data.instances={tree.root / 'masks'}" in printed
-    assert main(["doctor", *folders, "--fix", str(tmp_path / "copy")]) == 2
-    assert "is not written" in capsys.readouterr().err and not (tmp_path / "copy").exists()

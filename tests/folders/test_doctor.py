@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import Capture
 from dataset_trees import save
 
 from crispseg.cli.main import main
@@ -17,7 +18,6 @@ from crispseg.folders.finding import FINDING_KINDS
 
 from .trees import COLORS, SIZE, Tree, ids, photo
 
-Capture = pytest.CaptureFixture[str]
 Report = Callable[[Path, int], dict[str, Any]]
 DOCS = Path(__file__).resolve().parents[2] / "docs/doctor.md"
 
@@ -97,22 +97,6 @@ def test_folders_of_splits(tmp_path: Path, report: Report) -> None:
     shutil.rmtree(test)
     found = report(tmp_path, 0)
     assert set(found["splits"]) == {"train", "val"}
-
-
-def test_a_public_layout_with_gaps(tmp_path: Path, report: Report) -> None:
-    """CamVid as lists: a split of which files are missing does not hide the other."""
-    for split, count in (("train", 3), ("val", 2)):
-        lines = []
-        for index in range(count):
-            name = f"{split}{index}.png"
-            save(tmp_path / split / name, photo(index + 10 * count))
-            save(tmp_path / f"{split}annot" / name, ids(index + 10 * count, classes=11))
-            lines.append(f"{split}/{name} {split}annot/{name}")
-        (tmp_path / f"{split}.txt").write_text("\n".join(lines) + "\n")
-    (tmp_path / "trainannot/train1.png").unlink()
-    save(tmp_path / "valannot/val1.png", COLORS[ids(1)])
-    errors = {one["code"]: one for one in report(tmp_path, 3)["findings"] if one["severity"] == "error"}
-    assert set(errors) == {"split-unavailable", "rgb-masks"} and "train1.png" in errors["split-unavailable"]["message"]
 
 
 def test_where_nothing_pairs(tmp_path: Path, report: Report) -> None:

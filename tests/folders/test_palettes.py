@@ -9,18 +9,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import tifffile
 from dataset_trees import indexed, save
 
 from crispseg.cli.main import main
 from crispseg.data import Folder, check_split
-from crispseg.data.examination import examine
 from crispseg.data.folder import settle
 from crispseg.errors import CrispsegError, Question
 from crispseg.folders.palettes import read_palette
-from tests.data.own_folders import BLACK, WHITE, folder, ids, make_pair
-
-from .trees import findings_of
+from tests.data.own_folders import BLACK, folder, ids, make_pair
 
 ROAD, TREE, SKY = (128, 64, 128), (0, 128, 0), (70, 130, 180)
 COLORS = np.array([BLACK, ROAD, TREE, SKY], np.uint8)
@@ -142,15 +138,6 @@ def test_colours_near_those_of_the_palette_need_a_tolerance(name: str, tmp_path:
     assert len(Folder(root=tmp_path / "out").dataset("all")) == 4
 
 
-def test_a_palette_of_another_number_of_classes_is_no_command(tmp_path: Path) -> None:
-    for index in range(6):
-        make_pair(tmp_path, f"{index}", np.array([BLACK, (255, 0, 0), (0, 255, 0)], np.uint8)[ids(0, 1, 2)])
-    for classes, commands in ((None, 1), (["a", "b"], 0)):
-        with pytest.raises(Question, match="3 colours") as asked:
-            folder(tmp_path, classes=classes).label_set()
-        assert len(asked.value.choices) == commands
-
-
 def test_many_colours_give_a_palette_of_the_frequent_ones(tmp_path: Path) -> None:
     for seed in range(4):
         make_pair(tmp_path, f"{seed}", shrunk(blobs(seed), seed))
@@ -174,50 +161,3 @@ def test_indices_of_differing_palettes_are_read_by_colour(declared: dict[str, ob
     data = folder(tmp_path, palette=[*settings["data.palette"]], **declared)
     for sample in data.dataset("all"):
         np.testing.assert_array_equal(sample.labels, ids(0, 1, 2))
-
-
-def test_doctor_counts_all_colours_of_jpegs(tmp_path: Path) -> None:
-    for seed in range(2):
-        colors = COLORS[blobs(seed)]
-        make_pair(tmp_path, str(seed), colors)
-        mask = colors + np.random.default_rng(seed).integers(0, 30, colors.shape)
-        (tmp_path / f"masks/{seed}.png").unlink()
-        save(tmp_path / f"masks/{seed}.jpg", mask.clip(0, 255).astype(np.uint8), quality=95)
-    source = folder(tmp_path, palette=[*map(tuple, COLORS.tolist())], palette_tolerance=442)
-    report = examine(source).reports[0]
-    assert report.ignored == 0
-    np.testing.assert_array_equal(report.counts, check_split(source.dataset("train"), "train").counts)
-
-
-def test_transparent_pixels_are_black_whatever_is_beneath(tmp_path: Path) -> None:
-    """In colours, with alpha or a palette; a palette without black does not take them for another colour."""
-    for index in range(6):
-        make_pair(tmp_path, f"{index}", ids(0, 1))
-        colors = np.array([[255 * (index % 2)] * 3 + [0], [0, 0, 255, 255]], np.uint8)
-        save(tmp_path / "masks" / f"{index}.png", colors[ids(0, 1)])
-    save(tmp_path / "masks/5.png", indexed(ids(0, 1), [(0, 0, 255), (0, 0, 255)]), transparency=b"\0\xff")
-    with pytest.raises(Question) as asked:
-        folder(tmp_path).label_set()
-    assert asked.value.settings == [{"data.palette": [BLACK, (0, 0, 255)]}]
-    data = folder(tmp_path, palette=[BLACK, (0, 0, 255)])
-    assert all((sample.labels == ids(0, 1)).all() for sample in data.dataset("all"))
-    findings = findings_of(folder(tmp_path, palette=[(0, 0, 255), (255, 0, 0)]))
-    assert {"unknown-color", "transparent-pixels"} <= {*findings}
-
-
-def test_tiffs_with_white_as_zero_among_others_are_refused(tmp_path: Path) -> None:
-    for index in range(4):
-        make_pair(tmp_path, f"{index}", ids(0, 255))
-        (tmp_path / "masks" / f"{index}.png").unlink()
-        kind = "miniswhite" if index % 2 else "minisblack"
-        tifffile.imwrite(tmp_path / "masks" / f"{index}.tif", ids(0, 255), photometric=kind)
-    with pytest.raises(CrispsegError, match=r"2 masks with 0 for white.*1\.tif"):
-        check_split(folder(tmp_path, num_classes=2).dataset("all"), "all")
-
-
-def test_a_palette_of_greys_is_not_used_to_draw(tmp_path: Path) -> None:
-    for index in range(3):
-        make_pair(tmp_path, f"{index}", np.array([0, 128, 255], np.uint8)[ids(0, 1, 2)])
-    greys = [BLACK, (128, 128, 128), WHITE]
-    drawn = Folder(root=tmp_path, palette=greys).label_set().palette
-    assert len({*drawn}) == 3 and not {*drawn} & {*greys[1:]}

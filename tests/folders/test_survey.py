@@ -12,7 +12,6 @@ from PIL import Image
 
 from crispseg.errors import CrispsegError
 from crispseg.folders.cache import cache_file, forget
-from crispseg.folders.facts import ImageFacts, MaskFacts
 from crispseg.folders.survey import Pair, Survey
 
 
@@ -47,16 +46,6 @@ def test_every_file_is_opened_once_and_unchanged_files_never(tmp_path: Path) -> 
     for one, other in zip(first.readable, second.readable, strict=True):
         assert one.image.digest == other.image.digest
         assert one.mask.counts.tolist() == other.mask.counts.tolist()
-
-
-def test_facts(tmp_path: Path) -> None:
-    (fact,) = Survey.of({"train": pairs(tmp_path, 1)}).readable
-    assert isinstance(fact.image, ImageFacts)
-    assert isinstance(fact.mask, MaskFacts)
-    assert fact.image.size == fact.mask.size == (40, 50)
-    assert (fact.image.color, fact.image.bands, fact.image.bit_depth) == ("rgb", 3, 8)
-    assert fact.mask.held == {0, 1, 2}
-    assert fact.mask.counts.sum() == 40 * 50
 
 
 def test_errors_are_kept_and_not_cached(tmp_path: Path) -> None:
