@@ -200,9 +200,7 @@ def test_evaluate_gives_all_predictions(model: SegmentationModel) -> None:
         assert scores.ids is not None and scores.ids.tolist() == [0, 1, 2]  # in the split
 
 
-def test_command(
-    model: SegmentationModel, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command(model: SegmentationModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model.save_pretrained(tmp_path / "model")
     boundary, boundary_iou = BoundaryScores(12, (2, 5)), BoundaryIoUScores(12)
     data_set = DRAWN.dataset("val")
@@ -228,17 +226,11 @@ def test_command(
     documented = set(re.findall(r"`(\w+)`", DOCUMENTATION.read_text(encoding="utf-8")))
     assert documented >= {*written, *written["intervals"]}
 
-    picture = tmp_path / "confusion.png"
-    monkeypatch.setattr("crispseg.cli.evaluate.draw_confusion", lambda confusion, names: found.append(confusion) or red)
-    found, red = [], np.full((2, 2, 3), (255, 0, 0), np.uint8)
-    plain = ["--json", str(tmp_path / "plain.json"), "--bootstrap", "0", "--confusion", str(picture)]
+    plain = ["--json", str(tmp_path / "plain.json"), "--bootstrap", "0", f"--confusion={tmp_path / 'confusion.png'}"]
     assert main([*argv, *plain]) == 0
-    shown = capsys.readouterr().out
-    assert "boundary" not in shown and "[" not in shown
+    assert "[" not in capsys.readouterr().out and read_image(tmp_path / "confusion.png").std() > 10
     plain_keys = {"of_images", *(key for key in written if "boundary" not in key)} - {"intervals"}
     assert json.loads((tmp_path / "plain.json").read_text()).keys() == plain_keys
-    np.testing.assert_array_equal(read_image(picture), red)
-    np.testing.assert_array_equal(found, [scores.confusion])
 
     argv = ["evaluate", str(tmp_path / "model"), *as_flags(drawn()), "--workers=0", "--device=cpu"]
     assert main([*argv, "--boundary"]) == 0

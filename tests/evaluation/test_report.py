@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -102,21 +101,6 @@ def saved(model: SegmentationModel, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("report") / "model"
     model.save_pretrained(folder)
     return str(folder)
-
-
-def test_evaluate_writes_a_page(saved: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["evaluate", saved, *as_flags(drawn(val=3)), "--workers=0", "--boundary"]
-    files = [f"--html={tmp_path / 'deep/page.html'}", f"--json={tmp_path / 'scores.json'}"]
-    assert main([*command, *files]) == 0, capsys.readouterr().err
-    page = Page((tmp_path / "deep/page.html").read_text(encoding="utf-8"))
-    summary = json.loads((tmp_path / "scores.json").read_text())
-    for name, value in (
-        ("mIoU", summary["miou"]),
-        ("boundary F, 3 px", summary["boundary_f"]["3"]),
-        ("boundary IoU", summary["boundary_iou"]),
-    ):
-        assert page.words[page.words.index(name) + 1] == f"{value:.1f}"
-    assert len(page.images) == 1 + 3 * 4
 
 
 @pytest.mark.parametrize(

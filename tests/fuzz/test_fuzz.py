@@ -45,5 +45,5 @@ def test_damage_is_refused_or_harmless(kind: str, known: dict[str, Reader], tmp_
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", ["images", "checkpoints", "exports"])
 def test_cut_files_and_zeroed_blocks(kind: str, known: dict[str, Reader], tmp_path: Path) -> None:
-    for seed in range(167):
+    for seed in range(60):
         assert attempt(kind, known[kind], seed, tmp_path / str(seed), cut_or_zeroed) in ("read", "refused")

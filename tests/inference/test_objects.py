@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import Capture
+from dataset_trees import photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
@@ -23,15 +25,14 @@ from crispseg import Segmenter
 from crispseg.cli.main import main
 from crispseg.data.formats import read_annotations
 from crispseg.inference import Segmentation
-from crispseg.inference.objects import ObjectRule, Objects, measured, object_rules
-from crispseg.io.images import read_mask, write_image
+from crispseg.inference.objects import ObjectRule, measured, object_rules
+from crispseg.io.images import read_mask
 from crispseg.io.outlines import segmentations
 from crispseg.labels import LabelSet
 
 LABELS = LabelSet.colored(["background", "nucleus", "border"])
 SIDES = ((-1, 0), (0, -1), (0, 1), (1, 0))
 
-Capture = pytest.CaptureFixture[str]
 
 label_maps = stn.arrays(np.uint8, stn.array_shapes(min_dims=2, max_dims=2, max_side=12), elements=st.integers(0, 2))
 id_maps = stn.arrays(np.int32, stn.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3))
@@ -169,25 +170,6 @@ def test_files_of_an_image(tmp_path: Path) -> None:
     assert [each.area for each in objects] == [72, 80, 32]
 
 
-@pytest.mark.slow
-def test_more_objects_than_16_bits_can_number(tmp_path: Path, refuses: Any) -> None:
-    ids = np.arange(1, 70_001, dtype=np.int32).reshape(280, 250)
-    objects = Objects("a", ("nucleus",), ids, np.zeros((280, 250, 3), np.uint8), measured(ids, ids > 0))
-    with refuses("a has 70000 objects"):
-        objects.save(tmp_path)
-
-
-def test_a_notebook_shows_objects() -> None:
-    objects = segmentation(squares(), "<a>").objects("nucleus", border="border")
-    html = objects._repr_html_()
-    assert "nucleus, objects<b>3</b>" in html and "median area, px<b>72</b>" in html and "&lt;a&gt;" in html
-    colors = objects.overlay(1)
-    assert len({tuple(colors[y, x]) for y, x in ((5, 5), (5, 15), (13, 23))}) == 3
-    np.testing.assert_array_equal(colors[0], objects.image[0])
-    none = segmentation(np.zeros((4, 5), np.uint8)).objects("nucleus")
-    assert not len(none) and "nucleus, objects<b>0</b>" in none._repr_html_()
-
-
 # The command
 
 
@@ -201,16 +183,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def photos(folder: Path) -> Path:
-    for index, name in enumerate(("a.png", "sub/b.jpg")):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(index).integers(0, 256, (6, 8, 3), np.uint8)
-        write_image(folder / name, noise.repeat(8, axis=0).repeat(8, axis=1))
-    return folder
-
-
 def test_predict_writes_objects(model: Path, tmp_path: Path, capsys: Capture) -> None:
-    folder, out = photos(tmp_path / "photos"), tmp_path / "out"
+    folder, out = photos(tmp_path / "photos", "a.png", "sub/b.jpg"), tmp_path / "out"
     argv = ["predict", str(model), str(folder), "--out", str(out), "--device=cpu"]
     assert main([*argv, "--objects", "nucleus", "--objects_border", "border"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -235,7 +209,7 @@ def test_predict_writes_objects(model: Path, tmp_path: Path, capsys: Capture) ->
 
 
 def test_tables_have_sizes_in_units_and_no_small_objects(model: Path, tmp_path: Path) -> None:
-    folder, out = photos(tmp_path / "photos"), tmp_path / "out"
+    folder, out = photos(tmp_path / "photos", "a.png", "sub/b.jpg"), tmp_path / "out"
     argv = ["predict", str(model), str(folder), "--out", str(out), "--objects=nucleus", "--objects_min_size=10"]
     assert main([*argv, "--shares", "--pixel_size=0.5um"]) == 0
     result = Segmenter(model)(folder / "a.png")
@@ -253,26 +227,8 @@ def test_tables_have_sizes_in_units_and_no_small_objects(model: Path, tmp_path: 
         assert float(first[f"{name}_um2"]) == pytest.approx(share * result.labels.size / 4)
 
 
-def test_an_interrupted_command_keeps_what_it_has(
-    model: Path, tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    save = Segmentation.save
-
-    def interrupted(self: Segmentation, folder: Path, outlines: bool) -> Any:
-        if self.name == "sub/b":
-            raise KeyboardInterrupt
-        return save(self, folder, outlines)
-
-    monkeypatch.setattr(Segmentation, "save", interrupted)
-    out = tmp_path / "out"
-    flags = [f"--out={out}", "--device=cpu", "--objects=nucleus"]
-    assert main(["predict", str(model), str(photos(tmp_path / "photos")), *flags]) == 130
-    (image,) = read_annotations(out / "objects.json")[1].images
-    assert image.image == "a.png" and len(image.shapes) == read_mask(out / "a_objects.png").max() > 0
-
-
 def test_objects_of_several_classes(model: Path, tmp_path: Path, capsys: Capture) -> None:
-    folder, out = photos(tmp_path / "photos"), tmp_path / "out"
+    folder, out = photos(tmp_path / "photos", "a.png", "sub/b.jpg"), tmp_path / "out"
     argv = ["predict", str(model), str(folder), "--out", str(out), "--device=cpu", "--objects=[nucleus, border]"]
     assert main(argv) == 0
     assert "objects of class nucleus, border in" in capsys.readouterr().out

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from commands import error_of, output_of
+from commands import Capture, error_of, output_of
+from dataset_trees import photos
 from PIL import Image
 from separate_processes import PROCESSES, killed
 from training_runs import files, of_many_opinions
@@ -26,17 +27,13 @@ from crispseg.prediction.job import shard_slice
 from crispseg.prediction.outputs import LabelFiles
 from crispseg.training.settings import training_config
 
-Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("a", "b", "c", "d", "sub/a", "sub/b", "sub/c")
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    for index, name in enumerate(NAMES):
-        noise = np.random.default_rng(index).integers(0, 256, (5, 6, 3), np.uint8)
-        write_image(tmp_path / f"in/{name}.png", noise.repeat(8, axis=0).repeat(8, axis=1))
-    return tmp_path / "in"
+@pytest.fixture(name="photos")
+def _photos(tmp_path: Path) -> Path:
+    return photos(tmp_path / "in", *(f"{name}.png" for name in NAMES))
 
 
 @pytest.fixture
@@ -134,17 +131,6 @@ def test_a_list_and_what_cannot_be_read(model: Path, photos: Path, tmp_path: Pat
     assert "5 of 5 images segmented" in output_of(capsys, *argv)
 
 
-def test_objects_of_a_shard_are_written(model: Path, photos: Path, tmp_path: Path) -> None:
-    out, options = tmp_path / "out", {"objects": "class 1", "shard": "1/1"}
-    assert predict_files(model, [photos / "sub"], out, **options).objects is None  # of one process
-    ends = (".png", "_overlay.png", "_objects.png", "_objects.csv")
-    assert set(contents(out)) == {f"{name}{end}" for name in "abc" for end in ends}
-    (out / "a_objects.csv").unlink()
-    assert predict_files(model, [photos / "sub"], out, **options).skipped == 2
-    predict_files(model, [photos / "sub"], out)  # their objects are of another prediction
-    assert set(contents(out)) == {f"{name}{end}" for name in "abc" for end in ends[:2]}
-
-
 def replaced(path: Path) -> None:
     """Another image of that name, size and time of change."""
     before = path.stat()
@@ -156,7 +142,7 @@ def replaced(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ways", [{}, {"format": "voc"}, {"objects": "class 1"}, {"tiles": 128}])
+@pytest.mark.parametrize("ways", [{"format": "voc"}, {"tiles": 128}])
 def test_results_of_something_else_are_made_again(ways: dict[str, Any], photos: Path, tmp_path: Path) -> None:
     if "tiles" in ways:
         pytest.importorskip("rasterio")
@@ -195,9 +181,7 @@ def test_results_of_something_else_are_made_again(ways: dict[str, Any], photos: 
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("b.png", {}),
         ("b.png", {"resume": True}),
-        ("b_overlay.png", {}),
         ("b_objects.csv", {"objects": "class 1"}),
         ("shares.csv", {"shares": True}),
     ],
@@ -292,6 +276,13 @@ def test_formats_that_cannot_be_read_are_reported(model: Path, photos: Path, tmp
     assert "a.dng is not an image in a known format" in capsys.readouterr().err
 
 
+def test_names_that_are_not_utf_8_are_in_the_table(model: Path, photos: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"stra\xdfe.png")
+    shutil.copy(photos / "a.png", photos / "sub" / name)
+    assert predict_files(model, photos / "sub", tmp_path / "out", shares=True).done == 4
+    assert b"\nstra\xdfe.png," in (tmp_path / "out/shares.csv").read_bytes().replace(b"\r", b"")
+
+
 def test_paths_begin_at_home(model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
@@ -302,10 +293,3 @@ def test_paths_begin_at_home(model: Path, photos: Path, tmp_path: Path, monkeypa
     assert len(files(tmp_path / "mine")) == 6 and len(files(tmp_path / "one")) == 2 and not Path("~").exists()
     settings = training_config({"data": {"images": "~/in", "masks": "~/masks"}, "out": "~/run"})
     assert settings.out == tmp_path / "run" and str(settings.data.masks) == str(tmp_path / "masks")
-
-
-def test_names_that_are_not_utf_8_are_in_the_table(model: Path, photos: Path, tmp_path: Path) -> None:
-    name = os.fsdecode(b"stra\xdfe.png")
-    shutil.copy(photos / "a.png", photos / "sub" / name)
-    assert predict_files(model, photos / "sub", tmp_path / "out", shares=True).done == 4
-    assert b"\nstra\xdfe.png," in (tmp_path / "out/shares.csv").read_bytes().replace(b"\r", b"")

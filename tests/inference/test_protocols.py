@@ -21,7 +21,6 @@ from crispseg.inference.protocols import (
     WHOLE,
     Protocol,
     average_views,
-    named_protocol,
     one_view,
     predict_logits,
     window_starts,
@@ -113,19 +112,6 @@ def test_overlaps_are_weighted_as_stated() -> None:
     expected = torch.tensor([0.0] * 16 + [0.5] * 16 + [1.0] * 16)
     torch.testing.assert_close(uniform, expected.expand(1, 1, 32, 48))
     assert torch.equal(calls[1], images[..., 16:])
-
-
-@torch.no_grad()
-def test_windows_come_one_by_one_and_shrink_to_small_images() -> None:
-    toy = Toy()
-    one_view(toy, torch.randn(1, 3, 40, 120), Protocol(window=40, stride=20))
-    assert toy.sizes == [(1, 3, 40, 40)] * 5
-    toy.sizes.clear()
-    images = torch.randn(1, 3, 33, 50)
-    together = one_view(toy, images, Protocol(window=40, stride=20))
-    assert toy.sizes == [(1, 3, 33, 40)] * 2 and together.shape == (1, 4, 33, 50)
-    small = images[..., :36]
-    assert torch.equal(one_view(toy, small, Protocol(window=40)), toy(small))
 
 
 # Views --------------------------------------------------------------------------------------------------------------
@@ -222,9 +208,19 @@ def test_values_that_make_no_protocol(values: dict[str, Any], refuses: Any) -> N
         Protocol(**values)
 
 
-def test_unknown_names(refuses: Any) -> None:
-    with refuses("sfnet-mss", "sfnet-ms"):
-        named_protocol("sfnet-mss")
+# Sides --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sides", [{"shorter_side": 48}, {"longer_side": 72}, {"longer_side": 72, "shorter_side": 96}])
+@torch.no_grad()
+def test_scales_are_relative_to_the_sides(sides: dict[str, int], refining: SegmentationModel) -> None:
+    """An image of 96×64 is brought to 72×48; what is refined is so by the image at its own size."""
+    images = torch.randn(1, 3, 64, 96)
+    found = predict_logits(refining, images, Protocol(scales=(0.75, 1.5), **sides))
+    torch.testing.assert_close(found, predict_logits(refining, images, Protocol(scales=(0.5625, 1.125))))
+    same = predict_logits(refining, images, Protocol(scales=(1.0, 0.5), longer_side=96))
+    torch.testing.assert_close(same, predict_logits(refining, images, Protocol(scales=(1.0, 0.5))))
+    assert str(Protocol(shorter_side=512)) == "shorter_side 512"
 
 
 def test_evaluate_from_the_command_line(
@@ -247,18 +243,3 @@ def test_evaluate_from_the_command_line(
     assert main([*command, "--stride=900"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "stride is 900" in line
-
-
-# Sides --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("sides", [{"shorter_side": 48}, {"longer_side": 72}, {"longer_side": 72, "shorter_side": 96}])
-@torch.no_grad()
-def test_scales_are_relative_to_the_sides(sides: dict[str, int], refining: SegmentationModel) -> None:
-    """An image of 96×64 is brought to 72×48; what is refined is so by the image at its own size."""
-    images = torch.randn(1, 3, 64, 96)
-    found = predict_logits(refining, images, Protocol(scales=(0.75, 1.5), **sides))
-    torch.testing.assert_close(found, predict_logits(refining, images, Protocol(scales=(0.5625, 1.125))))
-    same = predict_logits(refining, images, Protocol(scales=(1.0, 0.5), longer_side=96))
-    torch.testing.assert_close(same, predict_logits(refining, images, Protocol(scales=(1.0, 0.5))))
-    assert str(Protocol(shorter_side=512)) == "shorter_side 512"

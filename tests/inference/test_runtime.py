@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +13,6 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from drawn import as_flags, drawn
 from exports import INFO, exported
 from PIL import Image
 from training_runs import of_many_opinions
@@ -97,24 +94,6 @@ def test_a_file_of_labels_is_read_where_labels_are_needed(suffix: str, tmp_path:
     tiled = labels(large).labels
     whole = Segmenter(tmp_path / f"labels{suffix}")(large).labels
     assert (tiled == whole)[:, :110].all() and (tiled == whole).mean() > 0.8  # only edges of tiles see less
-
-
-def test_commands_take_files_of_labels(
-    tmp_path: Path, photo: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = drawn(val=2)
-    network = of_many_opinions(len(data.label_set()))
-    (tmp_path / "fake.onnx").write_text("exported")
-    shown = []
-    for output, run in {"logits": network, "labels": lambda images: network(images).argmax(1).to(torch.uint8)}.items():
-        metadata = describe(network.info, output)
-        monkeypatch.setitem(runtime.OPENERS, "onnxruntime", lambda _path, found=(run, metadata): found)
-        scores = tmp_path / f"{output}.json"
-        command = ["evaluate", str(tmp_path / "fake.onnx"), *as_flags(data), "--workers", "0", "--bootstrap", "0"]
-        assert main([*command, "--json", str(scores)]) == 0
-        shown.append(json.loads(scores.read_text())["miou"])
-        assert main(["benchmark", str(tmp_path / "fake.onnx"), "--size", "64", "64", "--repeats", "1"]) == 0
-    assert shown[0] == pytest.approx(shown[1], abs=0.01)
 
 
 def test_what_needs_logits_refuses_a_file_of_labels(tmp_path: Path, photo: Path, refuses: Any, capsys: Any) -> None:
@@ -210,46 +189,3 @@ def test_what_a_file_cannot_do_is_refused(model: SegmentationModel, refuses: Any
         network.check_use(torch.device("cpu"), precision="fp32", whole=False)
     with refuses("a.onnx is not a saved crispseg model"):
         ExportedModel(model.forward, json.dumps({"format_version": 1}), Path("a.onnx"))
-
-
-SIGNALLED = """
-import signal, subprocess, sys
-from pathlib import Path
-import numpy as np
-from onnx import TensorProto, helper, numpy_helper, save
-from crispseg.compat import openvino_core
-from crispseg.inference.runtime import open_openvino
-from crispseg.export.quantization import quantize_openvino
-
-size = ["batch", 3, "height", "width"]
-ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name in ("images", "logits")]
-weights = numpy_helper.from_array(np.ones((3, 3, 1, 1), np.float32), "weights")
-convolution = helper.make_node("Conv", ["images", "weights"], ["logits"])
-graph = helper.make_graph([convolution], "network", ends[:1], ends[1:], [weights])
-model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-helper.set_model_props(model, {"crispseg": "{}"})
-path = Path(sys.argv[1])
-save(model, path)
-bright = np.ones((1, 3, 8, 8), np.float32)
-quantised = quantize_openvino(path, [*([bright / 10] * 9), bright], "sampling")
-print(any(operator.get_type_name() == "FakeQuantize" for operator in quantised.get_ops()))
-logits = openvino_core().compile_model(quantised, "CPU")([bright])[0]
-print(np.abs(logits - 3).max() < 0.05)  # what is brighter than most is not clipped
-first = open_openvino(path)
-second = open_openvino(path)
-del first
-del second
-signal.signal(signal.SIGCHLD, lambda *_: print("a child has ended"))
-subprocess.run(["true"])
-"""
-"""A program that begins with 8 bits, opens a file twice, closes both in that order, and waits for a child."""
-
-
-@pytest.mark.slow
-def test_signals_after_openvino(tmp_path: Path) -> None:
-    """PyTorch's loaders handle the signal of a child that ends; see `openvino_core`."""
-    pytest.importorskip("openvino")
-    command = [sys.executable, "-c", SIGNALLED, str(tmp_path / "network.onnx")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    # a library may have started one too, which ends meanwhile
-    assert (done.returncode, set(done.stdout.splitlines())) == (0, {"True", "a child has ended"}), done.stderr

@@ -1,11 +1,8 @@
 import copy
 import dataclasses
 import pickle
-import re
-import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -152,21 +149,6 @@ def test_floats_and_tensors_are_images_too(segmenter: Segmenter) -> None:
         assert np.array_equal(segmenter(source).image, image)
 
 
-def test_a_notebook_shows_the_overlay_and_the_shares(segmenter: Segmenter) -> None:
-    result = segmenter(picture())
-    result.name = "<i>street</i>"
-    html = result._repr_html_()
-    shown = re.findall(r'rgb\([\d, ]+\)"></span>(.*?) ([\d.]+)%', html)
-    assert [float(share) for _, share in shown] == sorted((float(share) for _, share in shown), reverse=True)
-    assert dict(shown) == {name: f"{100 * share:.1f}" for name, share in result.shares().items() if share}
-    assert html.count("data:image/jpeg;base64,") == 1 and "<i>" not in html and len(html) < 20_000
-
-
-def test_results_of_arrays_are_numbered(segmenter: Segmenter, tmp_path: Path) -> None:
-    saved = [result.save(tmp_path)[0].name for result in segmenter.stream([picture(), picture(seed=1)])]
-    assert saved == ["image_0001.png", "image_0002.png"] and len([*tmp_path.iterdir()]) == 4
-
-
 def test_save_to_a_file(segmenter: Segmenter, tmp_path: Path) -> None:
     labels, overlay = segmenter(picture()).save(tmp_path / "new" / "mine.png")
     assert (labels, overlay) == (tmp_path / "new/mine.png", tmp_path / "new/mine_overlay.png")
@@ -265,44 +247,6 @@ def test_an_image_too_large_for_the_memory_is_left_out(
 
 
 # Several at a time ---------------------------------------------------------------------------------------------------
-
-
-def test_small_images_share_the_threads_and_large_ones_have_all(
-    segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("crispseg.inference.segmenter.LARGE", 64 * 64 * WORKERS)
-    together = threading.Barrier(WORKERS, timeout=30)  # broken, unless so many small images are computed at a time
-    threads: list[tuple[int, int, bool]] = []
-    see = segmenter._see
-
-    def seen(image: Any) -> Any:
-        if image.shape[0] <= 64:
-            together.wait()
-        threads.append((image.shape[0], torch.get_num_threads(), threading.current_thread() is threading.main_thread()))
-        return see(image)
-
-    monkeypatch.setattr(segmenter, "_see", seen)
-    before = torch.get_num_threads()
-    torch.set_num_threads(5)
-    try:
-        results = list(segmenter.stream([np.zeros((side, 64, 3), np.uint8) for side in (64, 64, 65, 64, 64)]))
-        fresh = ThreadPoolExecutor(1).submit(torch.get_num_threads).result()
-    finally:
-        torch.set_num_threads(before)
-    assert [result.labels.shape[0] for result in results] == [64, 64, 65, 64, 64]
-    assert sorted(threads) == [(64, 3, False)] * 4 + [(65, 5, True)] and fresh == 5
-
-
-def test_streams_in_threads_leave_the_number_of_threads_as_it_is(segmenter: Segmenter) -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(4)
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            assert [*pool.map(lambda _: len(segmenter([picture()] * 3)), range(8))] == [3] * 8
-        fresh = ThreadPoolExecutor(1).submit(torch.get_num_threads).result()
-        assert (torch.get_num_threads(), fresh) == (4, 4)
-    finally:
-        torch.set_num_threads(before)
 
 
 def test_a_segmenter_is_pickled_with_its_settings(

@@ -21,7 +21,7 @@ from crispseg.errors import CrispsegWarning
 from crispseg.inference import tiling
 from crispseg.inference.tiled import segment_tiff
 from crispseg.inference.tiling import free_bytes, peak_bytes, spans, tiled
-from crispseg.io.images import read_image, read_mask
+from crispseg.io.images import read_mask
 from crispseg.io.tiff import declares_empty_pixels, map_file, open_dataset
 
 rasterio = pytest.importorskip("rasterio")
@@ -57,13 +57,6 @@ def ids(path: Path) -> np.ndarray:
 
 
 # Reading ------------------------------------------------------------------------------------------------------------
-
-
-def test_jpeg_inside_a_tiff(tmp_path: Path) -> None:
-    pytest.importorskip("imagecodecs")
-    image = blocks(96, 64)
-    write(tmp_path / "a.tif", image, compress="jpeg", photometric="ycbcr", tiled=True, blockxsize=32)
-    assert abs(read_image(tmp_path / "a.tif") - image.astype(int)).mean() < 8
 
 
 def test_files_that_cannot_be_segmented_in_tiles(segmenter: Segmenter, tmp_path: Path, refuses: Any) -> None:
@@ -294,12 +287,6 @@ def test_tensors_are_counted_while_they_live() -> None:
     assert 12000 <= peak_bytes(run) < 12100
     assert peak_bytes(lambda: [torch.zeros(1000) for _ in range(5)]) == 20000
     assert peak_bytes(lambda: [torch.zeros(1000).sum() for _ in range(5)]) < 4100
-
-
-def test_the_need_grows_with_the_image(segmenter: Segmenter) -> None:
-    image, need = np.zeros((512, 640, 3), np.uint8), segmenter._tiling.bytes_per_pixel * 512 * 640
-    with torch.inference_mode():
-        assert peak_bytes(lambda: segmenter._see(image)) == pytest.approx(need, rel=0.25)
 
 
 def test_what_is_free() -> None:

@@ -6,8 +6,6 @@ import errno
 import importlib.util
 import os
 import re
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from commands import Capture, error_of, output_of, peak_memory, small_files
+from commands import Capture, error_of, output_of, small_files
 from numpy.typing import NDArray
 
 from crispseg import Segmenter
@@ -127,21 +125,6 @@ def test_uneven_times_and_odd_sizes(segmenter: Segmenter, tmp_path: Path) -> Non
         assert written.streams.video[0].pix_fmt == "yuv420p"  # browsers and phones play no other
 
 
-def test_colors_are_those_of_the_input(segmenter: Segmenter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A video that declares its colour standard, and one that does not, look the same in players."""
-    monkeypatch.setattr(segmenter, "stream", lambda frames: (segmenter(frame) for frame in frames))
-    monkeypatch.setattr("crispseg.inference.segmenter.Segmentation.overlay", lambda self, outlines: self.image)
-    for standard in ({}, {"colorspace": 1, "color_range": 1, "color_primaries": 1, "color_trc": 1}):
-        path = clip(tmp_path / f"{len(standard)}.mp4", 4, **standard)
-        overlay, _ = predict_video(segmenter, path, tmp_path / str(len(standard)))
-        with av.open(path) as source, av.open(overlay) as written:
-            pairs = zip(source.decode(video=0), written.decode(video=0), strict=True)
-            for before, after in pairs:
-                assert after.colorspace == 1
-                both = (before.to_ndarray(format="rgb24"), after.to_ndarray(format="rgb24"))
-                assert np.median(np.abs(both[0].astype(int) - both[1])) <= 2
-
-
 # Mistakes and damage ------------------------------------------------------------------------------------------------
 
 
@@ -241,27 +224,3 @@ def test_a_full_disk_and_an_interrupt_leave_nothing(
     monkeypatch.setattr("crispseg.inference.segmenter.Segmentation.overlay", stop)
     assert main(["predict", str(folder), str(path), "--out", str(out)]) == 130
     assert not [*out.iterdir()]
-
-
-PREDICT = """
-import sys
-from crispseg import Segmenter
-from crispseg.inference.video import predict_video
-predict_video(Segmenter(sys.argv[1], "cpu"), sys.argv[2], sys.argv[3])
-print("done", flush=True)
-sys.stdin.read()
-"""
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow_with_the_length(folder: Path, tmp_path: Path) -> None:
-    peaks = {}
-    for count in (20, 300):
-        path = clip(tmp_path / f"{count}.mp4", count, (360, 480))
-        command = [sys.executable, "-c", PREDICT, str(folder), str(path), str(tmp_path / "out")]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout and process.stdout.readline() == "done\n"
-            peaks[count] = peak_memory(process.pid)
-        assert len(frames_of(tmp_path / f"out/{count}_overlay.mp4")[1]) == count
-    print(f"peak memory: {peaks[20] / 1e6:.0f} MB of 20 frames, {peaks[300] / 1e6:.0f} MB of 300")
-    assert peaks[300] < 1.1 * peaks[20]

@@ -96,15 +96,3 @@ def test_predicting_on_a_full_disk_says_what_there_is(
     line = error_of(capsys, "predict", tiny_run.folder, images, "--out", tmp_path / "out")
     assert "c.png: No space left on device; free some space; 1 of 2 images are segmented" in line
     assert files(tmp_path / "out") == {"a.png", "a_overlay.png"}
-
-
-def test_a_full_disk_is_no_fault_of_a_tiff_that_is_read_in_tiles(
-    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def full(*args: Any) -> None:
-        raise OSError(*FULL.args)
-
-    write_image(tmp_path / "in/a.tif", np.zeros((40, 40, 3), np.uint8))
-    monkeypatch.setattr("crispseg.inference.tiled.map_file", full)
-    line = error_of(capsys, "predict", tiny_run.folder, tmp_path / "in", "--out", tmp_path / "out", "--tiles", 128)
-    assert "a.tif: No space left on device; free some space" in line and "restore" not in line

@@ -230,12 +230,6 @@ def test_ycbcr_without_jpeg_is_refused(tmp_path: Path, refuses: Refuses) -> None
         read_image(tmp_path / "a.tif")
 
 
-@pytest.mark.parametrize("turn", [(274, "s", 0, "6", True), (274, "2I", 1, (6, 1), True)])
-def test_orientations_that_do_not_exist(turn: tuple[Any, ...], tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "a.tif", GREY, extratags=[turn])
-    assert np.array_equal(read_mask(tmp_path / "a.tif"), GREY)
-
-
 def test_pil_masks_with_a_short_palette(tmp_path: Path) -> None:
     """A PNG of 2 bits would make their 255 a 3."""
     ids = (GREY % 3).copy()
@@ -255,20 +249,6 @@ def test_bitmaps_of_16_bits_a_pixel(tmp_path: Path) -> None:
     assert np.abs(read_image(tmp_path / "a.bmp").astype(int) - RGB).max() <= 8
 
 
-def test_a_band_with_the_profile_of_another(tmp_path: Path) -> None:
-    rasterio = pytest.importorskip("rasterio")
-    values = GREY.astype(np.uint16) * 100
-    tifffile.imwrite(tmp_path / "a.tif", values)
-    with rasterio.open(tmp_path / "a.tif") as source, rasterio.open(tmp_path / "b.tif", "w", **source.profile) as copy:
-        copy.write(source.read())
-    assert np.array_equal(read_mask(tmp_path / "b.tif"), values)
-
-
-def test_arrays_of_the_other_byte_order_are_read() -> None:
-    values = GREY.astype(">u2")
-    assert np.array_equal(read_source(values, 3, (0, 255))[0][..., 0], GREY)
-
-
 def test_masked_pixels_are_ignored_in_masks_and_black_in_images(tmp_path: Path, refuses: Refuses) -> None:
     hidden = GREY > 128
     image = np.ma.masked_array(RGB, np.repeat(hidden[..., None], 3, 2))
@@ -278,10 +258,6 @@ def test_masked_pixels_are_ignored_in_masks_and_black_in_images(tmp_path: Path, 
         np.testing.assert_array_equal(read_mask(masks / "00000.png"), np.where(hidden, 255, values.astype(int)))
     with refuses("masks[0]", "no colour for masked pixels"):
         write_pairs([RGB], [image], tmp_path)
-
-
-def test_a_matrix_is_an_array() -> None:
-    np.testing.assert_array_equal(read_source(np.asmatrix(GREY), 3)[0], read_source(GREY, 3)[0])
 
 
 @pytest.mark.parametrize("shape", [(), (60,), (2, 3, 4, 5)])

@@ -117,17 +117,6 @@ def test_every_way_in_scales_alike(run: tuple[Run, str], data: Folder, tmp_path:
     assert isinstance(seen, FileDataset) and all((seen[index].image.max() == 255) for index in range(len(seen)))
 
 
-def test_a_run_scores_other_files_by_its_range(run: tuple[Run, str], data: Folder, tmp_path: Path) -> None:
-    (tmp_path / "images").mkdir()
-    for pair in data.pairs("all"):
-        with Image.open(pair.image) as image:
-            image.save(tmp_path / f"images/{pair.name}.tif")  # of which the check decodes all
-    files = replace(data, images=tmp_path / "images")
-    one, other = (run[0].evaluate("all", source).scores.confusion for source in (files, data))
-    assert np.array_equal(one, other)
-    assert not value_range._told.is_set(), "a warning that nobody knows the range"
-
-
 def test_a_declared_range_counts(data: Folder, refuses: Refuses) -> None:
     declared = replace(data, value_range=(0, 4095)).dataset("train")
     assert known_range(declared) == (0, 4095)
