@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -44,13 +42,3 @@ def small_files(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def peak_memory(process: int) -> int:
-    """Largest resident memory of a running process in bytes; `resource` would count that of its parent too."""
-    status = Path(f"/proc/{process}/status")
-    if not status.exists():
-        pytest.skip("peak memory is read in /proc")
-    found = re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)
-    assert found
-    return 1024 * int(found[1])

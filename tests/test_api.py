@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 import shutil
 import threading
@@ -15,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from commands import Capture
 from dataset_trees import save
 from PIL import Image
 from training_runs import files
@@ -25,8 +24,6 @@ from crispseg.data import Folder
 from crispseg.data.named import write_pairs
 from crispseg.io.images import read_image, read_mask
 from crispseg.training import Run
-
-Capture = pytest.CaptureFixture[str]
 
 CLASSES = ["background", "<b>road</b>"]
 TINY: dict[str, Any] = {"preset": "paper", "class_weights": None, "classes": CLASSES, "crop": (64, 64), "epochs": 2}
@@ -216,29 +213,6 @@ def test_a_notebook_shows_a_run(trained: Run, tmp_path: Path) -> None:
     assert f"fpn on test_efficientnet: mIoU {trained.miou:.1f} on val" in html and str(trained.folder) in html
     best = max(trained.history, key=lambda row: row["miou"])
     assert f"<td>{best['iou/background']:.1f}</td>" in html and html.count("<img") == 2
-
-    mious = [20.0, 60.0, 50.0]
-    rows = "".join(f"{epoch},{5 * epoch**2},{miou},{miou},\n" for epoch, miou in enumerate(mious, 4))
-    (tmp_path / "metrics.csv").write_text(f"epoch,step,miou,iou/background,iou/{CLASSES[1]}\n{rows}")
-    save(tmp_path / "val.png", Image.new("RGB", (20, 10)))
-    html = Run(tmp_path, trained.model, 60.0, {}, trained.data)._repr_html_()
-    shown(html)
-    assert "mIoU 60.0 on val" in html and "<td>60.0</td>" in html and "<td>–</td>" in html
-    curve, *_ = re.findall(r"data:image/png;base64,([\w+/=]+)", html)
-    drawn = np.array(Image.open(io.BytesIO(base64.b64decode(curve))).convert("RGB")).astype(int)
-    rows, columns = np.nonzero(drawn[..., 2] - drawn[..., 0] > 100)  # the blue line
-    assert (
-        np.ptp(columns) > 200 and columns[rows.argmin()] < columns.mean() and columns[rows.argmax()] < columns.min() + 9
-    )
-    assert html.count("<img") == 2 and 'width="20" height="10"' in html
-
-
-def test_a_notebook_shows_an_evaluation(trained: Run) -> None:
-    evaluation = trained.evaluate("train")
-    html = evaluation._repr_html_()
-    shown(html)
-    assert f"mIoU<b>{evaluation.measures['miou']:.1f}</b>" in html and "ranges are 95 % bootstrap intervals" in html
-    assert "ranges" not in trained.evaluate("val")._repr_html_()  # of a single image
 
 
 def test_it_runs_beside_the_main_thread(folders: Path, tmp_path: Path) -> None:

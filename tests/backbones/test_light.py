@@ -39,12 +39,6 @@ def test_features_have_these_sizes(name: str, strides: tuple[int, ...], channels
     check_sizes(backbone)
 
 
-def test_what_they_cannot_do_is_refused(refuses: Any) -> None:
-
-    with refuses("stdc1", "output_stride 8", "resnet18_deep"):
-        Backbone("stdc1", output_stride=8)
-
-
 # Weights ------------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,6 @@ from safetensors.torch import save_file
 from crispseg import create_model
 from crispseg.backbones import Backbone
 from crispseg.backbones import weights as published
-from crispseg.backbones.weights import weights_source
 
 TINY = "test_efficientnet"
 
@@ -67,9 +66,3 @@ def test_a_hub_out_of_reach_is_asked_once(refuses: Any, monkeypatch: pytest.Monk
     with refuses(TINY, "no connection", "model.pretrained"):
         Backbone(TINY, pretrained=True)
     assert len(asked) == 1
-
-
-def test_where_weights_come_from(weights: Path) -> None:
-    assert weights_source(TINY, str(weights)) == f"the weights in {weights}"
-    assert weights_source(TINY, False) == "random weights; see model.pretrained"
-    assert weights_source("shufflenetv2_x1_0", True) == "the published weights of shufflenetv2_x1_0"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import torch
 from crispseg import create_model
 from crispseg.benchmarking import Conditions, Report, benchmark, count_multiply_adds, count_parameters
 from crispseg.benchmarking.benchmark import find_network, stages
-from crispseg.benchmarking.cost import take_turns
 from crispseg.cli.main import main
 
 QUICK = Conditions((64, 96), backbone="test_efficientnet", num_classes=5, threads=1, device="cpu", repeats=2, warmup=1)
@@ -50,12 +48,6 @@ def test_what_is_timed_is_what_a_segmenter_does(name: str) -> None:
     with torch.inference_mode():
         assert timed["forward"]().shape == (1, 5, 64, 96)
         assert timed["total"]().shape == (64, 96)
-
-
-def test_all_take_their_turn_in_every_round() -> None:
-    called: list[str] = []
-    latencies = take_turns([{"stage": partial(called.append, name)} for name in "ab"], 2, 1, torch.device("cpu"))
-    assert called == ["a", "b"] * 3 and [set(each) for each in latencies] == [{"stage"}] * 2
 
 
 def test_the_command(saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

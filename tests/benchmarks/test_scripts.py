@@ -14,7 +14,6 @@ from crispseg.config.registry import load_plugins
 from crispseg.models import create_model
 
 Script = Callable[[str], Any]
-PEERS = ("smp_fpn", "smp_unet", "smp_deeplabv3plus", "smp_upernet", "smp_segformer", "lraspp")
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ def plugin() -> Iterator[None]:
         del sys.modules[name]  # so that it is loaded again
 
 
-@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize("name", ["smp_fpn", "lraspp"])
 def test_the_same_weights_of_peers_are_frozen(name: str, plugin: None) -> None:
     ours, peer = (create_model(each, num_classes=2, backbone="tf_efficientnet_lite0") for each in ("fpn", name))
     assert peer.backbone.early_share == ours.backbone.early_share > 0
@@ -87,12 +86,6 @@ def test_report(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     reporting.write_rows(table.scores, [*rows, row("smp_fpn", 0, 60.0, recipe, weights="4567")])
     with refuses("smp_fpn-0"):
         reporting.report(table)
-
-
-def test_rows_may_lack_fields(script: Script, tmp_path: Path) -> None:
-    reporting = script("reporting")
-    reporting.write_rows(tmp_path / "rows.csv", [{"seed": "0"}, {"seed": "1", "device": "cpu"}])
-    assert reporting.read_rows(tmp_path / "rows.csv") == [{"seed": "0", "device": ""}, {"seed": "1", "device": "cpu"}]
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import re
 import runpy
 import sys
 from pathlib import Path
@@ -51,15 +50,6 @@ def test_help_explains_every_key(argv: list[str], keys: list[str], capsys: Captu
     assert f"crispseg {argv[0]}" in shown
     assert ("--data.images" in shown) == ("camvid" not in argv and argv != ["predict"])  # keys of the chosen data only
     assert "type:" not in shown and "Literal" not in shown and "Optional" not in shown
-
-
-@pytest.mark.parametrize("command", ["train", "predict", "evaluate"])
-def test_the_first_page_of_help_is_short(command: str, capsys: Capture) -> None:
-    page = output_of(capsys, command, "--help")
-    assert page.count("\n") < 90 and f"crispseg {command} --help all explains every key" in page
-    assert "--out" in page or command == "evaluate"
-    if command == "train":
-        assert re.findall(r"^  --([\w.]+)", page, re.MULTILINE) and all(f"--{key} " in page for key in Train.first)
 
 
 def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -122,20 +112,6 @@ def test_presets(tmp_path: Path, refuses: Any) -> None:
         parse(yaml_file(tmp_path, "preset: papr\n"))
 
 
-def test_weights_of_other_classes_are_left_behind_but_not_those_of_the_preset(tmp_path: Path) -> None:
-    path = yaml_file(tmp_path, "preset: paper\ndata: {name: folder, root: here}\nclass_weights: [1, 2]\n")
-    camvid = ("--data=camvid", "--data.root=here")
-    assert parse(path).class_weights == [1, 2]
-    assert parse(path, *camvid).class_weights is None
-    assert parse("--preset=paper", *camvid).class_weights is None
-    assert parse(path, *camvid, "--preset=own").class_weights == "auto"
-
-
-def test_yaml_shorthand(tmp_path: Path) -> None:
-    short = parse(yaml_file(tmp_path, "model: fpn\ndata: nuclei\n"))
-    assert short.model.name == "fpn" and short.data == Nuclei()
-
-
 def test_entries_of_a_mapping() -> None:
     config = parse("--loss.dice", "0.5", "--boundary-weights.direction=2", *OWN)
     assert config.losses == {"cross_entropy": 1, "dice": 0.5}
@@ -196,11 +172,6 @@ def test_init_from_brings_the_model_of_the_run(run: Path, tmp_path: Path, refuse
     assert (other.name, other.backbone) == ("sfnet", "test_efficientnet") and not other.options
     with refuses("missing is not a model folder"):
         parse("--init_from", tmp_path / "missing", *OWN)
-
-
-def test_a_resumed_run_needs_no_longer_what_it_started_from(tmp_path: Path) -> None:
-    path = yaml_file(tmp_path, "init_from: gone\nmodel: {name: fpn, width: 16}\n")
-    assert Train.parsed([str(path), *OWN]).config(resumed=True).model.options["width"] == 16
 
 
 def test_the_config_of_a_run_repeats_it(run: Path) -> None:

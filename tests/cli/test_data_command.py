@@ -12,7 +12,6 @@ from commands import Capture, error_of, output_of
 from dataset_trees import MAKERS, save
 
 from crispseg.data import DATA_SOURCES, Folder
-from crispseg.data.catalogue import catalogue
 from crispseg.folders.readers import read
 from crispseg.folders.report import values_of_labels
 from crispseg.labels import IGNORE
@@ -52,18 +51,6 @@ def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: 
 
 
 # ----------------------------------------------------------------------------------------------------------- list
-
-
-def test_list_names_all_that_have_files(capsys: Capture) -> None:
-    assert set(catalogue()) == set(DATA_SOURCES) - {"folder"}
-    shown = output_of(capsys, "data", "list")
-    assert all(name in shown for name in catalogue())
-    for number in ("20210", "2975", "118287", "1464", "59 or 60"):
-        assert number in shown
-    for name, entry in catalogue().items():
-        if name != "mapillary":  # whose own file has the classes
-            assert str(len(DATA_SOURCES[name]("x").label_set())) in entry.classes  # type: ignore[call-arg]
-        assert set(entry.counts) >= {"train", "val"}
 
 
 # ---------------------------------------------------------------------------------------------------------- import

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
+from commands import Capture
 
 import crispseg.cli.list  # noqa: F401 as it registers itself
 from crispseg.cli.command import commands
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegError
-
-Capture = pytest.CaptureFixture[str]
 
 
 def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
@@ -40,31 +36,3 @@ def test_of_a_data_worker_s_error_the_message_is_shown(monkeypatch: pytest.Monke
     worker = "Caught CrispsegError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  x\n"
     assert failing(CrispsegError(f"{worker}crispseg.errors.CrispsegError: a\nb is broken"), monkeypatch) == 2
     assert capsys.readouterr().err == "crispseg: error: a b is broken\n"
-
-
-PROGRAM = """
-import resource, sys
-import numpy as np
-from crispseg.cli.main import keep_freed_memory
-
-def fill():
-    blocks = [np.ones(3 * 2**20, np.uint8) for _ in range(40)]  # NumPy asks for huge pages from 4 MiB on
-
-if sys.argv[1] == "kept":
-    keep_freed_memory()
-fill()
-fill()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-fill()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="not the GNU C library")
-def test_freed_memory_is_kept() -> None:
-    def faults(way: str) -> int:
-        argv = [sys.executable, "-c", PROGRAM, way]
-        environment = {"PYTHONPATH": ":".join(sys.path)}
-        return int(subprocess.run(argv, env=environment, check=True, capture_output=True, text=True).stdout)
-
-    assert faults("as it is") > 10_000 and faults("kept") < 1_000

@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable
 from fnmatch import fnmatch
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,44 +22,8 @@ from training_runs import FLAGS, rows
 import crispseg.cli.predict  # noqa: F401 as it registers itself
 from crispseg.cli.command import commands
 from crispseg.cli.main import INTERRUPTED, main
-from crispseg.errors import Interrupted, ended_worker
-from crispseg.io.files import atomic_path
 
 FORK = multiprocessing.get_context("fork")
-
-
-def test_it_leaves_no_temporary_file(tmp_path: Path) -> None:
-    process = FORK.Process(target=told_to_end, args=(tmp_path / "file.txt",))
-    process.start()
-    process.join(60)
-    process.kill()
-    assert process.exitcode == 143
-    assert not list(tmp_path.iterdir())
-
-
-def told_to_end(file: Path) -> None:
-    """A command that has forked another process, which ends at once, and that is told to end while it writes."""
-
-    def run(argv: list[str]) -> None:
-        ready = FORK.Event()
-        child = FORK.Process(target=wait, args=(ready,))
-        child.start()
-        ready.wait()  # a signal before that is one that a forked Python may forget
-        child.terminate()
-        child.join()
-        assert child.exitcode == -signal.SIGTERM
-        with atomic_path(argv[0]) as temporary:
-            temporary.write_text("half")
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(20)
-
-    commands["predict"] = SimpleNamespace(start=run)  # type: ignore[assignment]
-    sys.exit(main(["predict", str(file)]))
-
-
-def wait(ready: Event) -> None:
-    ready.set()
-    time.sleep(20)
 
 
 @pytest.mark.slow
@@ -68,7 +31,6 @@ def wait(ready: Event) -> None:
     ("number", "alone", "status", "says"),
     [
         (signal.SIGTERM, False, 143, r"interrupted at step \d+"),
-        (signal.SIGINT, False, 130, r"interrupted at step \d+"),
         (signal.SIGKILL, True, 2, r"error: a data worker was terminated; use fewer workers.*"),
     ],
 )
@@ -95,19 +57,6 @@ def test_a_run_whose_data_workers_are_told_to_end_says_what_it_kept(
     assert re.fullmatch(rf"crispseg: {says}; .*step \d+ .* {tmp_path}/run", line), line
     assert process.exitcode == status
     assert (tmp_path / "run/model/model.safetensors").is_file()
-
-
-@pytest.mark.parametrize(
-    ("stop", "number"), [(KeyboardInterrupt(), signal.SIGINT), (Interrupted("", signal.SIGTERM), signal.SIGTERM)]
-)
-def test_a_worker_that_ends_while_an_interrupt_is_handled_is_no_error(stop: BaseException, number: int) -> None:
-    with pytest.raises(RuntimeError) as raised:
-        try:
-            raise stop
-        finally:
-            raise RuntimeError("DataLoader worker (pid 7) exited unexpectedly with exit code 1")
-    found = ended_worker(raised.value)
-    assert isinstance(found, Interrupted) and found.number == number
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,7 @@ from conftest import unknown_again
 from drawn import as_flags, drawn
 from PIL import Image
 
-from crispseg import create_model
 from crispseg.cli.main import main
-from crispseg.cli.train import Train
 from crispseg.config.registry import load_plugins
 from crispseg.data import DATA_SOURCES
 from crispseg.io.images import write_image
@@ -58,19 +56,6 @@ def test_a_fuse_part_trains_and_predicts(
     assert not any(path.is_file() for path in (tmp_path / "else").rglob("*"))
 
 
-def test_a_file_is_run_once(tmp_path: Path) -> None:
-    path = tmp_path / "part.py"
-    path.write_text(
-        "import crispseg\nfrom crispseg.decoders import UpsampleAdd\n\n"
-        "crispseg.fuses.register('of_a_test')(UpsampleAdd)\n"
-    )
-    with unknown_again():
-        load_plugins([path])
-        load_plugins([str(path), path])
-        model = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8, fuse="of_a_test")
-        assert model.info.options["fuse"] == "of_a_test"
-
-
 @pytest.mark.parametrize(
     ("content", "phrases"),
     [
@@ -95,19 +80,6 @@ def test_what_is_no_python_file_is_named(name: str, tmp_path: Path, refuses: Any
     (tmp_path / "part.txt").write_text("x = 1\n")
     with refuses(str(tmp_path / name), ".py file"):
         load_plugins([tmp_path / name])
-
-
-def test_a_model_of_one_s_own_is_known_to_the_command_line(tmp_path: Path) -> None:
-    (tmp_path / "own_model.py").write_text(
-        "from crispseg.models import fpn, models\n\n\n"
-        "@models.register('own_model')\n"
-        "def own_model(spec, num_classes, *, width: int = 8):\n"
-        "    return fpn(spec, num_classes, width=width)\n"
-    )
-    argv = ["--preset=paper", "--model", "own_model", "--model.width=16", "--plugins", str(tmp_path / "own_model.py")]
-    config = Train.parsed([*argv, "--data=nuclei"]).config()
-    model = config.model.build(3, auxiliary=False)
-    assert (model.info.name, model.info.options) == ("own_model", {"width": 16})
 
 
 def test_a_data_source_trains_with_a_val_image_smaller_than_models_take(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import crispseg.config.settings
 from crispseg import CrispsegError
-from crispseg.config.settings import Text, accepted, checked, construct
+from crispseg.config.settings import Text, checked, construct
 from crispseg.config.yaml_files import parse_yaml, read_yaml
 from crispseg.data import Augment, Folder
 from crispseg.inference.protocols import Protocol
@@ -87,20 +87,6 @@ def test_the_error_of_a_field(values: dict[str, Any], field: str, phrases: list[
         construct(Folder, values, "data.")
     assert caught.value.field == field
     assert all(phrase in str(caught.value) for phrase in phrases)
-
-
-@pytest.mark.parametrize(
-    ("kind", "words"),
-    [
-        (int | None, "a whole number or null"),
-        (bool | str | Path, "true or false, text or a path"),
-        (tuple[int, ...] | Literal["all"], "a list of whole numbers or all"),
-        (dict[str, float] | str, "a mapping from names to numbers or text"),
-        (list[tuple[int, int, int]], "a list of lists of 3 whole numbers"),
-    ],
-)
-def test_types_in_words(kind: Any, words: str) -> None:
-    assert accepted(kind) == words
 
 
 # Files --------------------------------------------------------------------------------------------------------------

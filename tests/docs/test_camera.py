@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -32,30 +30,3 @@ def test_a_file_gives_all_its_frames(tmp_path: Path, refuses: Refuses) -> None:
         assert np.abs(frame.mean((0, 1)) - (200, 100, 10 * number)).max() < 4  # RGB
     with refuses("missing.avi cannot be opened"):
         list(camera.frames(str(tmp_path / "missing.avi")))
-
-
-def test_of_a_camera_the_newest_frame_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Camera:
-        def __init__(self, source: Any) -> None:
-            assert source == 1
-            self.taken = 0
-
-        def isOpened(self) -> bool:
-            return True
-
-        def read(self) -> tuple[bool, np.ndarray]:
-            self.taken += 1
-            time.sleep(0.01)
-            return self.taken <= 20, picture(self.taken)
-
-        def release(self) -> None:
-            pass
-
-    monkeypatch.setattr(cv2, "VideoCapture", Camera)
-    found = []
-    for frame in camera.frames("1"):
-        found.append(int(frame[0, 0, 2]) // 10)
-        time.sleep(0.1)
-        if found[-1] >= 15:
-            break
-    assert found[-1] >= 15 and len(found) < 8 and found == sorted(found)

@@ -7,18 +7,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
 import lightning as L
 import numpy as np
 import pytest
 import torch
-from commands import Capture
 from dataset_trees import save
 from huggingface_hub import HfApi
-from torch.utils.data import DataLoader
 
 import crispseg
-from crispseg.data import Augment, Folder, Transformed, train_transform
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = (
@@ -92,43 +88,3 @@ def test_own_loops_run_and_their_model_is_saved(place: Path, monkeypatch: pytest
     exec(saving.replace('"saved"', f'"{tmp_path}/saved"'), names)
     assert {"config.json", "model.safetensors", "README.md"} <= {*uploaded}
     assert crispseg.from_pretrained(tmp_path / "saved").info.class_names == ("background", "road")
-
-
-def test_a_video_is_segmented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    """By the loop of OpenCV; tests/inference/test_video.py has the command."""
-    monkeypatch.chdir(tmp_path)
-    crispseg.create_model("fpn", num_classes=2, backbone="test_efficientnet").save_pretrained("runs/streets")
-    writer = cv2.VideoWriter("drive.mp4", cv2.VideoWriter_fourcc(*"mp4v"), 10, (96, 64))
-    for shade in range(0, 150, 30):
-        writer.write(np.full((64, 96, 3), shade, np.uint8))
-    writer.release()
-    (block,) = (block for block in blocks("docs/video.md") if "cv2.VideoCapture(" in block)
-    names: dict[str, Any] = {"segmenter": crispseg.Segmenter("runs/streets")}
-    exec(block, names)
-    names["video"].release()  # its threads would hold locks in processes that other tests fork
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == [*"12345"]
-
-
-def test_workers_of_a_plain_loader_augment_differently(place: Path) -> None:
-    data = Folder(place / "photos", place / "masks", num_classes=2)
-    transform = train_transform(Augment(crop=(32, 32), turn=False, photometric=False), (0.5,) * 3, (0.5,) * 3)
-    loader = DataLoader(Transformed(data.dataset("train"), transform), batch_size=5, num_workers=1)
-    (images, labels), (again, _) = next(iter(loader)), next(iter(loader))
-    assert images.shape == (5, 3, 32, 32) and set(labels.unique().tolist()) <= {0, 1, 255}
-    assert not torch.equal(images, again)
-
-
-def test_a_network_of_another_library_is_trained_and_scored(place: Path, tmp_path: Path) -> None:
-    pytest.importorskip("segmentation_models_pytorch")
-    settings = {"pretrained": False, "epochs": 1, "batch_size": 2, "crop": (64, 64), "workers": 0, "loggers": []}
-    run = crispseg.train(
-        *(place / "photos", place / "masks"),
-        plugins=[str(ROOT / "benchmarks/peers.py")],
-        model="smp_fpn",
-        backbone="test_efficientnet",
-        out=tmp_path / "run",
-        **settings,
-    )
-    assert type(run.model.net).__name__ == "FPN"
-    assert run.evaluate().measures["miou"] == pytest.approx(run.miou, abs=1)  # which training scores in bf16
-    assert run.predict(np.zeros((40, 50), np.uint8)).labels.shape == (40, 50)

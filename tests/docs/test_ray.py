@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from dataset_trees import photos
 from training_runs import of_many_opinions
 
 from crispseg import Segmenter
-from crispseg.io.images import write_image, write_labels
+from crispseg.io.images import write_labels
 
 sys.path.append(str(Path(__file__).parents[2] / "examples"))
 import ray_predict
@@ -32,13 +28,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("photos")
-    for index, name in enumerate(NAMES):
-        noise = np.random.default_rng(index).integers(0, 256, (5, 6, 3), np.uint8)
-        write_image(folder / f"{name}.png", noise.repeat(8, axis=0).repeat(8, axis=1))
-    return folder
+@pytest.fixture(scope="module", name="photos")
+def _photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return photos(tmp_path_factory.mktemp("photos"), *(f"{name}.png" for name in NAMES))
 
 
 @pytest.fixture(scope="module")
@@ -79,42 +71,3 @@ def test_mistakes_are_said_before_ray_starts(options: Any, phrase: str, model: P
     pytest.importorskip("ray")
     with refuses(phrase):
         ray_predict.predict(None, model, **options)
-
-
-def run_alone(command: list[str], output: Path) -> tuple[int, str]:
-    """Exit status and output of a program; after five minutes it is ended, and after its end all that it started."""
-    environment = os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
-    with output.open("w") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-        )
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(300)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        return process.wait(), output.read_text()
-
-
-@pytest.mark.slow
-def test_a_real_ray(model: Path, photos: Path, expected: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    """From Parquet to Parquet, and from files; on a busy machine it takes minutes until Ray has started."""
-    pytest.importorskip("ray")
-    from pyarrow import parquet
-
-    images = tmp_path / "photos.parquet"
-    parquet.write_table(
-        pa.table({"name": NAMES, "bytes": [(photos / f"{name}.png").read_bytes() for name in NAMES]}), images
-    )
-    for attempt in range(3):
-        out = tmp_path / str(attempt)
-        command = [sys.executable, str(Path(__file__).parent / "with_ray.py"), *map(str, (model, photos, images, out))]
-        status, output = run_alone(command, tmp_path / f"{attempt}.txt")
-        if "Ray has started" in output and (status == 0 or "Traceback" in output):
-            break  # else Ray itself failed
-    assert status == 0, output
-    rows = parquet.read_table(out / "rows").to_pylist()
-    assert {row["name"]: {key: row[key] for key in expected["a"]} for row in rows} == expected
-    of_files = parquet.read_table(out / "files").to_pylist()
-    assert {row["path"].removeprefix(f"{photos}/"): row["labels"] for row in of_files} == {
-        f"{name}.png": each["labels"] for name, each in expected.items()
-    }

@@ -132,19 +132,6 @@ def test_each_ablation_does_what_it_says(name: str, images: Tensor) -> None:
         assert torch.equal(model(images), intact)
 
 
-def test_each_quantity_on_its_own(images: Tensor) -> None:
-    model = model_of("ddsm_upernet")
-    paths = [f"decoder.fuses.{step}.x_Sout" for step in range(3)]
-    found = ablations_of(model, ["spatial part off"], each=True)
-    assert [*found] == ["spatial part off", *(f"spatial part off, {path}" for path in paths)]
-    assert [[*ablation.of(list(taps(model)))] for ablation in found.values()] == [paths, *([path] for path in paths)]
-
-
-def test_a_model_without_such_a_quantity(refuses: Refuses) -> None:
-    with refuses("deeplabv3plus", "no flow"):
-        ablations_of(lively("deeplabv3plus"))
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "sfnet_lite"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from torch import Tensor, nn
 from crispseg import SegmentationModel, Segmenter
 from crispseg.inspection import Inspection, inspect_image
 from crispseg.inspection.fields import flow_of, pixel_pitch, sampled_points
-from crispseg.inspection.maps import HEAT, color_wheel, mean_map, scaled
 from crispseg.inspection.page import inspection_page
 from crispseg.io.images import write_image
 from crispseg.models.sfnet import warp
-from tests.inspection.models import SYSTEMS, inspected, lively, scene
+from tests.inspection.models import SYSTEMS, lively, scene
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -31,30 +29,6 @@ def test_labels_and_probabilities_are_the_segmenter_s(name: str) -> None:
     np.testing.assert_allclose(found.probabilities.sum(0), 1, atol=1e-5)
     assert found.size == (70, 90) == found.original_size
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
-
-
-def test_parts_are_known_by_their_taps() -> None:
-    found = inspected("sfnet")
-    coarsest, *_, finest = found.of("fam")
-    torch.testing.assert_close(found.tap(coarsest, "coarse"), found.taps["decoder.coarsest"])
-    assert [found.parts[part].title for part in (coarsest, finest)] == ["F5 → F4", "F3 → F2"]
-    assert found.tap(finest, "fine").shape == found.tap(finest, "warped").shape
-    agln = inspected("agln")
-    assert agln.parts[agln.of("cfb")[0]].title == "F5 → F4, block 1"
-
-
-@pytest.mark.parametrize(
-    ("name", "options", "kind", "titles"),
-    [
-        ("sfnet", {"fuse": "cfb"}, "cfb", ["F5 → F4", "F4 → F3", "F3 → F2"]),
-        ("fpn", {"merge": "aligned"}, "fam", ["F3 → F2, merge", "F4 → F2, merge", "F5 → F2, merge"]),
-        ("sfnet_lite", {}, "fam", ["F5 → F2"]),
-        ("sfnet", {"fuse": "gdfam"}, "fam", ["F5 → F4", "F4 → F3", "F3 → F2"]),
-    ],
-)
-def test_parts_in_other_decoders(name: str, options: dict[str, Any], kind: str, titles: list[str]) -> None:
-    found = inspected(name, **options)
-    assert [found.parts[part].title for part in found.of(kind)] == titles
 
 
 def test_values_that_are_not_finite(refuses: Any) -> None:
@@ -76,15 +50,6 @@ def test_large_images_are_reduced_and_small_ones_extended(monkeypatch: pytest.Mo
     assert found.truth is not None and found.truth.shape == (40, 60)
     html = inspection_page(found)
     assert "60 × 40 pixels" in html and "reduced copy of the image of 120 × 80 pixels" in html
-
-
-def test_features_are_means_over_channels_from_blue_to_red() -> None:
-    values = torch.zeros(3, 2, 2)
-    values[:, 0, 0], values[:, 1, 1] = torch.tensor([-1.0, -2, -3]), torch.tensor([4.0, 0, 5])
-    mean = mean_map(values, inspected("fpn"))
-    assert mean.shape == (64, 96) and (mean[0, 0], mean[-1, -1]) == (-2, 3)
-    drawn = scaled(mean, colors=HEAT)
-    np.testing.assert_array_equal([drawn[0, 0], drawn[-1, -1]], scaled(np.array([[0.0, 1.0]]), colors=HEAT)[0])
 
 
 # Flow and sampled points are drawn where the model looks ------------------------------------------------------------
@@ -109,21 +74,6 @@ def test_flow_is_in_pixels_of_its_level() -> None:
         there = ((looked >= 0) & (looked <= limits)).all(0)  # outside, features count as zero
         assert there.any() and flow.abs().max() > 0.2
         torch.testing.assert_close(read[:, there], looked[:, there], atol=1e-2, rtol=0)
-
-
-def test_conversion_by_hand() -> None:
-    """Δ / w of 2 / (w - 1) a pixel: Δ = 16 on a level 8 wide is 7 pixels, Δ = -10 on one 5 high is -4."""
-    delta = torch.tensor([16.0, -10.0])[:, None, None].expand(2, 5, 8)
-    found = dataclasses.replace(inspected("sfnet"), taps={"x.flow": delta})
-    assert flow_of(found, "x")[:, 2, 3].tolist() == pytest.approx([7, -4])
-    assert flow_of(dataclasses.replace(found, align_corners=False), "x")[:, 2, 3].tolist() == [8, -5]
-
-
-def test_the_wheel_is_red_to_the_right_and_cyan_to_the_left() -> None:
-    wheel = color_wheel(65)
-    right, left = wheel[32, 63].astype(int), wheel[32, 1].astype(int)
-    assert right[0] > 200 > 100 > right[2] and left[2] > 200 > 100 > left[0]
-    assert wheel[32, 32].min() > 240 and wheel[0, 0].min() == 255  # no flow, and outside
 
 
 def shifted(name: str, part: str, bias: list[float], **options: Any) -> SegmentationModel:

@@ -102,18 +102,6 @@ def test_no_file_of_the_server_is_read(client: Any, folder: Path, path: str) -> 
 
 
 @pytest.mark.browser
-def test_in_a_browser(url: str, browser: Any, tmp_path: Path) -> None:
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    browser.get(url)
-    wait = WebDriverWait(browser, 30)
-    given = wait.until(lambda page: page.find_element(By.CSS_SELECTOR, "input[type=file]"))
-    given.send_keys(save(tmp_path / "seen.png"))
-    wait.until(lambda page: page.find_element(By.CSS_SELECTOR, "iframe[title=segmentation]"))
-
-
-@pytest.mark.browser
 def test_it_opens_with_an_image(model: SegmentationModel, folder: Path, browser: Any, tmp_path: Path) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait

@@ -15,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from crispseg.inspection.fields import POINT_BYTES, SampledPoints, flow_of, payload, points_field, sampled_points
-from crispseg.inspection.page import CLEAR, aligned, classes, edges, inspection_page, sections
+from crispseg.inspection.fields import flow_of, payload, sampled_points
+from crispseg.inspection.page import inspection_page, sections
 from tests.inspection.models import SYSTEMS, inspected
 
 KINDS = {"crisp": {"flow"}, "sfnet": {"flow"}, "ddsm_upernet": {"points"}, "unept": {"points"}}
@@ -52,21 +52,6 @@ def test_a_gated_alignment_shows_both_flows_and_the_gate() -> None:
     assert "Semantic flow" in inspection_page(found)
 
 
-def test_aligned_features_of_two_models_are_next_to_each_other() -> None:
-    """SFNet, Fig. 4: FAM and DCN."""
-    flow, convolution = inspected("sfnet"), inspected("sfnet", fuse="dcn")
-    steps = ["F3 → F2", "F4 → F3", "F5 → F4"]
-    found = dict(aligned(flow, convolution))
-    assert sorted(found) == steps
-    for title, panels in found.items():
-        assert [panel.name for panel in panels] == ["sfnet, flow", "sfnet, deformable convolution"], title
-        assert not np.array_equal(panels[0].pixels, panels[1].pixels)
-    assert "Aligned features of both models" in inspection_page(flow, convolution)
-    assert "Aligned features of both models" not in inspection_page(flow)
-    assert [title for title, _ in sections(convolution)["dcn"]] == steps[::-1]
-    assert "Deformable convolution" in inspection_page(convolution)
-
-
 def test_points_of_deformable_convolutions() -> None:
     found = inspected("sfnet", fuse="dcn")
     points = sampled_points(found)
@@ -100,20 +85,6 @@ def test_names_are_text() -> None:
     assert html.count("</script>") == 2
 
 
-def test_points_of_large_levels_are_thinned_out() -> None:
-    rng = np.random.default_rng(0)
-    xs, ys = np.arange(256, dtype=np.float32) * 4, np.arange(200, dtype=np.float32) * 4
-    xy = rng.random((200, 256, 1, 25, 2), np.float32) * 1000
-    points = SampledPoints("F3 → F2", xs, ys, xy, rng.random((200, 256, 1, 25), np.float32))
-    field = points_field(points, POINT_BYTES)
-    every, rows, columns = field["every"], len(field["ys"]), len(field["xs"])
-    assert every == 2 and (rows, columns) == (100, 128)
-    assert 5 * rows * columns * 25 <= POINT_BYTES
-    kept = unpacked(field["places"]).reshape(rows, columns, 25, 2) * field["step"]
-    row, column = np.searchsorted(ys, field["ys"][7]), np.searchsorted(xs, field["xs"][9])
-    np.testing.assert_allclose(kept[7, 9], points.xy[row, column, 0], atol=0.05)
-
-
 def test_flow_survives_the_way_to_the_page() -> None:
     found = inspected("sfnet")
     for field, part in zip(payload(found)["fields"], found.of("fam"), strict=True):
@@ -134,16 +105,6 @@ def test_points_survive_the_way_to_the_page(name: str) -> None:
         np.testing.assert_allclose(field["xs"], points.xs, atol=1e-3)
 
 
-def test_shares_and_iou_of_the_classes() -> None:
-    """One ignored pixel of 6; the prediction has classes 0, 0, 0, 0, 1, 1."""
-    found = inspected("fpn")
-    truth = np.array([[0, 0, 2], [255, 1, 0]], np.uint8)
-    labels = np.array([[0, 0, 0], [0, 1, 1]], np.uint8)
-    legend = classes(dataclasses.replace(found, labels=labels, truth=truth))
-    shares = [["66.7", "50.0", "50.0"], ["33.3", "16.7", "50.0"], ["0.0", "16.7", "0.0"]]
-    assert [row[2] for row in legend["rows"]] == shares and len(legend["absent"]) == 9
-
-
 def test_probabilities_survive_the_way_to_the_page() -> None:
     """To less than the last digit that is shown, a tenth of a percent."""
     found = inspected("fpn")
@@ -152,13 +113,3 @@ def test_probabilities_survive_the_way_to_the_page() -> None:
     assert (ids[..., 0] == found.labels).all()
     known = np.take_along_axis(found.probabilities.transpose(1, 2, 0), ids.astype(int), 2)
     np.testing.assert_allclose(shares / 65535, known, atol=1e-5)
-
-
-def test_lines_between_classes_are_white_with_a_black_rim() -> None:
-    labels = np.zeros((9, 9), np.uint8)
-    labels[4:, 4:] = 255
-    drawn = edges(labels)
-    expected = np.zeros((9, 9), bool)
-    expected[4, 4:] = expected[4:, 4] = True
-    assert ((drawn == 255).all(2) == expected).all() and (drawn[:3] == CLEAR).all() and (drawn[6:, 6:] == CLEAR).all()
-    assert not drawn[3, 3:].any() and not drawn[5, 5:].any()

@@ -18,11 +18,10 @@ from PIL import Image
 from crispseg.data.dataset import Sample
 from crispseg.evaluation import BoundaryScores, SegmentationScores
 from crispseg.evaluation.boundary import DISTANCES, BoundaryIoUScores
-from crispseg.evaluation.report import Example, comparison_page, draw_confusion, report_page
-from crispseg.evaluation.summary import Evaluation, ModelComparison
+from crispseg.evaluation.report import Example, draw_confusion, report_page
+from crispseg.evaluation.summary import Evaluation
 from crispseg.labels import BACKGROUND, LabelSet
 from crispseg.visualization import pages
-from tests.visualization.parsed import Page
 
 LABELS = LabelSet.colored(["background", "nucleus", "border"])
 LONG = "plate_7_well_B03_field_0012_channel_DAPI_exposure_120ms_" * 4 + "z"
@@ -46,16 +45,6 @@ def evaluation() -> str:
     return report_page("fpn on resnet18", "folder val", found, [example])
 
 
-@pytest.fixture(scope="module")
-def beside() -> str:
-    """The page of nine results side by side, as an ablation of SFNet has them."""
-    scores, boundary = scored(SegmentationScores(3)), scored(BoundaryScores(3, [3]))
-    names = ["intact", *(f"flow × 0 in decoder.fuses.{index}" for index in range(8))]
-    about = "coarse levels are upsampled bilinearly"
-    results = tuple(Evaluation(LABELS, scores, boundary, name=name, explanation=about) for name in names)
-    return comparison_page("Ablation", "folder val", ModelComparison(results, 40))
-
-
 @pytest.mark.browser
 @pytest.mark.parametrize("width", [1200, 400])
 @pytest.mark.parametrize("name", ["evaluation", "beside"])
@@ -73,20 +62,6 @@ def test_tables_stay_inside(
     assert browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
-def test_every_value_of_a_table_has_a_name_where_its_head_is_hidden(evaluation: str, beside: str) -> None:
-    names = [
-        {attributes.get("data-name") for tag, attributes in Page(html).tags if tag == "td"}
-        for html in (evaluation, beside)
-    ]
-    assert names[0] >= {"IoU", "accuracy", "% of truth", "F 3 px", "F 12 px", "boundary IoU"}
-    assert names[1] >= {"mIoU", "change", "F 3 px", "1", "9"}
-
-
-def test_boundaries_have_columns_where_they_were_scored() -> None:
-    plain = report_page("fpn", "val", Evaluation(LABELS, scored(SegmentationScores(3))))
-    assert "F 3 px" not in plain and "boundary IoU" not in plain
-
-
 @pytest.mark.parametrize("clear", [None, BACKGROUND, (1, 2, 3)])
 def test_one_colour_of_a_picture_can_be_seen_through(clear: Any) -> None:
     pixels = np.array([[BACKGROUND, (238, 153, 0)]], np.uint8)
@@ -94,14 +69,6 @@ def test_one_colour_of_a_picture_can_be_seen_through(clear: Any) -> None:
     picture = Image.open(io.BytesIO(base64.b64decode(source.partition(",")[2])))
     assert np.array_equal(np.array(picture.convert("RGB")), pixels)
     assert np.array(picture.convert("RGBA"))[0, :, 3].tolist() == [0 if clear == BACKGROUND else 255, 255]
-
-
-def test_a_bar_is_as_long_as_its_number() -> None:
-    bar = pages.TEMPLATES.get_template("blocks.html").module.bar  # type: ignore[attr-defined]
-    html = bar(12.5, [10, 20])
-    assert "width: 12.50%" in html and "left: 10.00%; width: 10.00%" in html
-    assert bar(float("nan")) == ""
-    assert "<u" not in bar(50, [float("nan")] * 2)
 
 
 @pytest.mark.parametrize(("colors", "mode"), [(256, "P"), (257, "RGB")])
@@ -125,8 +92,3 @@ def test_all_cells_are_there(classes: int) -> None:
     for index in {0, classes // 2, classes - 1}:
         y, x = (round(edge.min() + (index + 0.15) * cell) for edge in (rows, columns))
         assert darkest[y, x]
-
-
-def test_colours_say_what_share_of_a_row() -> None:
-    confusion, names = np.array([[50, 50, 0], [0, 0, 7], [0, 0, 0]]), ["sky", "road", "car"]
-    np.testing.assert_array_equal(draw_confusion(confusion, names), draw_confusion(confusion * 1000, names))
