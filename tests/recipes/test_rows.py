@@ -76,6 +76,7 @@ def test_commands_train_and_score_the_row(row: PaperRow, tmp_path: Path, built: 
         assert Evaluate.parsed(score[1:]).split == row.score.split
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("row", COUNTED, ids=named)
 def test_counts_are_the_papers_or_the_row_says_why(row: PaperRow) -> None:
     pairs = zip(row.counts(), (row.parameters, row.multiply_adds), strict=True)
