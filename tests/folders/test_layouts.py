@@ -225,9 +225,3 @@ def test_lists_and_class_files(tmp_path: Path) -> None:
     assert found.class_files == (tmp_path / "labelmap.txt",)
     assert "labelmap.txt may define the classes" in found.hint
     assert any("folds.csv" in note for note in found.unused)
-
-
-@pytest.mark.parametrize(("prefixes", "noted"), [(("train", "val"), True), (("street", "val"), False)])
-def test_splits_in_names_of_images_are_noted(prefixes: tuple[str, ...], noted: bool, tmp_path: Path) -> None:
-    found = content(touch(tmp_path, *names("images/{f}_{n}.png", "masks/{f}_{n}.png", 2, *prefixes)))
-    assert any("names of images begin with" in note for note in found.unused) == noted

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass, field
-from itertools import chain
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 
 from crispseg.errors import few
 from crispseg.folders.division import Division, divide
 from crispseg.folders.layouts import Located, unused_images
 from crispseg.folders.pairs import Pairing
-from crispseg.folders.splits import SPLIT_OF, SPLITS, chosen_names, split_of
+from crispseg.folders.splits import SPLIT_OF, SPLITS, chosen_names
 from crispseg.folders.survey import Pair
 from crispseg.folders.tree import Tree
 
@@ -23,7 +22,9 @@ DEPTH = 2  # number of levels at which files that may define the classes are sea
 MOST_CLASS_FILES, MOST_LISTS = 4, 20  # largest numbers of such files in a folder, and of lists; more are of images
 
 # Files that may define the classes, and files that may define the splits
-_CLASS_FILE = re.compile(r".*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)|dataset\.json", re.I)
+_CLASS_FILE = re.compile(
+    r"(?!classes\.txt$).*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)|dataset\.json", re.I
+)
 _SPLIT_FILE = re.compile(rf"(.*[^a-z])?({'|'.join(SPLIT_OF)}|split|fold)s?([^a-z].*)?\.(csv|tsv|txt|json|ya?ml)", re.I)
 
 
@@ -43,9 +44,8 @@ class Content:
     def pairs(self) -> dict[str, Pair]:
         """All pairs by name, see `Division.pairs`, of annotated images."""
         pairs = self.division.pairs
-        if self.annotated is None:
-            return pairs
-        return {name: pairs[name] for name in chosen_names(self.annotated, [*pairs], ())[0]}
+        names = [*pairs] if self.annotated is None else chosen_names(self.annotated, [*pairs], ())[0]
+        return {name: pairs[name] for name in names}
 
     @property
     def pairings(self) -> Iterable[Pairing]:
@@ -64,25 +64,29 @@ def content_of(located: Located, lists: Mapping[str, Path], tree: Tree | None = 
     The given lists take precedence over folders of splits, and these over lists in the tree.
     """
     division = divide(located, follow_folders=not lists)
-    by_folders = division.by_folders or bool(division.split_folders)
-    found = {} if tree is None or (by_folders and not lists) else lists_in(tree)
     annotated = Path(located.images).parent / ANNOTATED
-    return Content(
-        located,
-        division,
-        {**found, **lists},
-        classes=tree.path(tree.named()["classes.txt"]) if tree and "classes.txt" in tree.named() else None,
-        annotated=annotated if annotated.is_file() else None,
-        class_files=class_files(tree, located),
-        unused=unused_notes(tree, located, {*found.values()}) if tree and not (by_folders or lists) else (),
+    content = Content(located, division, lists, annotated=annotated if annotated.is_file() else None)
+    return content if tree is None else with_files(content, tree)
+
+
+def with_files(content: Content, tree: Tree) -> Content:
+    """Return the content with the lists and the class names in a tree, and notes about its other files."""
+    by_folders = content.division.by_folders or bool(content.division.split_folders)
+    lists = {} if by_folders else lists_in(tree)
+    classes = tree.named().get("classes.txt")
+    return replace(
+        content,
+        lists={**lists, **content.lists},
+        classes=classes and tree.path(classes),
+        class_files=class_files(tree),
+        unused=() if by_folders or content.lists else unused_notes(tree, content.located, {*lists.values()}),
     )
 
 
 def unwrapped(tree: Tree) -> Tree:
     """Return the innermost of folders that contain one folder only, as after unpacking an archive."""
-    top = {path.parts[0] for path in tree.files}
-    single = len(top) == 1 and all(len(path.parts) > 1 for path in tree.files)
-    return unwrapped(tree.below(min(top))) if single else tree
+    first, *others = {PurePosixPath(path.parts[0]) for path in tree.files} or {None}
+    return tree if first is None or others or first in tree.files else unwrapped(tree.below(first))
 
 
 def lists_in(tree: Tree) -> dict[str, Path]:
@@ -94,21 +98,15 @@ def lists_in(tree: Tree) -> dict[str, Path]:
     return lists
 
 
-def class_files(tree: Tree | None, located: Located) -> tuple[Path, ...]:
-    """Return files near the masks that may define the classes; many files in a folder belong to single images."""
-    if tree is not None:
-        files = [tree.path(path) for path in tree.files if len(path.parts) <= DEPTH]
-    else:
-        folders = {Path(located.masks).parent, *(mask.parent for mask in located.mask_of)}
-        listings = [folder.iterdir() for folder in sorted(folders)[:MOST_LISTS] if folder.is_dir()]
-        files = sorted(chain(*listings))
-    named = [file for file in files if _CLASS_FILE.fullmatch(file.name) and file.name != "classes.txt"]
-    counts = Counter(file.parent for file in named)
-    return tuple(file for file in named if counts[file.parent] <= MOST_CLASS_FILES)
+def class_files(tree: Tree) -> tuple[Path, ...]:
+    """Return files that may define the classes; many in one folder belong to single images."""
+    files = [path for path in tree.files if len(path.parts) <= DEPTH and _CLASS_FILE.fullmatch(path.name)]
+    counts = Counter(path.parent for path in files)
+    return tuple(tree.path(path) for path in files if counts[path.parent] <= MOST_CLASS_FILES)
 
 
 def unused_notes(tree: Tree, located: Located, used: Set[Path]) -> tuple[str, ...]:
-    """Return notes about folders of images, about lists that may define the splits, and about splits in names."""
+    """Return notes about folders of images, and about lists that may define the splits."""
     notes = []
     if folders := unused_images(tree, located):
         counts = few(f"{folder} ({len(files)})" for folder, files in folders.items())
@@ -117,8 +115,4 @@ def unused_notes(tree: Tree, located: Located, used: Set[Path]) -> tuple[str, ..
     if 0 < len(lists) <= MOST_LISTS:
         remedy = "if they define the splits, give data.train_list, data.val_list and data.test_list"
         notes.append(f"files that are not used: {few(lists)}; {remedy}")
-    words = {None} if used else {split_of(re.split(r"[-_\d]", file.stem)[0]) for file in located.image_of}
-    if None not in words and len(words) > 1:
-        parts = few(sorted(word for word in words if word))
-        notes.append(f"names of images begin with {parts}, which is not used; if these are splits, write lists of them")
     return tuple(notes)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections import ChainMap
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from crispseg.folders.layouts import Located
@@ -38,38 +39,30 @@ class Division:
 
 def divide(located: Located, follow_folders: bool = True) -> Division:
     """Pair images and masks, in each split if folders are the splits."""
-    everything = Division(
-        {"": pair_up(located.image_of, located.mask_of, located.images, located.masks)}, names=located.image_of
-    )
+    pairing = pair_up(located.image_of, located.mask_of, located.images, located.masks)
+    everything = Division({"": pairing}, names=located.image_of)
     if not follow_folders:
         return everything
     images, masks = by_split(located.image_of, located.levels), by_split(located.mask_of, located.levels)
     shared = images.keys() & masks.keys() - {""}
     if len(shared) > 1 or (shared and "" not in masks):
         return by_folders_of_both(located, images, masks)
-    folders = {split: common_folder(images[split]) for split in SPLITS if split in images}
+    used = shared & {"test"}
     if masks.keys() == {""} and "train" in images and "" not in images:  # one folder of masks for all splits
-        if "val" not in folders:  # val is a share of the train images
-            del folders["train"]
-        return Division(everything.pairings, folders, everything.names)
-    test = {split: folder for split, folder in folders.items() if split == "test" and split in shared}
-    return Division(everything.pairings, test, everything.names)
+        used = images.keys() & (SPLITS if "val" in images else {"test"})  # otherwise val is a share of train
+    return replace(everything, split_folders={split: common_folder(images[split]) for split in SPLITS if split in used})
 
 
 def by_folders_of_both(
     located: Located, images: Mapping[str, Mapping[Path, str]], masks: Mapping[str, Mapping[Path, str]]
 ) -> Division:
-    """Return the pairs of each split."""
-    splits = [split for split in SPLITS if split in images or split in masks]
-    for split in [*splits]:  # test images may have no masks; in a shared folder, other splits too
-        if split not in masks and (split == "test" or located.images == located.masks):
-            splits.remove(split)
+    """Return the pairs of each split; test images may have no masks, and in a shared folder those of any split."""
+    needed = set() if located.images == located.masks else images.keys() - {"test"}
+    splits = [split for split in SPLITS if split in masks.keys() | needed]
     places = located.images, located.masks
     pairings = {split: pair_up(images.get(split, {}), masks.get(split, {}), *places) for split in splits}
     outside = pair_up(images.get("", {}), masks.get("", {}), *places).pairs
-    names: dict[Path, str] = {}
-    for part in images.values():
-        names |= part
+    names = dict(ChainMap(*map(dict, images.values())))
     folders = {split: common_folder(images.get(split) or masks[split]) for split in splits}
     return Division(pairings, folders, names, tuple(outside.values()))
 

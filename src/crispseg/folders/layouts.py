@@ -33,15 +33,11 @@ _NEITHER = re.compile(r"instance|object|predict|overlay|viz|depth", re.IGNORECAS
 """Words in names of folders without images of a camera and without class masks."""
 
 
-def _any_of(words: Iterable[str]) -> str:
-    return "|".join(sorted(words, key=len, reverse=True))
+KIND_OF = dict.fromkeys(IMAGE_FOLDERS, "images") | dict.fromkeys(MASK_FOLDERS, "masks")
 
 
-_ROLE = re.compile(
-    rf"(?P<first>{_any_of(SPLIT_OF)})?[-_ ]*(?P<kind>{_any_of((*IMAGE_FOLDERS, *MASK_FOLDERS))})[-_ ]*"
-    rf"(?P<last>{_any_of(SPLIT_OF)})?",
-    re.IGNORECASE,
-)
+_KIND, _SPLIT = ("|".join(sorted(words, key=len, reverse=True)) for words in (KIND_OF, SPLIT_OF))
+_ROLE = re.compile(rf"(?P<first>{_SPLIT})?[-_ ]*(?P<kind>{_KIND})[-_ ]*(?P<last>{_SPLIT})?", re.IGNORECASE)
 """Kind and split in a folder name, such as train_images and imagesTr."""
 
 
@@ -58,12 +54,11 @@ def role_of(folder: str) -> Role:
     if split := split_of(folder):
         return Role(split=split)
     if match := _ROLE.fullmatch(folder):
-        kind = "masks" if match["kind"].lower() in MASK_FOLDERS else "images"
-        return Role(kind, SPLIT_OF.get((match["first"] or match["last"] or "").lower(), ""))
+        split = match["first"] or match["last"]
+        return Role(KIND_OF[match["kind"].lower()], SPLIT_OF[split.lower()] if split else "")
     words = {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", folder)}
-    if words & {*MASK_FOLDERS}:
-        return Role("masks")
-    return Role("images") if words & {*IMAGE_FOLDERS} else Role()
+    kinds = {KIND_OF[word] for word in words & KIND_OF.keys()}
+    return Role(max(kinds, default=""))  # masks before images
 
 
 @dataclass(frozen=True)
@@ -115,16 +110,11 @@ def recognise(tree: Tree, layouts: Sequence[Layout] = LAYOUTS) -> Located:
     A `Question` asks if none fits, or if other files may be the masks too.
     """
     for layout in layouts:
-        located = locate(tree, layout)
-        if located is not None:
+        if located := locate(tree, layout):
             endings = pairs_of_endings(tree) if layout.images == layout.masks else []
-            if len({Path(masks).name for _, masks in endings}) > 1:
-                raise question_of_masks(tree, located, endings)
-            if copies := copies_of(tree, located, layout):
-                raise question_of_masks(tree, located, copies)
-            if folders := other_masks(tree, located):
-                places = [located.masks, *(str(tree.root / folder) for folder in folders)]
-                raise question_of_masks(tree, located, [(located.images, masks) for masks in places])
+            for places in (endings, copies_of(tree, located, layout), other_masks(tree, located)):
+                if len(places) > 1:
+                    raise question_of_masks(tree, located, places)
             return located
     raise question_of_places(tree)
 
@@ -246,15 +236,16 @@ def wildcards(path: Path, pattern: Path) -> list[str]:
 # Questions ----------------------------------------------------------------------------------------------------------
 
 
-def other_masks(tree: Tree, located: Located) -> list[PurePosixPath]:
-    """Return unused folders that may contain masks: as many as images, or with the names of at least half of them."""
+def other_masks(tree: Tree, located: Located) -> list[tuple[str, str]]:
+    """Return the masks, and unused folders with as many files as images or with at least half of their names."""
     images = {plain(file.stem) for file in located.image_of}
-    folders = []
+    places = [located.masks]
     for folder, files in unused_images(tree, located).items():
-        stems = {plain(file.stem) for file in files}
-        if len(files) == len(located.image_of) or 2 * len(stems & images) >= len(images):
-            folders.append(folder)
-    return [folder for folder in folders if not role_of(folder.name).split and role_of(folder.name).kind != "images"]
+        shared = images & {plain(file.stem) for file in files}
+        as_many = len(files) == len(located.image_of) or 2 * len(shared) >= len(images)
+        if as_many and role_of(folder.name) in (Role(), Role("masks")):
+            places.append(str(tree.root / folder))
+    return [(located.images, masks) for masks in places]
 
 
 def copies_of(tree: Tree, located: Located, layout: Layout) -> list[tuple[str, str]]:
@@ -336,9 +327,7 @@ def pairs_of_folders(tree: Tree) -> list[tuple[str, str]]:
         shared = len(stems[images] & stems[masks])
         if 2 * shared >= max(len(stems[images]), 2) and mask_rank(images) < 1 and mask_rank(masks) > -1:
             pairs.append((images, masks))
-    nearest: Counter[str] = Counter()
-    for images, masks in pairs:
-        nearest |= Counter({images: distance((images, masks))})  # the larger of both
+    nearest = {pair[0]: distance(pair) for pair in sorted(pairs, key=distance)}
     pairs = [pair for pair in pairs if distance(pair) == nearest[pair[0]]]
     return sorted(pairs, key=lambda pair: mask_rank(pair[0]) - mask_rank(pair[1]))
 
@@ -384,15 +373,14 @@ def endings_of(paths: Sequence[PurePosixPath]) -> list[tuple[str, str]]:
     endings = {path: ending_of(path, stems) for path in paths}
     images = [path for path in paths if not endings[path]]
     suffixes = {path.suffix for path in images}
-    counts = Counter(ending for ending in endings.values() if ending)
+    counts = Counter(filter(None, endings.values()))
     usual = [ending for ending, count in counts.items() if 2 * count >= len(images)]
-    return [(min(suffixes), ending) for ending in usual] if len(suffixes) == 1 else []
+    return [*product(suffixes, usual)] if len(suffixes) == 1 else []
 
 
 def ending_of(path: PurePosixPath, stems: Set[str]) -> str:
     """Return what a name adds to the longest stem that it begins with; empty without one, or for numbers of objects."""
-    stem = path.stem
-    for cut in range(len(stem) - 1, 0, -1):
-        if not stem[cut].isalnum() and stem[:cut] in stems:
-            return "" if re.match(r"[\W_]*\d", stem[cut:]) else stem[cut:] + path.suffix
-    return ""
+    heads = [path.stem[: match.start()] for match in re.finditer(r"[\W_]", path.stem)]
+    longest = max(stems.intersection(heads), key=len, default=path.name)
+    ending = path.name.removeprefix(longest)
+    return "" if re.match(r"[\W_]*\d", ending) else ending

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from crispseg.config.settings import plural
 from crispseg.errors import CrispsegError, few
@@ -72,13 +71,16 @@ class Pairing:
     @property
     def unpaired(self) -> dict[str, Files]:
         """Files without exactly one partner, by the code of a finding."""
-        sides = self.image_without_mask, self.mask_without_image, self.ambiguous
-        return dict(zip(("image-without-mask", "mask-without-image", "ambiguous-names"), sides, strict=True))
+        return {
+            "image-without-mask": self.image_without_mask,
+            "mask-without-image": self.mask_without_image,
+            "ambiguous-names": self.ambiguous,
+        }
 
     @property
     def names(self) -> set[str]:
         """Names of all unpaired files."""
-        return {*self.image_without_mask.values(), *self.mask_without_image.values(), *self.ambiguous.values()}
+        return set[str]().union(*(files.values() for files in self.unpaired.values()))
 
     @property
     def note(self) -> str:
@@ -86,7 +88,8 @@ class Pairing:
         if self.by_number:
             first = next(iter(self.pairs.values()))
             return f"images and masks pair by their numbers, such as {first.image.name} and {first.mask.name}"
-        return f"{self._lonely}; these are left out" if self._lonely else ""
+        lonely = self._lonely
+        return f"{lonely}; these are left out" if lonely else ""
 
     @property
     def error(self) -> CrispsegError | None:
@@ -94,8 +97,8 @@ class Pairing:
         if self.ambiguous:
             remedy = "rename or remove some, or give data.images or data.masks as a pattern, such as photos/*.png"
             return CrispsegError(f"several images or masks have one name: {few(self.ambiguous)}; {remedy}; {MERGE}")
-        alone = min(len(self.image_without_mask), len(self.mask_without_image))
-        if self._lonely and (not self.pairs or len(self.pairs) < alone):
+        alone = [len(self.image_without_mask), len(self.mask_without_image)]
+        if len(self.pairs) < min(alone) or (any(alone) and not self.pairs):
             remedy = "give both the same names, or move the extra ones away"
             return CrispsegError(f"{self._lonely}; {remedy}; {MERGE}")
         return None
@@ -130,7 +133,7 @@ def pair_up(image_of: Files, mask_of: Files, images: Path | str, masks: Path | s
     If only the images or only the masks are in sub-folders, sub-folders are ignored. Different names pair by their
     numbers if both sides have the same numbers. `images` and `masks` are the places, for messages.
     """
-    if {_in_folders(image_of), _in_folders(mask_of)} == {"all", "none"}:
+    if _in_folders(image_of).isdisjoint(_in_folders(mask_of)):
         image_of, mask_of = _without_folders(image_of), _without_folders(mask_of)
     numbered = _by_number(image_of, mask_of)
     same: dict[str, _SameName] = defaultdict(_SameName)
@@ -155,12 +158,9 @@ def pair_up(image_of: Files, mask_of: Files, images: Path | str, masks: Path | s
     return Pairing(images, masks, by_name, no_mask, no_image, ambiguous, bool(numbered))
 
 
-def _in_folders(files: Files) -> Literal["all", "some", "none"]:
-    """Return how many of the files are in sub-folders."""
-    inside = sum("/" in name for name in files.values())
-    if not inside:
-        return "none"
-    return "all" if inside == len(files) else "some"
+def _in_folders(files: Files) -> set[bool]:
+    """Return whether files are in sub-folders: True, False or both."""
+    return {"/" in name for name in files.values()}
 
 
 def _without_folders(files: Files) -> Files:
@@ -195,13 +195,12 @@ def lonely_files(
     no_mask: Collection[str], no_image: Collection[str], pairs: int, images: Path | str, masks: Path | str
 ) -> str:
     """Return a message about files without a partner; empty if there are none."""
+    sides = ("image", no_mask, images, "mask", masks), ("mask", no_image, masks, "image", images)
     parts = []
-    if no_mask:
-        parts.append(f"{len(no_mask)} of {plural(pairs + len(no_mask), 'image')} in {images} have no mask in {masks}")
-        parts[-1] += f" ({few(sorted(no_mask))})"
-    if no_image:
-        parts.append(f"{len(no_image)} of {plural(pairs + len(no_image), 'mask')} in {masks} have no image in {images}")
-        parts[-1] += f" ({few(sorted(no_image))})"
+    for noun, names, place, other, other_place in sides:
+        if names:
+            count = f"{len(names)} of {plural(pairs + len(names), noun)}"
+            parts.append(f"{count} in {place} have no {other} in {other_place} ({few(sorted(names))})")
     return " and ".join(parts)
 
 
@@ -215,20 +214,20 @@ def pair_files(
     """
     image_of, mask_of = _with_ending(images, image_ending), _with_ending(masks, mask_ending)
     names = [name for name in image_of if name in mask_of]
+    lonely = lonely_files(image_of.keys() - mask_of, mask_of.keys() - image_of, len(names), images, masks)
     if listing is not None:
         names, missing = chosen_names(listing, names, ())
-        if missing:
-            lost = f"are missing in {images}, or their masks in {masks}: {few(missing)}"
-            raise CrispsegError(f"{len(missing)} images in {listing} {lost}")
-    elif lonely := lonely_files(image_of.keys() - mask_of, mask_of.keys() - image_of, len(names), images, masks):
+        lost = f"images in {listing} are missing in {images}, or their masks in {masks}: {few(missing)}"
+        lonely = f"{len(missing)} {lost}" if missing else ""
+    if lonely:
         raise CrispsegError(lonely)
     return [Pair(name, image_of[name], mask_of[name]) for name in names]
 
 
 def _with_ending(folder: Path, ending: str) -> dict[str, Path]:
     """Return the files of a folder whose names end so, by their names without this ending."""
-    files = Tree.of(folder).files if folder.is_dir() else {}
-    found = {str(path).removesuffix(ending): folder / path for path in files if path.name.endswith(ending)}
-    if not found:
-        raise CrispsegError(f"{folder} {f'contains no files *{ending}' if folder.is_dir() else 'is missing'}")
-    return found
+    paths = Tree.of(folder).files
+    files = {str(path).removesuffix(ending): folder / path for path in paths if path.name.endswith(ending)}
+    if not files:
+        raise CrispsegError(f"{folder} contains no files *{ending}")
+    return files
