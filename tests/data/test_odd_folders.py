@@ -34,8 +34,8 @@ def test_of_a_cvat_export_the_listed_images_are_read(tmp_path: Path) -> None:
     assert settings_of(tmp_path) == {"name": "folder", "root": str(tmp_path)}
     for data in (Folder(root=tmp_path), Folder(tmp_path / "JPEGImages", tmp_path / "SegmentationClass")):
         assert [pair.name for pair in data.pairs("all")] == ["0", "1", "2", "3"]
-        printed = "\n".join(data.open().notes())
-        assert "default.txt" in printed and "labelmap.txt" in printed
+        assert "default.txt" in "\n".join(data.open().notes())
+    assert "labelmap.txt" in "\n".join(Folder(root=tmp_path).open().notes())
 
 
 def test_other_json_is_no_annotation(tmp_path: Path) -> None:

@@ -65,14 +65,16 @@ class MaskFacts(NamedTuple):
 
     @property
     def held(self) -> set[int]:
-        """The values of a grey mask."""
-        return set(self.values.tolist())
+        """The values of a grey mask; none of a mask of colours."""
+        return set() if self.colors else set(self.values.tolist())
 
     @property
     def in_color(self) -> MaskFacts:
-        """Facts with palette colours instead of indices, if there is a palette."""
-        if not self.palette or self.colors:
+        """Facts with colours instead of values: those of the palette, or greys."""
+        if self.colors:
             return self
+        if not self.palette:
+            return self._replace(values=self.values[:, None].repeat(3, 1))
         table = color_table(self.palette[:256])
         table[[*self.clear]] = 0
         return self._replace(values=table[self.values])

@@ -20,15 +20,16 @@ def read_lines(path: str | Path) -> list[str]:
         content = Path(path).read_bytes()
         text = content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        what = f"cannot be read ({one_line(error)})" if Path(path).exists() else "is missing"
-        raise CrispsegError(f"{path} {what}; give a UTF-8 text file") from None
+        problem = f"cannot be read ({one_line(error)})" if Path(path).exists() else "is missing"
+        raise CrispsegError(f"{path} {problem}; give a UTF-8 text file") from None
     lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
     if not lines:
         raise CrispsegError(f"{path} is empty; write one entry per line")
     return lines
 
 
-NUMBERED_NAME = re.compile(r"(\d+)[\s,;:=]+([^\s\d].*)|([^\s\d].*?)[\s,;:=]+(\d+)")
+ID_AND_NAME = re.compile(r"(?P<id>\d+)[\s,;:=]+(?P<name>[^\s\d].*)")
+NAME_AND_ID = re.compile(r"(?P<name>[^\s\d].*?)[\s,;:=]+(?P<id>\d+)")
 TITLE_LINE = re.compile(
     r"(id|index|value|class|name|label)s?[\s,;:=]+(id|index|value|class|name|label)s?", re.IGNORECASE
 )
@@ -42,18 +43,26 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     of `read_lines`, raise a `CrispsegError`.
     """
     lines = read_lines(path)
-    found = [NUMBERED_NAME.fullmatch(line) for line in lines[bool(TITLE_LINE.fullmatch(lines[0])) :]]
-    names = {int(one[1] or one[4]): one[2] or one[3] for one in found if one}
-    distinct = len(names) == len({*names.values()}) == len(found) > 1
-    if not distinct or len({bool(one and one[1]) for one in found}) > 1:
+    names = numbered_names(lines[bool(TITLE_LINE.fullmatch(lines[0])) :])
+    if not names:
         if any("\t" in line for line in lines):
             raise CrispsegError(f"{path} has several columns; keep that of ids and that of names, without a title")
         return tuple(lines)
     names.pop(IGNORE, None)
     if gaps := sorted({*range(max(names))} - {*names}):
-        what = f"{path} has the ids {min(names)} to {max(names)}, but no name for {few(gaps)}; add a line for each"
-        raise CrispsegError(f"{what}, or write names alone, from id 0; remove unlabelled ids, and give data.ignore")
+        lacking = f"{path} has the ids {min(names)} to {max(names)}, but no name for {few(gaps)}; add a line for each"
+        raise CrispsegError(f"{lacking}, or write names alone, from id 0; remove unlabelled ids, and give data.ignore")
     return tuple(names[index] for index in sorted(names))
+
+
+def numbered_names(lines: list[str]) -> dict[int, str]:
+    """Return id → name if each of several lines has both and neither repeats; otherwise nothing."""
+    for pattern in (ID_AND_NAME, NAME_AND_ID):
+        matches = [pattern.fullmatch(line) for line in lines]
+        names = {int(match["id"]): match["name"] for match in matches if match}
+        if len(names) == len({*names.values()}) == len(lines) > 1:
+            return names
+    return {}
 
 
 def names_or_file(names: list[str]) -> list[str]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.errors import CrispsegError, few, one_line
 from crispseg.folders.names import read_lines
@@ -101,26 +103,24 @@ def from_line(line: str) -> PaletteEntry:
 
 
 def from_tree(tree: Any) -> list[PaletteEntry]:
-    """Return the entries of a JSON or YAML file."""
-    if isinstance(tree, Mapping):
-        tree = list_of_classes(tree) or tree
+    """Return the entries of a JSON or YAML file, also of an export such as {"classes": [{"title": …}]}."""
     if not isinstance(tree, Mapping):
         return [from_item(item) for item in tree]
+    for key in ("labels", "classes", "categories"):  # of CVAT, Supervisely and Roboflow
+        items = tree.get(key)
+        if isinstance(items, list) and isinstance(items[0], Mapping):
+            return [from_item(item) for item in items]
+    return from_mapping(tree)
+
+
+def from_mapping(tree: Mapping[Any, Any]) -> list[PaletteEntry]:
+    """Return the entries of colours by name or by id, of names by colour, or of colours and names apart."""
     colors, names = tree.get("colors", tree.get("palette", tree)), tree.get("names", tree.get("classes"))
     if not isinstance(colors, Mapping) or all(str(key).isdigit() for key in colors):
         return from_numbers(numbered(colors), numbered(names or ()))
     if all(HEX.fullmatch(str(key)) and isinstance(name, str) for key, name in colors.items()):
         return [PaletteEntry(name, [parsed(color)]) for color, name in colors.items()]
     return [PaletteEntry(name, colors_of(color)) for name, color in colors.items()]
-
-
-def list_of_classes(tree: Mapping[str, Any]) -> list[Any] | None:
-    """Return the list of an export of Supervisely, Roboflow or CVAT, such as {"classes": [{"title": …}]}."""
-    for key in ("labels", "classes", "categories"):
-        entries = tree.get(key)
-        if isinstance(entries, list) and isinstance(entries[0], Mapping):
-            return entries
-    return None
 
 
 def from_item(item: Any) -> PaletteEntry:
@@ -161,14 +161,14 @@ def number(fields: Mapping[str, Any], key: str) -> int | None:
 
 def in_order(entries: list[PaletteEntry]) -> list[PaletteEntry]:
     """Return the entries sorted by trainId, or otherwise by id, if all have a valid one."""
-    for entry in entries:
-        if entry.train_id is not None and not 0 <= entry.train_id < IGNORE:
-            remedy = "remove it, or give its colours as data.ignore"
-            raise ValueError(f"trainId {entry.train_id} is not a class; {remedy}")
-    for key in ("train_id", "number"):
-        ids = [getattr(entry, key) for entry in entries]
-        if all(index is not None and 0 <= index < IGNORE for index in ids):
-            return [entry for _, entry in sorted(zip(ids, entries, strict=True), key=lambda pair: pair[0])]
+    numbers, train_ids = [entry.number for entry in entries], [entry.train_id for entry in entries]
+    valid = {*range(IGNORE)}
+    if wrong := {*train_ids} - valid - {None}:
+        remedy = "remove it, or give its colours as data.ignore"
+        raise ValueError(f"trainId {wrong.pop()} is not a class; {remedy}")
+    for ids in (train_ids, numbers):
+        if valid.issuperset(ids):
+            return [entries[index] for index in np.argsort(ids, kind="stable")]
     return entries
 
 

@@ -53,13 +53,13 @@ def by_split(files: Files, levels: int = 1) -> dict[str, dict[Path, str]]:
         endings = {}
     splits: dict[str, dict[Path, str]] = defaultdict(dict)
     for file, name in files.items():
-        split, rest = _divided_name(name.split("/"), levels, endings)
-        splits[split][file] = rest
+        split, name_inside = _divided_name(name.split("/"), levels, endings)
+        splits[split][file] = name_inside
     return dict(splits)
 
 
 def _divided_name(parts: list[str], levels: int, endings: Mapping[str, re.Match[str]]) -> tuple[str, str]:
-    """Return the split in a name, or "", and the rest of the name."""
+    """Return the split in a name, or "", and the name without it."""
     for index, folder in enumerate(parts[:-1][:levels]):
         if split := split_of(folder):
             return split, "/".join(parts[:index] + parts[index + 1 :])
@@ -81,14 +81,16 @@ class ImageNames:
     """
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.full = {*names}
-        self.by_stem = unambiguous((PurePosixPath(name).name, name) for name in self.full)
+        full = {*names}
+        by_stem = unambiguous((PurePosixPath(name).name, name) for name in full)
         below: dict[PurePosixPath, list[str]] = defaultdict(list)
-        for name in self.full:
+        for name in full:
             for parent in [*PurePosixPath(name).parents][:-1]:
                 below[parent].append(name)
-        self.by_folder = unambiguous((parent.name, inside) for parent, inside in below.items())
-        self.by_folder |= {str(parent): inside for parent, inside in below.items()}
+        folders = unambiguous((parent.name, inside) for parent, inside in below.items())
+        folders |= {str(parent): inside for parent, inside in below.items()}
+        self.ends = folders | {name: [name] for name in full}  # what the end of an entry may be
+        self.whole = {stem: [name] for stem, name in by_stem.items()} | self.ends
 
     def meant(self, line: str) -> list[str]:
         """Return the names that a line means; empty if they are unknown or ambiguous."""
@@ -97,16 +99,9 @@ class ImageNames:
     def _meant(self, line: str) -> list[str]:
         entry = PurePosixPath(unicodedata.normalize("NFC", line).replace("\\", "/"))
         stem = entry.with_suffix("") if entry.suffix.lower() in SUFFIXES else entry
-        for key in (str(entry), str(stem)):
-            if key in self.full or key in self.by_stem:
-                return [self.by_stem.get(key, key)]
-        for start in range(1, len(stem.parts)):
-            if (tail := "/".join(stem.parts[start:])) in self.full:
-                return [tail]
-        for start in range(len(entry.parts)):
-            if (folder := "/".join(entry.parts[start:])) in self.by_folder:
-                return self.by_folder[folder]
-        return []
+        ends = ["/".join(stem.parts[start:]) for start in range(len(stem.parts))]
+        names = [self.whole.get(str(entry)), self.whole.get(str(stem)), *map(self.ends.get, ends)]
+        return next(filter(None, names), [])
 
 
 def unambiguous(items: Iterable[tuple[str, Value]]) -> dict[str, Value]:
@@ -124,7 +119,7 @@ def chosen_names(path: Path, names: Sequence[str], unpaired: Collection[str]) ->
     known = ImageNames({*names, *unpaired})
     meant = {line: known.meant(line) for line in read_lines(path)}
     chosen = set[str]().union(*meant.values())
-    return sorted(chosen.difference(unpaired)), [line for line, found in meant.items() if not found]
+    return sorted(chosen.difference(unpaired)), [line for line, images in meant.items() if not images]
 
 
 def shared_out(names: Sequence[str], ratio: float, seed: int, groups: Mapping[str, str]) -> dict[str, list[str]]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial import KDTree
 
 from crispseg.folders.examined import Examined, if_clear
@@ -31,25 +30,22 @@ def unclear_masks(data: Examined) -> Finding | None:
 
 
 def value_out_of_range(data: Examined) -> Finding | None:
-    if data.lookup.colors:
+    lookup = data.lookup
+    if lookup.colors:
         return None
-    found = [(mask, without_class(data.lookup, mask)) for mask in data.masks if not mask.colors]
-    files = [mask.file for mask, values in found if values]
-    pixels = total_of(values for _, values in found)
-    return finding_of("value-out-of-range", files, pixels=pixels, wrong=data.lookup.wrong, remedy=data.lookup.remedy)
+    files, pixels = without_class(lookup, [mask for mask in data.masks if not mask.colors])
+    return finding_of("value-out-of-range", files, pixels=pixels, wrong=lookup.wrong, remedy=lookup.remedy)
 
 
 def unknown_color(data: Examined) -> Finding | None:
     """Colours that are not in the palette, with the distance at which they would be read as the nearest one."""
-    if not data.lookup.colors:
+    lookup = data.lookup
+    if not lookup.colors:
         return None
-    found = [(mask, without_class(data.lookup, mask)) for mask in data.masks]
-    pixels = total_of(values for _, values in found)
-    distance = largest_distance(data.lookup, [*pixels])
-    settings = [{"data.palette_tolerance": distance}] if data.lookup.adjustable else []
+    files, pixels = without_class(lookup, data.masks)
+    settings = [{"data.palette_tolerance": largest_distance(lookup, [*pixels])}] if lookup.adjustable and pixels else []
     shown = {str(list(color)): count for color, count in pixels.items()}
-    files = [mask.file for mask, values in found if values]
-    return finding_of("unknown-color", files, None, settings, pixels=shown, remedy=data.lookup.remedy)
+    return finding_of("unknown-color", files, None, settings, pixels=shown, remedy=lookup.remedy)
 
 
 def rgb_masks(data: Examined) -> Finding | None:
@@ -86,32 +82,21 @@ def nodata_class(data: Examined) -> Finding | None:
     return finding_of("nodata-class", files, label=label, name=data.labels.names[label])
 
 
-def without_class(lookup: MaskLookup, mask: MaskFacts) -> dict[Any, int]:
-    """Return the values or colours of a mask that have no class, and their pixel counts."""
-    colored = lookup.colors
-    mask = mask.in_color if lookup.by_color(mask.palette) else mask
-    if colored and not mask.colors:
-        mask = mask._replace(values=np.repeat(mask.values[:, None], 3, axis=1))
-    unknown = lookup.labels_of(mask) == NONE
-    keys = mask.values[unknown].tolist()
-    counts = mask.counts[unknown].tolist()
-    return {tuple(key) if colored else key: count for key, count in zip(keys, counts, strict=True)}
-
-
-def total_of(counts: Iterator[dict[Any, int]]) -> dict[Any, int]:
-    """Return the sums of counts, the largest first."""
+def without_class(lookup: MaskLookup, masks: Sequence[MaskFacts]) -> tuple[list[str], dict[Any, int]]:
+    """Return the masks with values or colours that have no class, and the pixel counts of these, the largest first."""
+    files: list[str] = []
     total: Counter[Any] = Counter()
-    for values in counts:
-        total.update(values)
-    return dict(total.most_common())
+    for mask in masks:
+        unknown = lookup.labels_of(mask) == NONE
+        files += [mask.file] * bool(unknown.any())
+        keys = map(tuple, mask.in_color.values[unknown].tolist()) if lookup.colors else mask.values[unknown].tolist()
+        total.update(dict(zip(keys, mask.counts[unknown].tolist(), strict=True)))
+    return files, dict(total.most_common())
 
 
 def largest_distance(lookup: MaskLookup, colors: list[Any]) -> int:
     """Return the largest distance of colours from the palette, rounded up."""
-    if not colors:
-        return 0
-    palette: NDArray[Any] = np.array([*lookup.meaning])
-    distances, _ = KDTree(palette).query(np.array(colors))
+    distances, _ = KDTree(np.array([*lookup.meaning])).query(np.array(colors))
     return math.ceil(float(distances.max()))
 
 

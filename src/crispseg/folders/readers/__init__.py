@@ -11,7 +11,8 @@ from crispseg.folders.readers.ids import Ids
 from crispseg.folders.readers.question import question_about
 from crispseg.folders.readers.reader import Masks, Reader
 
-READERS: list[Reader] = [Instances(), Palette(), BlackAndWhite(), Ids()]
+DECLARED: list[Reader] = [Instances(), Palette()]  # the first that fits, if any
+READERS: list[Reader] = [BlackAndWhite(), Ids()]  # for masks without a declared meaning
 
 
 def read(declared: Declared, masks: Masks, place: Path, instances: Path | None = None) -> Meaning:
@@ -21,7 +22,8 @@ def read(declared: Declared, masks: Masks, place: Path, instances: Path | None =
 
     If no reader or several fit, a `Question` names what the masks contain, and the settings to choose from.
     """
-    fitting = [reader for reader in READERS if reader.fits(declared, masks)]
+    declared_readers = [reader for reader in DECLARED if reader.fits(declared, masks)]
+    fitting = declared_readers[:1] or [reader for reader in READERS if reader.fits(declared, masks)]
     if len(fitting) != 1:
         raise question_about(declared, masks, place, instances)
     return fitting[0].meaning(declared, masks).regrouped(declared.merge, declared.drop)

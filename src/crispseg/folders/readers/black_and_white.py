@@ -21,9 +21,7 @@ class BlackAndWhite(Reader):
     """Masks of 0 and 255, or of 0 and 65535; in lossy files, values from 128 up are white."""
 
     def fits(self, declared: Declared, masks: Masks) -> bool:
-        if declared.palette is not None or declared.instances or WHITES & {*declared.ignore}:
-            return False
-        if declared.count not in (None, 2) or any(mask.colors for mask in masks):
+        if declared.count not in (None, 2) or WHITES & {*declared.ignore} or any(mask.colors for mask in masks):
             return False
         if any(mask.lossy for mask in masks):
             return all(nearly_black_and_white(mask) for mask in masks)

@@ -21,7 +21,7 @@ class Palette(Reader):
     """Masks of declared colours; a grey value v is the colour (v, v, v)."""
 
     def fits(self, declared: Declared, masks: Masks) -> bool:
-        return declared.palette is not None and not declared.instances
+        return declared.palette is not None
 
     def meaning(self, declared: Declared, masks: Masks) -> Meaning:
         assert declared.palette is not None

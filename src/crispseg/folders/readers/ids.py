@@ -15,17 +15,15 @@ class Ids(Reader):
 
     def fits(self, declared: Declared, masks: Masks) -> bool:
         exact = [mask for mask in masks if not mask.colors and not mask.lossy]
-        if declared.palette is not None or declared.instances or not exact or palettes_differ(masks):
-            return False
-        if white_may_be_a_class(declared, exact):
+        if not exact or palettes_differ(masks) or white_may_be_a_class(declared, exact):
             return False
         if declared.count is not None:  # masks that do not fit are reported one by one
             return True
         values = values_of(exact) - {*declared.ignore}
         ids = values - {IGNORE}
-        gaps = len(ids) <= max(ids, default=0)
+        gaps = IGNORE in values and len(ids) <= max(ids, default=0)
         few_in_each = all(len(mask.held) <= MOST_IDS for mask in exact)
-        return len(exact) == len(masks) and few_in_each and plausible(ids) and not (gaps and IGNORE in values)
+        return len(exact) == len(masks) and few_in_each and plausible(ids) and not gaps
 
     def meaning(self, declared: Declared, masks: Masks) -> Meaning:
         count = declared.count

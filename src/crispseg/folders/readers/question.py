@@ -28,10 +28,10 @@ Choices = dict[str, Mapping[str, object]]
 
 def question_about(declared: Declared, masks: Masks, place: Path, instances: Path | None) -> Question:
     """Return the question, with a line for each kind of masks."""
-    kinds: dict[str, list[MaskFacts]] = defaultdict(list)
+    kinds: dict[tuple[bool, ...], list[MaskFacts]] = defaultdict(list)
     for mask in masks:
         kinds[kind_of(mask)].append(mask)
-    facts = [fact(kind, group, len(kinds) > 1) for kind, group in kinds.items()]
+    facts = [fact(group, len(kinds) > 1) for group in kinds.values()]
     by_color = any(mask.colors for mask in masks) or palettes_differ(masks)
     choices = color_choices(masks) if by_color else value_choices(values_of(masks), declared, instances)
     if declared.count is not None:
@@ -50,37 +50,28 @@ ADVICE = (
 )
 
 
-def kind_of(mask: MaskFacts) -> str:
-    """Return how a single mask looks."""
-    if mask.colors:
-        return "colours"
-    if mask.lossy:
-        return "lossy values"
-    if mask.held - {0} and mask.held - {0} <= WHITES:
-        return "black and white"
-    return "values from 0 without large gaps" if plausible(mask.held - {IGNORE}) else "values"
+def kind_of(mask: MaskFacts) -> tuple[bool, ...]:
+    """Return how a single mask looks: its colours, compression, black and white, and values without large gaps."""
+    black_and_white = bool(mask.held & WHITES) and mask.held <= WHITES | {0}
+    return mask.colors, bool(mask.lossy), black_and_white, plausible(mask.held - {IGNORE})
 
 
-def fact(kind: str, masks: Masks, named: bool) -> str:
-    """Return a line about masks of one kind, such as "6 masks contain the values 0 (90 %), 128 (9 %), 255 (1 %)"."""
-    pixels = pixels_of(masks, in_color=kind == "colours")
+def fact(masks: Masks, named: bool) -> str:
+    """Return a line about masks of one kind, such as "6 masks with 3 values: 0 (90 %), 128 (9 %), 255 (1 %)"."""
+    noun = "colour" if masks[0].colors else "value"
+    pixels = pixels_of(masks, in_color=masks[0].colors)
     total = sum(pixels.values())
-    shown = [f"{list(key) if isinstance(key, tuple) else key} ({count / total:.2%})" for key, count in pixels.items()]
-    noun = "colour" if kind == "colours" else "value"
+    shown = [f"{list(key) if masks[0].colors else key} ({count / total:.2%})" for key, count in pixels.items()]
     example = f", such as {Path(masks[0].file).name}," if named else ""
-    lossy = ", changed by lossy compression" if any(mask.lossy for mask in masks) else ""
-    line = f"{plural(len(masks), 'mask')}{example} with {plural(len(pixels), noun)}{lossy}: "
-    return line + few(sorted(shown) if kind == "colours" else shown, 8)
+    lossy = ", changed by lossy compression" if masks[0].lossy else ""
+    return f"{plural(len(masks), 'mask')}{example} with {plural(len(pixels), noun)}{lossy}: {few(shown, 8)}"
 
 
 def pixels_of(masks: Masks, in_color: bool) -> Counter[Any]:
-    """Return the pixel count of each value in the order of the values, or of each colour."""
+    """Return the pixel count of each value or colour in their order."""
     pixels: Counter[Any] = Counter()
     for mask in masks:
-        mask = mask.in_color if in_color else mask
-        keys = mask.values.tolist()
-        if in_color:
-            keys = [tuple(key) if isinstance(key, list) else (key, key, key) for key in keys]
+        keys = map(tuple, mask.in_color.values.tolist()) if in_color else mask.values.tolist()
         pixels.update(dict(zip(keys, mask.counts.tolist(), strict=True)))
     return Counter(dict(sorted(pixels.items())))
 

@@ -29,7 +29,7 @@ class Reader(ABC):
 
 def values_of(masks: Iterable[MaskFacts]) -> set[int]:
     """Return the values of all grey masks."""
-    return set().union(*(mask.held for mask in masks if not mask.colors))
+    return set[int]().union(*(mask.held for mask in masks))
 
 
 def palettes_differ(masks: Iterable[MaskFacts]) -> bool:
