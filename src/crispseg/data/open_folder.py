@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -52,46 +53,38 @@ class OpenFolder:
     @cached_property
     def listed(self) -> dict[str, list[str]]:
         """Split → image names in its list or its folder of images."""
-        folders = self.content.division.split_folders
-        names = {split: names for split, (names, _) in self._lists.items()}
-        if self.content.lists or self.content.division.by_folders:
-            return names
-        return {split: self._names_below(folder) for split, folder in folders.items()}
-
-    def _names_below(self, folder: Path) -> list[str]:
-        return [name for name, pair in self.pairs_by_name.items() if pair.image.is_relative_to(folder)]
+        division = self.content.division
+        if self.content.lists:
+            return {split: names for split, (names, _) in self._lists.items()}
+        listed: dict[str, list[str]] = {}
+        for split, folder in division.split_folders.items():
+            if division.by_folders:
+                listed[split] = [f"{split}/{name}" for name in division.pairings[split].pairs]
+            else:
+                listed[split] = [n for n, pair in self.pairs_by_name.items() if pair.image.is_relative_to(folder)]
+        return listed
 
     @cached_property
     def _lists(self) -> dict[str, tuple[list[str], list[str]]]:
         """Split → image names in its list, and entries that match no image."""
-        unpaired: set[str] = set()
-        for pairing in self.content.pairings:
-            unpaired |= pairing.names
+        unpaired = set[str]().union(*(pairing.names for pairing in self.content.pairings))
         names = [*self.pairs_by_name]
         return {split: chosen_names(file, names, unpaired) for split, file in self.content.lists.items()}
 
     @cached_property
     def assignment(self) -> Assignment:
         """Images of the splits that folders or lists define, and images to divide randomly."""
+        fixed = dict(self.listed)
+        lacking = {"train", "val"} - fixed.keys()
         if self.content.division.by_folders:
-            fixed = self._split_folders()
-            drawn = fixed.pop("train") if "train" in fixed and "val" not in fixed else []
+            drawn = fixed.pop("train") if lacking == {"val"} else []
         else:
-            fixed = dict(self.listed)
             drawn = sorted(self.pairs_by_name.keys() - set().union(*fixed.values()))
-            lacking = {"train", "val"} - fixed.keys()
-            if len(lacking) < 2:  # the rest is the other split
+            if len(lacking) < 2:  # the other split is what one list leaves
                 fixed, drawn = fixed | dict.fromkeys(lacking, drawn), []
         if self.settings.folds is not None:
             drawn = sorted({*drawn, *fixed.pop("train", ()), *fixed.pop("val", ())})
         return Assignment(fixed, drawn)
-
-    def _split_folders(self) -> dict[str, list[str]]:
-        pairings = self.content.division.pairings
-        names: dict[str, list[str]] = {}
-        for split, pairing in pairings.items():
-            names[split] = [f"{split}/{name}" for name in pairing.pairs]
-        return names
 
     @property
     def drawn(self) -> list[str]:
@@ -112,20 +105,15 @@ class OpenFolder:
     @property
     def splits(self) -> tuple[str, ...]:
         """Available splits."""
-        division = self.content.division
-        if division.by_folders:
-            known = {*division.pairings}
-            known |= {"val"} if "train" in known else set()
-        else:
-            known = {"train", "val", *self.content.lists, *division.split_folders}
+        known = {*self.listed}
+        if "train" in known or not self.content.division.by_folders:
+            known |= {"train", "val"}
         return tuple(split for split in SPLITS if split in known)
 
     @property
     def divided(self) -> bool:
         """Whether folders, lists or settings define the splits."""
-        division = self.content.division
-        by_folders = division.by_folders or division.split_folders
-        return bool(by_folders or self.content.lists or self.settings.folds or self.settings.val_ratio != 0.2)
+        return bool(self.listed or self.settings.folds or self.settings.val_ratio != 0.2)
 
     def pairs(self, split: str, strict: bool = True) -> list[Pair]:
         """Return the files of one split without reading its masks; if not `strict`, files without partner are left out.
@@ -136,24 +124,24 @@ class OpenFolder:
         known = (*self.splits, ALL)
         if split not in known:
             raise CrispsegError(f"there is no split '{split}'{did_you_mean(split, known)}")
-        self._check_pairings(split, strict)
+        pooled = split == ALL or self.settings.folds is not None
+        self._check_pairings("" if pooled else split, strict)
         if strict:
             self._check_lists()
+        names = self.pairs_by_name if split == ALL else self.names[split]
         excluded = {*names_or_file(self.settings.exclude)}
-        names = [name for name in (self.pairs_by_name if split == ALL else self.names[split]) if name not in excluded]
-        if not names:
+        pairs = {name: self.pairs_by_name[name] for name in names if name not in excluded}
+        if not pairs:
             raise CrispsegError(f"'{split}' is empty: {self._why_empty}")
-        pooled = split == ALL or self.settings.folds is not None
-        pairs = [self.pairs_by_name[name] for name in names]
-        return [pair._replace(name=name) if pooled else pair for name, pair in zip(names, pairs, strict=True)]
+        return [pair._replace(name=name) if pooled else pair for name, pair in pairs.items()]
 
     def _check_pairings(self, split: str, strict: bool) -> None:
+        """Raise the error of the pairs in the folder of a split, or in those of all splits."""
         pairings = self.content.division.pairings
-        own = [split if split in pairings else "train"] if self.content.division.by_folders else [*pairings]
-        for part in pairings if split == ALL or self.settings.folds is not None else own:
-            error = pairings[part].error
-            if error and (strict or not pairings[part].pairs):
-                raise error
+        own = pairings.get(split) or pairings.get("train")  # val may be a share of train
+        for pairing in [own] if own and split else pairings.values():
+            if pairing.error and (strict or not pairing.pairs):
+                raise pairing.error
 
     def _check_lists(self) -> None:
         lists = self.content.lists
@@ -161,19 +149,19 @@ class OpenFolder:
             if unknown:
                 wrong = f"{plural(len(unknown), 'line')} with no or several matching images: {few(unknown)}"
                 raise CrispsegError(f"{lists[split]} has {wrong}; add sub-folders, or give other data.images")
-        for one, other in combinations(lists, 2):
-            if both := sorted({*self.listed[one]} & {*self.listed[other]}):
-                shared = f"{lists[one]} and {lists[other]} share {plural(len(both), 'image')}: {few(both)}"
-                raise CrispsegError(f"{shared}; remove them from one of the lists")
+        for split, other in combinations(lists, 2):
+            if shared := sorted({*self.listed[split]} & {*self.listed[other]}):
+                images = f"share {plural(len(shared), 'image')}: {few(shared)}"
+                raise CrispsegError(f"{lists[split]} and {lists[other]} {images}; remove them from one of the lists")
 
     @property
     def _why_empty(self) -> str:
         places = [*self.content.lists.values(), *self.content.division.split_folders.values()]
         if places:
             return f"{few(places)} leave no image with a mask for it; change them"
-        count = plural(len(self.pairs_by_name), "image")
+        place = self.settings.root or self.content.located.images
         ratio = f"data.val_ratio is {self.settings.val_ratio:g}; add images, or give a share such as 0.2"
-        return f"{self.settings.root or self.content.located.images} has {count} with a mask, and {ratio}"
+        return f"{place} has {plural(len(self.pairs_by_name), 'image')} with a mask, and {ratio}"
 
     def full_names(self, pairs: Iterable[Pair]) -> list[str]:
         """Return the names of pairs as in list files, with the folder of the split."""
@@ -219,7 +207,7 @@ class OpenFolder:
         images = self._drawn_images
         keys.append({name: image.digest[:-1] for name, image in images.items() if not image.constant})
         files, facts = [*images], [*images.values()]
-        overlaps = [(files[one], files[other]) for one, other in sharing(facts, facts)]
+        overlaps = [(files[index], files[other]) for index, other in sharing(facts, facts)]
         groups = together(names, *keys, pairs=overlaps)
         largest = max(Counter(groups.values()).values(), default=0)
         return groups if 2 * largest <= len(names) else together(names, *keys)  # else the overlaps are reported
@@ -228,8 +216,7 @@ class OpenFolder:
     def _drawn_images(self) -> dict[str, ImageFacts]:
         files = {name: self.pairs_by_name[name].image for name in self.drawn}
         facts = read_facts("image", read_image_facts, files.values())
-        images = {name: facts[file] for name, file in files.items()}
-        return {name: image for name, image in images.items() if isinstance(image, ImageFacts)}
+        return {name: image for name, file in files.items() if isinstance(image := facts[file], ImageFacts)}
 
     @property
     def _drawn_places(self) -> dict[str, PurePosixPath]:
@@ -241,54 +228,51 @@ class OpenFolder:
         pattern = self.settings.group
         if pattern is None:
             return {}
-        groups = {name: group_of(pattern, place) for name, place in self._drawn_places.items()}
-        if groups and not any(groups.values()):
-            some = f"'{pattern}', which matches no image, such as {few(groups, 2)}"
-            raise CrispsegError(f"is {some}; correct it, or leave it out", "data.group")
-        return {name: group for name, group in groups.items() if group}
+        groups = {name: group for name, place in self._drawn_places.items() if (group := group_of(pattern, place))}
+        if self.drawn and not groups:
+            images = f"'{pattern}', which matches no image, such as {few(self.drawn, 2)}"
+            raise CrispsegError(f"is {images}; correct it, or leave it out", "data.group")
+        return groups
 
     # Notes ----------------------------------------------------------------------------------------------------------
 
     def notes(self) -> list[str]:
         """Return notes about inferred settings, one per line."""
-        content = self.content
-        lines = [f"the splits follow {places}"] if (places := self._places_of_splits()) else []
+        content, lines = self.content, list[str]()
+        if places := self._places_of_splits():
+            lines.append(f"the splits follow {places}")
         if content.annotated:
             lines.append(f"{content.annotated} lists {len(self.pairs_by_name)} annotated images; others are left out")
         lines += content.unused
-        if content.division.outside:
-            some = few((pair.image for pair in content.division.outside), 1)
+        if outside := content.division.outside:
             remedy = "to use them, name their folders train, val or test, or give data.train_list and data.val_list"
-            lines.append(f"images in no split: {some}; {remedy}")
-        if content.hint and self.declared.names is None:
+            lines.append(f"images in no split: {few((pair.image for pair in outside), 1)}; {remedy}")
+        if self.declared.names is None:
             lines.append(content.hint)
-        lines += [pairing.note for pairing in content.pairings if pairing.note]
-        return [*lines, *self._notes_of_groups()]
+        lines += [pairing.note for pairing in content.pairings]
+        return [*filter(None, lines), *self._notes_of_groups()]
 
     def _places_of_splits(self) -> str:
         """Return the lists or folders that define the splits, in their root if there is one."""
-        division = self.content.division
-        used = [split for split in division.split_folders if division.by_folders or self.listed[split]]
-        paths = [*self.content.lists.values()] or [division.split_folders[split] for split in used]
-        root = self.settings.root
-        inside = [path.relative_to(root) if root and path.is_relative_to(root) else path for path in paths]
-        return ", ".join(map(str, inside))
+        folders = [folder for split, folder in self.content.division.split_folders.items() if self.listed[split]]
+        paths = map(str, self.content.lists.values() or folders)
+        return ", ".join(path.removeprefix(f"{self.settings.root}{os.sep}") for path in paths)
 
     def _notes_of_groups(self) -> Iterator[str]:
         names, groups, key = self.drawn, self.groups, self.settings.group
         alone = [name for name in names if name not in self.named_groups]
         if key and alone:
             yield f"data.group {key} fits {len(names) - len(alone)} of {len(names)} images, not {few(alone, 2)}"
-        if len({*self.named_groups.values()}) == len(names) > 1:
-            yield f"data.group {key} groups nothing: {len(names)} images form {len(names)} groups"
         sizes = Counter(groups.values())
         if len(sizes) == len(names):
+            if key and not alone:
+                yield f"data.group {key} groups nothing: {len(names)} images form {len(names)} groups"
             return
         largest, size = sizes.most_common(1)[0]
-        some = few((name for name in names if groups[name] == largest), 2)
+        members = few((name for name in names if groups[name] == largest), 2)
         line = f"{len(names)} images form {plural(len(sizes), 'group')}, which are not divided"
         share = len(self.names["val"]) / len(names)
-        yield f"{line}; the largest has {size} ({some}), and val {share:.0%} of the images"
+        yield f"{line}; the largest has {size} ({members}), and val {share:.0%} of the images"
 
     # Masks ----------------------------------------------------------------------------------------------------------
 
@@ -305,12 +289,12 @@ class OpenFolder:
 
     def meaning_of(self, masks: Sequence[MaskFacts]) -> Meaning:
         """Return the meaning of masks; a `Question` asks if it is unclear."""
+        settings = self.settings
+        instances = None if settings.masks is None or settings.root else Path(settings.masks)
         try:
-            masks_given = self.settings.masks is not None and self.settings.root is None
-            instances = Path(str(self.settings.masks)) if masks_given else None
-            return read(self.declared, masks, Path(str(self.settings.masks or self.settings.root)), instances)
+            return read(self.declared, masks, Path(settings.masks or str(settings.root)), instances)
         except Question as question:
-            facts = [*question.facts, self.content.hint] if self.content.hint else question.facts
+            facts = [*question.facts, *filter(None, [self.content.hint])]
             raise Question(question.title, facts, question.choices, question.advice) from None
 
     @cached_property
@@ -318,14 +302,11 @@ class OpenFolder:
         """Facts of the masks in use; of declared classes, without files that cannot be read."""
         used = {*self.drawn}.union(*self.assignment.fixed.values()) - {*names_or_file(self.settings.exclude)}
         pairs = [pair for name, pair in self.pairs_by_name.items() if name in used] or self.pairs(ALL)
-        masks: list[MaskFacts] = []
-        facts_of = read_facts("mask", read_mask_facts, (pair.mask for pair in pairs))
-        for facts in facts_of.values():
-            if isinstance(facts, MaskFacts):
-                masks.append(facts)
-            elif self.declared.count is None:
-                raise facts
-        return masks
+        facts = read_facts("mask", read_mask_facts, (pair.mask for pair in pairs)).values()
+        errors = [error for error in facts if isinstance(error, CrispsegError)]
+        if errors and self.declared.count is None:
+            raise errors[0]
+        return [mask for mask in facts if isinstance(mask, MaskFacts)]
 
     def dataset(self, split: str) -> FileDataset:
         """Return one split. Errors are those of `pairs` and `meaning`."""

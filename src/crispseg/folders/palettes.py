@@ -161,7 +161,8 @@ def number(fields: Mapping[str, Any], key: str) -> int | None:
 
 def in_order(entries: list[PaletteEntry]) -> list[PaletteEntry]:
     """Return the entries sorted by trainId, or otherwise by id, if all have a valid one."""
-    numbers, train_ids = [entry.number for entry in entries], [entry.train_id for entry in entries]
+    numbers = [entry.number for entry in entries]
+    train_ids = [entry.train_id for entry in entries]
     valid = {*range(IGNORE)}
     if wrong := {*train_ids} - valid - {None}:
         remedy = "remove it, or give its colours as data.ignore"
