@@ -43,7 +43,7 @@ def test_large_images_are_reduced_and_small_ones_extended(monkeypatch: pytest.Mo
     image, truth = scene(80, 120)
     small = inspect_image(lively("sfnet"), image[:20, :50])
     assert (small.size, small.input_size, small.name) == ((20, 50), (32, 50), "image")
-    monkeypatch.setattr("crispseg.inspection.activations.PIXELS", 2400)
+    monkeypatch.setattr("crispseg.inspection.activations.MOST_PIXELS", 2400)
     write_image(tmp_path / "street.png", image)
     found = inspect_image(lively("fpn"), tmp_path / "street.png", truth)
     assert (found.size, found.original_size, found.name) == ((40, 60), (80, 120), "street")

@@ -31,7 +31,7 @@ from crispseg.errors import CrispsegError, did_you_mean
 
 STDOUT = Path("-")  # file name that means the standard output
 HELP = ("-h", "--help")
-DATA = "The data; --data NAME selects them, folder is for custom data"
+DATA_HEADING = "The data; --data NAME selects them, folder is for custom data"
 commands: dict[str, type[Command]] = {}  # commands by name; each registers itself when its module is imported
 
 
@@ -174,7 +174,7 @@ class WithData(Command):
         from crispseg.data.named import data_source
 
         fields = fields_of(data_source(str(tree.get("data", Folder.name))))
-        return {DATA: {f"data.{key}": field for key, field in fields.items()}}
+        return {DATA_HEADING: {f"data.{key}": field for key, field in fields.items()}}
 
     def chosen(self, recorded: Tree) -> Tree:
         """Return the data settings; flags override recorded ones, and empty settings raise a `CrispsegError`."""

@@ -16,7 +16,8 @@ from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.checked import checked_splits
 from crispseg.evaluation.recorded import named_data, recorded_data
-from crispseg.export.certificate import DISTANCE, Certificate
+from crispseg.evaluation.summary import DISTANCE
+from crispseg.export.certificate import Certificate
 from crispseg.export.formats import FILE_FORMATS, Format
 from crispseg.export.pipeline import export_model
 from crispseg.export.quantization import Calibration

@@ -49,7 +49,7 @@ COMMANDS = {
     "convert": "convert a checkpoint of SFNet's or SFNet-Lite's official release to a saved model",
 }
 
-HELP = f"""usage: crispseg COMMAND [...]
+HELP_PAGE = f"""usage: crispseg COMMAND [...]
 
 Semantic segmentation with crisp boundaries.
 
@@ -130,7 +130,7 @@ def _command(words: Sequence[str], settings: Mapping[str, object]) -> str:
 
 def _run(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
-        print(HELP)
+        print(HELP_PAGE)
         return 0
     if argv[0] == "--version":
         print(__version__)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import yaml
 
-from crispseg.cli.command import DATA, Command
+from crispseg.cli.command import DATA_HEADING, Command
 from crispseg.config.settings import Field, Tree, fields_of
 from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError
@@ -41,7 +41,7 @@ class Training(Command):
         headings = {
             "": "The training",
             "model": "The model; --model NAME selects it",
-            "data": DATA,
+            "data": DATA_HEADING,
             "augment": "Changes to images",
         }
         keys: dict[str, dict[str, Field]] = {heading: {} for heading in headings.values()}

@@ -16,6 +16,7 @@ from torch import Tensor
 from crispseg.evaluation.bootstrap import number
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores
+from crispseg.evaluation.summary import DISTANCE
 from crispseg.export.quantization import Calibration
 from crispseg.inference.device import processor_name
 from crispseg.inference.runtime import AnyModel, Run
@@ -26,13 +27,12 @@ from crispseg.models import SegmentationModel
 CHECKED = ((1, 32, 57), (2, 97, 160), (1, 471, 630))
 """Number of images, height and width of the comparisons of a file with its model."""
 TOLERANCE = 1e-3
-"""Largest absolute difference of logits, scaled up for logits above `LARGE`, because float32 is less exact there."""
-LARGE = 100.0
+"""Largest absolute difference of logits, scaled up above `LARGE_LOGIT`, because float32 is less exact there."""
+LARGE_LOGIT = 100.0
 SAME_LABELS = 0.999
 DECIDED_OTHERWISE = 0.001
 """Share of the pixels of a refined model whose logits may differ. If rounding decides between two directions, or
 between boundary and none, a pixel gets the logits of another pixel."""
-DISTANCE = 3  # largest distance in pixels at which boundaries match
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Comparison:
     @property
     def agrees(self) -> bool:
         """Whether difference and labels are within the tolerance and all values are finite."""
-        near = self.difference is None or self.difference <= TOLERANCE * max(1.0, self.largest / LARGE)
+        near = self.difference is None or self.difference <= TOLERANCE * max(1.0, self.largest / LARGE_LOGIT)
         return near and self.same_labels >= SAME_LABELS
 
     @property

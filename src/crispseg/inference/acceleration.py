@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 # Exact types, because a subclass may change its weight, such as standardise it.
 CONVOLUTIONS = (nn.Conv2d, Conv2dSame, LeanConv2dSame)
 
-TOLERANCE = 1e-3  # largest error as a share of the largest output; rounding stays far below it, a wrong merge does not
+MERGE_ERROR = 1e-3  # largest error as a share of the largest output; rounding stays far below, a wrong merge does not
 
 
 @torch.no_grad()
@@ -51,7 +51,7 @@ def fold_batch_norms(model: Model, example: Tensor, run: Callable[[Model, Tensor
             activation = nn.Sequential(module.drop, module.act) if hasattr(module, "act") else nn.Identity()
             folded.set_submodule(name, activation.eval())
     outputs = zip(tensors_of(outputs_of(folded, example)), tensors_of(expected), strict=True)
-    is_same = all((output - before).abs().max() <= TOLERANCE * before.abs().max() for output, before in outputs)
+    is_same = all((output - before).abs().max() <= MERGE_ERROR * before.abs().max() for output, before in outputs)
     return folded if is_same else copy.deepcopy(model).eval()
 
 

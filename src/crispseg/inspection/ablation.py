@@ -62,13 +62,17 @@ def _nowhere(boundary: Tensor) -> Tensor:
     return torch.full_like(boundary, -100)
 
 
-_PIXELS = (-2, -1)
+_SIDES = (-2, -1)
 _ALL_WEIGHTS = r"(\w+_)?attention\.weights"
 
 ABLATIONS: tuple[Ablation, ...] = (
     # SFNet and SFNet-Lite; the fine level of the latter has a flow too
     Ablation("flow × 0", "coarse levels are upsampled bilinearly", {"(fine_)?flow": torch.zeros_like}),
-    Ablation("gate uniform", "all pixels mix coarse and fine level in the same proportion", {"gate": uniform(_PIXELS)}),
+    Ablation(
+        "gate uniform",
+        "all pixels mix coarse and fine level in the same proportion",
+        {"gate": uniform(_SIDES)},
+    ),
     Ablation("no pooling", "pyramid pooling without its pooled maps", {r"context\.pooled": torch.zeros_like}),
     # Sampled points: DDSM, UN-EPT, deformable convolutions
     Ablation(
@@ -86,7 +90,7 @@ ABLATIONS: tuple[Ablation, ...] = (
     Ablation("channel part off", "DDSM without sampled channels", {"x_Cout": torch.zeros_like}, "channel."),
     # AGLN
     Ablation("M × 0", "no descriptors reach the pixels; the gate is a half", {r"sdm\.M": torch.zeros_like}),
-    Ablation("M uniform", "all pixels get the same mixture of descriptors", {r"sdm\.M": uniform(_PIXELS)}),
+    Ablation("M uniform", "all pixels get the same mixture of descriptors", {r"sdm\.M": uniform(_SIDES)}),
     Ablation("no encoder features", "the output of local refinement is left out", {r"lrm\.G": torch.zeros_like}),
     Ablation("no refined features", "encoder features are added unrefined", {r"lrm\.R": torch.zeros_like}),
     Ablation(
@@ -101,7 +105,7 @@ ABLATIONS: tuple[Ablation, ...] = (
         {r"encoder\.\d+\.attention\.weights": torch.zeros_like},
     ),
     Ablation("no attention", "the transformer is left with its queries", {_ALL_WEIGHTS: torch.zeros_like}),
-    Ablation("queries uniform", "all pixels have the same query", {"context_queries": uniform(_PIXELS)}),
+    Ablation("queries uniform", "all pixels have the same query", {"context_queries": uniform(_SIDES)}),
     Ablation(
         "no spatial branch",
         "queries are zero, and no pixel is on a boundary",

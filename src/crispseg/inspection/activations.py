@@ -28,7 +28,7 @@ from crispseg.models.info import ModelInfo
 from crispseg.nn import record
 from crispseg.visualization.pictures import error_map
 
-PIXELS = 2**20  # larger images are reduced, so that recorded values take a few GB at most (wide AGLN)
+MOST_PIXELS = 2**20  # larger images are reduced, so that recorded values take a few GB at most (wide AGLN)
 KINDS = {"fam": "warped", "dcn": "fused", "ddsm": "x_l", "cfb": "sdm.M", "attention": "locations"}  # part → its tap
 
 
@@ -117,7 +117,7 @@ def inspect_image(
 ) -> Inspection:
     """Run a model once on an image and keep its intermediate values.
 
-    Images of more than `PIXELS` pixels are reduced by averaging; their truth is reduced by nearest neighbour.
+    Images of more than `MOST_PIXELS` pixels are reduced by averaging; their truth is reduced by nearest neighbour.
 
     Args:
         model: model to inspect; it is moved to `device` and stays in eval mode.
@@ -136,7 +136,7 @@ def inspect_image(
     height, width = original = array.shape[0], array.shape[1]
     if truth is not None:
         truth = _checked_truth(truth, info, original, data)
-    factor = math.sqrt(PIXELS / (height * width))
+    factor = math.sqrt(MOST_PIXELS / (height * width))
     if factor < 1:
         height, width = (max(round(side * factor), 1) for side in original)
         array = np.asarray(cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA), np.uint8)

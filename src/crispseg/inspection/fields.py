@@ -7,6 +7,7 @@ script: integers with a scale, compressed, as base64.
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 import zlib
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from crispseg.inspection.activations import Inspection
 from crispseg.nn import pixel_centres
 
 CLASSES = 5  # number of most likely classes shown for a pixel
-PIXELS = 2**16  # maximum number of pixels with stored probabilities; larger images store every n-th pixel
+STORED_PIXELS = 2**16  # maximum number of pixels with stored probabilities; larger images store every n-th pixel
 POINT_BYTES = 3 * 2**20  # maximum size of all sampled points in bytes before compression; a point takes 5 bytes
 
 
@@ -117,7 +118,7 @@ def _attention_points(inspection: Inspection, part: str, size: tuple[int, int]) 
     centres = (torch.unflatten(pixel_centres(size), 0, size) * extent - 0.5).numpy()  # (h, w, 2)
     shares = torch.unflatten(weights.flatten(1, 2), 0, size).numpy()
     ends = [f", level {level + 1}" for level in range(levels)] if levels > 1 else [""]
-    groups = tuple(f"head {head + 1}{end}" for head in range(heads) for end in ends)
+    groups = tuple(f"head {head}{end}" for head, end in itertools.product(range(1, heads + 1), ends))
     return SampledPoints(inspection.parts[part].title, centres[0, :, 0], centres[:, 0, 1], xy, shares, groups)
 
 
@@ -140,7 +141,7 @@ def payload(inspection: Inspection) -> dict[str, Any]:
     """
     height, width = inspection.size
     labels = inspection.label_set
-    every = math.ceil(math.sqrt(height * width / PIXELS))
+    every = math.ceil(math.sqrt(height * width / STORED_PIXELS))
     probabilities = inspection.probabilities[:, ::every, ::every]
     best = np.argsort(-probabilities, axis=0, kind="stable")[:CLASSES]
     shares = np.take_along_axis(probabilities, best, 0)

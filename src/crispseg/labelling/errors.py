@@ -25,7 +25,7 @@ from crispseg.training.result import SCORES
 
 TEMPERATURE = 0.1  # temperature of the softmin; at 0 only the least probable pixel would count
 THIN = 5  # diameter in pixels of the disk that disagreements contain; thinner ones are ordinary at boundaries
-WHOLE = 0.5  # share of a labelled area that another class must cover for the whole area to be mistaken
+WHOLE_AREA = 0.5  # share of a labelled area that another class must cover for the whole area to be mistaken
 
 Kind: TypeAlias = Literal["class swapped", "object missing", "border", "scattered"]
 
@@ -99,7 +99,7 @@ def doubtful_area(
     parts = cv2.connectedComponents((labels == own).astype(np.uint8))[1]
     whole = np.isin(parts, np.unique(parts[area & (labels == own)]))
     near = cv2.dilate(area.astype(np.uint8), disk) > 0
-    if area.sum() >= WHOLE * whole.sum():
+    if area.sum() >= WHOLE_AREA * whole.sum():
         kind: Kind = "class swapped"
     else:
         kind = "border" if (labels[near] == label).any() else "object missing"

@@ -17,7 +17,7 @@ from crispseg.labels import IGNORE, Color, LabelSet
 
 FORMAT_VERSION = 2
 
-LISTS = Strict(False)  # annotation that lets a field accept a list for a tuple
+FROM_LISTS = Strict(False)  # annotation that lets a field accept a list for a tuple
 MIN_SIDE = 32  # smallest height and width of a model's input; smaller images are extended by their last row and column
 
 RENAMED: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -74,14 +74,14 @@ class ModelInfo(Settings):
     backbone: str
     in_chans: int
     options: dict[str, Any] = field(default_factory=dict)
-    class_names: Annotated[tuple[str, ...], LISTS] = ()
-    palette: Annotated[tuple[Annotated[Color, LISTS], ...], LISTS] = ()
-    mean: Annotated[tuple[float, ...], LISTS] = ()
-    std: Annotated[tuple[PositiveFloat, ...], LISTS] = ()
+    class_names: Annotated[tuple[str, ...], FROM_LISTS] = ()
+    palette: Annotated[tuple[Annotated[Color, FROM_LISTS], ...], FROM_LISTS] = ()
+    mean: Annotated[tuple[float, ...], FROM_LISTS] = ()
+    std: Annotated[tuple[PositiveFloat, ...], FROM_LISTS] = ()
     ignore_label: int = IGNORE
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
-    value_range: Annotated[tuple[float, float], LISTS] | Literal["image"] | None = None
+    value_range: Annotated[tuple[float, float], FROM_LISTS] | Literal["image"] | None = None
 
     def __post_init__(self) -> None:
         for key in ("mean", "std"):

@@ -40,7 +40,7 @@ _UNUSED = re.compile(
     r"|backbone\.x(2|4|8|16|32)\."  # duplicates of the tensors in backbone.features
 )
 _UNUSED_LITE = re.compile(rf"{_UNUSED.pattern}|head\.fpn_in\.2\.")  # on ResNet-18 it has an unused lateral of C5
-_HEADS = ("head.conv_last.1.weight", "head.ppm.bottleneck.0.weight")
+_HEAD_KEYS = ("head.conv_last.1.weight", "head.ppm.bottleneck.0.weight")
 _LITE = "head.flow_align_module."
 _GATE = f"{_LITE}flow_gate.0.weight"
 _OWN_NETS = {  # the last key found in a file determines its backbone
@@ -71,9 +71,9 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
     if any(key.startswith(_LITE) for key in given):
         pooled = _GATE in given and given[_GATE].shape[1:2] == (4,)
         title, options = "SFNet-Lite", {"gate": "pooled" if pooled else "features"}
-    if absent := [key for key in _HEADS if key not in given or given[key].ndim != 4]:
+    if absent := [key for key in _HEAD_KEYS if key not in given or given[key].ndim != 4]:
         raise CrispsegError(f"{path} is not a checkpoint of an official {title}: it has no {', '.join(absent)}")
-    num_classes, width = (len(given[key]) for key in _HEADS)
+    num_classes, width = (len(given[key]) for key in _HEAD_KEYS)
     if labels is not None and len(labels) != num_classes:
         raise CrispsegError(f"{path} has {num_classes} classes, not {len(labels)}; give its training data")
     backbone = _backbone_of(path, given)

@@ -134,9 +134,10 @@ def shipped_folder(source: str | Path) -> Path | None:
     """
     if isinstance(source, Path) or source not in shipped_models():
         return None
-    places = Path(source), Path(source) / "model"
-    taken = any(all((place / name).is_file() for name in (CONFIG_FILE, WEIGHTS_FILE)) for place in places)
-    return None if taken else SHIPPED / source
+    for place in (Path(source), Path(source) / "model"):
+        if (place / CONFIG_FILE).is_file() and (place / WEIGHTS_FILE).is_file():
+            return None
+    return SHIPPED / source
 
 
 def read_info(source: str | Path, **hub: Any) -> ModelInfo:
