@@ -18,7 +18,7 @@ Every training runs on one processor for the same minutes. `plain_loop` trains n
 the last step (`last_`), which decides comparisons; both are the same if there was one evaluation.
 
 `run` skips the rows in first_result.csv, so an interrupted command can be repeated. Rows name the processor's bf16
-instructions, which double the speed of `crispseg train`. `--methods nnunet` trains nnU-Net; see `nnunet.py`.
+instructions, which double the speed of `crispseg train`.
 """
 
 from __future__ import annotations
@@ -221,14 +221,6 @@ def columns(model: SegmentationModel, evaluation: Evaluation) -> Row:
 def rows_of(name: str, data: Folder, weights: Path, minutes: float, seed: int, run: Path) -> Iterator[Row]:
     """Train a method, and yield a row for each inference scale; `run` is the folder of the run."""
     before, own = cpu_seconds(), 1.0
-    if name == "nnunet":
-        import nnunet
-
-        network_trained, parameters, steps = nnunet.trained(data.dataset("train"), minutes, seed, run)
-        spent = {"steps": str(steps), "processor_seconds": f"{cpu_seconds() - before:.0f}"}
-        row = columns(network_trained, scored(network_trained, data.dataset("val")))
-        yield {"seen": "1"} | spent | row | {"parameters": str(parameters)}
-        return
     if name.startswith(LOOP):
         trained, steps = plain_loop(data, f"smp_{name.removeprefix(LOOP)}", weights, minutes, seed, run)
     else:
