@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -47,6 +48,11 @@ def processor_name(device: torch.device) -> str:
     if named := re.search(r"^model name\s*: (.+)", text, re.MULTILINE):
         return named[1].strip()
     return platform.processor() or platform.machine()
+
+
+def runs_coreml() -> bool:
+    """Return whether this system runs Core ML files."""
+    return sys.platform == "darwin"
 
 
 Item = TypeVar("Item")

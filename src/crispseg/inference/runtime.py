@@ -145,6 +145,8 @@ def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPr
             such files.
     """
     suffix = Path(source).suffix.lower()
+    if suffix == ".mlpackage":
+        raise CrispsegError(f"{source} is for Core ML, which crispseg cannot run; give a saved model or another export")
     known = RUNTIMES[suffix] if is_exported(source) else ("torch", *WRITERS.names())
     if backend not in ("auto", *known):
         raise CrispsegError(f"backend is '{backend}', but {source} needs {' or '.join(known)}; leave out backend")
@@ -196,7 +198,7 @@ def checksums(path: Path) -> tuple[str, str]:
 def seal(path: Path) -> None:
     """Replace `UNSEALED` in the metadata of a file by its checksum."""
     digest = checksums(path)[1].encode()
-    path.write_bytes(CHECKSUM.sub(lambda match: match[0][: -len(digest)] + digest, path.read_bytes()))
+    path.write_bytes(CHECKSUM.sub(lambda found: found[0][: -len(digest)] + digest, path.read_bytes()))
 
 
 def open_onnx(path: Path) -> tuple[Run, str]:
