@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +17,7 @@ from typing import Any, Literal, TypeAlias, TypeVar
 import torch
 from threadpoolctl import ThreadpoolController
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, CrispsegWarning
 
 FloatPrecision: TypeAlias = Literal["fp32", "bf16"]  # of inference; sampling coordinates stay float32 in bf16
 
@@ -55,8 +57,36 @@ def runs_coreml() -> bool:
     return sys.platform == "darwin"
 
 
+SPAWN = "create the first Segmenter after the fork, or start processes by spawn"
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+@cache
+def first_process(library: str) -> int:
+    """Return the process that used the threads of a library first; processes forked later lack them, but see this."""
+    return os.getpid()
+
+
+def check_process(device: str = "cpu") -> None:
+    """Use one thread in a process that was forked after the first use of PyTorch, which would wait for others for ever.
+
+    With another device than the CPU a CrispsegError is raised.
+    """
+    if first_process("torch") == os.getpid():
+        return
+    if device != "cpu":
+        raise CrispsegError(f"{device} cannot be used in a forked process; {SPAWN}")
+    torch.set_num_threads(1)  # the whole setting of this process, since MKL keeps its own
+    warn_of_fork(os.getpid())
+
+
+@cache
+def warn_of_fork(process: int) -> None:
+    """Warn once in each forked process."""
+    line = f"process {process} was forked after a Segmenter was created, and uses one thread"
+    warnings.warn(f"{line}; {SPAWN}", CrispsegWarning, stacklevel=3)
 
 
 def use_threads(count: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import os
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from crispseg.compat import openvino_core
 from crispseg.config.registry import Registry
 from crispseg.errors import CrispsegError, one_line
-from crispseg.inference.device import FloatPrecision
+from crispseg.inference.device import SPAWN, FloatPrecision, first_process
 from crispseg.io.files import user_path
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.base import Outputs
@@ -64,7 +65,7 @@ class ExportedModel(nn.Module):
 
     def __init__(self, run: Run, metadata: str, path: Path, backend: str = "auto") -> None:
         super().__init__()
-        self.run, self.path, self.backend = run, path, backend
+        self.run, self.path, self.backend, self.process = run, path, backend, os.getpid()
         record = json.loads(metadata)
         self.refines = bool(record.get("options", {}).get("refine"))
         self.labels_only = record.get("output") == "labels"
@@ -92,6 +93,8 @@ class ExportedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `(N, num_classes, H, W)` float32 or labels `(N, H, W)` of images `(N, C, H, W)`."""
+        if self.process != os.getpid():  # the threads of the runtime are missing in a forked process
+            (self.run, _), self.process = OPENERS[self.backend](self.path), os.getpid()
         height, width = images.shape[-2:]
         if self.size and self.size != (height, width):
             only = "×".join(map(str, self.size))
@@ -218,6 +221,8 @@ def open_onnx(path: Path) -> tuple[Run, str]:
 
 def open_openvino(path: Path) -> tuple[Run, str]:
     """Return a function that runs an OpenVINO or ONNX file in OpenVINO, and its metadata as JSON."""
+    if first_process("openvino") != os.getpid():
+        raise CrispsegError(f"{path} cannot run in a process that was forked after OpenVINO's first use; {SPAWN}")
     core = openvino_core()
     model = core.read_model(path)
     if path.suffix.lower() == ".onnx":

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.inference.acceleration import compiled, fold_batch_norms
-from crispseg.inference.device import FloatPrecision, in_parallel, usable_device
+from crispseg.inference.device import FloatPrecision, check_process, in_parallel, usable_device
 from crispseg.inference.image_files import Source, is_several, named_images, read_source, unread_images
 from crispseg.inference.objects import REACH, Object, Objects, measured, object_rules
 from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
@@ -83,6 +83,7 @@ class Segmenter:
         backend: Backend = "auto",
         compile: bool = False,
     ) -> None:
+        check_process()
         self.protocol = named_protocol(protocol)
         if tile is not None:
             check_tile(tile)
@@ -208,7 +209,7 @@ class Segmenter:
         They are 0 and 1 for a file of labels.
         """
         height, width = image.shape[:2]
-        batch = as_batch(image, self.info, self.device)
+        batch = self._batch(image)
         with self._autocast():
             if self.labels_only:  # the blend of tiles then takes the labels of the nearer tile
                 logits = F.one_hot(self._model(batch)[0].long(), self.info.num_classes).permute(2, 0, 1).float()
@@ -234,7 +235,7 @@ class Segmenter:
     def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
         """Return labels `(H, W)`, and the logits and offsets of the padded image, unless a file has only labels."""
         height, width = image.shape[:2]
-        batch = as_batch(image, self.info, self.device)
+        batch = self._batch(image)
         if self.labels_only:
             return self._model(batch)[0, :height, :width].numpy(), None, None
         with self._autocast():
@@ -244,6 +245,11 @@ class Segmenter:
         if offsets is not None:  # labels of shifted logits are shifted labels
             best = shift(best[None, None], offsets)[0, 0]
         return best[:height, :width].cpu().numpy(), logits, offsets
+
+    def _batch(self, image: NDArray[np.uint8]) -> Tensor:
+        """Return an image as input of the model, in whichever process this is."""
+        check_process(self.device.type)
+        return as_batch(image, self.info, self.device)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
