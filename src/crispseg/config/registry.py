@@ -58,16 +58,16 @@ class Registry(Generic[T]):
 
 def checked_options(owner: str, options: Mapping[str, Any], known: Mapping[str, Field]) -> dict[str, Any]:
     """Return the options, converted to their types; errors are a `CrispsegError` with owner, option and value."""
-    found = {}
+    valid = {}
     for option, value in options.items():
         if option not in known:
             hint = did_you_mean(option, known) if known else "; it has none"
             raise CrispsegError(f"{owner} has no option '{option}'{hint}")
         try:
-            found[option] = checked(known[option].kind, value, f"option '{option}' of {owner}")
+            valid[option] = checked(known[option].kind, value, f"option '{option}' of {owner}")
         except CrispsegError as error:
             raise CrispsegError(str(error)) from None  # the message would show a field as a flag
-    return found
+    return valid
 
 
 def with_defaults(owner: str, options: Mapping[str, Any], known: Mapping[str, Field]) -> dict[str, Any]:

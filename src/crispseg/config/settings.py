@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import re
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from functools import cache
@@ -16,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union
 import docstring_parser
 import pydantic
 from pydantic import ModelWrapValidatorHandler, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.errors import CrispsegError, did_you_mean
@@ -43,32 +45,40 @@ class Field(NamedTuple):
 def fields_of(settings: type) -> dict[str, Field]:
     """Return the init fields of a dataclass, documented by its docstring and those of its bases."""
     hints, checked = get_type_hints(settings, include_extras=True), getattr(settings, "__pydantic_fields__", {})
-    about = {key: text for base in reversed(settings.__mro__) for key, text in _explained(base).items()}
-    found = {}
-    for field in (field for field in dataclasses.fields(settings) if field.init):
-        default = field.default if field.default_factory is MISSING else field.default_factory()
-        if info := checked.get(field.name):
-            default = MISSING if info.is_required() else info.get_default(call_default_factory=True)
-        found[field.name] = Field(hints[field.name], default, about.get(field.name, ""))
-    return found
+    about = ChainMap(*map(_explained, settings.__mro__))
+    return {
+        field.name: Field(hints[field.name], _default(field, checked.get(field.name)), about.get(field.name, ""))
+        for field in dataclasses.fields(settings)
+        if field.init
+    }
+
+
+def _default(field: dataclasses.Field[Any], checked: FieldInfo | None) -> Any:
+    if checked is not None:
+        return MISSING if checked.is_required() else checked.get_default(call_default_factory=True)
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, Field]:
     """Return the keyword-only arguments of a function or class, documented by its docstring."""
     about = _explained(getattr(function, "func", function))  # a partial function has the docstring of `partial`
-    found = {}
-    for key, each in inspect.signature(function, eval_str=True).parameters.items():
-        if each.kind is each.KEYWORD_ONLY:
-            kind = Any if each.annotation is each.empty else each.annotation
-            found[key] = Field(kind, MISSING if each.default is each.empty else each.default, about.get(key, ""))
-    return found
+    options = {}
+    for key, option in inspect.signature(function, eval_str=True).parameters.items():
+        if option.kind is option.KEYWORD_ONLY:
+            kind = Any if option.annotation is option.empty else option.annotation
+            default = MISSING if option.default is option.empty else option.default
+            options[key] = Field(kind, default, about.get(key, ""))
+    return options
 
 
 @cache
 def _explained(documented: Any) -> dict[str, str]:
-    parsed = docstring_parser.parse(inspect.cleandoc(documented.__doc__ or ""))
-    texts = {entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params}
-    return {name: text for names, text in texts.items() for name in names.split(", ")}
+    """Return the descriptions of arguments in a docstring."""
+    texts: dict[str, str] = {}
+    for entry in docstring_parser.parse(inspect.cleandoc(documented.__doc__ or "")).params:
+        text = " ".join((entry.description or "").split())
+        texts |= dict.fromkeys(entry.arg_name.split(", "), text)
+    return texts
 
 
 def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
@@ -79,7 +89,7 @@ def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") ->
     known = fields_of(settings)
     for key in values:
         if key not in known:
-            raise unknown(prefix + key, (prefix + each for each in known))
+            raise unknown(prefix + key, (prefix + name for name in known))
     for key, field in known.items():
         if field.default is MISSING and key not in values:
             raise CrispsegError(f"is missing; give {accepted(field.kind)}: {field.about.rstrip('.')}", prefix + key)
@@ -101,13 +111,10 @@ def checked(kind: Any, value: Any, field: str) -> Any:
 
 def _expanded(value: Any) -> Any:
     """Return a value with paths of the home folder in full; paths are the only settings that begin with `~/`."""
-    if isinstance(value, Mapping):
-        return {key: _expanded(entry) for key, entry in value.items()}
     if isinstance(value, list):
         return [_expanded(entry) for entry in value]
-    if isinstance(value, str) and value.startswith("~/"):
-        return type(value)(Path(value).expanduser())
-    return value
+    is_path = isinstance(value, str) and value.startswith("~/")
+    return type(value)(Path(value).expanduser()) if is_path else value
 
 
 NUMBER_WORD = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
@@ -124,8 +131,8 @@ def takes_word(kind: Any, word: str) -> bool:
 def _fixed_words(kind: Any) -> dict[str, Any]:
     """Return the values of a type that have a word each: constants and choices."""
     words: dict[str, Any] = {}
-    for each in alternatives(kind):
-        choices = get_args(each) if get_origin(each) is Literal else CONSTANTS.get(each, ())
+    for constant in alternatives(kind):
+        choices = get_args(constant) if get_origin(constant) is Literal else CONSTANTS.get(constant, ())
         words |= {written(choice): choice for choice in choices}
     return words
 
@@ -136,7 +143,7 @@ def entry_of(kind: Any) -> Any:
     >>> entry_of(int | tuple[int, int]), entry_of(str)
     (<class 'int'>, None)
     """
-    return next((get_args(each)[0] for each in alternatives(kind) if get_origin(each) in SEQUENCES), None)
+    return next((get_args(listed)[0] for listed in alternatives(kind) if get_origin(listed) in SEQUENCES), None)
 
 
 def is_pair(kind: Any) -> bool:
@@ -149,9 +156,9 @@ def _meaning(kind: Any, text: Text) -> Any:
     words, kinds = _fixed_words(kind), {*alternatives(kind)}
     if text in words:
         return words[text]
-    listed, mapped = entry_of(kind) is not None, any(get_origin(each) is dict for each in kinds)
-    written_out = (listed and text.startswith("[")) or (mapped and text.startswith("{"))
-    if {str, Path} & kinds and not written_out:
+    listed, mapped = entry_of(kind) is not None, dict in {get_origin(alternative) for alternative in kinds}
+    brackets = "[" * listed + "{" * mapped
+    if {str, Path} & kinds and not text.startswith(tuple(brackets)):
         return str(text)
     try:
         value = parse_yaml(text)
@@ -170,9 +177,9 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 def wrong(error: ValidationError, kind: Any, value: Any, field: str) -> CrispsegError:
     """Return the error for a field with a value of the wrong type."""
-    for each in error.errors():
-        if each["type"].startswith(("greater", "less")):
-            limit = each["msg"].removeprefix("Input should be ")
+    for fault in error.errors():
+        if fault["type"].startswith(("greater", "less")):
+            limit = fault["msg"].removeprefix("Input should be ")
             return CrispsegError(f"is {shortened(str(value))}; give a number {limit}", field)
     shown = value if isinstance(value, str) else repr(value)
     return CrispsegError(f"is {shortened(shown) or 'empty'}; give {accepted(kind)}", field)
@@ -230,8 +237,8 @@ def alternatives(kind: Any) -> Iterator[Any]:
     if get_origin(kind) is Annotated:
         yield from alternatives(get_args(kind)[0])
     elif get_origin(kind) in (Union, UnionType):
-        for each in get_args(kind):
-            yield from alternatives(each)
+        for alternative in get_args(kind):
+            yield from alternatives(alternative)
     else:
         yield kind
 
@@ -242,17 +249,16 @@ def _phrase(kind: Any) -> str:
         return SCALARS[kind]
     if origin is Literal:
         return f"one of {', '.join(map(written, inner))}" if len(inner) > 1 else written(inner[0])
-    if isinstance(origin, type) and issubclass(origin, Mapping):
+    if origin in (dict, Mapping):
         return f"a mapping from {'names' if inner[0] is str else accepted(inner[0])} to {_several(inner[1])}"
-    if isinstance(origin, type) and issubclass(origin, Sequence):
-        count = f"{len(inner)} " if origin is tuple and inner[-1] is not Ellipsis else ""
-        return f"a list of {count}{_several(inner[0])}"
+    if origin in SEQUENCES:
+        return f"a list of {f'{len(inner)} ' if is_pair(kind) else ''}{_several(inner[0])}"
     return str(getattr(kind, "__name__", kind))
 
 
 def _several(kind: Any) -> str:
-    phrases = [_phrase(each) for each in alternatives(kind)]
-    return " or ".join(re.sub(r"^a ([^,]+?)(?= of|$)", r"\1s", each) for each in phrases)
+    phrases = [_phrase(alternative) for alternative in alternatives(kind)]
+    return " or ".join(re.sub(r"^a ([^,]+?)(?= of|$)", r"\1s", phrase) for phrase in phrases)
 
 
 def written(value: Any) -> str:

@@ -42,8 +42,8 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         tree = parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
-        what = "missing" if not Path(path).exists() else f"unreadable ({error.strerror})"
-        raise CrispsegError(f"{path} is {what}; give a folder of data, or a YAML file of settings") from None
+        problem = "missing" if not Path(path).exists() else f"unreadable ({error.strerror})"
+        raise CrispsegError(f"{path} is {problem}; give a folder of data, or a YAML file of settings") from None
     except ValueError as error:
         raise CrispsegError(f"{path} is not a YAML file of settings ({one_line(error)}); correct it") from None
     if isinstance(tree, dict):

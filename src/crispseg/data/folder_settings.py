@@ -90,13 +90,13 @@ class FolderSettings(Settings):
     instances: str | Path | None = None
 
     def __post_init__(self) -> None:
-        both = self.images is not None and (self.masks is not None or self.instances is not None)
-        if not both and self.root is None:
+        if self.root is None and None in (self.images, self.masks or self.instances):
             raise CrispsegError("give either data.root, or data.images and data.masks (or data.instances)")
         if self.of_instances and (self.palette is not None or self.ignore):
             raise CrispsegError("data.palette and data.ignore apply to data.masks; leave them out, or give data.masks")
-        if self.fold > (self.folds or 1):
-            raise CrispsegError(f"data.fold is {self.fold}; give 1 to {self.folds or 1}, the number of data.folds")
+        folds = self.folds or 1
+        if self.fold > folds:
+            raise CrispsegError(f"data.fold is {self.fold}; give 1 to {folds}, the number of data.folds")
         if self.group not in (None, "folder") and "*" not in str(self.group):
             raise CrispsegError("has no *; give folder, or a pattern such as patient*_slice*", "data.group")
         check_range(self.value_range, "data.value_range")
@@ -109,23 +109,22 @@ class FolderSettings(Settings):
     def class_list(self, file: Path | None) -> list[str] | str | Path | None:
         """Return the class names, or a file of them; `file` is one in the root."""
         classes = file if self.classes is None else self.classes
-        if classes is None or isinstance(classes, list) or Path(str(classes)).exists():
-            return classes
-        words = [word.strip() for word in str(classes).split(",")]
-        return words if len(words) > 1 else classes
+        if isinstance(classes, str) and "," in classes and not Path(classes).exists():
+            return [word.strip() for word in classes.split(",")]
+        return classes
 
     def declared(self, class_file: Path | None = None) -> Declared:
         """Return the declared meaning of the masks; `class_file` is one in the root.
 
         Contradictions raise a `CrispsegError`.
         """
-        colors, names = (None, None) if self.palette is None else numbered_colors(self.palette)
+        colors, palette_names = (None, None) if self.palette is None else numbered_colors(self.palette)
         classes = self.class_list(class_file)
-        if classes is not None:
-            names = tuple(classes if isinstance(classes, list) else read_names(classes))
-        elif names is None and self.of_instances:
+        given = read_names(classes) if isinstance(classes, (str, Path)) else classes
+        names = palette_names if given is None else tuple(given)
+        if names is None and self.of_instances:
             names = INSTANCE_CLASSES
-        count = self._declared_count(None if classes is None else names, colors)
+        count = self._declared_count(None if given is None else names, colors)
         tolerance = 0.0 if self.palette_tolerance == "auto" else self.palette_tolerance
         ignore = self._ignored(colors)
         return Declared(count, names, colors, ignore, tolerance, self.of_instances, self.merge, self.drop)
@@ -147,12 +146,12 @@ class FolderSettings(Settings):
     def _ignored(self, colors: Mapping[Color, int] | None) -> tuple[Any, ...]:
         """Return the values to ignore, as colours if there is a palette."""
         if colors is None:
-            several = [list(value) for value in self.ignore if not isinstance(value, int)]
-            if several:
-                raise CrispsegError(f"data.ignore has the colour {several[0]}, which needs data.palette; add it")
+            ignored_colors = [list(value) for value in self.ignore if not isinstance(value, int)]
+            if ignored_colors:
+                raise CrispsegError(f"data.ignore has the colour {ignored_colors[0]}, which needs data.palette; add it")
             return self.ignore
-        ignore = tuple(as_color(value) for value in self.ignore)
-        if both := [list(color) for color in colors if color in ignore]:
-            conflict = f"data.palette and data.ignore both have the colour {both[0]}"
+        ignore = tuple(map(as_color, self.ignore))
+        if shared := colors.keys() & ignore:
+            conflict = f"data.palette and data.ignore both have the colour {list(shared.pop())}"
             raise CrispsegError(f"{conflict}; remove it from one of them, or give data.drop with the name of the class")
         return ignore

@@ -93,9 +93,8 @@ def settings_of(root: Path) -> dict[str, Any]:
 
 def has_mark(root: Path, mark: Mapping[str, Any]) -> bool:
     """Return whether a folder contains all paths that a mark requires, and none that it excludes."""
-    return all(any(root.glob(path)) for path in mark["holds"]) and not any(
-        any(root.glob(path)) for path in mark.get("lacks", ())
-    )
+    excluded = any(any(root.glob(path)) for path in mark.get("lacks", ()))
+    return not excluded and all(any(root.glob(path)) for path in mark["holds"])
 
 
 OWN = ("images", "masks", "instances")  # settings that imply custom data unless the named data have them too
@@ -118,9 +117,7 @@ def build_data(settings: Mapping[str, Any]) -> DataSource:
     """
     name, values = str(settings.get("name", Folder.name)), {key: settings[key] for key in settings if key != "name"}
     kind, entry = data_source(name), catalogue().get(name)
-    root = fields_of(kind).get("root")
-    known = values.keys() <= fields_of(kind).keys()
-    if root and root.default is MISSING and "root" not in values and known and entry:
+    if entry and "root" not in values and fields_of(kind)["root"].default is MISSING:
         raise CrispsegError(f"is missing; {entry.hint}", "data.root")
     return construct(kind, values, "data.")
 
