@@ -63,8 +63,8 @@ class Doctor(WithData):
     def __call__(self) -> int:
         if self.refresh:
             forget()
-        found, in_chans = ({}, 3) if self.target is None else named_data(self.target)
-        source = build_data(self.chosen(found))
+        recorded, in_chans = ({}, 3) if self.target is None else named_data(self.target)
+        source = build_data(self.chosen(recorded))
         if self.fix is not None:
             check_out(self.fix, source)
         check_json(self.json)
@@ -80,27 +80,33 @@ class Doctor(WithData):
         picture = draw_examined(data)
         if picture is not None:
             print_lines(console, [f"images with their masks: {written_picture(picture, self.json)}"])
-        print_lines(console, self.commands(data, findings, found.get("root") == self.target))
+        print_lines(console, self.commands(data, findings, recorded.get("root") == self.target))
         return EXIT_STATUS[worst(findings)]
 
     def commands(self, data: Examined, findings: list[Finding], own: bool) -> Iterator[str]:
         """Yield what was written, and commands to continue with; `own` if the target is the folder of the data."""
-        target = [self.target] if self.target else []
-        given = flags_of({f"data.{key}": value for key, value in self.data.items()})
-        model = flags_of({"model.in_chans": self.in_chans} if self.in_chans else {})
-        train = ["crispseg", "train", *target, *given, *model]
-        trainable = own or self.target is None or Path(self.target).is_file()
-        for settings in remedies(findings) if trainable else ():
-            yield f"or train with: {shlex.join([*train, *flags_of(settings)])}"
+        channels = {} if self.in_chans is None else {"in_chans": self.in_chans}
+        model = flags_of({f"model.{key}": value for key, value in channels.items()})
+        train = ["crispseg", "train", *self.data_words, *model]
+        if own or self.target is None or Path(self.target).is_file():
+            yield from (
+                f"or train with: {shlex.join([*train, *flags_of(settings)])}" for settings in remedies(findings)
+            )
         if self.fix is not None:
             yield write_copy(data, findings, self.fix)
             yield f"train on them: {shlex.join(['crispseg', 'train', str(self.fix), *model])}"
         elif data.files and worth_a_copy(data, findings):
-            doctor = ["crispseg", "doctor", *target, *given, *(flag.replace("model.", "") for flag in model)]
             copy = f"{Path(self.target or 'data')}_fixed"
-            yield f"write a corrected copy: {shlex.join([*doctor, '--fix', copy])}"
+            words = ["crispseg", "doctor", *self.data_words, *flags_of(channels), "--fix", copy]
+            yield f"write a corrected copy: {shlex.join(words)}"
         elif own and worst(findings) < Severity.ERROR:
             yield f"train on them: {shlex.join(train)}"
+
+    @property
+    def data_words(self) -> list[str]:
+        """Words of a command that choose the same data."""
+        settings = {f"data.{key}": value for key, value in self.data.items()}
+        return [*filter(None, [self.target]), *flags_of(settings)]
 
 
 def remedies(findings: Sequence[Finding]) -> Sequence[Mapping[str, object]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from crispseg.errors import CrispsegError
+from crispseg.folders.facts import MaskFacts
 from crispseg.folders.lookup import MOST, InstanceLookup, MaskLookup
+from crispseg.folders.meaning import Meaning
 from crispseg.folders.survey import Pair
 from crispseg.io.images import image_channels, read_image, read_mask
 from crispseg.io.value_range import ValueRange
@@ -176,6 +178,36 @@ class DataSource(ABC):
 
     # The rest is for sources whose settings leave something open, such as custom data.
 
+    inferred: ClassVar[bool] = False
+    """Whether the places of files, and the meaning of masks, may have to be inferred from the files."""
+
+    @property
+    def of_instances(self) -> bool:
+        """Whether class masks are made from instance masks."""
+        return False
+
+    @property
+    def regrouped(self) -> bool:
+        """Whether classes are merged or dropped by settings that other data may not have."""
+        return False
+
+    @property
+    def divided(self) -> bool:
+        """Whether folders, lists or settings define the splits."""
+        return True
+
+    def meaning_of(self, masks: Sequence[MaskFacts]) -> Meaning:
+        """Return the meaning of masks; a `Question` asks if it is unclear."""
+        raise NotImplementedError
+
+    def place(self, pair: Pair) -> PurePosixPath:
+        """Return the path of an image in the folder of images or of the split, without suffix."""
+        return PurePosixPath(pair.name)
+
+    def unpaired(self) -> dict[str, list[str]]:
+        """Return files that are in no split, by the code of a finding."""
+        return {}
+
     def settled(self) -> DataSource:
         """Return the same data with inferred settings declared, so that files added later do not change them."""
         return self
@@ -195,7 +227,7 @@ class DataSource(ABC):
 
     def images_without_mask(self) -> list[Path]:
         """Return the images that have no mask."""
-        return []
+        return [Path(file) for file in self.unpaired().get("image-without-mask", ())]
 
     def with_fold(self, folds: int, fold: int) -> DataSource:
         """Return the data with part number `fold` of `folds` equal parts as val; an error if that is not possible."""

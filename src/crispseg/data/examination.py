@@ -11,7 +11,6 @@ from itertools import chain, starmap
 from pathlib import Path, PurePosixPath
 
 from crispseg.data.dataset import DataSource, FileDataset, SegmentationDataset
-from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError, Question
 from crispseg.folders.checks import check, classes, files, splits, values
 from crispseg.folders.examined import Examined
@@ -44,7 +43,7 @@ OF_SPLITS = [*files.FILE_CHECKS, *values.VALUE_CHECKS, *classes.CLASS_CHECKS]
 
 def examine(source: DataSource, channels: int = 3, threads: int | None = None) -> Examined:
     """Read all files of a data source, despite faults; see `Examined` for `channels`."""
-    if isinstance(source, Folder) and not source.of_instances:
+    if source.inferred and not source.of_instances:
         return examine_folder(source, channels, threads)
     datasets: dict[str, SegmentationDataset] = {}
     unavailable: dict[str, str] = {}
@@ -70,7 +69,7 @@ def pairs_of(source: DataSource) -> dict[str, Sequence[Pair]]:
     return pairs
 
 
-def examine_folder(source: Folder, channels: int = 3, threads: int | None = None) -> Examined:
+def examine_folder(source: DataSource, channels: int = 3, threads: int | None = None) -> Examined:
     """Read all files of custom data."""
     pairs: dict[str, Sequence[Pair]] = {}
     unavailable: dict[str, str] = {}
@@ -79,13 +78,13 @@ def examine_folder(source: Folder, channels: int = 3, threads: int | None = None
             pairs[split] = source.pairs(split, strict=False)
         except CrispsegError as error:
             unavailable[split] = str(error)
-    unpaired = source.open().unpaired()
+    unpaired = source.unpaired()
     if not pairs and not any(unpaired.values()):
         raise CrispsegError(next(iter(unavailable.values())))
     survey = Survey.of(pairs, threads)
     meaning, question = None, None
     try:
-        meaning = source.open().meaning_of(survey.masks) if survey.masks else None
+        meaning = source.meaning_of(survey.masks) if survey.masks else None
     except Question as unclear:
         question = unclear
     return Examined(
@@ -97,7 +96,7 @@ def examine_folder(source: Folder, channels: int = 3, threads: int | None = None
         unpaired,
         unavailable if pairs else {},  # else the unpaired files say why
         places_of(source, pairs),
-        source.group,
+        group_pattern(source),
     )
 
 
@@ -165,19 +164,22 @@ def check_splits(datasets: Mapping[str, SegmentationDataset]) -> tuple[Examined,
 
 def shared_images(source: DataSource) -> list[Finding]:
     """Return findings about images that splits of custom data share; the splits of public data are known."""
-    if not isinstance(source, Folder):
+    if not source.inferred:
         return []
     return shared_by(source, {split: source.pairs(split, strict=False) for split in source.splits()})
 
 
-def shared_by(source: Folder, pairs: Mapping[str, Sequence[Pair]]) -> list[Finding]:
+def shared_by(source: DataSource, pairs: Mapping[str, Sequence[Pair]]) -> list[Finding]:
     """Return findings about images that splits share."""
     sizes = {split: len(inside) for split, inside in pairs.items()}
-    data = Examined(Survey.of(pairs), sizes, places=places_of(source, pairs), group=source.group)
+    data = Examined(Survey.of(pairs), sizes, places=places_of(source, pairs), group=group_pattern(source))
     return check(data, splits.SPLIT_CHECKS)
 
 
-def places_of(source: Folder, pairs: Mapping[str, Sequence[Pair]]) -> dict[Path, PurePosixPath]:
+def group_pattern(source: DataSource) -> str | None:
+    return getattr(source, "group", None)
+
+
+def places_of(source: DataSource, pairs: Mapping[str, Sequence[Pair]]) -> dict[Path, PurePosixPath]:
     """Return the path of each image in the folder of images, without suffix."""
-    data = source.open()
-    return {pair.image: data.place(pair) for pair in chain.from_iterable(pairs.values())}
+    return {pair.image: source.place(pair) for pair in chain.from_iterable(pairs.values())}

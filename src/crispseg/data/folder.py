@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
 from pydantic.dataclasses import dataclass
@@ -17,8 +17,10 @@ from crispseg.data.formats import advice_on_annotations
 from crispseg.data.open_folder import OpenFolder
 from crispseg.errors import Question
 from crispseg.folders.content import content_of, unwrapped
+from crispseg.folders.facts import MaskFacts
 from crispseg.folders.layouts import LAYOUTS, Located, locate, located_at, recognise
 from crispseg.folders.lookup import ColorLookup, IdLookup
+from crispseg.folders.meaning import Meaning
 from crispseg.folders.names import names_or_file
 from crispseg.folders.survey import Pair
 from crispseg.folders.tree import Tree
@@ -30,6 +32,7 @@ class Folder(FolderSettings, DataSource):
     """Custom data: its settings, and the folder that they open."""
 
     name: ClassVar[str] = "folder"
+    inferred: ClassVar[bool] = True
 
     def open(self) -> OpenFolder:
         """Walk through the folders once; a missing folder, or an unknown layout, raises a `CrispsegError`."""
@@ -82,13 +85,26 @@ class Folder(FolderSettings, DataSource):
         """Return notes about inferred settings, one per line. Errors are those of `dataset`."""
         return self.open().notes()
 
+    @property
+    def regrouped(self) -> bool:
+        return bool(self.merge or self.drop)
+
+    @property
+    def divided(self) -> bool:
+        return self.open().divided
+
+    def meaning_of(self, masks: Sequence[MaskFacts]) -> Meaning:
+        return self.open().meaning_of(masks)
+
+    def place(self, pair: Pair) -> PurePosixPath:
+        return self.open().place(pair)
+
+    def unpaired(self) -> dict[str, list[str]]:
+        return self.open().unpaired()
+
     def names_to_record(self, pairs: Iterable[Pair]) -> list[str]:
         """Return the names of pairs as in list files."""
         return self.open().full_names(pairs)
-
-    def images_without_mask(self) -> list[Path]:
-        """Return the images that have no mask."""
-        return [Path(file) for file in self.open().unpaired()["image-without-mask"]]
 
     def with_fold(self, folds: int, fold: int) -> Folder:
         """Return the data with part number `fold` of `folds` equal parts as val."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,10 +73,9 @@ def import_annotations(
     """
     check_new_folder(out)
     names = read_lines(classes) if isinstance(classes, str | Path) else classes
-    read = list(chain(*(_read(source, format, images) for source in sources)))
-    ids, labels = _classes([content.names for content in read], names, background, ignore)
-    marked = list(chain(*(content.images for content in read)))
-    tasks = _tasks(marked, images, [source for source in sources if source.is_dir()])
+    contents = list(chain(*(_read(source, format, images) for source in sources)))
+    ids, labels = _classes(contents, names, background, ignore)
+    tasks = _tasks(contents, images, [source for source in sources if source.is_dir()])
     _check_labels(tasks, ids, "give a background" if names is None else "add it to classes")
     empty = [task for task in tasks if not task.shapes]
     if background is None:
@@ -85,13 +84,17 @@ def import_annotations(
         raise CrispsegError(f"{', '.join(map(str, sources))} contain no annotated images; give other annotations")
     splits = _splits(tasks)
     _write(out, tasks, ids, background, labels, splits)
-
     lines = [f"wrote {out}: {len(tasks)} images, {len(labels)} classes"]
     if empty:
         become = "left out" if background is None else "all background"
         lines.append(f"{len(empty)} images without annotations ({become}): {few(task.file.name for task in empty)}")
-    counts = [f"{len(members)} images to {split}" for split, members in splits.items()]
-    return [*lines, *_similar_names(labels), *counts, *chain(*(content.notes for content in read))]
+    return [*lines, *_notes(labels, splits, contents)]
+
+
+def _notes(labels: LabelSet, splits: Mapping[str, Sequence[str]], contents: Iterable[Annotations]) -> list[str]:
+    """Return the lines of the summary about class names, splits, and what is not imported."""
+    counts = [f"{len(names)} images to {split}" for split, names in splits.items()]
+    return [*_similar_names(labels), *counts, *chain(*(content.notes for content in contents))]
 
 
 def _check_labels(tasks: Sequence[Task], ids: Mapping[str, int], remedy: str) -> None:
@@ -121,11 +124,11 @@ def _write(
     splits: Mapping[str, Sequence[str]],
 ) -> None:
     """Write images, masks and lists; the folder is created when it is complete."""
-    rest = IGNORE if background is None else ids[background]
+    outside = IGNORE if background is None else ids[background]
     with atomic_folder(out) as folder:
 
         def write(task: Task) -> None:
-            write_labels(folder / "masks" / f"{task.name}.png", _paint(task, ids, rest), labels.palette)
+            write_labels(folder / "masks" / f"{task.name}.png", _paint(task, ids, outside), labels.palette)
             image = folder / "images" / f"{task.name}{task.file.suffix}"
             image.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(task.file, image)
@@ -139,36 +142,34 @@ def _read(source: Path, format: str | None, images: Path | None) -> list[Annotat
     """Read an annotation file, or those in a folder, which must have one format."""
     if format not in (None, *FORMATS):
         raise CrispsegError(f"is {format}{did_you_mean(str(format), FORMATS)}", "format")
-    chosen = [FORMATS[format]] if format else [*FORMATS.values()]
-    files = [source]
-    if not source.is_file():
-        files = _annotation_files(source, set[str]().union(*(entry.suffixes for entry in chosen)))
-        files += _yolo_folders(source) if format in (None, "yolo") else []
-    contents = [(file, *read_annotations(file, images)) for file in files]
-    kinds = {kind: file for file, kind, _ in contents if format in (None, kind)}
-    if len(kinds) > 1:
-        listed = " and ".join(f"{FORMATS[kind].title} ({file})" for kind, file in kinds.items())
-        raise CrispsegError(f"{source} contains {listed}; give format, one of {', '.join(kinds)}")
-    if not kinds:
-        titles = ", ".join(entry.title for entry in chosen)
+    chosen = [format] if format else [*FORMATS]
+    contents: dict[str, dict[Path, Annotations]] = defaultdict(dict)
+    for file in [source] if source.is_file() else _annotation_files(source, chosen):
+        kind, content = read_annotations(file, images)
+        if kind in chosen:
+            contents[kind][file] = content
+    if len(contents) > 1:
+        listed = " and ".join(f"{FORMATS[kind].title} ({max(files)})" for kind, files in contents.items())
+        raise CrispsegError(f"{source} contains {listed}; give format, one of {', '.join(contents)}")
+    if not contents:
+        titles = ", ".join(FORMATS[kind].title for kind in chosen)
         raise CrispsegError(f"{source} contains no annotations of {titles}; export it as docs/labelling.md shows")
-    return [content for _, kind, content in contents if kind in kinds]
+    return [*contents.popitem()[1].values()]
 
 
-def _annotation_files(folder: Path, suffixes: Set[str]) -> list[Path]:
-    """Return the files of a folder that may be annotations; XML is read to tell CVAT's from others."""
+def _annotation_files(folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Return the files of a folder that may be annotations, and folders of YOLO; XML is read to recognise CVAT's."""
+    suffixes = set[str]().union(*(FORMATS[format].suffixes for format in formats))
     files = [file for file in sorted(folder.rglob("[!.]*")) if file.suffix.lower() in suffixes]
-    return [file for file in files if file.suffix.lower() != ".xml" or b"<annotation" in file.read_bytes()[:999]]
+    files = [file for file in files if file.suffix.lower() != ".xml" or b"<annotation" in file.read_bytes()[:999]]
+    if "yolo" in formats:
+        top = folder.absolute()
+        files += sorted({max(top, yolo_root(file) or top) for file in yolo_files(folder)})  # the deeper of both
+    return files
 
 
-def _yolo_folders(source: Path) -> list[Path]:
-    """Return the folders with data.yaml below a folder, or the folder itself."""
-    top = source.absolute()
-    return sorted({max(top, yolo_root(file) or top) for file in yolo_files(source)})  # the deeper of both
-
-
-def _paint(task: Task, ids: Mapping[str, int], rest: int) -> NDArray[np.uint8]:
-    """Return the mask `(H, W)` of an image; pixels outside all shapes become `rest`."""
+def _paint(task: Task, ids: Mapping[str, int], outside: int) -> NDArray[np.uint8]:
+    """Return the mask `(H, W)` of an image; pixels outside all shapes become `outside`."""
     size = image_size(task.file)
     drawn = []
     for part in task.parts:
@@ -181,7 +182,7 @@ def _paint(task: Task, ids: Mapping[str, int], rest: int) -> NDArray[np.uint8]:
             except Exception as error:  # on broken data Pillow's decoders raise almost anything
                 remedy = "correct or remove it in the annotations"
                 raise CrispsegError(f"{shape.name} of {part.image}: {one_line(error)}; {remedy}") from None
-    mask = np.full(size[0] * size[1], rest, np.uint8)
+    mask = np.full(size[0] * size[1], outside, np.uint8)
     drawn.sort(key=lambda item: (not item[0].crowd, item[0].z_order, -len(item[1])))  # a stable sort
     for shape, pixels in drawn:
         mask[pixels] = ids[shape.label]
@@ -189,10 +190,10 @@ def _paint(task: Task, ids: Mapping[str, int], rest: int) -> NDArray[np.uint8]:
 
 
 def _classes(
-    found: Iterable[Sequence[str]], given: Sequence[str] | None, background: str | None, ignore: Sequence[str]
+    contents: Iterable[Annotations], given: Sequence[str] | None, background: str | None, ignore: Sequence[str]
 ) -> tuple[dict[str, int], LabelSet]:
     """Return the id of each class name in the annotations, and the classes; see `import_annotations`."""
-    annotated = list(dict.fromkeys(chain(*found)))
+    annotated = list(dict.fromkeys(chain(*(content.names for content in contents))))
     if unknown := [name for name in ignore if name not in annotated]:
         close = did_you_mean(unknown[0], annotated)
         raise CrispsegError(f"ignore contains '{unknown[0]}', which is not a class{close}")
@@ -228,9 +229,9 @@ class ImageFiles:
             for folder in [root] if self.images is not None else [root, *self.folders]:
                 files = files or self.below(folder).get(name, [])
         if len(files) != 1:
-            found = f"may be {files[0]} or {files[1]}" if files else f"is not in {root}"
+            problem = f"may be {files[0]} or {files[1]}" if files else f"is not in {root}"
             remedy = "give its folder as images, or correct that file"
-            raise CrispsegError(f"{image}, which {marked.source} names, {found}; {remedy}")
+            raise CrispsegError(f"{image}, which {marked.source} names, {problem}; {remedy}")
         return files[0]
 
     def below(self, folder: Path) -> dict[str, list[Path]]:
@@ -243,13 +244,14 @@ class ImageFiles:
         return self.names[folder]
 
 
-def _tasks(marked: Sequence[MarkedImage], images: Path | None, folders: Sequence[Path]) -> list[Task]:
+def _tasks(contents: Sequence[Annotations], images: Path | None, folders: Sequence[Path]) -> list[Task]:
     """Return each image once with its name, even if several files annotate it."""
     files = ImageFiles(images, folders)
     tasks, entries, names = dict[Path, Task](), dict[Any, str](), dict[str, Path]()
-    for part in marked:
-        found, root = files.find(part), files.root(part).resolve()
-        file = found.parent.resolve() / found.name  # once for each file; a link keeps its own name
+    parts = chain(*(content.images for content in contents))
+    for part in parts:
+        image, root = files.find(part), files.root(part).resolve()
+        file = image.parent.resolve() / image.name  # once for each file; a link keeps its own name
         path = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
         path = path.relative_to(path.parts[0]) if path.parts[0].lower() in IMAGE_FOLDERS else path
         task = tasks.setdefault(file, Task(file, part.name or path.with_suffix("").as_posix(), []))
@@ -269,7 +271,7 @@ def _splits(tasks: Sequence[Task]) -> dict[str, list[str]]:
         source = task.parts[0].source.absolute()
         named = source.stem * (source.stem != task.file.stem)  # labelme's files are named after their images
         words = re.findall("[a-z]+", f"{task.parts[0].split} {named} {source.parent.name}".lower())
-        if said := [SPLIT_OF[word] for word in words if word in SPLIT_OF]:
-            splits[said[0]].append(task.name)
-    kept = splits if splits["train"] and splits["val"] else {"test": splits["test"]}
-    return {split: sorted(names) for split, names in kept.items() if names}
+        if named_splits := [SPLIT_OF[word] for word in words if word in SPLIT_OF]:
+            splits[named_splits[0]].append(task.name)
+    complete = splits if splits["train"] and splits["val"] else {"test": splits["test"]}
+    return {split: sorted(names) for split, names in complete.items() if names}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -30,21 +30,24 @@ def read_label_studio(path: Path, content: Any) -> Annotations:
     if "annotation_id" in tasks[0]:
         raise CrispsegError(f"{path} is Label Studio's JSON-MIN; export it as JSON")
     kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
-    marked, several, annotated = list[MarkedImage](), 0, 0
-    for index, task in enumerate(tasks):
-        data, results = task["data"], _results(task.get(kind) or [])
-        several += len(results) > 1
-        if results:
-            marked += _marked(path, f"{path}: task {index}", data, results[-1])
-            annotated += 1
-    notes = [f"{path} has no annotations; its predictions were imported"] if kind == "predictions" else []
-    if missing := len(tasks) - annotated:
-        notes.append(f"{missing} tasks of {path} have no annotation; they were left out")
-    if several:
-        kept = "the ground truth or, without one, the last"
-        notes.append(f"{several} tasks of {path} have more than one annotation; of each, {kept} was imported")
+    results = [_results(task.get(kind) or []) for task in tasks]
+    marked: list[MarkedImage] = []
+    for index, (task, regions) in enumerate(zip(tasks, results, strict=True)):
+        data = task["data"]
+        marked += _marked(path, f"{path}: task {index}", data, regions[-1]) if regions else []
     names = {shape.label for shape in chain(*(image.shapes for image in marked))}
-    return Annotations(tuple(marked), tuple(sorted(names)), tuple(notes))
+    return Annotations(tuple(marked), tuple(sorted(names)), tuple(_notes(path, kind, [*map(len, results)])))
+
+
+def _notes(path: Path, kind: str, counts: list[int]) -> Iterator[str]:
+    """Yield what is not imported; `counts` are the numbers of annotations of the tasks."""
+    if kind == "predictions":
+        yield f"{path} has no annotations; its predictions were imported"
+    if missing := counts.count(0):
+        yield f"{missing} tasks of {path} have no annotation; they were left out"
+    if several := sum(count > 1 for count in counts):
+        imported = "the ground truth or, without one, the last"
+        yield f"{several} tasks of {path} have more than one annotation; of each, {imported} was imported"
 
 
 def _results(annotations: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

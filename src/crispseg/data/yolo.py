@@ -44,22 +44,29 @@ def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
     if (top := yolo_root(min(files))) is None:
         raise CrispsegError(f"{folder} has no {DATA} with class names; write one: 'names: [a, b]'")
     names, places = _data_yaml(top)
+    base = top if images is None or images.absolute().is_relative_to(top) else images.absolute()
     marked = []
-    apart = None if images is None or images.absolute().is_relative_to(top) else images.absolute()
-    for image in find_images(apart or folder.absolute()):
-        place = image.relative_to(apart or top).with_suffix("").as_posix()
-        before, kind, after = f"{'/images' if apart else ''}/{place}".rpartition("/images/")
-        file, name = Path(f"{top}{before}/labels/{after}.txt"), PurePosixPath(f".{before}/{after}")
-        if not kind or (apart and not file.is_file()):
-            continue
-        files.discard(file)
-        split = next((split for split, place in places if image.is_relative_to(place)), str(name.parent))
-        marked.append(MarkedImage(str(image), file, (None, None), _shapes(file, names), str(name), split))
-    if files:
+    for image in find_images(folder.absolute() if base == top else base):
+        file, name = _text_file(image, base, top)
+        if name and (base == top or file.is_file()):
+            split = next((split for split, place in places if image.is_relative_to(place)), str(name.parent))
+            marked.append(MarkedImage(str(image), file, (None, None), _shapes(file, names), str(name), split))
+    if files := files.difference(image.source for image in marked):
         raise CrispsegError(f"{min(files)} has no image in images, next to labels; add it, or give images")
+    return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)), _notes(top / DATA, places))
+
+
+def _notes(file: Path, places: Iterable[tuple[str, Path]]) -> tuple[str, ...]:
+    """Return a note about folders of splits that data.yaml names and that do not exist."""
     missing = [f"{place} of {split}" for split, place in places if not place.is_dir()]
-    notes = [f"{top / DATA}: {few(missing)} is not a folder; names of folders define the splits"] * bool(missing)
-    return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)), tuple(notes))
+    return (f"{file}: {few(missing)} is not a folder; names of folders define the splits",) * bool(missing)
+
+
+def _text_file(image: Path, base: Path, top: Path) -> tuple[Path, PurePosixPath | None]:
+    """Return the text file of an image, and its name without "images"; None if it is in no folder of this name."""
+    place = image.relative_to(base).with_suffix("").as_posix()
+    before, folder, after = f"{'' if base == top else '/images'}/{place}".rpartition("/images/")
+    return Path(f"{top}{before}/labels/{after}.txt"), PurePosixPath(f".{before}/{after}") if folder else None
 
 
 def _shapes(file: Path, names: Mapping[int, str]) -> list[Shape]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
-from crispseg.data import DataSource, FileDataset, Folder, SegmentationDataset
+from crispseg.data import DataSource, FileDataset, SegmentationDataset
 from crispseg.data.examination import check_splits
 from crispseg.data.folder import settle
 from crispseg.data.value_ranges import known_range
@@ -48,18 +48,13 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
         datasets.append(dataset)
         if image_channels(channels) not in checked_channels:
             checked_channels.add(image_channels(channels))
-            notes += _notes(dataset, split, regroups(data))
+            notes += _notes(dataset, split, data.regrouped)
     for model in models:
         own = model.info.class_names
         if own and own != whole.labels.names:
             notes.append(f"the model's classes are {', '.join(own)}; those of the data have different names")
     print_lines(Console(stderr=True), dict.fromkeys(notes), "yellow")
     return datasets
-
-
-def regroups(data: DataSource) -> bool:
-    """Return whether data merge or drop classes."""
-    return isinstance(data, Folder) and bool(data.merge or data.drop)
 
 
 def _notes(dataset: SegmentationDataset, split: str, is_regrouped: bool) -> list[str]:

@@ -17,7 +17,7 @@ from crispseg.data.named import build_data, own_data_meant, settings_of
 from crispseg.data.open_folder import ALL
 from crispseg.data.sources import PublicSource
 from crispseg.errors import CrispsegError, Question, few
-from crispseg.evaluation.checked import check_classes, regroups
+from crispseg.evaluation.checked import check_classes
 from crispseg.folders.lookup import ColorLookup
 from crispseg.folders.palettes import numbered_colors
 from crispseg.folders.survey import Pair
@@ -80,7 +80,7 @@ def data_to_score(run: str, given: Mapping[str, object], split: str | None = Non
         raise CrispsegError(f"{run} does not record its training data; give the data")
     names = read_info(run).class_names if recorded else ()
     data, elsewhere = _with_recorded(recorded, names, given)
-    if elsewhere and regroups(data) and not {"merge", "drop"} & given.keys():
+    if elsewhere and data.regrouped and not {"merge", "drop"} & given.keys():
         note = f"masks are read by the ids before data.merge and data.drop; {_own_ids(names)}"
         print_lines(Console(stderr=True), [note], "yellow")
     return data, split or _usual_split(data, elsewhere)
@@ -89,7 +89,7 @@ def data_to_score(run: str, given: Mapping[str, object], split: str | None = Non
 def _usual_split(data: DataSource, elsewhere: bool) -> str:
     if not elsewhere:
         return "val"
-    if isinstance(data, Folder) and not data.open().divided:
+    if not data.divided:
         return ALL
     return "test" if "test" in data.splits() else "val"
 
@@ -107,7 +107,7 @@ def read_truth(info: ModelInfo, mask: Path, given: Mapping[str, object]) -> NDAr
         return FileDataset([Pair(mask.stem, mask, mask)], source.label_set(), source.lookup()).read_labels(0)
     if not any({**recorded, **given}.get(key) for key in MEANING[:3]):
         given = {"num_classes": info.num_classes, **given}
-    kind = "instances" if isinstance(source, Folder) and source.of_instances else "masks"
+    kind = "instances" if source and source.of_instances else "masks"
     data, _ = _with_recorded(recorded, info.class_names, {**given, "images": str(mask), kind: str(mask)})
     check_classes(info, data.label_set())
     return data.dataset(ALL).read_labels(0)
@@ -211,15 +211,13 @@ TRAINED = "train.txt"  # file in a run's folder that lists its training images, 
 def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     """Warn of training images of a run in a split, compared by file or content, if both are custom data."""
     recorded, _ = recorded_data(run)
-    if not isinstance(data, Folder) or recorded.get("name") != Folder.name or split == "train":
+    if not data.inferred or recorded.get("name") != Folder.name or split == "train":
         return
     file = (Path(run).parent if Path(run).name == "model" else Path(run)) / TRAINED
     try:
         trained = build_data(recorded)
-        assert isinstance(trained, Folder)
         listed = file.is_file()
-        own = trained.open()
-        names = {*(file.read_text("utf-8").splitlines() if listed else own.full_names(own.pairs("train")))}
+        names = {*(file.read_text("utf-8").splitlines() if listed else trained.names_to_record(trained.pairs("train")))}
         known = {pair.image.resolve(): pair for pair in trained.pairs(ALL, strict=False) if pair.name in names}
     except CrispsegError:  # they no longer exist
         return

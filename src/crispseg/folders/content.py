@@ -73,11 +73,11 @@ def with_files(content: Content, tree: Tree) -> Content:
     """Return the content with the lists and the class names in a tree, and notes about its other files."""
     by_folders = content.division.by_folders or bool(content.division.split_folders)
     lists = {} if by_folders else lists_in(tree)
-    classes = tree.named().get("classes.txt")
+    names = tree.named()
     return replace(
         content,
         lists={**lists, **content.lists},
-        classes=classes and tree.path(classes),
+        classes=tree.path(names["classes.txt"]) if "classes.txt" in names else None,
         class_files=class_files(tree),
         unused=() if by_folders or content.lists else unused_notes(tree, content.located, {*lists.values()}),
     )
@@ -85,8 +85,8 @@ def with_files(content: Content, tree: Tree) -> Content:
 
 def unwrapped(tree: Tree) -> Tree:
     """Return the innermost of folders that contain one folder only, as after unpacking an archive."""
-    first, *others = {PurePosixPath(path.parts[0]) for path in tree.files} or {None}
-    return tree if first is None or others or first in tree.files else unwrapped(tree.below(first))
+    top = {PurePosixPath(path.parts[0]) for path in tree.files}
+    return unwrapped(tree.below(min(top))) if len(top) == 1 and top.isdisjoint(tree.files) else tree
 
 
 def lists_in(tree: Tree) -> dict[str, Path]:

@@ -381,6 +381,6 @@ def endings_of(paths: Sequence[PurePosixPath]) -> list[tuple[str, str]]:
 def ending_of(path: PurePosixPath, stems: Set[str]) -> str:
     """Return what a name adds to the longest stem that it begins with; empty without one, or for numbers of objects."""
     heads = [path.stem[: match.start()] for match in re.finditer(r"[\W_]", path.stem)]
-    longest = max(stems.intersection(heads), key=len, default=path.name)
+    longest = max(stems & {*heads}, key=len, default=path.name)
     ending = path.name.removeprefix(longest)
     return "" if re.match(r"[\W_]*\d", ending) else ending

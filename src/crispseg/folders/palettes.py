@@ -169,7 +169,7 @@ def in_order(entries: list[PaletteEntry]) -> list[PaletteEntry]:
         raise ValueError(f"trainId {wrong.pop()} is not a class; {remedy}")
     for ids in (train_ids, numbers):
         if valid.issuperset(ids):
-            return [entries[index] for index in np.argsort(ids, kind="stable")]
+            return [entries[index] for index in np.argsort(np.array(ids), kind="stable")]
     return entries
 
 
