@@ -12,27 +12,32 @@ from crispseg.cli.command import commands
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegError
 
+WORKER = "Caught CrispsegError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  x\n"
+WORKER += "crispseg.errors.CrispsegError: "
+DEFECT = ["Traceback (most recent call last)", "in run", "this is a bug"]
 
-def failing(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> int:
+
+@pytest.mark.parametrize(
+    ("error", "status", "phrases"),
+    [
+        (TypeError("two\nlines"), 70, DEFECT),
+        (MemoryError(), 2, ["there is not enough memory"]),
+        (
+            CrispsegError(f"{WORKER}a\nb is broken"),
+            2,
+            ["crispseg: error: a b is broken\n"],
+        ),
+    ],
+)
+def test_only_a_defect_shows_its_traceback(
+    error: Exception, status: int, phrases: list[str], monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
     def run(argv: list[str]) -> None:
         raise error
 
     monkeypatch.setitem(commands, "list", SimpleNamespace(start=run))
-    return main(["list", "a b"])
-
-
-def test_a_defect_shows_its_traceback_and_the_command(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    assert failing(TypeError("two\nlines"), monkeypatch) == 70
+    assert main(["list", "a b"]) == status
     text = capsys.readouterr().err
-    assert "Traceback (most recent call last)" in text and "in run" in text and "this is a bug" in text
-
-
-def test_too_little_memory_is_no_defect(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    assert failing(MemoryError(), monkeypatch) == 2
-    assert "there is not enough memory" in capsys.readouterr().err
-
-
-def test_of_a_data_worker_s_error_the_message_is_shown(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
-    worker = "Caught CrispsegError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  x\n"
-    assert failing(CrispsegError(f"{worker}crispseg.errors.CrispsegError: a\nb is broken"), monkeypatch) == 2
-    assert capsys.readouterr().err == "crispseg: error: a b is broken\n"
+    for phrase in phrases:
+        assert phrase in text
+    assert (len(text.splitlines()) == 1) == (status == 2)
