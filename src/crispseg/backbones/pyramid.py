@@ -147,10 +147,7 @@ class Backbone(nn.Module):
             return [stage for stage in stages if stage]  # pooling has no parameters
         parameters = dict(network.named_parameters())
         groups = group_parameters(network, network.group_matcher())
-        layers = []
-        for names in groups.values():
-            layers.append([parameters[name] for name in names])
-        return layers
+        return [[*map(parameters.__getitem__, names)] for names in groups.values()]
 
     @torch.enable_grad()
     def _upstream(self) -> set[nn.Parameter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -67,15 +68,14 @@ def _plan(name: str, strides: tuple[int, ...], output_stride: int) -> tuple[str,
 
 def _strides(name: str, timm_name: str, options: Mapping[str, Any]) -> list[int]:
     """Return the strides of all features of timm's network with these options; `name` is for errors."""
-    output_stride = options.get("output_stride")
     try:
         strides: list[int] = timm.create_model(timm_name, **options).feature_info.reduction()
     except (RuntimeError, AttributeError, AssertionError, TypeError):  # errors of timm for refused options
-        if output_stride:
-            raise cannot_dilate(name, output_stride) from None
+        if "output_stride" in options:
+            raise cannot_dilate(name, options["output_stride"]) from None
         raise CrispsegError(f"backbone '{name}' has no features; choose one such as 'resnet18'") from None
-    if output_stride and max(strides) > output_stride:
-        raise cannot_dilate(name, output_stride)
+    if max(strides) > options.get("output_stride", math.inf):
+        raise cannot_dilate(name, options["output_stride"])
     return strides
 
 

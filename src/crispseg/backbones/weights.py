@@ -131,9 +131,8 @@ def checksum(name: str, values: Tensor) -> int:
 
 def weights_source(name: str, pretrained: bool | str | Path) -> str:
     """Describe where a backbone's weights come from."""
-    if not isinstance(pretrained, bool):
-        return f"the weights in {pretrained}"
-    return f"the published weights of {name}" if pretrained else "random weights; see model.pretrained"
+    sources: dict[Any, str] = {True: f"the published weights of {name}", False: "random weights; see model.pretrained"}
+    return sources.get(pretrained, f"the weights in {pretrained}")
 
 
 def build_published(name: str, published: bool, **options: Any) -> Any:
