@@ -171,7 +171,7 @@ def _add_positions(vit: Any, patches: Tensor) -> Tensor:
     x = torch.cat([*prefix, patches.flatten(1, 2)], dim=1)
     if vit.pos_embed is None:
         return x
-    own = 0 if vit.no_embed_class else vit.num_prefix_tokens
+    own = vit.num_prefix_tokens * (not vit.no_embed_class)
     positions = resample_abs_pos_embed(  # (1, own + h · w, C)
         vit.pos_embed, patches.shape[1:3], vit.patch_embed.grid_size, own, "bilinear", antialias=False
     )
