@@ -86,42 +86,42 @@ class Outlined(NamedTuple):
 
     def areas(self) -> list[tuple[str, list[Ring]]]:
         """Return the class, the outline and the outlines of holes of each area, except for background and 255."""
-        found = areas(self.labels, self.classes.background)
-        return [(self.classes.names[value], outlines) for value, outlines in found]
+        outlined = areas(self.labels, self.classes.background)
+        return [(self.classes.names[value], outlines) for value, outlines in outlined]
 
     def polygons(self) -> list[tuple[str, Ring]]:
         """Return the class and the outline of each area; a line joins the outlines of holes to it."""
         return [(name, joined(outlines)) for name, outlines in self.areas()]
 
 
-def claim(owners: dict[Any, Any], key: Any, owner: Any, what: str) -> None:
+def claim(owners: dict[Any, Any], key: Any, owner: Any, claimed: str) -> None:
     """Record the only owner of a key; a second one raises a `CrispsegError` that names both."""
     first = owners.setdefault(key, owner)
     if first != owner:
-        raise CrispsegError(f"{what} is both {first} and {owner}; correct one of them in the annotations")
+        raise CrispsegError(f"{claimed} is both {first} and {owner}; correct one of them in the annotations")
 
 
 def read_coco(path: Path, content: Any) -> Annotations:
     """Read a COCO file; a shape that cannot become a mask, or an ambiguous id, raises a `CrispsegError`."""
     names, files, images, ids = dict[Any, str](), dict[Any, str](), dict[Any, MarkedImage](), dict[str, Any]()
-    for each in content["categories"]:
-        claim(names, each["id"], str(each["name"]), f"{path}: category {each['id']}")
-    for each in content["images"]:
-        number, file, size = each["id"], str(each["file_name"]), (each.get("height"), each.get("width"))
+    for entry in content["categories"]:
+        claim(names, entry["id"], str(entry["name"]), f"{path}: category {entry['id']}")
+    for entry in content["images"]:
+        number, file, size = entry["id"], str(entry["file_name"]), (entry.get("height"), entry.get("width"))
         claim(files, number, file, f"{path}: image {number}")
         images[number] = MarkedImage(file, path, size, entry=f"{path}: image {number}", scope=path)
-    for each in content["annotations"]:
-        image, category, outlines = each["image_id"], each["category_id"], each.get("segmentation")
-        what = f"{path}: annotation {each.get('id', 'without an id')}"
+    for entry in content["annotations"]:
+        image, category, outlines = entry["image_id"], entry["category_id"], entry.get("segmentation")
+        shape_name = f"{path}: annotation {entry.get('id', 'without an id')}"
         if image not in images or category not in names:
             which = f"image {image} and category {category}"
-            raise CrispsegError(f"{what} refers to {which}, but the file does not list both; export it again")
+            raise CrispsegError(f"{shape_name} refers to {which}, but the file does not list both; export it again")
         if not outlines:
-            raise CrispsegError(f"{what} has a box but no segmentation; remove it")
+            raise CrispsegError(f"{shape_name} has a box but no segmentation; remove it")
         claim(ids, names[category], category, f"{path}: the id of '{names[category]}'")
         is_runs = isinstance(outlines, dict)
         draw = partial(_draw_runs, outlines) if is_runs else partial(draw_outlines, "polygon", outlines)
-        images[image].shapes.append(Shape(what, names[category], draw, bool(each.get("iscrowd"))))
+        images[image].shapes.append(Shape(shape_name, names[category], draw, bool(entry.get("iscrowd"))))
     return Annotations(tuple(images.values()), tuple(names[key] for key in sorted(names)))
 
 
@@ -149,15 +149,15 @@ def read_labelme(path: Path, content: Any) -> Annotations:
     """Read a labelme file; a shape that cannot become a mask raises a `CrispsegError`."""
     size = content.get("imageHeight"), content.get("imageWidth")
     image = MarkedImage(str(content["imagePath"]), path, size, also=path.stem, scope="labelme")
-    for index, each in enumerate(content["shapes"]):
-        label, kind, mask = str(each["label"]).strip(), each.get("shape_type") or "polygon", each.get("mask")
-        what = f"{path}: shape {index} ('{label}')"
+    for index, shape in enumerate(content["shapes"]):
+        label, kind, mask = str(shape["label"]).strip(), shape.get("shape_type") or "polygon", shape.get("mask")
+        shape_name = f"{path}: shape {index} ('{label}')"
         if kind not in POINTS and mask is None:
             remedy = f"draw it as one of {', '.join(POINTS)}, or remove it"
-            raise CrispsegError(f"{what} has the unsupported shape type '{kind}'; {remedy}")
-        points = each["points"]
+            raise CrispsegError(f"{shape_name} has the unsupported shape type '{kind}'; {remedy}")
+        points = shape["points"]
         draw = partial(draw_outlines, kind, [points]) if mask is None else partial(_draw_png, mask, points)
-        image.shapes.append(Shape(what, label, draw))
+        image.shapes.append(Shape(shape_name, label, draw))
     return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})))
 
 

@@ -17,14 +17,14 @@ from crispseg.labels import LabelSet
 def read_cvat(path: Path, root: ElementTree.Element) -> Annotations:
     """Read polygons, masks and boxes of images."""
     if root.tag != "annotations" or root.find("track") is not None:
-        what = "has tracks of a video" if root.tag == "annotations" else "may have boxes of PASCAL VOC"
-        raise CrispsegError(f"{path} {what}; export 'CVAT for images 1.1'")
-    labels = [each for each in root.iterfind(".//labels/label") if each.find("parent") is None]
-    names = dict.fromkeys(each.findtext("name", "") for each in labels)
+        problem = "has tracks of a video" if root.tag == "annotations" else "may have boxes of PASCAL VOC"
+        raise CrispsegError(f"{path} {problem}; export 'CVAT for images 1.1'")
+    labels = [label for label in root.iterfind(".//labels/label") if label.find("parent") is None]
+    names = dict.fromkeys(label.findtext("name", "") for label in labels)
     marked = []
     for element in root.iterfind("image"):
         name, size = element.attrib["name"], (int(element.attrib["height"]), int(element.attrib["width"]))
-        shapes = [_shape(f"{path}: image {name}", one) for one in element if one.tag != "tag"]
+        shapes = [_shape(f"{path}: image {name}", child) for child in element if child.tag != "tag"]
         entry = f"{path}: image {element.get('id')} (task {element.get('task_id', '0')})"
         marked.append(MarkedImage(name, path, size, shapes, split=element.get("subset", ""), entry=entry, scope=path))
         names |= dict.fromkeys(shape.label for shape in shapes)
@@ -50,21 +50,24 @@ def write_cvat(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> N
 
 
 def _shape(image: str, element: ElementTree.Element) -> Shape:
-    kind, at = element.tag, element.attrib
-    what = f"{image}: {kind} '{at['label']}'"
+    kind, attributes = element.tag, element.attrib
+    name = f"{image}: {kind} '{attributes['label']}'"
     if kind == "polygon":
-        points = [[float(value) for value in point.split(",")] for point in at["points"].split(";")]
+        points = [[float(value) for value in point.split(",")] for point in attributes["points"].split(";")]
         draw = partial(draw_outlines, kind, [points])
-    elif kind == "box" and not float(at.get("rotation", 0)):
-        box = [(float(at["xtl"]), float(at["ytl"])), (float(at["xbr"]), float(at["ybr"]))]
+    elif kind == "box" and not float(attributes.get("rotation", 0)):
+        box = [
+            (float(attributes["xtl"]), float(attributes["ytl"])),
+            (float(attributes["xbr"]), float(attributes["ybr"])),
+        ]
         draw = partial(draw_outlines, "rectangle", [box])
     elif kind == "mask":
-        runs = [int(count) for count in at["rle"].split(",")]
-        left, top, width, height = (int(at[key]) for key in ("left", "top", "width", "height"))
+        runs = [int(count) for count in attributes["rle"].split(",")]
+        left, top, width, height = (int(attributes[key]) for key in ("left", "top", "width", "height"))
         draw = partial(_draw_runs, runs, (height, width), left, top)
     else:
-        raise CrispsegError(f"{what} is not a polygon, mask or upright box; draw it as one of them, or remove it")
-    return Shape(what, at["label"], draw, z_order=int(at.get("z_order", 0)))
+        raise CrispsegError(f"{name} is not a polygon, mask or upright box; draw it as one of them, or remove it")
+    return Shape(name, attributes["label"], draw, z_order=int(attributes.get("z_order", 0)))
 
 
 def _draw_runs(runs: list[int], box: tuple[int, int], left: int, top: int, height: int, width: int) -> Pixels:

@@ -107,7 +107,9 @@ class FileDataset(SegmentationDataset):
         self.lookup = lookup
         self.channels = channels
         self.value_range = value_range
-        self.numbered = {one.name: one.mask for one in self.pairs} if isinstance(lookup, InstanceLookup) else numbered
+        self.numbered = (
+            {pair.name: pair.mask for pair in self.pairs} if isinstance(lookup, InstanceLookup) else numbered
+        )
 
     def with_channels(self, in_chans: int, value_range: ValueRange | None = None) -> Self:
         seen = copy(self)

@@ -71,18 +71,18 @@ def read_annotations(path: Path, images: Path | None = None) -> tuple[str, Annot
     """Return the name of the format and the content of a file, or of a folder of YOLO with its images."""
     if path.is_dir():
         return "yolo", read_yolo(path, images)
-    what = "XML" if path.suffix.lower() == ".xml" else "JSON"
+    form = "XML" if path.suffix.lower() == ".xml" else "JSON"
     try:
-        if what == "XML":
+        if form == "XML":
             name, content = "cvat", ElementTree.parse(path).getroot()
         else:
             content = json.loads(path.read_text(encoding="utf-8-sig"))
             name = _json_format(content)
-        what = f"{FORMATS[name].title}'s format"
+        form = f"{FORMATS[name].title}'s format"
         return name, FORMATS[name].read(path, content)
     except (ElementTree.ParseError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         remedy = "unpack it" if path.suffix.lower() == ".zip" else "export it again, as docs/labelling.md shows"
-        raise CrispsegError(f"{path} is not {what} ({one_line(error)}); {remedy}") from None
+        raise CrispsegError(f"{path} is not {form} ({one_line(error)}); {remedy}") from None
 
 
 def _json_format(content: Any) -> str:

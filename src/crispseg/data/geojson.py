@@ -21,16 +21,16 @@ def read_geojson(path: Path, content: Any) -> Annotations:
     Features without QuPath's classification are refused, because they may be in map coordinates.
     """
     image = MarkedImage(path.stem, path, (None, None))
-    for index, each in enumerate(content if isinstance(content, list) else content.get("features", [content])):
-        what = f"{path}: feature {index}"
-        kind, parts = each["geometry"]["type"], each["geometry"]["coordinates"]
-        classification = (each["properties"] or {}).get("classification") or {}
+    for index, feature in enumerate(content if isinstance(content, list) else content.get("features", [content])):
+        name = f"{path}: feature {index}"
+        kind, parts = feature["geometry"]["type"], feature["geometry"]["coordinates"]
+        classification = (feature["properties"] or {}).get("classification") or {}
         label = classification.get("name") or ": ".join(classification.get("names", ()))  # as QuPath shows them
         if not label or kind not in ("Polygon", "MultiPolygon"):
             lacks = f"is a {kind}, not a polygon" if label else "has no class of QuPath"
             remedy = "draw polygons with a class in QuPath; gdal_rasterize makes masks of polygons on a map"
-            raise CrispsegError(f"{what} {lacks}; {remedy}")
-        image.shapes.append(Shape(what, str(label), partial(_draw, [parts] if kind == "Polygon" else parts)))
+            raise CrispsegError(f"{name} {lacks}; {remedy}")
+        image.shapes.append(Shape(name, str(label), partial(_draw, [parts] if kind == "Polygon" else parts)))
     return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})))
 
 

@@ -64,15 +64,15 @@ def write_label_studio(folder: Path, images: Iterable[Outlined], classes: LabelS
         head = {"from_name": "label", "to_name": "image", "type": "polygonlabels", "image_rotation": 0}
         size = {"original_width": width, "original_height": height}
         shares = [(name, (np.array(ring) * (100 / width, 100 / height)).tolist()) for name, ring in image.polygons()]
-        regions = [{**head, **size, "value": {"points": each, "polygonlabels": [name]}} for name, each in shares]
+        regions = [{**head, **size, "value": {"points": points, "polygonlabels": [name]}} for name, points in shares]
         predictions = [{"model_version": "crispseg", "result": regions}]
         tasks.append({"data": {"image": f"/data/local-files/?d={quote(image.file_name)}"}, "predictions": predictions})
     (folder / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
 
 
-def _marked(path: Path, what: str, data: dict[str, Any], result: list[dict[str, Any]]) -> list[MarkedImage]:
+def _marked(path: Path, task: str, data: dict[str, Any], result: list[dict[str, Any]]) -> list[MarkedImage]:
     """Return the images of a task; of several images, only those with shapes."""
-    images = _images(path, what, data)
+    images = _images(path, task, data)
     keys = {key for key, _ in images}
     regions = [region for region in result if "original_width" in region]  # others are about the whole task
     labels = defaultdict[Any, list[str]](list)  # of regions by their ids, from <Labels>
@@ -81,7 +81,7 @@ def _marked(path: Path, what: str, data: dict[str, Any], result: list[dict[str, 
     for index, region in enumerate(regions):
         if region["type"] in NOT_SHAPES:
             continue
-        name = f"{what}: region {index} ({region['type']})"
+        name = f"{task}: region {index} ({region['type']})"
         key = region.get("to_name") if len(keys) > 1 else min(keys)
         image = images.get((key, region.get("item_index", 0)))
         if image is None:
@@ -92,7 +92,7 @@ def _marked(path: Path, what: str, data: dict[str, Any], result: list[dict[str, 
     return [image for image in images.values() if image.shapes or len(images) == 1]
 
 
-def _images(path: Path, what: str, data: dict[str, Any]) -> dict[Any, MarkedImage]:
+def _images(path: Path, task: str, data: dict[str, Any]) -> dict[Any, MarkedImage]:
     """Return the images of a task by their key, and their number in a list."""
     images = dict[Any, MarkedImage]()
     for key, value in data.items():
@@ -102,40 +102,40 @@ def _images(path: Path, what: str, data: dict[str, Any]) -> dict[Any, MarkedImag
             if image.suffix.lower() in SUFFIXES:
                 place = str(image) if local else image.name
                 also = re.sub(r"^[0-9a-f]{8}-", "", foreign_endings(place)[-1].name)  # without the prefix of uploads
-                entry = f"{what} ({key} {number})"
+                entry = f"{task} ({key} {number})"
                 images[key, number] = MarkedImage(place, path, (None, None), also=also, entry=entry, scope=path)
     if not images:
-        raise CrispsegError(f"{what} has no image in its data; export it again with the image's address")
+        raise CrispsegError(f"{task} has no image in its data; export it again with the image's address")
     return images
 
 
-def _shape(what: str, region: dict[str, Any], more: list[str]) -> Shape:
+def _shape(name: str, region: dict[str, Any], more: list[str]) -> Shape:
     """Return the shape of a region, whose label may be in another result: `more` are the labels there."""
     kind, value = region["type"].removesuffix("labels"), region["value"]
     labels = [*value.get(f"{kind}labels", []), *more]
     if kind not in ("polygon", "brush", "rectangle") or not labels:
-        raise CrispsegError(f"{what} is not a polygon, box or brush mask with a label; correct or remove it")
+        raise CrispsegError(f"{name} is not a polygon, box or brush mask with a label; correct or remove it")
     if len({*labels}) > 1:
-        raise CrispsegError(f"{what} has the labels {' and '.join(labels)}, but a pixel has one class; remove one")
+        raise CrispsegError(f"{name} has the labels {' and '.join(labels)}, but a pixel has one class; remove one")
     if region.get("image_rotation") or value.get("rotation"):
-        raise CrispsegError(f"{what} is rotated, or its image; draw it upright, on the image as it is")
+        raise CrispsegError(f"{name} is rotated, or its image; draw it upright, on the image as it is")
     label = str(labels[0])
     if kind == "brush":
-        return Shape(what, label, partial(_draw_brush, bytes([*value["rle"]])))
+        return Shape(name, label, partial(_draw_brush, bytes([*value["rle"]])))
     if kind == "rectangle":
         left, top, width, height = (float(value[key]) for key in ("x", "y", "width", "height"))
-        return Shape(what, label, partial(draw_shares, "rectangle", [(left, top), (left + width, top + height)], 100))
-    return Shape(what, label, partial(draw_shares, "polygon", value["points"], 100))
+        return Shape(name, label, partial(draw_shares, "rectangle", [(left, top), (left + width, top + height)], 100))
+    return Shape(name, label, partial(draw_shares, "polygon", value["points"], 100))
 
 
 def _draw_brush(runs: bytes, height: int, width: int) -> Pixels:
     """Return the opaque pixels of run lengths of RGBA values."""
-    bits, at = "".join(f"{byte:08b}" for byte in runs), 0
+    bits, position = "".join(f"{byte:08b}" for byte in runs), 0
 
     def number(size: int) -> int:
-        nonlocal at
-        at += size
-        return int(bits[at - size : at], 2)
+        nonlocal position
+        position += size
+        return int(bits[position - size : position], 2)
 
     values = np.zeros(number(32), np.uint8)
     word, sizes, start = number(5) + 1, [number(4) + 1 for _ in range(4)], 0

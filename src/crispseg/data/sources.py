@@ -95,11 +95,11 @@ class PublicSource(Settings, DataSource):
 
     def all_classes(self) -> LabelSet:
         """Return the classes before any are merged or dropped. Errors are those of `label_set`."""
-        return LabelSet(tuple(one.name for one in self.official()), tuple(one.color for one in self.official()))
+        return LabelSet(tuple(label.name for label in self.official()), tuple(label.color for label in self.official()))
 
     def official_lookup(self) -> MaskLookup:
         """Return the lookup from mask values or colours to ids of all classes. Errors are those of `label_set`."""
-        ids = {one.value: index for index, one in enumerate(self.official())}
+        ids = {label.value: index for index, label in enumerate(self.official())}
         meaning, values = {**dict.fromkeys(self.void, IGNORE), **ids}, self.entry.values or f"values of {self.name}"
         wrong = f"is not among the {values}, 0 to {max(meaning)}"
         return MaskLookup({**meaning, IGNORE: IGNORE}, wrong, f"give the original mask, of {values}")
@@ -202,7 +202,7 @@ class Mapillary(PublicSource):
     name = "mapillary"
 
     def official(self) -> Sequence[OfficialClass]:
-        return [one for one in self._labels if one]
+        return [label for label in self._labels if label]
 
     @property
     def void(self) -> Iterable[int]:
@@ -288,7 +288,7 @@ class CamVid(PublicSource):
     def official_lookup(self) -> MaskLookup:
         if self.masks == "ids":
             return super().official_lookup()
-        ids = {one.name: index for index, one in enumerate(self.official())}
+        ids = {label.name: index for index, label in enumerate(self.official())}
         colors = {_color(color): ids.get(group, IGNORE) for _, *color, group in read_table("camvid_colors")}
         remedy = "restore the mask, or leave data.masks at 'ids' for class ids"
         return ColorLookup(colors, wrong="is not one of CamVid's 32", remedy=remedy)

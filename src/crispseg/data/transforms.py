@@ -229,11 +229,11 @@ class SampleTransform:
 
 def transformed(sample: Sample, custom: CustomTransform) -> Sample:
     """Apply a custom transform to a sample; results other than uint8 `(H, W, C)` and `(H, W)` raise an error."""
-    found = custom(image=sample.image, mask=sample.labels)
-    image, labels = found["image"], found["mask"]
+    changed = custom(image=sample.image, mask=sample.labels)
+    image, labels = changed["image"], changed["mask"]
     arrays = all(isinstance(array, np.ndarray) and array.dtype == np.uint8 for array in (image, labels))
     if not arrays or labels.shape != image.shape[:2] or image.shape[2:] != sample.image.shape[2:]:
-        shown = [f"{getattr(each, 'dtype', type(each).__name__)} {np.shape(each)}" for each in (image, labels)]
+        shown = [f"{getattr(array, 'dtype', type(array).__name__)} {np.shape(array)}" for array in (image, labels)]
         remedy = "return uint8 arrays of the same height and width, with the image's channels, without normalisation"
         raise CrispsegError(f"transform returns image as {shown[0]} and mask as {shown[1]}; {remedy}")
     return Sample(image, labels, sample.name)

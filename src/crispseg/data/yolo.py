@@ -25,8 +25,8 @@ DATA = "data.yaml"
 
 def yolo_files(folder: Path) -> Iterator[Path]:
     """Return the text files of a folder, and of three levels below it, that are in or below a folder "labels"."""
-    found = (path for level in range(4) for path in folder.absolute().glob(f"{'*/' * level}[!.]*.txt"))
-    return (path for path in found if "labels" in path.parts[-4:-1])
+    files = (path for level in range(4) for path in folder.absolute().glob(f"{'*/' * level}[!.]*.txt"))
+    return (path for path in files if "labels" in path.parts[-4:-1])
 
 
 def yolo_root(file: Path) -> Path | None:
@@ -116,16 +116,16 @@ def _split_folders(top: Path, base: str, place: str) -> list[Path]:
     return [top / ending for ending in meant if (top / ending).is_dir()]
 
 
-def _shape(what: str, words: list[str], names: Mapping[int, str]) -> Shape:
+def _shape(line: str, words: list[str], names: Mapping[int, str]) -> Shape:
     """Return the shape of a line: its class number, then x and y of each point as shares of width and height."""
     if len(words) == 5:
-        raise CrispsegError(f"{what} is a box, not a polygon; export polygons of all objects, or remove it")
+        raise CrispsegError(f"{line} is a box, not a polygon; export polygons of all objects, or remove it")
     try:
         number, points = int(words[0]), np.array(words[1:], np.float64).reshape(-1, 2)
         if len(points) < 3 or not np.isfinite(points).all():
             raise ValueError
     except ValueError:
-        raise CrispsegError(f"{what} is not a polygon 'class x1 y1 x2 y2 x3 y3 …'; export the file again") from None
+        raise CrispsegError(f"{line} is not a polygon 'class x1 y1 x2 y2 x3 y3 …'; export the file again") from None
     if number not in names:
-        raise CrispsegError(f"{what} has class {number}, which is not in {DATA}; add it to 'names'")
-    return Shape(what, names[number], partial(draw_shares, "polygon", points, 1))
+        raise CrispsegError(f"{line} has class {number}, which is not in {DATA}; add it to 'names'")
+    return Shape(line, names[number], partial(draw_shares, "polygon", points, 1))

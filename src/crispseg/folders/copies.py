@@ -25,13 +25,15 @@ def alike(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tupl
     (ours, contrast), (theirs, _) = _standardised(some), _standardised(others)
     radii = NEAR * np.where(contrast >= LEAST_CONTRAST, 1, -1) * ours[0].size ** 0.5
     # The mean over all turns is a projection, so it never increases distances. One quarter of it is enough.
-    low, high = (2 * np.mean(turns(each), 0)[:, :4, :4].reshape(len(each), -1) for each in (theirs, ours))
+    low, high = (
+        2 * np.mean(turns(thumbnails), 0)[:, :4, :4].reshape(len(thumbnails), -1) for thumbnails in (theirs, ours)
+    )
     distances, near = KDTree(low).query(high, NEIGHBOURS, distance_upper_bound=max(TURNED * radii.max(), 1e-6))
     first, rank = np.nonzero(distances <= TURNED * radii[:, None])
     second = near[first, rank]
     apart = [((turned[first] - theirs[second]) ** 2).sum((1, 2, 3)) ** 0.5 for turned in turns(ours)]
-    found = (apart[0] <= radii[first]) | (np.min(apart[1:], 0) <= TURNED * radii[first])
-    return list(zip(first[found].tolist(), second[found].tolist(), strict=True))
+    near_duplicates = (apart[0] <= radii[first]) | (np.min(apart[1:], 0) <= TURNED * radii[first])
+    return list(zip(first[near_duplicates].tolist(), second[near_duplicates].tolist(), strict=True))
 
 
 FEWEST, COMMON = 6, 32  # fewest windows of an overlap, and most images in which a window is not a logo or a letter
@@ -53,8 +55,8 @@ def sharing(some: Sequence[ImageFacts], others: Sequence[ImageFacts]) -> list[tu
     other_sizes = np.array([image.size for image in others]).reshape(-1, 2)
     fixed = (shift == 0) | (shift == other_sizes[other[:, 3]] - sizes[own[:, 3]])  # from one of the corners
     rows = np.column_stack([own[:, 3], other[:, 3], shift])[~fixed.all(1)]
-    found, count = np.unique(rows, axis=0, return_counts=True)
-    return [(one, two) for one, two, *_ in found[count >= FEWEST].tolist()]
+    shifts, count = np.unique(rows, axis=0, return_counts=True)
+    return [(index, other_index) for index, other_index, *_ in shifts[count >= FEWEST].tolist()]
 
 
 def _windows(images: Sequence[ImageFacts]) -> NDArray[np.int64]:

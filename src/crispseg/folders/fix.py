@@ -27,7 +27,7 @@ DROP, FORBIDDEN = "drop", "none"  # fixes of kinds: leave the pair out, or write
 
 def worth_a_copy(data: Examined, findings: Sequence[Finding]) -> bool:
     """Return whether `write_copy` can write a copy in which a warning or an error is corrected."""
-    mended = any(FINDING_KINDS[one.code].fix and one.severity > Severity.INFORMATION for one in findings)
+    mended = any(FINDING_KINDS[finding.code].fix and finding.severity > Severity.INFORMATION for finding in findings)
     return mended and not forbidding(findings) and bool(sorted_out(data, findings)[0])
 
 
@@ -38,16 +38,16 @@ def write_copy(data: Examined, findings: Sequence[Finding], out: Path) -> str:
     """
     for finding in forbidding(findings):
         raise CrispsegError(f"{out} is not written: {line(finding)}")
-    kept, left_out = sorted_out(data, findings)
-    if data.meaning is None or not kept:
+    pairs, left_out = sorted_out(data, findings)
+    if data.meaning is None or not pairs:
         raise CrispsegError(f"{out}: there is no pair that can be kept; correct the data by hand")
     meaning = data.meaning
     with atomic_folder(out) as folder:
-        list(parallel(lambda pair: write_pair(pair, meaning, folder), kept, "Writing"))
+        list(parallel(lambda pair: write_pair(pair, meaning, folder), pairs, "Writing"))
         (folder / "classes.txt").write_text("".join(f"{name}\n" for name in meaning.labels.names), "utf-8")
         if left_out:
             (folder / LEFT_OUT).write_text("".join(f"{file}: {code}\n" for file, code in left_out.items()), "utf-8")
-    numbers = Counter(pair.split for pair in kept)
+    numbers = Counter(pair.split for pair in pairs)
     counts = ", ".join(f"{split} {number}" for split, number in numbers.items())
     return f"wrote {out}: {counts} pairs; {len(left_out)} left out" + f", see {out / LEFT_OUT}" * bool(left_out)
 
@@ -64,15 +64,15 @@ def sorted_out(data: Examined, findings: Sequence[Finding]) -> tuple[list[Readab
         if FINDING_KINDS[finding.code].fix == DROP:
             left_out |= {file: finding.code for file in finding.files if file not in left_out}
     order = list(data.sizes)
-    kept: dict[bytes | str, ReadablePair] = {}
+    copied: dict[bytes | str, ReadablePair] = {}
     for pair in sorted(data.decodable, key=lambda pair: -order.index(pair.split)):  # later splits keep their images
         image = pair.image
         if left_out.keys() & {image.file, pair.mask.file}:
             continue
-        first = kept.setdefault(image.file if image.constant else image.digest, pair)
+        first = copied.setdefault(image.file if image.constant else image.digest, pair)
         if first.image.file != image.file:
             left_out[image.file] = "duplicate-image" if first.split == pair.split else "image-in-two-splits"
-    return [*kept.values()], left_out
+    return [*copied.values()], left_out
 
 
 def write_pair(pair: ReadablePair, meaning: Meaning, root: Path) -> None:

@@ -78,10 +78,10 @@ class MaskLookup:
 
     def regrouped(self, ids: Mapping[int, int]) -> Self:
         """Return this lookup with new class ids; `ids` maps old ids to new ones."""
-        found = copy(self)
-        found.__dict__.pop("_table", None)
-        found.meaning = {value: ids.get(label, label) for value, label in self.meaning.items()}
-        return found
+        lookup = copy(self)
+        lookup.__dict__.pop("_table", None)
+        lookup.meaning = {value: ids.get(label, label) for value, label in self.meaning.items()}
+        return lookup
 
     def by_color(self, palette: Sequence[Color]) -> bool:
         """Return whether masks with this palette are read by its colours and not by their indices."""
@@ -138,14 +138,14 @@ class ColorLookup(MaskLookup):
         super().__init__(dict.fromkeys(ignore, IGNORE) | dict(zip(palette, ids, strict=True)), wrong, remedy)
 
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
-        found = super().find(mask)
-        if self.tolerance and (found == NONE).any():  # add new colours to the table
-            keys = np.unique(pack_colors(mask)[found == NONE])
+        ids = super().find(mask)
+        if self.tolerance and (ids == NONE).any():  # add new colours to the table
+            keys = np.unique(pack_colors(mask)[ids == NONE])
             labels = np.array([*self.meaning.values()], np.uint16)
-            distances, at = KDTree(np.array([*self.meaning])).query(unpack_colors(keys))
-            self._table[keys] = np.where(distances <= self.tolerance, labels[at], NONE)
-            found = super().find(mask)
-        return found
+            distances, nearest = KDTree(np.array([*self.meaning])).query(unpack_colors(keys))
+            self._table[keys] = np.where(distances <= self.tolerance, labels[nearest], NONE)
+            ids = super().find(mask)
+        return ids
 
 
 class InstanceLookup(MaskLookup):
@@ -164,9 +164,9 @@ class InstanceLookup(MaskLookup):
         return grey(mask, "give an instance mask, 0 and a number for each object").astype(np.int32, copy=False)
 
     def regrouped(self, ids: Mapping[int, int]) -> Self:
-        found = super().regrouped(ids)
-        found.classes = [ids[label] for label in range(len(INSTANCE_CLASSES))]
-        return found
+        lookup = super().regrouped(ids)
+        lookup.classes = [ids[label] for label in range(len(INSTANCE_CLASSES))]
+        return lookup
 
     def find(self, mask: NDArray[Any]) -> NDArray[np.uint16]:
         return np.array(self.classes, np.uint16).take(three_classes(self.numbers(mask)))

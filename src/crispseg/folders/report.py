@@ -57,13 +57,15 @@ class SplitReport:
 
         It is 0 if the halves are equal on average, and 1 if they differ in the same direction in every image.
         """
-        found = []
+        concentrations = []
         for axis in (3, 2):
             halves = self.quarters.sum(axis)  # (images, classes, 2)
             shares = halves / np.maximum(halves.sum(1, keepdims=True), 1)
             differences = shares[..., 0] - shares[..., 1]  # (images, classes)
-            found.append(float(np.abs(differences.mean(0)).sum() / max(np.abs(differences).mean(0).sum(), 1e-9)))
-        return found[0], found[1]
+            concentrations.append(
+                float(np.abs(differences.mean(0)).sum() / max(np.abs(differences).mean(0).sum(), 1e-9))
+            )
+        return concentrations[0], concentrations[1]
 
     @property
     def description(self) -> str:

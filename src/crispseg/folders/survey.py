@@ -94,7 +94,7 @@ class Survey:
 
 def unique(facts: Iterable[Any]) -> list[Any]:
     """Return facts without repeated files, which may be in several splits."""
-    return list({one.file: one for one in facts}.values())
+    return list({content.file: content for content in facts}.values())
 
 
 def read_facts(
