@@ -87,10 +87,6 @@ class Survey:
         masks = {pair.mask: facts for _, pair, _, facts in self.pairs if isinstance(facts, CrispsegError)}
         return images | masks
 
-    def of_split(self, split: str) -> Survey:
-        """Return the survey of one split."""
-        return Survey(tuple(pair for pair in self.pairs if pair.split == split))
-
 
 def unique(facts: Iterable[Any]) -> list[Any]:
     """Return facts without repeated files, which may be in several splits."""

@@ -11,13 +11,7 @@ from crispseg.folders.finding import Finding, Severity, finding_of
 from crispseg.models.info import MIN_SIDE
 
 BLENDED = 0.3  # smallest share of blended steps of an interpolated mask; CamVid's masks have up to 0.04
-UNPAIRED = (
-    "image-without-mask",
-    "mask-without-image",
-    "ambiguous-names",
-    "shifted-numbers",
-    "listed-file-missing",
-)
+UNPAIRED = "image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing"
 
 
 def unpaired(code: str) -> Callable[[Examined], Finding | None]:
