@@ -67,6 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 for success, 2 for a mistake of the user or an error of the operating system, 70 for a bug in crispseg.
         130 if interrupted, 143 if ended by SIGTERM; doctor also returns 1 and 3.
     """
+    if argv is None:  # in a terminal of any encoding, other characters are escaped
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         with _one_line_warnings(), _unwound_by_sigterm():
             return _run(list(sys.argv[1:] if argv is None else argv))

@@ -36,7 +36,8 @@ class FileState(NamedTuple):
             stat = path.stat()
         except OSError:
             return None
-        return cls(os.path.abspath(path), stat.st_size, stat.st_mtime_ns)  # noqa: PTH100, which would follow links
+        absolute = os.path.abspath(path)  # noqa: PTH100, which would follow links
+        return cls(absolute.encode(errors="backslashreplace").decode(), stat.st_size, stat.st_mtime_ns)
 
 
 def cache_file() -> Path:

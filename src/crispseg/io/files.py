@@ -68,9 +68,12 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def write_file(path: str | Path, text: str) -> None:
-    """Write a text file that exists only when it is complete, see `atomic_path`."""
+    """Write a text file that exists only when it is complete, see `atomic_path`.
+
+    File names that are not UTF-8 are written byte by byte.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def write_table(path: str | Path, rows: Iterable[Iterable[object]]) -> None:

@@ -1,0 +1,45 @@
+"""File names that are not UTF-8, and terminals that cannot show what is printed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dataset_trees import save
+
+SMALL = [
+    "--model=fpn",
+    "--model.backbone=test_efficientnet",
+    "--model.pretrained=false",
+    "--workers=0",
+    "--iterations=1",
+]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_names_and_terminals(encoding: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        image = rng.integers(0, 256, (64, 64, 3), np.uint8)
+        save(tmp_path / f"data/images/{number}.png", image)
+        save(tmp_path / f"data/masks/{number}.png", (image.mean(-1) > 128).astype(np.uint8))
+    for kind in ("images", "masks"):
+        (tmp_path / f"data/{kind}/3.png").rename(tmp_path / f"data/{kind}" / os.fsdecode(b"stra\xdfe \xe2\x98\x83.png"))
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "CRISPSEG_CACHE": str(tmp_path / "cache")}
+    commands = [
+        ["doctor", "data"],
+        ["train", "data", *SMALL, "--out", "run"],
+        ["predict", "run", "data/images", "--out", "out", "--shares"],
+    ]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "crispseg", *command], cwd=tmp_path, env=environment, capture_output=True
+        )
+        assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert os.fsencode(os.fsdecode(b"stra\xdfe")) in (tmp_path / "out/shares.csv").read_bytes()
