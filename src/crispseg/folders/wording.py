@@ -26,18 +26,19 @@ class Wording(Formatter):
 
 def message(finding: Finding) -> str:
     """Return what was found."""
-    return Wording().format(FINDING_KINDS[finding.code].message, count=finding.count, **without_count(finding))
+    return worded(FINDING_KINDS[finding.code].message, finding)
 
 
 def remedy(finding: Finding) -> str:
     """Return what to do about it, with the settings that would correct it."""
-    text = Wording().format(FINDING_KINDS[finding.code].remedy, count=finding.count, **without_count(finding))
+    text = worded(FINDING_KINDS[finding.code].remedy, finding)
     given = [" and ".join(assignments(settings)) for settings in finding.settings]
     return f"{text}; or give {' or '.join(given)}" if given else text
 
 
-def without_count(finding: Finding) -> dict[str, Any]:
-    return {key: value for key, value in finding.values.items() if key != "count"}
+def worded(template: str, finding: Finding) -> str:
+    """Return a template with the values of a finding."""
+    return Wording().format(template, **{**finding.values, "count": finding.count})
 
 
 def line(finding: Finding) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from crispseg.folders.copies import alike, sharing
 from crispseg.folders.examined import Examined
-from crispseg.folders.facts import ImageFacts, MaskFacts
+from crispseg.folders.facts import ImageFacts
 from crispseg.folders.finding import Finding, Severity, finding_of
 from crispseg.folders.groups import group_of, likely_group, original, together
 
@@ -63,12 +63,9 @@ def duplicate_image(data: Examined) -> Finding | None:
 
 def contradicting_masks(data: Examined) -> Finding | None:
     """Equal images, in any split, with different masks."""
-    masks = {(pair.split, str(pair.pair.image)): pair.mask for pair in data.survey.pairs}
-    contradicting = []
-    for group in groups_of(digests(data)):
-        facts = [masks[member] for member in group]
-        if len({mask.digest for mask in facts if isinstance(mask, MaskFacts)}) > 1:
-            contradicting.append(group)
+    digest_of = {(pair.split, str(pair.pair.image)): pair.mask.digest for pair in data.survey.readable}
+    groups = groups_of({member: digest for member, digest in digests(data).items() if member in digest_of})
+    contradicting = [group for group in groups if len(keys_of(group, digest_of)) > 1]
     return grouped("contradicting-masks", data, contradicting)
 
 
