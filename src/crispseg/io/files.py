@@ -26,6 +26,14 @@ def user_path(path: str | Path) -> Path:
     return Path(path).expanduser()
 
 
+def regular_file(path: str | Path) -> Path:
+    """Return a path, or raise a CrispsegError if it is a pipe, a device or a socket, which may never end."""
+    path = user_path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise CrispsegError(f"{path} is a pipe or a device, not a regular file; give a file")
+    return path
+
+
 def foreign_endings(path: str) -> list[Path]:
     """Return a path that another system wrote as relative paths, from all its folders to the name alone.
 
@@ -39,7 +47,7 @@ def digest(*files: Path) -> str:
     """Return the combined SHA-256 of files; unreadable files count as empty."""
     combined = hashlib.sha256()
     for path in files:
-        with suppress(OSError), path.open("rb") as file:
+        with suppress(OSError, CrispsegError), regular_file(path).open("rb") as file:
             combined.update(hashlib.file_digest(file, "sha256").digest())
     return combined.hexdigest()
 

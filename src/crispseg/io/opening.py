@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from crispseg.errors import CrispsegError, one_line
-from crispseg.io.files import user_path
+from crispseg.io.files import regular_file
 from crispseg.io.pillow_reading import HEIC_SUFFIXES, decoding, from_pillow
 from crispseg.io.raster import Raster, check_channels, from_array
 from crispseg.io.tiff_reading import MAX_PIXELS, SEVERAL, from_tiff
@@ -44,7 +44,7 @@ def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
 
     With `whole`, all checksums of a PNG are checked.
     """
-    path = user_path(path)
+    path = regular_file(path)
     with faults(path), path.open("rb") as file:
         if path.suffix.lower() in TIFF_LIKE_SUFFIXES:
             raise UnidentifiedImageError

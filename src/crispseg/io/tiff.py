@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError, one_line
+from crispseg.io.files import regular_file
 from crispseg.io.images import MADE_OF
 from crispseg.io.opening import Raster, faults
 from crispseg.io.tiff_reading import black_is_zero
@@ -30,7 +31,7 @@ def open_dataset(path: str | Path) -> Iterator[Any]:
     if find_spec("rasterio") is None:
         raise CrispsegError("maps and TIFFs in tiles need rasterio: pip install rasterio")
     with faults(Path(path)):
-        Path(path).open("rb").close()  # for clearer errors
+        regular_file(path).open("rb").close()  # for clearer errors
         dataset = _open(Path(path))
     with dataset:
         yield dataset
