@@ -1,7 +1,7 @@
-"""Make the pictures of README.md and the site, and the README's table of results.
+"""Make the pictures of README.md and the site, and the README's tables of results.
 
     python docs/figures.py all --data DATA --weights WEIGHTS     # about an hour on two processor cores
-    python docs/figures.py table                                 # the README's table, of benchmarks/camvid/*.csv
+    python docs/figures.py table                                 # the README's tables, of the rows in benchmarks/
 
 `scenes` trains two networks on the bundled images; `tutorial` runs the commands of docs/tutorial.md and photographs its
 pages in Chromium; `papers` trains four networks on the data sets aerial and nuclei below DATA. WEIGHTS is a file of the
@@ -29,6 +29,7 @@ from urllib.request import urlopen
 
 import cv2
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
@@ -58,15 +59,28 @@ RESULTS = {
     "smp_upernet": ("crisp", "smp `UPerNet`"),
     "smp_fpn": ("crisp", "smp `FPN`"),
     "smp_deeplabv3plus": ("crisp", "smp `DeepLabV3Plus`"),
-    "sfnet": ("sfnet", "[SFNet](docs/papers/sfnet.md#camvid)"),
-    "ddsm_upernet": ("ddsm", "[UPerNet with DDSM](docs/papers/ddsm.md#camvid)"),
-    "unept_refined": ("unept", "[UN-EPT](docs/papers/unept.md#camvid)"),
-    "agln_residual": ("agln", "[AGLN](docs/papers/agln.md#camvid)"),
 }
-"""Rows of the README's table: the network, the CSV file that has it, and its label."""
+"""Rows of the README's second table: the network, the CSV file that has it, and its label."""
+
+FIVE_MINUTES = {
+    "crispseg": "[`crisp`](docs/models.md#crisp), the default",
+    "sfnet": "[`sfnet`](docs/papers/sfnet.md)",
+    "ddsm_upernet": "[`ddsm_upernet`](docs/papers/ddsm.md)",
+    "ddsm_deeplabv3plus": "[`ddsm_deeplabv3plus`](docs/papers/ddsm.md)",
+    "agln": "[`agln`](docs/papers/agln.md)",
+    "unept": "[`unept`](docs/papers/unept.md)",
+    "loop_fpn": "plain loop, smp `FPN`",
+    "loop_unet": "plain loop, smp `Unet`",
+}
+"""Rows of the README's first table: the method in benchmarks/first_result.csv, and its label."""
+DOMAINS = {"nuclei": "nuclei", "aerial": "aerial", "camvid": "streets (CamVid)", "leaf": "leaves"}
 
 BENCHMARK = {
     **{name: (file, label.replace("docs/", "")) for name, (file, label) in RESULTS.items()},
+    "sfnet": ("sfnet", "[SFNet](papers/sfnet.md#camvid)"),
+    "ddsm_upernet": ("ddsm", "[UPerNet with DDSM](papers/ddsm.md#camvid)"),
+    "unept_refined": ("unept", "[UN-EPT](papers/unept.md#camvid)"),
+    "agln_residual": ("agln", "[AGLN](papers/agln.md#camvid)"),
     "wide": ("crisp", "`crisp` of 256 channels"),
     "sfnet_lite": ("crisp", "SFNet-Lite"),
     "upernet": ("ddsm", "UPerNet"),
@@ -260,6 +274,30 @@ def table(networks: Mapping[str, tuple[str, str]] = RESULTS) -> str:
     return "\n".join(lines)
 
 
+def five_minutes() -> str:
+    """The table of five minutes: mIoU and boundary F, means over the seeds; best values of a column are bold."""
+    with (ROOT / "benchmarks/first_result.csv").open(newline="", encoding="utf-8") as file:
+        rows = pd.DataFrame(csv.DictReader(file)).replace("", float("nan"))
+    conditions = {"processor": "avx512_bf16", "images": "all", "minutes": "5"}
+    rows = rows[(rows[list(conditions)] == pd.Series(conditions)).all(axis=1)]
+    runs = rows.set_index(["method", "data"])
+    last = {score: runs[f"last_{score}"].fillna(runs[score]).astype(float) for score in ("miou", "boundary_f_3")}
+    scores = pd.DataFrame(last).groupby(level=["method", "data"]).mean()
+    wide = scores.unstack("data").swaplevel(axis=1).loc[list(FIVE_MINUTES)]
+    wide = wide[[(domain, score) for domain in DOMAINS for score in scores]]
+    lines = ["| `--model` |" + "".join(f" {name} |" for name in DOMAINS.values()), "| --- |" + " --- |" * len(DOMAINS)]
+    for method, row in wide.iterrows():
+        cells = [marked(row[domain], wide[domain].max()) for domain in DOMAINS]
+        lines.append(f"| {FIVE_MINUTES[str(method)]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def marked(pair: pd.Series[float], best: pd.Series[float]) -> str:
+    """Two scores as text, the best ones bold; empty if they are missing."""
+    texts = [f"**{value:.1f}**" if value == top else f"{value:.1f}" for value, top in zip(pair, best, strict=True)]
+    return "" if pair.isna().any() else ", ".join(texts)
+
+
 def benchmark() -> str:
     """The table of docs/benchmark.md, best boundaries first."""
     return table({name: BENCHMARK[name] for name in sorted(BENCHMARK, key=boundary_f, reverse=True)})
@@ -319,8 +357,9 @@ def main() -> None:
         tutorial()
     if given.what in ("all", "table"):
         draw_benchmark()
-        for page, made in (("README.md", table()), ("docs/benchmark.md", benchmark())):
-            head, _, tail = (ROOT / page).read_text(encoding="utf-8").partition("| network | mIoU |")
+        pages = ("README.md", five_minutes()), ("README.md", table()), ("docs/benchmark.md", benchmark())
+        for page, made in pages:
+            head, _, tail = (ROOT / page).read_text(encoding="utf-8").partition(made.partition("\n")[0])
             (ROOT / page).write_text(f"{head}{made}\n\n{tail.partition(chr(10) * 2)[2]}", encoding="utf-8")
 
 
