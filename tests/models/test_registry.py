@@ -20,6 +20,16 @@ from .test_baselines import TestFPN as Base
 TINY: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 16}
 WRONG_TYPES = {"flow_kernel": 4, "flow_net": [], "fuse_levels": 5, "context": None}
 NO_SQUARES = {"pixels": 10, "channels": 10, "reduced": 24}
+ENDLESS: list[tuple[str, dict[str, Any]]] = [
+    ("sfnet", {"refine_steps": 100_000, "refine": "boundary"}),
+    ("sfnet", {"width": 10**7}),
+    ("sfnet", {"flow_reach": 5000, "flow_net": "correlation"}),
+    ("ddsm_upernet", {"downsampled": 500}),
+    ("ddsm_upernet", {"pooled": 10**6}),
+    ("agln", {"descriptors": 10**6}),
+    ("unept", {"layers": 10**6}),
+    ("unept", {"dropout": 1.5}),
+]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +63,9 @@ NO_SQUARES = {"pixels": 10, "channels": 10, "reduced": 24}
         ({"name": "fpn", "fuse_options": {"pixels": 9}}, ["fuse part 'add' has no option 'pixels'; it has none"]),
         ({"context": "conv", "context_options": {"rates": [1]}}, ["context part 'conv' has no option 'rates'"]),
         ({"name": "deeplabv3plus", "fuse_options": {"pixels": 9}}, ["fuse part 'concat' has no option 'pixels'"]),
+        # Settings of a saved model that would hang or fill the memory
+        *(({"name": name, **wrong}, [next(iter(wrong))]) for name, wrong in ENDLESS),
+        *(({"context": "aspp", "context_options": {"rates": rates}}, ["'rates'"]) for rates in ([0], [-1], [9] * 99)),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], phrases: list[str], refuses: Any) -> None:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from crispseg.config.ranges import Counts
 from crispseg.decoders.parts import Context, contexts
 from crispseg.nn import BatchNorm2d, Tap, average_bins, conv_bn_relu, resize
 
@@ -119,7 +120,7 @@ class AtrousSpatialPyramidPooling(nn.Module):
 
     pools_globally = True
 
-    def __init__(self, in_channels: int, channels: int, *, rates: tuple[int, ...] = (6, 12, 18)) -> None:
+    def __init__(self, in_channels: int, channels: int, *, rates: Counts = (6, 12, 18)) -> None:
         super().__init__()
         dilated = (conv_bn_relu(in_channels, channels, 3, dilation=rate) for rate in rates)
         self.branches = nn.ModuleList([conv_bn_relu(in_channels, channels, 1), *dilated])

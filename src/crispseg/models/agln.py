@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from crispseg.config.ranges import Count
 from crispseg.decoders import Concat, Context, ConvContext, TopDown, fitted, fuses
 from crispseg.models.base import SegmentationModel
 from crispseg.models.frame import BackboneSpec, Frame
@@ -300,7 +300,7 @@ class SelfGathering(nn.Module):
         coarse_channels: int,
         align_corners: bool = True,
         *,
-        descriptors: PositiveInt = DESCRIPTORS,
+        descriptors: Count = DESCRIPTORS,
         pooling: Pooling = "attention",
         refinement: LocalRefinementKind = "both",
         block: Block = "residual",
@@ -393,7 +393,7 @@ def agln(
     *,
     width: int | None = None,
     connection: Connection = "dense",
-    descriptors: PositiveInt = DESCRIPTORS,
+    descriptors: Count = DESCRIPTORS,
     pooling: Pooling = "attention",
     lateral_kernel: Literal[1, 3] = 1,
     refinement: LocalRefinementKind = "both",

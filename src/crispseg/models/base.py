@@ -30,6 +30,8 @@ from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
 from crispseg.nn import ceil_div, conv_bn_relu, pad_to_multiple, resize, resize_to_images
 from crispseg.nn.uninitialised import Uninitialised
 
+MAX_WIDTH = 4096
+
 
 class Outputs(NamedTuple):
     """All outputs of a model for a batch of images, at their size; `None` for an output that the model lacks."""
@@ -321,8 +323,8 @@ def create_model(
         raise CrispsegError(f"num_classes is {num_classes!r}; give 2 to 255 (2 for binary masks)")
     paper = is_paper(design, backbone)
     resolved = resolved_options(name, options, paper=paper)
-    if (width := resolved.get("width")) is not None and width < 2:
-        raise CrispsegError(f"width is {width}; give at least 2")
+    if (width := resolved.get("width")) is not None and not 2 <= width <= MAX_WIDTH:
+        raise CrispsegError(f"width is {width}; give 2 to {MAX_WIDTH}")
     refines = checked_refinement(name, refine, refine_steps, refine_path)
     spec = BackboneSpec(backbone, pretrained, in_chans, paper)
     model: SegmentationModel = models[name](spec, num_classes, **builder_arguments(name, resolved))

@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from crispseg.config.ranges import Channels, Count
 from crispseg.decoders import Context, fitted, fuses
 from crispseg.errors import CrispsegError
 from crispseg.models.deeplabv3plus import deeplabv3plus
@@ -240,12 +240,12 @@ class DDSM(nn.Module):
         coarse_channels: int,
         align_corners: bool = True,
         *,
-        pixels: PositiveInt = 25,
-        channels: PositiveInt = 9,
+        pixels: Count = 25,
+        channels: Count = 9,
         affinity: Literal["both", "spatial", "channel"] = "both",
-        reduced: PositiveInt = 64,
-        pooled: PositiveInt = 8,
-        downsampled: PositiveInt = 16,
+        reduced: Channels = 64,
+        pooled: Count = 8,
+        downsampled: Count = 16,
         similarity: Similarity = "dot",
         open_start: bool = False,
     ) -> None:

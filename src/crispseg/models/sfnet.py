@@ -11,9 +11,9 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from crispseg.config.ranges import Count
 from crispseg.decoders import Context, Levels, fitted, fuses, merges
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
@@ -68,7 +68,7 @@ class FlowAlignment(nn.Module):
         flow_kernel: FlowKernel = 3,
         flow_layers: FlowLayers = 1,
         flow_net: FlowNet = "simple",
-        flow_reach: PositiveInt = 4,
+        flow_reach: Count = 4,
         flow_coordinates: FlowCoordinates = "released",
     ) -> None:
         super().__init__()
@@ -221,7 +221,7 @@ class AlignedConcat(nn.Module):
         flow_kernel: FlowKernel = 3,
         flow_layers: FlowLayers = 1,
         flow_net: FlowNet = "simple",
-        flow_reach: PositiveInt = 4,
+        flow_reach: Count = 4,
         flow_coordinates: FlowCoordinates = "released",
     ) -> None:
         super().__init__()

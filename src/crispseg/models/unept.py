@@ -14,10 +14,11 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveFloat
 from torch import Tensor, nn
 
 from crispseg.backbones import plain_strides
+from crispseg.config.ranges import Count, Probability
 from crispseg.decoders import Decoded, Decoder, fitted
 from crispseg.errors import CrispsegError
 from crispseg.models.base import SegmentationModel
@@ -269,10 +270,10 @@ def unept(
     self_attention: Literal["sparse", "full"] = "sparse",
     positions: Positions = "image",
     level_norm: bool = False,
-    layers: PositiveInt = 2,
-    feed: PositiveInt = 8,
+    layers: Count = 2,
+    feed: Count = 8,
     output_stride: Literal[8, 16, 32] | None = None,
-    dropout: float = 0.1,
+    dropout: Probability = 0.1,
     frame: Frame = Frame(),
 ) -> SegmentationModel:
     """UN-EPT on a CNN, or on a ViT with equally spaced blocks as levels.
