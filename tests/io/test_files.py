@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import multiprocessing
+import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,7 +20,8 @@ import pytest
 from training_runs import FLAGS, files
 
 from crispseg.cli.main import main
-from crispseg.io.files import LITTER, LOCK, atomic_folder, atomic_path, owned, writable_folder
+from crispseg.errors import CrispsegWarning
+from crispseg.io.files import LITTER, LOCK, atomic_folder, atomic_path, owned, writable_folder, write_file
 from crispseg.io.images import write_image
 from crispseg.training import Run
 
@@ -90,6 +95,20 @@ def another(folder: Path) -> Iterator[Any]:
     yield process
     process.kill()
     process.join()
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_modes_and_locks(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of network mounts: what is complete is written, and a warning names the folder that is not guarded."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "chmod", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(CrispsegWarning, match=re.escape(str(tmp_path))), owned(tmp_path):
+        write_file(tmp_path / "table.csv", "done")
+    assert (tmp_path / "table.csv").read_text() == "done"
 
 
 def test_a_folder_has_one_owner_until_it_is_killed(tmp_path: Path, refuses: Any) -> None:

@@ -8,6 +8,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,7 +16,7 @@ from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, CrispsegWarning
 
 LITTER = ".crispseg-"  # prefix of the names of temporary files and folders
 LOCK = ".crispseg.lock"
@@ -65,7 +66,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary.touch(exist_ok=False)  # gets the default permissions of new files
         mode = temporary.stat().st_mode
         yield temporary
-        temporary.chmod(mode)  # some writers restrict the permissions
+        with suppress(OSError):  # mounts without modes
+            temporary.chmod(mode)  # some writers restrict the permissions
         temporary.replace(path)
     except OSError as error:
         if error.filename is None or str(error.filename) == str(temporary):
@@ -113,7 +115,7 @@ def owned(folder: Path, *inside: Path) -> Iterator[None]:
     """Lock a folder against other processes, and remove temporary files of a killed owner.
 
     The operating system releases the lock when the process ends in any way. Further folders `inside` are also cleaned.
-    A CrispsegError is raised if another process owns the folder.
+    A CrispsegError is raised if another process owns the folder. A file system without locks gives a warning.
     """
     file = writable_folder(folder) / LOCK
     lock = FileLock(file, timeout=1)  # seconds, because a killed process may need a moment to end
@@ -121,6 +123,9 @@ def owned(folder: Path, *inside: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise CrispsegError(f"{folder} is in use by another process; wait for it, or choose another folder") from None
+    except OSError as error:
+        unguarded = f"{folder} is on a file system without locks ({error.strerror})"
+        warnings.warn(f"{unguarded}; let no other process write there", CrispsegWarning, stacklevel=3)
     try:
         for cleaned in {folder, *inside}:
             remove_litter(cleaned)
