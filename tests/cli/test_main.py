@@ -41,3 +41,10 @@ def test_only_a_defect_shows_its_traceback(
     for phrase in phrases:
         assert phrase in text
     assert (len(text.splitlines()) == 1) == (status == 2)
+
+
+def test_streams_may_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["crispseg", "--version"])
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}", None)
+    assert main() == 0

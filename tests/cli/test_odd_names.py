@@ -35,6 +35,8 @@ def test_names_and_terminals(encoding: str, tmp_path: Path) -> None:
     commands = [
         ["doctor", "data"],
         ["train", "data", *SMALL, "--out", "run"],
+        ["evaluate", "run", "--split", "val"],
+        ["train", "--resume", "run"],
         ["predict", "run", "data/images", "--out", "out", "--shares"],
     ]
     for command in commands:

@@ -15,6 +15,7 @@ from training_runs import quietly, tiny
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.training import Run
+from crispseg.training.result import SCORES
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +76,9 @@ def test_mistakes(folder_run: Run, tiny_run: Run, tmp_path: Path, capsys: pytest
     labelled = images / "0.png"
     assert "trained on all images" in error_of(capsys, "label", "next", folder_run.folder, labelled, "--out", out)
     assert "none" in error_of(capsys, "label", "next", tmp_path / "none", images, "--out", out)
+    (tmp_path / "folds").mkdir()
+    (tmp_path / "folds" / SCORES).write_text("{}")
+    assert "fold_1" in error_of(capsys, "label", "errors", tmp_path / "folds", "--out", out)
     assert "label errrors" in error_of(capsys, "label", "errrors")
     broken = tmp_path / "photos/broken.png"
     save(broken, np.zeros((40, 40, 3), np.uint8))

@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import TextIOWrapper
 from types import FrameType
 from typing import Any
 
@@ -69,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if argv is None:  # in a terminal of any encoding, other characters are escaped
         for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            if isinstance(stream, TextIOWrapper):  # not so if it is closed or replaced
+                stream.reconfigure(errors="backslashreplace")
     try:
         with _one_line_warnings(), _unwound_by_sigterm():
             return _run(list(sys.argv[1:] if argv is None else argv))

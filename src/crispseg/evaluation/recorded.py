@@ -23,6 +23,7 @@ from crispseg.folders.palettes import numbered_colors
 from crispseg.folders.survey import Pair
 from crispseg.folders.wording import lines_of
 from crispseg.inference.runtime import is_exported
+from crispseg.io.files import written_lines
 from crispseg.io.progress import print_lines
 from crispseg.labels import IGNORE, Color, LabelSet
 from crispseg.models.info import ModelInfo
@@ -161,8 +162,9 @@ def _meaning_elsewhere(recorded: Tree, names: Sequence[str], given: Mapping[str,
 
 def _check_regrouped(data: Folder, names: Sequence[str]) -> None:
     """Raise a CrispsegError if the classes of data in another folder cannot be merged or dropped as recorded."""
+    classes = data.open().declared.names
     try:
-        if classes := data.open().declared.names:
+        if classes:
             LabelSet.colored(classes).regrouped(data.merge, data.drop)
     except CrispsegError as error:
         raise CrispsegError(f"{error}; {_own_ids(names)}") from None
@@ -217,7 +219,7 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     try:
         trained = build_data(recorded)
         listed = file.is_file()
-        names = {*(file.read_text("utf-8").splitlines() if listed else trained.names_to_record(trained.pairs("train")))}
+        names = {*(written_lines(file) if listed else trained.names_to_record(trained.pairs("train")))}
         known = {pair.image.resolve(): pair for pair in trained.pairs(ALL, strict=False) if pair.name in names}
     except CrispsegError:  # they no longer exist
         return

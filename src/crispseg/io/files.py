@@ -86,6 +86,11 @@ def write_file(path: str | Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
+def written_lines(path: Path) -> list[str]:
+    """Return the lines of a file of `write_file`."""
+    return path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+
+
 def write_table(path: str | Path, rows: Iterable[Iterable[object]]) -> None:
     """Write the rows of a CSV file that exists only when it is complete, see `atomic_path`.
 

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from crispseg.config.settings import Tree
 from crispseg.data import SegmentationDataset
+from crispseg.errors import CrispsegError
 from crispseg.evaluation.checked import checked_splits
 from crispseg.evaluation.recorded import data_to_score
 from crispseg.inference import Segmenter
@@ -124,6 +125,8 @@ def judges(run: str, given: Tree, device: str | None = None) -> Iterator[Judge]:
     runs, splits = [run], {"val", "train"}
     if (Path(run) / SCORES).is_file():
         runs, splits = sorted(map(str, Path(run).glob("fold_*"))), {"val"}
+        if not runs:
+            raise CrispsegError(f"{run} has no fold_1 and others; restore them, or give the folder of a run")
     for place in runs:
         data, _ = data_to_score(place, given)
         model = SegmentationModel.from_pretrained(place)

@@ -25,7 +25,7 @@ from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
 from crispseg.errors import CrispsegError, Interrupted, ended_worker, few, one_line, system_line
 from crispseg.evaluation.recorded import TRAINED
-from crispseg.io.files import atomic_path
+from crispseg.io.files import atomic_path, written_lines
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 from crispseg.models.info import renamed
@@ -237,7 +237,7 @@ def check_same_run(config: TrainConfig, digest: str = "") -> None:
         raise CrispsegError(f"{line}; start another one with init_from {config.out}")
     file = Path(config.out) / TRAINED
     if file.is_file():
-        names = file.read_text(encoding="utf-8").splitlines()
+        names = written_lines(file)
         if different := sorted({*names} ^ {*config.data.names_to_record(config.data.pairs("train"))}):
             line = f"{file} and the current training images differ by {few(different)}"
             raise CrispsegError(f"{line}; restore the data, or start another run with init_from {config.out}")

@@ -62,7 +62,8 @@ def _among(files: Collection[Path], known: Collection[Path]) -> set[Path]:
     """Return the files with the same bytes as a known one."""
     sizes = {file.stat().st_size for file in known}
     candidates = [file for file in files if file.stat().st_size in sizes]
-    digests = {*map(digest, known)} if candidates else set()
+    sizes_of_candidates = {file.stat().st_size for file in candidates}
+    digests = {digest(file) for file in known if file.stat().st_size in sizes_of_candidates}
     return {file for file in candidates if digest(file) in digests}
 
 
