@@ -90,6 +90,11 @@ def test_a_layout_is_one_row(tmp_path: Path) -> None:
         ([*names("JPEGImages/{n}.jpg", "SegmentationClassPNG/{n}.png"), "SegmentationClass/0.npy"], {"": 4}),
         ([*names("JPEGImages/{n}.jpg", "SegmentationClass/{n}.png"), "SegmentationObject/0.png"], {"": 4}),
         (names("raw/{n:02}.png", "labels/labels{n:08}.png"), {"": 4}),
+        ([*names("a/{n}.JPG", "a/{n}_mask.png"), *names("b/{n}.jpg", "b/{n}_mask.png")], {"": 8}),
+        (
+            [*names("train/{n}.jpg", "train/{n}_mask.png"), *names("val/{n}.png", "val/{n}_mask.png")],
+            dict.fromkeys(SPLITS, 4),
+        ),
         (
             names("raw/{n}.png", "labels/{n}.png") + [f"{f}/{n}.png" for n in range(4) for f in ("depth", "viz")],
             {"": 4},
@@ -149,6 +154,11 @@ ASKED = {
         names("images/{n}_training.png", "mask/{n}_training_mask.png") + [f"1st_manual/{n}_man.png" for n in range(4)],
         [("images", "mask"), ("images", "1st_manual")],
         SEVERAL,
+    ),
+    "two folders of images": Asked(
+        names("images/{n}.png", "masks/{n}.png") + [f"imgs/{n}.jpg" for n in range(4)],
+        [("images", "masks"), ("imgs", "masks")],
+        "may be the images and the masks",
     ),
     "two masks next to an image": Asked(
         names("{n}.jpg", "{n}_mask.png") + [f"{n}_color_mask.png" for n in range(4)],

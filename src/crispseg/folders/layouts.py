@@ -112,6 +112,8 @@ def recognise(tree: Tree, layouts: Sequence[Layout] = LAYOUTS) -> Located:
     for layout in layouts:
         if located := locate(tree, layout):
             endings = pairs_of_endings(tree) if layout.images == layout.masks else []
+            if len({Path(masks).name for _, masks in endings}) == 1:  # images of several suffixes
+                endings = []
             for places in (endings, copies_of(tree, located, layout), other_masks(tree, located)):
                 if len(places) > 1:
                     raise question_of_masks(tree, located, places)
@@ -282,18 +284,18 @@ def unused_images(tree: Tree, located: Located) -> dict[PurePosixPath, list[Pure
 
 
 def question_of_masks(tree: Tree, located: Located, places: Sequence[tuple[str, str]]) -> Question:
-    """Return the question which files are the masks, for several places of images and masks."""
-    choices = {f"if {Path(masks).name} contains the masks": settings(images, masks) for images, masks in places}
-    title = f"{tree.root}: several folders or files may be the masks of {located.images}"
+    """Return the question which files are the images and the masks, for several places of them."""
+    kind = f"masks of {located.images}"
+    if len({images for images, _ in places}) > 1:
+        kind = "images and the masks"
+    title = f"{tree.root}: several folders or files may be the {kind}"
+    choices = choices_of(places)
     return Question(title, listing(tree), choices, f"give other folders as data.images and data.masks; {MERGE}")
 
 
 def question_of_places(tree: Tree) -> Question:
     """Return the question where images and masks are."""
-    choices = {
-        f"if {Path(masks).name} are the masks of {Path(images).name}": settings(images, masks)
-        for images, masks in [*pairs_of_folders(tree), *pairs_of_endings(tree)]
-    }
+    choices = choices_of([*pairs_of_folders(tree), *pairs_of_endings(tree)])
     title = f"{tree.root}: images and masks are not found"
     advice = (
         "give folders or patterns such as x/*_t1.tif as data.images and data.masks, or move the files to images and "
@@ -302,9 +304,13 @@ def question_of_places(tree: Tree) -> Question:
     return Question(title, listing(tree), choices, advice)
 
 
-def settings(images: str, masks: str) -> dict[str, object]:
-    """Return the settings that choose a place of images and one of masks."""
-    return {"data.images": images, "data.masks": masks}
+def choices_of(places: Iterable[tuple[str, str]]) -> dict[str, dict[str, object]]:
+    """Return the settings that choose a place of images and one of masks, by what they mean."""
+    choices: dict[str, dict[str, object]] = {}
+    for images, masks in places:
+        text = f"if {Path(masks).name} are the masks of {Path(images).name}"
+        choices[text] = {"data.images": images, "data.masks": masks}
+    return choices
 
 
 def listing(tree: Tree) -> list[str]:
