@@ -12,6 +12,7 @@ import pytest
 from dataset_trees import picture
 
 from crispseg.data.importing import import_annotations
+from crispseg.data.label_studio import read_label_studio
 from crispseg.io.images import read_mask
 
 from .own_folders import imported
@@ -155,6 +156,7 @@ def test_splits_that_are_not_folders_are_named(tmp_path: Path) -> None:
 
 
 PAIR = {"before": "/data/upload/1/a.png", "after": "/data/upload/1/b.png"}
+NAMED = {"img": "/data/upload/1/0123abcd-a.png", "filename": "a.png"}
 ONE, LIST = {"image": "/data/upload/1/a.png"}, {"pages": ["/data/upload/1/a.png", "/data/upload/1/b.png"]}
 
 
@@ -164,6 +166,7 @@ ONE, LIST = {"image": "/data/upload/1/a.png"}, {"pages": ["/data/upload/1/a.png"
         (PAIR, [region(to="after")], ["b"]),
         (PAIR, [region(to="before"), region(to="after")], ["a", "b"]),
         (PAIR, [region(to="image")], "'image', but the task has after, before"),
+        (NAMED, [region(to="image")], ["a"]),
         (LIST, [region() | {"item_index": 1}], ["b"]),
         (LIST, [region() | {"item_index": 5}], "'pages'"),
         (ONE, [region(polygonlabels=["car", "bus"])], "the labels car and bus"),
@@ -188,6 +191,14 @@ def test_regions_of_label_studio(
     assert done.names == ["background", "car"]
     masks = {file.stem: read_mask(file) for file in (done.out / "masks").iterdir()}
     assert sorted(masks) == expected and all(np.count_nonzero(mask) == 25 for mask in masks.values())
+
+
+@pytest.mark.parametrize(("data", "images", "notes"), [(ONE, 1, 0), (NAMED, 1, 0), (PAIR, 0, 1)])
+def test_tasks_without_regions(data: dict[str, Any], images: int, notes: int, tmp_path: Path) -> None:
+    """A single image is all background, also with its file name; of several, it is unclear which are annotated."""
+    path = tmp_path / "t.json"
+    annotations = read_label_studio(path, json.loads(studio((data, []))))
+    assert (len(annotations.images), len(annotations.notes)) == (images, notes)
 
 
 def geojson(properties: Any) -> str:

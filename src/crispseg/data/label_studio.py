@@ -22,6 +22,8 @@ from crispseg.labels import LabelSet
 
 NOT_SHAPES = ("choices", "datetime", "labels", "number", "rating", "taxonomy", "textarea")
 """Types of results that describe the region with the same id."""
+ADDRESS = re.compile(r"/|\w+://")
+"""Start of an address; other texts that end like an image are names of files."""
 
 
 def read_label_studio(path: Path, content: Any) -> Annotations:
@@ -32,19 +34,25 @@ def read_label_studio(path: Path, content: Any) -> Annotations:
     kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
     results = [_results(task.get(kind) or []) for task in tasks]
     marked: list[MarkedImage] = []
+    empty = 0
     for index, (task, regions) in enumerate(zip(tasks, results, strict=True)):
         data = task["data"]
-        marked += _marked(path, f"{path}: task {index}", data, regions[-1]) if regions else []
+        if regions:
+            images = _marked(path, f"{path}: task {index}", data, regions[-1])
+            marked += images
+            empty += not images
     names = {shape.label for shape in chain(*(image.shapes for image in marked))}
-    return Annotations(tuple(marked), tuple(sorted(names)), tuple(_notes(path, kind, [*map(len, results)])))
+    return Annotations(tuple(marked), tuple(sorted(names)), tuple(_notes(path, kind, [*map(len, results)], empty)))
 
 
-def _notes(path: Path, kind: str, counts: list[int]) -> Iterator[str]:
-    """Yield what is not imported; `counts` are the numbers of annotations of the tasks."""
+def _notes(path: Path, kind: str, counts: list[int], empty: int) -> Iterator[str]:
+    """Yield what is not imported; `counts` are the numbers of annotations of the tasks, `empty` have no region."""
     if kind == "predictions":
         yield f"{path} has no annotations; its predictions were imported"
     if missing := counts.count(0):
         yield f"{missing} tasks of {path} have no annotation; they were left out"
+    if empty:
+        yield f"{empty} tasks of {path} have several images but no region; they were left out"
     if several := sum(count > 1 for count in counts):
         imported = "the ground truth or, without one, the last"
         yield f"{several} tasks of {path} have more than one annotation; of each, {imported} was imported"
@@ -93,8 +101,8 @@ def _marked(path: Path, task: str, data: dict[str, Any], result: list[dict[str, 
 
 
 def _images(path: Path, task: str, data: dict[str, Any]) -> dict[Any, MarkedImage]:
-    """Return the images of a task by their key, and their number in a list."""
-    images = dict[Any, MarkedImage]()
+    """Return the images of a task by their key, and their number in a list, without file names of other images."""
+    addressed, named = dict[Any, MarkedImage](), dict[Any, MarkedImage]()
     for key, value in data.items():
         for number, address in enumerate(value if isinstance(value, list) else [value]):
             local = str(address).partition("?d=")[2]
@@ -103,10 +111,12 @@ def _images(path: Path, task: str, data: dict[str, Any]) -> dict[Any, MarkedImag
                 place = str(image) if local else image.name
                 also = re.sub(r"^[0-9a-f]{8}-", "", foreign_endings(place)[-1].name)  # without the prefix of uploads
                 entry = f"{task} ({key} {number})"
+                images = addressed if ADDRESS.match(str(address)) else named
                 images[key, number] = MarkedImage(place, path, (None, None), also=also, entry=entry, scope=path)
-    if not images:
+    if not addressed and not named:
         raise CrispsegError(f"{task} has no image in its data; export it again with the image's address")
-    return images
+    known = {image.also for image in addressed.values()}
+    return addressed | {key: image for key, image in named.items() if image.also not in known}
 
 
 def _shape(name: str, region: dict[str, Any], more: list[str]) -> Shape:
