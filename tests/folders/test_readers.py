@@ -60,6 +60,7 @@ class Case(NamedTuple):
 
 CASES = {
     "ids": Case([ids(0, 1, 2, 255)] * 2, [24, 24, 24]),
+    "the largest number of ids": Case([ids(*range(20), 255)] * 2, [6] * 6 + [4] * 14),
     "gaps": Case([ids(0, 2, 4)] * 2, [32, 0, 32, 0, 32], also="class-absent"),
     "black and white": Case(WHITES, [48, 48]),
     "black and white palette": Case(WHITES, [48, 48], {"palette": [BLACK, WHITE]}),

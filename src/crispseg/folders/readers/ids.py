@@ -22,7 +22,7 @@ class Ids(Reader):
         values = values_of(exact) - {*declared.ignore}
         ids = values - {IGNORE}
         gaps = IGNORE in values and len(ids) <= max(ids, default=0)
-        few_in_each = all(len(mask.held) <= MOST_IDS for mask in exact)
+        few_in_each = all(len(mask.held - {IGNORE, *declared.ignore}) <= MOST_IDS for mask in exact)
         return len(exact) == len(masks) and few_in_each and plausible(ids) and not gaps
 
     def meaning(self, declared: Declared, masks: Masks) -> Meaning:
