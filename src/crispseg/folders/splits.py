@@ -89,8 +89,9 @@ class ImageNames:
                 below[parent].append(name)
         folders = unambiguous((parent.name, inside) for parent, inside in below.items())
         folders |= {str(parent): inside for parent, inside in below.items()}
-        self.ends = folders | {name: [name] for name in full}  # what the end of an entry may be
-        self.whole = {stem: [name] for stem, name in by_stem.items()} | self.ends
+        images = {name: [name] for name in full}
+        self.ends = folders | images  # what the end of an entry may be
+        self.whole = folders | {stem: [name] for stem, name in by_stem.items()} | images
 
     def meant(self, line: str) -> list[str]:
         """Return the names that a line means; empty if they are unknown or ambiguous."""
