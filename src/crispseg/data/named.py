@@ -117,7 +117,8 @@ def build_data(settings: Mapping[str, Any]) -> DataSource:
     """
     name, values = str(settings.get("name", Folder.name)), {key: settings[key] for key in settings if key != "name"}
     kind, entry = data_source(name), catalogue().get(name)
-    if entry and "root" not in values and fields_of(kind)["root"].default is MISSING:
+    known = fields_of(kind)
+    if entry and "root" not in values and values.keys() <= known.keys() and known["root"].default is MISSING:
         raise CrispsegError(f"is missing; {entry.hint}", "data.root")
     return construct(kind, values, "data.")
 

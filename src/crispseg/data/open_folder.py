@@ -265,7 +265,7 @@ class OpenFolder:
             yield f"data.group {key} fits {len(names) - len(alone)} of {len(names)} images, not {few(alone, 2)}"
         sizes = Counter(groups.values())
         if len(sizes) == len(names):
-            if key and not alone:
+            if key and not alone and len(names) > 1:
                 yield f"data.group {key} groups nothing: {len(names)} images form {len(names)} groups"
             return
         largest, size = sizes.most_common(1)[0]
