@@ -125,8 +125,10 @@ def color_choices(masks: Masks) -> Choices:
     least, rare = (0, VARIANT) if few_colors else (LEAST_SHARE * sum(pixels.values()), 1)
     palette: list[Color] = []
     for color, count in pixels.most_common():
+        if count < least:
+            break
         near = [other for other in palette if math.dist(color, other) < LEAST_DISTANCE]
-        if count >= least and not any(count <= rare * pixels[other] for other in near):
+        if not any(count <= rare * pixels[other] for other in near):
             palette.append(color)
     choices: Choices = {}
     if 2 <= len(palette) <= MOST_CHOSEN and len(palette) < len(pixels):
