@@ -160,6 +160,12 @@ ASKED = {
         [("images", "masks"), ("imgs", "masks")],
         "may be the images and the masks",
     ),
+    "two folders of images in each scene": Asked(
+        names("{f}/images/{n}.png", "{f}/masks/{n}.png", 2, "day", "night")
+        + [f"{f}/imgs/{n}.jpg" for n in range(2) for f in ("day", "night")],
+        [("*/images", "*/masks"), ("*/imgs", "*/masks")],
+        "may be the images and the masks",
+    ),
     "two masks next to an image": Asked(
         names("{n}.jpg", "{n}_mask.png") + [f"{n}_color_mask.png" for n in range(4)],
         [("*.jpg", "*_color_mask.png"), ("*.jpg", "*_mask.png")],

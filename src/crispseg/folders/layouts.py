@@ -255,19 +255,19 @@ def copies_of(tree: Tree, located: Located, layout: Layout) -> list[tuple[str, s
     images, masks = by_folder(tree, located.image_of, layout.images), by_folder(tree, located.mask_of, layout.masks)
     if not (repeated(images) or repeated(masks)):
         return []
-    return [(str(folder), str(other)) for folder, other in product(images, masks)]
+    return [*product(images, masks)]
 
 
-def by_folder(tree: Tree, files: Files, place: str) -> dict[Path, dict[Path, str]]:
-    """Return files by their folder in a place of a layout."""
+def by_folder(tree: Tree, files: Files, place: str) -> dict[str, Files]:
+    """Return files by their folder in a place of a layout, or by the pattern of folders of one name."""
     depth = len(tree.root.parts) + len(PurePosixPath(place).parts)
-    folders: dict[Path, dict[Path, str]] = defaultdict(dict)
+    folders: dict[str, dict[Path, str]] = defaultdict(dict)
     for file, name in files.items():
-        folders[Path(*file.parts[:depth])][file] = name
-    return folders
+        folders[Path(*file.parts[:depth]).name][file] = name
+    return {pattern_of(tree, inside, place): inside for inside in folders.values()}
 
 
-def repeated(folders: Mapping[Path, Files]) -> bool:
+def repeated(folders: Mapping[str, Files]) -> bool:
     """Return whether folders have names in common."""
     names = [{*files.values()} for files in folders.values()]
     return len(set[str]().union(*names)) < sum(map(len, names))
