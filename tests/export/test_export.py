@@ -77,7 +77,7 @@ KINDS: dict[str, dict[str, Any]] = {  # together they have every operator of all
     "TensorFlow's padding, CARAFE": {"backbone": "tf_mobilenetv3_small_minimal_100", "fuse": "carafe"},
     "a backbone that pads inside, DySample": {"backbone": "test_convnext", "fuse": "dysample"},
     "a transformer, FADE": {"backbone": "test_vit", "fuse": "fade"},
-    "rotary embeddings": {"backbone": "eva02_tiny_patch14_224"},
+    "rotary embeddings": {"backbone": "eva02_tiny_patch14_224", "inference_scale": 1.33},
     "SAPA": {"fuse": "sapa"},
     "non-local, nearest, aligned": {**SFNET, "context": "nonlocal", "flow_upsampling": "nearest", "merge": "aligned"},
     "criss-cross attention, correlation, deconvolution": {
