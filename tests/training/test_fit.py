@@ -227,7 +227,8 @@ def test_an_interrupted_run_says_what_was_kept(stop: int, tmp_path: Path, monkey
         assert saved.info.metrics == {"val_miou": round(float(rows(tmp_path / "run")[0]["miou"]), 2)}
 
 
-def test_a_network_that_does_not_fit_into_memory(tmp_path: Path, refuses: Any) -> None:
+def test_a_network_that_does_not_fit_into_memory(tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crispseg.models.base.MAX_WIDTH", 10**9)  # as on a machine of little memory
     wide = ModelConfig("fpn", "test_efficientnet", False, options={"width": 10**9})
     with refuses("fpn", "test_efficientnet", "memory"):
         starting_model(tiny(tmp_path, model=wide), DRAWN.label_set())
