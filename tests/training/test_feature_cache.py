@@ -20,7 +20,7 @@ def frozen(out: Path, name: str = "fpn", backbone: str = "test_vit", **changes: 
     ("model", "changes"),
     [
         (("crisp", "test_efficientnet"), {"ema": 0.9}),
-        (("crisp", "test_vit"), {"precision": "bf16", "workers": 1}),
+        pytest.param(("crisp", "test_vit"), {"precision": "bf16", "workers": 1}, marks=pytest.mark.slow),
     ],
 )
 def test_cached_features_change_nothing(model: tuple[str, str], changes: dict[str, Any], tmp_path: Path) -> None:
@@ -34,6 +34,7 @@ def test_cached_features_change_nothing(model: tuple[str, str], changes: dict[st
     assert not equal(state(cached.model.classifier), state(start.classifier))
 
 
+@pytest.mark.slow
 def test_epochs_use_the_versions_in_turn(tmp_path: Path) -> None:
     """Without learning and with one batch per epoch, the loss depends on the crops only."""
     settings: dict[str, Any] = {"cache_features": True, "cache_versions": 2, "epochs": 4}

@@ -103,6 +103,7 @@ def test_a_run_that_ends_within_or_after_an_epoch_resumes_as_if_it_had_not(
     assert without_time(tmp_path / "killed") == without_time(whole.folder)
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_its_last_evaluation_is_evaluated_when_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +161,7 @@ def test_a_run_killed_by_the_system_ends_with_the_same_weights(tmp_path: Path) -
 # Checkpoints --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_weights_and_score_of_a_best_evaluation_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if the run is killed between its two checkpoints, and its folder is moved."""
     last, best = (tmp_path / "run/checkpoints" / name for name in ("last.ckpt", "best.ckpt"))
@@ -237,6 +239,7 @@ def test_a_run_that_ended_before_its_first_checkpoint(
     assert equal(state(from_pretrained(config.out)), state(plain.model))
 
 
+@pytest.mark.slow
 def test_a_run_without_its_last_checkpoint_resumes_from_the_best(
     plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -251,6 +254,7 @@ def test_a_run_without_its_last_checkpoint_resumes_from_the_best(
     assert equal(ends[0]["state_dict"], ends[1]["state_dict"]) and len(rows(config.out)) == 2
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_leaves_the_other(copied: TrainConfig, refuses: Any) -> None:
     best, last = (copied.out / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
     whole = best.read_bytes()
