@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 from dataset_trees import save
+from safetensors.torch import save_file
 
 from crispseg.cli.main import main
+from crispseg.models import create_model
 
 
 @pytest.fixture
@@ -68,3 +73,28 @@ def test_domains_whose_folders_are_their_splits(script: ModuleType, tmp_path: Pa
         data = script.data_of(name, tmp_path / name)
         assert len(data.label_set()) == count and [len(data.pairs(split)) for split in ("train", "val")] == [2, 2]
         assert f"--data.root={tmp_path / name}" in script.folder_flags(data)
+
+
+@pytest.mark.slow
+def test_every_method_gives_a_row(script: ModuleType, tmp_path: Path, capsys: Any) -> None:
+    sources(tmp_path)
+    backbone = create_model("fpn", num_classes=2, backbone=script.BACKBONE).backbone.net.model
+    save_file({key: value.contiguous() for key, value in backbone.state_dict().items()}, tmp_path / "w.safetensors")
+    argv = ["run", f"--root={tmp_path}", f"--weights={tmp_path / 'w.safetensors'}"]
+    methods = ["crispseg", "loop_unet", "smp_fpn --precision=fp32"]
+    argv += [f"--work={tmp_path / 'work'}", "--minutes", "0.02", "--seeds", "0", "--data", "nuclei", "--methods"]
+    argv += methods
+    script.main(argv)
+    rows = script.read_rows(script.ROWS)
+    found = [(row["method"], row["seen"]) for row in rows]
+    assert found == [("crispseg", "1.33"), ("loop_unet", "1"), *product(methods[2:], ("1", "1.33"))]
+    assert all(int(row["steps"]) > 0 and len(json.loads(row["classes"])) == 3 for row in rows)
+    measures = "miou", "boundary_f_2", "boundary_f_3", "object_f1", "object_ap"
+    assert all(0 <= float(row[key]) <= 100 for row in rows for key in measures)
+    assert len({row["parameters"] for row in rows}) == 3
+    capsys.readouterr()
+    script.main(argv)  # nothing is missing
+    assert capsys.readouterr().out == "" and script.read_rows(script.ROWS) == rows
+    script.main(["report"])
+    printed = capsys.readouterr().out
+    assert all(method in printed for method in methods)

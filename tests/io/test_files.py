@@ -53,6 +53,18 @@ def test_a_crash_leaves_the_earlier_file(error: type[BaseException], tmp_path: P
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+def test_the_finished_file_has_ordinary_permissions(umask: int, tmp_path: Path) -> None:
+    earlier = os.umask(umask)
+    try:
+        with atomic_path(tmp_path / "file.txt"):
+            pass
+        assert (tmp_path / "file.txt").stat().st_mode & 0o777 == 0o666 & ~umask
+        assert os.umask(umask) == umask, "atomic_path changed the umask"
+    finally:
+        os.umask(earlier)
+
+
 @pytest.mark.parametrize("below", ["", "sub"])
 def test_a_file_where_a_folder_should_be_is_refused(below: str, tmp_path: Path, refuses: Any) -> None:
     (tmp_path / "file").write_text("here")

@@ -14,7 +14,8 @@ from training_runs import quietly, tiny
 
 from crispseg.cli.main import main
 from crispseg.data import Folder
-from crispseg.training import Run
+from crispseg.data.open_folder import ALL
+from crispseg.training import Run, train_folds
 from crispseg.training.result import SCORES
 
 
@@ -65,6 +66,16 @@ def test_images_without_labels_are_chosen(folder_run: Run, tmp_path: Path) -> No
         assert Image.open(out / "masks/8.png").size == (96, 64)
         assert (out / "index.html").read_text().count("<figure>") == 6
         out = tmp_path / "again"
+
+
+@pytest.mark.slow
+def test_each_fold_judges_the_masks_that_it_was_not_trained_on(folder_run: Run, tmp_path: Path) -> None:
+    data = Folder(root=folder_run.folder.parent / "data", num_classes=3)
+    train_folds(tiny(tmp_path / "folds", data=data), 2)
+    assert main(["label", "errors", str(tmp_path / "folds"), f"--out={tmp_path / 'errors'}"]) == 0
+    rows = table(tmp_path / "errors/errors.csv")
+    assert sorted(row["image"] for row in rows) == sorted(pair.name for pair in data.pairs(ALL, strict=False))
+    assert {row["split"] for row in rows} == {"val"}
 
 
 def test_mistakes(folder_run: Run, tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

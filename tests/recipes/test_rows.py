@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -101,3 +102,24 @@ def test_a_row_is_run_only_with_its_data(capsys: pytest.CaptureFixture[str]) -> 
     assert "crispseg train unept/ade20k.yaml" in capsys.readouterr().out
     assert main(["recipes", "unept", "5.baseline", "--run"]) == 2
     assert "ADE20K" in capsys.readouterr().err
+
+
+def test_seeds_are_run_and_their_mean_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ran: list[list[str]] = []
+
+    def scored(argv: list[str]) -> int:
+        ran.append(argv)
+        if argv[0] == "evaluate":
+            file = Path(argv[argv.index("--json") + 1])
+            file.parent.mkdir()
+            seed = int(str(file.parent)[-1])
+            file.write_text(json.dumps({"miou": 40.0 + seed, "pixel_accuracy": 80.0}), encoding="utf-8")
+        return 0
+
+    monkeypatch.setattr("crispseg.cli.main.main", scored)
+    assert Recipes(paper="unept", row="5.spatial", seeds=3, run=True, out=str(tmp_path / "run"))() == 0
+    trained = [Train.parsed([*argv[1:], "--data.root", str(tmp_path)]).config() for argv in ran if argv[0] == "train"]
+    assert [(config.seed, str(config.out)) for config in trained] == [(n, str(tmp_path / f"run-{n}")) for n in range(3)]
+    assert "mean of 3 seeds: mIoU 41.00 ± 1.00, pixel accuracy 80.00 ± 0.00" in capsys.readouterr().out
