@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone, read_state_dict
+from crispseg.config.ranges import MAX_WIDTH
 from crispseg.config.settings import shortened
 from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError, one_line
@@ -29,8 +30,6 @@ from crispseg.models.registry import builder_arguments, model_options, models, r
 from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
 from crispseg.nn import ceil_div, conv_bn_relu, pad_to_multiple, resize, resize_to_images
 from crispseg.nn.uninitialised import Uninitialised
-
-MAX_WIDTH = 4096
 
 
 class Outputs(NamedTuple):
