@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
-from crispseg.folders.facts import blended_steps, count_values
+from crispseg.folders.facts import count_values
 from crispseg.folders.lookup import ColorLookup, IdLookup, MaskLookup
 from tests.data.own_folders import BLACK, WHITE, ids
 
@@ -61,17 +60,6 @@ def test_grey_and_16_bits(lookup: MaskLookup, mask: np.ndarray, found: int | str
     else:
         with pytest.raises(ValueError, match=found):
             lookup(mask)
-
-
-def test_interpolation_is_told_from_thin_classes() -> None:
-    random = np.random.default_rng(1)
-    coarse = Image.fromarray(np.kron(4 * random.integers(0, 2, (6, 8), np.uint8), np.ones((6, 6), np.uint8)))
-    for kind in (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC, Image.Resampling.BOX, Image.Resampling.LANCZOS):
-        for size in ((96, 64), (110, 75)):
-            soft = np.asarray(coarse.resize(size, kind))
-            assert (blended_steps(soft) > 0.5) == (kind is not Image.Resampling.BOX)
-    assert blended_steps(np.asarray(coarse.resize((200, 130), Image.Resampling.NEAREST))) == 0
-    assert blended_steps(random.integers(0, 5, (64, 96), np.uint8)) == 0  # noise
 
 
 def test_values_are_counted_exactly() -> None:

@@ -59,18 +59,15 @@ def plant(tree: Tree) -> dict[str, set[str]]:
     tree.add("colours", mask=np.array([(128, 0, 0), (0, 128, 0), (0, 0, 0), (9, 8, 7)], np.uint8)[ids(7)])
     tree.add("jpeg", mask=60 * ids(8), suffixes=("png", "jpg"))
     tree.add("jpeg_in_tiff", mask=60 * ids(31), suffixes=("png", "tif"), compression="jpeg")
-    coarse = Image.fromarray(3 * (ids(9, (16, 24)) > 1).astype(np.uint8))
-    tree.add("soft", mask=coarse.resize(SIZE[::-1], Image.Resampling.BILINEAR))
     tree.add("void", mask=np.full(SIZE, 255, np.uint8))
     tree.add("leak", image=photo(16), mask=ids(16))
     # other bytes, other name, the same pixels
     tree.add("leaked", "val", image=photo(16), mask=ids(16), suffixes=("bmp", "png"))
     tree.add("again1", image=photo(17), mask=ids(17))
     tree.add("again2", image=photo(17), mask=ids(18))
-    tree.add("near1", image=photo(19), mask=ids(19))
-    tree.add("near2", "val", image=photo(19), suffixes=("jpg", "png"), quality=90)
-    darker = (0.8 * photo(20) + 10).astype(np.uint8)
-    tree.add("bright1", image=photo(20)), tree.add("bright2", "val", image=darker, suffixes=("jpg", "png"), quality=90)
+    tree.add("half1", image=photo(19), mask=ids(19))
+    tree.add("half2", "val", image=np.rot90(photo(19), 2), mask=np.rot90(ids(19), 2))
+    tree.add("pear", image=photo(20)), tree.add("pear_aug_2", "val", image=photo(21))
     tree.add("black", image=np.zeros((*SIZE, 3), np.uint8))
     tree.add("tiny", image=photo(24, (20, 96)), mask=ids(24, (20, 96)))
     late = ids(28).copy()
@@ -86,12 +83,11 @@ def plant(tree: Tree) -> dict[str, set[str]]:
         "turned-images": {"over", "square"},
         "value-out-of-range": {"stray"},
         "rgb-masks": {"colours"},
-        "interpolated-edges": {"soft"},
         "all-ignored": {"void"},
         "image-in-two-splits": {"leak", "leaked"},
         "duplicate-image": {"again1", "again2"},
         "contradicting-masks": {"again1", "again2"},
-        "copies-in-two-splits": {"near1", "near2", "bright1", "bright2"},
+        "copies-in-two-splits": {"half1", "half2", "pear", "pear_aug_2"},
         "constant-image": {"black"},
         "tiny-image": {"tiny"},
         "class-absent": set(),

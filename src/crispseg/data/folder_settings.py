@@ -49,7 +49,7 @@ class FolderSettings(Settings):
         group: keeps images of one patient, scene or video in one split. `folder` groups by sub-folder. A name pattern,
             such as patient*_slice*, groups by the text of its first *, or of {*} as in slice*_P{*}.
         copies: keeps copies of one image in one split. `names` finds copies by names of augmentation tools, such as
-            a_aug_1 and a_flip; `pixels` also finds equal, mirrored and overlapping images; `none` disables the search.
+            a_aug_1 and a_flip; `pixels` also finds equal, mirrored and rotated images; `none` disables the search.
         folds: number of equal parts of the train and val images, for cross-validation.
         fold: number of the part that is the val split, 1 to folds; the others are the train split.
         ignore: further mask values, or [r, g, b] colours, that mean ignore.

@@ -16,7 +16,6 @@ from crispseg.data.dataset import FileDataset
 from crispseg.data.folder_settings import FolderSettings
 from crispseg.errors import CrispsegError, Question, did_you_mean, few
 from crispseg.folders.content import Content
-from crispseg.folders.copies import sharing
 from crispseg.folders.facts import ImageFacts, MaskFacts, read_image_facts, read_mask_facts
 from crispseg.folders.groups import group_of, original, together
 from crispseg.folders.layouts import files_in
@@ -202,15 +201,10 @@ class OpenFolder:
         if copies != "none":
             repeated = len({*places.values()}) < len(names)  # names repeat in the folders of the splits
             keys.append({name: original(PurePosixPath(name) if repeated else places[name]) for name in names})
-        if copies != "pixels":
-            return together(names, *keys)
-        images = self._drawn_images
-        keys.append({name: image.digest[:-1] for name, image in images.items() if not image.constant})
-        files, facts = [*images], [*images.values()]
-        overlaps = [(files[index], files[other]) for index, other in sharing(facts, facts)]
-        groups = together(names, *keys, pairs=overlaps)
-        largest = max(Counter(groups.values()).values(), default=0)
-        return groups if 2 * largest <= len(names) else together(names, *keys)  # else the overlaps are reported
+        if copies == "pixels":
+            images = self._drawn_images
+            keys.append({name: image.digest[:-1] for name, image in images.items() if not image.constant})
+        return together(names, *keys)
 
     @property
     def _drawn_images(self) -> dict[str, ImageFacts]:

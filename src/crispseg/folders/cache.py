@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from platformdirs import user_cache_path
 
-FORMAT = 1  # increase it if the fields of facts or their computation change
+FORMAT = 2  # increase it if the fields of facts or their computation change
 LARGEST_CACHE = 2**30  # size of the file, in bytes, from which it is written anew
 CACHE_FAULTS = OSError, sqlite3.Error, pickle.PickleError, AttributeError, TypeError
 """Errors of a full or read-only disk and of a damaged or outdated cache; files are then read without it."""

@@ -28,8 +28,6 @@ class ImageFacts(NamedTuple):
     bit_depth: int  # bits per channel
     constant: bool  # whether all pixels have one colour
     digest: bytes  # hash of the decoded, upright pixels; mirroring and 90-degree rotations change only its last byte
-    thumbnail: NDArray[np.float32]  # `(8, 8, 3)` mean RGB
-    windows: NDArray[np.int64]  # hash, row and column `(n, 3)` of windows, see `chosen_windows`
     orientation: int = 1  # EXIF orientation, 1 to 8
     place: tuple[float, ...] = ()  # map position of a GeoTIFF, see `map_position`
 
@@ -42,7 +40,6 @@ class MaskFacts(NamedTuple):
     values: NDArray[Any]  # `(n,)` values, or `(n, 3)` colours if channels differ: the `DISTINCT` most frequent, sorted
     quarters: NDArray[np.int64]  # `(n, 2, 2)` pixel counts in the upper and lower, left and right quarters
     distinct: int  # total number of values or colours
-    blended: float  # share of the steps between flat areas that pass intermediate values, see `blended_steps`
     digest: bytes  # hash of the values of all pixels
     lossy: str = ""  # error message about lossy compression, which changes values; empty for exact files
     palette: tuple[Color, ...] = ()  # colours of the values of a palette file
@@ -89,8 +86,6 @@ def read_image_facts(path: str | Path) -> ImageFacts:
         low, high = (int(raster.values.min()), int(raster.values.max())) if deep else (0, 255)
         facts = image_facts(str(path), as_picture(raster.pixels(channels, (low, max(high, low + 1)))))
         facts = facts._replace(color=raster.color, bands=raster.bands, bit_depth=raster.bit_depth)
-        if deep:  # stretching changes the pixels that overlapping images share
-            facts = facts._replace(windows=chosen_windows(raster.values[..., 0].astype(np.uint32)))
         return facts._replace(orientation=raster.orientation(), place=raster.place)
 
 
@@ -113,8 +108,6 @@ def image_facts(file: str, pixels: NDArray[np.uint8]) -> ImageFacts:
         bit_depth=8,
         constant=bool((pixels[0] == pixels[0, 0]).all() and (pixels == pixels[0, 0]).all()),
         digest=digest + bytes([turn]),
-        thumbnail=cv2.resize(pixels.astype(np.float32), (8, 8), interpolation=cv2.INTER_AREA),
-        windows=chosen_windows(pack_colors(pixels)),
     )
 
 
@@ -136,31 +129,6 @@ def canonical_turn(pixels: NDArray[np.uint8]) -> int:
             sums[row, column] = sum(cv2.sumElems(quarter)) if quarter.size else 0
     versions = turns(sums)
     return min(range(8), key=lambda index: versions[index].ravel().tolist())
-
-
-WINDOW, WINDOWS = 16, 64  # side of the windows that are compared, and their number in an image
-_WEIGHTS = np.random.default_rng(0).integers(1 << 63, size=WINDOW**2, dtype=np.uint64)
-
-
-def chosen_windows(pixels: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Return hash, row and column `(n, 3)` of windows that an image `(H, W)` has once.
-
-    Their choice depends on their pixels alone, so overlapping images have the same ones in common.
-    """
-    if min(pixels.shape) < 2 * WINDOW:
-        return np.zeros((0, 3), np.int64)
-    views = np.lib.stride_tricks.sliding_window_view(pixels, (WINDOW, WINDOW))
-    scores = np.zeros(views.shape[:2], np.uint32)
-    for row, column in (0, 0), (0, -1), (WINDOW // 2, WINDOW // 2), (-1, 0), (-1, -1):
-        scores += views[..., row, column]
-        scores *= np.uint32(0x9E3779B1)
-    scores ^= scores >> np.uint32(15)
-    scores *= np.uint32(0x85EBCA77)
-    low = np.flatnonzero(scores <= min(16 * WINDOWS / scores.size, 1) * 0xFFFFFFFF)
-    _, first, counts = np.unique(scores.ravel()[low], return_index=True, return_counts=True)
-    rows, columns = np.unravel_index(low[first[counts == 1][:WINDOWS]], scores.shape)
-    hashes = (views[rows, columns].reshape(len(rows), WINDOW**2) * _WEIGHTS).sum(1)
-    return np.stack([hashes.view(np.int64), rows, columns], 1)
 
 
 def read_mask_facts(path: str | Path) -> MaskFacts:
@@ -187,9 +155,8 @@ def mask_facts(mask: NDArray[Any], file: str) -> MaskFacts:
     if mask.ndim == 3 and (mask == mask[..., :1]).all():
         mask = mask[..., 0]
     values, quarters, distinct = count_values(pack_colors(mask) if mask.ndim == 3 else mask)
-    blended = blended_steps(mask if mask.ndim == 2 else mask.sum(-1, dtype=np.uint16)) if distinct > 2 else 0.0
     values = unpack_colors(values) if mask.ndim == 3 else values
-    return MaskFacts(file, mask.shape[:2], values, quarters, distinct, blended, digest.digest())
+    return MaskFacts(file, mask.shape[:2], values, quarters, distinct, digest.digest())
 
 
 def count_values(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], int]:
@@ -206,24 +173,6 @@ def count_values(mask: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], i
     present = np.flatnonzero(totals)
     frequent = np.sort(present[np.argsort(-totals[present], kind="stable")[:DISTINCT]])
     return values[frequent], quarters[frequent], len(present)
-
-
-def blended_steps(values: NDArray[Any]) -> float:
-    """Return the share of the steps between two flat areas of unequal values that pass intermediate values.
-
-    Nearly all steps do so in a mask that was resized with interpolation, and few do so in drawn class ids. A flat area
-    is two equal neighbours in a row or a column. The result is 0 for masks with fewer than 20 such steps, and for
-    noise, in which at most half of the neighbours are equal.
-    """
-    over = steps = equal = neighbours = 0
-    for lines in (values, values.T):
-        changes = np.diff(lines.astype(np.int32))
-        flat, direction = changes == 0, np.sign(changes, dtype=np.int8, casting="unsafe")
-        equal, neighbours = equal + int(flat.sum()), neighbours + flat.size
-        # from a flat area, two changes in one direction; or one change by more than 1 to another flat area
-        over += int((flat[:, :-2] & (direction[:, 1:-1] * direction[:, 2:] > 0)).sum())
-        steps += int((flat[:, :-2] & (np.abs(changes[:, 1:-1]) > 1) & flat[:, 2:]).sum())
-    return over / (over + steps) if over >= 20 and 2 * equal > neighbours else 0.0
 
 
 def pack_colors(mask: NDArray[Any]) -> NDArray[np.uint32]:

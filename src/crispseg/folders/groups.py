@@ -62,13 +62,9 @@ def original(place: PurePosixPath) -> PurePosixPath:
     return place.with_name(_COPY.sub("", place.name))
 
 
-def together(
-    items: Iterable[Item], *keys: Mapping[Item, object], pairs: Iterable[tuple[Item, Item]] = ()
-) -> dict[Item, Item]:
-    """Return the representative of each item; items that are connected by keys or pairs share one."""
+def together(items: Iterable[Item], *keys: Mapping[Item, object]) -> dict[Item, Item]:
+    """Return the representative of each item; items that are connected by keys share one."""
     sets = DisjointSet(items)
-    for pair in pairs:
-        sets.merge(*pair)
     for key in keys:
         first: dict[object, Item] = {}
         for item, value in key.items():

@@ -10,7 +10,6 @@ from crispseg.folders.examined import Examined
 from crispseg.folders.finding import Finding, Severity, finding_of
 from crispseg.models.info import MIN_SIDE
 
-BLENDED = 0.3  # smallest share of blended steps of an interpolated mask; CamVid's masks have up to 0.04
 UNPAIRED = "image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing"
 
 
@@ -42,13 +41,6 @@ def constant_image(data: Examined) -> Finding | None:
 def tiny_image(data: Examined) -> Finding | None:
     files = [image.file for image in data.survey.images if min(image.size) < MIN_SIDE]
     return finding_of("tiny-image", files, least=MIN_SIDE)
-
-
-def interpolated_edges(data: Examined) -> Finding | None:
-    """Resized class ids look like a further class one pixel wide, too thin to see in the picture."""
-    if data.meaning and data.lookup.tolerance:
-        return None
-    return finding_of("interpolated-edges", (mask.file for mask in data.masks if mask.blended >= BLENDED))
 
 
 def turned_images(data: Examined) -> Finding | None:
@@ -89,7 +81,6 @@ FILE_CHECKS = [
     sizes_differ,
     constant_image,
     tiny_image,
-    interpolated_edges,
     turned_images,
     positions_differ,
     inverted_masks,

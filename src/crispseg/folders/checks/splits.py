@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import chain
 from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
-from crispseg.folders.copies import alike, sharing
 from crispseg.folders.examined import Examined
 from crispseg.folders.facts import ImageFacts
 from crispseg.folders.finding import Finding, Severity, finding_of
@@ -25,10 +24,10 @@ def image_in_two_splits(data: Examined) -> Finding | None:
 
 
 def copies_in_two_splits(data: Examined) -> Finding | None:
-    """Copies by the names of augmentation tools, by mirrored or rotated pixels, or by similar thumbnails."""
+    """Copies by the names of augmentation tools, or by mirrored or rotated pixels."""
     pixels = digests(data)
     turned = {member: digest[:-1] for member, digest in pixels.items()}
-    copies = together([*places(data)], originals(data), turned, pairs=related(data, alike))
+    copies = together([*places(data)], originals(data), turned)
     different = [group for group in across(copies) if len(keys_of(group, pixels)) > 1]
     return grouped("copies-in-two-splits", data, different)
 
@@ -38,21 +37,13 @@ def keys_of(group: Sequence[Member], keys: Mapping[Member, Hashable]) -> set[Has
     return {keys.get(member, member) for member in group}
 
 
-def tiles_in_two_splits(data: Examined) -> Finding | None:
-    """Overlapping crops of one image, by equal pixels at another place."""
-    return grouped("tiles-in-two-splits", data, related(data, sharing))
-
-
 def parts_in_two_splits(data: Examined) -> Finding | None:
-    """Groups of images, such as slices of one patient; a warning if the user named them, or for half of val."""
+    """Groups of images, such as slices of one patient; a warning if the user named them."""
     pattern = data.group or likely_group(places(data).values())
     if pattern is None:
         return None
     groups = {member: group for member, place in places(data).items() if (group := group_of(pattern, place))}
-    in_train = {group for (split, _), group in groups.items() if split == "train"}
-    leaked = sum(split == "val" and group in in_train for (split, _), group in groups.items())
-    half = 2 * leaked >= data.sizes.get("val", 0) > 0
-    severity = Severity.WARNING if data.group or half else None
+    severity = Severity.WARNING if data.group else None
     return grouped("parts-in-two-splits", data, across(groups), severity, pattern=shlex.quote(pattern))
 
 
@@ -107,23 +98,6 @@ def across(keys: Mapping[Member, Hashable]) -> Groups:
     return [group for group in groups_of(keys) if len(dict(group)) > 1]
 
 
-def related(
-    data: Examined, relation: Callable[[Sequence[ImageFacts], Sequence[ImageFacts]], list[tuple[int, int]]]
-) -> list[tuple[Member, Member]]:
-    """Return each image with one of an earlier split that it is related to; the latter is first."""
-    images = images_of(data)
-    earlier: list[Member] = []
-    pairs: list[tuple[Member, Member]] = []
-    for split in data.sizes:
-        members = [member for member in images if member[0] == split]
-        facts = [images[member] for member in members]
-        indices = relation(facts, [images[member] for member in earlier])
-        first = {members[index]: earlier[other] for index, other in reversed(indices)}
-        pairs += [(other, member) for member, other in first.items()]
-        earlier += members
-    return pairs
-
-
 def grouped(
     code: str,
     data: Examined,
@@ -146,7 +120,6 @@ def grouped(
 SPLIT_CHECKS = [
     image_in_two_splits,
     copies_in_two_splits,
-    tiles_in_two_splits,
     parts_in_two_splits,
     duplicate_image,
     contradicting_masks,
