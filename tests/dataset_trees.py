@@ -46,6 +46,15 @@ def indexed(mask: np.ndarray, palette: Iterable[Sequence[int]]) -> Image.Image:
     return shown
 
 
+def mask_of(spans: Any, height: int, width: int) -> np.ndarray:
+    """The pixels of a shape of annotations as a mask `(height, width)`."""
+    flat = np.zeros(width * height, bool)
+    for start, end in spans:
+        assert 0 <= start < end <= flat.size and not flat[start:end].any()  # each is named once
+        flat[start:end] = True
+    return flat.reshape(width, height).T
+
+
 def picture(path: Path, height: int = 6, width: int = 8) -> Path:
     return save(path, np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8))
 

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from dataset_trees import mask_of as painted
 from dataset_trees import picture
-from pycocotools.mask import encode
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as stn
+from PIL import Image
+from pycocotools.mask import decode, encode, frPyObjects, merge
 
+from crispseg.data.annotations import MAX_OUTLINE, draw_mask, draw_outlines, read_coco
 from crispseg.data.formats import read_annotations
 from crispseg.data.importing import import_annotations
 from crispseg.io.images import read_mask
@@ -25,11 +33,7 @@ HEIGHT, WIDTH = 12, 16
 
 def drawn(file: Path, *size: int) -> np.ndarray:
     """The pixels of a file's first shape as a mask."""
-    pixels = read_annotations(file)[1].images[0].shapes[0].draw(*size)
-    mask = np.zeros(size, bool)
-    mask.flat[pixels] = True
-    assert mask.sum() == len(pixels)  # each is named once
-    return mask
+    return painted(read_annotations(file)[1].images[0].shapes[0].draw(*size), *size)
 
 
 def test_boxes_and_disks(tmp_path: Path) -> None:
@@ -161,6 +165,55 @@ def test_chosen_and_ignored_classes(tmp_path: Path, refuses: Any) -> None:
         import_annotations([source], tmp_path / "again", ignore=["dgo"])
 
 
+@given(stn.arrays(np.float64, st.tuples(st.integers(1, 3), st.integers(3, 12), st.just(2)), elements=st.floats(-1, 13)))
+def test_outlines_as_pycocotools_paints_them(outlines: np.ndarray) -> None:
+    for points in (outlines, outlines.round(1)):
+        flat = points.reshape(len(points), -1).tolist()
+        expected = decode(merge(frPyObjects(flat, HEIGHT, HEIGHT)))
+        spans = draw_outlines("polygon", points.tolist(), HEIGHT, HEIGHT)
+        np.testing.assert_array_equal(painted(spans, HEIGHT, HEIGHT), expected)
+
+
+@given(stn.arrays(bool, stn.array_shapes(min_dims=2, max_dims=2, max_side=40)))
+def test_run_lengths_as_pycocotools_writes_them(mask: np.ndarray) -> None:
+    runs = encode(np.asfortranarray(mask.astype(np.uint8)))
+    annotation = {"image_id": 1, "category_id": 1, "segmentation": {**runs, "counts": runs["counts"].decode()}}
+    images, categories = [{"id": 1, "file_name": "a.jpg"}], [{"id": 1, "name": "x"}]
+    tree = {"images": images, "annotations": [annotation], "categories": categories}
+    spans = read_coco(Path("a.json"), tree).images[0].shapes[0].draw(*mask.shape)
+    np.testing.assert_array_equal(painted(spans, *mask.shape), mask)
+
+
+SMALL = {
+    "polygon": partial(draw_outlines, "polygon", [[(9, 9), (12, 9), (12, 13)]] * 9),
+    "rectangle": partial(draw_outlines, "rectangle", [[(9, 9), (12, 13)]]),
+    "circle": partial(draw_outlines, "circle", [[(9, 9), (12, 13)]]),
+    "mask": partial(draw_mask, np.ones((3, 4), bool), 9, 9),
+}
+SIDE = 6000
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_small_shapes_of_large_images(kind: str) -> None:
+    """They take memory for their own pixels only."""
+    arguments = [SIDE] if kind == "mask" else [SIDE, SIDE]
+    tracemalloc.start()
+    spans = SMALL[kind](*arguments)
+    memory = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert 0 < np.diff(spans).sum() < 100 and memory < 100_000
+
+
+def test_outlines_that_are_too_long(tmp_path: Path, refuses: Any) -> None:
+    zigzag = [[x, y] for y in np.linspace(0, SIDE, MAX_OUTLINE // SIDE).tolist() for x in (0, SIDE)]
+    assert len(draw_outlines("polygon", [zigzag[: len(zigzag) // 3]], SIDE, SIDE)) > SIDE
+    source = coco(tmp_path / "a.json", [{"category_id": 7, "segmentation": [np.ravel(zigzag).tolist()]}])
+    Image.new("1", (SIDE, SIDE)).save(tmp_path / "a.jpg")
+    source.write_text(source.read_text().replace(f'"height": {HEIGHT}, "width": {WIDTH}', '"height": null'))
+    with refuses("annotation 100 of a.jpg", "pixels long, more than 4,000,000", "correct or remove it"):
+        import_annotations([source], tmp_path / "out")
+
+
 # --------------------------------------------------------------------------------------------------------- labelme
 
 
@@ -239,9 +292,13 @@ def test_labelme_that_cannot_be_painted(
             ({"category_id": 7, "segmentation": {"size": size, "counts": counts}}, [reason])
             for size, counts, reason in (
                 ([WIDTH, HEIGHT], [0], "its size is [16, 12], but the image is [12, 16] (height, width)"),
-                ([HEIGHT, WIDTH], [0, 5], "its counts cover fewer pixels than the image has, 192"),
-                ([HEIGHT, WIDTH], "05", "its counts cover fewer pixels than the image has, 192"),
-                ([HEIGHT, WIDTH], [0, 193], "annotation 100 of a.jpg: Invalid RLE mask representation"),
+                ([HEIGHT, WIDTH], [0, 5], "its counts cover 5 pixels, but the image has 192"),
+                ([HEIGHT, WIDTH], "05", "its counts cover 5 pixels, but the image has 192"),
+                (
+                    [HEIGHT, WIDTH],
+                    [0, 193],
+                    "annotation 100 of a.jpg: its counts cover 193 pixels",
+                ),
             )
         ),
     ],

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Capture
-from dataset_trees import photos
+from dataset_trees import mask_of, photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
@@ -203,8 +203,7 @@ def test_predict_writes_objects(model: Path, tmp_path: Path, capsys: Capture) ->
         np.testing.assert_array_equal(read_mask(out / f"{objects.name}_objects.png"), objects.ids)
         assert image.image.startswith(objects.name)
         for row, shape in zip(objects, image.shapes, strict=True):
-            drawn = np.zeros(objects.ids.shape, bool)
-            drawn.ravel()[shape.draw(*drawn.shape)] = True
+            drawn = mask_of(shape.draw(*objects.ids.shape), *objects.ids.shape)
             np.testing.assert_array_equal(drawn, objects.ids == row.id)
 
 

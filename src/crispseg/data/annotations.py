@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,10 @@ from crispseg.labels import LabelSet
 OUTSIDE = 1.0  # distance in pixels by which a point may be outside its image, because annotation tools round
 POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}  # shape types of labelme and their minimum number of points
 
-Pixels: TypeAlias = NDArray[np.int64]  # `(n,)` flat pixel indices in row-major order: row · width + column
+MAX_OUTLINE = 4_000_000  # length in pixels of an outline, for which pycocotools takes 0.4 GB
+
+Spans: TypeAlias = NDArray[np.int64]  # `(n, 2)` ranges of flat pixel indices, column by column: column · height + row
+NO_PIXELS: Spans = np.zeros((0, 2), np.int64)
 
 
 class Shape(NamedTuple):
@@ -36,7 +40,7 @@ class Shape(NamedTuple):
 
     name: str  # name in error messages
     label: str
-    draw: Callable[[int, int], Pixels]  # returns its pixels for a height and a width, or raises any error
+    draw: Callable[[int, int], Spans]  # returns its pixels for a height and a width, or raises any error
     crowd: bool = False
     z_order: int = 0  # shapes of a higher order are on top
 
@@ -172,55 +176,115 @@ def write_labelme(folder: Path, images: Iterable[Outlined], classes: LabelSet) -
         image.path(folder, ".json").write_text(json.dumps(tree), encoding="utf-8")
 
 
-def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, width: int) -> Pixels:
+def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, width: int) -> Spans:
     """Return the pixels inside any of the outlines; `kind` is a shape type of labelme, polygon for COCO."""
-    polygons = []
+    spans = []
     for outline in outlines:
         points = np.array(outline, np.float64).reshape(-1, 2)  # x before y
         if len(points) < POINTS[kind]:
             raise ValueError(f"it has {len(points)} points, but needs {POINTS[kind]}")
         if not ((points >= -OUTSIDE) & (points <= (width + OUTSIDE, height + OUTSIDE))).all():  # also for NaN
             raise ValueError(f"it has points outside of the image, {height}x{width} (height x width)")
-        if kind == "circle":  # its centre, and a point of its rim
-            (x, y), rows, columns = points[0], np.arange(height)[:, None] + 0.5, np.arange(width) + 0.5
-            return np.flatnonzero((columns - x) ** 2 + (rows - y) ** 2 < ((points[1] - points[0]) ** 2).sum())
         if kind == "rectangle":  # two opposite corners
             (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
             points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-        polygons.append(points.ravel().tolist())
-    return np.flatnonzero(coco.decode(coco.merge(coco.frPyObjects(polygons, height, width))))
+        draw = _draw_circle if kind == "circle" else _draw_polygon
+        spans.append(draw(points, height, width))
+    return covered(spans)
 
 
-def draw_shares(kind: str, points: Any, whole: float, height: int, width: int) -> Pixels:
+def draw_shares(kind: str, points: Any, whole: float, height: int, width: int) -> Spans:
     """Return the pixels inside points whose unit is width and height divided by `whole`, such as 100 for percent."""
     scaled = np.array(points, np.float64) * (width / whole, height / whole)
     return draw_outlines(kind, [scaled.tolist()], height, width)
 
 
-def _draw_runs(runs: dict[str, Any], height: int, width: int) -> Pixels:
+def draw_mask(mask: NDArray[np.bool_], left: int, top: int, height: int) -> Spans:
+    """Return the pixels of a mask whose first pixel is at `left`, `top`, see `check_within`."""
+    edges = np.diff(np.pad(mask, ((1, 1), (0, 0))).astype(np.int8), axis=0)  # where each column begins and ends
+    columns, rows = np.nonzero(edges.T)
+    return ((columns + left) * height + rows + top).reshape(-1, 2)
+
+
+def check_within(left: int, top: int, rows: int, columns: int, height: int, width: int) -> None:
+    """Raise a ValueError unless a mask of this position and size is within the image."""
+    if min(left, top) < 0 or left + columns > width or top + rows > height:
+        place = f"{rows}x{columns} at column {left}, row {top}"
+        raise ValueError(f"its mask, {place}, is not within the image, {height}x{width} (height x width)")
+
+
+def covered(inside: Sequence[Spans], outside: Sequence[Spans] = ()) -> Spans:
+    """Return the pixels that are in any of the first and in none of the others."""
+    starts, ends = np.concatenate([*inside, NO_PIXELS]).T
+    hole_starts, hole_ends = np.concatenate([*outside, NO_PIXELS]).T
+    hole = len(starts) + 1  # outweighs everything that is inside
+    positions = np.concatenate([starts, ends, hole_starts, hole_ends])
+    steps = np.repeat([1, -1, -hole, hole], [len(starts), len(ends), len(hole_starts), len(hole_ends)])
+    order = positions.argsort()
+    positions, depth = positions[order], steps[order].cumsum()
+    filled = np.flatnonzero((depth[:-1] > 0) & (positions[1:] > positions[:-1]))
+    return np.stack([positions[filled], positions[filled + 1]], axis=1)
+
+
+def _draw_polygon(points: NDArray[np.float64], height: int, width: int) -> Spans:
+    """Return the pixels inside an outline; pycocotools takes time and memory in proportion to its length."""
+    length = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
+    if length > MAX_OUTLINE:
+        raise ValueError(f"its outline is {length:,.0f} pixels long, more than {MAX_OUTLINE:,}")
+    runs = coco.frPyObjects([points.ravel().tolist()], height, width)[0]
+    return _spans(_run_lengths(runs["counts"]), height * width)
+
+
+def _draw_circle(points: NDArray[np.float64], height: int, width: int) -> Spans:
+    """Return the pixels of a circle, given by its centre and a point of its rim."""
+    (x, y), rim = points
+    radius = np.hypot(*(rim - (x, y)))
+    left, top = (max(0, math.floor(centre - radius)) for centre in (x, y))
+    rows = np.arange(top, min(height, y + radius))[:, None] + 0.5
+    columns = np.arange(left, min(width, x + radius)) + 0.5
+    return draw_mask((columns - x) ** 2 + (rows - y) ** 2 < ((rim - (x, y)) ** 2).sum(), left, top, height)
+
+
+def _draw_runs(runs: dict[str, Any], height: int, width: int) -> Spans:
     """Return the pixels of run lengths, which alternate between 0 and 1, column by column from top to bottom."""
     if runs["size"] != [height, width]:
         raise ValueError(f"its size is {runs['size']}, but the image is {[height, width]} (height, width)")
-    encoded = coco.frPyObjects(runs, height, width) if isinstance(runs["counts"], list) else runs
-    inside = coco.decode(encoded)
-    try:  # pycocotools refuses too many pixels, but leaves missing ones undefined
-        coco.decode({**encoded, "size": (1, height * width - 1)})
-    except ValueError:
-        return np.flatnonzero(inside)
-    raise ValueError(f"its counts cover fewer pixels than the image has, {height * width}")
+    counts = runs["counts"]
+    lengths = np.array(counts, np.int64) if isinstance(counts, list) else _run_lengths(str(counts).encode())
+    return _spans(lengths, height * width)
 
 
-def draw_mask(mask: NDArray[np.bool_], left: int, top: int, height: int, width: int) -> Pixels:
-    """Return the pixels of a mask whose first pixel is at `left`, `top`."""
-    if min(left, top) < 0 or left + mask.shape[1] > width or top + mask.shape[0] > height:
-        where = f"{mask.shape[0]}x{mask.shape[1]} at column {left}, row {top}"
-        raise ValueError(f"its mask, {where}, is not within the image, {height}x{width} (height x width)")
-    rows, columns = np.nonzero(mask)
-    return (rows + top) * width + columns + left
+def _spans(lengths: NDArray[np.int64], pixels: int) -> Spans:
+    """Return the spans of run lengths, which must cover all pixels of the image."""
+    if ((lengths < 0) | (lengths > pixels)).any() or lengths.sum() != pixels:
+        raise ValueError(f"its counts cover {lengths.sum()} pixels, but the image has {pixels}")
+    ends = lengths.cumsum()
+    return ends[: len(ends) // 2 * 2].reshape(-1, 2)
 
 
-def _draw_png(text: str, points: Sequence[Any], height: int, width: int) -> Pixels:
+def _run_lengths(text: bytes) -> NDArray[np.int64]:
+    """Return the run lengths in COCO's text, which pycocotools only decodes to whole images.
+
+    A number has groups of 5 bits, the lowest first; a sixth bit marks all but the last. The bit before it is the sign.
+    From the fourth number on, it is the difference to the number before the previous one.
+    """
+    codes = np.frombuffer(text, np.uint8).astype(np.int64) - 48
+    last = np.flatnonzero(codes & 32 == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    groups = last - first + 1
+    if not len(last) or last[-1] != len(codes) - 1 or groups.max() > 7 or ((codes < 0) | (codes > 63)).any():
+        raise ValueError("its counts are not run lengths of COCO")
+    shifts = 5 * (np.arange(len(codes)) - np.repeat(first, groups))
+    numbers = np.add.reduceat((codes & 31) << shifts, first)
+    numbers -= (codes[last] >> 4 & 1) << 5 * groups
+    for start in (1, 2):
+        numbers[start::2] = numbers[start::2].cumsum()
+    return numbers
+
+
+def _draw_png(text: str, points: Sequence[Any], height: int, width: int) -> Spans:
     """Return the pixels of a PNG as Base64, whose first pixel is at the first point."""
     left, top = map(round, points[0])
     with Image.open(io.BytesIO(base64.b64decode(text))) as mask:
-        return draw_mask(np.asarray(mask.convert("L")) > 0, left, top, height, width)
+        check_within(left, top, mask.height, mask.width, height, width)
+        return draw_mask(np.asarray(mask.convert("L")) > 0, left, top, height)

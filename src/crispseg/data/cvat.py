@@ -9,7 +9,16 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_mask, draw_outlines
+from crispseg.data.annotations import (
+    Annotations,
+    MarkedImage,
+    Outlined,
+    Shape,
+    Spans,
+    check_within,
+    draw_mask,
+    draw_outlines,
+)
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 
@@ -70,8 +79,9 @@ def _shape(image: str, element: ElementTree.Element) -> Shape:
     return Shape(name, attributes["label"], draw, z_order=int(attributes.get("z_order", 0)))
 
 
-def _draw_runs(runs: list[int], box: tuple[int, int], left: int, top: int, height: int, width: int) -> Pixels:
+def _draw_runs(runs: list[int], box: tuple[int, int], left: int, top: int, height: int, width: int) -> Spans:
     """Return the pixels of run lengths in a box, which alternate between 0 and 1, row by row."""
+    check_within(left, top, *box, height, width)
     if sum(runs) != box[0] * box[1] or min(runs) < 0:
         raise ValueError(f"its rle covers {sum(runs)} pixels, but its width and height {box[0] * box[1]}")
-    return draw_mask(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(box), left, top, height, width)
+    return draw_mask(np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(box), left, top, height)

@@ -8,9 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_outlines
+from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Shape, Spans, covered, draw_outlines
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 
@@ -47,10 +45,10 @@ def write_geojson(folder: Path, images: Iterable[Outlined], classes: LabelSet) -
         image.path(folder, ".geojson").write_text(text, encoding="utf-8")
 
 
-def _draw(parts: Sequence[Any], height: int, width: int) -> Pixels:
+def _draw(parts: Sequence[Any], height: int, width: int) -> Spans:
     """Return the pixels of polygons with holes."""
-    inside = np.zeros(height * width, np.bool_)
+    inside = []
     for outer, *holes in parts:
-        drawn = draw_outlines("polygon", [outer], height, width)
-        inside[np.setdiff1d(drawn, draw_outlines("polygon", holes, height, width) if holes else [])] = True
-    return np.flatnonzero(inside)
+        cut = [draw_outlines("polygon", holes, height, width)]
+        inside.append(covered([draw_outlines("polygon", [outer], height, width)], cut))
+    return covered(inside)

@@ -183,10 +183,11 @@ def _paint(task: Task, ids: Mapping[str, int], outside: int) -> NDArray[np.uint8
                 remedy = "correct or remove it in the annotations"
                 raise CrispsegError(f"{shape.name} of {part.image}: {one_line(error)}; {remedy}") from None
     mask = np.full(size[0] * size[1], outside, np.uint8)
-    drawn.sort(key=lambda item: (not item[0].crowd, item[0].z_order, -len(item[1])))  # a stable sort
-    for shape, pixels in drawn:
-        mask[pixels] = ids[shape.label]
-    return mask.reshape(size)
+    drawn.sort(key=lambda item: (not item[0].crowd, item[0].z_order, -np.diff(item[1]).sum()))  # a stable sort
+    for shape, spans in drawn:
+        for start, end in spans.tolist():
+            mask[start:end] = ids[shape.label]
+    return mask.reshape(size[::-1]).T
 
 
 def _classes(

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Pixels, Shape, draw_shares
+from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Shape, Spans, draw_mask, draw_shares
 from crispseg.errors import CrispsegError
 from crispseg.io.files import foreign_endings
 from crispseg.io.images import SUFFIXES
@@ -138,7 +138,7 @@ def _shape(name: str, region: dict[str, Any], more: list[str]) -> Shape:
     return Shape(name, label, partial(draw_shares, "polygon", value["points"], 100))
 
 
-def _draw_brush(runs: bytes, height: int, width: int) -> Pixels:
+def _draw_brush(runs: bytes, height: int, width: int) -> Spans:
     """Return the opaque pixels of run lengths of RGBA values."""
     bits, position = "".join(f"{byte:08b}" for byte in runs), 0
 
@@ -147,13 +147,14 @@ def _draw_brush(runs: bytes, height: int, width: int) -> Pixels:
         position += size
         return int(bits[position - size : position], 2)
 
-    values = np.zeros(number(32), np.uint8)
+    total = number(32)
+    if total != 4 * height * width:
+        raise ValueError(f"its run lengths cover {total // 4} pixels, but the image has {height * width}")
+    values = np.zeros(total, np.uint8)
     word, sizes, start = number(5) + 1, [number(4) + 1 for _ in range(4)], 0
     while start < len(values):
         repeated = number(1)
         end = start + 1 + number(sizes[number(2)])
         values[start:end] = number(word) if repeated else [number(word) for _ in range(start, end)]
         start = end
-    if len(values) != 4 * height * width:
-        raise ValueError(f"its run lengths cover {len(values) // 4} pixels, but the image has {height * width}")
-    return np.flatnonzero(values[3::4])
+    return draw_mask(values[3::4].reshape(height, width) > 0, 0, 0, height)
