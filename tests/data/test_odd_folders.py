@@ -30,12 +30,10 @@ def test_of_a_cvat_export_the_listed_images_are_read(tmp_path: Path) -> None:
         save(tmp_path / f"SegmentationObject/{index}.png", ids(0, 1))
     (tmp_path / "ImageSets/Segmentation").mkdir(parents=True)
     (tmp_path / "ImageSets/Segmentation/default.txt").write_text("0\n1\n2\n3\n")
-    (tmp_path / "labelmap.txt").write_text("background:0,0,0::\nobject:1,1,1::\n")
     assert settings_of(tmp_path) == {"name": "folder", "root": str(tmp_path)}
     for data in (Folder(root=tmp_path), Folder(tmp_path / "JPEGImages", tmp_path / "SegmentationClass")):
         assert [pair.name for pair in data.pairs("all")] == ["0", "1", "2", "3"]
         assert "default.txt" in "\n".join(data.open().notes())
-    assert "labelmap.txt" in "\n".join(Folder(root=tmp_path).open().notes())
 
 
 def test_other_json_is_no_annotation(tmp_path: Path) -> None:
@@ -89,17 +87,10 @@ def test_several_images_of_one_name_are_refused(tmp_path: Path, refuses: Any) ->
     assert [pair.image.name for pair in chosen.pairs("all")] == [f"{index}.png" for index in range(6)]
 
 
-def test_splits_that_list_videos_or_numbers_are_named(tmp_path: Path) -> None:
+def test_lists_of_videos(tmp_path: Path) -> None:
     for index in range(8):
         photo(tmp_path / f"JPEGImages/480p/{'bear' if index < 4 else 'goat'}/{index % 4:05}.jpg", index)
         save(tmp_path / f"Annotations/480p/{'bear' if index < 4 else 'goat'}/{index % 4:05}.png", ids(0, 1))
-    (tmp_path / "ImageSets/2017").mkdir(parents=True)
-    (tmp_path / "ImageSets/2017/train.txt").write_text("bear\ngoat\n")
-    (tmp_path / "train_test_split.txt").write_text("1 0\n2 1\n")
-    notes = Folder(f"{tmp_path}/JPEGImages/480p", f"{tmp_path}/Annotations/480p").open().notes()
-    assert not any("train.txt" in line for line in notes)  # above the given folders only
-    notes = Folder(root=tmp_path).open().notes()
-    assert any("2017/train.txt, train_test_split.txt; if they define the splits" in line for line in notes)
     for line in ("goat", "goat/", "JPEGImages\\480p\\goat"):
         (tmp_path / "val.txt").write_text(f"{line}\n")
         data = Folder(f"{tmp_path}/JPEGImages/480p", f"{tmp_path}/Annotations/480p", val_list=tmp_path / "val.txt")

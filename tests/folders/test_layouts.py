@@ -231,13 +231,11 @@ def test_a_mask_for_each_object_is_an_error(places: tuple[str, str], kinds: tupl
 
 
 def test_lists_and_class_files(tmp_path: Path) -> None:
-    touch(tmp_path, *names("images/{n}.png", "masks/{n}.png"), "labelmap.txt", "classes.txt", "folds.csv")
+    touch(tmp_path, *names("images/{n}.png", "masks/{n}.png"), "classes.txt", "preview/a.png")
     for split in SPLITS:
         (tmp_path / f"splits/{split}.txt").parent.mkdir(exist_ok=True)
         (tmp_path / f"splits/{split}.txt").write_text("0\n1\n")
     found = content(tmp_path)
     assert found.lists == {split: tmp_path / f"splits/{split}.txt" for split in SPLITS}
     assert found.classes == tmp_path / "classes.txt"
-    assert found.class_files == (tmp_path / "labelmap.txt",)
-    assert "labelmap.txt may define the classes" in found.hint
-    assert any("folds.csv" in note for note in found.unused)
+    assert "preview (1)" in found.unused

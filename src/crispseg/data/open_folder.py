@@ -14,7 +14,7 @@ from typing import NamedTuple
 from crispseg.config.settings import plural
 from crispseg.data.dataset import FileDataset
 from crispseg.data.folder_settings import FolderSettings
-from crispseg.errors import CrispsegError, Question, did_you_mean, few
+from crispseg.errors import CrispsegError, did_you_mean, few
 from crispseg.folders.content import Content
 from crispseg.folders.facts import ImageFacts, MaskFacts, read_image_facts, read_mask_facts
 from crispseg.folders.groups import group_of, original, together
@@ -237,12 +237,10 @@ class OpenFolder:
             lines.append(f"the splits follow {places}")
         if content.annotated:
             lines.append(f"{content.annotated} lists {len(self.pairs_by_name)} annotated images; others are left out")
-        lines += content.unused
+        lines.append(content.unused)
         if outside := content.division.outside:
             remedy = "to use them, name their folders train, val or test, or give data.train_list and data.val_list"
             lines.append(f"images in no split: {few((pair.image for pair in outside), 1)}; {remedy}")
-        if self.declared.names is None:
-            lines.append(content.hint)
         lines += [pairing.note for pairing in content.pairings]
         return [*filter(None, lines), *self._notes_of_groups()]
 
@@ -285,11 +283,7 @@ class OpenFolder:
         """Return the meaning of masks; a `Question` asks if it is unclear."""
         settings = self.settings
         instances = None if settings.masks is None or settings.root else Path(settings.masks)
-        try:
-            return read(self.declared, masks, Path(settings.masks or str(settings.root)), instances)
-        except Question as question:
-            facts = [*question.facts, *filter(None, [self.content.hint])]
-            raise Question(question.title, facts, question.choices, question.advice) from None
+        return read(self.declared, masks, Path(settings.masks or str(settings.root)), instances)
 
     @cached_property
     def masks(self) -> list[MaskFacts]:

@@ -19,13 +19,12 @@ from crispseg.data.sources import PublicSource
 from crispseg.errors import CrispsegError, Question, few
 from crispseg.evaluation.checked import check_classes
 from crispseg.folders.lookup import ColorLookup
-from crispseg.folders.palettes import numbered_colors
 from crispseg.folders.survey import Pair
 from crispseg.folders.wording import lines_of
 from crispseg.inference.runtime import is_exported
 from crispseg.io.files import written_lines
 from crispseg.io.progress import print_lines
-from crispseg.labels import IGNORE, Color, LabelSet
+from crispseg.labels import IGNORE, LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import WEIGHTS_FILE, read_info, shipped_folder
 
@@ -134,7 +133,7 @@ def _with_recorded(recorded: Tree, names: Sequence[str], given: Mapping[str, obj
         if elsewhere:
             _check_regrouped(data, names)
         if not data.of_instances and not {*MEANING} & {*given}:
-            _check_meaning(data, elsewhere)
+            _check_meaning(data)
     return data, elsewhere
 
 
@@ -175,12 +174,9 @@ def _own_ids(names: Sequence[str]) -> str:
     return f"for masks in the model's own ids give {own}"
 
 
-def _check_meaning(data: Folder, elsewhere: bool) -> None:
+def _check_meaning(data: Folder) -> None:
     """Raise a CrispsegError for masks of another meaning than the recorded one."""
     declared, place = data.open().declared, Path(data.root or Path(str(data.images)).parent)
-    if elsewhere and declared.palette:
-        for file in data.open().content.class_files:
-            _check_legend(file, _named(declared.palette, declared.names))
     lookup = data.open().meaning.lookup
     if declared.palette is None and isinstance(lookup, ColorLookup):
         palette = [*lookup.palette]
@@ -189,22 +185,6 @@ def _check_meaning(data: Folder, elsewhere: bool) -> None:
             choices = {"if black and white are its classes": {"data.palette": palette}} | choices
         title = f"{place}: the masks are black and white, but the model was trained on class ids"
         raise Question(title, [], choices, "write class ids")
-
-
-def _named(colors: Mapping[Color, int], names: Sequence[str] | None) -> dict[Color, str]:
-    return {color: names[index] for color, index in colors.items() if names}
-
-
-def _check_legend(file: Path, named: Mapping[Color, str]) -> None:
-    """Raise a CrispsegError if a file gives the colour of one of the classes another name."""
-    try:
-        legend = _named(*numbered_colors(file))
-    except CrispsegError:  # the file lists other things
-        return
-    for color, name in legend.items():
-        if named.get(color, name) != name and name in named.values():
-            meanings = f"{file} gives the colour {list(color)} to {name}, but the training data to {named[color]}"
-            raise CrispsegError(f"{meanings}; give data.palette {file}, or the palette of the training data")
 
 
 TRAINED = "train.txt"  # file in a run's folder that lists its training images, in the format of `data.train_list`

@@ -1,10 +1,8 @@
-"""Content of a folder of data: pairs, lists of splits, and files that may define the classes."""
+"""Content of a folder of data: pairs, lists of splits, and class names."""
 
 from __future__ import annotations
 
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -12,20 +10,12 @@ from crispseg.errors import few
 from crispseg.folders.division import Division, divide
 from crispseg.folders.layouts import Located, unused_images
 from crispseg.folders.pairs import Pairing
-from crispseg.folders.splits import SPLIT_OF, SPLITS, chosen_names
+from crispseg.folders.splits import SPLITS, chosen_names
 from crispseg.folders.survey import Pair
 from crispseg.folders.tree import Tree
 
 LIST_FOLDERS = ("ImageSets/Segmentation", "splits", "split", ".")  # of train.txt, val.txt and test.txt; the last wins
 ANNOTATED = "ImageSets/Segmentation/default.txt"  # CVAT's list of annotated images
-DEPTH = 2  # number of levels at which files that may define the classes are searched
-MOST_CLASS_FILES, MOST_LISTS = 4, 20  # largest numbers of such files in a folder, and of lists; more are of images
-
-# Files that may define the classes, and files that may define the splits
-_CLASS_FILE = re.compile(
-    r"(?!classes\.txt$).*(legend|label|class|categor|colou?r|code).*\.([ct]sv|txt|json|ya?ml)|dataset\.json", re.I
-)
-_SPLIT_FILE = re.compile(rf"(.*[^a-z])?({'|'.join(SPLIT_OF)}|split|fold)s?([^a-z].*)?\.(csv|tsv|txt|json|ya?ml)", re.I)
 
 
 @dataclass(frozen=True)
@@ -37,8 +27,7 @@ class Content:
     lists: Mapping[str, Path] = field(default_factory=dict)  # split → file that lists its images
     classes: Path | None = None  # file of the class names
     annotated: Path | None = None  # list of the images that have annotations
-    class_files: tuple[Path, ...] = ()  # further files that may define the classes
-    unused: tuple[str, ...] = ()  # notes about folders and lists that are not used
+    unused: str = ""  # note about folders of images that are not used
 
     @property
     def pairs(self) -> dict[str, Pair]:
@@ -50,12 +39,6 @@ class Content:
     @property
     def pairings(self) -> Iterable[Pairing]:
         return self.division.pairings.values()
-
-    @property
-    def hint(self) -> str:
-        """Note about files that may define the classes; empty if there are none."""
-        meaning = "may define the classes: give names as data.classes, colours as data.palette"
-        return f"{few(self.class_files)} {meaning}" if self.class_files else ""
 
 
 def content_of(located: Located, lists: Mapping[str, Path], tree: Tree | None = None) -> Content:
@@ -70,7 +53,7 @@ def content_of(located: Located, lists: Mapping[str, Path], tree: Tree | None = 
 
 
 def with_files(content: Content, tree: Tree) -> Content:
-    """Return the content with the lists and the class names in a tree, and notes about its other files."""
+    """Return the content with the lists and the class names in a tree, and a note about its other images."""
     by_folders = content.division.by_folders or bool(content.division.split_folders)
     lists = {} if by_folders else lists_in(tree)
     names = tree.named()
@@ -78,8 +61,7 @@ def with_files(content: Content, tree: Tree) -> Content:
         content,
         lists={**lists, **content.lists},
         classes=tree.path(names["classes.txt"]) if "classes.txt" in names else None,
-        class_files=class_files(tree),
-        unused=() if by_folders or content.lists else unused_notes(tree, content.located, {*lists.values()}),
+        unused="" if by_folders or content.lists else note_of_unused(tree, content.located),
     )
 
 
@@ -98,21 +80,8 @@ def lists_in(tree: Tree) -> dict[str, Path]:
     return lists
 
 
-def class_files(tree: Tree) -> tuple[Path, ...]:
-    """Return files that may define the classes; many in one folder belong to single images."""
-    files = [path for path in tree.files if len(path.parts) <= DEPTH and _CLASS_FILE.fullmatch(path.name)]
-    counts = Counter(path.parent for path in files)
-    return tuple(tree.path(path) for path in files if counts[path.parent] <= MOST_CLASS_FILES)
-
-
-def unused_notes(tree: Tree, located: Located, used: Set[Path]) -> tuple[str, ...]:
-    """Return notes about folders of images, and about lists that may define the splits."""
-    notes = []
-    if folders := unused_images(tree, located):
-        counts = few(f"{folder} ({len(files)})" for folder, files in folders.items())
-        notes.append(f"images that are not used: {counts}")
-    lists = [path for path in tree.files if _SPLIT_FILE.fullmatch(path.name) and tree.path(path) not in used]
-    if 0 < len(lists) <= MOST_LISTS:
-        remedy = "if they define the splits, give data.train_list, data.val_list and data.test_list"
-        notes.append(f"files that are not used: {few(lists)}; {remedy}")
-    return tuple(notes)
+def note_of_unused(tree: Tree, located: Located) -> str:
+    """Return a note about folders of images that are not used; empty if there are none."""
+    folders = unused_images(tree, located)
+    counts = few(f"{folder} ({len(files)})" for folder, files in folders.items())
+    return f"images that are not used: {counts}" if folders else ""
