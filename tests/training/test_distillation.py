@@ -161,8 +161,6 @@ def test_what_cannot_be_used_is_refused_before_training(teacher: Path, tmp_path:
             place = "same" if folder == "same" else tmp_path / folder
             quietly(taught(tmp_path / "out", place, teacher=str(teacher)))
         assert not (tmp_path / "out/metrics.csv").exists()
-    with refuses("unlabelled", "cache_features is true"):
-        taught(tmp_path / "out", "same", cache_features=True, freeze_backbone=True)
     with refuses("unlabelled", "augment.crop is null"):
         taught(tmp_path / "out", "same", augment=Augment(crop=None, scale=(1, 1)))
     bands = dataclasses.replace(tiny(tmp_path / "out").model, in_chans=4)

@@ -158,7 +158,6 @@ def test_bf16_and_tensorboard(tmp_path: Path) -> None:
         ({"workers": 10**9}, "workers is 1000000000"),
         ({"devices": 10**9}, "devices is 1000000000"),
         ({"lr": math.nan}, "lr is nan"),
-        ({"layer_decay": 0.75, "freeze_backbone": True}, "layer_decay is 0.75, but freeze_backbone is true"),
         ({"lr_drops": [0.5, 1.0]}, "lr_drops is 1.0"),
         ({"class_weights": [1.0, -1.0]}, "class_weights is [1.0, -1.0]"),
         ({"class_weights": "balanced", "loss": "dice"}, "class_weights apply to cross_entropy"),

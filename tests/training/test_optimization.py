@@ -60,19 +60,6 @@ def test_every_parameter_has_its_settings(model: SegmentationModel, optimizer: A
     assert found == expected
 
 
-@pytest.mark.parametrize("backbone", ["test_vit", "test_efficientnet", "df1", "stdc1", "shufflenetv2_x1_0"])
-def test_earlier_layers_learn_more_slowly(backbone: str) -> None:
-    model = create_model("fpn", num_classes=5, backbone=backbone, width=8)
-    found = settings_of(build_optimizer(model, TrainConfig(DRAWN, lr=0.2, backbone_lr_factor=0.5, layer_decay=0.5)))
-    assert found.keys() == {id(parameter) for parameter in model.parameters()}
-    body = [found[id(parameter)][0] for parameter in model.backbone.body.parameters()]
-    layers = len(model.backbone.layers)
-    assert sorted({*body}) == pytest.approx([0.1 * 0.5**number for number in range(layers, 0, -1)]) and layers > 4
-    assert body[0] == min(body) and body[-1] == max(body)
-    inside = {id(parameter) for parameter in model.backbone.body.parameters()}
-    assert {found[key][0] for key in found.keys() - inside} == {0.2}
-
-
 # Schedules ----------------------------------------------------------------------------------------------------------
 
 

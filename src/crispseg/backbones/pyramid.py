@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import timm
 import torch
-from timm.models import group_parameters
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.models import ShuffleNet_V2_X1_0_Weights
@@ -117,10 +114,6 @@ class Backbone(nn.Module):
         """Network without the layers of a simple feature pyramid, which have no published weights."""
         return self.net.plain if isinstance(self.net, SimplePyramid) else self.net
 
-    def replaying(self, features: list[Tensor]) -> AbstractContextManager[Any]:
-        """Return these outputs of `body` in the block, for images of the same size, instead of computing them."""
-        return mock.patch.object(self.body, "forward", lambda _images: features)
-
     def freeze(self, *, early: bool = False) -> None:
         """Freeze all batch-norm statistics and all weights of `body`; `early` only those of the finest feature."""
         fixed = self._upstream() if early else {*self.body.parameters()}
@@ -137,17 +130,6 @@ class Backbone(nn.Module):
         """Return the fraction of the weights of `body` that `freeze(early=True)` freezes."""
         fixed = sum(map(Tensor.numel, self._upstream()))
         return fixed / sum(map(Tensor.numel, self.body.parameters()))
-
-    @property
-    def layers(self) -> list[list[nn.Parameter]]:
-        """Parameters of `body` by depth, first layer first: timm's groups, or the stages of other networks."""
-        network = getattr(self.body, "model", None)
-        if network is None:
-            stages = ([*stage.parameters()] for stage in self.body.children())
-            return [stage for stage in stages if stage]  # pooling has no parameters
-        parameters = dict(network.named_parameters())
-        groups = group_parameters(network, network.group_matcher())
-        return [[*map(parameters.__getitem__, names)] for names in groups.values()]
 
     @torch.enable_grad()
     def _upstream(self) -> set[nn.Parameter]:

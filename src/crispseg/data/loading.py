@@ -186,11 +186,10 @@ def sample_loader(dataset: SegmentationDataset, workers: int) -> DataLoader[Samp
     return _loader(dataset, workers, batch_size=None, collate_fn=copy, pin_memory=False)
 
 
-def with_keys(loader: Batches, keys: Any = None, *, dataset: Dataset[Any] | None = None) -> Batches:
-    """Return batches of the given keys in this order, or of another dataset with the same keys."""
-    options: dict[str, Any] = {"sampler": loader.sampler if keys is None else keys, "batch_size": loader.batch_size}
-    drop_last = loader.drop_last and keys is None
-    return _loader(dataset or loader.dataset, loader.num_workers, loader.generator, drop_last=drop_last, **options)
+def with_dataset(loader: Batches, dataset: Dataset[Any]) -> Batches:
+    """Return batches of another dataset with the same keys."""
+    options: dict[str, Any] = {"sampler": loader.sampler, "batch_size": loader.batch_size}
+    return _loader(dataset, loader.num_workers, loader.generator, drop_last=loader.drop_last, **options)
 
 
 def obstacle_to_workers(pickled: Any = None) -> str | None:

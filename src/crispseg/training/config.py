@@ -113,8 +113,6 @@ class TrainConfig(Settings):
             times the learning rate; they are computed at every second step. It is AdamW for other weights.
         lr: initial learning rate.
         backbone_lr_factor: the backbone's learning rate is lr times this.
-        layer_decay: factor, such as 0.75, by which each layer of the backbone learns more slowly than the next one;
-            the decoder counts as the next of the last layer. By default, all layers have one learning rate.
         momentum: momentum of SGD.
         weight_decay: weight decay, added to the gradient for sgd, otherwise decoupled.
         decay_norms_and_biases: false exempts norms and biases from weight decay.
@@ -136,10 +134,6 @@ class TrainConfig(Settings):
         freeze_backbone: true freezes the backbone and its batch-norm statistics. early freezes all these statistics
             and the weights of its finest feature (mostly the stem and the first stage). auto is early if the backbone
             is pretrained and these weights are less than 0.3 of all.
-        cache_features: compute the features of the frozen backbone once, before the training, and read them from disk;
-            needs freeze_backbone true.
-        cache_versions: augmented versions of each training crop whose features are cached; epochs use them in turn.
-        cache_limit: largest size of the cached features in GB.
         unlabelled: folder of further images, without masks, for which the model learns the predictions of teacher; same
             uses the images of the data that have no mask.
         teacher: run, saved model, exported file, hub id or name of a bundled model, with the same classes.
@@ -174,7 +168,6 @@ class TrainConfig(Settings):
     optimizer: Literal["muon", "adamw", "sgd"] = "muon"
     lr: NonNegativeFloat = 0.001
     backbone_lr_factor: NonNegativeFloat = 1.0
-    layer_decay: float | None = Field(default=None, gt=0, le=1)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     weight_decay: NonNegativeFloat = 0.01
     decay_norms_and_biases: bool = True
@@ -191,9 +184,6 @@ class TrainConfig(Settings):
     direction_mask: DirectionMask = "true"
     clip: PositiveFloat | None = None
     freeze_backbone: bool | Literal["early", "auto"] = "auto"
-    cache_features: bool = False
-    cache_versions: PositiveInt = 4
-    cache_limit: PositiveFloat = 10.0
     unlabelled: str | None = None
     teacher: str | None = None
     unlabelled_weight: PositiveFloat = 1.0
@@ -214,7 +204,6 @@ class TrainConfig(Settings):
 
     def __post_init__(self) -> None:
         self._check_length()
-        self._check_backbone()
         self._check_unlabelled()
         self._check_augmentation()
         if self.class_weights not in (None, "auto") and "cross_entropy" not in self.losses:
@@ -225,20 +214,6 @@ class TrainConfig(Settings):
         for key, length in (("epochs", self.epochs), ("iterations", self.iterations)):
             if self.minutes and length:
                 raise CrispsegError(f"minutes is {self.minutes:g} and {key} {length}; give one of them")
-
-    def _check_backbone(self) -> None:
-        frozen = self.freeze_backbone is True
-        if self.layer_decay and frozen:
-            raise CrispsegError(f"is {self.layer_decay:g}, but freeze_backbone is true; leave one out", "layer_decay")
-        if not self.cache_features:
-            return
-        if not frozen:
-            given = written(self.freeze_backbone)
-            raise CrispsegError(f"is true, but freeze_backbone is {given}; set it to true", "cache_features")
-        if self.processes > 1:
-            raise CrispsegError("is true, which needs devices and num_nodes of 1; change them", "cache_features")
-        if self.unlabelled:
-            raise CrispsegError("is given, but cache_features is true; leave one out", "unlabelled")
 
     def _check_unlabelled(self) -> None:
         if self.unlabelled and self.augment.crop is None and self.batch_size != 1:

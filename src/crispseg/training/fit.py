@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import lightning as L
 from rich.console import Console
@@ -18,12 +17,12 @@ from crispseg.config.registry import load_plugins
 from crispseg.data import eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
 from crispseg.data.folder import settle
-from crispseg.data.loading import Batches, eval_loader, obstacle_to_workers, train_loader, with_keys
+from crispseg.data.loading import Batches, eval_loader, obstacle_to_workers, train_loader, with_dataset
 from crispseg.data.transforms import CustomTransform
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.recorded import TRAINED
 from crispseg.inference.tiling import enough_memory
-from crispseg.io.files import LITTER, owned
+from crispseg.io.files import owned
 from crispseg.io.host import host_state_restored
 from crispseg.io.images import write_image
 from crispseg.io.progress import print_lines
@@ -42,7 +41,6 @@ from crispseg.training.checkpoints import (
 from crispseg.training.config import TrainConfig
 from crispseg.training.depthwise import FastDepthwise
 from crispseg.training.distillation import DistillationTask, Teacher, open_teacher
-from crispseg.training.feature_cache import CachedTask
 from crispseg.training.feedback import closing_lines, draw_panels
 from crispseg.training.initial_weights import starting_model
 from crispseg.training.losses import BoundaryRefinementLoss, CustomLoss, WeightedLoss
@@ -113,8 +111,8 @@ def train(
 
 def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -> Run:
     # The environment of several processes contains what Lightning told them, which the next fold needs too.
-    with host_state_restored(environment=config.processes == 1), ExitStack() as temporary:
-        setup = prepare(config, resume, console, hooks, temporary)
+    with host_state_restored(environment=config.processes == 1):
+        setup = prepare(config, resume, console, hooks)
         trainer = fit(setup, console, hooks.callbacks)
         return finish(setup, trainer, console)
 
@@ -122,11 +120,8 @@ def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) ->
 # Stages -------------------------------------------------------------------------------------------------------------
 
 
-def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks, temporary: ExitStack) -> Setup:
-    """Check what can be checked before the first step, and build everything that the trainer needs.
-
-    The stack gets the temporary folder of cached features.
-    """
+def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -> Setup:
+    """Check what can be checked before the first step, and build everything that the trainer needs."""
     checkpoint = check_folder(config.out, resume=resume)  # another process may have trained there since the first check
     check_processes(config)
     load_plugins(config.plugins)
@@ -164,12 +159,7 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks, t
     if config.unlabelled:
         samples = WithUnlabelled(loaders[0].dataset, unlabelled, config, model.info)  # type: ignore[arg-type]
         task = DistillationTask(model, loss, config, teacher)
-        return Setup(config, checkpoint, data, task, (with_keys(loaders[0], dataset=samples), loaders[1]))
-    if config.cache_features:
-        folder = TemporaryDirectory(prefix=LITTER, dir=config.out, ignore_cleanup_errors=True)
-        features = Path(temporary.enter_context(folder))
-        cached = CachedTask(model, loss, config, loaders, features, data.val_report.sizes, console)
-        return Setup(config, checkpoint, data, cached, cached.loaders)
+        return Setup(config, checkpoint, data, task, (with_dataset(loaders[0], samples), loaders[1]))
     return Setup(config, checkpoint, data, SegmentationTask(model, loss, config), loaders)
 
 

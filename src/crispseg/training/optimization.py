@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from crispseg.training.muon import Muon
 def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
     """Build the optimizer, with scaled learning rates in the backbone and optional exemptions from weight decay."""
     groups: list[dict[str, Any]] = []
-    for part, lr, parameters in learning_rates(model, config):
+    rates = {"backbone": config.lr * config.backbone_lr_factor, "decoder": config.lr}
+    for part, parameters in model.parameter_groups().items():
         kinds: tuple[list[nn.Parameter], list[nn.Parameter]] = [], []  # with and without weight decay
         for parameter in parameters:
             is_gate = parameter.ndim == 0  # decay would close it
@@ -29,7 +30,7 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
             kinds[exempt].append(parameter)
         for members, weight_decay in zip(kinds, (config.weight_decay, 0.0), strict=True):
             if members:
-                groups.append({"params": members, "lr": lr, "weight_decay": weight_decay, "name": part})
+                groups.append({"params": members, "lr": rates[part], "weight_decay": weight_decay, "name": part})
     if config.optimizer == "muon":
         classifier = getattr(model, "classifier", nn.Module())  # which networks of other libraries may lack
         return Muon(groups, lr=config.lr, others=classifier.parameters())
@@ -37,19 +38,6 @@ def build_optimizer(model: SegmentationModel, config: TrainConfig) -> Optimizer:
         return SGD(groups, lr=config.lr, momentum=config.momentum)
     # The fused optimizer updates all weights in one pass, but Lightning cannot clip gradients with it.
     return AdamW(groups, lr=config.lr, fused=config.clip is None)
-
-
-def learning_rates(model: SegmentationModel, config: TrainConfig) -> Iterator[tuple[str, float, list[nn.Parameter]]]:
-    """Yield the group, the learning rate and the trainable parameters of the backbone, or of its layers, and decoder.
-
-    With a layer decay d, the rate of the backbone's layer n from its end is multiplied by d ** n; the last one is 1.
-    """
-    groups, lr = model.parameter_groups(), config.lr * config.backbone_lr_factor
-    layers = [groups["backbone"]] if config.layer_decay is None else model.backbone.layers
-    for index, layer in enumerate(layers):
-        factor = 1.0 if config.layer_decay is None else config.layer_decay ** (len(layers) - index)
-        yield "backbone", lr * factor, [parameter for parameter in layer if parameter.requires_grad]
-    yield "decoder", config.lr, groups["decoder"]
 
 
 def learning_rate_factor(
