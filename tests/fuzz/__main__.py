@@ -21,6 +21,7 @@ def run() -> int:
     """Run the campaign and print a table."""
     from fuzz.campaign import attempt
     from fuzz.readers import readers
+    from fuzz.text_readers import text_readers
 
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("--count", type=int, default=10_000, help="inputs, of all kinds together")
@@ -29,7 +30,7 @@ def run() -> int:
     warnings.simplefilter("ignore")  # of libraries, about broken files
     with tempfile.TemporaryDirectory() as name:
         place = Path(name)
-        kinds = readers(place)
+        kinds = readers(place) | text_readers()
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + 4 * 2**30, resource.RLIM_INFINITY))
         failed = 0

@@ -12,16 +12,18 @@ from hypothesis import HealthCheck, given, settings, strategies
 from fuzz.campaign import attempt
 from fuzz.damage import cut_or_zeroed
 from fuzz.readers import Reader, readers
+from fuzz.text_readers import text_readers
 
 KINDS = (
     *("images", "masks", "config.json", "safetensors", "checkpoints", "exports"),
     *("COCO", "labelme", "CVAT", "Label Studio"),
+    *text_readers(),
 )
 
 
 @pytest.fixture(scope="module")
 def known(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reader]:
-    return readers(tmp_path_factory.mktemp("sound"))
+    return readers(tmp_path_factory.mktemp("sound")) | text_readers()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -104,7 +104,10 @@ def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:
     places = []
     for split in ("train", "val", "test"):
         for place in np.ravel(tree.get(split) or []).tolist():
-            folders = _split_folders(top, str(tree.get("path") or ""), str(place))
+            try:
+                folders = _split_folders(top, str(tree.get("path") or ""), str(place))
+            except OSError as error:
+                raise CrispsegError(f"{top / DATA}: {split} is no folder ({error.strerror}); correct its path") from None
             places.append((split, next(iter(folders), top / str(place))))
     return {key: str(name) for key, name in names.items()}, places
 
