@@ -107,7 +107,7 @@ def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:
             try:
                 folders = _split_folders(top, str(tree.get("path") or ""), str(place))
             except OSError as error:
-                raise CrispsegError(f"{top / DATA}: {split} is no folder ({error.strerror}); correct its path") from None
+                raise CrispsegError(f"{top / DATA}: {split} is no folder ({error.strerror}); correct it") from None
             places.append((split, next(iter(folders), top / str(place))))
     return {key: str(name) for key, name in names.items()}, places
 
