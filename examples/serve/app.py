@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import math
 import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -34,7 +35,8 @@ WAIT = float(os.environ.get("WAIT", "0.005"))
 UPLOAD_SECONDS = 30
 MIN_SIDE = 32
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
+GREY_MODES = ("1", "L", "LA")
+MODES = (*GREY_MODES, "P", "PA", "RGB", "RGBA")
 Image.MAX_IMAGE_PIXELS = None  # MAX_PIXELS is checked instead
 
 
@@ -78,16 +80,33 @@ class Model:
         return file.getvalue()
 
 
-def decoded(content: bytes) -> np.ndarray:
-    """Return an uploaded image as upright RGB `(H, W, 3)`."""
+def eight_bits(values: np.ndarray, value_range: Any) -> np.ndarray:
+    """Return an image `(H, W, C)` as uint8; the range "image" is that of 98.8 % of its own values."""
+    if value_range == "image":
+        step = math.ceil(math.sqrt(values.shape[0] * values.shape[1] / 65536))
+        low, high = np.percentile(values[::step, ::step], (1, 99.8))
+        value_range = math.floor(low), max(math.ceil(high), math.floor(low) + 1)
+    elif values.dtype == np.uint8 or value_range is None:
+        return values if values.dtype == np.uint8 else (values >> 8).astype(np.uint8)
+    low, high = value_range
+    return np.rint(((values.astype(float) - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
+
+
+def decoded(content: bytes, value_range: Any) -> np.ndarray:
+    """Return an uploaded image as upright RGB `(H, W, 3)` of 8 bits."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             pixels = picture.width * picture.height
             if pixels > MAX_PIXELS:
                 raise HTTPException(413, f"the image has {pixels:,} pixels; send at most {MAX_PIXELS:,}")
-            if picture.mode not in MODES or ";16" in str(picture.tile):
-                raise HTTPException(415, f"the image has mode {picture.mode} or 16 bits; send 8-bit grey or RGB")
-            return np.asarray(ImageOps.exif_transpose(picture).convert("RGB"))
+            if picture.mode != "I;16" and (picture.mode not in MODES or ";16" in str(picture.tile)):
+                reason = f"the image has mode {picture.mode} or 16-bit colours"
+                raise HTTPException(415, f"{reason}; send grey of 8 or 16 bits, or RGB of 8 bits")
+            upright = ImageOps.exif_transpose(picture)
+            if picture.mode != "I;16":
+                upright = upright.convert("L" if picture.mode in GREY_MODES else "RGB")
+            values = np.asarray(upright).reshape(upright.height, upright.width, -1)
+            return np.broadcast_to(eight_bits(values, value_range), (*values.shape[:2], 3))
     except HTTPException:
         raise
     except Exception as error:  # decoders raise almost anything
@@ -179,7 +198,7 @@ async def segment(request: Request) -> Response:
         content = await uploaded(request, MAX_BYTES)
         if content is None:
             raise HTTPException(413, f"the body is too large; send at most {MAX_BYTES:,} bytes")
-        image = await asyncio.to_thread(decoded, content)
+        image = await asyncio.to_thread(decoded, content, state.model.about.get("value_range"))
         result: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         state.queue.put_nowait((image, result))
         labels = await result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from exports import INFO, exported
 from PIL import Image
 
 from crispseg import Segmenter
+
+from .test_python_page import blocks
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("fastapi")
@@ -33,12 +36,18 @@ def photos(folder: Path) -> list[Path]:
         turned[0x0112] = 6 if index == 1 else 1
         noise.save(path, **({"exif": turned} if index == 1 else {}))
         paths.append(path)
+    paths.append(folder / "6.png")
+    Image.fromarray(np.kron(random.integers(50, 4000, (5, 8)), np.ones((8, 8))).astype(np.uint16)).save(paths[-1])
     return paths
 
 
-@pytest.mark.parametrize("output", ["labels", "logits"])
-def test_a_process_without_torch_serves(output: Any, tmp_path: Path) -> None:
-    model = exported(tmp_path / "model.onnx", output=output)
+RANGES = [("labels", None), ("logits", "image"), ("labels", "image"), ("labels", (100.0, 3000.0))]
+
+
+@pytest.mark.filterwarnings("ignore:.* has 16-bit values")
+@pytest.mark.parametrize(("output", "value_range"), RANGES)
+def test_a_process_without_torch_serves(output: Any, value_range: Any, tmp_path: Path) -> None:
+    model = exported(tmp_path / "model.onnx", replace(INFO, value_range=value_range), output=output)
     paths, out = photos(tmp_path / "photos"), tmp_path / "out"
     out.mkdir()
     command = [sys.executable, Path(__file__).parent / "with_server.py", model, tmp_path / "photos", out]
@@ -59,10 +68,23 @@ def test_a_process_without_torch_serves(output: Any, tmp_path: Path) -> None:
         ("too many pixels", 413, "11,000 pixels; send at most 10,000"),
         ("no image", 415, "cannot be read"),
         ("empty", 415, "cannot be read"),
-        ("16 bits", 415, "16 bits"),
+        ("16 bits", 415, "16-bit colours"),
         ("CMYK", 415, "mode CMYK"),
         ("full", 503, "4 requests are in progress; try again"),
     ):
         assert found[case][0] == status and phrase in found[case][1], (case, found[case])
     assert found["then"] == 4 * [200]
     assert (found["defect"], found["after it"], found["left"]) == (500, 200, 0)
+
+
+@pytest.mark.filterwarnings("ignore:.* has 16-bit values")
+@pytest.mark.parametrize("value_range", [None, "image", (100.0, 3000.0)])
+def test_the_program_of_the_page_predicts(value_range: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    segmenter = Segmenter(exported(tmp_path / "mine.onnx", replace(INFO, value_range=value_range)))
+    (program,) = [code for code in blocks("docs/export.md") if "InferenceSession" in code]
+    for path in photos(tmp_path / "photos"):
+        if min(segmenter(path).labels.shape) >= 32:  # the file's smallest side
+            names: dict[str, Any] = {}
+            exec(program.replace("photo.jpg", f"photos/{path.name}"), names)
+            assert np.array_equal(names["labels"], segmenter(path).labels), path

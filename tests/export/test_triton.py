@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from crispseg import create_model
 from crispseg.export import pipeline
 from crispseg.export.formats import FILE_FORMATS
 from crispseg.export.pipeline import export_model
-from crispseg.export.plan import ExportPlan
+from crispseg.export.plan import ExportPlan, describe
 from crispseg.export.triton import triton_settings
 from crispseg.inference.runtime import AnyModel
 from crispseg.models import SegmentationModel
@@ -35,14 +36,18 @@ def schema() -> Any:
     return module
 
 
-@pytest.mark.parametrize("output", ["logits", "labels"])
-def test_the_settings_are_those_of_the_file(output: Any, schema: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("output", "value_range"), [("logits", None), ("labels", "image"), ("labels", (7.0, 4000.0))])
+def test_the_settings_are_those_of_the_file(output: Any, value_range: Any, schema: Any, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(exported(tmp_path / "a.onnx", output=output))
     info = create_model("fpn", num_classes=4, backbone="test_efficientnet", width=8).info
+    info = replace(info, value_range=value_range)
     found = text_format.Parse(triton_settings(Path('a "b" ü.onnx'), info, output), schema.ModelConfig())
     assert (found.backend, found.default_model_filename) == ("onnxruntime", 'a "b" ü.onnx')
     assert found.max_batch_size > 1 and found.HasField("dynamic_batching")
+    about = json.loads(describe(info))  # of the file
+    preparation = json.loads(found.parameters["crispseg"].string_value)
+    assert preparation == {key: about.get(key) for key in ("mean", "std", "value_range")}
     kinds = {"tensor(float)": schema.TYPE_FP32, "tensor(uint8)": schema.TYPE_UINT8}
     for written, ends in ((found.input, session.get_inputs()), (found.output, session.get_outputs())):
         (each,), (end,) = written, ends

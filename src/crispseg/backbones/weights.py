@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickletools
 import zipfile
 import zlib
 from pathlib import Path
@@ -31,6 +32,7 @@ HUB_FILES = (
     "model.safetensors",
     "pytorch_model.bin",
 )  # names of timm's weight files on the hub, in timm's search order
+MAX_HEADER = 8_000_000  # bytes that describe the tensors of a weight file; a network takes about 0.5 MB
 CHECKSUMS = "crc32"  # metadata key of a .safetensors file for the `checksum` of each tensor by name, as JSON
 
 
@@ -83,11 +85,22 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             weights = weights[key]
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CrispsegError(f"weight file {path} contains no state dict; save the network's state_dict()")
+    if empty := [key for key, value in weights.items() if not holds_values(value)]:
+        raise CrispsegError(f"weight file {path} lacks values of {empty[0]}; save contiguous tensors on the CPU")
     return {str(key).removeprefix("module."): value for key, value in weights.items()}
+
+
+def holds_values(tensor: Tensor) -> bool:
+    """Return whether a tensor's values are all in memory: strides of 0 repeat values, and may stand for any number."""
+    if tensor.layout != torch.strided or tensor.device.type != "cpu":
+        return False
+    return tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes()
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a file, after comparing their checksums if `write_state_dict` wrote it."""
+    with path.open("rb") as header:
+        check_header(int.from_bytes(header.read(8), "little"))
     with safe_open(path, "pt") as file:
         checksums = json.loads((file.metadata() or {}).get(CHECKSUMS, "{}"))
     weights = load_file(path)
@@ -100,17 +113,33 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
 def _pytorch_file(path: Path) -> Any:
     if zipfile.is_zipfile(path):  # the current format of PyTorch
         check_archive(path)
+    else:  # three pickles about PyTorch, then that of the tensors
+        with path.open("rb") as file:
+            for _ in range(4):
+                for _, _, position in pickletools.genops(file):
+                    check_header(position or 0)
     with torch.serialization.safe_globals(_NUMPY_FLOAT):
         return torch.load(path, "cpu", weights_only=True)
+
+
+def check_header(size: int) -> None:
+    """Raise a ValueError if too many bytes describe the tensors of a file, whose number may fill the memory."""
+    if size > MAX_HEADER:
+        raise ValueError(f"more than {MAX_HEADER:,} bytes describe its tensors")
 
 
 def check_archive(path: Path) -> None:
     """Compare the checksums of all records in a PyTorch file; PyTorch itself does not check them.
 
     Raises:
+        ValueError: the records are larger than the file, or describe too many tensors.
         zipfile.BadZipFile: a record is damaged or marked as a folder; PyTorch would leave its tensor uninitialised.
     """
     with zipfile.ZipFile(path) as archive:
+        if sum(record.file_size for record in archive.infolist()) > path.stat().st_size:
+            raise ValueError("its records are compressed or overlap; PyTorch writes neither")
+        for record in archive.infolist():
+            check_header(record.file_size if record.filename.endswith(".pkl") else 0)
         # MS-DOS's attribute of a folder
         folders = [record.filename for record in archive.infolist() if record.external_attr & 0x10]
         for damaged in filter(None, [archive.testzip(), *folders]):

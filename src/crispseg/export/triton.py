@@ -20,13 +20,15 @@ def check_settings(path: Path, settings: str) -> None:
 
 
 def triton_settings(path: Path, info: ModelInfo, output: Output = "logits") -> str:
-    """Return the settings for an ONNX file; images of one size are batched."""
+    """Return the settings for an ONNX file: batches of images of one size, and how clients prepare them."""
     result = "TYPE_UINT8 dims: [ -1, -1 ]" if output == "labels" else f"TYPE_FP32 dims: [ {info.num_classes}, -1, -1 ]"
+    preparation = json.dumps({"mean": info.mean, "std": info.std, "value_range": info.value_range})
     return f"""\
 backend: "onnxruntime"
 default_model_filename: {json.dumps(path.name, ensure_ascii=False)}
 max_batch_size: 8
 input {{ name: "images" data_type: TYPE_FP32 dims: [ {info.in_chans}, -1, -1 ] }}
 output {{ name: "{output}" data_type: {result} }}
+parameters {{ key: "crispseg" value {{ string_value: {json.dumps(preparation)} }} }}
 dynamic_batching {{ max_queue_delay_microseconds: 5000 }}
 """
