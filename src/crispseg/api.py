@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -89,10 +88,7 @@ def train(
     if lists:
         if not resume:
             check_folder(config.out, resume=False)  # before any file is written to it
-        assert isinstance(config.data, Folder)
-        image_folder, mask_folder = write_pairs(**lists, folder=Path(config.out))
-        data = dataclasses.replace(config.data, images=image_folder, masks=mask_folder)
-        config = dataclasses.replace(config, data=data)
+        config, _ = _chosen(*write_pairs(**lists, folder=Path(config.out)), resume, settings)
     # Notebooks get plain lines, because rich would make a block of HTML of each; terminals get progress bars.
     hooks = Hooks(callbacks, transform, loss, teacher if callable(teacher) else None)
     return training.train(config, resume=resume, console=Console(force_jupyter=False), hooks=hooks)

@@ -21,9 +21,8 @@ from tests.folders.trees import ids, photo
 PLANTED = {  # split, name, suffix, seeds of image and mask, how the image is turned → what is said of it
     "in more than one split": ("test", "same", ".bmp", 0, 0, lambda image: image),
     "found by name": ("val", "t1_aug_3", ".png", 51, 51, lambda image: image),
-    "mirrored, rotated": ("val", "mirrored", ".png", 2, 2, np.fliplr),
-    "similar pixels": ("val", "again", ".jpg", 3, 53, lambda image: image),
-    "or lists": ("test", "turned", ".jpg", 4, 54, np.rot90),
+    "mirrored or rotated": ("val", "mirrored", ".png", 2, 2, np.fliplr),
+    "or lists": ("test", "turned", ".png", 4, 54, np.rot90),
 }
 
 

@@ -202,6 +202,14 @@ class DataSource(ABC):
         """Return the meaning of masks; a `Question` asks if it is unclear."""
         raise NotImplementedError
 
+    def lookup(self) -> MaskLookup | None:
+        """Return the lookup of all masks, if it is known without them."""
+        return None
+
+    def check_meaning(self) -> None:
+        """Raise a `Question` if masks for a trained model have a meaning that no setting declares."""
+        self.label_set()
+
     def place(self, pair: Pair) -> PurePosixPath:
         """Return the path of an image in the folder of images or of the split, without suffix."""
         return PurePosixPath(pair.name)

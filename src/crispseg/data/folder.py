@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -20,7 +20,7 @@ from crispseg.folders.content import content_of, unwrapped
 from crispseg.folders.facts import MaskFacts
 from crispseg.folders.layouts import LAYOUTS, Located, locate, located_at, recognise
 from crispseg.folders.lookup import ColorLookup, IdLookup
-from crispseg.folders.meaning import Meaning
+from crispseg.folders.meaning import BLACK_AND_WHITE, Meaning
 from crispseg.folders.names import names_or_file
 from crispseg.folders.survey import Pair
 from crispseg.folders.tree import Tree
@@ -95,6 +95,16 @@ class Folder(FolderSettings, DataSource):
 
     def meaning_of(self, masks: Sequence[MaskFacts]) -> Meaning:
         return self.open().meaning_of(masks)
+
+    def check_meaning(self) -> None:
+        if self.of_instances or self.palette or not isinstance(self.open().meaning.lookup, ColorLookup):
+            return
+        choices: dict[str, Mapping[str, object]] = {
+            "if black and white are its classes": {"data.palette": [*BLACK_AND_WHITE]},
+            "if 255 means ignore": {"data.ignore": [IGNORE]},
+        }
+        title = f"{self.root or self.masks}: the masks are black and white, but the model was trained on class ids"
+        raise Question(title, [], choices, "write class ids")
 
     def place(self, pair: Pair) -> PurePosixPath:
         return self.open().place(pair)

@@ -15,16 +15,13 @@ from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder
 from crispseg.data.examination import shared_by
 from crispseg.data.named import build_data, own_data_meant, settings_of
 from crispseg.data.open_folder import ALL
-from crispseg.data.sources import PublicSource
-from crispseg.errors import CrispsegError, Question, few
+from crispseg.errors import CrispsegError, few
 from crispseg.evaluation.checked import check_classes
-from crispseg.folders.lookup import ColorLookup
 from crispseg.folders.survey import Pair
 from crispseg.folders.wording import lines_of
 from crispseg.inference.runtime import is_exported
 from crispseg.io.files import written_lines
 from crispseg.io.progress import print_lines
-from crispseg.labels import IGNORE, LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import WEIGHTS_FILE, read_info, shipped_folder
 
@@ -81,7 +78,8 @@ def data_to_score(run: str, given: Mapping[str, object], split: str | None = Non
     names = read_info(run).class_names if recorded else ()
     data, elsewhere = _with_recorded(recorded, names, given)
     if elsewhere and data.regrouped and not {"merge", "drop"} & given.keys():
-        note = f"masks are read by the ids before data.merge and data.drop; {_own_ids(names)}"
+        own = f"data.classes '[{','.join(names)}]', data.merge '{{}}' and data.drop '[]'"
+        note = f"masks are read by the ids before data.merge and data.drop; for masks in the model's own ids give {own}"
         print_lines(Console(stderr=True), [note], "yellow")
     return data, split or _usual_split(data, elsewhere)
 
@@ -103,8 +101,8 @@ def read_truth(info: ModelInfo, mask: Path, given: Mapping[str, object]) -> NDAr
         raise unknown(f"data.{key}", [f"data.{known}" for known in MEANING])
     recorded = dict(info.recipe.get("data", {}))
     source = build_data(recorded) if recorded.get("name") in DATA_SOURCES and not given else None
-    if isinstance(source, PublicSource):
-        return FileDataset([Pair(mask.stem, mask, mask)], source.label_set(), source.lookup()).read_labels(0)
+    if source and (lookup := source.lookup()):
+        return FileDataset([Pair(mask.stem, mask, mask)], source.label_set(), lookup).read_labels(0)
     if not any({**recorded, **given}.get(key) for key in MEANING[:3]):
         given = {"num_classes": info.num_classes, **given}
     kind = "instances" if source and source.of_instances else "masks"
@@ -129,11 +127,8 @@ def _with_recorded(recorded: Tree, names: Sequence[str], given: Mapping[str, obj
     if "palette" in given:
         recorded.pop("palette_tolerance", None)
     data = build_data({**recorded, **given})
-    if isinstance(data, Folder):
-        if elsewhere:
-            _check_regrouped(data, names)
-        if not data.of_instances and not {*MEANING} & {*given}:
-            _check_meaning(data)
+    if not {*MEANING} & {*given}:
+        data.check_meaning()
     return data, elsewhere
 
 
@@ -157,34 +152,6 @@ def _meaning_elsewhere(recorded: Tree, names: Sequence[str], given: Mapping[str,
     if given.get("root") and Path(str(given["root"]), "classes.txt").is_file():
         settings["classes"] = None
     return settings
-
-
-def _check_regrouped(data: Folder, names: Sequence[str]) -> None:
-    """Raise a CrispsegError if the classes of data in another folder cannot be merged or dropped as recorded."""
-    classes = data.open().declared.names
-    try:
-        if classes:
-            LabelSet.colored(classes).regrouped(data.merge, data.drop)
-    except CrispsegError as error:
-        raise CrispsegError(f"{error}; {_own_ids(names)}") from None
-
-
-def _own_ids(names: Sequence[str]) -> str:
-    own = f"data.classes '[{','.join(names)}]', data.merge '{{}}' and data.drop '[]'"
-    return f"for masks in the model's own ids give {own}"
-
-
-def _check_meaning(data: Folder) -> None:
-    """Raise a CrispsegError for masks of another meaning than the recorded one."""
-    declared, place = data.open().declared, Path(data.root or Path(str(data.images)).parent)
-    lookup = data.open().meaning.lookup
-    if declared.palette is None and isinstance(lookup, ColorLookup):
-        palette = [*lookup.palette]
-        choices: dict[str, Mapping[str, object]] = {"if 255 means ignore": {"data.ignore": [IGNORE]}}
-        if declared.count == len(palette):
-            choices = {"if black and white are its classes": {"data.palette": palette}} | choices
-        title = f"{place}: the masks are black and white, but the model was trained on class ids"
-        raise Question(title, [], choices, "write class ids")
 
 
 TRAINED = "train.txt"  # file in a run's folder that lists its training images, in the format of `data.train_list`

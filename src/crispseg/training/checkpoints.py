@@ -172,7 +172,7 @@ def interruptible(trainer: L.Trainer, folder: Path) -> Iterator[None]:
 
 MAY_CHANGE = {
     *("out", "epochs", "minutes", "patience", "val_every", "workers", "device", "precision", "loggers"),
-    *("plugins", "checkpoint_every", "cache_limit"),
+    *("plugins", "checkpoint_every"),
 }
 """Settings that a resumed run may change; its checkpoint depends on the others."""
 
