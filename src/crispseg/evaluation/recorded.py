@@ -81,6 +81,7 @@ def data_to_score(run: str, given: Mapping[str, object], split: str | None = Non
         own = f"data.classes '[{','.join(names)}]', data.merge '{{}}' and data.drop '[]'"
         note = f"masks are read by the ids before data.merge and data.drop; for masks in the model's own ids give {own}"
         print_lines(Console(stderr=True), [note], "yellow")
+    _check_meaning(data, given)
     return data, split or _usual_split(data, elsewhere)
 
 
@@ -107,6 +108,7 @@ def read_truth(info: ModelInfo, mask: Path, given: Mapping[str, object]) -> NDAr
         given = {"num_classes": info.num_classes, **given}
     kind = "instances" if source and source.of_instances else "masks"
     data, _ = _with_recorded(recorded, info.class_names, {**given, "images": str(mask), kind: str(mask)})
+    _check_meaning(data, given)
     check_classes(info, data.label_set())
     return data.dataset(ALL).read_labels(0)
 
@@ -126,10 +128,12 @@ def _with_recorded(recorded: Tree, names: Sequence[str], given: Mapping[str, obj
         recorded = _meaning_elsewhere(recorded, names, given)
     if "palette" in given:
         recorded.pop("palette_tolerance", None)
-    data = build_data({**recorded, **given})
-    if not {*MEANING} & {*given}:
+    return build_data({**recorded, **given}), elsewhere
+
+
+def _check_meaning(data: DataSource, given: Mapping[str, object]) -> None:
+    if not {*MEANING} & given.keys():
         data.check_meaning()
-    return data, elsewhere
 
 
 def _in_other_folders(recorded: Tree, given: Mapping[str, object]) -> bool:
