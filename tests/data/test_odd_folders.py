@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from dataset_trees import picture, save
 
@@ -36,14 +35,6 @@ def test_of_a_cvat_export_the_listed_images_are_read(tmp_path: Path) -> None:
         assert "default.txt" in "\n".join(data.open().notes())
 
 
-def test_other_json_is_no_annotation(tmp_path: Path) -> None:
-    photo(tmp_path / "frames/0.png", 0)
-    (tmp_path / "mappings.json").write_text('{"frame": 3, "objects": []}')
-    with pytest.raises(CrispsegError) as error:
-        Folder(root=tmp_path).pairs("all")
-    assert "data import" not in str(error.value)
-
-
 @pytest.mark.parametrize("name", ["images/{}.png masks/{}.png", "{}.jpg {}.png", "{}.jpg {}_mask.png"])
 def test_a_mask_for_each_object_is_refused(
     name: str, tmp_path: Path, refuses: Any, capsys: pytest.CaptureFixture[str]
@@ -59,23 +50,11 @@ def test_a_mask_for_each_object_is_refused(
     assert "error  ambiguous-names" in capsys.readouterr().out
 
 
-def test_annotations_in_other_forms_are_named(tmp_path: Path) -> None:
+def test_annotations_without_masks_are_to_be_imported(tmp_path: Path) -> None:
     picture(tmp_path / "train/a.jpg")
     (tmp_path / "train/_annotations.coco.json").write_text(json.dumps({"categories": []}))
     with pytest.raises(CrispsegError, match="crispseg data import"):
         open_root(tmp_path)
-    with pytest.raises(CrispsegError, match="crispseg data import"):  # itself called as a split is
-        open_root(tmp_path / "train")
-    picture(tmp_path / "arrays/images/a.jpg")
-    (tmp_path / "arrays/labels").mkdir()
-    np.save(tmp_path / "arrays/labels/a.npy", ids(0, 1))
-    with pytest.raises(CrispsegError, match="npy cannot be read as masks"):
-        Folder(root=tmp_path / "arrays").dataset("train")
-    for place in ("train", "val"):
-        (tmp_path / "splits" / place / "labels").mkdir(parents=True)
-        np.save(tmp_path / "splits" / place / "labels/a.npy", ids(0, 1))
-    with pytest.raises(CrispsegError, match=r"train/labels: 1 npy, .*npy cannot be read as masks: save each"):
-        open_root(tmp_path / "splits")
 
 
 def test_several_images_of_one_name_are_refused(tmp_path: Path, refuses: Any) -> None:

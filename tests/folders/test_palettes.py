@@ -27,16 +27,9 @@ FILES = {
     "colormap.txt": "0 void 0 0 0\n1 road 128 64 128\n2 tree 0 128 0\n2 tree 70 130 180\n",
     "alpha.csv": '"Name"; R; G; B; A\nvoid;0;0;0;255\nroad;128;64;128;255\ntree;0;128;0;9\ntree;70;130;180;9\n',
     "ids.csv": "id,name,r,g,b\n2,tree,0,128,0\n0,void,0,0,0\n1,road,128,64,128\n2,tree,70,130,180\n",
-    "ids.json": '[{"id": 7, "trainId": 1, "name": "road", "color": "#804080"}, {"id": 0, "trainId": 0, "name": "void",'
-    ' "color": [0, 0, 0]}, {"id": 9, "trainId": 2, "name": "tree", "color": [[0, 128, 0], [70, 130, 180]]}]',
     "labelmap.txt": "# label:color_rgb:parts:actions\nvoid:0,0,0::\nroad:128,64,128::\n"
     "tree:0,128,0::\ntree:70,130,180::\n",
     "a.json": '{"void": [0, 0, 0], "road": "#804080", "tree": [[0, 128, 0], [70, 130, 180]]}',
-    "b.json": '[{"name": "void", "color": "#000000"}, {"name": "road", "color": [128, 64, 128]},'
-    ' {"name": "tree", "color": [0, 128, 0]}, {"name": "tree", "color": [70, 130, 180]}]',
-    "hex.json": '{"#000000": "void", "#804080": "road", "#008000": "tree", "#4682B4": "tree"}',
-    "meta.json": '{"classes": [{"title": "void", "color": "#000000"}, {"title": "road", "color": "#804080"},'
-    ' {"title": "tree", "color": "#008000"}, {"title": "tree", "color": "#4682B4"}]}',
     "data.yaml": "train: x\nnames: {0: void, 1: road, 2: tree}\n"
     "colors: [[0, 0, 0], [128, 64, 128], [[0, 128, 0], [70, 130, 180]]]\n",
     "numbers.yaml": "names: {0: void, 1: road, 2: tree}\n"
@@ -56,7 +49,8 @@ def test_files_that_name_colours(name: str, tmp_path: Path) -> None:
     [
         ("x.csv", "name,r,g,b,weight\na,1,2,3,4\n", ["x.csv", "weight"]),
         ("x.csv", "id,r,g,b\na,1,2,3\n", ["x.csv", "'a'"]),
-        ("x.csv", "name,r,g,b,trainId\na,1,2,3,255\n", ["x.csv", "trainId 255", "data.ignore"]),
+        ("x.csv", "name,r,g,b,trainId\na,1,2,3,255\n", ["x.csv", "trainid"]),
+        ("x.json", '{"#804080": "road"}', ["x.json has no valid colours"]),
         ("LUT.txt", "0 Unknown 0 0 0 0\n1 Left-Cortex 205 62 78 0\n", ["LUT.txt", "three numbers in a row"]),
         ("x.csv", "building,255,0,0,255\n", ["x.csv", "three numbers in a row"]),
         ("x.txt", "road: 128 64 128 255\n", ["x.txt", "three numbers in a row"]),
@@ -67,7 +61,7 @@ def test_files_that_name_colours(name: str, tmp_path: Path) -> None:
         ("x.yaml", "{road: red}", ["x.yaml has no valid colours"]),
         ("x.yaml", "names: [a]\ncolors: [[1, 2, 3], [3, 4, 5]]", ["x.yaml", "names have the ids 0, but colours 0, 1"]),
         ("x.yaml", "{road: 3", ["x.yaml has no valid colours"]),
-        ("x.json", '[{"color": [1, 2, 3], "trainId": -1}]', ["x.json", "trainId -1", "data.ignore"]),
+        ("x.json", '[{"color": [1, 2, 3], "name": "road"}]', ["x.json has no valid colours"]),
     ],
 )
 def test_files_that_name_no_colours(name: str, content: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:

@@ -13,7 +13,6 @@ from pydantic.dataclasses import dataclass
 from crispseg.config.settings import CHECKS
 from crispseg.data.dataset import DataSource, FileDataset
 from crispseg.data.folder_settings import FolderSettings
-from crispseg.data.formats import advice_on_annotations
 from crispseg.data.open_folder import OpenFolder
 from crispseg.errors import Question
 from crispseg.folders.content import content_of, unwrapped
@@ -52,9 +51,9 @@ class Folder(FolderSettings, DataSource):
             return located_at(Path(images), Path(masks))
         assert tree is not None
         if images is None and masks is None:
-            return recognised(tree)
+            return recognise(tree)
         fitting = (locate(tree, layout) for layout in LAYOUTS)
-        usual = next(filter(None, fitting), None) or recognised(tree)
+        usual = next(filter(None, fitting), None) or recognise(tree)
         return located_at(Path(images or usual.images), Path(masks or usual.masks))
 
     def label_set(self) -> LabelSet:
@@ -140,15 +139,6 @@ class Folder(FolderSettings, DataSource):
         )
         settled.__dict__["_opened"] = replace(data, settings=settled)  # the folder is not walked through again
         return settled
-
-
-def recognised(tree: Tree) -> Located:
-    """Return the images and masks in a folder. A `Question` asks where they are, with advice about annotations."""
-    try:
-        return recognise(tree)
-    except Question as question:
-        advice = "; ".join(filter(None, [advice_on_annotations(tree), question.advice]))
-        raise Question(question.title, question.facts, question.choices, advice) from None
 
 
 def settle(source: DataSource) -> tuple[DataSource, list[str]]:

@@ -6,8 +6,6 @@ Readers raise a `CrispsegError` for shapes that make no mask, and almost any err
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,9 +18,8 @@ from crispseg.data.annotations import Annotations, Outlined, read_coco, read_lab
 from crispseg.data.cvat import read_cvat, write_cvat
 from crispseg.data.geojson import read_geojson, write_geojson
 from crispseg.data.label_studio import read_label_studio, write_label_studio
-from crispseg.data.yolo import read_yolo, write_yolo, yolo_files, yolo_root
+from crispseg.data.yolo import read_yolo, write_yolo
 from crispseg.errors import CrispsegError, one_line
-from crispseg.folders.tree import Tree
 from crispseg.io.files import atomic_folder
 from crispseg.labels import LabelSet
 
@@ -45,26 +42,6 @@ FORMATS = {
     "geojson": Format("GeoJSON", (".geojson", ".json"), read_geojson, write_geojson),
 }
 """Formats by name."""
-
-
-ARRAYS = {".npy", ".npz", ".mat"}  # suffixes of arrays, which are not read
-READ_FILES = 20  # largest number of files that are read to find annotations
-_CONTENT = re.compile(rb'"categories"|"shapes"|"Feature|"result"|<annotation')
-
-
-def advice_on_annotations(tree: Tree) -> str:
-    """Return what to do with annotations in a folder that are not images; empty without any."""
-    suffixes = set[str]().union(*(entry.suffixes for entry in FORMATS.values()))
-    files = [tree.path(path) for path in tree.files if path.suffix.lower() in suffixes]
-    polygons = next(yolo_files(tree.root), None)
-    if polygons or any(_CONTENT.search(file.read_bytes()) for file in files[:READ_FILES]):
-        root = shlex.quote(str((polygons and yolo_root(polygons)) or tree.root))
-        return f"'crispseg data import {root} -o {root}_masks' makes masks of the annotations"
-    arrays = sorted({path.suffix for path in tree.files if path.suffix in ARRAYS})
-    tables = [str(path) for path in tree.files if path.suffix == ".csv"]
-    arrays += [path for path in tables if b"EncodedPixels" in (tree.root / path).read_bytes()[:999]]
-    remedy = "save each mask as a PNG of class ids, with 255 for ignored pixels"
-    return f"{', '.join(arrays)} cannot be read as masks: {remedy}" if arrays else ""
 
 
 def read_annotations(path: Path, images: Path | None = None) -> tuple[str, Annotations]:

@@ -299,7 +299,8 @@ def question_of_places(tree: Tree) -> Question:
     title = f"{tree.root}: images and masks are not found"
     advice = (
         "give folders or patterns such as x/*_t1.tif as data.images and data.masks, or move the files to images and "
-        f"masks, or to train/images and train/masks; {MERGE}"
+        f"masks, or to train/images and train/masks; {MERGE}; 'crispseg data import' makes masks of polygons in JSON, "
+        "XML or text files"
     )
     return Question(title, listing(tree), choices, advice)
 

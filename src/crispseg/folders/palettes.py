@@ -17,7 +17,6 @@ from crispseg.labels import IGNORE, Color
 
 COLOR_FIRST = re.compile(r"(?P<color>\d+[\s,]+\d+[\s,]+\d+)(?:[\s,]+(?P<name>\S.*))?")
 NAME_FIRST = re.compile(r"(?:(?P<id>\d+)[,\s]\s*(?=\D))?(?P<name>.*?)[\s,:]+(?P<color>\d+([\s,]+\d+){2})\s*(?::.*)?")
-HEX = re.compile(r"#[0-9a-fA-F]{6}")
 COLUMN_NAMES = {
     "red": "r",
     "green": "g",
@@ -27,7 +26,7 @@ COLUMN_NAMES = {
     "title": "name",
     "alpha": "a",
 }
-COLUMN_NAMES |= {title.lower(): title for title in ("r", "g", "b", "a", "name", "id", "trainId")}
+COLUMN_NAMES |= {title: title for title in ("r", "g", "b", "a", "name", "id")}
 
 
 class PaletteEntry(NamedTuple):
@@ -36,15 +35,14 @@ class PaletteEntry(NamedTuple):
     name: str | None
     colors: list[Color]
     number: int | None = None  # its id
-    train_id: int | None = None  # its id in training, as in Cityscapes
 
 
 def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]:
     """Read the colours of each class, and the names if all have one; equal names are one class.
 
-    JSON and YAML have {road: [128, 64, 128]}, {"#804080": road}, a list of {name, color}, or `names` and `colors`.
-    CSV has the columns r, g, b, and optionally name, id, trainId and a. Text has lines "r g b name", "id name r g b" or
-    CVAT's "name:r,g,b:parts:actions". Classes are in the order of ids below 255 if all have one, else in file order.
+    JSON and YAML have {road: [128, 64, 128]}, or `names` and `colors`. CSV has the columns r, g, b, and optionally
+    name, id and a. Text has lines "r g b name", "id name r g b" or CVAT's "name:r,g,b:parts:actions". Classes are in
+    the order of ids below 255 if all have one, else in file order.
     """
     lines = read_lines(path)
     try:
@@ -83,10 +81,7 @@ def from_table(lines: Sequence[str]) -> list[PaletteEntry]:
         raise ValueError(f"the column {min(unknown)} is unknown; remove it, or call it name, id, r, g, b or a")
     rows = csv.DictReader(lines[1:], titles, delimiter=delimiter_of(lines[0]), skipinitialspace=True)
     return [
-        PaletteEntry(
-            row.get("name"), [parsed([row["r"], row["g"], row["b"]])], number(row, "id"), number(row, "trainId")
-        )
-        for row in rows
+        PaletteEntry(row.get("name"), [parsed([row["r"], row["g"], row["b"]])], number(row.get("id"))) for row in rows
     ]
 
 
@@ -99,42 +94,19 @@ def from_line(line: str) -> PaletteEntry:
     match = COLOR_FIRST.fullmatch(line) or NAME_FIRST.fullmatch(line)
     if match is None:
         raise ValueError(f"'{line}' is not 'r g b name'")
-    return PaletteEntry(match["name"], [parsed(re.findall(r"\d+", match["color"]))], number(match.groupdict(), "id"))
+    return PaletteEntry(
+        match["name"], [parsed(re.findall(r"\d+", match["color"]))], number(match.groupdict().get("id"))
+    )
 
 
-def from_tree(tree: Any) -> list[PaletteEntry]:
-    """Return the entries of a JSON or YAML file, also of an export such as {"classes": [{"title": …}]}."""
-    if not isinstance(tree, Mapping):
-        return [from_item(item) for item in tree]
-    for key in ("labels", "classes", "categories"):  # of CVAT, Supervisely and Roboflow
-        items = tree.get(key)
-        if isinstance(items, list) and isinstance(items[0], Mapping):
-            return [from_item(item) for item in items]
-    return from_mapping(tree)
-
-
-def from_mapping(tree: Mapping[Any, Any]) -> list[PaletteEntry]:
-    """Return the entries of colours by name or by id, of names by colour, or of colours and names apart."""
-    colors, names = tree.get("colors", tree.get("palette", tree)), tree.get("names", tree.get("classes"))
-    if not isinstance(colors, Mapping) or all(str(key).isdigit() for key in colors):
-        return from_numbers(numbered(colors), numbered(names or ()))
-    if all(HEX.fullmatch(str(key)) and isinstance(name, str) for key, name in colors.items()):
-        return [PaletteEntry(name, [parsed(color)]) for color, name in colors.items()]
-    return [PaletteEntry(name, colors_of(color)) for name, color in colors.items()]
-
-
-def from_item(item: Any) -> PaletteEntry:
-    """Return the entry of a mapping, such as {"name": "road", "color": [128, 64, 128]}, or of a colour alone."""
-    if not isinstance(item, Mapping):
-        return PaletteEntry(None, colors_of(item))
-    colors = colors_of(item.get("color", item.get("rgb")))
-    return PaletteEntry(item.get("name", item.get("title")), colors, number(item, "id"), number(item, "trainId"))
-
-
-def from_numbers(colors: Mapping[int, Any], names: Mapping[int, Any]) -> list[PaletteEntry]:
-    if names and names.keys() != colors.keys():
+def from_tree(tree: Mapping[Any, Any]) -> list[PaletteEntry]:
+    """Return the entries of colours by name, or of `names` and `colors` by number."""
+    if "names" not in tree:
+        return [PaletteEntry(name, colors_of(color)) for name, color in tree.items()]
+    names, colors = numbered(tree["names"]), numbered(tree["colors"])
+    if names.keys() != colors.keys():
         raise ValueError(f"names have the ids {few(names)}, but colours {few(colors)}")
-    return [PaletteEntry(names.get(index), colors_of(color), index) for index, color in colors.items()]
+    return [PaletteEntry(names[index], colors_of(color), index) for index, color in colors.items()]
 
 
 def numbered(values: Mapping[Any, Any] | Sequence[Any]) -> dict[int, Any]:
@@ -154,23 +126,16 @@ def parsed(color: str | Iterable[Any]) -> Color:
     return red, green, blue
 
 
-def number(fields: Mapping[str, Any], key: str) -> int | None:
-    value = fields.get(key)
-    return None if value is None else int(value)
+def number(text: str | None) -> int | None:
+    return None if text is None else int(text)
 
 
 def in_order(entries: list[PaletteEntry]) -> list[PaletteEntry]:
-    """Return the entries sorted by trainId, or otherwise by id, if all have a valid one."""
-    numbers = [entry.number for entry in entries]
-    train_ids = [entry.train_id for entry in entries]
-    valid = {*range(IGNORE)}
-    if wrong := {*train_ids} - valid - {None}:
-        remedy = "remove it, or give its colours as data.ignore"
-        raise ValueError(f"trainId {wrong.pop()} is not a class; {remedy}")
-    for ids in (train_ids, numbers):
-        if valid.issuperset(ids):
-            return [entries[index] for index in np.argsort(np.array(ids), kind="stable")]
-    return entries
+    """Return the entries sorted by id, if all have a valid one."""
+    ids = [entry.number for entry in entries]
+    if not {*range(IGNORE)}.issuperset(ids):
+        return entries
+    return [entries[index] for index in np.argsort(np.array(ids), kind="stable")]
 
 
 def as_color(value: int | Color) -> Color:

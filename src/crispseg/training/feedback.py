@@ -1,4 +1,4 @@
-"""Output of a run: lines in a log, progress bars in a terminal, and finally a picture and advice."""
+"""Output of a run: lines in a log, progress bars in a terminal, and finally a picture."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from lightning.pytorch.callbacks import Callback, RichProgressBar
 from numpy.typing import NDArray
 from rich.console import Console
 
-from crispseg.config.settings import plural
-from crispseg.data import SplitReport
 from crispseg.data.dataset import SegmentationDataset
 from crispseg.evaluation.bootstrap import percent
 from crispseg.inference import Segmenter
@@ -96,59 +94,14 @@ def class_scores(iou: NDArray[np.float64], names: Sequence[str], most: int) -> s
 
 
 def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -> list[str]:
-    """Return the last lines of a finished run: its best scores and advice."""
+    """Return the last lines of a finished run: its best scores."""
     table, names = callback(trainer, MetricsFile), data.train_report.labels.names
     iou = np.array([table.best[f"iou/{name}"] for name in names], float)  # NaN for None
-    tips = advice(config, data.train_report, table.rows, iou)
     return [
         f"best mIoU on {of_val(trainer)}: {table.best['miou']:.2f} at step {table.best['step']:.0f}; "
         f"the model is in {Path(config.out) / MODEL}",
         f"IoU on val: {class_scores(iou, names, most=16)}",
-        *(f"to try next: {tip}" for tip in tips),
     ]
-
-
-def advice(
-    config: TrainConfig, train: SplitReport, rows: Sequence[Mapping[str, str]], iou: NDArray[np.float64]
-) -> list[str]:
-    """Return advice based on the rows of `metrics.csv` and the IoU `(C,)` of the best evaluation."""
-    return [tip for tip in (advice_on_length(rows), advice_on_missed_class(config, train, iou)) if tip]
-
-
-def advice_on_length(rows: Sequence[Mapping[str, str]]) -> str | None:
-    """Return advice for a run that was too short, or long enough to overfit."""
-    steps = int(rows[-1]["step"])
-    if steps < 50:
-        return f"train longer: the run has only {plural(steps, 'step')}"
-    if len(rows) <= 3:
-        return None
-    miou = [float(row["miou"] or 0) for row in rows]
-    losses = [float(row["train_loss"]) for row in rows]
-    late = len(miou) - len(miou) // 3
-    gain = max(miou[late:]) - max(miou[:late])
-    if gain > 1:
-        return f"train longer: mIoU still rose by {gain:.1f} over the last third of the run"
-    best = int(np.argmax(miou))
-    fall = miou[best] - miou[-1]
-    if fall > 1 and losses[-1] < losses[best]:
-        return (
-            f"more images or stronger augmentation: mIoU fell by {fall:.1f} after step {rows[best]['step']} while the "
-            "training loss kept falling, so the model overfits"
-        )
-    return None
-
-
-def advice_on_missed_class(config: TrainConfig, train: SplitReport, iou: NDArray[np.float64]) -> str | None:
-    """Return advice for the rarest class that the model misses."""
-    shares = np.array(train.shares)
-    missed = np.flatnonzero((shares > 0) & (shares < 0.05) & (iou < 50))
-    if not len(missed):
-        return None
-    index = missed[shares[missed].argmin()]
-    weighted = config.class_weights is not None or "cross_entropy" not in config.losses
-    remedy = "add images that contain it" if weighted else "try class_weights balanced"
-    facts = f"has IoU {iou[index]:.1f} and is {100 * shares[index]:.2g} % of the training pixels"
-    return f"{remedy}: {train.labels.names[index]} {facts}"
 
 
 def draw_panels(
