@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from drawn import drawn
@@ -18,8 +21,8 @@ from crispseg.data.loading import Shuffled, eval_loader, train_loader
 AUGMENT = Augment(crop=(64, 96), turn=False, photometric=True, repeat=1)
 
 
-def batches(workers: int, epochs: range, **options: Any) -> list[torch.Tensor]:
-    transform = train_transform(AUGMENT, (0.5,) * 3, (0.5,) * 3)
+def batches(workers: int, epochs: range, custom: Any = None, **options: Any) -> list[torch.Tensor]:
+    transform = train_transform(AUGMENT, (0.5,) * 3, (0.5,) * 3, custom=custom)
     loader = train_loader(DRAWN.dataset("train"), transform, 3, workers, seed=7, **options)
     images = []
     for epoch in epochs:
@@ -35,6 +38,47 @@ def test_augmentation_is_the_same_for_any_number_of_workers() -> None:
     assert not torch.equal(expected[0], expected[2]), "every epoch is augmented anew"
     assert all(map(torch.equal, batches(2, range(2)), expected))
     assert all(map(torch.equal, batches(0, range(1, 2)), expected[2:])), "an epoch does not depend on the one before"
+
+
+class Noise:
+    """A transform that keeps its generator, as those of albumentations do."""
+
+    def __init__(self) -> None:
+        self.generator = np.random.default_rng(0)
+
+    def set_random_seed(self, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+
+    def __call__(self, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        return {"image": image ^ np.uint8(self.generator.integers(256)), "mask": mask}
+
+
+def compose() -> Any:
+    albumentations = pytest.importorskip("albumentations")
+    return albumentations.Compose([albumentations.RandomBrightnessContrast(p=1)])
+
+
+def drawn_by(draw: Callable[[], int]) -> Callable[..., dict[str, np.ndarray]]:
+    return lambda image, mask: {"image": image ^ np.uint8(draw()), "mask": mask}
+
+
+CUSTOM: dict[str, Callable[[], Any]] = {
+    "random": lambda: drawn_by(lambda: random.randrange(256)),
+    "numpy": lambda: drawn_by(lambda: np.random.randint(256)),  # noqa: NPY002
+    "torch": lambda: drawn_by(lambda: int(torch.randint(256, ()))),
+    "a generator of its own": Noise,
+    "albumentations": compose,
+}
+
+
+@pytest.mark.parametrize("kind", CUSTOM)
+def test_custom_transforms_draw_the_same_for_any_number_of_workers(kind: str) -> None:
+    random_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    expected = batches(0, range(2), CUSTOM[kind]())
+    random.setstate(random_state)
+    np.random.set_state(numpy_state)  # noqa: NPY002
+    assert all(map(torch.equal, batches(2, range(2), CUSTOM[kind]()), expected))
+    assert len({row.numpy().tobytes() for batch in expected for row in batch}) == 12  # each sample draws anew
 
 
 def test_batches_can_start_within_an_epoch() -> None:

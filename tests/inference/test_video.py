@@ -209,14 +209,38 @@ def test_a_video_that_ends_early_is_reported(segmenter: Segmenter, tmp_path: Pat
     assert frames == len(frames_of(overlay)[0]) < 75
 
 
-def test_a_full_disk_and_an_interrupt_leave_nothing(
-    segmenter: Segmenter, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
-) -> None:
+@pytest.mark.parametrize(("suffix", "known"), [(".avi", b"FMP4"), (".mkv", b"MPEG4")])
+def test_codecs_that_nothing_reads(suffix: str, known: bytes, folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    path = clip(tmp_path / f"odd{suffix}", codec="mpeg4" if suffix == ".avi" else "libx264")
+    path.write_bytes(path.read_bytes().replace(known, b"X" * len(known)))
+    line = error_of(capsys, "predict", folder, path, "--out", tmp_path / "out")
+    assert f"odd{suffix} has a codec that cannot be read; convert it to H.264" in line
+
+
+def test_a_jump_of_times(folder: Path, segmenter: Segmenter, tmp_path: Path, capsys: Capture) -> None:
+    path = clip(tmp_path / "jump.mkv", 4, times=[0, 40, 2**41, 2**41 + 40])
+    line = error_of(capsys, "predict", folder, path, "--out", tmp_path / "out")
+    assert "jump_overlay.mp4 cannot be written (" in line and "give an out that ends in .mkv" in line
+    assert not [*(tmp_path / "out").iterdir()]
+    assert predict_video(segmenter, path, tmp_path / "jump_out.mkv")[1] == 4
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_a_full_disk_leaves_nothing(name: str, folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    """After any number of bytes, up to the last ones."""
+    path, out = clip(tmp_path / "a.mp4", 20), tmp_path / "out"
+    output_of(capsys, "predict", folder, path, "--out", out / name)
+    length = (out / name).stat().st_size
+    (out / name).unlink()
+    for size in (0, 100, 1000, length // 2, length - 100, length - 1):
+        with small_files(size):
+            line = error_of(capsys, "predict", folder, path, "--out", out / name)
+        assert str(out / name) in line and os.strerror(errno.EFBIG) in line
+        assert not [*out.iterdir()]
+
+
+def test_an_interrupt_leaves_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, out = clip(tmp_path / "a.mp4", 30), tmp_path / "out"
-    with small_files(2000):
-        line = error_of(capsys, "predict", folder, path, "--out", out)
-    assert str(out / "a_overlay.mp4") in line and os.strerror(errno.EFBIG) in line
-    assert not [*out.iterdir()]
 
     def stop(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt

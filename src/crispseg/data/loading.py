@@ -7,11 +7,13 @@ import math
 import multiprocessing
 import os
 import pickle
+import random
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -19,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from crispseg.compat import no_errors_of_ended_workers
 from crispseg.data.dataset import Sample, SegmentationDataset
-from crispseg.data.transforms import Augment
+from crispseg.data.transforms import Augment, CustomTransform
 from crispseg.errors import CrispsegError, one_line
 from crispseg.io.images import side_factor
 from crispseg.io.parallel import spread
@@ -83,11 +85,22 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
         epoch, index = key
         image = self.images[index]
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(derived_seed("augment", self.seed, epoch, index))
+            seed = derived_seed("augment", self.seed, epoch, index)
+            torch.default_generator.manual_seed(seed)
+            if custom := getattr(self.transform, "custom", None):
+                seed_custom(custom, seed)
             sample = self._kept.get(image) or self.dataset[image]
             if self.keep:
                 self._kept[image] = sample
             return self.transform(sample)
+
+
+def seed_custom(custom: CustomTransform, seed: int) -> None:
+    """Seed the generators that a custom transform may use; those of its own would be alike in all forked workers."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    if hasattr(custom, "set_random_seed"):  # of albumentations
+        custom.set_random_seed(seed % 2**32)
 
 
 class Shuffled(Sampler[tuple[int, int]]):

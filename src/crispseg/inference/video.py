@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ def predict_video(
         check_new_folder(masks)
     import av
 
-    with opened_video(video) as source, atomic_path(overlay) as temporary, temporary.open("wb") as file:
+    with opened_video(video) as source, writing(overlay) as file:
         stream, times = source.streams.video[0], deque[int]()
         frames = decoded(source, video, times)
         number, encoder = 0, None
@@ -72,6 +73,7 @@ def predict_video(
                 picture = picture.reformat(format=encoder.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
                 picture.pts, picture.time_base = times.popleft(), stream.time_base
                 target.mux(encoder.encode(picture))
+                file.check()
                 if frame_masks:
                     write_labels(masks / f"frame_{number:06}.png", result.labels, segmenter.label_set.palette)
             if encoder is None:
@@ -103,7 +105,56 @@ def opened_video(video: Path) -> Iterator[Any]:
     with source:
         if not source.streams.video:
             raise CrispsegError(f"{video} contains no video stream; give a video")
+        if source.streams.video[0].codec_context is None:
+            raise CrispsegError(f"{video} has a codec that cannot be read; convert it to H.264 or another one")
         yield source
+
+
+@dataclass
+class Sink:
+    """File that keeps its first error for `check`, since PyAV would print what it raises."""
+
+    file: BinaryIO
+    error: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+    def write(self, data: bytes) -> int:
+        """Write bytes."""
+        self._try(self.file.write, data)
+        return len(data)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Write what is buffered, and move to a position."""
+        self._try(self.file.seek, offset, whence)
+        return self.file.tell()
+
+    def check(self) -> None:
+        """Raise the first error."""
+        if self.error:
+            raise self.error
+
+    def _try(self, call: Callable[..., object], *arguments: object) -> None:
+        try:
+            call(*arguments)
+        except OSError as error:
+            self.error = self.error or error
+
+
+@contextmanager
+def writing(overlay: Path) -> Iterator[Sink]:
+    """Yield a file that becomes `overlay` on success, see `atomic_path`; errors of PyAV become a CrispsegError."""
+    import av
+
+    try:
+        with atomic_path(overlay) as temporary, temporary.open("wb") as file:
+            sink = Sink(file)
+            yield sink
+            sink.check()
+    except (av.FFmpegError, av.codec.codec.UnknownCodecError) as error:
+        remedy = "give an out that ends in .mkv, or repair the video"
+        raise CrispsegError(f"{overlay} cannot be written ({getattr(error, 'strerror', error)}); {remedy}") from None
 
 
 def warn_of_early_end(video: Path, source: Any, end: float) -> None:
