@@ -52,7 +52,7 @@ ENDLESS: list[tuple[str, dict[str, Any]]] = [
         ({"name": "agln", "descriptors": 0}, ["option 'descriptors' of model 'agln' is 0"]),
         ({"name": "unept", "width": 20}, ["width is 20", "multiple of 8"]),
         ({"name": "unept", "levels": 2}, ["option 'levels'", "one of"]),
-        ({"name": "crisp", "inference_scale": 5}, ["inference_scale is 5; give a factor from 1 to 4"]),
+        ({"name": "crisp", "inference_scale": 5}, ["inference_scale", "is 5; give a number less than or equal to 4"]),
         ({"name": "crisp", "fuse_options": {"flow_coordinates": "paper"}}, ["needs align_corners"]),
         ({"name": "sfnet_lite", "merge": "sum"}, ["C4 is not", "merge=concat"]),
         # Options of parts

@@ -14,6 +14,7 @@ from rich.console import Console
 
 from crispseg.cli.command import STDOUT, WithData
 from crispseg.cli.keys import check_json, write_json
+from crispseg.config.files import real_path
 from crispseg.data import DataSource
 from crispseg.data.examination import examine
 from crispseg.data.named import build_data
@@ -120,7 +121,7 @@ def check_out(out: Path, source: DataSource) -> None:
     check_new_folder(out)
     for key in ("root", "images", "masks"):
         root = getattr(source, key, None)
-        if root is not None and out.resolve().is_relative_to(Path(root).resolve()):
+        if root is not None and real_path(out).is_relative_to(real_path(root)):
             raise CrispsegError(f"{out} is inside the data, {root}, which are never changed; give another folder")
 
 

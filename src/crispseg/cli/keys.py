@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from crispseg.cli.command import STDOUT, Command
+from crispseg.config.files import real_path
 from crispseg.config.settings import Field, Tree, checked, fields_of, options_of
 from crispseg.inference.protocols import Protocol, named_protocol
 from crispseg.io.files import write_file
@@ -81,7 +82,7 @@ def taken(tree: Tree, known: Mapping[str, Field]) -> Tree:
 
 def short_names(runs: Sequence[str]) -> list[str]:
     """Return the last parts of paths, or the whole paths if the last parts are not unique."""
-    names = [Path(run).resolve().name for run in runs]
+    names = [real_path(run).name for run in runs]
     return names if len({*names}) == len(names) else [*runs]
 
 

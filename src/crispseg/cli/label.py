@@ -13,6 +13,7 @@ from rich.console import Console
 
 from crispseg.cli.command import Group, WithData
 from crispseg.cli.keys import WithDevice, show_page
+from crispseg.config.files import real_path
 from crispseg.data.examination import pairs_of
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
@@ -62,7 +63,7 @@ class LabelNext(WithDevice):
     def __call__(self) -> None:
         check_new_folder(self.out)
         model, labelled = SegmentationModel.from_pretrained(self.run), _labelled(self.run)
-        names = {path: name for path, name in named_images(self.images).items() if path.resolve() not in labelled}
+        names = {path: name for path, name in named_images(self.images).items() if real_path(path) not in labelled}
         if not names:
             raise CrispsegError(f"{self.run} was trained on all images of {', '.join(self.images)}; give others")
         images = [*labelled.values()]
@@ -76,7 +77,7 @@ class LabelNext(WithDevice):
             results.append((image, result))
             write_labels(folder / "masks" / f"{image.name}.png", result.labels, result.label_set.palette)
             rows.append((rank, image.path, f"{image.uncertainty:.4f}", f"{image.distance:.3f}"))
-            listed += f"{image.path.resolve()}\n"
+            listed += f"{real_path(image.path)}\n"
         write_table(folder / "next.csv", rows)
         write_file(folder / "next.txt", listed)
         about = f"{len(chosen)} of {len(names)} images, chosen by {self.run}"
@@ -125,5 +126,5 @@ def _labelled(run: str) -> dict[Path, Path]:
     """Return the images with masks in the data of a run by resolved path; empty if there are no such files."""
     with suppress(CrispsegError):  # raised if the data no longer exist
         data = build_data(recorded_data(run)[0])
-        return {pair.image.resolve(): pair.image for pair in chain(*pairs_of(data).values())}
+        return {real_path(pair.image): pair.image for pair in chain(*pairs_of(data).values())}
     return {}

@@ -11,6 +11,7 @@ from dataclasses import MISSING
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
+from crispseg.config.files import real_path
 from crispseg.config.settings import Field, checked
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 
@@ -83,7 +84,7 @@ def with_defaults(owner: str, options: Mapping[str, Any], known: Mapping[str, Fi
 def load_plugins(files: Iterable[str | Path]) -> None:
     """Run Python files once each, so that they register parts by name; a failing file raises a `CrispsegError`."""
     for file in files:
-        path = Path(file).resolve()
+        path = real_path(file)
         name = f"crispseg_plugin_{path.stem}_{abs(hash(path))}"
         if name in sys.modules:
             continue

@@ -103,6 +103,8 @@ def checked(kind: Any, value: Any, field: str) -> Any:
     ((64, 96), '5')
     """
     value = _expanded(value)
+    if "\\x00" in repr(value):
+        raise CrispsegError("contains a null character; remove it", field)
     try:
         return _adapter(kind).validate_python(_meaning(kind, value) if isinstance(value, Text) else value)
     except ValidationError as error:

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from crispseg.config.files import decoded_file
 from crispseg.errors import CrispsegError, one_line
 
 RECIPES = Path(str(resources.files("crispseg") / "recipes"))  # folder of the package's recipes
@@ -55,12 +56,11 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """
     if not Path(path).exists() and (RECIPES / path).is_file():
         path = RECIPES / path
+    if not Path(path).exists():
+        raise CrispsegError(f"{path} is missing; give a folder of data, or a YAML file of settings")
     try:
-        tree = parse_yaml(Path(path).read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        problem = "missing" if not Path(path).exists() else f"unreadable ({error.strerror})"
-        raise CrispsegError(f"{path} is {problem}; give a folder of data, or a YAML file of settings") from None
-    except ValueError as error:
+        tree = parse_yaml(decoded_file(path))
+    except (OSError, ValueError) as error:
         raise CrispsegError(f"{path} is not a YAML file of settings ({one_line(error)}); correct it") from None
     if isinstance(tree, dict):
         return {str(key): value for key, value in tree.items()}

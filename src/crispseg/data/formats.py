@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
+from crispseg.config.files import read_text
 from crispseg.data.annotations import Annotations, Outlined, read_coco, read_labelme, write_coco, write_labelme
 from crispseg.data.cvat import read_cvat, write_cvat
 from crispseg.data.geojson import read_geojson, write_geojson
@@ -53,7 +54,7 @@ def read_annotations(path: Path, images: Path | None = None) -> tuple[str, Annot
         if form == "XML":
             name, content = "cvat", ElementTree.parse(path).getroot()
         else:
-            content = json.loads(path.read_text(encoding="utf-8-sig"))
+            content = json.loads(read_text(path))
             name = _json_format(content)
         form = f"{FORMATS[name].title}'s format"
         return name, FORMATS[name].read(path, content)

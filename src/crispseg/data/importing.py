@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from crispseg.config.files import read_text, real_path
 from crispseg.data.annotations import Annotations, MarkedImage, Shape, claim
 from crispseg.data.formats import FORMATS, read_annotations
 from crispseg.data.yolo import yolo_files, yolo_root
@@ -158,14 +159,18 @@ def _read(source: Path, format: str | None, images: Path | None) -> list[Annotat
 
 
 def _annotation_files(folder: Path, formats: Sequence[str]) -> list[Path]:
-    """Return the files of a folder that may be annotations, and folders of YOLO; XML is read to recognise CVAT's."""
+    """Return the files of a folder that may be annotations, and folders of YOLO."""
     suffixes = set[str]().union(*(FORMATS[format].suffixes for format in formats))
     files = [file for file in sorted(folder.rglob("[!.]*")) if file.suffix.lower() in suffixes]
-    files = [file for file in files if file.suffix.lower() != ".xml" or b"<annotation" in file.read_bytes()[:999]]
+    files = [file for file in files if file.suffix.lower() != ".xml" or _is_cvat(file)]
     if "yolo" in formats:
         top = folder.absolute()
         files += sorted({max(top, yolo_root(file) or top) for file in yolo_files(folder)})  # the deeper of both
     return files
+
+
+def _is_cvat(file: Path) -> bool:
+    return "<annotation" in read_text(file, "surrogateescape")[:999]
 
 
 def _paint(task: Task, ids: Mapping[str, int], outside: int) -> NDArray[np.uint8]:
@@ -251,8 +256,8 @@ def _tasks(contents: Sequence[Annotations], images: Path | None, folders: Sequen
     tasks, entries, names = dict[Path, Task](), dict[Any, str](), dict[str, Path]()
     parts = chain(*(content.images for content in contents))
     for part in parts:
-        image, root = files.find(part), files.root(part).resolve()
-        file = image.parent.resolve() / image.name  # once for each file; a link keeps its own name
+        image, root = files.find(part), real_path(files.root(part))
+        file = real_path(image.parent) / image.name  # once for each file; a link keeps its own name
         path = file.relative_to(root) if file.is_relative_to(root) else Path(file.name)
         path = path.relative_to(path.parts[0]) if path.parts[0].lower() in IMAGE_FOLDERS else path
         task = tasks.setdefault(file, Task(file, part.name or path.with_suffix("").as_posix(), []))

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from crispseg.config.files import read_text
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Shape, claim, draw_shares
-from crispseg.errors import CrispsegError, few, one_line
+from crispseg.errors import CrispsegError, few
 from crispseg.io.files import foreign_endings
 from crispseg.io.images import IMAGE_FOLDERS, find_images
 from crispseg.labels import LabelSet
@@ -71,10 +72,7 @@ def _text_file(image: Path, base: Path, top: Path) -> tuple[Path, PurePosixPath 
 
 def _shapes(file: Path, names: Mapping[int, str]) -> list[Shape]:
     """Return the shapes in a text file; none without the file."""
-    try:
-        text = file.read_text(encoding="utf-8-sig") if file.is_file() else ""
-    except UnicodeDecodeError as error:
-        raise CrispsegError(f"{file} is not text ({one_line(error)}); export it again") from None
+    text = read_text(file) if file.exists() else ""
     lines = enumerate(text.splitlines(), 1)
     return [_shape(f"{file}: line {index}", line.split(), names) for index, line in lines if line.strip()]
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from crispseg.config.settings import CONFIG, Tree, unknown
+from crispseg.config.files import real_path
+from crispseg.config.settings import CONFIG, Tree, checked, unknown
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder
 from crispseg.data.examination import shared_by
@@ -40,7 +41,11 @@ def recorded_data(run: str) -> tuple[Tree, int]:
     tree = read_yaml(config) if config.is_file() and not shipped_folder(run) else read_info(run).recipe
     data, model = tree.get("data") or {}, tree.get("model")
     in_chans = model.get("in_chans", 3) if isinstance(model, dict) else 3
-    return {"name": data} if isinstance(data, str) else dict(data), int(in_chans)
+    try:
+        settings = {"name": data} if isinstance(data, str) else checked(dict, data, "data")
+        return settings, checked(int, in_chans, "model.in_chans")
+    except CrispsegError as error:
+        raise CrispsegError(f"{config}: {error}") from None
 
 
 def named_data(target: str) -> tuple[Tree, int]:
@@ -144,7 +149,7 @@ def _in_other_folders(recorded: Tree, given: Mapping[str, object]) -> bool:
 
 def _folders(settings: Mapping[str, object]) -> dict[str, Path]:
     keys = "root", "images", "masks", "instances"
-    return {key: Path(str(settings[key])).resolve() for key in keys if settings.get(key)}
+    return {key: real_path(str(settings[key])) for key in keys if settings.get(key)}
 
 
 def _meaning_elsewhere(recorded: Tree, names: Sequence[str], given: Mapping[str, object]) -> Tree:
@@ -171,12 +176,12 @@ def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
         trained = build_data(recorded)
         listed = file.is_file()
         names = {*(written_lines(file) if listed else trained.names_to_record(trained.pairs("train")))}
-        known = {pair.image.resolve(): pair for pair in trained.pairs(ALL, strict=False) if pair.name in names}
+        known = {real_path(pair.image): pair for pair in trained.pairs(ALL, strict=False) if pair.name in names}
     except CrispsegError:  # they no longer exist
         return
     pairs = data.pairs(split)
     lines = []
-    if again := [pair.name for pair in pairs if known.pop(pair.image.resolve(), None)]:
+    if again := [pair.name for pair in pairs if known.pop(real_path(pair.image), None)]:
         remedy = f"; data.train_list {file} leaves them out" if split == "val" and listed else ""
         lines.append(f"{len(again)} of {len(pairs)} images in {split} were used in training: {few(again, 2)}{remedy}")
     for finding in shared_by(data, {"train": [*known.values()], split: pairs}):

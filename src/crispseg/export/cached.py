@@ -12,6 +12,7 @@ from platformdirs import user_cache_dir
 from rich.console import Console
 
 from crispseg import __version__
+from crispseg.config.files import real_path
 from crispseg.export.formats import FILE_FORMATS, Format
 from crispseg.export.pipeline import export_model
 from crispseg.inference.device import FloatPrecision
@@ -32,7 +33,7 @@ def cached_file(format: Format, source: str | Path, precision: FloatPrecision = 
     """
     folder = writable_folder(os.environ.get(FOLDER, user_cache_dir("crispseg")))
     suffix = FILE_FORMATS[format].suffix
-    path = folder / f"{Path(source).resolve().name}-{fingerprint(source)}-{__version__}-{precision}{suffix}"
+    path = folder / f"{real_path(source).name}-{fingerprint(source)}-{__version__}-{precision}{suffix}"
     with FileLock(path.with_suffix(".lock")):
         with suppress(FileNotFoundError):
             if len({*checksums(path)}) == 1:  # all files of the model are there and belong together

@@ -18,6 +18,7 @@ from itertools import permutations, product
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from crispseg.config.files import real_path
 from crispseg.errors import CrispsegError, Question, few
 from crispseg.folders.pairs import MERGE, images_and_masks, plain
 from crispseg.folders.splits import SPLIT_OF, Files, split_of
@@ -186,7 +187,7 @@ def located_at(images: Path, masks: Path) -> Located:
     if images.is_file() and masks.is_file():
         return Located(str(images), str(masks), {images: images.stem}, {masks: images.stem})
     image_of = files_in(images)
-    if images.resolve() == masks.resolve():
+    if real_path(images) == real_path(masks):
         image_of, mask_of = images_and_masks(image_of)
         if not image_of or not mask_of:
             raise CrispsegError(f"{images} is the folder of images and of masks; name the mask of a.jpg a_mask.png")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 
-from crispseg.errors import CrispsegError, few, one_line
+from crispseg.config.files import read_text
+from crispseg.errors import CrispsegError, few
 from crispseg.labels import IGNORE
 
 
@@ -16,12 +16,7 @@ def read_lines(path: str | Path) -> list[str]:
     UTF-16 with a byte-order mark works too. A file that cannot be read, is not text or has no lines raises a
     `CrispsegError`.
     """
-    try:
-        content = Path(path).read_bytes()
-        text = content.decode("utf-16" if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)) else "utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        problem = f"cannot be read ({one_line(error)})" if Path(path).exists() else "is missing"
-        raise CrispsegError(f"{path} {problem}; give a UTF-8 text file") from None
+    text = read_text(path)
     lines = [line for line in map(str.strip, text.splitlines()) if line and not line.startswith("#")]
     if not lines:
         raise CrispsegError(f"{path} is empty; write one entry per line")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from crispseg.config.files import read_text
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.errors import CrispsegError, few, one_line
 from crispseg.folders.names import read_lines
@@ -47,7 +48,7 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
     lines = read_lines(path)
     try:
         if path.suffix.lower() in (".json", ".yaml", ".yml"):
-            entries = from_tree(parse_yaml(path.read_text(encoding="utf-8-sig")))
+            entries = from_tree(parse_yaml(read_text(path)))
         elif {*"rgb"} <= {*titles_of(lines[0])}:
             entries = from_table(lines)
         else:

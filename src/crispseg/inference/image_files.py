@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from crispseg.config.files import read_text, real_path
+from crispseg.config.settings import shortened
 from crispseg.errors import CrispsegError
 from crispseg.io.arrays import FORMS, image_array
 from crispseg.io.files import user_path, writable_folder
@@ -54,11 +56,16 @@ def images_of(source: str) -> dict[Path, Path]:
     return images
 
 
+LONGEST_NAME = 255  # characters that a file system allows
+
+
 def listed_images(table: Path) -> dict[Path, Path]:
     """Return the images that a text file lists, each with the path that names its results."""
     images = {}
-    for line in table.read_text("utf-8-sig").splitlines():
+    for line in read_text(table, "surrogateescape").splitlines():
         path = Path(line.strip())
+        if any(len(part) > LONGEST_NAME for part in path.parts):
+            raise CrispsegError(f"{table} has the line {shortened(line)}; write one path per line")
         is_inside = not path.anchor and ".." not in path.parts
         if line.strip():
             images[table.parent / path] = path if is_inside else Path(path.name)
@@ -98,7 +105,7 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
         if others:
             raise CrispsegError("the images are in several folders; give out, the folder to write to")
     if source.name in ("", ".."):
-        source = source.resolve()
+        source = real_path(source)
     folder = source.parent.parent if source.is_file() else source.parent
     while folder.name.lower() in IMAGE_FOLDERS:
         folder = folder.parent
@@ -126,7 +133,7 @@ def check_outputs(out: Path, files: Mapping[Path, Sequence[Path]]) -> None:
     # Each folder is resolved only once, since a million paths would take minutes.
     result_folders = {result.parent for result in written}
     image_folders = {image.parent for image in files}
-    links = {image.resolve().parent for image in files if image.is_symlink()}
+    links = {real_path(image).parent for image in files if image.is_symlink()}
     mixed = resolved(result_folders) & (resolved(image_folders) | links)
     if mixed:
         raise CrispsegError(f"out {out} would mix results with the images in {min(mixed)}; choose another folder")
@@ -135,7 +142,7 @@ def check_outputs(out: Path, files: Mapping[Path, Sequence[Path]]) -> None:
 
 def resolved(paths: Iterable[Path]) -> set[Path]:
     """Return absolute paths without links."""
-    return {path.resolve() for path in paths}
+    return {real_path(path) for path in paths}
 
 
 Source: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor

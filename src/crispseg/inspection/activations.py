@@ -136,6 +136,8 @@ def inspect_image(
     height, width = original = array.shape[0], array.shape[1]
     if truth is not None:
         truth = _checked_truth(truth, info, original, data)
+    elif data:
+        raise CrispsegError("applies to a mask; give the mask as truth", f"data.{min(data)}")
     factor = math.sqrt(MOST_PIXELS / (height * width))
     if factor < 1:
         height, width = (max(round(side * factor), 1) for side in original)

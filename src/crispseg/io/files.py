@@ -16,6 +16,7 @@ from urllib.parse import unquote
 
 from filelock import FileLock, Timeout
 
+from crispseg.config.files import real_path
 from crispseg.errors import CrispsegError, CrispsegWarning
 
 LITTER = ".crispseg-"  # prefix of the names of temporary files and folders
@@ -106,7 +107,7 @@ def write_table(path: str | Path, rows: Iterable[Iterable[object]]) -> None:
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder and rename it to `path` on success, see `check_new_folder`."""
-    path = check_new_folder(path).resolve()
+    path = real_path(check_new_folder(path))
     beside = writable_folder(path.parent)
     with tempfile.TemporaryDirectory(prefix=LITTER, dir=beside, ignore_cleanup_errors=True) as name:
         made = Path(name) / "made"

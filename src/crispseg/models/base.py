@@ -68,9 +68,6 @@ class SegmentationModel(nn.Module, Saving):
         inference_scale: factor by which images are upscaled in eval mode, as a fraction.
         multiple: multiple of pixels to which images are padded; 1 for no padding.
         stride: stride of the logits.
-
-    Raises:
-        CrispsegError: the inference scale is below 1 or above 4.
     """
 
     info: ModelInfo
@@ -79,8 +76,6 @@ class SegmentationModel(nn.Module, Saving):
     def __init__(self, backbone: Backbone, decoder: Decoder, num_classes: int, frame: Frame | None = None) -> None:
         super().__init__()
         frame = frame or Frame()
-        if not 1 <= frame.inference_scale <= 4:
-            raise CrispsegError(f"inference_scale is {frame.inference_scale:g}; give a factor from 1 to 4")
         self.align_corners = frame.align_corners
         self.inference_scale = Fraction(frame.inference_scale).limit_denominator(100)
         self.backbone = backbone

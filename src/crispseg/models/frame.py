@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from crispseg.backbones import Backbone
 from crispseg.config.registry import Registry
@@ -47,7 +49,7 @@ class Frame:
     """
 
     align_corners: bool = True
-    inference_scale: float = 1.0
+    inference_scale: Annotated[float, Field(ge=1, le=4)] = 1.0
     corner_parts: list[str] = field(default_factory=list)
 
     def corners(self, part: str) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from crispseg.config.registry import checked_options, load_plugins
+from crispseg.config.registry import load_plugins
 from crispseg.config.settings import CONFIG, Field, Tree, checked, construct, fields_of, unknown
 from crispseg.config.yaml_files import RECIPES, read_yaml
 from crispseg.data import Augment, Folder
@@ -140,7 +140,8 @@ def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
         raise CrispsegError("is missing; give a folder of images and masks, or images and masks", "data")
     name = model["name"]
     given = {key: model.pop(key) for key in [*model] if key not in SHARED_MODEL_KEYS}
-    options = checked_options(f"model '{name}'", given, model_options(name))
+    known_options = model_options(name)
+    options = {key: checked(known_options[key].kind, value, f"model.{key}") for key, value in given.items()}
     resolved_options(name, options)  # raises an error for options that the parts do not have
     values["model"] = construct(ModelConfig, model | {"options": options}, ModelConfig.prefix)
     values["augment"] = construct(Augment, augment, "augment.")
