@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crispseg.errors import CrispsegError
+from crispseg.io.host import imports_unnoticed
 
 if TYPE_CHECKING:
     from crispseg.api import evaluate, load, predict, train
@@ -39,13 +40,14 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import PyTorch only when it is needed, so that help appears at once."""
-    if name in __all__:
-        for home in ("models", "decoders", "inference", "nn", "api"):  # models first: it registers its parts
-            module = importlib.import_module(f"crispseg.{home}")
-            if hasattr(module, name):
-                return globals().setdefault(name, getattr(module, name))
-    if not name.startswith("_") and importlib.util.find_spec(f"crispseg.{name}"):
-        return importlib.import_module(f"crispseg.{name}")
+    with imports_unnoticed():
+        if name in __all__:
+            for home in ("models", "decoders", "inference", "nn", "api"):  # models first: it registers its parts
+                module = importlib.import_module(f"crispseg.{home}")
+                if hasattr(module, name):
+                    return globals().setdefault(name, getattr(module, name))
+        if not name.startswith("_") and importlib.util.find_spec(f"crispseg.{name}"):
+            return importlib.import_module(f"crispseg.{name}")
     raise AttributeError(f"module 'crispseg' has no attribute '{name}'")
 
 

@@ -25,6 +25,7 @@ from crispseg.evaluation.summary import Evaluation
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend
 from crispseg.io.files import user_path
+from crispseg.io.host import imports_unnoticed
 from crispseg.prediction import predict_files as predict
 from crispseg.training import TrainConfig
 from crispseg.training.config import spare_processors
@@ -75,9 +76,10 @@ def train(
         >>> run = crispseg.train("photos", "masks", classes=["background", "road"], out="runs/mine")  # doctest: +SKIP
         >>> run.predict("photo.jpg").save("out")  # doctest: +SKIP
     """
-    from crispseg.training.checkpoints import check_folder  # imports Lightning, which takes seconds
-    from crispseg.training.fit import Hooks
-    from crispseg.training.trainer import launcher
+    with imports_unnoticed():
+        from crispseg.training.checkpoints import check_folder  # imports Lightning, which takes seconds
+        from crispseg.training.fit import Hooks
+        from crispseg.training.trainer import launcher
 
     if launcher().world_size() > 1:
         raise CrispsegError("crispseg.train supports one process; on several machines start the command crispseg train")

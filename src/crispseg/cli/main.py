@@ -29,6 +29,7 @@ from crispseg.errors import (
     flags_of,
     system_line,
 )
+from crispseg.io.host import imports_unnoticed, quiet_readers
 
 COMMANDS = {
     "quickstart": "train, test and view a model of the bundled nuclei images (or your data) in minutes",
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if isinstance(stream, TextIOWrapper):  # not so if it is closed or replaced
                 stream.reconfigure(errors="backslashreplace")
     try:
-        with _one_line_warnings(), _unwound_by_sigterm():
+        with imports_unnoticed(), quiet_readers(), _one_line_warnings(), _unwound_by_sigterm():
             return _run(list(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

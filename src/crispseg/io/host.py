@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
-import cv2
-import numpy as np
-import torch
+
+@contextmanager
+def imports_unnoticed(*, environment: bool = True) -> Iterator[None]:
+    """Restore what libraries change in the whole program when they are imported in the block.
+
+    Rich draws from `random`, scikit-image suppresses all deprecation warnings, and PyTorch and Lightning set variables.
+    """
+    generator, variables = random.getstate(), dict(os.environ)
+    with warnings.catch_warnings():
+        try:
+            yield
+        finally:
+            random.setstate(generator)
+            if environment:
+                restore_environment(variables)
+
+
+@contextmanager
+def quiet_readers() -> Iterator[None]:
+    """Suppress notes of image libraries in the block: errors are reported once, by exceptions."""
+    with warnings.catch_warnings(), quiet_loggers(logging.CRITICAL, "tifffile", "imagecodecs"):
+        warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # of Pillow; see `MAX_PIXELS`
+        yield
+
+
+@contextmanager
+def quiet_loggers(level: int, *names: str) -> Iterator[None]:
+    """Set the level of other libraries' loggers in the block."""
+    with ExitStack() as stack:
+        for logger in map(logging.getLogger, names):
+            stack.callback(logger.setLevel, logger.level)
+            logger.setLevel(level)
+        yield
 
 
 @contextmanager
@@ -20,21 +51,21 @@ def host_state_restored(*, environment: bool = True) -> Iterator[None]:
     These are the generators, warning filters, the environment, OpenCV's threads and PyTorch's deterministic mode.
     Threads share this state, so functions that may run in threads, such as `Segmenter`, must not touch it at all.
     """
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - users' transforms draw from it
-    threads, variables = cv2.getNumThreads(), dict(os.environ)
+    import cv2
+    import numpy as np
+    import torch
+
+    numpy, threads = np.random.get_state(), cv2.getNumThreads()  # noqa: NPY002 - users' transforms draw from it
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices), warnings.catch_warnings():
+    with torch.random.fork_rng(devices), imports_unnoticed(environment=environment), quiet_readers():
         try:
             yield
         finally:
-            random.setstate(python)
             np.random.set_state(numpy)  # noqa: NPY002
             cv2.setNumThreads(threads)
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-            if environment:
-                restore_environment(variables)
 
 
 def restore_environment(variables: Mapping[str, str]) -> None:

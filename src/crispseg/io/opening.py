@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +15,6 @@ from crispseg.io.raster import Raster, check_channels, from_array
 from crispseg.io.tiff_reading import MAX_PIXELS, SEVERAL, from_tiff
 
 __all__ = ["HEIC_SUFFIXES", "Raster", "check_channels", "faults", "from_array", "from_pillow", "from_tiff", "opened"]
-
-for library in ("tifffile", "imagecodecs"):
-    logging.getLogger(library).setLevel(logging.CRITICAL)  # errors are reported once, by exceptions
-warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # from 89 million pixels on, see `MAX_PIXELS`
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # of both byte orders, and of BigTIFF
 

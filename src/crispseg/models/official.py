@@ -14,6 +14,7 @@ from crispseg.backbones import read_state_dict
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel, create_model
+from crispseg.nn.uninitialised import Uninitialised
 
 _RELEASED = {  # prefix of a key in crispseg → prefix in the release
     "backbone.net.model.conv1.": "layer0.0.",
@@ -77,14 +78,9 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
     if labels is not None and len(labels) != num_classes:
         raise CrispsegError(f"{path} has {num_classes} classes, not {len(labels)}; give its training data")
     backbone = _backbone_of(path, given)
-    model = create_model(
-        title.lower().replace("-", "_"),
-        num_classes=num_classes,
-        backbone=backbone,
-        width=width,
-        released_dilation=backbone in _RESNETS.values(),
-        **options,
-    )
+    options |= {"width": width, "released_dilation": backbone in _RESNETS.values()}
+    with Uninitialised():
+        model = create_model(title.lower().replace("-", "_"), num_classes=num_classes, backbone=backbone, **options)
     weights = _weights_of(model, given, f"{path} does not match an {title} on {backbone}")
     model.load_state_dict(weights, strict=False)
     if labels is not None:

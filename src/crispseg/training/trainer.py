@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import lightning as L
@@ -26,6 +26,7 @@ from crispseg.config.settings import CONFIG
 from crispseg.errors import CrispsegError
 from crispseg.inference.device import usable_device
 from crispseg.io.files import write_file
+from crispseg.io.host import quiet_loggers
 from crispseg.training.callbacks import ClassWeightSchedule, MetricsFile, Patience, WarmedAverage
 from crispseg.training.checkpoints import LAST, RECORDED, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from crispseg.training.config import TrainConfig, config_to_dict
@@ -148,11 +149,7 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Suppress Lightning's tips and notes on hardware in the block; errors and crispseg's lines remain."""
-    with warnings.catch_warnings(), ExitStack() as stack:
+    with warnings.catch_warnings(), quiet_loggers(logging.ERROR, "lightning.pytorch", "lightning.fabric"):
         warnings.filterwarnings("ignore", module="lightning")
         warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")
-        for name in ("lightning.pytorch", "lightning.fabric"):
-            logger = logging.getLogger(name)
-            stack.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.ERROR)
         yield
