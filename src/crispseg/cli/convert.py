@@ -8,7 +8,7 @@ from pathlib import Path
 from crispseg.cli.command import WithData
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
-from crispseg.io.files import writable_folder
+from crispseg.io.files import owned
 from crispseg.models.official import convert_official
 
 
@@ -33,9 +33,9 @@ class Convert(WithData):
         if self.data:  # most data sets know their class names without files; the others report what they need
             data = self.chosen({})
             labels = build_data({"root": "."} | data if "images" not in data else data).label_set()
-        if (self.out / "config.json").exists():
-            raise CrispsegError(f"is {self.out}, which already contains a model; give another folder", "out")
-        writable_folder(self.out)
-        model = convert_official(self.checkpoint, labels)
-        model.save_pretrained(self.out)
+        with owned(self.out):
+            if (self.out / "config.json").exists():
+                raise CrispsegError(f"is {self.out}, which already contains a model; give another folder", "out")
+            model = convert_official(self.checkpoint, labels)
+            model.save_pretrained(self.out)
         print(f"{model.info.title}, {model.info.num_classes} classes, is in {self.out}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,7 @@ from crispseg.export.triton import SETTINGS, check_settings, triton_settings
 from crispseg.inference.device import runs_coreml
 from crispseg.inference.runtime import AnyModel
 from crispseg.inference.segmenter import check_finite
-from crispseg.io.files import LITTER, writable_file, writable_folder
+from crispseg.io.files import workplace, writable_file, writable_folder
 from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
 
@@ -164,8 +163,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Yield a new folder for a file and those next to it; move them to the folder of `path` if there is no error."""
     package = path.suffix == ".mlpackage" and (path / "Manifest.json").exists()  # an earlier one, which is a folder
     place = writable_folder(path.parent) if package else writable_file(path).parent
-    with tempfile.TemporaryDirectory(prefix=LITTER, dir=place, ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with workplace(path) as folder:
         yield folder
         if package:
             shutil.rmtree(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import os
 import re
 import secrets
 import shutil
@@ -108,29 +109,52 @@ def write_table(path: str | Path, rows: Iterable[Iterable[object]]) -> None:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder and rename it to `path` on success, see `check_new_folder`."""
     path = real_path(check_new_folder(path))
-    beside = writable_folder(path.parent)
-    with tempfile.TemporaryDirectory(prefix=LITTER, dir=beside, ignore_cleanup_errors=True) as name:
-        made = Path(name) / "made"
+    with workplace(path) as place:
+        check_new_folder(path)  # another process may have finished it meanwhile
+        made = place / "made"
         made.mkdir()
         yield made
         made.replace(path)
 
 
 @contextmanager
-def owned(folder: Path, *inside: Path) -> Iterator[None]:
+def workplace(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder next to an output, which is locked against other processes.
+
+    The folder is removed at the end, or by the next process with this output if this one is killed.
+    """
+    writable_folder(path.parent)
+    place = path.parent / f"{LITTER}{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}"
+    try:
+        with owned(place, output=path):
+            made = place / f"{LITTER}made"
+            made.mkdir()
+            try:
+                yield made
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+    finally:
+        with suppress(OSError):  # another process waits for it
+            place.rmdir()
+
+
+@contextmanager
+def owned(folder: Path, *inside: Path, output: Path | None = None) -> Iterator[None]:
     """Lock a folder against other processes, and remove temporary files of a killed owner.
 
     The operating system releases the lock when the process ends in any way. Further folders `inside` are also cleaned.
-    A CrispsegError is raised if another process owns the folder. A file system without locks gives a warning.
+    A CrispsegError is raised if another process owns the folder. A file system without locks gives a warning. Both name
+    the `output`, by default the folder.
     """
     file = writable_folder(folder) / LOCK
     lock = FileLock(file, timeout=1)  # seconds, because a killed process may need a moment to end
     try:
         lock.acquire()
     except Timeout:
-        raise CrispsegError(f"{folder} is in use by another process; wait for it, or choose another folder") from None
+        used = f"{output or folder} is in use by another process"
+        raise CrispsegError(f"{used}; wait for it, or choose another folder") from None
     except OSError as error:
-        unguarded = f"{folder} is on a file system without locks ({error.strerror})"
+        unguarded = f"{output or folder} is on a file system without locks ({error.strerror})"
         warnings.warn(f"{unguarded}; let no other process write there", CrispsegWarning, stacklevel=3)
     try:
         for cleaned in {folder, *inside}:

@@ -91,9 +91,9 @@ class Saving(
         own = {"title": info.title, "details": _details(info)}
         card = self.generate_model_card(**own | (model_card_kwargs or {}))
         with (
+            atomic_path(folder / CONFIG_FILE) as config_path,  # in place last, so a folder with this file is complete
             atomic_path(folder / CARD_FILE) as card_path,
-            atomic_path(folder / CONFIG_FILE) as config_path,
-            atomic_path(folder / WEIGHTS_FILE) as weights_path,  # this block ends first, so this file is in place first
+            atomic_path(folder / WEIGHTS_FILE) as weights_path,
         ):
             write_state_dict(state, weights_path)
             config_path.write_text(info.to_json(), encoding="utf-8")
