@@ -18,7 +18,7 @@ from crispseg.cli.main import main
 
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
-    ["crispseg.cli.predict", "crispseg.training.trainer", "crispseg.models", "torchmetrics"]
+    ["crispseg.cli.predict", "crispseg.cli.export", "crispseg.training.trainer", "crispseg.models", "torchmetrics"]
 )
 
 
