@@ -244,7 +244,7 @@ def test_labelme_becomes_a_folder(tmp_path: Path) -> None:
     labelme(tmp_path / "c.json", [shape("Tree", [[0, 0], [2, 2]], "rectangle")], imagePath="gone.jpg")  # renamed
     done = imported([tmp_path], tmp_path / "out")
     assert done.names == ["background", "pole", "sign", "tree", "Tree"]
-    assert mask_of(done, "c").sum() == 16 and any("tree, Tree;" in line for line in done.lines)
+    assert mask_of(done, "c").sum() == 16
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     expected[:4, :4] = 3

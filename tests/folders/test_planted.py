@@ -69,7 +69,6 @@ def plant(tree: Tree) -> dict[str, set[str]]:
     tree.add("half2", "val", image=np.rot90(photo(19), 2), mask=np.rot90(ids(19), 2))
     tree.add("pear", image=photo(20)), tree.add("pear_aug_2", "val", image=photo(21))
     tree.add("black", image=np.zeros((*SIZE, 3), np.uint8))
-    tree.add("tiny", image=photo(24, (20, 96)), mask=ids(24, (20, 96)))
     late = ids(28).copy()
     late[:40, :90] = 4  # a class that train lacks
     tree.add("late", "val", mask=late)
@@ -89,7 +88,6 @@ def plant(tree: Tree) -> dict[str, set[str]]:
         "contradicting-masks": {"again1", "again2"},
         "copies-in-two-splits": {"half1", "half2", "pear", "pear_aug_2"},
         "constant-image": {"black"},
-        "tiny-image": {"tiny"},
         "class-absent": set(),
     }
 

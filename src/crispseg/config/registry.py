@@ -50,10 +50,8 @@ class Registry(Generic[T]):
         return sorted(self._entries)
 
     def __getitem__(self, name: str) -> T:
-        if not isinstance(name, str) or (name not in self._entries and name not in self.names()):
-            meant, every = did_you_mean(str(name), self.names()), ", ".join(self.names())
-            known = "" if every in meant else f" (known: {every})"
-            raise CrispsegError(f"unknown {self.kind} '{name}'{meant}{known}{self.hint}")
+        if name not in self.names():
+            raise CrispsegError(f"unknown {self.kind} '{name}'{did_you_mean(str(name), self.names())}{self.hint}")
         return self._entries[name]
 
 

@@ -228,7 +228,7 @@ def accepted(kind: Any) -> str:
     """Describe the values of a type.
 
     >>> accepted(int | tuple[int, int] | None)
-    'a whole number, a list of 2 whole numbers or null'
+    'a whole number, a list of 2 (each a whole number) or null'
     """
     *most, last = dict.fromkeys(map(_phrase, alternatives(kind)))
     return f"{', '.join(most)} or {last}" if most else last
@@ -252,15 +252,10 @@ def _phrase(kind: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(written, inner))}" if len(inner) > 1 else written(inner[0])
     if origin in (dict, Mapping):
-        return f"a mapping from {'names' if inner[0] is str else accepted(inner[0])} to {_several(inner[1])}"
+        return f"a mapping (each {accepted(inner[1])})"
     if origin in SEQUENCES:
-        return f"a list of {f'{len(inner)} ' if is_pair(kind) else ''}{_several(inner[0])}"
+        return f"a list{f' of {len(inner)}' if is_pair(kind) else ''} (each {accepted(inner[0])})"
     return str(getattr(kind, "__name__", kind))
-
-
-def _several(kind: Any) -> str:
-    phrases = [_phrase(alternative) for alternative in alternatives(kind)]
-    return " or ".join(re.sub(r"^a ([^,]+?)(?= of|$)", r"\1s", phrase) for phrase in phrases)
 
 
 def written(value: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -85,17 +85,12 @@ def import_annotations(
         raise CrispsegError(f"{', '.join(map(str, sources))} contain no annotated images; give other annotations")
     splits = _splits(tasks)
     _write(out, tasks, ids, background, labels, splits)
+    counts = [f"{len(names)} images to {split}" for split, names in splits.items()]
     lines = [f"wrote {out}: {len(tasks)} images, {len(labels)} classes"]
     if empty:
         become = "left out" if background is None else "all background"
         lines.append(f"{len(empty)} images without annotations ({become}): {few(task.file.name for task in empty)}")
-    return [*lines, *_notes(labels, splits, contents)]
-
-
-def _notes(labels: LabelSet, splits: Mapping[str, Sequence[str]], contents: Iterable[Annotations]) -> list[str]:
-    """Return the lines of the summary about class names, splits, and what is not imported."""
-    counts = [f"{len(names)} images to {split}" for split, names in splits.items()]
-    return [*_similar_names(labels), *counts, *chain(*(content.notes for content in contents))]
+    return [*lines, *counts, *chain(*(content.notes for content in contents))]
 
 
 def _check_labels(tasks: Sequence[Task], ids: Mapping[str, int], remedy: str) -> None:
@@ -103,17 +98,6 @@ def _check_labels(tasks: Sequence[Task], ids: Mapping[str, int], remedy: str) ->
     for shape in chain(*(task.shapes for task in tasks)):
         if shape.label not in ids:
             raise CrispsegError(f"{shape.name} has the unknown class '{shape.label}'; {remedy}, or ignore it")
-
-
-def _similar_names(labels: LabelSet) -> list[str]:
-    """Return a line about class names that differ only in upper and lower case."""
-    counts = Counter(name.casefold() for name in labels.names)
-    similar = [name for name in labels.names if counts[name.casefold()] > 1]
-    if not similar:
-        return []
-    merge = f"data.merge '{{{similar[0]}: [{', '.join(similar)}]}}'"
-    line = f"class names that differ only in upper and lower case: {', '.join(similar)}"
-    return [f"{line}; correct them, or train with {merge} if they are one class"]
 
 
 def _write(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -255,16 +255,11 @@ class OpenFolder:
         alone = [name for name in names if name not in self.named_groups]
         if key and alone:
             yield f"data.group {key} fits {len(names) - len(alone)} of {len(names)} images, not {few(alone, 2)}"
-        sizes = Counter(groups.values())
-        if len(sizes) == len(names):
-            if key and not alone and len(names) > 1:
-                yield f"data.group {key} groups nothing: {len(names)} images form {len(names)} groups"
-            return
-        largest, size = sizes.most_common(1)[0]
-        members = few((name for name in names if groups[name] == largest), 2)
-        line = f"{len(names)} images form {plural(len(sizes), 'group')}, which are not divided"
-        share = len(self.names["val"]) / len(names)
-        yield f"{line}; the largest has {size} ({members}), and val {share:.0%} of the images"
+        count = len({*groups.values()})
+        if names and (key or count < len(names)):
+            share = len(self.names["val"]) / len(names)
+            line = f"{len(names)} images form {plural(count, 'group')}, which are not divided"
+            yield f"{line}; val has {share:.0%} of the images"
 
     # Masks ----------------------------------------------------------------------------------------------------------
 

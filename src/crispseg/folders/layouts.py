@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import shlex
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -298,10 +299,10 @@ def question_of_places(tree: Tree) -> Question:
     """Return the question where images and masks are."""
     choices = choices_of([*pairs_of_folders(tree), *pairs_of_endings(tree)])
     title = f"{tree.root}: images and masks are not found"
+    command = f"'crispseg data import {shlex.quote(str(tree.root))} -o {shlex.quote(f'{tree.root}_masks')}'"
     advice = (
         "give folders or patterns such as x/*_t1.tif as data.images and data.masks, or move the files to images and "
-        f"masks, or to train/images and train/masks; {MERGE}; 'crispseg data import' makes masks of polygons in JSON, "
-        "XML or text files"
+        f"masks, or to train/images and train/masks; {MERGE}; {command} makes masks of polygons in JSON, XML or text"
     )
     return Question(title, listing(tree), choices, advice)
 

@@ -10,8 +10,6 @@ from crispseg.folders.finding import Finding, finding_of
 from crispseg.folders.report import SplitReport
 from crispseg.labels import IGNORE
 
-UNLABELLED = {"unlabelled", "unlabeled", "void", "ignore", "ignored", "unknown"}
-
 
 def too_few_classes(data: Examined) -> Finding | None:
     """Training needs pixels of two classes, and scores need one."""
@@ -40,11 +38,4 @@ def class_absent(data: Examined) -> Finding | None:
     return finding_of("class-absent", count=len({*sum(absent.values(), ())}), lacking="; ".join(shown), absent=absent)
 
 
-def class_names(data: Examined) -> Finding | None:
-    """Classes named as pixels without a label, which a network should not learn."""
-    void = [name for name in data.labels.names if name.strip("_ ").casefold() in UNLABELLED]
-    drop = f"[{','.join(void)}]"
-    return finding_of("class-names", count=len(void), names=void, drop=drop)
-
-
-CLASS_CHECKS = [*map(if_clear, (too_few_classes, class_absent, class_names))]
+CLASS_CHECKS = [*map(if_clear, (too_few_classes, class_absent))]

@@ -8,7 +8,6 @@ import numpy as np
 
 from crispseg.folders.examined import Examined
 from crispseg.folders.finding import Finding, Severity, finding_of
-from crispseg.models.info import MIN_SIDE
 
 UNPAIRED = "image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing"
 
@@ -36,11 +35,6 @@ def sizes_differ(data: Examined) -> Finding | None:
 
 def constant_image(data: Examined) -> Finding | None:
     return finding_of("constant-image", (image.file for image in data.survey.images if image.constant))
-
-
-def tiny_image(data: Examined) -> Finding | None:
-    files = [image.file for image in data.survey.images if min(image.size) < MIN_SIDE]
-    return finding_of("tiny-image", files, least=MIN_SIDE)
 
 
 def turned_images(data: Examined) -> Finding | None:
@@ -80,7 +74,6 @@ FILE_CHECKS = [
     unusable_file,
     sizes_differ,
     constant_image,
-    tiny_image,
     turned_images,
     positions_differ,
     inverted_masks,

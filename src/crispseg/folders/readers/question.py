@@ -31,7 +31,7 @@ def question_about(declared: Declared, masks: Masks, place: Path, instances: Pat
     kinds: dict[tuple[bool, ...], list[MaskFacts]] = defaultdict(list)
     for mask in masks:
         kinds[kind_of(mask)].append(mask)
-    facts = [fact(group, len(kinds) > 1) for group in kinds.values()]
+    facts = [*map(fact, kinds.values())]
     by_color = any(mask.colors for mask in masks) or palettes_differ(masks)
     choices = color_choices(masks) if by_color else value_choices(values_of(masks), declared, instances)
     if declared.count is not None:
@@ -56,13 +56,13 @@ def kind_of(mask: MaskFacts) -> tuple[bool, ...]:
     return mask.colors, bool(mask.lossy), black_and_white, plausible(mask.held - {IGNORE})
 
 
-def fact(masks: Masks, named: bool) -> str:
-    """Return a line about masks of one kind, such as "6 masks with 3 values: 0 (90 %), 128 (9 %), 255 (1 %)"."""
+def fact(masks: Masks) -> str:
+    """Return a line about masks of one kind, such as "2 masks, such as a.png, with 2 values: 0 (90 %), 3 (10 %)"."""
     noun = "colour" if masks[0].colors else "value"
     pixels = pixels_of(masks, in_color=masks[0].colors)
     total = sum(pixels.values())
-    shown = [f"{list(key) if masks[0].colors else key} ({count / total:.2%})" for key, count in pixels.items()]
-    example = f", such as {Path(masks[0].file).name}," if named else ""
+    shown = [f"{key} ({count / total:.2%})" for key, count in pixels.items()]
+    example = f", such as {Path(masks[0].file).name},"
     lossy = ", changed by lossy compression" if masks[0].lossy else ""
     return f"{plural(len(masks), 'mask')}{example} with {plural(len(pixels), noun)}{lossy}: {few(shown, 8)}"
 
