@@ -104,17 +104,6 @@ def test_processes_share_an_epoch(samples: int, devices: int, epoch: int) -> Non
     assert set(indices) <= set(range(samples))
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 4])
-def test_any_number_of_processes_takes_the_same_images_a_step(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = list(Shuffled(24, 1, seed=3, start=(1, 12)))  # of an epoch, after one step of 12 images
-    shares = []
-    for rank in range(count):
-        monkeypatch.setattr("crispseg.data.loading._rank", lambda rank=rank: rank)
-        shares.append(list(Shuffled(24, count, seed=3, start=(1, 12 // count))))
-    assert {key for share in shares for key in share} == {*whole}
-    assert {len(share) for share in shares} == {12 // count}
-
-
 def test_each_sample_counts_once_with_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     data = drawn(train=1, val=5, test=1, height=64, width=96).dataset("val")
     transform = eval_transform((0.5,) * 3, (0.5,) * 3)

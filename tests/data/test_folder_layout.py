@@ -56,7 +56,7 @@ def test_lists_that_name_folders_and_masks(tmp_path: Path) -> None:
     [
         ("cat", ["x/cat"]),  # a name before a folder
         ("cat/1", ["cat/1"]),
-        ("dog", ["dog/1", "dog/2"]),
+        *((name, ["dog/1", "dog/2"]) for name in ("dog", "dog/")),
         ("photos/dog", ["dog/1", "dog/2"]),
         ("two", []),
     ],

@@ -64,14 +64,3 @@ def test_several_images_of_one_name_are_refused(tmp_path: Path, refuses: Any) ->
         Folder(tmp_path / "images/train", tmp_path / "masks/train").pairs("all")
     chosen = Folder(tmp_path / "images/train/*.png", tmp_path / "masks/train")
     assert [pair.image.name for pair in chosen.pairs("all")] == [f"{index}.png" for index in range(6)]
-
-
-def test_lists_of_videos(tmp_path: Path) -> None:
-    for index in range(8):
-        photo(tmp_path / f"JPEGImages/480p/{'bear' if index < 4 else 'goat'}/{index % 4:05}.jpg", index)
-        save(tmp_path / f"Annotations/480p/{'bear' if index < 4 else 'goat'}/{index % 4:05}.png", ids(0, 1))
-    for line in ("goat", "goat/", "JPEGImages\\480p\\goat"):
-        (tmp_path / "val.txt").write_text(f"{line}\n")
-        data = Folder(f"{tmp_path}/JPEGImages/480p", f"{tmp_path}/Annotations/480p", val_list=tmp_path / "val.txt")
-        videos = {split: {pair.image.parent.name for pair in data.pairs(split)} for split in ("train", "val")}
-        assert videos == {"train": {"bear"}, "val": {"goat"}}

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from dataset_trees import save
-from PIL import Image
 
 from crispseg.data import check_split, class_weights
 from crispseg.data.dataset import FileDataset, Sample, SegmentationDataset
@@ -42,42 +38,6 @@ def test_report_counts(tmp_path: Path) -> None:
     text = "\n".join(table_lines(Meaning(labels, IdLookup(4)), [report]))
     assert "3 images, 3x8 to 6x20" in text and "class 0  0           62.50%" in text
     assert "class 3  3           never" in text and "255  ignored  255         38.46%" in text
-
-
-def test_every_kind_of_damage_is_found(tmp_path: Path, refuses: Any) -> None:
-    names = [f"{index:02d}" for index in range(10)]
-    for name in names:
-        make_pair(tmp_path, name, ids(0, 1, 2, 255))
-    images, masks = tmp_path / "images", tmp_path / "masks"
-    pairs = pairs_of(tmp_path, *(f"{name}.png" for name in names))
-    save(masks / "00.png", ids(0, 17))
-    save(masks / "01.png", ids(0, 1)[:3])
-    (masks / "02.png").write_bytes((masks / "02.png").read_bytes()[:-30])
-    (images / "03.png").write_bytes(b"")
-    (images / "04.png").write_bytes((images / "04.png").read_bytes()[:-60])
-    buffer = io.BytesIO()
-    Image.open(images / "05.png").save(buffer, "JPEG")
-    (images / "05.png").write_bytes(buffer.getvalue()[:-20])
-    (images / "06.png").unlink()
-    reasons = {
-        "masks/00.png": "value 17",
-        "masks/01.png": "is 3x8",
-        "masks/02.png": "is broken",
-        "images/03.png": "is empty",
-        "images/04.png": "is broken",
-        "images/05.png": "is broken",
-        "images/06.png": "does not exist",
-    }
-    dataset = FileDataset(pairs, LabelSet.numbered(3), IdLookup(3))
-    with refuses("5 files cannot be used; the first: ", "images/03.png is empty"):
-        check_split(dataset, "train")
-    for index, (file, reason) in enumerate(reasons.items()):
-        said = {0: "17 (24 pixels)", 1: "is 3x8 but its image is 6x8"}.get(index, reason)
-        with refuses(str(tmp_path / file), said):
-            check_split(FileDataset(pairs[index : index + 1], dataset.labels, dataset.lookup), "val")
-        with refuses(str(tmp_path / file), reason):
-            dataset[index]
-    assert check_split(FileDataset(pairs[7:], dataset.labels, dataset.lookup), "train").images == 3
 
 
 class InMemory(SegmentationDataset):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,24 +10,18 @@ import numpy as np
 import pytest
 import yaml
 from commands import Capture, error_of, output_of
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from training_runs import tiny
 
 import crispseg
-from crispseg import CrispsegError, SegmentationModel
+from crispseg import SegmentationModel
 from crispseg.config.settings import Text
 from crispseg.data import FileDataset, Folder
 from crispseg.data.examination import examine
 from crispseg.data.folder import settle
-from crispseg.data.named import build_data
 from crispseg.evaluation.checked import checked_splits
-from crispseg.evaluation.recorded import data_to_score, named_data
-from crispseg.folders.checks import check
-from crispseg.folders.finding import Severity
-from crispseg.folders.wording import line
+from crispseg.evaluation.recorded import data_to_score
 from crispseg.inspection import inspect_image
 from crispseg.io.images import read_mask
 from crispseg.training.config import config_to_dict
@@ -92,134 +83,36 @@ def soft(mask: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(np.kron(mask, np.ones((20, 20), np.uint8))).rotate(7, Image.Resampling.BILINEAR))
 
 
-VALUES = st.sampled_from(
-    [
-        ([0, 1], {}),
-        ([0, 1, 255], {}),
-        ([0, 1, 255], {"classes": ["no", "yes"]}),
-        ([0, 1, 2, 3, 255], {}),
-        ([1, 2, 3], {}),
-        ([0, 1, 2, 11], {"ignore": (11,)}),
-        ([0, 1, 2], {"num_classes": 4}),
-        ([0, 255], {}),
-        ([0, 65535], {"classes": ["no", "yes"]}),
-        ([0, 255], {"palette": [WHITE, BLACK]}),
-        ([0, 255], {"soft": True, "palette": [BLACK, WHITE], "palette_tolerance": 255}),
-        ([0, 130], {"palette": [BLACK, (128,) * 3], "palette_tolerance": 5}),
-        ([0, 38, 75], {"palette": [(38,) * 3, BLACK, (75,) * 3]}),
-        ([0, 38, 75, 255], {"palette": [BLACK, (75,) * 3], "ignore": (38, 255)}),
-        (COLORS, {"palette": COLORS[::-1]}),
-        (COLORS, {"palette": COLORS[1:], "ignore": ((0, 0, 0),)}),
-    ]
-)
+MEANINGS: list[tuple[Any, dict[str, Any]]] = [
+    ([0, 1], {}),
+    ([0, 1, 255], {"classes": ["no", "yes"]}),
+    ([0, 1, 2, 3, 255], {"merge": {"both": ["class 1", "class 3"]}}),
+    ([1, 2, 3], {"drop": ["class 0"]}),
+    ([0, 1, 2, 11], {"ignore": (11,)}),
+    ([0, 1, 2], {"num_classes": 4}),
+    ([0, 255], {}),
+    ([0, 255], {"palette": [WHITE, BLACK]}),
+    ([0, 130], {"palette": [BLACK, (128,) * 3], "palette_tolerance": 5}),
+    ([0, 38, 75, 255], {"palette": [BLACK, (75,) * 3], "ignore": (38, 255)}),
+    (COLORS, {"palette": COLORS[::-1]}),
+    (COLORS, {"palette": COLORS[1:], "ignore": ((0, 0, 0),)}),
+]
 
 
-DAMAGES = "stray", "stray id", "odd", "white", "transparent"
-
-
-def damaged(mask: NDArray[Any], damage: str) -> NDArray[Any]:
-    """The mask with a pixel of another value, of other values, in white, or with transparent columns."""
-    mask = mask.copy()
-    if damage.startswith("stray"):
-        mask[0, 0] = 1 if damage == "stray id" else 77
-    elif damage == "odd":
-        mask = (np.arange(mask.size) % 251).astype(mask.dtype).reshape(mask.shape)
-    elif damage == "white":
-        mask[mask > 0] = 255
-    elif damage == "transparent" and mask.dtype == np.uint8:
-        rgb = mask if mask.ndim == 3 else np.repeat(mask[..., None], 3, 2)
-        alpha = np.zeros(mask.shape[:2], np.uint8)
-        alpha[:, np.arange(alpha.shape[1]) % 3 > 0] = 255
-        mask = np.dstack([rgb, alpha])
-    return mask
-
-
-def regroupings(names: Sequence[str]) -> st.SearchStrategy[dict[str, Any]]:
-    """Nothing; or, of three classes or more, one to drop or two to merge."""
-    if len(names) < 3:
-        return st.just({})
-    return st.permutations(names).flatmap(
-        lambda mixed: st.sampled_from(
-            [{}, {"drop": mixed[:1]}, {"merge": {"both": mixed[:2]}}, {"merge": {mixed[0]: mixed[1:2]}}]
-        )
-    )
-
-
-def labels_or_error(read: Callable[[], Any]) -> Any:
-    """The labels as lists, or the error."""
-    try:
-        found = read()
-    except CrispsegError as error:
-        return str(error)
-    return {name: labels.tolist() for name, labels in found.items()} if isinstance(found, dict) else found.tolist()
-
-
-def refused_by_doctor(data: Folder, error: str) -> bool:
-    """Whether the doctor reports the error of training, or another error of the same file."""
-    try:
-        findings = check(examine(data))
-    except CrispsegError as same:
-        return str(same) == error
-    errors = [finding for finding in findings if finding.severity is Severity.ERROR]
-    asked = any(finding.code == "unclear-masks" for finding in errors)
-    return asked or any(line(finding) == error or finding.files[0] in error for finding in errors)
-
-
-@pytest.mark.slow
-@settings(max_examples=20)
-@given(
-    data=st.data(),
-    scheme=VALUES,
-    count=st.integers(3, 5),
-    deep=st.booleans(),
-    damages=st.tuples(*[st.sampled_from(["", "", "", *DAMAGES])] * 2),
-)
-def test_one_mapping(
-    data: st.DataObject, scheme: tuple[Any, Any], count: int, deep: bool, damages: tuple[str, str]
-) -> None:
-    """Train, doctor, evaluate, compare and inspect read two folders alike, or all refuse them."""
-    values, options = scheme[0], {**scheme[1]}
-    finish = soft if options.pop("soft", False) else np.asarray
-    kind = np.uint16 if max(np.ravel(values)) > 255 or (deep and "palette" not in options) else np.uint8
-    with tempfile.TemporaryDirectory() as place:
-        root, other = Path(place, "data"), Path(place, "other")
-        for index in range(count):  # some masks lack some values
-            held = data.draw(st.lists(st.sampled_from(range(len(values))), min_size=2, max_size=5))
-            mask = finish(np.array(values, kind)[ids(*held)])
-            for folder, damage in zip((root, other), damages, strict=True):
-                make_pair(folder, str(index), damaged(mask, damage) if index == 1 else mask)
-        own = Folder(root / "images", root / "masks", **options)
-        try:
-            own = replace(own, **data.draw(regroupings(own.label_set().names)))
-            run, trained = begun(own, Path(place, "run"))
-        except CrispsegError as error:
-            assert refused_by_doctor(own, str(error))
-            return
-
-        models = run, run / "model"
-        for source in (own, build_data(named_data(str(run))[0])):
-            examined = examine(source)
-            assert examined.meaning and not any(one.severity is Severity.ERROR for one in check(examined))
-            for path, expected in trained.items():
-                np.testing.assert_array_equal(examined.meaning.lookup(read_mask(path)), expected)
-        for model in models:
-            labels = scored(model)
-            for path, expected in trained.items():
-                np.testing.assert_array_equal(labels[path.name], expected)
-                np.testing.assert_array_equal(truth(model, path), expected)
-
-        there = {"images": other / "images", "masks": other / "masks"}
-        found = [labels_or_error(lambda model=model: scored(model, **there)) for model in models]
-        assert found[0] == found[1]
-        for model in models:
-            shown = {
-                path.name: labels_or_error(lambda path=path, model=model: truth(model, path))
-                for path in sorted(there["masks"].iterdir())
-            }
-            if isinstance(found[0], dict):
-                assert shown == found[0]
-            else:
-                assert any(isinstance(labels, str) for labels in shown.values()), found[0]
+@pytest.mark.parametrize(("values", "options"), MEANINGS)
+def test_one_mapping(values: Any, options: dict[str, Any], tmp_path: Path) -> None:
+    """Train, doctor, evaluate, compare and inspect read masks alike, by the run and by its model."""
+    kind = np.uint16 if max(np.ravel(values)) > 255 else np.uint8
+    put(tmp_path / "own", *[np.array(values, kind)[ids(*range(len(values)))]] * 3)
+    own = Folder(tmp_path / "own/images", tmp_path / "own/masks", **options)
+    run, trained = begun(own, tmp_path / "run")
+    meaning = examine(own).meaning
+    assert meaning and len(trained) == 3
+    for path, expected in trained.items():
+        np.testing.assert_array_equal(meaning.lookup(read_mask(path)), expected)
+        for model in (run, run / "model"):
+            np.testing.assert_array_equal(scored(model)[path.name], expected)
+            np.testing.assert_array_equal(truth(model, path), expected)
 
 
 SOFT_RED = soft(ids(0, 1, 1) * 128)

@@ -13,26 +13,10 @@ from commands import Capture
 from PIL import Image
 
 from crispseg.cli.main import main
-from crispseg.data.examination import examine
-from crispseg.folders.checks import check
-from crispseg.folders.examined import Examined
-from crispseg.folders.finding import FINDING_KINDS, Finding, Kind, Severity, finding_of
+from crispseg.folders.finding import Severity
 from crispseg.folders.wording import line
 
 from .trees import Tree, ids
-
-
-def wide_image(data: Examined) -> Finding | None:
-    """A check of somebody else: images that are wider than high."""
-    return finding_of("wide-image", (image.file for image in data.survey.images if image.size[1] > image.size[0]))
-
-
-def test_a_new_check_is_a_function_and_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(
-        FINDING_KINDS, "wide-image", Kind(Severity.WARNING, "{count:image} wider than high", "turn it", "")
-    )
-    (finding,) = check(examine(Tree(tmp_path).source()), [wide_image])
-    assert line(finding) == "12 images wider than high; turn it"
 
 
 def geotiffs(root: Path, mask: Callable[[int], np.ndarray], nodata: str) -> Tree:

@@ -219,16 +219,6 @@ def test_last_words_are_splits_if_train_is_among_them(
     assert counts(content(touch(tmp_path, *files))) == expected
 
 
-@pytest.mark.parametrize("kinds", [("", "_1", " (2)"), ("", "_1")])
-@pytest.mark.parametrize("places", [("images/a{n}.png", "masks/a{n}{k}.png"), ("a{n}.jpg", "a{n}{k}.png")])
-def test_a_mask_for_each_object_is_an_error(places: tuple[str, str], kinds: tuple[str, ...], tmp_path: Path) -> None:
-    files = [places[0].format(n=n) for n in range(4)]
-    files += [places[1].format(n=n, k=kind) for n in range(4) for kind in kinds]
-    (pairing,) = content(touch(tmp_path, *files)).pairings
-    assert "merge them into one PNG" in str(pairing.error)
-    assert len(pairing.ambiguous) == len(files)
-
-
 def test_lists_and_class_files(tmp_path: Path) -> None:
     touch(tmp_path, *names("images/{n}.png", "masks/{n}.png"), "classes.txt", "preview/a.png")
     for split in SPLITS:
