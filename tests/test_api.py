@@ -22,7 +22,7 @@ import crispseg
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.named import write_pairs
-from crispseg.io.images import read_image, read_mask
+from crispseg.io.images import read_mask
 from crispseg.training import Run
 
 CLASSES = ["background", "<b>road</b>"]
@@ -230,22 +230,6 @@ def test_it_runs_beside_the_main_thread(folders: Path, tmp_path: Path) -> None:
 IMAGE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
 DEEP = IMAGE[..., 0].astype(np.uint16) * 257
 MASK = np.arange(48).reshape(6, 8)
-SAME_IMAGES: dict[str, tuple[Any, Any]] = {
-    "channel": (IMAGE[..., :1], Image.fromarray(IMAGE[..., 0])),
-    "RGB": (IMAGE, Image.fromarray(IMAGE)),
-    "RGBA": (np.dstack([IMAGE, IMAGE[..., 0]]), Image.fromarray(np.dstack([IMAGE, IMAGE[..., 0]]))),
-    "floats": (IMAGE / 255, Image.fromarray(IMAGE)),
-    "16-bit colours": (np.dstack([DEEP] * 3), Image.fromarray(DEEP)),
-    "palette": (Image.fromarray(IMAGE).convert("P"), Image.fromarray(IMAGE).convert("P").convert("RGB")),
-}
-
-
-@pytest.mark.parametrize("kind", SAME_IMAGES)
-def test_images_of_lists_are_what_files_of_them_are(kind: str, tmp_path: Path) -> None:
-    given, wanted = SAME_IMAGES[kind]
-    images, _ = write_pairs([given], [MASK], tmp_path / "list")
-    save(tmp_path / "wanted.png", wanted)
-    assert np.array_equal(read_image(images / "00000.png"), read_image(tmp_path / "wanted.png"))
 
 
 @pytest.mark.parametrize(

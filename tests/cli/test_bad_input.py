@@ -9,15 +9,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from commands import Capture, error_of
 from training_runs import FLAGS
 
 from crispseg.cli.main import main
-from crispseg.io.images import write_image
-from tests.data.own_folders import TINY
 
 SIZE = (64, 96)
 
@@ -48,35 +45,6 @@ def copied(run: Path, tmp_path: Path) -> Path:
 
 
 # Images and masks ---------------------------------------------------------------------------------------------------
-
-
-def test_a_broken_image_to_predict(run: Path, tmp_path: Path, capsys: Capture) -> None:
-    image = tmp_path / "cut.png"
-    write_image(image, np.random.default_rng(1).integers(0, 256, (*SIZE, 3), np.uint8))
-    image.write_bytes(image.read_bytes()[:2000])
-    assert main(["predict", str(run), str(image), "--out", str(tmp_path / "out")]) == 2
-    notice, line = capsys.readouterr().err.splitlines()  # what is left out, and what came of it
-    for phrase in (str(image), "is broken", "restore or remove"):
-        assert phrase in notice
-    assert line.startswith("crispseg: error: 1 of 1 images") and str(image) in line
-    assert list(files(tmp_path)) == ["cut.png"]
-
-
-def test_bad_values_in_masks(tmp_path: Path, error: Error) -> None:
-    random, masks = np.random.default_rng(0), tmp_path / "masks"
-    for index in range(6):
-        write_image(tmp_path / f"images/{index}.png", random.integers(0, 256, (*SIZE, 3), np.uint8))
-        write_image(masks / f"{index}.png", random.integers(0, 3, SIZE, np.uint8))
-    mask = np.zeros(SIZE, np.uint8)
-    mask[5, 7] = 77
-    write_image(masks / "3.png", mask)
-    data = ["--data=folder", f"--data.images={tmp_path / 'images'}", f"--data.masks={masks}", "--data.num_classes=3"]
-    train = ["train", *TINY, *data, f"--out={tmp_path / 'run'}"]
-    line = error(*train)
-    assert all(phrase in line for phrase in (str(masks / "3.png"), "77", "0 to 2", "correct"))
-    for index in range(6):
-        write_image(masks / f"{index}.png", np.full(SIZE, 200, np.uint8))
-    assert all(phrase in error(*train) for phrase in ("6 masks", "200"))
 
 
 # Names --------------------------------------------------------------------------------------------------------------

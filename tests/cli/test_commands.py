@@ -34,24 +34,6 @@ def yaml_file(folder: Path, text: str) -> Path:
 # Help and mistakes --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("argv", "keys"),
-    [
-        (["train"], ["--model.backbone", "--model.fuse", "--data.images", "--augment.crop", "--lr", "--print_config"]),
-        (["train", "--data", "camvid"], ["--data.root"]),
-        (["train", "--model", "agln"], ["--model.descriptors", "(a whole number, default: 128)", "--folds"]),
-        (["predict"], ["RUN", "IMAGES", "--out", "--precision"]),
-    ],
-)
-def test_help_explains_every_key(argv: list[str], keys: list[str], capsys: Capture) -> None:
-    shown = " ".join(output_of(capsys, *argv, "--help", "all").split())
-    for key in keys:
-        assert key in shown
-    assert f"crispseg {argv[0]}" in shown
-    assert ("--data.images" in shown) == ("camvid" not in argv and argv != ["predict"])  # keys of the chosen data only
-    assert "type:" not in shown and "Literal" not in shown and "Optional" not in shown
-
-
 def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     """What `python -m crispseg` does, without a second import of everything."""
     monkeypatch.setattr(sys, "argv", ["crispseg", "trian"])

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import pytest
 
 from crispseg import CrispsegError
-from crispseg.cli.command import WithData, read_flags
+from crispseg.cli.command import read_flags
 from crispseg.config.settings import Field, Text
 
 KINDS: dict[str, Any] = {"out": Path, "bf16": bool, "flip": bool | None, "size": tuple[int, int], "only": list[str]}
@@ -54,46 +53,3 @@ def test_a_flag_without_a_value(line: str) -> None:
     with pytest.raises(CrispsegError, match="no value") as caught:
         read_flags(line.split(), KNOWN)
     assert caught.value.field == line.split()[0].removeprefix("--")
-
-
-@dataclass(kw_only=True)
-class Paint(WithData):
-    """Paint walls.
-
-    Args:
-        wall: which one.
-        tins: of paint.
-        coats: how many.
-    """
-
-    name: ClassVar[str] = "paint"
-    words: ClassVar[tuple[str, ...]] = ("wall", "tins")
-    first: ClassVar[tuple[str, ...]] = ("coats",)
-    wall: str
-    tins: list[Path]
-    coats: int = 2
-
-    def __call__(self) -> int:
-        return self.coats
-
-
-def test_a_command_is_what_its_words_say() -> None:
-    command = Paint.parsed(["north", "--coats", "3", "a", "b", "--images", "i", "--data.masks=m"])
-    assert (command.wall, command.tins, command.coats) == ("north", [Path("a"), Path("b")], 3)
-    assert command.data == {"images": "i", "masks": "m"}
-    assert Paint.start(["north", "a"]) == 2
-
-
-@pytest.mark.parametrize(
-    ("line", "phrases"),
-    [
-        ("", ["WALL is missing", "usage: crispseg paint WALL TINS ..."]),
-        ("north", ["TINS is missing"]),
-        ("north a --coat 1", ["coat ", "did you mean 'coats'"]),
-        ("north a --coats many", ["coats ", "many", "a whole number"]),
-        ("north a --data.imags x --coat 2", ["coat "]),
-    ],
-)
-def test_a_command_refuses(line: str, phrases: list[str], refuses: Any) -> None:
-    with refuses(*phrases):
-        Paint.parsed(line.split())

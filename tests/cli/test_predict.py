@@ -61,8 +61,3 @@ def test_nothing_to_predict(run: Path, tmp_path: Path, capsys: Capture) -> None:
     for source, phrase in cases:
         assert phrase in error_of(capsys, "predict", run, tmp_path / source, "--out", tmp_path / "out")
     assert files(tmp_path) == set()
-
-
-def test_an_impossible_device_is_named(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
-    line = error_of(capsys, "predict", run, pictures, "--out", tmp_path / "out", "--device", "abacus")
-    assert "'abacus'" in line and "'cpu'" in line

@@ -94,11 +94,3 @@ def with_a_worker_that(ends: Callable[[], None], stderr: Path) -> None:
     worker = SimpleNamespace(start=lambda argv: list(DataLoader(Images(), num_workers=1)))
     commands["predict"] = worker  # type: ignore[assignment]
     sys.exit(main(["predict"]))
-
-
-def test_a_command_puts_the_handler_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[object] = []
-    command = SimpleNamespace(start=lambda argv: seen.append(signal.getsignal(signal.SIGTERM)))
-    monkeypatch.setitem(commands, "predict", command)
-    assert main(["predict"]) == 0
-    assert callable(seen[0]) and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

@@ -14,46 +14,11 @@ from models.base import NUM_CLASSES, SQUARES
 from crispseg import from_pretrained
 from crispseg.cli.main import main
 from crispseg.compat import openvino_core
-from crispseg.export import pipeline, quantization
+from crispseg.export import pipeline
 from crispseg.export.certificate import Compared, Measured
 from crispseg.export.pipeline import export_model
-from crispseg.export.quantization import SCOPES, in_float, quantize_onnx, quantize_openvino
+from crispseg.export.quantization import quantize_onnx, quantize_openvino
 from crispseg.training import Run
-
-
-@pytest.mark.parametrize("gathers", [False, True])
-def test_sampling_flows_and_the_classifier_stay_in_float(gathers: bool) -> None:
-    onnx = pytest.importorskip("onnx")
-
-    def node(kind: str, inputs: str, output: str, scope: str = "decoder") -> Any:
-        made = onnx.helper.make_node(kind, inputs.split(), [output], name=output)
-        made.metadata_props.append(onnx.StringStringEntryProto(key=SCOPES, value=f"['', '{scope}']"))
-        return made
-
-    nodes = [
-        node("Conv", "images w", "stem", "backbone"),
-        node("Relu", "stem", "feature", "backbone"),
-        node("Conv", "feature w", "coarse", "backbone"),
-        node("Shape", "feature", "size"),
-        node("Conv", "feature w", "flow"),
-        node("Add", "flow size", "grid"),
-        node("GridSample", "feature grid", "warped"),
-        node("Add", "warped coarse", "both"),
-        node("Conv", "both w", "merged"),
-        node("Conv", "merged w", "classes"),
-        node("Resize", "classes", "logits"),
-    ]
-    if gathers:  # by the index of a row for each point
-        nodes[6:7] = [
-            node("Reshape", "grid points", "index"),
-            node("Reshape", "feature rows", "row"),
-            node("Gather", "row index", "warped"),
-        ]
-    output = onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, None)
-    graph = onnx.helper.make_graph(nodes, "graph", [], [output])
-    of_flow = {"flow", "grid", "index"} if gathers else {"flow", "grid"}
-    assert set(in_float(graph, decoder=False)) == {*of_flow, "classes", "logits"}
-    assert set(in_float(graph, decoder=True)) == {node.name for node in nodes} - {"stem", "feature", "coarse"}
 
 
 @pytest.fixture
@@ -89,20 +54,6 @@ def test_sums_of_large_products_do_not_overflow(format: str, products: Path, tmp
         model = quantize_openvino(products, [BRIGHT], decoder=False)
         logits = openvino_core().compile_model(model, "CPU")([BRIGHT])[0]
     assert np.abs(logits - 1).max() < 0.05
-
-
-@pytest.mark.parametrize(("overflow", "largest"), [(True, 64), (False, 127)])
-def test_weights_have_seven_bits_where_sums_overflow(
-    overflow: bool, largest: int, products: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    onnx, target = pytest.importorskip("onnx"), tmp_path / "int8.onnx"
-    monkeypatch.setattr(quantization, "sums_overflow", lambda: overflow)
-    quantize_onnx(products, target, [BRIGHT], decoder=False)
-    arrays = [onnx.numpy_helper.to_array(each) for each in onnx.load(target).graph.initializer]
-    nodes = quantize_openvino(products, [BRIGHT], decoder=False).get_ops()
-    arrays += [node.data for node in nodes if node.get_type_name() == "Constant"]
-    weights = [array.astype(int) for array in arrays if array.dtype == np.int8 and array.ndim == 2]
-    assert len(weights) == 2 and all(abs(np.abs(each).max() - largest) <= 1 for each in weights)
 
 
 @pytest.mark.slow

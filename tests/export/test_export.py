@@ -29,7 +29,6 @@ from crispseg.export.pipeline import export_model
 from crispseg.export.plan import ExportPlan, Precision, describe
 from crispseg.export.quantization import Calibration
 from crispseg.inference.runtime import ExportedModel, open_model, open_onnx, open_openvino
-from crispseg.training import Run
 
 NAMES = ("sky", "road", "person")
 SMALL = ((1, 32, 57), (2, 33, 40), (1, 64, 48))
@@ -350,16 +349,6 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         line = error_of(capsys, "export", saved, "--format=torch_export", f"--out={tmp_path / 'model.pt2'}")
     assert str(tmp_path / "model.pt2") in line and os.strerror(errno.EFBIG) in line
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_a_run_was_trained_on_says_what_its_file_loses(
-    tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_exporter(monkeypatch, tiny_run.model)
-    flags = ["--format=torch_export", f"--out={tmp_path / 'model.pt2'}", "--max_drop=0"]
-    assert main(["export", str(tiny_run.folder), *flags]) == 0
-    certificate = json.loads((tmp_path / "model.pt2.json").read_text())
-    assert (certificate["data"], certificate["measured"]["images"]) == ("folder", 4)
 
 
 # Mistakes -----------------------------------------------------------------------------------------------------------

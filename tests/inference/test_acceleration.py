@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from timm.layers import BatchNormAct2d, StdConv2d, convert_sync_batchnorm, padding
+from timm.layers import BatchNormAct2d, StdConv2d, convert_sync_batchnorm
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from crispseg import Segmenter, create_model
-from crispseg.compat import whole_number_padding
 from crispseg.inference.acceleration import fold_batch_norms
 from crispseg.nn import BatchNorm2d
 
@@ -132,11 +131,3 @@ def test_compiled_for_images_of_any_size(monkeypatch: pytest.MonkeyPatch) -> Non
         torch.testing.assert_close(ready.logits(image), eager.logits(image), rtol=1e-4, atol=1e-4)
     assert counter.frame_count == 1
     torch.compiler.reset()
-
-
-@pytest.mark.parametrize("length", [32, 33, 97, 128])
-@pytest.mark.parametrize("kernel, stride, dilation", [(3, 2, 1), (5, 2, 1), (1, 2, 1), (3, 1, 2), (7, 4, 1)])
-def test_padding_in_whole_numbers_is_timm_s(length: int, kernel: int, stride: int, dilation: int) -> None:
-    expected = padding.get_same_padding(length, kernel, stride, dilation)
-    with whole_number_padding():
-        assert padding.get_same_padding(length, kernel, stride, dilation) == expected

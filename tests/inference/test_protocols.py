@@ -98,22 +98,6 @@ def test_windows_of_an_equivariant_model_give_the_logits_of_the_whole_image(size
     torch.testing.assert_close(one_view(pixelwise, images, protocol), pixelwise(images), rtol=1e-4, atol=1e-5)
 
 
-@torch.no_grad()
-def test_overlaps_are_weighted_as_stated() -> None:
-    images = torch.randn(1, 3, 32, 48)
-    calls: list[Tensor] = []
-
-    def constant(crops: Tensor) -> Tensor:
-        """0 in the first window, 1 in the second."""
-        calls.append(crops)
-        return torch.full((1, 1, *crops.shape[2:]), len(calls) - 1.0)
-
-    uniform = one_view(constant, images, Protocol(window=32, stride=16))
-    expected = torch.tensor([0.0] * 16 + [0.5] * 16 + [1.0] * 16)
-    torch.testing.assert_close(uniform, expected.expand(1, 1, 32, 48))
-    assert torch.equal(calls[1], images[..., 16:])
-
-
 # Views --------------------------------------------------------------------------------------------------------------
 
 

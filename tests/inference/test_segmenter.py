@@ -1,7 +1,6 @@
 import copy
 import dataclasses
 import pickle
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from training_runs import varied
 from crispseg import CrispsegError, SegmentationModel
 from crispseg.data.dataset import Sample
 from crispseg.data.transforms import eval_transform
-from crispseg.inference.device import in_parallel
 from crispseg.inference.segmenter import WORKERS, Segmenter
 
 NAMES = ("road", "sky", "tree", "car", "pole")
@@ -261,18 +259,6 @@ def test_a_segmenter_is_pickled_with_its_settings(
     for content in pickles:
         assert np.array_equal(pickle.loads(content)(image).labels, expected)
     assert len(pickles[0]) < 10_000 < len(pickles[2])  # a path, or weights
-
-
-def test_results_keep_the_order_and_errors_are_in_their_place() -> None:
-    def work(number: int) -> int:
-        if number == 1:
-            raise KeyError(number)
-        time.sleep(0.05 * (number == 0))
-        return -number
-
-    found = [(number, future.exception() or future.result()) for number, future in in_parallel(range(4), work, 2)]
-    assert [number for number, _ in found] == [0, 1, 2, 3]
-    assert isinstance(found[1][1], KeyError) and [found[index][1] for index in (0, 2, 3)] == [0, -2, -3]
 
 
 def test_a_buffer_may_be_used_for_all_images(segmenter: Segmenter) -> None:

@@ -164,17 +164,6 @@ def test_alpha_that_a_model_reads_is_data(tmp_path: Path) -> None:
 # Blending -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("length", [5, 128, 129, 143, 144, 240, 241, 1000])
-def test_tiles_cover_a_side_and_overlap(length: int) -> None:
-    tiles = spans(length, 128, 16)
-    assert tiles[0].used == tiles[0].start == 0 and tiles[-1].end == length
-    for left, right in itertools.pairwise(tiles):
-        assert right.used == left.end - 16 >= right.start and right.end > left.end
-        assert right.end - right.start == 128
-    # No more than two tiles count anywhere, so two ramps that add up to 1 are all there is.
-    assert all(after.used >= before.end for before, after in zip(tiles, tiles[2:], strict=False))
-
-
 @pytest.mark.parametrize("size", [(300, 290), (128, 400), (129, 128), (60, 61)])
 def test_tiles_of_a_pixelwise_model_give_the_labels_of_the_whole_image(size: tuple[int, int]) -> None:
     image = noise(*size)
@@ -287,12 +276,6 @@ def test_tensors_are_counted_while_they_live() -> None:
     assert 12000 <= peak_bytes(run) < 12100
     assert peak_bytes(lambda: [torch.zeros(1000) for _ in range(5)]) == 20000
     assert peak_bytes(lambda: [torch.zeros(1000).sum() for _ in range(5)]) < 4100
-
-
-def test_what_is_free() -> None:
-    free = free_bytes(torch.device("cpu"))
-    assert free is not None and 2**20 < free < 2**50
-    assert free_bytes(torch.device("meta")) is None
 
 
 @pytest.mark.gpu

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.inspection.fields import flow_of, payload, sampled_points
-from crispseg.inspection.page import inspection_page, sections
+from crispseg.inspection.page import inspection_page
 from tests.inspection.models import SYSTEMS, inspected
 
 KINDS = {"crisp": {"flow"}, "sfnet": {"flow"}, "ddsm_upernet": {"points"}, "unept": {"points"}}
@@ -40,16 +40,6 @@ def test_page_is_whole_by_itself(name: str) -> None:
     assert ("Semantic flow" in html) == (name in ("crisp", "sfnet"))
     for title in ("prediction", "truth", "errors", "confidence"):
         assert f'data-layer="{title}"' in html
-
-
-def test_a_gated_alignment_shows_both_flows_and_the_gate() -> None:
-    found = inspected("sfnet_lite")
-    ((title, panels),) = sections(found)["fam"]
-    assert title == "F5 → F2"
-    names = ["coarse level, upsampled", "fine level", "flow", "coarse level, warped"]
-    assert [panel.name for panel in panels] == [*names, "second flow", "fine level, warped", "gate"]
-    assert not np.array_equal(panels[2].pixels, panels[4].pixels) and np.ptp(panels[-1].pixels) > 0
-    assert "Semantic flow" in inspection_page(found)
 
 
 def test_points_of_deformable_convolutions() -> None:

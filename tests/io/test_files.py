@@ -31,17 +31,6 @@ FORK = multiprocessing.get_context("fork")
 # One file -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_finished_file_appears_with_its_suffix_and_folder(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "deeper" / "table.csv"
-    with atomic_path(path) as temporary:
-        assert temporary.suffix == ".csv"
-        assert temporary.parent == path.parent  # the same file system: renaming is atomic
-        temporary.write_text("done")
-        assert not path.exists()
-    assert path.read_text() == "done"
-    assert list(path.parent.iterdir()) == [path]
-
-
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_crash_leaves_the_earlier_file(error: type[BaseException], tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
@@ -63,19 +52,6 @@ def test_the_finished_file_has_ordinary_permissions(umask: int, tmp_path: Path) 
         assert os.umask(umask) == umask, "atomic_path changed the umask"
     finally:
         os.umask(earlier)
-
-
-@pytest.mark.parametrize("below", ["", "sub"])
-def test_a_file_where_a_folder_should_be_is_refused(below: str, tmp_path: Path, refuses: Any) -> None:
-    (tmp_path / "file").write_text("here")
-    folder = tmp_path / "file" / below
-    with refuses(str(folder)):
-        writable_folder(folder)
-    with refuses(str(folder)), atomic_path(folder / "table.csv"):
-        pass
-    assert (tmp_path / "file").read_text() == "here"
-    with refuses(str(tmp_path)), atomic_path(tmp_path):
-        pass
 
 
 def test_an_unwritable_folder_is_refused(tmp_path: Path, refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,6 @@ import numpy as np
 import pytest
 import tifffile
 from conftest import Refuses
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 from training_runs import MODEL, tiny
@@ -29,7 +27,7 @@ from crispseg.inference import tiled
 from crispseg.io import value_range
 from crispseg.io.images import read_image, read_mask, write_image
 from crispseg.io.opening import from_array
-from crispseg.io.value_range import percentile_range, to_8_bits
+from crispseg.io.value_range import percentile_range
 from crispseg.training import Run, train
 from crispseg.training.distillation import open_teacher
 from crispseg.training.settings import training_config
@@ -78,14 +76,6 @@ def run(data: Folder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tupl
 def by_hand(values: np.ndarray, low: float = LOW, high: float = HIGH) -> np.ndarray:
     scaled = np.rint(np.clip((values.astype(float) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
     return np.repeat(scaled[..., None], 3, 2) if scaled.ndim == 2 else scaled
-
-
-@given(st.integers(0, 60000), st.integers(1, 5535), st.lists(st.integers(0, 65535), min_size=1, max_size=20))
-def test_values_are_scaled_between_the_ends(low: int, length: int, values: list[int]) -> None:
-    array = np.array([low, low + length, *values], np.uint16)
-    scaled = to_8_bits(array, (low, low + length), "a")
-    assert scaled.dtype == np.uint8
-    assert np.array_equal(scaled, by_hand(array[None], low, low + length)[0, :, 0])
 
 
 def test_training_measures_the_range_and_says_so(run: tuple[Run, str], data: Folder) -> None:

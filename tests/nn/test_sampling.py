@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from functorch.compile import make_boxed_func
 from torch import Tensor
-from torch._dynamo.backends.common import aot_autograd
 
 from crispseg.nn import sampled_dot, sampled_sum, sampling
 
@@ -58,25 +56,6 @@ def test_values_and_gradients_are_those_of_the_naive_way(
         gradients = (torch.autograd.grad(each, inputs, direction) for each in (result, expected))
         for gradient, wanted in zip(*gradients, strict=True):
             torch.testing.assert_close(gradient, wanted)
-
-
-def test_a_compiled_backward_pass_keeps_its_strips() -> None:
-    """The graph holds one operator for all strips, not what each of them samples."""
-    graphs = []
-
-    def note(graph: torch.fx.GraphModule, _inputs: object) -> object:
-        graphs.append({str(node.target) for node in graph.graph.nodes})
-        return make_boxed_func(graph.forward)
-
-    query, _, source, grid = case(1, 3, 2, (4, 3), (3, 5))
-    compiled = torch.compile(sampled_dot, backend=aot_autograd(fw_compiler=note, bw_compiler=note))
-    product = compiled(query, source, grid)
-    torch.testing.assert_close(product, naive_dot(query, source, grid))
-    product.sum().backward()
-    forward, backward = graphs
-    assert "crispseg.sampled_dot.default" in forward
-    assert "crispseg.sampled_backward.default" in backward
-    assert not any("grid_sampler" in target for target in forward | backward)
 
 
 def test_operators_are_well_formed() -> None:

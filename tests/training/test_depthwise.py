@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from crispseg.training import depthwise
 from crispseg.training.depthwise import FastDepthwise
 
 CONVS = {
@@ -37,22 +36,3 @@ def test_gradients_agree_with_float32(name: str) -> None:
     for ours, reference in zip(rough, exact, strict=True):
         assert ours.dtype == reference.dtype
         assert (ours - reference).norm() < 0.01 * reference.norm()
-
-
-def test_only_depthwise_convolutions_that_learn_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[int, ...]] = []
-    apply = depthwise.DepthwiseConv.apply
-    monkeypatch.setattr(
-        depthwise.DepthwiseConv, "apply", lambda x, weight, *rest: seen.append(weight.shape) or apply(x, weight, *rest)
-    )
-    frozen = nn.Conv2d(8, 8, 3, groups=8).requires_grad_(False)
-    plain, grouped = nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3, groups=2)
-    net, images = nn.Sequential(frozen, plain, grouped, CONVS["5×5"]), torch.randn(1, 8, 12, 12)
-    with FastDepthwise():
-        net(images)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            net(images)
-        assert not seen
-        with torch.autocast("cpu", torch.bfloat16):
-            net(images)
-    assert seen == [(8, 1, 5, 5)]

@@ -42,23 +42,6 @@ def leaks(source: Folder) -> list[str]:
     return [text for finding in shared_images(source) for text in lines_of(finding)]
 
 
-@pytest.mark.parametrize(
-    ("names", "pattern"),
-    [
-        ([f"p{index}_slice_{number}" for index in range(3) for number in (1, 2)], "{*}_*"),
-        ([f"p{index}/{number}" for index in range(3) for number in (1, 2)], "{*}/*"),
-    ],
-)
-def test_parts_on_both_sides_are_said(names: list[str], pattern: str, tmp_path: Path) -> None:
-    for seed, name in enumerate(names):
-        make(tmp_path, "", name, ".png", seed, seed, np.array)
-    listed = tmp_path / "val.txt"
-    listed.write_text("\n".join(names[1::2]))
-    for option in ({}, {"group": pattern}):
-        line, *examples = leaks(Folder(tmp_path / "images", tmp_path / "masks", val_list=listed, **option))
-        assert pattern in line and "3 of 3 in val" in line and examples
-
-
 def test_train_and_evaluate_say_so_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root, run = sound(tmp_path / "data"), tmp_path / "run"
     assert leaks(Folder(root=root)) == []

@@ -4,18 +4,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor, nn
-from training_runs import DRAWN, quietly, rows, tiny
+from torch import nn
+from training_runs import DRAWN
 
 from crispseg import SegmentationModel, create_model
 from crispseg.training import TrainConfig
 from crispseg.training.optimization import build_optimizer, has_bf16, learning_rate_factor
-from crispseg.training.task import SegmentationTask
 
 # Parameter groups ---------------------------------------------------------------------------------------------------
 
@@ -72,15 +68,6 @@ def of(total: int) -> Callable[[int], float]:
     return lambda step: step / total
 
 
-def test_a_frozen_backbone_is_not_optimized(model: SegmentationModel) -> None:
-    model.backbone.freeze()
-    for decay_all in (True, False):
-        optimizer = build_optimizer(model, TrainConfig(DRAWN, decay_norms_and_biases=decay_all))
-        frozen = {id(parameter) for parameter in model.backbone.parameters()}
-        assert settings_of(optimizer).keys() == {id(p) for p in model.parameters()} - frozen
-        assert all(group["params"] for group in optimizer.param_groups)
-
-
 def test_poly_and_cosine_decay_at_every_step_poly_epoch_at_every_epoch_and_constant_never() -> None:
     cosine = learning_rate_factor(scheduled("cosine"), of(8), 3)
     assert [cosine(step) for step in (0, 2, 4, 6, 8, 9)] == pytest.approx([1, 0.853553, 0.5, 0.146447, 0, 0], abs=1e-6)
@@ -121,22 +108,6 @@ def test_warmup_rises_linearly_and_then_is_gone(schedule: Any) -> None:
         assert warm(step) == plain(step)
 
 
-@given(
-    schedule=st.sampled_from(["poly", "poly_epoch", "cosine", "step", "constant"]),
-    total=st.integers(1, 300),
-    epoch=st.integers(1, 60),
-    warmup=st.integers(0, 400),
-    power=st.floats(0.1, 3),
-)
-def test_factors_stay_between_0_and_1(schedule: Any, total: int, epoch: int, warmup: int, power: float) -> None:
-    factor = learning_rate_factor(scheduled(schedule, warmup=warmup, power=power), of(total), epoch)
-    values = [factor(step) for step in range(total + 2)]  # the scheduler also asks beyond the last step
-    assert all(isinstance(value, float) and 0 <= value <= 1 for value in values)
-    assert values[0] > 0
-    tail = values[warmup:]
-    assert tail == sorted(tail, reverse=True)
-
-
 # bfloat16 -----------------------------------------------------------------------------------------------------------
 
 
@@ -157,20 +128,3 @@ def test_processors_with_bf16(line: str, has: bool, tmp_path: Path) -> None:
 
 
 # In a run -----------------------------------------------------------------------------------------------------------
-
-
-def test_the_learning_rate_of_a_run_drops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of four batches an epoch, two are a step."""
-    changes, expected = {"iterations": 3, "batch_size": 2, "accumulate": 2}, [1, 1, 1, 1, 0.1, 0.1]
-    rates: list[list[float]] = []  # of backbone and rest, at each batch
-    training_step = SegmentationTask.training_step
-
-    def spy(task: SegmentationTask, *args: Any) -> Tensor:
-        rates.append([group["lr"] for group in task.trainer.optimizers[0].param_groups])
-        return training_step(task, *args)
-
-    monkeypatch.setattr(SegmentationTask, "training_step", spy)
-    dropped: dict[str, Any] = {"optimizer": "adamw", "lr": 0.01, "backbone_lr_factor": 0.1, "schedule": "step"}
-    finished = quietly(tiny(tmp_path / "run", **dropped | changes))
-    np.testing.assert_allclose(rates, [[0.001 * factor, 0.01 * factor] for factor in expected])
-    assert float(rows(finished.folder)[-1]["lr"]) == pytest.approx(0.01 * expected[-1])

@@ -12,11 +12,7 @@ from training_runs import DRAWN
 
 from crispseg import from_pretrained
 from crispseg.cli.main import main
-from crispseg.cli.train import Train
-from crispseg.config.yaml_files import read_yaml
-from crispseg.data import Nuclei
 from crispseg.evaluation.evaluate import evaluate
-from crispseg.training.config import ModelConfig
 
 TINY = [
     *("--model.backbone=test_efficientnet", "--model.width=16"),
@@ -63,15 +59,3 @@ def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Cap
     assert "out: runs/quickstart-2\n" in capsys.readouterr().out
     assert main(["quickstart", *TINY, *FEW, "--out", str(run)]) == 2
     assert "already contains" in capsys.readouterr().err
-
-
-def test_the_recipe_is_valid() -> None:
-    config = Train.parsed([]).config(read_yaml(RECIPE))
-    start = ModelConfig.of("aerial")
-    assert config.init_from == "aerial"  # nothing to download
-    assert (config.model.name, config.model.backbone) == (start.name, start.backbone)
-    assert start.options.items() <= config.model.options.items()
-    assert config.data == Nuclei()
-    assert config.minutes is not None and config.minutes <= 4
-    own = Train.parsed(as_flags(DRAWN)).config(read_yaml(RECIPE))
-    assert own.data == DRAWN

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
 import shutil
 import signal
@@ -237,21 +236,6 @@ def test_a_run_that_ended_before_its_first_checkpoint(
     assert main(["train", f"--resume={config.out}"]) == 0
     assert "from the beginning" in capsys.readouterr().err
     assert equal(state(from_pretrained(config.out)), state(plain.model))
-
-
-@pytest.mark.slow
-def test_a_run_without_its_last_checkpoint_resumes_from_the_best(
-    plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As one that is killed between the two."""
-    config, rising = repeatable(tmp_path / "run"), itertools.count(1.0)
-    monkeypatch.setattr(Scores, "miou", property(lambda _: next(rising)))
-    killed(config, 4, monkeypatch, "on_train_epoch_end")
-    (config.out / "checkpoints/last.ckpt").unlink(missing_ok=True)
-    assert main(["train", f"--resume={config.out}"]) == 0
-    assert "best.ckpt" in capsys.readouterr().err
-    ends = [torch.load(each / "checkpoints/last.ckpt", weights_only=True) for each in (config.out, plain.folder)]
-    assert equal(ends[0]["state_dict"], ends[1]["state_dict"]) and len(rows(config.out)) == 2
 
 
 @pytest.mark.slow
