@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torchvision
+from contract.formula import image
+from contract.test_official import assert_computed, official
 from torch import nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from crispseg.backbones import Backbone
-from tests.models.released_sfnet import Released
 
 from .test_backbone import check_sizes
 
@@ -46,18 +47,15 @@ def test_features_have_these_sizes(name: str, strides: tuple[int, ...], channels
 def test_weights_under_the_released_names_give_the_released_features(
     name: str, first: str, tmp_path: Path, refuses: Any
 ) -> None:
-    released = Released(name)
-    released.state = {
-        key.removeprefix("backbone."): value for key, value in released.state.items() if key.startswith("backbone.")
-    }
-    torch.save({**released.state, "fc.weight": torch.ones(1000, 512)}, tmp_path / "imagenet.pth")
-    images = torch.randn(1, 3, 65, 97)
-    features = Backbone(name, pretrained=tmp_path / "imagenet.pth").eval()(images)
-    walk = released.stdc if name.startswith("stdc") else released.df
-    for ours, theirs in zip(features, walk(images), strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    expected, state = official(f"sfnet_{name}")
+    weights = {key.removeprefix("backbone."): value for key, value in state.items() if key.startswith("backbone.")}
+    weights = {key: value.half().float() if value.is_floating_point() else value for key, value in weights.items()}
+    torch.save({**weights, "fc.weight": torch.ones(1000, 512)}, tmp_path / "imagenet.pth")
+    with torch.no_grad():
+        features = Backbone(name, pretrained=tmp_path / "imagenet.pth").eval()(image(expected["size"].tolist()))
+    assert_computed({f"feature.{index}": feature for index, feature in enumerate(features)}, expected)
     grey = next(Backbone(name, pretrained=tmp_path / "imagenet.pth", in_chans=1).parameters())
-    torch.testing.assert_close(grey, released.state[f"{first}.weight"].sum(1, keepdim=True))
+    torch.testing.assert_close(grey, weights[f"{first}.weight"].sum(1, keepdim=True))
     with refuses("imagenet.pth", "does not match backbone 'resnet18_deep'"):
         Backbone("resnet18_deep", pretrained=tmp_path / "imagenet.pth")
 

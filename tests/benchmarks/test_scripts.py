@@ -51,43 +51,6 @@ def test_the_same_weights_of_peers_are_frozen(name: str, plugin: None) -> None:
 # The tables on CamVid ------------------------------------------------------------------------------------------------
 
 
-def row(model: str, seed: int, miou: float, recipe: str, **changes: str) -> dict[str, str]:
-    scores = {"miou": str(miou), "boundary_f_3": str(miou + 5), "boundary_f_5": str(miou + 9)}
-    costs = {"parameters": "4200000", "multiply_adds": "5100000000"}
-    return {"model": model, "seed": str(seed), **scores, **costs, "recipe": recipe, "weights": "0123", **changes}
-
-
-def test_report(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, refuses: Any) -> None:
-    tables, reporting = script("tables"), script("reporting")
-    monkeypatch.setattr(tables, "RESULTS", tmp_path)
-    monkeypatch.setattr(tables, "PLOTS", tmp_path)
-    entries = {
-        "sfnet": tables.Entry("SFNet", base="sfnet_add"),
-        "sfnet_add": tables.Entry("no flow", "--model.fuse add"),
-        "smp_fpn": tables.Entry("FPN", "--model smp_fpn"),
-    }
-    table, recipe = tables.Comparison("tiny", entries, (3, 5)), reporting.recipe_hash(tables.RECIPE)
-    rows = [row("sfnet", 0, 60.0, recipe, boundary_f_5=""), row("sfnet", 1, 71.0, recipe)]
-    rows += [row("sfnet_add", 0, 61.5, recipe), row("sfnet_add", 1, 67.0, recipe, boundary_f_5="79.0")]
-    reporting.write_rows(table.scores, [*rows, row("smp_fpn", 0, 60.0, recipe, boundary_f_5="")])
-    reporting.report(table)
-    printed = [[cell.strip() for cell in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines()]
-    sfnet, _, fpn, gain = (
-        next(line for line in printed if line[0].startswith(name)) for name in ("SFNet", "no", "FPN", "SFNet −")
-    )
-    assert sfnet == ["SFNet", "2", "65.5 ± 7.8", "70.5 ± 7.8", "80.0", "78.0", "4.2", "5.1"]
-    assert fpn[1:6] == ["1", "60.0", "65.0", "nan", "nan"] and gain[1:3] == ["2", "+1.2 (-33.7 to +36.2)"]
-    assert gain[3:] == ["+1.2 (-33.7 to +36.2)", "+1.0", "+2.5"]
-    assert table.plot.stat().st_size > 5000
-    reporting.write_rows(table.scores, [*rows, row("smp_fpn", 0, 60.0, "earlier")])
-    reporting.report(table)
-    printed = capsys.readouterr().out
-    assert "1 rows of earlier recipes" in printed and "FPN" not in printed
-    reporting.write_rows(table.scores, [*rows, row("smp_fpn", 0, 60.0, recipe, weights="4567")])
-    with refuses("smp_fpn-0"):
-        reporting.report(table)
-
-
 @pytest.mark.slow
 def test_tables_of_the_repository(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plugin: None

@@ -18,7 +18,6 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import contract.test_evaluate as evaluate
-import contract.test_folders as folders
 import contract.test_interface as interface
 import contract.test_models as models
 import contract.test_predict as predict
@@ -108,7 +107,6 @@ TOPICS = {
     "predict": _predict,
     "evaluate": partial(_each, "evaluate.json", evaluate.WAYS, evaluate.scores),
     "training": partial(_each, "training.json", [*training.RUNS, "longer"], _trained),
-    "folders": partial(_each, "folders.json", folders.ROWS, folders.outcome),
 }
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 `frozen/official_*.npz` hold samples of what that code computed, with weights by formula; `keys` says for each key of a
 checkpoint its shape, the key that goes into the formula and a factor, if any. models/test_released.py has more of them.
+Those of models/test_official.py, with weights rounded to float16, were computed by functions on a checkpoint's tensors
+alone, which gave the same as the official code on the two networks here.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ None may train on wrong labels with neither.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image
 
-from crispseg.data import FileDataset
+from crispseg.data import DataSource, FileDataset
 from crispseg.data.examination import check_splits
 from crispseg.data.named import build_data
 from crispseg.data.picture import draw_data
@@ -193,6 +194,11 @@ def objects_in_color(labels: Labels, index: int) -> NDArray[np.uint8]:
     return colors[numbered(labels, index)]
 
 
+def without(*indices: int) -> Callable[[Path], Any]:
+    """Masks that are lost."""
+    return lambda root: [(root / f"masks/{index:02}.png").unlink() for index in indices]
+
+
 def exif(path: str, orientation: int) -> Callable[[Path], Any]:
     """The image is stored turned, as by a phone."""
 
@@ -255,6 +261,8 @@ FOLDERS: dict[str, Messy] = {
     "Cityscapes instance ids": Messy(ASKED, pairs(values(7, 24001, 24002, dtype=np.uint16))),
     "ids from 0 in some masks, from 1 in others": Messy(SHOWN, pairs(alternating(IDS, values(1, 2, 3)), (0, 1, 2))),
     "255 is background, 0 and 1 are objects": Messy(SHOWN, pairs(values(255, 0, 1))),
+    "ids from 1, class 0 dropped": Messy(RIGHT, pairs(values(1, 2, 3), (0, 1, 2)), {"drop": ["class 0"]}),
+    "65535 means ignore": Messy(ASKED, pairs(values(0, 1, 65535, dtype=np.uint16), (0, 1, 255))),
     "a class too many, declared": Messy(REFUSED, pairs(values(0, 1, 2)), {"num_classes": 2}),
     "classes.txt without the background": Messy(REFUSED, also(pairs(), text("classes.txt", "roof\ntree\n"))),
     "classes.txt with ids": Messy(RIGHT, also(pairs(), text("classes.txt", "0 ground\n2 tree\n1 roof\n"))),
@@ -287,11 +295,26 @@ FOLDERS: dict[str, Messy] = {
     "0 and 255 among masks of three ids": Messy(ASKED, pairs(alternating(IDS, values(0, 255, 255)))),
     "each stretched to its own maximum": Messy(ASKED, pairs(stretched)),
     "ids and 0, 128, 255 of another tool": Messy(ASKED, pairs(alternating(IDS, values(0, 128, 255)))),
+    "soft edges, a threshold declared": Messy(
+        RIGHT, pairs(softened(PURE), (0, 1)), {"palette": [BLACK, WHITE], "palette_tolerance": 255}
+    ),
+    "0 and 1, or 0 and 255, declared": Messy(
+        RIGHT, pairs(alternating(MASK, PURE), (0, 1)), {"palette": [BLACK, [(1, 1, 1), WHITE]]}
+    ),
+    "0 and 1, black and white declared": Messy(ASKED, pairs(MASK, (0, 1)), {"palette": [BLACK, WHITE]}),
+    "0 alone": Messy(REFUSED, pairs(values(0, 0), (0, 0))),
     "255 means ignore, declared": Messy(REFUSED, pairs(PURE, (0, 255)), {"ignore": (255,)}),
     "three classes declared, 0 and 255": Messy(ASKED, pairs(PURE, (0, 1)), OWN),
     # Colours
     "colours without a palette": Messy(ASKED, pairs(values(BLACK, RED, BLUE))),
     "colours of a palette": Messy(RIGHT, pairs(values(BLACK, RED, BLUE)), THREE),
+    "colours of a palette, one ignored": Messy(
+        RIGHT, pairs(values(BLACK, RED, BLUE), (0, 1, 255)), {"palette": [BLACK, RED], "ignore": (BLUE,)}
+    ),
+    "grey levels of 16 bits as a palette": Messy(
+        RIGHT, pairs(values(0, 7, dtype=np.uint16), (0, 1)), {"palette": [BLACK, (7, 7, 7)]}
+    ),
+    "white on transparent pixels": Messy(RIGHT, pairs(values((255, 255, 255, 0), (255, 255, 255, 255)), (0, 1))),
     "a colour that the palette lacks": Messy(ASKED, pairs(values(BLACK, RED, GREEN)), THREE),
     "colours off by 3": Messy(ASKED, pairs(values((3, 0, 0), RED, BLUE)), THREE),
     "red and blue exchanged by OpenCV": Messy(
@@ -342,6 +365,19 @@ FOLDERS: dict[str, Messy] = {
     "masks next to images": Messy(RIGHT, pairs(image="{:02}.jpg", mask="{:02}_mask.png")),
     "nnU-Net": Messy(RIGHT, pairs(image="imagesTr/c_{:02}_0000.png", mask="labelsTr/c_{:02}.png")),
     "img_ and lbl_": Messy(RIGHT, pairs(image="images/img_{:02}.png", mask="masks/lbl_{:02}.png")),
+    "two forms of é": Messy(RIGHT, pairs(image="images/\u00e9{:02}.png", mask="masks/e\u0301{:02}.png")),
+    "no masks": Messy(ASKED, also(pairs(), lambda root: shutil.rmtree(root / "masks"))),
+    "one mask of ten": Messy(REFUSED, also(pairs(), without(*range(1, 10)))),
+    "val without masks": Messy(
+        REFUSED,
+        also(
+            pairs(image="train/images/{:02}.png", mask="train/masks/{:02}.png"),
+            lambda root: write(root / "val/images/10.png", scene(10)[0]),
+        ),
+    ),
+    "images of one name in two folders": Messy(
+        REFUSED, also(pairs(image="images/a/{:02}.png"), lambda root: write(root / "images/b/03.png", scene(3)[0]))
+    ),
     "two masks of an image": Messy(REFUSED, also(pairs(), lambda root: write(root / "masks/03_mask.png", scene(3)[1]))),
     "two kinds of masks": Messy(ASKED, also(pairs(), lambda root: pairs(mask="labels/{:02}.png")(root) and None)),
     "unknown names of folders": Messy(ASKED, pairs(image="field/{:02}.png", mask="truth_of_field/{:02}.png")),
@@ -349,11 +385,15 @@ FOLDERS: dict[str, Messy] = {
 }
 
 
+def source_of(row: Messy, root: Path) -> DataSource:
+    return build_data({**named_data(str(root))[0], **row.settings})
+
+
 def become(row: Messy, root: Path) -> str:
     """Return what becomes of a folder in training."""
     truth = row.draw(root)
     try:
-        source = build_data({**named_data(str(root))[0], **row.settings})
+        source = source_of(row, root)
         datasets: dict[str, Any] = {split: source.dataset(split) for split in ("train", "val")}
         data, _ = check_splits(datasets)
     except CrispsegError as error:
