@@ -132,14 +132,9 @@ def run(*words: object) -> tuple[int, str]:
     return status, out.getvalue()
 
 
-def write_png(path: Path, pixels: NDArray[Any], palette: Sequence[int] | None = None) -> Path:
-    """Write an image of 8 or 16 bits, with a palette where one is given."""
+def write_png(path: Path, pixels: NDArray[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    drawn = Image.fromarray(pixels)
-    if palette is not None:
-        drawn.putpalette(list(palette))
-    drawn.save(path)
-    return path
+    Image.fromarray(pixels).save(path)
 
 
 def frozen(name: str) -> Any:

@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import contract.test_evaluate as evaluate
 import contract.test_interface as interface
 import contract.test_models as models
-import contract.test_predict as predict
 import contract.test_training as training
 import crispseg
 from contract.formula import freeze, run, saved, shapes_of
@@ -80,19 +79,6 @@ def _interface() -> None:
     )
 
 
-def _predict() -> None:
-    pixels, tables = {}, {}
-    for way in predict.WAYS:
-        with tempfile.TemporaryDirectory() as folder:
-            found = predict.predicted(Path(folder), way)
-        tables[way] = {"files": [*found]} | {key: one for key, one in found.items() if isinstance(one, list | dict)}
-        for name, one in found.items():
-            if isinstance(one, tuple):
-                pixels |= {f"{way}/{name}": one[0], f"{way}/{name}/palette": one[1]}
-    freeze("predict.npz", pixels)
-    freeze("predict.json", tables)
-
-
 def _trained(name: str, folder: Path) -> Any:
     training.train("plain" if name == "longer" else name, folder)
     if name == "longer":
@@ -104,7 +90,6 @@ TOPICS = {
     "models": _models,
     "bundled": _bundled,
     "interface": _interface,
-    "predict": _predict,
     "evaluate": partial(_each, "evaluate.json", evaluate.WAYS, evaluate.scores),
     "training": partial(_each, "training.json", [*training.RUNS, "longer"], _trained),
 }
