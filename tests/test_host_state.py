@@ -18,6 +18,7 @@ import pytest
 import torch
 from drawn import as_flags, draw
 from program_state import changed, program_state
+from tests.models.released_sfnet import Released
 from training_runs import DRAWN, FLAGS, quietly, tiny
 
 import crispseg
@@ -27,7 +28,6 @@ from crispseg.cli.main import COMMANDS, main
 from crispseg.io.images import write_image
 from crispseg.training import Run
 from tests.inspection.models import lively
-from tests.models.released_sfnet import Released
 
 SHORT = " ".join([*FLAGS, "--epochs=1"])
 DIVERGING = "--lr=1e30 --schedule=constant --epochs=9"

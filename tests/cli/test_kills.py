@@ -27,13 +27,13 @@ from drawn import as_flags, draw, drawn
 from PIL import Image
 from safetensors.torch import load_file
 from separate_processes import PROCESSES, killed
+from tests.models.released_sfnet import Released
 from torch import Tensor
 from training_runs import FLAGS, of_many_opinions
 
 from crispseg.cli.main import main
 from crispseg.io.files import LITTER, LOCK
 from crispseg.io.images import write_image
-from tests.models.released_sfnet import Released
 
 KILLS = int(os.environ.get("CRISPSEG_KILLS", "1"))
 ITERATIONS = [flag for flag in FLAGS if not flag.startswith(("--epochs", "--data"))]
