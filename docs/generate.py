@@ -1,15 +1,17 @@
 """Write the parts of the site that are read off the code: `make docs` runs this before it builds the site.
 
-`.generated/` gets the tables of models, of the papers' rows and of the command line, which pages include;
+`.generated/` gets the tables of models, of the papers' rows, of bounds and of the command line, which pages include;
 `docs/notebooks/` gets the notebooks with their outputs.
 """
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import MISSING
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     parts = {f"rows_{paper}": rows_of(paper) for paper in PAPERS}
+    parts["bounds"] = bounds()
     parts["options"] = "\n".join(map(options_of, list_models()))
     for name in COMMANDS:
         importlib.import_module(f"crispseg.cli.{name}")
@@ -48,6 +51,20 @@ def main() -> None:
             cell.outputs = [each for each in cell.get("outputs", ()) if of_interest(each)]
         text, found = MarkdownExporter().from_notebook_node(book, resources)
         writer.write(text, found, notebook_name=notebook.stem)
+
+
+def bounds() -> str:
+    """The constants whose names begin with `MAX_`, each with its value and the text below it."""
+    package, rows = ROOT / "src", ["| constant | bound | of |", "| --- | --- | --- |"]
+    for path in sorted(package.rglob("*.py")):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        for statement, text in pairwise(body):
+            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]).startswith("MAX_"):
+                name = ast.unparse(statement.targets[0])
+                module = ".".join(path.relative_to(package).with_suffix("").parts)
+                about = ast.literal_eval(text.value) if isinstance(text, ast.Expr) else ""
+                rows.append(f"| `{name}` | {getattr(importlib.import_module(module), name):,} | {about} |")
+    return "\n".join(rows)
 
 
 def of_interest(output: Mapping[str, Any]) -> bool:

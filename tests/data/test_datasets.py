@@ -19,7 +19,7 @@ from PIL import Image
 from crispseg.data import DATA_SOURCES, VOC2012, Aerial, CamVid, Nuclei, check_split, official_classes
 from crispseg.data.catalogue import catalogue
 from crispseg.data.sources import LISTS, PART, read_table
-from crispseg.folders.lookup import MOST, three_classes
+from crispseg.folders.lookup import MAX_NUMBER, three_classes
 from crispseg.folders.names import read_lines
 from crispseg.training.config import TrainConfig, config_to_dict
 
@@ -214,7 +214,9 @@ def nearby(ids: np.ndarray, radius: int) -> np.ndarray:
 
 
 @given(
-    boxes=st.lists(st.tuples(*[st.integers(0, 11)] * 2, *[st.integers(1, 6)] * 2, st.integers(1, MOST)), max_size=5),
+    boxes=st.lists(
+        st.tuples(*[st.integers(0, 11)] * 2, *[st.integers(1, 6)] * 2, st.integers(1, MAX_NUMBER)), max_size=5
+    ),
     radius=st.integers(1, 3),
 )
 def test_borders_are_pixels_near_two_objects(boxes: list[tuple[int, ...]], radius: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from dataset_trees import picture
 
+import crispseg
 from crispseg.data.importing import import_annotations
 from crispseg.data.label_studio import read_label_studio
 from crispseg.io.images import read_mask
@@ -127,6 +128,28 @@ def test_paths_of_other_systems(kind: str, path: str, tmp_path: Path) -> None:
     root = written(tmp_path / "in", dict([files[kind]]), ["images/day1/a.png", "images/day2/a.png"])
     done = imported([root], tmp_path / "out", images=root / "images")
     assert read_mask(done.out / "masks/day1/a.png").sum() == 25 and not (done.out / "masks/day2").exists()
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a/" * 2500 + "a", "a\0b", "\ud800"], ids=range(4))
+@pytest.mark.parametrize("kind", ["coco", "cvat", "studio", "labelme", "yolo"])
+def test_names_that_no_file_has(kind: str, name: str, tmp_path: Path, refuses: Any) -> None:
+    image = f"{name}.png"
+    files = {
+        "coco": ("c.json", coco([(1, image)])),
+        "cvat": ("c.xml", cvat("a" * 5000)),
+        "studio": ("t.json", studio(({"image": f"/data/local-files/?d={image}"}, [region()]))),
+        "labelme": ("x.json", labelme(image)),
+        "yolo": ("data.yaml", f"path: {json.dumps(name)}\ntrain: {json.dumps(name)}\nval: x\nnames: [car]"),
+    }
+    root = written(tmp_path / "in", dict([files[kind]]), ["images/b.png"])
+    (root / "labels").mkdir()
+    (root / "labels/b.txt").write_text(YOLO if kind == "yolo" else "")
+    try:
+        import_annotations([root], tmp_path / "out", format={"studio": "labelstudio"}.get(kind, kind))
+    except crispseg.CrispsegError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000
+    else:
+        assert kind == "yolo"  # whose images have the names of its text files
 
 
 @pytest.mark.parametrize(

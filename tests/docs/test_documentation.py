@@ -160,6 +160,16 @@ def test_every_promise_has_its_tests() -> None:
             assert f"\ndef {name}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{name}"
 
 
+def test_every_bound_says_what_it_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nbconvert")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    rows = [row.strip("| ").split(" | ") for row in importlib.import_module("generate").bounds().splitlines()[2:]]
+    assert all(int(value.replace(",", "")) and len(about) > 9 for _, value, about in rows)
+    sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
+    constants = re.findall(r"^MAX_\w+", "\n".join(sources), re.MULTILINE)
+    assert len(rows) > 10 and sorted(name.strip("`") for name, _, _ in rows) == sorted(constants)
+
+
 def test_tables_of_networks_are_those_of_the_measured_rows() -> None:
     spec = importlib.util.spec_from_file_location("figures", ROOT / "docs/figures.py")
     assert spec and spec.loader

@@ -62,7 +62,7 @@ def free_port() -> int:
 def url(model: SegmentationModel, folder: Path) -> Iterator[str]:
     before = dict(os.environ)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("crispseg.inspection.demo.MOST_BYTES", 500_000)
+        patch.setattr("crispseg.inspection.demo.MAX_UPLOAD", 500_000)
         with serve({"tiny": model}, folder, CPU, port=free_port()) as url:
             yield url
     os.environ.clear()

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from training_runs import FLAGS, files
 
+import crispseg
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
 from crispseg.io.files import LITTER, LOCK, atomic_folder, atomic_path, owned, writable_folder, write_file
@@ -144,3 +145,24 @@ def test_a_folder_appears_when_it_is_whole(exists: bool, tmp_path: Path, refuses
     for taken in (path, path / "whole"):
         with refuses(str(taken), "give a new folder"), atomic_folder(taken):
             pass
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "a\0b"], ids=["long", "nul"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        crispseg.Segmenter,
+        crispseg.load,
+        crispseg.from_pretrained,
+        crispseg.evaluate,
+        lambda name: crispseg.train(name, minutes=1),
+        lambda name: crispseg.train("nuclei", out=name, minutes=1),
+        lambda name: crispseg.predict("nuclei", name),
+        lambda name: crispseg.predict("nuclei", Path(__file__).parents[2] / "docs/assets", out=name),
+        lambda name: crispseg.Segmenter("nuclei")(name),
+    ],
+    ids=range(9),
+)
+def test_names_that_no_file_has(call: Any, name: str, refuses: Any) -> None:
+    with refuses("the name of a file"):
+        call(name)

@@ -43,6 +43,8 @@ ENDLESS: list[tuple[str, dict[str, Any]]] = [
         ({"merge": "conkat"}, ["unknown merge part 'conkat'", "did you mean 'concat'?"]),
         *(({"num_classes": value}, [f"num_classes is {value}", "2 to 255"]) for value in (-1, 1, 256)),
         *(({"width": value}, ["width", str(value)]) for value in (0, -4)),
+        *(({"in_chans": value}, [f"in_chans is {value}"]) for value in (0, -1, 10**6)),
+        ({"name": "deeplabv3plus", "output_stride": 0}, ["option 'output_stride'", "is 0", "16, 8"]),
         ({"pretrained": "no/such/file.pth"}, ["no/such/file.pth", "does not exist"]),
         *(({"fuse_levels": levels}, [f"fuse_levels is {levels}", "of 3, 4, 5"]) for levels in ([2], [3, 4, 5, 6])),
         ({"backbone": "df1", "fuse_levels": [3, 4]}, ["fuse_levels is [3, 4]", "some of 4, 5"]),  # which has no F2

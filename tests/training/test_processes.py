@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -12,9 +14,12 @@ from typing import Any
 import pytest
 import torch
 from drawn import as_flags, drawn
+from rich.console import Console
 from safetensors.torch import load_file
-from training_runs import rows, tiny, without_time
+from training_runs import DRAWN, rows, tiny, without_time
 
+from crispseg.evaluation.evaluate import evaluate
+from crispseg.training.fit import Hooks, train
 from crispseg.training.trainer import check_processes, launcher
 
 PLAIN = """
@@ -136,3 +141,33 @@ def test_a_script_of_slurm_without_srun_is_alone(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     monkeypatch.setenv("SLURM_NTASKS_PER_NODE", "4")
     assert launcher().world_size() == 4
+
+
+def unchanged(image: Any, mask: Any) -> dict[str, Any]:
+    return {"image": image, "mask": mask}
+
+
+@pytest.mark.parametrize("kind", ["daemonic", "spawn", "interactive"])
+def test_workers_that_cannot_start(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a daemonic process, and if the transform cannot be sent to another process."""
+    if kind == "daemonic":
+        monkeypatch.setitem(multiprocessing.current_process()._config, "daemon", True)  # type: ignore[attr-defined]
+    else:
+        monkeypatch.setattr(multiprocessing, "get_start_method", lambda allow_none: "spawn")
+    transform = unchanged
+    if kind == "spawn":
+        transform = lambda image, mask: unchanged(image, mask)  # noqa: E731
+    elif kind == "interactive":
+        main = sys.modules["__main__"]
+        monkeypatch.delattr(main, "__file__", raising=False)
+        monkeypatch.setattr(main, "unchanged", unchanged, raising=False)
+        monkeypatch.setattr(unchanged, "__module__", "__main__")
+    printed = io.StringIO()
+    hooks = Hooks(transform=transform)
+    run = train(tiny(tmp_path / "run", workers=2, epochs=1), console=Console(file=printed, width=300), hooks=hooks)
+    assert len([line for line in printed.getvalue().splitlines() if line.startswith("workers is 0, because ")]) == 1
+    if kind == "daemonic":
+        evaluate(run.model, DRAWN.dataset("val"), workers=1)
+        assert capsys.readouterr().err.count("workers is 0, because") == 1

@@ -276,6 +276,15 @@ def test_a_resumed_run_is_the_same_run(change: dict[str, Any], phrase: str, copi
     assert (copied.out / "config.yaml").read_text() == before
 
 
+@pytest.mark.parametrize("key", ["model", "data", "augment", "batch_size", "devices", "num_nodes", "seed"])
+def test_settings_that_are_gone_have_their_defaults(key: str, copied: TrainConfig) -> None:
+    file = Path(copied.out) / "config.yaml"
+    recorded = yaml.safe_load(file.read_text())
+    del recorded[key]
+    file.write_text(yaml.safe_dump(recorded))
+    check_same_run(copied)
+
+
 def test_a_run_may_be_resumed_by_other_processes_if_a_step_has_as_many_images(tiny_run: Run, refuses: Any) -> None:
     check_same_run(tiny(tiny_run.folder, batch_size=2, devices=2))
     check_same_run(tiny(tiny_run.folder, batch_size=1, devices=2, num_nodes=2))

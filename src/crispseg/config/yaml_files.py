@@ -13,7 +13,8 @@ from crispseg.errors import CrispsegError, one_line
 
 RECIPES = Path(str(resources.files("crispseg") / "recipes"))  # folder of the package's recipes
 
-MOST_VALUES = 1_000_000  # of a YAML file, with its aliases written out
+MAX_VALUES = 1_000_000
+"""Values of a YAML file with its aliases written out."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,7 +32,7 @@ def expanded_values(tree: Any, known: dict[int, int]) -> int:
     if not isinstance(tree, dict | list):
         return 1
     if id(tree) not in known:
-        known[id(tree)] = MOST_VALUES  # of a tree that contains itself
+        known[id(tree)] = MAX_VALUES  # of a tree that contains itself
         children = tree.values() if isinstance(tree, dict) else tree
         known[id(tree)] = 1 + sum(expanded_values(child, known) for child in children)
     return known[id(tree)]
@@ -41,8 +42,8 @@ def parse_yaml(text: str) -> Any:
     """Return the values of a YAML text; invalid YAML, a repeated key or endless aliases raise a `ValueError`."""
     try:
         tree = yaml.load(text, _Loader)  # a SafeLoader
-        if expanded_values(tree, {}) > MOST_VALUES:
-            raise ValueError(f"its aliases stand for more than {MOST_VALUES:,} values")
+        if expanded_values(tree, {}) > MAX_VALUES:
+            raise ValueError(f"its aliases stand for more than {MAX_VALUES:,} values")
         return tree
     except (yaml.YAMLError, RecursionError) as error:
         raise ValueError(str(error)) from None

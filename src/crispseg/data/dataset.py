@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from crispseg.errors import CrispsegError
 from crispseg.folders.facts import MaskFacts
-from crispseg.folders.lookup import MOST, InstanceLookup, MaskLookup
+from crispseg.folders.lookup import MAX_NUMBER, InstanceLookup, MaskLookup
 from crispseg.folders.meaning import Meaning
 from crispseg.folders.survey import Pair
 from crispseg.io.images import image_channels, read_image, read_mask
@@ -142,11 +142,11 @@ class FileDataset(SegmentationDataset):
         """Read the object numbers of a sample from a file, see `SegmentationDataset.instances`.
 
         Raises:
-            CrispsegError: the file is missing or broken, or contains colours or numbers outside 0 to `MOST`.
+            CrispsegError: the file is missing or broken, or contains colours or numbers outside 0 to `MAX_NUMBER`.
         """
         if self.numbered is None:
             return None
-        return _decoded(InstanceLookup.numbers, self.numbered[name], read_mask(self.numbered[name], MOST))
+        return _decoded(InstanceLookup.numbers, self.numbered[name], read_mask(self.numbered[name], MAX_NUMBER))
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
         file, lookup = self.pairs[index].mask, self.lookup

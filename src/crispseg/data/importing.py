@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.config.files import read_text, real_path
+from crispseg.config.settings import shortened
 from crispseg.data.annotations import Annotations, MarkedImage, Shape, claim
 from crispseg.data.formats import FORMATS, read_annotations
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, did_you_mean, few, one_line
 from crispseg.folders.names import read_lines
 from crispseg.folders.splits import SPLIT_OF, SPLITS
-from crispseg.io.files import atomic_folder, check_new_folder, foreign_endings
+from crispseg.io.files import atomic_folder, check_new_folder, foreign_endings, is_file
 from crispseg.io.images import IMAGE_FOLDERS, find_images, image_size, write_labels
 from crispseg.io.parallel import parallel
 from crispseg.labels import IGNORE, LabelSet
@@ -212,7 +213,7 @@ class ImageFiles:
         """Return the file of an image. None or several raise a `CrispsegError`."""
         root, image, endings = self.root(marked), marked.image, foreign_endings(marked.image)
         for file in (root / image, *map(root.joinpath, endings), root / marked.also):
-            if file.is_file() and file != marked.source:
+            if is_file(file) and file != marked.source:
                 return file
         files: list[Path] = []
         for name in (Path(image).name, endings[-1].name, marked.also):  # in a sub-folder
@@ -221,7 +222,7 @@ class ImageFiles:
         if len(files) != 1:
             problem = f"may be {files[0]} or {files[1]}" if files else f"is not in {root}"
             remedy = "give its folder as images, or correct that file"
-            raise CrispsegError(f"{image}, which {marked.source} names, {problem}; {remedy}")
+            raise CrispsegError(f"{shortened(image)}, which {marked.source} names, {problem}; {remedy}")
         return files[0]
 
     def below(self, folder: Path) -> dict[str, list[Path]]:

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import pickle
 import random
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import Any
@@ -49,7 +50,8 @@ def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a
     return [number * again for number in times]
 
 
-MOST_WORKERS = max(64, 4 * (os.cpu_count() or 1))  # more may exhaust the machine and are not faster
+MAX_WORKERS = max(64, 4 * (os.cpu_count() or 1))
+"""Data workers and devices; 4 for each processor, if these are more."""
 
 Transform = Callable[[Sample], tuple[Tensor, ...]]
 Batches = DataLoader[tuple[Tensor, ...]]
@@ -214,17 +216,19 @@ def obstacle_to_workers(pickled: Any = None) -> str | None:
     if method == "fork":
         return None
     try:
-        pickle.dumps(pickled)
+        content = pickle.dumps(pickled)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         return f"the data cannot be pickled for the start method {method} ({one_line(error)})"
+    if b"__main__" in content and not hasattr(sys.modules["__main__"], "__file__"):
+        return f"the start method {method} needs code in a file, not of an interactive session"
     return None
 
 
 def _loader(
     dataset: Dataset[Any], workers: int, generator: torch.Generator | None = None, **options: Any
 ) -> DataLoader[Any]:
-    if not 0 <= workers <= MOST_WORKERS:
-        raise CrispsegError(f"workers is {workers}; give a number from 0 to {MOST_WORKERS}")
+    if not 0 <= workers <= MAX_WORKERS:
+        raise CrispsegError(f"workers is {workers}; give a number from 0 to {MAX_WORKERS}")
     # A forked worker would wait for ever for an OpenCV thread pool of this process; workers run in parallel anyway.
     cv2.setNumThreads(1)
     no_errors_of_ended_workers()

@@ -21,7 +21,7 @@ from crispseg.evaluation.checked import check_classes
 from crispseg.folders.survey import Pair
 from crispseg.folders.wording import lines_of
 from crispseg.inference.runtime import is_exported
-from crispseg.io.files import written_lines
+from crispseg.io.files import user_path, written_lines
 from crispseg.io.progress import print_lines
 from crispseg.models.info import ModelInfo
 from crispseg.models.saving import WEIGHTS_FILE, read_info, shipped_folder
@@ -37,7 +37,8 @@ def recorded_data(run: str) -> tuple[Tree, int]:
     """
     if is_exported(run):
         return {}, 3
-    config = Path(run) if Path(run).is_file() else Path(run) / CONFIG
+    folder = user_path(run)
+    config = folder if folder.is_file() else folder / CONFIG
     tree = read_yaml(config) if config.is_file() and not shipped_folder(run) else read_info(run).recipe
     data, model = tree.get("data") or {}, tree.get("model")
     in_chans = model.get("in_chans", 3) if isinstance(model, dict) else 3

@@ -27,7 +27,8 @@ FRAME = Markup(
     '<iframe title="segmentation" sandbox="allow-scripts" style="width: 100%; height: 90vh; border: 0" srcdoc="{}">'
     "</iframe>"
 )
-MOST_BYTES = 20_000_000  # of an uploaded file
+MAX_UPLOAD = 20_000_000
+"""Bytes of a file that is uploaded to the demo."""
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1,localhost"}
 
 
@@ -64,7 +65,7 @@ def serve(
     """Serve the page while the block runs, and yield its address.
 
     The page shows the models by their names in `models`. `folder` contains masks, and uploads of at most
-    `MOST_BYTES`. The page opens with the first of the `images` and offers the others. If Gradio is not installed, or
+    `MAX_UPLOAD`. The page opens with the first of the `images` and offers the others. If Gradio is not installed, or
     cannot listen at this address, a `CrispsegError` is raised.
     """
     os.environ.update(OFFLINE, GRADIO_TEMP_DIR=str(folder))
@@ -104,7 +105,7 @@ def serve(
             share=False,
             prevent_thread_lock=True,
             quiet=True,
-            max_file_size=MOST_BYTES,
+            max_file_size=MAX_UPLOAD,
             theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             ssr_mode=False,
         )

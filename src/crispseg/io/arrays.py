@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from crispseg.errors import CrispsegError
-from crispseg.io.images import MOST_CHANNELS
+from crispseg.io.images import MAX_CHANNELS
 from crispseg.io.opening import from_array
 from crispseg.labels import IGNORE
 
@@ -30,7 +30,7 @@ def image_array(image: Values) -> NDArray[Any]:
     values = plain_array(image, masked=0)
     if values.dtype.kind == "f" and values.size and values.min() >= 0 and values.max() <= 1:  # NaN is neither
         values = np.rint(255 * values).astype(np.uint8)
-    in_shape = values.size and values.ndim in (2, 3) and values.shape[2:] <= (MOST_CHANNELS,)
+    in_shape = values.size and values.ndim in (2, 3) and values.shape[2:] <= (MAX_CHANNELS,)
     if not in_shape or values.dtype not in (np.uint8, np.uint16):
         raise CrispsegError(f"a {values.dtype} array of shape {values.shape} is not an image; give {FORMS}")
     return values

@@ -24,9 +24,23 @@ LITTER = ".crispseg-"  # prefix of the names of temporary files and folders
 LOCK = ".crispseg.lock"
 
 
+MAX_NAME = 255
+"""Bytes of the name of a file or folder."""
+
+
 def user_path(path: str | Path) -> Path:
-    """Return a path with `~` at its start replaced by the user's home."""
-    return Path(path).expanduser()
+    """Return a path with `~` at its start replaced by the user's home; a name that no system has is refused."""
+    path = Path(path).expanduser()
+    if odd := [part for part in path.parts if len(os.fsencode(part)) > MAX_NAME or "\0" in part]:
+        raise CrispsegError(f"'{odd[0][:20]}…' is not the name of a file ({len(odd[0])} characters); check the path")
+    return path
+
+
+def is_file(path: Path) -> bool:
+    """Return whether a file exists; names that no system has, such as very long ones, have none."""
+    with suppress(OSError):
+        return path.is_file()
+    return False
 
 
 def regular_file(path: str | Path) -> Path:

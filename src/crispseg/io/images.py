@@ -20,7 +20,8 @@ from crispseg.io.opening import HEIC_SUFFIXES, opened
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import color_table
 
-MOST_CHANNELS = 16
+MAX_CHANNELS = 16
+"""Channels of an image."""
 
 SUFFIXES = frozenset(
     {
@@ -47,10 +48,10 @@ IMAGE_FOLDERS = (  # common names of image folders, in lower case
 def image_channels(in_chans: int) -> int:
     """Return the number of image channels that a model needs: 3 for `in_chans` 1, which uses the mean of RGB.
 
-    Numbers outside 1 to `MOST_CHANNELS` raise a CrispsegError.
+    Numbers outside 1 to `MAX_CHANNELS` raise a CrispsegError.
     """
-    if not 1 <= in_chans <= MOST_CHANNELS:
-        raise CrispsegError(f"in_chans is {in_chans}, but images have 1 to {MOST_CHANNELS} channels; change in_chans")
+    if not 1 <= in_chans <= MAX_CHANNELS:
+        raise CrispsegError(f"in_chans is {in_chans}, but images have 1 to {MAX_CHANNELS} channels; change in_chans")
     return 3 if in_chans == 1 else in_chans
 
 

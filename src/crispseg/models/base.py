@@ -315,6 +315,8 @@ def create_model(
         raise CrispsegError(f"design is {design!r}; give auto, paper or fitted")
     if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
         raise CrispsegError(f"num_classes is {num_classes!r}; give 2 to 255 (2 for binary masks)")
+    if not isinstance(in_chans, int) or not 1 <= in_chans <= MAX_WIDTH:
+        raise CrispsegError(f"in_chans is {in_chans!r}; give 1 to {MAX_WIDTH}")
     paper = is_paper(design, backbone)
     resolved = resolved_options(name, options, paper=paper)
     if (width := resolved.get("width")) is not None and not 2 <= width <= MAX_WIDTH:

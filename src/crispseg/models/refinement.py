@@ -33,7 +33,8 @@ DIRECTIONS = len(STEPS)
 
 WIDTH = 256  # channels of the spatial branch and of the heads
 RefinePath = Literal["chained", "straight"]
-MOST_STEPS = 32
+MAX_STEPS = 32
+"""Steps of boundary refinement."""
 STEPS_TAKEN = 2
 """Default number of steps. A single step often still ends on the boundary. SegFix (§3.2) names two remedies:
 straight doubles the step; chained follows the direction at the pixel where the step ends. Chained steps, the default,
@@ -45,8 +46,8 @@ def checked_refinement(model: str, refine: str | None, steps: int | None, path: 
     if refine not in (None, *get_args(Refinement)) or path not in get_args(RefinePath):
         values = f"refine is {refine} and refine_path {path}"
         raise CrispsegError(f"{values}; refine must be auto, boundary or None, refine_path chained or straight")
-    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= MOST_STEPS):
-        raise CrispsegError(f"refine_steps is {steps}; give a whole number from 1 to {MOST_STEPS}")
+    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= MAX_STEPS):
+        raise CrispsegError(f"refine_steps is {steps}; give a whole number from 1 to {MAX_STEPS}")
     refines = model in REFINED_BY_DEFAULT if refine == "auto" else refine is not None
     if not refines and steps not in (None, STEPS_TAKEN):
         raise CrispsegError(f"refine_steps is {steps}, but the model has no refinement; also give refine boundary")

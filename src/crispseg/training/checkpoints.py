@@ -220,9 +220,10 @@ def check_same_run(config: TrainConfig, digest: str = "") -> None:
 
     The data may have moved if their `digest` is the recorded one; see `TrainingData`.
     """
-    recorded, asked = read_yaml(Path(config.out) / CONFIG), config_to_dict(config)
+    asked = config_to_dict(config)
+    recorded = asked | read_yaml(Path(config.out) / CONFIG)  # settings that were added after the run get their defaults
     recorded["model"] = renamed(recorded["model"])
-    for key in ("model", "data", "augment"):  # settings that were added after the run get their defaults
+    for key in ("model", "data", "augment"):
         recorded[key] = asked[key] | recorded[key]
     for settings in (recorded, asked):
         settings["data"]["ignore"] = [value for value in settings["data"].get("ignore", ()) if value != IGNORE]

@@ -13,7 +13,7 @@ from pydantic_core import to_jsonable_python
 
 from crispseg.config.settings import CHECKS, Settings, written
 from crispseg.data import Augment, DataSource
-from crispseg.data.loading import MOST_WORKERS
+from crispseg.data.loading import MAX_WORKERS
 from crispseg.errors import CrispsegError
 from crispseg.models import SegmentationModel, create_model
 from crispseg.models.frame import Design, is_paper
@@ -199,9 +199,9 @@ class TrainConfig(Settings):
     val_every: PositiveInt = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    devices: int = Field(default=1, ge=1, le=MOST_WORKERS)
+    devices: int = Field(default=1, ge=1, le=MAX_WORKERS)
     num_nodes: PositiveInt = 1
-    workers: int = Field(default_factory=spare_processors, ge=0, le=MOST_WORKERS)
+    workers: int = Field(default_factory=spare_processors, ge=0, le=MAX_WORKERS)
     seed: int = Field(default=0, ge=0, lt=2**32)
     deterministic: bool = False
     checkpoint_every: PositiveInt | None = None

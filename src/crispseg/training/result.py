@@ -21,6 +21,7 @@ from crispseg.evaluation.evaluate import score_model
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference import Segmentation, Segmenter
 from crispseg.inference.image_files import Source
+from crispseg.io.files import user_path
 from crispseg.io.images import read_image
 from crispseg.models import SegmentationModel
 from crispseg.training.settings import training_config
@@ -53,7 +54,7 @@ class Run:
         Raises:
             CrispsegError: the folder is not a finished run, or is damaged.
         """
-        folder = Path(folder)
+        folder = user_path(folder)
         if not (folder / METRICS).is_file():
             raise CrispsegError(f"{folder} has no {METRICS}; give the folder of a finished run")
         model = SegmentationModel.from_pretrained(folder)
