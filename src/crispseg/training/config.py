@@ -19,7 +19,7 @@ from crispseg.models import SegmentationModel, create_model
 from crispseg.models.frame import Design, is_paper
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import (
-    MOST_STEPS,
+    MAX_STEPS,
     REFINE_OPTIONS,
     REFINED_BY_DEFAULT,
     STEPS_TAKEN,
@@ -65,7 +65,7 @@ class ModelConfig(Settings):
     in_chans: int = 3
     design: Design = "auto"
     refine: Refinement | None = "auto"
-    refine_steps: Annotated[int, Field(ge=1, le=MOST_STEPS)] | None = None
+    refine_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
     refine_path: RefinePath = "chained"
     options: dict[str, Any] = Field(default_factory=dict)
 
