@@ -16,9 +16,9 @@ from typing import Any
 import cv2
 import pytest
 import torch
+from contract.test_official import official
 from drawn import as_flags, draw
 from program_state import changed, program_state
-from tests.models.released_sfnet import Released
 from training_runs import DRAWN, FLAGS, quietly, tiny
 
 import crispseg
@@ -115,7 +115,7 @@ def place(tiny_run: Run, tmp_path_factory: pytest.TempPathFactory) -> SimpleName
     images = Path(DRAWN.root) / "images/test"
     image = sorted(images.iterdir())[0]
     (root / "broken.png").write_bytes(image.read_bytes()[:100])
-    torch.save(Released("df1").state, root / "official.pth")
+    torch.save(official("sfnet_df1")[1], root / "official.pth")
     lively("sfnet").save_pretrained(root / "flow")
     shape = {"label": "road", "points": [[1, 1], [9, 1], [9, 9]], "shape_type": "polygon"}
     (root / "shapes").mkdir()

@@ -23,11 +23,11 @@ import onnx
 import pytest
 import torch
 from commands import Capture, error_of
+from contract.test_official import official
 from drawn import as_flags, draw, drawn
 from PIL import Image
 from safetensors.torch import load_file
 from separate_processes import PROCESSES, killed
-from tests.models.released_sfnet import Released
 from torch import Tensor
 from training_runs import FLAGS, of_many_opinions
 
@@ -111,7 +111,7 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
         shape = {"label": "road", "points": [[1, 1], [60, 1 + index], [9, 50]], "shape_type": "polygon"}
         (root / f"images/{index}.json").write_text(json.dumps({"imagePath": f"{index}.png", "shapes": [shape]}))
     of_many_opinions(4).save_pretrained(root / "model")
-    torch.save(Released("df1").state, root / "official.pth")
+    torch.save(official("sfnet_df1")[1], root / "official.pth")
     data = as_flags(drawn(train=8, val=4, height=64, width=96))
     model, images, official = (str(root / name) for name in ("model", "images", "official.pth"))
     words = {
