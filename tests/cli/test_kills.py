@@ -113,9 +113,9 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
     of_many_opinions(4).save_pretrained(root / "model")
     torch.save(official("sfnet_df1")[1], root / "official.pth")
     data = as_flags(drawn(train=8, val=4, height=64, width=96))
-    model, images, official = (str(root / name) for name in ("model", "images", "official.pth"))
+    model, images, checkpoint = (str(root / name) for name in ("model", "images", "official.pth"))
     words = {
-        "convert": ["convert", official],
+        "convert": ["convert", checkpoint],
         "export": ["export", model, "--size=[64,64]"],
         "import": ["data", "import", images],
         "predict": ["predict", model, images],
