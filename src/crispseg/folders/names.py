@@ -7,7 +7,7 @@ from pathlib import Path
 
 from crispseg.config.files import read_text
 from crispseg.errors import CrispsegError, few
-from crispseg.labels import IGNORE
+from crispseg.labels import IGNORE, LabelSet
 
 
 def read_lines(path: str | Path) -> list[str]:
@@ -31,13 +31,20 @@ TITLE_LINE = re.compile(
 
 
 def read_names(path: str | Path) -> tuple[str, ...]:
-    """Return the class names of a text file with a name per line.
+    """Return the class names of a text file with a name per line; errors name the file.
 
     If each line has an id and a name, such as "2 car" or "car,2", the names are in the order of these ids. A first line
     such as "id;name" is skipped then, and 255 is ignored. Ids with a gap, other columns that tabs separate, and errors
-    of `read_lines`, raise a `CrispsegError`.
+    of `read_lines` and `LabelSet`, raise a `CrispsegError`.
     """
-    lines = read_lines(path)
+    names = listed_names(path, read_lines(path))
+    try:
+        return LabelSet.colored(names).names
+    except CrispsegError as error:
+        raise CrispsegError(f"{path}: {error}") from None
+
+
+def listed_names(path: str | Path, lines: list[str]) -> tuple[str, ...]:
     names = numbered_names(lines[bool(TITLE_LINE.fullmatch(lines[0])) :])
     if not names:
         if any("\t" in line for line in lines):

@@ -55,14 +55,14 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
             has_header = not any(character.isdigit() for character in lines[0])
             entries = [from_line(line.replace('"', "")) for line in lines[has_header:]]
         entries = in_order(entries)
-    except (ValueError, TypeError, AttributeError, LookupError) as error:
+        colors = [[*map(as_color, entry.colors)] for entry in entries]
+    except (ValueError, TypeError, AttributeError, LookupError, CrispsegError) as error:
         example = "write lines such as '128 64 128 road', or for example {road: [128, 64, 128]} as YAML"
         raise CrispsegError(f"{path} has no valid colours ({one_line(error)}); {example}") from None
     named = bool(entries) and all(entry.name is not None for entry in entries)
     groups: dict[str | int, list[Color]] = {}
     for index, entry in enumerate(entries):
-        key = str(entry.name) if named else index
-        groups.setdefault(key, []).extend(as_color(color) for color in entry.colors)
+        groups.setdefault(str(entry.name) if named else index, []).extend(colors[index])
     return [*groups.values()], tuple(map(str, groups)) if named else None
 
 

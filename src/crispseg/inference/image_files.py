@@ -56,7 +56,7 @@ def images_of(source: str) -> dict[Path, Path]:
     return images
 
 
-LONGEST_NAME = 255  # characters that a file system allows
+LONGEST_NAME, LONGEST_PATH = 255, 4096  # characters that file systems allow
 
 
 def listed_images(table: Path) -> dict[Path, Path]:
@@ -64,7 +64,7 @@ def listed_images(table: Path) -> dict[Path, Path]:
     images = {}
     for line in read_text(table, "surrogateescape").splitlines():
         path = Path(line.strip())
-        if any(len(part) > LONGEST_NAME for part in path.parts):
+        if len(line) > LONGEST_PATH or any(len(part) > LONGEST_NAME for part in path.parts):
             raise CrispsegError(f"{table} has the line {shortened(line)}; write one path per line")
         is_inside = not path.anchor and ".." not in path.parts
         if line.strip():
