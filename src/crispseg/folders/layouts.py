@@ -21,16 +21,11 @@ from typing import NamedTuple
 
 from crispseg.config.files import real_path
 from crispseg.errors import CrispsegError, Question, few
-from crispseg.folders.pairs import MERGE, images_and_masks, plain
+from crispseg.folders.pairs import MASK_FOLDERS, MERGE, images_and_masks, plain
 from crispseg.folders.splits import SPLIT_OF, Files, split_of
 from crispseg.folders.tree import Tree
 from crispseg.io.images import IMAGE_FOLDERS, SUFFIXES
 
-MASK_FOLDERS = (  # common names of mask folders, in lower case
-    *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
-    *("annot", "gt", "lbl", "segmentations", "lab", "groundtruth", "ground_truth", "segmentation"),
-    *("segmentationclasspng", "targets"),
-)
 _NEITHER = re.compile(r"instance|object|predict|overlay|viz|depth", re.IGNORECASE)
 """Words in names of folders without images of a camera and without class masks."""
 

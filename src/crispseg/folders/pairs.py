@@ -13,6 +13,13 @@ from crispseg.errors import CrispsegError, few
 from crispseg.folders.splits import Files, chosen_names
 from crispseg.folders.survey import Pair
 from crispseg.folders.tree import Tree
+from crispseg.io.images import IMAGE_FOLDERS
+
+MASK_FOLDERS = (  # common names of mask folders, in lower case
+    *("masks", "mask", "segmentationclass", "labels", "label", "ann_dir", "annotations", "annotation", "annots"),
+    *("annot", "gt", "lbl", "segmentations", "lab", "groundtruth", "ground_truth", "segmentation"),
+    *("segmentationclasspng", "targets"),
+)
 
 _OF_MASK = re.compile(
     r"^mask of (images?[-_])?|^(masks?|labels?|lbl|gt|seg)[-_]|(?<=\d)m$|"
@@ -29,12 +36,16 @@ MERGE = "if an image has several masks, merge them into one PNG of class ids"
 
 
 def plain(name: str) -> str:
-    """Return the common part of the names of an image and its mask, without affixes such as _mask."""
-    folder, slash, stem = name.casefold().rpartition("/")
+    """Return the common part of the names of an image and its mask, without affixes such as _mask.
+
+    Sub-folders that are called images or masks are left out too.
+    """
+    *folders, stem = name.casefold().split("/")
     stem = _without(_OF_BOTH, stem)
     while (shorter := _without(_OF_MASK, stem)) != stem:  # x_target may be an image of x_target_mask
         stem = shorter
-    return folder + slash + stem
+    kinds = {*IMAGE_FOLDERS, *MASK_FOLDERS}
+    return "/".join([*(folder for folder in folders if folder not in kinds), stem])
 
 
 def _without(affixes: re.Pattern[str], stem: str) -> str:

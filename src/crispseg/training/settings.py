@@ -115,8 +115,6 @@ def _in_groups(tree: Tree, known: Mapping[str, Field]) -> Tree:
     for key in tree:
         name = key.partition(".")[0]
         homes = [group for group in GROUPS if f"{group}.{name}" in known]
-        if name == "merge" and len(homes) > 1:  # an option of models, or merged classes of data
-            homes = ["data" if isinstance(tree[key], dict) else "model"]
         if name in (*known, *GROUPS, "folds") or len(homes) != 1:
             continue
         if f"{homes[0]}.{key}" in tree:
