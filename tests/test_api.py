@@ -72,24 +72,6 @@ def test_settings_are_those_of_the_command_line(trained: Run, folders: Path, tmp
     assert yaml.safe_load(capsys.readouterr().out) == yaml.safe_load((run.folder / "config.yaml").read_text())
 
 
-def test_keys_alone_and_in_groups(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crispseg.training.train", lambda config, **_: config)
-    given = {"model": "fpn", "data": {"val_ratio": 0.1}, "classes": ("a", "b"), "width": 16, "flip": 0, "seed": 3}
-    numpy = {"epochs": np.int64(5), "lr": np.float32(0.5), "class_weights": [np.float64(1), np.int8(2)]}
-    started: Any = crispseg.train("photos", "masks", out=tmp_path / "run", **given, **numpy)
-    assert (started.model.name, started.model.options) == ("fpn", {"width": 16})
-    assert started.data == Folder("photos", "masks", val_ratio=0.1, classes=["a", "b"])
-    assert (started.augment.flip, started.seed) == (0, 3)  # the training's own comes before that of the data
-    assert given["data"] == {"val_ratio": 0.1}, "the caller's own dict was changed"
-    assert (started.epochs, started.lr, started.class_weights) == (5, 0.5, [1.0, 2]) and type(started.epochs) is int
-    started = crispseg.train("photos", "masks", preset="paper", out=tmp_path / "run")
-    assert (started.model.name, started.model.backbone, started.data.name) == ("sfnet", "resnet18", "folder")
-    started = crispseg.train(folders, seed=3, val_ratio=0.5, out=tmp_path / "run")
-    assert started.data == Folder(root=str(folders), val_ratio=0.5) and started.seed == 3
-    started = crispseg.train(str(folders / "photos"), instances="numbered", out=tmp_path / "run")
-    assert started.data == Folder(str(folders / "photos"), instances="numbered")
-
-
 @pytest.mark.parametrize(
     ("settings", "line"),
     [

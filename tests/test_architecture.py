@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import subprocess
 import sys
@@ -100,34 +99,7 @@ def test_a_name_is_that_of_one_type() -> None:
 
 def test_code_reads_easily() -> None:
     """Few branches a function, one loop a line, one meaning a constant; what is mended leaves the list."""
-    now = readability.offences()
-    assert not readability.additions(now, readability.listed())
-    assert now == readability.listed(), "run python tests/readability.py"
-
-
-def test_readability_is_judged_by_the_syntax_tree() -> None:
-    tree = ast.parse("LIMIT = 3\ndef f(x):\n    return [a or b or c for a in x for b in a] if x else 0\n")
-    assert (readability.branches(tree), readability.packed_lines(tree), readability.constants(tree)) == (
-        5,
-        1,
-        {"LIMIT"},
-    )
-    before = {"long_functions": {"a.py": ["f", "g"]}, "packed_lines": {"a.py": 2}}
-    assert not readability.additions({"long_functions": {"a.py": ["g"]}, "packed_lines": {"a.py": 1}}, before)
-    now = {"long_functions": {"a.py": ["g", "h"], "b.py": ["f"]}, "packed_lines": {"a.py": 3}}
-    assert len(readability.additions(now, before)) == 3
-
-
-def test_complex_files_are_listed_only_while_they_are() -> None:
-    """Ruff's limits of complexity hold for every file that pyproject.toml does not name."""
-    ruff = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]["lint"]
-    rules = [rule for rule in ruff["select"] if rule.startswith(("C90", "PLR"))]
-    limit = f"lint.mccabe.max-complexity={ruff['mccabe']['max-complexity']}"
-    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--exit-zero", "--output-format=json"]
-    command += [f"--select={','.join(rules)}", f"--config={limit}", str(ROOT)]
-    complaints = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    complex_files = {Path(complaint["filename"]).relative_to(ROOT.parents[1]).as_posix() for complaint in complaints}
-    assert complex_files == set(ruff["per-file-ignores"])
+    assert readability.offences() == readability.listed(), "mend new ones, and take what is mended off readability.toml"
 
 
 def test_the_frame_names_no_model() -> None:

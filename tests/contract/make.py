@@ -20,9 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import contract.test_evaluate as evaluate
 import contract.test_interface as interface
 import contract.test_models as models
-import contract.test_training as training
 import crispseg
-from contract.formula import freeze, run, saved, shapes_of
+from contract.formula import freeze, saved, shapes_of
 
 torch.set_num_threads(1)
 
@@ -79,19 +78,11 @@ def _interface() -> None:
     )
 
 
-def _trained(name: str, folder: Path) -> Any:
-    training.train("plain" if name == "longer" else name, folder)
-    if name == "longer":
-        assert run("train", "--resume", folder / "run", "--epochs=3")[0] == 0
-    return training.rows(folder / "run")
-
-
 TOPICS = {
     "models": _models,
     "bundled": _bundled,
     "interface": _interface,
     "evaluate": partial(_each, "evaluate.json", evaluate.WAYS, evaluate.scores),
-    "training": partial(_each, "training.json", [*training.RUNS, "longer"], _trained),
 }
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 import crispseg
-from crispseg import SegmentationModel, Segmenter, create_model
+from crispseg import SegmentationModel, create_model
 from crispseg.cli.main import main
 from crispseg.export import pipeline
 from crispseg.export.certificate import CHECKED, compare, measure, smooth_images
@@ -354,13 +354,6 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 # Mistakes -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("option", [{"sampling": "rows"}, {"output": "classes"}])
-def test_unknown_choices_are_refused_in_python(option: dict[str, Any], tmp_path: Path, refuses: Any) -> None:
-    ((name, value),) = option.items()
-    with refuses(f"{name} is '{value}'; give "):
-        export_model(build(), tmp_path / "a.onnx", "onnx", **option)
-
-
 def test_int8_needs_all_sizes(tmp_path: Path, refuses: Any) -> None:
     model = create_model("fpn", num_classes=5, backbone="test_efficientnet", width=8)
     data = Calibration(Squares(2, 0), Squares(2, 1))
@@ -401,9 +394,3 @@ def test_mistakes_are_one_line(
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("crispseg: error: ") and named in line
     assert list(tmp_path.iterdir()) == []
-
-
-def test_files_of_torch_export_are_not_read(tmp_path: Path, refuses: Any) -> None:
-    (tmp_path / "model.pt2").write_bytes(b"PK\3\4")
-    with refuses("model.pt2"):
-        Segmenter(tmp_path / "model.pt2")

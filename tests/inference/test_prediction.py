@@ -276,13 +276,6 @@ def test_formats_that_cannot_be_read_are_reported(model: Path, photos: Path, tmp
     assert "a.dng is not an image in a known format" in capsys.readouterr().err
 
 
-def test_names_that_are_not_utf_8_are_in_the_table(model: Path, photos: Path, tmp_path: Path) -> None:
-    name = os.fsdecode(b"stra\xdfe.png")
-    shutil.copy(photos / "a.png", photos / "sub" / name)
-    assert predict_files(model, photos / "sub", tmp_path / "out", shares=True).done == 4
-    assert b"\nstra\xdfe.png," in (tmp_path / "out/shares.csv").read_bytes().replace(b"\r", b"")
-
-
 def test_paths_begin_at_home(model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

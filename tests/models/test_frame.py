@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 
 from crispseg import SegmentationModel, create_model, list_models
-from crispseg.backbones import Backbone
-from crispseg.models.frame import fitted_width
 
 from .base import check_saved
 
@@ -78,8 +76,3 @@ def test_papers_backbones_keep_the_papers_choices() -> None:
     assert create_model("agln", num_classes=3, backbone="resnet18").info.options["width"] == 256
     small = create_model("agln", num_classes=3, backbone="test_efficientnet", design="paper")
     assert small.info.options["width"] == 256 and small.info.options["descriptors"] == 128
-
-
-def test_widths_fit_the_backbone() -> None:
-    widths = {name: fitted_width(Backbone(name).channels) for name in ("test_efficientnet", "resnet18", "resnet50")}
-    assert widths == {"test_efficientnet": 64, "resnet18": 128, "resnet50": 256}

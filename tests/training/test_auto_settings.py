@@ -102,13 +102,6 @@ def test_class_weights_are_for_rare_classes_in_cross_entropy() -> None:
     assert resolved(TrainConfig(DRAWN, loss="dice"), rare).class_weights is None
 
 
-@pytest.mark.parametrize(("has", "precision"), [(True, "bf16"), (False, "fp32")])
-def test_precision_is_what_the_machine_does_fast(has: bool, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crispseg.training.training_data.has_bf16", lambda config: has)
-    assert resolved(TrainConfig(DRAWN), report()).precision == precision
-    assert resolved(TrainConfig(DRAWN, precision="bf16"), report()).precision == "bf16"
-
-
 @given(st.lists(st.integers(0, 10**7), min_size=2, max_size=6).filter(any))
 def test_softened_weights_are_roots_of_rarity(counts: list[int]) -> None:
     most = max(counts) / sum(counts)
