@@ -64,6 +64,11 @@ def labelme(image: str) -> str:
     return json.dumps({"imagePath": image, "shapes": [{"label": "car", "points": CORNERS}]})
 
 
+def geojson(properties: Any) -> str:
+    geometry = {"type": "Polygon", "coordinates": [[*CORNERS, CORNERS[0]]]}
+    return json.dumps([{"type": "Feature", "geometry": geometry, "properties": properties}])
+
+
 def written(root: Path, files: dict[str, str], images: Sequence[str]) -> Path:
     for image in images:
         picture(root / image, SIDE, SIDE)
@@ -73,6 +78,7 @@ def written(root: Path, files: dict[str, str], images: Sequence[str]) -> Path:
     return root
 
 
+TUMOR = {"classification": {"name": "Tumor"}}
 TASK = ({"image": "/data/upload/1/a.png"}, [region()])
 YOLO = "0 0 0 0.5 0 0.5 0.5\n"
 
@@ -88,6 +94,7 @@ YOLO = "0 0 0 0.5 0 0.5 0.5\n"
         ({"c.xml": cvat("a.png", "a.png")}, ["image 0 (task 0) and", "image 1 (task 1)"]),
         ({"t.json": studio(TASK, TASK)}, ["task 0 (image 0) and", "task 1 (image 0)"]),
         ({"a.json": labelme("a.png"), "a - Copy.json": labelme("a.png")}, ["a - Copy.json and", "a.json"]),
+        ({"x/a.geojson": geojson(TUMOR), "y/a.geojson": geojson(TUMOR)}, ["x/a.geojson and", "y/a.geojson"]),
         ({"data.yaml": "names: [car, car]", "labels/c.txt": YOLO}, ["'car' is both 0 and 1"]),
         ({"data.yaml": "names: {0: car, 0: bus}", "labels/c.txt": YOLO}, ["'0' is given twice"]),
         ({"data.yaml": "names: [car]", "labels/c.txt": YOLO}, ["c.jpg and", "c.png", "same name"]),
@@ -222,11 +229,6 @@ def test_tasks_without_regions(data: dict[str, Any], images: int, notes: int, tm
     path = tmp_path / "t.json"
     annotations = read_label_studio(path, json.loads(studio((data, []))))
     assert (len(annotations.images), len(annotations.notes)) == (images, notes)
-
-
-def geojson(properties: Any) -> str:
-    geometry = {"type": "Polygon", "coordinates": [[*CORNERS, CORNERS[0]]]}
-    return json.dumps([{"type": "Feature", "geometry": geometry, "properties": properties}])
 
 
 @pytest.mark.parametrize(

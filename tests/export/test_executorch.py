@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def test_results_are_not_overwritten_by_the_next_call(file: Path) -> None:
     before = kept.clone()
     opened(second)
     assert torch.equal(kept, before) and torch.equal(opened(torch.cat([second, first]))[1:], before)
+
+
+def test_threads_get_the_labels_of_their_images(file: Path) -> None:
+    segmenter = crispseg.Segmenter(file)
+    images = list(np.random.default_rng(0).integers(0, 256, (4, *SIZE, 3), np.uint8))
+    expected = [segmenter(image).labels for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(segmenter, images * 5))
+    assert all(np.array_equal(result.labels, labels) for result, labels in zip(results, expected * 5, strict=True))
 
 
 def test_another_size_is_refused(file: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -121,19 +123,71 @@ def test_an_onnx_file_runs_in_openvino_too(tmp_path: Path, photo: Path) -> None:
     assert (found.labels == expected.labels).mean() > 0.999 and found.label_set == expected.label_set
 
 
-@pytest.mark.parametrize("name", ["a.onnx", "a.xml"])
-def test_threads_get_the_labels_of_their_images(name: str, tmp_path: Path) -> None:
-    pytest.importorskip("onnxruntime" if name == "a.onnx" else "openvino")
-    segmenter = Segmenter(exported(tmp_path / name))
-    random = np.random.default_rng(0)
-    images = [random.integers(0, 256, (40 + 8 * number, 60, 3), np.uint8) for number in range(6)]
-    expected = [segmenter(image).labels for image in images]
-    numbers = [number % len(images) for number in range(60)]
+async def in_threads(segmenter: Segmenter, images: list[Any]) -> list[Any]:
+    return await asyncio.gather(*(asyncio.to_thread(segmenter, image) for image in images))
+
+
+def in_a_pool(segmenter: Segmenter, images: list[Any]) -> list[Any]:
     with ThreadPoolExecutor(8) as pool:
-        labels = pool.map(lambda number: segmenter(images[number]).labels, numbers)
-        assert all(np.array_equal(found, expected[number]) for found, number in zip(labels, numbers, strict=True))
+        return list(pool.map(segmenter, images))
+
+
+def in_lists(segmenter: Segmenter, images: list[Any]) -> list[Any]:
+    """Each thread has a list of images."""
+    with ThreadPoolExecutor(4) as pool:
+        lists = pool.map(segmenter, [images[start::4] for start in range(4)])
+    results = [None] * len(images)
+    for start, found in enumerate(lists):
+        results[start::4] = found
+    return results
+
+
+WAYS = {
+    "threads": in_a_pool,
+    "lists": in_lists,
+    "asyncio": lambda segmenter, images: asyncio.run(in_threads(segmenter, images)),
+}
+
+
+@pytest.fixture
+def _two_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    ("name", "backend", "output"),
+    [
+        ("model", "auto", "logits"),
+        ("a.onnx", "auto", "logits"),
+        ("a.onnx", "auto", "labels"),
+        ("a.onnx", "openvino", "logits"),
+        ("a.xml", "auto", "logits"),
+        ("a.xml", "auto", "labels"),
+    ],
+)
+def test_threads_get_the_labels_of_their_images(
+    name: str, backend: Any, output: Any, way: str, model: SegmentationModel, tmp_path: Path
+) -> None:
+    """With each runtime, for images of one and of several sizes; the number of threads stays."""
+    if name != "model":
+        pytest.importorskip("openvino" if name == "a.xml" or backend == "openvino" else "onnxruntime")
+    source = model if name == "model" else exported(tmp_path / name, output=output)
+    segmenter = Segmenter(source, "cpu", backend=backend)
+    random = np.random.default_rng(0)
+    images = [random.integers(0, 256, (height, 40, 3), np.uint8) for height in (32, 32, 32, 32, 40, 48)]
+    expected = [segmenter(image).labels for image in images]
+    results = WAYS[way](segmenter, images * 4)
+    with ThreadPoolExecutor(1) as pool:  # a new thread has the program's number
+        assert [torch.get_num_threads(), pool.submit(torch.get_num_threads).result()] == [2, 2]
+    for result, labels in zip(results, expected * 4, strict=True):
+        assert result.labels.shape == labels.shape and (result.labels == labels).mean() > 0.999
     again = pickle.loads(pickle.dumps(segmenter))
-    assert np.array_equal(again(images[0]).labels, expected[0])
+    assert (again(images[0]).labels == expected[0]).mean() > 0.999
 
 
 # Mistakes -----------------------------------------------------------------------------------------------------------

@@ -147,7 +147,7 @@ def test_a_folder_appears_when_it_is_whole(exists: bool, tmp_path: Path, refuses
             pass
 
 
-@pytest.mark.parametrize("name", ["a" * 5000, "a\0b"], ids=["long", "nul"])
+@pytest.mark.parametrize("name", ["a" * 5000, "a/" * 2500 + "a", "a\0b"], ids=["long", "deep", "nul"])
 @pytest.mark.parametrize(
     "call",
     [

@@ -223,6 +223,13 @@ def test_masked_pixels_are_ignored_in_masks_and_black_in_images(tmp_path: Path, 
         write_pairs([RGB], [image], tmp_path)
 
 
+@pytest.mark.parametrize("kind", [np.matrix, np.recarray, np.ma.MaskedArray])
+def test_subclasses_of_arrays_are_read_as_arrays(kind: Any) -> None:
+    expected = read_source(GREY, 3)[0]
+    values = read_source(GREY.view(kind), 3)[0]
+    assert type(values) is np.ndarray and np.array_equal(values, expected)
+
+
 @pytest.mark.parametrize("shape", [(), (60,), (2, 3, 4, 5)])
 def test_arrays_of_other_dimensions_are_refused(shape: tuple[int, ...], refuses: Refuses) -> None:
     with refuses("is not an image"):

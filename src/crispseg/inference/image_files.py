@@ -17,7 +17,7 @@ from crispseg.config.files import read_text, real_path
 from crispseg.config.settings import shortened
 from crispseg.errors import CrispsegError
 from crispseg.io.arrays import FORMS, image_array
-from crispseg.io.files import user_path, writable_folder
+from crispseg.io.files import MAX_NAME, MAX_PATH, user_path, writable_folder
 from crispseg.io.images import IMAGE_FOLDERS, UNREAD_SUFFIXES, find_images, image_channels, read_image
 from crispseg.io.opening import faults, from_array, from_pillow
 from crispseg.io.value_range import ValueRange
@@ -56,15 +56,12 @@ def images_of(source: str) -> dict[Path, Path]:
     return images
 
 
-LONGEST_NAME, LONGEST_PATH = 255, 4096  # characters that file systems allow
-
-
 def listed_images(table: Path) -> dict[Path, Path]:
     """Return the images that a text file lists, each with the path that names its results."""
     images = {}
     for line in read_text(table, "surrogateescape").splitlines():
         path = Path(line.strip())
-        if len(line) > LONGEST_PATH or any(len(part) > LONGEST_NAME for part in path.parts):
+        if len(line) > MAX_PATH or any(len(part) > MAX_NAME for part in path.parts):
             raise CrispsegError(f"{table} has the line {shortened(line)}; write one path per line")
         is_inside = not path.anchor and ".." not in path.parts
         if line.strip():

@@ -26,13 +26,17 @@ LOCK = ".crispseg.lock"
 
 MAX_NAME = 255
 """Bytes of the name of a file or folder."""
+MAX_PATH = 4096
+"""Bytes of a path."""
 
 
 def user_path(path: str | Path) -> Path:
     """Return a path with `~` at its start replaced by the user's home; a name that no system has is refused."""
     path = Path(path).expanduser()
-    if odd := [part for part in path.parts if len(os.fsencode(part)) > MAX_NAME or "\0" in part]:
-        raise CrispsegError(f"'{odd[0][:20]}…' is not the name of a file ({len(odd[0])} characters); check the path")
+    names = [path.name] if len(os.fsencode(path)) > MAX_PATH else []
+    names += [part for part in path.parts if len(os.fsencode(part)) > MAX_NAME or "\0" in part]
+    if names:
+        raise CrispsegError(f"'…{names[0][:20]}…' is not the name of a file; check the path")
     return path
 
 
