@@ -252,7 +252,7 @@ def _phrase(kind: Any) -> str:
     if origin is Literal:
         return f"one of {', '.join(map(written, inner))}" if len(inner) > 1 else written(inner[0])
     if origin in (dict, Mapping):
-        return f"a mapping (each {accepted(inner[1])})"
+        return f"a mapping of {accepted(inner[0])} to {accepted(inner[1])}"
     if origin in SEQUENCES:
         return f"a list{f' of {len(inner)}' if is_pair(kind) else ''} (each {accepted(inner[0])})"
     return str(getattr(kind, "__name__", kind))
