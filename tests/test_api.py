@@ -144,6 +144,15 @@ def test_custom_transform_loss_and_callbacks(folders: Path, tmp_path: Path, trai
     run = crispseg.train(*places, out=tmp_path / "transform", transform=black, **TINY)
     assert run.history[0]["train_loss"] != trained.history[0]["train_loss"]
 
+    def teacher(images: torch.Tensor) -> torch.Tensor:
+        asked.append(float(images.max()))
+        return torch.zeros(len(images), 2, *images.shape[-2:])
+
+    asked: list[float] = []
+    save(tmp_path / "more/a.png", IMAGE.repeat(16, 0).repeat(16, 1))
+    crispseg.train(*places, out=tmp_path / "taught", unlabelled=tmp_path / "more", teacher=teacher, **settings)
+    assert asked and max(asked) <= 1
+
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
@@ -197,16 +206,15 @@ def test_a_notebook_shows_a_run(trained: Run, tmp_path: Path) -> None:
     assert f"<td>{best['iou/background']:.1f}</td>" in html and html.count("<img") == 2
 
 
-def test_it_runs_beside_the_main_thread(folders: Path, tmp_path: Path) -> None:
-    """As in servers of notebooks that run cells in a thread, where no signal handler can be set."""
+def test_it_runs_beside_the_main_thread(tmp_path: Path) -> None:
+    """As in servers of notebooks that run cells in a thread, without signal handlers; the masks are black and white."""
+    images, masks = pairs()
     found: list[Run] = []
-    settings = TINY | {"epochs": 1, "out": tmp_path / "run"}
-    thread = threading.Thread(
-        target=lambda: found.append(crispseg.train(folders / "photos", folders / "masks", **settings))
-    )
+    settings = TINY | {"epochs": 1, "out": tmp_path / "run", "masks": [255 * mask for mask in masks]}
+    thread = threading.Thread(target=lambda: found.append(crispseg.train(images, **settings)))
     thread.start()
     thread.join()
-    assert found and found[0].history
+    assert found and found[0].history and (found[0].evaluate("train").scores.truth > 0).all()
 
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)

@@ -16,7 +16,6 @@ from crispseg import CrispsegError
 from crispseg.config.settings import Text, checked
 from crispseg.config.yaml_files import parse_yaml, read_yaml
 from crispseg.data import Augment, Folder
-from crispseg.data.named import build_data
 from crispseg.inference.protocols import Protocol
 from crispseg.training import TrainConfig
 
@@ -73,22 +72,6 @@ def test_a_value_that_cannot_be_names_its_field(settings: Any, value: object) ->
             refused += 1
             assert field.name in str(error.field or error) and "\n" not in str(error)
     assert refused >= 5
-
-
-@pytest.mark.parametrize(
-    ("values", "field", "phrases"),
-    [
-        ({"images": "a", "masks": "b", "clases": ["x"]}, "data.clases", ["did you mean 'data.classes'"]),
-        ({"name": "camvid", "rot": "x"}, "data.rot", ["did you mean 'data.root'"]),
-        ({"images": "a", "masks": "b", "num_classes": "many"}, "data.num_classes", ["many", "a whole number"]),
-        ({"images": "a", "masks": "b", "fold": Text("x")}, "data.fold", ["x", "a whole number"]),
-    ],
-)
-def test_the_error_of_a_field(values: dict[str, Any], field: str, phrases: list[str]) -> None:
-    with pytest.raises(CrispsegError) as caught:
-        build_data(values)
-    assert caught.value.field == field
-    assert all(phrase in str(caught.value) for phrase in phrases)
 
 
 # Files --------------------------------------------------------------------------------------------------------------

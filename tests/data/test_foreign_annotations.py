@@ -64,8 +64,8 @@ def labelme(image: str) -> str:
     return json.dumps({"imagePath": image, "shapes": [{"label": "car", "points": CORNERS}]})
 
 
-def geojson(properties: Any) -> str:
-    geometry = {"type": "Polygon", "coordinates": [[*CORNERS, CORNERS[0]]]}
+def geojson(properties: Any, kind: str = "Polygon") -> str:
+    geometry = {"type": kind, "coordinates": [[*CORNERS, CORNERS[0]]]}
     return json.dumps([{"type": "Feature", "geometry": geometry, "properties": properties}])
 
 
@@ -237,6 +237,9 @@ def test_tasks_without_regions(data: dict[str, Any], images: int, notes: int, tm
         ("a.geojson", geojson({"classification": {"names": ["Tumor", "Positive"]}}), ["background", "Tumor: Positive"]),
         ("a.geojson", geojson({"classification": {"name": "Tumor", "names": ["Tumor"]}}), ["background", "Tumor"]),
         ("a.geojson", geojson(None), "feature 0 has no class of QuPath"),
+        ("a.geojson", geojson({"class": "x"}), "on a map"),
+        ("a.geojson", geojson({"classification": {"name": "x"}}, "Point"), "feature 0 is a Point, not a polygon"),
+        ("a.geojson", '[{"type": "Feature"}]', "is not GeoJSON's format ('geometry')"),
         ("a.json", labelme("a.json"), ["background", "car"]),
     ],
 )

@@ -231,22 +231,6 @@ def test_geojson_of_qupath(tmp_path: Path) -> None:
     np.testing.assert_array_equal(mask_of(done.out, "slide.v2"), expected)
 
 
-@pytest.mark.parametrize(
-    ("content", "phrases"),
-    [
-        ([feature("Polygon", RING, objectType="annotation")], ["feature 0 has no class", "QuPath"]),
-        ([feature("Point", [1, 2], **TUMOR)], ["feature 0 is a Point, not a polygon"]),
-        ([{"type": "Feature"}], ["is not GeoJSON's format ('geometry')"]),
-        ([feature("Polygon", RING, **{"class": "x"})], ["feature 0 has no class of QuPath", "on a map"]),
-    ],
-)
-def test_geojson_that_cannot_be_painted(content: Any, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
-    picture(tmp_path / "a.jpg", HEIGHT, WIDTH)
-    (tmp_path / "a.geojson").write_text(json.dumps(content))
-    with refuses("a.geojson", *phrases):
-        import_annotations([tmp_path], tmp_path / "out")
-
-
 # YOLO's polygons
 
 ROBOFLOW = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 2\nnames: ['crack', 'hole']\n"

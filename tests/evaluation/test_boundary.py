@@ -214,11 +214,6 @@ def test_command(model: SegmentationModel, tmp_path: Path, capsys: pytest.Captur
     plain_keys = {"of_images", *(key for key in written if "boundary" not in key)} - {"intervals"}
     assert json.loads((tmp_path / "plain.json").read_text()).keys() == plain_keys
 
-    argv = ["evaluate", str(tmp_path / "model"), *as_flags(drawn()), "--workers=0", "--device=cpu"]
-    assert main([*argv, "--boundary"]) == 0
-    shown = capsys.readouterr().out
-    assert all(f"boundary F, {distance} px" in shown for distance in (3, 5, 9, 12)) and "boundary F, mean" in shown
-
     for mistake, phrase in ((["--boundary", "0"], "distances are [0]"), (["--bootstrap", "-1"], "greater than or")):
         assert main([*argv, *mistake]) == 2
         assert phrase in capsys.readouterr().err

@@ -212,13 +212,9 @@ def test_evaluate_and_compare_tell_of_thin_things(
         found = re.search(rf"{name} +│ +([\d.]+) ", printed)
         assert found and float(found[1]) == pytest.approx(value, abs=0.051), name
 
-    files = [f"--json={tmp_path / 'two.json'}", f"--html={tmp_path / 'two.html'}"]
-    assert main(["compare", *runs, *DATA, "--thin", "pole", *files]) == 0
-    printed = capsys.readouterr().out
+    assert main(["compare", *runs, *DATA, "--thin", "pole", f"--json={tmp_path / 'two.json'}"]) == 0
     one, other = json.loads((tmp_path / "two.json").read_text())["models"]
-    for name, key, at in shown:
-        assert name in printed
-        values = [list(each[key].values())[at] for each in (one, other, other["change"])]
-        assert values[0] == pytest.approx(expected[key][at], abs=0.05)
-        assert values[2] == pytest.approx(values[1] - values[0], abs=2e-4)
-    assert "13 and more px wide" in (tmp_path / "two.html").read_text()
+    for _, key, at in shown:
+        first, second, change = (list(each[key].values())[at] for each in (one, other, other["change"]))
+        assert first == pytest.approx(expected[key][at], abs=0.05)
+        assert change == pytest.approx(second - first, abs=2e-4)

@@ -14,7 +14,6 @@ from crispseg.benchmarking.cost import count_multiply_adds, count_parameters
 from crispseg.models import DDSM, FlowAlignment
 from crispseg.models.registry import model_options
 
-from .base import check_saved
 from .test_baselines import TestFPN as Base
 
 TINY: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 16}
@@ -90,13 +89,6 @@ def test_images_that_no_model_takes_are_refused(call: str, refuses: Any) -> None
     for images in (torch.randn(3, 64, 64), torch.randn(1, 4, 64, 64), torch.zeros(1, 3, 64, 64, dtype=torch.uint8)):
         with refuses("float images (N, 3, H, W)", str(tuple(images.shape)), "crispseg.Segmenter"):
             run(images)
-
-
-@pytest.mark.parametrize("in_chans", [1, 4])
-def test_images_need_not_be_rgb(in_chans: int, tmp_path: Path) -> None:
-    model = Base.build(in_chans=in_chans).eval()
-    assert len(model.info.mean) == len(model.info.std) == in_chans
-    check_saved(model, torch.randn(1, in_chans, 33, 57), tmp_path)
 
 
 def test_auxiliary_heads_are_in_no_count() -> None:

@@ -165,6 +165,10 @@ def test_bf16_and_tensorboard(tmp_path: Path) -> None:
         ({"minutes": 1, "epochs": 2}, "minutes is 1 and epochs 2"),
         ({"augment": Augment(crop=None)}, "augment.scale"),
         ({"augment": Augment(crop=(16, 96))}, "augment.crop is [16, 96]"),
+        (
+            {"model": dataclasses.replace(MODEL, in_chans=4), "augment": Augment(photometric=True)},
+            "augment.photometric does not support 4 channels",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(changes: dict[str, Any], named: str, refuses: Any) -> None:
