@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import importlib.util
 import math
-from dataclasses import asdict, dataclass
+import tempfile
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import tifffile
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,7 +22,7 @@ from crispseg.evaluation.scores import SegmentationScores
 from crispseg.evaluation.summary import DISTANCE
 from crispseg.export.quantization import Calibration
 from crispseg.inference.device import processor_name
-from crispseg.inference.runtime import AnyModel, Run
+from crispseg.inference.runtime import AnyModel, ExportedModel, Run, pixels_of
 from crispseg.inference.segmenter import Segmenter
 from crispseg.io.parallel import spread
 from crispseg.models import SegmentationModel
@@ -42,12 +45,16 @@ class Comparison:
     size: tuple[int, int, int]
     """Number of images, height, width."""
     largest: float
-    """Largest absolute logit of the model."""
+    """Largest absolute logit of the model, or its largest probability."""
     difference: float | None
-    """Largest absolute difference of a logit; for refined models without the pixels of `DECIDED_OTHERWISE`. None for a
-    file of labels."""
+    """Largest absolute difference of a logit or probability; for refined models without the pixels of
+    `DECIDED_OTHERWISE`. None for a file of labels."""
     same_labels: float
     """Share of pixels with the same label, 0 to 1."""
+    values: str = "logits"
+    """What is compared: logits, or probabilities."""
+    of_files: bool = False
+    """Whether the images were files that `Segmenter` read, or random values."""
 
     @property
     def agrees(self) -> bool:
@@ -61,23 +68,52 @@ class Comparison:
         return self.same_labels > 0.5 if self.difference is None else math.isfinite(self.difference)
 
     def __str__(self) -> str:
-        size = "×".join(map(str, self.size))
+        size = "×".join(map(str, self.size)) + (" (image files)" if self.of_files else "")
         labels = f"{100 * self.same_labels:.3f} % equal labels"
         if self.difference is None:
             return f"{size}: {labels}"
-        return f"{size}: largest difference {self.difference:.1e} in logits of up to {self.largest:.3g}, {labels}"
+        return (
+            f"{size}: largest difference {self.difference:.1e} in {self.values} of up to {self.largest:.3g}, {labels}"
+        )
 
 
 @torch.inference_mode()
 def compare(run: Run, model: SegmentationModel, size: tuple[int, int, int]) -> Comparison:
-    """Compare the logits or labels of a file and its model, in float32, on random smooth images."""
+    """Compare the output of a file and its model, in float32, on random smooth images.
+
+    A file of pixels is compared on image files with the `Segmenter` of the model.
+    """
     images = smooth_images(size, model.info.in_chans)
-    expected, logits = reference(model)(images), run(images)
+    if isinstance(run, ExportedModel) and run.takes_pixels:
+        pixels = pixels_of(images, model.info)
+        expected, output = probabilities_of_files(model, pixels), run.of_input(pixels)
+        comparison = compared(size, expected, output.softmax(1) if run.output == "logits" else output, model)
+        return replace(comparison, values="probabilities", of_files=True)
+    expected, output = reference(model)(images), run(images)
+    if isinstance(run, ExportedModel) and run.output == "probabilities":
+        return replace(compared(size, expected.softmax(1), output.softmax(1), model), values="probabilities")
+    return compared(size, expected, output, model)
+
+
+def probabilities_of_files(model: SegmentationModel, pixels: Tensor) -> Tensor:
+    """Return the probabilities of a model for TIFF images of pixels `(N, H, W, C)`."""
+    segmenter, photometric = Segmenter(model, "cpu"), "rgb" if pixels.shape[3] == 3 else "minisblack"
+    probabilities = []
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        path = Path(folder, "image.tif")
+        for image in pixels.numpy():
+            tifffile.imwrite(path, image, photometric=photometric, planarconfig="contig")
+            probabilities.append(torch.from_numpy(segmenter(path).probabilities()))
+    return torch.stack(probabilities)
+
+
+def compared(size: tuple[int, int, int], expected: Tensor, output: Tensor, model: SegmentationModel) -> Comparison:
+    """Compare logits, probabilities or labels with the model's logits or probabilities."""
     largest = expected.abs().max().item()
-    if logits.dtype == torch.uint8:
-        return Comparison(size, largest, None, (logits == expected.argmax(1)).float().mean().item())
-    same = (logits.argmax(1) == expected.argmax(1)).float().mean().item()
-    differences = (logits - expected).abs().amax(1).flatten()  # (N · H · W,)
+    if output.dtype == torch.uint8:
+        return Comparison(size, largest, None, (output == expected.argmax(1)).float().mean().item())
+    same = (output.argmax(1) == expected.argmax(1)).float().mean().item()
+    differences = (output - expected).abs().amax(1).flatten()  # (N · H · W,)
     left_out = int(DECIDED_OTHERWISE * differences.numel()) if model.refiner else 0
     difference = differences.kthvalue(differences.numel() - left_out).values.item()  # the largest of the rest
     return Comparison(size, largest, difference, same)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
@@ -12,10 +11,9 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.export import ExportedProgram
 
 from crispseg.compat import openvino_core
-from crispseg.export.plan import ExportPlan, exporting
+from crispseg.export.plan import ExportPlan, Sampling, exporting
 from crispseg.export.quantization import quantize_onnx, quantize_openvino
 from crispseg.inference.device import runs_coreml
 from crispseg.inference.runtime import METADATA, UNSEALED, AnyModel, ExportedModel, open_model, seal
@@ -33,9 +31,11 @@ def write_onnx(plan: ExportPlan, path: Path) -> AnyModel:
     if plan.precision == "int8":
         assert plan.data is not None
         with exporting():
-            quantize_onnx(onnx_source(plan, path), path, plan.data.batches(plan.model.info), decoder_in_float(plan))
+            quantize_onnx(
+                onnx_source(plan, path), path, plan.data.batches(plan.model.info, plan.input), decoder_in_float(plan)
+            )
     else:
-        save_onnx(plan.trace(), path, plan.metadata(sha256=UNSEALED))
+        save_onnx(plan, path)
     seal(path)
     return open_model(path)
 
@@ -46,7 +46,7 @@ def write_openvino(plan: ExportPlan, path: Path) -> AnyModel:
     if plan.precision == "int8":
         assert plan.data is not None
         with exporting():
-            network = quantize_openvino(source, plan.data.batches(plan.model.info), decoder_in_float(plan))
+            network = quantize_openvino(source, plan.data.batches(plan.model.info, plan.input), decoder_in_float(plan))
     else:
         network = openvino_core().read_model(source)
     save_openvino(network, path, plan.metadata(sha256=UNSEALED))
@@ -98,7 +98,7 @@ def write_coreml(plan: ExportPlan, path: Path) -> ExportedModel:
 
     def run(images: Tensor) -> Tensor:
         result = torch.from_numpy(model.predict({"images": images.numpy()})[plan.output])
-        return result if plan.output == "logits" else result.to(torch.uint8)
+        return result.to(torch.uint8) if plan.output == "labels" else result
 
     return ExportedModel(run, metadata, path)
 
@@ -110,7 +110,7 @@ def onnx_source(plan: ExportPlan, path: Path) -> Path:
     """Return the float32 ONNX file from which a file is made; it is written once, and stays next to the file."""
     source = float_file(path)
     if not source.exists():
-        save_onnx(plan.trace(), source, plan.metadata(sha256=UNSEALED))
+        save_onnx(plan, source)
     return source
 
 
@@ -119,17 +119,22 @@ def float_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.float.onnx")
 
 
-def save_onnx(program: ExportedProgram, path: Path, metadata: str) -> None:
-    """Write a traced graph as an ONNX file."""
-    record = json.loads(metadata)
-    names = None if "size" in record else {"images": {0: "batch", 2: "height", 3: "width"}}
-    ends: dict[str, Any] = {"input_names": ["images"], "output_names": [record.get("output", "logits")]}
+def save_onnx(plan: ExportPlan, path: Path) -> None:
+    """Write the traced graph of a model as an ONNX file."""
+    program = plan.trace()
     with exporting():
         written = torch.onnx.export(
-            program, (), dynamo=True, opset_version=OPSET, verbose=False, dynamic_shapes=names, **ends
+            program,
+            (),
+            dynamo=True,
+            opset_version=OPSET,
+            verbose=False,
+            dynamic_shapes={"images": plan.free_axes} if plan.free_axes else None,
+            input_names=["images"],
+            output_names=[plan.output],
         )
     assert written is not None
-    written.model.metadata_props[METADATA] = metadata
+    written.model.metadata_props[METADATA] = plan.metadata(sha256=UNSEALED)
     written.save(path, external_data=False)
 
 
@@ -160,6 +165,8 @@ class FileFormat:
     write: Callable[[ExportPlan, Path], AnyModel]
     packages: tuple[str, ...] = ()
     """Required packages."""
+    sampling: Sampling = "gather"
+    """Default of an export."""
     one_size: bool = False
     """Whether a file accepts images of one size only."""
     unsupported: Mapping[str, str] = field(default_factory=dict)
@@ -183,6 +190,7 @@ FILE_FORMATS: dict[Format, FileFormat] = {
     "torch_export": FileFormat(
         suffix=".pt2",
         write=write_torch_export,
+        sampling="grid_sample",
         unsupported={"int8": "PyTorch alone cannot quantise a graph; use openvino or onnx, or bf16"},
     ),
     "executorch": FileFormat(
@@ -198,6 +206,7 @@ FILE_FORMATS: dict[Format, FileFormat] = {
     "coreml": FileFormat(
         suffix=".mlpackage",
         write=write_coreml,
+        sampling="grid_sample",
         packages=("coremltools",),
         one_size=True,
         unsupported={

@@ -18,7 +18,7 @@ from crispseg.evaluation.checked import check_classes
 from crispseg.export.certificate import CHECKED, Certificate, Comparison, Measured, compare, measure
 from crispseg.export.formats import FILE_FORMATS, Format, float_file
 from crispseg.export.plan import ExportPlan, Output, Precision, Sampling
-from crispseg.export.quantization import Calibration
+from crispseg.export.quantization import Calibration, Input
 from crispseg.export.triton import SETTINGS, check_settings, triton_settings
 from crispseg.inference.device import runs_coreml
 from crispseg.inference.runtime import AnyModel
@@ -38,12 +38,13 @@ def export_model(
     precision: Precision = "fp32",
     data: Calibration | None = None,
     max_drop: NonNegativeFloat | None = None,
-    sampling: Sampling = "grid_sample",
+    sampling: Sampling | None = None,
+    input: Input = "float",
     output: Output = "logits",
     size: tuple[int, int] | None = None,
     triton: bool = False,
 ) -> Certificate:
-    """Write a file from `images` (N, C, H, W), normalised float32, to logits or labels at their size; certify it.
+    """Write a file from images to logits, probabilities or labels at their size, and certify it.
 
     Batch norms are folded into their convolutions. The model is not changed. The path of the certificate is `path` plus
     `.json`.
@@ -57,10 +58,14 @@ def export_model(
             `grid_sample` too; `gather` in crisp keeps their whole pixels.
         data: images for the 8-bit ranges and for the evaluation of the file.
         max_drop: largest allowed loss of mIoU and boundary F on val, in points; if it is exceeded, no file is written.
-        sampling: `grid_sample` reads features at points by the runtime's operator; `gather` by four gathered rows and
-            their weighted sum, for runtimes without the operator or with a slow one.
-        output: `logits` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8, which need less memory but give no
-            probabilities.
+        sampling: `gather` reads features at points by four gathered rows and their weighted sum, `grid_sample` by the
+            runtime's operator, which some have wrong or slow. By default `gather`, but `grid_sample` for torch_export
+            and coreml.
+        input: `float` for `images` (N, in_chans, H, W), normalised float32; or `uint8` for pixels (N, H, W, C) as
+            decoders give them, which the file normalises. They are uint16 for a model with a value range. A model of
+            one channel takes RGB, and, in a file for all sizes, also grey of one channel.
+        output: `logits` or `probabilities` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8, which need less
+            memory but give no probabilities.
         size: height and width of the images. ExecuTorch and Core ML files need it; by default, other files accept any
             number of images of any size. An OpenVINO file for one image of one size takes less time.
         triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file; other
@@ -72,9 +77,9 @@ def export_model(
             The file is then not written, and an earlier one of this name is kept.
     """
     path, kind = Path(path), FILE_FORMATS[format]
-    plan = ExportPlan(model, precision, sampling, output, size, data)
+    plan = ExportPlan(model, precision, sampling or kind.sampling, input, output, size, data)
     check_plan(plan, path, format, max_drop=max_drop, triton=triton)
-    settings = triton_settings(path, model.info, output)
+    settings = triton_settings(path, plan)
     if triton:
         check_settings(path, settings)
     check_finite(model)
@@ -115,7 +120,8 @@ def check_plan(plan: ExportPlan, path: Path, format: Format, *, max_drop: float 
         raise CrispsegError(f"there is no {format} in {plan.precision}: {reason}")
     if missing := [name for name in kind.packages if importlib.util.find_spec(name) is None]:
         raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}")
-    for name, value, allowed in ("sampling", plan.sampling, Sampling), ("output", plan.output, Output):
+    for name, allowed in {"sampling": Sampling, "input": Input, "output": Output}.items():
+        value = getattr(plan, name)
         if value not in get_args(allowed):
             raise CrispsegError(f"{name} is {value!r}; give {' or '.join(get_args(allowed))}")
     if plan.data is not None:
@@ -151,6 +157,10 @@ def conflicts(plan: ExportPlan, format: Format, *, max_drop: float | None, trito
     yield (
         (format, plan.sampling) == ("coreml", "gather"),
         "coremltools cannot convert gathered rows; use grid_sample for Core ML",
+    )
+    yield (
+        (format, plan.input) == ("coreml", "uint8"),
+        "Core ML's arrays have no 8 bits; use input float for Core ML",
     )
     yield (
         plan.data is not None and format == "coreml" and not runs_coreml(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,17 +19,20 @@ from torch.fx import GraphModule
 from crispseg.compat import features_of_any_size, whole_number_padding
 from crispseg.export.certificate import reference, smooth_images
 from crispseg.export.gathered_rows import gather_rows, with_row_sums
-from crispseg.export.quantization import Calibration
+from crispseg.export.pixels import Pixels
+from crispseg.export.quantization import Calibration, Input
 from crispseg.inference.acceleration import fold_batch_norms
+from crispseg.inference.runtime import pixels_of
 from crispseg.inference.segmenter import smooth_outputs
 from crispseg.inference.tiling import peak_bytes
+from crispseg.io.images import image_channels
 from crispseg.io.value_range import OF_IMAGE
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import FORMAT_VERSION, MIN_SIDE
 
 Precision: TypeAlias = Literal["fp32", "bf16", "int8"]
 Sampling: TypeAlias = Literal["grid_sample", "gather"]
-Output: TypeAlias = Literal["logits", "labels"]
+Output: TypeAlias = Literal["logits", "labels", "probabilities"]
 
 EXAMPLE = (2, 97, 130)
 """Number of images, height and width of the traced input; no two sizes in it or its features are equal by chance."""
@@ -42,6 +45,7 @@ class ExportPlan:
     model: SegmentationModel
     precision: Precision = "fp32"
     sampling: Sampling = "grid_sample"
+    input: Input = "float"
     output: Output = "logits"
     size: tuple[int, int] | None = None
     data: Calibration | None = None
@@ -55,10 +59,13 @@ class ExportPlan:
         if self.sampling == "gather":
             network = with_row_sums(network)
         # In PyTorch a lower bound of 2 means "one or more", because it handles 0 and 1 separately and checks neither.
-        dynamic = {0: Dim("batch", min=2), 2: Dim("height", min=MIN_SIDE), 3: Dim("width", min=MIN_SIDE)}
+        least = {"batch": 2, "height": MIN_SIDE, "width": MIN_SIDE, "channels": 2}
+        dynamic = {axis: Dim(name, min=least[name]) for axis, name in self.free_axes.items()}
         images = smooth_images((1, *self.size) if self.size else EXAMPLE, in_chans)
-        shapes = None if self.size else {"images": dynamic}
-        traced = InFile(network, bf16, self.output)
+        if self.input == "uint8":
+            images = pixels_of(images, self.model.info)
+        shapes = {"images": dynamic} if dynamic else None
+        traced = InFile(network, bf16, self.output, Pixels(self.model.info) if self.input == "uint8" else nn.Identity())
         with exporting():
             program = torch.export.export(traced, (images,), dynamic_shapes=shapes, strict=False)
             if self.sampling == "gather":
@@ -74,7 +81,16 @@ class ExportPlan:
         if self.size:
             more["size"] = self.size
         more |= {"precision": self.precision, "bytes_per_pixel": self.bytes_per_pixel}
-        return describe(self.model.info, self.output, **more)
+        return describe(self.model.info, self.input, self.output, **more)
+
+    @property
+    def free_axes(self) -> dict[int, str]:
+        """Axes of the input that may have any size, and their names."""
+        if self.size:
+            return {}
+        if self.input == "float":
+            return {0: "batch", 2: "height", 3: "width"}
+        return {0: "batch", 1: "height", 2: "width"} | ({3: "channels"} if self.model.info.in_chans == 1 else {})
 
     @cached_property
     def bytes_per_pixel(self) -> float:
@@ -86,30 +102,35 @@ class ExportPlan:
 
 
 class InFile(nn.Module):
-    """Model that convolves in bfloat16, like `Segmenter`, or computes class ids, as its file will do."""
+    """Model that convolves in bfloat16, like `Segmenter`, and computes the output of its file."""
 
-    def __init__(self, model: nn.Module, bf16: bool, output: Output) -> None:
+    def __init__(self, model: nn.Module, bf16: bool, output: Output, normalize: nn.Module) -> None:
         super().__init__()
-        self.model, self.bf16, self.output = model, bf16, output
+        self.model, self.bf16, self.output, self.normalize = model, bf16, output, normalize
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False) if self.bf16 else nullcontext():
-            logits: Tensor = self.model(images)
-        return logits.float() if self.output == "logits" else logits.argmax(1).to(torch.uint8)
+            logits: Tensor = self.model(self.normalize(images))
+        return OF_LOGITS[self.output](logits.float())
 
 
-def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
+OF_LOGITS: dict[Output, Callable[[Tensor], Tensor]] = {
+    "logits": lambda logits: logits,
+    "probabilities": lambda logits: logits.softmax(1),
+    "labels": lambda logits: logits.argmax(1).to(torch.uint8),
+}
+"""Outputs of a file from logits `(N, num_classes, H, W)`."""
+
+
+def describe(info: ModelInfo, input: Input = "float", output: Output = "logits", **more: Any) -> str:
     """Return the metadata of a file as JSON: `config.json` without the training recipe."""
     from crispseg import __version__
 
     labels = info.label_set()
-    channels = "RGB" if info.in_chans == 3 else f"{info.in_chans} channels"
-    deep = f"; 16-bit values are clipped to {info.value_range}, which is 0 to 1" if info.value_range else ""
-    if info.value_range == "image":
-        deep = f"; 0 and 1 are the percentiles {OF_IMAGE} of each image"
     sides = "N 1, H {}, W {}".format(*more["size"]) if "size" in more else f"H and W at least {MIN_SIDE}"
     outputs = {
         "logits": f"float32 (N, {info.num_classes}, H, W), the label of a pixel is the index of the largest",
+        "probabilities": f"float32 (N, {info.num_classes}, H, W), 0 to 1",
         "labels": "uint8 (N, H, W), class ids",
     }
     record: dict[str, Any] = {
@@ -118,13 +139,26 @@ def describe(info: ModelInfo, output: Output = "logits", **more: Any) -> str:
         **asdict(info),
         "class_names": labels.names,
         "palette": labels.palette,
-        "images": f"float32 (N, {info.in_chans}, H, W), {sides}: ({channels} in 0 to 1 - mean) / std{deep}",
+        "input": input,
+        "images": images_of(info, input, sides),
         "output": output,
         output: outputs[output],
         **more,
     }
     del record["recipe"]
     return json.dumps(record)
+
+
+def images_of(info: ModelInfo, input: Input, sides: str) -> str:
+    """Describe the images that a file accepts."""
+    channels = "RGB" if info.in_chans == 3 else f"{info.in_chans} channels"
+    if input == "uint8":
+        kind = "uint16" if info.value_range else "uint8"
+        return f"{kind} (N, H, W, {image_channels(info.in_chans)}), {sides}: {channels} as in the file"
+    deep = f"; 16-bit values are clipped to {info.value_range}, which is 0 to 1" if info.value_range else ""
+    if info.value_range == "image":
+        deep = f"; 0 and 1 are the percentiles {OF_IMAGE} of each image"
+    return f"float32 (N, {info.in_chans}, H, W), {sides}: ({channels} in 0 to 1 - mean) / std{deep}"
 
 
 @contextmanager

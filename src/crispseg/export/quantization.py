@@ -11,7 +11,7 @@ import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -21,11 +21,13 @@ from torch.utils.data import DataLoader, Subset
 from crispseg.compat import one_openvino_core
 from crispseg.data import SegmentationDataset
 from crispseg.inference.device import instruction_sets
+from crispseg.inference.runtime import pixels_of
 from crispseg.inference.segmenter import as_batch
 from crispseg.io.parallel import spread
 from crispseg.models import ModelInfo
 
-Batches: TypeAlias = DataLoader[NDArray[np.float32]] | Sequence[NDArray[np.float32]]  # normalised images `(1, C, H, W)`
+Input: TypeAlias = Literal["float", "uint8"]
+Batches: TypeAlias = DataLoader[NDArray[Any]] | Sequence[NDArray[Any]]  # of one image each
 
 PRODUCTS = {"Conv", "ConvTranspose", "MatMul", "Gemm"}
 QUANTISED = [*sorted(PRODUCTS), "Add", "MaxPool"]  # operators that ONNX Runtime computes in 8 bits
@@ -50,12 +52,13 @@ class Calibration:
     images: int = 100
     name: str = ""
 
-    def batches(self, info: ModelInfo) -> Batches:
-        """Return the images of `train`, or their middle, normalised for a model and read on demand."""
+    def batches(self, info: ModelInfo, input: Input = "float") -> Batches:
+        """Return the images of `train`, or their middle, as input of a model's file; they are read on demand."""
         dataset = self.train.with_channels(info.in_chans, info.value_range)
 
-        def batch(sample: Any) -> NDArray[np.float32]:
-            return as_batch(middle(sample.image), info, torch.device("cpu")).contiguous().numpy()
+        def batch(sample: Any) -> NDArray[Any]:
+            images = as_batch(middle(sample.image), info, torch.device("cpu"))
+            return (pixels_of(images, info) if input == "uint8" else images).contiguous().numpy()
 
         chosen: Any = Subset(dataset, spread(len(dataset), self.images))
         return DataLoader(chosen, batch_size=None, collate_fn=batch)
@@ -125,7 +128,7 @@ def quantize_onnx(source: Path, target: Path, batches: Batches, decoder: bool) -
         def __init__(self) -> None:
             self.batches = ({"images": batch} for batch in batches)
 
-        def get_next(self) -> dict[str, NDArray[np.float32]] | None:
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
             return next(self.batches, None)
 
     quantize_static(

@@ -19,7 +19,9 @@ from crispseg.compat import openvino_core
 from crispseg.config.registry import Registry
 from crispseg.errors import CrispsegError, one_line
 from crispseg.inference.device import SPAWN, FloatPrecision, first_process
+from crispseg.io.arrays import Normalize
 from crispseg.io.files import user_path
+from crispseg.io.images import image_channels
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.base import Outputs
 from crispseg.models.info import MIN_SIDE
@@ -28,12 +30,14 @@ from crispseg.nn import resize
 METADATA = "crispseg"  # key of the metadata in an ONNX or OpenVINO file
 NO_METADATA = "{}"  # metadata of a file from another tool
 
+SMALLEST = torch.finfo(torch.float32).tiny  # probability
+
 UNSEALED = 64 * "0"
 CHECKSUM = re.compile(rb'sha256(?:"|&quot;): (?:"|&quot;)([0-9a-f]{64})')
 """Pattern of the SHA-256 in file metadata; it covers the file, with `UNSEALED` as its checksum, and its .bin."""
 
 Run: TypeAlias = Callable[[Tensor], Tensor]
-"""Function from images `(N, C, H, W)` to logits `(N, num_classes, H, W)` or labels `(N, H, W)`, on the CPU."""
+"""Function from the input of a file to its output, such as images `(N, C, H, W)` to logits, on the CPU."""
 
 Backend: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino", "executorch"]
 
@@ -48,10 +52,11 @@ RUNTIMES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",), ".pte":
 class ExportedModel(nn.Module):
     """Exported file with the interface of a `SegmentationModel` for inference, without weights.
 
-    Its logits or labels have the size of the images, and are refined if the model has a refinement.
+    Its logits or labels have the size of the images, and are refined if the model has a refinement. The logits of a
+    file of probabilities are their logarithms.
 
     Args:
-        run: function that computes the logits or labels.
+        run: function that computes the output of the file.
         metadata: metadata of the file as JSON.
         path: path of the file.
         backend: runtime that opens the file again in another process, if the model is pickled.
@@ -68,7 +73,9 @@ class ExportedModel(nn.Module):
         self.run, self.path, self.backend, self.process = run, path, backend, os.getpid()
         record = json.loads(metadata)
         self.refines = bool(record.get("options", {}).get("refine"))
-        self.labels_only = record.get("output") == "labels"
+        self.takes_pixels = record.get("input") == "uint8"
+        self.output: str = record.get("output", "logits")
+        self.labels_only = self.output == "labels"
         self.precision = record.get("precision")
         self.bytes_per_pixel: float | None = record.get("bytes_per_pixel")
         self.size: tuple[int, int] | None = tuple(record["size"]) if record.get("size") else None
@@ -93,9 +100,14 @@ class ExportedModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `(N, num_classes, H, W)` float32 or labels `(N, H, W)` of images `(N, C, H, W)`."""
+        output = self.of_input(pixels_of(images, self.info) if self.takes_pixels else images)
+        return output.clamp_min(SMALLEST).log() if self.output == "probabilities" else output
+
+    def of_input(self, images: Tensor) -> Tensor:
+        """Return the output of the file for its input, normalised images or pixels."""
         if self.process != os.getpid():  # the threads of the runtime are missing in a forked process
             (self.run, _), self.process = OPENERS[self.backend](self.path), os.getpid()
-        height, width = images.shape[-2:]
+        height, width = images.shape[1:3] if self.takes_pixels else images.shape[-2:]
         if self.size and self.size != (height, width):
             only = "×".join(map(str, self.size))
             line = f"{self.path} accepts only images of {only} pixels (height×width), but one has {height}×{width}"
@@ -125,6 +137,19 @@ class ExportedModel(nn.Module):
     def padded(self, images: Tensor) -> Tensor:
         """Return the images unchanged, because the file includes padding."""
         return images
+
+
+def pixels_of(images: Tensor, info: ModelInfo) -> Tensor:
+    """Return normalised images `(N, in_chans, H, W)` as the pixels `(N, H, W, C)` of a file, uint8 or uint16.
+
+    Values scaled to 8 bits from 16 return to 16, such that the file scales them to the same 8 bits.
+    """
+    values = Normalize(info.mean, info.std, info.in_chans).reversed(images).permute(0, 2, 3, 1).round().clamp(0, 255)
+    values = values.expand(-1, -1, -1, image_channels(info.in_chans))  # (N, H, W, C)
+    if isinstance(info.value_range, tuple):
+        low, high = info.value_range
+        values = (low + values * ((high - low) / 255)).round()
+    return values.to(torch.uint16 if info.value_range else torch.uint8)
 
 
 AnyModel: TypeAlias = SegmentationModel | ExportedModel
