@@ -38,7 +38,7 @@ from crispseg.errors import CrispsegError, one_line
 from crispseg.export.certificate import smooth_images
 from crispseg.export.formats import FILE_FORMATS, float_file, save_onnx
 from crispseg.export.plan import ExportPlan, Output
-from crispseg.export.quantization import Calibration
+from crispseg.export.quantization import Calibration, Input
 from crispseg.inference import fold_batch_norms
 from crispseg.inference.runtime import open_model
 from crispseg.inference.segmenter import smooth_outputs
@@ -104,8 +104,8 @@ class ResizedImages(Calibration):
 
     size: tuple[int, int] = (0, 0)
 
-    def batches(self, info: ModelInfo) -> list[Any]:
-        return [F.interpolate(torch.from_numpy(each), self.size).numpy() for each in super().batches(info)]
+    def batches(self, info: ModelInfo, input: Input = "float") -> list[Any]:
+        return [F.interpolate(torch.from_numpy(each), self.size).numpy() for each in super().batches(info, input)]
 
 
 PLAIN = Way("plain", "fp32")
@@ -179,7 +179,7 @@ def has_one_size(name: str, way: Way) -> bool:
 def fixed(network: SegmentationModel, path: Path, size: tuple[int, int], output: Output) -> None:
     """Write an ONNX file for one size, for networks that cannot be traced for all sizes."""
     plan = ExportPlan(network, output=output, size=size)
-    save_onnx(plan.trace(), path, plan.metadata())
+    save_onnx(plan, path)
 
 
 def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int]) -> dict[Way, str]:

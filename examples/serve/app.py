@@ -56,21 +56,33 @@ class Model:
             raise SystemExit(
                 f"{path} needs images of {self.about['in_chans']} channels; this server reads RGB and grey"
             )
+        self.takes_pixels = self.about.get("input") == "uint8"
         self.mean, self.std = (np.float32(255) * np.float32(self.about[key]) for key in ("mean", "std"))
         if self.about["in_chans"] == 1:
             self.mean, self.std = self.mean.mean(), self.std.mean()
+
+    def read(self, content: bytes) -> np.ndarray:
+        """Return an uploaded image as RGB `(H, W, 3)`, of 16 bits if the file scales them."""
+        values, value_range = decoded(content), self.about.get("value_range")
+        scaled = sixteen_bits if self.takes_pixels and value_range else eight_bits
+        return np.broadcast_to(scaled(values, value_range), (*values.shape[:2], 3))
 
     def labels(self, images: list[np.ndarray]) -> list[np.ndarray]:
         """Return the class ids `(H, W)` of RGB images of one size."""
         height, width = images[0].shape[:2]
         border = [(0, 0), (0, max(0, MIN_SIDE - height)), (0, max(0, MIN_SIDE - width)), (0, 0)]
-        batch = np.pad(np.stack(images), border, mode="edge").astype(np.float32)  # (N, H, W, 3)
-        if self.about["in_chans"] == 1:
-            batch = batch.mean(axis=3, keepdims=True)
-        batch = np.ascontiguousarray(((batch - self.mean) / self.std).transpose(0, 3, 1, 2))  # (N, C, H, W)
+        batch = np.pad(np.stack(images), border, mode="edge")  # (N, H, W, 3)
+        if not self.takes_pixels:
+            batch = self.normalized(batch.astype(np.float32))
         found = self.session.run(None, {"images": batch})[0]
         found = found if self.about["output"] == "labels" else found.argmax(1).astype(np.uint8)
         return list(found[:, :height, :width])
+
+    def normalized(self, batch: np.ndarray) -> np.ndarray:
+        """Return normalised images `(N, C, H, W)` of RGB `(N, H, W, 3)`."""
+        if self.about["in_chans"] == 1:
+            batch = batch.mean(axis=3, keepdims=True)
+        return np.ascontiguousarray(((batch - self.mean) / self.std).transpose(0, 3, 1, 2))  # (N, C, H, W)
 
     def png(self, labels: np.ndarray) -> bytes:
         """Return a palette PNG whose values are the class ids."""
@@ -92,8 +104,16 @@ def eight_bits(values: np.ndarray, value_range: Any) -> np.ndarray:
     return np.rint(((values.astype(float) - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
 
 
-def decoded(content: bytes, value_range: Any) -> np.ndarray:
-    """Return an uploaded image as upright RGB `(H, W, 3)` of 8 bits."""
+def sixteen_bits(values: np.ndarray, value_range: Any) -> np.ndarray:
+    """Return an image `(H, W, C)` as uint16; 8 bits are stretched over a fixed range, as the file expects."""
+    if values.dtype == np.uint8 and value_range != "image":
+        low, high = value_range
+        values = np.rint(low + values * ((high - low) / 255))
+    return values.astype(np.uint16)
+
+
+def decoded(content: bytes) -> np.ndarray:
+    """Return an uploaded image upright, `(H, W, 1)` or RGB `(H, W, 3)`, of 8 or 16 bits."""
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             pixels = picture.width * picture.height
@@ -105,8 +125,7 @@ def decoded(content: bytes, value_range: Any) -> np.ndarray:
             upright = ImageOps.exif_transpose(picture)
             if picture.mode != "I;16":
                 upright = upright.convert("L" if picture.mode in GREY_MODES else "RGB")
-            values = np.asarray(upright).reshape(upright.height, upright.width, -1)
-            return np.broadcast_to(eight_bits(values, value_range), (*values.shape[:2], 3))
+            return np.asarray(upright).reshape(upright.height, upright.width, -1)
     except HTTPException:
         raise
     except Exception as error:  # decoders raise almost anything
@@ -198,7 +217,7 @@ async def segment(request: Request) -> Response:
         content = await uploaded(request, MAX_BYTES)
         if content is None:
             raise HTTPException(413, f"the body is too large; send at most {MAX_BYTES:,} bytes")
-        image = await asyncio.to_thread(decoded, content, state.model.about.get("value_range"))
+        image = await asyncio.to_thread(state.model.read, content)
         result: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
         state.queue.put_nowait((image, result))
         labels = await result

@@ -41,13 +41,21 @@ def photos(folder: Path) -> list[Path]:
     return paths
 
 
-RANGES = [("labels", None), ("logits", "image"), ("labels", "image"), ("labels", (100.0, 3000.0))]
+FILES: list[dict[str, Any]] = [
+    {"output": "labels"},
+    {"output": "logits", "value_range": "image"},
+    {"output": "labels", "value_range": "image"},
+    {"output": "labels", "value_range": (100.0, 3000.0)},
+    {"output": "labels", "input": "uint8"},
+    {"output": "logits", "input": "uint8", "value_range": (100.0, 3000.0)},
+]
 
 
 @pytest.mark.filterwarnings("ignore:.* has 16-bit values")
-@pytest.mark.parametrize(("output", "value_range"), RANGES)
-def test_a_process_without_torch_serves(output: Any, value_range: Any, tmp_path: Path) -> None:
-    model = exported(tmp_path / "model.onnx", replace(INFO, value_range=value_range), output=output)
+@pytest.mark.parametrize("options", FILES)
+def test_a_process_without_torch_serves(options: dict[str, Any], tmp_path: Path) -> None:
+    info = replace(INFO, value_range=options.pop("value_range", None))
+    model = exported(tmp_path / "model.onnx", info, **options)
     paths, out = photos(tmp_path / "photos"), tmp_path / "out"
     out.mkdir()
     command = [sys.executable, Path(__file__).parent / "with_server.py", model, tmp_path / "photos", out]
@@ -82,9 +90,23 @@ def test_a_process_without_torch_serves(output: Any, value_range: Any, tmp_path:
 def test_the_program_of_the_page_predicts(value_range: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     segmenter = Segmenter(exported(tmp_path / "mine.onnx", replace(INFO, value_range=value_range)))
-    (program,) = [code for code in blocks("docs/export.md") if "InferenceSession" in code]
+    (program,) = [code for code in blocks("docs/export.md") if "eight_bits" in code]
     for path in photos(tmp_path / "photos"):
         if min(segmenter(path).labels.shape) >= 32:  # the file's smallest side
             names: dict[str, Any] = {}
             exec(program.replace("photo.jpg", f"photos/{path.name}"), names)
             assert np.array_equal(names["labels"], segmenter(path).labels), path
+
+
+def test_the_program_of_pixels_predicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = exported(tmp_path / "mine.onnx", output="labels", input="uint8")
+    segmenter = Segmenter(exported(tmp_path / "logits.onnx"))
+    (program,) = [code for code in blocks("docs/export.md") if 'run(["labels"]' in code]
+    *eight_bits, _ = photos(tmp_path / "photos")
+    for path in eight_bits:
+        if min(segmenter(path).labels.shape) >= 32:  # the file's smallest side
+            names: dict[str, Any] = {}
+            exec(program.replace("photo.jpg", f"photos/{path.name}"), names)
+            assert np.array_equal(names["labels"], segmenter(path).labels), path
+            assert np.array_equal(names["labels"], Segmenter(file)(path).labels), path

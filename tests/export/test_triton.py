@@ -40,12 +40,13 @@ def schema() -> Any:
 def test_the_settings_are_those_of_the_file(output: Any, value_range: Any, schema: Any, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     session = onnxruntime.InferenceSession(exported(tmp_path / "a.onnx", output=output))
-    info = create_model("fpn", num_classes=4, backbone="test_efficientnet", width=8).info
-    info = replace(info, value_range=value_range)
-    found = text_format.Parse(triton_settings(Path('a "b" ü.onnx'), info, output), schema.ModelConfig())
+    model = create_model("fpn", num_classes=4, backbone="test_efficientnet", width=8)
+    model.info = replace(model.info, value_range=value_range)
+    settings = triton_settings(Path('a "b" ü.onnx'), ExportPlan(model, output=output))
+    found = text_format.Parse(settings, schema.ModelConfig())
     assert (found.backend, found.default_model_filename) == ("onnxruntime", 'a "b" ü.onnx')
     assert found.max_batch_size > 1 and found.HasField("dynamic_batching")
-    about = json.loads(describe(info))  # of the file
+    about = json.loads(describe(model.info))  # of the file
     preparation = json.loads(found.parameters["crispseg"].string_value)
     assert preparation == {key: about.get(key) for key in ("mean", "std", "value_range")}
     kinds = {"tensor(float)": schema.TYPE_FP32, "tensor(uint8)": schema.TYPE_UINT8}

@@ -18,6 +18,9 @@ class Pixels(nn.Module):
     Pixels of a model with a value range are uint16, and are scaled to 8 bits.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, info: ModelInfo) -> None:
         super().__init__()
         normalize = Normalize(info.mean, info.std, info.in_chans)
