@@ -42,7 +42,8 @@ def drawn(height: int, width: int, channels: int, value_range: ValueRange | None
 
 def written(path: Path, pixels: NDArray[Any]) -> Path:
     photometric = "rgb" if pixels.shape[2] == 3 else "minisblack"
-    tifffile.imwrite(path, pixels, photometric=photometric, planarconfig="contig")
+    planes = "contig" if pixels.shape[2] > 1 else None
+    tifffile.imwrite(path, pixels, photometric=photometric, planarconfig=planes)
     return path
 
 

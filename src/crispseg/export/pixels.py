@@ -58,8 +58,9 @@ def limits_of_images(pixels: Tensor) -> Tensor:
     sampled = (rows[:, None] & columns)[None, :, :, None].expand(count, height, width, channels)
     histogram = torch.zeros(count, VALUES, dtype=torch.int64)
     histogram = histogram.scatter_add(1, pixels.long().flatten(1), sampled.long().flatten(1))
-    grey = (pixels == pixels[..., :1]).flatten(1).all(1, keepdim=True)
-    copies = 1 + grey * (channels - 1)  # a grey image has each of its values in all channels
+    equal = pixels == pixels[..., :1]
+    grey = equal.flatten(1).all(1, keepdim=True)  # then each value is in all channels
+    copies = torch.where(grey, equal[:, 0, 0].sum(1, keepdim=True), 1)
     up_to = histogram.cumsum(1) // copies  # number of sampled pixels of at most this value, (N, VALUES)
 
     def in_order(places: Tensor) -> Tensor:

@@ -149,7 +149,7 @@ def pixels_of(images: Tensor, info: ModelInfo) -> Tensor:
     if isinstance(info.value_range, tuple):
         low, high = info.value_range
         values = (low + values * ((high - low) / 255)).round()
-    return values.to(torch.uint16 if info.value_range else torch.uint8)
+    return values.to(torch.uint16 if info.value_range else torch.uint8).contiguous()
 
 
 AnyModel: TypeAlias = SegmentationModel | ExportedModel
