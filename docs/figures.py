@@ -65,9 +65,11 @@ RESULTS = {
 FIVE_MINUTES = {
     "crispseg": "[`crisp`](docs/models.md#crisp), the default",
     "sfnet": "[`sfnet`](docs/papers/sfnet.md)",
+    "sfnet_lite": "[`sfnet_lite`](docs/papers/sfnet.md)",
     "ddsm_upernet": "[`ddsm_upernet`](docs/papers/ddsm.md)",
     "ddsm_deeplabv3plus": "[`ddsm_deeplabv3plus`](docs/papers/ddsm.md)",
     "agln": "[`agln`](docs/papers/agln.md)",
+    "agln_lite": "[`agln_lite`](docs/papers/agln.md)",
     "unept": "[`unept`](docs/papers/unept.md)",
     "loop_fpn": "plain loop, smp `FPN`",
     "loop_unet": "plain loop, smp `Unet`",
