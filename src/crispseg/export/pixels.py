@@ -30,7 +30,7 @@ class Pixels(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         values = pixels.float() if self.value_range is None else in_8_bits(pixels, self.value_range)
-        images = values.permute(0, 3, 1, 2)  # (N, C, H, W)
+        images = values.permute(0, 3, 1, 2).contiguous()  # (N, C, H, W); other strides would limit the sizes of a graph
         if self.in_chans == 1:
             images = images.mean(dim=1, keepdim=True)
         return (images - self.mean) / self.std
