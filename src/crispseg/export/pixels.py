@@ -9,7 +9,7 @@ from crispseg.io.arrays import Normalize
 from crispseg.io.value_range import OF_IMAGE, PIXELS, ValueRange
 from crispseg.models import ModelInfo
 
-VALUES = 2**16  # number of values of 16 bits
+BINS = 2**16  # of a histogram of 16 bits
 
 
 class Pixels(nn.Module):
@@ -56,12 +56,12 @@ def limits_of_images(pixels: Tensor) -> Tensor:
     step = (torch.full((), height, dtype=torch.float64) * width / PIXELS).sqrt().ceil()
     rows, columns = (torch.arange(side, dtype=torch.float64).remainder(step) == 0 for side in (height, width))
     sampled = (rows[:, None] & columns)[None, :, :, None].expand(count, height, width, channels)
-    histogram = torch.zeros(count, VALUES, dtype=torch.int64)
+    histogram = torch.zeros(count, BINS, dtype=torch.int64)
     histogram = histogram.scatter_add(1, pixels.long().flatten(1), sampled.long().flatten(1))
     equal = pixels == pixels[..., :1]
     grey = equal.flatten(1).all(1, keepdim=True)  # then each value is in all channels
     copies = torch.where(grey, equal[:, 0, 0].sum(1, keepdim=True), 1)
-    up_to = histogram.cumsum(1) // copies  # number of sampled pixels of at most this value, (N, VALUES)
+    up_to = histogram.cumsum(1) // copies  # number of sampled pixels of at most this value, (N, BINS)
 
     def in_order(places: Tensor) -> Tensor:
         """Return the values at places `(N, 2)` among the sorted ones."""
