@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 import crispseg
-from crispseg import SegmentationModel, create_model
+from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.cli.main import main
 from crispseg.export import pipeline
 from crispseg.export.certificate import CHECKED, compare, measure, smooth_images
@@ -394,3 +394,9 @@ def test_mistakes_are_one_line(
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("crispseg: error: ") and named in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_files_of_torch_export_are_not_read(tmp_path: Path, refuses: Any) -> None:
+    (tmp_path / "model.pt2").write_bytes(b"PK\3\4")
+    with refuses("model.pt2"):
+        Segmenter(tmp_path / "model.pt2")
