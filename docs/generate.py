@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import inspect
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,16 +53,12 @@ def main() -> None:
 
 
 def bounds() -> str:
-    """The constants whose names begin with `MAX_`, each with its value and the text below it."""
+    """The constants whose names begin with `MAX_`, each with its value and the comment next to it."""
     package, rows = ROOT / "src", ["| constant | bound | of |", "| --- | --- | --- |"]
     for path in sorted(package.rglob("*.py")):
-        body = ast.parse(path.read_text(encoding="utf-8")).body
-        for statement, text in pairwise(body):
-            if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]).startswith("MAX_"):
-                name = ast.unparse(statement.targets[0])
-                module = ".".join(path.relative_to(package).with_suffix("").parts)
-                about = ast.literal_eval(text.value) if isinstance(text, ast.Expr) else ""
-                rows.append(f"| `{name}` | {getattr(importlib.import_module(module), name):,} | {about} |")
+        module = ".".join(path.relative_to(package).with_suffix("").parts)
+        for name, about in re.findall(r"^(MAX_\w+) = .*?  # (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE):
+            rows.append(f"| `{name}` | {getattr(importlib.import_module(module), name):,} | {about} |")
     return "\n".join(rows)
 
 

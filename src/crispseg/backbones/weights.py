@@ -32,8 +32,7 @@ HUB_FILES = (
     "model.safetensors",
     "pytorch_model.bin",
 )  # names of timm's weight files on the hub, in timm's search order
-MAX_HEADER = 8_000_000
-"""Bytes that describe the tensors of a weight file or checkpoint; a network takes about 0.5 MB."""
+MAX_HEADER = 8_000_000  # bytes that describe the tensors of a weight file or checkpoint; a network takes about 0.5 MB
 CHECKSUMS = "crc32"  # metadata key of a .safetensors file for the `checksum` of each tensor by name, as JSON
 
 

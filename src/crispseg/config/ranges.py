@@ -6,12 +6,9 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-MAX_WIDTH = 4096
-"""Channels of a layer, in the settings of a model."""
-MAX_COUNT = 256
-"""Points, descriptors, layers or pixels, in the settings of a model."""
-MAX_COUNTS = 16
-"""Numbers of a list, in the settings of a model."""
+MAX_WIDTH = 4096  # channels of a layer, in the settings of a model
+MAX_COUNT = 256  # points, descriptors, layers or pixels, in the settings of a model
+MAX_COUNTS = 16  # numbers of a list, in the settings of a model
 Count: TypeAlias = Annotated[int, Field(ge=1, le=MAX_COUNT)]
 Counts: TypeAlias = Annotated[tuple[Count, ...], Field(min_length=1, max_length=MAX_COUNTS)]
 Channels: TypeAlias = Annotated[int, Field(ge=1, le=MAX_WIDTH)]

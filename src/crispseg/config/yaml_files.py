@@ -13,8 +13,7 @@ from crispseg.errors import CrispsegError, one_line
 
 RECIPES = Path(str(resources.files("crispseg") / "recipes"))  # folder of the package's recipes
 
-MAX_VALUES = 1_000_000
-"""Values of a YAML file with its aliases written out."""
+MAX_VALUES = 1_000_000  # values of a YAML file with its aliases written out
 
 
 class _Loader(yaml.SafeLoader):

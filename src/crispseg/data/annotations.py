@@ -29,8 +29,7 @@ from crispseg.labels import LabelSet
 OUTSIDE = 1.0  # distance in pixels by which a point may be outside its image, because annotation tools round
 POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}  # shape types of labelme and their minimum number of points
 
-MAX_OUTLINE = 4_000_000
-"""Length in pixels of an outline of annotations, for which pycocotools takes 0.4 GB."""
+MAX_OUTLINE = 4_000_000  # length in pixels of an outline of annotations, for which pycocotools takes 0.4 GB
 
 Spans: TypeAlias = NDArray[np.int64]  # `(n, 2)` ranges of flat pixel indices, column by column: column · height + row
 NO_PIXELS: Spans = np.zeros((0, 2), np.int64)

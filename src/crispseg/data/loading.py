@@ -50,8 +50,7 @@ def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a
     return [number * again for number in times]
 
 
-MAX_WORKERS = max(64, 4 * (os.cpu_count() or 1))
-"""Data workers and devices; 4 for each processor, if these are more."""
+MAX_WORKERS = max(64, 4 * (os.cpu_count() or 1))  # data workers and devices; 4 for each processor, if these are more
 
 Transform = Callable[[Sample], tuple[Tensor, ...]]
 Batches = DataLoader[tuple[Tensor, ...]]

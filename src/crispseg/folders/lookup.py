@@ -22,8 +22,7 @@ NONE = IGNORE + 1  # result of `MaskLookup.find` for a value without a class
 DEEP_WHITE = 0xFFFF  # white in 16-bit files, like 255 in 8-bit files
 BORDER = 2  # largest distance in pixels to two objects at which a pixel is on their border
 INSTANCE_CLASSES = "background", "object", "border"  # default names of the classes of `three_classes`
-MAX_NUMBER = 2**24
-"""Number of an object; float32, in which OpenCV dilates, is exact up to it."""
+MAX_NUMBER = 2**24  # number of an object; float32, in which OpenCV dilates, is exact up to it
 
 
 class MaskLookup:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import importlib.util
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -114,7 +115,7 @@ def opened_video(video: Path) -> Iterator[Any]:
 class Sink:
     """File that keeps its first error for `check`, since PyAV would print what it raises."""
 
-    file: BinaryIO
+    file: FileIO  # unbuffered, so that moving in it writes nothing
     error: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
@@ -122,24 +123,18 @@ class Sink:
 
     def write(self, data: bytes) -> int:
         """Write bytes."""
-        self._try(self.file.write, data)
+        unwritten = memoryview(data)
+        try:
+            while unwritten:
+                unwritten = unwritten[self.file.write(unwritten) :]
+        except OSError as error:
+            self.error = self.error or error
         return len(data)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        """Write what is buffered, and move to a position."""
-        self._try(self.file.seek, offset, whence)
-        return self.file.tell()
 
     def check(self) -> None:
         """Raise the first error."""
         if self.error:
             raise self.error
-
-    def _try(self, call: Callable[..., object], *arguments: object) -> None:
-        try:
-            call(*arguments)
-        except OSError as error:
-            self.error = self.error or error
 
 
 @contextmanager
@@ -148,7 +143,7 @@ def writing(overlay: Path) -> Iterator[Sink]:
     import av
 
     try:
-        with atomic_path(overlay) as temporary, temporary.open("wb") as file:
+        with atomic_path(overlay) as temporary, temporary.open("wb", buffering=0) as file:
             sink = Sink(file)
             yield sink
             sink.check()

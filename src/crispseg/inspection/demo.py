@@ -27,8 +27,7 @@ FRAME = Markup(
     '<iframe title="segmentation" sandbox="allow-scripts" style="width: 100%; height: 90vh; border: 0" srcdoc="{}">'
     "</iframe>"
 )
-MAX_UPLOAD = 20_000_000
-"""Bytes of a file that is uploaded to the demo."""
+MAX_UPLOAD = 20_000_000  # bytes of a file that is uploaded to the demo
 OFFLINE = {"GRADIO_ANALYTICS_ENABLED": "False", "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1,localhost"}
 
 

@@ -24,10 +24,8 @@ LITTER = ".crispseg-"  # prefix of the names of temporary files and folders
 LOCK = ".crispseg.lock"
 
 
-MAX_NAME = 255
-"""Bytes of the name of a file or folder."""
-MAX_PATH = 4096
-"""Bytes of a path."""
+MAX_NAME = 255  # bytes of the name of a file or folder
+MAX_PATH = 4096  # bytes of a path
 
 
 def user_path(path: str | Path) -> Path:

@@ -20,8 +20,7 @@ from crispseg.io.opening import HEIC_SUFFIXES, opened
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import color_table
 
-MAX_CHANNELS = 16
-"""Channels of an image."""
+MAX_CHANNELS = 16  # channels of an image
 
 SUFFIXES = frozenset(
     {

@@ -14,8 +14,7 @@ from PIL import ExifTags, Image
 from crispseg.errors import CrispsegError
 from crispseg.io.raster import LOSSY, Raster
 
-MAX_PIXELS = 2**27
-"""Pixels of an image that is read as a whole, before it is decoded; 400 MB as RGB."""
+MAX_PIXELS = 2**27  # pixels of an image that is read as a whole, before it is decoded; 400 MB as RGB
 SEVERAL = "has several pages or frames, but only one would be read; save each as its own file"
 
 MINISWHITE, YCBCR = 0, 6

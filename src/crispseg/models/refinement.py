@@ -33,8 +33,7 @@ DIRECTIONS = len(STEPS)
 
 WIDTH = 256  # channels of the spatial branch and of the heads
 RefinePath = Literal["chained", "straight"]
-MAX_STEPS = 32
-"""Steps of boundary refinement."""
+MAX_STEPS = 32  # steps of boundary refinement
 STEPS_TAKEN = 2
 """Default number of steps. A single step often still ends on the boundary. SegFix (§3.2) names two remedies:
 straight doubles the step; chained follows the direction at the pixel where the step ends. Chained steps, the default,
