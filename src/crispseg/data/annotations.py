@@ -32,7 +32,6 @@ POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}  # shape types of labelme a
 MAX_OUTLINE = 4_000_000  # length in pixels of an outline of annotations, for which pycocotools takes 0.4 GB
 
 Spans: TypeAlias = NDArray[np.int64]  # `(n, 2)` ranges of flat pixel indices, column by column: column · height + row
-NO_PIXELS: Spans = np.zeros((0, 2), np.int64)
 
 
 class Shape(NamedTuple):
@@ -215,8 +214,9 @@ def check_within(left: int, top: int, rows: int, columns: int, height: int, widt
 
 def covered(inside: Sequence[Spans], outside: Sequence[Spans] = ()) -> Spans:
     """Return the pixels that are in any of the first and in none of the others."""
-    starts, ends = np.concatenate([*inside, NO_PIXELS]).T
-    hole_starts, hole_ends = np.concatenate([*outside, NO_PIXELS]).T
+    none = np.zeros((0, 2), np.int64)
+    starts, ends = np.concatenate([none, *inside]).T
+    hole_starts, hole_ends = np.concatenate([none, *outside]).T
     hole = len(starts) + 1  # outweighs everything that is inside
     positions = np.concatenate([starts, ends, hole_starts, hole_ends])
     steps = np.repeat([1, -1, -hole, hole], [len(starts), len(ends), len(hole_starts), len(hole_ends)])

@@ -10,6 +10,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, did_you_mean, few, one_line
 from crispseg.folders.names import read_lines
 from crispseg.folders.splits import SPLIT_OF, SPLITS
-from crispseg.io.files import atomic_folder, check_new_folder, foreign_endings, is_file
+from crispseg.io.files import atomic_folder, check_new_folder, foreign_endings
 from crispseg.io.images import IMAGE_FOLDERS, find_images, image_size, write_labels
 from crispseg.io.parallel import parallel
 from crispseg.labels import IGNORE, LabelSet
@@ -213,8 +214,9 @@ class ImageFiles:
         """Return the file of an image. None or several raise a `CrispsegError`."""
         root, image, endings = self.root(marked), marked.image, foreign_endings(marked.image)
         for file in (root / image, *map(root.joinpath, endings), root / marked.also):
-            if is_file(file) and file != marked.source:
-                return file
+            with suppress(OSError):  # a name that no system has
+                if file.is_file() and file != marked.source:
+                    return file
         files: list[Path] = []
         for name in (Path(image).name, endings[-1].name, marked.also):  # in a sub-folder
             for folder in [root] if self.images is not None else [root, *self.folders]:

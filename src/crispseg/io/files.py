@@ -38,13 +38,6 @@ def user_path(path: str | Path) -> Path:
     return path
 
 
-def is_file(path: Path) -> bool:
-    """Return whether a file exists; names that no system has, such as very long ones, have none."""
-    with suppress(OSError):
-        return path.is_file()
-    return False
-
-
 def regular_file(path: str | Path) -> Path:
     """Return a path, or raise a CrispsegError if it is a pipe, a device or a socket, which may never end."""
     path = user_path(path)

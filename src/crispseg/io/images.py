@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Sequence, Set
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -99,13 +98,6 @@ def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tupl
     with opened(path, whole) as raster:
         raster.check(channels)
         return raster.size
-
-
-def writer_of(path: str | Path) -> str:
-    """Return the name of the program in the metadata of an image, or ""."""
-    with suppress(Exception), Image.open(path) as picture:  # faults are reported where its pixels are read
-        return str(picture.info.get("Software", ""))
-    return ""
 
 
 MADE_OF = "crispseg"  # metadata key of results for `made_of`, a text that identifies image, model and settings
