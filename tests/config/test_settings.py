@@ -52,10 +52,19 @@ def test_a_text_means_what_its_type_takes(kind: Any, text: str, value: Any) -> N
     assert found == value and type(found) is type(value)
 
 
-@given(st.text() | st.integers().map(str) | st.floats().map(str))
+@given(
+    st.text(st.characters(exclude_characters="\0")).filter(str.strip) | st.integers().map(str) | st.floats().map(str)
+)
 def test_any_text_is_a_path_or_a_name(text: str) -> None:
     found = checked(str, Text(text), "key")
     assert found == text or found == parse_yaml(text)  # a quoted text
+
+
+@pytest.mark.parametrize(("text", "phrase"), [("", "is empty"), (" ", "is empty"), ("a\0", "a null character")])
+def test_no_text_and_null_characters_are_refused(text: str, phrase: str, refuses: Any) -> None:
+    for kind in (str, Path | None):
+        with refuses("key", phrase):
+            checked(kind, Text(text), "key")
 
 
 @pytest.mark.parametrize("settings", [TrainConfig, Augment, Protocol])

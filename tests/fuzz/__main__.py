@@ -13,6 +13,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
+from itertools import groupby
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", OMP_NUM_THREADS="1", CUDA_VISIBLE_DEVICES="")
@@ -27,22 +28,20 @@ def run() -> int:
     parser.add_argument("--only", default="", help="pattern of the names of inputs, such as COCO/number/3")
     given = parser.parse_args()
     warnings.simplefilter("ignore")  # of libraries, about broken files
-    counts: dict[str, Counter[str]] = {}
+    total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory() as name:
         campaign = Campaign(Path(name))
-        for case in all_cases(campaign.sound, given.count):
-            if not re.match(given.only, case.name):
-                continue
-            outcome, printed = campaign.outcome(case)
-            counts.setdefault(case.name.rpartition("/")[0], Counter())[outcome] += 1
-            if outcome in BAD or case.name == given.only:
-                change = str(getattr(case.make, "args", ""))
-                print(
-                    f"{outcome}: {case.name}: {' '.join(case.argv):.300} {change:.200}\n{printed[-1500:]}", flush=True
-                )
-    for kind, outcomes in counts.items():
-        print(f"{kind:40}", ", ".join(f"{count} {outcome}" for outcome, count in outcomes.most_common()))
-    total = sum(counts.values(), Counter())
+        cases = (case for case in all_cases(campaign.sound, given.count) if re.match(given.only, case.name))
+        for kind, group in groupby(cases, lambda case: case.name.rpartition("/")[0]):
+            counts: Counter[str] = Counter()
+            for case in group:
+                outcome, printed = campaign.outcome(case)
+                counts[outcome] += 1
+                if outcome in BAD or case.name == given.only:
+                    change = f"{' '.join(case.argv):.300} {getattr(case.make, 'args', '')!s:.200}"
+                    print(f"{outcome}: {case.name}: {change}\n{printed[-1500:]}")
+            print(f"{kind:40}", ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common()), flush=True)
+            total += counts
     print(total.total(), "inputs:", ", ".join(f"{count} {outcome}" for outcome, count in total.most_common()))
     return int(any(total[outcome] for outcome in BAD))
 

@@ -28,7 +28,7 @@ from crispseg.config.settings import Text, checked
 from crispseg.inference.runtime import CHECKSUM
 from fuzz.damage import damaged
 from fuzz.hostile import KINDS, OTHERS, Edit, apply, cut, edits, flipped, is_text, put_other, text_of
-from fuzz.subjects import COMMANDS, SUBJECTS, TEXTS, keys_of, make_sound, with_setting
+from fuzz.subjects import COMMANDS, SUBJECTS, TEXTS, keys_of, make_sound, with_setting, words_of
 
 MEMORY = 4 * 2**30  # bytes beyond those of the parent; the imports of PyTorch alone take nearly 4 GiB of addresses
 SECONDS, LONGEST = 20, 120  # of the processor, and of the clock for a child that waits
@@ -102,8 +102,9 @@ def setting_cases(name: str, kind: str, count: int) -> Iterator[Case]:
     choices = shuffled([(key, text) for key in keys for text in TEXTS[kind]], name + kind)
     for number, (key, text) in enumerate(choices[:count]):
         last = key.rpartition(".")[2]
-        named = (last, last.replace("_", "-"), last.partition("_")[0], text.strip(" []{}'\"")[:30] or ".")
-        accepts = partial(is_accepted, keys[key].kind, text)
+        words = re.findall(r"[^\s\[\]{},:'&]+", text) or [text]
+        named = (last, last.replace("_", "-"), last.partition("_")[0], words[0][:20], "is missing")
+        accepts = partial(is_accepted, str if key in words_of(name) else keys[key].kind, text)
         yield Case(f"{name}/{kind}/{number}", with_setting(name, key, text), named, bool, accepts)
 
 

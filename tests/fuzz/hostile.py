@@ -17,7 +17,7 @@ from fuzz.damage import png_chunks, png_of
 
 NUMBERS = ["0", "-1", "1", "0.5", "255", "2147483648", "9223372036854775808", "1e30", "-1e30"]
 NO_NUMBERS = ["1e308", "1e999", "nan", "NaN", ".nan", "inf", "Infinity", "-.inf"]
-WORDS = ("", "text", 5000 * "9", "\\u0000", "../x", "/dev/zero", "<b>", "é", "nan", "-1", "a,b", "*", "~/x")
+WORDS = ("", "text", 5000 * "9", "\\u0000", "../x", "/dev/zero", "<b>", "é", "nan", "a,b", "*", "~/x")
 VALUES = ("null", "true", "[]", "{}", "[[]]", '{"a": 1}')
 DEEP = 50_000 * "[" + 50_000 * "]"
 KINDS = ("number", "type", "nest", "repeat", "lose")
@@ -56,7 +56,7 @@ def edits(text: str, kind: str) -> Iterator[Edit]:
             new = {f"{quote}{number}{quote}": number in NUMBERS for number in (*NUMBERS, *NO_NUMBERS)}
         elif kind == "type":
             new = dict.fromkeys((f"{quote}{word}{quote}" for word in WORDS), is_word and not is_number)
-            new |= dict.fromkeys(VALUES, is_word and not (is_number or quote))
+            new |= dict.fromkeys(VALUES, is_word and not (is_number or quote)) | {"true": is_word and not quote}
         elif kind == "nest":
             new = dict.fromkeys((f"[{piece}]", f"[[{piece}]]", f'{{"a": {piece}}}', f"<a>{piece}</a>", DEEP), False)
         elif kind == "repeat":

@@ -123,9 +123,13 @@ def keys_of(name: str) -> dict[str, Field]:
     return {**commands[name].known_keys(), **training, **fields_of(commands[name])}
 
 
+def words_of(name: str) -> tuple[str, ...]:
+    return commands[name].words
+
+
 def with_setting(name: str, key: str, text: str) -> list[str]:
     """The arguments of a command with another value of a setting, or of an argument without a flag."""
-    argv, words = COMMANDS[name].split(), commands[name].words
+    argv, words = COMMANDS[name].split(), words_of(name)
     if key not in words:
         return [*argv, f"--{key}={text}"]
     place = len(name.split()) + words.index(key)

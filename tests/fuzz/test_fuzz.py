@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -49,3 +51,14 @@ def test_damage_is_refused_or_harmless(kind: str, known: dict[str, Reader], tmp_
 def test_cut_files_and_zeroed_blocks(kind: str, known: dict[str, Reader], tmp_path: Path) -> None:
     for seed in range(60):
         assert attempt(kind, known[kind], seed, tmp_path / str(seed), cut_or_zeroed) in ("read", "refused")
+
+
+SMALL = r"(PNG|list of images|classes.txt|COCO|CVAT|QuPath|data.yaml|config.json)/(other|number|nest)/0$"
+SMALL += r"|(train|predict|doctor|data import)/(number|type|nest|path)/0$"
+
+
+@pytest.mark.parametrize("names", [SMALL, pytest.param(r".*/[01]$", marks=pytest.mark.slow)])
+def test_hostile_inputs_of_commands_are_right_or_refused(names: str) -> None:
+    command = [sys.executable, "-m", "fuzz", "--only", names]  # in a process without threads
+    ended = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr

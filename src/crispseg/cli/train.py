@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import ClassVar
 import yaml
 
 from crispseg.cli.command import DATA_HEADING, Command
-from crispseg.config.settings import Field, Tree, fields_of
+from crispseg.config.settings import CONFIG, Field, Tree, fields_of
 from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError
 from crispseg.folders.cache import forget
@@ -60,10 +61,15 @@ class Training(Command):
         try:
             return training_config(*before, *given, self.settings, resumed=resumed)
         except CrispsegError as error:
-            named = {error.field, (error.field or "").rpartition(".")[2]}
-            if given and error.field and not named & self.settings.keys():
-                raise CrispsegError(f"{self.source}: {error}") from None
+            words = {*re.findall(r"\w+", str(error))}
+            if self.origin and not any(key.rpartition(".")[2] in words for key in self.settings):
+                raise CrispsegError(f"{self.origin}: {error}") from None
             raise
+
+    @property
+    def origin(self) -> str | None:
+        """File or folder of the settings that are no flags."""
+        return self.source
 
 
 @dataclass(kw_only=True)
@@ -114,6 +120,10 @@ class Train(Training):
         if is_first_process():
             print("next:", f"  crispseg predict {run} IMAGE_OR_FOLDER --out predictions", sep="\n", file=sys.stderr)
             print(f"  crispseg evaluate {run} --html scores.html", file=sys.stderr)
+
+    @property
+    def origin(self) -> str | None:
+        return self.source or (str(Path(self.resume) / CONFIG) if self.resume else None)
 
     def first_settings(self) -> list[Tree]:
         """Return settings that those of the flags and of the source override."""

@@ -36,4 +36,4 @@ def read_text(path: str | Path, errors: str = "strict") -> str:
         return decoded_file(path, errors)
     except (OSError, ValueError) as error:
         problem = f"cannot be read ({one_line(error)})" if Path(path).exists() else "is missing"
-        raise CrispsegError(f"{path} {problem}; give a UTF-8 text file") from None
+        raise CrispsegError(f"{path!s:.300} {problem}; give a UTF-8 text file") from None

@@ -102,6 +102,8 @@ def checked(kind: Any, value: Any, field: str) -> Any:
     >>> checked(int | tuple[int, int], Text("[64, 96]"), "crop"), checked(str, Text("5"), "name")
     ((64, 96), '5')
     """
+    if isinstance(value, Text) and not value.strip():  # "" would be the working folder as a path
+        raise CrispsegError(f"is empty; give {accepted(kind)}", field)
     value = _expanded(value)
     if "\\x00" in repr(value):
         raise CrispsegError("contains a null character; remove it", field)

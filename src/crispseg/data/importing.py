@@ -77,7 +77,10 @@ def import_annotations(
     check_new_folder(out)
     names = read_lines(classes) if isinstance(classes, str | Path) else classes
     contents = list(chain(*(_read(source, format, images) for source in sources)))
-    ids, labels = _classes(contents, names, background, ignore)
+    try:
+        ids, labels = _classes(contents, names, background, ignore)
+    except CrispsegError as error:
+        raise CrispsegError(f"{', '.join(map(str, sources))}: {error}") from None
     tasks = _tasks(contents, images, [source for source in sources if source.is_dir()])
     _check_labels(tasks, ids, "give a background" if names is None else "add it to classes")
     empty = [task for task in tasks if not task.shapes]
@@ -147,7 +150,7 @@ def _read(source: Path, format: str | None, images: Path | None) -> list[Annotat
 def _annotation_files(folder: Path, formats: Sequence[str]) -> list[Path]:
     """Return the files of a folder that may be annotations, and folders of YOLO."""
     suffixes = set[str]().union(*(FORMATS[format].suffixes for format in formats))
-    files = [file for file in sorted(folder.rglob("[!.]*")) if file.suffix.lower() in suffixes]
+    files = [file for file in sorted(folder.rglob("[!.]*")) if file.suffix.lower() in suffixes and not file.is_dir()]
     files = [file for file in files if file.suffix.lower() != ".xml" or _is_cvat(file)]
     if "yolo" in formats:
         top = folder.absolute()
