@@ -8,8 +8,6 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +15,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-import contract.test_evaluate as evaluate
 import contract.test_interface as interface
 import contract.test_models as models
 import crispseg
 from contract.formula import freeze, saved, shapes_of
 
 torch.set_num_threads(1)
-
-
-def _each(file: str, ways: Iterable[str], measure: Callable[[str, Path], Any]) -> None:
-    """What each way gives in a folder of its own."""
-    found = {}
-    for way in ways:
-        with tempfile.TemporaryDirectory() as folder:
-            found[way] = measure(way, Path(folder))
-    freeze(file, found)
 
 
 def _models() -> None:
@@ -82,7 +70,6 @@ TOPICS = {
     "models": _models,
     "bundled": _bundled,
     "interface": _interface,
-    "evaluate": partial(_each, "evaluate.json", evaluate.WAYS, evaluate.scores),
 }
 
 if __name__ == "__main__":
