@@ -82,27 +82,33 @@ def import_annotations(
     except CrispsegError as error:
         raise CrispsegError(f"{', '.join(map(str, sources))}: {error}") from None
     tasks = _tasks(contents, images, [source for source in sources if source.is_dir()])
-    _check_labels(tasks, ids, "give a background" if names is None else "add it to classes")
-    empty = [task for task in tasks if not task.shapes]
+    _check_labels(tasks, ids)
+    empty = [task.file.name for task in tasks if not task.shapes]
     if background is None:
         tasks = [task for task in tasks if task.shapes]
     if not tasks:
         raise CrispsegError(f"{', '.join(map(str, sources))} contain no annotated images; give other annotations")
     splits = _splits(tasks)
     _write(out, tasks, ids, background, labels, splits)
-    counts = [f"{len(names)} images to {split}" for split, names in splits.items()]
     lines = [f"wrote {out}: {len(tasks)} images, {len(labels)} classes"]
     if empty:
         become = "left out" if background is None else "all background"
-        lines.append(f"{len(empty)} images without annotations ({become}): {few(task.file.name for task in empty)}")
-    return [*lines, *counts, *chain(*(content.notes for content in contents))]
+        lines.append(f"{len(empty)} images without annotations ({become}): {few(empty)}")
+    return [*lines, *_notes(splits, contents)]
 
 
-def _check_labels(tasks: Sequence[Task], ids: Mapping[str, int], remedy: str) -> None:
+def _notes(splits: Mapping[str, Sequence[str]], contents: Iterable[Annotations]) -> list[str]:
+    """Return the lines of the summary about splits, and about what is not imported."""
+    counts = [f"{len(names)} images to {split}" for split, names in splits.items()]
+    return [*counts, *chain(*(content.notes for content in contents))]
+
+
+def _check_labels(tasks: Sequence[Task], ids: Mapping[str, int]) -> None:
     """Raise a CrispsegError for a shape of an unknown class."""
     for shape in chain(*(task.shapes for task in tasks)):
         if shape.label not in ids:
-            raise CrispsegError(f"{shape.name} has the unknown class '{shape.label}'; {remedy}, or ignore it")
+            remedy = "give a background, add it to classes, or ignore it"
+            raise CrispsegError(f"{shape.name} has the unknown class '{shape.label}'; {remedy}")
 
 
 def _write(
