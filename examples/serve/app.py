@@ -20,6 +20,7 @@ import numpy as np
 import onnxruntime
 from fastapi import FastAPI, HTTPException, Request, Response
 from PIL import Image, ImageOps
+from starlette.requests import ClientDisconnect
 
 MODEL = os.environ.get("MODEL", "model.onnx")
 THREADS = int(os.environ.get("THREADS", "0"))
@@ -144,6 +145,8 @@ async def uploaded(request: Request, limit: int) -> bytes | None:
                     content += part
     except TimeoutError:
         raise HTTPException(408, f"the upload took more than {UPLOAD_SECONDS} seconds; send it again") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the client has ended the upload") from None  # an ordinary end, not a defect
     return bytes(content) if size <= limit else None
 
 
