@@ -2,6 +2,7 @@
 
     python benchmarks/load.py threads --model nuclei --backends pytorch onnxruntime openvino
     python benchmarks/load.py server --file nuclei.onnx     # a file of `crispseg export`
+    python benchmarks/load.py sizes --backends pytorch      # memory over images of 500 sizes
 
 Images have thirty sizes. One in twenty is broken and must be refused. One in fifty is dropped: a client of the server
 hangs up halfway, and a thread does not wait for its answer. Every answer is compared with that of a loop over the
@@ -36,7 +37,7 @@ import crispseg
 from crispseg.errors import CrispsegError
 from crispseg.inference.device import processor_name
 
-SIZES = 30
+SIZES, MANY_SIZES = 30, 500
 BROKEN, DROPPED = 20, 50
 ROUNDS = 5
 ROUND_THREADS = 8
@@ -117,12 +118,12 @@ class Load:
     def run(self, clients: int, seconds: float, process: psutil.Process) -> dict[str, str]:
         """Run clients and return a row."""
         loop, begun = self.loop(), time.perf_counter()
-        memory = []
+        memory = [process.memory_info().rss / 2**20]
         with ThreadPoolExecutor(clients) as pool:
             pending = [pool.submit(self.client, seed, begun + seconds) for seed in range(clients)]
-            while time.perf_counter() < begun + seconds:
-                memory.append(process.memory_info().rss / 2**20)
+            while len(memory) < 2 or time.perf_counter() < begun + seconds:
                 time.sleep(0.25)
+                memory.append(process.memory_info().rss / 2**20)
             for future in pending:
                 future.result()
         elapsed = time.perf_counter() - begun
@@ -168,6 +169,20 @@ def over_threads(model: str, backend: str, clients: int, seconds: float) -> dict
             list(pool.map(answer, images))
         ratios.append((middle - start) / (time.perf_counter() - middle))
     return {"way": f"threads, {backend}", **row, "speed_over_loop": f"{statistics.median(ratios):.2f}"}
+
+
+def over_sizes(model: str, backend: str) -> dict[str, str]:
+    """Segment a large image and then images of 500 sizes with one `Segmenter`, and return what memory grows by."""
+    segmenter = crispseg.Segmenter(model, backend="auto" if backend == "pytorch" else backend)
+    sizes = np.unique(np.random.default_rng(0).integers(64, 401, (MANY_SIZES + 100, 2)), axis=0)
+    np.random.default_rng(1).shuffle(sizes)
+    memory = []
+    for height, width in [(400, 400), *sizes[:MANY_SIZES]]:
+        segmenter(np.zeros((height, width, 3), np.uint8))
+        memory.append(psutil.Process().memory_info().rss / 2**20)
+    tenths = " ".join(f"{part.max():.0f}" for part in np.array_split(memory, 10))
+    growth = {"memory_mib": tenths, "growth_mib": f"{memory[-1] - memory[0]:.0f}"}
+    return {"way": f"{MANY_SIZES} sizes, {backend}", "clients": "1", "answers": str(len(memory)), **growth}
 
 
 def over_http(file: Path, clients: int, seconds: float) -> dict[str, str]:
@@ -217,8 +232,8 @@ def wait_for(client: httpx.Client, server: subprocess.Popen[bytes]) -> None:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("way", choices=["threads", "server"])
-    parser.add_argument("--model", default="nuclei", help="model of the threads")
+    parser.add_argument("way", choices=["threads", "server", "sizes"])
+    parser.add_argument("--model", default="nuclei", help="model of threads and sizes")
     parser.add_argument("--backends", nargs="+", default=["pytorch", "onnxruntime", "openvino"])
     parser.add_argument("--file", type=Path, help="ONNX file of the server")
     parser.add_argument("--clients", type=int, default=64)
@@ -230,6 +245,8 @@ def main() -> None:
     machine = {"processor": processor_name(torch.device("cpu")), "seconds": f"{given.seconds:g}"}
     if given.way == "server":
         rows = [over_http(given.file, given.clients, given.seconds)]
+    elif given.way == "sizes":
+        rows = [over_sizes(given.model, backend) for backend in given.backends]
     else:
         rows = [over_threads(given.model, backend, given.clients, given.seconds) for backend in given.backends]
     rows = [{**row, **machine} for row in rows]

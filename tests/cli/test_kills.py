@@ -10,9 +10,9 @@ import fcntl
 import json
 import os
 import signal
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -24,34 +24,27 @@ import pytest
 import torch
 from commands import Capture, error_of
 from contract.test_official import official
-from drawn import as_flags, draw, drawn
+from drawn import draw
 from PIL import Image
 from safetensors.torch import load_file
 from separate_processes import PROCESSES, killed
-from torch import Tensor
 from training_runs import FLAGS, of_many_opinions
 
-from crispseg.cli.main import main
 from crispseg.io.files import LITTER, LOCK
 from crispseg.io.images import write_image
 
 KILLS = int(os.environ.get("CRISPSEG_KILLS", "1"))
-ITERATIONS = [flag for flag in FLAGS if not flag.startswith(("--epochs", "--data"))]
 NAMES = ("convert", "export", "import", "predict", "train")
-
-
-def values(tensors: dict[str, Tensor]) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
 
 
 def of_checkpoint(path: Path) -> Any:
     content = torch.load(path, weights_only=True)
-    return content["global_step"], values(content["state_dict"])
+    return content["global_step"], {name: tensor.tolist() for name, tensor in content["state_dict"].items()}
 
 
 def of_table(path: Path) -> Any:
     with path.open(newline="", encoding="utf-8") as file:
-        return [{key: value for key, value in row.items() if key != "seconds"} for row in csv.DictReader(file)]
+        return [{**row, "seconds": ""} for row in csv.DictReader(file)]
 
 
 READERS: dict[str, Callable[[Path], Any]] = {
@@ -60,7 +53,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
     ".json": lambda path: json.dumps(json.loads(path.read_text())),
     ".onnx": lambda path: onnx.load(path).SerializeToString(deterministic=True),
     ".png": lambda path: np.asarray(Image.open(path)).tobytes(),
-    ".safetensors": lambda path: values(load_file(path)),
+    ".safetensors": lambda path: {name: tensor.tolist() for name, tensor in load_file(path).items()},
 }
 
 
@@ -75,36 +68,9 @@ def contents(root: Path) -> dict[str, Any]:
     return read
 
 
-@dataclass
-class Commands:
-    """Arguments of each command, and its undisturbed result and duration."""
-
-    root: Path
-    words: dict[str, list[str]]
-    whole: Callable[[str], tuple[dict[str, Any], float]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.whole = cache(self.undisturbed)
-
-    def arguments(self, name: str, root: Path) -> list[str]:
-        """Arguments of a command that writes below a folder; a training that has begun is resumed."""
-        out = root / ("out.onnx" if name == "export" else "out")
-        if name == "train" and (out / "config.yaml").is_file():
-            return ["train", "--resume", str(out)]
-        return [*self.words[name], "--out", str(out)]
-
-    def undisturbed(self, name: str) -> tuple[dict[str, Any], float]:
-        root = self.root / f"whole {name}"
-        root.mkdir()
-        start = time.monotonic()
-        process = started(self.arguments(name, root))
-        process.join()
-        assert process.exitcode == 0
-        return contents(root), time.monotonic() - start
-
-
 @pytest.fixture(scope="module")
-def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Inputs of the commands."""
     root = tmp_path_factory.mktemp("kills")
     for index in range(24):
         write_image(root / f"images/{index}.png", draw(index, 200, 300)[0])
@@ -112,17 +78,83 @@ def commands(tmp_path_factory: pytest.TempPathFactory) -> Commands:
         (root / f"images/{index}.json").write_text(json.dumps({"imagePath": f"{index}.png", "shapes": [shape]}))
     of_many_opinions(4).save_pretrained(root / "model")
     torch.save(official("sfnet_df1")[1], root / "official.pth")
-    data = as_flags(drawn(train=8, val=4, height=64, width=96))
-    model, images, checkpoint = (str(root / name) for name in ("model", "images", "official.pth"))
+    run(["--version"])  # the server of processes has imported what they need
+    return root
+
+
+def arguments(name: str, inputs: Path, root: Path) -> list[str]:
+    """Arguments of a command that writes below a folder; a training that has begun is resumed."""
+    out = root / ("out.onnx" if name == "export" else "out")
+    if name == "train" and (out / "config.yaml").is_file():
+        return ["train", "--resume", str(out)]
     words = {
-        "convert": ["convert", checkpoint],
-        "export": ["export", model, "--size=[64,64]"],
-        "import": ["data", "import", images],
-        "predict": ["predict", model, images],
-        "train": ["train", *ITERATIONS, *data, "--iterations=4", "--val_every=1", "--checkpoint_every=1"],
+        "convert": ["convert", inputs / "official.pth"],
+        "export": ["export", inputs / "model", "--size=[64,64]"],
+        "import": ["data", "import", inputs / "images"],
+        "predict": ["predict", inputs / "model", inputs / "images"],
+        "train": ["train", *FLAGS, "--epochs=4", "--checkpoint_every=1"],
     }
-    started(["--version"]).join()  # the server of processes has imported what they need
-    return Commands(root, words)
+    return [*map(str, words[name]), "--out", str(out)]
+
+
+def started(argv: list[str]) -> Any:
+    process = PROCESSES.Process(target=killed, args=(argv, 0))
+    process.start()
+    return process
+
+
+def run(argv: list[str], seconds: float | None = None) -> Any:
+    """Run a command, kill it after some seconds, and return its exit status."""
+    process = started(argv)
+    process.join(seconds)
+    process.kill()
+    process.join()
+    return process.exitcode
+
+
+@cache
+def undisturbed(name: str, inputs: Path) -> tuple[dict[str, Any], float]:
+    """The result of a command, and its seconds."""
+    root, start = Path(tempfile.mkdtemp(dir=inputs)), time.monotonic()
+    assert run(arguments(name, inputs, root)) == 0
+    return contents(root), time.monotonic() - start
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(KILLS))
+@pytest.mark.parametrize("name", NAMES)
+def test_a_killed_command_begins_again_or_goes_on(name: str, seed: int, inputs: Path, tmp_path: Path) -> None:
+    expected, seconds = undisturbed(name, inputs)
+    random, status = Random(f"{name} {seed}"), 0
+    while status == 0:  # again if it has ended before
+        seconds, root = random.uniform(0, seconds), Path(tempfile.mkdtemp(dir=tmp_path))
+        status = run(arguments(name, inputs, root), seconds)
+    left = contents(root)
+    print(f"{name} {seed}: exit status {status} after {seconds:.2f} s, {len(left)} files of {len(expected)}")
+    again = run(arguments(name, inputs, root))
+    assert again == 0 or left == expected  # what is complete may be refused
+    assert not [path for path in root.rglob("*") if LITTER in path.name or path.name == LOCK]
+    found = contents(root)
+    assert found.keys() == expected.keys()
+    assert not [name for name in expected if found[name] != expected[name]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_one_of_two_processes_writes(name: str, inputs: Path, tmp_path: Path, capsys: Capture) -> None:
+    argv = arguments(name, inputs, tmp_path)
+    process = started(argv)
+    while not any(map(is_locked, tmp_path.rglob(LOCK))):
+        assert process.is_alive()
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        assert f"{argv[-1]} is in use by another process" in error_of(capsys, *argv)
+    finally:
+        os.kill(process.pid, signal.SIGCONT)
+    process.join()
+    assert process.exitcode == 0
+    assert contents(tmp_path) == undisturbed(name, inputs)[0]
 
 
 def is_locked(path: Path) -> bool:
@@ -132,50 +164,3 @@ def is_locked(path: Path) -> bool:
         except BlockingIOError:
             return True
     return False
-
-
-def started(argv: list[str]) -> Any:
-    process = PROCESSES.Process(target=killed, args=(argv, 0))
-    process.start()
-    return process
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(KILLS))
-@pytest.mark.parametrize("name", NAMES)
-def test_a_killed_command_begins_again_or_goes_on(name: str, seed: int, commands: Commands, tmp_path: Path) -> None:
-    expected, seconds = commands.whole(name)
-    process = started(commands.arguments(name, tmp_path))
-    process.join(Random(f"{name} {seed}").uniform(0, seconds))
-    process.kill()
-    process.join()
-    left = contents(tmp_path)
-    print(f"{name} {seed}: exit status {process.exitcode}, {len(left)} files of {len(expected)}")
-    if left != expected:
-        again = started(commands.arguments(name, tmp_path))
-        again.join()
-        assert again.exitcode == 0
-    elif process.exitcode:  # complete, but killed before its last steps
-        main(commands.arguments(name, tmp_path))
-    assert not [path for path in tmp_path.rglob("*") if LITTER in path.name or path.name == LOCK]
-    found = contents(tmp_path)
-    assert found.keys() == expected.keys()
-    assert not [name for name in expected if found[name] != expected[name]]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_one_of_two_processes_writes(name: str, commands: Commands, tmp_path: Path, capsys: Capture) -> None:
-    arguments = commands.arguments(name, tmp_path)
-    process = started(arguments)
-    while not any(map(is_locked, tmp_path.rglob(LOCK))):
-        assert process.is_alive()
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGSTOP)
-    try:
-        assert f"{arguments[-1]} is in use by another process" in error_of(capsys, *arguments)
-    finally:
-        os.kill(process.pid, signal.SIGCONT)
-    process.join()
-    assert process.exitcode == 0
-    assert contents(tmp_path) == commands.whole(name)[0]
