@@ -38,6 +38,9 @@ def earlier(folder: Path) -> Path:
         path.write_text(
             path.read_text().replace("@DATA@", str(folder / "data")).replace("@START@", str(FROZEN / "sfnet"))
         )
+    gone = "layer_decay: null\ncache_features: false\ncache_versions: 4\ncache_limit: 10.0\n"  # of runs in between
+    with (made / "config.yaml").open("a") as file:
+        file.write(gone)
     return made
 
 

@@ -93,8 +93,13 @@ def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
     return trees
 
 
+UNUSED = {"layer_decay": None, "cache_features": False, "cache_versions": 4, "cache_limit": 10.0}
+"""Settings that earlier runs record at these defaults; they are no more."""
+
+
 def _flat_keys(layer: Mapping[str, Any]) -> Tree:
-    tree = {"device" if key == "accelerator" else key: value for key, value in layer.items()}  # name in earlier runs
+    entries = (entry for entry in layer.items() if entry not in UNUSED.items())
+    tree = {"device" if key == "accelerator" else key: value for key, value in entries}  # name in earlier runs
     if "plugins" in tree:
         tree["plugins"] = checked(list[str], tree["plugins"], "plugins")
         load_plugins(tree["plugins"])  # they may register parts that other keys name
