@@ -93,12 +93,12 @@ def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
     return trees
 
 
-UNUSED = {"layer_decay": None, "cache_features": False, "cache_versions": 4, "cache_limit": 10.0}
+WITHOUT_EFFECT = {"layer_decay": None, "cache_features": False, "cache_versions": 4, "cache_limit": 10.0}
 """Settings that earlier runs record at these defaults; they are no more."""
 
 
 def _flat_keys(layer: Mapping[str, Any]) -> Tree:
-    entries = (entry for entry in layer.items() if entry not in UNUSED.items())
+    entries = (entry for entry in layer.items() if entry not in WITHOUT_EFFECT.items())
     tree = {"device" if key == "accelerator" else key: value for key, value in entries}  # name in earlier runs
     if "plugins" in tree:
         tree["plugins"] = checked(list[str], tree["plugins"], "plugins")
