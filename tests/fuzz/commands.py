@@ -70,7 +70,8 @@ def file_cases(name: str, kind: str, sound: Path, count: int) -> Iterator[Case]:
     files = sorted(str(path.relative_to(sound)) for path in sound.glob(pattern))
     changes = edited_files(name, kind, sound, files) if kind in KINDS else damaged_files(name, kind, files)
     for number, (file, make, may_differ, new) in enumerate(islice(changes, count)):
-        named = (Path(file).name, Path(file).stem, Path(file).parts[0], *filter(None, [new.strip(' "')[:30]]))
+        new_word = filter(None, [new.strip(' "')[:30]])
+        named = (Path(file).name, Path(file).stem, Path(file).parts[0], str(sound)[:8], *new_word)
         arguments = argv.replace("FILE", file).split()
         yield Case(f"{name}/{kind}/{number}", arguments, named, make, may_differ, file, written)
 
@@ -182,7 +183,8 @@ class Campaign:
 def judged(case: Case, ended: Ended, sound: Ended | None, may_differ: bool) -> str:
     """Return right, another (a sound input that says something else), refused, or one of `BAD`."""
     if ended.status in (-signal.SIGXCPU, -signal.SIGKILL):
-        return "right" if " left" in ended.printed else "hung"  # a training that prints its remaining time is asked for
+        is_asked = " left" in ended.printed or "Ctrl+C" in ended.printed  # a long training, or a server
+        return "right" if is_asked else "hung"
     if ended.status < 0:
         return "crashed"
     if ended.status == 70 or "Traceback (most" in ended.printed:

@@ -275,3 +275,15 @@ def test_files_of_several_pages_or_frames(tmp_path: Path, refuses: Refuses) -> N
 def test_a_page_with_the_description_of_a_stack_is_read(description: str, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", GREY, description=description, metadata=None)
     assert np.array_equal(read_mask(tmp_path / "a.tif"), GREY)
+
+
+@pytest.mark.parametrize("tag", [258, 259, 262])
+def test_broken_tags_of_pixels_are_refused(tag: int, tmp_path: Path, refuses: Refuses) -> None:
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((4, 4, 3), np.uint8), photometric="rgb")
+    content = bytearray(path.read_bytes())
+    place = content.index(struct.pack("<HH", tag, 3))  # the tag, and its type
+    content[place + 2 : place + 4] = b"\0\0"
+    path.write_bytes(content)
+    with refuses("a.tif is broken", f"tag {tag}"):
+        read_image(path)

@@ -13,7 +13,7 @@ from crispseg.config.settings import CHECKS, Settings
 from crispseg.errors import CrispsegError
 from crispseg.folders.lookup import INSTANCE_CLASSES
 from crispseg.folders.meaning import Declared
-from crispseg.folders.names import read_names
+from crispseg.folders.names import checked_names, read_names
 from crispseg.folders.palettes import as_color, numbered_colors
 from crispseg.io.value_range import check_range
 from crispseg.labels import Color
@@ -121,7 +121,7 @@ class FolderSettings(Settings):
         colors, palette_names = (None, None) if self.palette is None else numbered_colors(self.palette)
         classes = self.class_list(class_file)
         given = read_names(classes) if isinstance(classes, (str, Path)) else classes
-        names = palette_names if given is None else tuple(given)
+        names = palette_names if given is None else checked_names(given, "data.classes")
         if names is None and self.of_instances:
             names = INSTANCE_CLASSES
         count = self._declared_count(None if given is None else names, colors)

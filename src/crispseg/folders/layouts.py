@@ -218,7 +218,7 @@ def files_in(place: Path) -> Files:
             names[path / file] = "/".join([*front, *file.with_suffix("").parts])
     files = {file: normal(name) for file, name in names.items() if file.suffix.lower() in SUFFIXES}
     if not files:
-        raise CrispsegError(f"{place} contains no images, {', '.join(sorted(SUFFIXES))}")
+        raise CrispsegError(f"{place} contains no images, {', '.join(sorted(SUFFIXES))}; give their folder")
     return files
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from crispseg.config.files import read_text
@@ -37,11 +38,15 @@ def read_names(path: str | Path) -> tuple[str, ...]:
     such as "id;name" is skipped then, and 255 is ignored. Ids with a gap, other columns that tabs separate, and errors
     of `read_lines` and `LabelSet`, raise a `CrispsegError`.
     """
-    names = listed_names(path, read_lines(path))
+    return checked_names(listed_names(path, read_lines(path)), path)
+
+
+def checked_names(names: Sequence[str], place: object) -> tuple[str, ...]:
+    """Return names of classes; errors of `LabelSet` name the place of the names."""
     try:
         return LabelSet.colored(names).names
     except CrispsegError as error:
-        raise CrispsegError(f"{path}: {error}") from None
+        raise CrispsegError(f"{place}: {error}") from None
 
 
 def listed_names(path: str | Path, lines: list[str]) -> tuple[str, ...]:

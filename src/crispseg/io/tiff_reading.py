@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from contextlib import suppress
 from itertools import islice
 from typing import Any, BinaryIO
@@ -17,6 +18,9 @@ from crispseg.io.raster import LOSSY, Raster
 MAX_PIXELS = 2**27  # pixels of an image that is read as a whole, before it is decoded; 400 MB as RGB
 SEVERAL = "has several pages or frames, but only one would be read; save each as its own file"
 
+PHOTOMETRIC = 262
+PIXEL_TAGS = frozenset({*range(256, 260), 266, 273, *range(277, 281), 284, 317, *range(320, 326), 338, 339})
+"""Tags that decide how the values of a page are stored, and what they mean."""
 MINISWHITE, YCBCR = 0, 6
 PHOTOMETRICS = {0: "grey", 1: "grey", 2: "rgb", 3: "palette", 4: "grey", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
 SMALLER_OR_MASK = 0b101  # bits of the type of a page that is a smaller copy or a mask of another
@@ -29,6 +33,7 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
     if number is None and has_more_pages(tiff):
         raise CrispsegError(f"{name} {SEVERAL}")
     page = tiff.pages[number or 0]
+    check_tags(page, file)
     check_values(page, name)
     compressed_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and similar, mostly lossy
     turn = page.tags.valueof(ExifTags.Base.Orientation, 1)
@@ -61,6 +66,18 @@ def has_more_pages(tiff: Any) -> bool:
     described = tiff.series[0].size // page.size
     stored = (tiff.filehandle.size - page.dataoffsets[0]) // page.nbytes
     return bool(min(described, stored) > 1)
+
+
+def check_tags(page: Any, file: BinaryIO) -> None:
+    """Raise a ValueError if a tag about pixels is broken, for which tifffile takes a default, or has no colours."""
+    form = page.parent.tiff
+    file.seek(page.offset)
+    (count,) = struct.unpack(form.tagnoformat, file.read(form.tagnosize))
+    entries = file.read(count * form.tagsize)
+    starts = range(0, len(entries), form.tagsize)
+    codes = {struct.unpack_from(f"{form.byteorder}H", entries, start)[0] for start in starts}
+    if lost := (codes & PIXEL_TAGS | {PHOTOMETRIC}) - {tag.code for tag in page.tags}:
+        raise ValueError(f"its tag {min(lost)} is broken or missing")
 
 
 def check_values(page: Any, name: object) -> None:
