@@ -95,7 +95,8 @@ def edited_files(name: str, kind: str, sound: Path, files: list[str]) -> Iterato
 
 
 def is_alike(edit: Edit, path: Path) -> bool:
-    return edit.is_alike if is_text(path.read_bytes()) else is_sound("number", path)
+    is_picture = path.parent.name in ("images", "masks")
+    return edit.is_alike if is_text(path.read_bytes()) and not is_picture else is_sound("number", path)
 
 
 def setting_cases(name: str, kind: str, count: int) -> Iterator[Case]:

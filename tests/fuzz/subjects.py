@@ -52,7 +52,7 @@ SUBJECTS = {
     "BMP, GIF and PNM": Subject(PREDICT, LABELS, "images/*.[bgp][migp][pfm]"),
     "JPEG 2000, AVIF and TGA": Subject(PREDICT, LABELS, "images/*.[jat][pvg][2ia]*"),
     "list of images": Subject("predict a.onnx FILE --out=out", LABELS, "list.txt"),
-    "video": Subject("predict run FILE --out=out.mp4 --frame_masks", "out_masks/*", "clip.mp4"),
+    "video": Subject("predict run FILE --out=out.mp4 --frame_masks", "clip_masks/*", "clip.mp4"),
     "images in a folder": Subject("doctor data --json=out.json", TABLE, "data/images/*"),
     "masks": Subject(f"evaluate run data {SCORES}", TABLE, "data/masks/[45].png"),
     "masks as TIFF": Subject("doctor tiffs --json=out.json", TABLE, "tiffs/masks/*"),
