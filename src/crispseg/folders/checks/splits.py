@@ -38,12 +38,15 @@ def keys_of(group: Sequence[Member], keys: Mapping[Member, Hashable]) -> set[Has
 
 
 def parts_in_two_splits(data: Examined) -> Finding | None:
-    """Groups of images, such as slices of one patient; a warning if the user named them."""
+    """Groups of images, such as slices of one patient; a warning if the user named them, or for half of val."""
     pattern = data.group or likely_group(places(data).values())
     if pattern is None:
         return None
     groups = {member: group for member, place in places(data).items() if (group := group_of(pattern, place))}
-    severity = Severity.WARNING if data.group else None
+    in_train = {group for (split, _), group in groups.items() if split == "train"}
+    leaked = sum(split == "val" and group in in_train for (split, _), group in groups.items())
+    half = 2 * leaked >= data.sizes.get("val", 0) > 0
+    severity = Severity.WARNING if data.group or half else None
     return grouped("parts-in-two-splits", data, across(groups), severity, pattern=shlex.quote(pattern))
 
 
