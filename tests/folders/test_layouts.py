@@ -89,6 +89,7 @@ def test_a_layout_is_one_row(tmp_path: Path) -> None:
         ([*names("imagesTr/{n}.png", "labelsTr/{n}.png"), "imagesTs/7.png"], {"train": 4}),
         ([*names("JPEGImages/{n}.jpg", "SegmentationClassPNG/{n}.png"), "SegmentationClass/0.npy"], {"": 4}),
         ([*names("JPEGImages/{n}.jpg", "SegmentationClass/{n}.png"), "SegmentationObject/0.png"], {"": 4}),
+        (names("raw/{n:02}.png", "labels/labels{n:08}.png"), {"": 4}),
         ([*names("a/{n}.JPG", "a/{n}_mask.png"), *names("b/{n}.jpg", "b/{n}_mask.png")], {"": 8}),
         (
             [*names("train/{n}.jpg", "train/{n}_mask.png"), *names("val/{n}.png", "val/{n}_mask.png")],

@@ -77,6 +77,7 @@ class Pairing:
     image_without_mask: Files = field(default_factory=dict)
     mask_without_image: Files = field(default_factory=dict)
     ambiguous: Files = field(default_factory=dict)
+    by_number: bool = False  # whether the names differ, and numbers in them are the same
 
     @property
     def unpaired(self) -> dict[str, Files]:
@@ -94,7 +95,10 @@ class Pairing:
 
     @property
     def note(self) -> str:
-        """Note about files that are left out; empty if there are none."""
+        """Note about files that are left out, or about pairs by number; empty if there are none."""
+        if self.by_number:
+            first = next(iter(self.pairs.values()))
+            return f"images and masks pair by their numbers, such as {first.image.name} and {first.mask.name}"
         lonely = self._lonely
         return f"{lonely}; these are left out" if lonely else ""
 
@@ -137,15 +141,16 @@ class _SameName:
 def pair_up(image_of: Files, mask_of: Files, images: Path | str, masks: Path | str) -> Pairing:
     """Pair the files of two places by their names, without affixes such as _mask.
 
-    If only the images or only the masks are in sub-folders, sub-folders are ignored. `images` and `masks` are the
-    places, for messages.
+    If only the images or only the masks are in sub-folders, sub-folders are ignored. Different names pair by their
+    numbers if both sides have the same numbers. `images` and `masks` are the places, for messages.
     """
     if _in_folders(image_of).isdisjoint(_in_folders(mask_of)):
         image_of, mask_of = _without_folders(image_of), _without_folders(mask_of)
+    numbered = _by_number(image_of, mask_of)
     same: dict[str, _SameName] = defaultdict(_SameName)
     for file, name in image_of.items():
         same[plain(name)].images[file] = name
-    for file, name in mask_of.items():
+    for file, name in (numbered or mask_of).items():
         same[plain(name)].masks[file] = name
     _join_objects(same)
     pairs: list[Pair] = []
@@ -161,7 +166,7 @@ def pair_up(image_of: Files, mask_of: Files, images: Path | str, masks: Path | s
             no_mask |= files.images
             no_image |= files.masks
     by_name = {pair.name: pair for pair in sorted(pairs)}
-    return Pairing(images, masks, by_name, no_mask, no_image, ambiguous)
+    return Pairing(images, masks, by_name, no_mask, no_image, ambiguous, bool(numbered))
 
 
 def _in_folders(files: Files) -> set[bool]:
@@ -179,6 +184,22 @@ def _join_objects(same: dict[str, _SameName]) -> None:
         base = plain(_NUMBER.sub("", key))
         if base != key and base in same and same[base].images and not same[key].images:
             same[base].masks |= same.pop(key).masks
+
+
+def _by_number(image_of: Files, mask_of: Files) -> Files:
+    """Return masks with the names of the images of equal number; empty if names match or numbers differ."""
+    images, masks = _numbers(image_of), _numbers(mask_of)
+    if images.keys() != masks.keys() or {*map(plain, image_of.values())} & {*map(plain, mask_of.values())}:
+        return {}
+    return {masks[number]: image_of[file] for number, file in images.items()}
+
+
+def _numbers(files: Files) -> dict[int, Path]:
+    """Return files by the last number in their names, such as 0 for labels0000; empty if names differ otherwise."""
+    split_names = {file: re.fullmatch(r"(.*?)(\d+)(\D*)", name) for file, name in files.items()}
+    numbers = {int(match[2]): file for file, match in split_names.items() if match}
+    around = {(match[1], match[3]) for match in split_names.values() if match}
+    return numbers if len(around) == 1 and len(numbers) == len(files) else {}
 
 
 def lonely_files(
