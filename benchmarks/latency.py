@@ -179,7 +179,7 @@ def has_one_size(name: str, way: Way) -> bool:
 def fixed(network: SegmentationModel, path: Path, size: tuple[int, int], output: Output) -> None:
     """Write an ONNX file for one size, for networks that cannot be traced for all sizes."""
     plan = ExportPlan(network, output=output, size=size)
-    save_onnx(plan, path)
+    save_onnx(plan, plan.trace(), path)
 
 
 def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int]) -> dict[Way, str]:

@@ -111,8 +111,9 @@ def of_kind(kind: str, learned: bool = False) -> SegmentationModel:
 def test_files_agree_with_the_model_at_every_size(kind: str, tmp_path: Path) -> None:
     model = of_kind(kind)
     plan = ExportPlan(model)
-    save_onnx(plan, tmp_path / "model.onnx")
-    for run in (open_onnx(tmp_path / "model.onnx")[0], plan.trace().module()):
+    program = plan.trace()
+    save_onnx(plan, program, tmp_path / "model.onnx")
+    for run in (open_onnx(tmp_path / "model.onnx")[0], program.module()):
         for size in ((1, 33, 57), (2, 97, 160), (1, 130, 32)):
             comparison = compare(run, model, size)
             assert comparison.agrees, comparison
@@ -126,9 +127,10 @@ def test_files_of_gathered_rows(kind: str, tmp_path: Path) -> None:
     onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("openvino")
     model, path = of_kind(kind), tmp_path / "model.onnx"
     plan = ExportPlan(model, sampling="gather")
-    save_onnx(plan, path)
+    program = plan.trace()
+    save_onnx(plan, program, path)
     assert not {"GridSample"} & {node.op_type for node in onnx.load(path).graph.node}
-    for run in (open_onnx(path)[0], open_openvino(path)[0], plan.trace().module()):
+    for run in (open_onnx(path)[0], open_openvino(path)[0], program.module()):
         for size in ODD:
             comparison = compare(run, model, size)
             assert comparison.difference < 1e-4 * max(1, comparison.largest), comparison
@@ -147,7 +149,7 @@ def test_every_format_in_every_precision(tmp_path: Path) -> None:
     model = of_kind("sharp_flow", learned=True)
     labels = model(smooth_images((1, 97, 160), model.info.in_chans)).argmax(1)
     assert labels.unique().numel() > 1, "agreement on a single class would prove nothing"
-    save_onnx(ExportPlan(model), tmp_path / "model.onnx")
+    save_onnx(ExportPlan(model), ExportPlan(model).trace(), tmp_path / "model.onnx")
     checked = ("onnx", "fp32"), ("torch_export", "fp32")
     for (form, kind), precision in product(FILE_FORMATS.items(), get_args(Precision)):
         if (form, precision) in checked or precision in kind.unsupported or kind.one_size:
@@ -193,7 +195,7 @@ def test_the_graph_has_operators_of_tensorrt_only(name: str, backbone: str, tmp_
     """And uses them as the table's restrictions allow. No engine is built."""
     onnx = pytest.importorskip("onnx")
     model = create_model(name, num_classes=3, width=8, backbone=backbone)
-    save_onnx(ExportPlan(model), tmp_path / "model.onnx")
+    save_onnx(ExportPlan(model), ExportPlan(model).trace(), tmp_path / "model.onnx")
     assert compare(open_onnx(tmp_path / "model.onnx")[0], model, (1, 33, 57)).agrees
     loaded = onnx.load(tmp_path / "model.onnx")
     ((domain, opset),) = {(each.domain, each.version) for each in loaded.opset_import}
@@ -258,7 +260,7 @@ def test_export(form: str, name: str, saved: Path, tmp_path: Path, capfd: pytest
 
 @pytest.mark.slow
 def test_labels_are_those_of_the_logits(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Of a network that samples, and by gathered rows, as far as the image that is predicted."""
+    """Of a network that samples, by gathered rows unless told otherwise, as far as the image that is predicted."""
 
     class Tester(ModelTester):
         name = "crisp"
@@ -267,7 +269,7 @@ def test_labels_are_those_of_the_logits(tmp_path: Path, capfd: pytest.CaptureFix
     Tester.build_learned().save_pretrained(tmp_path / "model")
     paths = {output: tmp_path / f"{output}.onnx" for output in ("logits", "labels")}
     for output, path in paths.items():
-        flags = ["--sampling=gather", f"--output={output}", f"--out={path}"]
+        flags = [f"--output={output}", f"--out={path}"]
         flags += ["--triton"] if output == "labels" else []
         assert main(["export", str(tmp_path / "model"), *flags]) == 0
         shown = capfd.readouterr().out

@@ -35,7 +35,7 @@ def write_onnx(plan: ExportPlan, path: Path) -> AnyModel:
                 onnx_source(plan, path), path, plan.data.batches(plan.model.info, plan.input), decoder_in_float(plan)
             )
     else:
-        save_onnx(plan, path)
+        save_onnx(plan, plan.trace(), path)
     seal(path)
     return open_model(path)
 
@@ -110,7 +110,7 @@ def onnx_source(plan: ExportPlan, path: Path) -> Path:
     """Return the float32 ONNX file from which a file is made; it is written once, and stays next to the file."""
     source = float_file(path)
     if not source.exists():
-        save_onnx(plan, source)
+        save_onnx(plan, plan.trace(), source)
     return source
 
 
@@ -119,9 +119,8 @@ def float_file(path: Path) -> Path:
     return path.with_name(f"{path.name}.float.onnx")
 
 
-def save_onnx(plan: ExportPlan, path: Path) -> None:
-    """Write the traced graph of a model as an ONNX file."""
-    program = plan.trace()
+def save_onnx(plan: ExportPlan, program: ExportedProgram, path: Path) -> None:
+    """Write the traced graph of a plan as an ONNX file."""
     with exporting():
         written = torch.onnx.export(
             program,
