@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from crispseg.compat import openvino_core
 from crispseg.export.plan import ExportPlan, Sampling, exporting

@@ -159,6 +159,10 @@ def conflicts(plan: ExportPlan, format: Format, *, max_drop: float | None, trito
         "coremltools cannot convert gathered rows; use grid_sample for Core ML",
     )
     yield (
+        plan.data is not None and (plan.input, plan.model.info.value_range) == ("uint8", "image"),
+        "a file that scales each image itself cannot be scored; use input float, or leave out calibrate and data",
+    )
+    yield (
         (format, plan.input) == ("coreml", "uint8"),
         "Core ML's arrays have no 8 bits; use input float for Core ML",
     )

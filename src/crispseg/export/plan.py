@@ -153,8 +153,9 @@ def images_of(info: ModelInfo, input: Input, sides: str) -> str:
     """Describe the images that a file accepts."""
     channels = "RGB" if info.in_chans == 3 else f"{info.in_chans} channels"
     if input == "uint8":
-        kind = "uint16" if info.value_range else "uint8"
-        return f"{kind} (N, H, W, {image_channels(info.in_chans)}), {sides}: {channels} as in the file"
+        kind, count = "uint16" if info.value_range else "uint8", image_channels(info.in_chans)
+        decoded = "RGB, or grey as (N, H, W, 1) if H and W are free" if info.in_chans == 1 else channels
+        return f"{kind} (N, H, W, {count}), {sides}: {decoded} as in the image file"
     deep = f"; 16-bit values are clipped to {info.value_range}, which is 0 to 1" if info.value_range else ""
     if info.value_range == "image":
         deep = f"; 0 and 1 are the percentiles {OF_IMAGE} of each image"

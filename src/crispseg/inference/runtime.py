@@ -21,7 +21,6 @@ from crispseg.errors import CrispsegError, one_line
 from crispseg.inference.device import SPAWN, FloatPrecision, first_process
 from crispseg.io.arrays import Normalize
 from crispseg.io.files import user_path
-from crispseg.io.images import image_channels
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.base import Outputs
 from crispseg.models.info import MIN_SIDE
@@ -97,6 +96,9 @@ class ExportedModel(nn.Module):
         if device.type != "cpu" or precision not in ("fp32", self.precision):
             wrong = "bf16 is an option of the export" if precision != "fp32" else f"device is {device}"
             raise CrispsegError(f"{self.path} runs on the CPU in its own precision, but {wrong}; give the run instead")
+        if self.takes_pixels and self.info.value_range == "image":
+            scales = f"{self.path} scales each image by its own values, and crispseg has scaled them already"
+            raise CrispsegError(f"{scales}; give the run instead, or a file of --input float")
         if (self.refines or self.labels_only) and not whole:
             does = "refines its logits" if self.refines else "has labels but no logits"
             raise CrispsegError(f"{self.path} {does}; give protocol whole, or the run instead")
@@ -147,8 +149,10 @@ def pixels_of(images: Tensor, info: ModelInfo) -> Tensor:
 
     Values scaled to 8 bits from 16 return to 16, such that the file scales them to the same 8 bits.
     """
-    values = Normalize(info.mean, info.std, info.in_chans).reversed(images).permute(0, 2, 3, 1).round().clamp(0, 255)
-    values = values.expand(-1, -1, -1, image_channels(info.in_chans))  # (N, H, W, C)
+    values = Normalize(info.mean, info.std, info.in_chans).reversed(images).permute(0, 2, 3, 1)  # (N, H, W, in_chans)
+    if info.in_chans == 1:
+        values = ((3 * values).round() + torch.arange(3)).div(3, rounding_mode="floor")  # RGB of this mean
+    values = values.round().clamp(0, 255)
     if isinstance(info.value_range, tuple):
         low, high = info.value_range
         values = (low + values * ((high - low) / 255)).round()
