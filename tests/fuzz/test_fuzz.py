@@ -53,11 +53,12 @@ def test_cut_files_and_zeroed_blocks(kind: str, known: dict[str, Reader], tmp_pa
         assert attempt(kind, known[kind], seed, tmp_path / str(seed), cut_or_zeroed) in ("read", "refused")
 
 
-SMALL = r"(PNG|list of images|classes.txt|COCO|CVAT|QuPath|data.yaml|config.json)/(other|number|nest)/0$"
-SMALL += r"|(train|predict|doctor|data import)/(number|type|nest|path)/0$"
+FEW = r"(PNG|COCO|data.yaml|config.json)/(other|nest)/0$|(train|predict)/(number|nest)/0$"
+MORE = r"(train|evaluate|predict|doctor|data import|inspect)/(number|type|path)/0$"
+MORE += r"|(images|TIFF|masks|CVAT|labelme|Label Studio|QuPath|YOLO|model.safetensors)/(cut|flip|other)/0$"
 
 
-@pytest.mark.parametrize("names", [SMALL, pytest.param(r"(?!export|demo|video).*/[01]$", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("names", [FEW, pytest.param(MORE, marks=pytest.mark.slow)])
 def test_hostile_inputs_of_commands_are_right_or_refused(names: str) -> None:
     command = [sys.executable, "-m", "fuzz", "--only", names]  # in a process without threads
     ended = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
