@@ -69,7 +69,10 @@ def test_a_single_different_mask_is_named(tmp_path: Path) -> None:
     with pytest.raises(Question) as asked:
         folder(tmp_path).label_set()
     assert "1 mask, such as 3.png, with 3 values" in str(asked.value) and "data.exclude" in str(asked.value)
-    assert folder(tmp_path, exclude=["3"]).label_set().names == ("background", "class 1")
+    for name in ("3", "3.png"):
+        assert folder(tmp_path, exclude=[name]).label_set().names == ("background", "class 1")
+    unknown = folder(tmp_path, exclude=["3", "nonesuch"]).open().notes()
+    assert any("nonesuch" in note for note in unknown)
 
 
 @pytest.mark.parametrize(("mode", "quality"), [("L", 30), ("L", 95), ("RGB", 30)])

@@ -7,6 +7,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
+from typing import Annotated
+
+from pydantic import Field
 
 from crispseg.cli.keys import WithDevice, short_names
 from crispseg.data import FileDataset
@@ -40,7 +43,7 @@ class RunDemo(WithDevice):
     runs: list[str]
     images: list[str] | None = None
     host: str = "127.0.0.1"
-    port: int = 7860
+    port: Annotated[int, Field(ge=1, le=65535)] = 7860
     precision: FloatPrecision = "fp32"
 
     def __call__(self) -> None:

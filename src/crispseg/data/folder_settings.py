@@ -110,6 +110,8 @@ class FolderSettings(Settings):
         """Return the class names, or a file of them; `file` is one in the root."""
         classes = file if self.classes is None else self.classes
         if isinstance(classes, str) and "," in classes and not Path(classes).exists():
+            if classes.strip()[0] in "[({'\"":
+                raise CrispsegError(f"is {classes}, which is no list; write [a, b]", "data.classes")
             return [word.strip() for word in classes.split(",")]
         return classes
 

@@ -128,8 +128,7 @@ class OpenFolder:
         if strict:
             self._check_lists()
         names = self.pairs_by_name if split == ALL else self.names[split]
-        excluded = {*names_or_file(self.settings.exclude)}
-        pairs = {name: self.pairs_by_name[name] for name in names if name not in excluded}
+        pairs = {name: self.pairs_by_name[name] for name in names if name not in self.excluded}
         if not pairs:
             raise CrispsegError(f"'{split}' is empty: {self._why_empty}")
         return [pair._replace(name=name) if pooled else pair for name, pair in pairs.items()]
@@ -230,6 +229,14 @@ class OpenFolder:
 
     # Notes ----------------------------------------------------------------------------------------------------------
 
+    @cached_property
+    def excluded(self) -> frozenset[str]:
+        """Names that are left out; those of files may have a suffix."""
+        names = names_or_file(self.settings.exclude)
+        return frozenset(
+            name if name in self.pairs_by_name else str(PurePosixPath(name).with_suffix("")) for name in names
+        )
+
     def notes(self) -> list[str]:
         """Return notes about inferred settings, one per line."""
         content, lines = self.content, list[str]()
@@ -242,6 +249,8 @@ class OpenFolder:
             remedy = "to use them, name their folders train, val or test, or give data.train_list and data.val_list"
             lines.append(f"images in no split: {few((pair.image for pair in outside), 1)}; {remedy}")
         lines += [pairing.note for pairing in content.pairings]
+        if unknown := sorted(self.excluded - self.pairs_by_name.keys()):
+            lines.append(f"data.exclude names no image by {few(unknown)}; give names as in images/NAME.png")
         return [*filter(None, lines), *self._notes_of_groups()]
 
     def _places_of_splits(self) -> str:
@@ -283,7 +292,7 @@ class OpenFolder:
     @cached_property
     def masks(self) -> list[MaskFacts]:
         """Facts of the masks in use; of declared classes, without files that cannot be read."""
-        used = {*self.drawn}.union(*self.assignment.fixed.values()) - {*names_or_file(self.settings.exclude)}
+        used = {*self.drawn}.union(*self.assignment.fixed.values()) - self.excluded
         pairs = [pair for name, pair in self.pairs_by_name.items() if name in used] or self.pairs(ALL)
         facts = read_facts("mask", read_mask_facts, (pair.mask for pair in pairs)).values()
         errors = [error for error in facts if isinstance(error, CrispsegError)]

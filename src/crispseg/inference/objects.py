@@ -95,6 +95,8 @@ def object_rules(
 def check_object_options(names: str | Sequence[str] | None, border: str | None, min_size: int | None) -> Sequence[str]:
     """Return the names of the object classes; raise a CrispsegError if the options contradict each other."""
     several = [names] if isinstance(names, str) else names or []
+    if names is not None and not several:
+        raise CrispsegError("names no class; give one, such as nucleus, or leave it out", "objects")
     if border is not None and len(several) != 1:
         raise CrispsegError(f"is {border}, which needs one class of objects; give one as objects", "objects_border")
     if min_size is not None and not several:
