@@ -148,7 +148,7 @@ def test_pixels_of_one_channel_keep_the_mean_of_rgb(channels: int) -> None:
 
 def test_files_that_scale_images_by_themselves_are_not_segmented(tmp_path: Path, refuses: Any) -> None:
     file = ExportedModel(torch.nn.Identity(), describe(info_of(3, "image"), "uint8"), tmp_path / "a.onnx")
-    with refuses("a.onnx", "--input float"):
+    with refuses("a.onnx", "input float"):
         Segmenter(file)
 
 
