@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,11 @@ import crispseg
 from crispseg import Segmenter, from_pretrained
 from crispseg.benchmarking.benchmark import Conditions, find_network
 from crispseg.cli.train import Train
+from crispseg.config.settings import fields_of
+from crispseg.data import DATA_SOURCES
+from crispseg.evaluation.recorded import data_to_score, named_data
 from crispseg.models import saving
+from crispseg.models.saving import read_info
 from crispseg.training import Run
 from crispseg.training.config import config_to_dict
 
@@ -70,6 +75,24 @@ def test_a_name_is_enough(nuclei: Path, refuses: Any) -> None:
     assert find_network("nuclei", Conditions()).info.num_classes == model.info.num_classes
     with refuses("nuclie is not a model folder", "did you mean 'nuclei'"):
         from_pretrained("nuclie")
+
+
+def needs_root(model: str) -> bool:
+    """Whether the recorded data of a bundled model cannot be built without a root."""
+    source = DATA_SOURCES[read_info(model).recipe["data"]["name"]]
+    return "root" in fields_of(source) and fields_of(source)["root"].default is MISSING
+
+
+ROOTED = [name for name in saving.shipped_models() if needs_root(name)]
+
+
+@pytest.mark.parametrize("name", ROOTED)
+def test_bundled_models_whose_data_need_a_root(name: str, tmp_path: Path, refuses: Any) -> None:
+    assert "root" not in named_data(name)[0]
+    with refuses("data.root is missing"):
+        data_to_score(name, {})
+    with refuses(str(tmp_path)):  # which is empty
+        data_to_score(name, {"root": str(tmp_path)})[0].dataset("val")
 
 
 def save_other(folder: Path) -> Path:

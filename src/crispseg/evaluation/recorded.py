@@ -46,7 +46,8 @@ def recorded_data(run: str) -> tuple[Tree, int]:
         settings = {"name": data} if isinstance(data, str) else checked(dict, data, "data")
         source = DATA_SOURCES.get(str(settings.get("name")))
         for key, field in fields_of(source).items() if source else ():
-            checked(field.kind, settings.get(key, field.default), f"data.{key}")
+            if key in settings:
+                checked(field.kind, settings[key], f"data.{key}")
         return settings, checked(int, in_chans, "model.in_chans")
     except CrispsegError as error:
         raise CrispsegError(f"{config}: {error}") from None
