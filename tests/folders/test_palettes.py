@@ -38,6 +38,18 @@ FILES = {
 }
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.yaml", "10: [70, 130, 180]\n2: '#804080'\n0: [0, 0, 0]\n"),
+        ("x.json", '{"255": [70, 130, 180], "1": [128, 64, 128], "0": [[0, 0, 0]]}'),
+    ],
+)
+def test_whole_numbers_as_keys_are_ids(name: str, content: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    assert read_palette(tmp_path / name) == ([[BLACK], [ROAD], [SKY]], None)
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_files_that_name_colours(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(FILES[name])
@@ -50,7 +62,11 @@ def test_files_that_name_colours(name: str, tmp_path: Path) -> None:
         ("x.csv", "name,r,g,b,weight\na,1,2,3,4\n", ["x.csv", "weight"]),
         ("x.csv", "id,r,g,b\na,1,2,3\n", ["x.csv", "'a'"]),
         ("x.csv", "name,r,g,b,trainId\na,1,2,3,255\n", ["x.csv", "trainid"]),
-        ("x.json", '{"#804080": "road"}', ["x.json has no valid colours"]),
+        ("x.json", '{"#804080": "road"}', ["x.json has no valid colours", "road is not a colour"]),
+        ("x.yaml", "{road: []}", ["x.yaml", "[] is not a colour"]),
+        ("x.yaml", "{0: [1, 2, 3], road: [3, 4, 5]}", ["x.yaml", "some keys are ids"]),
+        ("x.yaml", "names: [road]\npalette: [[1, 2, 3]]", ["x.yaml", "names, but no colors"]),
+        ("x.json", '{"classes": [{"title": "road"}]}', ["x.json", "{'title': 'road'}", "is not a colour"]),
         ("LUT.txt", "0 Unknown 0 0 0 0\n1 Left-Cortex 205 62 78 0\n", ["LUT.txt", "three numbers in a row"]),
         ("x.csv", "building,255,0,0,255\n", ["x.csv", "three numbers in a row"]),
         ("x.txt", "road: 128 64 128 255\n", ["x.txt", "three numbers in a row"]),
@@ -61,7 +77,7 @@ def test_files_that_name_colours(name: str, tmp_path: Path) -> None:
         ("x.yaml", "{road: red}", ["x.yaml has no valid colours"]),
         ("x.yaml", "names: [a]\ncolors: [[1, 2, 3], [3, 4, 5]]", ["x.yaml", "names have the ids 0, but colours 0, 1"]),
         ("x.yaml", "{road: 3", ["x.yaml has no valid colours"]),
-        ("x.json", '[{"color": [1, 2, 3], "name": "road"}]', ["x.json has no valid colours"]),
+        ("x.json", '[{"color": [1, 2, 3], "name": "road"}]', ["x.json", "it is a list"]),
     ],
 )
 def test_files_that_name_no_colours(name: str, content: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
