@@ -67,6 +67,14 @@ def test_no_text_and_null_characters_are_refused(text: str, phrase: str, refuses
             checked(kind, Text(text), "key")
 
 
+def test_a_backslash_before_x00_is_no_null_character() -> None:
+    path = r"D:\data\x001"
+    assert checked(str, path, "key") == path and checked(list[str], [path], "key") == [path]
+    for value in (f"{path}\0", "\\\0"):
+        with pytest.raises(CrispsegError, match="a null character"):
+            checked(list[str], [value], "key")
+
+
 @pytest.mark.parametrize("settings", [TrainConfig, Augment, Protocol])
 @pytest.mark.parametrize("value", ["nonsense", -1.5, ["nonsense", 1], {"nonsense": [1]}, object])
 def test_a_value_that_cannot_be_names_its_field(settings: Any, value: object) -> None:

@@ -18,6 +18,7 @@ import docstring_parser
 import pydantic
 from pydantic import ModelWrapValidatorHandler, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.errors import CrispsegError, did_you_mean
@@ -105,12 +106,30 @@ def checked(kind: Any, value: Any, field: str) -> Any:
     if isinstance(value, Text) and not value.strip():  # "" would be the working folder as a path
         raise CrispsegError(f"is empty; give {accepted(kind)}", field)
     value = _expanded(value)
-    if "\\x00" in repr(value):
+    if "\\x00" in repr(value).replace("\\\\", ""):  # repr doubles the backslashes of texts
         raise CrispsegError("contains a null character; remove it", field)
     try:
         return _adapter(kind).validate_python(_meaning(kind, value) if isinstance(value, Text) else value)
     except ValidationError as error:
         raise wrong(error, kind, value, field) from None
+
+
+def plain(value: Any, field: str) -> Any:
+    """Return a value of Python in the types of YAML files, with lists for arrays and columns of pandas.
+
+    Sets, whose order is arbitrary, and other objects raise a `CrispsegError`.
+    """
+
+    def listed(other: Any) -> Any:
+        if hasattr(other, "tolist"):
+            return other.tolist()
+        raise CrispsegError(f"has a value of type {type(other).__name__}; give numbers, text, lists or mappings", field)
+
+    if isinstance(value, set | frozenset):
+        raise CrispsegError("is a set, which has no order; give a list", field)
+    if isinstance(value, dict):
+        value = {key: plain(entry, f"{field}.{key}") for key, entry in value.items()}
+    return to_jsonable_python(value, fallback=listed)
 
 
 def _expanded(value: Any) -> Any:
