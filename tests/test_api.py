@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import threading
+from contextlib import nullcontext
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,19 @@ from crispseg.data import Folder
 from crispseg.data.named import write_pairs
 from crispseg.io.images import read_mask
 from crispseg.training import Run
+from crispseg.training.settings import recorded_settings, training_config
 
 CLASSES = ["background", "<b>road</b>"]
 TINY: dict[str, Any] = {"preset": "paper", "class_weights": None, "classes": CLASSES, "crop": (64, 64), "epochs": 2}
 TINY |= {"model": "fpn", "backbone": "test_efficientnet", "pretrained": False, "width": 16}
 TINY |= {"batch_size": 4, "workers": 0, "loggers": []}
 """Settings of a run of a second."""
+
+
+class Colour(Enum):
+    """Values that are no text."""
+
+    RED = "red"
 
 
 def pairs(count: int = 6) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -58,7 +67,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_settings_are_those_of_the_command_line(trained: Run, folders: Path, tmp_path: Path, capsys: Capture) -> None:
     capsys.readouterr()
     images, masks = (str(folders / name) for name in ("photos", "masks"))
-    run = crispseg.train(images, masks, out=tmp_path / "run", **TINY)
+    run = crispseg.train(images, masks, out=tmp_path / "run", **TINY | {"classes": np.array(CLASSES)})
     out, err = capsys.readouterr()
     assert re.search(r"^epoch 2/2  step 2/2  .*\nbest mIoU on val: ", out, re.MULTILINE) and "\x1b" not in out
     assert not err
@@ -76,7 +85,11 @@ def test_settings_are_those_of_the_command_line(trained: Run, folders: Path, tmp
     ("settings", "line"),
     [
         ({"epoch": 3}, "epoch is not a known key; did you mean 'epochs'?"),
-        ({"lr": object()}, "lr is <object object"),
+        ({"lr": object()}, "lr has a value of type object; "),
+        ({"out": 5}, "out is 5; "),
+        ({"classes": {"background", "road"}}, "classes is a set, "),
+        ({"data": {"classes": {"background", "road"}}}, "data.classes is a set, "),
+        ({"classes": Colour}, "classes has a value of type EnumType; "),
         ({"model": {"name": "fpn", "width": 8}}, "width is given with and without model; leave one out"),
         ({"resume": True}, "resume is OUT, which has no config.yaml; "),
         ({"folds": 5}, "folds is not a known key; "),
@@ -186,9 +199,34 @@ def test_a_finished_run_is_opened(trained: Run, refuses: Any, tmp_path: Path) ->
     image = pairs()[0][0]
     assert np.array_equal(opened.predict(image).labels, trained.predict(image).labels)
     assert opened.evaluate("val").miou == trained.evaluate().miou
+    assert crispseg.evaluate(trained, workers=0).miou == trained.evaluate().miou
+    assert crispseg.load(trained).folder == trained.folder
+    assert np.array_equal(crispseg.Segmenter(trained)(image).labels, trained.predict(image).labels)
+    save(tmp_path / "0.png", image)
+    assert crispseg.predict(trained, tmp_path / "0.png", tmp_path / "out").done == 1
     for other in (trained.folder / "model", tmp_path, "nuclei"):
         with refuses(str(other), "run"):
             crispseg.load(other)
+
+
+@pytest.mark.parametrize(
+    ("gone", "is_refused"),
+    [
+        ("layer_decay: 0.9", True),
+        ("cache_features: true\ncache_versions: 8", True),
+        ("cache_features: false\ncache_limit: 2.5", False),
+        ("cache_versions: 8", False),
+    ],
+)
+def test_a_run_with_settings_that_are_no_more(
+    gone: str, is_refused: bool, trained: Run, tmp_path: Path, refuses: Any
+) -> None:
+    folder = shutil.copytree(trained.folder, tmp_path / "run")
+    with (folder / "config.yaml").open("a") as file:
+        file.write(f"{gone}\n")
+    assert crispseg.load(folder).miou == trained.miou
+    with refuses("is gone", "init_from") if is_refused else nullcontext():
+        training_config(recorded_settings(folder), resumed=True)
 
 
 def shown(html: str) -> None:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import StrictBool
-from pydantic_core import to_jsonable_python
 from rich.console import Console
 
 from crispseg import training
-from crispseg.config.settings import Tree
+from crispseg.config.settings import Tree, checked, plain
 from crispseg.data import Folder
 from crispseg.data.named import settings_of, write_pairs
 from crispseg.errors import CrispsegError
@@ -96,7 +94,7 @@ def train(
     return training.train(config, resume=resume, console=Console(force_jupyter=False), hooks=hooks)
 
 
-def load(run: str | Path) -> Run:
+def load(run: str | PathLike[str]) -> Run:
     """Open a finished run with its model, scores, history and data, as returned by `crispseg.train`.
 
     Raises:
@@ -106,7 +104,7 @@ def load(run: str | Path) -> Run:
 
 
 def evaluate(
-    run: str | Path,
+    run: str | PathLike[str],
     images: str | Path | None = None,
     masks: str | Path | None = None,
     *,
@@ -154,9 +152,9 @@ def evaluate(
         place = {"name": "folder", "images": images, "masks": masks}
     elif images is not None:
         place = settings_of(user_path(images))
-    source, split = data_to_score(str(run), {**place, **data}, split)
+    source, split = data_to_score(fspath(run), {**place, **_plain(data)}, split)
     return score_run(
-        str(run),
+        fspath(run),
         source,
         split,
         protocol=protocol,
@@ -175,7 +173,8 @@ def evaluate(
 
 def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[TrainConfig, Tree]:
     """Return the settings of the run, and the images and masks to write to its folder."""
-    out, data = user_path(settings.get("out", TrainConfig.out)), settings.get("data", {})
+    settings = _plain(settings)
+    out, data = user_path(checked(str, settings.get("out", TrainConfig.out), "out")), settings.get("data", {})
     given = {key: value for key, value in (("images", images), ("masks", masks)) if value is not None}
     lists = {key: value for key, value in given.items() if not isinstance(value, str | Path)}
     if len(lists) == 1:
@@ -187,8 +186,8 @@ def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[Trai
         given = {}
     elif given:
         given = {"data": {"name": Folder.name, **(given | dict.fromkeys(lists, str(out)))}}  # lists are written later
-    # NumPy numbers become Python numbers; the settings refuse the text of anything else.
-    plain = partial(
-        to_jsonable_python, fallback=lambda value: value.item() if isinstance(value, np.generic) else repr(value)
-    )
-    return training_config(*layers, plain(given), plain(settings), resumed=resume), lists
+    return training_config(*layers, _plain(given), settings, resumed=resume), lists
+
+
+def _plain(settings: Tree) -> Tree:
+    return {key: plain(value, key) for key, value in settings.items()}

@@ -217,6 +217,13 @@ def broken(model: SegmentationModel) -> SegmentationModel:
         (lambda model: Segmenter("no/such/folder"), "no/such/folder"),
         (lambda model: Segmenter(broken(model)), "classifier.weight"),
         (lambda model: Segmenter(model, "cuda:99"), "cuda:99"),
+        (lambda model: Segmenter(model, precision="fp16"), "precision is fp16"),
+        (lambda model: Segmenter(model, precision=None), "precision is None"),
+        (lambda model: Segmenter(model, tile="64"), "tiles of 64"),
+        (lambda model: Segmenter(model, tile="large"), "tile is large"),
+        (lambda model: Segmenter(model, value_range=5), "value_range is 5"),
+        (lambda model: Segmenter(model, value_range=("a", "b")), "value_range is ('a', 'b')"),
+        (lambda model: Segmenter(model, protocol=5), "protocol is 5"),
     ],
 )
 def test_what_a_segmenter_cannot_be_made_of(model: SegmentationModel, make: Any, named: str, refuses: Any) -> None:

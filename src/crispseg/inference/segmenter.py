@@ -8,6 +8,7 @@ from contextlib import closing
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any, overload
 
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crispseg.config.settings import checked, options_of
 from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.inference.acceleration import compiled, fold_batch_norms
 from crispseg.inference.device import FloatPrecision, check_process, in_parallel, usable_device
@@ -73,7 +75,7 @@ class Segmenter:
 
     def __init__(
         self,
-        model_or_path: AnyModel | str | Path,
+        model_or_path: AnyModel | str | PathLike[str],
         device: str | torch.device | None = None,
         *,
         precision: FloatPrecision = "fp32",
@@ -84,13 +86,25 @@ class Segmenter:
         compile: bool = False,
     ) -> None:
         check_process()
+        settings: dict[str, Any] = {
+            "precision": precision,
+            "protocol": protocol,
+            "value_range": value_range,
+            "tile": tile,
+            "backend": backend,
+            "compile": compile,
+        }
+        for key, option in options_of(Segmenter).items():
+            settings[key] = checked(option.kind, settings[key], key)
+        self._settings = {"device": device, **settings}
+        precision, protocol, value_range, tile, backend, compile = settings.values()
         self.protocol = named_protocol(protocol)
         if tile is not None:
             check_tile(tile)
         check_range(value_range, "value_range")
-        model: Any = model_or_path
-        if isinstance(model_or_path, str | Path):
-            model = open_model(model_or_path, backend, precision)
+        source: Any = Path(model_or_path) if isinstance(model_or_path, PathLike) else model_or_path
+        is_model = not isinstance(source, str | Path)
+        model: Any = source if is_model else open_model(source, backend, precision)
         check_finite(model)
         self.info, self.label_set = model.info, model.info.label_set()
         self.precision, self.tile, self.value_range = precision, tile, value_range or model.info.value_range
@@ -100,16 +114,7 @@ class Segmenter:
         self._two_at_a_time = self.device.type == "cpu" and not (is_file or compile)
         self._tiling = Tiling(self._see_square, self.device, 2 * (self.protocol.window or 0))
         model = self._prepared(model)
-        self._source = absolute_source(model_or_path) if isinstance(model_or_path, str | Path) else model
-        self._settings: dict[str, Any] = {
-            "device": device,
-            "precision": precision,
-            "protocol": self.protocol,
-            "value_range": value_range,
-            "tile": tile,
-            "backend": backend,
-            "compile": compile,
-        }
+        self._source = model if is_model else absolute_source(source)
         self._model: AnyModel = compiled_model(model) if compile and not is_file else model
 
     def _prepared(self, model: AnyModel) -> AnyModel:

@@ -28,7 +28,7 @@ MAX_NAME = 255  # bytes of the name of a file or folder
 MAX_PATH = 4096  # bytes of a path
 
 
-def user_path(path: str | Path) -> Path:
+def user_path(path: str | os.PathLike[str]) -> Path:
     """Return a path with `~` at its start replaced by the user's home; a name that no system has is refused."""
     path = Path(path).expanduser()
     names = [path.name] if len(os.fsencode(path)) > MAX_PATH else []

@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from os import PathLike, fspath
 from pathlib import Path
 
 from rich.console import Console
@@ -28,7 +29,7 @@ from crispseg.prediction.predictions import Predictions
 
 
 def predict_files(
-    run: str | Path,
+    run: str | PathLike[str],
     images: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     *,
@@ -96,7 +97,7 @@ def predict_files(
     if (resume or shard) and out is None:
         raise CrispsegError(f"{'shard' if shard else 'resume'} needs a folder to continue in; give out")
     job = PredictionJob(
-        run=run,
+        run=fspath(run),
         device=device,
         backend=backend,
         protocol=protocol,

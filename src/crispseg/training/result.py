@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import Any, overload
 
@@ -24,7 +25,7 @@ from crispseg.inference.image_files import Source
 from crispseg.io.files import user_path
 from crispseg.io.images import read_image
 from crispseg.models import SegmentationModel
-from crispseg.training.settings import training_config
+from crispseg.training.settings import GONE, training_config
 from crispseg.visualization import pages
 from crispseg.visualization.pictures import drawn
 
@@ -48,7 +49,7 @@ class Run:
     """Training data."""
 
     @classmethod
-    def open(cls, folder: str | Path) -> Run:
+    def open(cls, folder: str | PathLike[str]) -> Run:
         """Open the folder of a finished run; the data need not exist any more.
 
         Raises:
@@ -58,11 +59,16 @@ class Run:
         if not (folder / METRICS).is_file():
             raise CrispsegError(f"{folder} has no {METRICS}; give the folder of a finished run")
         model = SegmentationModel.from_pretrained(folder)
-        data = training_config(read_yaml(folder / CONFIG), resumed=True).data
+        settings = {key: value for key, value in read_yaml(folder / CONFIG).items() if key not in GONE}
+        data = training_config(settings, resumed=True).data
         run = cls(folder, model, 0.0, {}, data)
         best = max(run.history, key=lambda row: np.nan_to_num(row["miou"]))
         iou = {name: None if np.isnan(best[f"iou/{name}"]) else best[f"iou/{name}"] for name in model.info.class_names}
         return replace(run, miou=float(np.nan_to_num(best["miou"])), iou=iou)
+
+    def __fspath__(self) -> str:
+        """Return the folder, so that functions of a run's folder accept the run."""
+        return str(self.folder)
 
     @cached_property
     def segmenter(self) -> Segmenter:

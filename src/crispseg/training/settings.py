@@ -93,13 +93,16 @@ def flat(layers: Sequence[Mapping[str, Any]]) -> list[Tree]:
     return trees
 
 
-WITHOUT_EFFECT = {"layer_decay": None, "cache_features": False, "cache_versions": 4, "cache_limit": 10.0}
-"""Settings that earlier runs record at these defaults; they are no more."""
+GONE = ("layer_decay", "cache_features", "cache_versions", "cache_limit")
+"""Settings of earlier runs that are no more; the first two had an effect unless they were null or false."""
 
 
 def _flat_keys(layer: Mapping[str, Any]) -> Tree:
-    entries = (entry for entry in layer.items() if entry not in WITHOUT_EFFECT.items())
-    tree = {"device" if key == "accelerator" else key: value for key, value in entries}  # name in earlier runs
+    for key in GONE[:2]:
+        if layer.get(key):
+            raise CrispsegError("is gone; start another run with init_from", key)
+    known = (key for key in layer if key not in GONE)
+    tree = {"device" if key == "accelerator" else key: layer[key] for key in known}  # name in earlier runs
     if "plugins" in tree:
         tree["plugins"] = checked(list[str], tree["plugins"], "plugins")
         load_plugins(tree["plugins"])  # they may register parts that other keys name
