@@ -183,7 +183,24 @@ def test_save_never_replaces_the_image(segmenter: Segmenter, tmp_path: Path) -> 
         result.save(tmp_path)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
     result.name = "labels"
-    assert result.save(tmp_path)[0] == tmp_path / "labels.png"
+    for _ in range(2):  # its own results are
+        assert result.save(tmp_path)[0] == tmp_path / "labels.png"
+
+
+@pytest.mark.parametrize("name", ["a.png", "a_overlay.png", "a_objects.png", "a_objects.csv"])
+def test_save_never_replaces_files_of_the_user(name: str, segmenter: Segmenter, tmp_path: Path, refuses: Any) -> None:
+    result = segmenter(picture())
+    result.name = "a"
+    file = tmp_path / name
+    Image.fromarray(picture()).save(file, "PNG")
+    before = file.read_bytes()
+    save = result.objects(result.label_set.names[1]).save if "objects" in name else result.save
+    with refuses(str(file), "choose another folder"):
+        save(tmp_path)
+    assert file.read_bytes() == before and list(tmp_path.iterdir()) == [file]
+    file.unlink()
+    for _ in range(2):
+        save(tmp_path)
 
 
 def test_the_model_stays_as_it_is(model: SegmentationModel) -> None:

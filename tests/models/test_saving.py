@@ -74,6 +74,14 @@ def test_an_interrupted_save_leaves_the_earlier_one(saved: Path, monkeypatch: py
     assert [path.name for path in saved.parent.iterdir()] == ["model"]
 
 
+def test_the_config_of_another_program_is_kept(saved: Path, tmp_path: Path, refuses: Any) -> None:
+    build().save_pretrained(saved)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with refuses(str(tmp_path / "config.json"), "choose another folder"):
+        build().save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", saved.name}
+
+
 # What cannot be loaded ----------------------------------------------------------------------------------------------
 
 

@@ -21,8 +21,9 @@ from skimage.segmentation import expand_labels
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, write_file, write_table
-from crispseg.io.images import png_text
+from crispseg.io.images import MADE_OF, png_text
 from crispseg.io.outlines import segmentations
+from crispseg.io.results import check_results, foreign_file
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
@@ -170,13 +171,17 @@ class Objects:
             pixel_size: side of a pixel with its unit, such as "0.5um"; the table then also has areas in that unit.
 
         Raises:
-            CrispsegError: the folder cannot be written, 16 bits are too few for all objects, or `pixel_size` is wrong.
+            CrispsegError: the folder cannot be written, a file that is not a result would be overwritten, 16 bits are
+                too few for all objects, or `pixel_size` is wrong.
         """
         if len(self) > 0xFFFF:
             raise CrispsegError(f"{self.name} has {len(self)} objects, more than 65,535; cut the image")
         numbers, table = (Path(folder) / f"{self.name}{ending}" for ending in OBJECT_ENDINGS)
+        check_results(numbers)
+        if table.exists() and not table.read_text("utf-8", "replace").startswith("id,area,"):
+            raise foreign_file(table)
         with atomic_path(numbers) as temporary:
-            Image.fromarray(self.ids.astype(np.uint16)).save(temporary, pnginfo=png_text(self.made_of))
+            Image.fromarray(self.ids.astype(np.uint16)).save(temporary, pnginfo=png_text(self.made_of or MADE_OF))
         columns = Object._fields[: None if len(self.categories) > 1 else -1]  # without a single class
         header, rows = [*columns], [[*row[: len(columns)]] for row in self]
         if pixel_size:

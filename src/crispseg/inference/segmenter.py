@@ -29,7 +29,8 @@ from crispseg.inference.runtime import AnyModel, Backend, ExportedModel, open_mo
 from crispseg.inference.tiling import LARGE, Tiling, as_bytes, check_tile, enough_memory, tiled
 from crispseg.io.arrays import Normalize
 from crispseg.io.files import user_path
-from crispseg.io.images import as_picture, image_channels, write_image, write_labels
+from crispseg.io.images import MADE_OF, as_picture, image_channels, write_image, write_labels
+from crispseg.io.results import check_results
 from crispseg.io.value_range import ValueRange, check_range
 from crispseg.labels import LabelSet
 from crispseg.models import ModelInfo, SegmentationModel
@@ -422,7 +423,7 @@ class Segmentation:
             outlines: as for `overlay`.
 
         Raises:
-            CrispsegError: the folder cannot be written, or a file would replace the image itself.
+            CrispsegError: the folder cannot be written, or a file that is not a result would be overwritten.
         """
         folder, name = user_path(folder), self.name
         if folder.suffix.lower() == ".png" and not folder.is_dir():
@@ -431,6 +432,8 @@ class Segmentation:
         existing = [path for path in (labels, overlay) if path.exists()]
         if self.path is not None and self.path.exists() and any(path.samefile(self.path) for path in existing):
             raise CrispsegError(f"saving to {folder} would replace the image {self.path}; choose another folder")
-        write_labels(labels, self.labels, self.label_set.palette, self.made_of)
-        write_image(overlay, self.overlay(outlines=outlines), self.made_of)
+        check_results(labels, overlay)
+        made_of = self.made_of or MADE_OF
+        write_labels(labels, self.labels, self.label_set.palette, made_of)
+        write_image(overlay, self.overlay(outlines=outlines), made_of)
         return labels, overlay

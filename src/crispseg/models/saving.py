@@ -80,12 +80,15 @@ class Saving(
             **push_to_hub_kwargs: arguments of `huggingface_hub.ModelHubMixin.push_to_hub`.
 
         Raises:
-            CrispsegError: the folder is not writable; a weight is too large for `dtype`; an upload has a `dtype`.
+            CrispsegError: the folder is not writable, or its `config.json` is not crispseg's; a weight is too large for
+                `dtype`; an upload has a `dtype`.
         """
         assert isinstance(self, nn.Module)
         if push_to_hub and dtype is not None:
             raise CrispsegError("push_to_hub cannot convert weights; leave dtype out, or upload the saved folder")
         folder = writable_folder(save_directory)
+        if (folder / CONFIG_FILE).exists() and b'"format_version"' not in (folder / CONFIG_FILE).read_bytes():
+            raise CrispsegError(f"{folder / CONFIG_FILE} is not of a crispseg model; choose another folder")
         state = _state(self, dtype)
         info = self.info
         own = {"title": info.title, "details": _details(info)}

@@ -21,10 +21,11 @@ from crispseg.io.files import digest, owned
 from crispseg.io.images import read_mask
 from crispseg.io.outlines import write_polygons
 from crispseg.io.progress import progress
+from crispseg.io.results import made_of_result
 from crispseg.io.value_range import ValueRange
 from crispseg.prediction.job import PALETTE, PredictionJob
 from crispseg.prediction.outputs import OUTPUTS, LabelFiles, Output, ServerFiles
-from crispseg.prediction.plan import Plan, made_of_result, planned
+from crispseg.prediction.plan import Plan, planned
 from crispseg.prediction.predictions import Predictions
 
 

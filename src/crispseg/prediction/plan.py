@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence, Set
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from crispseg.inference.image_files import check_outputs, named_images, unread_images, unused_folder
 from crispseg.io.files import check_new_folder, user_path
-from crispseg.io.images import MADE_OF
-from crispseg.io.tiff import TIFF_SUFFIXES, open_dataset
+from crispseg.io.results import made_of_result
+from crispseg.io.tiff import TIFF_SUFFIXES
 from crispseg.prediction.job import PredictionJob
 from crispseg.prediction.outputs import OUTPUTS, LabelFiles, overwritten
 
@@ -99,19 +95,3 @@ def existing_results(files: Mapping[Path, Sequence[Path]]) -> dict[Path, str | N
                 with_metadata = result if result.suffix in (".png", ".tif") else results[0]
                 existing[result] = made_of_result(with_metadata)
     return existing
-
-
-def made_of_result(result: Path) -> str | None:
-    """Return `made_of` from the metadata of a result, or None; it is empty if the pixels are damaged."""
-    with suppress(Exception), warnings.catch_warnings(action="ignore"):  # damaged files raise almost anything
-        if result.suffix == ".tif":
-            with open_dataset(result) as dataset:
-                return str(dataset.tags()[MADE_OF])
-        with Image.open(result) as picture:
-            made_of = str(picture.info[MADE_OF])
-            try:
-                picture.load()
-            except Exception:  # damaged data raise almost anything
-                return ""
-            return made_of
-    return None
