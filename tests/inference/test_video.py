@@ -151,6 +151,7 @@ def test_mistakes_are_one_line(folder: Path, tmp_path: Path, capsys: Capture) ->
     (given / "a_masks/frame.png").touch()
     for words, phrases in (
         ([tmp_path / "missing.mp4"], ["missing.mp4 cannot be read as a video (No such file"]),
+        (["http://127.0.0.1:9/a.mp4"], ["a.mp4 cannot be read as a video (No such file"]),
         ([empty], ["empty.mp4 cannot be read as a video", "check the file"]),
         ([text], ["text.mov cannot be read as a video"]),
         ([cut], ["cut.mp4", "check the file"]),

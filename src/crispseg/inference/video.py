@@ -19,7 +19,7 @@ from rich.console import Console
 from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.inference.image_files import unused_folder
 from crispseg.inference.segmenter import Segmenter
-from crispseg.io.files import atomic_path, check_new_folder, user_path
+from crispseg.io.files import atomic_path, check_new_folder, regular_file, user_path
 from crispseg.io.images import write_labels
 from crispseg.io.progress import progress
 
@@ -100,10 +100,11 @@ def opened_video(video: Path) -> Iterator[Any]:
     import av
 
     try:
-        source = av.open(video)
-    except av.FFmpegError as error:
+        file = regular_file(video).open("rb")  # a name with a protocol would be an address to FFmpeg
+        source = av.open(file, options={"protocol_whitelist": "file"})
+    except (OSError, av.FFmpegError) as error:
         raise CrispsegError(f"{video} cannot be read as a video ({error.strerror}); check the file") from None
-    with source:
+    with file, source:
         if not source.streams.video:
             raise CrispsegError(f"{video} contains no video stream; give a video")
         if source.streams.video[0].codec_context is None:
