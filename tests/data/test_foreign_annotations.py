@@ -236,6 +236,7 @@ def test_tasks_without_regions(data: dict[str, Any], images: int, notes: int, tm
     [
         ("a.geojson", geojson({"classification": {"names": ["Tumor", "Positive"]}}), ["background", "Tumor: Positive"]),
         ("a.geojson", geojson({"classification": {"name": "Tumor", "names": ["Tumor"]}}), ["background", "Tumor"]),
+        ("a.geojson", geojson(TUMOR).replace("]", ", 7.5]", 1), ["background", "Tumor"]),
         ("a.geojson", geojson(None), "feature 0 has no class of QuPath"),
         ("a.geojson", geojson({"class": "x"}), "on a map"),
         ("a.geojson", geojson({"classification": {"name": "x"}}, "Point"), "feature 0 is a Point, not a polygon"),

@@ -137,6 +137,9 @@ def test_who_is_on_top(tmp_path: Path) -> None:
     source = coco(tmp_path / "a.json", [crowd, {"category_id": 7, "segmentation": [box(0, 0, 8, 8)]}])
     mask = mask_of(imported([source], tmp_path / "three"))
     assert mask[1, 9] == 1 and mask[1, 5] == 2 and mask[9, 9] == 0
+    sliver = {"category_id": 3, "segmentation": [box(2, 3.9, 6, 3.9)]}
+    done = imported([coco(tmp_path / "a.json", [*OVERLAP, sliver])], tmp_path / "four")
+    assert any(line.startswith("1 shapes") and "annotation 10" in line for line in done.lines)
 
 
 @pytest.mark.parametrize(
@@ -147,12 +150,15 @@ def test_names_of_files_tell_the_splits(names: tuple[str, str], tmp_path: Path) 
     assert imported(sources, tmp_path / "out").splits == {"train": ["a"], "val": ["b"]}
 
 
-def test_without_a_background(tmp_path: Path) -> None:
+def test_without_a_background(tmp_path: Path, refuses: Any) -> None:
     source = coco(tmp_path / "a.json", OVERLAP, ["a.jpg", "none.jpg"])
     done = imported([source], tmp_path / "out", background=None)
     assert done.names == ["dog", "cat"] and set(np.unique(mask_of(done))) == {0, 1, 255}
     assert not (done.out / "images" / "none.jpg").exists()
     assert "1 images without annotations (left out): none.jpg" in done.lines
+    numbered = coco(tmp_path / "b.json", OVERLAP, categories=[{"id": 7, "name": "1 cat"}, {"id": 3, "name": "0 dog"}])
+    with refuses("'0 dog' would be another name in classes.txt"):
+        import_annotations([numbered], tmp_path / "numbered", background=None)
 
 
 def test_chosen_and_ignored_classes(tmp_path: Path, refuses: Any) -> None:
@@ -264,6 +270,12 @@ TREE = shape("tree", [[1, 1], [2, 2], [3, 1]])
     [
         ([shape("pole", [[1, 1], [2, 2]], "line")], {}, ["shape 0 ('pole')", "'line'", "polygon, rectangle, circle"]),
         ([{"label": "tree"}], {}, ["a.json is not labelme's format ('points')"]),
+        ([shape("tree", [[1, 1, 0], [2, 2, 0], [3, 1, 0]])], {}, ["shape 0 ('tree')", "pairs of x and y"]),
+        ([TREE | {"label": None}], {}, ["shape 0 has null as class name"]),
+        *(
+            ([TREE | {"label": name}], {}, [repr(name), "classes.txt", "rename it"])
+            for name in ("a\nb", "a\u2028b", "#1 plastic", "", "a\tb", "\udcff")
+        ),
         ([TREE], {"imageHeight": 11}, ["as (11, 16)", "is (12, 16)", "annotate"]),
     ],
 )
@@ -285,6 +297,11 @@ def test_labelme_that_cannot_be_painted(
         ({"category_id": 8}, ["annotation 100 refers to image 10 and category 8", "not list both"]),
         ({"category_id": 7, "image_id": 5, "segmentation": [box(0, 0, 2, 2)]}, ["refers to image 5 and category 7"]),
         ({"category_id": 7, "segmentation": []}, ["annotation 100 has a box but no segmentation"]),
+        ({"category_id": 7, "segmentation": [[[1, 1, 2], [5, 1, 2]]]}, ["annotation 100", "pairs of x and y"]),
+        *(
+            ({"category_id": 7, "segmentation": [box(0, 0, 2, 2)], "iscrowd": crowd}, [f"iscrowd {crowd!r}; write 0"])
+            for crowd in ("0", "false", 2, [])
+        ),
         ({"category_id": 7, "segmentation": [[1, 2, 3, 4]]}, ["has 2 points, but needs 3"]),
         ({"category_id": 7, "segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, ["annotation 100 of a.jpg: cannot reshape"]),
         ({"category_id": 7, "segmentation": [box(0, 0, 20, 2)]}, ["annotation 100", "points outside", "12x16"]),
@@ -316,6 +333,8 @@ def test_annotations_that_cannot_be_painted(
     ("text", "phrases"),
     [
         ('{"images": [}', ["is not JSON (Expecting value: line 1 column 13", "export it again"]),
+        ('{"images": [], "annotations": [1], "annotations": []}', ["is not JSON", "'annotations' twice"]),
+        ('{"images": [], "categories": [{"id": 1, "name": null}]}', ["category 1 has null as class name"]),
         ('{"images": [{"id": 1}], "annotations": [], "categories": []}', ["is not COCO's format ('file_name')"]),
         ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}', ["contain no annotated images"]),
     ],

@@ -104,11 +104,19 @@ def claim(owners: dict[Any, Any], key: Any, owner: Any, claimed: str) -> None:
         raise CrispsegError(f"{claimed} is both {first} and {owner}; correct one of them in the annotations")
 
 
+def class_name(value: Any, place: str) -> str:
+    """Return a class name of annotations; null raises a `CrispsegError`."""
+    if value is None:
+        raise CrispsegError(f"{place} has null as class name; write the name, or remove it")
+    return str(value)
+
+
 def read_coco(path: Path, content: Any) -> Annotations:
     """Read a COCO file; a shape that cannot become a mask, or an ambiguous id, raises a `CrispsegError`."""
     names, files, images, ids = dict[Any, str](), dict[Any, str](), dict[Any, MarkedImage](), dict[str, Any]()
     for entry in content["categories"]:
-        claim(names, entry["id"], str(entry["name"]), f"{path}: category {entry['id']}")
+        category = f"{path}: category {entry['id']}"
+        claim(names, entry["id"], class_name(entry["name"], category), category)
     for entry in content["images"]:
         number, file, size = entry["id"], str(entry["file_name"]), (entry.get("height"), entry.get("width"))
         claim(files, number, file, f"{path}: image {number}")
@@ -121,6 +129,8 @@ def read_coco(path: Path, content: Any) -> Annotations:
             raise CrispsegError(f"{shape_name} refers to {which}, but the file does not list both; export it again")
         if not outlines:
             raise CrispsegError(f"{shape_name} has a box but no segmentation; remove it")
+        if entry.get("iscrowd") not in (None, 0, 1):
+            raise CrispsegError(f"{shape_name} has the iscrowd {entry['iscrowd']!r}; write 0 or 1")
         claim(ids, names[category], category, f"{path}: the id of '{names[category]}'")
         is_runs = isinstance(outlines, dict)
         draw = partial(_draw_runs, outlines) if is_runs else partial(draw_outlines, "polygon", outlines)
@@ -153,7 +163,8 @@ def read_labelme(path: Path, content: Any) -> Annotations:
     size = content.get("imageHeight"), content.get("imageWidth")
     image = MarkedImage(str(content["imagePath"]), path, size, also=path.stem, scope="labelme")
     for index, shape in enumerate(content["shapes"]):
-        label, kind, mask = str(shape["label"]).strip(), shape.get("shape_type") or "polygon", shape.get("mask")
+        label = class_name(shape["label"], f"{path}: shape {index}").strip()
+        kind, mask = shape.get("shape_type") or "polygon", shape.get("mask")
         shape_name = f"{path}: shape {index} ('{label}')"
         if kind not in POINTS and mask is None:
             remedy = f"draw it as one of {', '.join(POINTS)}, or remove it"
@@ -179,7 +190,7 @@ def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, wid
     """Return the pixels inside any of the outlines; `kind` is a shape type of labelme, polygon for COCO."""
     spans = []
     for outline in outlines:
-        points = np.array(outline, np.float64).reshape(-1, 2)  # x before y
+        points = point_array(outline)
         if len(points) < POINTS[kind]:
             raise ValueError(f"it has {len(points)} points, but needs {POINTS[kind]}")
         if not ((points >= -OUTSIDE) & (points <= (width + OUTSIDE, height + OUTSIDE))).all():  # also for NaN
@@ -192,9 +203,19 @@ def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, wid
     return covered(spans)
 
 
+def point_array(outline: Any) -> NDArray[np.float64]:
+    """Return points `(N, 2)`, x before y, of pairs or of COCO's list of numbers; others raise a ValueError."""
+    points = np.array(outline, np.float64)
+    if points.ndim == 1:
+        points = points.reshape(-1, 2)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise ValueError("its points are not pairs of x and y")
+    return points
+
+
 def draw_shares(kind: str, points: Any, whole: float, height: int, width: int) -> Spans:
     """Return the pixels inside points whose unit is width and height divided by `whole`, such as 100 for percent."""
-    scaled = np.array(points, np.float64) * (width / whole, height / whole)
+    scaled = point_array(points) * (width / whole, height / whole)
     return draw_outlines(kind, [scaled.tolist()], height, width)
 
 

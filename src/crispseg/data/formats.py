@@ -6,6 +6,7 @@ Readers raise a `CrispsegError` for shapes that make no mask, and almost any err
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -54,13 +55,22 @@ def read_annotations(path: Path, images: Path | None = None) -> tuple[str, Annot
         if form == "XML":
             name, content = "cvat", ElementTree.parse(path).getroot()
         else:
-            content = json.loads(read_text(path))
+            content = json.loads(read_text(path), object_pairs_hook=_object)
             name = _json_format(content)
         form = f"{FORMATS[name].title}'s format"
         return name, FORMATS[name].read(path, content)
     except (ElementTree.ParseError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         remedy = "unpack it" if path.suffix.lower() == ".zip" else "export it again, as docs/labelling.md shows"
         raise CrispsegError(f"{path} is not {form} ({one_line(error)}); {remedy}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON; a repeated key, of which JSON would keep only the last value, raises a ValueError."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        raise ValueError(f"an object has '{repeated[0]}' twice")
+    return content
 
 
 def _json_format(content: Any) -> str:

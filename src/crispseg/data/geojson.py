@@ -48,7 +48,8 @@ def write_geojson(folder: Path, images: Iterable[Outlined], classes: LabelSet) -
 def _draw(parts: Sequence[Any], height: int, width: int) -> Spans:
     """Return the pixels of polygons with holes."""
     inside = []
-    for outer, *holes in parts:
+    for part in parts:
+        outer, *holes = [[position[:2] for position in ring] for ring in part]  # without altitudes
         cut = [draw_outlines("polygon", holes, height, width)]
         inside.append(covered([draw_outlines("polygon", [outer], height, width)], cut))
     return covered(inside)

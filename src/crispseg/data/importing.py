@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ from crispseg.data.annotations import Annotations, MarkedImage, Shape, claim
 from crispseg.data.formats import FORMATS, read_annotations
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, did_you_mean, few, one_line
-from crispseg.folders.names import read_lines
+from crispseg.folders.names import listed_names, read_lines
 from crispseg.folders.splits import SPLIT_OF, SPLITS
 from crispseg.io.files import atomic_folder, check_new_folder, foreign_endings
 from crispseg.io.images import IMAGE_FOLDERS, find_images, image_size, write_labels
@@ -89,11 +89,13 @@ def import_annotations(
     if not tasks:
         raise CrispsegError(f"{', '.join(map(str, sources))} contain no annotated images; give other annotations")
     splits = _splits(tasks)
-    _write(out, tasks, ids, background, labels, splits)
+    invisible = _write(out, tasks, ids, background, labels, splits)
     lines = [f"wrote {out}: {len(tasks)} images, {len(labels)} classes"]
     if empty:
         become = "left out" if background is None else "all background"
         lines.append(f"{len(empty)} images without annotations ({become}): {few(empty)}")
+    if invisible:
+        lines.append(f"{len(invisible)} shapes contain no centre of a pixel and are in no mask: {few(invisible)}")
     return [*lines, *_notes(splits, contents)]
 
 
@@ -118,20 +120,37 @@ def _write(
     background: str | None,
     labels: LabelSet,
     splits: Mapping[str, Sequence[str]],
-) -> None:
-    """Write images, masks and lists; the folder is created when it is complete."""
+) -> list[str]:
+    """Write images, masks and lists; return the shapes without pixels. The folder is created when it is complete."""
     outside = IGNORE if background is None else ids[background]
     with atomic_folder(out) as folder:
+        _write_list(folder / "classes.txt", labels.names, lambda file: listed_names(file, read_lines(file)))
+        for split, names in splits.items():
+            _write_list(folder / f"{split}.txt", names, read_lines)
 
-        def write(task: Task) -> None:
-            write_labels(folder / "masks" / f"{task.name}.png", _paint(task, ids, outside), labels.palette)
+        def write(task: Task) -> list[str]:
+            mask, invisible = _paint(task, ids, outside)
+            write_labels(folder / "masks" / f"{task.name}.png", mask, labels.palette)
             image = folder / "images" / f"{task.name}{task.file.suffix}"
             image.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(task.file, image)
+            return invisible
 
-        list(parallel(write, tasks, "Painting masks"))
-        for name, lines in {"classes": labels.names, **splits}.items():
-            (folder / f"{name}.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return list(chain(*parallel(write, tasks, "Painting masks")))
+
+
+def _write_list(file: Path, names: Sequence[str], read: Callable[[Path], Sequence[str]]) -> None:
+    """Write names, one a line; names that would be read as others raise a CrispsegError."""
+
+    def is_read_back(names: Sequence[str]) -> bool:
+        with suppress(UnicodeError, CrispsegError):
+            file.write_text("\n".join(names) + "\n", encoding="utf-8")
+            return [*read(file)] == [*names]
+        return False
+
+    if not is_read_back(names):
+        changed = [name for name in names if not is_read_back([name])] or names
+        raise CrispsegError(f"{changed[0]!r} would be another name in {file.name}; rename it in the annotations")
 
 
 def _read(source: Path, format: str | None, images: Path | None) -> list[Annotations]:
@@ -156,7 +175,7 @@ def _read(source: Path, format: str | None, images: Path | None) -> list[Annotat
 def _annotation_files(folder: Path, formats: Sequence[str]) -> list[Path]:
     """Return the files of a folder that may be annotations, and folders of YOLO."""
     suffixes = set[str]().union(*(FORMATS[format].suffixes for format in formats))
-    files = [file for file in sorted(folder.rglob("[!.]*")) if file.suffix.lower() in suffixes and not file.is_dir()]
+    files = find_images(folder, suffixes) if folder.is_dir() else []
     files = [file for file in files if file.suffix.lower() != ".xml" or _is_cvat(file)]
     if "yolo" in formats:
         top = folder.absolute()
@@ -168,8 +187,8 @@ def _is_cvat(file: Path) -> bool:
     return "<annotation" in read_text(file, "surrogateescape")[:999]
 
 
-def _paint(task: Task, ids: Mapping[str, int], outside: int) -> NDArray[np.uint8]:
-    """Return the mask `(H, W)` of an image; pixels outside all shapes become `outside`."""
+def _paint(task: Task, ids: Mapping[str, int], outside: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """Return the mask `(H, W)` of an image, `outside` all shapes too, and the names of shapes without pixels."""
     size = image_size(task.file)
     drawn = []
     for part in task.parts:
@@ -187,7 +206,8 @@ def _paint(task: Task, ids: Mapping[str, int], outside: int) -> NDArray[np.uint8
     for shape, spans in drawn:
         for start, end in spans.tolist():
             mask[start:end] = ids[shape.label]
-    return mask.reshape(size[::-1]).T
+    invisible = [shape.name for shape, spans in drawn if not np.diff(spans).any()]
+    return mask.reshape(size[::-1]).T, invisible
 
 
 def _classes(

@@ -14,7 +14,16 @@ from urllib.parse import quote, unquote
 
 import numpy as np
 
-from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Shape, Spans, draw_mask, draw_shares
+from crispseg.data.annotations import (
+    Annotations,
+    MarkedImage,
+    Outlined,
+    Shape,
+    Spans,
+    class_name,
+    draw_mask,
+    draw_shares,
+)
 from crispseg.errors import CrispsegError
 from crispseg.io.files import foreign_endings
 from crispseg.io.images import SUFFIXES
@@ -129,7 +138,7 @@ def _shape(name: str, region: dict[str, Any], more: list[str]) -> Shape:
         raise CrispsegError(f"{name} has the labels {' and '.join(labels)}, but a pixel has one class; remove one")
     if region.get("image_rotation") or value.get("rotation"):
         raise CrispsegError(f"{name} is rotated, or its image; draw it upright, on the image as it is")
-    label = str(labels[0])
+    label = class_name(labels[0], name)
     if kind == "brush":
         return Shape(name, label, partial(_draw_brush, bytes([*value["rle"]])))
     if kind == "rectangle":

@@ -15,7 +15,7 @@ import yaml
 
 from crispseg.config.files import read_text
 from crispseg.config.yaml_files import read_yaml
-from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Shape, claim, draw_shares
+from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Shape, claim, class_name, draw_shares
 from crispseg.errors import CrispsegError, few
 from crispseg.io.files import foreign_endings
 from crispseg.io.images import IMAGE_FOLDERS, find_images
@@ -98,7 +98,7 @@ def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:
         raise CrispsegError(f"{top / DATA} has no class names; write a line 'names: [a, b]'")
     ids = dict[str, int]()
     for key, name in names.items():
-        claim(ids, str(name), key, f"{top / DATA}: the id of '{name}'")
+        claim(ids, class_name(name, f"{top / DATA}: class {key}"), key, f"{top / DATA}: the id of '{name}'")
     places = []
     for split in ("train", "val", "test"):
         for place in np.ravel(tree.get(split) or []).tolist():
