@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -18,6 +20,7 @@ from PIL import Image, ImageCms
 
 from crispseg.data.named import write_pairs
 from crispseg.errors import CrispsegError
+from crispseg.folders.tree import Tree
 from crispseg.inference.image_files import read_source
 from crispseg.io.images import find_images, image_size, read_image, read_mask, write_image
 from crispseg.io.opening import opened
@@ -90,7 +93,7 @@ def test_images_are_written_as_they_are(tmp_path: Path) -> None:
     assert not (tmp_path / "y.png").exists()
 
 
-def test_images_are_found_by_suffix(tmp_path: Path) -> None:
+def test_images_are_found_by_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unseen = "notes.txt", ".hidden.png", "sub/._c.jpg", ".ipynb_checkpoints/a-checkpoint.jpg", "@eaDir/a.jpg/thumb.jpg"
     for name in ("b.PNG", "a.jpg", "sub/c.TifF", *unseen):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -101,6 +104,17 @@ def test_images_are_found_by_suffix(tmp_path: Path) -> None:
         find_images(tmp_path / "nowhere")
     with pytest.raises(CrispsegError, match="not a folder"):
         find_images(tmp_path / "a.jpg")
+    entries = os.scandir
+
+    def without_permission(folder: Any) -> Any:
+        if str(folder).endswith("sub"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return entries(folder)
+
+    monkeypatch.setattr(os, "scandir", without_permission)
+    for read in (find_images, Tree.of):
+        with pytest.raises(CrispsegError, match=re.escape(f"{tmp_path / 'sub'} cannot be read (Permission denied)")):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["EPS", "ICO"])

@@ -10,9 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from crispseg.errors import CrispsegError
-from crispseg.io.images import SUFFIXES
-
-SYSTEM_FOLDERS = ("@eaDir", "__MACOSX")  # thumbnails of Synology, and metadata in archives of macOS
+from crispseg.io.images import SUFFIXES, SYSTEM_FOLDERS
 
 
 @dataclass(frozen=True)
@@ -73,8 +71,9 @@ def _walk(root: Path, folder: PurePosixPath, above: frozenset[str]) -> Iterator[
         return
     try:
         entries = list(os.scandir(root / folder))
-    except PermissionError:
-        return
+    except OSError as error:
+        remedy = "check its permissions, or move it"
+        raise CrispsegError(f"{root / folder} cannot be read ({error.strerror}); {remedy}") from None
     for entry in entries:
         if entry.name[0] == "." or entry.name in SYSTEM_FOLDERS:
             continue

@@ -42,6 +42,8 @@ IMAGE_FOLDERS = (  # common names of image folders, in lower case
     *("rgb", "raw", "photo", "pictures", "inputs", "input", "frames"),
 )
 
+SYSTEM_FOLDERS = ("@eaDir", "__MACOSX", "lost+found", "System Volume Information", "$RECYCLE.BIN")
+
 
 def image_channels(in_chans: int) -> int:
     """Return the number of image channels that a model needs: 3 for `in_chans` 1, which uses the mean of RGB.
@@ -149,6 +151,10 @@ def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.u
     return ids
 
 
+def _raise(error: OSError) -> None:
+    raise CrispsegError(f"{error.filename} cannot be read ({error.strerror}); check its permissions, or move it")
+
+
 def find_images(folder: str | Path, suffixes: Set[str] = SUFFIXES) -> list[Path]:
     """Return all images in a folder and its sub-folders by suffix, sorted; links count, hidden ones do not."""
     if not Path(folder).is_dir():
@@ -156,13 +162,13 @@ def find_images(folder: str | Path, suffixes: Set[str] = SUFFIXES) -> list[Path]
         raise CrispsegError(f"{folder} is {fault}; give a folder of images")
     images: list[Path] = []
     visited = set()
-    for path, folders, files in os.walk(folder, followlinks=True):
+    for path, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
         real = os.path.realpath(path)
         if real in visited:  # a link to a folder above it
             folders.clear()
             continue
         visited.add(real)
-        visible = [name for name in folders if name[0] != "." and name != "@eaDir"]
+        visible = [name for name in folders if name[0] != "." and name not in SYSTEM_FOLDERS]
         folders[:] = sorted(visible, key=lambda name: (Path(path, name).is_symlink(), name))
         images += [Path(path, name) for name in files if Path(name).suffix.lower() in suffixes and name[0] != "."]
     return sorted(images)
