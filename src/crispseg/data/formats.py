@@ -68,8 +68,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return an object of JSON; a repeated key, of which JSON would keep only the last value, raises a ValueError."""
     content = dict(pairs)
     if len(content) < len(pairs):
-        repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        raise ValueError(f"an object has '{repeated[0]}' twice")
+        repeated, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"an object has '{repeated}' twice")
     return content
 
 

@@ -45,11 +45,15 @@ def write_geojson(folder: Path, images: Iterable[Outlined], classes: LabelSet) -
         image.path(folder, ".geojson").write_text(text, encoding="utf-8")
 
 
+def _without_altitudes(ring: Sequence[Any]) -> list[Any]:
+    return [position[:2] for position in ring]
+
+
 def _draw(parts: Sequence[Any], height: int, width: int) -> Spans:
     """Return the pixels of polygons with holes."""
     inside = []
     for part in parts:
-        outer, *holes = [[position[:2] for position in ring] for ring in part]  # without altitudes
+        outer, *holes = map(_without_altitudes, part)
         cut = [draw_outlines("polygon", holes, height, width)]
         inside.append(covered([draw_outlines("polygon", [outer], height, width)], cut))
     return covered(inside)
