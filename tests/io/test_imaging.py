@@ -14,6 +14,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
+import torch
 from conftest import Refuses
 from fuzz.damage import png_chunks, png_of
 from PIL import Image, ImageCms
@@ -244,10 +245,28 @@ def test_subclasses_of_arrays_are_read_as_arrays(kind: Any) -> None:
     assert type(values) is np.ndarray and np.array_equal(values, expected)
 
 
-@pytest.mark.parametrize("shape", [(), (60,), (2, 3, 4, 5)])
-def test_arrays_of_other_dimensions_are_refused(shape: tuple[int, ...], refuses: Refuses) -> None:
-    with refuses("is not an image"):
-        read_source(np.zeros(shape, np.uint8), 3)
+ZEROS = torch.zeros(3, 60, 90)
+ODD = {
+    "no dimension": (np.zeros((), np.uint8), "is not an image"),
+    "one dimension": (np.zeros(60, np.uint8), "is not an image"),
+    "four dimensions": (np.zeros((2, 3, 4, 5), np.uint8), "is not an image"),
+    "sparse": (ZEROS.to_sparse(), "torch.sparse_coo tensor of torch.float32"),
+    "meta": (ZEROS.to("meta"), "on meta is not an image"),
+    "complex": (ZEROS.to(torch.complex64).conj(), "complex64"),
+    "many pixels": (np.broadcast_to(np.float32(0), (100_000, 100_000, 3)), "more than 134,217,728 pixels"),
+    "many channels": (np.broadcast_to(np.float32(0), (9, 9, 10**12)), "is not an image"),
+    "large tensor": (torch.zeros(1, 1, 1).expand(3, 100_000, 100_000), "more than 134,217,728 pixels"),
+    "large picture": (Image.new("1", (20_000, 20_000)), "more than 134,217,728 pixels"),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_values_are_refused(name: str, tmp_path: Path, refuses: Refuses) -> None:
+    values, reason = ODD[name]
+    with refuses(reason):
+        read_source(values, 3)
+    with refuses("masks[0]"):
+        write_pairs([RGB], [values], tmp_path)
 
 
 def test_pil_images_that_cannot_be_read(tmp_path: Path, refuses: Refuses) -> None:

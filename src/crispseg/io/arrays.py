@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -14,7 +15,8 @@ from torchvision.transforms import v2
 
 from crispseg.errors import CrispsegError
 from crispseg.io.images import MAX_CHANNELS
-from crispseg.io.opening import from_array
+from crispseg.io.opening import CUT, from_array
+from crispseg.io.tiff_reading import MAX_PIXELS
 from crispseg.labels import IGNORE
 
 Values: TypeAlias = NDArray[Any] | Tensor  # an array `(H, W)` or `(H, W, C)`, or a tensor `(H, W)` or `(C, H, W)`
@@ -28,9 +30,9 @@ def image_array(image: Values) -> NDArray[Any]:
     Floats from 0 to 1 become uint8, and masked pixels 0. Other types, shapes and ranges raise a CrispsegError.
     """
     values = plain_array(image, masked=0)
-    if values.dtype.kind == "f" and values.size and values.min() >= 0 and values.max() <= 1:  # NaN is neither
-        values = np.rint(255 * values).astype(np.uint8)
     in_shape = values.size and values.ndim in (2, 3) and values.shape[2:] <= (MAX_CHANNELS,)
+    if in_shape and values.dtype.kind == "f" and values.min() >= 0 and values.max() <= 1:  # NaN is neither
+        values = np.rint(255 * values).astype(np.uint8)
     if not in_shape or values.dtype not in (np.uint8, np.uint16):
         raise CrispsegError(f"a {values.dtype} array of shape {values.shape} is not an image; give {FORMS}")
     return values
@@ -56,11 +58,19 @@ def mask_array(mask: Values) -> NDArray[Any]:
 def plain_array(values: Values, masked: int) -> NDArray[Any]:
     """Return values as a plain array in native byte order, channels last.
 
-    Masked values of NumPy's masked arrays become `masked`. No other function handles subclasses of arrays.
+    Masked values of NumPy's masked arrays become `masked`. No other function handles subclasses of arrays. More than
+    `MAX_PIXELS` raise a CrispsegError, and so do tensors that NumPy cannot represent.
     """
+    if math.prod(values.shape[-2:] if isinstance(values, Tensor) else values.shape[:2]) > MAX_PIXELS:
+        raise CrispsegError(f"an array of shape {tuple(values.shape)} has more than {MAX_PIXELS:,} pixels; {CUT}")
     if isinstance(values, Tensor):
-        numbers = values.float() if values.is_floating_point() else values  # NumPy has no bfloat16
-        values = (numbers.permute(1, 2, 0) if numbers.ndim == 3 else numbers).numpy(force=True)
+        try:
+            numbers = values.float() if values.is_floating_point() else values  # NumPy has no bfloat16
+            values = (numbers.permute(1, 2, 0) if numbers.ndim == 3 else numbers).numpy(force=True)
+        except (RuntimeError, TypeError):  # sparse, meta or quantized
+            tensor: Any = values
+            kind = f"a {tensor.layout} tensor of {tensor.dtype} on {tensor.device}"
+            raise CrispsegError(f"{kind} is not an image; give {FORMS}") from None
     if isinstance(values, np.ma.MaskedArray):
         dtype = np.promote_types(values.dtype, np.uint8) if masked else values.dtype  # booleans and int8 have no 255
         values = np.ma.filled(values.astype(dtype), masked)
@@ -82,8 +92,8 @@ class Normalize(v2.Transform):  # type: ignore[misc]
     def __init__(self, mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> None:
         super().__init__()
         self.in_chans = in_chans
-        self.mean = 255 * torch.tensor(mean).view(-1, 1, 1)
-        self.std = 255 * torch.tensor(std).view(-1, 1, 1)
+        self.mean = 255 * torch.tensor(mean, dtype=torch.float32).view(-1, 1, 1)
+        self.std = 255 * torch.tensor(std, dtype=torch.float32).view(-1, 1, 1)
         if in_chans == 1:
             self.mean, self.std = self.mean.mean(), self.std.mean()
 

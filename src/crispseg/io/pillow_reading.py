@@ -46,6 +46,8 @@ LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF", "HEIF")
 
 def from_pillow(picture: Any, name: object) -> Raster:
     """Return the image of a PIL image; if not loaded, its file is decoded without it, because Pillow may lose bits."""
+    if picture.width * picture.height > MAX_PIXELS:
+        raise Image.DecompressionBombError
     if not getattr(picture, "tile", None):  # it is loaded, or was made in memory
         return from_loaded(picture, name)
     if picture.fp is None or picture.fp.closed:
@@ -62,6 +64,8 @@ def from_loaded(picture: Any, name: object) -> Raster:
 
     def load(top: int, bottom: int) -> NDArray[Any]:
         values = np.asarray(picture)
+        if getattr(picture, "_ended", False):  # Pillow ends a JPEG itself if the program has LOAD_TRUNCATED_IMAGES
+            raise OSError("image file is truncated")
         values = values.astype(np.uint8) if picture.mode == "1" else values
         return values.reshape(picture.height, picture.width, -1)[top:bottom]
 
