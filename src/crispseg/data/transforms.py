@@ -196,7 +196,7 @@ class SampleTransform:
     """Transform from a `Sample` to `(image, labels)`: `(C, H, W)` float32 and `(H, W)` int64.
 
     With `crop`, the steps process only a window. With `targets`, a third tensor `(H, W)` uint8 is made from the labels
-    after the steps. A `custom` transform comes before all of them.
+    after the steps. A `custom` transform comes before all of them; its masks have ids below `num_classes`.
     """
 
     def __init__(
@@ -205,15 +205,17 @@ class SampleTransform:
         crop: RandomScaledCrop | None = None,
         targets: Targets | None = None,
         custom: CustomTransform | None = None,
+        num_classes: int = IGNORE,
     ) -> None:
         self.steps = v2.Compose(steps)
         self.crop = crop
         self.targets = targets
         self.custom = custom
+        self.num_classes = num_classes
 
     def __call__(self, sample: Sample) -> tuple[Tensor, ...]:
         if self.custom:
-            sample = transformed(sample, self.custom)
+            sample = transformed(sample, self.custom, self.num_classes)
         part, size = self.crop.cut(sample) if self.crop else (sample, sample.size)
         image = torch.from_numpy(part.image).permute(2, 0, 1)  # (C, H, W)
         labels = torch.from_numpy(part.labels)  # (H, W)
@@ -227,15 +229,20 @@ class SampleTransform:
         return image.contiguous(), labels.long(), *more
 
 
-def transformed(sample: Sample, custom: CustomTransform) -> Sample:
-    """Apply a custom transform to a sample; results other than uint8 `(H, W, C)` and `(H, W)` raise an error."""
+def transformed(sample: Sample, custom: CustomTransform, num_classes: int) -> Sample:
+    """Apply a custom transform to a sample; results other than uint8 `(H, W, C)` and ids `(H, W)` raise an error."""
     changed = custom(image=sample.image, mask=sample.labels)
-    image, labels = changed["image"], changed["mask"]
-    arrays = all(isinstance(array, np.ndarray) and array.dtype == np.uint8 for array in (image, labels))
+    pair: list[Any] = [changed.get(key) if isinstance(changed, Mapping) else changed for key in ("image", "mask")]
+    name = f"transform {getattr(custom, '__qualname__', type(custom).__name__)}"
+    arrays = all(isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.size for array in pair)
+    image, labels = map(np.ascontiguousarray, pair) if arrays else pair
     if not arrays or labels.shape != image.shape[:2] or image.shape[2:] != sample.image.shape[2:]:
-        shown = [f"{getattr(array, 'dtype', type(array).__name__)} {np.shape(array)}" for array in (image, labels)]
+        shown = [f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}" for array in pair]
         remedy = "return uint8 arrays of the same height and width, with the image's channels, without normalisation"
-        raise CrispsegError(f"transform returns image as {shown[0]} and mask as {shown[1]}; {remedy}")
+        raise CrispsegError(f"{name} returns image as {shown[0]} and mask as {shown[1]}; {remedy}")
+    unknown = labels[(labels >= num_classes) & (labels != IGNORE)]
+    if unknown.size:
+        raise CrispsegError(f"{name} returns a mask with {unknown[0]}; give ids below {num_classes}, or {IGNORE}")
     return Sample(image, labels, sample.name)
 
 
@@ -247,6 +254,7 @@ def train_transform(
     targets: Targets | None = None,
     custom: CustomTransform | None = None,
     two_views: bool = False,
+    num_classes: int = IGNORE,
 ) -> SampleTransform:
     """Return a transform that augments and normalises, with randomness from torch's global generator.
 
@@ -271,7 +279,7 @@ def train_transform(
     if augment.window is not None:
         fill = {tv_tensors.Mask: IGNORE, "others": 0}  # a normalised image is a plain tensor
         steps.append(v2.RandomCrop(augment.window, pad_if_needed=True, fill=fill))  # only pads
-    return SampleTransform(*steps, crop=crop, targets=targets, custom=custom)
+    return SampleTransform(*steps, crop=crop, targets=targets, custom=custom, num_classes=num_classes)
 
 
 def eval_transform(mean: Sequence[float], std: Sequence[float], in_chans: int = 3) -> SampleTransform:

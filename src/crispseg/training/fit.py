@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning as L
+import torch
 from rich.console import Console
 from timm.layers import convert_sync_batchnorm
 from torch import nn
@@ -110,8 +111,10 @@ def train(
 
 
 def _train(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -> Run:
+    device = "cuda" if on_cuda(config) else "cpu"
     # The environment of several processes contains what Lightning told them, which the next fold needs too.
-    with host_state_restored(environment=config.processes == 1):
+    state = host_state_restored(environment=config.processes == 1)
+    with state, torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
         setup = prepare(config, resume, console, hooks)
         trainer = fit(setup, console, hooks.callbacks)
         return finish(setup, trainer, console)
@@ -225,9 +228,10 @@ def build_loaders(
     assert config.batch_size != "auto"
     targets = functools.partial(boundary_targets, distance=config.boundary_distance) if config.model.refine else None
     norm = info.mean, info.std, config.model.in_chans
+    transform = train_transform(config.augment, *norm, targets, custom, num_classes=info.num_classes)
     batches = functools.partial(
         train_loader,
-        *(data.train, train_transform(config.augment, *norm, targets, custom), config.batch_size, config.workers),
+        *(data.train, transform, config.batch_size, config.workers),
         seed=config.seed,
         devices=config.processes,
         times=data.times,

@@ -67,9 +67,19 @@ class WeightedLoss(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
             if self.custom:
-                return self.custom(logits, labels)
+                return checked(self.custom(logits, labels), logits)
             terms = [weight * self.losses[name](logits, labels) for name, weight in self.weights.items()]
             return torch.stack(terms).sum()
+
+
+def checked(loss: Any, logits: Tensor) -> Tensor:
+    """Return the result of a custom loss; a result that is not a number with a gradient raises an error."""
+    is_number = isinstance(loss, Tensor) and loss.numel() == 1 and loss.is_floating_point()
+    if not is_number or logits.requires_grad > loss.requires_grad:
+        form = f"{loss.dtype} {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise CrispsegError(f"loss returns {form}; return a tensor of one number that depends on the logits")
+    number: Tensor = loss
+    return number
 
 
 def library_loss(name: Loss) -> nn.Module:
