@@ -23,7 +23,7 @@ from crispseg.evaluation.summary import Evaluation
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend
 from crispseg.io.files import user_path
-from crispseg.io.host import imports_unnoticed
+from crispseg.io.host import imports_unnoticed, only_training
 from crispseg.prediction import predict_files as predict
 from crispseg.training import TrainConfig
 from crispseg.training.config import spare_processors
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate", "load", "predict", "train"]
 
 
+@only_training()
 def train(
     images: str | Path | Iterable[Any] | None = None,
     masks: str | Path | Iterable[Any] | None = None,

@@ -5,9 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import random
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+
+from crispseg.errors import CrispsegError
+
+TRAINING = threading.RLock()
+
+
+@contextmanager
+def only_training() -> Iterator[None]:
+    """Raise a CrispsegError if another thread trains: threads share the generators that training seeds."""
+    if not TRAINING.acquire(blocking=False):
+        raise CrispsegError("another thread of this program is training; train in processes, or one after the other")
+    try:
+        yield
+    finally:
+        TRAINING.release()
 
 
 @contextmanager
