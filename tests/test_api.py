@@ -143,7 +143,7 @@ def test_custom_transform_loss_and_callbacks(folders: Path, tmp_path: Path, trai
             self.epochs += 1
 
     def black(image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-        return {"image": 0 * image, "mask": mask}
+        return {"image": 0 * image[:, ::-1], "mask": mask[:, ::-1]}
 
     def seven(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         seen.extend(labels.numpy())
@@ -172,6 +172,10 @@ def test_custom_transform_loss_and_callbacks(folders: Path, tmp_path: Path, trai
     [
         (lambda image, mask: {"image": image / 255, "mask": mask}, "image as float64"),
         (lambda image, mask: {"image": image[:32], "mask": mask}, "same height and width"),
+        (lambda image, mask: {"image": image[:0], "mask": mask[:0]}, "image as uint8"),
+        (lambda image, mask: {"image": image}, "mask as NoneType"),
+        (lambda image, mask: (image, mask), "image as tuple"),
+        (lambda image, mask: {"image": image, "mask": mask + 7}, "returns a mask with [78]"),
     ],
 )
 def test_wrong_custom_transform(folders: Path, tmp_path: Path, wrong: Any, message: str) -> None:
@@ -276,6 +280,20 @@ MASK = np.arange(48).reshape(6, 8)
 def test_masks_of_lists_keep_their_values(given: Any, wanted: np.ndarray, tmp_path: Path) -> None:
     _, masks = write_pairs([IMAGE], [given], tmp_path)
     assert np.array_equal(read_mask(masks / "00000.png"), wanted)
+
+
+def test_generators_may_use_one_array_for_all_pairs(tmp_path: Path) -> None:
+    image, mask = IMAGE.copy(), MASK.copy()
+    numbers = [*range(3)]
+    pair = (image.fill(number) or image for number in numbers), (mask.fill(number) or mask for number in numbers)
+    folders = write_pairs(*pair, tmp_path)
+    for number in numbers:
+        assert all((read_mask(folder / f"{number:05}.png") == number).all() for folder in folders)
+    arrays = [np.full_like(IMAGE, number) for number in numbers], [np.full_like(MASK, number) for number in numbers]
+    assert write_pairs(*arrays, tmp_path) == folders
+    for wrong in ((iter([IMAGE]), iter([MASK, MASK])), ([IMAGE], [MASK, MASK]), ([], [])):
+        with pytest.raises(crispseg.CrispsegError, match=r"there are|numbers of images"):
+            write_pairs(*wrong, tmp_path)
 
 
 def test_files_of_lists_are_taken_over_with_their_names(tmp_path: Path) -> None:

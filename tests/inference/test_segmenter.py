@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageSequence
 from torch import nn
 from training_runs import varied
 
@@ -285,12 +285,21 @@ def test_a_segmenter_is_pickled_with_its_settings(
     assert len(pickles[0]) < 10_000 < len(pickles[2])  # a path, or weights
 
 
-def test_a_buffer_may_be_used_for_all_images(segmenter: Segmenter) -> None:
-    buffer = np.zeros((40, 40, 3), np.uint8)
+def in_buffer(buffer: Any, set_number: Any) -> Iterator[Any]:
+    """The same object with other values."""
+    for number in range(6):
+        set_number(buffer, number)
+        yield buffer
 
-    def frames() -> Iterator[Any]:
-        for number in range(6):
-            buffer[:] = number
-            yield buffer
 
-    assert [result.image.max() for result in segmenter.stream(frames())] == [*range(6)]
+@pytest.mark.parametrize("kind", ["array", "tensor", "PIL image", "TIFF"])
+def test_a_buffer_may_be_used_for_all_images(kind: str, segmenter: Segmenter, tmp_path: Path) -> None:
+    pages = [Image.new("L", (40, 40), number) for number in range(6)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    images = {
+        "array": lambda: in_buffer(np.zeros((40, 40, 3), np.uint8), lambda array, number: array.fill(number)),
+        "tensor": lambda: in_buffer(torch.zeros(3, 40, 40), lambda tensor, number: tensor.fill_(number / 255)),
+        "PIL image": lambda: in_buffer(Image.new("L", (40, 40)), lambda picture, number: picture.paste(pages[number])),
+        "TIFF": lambda: ImageSequence.Iterator(Image.open(tmp_path / "a.tif")),
+    }[kind]
+    assert [result.image.max() for result in segmenter.stream(images())] == [*range(6)]

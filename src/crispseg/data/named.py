@@ -7,6 +7,8 @@ import io
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING
+from itertools import zip_longest
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -31,22 +33,30 @@ def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tu
     They are paths, PIL images, or values for `image_array` and `mask_array`. Returned are the folders of images and of
     masks. File names start with a number, followed by the name of a given path.
     """
-    images, masks = list(images), list(masks)
-    if len(images) != len(masks) or not images:
-        raise CrispsegError(f"there are {len(images)} images and {len(masks)} masks; give a mask for each image")
+    counts = length_hint(images), length_hint(masks)  # 0 for generators
+    if counts[0] != counts[1] and all(counts):
+        raise CrispsegError(f"there are {counts[0]} images and {counts[1]} masks; give a mask for each image")
     digest = hashlib.sha256()
     with tempfile.TemporaryDirectory(prefix=LITTER, dir=writable_folder(folder)) as temporary:
-        for kind, sources in (("images", images), ("masks", masks)):
-            target = Path(temporary, "pairs", kind)
+        targets = {kind: Path(temporary, "pairs", kind) for kind in ("images", "masks")}
+        for target in targets.values():
             target.mkdir(parents=True)
-            for index, (image, source) in enumerate(zip(images, sources, strict=True)):
+        for index, pair in enumerate(zip_longest(images, masks, fillvalue=MISSING)):  # generators may reuse memory
+            if any(source is MISSING for source in pair):
+                raise CrispsegError(f"the numbers of images and masks differ after {index}; give a mask for each image")
+            name = f"{index:05}_{Path(pair[0]).stem}" if isinstance(pair[0], str | Path) else f"{index:05}"
+            for (kind, target), source in zip(targets.items(), pair, strict=True):
                 try:
                     content, suffix = _encoded(source, kind == "masks")
                 except CrispsegError as error:
                     raise CrispsegError(f"{kind}[{index}]: {error}") from None
-                name = f"{index:05}_{Path(image).stem}" if isinstance(image, str | Path) else f"{index:05}"
                 (target / f"{name}{suffix}").write_bytes(content)
-                digest.update(f"{name}{suffix} {len(content)} ".encode() + content)
+        written = sorted(Path(temporary, "pairs").glob("*/*"))  # images, then masks
+        if not written:
+            raise CrispsegError("there are no images; give images and masks")
+        for file in written:
+            content = file.read_bytes()
+            digest.update(f"{file.name} {len(content)} ".encode() + content)
         place = folder / f"pairs-{digest.hexdigest()[:12]}"
         if not place.is_dir():
             Path(temporary, "pairs").rename(place)

@@ -171,15 +171,27 @@ class Segmenter:
         threads = torch.get_num_threads()
         together = self._two_at_a_time and threads > 1
 
-        def work(source: Source) -> Segmentation | tuple[NDArray[np.uint8], Path | None]:
+        def read_in_turn(source: Source) -> tuple[Source, Any]:
+            """Read values in memory at once, since the caller may reuse the memory; errors wait for their turn."""
+            if isinstance(source, str | Path):
+                return source, None
+            try:
+                return source, read_source(source, self.info.in_chans, self.value_range)
+            except CrispsegError as error:
+                return source, error
+
+        def work(item: tuple[Source, Any]) -> Segmentation | tuple[NDArray[np.uint8], Path | None]:
             """Segment a small image, or return a large one to be segmented by all threads."""
-            image, path = read_source(source, self.info.in_chans, self.value_range)
+            source, values = item
+            if isinstance(values, CrispsegError):
+                raise values
+            image, path = values or read_source(source, self.info.in_chans, self.value_range)
             small = image.shape[0] * image.shape[1] <= LARGE // WORKERS
             return self._segment(image, path) if together and small else (image, path)
 
         threads_each = -(-threads // WORKERS) if together else None
-        with closing(in_parallel(map(own_copy, images), work, WORKERS, threads_each)) as segmented:
-            for number, (source, future) in enumerate(segmented, 1):
+        with closing(in_parallel(map(read_in_turn, images), work, WORKERS, threads_each)) as segmented:
+            for number, ((source, _), future) in enumerate(segmented, 1):
                 try:
                     prepared = future.result()
                     result = prepared if isinstance(prepared, Segmentation) else self._segment(*prepared)
@@ -262,9 +274,15 @@ class Segmenter:
 
 
 def folded_model(model: SegmentationModel, device: torch.device) -> SegmentationModel:
-    """Copy a model to a device, in eval mode with folded batch norms."""
-    example = torch.randn(1, model.info.in_chans, 64, 64, generator=torch.Generator().manual_seed(0))
-    folded = fold_batch_norms(model, example.to(next(model.parameters()).device), smooth_outputs)
+    """Copy a model to a device, in float32 and eval mode with folded batch norms; check that its outputs are finite."""
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randn(1, model.info.in_chans, 64, 64, generator=generator, dtype=torch.float32)
+    example = example.to(next(model.parameters()).device)
+    folded = fold_batch_norms(deepcopy(model).float(), example, smooth_outputs)
+    with torch.inference_mode():
+        outputs = smooth_outputs(folded, example)
+    if not all(output.isfinite().all() for output in outputs):
+        raise CrispsegError("the model's outputs are not finite, though its weights are; use an earlier checkpoint")
     moved: SegmentationModel = folded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
 
@@ -280,11 +298,6 @@ def absolute_source(source: str | Path) -> str | Path:
     """Return an existing path as absolute, so that it can be opened from another folder; other sources are names."""
     path = user_path(source)
     return path.absolute() if path.exists() and shipped_folder(source) is None else source
-
-
-def own_copy(source: Source) -> Source:
-    """Copy values in memory, since the caller may reuse the memory."""
-    return deepcopy(source) if isinstance(source, np.ndarray | Tensor) else source
 
 
 def warn_of_unread(source: str | Path, names: Mapping[Path, str]) -> None:
