@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -24,7 +24,7 @@ from crispseg.data.annotations import Annotations, MarkedImage, Shape, claim
 from crispseg.data.formats import FORMATS, read_annotations
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, did_you_mean, few, one_line
-from crispseg.folders.names import listed_names, read_lines
+from crispseg.folders.names import read_lines, write_list, write_names
 from crispseg.folders.splits import SPLIT_OF, SPLITS
 from crispseg.io.files import atomic_folder, check_new_folder, foreign_endings
 from crispseg.io.images import IMAGE_FOLDERS, find_images, image_size, write_labels
@@ -124,9 +124,9 @@ def _write(
     """Write images, masks and lists; return the shapes without pixels. The folder is created when it is complete."""
     outside = IGNORE if background is None else ids[background]
     with atomic_folder(out) as folder:
-        _write_list(folder / "classes.txt", labels.names, lambda file: listed_names(file, read_lines(file)))
+        write_names(folder / "classes.txt", labels.names)
         for split, names in splits.items():
-            _write_list(folder / f"{split}.txt", names, read_lines)
+            write_list(folder / f"{split}.txt", names)
 
         def write(task: Task) -> list[str]:
             mask, invisible = _paint(task, ids, outside)
@@ -137,20 +137,6 @@ def _write(
             return invisible
 
         return list(chain(*parallel(write, tasks, "Painting masks")))
-
-
-def _write_list(file: Path, names: Sequence[str], read: Callable[[Path], Sequence[str]]) -> None:
-    """Write names, one a line; names that would be read as others raise a CrispsegError."""
-
-    def is_read_back(names: Sequence[str]) -> bool:
-        with suppress(UnicodeError, CrispsegError):
-            file.write_text("\n".join(names) + "\n", encoding="utf-8")
-            return [*read(file)] == [*names]
-        return False
-
-    if not is_read_back(names):
-        changed = [name for name in names if not is_read_back([name])] or names
-        raise CrispsegError(f"{changed[0]!r} would be another name in {file.name}; rename it in the annotations")
 
 
 def _read(source: Path, format: str | None, images: Path | None) -> list[Annotations]:

@@ -15,9 +15,10 @@ from crispseg.errors import CrispsegError
 from crispseg.folders.examined import Examined
 from crispseg.folders.finding import FINDING_KINDS, Finding, Severity
 from crispseg.folders.meaning import Meaning
+from crispseg.folders.names import write_names
 from crispseg.folders.survey import ReadablePair
 from crispseg.folders.wording import line
-from crispseg.io.files import atomic_folder
+from crispseg.io.files import atomic_folder, write_file
 from crispseg.io.images import write_labels
 from crispseg.io.parallel import parallel
 
@@ -43,10 +44,10 @@ def write_copy(data: Examined, findings: Sequence[Finding], out: Path) -> str:
         raise CrispsegError(f"{out}: there is no pair that can be kept; correct the data by hand")
     meaning = data.meaning
     with atomic_folder(out) as folder:
+        write_names(folder / "classes.txt", meaning.labels.names)
         list(parallel(lambda pair: write_pair(pair, meaning, folder), pairs, "Writing"))
-        (folder / "classes.txt").write_text("".join(f"{name}\n" for name in meaning.labels.names), "utf-8")
         if left_out:
-            (folder / LEFT_OUT).write_text("".join(f"{file}: {code}\n" for file, code in left_out.items()), "utf-8")
+            write_file(folder / LEFT_OUT, "".join(f"{file}: {code}\n" for file, code in left_out.items()))
     numbers = Counter(pair.split for pair in pairs)
     counts = ", ".join(f"{split} {number}" for split, number in numbers.items())
     return f"wrote {out}: {counts} pairs; {len(left_out)} left out" + f", see {out / LEFT_OUT}" * bool(left_out)

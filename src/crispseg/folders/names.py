@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from crispseg.config.files import read_text
@@ -70,6 +71,25 @@ def numbered_names(lines: list[str]) -> dict[int, str]:
         if len(names) == len({*names.values()}) == len(lines) > 1:
             return names
     return {}
+
+
+def write_names(file: Path, names: Sequence[str]) -> None:
+    """Write class names for `read_names`; names that it would read as others raise a `CrispsegError`."""
+    write_list(file, names, lambda file: listed_names(file, read_lines(file)))
+
+
+def write_list(file: Path, names: Sequence[str], read: Callable[[Path], Sequence[str]] = read_lines) -> None:
+    """Write names, one a line; names that would be read as others raise a `CrispsegError`."""
+
+    def is_read_back(names: Sequence[str]) -> bool:
+        with suppress(UnicodeError, CrispsegError):
+            file.write_text("\n".join(names) + "\n", encoding="utf-8")
+            return [*read(file)] == [*names]
+        return False
+
+    if not is_read_back(names):
+        changed = [name for name in names if not is_read_back([name])] or names
+        raise CrispsegError(f"{changed[0]!r} would be another name in {file.name}; rename it in the data")
 
 
 def names_or_file(names: list[str]) -> list[str]:

@@ -105,6 +105,11 @@ class ObjectFiles(Output):
         self.coco = None if job.resumes else CocoFile(out / COCO, [*rules])
         self.current: Objects | None = None  # objects of the image that is written
 
+    @staticmethod
+    def check_folder(out: Path) -> None:
+        if (out / COCO).exists() and not (out / COCO).read_text("utf-8", "replace").startswith('{"categories": '):
+            raise overwritten(out / COCO)
+
     def write(self, result: Segmentation) -> None:
         job = self.job
         assert job.objects is not None
