@@ -29,6 +29,14 @@ def test_where_a_copy_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert main(["doctor", str(tmp_path / "data"), "--fix", str(out)]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert phrase in line and str(out) in line
+    tree.split["val"].append("train1")
+    tree.source()
+    before = files(tmp_path)
+    assert (
+        main(["doctor", str(tree.root), "--fix", str(tmp_path / "out"), "--classes", "[0 road, 1 wall, 2 car, 3 sky]"])
+        == 2
+    )
+    assert "'0 road' would be another name in classes.txt" in capsys.readouterr().err
     assert files(tmp_path) == before
 
 
