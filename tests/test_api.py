@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from enum import Enum
 from pathlib import Path
@@ -253,6 +254,18 @@ def test_it_runs_beside_the_main_thread(tmp_path: Path) -> None:
     images, masks = pairs()
     found: list[Run] = []
     settings = TINY | {"epochs": 1, "out": tmp_path / "run", "masks": [255 * mask for mask in masks]}
+
+    def second_thread(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Train in another thread, in the first step of the first thread; the loss depends on the message."""
+        with ThreadPoolExecutor() as pool:
+            error = pool.submit(crispseg.train, images, **settings).exception()
+        refused.append(str(error))
+        return logits.float().square().mean()
+
+    refused: list[str] = []
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):  # of this thread, which trains first
+        crispseg.train(images, loss=second_thread, **settings | {"out": tmp_path / "first"})
+    assert refused and all("another thread" in line for line in refused)
     thread = threading.Thread(target=lambda: found.append(crispseg.train(images, **settings)))
     thread.start()
     thread.join()

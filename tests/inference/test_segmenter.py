@@ -213,6 +213,20 @@ def test_the_model_stays_as_it_is(model: SegmentationModel) -> None:
     model.eval()
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_other_precisions_of_the_program_and_the_model(
+    dtype: torch.dtype, model: SegmentationModel, segmenter: Segmenter
+) -> None:
+    expected = segmenter(picture()).labels
+    results = [Segmenter(copy.deepcopy(model).to(dtype))(picture())]
+    torch.set_default_dtype(dtype)
+    try:
+        results += [segmenter(picture()), Segmenter(model, "cpu")(picture())]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all((result.labels == expected).mean() > 0.98 for result in results)
+
+
 def test_bf16_is_close(model: SegmentationModel, segmenter: Segmenter) -> None:
     image = picture(96, 128)
     half, whole = Segmenter(model, "cpu", precision="bf16")(image), segmenter(image)
@@ -228,11 +242,19 @@ def broken(model: SegmentationModel) -> SegmentationModel:
     return model
 
 
+def negative_variance(model: SegmentationModel) -> SegmentationModel:
+    model = copy.deepcopy(model)
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms[0].running_var.fill_(-1)
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "named"),
     [
         (lambda model: Segmenter("no/such/folder"), "no/such/folder"),
         (lambda model: Segmenter(broken(model)), "classifier.weight"),
+        (lambda model: Segmenter(negative_variance(model)), "outputs are not finite"),
         (lambda model: Segmenter(model, "cuda:99"), "cuda:99"),
         (lambda model: Segmenter(model, precision="fp16"), "precision is fp16"),
         (lambda model: Segmenter(model, precision=None), "precision is None"),

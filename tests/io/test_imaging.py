@@ -17,7 +17,7 @@ import tifffile
 import torch
 from conftest import Refuses
 from fuzz.damage import png_chunks, png_of
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageFile
 
 from crispseg.data.named import write_pairs
 from crispseg.errors import CrispsegError
@@ -217,6 +217,17 @@ def test_ycbcr_without_jpeg_is_refused(tmp_path: Path, refuses: Refuses) -> None
     Image.fromarray(RGB).convert("YCbCr").save(tmp_path / "a.tif", compression="tiff_lzw")
     with refuses("has YCbCr colours", "grey or RGB"):
         read_image(tmp_path / "a.tif")
+
+
+def test_cut_jpegs_are_refused_in_programs_that_load_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Refuses
+) -> None:
+    content = saved(tmp_path / "whole.jpg", RGB).read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(content[: len(content) // 2])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    read_image(tmp_path / "whole.jpg")
+    with refuses("cut.jpg", "is broken"):
+        read_image(tmp_path / "cut.jpg")
 
 
 def test_pil_masks_with_a_short_palette(tmp_path: Path) -> None:

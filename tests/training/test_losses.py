@@ -134,6 +134,13 @@ def test_losses_are_a_weighted_sum() -> None:
     torch.testing.assert_close(total, 2 * parts[0] + 0.5 * parts[1] + 3 * one_loss("lovasz")(logits, labels))
 
 
+@pytest.mark.parametrize("result", [None, 3.0, torch.tensor(1.0), torch.zeros(2, requires_grad=True)])
+def test_wrong_results_of_a_custom_loss(result: Any, refuses: Any) -> None:
+    logits, labels = batch()
+    with refuses("loss returns"):
+        WeightedLoss({}, custom=lambda logits, labels: result)(Outputs(logits), labels)
+
+
 def test_cross_entropy_needs_no_library(monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
     monkeypatch.setattr("crispseg.training.losses.LIBRARY", False)
     WeightedLoss({"cross_entropy": 1.0})

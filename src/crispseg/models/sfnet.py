@@ -166,7 +166,7 @@ def warp_inside(coarse: Tensor, flow: Tensor) -> Tensor:
     at the edge, and points stay inside the level (see `keep_inside`). Coordinates are always float32.
     """
     height, width = flow.shape[-2:]
-    ys, xs = ((torch.arange(size, device=flow.device) * 2 + 1) / size - 1 for size in (height, width))
+    ys, xs = ((torch.arange(size, device=flow.device).float() * 2 + 1) / size - 1 for size in (height, width))
     dx, dy = flow.float().unbind(1)  # (N, H, W) each
     points = keep_inside([xs + dx / width, ys[:, None] + dy / height], coarse.shape[-2:])
     grid = torch.stack(points, dim=-1)  # (N, H, W, 2)
@@ -187,7 +187,7 @@ def warp(coarse: Tensor, flow: Tensor, *, literal: bool = False) -> Tensor:
     """
     height, width = flow.shape[-2:]
     # Not linspace: exporters would make the size of their example image a constant.
-    ys, xs = (torch.arange(size, device=flow.device) for size in (height, width))
+    ys, xs = (torch.arange(size, device=flow.device, dtype=torch.float32) for size in (height, width))
     dx, dy = flow.float().unbind(1)  # (N, H, W) each
     if literal:
         h, w = coarse.shape[-2:]
