@@ -65,6 +65,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return crispseg.train(*pairs(), out=tmp_path_factory.mktemp("lists") / "run", **TINY)
 
 
+def test_a_run_without_out_is_in_runs(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = crispseg.train(folders / "photos", folders / "masks", **TINY | {"epochs": 1})
+    assert run.folder.resolve() == tmp_path / "runs/train"
+
+
 def test_settings_are_those_of_the_command_line(trained: Run, folders: Path, tmp_path: Path, capsys: Capture) -> None:
     capsys.readouterr()
     images, masks = (str(folders / name) for name in ("photos", "masks"))

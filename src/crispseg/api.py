@@ -175,7 +175,7 @@ def evaluate(
 def _chosen(images: Any, masks: Any, resume: bool, settings: Tree) -> tuple[TrainConfig, Tree]:
     """Return the settings of the run, and the images and masks to write to its folder."""
     settings = _plain(settings)
-    out, data = user_path(checked(str, settings.get("out", TrainConfig.out), "out")), settings.get("data", {})
+    out, data = user_path(checked(str, settings.get("out", str(TrainConfig.out)), "out")), settings.get("data", {})
     given = {key: value for key, value in (("images", images), ("masks", masks)) if value is not None}
     lists = {key: value for key, value in given.items() if not isinstance(value, str | Path)}
     if len(lists) == 1:
