@@ -65,6 +65,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return crispseg.train(*pairs(), out=tmp_path_factory.mktemp("lists") / "run", **TINY)
 
 
+@pytest.mark.parametrize("key", ["data.root", "out", "data.exclude"])
+def test_names_that_a_model_cannot_record_are_refused(key: str, refuses: Any) -> None:
+    name = "photos\udcff"
+    with refuses(key, "not UTF-8"):
+        training_config({"data.root": "photos", key: [name] if key == "data.exclude" else name})
+
+
 def test_a_run_without_out_is_in_runs(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run = crispseg.train(folders / "photos", folders / "masks", **TINY | {"epochs": 1})

@@ -134,6 +134,8 @@ def _in_groups(tree: Tree, known: Mapping[str, Field]) -> Tree:
 def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
     values = {key: value for key, value in tree.items() if key in known and key != "preset"}
     for key, entry in tree.items():
+        if "\\udc" in ascii(entry).replace("\\\\", ""):  # ascii doubles the backslashes of texts
+            raise CrispsegError("has a name that is not UTF-8, which a model cannot record; rename it", key)
         if key in known:
             continue
         owner, _, name = key.rpartition(".")
