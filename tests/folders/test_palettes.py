@@ -30,24 +30,8 @@ FILES = {
     "labelmap.txt": "# label:color_rgb:parts:actions\nvoid:0,0,0::\nroad:128,64,128::\n"
     "tree:0,128,0::\ntree:70,130,180::\n",
     "a.json": '{"void": [0, 0, 0], "road": "#804080", "tree": [[0, 128, 0], [70, 130, 180]]}',
-    "data.yaml": "train: x\nnames: {0: void, 1: road, 2: tree}\n"
-    "colors: [[0, 0, 0], [128, 64, 128], [[0, 128, 0], [70, 130, 180]]]\n",
-    "numbers.yaml": "names: {0: void, 1: road, 2: tree}\n"
-    "colors: {2: [[0, 128, 0], [70, 130, 180]], 0: [0, 0, 0], 1: [128, 64, 128]}\n",
     "lines.txt": "2,tree,0,128,0\n0,void,0,0,0\n1,road,128,64,128\n2,tree,70,130,180\n",
 }
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("x.yaml", "10: [70, 130, 180]\n2: '#804080'\n0: [0, 0, 0]\n"),
-        ("x.json", '{"255": [70, 130, 180], "1": [128, 64, 128], "0": [[0, 0, 0]]}'),
-    ],
-)
-def test_whole_numbers_as_keys_are_ids(name: str, content: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_text(content)
-    assert read_palette(tmp_path / name) == ([[BLACK], [ROAD], [SKY]], None)
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -64,8 +48,9 @@ def test_files_that_name_colours(name: str, tmp_path: Path) -> None:
         ("x.csv", "name,r,g,b,trainId\na,1,2,3,255\n", ["x.csv", "trainid"]),
         ("x.json", '{"#804080": "road"}', ["x.json has no valid colours", "road is not a colour"]),
         ("x.yaml", "{road: []}", ["x.yaml", "[] is not a colour"]),
-        ("x.yaml", "{0: [1, 2, 3], road: [3, 4, 5]}", ["x.yaml", "some keys are ids"]),
-        ("x.yaml", "names: [road]\npalette: [[1, 2, 3]]", ["x.yaml", "names, but no colors"]),
+        ("x.yaml", "{0: [1, 2, 3], road: [3, 4, 5]}", ["x.yaml", "0 is no name"]),
+        ("x.json", '{"1": [128, 64, 128]}', ["x.json", "1 is no name"]),
+        ("x.yaml", "names: [road]\ncolors: [[1, 2, 3]]", ["x.yaml", "['road'] is not a colour"]),
         ("x.json", '{"classes": [{"title": "road"}]}', ["x.json", "{'title': 'road'}", "is not a colour"]),
         ("LUT.txt", "0 Unknown 0 0 0 0\n1 Left-Cortex 205 62 78 0\n", ["LUT.txt", "three numbers in a row"]),
         ("x.csv", "building,255,0,0,255\n", ["x.csv", "three numbers in a row"]),
@@ -75,7 +60,6 @@ def test_files_that_name_colours(name: str, tmp_path: Path) -> None:
         ("x.txt", "0 0 0\nroad 1 2\n", ["x.txt", "'road 1 2' is not 'r g b name'"]),
         ("x.yaml", "[1, 2]", ["x.yaml has no valid colours"]),
         ("x.yaml", "{road: red}", ["x.yaml has no valid colours"]),
-        ("x.yaml", "names: [a]\ncolors: [[1, 2, 3], [3, 4, 5]]", ["x.yaml", "names have the ids 0, but colours 0, 1"]),
         ("x.yaml", "{road: 3", ["x.yaml has no valid colours"]),
         ("x.json", '[{"color": [1, 2, 3], "name": "road"}]', ["x.json", "it is a list"]),
     ],

@@ -12,7 +12,7 @@ import numpy as np
 
 from crispseg.config.files import read_text
 from crispseg.config.yaml_files import parse_yaml
-from crispseg.errors import CrispsegError, few, one_line
+from crispseg.errors import CrispsegError, one_line
 from crispseg.folders.names import read_lines
 from crispseg.labels import IGNORE, Color
 
@@ -41,9 +41,9 @@ class PaletteEntry(NamedTuple):
 def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]:
     """Read the colours of each class, and the names if all have one; equal names are one class.
 
-    JSON and YAML have {road: [128, 64, 128]}, {7: [128, 64, 128]} in the order of ids, or `names` and `colors`. CSV has
-    the columns r, g, b, and optionally name, id and a. Text has lines "r g b name", "id name r g b" or CVAT's
-    "name:r,g,b:parts:actions". Classes are in the order of ids below 255 if all have one, else in file order.
+    JSON and YAML have {road: [128, 64, 128]}. CSV has the columns r, g, b, and optionally name, id and a. Text has
+    lines "r g b name", "id name r g b" or CVAT's "name:r,g,b:parts:actions". Classes are in the order of ids below 255
+    if all have one, else in file order.
     """
     lines = read_lines(path)
     try:
@@ -101,31 +101,12 @@ def from_line(line: str) -> PaletteEntry:
 
 
 def from_tree(tree: Any) -> list[PaletteEntry]:
-    """Return the entries of colours by name or by id, or of `names` and `colors` by number."""
+    """Return the entries of names with their colours."""
     if not isinstance(tree, Mapping):
         raise ValueError(f"it is a {type(tree).__name__}, not a mapping of names to colours")
-    if "names" not in tree:
-        return from_mapping(tree)
-    if "colors" not in tree:
-        raise ValueError("it has names, but no colors")
-    names, colors = numbered(tree["names"]), numbered(tree["colors"])
-    if names.keys() != colors.keys():
-        raise ValueError(f"names have the ids {few(names)}, but colours {few(colors)}")
-    return [PaletteEntry(names[index], colors_of(color), index) for index, color in colors.items()]
-
-
-def from_mapping(tree: Mapping[Any, Any]) -> list[PaletteEntry]:
-    ids = [key for key in tree if str(key).isdecimal()]
-    if not ids:
-        return [PaletteEntry(name, colors_of(color)) for name, color in tree.items()]
-    if len(ids) < len(tree):
-        raise ValueError(f"some keys are ids, such as {ids[0]}, and others are names; give either all ids or all names")
-    return [PaletteEntry(None, colors_of(tree[key])) for key in sorted(ids, key=int)]
-
-
-def numbered(values: Mapping[Any, Any] | Sequence[Any]) -> dict[int, Any]:
-    items = values.items() if isinstance(values, Mapping) else enumerate(values)
-    return {int(key): value for key, value in items}
+    if numbers := [key for key in tree if not isinstance(key, str) or key.isdecimal()]:
+        raise ValueError(f"{numbers[0]} is no name; give the colours of ids as a list in data.palette")
+    return [PaletteEntry(name, colors_of(color)) for name, color in tree.items()]
 
 
 def colors_of(value: Any) -> list[Color]:
