@@ -1,4 +1,4 @@
-"""Output of a run: lines in a log, progress bars in a terminal, and finally a picture."""
+"""Output of a run: lines, a progress bar in a terminal, and finally a picture."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import Any
 
 import lightning as L
 import numpy as np
-from lightning.pytorch.callbacks import Callback, RichProgressBar
+from lightning.pytorch.callbacks import Callback
 from numpy.typing import NDArray
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from crispseg.data.dataset import SegmentationDataset
 from crispseg.evaluation.bootstrap import percent
@@ -29,14 +31,42 @@ from crispseg.training.training_data import TrainingData
 from crispseg.visualization.pictures import error_map, panels
 
 
-class ProgressBars(RichProgressBar):
-    """Lightning's progress bars for a terminal, with the remaining time of the whole run and its epochs."""
+class ProgressBar(Callback):
+    """Show the progress, loss, mIoU and remaining time in the last line of a terminal, below all other lines."""
 
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
-        return {**trainer.progress_bar_metrics, "left": callback(trainer, Pace).left(trainer)}
+    every = 0.25  # seconds between two refreshes
 
-    def _get_train_description(self, current_epoch: int) -> str:
-        return _epoch(self.trainer)
+    def __init__(self, pace: Pace, console: Console) -> None:
+        text = TextColumn("{task.description}", table_column=Column(no_wrap=True, overflow="ellipsis"))
+        # A thread that refreshes it could hold a lock while workers are forked.
+        self.bar = Progress(BarColumn(20), text, console=console, transient=True, auto_refresh=False)
+        self.task = self.bar.add_task("", total=1)
+        self.pace, self.miou, self.latest = pace, "", 0.0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.bar.start()
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        self._show(trainer, f"loss {trainer.callback_metrics['train/loss_step']:.3f}{self.miou}")
+
+    def on_validation_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: Any) -> None:
+        self._show(trainer, f"evaluating {arguments[1] + 1}/{trainer.num_val_batches[0]}")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.miou = f"  mIoU {trainer.callback_metrics['val/miou']:.1f}"
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.bar.stop()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        self.bar.stop()
+
+    def _show(self, trainer: L.Trainer, state: str) -> None:
+        if trainer.sanity_checking or time.monotonic() - self.latest < self.every:
+            return
+        self.latest = time.monotonic()
+        line = f"{_epoch(trainer)}  {state}  {self.pace.left(trainer)} left"
+        self.bar.update(self.task, completed=self.pace.progress_at(trainer.global_step), description=line, refresh=True)
 
 
 class ProgressLines(Callback):
@@ -68,7 +98,10 @@ class ProgressLines(Callback):
         loss = trainer.callback_metrics["train/loss_step"]
         step = f"step {trainer.global_step}" + (f"/{self.pace.steps}" if self.pace.steps else "")
         line = f"{_epoch(trainer)}  {step}  loss {loss:.3f}  {self.pace.left(trainer)} left{scores}"
-        print_lines(self.console, [line])
+        if self.console.is_terminal:  # one line at any width
+            self.console.print(line, highlight=False, markup=False, no_wrap=True, overflow="ellipsis")
+        else:
+            print_lines(self.console, [line])
 
 
 def of_val(trainer: L.Trainer) -> str:

@@ -30,7 +30,7 @@ from crispseg.io.host import quiet_loggers
 from crispseg.training.callbacks import ClassWeightSchedule, MetricsFile, Patience, WarmedAverage
 from crispseg.training.checkpoints import LAST, RECORDED, AtomicCheckpointIO, BestCheckpoint, LastCheckpoint
 from crispseg.training.config import TrainConfig, config_to_dict
-from crispseg.training.feedback import ProgressBars, ProgressLines
+from crispseg.training.feedback import ProgressBar, ProgressLines
 from crispseg.training.optimization import on_cuda
 from crispseg.training.pace import NEVER, Pace
 from crispseg.training.result import METRICS
@@ -63,7 +63,7 @@ def build_trainer(config: TrainConfig, batches: int, console: Console, further: 
         log_every_n_steps=1 if batches < 50 else 50,
         num_sanity_val_steps=4,  # for `Pace`
         enable_model_summary=False,
-        enable_progress_bar=console.is_terminal,
+        enable_progress_bar=False,
     )
 
 
@@ -80,7 +80,7 @@ def _callbacks(config: TrainConfig, steps: int | None, console: Console) -> list
         LastCheckpoint(folder / LAST, config.checkpoint_every),
     ]
     if console.is_terminal:
-        callbacks.append(ProgressBars(refresh_rate=2, console_kwargs={"stderr": True}))
+        callbacks.append(ProgressBar(pace, console))
     if config.class_weights == "softened":
         callbacks.append(ClassWeightSchedule())
     if config.ema:
