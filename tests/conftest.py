@@ -129,9 +129,9 @@ def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return quietly(tiny(tmp_path_factory.mktemp("runs") / "tiny"))
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Chromium without a window, driven by Selenium; one for each module."""
+@contextmanager
+def chromium(*flags: str) -> Iterator[Any]:
+    """Chromium without a window, driven by Selenium."""
     webdriver = pytest.importorskip(
         "selenium.webdriver", reason="selenium is not installed: pip install 'crispseg[dev]'"
     )
@@ -143,7 +143,7 @@ def browser() -> Iterator[Any]:
     options.binary_location = program
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        for flag in (*BROWSER_FLAGS, f"--user-data-dir={profile}"):
+        for flag in (*BROWSER_FLAGS, *flags, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         running = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
         try:
@@ -151,3 +151,20 @@ def browser() -> Iterator[Any]:
             yield running
         finally:
             running.quit()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One browser for each module."""
+    with chromium() as running:
+        yield running
+
+
+WEBGPU = ("--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader", "--enable-features=Vulkan")
+
+
+@pytest.fixture(scope="module")
+def webgpu_browser() -> Iterator[Any]:
+    """A browser whose WebGPU is computed by the processor."""
+    with chromium(*WEBGPU) as running:
+        yield running
