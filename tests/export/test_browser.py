@@ -24,7 +24,7 @@ from crispseg.cli.main import main
 from crispseg.data import FileDataset
 from crispseg.data.named import build_data
 from crispseg.export import browser as page_files
-from crispseg.export.browser import DIST, PAGE, write_browser_page
+from crispseg.export.browser import DIST, PAGE_FOLDER, write_browser_page
 from crispseg.io.images import write_image
 from tests.exports import INFO, exported
 
@@ -165,7 +165,7 @@ def nuclei_page(node_modules: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def copied_page(folder: Path, node_modules: Path) -> Path:
     """Copy the page without a model."""
-    shutil.copytree(PAGE, folder)
+    shutil.copytree(PAGE_FOLDER, folder)
     (folder / "onnxruntime-web").mkdir()
     for name in DIST:
         shutil.copy(node_modules / "onnxruntime-web/dist" / name, folder / "onnxruntime-web")
@@ -178,7 +178,7 @@ def built_page(folder: Path, node_modules: Path) -> Path:
     if not vite.is_file():
         pytest.skip("vite is not in CRISPSEG_NODE_MODULES")
     example = folder / "examples/browser"
-    shutil.copytree(PAGE, folder / PAGE.relative_to(ROOT))
+    shutil.copytree(PAGE_FOLDER, folder / PAGE_FOLDER.relative_to(ROOT))
     example.mkdir(parents=True)
     for name in ("package.json", "vite.config.js"):
         shutil.copy(ROOT / "examples/browser" / name, example)

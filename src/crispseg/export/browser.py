@@ -11,7 +11,7 @@ from crispseg.export.pipeline import export_model
 from crispseg.io.files import check_new_folder, user_path, writable_folder
 from crispseg.models import SegmentationModel
 
-PAGE = Path(__file__).parents[1] / "visualization/templates/browser"
+PAGE_FOLDER = Path(__file__).parents[1] / "visualization/templates/browser"
 NPM_PACKAGE = "onnxruntime-web"
 DIST = ("ort.webgpu.min.mjs", "ort-wasm-simd-threaded.asyncify.mjs", "ort-wasm-simd-threaded.asyncify.wasm")
 
@@ -40,6 +40,6 @@ def write_browser_page(model: SegmentationModel, folder: str | Path, onnxruntime
     folder = writable_folder(check_new_folder(folder))
     certificate = export_model(model, folder / "model.onnx", "onnx", input="uint8", output="labels")
     runtime = writable_folder(folder / NPM_PACKAGE)
-    for file in (*PAGE.iterdir(), *(dist / name for name in DIST)):
+    for file in (*PAGE_FOLDER.iterdir(), *(dist / name for name in DIST)):
         shutil.copyfile(file, (runtime if file.parent == dist else folder) / file.name)
     return certificate
