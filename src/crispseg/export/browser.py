@@ -40,6 +40,8 @@ def write_browser_page(model: SegmentationModel, folder: str | Path, onnxruntime
     folder = writable_folder(check_new_folder(folder))
     certificate = export_model(model, folder / "model.onnx", "onnx", input="uint8", output="labels")
     runtime = writable_folder(folder / NPM_PACKAGE)
-    for file in (*PAGE_FOLDER.iterdir(), *(dist / name for name in DIST)):
-        shutil.copyfile(file, (runtime if file.parent == dist else folder) / file.name)
+    for file in PAGE_FOLDER.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    for name in DIST:
+        shutil.copyfile(dist / name, runtime / name)
     return certificate
