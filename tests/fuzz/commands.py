@@ -27,11 +27,12 @@ from crispseg.cli import main as cli
 from crispseg.config.settings import Text, checked
 from crispseg.inference.runtime import CHECKSUM
 from fuzz.damage import damaged
-from fuzz.hostile import KINDS, OTHERS, Edit, apply, cut, edits, flipped, is_text, put_other, text_of
+from fuzz.hostile import KINDS, OTHERS, TOKEN, Edit, apply, cut, edits, flipped, is_text, put_other, text_of
 from fuzz.subjects import COMMANDS, SUBJECTS, TEXTS, keys_of, make_sound, with_setting, words_of
 
 MEMORY = 4 * 2**30  # bytes beyond those of the parent; the imports of PyTorch alone take nearly 4 GiB of addresses
-SECONDS, LONGEST = 20, 120  # of the processor, and of the clock for a child that waits
+SECONDS, LONGEST = 20, 300  # of the processor, and of the clock for a child that waits
+EXPORT_SECONDS = 90  # of an export and its comparison, which takes 20 without damage
 BAD = ("ugly", "wrong", "hung", "crashed")
 WAYS = {"cut": cut, "flip": flipped, "bytes": damaged}
 CHECKED = (".safetensors", ".ckpt", ".pth", ".onnx", ".bin")  # suffixes of files with checksums
@@ -68,7 +69,7 @@ def all_cases(sound: Path, count: int) -> Iterator[Case]:
 def file_cases(name: str, kind: str, sound: Path, count: int) -> Iterator[Case]:
     argv, written, pattern = SUBJECTS[name]
     files = sorted(str(path.relative_to(sound)) for path in sound.glob(pattern))
-    changes = edited_files(name, kind, sound, files) if kind in KINDS else damaged_files(name, kind, files)
+    changes = edited_files(name, kind, sound, files) if kind in KINDS else damaged_files(name, kind, sound, files)
     for number, (file, make, may_differ, new) in enumerate(islice(changes, count)):
         new_word = filter(None, [new.strip(' "')[:30]])
         named = (Path(file).name, Path(file).stem, Path(file).parts[0], str(sound)[:8], *new_word)
@@ -76,13 +77,14 @@ def file_cases(name: str, kind: str, sound: Path, count: int) -> Iterator[Case]:
         yield Case(f"{name}/{kind}/{number}", arguments, named, make, may_differ, file, written)
 
 
-def damaged_files(name: str, kind: str, files: list[str]) -> Iterator[tuple[str, Any, Any, str]]:
-    """Yield a file, what damages it and `may_differ` of a `Case`, without end."""
+def damaged_files(name: str, kind: str, sound: Path, files: list[str]) -> Iterator[tuple[str, Any, Any, str]]:
+    """Yield a file, what damages it, `may_differ` of a `Case`, and the longest new word, without end."""
     for number in range(10**6):
-        make = partial(put_other, OTHERS[number % len(OTHERS)])
+        file, make, new = files[number % len(files)], partial(put_other, OTHERS[number % len(OTHERS)]), ""
         if kind in WAYS:
-            make = partial(rewrite, WAYS[kind], f"{name}/{kind}/{number}")
-        yield files[number % len(files)], make, partial(is_sound, kind), ""
+            seed = f"{name}/{kind}/{number}"
+            make, new = partial(rewrite, WAYS[kind], seed), new_word((sound / file).read_bytes(), WAYS[kind], seed)
+        yield file, make, partial(is_sound, kind), new
 
 
 def edited_files(name: str, kind: str, sound: Path, files: list[str]) -> Iterator[tuple[str, Any, Any, str]]:
@@ -108,14 +110,23 @@ def setting_cases(name: str, kind: str, count: int) -> Iterator[Case]:
     for number, (key, text) in enumerate(choices[:count]):
         last = key.rpartition(".")[2]
         words = re.findall(r"[^\s\[\]{},:'&]+", text) or [text]
-        named = (last, last.replace("_", "-"), last.partition("_")[0], words[0][:20], "is missing")
-        accepts = partial(is_accepted, str if key in words_of(name) else keys[key].kind, text)
+        named = (last, last.replace("_", "-"), last.partition("_")[0], words[0][:20], "is missing", "odd/loop")
+        is_word = key in words_of(name)  # an empty one is as if it were left out
+        accepts = partial(is_accepted, str if is_word else keys[key].kind, text or "none" if is_word else text)
         yield Case(f"{name}/{kind}/{number}", with_setting(name, key, text), named, bool, accepts)
 
 
 def shuffled(choices: list[Any], seed: str) -> list[Any]:
     Random(seed).shuffle(choices)
     return choices
+
+
+def new_word(content: bytes, way: Callable[[Random, bytes], bytes], seed: str) -> str:
+    """The longest word that a damaged text has and the sound one has not."""
+    if not is_text(content):
+        return ""
+    words = {*TOKEN.findall(way(Random(seed), content).decode(errors="replace"))} - {*TOKEN.findall(content.decode())}
+    return max(words, key=len, default="")
 
 
 def rewrite(way: Callable[[Random, bytes], bytes], seed: str, path: Path) -> None:
@@ -240,7 +251,8 @@ def limited(case: Case, folder: Path) -> int:
     os.environ.update(HOME=str(folder), CRISPSEG_CACHE=str(folder / "cache"))
     os.chdir(folder)
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    limits = {resource.RLIMIT_AS: taken + MEMORY, resource.RLIMIT_FSIZE: 2**30, resource.RLIMIT_CPU: SECONDS}
+    seconds = EXPORT_SECONDS if case.argv[0] == "export" else SECONDS
+    limits = {resource.RLIMIT_AS: taken + MEMORY, resource.RLIMIT_FSIZE: 2**30, resource.RLIMIT_CPU: seconds}
     for kind, limit in limits.items():
         resource.setrlimit(kind, (limit, limit + 1))
     case.make(folder / case.file)

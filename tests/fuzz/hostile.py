@@ -62,6 +62,7 @@ def edits(text: str, kind: str) -> Iterator[Edit]:
         elif kind == "repeat":
             new = {joint.join([piece] * times): True for joint in (", ", " ", "\n") for times in (2, 999)}
         elif kind == "lose":
+            yield from (Edit(start, place, "", is_alike=True) for place in {start + 1, (start + end) // 2, len(text)})
             new, end = {"": True}, re.compile(r"\s*,?").match(text, end).end()  # type: ignore[union-attr]
         yield from (Edit(start, end, value, is_alike) for value, is_alike in new.items())
 
@@ -93,7 +94,7 @@ def with_text(path: Path, content: bytes, text: str) -> bytes:
 
 def is_text(content: bytes) -> bool:
     with suppress(UnicodeDecodeError):
-        return bool(content.decode())
+        return "\0" not in content.decode()
     return False
 
 

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import timm
 import torch
+from contract.test_official import official
 from exports import exported
 from PIL import Image
 from training_runs import varied
@@ -33,6 +34,7 @@ RESUME = "train --resume=half --epochs=2"
 SCORES = "--workers=0 --bootstrap=2 --json=out.json"
 PREDICT, BY_RUN = "predict a.onnx FILE --out=out", "predict varied images/rgb.png --out=out"
 LABELS, TABLE, MASKS = "out/**/*.png", "out.json", "out/*/*.png"
+LIST = "images/rgb.png\nimages/deep.png\nimages/rgba.png\n"
 TRAINED, RESUMED = "out/model/model.safetensors", "half/model/model.safetensors"
 
 
@@ -100,7 +102,7 @@ COMMANDS = {
     "benchmark": "benchmark run --size=[32,32] --json=out.json",
     "demo": "demo run",
     "recipes": "recipes sfnet 1b.ppm",
-    "convert": "convert w.pth --out=out",
+    "convert": "convert ../official.pth --out=out",
     "list": "list",
     "data list": "data list",
 }
@@ -111,7 +113,7 @@ ODD = {f"odd/{kind}": kind for kind in ("pipe", "loop", "empty", "folder", "bina
 TEXTS: dict[str, tuple[str, ...]] = {
     "number": (*["0", "-1", "1", "0.5", "1e-300", "1e308", "-1e308", "nan", "inf", "2147483648"], 21 * "9"),
     "type": ("", " ", "text", "[]", "{}", "null", "true", "[1,2]", "{a: 1}", "-", "*", "é", "\1", 5000 * "9", "[a,a]"),
-    "nest": ("[[1]]", "[[[[1]]]]", "{a: {a: {a: 1}}}", 5000 * "[", "&a [*a]", "[{}]", "[[]]", "[null]", "[nan]"),
+    "nest": ("[[1]]", "[[[1]]]", "{a: {a: 1}}", 5000 * "[", "&a [*a]", "[{}]", "[[]]", "[null]", "[nan]", "{a: [1]}"),
     "path": (*ODD, "none", "odd/empty/x", "/dev/zero", "/dev/null", "~", 300 * "a"),
 }
 """Values of settings by kind."""
@@ -160,7 +162,7 @@ def make_sound(place: Path) -> None:
         "yolo/images/a.png": files["images/rgb.png"],
     }
     texts = {"data/classes.txt": "sky\nroad\ncar\n", "data/train.txt": "0\n1\n2\n3\n", "data/val.txt": "4\n5\n"}
-    texts |= {"exclude.txt": "4\n", "list.txt": "images/rgb.png\nimages/deep.png\n", "palette.json": json.dumps(named)}
+    texts |= {"exclude.txt": "4\n0.png\nimages/1.png\n", "list.txt": LIST, "palette.json": json.dumps(named)}
     texts["palette.txt"] = "".join(f"{red} {green} {blue} {name}\n" for name, (red, green, blue) in named.items())
     for name, content in (files | {name: text.encode() for name, text in texts.items()}).items():
         (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -182,6 +184,7 @@ def write_models(place: Path, values: np.ndarray) -> None:
     weights = timm.create_model("test_efficientnet").state_dict()
     write_state_dict(weights, place / "w.safetensors")
     torch.save(weights, place / "w.pth")
+    torch.save(official("sfnet_df1")[1], place.parent / "official.pth")
     exported(place / "a.onnx")
     exported(place / "b.xml")
     with av.open(place / "clip.mp4", "w") as video:

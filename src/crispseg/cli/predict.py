@@ -46,7 +46,7 @@ class Predict(WithProtocol):
             self.predict_video()
             return
         if self.frame_masks:
-            raise CrispsegError("is for a video; leave it out, since each image gets its mask", "frame_masks")
+            raise CrispsegError(f"is for a video, not for {self.images[0]}; leave it out", "frame_masks")
         console, shard = Console(stderr=True), self.options.get("shard")
         done = predict_files(self.run, self.images, self.out, console=console, **self.options)
         of = f"{done.total} images" + (f" of shard {shard}" if shard else "")

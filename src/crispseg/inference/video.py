@@ -101,7 +101,7 @@ def opened_video(video: Path) -> Iterator[Any]:
 
     try:
         file = regular_file(video).open("rb")  # a name with a protocol would be an address to FFmpeg
-        source = av.open(file, options={"protocol_whitelist": "file"})
+        source = av.open(file, options={"protocol_whitelist": "file"}, metadata_errors="replace")
     except (OSError, av.FFmpegError) as error:
         raise CrispsegError(f"{video} cannot be read as a video ({error.strerror}); check the file") from None
     with file, source:

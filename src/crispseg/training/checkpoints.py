@@ -25,7 +25,7 @@ from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import read_yaml
 from crispseg.errors import CrispsegError, Interrupted, ended_worker, few, one_line, system_line
 from crispseg.evaluation.recorded import TRAINED
-from crispseg.io.files import atomic_path, written_lines
+from crispseg.io.files import atomic_path, regular_file, written_lines
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 from crispseg.models.info import renamed
@@ -132,6 +132,7 @@ def load_checkpoint(path: Path, model: SegmentationModel) -> int:
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], int]:
     """Read the model's weights and the step of a checkpoint; a missing or damaged file raises a CrispsegError."""
+    path = regular_file(path)
     try:
         check_archive(path)
         checkpoint = torch.load(path, "cpu", weights_only=True)
