@@ -155,5 +155,5 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def few(items: Iterable[object], most: int = 5) -> str:
     """Return the first few items as text for a message."""
-    shown = list(map(str, items))
+    shown = [f"{item!s:.200}" for item in items]
     return ", ".join(shown[:most]) + (", …" if len(shown) > most else "")

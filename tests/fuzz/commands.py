@@ -100,6 +100,8 @@ def is_alike(edit: Edit, path: Path) -> bool:
     content = path.read_bytes()
     if CHECKSUM.search(content):  # an exported file that got the checksum of its new content
         return True
+    if path.suffix == ".txt" and is_text(content):  # of names, which may be any text
+        return True
     is_picture = path.parent.name in ("images", "masks")
     return edit.is_alike if is_text(content) and not is_picture else is_sound("number", path)
 

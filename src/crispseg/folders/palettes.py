@@ -63,6 +63,8 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
     groups: dict[str | int, list[Color]] = {}
     for index, entry in enumerate(entries):
         groups.setdefault(str(entry.name) if named else index, []).extend(colors[index])
+    if len(groups) < 2:
+        raise CrispsegError(f"{path} has the colours of {len(groups)} class; write those of 2 or more, with background")
     return [*groups.values()], tuple(map(str, groups)) if named else None
 
 
@@ -91,10 +93,11 @@ def from_line(line: str) -> PaletteEntry:
     after = line.partition(":")[2] or line
     fields = re.split(r"\s*,\s*|(?<=\d)\s+(?=\d+(?:[\s,]|$))" if "," in after else r"\s+", after.strip())
     if "1111" in "".join("1" if field.isdigit() else "0" for field in fields):
-        raise ValueError(f"'{line}' has more than three numbers in a row; separate columns by commas, without alpha")
+        remedy = "separate columns by commas, without alpha"
+        raise ValueError(f"'{line:.200}' has more than three numbers in a row; {remedy}")
     match = COLOR_FIRST.fullmatch(line) or NAME_FIRST.fullmatch(line)
     if match is None:
-        raise ValueError(f"'{line}' is not 'r g b name'")
+        raise ValueError(f"'{line:.200}' is not 'r g b name'")
     return PaletteEntry(
         match["name"], [parsed(re.findall(r"\d+", match["color"]))], number(match.groupdict().get("id"))
     )
@@ -119,7 +122,7 @@ def parsed(color: str | Iterable[Any]) -> Color:
     """Return a colour from "#804080" or three numbers."""
     try:
         red, green, blue = bytes.fromhex(color.lstrip("#")) if isinstance(color, str) else map(int, color)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         raise ValueError(f"{color} is not a colour") from None
     return red, green, blue
 

@@ -20,7 +20,7 @@ from crispseg.config.registry import Registry
 from crispseg.errors import CrispsegError, one_line
 from crispseg.inference.device import SPAWN, FloatPrecision, first_process
 from crispseg.io.arrays import Normalize
-from crispseg.io.files import user_path
+from crispseg.io.files import regular_file, user_path
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.base import Outputs
 from crispseg.models.info import MIN_SIDE
@@ -226,7 +226,7 @@ def checksums(path: Path) -> tuple[str, str]:
     checksum = CHECKSUM.search(content)
     digest = hashlib.sha256(content.replace(checksum[1], UNSEALED.encode()) if checksum else content)
     if path.suffix.lower() == ".xml":
-        digest.update(path.with_suffix(".bin").read_bytes())
+        digest.update(regular_file(path.with_suffix(".bin")).read_bytes())
     return checksum[1].decode() if checksum else "", digest.hexdigest()
 
 
