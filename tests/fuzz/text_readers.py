@@ -30,7 +30,7 @@ PALETTES = {
     "palette.csv": b"name,r,g,b,id\nroad,128,64,128,0\ncar,0,0,142,1\n",
     "palette.txt": b"128 64 128 road\n0 0 142 car\n",
     "palette.json": json.dumps({"road": [128, 64, 128], "car": "#00008e"}).encode(),
-    "palette.yaml": b"names: [road, car]\ncolors: [[128, 64, 128], [0, 0, 142]]\n",
+    "palette.yaml": b"road: [128, 64, 128]\ncar: [0, 0, 142]\n",
 }
 
 
