@@ -84,14 +84,42 @@ def test_bad_files_are_named_in_one_line(tmp_path: Path, name: str, refuses: Ref
 
 
 def test_images_are_written_as_they_are(tmp_path: Path) -> None:
-    for values in (RGB, RGB[::-1], RGB[..., 0], RGB[..., 0].astype(np.uint16) * 200):
+    for values in (RGB, RGB[::-1], RGB[:1].swapaxes(0, 1), GREY, GREY[:1].T, GREY.astype(np.uint16) * 200):
         write_image(tmp_path / "x.png", values)
         np.testing.assert_array_equal(read_mask(tmp_path / "x.png"), values)
     with pytest.raises(CrispsegError, match=r"unknown image suffix '\.xyz'"):
         write_image(tmp_path / "x.xyz", RGB)
-    with pytest.raises(TypeError):
-        write_image(tmp_path / "y.png", RGB.astype(np.uint16))
-    assert not (tmp_path / "y.png").exists()
+    write_image(tmp_path / "y.png", RGB.astype(np.uint16) * 200)
+    with opened(tmp_path / "y.png") as raster:
+        np.testing.assert_array_equal(raster.values, RGB.astype(np.uint16) * 200)
+
+
+def test_jpegs_are_decoded_as_by_pillow(tmp_path: Path) -> None:
+    """Whole, and damaged or cut at any place: both give the same values, or both refuse the file."""
+    generator, path = np.random.default_rng(0), tmp_path / "x.jpg"
+    outcomes = set()
+    for options in ({"subsampling": 0}, {"progressive": True}, {"restart_marker_rows": 1}):
+        whole = saved(path, RGB, quality=90, **options).read_bytes()
+        for number in range(40):
+            content = bytearray(whole)
+            content[generator.integers(2, len(content))] = generator.integers(256)
+            cut = content[: generator.integers(2, len(content))] + b"\xff\xd9"
+            path.write_bytes((whole, content, cut)[number % 3])
+            try:
+                expected = np.asarray(Image.open(path).convert("RGB"))
+            except (OSError, SyntaxError, ValueError):
+                with pytest.raises(CrispsegError):
+                    read_image(path)
+                outcomes.add("refused")
+            else:
+                np.testing.assert_array_equal(read_image(path), expected)
+                outcomes.add("read")
+    assert outcomes == {"read", "refused"}
+    saved(path, RGB)
+    with Image.open(path) as draft, Image.open(path) as picture:
+        draft.draft("RGB", (45, 30))
+        picture.draft("RGB", (45, 30))
+        np.testing.assert_array_equal(read_source(draft, 3)[0], np.asarray(picture))
 
 
 def test_images_are_found_by_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,14 +14,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 from scipy.ndimage import mean
 from skimage.measure import label, regionprops
 from skimage.segmentation import expand_labels
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, write_file, write_table
-from crispseg.io.images import MADE_OF, png_text
+from crispseg.io.images import MADE_OF, png_content
 from crispseg.io.outlines import segmentations
 from crispseg.io.results import check_results, foreign_file
 from crispseg.labels import IGNORE, LabelSet
@@ -181,7 +180,7 @@ class Objects:
         if table.exists() and not table.read_text("utf-8", "replace").startswith("id,area,"):
             raise foreign_file(table)
         with atomic_path(numbers) as temporary:
-            Image.fromarray(self.ids.astype(np.uint16)).save(temporary, pnginfo=png_text(self.made_of or MADE_OF))
+            temporary.write_bytes(png_content(self.ids.astype(np.uint16), self.made_of or MADE_OF))
         columns = Object._fields[: None if len(self.categories) > 1 else -1]  # without a single class
         header, rows = [*columns], [[*row[: len(columns)]] for row in self]
         if pixel_size:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Sequence, Set
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
@@ -105,18 +106,38 @@ def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tupl
 MADE_OF = "crispseg"  # metadata key of results for `made_of`, a text that identifies image, model and settings
 
 
-def png_text(made_of: str) -> PngImagePlugin.PngInfo:
-    """Return PNG metadata with `made_of`; no metadata for an empty text."""
-    info = PngImagePlugin.PngInfo()
-    if made_of:
-        info.add_text(MADE_OF, made_of)
-    return info
-
-
 def write_image(path: str | Path, rgb: NDArray[np.uint8 | np.uint16], made_of: str = "") -> None:
     """Write an `(H, W, 3)` RGB or `(H, W)` 8-bit or 16-bit grey image; the suffix determines the format."""
     with atomic_path(check_picture(path)) as temporary:
-        Image.fromarray(rgb).save(temporary, compress_level=1, pnginfo=png_text(made_of))
+        if temporary.suffix.lower() == ".png":
+            temporary.write_bytes(png_content(rgb, made_of))
+        else:
+            Image.fromarray(rgb).save(temporary)
+
+
+def png_content(values: NDArray[np.uint8 | np.uint16], made_of: str = "", palette: bytes = b"") -> bytes:
+    """Return a PNG of RGB, of grey or of indices into a palette, with `made_of` as metadata, unless it is empty.
+
+    Run lengths of the differences to the row above (to the Paeth predictor for RGB) are written in half of Pillow's
+    time, and are smaller than its files of the same compression level.
+    """
+    strategy, filters = imagecodecs.PNG.STRATEGY.RLE, imagecodecs.PNG.FILTER
+    row_filter = filters.PAETH if values.ndim == 3 else filters.UP
+    content = imagecodecs.png_encode(np.array(values, order="C"), level=1, strategy=strategy, filter=row_filter)
+    header = bytearray(content[16:29])
+    if palette:
+        header[9] = 3  # type of colours
+    file = BytesIO()
+    file.write(content[:8])
+    PngImagePlugin.putchunk(file, b"IHDR", bytes(header))
+    if palette:
+        PngImagePlugin.putchunk(file, b"PLTE", palette)
+    if made_of:
+        metadata = PngImagePlugin.PngInfo()
+        metadata.add_text(MADE_OF, made_of)
+        PngImagePlugin.putchunk(file, *metadata.chunks[0][:2])
+    file.write(content[33:])  # after the header's checksum
+    return file.getvalue()
 
 
 def check_picture(path: str | Path) -> Path:
@@ -132,10 +153,9 @@ def write_labels(path: str | Path, labels: NDArray[Any], palette: Sequence[Seque
 
     Ids that are neither in the palette nor 255 raise a `ValueError`.
     """
-    picture = Image.fromarray(_ids(labels, palette))
-    picture.putpalette(color_table(palette).tobytes())
+    content = png_content(_ids(labels, palette), made_of, color_table(palette).tobytes())
     with atomic_path(path) as temporary:
-        picture.save(temporary, "PNG", compress_level=1, compress_type=zlib.Z_RLE, pnginfo=png_text(made_of))
+        temporary.write_bytes(content)
 
 
 def colorize(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
@@ -145,7 +165,9 @@ def colorize(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[
 
 def _ids(labels: NDArray[Any], palette: Sequence[Sequence[int]]) -> NDArray[np.uint8]:
     """Check the ids against the palette and convert them to uint8."""
-    ids = labels.astype(np.uint8)
+    ids = labels.astype(np.uint8, copy=False)
+    if labels.dtype == np.uint8 and ids.max(initial=0) < len(palette):  # five times faster than the next line
+        return ids
     if not (((ids < len(palette)) | (ids == 255)) & (ids == labels)).all():
         raise ValueError(f"labels from {labels.min()} to {labels.max()} with a palette of {len(palette)} colours")
     return ids

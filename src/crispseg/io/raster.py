@@ -120,9 +120,12 @@ class Raster:
 
     def _scaled(self, bands: int) -> NDArray[Any]:
         """Return the first bands as uint16, or as uint8 if they have up to 8 bits, which become 0 to 255."""
+        values = self.values[..., :bands]
         if self.white > 255:
-            return whole_numbers(self.values[..., :bands], self.name)
-        return np.rint(np.arange(self.white + 1) / self.white * 255).astype(np.uint8).take(self.values[..., :bands])
+            return whole_numbers(values, self.name)
+        if self.white == 255 and values.dtype == np.uint8:  # the table would change nothing
+            return values
+        return np.rint(np.arange(self.white + 1) / self.white * 255).astype(np.uint8).take(values)
 
     def labels(self, most: int = 0xFFFF, lossy: bool = False, in_color: bool = False) -> NDArray[Any]:
         """Return a mask as for `crispseg.io.images.read_mask`, and palette files as colours if `in_color`."""

@@ -40,7 +40,7 @@ def overlay(
         area = np.ones((5, 5), np.uint8)
         clear |= cv2.dilate(labels.astype(np.uint8), area) == cv2.erode(labels.astype(np.uint8), area)
         opacity = 1.0
-    colors[clear] = image[clear]
+    colors = cv2.copyTo(image, clear.astype(np.uint8), colors)
     return np.asarray(cv2.addWeighted(image, 1 - opacity, colors, opacity, 0))
 
 
