@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import csv
 import importlib
 import inspect
 import re
@@ -31,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def main() -> None:
     parts = {f"rows_{paper}": rows_of(paper) for paper in PAPERS}
     parts["bounds"] = bounds()
+    parts["backbones"] = backbones()
     parts["options"] = "\n".join(map(options_of, list_models()))
     for name in COMMANDS:
         importlib.import_module(f"crispseg.cli.{name}")
@@ -50,6 +52,20 @@ def main() -> None:
             cell.outputs = [each for each in cell.get("outputs", ()) if of_interest(each)]
         text, found = MarkdownExporter().from_notebook_node(book, resources)
         writer.write(text, found, notebook_name=notebook.stem)
+
+
+def backbones() -> str:
+    """The rows of benchmarks/backbones.csv; a file of any size was not exported for one size too."""
+    lines = ["| timm module | backbone | model | step, odd sizes | ONNX | reason |", "| --- " * 6 + "|"]
+    with (ROOT / "benchmarks/backbones.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            trained = "yes" if row["step"] == row["odd_sizes"] == "yes" else "no"
+            sizes = "any size" if row["any_size"] == "yes" else "one size" if row["one_size"] == "yes" else "no"
+            reason = "no features at strides 4 to 32" if not row["model"] else row["any_size"] or row["step"]
+            reason = "" if reason == "yes" else reason.replace("|", "&#124;")
+            cells = row["module"], row["backbone"] and f"`{row['backbone']}`", row["model"], trained, sizes, reason
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def bounds() -> str:

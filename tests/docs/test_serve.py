@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ from PIL import Image
 
 from crispseg import Segmenter
 
-from .test_python_page import blocks
+from .test_python_page import ROOT, blocks
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("fastapi")
@@ -104,9 +108,40 @@ def test_the_program_of_pixels_predicts(tmp_path: Path, monkeypatch: pytest.Monk
     segmenter = Segmenter(exported(tmp_path / "logits.onnx"))
     (program,) = [code for code in blocks("docs/export.md") if 'run(["labels"]' in code]
     *eight_bits, _ = photos(tmp_path / "photos")
-    for path in eight_bits:
+    for path in [*eight_bits, *rarer_modes(tmp_path / "photos")]:
         if min(segmenter(path).labels.shape) >= 32:  # the file's smallest side
             names: dict[str, Any] = {}
             exec(program.replace("photo.jpg", f"photos/{path.name}"), names)
             assert np.array_equal(names["labels"], segmenter(path).labels), path
             assert np.array_equal(names["labels"], Segmenter(file)(path).labels), path
+
+
+def rarer_modes(folder: Path) -> Iterator[Path]:
+    """Yield pictures of modes that `photos` lacks."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
+    alpha = Image.linear_gradient("L").resize(noise.size)
+    palette = noise.quantize(16)
+    palette.info["transparency"] = 3
+    pictures = {"grey.jpg": noise.convert("L"), "bits.png": noise.convert("1"), "key.png": palette}
+    pictures["grey_alpha.png"] = Image.merge("LA", (noise.convert("L"), alpha))
+    for name, picture in pictures.items():
+        picture.save(folder / name)
+        yield folder / name
+
+
+def test_the_javascript_program_predicts(tmp_path: Path) -> None:
+    node, modules = shutil.which("node"), os.environ.get("CRISPSEG_NODE_MODULES")
+    if not (node and modules):
+        pytest.skip("node is missing, or CRISPSEG_NODE_MODULES names no node_modules with onnxruntime-web")
+    exported(tmp_path / "mine.onnx", output="labels", input="uint8")
+    (tmp_path / "node_modules").symlink_to(modules)
+    (program,) = re.findall(r"^```js\n(.+?)^```$", (ROOT / "docs/export.md").read_text(encoding="utf-8"), re.M | re.S)
+    call = 'import fs from "fs"; const data = new Uint8ClampedArray(fs.readFileSync("rgba"));'
+    call += 'fs.writeFileSync("labels", await labelsOf({ data, width: 57, height: 33 }));'
+    (tmp_path / "page.mjs").write_text(program + call, encoding="utf-8")
+    rgba = np.random.default_rng(0).integers(0, 256, (33, 57, 4), np.uint8)
+    (tmp_path / "rgba").write_bytes(rgba.tobytes())
+    done = subprocess.run([node, "page.mjs"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    labels = np.fromfile(tmp_path / "labels", np.uint8).reshape(33, 57)
+    assert np.array_equal(labels, Segmenter(tmp_path / "mine.onnx")(rgba[..., :3]).labels)

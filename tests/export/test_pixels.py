@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from models.base import ModelTester
 from numpy.typing import NDArray
 
 from crispseg import SegmentationModel, Segmenter
-from crispseg.export.formats import FILE_FORMATS
+from crispseg.export.formats import FILE_FORMATS, float_file, save_onnx, write_openvino
 from crispseg.export.pipeline import export_model
 from crispseg.export.pixels import Pixels, limits_of_images
-from crispseg.export.plan import describe
-from crispseg.inference.runtime import ExportedModel, open_model, pixels_of
+from crispseg.export.plan import ExportPlan, describe
+from crispseg.inference.runtime import ExportedModel, open_model, open_onnx, pixels_of
 from crispseg.inference.segmenter import as_batch
 from crispseg.io.images import image_channels, read_image
 from crispseg.io.value_range import OF_IMAGE, ValueRange, percentile_range, sampled
@@ -122,6 +123,54 @@ def test_files_of_pixels(
         assert (of_path.labels == results[-1].labels).mean() >= 0.9999
         if output != "labels":
             np.testing.assert_allclose(of_path.probabilities(), results[-1].probabilities(), atol=1e-2)
+
+
+TINY = {"backbone": "test_efficientnet", "width": 16}
+RUNS: dict[str, dict[str, Any]] = {
+    "sfnet": TINY,
+    "ddsm_upernet": {**TINY, "width": 24, "reduced": 16, "pixels": 9},
+    "agln": {**TINY, "descriptors": 6},
+    "unept": {**TINY, "points": 4, "levels": 1},
+    "crisp": {**TINY, "inference_scale": 1.33},
+    "crisp of 16 bits": TINY,
+    "crisp of one channel": {**TINY, "in_chans": 1},
+}
+"""Options of models with random weights."""
+
+
+def saved_run(name: str, folder: Path) -> str | Path:
+    """Return a bundled model's name, or the folder of a random model whose features do not fade."""
+    if name not in RUNS:
+        return name
+
+    class Tester(ModelTester):
+        name = name.split()[0]
+
+    model = Tester.build_lively(**RUNS[name])
+    if name.endswith("16 bits"):
+        model.info = replace(model.info, value_range=(100, 3000))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nuclei", "aerial", "leaf", *RUNS])
+def test_labels_are_those_of_a_segmenter(name: str, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    run = saved_run(name, tmp_path / "run")
+    segmenter, model = Segmenter(run, "cpu"), SegmentationModel.from_pretrained(run)
+    plan, path = ExportPlan(model, sampling="gather", input="uint8", output="labels"), tmp_path / "a.xml"
+    save_onnx(plan, plan.trace(), float_file(path))
+    files = [open_onnx(float_file(path))[0], write_openvino(plan, path).of_input]  # the latter is made of the former
+    info, seen = model.info, set()
+    for size in [(33, 57), (97, 131), (203, 150)]:
+        images = [drawn(*size, info.in_chans, info.value_range, seed) for seed in range(3)]
+        expected = np.stack([segmenter(written(tmp_path / "a.tif", image)).labels for image in images])
+        seen |= {*expected.flat}
+        for file, count in product(files, (1, 3)):
+            labels = file(torch.from_numpy(np.stack(images[:count]))).numpy()
+            assert (labels == expected[:count]).mean() >= 0.9999
+    assert len(seen) > 1
 
 
 @pytest.mark.slow
