@@ -142,11 +142,8 @@ def saved_run(name: str, folder: Path) -> str | Path:
     """Return a bundled model's name, or the folder of a random model whose features do not fade."""
     if name not in RUNS:
         return name
-
-    class Tester(ModelTester):
-        name = name.split()[0]
-
-    model = Tester.build_lively(**RUNS[name])
+    tester = type("Tester", (ModelTester,), {"name": name.split()[0]})
+    model = tester.build_lively(**RUNS[name])
     if name.endswith("16 bits"):
         model.info = replace(model.info, value_range=(100, 3000))
     model.save_pretrained(folder)
