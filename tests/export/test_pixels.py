@@ -128,9 +128,9 @@ def test_files_of_pixels(
 TINY = {"backbone": "test_efficientnet", "width": 16}
 RUNS: dict[str, dict[str, Any]] = {
     "sfnet": TINY,
-    "ddsm_upernet": {**TINY, "width": 24, "reduced": 16, "pixels": 9},
+    "ddsm_upernet": {**TINY, "width": 24, "reduced": 16, "pixels": 9, "fuse_levels": [5]},
     "agln": {**TINY, "descriptors": 6},
-    "unept": {**TINY, "points": 4, "levels": 1},
+    "unept": {**TINY, "points": 4, "levels": 1, "inference_scale": 1.33},
     "crisp": {**TINY, "inference_scale": 1.33},
     "crisp of 16 bits": TINY,
     "crisp of one channel": {**TINY, "in_chans": 1},
