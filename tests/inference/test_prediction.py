@@ -216,6 +216,9 @@ def test_files_of_the_user_are_not_overwritten(
         (["--out=x", "--objects=nucleus", "--format=voc"], "format voc conflicts with objects"),
         (["--out=x", "--tiles=64"], "at least 128"),
         (["--out=x", "--shares", "--resume"], "shares conflicts with resume"),
+        (["--fast", "--precision=fp32"], "fast conflicts with precision"),
+        (["--fast", "--backend=openvino"], "fast conflicts with backend"),
+        (["--fast", "--compile=true"], "fast conflicts with compile"),
         (["--out=x", "--objects=nucleus", "--pixel_size=0.5"], "0.5um"),
     ],
 )

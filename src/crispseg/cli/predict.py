@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Predict(WithProtocol):
         run: a run's folder, a saved model's folder, a hub id, the name of a bundled model, or an exported file.
         images: files, folders (with sub-folders), patterns such as 'in/*.jpg', lists of paths, LIST.txt, or a video.
         out: folder to write to, or the file of a video; by default a new folder next to the images.
+        profile: at the end, print the processor time of reading, the network and writing.
         frame_masks: for a video, also write a palette PNG of each frame to the folder NAME_masks.
     """
 
@@ -38,6 +40,7 @@ class Predict(WithProtocol):
     run: str
     images: list[str]
     out: Path | None = None
+    profile: bool = False
     frame_masks: bool = False
 
     def __call__(self) -> None:
@@ -57,6 +60,8 @@ class Predict(WithProtocol):
             print(f"{done.objects} objects of class {classes} in {done.out / COCO}")
         if done.annotations is not None:
             print(f"annotations in {done.annotations}; 'crispseg data import' reads them when they are corrected")
+        if self.profile:
+            print_profile(done.seconds, done.done - done.skipped)
         if failed := done.failed:
             raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; see the list above")
 
@@ -65,9 +70,18 @@ class Predict(WithProtocol):
         if len(self.images) > 1:
             raise CrispsegError(f"{' and '.join(self.images[:2])} are not segmented together; give one video alone")
         shown = {"outlines": self.options.pop("outlines", False), "frame_masks": self.frame_masks}
+        if self.profile:
+            raise CrispsegError("is for images; leave it out for a video", "profile")
         options = {"tile" if key == "tiles" else key: value for key, value in self.options.items()}
         if images_only := options.keys() - {"device", *options_of(Segmenter)}:
             raise CrispsegError("is for images; leave it out for a video", min(images_only))
         segmenter = Segmenter(self.run, **options)
         overlay, frames = predict_video(segmenter, self.images[0], self.out, console=Console(stderr=True), **shown)
         print(f"{frames} frames of {self.images[0]} segmented into {overlay}")
+
+
+def print_profile(seconds: Mapping[str, float], images: int) -> None:
+    """Print a table of the processor time of each stage."""
+    total = sum(seconds.values()) or 1.0
+    for name, duration in seconds.items():
+        print(f"{name:<8} {1000 * duration / max(images, 1):9.2f} ms per image {duration / total:5.0%}")

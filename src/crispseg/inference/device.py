@@ -41,6 +41,11 @@ def instruction_sets(cpuinfo: Path = Path("/proc/cpuinfo")) -> set[str]:
     return set(cpuinfo.read_text(encoding="utf-8").split()) if cpuinfo.is_file() else set()
 
 
+def cpu_has_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Return whether the processor has bfloat16 instructions; without them, PyTorch emulates them slowly."""
+    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(instruction_sets(cpuinfo))
+
+
 def processor_name(device: torch.device) -> str:
     """Return the name of the processor, if the system provides it."""
     if device.type == "cuda":

@@ -17,6 +17,7 @@ from PIL import Image, PngImagePlugin
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, writable_file
 from crispseg.io.opening import HEIC_SUFFIXES, opened
+from crispseg.io.stages import stage
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import color_table
 
@@ -74,7 +75,7 @@ def read_image(path: str | Path, channels: int = 3, value_range: ValueRange | No
         CrispsegError: the file is missing, broken, not an image or larger than `MAX_PIXELS`; it has several pages or
             frames, or another number of channels; or its values are not integers of up to 16 bits.
     """
-    with opened(path) as raster:
+    with stage("reading"), opened(path) as raster:
         return raster.pixels(channels, value_range)
 
 

@@ -29,6 +29,10 @@ CONFLICTS = (  # pairs of options that exclude each other
     ("shares", "tiles of TIFFs"),
     ("objects", "tiles of TIFFs"),
     ("shares", "resume"),
+    ("fast", "backend"),
+    ("fast", "precision"),
+    ("fast", "compile"),
+    ("fast", "an exported file"),
 )
 
 
@@ -41,8 +45,9 @@ class PredictionJob:
     backend: Backend
     protocol: Protocol | str
     value_range: ValueRange | None
-    precision: FloatPrecision
+    precision: FloatPrecision | None
     compile: bool
+    fast: bool
     format: str
     tiles: int | None
     polygons: bool
@@ -70,6 +75,11 @@ class PredictionJob:
     def server(self) -> ServerFormat | None:
         """Format of a benchmark's server, if the labels are written in one."""
         return SERVERS.get(self.format)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether a saved model runs in the default way."""
+        return self.backend == "auto" and self.precision is None and not (self.compile or is_exported(self.run))
 
     @property
     def writes_annotations(self) -> bool:
@@ -104,6 +114,11 @@ class PredictionJob:
             "outputs": bool(self.outputs),
             "tiles of TIFFs": has_maps,
             "resume": self.resumes,
+            "fast": self.fast,
+            "backend": self.backend != "auto",
+            "precision": self.precision is not None,
+            "compile": self.compile,
+            "an exported file": is_exported(self.run),
         }
         for option, other in CONFLICTS:
             if given[option] and given[other]:
@@ -118,7 +133,7 @@ class PredictionJob:
             backend=self.backend,
             protocol=self.protocol,
             value_range=self.value_range,
-            precision=self.precision,
+            precision=self.precision or "fp32",
             compile=self.compile,
             tile=self.tiles,
         )
@@ -129,7 +144,7 @@ class PredictionJob:
         return {
             "model": digest(*weights) if is_exported(self.run) else fingerprint(self.run),
             "protocol": str(segmenter.protocol),
-            "precision": self.precision,
+            "precision": "fast" if self.fast else self.precision or "fp32",
             "value_range": segmenter.value_range,
             "tiles": self.tiles,
             "outlines": self.outlines,

@@ -20,6 +20,7 @@ class Predictions:
     done: int = 0  # number of images with results, including skipped ones
     failed: list[Source] = field(default_factory=list)  # images that cannot be read, or whose results cannot be named
     objects: int | None = None  # number of objects in `objects.json`; None if it is not written
+    seconds: dict[str, float] = field(default_factory=dict)  # processor time of reading, network and writing
     annotations: Path | None = None  # folder of annotations, if `format` is that of a labelling tool
 
     def leave_out(self, image: Source, error: CrispsegError) -> None:

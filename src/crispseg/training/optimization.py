@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from crispseg.inference.device import instruction_sets
+from crispseg.inference.device import cpu_has_bf16
 from crispseg.models import SegmentationModel
 from crispseg.training.config import TrainConfig
 from crispseg.training.muon import Muon
@@ -69,7 +69,7 @@ def on_cuda(config: TrainConfig) -> bool:
 
 
 def has_bf16(config: TrainConfig, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether the run's device has bfloat16 instructions; without them, PyTorch emulates them slowly."""
+    """Return whether the run's device has bfloat16 instructions."""
     if on_cuda(config):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return not {"avx512_bf16", "amx_bf16", "bf16"}.isdisjoint(instruction_sets(cpuinfo))
+    return cpu_has_bf16(cpuinfo)
