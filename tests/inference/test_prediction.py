@@ -230,6 +230,16 @@ def test_flags_that_make_no_sense(
     assert not files(tmp_path / "x")
 
 
+def test_threads_that_write_keep_the_order(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for threads in (1, 4):
+        monkeypatch.setattr("crispseg.prediction.files.torch.get_num_threads", lambda count=threads: count)
+        predict_files(model, photos, tmp_path / str(threads), objects="class 1", shares=True, confidence=True)
+    assert contents(tmp_path / "1") == contents(tmp_path / "4")
+    assert (tmp_path / "4/objects.json").is_file()
+
+
 def test_confidence_is_the_largest_probability(model: Path, photos: Path, tmp_path: Path, refuses: Any) -> None:
     out = tmp_path / "out"
     assert main(["predict", str(model), str(photos), f"--out={out}", "--confidence"]) == 0

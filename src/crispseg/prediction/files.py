@@ -9,6 +9,7 @@ from contextlib import ExitStack, closing, suppress
 from os import PathLike, fspath
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from crispseg.errors import CrispsegError, CrispsegWarning, telling
@@ -32,6 +33,7 @@ from crispseg.prediction.plan import Plan, planned
 from crispseg.prediction.predictions import Predictions
 
 FIRST_IMAGES = 2  # number of images on which runtimes are compared
+WRITING_THREADS = 4  # at most; PyTorch's number of threads limits them too
 HINT_IMAGES = 20  # minimum number of images for a hint
 
 
@@ -228,15 +230,17 @@ class Pipeline:
             self.predictions.leave_out(image, error)
 
     def segment_images(self, images: Sequence[Path]) -> None:
-        """Segment images, while the results before are written."""
+        """Segment images, while several threads write the results before."""
         with (
             stage_seconds() as self.predictions.seconds,
             closing(self.segmenter.stream(images, on_error=self.predictions.leave_out)) as results,
-            closing(in_parallel(results, self.write, workers=1)) as written,
+            closing(in_parallel(results, self.write, min(WRITING_THREADS, torch.get_num_threads()))) as written,
         ):
             for result, writing in progress(written, "Segmenting", len(images), self.console):
                 try:
                     writing.result()
+                    for writer in self.writers:
+                        writer.add(result)
                     self.predictions.done += 1
                 except CrispsegError as error:
                     self.predictions.leave_out(result.path or result.name, error)
@@ -248,8 +252,6 @@ class Pipeline:
             result.name, result.made_of = self.plan.names[result.path], self.made_of(result.path)
             for writer in self.writers:
                 writer.write(result)
-            for writer in self.writers:
-                writer.add(result)
             if self.job.server is None:
                 self.remove_outdated(result)
 

@@ -41,10 +41,10 @@ class Output:
         """Raise a CrispsegError if a file of all images in the output folder is not of an earlier prediction."""
 
     def write(self, result: Segmentation) -> None:
-        """Write the files of an image; their names begin with `result.name`."""
+        """Write the files of an image; their names begin with `result.name`. Several threads call it."""
 
     def add(self, result: Segmentation) -> None:
-        """Add an image, whose files are all written, to the files of all images."""
+        """Add an image, whose files are all written, to the files of all images. It is called in order."""
 
     def finish(self, predictions: Predictions) -> None:
         """Write the files of all images. It is also called after an error, with the images so far."""
@@ -103,7 +103,7 @@ class ObjectFiles(Output):
         rules = object_rules(segmenter.label_set, job.objects, job.objects_border, min_size=job.objects_min_size)
         # A process that skips images or has a part of them does not know all objects.
         self.coco = None if job.resumes else CocoFile(out / COCO, [*rules])
-        self.current: Objects | None = None  # objects of the image that is written
+        self.objects: dict[str, Objects] = {}  # objects of images that are written, by the names of their results
 
     @staticmethod
     def check_folder(out: Path) -> None:
@@ -113,12 +113,14 @@ class ObjectFiles(Output):
     def write(self, result: Segmentation) -> None:
         job = self.job
         assert job.objects is not None
-        self.current = result.objects(job.objects, job.objects_border, min_size=job.objects_min_size)
-        self.current.save(self.out, job.pixel_size)
+        objects = result.objects(job.objects, job.objects_border, min_size=job.objects_min_size)
+        objects.save(self.out, job.pixel_size)
+        self.objects[result.name] = objects
 
     def add(self, result: Segmentation) -> None:
-        if self.coco is not None and self.current is not None:
-            self.coco.add(image_file(result), self.current)
+        objects = self.objects.pop(result.name)
+        if self.coco is not None:
+            self.coco.add(image_file(result), objects)
 
     def finish(self, predictions: Predictions) -> None:
         if self.coco is not None:
