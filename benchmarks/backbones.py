@@ -46,7 +46,7 @@ FIELDS = ["module", "backbone", "parameters", "model", "window", "step", "odd_si
 
 def smallest(module: str) -> tuple[str, int, str]:
     """Return the backbone with fewest parameters, their number, and the model for it; empty if there is none."""
-    found = []
+    candidates = []
     for name in timm.list_models(module=module):
         try:
             with torch.device("meta"):
@@ -55,8 +55,8 @@ def smallest(module: str) -> tuple[str, int, str]:
         except (RuntimeError, NotImplementedError, AttributeError, AssertionError, TypeError, ValueError):
             continue
         model = "crisp" if {*strides} >= STRIDES else "unept" if plain_strides(name) else ""
-        found += [(sum(weight.numel() for weight in network.parameters()), name, model)] if model else []
-    count, name, model = min(found, default=(0, "", ""))
+        candidates += [(sum(weight.numel() for weight in network.parameters()), name, model)] if model else []
+    count, name, model = min(candidates, default=(0, "", ""))
     return name, count, model
 
 

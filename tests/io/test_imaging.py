@@ -94,34 +94,6 @@ def test_images_are_written_as_they_are(tmp_path: Path) -> None:
         np.testing.assert_array_equal(raster.values, RGB.astype(np.uint16) * 200)
 
 
-def test_jpegs_are_decoded_as_by_pillow(tmp_path: Path) -> None:
-    """Whole, and damaged or cut at any place: both give the same values, or both refuse the file."""
-    generator, path = np.random.default_rng(0), tmp_path / "x.jpg"
-    outcomes = set()
-    for options in ({"subsampling": 0}, {"progressive": True}, {"restart_marker_rows": 1}):
-        whole = saved(path, RGB, quality=90, **options).read_bytes()
-        for number in range(40):
-            content = bytearray(whole)
-            content[generator.integers(2, len(content))] = generator.integers(256)
-            cut = content[: generator.integers(2, len(content))] + b"\xff\xd9"
-            path.write_bytes((whole, content, cut)[number % 3])
-            try:
-                expected = np.asarray(Image.open(path).convert("RGB"))
-            except (OSError, SyntaxError, ValueError):
-                with pytest.raises(CrispsegError):
-                    read_image(path)
-                outcomes.add("refused")
-            else:
-                np.testing.assert_array_equal(read_image(path), expected)
-                outcomes.add("read")
-    assert outcomes == {"read", "refused"}
-    saved(path, RGB)
-    with Image.open(path) as draft, Image.open(path) as picture:
-        draft.draft("RGB", (45, 30))
-        picture.draft("RGB", (45, 30))
-        np.testing.assert_array_equal(read_source(draft, 3)[0], np.asarray(picture))
-
-
 def test_images_are_found_by_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unseen = "notes.txt", ".hidden.png", "sub/._c.jpg", ".ipynb_checkpoints/a-checkpoint.jpg", "@eaDir/a.jpg/thumb.jpg"
     for name in ("b.PNG", "a.jpg", "sub/c.TifF", *unseen):

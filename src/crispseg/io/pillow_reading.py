@@ -43,9 +43,6 @@ PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "PPM", "JPEG2000", "AVIF"
 HEIC_SUFFIXES = (".heic", ".heif")
 LOSSY_FORMATS = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF", "HEIF")
 
-JPEG_STOP = b"\xff\xc3" * 0x8000
-"""Unsupported markers, as long as a segment: behind a cut file they are an error, where libjpeg would invent an end."""
-
 
 def from_pillow(picture: Any, name: object) -> Raster:
     """Return the image of a PIL image; if not loaded, its file is decoded without it, because Pillow may lose bits."""
@@ -104,22 +101,6 @@ def clear_indices(picture: Any) -> frozenset[int]:
     """Return the fully transparent indices of a palette, which Pillow gives as a number or as the alpha of each."""
     key = picture.info.get("transparency", b"") if picture.mode in ("P", "PA") else b""
     return frozenset([key] if isinstance(key, int) else [index for index, alpha in enumerate(key) if alpha == 0])
-
-
-def from_jpeg(picture: Any, name: object) -> Raster:
-    """Return the image of a JPEG file, decoded without Pillow's copies, which take two thirds of its time."""
-    raster = from_loaded(picture, name)
-
-    def load(top: int, bottom: int) -> NDArray[Any]:
-        if picture.mode in ("L", "RGB"):
-            picture.fp.seek(0)
-            with suppress(imagecodecs.Jpeg8Error):  # Pillow then says what is wrong
-                values = np.asarray(imagecodecs.jpeg8_decode(picture.fp.read() + JPEG_STOP))
-                if values.shape[:2] == raster.stored:  # unless the caller chose `draft`
-                    return values.reshape(*raster.stored, -1)[top:bottom]
-        return raster.load(top, bottom)
-
-    return replace(raster, load=load)
 
 
 def from_png(picture: Any, name: object) -> Raster:
@@ -228,7 +209,6 @@ def from_tiff_page(picture: Any, name: object) -> Raster:
 
 
 PILLOW_READERS: dict[str, Callable[[Any, object], Raster]] = {
-    "JPEG": from_jpeg,
     "PNG": from_png,
     "PPM": from_pnm,
     "JPEG2000": from_jpeg2000,

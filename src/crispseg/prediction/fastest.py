@@ -47,10 +47,10 @@ def fastest(job: PredictionJob, segmenter: Segmenter, images: Images) -> tuple[S
     return chosen, line
 
 
-def bf16_hint(job: PredictionJob, segmenter: Segmenter, images: Images, count: int) -> str | None:
-    """Return what bfloat16 would save for `count` images, measured on a quarter of the first, if it is worth a line."""
-    height, width = images[0].shape[:2]
-    parts = [images[0][: -(-height // 2), : -(-width // 2)]]
+def bf16_hint(job: PredictionJob, segmenter: Segmenter, image: NDArray[np.uint8], count: int) -> str | None:
+    """Return what bfloat16 would save for `count` such images, measured on a quarter, if it is worth a line."""
+    height, width = image.shape[:2]
+    parts = [image[: -(-height // 2), : -(-width // 2)]]
     labels, seconds = timed_labels(segmenter, parts)
     if 4 * seconds * count < HINT_SECONDS:
         return None

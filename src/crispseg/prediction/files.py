@@ -9,7 +9,9 @@ from contextlib import ExitStack, closing, suppress
 from os import PathLike, fspath
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from crispseg.errors import CrispsegError, CrispsegWarning, telling
@@ -201,16 +203,26 @@ class Pipeline:
 
     def compare_ways(self, images: Sequence[Path]) -> None:
         """Choose the fastest way, if requested, or print what bfloat16 would save."""
-        job, segmenter, line = self.job, self.segmenter, None
-        needs_hint = self.console is not None and len(images) >= HINT_IMAGES and job.is_plain
+        if self.job.fast and (arrays := self.arrays(images[:FIRST_IMAGES])):
+            self.segmenter, line = fastest(self.job, self.segmenter, arrays)
+            self.print_line(line)
+        elif self.needs_hint(len(images)) and (arrays := self.arrays(images[:1])):
+            self.print_line(bf16_hint(self.job, self.segmenter, arrays[0], len(images)))
+
+    def needs_hint(self, count: int) -> bool:
+        """Return whether a person may want to know what bfloat16 would save for so many images."""
+        seen = self.console is not None and count >= HINT_IMAGES
+        return seen and self.job.is_plain and is_usable(self.segmenter, "torch", "bf16")
+
+    def arrays(self, images: Sequence[Path]) -> list[NDArray[np.uint8]]:
+        """Return the images that can be read; the others are reported later."""
         arrays = []
-        for image in images[:FIRST_IMAGES] if job.fast or needs_hint else ():
-            with suppress(CrispsegError):  # an image that cannot be read is reported later
-                arrays.append(read_source(image, segmenter.info.in_chans, segmenter.value_range)[0])
-        if arrays and job.fast:
-            self.segmenter, line = fastest(job, segmenter, arrays)
-        elif arrays and is_usable(segmenter, "torch", "bf16"):
-            line = bf16_hint(job, segmenter, arrays, len(images))
+        for image in images:
+            with suppress(CrispsegError):
+                arrays.append(read_source(image, self.segmenter.info.in_chans, self.segmenter.value_range)[0])
+        return arrays
+
+    def print_line(self, line: str | None) -> None:
         if line and self.console:
             print_lines(self.console, [line])
 
