@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 from pathlib import Path
 
@@ -20,6 +21,12 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(
     ["crispseg.cli.predict", "crispseg.cli.export", "crispseg.training.trainer", "crispseg.models", "torchmetrics"]
 )
+
+
+def free_port() -> int:
+    """Return a port of this machine that no program listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
 
 
 def killed(argv: list[str], kill_at: int) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from separate_processes import free_port
 
 from crispseg import CrispsegError, SegmentationModel, create_model
 from crispseg.cli.demo import val_images
@@ -51,11 +52,6 @@ def test_an_upload_gives_the_inspection_and_the_mask(model: SegmentationModel, t
     (tmp_path / "text.png").write_bytes(b"hello")
     with pytest.raises(CrispsegError, match=r"^text\.png"):
         segmented(model, tmp_path / "text.png", tmp_path, CPU)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return int(free.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -122,11 +118,12 @@ def test_val_images_of_a_run() -> None:
     assert val_images("model.onnx") == []
 
 
-def test_a_port_in_use_is_refused(
+def test_a_port_in_use_and_an_impossible_host_are_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, refuses: Callable[..., Any], model: SegmentationModel
 ) -> None:
     monkeypatch.setattr(os, "environ", os.environ.copy())
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with refuses("port", str(port)), serve({"tiny": model}, folder, CPU, port=port):
-            pass
+        for host in ("127.0.0.1", 64 * "a"):  # a label of a host's name has 63 characters at most
+            with refuses(host, str(port)), serve({"tiny": model}, folder, CPU, host, port):
+                pass

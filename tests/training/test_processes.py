@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import multiprocessing
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from drawn import as_flags, drawn
 from rich.console import Console
 from safetensors.torch import load_file
+from separate_processes import free_port
 from training_runs import DRAWN, rows, tiny, without_time
 
 from crispseg.evaluation.evaluate import evaluate
@@ -58,14 +58,6 @@ PLAINLY = [
 
 
 @pytest.fixture
-def port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        number: int = free.getsockname()[1]
-        return number
-
-
-@pytest.fixture
 def machines(tmp_path: Path) -> list[Path]:
     """Folders instead of the disks of two machines."""
     for name in ("first", "second"):
@@ -100,11 +92,11 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_two_machines_train_as_two_processes_and_as_one(machines: list[Path], port: int) -> None:
+def test_two_machines_train_as_two_processes_and_as_one(machines: list[Path]) -> None:
     plugin = machines[0].parent / "plain.py"
     plugin.write_text(PLAIN)
     flags = [*PLAINLY, f"--plugins={plugin}", "--device=cpu", "--schedule=constant"]
-    outputs = all_good(torchrun(machines, port, [*flags, "--num_nodes=2", "--batch_size=2", "--out=run"]))
+    outputs = all_good(torchrun(machines, free_port(), [*flags, "--num_nodes=2", "--batch_size=2", "--out=run"]))
     beside = weights(machines[0] / "run")
     assert [output.count("best mIoU on val") for output in outputs] == [1, 0]  # the first process prints
     assert not list(machines[1].iterdir())  # and writes

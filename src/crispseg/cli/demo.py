@@ -21,6 +21,7 @@ from crispseg.inference.device import FloatPrecision, usable_device
 from crispseg.inference.image_files import named_images
 from crispseg.inference.runtime import ExportedModel, open_model
 from crispseg.inspection.demo import serve
+from crispseg.io.files import regular_file
 from crispseg.io.images import read_image
 from crispseg.io.parallel import spread
 from crispseg.models import SegmentationModel
@@ -75,7 +76,7 @@ class RunDemo(WithDevice):
     def serve(self, runs: list[str]) -> None:
         """Serve the page of runs until the command is interrupted."""
         device = usable_device(self.device)
-        images = val_images(runs[0]) if self.images is None else [*named_images(self.images)]
+        images = val_images(runs[0]) if self.images is None else [*map(regular_file, named_images(self.images))]
         models = {name: open_model(run) for name, run in zip(short_names(runs), runs, strict=True)}
         for model in models.values():
             if isinstance(model, ExportedModel):

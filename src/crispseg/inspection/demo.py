@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -98,6 +99,7 @@ def serve(
         events = [upload.change, model.input, *([blocks.load] if images else [])]
         gr.on(events, segment, [upload, model], [shown, spent, download], **options)
     try:
+        socket.getaddrinfo(host, port)  # without the traceback of Gradio's thread
         _, url, _ = blocks.launch(
             server_name=host,
             server_port=port,
@@ -109,7 +111,7 @@ def serve(
             ssr_mode=False,
         )
         yield url
-    except OSError as error:
-        raise CrispsegError(f"cannot listen on host {host}, port {port} ({error}); choose another port") from None
+    except (OSError, UnicodeError) as error:
+        raise CrispsegError(f"cannot listen on host {host:.200}, port {port} ({error}); choose others") from None
     finally:
         blocks.close(verbose=False)
