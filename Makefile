@@ -24,7 +24,7 @@ test-slow: $(INSTALLED)  ## the others: exports of every kind of graph, long run
 test-all: test test-slow  ## all tests
 
 fuzz: $(INSTALLED)  ## thousands of hostile files and settings for all commands: half an hour
-	PYTHONPATH=tests $(BIN)/python -m fuzz
+	PYTHONPATH=tests $(BIN)/python -m fuzz --processes 2
 
 lint: $(INSTALLED)  ## style and types
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ import torch
 from contract.test_official import official
 from exports import exported
 from PIL import Image
+from separate_processes import free_port
 from training_runs import varied
 
 from crispseg.backbones import write_state_dict
@@ -100,7 +101,7 @@ COMMANDS = {
     "doctor": "doctor data --json=out.json",
     "data import": "data import COCO --out=out",
     "benchmark": "benchmark run --size=[32,32] --json=out.json",
-    "demo": "demo run",
+    "demo": f"demo run --port={free_port()}",
     "recipes": "recipes sfnet 1b.ppm",
     "convert": "convert ../official.pth --out=out",
     "list": "list",
