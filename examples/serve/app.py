@@ -94,13 +94,18 @@ class Model:
 
 
 def eight_bits(values: np.ndarray, value_range: Any) -> np.ndarray:
-    """Return an image `(H, W, C)` as uint8; the range "image" is that of 98.8 % of its own values."""
+    """Return an image `(H, W, C)` as uint8; the range "image" is that of 98.8 % of its own values.
+
+    Without a range, 16-bit values need as many bits as the smallest camera that holds 99.8 % of them.
+    """
+    if values.dtype == np.uint8 and value_range != "image":
+        return values
+    step = math.ceil(math.sqrt(values.shape[0] * values.shape[1] / 65536))
+    low, high = np.percentile(values[::step, ::step], (1, 99.8))
     if value_range == "image":
-        step = math.ceil(math.sqrt(values.shape[0] * values.shape[1] / 65536))
-        low, high = np.percentile(values[::step, ::step], (1, 99.8))
         value_range = math.floor(low), max(math.ceil(high), math.floor(low) + 1)
-    elif values.dtype == np.uint8 or value_range is None:
-        return values if values.dtype == np.uint8 else (values >> 8).astype(np.uint8)
+    elif value_range is None:
+        value_range = 0, next(2**bits - 1 for bits in (8, 10, 12, 14, 16) if high < 2**bits)
     low, high = value_range
     return np.rint(((values.astype(float) - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
 

@@ -122,18 +122,50 @@ def test_a_declared_range_counts(data: Folder, refuses: Refuses) -> None:
             Segmenter(MODEL.build(2, auxiliary=False), "cpu", value_range=wrong)
 
 
-def test_one_warning_where_nobody_knows_the_range(
-    data: Folder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def in_bits(pixels: np.ndarray, bits: int) -> np.ndarray:
+    """The same picture from a camera of so many bits."""
+    return np.rint(pixels.astype(float) * (2**bits - 1) / 255).astype(np.uint16)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
+def test_a_model_of_8_bits_takes_the_bits_that_an_image_needs(bits: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96, 3)).astype(np.uint8)
+    deep = in_bits(pixels, bits)
+    deep[5, 5] = 65535  # a glaring pixel does not make it an image of 16 bits
+    seen = from_array(deep, "an array").pixels()
+    assert (seen == pixels).all(2).sum() == 64 * 96 - 1
+
+
+def test_images_of_a_folder_are_scaled_alike_and_one_line_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     MODEL.build(2, auxiliary=False).save_pretrained(tmp_path / "model")
-    argv = ["predict", str(tmp_path / "model"), str(data.images), f"--out={tmp_path / 'out'}"]
-    assert main(argv) == 0
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 96)).astype(np.uint8)
+    pictures = {"bright": pixels, "dim": pixels // 20}
+    for folder, bits in (("8", 8), ("12", 12)):
+        (tmp_path / folder).mkdir()
+        for name, picture in pictures.items():
+            write_image(tmp_path / folder / f"{name}.png", picture if bits == 8 else in_bits(picture, bits))
+        argv = ["predict", str(tmp_path / "model"), str(tmp_path / folder), "--shares"]
+        assert main([*argv, f"--out={tmp_path}/out_{folder}"]) == 0
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"crispseg: {data.images}") and "has 16-bit values from 10" in line
-    assert "0 to 65535 is assumed; give value_range, such as" in line
+    assert line.startswith(f"crispseg: {tmp_path}/12 has 16-bit values") and "0 to 4095" in line
+    for name in pictures:
+        assert np.array_equal(read_mask(tmp_path / f"out_8/{name}.png"), read_mask(tmp_path / f"out_12/{name}.png"))
     value_range._told.clear()
-    assert main([*argv, "--value_range=[103,4021]"]) == 0
+    assert main([*argv, f"--out={tmp_path}/given", "--value_range=[103,4021]"]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_tiles_of_a_map_are_scaled_alike(tmp_path: Path) -> None:
+    MODEL.build(2, auxiliary=False).save_pretrained(tmp_path / "model")
+    pixels = np.random.default_rng(0).integers(0, 256, (500, 300)).astype(np.uint8)
+    pixels[:300] //= 20  # the first tiles are dim
+    for bits, values in {8: pixels, 12: in_bits(pixels, 12)}.items():
+        tifffile.imwrite(tmp_path / f"{bits}.tif", values, tile=(16, 16))
+        argv = ["predict", str(tmp_path / "model"), str(tmp_path / f"{bits}.tif"), "--tiles=128"]
+        assert main([*argv, f"--out={tmp_path}/out"]) == 0
+    assert np.array_equal(read_mask(tmp_path / "out/8.tif"), read_mask(tmp_path / "out/12.tif"))
 
 
 def dark(seed: int, dtype: str = "uint8") -> np.ndarray:

@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-import numpy as np
-from numpy.typing import NDArray
-
 from crispseg.data.dataset import FileDataset, SegmentationDataset
-from crispseg.errors import CrispsegError
 from crispseg.folders.facts import ImageFacts, read_image_facts
 from crispseg.folders.survey import read_facts
-from crispseg.io.opening import opened
-from crispseg.io.parallel import parallel, spread, tried
-from crispseg.io.value_range import ValueRange, percentile_range, sampled
-
-SAMPLED_IMAGES = 64  # maximum number of images to look at, evenly spread over the split
+from crispseg.io.sampled_values import sampled_values, some_of
+from crispseg.io.value_range import ValueRange, percentile_range
 
 
 def known_range(dataset: SegmentationDataset) -> ValueRange | None:
@@ -27,15 +18,7 @@ def known_range(dataset: SegmentationDataset) -> ValueRange | None:
         return None
     if dataset.value_range is not None:
         return dataset.value_range
-
-    paths = [dataset.pairs[index].image for index in spread(len(dataset), SAMPLED_IMAGES)]
-    facts = read_facts("image", read_image_facts, paths)
+    facts = read_facts("image", read_image_facts, some_of([pair.image for pair in dataset.pairs]))
     deep = [path for path, image in facts.items() if isinstance(image, ImageFacts) and image.bit_depth > 8]
-
-    def some_values(path: Path) -> NDArray[np.uint16]:
-        with opened(path) as raster:
-            return sampled(raster.numbers(dataset.channels)).copy()
-
-    samples = parallel(tried(some_values), deep, "Measuring 16-bit images")
-    values = [sample for sample in samples if not isinstance(sample, CrispsegError)]
+    values = sampled_values(deep, dataset.channels)
     return percentile_range(values) if values else None

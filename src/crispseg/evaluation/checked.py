@@ -9,13 +9,12 @@ from rich.console import Console
 from crispseg.data import DataSource, FileDataset, SegmentationDataset
 from crispseg.data.examination import check_splits
 from crispseg.data.folder import settle
-from crispseg.data.value_ranges import known_range
 from crispseg.errors import CrispsegError, few
 from crispseg.folders.wording import lines_of
 from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import image_channels
 from crispseg.io.progress import print_lines
-from crispseg.io.value_range import warn_of_unknown
+from crispseg.io.sampled_values import assumed_range
 from crispseg.labels import LabelSet
 from crispseg.models.info import ModelInfo
 
@@ -44,7 +43,10 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     datasets = []
     checked_channels = set()
     for model in models:
-        dataset, channels = whole.with_channels(model.info.in_chans, model.info.value_range), model.info.in_chans
+        channels = model.info.in_chans
+        dataset = whole.with_channels(channels, model.info.value_range)
+        if isinstance(dataset, FileDataset) and dataset.value_range is None:
+            dataset.value_range = assumed_range([pair.image for pair in dataset.pairs], dataset.channels)
         datasets.append(dataset)
         if image_channels(channels) not in checked_channels:
             checked_channels.add(image_channels(channels))
@@ -59,8 +61,6 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
 
 def _notes(dataset: SegmentationDataset, split: str, is_regrouped: bool) -> list[str]:
     """Check a split, and return notes about its files and classes."""
-    if isinstance(dataset, FileDataset) and dataset.value_range is None and (limits := known_range(dataset)):
-        warn_of_unknown(f"the split '{split}'", *limits)  # before each data worker does
     examined, findings = check_splits({split: dataset})
     report, notes = examined.reports[0], []
     for finding in findings:

@@ -19,7 +19,7 @@ from crispseg.io.images import image_channels
 from crispseg.io.opening import Raster, faults, from_tiff
 from crispseg.io.progress import progress
 from crispseg.io.tiff import map_file, open_dataset, with_rows_of
-from crispseg.io.value_range import OF_IMAGE, Limits, ValueRange, percentile_range, sampling_step
+from crispseg.io.value_range import OF_IMAGE, ValueRange, bit_depth_range, percentile_range, sampling_step
 
 
 def segment_tiff(
@@ -75,22 +75,26 @@ def segment_tiff(
 
 
 def map_image(source: Path, dataset: Any, channels: int, value_range: ValueRange | None) -> Raster:
-    """Return the image of a dataset, whose rows are decoded on demand, with its own limits if the range is "image"."""
+    """Return the image of a dataset, whose rows are decoded on demand, with its own limits if no range is known."""
     with faults(source):
         with source.open("rb") as file:
             image = with_rows_of(from_tiff(file, source), dataset)
         if image.orientation() != 1:
             raise CrispsegError(f"{source} is stored rotated (orientation {image.orientation()}); save it upright")
         image.check(channels)
-        return replace(image, limits=measured_limits(image, channels)) if value_range == "image" else image
+        if value_range == "image":
+            return replace(image, limits=percentile_range(sampled_bands(image, channels), OF_IMAGE))
+        if value_range is None and image.white == 0xFFFF:
+            return replace(image, limits=bit_depth_range(sampled_bands(image, channels), image.name))
+        return image
 
 
-def measured_limits(image: Raster, channels: int) -> Limits:
-    """Return the value range of an image from its sampled pixels, which are read in bands."""
+def sampled_bands(image: Raster, channels: int) -> list[NDArray[Any]]:
+    """Return evenly spread pixels of an image, which are read in bands."""
     height, step = image.size[0], sampling_step(*image.size)
     band = step * (1 + 256 // step)
     sampled = []
     for top in range(0, height, band):
         rows = image.rows(top, min(top + band, height))
         sampled.append(rows.numbers(channels)[::step, ::step])
-    return percentile_range(sampled, OF_IMAGE)
+    return sampled

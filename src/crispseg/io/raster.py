@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from crispseg.errors import CrispsegError
-from crispseg.io.value_range import OF_IMAGE, Limits, ValueRange, percentile_range, sampled, to_8_bits
+from crispseg.io.value_range import OF_IMAGE, Limits, ValueRange, bit_depth_range, percentile_range, sampled, to_8_bits
 from crispseg.labels import Color, color_table
 
 RGB_BANDS = {"grey": 2, "rgb": 4, "palette": 2, "bands": 0}
@@ -110,9 +110,14 @@ class Raster:
             value_range = self.limits or percentile_range([sampled(values)], OF_IMAGE)
             values = values.astype(np.uint16)
         if values.dtype == np.uint16:
-            declared = (0, self.white) if self.white < 0xFFFF else None
-            values = to_8_bits(values, value_range or declared, self.name)
+            values = to_8_bits(values, value_range or self._range_of_bits(values))
         return np.repeat(values, 3, axis=2) if values.shape[2] < channels else np.array(values, order="C")
+
+    def _range_of_bits(self, values: NDArray[np.uint16]) -> Limits:
+        """Return the range of the bits that the file declares, else of those that its values need."""
+        if self.white < 0xFFFF:
+            return 0, self.white
+        return self.limits or bit_depth_range([sampled(values)], self.name)
 
     def plain(self) -> NDArray[Any]:
         """Return all bands in 8 or 16 bits, and palettes as RGB."""

@@ -21,36 +21,35 @@ ValueRange: TypeAlias = Limits | Literal["image"]  # "image" measures the limits
 
 PERCENTILES = (0.1, 99.9)  # percentiles of the pixel values of several images that limit a measured range
 OF_IMAGE = (1, 99.8)  # percentiles of an image, as in StarDist (Schmidt et al., MICCAI 2018)
+BIT_DEPTHS = (8, 10, 12, 14, 16)  # of cameras
 PIXELS = 2**16  # maximum number of sampled pixels of an image
 
 _told = Event()
 
 
-def to_8_bits(values: NDArray[np.uint16], value_range: Limits | None, name: object) -> NDArray[np.uint8]:
-    """Scale values of up to 16 bits, of any shape, such that `value_range` becomes 0 and 255.
-
-    None assumes 0 to 65535 and warns once per process, with the `name` of the image.
-    """
-    if value_range is None:
-        if not _told.is_set():
-            warn_of_unknown(name, *percentile_range([values]))
-        return (values >> 8).astype(np.uint8)
-    low, high = value_range
+def to_8_bits(values: NDArray[np.uint16], limits: Limits) -> NDArray[np.uint8]:
+    """Scale values of up to 16 bits, of any shape, such that `limits` become 0 and 255."""
+    low, high = limits
     table: NDArray[np.uint8] = np.rint(((np.arange(2**16) - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)
     return table.take(values)
 
 
-def warn_of_unknown(name: object, low: float, high: float) -> None:
-    """Warn once per process that the value range of the image `name` is unknown; it has values `low` to `high`."""
+def bit_depth_range(values: Iterable[NDArray[np.uint16]], name: object) -> Limits:
+    """Return the range of the smallest bit depth of cameras that holds images of 16 bits, but for single bright pixels.
+
+    It warns once per process, with the `name` of the images.
+    """
+    brightest = max(float(np.percentile(sample, OF_IMAGE[1])) for sample in values)
+    white = next(2**depth - 1 for depth in BIT_DEPTHS if brightest < 2**depth)
     if not _told.is_set():
         _told.set()
         warnings.warn(
-            f"{name} has 16-bit values from {low:g} to {high:g}, but the model has no value range for them: 0 to 65535 "
-            f"is assumed; give value_range, such as '[{low:g},{high:g}]', or train on 16-bit images or with "
-            "data.value_range",
+            f"{name} has 16-bit values up to about {brightest:.0f}, and the model has no value range for them: 0 to "
+            f"{white} is assumed; to change it, give value_range, such as '[0,{brightest:.0f}]'",
             CrispsegWarning,
             stacklevel=3,
         )
+    return 0, white
 
 
 def sampling_step(height: int, width: int) -> int:

@@ -22,10 +22,11 @@ from crispseg.inference.runtime import Backend
 from crispseg.inference.segmenter import Segmentation
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import digest, owned
-from crispseg.io.images import read_mask
+from crispseg.io.images import image_channels, read_mask
 from crispseg.io.outlines import write_polygons
 from crispseg.io.progress import print_lines, progress
 from crispseg.io.results import made_of_result
+from crispseg.io.sampled_values import assumed_range
 from crispseg.io.stages import stage, stage_seconds
 from crispseg.io.value_range import ValueRange
 from crispseg.prediction.fastest import bf16_hint, fastest, is_usable
@@ -149,6 +150,10 @@ class Pipeline:
     def __init__(self, job: PredictionJob, plan: Plan, console: Console | None) -> None:
         self.job, self.plan, self.console = job, plan, console
         self.segmenter = job.segmenter()
+        if self.segmenter.value_range is None:
+            files = sorted(plan.names.keys() - plan.maps)  # also those of other shards; each map is measured by itself
+            channels = image_channels(self.segmenter.info.in_chans)
+            self.segmenter.value_range = assumed_range(files, channels)
         # Labels are last, since an image that fails before them has no result that would look complete.
         kinds = [*(OUTPUTS[name] for name in job.extras), LabelFiles if job.server is None else ServerFiles]
         self.writers: list[Output] = [kind(job, self.segmenter, plan.out) for kind in kinds]
