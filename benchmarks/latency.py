@@ -28,6 +28,7 @@ import pandas as pd
 import processes
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 import crispseg
@@ -156,6 +157,13 @@ def runner(folder: Path, way: Way, path: Path) -> Callable[[Tensor], Tensor]:
 def folded(model: SegmentationModel) -> Any:
     """Fold batch norms as `Segmenter` does."""
     return fold_batch_norms(model, smooth_images((1, 64, 64), 3), smooth_outputs).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def normalized(image: NDArray[np.uint8], info: ModelInfo) -> Tensor:
+    """Normalise an image `(H, W, C)` by NumPy, as a batch `(1, C, H, W)`."""
+    mean, std = np.array(info.mean, np.float32), np.array(info.std, np.float32)
+    values = (image.astype(np.float32) / 255 - mean) / std
+    return torch.from_numpy(values).permute(2, 0, 1)[None]
 
 
 def file_of(folder: Path, way: Way, size: tuple[int, int]) -> Path:

@@ -1,67 +1,212 @@
-"""Images per second of `crispseg predict` from file to file, and of the same network on images in memory.
+"""Images per second from photographs of 1024×2048 to PNG files of labels: `crispseg predict` and hand-written loops.
 
-    python benchmarks/predict_speed.py --run nuclei --folder photos --rounds 3
+    python benchmarks/predict_speed.py --data DATA --work runs/photographs
+    python benchmarks/predict_speed.py --data DATA --work runs/photographs --images 1000 --minutes 600
 
-The network is timed alone and in `Segmenter.stream`. All use the same images, in turns; the results are medians. To
-exclude the start of the command, its time on a tenth of the images is subtracted from that on all.
+`DATA` contains `leaf` and `aerial`. Photographs are enlarged cuts of their images, as PNG or JPEG of quality 90.
+
+Each way has a process with as many processors as threads. The ways take turns of a few photographs until all are done
+or the minutes are over. Opening the model is not counted. `predict` has default settings, so it also writes overlays.
+The loops use OpenCV and NumPy around the network in float32: that of the run, also at half the height and width, and
+smp's FPN with the same backbone and random weights. Rows are added to predict_speed.csv:
+
+- `per_second` is the median over the turns, and `over_loop` the median ratio to the loop in the same turn.
+- Stages are percentages of the time, medians over the turns. For `predict`, `network` is the time of the network alone,
+  with folded batch norms, on normalised images in memory; `labels` includes the preparation. `reading` and `writing`
+  are processor time; with two threads, they overlap with the network.
+- `same_labels` is the percentage of pixels with the labels of `predict` in fp32.
 """
 
 from __future__ import annotations
 
+import argparse
+import functools
+import itertools
+import multiprocessing
 import os
-import statistics
-import subprocess
-import sys
-import tempfile
+import shutil
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-import processes
+import cv2
+import numpy as np
+import pandas as pd
+import segmentation_models_pytorch as smp
 import torch
+from compare import head
+from latency import folded, normalized
 
 from crispseg import Segmenter
-from crispseg.io.images import find_images, read_image
+from crispseg.inference.device import processor_name
+from crispseg.inference.runtime import open_model
+from crispseg.io.images import find_images, read_image, read_mask
+from crispseg.models import ModelInfo, SegmentationModel
+from crispseg.prediction import predict_files
+
+CSV = Path(__file__).with_name("predict_speed.csv")
+SIZE = (2048, 1024)  # width and height of a photograph
+CUT = 512  # largest height of a cut
+STAGES = ["reading", "preparation", "network", "labels", "writing"]
+PREDICT: dict[str, dict[str, Any]] = {
+    "predict": {"backend": "torch", "precision": "fp32"},
+    "predict, bf16": {"backend": "torch", "precision": "bf16"},
+    "predict, OpenVINO bf16": {"backend": "openvino", "precision": "bf16"},
+}
+LOOP, HALF, FPN = "loop", "loop, half size", "loop, smp's FPN"
+
+
+def use_processors(count: int) -> None:
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:count])
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
+    torch.set_grad_enabled(False)
+
+
+def take_turn(way: str, run: str, photographs: Sequence[Path], out: Path) -> dict[str, float]:
+    """Return the seconds of a turn and of its stages."""
+    shutil.rmtree(out, ignore_errors=True)
+    return predict(way, run, photographs, out) if way in PREDICT else loop(way, run, photographs, out)
+
+
+def predict(way: str, run: str, photographs: Sequence[Path], out: Path) -> dict[str, float]:
+    """Predict as the command does; then time the labels of one photograph in memory, and the network alone."""
+    count, image = len(photographs), read_image(photographs[0])
+    segmenter, opening = timed(lambda: Segmenter(run, "cpu", **PREDICT[way]))
+    predictions, seconds = timed(lambda: predict_files(run, photographs, out, device="cpu", **PREDICT[way]))
+    network, info = network_of(way, run)
+    batch = normalized(image, info)
+    segmenter.labels(image)  # warm-up
+    _, labels = timed(lambda: segmenter.labels(image))
+    with torch.autocast("cpu", torch.bfloat16, enabled=way == "predict, bf16"):
+        _, alone = timed(lambda: network(batch))
+    stages = predictions.seconds | {"network": alone * count, "labels": (labels - alone) * count}
+    return {"seconds": seconds - opening, **stages}
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.perf_counter()
+    result = call()
+    return result, time.perf_counter() - began
+
+
+@functools.cache
+def network_of(way: str, run: str) -> tuple[Any, ModelInfo]:
+    """Return the network of a way, folded if `predict` folds it, and the settings of its images."""
+    model = open_model(run, **PREDICT.get(way, {}))
+    if way == FPN:
+        encoder, classes = f"tu-{model.info.backbone}", model.info.num_classes
+        return smp.FPN(encoder, encoder_weights=None, classes=classes).eval(), model.info
+    is_folded = way in PREDICT and isinstance(model, SegmentationModel)
+    return folded(model) if is_folded else model.eval(), model.info
+
+
+def loop(way: str, run: str, photographs: Sequence[Path], out: Path) -> dict[str, float]:
+    """Segment photographs one after the other, as in the examples of smp."""
+    network, info = network_of(way, run)
+    out.mkdir(parents=True)
+    stages = np.zeros(len(STAGES))
+    for path in photographs:
+        clock = [time.perf_counter()]
+        image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+        clock.append(time.perf_counter())
+        if way == HALF:
+            image = cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+        batch = normalized(image, info)
+        clock.append(time.perf_counter())
+        logits = network(batch)
+        clock.append(time.perf_counter())
+        labels = logits.argmax(1)[0].to(torch.uint8).numpy()
+        if way == HALF:
+            labels = cv2.resize(labels, SIZE, interpolation=cv2.INTER_NEAREST)
+        clock.append(time.perf_counter())
+        cv2.imwrite(str(out / f"{path.stem}.png"), labels)
+        clock.append(time.perf_counter())
+        stages += np.diff(clock)
+    return {"seconds": stages.sum(), **dict(zip(STAGES, stages, strict=True))}
+
+
+def photograph(given: argparse.Namespace, number: int, suffix: str) -> Path:
+    """Return the path of a photograph, which is written if it does not exist."""
+    path: Path = given.work / suffix / f"{number:04}.{suffix}"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        random = np.random.default_rng(number)
+        images = find_images(given.data / ("leaf", "aerial")[number % 2] / "images")
+        image = read_image(images[random.integers(len(images))])
+        largest = min(image.shape[0], image.shape[1] // 2, CUT)
+        height = random.integers(largest // 2, largest + 1)
+        top, left = random.integers(image.shape[0] - height + 1), random.integers(image.shape[1] - 2 * height + 1)
+        cut = image[top : top + height, left : left + 2 * height, ::-1]
+        enlarged = cv2.resize(cut, SIZE, interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(path), enlarged, [cv2.IMWRITE_JPEG_QUALITY, 90] if suffix == "jpg" else [])
+    return path
+
+
+def measure(given: argparse.Namespace, suffix: str, threads: int) -> pd.DataFrame:
+    """Measure all ways in turns; return a row for each way and turn."""
+    rows: list[dict[str, Any]] = []
+    fork, labels = multiprocessing.get_context("fork"), given.work / "labels"
+    with ExitStack() as stack:
+        pools = {
+            way: stack.enter_context(ProcessPoolExecutor(1, fork, initializer=use_processors, initargs=(threads,)))
+            for way in (*PREDICT, LOOP, HALF, FPN)
+        }
+        for way, pool in pools.items():  # warm-up
+            pool.submit(take_turn, way, given.run, [photograph(given, 0, suffix)], labels / way).result()
+        began = time.monotonic()
+        for turn, first in enumerate(range(0, given.images, given.turn), 1):
+            numbers = range(first, min(first + given.turn, given.images))
+            photographs = [photograph(given, number, suffix) for number in numbers]
+            for way, pool in pools.items():
+                times = pool.submit(take_turn, way, given.run, photographs, labels / way).result()
+                same = 100 * np.mean([agreement(labels, way, path.stem) for path in photographs])
+                rows.append({"way": way, "turn": turn, "images": len(photographs), "same_labels": same, **times})
+            if (time.monotonic() - began) * (turn + 1) / turn > 60 * given.minutes:
+                break
+    return pd.DataFrame(rows)
+
+
+def agreement(labels: Path, way: str, name: str) -> float:
+    """Return the share of the pixels with the labels of `predict`."""
+    expected, actual = (read_mask(labels / folder / f"{name}.png") for folder in ("predict", way))
+    return float((expected == actual).mean())
+
+
+def summary(turns: pd.DataFrame) -> pd.DataFrame:
+    """Return a row for each way."""
+    turns["per_second"] = turns["images"] / turns["seconds"]
+    of_loop = turns[turns["way"] == LOOP].set_index("turn")["per_second"]
+    turns["over_loop"] = turns["per_second"] / turns["turn"].map(of_loop)
+    turns[STAGES] = 100 * turns[STAGES].div(turns["seconds"], axis=0)
+    ways = turns.groupby("way", sort=False)
+    digits = {"per_second": 3, "over_loop": 2, "same_labels": 2, **dict.fromkeys(STAGES, 1)}
+    table = ways[[*digits]].median().round(digits)
+    table.insert(0, "images", ways["images"].sum())
+    return table.reset_index()
 
 
 def main() -> None:
-    parser = processes.parser(__doc__)
-    parser.add_argument("--images", type=int, default=100)
-    parser.add_argument("--folder", type=Path, required=True, help="folder of images")
-    parser.add_argument("--run", default="nuclei", help="trained model")
-    parser.add_argument("--rounds", type=int, default=3)
-    given = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = str(given.threads)
-    torch.set_num_threads(given.threads)
-    paths = [str(path.resolve()) for path in find_images(given.folder)[: given.images]]
-    segmenter = Segmenter(given.run, device="cpu")
-    images = [read_image(path) for path in paths]
-    rates: dict[str, list[float]] = {"network": [], "stream": [], "crispseg predict": []}
-    for _ in range(given.rounds):
-        began = time.perf_counter()
-        for image in images:
-            segmenter.labels(image)
-        rates["network"].append(len(images) / (time.perf_counter() - began))
-        began = time.perf_counter()
-        for _result in segmenter.stream(images):
-            pass
-        rates["stream"].append(len(images) / (time.perf_counter() - began))
-        few = len(paths) // 10
-        seconds = by_command(given.run, paths) - by_command(given.run, paths[:few])
-        rates["crispseg predict"].append((len(paths) - few) / seconds)
-    print(f"{processes.machine()}, {given.threads} threads, {len(paths)} images")
-    print("| way | images per second | ratio |\n| --- | ---: | ---: |")
-    for way, found in rates.items():
-        ratios = [rate / alone for rate, alone in zip(found, rates["network"], strict=True)]
-        print(f"| {way} | {statistics.median(found):.2f} | {statistics.median(ratios):.2f} |")
-
-
-def by_command(run: str, paths: list[str]) -> float:
-    """Return the seconds of the command, including its start."""
-    with tempfile.TemporaryDirectory() as out:
-        began = time.perf_counter()
-        argv = ["predict", run, *paths, "--out", f"{out}/labels", "--device", "cpu"]
-        subprocess.run([sys.executable, "-m", "crispseg", *argv], check=True, stdout=subprocess.DEVNULL)
-        return time.perf_counter() - began
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", type=Path, required=True, help="folder of leaf and aerial")
+    made.add_argument("--work", type=Path, required=True, help="folder of photographs and labels")
+    made.add_argument("--run", default="aerial", help="trained model")
+    made.add_argument("--formats", nargs="+", choices=("jpg", "png"), default=["jpg", "png"])
+    made.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    made.add_argument("--images", type=int, default=1000)
+    made.add_argument("--turn", type=int, default=5, help="photographs of a turn")
+    made.add_argument("--minutes", type=float, default=4, help="at most, for a format and number of threads")
+    made.add_argument("--csv", type=Path, default=CSV)
+    given = made.parse_args()
+    cv2.setNumThreads(1)  # threads would not survive in the forked processes
+    for suffix, threads in itertools.product(given.formats, given.threads):
+        table = summary(measure(given, suffix, threads)).assign(run=given.run, format=suffix, threads=threads)
+        print(table.to_markdown(index=False), flush=True)
+        table = table.assign(processor=processor_name(torch.device("cpu")), torch=torch.__version__, commit=head())
+        table.to_csv(given.csv, mode="a", header=not given.csv.exists(), index=False)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def main() -> None:
     parts = {f"rows_{paper}": rows_of(paper) for paper in PAPERS}
     parts["bounds"] = bounds()
     parts["backbones"] = backbones()
+    parts["predict_speed"] = predict_speed()
     parts["options"] = "\n".join(map(options_of, list_models()))
     for name in COMMANDS:
         importlib.import_module(f"crispseg.cli.{name}")
@@ -65,6 +66,20 @@ def backbones() -> str:
             reason = "" if reason == "yes" else reason.replace("|", "&#124;")
             cells = row["module"], row["backbone"] and f"`{row['backbone']}`", row["model"], trained, sizes, reason
             lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def predict_speed() -> str:
+    """The rows of benchmarks/predict_speed.csv, the last of each way; stages are percentages of the time."""
+    stages = ("reading", "preparation", "network", "labels", "writing")
+    columns = ("format", "threads", "way", "images", "per_second", "over_loop", "same_labels", *stages)
+    lines = [f"| {' | '.join(columns).replace('_', ' ')} |", "| --- " * 3 + "| ---: " * (len(columns) - 3) + "|"]
+    file = ROOT / "benchmarks/predict_speed.csv"
+    rows = csv.DictReader(file.read_text(encoding="utf-8").splitlines() if file.is_file() else [])
+    last = {(row["format"], row["threads"], row["way"]): row for row in rows}
+    for row in last.values():
+        cells = [row[column] for column in columns]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
