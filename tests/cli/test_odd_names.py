@@ -23,7 +23,7 @@ SMALL = [
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_names_and_terminals(encoding: str, tmp_path: Path) -> None:
+def test_names_terminals_and_backends(encoding: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for number in range(6):
         image = rng.integers(0, 256, (64, 64, 3), np.uint8)
@@ -31,7 +31,8 @@ def test_names_and_terminals(encoding: str, tmp_path: Path) -> None:
         save(tmp_path / f"data/masks/{number}.png", (image.mean(-1) > 128).astype(np.uint8))
     for kind in ("images", "masks"):
         (tmp_path / f"data/{kind}/3.png").rename(tmp_path / f"data/{kind}" / os.fsdecode(b"stra\xdfe \xe2\x98\x83.png"))
-    environment = {**os.environ, "PYTHONIOENCODING": encoding, "CRISPSEG_CACHE": str(tmp_path / "cache")}
+    cache = str(tmp_path / "cache")
+    environment = {**os.environ, "PYTHONIOENCODING": encoding, "CRISPSEG_CACHE": cache, "MPLBACKEND": "none"}
     commands = [
         ["doctor", "data"],
         ["train", "data", *SMALL, "--out", "run"],

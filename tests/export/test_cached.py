@@ -23,7 +23,7 @@ pytest.importorskip("openvino")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv(cached.FOLDER, str(tmp_path / "cache"))
+    monkeypatch.setenv("CRISPSEG_CACHE", str(tmp_path / "cache"))
     model = create_model("fpn", num_classes=4, backbone="test_efficientnet", width=8)
     model.save_pretrained(tmp_path / "streets")
     return tmp_path / "streets"
@@ -84,6 +84,6 @@ def test_mistakes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     with refuses("runs on the CPU"):
         Segmenter(exported(tmp_path / "small.onnx"), precision="bf16")
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(cached.FOLDER, str(tmp_path / "file"))
-    with refuses("cannot write to the folder", str(tmp_path / "file")):
+    monkeypatch.setenv("CRISPSEG_CACHE", str(tmp_path / "file"))
+    with refuses("cannot write to the folder", str(tmp_path / "file"), "CRISPSEG_CACHE"):
         Segmenter(folder, backend="openvino")

@@ -144,6 +144,7 @@ def _run(argv: list[str]) -> int:
     name, *arguments = argv
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
+    os.environ.pop("MPLBACKEND", None)  # crispseg opens no windows, and matplotlib fails if there is no such backend
     importlib.import_module(f"crispseg.cli.{name}")
     keep_freed_memory()
     from crispseg.cli.command import commands  # imports pydantic and rich; the help page does not need them

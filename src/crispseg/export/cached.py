@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
-from platformdirs import user_cache_dir
 from rich.console import Console
 
 from crispseg import __version__
 from crispseg.config.files import real_path
 from crispseg.export.formats import FILE_FORMATS, Format
 from crispseg.export.pipeline import export_model
+from crispseg.folders.cache import cache_folder
 from crispseg.inference.device import FloatPrecision
 from crispseg.inference.runtime import WRITERS, checksums
 from crispseg.io.files import writable_folder
 from crispseg.io.progress import print_lines
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import fingerprint
-
-FOLDER = "CRISPSEG_CACHE"  # environment variable with the cache folder; by default the operating system's for crispseg
 
 
 def cached_file(format: Format, source: str | Path, precision: FloatPrecision = "fp32") -> Path:
@@ -31,7 +28,7 @@ def cached_file(format: Format, source: str | Path, precision: FloatPrecision = 
     A changed model, another version of crispseg or a damaged file is exported again. Errors are those of
     `export_model`.
     """
-    folder = writable_folder(os.environ.get(FOLDER, user_cache_dir("crispseg")))
+    folder = writable_folder(cache_folder(), "set the environment variable CRISPSEG_CACHE to another folder")
     suffix = FILE_FORMATS[format].suffix
     path = folder / f"{real_path(source).name}-{fingerprint(source)}-{__version__}-{precision}{suffix}"
     with FileLock(path.with_suffix(".lock")):

@@ -40,9 +40,13 @@ class FileState(NamedTuple):
         return cls(absolute.encode(errors="backslashreplace").decode(), stat.st_size, stat.st_mtime_ns)
 
 
+def cache_folder() -> Path:
+    """Return the operating system's folder for caches, or that of the environment variable CRISPSEG_CACHE."""
+    return Path(os.environ.get("CRISPSEG_CACHE") or user_cache_path("crispseg"))
+
+
 def cache_file() -> Path:
-    """Return the path of the cache; the environment variable CRISPSEG_CACHE chooses another folder."""
-    return Path(os.environ.get("CRISPSEG_CACHE") or user_cache_path("crispseg")) / f"facts-{FORMAT}.sqlite"
+    return cache_folder() / f"facts-{FORMAT}.sqlite"
 
 
 def forget() -> None:

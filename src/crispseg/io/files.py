@@ -191,14 +191,14 @@ def check_new_folder(path: str | Path) -> Path:
     return path
 
 
-def writable_folder(path: str | Path) -> Path:
+def writable_folder(path: str | Path, remedy: str = "choose another folder") -> Path:
     """Create a missing folder and check that it can be written, or raise a CrispsegError."""
     path = user_path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=path).close()
     except OSError as error:
-        raise CrispsegError(f"cannot write to the folder {path} ({error.strerror}); choose another folder") from None
+        raise CrispsegError(f"cannot write to the folder {path} ({error.strerror}); {remedy}") from None
     return path
 
 
