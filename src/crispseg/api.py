@@ -116,6 +116,7 @@ def evaluate(
     objects: str | None = None,
     objects_border: str | None = None,
     objects_min_size: int | None = None,
+    objects_split: StrictBool = False,
     thin: Sequence[str] | None = None,
     bootstrap: int = RESAMPLES,
     backend: Backend = "auto",
@@ -138,6 +139,7 @@ def evaluate(
         objects_border: class of the pixels between objects.
         objects_min_size: area in pixels; smaller objects are left out, except those of instance masks. By default, a
             tenth of the median area of the image's predicted objects with objects_border, else 0.
+        objects_split: separate touching objects at their necks, if they have no border class.
         thin: compute IoU and recall by the width of structures, and clDice of the named classes.
         bootstrap: number of resamples for the intervals over images; 0 for none.
         backend: runtime of an exported file; the default is ONNX Runtime for .onnx, OpenVINO for .xml.
@@ -164,6 +166,7 @@ def evaluate(
         objects=objects,
         objects_border=objects_border,
         objects_min_size=objects_min_size,
+        objects_split=objects_split,
         thin=thin,
         resamples=bootstrap,
         backend=backend,

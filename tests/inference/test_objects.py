@@ -11,22 +11,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from commands import Capture
+from conftest import Refuses
 from dataset_trees import mask_of, photos
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as stn
 from numpy.typing import NDArray
 from pycocotools import mask as coco_masks
-from skimage.measure import points_in_poly
+from skimage.measure import points_in_poly, regionprops
 from training_runs import of_many_opinions
 
 from crispseg import Segmenter
 from crispseg.cli.main import main
+from crispseg.data import Folder
 from crispseg.data.formats import read_annotations
+from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.inference import Segmentation
 from crispseg.inference.objects import ObjectRule, measured, object_rules
-from crispseg.io.images import read_mask
+from crispseg.io.images import read_image, read_mask, write_image
 from crispseg.io.outlines import segmentations
 from crispseg.labels import LabelSet
 
@@ -224,6 +228,85 @@ def test_tables_have_sizes_in_units_and_no_small_objects(model: Path, tmp_path: 
     for name, share in result.shares().items():
         assert float(first[name]) == share
         assert float(first[f"{name}_um2"]) == pytest.approx(share * result.labels.size / 4)
+
+
+def test_tables_of_all_images_measure_as_scikit_image_does(model: Path, tmp_path: Path) -> None:
+    folder, out = photos(tmp_path / "photos", "a.png", "sub/b.jpg"), tmp_path / "out"
+    deep = np.random.default_rng(0).integers(0, 4096, (90, 120)).astype(np.uint16)
+    write_image(folder / "deep.png", deep)
+    argv = ["predict", str(model), str(folder), "--out", str(out), "--objects=nucleus", "--objects_border=border"]
+    assert main([*argv, "--pixel_size=0.5um"]) == 0
+    rows, images = (list(csv.DictReader((out / f"{name}.csv").open(newline=""))) for name in ("objects", "summary"))
+    assert [row["image"] for row in images] == ["a.png", "deep.png", "sub/b.jpg"]
+    for summary in images:
+        own = [row for row in rows if row["image"] == summary["image"]]
+        path = out / summary["image"]
+        ids = read_mask(path.with_name(f"{path.stem}_objects.png"))
+        values = read_image(folder / summary["image"]).mean(2) if path.stem != "deep" else deep
+        assert len(own) == ids.max() == int(summary["objects"]) > 0
+        for row, region in zip(own, regionprops(ids, values), strict=True):
+            circularity = min(1, 4 * np.pi * region.area / max(region.perimeter, 1e-9) ** 2)
+            top, left, bottom, right = region.bbox
+            expected = {
+                "id": region.label,
+                "area": region.area,
+                "equivalent_diameter": region.equivalent_diameter_area,
+                "perimeter": region.perimeter,
+                "major_axis": region.axis_major_length,
+                "minor_axis": region.axis_minor_length,
+                "circularity": circularity,
+                "eccentricity": region.eccentricity,
+                "mean_intensity": region.intensity_mean,
+                "integrated_intensity": values[ids == region.label].sum(),
+                "touches_edge": int(0 in (top, left) or bottom == ids.shape[0] or right == ids.shape[1]),
+                "area_um2": region.area / 4,
+                "perimeter_um": region.perimeter / 2,
+            }
+            assert {key: float(row[key]) for key in expected} == pytest.approx(expected, abs=1e-3)
+        areas = [int(row["area"]) for row in own]
+        numbers = {"total_area": sum(areas), "median_area": np.median(areas), "share": sum(areas) / ids.size}
+        numbers |= {"per_megapixel": 1e6 * len(own) / ids.size, "objects_per_um2": 4 * len(own) / ids.size}
+        assert {key: float(summary[key]) for key in numbers} == pytest.approx(numbers, rel=1e-4)
+    (out / "summary.csv").write_text("my own table")
+    assert main([*argv, "--resume"]) == 2
+
+
+def disc(y: int, x: int, radius: float, shape: tuple[int, int] = (60, 90)) -> NDArray[np.bool_]:
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    return np.asarray((rows - y) ** 2 + (columns - x) ** 2 <= radius**2)
+
+
+def test_touching_objects_are_separated_at_their_necks() -> None:
+    labels = (disc(30, 25, 14) | disc(30, 50, 13) | disc(8, 75, 6)).astype(np.uint8)
+    labels[58, 88] = 1  # a single pixel stays
+    assert ObjectRule(1).find(labels).max() == 3
+    ids = ObjectRule(1, split=True).find(labels)
+    assert ids.max() == 4 and ((ids > 0) == (labels == 1)).all()
+    assert len({ids[30, 25], ids[30, 50], ids[8, 75], ids[58, 88]}) == 4
+    assert 0.9 < (ids == ids[30, 25]).sum() / disc(30, 25, 14).sum() < 1.1
+
+
+@pytest.mark.parametrize("faulty", [{"border": "border", "split": True}, {"border": "nucleus"}])
+def test_objects_with_a_border_are_not_split(faulty: dict[str, Any], refuses: Refuses) -> None:
+    with refuses("objects"):
+        object_rules(LABELS, "nucleus", **faulty)
+
+
+@pytest.mark.slow
+def test_nuclei_in_masks_of_two_classes(shared: Path) -> None:
+    """Parts at necks match at least four points more of the true objects than connected parts."""
+    folder = shared / "data/nuclei"
+    pairs = Folder(folder / "images", instances=folder / "instances").pairs("val")
+    scores = []
+    for rule in (ObjectRule(1), ObjectRule(1, split=True)):
+        metric = ObjectScores(2, rule)
+        for index, pair in enumerate(pairs):
+            truth = read_mask(folder / f"instances/{pair.name}.png").astype(np.int32)
+            labels = torch.from_numpy((truth > 0).astype(np.uint8))[None]
+            metric.update(labels, labels, [index], torch.from_numpy(truth)[None])
+        scores.append(metric.scores())
+    connected, separated = (score.measures()["object_f1"] for score in scores)
+    assert separated >= connected + 4
 
 
 def test_objects_of_several_classes(model: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -101,6 +101,7 @@ def score_model(
     objects: str | None = None,
     objects_border: str | None = None,
     objects_min_size: int | None = None,
+    objects_split: bool = False,
     thin: Sequence[str] | None = None,
     resamples: int = 0,
     **options: Any,
@@ -112,7 +113,7 @@ def score_model(
         boundary: distances of boundary F-scores, in pixels, or true for `DISTANCES`.
         boundary_empty: see `BoundaryScores`.
         objects, objects_border: class whose single objects are scored, and class of the pixels between them.
-        objects_min_size: `min_size` of `ObjectRule`.
+        objects_min_size, objects_split: `min_size` and `split` of `ObjectRule`.
         thin: classes whose centre lines are compared, in addition to scores by width; None omits these scores.
         resamples: number of resamples for intervals; 0 for none.
         options: `device`, `workers` and `protocol` of `evaluate`.
@@ -126,7 +127,8 @@ def score_model(
         metrics["boundary"] = BoundaryScores(classes, DISTANCES if boundary is True else boundary, boundary_empty)
     if boundary_iou:
         metrics["boundary_iou"] = BoundaryIoUScores(classes)
-    for rule in object_rules(labels, objects, objects_border, min_size=objects_min_size).values():
+    rules = object_rules(labels, objects, objects_border, min_size=objects_min_size, split=objects_split)
+    for rule in rules.values():
         metrics["objects"] = ObjectScores(classes, rule)
     if thin is not None:
         metrics["thin"] = ThinScores(classes, [(name, labels.index(name)) for name in dict.fromkeys(thin)])

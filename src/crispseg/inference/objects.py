@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import mean
+from scipy.ndimage import distance_transform_edt, gaussian_filter, mean
 from skimage.measure import label, regionprops
-from skimage.segmentation import expand_labels
+from skimage.morphology import h_maxima
+from skimage.segmentation import expand_labels, watershed
 
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, write_file, write_table
@@ -28,6 +29,7 @@ from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
 
 REACH = 5  # largest distance in pixels at which border pixels join an object
+SMOOTHING, NECK = 1, 0.5  # pixels; chosen on true masks of nuclei in training images
 FRAGMENT = 0.1  # smallest area of an object with a border class, as a share of the median in its image
 OBJECT_ENDINGS = ("_objects.png", "_objects.csv")  # name endings of the result files of an image
 OBJECT_COLORS = 40  # number of colours in images of objects; further objects repeat them
@@ -48,16 +50,19 @@ class ObjectRule:
         reach: distance in pixels; 0 leaves out the border.
         min_size: area in pixels; smaller objects are left out. By default, a tenth of the median area of the image's
             objects if they have a border class, which leaves fragments of objects, else 0.
+        split: whether to separate touching objects at their necks, see `parts_at_necks`.
     """
 
     index: int
     border: int | None = None
     reach: int = REACH
     min_size: int | None = None
+    split: bool = False
 
     def find(self, labels: NDArray[np.uint8]) -> NDArray[np.int32]:
         """Return object numbers `(H, W)` of class ids `(H, W)`: 1, 2, … in the order of first pixels, or 0."""
-        ids = np.asarray(label(labels == self.index, connectivity=1), np.int32)
+        pixels = labels == self.index
+        ids = np.asarray(label(parts_at_necks(pixels) if self.split else pixels, connectivity=1), np.int32)
         if self.border is not None:
             grown = np.where(labels == self.border, expand_labels(ids, self.reach), ids)
             pieces = label(grown, connectivity=1)
@@ -76,23 +81,38 @@ class ObjectRule:
         return 0 if self.border is None or not areas.size else FRAGMENT * float(np.median(areas))
 
 
+def parts_at_necks(pixels: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Return numbers `(H, W)` of the parts of objects `(H, W)`, which are cut where they are narrow; 0 for no object.
+
+    A part is a basin of the smoothed distance to the outline, whose peak rises `NECK` above the saddle.
+    """
+    distance = gaussian_filter(distance_transform_edt(np.pad(pixels, 1))[1:-1, 1:-1], SMOOTHING)
+    peaks = label(h_maxima(np.where(pixels, distance, 0), NECK)) * pixels
+    parts = watershed(-distance, peaks, mask=pixels)
+    flat = label(pixels & (parts == 0), connectivity=1)  # too small for a peak
+    return np.asarray(np.where(flat > 0, flat + parts.max(), parts), np.int32)
+
+
 def object_rules(
     labels: LabelSet,
     names: str | Sequence[str] | None,
     border: str | None = None,
     reach: int = REACH,
     min_size: int | None = None,
+    split: bool = False,
 ) -> dict[str, ObjectRule]:
     """Return the rule of each class by name; a single class may have a border.
 
     Unknown or equal classes, a border for no or several object classes, or a size for none, raise a `CrispsegError`.
     """
-    several = check_object_options(names, border, min_size)
+    several = check_object_options(names, border, min_size, split)
     margin = None if border is None else labels.index(border)
-    return {name: ObjectRule(labels.index(name), margin, reach, min_size) for name in several}
+    return {name: ObjectRule(labels.index(name), margin, reach, min_size, split) for name in several}
 
 
-def check_object_options(names: str | Sequence[str] | None, border: str | None, min_size: int | None) -> Sequence[str]:
+def check_object_options(
+    names: str | Sequence[str] | None, border: str | None, min_size: int | None, split: bool
+) -> Sequence[str]:
     """Return the names of the object classes; raise a CrispsegError if the options contradict each other."""
     several = [names] if isinstance(names, str) else names or []
     if names is not None and not several:
@@ -101,6 +121,8 @@ def check_object_options(names: str | Sequence[str] | None, border: str | None, 
         raise CrispsegError(f"is {border}, which needs one class of objects; give one as objects", "objects_border")
     if min_size is not None and not several:
         raise CrispsegError(f"is {min_size}, which needs a class of objects; give one as objects", "objects_min_size")
+    if split and (border is not None or not several):
+        raise CrispsegError("needs objects that have no objects_border; give only objects", "objects_split")
     if border in several:
         raise CrispsegError(f"class {border} is given for objects and for their border; give two different classes")
     return several

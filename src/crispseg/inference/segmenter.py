@@ -387,7 +387,12 @@ class Segmentation:
         return dict(zip(self.label_set.names, (counts / self.labels.size).tolist(), strict=True))
 
     def objects(
-        self, name: str | Sequence[str], border: str | None = None, reach: int = REACH, min_size: int | None = None
+        self,
+        name: str | Sequence[str],
+        border: str | None = None,
+        reach: int = REACH,
+        min_size: int | None = None,
+        split: bool = False,
     ) -> Objects:
         """Return the objects of a class, or of several, with their areas, boxes, centroids and probabilities.
 
@@ -397,11 +402,12 @@ class Segmentation:
             reach: largest distance in pixels of added border pixels.
             min_size: area in pixels; smaller objects are left out. By default, a tenth of the median area of the
                 objects if they have a border, else 0.
+            split: separate touching objects at their necks; for a class without a border.
 
         Raises:
-            CrispsegError: a class is unknown, or both are the same.
+            CrispsegError: a class is unknown, both are the same, or a class with a border is split.
         """
-        rules = object_rules(self.label_set, name, border, reach, min_size)
+        rules = object_rules(self.label_set, name, border, reach, min_size, split)
         probabilities = None if self._logits is None else self.probabilities()
         ids, table = np.zeros(self.labels.shape, np.int32), list[Object]()
         for category, rule in rules.items():

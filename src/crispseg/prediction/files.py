@@ -59,6 +59,7 @@ def predict_files(
     objects: str | list[str] | None = None,
     objects_border: str | None = None,
     objects_min_size: int | None = None,
+    objects_split: bool = False,
     confidence: bool = False,
     shares: bool = False,
     outputs: list[str] | None = None,
@@ -92,10 +93,11 @@ def predict_files(
         polygons: also write `NAME.geojson` of these TIFFs.
         outlines: show outlines of areas in `NAME_overlay.png` instead of the areas.
         objects: class, or a list of them, whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and
-            to `objects.json`, if neither `resume` nor `shard` is given.
+            to `objects.json`, `objects.csv` and `summary.csv`, if neither `resume` nor `shard` is given.
         objects_border: class of the pixels between objects.
         objects_min_size: area in pixels; smaller objects are left out. By default, a tenth of the median area of the
             image's objects with objects_border, else 0.
+        objects_split: separate touching objects at their necks, if they have no border class.
         confidence: also write `NAME_confidence.png`, the largest probability of each pixel from 0 to 255; for TIFFs in
             tiles, `NAME_confidence.tif` with the map position.
         shares: also write `shares.csv`, the share of each class in each image.
@@ -127,6 +129,7 @@ def predict_files(
         objects=objects,
         objects_border=objects_border,
         objects_min_size=objects_min_size,
+        objects_split=objects_split,
         confidence=confidence,
         shares=shares,
         outputs=tuple(outputs or ()),

@@ -55,6 +55,7 @@ class PredictionJob:
     objects: str | list[str] | None
     objects_border: str | None
     objects_min_size: int | None
+    objects_split: bool
     confidence: bool
     shares: bool
     outputs: tuple[str, ...]
@@ -67,7 +68,7 @@ class PredictionJob:
             shard_slice(self.shard)
         if self.writes_annotations:
             check_annotation_format(self.format, self.shard)
-        check_object_options(self.objects, self.objects_border, self.objects_min_size)
+        check_object_options(self.objects, **self.object_options)
         if self.pixel_size is not None:
             pixel_area(self.pixel_size)
 
@@ -96,6 +97,11 @@ class PredictionJob:
     def resumes(self) -> bool:
         """Whether images with complete results are skipped."""
         return self.resume or self.shard is not None
+
+    @property
+    def object_options(self) -> dict[str, Any]:
+        """Arguments of `Segmentation.objects`, but for the classes."""
+        return {"border": self.objects_border, "min_size": self.objects_min_size, "split": self.objects_split}
 
     @property
     def part(self) -> slice:
@@ -152,6 +158,7 @@ class PredictionJob:
             "objects": self.objects,
             "objects_border": self.objects_border,
             "objects_min_size": self.objects_min_size,
+            **({"objects_split": True} if self.objects_split else {}),
             "format": PALETTE if self.writes_annotations else self.format,
         }
 

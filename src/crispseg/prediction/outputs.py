@@ -13,8 +13,10 @@ from crispseg.errors import CrispsegError
 from crispseg.inference.objects import OBJECT_ENDINGS, CocoFile, Objects, object_rules, pixel_area
 from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.io.files import write_table
-from crispseg.io.images import write_image
+from crispseg.io.images import image_channels, write_image
+from crispseg.io.opening import opened
 from crispseg.prediction.job import PredictionJob
+from crispseg.prediction.measures import OBJECTS, SUMMARY, Measurements, ObjectTables, measurements
 from crispseg.prediction.predictions import Predictions
 
 COCO = "objects.json"  # COCO file of the objects of all images
@@ -94,37 +96,45 @@ class ConfidenceMap(Output):
 
 @OUTPUTS.register("objects")
 class ObjectFiles(Output):
-    """Numbers and table of the objects of an image, and `objects.json` of all images."""
+    """Numbers and table of the objects of an image; `objects.json`, `objects.csv` and `summary.csv` of all images."""
 
     endings = OBJECT_ENDINGS
 
     def __init__(self, job: PredictionJob, segmenter: Segmenter, out: Path) -> None:
         super().__init__(job, segmenter, out)
-        rules = object_rules(segmenter.label_set, job.objects, job.objects_border, min_size=job.objects_min_size)
+        rules = object_rules(segmenter.label_set, job.objects, **job.object_options)
         # A process that skips images or has a part of them does not know all objects.
         self.coco = None if job.resumes else CocoFile(out / COCO, [*rules])
-        self.objects: dict[str, Objects] = {}  # objects of images that are written, by the names of their results
+        self.tables = ObjectTables([*rules], job.pixel_size)
+        self.objects: dict[str, tuple[Objects, Measurements]] = {}  # of images that are written, by name
 
     @staticmethod
     def check_folder(out: Path) -> None:
         if (out / COCO).exists() and not (out / COCO).read_text("utf-8", "replace").startswith('{"categories": '):
             raise overwritten(out / COCO)
+        for table in (OBJECTS, SUMMARY):
+            check_table(out / table, "image,")
 
     def write(self, result: Segmentation) -> None:
         job = self.job
         assert job.objects is not None
-        objects = result.objects(job.objects, job.objects_border, min_size=job.objects_min_size)
+        objects = result.objects(job.objects, **job.object_options)
         objects.save(self.out, job.pixel_size)
-        self.objects[result.name] = objects
+        assert result.path is not None
+        with opened(result.path) as raster:  # the file's values, which may have 16 bits
+            values = raster.numbers(image_channels(self.segmenter.info.in_chans))
+        self.objects[result.name] = objects, measurements(objects.ids, values)
 
     def add(self, result: Segmentation) -> None:
-        objects = self.objects.pop(result.name)
+        objects, columns = self.objects.pop(result.name)
         if self.coco is not None:
             self.coco.add(image_file(result), objects)
+            self.tables.add(image_file(result), objects, columns)
 
     def finish(self, predictions: Predictions) -> None:
         if self.coco is not None:
             self.coco.write()
+            self.tables.write(self.out)
             predictions.objects = len(self.coco.annotations)
 
 
@@ -138,9 +148,7 @@ class ShareTable(Output):
 
     @staticmethod
     def check_folder(out: Path) -> None:
-        table = out / SHARES
-        if table.exists() and not table.read_text("utf-8", "replace").startswith("image,pixels"):
-            raise overwritten(table)
+        check_table(out / SHARES, "image,pixels")
 
     def add(self, result: Segmentation) -> None:
         pixels = result.labels.size
@@ -164,6 +172,12 @@ def image_file(result: Segmentation) -> str:
     """Return the name of the image in tables: its path in its folder."""
     assert result.path is not None
     return f"{result.name}{result.path.suffix}"
+
+
+def check_table(file: Path, start: str) -> None:
+    """Raise a CrispsegError if a table of the user, which has another `start`, would be overwritten."""
+    if file.exists() and not file.read_text("utf-8", "replace").startswith(start):
+        raise overwritten(file)
 
 
 def overwritten(file: Path) -> CrispsegError:
