@@ -30,7 +30,6 @@ from crispseg.config.settings import (
 from crispseg.errors import CrispsegError, did_you_mean
 
 STDOUT = Path("-")  # file name that means the standard output
-HELP = ("-h", "--help")
 DATA_HEADING = "The data; --data NAME selects them, folder is for custom data"
 commands: dict[str, type[Command]] = {}  # commands by name; each registers itself when its module is imported
 
@@ -45,7 +44,6 @@ class Command:
 
     name: ClassVar[str]
     words: ClassVar[tuple[str, ...]] = ()  # fields that need no flag, in this order; the last may be a list
-    first: ClassVar[tuple[str, ...]] = ()  # keys on the first page of help; empty for all keys
     plugins: list[str] = field(default_factory=list)
 
     def __init_subclass__(cls) -> None:
@@ -59,7 +57,7 @@ class Command:
     @classmethod
     def start(cls, argv: Sequence[str]) -> int | None:
         """Run the command with these arguments, and return its exit status."""
-        if {*HELP} & {*argv}:
+        if {"-h", "--help"} & {*argv}:
             print(cls.help(argv))
             return 0
         return cls.parsed(argv)()
@@ -113,19 +111,22 @@ class Command:
 
     @classmethod
     def help(cls, argv: Sequence[str]) -> str:
-        """Return the first page of help, or the whole help if `all` follows the flag."""
-        width = max(60, min(110, shutil.get_terminal_size().columns))
+        """Return the help with all keys; the first page is a file in `crispseg/cli/help`."""
+        width = help_width()
         about = (inspect.getdoc(cls) or "").partition("\nArgs:")[0].strip()
         lines = [cls.usage(), "", *(textwrap.fill(part, width) for part in about.split("\n\n"))]
         keys = fields_of(cls)
-        _, tree = read_flags([word for word in argv if word not in (*HELP, "all")], keys)
+        _, tree = read_flags([word for word in argv if word not in ("-h", "--help", "all")], keys)
         lines += _explained({word.upper(): keys.pop(word) for word in cls.words}, width)
         for heading, group in {"The keys": keys, **cls.more_keys(tree)}.items():
-            first = group if argv[-1] == "all" or not cls.first else cls.first
-            shown = {f"--{key}": group[key] for key in group if key in first}
-            if shown:
-                lines += ["", f"{heading}:", *_explained(shown, width)]
-        return "\n".join([*lines, "", f"crispseg {cls.name} --help all explains every key."])
+            if group:
+                lines += ["", f"{heading}:", *_explained({f"--{key}": field for key, field in group.items()}, width)]
+        return "\n".join([*lines, "", f"crispseg {cls.name} --help explains the keys that most people need."])
+
+
+def help_width() -> int:
+    """Return the width of lines of help in characters."""
+    return max(60, min(110, shutil.get_terminal_size().columns))
 
 
 def _explained(keys: Mapping[str, Field], width: int) -> list[str]:
@@ -142,23 +143,25 @@ def _explained(keys: Mapping[str, Field], width: int) -> list[str]:
     return lines
 
 
+def data_help() -> str:
+    """Return the help of the keys that say what custom data mean, which many commands have."""
+    (keys,) = WithData.more_keys({}).values()
+    shown = {f"--{key.removeprefix('data.')}": field for key, field in keys.items()}
+    about = "Options of custom data, of all commands that read images and masks. --data NAME selects a public data set."
+    return "\n".join([*textwrap.wrap(about, help_width()), "", *_explained(shown, help_width())])
+
+
 class Group(Command):
     """Base of commands with sub-commands, whose names begin with the name of the group."""
 
     @classmethod
     def start(cls, argv: Sequence[str]) -> int | None:
-        """Run one of the commands, or print a list of them."""
+        """Run one of the commands."""
         before = f"{cls.name} "
         known = {name.removeprefix(before): commands[name] for name in commands if name.startswith(before)}
-        name, *others = argv or HELP
-        if name in known:
-            return known[name].start(others)
-        if name not in HELP:
-            raise CrispsegError(f"unknown command '{before}{name}'{did_you_mean(name, known)}")
-        print(f"usage: crispseg {cls.name} COMMAND [...]", "", sep="\n")
-        for name, command in known.items():
-            print(f"  {name:12}{(command.__doc__ or '').partition(chr(10))[0]}")
-        return 0
+        if argv[0] not in known:
+            raise CrispsegError(f"unknown command '{before}{argv[0]}'{did_you_mean(argv[0], known)}")
+        return known[argv[0]].start(argv[1:])
 
 
 @dataclass(kw_only=True)

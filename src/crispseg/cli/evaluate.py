@@ -32,7 +32,6 @@ class Evaluate(WithProtocol, WithScores):
     name = "evaluate"
     words = ("run", "folder")
     function = staticmethod(crispseg.evaluate)
-    first = ("split", "boundary", "html", "json", "device", "data.images", "data.masks")
     run: str
     folder: str | None = None
     confusion: Path | None = None

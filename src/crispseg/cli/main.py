@@ -13,6 +13,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from importlib.resources import files
 from io import TextIOWrapper
 from types import FrameType
 from typing import Any
@@ -59,6 +60,7 @@ commands:
 {chr(10).join(f"  {name:12}{text}" for name, text in COMMANDS.items())}
 
 crispseg COMMAND --help explains a command, and crispseg COMMAND --help all explains all its keys.
+crispseg help data explains the keys that say what images and masks mean.
 crispseg --version prints the version."""
 
 
@@ -135,11 +137,18 @@ def _command(words: Sequence[str], settings: Mapping[str, object]) -> str:
 
 
 def _run(argv: list[str]) -> int:
-    if not argv or argv[0] in ("-h", "--help"):
-        print(HELP_PAGE)
-        return 0
-    if argv[0] == "--version":
+    if argv == ["--version"]:
         print(__version__)
+        return 0
+    if argv == ["help", "data"]:
+        from crispseg.cli.command import data_help
+
+        print(data_help())
+        return 0
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
+    if page := help_page(argv):
+        print(page)
         return 0
     name, *arguments = argv
     if name not in COMMANDS:
@@ -150,6 +159,19 @@ def _run(argv: list[str]) -> int:
     from crispseg.cli.command import commands  # imports pydantic and rich; the help page does not need them
 
     return commands[name].start(arguments) or 0
+
+
+def help_page(words: Sequence[str]) -> str | None:
+    """Return the first page of help that a command line asks for, a file of this package; None if it asks for none."""
+    names = [word for word in words if word not in ("-h", "--help")]
+    if not names:
+        return HELP_PAGE
+    pages = {page.name.removesuffix(".txt"): page for page in (files("crispseg.cli") / "help").iterdir()}
+    name = " ".join(names[:2]) if " ".join(names[:2]) in pages else names[0]
+    has_commands = any(page.startswith(f"{name} ") for page in pages)
+    asked = len(names) < len(words) and (has_commands or words[-1] != "all")
+    is_page = name in pages and (asked or (has_commands and names == [name]))
+    return pages[name].read_text("utf-8").rstrip() if is_page else None
 
 
 @contextmanager

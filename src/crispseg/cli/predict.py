@@ -36,7 +36,6 @@ class Predict(WithProtocol):
     name = "predict"
     words = ("run", "images")
     function = staticmethod(predict_files)
-    first = ("out", "device", "tiles", "protocol", "resume", "shard")
     run: str
     images: list[str]
     out: Path | None = None

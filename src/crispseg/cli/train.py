@@ -87,10 +87,6 @@ class Train(Training):
     """
 
     name = "train"
-    first = (
-        *("data.images", "data.masks", "data.classes", "out", "minutes", "epochs", "batch_size", "augment.crop"),
-        *("model.name", "model.backbone", "model.pretrained", "init_from", "unlabelled", "resume", "folds"),
-    )
     resume: str | None = None
     folds: int | None = None
     refresh: bool = False

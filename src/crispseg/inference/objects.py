@@ -117,12 +117,13 @@ def check_object_options(
     several = [names] if isinstance(names, str) else names or []
     if names is not None and not several:
         raise CrispsegError("names no class; give one, such as nucleus, or leave it out", "objects")
-    if border is not None and len(several) != 1:
-        raise CrispsegError(f"is {border}, which needs one class of objects; give one as objects", "objects_border")
-    if min_size is not None and not several:
-        raise CrispsegError(f"is {min_size}, which needs a class of objects; give one as objects", "objects_min_size")
-    if split and (border is not None or not several):
-        raise CrispsegError("needs objects that have no objects_border; give only objects", "objects_split")
+    given = {"objects_border": border, "objects_min_size": min_size, "objects_split": split or None}
+    for key, value in given.items():
+        if value is not None and not several:
+            raise CrispsegError(f"is {value}, which needs a class of objects; give one as objects", key)
+    if border is not None and (split or len(several) > 1):
+        other = "objects_split" if split else "several classes of objects"
+        raise CrispsegError(f"is {border}, which conflicts with {other}; leave out one of them", "objects_border")
     if border in several:
         raise CrispsegError(f"class {border} is given for objects and for their border; give two different classes")
     return several
