@@ -74,6 +74,7 @@ def test_elsewhere_it_is_not_compared(package: Path, capsys: pytest.CaptureFixtu
     [
         ({}, "size is None"),
         ({"size": (16, 64)}, "at least 32"),
+        ({"size": (100_000, 100_000)}, "at most 134,217,728 pixels"),
         ({"precision": "int8"}, "int8"),
         ({"size": SIZE, "sampling": "gather"}, "grid_sample"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from crispseg.inference.device import runs_coreml
 from crispseg.inference.runtime import AnyModel
 from crispseg.inference.segmenter import check_finite
 from crispseg.io.files import workplace, writable_file, writable_folder
+from crispseg.io.tiff_reading import MAX_PIXELS
 from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
 
@@ -133,13 +135,14 @@ def check_plan(plan: ExportPlan, path: Path, format: Format, *, max_drop: float 
 
 def conflicts(plan: ExportPlan, format: Format, *, max_drop: float | None, triton: bool) -> Iterator[tuple[bool, str]]:
     """Yield combinations of options that are not possible: whether the plan has them, and the message."""
-    int8, sides = plan.precision == "int8", f"give a height and width of at least {MIN_SIDE}"
+    int8 = plan.precision == "int8"
+    sides = f"give a height and width of at least {MIN_SIDE}, and at most {MAX_PIXELS:,} pixels"
     yield (
         plan.size is None and FILE_FORMATS[format].one_size,
         f"size is None, but {format} files accept one size; {sides}",
     )
     yield (
-        plan.size is not None and min(plan.size) < MIN_SIDE,
+        plan.size is not None and (min(plan.size) < MIN_SIDE or math.prod(plan.size) > MAX_PIXELS),
         f"size is {plan.size}; {sides}",
     )
     yield (
