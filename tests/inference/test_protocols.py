@@ -22,7 +22,7 @@ from crispseg.inference.protocols import (
     Protocol,
     average_views,
     one_view,
-    predict_logits,
+    unrefined_logits,
     window_starts,
 )
 from crispseg.models.refinement import shift
@@ -52,6 +52,13 @@ class Toy(nn.Module):
         self.sizes.append(tuple(images.shape))
         logits: Tensor = self.layers(images)
         return logits
+
+
+def predict_logits(model: SegmentationModel, images: Tensor, protocol: Protocol) -> Tensor:
+    """Refined logits at the size of the images."""
+    logits, offsets = unrefined_logits(model, images, protocol)
+    logits = model.resized(logits, images.shape[-2:])
+    return logits if offsets is None else shift(logits, offsets)
 
 
 # Views ----------------------------------------------------------------------------------------------------------

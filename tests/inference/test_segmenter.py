@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import pickle
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,37 @@ def test_a_segmenter_is_pickled_with_its_settings(
     for content in pickles:
         assert np.array_equal(pickle.loads(content)(image).labels, expected)
     assert len(pickles[0]) < 10_000 < len(pickles[2])  # a path, or weights
+
+
+@pytest.mark.parametrize(("threads", "are_parallel"), [(1, False), (2, True)])
+def test_small_images_share_the_threads(
+    threads: int, are_parallel: bool, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    see, names = segmenter._see, set()
+
+    def noted(image: Any) -> Any:
+        names.add(threading.current_thread().name)
+        return see(image)
+
+    monkeypatch.setattr(segmenter, "_see", noted)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert len(segmenter([picture()] * 3)) == 3
+    finally:
+        torch.set_num_threads(before)
+    assert (threading.current_thread().name not in names) == are_parallel
+
+
+@pytest.mark.parametrize("again", [copy.copy, lambda result: pickle.loads(pickle.dumps(result))])
+def test_copied_results_have_labels_only(again: Any, segmenter: Segmenter, refuses: Any) -> None:
+    for result in (segmenter(picture()), *segmenter([picture()])):
+        copied = again(result)
+        assert np.array_equal(copied.labels, result.labels) and copied.shares() == result.shares()
+        with refuses("the image", "pickled"):
+            copied.probabilities()
+        assert result.probabilities().shape == (5, 48, 70)
+    assert len(pickle.dumps(result)) < 10 * result.image.nbytes  # without the model
 
 
 def in_buffer(buffer: Any, set_number: Any) -> Iterator[Any]:

@@ -28,7 +28,6 @@ from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import side_factor
 from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
-from crispseg.models.refinement import shift
 from crispseg.nn import resize
 
 Function: TypeAlias = Callable[[Tensor], Tensor]  # function from images `(N, C, h, w)` of any size to `(N, K, h, w)`
@@ -99,22 +98,13 @@ def named_protocol(protocol: Protocol | str) -> Protocol:
     return PROTOCOLS[protocol]
 
 
-def predict_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> Tensor:
-    """Return logits `(N, num_classes, H, W)` float32 of normalised images `(N, in_chans, H, W)`, refined if possible.
-
-    With `average="probabilities"` they are log-probabilities, whose softmax is the mean of the probabilities of views.
-    """
-    logits, offsets = unrefined_logits(model, images, protocol)
-    logits = model.resized(logits, images.shape[-2:])
-    return logits if offsets is None else shift(logits, offsets)
-
-
 def unrefined_logits(model: AnyModel, images: Tensor, protocol: Protocol) -> tuple[Tensor, Tensor | None]:
     """Return float32 logits of normalised images before refinement, and the offsets `(N, 2, H, W)` to refine them.
 
     Images `(N, in_chans, H, W)` that are processed whole and once, with sides of at least `MIN_SIDE`, have coarse
     logits from the same forward pass as the offsets. Other protocols average logits `(N, num_classes, H, W)`.
 
+    With `average="probabilities"` they are log-probabilities, whose softmax is the mean of the probabilities of views.
     Views are averaged before refinement, since shifted logits would not match those of other views. The offsets come
     from the whole image at native size. They are None for models without refinement.
     """

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from crispseg.inference.acceleration import compiled, fold_batch_norms
 from crispseg.inference.device import FloatPrecision, check_process, in_parallel, usable_device
 from crispseg.inference.image_files import Source, is_several, named_images, read_source, unread_images
 from crispseg.inference.objects import REACH, Object, Objects, measured, object_rules
-from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, predict_logits, unrefined_logits
+from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, unrefined_logits
 from crispseg.inference.runtime import AnyModel, Backend, ExportedModel, open_model
 from crispseg.inference.tiling import LARGE, Tiling, as_bytes, check_tile, enough_memory, tiled
 from crispseg.io.arrays import Normalize
@@ -37,7 +37,7 @@ from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.info import MIN_SIDE
 from crispseg.models.refinement import shift
 from crispseg.models.saving import shipped_folder
-from crispseg.nn import resize
+from crispseg.nn import ceil_div
 from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
 
@@ -53,8 +53,8 @@ class Segmenter:
         device: by default CUDA if available, else the CPU; exported files run on the CPU only.
         precision: fp32, or bf16, which is about twice as fast if the processor supports it, with errors of a few
             percent of the largest logit.
-        protocol: scales, windows and flips, or a name of `PROTOCOLS`; by default the whole image once. With others, and
-            always for `crisp`, a `Segmentation` keeps logits at image size, with 4 bytes per class and pixel.
+        protocol: scales, windows and flips, or a name of `PROTOCOLS`; by default the whole image once. With others, a
+            `Segmentation` keeps logits at image size, with 4 bytes per class and pixel.
         value_range: values of 16-bit images that become black and white, or "image" to measure them in each image; by
             default those of the model.
         tile: side of the tiles in which larger images are processed; they overlap by an eighth and are blended. By
@@ -87,22 +87,12 @@ class Segmenter:
         compile: bool = False,
     ) -> None:
         check_process()
-        settings: dict[str, Any] = {
-            "precision": precision,
-            "protocol": protocol,
-            "value_range": value_range,
-            "tile": tile,
-            "backend": backend,
-            "compile": compile,
-        }
-        for key, option in options_of(Segmenter).items():
-            settings[key] = checked(option.kind, settings[key], key)
+        settings = checked_settings(
+            precision=precision, protocol=protocol, value_range=value_range, tile=tile, backend=backend, compile=compile
+        )
         self._settings = {"device": device, **settings}
         precision, protocol, value_range, tile, backend, compile = settings.values()
         self.protocol = named_protocol(protocol)
-        if tile is not None:
-            check_tile(tile)
-        check_range(value_range, "value_range")
         source: Any = Path(model_or_path) if isinstance(model_or_path, PathLike) else model_or_path
         is_model = not isinstance(source, str | Path)
         model: Any = source if is_model else open_model(source, backend, precision)
@@ -112,7 +102,6 @@ class Segmenter:
         is_file = isinstance(model, ExportedModel)
         self.labels_only = is_file and model.labels_only
         self.device = usable_device("cpu" if is_file and device is None else device)
-        self._two_at_a_time = self.device.type == "cpu" and not (is_file or compile)
         self._tiling = Tiling(self._see_square, self.device, 2 * (self.protocol.window or 0))
         model = self._prepared(model)
         self._source = model if is_model else absolute_source(source)
@@ -138,18 +127,22 @@ class Segmenter:
     def __call__(self, image: Any) -> Any:
         """Return the `Segmentation` of an image.
 
-        For several images, return a list. They may be a list, a folder, a pattern such as `photos/*.jpg`, or a batch:
-        an array `(N, H, W, C)` or a tensor `(N, C, H, W)`. Type hints cover only lists.
+        For several images, return a list of the results of `stream`. They may be a list, a folder, a pattern such as
+        `photos/*.jpg`, or a batch: an array `(N, H, W, C)` or a tensor `(N, C, H, W)`. Type hints cover only lists.
 
         Raises:
             CrispsegError: the image is not a `Source`, or a file cannot be read.
         """
         if is_several(image):
             return list(self.stream(image))
-        return self._segment(*read_source(image, self.info.in_chans, self.value_range))
+        return self._segment(*self._read(image))
 
     def stream(
-        self, images: str | Path | Iterable[Source], on_error: Callable[[Source, CrispsegError], None] | None = None
+        self,
+        images: str | Path | Iterable[Source],
+        on_error: Callable[[Source, CrispsegError], None] | None = None,
+        *,
+        probabilities: bool = False,
     ) -> Generator[Segmentation, None, None]:
         """Segment images one by one, while the next ones are read.
 
@@ -160,6 +153,8 @@ class Segmenter:
             images: images, a folder or a pattern. Results of values in memory are named by number, `image_0001` and so
                 on, and those of a folder by their path in it.
             on_error: called with the image and the error if an image cannot be read or is too large; it is left out.
+            probabilities: keep the logits of each result in the device's memory. By default, results keep labels, and
+                `probabilities`, `confidence` and `objects` process the image again.
 
         Raises:
             CrispsegError: as for calls, at the turn of the image, unless `on_error` is given.
@@ -168,33 +163,15 @@ class Segmenter:
         if isinstance(images, str | Path):
             folder, images = images, (names := named_images([images]))
             warn_of_unread(folder, names)
-        threads = torch.get_num_threads()
-        together = self._two_at_a_time and threads > 1
-
-        def read_in_turn(source: Source) -> tuple[Source, Any]:
-            """Read values in memory at once, since the caller may reuse the memory; errors wait for their turn."""
-            if isinstance(source, str | Path):
-                return source, None
-            try:
-                return source, read_source(source, self.info.in_chans, self.value_range)
-            except CrispsegError as error:
-                return source, error
-
-        def work(item: tuple[Source, Any]) -> Segmentation | tuple[NDArray[np.uint8], Path | None]:
-            """Segment a small image, or return a large one to be segmented by all threads."""
-            source, values = item
-            if isinstance(values, CrispsegError):
-                raise values
-            image, path = values or read_source(source, self.info.in_chans, self.value_range)
-            small = image.shape[0] * image.shape[1] <= LARGE // WORKERS
-            return self._segment(image, path) if together and small else (image, path)
-
-        threads_each = -(-threads // WORKERS) if together else None
-        with closing(in_parallel(map(read_in_turn, images), work, WORKERS, threads_each)) as segmented:
+        threads, max_pixels = None, 0
+        if self._shares_threads():
+            threads, max_pixels = ceil_div(torch.get_num_threads(), WORKERS), LARGE // WORKERS
+        work = partial(self._work, max_pixels=max_pixels, keeps_logits=probabilities)
+        with closing(in_parallel(map(self._read_in_turn, images), work, WORKERS, threads)) as segmented:
             for number, ((source, _), future) in enumerate(segmented, 1):
                 try:
                     prepared = future.result()
-                    result = prepared if isinstance(prepared, Segmentation) else self._segment(*prepared)
+                    result = prepared if isinstance(prepared, Segmentation) else self._segment(*prepared, probabilities)
                 except CrispsegError as error:
                     if on_error is None:
                         raise
@@ -203,17 +180,44 @@ class Segmenter:
                 result.name = names.get(result.path, result.name) if result.path else f"image_{number:04}"
                 yield result
 
+    def _shares_threads(self) -> bool:
+        """Return whether two small images are processed at a time, each with half of the CPU's threads."""
+        is_possible = self.device.type == "cpu" and torch.get_num_threads() > 1
+        return is_possible and isinstance(self._model, SegmentationModel) and not self._settings["compile"]
+
+    def _read_in_turn(self, source: Source) -> tuple[Source, Any]:
+        """Read values in memory at once, since the caller may reuse the memory; errors wait for their turn."""
+        if isinstance(source, str | Path):
+            return source, None
+        try:
+            return source, self._read(source)
+        except CrispsegError as error:
+            return source, error
+
+    def _work(
+        self, item: tuple[Source, Any], max_pixels: int, keeps_logits: bool
+    ) -> Segmentation | tuple[NDArray[np.uint8], Path | None]:
+        """Segment an image of at most `max_pixels`, or return a larger one to be segmented by all threads."""
+        source, values = item
+        if isinstance(values, CrispsegError):
+            raise values
+        image, path = values or self._read(source)
+        is_small = image.shape[0] * image.shape[1] <= max_pixels
+        return self._segment(image, path, keeps_logits) if is_small else (image, path)
+
+    def _read(self, source: Source) -> tuple[NDArray[np.uint8], Path | None]:
+        return read_source(source, self.info.in_chans, self.value_range)
+
     @torch.inference_mode()
-    def _segment(self, image: NDArray[np.uint8], path: Path | None) -> Segmentation:
+    def _segment(self, image: NDArray[np.uint8], path: Path | None, keeps_logits: bool = True) -> Segmentation:
         task = f"{path or 'the image'} of {image.shape[1]}×{image.shape[0]} pixels needs"
         with enough_memory(task, "cut or shrink it, or choose smaller tiles, such as 512"):
-            labels, logits, offsets, confidence = self._see_or_tile(image)
-        logits = None if logits is None else logits.cpu().contiguous()
-        offsets = None if offsets is None else offsets.to("cpu", torch.int8)
+            labels, logits, confidence = self._see_or_tile(image)
+        full = None if logits is None else logits.full
+        if full is not None and not keeps_logits:
+            full = partial(self.logits, image)
         name = path.stem if path else "image"
-        return Segmentation(
-            name, as_picture(image), labels, self.label_set, path, logits, offsets, confidence, self._model.resized
-        )
+        return Segmentation(name, as_picture(image), labels, self.label_set, path, full, confidence)
 
     @torch.inference_mode()
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -226,51 +230,89 @@ class Segmenter:
 
         They are 0 and 1 for a file of labels.
         """
-        height, width = image.shape[:2]
-        batch = self._batch(image)
-        with self._autocast():
-            if self.labels_only:  # the blend of tiles then takes the labels of the nearer tile
-                logits = F.one_hot(self._model(batch)[0].long(), self.info.num_classes).permute(2, 0, 1).float()
-            else:
-                logits = predict_logits(self._model, batch, self.protocol)[0]
-            return logits[:, :height, :width]
+        if self.labels_only:  # the blend of tiles then takes the labels of the nearer tile
+            labels = torch.from_numpy(self._see(image)[0]).long()
+            return F.one_hot(labels, self.info.num_classes).permute(2, 0, 1).float()
+        return self._image_logits(image).full()
 
     def _see_or_tile(
         self, image: NDArray[np.uint8]
-    ) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None, NDArray[np.uint8] | None]:
+    ) -> tuple[NDArray[np.uint8], ImageLogits | None, NDArray[np.uint8] | None]:
         """Return the results of `_see`, or labels and confidences if tiles are requested or memory is short."""
         height, width = image.shape[:2]
         tile = self.tile or self._tiling.forced(height * width)
         if tile is None or max(height, width) <= tile:
             return *self._see(image), None
         labels, confidence = tiled(self.logits, image, tile)
-        return labels, None, None, None if self.labels_only else confidence
+        return labels, None, None if self.labels_only else confidence
 
     def _see_square(self, side: int) -> object:
         """Process a black square, whose memory is measured."""
         return self._see(np.zeros((side, side, image_channels(self.info.in_chans)), np.uint8))
 
-    def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], Tensor | None, Tensor | None]:
-        """Return labels `(H, W)`, and the logits and offsets of the padded image, unless a file has only labels."""
+    def _see(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ImageLogits | None]:
+        """Return labels `(H, W)`, and the logits, unless a file has only labels."""
+        if not self.labels_only:
+            logits = self._image_logits(image)
+            return logits.labels(), logits
         height, width = image.shape[:2]
+        return self._model(self._batch(image))[0, :height, :width].numpy(), None
+
+    def _image_logits(self, image: NDArray[np.uint8]) -> ImageLogits:
         batch = self._batch(image)
-        if self.labels_only:
-            return self._model(batch)[0, :height, :width].numpy(), None, None
-        with self._autocast():
-            logits, offsets = unrefined_logits(self._model, batch, self.protocol)
-        full = self._model.resized(logits, batch.shape[2:])
-        best = full[0].max(0).indices.to(torch.uint8)  # several times faster than argmax on a CPU
-        if offsets is not None:  # labels of shifted logits are shifted labels
-            best = shift(best[None, None], offsets)[0, 0]
-        return best[:height, :width].cpu().numpy(), logits, offsets
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            unrefined, offsets = unrefined_logits(self._model, batch, self.protocol)
+        offsets = None if offsets is None else offsets.to(torch.int8)  # the result keeps them
+        return ImageLogits(self._model, unrefined, offsets, (image.shape[0], image.shape[1]))
 
     def _batch(self, image: NDArray[np.uint8]) -> Tensor:
         """Return an image as input of the model, in whichever process this is."""
         check_process(self.device.type)
         return as_batch(image, self.info, self.device)
 
-    def _autocast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+class ImageLogits(NamedTuple):
+    """Logits of an image, which stay on the device until they are requested.
+
+    Attributes:
+        unrefined: `(1, C, h, w)` of the image padded to `MIN_SIDE`, at the model's stride or full-size with a protocol.
+        offsets: refinement of full-size logits, `(1, 2, H, W)`.
+        size: height and width of the image.
+    """
+
+    model: AnyModel
+    unrefined: Tensor
+    offsets: Tensor | None
+    size: tuple[int, int]
+
+    @torch.inference_mode()
+    def full(self) -> Tensor:
+        """Return the refined logits `(C, H, W)`."""
+        return self._refined(self._resized())[0]
+
+    def labels(self) -> NDArray[np.uint8]:
+        """Return the class ids `(H, W)`, and copy only them from the device."""
+        best = self._resized().max(1, keepdim=True).indices  # several times faster than argmax on a CPU
+        labels = self._refined(best.to(torch.uint8))  # those of shifted logits are shifted labels
+        return labels[0, 0].cpu().numpy()
+
+    def _resized(self) -> Tensor:
+        return self.model.resized(self.unrefined, [max(side, MIN_SIDE) for side in self.size])
+
+    def _refined(self, maps: Tensor) -> Tensor:
+        """Shift maps of the padded image and crop them to the image."""
+        shifted = maps if self.offsets is None else shift(maps, self.offsets)
+        return shifted[..., : self.size[0], : self.size[1]]
+
+
+def checked_settings(**settings: Any) -> dict[str, Any]:
+    """Return keyword arguments of `Segmenter` in their types, or raise a CrispsegError."""
+    options = options_of(Segmenter)
+    settings = {key: checked(options[key].kind, value, key) for key, value in settings.items()}
+    if settings["tile"] is not None:
+        check_tile(settings["tile"])
+    check_range(settings["value_range"], "value_range")
+    return settings
 
 
 def folded_model(model: SegmentationModel, device: torch.device) -> SegmentationModel:
@@ -311,9 +353,7 @@ def as_batch(image: NDArray[np.uint8], info: ModelInfo, device: torch.device) ->
     """Normalise an image `(H, W, C)` for a model: float32 `(1, C, H, W)`, channels last, with sides of at least 32."""
     height, width = image.shape[:2]
     extended = np.pad(image, [(0, max(0, MIN_SIDE - height)), (0, max(0, MIN_SIDE - width)), (0, 0)], mode="edge")
-    images = torch.from_numpy(extended).to(device).permute(2, 0, 1)[None]  # (1, C, H, W)
-    batch: Tensor = Normalize(info.mean, info.std, info.in_chans)(images)
-    return batch
+    return Normalize(info.mean, info.std, info.in_chans).of_pixels(torch.from_numpy(extended).to(device))
 
 
 def smooth_outputs(model: SegmentationModel, images: Tensor) -> list[Tensor]:
@@ -332,7 +372,7 @@ def check_finite(model: AnyModel) -> None:
 
 @dataclass(eq=False)
 class Segmentation:
-    """Labels and probabilities of an image."""
+    """Labels and probabilities of an image. A copied or pickled result has no probabilities."""
 
     name: str
     """Stem of the files that `save` writes: that of the image file, "image", or "image_0001" for the first of several.
@@ -345,41 +385,41 @@ class Segmentation:
     """Names and colours of the classes."""
     path: Path | None = field(repr=False)
     """Path of the image, if it is a file."""
-    # (1, C, h, w) of the image padded to MIN_SIDE, at the network's stride, or full-size with a protocol; None for an
-    # image that was processed in tiles or by a file of labels
-    _logits: Tensor | None = field(repr=False)
-    _offsets: Tensor | None = field(repr=False, default=None)  # (1, 2, H, W), refinement of full-size logits
+    _logits: Callable[[], Tensor] | None = field(repr=False)  # function that returns logits (C, H, W) on the device
     _confidence: NDArray[np.uint8] | None = field(repr=False, default=None)  # (H, W) of an image processed in tiles
-    _resized: Callable[[Tensor, Sequence[int]], Tensor] = field(  # of logits, to the image's size
-        repr=False, default=partial(resize, align_corners=False)
-    )
     made_of: str = field(repr=False, default="")
     """Metadata of the files that `save` writes: image, model and settings. You can change it."""
 
     def probabilities(self) -> NDArray[np.float32]:
         """Compute the probability of each class in each pixel, `(C, H, W)` float32; the result is not cached.
 
+        Results of lists and streams process the image again, unless `Segmenter.stream` is told to keep the logits.
+
         Raises:
-            CrispsegError: the image was processed in tiles or by a file of labels, whose logits are not kept.
+            CrispsegError: the image was processed in tiles or by a file of labels, or the result was copied or pickled.
         """
+        return self._probabilities().cpu().numpy()
+
+    def _probabilities(self) -> Tensor:
         if self._logits is None:
-            why = f"{self.path or 'the image'} was processed in tiles or by an exported file of labels"
-            raise CrispsegError(f"{why}, which keep no probabilities; shrink or cut the image, or export logits")
-        height, width = self.labels.shape
-        logits = self._resized(self._logits, [max(side, MIN_SIDE) for side in (height, width)])
-        if self._offsets is not None:
-            logits = shift(logits, self._offsets)
-        return np.asarray(logits[0, :, :height, :width].softmax(0))
+            why = "processed in tiles or by an exported file of labels, or its result was copied or pickled"
+            remedy = "shrink or cut the image, export logits, or use the result itself"
+            raise CrispsegError(f"{self.path or 'the image'} has no probabilities, because it was {why}; {remedy}")
+        return self._logits().softmax(0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out the logits, which need the device and the model."""
+        return {**vars(self), "_logits": None}
 
     def confidence(self) -> NDArray[np.uint8]:
         """Return the largest probability of each pixel, `(H, W)`, from 0 to 255.
 
         Raises:
-            CrispsegError: the image was processed by a file of labels.
+            CrispsegError: the image was processed by a file of labels, or the result was copied or pickled.
         """
         if self._confidence is not None:
             return self._confidence
-        return as_bytes(torch.from_numpy(self.probabilities().max(0))).numpy()
+        return as_bytes(self._probabilities().amax(0)).cpu().numpy()
 
     def shares(self) -> dict[str, float]:
         """Return the share of the pixels, 0 to 1, of each class."""
@@ -408,11 +448,11 @@ class Segmentation:
             CrispsegError: a class is unknown, both are the same, or a class with a border is split.
         """
         rules = object_rules(self.label_set, name, border, reach, min_size, split)
-        probabilities = None if self._logits is None else self.probabilities()
+        probabilities = None if self._logits is None else self._probabilities()
         ids, table = np.zeros(self.labels.shape, np.int32), list[Object]()
         for category, rule in rules.items():
             of_class, before = rule.find(self.labels), len(table)
-            probability = None if probabilities is None else probabilities[rule.index]
+            probability = None if probabilities is None else probabilities[rule.index].cpu().numpy()
             rows = measured(of_class, self.labels == rule.index, probability)
             table += [row._replace(id=row.id + before, category=category) for row in rows]
             ids += (of_class + before) * (of_class > 0)

@@ -97,6 +97,19 @@ class Normalize(v2.Transform):  # type: ignore[misc]
         if in_chans == 1:
             self.mean, self.std = self.mean.mean(), self.std.mean()
 
+    def of_pixels(self, pixels: Tensor) -> Tensor:
+        """Normalise the pixels `(H, W, C)` of a file to `(1, in_chans, H, W)` float32 in the same layout.
+
+        Each row is one dimension, because a loop over the channels of each pixel takes several times as long.
+        """
+        values = pixels.float()
+        if self.in_chans == 1:
+            values = values.mean(dim=-1, keepdim=True)
+        width = values.shape[1]
+        mean, std = (channels.flatten().repeat(width).to(values.device) for channels in (self.mean, self.std))
+        rows = (values.flatten(1) - mean).div_(std)
+        return rows.view(1, *values.shape).permute(0, 3, 1, 2)
+
     def reversed(self, images: Tensor) -> Tensor:
         """Return normalised images `(..., in_chans, H, W)` with values from 0 to 255 again."""
         return images * self.std.to(images.device) + self.mean.to(images.device)

@@ -251,9 +251,11 @@ class Pipeline:
 
     def segment_images(self, images: Sequence[Path]) -> None:
         """Segment images, while several threads write the results before."""
+        # Any output may need probabilities; few results are in memory.
+        stream = self.segmenter.stream(images, on_error=self.predictions.leave_out, probabilities=True)
         with (
             stage_seconds() as self.predictions.seconds,
-            closing(self.segmenter.stream(images, on_error=self.predictions.leave_out)) as results,
+            closing(stream) as results,
             closing(in_parallel(results, self.write, min(WRITING_THREADS, torch.get_num_threads()))) as written,
         ):
             for result, writing in progress(written, "Segmenting", len(images), self.console):
