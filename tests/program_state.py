@@ -28,6 +28,7 @@ def program_state() -> dict[str, Any]:
         "threads of torch": torch.get_num_threads(),
         "threads of OpenCV": cv2.getNumThreads(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "dtype": torch.get_default_dtype(),
         "gradients": torch.is_grad_enabled(),
         "environment": {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"},
         "loggers": {

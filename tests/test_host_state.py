@@ -157,6 +157,16 @@ def test_the_state_of_the_program_stays(
     assert changed(before) == drawn
 
 
+def test_training_in_a_program_whose_tensors_are_float64(place: SimpleNamespace, tmp_path: Path) -> None:
+    place.new = str(tmp_path / "new")
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert not run_row("train", place, fails=False)
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def test_all_that_is_public_has_a_row() -> None:
     for name in COMMANDS:
         import_module(f"crispseg.cli.{name}")

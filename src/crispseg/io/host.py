@@ -64,7 +64,8 @@ def quiet_loggers(level: int, *names: str) -> Iterator[None]:
 def host_state_restored(*, environment: bool = True) -> Iterator[None]:
     """Restore what the block sets in the whole program, also after an error.
 
-    These are the generators, warning filters, the environment, OpenCV's threads and PyTorch's deterministic mode.
+    These are the generators, warning filters, the environment, OpenCV's threads, and PyTorch's deterministic mode and
+    default dtype, which is float32 in the block.
     Threads share this state, so functions that may run in threads, such as `Segmenter`, must not touch it at all.
     """
     import cv2
@@ -72,13 +73,16 @@ def host_state_restored(*, environment: bool = True) -> Iterator[None]:
     import torch
 
     numpy, threads = np.random.get_state(), cv2.getNumThreads()  # noqa: NPY002 - users' transforms draw from it
+    dtype = torch.get_default_dtype()
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(devices), imports_unnoticed(environment=environment), quiet_readers():
         try:
+            torch.set_default_dtype(torch.float32)
             yield
         finally:
+            torch.set_default_dtype(dtype)
             np.random.set_state(numpy)  # noqa: NPY002
             cv2.setNumThreads(threads)
             torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
