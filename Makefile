@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+RUNS := $(VENV)/.runs
 INSTALLED := $(VENV)/.installed
 
 # A test process that dies fails the suite at once: xdist may wait for ever after it has started another.
@@ -9,7 +10,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --max-w
 
 .PHONY: quickstart test test-changed test-slow test-all fuzz lint docs figures notebooks format clean
 
-quickstart: $(INSTALLED)  ## train, test and look at a model of microscope images of nuclei
+quickstart: $(RUNS)  ## train, test and look at a model of microscope images of nuclei
 	$(BIN)/crispseg quickstart
 
 test: $(INSTALLED)  ## all tests but the slow ones, in two processes of one thread each: some minutes
@@ -46,8 +47,12 @@ format: $(INSTALLED)  ## apply the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(INSTALLED): pyproject.toml
+$(RUNS): pyproject.toml  # what running needs
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --progress-bar off --editable .
+	touch $@
+
+$(INSTALLED): $(RUNS)  # and what tests, documentation and all extras need
 	$(BIN)/python -m pip install --progress-bar off --editable '.[dev]'
 	$(BIN)/python -m pip install --progress-bar off --no-deps 'cityscapesscripts>=2.2' 'pyquaternion>=0.9'  # its dependencies shadow typing
 	touch $@
