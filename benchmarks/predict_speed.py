@@ -6,9 +6,10 @@
 `DATA` contains `leaf` and `aerial`. Photographs are enlarged cuts of their images, as PNG or JPEG of quality 90.
 
 Each way has a process with as many processors as threads. The ways take turns of a few photographs until all are done
-or the minutes are over. Opening the model is not counted. `predict` has default settings, so it also writes overlays.
-The loops use OpenCV and NumPy around the network in float32: that of the run, also at half the height and width, and
-smp's FPN with the same backbone and random weights. Rows are added to predict_speed.csv:
+or the minutes are over. `predict` has default settings, so it also writes overlays; to exclude its start, its time for
+the first photograph of a turn is subtracted from that for all. The loops use OpenCV and NumPy around the network in
+float32: that of the run, also at half the height and width, and smp's FPN with the same backbone and random weights.
+Rows are added to predict_speed.csv:
 
 - `per_second` is the median over the turns, and `over_loop` the median ratio to the loop in the same turn.
 - Stages are percentages of the time, medians over the turns. For `predict`, `network` is the time of the network alone,
@@ -74,17 +75,22 @@ def take_turn(way: str, run: str, photographs: Sequence[Path], out: Path) -> dic
 
 def predict(way: str, run: str, photographs: Sequence[Path], out: Path) -> dict[str, float]:
     """Predict as the command does; then time the labels of one photograph in memory, and the network alone."""
-    count, image = len(photographs), read_image(photographs[0])
-    segmenter, opening = timed(lambda: Segmenter(run, "cpu", **PREDICT[way]))
-    predictions, seconds = timed(lambda: predict_files(run, photographs, out, device="cpu", **PREDICT[way]))
+    call = functools.partial(predict_files, run, device="cpu", **PREDICT[way])
+    _, of_one = timed(lambda: call(photographs[:1], out / "first"))
+    predictions, of_all = timed(lambda: call(photographs, out))
+    count, image, segmenter = len(photographs), read_image(photographs[0]), segmenter_of(way, run)
     network, info = network_of(way, run)
     batch = normalized(image, info)
-    segmenter.labels(image)  # warm-up
     _, labels = timed(lambda: segmenter.labels(image))
     with torch.autocast("cpu", torch.bfloat16, enabled=way == "predict, bf16"):
         _, alone = timed(lambda: network(batch))
     stages = predictions.seconds | {"network": alone * count, "labels": (labels - alone) * count}
-    return {"seconds": seconds - opening, **stages}
+    return {"seconds": (of_all - of_one) * count / (count - 1), **stages}
+
+
+@functools.cache
+def segmenter_of(way: str, run: str) -> Segmenter:
+    return Segmenter(run, "cpu", **PREDICT[way])
 
 
 def timed(call: Callable[[], Any]) -> tuple[Any, float]:
@@ -155,12 +161,12 @@ def measure(given: argparse.Namespace, suffix: str, threads: int) -> pd.DataFram
             way: stack.enter_context(ProcessPoolExecutor(1, fork, initializer=use_processors, initargs=(threads,)))
             for way in (*PREDICT, LOOP, HALF, FPN)
         }
+        first_two = [photograph(given, number, suffix) for number in range(2)]
         for way, pool in pools.items():  # warm-up
-            pool.submit(take_turn, way, given.run, [photograph(given, 0, suffix)], labels / way).result()
+            pool.submit(take_turn, way, given.run, first_two, labels / way).result()
         began = time.monotonic()
-        for turn, first in enumerate(range(0, given.images, given.turn), 1):
-            numbers = range(first, min(first + given.turn, given.images))
-            photographs = [photograph(given, number, suffix) for number in numbers]
+        for turn, first in enumerate(range(0, given.images - given.turn + 1, given.turn), 1):
+            photographs = [photograph(given, number, suffix) for number in range(first, first + given.turn)]
             for way, pool in pools.items():
                 times = pool.submit(take_turn, way, given.run, photographs, labels / way).result()
                 same = 100 * np.mean([agreement(labels, way, path.stem) for path in photographs])
@@ -197,7 +203,7 @@ def main() -> None:
     made.add_argument("--formats", nargs="+", choices=("jpg", "png"), default=["jpg", "png"])
     made.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     made.add_argument("--images", type=int, default=1000)
-    made.add_argument("--turn", type=int, default=5, help="photographs of a turn")
+    made.add_argument("--turn", type=int, default=5, help="photographs of a turn, at least 2")
     made.add_argument("--minutes", type=float, default=4, help="at most, for a format and number of threads")
     made.add_argument("--csv", type=Path, default=CSV)
     given = made.parse_args()
