@@ -17,7 +17,7 @@ from crispseg.config.files import read_text
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Shape, claim, class_name, draw_shares
 from crispseg.errors import CrispsegError, few
-from crispseg.io.files import foreign_endings
+from crispseg.io.files import foreign_endings, user_path
 from crispseg.io.images import IMAGE_FOLDERS, find_images
 from crispseg.labels import LabelSet
 
@@ -102,10 +102,8 @@ def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:
     places = []
     for split in ("train", "val", "test"):
         for place in np.ravel(tree.get(split) or []).tolist():
-            try:
-                folders = _split_folders(top, str(tree.get("path") or ""), str(place))
-            except OSError as error:
-                raise CrispsegError(f"{top / DATA}: {split} is no folder ({error.strerror}); correct it") from None
+            user_path(str(place))  # refuses a name that no system has
+            folders = _split_folders(top, str(tree.get("path") or ""), str(place))
             places.append((split, next(iter(folders), top / str(place))))
     return {key: str(name) for key, name in names.items()}, places
 

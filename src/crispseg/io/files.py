@@ -26,16 +26,25 @@ LOCK = ".crispseg.lock"
 
 MAX_NAME = 255  # bytes of the name of a file or folder
 MAX_PATH = 4096  # bytes of a path
+MAX_FOLDERS = 64  # innermost folders by which a path of another system is searched for
 
 
 def user_path(path: str | os.PathLike[str]) -> Path:
     """Return a path with `~` at its start replaced by the user's home; a name that no system has is refused."""
     path = Path(path).expanduser()
-    names = [path.name] if len(os.fsencode(path)) > MAX_PATH else []
-    names += [part for part in path.parts if len(os.fsencode(part)) > MAX_NAME or "\0" in part]
+    names = [part for part in path.parts if not is_name(part)]
+    names += [path.name] if not names and len(os.fsencode(path)) > MAX_PATH else []
     if names:
         raise CrispsegError(f"'…{names[0][:20]}…' is not the name of a file; check the path")
     return path
+
+
+def is_name(part: str) -> bool:
+    """Return whether a file can have this name."""
+    try:
+        return len(os.fsencode(part)) <= MAX_NAME and "\0" not in part
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
 
 
 def regular_file(path: str | Path) -> Path:
@@ -52,6 +61,7 @@ def foreign_endings(path: str) -> list[Path]:
     "C:\\day%201\\a.png" becomes "C:/day 1/a.png", "day 1/a.png" and "a.png".
     """
     parts = [part for part in re.split(r"[/\\]", unquote(path)) if part not in ("", ".")]
+    parts = parts[-MAX_FOLDERS:]  # time would be quadratic
     return [Path(*parts[start:]) for start in range(max(1, len(parts)))]
 
 
