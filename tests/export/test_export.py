@@ -20,11 +20,13 @@ from PIL import Image
 from torch import Tensor
 
 import crispseg
-from crispseg import SegmentationModel, Segmenter, create_model
+from crispseg import SegmentationModel, Segmenter, create_model, list_models
 from crispseg.cli.main import main
+from crispseg.compat import openvino_core
 from crispseg.export import pipeline
 from crispseg.export.certificate import CHECKED, compare, measure, smooth_images
 from crispseg.export.formats import FILE_FORMATS, float_file, save_onnx
+from crispseg.export.gathered_rows import GRID_SAMPLERS
 from crispseg.export.pipeline import export_model
 from crispseg.export.plan import ExportPlan, Precision, describe
 from crispseg.export.quantization import Calibration
@@ -134,6 +136,26 @@ def test_files_of_gathered_rows(kind: str, tmp_path: Path) -> None:
         for size in ODD:
             comparison = compare(run, model, size)
             assert comparison.difference < 1e-4 * max(1, comparison.largest), comparison
+
+
+TINY: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 8}
+SAMPLERS = [{"name": "crisp", "refine": "boundary"}, {"name": "fpn", "fuse": "dysample"}]
+"""Further parts that sample."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [*({"name": name} for name in list_models()), *SAMPLERS], ids=str)
+def test_default_files_of_no_model_have_grid_sample(options: dict[str, Any], tmp_path: Path) -> None:
+    """OpenVINO's and ExecuTorch's files are made of the same graph."""
+    onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("openvino")
+    (sampling,) = {FILE_FORMATS[form].sampling for form in ("onnx", "openvino", "executorch")}
+    plan, path = ExportPlan(create_model(**TINY, **options), sampling=sampling, size=(64, 96)), tmp_path / "a.onnx"
+    program = plan.trace()
+    assert not {*GRID_SAMPLERS} & {node.target for node in program.graph.nodes}
+    save_onnx(plan, program, path)
+    assert b"GridSample" not in path.read_bytes()
+    assert [opset.version <= 19 for opset in onnx.load(path).opset_import if not opset.domain] == [True]
+    assert "GridSample" not in {part.get_type_name() for part in openvino_core().read_model(path).get_ops()}
 
 
 SOURCES = str(Path(crispseg.__file__).parent).encode()

@@ -34,6 +34,8 @@ ZEROS = 0  # its padding mode; the other one in use is the border
 
 def gather_rows(program: ExportedProgram) -> ExportedProgram:
     """Rewrite every `grid_sample` of a graph as gathered rows."""
+    if not any(node.target in GRID_SAMPLERS for node in program.graph.nodes):
+        return program
     rewritten: ExportedProgram = program.run_decompositions(dict.fromkeys(GRID_SAMPLERS, sampled_rows))
     return rewritten
 

@@ -36,6 +36,8 @@ Output: TypeAlias = Literal["logits", "labels", "probabilities"]
 
 EXAMPLE = (2, 97, 130)
 """Number of images, height and width of the traced input; no two sizes in it or its features are equal by chance."""
+TRACED_SIDE = 64
+"""Least side of a traced image, whose features at stride 32 have two pixels: the tracer asks whether they have one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class ExportPlan:
         if self.sampling == "gather":
             network = with_row_sums(network)
         # In PyTorch a lower bound of 2 means "one or more", because it handles 0 and 1 separately and checks neither.
-        least = {"batch": 2, "height": MIN_SIDE, "width": MIN_SIDE, "channels": 2}
+        least = {"batch": 2, "height": TRACED_SIDE, "width": TRACED_SIDE, "channels": 2}
         dynamic = {axis: Dim(name, min=least[name]) for axis, name in self.free_axes.items()}
         images = smooth_images((1, *self.size) if self.size else EXAMPLE, in_chans)
         if self.input == "uint8":
@@ -70,6 +72,9 @@ class ExportPlan:
             program = torch.export.export(traced, (images,), dynamic_shapes=shapes, strict=False)
             if self.sampling == "gather":
                 program = gather_rows(program)
+        for side, bounds in program.range_constraints.items():
+            if bounds.lower == TRACED_SIDE:
+                program.range_constraints[side] = type(bounds)(MIN_SIDE, bounds.upper)
         for module in program.graph_module.modules():
             if isinstance(module, GraphModule):
                 for node in module.graph.nodes:
