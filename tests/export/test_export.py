@@ -18,6 +18,7 @@ from commands import error_of, small_files
 from models.base import ODD, SQUARES, ModelTester, Squares
 from PIL import Image
 from torch import Tensor
+from torch.export import Dim
 
 import crispseg
 from crispseg import SegmentationModel, Segmenter, create_model, list_models
@@ -28,7 +29,7 @@ from crispseg.export.certificate import CHECKED, compare, measure, smooth_images
 from crispseg.export.formats import FILE_FORMATS, float_file, save_onnx
 from crispseg.export.gathered_rows import GRID_SAMPLERS
 from crispseg.export.pipeline import export_model
-from crispseg.export.plan import ExportPlan, Precision, describe
+from crispseg.export.plan import ExportPlan, Precision, describe, graph_of
 from crispseg.export.quantization import Calibration
 from crispseg.inference.runtime import ExportedModel, open_model, open_onnx, open_openvino
 
@@ -365,6 +366,17 @@ def test_a_file_that_disagrees_is_not_left_behind(
     assert [comparison.size for comparison in certificate.comparisons] == [*SMALL]
     assert certificate.measured is None
     assert (tmp_path / "old.pt2").read_text() == "exported"
+
+
+def test_a_network_for_one_size_is_refused_for_all(refuses: Any) -> None:
+    class Fixed(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return images + torch.zeros(97, 130)
+
+    images = smooth_images((2, 97, 130), 3)
+    with refuses("give size"):
+        graph_of(Fixed(), images, {2: Dim("height", min=64), 3: Dim("width", min=64)})
+    assert torch.equal(graph_of(Fixed(), images, {}).module()(images), images)
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, saved: Path, capsys: Any) -> None:

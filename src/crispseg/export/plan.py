@@ -17,6 +17,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
 from crispseg.compat import features_of_any_size, whole_number_padding
+from crispseg.errors import CrispsegError, one_line
 from crispseg.export.certificate import reference, smooth_images
 from crispseg.export.gathered_rows import gather_rows, with_row_sums
 from crispseg.export.pixels import Pixels
@@ -66,19 +67,18 @@ class ExportPlan:
         images = smooth_images((1, *self.size) if self.size else EXAMPLE, in_chans)
         if self.input == "uint8":
             images = pixels_of(images, self.model.info)
-        shapes = {"images": dynamic} if dynamic else None
         traced = InFile(network, bf16, self.output, Pixels(self.model.info) if self.input == "uint8" else nn.Identity())
         with exporting():
-            program = torch.export.export(traced, (images,), dynamic_shapes=shapes, strict=False)
+            program = graph_of(traced, images, dynamic)
             if self.sampling == "gather":
                 program = gather_rows(program)
-        for side, bounds in program.range_constraints.items():
-            if bounds.lower == TRACED_SIDE:
-                program.range_constraints[side] = type(bounds)(MIN_SIDE, bounds.upper)
         for module in program.graph_module.modules():
             if isinstance(module, GraphModule):
                 for node in module.graph.nodes:
                     node.meta.pop("stack_trace", None)  # contains paths of this machine
+        for side, bounds in program.range_constraints.items():
+            if bounds.lower == TRACED_SIDE:
+                program.range_constraints[side] = type(bounds)(MIN_SIDE, bounds.upper)
         return program
 
     def metadata(self, **more: Any) -> str:
@@ -104,6 +104,18 @@ class ExportPlan:
         with torch.inference_mode():
             need = peak_bytes(lambda: reference(self.model)(images))
         return need / images[0, 0].numel()
+
+
+def graph_of(network: nn.Module, images: Tensor, dynamic: dict[int, Any]) -> ExportedProgram:
+    """Trace a network; raise a CrispsegError if it cannot be traced for all sizes."""
+    shapes = {"images": dynamic} if dynamic else None
+    try:
+        return torch.export.export(network, (images,), dynamic_shapes=shapes, strict=False)
+    except Exception as error:  # tracers raise almost anything
+        if not dynamic:
+            raise
+        reason = f"{type(error).__name__}: {one_line(error):.200}"
+        raise CrispsegError(f"no graph for all sizes; give size, a height and width of images ({reason})") from error
 
 
 class InFile(nn.Module):
