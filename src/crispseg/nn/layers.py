@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -55,18 +56,26 @@ def upcast(x: Tensor) -> Tensor:
 
 def resize(x: Tensor, size: Sequence[int], *, align_corners: bool) -> Tensor:
     """Resize `(N, C, h, w)` bilinearly to `size = (H, W)`; return `x` itself if it has this size."""
-    if _has_size(x, size):
+    if torch.compiler.is_exporting():
+        return _resize_in_graph(x, size, align_corners)
+    if x.shape[-2:] == torch.Size(size):
         return x
     return F.interpolate(x, size=list(size), mode="bilinear", align_corners=align_corners)
 
 
-def _has_size(x: Tensor, size: Sequence[int]) -> bool:
-    """Return whether maps have this size; in an exported graph, for all sizes of images."""
-    if not torch.compiler.is_exporting():
-        return x.shape[-2:] == torch.Size(size)
+def _resize_in_graph(x: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
+    """Resize in an exported graph for all sizes; a check of the size would become a constant of the graph.
+
+    PyTorch checks for a single pixel if corners are aligned. This function then makes two pixels and uses the first.
+    """
     from torch.fx.experimental.symbolic_shapes import statically_known_true  # imports sympy, which takes long
 
-    return all(statically_known_true(before == after) for before, after in zip(x.shape[-2:], size, strict=True))
+    if all(statically_known_true(before == after) for before, after in zip(x.shape[-2:], size, strict=True)):
+        return x
+    single = align_corners and not all(statically_known_true(length > 1) for length in size)
+    larger: list[Any] = [torch.sym_max(length, 2) for length in size] if single else list(size)
+    resized = F.interpolate(x, size=larger, mode="bilinear", align_corners=align_corners)
+    return resized[..., : size[0], : size[1]] if single else resized
 
 
 def resize_to_images(maps: Tensor, size: Sequence[int], stride: int) -> Tensor:
