@@ -25,6 +25,7 @@ FAMILIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_weights_and_last_map_are_timm_s(family: str, tmp_path: Path) -> None:
     published = timm.create_model(FAMILIES[family], dynamic_img_size=True).eval()

@@ -226,7 +226,7 @@ def test_a_jump_of_times(folder: Path, segmenter: Segmenter, tmp_path: Path, cap
     assert predict_video(segmenter, path, tmp_path / "jump_out.mkv")[1] == 4
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+@pytest.mark.parametrize("name", ["a.mp4", pytest.param("a.mkv", marks=pytest.mark.slow)])
 def test_a_full_disk_leaves_nothing(name: str, folder: Path, tmp_path: Path, capsys: Capture) -> None:
     """After any number of bytes, up to the last ones."""
     path, out = clip(tmp_path / "a.mp4", 20), tmp_path / "out"

@@ -91,7 +91,10 @@ def test_weights_that_are_not_published_are_asked_for(tmp_path: Path, refuses: A
         config.model.build(len(config.data.label_set()), auxiliary=True)
 
 
-@pytest.mark.parametrize(("recipe", "model"), [("sfnet/camvid", "sfnet"), ("ddsm/camvid", "ddsm_upernet")])
+@pytest.mark.parametrize(
+    ("recipe", "model"),
+    [("sfnet/camvid", "sfnet"), pytest.param("ddsm/camvid", "ddsm_upernet", marks=pytest.mark.slow)],
+)
 def test_a_recipe_trains_from_a_saved_model(recipe: str, model: str, tmp_path: Path) -> None:
     root = tmp_path / "camvid"
     mask = np.zeros((72, 96, 3), np.uint8)

@@ -191,6 +191,7 @@ def test_a_teacher_that_does_not_fit_is_refused(teacher: Path, tmp_path: Path, r
     assert not (tmp_path / "out/metrics.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_one_that_was_not_interrupted(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,9 @@ def test_runs_with_one_seed_are_equal(plain: Run, tmp_path: Path) -> None:
 ALL: dict[str, Any] = {"ema": 0.8, "optimizer": "adamw", "checkpoint_every": 2, "batch_size": 1, "accumulate": 2}
 
 
-@pytest.mark.parametrize(("options", "step", "reached"), [(ALL, 7, 6), ({"iterations": 8}, 4, 4)])
+@pytest.mark.parametrize(
+    ("options", "step", "reached"), [pytest.param(ALL, 7, 6, marks=pytest.mark.slow), ({"iterations": 8}, 4, 4)]
+)
 def test_a_run_that_ends_within_or_after_an_epoch_resumes_as_if_it_had_not(
     options: dict[str, Any], step: int, reached: int, plain: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
