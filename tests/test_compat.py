@@ -36,6 +36,15 @@ def test_traced_sizes_of_one_pixel_are_refused() -> None:
         assert tracing.backed_size_oblivious is True  # type: ignore[attr-defined]
 
 
+def test_onnx_has_attention_of_four_axes_only() -> None:
+    class Attention(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.scaled_dot_product_attention(x, x, x)
+
+    with pytest.raises(torch.onnx.OnnxExporterError, match="scaled_dot_product_attention"):
+        torch.onnx.export(Attention().eval(), (torch.zeros(1, 3, 2, 4, 8),), dynamo=True, verbose=False)
+
+
 def test_pytorch_raises_errors_of_ended_workers_by_a_handler() -> None:
     assert "_SIGCHLD_handler_set" in inspect.getsource(signal_handling._set_SIGCHLD_handler)
 

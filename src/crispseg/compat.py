@@ -12,6 +12,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch import nn
 from torch.utils.data._utils import signal_handling
 
 
@@ -38,6 +39,18 @@ def features_of_any_size() -> AbstractContextManager[Any]:
 
     patch: AbstractContextManager[Any] = tracing.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     return patch
+
+
+def plain_window_attention(network: nn.Module) -> None:
+    """Compute the attention within windows of Twins, whose tensors have five axes, without the fused operator.
+
+    PyTorch 2.14 exports `scaled_dot_product_attention` to ONNX for four axes only.
+    """
+    from timm.models.twins import LocallyGroupedAttn  # imported here, because data workers do not need it
+
+    for part in network.modules():
+        if isinstance(part, LocallyGroupedAttn):
+            part.fused_attn = False
 
 
 def no_errors_of_ended_workers() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 
-from crispseg.compat import features_of_any_size, whole_number_padding
+from crispseg.compat import features_of_any_size, plain_window_attention, whole_number_padding
 from crispseg.errors import CrispsegError, one_line
 from crispseg.export.certificate import reference, smooth_images
 from crispseg.export.gathered_rows import gather_rows, with_row_sums
@@ -59,6 +59,7 @@ class ExportPlan:
         plain = reference(self.model)
         plain.auxiliary_heads = None
         network = fold_batch_norms(plain, smooth_images((1, 64, 64), in_chans), smooth_outputs)
+        plain_window_attention(network)
         if self.sampling == "gather":
             network = with_row_sums(network)
         # In PyTorch a lower bound of 2 means "one or more", because it handles 0 and 1 separately and checks neither.
