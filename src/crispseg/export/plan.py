@@ -77,9 +77,7 @@ class ExportPlan:
             if isinstance(module, GraphModule):
                 for node in module.graph.nodes:
                     node.meta.pop("stack_trace", None)  # contains paths of this machine
-        for side, bounds in program.range_constraints.items():
-            if bounds.lower == TRACED_SIDE:
-                program.range_constraints[side] = type(bounds)(MIN_SIDE, bounds.upper)
+        accept_small_images(program)
         return program
 
     def metadata(self, **more: Any) -> str:
@@ -117,6 +115,13 @@ def graph_of(network: nn.Module, images: Tensor, dynamic: dict[int, Any]) -> Exp
             raise
         reason = f"{type(error).__name__}: {one_line(error):.200}"
         raise CrispsegError(f"no graph for all sizes; give size, a height and width of images ({reason})") from error
+
+
+def accept_small_images(program: ExportedProgram) -> None:
+    """Let a graph traced from `TRACED_SIDE` pixels on take those from `MIN_SIDE` on, at which files are compared."""
+    for side, bounds in program.range_constraints.items():
+        if bounds.lower == TRACED_SIDE:
+            program.range_constraints[side] = type(bounds)(MIN_SIDE, bounds.upper)
 
 
 class InFile(nn.Module):
