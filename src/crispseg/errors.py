@@ -107,7 +107,7 @@ def ended_worker(error: BaseException) -> CrispsegError | Interrupted | None:
     while cause := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(cause)
     text = " ".join(map(str, chain))
-    if "DataLoader worker" not in text:
+    if "DataLoader worker (pid" not in text:
         return None
     for cause in chain:
         if isinstance(cause, KeyboardInterrupt):  # the report arrived while an interrupt was handled

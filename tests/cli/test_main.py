@@ -21,6 +21,7 @@ DEFECT = ["Traceback (most recent call last)", "in run", "this is a bug"]
     ("error", "status", "phrases"),
     [
         (TypeError("two\nlines"), 70, DEFECT),
+        (RuntimeError(WORKER.replace("crispseg.errors.Crispseg", "Runtime") + "mine"), 70, [*DEFECT, "mine"]),
         (MemoryError(), 2, ["there is not enough memory"]),
         (
             CrispsegError(f"{WORKER}a\nb is broken"),

@@ -60,6 +60,7 @@ def test_a_fuse_part_trains_and_predicts(
     ("content", "phrases"),
     [
         ("1 / 0\n", ["fails", "ZeroDivisionError"]),
+        ("import sys\nsys.exit(0)\n", ["fails", "SystemExit"]),
         ("import crispseg\ncrispseg.fuses.register('fam')(object)\n", ["fuse part 'fam' is already registered"]),
         (
             "from crispseg.data import DATA_SOURCES, CamVid\nDATA_SOURCES['nuclei'] = CamVid\n",

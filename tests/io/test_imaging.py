@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -24,7 +25,7 @@ from crispseg.errors import CrispsegError
 from crispseg.folders.tree import Tree
 from crispseg.inference.image_files import read_source
 from crispseg.io.images import find_images, image_size, read_image, read_mask, write_image
-from crispseg.io.opening import opened
+from crispseg.io.opening import faults, opened
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of rasterio, and of unknown value ranges
 RGB = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
@@ -290,6 +291,22 @@ def test_pil_images_that_cannot_be_read(tmp_path: Path, refuses: Refuses) -> Non
             read_source(picture, 3)
         with refuses("images[0]: the PIL image", reason):
             write_pairs([picture], [GREY], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "phrase"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "cannot be read (Too many open files)"),
+        (OSError(errno.EIO, "Input/output error"), "cannot be read (Input/output error)"),
+        (ImportError("no decoder"), "cannot be read (no decoder)"),
+        (OSError(errno.EINVAL, "Invalid argument"), "is broken"),
+        (OSError("image file is truncated"), "is broken"),
+    ],
+)
+def test_only_damage_is_reported_as_damage(error: Exception, phrase: str, tmp_path: Path) -> None:
+    with pytest.raises(CrispsegError, match=re.escape(phrase)) as caught, faults(tmp_path / "a.png"):
+        raise error
+    assert ("remove it" in str(caught.value)) == (phrase == "is broken")
 
 
 def test_files_of_several_pages_or_frames(tmp_path: Path, refuses: Refuses) -> None:

@@ -92,6 +92,6 @@ def load_plugins(files: Iterable[str | Path]) -> None:
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise CrispsegError(f"plugin {file} fails: {type(error).__name__}: {one_line(error)}") from error

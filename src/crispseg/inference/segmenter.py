@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, cast, overload
 
 import numpy as np
 import torch
@@ -150,7 +150,7 @@ class Segmenter:
         equal to those of calls, up to rounding.
 
         Args:
-            images: images, a folder or a pattern. Results of values in memory are named by number, `image_0001` and so
+            images: an image or several, a folder or a pattern. Results of values in memory are named by number, `image_0001` and so
                 on, and those of a folder by their path in it.
             on_error: called with the image and the error if an image cannot be read or is too large; it is left out.
             probabilities: keep the logits of each result in the device's memory. By default, results keep labels, and
@@ -163,6 +163,8 @@ class Segmenter:
         if isinstance(images, str | Path):
             folder, images = images, (names := named_images([images]))
             warn_of_unread(folder, names)
+        elif not isinstance(images, Iterable) or getattr(images, "ndim", 1) in (2, 3):
+            images = [cast("Source", images)]
         threads, max_pixels = None, 0
         if self._shares_threads():
             threads, max_pixels = ceil_div(torch.get_num_threads(), WORKERS), LARGE // WORKERS

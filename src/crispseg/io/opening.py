@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,9 +63,14 @@ def faults(name: object) -> Iterator[None]:
     except (CrispsegError, MemoryError):
         raise
     except Exception as error:  # on broken data decoders raise almost anything
-        if isinstance(name, Path) and name.is_file() and name.stat().st_size == 0:
+        number = getattr(error, "errno", None)
+        of_system = isinstance(error, ImportError) or number not in (None, errno.EINVAL)  # EINVAL: a broken offset
+        if not of_system and isinstance(name, Path) and name.is_file() and name.stat().st_size == 0:
             raise CrispsegError(f"{name} is empty (0 bytes); restore or remove it") from None
         for kind, fault in FAULTS.items():
             if isinstance(error, kind):
                 raise CrispsegError(f"{name} {fault}") from None
+        if of_system:
+            reason = getattr(error, "strerror", None) or one_line(error)
+            raise CrispsegError(f"{name} cannot be read ({reason}); check the system, and try again") from None
         raise CrispsegError(f"{name} is broken ({one_line(error)}); restore or remove it") from None
