@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple, cast, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -150,8 +150,8 @@ class Segmenter:
         equal to those of calls, up to rounding.
 
         Args:
-            images: an image or several, a folder or a pattern. Results of values in memory are named by number, `image_0001` and so
-                on, and those of a folder by their path in it.
+            images: images, a single one, a folder or a pattern. Results of values in memory are named by number,
+                `image_0001` and so on, and those of a folder by their path in it.
             on_error: called with the image and the error if an image cannot be read or is too large; it is left out.
             probabilities: keep the logits of each result in the device's memory. By default, results keep labels, and
                 `probabilities`, `confidence` and `objects` process the image again.
@@ -159,12 +159,7 @@ class Segmenter:
         Raises:
             CrispsegError: as for calls, at the turn of the image, unless `on_error` is given.
         """
-        names: dict[Path, str] = {}
-        if isinstance(images, str | Path):
-            folder, images = images, (names := named_images([images]))
-            warn_of_unread(folder, names)
-        elif not isinstance(images, Iterable) or getattr(images, "ndim", 1) in (2, 3):
-            images = [cast("Source", images)]
+        images, names = listed(images)
         threads, max_pixels = None, 0
         if self._shares_threads():
             threads, max_pixels = ceil_div(torch.get_num_threads(), WORKERS), LARGE // WORKERS
@@ -342,6 +337,16 @@ def absolute_source(source: str | Path) -> str | Path:
     """Return an existing path as absolute, so that it can be opened from another folder; other sources are names."""
     path = user_path(source)
     return path.absolute() if path.exists() and shipped_folder(source) is None else source
+
+
+def listed(images: Any) -> tuple[Iterable[Any], Mapping[Path, str]]:
+    """Return one or several images as an iterable, and the names of those of a folder or pattern."""
+    if isinstance(images, str | Path):
+        names = named_images([images])
+        warn_of_unread(images, names)
+        return names, names
+    is_single = not isinstance(images, Iterable) or getattr(images, "ndim", 1) in (2, 3)
+    return [images] if is_single else images, {}
 
 
 def warn_of_unread(source: str | Path, names: Mapping[Path, str]) -> None:
