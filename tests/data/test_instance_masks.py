@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.data import FileDataset, Folder
-from crispseg.data.examination import examine
+from crispseg.data.examination import check_split, examine
 from crispseg.data.folder import settle
 from crispseg.folders.lookup import three_classes
 
@@ -97,3 +97,5 @@ def test_what_cannot_be_meant(folders: Path, refuses: Any) -> None:
     save(path, np.arange(64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8))
     with refuses(f"{path}: an RGB mask", "give an instance mask, 0 and a number for each object"):
         of(folders).dataset("all").instances("0")
+    with refuses("1 mask with colours", str(path)):
+        check_split(of(folders).dataset("all"), "all")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from crispseg.cli.main import main
 from crispseg.folders.finding import Severity
 from crispseg.folders.wording import line
 
-from .trees import Tree, ids
+from .trees import SIZE, Tree, ids
 
 
 def geotiffs(root: Path, mask: Callable[[int], np.ndarray], nodata: str) -> Tree:
@@ -48,6 +49,15 @@ def test_an_ignored_colour_of_the_palette_is_refused(ignore: Any, tmp_path: Path
     palette = [(0, 0, 0), (1, 1, 1), (2, 2, 2), (3, 3, 3)]
     with refuses("data.palette and data.ignore both have the colour [0, 0, 0]", "data.drop"):
         tree.source(palette=palette, ignore=ignore).label_set()
+
+
+def test_16_bits_near_no_colour_of_a_palette(tmp_path: Path) -> None:
+    """More values than facts list, so that the file is read again."""
+    tree = Tree(tmp_path, lambda seed: np.array([(0, 0, 0), (255, 0, 0)], np.uint8)[ids(seed, classes=2)])
+    deep = np.arange(math.prod(SIZE), dtype=np.uint16).reshape(SIZE) * 9
+    Image.fromarray(deep).save(min((tree.root / "masks").iterdir()))
+    finding = tree.findings(palette=[(0, 0, 0), (255, 0, 0)], palette_tolerance=30)["unknown-color"]
+    assert finding.count == 1 and "8 bits" in line(finding) and not finding.settings
 
 
 def test_exact_colors_are_no_noise(tmp_path: Path) -> None:

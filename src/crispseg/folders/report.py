@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,10 @@ def labels_and_counts(lookup: MaskLookup, mask: MaskFacts) -> tuple[NDArray[np.u
     """Return the labels `(n,)` of the values of a mask, and their pixel counts by quarter `(n, 2, 2)`."""
     more_colors = mask.distinct > len(mask.values) and lookup.tolerance > 0  # than the facts have
     if lookup.by_pixel or more_colors:
-        labels, quarters, _ = count_values(lookup.find(lookup.read(Path(mask.file), lossy=more_colors)))
-        return labels, quarters
+        values = lookup.read(Path(mask.file), lossy=more_colors)
+        with suppress(ValueError):  # such as colours among numbers, whose labels are `NONE`
+            labels, quarters, _ = count_values(lookup.find(values))
+            return labels, quarters
     return lookup.labels_of(mask), mask.quarters
 
 

@@ -43,14 +43,17 @@ def unknown_color(data: Examined) -> Finding | None:
     if not lookup.colors:
         return None
     files, pixels = without_class(lookup, data.masks)
-    settings = [{"data.palette_tolerance": largest_distance(lookup, [*pixels])}] if lookup.adjustable and pixels else []
+    is_deep = any(max(color) > IGNORE for color in pixels)
+    nearest = lookup.adjustable and pixels and not is_deep
+    settings = [{"data.palette_tolerance": largest_distance(lookup, [*pixels])}] if nearest else []
     shown = {str(list(color)): count for color, count in pixels.items()}
-    return finding_of("unknown-color", files, None, settings, pixels=shown, remedy=lookup.remedy)
+    remedy = "save the masks with 8 bits" if is_deep else lookup.remedy
+    return finding_of("unknown-color", files, None, settings, pixels=shown, remedy=remedy)
 
 
 def rgb_masks(data: Examined) -> Finding | None:
-    """Masks of colours, although the others have class ids."""
-    if data.lookup.colors or data.lookup.by_pixel:
+    """Masks of colours, although the others have numbers."""
+    if data.lookup.colors:
         return None
     return finding_of("rgb-masks", (mask.file for mask in data.masks if mask.colors))
 
