@@ -37,6 +37,8 @@ def test_examples() -> None:
         (int | tuple[int, int] | Literal["auto"], "[64, 96]", (64, 96)),
         (int | tuple[int, int] | Literal["auto"], "auto", "auto"),
         (float, "1e-3", 1e-3),
+        (int | str | None, "1:30", "1:30"),
+        (list[str], "[on, no, 010, 1:30, 2020-01-01]", ["on", "no", "010", "1:30", "2020-01-01"]),
         (list[float], "0.5", [0.5]),
         (list[Literal["tensorboard", "wandb"]] | None, "wandb", ["wandb"]),
         (list[str] | str | Path | None, "[background, road]", ["background", "road"]),

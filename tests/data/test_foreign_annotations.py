@@ -97,6 +97,7 @@ YOLO = "0 0 0 0.5 0 0.5 0.5\n"
         ({"x/a.geojson": geojson(TUMOR), "y/a.geojson": geojson(TUMOR)}, ["x/a.geojson and", "y/a.geojson"]),
         ({"data.yaml": "names: [car, car]", "labels/c.txt": YOLO}, ["'car' is both 0 and 1"]),
         ({"data.yaml": "names: {0: car, 0: bus}", "labels/c.txt": YOLO}, ["'0' is given twice"]),
+        ({"data.yaml": "names: [car, true]", "labels/c.txt": YOLO}, ["class 1 has true", "quotes"]),
         ({"data.yaml": "names: [car]", "labels/c.txt": YOLO}, ["c.jpg and", "c.png", "same name"]),
     ],
 )

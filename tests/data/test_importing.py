@@ -167,6 +167,8 @@ def test_chosen_and_ignored_classes(tmp_path: Path, refuses: Any) -> None:
         import_annotations([source], tmp_path / "out", classes=["cat"])
     done = imported([source], tmp_path / "out", classes=["cat"], ignore=["dog"])
     assert done.names == ["background", "cat"] and set(np.unique(mask_of(done))) == {0, 1, 255}
+    (tmp_path / "ids.txt").write_text("1 dog\n0 cat\n2 background\n")
+    assert imported([source], tmp_path / "ids", classes=tmp_path / "ids.txt").names == ["cat", "dog", "background"]
     with refuses("ignore contains 'dgo'", "did you mean 'dog'"):
         import_annotations([source], tmp_path / "again", ignore=["dgo"])
 

@@ -210,7 +210,7 @@ def wrong(error: ValidationError, kind: Any, value: Any, field: str) -> Crispseg
 
 def unknown(key: str, known: Iterable[str]) -> CrispsegError:
     """Return the error for an unknown key, with a suggestion."""
-    return CrispsegError(f"is not a known key{did_you_mean(key, known)}", key)
+    return CrispsegError(f"is not a known key{did_you_mean(key, known) or '; correct or remove it'}", key)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)

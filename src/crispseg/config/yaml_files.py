@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,18 @@ from crispseg.errors import CrispsegError, one_line
 
 RECIPES = Path(str(resources.files("crispseg") / "recipes"))  # folder of the package's recipes
 
+OLD_YAML = re.compile(r"(?i:yes|no|on|off)|[-+]?0[0-7_]+|[-+]?\d[\d_]*[:-].*")
+"""Texts that were booleans, octal numbers, numbers of base 60 and dates before YAML 1.2."""
+
 MAX_VALUES = 1_000_000  # values of a YAML file with its aliases written out
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that refuses repeated keys; YAML itself would use the last one."""
+    """YAML loader that refuses repeated keys, of which YAML would use the last, and reads texts as YAML 1.2 does."""
+
+    def resolve(self, kind: type[yaml.Node], value: str | None, implicit: Any) -> Any:
+        is_text = kind is yaml.ScalarNode and OLD_YAML.fullmatch(value or "")
+        return super().resolve(kind, value, (False, True) if is_text else implicit)  # type: ignore[no-untyped-call]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]

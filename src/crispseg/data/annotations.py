@@ -105,9 +105,9 @@ def claim(owners: dict[Any, Any], key: Any, owner: Any, claimed: str) -> None:
 
 
 def class_name(value: Any, place: str) -> str:
-    """Return a class name of annotations; null raises a `CrispsegError`."""
-    if value is None:
-        raise CrispsegError(f"{place} has null as class name; write the name, or remove it")
+    """Return a class name of annotations; all but text and whole numbers raise a `CrispsegError`."""
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise CrispsegError(f"{place} has {json.dumps(value)} as class name; write it in quotes, or remove it")
     return str(value)
 
 

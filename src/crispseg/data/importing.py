@@ -24,7 +24,7 @@ from crispseg.data.annotations import Annotations, MarkedImage, Shape, claim
 from crispseg.data.formats import FORMATS, read_annotations
 from crispseg.data.yolo import yolo_files, yolo_root
 from crispseg.errors import CrispsegError, did_you_mean, few, one_line
-from crispseg.folders.names import read_lines, write_list, write_names
+from crispseg.folders.names import read_names, write_list, write_names
 from crispseg.folders.splits import SPLIT_OF, SPLITS
 from crispseg.io.files import atomic_folder, check_new_folder, foreign_endings
 from crispseg.io.images import IMAGE_FOLDERS, find_images, image_size, write_labels
@@ -75,7 +75,7 @@ def import_annotations(
         ignore: names of classes whose pixels become 255.
     """
     check_new_folder(out)
-    names = read_lines(classes) if isinstance(classes, str | Path) else classes
+    names = read_names(classes) if isinstance(classes, str | Path) else classes
     contents = list(chain(*(_read(source, format, images) for source in sources)))
     try:
         ids, labels = _classes(contents, names, background, ignore)

@@ -12,7 +12,7 @@ import numpy as np
 
 from crispseg.config.files import read_text
 from crispseg.config.yaml_files import parse_yaml
-from crispseg.errors import CrispsegError, one_line
+from crispseg.errors import CrispsegError, few, one_line
 from crispseg.folders.names import read_lines
 from crispseg.labels import IGNORE, Color
 
@@ -121,7 +121,7 @@ def colors_of(value: Any) -> list[Color]:
 def parsed(color: str | Iterable[Any]) -> Color:
     """Return a colour from "#804080" or three numbers."""
     try:
-        red, green, blue = bytes.fromhex(color.lstrip("#")) if isinstance(color, str) else map(int, color)
+        red, green, blue = bytes.fromhex(color.lstrip("#")) if isinstance(color, str) else map(int, map(str, color))
     except (ValueError, TypeError, OverflowError):
         raise ValueError(f"{color} is not a colour") from None
     return red, green, blue
@@ -132,10 +132,14 @@ def number(text: str | None) -> int | None:
 
 
 def in_order(entries: list[PaletteEntry]) -> list[PaletteEntry]:
-    """Return the entries sorted by id, if all have a valid one."""
+    """Return the entries sorted by id, if all have a valid one; repeated ids and gaps raise a `ValueError`."""
     ids = [entry.number for entry in entries]
+    names = {entry.name for entry in entries}
     if not {*range(IGNORE)}.issuperset(ids):
         return entries
+    classes = len(entries) if None in names else len(names)
+    if {*ids} != {*range(classes)}:
+        raise ValueError(f"{classes} classes have the ids {few({*ids})}; number them from 0, or remove the ids")
     return [entries[index] for index in np.argsort(np.array(ids), kind="stable")]
 
 

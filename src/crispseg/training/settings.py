@@ -107,14 +107,20 @@ def _flat_keys(layer: Mapping[str, Any]) -> Tree:
         tree["plugins"] = checked(list[str], tree["plugins"], "plugins")
         load_plugins(tree["plugins"])  # they may register parts that other keys name
     for group in sorted({*GROUPS} & {*tree}):
-        value = tree.pop(group)
-        settings = {"name": value} if isinstance(value, str) and group in NAMED else checked(dict, value, group)
-        if group == "model":
-            settings = renamed(settings)
-        tree |= {f"{group}.{key}": entry for key, entry in settings.items()}
+        settings = _group_settings(group, tree.pop(group))
+        if twice := settings.keys() & tree.keys():
+            raise CrispsegError("is given twice, with a dot and in its group; leave one out", min(twice))
+        tree |= settings
     for key in {"model.name", "data.name"} & {*tree}:
         tree[key] = checked(str, tree[key], key)
     return tree
+
+
+def _group_settings(group: str, value: Any) -> Tree:
+    """Return the settings of a group by their flat keys; the group may be its name alone."""
+    settings = {"name": value} if isinstance(value, str) and group in NAMED else checked(dict, value, group)
+    entries = renamed(settings) if group == "model" else settings
+    return {f"{group}.{key}": entry for key, entry in entries.items()}
 
 
 def _in_groups(tree: Tree, known: Mapping[str, Field]) -> Tree:
