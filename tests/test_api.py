@@ -8,6 +8,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,31 @@ def test_custom_transform_loss_and_callbacks(folders: Path, tmp_path: Path, trai
     save(tmp_path / "more/a.png", IMAGE.repeat(16, 0).repeat(16, 1))
     crispseg.train(*places, out=tmp_path / "taught", unlabelled=tmp_path / "more", teacher=teacher, **settings)
     assert asked and max(asked) <= 1
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        (partial(crispseg.predict, resume="so", out="o"), "resume is so; give true or false"),
+        (partial(crispseg.predict, console=5), "console is 5; give Console or null"),
+        (partial(crispseg.predict, objects="nucleus", objects_min_size=-5), "objects_min_size is -5; "),
+        (partial(crispseg.predict, shard=f"1/{10**4000}", out="o"), "shard is 1/1000"),
+        (partial(crispseg.predict, tiles=True), "tiles is true; "),
+        (partial(crispseg.evaluate, objects_split="no"), "objects_split is no; give true or false"),
+        (partial(crispseg.evaluate, boundary=[-1]), "boundary is [-1]; give a number greater than 0"),
+        (partial(crispseg.evaluate, boundary_empty="x"), "boundary_empty is x; give one of 1, skip"),
+        (partial(crispseg.evaluate, bootstrap=-1), "bootstrap is -1; give a number greater than or equal to 0"),
+        (partial(crispseg.evaluate, bootstrap=float("nan")), "bootstrap is nan; give a whole number"),
+        (partial(crispseg.evaluate, workers="x"), "workers is x; give a whole number or null"),
+        (partial(crispseg.train, teacher=3), "teacher is 3; give text, a path, a function or null"),
+        (partial(crispseg.train, transform=3), "transform is 3; give a function or null"),
+        (partial(crispseg.train, resume="so"), "resume is so; give true or false"),
+    ],
+)
+def test_arguments_have_the_types_of_the_signature(call: Any, line: str) -> None:
+    with pytest.raises(crispseg.CrispsegError) as caught:
+        call("nuclei", "photos")
+    assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

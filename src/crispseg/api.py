@@ -7,11 +7,11 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import StrictBool
+from pydantic import NonNegativeInt, PositiveInt, StrictBool
 from rich.console import Console
 
 from crispseg import training
-from crispseg.config.settings import Tree, checked, plain
+from crispseg.config.settings import Tree, checked, checks_arguments, plain
 from crispseg.data import Folder
 from crispseg.data.named import settings_of, write_pairs
 from crispseg.errors import CrispsegError
@@ -20,6 +20,7 @@ from crispseg.evaluation.boundary import Empty
 from crispseg.evaluation.evaluate import score_run
 from crispseg.evaluation.recorded import data_to_score
 from crispseg.evaluation.summary import Evaluation
+from crispseg.inference.device import DeviceName
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend
 from crispseg.io.files import user_path
@@ -82,6 +83,9 @@ def train(
 
     if launcher().world_size() > 1:
         raise CrispsegError("crispseg.train supports one process; on several machines start the command crispseg train")
+    resume = checked(bool, resume, "resume")
+    transform = checked(Callable | None, transform, "transform")
+    teacher = checked(str | Path | Callable | None, teacher, "teacher")
     settings |= {} if unlabelled is None else {"unlabelled": str(unlabelled)}
     settings |= {"teacher": str(teacher)} if isinstance(teacher, str | Path) else {}
     loss = settings.pop("loss") if callable(settings.get("loss")) else None
@@ -104,6 +108,7 @@ def load(run: str | PathLike[str]) -> Run:
     return training.Run.open(run)
 
 
+@checks_arguments
 def evaluate(
     run: str | PathLike[str],
     images: str | Path | None = None,
@@ -111,17 +116,17 @@ def evaluate(
     *,
     split: str | None = None,
     protocol: Protocol | str = "whole",
-    boundary: StrictBool | Sequence[int] = False,
+    boundary: StrictBool | Sequence[PositiveInt] = False,
     boundary_empty: Empty = "skip",
     objects: str | None = None,
     objects_border: str | None = None,
-    objects_min_size: int | None = None,
+    objects_min_size: NonNegativeInt | None = None,
     objects_split: StrictBool = False,
     thin: Sequence[str] | None = None,
-    bootstrap: int = RESAMPLES,
+    bootstrap: NonNegativeInt = RESAMPLES,
     backend: Backend = "auto",
-    device: str | None = None,
-    workers: int | None = None,
+    device: DeviceName | None = None,
+    workers: NonNegativeInt | None = None,
     **data: Any,
 ) -> Evaluation:
     """Score a trained model on a split, like `crispseg evaluate`.

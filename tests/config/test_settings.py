@@ -93,6 +93,27 @@ def test_a_value_that_cannot_be_names_its_field(settings: Any, value: object) ->
     assert refused >= 5
 
 
+@pytest.mark.parametrize(
+    ("make", "line"),
+    [
+        (lambda: Augment(0), "augment.crop is 0; give a number greater than 0"),
+        (lambda: Augment(foo=1), "augment.foo is not a known key"),
+        (lambda: Folder("a", 3), "data.masks is 3; give text, a path or null"),
+        (lambda: Folder(rot="a"), "data.rot is not a known key; did you mean 'data.root'?"),
+        (lambda: TrainConfig(foo=1), "foo is not a known key"),
+        (lambda: TrainConfig(), "data is missing; give "),
+        (lambda: TrainConfig(Folder("a", "b"), iterations=True), "iterations is true; give a whole number"),
+        (lambda: Augment(scale=(True, 2)), "augment.scale is [true, 2]; give a list of 2"),
+        (lambda: checked(int | None, Text("true"), "key"), "key is true; give a whole number or null"),
+        (lambda: checked(list[float], [1, False], "key"), "key is [1, false]; give a list"),
+    ],
+)
+def test_wrong_arguments_are_reported_in_one_line(make: Any, line: str) -> None:
+    with pytest.raises(CrispsegError) as caught:
+        make()
+    assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
+
+
 # Files --------------------------------------------------------------------------------------------------------------
 
 

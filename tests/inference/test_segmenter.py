@@ -266,6 +266,10 @@ def negative_variance(model: SegmentationModel) -> SegmentationModel:
         (lambda model: Segmenter(model, value_range=5), "value_range is 5"),
         (lambda model: Segmenter(model, value_range=("a", "b")), "value_range is ('a', 'b')"),
         (lambda model: Segmenter(model, protocol=5), "protocol is 5"),
+        (lambda model: Segmenter(model)(picture()).objects(None), "name is None"),
+        (lambda model: Segmenter(model)(picture()).objects("road", reach=-3), "reach is -3"),
+        (lambda model: Segmenter(model)(picture()).objects("road", min_size=-5), "min_size is -5"),
+        (lambda model: Segmenter(model)(picture()).objects("road", split="so"), "split is so"),
     ],
 )
 def test_what_a_segmenter_cannot_be_made_of(model: SegmentationModel, make: Any, named: str, refuses: Any) -> None:

@@ -9,20 +9,33 @@ import re
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import docstring_parser
 import pydantic
 from pydantic import ModelWrapValidatorHandler, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import to_jsonable_python
+from pydantic_core import ArgsKwargs, to_jsonable_python
 
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.errors import CrispsegError, did_you_mean
 
+P = ParamSpec("P")
 T = TypeVar("T")
 Tree = dict[str, Any]  # settings by key, in the structure of a YAML file; each group is a nested tree
 
@@ -93,7 +106,7 @@ def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") ->
             raise unknown(prefix + key, (prefix + name for name in known))
     for key, field in known.items():
         if field.default is MISSING and key not in values:
-            raise CrispsegError(f"is missing; give {accepted(field.kind)}: {field.about.rstrip('.')}", prefix + key)
+            raise missing(field, prefix + key)
     return settings(**{key: checked(known[key].kind, value, prefix + key) for key, value in values.items()})
 
 
@@ -108,10 +121,36 @@ def checked(kind: Any, value: Any, field: str) -> Any:
     value = _expanded(value)
     if "\\x00" in repr(value).replace("\\\\", ""):  # repr doubles the backslashes of texts
         raise CrispsegError("contains a null character; remove it", field)
+    value = _meaning(kind, value) if isinstance(value, Text) else value
+    _check_numbers(kind, value, field)
     try:
-        return _adapter(kind).validate_python(_meaning(kind, value) if isinstance(value, Text) else value)
+        return _adapter(kind).validate_python(value)
     except ValidationError as error:
         raise wrong(error, kind, value, field) from None
+
+
+def _check_numbers(kind: Any, value: Any, field: str) -> None:
+    """Raise a `CrispsegError` for true or false instead of a number, because pydantic converts them to 1 and 0."""
+    kinds = {*alternatives(kind), *alternatives(entry_of(kind))}
+    entries = value if isinstance(value, list | tuple) else [value]
+    if kinds & {int, float} and not kinds & {bool, Any} and any(isinstance(entry, bool) for entry in entries):
+        raise CrispsegError(f"is {written(value)}; give {accepted(kind)}", field)
+
+
+def checked_arguments(function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments of a function in the types of its signature, or raise a `CrispsegError`."""
+    known = options_of(function)
+    return {key: checked(known[key].kind, value, key) if key in known else value for key, value in given.items()}
+
+
+def checks_arguments(function: Callable[P, T]) -> Callable[P, T]:
+    """Decorate a function whose keyword arguments are checked by `checked_arguments`."""
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        return function(*args, **checked_arguments(function, kwargs))
+
+    return call
 
 
 def plain(value: Any, field: str) -> Any:
@@ -208,6 +247,11 @@ def wrong(error: ValidationError, kind: Any, value: Any, field: str) -> Crispseg
     return CrispsegError(f"is {shortened(shown) or 'empty'}; give {accepted(kind)}", field)
 
 
+def missing(field: Field, key: str) -> CrispsegError:
+    """Return the error for a required field without a value."""
+    return CrispsegError(f"is missing; give {accepted(field.kind)}: {field.about.rstrip('.')}", key)
+
+
 def unknown(key: str, known: Iterable[str]) -> CrispsegError:
     """Return the error for an unknown key, with a suggestion."""
     return CrispsegError(f"is not a known key{did_you_mean(key, known) or '; correct or remove it'}", key)
@@ -222,14 +266,24 @@ class Settings:
     @pydantic.model_validator(mode="wrap")
     @classmethod
     def _in_one_line(cls, values: Any, validate: ModelWrapValidatorHandler[Any]) -> Any:
+        known = fields_of(cls)
+        if isinstance(values, ArgsKwargs):
+            given = dict(zip(known, values.args, strict=False)) | (values.kwargs or {})
+            for key in known.keys() & given.keys():
+                _check_numbers(known[key].kind, given[key], cls.prefix + key)
+            values = ArgsKwargs(values.args[len(known) :], given)  # so that errors have names instead of positions
         try:
             return validate(values)
         except ValidationError as error:
-            first, known = error.errors()[0], fields_of(cls)
-            key = str(first["loc"][0]) if first["loc"] else ""
-            if key not in known or (first["type"] == "missing" and len(first["loc"]) == 1):
+            fault = max(error.errors(), key=lambda fault: fault["type"].startswith("unexpected"))
+            if not fault["loc"]:
                 raise
-            raise wrong(error, known[key].kind, first["input"], cls.prefix + key) from None
+            key = str(fault["loc"][0])
+            if key not in known:
+                raise unknown(cls.prefix + key, (cls.prefix + name for name in known)) from None
+            if fault["type"] == "missing" and len(fault["loc"]) == 1:
+                raise missing(known[key], cls.prefix + key) from None
+            raise wrong(error, known[key].kind, fault["input"], cls.prefix + key) from None
 
 
 SEQUENCES = (list, tuple, Sequence)
@@ -240,6 +294,7 @@ SCALARS = {
     str: "text",
     Path: "a path",
     dict: "a mapping",
+    Callable: "a function",
     NoneType: "null",
     Any: "a value",
 }

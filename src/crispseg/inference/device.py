@@ -12,14 +12,16 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import torch
+from pydantic import BeforeValidator
 from threadpoolctl import ThreadpoolController
 
 from crispseg.errors import CrispsegError, CrispsegWarning
 
 FloatPrecision: TypeAlias = Literal["fp32", "bf16"]  # of inference; sampling coordinates stay float32 in bf16
+DeviceName: TypeAlias = Annotated[str, BeforeValidator(str)]  # or a torch.device
 
 
 def usable_device(device: str | torch.device | None) -> torch.device:

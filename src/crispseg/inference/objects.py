@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pydantic
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 from scipy.ndimage import distance_transform_edt, gaussian_filter, mean
 from skimage.measure import label, regionprops
 from skimage.morphology import h_maxima
 from skimage.segmentation import expand_labels, watershed
 
+from crispseg.config.settings import CHECKS, Settings
 from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, write_file, write_table
 from crispseg.io.images import MADE_OF, png_content
@@ -35,8 +38,8 @@ OBJECT_ENDINGS = ("_objects.png", "_objects.csv")  # name endings of the result 
 OBJECT_COLORS = 40  # number of colours in images of objects; further objects repeat them
 
 
-@dataclass(frozen=True)
-class ObjectRule:
+@pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
+class ObjectRule(Settings):
     """Rule that assigns pixels to the objects of a class.
 
     Pixels of the class that are connected by sides form one object. Corners do not connect, since a border may be one
@@ -55,8 +58,8 @@ class ObjectRule:
 
     index: int
     border: int | None = None
-    reach: int = REACH
-    min_size: int | None = None
+    reach: NonNegativeInt = REACH
+    min_size: NonNegativeInt | None = None
     split: bool = False
 
     def find(self, labels: NDArray[np.uint8]) -> NDArray[np.int32]:

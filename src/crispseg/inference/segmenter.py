@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.config.settings import checked, options_of
+from crispseg.config.settings import checked, checked_arguments
 from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.inference.acceleration import compiled, fold_batch_norms
 from crispseg.inference.device import FloatPrecision, check_process, in_parallel, usable_device
@@ -304,8 +304,7 @@ class ImageLogits(NamedTuple):
 
 def checked_settings(**settings: Any) -> dict[str, Any]:
     """Return keyword arguments of `Segmenter` in their types, or raise a CrispsegError."""
-    options = options_of(Segmenter)
-    settings = {key: checked(options[key].kind, value, key) for key, value in settings.items()}
+    settings = checked_arguments(Segmenter, settings)
     if settings["tile"] is not None:
         check_tile(settings["tile"])
     check_range(settings["value_range"], "value_range")
@@ -454,6 +453,7 @@ class Segmentation:
         Raises:
             CrispsegError: a class is unknown, both are the same, or a class with a border is split.
         """
+        name = checked(str | list[str], name, "name")
         rules = object_rules(self.label_set, name, border, reach, min_size, split)
         probabilities = None if self._logits is None else self._probabilities()
         ids, table = np.zeros(self.labels.shape, np.int32), list[Object]()

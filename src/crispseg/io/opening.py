@@ -63,14 +63,24 @@ def faults(name: object) -> Iterator[None]:
     except (CrispsegError, MemoryError):
         raise
     except Exception as error:  # on broken data decoders raise almost anything
-        number = getattr(error, "errno", None)
-        of_system = isinstance(error, ImportError) or number not in (None, errno.EINVAL)  # EINVAL: a broken offset
-        if not of_system and isinstance(name, Path) and name.is_file() and name.stat().st_size == 0:
-            raise CrispsegError(f"{name} is empty (0 bytes); restore or remove it") from None
-        for kind, fault in FAULTS.items():
-            if isinstance(error, kind):
-                raise CrispsegError(f"{name} {fault}") from None
-        if of_system:
-            reason = getattr(error, "strerror", None) or one_line(error)
-            raise CrispsegError(f"{name} cannot be read ({reason}); check the system, and try again") from None
-        raise CrispsegError(f"{name} is broken ({one_line(error)}); restore or remove it") from None
+        fault = fault_of(error)
+        if (
+            getattr(error, "errno", None) is None
+            and isinstance(name, Path)
+            and name.is_file()
+            and name.stat().st_size == 0
+        ):
+            fault = "is empty (0 bytes); restore or remove it"
+        raise CrispsegError(f"{name} {fault}") from None
+
+
+def fault_of(error: Exception) -> str:
+    """Return the message about an error of a decoder or of the system, after the name of the file."""
+    for kind, fault in FAULTS.items():
+        if isinstance(error, kind):
+            return fault
+    number = getattr(error, "errno", None)
+    if isinstance(error, ImportError) or number not in (None, errno.EINVAL):  # EINVAL: a broken offset
+        reason = getattr(error, "strerror", None) or one_line(error)
+        return f"cannot be read ({reason}); check the system, and try again"
+    return f"is broken ({one_line(error)}); restore or remove it"

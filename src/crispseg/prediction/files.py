@@ -12,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import NonNegativeInt
 from rich.console import Console
 
+from crispseg.config.settings import checks_arguments
 from crispseg.errors import CrispsegError, CrispsegWarning, telling
-from crispseg.inference.device import FloatPrecision, in_parallel
+from crispseg.inference.device import DeviceName, FloatPrecision, in_parallel
 from crispseg.inference.image_files import read_source
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend
@@ -40,12 +42,13 @@ WRITING_THREADS = 4  # at most; PyTorch's number of threads limits them too
 HINT_IMAGES = 20  # minimum number of images for a hint
 
 
+@checks_arguments
 def predict_files(
     run: str | PathLike[str],
     images: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     *,
-    device: str | None = None,
+    device: DeviceName | None = None,
     backend: Backend = "auto",
     protocol: Protocol | str = "whole",
     value_range: ValueRange | None = None,
@@ -58,7 +61,7 @@ def predict_files(
     outlines: bool = False,
     objects: str | list[str] | None = None,
     objects_border: str | None = None,
-    objects_min_size: int | None = None,
+    objects_min_size: NonNegativeInt | None = None,
     objects_split: bool = False,
     confidence: bool = False,
     shares: bool = False,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from crispseg.config.settings import shortened
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inference.device import FloatPrecision
 from crispseg.inference.objects import check_object_options, pixel_area
@@ -180,7 +181,7 @@ def shard_slice(text: str) -> slice:
     >>> shard_slice("2/3")
     slice(1, None, 3)
     """
-    parts = re.fullmatch(r"(\d+)/(\d+)", text)
+    parts = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):
-        raise CrispsegError(f"shard is {text}; give number and total, such as 1/3, 2/3 or 3/3")
+        raise CrispsegError(f"shard is {shortened(text)}; give number and total, such as 1/3, 2/3 or 3/3")
     return slice(int(parts[1]) - 1, None, int(parts[2]))
