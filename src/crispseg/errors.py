@@ -74,13 +74,20 @@ INTERRUPTED = "interrupted; unfinished files were not written; run the same comm
 """Message of commands that keep only finished files."""
 
 
+SYSTEM_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.ENAMETOOLONG: "give shorter names",
+}
+"""Remedies for errors of the operating system."""
+
+
 def system_line(error: OSError) -> str:
     """Return the file, the error of the operating system and the remedy, as one line."""
     file = error.filename2 or error.filename
     reason = error.strerror or str(error).strip().rpartition("\n")[2] or type(error).__name__
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     where = f"{file}: " if file is not None else ""
-    return f"{where}{reason}; {'free some space' if full else 'check the file, its permissions and its disk'}"
+    return f"{where}{reason}; {SYSTEM_REMEDIES.get(error.errno or 0, 'check the file, its permissions and its disk')}"
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from commands import small_files
 
 from crispseg import Segmenter
@@ -123,3 +124,35 @@ def test_predict_resumes_a_map_and_writes_its_polygons(
     os.utime(tmp_path / "out/map.geojson", ns=(0, made - 1))  # of an earlier map
     assert predict("--shard=1/1", "--polygons") == 0
     assert (tmp_path / "out/map.tif").stat().st_mtime_ns == made < (tmp_path / "out/map.geojson").stat().st_mtime_ns
+
+
+TIE = (0.0, 0, 0, 400_000, 5_000_000, 0)
+PLACES: dict[str, dict[int, tuple[float, ...]]] = {
+    "no scale": {33922: TIE},
+    "a scale of 0": {33922: TIE, 33550: (0, 0, 0)},
+    "a width of 0": {33922: TIE, 33550: (0, 0.5, 0)},
+    "not a number": {33922: TIE, 33550: (np.nan, 0.5, 0)},
+    "infinite": {33922: (0, 0, 0, np.inf, 0, 0), 33550: (0.5, 0.5, 0)},
+    "too wide": {33922: TIE, 33550: (1e308, 0.5, 0)},
+    "singular": {34264: (0,) * 16},
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_position_that_is_none(place: str, folder: Path, tmp_path: Path) -> None:
+    tags = [(code, 12, len(values), values, True) for code, values in PLACES[place].items()]
+    tifffile.imwrite(tmp_path / "a.tif", blocks(200, 150), extratags=tags)
+    argv = ["predict", str(folder), str(tmp_path / "a.tif"), f"--out={tmp_path / 'out'}", "--tiles=128", "--polygons"]
+    assert main(argv) == 0
+    text = (tmp_path / "out/a.geojson").read_text()
+    assert "NaN" not in text and "Infinity" not in text and len(json.loads(text)["features"]) > 1
+
+
+def test_a_map_whose_mask_is_broken_is_left_out(source: Path, predict: Callable[..., int], tmp_path: Path) -> None:
+    other = write(tmp_path / "a.tif", blocks(200, 150))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(other, "r+") as file:
+        file.write_mask(np.full((200, 150), 255, np.uint8))
+    mask = tmp_path / "a.tif.msk"
+    mask.write_bytes(mask.read_bytes()[:-20])
+    assert predict(str(other)) == 2
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["map.tif"]

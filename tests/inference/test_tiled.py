@@ -71,13 +71,14 @@ def test_files_that_cannot_be_segmented_in_tiles(segmenter: Segmenter, tmp_path:
         (tmp_path / "text.tif", ("text.tif is broken",)),
         (write(tmp_path / "float.tif", image / np.float32(2)), ("float32", "8 or 16")),
         (write(tmp_path / "bands.tif", noise(64, 64, 5), photometric="minisblack"), ("5 channel(s)", "in_chans 5")),
+        (write(tmp_path / "two.tif", noise(64, 64, 2)), ("2 channel(s)", "in_chans 2")),
         (tmp_path / "turned.tif", ("orientation 6", "upright")),
         (write(tmp_path / "lab.tif", image, photometric="cielab"), ("colours", "grey or RGB")),
         (cut, ("cut.tif", "restore")),
     ]:
         with refuses(*phrases):
             segment_tiff(segmenter, path, tmp_path / "out.tif", tile=128)
-    assert (tmp_path / "out.tif").read_text() == "earlier" and len([*tmp_path.iterdir()]) == 7
+    assert (tmp_path / "out.tif").read_text() == "earlier" and len([*tmp_path.iterdir()]) == 8
 
 
 def test_rasterio_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, refuses: Any) -> None:

@@ -214,6 +214,26 @@ def test_signed_bytes_are_refused(tmp_path: Path, refuses: Refuses) -> None:
         read_mask(tmp_path / "b.tif")
 
 
+@pytest.mark.parametrize("extra", [None, 0, 1, 2])
+def test_a_second_grey_channel_is_alpha_only_if_declared(extra: int | None, tmp_path: Path, refuses: Refuses) -> None:
+    values = np.stack([GREY, np.where(GREY < 99, 0, 255)], 2).astype(np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig", extrasamples=[extra or 0]
+    )
+    if extra is None:  # the tag gets a number that nothing has
+        content = (tmp_path / "a.tif").read_bytes()
+        (tmp_path / "a.tif").write_bytes(content.replace(struct.pack("<HH", 338, 3), struct.pack("<HH", 340, 3)))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", 2), values)
+    if extra:
+        np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], GREY)
+        np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), np.where(GREY < 99, 0, GREY))
+        return
+    with refuses("a.tif has 2 channel(s)", "in_chans 2"):
+        read_image(tmp_path / "a.tif")
+    with refuses("a.tif has 2 channels", "(bands)"):
+        read_mask(tmp_path / "a.tif")
+
+
 def test_ycbcr_without_jpeg_is_refused(tmp_path: Path, refuses: Refuses) -> None:
     Image.fromarray(RGB).convert("YCbCr").save(tmp_path / "a.tif", compression="tiff_lzw")
     with refuses("has YCbCr colours", "grey or RGB"):

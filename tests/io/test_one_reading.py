@@ -58,7 +58,8 @@ class Case:
         if self.palette is not None:
             return self.palette[self.values[..., 0]] if channels == 3 else None
         rgb = self.color == "rgb" or bands == 3
-        if bands != channels and not (channels == 3 and bands <= (4 if rgb else 2)):
+        most = {"rgb": 4, "bands": 0}.get(self.color, 4 if rgb else 2)
+        if bands != channels and not (channels == 3 and bands <= most):
             return None
         kept = self.values[..., : channels if channels != 3 or rgb else 1].astype(float)
         scaled = kept / self.white if self.white <= 255 else ((kept - low) / (high - low)).clip(0, 1)
@@ -67,7 +68,9 @@ class Case:
     def mask(self) -> NDArray[Any] | None:
         """Its raw values, 0 where they are at most half as opaque as others; None if it is refused."""
         bands, alpha = self.values.shape[2], self.values[..., -1:]
-        values = self.values if bands not in (2, 4) else self.values * (alpha > alpha.max() // 2)
+        values = (
+            self.values if bands not in (2, 4) or self.color == "bands" else self.values * (alpha > alpha.max() // 2)
+        )
         if self.color == "palette" or (self.color == "grey" and bands <= 2):
             return values[..., 0]
         readable = self.color != "other" and bands in (3, 4) and self.white == 255 and self.is_rgb
@@ -100,7 +103,8 @@ def tiff(draw: Draw) -> Case:
     options: dict[str, Any] = {"photometric": kind, "planarconfig": planar, "compression": compression}
     options |= {"bitspersample": bits} if packed else {}
     options |= {"predictor": True} if compression not in (None, "packbits") and draw(st.booleans()) else {}
-    options |= {"extrasamples": [draw(st.sampled_from(["unassalpha", "assocalpha", "unspecified"]))] * extra}
+    meaning = draw(st.sampled_from(["unassalpha", "assocalpha", "unspecified"]))
+    options |= {"extrasamples": [meaning] * extra}
     options |= {"tile": (16, 32)} if not packed and draw(st.booleans()) else {"rowsperstrip": draw(st.integers(1, 50))}
     options |= {"extratags": [(274, "H", 1, turn, True)], "metadata": None, "bigtiff": draw(st.booleans())}
     palette = None
@@ -112,6 +116,8 @@ def tiff(draw: Draw) -> Case:
     order = "<" if packed else draw(st.sampled_from("<>"))  # tifffile packs the bits of ">" in a wrong order
     tifffile.imwrite(file, written, byteorder=order, **options)
     color = {"palette": "palette", "separated": "other", "rgb": "rgb"}.get(kind, "grey")
+    if bands == 2 and meaning == "unspecified":
+        color = "bands"
     return Case("a.tif", file.getvalue(), values, white, color, palette, turn if turn < 9 else 1)
 
 

@@ -22,8 +22,9 @@ from crispseg.inference import Segmenter
 from crispseg.inference.image_files import named_images
 from crispseg.inference.protocols import Protocol
 from crispseg.io.files import check_new_folder, writable_folder, write_file, write_table
-from crispseg.io.images import write_labels
+from crispseg.io.images import image_channels, write_labels
 from crispseg.io.parallel import spread
+from crispseg.io.sampled_values import assumed_range
 from crispseg.labelling.errors import Suspect, judges, label_errors
 from crispseg.labelling.following import images_to_label
 from crispseg.labelling.pages import errors_page, next_page
@@ -68,8 +69,10 @@ class LabelNext(WithDevice):
             raise CrispsegError(f"{self.run} was trained on all images of {', '.join(self.images)}; give others")
         images = [*labelled.values()]
         known = [images[index] for index in spread(len(images), COMPARED)]
-        chosen = images_to_label(model, names, known, self.count, self.device, Console(stderr=True))
         segmenter = Segmenter(model, self.device, protocol=Protocol(flip=True))
+        if segmenter.value_range is None:
+            segmenter.value_range = assumed_range([*names, *images], image_channels(model.info.in_chans))
+        chosen = images_to_label(model, segmenter, names, known, self.count, Console(stderr=True))
         folder, results, listed = writable_folder(self.out), [], ""
         rows: list[tuple[object, ...]] = [("rank", "image", "uncertainty", "distance")]
         for rank, image in enumerate(chosen, 1):

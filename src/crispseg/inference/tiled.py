@@ -68,7 +68,8 @@ def segment_tiff(
             writers = []
             for path, palette in palettes.items():
                 temporary = stack.enter_context(atomic_path(path))
-                writers.append(stack.enter_context(map_file(temporary, dataset, palette, made_by, channels)))
+                with faults(source):  # its position or metadata may be invalid
+                    writers.append(stack.enter_context(map_file(temporary, dataset, palette, made_by, channels)))
             for strips in shown:
                 for write, strip in zip(writers, strips, strict=False):
                     write(strip)

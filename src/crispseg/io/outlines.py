@@ -100,7 +100,7 @@ def write_polygons(labels: str | Path, target: str | Path, names: Sequence[str])
             if value != IGNORE:
                 properties = {"class": names[int(value)], "id": int(value)}
                 feature = {"type": "Feature", "properties": properties, "geometry": geometry}
-                file.write((",\n" if count else "\n") + json.dumps(feature))
+                file.write((",\n" if count else "\n") + json.dumps(feature, allow_nan=False))
                 count += 1
         file.write("\n]}\n")
         return count

@@ -68,7 +68,7 @@ class Raster:
         if self.clear:
             return ~np.isin(self.values[..., 0], [*self.clear])
         alpha = self.values[..., -1]
-        return alpha > alpha.max() // 2 if self.bands in (2, 4) else None
+        return alpha > alpha.max() // 2 if self.bands == RGB_BANDS.get(self.color) else None
 
     @property
     def bit_depth(self) -> int:

@@ -38,4 +38,8 @@ def assumed_range(images: Sequence[Path], channels: int) -> Limits | None:
     A model without a value range takes them so, and all images of the folder alike.
     """
     values = sampled_values(some_of(images), channels, least_bits=16)  # files that declare fewer bits need no range
-    return bit_depth_range(values, commonpath(images)) if values else None
+    if not values:
+        return None
+    places = [image.absolute() for image in images]
+    drives = {place.drive for place in places}  # paths on several have nothing in common
+    return bit_depth_range(values, commonpath(places) if len(drives) == 1 else places[0])

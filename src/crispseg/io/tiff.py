@@ -85,7 +85,8 @@ def map_file(
         nonlocal written, top
         window = ((top, top + len(strip)), (0, image.width))
         if is_masked:
-            strip[image.dataset_mask(window=window) == 0] = empty
+            with faults(Path(image.name)):
+                strip[image.dataset_mask(window=window) == 0] = empty
         file.write(strip, 1, window=window)
         written = zlib.crc32(strip.tobytes(), written)
         top += len(strip)
@@ -122,9 +123,12 @@ def declares_empty_pixels(image: Any, channels: int) -> bool:
 def position_of(image: Any) -> dict[str, Any]:
     """Return the map position of a dataset as options for a new one: ground control points, or a transform if any."""
     points, crs = image.gcps
-    if points:
+    if points and crs:  # rasterio writes no points without
         return {"gcps": points, "crs": crs}
-    return {"crs": image.crs, "transform": None if image.transform.is_identity else image.transform}
+    place = image.transform
+    corner = np.reshape([*place], (3, 3)) @ (image.width, image.height, 1)
+    is_position = np.isfinite(corner).all() and not (place.is_identity or place.is_degenerate)
+    return {"crs": image.crs, "transform": place if is_position else None}
 
 
 def checksum_of(path: Path) -> int:

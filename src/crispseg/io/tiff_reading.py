@@ -23,6 +23,7 @@ PIXEL_TAGS = frozenset({*range(256, 260), 266, 273, *range(277, 281), 284, 317, 
 """Tags that decide how the values of a page are stored, and what they mean."""
 MINISWHITE, YCBCR = 0, 6
 PHOTOMETRICS = {0: "grey", 1: "grey", 2: "rgb", 3: "palette", 4: "grey", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
+ALPHA = ((1,), (2,))  # extra sample of grey with alpha; others are bands
 SMALLER_OR_MASK = 0b101  # bits of the type of a page that is a smaller copy or a mask of another
 
 
@@ -93,7 +94,8 @@ def color_of(page: Any) -> str:
     """Return the colours of a decoded page; several grey channels are bands."""
     color = PHOTOMETRICS.get(page.photometric, f"other ({page.photometric})")
     becomes_rgb = page.photometric == YCBCR and page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS
-    if becomes_rgb or (color == "grey" and page.samplesperpixel > 2):
+    has_alpha = page.samplesperpixel == 2 and page.extrasamples in ALPHA
+    if becomes_rgb or (color == "grey" and page.samplesperpixel > 1 and not has_alpha):
         return "rgb" if page.samplesperpixel == 3 else "bands"
     return color
 

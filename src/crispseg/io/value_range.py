@@ -45,7 +45,7 @@ def bit_depth_range(values: Iterable[NDArray[np.uint16]], name: object) -> Limit
         _told.set()
         warnings.warn(
             f"{name} has 16-bit values up to about {brightest:.0f}, and the model has no value range for them: 0 to "
-            f"{white} is assumed; to change it, give value_range, such as '[0,{brightest:.0f}]'",
+            f"{white} is assumed; to change it, give value_range, such as '[0,{max(brightest, 1):.0f}]'",
             CrispsegWarning,
             stacklevel=3,
         )

@@ -15,7 +15,6 @@ from scipy.spatial.distance import cdist
 
 from crispseg.inference import Segmenter
 from crispseg.inference.image_files import read_source
-from crispseg.inference.protocols import Protocol
 from crispseg.inference.segmenter import as_batch
 from crispseg.io.progress import progress
 from crispseg.models import SegmentationModel
@@ -80,20 +79,20 @@ def varied(
 
 def images_to_label(
     model: SegmentationModel,
+    segmenter: Segmenter,
     names: Mapping[Path, str],
     labelled: Iterable[Path] = (),
     count: int = 20,
-    device: str | None = None,
     console: Console | None = None,
 ) -> list[Candidate]:
     """Return the images to label next, the most useful first; errors are those of `read_source`.
 
     Args:
+        segmenter: segmenter of the model.
         names: images without labels, and their names.
         labelled: images with labels; the choice is unlike them.
         count: number of images to choose.
     """
-    segmenter = Segmenter(model, device, protocol=Protocol(flip=True))
     model = model.to(segmenter.device)
 
     def read(path: Path) -> NDArray[np.uint8]:
