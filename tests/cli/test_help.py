@@ -69,7 +69,9 @@ def test_help_is_printed_in_each_spelling(capsys: Capture) -> None:
     assert output_of(capsys, "label") == output_of(capsys, "label", "--help", "all") == PAGES["label"]
     whole = output_of(capsys, "predict", "--help", "all")
     assert all(f"--{key}" in whole for key in {*commands["predict"].known_keys()} - {"run", "images"})
-    assert "--palette_tolerance" in output_of(capsys, "help", "data")
+    assert whole == output_of(capsys, "help", "predict", "all")
+    assert output_of(capsys, "help", "label", "next", "all") == output_of(capsys, "label", "next", "--help", "all")
+    assert "--palette_tolerance" in output_of(capsys, "help", "data") == output_of(capsys, "help", "data", "all")
     assert main(["help", "prdict"]) == 2
 
 

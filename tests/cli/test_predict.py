@@ -70,6 +70,11 @@ def test_nothing_to_predict(run: Path, tmp_path: Path, capsys: Capture) -> None:
     assert files(tmp_path) == set()
 
 
+def test_a_name_that_is_too_long_for_results(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
+    shutil.copy(pictures / "one.png", pictures / f"{'a' * 244}.png")
+    assert "give shorter names" in error_of(capsys, "predict", run, pictures, "--out", tmp_path / "out")
+
+
 def test_profile_prints_each_stage(run: Path, pictures: Path, tmp_path: Path, capsys: Capture) -> None:
     argv = ("predict", run, pictures, "--out", tmp_path / "out")
     first, *table = output_of(capsys, *argv, "--profile").splitlines()

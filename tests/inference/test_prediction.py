@@ -213,6 +213,9 @@ def test_files_of_the_user_are_not_overwritten(
         (["--out=x", "--format=cvat", "--shard=1/2"], "leave out shard"),
         (["--out=x", "--objects_border=border"], "objects_border"),
         (["--out=x", "--objects_min_size=5"], "objects_min_size"),
+        (["--out=x", "--objects=nucleus", "--objects_min_size=-1"], "objects_min_size"),
+        (["--out=x", "--objects=[nucleus,nucleus]"], "different classes"),
+        (["--out=x", "--objects=[]"], "different classes"),
         (["--out=x", "--objects=nucleus", "--format=voc"], "format voc conflicts with objects"),
         (["--out=x", "--tiles=64"], "at least 128"),
         (["--out=x", "--shares", "--resume"], "shares conflicts with resume"),
@@ -277,13 +280,14 @@ def test_a_new_output_is_one_file(model: Path, photos: Path, tmp_path: Path, cap
 
 
 def test_formats_that_cannot_be_read_are_reported(model: Path, photos: Path, tmp_path: Path, capsys: Capture) -> None:
-    for name in ("sub/x.psd", "sub/x.cr3", "a.dng", "notes.md"):  # a.dng is the raw photo of a.png
+    unread = [f"x{suffix}" for suffix in (".psd", ".cr3", ".pcx", ".czi", ".nd2", ".lif", ".ndpi")]
+    for name in (*(f"sub/{name}" for name in unread), "a.dng", "notes.md"):  # a.dng is the raw photo of a.png
         (photos / name).write_bytes(b"II*\0")
     out = tmp_path / "out"
     assert main(["predict", str(model), str(photos), f"--out={out}"]) == 2
     printed = capsys.readouterr()
-    assert f"7 of 9 images segmented into {out}" in printed.out
-    for name in ("x.psd", "x.cr3"):
+    assert f"7 of 14 images segmented into {out}" in printed.out
+    for name in unread:
         assert f"left out: {photos / 'sub' / name} has a format that cannot be read" in printed.err
     assert "a.dng" not in printed.err and "notes.md" not in printed.err
     assert main(["predict", str(model), str(photos / "a.dng"), f"--out={tmp_path / 'raw'}"]) == 2

@@ -136,6 +136,17 @@ def deep_jpeg2000(values: np.ndarray, bits: int) -> bytes:
     return bytes(imagecodecs.jpeg2k_encode(values, level=0, bitspersample=bits, codecformat="jp2", reversible=True))
 
 
+SUFFIXES_OF_FORMATS = {
+    ".apng": "PNG",
+    ".dib": "BMP",
+    ".jpe": "JPEG",
+    ".jpf": "JPEG2000",
+    ".jpx": "JPEG2000",
+    ".pbm": "PPM",
+    ".pnm": "PPM",
+}
+
+
 def test_formats_of_phones_and_satellites(tmp_path: Path, refuses: Refuses) -> None:
     smooth = np.asarray(Image.fromarray(RGB[:6, :9]).resize((90, 60)))
     for name, most in (("a.avif", 30), ("a.jp2", 0), ("a.j2k", 0), ("a.tga", 0), ("a.jfif", 30)):
@@ -147,6 +158,9 @@ def test_formats_of_phones_and_satellites(tmp_path: Path, refuses: Refuses) -> N
         path.write_bytes(path.read_bytes()[:-100])
         with refuses(name, "is broken"):
             read_image(path)
+    for suffix, form in SUFFIXES_OF_FORMATS.items():
+        path = saved(tmp_path / f"other{suffix}", GREY > 99 if suffix == ".pbm" else smooth, format=form)
+        assert path in find_images(tmp_path) and read_image(path).shape == RGB.shape
     for bits, values in ((12, RGB.astype(np.uint16) * 16), (16, GREY.astype(np.uint16) * 200)):
         (tmp_path / "deep.jp2").write_bytes(deep_jpeg2000(values, bits))
         with opened(tmp_path / "deep.jp2") as raster:

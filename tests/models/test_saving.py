@@ -132,6 +132,8 @@ def test_a_damaged_config_is_refused(content: bytes, saved: Path, refuses: Any) 
         ({"num_classes": "3"}, "is not a saved crispseg model"),
         ({"class_names": ["sky", "road"], "palette": [[0, 0, 0], [1, 1, 1]]}, "is not a saved crispseg model"),
         ({"mean": []}, "is not a saved crispseg model"),
+        ({"mean": [1e38, 0.5, 0.5]}, "is not a saved crispseg model"),
+        ({"std": [1e-300, 0.2, 0.2]}, "is not a saved crispseg model"),
     ],
 )
 def test_a_wrong_config_is_refused(changes: dict[str, Any], phrase: str, saved: Path, refuses: Any) -> None:

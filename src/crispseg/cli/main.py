@@ -140,13 +140,14 @@ def _run(argv: list[str]) -> int:
     if argv == ["--version"]:
         print(__version__)
         return 0
-    if argv == ["help", "data"]:
+    if argv in (["help", "data"], ["help", "data", "all"]):
         from crispseg.cli.command import data_help
 
         print(data_help())
         return 0
     if argv[:1] == ["help"]:
-        argv = [*argv[1:], "--help"]
+        end = argv.index("all") if "all" in argv[2:] else len(argv)
+        argv = [*argv[1:end], "--help", *argv[end:]]
     if page := help_page(argv):
         print(page)
         return 0

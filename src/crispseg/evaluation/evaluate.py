@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pydantic import NonNegativeInt
 from rich.console import Console
 
 from crispseg.data import DataSource, FileDataset, SegmentationDataset
@@ -100,7 +101,7 @@ def score_model(
     boundary_iou: bool = False,
     objects: str | None = None,
     objects_border: str | None = None,
-    objects_min_size: int | None = None,
+    objects_min_size: NonNegativeInt | None = None,
     objects_split: bool = False,
     thin: Sequence[str] | None = None,
     resamples: int = 0,

@@ -113,13 +113,19 @@ def object_rules(
     return {name: ObjectRule(labels.index(name), margin, reach, min_size, split) for name in several}
 
 
+def object_classes(names: str | Sequence[str]) -> Sequence[str]:
+    """Return the names of classes, which are different, or raise a CrispsegError."""
+    several = [names] if isinstance(names, str) else names
+    if not several or len({*several}) < len(several):
+        raise CrispsegError(f"is {several}; give different classes, such as nucleus, or leave it out", "objects")
+    return several
+
+
 def check_object_options(
     names: str | Sequence[str] | None, border: str | None, min_size: int | None, split: bool
 ) -> Sequence[str]:
     """Return the names of the object classes; raise a CrispsegError if the options contradict each other."""
-    several = [names] if isinstance(names, str) else names or []
-    if names is not None and not several:
-        raise CrispsegError("names no class; give one, such as nucleus, or leave it out", "objects")
+    several = [] if names is None else object_classes(names)
     given = {"objects_border": border, "objects_min_size": min_size, "objects_split": split or None}
     for key, value in given.items():
         if value is not None and not several:

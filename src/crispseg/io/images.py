@@ -25,16 +25,17 @@ MAX_CHANNELS = 16  # channels of an image
 
 SUFFIXES = frozenset(
     {
-        *(".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tga"),
-        *(".tif", ".tiff", ".webp", *(HEIC_SUFFIXES if find_spec("pillow_heif") else ())),
+        *(".apng", ".avif", ".bmp", ".dib", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx"),
+        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+        *(HEIC_SUFFIXES if find_spec("pillow_heif") else ()),
     }
 )
 """Suffixes of images that can be read."""
 
 UNREAD_SUFFIXES = frozenset(
     {
-        *(".arw", ".cr2", ".cr3", ".dcm", ".dng", ".exr", ".jxl", ".nef", ".orf", ".psd", ".raf", ".rw2", ".svs"),
-        *HEIC_SUFFIXES,
+        *(".arw", ".cr2", ".cr3", ".czi", ".dcm", ".dng", ".exr", ".jxl", ".lif", ".nd2", ".ndpi", ".nef", ".orf"),
+        *(".pcx", ".psd", ".raf", ".rw2", ".svs", *HEIC_SUFFIXES),
     }
 ).difference(SUFFIXES)
 """Suffixes of images that cannot be read, so that they can be reported."""

@@ -8,7 +8,7 @@ from dataclasses import asdict, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, PositiveFloat, Strict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from crispseg.config.settings import Settings
@@ -76,8 +76,8 @@ class ModelInfo(Settings):
     options: dict[str, Any] = field(default_factory=dict)
     class_names: Annotated[tuple[str, ...], FROM_LISTS] = ()
     palette: Annotated[tuple[Annotated[Color, FROM_LISTS], ...], FROM_LISTS] = ()
-    mean: Annotated[tuple[float, ...], FROM_LISTS] = ()
-    std: Annotated[tuple[PositiveFloat, ...], FROM_LISTS] = ()
+    mean: Annotated[tuple[Annotated[float, Field(ge=-1e3, le=1e3)], ...], FROM_LISTS] = ()
+    std: Annotated[tuple[Annotated[float, Field(ge=1e-6, le=1e6)], ...], FROM_LISTS] = ()
     ignore_label: int = IGNORE
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
