@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +127,9 @@ def position_of(image: Any) -> dict[str, Any]:
     if points and crs:  # rasterio writes no points without
         return {"gcps": points, "crs": crs}
     place = image.transform
-    corner = np.reshape([*place], (3, 3)) @ (image.width, image.height, 1)
-    is_position = np.isfinite(corner).all() and not (place.is_identity or place.is_degenerate)
+    x = place.a * image.width + place.b * image.height + place.c
+    y = place.d * image.width + place.e * image.height + place.f
+    is_position = isfinite(x + y) and not (place.is_identity or place.is_degenerate)
     return {"crs": image.crs, "transform": place if is_position else None}
 
 
