@@ -241,7 +241,14 @@ def test_tasks_without_regions(data: dict[str, Any], images: int, notes: int, tm
         ("a.geojson", geojson(None), "feature 0 has no class of QuPath"),
         ("a.geojson", geojson({"class": "x"}), "on a map"),
         ("a.geojson", geojson({"classification": {"name": "x"}}, "Point"), "feature 0 is a Point, not a polygon"),
-        ("a.geojson", '[{"type": "Feature"}]', "is not GeoJSON's format ('geometry')"),
+        (
+            "a.geojson",
+            geojson(TUMOR, "GeometryCollection").replace("coordinates", "geometries"),
+            "a GeometryCollection",
+        ),
+        ("a.geojson", '{"type": "Feature", "geometry": null, "properties": null}', "feature 0 has no class of QuPath"),
+        ("a.json", coco([(1, "")]), "an empty name, which"),
+        ("a.geojson", '[{"type": "Feature"}]', "is not GeoJSON's format (it lacks 'geometry')"),
         ("a.json", labelme("a.json"), ["background", "car"]),
     ],
 )

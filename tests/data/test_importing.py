@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -271,11 +272,12 @@ TREE = shape("tree", [[1, 1], [2, 2], [3, 1]])
     ("found", "more", "phrases"),
     [
         ([shape("pole", [[1, 1], [2, 2]], "line")], {}, ["shape 0 ('pole')", "'line'", "polygon, rectangle, circle"]),
-        ([{"label": "tree"}], {}, ["a.json is not labelme's format ('points')"]),
+        ([{"label": "tree"}], {}, ["a.json is not labelme's format", "'points'"]),
+        ([TREE | {"mask": "AAAA"}], {}, ["shape 0 ('tree') of a.jpg: it has an unknown structure"]),
         ([shape("tree", [[1, 1, 0], [2, 2, 0], [3, 1, 0]])], {}, ["shape 0 ('tree')", "pairs of x and y"]),
         ([TREE | {"label": None}], {}, ["shape 0 has null as class name"]),
         *(
-            ([TREE | {"label": name}], {}, [repr(name), "classes.txt", "rename it"])
+            ([TREE | {"label": name}], {}, [repr(name), "a.json: ", "classes.txt", "rename it"])
             for name in ("a\nb", "a\u2028b", "#1 plastic", "", "a\tb", "\udcff")
         ),
         ([TREE], {"imageHeight": 11}, ["as (11, 16)", "is (12, 16)", "annotate"]),
@@ -305,7 +307,10 @@ def test_labelme_that_cannot_be_painted(
             for crowd in ("0", "false", 2, [])
         ),
         ({"category_id": 7, "segmentation": [[1, 2, 3, 4]]}, ["has 2 points, but needs 3"]),
-        ({"category_id": 7, "segmentation": [[1, 2, 3, 4, 5, 6, 7]]}, ["annotation 100 of a.jpg: cannot reshape"]),
+        (
+            {"category_id": 7, "segmentation": [[1, 2, 3, 4, 5, 6, 7]]},
+            ["annotation 100 of a.jpg: its points are not pairs"],
+        ),
         ({"category_id": 7, "segmentation": [box(0, 0, 20, 2)]}, ["annotation 100", "points outside", "12x16"]),
         *(
             ({"category_id": 7, "segmentation": {"size": size, "counts": counts}}, [reason])
@@ -337,7 +342,9 @@ def test_annotations_that_cannot_be_painted(
         ('{"images": [}', ["is not JSON (Expecting value: line 1 column 13", "export it again"]),
         ('{"images": [], "annotations": [1], "annotations": []}', ["is not JSON", "'annotations' twice"]),
         ('{"images": [], "categories": [{"id": 1, "name": null}]}', ["category 1 has null as class name"]),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', ["is not COCO's format ('file_name')"]),
+        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', ["is not COCO's format", "'file_name'"]),
+        ('{"images": [null], "annotations": [], "categories": []}', ["is not COCO's format", "unknown structure"]),
+        ('{"type": "Topology", "objects": {}}', ["has no known format"]),
         ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}', ["contain no annotated images"]),
     ],
 )
@@ -354,6 +361,10 @@ def test_paths_that_do_not_fit(tmp_path: Path, refuses: Any) -> None:
     for name in ("nowhere.json", "empty"):
         with refuses(f"{name} contains no annotations of COCO, YOLO, CVAT"):
             import_annotations([tmp_path / name], tmp_path / "out")
+    with zipfile.ZipFile(tmp_path / "project.zip", "w") as file:
+        file.write(source, "a.json")
+    with refuses("project.zip is a ZIP file; unpack it"):
+        import_annotations([tmp_path / "project.zip"], tmp_path / "out")
     with refuses(f"a.jpg, which {source} names, is not in {tmp_path / 'empty'}", "give its folder as images"):
         import_annotations([source], tmp_path / "out", images=tmp_path / "empty")
     with refuses(f"{tmp_path} is not empty; give a new folder"):

@@ -76,7 +76,7 @@ def test_cvat_for_images(tmp_path: Path) -> None:
     [
         ('<ellipse label="car" cx="5" cy="5" rx="2" ry="1"/>', CVAT, ["image a.png: ellipse 'car'", "draw it as one"]),
         ('<box label="car" rotation="9" xtl="1" ytl="1" xbr="2" ybr="2"/>', CVAT, ["box 'car'", "upright"]),
-        ('<polygon points="1,1;2,2;3,1"/>', CVAT, ["annotations.xml is not CVAT's format ('label')"]),
+        ('<polygon points="1,1;2,2;3,1"/>', CVAT, ["annotations.xml is not CVAT's format (it lacks 'label')"]),
         ('<polygon label="car" points="1,1;2;3,1"/>', CVAT, ["polygon 'car' of a.png", "correct or remove it"]),
         ('<mask label="car" rle="1, 2" left="0" top="0" width="2" height="2"/>', CVAT, ["covers 3 pixels", "4"]),
         ('<mask label="car" rle="0, 4" left="15" top="0" width="2" height="2"/>', CVAT, ["not within the image"]),
@@ -193,7 +193,7 @@ def test_label_studio(tmp_path: Path) -> None:
         ([task("a.jpg", [region("brushlabels", {"rle": [1, 2]})])], ["of a.jpg", "correct or remove it"]),
         ([task("a.jpg", [region("brushlabels", {"rle": [999]})])], ["is not Label Studio"]),
         ([task("text", DRAWN)], ["task 0 has no image in its data"]),
-        ([{"image": "a.jpg", "label": []}], ["is not Label Studio's format ('data')"]),
+        ([{"image": "a.jpg", "label": []}], ["is not Label Studio's format (it lacks 'data')"]),
         ([{"image": "a.jpg", "annotation_id": 1}], ["is Label Studio's JSON-MIN; export it as JSON"]),
     ],
 )

@@ -39,7 +39,9 @@ class Shape(NamedTuple):
 
     name: str  # name in error messages
     label: str
-    draw: Callable[[int, int], Spans]  # returns its pixels for a height and a width, or raises any error
+    draw: Callable[
+        [int, int], Spans
+    ]  # returns its pixels for a height and a width, or raises any error, a `CrispsegError` with its reason
     crowd: bool = False
     z_order: int = 0  # shapes of a higher order are on top
 
@@ -192,9 +194,9 @@ def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, wid
     for outline in outlines:
         points = point_array(outline)
         if len(points) < POINTS[kind]:
-            raise ValueError(f"it has {len(points)} points, but needs {POINTS[kind]}")
+            raise CrispsegError(f"it has {len(points)} points, but needs {POINTS[kind]}")
         if not ((points >= -OUTSIDE) & (points <= (width + OUTSIDE, height + OUTSIDE))).all():  # also for NaN
-            raise ValueError(f"it has points outside of the image, {height}x{width} (height x width)")
+            raise CrispsegError(f"it has points outside of the image, {height}x{width} (height x width)")
         if kind == "rectangle":  # two opposite corners
             (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
             points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
@@ -204,12 +206,12 @@ def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, wid
 
 
 def point_array(outline: Any) -> NDArray[np.float64]:
-    """Return points `(N, 2)`, x before y, of pairs or of COCO's list of numbers; others raise a ValueError."""
+    """Return points `(N, 2)`, x before y, of pairs or of COCO's list of numbers; others raise a `CrispsegError`."""
     points = np.array(outline, np.float64)
-    if points.ndim == 1:
+    if points.ndim == 1 and len(points) % 2 == 0:
         points = points.reshape(-1, 2)
     if points.ndim != 2 or points.shape[1] != 2:
-        raise ValueError("its points are not pairs of x and y")
+        raise CrispsegError("its points are not pairs of x and y")
     return points
 
 
@@ -227,10 +229,10 @@ def draw_mask(mask: NDArray[np.bool_], left: int, top: int, height: int) -> Span
 
 
 def check_within(left: int, top: int, rows: int, columns: int, height: int, width: int) -> None:
-    """Raise a ValueError unless a mask of this position and size is within the image."""
+    """Raise a `CrispsegError` unless a mask of this position and size is within the image."""
     if min(left, top) < 0 or left + columns > width or top + rows > height:
         place = f"{rows}x{columns} at column {left}, row {top}"
-        raise ValueError(f"its mask, {place}, is not within the image, {height}x{width} (height x width)")
+        raise CrispsegError(f"its mask, {place}, is not within the image, {height}x{width} (height x width)")
 
 
 def covered(inside: Sequence[Spans], outside: Sequence[Spans] = ()) -> Spans:
@@ -251,7 +253,7 @@ def _draw_polygon(points: NDArray[np.float64], height: int, width: int) -> Spans
     """Return the pixels inside an outline; pycocotools takes time and memory in proportion to its length."""
     length = np.abs(points - np.roll(points, 1, axis=0)).max(axis=1).sum()
     if length > MAX_OUTLINE:
-        raise ValueError(f"its outline is {length:,.0f} pixels long, more than {MAX_OUTLINE:,}")
+        raise CrispsegError(f"its outline is {length:,.0f} pixels long, more than {MAX_OUTLINE:,}")
     runs = coco.frPyObjects([points.ravel().tolist()], height, width)[0]
     return _spans(_run_lengths(runs["counts"]), height * width)
 
@@ -269,7 +271,7 @@ def _draw_circle(points: NDArray[np.float64], height: int, width: int) -> Spans:
 def _draw_runs(runs: dict[str, Any], height: int, width: int) -> Spans:
     """Return the pixels of run lengths, which alternate between 0 and 1, column by column from top to bottom."""
     if runs["size"] != [height, width]:
-        raise ValueError(f"its size is {runs['size']}, but the image is {[height, width]} (height, width)")
+        raise CrispsegError(f"its size is {runs['size']}, but the image is {[height, width]} (height, width)")
     counts = runs["counts"]
     lengths = np.array(counts, np.int64) if isinstance(counts, list) else _run_lengths(str(counts).encode())
     return _spans(lengths, height * width)
@@ -278,7 +280,7 @@ def _draw_runs(runs: dict[str, Any], height: int, width: int) -> Spans:
 def _spans(lengths: NDArray[np.int64], pixels: int) -> Spans:
     """Return the spans of run lengths, which must cover all pixels of the image."""
     if ((lengths < 0) | (lengths > pixels)).any() or lengths.sum() != pixels:
-        raise ValueError(f"its counts cover {lengths.sum()} pixels, but the image has {pixels}")
+        raise CrispsegError(f"its counts cover {lengths.sum()} pixels, but the image has {pixels}")
     ends = lengths.cumsum()
     return ends[: len(ends) // 2 * 2].reshape(-1, 2)
 
@@ -294,7 +296,7 @@ def _run_lengths(text: bytes) -> NDArray[np.int64]:
     first = np.concatenate([[0], last[:-1] + 1])
     groups = last - first + 1
     if not len(last) or last[-1] != len(codes) - 1 or groups.max() > 7 or ((codes < 0) | (codes > 63)).any():
-        raise ValueError("its counts are not run lengths of COCO")
+        raise CrispsegError("its counts are not run lengths of COCO")
     shifts = 5 * (np.arange(len(codes)) - np.repeat(first, groups))
     numbers = np.add.reduceat((codes & 31) << shifts, first)
     numbers -= (codes[last] >> 4 & 1) << 5 * groups

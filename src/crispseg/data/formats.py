@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
+from zipfile import is_zipfile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,18 +51,22 @@ def read_annotations(path: Path, images: Path | None = None) -> tuple[str, Annot
     """Return the name of the format and the content of a file, or of a folder of YOLO with its images."""
     if path.is_dir():
         return "yolo", read_yolo(path, images)
+    if path.is_file() and is_zipfile(path):
+        raise CrispsegError(f"{path} is a ZIP file; unpack it, and give its folder")
     form = "XML" if path.suffix.lower() == ".xml" else "JSON"
     try:
         if form == "XML":
             name, content = "cvat", ElementTree.parse(path).getroot()
         else:
             content = json.loads(read_text(path), object_pairs_hook=_object)
-            name = _json_format(content)
+            name = _json_format(path, content)
         form = f"{FORMATS[name].title}'s format"
         return name, FORMATS[name].read(path, content)
     except (ElementTree.ParseError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        remedy = "unpack it" if path.suffix.lower() == ".zip" else "export it again, as docs/labelling.md shows"
-        raise CrispsegError(f"{path} is not {form} ({one_line(error)}); {remedy}") from None
+        problem = one_line(error) if form in ("XML", "JSON") else "an entry has an unknown structure"
+        if isinstance(error, KeyError):
+            problem = f"it lacks {error}"
+        raise CrispsegError(f"{path} is not {form} ({problem}); export it again, as docs/labelling.md shows") from None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -73,14 +78,18 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _json_format(content: Any) -> str:
+def _json_format(path: Path, content: Any) -> str:
     first = content[0] if isinstance(content, list) and content else content
     keys = first if isinstance(first, dict) else {}
     if keys.get("type") in ("FeatureCollection", "Feature"):
         return "geojson"
     if "data" in keys or (keys and first is not content):
         return "labelstudio"
-    return "labelme" if "shapes" in keys else "coco"
+    if "shapes" in keys:
+        return "labelme"
+    if keys.keys() & {"images", "annotations", "categories"}:
+        return "coco"
+    raise CrispsegError(f"{path} has no known format of annotations; export it again, as docs/labelling.md shows")
 
 
 def write_annotations(folder: Path, masks: Iterable[tuple[Path, str, NDArray[np.uint8]]], classes: LabelSet) -> None:

@@ -21,7 +21,8 @@ def read_geojson(path: Path, content: Any) -> Annotations:
     image = MarkedImage(path.stem, path, (None, None), scope="geojson")
     for index, feature in enumerate(content if isinstance(content, list) else content.get("features", [content])):
         name = f"{path}: feature {index}"
-        kind, parts = feature["geometry"]["type"], feature["geometry"]["coordinates"]
+        geometry = feature["geometry"] or {"type": "null"}
+        kind, parts = geometry["type"], geometry.get("coordinates", [])
         classification = (feature["properties"] or {}).get("classification") or {}
         label = classification.get("name") or ": ".join(classification.get("names", ()))  # as QuPath shows them
         if not label or kind not in ("Polygon", "MultiPolygon"):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,7 +23,7 @@ from crispseg.config.settings import shortened
 from crispseg.data.annotations import Annotations, MarkedImage, Shape, claim
 from crispseg.data.formats import FORMATS, read_annotations
 from crispseg.data.yolo import yolo_files, yolo_root
-from crispseg.errors import CrispsegError, did_you_mean, few, one_line
+from crispseg.errors import CrispsegError, did_you_mean, few
 from crispseg.folders.names import read_names, write_list, write_names
 from crispseg.folders.splits import SPLIT_OF, SPLITS
 from crispseg.io.files import atomic_folder, check_new_folder, foreign_endings
@@ -77,10 +77,8 @@ def import_annotations(
     check_new_folder(out)
     names = read_names(classes) if isinstance(classes, str | Path) else classes
     contents = list(chain(*(_read(source, format, images) for source in sources)))
-    try:
+    with _errors_of(sources):
         ids, labels = _classes(contents, names, background, ignore)
-    except CrispsegError as error:
-        raise CrispsegError(f"{', '.join(map(str, sources))}: {error}") from None
     tasks = _tasks(contents, images, [source for source in sources if source.is_dir()])
     _check_labels(tasks, ids)
     empty = [task.file.name for task in tasks if not task.shapes]
@@ -89,7 +87,11 @@ def import_annotations(
     if not tasks:
         raise CrispsegError(f"{', '.join(map(str, sources))} contain no annotated images; give other annotations")
     splits = _splits(tasks)
-    invisible = _write(out, tasks, ids, background, labels, splits)
+    with atomic_folder(out) as folder:
+        with _errors_of(sources):
+            write_names(folder / "classes.txt", labels.names)
+        _write_lists(folder, splits)
+        invisible = _write(folder, tasks, ids, background, labels)
     lines = [f"wrote {out}: {len(tasks)} images, {len(labels)} classes"]
     if empty:
         become = "left out" if background is None else "all background"
@@ -97,6 +99,15 @@ def import_annotations(
     if invisible:
         lines.append(f"{len(invisible)} shapes contain no centre of a pixel and are in no mask: {few(invisible)}")
     return [*lines, *_notes(splits, contents)]
+
+
+@contextmanager
+def _errors_of(sources: Sequence[Path]) -> Iterator[None]:
+    """Add the sources to errors."""
+    try:
+        yield
+    except CrispsegError as error:
+        raise CrispsegError(f"{', '.join(map(str, sources))}: {error}") from None
 
 
 def _notes(splits: Mapping[str, Sequence[str]], contents: Iterable[Annotations]) -> list[str]:
@@ -113,30 +124,26 @@ def _check_labels(tasks: Sequence[Task], ids: Mapping[str, int]) -> None:
             raise CrispsegError(f"{shape.name} has the unknown class '{shape.label}'; {remedy}")
 
 
+def _write_lists(folder: Path, splits: Mapping[str, Sequence[str]]) -> None:
+    for split, names in splits.items():
+        write_list(folder / f"{split}.txt", names)
+
+
 def _write(
-    out: Path,
-    tasks: Sequence[Task],
-    ids: Mapping[str, int],
-    background: str | None,
-    labels: LabelSet,
-    splits: Mapping[str, Sequence[str]],
+    folder: Path, tasks: Sequence[Task], ids: Mapping[str, int], background: str | None, labels: LabelSet
 ) -> list[str]:
-    """Write images, masks and lists; return the shapes without pixels. The folder is created when it is complete."""
+    """Write images and masks; return the shapes without pixels."""
     outside = IGNORE if background is None else ids[background]
-    with atomic_folder(out) as folder:
-        write_names(folder / "classes.txt", labels.names)
-        for split, names in splits.items():
-            write_list(folder / f"{split}.txt", names)
 
-        def write(task: Task) -> list[str]:
-            mask, invisible = _paint(task, ids, outside)
-            write_labels(folder / "masks" / f"{task.name}.png", mask, labels.palette)
-            image = folder / "images" / f"{task.name}{task.file.suffix}"
-            image.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(task.file, image)
-            return invisible
+    def write(task: Task) -> list[str]:
+        mask, invisible = _paint(task, ids, outside)
+        write_labels(folder / "masks" / f"{task.name}.png", mask, labels.palette)
+        image = folder / "images" / f"{task.name}{task.file.suffix}"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(task.file, image)
+        return invisible
 
-        return list(chain(*parallel(write, tasks, "Painting masks")))
+    return list(chain(*parallel(write, tasks, "Painting masks")))
 
 
 def _read(source: Path, format: str | None, images: Path | None) -> list[Annotations]:
@@ -185,8 +192,9 @@ def _paint(task: Task, ids: Mapping[str, int], outside: int) -> tuple[NDArray[np
             try:
                 drawn.append((shape, shape.draw(*size)))
             except Exception as error:  # on broken data Pillow's decoders raise almost anything
+                problem = str(error) if isinstance(error, CrispsegError) else "it has an unknown structure"
                 remedy = "correct or remove it in the annotations"
-                raise CrispsegError(f"{shape.name} of {part.image}: {one_line(error)}; {remedy}") from None
+                raise CrispsegError(f"{shape.name} of {part.image}: {problem}; {remedy}") from None
     mask = np.full(size[0] * size[1], outside, np.uint8)
     drawn.sort(key=lambda item: (not item[0].crowd, item[0].z_order, -np.diff(item[1]).sum()))  # a stable sort
     for shape, spans in drawn:
@@ -239,7 +247,9 @@ class ImageFiles:
         if len(files) != 1:
             problem = f"may be {files[0]} or {files[1]}" if files else f"is not in {root}"
             remedy = "give its folder as images, or correct that file"
-            raise CrispsegError(f"{shortened(image)}, which {marked.source} names, {problem}; {remedy}")
+            raise CrispsegError(
+                f"{shortened(image) or 'an empty name'}, which {marked.source} names, {problem}; {remedy}"
+            )
         return files[0]
 
     def below(self, folder: Path) -> dict[str, list[Path]]:

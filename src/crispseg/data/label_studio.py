@@ -158,7 +158,7 @@ def _draw_brush(runs: bytes, height: int, width: int) -> Spans:
 
     total = number(32)
     if total != 4 * height * width:
-        raise ValueError(f"its run lengths cover {total // 4} pixels, but the image has {height * width}")
+        raise CrispsegError(f"its run lengths cover {total // 4} pixels, but the image has {height * width}")
     values = np.zeros(total, np.uint8)
     word, sizes, start = number(5) + 1, [number(4) + 1 for _ in range(4)], 0
     while start < len(values):
