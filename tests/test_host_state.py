@@ -157,14 +157,18 @@ def test_the_state_of_the_program_stays(
     assert changed(before) == drawn
 
 
-def test_training_in_a_program_whose_tensors_are_float64(place: SimpleNamespace, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "value"), [("dtype", torch.float64), ("device", torch.device("meta"))])
+def test_training_in_a_program_with_other_tensors(
+    name: str, value: Any, place: SimpleNamespace, tmp_path: Path
+) -> None:
     place.new = str(tmp_path / "new")
-    torch.set_default_dtype(torch.float64)
+    getattr(torch, f"set_default_{name}")(value)
     try:
         assert not run_row("train", place, fails=False)
-        assert torch.get_default_dtype() == torch.float64
+        assert getattr(torch, f"get_default_{name}")() == value
     finally:
         torch.set_default_dtype(torch.float32)
+        torch.set_default_device(None)
 
 
 def test_all_that_is_public_has_a_row() -> None:

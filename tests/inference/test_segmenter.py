@@ -13,7 +13,7 @@ from PIL import Image, ImageSequence
 from torch import nn
 from training_runs import varied
 
-from crispseg import CrispsegError, SegmentationModel
+from crispseg import CrispsegError, SegmentationModel, create_model
 from crispseg.data.dataset import Sample
 from crispseg.data.transforms import eval_transform
 from crispseg.inference.segmenter import WORKERS, Segmenter
@@ -259,6 +259,15 @@ def negative_variance(model: SegmentationModel) -> SegmentationModel:
         (lambda model: Segmenter(broken(model)), "classifier.weight"),
         (lambda model: Segmenter(negative_variance(model)), "outputs are not finite"),
         (lambda model: Segmenter(model, "cuda:99"), "cuda:99"),
+        (lambda model: Segmenter(model, "hpu"), "device 'hpu' cannot be used"),
+        (lambda model: Segmenter(model, 2**70), "cannot be used"),
+        (lambda model: Segmenter(None), "of type NoneType; give a model"),
+        (lambda model: Segmenter(b"nuclei"), "of type bytes; give a model"),
+        (lambda model: Segmenter(nn.DataParallel(model)), "of type DataParallel; give a model"),
+        (lambda model: Segmenter("~nouser/run"), "~nouser/run begins with the home folder of an unknown user"),
+        (lambda model: create_model("fpn", num_classes=2, backbone=3), "backbone is 3; give text"),
+        (lambda model: create_model("fpn", num_classes=2, pretrained=5), "pretrained is 5; give true or false"),
+        (lambda model: create_model("fpn", num_classes=2, class_names=3), "class_names is 3; give a list"),
         (lambda model: Segmenter(model, precision="fp16"), "precision is fp16"),
         (lambda model: Segmenter(model, precision=None), "precision is None"),
         (lambda model: Segmenter(model, tile="64"), "tiles of 64"),

@@ -48,7 +48,8 @@ ENDLESS: list[tuple[str, dict[str, Any]]] = [
         *(({"fuse_levels": levels}, [f"fuse_levels is {levels}", "of 3, 4, 5"]) for levels in ([2], [3, 4, 5, 6])),
         ({"backbone": "df1", "fuse_levels": [3, 4]}, ["fuse_levels is [3, 4]", "some of 4, 5"]),  # which has no F2
         *(({key: value}, [key, "of model 'sfnet' is"]) for key, value in WRONG_TYPES.items()),
-        *((wrong, ["boundary", "chained or straight"]) for wrong in ({"refine": "edges"}, {"refine_path": "bent"})),
+        ({"refine": "edges"}, ["refine is edges", "auto, boundary"]),
+        ({"refine_path": "bent"}, ["refine_path is bent", "chained, straight"]),
         *(({"name": "ddsm_upernet", key: value}, [str(value)]) for key, value in NO_SQUARES.items()),
         ({"name": "agln", "descriptors": 0}, ["option 'descriptors' of model 'agln' is 0"]),
         ({"name": "unept", "width": 20}, ["width is 20", "multiple of 8"]),

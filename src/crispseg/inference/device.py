@@ -18,7 +18,8 @@ import torch
 from pydantic import BeforeValidator
 from threadpoolctl import ThreadpoolController
 
-from crispseg.errors import CrispsegError, CrispsegWarning
+from crispseg.config.settings import shortened
+from crispseg.errors import CrispsegError, CrispsegWarning, one_line
 
 FloatPrecision: TypeAlias = Literal["fp32", "bf16"]  # of inference; sampling coordinates stay float32 in bf16
 DeviceName: TypeAlias = Annotated[str, BeforeValidator(str)]  # or a torch.device
@@ -31,8 +32,8 @@ def usable_device(device: str | torch.device | None) -> torch.device:
     try:
         usable = torch.device(device)
         torch.zeros(1, device=usable).item()
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (RuntimeError, AssertionError, ImportError, TypeError, ValueError) as error:
+        reason = shortened(one_line(error))
         line = f"device '{device}' cannot be used ({reason})"
         raise CrispsegError(f"{line}; use 'cpu', 'cuda', 'cuda:N' or 'mps'") from None
     return usable

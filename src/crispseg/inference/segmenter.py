@@ -95,6 +95,9 @@ class Segmenter:
         self.protocol = named_protocol(protocol)
         source: Any = Path(model_or_path) if isinstance(model_or_path, PathLike) else model_or_path
         is_model = not isinstance(source, str | Path)
+        if is_model and not isinstance(source, SegmentationModel | ExportedModel):
+            remedy = "give a model of create_model or from_pretrained, a folder, a file or a name, such as nuclei"
+            raise CrispsegError(f"the model is a value of type {type(source).__name__}; {remedy}")
         model: Any = source if is_model else open_model(source, backend, precision)
         check_finite(model)
         self.info, self.label_set = model.info, model.info.label_set()

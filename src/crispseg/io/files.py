@@ -31,7 +31,10 @@ MAX_FOLDERS = 64  # innermost folders by which a path of another system is searc
 
 def user_path(path: str | os.PathLike[str]) -> Path:
     """Return a path with `~` at its start replaced by the user's home; a name that no system has is refused."""
-    path = Path(path).expanduser()
+    try:
+        path = Path(path).expanduser()
+    except RuntimeError:
+        raise CrispsegError(f"{path} begins with the home folder of an unknown user; check the path") from None
     names = [part for part in path.parts if not is_name(part)]
     names += [path.name] if not names and len(os.fsencode(path)) > MAX_PATH else []
     if names:

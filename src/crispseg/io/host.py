@@ -8,7 +8,7 @@ import random
 import threading
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 
 from crispseg.errors import CrispsegError
 
@@ -64,8 +64,8 @@ def quiet_loggers(level: int, *names: str) -> Iterator[None]:
 def host_state_restored(*, environment: bool = True) -> Iterator[None]:
     """Restore what the block sets in the whole program, also after an error.
 
-    These are the generators, warning filters, the environment, OpenCV's threads, and PyTorch's deterministic mode and
-    default dtype, which is float32 in the block.
+    These are the generators, warning filters, the environment, OpenCV's threads, and PyTorch's deterministic mode,
+    default dtype and default device, which are float32 and the CPU in the block.
     Threads share this state, so functions that may run in threads, such as `Segmenter`, must not touch it at all.
     """
     import cv2
@@ -77,7 +77,8 @@ def host_state_restored(*, environment: bool = True) -> Iterator[None]:
     deterministic = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
-    with torch.random.fork_rng(devices), imports_unnoticed(environment=environment), quiet_readers():
+    device = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+    with device, torch.random.fork_rng(devices), imports_unnoticed(environment=environment), quiet_readers():
         try:
             torch.set_default_dtype(torch.float32)
             yield

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple, Self, get_args
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone, read_state_dict
 from crispseg.config.ranges import MAX_WIDTH
-from crispseg.config.settings import shortened
+from crispseg.config.settings import checks_arguments, shortened
 from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError, one_line
 from crispseg.models.frame import BackboneSpec, Design, Frame, is_paper
@@ -272,6 +272,7 @@ def described(info: ModelInfo) -> SegmentationModel:
     )
 
 
+@checks_arguments
 def create_model(
     name: str,
     *,
@@ -311,17 +312,15 @@ def create_model(
     Raises:
         CrispsegError: a model, backbone, part or option is unknown; weights are missing or do not match.
     """
-    if design not in get_args(Design):
-        raise CrispsegError(f"design is {design!r}; give auto, paper or fitted")
-    if not isinstance(num_classes, int) or not 2 <= num_classes <= 255:
-        raise CrispsegError(f"num_classes is {num_classes!r}; give 2 to 255 (2 for binary masks)")
-    if not isinstance(in_chans, int) or not 1 <= in_chans <= MAX_WIDTH:
-        raise CrispsegError(f"in_chans is {in_chans!r}; give 1 to {MAX_WIDTH}")
+    if not 2 <= num_classes <= 255:
+        raise CrispsegError(f"num_classes is {num_classes}; give 2 to 255 (2 for binary masks)")
+    if not 1 <= in_chans <= MAX_WIDTH:
+        raise CrispsegError(f"in_chans is {in_chans}; give 1 to {MAX_WIDTH}")
     paper = is_paper(design, backbone)
     resolved = resolved_options(name, options, paper=paper)
     if (width := resolved.get("width")) is not None and not 2 <= width <= MAX_WIDTH:
         raise CrispsegError(f"width is {width}; give 2 to {MAX_WIDTH}")
-    refines = checked_refinement(name, refine, refine_steps, refine_path)
+    refines = checked_refinement(name, refine, refine_steps)
     spec = BackboneSpec(backbone, pretrained, in_chans, paper)
     model: SegmentationModel = models[name](spec, num_classes, **builder_arguments(name, resolved))
     resolved |= chosen_options(model, resolved)
