@@ -299,6 +299,16 @@ def test_data_yaml_tells_names_and_splits(tmp_path: Path, refuses: Any) -> None:
         import_annotations([tmp_path / "near/flat"], tmp_path / "again")
 
 
+@pytest.mark.parametrize("name", ["data.yml", "classes.txt", "labels/classes.txt", "data.yaml"])
+def test_class_names_of_yolo_in_other_files(name: str, tmp_path: Path) -> None:
+    root = yolo(tmp_path / "in", "{kind}", ["a"])
+    (root / "notes.json").write_text('{"categories": [{"id": 0, "name": "crack"}], "info": {}}')
+    (root / "labels/classes.txt").write_text("x\ny\n")
+    (root / name).write_text("crack\nhole\n" if name.endswith("txt") else "names: [crack, hole]")
+    first = ["x", "y"] if name == "classes.txt" else ["crack", "hole"]
+    assert imported([root], tmp_path / "out").names == ["background", *first]
+
+
 @pytest.mark.parametrize(
     ("text", "yaml", "phrases"),
     [

@@ -169,14 +169,17 @@ def _annotation_files(folder: Path, formats: Sequence[str]) -> list[Path]:
     """Return the files of a folder that may be annotations, and folders of YOLO."""
     suffixes = set[str]().union(*(FORMATS[format].suffixes for format in formats))
     files = find_images(folder, suffixes) if folder.is_dir() else []
-    files = [file for file in files if file.suffix.lower() != ".xml" or _is_cvat(file)]
+    files = [file for file in files if _may_be_annotations(file)]
     if "yolo" in formats:
         top = folder.absolute()
         files += sorted({max(top, yolo_root(file) or top) for file in yolo_files(folder)})  # the deeper of both
     return files
 
 
-def _is_cvat(file: Path) -> bool:
+def _may_be_annotations(file: Path) -> bool:
+    """Return whether a file is JSON, but not Label Studio's notes about YOLO, or XML of CVAT."""
+    if file.suffix.lower() != ".xml":
+        return file.name != "notes.json"
     return "<annotation" in read_text(file, "surrogateescape")[:999]
 
 

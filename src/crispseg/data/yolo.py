@@ -1,5 +1,7 @@
 """YOLO polygons: a text file in "labels" for each file in "images" next to it, and data.yaml with class names.
 
+Exports of labelImg and Label Studio have classes.txt instead, a name per line.
+
 Format: https://docs.ultralytics.com/datasets/segment. (0, 0) is the top left corner of the first pixel.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,22 +20,30 @@ from crispseg.config.files import read_text
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Shape, claim, class_name, draw_shares
 from crispseg.errors import CrispsegError, few
+from crispseg.folders.names import listed_names, read_lines
 from crispseg.io.files import foreign_endings, user_path
 from crispseg.io.images import IMAGE_FOLDERS, find_images
 from crispseg.labels import LabelSet
 
 DATA = "data.yaml"
+NAME_FILES = (DATA, "data.yml", "labels/classes.txt", "classes.txt")  # the first of these has the class names
 
 
 def yolo_files(folder: Path) -> Iterator[Path]:
     """Return the text files of a folder, and of three levels below it, that are in or below a folder "labels"."""
     files = (path for level in range(4) for path in folder.absolute().glob(f"{'*/' * level}[!.]*.txt"))
-    return (path for path in files if "labels" in path.parts[-4:-1])
+    return (path for path in files if "labels" in path.parts[-4:-1] and path.name != "classes.txt")
 
 
 def yolo_root(file: Path) -> Path | None:
-    """Return the folder with data.yaml to which a text file belongs."""
-    return next((top for top in file.parents[:4] if (top / DATA).is_file()), None)
+    """Return the folder with class names to which a text file belongs."""
+    places = product(NAME_FILES, file.parents[:4])
+    return next((top for name, top in places if (top / name).is_file()), None)
+
+
+def names_file(top: Path) -> Path:
+    """Return the file with class names of a folder of `yolo_root`."""
+    return next(top / name for name in NAME_FILES if (top / name).is_file())
 
 
 def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
@@ -54,7 +65,7 @@ def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
             marked.append(MarkedImage(str(image), file, (None, None), _shapes(file, names), str(name), split))
     if files := files.difference(image.source for image in marked):
         raise CrispsegError(f"{min(files)} has no image in images, next to labels; add it, or give images")
-    return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)), _notes(top / DATA, places))
+    return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)), _notes(names_file(top), places))
 
 
 def _notes(file: Path, places: Iterable[tuple[str, Path]]) -> tuple[str, ...]:
@@ -91,14 +102,16 @@ def write_yolo(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> N
 
 def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:
     """Return class names and split folders; they may have been elsewhere when the file was written."""
-    tree: Mapping[str, Any] = read_yaml(top / DATA)
+    file = names_file(top)
+    is_list = file.suffix == ".txt"
+    tree: Mapping[str, Any] = {"names": [*listed_names(file, read_lines(file))]} if is_list else read_yaml(file)
     names = tree.get("names")
     names = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(names, dict) or not all(isinstance(key, int) for key in names):
-        raise CrispsegError(f"{top / DATA} has no class names; write a line 'names: [a, b]'")
+        raise CrispsegError(f"{file} has no class names; write a line 'names: [a, b]'")
     ids = dict[str, int]()
     for key, name in names.items():
-        claim(ids, class_name(name, f"{top / DATA}: class {key}"), key, f"{top / DATA}: the id of '{name}'")
+        claim(ids, class_name(name, f"{file}: class {key}"), key, f"{file}: the id of '{name}'")
     places = []
     for split in ("train", "val", "test"):
         for place in np.ravel(tree.get(split) or []).tolist():
@@ -126,5 +139,7 @@ def _shape(line: str, words: list[str], names: Mapping[int, str]) -> Shape:
     except ValueError:
         raise CrispsegError(f"{line} is not a polygon 'class x1 y1 x2 y2 x3 y3 …'; export the file again") from None
     if number not in names:
-        raise CrispsegError(f"{line} has class {number}, which is not in {DATA}; add it to 'names'")
+        raise CrispsegError(
+            f"{line} has class {number}, which has no name in {DATA} or classes.txt; add it to the names"
+        )
     return Shape(line, names[number], partial(draw_shares, "polygon", points, 1))
