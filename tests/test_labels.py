@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crispseg.errors import CrispsegError
 from crispseg.io.images import read_mask, write_labels
 from crispseg.labels import BACKGROUND, LabelSet, color_table, default_palette, voc_palette
 from crispseg.models.info import ModelInfo
@@ -26,6 +27,12 @@ def test_a_background_is_grey(name: str) -> None:
     labels = LabelSet.colored([name, "nucleus", "border"])
     assert labels.palette == (BACKGROUND, *default_palette(3)[1:]) and labels.background == 0
     assert LabelSet.colored(["nucleus", name]).palette == (default_palette(1)[0], BACKGROUND)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "\x1b[31mroad", "a\tb"])
+def test_names_have_one_line(name: str) -> None:
+    with pytest.raises(CrispsegError, match="is empty or has control characters"):
+        LabelSet.colored(["background", name])
 
 
 def test_classes_without_a_background() -> None:

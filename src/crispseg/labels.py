@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -20,6 +21,8 @@ Color: TypeAlias = tuple[int, int, int]
 BACKGROUND: Color = (128, 128, 128)
 """Default colour of a class named background."""
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -35,6 +38,9 @@ class LabelSet:
             raise CrispsegError(f"{len(self.names)} class names but {len(self.palette)} colours; give one per class")
         if twice := [name for name in self.names if self.names.count(name) > 1]:
             raise CrispsegError(f"the class name '{twice[0]}' occurs more than once; give each class its own name")
+        for name in self.names:
+            if not name.strip() or CONTROL.search(name):
+                raise CrispsegError(f"the class name {name!r} is empty or has control characters; write it in one line")
         for color in self.palette:
             if len(color) != 3 or not all(0 <= level <= 255 for level in color):
                 raise CrispsegError(f"{list(color)} is not a colour; write three numbers from 0 to 255: [r, g, b]")

@@ -48,8 +48,16 @@ def test_words_and_flags(line: str, words: list[str], tree: dict[str, Any]) -> N
     assert all(isinstance(each, Text) for each in values)
 
 
-@pytest.mark.parametrize("line", ["--out", "--out --bf16", "--crop", "--unknown"])
-def test_a_flag_without_a_value(line: str) -> None:
-    with pytest.raises(CrispsegError, match="no value") as caught:
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        *((line, "has no value; ") for line in ("--out", "--out --bf16", "--crop", "--unknown", "--crop --out a")),
+        ("--crop 64x64 a", "is 64x64; "),
+        ("--crop 64,96", "is 64,96; "),
+        ("--crop -inf", "is -inf; "),
+    ],
+)
+def test_a_flag_without_a_value(line: str, fault: str) -> None:
+    with pytest.raises(CrispsegError, match=fault) as caught:
         read_flags(line.split(), KNOWN)
     assert caught.value.field == line.split()[0].removeprefix("--")

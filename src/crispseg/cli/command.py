@@ -223,7 +223,7 @@ def read_flags(argv: Sequence[str], known: Mapping[str, Field]) -> tuple[list[st
             kind = known[key].kind if key in known else unknown_kind
             values = [*itertools.takewhile(lambda word: not FLAG.match(word), unread)]
             count = words_of(kind, values)
-            tree[key] = _value(kind, values[:count], key)
+            tree[key] = _value(kind, values[:count], key, *unread[:1])
             del unread[:count]
     return words, tree
 
@@ -246,13 +246,14 @@ def words_of(kind: Any, words: Sequence[str]) -> int:
     return 0 if bool in kinds or entry is not None else 1  # the check of a wrong word explains what is right
 
 
-def _value(kind: Any, words: Sequence[str], key: str) -> Text | list[Text]:
-    """Return the value of a flag with these words."""
+def _value(kind: Any, words: Sequence[str], key: str, following: str = "--") -> Text | list[Text]:
+    """Return the value of a flag with these words; an error shows the word that follows it."""
     if words:
         texts = [Text(word) for word in words]
         return texts if len(texts) > 1 else texts[0]
     if bool in alternatives(kind):
         return Text("true")
     if entry_of(kind) is None or any(map(is_pair, alternatives(kind))):
-        raise CrispsegError(f"has no value; give {accepted(kind)}", key)
+        fault = "has no value" if following.startswith("--") else f"is {following}"
+        raise CrispsegError(f"{fault}; give {accepted(kind)}", key)
     return []

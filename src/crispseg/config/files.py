@@ -11,7 +11,10 @@ from crispseg.errors import CrispsegError, one_line
 
 def real_path(path: str | Path) -> Path:
     """Return an absolute path without links; a link to itself stays, while `Path.resolve` would raise an error."""
-    return Path(os.path.realpath(path))
+    try:
+        return Path(os.path.realpath(path))
+    except FileNotFoundError:
+        raise CrispsegError("the working folder no longer exists; change to another one") from None
 
 
 def decoded_file(path: str | Path, errors: str = "strict") -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pydantic
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
@@ -22,6 +22,9 @@ from crispseg.errors import CrispsegError
 from crispseg.io.arrays import Normalize
 from crispseg.io.images import side_factor
 from crispseg.labels import IGNORE
+
+Side: TypeAlias = Annotated[int, Field(gt=0, le=2**16)]  # pixels
+Factor: TypeAlias = Annotated[float, Field(gt=0, le=100)]
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
@@ -48,15 +51,15 @@ class Augment(Settings):
     """
 
     prefix: ClassVar[str] = "augment."
-    crop: PositiveInt | tuple[PositiveInt, PositiveInt] | Literal["auto"] | None = "auto"
-    scale: tuple[PositiveFloat, PositiveFloat] = (0.8, 1.25)
+    crop: Side | tuple[Side, Side] | Literal["auto"] | None = "auto"
+    scale: tuple[Factor, Factor] = (0.8, 1.25)
     flip: float = Field(default=0.5, ge=0, le=1)
     turn: bool | Literal["auto"] = "auto"
     photometric: bool | Literal["auto", "mmseg"] = "auto"
-    longer_side: int | None = Field(default=None, ge=1)
-    shorter_side: int | None = Field(default=None, ge=1)
+    longer_side: Side | None = None
+    shorter_side: Side | None = None
     max_share: float = Field(default=1.0, gt=0, le=1)
-    repeat: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    repeat: Annotated[int, Field(ge=1, le=10**6)] | Literal["auto"] = "auto"
 
     def __post_init__(self) -> None:
         if self.max_share < 1 and self.crop is None:

@@ -114,6 +114,12 @@ def openmp_libraries() -> list[Any]:
     return libraries
 
 
+def check_unforked(process: int) -> None:
+    """Raise a CrispsegError in another process than this one, whose threads a fork does not copy."""
+    if os.getpid() != process:
+        raise CrispsegError("images of a stream are processed in the process that began it; begin another after a fork")
+
+
 def in_parallel(
     items: Iterable[Item], work: Callable[[Item], Result], workers: int, threads: int | None = None
 ) -> Generator[tuple[Item, Future[Result]], None, None]:
@@ -124,11 +130,15 @@ def in_parallel(
     """
     waiting: deque[tuple[Item, Future[Result]]] = deque()
     pool = ThreadPoolExecutor(workers, initializer=None if threads is None else partial(use_threads, threads))
+    process = os.getpid()
     try:
         for item in items:
             waiting.append((item, pool.submit(work, item)))
             if len(waiting) > workers:
                 yield waiting.popleft()
-        yield from waiting
+                check_unforked(process)
+        while waiting:
+            yield waiting.popleft()
+            check_unforked(process)
     finally:
         pool.shutdown(cancel_futures=True)

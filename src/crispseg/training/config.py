@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import pydantic
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 from pydantic_core import to_jsonable_python
 
 from crispseg.config.settings import CHECKS, Settings, written
@@ -29,6 +29,8 @@ from crispseg.models.refinement import (
 from crispseg.models.registry import resolved_options
 from crispseg.models.saving import read_info, shipped_folder
 from crispseg.training.losses import BOUNDARY_WEIGHTS, LOSS, BoundaryTerm, DirectionMask, Loss
+
+Length: TypeAlias = Annotated[int, Field(gt=0, le=10**9)]
 
 
 def spare_processors() -> int:
@@ -167,11 +169,11 @@ class TrainConfig(Settings):
     model: ModelConfig = Field(default_factory=ModelConfig)
     augment: Augment = Field(default_factory=Augment)
     out: Path = Path("runs/train")
-    epochs: PositiveInt | None = None
-    iterations: PositiveInt | None = None
-    minutes: PositiveFloat | None = None
-    batch_size: PositiveInt | Literal["auto"] = "auto"
-    accumulate: PositiveInt = 1
+    epochs: Length | None = None
+    iterations: Length | None = None
+    minutes: Annotated[float, Field(gt=0, le=10**7)] | None = None
+    batch_size: Annotated[int, Field(gt=0, le=2**16)] | Literal["auto"] = "auto"
+    accumulate: Length = 1
     optimizer: Literal["muon", "adamw", "sgd"] = "muon"
     lr: NonNegativeFloat = 0.001
     backbone_lr_factor: NonNegativeFloat = 1.0
@@ -181,12 +183,12 @@ class TrainConfig(Settings):
     schedule: Literal["poly", "poly_epoch", "cosine", "step", "constant"] = "cosine"
     power: NonNegativeFloat = 0.9
     lr_drops: list[Annotated[float, Field(gt=0, lt=1)]] = Field(default_factory=lambda: [2 / 3])
-    warmup: NonNegativeInt = 20
+    warmup: int = Field(default=20, ge=0, le=10**9)
     loss: Annotated[dict[Loss, PositiveFloat], Field(min_length=1)] | Loss = Field(default_factory=LOSS.copy)
     hard_fraction: float = Field(default=1.0, gt=0, le=1)
     auxiliary_weight: NonNegativeFloat = 0.0
     class_weights: Literal["auto", "softened", "balanced"] | list[NonNegativeFloat] | None = "auto"
-    boundary_distance: PositiveInt = 5
+    boundary_distance: Length = 5
     boundary_weights: dict[BoundaryTerm, NonNegativeFloat] = Field(default_factory=BOUNDARY_WEIGHTS.copy)
     direction_mask: DirectionMask = "true"
     clip: PositiveFloat | None = None
@@ -195,16 +197,16 @@ class TrainConfig(Settings):
     teacher: str | None = None
     unlabelled_weight: PositiveFloat = 1.0
     ema: float | None = Field(default=None, gt=0, lt=1)
-    patience: PositiveInt | None = None
-    val_every: PositiveInt = 1
+    patience: Length | None = None
+    val_every: Length = 1
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: int = Field(default=1, ge=1, le=MAX_WORKERS)
-    num_nodes: PositiveInt = 1
+    num_nodes: Length = 1
     workers: int = Field(default_factory=spare_processors, ge=0, le=MAX_WORKERS)
     seed: int = Field(default=0, ge=0, lt=2**32)
     deterministic: bool = False
-    checkpoint_every: PositiveInt | None = None
+    checkpoint_every: Length | None = None
     init_from: str | None = None
     plugins: list[str] = Field(default_factory=list)
     loggers: list[Literal["tensorboard", "wandb"]] | None = None
