@@ -319,6 +319,7 @@ def test_class_names_of_yolo_in_other_files(name: str, tmp_path: Path) -> None:
         ("3 0.5 0.5 0.1 0.1 0.2 0.2\n", "names: [a]", ["a.txt: line 1", "class 3", "names"]),
         (POLYGON_LINE, "", ["no data.yaml", "names: [a, b]"]),
         (POLYGON_LINE, "nc: 1", ["data.yaml", "names: [a, b]"]),
+        (POLYGON_LINE, f"path: {'9' * 300}\ntrain: images\nnames: [a]", ["is not the name of a file"]),
         ("\x00\xff", "names: [a]", ["a.txt"]),
     ],
 )

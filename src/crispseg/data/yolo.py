@@ -112,11 +112,11 @@ def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:
     ids = dict[str, int]()
     for key, name in names.items():
         claim(ids, class_name(name, f"{file}: class {key}"), key, f"{file}: the id of '{name}'")
-    places = []
+    places, base = [], str(tree.get("path") or "")
     for split in ("train", "val", "test"):
         for place in np.ravel(tree.get(split) or []).tolist():
-            user_path(str(place))  # refuses a name that no system has
-            folders = _split_folders(top, str(tree.get("path") or ""), str(place))
+            user_path(f"{base}/{place}")  # refuses a name that no system has
+            folders = _split_folders(top, base, str(place))
             places.append((split, next(iter(folders), top / str(place))))
     return {key: str(name) for key, name in names.items()}, places
 
