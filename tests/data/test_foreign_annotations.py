@@ -139,7 +139,7 @@ def test_paths_of_other_systems(kind: str, path: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a" * 5000, "a/" * 2500 + "a", "a\0b", "\ud800"], ids=range(4))
-@pytest.mark.parametrize("kind", ["coco", "cvat", "studio", "labelme", "yolo"])
+@pytest.mark.parametrize("kind", ["coco", "cvat", "studio", "labelme", "split", "yolo"])
 def test_names_that_no_file_has(kind: str, name: str, tmp_path: Path, refuses: Any) -> None:
     image = f"{name}.png"
     files = {
@@ -147,17 +147,18 @@ def test_names_that_no_file_has(kind: str, name: str, tmp_path: Path, refuses: A
         "cvat": ("c.xml", cvat("a" * 5000)),
         "studio": ("t.json", studio(({"image": f"/data/local-files/?d={image}"}, [region()]))),
         "labelme": ("x.json", labelme(image)),
-        "yolo": ("data.yaml", f"path: {json.dumps(name)}\ntrain: {json.dumps(name)}\nval: x\nnames: [car]"),
+        "split": ("data.yaml", f"train: {json.dumps(name)}\nval: x\nnames: [car]"),
+        "yolo": ("data.yaml", f"path: {json.dumps(name)}\ntrain: x\nval: x\nnames: [car]"),
     }
     root = written(tmp_path / "in", dict([files[kind]]), ["images/b.png"])
     (root / "labels").mkdir()
-    (root / "labels/b.txt").write_text(YOLO if kind == "yolo" else "")
+    (root / "labels/b.txt").write_text(YOLO if kind in ("split", "yolo") else "")
     try:
-        import_annotations([root], tmp_path / "out", format={"studio": "labelstudio"}.get(kind, kind))
+        import_annotations([root], tmp_path / "out", format={"studio": "labelstudio", "split": "yolo"}.get(kind, kind))
     except crispseg.CrispsegError as error:
         assert "\n" not in str(error) and len(str(error)) < 1000
     else:
-        assert kind == "yolo"  # whose images have the names of its text files
+        assert kind in ("split", "yolo")  # whose images have the names of its text files
 
 
 @pytest.mark.parametrize(
