@@ -5,10 +5,18 @@ from __future__ import annotations
 import difflib
 import errno
 import json
+import re
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def printable(message: str) -> str:
+    """Return a message with escapes of control characters of file names; a data worker's traceback keeps its lines."""
+    return message if message.startswith("Caught ") else CONTROL.sub(lambda match: ascii(match[0])[1:-1], message)
 
 
 class CrispsegError(Exception):
@@ -25,7 +33,7 @@ class CrispsegError(Exception):
     def __init__(
         self, message: str = "", field: str | None = None, settings: Sequence[Mapping[str, object]] = ()
     ) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.field, self.settings = field, settings
 
     def __str__(self) -> str:
@@ -55,6 +63,9 @@ class Question(CrispsegError):
 
 class CrispsegWarning(UserWarning):
     """Warning of an assumption that a user may not expect; the command line prints it as one line."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 class Interrupted(KeyboardInterrupt):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -10,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from crispseg.errors import CrispsegError, did_you_mean
+from crispseg.errors import CONTROL, CrispsegError, did_you_mean
 
 IGNORE = 255
 """Label of ignored pixels; no loss or metric counts them."""
@@ -20,8 +19,6 @@ Color: TypeAlias = tuple[int, int, int]
 
 BACKGROUND: Color = (128, 128, 128)
 """Default colour of a class named background."""
-
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)

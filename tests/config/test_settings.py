@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 
 import crispseg.config.settings
 from crispseg import CrispsegError
+from crispseg.config.files import real_path
 from crispseg.config.settings import Text, checked
 from crispseg.config.yaml_files import parse_yaml, read_yaml
 from crispseg.data import Augment, Folder
+from crispseg.errors import CrispsegWarning
 from crispseg.inference.protocols import Protocol
 from crispseg.training import TrainConfig
 
@@ -118,6 +120,11 @@ def test_wrong_arguments_are_reported_in_one_line(make: Any, line: str) -> None:
     assert str(caught.value).startswith(line) and "\n" not in str(caught.value)
 
 
+def test_messages_escape_control_characters() -> None:
+    for kind in (CrispsegError, CrispsegWarning):
+        assert str(kind("a\nb\x1b[31m.png is broken")) == r"a\nb\x1b[31m.png is broken"
+
+
 # Files --------------------------------------------------------------------------------------------------------------
 
 
@@ -138,3 +145,11 @@ def test_files_that_are_no_settings(text: str | None, phrases: list[str], tmp_pa
         path.write_bytes(text.encode(errors="surrogateescape"))
     with refuses(str(path), *phrases):
         read_yaml(path)
+
+
+def test_a_working_folder_that_was_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
+    (tmp_path / "removed").mkdir()
+    monkeypatch.chdir(tmp_path / "removed")
+    (tmp_path / "removed").rmdir()
+    with refuses("the working folder no longer exists"):
+        real_path("a.png")
