@@ -277,7 +277,7 @@ TREE = shape("tree", [[1, 1], [2, 2], [3, 1]])
         ([shape("tree", [[1, 1, 0], [2, 2, 0], [3, 1, 0]])], {}, ["shape 0 ('tree')", "pairs of x and y"]),
         ([TREE | {"label": None}], {}, ["shape 0 has null as class name"]),
         *(
-            ([TREE | {"label": name}], {}, [repr(name), "a.json: ", "classes.txt", "rename it"])
+            ([TREE | {"label": name}], {}, [repr(name), "a.json: "])
             for name in ("a\nb", "a\u2028b", "#1 plastic", "", "a\tb", "\udcff")
         ),
         ([TREE], {"imageHeight": 11}, ["as (11, 16)", "is (12, 16)", "annotate"]),

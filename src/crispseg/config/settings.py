@@ -268,10 +268,11 @@ class Settings:
     def _in_one_line(cls, values: Any, validate: ModelWrapValidatorHandler[Any]) -> Any:
         known = fields_of(cls)
         if isinstance(values, ArgsKwargs):
-            given = dict(zip(known, values.args, strict=False)) | (values.kwargs or {})
+            positional = [field.name for field in dataclasses.fields(cls) if not field.kw_only]
+            given = dict(zip(positional, values.args, strict=False)) | (values.kwargs or {})
             for key in known.keys() & given.keys():
                 _check_numbers(known[key].kind, given[key], cls.prefix + key)
-            values = ArgsKwargs(values.args[len(known) :], given)  # so that errors have names instead of positions
+            values = ArgsKwargs(values.args[len(positional) :], given)  # so that errors have names instead of positions
         try:
             return validate(values)
         except ValidationError as error:
