@@ -39,9 +39,7 @@ class Shape(NamedTuple):
 
     name: str  # name in error messages
     label: str
-    draw: Callable[
-        [int, int], Spans
-    ]  # returns its pixels for a height and a width, or raises any error, a `CrispsegError` with its reason
+    draw: Callable[[int, int], Spans]  # returns its pixels for a height and a width; its error may be of any kind
     crowd: bool = False
     z_order: int = 0  # shapes of a higher order are on top
 
