@@ -10,6 +10,8 @@ normalisation by NumPy for the first file. `same` is the percentage of pixels wi
 from __future__ import annotations
 
 import argparse
+import time
+from collections import ChainMap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from crispseg.inference.runtime import open_model, pixels_of
 
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")
 INPUTS: tuple[Input, ...] = ("float", "uint8")
+PAUSE = 0.1  # seconds; threads of the session before it wait actively for more work
 
 
 def file_of(network: Named, folder: Path, format: Format, input: Input) -> Path:
@@ -49,8 +52,9 @@ def measure(paths: Sequence[Path], size: tuple[int, int], rounds: int) -> dict[s
         "uint8": lambda: pixel_file.of_input(pixels),
         "numpy": lambda: floats.of_input(normalized(pixels[0].numpy(), floats.info)),
     }
-    (latencies,) = take_turns([calls], rounds, warmup=3, device=torch.device("cpu"))
-    times = {name: latency.median for name, latency in latencies.items()}
+    turns = [{"pause": lambda: time.sleep(PAUSE), name: call} for name, call in calls.items()]
+    latencies = ChainMap(*take_turns(turns, rounds, warmup=3, device=torch.device("cpu")))
+    times = {name: latencies[name].median for name in calls}
     ratios = {f"uint8 / {other}": times["uint8"] / times[other] for other in ("float", "numpy")}
     same = (calls["float"]() == calls["uint8"]()).float().mean().item()
     return times | ratios | {"same": 100 * same}
