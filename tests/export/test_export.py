@@ -142,16 +142,18 @@ def test_files_of_gathered_rows(kind: str, tmp_path: Path) -> None:
 TINY: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 8}
 SAMPLERS: list[dict[str, Any]] = [
     {"name": "unept", "points": 4, "levels": 1},
+    {"name": "ddsm_upernet", "reduced": 16, "pixels": 9, "fuse_levels": [5]},
     {"name": "crisp", "refine": "boundary"},
     {"name": "fpn", "fuse": "dysample"},
 ]
-"""A smaller UN-EPT, and further parts that sample."""
+"""Models with one of several equal levels, and further parts that sample."""
+
+
+WHOLE = [{"name": name} for name in list_models() if name not in ("unept", "ddsm_upernet")]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options", [*({"name": name} for name in list_models() if name != "unept"), *SAMPLERS], ids=str
-)
+@pytest.mark.parametrize("options", [*WHOLE, *SAMPLERS], ids=str)
 def test_default_files_of_no_model_have_grid_sample(options: dict[str, Any], tmp_path: Path) -> None:
     """OpenVINO's and ExecuTorch's files are made of the same graph."""
     onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("openvino")
