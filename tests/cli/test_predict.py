@@ -94,6 +94,7 @@ class Way:
     backend: str = "torch"
     precision: str = "fp32"
     fast: bool = True
+    value_range: tuple[float, float] | None = None
 
     def segmenter(self) -> Any:
         if (self.backend, self.precision) not in SPEEDS:
@@ -125,7 +126,9 @@ def test_the_fastest_way_that_agrees_is_chosen(
     monkeypatch.setitem(globals(), "SPEEDS", {("torch", "fp32"): (1.0, 0), **speeds})
     monkeypatch.setattr(fastest, "timed_labels", timed)
     monkeypatch.setattr(fastest, "is_usable", lambda *_: True)
-    way, line = fastest.fastest(Way(), Way(), [])  # type: ignore[arg-type]
+    of_folder = Way(value_range=(0, 4095))
+    way, line = fastest.fastest(Way(), of_folder, [])  # type: ignore[arg-type]
+    assert way.value_range == (0, 4095)
     assert f"{way.backend} {way.precision}" == chosen
     assert chosen == "torch fp32" or f"backend {way.backend} in precision {way.precision}" in line
 

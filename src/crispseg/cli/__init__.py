@@ -1,0 +1,3 @@
+"""The command line."""
+
+HELP = frozenset({"-h", "--help"})  # flags that ask for help

@@ -12,6 +12,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args, get_origin
 
+from crispseg.cli import HELP
 from crispseg.config.registry import load_plugins
 from crispseg.config.settings import (
     Field,
@@ -57,7 +58,7 @@ class Command:
     @classmethod
     def start(cls, argv: Sequence[str]) -> int | None:
         """Run the command with these arguments, and return its exit status."""
-        if {"-h", "--help"} & {*argv}:
+        if HELP & {*argv}:
             print(cls.help(argv))
             return 0
         return cls.parsed(argv)()
@@ -116,7 +117,7 @@ class Command:
         about = (inspect.getdoc(cls) or "").partition("\nArgs:")[0].strip()
         lines = [cls.usage(), "", *(textwrap.fill(part, width) for part in about.split("\n\n"))]
         keys = fields_of(cls)
-        _, tree = read_flags([word for word in argv if word not in ("-h", "--help", "all")], keys)
+        _, tree = read_flags([word for word in argv if word not in {*HELP, "all"}], keys)
         lines += _explained({word.upper(): keys.pop(word) for word in cls.words}, width)
         for heading, group in {"The keys": keys, **cls.more_keys(tree)}.items():
             if group:

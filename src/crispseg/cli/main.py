@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Any
 
 from crispseg import __version__
+from crispseg.cli import HELP
 from crispseg.errors import (
     INTERRUPTED,
     CrispsegError,
@@ -164,7 +165,7 @@ def _run(argv: list[str]) -> int:
 
 def help_page(words: Sequence[str]) -> str | None:
     """Return the first page of help that a command line asks for, a file of this package; None if it asks for none."""
-    names = [word for word in words if word not in ("-h", "--help")]
+    names = [word for word in words if word not in HELP]
     if not names:
         return HELP_PAGE
     pages = {page.name.removesuffix(".txt"): page for page in (files("crispseg.cli") / "help").iterdir()}

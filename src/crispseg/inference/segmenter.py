@@ -402,7 +402,7 @@ class Segmentation:
     def probabilities(self) -> NDArray[np.float32]:
         """Compute the probability of each class in each pixel, `(C, H, W)` float32; the result is not cached.
 
-        Results of lists and streams process the image again, unless `Segmenter.stream` is told to keep the logits.
+        Results of lists and streams process the image again, unless `Segmenter.stream` got `probabilities=True`.
 
         Raises:
             CrispsegError: the image was processed in tiles or by a file of labels, or the result was copied or pickled.

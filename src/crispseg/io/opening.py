@@ -63,14 +63,8 @@ def faults(name: object) -> Iterator[None]:
     except (CrispsegError, MemoryError):
         raise
     except Exception as error:  # on broken data decoders raise almost anything
-        fault = fault_of(error)
-        if (
-            getattr(error, "errno", None) is None
-            and isinstance(name, Path)
-            and name.is_file()
-            and name.stat().st_size == 0
-        ):
-            fault = "is empty (0 bytes); restore or remove it"
+        is_empty = isinstance(name, Path) and name.is_file() and name.stat().st_size == 0
+        fault = "is empty (0 bytes); restore or remove it" if is_empty else fault_of(error)
         raise CrispsegError(f"{name} {fault}") from None
 
 

@@ -32,13 +32,14 @@ Images = Sequence[NDArray[np.uint8]]
 
 def fastest(job: PredictionJob, segmenter: Segmenter, images: Images) -> tuple[Segmenter, str]:
     """Return the fastest segmenter whose labels agree with those of `segmenter`, and a line that names it."""
+    job = replace(job, value_range=segmenter.value_range, fast=False)  # which may be that of the folder
     labels, seconds = timed_labels(segmenter, images)
     chosen, shortest, line = segmenter, seconds, "fast: fp32 in PyTorch is the fastest"
     for backend, precision in WAYS:
         if not is_usable(segmenter, backend, precision):
             continue
         with suppress(CrispsegError):  # the runtime lacks an operation, for example
-            other = replace(job, backend=backend, precision=precision, fast=False).segmenter()
+            other = replace(job, backend=backend, precision=precision).segmenter()
             others, duration = timed_labels(other, images)
             if duration < shortest and (share := agreement(labels, others)) >= AGREEMENT:
                 chosen, shortest = other, duration

@@ -120,14 +120,15 @@ class ObjectFiles(Output):
         assert job.objects is not None
         objects = result.objects(job.objects, **job.object_options)
         objects.save(self.out, job.pixel_size)
-        assert result.path is not None
-        with opened(result.path) as raster:  # the file's values, which may have 16 bits
-            values = raster.numbers(image_channels(self.segmenter.info.in_chans))
-        self.objects[result.name] = objects, measurements(objects.ids, values)
+        if self.coco is not None:
+            assert result.path is not None
+            with opened(result.path) as raster:  # the file's values, which may have 16 bits
+                values = raster.numbers(image_channels(self.segmenter.info.in_chans))
+            self.objects[result.name] = objects, measurements(objects.ids, values)
 
     def add(self, result: Segmentation) -> None:
-        objects, columns = self.objects.pop(result.name)
         if self.coco is not None:
+            objects, columns = self.objects.pop(result.name)
             self.coco.add(image_file(result), objects)
             self.tables.add(image_file(result), objects, columns)
 
