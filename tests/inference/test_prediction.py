@@ -6,6 +6,8 @@ import os
 import re
 import shutil
 import signal
+import threading
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,22 @@ def test_a_list_and_what_cannot_be_read(model: Path, photos: Path, tmp_path: Pat
     for name in ("d", "missing"):
         shutil.copy(photos / "b.png", photos / f"{name}.png")
     assert "5 of 5 images segmented" in output_of(capsys, *argv)
+
+
+def test_threads_that_write_leave_the_warning_filters_alone(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They belong to the whole program: warnings of other threads would be lost."""
+    entered, enter = [], warnings.catch_warnings.__enter__
+
+    def noted(filters: warnings.catch_warnings[Any]) -> Any:
+        entered.append(threading.current_thread())
+        return enter(filters)
+
+    monkeypatch.setattr(warnings.catch_warnings, "__enter__", noted)
+    for extras in ({"confidence": True}, {}):  # the second one removes the files of the first
+        predict_files(model, [photos], tmp_path / "out", **extras)
+    assert {*entered} <= {threading.main_thread()}
 
 
 def replaced(path: Path) -> None:
