@@ -15,8 +15,8 @@ from training_runs import quietly, tiny
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.open_folder import ALL
+from crispseg.models.saving import FOLDS
 from crispseg.training import Run, train_folds
-from crispseg.training.result import SCORES
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def test_mistakes(folder_run: Run, tiny_run: Run, tmp_path: Path, capsys: pytest
     assert "trained on all images" in error_of(capsys, "label", "next", folder_run.folder, labelled, "--out", out)
     assert "none" in error_of(capsys, "label", "next", tmp_path / "none", images, "--out", out)
     (tmp_path / "folds").mkdir()
-    (tmp_path / "folds" / SCORES).write_text("{}")
+    (tmp_path / "folds" / FOLDS).write_text("{}")
     assert "fold_1" in error_of(capsys, "label", "errors", tmp_path / "folds", "--out", out)
     assert "label errrors" in error_of(capsys, "label", "errrors")
     broken = tmp_path / "photos/broken.png"

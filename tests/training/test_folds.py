@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -12,13 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Capture, error_of
+from PIL import Image
 from training_runs import DRAWN, FLAGS, files
 
 from crispseg.cli.main import main
 from crispseg.errors import Interrupted
+from crispseg.inference import Segmenter
 from crispseg.io.images import write_image
 from crispseg.training import Run, train
-from crispseg.training.folds import fold_table
+from crispseg.training.folds import fold_rows
 
 
 @pytest.fixture
@@ -58,7 +61,20 @@ def test_folds_and_their_spread(
     scores = json.loads((out / "folds.json").read_text())
     assert list(scores) == ["fold_1", "fold_2"]
     assert re.search(r"mIoU( +│ +[\d.]+){4}", text)
+    with (out / "folds.csv").open(newline="") as file:
+        rows = [*csv.reader(file)]
+    assert [row[0] for row in rows] == ["IoU on val", "mIoU", "a", "b", "c"] and rows[0][3:] == ["fold_1", "fold_2"]
+    assert [float(value) for value in rows[1][3:]] == [scores[fold]["miou"] for fold in rows[0][3:]]
+    photos = str(tmp_path / "images")
+    assert main(["predict", str(out), photos, f"--out={tmp_path / 'predicted'}"]) == 0
+    together, *alone = (Segmenter(run)(tmp_path / "images/0.png") for run in (out, out / "fold_1", out / "fold_2"))
+    mean = (alone[0].probabilities() + alone[1].probabilities()) / 2
+    np.testing.assert_allclose(together.probabilities(), mean, atol=1e-5)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "predicted/0.png")), together.labels)
+    capsys.readouterr()
     (out / "folds.json").write_text("[1]")  # scores are those of the runs, and a fold without its run is trained
+    shutil.rmtree(out / "fold_1/model")
+    assert "fold_1" in error_of(capsys, "predict", str(out), photos, f"--out={tmp_path / 'predicted'}")
     shutil.rmtree(out / "fold_1")
     assert main(["train", "--resume", str(out)]) == 0
     again = json.loads((out / "folds.json").read_text())
@@ -98,9 +114,10 @@ def test_what_no_fold_wrote_is_not_replaced(name: str, images: list[str], tmp_pa
 
 def test_the_spread_of_folds() -> None:
     scores = {"fold_1": {"miou": 50.0, "a": 40.0, "b": None}, "fold_2": {"miou": 54.0, "a": 46.0, "b": 62.0}}
-    cells = [[*column.cells] for column in fold_table(scores).columns]
-    assert [*zip(*cells, strict=True)] == [
-        ("mIoU", "52.0", "2.8", "50.0", "54.0"),
-        ("a", "43.0", "4.2", "40.0", "46.0"),
-        ("b", "62.0", "–", "–", "62.0"),
+    header, *rows = fold_rows(scores)
+    assert header == ["IoU on val", "mean", "sd", "fold_1", "fold_2"]
+    assert [[name, *(f"{value:.1f}" for value in values)] for name, *values in rows] == [
+        ["mIoU", "52.0", "2.8", "50.0", "54.0"],
+        ["a", "43.0", "4.2", "40.0", "46.0"],
+        ["b", "62.0", "nan", "nan", "62.0"],
     ]

@@ -26,7 +26,8 @@ class Predict(WithProtocol):
     also writes NAME_objects.png (numbers), NAME_objects.csv (a table) and objects.json (outlines in COCO's format).
 
     Args:
-        run: a run's folder, a saved model's folder, a hub id, the name of a bundled model, or an exported file.
+        run: folder of a run, of folds (their probabilities are averaged) or of a saved model, a hub id, the name of a
+            bundled model, or an exported file.
         images: files, folders (with sub-folders), patterns such as 'in/*.jpg', lists of paths, LIST.txt, or a video.
         out: folder to write to, or the file of a video; by default a new folder next to the images.
         profile: at the end, print the processor time of reading, the network and writing.

@@ -16,6 +16,7 @@ from crispseg.config.settings import CONFIG, Field, Tree, fields_of
 from crispseg.data.folder import Folder
 from crispseg.errors import CrispsegError
 from crispseg.folders.cache import forget
+from crispseg.models.saving import FOLDS
 from crispseg.training.config import ModelConfig, TrainConfig, config_to_dict
 from crispseg.training.settings import flat, known_fields, recorded_settings, settings_from, training_config
 
@@ -104,10 +105,9 @@ class Train(Training):
 
         # Importing Lightning takes seconds; --help and mistakes need not wait for it.
         from crispseg.training import train, train_folds
-        from crispseg.training.result import SCORES
         from crispseg.training.trainer import is_first_process
 
-        if resumed and (Path(config.out) / SCORES).is_file():
+        if resumed and (Path(config.out) / FOLDS).is_file():
             self.folds = getattr(config.data, "folds", None)
         if self.folds is not None:
             train_folds(config, self.folds, resume=resumed)

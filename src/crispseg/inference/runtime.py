@@ -19,11 +19,13 @@ from crispseg.compat import openvino_core
 from crispseg.config.registry import Registry
 from crispseg.errors import CrispsegError, one_line
 from crispseg.inference.device import SPAWN, FloatPrecision, first_process
+from crispseg.inference.ensemble import Ensemble
 from crispseg.io.arrays import Normalize
 from crispseg.io.files import regular_file, user_path
 from crispseg.models import ModelInfo, SegmentationModel
 from crispseg.models.base import Outputs
 from crispseg.models.info import MIN_SIDE
+from crispseg.models.saving import folds_of
 from crispseg.nn import resize
 
 METADATA = "crispseg"  # key of the metadata in an ONNX or OpenVINO file
@@ -168,7 +170,7 @@ def is_exported(source: str | Path) -> bool:
 
 
 def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPrecision = "fp32") -> AnyModel:
-    """Open a source of `SegmentationModel.from_pretrained`, or an exported file.
+    """Open a source of `SegmentationModel.from_pretrained`, a folder of folds, or an exported file.
 
     Args:
         backend: by default ONNX Runtime for .onnx, OpenVINO for .xml, ExecuTorch for .pte, PyTorch for saved models.
@@ -188,7 +190,8 @@ def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPr
     if is_exported(source):
         return open_exported(user_path(source), known[0] if backend == "auto" else backend)
     if backend in ("auto", "torch"):
-        return SegmentationModel.from_pretrained(source)
+        folds = folds_of(source)
+        return Ensemble.of_folds(folds) if folds else SegmentationModel.from_pretrained(source)
     return open_exported(WRITERS[backend](source, precision), backend)
 
 

@@ -48,8 +48,9 @@ class Segmenter:
     """Segmenter of images of any size.
 
     Args:
-        model_or_path: folder of a saved model or a finished run, hub id, name of a bundled model, such as "nuclei", or
-            file of `crispseg export`. A model is copied, so that later changes to it have no effect.
+        model_or_path: folder of a saved model, of a finished run or of folds (their probabilities are averaged), hub
+            id, name of a bundled model, such as "nuclei", or file of `crispseg export`. A model is copied, so that
+            later changes to it have no effect.
         device: by default CUDA if available, else the CPU; exported files run on the CPU only.
         precision: fp32, or bf16, which is about twice as fast if the processor supports it, with errors of a few
             percent of the largest logit.

@@ -5,7 +5,6 @@ segmentation data via any model, 2023.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import cv2
@@ -15,14 +14,13 @@ from rich.console import Console
 
 from crispseg.config.settings import Tree
 from crispseg.data import SegmentationDataset
-from crispseg.errors import CrispsegError
 from crispseg.evaluation.checked import checked_splits
 from crispseg.evaluation.recorded import data_to_score
 from crispseg.inference import Segmenter
 from crispseg.io.progress import progress
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
-from crispseg.training.result import SCORES
+from crispseg.models.saving import folds_of
 
 TEMPERATURE = 0.1  # temperature of the softmin; at 0 only the least probable pixel would count
 THIN = 5  # diameter in pixels of the disk that disagreements contain; thinner ones are ordinary at boundaries
@@ -123,10 +121,8 @@ def judges(run: str, given: Tree, device: str | None = None) -> Iterator[Judge]:
         given: settings of the data; those of the run by default.
     """
     runs, splits = [run], {"val", "train"}
-    if (Path(run) / SCORES).is_file():
-        runs, splits = sorted(map(str, Path(run).glob("fold_*"))), {"val"}
-        if not runs:
-            raise CrispsegError(f"{run} has no fold_1 and others; restore them, or give the folder of a run")
+    if folds := folds_of(run):
+        runs, splits = [*map(str, folds)], {"val"}
     for place in runs:
         data, _ = data_to_score(place, given)
         model = SegmentationModel.from_pretrained(place)

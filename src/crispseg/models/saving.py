@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ CARD_FILE = "README.md"
 TRAINING_ONLY = "auxiliary_heads."
 SHIPPED = Path(__file__).parents[1] / "shipped"
 """Folder of the bundled models; each subfolder has the name of its model."""
+FOLDS = "folds.json"  # file of the scores of finished folds, in the folder that contains all folds
 RUNS = "runs"  # usual folder of runs; a path in it is never a hub id
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
@@ -150,8 +152,19 @@ def read_info(source: str | Path, **hub: Any) -> ModelInfo:
 
 
 def fingerprint(source: str | Path) -> str:
-    """Return a hash of a saved model's files as 16 hexadecimal digits; errors are those of `from_pretrained`."""
-    return digest(*(located(source, name, {}) for name in (CONFIG_FILE, WEIGHTS_FILE)))[:16]
+    """Return a hash of a saved model's files, or of all folds, as 16 digits; errors are those of `from_pretrained`."""
+    places: list[str | Path] = [*folds_of(source)] or [source]
+    return digest(*(located(place, name, {}) for place, name in product(places, (CONFIG_FILE, WEIGHTS_FILE))))[:16]
+
+
+def folds_of(source: str | Path) -> list[Path]:
+    """Return the folders of the folds of a cross-validation, or an empty list for any other source."""
+    folder = user_path(source)
+    if not (folder / FOLDS).is_file():
+        return []
+    if folds := sorted(folder.glob("fold_*")):
+        return folds
+    raise CrispsegError(f"{folder} has no fold_1 and others; restore them, or give the folder of a run")
 
 
 def located(source: str | Path, name: str, hub: dict[str, Any]) -> Path:

@@ -77,7 +77,7 @@ def predict_files(
     one that exists is complete. Images that cannot be read are left out with a warning.
 
     Args:
-        run: run folder, saved model, name of a bundled model, hub id, or file of `crispseg export`.
+        run: run folder, folder of folds, saved model, name of a bundled model, hub id, or file of `crispseg export`.
         images: files, folders with their sub-folders, patterns, and text files that list paths.
         out: folder to write to; by default a new one next to the images.
         device: cpu or cuda; by default CUDA if available.

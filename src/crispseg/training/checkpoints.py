@@ -29,10 +29,11 @@ from crispseg.io.files import atomic_path, regular_file, written_lines
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 from crispseg.models.info import renamed
+from crispseg.models.saving import FOLDS
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.pace import Pace, callback
-from crispseg.training.result import METRICS, PICTURE, SCORES
+from crispseg.training.result import METRICS, PICTURE
 
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
@@ -189,7 +190,7 @@ def check_folder(out: str | Path, *, resume: bool) -> Path | None:
     or no run to resume, raises a `CrispsegError`.
     """
     folder = Path(out)
-    results: list[str | Path] = [LAST, BEST, MODEL, SCORES]
+    results: list[str | Path] = [LAST, BEST, MODEL, FOLDS]
     if not is_begun(folder):
         results += [CONFIG, METRICS, PICTURE, TRAINED, DIGEST]  # files of the user
     result = first_existing(folder, results)

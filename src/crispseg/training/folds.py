@@ -6,21 +6,22 @@ import dataclasses
 import json
 import warnings
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from crispseg.config.settings import CONFIG
 from crispseg.errors import CrispsegError, Interrupted
 from crispseg.evaluation.bootstrap import percent, text_table
+from crispseg.io.files import write_table
+from crispseg.models.saving import FOLDS
 from crispseg.training.checkpoints import check_folder
 from crispseg.training.config import TrainConfig
 from crispseg.training.fit import train
-from crispseg.training.result import SCORES
 from crispseg.training.trainer import is_first_process, record, write_text
 
+TABLE = "folds.csv"
 Scores: TypeAlias = dict[str, float | None]  # `miou` and the IoU of each class; None if the class does not occur
 
 
@@ -29,7 +30,8 @@ def train_folds(
 ) -> dict[str, Scores]:
     """Train one model per fold of the data, in the folders `fold_1`, `fold_2`, … of `config.out`.
 
-    With `resume`, unfinished folds in `config.out` are resumed.
+    With `resume`, unfinished folds in `config.out` are resumed. At the end, `folds.csv` has the scores with their means
+    and standard deviations, and a `Segmenter` of `config.out` averages the probabilities of all folds.
 
     Returns:
         Scores of each fold on its val split, by the name of its folder.
@@ -59,13 +61,16 @@ def train_folds(
             raise Interrupted(line, stop.number) from None
         scores[place.name] = {"miou": run.miou, **run.iou}
         write_scores(config, scores)
-    console.print(fold_table(scores))
+    rows = fold_rows(scores)
+    console.print(text_table(rows[0], [[name, *map(percent, values)] for name, *values in rows[1:]]))
+    if is_first_process():
+        write_table(Path(config.out) / TABLE, rows)
     return scores
 
 
 def check_folds(config: TrainConfig, places: list[Path], resume: bool) -> set[Path]:
     """Check the folders of all folds, and return those to resume."""
-    if resume and not (Path(config.out) / SCORES).is_file():
+    if resume and not (Path(config.out) / FOLDS).is_file():
         raise CrispsegError(f"{config.out} contains no folds to resume; start them again")
     begun = {place for place in places if resume and (place / CONFIG).is_file()}
     if is_first_process():
@@ -77,15 +82,15 @@ def check_folds(config: TrainConfig, places: list[Path], resume: bool) -> set[Pa
 
 
 def write_scores(config: TrainConfig, scores: dict[str, Scores]) -> None:
-    write_text(Path(config.out) / SCORES, json.dumps(scores, indent=1))
+    write_text(Path(config.out) / FOLDS, json.dumps(scores, indent=1))
 
 
-def fold_table(scores: dict[str, Scores]) -> Table:
-    """Return a table of the scores of each fold, with their mean and standard deviation."""
-    rows = []
+def fold_rows(scores: dict[str, Scores]) -> list[list[Any]]:
+    """Return a table of the scores of each fold, with their mean and standard deviation, below its header."""
+    rows: list[list[Any]] = [["IoU on val", "mean", "sd", *scores]]
     for key in next(iter(scores.values())):
         values = np.array([fold[key] for fold in scores.values()], float)  # NaN for None
         with warnings.catch_warnings(action="ignore"):  # a class may occur in one fold only, or in none
             spread = np.nanmean(values), np.nanstd(values, ddof=1)
-        rows.append(["mIoU" if key == "miou" else key, *map(percent, (*spread, *values))])
-    return text_table(["IoU on val", "mean", "sd", *scores], rows)
+        rows.append(["mIoU" if key == "miou" else key, *spread, *values])
+    return rows

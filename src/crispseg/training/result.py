@@ -31,7 +31,6 @@ from crispseg.visualization.pictures import drawn
 
 METRICS = "metrics.csv"
 PICTURE = "val.png"
-SCORES = "folds.json"  # file of the scores of finished folds, in the folder that contains all folds
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,64 @@
+"""The models of a cross-validation as one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from crispseg.errors import CrispsegError
+from crispseg.models import SegmentationModel
+from crispseg.models.base import Outputs
+
+
+class Ensemble(SegmentationModel):
+    """Model whose probabilities are the mean of those of several models, each with its own refinement.
+
+    Where the models disagree, the largest mean probability is low, and with it the confidence of a pixel.
+
+    Args:
+        members: models of the same classes, channels and value range, by their names in error messages.
+
+    Raises:
+        CrispsegError: the models differ in these.
+    """
+
+    def __init__(self, members: Mapping[str, SegmentationModel]) -> None:
+        nn.Module.__init__(self)  # without a network of its own
+        (name, first), *others = members.items()
+        for other, member in others:
+            if described(member) != described(first):
+                differing = f"{other} and {name} have different classes, channels or value ranges"
+                raise CrispsegError(f"{differing}; train the folds with the same settings")
+        self.members = nn.ModuleList(members.values())
+        self.info, self.num_classes = first.info, first.num_classes
+        self.inference_scale, self.align_corners = Fraction(1), False
+        self.multiple = self.stride = 1
+        self.refiner = self.auxiliary_heads = None
+
+    @classmethod
+    def of_folds(cls, folders: list[Path]) -> Ensemble:
+        """Load the models of folds; errors are those of `from_pretrained`."""
+        return cls({str(folder): SegmentationModel.from_pretrained(folder) for folder in folders}).eval()
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Return the logarithms of the mean probabilities, `(N, num_classes, H, W)` at the images' size."""
+        mean = torch.stack([member(images).float().softmax(1) for member in self.members]).mean(0)
+        return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return `logits`."""
+        return self.logits(images)
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """Return only the logits."""
+        return Outputs(self.logits(images))
+
+
+def described(model: SegmentationModel) -> tuple[object, ...]:
+    """Return what models of one ensemble have in common."""
+    info = model.info
+    return info.class_names, info.num_classes, info.in_chans, info.mean, info.std, info.value_range
