@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import resource
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -31,6 +33,11 @@ def output_of(capsys: Capture, *argv: object) -> str:
     captured = capsys.readouterr()
     assert code == 0, captured.err
     return captured.out
+
+
+def hints(text: str) -> list[list[str]]:
+    """The words of the commands that a text tells a user to run next."""
+    return [shlex.split(line) for line in re.findall(r"^  crispseg (.+)$", text, re.MULTILINE)]
 
 
 @contextmanager

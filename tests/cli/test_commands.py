@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Capture, error_of, output_of
+from commands import Capture, error_of, hints, output_of
 from drawn import as_flags, drawn
 from training_runs import FLAGS, files
 
@@ -175,3 +175,12 @@ def test_evaluate_a_model_without_recorded_data(tmp_path: Path, capsys: Capture)
     assert "give the data" in error_of(capsys, "evaluate", tmp_path / "m")
     data = as_flags(drawn(val=1, height=64, width=64))
     assert "mIoU" in output_of(capsys, "evaluate", tmp_path / "m", *data, "--workers=0")
+
+
+def test_the_hint_of_bundled_models_runs_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    (step,) = hints(output_of(capsys, "list", "--pretrained"))
+    monkeypatch.chdir(tmp_path)
+    output_of(capsys, *step)
+    assert [*tmp_path.glob("predictions/*_overlay.png")]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from commands import Capture, error_of, output_of
+from commands import Capture, error_of, hints, output_of
 from dataset_trees import MAKERS, save
 
 from crispseg.data import DATA_SOURCES, Folder
@@ -66,7 +66,8 @@ def test_import_and_use(tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
     shown = output_of(capsys, "data", "import", tmp_path / "in", f"--out={out}")
     assert "3 images, 2 classes" in shown
-    assert Path(shown.split("crispseg train ")[1].strip()) == out
+    (step,) = hints(shown)
+    assert "root: " + str(out) in output_of(capsys, *step, "--print_config")
     assert "tree" in output_of(capsys, "doctor", out)  # which knows the layout and finds no fault
     for argv, phrase in (
         (["--classes=[bush]"], "unknown class 'tree'"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from crispseg import CrispsegError
-from crispseg.data.examination import examine
+from crispseg.data.examination import check_splits, examine
 from crispseg.folders.checks import check
 from crispseg.folders.finding import Severity
 
@@ -23,9 +23,29 @@ def stopped_by_the_doctor(row: Messy, root: Path) -> bool:
     return bool(errors - {"image-without-mask"})  # training leaves these out, and says so
 
 
+def check_proposals(row: Messy, root: Path) -> None:
+    """No proposed setting leads to the same question again."""
+    question = error_with(row, root)
+    assert question is not None
+    for settings in question.settings:
+        given = {key.removeprefix("data."): value for key, value in settings.items()}
+        assert str(error_with(row._replace(settings={**row.settings, **given}), root)) != str(question)
+
+
+def error_with(row: Messy, root: Path) -> CrispsegError | None:
+    try:
+        source = source_of(row, root)
+        check_splits({split: source.dataset(split) for split in ("train", "val")})
+    except CrispsegError as error:
+        return error
+    return None
+
+
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_messy_folder(name: str, tmp_path: Path) -> None:
     row = FOLDERS[name]
     assert row.outcome != WRONG
     assert become(row, tmp_path) == row.outcome
+    if row.outcome == ASKED:
+        check_proposals(row, tmp_path)
     assert stopped_by_the_doctor(row, tmp_path) == (row.outcome in (ASKED, REFUSED))

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import error_of, output_of
+from commands import error_of, hints, output_of
 from dataset_trees import save
 from PIL import Image
 from training_runs import quietly, tiny
 
+from crispseg.cli.hints import after_training
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.open_folder import ALL
@@ -53,6 +54,14 @@ def test_errors_are_listed_and_can_be_left_out(
     rest = Folder(root=folder_run.folder.parent / "data", exclude=[str(out / "errors.txt")])
     names = {pair.name for split in ("train", "val") for pair in rest.pairs(split)}
     assert names == {str(index) for index in range(8)} - {*first}
+    (again,) = hints(printed)
+    assert main(again) == 0
+
+
+def test_hints_after_a_training_run_as_they_are(folder_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in hints("\n".join(f"  {step}" for step in after_training(folder_run))):
+        output_of(capsys, *words)
+    assert {"scores.html", "predictions"} <= {path.name for path in folder_run.folder.iterdir()}
 
 
 def test_images_without_labels_are_chosen(folder_run: Run, tmp_path: Path) -> None:

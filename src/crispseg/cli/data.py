@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from crispseg.cli.command import Command, Group
+from crispseg.cli.hints import after_import
 from crispseg.cli.keys import WithOptions
 from crispseg.data.catalogue import catalogue
 from crispseg.data.importing import import_annotations
@@ -56,4 +56,4 @@ class ImportData(WithOptions):
 
     def __call__(self) -> None:
         lines = import_annotations(self.sources, self.out, **self.options)
-        print(*lines, f"train on them: crispseg train {shlex.quote(str(self.out))}", sep="\n")
+        print(*lines, "next:", f"  {after_import(self.out)}", sep="\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -12,6 +11,7 @@ from pydantic import PositiveInt
 from rich.console import Console
 
 from crispseg.cli.command import Group, WithData
+from crispseg.cli.hints import after_errors
 from crispseg.cli.keys import WithDevice, show_page
 from crispseg.config.files import real_path
 from crispseg.data.examination import pairs_of
@@ -122,7 +122,8 @@ class LabelErrors(WithDevice, WithData):
         write_file(folder / "errors.txt", "".join(f"{suspect.name}\n" for suspect in first))
         about = f"{len(first)} of {len(suspects)} masks, judged by {self.run}"
         show_page(folder / PAGE, errors_page("Masks that are probably wrong", about, first))
-        print(f"train without them: --data.exclude {shlex.quote(str(folder / 'errors.txt'))}")
+        if again := after_errors(self.run, folder / "errors.txt"):
+            print("train without them:", again, sep="\n  ")
 
 
 def _labelled(run: str) -> dict[Path, Path]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from huggingface_hub import ModelCard
 
 from crispseg.cli.command import Command
+from crispseg.cli.hints import of_bundled_models
 from crispseg.models import list_models, models, saving
 
 
@@ -33,5 +34,5 @@ class List(Command):
             scores = f"val mIoU {info.metrics['val_miou']:.1f}, licence {card.data.license or 'see its card'}"
             classes = ", ".join(info.label_set().names)
             print(f"{name:20}{classes}: {info.title}, {scores}")
-        print("try one:  crispseg predict nuclei PHOTO.jpg --out predictions")
+        print("try one:", of_bundled_models(), sep="\n  ")
         print(f"training data and weaknesses: {saving.SHIPPED}/NAME/{saving.CARD_FILE}")

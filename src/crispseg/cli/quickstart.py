@@ -36,8 +36,9 @@ class Quickstart(Training):
             print_config(config)
             return
 
+        from crispseg.cli.hints import after_training
         from crispseg.training.quickstart import quickstart  # importing Lightning takes seconds; report mistakes first
 
         console = Console(highlight=False, soft_wrap=True)
         result = quickstart(config, console)
-        console.print(f"try it:   crispseg predict {result.folder} IMAGE_OR_FOLDER --out predictions")
+        console.print("next:", *after_training(result), sep="\n  ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -104,6 +103,7 @@ class Train(Training):
             return
 
         # Importing Lightning takes seconds; --help and mistakes need not wait for it.
+        from crispseg.cli.hints import after_training
         from crispseg.training import train, train_folds
         from crispseg.training.trainer import is_first_process
 
@@ -112,10 +112,9 @@ class Train(Training):
         if self.folds is not None:
             train_folds(config, self.folds, resume=resumed)
             return
-        run = shlex.quote(str(train(config, resume=resumed).folder))
+        run = train(config, resume=resumed)
         if is_first_process():
-            print("next:", f"  crispseg predict {run} IMAGE_OR_FOLDER --out predictions", sep="\n", file=sys.stderr)
-            print(f"  crispseg evaluate {run} --html scores.html", file=sys.stderr)
+            print("next:", *after_training(run), sep="\n  ", file=sys.stderr)
 
     @property
     def origin(self) -> str | None:
