@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -47,8 +46,3 @@ def test_onnx_has_attention_of_four_axes_only() -> None:
 
 def test_pytorch_raises_errors_of_ended_workers_by_a_handler() -> None:
     assert "_SIGCHLD_handler_set" in inspect.getsource(signal_handling._set_SIGCHLD_handler)
-
-
-@pytest.fixture
-def openvino() -> Iterator[object]:
-    yield pytest.importorskip("openvino")

@@ -1,7 +1,5 @@
 """Backbones whose last stages are dilated instead of losing resolution."""
 
-from __future__ import annotations
-
 import copy
 import pickle
 from collections.abc import Callable
@@ -21,9 +19,6 @@ from crispseg.backbones import Backbone, read_state_dict
 from crispseg.backbones.timm_networks import LeanConv2dSame
 
 TINY = "test_efficientnet"
-
-
-# Features -----------------------------------------------------------------------------------------------------------
 
 
 def check_sizes(backbone: Backbone) -> None:
@@ -64,8 +59,6 @@ def test_mean_and_std_are_those_of_timm(in_chans: int) -> None:
             assert ours == (*theirs, theirs[0])[:in_chans]
 
 
-# Refusals -----------------------------------------------------------------------------------------------------------
-
 PYRAMID = ("[4, 8, 16, 32] are needed", "resnet18", "convnext_tiny")
 DILATE = ("output_stride 8", "resnet18_deep", "tf_efficientnet_lite0")
 
@@ -87,9 +80,6 @@ def test_what_a_network_cannot_do_names_what_works(
 ) -> None:
     with refuses(f"'{name}'", *phrases):
         Backbone(name, **options)
-
-
-# Weight files -------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +185,6 @@ def test_a_file_of_something_else_or_cut_short_is_refused(
             read_state_dict(path)
 
 
-# Freezing -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "options"),
     [
@@ -243,9 +230,6 @@ def test_same_padding_without_a_copy_is_timm_s(kernel: int, stride: int, dilatio
     for mode in (torch.no_grad(), torch.enable_grad()):
         with mode:
             torch.testing.assert_close(leaner(images), expected(images))
-
-
-# Dilated last stages ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """DF1, DF2, STDC-1, STDC-2 and ShuffleNet v2, which timm does not have."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,6 @@ from .test_backbone import check_sizes
 SHUFFLENET = "shufflenetv2_x1_0"
 
 
-# Features -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("name", "strides", "channels"),
     [
@@ -38,9 +33,6 @@ def test_features_have_these_sizes(name: str, strides: tuple[int, ...], channels
     assert (backbone.strides, backbone.channels) == (strides, channels)
     assert (backbone.mean, backbone.std) == ((0.485, 0.456, 0.406, 0.485), (0.229, 0.224, 0.225, 0.229))
     check_sizes(backbone)
-
-
-# Weights ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("name", "first"), [("df1", "stage1.0"), ("stdc1", "features.0.conv")])

@@ -1,7 +1,5 @@
 """timm's published weights: found in the hub's cache, downloaded, or said at once to be out of reach."""
 
-from __future__ import annotations
-
 import inspect
 from pathlib import Path
 from typing import Any

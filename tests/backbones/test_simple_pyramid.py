@@ -1,7 +1,5 @@
 """The simple feature pyramid, and plain networks of timm in it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Settings and fixtures of the contract, which need nothing of the other tests."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

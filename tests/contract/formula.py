@@ -1,7 +1,5 @@
 """Weights and images by formula, so that no weights have to be kept; and what was measured, read and compared."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

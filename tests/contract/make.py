@@ -3,8 +3,6 @@
 The saved models and the run of the first format in `frozen/` always stay as they are.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import tempfile

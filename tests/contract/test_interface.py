@@ -1,7 +1,5 @@
 """Names and signatures of the Python interface; commands and keys of the command line."""
 
-from __future__ import annotations
-
 import inspect
 import json
 import re

@@ -1,7 +1,5 @@
 """State and logits of every model, of saved folders of the first format, and of the bundled models."""
 
-from __future__ import annotations
-
 import hashlib
 import inspect
 from collections.abc import Iterator

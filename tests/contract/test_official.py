@@ -6,8 +6,6 @@ Those of models/test_official.py, with weights rounded to float16, were computed
 alone, which gave the same as the official code on the two networks here.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

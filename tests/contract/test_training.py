@@ -1,7 +1,5 @@
 """What is read of a run of the first format."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Plain parts of a decoder against formulations of their own, with plain loops in float64."""
 
-from __future__ import annotations
-
 import itertools
 from typing import Any
 
@@ -156,9 +154,6 @@ def test_contexts_work_on_any_feature_of_a_single_image(name: str, size: tuple[i
         assert level.isfinite().all()
     level.sum().backward()
     assert feature.grad.isfinite().all()
-
-
-# Other kinds of parts ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("coarse_channels", [3, 5])

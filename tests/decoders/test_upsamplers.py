@@ -1,7 +1,5 @@
 """Parts from papers about upsampling against their equations, pixel by pixel in float64."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from typing import Any
@@ -196,11 +194,3 @@ def test_every_parameter_receives_a_gradient(name: str, batch: int, autocast: bo
     gradients = {key: value.grad for key, value in (*part.named_parameters(), ("fine", fine), ("coarse", coarse))}
     assert not [key for key, gradient in gradients.items() if gradient is None or not gradient.isfinite().all()]
     assert not [key for key, gradient in gradients.items() if not gradient.any()]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_parts_move_with_the_levels_at_pixel_centres(name: str) -> None:
-    part = build(name, align_corners=False)
-    fine, coarse = rand(1, 8, 32, 32), rand(1, 8, 16, 16)
-    whole, moved = part(fine, coarse), part(fine[..., 2:, 4:], coarse[..., 1:, 2:])
-    assert_close(moved[..., 10:-10, 10:-10], whole[..., 12:-10, 14:-10])

@@ -1,7 +1,5 @@
 """What the README and the documentation show can be used: commands with their keys and values, flags, imports."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import re

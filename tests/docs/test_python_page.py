@@ -1,7 +1,5 @@
 """The code of the pages on Python and of the README's five lines, run on tiny data."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """`examples/ray_predict.py`: what workers make of pictures, and a real Ray on this machine."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 from typing import Any

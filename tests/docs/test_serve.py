@@ -1,7 +1,5 @@
 """`examples/serve/`: the server without PyTorch, in a process of this environment and as its image installs it."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -45,33 +43,44 @@ def photos(folder: Path) -> list[Path]:
     return paths
 
 
-FILES: list[dict[str, Any]] = [
-    {"output": "labels"},
-    {"output": "logits", "value_range": "image"},
-    {"output": "labels", "value_range": "image"},
-    {"output": "labels", "value_range": (100.0, 3000.0)},
-    {"output": "labels", "input": "uint8"},
-    {"output": "logits", "input": "uint8", "value_range": (100.0, 3000.0)},
-]
+FILES: dict[str, dict[str, Any]] = {
+    "labels": {"output": "labels"},
+    "logits_own_range": {"output": "logits", "value_range": "image"},
+    "labels_own_range": {"output": "labels", "value_range": "image"},
+    "labels_range": {"output": "labels", "value_range": (100.0, 3000.0)},
+    "pixels": {"output": "labels", "input": "uint8"},
+    "pixels_range": {"output": "logits", "input": "uint8", "value_range": (100.0, 3000.0)},
+}
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """What a process without PyTorch says of each file; its folder has the photos, the files and the responses."""
+    root = tmp_path_factory.mktemp("served")
+    photos(root / "photos")
+    models = []
+    for name, options in FILES.items():
+        info = replace(INFO, value_range=options.get("value_range"))
+        others = {key: value for key, value in options.items() if key != "value_range"}
+        models.append(exported(root / f"{name}.onnx", info, **others))
+    command = [sys.executable, Path(__file__).parent / "with_server.py", root / "photos", root, *models]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = dict(zip(FILES, map(json.loads, done.stdout.splitlines()[-len(FILES) :]), strict=True))
+    return {name: {**outcomes, "root": root} for name, outcomes in found.items()}
 
 
 @pytest.mark.filterwarnings("ignore:.* has 16-bit values")
-@pytest.mark.parametrize("options", FILES)
-def test_a_process_without_torch_serves(options: dict[str, Any], tmp_path: Path) -> None:
-    info = replace(INFO, value_range=options.pop("value_range", None))
-    model = exported(tmp_path / "model.onnx", info, **options)
-    paths, out = photos(tmp_path / "photos"), tmp_path / "out"
-    out.mkdir()
-    command = [sys.executable, Path(__file__).parent / "with_server.py", model, tmp_path / "photos", out]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    found, segmenter = json.loads(done.stdout.splitlines()[-1]), Segmenter(model)
+@pytest.mark.parametrize("name", FILES)
+def test_a_process_without_torch_serves(name: str, served: dict[str, dict[str, Any]]) -> None:
+    found, root = served[name], served[name]["root"]
+    segmenter, paths = Segmenter(root / f"{name}.onnx"), [*(root / "photos").iterdir()]
     for path in paths:
-        with Image.open(out / f"{path.stem}.png") as served:
+        with Image.open(root / name / f"{path.stem}.png") as response:
             expected = segmenter(path)
-            assert np.array_equal(np.array(served), expected.labels), path
+            assert np.array_equal(np.array(response), expected.labels), path
             colors = np.array(expected.label_set.palette, np.uint8)[expected.labels]
-            assert np.array_equal(np.array(served.convert("RGB")), colors)
+            assert np.array_equal(np.array(response.convert("RGB")), colors)
     assert found["health"] == {"status": "ok", "classes": list(INFO.label_set().names), "requests": 0}
     assert sum(found["batches"]) == len(paths) and max(found["batches"]) > 1
     for case, status, phrase in (

@@ -1,12 +1,11 @@
 """Requests to `examples/serve/app.py` in a process without PyTorch and crispseg, for tests/docs/test_serve.py.
 
-    python with_server.py MODEL IMAGES OUT
+    python with_server.py IMAGES OUT MODEL...
 
-Writes the response of each image file to OUT, and prints the other outcomes as JSON.
+Writes the response of each image file to OUT/MODEL, and prints the other outcomes of each model as JSON.
 """
 
-from __future__ import annotations
-
+import importlib
 import io
 import json
 import os
@@ -32,11 +31,10 @@ def picture(mode: str, size: tuple[int, int], form: str = "PNG") -> bytes:
     return file.getvalue()
 
 
-def run(model: str, images: Path, out: Path) -> dict[str, Any]:
-    os.environ.update({key: str(value) for key, value in LIMITS.items()}, MODEL=model)
-    import app
+def run(app: Any, images: Path, out: Path) -> dict[str, Any]:
     from fastapi.testclient import TestClient
 
+    out.mkdir()
     batches: list[int] = []
     plain, started, released = app.Model.labels, threading.Event(), threading.Event()
 
@@ -49,7 +47,7 @@ def run(model: str, images: Path, out: Path) -> dict[str, Any]:
         released.wait(30)
         return list(plain(self, images))
 
-    app.Model.labels = counted  # type: ignore[method-assign]
+    app.Model.labels = counted
     with TestClient(app.app, raise_server_exceptions=False) as client, ThreadPoolExecutor(4) as pool:
 
         def send(content: bytes) -> Any:
@@ -74,7 +72,7 @@ def run(model: str, images: Path, out: Path) -> dict[str, Any]:
             "16 bits": refused(imagecodecs.png_encode(np.zeros((40, 40, 3), np.uint16))),
             "CMYK": refused(picture("CMYK", (40, 40), "JPEG")),
         }
-        app.Model.labels = held  # type: ignore[method-assign]
+        app.Model.labels = held
         waiting = [pool.submit(send, picture("RGB", (40, 40))) for _ in range(4)]
         started.wait(30)
         while client.get("/health").json()["requests"] < 4:
@@ -82,9 +80,9 @@ def run(model: str, images: Path, out: Path) -> dict[str, Any]:
         found["full"] = refused(picture("RGB", (40, 40)))
         released.set()
         found["then"] = [each.result().status_code for each in waiting]
-        app.Model.labels = lambda self, images: 1 / 0  # type: ignore[method-assign]
+        app.Model.labels = lambda self, images: 1 / 0
         found["defect"] = send(picture("RGB", (40, 40))).status_code
-        app.Model.labels = plain  # type: ignore[method-assign]
+        app.Model.labels = plain
         found["after it"] = send(picture("RGB", (40, 40))).status_code
         found["left"] = client.get("/health").json()["requests"]
     assert sys.modules["torch"] is None and sys.modules["crispseg"] is None
@@ -92,4 +90,9 @@ def run(model: str, images: Path, out: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(run(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))))
+    images, out, *models = map(Path, sys.argv[1:])
+    os.environ.update({key: str(value) for key, value in LIMITS.items()})
+    for model in models:
+        os.environ["MODEL"] = str(model)
+        sys.modules.pop("app", None)  # it reads its settings when it is imported
+        print(json.dumps(run(importlib.import_module("app"), images, out / model.stem)))

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import math
 import re
@@ -24,8 +22,7 @@ from crispseg.cli.main import main
 from crispseg.evaluation import BoundaryF, BoundaryIoU, BoundaryIoUScores, BoundaryScores
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.summary import Evaluation
-from crispseg.io.images import read_image, write_image, write_labels
-from crispseg.labels import LabelSet
+from crispseg.io.images import read_image
 
 DISTANCES = (1, 2, 3)
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
@@ -217,18 +214,3 @@ def test_command(model: SegmentationModel, tmp_path: Path, capsys: pytest.Captur
     for mistake, phrase in ((["--boundary", "0"], "--boundary is [0]"), (["--bootstrap", "-1"], "greater than or")):
         assert main([*argv, *mistake]) == 2
         assert phrase in capsys.readouterr().err
-
-
-def test_command_counts_absent_boundaries_as_found(model: SegmentationModel, tmp_path: Path) -> None:
-    model.save_pretrained(tmp_path / "model")
-    for name in "ab":  # black images of two of twelve classes
-        write_image(tmp_path / f"data/images/{name}.png", np.zeros((64, 64, 3), np.uint8))
-        write_labels(tmp_path / f"data/masks/{name}.png", np.eye(64, dtype=np.uint8), LabelSet.numbered(12).palette)
-    argv = ["evaluate", str(tmp_path / "model"), "--data=folder", f"--data.root={tmp_path / 'data'}", "--split=all"]
-    argv += ["--data.num_classes=12", "--workers=0", "--boundary=3", f"--json={tmp_path / 'scores.json'}"]
-    found = []
-    for empty in ("skip", "1"):
-        assert main([*argv, f"--boundary_empty={empty}"]) == 0
-        found.append(json.loads((tmp_path / "scores.json").read_text())["boundary_f_of_classes"]["3"])
-    absent = {name for name, f in found[0].items() if f is None}
-    assert absent and all(found[1][name] == (100 if name in absent else f) for name, f in found[0].items())

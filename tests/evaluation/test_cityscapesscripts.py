@@ -1,7 +1,5 @@
 """Scores beside those of the cityscapesscripts package, on files as Cityscapes has them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

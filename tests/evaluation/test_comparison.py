@@ -1,7 +1,5 @@
 """Models beside each other."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What masks mean to a run: train, doctor, evaluate, inspect and compare read one mask in one way, or refuse it."""
 
-from __future__ import annotations
-
 from functools import cache
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Scores of single objects, beside a naive count, from instances of the data or from their masks."""
 
-from __future__ import annotations
-
 import json
 import math
 import re

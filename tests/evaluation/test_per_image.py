@@ -1,7 +1,5 @@
 """Counts of each image: intervals, and several processes."""
 
-from __future__ import annotations
-
 import os
 import pickle
 from pathlib import Path
@@ -219,9 +217,6 @@ def test_intervals_are_those_of_scoring_drawn_images_anew() -> None:
     assert found.keys() == drawn.keys() and np.isnan(drawn["iou"]).any()
     for name, low_high in found.items():
         np.testing.assert_allclose(low_high, np.nanpercentile(drawn[name], [2.5, 97.5], axis=0), rtol=1e-12)
-
-
-# Paired gains of one result over another ----------------------------------------------------------------------------
 
 
 def noisy(seed: int, images: int = 6, wrong: float = 0.3) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,5 @@
 """The page of an evaluation, and pages in general."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +39,6 @@ def scores(model: SegmentationModel, val: SegmentationDataset) -> Scores:
     return evaluate(model, val, device="cpu", workers=0)
 
 
-# Examples -----------------------------------------------------------------------------------------------------------
-
-
 def test_examples_are_the_extremes(model: SegmentationModel, val: SegmentationDataset, scores: Scores) -> None:
     worst, best = examples([model], val, [scores], WHOLE, count=2)
     order = np.argsort(scores.images.miou_of_truth)
@@ -54,9 +49,6 @@ def test_examples_are_the_extremes(model: SegmentationModel, val: SegmentationDa
         alone = SegmentationScores(12)
         alone.update(torch.from_numpy(example.labels[0])[None], torch.from_numpy(example.sample.labels)[None])
         assert example.miou == pytest.approx([alone.scores().miou_of_truth])
-
-
-# Page ---------------------------------------------------------------------------------------------------------------
 
 
 def test_page_shows_what_was_measured(model: SegmentationModel, val: SegmentationDataset, scores: Scores) -> None:
@@ -91,9 +83,6 @@ def test_names_cannot_become_html() -> None:
     assert "script" not in {tag for tag, _ in page.tags}
     assert evil in page.images[1]["alt"]
     assert page.words.count(evil) == 6  # tab, title, conditions, class, legend, image
-
-
-# Command ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

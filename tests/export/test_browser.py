@@ -1,7 +1,5 @@
 """The page that segments in the browser: as `crispseg demo --static` writes it, and as Vite builds it."""
 
-from __future__ import annotations
-
 import base64
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Saved models that run in another runtime by a cached file."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What certificates say, and what is exported in fewer bits."""
 
-from __future__ import annotations
-
 import json
 from itertools import pairwise
 from pathlib import Path

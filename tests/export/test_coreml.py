@@ -1,7 +1,5 @@
 """Core ML packages: their programs are those of the model, at one size, and macOS is needed for a run."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """ExecuTorch files: they compute what the model does, at one size, and say so where another is given."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import errno
 import json
 import math
@@ -69,9 +67,6 @@ def fake_exporter(
 
 def replace_writer(monkeypatch: pytest.MonkeyPatch, form: Any, write: Any) -> None:
     monkeypatch.setitem(FILE_FORMATS, form, replace(FILE_FORMATS[form], write=write))
-
-
-# Models of trained statistics, at sizes that fit no stride -----------------------------------------------------------
 
 
 SFNET = {"name": "sfnet", "fuse_levels": [5]}  # one flow
@@ -208,9 +203,6 @@ def test_the_model_stays_as_it_is() -> None:
     assert not any("auxiliary" in name or "running_mean" in name for name in program.state_dict)
 
 
-# Operators ----------------------------------------------------------------------------------------------------------
-
-
 TENSORRT = """
 Add And AveragePool BatchNormalization Cast Clip Concat Constant ConstantOfShape Conv DepthToSpace Div Equal Expand
 Flatten Floor Gather Gemm GlobalAveragePool Greater GreaterOrEqual GridSample HardSigmoid HardSwish Identity Less
@@ -249,9 +241,6 @@ def test_the_graph_has_operators_of_tensorrt_only(name: str, backbone: str, tmp_
         if node.op_type in ("MaxPool", "AveragePool"):
             assert {*given.get("dilations", [1])} == {1} and len(node.output) == 1
     assert seen.count("GridSample") == (2 if name == "sfnet_lite" else 3)
-
-
-# The command --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -336,9 +325,6 @@ def test_a_file_for_one_size_neither_pads_nor_crops(tmp_path: Path, refuses: Any
     assert sum(node.op_type == "Resize" for node in graph.node) == 4  # of three flows and of the logits
 
 
-# A file that computes something else --------------------------------------------------------------------------------
-
-
 def nan_in_one_pixel(logits: Tensor) -> Tensor:
     logits[0, 0, 3, 4] = math.nan
     return logits
@@ -393,9 +379,6 @@ def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         line = error_of(capsys, "export", saved, "--format=torch_export", f"--out={tmp_path / 'model.pt2'}")
     assert str(tmp_path / "model.pt2") in line and os.strerror(errno.EFBIG) in line
     assert list(tmp_path.iterdir()) == []
-
-
-# Mistakes -----------------------------------------------------------------------------------------------------------
 
 
 def test_int8_needs_all_sizes(tmp_path: Path, refuses: Any) -> None:

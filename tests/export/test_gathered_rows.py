@@ -1,7 +1,5 @@
 """Gathered rows against `F.grid_sample`, and the decoder of crisp by rows against crisp."""
 
-from __future__ import annotations
-
 import copy
 from itertools import product
 from typing import Any

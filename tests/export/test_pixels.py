@@ -1,7 +1,5 @@
 """Files that take pixels: normalisation and value ranges inside the graph, and every output."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from itertools import product

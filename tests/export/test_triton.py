@@ -1,7 +1,5 @@
 """`config.pbtxt` of exported files, read by the schema of Triton Inference Server."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Small models of each system whose parts do something, and an image, for the tests of this folder."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Changing what a trained model computes, and what that costs."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from functools import cache

@@ -1,7 +1,5 @@
 """What an inspection holds: numbers by hand, and the model's own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +48,6 @@ def test_large_images_are_reduced_and_small_ones_extended(monkeypatch: pytest.Mo
     assert found.truth is not None and found.truth.shape == (40, 60)
     html = inspection_page(found)
     assert "60 × 40 pixels" in html and "reduced copy of the image of 120 × 80 pixels" in html
-
-
-# Flow and sampled points are drawn where the model looks ------------------------------------------------------------
 
 
 def positions(inspection: Inspection, size: tuple[int, int]) -> Tensor:

@@ -1,7 +1,5 @@
 """The page in a real browser: opened from disk, clicked, typed at, on a wide and on a narrow screen."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

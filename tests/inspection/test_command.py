@@ -1,7 +1,5 @@
 """`crispseg inspect`: what it writes, and mistakes that it names before long work."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

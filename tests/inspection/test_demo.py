@@ -1,7 +1,5 @@
 """The demo: what it makes of an upload, and its server over HTTP and in a browser."""
 
-from __future__ import annotations
-
 import os
 import socket
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The page: what its numbers are worth, its size, and that it needs nothing from outside."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import io

@@ -1,8 +1,6 @@
 """What every model must do: a new one is a subclass of `ModelTester` of a few lines. test_registry.py has what models
 have in common."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Mapping
 from functools import cache

@@ -1,7 +1,5 @@
 """AGLN's parts against Eqs. 1 to 6, evaluated entry by entry in float64."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -101,9 +99,6 @@ class TestAGLNLite(ModelTester):
     name = "agln_lite"
     options, taps = TestAGLN.options, TestAGLN.taps
     test_bfloat16_is_close_to_float32 = TestAGLN.test_bfloat16_is_close_to_float32
-
-
-# Eqs. 1 to 6 ------------------------------------------------------------------------------------------------------
 
 
 def eq1(sab: SemanticAggregation, x: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """FPN, UPerNet, DeepLabV3+ and FCN, in which the papers' parts are placed or with which they are compared."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import ClassVar
 

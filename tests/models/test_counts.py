@@ -1,7 +1,5 @@
 """Parameters and multiply-adds are those of the papers' tables."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

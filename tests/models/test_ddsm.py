@@ -1,7 +1,5 @@
 """DDSM's parts against Eqs. 1 to 3, evaluated pixel by pixel in float64."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any, ClassVar
@@ -52,9 +50,6 @@ class TestDDSMDeepLabV3Plus(ModelTester):
     options: ClassVar = {"width": 24, "reduced": 16, "pixels": 9}
     auxiliary_maps = 1
     taps: ClassVar = {"decoder.coarsest": (24, 16), **ddsm_taps("decoder.fuse", 4, 16)}
-
-
-# Eqs. 1 to 3 ------------------------------------------------------------------------------------------------------
 
 
 def eq1(x: Tensor, offset: Tensor, modulation: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """The frame that all models share: what moves or surrounds an image changes nothing but by parts that say so."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

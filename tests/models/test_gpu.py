@@ -1,7 +1,5 @@
 """Every model on a CUDA device: forward, backward, `Segmenter` and export give what they give on the CPU."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 

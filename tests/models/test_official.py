@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +70,6 @@ def df1() -> State:
     return official("sfnet_df1")[1]
 
 
-# Files that do not fit ----------------------------------------------------------------------------------------------
-
 CLASSIFIER = "head.conv_last.1.weight"
 DF1_ONLY = "backbone.stage5.0.conv1.weight"
 LATERAL_BIAS = "head.fpn_in.0.0.bias"
@@ -99,9 +95,6 @@ def test_a_file_that_does_not_fit_says_which_keys(
     torch.save(state, tmp_path / "changed.pth")
     with refuses(str(tmp_path / "changed.pth"), *phrases):
         convert_official(tmp_path / "changed.pth")
-
-
-# Class names --------------------------------------------------------------------------------------------------------
 
 
 def test_data_with_other_classes_are_refused(df1: State, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

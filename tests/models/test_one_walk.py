@@ -1,7 +1,5 @@
 """What is evaluated is what is shipped, and each part of a network runs once an image."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Boundary refinement: its formulas, and models that have it."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import ClassVar
 
@@ -52,9 +50,6 @@ def test_straight_steps_go_on_in_the_first_direction() -> None:
     for y, x in np.ndindex(20, 30):
         dx, dy = STEPS[int(direction[0, :, y, x].argmax())] if boundary[0, 0, y, x] > 0 else (0, 0)
         assert moved[y, x] == min(max(y + 2 * dy, 0), 19) * 30 + min(max(x + 2 * dx, 0), 29)
-
-
-# Models ------------------------------------------------------------------------------------------------------------
 
 
 class TestRefinedFPN(ModelTester):

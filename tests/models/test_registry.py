@@ -1,7 +1,5 @@
 """Options of models, and what the frame does for all models alike, shown on one."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -97,9 +95,6 @@ def test_auxiliary_heads_are_in_no_count() -> None:
     assert len([*model.parameters()]) > len([*plain.parameters()])
     assert count_parameters(model) == count_parameters(plain)
     assert count_multiply_adds(model, 64, 64) == count_multiply_adds(plain, 64, 64)
-
-
-# Options of a part go wherever the part goes, and are saved with the model --------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["fpn", "upernet", "sfnet", "deeplabv3plus"])

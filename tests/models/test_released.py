@@ -4,8 +4,6 @@ AGLN with `block="released"` is the released network. UN-EPT is, after `as_relea
 release differs; docs/papers/unept.md lists them. The release ran with its own PyTorch version of its CUDA operator.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from functools import reduce

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace
@@ -39,9 +37,6 @@ def saved(original: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(original, tmp_path / "model"))
 
 
-# What is saved ------------------------------------------------------------------------------------------------------
-
-
 def test_all_that_the_model_knows_is_saved_and_on_its_card(tmp_path: Path) -> None:
     model = build(fuse="add", auxiliary=True)
     known: dict[str, Any] = {"class_names": NAMES, "palette": PALETTE, "recipe": {"epochs": 10, "crop": [320, 416]}}
@@ -56,9 +51,6 @@ def test_all_that_the_model_knows_is_saved_and_on_its_card(tmp_path: Path) -> No
     for phrase in ("# sfnet on test_efficientnet", "`sky`, `road`, `person`", "`miou`: 0.625"):
         assert phrase in card
     assert "{{" not in card and "per_class" not in card
-
-
-# A crash while saving -----------------------------------------------------------------------------------------------
 
 
 def test_an_interrupted_save_leaves_the_earlier_one(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,9 +72,6 @@ def test_the_config_of_another_program_is_kept(saved: Path, tmp_path: Path, refu
     with refuses(str(tmp_path / "config.json"), "choose another folder"):
         build().save_pretrained(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", saved.name}
-
-
-# What cannot be loaded ----------------------------------------------------------------------------------------------
 
 
 def test_a_missing_folder_is_refused(refuses: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,5 @@
 """SFNet: equations, and every row of Tables 1 and 2 as an option; and SFNet-Lite."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from typing import Any, ClassVar
@@ -29,9 +27,6 @@ class TestSFNet(ModelTester):
         for level, stride in enumerate((4, 8, 16))
         for tap, channels in (("fine", 16), ("coarse", 16), ("flow", 2), ("warped", 16))
     }
-
-
-# Warping, Eqs. 2 and 3 ---------------------------------------------------------------------------------------------
 
 
 def naive_warp(coarse: Tensor, flow: Tensor) -> Tensor:
@@ -70,9 +65,6 @@ def test_coordinates_are_float32_when_all_else_is_bfloat16(autocast: bool) -> No
     expected = torch.arange(2048) * (1023 / 2047)
     torch.testing.assert_close(warped[0, 0, 0], expected, atol=1e-2, rtol=0)  # bfloat16 would be wrong by pixels
     assert warp(coarse.bfloat16(), torch.zeros(1, 2, 2, 8)).dtype == torch.bfloat16
-
-
-# Tables 1 and 2: every row is an option -----------------------------------------------------------------------------
 
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -118,9 +110,6 @@ def test_df_has_two_steps() -> None:
     assert [type(fuse) for fuse in model.decoder.fuses] == [FlowAlignment, UpsampleAdd]
 
 
-# Table 2(c): correlation --------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("reach", [0, 1, 4])
 def test_correlation_is_the_mean_product_with_the_displaced_map(reach: int) -> None:
     fine, coarse = torch.randn(2, 3, 4, 5), torch.randn(2, 3, 4, 5)
@@ -132,9 +121,6 @@ def test_correlation_is_the_mean_product_with_the_displaced_map(reach: int) -> N
         ]
         expected = torch.stack([(fine[n] * each).mean(0) for each in displaced])
         torch.testing.assert_close(correlate(fine, coarse, reach)[n].double(), expected, atol=1e-5, rtol=0)
-
-
-# SFNet-Lite --------------------------------------------------------------------------------------------------------
 
 
 TINY: dict[str, Any] = {"num_classes": 3, "backbone": "test_efficientnet", "width": 8}

@@ -1,7 +1,5 @@
 """Bundled trained models: found by name, kept in float16. Those of the tests take their place."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import MISSING
 from pathlib import Path
@@ -38,9 +36,6 @@ def nuclei(tiny_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return folder
 
 
-# Half the room ------------------------------------------------------------------------------------------------------
-
-
 def test_float16_takes_half_the_room_and_loads_as_float32(tiny_run: Run, nuclei: Path) -> None:
     usual = tiny_run.folder / "model/model.safetensors"
     assert (nuclei / "model.safetensors").stat().st_size < 0.6 * usual.stat().st_size
@@ -61,9 +56,6 @@ def test_what_no_float16_can_hold_is_refused(tiny_run: Run, tmp_path: Path, refu
     assert not list((tmp_path / "a").iterdir())
     model.save_pretrained(tmp_path / "a", dtype=torch.bfloat16)
     assert from_pretrained(tmp_path / "a").classifier.bias[0] == torch.tensor(1e5).bfloat16()
-
-
-# By name ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_name_is_enough(nuclei: Path, refuses: Any) -> None:
@@ -118,9 +110,6 @@ def test_a_folder_without_one_does_not(holds: tuple[str, ...], nuclei: Path, ref
     for folder in ("./nuclei", Path("nuclei"), str(Path("nuclei").absolute())):
         with refuses("nuclei", "has no "):
             from_pretrained(folder)
-
-
-# Commands -----------------------------------------------------------------------------------------------------------
 
 
 def test_training_starts_from_it(nuclei: Path, tiny_run: Run, tmp_path: Path) -> None:

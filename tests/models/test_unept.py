@@ -1,7 +1,5 @@
 """UN-EPT's context branch."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -83,9 +81,6 @@ class TestUNEPT(ModelTester):
             torch.testing.assert_close(ours, theirs)
 
 
-# Parts ------------------------------------------------------------------------------------------------------------
-
-
 def test_sine_positions_are_those_of_detr() -> None:
     height, width, channels = 3, 5, 16
     encoded = sine_positions(pixel_centres((height, width)), channels).view(height, width, channels)
@@ -97,9 +92,6 @@ def test_sine_positions_are_those_of_detr() -> None:
                     angle = 2 * math.pi * place / 10000 ** (4 * k / channels)
                     expected += [math.sin(angle), math.cos(angle)]
             torch.testing.assert_close(encoded[row, column], torch.tensor(expected), atol=1e-5, rtol=0)
-
-
-# ViTs -------------------------------------------------------------------------------------------------------------
 
 
 def vit(**options: Any) -> SegmentationModel:

@@ -1,7 +1,5 @@
 """Every model on a plain vision transformer, which gets a simple feature pyramid."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Deformable attention against that of Hugging Face transformers, and the module against a naive evaluation."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from typing import Any
@@ -81,9 +79,6 @@ def test_no_copy_of_the_values_for_each_point_is_made() -> None:
         total = deformable_attention([level], locations, weights)
         total.sum().backward()
     assert 2 * queries * heads * points <= largest < queries * heads * points * channels
-
-
-# The module -------------------------------------------------------------------------------------------------------
 
 
 def lively(channels: int = 16, heads: int = 4, levels: int = 3, points: int = 2) -> DeformableAttention:

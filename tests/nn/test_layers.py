@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -111,24 +109,3 @@ def test_bfloat16_averages_are_as_exact_as_bfloat16_is() -> None:
     expected = F.adaptive_avg_pool2d(feature.float(), 3)
     torch.testing.assert_close(averages.float(), expected, atol=0, rtol=3 * 2**-8)  # roundings of two sums and the mean
     assert (average_bins(torch.full((1, 1, 7, 11), 3.0).bfloat16(), 6) == 3).all()
-
-
-class Resize(nn.Module):
-    def __init__(self, align_corners: bool) -> None:
-        super().__init__()
-        self.align_corners = align_corners
-
-    def forward(self, x: Tensor, like: Tensor) -> Tensor:
-        return resize(x, like.shape[-2:], align_corners=self.align_corners)
-
-
-@pytest.mark.parametrize("align_corners", [False, True])
-def test_an_exported_resize_does_not_remember_its_example(align_corners: bool) -> None:
-    sides = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
-    module = Resize(align_corners)
-    with torch.fx.experimental._config.patch(backed_size_oblivious=True):
-        example = (torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4))  # equal sizes: no resize at all
-        program = torch.export.export(module, example, dynamic_shapes=(sides, sides), strict=False).module()
-    for size in ((1, 1), (1, 5), (4, 1), (7, 6), (3, 4)):
-        x, like = torch.randn(1, 2, 3, 4), torch.randn(1, 2, *size)
-        torch.testing.assert_close(program(x, like), module(x, like), atol=1e-6, rtol=0)

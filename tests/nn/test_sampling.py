@@ -1,7 +1,5 @@
 """Products with sampled features against `grid_sample` on all points at once."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F
