@@ -164,17 +164,6 @@ def tutorial() -> None:
     folder = RUNS / "tutorial"
     folder.mkdir(parents=True, exist_ok=True)
     text = (ROOT / "docs/tutorial.md").read_text(encoding="utf-8").replace("\\\n", " ")
-    found = re.search(r"```python\n(.*?)```", text, re.DOTALL)
-    assert found
-    if not (folder / "photos").is_dir():
-        subprocess.run([sys.executable, "-c", found[1]], cwd=folder, check=True)
-    images = sorted((folder / "photos/test").glob("*.png"))[:4]
-    colours = voc_palette(255)
-    numbered = [
-        colorize(np.asarray(Image.open(folder / "numbered/test" / each.name)) % 255, colours) for each in images
-    ]
-    rows = [[np.asarray(Image.open(each).convert("RGB")) for each in images], numbered]
-    save("tutorial_data", panels([[fit(each) for each in row] for row in rows], [each.stem for each in images]))
     commands = re.findall(r"^crispseg (?!demo)(.*)$", text, re.MULTILINE)
     for command in commands:
         done = folder / ".done" / f"{commands.index(command)}"
@@ -182,6 +171,13 @@ def tutorial() -> None:
             run(f"crispseg {command}", folder)
             done.parent.mkdir(exist_ok=True)
             done.touch()
+    images = sorted((folder / "data/images/test").glob("*.png"))[:4]
+    colours = voc_palette(255)
+    numbered = [
+        colorize(np.asarray(Image.open(folder / "data/instances/test" / each.name)) % 255, colours) for each in images
+    ]
+    rows = [[np.asarray(Image.open(each).convert("RGB")) for each in images], numbered]
+    save("tutorial_data", panels([[fit(each) for each in row] for row in rows], [each.stem for each in images]))
     save("tutorial_val", np.asarray(Image.open(folder / "runs/cells/val.png").convert("RGB")))
     test = Nuclei().dataset("test")
     shown = []

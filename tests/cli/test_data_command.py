@@ -11,7 +11,7 @@ import pytest
 from commands import Capture, error_of, hints, output_of
 from dataset_trees import MAKERS, save
 
-from crispseg.data import DATA_SOURCES, Folder
+from crispseg.data import DATA_SOURCES, Folder, Nuclei
 from crispseg.folders.readers import read
 from crispseg.folders.report import values_of_labels
 from crispseg.labels import IGNORE
@@ -78,6 +78,19 @@ def test_import_and_use(tmp_path: Path, capsys: Capture) -> None:
     named = [f"--out={out}2", f"--classes={tmp_path / 'names.txt'}", "--background=null"]
     output_of(capsys, "data", "import", tmp_path / "in", *named)
     assert (tmp_path / "out2" / "classes.txt").read_text() == "bush\ntree\n"
+
+
+def test_bundled_images_are_copied(tmp_path: Path, capsys: Capture) -> None:
+    out = tmp_path / "cells"
+    (step,) = hints(output_of(capsys, "data", "get", "nuclei", out))
+    assert f"images: {out / 'images'}" in output_of(capsys, *step, "--print_config")
+    copied = Folder(images=str(out / "images"), instances=str(out / "instances"), classes=["background", "nucleus"])
+    for split in ("train", "val", "test"):
+        assert [pair.image.name for pair in copied.pairs(split)] == [
+            pair.image.name for pair in sorted(Nuclei().pairs(split))
+        ]
+    assert str(out) in error_of(capsys, "data", "get", "nuclei", out)
+    assert "nuclei" in error_of(capsys, "data", "get", "cells", tmp_path / "other")
 
 
 # -------------------------------------------------------------------------------------------------------- the rest

@@ -1,22 +1,26 @@
-"""`crispseg data list|import`"""
+"""`crispseg data list|get|import`"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copy
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Column, Table
 
 from crispseg.cli.command import Command, Group
-from crispseg.cli.hints import after_import
+from crispseg.cli.hints import after_get, after_import
 from crispseg.cli.keys import WithOptions
 from crispseg.data.catalogue import catalogue
 from crispseg.data.importing import import_annotations
+from crispseg.data.sources import Nuclei
+from crispseg.io.files import check_new_folder, writable_folder
 
 
 class Data(Group):
-    """List data sets, or import annotations."""
+    """List data sets, copy bundled images, or import annotations."""
 
     name = "data"
 
@@ -35,6 +39,32 @@ class ListData(Command):
             table.add_row(entry.name, entry.classes, *counts, entry.licence, entry.home)
         Console().print(table)
         print("--data NAME --data.root DIR trains on them; --data nuclei alone uses the bundled part")
+
+
+@dataclass(kw_only=True)
+class GetData(Command):
+    """Copy the bundled images to a folder, as an example of your own: microscope images and masks of their nuclei.
+
+    The masks are instance masks: 0 is background, and each nucleus has a number. Sub-folders are the splits.
+
+    Args:
+        source: name of the data, nuclei.
+        out: new or empty folder to write to.
+    """
+
+    name = "data get"
+    words = ("source", "out")
+    source: Literal["nuclei"]
+    out: Path
+
+    def __call__(self) -> None:
+        check_new_folder(self.out)
+        nuclei = Nuclei()
+        for split in nuclei.splits():
+            for pair in nuclei.pairs(split):
+                copy(pair.image, writable_folder(self.out / "images" / split))
+                copy(pair.mask, writable_folder(self.out / "instances" / split))
+        print(f"wrote {self.out}", "next:", f"  {after_get(self.out)}", sep="\n")
 
 
 @dataclass(kw_only=True)

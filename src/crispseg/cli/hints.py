@@ -29,6 +29,12 @@ def after_import(folder: Path) -> str:
     return command("train", folder, "--out", Path("runs") / folder.name)
 
 
+def after_get(folder: Path) -> str:
+    """Return the command that trains on a copy of the bundled images."""
+    places = f"--images={folder / 'images'}", f"--instances={folder / 'instances'}"
+    return command("train", *places, "--classes=[background,nucleus,border]", "--out", Path("runs") / folder.name)
+
+
 def after_errors(run: str, excluded: Path) -> str | None:
     """Return the command that trains a run again without the images in a list; None for saved models."""
     settings = Path(run) / CONFIG
