@@ -68,7 +68,7 @@ def test_names_that_a_line_means(line: str, names: list[str]) -> None:
 
 def test_folders_are_the_splits(tmp_path: Path) -> None:
     source = Folder(root=put(tmp_path, "{split}/{kind}"))
-    assert source.splits() == ("train", "val", "test") and source.open().divided
+    assert source.splits() == ("train", "val", "test") and source.divided
     for split, count in COUNTS.items():
         assert [pair.name for pair in source.pairs(split)] == [f"{split}{index}" for index in range(count)]
     every = [pair.name for pair in source.pairs("all")]
@@ -94,7 +94,7 @@ def test_lists_of_test_images(tmp_path: Path) -> None:
     source = Folder(root=tmp_path)
     assert source.splits() == ("train", "val", "test") and len(source.pairs("test")) == 2
     assert len(source.pairs("train")) + len(source.pairs("val")) == 7
-    assert source.open().notes() == ["the splits follow test.txt"]
+    assert source.notes() == ["the splits follow test.txt"]
 
 
 def test_links_to_folders_are_followed(tmp_path: Path) -> None:

@@ -146,13 +146,13 @@ def test_groups_by_pattern_and_by_folder(tmp_path: Path, refuses: Any) -> None:
     for options in ({"group": "folder"}, {"group": "p*/*"}, {"group": "folder", "folds": 3, "fold": 1}):
         for side in sides(folder(tmp_path, **options)):
             assert len({(name[:2], split) for name, split in side.items()}) == 4
-    assert "4 groups" in folder(tmp_path, group="folder").open().notes()[-1]
-    assert "fits 3 of 12" in folder(tmp_path, group="p0/*_*").open().notes()[-2]
-    assert "12 images form 12 groups" in folder(tmp_path, group="s_*").open().notes()[-1]
+    assert "4 groups" in folder(tmp_path, group="folder").notes()[-1]
+    assert "fits 3 of 12" in folder(tmp_path, group="p0/*_*").notes()[-2]
+    assert "12 images form 12 groups" in folder(tmp_path, group="s_*").notes()[-1]
     for index, split in enumerate(("train", "val")):
         (tmp_path / f"{split}.txt").write_text(f"p{index}/s_{3 * index}\n")
     lists = {f"{split}_list": tmp_path / f"{split}.txt" for split in ("train", "val")}
-    assert not any("data.group" in note for note in folder(tmp_path, group="p*/*", **lists).open().notes())
+    assert not any("data.group" in note for note in folder(tmp_path, group="p*/*", **lists).notes())
     for options, phrases in {
         ("*_z*", None): ("data.group", "'*_z*'", "matches no image", "p0/s_0"),
         ("*_*", None): ("data.group", "'*_*'", "one group of all 12"),

@@ -50,7 +50,7 @@ def test_masks_are_made_of_them(folders: Path, refuses: Any) -> None:
             ids = cells(int(pair.name))
             np.testing.assert_array_equal(train[index].labels, three_classes(ids))
             np.testing.assert_array_equal(train.instances(pair.name), ids)
-    assert source.open().notes() == [] and settle(source)[0].classes is None
+    assert source.notes() == [] and settle(source)[0].classes is None
     data = examine(source)
     assert data.meaning and data.meaning.labels == source.label_set() and {*data.sizes} == {"train", "val"}
 

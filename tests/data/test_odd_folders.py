@@ -12,14 +12,9 @@ from dataset_trees import picture, save
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.named import settings_of
-from crispseg.data.open_folder import OpenFolder
 from crispseg.errors import CrispsegError
 
 from .own_folders import ids, make_pairs, photo
-
-
-def open_root(root: Path) -> OpenFolder:
-    return Folder(root=root).open()
 
 
 def test_of_a_cvat_export_the_listed_images_are_read(tmp_path: Path) -> None:
@@ -32,7 +27,7 @@ def test_of_a_cvat_export_the_listed_images_are_read(tmp_path: Path) -> None:
     assert settings_of(tmp_path) == {"name": "folder", "root": str(tmp_path)}
     for data in (Folder(root=tmp_path), Folder(tmp_path / "JPEGImages", tmp_path / "SegmentationClass")):
         assert [pair.name for pair in data.pairs("all")] == ["0", "1", "2", "3"]
-        assert "default.txt" in "\n".join(data.open().notes())
+        assert "default.txt" in "\n".join(data.notes())
 
 
 @pytest.mark.parametrize("name", ["images/{}.png masks/{}.png", "{}.jpg {}.png", "{}.jpg {}_mask.png"])
@@ -54,7 +49,7 @@ def test_annotations_without_masks_are_to_be_imported(tmp_path: Path) -> None:
     picture(tmp_path / "train/a.jpg")
     (tmp_path / "train/_annotations.coco.json").write_text(json.dumps({"categories": []}))
     with pytest.raises(CrispsegError, match="crispseg data import"):
-        open_root(tmp_path)
+        Folder(root=tmp_path).splits()
 
 
 def test_several_images_of_one_name_are_refused(tmp_path: Path, refuses: Any) -> None:

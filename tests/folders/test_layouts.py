@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from crispseg.errors import CrispsegError, Question
-from crispseg.folders.content import Content, content_of, unwrapped
+from crispseg.folders.content import Content, content_of
 from crispseg.folders.layouts import LAYOUTS, Layout, located_at, recognise
 from crispseg.folders.tree import Tree
 
@@ -33,8 +33,7 @@ def names(image: str, mask: str, count: int = 4, *folders: str) -> list[str]:
 
 
 def content(root: Path) -> Content:
-    tree = unwrapped(Tree.of(root))
-    return content_of(recognise(tree), {}, tree)
+    return content_of(root, None, None, {})
 
 
 def counts(found: Content) -> dict[str, int]:
@@ -184,14 +183,13 @@ def test_questions(name: str, tmp_path: Path) -> None:
     shown = [tuple(str(Path(place).relative_to(tmp_path)) for place in places) for places in proposed]
     assert shown == asked.choices
     for images, masks in proposed if name != "fields of view and vessels" else ():
-        assert counts(content_of(located_at(Path(images), Path(masks)), {})) == {"": 4}
+        assert counts(content_of(None, images, masks, {})) == {"": 4}
 
 
 def test_names_of_a_pattern_are_the_text_of_its_wildcards(tmp_path: Path) -> None:
     touch(tmp_path, *(f"{name}_{kind}.png" for name in ("p1/a.b", "p2/c") for kind in ("t1", "t2", "roi")))
-    located = located_at(tmp_path / "*/*_t1.png", tmp_path / "*/*_roi.png")
-    assert sorted(located.image_of.values()) == ["p1/a.b", "p2/c"]
-    assert counts(content_of(located, {})) == {"": 2}
+    content = content_of(None, tmp_path / "*/*_t1.png", tmp_path / "*/*_roi.png", {})
+    assert sorted(content.located.image_of.values()) == ["p1/a.b", "p2/c"] and counts(content) == {"": 2}
     with pytest.raises(CrispsegError, match=r"\*.bmp contains no images"):
         located_at(tmp_path / "*.bmp", tmp_path / "*/*.png")
 

@@ -71,7 +71,7 @@ def test_a_single_different_mask_is_named(tmp_path: Path) -> None:
     assert "1 mask, such as 3.png, with 3 values" in str(asked.value) and "data.exclude" in str(asked.value)
     for name in ("3", "3.png"):
         assert folder(tmp_path, exclude=[name]).label_set().names == ("background", "class 1")
-    unknown = folder(tmp_path, exclude=["3", "nonesuch"]).open().notes()
+    unknown = folder(tmp_path, exclude=["3", "nonesuch"]).notes()
     assert any("nonesuch" in note for note in unknown)
 
 

@@ -15,7 +15,7 @@ from training_runs import quietly, tiny
 from crispseg.cli.hints import after_training
 from crispseg.cli.main import main
 from crispseg.data import Folder
-from crispseg.data.open_folder import ALL
+from crispseg.data.folder import ALL
 from crispseg.models.saving import FOLDS
 from crispseg.training import Run, train_folds
 

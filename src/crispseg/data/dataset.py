@@ -47,6 +47,8 @@ class SegmentationDataset(Dataset[Sample], ABC):
     """Samples of one split and their classes."""
 
     labels: LabelSet
+    pairs: tuple[Pair, ...] = ()
+    """Its files, in the order of the indices; empty if the samples are not files."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -228,8 +230,7 @@ class DataSource(ABC):
 
     def pairs(self, split: str, strict: bool = True) -> list[Pair]:
         """Return the files of one split; if not `strict`, those without partner are left out. None without files."""
-        dataset = self.dataset(split)
-        return list(dataset.pairs) if isinstance(dataset, FileDataset) else []
+        return list(self.dataset(split).pairs)
 
     def names_to_record(self, pairs: Iterable[Pair]) -> list[str]:
         """Return names for a list of the training images of a run; empty if the settings define the splits."""

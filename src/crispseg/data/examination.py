@@ -5,10 +5,12 @@ They differ in the findings that they raise, print or correct.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import chain, starmap
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 from crispseg.data.dataset import DataSource, FileDataset, SegmentationDataset
 from crispseg.errors import CrispsegError, Question
@@ -16,13 +18,15 @@ from crispseg.folders.checks import check, classes, files, splits, values
 from crispseg.folders.examined import Examined
 from crispseg.folders.facts import image_facts, mask_facts
 from crispseg.folders.finding import Finding, Severity
-from crispseg.folders.lookup import IdLookup
+from crispseg.folders.lookup import IdLookup, MaskLookup
 from crispseg.folders.meaning import Meaning
 from crispseg.folders.report import SplitReport
 from crispseg.folders.survey import Pair, PairFacts, Survey
 from crispseg.folders.wording import error_of
 from crispseg.io.images import as_picture
 from crispseg.io.parallel import parallel
+
+Content = TypeVar("Content")
 
 RAISED = (
     "unusable-file",
@@ -41,89 +45,68 @@ OF_SPLITS = [*files.FILE_CHECKS, *values.VALUE_CHECKS, *classes.CLASS_CHECKS]
 """Checks of the files of a split."""
 
 
+def available(source: DataSource, read: Callable[[str], Content]) -> tuple[dict[str, Content], dict[str, str]]:
+    """Return what can be read of each split, and why other splits cannot be read."""
+    contents: dict[str, Content] = {}
+    reasons: dict[str, str] = {}
+    for split in source.splits():
+        try:
+            contents[split] = read(split)
+        except CrispsegError as error:
+            reasons[split] = str(error)
+    return contents, reasons
+
+
+def pairs_of(source: DataSource) -> Mapping[str, Sequence[Pair]]:
+    """Return the files of all splits that can be read."""
+    return available(source, lambda split: source.dataset(split).pairs)[0]
+
+
 def examine(source: DataSource, channels: int = 3, threads: int | None = None) -> Examined:
     """Read all files of a data source, despite faults; see `Examined` for `channels`."""
-    if source.inferred and not source.of_instances:
+    if source.inferred:
         return examine_folder(source, channels, threads)
-    datasets: dict[str, SegmentationDataset] = {}
-    unavailable: dict[str, str] = {}
     source.label_set()  # may raise
-    for split in source.splits():
-        try:
-            datasets[split] = source.dataset(split)
-        except CrispsegError as error:
-            unavailable[split] = str(error)
+    datasets, reasons = available(source, source.dataset)
     if not datasets:
-        raise CrispsegError(next(iter(unavailable.values())))
-    shared = getattr(source, "train_on", "") == "trainval"
-    return examine_datasets(datasets, channels, threads, unavailable, shared)
+        raise CrispsegError(next(iter(reasons.values())))
+    data = examine_datasets(datasets, channels, threads)
+    return replace(data, unavailable=reasons, shared_on_purpose=getattr(source, "train_on", "") == "trainval")
 
 
-def pairs_of(source: DataSource) -> dict[str, Sequence[Pair]]:
-    """Return the files of all splits that can be read."""
-    pairs: dict[str, Sequence[Pair]] = {}
-    for split in source.splits():
-        with suppress(CrispsegError):
-            dataset = source.dataset(split)
-            pairs[split] = dataset.pairs if isinstance(dataset, FileDataset) else ()
-    return pairs
-
-
-def examine_folder(source: DataSource, channels: int = 3, threads: int | None = None) -> Examined:
+def examine_folder(source: DataSource, channels: int, threads: int | None) -> Examined:
     """Read all files of custom data."""
-    pairs: dict[str, Sequence[Pair]] = {}
-    unavailable: dict[str, str] = {}
-    for split in source.splits():
-        try:
-            pairs[split] = source.pairs(split, strict=False)
-        except CrispsegError as error:
-            unavailable[split] = str(error)
+    pairs, reasons = available(source, partial(source.pairs, strict=False))
     unpaired = source.unpaired()
     if not pairs and not any(unpaired.values()):
-        raise CrispsegError(next(iter(unavailable.values())))
-    survey = Survey.of(pairs, threads)
-    meaning, question = None, None
-    try:
-        meaning = source.meaning_of(survey.masks) if survey.masks else None
-    except Question as unclear:
-        question = unclear
-    return Examined(
-        survey,
+        raise CrispsegError(next(iter(reasons.values())))
+    data = Examined(
+        Survey.of(pairs, threads),
         {split: len(inside) for split, inside in pairs.items()},
-        meaning,
-        question,
-        channels,
-        unpaired,
-        unavailable if pairs else {},  # else the unpaired files say why
-        places_of(source, pairs),
-        group_pattern(source),
+        channels=channels,
+        unpaired=unpaired,
+        unavailable=reasons if pairs else {},  # else the unpaired files say why
+        places=places_of(source, pairs),
+        group=group_pattern(source),
     )
+    try:
+        return replace(data, meaning=source.meaning_of(data.survey.masks) if data.survey.masks else None)
+    except Question as question:
+        return replace(data, question=question)
 
 
 def examine_datasets(
-    datasets: Mapping[str, SegmentationDataset],
-    channels: int = 3,
-    threads: int | None = None,
-    unavailable: Mapping[str, str] | None = None,
-    shared_on_purpose: bool = False,
+    datasets: Mapping[str, SegmentationDataset], channels: int = 3, threads: int | None = None
 ) -> Examined:
     """Read all samples of splits; those that are not files are read one by one."""
     first = next(iter(datasets.values()))
-    sizes = {split: len(dataset) for split, dataset in datasets.items()}
+    lookup: MaskLookup = IdLookup(len(first.labels))
     if isinstance(first, FileDataset):
-        meaning = Meaning(first.labels, first.lookup)
-        survey = Survey.of({split: files_of(dataset) for split, dataset in datasets.items()}, threads)
+        lookup, survey = first.lookup, Survey.of({split: data.pairs for split, data in datasets.items()}, threads)
     else:
-        meaning = Meaning(first.labels, IdLookup(len(first.labels)))
         survey = Survey(tuple(chain.from_iterable(starmap(facts_of, datasets.items()))))
-    return Examined(
-        survey, sizes, meaning, None, channels, unavailable=unavailable or {}, shared_on_purpose=shared_on_purpose
-    )
-
-
-def files_of(dataset: SegmentationDataset) -> Sequence[Pair]:
-    assert isinstance(dataset, FileDataset)
-    return dataset.pairs
+    sizes = {split: len(dataset) for split, dataset in datasets.items()}
+    return Examined(survey, sizes, Meaning(first.labels, lookup), channels=channels)
 
 
 def facts_of(split: str, dataset: SegmentationDataset) -> list[PairFacts]:

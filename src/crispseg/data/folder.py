@@ -2,59 +2,328 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import combinations
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from pydantic.dataclasses import dataclass
 
-from crispseg.config.settings import CHECKS
+from crispseg.config.settings import CHECKS, plural
 from crispseg.data.dataset import DataSource, FileDataset
 from crispseg.data.folder_settings import FolderSettings
-from crispseg.data.open_folder import OpenFolder
-from crispseg.errors import Question
-from crispseg.folders.content import content_of, unwrapped
-from crispseg.folders.facts import MaskFacts
-from crispseg.folders.layouts import LAYOUTS, Located, locate, located_at, recognise
+from crispseg.errors import CrispsegError, Question, did_you_mean, few
+from crispseg.folders.content import Content, content_of
+from crispseg.folders.facts import ImageFacts, MaskFacts, read_image_facts, read_mask_facts
+from crispseg.folders.groups import group_of, original, together
+from crispseg.folders.layouts import files_in
 from crispseg.folders.lookup import ColorLookup, IdLookup
-from crispseg.folders.meaning import BLACK_AND_WHITE, Meaning
+from crispseg.folders.meaning import BLACK_AND_WHITE, Declared, Meaning
 from crispseg.folders.names import names_or_file
-from crispseg.folders.survey import Pair
-from crispseg.folders.tree import Tree
+from crispseg.folders.readers import read
+from crispseg.folders.splits import SPLITS, chosen_names, folded, shared_out
+from crispseg.folders.survey import Pair, read_facts
 from crispseg.labels import IGNORE, LabelSet
+
+ALL = "all"  # split of all images that have a mask
+
+
+class Assignment(NamedTuple):
+    """Names of images by split, and of those that are divided randomly between train and val."""
+
+    fixed: dict[str, list[str]]
+    drawn: list[str]
 
 
 @dataclass(frozen=True, config=CHECKS)
 class Folder(FolderSettings, DataSource):
-    """Custom data: its settings, and the folder that they open."""
+    """Custom data: its settings, and what the folders contain, which is read when it is asked for."""
 
     name: ClassVar[str] = "folder"
     inferred: ClassVar[bool] = True
 
-    def open(self) -> OpenFolder:
-        """Walk through the folders once; a missing folder, or an unknown layout, raises a `CrispsegError`."""
-        return self._opened
-
     @cached_property
-    def _opened(self) -> OpenFolder:
+    def content(self) -> Content:
+        """Images, masks and lists, from one walk; a missing folder, or an unknown layout, raises a `CrispsegError`."""
+        masks = self.instances if self.of_instances else self.masks
         given = {"train": self.train_list, "val": self.val_list, "test": self.test_list}
         lists = {split: Path(file) for split, file in given.items() if file is not None}
-        tree = None if self.root is None else unwrapped(Tree.of(self.root))
-        return OpenFolder(self, content_of(self._located(tree), lists, tree))
+        return content_of(self.root, self.images, masks, lists)
 
-    def _located(self, tree: Tree | None) -> Located:
-        """Return the given images and masks, or those in the tree of the root."""
-        images, masks = self.images, self.instances if self.of_instances else self.masks
-        if images is not None and masks is not None:
-            return located_at(Path(images), Path(masks))
-        assert tree is not None
-        if images is None and masks is None:
-            return recognise(tree)
-        fitting = (locate(tree, layout) for layout in LAYOUTS)
-        usual = next(filter(None, fitting), None) or recognise(tree)
-        return located_at(Path(images or usual.images), Path(masks or usual.masks))
+    # Splits ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def pairs_by_name(self) -> dict[str, Pair]:
+        """All pairs; the split is the first part of the name if folders are the splits."""
+        return self.content.pairs
+
+    @cached_property
+    def listed(self) -> dict[str, list[str]]:
+        """Split → image names in its list or its folder of images."""
+        division = self.content.division
+        if self.content.lists:
+            return {split: names for split, (names, _) in self._lists.items()}
+        listed: dict[str, list[str]] = {}
+        for split, folder in division.split_folders.items():
+            if division.by_folders:
+                listed[split] = [f"{split}/{name}" for name in division.pairings[split].pairs]
+            else:
+                listed[split] = [n for n, pair in self.pairs_by_name.items() if pair.image.is_relative_to(folder)]
+        return listed
+
+    @cached_property
+    def _lists(self) -> dict[str, tuple[list[str], list[str]]]:
+        """Split → image names in its list, and entries that match no image."""
+        unpaired = set[str]().union(*(pairing.names for pairing in self.content.pairings))
+        names = [*self.pairs_by_name]
+        return {split: chosen_names(file, names, unpaired) for split, file in self.content.lists.items()}
+
+    @cached_property
+    def assignment(self) -> Assignment:
+        """Images of the splits that folders or lists define, and images to divide randomly."""
+        fixed = dict(self.listed)
+        lacking = {"train", "val"} - fixed.keys()
+        if self.content.division.by_folders:
+            drawn = fixed.pop("train") if lacking == {"val"} else []
+        else:
+            drawn = sorted(self.pairs_by_name.keys() - set().union(*fixed.values()))
+            if len(lacking) < 2:  # the other split is what one list leaves
+                fixed, drawn = fixed | dict.fromkeys(lacking, drawn), []
+        if self.folds is not None:
+            drawn = sorted({*drawn, *fixed.pop("train", ()), *fixed.pop("val", ())})
+        return Assignment(fixed, drawn)
+
+    @property
+    def drawn(self) -> list[str]:
+        """Names of the images that are divided randomly between train and val."""
+        return self.assignment.drawn
+
+    @cached_property
+    def names(self) -> dict[str, list[str]]:
+        """Image names of each split."""
+        names: dict[str, list[str]] = {"train": [], "val": [], **self.assignment.fixed}
+        if not self.drawn:
+            return names
+        if self.folds is None:
+            return names | shared_out(self.drawn, self.val_ratio, self.seed, self.groups)
+        return names | folded(self.drawn, self.folds, self.fold, self.seed, self.groups)
+
+    def splits(self) -> tuple[str, ...]:
+        """Return the available splits; `dataset` also accepts "all" for all images. Errors are those of `content`."""
+        known = {*self.listed}
+        if "train" in known or not self.content.division.by_folders:
+            known |= {"train", "val"}
+        return tuple(split for split in SPLITS if split in known)
+
+    @property
+    def divided(self) -> bool:
+        return bool(self.listed or self.folds or self.val_ratio != 0.2)
+
+    def pairs(self, split: str, strict: bool = True) -> list[Pair]:
+        """Return the files of one split without reading its masks; if not `strict`, files without partner are left out.
+
+        Splits are defined by folders, by lists or by a seeded shuffle of the sorted names.
+
+        Raises:
+            CrispsegError: the split is unknown or empty, the folders do not match, or a list is wrong.
+        """
+        known = (*self.splits(), ALL)
+        if split not in known:
+            raise CrispsegError(f"there is no split '{split}'{did_you_mean(split, known)}")
+        pooled = split == ALL or self.folds is not None
+        self._check_pairings("" if pooled else split, strict)
+        if strict:
+            self._check_lists()
+        names = self.pairs_by_name if split == ALL else self.names[split]
+        pairs = {name: self.pairs_by_name[name] for name in names if name not in self.excluded}
+        if not pairs:
+            raise CrispsegError(f"'{split}' is empty: {self._why_empty}")
+        return [pair._replace(name=name) if pooled else pair for name, pair in pairs.items()]
+
+    def _check_pairings(self, split: str, strict: bool) -> None:
+        """Raise the error of the pairs in the folder of a split, or in those of all splits."""
+        pairings = self.content.division.pairings
+        own = pairings.get(split) or pairings.get("train")  # val may be a share of train
+        for pairing in [own] if own and split else pairings.values():
+            if pairing.error and (strict or not pairing.pairs):
+                raise pairing.error
+
+    def _check_lists(self) -> None:
+        lists = self.content.lists
+        for split, (_, unknown) in self._lists.items():
+            if unknown:
+                wrong = f"{plural(len(unknown), 'line')} with no or several matching images: {few(unknown)}"
+                raise CrispsegError(f"{lists[split]} has {wrong}; add sub-folders, or give other data.images")
+        for split, other in combinations(lists, 2):
+            if shared := sorted({*self.listed[split]} & {*self.listed[other]}):
+                images = f"share {plural(len(shared), 'image')}: {few(shared)}"
+                raise CrispsegError(f"{lists[split]} and {lists[other]} {images}; remove them from one of the lists")
+
+    @property
+    def _why_empty(self) -> str:
+        places = [*self.content.lists.values(), *self.content.division.split_folders.values()]
+        if places:
+            return f"{few(places)} leave no image with a mask for it; change them"
+        place = self.root or self.content.located.images
+        ratio = f"data.val_ratio is {self.val_ratio:g}; add images, or give a share such as 0.2"
+        return f"{place} has {plural(len(self.pairs_by_name), 'image')} with a mask, and {ratio}"
+
+    def dataset(self, split: str) -> FileDataset:
+        """Return one split. Errors are those of `pairs` and `label_set`."""
+        pairs = self.pairs(split)
+        value_range = None if self.value_range == "auto" else self.value_range
+        return FileDataset(pairs, self.meaning.labels, self.meaning.lookup, 3, value_range, self._objects(pairs))
+
+    def _objects(self, pairs: Sequence[Pair]) -> dict[str, Path] | None:
+        """Return the instance mask of each pair; None without instance masks next to class masks."""
+        if self.instances is None or self.of_instances:
+            return None
+        files = {name: file for file, name in files_in(Path(self.instances)).items()}
+        names = self.names_to_record(pairs)
+        if missing := [name for name in names if name not in files]:
+            lacking = f"data.instances {self.instances} has no file for {len(missing)} of {len(pairs)} images"
+            raise CrispsegError(f"{lacking}: {few(missing)}; give each image a file of the same name")
+        return {pair.name: files[name] for pair, name in zip(pairs, names, strict=True)}
+
+    def names_to_record(self, pairs: Iterable[Pair]) -> list[str]:
+        """Return the names of pairs as in list files, with the folder of the split."""
+        names = {pair.image: name for name, pair in self.pairs_by_name.items()}
+        return [names[pair.image] for pair in pairs]
+
+    def place(self, pair: Pair) -> PurePosixPath:
+        return PurePosixPath(self.content.division.names.get(pair.image, pair.name))
+
+    def unpaired(self) -> dict[str, list[str]]:
+        """Return unpaired files and list entries without an image, by the code of a finding."""
+        files: dict[str, list[str]] = defaultdict(list)
+        for pairing in self.content.pairings:
+            for code, unpaired in pairing.unpaired.items():
+                files[code] += map(str, unpaired)
+        for split, (_, unknown) in self._lists.items():
+            files["listed-file-missing"] += [f"{self.content.lists[split]}: {entry}" for entry in unknown]
+        return files
+
+    def with_fold(self, folds: int, fold: int) -> Folder:
+        """Return the data with part number `fold` of `folds` equal parts as val."""
+        return replace(self, folds=folds, fold=fold)
+
+    # Groups ---------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def groups(self) -> dict[str, str]:
+        """Representative of the group of each name in `drawn`; a group stays in one split."""
+        groups = self._related(self.copies)
+        if len(groups) < 2 or len({*groups.values()}) > 1:
+            return groups
+        if self.group:
+            some = f"'{self.group}', which makes one group of all {len(groups)} images, {few(groups, 2)}"
+            raise CrispsegError(f"is {some}; give a finer group, or choose images with data.val_list", "data.group")
+        return {name: name for name in groups}  # all images are copies of one
+
+    def _related(self, copies: str) -> dict[str, str]:
+        """Return the representative of each name in `drawn`, by groups and copies."""
+        names, places = self.drawn, self._drawn_places
+        keys: list[Mapping[str, object]] = [self.named_groups]
+        if copies != "none":
+            repeated = len({*places.values()}) < len(names)  # names repeat in the folders of the splits
+            keys.append({name: original(PurePosixPath(name) if repeated else places[name]) for name in names})
+        if copies == "pixels":
+            files = {name: self.pairs_by_name[name].image for name in names}
+            facts = read_facts("image", read_image_facts, files.values())
+            images = {name: facts[file] for name, file in files.items()}
+            digests = {name: image for name, image in images.items() if isinstance(image, ImageFacts)}
+            keys.append({name: image.digest[:-1] for name, image in digests.items() if not image.constant})
+        return together(names, *keys)
+
+    @property
+    def _drawn_places(self) -> dict[str, PurePosixPath]:
+        return {name: self.place(self.pairs_by_name[name]) for name in self.drawn}
+
+    @cached_property
+    def named_groups(self) -> dict[str, str]:
+        """Group of each name in `drawn` that has one by `data.group`."""
+        pattern = self.group
+        if pattern is None:
+            return {}
+        groups = {name: group for name, place in self._drawn_places.items() if (group := group_of(pattern, place))}
+        if self.drawn and not groups:
+            images = f"'{pattern}', which matches no image, such as {few(self.drawn, 2)}"
+            raise CrispsegError(f"is {images}; correct it, or leave it out", "data.group")
+        return groups
+
+    # Notes ----------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def excluded(self) -> frozenset[str]:
+        """Names that are left out; those of files may have a suffix."""
+        names = names_or_file(self.exclude)
+        return frozenset(
+            name if name in self.pairs_by_name else str(PurePosixPath(name).with_suffix("")) for name in names
+        )
+
+    def notes(self) -> list[str]:
+        """Return notes about inferred settings, one per line. Errors are those of `dataset`."""
+        content, lines = self.content, list[str]()
+        if places := self._places_of_splits():
+            lines.append(f"the splits follow {places}")
+        if content.annotated:
+            lines.append(f"{content.annotated} lists {len(self.pairs_by_name)} annotated images; others are left out")
+        lines.append(content.unused)
+        if outside := content.division.outside:
+            remedy = "to use them, name their folders train, val or test, or give data.train_list and data.val_list"
+            lines.append(f"images in no split: {few((pair.image for pair in outside), 1)}; {remedy}")
+        lines += [pairing.note for pairing in content.pairings]
+        if unknown := sorted(self.excluded - self.pairs_by_name.keys()):
+            lines.append(f"data.exclude names no image by {few(unknown)}; give names as in images/NAME.png")
+        return [*filter(None, lines), *self._notes_of_groups()]
+
+    def _places_of_splits(self) -> str:
+        """Return the lists or folders that define the splits, in their root if there is one."""
+        folders = [folder for split, folder in self.content.division.split_folders.items() if self.listed[split]]
+        paths = map(str, self.content.lists.values() or folders)
+        return ", ".join(path.removeprefix(f"{self.root}{os.sep}") for path in paths)
+
+    def _notes_of_groups(self) -> Iterator[str]:
+        names, groups, key = self.drawn, self.groups, self.group
+        alone = [name for name in names if name not in self.named_groups]
+        if key and alone:
+            yield f"data.group {key} fits {len(names) - len(alone)} of {len(names)} images, not {few(alone, 2)}"
+        count = len({*groups.values()})
+        if names and (key or count < len(names)):
+            share = len(self.names["val"]) / len(names)
+            line = f"{len(names)} images form {plural(count, 'group')}, which are not divided"
+            yield f"{line}; val has {share:.0%} of the images"
+
+    # Masks ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def _declared(self) -> Declared:
+        return self.declared(self.content.classes)
+
+    @cached_property
+    def meaning(self) -> Meaning:
+        """Meaning of the masks; a `Question` asks if it is unclear, and contradictory declarations raise an error."""
+        needed = self._declared.palette is None and not self.of_instances
+        return self.meaning_of(self._masks if needed else [])
+
+    def meaning_of(self, masks: Sequence[MaskFacts]) -> Meaning:
+        instances = None if self.masks is None or self.root else Path(self.masks)
+        return read(self._declared, masks, Path(self.masks or str(self.root)), instances)
+
+    @cached_property
+    def _masks(self) -> list[MaskFacts]:
+        """Facts of the masks in use; of declared classes, without files that cannot be read."""
+        used = {*self.drawn}.union(*self.assignment.fixed.values()) - self.excluded
+        pairs = [pair for name, pair in self.pairs_by_name.items() if name in used] or self.pairs(ALL)
+        facts = read_facts("mask", read_mask_facts, (pair.mask for pair in pairs)).values()
+        errors = [error for error in facts if isinstance(error, CrispsegError)]
+        if errors and self._declared.count is None:
+            raise errors[0]
+        return [mask for mask in facts if isinstance(mask, MaskFacts)]
 
     def label_set(self) -> LabelSet:
         """Return names and colours of the classes.
@@ -62,41 +331,14 @@ class Folder(FolderSettings, DataSource):
         Raises:
             CrispsegError: the declarations contradict each other, or the masks do not determine the classes.
         """
-        return self.open().meaning.labels
-
-    def splits(self) -> tuple[str, ...]:
-        """Return the available splits; `dataset` also accepts "all" for all images. Errors are those of `open`."""
-        return self.open().splits
-
-    def dataset(self, split: str) -> FileDataset:
-        """Return one split, defined by folders, by lists or by a seeded shuffle of the sorted names.
-
-        Raises:
-            CrispsegError: the split is unknown or empty, the folders do not match, or a list is wrong.
-        """
-        return self.open().dataset(split)
-
-    def pairs(self, split: str, strict: bool = True) -> list[Pair]:
-        """Return the files of one split, see `OpenFolder.pairs`."""
-        return self.open().pairs(split, strict)
-
-    def notes(self) -> list[str]:
-        """Return notes about inferred settings, one per line. Errors are those of `dataset`."""
-        return self.open().notes()
+        return self.meaning.labels
 
     @property
     def regrouped(self) -> bool:
         return bool(self.merge or self.drop)
 
-    @property
-    def divided(self) -> bool:
-        return self.open().divided
-
-    def meaning_of(self, masks: Sequence[MaskFacts]) -> Meaning:
-        return self.open().meaning_of(masks)
-
     def check_meaning(self) -> None:
-        if self.of_instances or self.palette or not isinstance(self.open().meaning.lookup, ColorLookup):
+        if self.of_instances or self.palette or not isinstance(self.meaning.lookup, ColorLookup):
             return
         choices: dict[str, Mapping[str, object]] = {
             "if black and white are its classes": {"data.palette": [*BLACK_AND_WHITE]},
@@ -105,39 +347,23 @@ class Folder(FolderSettings, DataSource):
         title = f"{self.root or self.masks}: the masks are black and white, but the model was trained on class ids"
         raise Question(title, [], choices, "write class ids")
 
-    def place(self, pair: Pair) -> PurePosixPath:
-        return self.open().place(pair)
-
-    def unpaired(self) -> dict[str, list[str]]:
-        return self.open().unpaired()
-
-    def names_to_record(self, pairs: Iterable[Pair]) -> list[str]:
-        """Return the names of pairs as in list files."""
-        return self.open().full_names(pairs)
-
-    def with_fold(self, folds: int, fold: int) -> Folder:
-        """Return the data with part number `fold` of `folds` equal parts as val."""
-        return replace(self, folds=folds, fold=fold)
-
     def settled(self) -> Folder:
         """Return the same data with inferred settings declared, so that files added later do not change them.
 
         Errors are those of `label_set` and `dataset`.
         """
-        data = self.open()
-        lookup, inferred = data.meaning.lookup, dict[str, Any]()
-        if self.copies == "pixels" and len({*data.related("names").values()}) == len({*data.groups.values()}):
+        lookup, inferred = self.meaning.lookup, dict[str, Any]()
+        if self.copies == "pixels" and len({*self._related("names").values()}) == len({*self.groups.values()}):
             inferred["copies"] = "names"  # so that files are compared once
         if isinstance(lookup, ColorLookup):
             inferred |= {"palette": self.palette or [*lookup.palette], "palette_tolerance": lookup.tolerance}
         elif isinstance(lookup, IdLookup):
-            inferred["num_classes"] = self.num_classes if data.declared.count else lookup.classes
-            if any(IGNORE in mask.held for mask in data.masks if not mask.colors):
+            inferred["num_classes"] = self.num_classes if self._declared.count else lookup.classes
+            if any(IGNORE in mask.held for mask in self._masks if not mask.colors):
                 inferred["ignore"] = (*{*self.ignore, IGNORE},)  # else other masks may seem black and white
-        settled = replace(
-            self, classes=self.class_list(data.content.classes), exclude=names_or_file(self.exclude), **inferred
-        )
-        settled.__dict__["_opened"] = replace(data, settings=settled)  # the folder is not walked through again
+        classes = self.class_list(self.content.classes)
+        settled = replace(self, classes=classes, exclude=names_or_file(self.exclude), **inferred)
+        settled.__dict__["content"] = self.content  # the folder is not walked through again
         return settled
 
 

@@ -14,8 +14,8 @@ from crispseg.config.settings import CONFIG, Tree, checked, fields_of, unknown
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder
 from crispseg.data.examination import shared_by
+from crispseg.data.folder import ALL
 from crispseg.data.named import build_data, own_data_meant, settings_of
-from crispseg.data.open_folder import ALL
 from crispseg.errors import CrispsegError, few
 from crispseg.evaluation.checked import check_classes
 from crispseg.folders.survey import Pair

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from crispseg.errors import few
 from crispseg.folders.division import Division, divide
-from crispseg.folders.layouts import Located, unused_images
+from crispseg.folders.layouts import LAYOUTS, Located, locate, located_at, recognise, unused_images
 from crispseg.folders.pairs import Pairing
 from crispseg.folders.splits import SPLITS, chosen_names
 from crispseg.folders.survey import Pair
@@ -17,6 +17,8 @@ from crispseg.folders.tree import Tree
 LIST_FOLDERS = ("ImageSets/Segmentation", "splits", "split", ".")  # of train.txt, val.txt and test.txt; the last wins
 ANNOTATED = "ImageSets/Segmentation/default.txt"  # CVAT's list of annotated images
 
+Place = str | Path | None  # folder or pattern, if it is given
+
 
 @dataclass(frozen=True)
 class Content:
@@ -24,10 +26,10 @@ class Content:
 
     located: Located
     division: Division
-    lists: Mapping[str, Path] = field(default_factory=dict)  # split → file that lists its images
-    classes: Path | None = None  # file of the class names
-    annotated: Path | None = None  # list of the images that have annotations
-    unused: str = ""  # note about folders of images that are not used
+    lists: Mapping[str, Path]  # split → file that lists its images
+    classes: Path | None  # file of the class names
+    annotated: Path | None  # list of the images that have annotations
+    unused: str  # note about folders of images that are not used
 
     @property
     def pairs(self) -> dict[str, Pair]:
@@ -41,28 +43,36 @@ class Content:
         return self.division.pairings.values()
 
 
-def content_of(located: Located, lists: Mapping[str, Path], tree: Tree | None = None) -> Content:
-    """Return the content of images and masks, and of the files of a tree, such as lists.
+def content_of(root: Place, images: Place, masks: Place, given: Mapping[str, Path]) -> Content:
+    """Return the content of images and masks, and of a root; what is not given is sought in the root.
 
-    The given lists take precedence over folders of splits, and these over lists in the tree.
+    The `given` lists take precedence over folders of splits, and these over lists in the root.
     """
-    division = divide(located, follow_folders=not lists)
+    tree = Tree(Path(), {}) if root is None else unwrapped(Tree.of(root))
+    located = located_in(tree, images, masks)
+    division = divide(located, follow_folders=not given)
+    by_folders = division.by_folders or bool(division.split_folders)
     annotated = Path(located.images).parent / ANNOTATED
-    content = Content(located, division, lists, annotated=annotated if annotated.is_file() else None)
-    return content if tree is None else with_files(content, tree)
-
-
-def with_files(content: Content, tree: Tree) -> Content:
-    """Return the content with the lists and the class names in a tree, and a note about its other images."""
-    by_folders = content.division.by_folders or bool(content.division.split_folders)
-    lists = {} if by_folders else lists_in(tree)
     names = tree.named()
-    return replace(
-        content,
-        lists={**lists, **content.lists},
+    return Content(
+        located,
+        division,
+        lists={**({} if by_folders else lists_in(tree)), **given},
         classes=tree.path(names["classes.txt"]) if "classes.txt" in names else None,
-        unused="" if by_folders or content.lists else note_of_unused(tree, content.located),
+        annotated=annotated if annotated.is_file() else None,
+        unused="" if by_folders or given else note_of_unused(tree, located),
     )
+
+
+def located_in(tree: Tree, images: Place, masks: Place) -> Located:
+    """Return the given images and masks, or those in a tree."""
+    if images is None and masks is None:
+        return recognise(tree)
+    if images is None or masks is None:
+        fitting = (locate(tree, layout) for layout in LAYOUTS)
+        usual = next(filter(None, fitting), None) or recognise(tree)
+        images, masks = images or usual.images, masks or usual.masks
+    return located_at(Path(images), Path(masks))
 
 
 def unwrapped(tree: Tree) -> Tree:

@@ -8,26 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from crispseg.config.files import read_text
 from crispseg.config.yaml_files import parse_yaml
 from crispseg.errors import CrispsegError, few, one_line
 from crispseg.folders.names import read_lines
 from crispseg.labels import IGNORE, Color
 
-COLOR_FIRST = re.compile(r"(?P<color>\d+[\s,]+\d+[\s,]+\d+)(?:[\s,]+(?P<name>\S.*))?")
-NAME_FIRST = re.compile(r"(?:(?P<id>\d+)[,\s]\s*(?=\D))?(?P<name>.*?)[\s,:]+(?P<color>\d+([\s,]+\d+){2})\s*(?::.*)?")
-COLUMN_NAMES = {
-    "red": "r",
-    "green": "g",
-    "blue": "b",
-    "class": "name",
-    "label": "name",
-    "title": "name",
-    "alpha": "a",
-}
-COLUMN_NAMES |= {title: title for title in ("r", "g", "b", "a", "name", "id")}
+BETWEEN_WORDS = re.compile(r"\s+")
+BETWEEN_COLUMNS = re.compile(r"\s*[,:;]\s*|(?<=\d)\s+(?=\d+(?:[\s,:;]|$))")  # levels may be separated by spaces
+OTHER_TITLES = {"red": "r", "green": "g", "blue": "b", "alpha": "a", "class": "name", "label": "name", "title": "name"}
+TITLES = {"name", "id", "r", "g", "b", "a"}
 
 
 class PaletteEntry(NamedTuple):
@@ -45,62 +35,57 @@ def read_palette(path: Path) -> tuple[list[list[Color]], tuple[str, ...] | None]
     lines "r g b name", "id name r g b" or CVAT's "name:r,g,b:parts:actions". Classes are in the order of ids below 255
     if all have one, else in file order.
     """
-    lines = read_lines(path)
     try:
-        if path.suffix.lower() in (".json", ".yaml", ".yml"):
-            entries = from_tree(parse_yaml(read_text(path)))
-        elif {*"rgb"} <= {*titles_of(lines[0])}:
-            entries = from_table(lines)
-        else:
-            has_header = not any(character.isdigit() for character in lines[0])
-            entries = [from_line(line.replace('"', "")) for line in lines[has_header:]]
-        entries = in_order(entries)
-        colors = [[*map(as_color, entry.colors)] for entry in entries]
+        entries = in_order(read_entries(path))
     except (ValueError, TypeError, AttributeError, LookupError, CrispsegError) as error:
         example = "write lines such as '128 64 128 road', or for example {road: [128, 64, 128]} as YAML"
         raise CrispsegError(f"{path} has no valid colours ({one_line(error)}); {example}") from None
-    named = bool(entries) and all(entry.name is not None for entry in entries)
+    named = all(entry.name is not None for entry in entries)
     groups: dict[str | int, list[Color]] = {}
     for index, entry in enumerate(entries):
-        groups.setdefault(str(entry.name) if named else index, []).extend(colors[index])
+        groups.setdefault(str(entry.name) if named else index, []).extend(entry.colors)
     if len(groups) < 2:
         raise CrispsegError(f"{path} has the colours of {len(groups)} class; write those of 2 or more, with background")
     return [*groups.values()], tuple(map(str, groups)) if named else None
 
 
-def titles_of(header: str) -> list[str]:
-    """Return the columns of a table by their usual names."""
-    words = [word.strip(' "').lower() for word in header.split(delimiter_of(header))]
-    return [COLUMN_NAMES.get(word, word) for word in words]
+def read_entries(path: Path) -> list[PaletteEntry]:
+    """Return the entries of a file in their order; those that are no colours raise almost any error."""
+    lines = read_lines(path)
+    if path.suffix.lower() in (".json", ".yaml", ".yml"):
+        return from_tree(parse_yaml(read_text(path)))
+    delimiter = max(",;\t", key=lines[0].count)
+    words = [word.strip(' "').lower() for word in lines[0].split(delimiter)]
+    titles = [OTHER_TITLES.get(word, word) for word in words]
+    if {*"rgb"} <= {*titles}:
+        return from_table(titles, csv.DictReader(lines[1:], titles, delimiter=delimiter, skipinitialspace=True))
+    has_header = not any(character.isdigit() for character in lines[0])
+    return [from_line(line.replace('"', "")) for line in lines[has_header:]]
 
 
-def delimiter_of(header: str) -> str:
-    return max(",;\t", key=header.count)
-
-
-def from_table(lines: Sequence[str]) -> list[PaletteEntry]:
-    titles = titles_of(lines[0])
-    if unknown := {*titles} - {*COLUMN_NAMES.values()}:
+def from_table(titles: Sequence[str], rows: Iterable[Mapping[str, str]]) -> list[PaletteEntry]:
+    if unknown := {*titles} - TITLES:
         raise ValueError(f"the column {min(unknown)} is unknown; remove it, or call it name, id, r, g, b or a")
-    rows = csv.DictReader(lines[1:], titles, delimiter=delimiter_of(lines[0]), skipinitialspace=True)
-    return [
-        PaletteEntry(row.get("name"), [parsed([row["r"], row["g"], row["b"]])], number(row.get("id"))) for row in rows
-    ]
+    entries = []
+    for row in rows:
+        number = int(row["id"]) if "id" in titles else None
+        entries.append(PaletteEntry(row.get("name"), [parsed([row["r"], row["g"], row["b"]])], number))
+    return entries
 
 
 def from_line(line: str) -> PaletteEntry:
     """Return the entry of a line such as "128 64 128 road", "1 road 128 64 128" or "road:128,64,128::"."""
-    after = line.partition(":")[2] or line
-    fields = re.split(r"\s*,\s*|(?<=\d)\s+(?=\d+(?:[\s,]|$))" if "," in after else r"\s+", after.strip())
-    if "1111" in "".join("1" if field.isdigit() else "0" for field in fields):
+    columns = (BETWEEN_COLUMNS if re.search("[,:;]", line) else BETWEEN_WORDS).split(line.strip())
+    numbers = "".join("1" if column.isdigit() else "0" for column in columns)
+    if "1111" in numbers:
         remedy = "separate columns by commas, without alpha"
         raise ValueError(f"'{line:.200}' has more than three numbers in a row; {remedy}")
-    match = COLOR_FIRST.fullmatch(line) or NAME_FIRST.fullmatch(line)
-    if match is None:
+    if (start := numbers.find("111")) < 0:
         raise ValueError(f"'{line:.200}' is not 'r g b name'")
-    return PaletteEntry(
-        match["name"], [parsed(re.findall(r"\d+", match["color"]))], number(match.groupdict().get("id"))
-    )
+    before, colors = columns[:start], [parsed(columns[start : start + 3])]
+    if numbers.startswith("10"):
+        return PaletteEntry(" ".join(before[1:]), colors, int(before[0]))
+    return PaletteEntry(" ".join(before or columns[3:]) or None, colors)
 
 
 def from_tree(tree: Any) -> list[PaletteEntry]:
@@ -121,26 +106,22 @@ def colors_of(value: Any) -> list[Color]:
 def parsed(color: str | Iterable[Any]) -> Color:
     """Return a colour from "#804080" or three numbers."""
     try:
-        red, green, blue = bytes.fromhex(color.lstrip("#")) if isinstance(color, str) else map(int, map(str, color))
+        levels = bytes.fromhex(color.lstrip("#")) if isinstance(color, str) else bytes(map(int, map(str, color)))
+        red, green, blue = levels
     except (ValueError, TypeError, OverflowError):
         raise ValueError(f"{color} is not a colour") from None
     return red, green, blue
 
 
-def number(text: str | None) -> int | None:
-    return None if text is None else int(text)
-
-
 def in_order(entries: list[PaletteEntry]) -> list[PaletteEntry]:
     """Return the entries sorted by id, if all have a valid one; repeated ids and gaps raise a `ValueError`."""
-    ids = [entry.number for entry in entries]
-    names = {entry.name for entry in entries}
-    if not {*range(IGNORE)}.issuperset(ids):
+    ids = {entry.number for entry in entries}
+    if not ids <= {*range(IGNORE)}:
         return entries
-    classes = len(entries) if None in names else len(names)
-    if {*ids} != {*range(classes)}:
-        raise ValueError(f"{classes} classes have the ids {few({*ids})}; number them from 0, or remove the ids")
-    return [entries[index] for index in np.argsort(np.array(ids), kind="stable")]
+    classes = {index if entry.name is None else entry.name for index, entry in enumerate(entries)}
+    if ids != {*range(len(classes))}:
+        raise ValueError(f"{len(classes)} classes have the ids {few(ids)}; number them from 0, or remove the ids")
+    return sorted(entries, key=lambda entry: entry.number or 0)
 
 
 def as_color(value: int | Color) -> Color:

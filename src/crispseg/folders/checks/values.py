@@ -14,7 +14,7 @@ from crispseg.folders.examined import Examined, if_clear
 from crispseg.folders.facts import MaskFacts
 from crispseg.folders.finding import Finding, finding_of
 from crispseg.folders.lookup import NONE, MaskLookup
-from crispseg.folders.readers.reader import palettes_differ
+from crispseg.folders.mask_values import palettes_differ
 from crispseg.labels import IGNORE
 
 

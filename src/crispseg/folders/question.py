@@ -11,19 +11,31 @@ from typing import Any
 from crispseg.config.settings import plural
 from crispseg.errors import Question, few
 from crispseg.folders.facts import MaskFacts
+from crispseg.folders.mask_values import (
+    MOST_IDS,
+    NOISE,
+    THRESHOLD,
+    WHITES,
+    Masks,
+    palettes_differ,
+    plausible,
+    values_of,
+)
 from crispseg.folders.meaning import Declared
-from crispseg.folders.readers.black_and_white import NOISE, THRESHOLD
-from crispseg.folders.readers.ids import MOST_IDS, plausible
-from crispseg.folders.readers.reader import WHITES, Masks, palettes_differ, values_of
 from crispseg.labels import IGNORE, Color
 
 MOST_CHOSEN = 40  # largest number of classes in a proposed palette
-LEAST_SHARE = 0.001  # smallest share of the pixels of a class, if there are more colours than `MOST_CHOSEN`
-LEAST_DISTANCE = 32  # smallest distance of two of these classes
-VARIANT = 0.25  # largest frequency of a variant of a colour, as a share of that of the colour
+LEAST_SHARE = 0.001  # smallest share of the pixels of a proposed colour
+LEAST_DISTANCE = 32  # largest distance of a variant to its colour
+VARIANT = 0.25  # largest frequency of a variant, as a share of that of its colour
 FARTHEST = 442  # distance between black and white, rounded up
 
 Choices = dict[str, Mapping[str, object]]
+
+ADVICE = (
+    "give another folder as data.masks if these are no masks; give them as data.instances if they number objects; "
+    "correct masks that differ from the others, or leave their images out with data.exclude"
+)
 
 
 def question_about(declared: Declared, masks: Masks, place: Path, instances: Path | None) -> Question:
@@ -31,23 +43,15 @@ def question_about(declared: Declared, masks: Masks, place: Path, instances: Pat
     kinds: dict[tuple[bool, ...], list[MaskFacts]] = defaultdict(list)
     for mask in masks:
         kinds[kind_of(mask)].append(mask)
-    facts = [*map(fact, kinds.values())]
     by_color = any(mask.colors for mask in masks) or palettes_differ(masks)
     choices = color_choices(masks) if by_color else value_choices(values_of(masks), declared, instances)
-    if declared.count is not None:
-        choices = {text: chosen for text, chosen in choices.items() if fits_count(chosen, declared.count)}
     title = f"{place}: the meaning of the mask values is unclear"
     if declared.count is not None:
-        title += f" for {plural(declared.count, 'class').replace('classs', 'classes')}"
+        choices = {text: chosen for text, chosen in choices.items() if fits_count(chosen, declared.count)}
+        title += f" for {declared.count} classes"
     if palettes_differ(masks):
         title += "; palettes differ from file to file"
-    return Question(title, facts, choices, ADVICE)
-
-
-ADVICE = (
-    "give another folder as data.masks if these are no masks; give them as data.instances if they number objects; "
-    "correct masks that differ from the others, or leave their images out with data.exclude"
-)
+    return Question(title, [*map(fact, kinds.values())], choices, ADVICE)
 
 
 def kind_of(mask: MaskFacts) -> tuple[bool, ...]:
@@ -79,22 +83,18 @@ def pixels_of(masks: Masks, in_color: bool) -> Counter[Any]:
 def value_choices(values: set[int], declared: Declared, instances: Path | None) -> Choices:
     """Return the possible meanings of grey values."""
     ids = values - {IGNORE, *declared.ignore}
-    if IGNORE in values and len(ids) <= MOST_IDS and plausible(ids):
-        return white_choices(ids, declared)
+    choices: Choices = {}
+    if IGNORE in values and len(ids) <= MOST_IDS and plausible(ids):  # other masks have no 255, or only 0 next to it
+        choices["if 255 means ignore"] = {"data.ignore": sorted({*declared.ignore, IGNORE})}
+        if ids == {0, 1}:
+            choices["if 1 and 255 are one class"] = {"data.palette": [[grey(0)], [grey(1), grey(IGNORE)]]}
+        return choices
     if ids == {*range(len(ids))} and IGNORE not in values:
-        choices: Choices = {"if each value is a class": {"data.num_classes": len(ids)}}
+        choices["if each value is a class"] = {"data.num_classes": len(ids)}
         if instances is not None:
             choices["if each value is an object"] = {"data.masks": None, "data.instances": str(instances)}
         return choices
     return grey_choices(sorted(values - {*declared.ignore}), declared)
-
-
-def white_choices(ids: set[int], declared: Declared) -> Choices:
-    """Return the possible meanings of 255 in some masks, while others have ids."""
-    choices: Choices = {"if 255 means ignore": {"data.ignore": sorted({*declared.ignore, IGNORE})}}
-    if ids == {0, 1}:
-        choices["if 1 and 255 are one class"] = {"data.palette": [[grey(0)], [grey(1), grey(IGNORE)]]}
-    return choices
 
 
 def grey_choices(values: list[int], declared: Declared) -> Choices:
@@ -119,23 +119,19 @@ def grey(value: int) -> Color:
 
 
 def color_choices(masks: Masks) -> Choices:
-    """Return the palette of colours that differ clearly, without rare ones near them; and of all, if they are few."""
+    """Return the palette of frequent colours without variants of them; and of all, if they are few."""
     pixels = pixels_of(masks, in_color=True)
-    few_colors = len(pixels) <= MOST_CHOSEN
-    least, rare = (0, VARIANT) if few_colors else (LEAST_SHARE * sum(pixels.values()), 1)
+    least = LEAST_SHARE * sum(pixels.values())
     palette: list[Color] = []
     for color, count in pixels.most_common():
-        if count < least:
-            break
         near = [other for other in palette if math.dist(color, other) < LEAST_DISTANCE]
-        if not any(count <= rare * pixels[other] for other in near):
+        if count >= least and all(count > VARIANT * pixels[other] for other in near):
             palette.append(color)
     choices: Choices = {}
     if 2 <= len(palette) <= MOST_CHOSEN and len(palette) < len(pixels):
-        tolerance = LEAST_DISTANCE if few_colors else FARTHEST
-        settings = {"data.palette": sorted(palette), "data.palette_tolerance": tolerance}
+        settings = {"data.palette": sorted(palette), "data.palette_tolerance": FARTHEST}
         choices[f"if the {len(palette)} most frequent colours are the classes, and others are the nearest"] = settings
-    if few_colors:
+    if len(pixels) <= MOST_CHOSEN:
         choices["if each colour is a class"] = {"data.palette": [*pixels]}
     return choices
 

@@ -1,35 +1,30 @@
-"""Interface of readers of mask values, and what they ask about masks."""
+"""What readers of masks ask about their values."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from crispseg.folders.facts import MaskFacts
 from crispseg.folders.lookup import DEEP_WHITE
-from crispseg.folders.meaning import Declared, Meaning
 from crispseg.labels import IGNORE, Color
 
 Masks: TypeAlias = Sequence[MaskFacts]
+
 WHITES = {IGNORE, DEEP_WHITE}
-
-
-class Reader(ABC):
-    """One way to read masks. Readers exclude each other, or the user is asked."""
-
-    @abstractmethod
-    def fits(self, declared: Declared, masks: Masks) -> bool:
-        """Return whether the masks can be read in this way."""
-
-    @abstractmethod
-    def meaning(self, declared: Declared, masks: Masks) -> Meaning:
-        """Return the meaning of masks that fit."""
+MOST_IDS = 20  # largest number of undeclared classes in a mask; more values may number objects or be shades
+NOISE = 32  # largest change of black and white by JPEG compression, but for a few pixels at edges
+THRESHOLD = 255  # tolerance with which a black and white palette is a threshold at 128
 
 
 def values_of(masks: Iterable[MaskFacts]) -> set[int]:
     """Return the values of all grey masks."""
     return set[int]().union(*(mask.held for mask in masks))
+
+
+def plausible(ids: set[int]) -> bool:
+    """Return whether undeclared values look like class ids: at least half of 0 to the last occur."""
+    return bool(ids) and 2 * len(ids) > max(ids)
 
 
 def palettes_differ(masks: Iterable[MaskFacts]) -> bool:
