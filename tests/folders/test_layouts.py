@@ -133,8 +133,7 @@ ASKED = {
     "unknown names": Asked(names("S2/S2A_T{n}.tif", "ESA/WorldCover_T{n}.tif")),
     "unknown folders": Asked(names("one/{n}.png", "two/{n}.png"), [("one", "two"), ("two", "one")]),
     "endings": Asked(
-        names("t {n} [x=0].jpg", "t {n} [x=0]_color.png") + [f"t {n} [x=0]-semantic.png" for n in range(4)],
-        [("*.jpg", "*-semantic.png"), ("*.jpg", "*_color.png")],
+        names("t {n} [x=0].jpg", "t {n} [x=0]_color.png") + [f"t {n} [x=0]-semantic.png" for n in range(4)]
     ),
     "folders of species": Asked(
         names("{f}/{f}/{n}.png", "{f}/{f} GT/{n}.png", 4, "bream", "sprat"),
@@ -164,11 +163,6 @@ ASKED = {
         + [f"{f}/imgs/{n}.jpg" for n in range(2) for f in ("day", "night")],
         [("*/images", "*/masks"), ("*/imgs", "*/masks")],
         "may be the images and the masks",
-    ),
-    "two masks next to an image": Asked(
-        names("{n}.jpg", "{n}_mask.png") + [f"{n}_color_mask.png" for n in range(4)],
-        [("*.jpg", "*_color_mask.png"), ("*.jpg", "*_mask.png")],
-        SEVERAL,
     ),
 }
 

@@ -208,7 +208,7 @@ def point_array(outline: Any) -> NDArray[np.float64]:
     points = np.array(outline, np.float64)
     if points.ndim == 1 and len(points) % 2 == 0:
         points = points.reshape(-1, 2)
-    if points.ndim != 2 or points.shape[1] != 2:
+    if points.shape[1:] != (2,):
         raise CrispsegError("its points are not pairs of x and y")
     return points
 

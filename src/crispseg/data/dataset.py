@@ -152,7 +152,7 @@ class FileDataset(SegmentationDataset):
 
     def read_labels(self, index: int) -> NDArray[np.uint8]:
         file, lookup = self.pairs[index].mask, self.lookup
-        return _decoded(lookup, file, lookup.read(file, lookup.tolerance > 0))
+        return _decoded(lookup, file, lookup.read(file))
 
 
 def _decoded(decode: Callable[[NDArray[Any]], NDArray[Any]], file: Path, mask: NDArray[Any]) -> NDArray[Any]:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from itertools import chain
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,7 @@ from crispseg.labels import IGNORE, LabelSet
 
 BACKGROUNDS = frozenset({"_background_", "__background__"})  # labelme's names of the background
 UNLABELED = frozenset({"__ignore__", "_ignore_"})  # labelme's names of ignored pixels
+LABEL_STUDIO_NOTES = "notes.json"  # about its YOLO files
 
 
 class Task(NamedTuple):
@@ -75,22 +76,24 @@ def import_annotations(
         ignore: names of classes whose pixels become 255.
     """
     check_new_folder(out)
+    title = ", ".join(map(str, sources))
     names = read_names(classes) if isinstance(classes, str | Path) else classes
     contents = list(chain(*(_read(source, format, images) for source in sources)))
-    with _errors_of(sources):
-        ids, labels = _classes(contents, names, background, ignore)
     tasks = _tasks(contents, images, [source for source in sources if source.is_dir()])
-    _check_labels(tasks, ids)
     empty = [task.file.name for task in tasks if not task.shapes]
     if background is None:
         tasks = [task for task in tasks if task.shapes]
     if not tasks:
-        raise CrispsegError(f"{', '.join(map(str, sources))} contain no annotated images; give other annotations")
+        raise CrispsegError(f"{title} contain no annotated images; give other annotations")
     splits = _splits(tasks)
     with atomic_folder(out) as folder:
-        with _errors_of(sources):
+        try:
+            ids, labels = _classes(contents, names, background, ignore)
             write_names(folder / "classes.txt", labels.names)
-        _write_lists(folder, splits)
+        except CrispsegError as error:
+            raise CrispsegError(f"{title}: {error}") from None
+        for split, inside in splits.items():
+            write_list(folder / f"{split}.txt", inside)
         invisible = _write(folder, tasks, ids, background, labels)
     lines = [f"wrote {out}: {len(tasks)} images, {len(labels)} classes"]
     if empty:
@@ -98,35 +101,8 @@ def import_annotations(
         lines.append(f"{len(empty)} images without annotations ({become}): {few(empty)}")
     if invisible:
         lines.append(f"{len(invisible)} shapes contain no centre of a pixel and are in no mask: {few(invisible)}")
-    return [*lines, *_notes(splits, contents)]
-
-
-@contextmanager
-def _errors_of(sources: Sequence[Path]) -> Iterator[None]:
-    """Add the sources to errors."""
-    try:
-        yield
-    except CrispsegError as error:
-        raise CrispsegError(f"{', '.join(map(str, sources))}: {error}") from None
-
-
-def _notes(splits: Mapping[str, Sequence[str]], contents: Iterable[Annotations]) -> list[str]:
-    """Return the lines of the summary about splits, and about what is not imported."""
-    counts = [f"{len(names)} images to {split}" for split, names in splits.items()]
-    return [*counts, *chain(*(content.notes for content in contents))]
-
-
-def _check_labels(tasks: Sequence[Task], ids: Mapping[str, int]) -> None:
-    """Raise a CrispsegError for a shape of an unknown class."""
-    for shape in chain(*(task.shapes for task in tasks)):
-        if shape.label not in ids:
-            remedy = "give a background, add it to classes, or ignore it"
-            raise CrispsegError(f"{shape.name} has the unknown class '{shape.label}'; {remedy}")
-
-
-def _write_lists(folder: Path, splits: Mapping[str, Sequence[str]]) -> None:
-    for split, names in splits.items():
-        write_list(folder / f"{split}.txt", names)
+    lines += [f"{len(inside)} images to {split}" for split, inside in splits.items()]
+    return [*lines, *chain(*(content.notes for content in contents))]
 
 
 def _write(
@@ -134,6 +110,10 @@ def _write(
 ) -> list[str]:
     """Write images and masks; return the shapes without pixels."""
     outside = IGNORE if background is None else ids[background]
+    for shape in chain(*(task.shapes for task in tasks)):
+        if shape.label not in ids:
+            remedy = "give a background, add it to classes, or ignore it"
+            raise CrispsegError(f"{shape.name} has the unknown class '{shape.label}'; {remedy}")
 
     def write(task: Task) -> list[str]:
         mask, invisible = _paint(task, ids, outside)
@@ -169,18 +149,15 @@ def _annotation_files(folder: Path, formats: Sequence[str]) -> list[Path]:
     """Return the files of a folder that may be annotations, and folders of YOLO."""
     suffixes = set[str]().union(*(FORMATS[format].suffixes for format in formats))
     files = find_images(folder, suffixes) if folder.is_dir() else []
-    files = [file for file in files if _may_be_annotations(file)]
+    files = [file for file in files if file.name != LABEL_STUDIO_NOTES and is_cvat_or_json(file)]
     if "yolo" in formats:
         top = folder.absolute()
         files += sorted({max(top, yolo_root(file) or top) for file in yolo_files(folder)})  # the deeper of both
     return files
 
 
-def _may_be_annotations(file: Path) -> bool:
-    """Return whether a file is JSON, but not Label Studio's notes about YOLO, or XML of CVAT."""
-    if file.suffix.lower() != ".xml":
-        return file.name != "notes.json"
-    return "<annotation" in read_text(file, "surrogateescape")[:999]
+def is_cvat_or_json(file: Path) -> bool:
+    return file.suffix.lower() != ".xml" or "<annotation" in read_text(file, "surrogateescape")[:999]
 
 
 def _paint(task: Task, ids: Mapping[str, int], outside: int) -> tuple[NDArray[np.uint8], list[str]]:
@@ -215,13 +192,13 @@ def _classes(
     if unknown := [name for name in ignore if name not in annotated]:
         close = did_you_mean(unknown[0], annotated)
         raise CrispsegError(f"ignore contains '{unknown[0]}', which is not a class{close}")
-    special = {*ignore, *UNLABELED, background, *(BACKGROUNDS if background is not None else ())}
+    backgrounds = () if background is None else (background, *BACKGROUNDS)
+    special = {*ignore, *UNLABELED, *backgrounds}
     names = [name for name in annotated if name not in special] if given is None else list(given)
-    if background is not None and background not in names:
-        names = [background, *names]
+    names = [*(name for name in backgrounds[:1] if name not in names), *names]
     ids = {name: index for index, name in enumerate(names)}
-    if background is not None:
-        ids |= dict.fromkeys(BACKGROUNDS, ids[background])
+    for name in backgrounds:
+        ids[name] = ids[backgrounds[0]]
     return ids | dict.fromkeys([*ignore, *UNLABELED], IGNORE), LabelSet.colored(names)
 
 
@@ -229,7 +206,7 @@ class ImageFiles:
     """Images that annotations name: in `images`, or in the folder of the annotations, or in one of the `folders`."""
 
     def __init__(self, images: Path | None, folders: Sequence[Path]) -> None:
-        self.images, self.folders = images, folders
+        self.images, self.folders = images, folders if images is None else ()
         self.names: dict[Path, dict[str, list[Path]]] = {}  # folder → files by name, with and without suffix
 
     def root(self, marked: MarkedImage) -> Path:
@@ -243,10 +220,9 @@ class ImageFiles:
             with suppress(OSError):  # a name that no system has
                 if file.is_file() and file != marked.source:
                     return file
-        files: list[Path] = []
-        for name in (Path(image).name, endings[-1].name, marked.also):  # in a sub-folder
-            for folder in [root] if self.images is not None else [root, *self.folders]:
-                files = files or self.below(folder).get(name, [])
+        names = Path(image).name, endings[-1].name, marked.also  # in a sub-folder
+        inside = (self.below(folder).get(name) for name, folder in product(names, [root, *self.folders]))
+        files = next(filter(None, inside), [])
         if len(files) != 1:
             problem = f"may be {files[0]} or {files[1]}" if files else f"is not in {root}"
             remedy = "give its folder as images, or correct that file"

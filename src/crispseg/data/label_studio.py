@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -35,36 +35,31 @@ ADDRESS = re.compile(r"/|\w+://")
 """Start of an address; other texts that end like an image are names of files."""
 
 
+UNANNOTATED = "no annotation; they were left out"
+WITHOUT_REGION = "several images but no region; they were left out"
+SEVERAL_ANNOTATIONS = "more than one annotation; of each, the ground truth or, without one, the last was imported"
+
+
 def read_label_studio(path: Path, content: Any) -> Annotations:
     """Read the ground truth or last annotation of each task, or predictions if no task has an annotation."""
     tasks = content if isinstance(content, list) else [content]
     if "annotation_id" in tasks[0]:
         raise CrispsegError(f"{path} is Label Studio's JSON-MIN; export it as JSON")
     kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
-    results = [_results(task.get(kind) or []) for task in tasks]
     marked: list[MarkedImage] = []
-    empty = 0
-    for index, (task, regions) in enumerate(zip(tasks, results, strict=True)):
-        data = task["data"]
-        if regions:
-            images = _marked(path, f"{path}: task {index}", data, regions[-1])
-            marked += images
-            empty += not images
-    names = {shape.label for shape in chain(*(image.shapes for image in marked))}
-    return Annotations(tuple(marked), tuple(sorted(names)), tuple(_notes(path, kind, [*map(len, results)], empty)))
-
-
-def _notes(path: Path, kind: str, counts: list[int], empty: int) -> Iterator[str]:
-    """Yield what is not imported; `counts` are the numbers of annotations of the tasks, `empty` have no region."""
+    counts = dict.fromkeys((UNANNOTATED, WITHOUT_REGION, SEVERAL_ANNOTATIONS), 0)
+    for index, task in enumerate(tasks):
+        data, results = task["data"], _results(task.get(kind) or [])
+        images = _marked(path, f"{path}: task {index}", data, results[-1]) if results else []
+        marked += images
+        counts[UNANNOTATED] += not results
+        counts[WITHOUT_REGION] += bool(results) and not images
+        counts[SEVERAL_ANNOTATIONS] += len(results) > 1
+    notes = [f"{count} tasks of {path} have {problem}" for problem, count in counts.items() if count]
     if kind == "predictions":
-        yield f"{path} has no annotations; its predictions were imported"
-    if missing := counts.count(0):
-        yield f"{missing} tasks of {path} have no annotation; they were left out"
-    if empty:
-        yield f"{empty} tasks of {path} have several images but no region; they were left out"
-    if several := sum(count > 1 for count in counts):
-        imported = "the ground truth or, without one, the last"
-        yield f"{several} tasks of {path} have more than one annotation; of each, {imported} was imported"
+        notes.insert(0, f"{path} has no annotations; its predictions were imported")
+    names = {shape.label for shape in chain(*(image.shapes for image in marked))}
+    return Annotations(tuple(marked), tuple(sorted(names)), tuple(notes))
 
 
 def _results(annotations: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

@@ -36,31 +36,35 @@ def write_pairs(images: Iterable[Any], masks: Iterable[Any], folder: Path) -> tu
     counts = length_hint(images), length_hint(masks)  # 0 for generators
     if counts[0] != counts[1] and all(counts):
         raise CrispsegError(f"there are {counts[0]} images and {counts[1]} masks; give a mask for each image")
-    digest = hashlib.sha256()
+    digest, number = hashlib.sha256(), 0
     with tempfile.TemporaryDirectory(prefix=LITTER, dir=writable_folder(folder)) as temporary:
-        targets = {kind: Path(temporary, "pairs", kind) for kind in ("images", "masks")}
-        for target in targets.values():
-            target.mkdir(parents=True)
-        for index, pair in enumerate(zip_longest(images, masks, fillvalue=MISSING)):  # generators may reuse memory
+        written = Path(temporary, "pairs")
+        for pair in zip_longest(images, masks, fillvalue=MISSING):  # generators may reuse memory
             if any(source is MISSING for source in pair):
-                raise CrispsegError(f"the numbers of images and masks differ after {index}; give a mask for each image")
-            name = f"{index:05}_{Path(pair[0]).stem}" if isinstance(pair[0], str | Path) else f"{index:05}"
-            for (kind, target), source in zip(targets.items(), pair, strict=True):
-                try:
-                    content, suffix = _encoded(source, kind == "masks")
-                except CrispsegError as error:
-                    raise CrispsegError(f"{kind}[{index}]: {error}") from None
-                (target / f"{name}{suffix}").write_bytes(content)
-        written = sorted(Path(temporary, "pairs").glob("*/*"))  # images, then masks
-        if not written:
+                raise CrispsegError(
+                    f"the numbers of images and masks differ after {number}; give a mask for each image"
+                )
+            name = f"{number:05}_{Path(pair[0]).stem}" if isinstance(pair[0], str | Path) else f"{number:05}"
+            for kind, source in zip(("images", "masks"), pair, strict=True):
+                digest.update(_write(source, written / kind, name, f"{kind}[{number}]"))
+            number += 1
+        if not number:
             raise CrispsegError("there are no images; give images and masks")
-        for file in written:
-            content = file.read_bytes()
-            digest.update(f"{file.name} {len(content)} ".encode() + content)
         place = folder / f"pairs-{digest.hexdigest()[:12]}"
         if not place.is_dir():
-            Path(temporary, "pairs").rename(place)
+            written.rename(place)
     return place / "images", place / "masks"
+
+
+def _write(source: Any, folder: Path, name: str, title: str) -> bytes:
+    """Write an image or a mask into its folder; return its name and content, for a hash."""
+    try:
+        content, suffix = _encoded(source, folder.name == "masks")
+    except CrispsegError as error:
+        raise CrispsegError(f"{title}: {error}") from None
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}{suffix}").write_bytes(content)
+    return f"{name}{suffix} {len(content)} ".encode() + content
 
 
 def _encoded(source: Any, is_mask: bool) -> tuple[bytes, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
@@ -237,12 +238,13 @@ def transformed(sample: Sample, custom: CustomTransform, num_classes: int) -> Sa
     changed = custom(image=sample.image, mask=sample.labels)
     pair: list[Any] = [changed.get(key) if isinstance(changed, Mapping) else changed for key in ("image", "mask")]
     name = f"transform {getattr(custom, '__qualname__', type(custom).__name__)}"
-    arrays = all(isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.size for array in pair)
-    image, labels = map(np.ascontiguousarray, pair) if arrays else pair
-    if not arrays or labels.shape != image.shape[:2] or image.shape[2:] != sample.image.shape[2:]:
-        shown = [f"{getattr(array, 'dtype', type(array).__name__)} {getattr(array, 'shape', '')}" for array in pair]
+    kinds = [(getattr(array, "dtype", type(array).__name__), getattr(array, "shape", ())) for array in pair]
+    size = kinds[0][1][:2]
+    if kinds != [(np.uint8, (*size, *sample.image.shape[2:])), (np.uint8, size)] or not math.prod(size):
+        shown = [f"{dtype} {shape}" for dtype, shape in kinds]
         remedy = "return uint8 arrays of the same height and width, with the image's channels, without normalisation"
         raise CrispsegError(f"{name} returns image as {shown[0]} and mask as {shown[1]}; {remedy}")
+    image, labels = map(np.ascontiguousarray, pair)
     unknown = labels[(labels >= num_classes) & (labels != IGNORE)]
     if unknown.size:
         raise CrispsegError(f"{name} returns a mask with {unknown[0]}; give ids below {num_classes}, or {IGNORE}")

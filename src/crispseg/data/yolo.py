@@ -7,7 +7,7 @@ Format: https://docs.ultralytics.com/datasets/segment. (0, 0) is the top left co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path, PurePosixPath
@@ -55,23 +55,30 @@ def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
     files = set(yolo_files(folder))
     if (top := yolo_root(min(files))) is None:
         raise CrispsegError(f"{folder} has no {DATA} with class names; write one: 'names: [a, b]'")
-    names, places = _data_yaml(top)
-    base = top if images is None or images.absolute().is_relative_to(top) else images.absolute()
-    marked = []
-    for image in find_images(folder.absolute() if base == top else base):
-        file, name = _text_file(image, base, top)
-        if name and (base == top or file.is_file()):
-            split = next((split for split, place in places if image.is_relative_to(place)), str(name.parent))
-            marked.append(MarkedImage(str(image), file, (None, None), _shapes(file, names), str(name), split))
+    listing = names_file(top)
+    tree = read_yaml(listing) if listing.suffix != ".txt" else {"names": [*listed_names(listing, read_lines(listing))]}
+    names, places = _class_names(listing, tree.get("names")), _split_places(top, tree)
+    marked = _marked(folder.absolute(), images, top, names, places)
     if files := files.difference(image.source for image in marked):
         raise CrispsegError(f"{min(files)} has no image in images, next to labels; add it, or give images")
-    return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)), _notes(names_file(top), places))
-
-
-def _notes(file: Path, places: Iterable[tuple[str, Path]]) -> tuple[str, ...]:
-    """Return a note about folders of splits that data.yaml names and that do not exist."""
     missing = [f"{place} of {split}" for split, place in places if not place.is_dir()]
-    return (f"{file}: {few(missing)} is not a folder; names of folders define the splits",) * bool(missing)
+    note = f"{listing}: {few(missing)} is not a folder; names of folders define the splits"
+    return Annotations(tuple(marked), tuple(names[key] for key in sorted(names)), (note,) * bool(missing))
+
+
+def _marked(
+    folder: Path, images: Path | None, top: Path, names: Mapping[int, str], places: Sequence[tuple[str, Path]]
+) -> list[MarkedImage]:
+    """Return the images that belong to text files below `top`, with their shapes."""
+    base = top if images is None or images.absolute().is_relative_to(top) else images.absolute()
+    marked = []
+    for image in find_images(folder if base == top else base):
+        file, name = _text_file(image, base, top)
+        if name and (base == top or file.is_file()):
+            splits = (split for split, place in places if image.is_relative_to(place))
+            size, split = (None, None), next(splits, str(name.parent))
+            marked.append(MarkedImage(str(image), file, size, _shapes(file, names), str(name), split))
+    return marked
 
 
 def _text_file(image: Path, base: Path, top: Path) -> tuple[Path, PurePosixPath | None]:
@@ -100,25 +107,26 @@ def write_yolo(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> N
     (folder / DATA).write_text(text, encoding="utf-8")
 
 
-def _data_yaml(top: Path) -> tuple[dict[int, str], list[tuple[str, Path]]]:
-    """Return class names and split folders; they may have been elsewhere when the file was written."""
-    file = names_file(top)
-    is_list = file.suffix == ".txt"
-    tree: Mapping[str, Any] = {"names": [*listed_names(file, read_lines(file))]} if is_list else read_yaml(file)
-    names = tree.get("names")
+def _class_names(file: Path, names: Any) -> dict[int, str]:
+    """Return id → name from a list or a mapping."""
     names = dict(enumerate(names)) if isinstance(names, list) else names
     if not isinstance(names, dict) or not all(isinstance(key, int) for key in names):
         raise CrispsegError(f"{file} has no class names; write a line 'names: [a, b]'")
     ids = dict[str, int]()
     for key, name in names.items():
         claim(ids, class_name(name, f"{file}: class {key}"), key, f"{file}: the id of '{name}'")
+    return {key: name for name, key in ids.items()}
+
+
+def _split_places(top: Path, tree: Mapping[str, Any]) -> list[tuple[str, Path]]:
+    """Return each split with its folders, which may have been elsewhere when the file was written."""
     places, base = [], str(tree.get("path") or "")
     for split in ("train", "val", "test"):
         for place in np.ravel(tree.get(split) or []).tolist():
             user_path(f"{base}/{place}")  # refuses a name that no system has
             folders = _split_folders(top, base, str(place))
             places.append((split, next(iter(folders), top / str(place))))
-    return {key: str(name) for key, name in names.items()}, places
+    return places
 
 
 def _split_folders(top: Path, base: str, place: str) -> list[Path]:

@@ -48,7 +48,7 @@ def content_of(root: Place, images: Place, masks: Place, given: Mapping[str, Pat
 
     The `given` lists take precedence over folders of splits, and these over lists in the root.
     """
-    tree = Tree(Path(), {}) if root is None else unwrapped(Tree.of(root))
+    tree = Tree(Path()) if root is None else unwrapped(Tree.of(root))
     located = located_in(tree, images, masks)
     division = divide(located, follow_folders=not given)
     by_folders = division.by_folders or bool(division.split_folders)

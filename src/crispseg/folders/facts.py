@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +65,16 @@ class MaskFacts(NamedTuple):
     def held(self) -> set[int]:
         """The values of a grey mask; none of a mask of colours."""
         return set() if self.colors else set(self.values.tolist())
+
+    @property
+    def pixels(self) -> Counter[Any]:
+        """Pixel count of each value or colour."""
+        keys = map(tuple, self.values.tolist()) if self.colors else self.values.tolist()
+        return Counter(dict(zip(keys, self.counts.tolist(), strict=True)))
+
+    def only(self, chosen: NDArray[np.bool_]) -> MaskFacts:
+        """Return the facts of the chosen ones `(n,)` of the values."""
+        return self._replace(values=self.values[chosen], quarters=self.quarters[chosen])
 
     @property
     def in_color(self) -> MaskFacts:

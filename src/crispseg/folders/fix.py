@@ -82,5 +82,5 @@ def write_pair(pair: ReadablePair, meaning: Meaning, root: Path) -> None:
     image = root / "images" / pair.split / (name + file.suffix)
     image.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, image)
-    labels = meaning.lookup(meaning.lookup.read(pair.pair.mask, lossy=meaning.lookup.tolerance > 0))
+    labels = meaning.lookup(meaning.lookup.read(pair.pair.mask))
     write_labels(root / "masks" / pair.split / f"{name}.png", labels, meaning.labels.palette)

@@ -11,8 +11,8 @@ import os
 import re
 import shlex
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
@@ -108,12 +108,9 @@ def recognise(tree: Tree, layouts: Sequence[Layout] = LAYOUTS) -> Located:
     """
     for layout in layouts:
         if located := locate(tree, layout):
-            endings = pairs_of_endings(tree) if layout.images == layout.masks else []
-            if len({Path(masks).name for _, masks in endings}) == 1:  # images of several suffixes
-                endings = []
-            for places in (endings, copies_of(tree, located, layout), other_masks(tree, located)):
-                if len(places) > 1:
-                    raise question_of_masks(tree, located, places)
+            places = places_of(tree, located, layout)
+            if len(places) > 1:
+                raise question_of_masks(tree, located, places)
             return located
     raise question_of_places(tree)
 
@@ -235,39 +232,35 @@ def wildcards(path: Path, pattern: Path) -> list[str]:
 # Questions ----------------------------------------------------------------------------------------------------------
 
 
-def other_masks(tree: Tree, located: Located) -> list[tuple[str, str]]:
-    """Return the masks, and unused folders with as many files as images or with at least half of their names."""
+def places_of(tree: Tree, located: Located, layout: Layout) -> list[tuple[str, str]]:
+    """Return places of images and masks that a folder may mean: several if it has copies, or other masks."""
+    images = copies_of(tree, located.image_of, layout.images) or [located.images]
+    masks = copies_of(tree, located.mask_of, layout.masks) or [located.masks]
+    return [*product(images, [*masks, *other_masks(tree, located)])]
+
+
+def other_masks(tree: Tree, located: Located) -> list[str]:
+    """Return unused folders with as many files as images, or with at least half of their names."""
     images = {plain(file.stem) for file in located.image_of}
-    places = [located.masks]
+    folders = []
     for folder, files in unused_images(tree, located).items():
         shared = images & {plain(file.stem) for file in files}
         as_many = len(files) == len(located.image_of) or 2 * len(shared) >= len(images)
         if as_many and role_of(folder.name) in (Role(), Role("masks")):
-            places.append(str(tree.root / folder))
-    return [(located.images, masks) for masks in places]
+            folders.append(str(tree.root / folder))
+    return folders
 
 
-def copies_of(tree: Tree, located: Located, layout: Layout) -> list[tuple[str, str]]:
-    """Return the folders of images and masks if several have files of the same names."""
-    images, masks = by_folder(tree, located.image_of, layout.images), by_folder(tree, located.mask_of, layout.masks)
-    if not (repeated(images) or repeated(masks)):
-        return []
-    return [*product(images, masks)]
-
-
-def by_folder(tree: Tree, files: Files, place: str) -> dict[str, Files]:
-    """Return files by their folder in a place of a layout, or by the pattern of folders of one name."""
+def copies_of(tree: Tree, files: Files, place: str) -> list[str]:
+    """Return the folders in a place of a layout, or patterns of folders of one name, if they have names in common."""
     depth = len(tree.root.parts) + len(PurePosixPath(place).parts)
     folders: dict[str, dict[Path, str]] = defaultdict(dict)
     for file, name in files.items():
         folders[Path(*file.parts[:depth]).name][file] = name
-    return {pattern_of(tree, inside, place): inside for inside in folders.values()}
-
-
-def repeated(folders: Mapping[str, Files]) -> bool:
-    """Return whether folders have names in common."""
-    names = [{*files.values()} for files in folders.values()]
-    return len(set[str]().union(*names)) < sum(map(len, names))
+    names = [{*inside.values()} for inside in folders.values()]
+    if len(set[str]().union(*names)) == sum(map(len, names)):
+        return []
+    return [pattern_of(tree, inside, place) for inside in folders.values()]
 
 
 def unused_images(tree: Tree, located: Located) -> dict[PurePosixPath, list[PurePosixPath]]:
@@ -292,7 +285,7 @@ def question_of_masks(tree: Tree, located: Located, places: Sequence[tuple[str, 
 
 def question_of_places(tree: Tree) -> Question:
     """Return the question where images and masks are."""
-    choices = choices_of([*pairs_of_folders(tree), *pairs_of_endings(tree)])
+    choices = choices_of(pairs_of_folders(tree))
     title = f"{tree.root}: images and masks are not found"
     command = f"'crispseg data import {shlex.quote(str(tree.root))} -o {shlex.quote(f'{tree.root}_masks')}'"
     advice = (
@@ -352,39 +345,3 @@ def alike_folders(tree: Tree) -> dict[tuple[int, str], list[PurePosixPath]]:
 def mask_rank(place: str) -> int:
     """Return 1 for a place whose name indicates masks, -1 for one of images, and 0 for others."""
     return {"masks": 1, "images": -1}.get(role_of(Path(place).name).kind, 0)
-
-
-def pairs_of_endings(tree: Tree) -> list[tuple[str, str]]:
-    """Return patterns of images and masks in the same folders, in which masks have names of images and an ending."""
-    inside: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
-    for path in tree.images:
-        inside[path.parent].append(path)
-    folders: dict[tuple[str, str], list[PurePosixPath]] = defaultdict(list)
-    for folder, names in inside.items():
-        for pair in endings_of(names):
-            folders[pair].append(folder)
-    pairs = []
-    for (suffix, ending), places in folders.items():
-        place = pattern_of(tree, [tree.root / folder / "file" for folder in places], str(places[0]))
-        place = place if "*" in place else glob.escape(place)
-        pairs.append((f"{place}/*{suffix}", f"{place}/*{glob.escape(ending)}"))
-    return sorted(pairs, key=lambda pair: "semantic" not in pair[1])
-
-
-def endings_of(paths: Sequence[PurePosixPath]) -> list[tuple[str, str]]:
-    """Return the suffix of the images in a folder, with each ending that masks of at least half of them have."""
-    stems = {path.stem for path in paths}
-    endings = {path: ending_of(path, stems) for path in paths}
-    images = [path for path in paths if not endings[path]]
-    suffixes = {path.suffix for path in images}
-    counts = Counter(filter(None, endings.values()))
-    usual = [ending for ending, count in counts.items() if 2 * count >= len(images)]
-    return [*product(suffixes, usual)] if len(suffixes) == 1 else []
-
-
-def ending_of(path: PurePosixPath, stems: Set[str]) -> str:
-    """Return what a name adds to the longest stem that it begins with; empty without one, or for numbers of objects."""
-    heads = [path.stem[: match.start()] for match in re.finditer(r"[\W_]", path.stem)]
-    longest = max(stems & {*heads}, key=len, default=path.name)
-    ending = path.name.removeprefix(longest)
-    return "" if re.match(r"[\W_]*\d", ending) else ending

@@ -87,10 +87,10 @@ class MaskLookup:
         """Return whether masks with this palette are read by its colours and not by their indices."""
         return self.in_color or (self.colors and bool(palette) and all(len({*color}) == 1 for color in palette))
 
-    def read(self, file: Path, lossy: bool) -> NDArray[Any]:
+    def read(self, file: Path) -> NDArray[Any]:
         """Return the values or colours of a mask file. Errors are those of `read_mask`."""
         with opened(file) as raster:
-            return raster.labels(self.most, lossy, self.by_color(raster.palette))
+            return raster.labels(self.most, self.tolerance > 0, self.by_color(raster.palette))
 
     def labels_of(self, mask: MaskFacts) -> NDArray[np.uint16]:
         """Return the label `(n,)` of each value of a mask: 255 if ignored, `NONE` without a class."""

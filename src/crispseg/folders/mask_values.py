@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from crispseg.folders.facts import MaskFacts
 from crispseg.folders.lookup import DEEP_WHITE
@@ -20,6 +21,14 @@ THRESHOLD = 255  # tolerance with which a black and white palette is a threshold
 def values_of(masks: Iterable[MaskFacts]) -> set[int]:
     """Return the values of all grey masks."""
     return set[int]().union(*(mask.held for mask in masks))
+
+
+def pixels_of(masks: Iterable[MaskFacts]) -> Counter[Any]:
+    """Return the pixel count of each value or colour in their order."""
+    pixels: Counter[Any] = Counter()
+    for mask in masks:
+        pixels.update(mask.pixels)
+    return Counter(dict(sorted(pixels.items())))
 
 
 def plausible(ids: set[int]) -> bool:

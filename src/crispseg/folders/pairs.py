@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -99,8 +99,7 @@ class Pairing:
         if self.by_number:
             first = next(iter(self.pairs.values()))
             return f"images and masks pair by their numbers, such as {first.image.name} and {first.mask.name}"
-        lonely = self._lonely
-        return f"{lonely}; these are left out" if lonely else ""
+        return f"{self.lonely}; these are left out" if self.lonely else ""
 
     @property
     def error(self) -> CrispsegError | None:
@@ -111,31 +110,23 @@ class Pairing:
         alone = [len(self.image_without_mask), len(self.mask_without_image)]
         if len(self.pairs) < min(alone) or (any(alone) and not self.pairs):
             remedy = "give both the same names, or move the extra ones away"
-            return CrispsegError(f"{self._lonely}; {remedy}; {MERGE}")
+            return CrispsegError(f"{self.lonely}; {remedy}; {MERGE}")
         return None
 
     @property
-    def _lonely(self) -> str:
-        names = [*self.image_without_mask.values()], [*self.mask_without_image.values()]
-        return lonely_files(*names, len(self.pairs), self.images, self.masks)
-
-
-@dataclass
-class _SameName:
-    """Files whose names have one common part."""
-
-    images: dict[Path, str] = field(default_factory=dict)
-    masks: dict[Path, str] = field(default_factory=dict)
-
-    def pairs(self) -> list[Pair]:
-        """Return the pairs: one image with one mask, or several whose full names are equal; otherwise none."""
-        mask_of = {name: file for file, name in self.masks.items()}
-        if len(self.images) == len(self.masks) == 1:
-            mask_of = dict.fromkeys(self.images.values(), *self.masks)
-        distinct = len({*self.images.values()}) == len(self.images) == len(self.masks)
-        if not distinct or mask_of.keys() != {*self.images.values()}:
-            return []
-        return [Pair(name, file, mask_of[name]) for file, name in self.images.items()]
+    def lonely(self) -> str:
+        """Message about files without a partner; empty if there are none."""
+        sides = (
+            ("image", self.image_without_mask, self.images, "mask", self.masks),
+            ("mask", self.mask_without_image, self.masks, "image", self.images),
+        )
+        parts = []
+        for noun, files, place, partner, other_place in sides:
+            if files:
+                count = f"{len(files)} of {plural(len(self.pairs) + len(files), noun)}"
+                names = few(sorted(files.values()))
+                parts.append(f"{count} in {place} have no {partner} in {other_place} ({names})")
+        return " and ".join(parts)
 
 
 def pair_up(image_of: Files, mask_of: Files, images: Path | str, masks: Path | str) -> Pairing:
@@ -147,26 +138,45 @@ def pair_up(image_of: Files, mask_of: Files, images: Path | str, masks: Path | s
     if _in_folders(image_of).isdisjoint(_in_folders(mask_of)):
         image_of, mask_of = _without_folders(image_of), _without_folders(mask_of)
     numbered = _by_number(image_of, mask_of)
-    same: dict[str, _SameName] = defaultdict(_SameName)
-    for file, name in image_of.items():
-        same[plain(name)].images[file] = name
-    for file, name in (numbered or mask_of).items():
-        same[plain(name)].masks[file] = name
-    _join_objects(same)
+    same_images, same_masks = _by_common_part(image_of), _by_common_part(numbered or mask_of)
+    for key in [*same_masks]:  # an image a with masks a_1 and a_2 of its objects is ambiguous
+        base = plain(_NUMBER.sub("", key))
+        if base in same_images and key not in same_images:
+            same_masks[base] |= same_masks.pop(key)
     pairs: list[Pair] = []
     no_mask: dict[Path, str] = {}
     no_image: dict[Path, str] = {}
     ambiguous: dict[Path, str] = {}
-    for files in same.values():
-        if paired := files.pairs():
+    for key in [*same_images, *(same_masks.keys() - same_images)]:
+        own, partners = same_images.get(key, {}), same_masks.get(key, {})
+        if not own or not partners:
+            no_mask |= own
+            no_image |= partners
+        elif paired := _paired(own, partners):
             pairs += paired
-        elif files.images and files.masks:
-            ambiguous |= files.images | files.masks
         else:
-            no_mask |= files.images
-            no_image |= files.masks
+            ambiguous |= own | partners
     by_name = {pair.name: pair for pair in sorted(pairs)}
     return Pairing(images, masks, by_name, no_mask, no_image, ambiguous, bool(numbered))
+
+
+def _by_common_part(files: Files) -> dict[str, dict[Path, str]]:
+    """Return the files whose names have one common part."""
+    same: dict[str, dict[Path, str]] = defaultdict(dict)
+    for file, name in files.items():
+        same[plain(name)][file] = name
+    return same
+
+
+def _paired(images: Files, masks: Files) -> list[Pair]:
+    """Return the pairs of one image and one mask, or of several whose full names are equal; otherwise none."""
+    if len(images) == len(masks) == 1:
+        return [Pair(name, image, next(iter(masks))) for image, name in images.items()]
+    mask_of = {name: file for file, name in masks.items()}
+    names = {*images.values()}
+    if names != mask_of.keys() or not len(names) == len(images) == len(masks):
+        return []
+    return [Pair(name, image, mask_of[name]) for image, name in images.items()]
 
 
 def _in_folders(files: Files) -> set[bool]:
@@ -176,14 +186,6 @@ def _in_folders(files: Files) -> set[bool]:
 
 def _without_folders(files: Files) -> Files:
     return {file: name.rpartition("/")[2] for file, name in files.items()}
-
-
-def _join_objects(same: dict[str, _SameName]) -> None:
-    """Add masks such as a_1 to those of image a, so that an image with a mask for each object is ambiguous."""
-    for key in [*same]:
-        base = plain(_NUMBER.sub("", key))
-        if base != key and base in same and same[base].images and not same[key].images:
-            same[base].masks |= same.pop(key).masks
 
 
 def _by_number(image_of: Files, mask_of: Files) -> Files:
@@ -202,19 +204,6 @@ def _numbers(files: Files) -> dict[int, Path]:
     return numbers if len(around) == 1 and len(numbers) == len(files) else {}
 
 
-def lonely_files(
-    no_mask: Collection[str], no_image: Collection[str], pairs: int, images: Path | str, masks: Path | str
-) -> str:
-    """Return a message about files without a partner; empty if there are none."""
-    sides = ("image", no_mask, images, "mask", masks), ("mask", no_image, masks, "image", images)
-    parts = []
-    for noun, names, place, other, other_place in sides:
-        if names:
-            count = f"{len(names)} of {plural(pairs + len(names), noun)}"
-            parts.append(f"{count} in {place} have no {other} in {other_place} ({few(sorted(names))})")
-    return " and ".join(parts)
-
-
 def pair_files(
     images: Path, image_ending: str, masks: Path, mask_ending: str, listing: Path | None = None
 ) -> list[Pair]:
@@ -224,15 +213,18 @@ def pair_files(
     file without a partner, raises a `CrispsegError`.
     """
     image_of, mask_of = _with_ending(images, image_ending), _with_ending(masks, mask_ending)
-    names = [name for name in image_of if name in mask_of]
-    lonely = lonely_files(image_of.keys() - mask_of, mask_of.keys() - image_of, len(names), images, masks)
+    pairs = {name: Pair(name, image_of[name], mask_of[name]) for name in image_of if name in mask_of}
     if listing is not None:
-        names, missing = chosen_names(listing, names, ())
-        lost = f"images in {listing} are missing in {images}, or their masks in {masks}: {few(missing)}"
-        lonely = f"{len(missing)} {lost}" if missing else ""
-    if lonely:
+        names, missing = chosen_names(listing, [*pairs], ())
+        if missing:
+            lost = f"images in {listing} are missing in {images}, or their masks in {masks}: {few(missing)}"
+            raise CrispsegError(f"{len(missing)} {lost}")
+        return [pairs[name] for name in names]
+    no_mask = {file: name for name, file in image_of.items() if name not in mask_of}
+    no_image = {file: name for name, file in mask_of.items() if name not in image_of}
+    if lonely := Pairing(images, masks, pairs, no_mask, no_image).lonely:
         raise CrispsegError(lonely)
-    return [Pair(name, image_of[name], mask_of[name]) for name in names]
+    return [*pairs.values()]
 
 
 def _with_ending(folder: Path, ending: str) -> dict[str, Path]:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from crispseg.config.settings import plural
 from crispseg.errors import Question, few
@@ -18,6 +17,7 @@ from crispseg.folders.mask_values import (
     WHITES,
     Masks,
     palettes_differ,
+    pixels_of,
     plausible,
     values_of,
 )
@@ -63,21 +63,12 @@ def kind_of(mask: MaskFacts) -> tuple[bool, ...]:
 def fact(masks: Masks) -> str:
     """Return a line about masks of one kind, such as "2 masks, such as a.png, with 2 values: 0 (90 %), 3 (10 %)"."""
     noun = "colour" if masks[0].colors else "value"
-    pixels = pixels_of(masks, in_color=masks[0].colors)
+    pixels = pixels_of(masks)
     total = sum(pixels.values())
     shown = [f"{key} ({count / total:.2%})" for key, count in pixels.items()]
     example = f", such as {Path(masks[0].file).name},"
     lossy = ", changed by lossy compression" if masks[0].lossy else ""
     return f"{plural(len(masks), 'mask')}{example} with {plural(len(pixels), noun)}{lossy}: {few(shown, 8)}"
-
-
-def pixels_of(masks: Masks, in_color: bool) -> Counter[Any]:
-    """Return the pixel count of each value or colour in their order."""
-    pixels: Counter[Any] = Counter()
-    for mask in masks:
-        keys = map(tuple, mask.in_color.values.tolist()) if in_color else mask.values.tolist()
-        pixels.update(dict(zip(keys, mask.counts.tolist(), strict=True)))
-    return Counter(dict(sorted(pixels.items())))
 
 
 def value_choices(values: set[int], declared: Declared, instances: Path | None) -> Choices:
@@ -120,12 +111,14 @@ def grey(value: int) -> Color:
 
 def color_choices(masks: Masks) -> Choices:
     """Return the palette of frequent colours without variants of them; and of all, if they are few."""
-    pixels = pixels_of(masks, in_color=True)
+    pixels = pixels_of([mask.in_color for mask in masks])
     least = LEAST_SHARE * sum(pixels.values())
     palette: list[Color] = []
     for color, count in pixels.most_common():
+        if count < least:
+            break
         near = [other for other in palette if math.dist(color, other) < LEAST_DISTANCE]
-        if count >= least and all(count > VARIANT * pixels[other] for other in near):
+        if all(count > VARIANT * pixels[other] for other in near):
             palette.append(color)
     choices: Choices = {}
     if 2 <= len(palette) <= MOST_CHOSEN and len(palette) < len(pixels):

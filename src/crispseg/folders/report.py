@@ -110,7 +110,7 @@ def labels_and_counts(lookup: MaskLookup, mask: MaskFacts) -> tuple[NDArray[np.u
     """Return the labels `(n,)` of the values of a mask, and their pixel counts by quarter `(n, 2, 2)`."""
     more_colors = mask.distinct > len(mask.values) and lookup.tolerance > 0  # than the facts have
     if lookup.by_pixel or more_colors:
-        values = lookup.read(Path(mask.file), lossy=more_colors)
+        values = lookup.read(Path(mask.file))
         with suppress(ValueError):  # such as colours among numbers, whose labels are `NONE`
             labels, quarters, _ = count_values(lookup.find(values))
             return labels, quarters

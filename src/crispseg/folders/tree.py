@@ -1,4 +1,4 @@
-"""Names and sizes of the files in a folder, from one walk."""
+"""Names of the files in a folder, from one walk."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class Tree:
 
     Args:
         root: the folder.
-        files: size in bytes of each file by its path in the folder, sorted by path.
+        files: path of each file in the folder, sorted.
     """
 
     root: Path
-    files: Mapping[PurePosixPath, int]
+    files: tuple[PurePosixPath, ...] = ()
 
     @classmethod
     def of(cls, root: str | Path) -> Tree:
@@ -35,7 +35,7 @@ class Tree:
         if not root.is_dir():
             problem = "not a folder" if root.exists() else "missing"
             raise CrispsegError(f"{root} is {problem}; give a folder of data")
-        return cls(root, dict(sorted(_walk(root, PurePosixPath(), frozenset()))))
+        return cls(root, tuple(sorted(_walk(root, PurePosixPath(), frozenset()))))
 
     @cached_property
     def images(self) -> tuple[PurePosixPath, ...]:
@@ -56,16 +56,16 @@ class Tree:
 
     def below(self, folder: PurePosixPath | str) -> Tree:
         """Return the tree of a sub-folder, without another walk."""
-        inside = {path.relative_to(folder): size for path, size in self.files.items() if path.is_relative_to(folder)}
-        return Tree(self.root / folder, inside)
+        inside = (path.relative_to(folder) for path in self.files if path.is_relative_to(folder))
+        return Tree(self.root / folder, tuple(inside))
 
     def path(self, file: PurePosixPath) -> Path:
         """Return the full path of a file."""
         return self.root / file
 
 
-def _walk(root: Path, folder: PurePosixPath, above: frozenset[str]) -> Iterator[tuple[PurePosixPath, int]]:
-    """Yield files and sizes; `above` are the real paths of the folders above, since a link may lead back to them."""
+def _walk(root: Path, folder: PurePosixPath, above: frozenset[str]) -> Iterator[PurePosixPath]:
+    """Yield files; `above` are the real paths of the folders above, since a link may lead back to them."""
     real = os.path.realpath(root / folder)
     if real in above:
         return
@@ -79,7 +79,5 @@ def _walk(root: Path, folder: PurePosixPath, above: frozenset[str]) -> Iterator[
             continue
         if entry.is_dir():
             yield from _walk(root, folder / entry.name, above | {real})
-        elif entry.is_file():
-            yield folder / entry.name, entry.stat().st_size
-        elif entry.is_symlink() and not Path(entry.path).exists():  # readers of the file report it
-            yield folder / entry.name, 0
+        elif entry.is_file() or not Path(entry.path).exists():  # readers report a broken link
+            yield folder / entry.name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ from crispseg.folders.examined import Examined, if_clear
 from crispseg.folders.facts import MaskFacts
 from crispseg.folders.finding import Finding, finding_of
 from crispseg.folders.lookup import NONE, MaskLookup
-from crispseg.folders.mask_values import palettes_differ
+from crispseg.folders.mask_values import palettes_differ, pixels_of
 from crispseg.labels import IGNORE
 
 
@@ -87,14 +86,9 @@ def nodata_class(data: Examined) -> Finding | None:
 
 def without_class(lookup: MaskLookup, masks: Sequence[MaskFacts]) -> tuple[list[str], dict[Any, int]]:
     """Return the masks with values or colours that have no class, and the pixel counts of these, the largest first."""
-    files: list[str] = []
-    total: Counter[Any] = Counter()
-    for mask in masks:
-        unknown = lookup.labels_of(mask) == NONE
-        files += [mask.file] * bool(unknown.any())
-        keys = map(tuple, mask.in_color.values[unknown].tolist()) if lookup.colors else mask.values[unknown].tolist()
-        total.update(dict(zip(keys, mask.counts[unknown].tolist(), strict=True)))
-    return files, dict(total.most_common())
+    unknown = [mask.only(lookup.labels_of(mask) == NONE) for mask in masks]
+    pixels = pixels_of(mask.in_color if lookup.colors else mask for mask in unknown)
+    return [mask.file for mask in unknown if len(mask.values)], dict(pixels.most_common())
 
 
 def largest_distance(lookup: MaskLookup, colors: list[Any]) -> int:
