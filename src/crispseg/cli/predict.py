@@ -15,6 +15,7 @@ from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import Segmenter
 from crispseg.inference.video import is_video, predict_video
 from crispseg.prediction import predict_files
+from crispseg.prediction.job import PredictionJob
 from crispseg.prediction.outputs import COCO
 
 
@@ -36,7 +37,7 @@ class Predict(WithProtocol):
 
     name = "predict"
     words = ("run", "images")
-    function = staticmethod(predict_files)
+    function = PredictionJob
     run: str
     images: list[str]
     out: Path | None = None

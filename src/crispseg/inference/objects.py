@@ -26,7 +26,7 @@ from crispseg.errors import CrispsegError
 from crispseg.io.files import atomic_path, write_file, write_table
 from crispseg.io.images import MADE_OF, png_content
 from crispseg.io.outlines import segmentations
-from crispseg.io.results import check_results, foreign_file
+from crispseg.io.results import check_results, check_text
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
@@ -209,8 +209,7 @@ class Objects:
             raise CrispsegError(f"{self.name} has {len(self)} objects, more than 65,535; cut the image")
         numbers, table = (Path(folder) / f"{self.name}{ending}" for ending in OBJECT_ENDINGS)
         check_results(numbers)
-        if table.exists() and not table.read_text("utf-8", "replace").startswith("id,area,"):
-            raise foreign_file(table)
+        check_text(table, "id,area,")
         with atomic_path(numbers) as temporary:
             temporary.write_bytes(png_content(self.ids.astype(np.uint16), self.made_of or MADE_OF))
         columns = Object._fields[: None if len(self.categories) > 1 else -1]  # without a single class

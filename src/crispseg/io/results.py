@@ -35,6 +35,12 @@ def check_results(*pictures: Path) -> None:
             raise foreign_file(picture)
 
 
+def check_text(file: Path, start: str) -> None:
+    """Raise a CrispsegError for an existing text that begins unlike a result and would be overwritten."""
+    if file.exists() and not file.read_text("utf-8", "replace").startswith(start):
+        raise foreign_file(file)
+
+
 def foreign_file(file: Path) -> CrispsegError:
     """Return the error for a file of the user with the name of a result."""
     return CrispsegError(f"{file} is not a result of crispseg and would be overwritten; choose another folder")

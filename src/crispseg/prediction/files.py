@@ -8,19 +8,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from pydantic import NonNegativeInt
 from rich.console import Console
 
-from crispseg.config.settings import checks_arguments
+from crispseg.config.settings import construct
 from crispseg.errors import CrispsegError, CrispsegWarning, telling
-from crispseg.inference.device import DeviceName, FloatPrecision, in_parallel
+from crispseg.inference.device import in_parallel
 from crispseg.inference.image_files import read_source
-from crispseg.inference.protocols import Protocol
-from crispseg.inference.runtime import Backend
 from crispseg.inference.segmenter import Segmentation
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import digest, owned
@@ -30,46 +26,23 @@ from crispseg.io.progress import print_lines, progress
 from crispseg.io.results import made_of_result
 from crispseg.io.sampled_values import assumed_range
 from crispseg.io.stages import stage, stage_seconds
-from crispseg.io.value_range import ValueRange
-from crispseg.prediction.fastest import bf16_hint, fastest, is_usable
-from crispseg.prediction.job import PALETTE, PredictionJob
+from crispseg.prediction.fastest import fastest
+from crispseg.prediction.job import PredictionJob
 from crispseg.prediction.outputs import OUTPUTS, LabelFiles, Output, ServerFiles
 from crispseg.prediction.plan import Plan, planned
 from crispseg.prediction.predictions import Predictions
 
 FIRST_IMAGES = 2  # number of images on which runtimes are compared
 WRITING_THREADS = 4  # at most; PyTorch's number of threads limits them too
-HINT_IMAGES = 20  # minimum number of images for a hint
 
 
-@checks_arguments
 def predict_files(
     run: str | PathLike[str],
     images: str | Path | Sequence[str | Path],
     out: str | Path | None = None,
     *,
-    device: DeviceName | None = None,
-    backend: Backend = "auto",
-    protocol: Protocol | str = "whole",
-    value_range: ValueRange | None = None,
-    precision: FloatPrecision | None = None,
-    compile: bool = False,
-    fast: bool = False,
-    format: str = PALETTE,
-    tiles: int | None = None,
-    polygons: bool = False,
-    outlines: bool = False,
-    objects: str | list[str] | None = None,
-    objects_border: str | None = None,
-    objects_min_size: NonNegativeInt | None = None,
-    objects_split: bool = False,
-    confidence: bool = False,
-    shares: bool = False,
-    outputs: list[str] | None = None,
-    pixel_size: str | None = None,
-    resume: bool = False,
-    shard: str | None = None,
     console: Console | None = None,
+    **settings: Any,
 ) -> Predictions:
     """Segment image files and write the results.
 
@@ -80,66 +53,16 @@ def predict_files(
         run: run folder, folder of folds, saved model, name of a bundled model, hub id, or file of `crispseg export`.
         images: files, folders with their sub-folders, patterns, and text files that list paths.
         out: folder to write to; by default a new one next to the images.
-        device: cpu or cuda; by default CUDA if available.
-        backend: runtime of an exported file; by default ONNX Runtime for .onnx, OpenVINO for .xml. With onnxruntime
-            or openvino, a saved model is exported once, in this precision, to a cached file.
-        protocol: scales, windows and flips; by default the whole image once.
-        value_range: values of 16-bit images that become black and white, such as [0, 4095]; by default as in training.
-        precision: fp32, or bf16, which is faster and slightly less exact; by default fp32.
-        compile: compile the network at the first image.
-        fast: compare precisions and installed runtimes on the first two images, and use the fastest one whose labels
-            agree with those of fp32 in PyTorch on 99.5 % of the pixels. Files are exported once, in some minutes.
-        format: palette; files for the evaluation server of cityscapes, ade20k or voc; or coco, yolo, cvat, labelstudio,
-            labelme or geojson (QuPath), whose annotations are added in a folder of that name.
-        tiles: side of the tiles in which large images are processed; TIFFs are then read and written in parts, as
-            `NAME.tif`.
-        polygons: also write `NAME.geojson` of these TIFFs.
-        outlines: show outlines of areas in `NAME_overlay.png` instead of the areas.
-        objects: class, or a list of them, whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and
-            to `objects.json`, `objects.csv` and `summary.csv`, if neither `resume` nor `shard` is given.
-        objects_border: class of the pixels between objects.
-        objects_min_size: area in pixels; smaller objects are left out. By default, a tenth of the median area of the
-            image's objects with objects_border, else 0.
-        objects_split: separate touching objects at their necks, if they have no border class.
-        confidence: also write `NAME_confidence.png`, the largest probability of each pixel from 0 to 255; for TIFFs in
-            tiles, `NAME_confidence.tif` with the map position.
-        shares: also write `shares.csv`, the share of each class in each image.
-        outputs: names of further outputs, which plugins register.
-        pixel_size: side of a pixel with its unit, such as 0.5um; tables then also have areas in that unit.
-        resume: skip images whose existing results have metadata of the same image, model and settings.
-        shard: part of the sorted images, such as "1/3"; includes `resume`.
         console: console for progress, if it is a terminal.
+        **settings: arguments of `PredictionJob`.
 
     Raises:
         CrispsegError: options conflict; an image, model or class is unknown; two images have one name; results would be
             next to an image or overwrite other files; or the folder cannot be written or is used by another process.
     """
-    if (resume or shard) and out is None:
-        raise CrispsegError(f"{'shard' if shard else 'resume'} needs a folder to continue in; give out")
-    job = PredictionJob(
-        run=fspath(run),
-        device=device,
-        backend=backend,
-        protocol=protocol,
-        value_range=value_range,
-        precision=precision,
-        compile=compile,
-        fast=fast,
-        format=format,
-        tiles=tiles,
-        polygons=polygons,
-        outlines=outlines,
-        objects=objects,
-        objects_border=objects_border,
-        objects_min_size=objects_min_size,
-        objects_split=objects_split,
-        confidence=confidence,
-        shares=shares,
-        outputs=tuple(outputs or ()),
-        pixel_size=pixel_size,
-        resume=resume,
-        shard=shard,
-    )
+    job = construct(PredictionJob, {"run": fspath(run), **settings})
+    if job.resumes and out is None:
+        raise CrispsegError(f"{'shard' if job.shard else 'resume'} needs a folder to continue in; give out")
     plan = planned(job, [images] if isinstance(images, str | Path) else images, out)
     return Pipeline(job, plan, console).run()
 
@@ -182,7 +105,8 @@ class Pipeline:
             for writer in self.writers:
                 stack.callback(writer.finish, predictions)  # also after Ctrl-C
             images = [image for image in missing if image not in plan.maps]
-            self.compare_ways(images)
+            if self.job.fast:
+                self.choose_fastest(images[:FIRST_IMAGES])
             for image in missing:
                 if image in plan.maps:
                     self.segment_map(image)
@@ -212,30 +136,16 @@ class Pipeline:
             warnings.warn(f"results of {others} images in {self.plan.out} {reason}", CrispsegWarning, stacklevel=2)
         return finished
 
-    def compare_ways(self, images: Sequence[Path]) -> None:
-        """Choose the fastest way, if requested, or print what bfloat16 would save."""
-        if self.job.fast and (arrays := self.arrays(images[:FIRST_IMAGES])):
-            self.segmenter, line = fastest(self.job, self.segmenter, arrays)
-            self.print_line(line)
-        elif self.needs_hint(len(images)) and (arrays := self.arrays(images[:1])):
-            self.print_line(bf16_hint(self.job, self.segmenter, arrays[0], len(images)))
-
-    def needs_hint(self, count: int) -> bool:
-        """Return whether a person may want to know what bfloat16 would save for so many images."""
-        seen = self.console is not None and count >= HINT_IMAGES
-        return seen and self.job.is_plain and is_usable(self.segmenter, "torch", "bf16")
-
-    def arrays(self, images: Sequence[Path]) -> list[NDArray[np.uint8]]:
-        """Return the images that can be read; the others are reported later."""
+    def choose_fastest(self, images: Sequence[Path]) -> None:
+        """Replace the segmenter by the fastest one; images that cannot be read are reported later."""
         arrays = []
         for image in images:
             with suppress(CrispsegError):
                 arrays.append(read_source(image, self.segmenter.info.in_chans, self.segmenter.value_range)[0])
-        return arrays
-
-    def print_line(self, line: str | None) -> None:
-        if line and self.console:
-            print_lines(self.console, [line])
+        if arrays:
+            self.segmenter, line = fastest(self.job, self.segmenter, arrays)
+            if self.console is not None:
+                print_lines(self.console, [line])
 
     def segment_map(self, image: Path) -> None:
         """Segment a TIFF in tiles, unless only its polygons are missing."""

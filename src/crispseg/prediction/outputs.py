@@ -15,6 +15,7 @@ from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.io.files import write_table
 from crispseg.io.images import image_channels, write_image
 from crispseg.io.opening import opened
+from crispseg.io.results import check_text
 from crispseg.prediction.job import PredictionJob
 from crispseg.prediction.measures import OBJECTS, SUMMARY, Measurements, ObjectTables, measurements
 from crispseg.prediction.predictions import Predictions
@@ -110,10 +111,8 @@ class ObjectFiles(Output):
 
     @staticmethod
     def check_folder(out: Path) -> None:
-        if (out / COCO).exists() and not (out / COCO).read_text("utf-8", "replace").startswith('{"categories": '):
-            raise overwritten(out / COCO)
-        for table in (OBJECTS, SUMMARY):
-            check_table(out / table, "image,")
+        for name, start in {COCO: '{"categories": ', OBJECTS: "image,", SUMMARY: "image,"}.items():
+            check_text(out / name, start)
 
     def write(self, result: Segmentation) -> None:
         job = self.job
@@ -149,7 +148,7 @@ class ShareTable(Output):
 
     @staticmethod
     def check_folder(out: Path) -> None:
-        check_table(out / SHARES, "image,pixels")
+        check_text(out / SHARES, "image,pixels")
 
     def add(self, result: Segmentation) -> None:
         pixels = result.labels.size
@@ -173,14 +172,3 @@ def image_file(result: Segmentation) -> str:
     """Return the name of the image in tables: its path in its folder."""
     assert result.path is not None
     return f"{result.name}{result.path.suffix}"
-
-
-def check_table(file: Path, start: str) -> None:
-    """Raise a CrispsegError if a table of the user, which has another `start`, would be overwritten."""
-    if file.exists() and not file.read_text("utf-8", "replace").startswith(start):
-        raise overwritten(file)
-
-
-def overwritten(file: Path) -> CrispsegError:
-    """Return the error for a file of the user with the name of a result."""
-    return CrispsegError(f"{file} is not a result of predict and would be overwritten; give another out")

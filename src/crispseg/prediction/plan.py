@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from crispseg.inference.image_files import check_outputs, named_images, unread_images, unused_folder
 from crispseg.io.files import check_new_folder, user_path
-from crispseg.io.results import made_of_result
+from crispseg.io.results import foreign_file, made_of_result
 from crispseg.io.tiff import TIFF_SUFFIXES
 from crispseg.prediction.job import PredictionJob
-from crispseg.prediction.outputs import OUTPUTS, LabelFiles, overwritten
+from crispseg.prediction.outputs import OUTPUTS, LabelFiles
 
 
 class Plan(NamedTuple):
@@ -61,7 +61,7 @@ def planned(job: PredictionJob, sources: Sequence[str | Path], out: str | Path |
     existing = existing_results(files)
     for file, made_of in existing.items():
         if made_of is None:
-            raise overwritten(file)
+            raise foreign_file(file)
     for extra in job.extras:
         OUTPUTS[extra].check_folder(folder)
     return Plan(folder, names, files, maps, unread, existing)
