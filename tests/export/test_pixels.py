@@ -78,7 +78,7 @@ def learned() -> SegmentationModel:
         ("a.onnx", None, "labels", SIZE),
         ("a.onnx", (100, 3000), "probabilities", SIZE),
         ("a.onnx", (100, 3000), "logits", None),
-        ("a.xml", (100, 3000), "labels", None),
+        ("a.xml", None, "labels", None),
     ],
 )
 def test_files_of_pixels(
