@@ -94,7 +94,7 @@ def test_fragments_between_objects_with_a_border_are_left_out() -> None:
     [
         (("nuclei",), ["there is no class 'nuclei'", "did you mean 'nucleus'?"]),
         (("nucleus", "boarder"), ["there is no class 'boarder'", "did you mean 'border'?"]),
-        (("nucleus", "nucleus"), ["class nucleus is given for objects and for their border"]),
+        (("nucleus", "nucleus"), ["objects_border is nucleus", "one other class"]),
         (([1],), ["there is no class 1; known: "]),
     ],
 )

@@ -237,7 +237,7 @@ def test_an_array_in_tiles(segmenter: Segmenter, folder: Path, refuses: Any) -> 
     with refuses("the image", "tiles"):
         result.probabilities()
     assert in_tiles(image[:128, :128]).probabilities().shape == (4, 128, 128)  # no larger than a tile
-    with refuses("tiles of 64 pixels are too small"):
+    with refuses("tile is 64; give a number greater than or equal to 128"):
         Segmenter(folder, "cpu", tile=64)
 
 

@@ -113,28 +113,21 @@ def object_rules(
     return {name: ObjectRule(labels.index(name), margin, reach, min_size, split) for name in several}
 
 
-def object_classes(names: str | Sequence[str]) -> Sequence[str]:
-    """Return the names of classes, which are different, or raise a CrispsegError."""
-    several = [names] if isinstance(names, str) else names
-    if not several or len({*several}) < len(several):
-        raise CrispsegError(f"is {several}; give different classes, such as nucleus, or leave it out", "objects")
-    return several
-
-
 def check_object_options(
     names: str | Sequence[str] | None, border: str | None, min_size: int | None, split: bool
 ) -> Sequence[str]:
     """Return the names of the object classes; raise a CrispsegError if the options contradict each other."""
-    several = [] if names is None else object_classes(names)
-    given = {"objects_border": border, "objects_min_size": min_size, "objects_split": split or None}
-    for key, value in given.items():
-        if value is not None and not several:
-            raise CrispsegError(f"is {value}, which needs a class of objects; give one as objects", key)
-    if border is not None and (split or len(several) > 1):
-        other = "objects_split" if split else "several classes of objects"
-        raise CrispsegError(f"is {border}, which conflicts with {other}; leave out one of them", "objects_border")
-    if border in several:
-        raise CrispsegError(f"class {border} is given for objects and for their border; give two different classes")
+    if names is None:
+        if (border, min_size, split) != (None, None, False):
+            raise CrispsegError("objects_border, objects_min_size and objects_split need objects; give their class")
+        return []
+    several = [names] if isinstance(names, str) else names
+    if not several or len({*several}) < len(several):
+        raise CrispsegError(f"is {several}; give different classes, such as nucleus, or leave it out", "objects")
+    if border is not None and (split or len(several) > 1 or border in several):
+        raise CrispsegError(
+            f"is {border}; it is for objects of one other class, without split", "objects_border"
+        )
     return several
 
 

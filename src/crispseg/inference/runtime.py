@@ -179,14 +179,13 @@ def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPr
             such files.
     """
     known = RUNTIMES[Path(source).suffix.lower()] if is_exported(source) else ("torch", *WRITERS.names())
-    if backend not in ("auto", *known):
+    runtime = known[0] if backend == "auto" else backend
+    if runtime not in known:
         raise CrispsegError(f"backend is '{backend}', but {source} needs {' or '.join(known)}; leave out backend")
-    if is_exported(source):
-        return open_exported(user_path(source), known[0] if backend == "auto" else backend)
-    if backend in ("auto", "torch"):
+    if runtime == "torch":
         folds = folds_of(source)
         return Ensemble.of_folds(folds) if folds else SegmentationModel.from_pretrained(source)
-    return open_exported(WRITERS[backend](source, precision), backend)
+    return open_exported(user_path(source) if is_exported(source) else WRITERS[runtime](source, precision), runtime)
 
 
 def open_exported(path: Path, backend: str) -> ExportedModel:

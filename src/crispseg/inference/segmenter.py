@@ -8,7 +8,7 @@ from contextlib import closing
 from copy import copy, deepcopy
 from dataclasses import dataclass, field
 from functools import partial
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from crispseg.config.settings import checked, checked_arguments
+from crispseg.config.settings import checked, checks_arguments
 from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.inference.acceleration import compiled, fold_batch_norms
 from crispseg.inference.device import FloatPrecision, check_process, in_parallel, usable_device
@@ -26,7 +26,7 @@ from crispseg.inference.image_files import Source, is_several, named_images, rea
 from crispseg.inference.objects import REACH, Object, Objects, measured, object_rules
 from crispseg.inference.protocols import WHOLE, Protocol, named_protocol, unrefined_logits
 from crispseg.inference.runtime import AnyModel, Backend, ExportedModel, open_model
-from crispseg.inference.tiling import LARGE, Tiling, as_bytes, check_tile, enough_memory, tiled
+from crispseg.inference.tiling import LARGE, Tile, Tiling, as_bytes, enough_memory, tiled
 from crispseg.io.arrays import Normalize
 from crispseg.io.files import user_path
 from crispseg.io.images import MADE_OF, as_picture, image_channels, write_image, write_labels
@@ -75,6 +75,7 @@ class Segmenter:
         >>> segmenter("street.jpg").save("out")  # doctest: +SKIP
     """
 
+    @checks_arguments
     def __init__(
         self,
         model_or_path: AnyModel | str | PathLike[str],
@@ -83,46 +84,36 @@ class Segmenter:
         precision: FloatPrecision = "fp32",
         protocol: Protocol | str = "whole",
         value_range: ValueRange | None = None,
-        tile: int | None = None,
+        tile: Tile | None = None,
         backend: Backend = "auto",
         compile: bool = False,
     ) -> None:
         check_process()
-        settings = checked_settings(
-            precision=precision, protocol=protocol, value_range=value_range, tile=tile, backend=backend, compile=compile
-        )
-        self._settings = {"device": device, **settings}
-        precision, protocol, value_range, tile, backend, compile = settings.values()
-        self.protocol = named_protocol(protocol)
-        source: Any = Path(model_or_path) if isinstance(model_or_path, PathLike) else model_or_path
-        is_model = not isinstance(source, str | Path)
-        if is_model and not isinstance(source, SegmentationModel | ExportedModel):
-            remedy = "give a model of create_model or from_pretrained, a folder, a file or a name, such as nuclei"
-            raise CrispsegError(f"the model is a value of type {type(source).__name__}; {remedy}")
-        model: Any = source if is_model else open_model(source, backend, precision)
+        check_range(value_range, "value_range")
+        model = opened(model_or_path, backend, precision)
         check_finite(model)
         self.info, self.label_set = model.info, model.info.label_set()
-        self.precision, self.tile, self.value_range = precision, tile, value_range or model.info.value_range
+        self.protocol, self.value_range = named_protocol(protocol), value_range or model.info.value_range
+        self.precision, self.tile, self.backend, self.compile = precision, tile, backend, compile
+        self._chosen_device = device  # None on another machine may mean another one
         is_file = isinstance(model, ExportedModel)
         self.labels_only = is_file and model.labels_only
         self.device = usable_device("cpu" if is_file and device is None else device)
         self._tiling = Tiling(self._see_square, self.device, 2 * (self.protocol.window or 0))
-        model = self._prepared(model)
-        self._source = model if is_model else absolute_source(source)
-        self._model: AnyModel = compiled_model(model) if compile and not is_file else model
-
-    def _prepared(self, model: AnyModel) -> AnyModel:
-        """Return a copy of a model for inference on the device; check that a file supports the settings."""
-        if isinstance(model, SegmentationModel):
-            return folded_model(model, self.device)
-        model.check_use(self.device, self.precision, self.protocol == WHOLE)
-        if model.bytes_per_pixel:  # the memory of other runtimes cannot be measured
-            self._tiling.bytes_per_pixel = model.bytes_per_pixel
-        return model
+        if isinstance(model, ExportedModel):
+            model.check_use(self.device, precision, self.protocol == WHOLE)
+            if model.bytes_per_pixel:  # the memory of other runtimes cannot be measured
+                self._tiling.bytes_per_pixel = model.bytes_per_pixel
+        else:
+            model = folded_model(model, self.device)
+        self._source = absolute_source(model_or_path) if isinstance(model_or_path, str | PathLike) else model
+        self._model: AnyModel = compiled_model(model) if compile and isinstance(model, SegmentationModel) else model
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path or the model, which another process opens with the same settings."""
-        return partial(Segmenter, **self._settings), (self._source,)
+        keys = ("precision", "protocol", "value_range", "tile", "backend", "compile")
+        settings = {key: getattr(self, key) for key in keys}
+        return partial(Segmenter, device=self._chosen_device, **settings), (self._source,)
 
     @overload
     def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Segmentation]: ...
@@ -184,7 +175,7 @@ class Segmenter:
     def _shares_threads(self) -> bool:
         """Return whether two small images are processed at a time, each with half of the CPU's threads."""
         is_possible = self.device.type == "cpu" and torch.get_num_threads() > 1
-        return is_possible and isinstance(self._model, SegmentationModel) and not self._settings["compile"]
+        return is_possible and isinstance(self._model, SegmentationModel) and not self.compile
 
     def _read_in_turn(self, source: Source) -> tuple[Source, Any]:
         """Read values in memory at once, since the caller may reuse the memory; errors wait for their turn."""
@@ -306,13 +297,14 @@ class ImageLogits(NamedTuple):
         return shifted[..., : self.size[0], : self.size[1]]
 
 
-def checked_settings(**settings: Any) -> dict[str, Any]:
-    """Return keyword arguments of `Segmenter` in their types, or raise a CrispsegError."""
-    settings = checked_arguments(Segmenter, settings)
-    if settings["tile"] is not None:
-        check_tile(settings["tile"])
-    check_range(settings["value_range"], "value_range")
-    return settings
+def opened(source: Any, backend: Backend, precision: FloatPrecision) -> AnyModel:
+    """Return the model of a source, or the source itself if it is a model."""
+    if isinstance(source, str | PathLike):
+        return open_model(fspath(source), backend, precision)
+    if isinstance(source, SegmentationModel | ExportedModel):
+        return source
+    remedy = "give a model of create_model or from_pretrained, a folder, a file or a name, such as nuclei"
+    raise CrispsegError(f"the model is a value of type {type(source).__name__}; {remedy}")
 
 
 def folded_model(model: SegmentationModel, device: torch.device) -> SegmentationModel:
@@ -336,10 +328,10 @@ def compiled_model(model: SegmentationModel) -> SegmentationModel:
     return ready
 
 
-def absolute_source(source: str | Path) -> str | Path:
+def absolute_source(source: str | PathLike[str]) -> str | PathLike[str]:
     """Return an existing path as absolute, so that it can be opened from another folder; other sources are names."""
     path = user_path(source)
-    return path.absolute() if path.exists() and shipped_folder(source) is None else source
+    return path.absolute() if path.exists() and shipped_folder(fspath(source)) is None else source
 
 
 def listed(images: Any) -> tuple[Iterable[Any], Mapping[Path, str]]:
@@ -499,9 +491,6 @@ class Segmentation:
         if folder.suffix.lower() == ".png" and not folder.is_dir():
             folder, name = folder.parent, folder.stem
         labels, overlay = folder / f"{name}.png", folder / f"{name}_overlay.png"
-        existing = [path for path in (labels, overlay) if path.exists()]
-        if self.path is not None and self.path.exists() and any(path.samefile(self.path) for path in existing):
-            raise CrispsegError(f"saving to {folder} would replace the image {self.path}; choose another folder")
         check_results(labels, overlay)
         made_of = self.made_of or MADE_OF
         write_labels(labels, self.labels, self.label_set.palette, made_of)

@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
+from crispseg.config.settings import checks_arguments
 from crispseg.errors import CrispsegError
 from crispseg.inference.segmenter import Segmenter
-from crispseg.inference.tiling import OVERLAP, TILE, blended_rows, check_tile, enough_memory, spans
+from crispseg.inference.tiling import OVERLAP, TILE, Tile, blended_rows, enough_memory, spans
 from crispseg.io.files import atomic_path, user_path
 from crispseg.io.images import image_channels
 from crispseg.io.opening import Raster, faults, from_tiff
@@ -22,13 +23,14 @@ from crispseg.io.tiff import map_file, open_dataset, with_rows_of
 from crispseg.io.value_range import OF_IMAGE, ValueRange, bit_depth_range, percentile_range, sampling_step
 
 
+@checks_arguments
 def segment_tiff(
     segmenter: Segmenter,
     source: str | Path,
     target: str | Path,
     confidence: Path | None = None,
     *,
-    tile: int | None = None,
+    tile: Tile | None = None,
     console: Console | None = None,
     made_by: str = "",
 ) -> None:
@@ -47,11 +49,10 @@ def segment_tiff(
         made_by: model and options as text for the metadata of the target.
 
     Raises:
-        CrispsegError: rasterio is not installed; the TIFF is missing, broken, rotated or not supported; or a tile is
+        CrispsegError: rasterio is not installed; the TIFF is missing, broken, rotated or not supported; or tiles are
             too small, or too large for memory.
     """
-    side = (segmenter.tile or TILE) if tile is None else tile
-    check_tile(side)
+    side = tile or segmenter.tile or TILE
     source = user_path(source)
     palettes = {Path(target): segmenter.label_set.palette, **({} if confidence is None else {confidence: None})}
     channels = image_channels(segmenter.info.in_chans)

@@ -12,12 +12,13 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, TypeAlias
 
 import numpy as np
 import psutil
 import torch
 from numpy.typing import NDArray
+from pydantic import Field
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -26,6 +27,7 @@ from crispseg.errors import CrispsegError, CrispsegWarning
 from crispseg.inference.protocols import window_starts
 
 MIN_TILE = 128
+Tile: TypeAlias = Annotated[int, Field(ge=MIN_TILE)]  # side of the tiles in pixels
 TILE = 1024  # default side of the tiles
 OVERLAP = 8  # tiles overlap by side / `OVERLAP`, an eighth of their side
 
@@ -36,12 +38,6 @@ class Span(NamedTuple):
     start: int  # first pixel that is read
     used: int  # first pixel that is used; after `start` if the tile was moved back to the image's border
     end: int
-
-
-def check_tile(tile: int) -> None:
-    """Raise a CrispsegError if tiles are too small for the overlap that a model needs."""
-    if tile < MIN_TILE:
-        raise CrispsegError(f"tiles of {tile} pixels are too small; give a side of at least {MIN_TILE}, such as 1024")
 
 
 @torch.inference_mode()

@@ -17,6 +17,7 @@ from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmenter
 from crispseg.inference.servers import SERVERS, ServerFormat
+from crispseg.inference.tiling import Tile
 from crispseg.io.files import digest
 from crispseg.io.value_range import ValueRange
 from crispseg.models.saving import fingerprint
@@ -84,7 +85,7 @@ class PredictionJob:
     compile: bool = False
     fast: bool = False
     format: str = PALETTE
-    tiles: int | None = None
+    tiles: Tile | None = None
     polygons: bool = False
     outlines: bool = False
     objects: str | list[str] | None = None
