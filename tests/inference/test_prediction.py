@@ -212,7 +212,7 @@ def test_files_of_the_user_are_not_overwritten(
     file.parent.mkdir()
     shutil.copy(photos / "a.png", file)
     before = contents(file.parent)
-    with refuses(str(file), "another out"):
+    with refuses(str(file), "choose another folder"):
         predict_files(model, [photos], file.parent, **options)
     assert contents(file.parent) == before
     file.unlink()
@@ -235,7 +235,7 @@ def test_files_of_the_user_are_not_overwritten(
         (["--out=x", "--objects=[nucleus,nucleus]"], "different classes"),
         (["--out=x", "--objects=[]"], "different classes"),
         (["--out=x", "--objects=nucleus", "--format=voc"], "format voc conflicts with objects"),
-        (["--out=x", "--tiles=64"], "at least 128"),
+        (["--out=x", "--tiles=64"], "tiles is 64; give a number greater than or equal to 128"),
         (["--out=x", "--shares", "--resume"], "shares conflicts with resume"),
         (["--fast", "--precision=fp32"], "fast conflicts with precision"),
         (["--fast", "--backend=openvino"], "fast conflicts with backend"),

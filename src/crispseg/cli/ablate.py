@@ -26,7 +26,6 @@ class Ablate(WithScores):
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
         folder: a folder of data in a known layout.
         only: names of ablations; by default all that apply to the model.
-        each: also change each quantity on its own, such as one of three flows.
     """
 
     name = "ablate"
@@ -34,7 +33,6 @@ class Ablate(WithScores):
     run: str
     folder: str | None = None
     only: list[str] | None = None
-    each: bool = False
 
     def __call__(self) -> None:
         data, split = self.data_to_score(self.run, self.folder)
@@ -45,7 +43,7 @@ class Ablate(WithScores):
         conditions = f"{data.name} {split}, {len(dataset)} images, without retraining"
         title = model.info.title
         print(f"{title}, {conditions}, scores in percent", flush=True)
-        scored = ablate(model, dataset, names, each=self.each, device=self.device, workers=self.workers)
+        scored = ablate(model, dataset, names, device=self.device, workers=self.workers)
         results = ModelComparison(tuple(scored), self.bootstrap)
         Console().print(*(table.rich() for table in results.tables()))
         if self.json:

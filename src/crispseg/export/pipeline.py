@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import get_args
 
 import torch
 from pydantic import NonNegativeFloat
 
+from crispseg.config.settings import checks_arguments
 from crispseg.errors import CrispsegError, one_line
 from crispseg.evaluation.checked import check_classes
 from crispseg.export.certificate import CHECKED, Certificate, Comparison, Measured, compare, measure
@@ -30,6 +30,7 @@ from crispseg.models.info import MIN_SIDE
 TRACES_ALL = "2.13"  # first version of PyTorch that exports all models at all sizes
 
 
+@checks_arguments
 def export_model(
     model: SegmentationModel,
     path: str | Path,
@@ -116,10 +117,6 @@ def check_plan(plan: ExportPlan, path: Path, format: Format, *, max_drop: float 
         raise CrispsegError(f"there is no {format} in {plan.precision}: {reason}")
     if missing := [name for name in kind.packages if importlib.util.find_spec(name) is None]:
         raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}")
-    for name, allowed in {"sampling": Sampling, "input": Input, "output": Output}.items():
-        value = getattr(plan, name)
-        if value not in get_args(allowed):
-            raise CrispsegError(f"{name} is {value!r}; give {' or '.join(get_args(allowed))}")
     if plan.data is not None:
         check_classes(plan.model.info, plan.data.held_out.labels)
     for conflict, message in conflicts(plan, format, max_drop=max_drop, triton=triton):

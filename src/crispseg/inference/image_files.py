@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -14,10 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from crispseg.config.files import read_text, real_path
-from crispseg.config.settings import shortened
 from crispseg.errors import CrispsegError
 from crispseg.io.arrays import FORMS, image_array
-from crispseg.io.files import MAX_NAME, MAX_PATH, user_path, writable_folder
+from crispseg.io.files import user_path, writable_folder
 from crispseg.io.images import IMAGE_FOLDERS, UNREAD_SUFFIXES, find_images, image_channels, read_image
 from crispseg.io.opening import faults, from_array, from_pillow
 from crispseg.io.value_range import ValueRange
@@ -59,12 +57,10 @@ def images_of(source: str) -> dict[Path, Path]:
 def listed_images(table: Path) -> dict[Path, Path]:
     """Return the images that a text file lists, each with the path that names its results."""
     images = {}
-    for line in read_text(table, "surrogateescape").splitlines():
-        path = Path(line.strip())
-        if len(line) > MAX_PATH or any(len(part) > MAX_NAME for part in path.parts):
-            raise CrispsegError(f"{table} has the line {shortened(line)}; write one path per line")
-        is_inside = not path.anchor and ".." not in path.parts
-        if line.strip():
+    for line in map(str.strip, read_text(table, "surrogateescape").splitlines()):
+        if line:
+            path = user_path(line)
+            is_inside = not path.anchor and ".." not in path.parts
             images[table.parent / path] = path if is_inside else Path(path.name)
     return images
 
@@ -106,17 +102,11 @@ def unused_folder(sources: Sequence[str | Path], images: Iterable[Path]) -> Path
     folder = source.parent.parent if source.is_file() else source.parent
     while folder.name.lower() in IMAGE_FOLDERS:
         folder = folder.parent
-    candidate = folder / f"{source.stem}_predictions"
-    for number in itertools.count(2):
-        if not candidate.exists() or is_empty_folder(candidate):
-            break
+    candidate, number = folder / f"{source.stem}_predictions", 1
+    while candidate.is_file() or (candidate.is_dir() and any(candidate.iterdir())):
+        number += 1
         candidate = folder / f"{source.stem}_predictions_{number}"
     return candidate
-
-
-def is_empty_folder(path: Path) -> bool:
-    """Return whether a path is a folder without files."""
-    return path.is_dir() and not any(path.iterdir())
 
 
 def check_outputs(out: Path, files: Mapping[Path, Sequence[Path]]) -> None:
@@ -131,15 +121,10 @@ def check_outputs(out: Path, files: Mapping[Path, Sequence[Path]]) -> None:
     result_folders = {result.parent for result in written}
     image_folders = {image.parent for image in files}
     links = {real_path(image).parent for image in files if image.is_symlink()}
-    mixed = resolved(result_folders) & (resolved(image_folders) | links)
+    mixed = {*map(real_path, result_folders)} & {*map(real_path, image_folders), *links}
     if mixed:
         raise CrispsegError(f"out {out} would mix results with the images in {min(mixed)}; choose another folder")
     writable_folder(out)
-
-
-def resolved(paths: Iterable[Path]) -> set[Path]:
-    """Return absolute paths without links."""
-    return {real_path(path) for path in paths}
 
 
 Source: TypeAlias = str | Path | Image.Image | NDArray[Any] | Tensor

@@ -125,9 +125,7 @@ def check_object_options(
     if not several or len({*several}) < len(several):
         raise CrispsegError(f"is {several}; give different classes, such as nucleus, or leave it out", "objects")
     if border is not None and (split or len(several) > 1 or border in several):
-        raise CrispsegError(
-            f"is {border}; it is for objects of one other class, without split", "objects_border"
-        )
+        raise CrispsegError(f"is {border}; it is for objects of one other class, without split", "objects_border")
     return several
 
 

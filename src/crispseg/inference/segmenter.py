@@ -335,20 +335,18 @@ def absolute_source(source: str | PathLike[str]) -> str | PathLike[str]:
 
 
 def listed(images: Any) -> tuple[Iterable[Any], Mapping[Path, str]]:
-    """Return one or several images as an iterable, and the names of those of a folder or pattern."""
+    """Return one or several images as an iterable, and the names of those of a folder or pattern.
+
+    It warns of files in formats that cannot be read.
+    """
     if isinstance(images, str | Path):
         names = named_images([images])
-        warn_of_unread(images, names)
+        if unread := unread_images([images], names):
+            line = f"{len(unread)} images in {images} have a format that cannot be read, such as {unread[0]}"
+            warnings.warn(f"{line}; convert them to PNG or JPEG", CrispsegWarning, stacklevel=2)
         return names, names
     is_single = not isinstance(images, Iterable) or getattr(images, "ndim", 1) in (2, 3)
     return [images] if is_single else images, {}
-
-
-def warn_of_unread(source: str | Path, names: Mapping[Path, str]) -> None:
-    """Warn of image files in a folder whose format cannot be read."""
-    if unread := unread_images([source], names):
-        line = f"{len(unread)} images in {source} have a format that cannot be read, such as {unread[0]}"
-        warnings.warn(f"{line}; convert them to PNG or JPEG", CrispsegWarning, stacklevel=2)
 
 
 def as_batch(image: NDArray[np.uint8], info: ModelInfo, device: torch.device) -> Tensor:

@@ -117,12 +117,8 @@ ABLATIONS: tuple[Ablation, ...] = (
 )
 
 
-def ablations_of(
-    model: SegmentationModel, names: Iterable[str] | None = None, *, each: bool = False
-) -> dict[str, Ablation]:
+def ablations_of(model: SegmentationModel, names: Iterable[str] | None = None) -> dict[str, Ablation]:
     """Return the `ABLATIONS` that apply to a model, by name, or only the named ones.
-
-    With `each`, there is also one for each quantity on its own, such as "flow × 0, decoder.fuses.2.flow".
 
     An unknown name, or a model without a quantity to change, raises a `CrispsegError`.
     """
@@ -133,15 +129,7 @@ def ablations_of(
     for name in names or ():
         if name not in known:
             raise CrispsegError(f"no ablation '{name}'{did_you_mean(name, known)}")
-    chosen = known if names is None else {name: known[name] for name in names}
-    if not each:
-        return chosen
-    singles: dict[str, Ablation] = {}
-    for name, ablation in chosen.items():
-        for path, change in ablation.of(paths).items():
-            title = f"{name}, {path}"
-            singles[title] = Ablation(title, ablation.explanation, {re.escape(path): change})
-    return chosen | singles
+    return known if names is None else {name: known[name] for name in names}
 
 
 class LabelChanges:
@@ -169,16 +157,13 @@ def ablate(
     model: SegmentationModel,
     dataset: SegmentationDataset,
     names: Iterable[str] | None = None,
-    *,
-    each: bool = False,
     **options: Any,
 ) -> Iterator[Evaluation]:
     """Score a model unchanged and then under each change; the model stays in eval mode on the device.
 
-    `names` are keys of `ablations_of`, by default all; `each` is its option; `options` are those of `evaluate`. Errors
-    are those of both.
+    `names` are keys of `ablations_of`, by default all; `options` are those of `evaluate`. Errors are those of both.
     """
-    chosen = ablations_of(model, names, each=each).values()
+    chosen = ablations_of(model, names).values()
     paths, labels = list(taps(model)), LabelChanges()
     for ablation in (Ablation("intact", "the unchanged model", {}), *chosen):
         with alter(model, ablation.of(paths)):

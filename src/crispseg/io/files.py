@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import os
 import re
@@ -18,14 +19,12 @@ from urllib.parse import unquote
 from filelock import FileLock, Timeout
 
 from crispseg.config.files import real_path
+from crispseg.config.settings import shortened
 from crispseg.errors import CrispsegError, CrispsegWarning
 
 LITTER = ".crispseg-"  # prefix of the names of temporary files and folders
 LOCK = ".crispseg.lock"
 
-
-MAX_NAME = 255  # bytes of the name of a file or folder
-MAX_PATH = 4096  # bytes of a path
 MAX_FOLDERS = 64  # innermost folders by which a path of another system is searched for
 
 
@@ -33,21 +32,13 @@ def user_path(path: str | os.PathLike[str]) -> Path:
     """Return a path with `~` at its start replaced by the user's home; a name that no system has is refused."""
     try:
         path = Path(path).expanduser()
+        path.lstat()
     except RuntimeError:
         raise CrispsegError(f"{path} begins with the home folder of an unknown user; check the path") from None
-    names = [part for part in path.parts if not is_name(part)]
-    names += [path.name] if not names and len(os.fsencode(path)) > MAX_PATH else []
-    if names:
-        raise CrispsegError(f"'…{names[0][:20]}…' is not the name of a file; check the path")
+    except (OSError, ValueError) as error:  # a null character or half of a surrogate pair is a ValueError
+        if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
+            raise CrispsegError(f"'{shortened(str(path), 40)}' is not the name of a file; check the path") from None
     return path
-
-
-def is_name(part: str) -> bool:
-    """Return whether a file can have this name."""
-    try:
-        return len(os.fsencode(part)) <= MAX_NAME and "\0" not in part
-    except UnicodeEncodeError:  # half of a surrogate pair
-        return False
 
 
 def regular_file(path: str | Path) -> Path:
