@@ -108,18 +108,17 @@ def deepest(name: str, available: Sequence[int], wanted: Sequence[int]) -> tuple
     A repeated stride selects its two deepest features.
     """
     indices: list[int] = []
-    remaining = [*available]
+    limit = len(available)
     for stride in reversed(wanted):
-        while remaining and remaining[-1] != stride:
-            remaining.pop()
-        if not remaining:
+        candidates = [index for index in range(limit) if available[index] == stride]
+        if not candidates:
             raise CrispsegError(
                 f"backbone '{name}' has features at strides {sorted({*available})}, but {list(wanted)} are needed; "
                 "use one with a feature pyramid, such as 'resnet18', 'convnext_tiny' or 'tf_efficientnet_lite0'"
             )
-        remaining.pop()
-        indices.append(len(remaining))
-    return tuple(reversed(indices))
+        limit = candidates[-1]
+        indices.insert(0, limit)
+    return tuple(indices)
 
 
 def cannot_dilate(name: str, output_stride: int) -> CrispsegError:

@@ -80,14 +80,20 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # PyTorch's readers raise almost any error for damaged files
         reason = f"is damaged, or not a plain state dict ({one_line(error):.200})"
         raise CrispsegError(f"weight file {path} {reason}; restore the file, or save it again") from None
-    for key in ("state_dict", "model"):
-        if isinstance(weights, dict) and isinstance(weights.get(key), dict):
-            weights = weights[key]
+    weights = unwrapped(weights)
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CrispsegError(f"weight file {path} contains no state dict; save the network's state_dict()")
     if empty := [key for key, value in weights.items() if not holds_values(value)]:
         raise CrispsegError(f"weight file {path} lacks values of {empty[0]}; save contiguous tensors on the CPU")
     return {str(key).removeprefix("module."): value for key, value in weights.items()}
+
+
+def unwrapped(content: Any) -> Any:
+    """Return the dict under `state_dict` or `model`, or the content itself."""
+    for key in ("state_dict", "model"):
+        nested = content.get(key) if isinstance(content, dict) else None
+        content = nested if isinstance(nested, dict) else content
+    return content
 
 
 def holds_values(tensor: Tensor) -> bool:

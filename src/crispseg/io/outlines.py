@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from scipy.ndimage import find_objects
 from skimage.measure import label
 
 from crispseg.errors import CrispsegError
-from crispseg.io.files import atomic_path
+from crispseg.io.files import write_file
 from crispseg.io.tiff import open_dataset
 from crispseg.labels import IGNORE
 
@@ -87,20 +86,19 @@ def write_polygons(labels: str | Path, target: str | Path, names: Sequence[str])
     system, as in GDAL and QGIS. Images without a map position have pixel coordinates. Ignored pixels (255) have no
     polygon. Returns the number of polygons.
     """
-    with open_dataset(labels) as dataset, atomic_path(target) as temporary, temporary.open("w") as file:
-        features, rasterio = (importlib.import_module(name) for name in ("rasterio.features", "rasterio"))
+    with open_dataset(labels) as dataset:
+        from rasterio import band
+        from rasterio.features import shapes
+
         code = dataset.crs.to_epsg() if dataset.crs else None
         if dataset.gcps[0] or (dataset.crs and code is None):
             raise CrispsegError(f"{labels} has no EPSG code, or is positioned by control points; warp it (gdalwarp)")
-        system = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}
-        head = {"type": "FeatureCollection", "name": Path(target).stem} | ({"crs": system} if code else {})
-        file.write(json.dumps(head)[:-1] + ', "features": [')
-        count = 0
-        for geometry, value in features.shapes(rasterio.band(dataset, 1), transform=dataset.transform):
-            if value != IGNORE:
-                properties = {"class": names[int(value)], "id": int(value)}
-                feature = {"type": "Feature", "properties": properties, "geometry": geometry}
-                file.write((",\n" if count else "\n") + json.dumps(feature, allow_nan=False))
-                count += 1
-        file.write("\n]}\n")
-        return count
+        features = [
+            {"type": "Feature", "properties": {"class": names[int(value)], "id": int(value)}, "geometry": geometry}
+            for geometry, value in shapes(band(dataset, 1), transform=dataset.transform)
+            if value != IGNORE
+        ]
+    system = {"type": "name", "properties": {"name": f"urn:ogc:def:crs:EPSG::{code}"}}
+    head = {"type": "FeatureCollection", "name": Path(target).stem} | ({"crs": system} if code else {})
+    write_file(target, json.dumps({**head, "features": features}, allow_nan=False))
+    return len(features)

@@ -139,10 +139,11 @@ class Raster:
         if in_color and self.color == "palette":
             return self._opaque(self.pixels())
         values = self.values if self.palette else self._opaque(self.values)
-        if self.color in ("grey", "palette") and self.bands <= 2:
+        fits = self.bands <= RGB_BANDS.get(self.color, 0)
+        if fits and self.color != "rgb":
             ids = values[..., 0]
             return ids if ids.dtype == np.uint8 else whole_numbers(ids, self.name, most, "fiu")
-        if self.color == "rgb" and self.bands <= 4 and self.bit_depth == 8:
+        if fits and self.bit_depth == 8:
             return np.array(values[..., :3], order="C")
         content = f"{self.bands} channels of {self.bit_depth} bits ({self.color})"
         raise CrispsegError(f"{self.name} has {content}; save masks as grey, palette or RGB PNG")
@@ -158,11 +159,7 @@ def whole_numbers(values: NDArray[Any], name: object, most: int = 0xFFFF, kinds:
 
     Other values raise a CrispsegError.
     """
-    empty = int(np.isnan(values).sum()) if values.dtype.kind == "f" else 0
-    if empty:
-        content = f"{name} contains NaN in {100 * empty / values.size:.3g} % of its values"
-        raise CrispsegError(f"{content}; save it with 8 or 16 bits, and in masks 255 for NaN")
-    low, high = values.min(), values.max()
+    low, high = values.min(), values.max()  # NaN if one value is
     in_range = values.dtype.kind in kinds and low >= 0 and high <= most
     if not in_range or (values % 1).any():
         content = f"{name} contains {values.dtype} values from {low} to {high}, not whole numbers from 0 to {most}"

@@ -12,7 +12,7 @@ from pydantic import NonNegativeInt
 from crispseg.config.settings import shortened
 from crispseg.errors import CrispsegError, did_you_mean
 from crispseg.inference.device import DeviceName, FloatPrecision
-from crispseg.inference.objects import check_object_options, pixel_area
+from crispseg.inference.objects import check_object_options
 from crispseg.inference.protocols import Protocol
 from crispseg.inference.runtime import Backend, is_exported
 from crispseg.inference.segmenter import Segmenter
@@ -24,20 +24,12 @@ from crispseg.models.saving import fingerprint
 
 PALETTE = "palette"
 
-CONFLICTS = (  # pairs of options that exclude each other
-    ("format", "shares"),
-    ("format", "objects"),
-    ("format", "confidence"),
-    ("format", "outputs"),
-    ("format", "tiles of TIFFs"),
-    ("shares", "tiles of TIFFs"),
-    ("objects", "tiles of TIFFs"),
-    ("shares", "resume"),
-    ("fast", "backend"),
-    ("fast", "precision"),
-    ("fast", "compile"),
-    ("fast", "an exported file"),
-)
+CONFLICTS = {  # options that exclude others
+    "format": ("shares", "objects", "confidence", "outputs", "tiles of TIFFs"),
+    "tiles of TIFFs": ("shares", "objects"),
+    "shares": ("resume",),
+    "fast": ("backend", "precision", "compile", "an exported file"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,13 +92,9 @@ class PredictionJob:
     shard: str | None = None
 
     def __post_init__(self) -> None:
-        if self.shard is not None:
-            shard_slice(self.shard)
         if self.writes_annotations:
             check_annotation_format(self.format, self.shard)
         check_object_options(self.objects, **self.object_options)
-        if self.pixel_size is not None:
-            pixel_area(self.pixel_size)
 
     @property
     def server(self) -> ServerFormat | None:
@@ -157,10 +145,11 @@ class PredictionJob:
             "compile": self.compile,
             "an exported file": is_exported(self.run),
         }
-        for option, other in CONFLICTS:
-            if given[option] and given[other]:
+        for option, others in CONFLICTS.items():
+            conflict = next((other for other in others if given[option] and given[other]), None)
+            if conflict is not None:
                 named = option.replace("format", f"format {self.format}")
-                raise CrispsegError(f"{named} conflicts with {other}; leave out one of them")
+                raise CrispsegError(f"{named} conflicts with {conflict}; leave out one of them")
 
     def segmenter(self) -> Segmenter:
         """Open the model."""
