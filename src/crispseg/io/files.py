@@ -31,14 +31,14 @@ MAX_FOLDERS = 64  # innermost folders by which a path of another system is searc
 def user_path(path: str | os.PathLike[str]) -> Path:
     """Return a path with `~` at its start replaced by the user's home; a name that no system has is refused."""
     try:
-        path = Path(path).expanduser()
-        path.lstat()
+        expanded = Path(path).expanduser()
+        expanded.lstat()
     except RuntimeError:
         raise CrispsegError(f"{path} begins with the home folder of an unknown user; check the path") from None
     except (OSError, ValueError) as error:  # a null character or half of a surrogate pair is a ValueError
         if isinstance(error, ValueError) or error.errno == errno.ENAMETOOLONG:
             raise CrispsegError(f"'{shortened(str(path), 40)}' is not the name of a file; check the path") from None
-    return path
+    return expanded
 
 
 def regular_file(path: str | Path) -> Path:
