@@ -7,8 +7,6 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +60,11 @@ def predict_video(
         check_new_folder(masks)
     import av
 
-    with opened_video(video) as source, writing(overlay) as file:
+    with opened_video(video) as source, written(overlay) as target:
         stream, times = source.streams.video[0], deque[int]()
         frames = decoded(source, video, times)
         number, encoder = 0, None
-        with closing(segmenter.stream(frames)) as segmented, av.open(file, "w") as target:
+        with closing(segmenter.stream(frames)) as segmented:
             for number, result in enumerate(progress(segmented, "Segmenting", stream.frames or None, console), 1):
                 picture = av.VideoFrame.from_ndarray(even_sides(result.overlay(outlines=outlines)))
                 is_turned = result.image.shape[1] != stream.width
@@ -74,7 +72,6 @@ def predict_video(
                 picture = picture.reformat(format=encoder.pix_fmt, dst_colorspace="ITU709", dst_color_range="MPEG")
                 picture.pts, picture.time_base = times.popleft(), stream.time_base
                 target.mux(encoder.encode(picture))
-                file.check()
                 if frame_masks:
                     write_labels(masks / f"frame_{number:06}.png", result.labels, segmenter.label_set.palette)
             if encoder is None:
@@ -112,42 +109,14 @@ def opened_video(video: Path) -> Iterator[Any]:
         yield source
 
 
-@dataclass
-class Sink:
-    """File that keeps its first error for `check`, since PyAV would print what it raises."""
-
-    file: FileIO  # unbuffered, so that moving in it writes nothing
-    error: OSError | None = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.file, name)
-
-    def write(self, data: bytes) -> int:
-        """Write bytes."""
-        unwritten = memoryview(data)
-        try:
-            while unwritten:
-                unwritten = unwritten[self.file.write(unwritten) :]
-        except OSError as error:
-            self.error = self.error or error
-        return len(data)
-
-    def check(self) -> None:
-        """Raise the first error."""
-        if self.error:
-            raise self.error
-
-
 @contextmanager
-def writing(overlay: Path) -> Iterator[Sink]:
-    """Yield a file that becomes `overlay` on success, see `atomic_path`; errors of PyAV become a CrispsegError."""
+def written(overlay: Path) -> Iterator[Any]:
+    """Open a file to write that becomes `overlay`, see `atomic_path`; errors of PyAV become a CrispsegError."""
     import av
 
     try:
-        with atomic_path(overlay) as temporary, temporary.open("wb", buffering=0) as file:
-            sink = Sink(file)
-            yield sink
-            sink.check()
+        with atomic_path(overlay) as temporary, av.open(f"file:{temporary}", "w") as target:
+            yield target
     except (av.FFmpegError, av.codec.codec.UnknownCodecError) as error:
         remedy = "give an out that ends in .mkv, or repair the video"
         raise CrispsegError(f"{overlay} cannot be written ({getattr(error, 'strerror', error)}); {remedy}") from None
