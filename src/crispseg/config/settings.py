@@ -28,7 +28,7 @@ from typing import (
 
 import docstring_parser
 import pydantic
-from pydantic import ModelWrapValidatorHandler, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ArgsKwargs, to_jsonable_python
 
@@ -58,19 +58,15 @@ class Field(NamedTuple):
 
 def fields_of(settings: type) -> dict[str, Field]:
     """Return the init fields of a dataclass, documented by its docstring and those of its bases."""
-    hints, checked = get_type_hints(settings, include_extras=True), getattr(settings, "__pydantic_fields__", {})
-    about = ChainMap(*map(_explained, settings.__mro__))
-    return {
-        field.name: Field(hints[field.name], _default(field, checked.get(field.name)), about.get(field.name, ""))
-        for field in dataclasses.fields(settings)
-        if field.init
-    }
-
-
-def _default(field: dataclasses.Field[Any], checked: FieldInfo | None) -> Any:
-    if checked is not None:
-        return MISSING if checked.is_required() else checked.get_default(call_default_factory=True)
-    return field.default if field.default_factory is MISSING else field.default_factory()
+    hints, about = get_type_hints(settings, include_extras=True), ChainMap(*map(_explained, settings.__mro__))
+    of_pydantic = getattr(settings, "__pydantic_fields__", {})
+    known = {}
+    for field in (field for field in dataclasses.fields(settings) if field.init):
+        info = of_pydantic.get(field.name) or FieldInfo.from_annotated_attribute(hints[field.name], field)
+        kind = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
+        default = MISSING if info.is_required() else info.get_default(call_default_factory=True)
+        known[field.name] = Field(kind, default, about.get(field.name, ""))
+    return known
 
 
 def options_of(function: Callable[..., Any]) -> dict[str, Field]:
@@ -96,7 +92,12 @@ def _explained(documented: Any) -> dict[str, str]:
 
 
 def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
-    """Build a dataclass from checked and converted values, which may contain `Text`.
+    """Build a dataclass from the values of its fields, which `checked_fields` checks and converts."""
+    return settings(**checked_fields(settings, values, prefix))
+
+
+def checked_fields(settings: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the values of a dataclass's fields in their types; the values may contain `Text`.
 
     An unknown, missing or wrong field raises a `CrispsegError`, which shows its name after the prefix, such as "data.".
     """
@@ -104,10 +105,10 @@ def construct(settings: type[T], values: Mapping[str, Any], prefix: str = "") ->
     for key in values:
         if key not in known:
             raise unknown(prefix + key, (prefix + name for name in known))
-    for key, field in known.items():
-        if field.default is MISSING and key not in values:
-            raise missing(field, prefix + key)
-    return settings(**{key: checked(known[key].kind, value, prefix + key) for key, value in values.items()})
+    for key, (kind, default, about) in known.items():
+        if default is MISSING and key not in values:
+            raise CrispsegError(f"is missing; give {accepted(kind)}: {about.rstrip('.')}", prefix + key)
+    return {key: checked(known[key].kind, value, prefix + key) for key, value in values.items()}
 
 
 def checked(kind: Any, value: Any, field: str) -> Any:
@@ -230,6 +231,7 @@ def _meaning(kind: Any, text: Text) -> Any:
     return [value] if alone else value  # a single value can replace a list of one
 
 
+@cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(kind, config=CHECKS)
@@ -242,14 +244,9 @@ def wrong(error: ValidationError, kind: Any, value: Any, field: str) -> Crispseg
     for fault in error.errors():
         if fault["type"].startswith(("greater", "less")):
             limit = fault["msg"].removeprefix("Input should be ")
-            return CrispsegError(f"is {shortened(str(value))}; give a number {limit}", field)
+            return CrispsegError(f"is {shortened(str(fault['input']))}; give a number {limit}", field)
     shown = value if isinstance(value, str) else repr(value)
     return CrispsegError(f"is {shortened(shown) or 'empty'}; give {accepted(kind)}", field)
-
-
-def missing(field: Field, key: str) -> CrispsegError:
-    """Return the error for a required field without a value."""
-    return CrispsegError(f"is missing; give {accepted(field.kind)}: {field.about.rstrip('.')}", key)
 
 
 def unknown(key: str, known: Iterable[str]) -> CrispsegError:
@@ -263,28 +260,16 @@ class Settings:
 
     prefix: ClassVar[str] = ""  # prefix of the keys in error messages, such as "augment."
 
-    @pydantic.model_validator(mode="wrap")
+    @pydantic.model_validator(mode="before")
     @classmethod
-    def _in_one_line(cls, values: Any, validate: ModelWrapValidatorHandler[Any]) -> Any:
-        known = fields_of(cls)
-        if isinstance(values, ArgsKwargs):
-            positional = [field.name for field in dataclasses.fields(cls) if not field.kw_only]
-            given = dict(zip(positional, values.args, strict=False)) | (values.kwargs or {})
-            for key in known.keys() & given.keys():
-                _check_numbers(known[key].kind, given[key], cls.prefix + key)
-            values = ArgsKwargs(values.args[len(positional) :], given)  # so that errors have names instead of positions
-        try:
-            return validate(values)
-        except ValidationError as error:
-            fault = max(error.errors(), key=lambda fault: fault["type"].startswith("unexpected"))
-            if not fault["loc"]:
-                raise
-            key = str(fault["loc"][0])
-            if key not in known:
-                raise unknown(cls.prefix + key, (cls.prefix + name for name in known)) from None
-            if fault["type"] == "missing" and len(fault["loc"]) == 1:
-                raise missing(known[key], cls.prefix + key) from None
-            raise wrong(error, known[key].kind, fault["input"], cls.prefix + key) from None
+    def _in_one_line(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            values = ArgsKwargs((), values)
+        if not isinstance(values, ArgsKwargs):
+            return values
+        positional = [field.name for field in dataclasses.fields(cls) if not field.kw_only]
+        given = dict(zip(positional, values.args, strict=False)) | (values.kwargs or {})
+        return ArgsKwargs(values.args[len(positional) :], checked_fields(cls, given, cls.prefix))
 
 
 SEQUENCES = (list, tuple, Sequence)
