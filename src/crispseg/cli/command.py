@@ -12,7 +12,7 @@ from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args, get_origin
 
-from crispseg.cli import HELP
+from crispseg.cli import HELP, first_page
 from crispseg.config.registry import load_plugins
 from crispseg.config.settings import (
     Field,
@@ -157,7 +157,10 @@ class Group(Command):
 
     @classmethod
     def start(cls, argv: Sequence[str]) -> int | None:
-        """Run one of the commands."""
+        """Run one of the commands, or print their names."""
+        if not argv or argv[0] in HELP:
+            print(first_page([cls.name]))
+            return 0
         before = f"{cls.name} "
         known = {name.removeprefix(before): commands[name] for name in commands if name.startswith(before)}
         if argv[0] not in known:
@@ -236,15 +239,12 @@ def words_of(kind: Any, words: Sequence[str]) -> int:
         return 0
     if words[0].startswith("[") or {str, Path} & kinds:
         return 1
-    entries = [*itertools.takewhile(lambda word: takes_word(entry, word), words)]
-    for pair in kinds:
-        if is_pair(pair) and len(entries) >= len(get_args(pair)):
-            return len(get_args(pair))
-    if entries and not any(map(is_pair, kinds)):
+    most = max((len(get_args(pair)) for pair in kinds if is_pair(pair)), default=len(words))
+    entries = [*itertools.takewhile(lambda word: takes_word(entry, word), words[:most])]
+    if entries:
         return len(entries)
-    if takes_word(kind, words[0]):
-        return 1
-    return 0 if bool in kinds or entry is not None else 1  # the check of a wrong word explains what is right
+    is_switch = bool in kinds or entry is not None
+    return 0 if is_switch and not takes_word(kind, words[0]) else 1  # the check of a wrong word explains what is right
 
 
 def _value(kind: Any, words: Sequence[str], key: str, following: str = "--") -> Text | list[Text]:

@@ -13,13 +13,12 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.resources import files
 from io import TextIOWrapper
 from types import FrameType
 from typing import Any
 
 from crispseg import __version__
-from crispseg.cli import HELP
+from crispseg.cli import HELP, first_page
 from crispseg.errors import (
     INTERRUPTED,
     CrispsegError,
@@ -146,34 +145,24 @@ def _run(argv: list[str]) -> int:
 
         print(data_help())
         return 0
-    if argv[:1] == ["help"]:
-        end = argv.index("all") if "all" in argv[2:] else len(argv)
-        argv = [*argv[1:end], "--help", *argv[end:]]
-    if page := help_page(argv):
-        print(page)
+    if argv and argv[0] in {"help", *HELP}:
+        argv = [*argv[1:], "--help"]
+    words = [word for word in argv if word not in HELP]
+    if not words:
+        print(HELP_PAGE)
         return 0
-    name, *arguments = argv
+    name = words[0]
     if name not in COMMANDS:
         raise CrispsegError(f"unknown command '{name}'{did_you_mean(name, COMMANDS)}")
+    if len(words) < len(argv) and "all" not in words:
+        print(first_page(words))
+        return 0
     os.environ.pop("MPLBACKEND", None)  # crispseg opens no windows, and matplotlib fails if there is no such backend
     importlib.import_module(f"crispseg.cli.{name}")
     keep_freed_memory()
     from crispseg.cli.command import commands  # imports pydantic and rich; the help page does not need them
 
-    return commands[name].start(arguments) or 0
-
-
-def help_page(words: Sequence[str]) -> str | None:
-    """Return the first page of help that a command line asks for, a file of this package; None if it asks for none."""
-    names = [word for word in words if word not in HELP]
-    if not names:
-        return HELP_PAGE
-    pages = {page.name.removesuffix(".txt"): page for page in (files("crispseg.cli") / "help").iterdir()}
-    name = " ".join(names[:2]) if " ".join(names[:2]) in pages else names[0]
-    has_commands = any(page.startswith(f"{name} ") for page in pages)
-    asked = len(names) < len(words) and (has_commands or words[-1] != "all")
-    is_page = name in pages and (asked or (has_commands and names == [name]))
-    return pages[name].read_text("utf-8").rstrip() if is_page else None
+    return commands[name].start(argv[1:]) or 0
 
 
 @contextmanager
