@@ -194,7 +194,7 @@ def test_custom_transform_loss_and_callbacks(folders: Path, tmp_path: Path, trai
         (partial(crispseg.predict, shard=f"1/{10**4000}", out="o"), "shard is 1/1000"),
         (partial(crispseg.predict, tiles=True), "tiles is true; "),
         (partial(crispseg.evaluate, objects_split="no"), "objects_split is no; give true or false"),
-        (partial(crispseg.evaluate, boundary=[-1]), "boundary is [-1]; give a number greater than 0"),
+        (partial(crispseg.evaluate, boundary=[-1]), "boundary is -1; give a number greater than 0"),
         (partial(crispseg.evaluate, boundary_empty="x"), "boundary_empty is x; give one of 1, skip"),
         (partial(crispseg.evaluate, bootstrap=-1), "bootstrap is -1; give a number greater than or equal to 0"),
         (partial(crispseg.evaluate, bootstrap=float("nan")), "bootstrap is nan; give a whole number"),

@@ -12,20 +12,19 @@ from typing import Any, overload
 import numpy as np
 from matplotlib.figure import Figure
 
-from crispseg.config.settings import CONFIG
-from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DataSource
+from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.bootstrap import RESAMPLES, percent
 from crispseg.evaluation.checked import checked_splits
 from crispseg.evaluation.evaluate import score_model
+from crispseg.evaluation.recorded import recorded_data
 from crispseg.evaluation.summary import Evaluation
 from crispseg.inference import Segmentation, Segmenter
 from crispseg.inference.image_files import Source
 from crispseg.io.files import user_path
 from crispseg.io.images import read_image
 from crispseg.models import SegmentationModel
-from crispseg.training.settings import GONE, training_config
 from crispseg.visualization import pages
 from crispseg.visualization.pictures import drawn
 
@@ -58,9 +57,8 @@ class Run:
         if not (folder / METRICS).is_file():
             raise CrispsegError(f"{folder} has no {METRICS}; give the folder of a finished run")
         model = SegmentationModel.from_pretrained(folder)
-        settings = {key: value for key, value in read_yaml(folder / CONFIG).items() if key not in GONE}
-        data = training_config(settings, resumed=True).data
-        run = cls(folder, model, 0.0, {}, data)
+        data, _ = recorded_data(str(folder))
+        run = cls(folder, model, 0.0, {}, build_data(data))
         best = max(run.history, key=lambda row: np.nan_to_num(row["miou"]))
         iou = {name: None if np.isnan(best[f"iou/{name}"]) else best[f"iou/{name}"] for name in model.info.class_names}
         return replace(run, miou=float(np.nan_to_num(best["miou"])), iou=iou)

@@ -138,36 +138,38 @@ def _in_groups(tree: Tree, known: Mapping[str, Field]) -> Tree:
 
 
 def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
-    values = {key: value for key, value in tree.items() if key in known and key != "preset"}
+    values = _by_known_keys(tree, known)
+    model, data, augment = (_inside(group, values) for group in GROUPS)
+    if not data:
+        raise CrispsegError("is missing; give a folder of images and masks, or images and masks", "data")
+    options = Tree()
+    for key in [key for key in model if key not in SHARED_MODEL_KEYS]:
+        options[key] = checked(known[f"model.{key}"].kind, model.pop(key), f"model.{key}")
+    resolved_options(model["name"], options)  # raises an error for options that the parts do not have
+    own = {key: value for key, value in values.items() if "." not in key and key != "preset"}
+    own["model"] = construct(ModelConfig, model | {"options": options}, ModelConfig.prefix)
+    own["augment"] = construct(Augment, augment, Augment.prefix)
+    return construct(TrainConfig, own | {"data": build_data(data)})
+
+
+def _by_known_keys(tree: Tree, known: Mapping[str, Field]) -> Tree:
+    """Return values by known keys; an entry of a mapping, such as `loss.dice`, is added to the mapping."""
+    values = {key: value for key, value in tree.items() if key in known}
     for key, entry in tree.items():
         if "\\udc" in ascii(entry).replace("\\\\", ""):  # ascii doubles the backslashes of texts
             raise CrispsegError("has a name that is not UTF-8, which a model cannot record; rename it", key)
-        if key in known:
-            continue
         owner, _, name = key.rpartition(".")
-        if owner not in known:
+        if key not in known and owner not in known:
             raise unknown(key, known)
-        before = checked(dict[str, Any], values.get(owner, known[owner].default) or {}, owner)
-        values[owner] = before | {name: checked(Any, entry, key)}
-    model, data, augment = (_taken(group, values) for group in GROUPS)
-    if not data:
-        raise CrispsegError("is missing; give a folder of images and masks, or images and masks", "data")
-    name = model["name"]
-    given = {key: model.pop(key) for key in [*model] if key not in SHARED_MODEL_KEYS}
-    known_options = model_options(name)
-    options = {key: checked(known_options[key].kind, value, f"model.{key}") for key, value in given.items()}
-    resolved_options(name, options)  # raises an error for options that the parts do not have
-    values["model"] = construct(ModelConfig, model | {"options": options}, ModelConfig.prefix)
-    values["augment"] = construct(Augment, augment, "augment.")
-    return construct(TrainConfig, values | {"data": build_data(data)})
+        if key not in known:
+            before = checked(dict[str, Any], values.get(owner, known[owner].default) or {}, owner)
+            values[owner] = before | {name: checked(Any, entry, key)}
+    return values
 
 
-def _taken(group: str, values: Tree) -> Tree:
-    return {key: values.pop(f"{group}.{key}") for key in _inside(group, values)}
-
-
-def _inside(group: str, tree: Tree) -> list[str]:
-    return [key.removeprefix(f"{group}.") for key in tree if key.startswith(f"{group}.")]
+def _inside(group: str, tree: Tree) -> Tree:
+    """Return the settings of a group by their keys in it."""
+    return {key.removeprefix(f"{group}."): value for key, value in tree.items() if key.startswith(f"{group}.")}
 
 
 def known_fields(model: str, data: str) -> dict[str, Field]:
@@ -177,10 +179,9 @@ def known_fields(model: str, data: str) -> dict[str, Field]:
     of_model = shared | model_options(model)
     of_data = {"name": Field(str, Folder.name, "name of the data")} | fields_of(data_source(data))
     groups = {"model": of_model, "data": of_data, "augment": fields_of(Augment)}
-    known = {"preset": PRESET} | own
     for group, fields in groups.items():
-        known |= {f"{group}.{key}": field for key, field in fields.items()}
-    return known
+        own |= {f"{group}.{key}": field for key, field in fields.items()}
+    return {"preset": PRESET} | own
 
 
 def merge(base: Tree, over: Tree) -> Tree:
