@@ -143,10 +143,6 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -
         step = load_checkpoint(checkpoint, model)
     if resume:
         notes = resume_notes(checkpoint, Path(config.out), notes)
-    if config.unlabelled:
-        teacher = hooks.teacher or open_teacher(config.teacher, model.info)
-        unlabelled, unlabelled_notes = unlabelled_files(config)
-        notes += unlabelled_notes
     if config.workers and (obstacle := obstacle_to_workers((config.data, hooks.transform))):
         config = replace(config, workers=0)
         notes.append(f"workers is 0, because {obstacle}")
@@ -158,12 +154,20 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -
     loaders = build_loaders(config, data, model.info, step, hooks.transform)
     if on_cuda(config) and config.processes > 1:  # torch's converter would drop the activations in timm's norms
         model = convert_sync_batchnorm(model)
-    loss = build_loss(config, data, hooks.loss)
-    if config.unlabelled:
-        samples = WithUnlabelled(loaders[0].dataset, unlabelled, config, model.info)  # type: ignore[arg-type]
-        task = DistillationTask(model, loss, config, teacher)
-        return Setup(config, checkpoint, data, task, (with_dataset(loaders[0], samples), loaders[1]))
-    return Setup(config, checkpoint, data, SegmentationTask(model, loss, config), loaders)
+    task = SegmentationTask(model, build_loss(config, data, hooks.loss), config)
+    setup = Setup(config, checkpoint, data, task, loaders)
+    return with_unlabelled(setup, hooks.teacher, console) if config.unlabelled else setup
+
+
+def with_unlabelled(setup: Setup, teacher: Teacher | None, console: Console) -> Setup:
+    """Return a setup that also learns a teacher's labels of the unlabelled images of its settings."""
+    config, task, (train_batches, val_batches) = setup.config, setup.task, setup.loaders
+    teacher = teacher or open_teacher(config.teacher, task.model.info)
+    files, notes = unlabelled_files(config)
+    print_lines(console, notes)
+    samples = WithUnlabelled(train_batches.dataset, files, config, task.model.info)  # type: ignore[arg-type]
+    task = DistillationTask(task.model, task.loss, config, teacher)
+    return replace(setup, task=task, loaders=(with_dataset(train_batches, samples), val_batches))
 
 
 def fit(setup: Setup, console: Console, callbacks: Sequence[L.Callback]) -> L.Trainer:

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -36,34 +37,38 @@ from crispseg.training.pace import NEVER, Pace
 from crispseg.training.result import METRICS
 from crispseg.training.task import steps_per_epoch
 
+PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "fp32": "32-true"}
+
 
 def build_trainer(config: TrainConfig, batches: int, console: Console, further: Sequence[Callback]) -> L.Trainer:
     """Build the trainer of a run; `batches` is the number per epoch and device, `further` adds callbacks."""
     per_epoch = steps_per_epoch(batches, config)
     steps = None if config.minutes else config.iterations or (config.epochs or 0) * per_epoch
+    evaluations: dict[str, Any] = {"check_val_every_n_epoch": config.val_every}
+    if config.minutes:
+        evaluations = {"check_val_every_n_epoch": None, "val_check_interval": NEVER}
     return L.Trainer(
         accelerator="cuda" if on_cuda(config) else config.device.replace("auto", "cpu"),
         devices=config.devices,
         num_nodes=config.num_nodes,
         # Without it, the first step of a session adds up gradients in another order than later steps.
         strategy="ddp_find_unused_parameters_true" if config.deterministic and config.processes > 2 else "auto",
-        precision="bf16-mixed" if config.precision == "bf16" else "32-true",
+        precision=PRECISIONS[config.precision],
         plugins=[AtomicCheckpointIO(), launcher()],
         # `Pace` ends a run after a number of steps. With max_steps, a resumed Lightning run would count an epoch twice
         # if the checkpoint completed it, and train one epoch less.
         max_epochs=-1 if steps is None else -(-steps // per_epoch),
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip,
-        check_val_every_n_epoch=None if config.minutes else config.val_every,
-        val_check_interval=NEVER if config.minutes else None,
         deterministic="warn" if config.deterministic else None,
         use_distributed_sampler=False,  # crispseg's samplers distribute the samples themselves
         callbacks=[*further, *_callbacks(config, steps, console)],
         logger=_loggers(config, Path(config.out)),
-        log_every_n_steps=1 if batches < 50 else 50,
+        log_every_n_steps=max(batches // 50, 1),
         num_sanity_val_steps=4,  # for `Pace`
         enable_model_summary=False,
         enable_progress_bar=False,
+        **evaluations,
     )
 
 

@@ -46,31 +46,31 @@ SHARE_OF_MEMORY = 0.25  # fraction of the free memory for cached images
 def resolved(config: TrainConfig, train: SplitReport) -> TrainConfig:
     """Return the configuration with a value for each auto; docs/training.md explains them."""
     augment = resolved_augment(config, train)
-    changes: dict[str, Any] = {"augment": augment}
-    if config.batch_size == "auto":
-        area = math.prod(augment.window or train.largest)
-        changes["batch_size"] = min(max(BATCH * CROP**2 // area, 1), BATCH)
-    if config.precision == "auto":
-        changes["precision"] = "bf16" if has_bf16(config) else "fp32"
-    if config.class_weights == "auto":
-        rare = min((share for share in train.shares if share), default=1.0) < RARE
-        changes["class_weights"] = "softened" if rare and "cross_entropy" in config.losses else None
-    if not (config.epochs or config.iterations or config.minutes):
-        changes["minutes"] = MINUTES
-    return dataclasses.replace(config, **changes)
+    area = math.prod(augment.window or train.largest)
+    has_rare = min((share for share in train.shares if share), default=1.0) < RARE
+    values = {
+        "batch_size": min(max(BATCH * CROP**2 // area, 1), BATCH),
+        "precision": "bf16" if has_bf16(config) else "fp32",
+        "class_weights": "softened" if has_rare and "cross_entropy" in config.losses else None,
+    }
+    minutes = None if config.epochs or config.iterations else config.minutes or MINUTES
+    return dataclasses.replace(config, augment=augment, minutes=minutes, **_of_auto(config, values))
 
 
 def resolved_augment(config: TrainConfig, train: SplitReport) -> Augment:
     """Return the augmentation with a value for each auto."""
-    changes: dict[str, Any] = {}
-    if config.augment.crop == "auto":
-        side = max(min(train.shorter_side, CROP) // STEP * STEP, MIN_SIDE)
-        changes["crop"] = (side, side)
-    if config.augment.turn == "auto":
-        changes["turn"] = max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images)  # the second term allows for chance
-    if config.augment.photometric == "auto":
-        changes["photometric"] = "mmseg" if train.images < FEW and config.model.in_chans in (1, 3) else False
-    return dataclasses.replace(config.augment, **changes)
+    side = max(min(train.shorter_side, CROP) // STEP * STEP, MIN_SIDE)
+    values = {
+        "crop": (side, side),
+        "turn": max(train.lopsided) < 0.4 + 1 / math.sqrt(train.images),  # the second term allows for chance
+        "photometric": "mmseg" if train.images < FEW and config.model.in_chans in (1, 3) else False,
+    }
+    return dataclasses.replace(config.augment, **_of_auto(config.augment, values))
+
+
+def _of_auto(settings: TrainConfig | Augment, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of the settings that are auto."""
+    return {key: value for key, value in values.items() if getattr(settings, key) == "auto"}
 
 
 def keeps_images(config: TrainConfig, train: SplitReport) -> bool:
@@ -121,18 +121,9 @@ def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
     assert config.batch_size != "auto"
     times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.processes)
     keep = keeps_images(config, reports[0])
-    return config, TrainingData(
-        train_set,
-        val_set,
-        reports[0],
-        reports[1],
-        value_range,
-        times,
-        keep,
-        examined.meaning,
-        tuple(findings),
-        digest_of(examined.survey),
-    )
+    digest = digest_of(examined.survey)
+    about = value_range, times, keep, examined.meaning, tuple(findings), digest
+    return config, TrainingData(train_set, val_set, *reports, *about)
 
 
 def digest_of(survey: Survey) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from crispseg.data import Sample, train_transform
 from crispseg.data.examination import pairs_of
 from crispseg.data.loading import Augmented, derived_seed
 from crispseg.errors import CrispsegError, few
+from crispseg.folders.survey import Pair
 from crispseg.io.files import digest
 from crispseg.io.images import find_images, image_channels, read_image
 from crispseg.io.opening import opened
@@ -32,30 +34,32 @@ def unlabelled_files(config: TrainConfig) -> tuple[list[Path], list[str]]:
     Images and masks of the data's splits are left out, also copies with the same bytes. A missing folder, no image, or
     an image that is damaged or unlike the labelled ones, raises a `CrispsegError`.
     """
-    place, source, channels = str(config.unlabelled), config.data, image_channels(config.model.in_chans)
-    files = source.images_without_mask() if place == OWN_IMAGES else find_images(place)
-    if not files:
-        raise CrispsegError(f"is {place}, which has no images without masks; give a folder of images", "unlabelled")
-    notes: list[str] = []
-    splits = pairs_of(source)
+    place, channels = str(config.unlabelled), image_channels(config.model.in_chans)
+    files = config.data.images_without_mask() if place == OWN_IMAGES else find_images(place)
+    notes, splits = [], pairs_of(config.data)
     for split, pairs in splits.items():
-        if copies := _among(files, {Path(pair.image) for pair in pairs}):
+        copies = _among(files, {Path(pair.image) for pair in pairs})
+        masks = _among(files, {Path(pair.mask) for pair in pairs})
+        if copies:
             some = few(sorted(copies), 2)
             notes.append(f"left out because {split} has them: {plural(len(copies), 'image')}, {some}")
-        labelled = copies | _among(files, {Path(pair.mask) for pair in pairs})
-        files = [file for file in files if file not in labelled]
+        files = [file for file in files if file not in copies | masks]
     if not files:
-        raise CrispsegError(f"is {place}, but all its images are in train, val or test; give others", "unlabelled")
-    first = next((Path(pairs[0].image) for pairs in splits.values() if pairs), None)
-    deep = False  # data without files have 8 bits
-    if first:
-        with opened(first) as raster:
-            deep = raster.bit_depth > 8
-    check = tried(partial(_check, channels=channels, deep=deep))
+        remedy = "give a folder of images that are not in train, val or test"
+        raise CrispsegError(f"is {place}, which has no images without masks; {remedy}", "unlabelled")
+    check = tried(partial(_check, channels=channels, deep=_are_deep(chain(*splits.values()))))
     if errors := [error for error in parallel(check, files, "Checking unlabelled images") if error]:
         some = f"{len(errors)} of {plural(len(files), 'image')} cannot be used, first: {errors[0]}"
         raise CrispsegError(f"is {place}: {some}", "unlabelled")
     return files, [f"unlabelled: {plural(len(files), 'image')} ({place})", *notes]
+
+
+def _are_deep(pairs: Iterable[Pair]) -> bool:
+    """Return whether labelled images have more than 8 bits; data without files have 8."""
+    for pair in pairs:
+        with opened(Path(pair.image)) as raster:
+            return raster.bit_depth > 8
+    return False
 
 
 def _among(files: Collection[Path], known: Collection[Path]) -> set[Path]:
