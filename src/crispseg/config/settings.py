@@ -61,7 +61,9 @@ def fields_of(settings: type) -> dict[str, Field]:
     hints, about = get_type_hints(settings, include_extras=True), ChainMap(*map(_explained, settings.__mro__))
     of_pydantic = getattr(settings, "__pydantic_fields__", {})
     known = {}
-    for field in (field for field in dataclasses.fields(settings) if field.init):
+    for field in dataclasses.fields(settings):
+        if not field.init:
+            continue
         info = of_pydantic.get(field.name) or FieldInfo.from_annotated_attribute(hints[field.name], field)
         kind = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
         default = MISSING if info.is_required() else info.get_default(call_default_factory=True)
