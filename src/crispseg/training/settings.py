@@ -142,9 +142,8 @@ def _build(tree: Tree, known: Mapping[str, Field]) -> TrainConfig:
     model, data, augment = (_inside(group, values) for group in GROUPS)
     if not data:
         raise CrispsegError("is missing; give a folder of images and masks, or images and masks", "data")
-    options = Tree()
-    for key in [key for key in model if key not in SHARED_MODEL_KEYS]:
-        options[key] = checked(known[f"model.{key}"].kind, model.pop(key), f"model.{key}")
+    further = [key for key in model if key not in SHARED_MODEL_KEYS]
+    options = {key: checked(known[f"model.{key}"].kind, model.pop(key), f"model.{key}") for key in further}
     resolved_options(model["name"], options)  # raises an error for options that the parts do not have
     own = {key: value for key, value in values.items() if "." not in key and key != "preset"}
     own["model"] = construct(ModelConfig, model | {"options": options}, ModelConfig.prefix)
