@@ -52,17 +52,8 @@ TOLERANCE = 1.0  # mIoU points; see `score_run`
 
 def configuration(table: Comparison, entry: Entry, seed: int, data: Path, *flags: str) -> TrainConfig:
     """Return the configuration that `crispseg train` builds from the recipe and flags."""
-    argv = [
-        str(table.recipe),
-        "--plugins",
-        str(PEERS),
-        *entry.flags.split(),
-        "--seed",
-        str(seed),
-        "--data.root",
-        str(data),
-    ]
-    return Train.parsed([*argv, "--loggers", "[]", *flags]).config()
+    own = [f"--plugins={PEERS}", *entry.flags.split(), f"--seed={seed}", f"--data.root={data}"]
+    return Train.parsed([str(table.recipe), *own, "--loggers=[]", *flags]).config()
 
 
 def runs(table: Comparison, folder: Path) -> list[tuple[str, int, Path]]:

@@ -70,16 +70,7 @@ INSTANCE_CLASSES = {
     "aerial": ["building", "land", "road", "vegetation", "water"],
     "leaf": ["background", "leaf", "lesion"],
     "camvid": [
-        "sky",
-        "building",
-        "pole",
-        "road",
-        "pavement",
-        "tree",
-        "sign symbol",
-        "fence",
-        "car",
-        "pedestrian",
+        *("sky", "building", "pole", "road", "pavement", "tree", "sign symbol", "fence", "car", "pedestrian"),
         "bicyclist",
     ],
 }
@@ -94,9 +85,6 @@ DISTANCES = (2, 3)
 OBJECTS = ("object_f1", "object_ap")
 LAST_COLUMNS = ("miou", "boundary_f_3")
 WHO = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-
-
-# Data ----------------------------------------------------------------------------------------------------------------
 
 
 def data_of(name: str, root: Path) -> Folder:
@@ -118,9 +106,6 @@ def fewer(data: Folder, images: int, seed: int, file: Path) -> Folder:
     for path, names in ((file, chosen), (val_file, val)):
         path.write_text("\n".join(sorted(names)) + "\n", encoding="utf-8")
     return replace(data, train_list=file, val_list=val_file)
-
-
-# Trainings -----------------------------------------------------------------------------------------------------------
 
 
 def plain_loop(data: Folder, network: str, weights: Path, minutes: float, seed: int, run: Path) -> tuple[Trained, int]:
@@ -189,9 +174,6 @@ def read_run(run: Path) -> Trained:
     last = SegmentationModel.from_pretrained(run)
     load_checkpoint(run / LAST, last)
     return Trained(SegmentationModel.from_pretrained(run), last.eval())
-
-
-# Rows ----------------------------------------------------------------------------------------------------------------
 
 
 def scored(model: SegmentationModel, dataset: FileDataset, protocol: Protocol = WHOLE) -> Evaluation:

@@ -80,9 +80,6 @@ class Row(NamedTuple):
 FIELDS = [*Row._fields, "p50_ms", "p95_ms", "peak_mib", "problem", "device", "torch"]
 
 
-# Calls ----------------------------------------------------------------------------------------------------------------
-
-
 def network(row: Row, device: torch.device, backend: str) -> Call:
     layout = torch.contiguous_format if row.way == "first" else torch.channels_last
     named = STREET_NETWORKS.get(row.what) or NETWORKS[row.what]
@@ -189,9 +186,6 @@ def crop_of(recipe: str) -> tuple[int, int]:
     crop = Train.parsed([recipe, "--data.root", "."]).config().augment.crop
     assert isinstance(crop, tuple), crop
     return crop[0], crop[1]
-
-
-# Measuring -----------------------------------------------------------------------------------------------------------
 
 
 def measure(row: Row, device: torch.device, rounds: int, tiny: bool) -> dict[str, str]:

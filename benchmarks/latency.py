@@ -127,9 +127,6 @@ COLUMNS = (
 )
 
 
-# Process of one way ---------------------------------------------------------------------------------------------------
-
-
 def opened(folder: Path, way: Way) -> Callable[[tuple[int, int]], None]:
     """Return a call that computes logits or labels of one image of a size."""
     load_plugins([str(PEERS)])
@@ -178,9 +175,6 @@ def file_of(folder: Path, way: Way, size: tuple[int, int]) -> Path:
 def has_one_size(name: str, way: Way) -> bool:
     openvino = way.format == "openvino" and way.precision != "int8"
     return name in OTHERS or openvino
-
-
-# All ways -------------------------------------------------------------------------------------------------------------
 
 
 def fixed(network: SegmentationModel, path: Path, size: tuple[int, int], output: Output) -> None:
@@ -238,7 +232,7 @@ def measure(
     for group in (WAYS[1:5], WAYS[5:]):  # all at once need too much memory
         with ExitStack() as stack:
             calls = {
-                way: stack.enter_context(processes.process(str(way), partial(opened, out / name, way), threads, False))
+                way: stack.enter_context(processes.process(str(way), partial(opened, out / name, way), threads))
                 for way in (PLAIN, *group)
                 if any(way in ways for ways in ways_of.values())
             }

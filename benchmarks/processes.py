@@ -1,12 +1,10 @@
 """Time and peak memory of calls, each way in a separate process; Linux only.
 
-Memory is the process's peak resident set during a call minus the resident set before it. Freed blocks that the
-allocator keeps are returned to the system before each call.
+Memory is the process's peak resident set so far minus the resident set before the call was prepared.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import multiprocessing
 import time
@@ -33,21 +31,20 @@ class Cost(NamedTuple):
 
 
 @contextmanager
-def process(name: str, prepare: Prepare, threads: int, every: bool = True) -> Iterator[Callable[[Any], Cost]]:
+def process(name: str, prepare: Prepare, threads: int) -> Iterator[Callable[[Any], Cost]]:
     """Start a process, and yield a function that runs a call there and returns its `Cost`.
 
     Args:
         name: name in error messages.
         prepare: function of a module that the process can import.
         threads: number of threads of the process.
-        every: whether to measure the memory of each call; if not, the peak since before `prepare`.
 
     Raises:
         CrispsegError: by the yielded function, if the process ends or raises this error.
     """
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
-    started = context.Process(target=_work, args=(theirs, prepare, threads, every), daemon=True)
+    started = context.Process(target=_work, args=(theirs, prepare, threads), daemon=True)
     started.start()
     theirs.close()  # so that the pipe ends with the process
 
@@ -68,15 +65,13 @@ def process(name: str, prepare: Prepare, threads: int, every: bool = True) -> It
         started.join()
 
 
-def _work(pipe: Connection, prepare: Prepare, threads: int, every: bool) -> None:
+def _work(pipe: Connection, prepare: Prepare, threads: int) -> None:
     torch.set_num_threads(threads)
     try:
         before = forget_peak()
         call = prepare()
         while True:
             asked = pipe.recv()
-            if every:
-                before = forget_peak()
             start = time.perf_counter()
             results = call(asked)
             seconds = time.perf_counter() - start
@@ -99,13 +94,6 @@ def forget_peak() -> float:
     ctypes.CDLL(None).malloc_trim(0)
     (PROCESS / "clear_refs").write_text("5")
     return resident("VmRSS")
-
-
-def parser(description: str | None) -> argparse.ArgumentParser:
-    """Return a parser with `--threads`."""
-    made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--threads", type=int, default=2)
-    return made
 
 
 def machine() -> str:

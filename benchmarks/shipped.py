@@ -43,8 +43,6 @@ HERE = Path(__file__).resolve().parent
 ROWS = HERE / "shipped_finetune.csv"
 OTHERS = "other images"
 
-# Trainings -----------------------------------------------------------------------------------------------------------
-
 
 def trained(run: Path, flags: Sequence[str]) -> SegmentationModel:
     """Train or resume a run, and return its best model.
@@ -75,9 +73,6 @@ def data_of(given: argparse.Namespace, further: Sequence[str]) -> DataSource:
     return Train.parsed([*data_flags(given), *further]).config().data
 
 
-# A model with its card -----------------------------------------------------------------------------------------------
-
-
 def train_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     """Train a model, score it after rounding to float16, and write its folder for the wheel."""
     run, folder = given.work / f"{given.data}-{given.seed}", given.out / given.data
@@ -99,9 +94,6 @@ def card_stage(given: argparse.Namespace, further: Sequence[str]) -> None:
     val = data_of(given, further).dataset("val")
     ship(folder, model, val, scored(model, val), recipe_section(folder))
     print(f"{folder}: mIoU {model.info.metrics['val_miou']}")
-
-
-# Rows ----------------------------------------------------------------------------------------------------------------
 
 
 def append_row(key: Row, model: SegmentationModel, evaluation: Evaluation) -> None:
