@@ -1,7 +1,5 @@
 """Commands as tests run them, in this process."""
 
-from __future__ import annotations
-
 import re
 import resource
 import shlex

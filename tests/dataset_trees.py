@@ -1,7 +1,5 @@
 """Tiny trees of real files in the official layouts of data sets."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path

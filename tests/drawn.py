@@ -1,7 +1,5 @@
 """Drawn images with exact masks, as files: own data for all tests that need some."""
 
-from __future__ import annotations
-
 import atexit
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Exported files of one convolution, made in no time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

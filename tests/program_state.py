@@ -1,7 +1,5 @@
 """State of the whole program, which belongs to whoever imports crispseg."""
 
-from __future__ import annotations
-
 import logging
 import os
 import random

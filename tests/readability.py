@@ -1,7 +1,5 @@
 """Rules that keep a file readable, and the list of what broke them when the rules came; it only shrinks."""
 
-from __future__ import annotations
-
 import ast
 import re
 import tomllib

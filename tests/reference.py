@@ -1,7 +1,5 @@
 """Plain formulas, in float64, that parts of networks are compared with."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -4,8 +4,6 @@ They are not forked from the process of the tests, which has threads: the copy o
 released.
 """
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal
@@ -29,17 +27,8 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def killed(argv: list[str], kill_at: int) -> None:
-    """Run a command that is killed when it is about to put its n-th file in place; 0 is never."""
-    replace, calls = Path.replace, []
-
-    def replaced(self: Path, target: Path) -> Path:
-        calls.append(target)
-        if len(calls) == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return replace(self, target)
-
-    Path.replace = replaced  # type: ignore[method-assign]
+def command(argv: list[str]) -> None:
+    """Run a command, and end the process with its status."""
     sys.exit(main(argv))
 
 

@@ -1,7 +1,5 @@
 """`crispseg.train`: settings as keyword arguments, lists in place of folders, and what it returns."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import threading

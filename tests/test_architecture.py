@@ -1,7 +1,5 @@
 """What holds of all files: what may import what, where flags are spoken of, names and lengths."""
 
-from __future__ import annotations
-
 import ast
 import re
 import subprocess

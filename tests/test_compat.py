@@ -1,7 +1,5 @@
 """Changes to other libraries are needed: a test that fails names a change in `compat.py` to remove."""
 
-from __future__ import annotations
-
 import inspect
 
 import pytest

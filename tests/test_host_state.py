@@ -1,7 +1,5 @@
 """crispseg is a guest in the program that imports it, and leaves the whole program's state as it was."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

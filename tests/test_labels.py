@@ -1,7 +1,5 @@
 """Names and colours of classes."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Small training runs that several test files make."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

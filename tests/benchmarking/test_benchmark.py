@@ -1,7 +1,5 @@
 """Counts and times of networks: what is measured is what `Segmenter` does, in turns and under the same conditions."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

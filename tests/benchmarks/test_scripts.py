@@ -1,7 +1,5 @@
 """The measurements in benchmarks/: what they compare is equal, and they print it. Nothing is timed."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,9 +44,6 @@ def test_the_same_weights_of_peers_are_frozen(name: str, plugin: None) -> None:
     kept = {key: value.clone() for key, value in encoder.named_buffers()}
     peer.train()(torch.rand(2, 3, 64, 64))
     assert all(torch.equal(kept[key], value) for key, value in encoder.named_buffers())
-
-
-# The tables on CamVid ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.slow

@@ -1,7 +1,5 @@
 """Fixtures and helpers of the tests of commands."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Each bad input gets one clear line and exit status 2, and nothing is written or lost."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import re
@@ -10,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from commands import Capture, error_of
 from training_runs import FLAGS
 
@@ -44,34 +41,6 @@ def copied(run: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(run, tmp_path / "finished"))
 
 
-# Images and masks ---------------------------------------------------------------------------------------------------
-
-
-# Names --------------------------------------------------------------------------------------------------------------
-
-
-no_cuda = pytest.mark.skipif(torch.cuda.is_available(), reason="CUDA is here")
-
-
-@pytest.mark.parametrize(
-    ("flags", "phrases"),
-    [
-        (["--model.backbone=resnet18x"], ["unknown backbone 'resnet18x'", "did you mean 'resnet18"]),
-        (["--model.backbone=mixer_s16_224"], ["mixer_s16_224", "fixed image sizes"]),
-        (["--model.fuse=famm"], ["unknown fuse part 'famm'", "did you mean 'fam'"]),
-        (["--data.seed=-1"], ["--data.seed is -1", "greater than or equal to 0"]),
-        (["--model.refine_steps=3"], ["refine_steps is 3", "no refinement", "refine boundary"]),
-        (["--model.pretrained=missing.safetensors"], ["missing.safetensors"]),
-        (["--loggers=[tensorbord]"], ["loggers", "tensorbord"]),
-        pytest.param(["--device=cuda"], ["error: device 'cuda' cannot be used", "cpu"], marks=no_cuda),
-    ],
-)
-def test_what_a_run_cannot_have(flags: list[str], phrases: list[str], tmp_path: Path, error: Error) -> None:
-    line = error("train", *FLAGS, *flags, f"--out={tmp_path / 'run'}")
-    for phrase in phrases:
-        assert phrase in line
-
-
 @pytest.mark.parametrize(
     ("content", "phrase"),
     [
@@ -84,9 +53,6 @@ def test_a_bad_configuration_file(content: bytes, phrase: str, tmp_path: Path, e
     path.write_bytes(content)
     line = error("train", path, f"--out={tmp_path / 'run'}")
     assert str(path) in line and phrase in line
-
-
-# Folders ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", ["train", "predict", "evaluate"])
@@ -102,9 +68,6 @@ def test_output_into_an_unwritable_folder(
     }
     line = error(command, *argv[command])
     assert str(unwritable) in line and "choose another folder" in line
-
-
-# Checkpoints --------------------------------------------------------------------------------------------------------
 
 
 class Code:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import runpy
 import sys
 from pathlib import Path
@@ -29,9 +27,6 @@ def yaml_file(folder: Path, text: str) -> Path:
     path = folder / "config.yaml"
     path.write_text(text)
     return path
-
-
-# Help and mistakes --------------------------------------------------------------------------------------------------
 
 
 def test_the_installed_command_and_the_module_are_one(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
@@ -74,9 +69,6 @@ def test_mistakes_get_one_line(
     for phrase in phrases:
         assert phrase in line
     assert files(tmp_path) == set()
-
-
-# Configuration ------------------------------------------------------------------------------------------------------
 
 
 def test_defaults_are_those_of_python() -> None:
@@ -159,9 +151,6 @@ def test_init_from_brings_the_model_of_the_run(run: Path, tmp_path: Path, refuse
 def test_the_config_of_a_run_repeats_it(run: Path) -> None:
     assert config_to_dict(parse(run / "config.yaml")) == config_to_dict(parse(*FLAGS, f"--out={run}"))
     assert parse(run / "config.yaml", "--model.width=8").model.options["width"] == 8
-
-
-# Evaluate -----------------------------------------------------------------------------------------------------------
 
 
 def test_evaluate_an_unknown_split(run: Path, capsys: Capture) -> None:

@@ -1,7 +1,5 @@
 """`crispseg data`: what is known about data sets, what data hold, imports and the augmented VOC."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,6 @@ from crispseg.data import DATA_SOURCES, Folder, Nuclei
 from crispseg.folders.readers import read
 from crispseg.folders.report import values_of_labels
 from crispseg.labels import IGNORE
-
-# -------------------------------------------------------------------------------------------------------- mapping
 
 
 def values_of(text: str) -> list[Any]:
@@ -48,12 +44,6 @@ def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: 
             decoded = decode(np.full((1, 1, *np.shape(value)), value, np.uint8))
             assert decoded.tolist() == [[label]], (label, value)
     assert sorted(every) == sorted(decode.meaning)
-
-
-# ----------------------------------------------------------------------------------------------------------- list
-
-
-# ---------------------------------------------------------------------------------------------------------- import
 
 
 def test_import_and_use(tmp_path: Path, capsys: Capture) -> None:
@@ -91,9 +81,6 @@ def test_bundled_images_are_copied(tmp_path: Path, capsys: Capture) -> None:
         ]
     assert str(out) in error_of(capsys, "data", "get", "nuclei", out)
     assert "nuclei" in error_of(capsys, "data", "get", "cells", tmp_path / "other")
-
-
-# -------------------------------------------------------------------------------------------------------- the rest
 
 
 def test_help_and_unknown_commands(capsys: Capture) -> None:

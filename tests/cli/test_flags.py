@@ -1,7 +1,5 @@
 """The words of a command line as a tree of settings."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any, Literal
 

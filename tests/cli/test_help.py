@@ -1,7 +1,5 @@
 """The first page of each command's help: short, with examples and true flags, and printed without torch."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess

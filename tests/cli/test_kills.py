@@ -3,8 +3,6 @@
 The environment variable CRISPSEG_KILLS is the number of kills of each command; 20 are a hundred kills in all.
 """
 
-from __future__ import annotations
-
 import csv
 import fcntl
 import json
@@ -27,7 +25,7 @@ from contract.test_official import official
 from drawn import draw
 from PIL import Image
 from safetensors.torch import load_file
-from separate_processes import PROCESSES, killed
+from separate_processes import PROCESSES, command
 from training_runs import FLAGS, of_many_opinions
 
 from crispseg.io.files import LITTER, LOCK
@@ -98,7 +96,7 @@ def arguments(name: str, inputs: Path, root: Path) -> list[str]:
 
 
 def started(argv: list[str]) -> Any:
-    process = PROCESSES.Process(target=killed, args=(argv, 0))
+    process = PROCESSES.Process(target=command, args=(argv,))
     process.start()
     return process
 

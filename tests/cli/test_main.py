@@ -1,7 +1,5 @@
 """What the command line makes of errors that nobody foresaw."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 import pytest

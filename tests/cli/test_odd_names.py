@@ -1,7 +1,5 @@
 """File names that are not UTF-8, and terminals that cannot show what is printed."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

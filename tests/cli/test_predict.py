@@ -1,7 +1,5 @@
 """`crispseg predict`: what is read, what is written and what is refused."""
 
-from __future__ import annotations
-
 import shutil
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What signals do to a run and its data workers."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import re

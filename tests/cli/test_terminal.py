@@ -1,7 +1,5 @@
 """What a person sees in a terminal: the screen after each piece of output, at two widths."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path

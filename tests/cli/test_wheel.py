@@ -1,7 +1,5 @@
 """What people install: the models are inside, and work without a network and without this clone."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """A part of a newcomer's own: one file and one registration line, as docs/extending.md tells it."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

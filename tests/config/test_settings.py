@@ -1,7 +1,5 @@
 """Settings of any origin: what a text means, which values are refused, and which key was meant."""
 
-from __future__ import annotations
-
 import dataclasses
 import doctest
 from pathlib import Path
@@ -123,9 +121,6 @@ def test_wrong_arguments_are_reported_in_one_line(make: Any, line: str) -> None:
 def test_messages_escape_control_characters() -> None:
     for kind in (CrispsegError, CrispsegWarning):
         assert str(kind("a\nb\x1b[31m.png is broken")) == r"a\nb\x1b[31m.png is broken"
-
-
-# Files --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import error_of
 from exports import exported
 
 from crispseg import create_model
@@ -91,9 +90,3 @@ def test_edited_settings_are_kept(tmp_path: Path, model: SegmentationModel, refu
     assert settings.read_text() == edited and not (tmp_path / "mine.onnx").exists()
     export_model(model, tmp_path / "mine.onnx", "onnx")
     assert settings.read_text() == edited
-
-
-def test_other_formats_are_refused(tmp_path: Path, capsys: Any) -> None:
-    create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8).save_pretrained(tmp_path / "model")
-    line = error_of(capsys, "export", tmp_path / "model", "--triton", "--out", tmp_path / "mine.pt2")
-    assert "format is torch_export; use onnx" in line and not (tmp_path / "mine.pt2").exists()

@@ -4,8 +4,6 @@ Each runs in a child with 4 GiB of memory beyond that of its parent, and 20 seco
 ugly (a traceback, or a refusal that is not one line with the file or setting and a remedy), wrong, hung or crashed.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import re

@@ -1,7 +1,5 @@
 """What comes of damaged files: each is read as it was, read as something else where nothing can tell, or refused."""
 
-from __future__ import annotations
-
 import io
 import shutil
 import traceback

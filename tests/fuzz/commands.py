@@ -1,7 +1,5 @@
 """The campaign: each hostile input is given to a command in a forked child with limits, and its outcome is judged."""
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import os

@@ -1,7 +1,5 @@
 """Accidents to the bytes of a file."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

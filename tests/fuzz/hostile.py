@@ -1,7 +1,5 @@
 """Hostile changes by rule: of the values and structures of a text, of the bytes of a file, and of the file itself."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

@@ -1,7 +1,5 @@
 """Sound files of each kind, and how crispseg reads them."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Sound files, the commands that read them, and hostile values of all settings."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil

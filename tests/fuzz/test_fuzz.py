@@ -1,7 +1,5 @@
 """A hypothesis test a reader."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from itertools import count

@@ -1,7 +1,5 @@
 """Sound text files that people write by hand or export, and how crispseg reads them."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 import threading
 import warnings
 from pathlib import Path
@@ -17,7 +16,6 @@ import torch
 from commands import Capture, error_of, output_of
 from dataset_trees import photos
 from PIL import Image
-from separate_processes import PROCESSES, killed
 from training_runs import files, of_many_opinions
 
 from crispseg.cli.main import main
@@ -88,21 +86,6 @@ def test_the_same_command_resumes(
     again = {file.name for file, time in times.items() if file.stat().st_mtime_ns == time}
     assert again == {f"{name}{end}.png" for name in "ac" for end in ("", "_overlay")} and contents(out) == whole
     assert "7 of 7 images segmented" in output_of(capsys, *argv)
-
-
-@pytest.mark.slow
-def test_processes_that_are_killed(model: Path, photos: Path, whole: dict[str, bytes], tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    for kill_at in (2, 3, 0):
-        flags = ["predict", str(model), str(photos), f"--out={out}"]
-        running = [PROCESSES.Process(target=killed, args=([*flags, f"--shard={at}/2"], kill_at)) for at in (1, 2)]
-        for process in running:
-            process.start()
-        for process in running:
-            process.join(300)
-        assert [process.exitcode for process in running] == [-signal.SIGKILL if kill_at else 0] * 2
-    predict_files(model, [photos], out, resume=True)  # alone in the folder, it removes what killed processes left
-    assert contents(out) == whole
 
 
 def test_a_damaged_result_is_made_again(model: Path, photos: Path, tmp_path: Path) -> None:

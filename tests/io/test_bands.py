@@ -1,7 +1,5 @@
 """Images of other channels than RGB: as many bands of a TIFF as a model takes, of 8 or 16 bits."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable
 from pathlib import Path

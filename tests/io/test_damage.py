@@ -1,7 +1,5 @@
 """A flipped bit is found: in masks and images, saved models, checkpoints, tables and files of settings."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files that are whole or not there, and folders that one process at a time writes to."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import multiprocessing
@@ -15,21 +13,14 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from training_runs import FLAGS, files
+from training_runs import files
 
 import crispseg
-from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
 from crispseg.io.files import LITTER, LOCK, atomic_folder, atomic_path, owned, writable_folder, write_file
-from crispseg.io.images import write_image
-from crispseg.training import Run
 
 FORK = multiprocessing.get_context("fork")
-
-
-# One file -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -62,9 +53,6 @@ def test_an_unwritable_folder_is_refused(tmp_path: Path, refuses: Any, monkeypat
     monkeypatch.setattr(tempfile, "TemporaryFile", denied)  # the permissions of a folder do not stop root
     with refuses(str(tmp_path), "Permission denied"):
         writable_folder(tmp_path)
-
-
-# One owner ----------------------------------------------------------------------------------------------------------
 
 
 def own(folder: Path, begun: Event) -> None:
@@ -113,20 +101,6 @@ def test_a_folder_has_one_owner_until_it_is_killed(tmp_path: Path, refuses: Any)
         with owned(tmp_path, tmp_path / "inside"):
             assert {path.name for path in tmp_path.rglob("*")} == {"inside", LOCK}
     assert files(tmp_path) == set()
-
-
-def test_commands_leave_a_folder_to_its_owner(
-    tmp_path: Path, tiny_run: Run, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out, image = tmp_path / "out", tmp_path / "in/image.png"
-    write_image(image, np.zeros((40, 40, 3), np.uint8))
-    with another(out):
-        for argv in (["train", *FLAGS, f"--out={out}"], ["predict", str(tiny_run.folder), str(image), f"--out={out}"]):
-            assert main(argv) == 2
-            assert f"{out} is in use" in capsys.readouterr().err
-
-
-# New folders --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("exists", [False, True])

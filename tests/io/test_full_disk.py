@@ -1,7 +1,5 @@
 """Errors of the operating system end in one line that names the file, what was kept and what to do."""
 
-from __future__ import annotations
-
 import errno
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Files that would never end: pipes instead of files, and aliases of aliases."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle
@@ -11,18 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from dataset_trees import save
 
 from crispseg.backbones.weights import MAX_HEADER, read_state_dict
-from crispseg.cli.main import main
 from crispseg.config.yaml_files import parse_yaml, read_yaml
 from crispseg.io.files import digest
 from crispseg.io.images import image_size, read_image, read_mask
 from crispseg.io.tiff import open_dataset
-from crispseg.training import Run
 from crispseg.training.checkpoints import read_checkpoint
 
 
@@ -35,22 +29,6 @@ def test_pipes_are_refused(read: Callable[[Path], Any], tmp_path: Path, refuses:
     with refuses("a.tif is a pipe", "give a file"):
         read(tmp_path / "a.tif")
     assert digest(tmp_path / "a.tif") == digest(tmp_path / "none")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such pipes")
-@pytest.mark.parametrize(("place", "command"), [("images", "predict"), ("images", "doctor"), ("masks", "doctor")])
-def test_pipes_among_images_and_masks(
-    place: str, command: str, tiny_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for name in "abc":
-        save(tmp_path / f"images/{name}.png", np.full((64, 64, 3), 9, np.uint8))
-        save(tmp_path / f"masks/{name}.png", np.arange(4096, dtype=np.uint8).reshape(64, 64) % 2)
-    (tmp_path / place / "b.png").unlink()
-    os.mkfifo(tmp_path / place / "b.png")
-    words = [tiny_run.folder, tmp_path / "images", "--out", tmp_path / "out"] if command == "predict" else [tmp_path]
-    assert main([command, *map(str, words)]) in (2, 3)
-    printed = capsys.readouterr()
-    assert "b.png" in printed.out + printed.err and "Traceback" not in printed.err
 
 
 def test_aliases_of_aliases(tmp_path: Path, refuses: Any) -> None:

@@ -1,7 +1,5 @@
 """Reading and writing of pictures: files that are rare but sound, and every way in which a file can be bad."""
 
-from __future__ import annotations
-
 import errno
 import io
 import os
@@ -179,9 +177,6 @@ def test_raw_photos_are_not_read_as_their_previews(tmp_path: Path, refuses: Refu
         read_image(tmp_path / "a.dng")
 
 
-# Rare files, and what is left of damaged ones ------------------------------------------------------------------------
-
-
 def as_png(values: np.ndarray | Image.Image) -> bytes:
     file = io.BytesIO()
     (values if isinstance(values, Image.Image) else Image.fromarray(values)).save(file, "PNG")
@@ -226,26 +221,6 @@ def test_signed_bytes_are_refused(tmp_path: Path, refuses: Refuses) -> None:
     tifffile.imwrite(tmp_path / "b.tif", np.ones((4, 4), np.int16), photometric="miniswhite")
     with refuses("b.tif contains int16", "unsigned"):
         read_mask(tmp_path / "b.tif")
-
-
-@pytest.mark.parametrize("extra", [None, 0, 1, 2])
-def test_a_second_grey_channel_is_alpha_only_if_declared(extra: int | None, tmp_path: Path, refuses: Refuses) -> None:
-    values = np.stack([GREY, np.where(GREY < 99, 0, 255)], 2).astype(np.uint8)
-    tifffile.imwrite(
-        tmp_path / "a.tif", values, photometric="minisblack", planarconfig="contig", extrasamples=[extra or 0]
-    )
-    if extra is None:  # the tag gets a number that nothing has
-        content = (tmp_path / "a.tif").read_bytes()
-        (tmp_path / "a.tif").write_bytes(content.replace(struct.pack("<HH", 338, 3), struct.pack("<HH", 340, 3)))
-    np.testing.assert_array_equal(read_image(tmp_path / "a.tif", 2), values)
-    if extra:
-        np.testing.assert_array_equal(read_image(tmp_path / "a.tif")[..., 0], GREY)
-        np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), np.where(GREY < 99, 0, GREY))
-        return
-    with refuses("a.tif has 2 channel(s)", "in_chans 2"):
-        read_image(tmp_path / "a.tif")
-    with refuses("a.tif has 2 channels", "(bands)"):
-        read_mask(tmp_path / "a.tif")
 
 
 def test_ycbcr_without_jpeg_is_refused(tmp_path: Path, refuses: Refuses) -> None:

@@ -1,7 +1,5 @@
 """One reading of pixels: a file, its rows, its PIL image and its array are one image and mask, or refused alike."""
 
-from __future__ import annotations
-
 import io
 import struct
 import tempfile

@@ -1,7 +1,5 @@
 """Images of 12 and 16 bits: the range of their values is measured or declared, and is part of the model."""
 
-from __future__ import annotations
-
 import io
 import json
 import re

@@ -1,7 +1,5 @@
 """`crispseg label next` and `crispseg label errors`, of a small run."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """How improbable masks are, and what their most doubtful area is."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

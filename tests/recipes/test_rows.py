@@ -1,7 +1,5 @@
 """Every row of the papers' tables: its commands parse, and train and score the model that it says."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The recipes hold the papers' settings, and can start."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

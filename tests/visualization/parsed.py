@@ -1,7 +1,5 @@
 """Reading the pages that are written."""
 
-from __future__ import annotations
-
 import base64
 import io
 import re

@@ -3,8 +3,6 @@
 The confusion matrix is a picture.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 from pathlib import Path
