@@ -1,7 +1,5 @@
 """Folders of images and masks for the tests of this folder."""
 
-from __future__ import annotations
-
 import json
 import zlib
 from collections.abc import Sequence

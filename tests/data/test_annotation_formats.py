@@ -3,8 +3,6 @@
 datumaro and label-studio-sdk are not in the extra `dev`, since they restrict NumPy, pandas and OpenCV to old versions.
 """
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Batches that can be repeated: random numbers, order and augmentation follow from the seed; kept images."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable
 from typing import Any
@@ -116,9 +114,6 @@ def test_each_sample_counts_once_with_several_devices(monkeypatch: pytest.Monkey
     assert [bool((labels != 255).any()) for _, labels in batches] == [True] * 5 + [False]
     for index in range(5):
         assert torch.equal(batches[index][0][0], transform(data[index])[0])
-
-
-# Images in memory --------------------------------------------------------------------------------------------------
 
 
 def test_kept_images_are_read_once_and_batches_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

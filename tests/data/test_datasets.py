@@ -1,7 +1,5 @@
 """Data sets with official layouts, as tiny trees of real files; lists of nuclei and aerial, and the bundled part."""
 
-from __future__ import annotations
-
 import hashlib
 import shutil
 from collections.abc import Callable
@@ -22,8 +20,6 @@ from crispseg.data.sources import LISTS, PART, read_table
 from crispseg.folders.lookup import MAX_NUMBER, three_classes
 from crispseg.folders.names import read_lines
 from crispseg.training.config import TrainConfig, config_to_dict
-
-# ------------------------------------------------------------------------------------------- classes and colours
 
 
 def known(name: str) -> dict[str, tuple[int, tuple[int, int, int]]]:
@@ -48,9 +44,6 @@ def test_tables_are_as_they_were_checked(name: str) -> None:
     assert hashlib.md5(text.encode()).hexdigest() == digest
     labels = DATA_SOURCES[name]("nowhere").label_set()  # type: ignore[call-arg]
     assert len(labels) == count and labels.names == tuple(known(name))
-
-
-# ----------------------------------------------------------------------------------------------------- reading
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -133,9 +126,6 @@ def test_voc2012_and_what_is_trained_on(tmp_path: Path) -> None:
     assert [pair.name for pair in sources[2].dataset("train").pairs] == ["2008_000008"]
 
 
-# ------------------------------------------------------------------------------------------------------ mistakes
-
-
 def remove(*paths: str) -> Callable[[Path], None]:
     def change(root: Path) -> None:
         for path in paths:
@@ -194,9 +184,6 @@ def test_stray_values_and_colours_are_named(
     colors = "an RGB mask, with the colours [70, 70, 70], [128, 64, 128]"
     with refuses(path, f"{colors}; give the original mask, of {called}"):
         source.dataset("val")[0]
-
-
-# ------------------------------------------------------------------------------------------------ nuclei and aerial
 
 
 def listed(path: Path) -> set[str]:

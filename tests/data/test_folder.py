@@ -1,7 +1,5 @@
 """Own data in two folders: pairs, classes, splits."""
 
-from __future__ import annotations
-
 import pickle
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Own data whose folders say which image is in which split, and data to score on in other folders."""
 
-from __future__ import annotations
-
 import dataclasses
 from contextlib import nullcontext
 from pathlib import Path
@@ -111,9 +109,6 @@ def test_links_to_folders_are_followed(tmp_path: Path) -> None:
 def test_folders_that_do_not_tell_where_data_are(options: dict[str, str]) -> None:
     with pytest.raises(CrispsegError, match=r"give either data\.root, or data\.images and data\.masks"):
         Folder(**options)
-
-
-# From the command line ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 """Copies of one image and images of one group stay in one split, when splits are drawn."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path, PurePosixPath

@@ -1,8 +1,5 @@
 """COCO's and labelme's annotations as folders of masks."""
 
-from __future__ import annotations
-
-import json
 import tracemalloc
 import zipfile
 from collections.abc import Sequence
@@ -25,11 +22,9 @@ from crispseg.data.formats import read_annotations
 from crispseg.data.importing import import_annotations
 from crispseg.io.images import read_mask
 
+from . import annotation_files
+from .annotation_files import HEIGHT, WIDTH, box, shape, written
 from .own_folders import Imported, imported
-
-HEIGHT, WIDTH = 12, 16
-
-# ---------------------------------------------------------------------------------------------------------- shapes
 
 
 def drawn(file: Path, *size: int) -> np.ndarray:
@@ -51,36 +46,24 @@ def test_boxes_and_disks(tmp_path: Path) -> None:
     np.testing.assert_array_equal(cut, (x + 0.6) ** 2 + (y - 0.5) ** 2 < 3.3**2)
 
 
+def coco(path: Path, annotations: list[dict[str, Any]], images: Sequence[str] = ("a.jpg",), **more: Any) -> Path:
+    """A file beside its images."""
+    numbered = [(10 + index, name) for index, name in enumerate(images)]
+    written(path.parent, {path.name: annotation_files.coco(annotations, numbered, **more)}, images)
+    return path
+
+
+def labelme(path: Path, shapes: list[dict[str, Any]], image: str | None = None) -> Path:
+    """A file beside its image, which has its name but for the suffix; it may name another one."""
+    own = path.with_suffix(".jpg").name
+    written(path.parent, {path.name: annotation_files.labelme(shapes, image or own)}, [own])
+    return path
+
+
 def compressed(columns: np.ndarray) -> str:
     """A mask of some columns as COCO's text."""
     text: bytes = encode(np.asfortranarray(np.tile(columns, (HEIGHT, 1)).astype(np.uint8)))["counts"]
     return text.decode()
-
-
-# ------------------------------------------------------------------------------------------------------------ COCO
-
-
-def box(left: float, top: float, right: float, bottom: float) -> list[float]:
-    return [left, top, right, top, right, bottom, left, bottom]
-
-
-def coco(path: Path, annotations: list[dict[str, Any]], images: Sequence[str] = ("a.jpg",), **more: Any) -> Path:
-    """A JSON file beside its images; the ids of annotations and of the image that they belong to are filled in."""
-    entries = [
-        {"id": 10 + index, "file_name": name, "height": HEIGHT, "width": WIDTH} for index, name in enumerate(images)
-    ]
-    for name in images:
-        if not (path.parent / name).exists():
-            picture(path.parent / name, HEIGHT, WIDTH)
-    tree = {
-        "images": entries,
-        "annotations": [{"id": 100 + index, "image_id": 10, **entry} for index, entry in enumerate(annotations)],
-        "categories": [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}],
-        **more,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(tree))
-    return path
 
 
 def mask_of(done: Imported, name: str = "a") -> np.ndarray:
@@ -157,7 +140,7 @@ def test_without_a_background(tmp_path: Path, refuses: Any) -> None:
     assert done.names == ["dog", "cat"] and set(np.unique(mask_of(done))) == {0, 1, 255}
     assert not (done.out / "images" / "none.jpg").exists()
     assert "1 images without annotations (left out): none.jpg" in done.lines
-    numbered = coco(tmp_path / "b.json", OVERLAP, categories=[{"id": 7, "name": "1 cat"}, {"id": 3, "name": "0 dog"}])
+    numbered = coco(tmp_path / "b.json", OVERLAP, categories=[(7, "1 cat"), (3, "0 dog")])
     with refuses("'0 dog' would be another name in classes.txt"):
         import_annotations([numbered], tmp_path / "numbered", background=None)
 
@@ -223,21 +206,6 @@ def test_outlines_that_are_too_long(tmp_path: Path, refuses: Any) -> None:
         import_annotations([source], tmp_path / "out")
 
 
-# --------------------------------------------------------------------------------------------------------- labelme
-
-
-def shape(label: str, points: list[Any], kind: str | None = "polygon", **more: Any) -> dict[str, Any]:
-    return {"label": label, "points": points, "shape_type": kind, "group_id": None, "flags": {}, **more}
-
-
-def labelme(path: Path, found: list[dict[str, Any]], **more: Any) -> Path:
-    image = path.with_suffix(".jpg")
-    picture(image, HEIGHT, WIDTH)
-    tree = {"version": "5.5.0", "flags": {}, "shapes": found, "imagePath": image.name, "imageData": None}
-    path.write_text(json.dumps({**tree, "imageHeight": HEIGHT, "imageWidth": WIDTH, **more}))
-    return path
-
-
 def test_labelme_becomes_a_folder(tmp_path: Path) -> None:
     labelme(
         tmp_path / "a.json",
@@ -249,8 +217,8 @@ def test_labelme_becomes_a_folder(tmp_path: Path) -> None:
             shape("_background_", [[0, 0], [2, 2]], "rectangle"),
         ],
     )
-    labelme(tmp_path / "b.json", [], imagePath="..\\elsewhere\\b.jpg")  # of Windows, and moved since
-    labelme(tmp_path / "c.json", [shape("Tree", [[0, 0], [2, 2]], "rectangle")], imagePath="gone.jpg")  # renamed
+    labelme(tmp_path / "b.json", [], "..\\elsewhere\\b.jpg")  # of Windows, and moved since
+    labelme(tmp_path / "c.json", [shape("Tree", [[0, 0], [2, 2]], "rectangle")], "gone.jpg")  # renamed
     done = imported([tmp_path], tmp_path / "out")
     assert done.names == ["background", "pole", "sign", "tree", "Tree"]
     assert mask_of(done, "c").sum() == 16
@@ -263,96 +231,6 @@ def test_labelme_becomes_a_folder(tmp_path: Path) -> None:
     expected[10:12, 5:7] = 255
     np.testing.assert_array_equal(mask_of(done), expected)
     assert "b.jpg" in done.lines[1] and not mask_of(done, "b").any()
-
-
-TREE = shape("tree", [[1, 1], [2, 2], [3, 1]])
-
-
-@pytest.mark.parametrize(
-    ("found", "more", "phrases"),
-    [
-        ([shape("pole", [[1, 1], [2, 2]], "line")], {}, ["shape 0 ('pole')", "'line'", "polygon, rectangle, circle"]),
-        ([{"label": "tree"}], {}, ["a.json is not labelme's format", "'points'"]),
-        ([TREE | {"mask": "AAAA"}], {}, ["shape 0 ('tree') of a.jpg: it has an unknown structure"]),
-        ([shape("tree", [[1, 1, 0], [2, 2, 0], [3, 1, 0]])], {}, ["shape 0 ('tree')", "pairs of x and y"]),
-        ([TREE | {"label": None}], {}, ["shape 0 has null as class name"]),
-        *(
-            ([TREE | {"label": name}], {}, [repr(name), "a.json: "])
-            for name in ("a\nb", "a\u2028b", "#1 plastic", "", "a\tb", "\udcff")
-        ),
-        ([TREE], {"imageHeight": 11}, ["as (11, 16)", "is (12, 16)", "annotate"]),
-    ],
-)
-def test_labelme_that_cannot_be_painted(
-    found: list[Any], more: dict[str, Any], phrases: list[str], tmp_path: Path, refuses: Any
-) -> None:
-    source = labelme(tmp_path / "a.json", found, **more)
-    with refuses(*phrases):
-        import_annotations([source], tmp_path / "out")
-    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
-
-
-# -------------------------------------------------------------------------------------------------------- mistakes
-
-
-@pytest.mark.parametrize(
-    ("entry", "phrases"),
-    [
-        ({"category_id": 8}, ["annotation 100 refers to image 10 and category 8", "not list both"]),
-        ({"category_id": 7, "image_id": 5, "segmentation": [box(0, 0, 2, 2)]}, ["refers to image 5 and category 7"]),
-        ({"category_id": 7, "segmentation": []}, ["annotation 100 has a box but no segmentation"]),
-        ({"category_id": 7, "segmentation": [[[1, 1, 2], [5, 1, 2]]]}, ["annotation 100", "pairs of x and y"]),
-        *(
-            ({"category_id": 7, "segmentation": [box(0, 0, 2, 2)], "iscrowd": crowd}, [f"iscrowd {crowd!r}; write 0"])
-            for crowd in ("0", "false", 2, [])
-        ),
-        ({"category_id": 7, "segmentation": [[1, 2, 3, 4]]}, ["has 2 points, but needs 3"]),
-        (
-            {"category_id": 7, "segmentation": [[1, 2, 3, 4, 5, 6, 7]]},
-            ["annotation 100 of a.jpg: its points are not pairs"],
-        ),
-        ({"category_id": 7, "segmentation": [box(0, 0, 20, 2)]}, ["annotation 100", "points outside", "12x16"]),
-        *(
-            ({"category_id": 7, "segmentation": {"size": size, "counts": counts}}, [reason])
-            for size, counts, reason in (
-                ([WIDTH, HEIGHT], [0], "its size is [16, 12], but the image is [12, 16] (height, width)"),
-                ([HEIGHT, WIDTH], [0, 5], "its counts cover 5 pixels, but the image has 192"),
-                ([HEIGHT, WIDTH], "05", "its counts cover 5 pixels, but the image has 192"),
-                (
-                    [HEIGHT, WIDTH],
-                    [0, 193],
-                    "annotation 100 of a.jpg: its counts cover 193 pixels",
-                ),
-            )
-        ),
-    ],
-)
-def test_annotations_that_cannot_be_painted(
-    entry: dict[str, Any], phrases: list[str], tmp_path: Path, refuses: Any
-) -> None:
-    source = coco(tmp_path / "a.json", [entry])
-    with refuses(str(source), *phrases):
-        import_annotations([source], tmp_path / "out")
-    assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".out*"))
-
-
-@pytest.mark.parametrize(
-    ("text", "phrases"),
-    [
-        ('{"images": [}', ["is not JSON (Expecting value: line 1 column 13", "export it again"]),
-        ('{"images": [], "annotations": [1], "annotations": []}', ["is not JSON", "'annotations' twice"]),
-        ('{"images": [], "categories": [{"id": 1, "name": null}]}', ["category 1 has null as class name"]),
-        ('{"images": [{"id": 1}], "annotations": [], "categories": []}', ["is not COCO's format", "'file_name'"]),
-        ('{"images": [null], "annotations": [], "categories": []}', ["is not COCO's format", "unknown structure"]),
-        ('{"type": "Topology", "objects": {}}', ["has no known format"]),
-        ('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "x"}]}', ["contain no annotated images"]),
-    ],
-)
-def test_files_that_are_no_annotations(text: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
-    source = tmp_path / "a.json"
-    source.write_text(text)
-    with refuses(str(source), *phrases):
-        import_annotations([source], tmp_path / "out")
 
 
 def test_paths_that_do_not_fit(tmp_path: Path, refuses: Any) -> None:

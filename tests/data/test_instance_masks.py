@@ -1,7 +1,5 @@
 """Instance masks of one's own: their three classes, the numbers that are kept, and a run from the command line."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

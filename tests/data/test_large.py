@@ -1,7 +1,5 @@
 """Training on large images: an epoch takes several crops of each."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -36,9 +34,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     return Folder(folder / "images", folder / "masks", num_classes=3)
 
 
-# How often -----------------------------------------------------------------------------------------------------------
-
-
 @given(st.lists(st.tuples(st.integers(1, 20000), st.integers(1, 20000)), min_size=1, max_size=30), st.integers(1, 64))
 def test_an_epoch_takes_large_images_more_often(sizes: list[tuple[int, int]], step: int) -> None:
     times = times_an_epoch(Augment(crop=(512, 512)), sizes, step)
@@ -63,9 +58,6 @@ def test_repeats_are_other_crops(data: Folder, refuses: Refuses) -> None:
     assert not torch.equal(*crops)
     with refuses("augment.repeat is 0"):
         Augment(repeat=0)
-
-
-# Runs ----------------------------------------------------------------------------------------------------------------
 
 
 def test_val_images_that_memory_would_not_do_for(data: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

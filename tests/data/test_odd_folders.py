@@ -1,7 +1,5 @@
 """Folders of exports and of laboratories that are read only in part, or refused by what they hold."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Classes that are merged and dropped, in own data and in public data."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

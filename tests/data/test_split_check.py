@@ -1,7 +1,5 @@
 """The check of a split that finds bad pairs before training, and its report."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

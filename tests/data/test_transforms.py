@@ -1,7 +1,5 @@
 """Augmentation keeps image and mask together, and invents no label."""
 
-from __future__ import annotations
-
 import colorsys
 from functools import partial
 from typing import Any
