@@ -5,8 +5,6 @@ choose from, or the folder is refused, or the fault is shown, in the table of cl
 None may train on wrong labels with neither.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 import tempfile

@@ -1,7 +1,5 @@
 """Checks of single faults; a new check takes a function and a row."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`crispseg doctor`: exit status, what it prints, and the layouts that it knows."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

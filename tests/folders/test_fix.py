@@ -1,7 +1,5 @@
 """Corrected copies: where they may be written, and what is in them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

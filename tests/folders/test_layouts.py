@@ -1,7 +1,5 @@
 """Layouts of folders: which files are images, masks and splits, and what is asked."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from pathlib import Path
 

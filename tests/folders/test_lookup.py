@@ -1,7 +1,5 @@
 """Lookup tables from mask values and colours to classes, and statistics of masks."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

@@ -1,7 +1,5 @@
 """GeoTIFFs whose positions on the map show a fault."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """No folder trains on wrong labels unseen, and the doctor stops where training does."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

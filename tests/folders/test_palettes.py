@@ -1,7 +1,5 @@
 """Palettes: files that name colours, several colours for a class, and colours that are off by a little."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

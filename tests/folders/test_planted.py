@@ -3,8 +3,6 @@
 Data without faults have no findings.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What values, colours and bits of masks mean: read, asked about or refused, by training and by the doctor alike."""
 
-from __future__ import annotations
-
 import shlex
 from pathlib import Path
 
@@ -20,14 +18,10 @@ from tests.data.own_folders import BLACK, WHITE, folder, ids, make_pair
 
 from .trees import findings_of
 
-WIDE = ids(0, 1).astype(np.uint16)
 RED = np.array([BLACK, (128, 0, 0), (9, 8, 7)], np.uint8)
 SOFT = np.asarray(
     Image.fromarray(np.kron(ids(0, 255, 255), np.ones((40, 40), np.uint8))).rotate(7, Image.Resampling.BILINEAR)
 )
-OBJECTS = np.arange(64, dtype=np.uint16).reshape(8, 8)
-WHITES, IN_COLOR = [ids(0, 255)] * 2, [RED[ids(0, 1, 2)]] * 2
-ASKED = "unclear-masks"
 
 
 def checked(source: Folder) -> None:

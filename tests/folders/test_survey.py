@@ -1,7 +1,5 @@
 """Each file is opened once, and not at all while it is unchanged."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

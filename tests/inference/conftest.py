@@ -1,7 +1,5 @@
 """The models that tests of predicted files share."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Models that run faster: batch norms merged into convolutions; and padding in whole numbers."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """Several models as one: the mean of their probabilities."""
 
-from __future__ import annotations
-
 import dataclasses
 import pickle
 from typing import Any

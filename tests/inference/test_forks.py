@@ -1,7 +1,5 @@
 """Processes that are forked after a Segmenter was created answer, or refuse."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

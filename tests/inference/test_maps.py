@@ -1,7 +1,5 @@
 """Maps: a full disk, overviews, and labels as polygons."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Single objects: which pixels they have, their table, outlines and files, and `crispseg predict --objects`."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 import json

@@ -1,7 +1,5 @@
 """`predict_files` and `crispseg predict`: lists of images, `--resume`, `--shard`, what cannot be read."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -122,7 +120,7 @@ def test_threads_that_write_leave_the_warning_filters_alone(
     """They belong to the whole program: warnings of other threads would be lost."""
     entered, enter = [], warnings.catch_warnings.__enter__
 
-    def noted(filters: warnings.catch_warnings[Any]) -> Any:
+    def noted(filters: Any) -> Any:
         entered.append(threading.current_thread())
         return enter(filters)
 

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path
@@ -61,9 +59,6 @@ def predict_logits(model: SegmentationModel, images: Tensor, protocol: Protocol)
     return logits if offsets is None else shift(logits, offsets)
 
 
-# Views ----------------------------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def test_random_views_follow_from_seed_and_image() -> None:
     protocol = Protocol(scales=(0.5, 2.0), flip=True, random_views=40, seed=1, average="probabilities")
@@ -80,9 +75,6 @@ def test_random_views_follow_from_seed_and_image() -> None:
         logits = toy(view.flip(-1)).flip(-1) if flipped else toy(view)
         expected += F.interpolate(logits, (33, 47), mode="bilinear").softmax(1) / 40
     torch.testing.assert_close(average_views(toy, first, protocol).exp(), expected, rtol=1e-4, atol=1e-5)
-
-
-# Windows ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("size", "stride"), [((70, 90), 24), ((64, 100), 36), ((37, 151), 17)])
@@ -103,9 +95,6 @@ def test_windows_of_an_equivariant_model_give_the_logits_of_the_whole_image(size
     assert not torch.allclose(windows, whole, atol=1e-3)  # and at the borders they do not
     pixelwise = nn.Conv2d(3, 4, 1)
     torch.testing.assert_close(one_view(pixelwise, images, protocol), pixelwise(images), rtol=1e-4, atol=1e-5)
-
-
-# Views --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{"average": "logits"}, {"average": "probabilities"}, {"window": 32, "stride": 24}])
@@ -135,9 +124,6 @@ def test_a_mean_of_probabilities_survives_certain_views() -> None:
     logits = average_views(lambda images: images * 500, torch.randn(1, 3, 32, 32), PROTOCOLS["unept-ms"])
     assert logits.isfinite().all()
     torch.testing.assert_close(logits.softmax(1).sum(1), torch.ones(1, 32, 32))
-
-
-# Models -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
@@ -183,9 +169,6 @@ def test_segmenter_predicts_by_the_protocol(kind: str, request: pytest.FixtureRe
     np.testing.assert_allclose(whole.logits(image).softmax(0), whole(image).probabilities(), atol=1e-4)
 
 
-# Mistakes and the command line --------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "values",
     [
@@ -197,9 +180,6 @@ def test_segmenter_predicts_by_the_protocol(kind: str, request: pytest.FixtureRe
 def test_values_that_make_no_protocol(values: dict[str, Any], refuses: Any) -> None:
     with refuses(next(iter(values))):
         Protocol(**values)
-
-
-# Sides --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("sides", [{"shorter_side": 48}, {"longer_side": 72}, {"longer_side": 72, "shorter_side": 96}])

@@ -1,7 +1,5 @@
 """Exported files in the place of models."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import pickle
@@ -76,9 +74,6 @@ def test_a_file_is_inspected_without_what_lies_inside(file: Path, photo: Path) -
     seen = inspect_image(open_model(file), photo, device="cpu")
     assert seen.taps == {} and (seen.labels == Segmenter(file)(photo).labels).all()
     assert "photo" in inspection_page(seen)
-
-
-# Files of labels -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
@@ -190,9 +185,6 @@ def test_threads_get_the_labels_of_their_images(
         assert result.labels.shape == labels.shape and (result.labels == labels).mean() > 0.999
     again = pickle.loads(pickle.dumps(segmenter))
     assert (again(images[0]).labels == expected[0]).mean() > 0.999
-
-
-# Mistakes -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -306,9 +306,6 @@ def test_an_image_too_large_for_the_memory_is_left_out(
     assert len(list(results)) == 2 and len(failed) == 1
 
 
-# Several at a time ---------------------------------------------------------------------------------------------------
-
-
 def test_a_segmenter_is_pickled_with_its_settings(
     model: SegmentationModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,7 +1,5 @@
 """Predictions as the servers of Cityscapes, ADE20K and PASCAL VOC and labelling tools take them."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 
@@ -70,9 +68,6 @@ def test_mistakes(tmp_path: Path, capsys: Capture) -> None:
     ):
         assert phrase in error_of(capsys, "predict", model, *images, "--out", folder, "--format", form)
     assert not out.exists() or not files(out)
-
-
-# Labelling tools -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["coco", "labelme"])

@@ -1,7 +1,5 @@
 """Images larger than memory: reading in bands, blending tiles, writing as it goes, staying on the map."""
 
-from __future__ import annotations
-
 import itertools
 import sys
 from pathlib import Path
@@ -56,9 +54,6 @@ def ids(path: Path) -> np.ndarray:
         return np.asarray(file.read(1))
 
 
-# Reading ------------------------------------------------------------------------------------------------------------
-
-
 def test_files_that_cannot_be_segmented_in_tiles(segmenter: Segmenter, tmp_path: Path, refuses: Any) -> None:
     image = noise(64, 64)
     Image.fromarray(image).save(tmp_path / "turned.tif", tiffinfo={274: 6})
@@ -85,9 +80,6 @@ def test_rasterio_may_be_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setitem(sys.modules, "rasterio", None)
     with refuses("need rasterio", "pip install rasterio"), open_dataset(tmp_path / "a.tif"):
         pass
-
-
-# Writing ------------------------------------------------------------------------------------------------------------
 
 
 def test_labels_are_written_as_they_come(tmp_path: Path) -> None:
@@ -162,9 +154,6 @@ def test_alpha_that_a_model_reads_is_data(tmp_path: Path) -> None:
         assert declares_empty_pixels(image, 3) and not declares_empty_pixels(image, 4)
 
 
-# Blending -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("size", [(300, 290), (128, 400), (129, 128), (60, 61)])
 def test_tiles_of_a_pixelwise_model_give_the_labels_of_the_whole_image(size: tuple[int, int]) -> None:
     image = noise(*size)
@@ -209,9 +198,6 @@ def test_overlaps_are_blended_linearly() -> None:
     assert not np.array_equal(whole, total.argmax(0).numpy())
 
 
-# The command line ---------------------------------------------------------------------------------------------------
-
-
 def test_predict_in_tiles(segmenter: Segmenter, folder: Path, tmp_path: Path, capsys: Capture) -> None:
     for name in ("a.tif", "deep/b.tiff"):
         write(tmp_path / "in" / name, blocks(150, 200))
@@ -224,9 +210,6 @@ def test_predict_in_tiles(segmenter: Segmenter, folder: Path, tmp_path: Path, ca
     for name in ("a.tif", "deep/b.tif"):
         assert np.array_equal(ids(tmp_path / "out" / name), ids(tmp_path / "expected.tif"))
     assert len([file for file in (tmp_path / "out").rglob("*") if file.is_file()]) == 2
-
-
-# Images for which memory would not do, whatever their format ---------------------------------------------------------
 
 
 def test_an_array_in_tiles(segmenter: Segmenter, folder: Path, refuses: Any) -> None:

@@ -1,7 +1,5 @@
 """Videos: times, size, position and pixels of frames, damage, and memory."""
 
-from __future__ import annotations
-
 import errno
 import importlib.util
 import os
@@ -123,9 +121,6 @@ def test_uneven_times_and_odd_sizes(segmenter: Segmenter, tmp_path: Path) -> Non
     assert overlay == tmp_path / "folder/odd_overlay.mp4" and frames_of(overlay)[0].shape == (3, 48, 64, 3)
     with av.open(overlay) as written:
         assert written.streams.video[0].pix_fmt == "yuv420p"  # browsers and phones play no other
-
-
-# Mistakes and damage ------------------------------------------------------------------------------------------------
 
 
 def sound(path: Path) -> Path:

@@ -1,7 +1,5 @@
 """What a run takes from its data and its machine, and by what it tells whether images have an up."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any
@@ -49,9 +47,6 @@ def report(shorter_side: int = 256, counts: tuple[int, ...] = (5, 3, 2), images:
     )
 
 
-# Crop and batch -----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(("shorter_side", "side"), [(20, 32), (32, 32), (90, 64), (256, None), (5000, None)])
 def test_crops_are_as_large_as_images_allow(shorter_side: int, side: int | None) -> None:
     crop = resolved(TrainConfig(DRAWN), report(shorter_side)).augment.crop
@@ -86,9 +81,6 @@ def test_what_is_said_stays() -> None:
     assert resolved(said, report()) == said
 
 
-# Length, loss and precision -----------------------------------------------------------------------------------------
-
-
 def test_a_run_that_is_told_no_length_has_one() -> None:
     assert resolved(TrainConfig(DRAWN), report()).minutes == MINUTES == 30
     assert resolved(TrainConfig(DRAWN, epochs=2), report()).minutes is None
@@ -112,9 +104,6 @@ def test_softened_weights_are_roots_of_rarity(counts: list[int]) -> None:
     assert found[np.argmax(counts)] == 1 and found.max() <= 100
 
 
-# Up and down --------------------------------------------------------------------------------------------------------
-
-
 def test_streets_have_an_up() -> None:
     found = check_split(drawn(train=20, height=64, width=96).dataset("train"), "train")
     assert found.lopsided[0] > 0.8
@@ -130,9 +119,6 @@ def test_what_lies_anywhere_has_no_up(images: int) -> None:
             top, left = random.integers(-8, 56, 2).clip(0)
             mask[top : top + 16, left : left + 16] = label
     assert resolved(TrainConfig(DRAWN), check_split(Masks(masks), "train")).augment.turn is True
-
-
-# What stays as it is ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
 """Distillation: a teacher's predictions for images that have no masks are learned."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 from itertools import product
@@ -51,9 +49,6 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# The loss -----------------------------------------------------------------------------------------------------------
-
-
 def test_the_loss_is_that_of_a_naive_reference(tmp_path: Path) -> None:
     model, teaching = of_many_opinions(3), of_many_opinions(3)
     asked = []
@@ -93,9 +88,6 @@ def test_a_teacher_has_its_own_normalisation(tmp_path: Path) -> None:
         expected = model((images - 0.1) / 0.7)
         found = open_teacher(str(tmp_path / "model"), model.info)(images)
     assert torch.allclose(found, expected, atol=1e-4)
-
-
-# The images ---------------------------------------------------------------------------------------------------------
 
 
 def paired(tmp_path: Path, **changes: Any) -> WithUnlabelled:
@@ -168,9 +160,6 @@ def test_what_cannot_be_used_is_refused_before_training(teacher: Path, tmp_path:
         unlabelled_files(taught(tmp_path / "out", pictures(tmp_path / "rgb", 1), model=bands))
     ranged = dataclasses.replace(DRAWN, value_range=(0, 4095))  # which says nothing about the bits of files
     assert len(unlabelled_files(taught(tmp_path / "out", tmp_path / "rgb", data=ranged))[0]) == 1
-
-
-# Runs ---------------------------------------------------------------------------------------------------------------
 
 
 def test_a_teacher_that_does_not_fit_is_refused(teacher: Path, tmp_path: Path, refuses: Any) -> None:

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import dataclasses
 import importlib.util
 import math
@@ -25,8 +23,6 @@ from crispseg.training.initial_weights import starting_model
 from crispseg.training.losses import CrossEntropy
 from crispseg.training.task import SegmentationTask
 from crispseg.training.training_data import class_weights_of
-
-# A finished run -----------------------------------------------------------------------------------------------------
 
 
 def test_a_run_holds_these_files(tiny_run: Run) -> None:
@@ -62,9 +58,6 @@ def test_the_saved_model_knows_everything(tiny_run: Run) -> None:
     assert info.recipe == config_to_dict(tiny(tiny_run.folder))
     assert info.metrics == {"val_miou": round(tiny_run.miou, 2)}
     assert info.ignore_label == 255
-
-
-# Options ------------------------------------------------------------------------------------------------------------
 
 
 def test_accumulated_batches_are_one_step_and_the_last_epoch_is_evaluated(
@@ -176,9 +169,6 @@ def test_impossible_settings_are_refused(changes: dict[str, Any], named: str, re
         TrainConfig(DRAWN, **changes)
 
 
-# Weights of another run ---------------------------------------------------------------------------------------------
-
-
 def test_init_from_takes_all_weights_but_the_classifier_of_other_classes(tiny_run: Run, tmp_path: Path) -> None:
     config = tiny(tmp_path / "run", init_from=str(tiny_run.folder / "model"))
     model, note = starting_model(config, DRAWN.label_set())
@@ -198,9 +188,6 @@ def test_init_from_another_network_is_refused(change: Any, tiny_run: Run, tmp_pa
     config = tiny(tmp_path / "run", init_from=str(tiny_run.folder), model=dataclasses.replace(MODEL, **change))
     with refuses("init_from", str(tiny_run.folder), "fpn on test_efficientnet", "width 16"):
         starting_model(config, DRAWN.label_set())
-
-
-# What goes wrong ----------------------------------------------------------------------------------------------------
 
 
 def test_a_loss_that_explodes_says_what_to_change(tmp_path: Path, refuses: Any) -> None:

@@ -1,7 +1,5 @@
 """Cross-validation."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

@@ -1,7 +1,5 @@
 """What train and val or test share is said by training and by evaluation, once."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

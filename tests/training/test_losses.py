@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 from typing import Any, get_args
@@ -79,8 +77,6 @@ def test_deep_supervision_is_a_weighted_sum() -> None:
     torch.testing.assert_close(found, expected[0] + 0.4 * (expected[1] + expected[2]))
     assert loss(Outputs(logits), labels) == expected[0]
 
-
-# Losses of segmentation-models-pytorch ------------------------------------------------------------------------------
 
 needs_library = pytest.mark.skipif(
     importlib.util.find_spec("segmentation_models_pytorch") is None, reason="needs segmentation-models-pytorch"

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,6 @@ from training_runs import DRAWN
 from crispseg import SegmentationModel, create_model
 from crispseg.training import TrainConfig
 from crispseg.training.optimization import build_optimizer, has_bf16, learning_rate_factor
-
-# Parameter groups ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -54,9 +50,6 @@ def test_every_parameter_has_its_settings(model: SegmentationModel, optimizer: A
         for parameter in model.parameters()
     }
     assert found == expected
-
-
-# Schedules ----------------------------------------------------------------------------------------------------------
 
 
 def scheduled(schedule: Any, **changes: Any) -> TrainConfig:
@@ -108,9 +101,6 @@ def test_warmup_rises_linearly_and_then_is_gone(schedule: Any) -> None:
         assert warm(step) == plain(step)
 
 
-# bfloat16 -----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("line", "has"),
     [
@@ -125,6 +115,3 @@ def test_processors_with_bf16(line: str, has: bool, tmp_path: Path) -> None:
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\n{line}\n")
     config = TrainConfig(DRAWN, device="cpu")
     assert has_bf16(config, tmp_path / "cpuinfo") is has and not has_bf16(config, tmp_path / "elsewhere")
-
-
-# In a run -----------------------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """Runs whose length is a time, and how long a run still takes."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import time

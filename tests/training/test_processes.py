@@ -1,7 +1,5 @@
 """Training in several processes, on one machine and on several: here started in folders of one."""
 
-from __future__ import annotations
-
 import io
 import multiprocessing
 import os

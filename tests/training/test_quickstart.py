@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -20,7 +18,6 @@ TINY = [
     *("--epochs=1", "--precision=fp32", "--warmup=0", "--lr=0.02"),
 ]
 FEW = as_flags(DRAWN)
-RECIPE = Path(__file__).resolve().parents[2] / "src/crispseg/recipes/quickstart.yaml"
 
 
 def test_quickstart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:

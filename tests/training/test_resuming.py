@@ -1,7 +1,5 @@
 """Runs that are repeated, stopped, killed, moved and resumed."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import shutil
@@ -73,9 +71,6 @@ def copied(tiny_run: Run, tmp_path: Path) -> TrainConfig:
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run of two epochs of four steps that nothing ended."""
     return quietly(repeatable(tmp_path_factory.mktemp("runs") / "plain"))
-
-
-# Runs that are as if nothing had happened ---------------------------------------------------------------------------
 
 
 def test_runs_with_one_seed_are_equal(plain: Run, tmp_path: Path) -> None:
@@ -159,9 +154,6 @@ def test_a_run_killed_by_the_system_ends_with_the_same_weights(tmp_path: Path) -
     assert without_time(tmp_path / "killed") == without_time(tmp_path / "whole")
 
 
-# Checkpoints --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.slow
 def test_weights_and_score_of_a_best_evaluation_stay_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if the run is killed between its two checkpoints, and its folder is moved."""
@@ -190,9 +182,6 @@ def test_a_run_that_had_stopped_early_stays_stopped(tmp_path: Path, monkeypatch:
     assert len(rows(tmp_path / "run")) == 3 and (tmp_path / "run/model").exists()
     quietly(dataclasses.replace(config, patience=4), resume=True)  # unless it gets more patience
     assert len(rows(tmp_path / "run")) == 5
-
-
-# Folders and settings -----------------------------------------------------------------------------------------------
 
 
 def test_a_finished_run_is_kept_and_may_become_longer(copied: TrainConfig) -> None:
