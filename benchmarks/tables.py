@@ -261,7 +261,7 @@ _UPSAMPLERS = Comparison(
     halved=True,
 )
 
-# Networks of docs/benchmark.md, timed in turns; their scores are in the tables above.
+# Networks of docs/results.md, timed in turns; their scores are in the tables above.
 _ALL = Comparison(
     "all",
     {

@@ -1,17 +1,16 @@
-"""Fuse parts that carry a coarse level to fine pixels, in `crisp`: cost and scores for docs/upsamplers.md.
+"""Fuse parts that carry a coarse level to fine pixels, in `crisp`: their cost and scores.
 
     python benchmarks/compare.py train upsamplers --runs runs/camvid --data CAMVID --weights WEIGHTS
     python benchmarks/compare.py score upsamplers --runs runs/camvid
     python benchmarks/first_result.py run --root DATA --weights WEIGHTS --work runs/first --seeds 0 \
         --data nuclei aerial leaf camvid --methods 'crisp --model.fuse=add' 'crisp --model.fuse=carafe' …
     python benchmarks/upsamplers.py cost      # rows in upsamplers.csv; run it on an idle machine
-    python benchmarks/upsamplers.py report    # table and picture of docs/upsamplers.md from the rows
+    python benchmarks/upsamplers.py report    # table and picture from the rows
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -31,7 +30,6 @@ from crispseg.io.files import atomic_path
 TABLE = TABLES["upsamplers"]
 FUSES = [entry.label for entry in TABLE.entries.values()]
 COSTS = Path(__file__).resolve().with_name("upsamplers.csv")
-PAGE = PLOTS.parent / "upsamplers.md"
 PICTURE = PLOTS / "upsamplers.png"
 SIZE = (360, 480)
 BATCH, CROP = 8, 192
@@ -83,7 +81,7 @@ def five_minutes() -> pd.DataFrame:
 
 
 def report() -> None:
-    """Write the table of docs/upsamplers.md, and the picture if there are scores."""
+    """Print the table, and draw the picture if there are scores."""
     scores = short_scores()
     costs = pd.DataFrame(read_rows(COSTS), columns=["fuse", "multiply_adds", "image_ms", "step_ms"]).set_index("fuse")
     table = pd.DataFrame(index=pd.Index(FUSES, name="part"))
@@ -94,9 +92,7 @@ def report() -> None:
         table = table.join(mean_and_sd(scores)).join(mean_and_interval(gains)[["mIoU", "F"]].add_suffix(" over add"))
         draw(scores, costs)
     table = table.join(five_minutes()).fillna("to be measured")
-    text = table.rename(index="`{}`".format).to_markdown(disable_numparse=True)
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(re.sub(r"(?<=<!-- table -->\n\n).*?(?=\n\n<!-- end -->)", text, page, flags=re.S), encoding="utf-8")
+    print(table.rename(index="`{}`".format).to_markdown(disable_numparse=True))
 
 
 def draw(scores: pd.DataFrame, costs: pd.DataFrame) -> None:

@@ -1,7 +1,7 @@
-"""Make the pictures of README.md and the site, and the README's tables of results.
+"""Make the pictures of README.md and the site, and the tables of README.md and docs/results.md.
 
     python docs/figures.py all --data DATA --weights WEIGHTS     # about an hour on two processor cores
-    python docs/figures.py table                                 # the README's tables, of the rows in benchmarks/
+    python docs/figures.py table                                 # the tables, of the rows in benchmarks/
 
 `scenes` trains two networks on the bundled images; `tutorial` runs the commands of docs/tutorial.md and photographs its
 pages in Chromium; `papers` trains four networks on the data sets aerial and nuclei below DATA. WEIGHTS is a file of the
@@ -51,7 +51,7 @@ SCENES = {"0121d6759c5a": (46, 150), "13f2bec0a24c": (110, 100), "b3b1626f8ad1":
 """Bundled test images, and the upper left corner of the part that is enlarged."""
 
 RESULTS = {
-    "crisp": ("crisp", "[**`crisp`**](docs/results.md#crisp), the default"),
+    "crisp": ("crisp", "[**`crisp`**](models.md#crisp), the default"),
     "crisp_s": ("crisp", "`crisp_s`, input not upscaled"),
     "crisp_l": ("crisp", "`crisp_l`, input upscaled 1.5×"),
     "smp_segformer": ("crisp", "smp `Segformer`"),
@@ -60,7 +60,7 @@ RESULTS = {
     "smp_fpn": ("crisp", "smp `FPN`"),
     "smp_deeplabv3plus": ("crisp", "smp `DeepLabV3Plus`"),
 }
-"""Rows of the README's second table: the network, the CSV file that has it, and its label."""
+"""Networks of the frame and of other libraries: the CSV file that has each, and its label."""
 
 FIVE_MINUTES = {
     "crispseg": "[`crisp`](docs/models.md#crisp), the default",
@@ -74,15 +74,15 @@ FIVE_MINUTES = {
     "loop_fpn": "plain loop, smp `FPN`",
     "loop_unet": "plain loop, smp `Unet`",
 }
-"""Rows of the README's first table: the method in benchmarks/first_result.csv, and its label."""
+"""Rows of the README's table: the method in benchmarks/first_result.csv, and its label."""
 DOMAINS = {"nuclei": "nuclei", "aerial": "aerial", "camvid": "streets (CamVid)", "leaf": "leaves"}
 
 BENCHMARK = {
-    **{name: (file, label.replace("docs/", "")) for name, (file, label) in RESULTS.items()},
-    "sfnet": ("sfnet", "[SFNet](papers/sfnet.md#camvid)"),
-    "ddsm_upernet": ("ddsm", "[UPerNet with DDSM](papers/ddsm.md#camvid)"),
-    "unept_refined": ("unept", "[UN-EPT](papers/unept.md#camvid)"),
-    "agln_residual": ("agln", "[AGLN](papers/agln.md#camvid)"),
+    **RESULTS,
+    "sfnet": ("sfnet", "[SFNet](papers/sfnet.md)"),
+    "ddsm_upernet": ("ddsm", "[UPerNet with DDSM](papers/ddsm.md)"),
+    "unept_refined": ("unept", "[UN-EPT](papers/unept.md)"),
+    "agln_residual": ("agln", "[AGLN](papers/agln.md)"),
     "wide": ("crisp", "`crisp` of 256 channels"),
     "sfnet_lite": ("crisp", "SFNet-Lite"),
     "upernet": ("ddsm", "UPerNet"),
@@ -95,7 +95,7 @@ BENCHMARK = {
     "smp_pspnet": ("crisp", "smp `PSPNet`"),
     "lraspp": ("crisp", "torchvision LR-ASPP"),
 }
-"""Rows of docs/benchmark.md, by boundary F."""
+"""Rows of the second table of docs/results.md, by boundary F."""
 
 PAPERS = {
     "sfnet": ("aerial", "sfnet"),
@@ -273,7 +273,10 @@ def table(networks: Mapping[str, tuple[str, str]] = RESULTS) -> str:
 
 
 def five_minutes() -> str:
-    """The table of five minutes: mIoU and boundary F, means over the seeds; best values of a column are bold."""
+    """The table of five minutes: mIoU and boundary F, means over the seeds; best values of a column are bold.
+
+    † marks methods of one seed.
+    """
     with (ROOT / "benchmarks/first_result.csv").open(newline="", encoding="utf-8") as file:
         rows = pd.DataFrame(csv.DictReader(file)).replace("", float("nan"))
     conditions = {"processor": "avx512_bf16", "images": "all", "minutes": "5"}
@@ -281,12 +284,14 @@ def five_minutes() -> str:
     runs = rows.set_index(["method", "data"])
     last = {score: runs[f"last_{score}"].fillna(runs[score]).astype(float) for score in ("miou", "boundary_f_3")}
     scores = pd.DataFrame(last).groupby(level=["method", "data"]).mean()
+    seeds = rows.groupby(["method", "data"])["seed"].nunique().groupby("method").max()
     wide = scores.unstack("data").swaplevel(axis=1).loc[list(FIVE_MINUTES)]
     wide = wide[[(domain, score) for domain in DOMAINS for score in scores]]
     lines = ["| `--model` |" + "".join(f" {name} |" for name in DOMAINS.values()), "| --- |" + " --- |" * len(DOMAINS)]
     for method, row in wide.iterrows():
         cells = [marked(row[domain], wide[domain].max()) for domain in DOMAINS]
-        lines.append(f"| {FIVE_MINUTES[str(method)]} | {' | '.join(cells)} |")
+        label = FIVE_MINUTES[str(method)] + " †" * int(seeds[method] == 1)
+        lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -297,12 +302,22 @@ def marked(pair: pd.Series[float], best: pd.Series[float]) -> str:
 
 
 def benchmark() -> str:
-    """The table of docs/benchmark.md, best boundaries first."""
+    """The table of networks on CamVid, best boundaries first."""
     return table({name: BENCHMARK[name] for name in sorted(BENCHMARK, key=boundary_f, reverse=True)})
 
 
 def boundary_f(name: str) -> float:
     return statistics.mean(float(row["boundary_f_3"]) for row in runs_of(name, BENCHMARK[name][0]))
+
+
+def latency() -> str:
+    """The table of times on a CPU, of the columns that help to choose a format."""
+    columns = ("network", "G MACs", "`Segmenter`", "ONNX Runtime", "OpenVINO", "OpenVINO, bf16", "OpenVINO, int8")
+    with (ROOT / "benchmarks/results/latency_512x1024.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
+    lines += [f"| {' | '.join(row[column] for column in columns)} |" for row in rows]
+    return "\n".join(lines)
 
 
 def draw_benchmark() -> None:
@@ -340,6 +355,15 @@ def spread(values: Sequence[float]) -> str:
     return f"{values[0]:.1f}" if len(values) == 1 else f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
 
 
+def page_tables() -> dict[str, dict[str, str]]:
+    """The generated tables of each page, by the names in its comments."""
+    of_site = five_minutes().replace("docs/", "")
+    return {
+        "README.md": {"five minutes": five_minutes()},
+        "docs/results.md": {"five minutes": of_site, "networks": benchmark(), "latency": latency()},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("all", "scenes", "papers", "tutorial", "table"))
@@ -355,10 +379,12 @@ def main() -> None:
         tutorial()
     if given.what in ("all", "table"):
         draw_benchmark()
-        pages = ("README.md", five_minutes()), ("README.md", table()), ("docs/benchmark.md", benchmark())
-        for page, made in pages:
-            head, _, tail = (ROOT / page).read_text(encoding="utf-8").partition(made.partition("\n")[0])
-            (ROOT / page).write_text(f"{head}{made}\n\n{tail.partition(chr(10) * 2)[2]}", encoding="utf-8")
+        for page, tables in page_tables().items():
+            text = (ROOT / page).read_text(encoding="utf-8")
+            for name, made in tables.items():
+                block = rf"(?<=<!-- generated: {name} -->\n\n).*?(?=\n\n<!-- end -->)"
+                text = re.sub(block, lambda _, made=made: made, text, flags=re.DOTALL)
+            (ROOT / page).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

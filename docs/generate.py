@@ -1,50 +1,102 @@
-"""Write the parts of the site that are read off the code: `make docs` runs this before it builds the site.
+"""Write the generated parts of the site: `make docs` runs this before it builds the site.
 
-`.generated/` gets the tables of models, of the papers' rows, of bounds and of the command line, which pages include;
-`docs/notebooks/` gets the notebooks with their outputs.
+    python docs/generate.py            # write them
+    python docs/generate.py --count    # count the words of the hand-written pages
+
+`.generated/` gets what is read off the code and off the CSV files in `benchmarks/`; pages include these parts.
+`docs/notebooks/` gets the notebooks with their outputs, and `docs/reference/` gets pages of nothing but an include.
+
+--count prints the prose of each hand-written page, and the sum. Words count outside of code blocks, of tables between
+the comments `generated` and `end`, of included parts and of the names that mkdocstrings documents. A word has a letter
+or a digit; headings, hand-written tables and code within a sentence count. Pages of `docs/notebooks/` and
+`docs/reference/` are generated. A page that includes a generated part and has fewer than 100 words itself is a shell of
+that part; it is counted apart.
 """
 
 from __future__ import annotations
 
+import argparse
 import csv
 import importlib
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import yaml
 from nbconvert import MarkdownExporter
 from nbconvert.writers import FilesWriter
 
 from crispseg.cli.command import Command, commands
 from crispseg.cli.main import COMMANDS
 from crispseg.config.settings import Field, accepted, fields_of, written
+from crispseg.data.catalogue import catalogue
+from crispseg.folders.finding import FINDING_KINDS
 from crispseg.models import list_models, models
 from crispseg.models.registry import model_options
 from crispseg.recipes import PAPERS, PaperRow, read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
+MEASURED = ROOT / "benchmarks/results"
+SHELL = 100  # words, see above
+INCLUDED = {
+    "contributing": "CONTRIBUTING.md",
+    "security": "SECURITY.md",
+    "changelog": "CHANGELOG.md",
+    "trials": ".generated/trials.md",
+    "command-line": ".generated/commands.md",
+    "options": ".generated/options.md",
+}
+"""Pages of `docs/reference/`, and the part that each includes."""
+
+DESCRIBED = {
+    "unusable-file": "missing, empty or damaged files, other channels than the model's, class ids in JPEG files",
+    "split-unavailable": "a split that cannot be read",
+    "unclear-masks": "values or colours with no meaning, or with several; commands to choose from are printed",
+    "too-few-classes": "a split without a labelled pixel, or a training split with one class",
+    "class-absent": "a class that some splits lack",
+    "nodata-class": "masks in which the value without data (GDAL_NODATA) is one of three or more classes",
+    "parts-in-two-splits": "images of one group of names in several splits; a warning for data.group, or half of val",
+}
+"""Findings whose message consists mostly of values."""
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", action="store_true", help="count the words of the hand-written pages")
+    if parser.parse_args().count:
+        print(count())
+    else:
+        write_all()
+
+
+def write_all() -> None:
     parts = {f"rows_{paper}": rows_of(paper) for paper in PAPERS}
+    parts["appendix"] = measured("appendix")
+    parts["trials"] = "# Trials\n\n" + measured("trials")
+    parts["findings"] = findings()
+    parts["datasets"] = datasets()
     parts["bounds"] = bounds()
     parts["backbones"] = backbones()
     parts["predict_speed"] = predict_speed()
-    parts["options"] = "\n".join(map(options_of, list_models()))
+    parts["options"] = "\n".join(["# Options of the models", "", *map(options_of, list_models())])
     for name in COMMANDS:
         importlib.import_module(f"crispseg.cli.{name}")
     order = ["train", *COMMANDS]  # that of quickstart says which keys are those of train
     shown: dict[str, str] = {}
     names = sorted(commands.keys() - {"data"}, key=lambda name: (order.index(name.split()[0]), name))
-    parts["commands"] = "\n".join(command_of(commands[name], shown) for name in names)
+    parts["commands"] = "\n".join(["# Command line", "", *(command_of(commands[name], shown) for name in names)])
     generated = ROOT / ".generated"
     generated.mkdir(exist_ok=True)
     for name, text in parts.items():
         (generated / f"{name}.md").write_text(text, encoding="utf-8")
+    reference = ROOT / "docs/reference"
+    reference.mkdir(exist_ok=True)
+    for name, part in INCLUDED.items():
+        (reference / f"{name}.md").write_text(f'--8<-- "{part}"\n', encoding="utf-8")
     writer = FilesWriter(build_directory=str(ROOT / "docs/notebooks"))
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         resources = {"output_files_dir": f"{notebook.stem}_files"}
@@ -53,6 +105,74 @@ def main() -> None:
             cell.outputs = [each for each in cell.get("outputs", ()) if of_interest(each)]
         text, found = MarkdownExporter().from_notebook_node(book, resources)
         writer.write(text, found, notebook_name=notebook.stem)
+
+
+def count() -> str:
+    """Return the words of each hand-written page, and sums."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    lines, sums, shells = [], {"README and guides": 0, "docs/development": 0}, []
+    for page in pages:
+        name, text = str(page.relative_to(ROOT)), page.read_text(encoding="utf-8")
+        words = len(re.findall(r"\S*\w\S*", prose(text)))
+        if page.parent.name in ("notebooks", "reference") or (
+            words < SHELL and re.search("^(--8<--|:::)", text, re.MULTILINE)
+        ):
+            shells.append(name)
+            continue
+        sums["docs/development" if page.parent.name == "development" else "README and guides"] += words
+        lines.append(f"{words:6,}  {name}")
+    totals = [f"{total:6,}  {name}" for name, total in sums.items()]
+    return "\n".join([*lines, *totals, f"{len(lines):6,}  hand-written pages", f"apart: {' '.join(shells)}"])
+
+
+def prose(text: str) -> str:
+    """Return what is left of a page without code blocks and what is generated."""
+    for part in (r"^```.*?^```", r"<!-- generated.*?<!-- end -->", r"^--8<--.*?$", r"^:::.*?$(\n    .*?$)*"):
+        text = re.sub(part, "", text, flags=re.DOTALL | re.MULTILINE)
+    return text
+
+
+def measured(page: str) -> str:
+    """Return the tables of a page of `benchmarks/results/tables.yaml`, with their commands."""
+    lines = []
+    for entry in yaml.safe_load((MEASURED / "tables.yaml").read_text(encoding="utf-8"))[page]:
+        lines += [f"## {entry['title']}", "", entry.get("about", "").strip(), ""]
+        if "include" in entry:
+            lines += [f'--8<-- ".generated/{entry["include"]}.md"', ""]
+        if "file" in entry:
+            lines += [csv_table(MEASURED / f"{entry['file']}.csv"), ""]
+    return "\n".join(lines)
+
+
+def csv_table(path: Path) -> str:
+    with path.open(newline="", encoding="utf-8") as file:
+        head, *rows = csv.reader(file)
+    return table(head, rows)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [" | ".join(cell.replace("|", "&#124;") for cell in row) for row in [head, *rows]]
+    lines.insert(1, " | ".join(["---"] * len(head)))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def findings() -> str:
+    """Return the faults that the doctor finds, with the effect of `--fix`."""
+    rows = []
+    for code, kind in FINDING_KINDS.items():
+        text = re.sub(r"\{count:(.+?)\}", r"\1s", kind.message).partition(":")[0].partition(";")[0]
+        text = re.sub(r"\{\w+\}", "", DESCRIBED.get(code, text))
+        rows.append((f"`{code}`", str(kind.severity), text.strip(), kind.fix))
+    return table(["code", "severity", "fault", "`--fix`"], rows)
+
+
+def datasets() -> str:
+    """Return the public data sets of the catalogue."""
+    rows = []
+    for entry in catalogue().values():
+        counts = ", ".join(f"{split} {number:,}" for split, number in entry.counts.items())
+        rows.append((f"`{entry.name}`", entry.classes, counts, entry.licence, entry.hint.replace("*", "\\*")))
+    return table(["`--data`", "classes", "images", "licence", "`--data.root`"], rows)
 
 
 def backbones() -> str:
