@@ -2,8 +2,8 @@
 
 Every level of the backbone is projected at its own resolution, and all are summed from coarse to fine along SFNet's
 flow. The sum is normalised, rectified and classified. This is a cheap variant of SegFormer's decoder of four levels,
-with a flow instead of upsampling. The saved time allows upscaled images at inference. docs/results.md has the
-measurements for each part, and docs/development/trials.md for rejected parts.
+with a flow instead of upsampling. The saved time allows upscaled images at inference. benchmarks/results/
+has the measurements for each part, and for rejected parts.
 """
 
 from __future__ import annotations
