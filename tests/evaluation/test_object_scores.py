@@ -27,7 +27,7 @@ from crispseg.inference.objects import ObjectRule
 from crispseg.models import SegmentationModel
 
 RULE = ObjectRule(1, border=2, min_size=0)
-DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs/metrics.md"
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs/quality.md"
 
 Ids = NDArray[np.int32]
 

@@ -12,12 +12,10 @@ from commands import Capture
 from dataset_trees import save
 
 from crispseg.cli.main import main
-from crispseg.folders.finding import FINDING_KINDS
 
 from .trees import COLORS, SIZE, Tree, ids, photo
 
 Report = Callable[[Path, int], dict[str, Any]]
-DOCS = Path(__file__).resolve().parents[2] / "docs/doctor.md"
 
 
 def test_exit_status_json_and_text(tmp_path: Path, capsys: Capture) -> None:
@@ -101,12 +99,6 @@ def test_where_nothing_pairs(tmp_path: Path, report: Report) -> None:
     save(tmp_path / "images/a.png", photo(1))
     save(tmp_path / "masks/b.png", ids(1))
     assert {one["code"] for one in report(tmp_path, 3)["findings"]} == {"image-without-mask", "mask-without-image"}
-
-
-def test_every_kind_is_documented() -> None:
-    text = DOCS.read_text(encoding="utf-8")
-    for code, kind in FINDING_KINDS.items():
-        assert f"| `{code}` | {kind.severity} |" in text, code
 
 
 def test_commands_that_are_printed_work(tmp_path: Path, capsys: Capture) -> None:

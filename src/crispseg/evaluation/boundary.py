@@ -1,4 +1,4 @@
-"""Boundary F-score and Boundary IoU: agreement of predicted and true boundaries. docs/metrics.md defines both.
+"""Boundary F-score and Boundary IoU: agreement of predicted and true boundaries. docs/quality.md defines both.
 
 - Boundary F-score: Perazzi et al.: A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation. CVPR
   2016 (measure F). Takikawa et al.: Gated-SCNN. ICCV 2019 (classes, at 3, 5, 9 and 12 pixels of Cityscapes images).

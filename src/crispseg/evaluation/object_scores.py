@@ -1,4 +1,4 @@
-"""Scores of single objects: object F1, and the Data Science Bowl's score. docs/metrics.md defines both.
+"""Scores of single objects: object F1, and the Data Science Bowl's score. docs/quality.md defines both.
 
 Caicedo et al.: Nucleus segmentation across imaging experiments: the 2018 Data Science Bowl. Nature Methods 2019.
 

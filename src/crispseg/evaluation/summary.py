@@ -138,7 +138,7 @@ class Evaluation:
         )
 
     def as_json(self) -> dict[str, Any]:
-        """Return the scores as plain numbers (listed in docs/metrics.md); undefined scores are `null`."""
+        """Return the scores as plain numbers (listed in docs/quality.md); undefined scores are `null`."""
         summary = self.named(self.estimates, self.resamples)
         summary["confusion"] = self.scores.confusion.tolist()
         if self.objects:
