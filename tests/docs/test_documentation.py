@@ -17,6 +17,7 @@ from crispseg.cli.main import COMMANDS, main
 from crispseg.config.settings import fields_of
 from crispseg.data import DATA_SOURCES
 from crispseg.data.named import data_source
+from crispseg.folders.finding import FINDING_KINDS
 from crispseg.models import saving
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,7 +141,7 @@ def test_links_outside_of_the_site_lead_somewhere(page: str) -> None:
 
 
 def test_the_steps_of_a_journey_exist() -> None:
-    steps = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs/journeys.md").read_text(encoding="utf-8"))
+    steps = re.findall(r"`([\w/]+\.py)::(\w+)`", (ROOT / "docs/development/design.md").read_text(encoding="utf-8"))
     assert len(steps) > 20
     for file, name in steps:
         code = (ROOT / "src/crispseg" / file).read_text(encoding="utf-8")
@@ -168,10 +169,33 @@ def test_every_bound_says_what_it_bounds(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(rows) > 10 and sorted(name.strip("`") for name, _, _ in rows) == sorted(constants)
 
 
-def test_tables_of_networks_are_those_of_the_measured_rows() -> None:
+def test_every_finding_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nbconvert")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    rows = [row.strip("| ").split(" | ") for row in importlib.import_module("generate").findings().splitlines()[2:]]
+    assert [row[0].strip("`") for row in rows] == [*FINDING_KINDS]
+    for code, _, fault, *_ in rows:
+        assert re.search(r"[a-z]{3}", fault) and not re.search(r"[{}]", fault), code
+
+
+def test_measured_tables_and_their_list_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nbconvert")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    generate = importlib.import_module("generate")
+    listed = re.findall(
+        r"^  file: (\w+)$", (generate.MEASURED / "tables.yaml").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert sorted(listed) == sorted(path.stem for path in generate.MEASURED.glob("*.csv"))
+    for page in ("appendix", "trials"):
+        lines = [line for line in generate.measured(page).splitlines() if line.startswith("|")]
+        assert lines and all(line.endswith("|") for line in lines)
+
+
+def test_tables_of_pages_are_those_of_the_measured_rows() -> None:
     spec = importlib.util.spec_from_file_location("figures", ROOT / "docs/figures.py")
     assert spec and spec.loader
     figures = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(figures)
-    for page, table in (("README.md", figures.table()), ("docs/benchmark.md", figures.benchmark())):
-        assert f"\n\n{table}\n\n" in (ROOT / page).read_text(encoding="utf-8")
+    for page, tables in figures.page_tables().items():
+        for name, table in tables.items():
+            assert f"<!-- generated: {name} -->\n\n{table}\n\n<!-- end -->" in (ROOT / page).read_text(encoding="utf-8")

@@ -57,7 +57,7 @@ class WithProtocol(WithOptions):
     """Base of commands that also have the fields of a `Protocol` as keys.
 
     Args:
-        protocol: name of the inference protocol, see docs/protocols.md.
+        protocol: name of the inference protocol, see docs/recipes.md.
     """
 
     protocol: str = "whole"

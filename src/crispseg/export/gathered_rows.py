@@ -5,7 +5,7 @@ a chain of products and additions, which runtimes compute in one pass. Its facto
 and, for each axis, the ratio of the weights of the farther and the nearer pixels.
 
 `with_row_sums` replaces the decoder of crisp before the export. If its operators were rewritten one by one, every level
-would be transposed and stored in full; docs/development/deployment.md has the times.
+would be transposed and stored in full; docs/appendix.md has the times.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A view is one pass over the image at one scale, flipped or not. The windows of a view are blended as logits. The logits
 of a view are resized to the image size, and views are averaged as probabilities or as logits. The sources of the named
-protocols are in docs/protocols.md.
+protocols are in docs/recipes.md.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ WHOLE = Protocol()
 
 _PRESETS = resources.files("crispseg.inference").joinpath("protocols.yaml").read_text(encoding="utf-8")
 PROTOCOLS = {name: Protocol(**values) for name, values in yaml.safe_load(_PRESETS).items()}
-"""Protocols by name; docs/protocols.md lists sources and costs."""
+"""Protocols by name; docs/recipes.md lists sources and costs."""
 
 
 def named_protocol(protocol: Protocol | str) -> Protocol:

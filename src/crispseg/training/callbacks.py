@@ -139,7 +139,7 @@ class ClassWeightSchedule(Callback):
 
     The change ends at `SCHEDULE_SHARE` of the run, but not before the first or after the second of `SCHEDULE_STEPS`. It
     begins at half of its end. The square root makes the model find rare classes early. The cube root later makes their
-    masks less wide (docs/development/trials.md).
+    masks less wide (benchmarks/results/trials_losses.csv).
     """
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -128,7 +128,7 @@ def check_processes(config: TrainConfig) -> None:
     if config.num_nodes > 1 if alone else cluster.world_size() != config.processes:
         raise CrispsegError(
             f"devices is {config.devices} and num_nodes {config.num_nodes}, but {cluster.world_size()} processes were "
-            "started; torchrun or srun must start devices × num_nodes processes, see docs/scaling.md"
+            "started; torchrun or srun must start devices × num_nodes processes, see docs/training.md"
         )
     if config.device != "auto":
         usable_device(config.device)
