@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain, starmap
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
@@ -16,12 +16,12 @@ from crispseg.data.dataset import DataSource, FileDataset, SegmentationDataset
 from crispseg.errors import CrispsegError, Question
 from crispseg.folders.checks import check, classes, files, splits, values
 from crispseg.folders.examined import Examined
-from crispseg.folders.facts import image_facts, mask_facts
+from crispseg.folders.facts import ImageFacts, MaskFacts, image_facts, mask_facts
 from crispseg.folders.finding import Finding, Severity
 from crispseg.folders.lookup import IdLookup, MaskLookup
 from crispseg.folders.meaning import Meaning
 from crispseg.folders.report import SplitReport
-from crispseg.folders.survey import Pair, PairFacts, Survey
+from crispseg.folders.survey import Pair, Survey
 from crispseg.folders.wording import error_of
 from crispseg.io.images import as_picture
 from crispseg.io.parallel import parallel
@@ -90,7 +90,8 @@ def examine_folder(source: DataSource, channels: int, threads: int | None) -> Ex
         group=group_pattern(source),
     )
     try:
-        return replace(data, meaning=source.meaning_of(data.survey.masks) if data.survey.masks else None)
+        masks = [*data.survey.masks.values()]
+        return replace(data, meaning=source.meaning_of(masks) if masks else None)
     except Question as question:
         return replace(data, question=question)
 
@@ -104,20 +105,28 @@ def examine_datasets(
     if isinstance(first, FileDataset):
         lookup, survey = first.lookup, Survey.of({split: data.pairs for split, data in datasets.items()}, threads)
     else:
-        survey = Survey(tuple(chain.from_iterable(starmap(facts_of, datasets.items()))))
+        survey = survey_of_samples(datasets)
     sizes = {split: len(dataset) for split, dataset in datasets.items()}
     return Examined(survey, sizes, Meaning(first.labels, lookup), channels=channels)
 
 
-def facts_of(split: str, dataset: SegmentationDataset) -> list[PairFacts]:
+def survey_of_samples(datasets: Mapping[str, SegmentationDataset]) -> Survey:
     """Return the facts of samples that are not files."""
+    pairs: list[tuple[str, Pair]] = []
+    images: dict[Path, ImageFacts] = {}
+    masks: dict[Path, MaskFacts] = {}
+    for split, dataset in datasets.items():
+        read, indices = partial(sample_facts, dataset), range(len(dataset))
+        for name, image, mask in parallel(read, indices, f"Reading {split}", 1):  # threads may be unsafe
+            place = Path(split, name)
+            pairs.append((split, Pair(name, place, place)))
+            images[place], masks[place] = image, mask
+    return Survey(tuple(pairs), images, masks)
 
-    def sample_facts(index: int) -> PairFacts:
-        image, labels, name = dataset[index]
-        pair = Pair(name, Path(name), Path(name))
-        return PairFacts(split, pair, image_facts(name, as_picture(image)), mask_facts(labels, name))
 
-    return list(parallel(sample_facts, range(len(dataset)), f"Reading {split}", 1))  # threads may be unsafe
+def sample_facts(dataset: SegmentationDataset, index: int) -> tuple[str, ImageFacts, MaskFacts]:
+    image, labels, name = dataset[index]
+    return name, image_facts(name, as_picture(image)), mask_facts(labels, name)
 
 
 def check_split(dataset: SegmentationDataset, split: str) -> SplitReport:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -18,7 +17,7 @@ from crispseg.data.dataset import DataSource, FileDataset
 from crispseg.data.folder_settings import FolderSettings
 from crispseg.errors import CrispsegError, Question, did_you_mean, few
 from crispseg.folders.content import Content, content_of
-from crispseg.folders.facts import ImageFacts, MaskFacts, read_image_facts, read_mask_facts
+from crispseg.folders.facts import MaskFacts, read_image_facts, read_mask_facts
 from crispseg.folders.groups import group_of, original, together
 from crispseg.folders.layouts import files_in
 from crispseg.folders.lookup import ColorLookup, IdLookup
@@ -64,22 +63,17 @@ class Folder(FolderSettings, DataSource):
     @cached_property
     def listed(self) -> dict[str, list[str]]:
         """Split → image names in its list or its folder of images."""
-        division = self.content.division
         if self.content.lists:
             return {split: names for split, (names, _) in self._lists.items()}
-        listed: dict[str, list[str]] = {}
-        for split, folder in division.split_folders.items():
-            if division.by_folders:
-                listed[split] = [f"{split}/{name}" for name in division.pairings[split].pairs]
-            else:
-                listed[split] = [n for n, pair in self.pairs_by_name.items() if pair.image.is_relative_to(folder)]
+        listed = {}
+        for split, names in self.content.division.splits.items():
+            listed[split] = [name for name in names if name in self.pairs_by_name]
         return listed
 
     @cached_property
     def _lists(self) -> dict[str, tuple[list[str], list[str]]]:
         """Split → image names in its list, and entries that match no image."""
-        unpaired = set[str]().union(*(pairing.names for pairing in self.content.pairings))
-        names = [*self.pairs_by_name]
+        names, unpaired = [*self.pairs_by_name], self.content.division.pairing.names
         return {split: chosen_names(file, names, unpaired) for split, file in self.content.lists.items()}
 
     @cached_property
@@ -134,28 +128,22 @@ class Folder(FolderSettings, DataSource):
         known = (*self.splits(), ALL)
         if split not in known:
             raise CrispsegError(f"there is no split '{split}'{did_you_mean(split, known)}")
-        pooled = split == ALL or self.folds is not None
-        self._check_pairings("" if pooled else split, strict)
-        if strict:
-            self._check_lists()
+        self._check(strict)
         names = self.pairs_by_name if split == ALL else self.names[split]
         pairs = {name: self.pairs_by_name[name] for name in names if name not in self.excluded}
         if not pairs:
             raise CrispsegError(f"'{split}' is empty: {self._why_empty}")
+        pooled = split == ALL or self.folds is not None
         return [pair._replace(name=name) if pooled else pair for name, pair in pairs.items()]
 
-    def _check_pairings(self, split: str, strict: bool) -> None:
-        """Raise the error of the pairs in the folder of a split, or in those of all splits."""
-        pairings = self.content.division.pairings
-        own = pairings.get(split) or pairings.get("train")  # val may be a share of train
-        for pairing in [own] if own and split else pairings.values():
-            if pairing.error and (strict or not pairing.pairs):
-                raise pairing.error
-
-    def _check_lists(self) -> None:
-        lists = self.content.lists
-        for split, (_, unknown) in self._lists.items():
-            if unknown:
+    def _check(self, strict: bool) -> None:
+        """Raise an error if nothing pairs, or, if `strict`, if files or entries of lists have no partner."""
+        error = self.content.division.pairing.error
+        if error and (strict or not self.pairs_by_name):
+            raise error
+        lists = self.content.lists if strict else {}
+        for split in lists:
+            if unknown := self._lists[split][1]:
                 wrong = f"{plural(len(unknown), 'line')} with no or several matching images: {few(unknown)}"
                 raise CrispsegError(f"{lists[split]} has {wrong}; add sub-folders, or give other data.images")
         for split, other in combinations(lists, 2):
@@ -165,10 +153,12 @@ class Folder(FolderSettings, DataSource):
 
     @property
     def _why_empty(self) -> str:
-        places = [*self.content.lists.values(), *self.content.division.split_folders.values()]
+        content = self.content
+        places = [*content.lists.values(), *content.division.folders.values()]
         if places:
-            return f"{few(places)} leave no image with a mask for it; change them"
-        place = self.root or self.content.located.images
+            reasons = content.division.pairing.lonely, f"{few(places)} leave no image with a mask for it; change them"
+            return "; ".join(filter(None, reasons))
+        place = self.root or content.located.images
         ratio = f"data.val_ratio is {self.val_ratio:g}; add images, or give a share such as 0.2"
         return f"{place} has {plural(len(self.pairs_by_name), 'image')} with a mask, and {ratio}"
 
@@ -195,17 +185,15 @@ class Folder(FolderSettings, DataSource):
         return [names[pair.image] for pair in pairs]
 
     def place(self, pair: Pair) -> PurePosixPath:
-        return PurePosixPath(self.content.division.names.get(pair.image, pair.name))
+        return PurePosixPath(self.content.division.places.get(pair.image, pair.name))
 
     def unpaired(self) -> dict[str, list[str]]:
         """Return unpaired files and list entries without an image, by the code of a finding."""
-        files: dict[str, list[str]] = defaultdict(list)
-        for pairing in self.content.pairings:
-            for code, unpaired in pairing.unpaired.items():
-                files[code] += map(str, unpaired)
+        missing: list[str] = []
         for split, (_, unknown) in self._lists.items():
-            files["listed-file-missing"] += [f"{self.content.lists[split]}: {entry}" for entry in unknown]
-        return files
+            missing += [f"{self.content.lists[split]}: {entry}" for entry in unknown]
+        unpaired = self.content.division.pairing.unpaired
+        return {code: [*map(str, files)] for code, files in unpaired.items()} | {"listed-file-missing": missing}
 
     def with_fold(self, folds: int, fold: int) -> Folder:
         """Return the data with part number `fold` of `folds` equal parts as val."""
@@ -233,10 +221,9 @@ class Folder(FolderSettings, DataSource):
             keys.append({name: original(PurePosixPath(name) if repeated else places[name]) for name in names})
         if copies == "pixels":
             files = {name: self.pairs_by_name[name].image for name in names}
-            facts = read_facts("image", read_image_facts, files.values())
-            images = {name: facts[file] for name, file in files.items()}
-            digests = {name: image for name, image in images.items() if isinstance(image, ImageFacts)}
-            keys.append({name: image.digest[:-1] for name, image in digests.items() if not image.constant})
+            facts, _ = read_facts("image", read_image_facts, files.values())
+            images = {name: facts[file] for name, file in files.items() if file in facts}
+            keys.append({name: image.digest[:-1] for name, image in images.items() if not image.constant})
         return together(names, *keys)
 
     @property
@@ -276,14 +263,14 @@ class Folder(FolderSettings, DataSource):
         if outside := content.division.outside:
             remedy = "to use them, name their folders train, val or test, or give data.train_list and data.val_list"
             lines.append(f"images in no split: {few((pair.image for pair in outside), 1)}; {remedy}")
-        lines += [pairing.note for pairing in content.pairings]
+        lines.append(content.division.pairing.note)
         if unknown := sorted(self.excluded - self.pairs_by_name.keys()):
             lines.append(f"data.exclude names no image by {few(unknown)}; give names as in images/NAME.png")
         return [*filter(None, lines), *self._notes_of_groups()]
 
     def _places_of_splits(self) -> str:
         """Return the lists or folders that define the splits, in their root if there is one."""
-        folders = [folder for split, folder in self.content.division.split_folders.items() if self.listed[split]]
+        folders = [folder for split, folder in self.content.division.folders.items() if self.listed[split]]
         paths = map(str, self.content.lists.values() or folders)
         return ", ".join(path.removeprefix(f"{self.root}{os.sep}") for path in paths)
 
@@ -319,11 +306,10 @@ class Folder(FolderSettings, DataSource):
         """Facts of the masks in use; of declared classes, without files that cannot be read."""
         used = {*self.drawn}.union(*self.assignment.fixed.values()) - self.excluded
         pairs = [pair for name, pair in self.pairs_by_name.items() if name in used] or self.pairs(ALL)
-        facts = read_facts("mask", read_mask_facts, (pair.mask for pair in pairs)).values()
-        errors = [error for error in facts if isinstance(error, CrispsegError)]
+        facts, errors = read_facts("mask", read_mask_facts, (pair.mask for pair in pairs))
         if errors and self._declared.count is None:
-            raise errors[0]
-        return [mask for mask in facts if isinstance(mask, MaskFacts)]
+            raise next(iter(errors.values()))
+        return [*facts.values()]
 
     def label_set(self) -> LabelSet:
         """Return names and colours of the classes.

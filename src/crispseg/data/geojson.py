@@ -23,14 +23,19 @@ def read_geojson(path: Path, content: Any) -> Annotations:
         name = f"{path}: feature {index}"
         geometry = feature["geometry"] or {"type": "null"}
         kind, parts = geometry["type"], geometry.get("coordinates", [])
-        classification = (feature["properties"] or {}).get("classification") or {}
-        label = classification.get("name") or ": ".join(classification.get("names", ()))  # as QuPath shows them
+        label = _label(feature)
         if not label or kind not in ("Polygon", "MultiPolygon"):
             lacks = f"is a {kind}, not a polygon" if label else "has no class of QuPath"
             remedy = "draw polygons with a class in QuPath; gdal_rasterize makes masks of polygons on a map"
             raise CrispsegError(f"{name} {lacks}; {remedy}")
-        image.shapes.append(Shape(name, str(label), partial(_draw, [parts] if kind == "Polygon" else parts)))
+        image.shapes.append(Shape(name, label, partial(_draw, [parts] if kind == "Polygon" else parts)))
     return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})))
+
+
+def _label(feature: dict[str, Any]) -> str:
+    """Return the class of a feature as QuPath shows it; empty without one."""
+    classification = (feature["properties"] or {}).get("classification") or {}
+    return str(classification.get("name") or ": ".join(classification.get("names", ())))
 
 
 def write_geojson(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:

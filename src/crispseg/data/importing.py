@@ -77,43 +77,49 @@ def import_annotations(
     """
     check_new_folder(out)
     title = ", ".join(map(str, sources))
-    names = read_names(classes) if isinstance(classes, str | Path) else classes
+    given = read_names(classes) if isinstance(classes, str | Path) else classes
     contents = list(chain(*(_read(source, format, images) for source in sources)))
-    tasks = _tasks(contents, images, [source for source in sources if source.is_dir()])
+    tasks = _tasks(contents, images, sources)
     empty = [task.file.name for task in tasks if not task.shapes]
+    become = "all background"
     if background is None:
-        tasks = [task for task in tasks if task.shapes]
+        tasks, become = [task for task in tasks if task.shapes], "left out"
     if not tasks:
         raise CrispsegError(f"{title} contain no annotated images; give other annotations")
     splits = _splits(tasks)
     with atomic_folder(out) as folder:
         try:
-            ids, labels = _classes(contents, names, background, ignore)
+            ids, labels = _classes(contents, given, background, ignore)
             write_names(folder / "classes.txt", labels.names)
         except CrispsegError as error:
             raise CrispsegError(f"{title}: {error}") from None
-        for split, inside in splits.items():
-            write_list(folder / f"{split}.txt", inside)
-        invisible = _write(folder, tasks, ids, background, labels)
-    lines = [f"wrote {out}: {len(tasks)} images, {len(labels)} classes"]
-    if empty:
-        become = "left out" if background is None else "all background"
-        lines.append(f"{len(empty)} images without annotations ({become}): {few(empty)}")
-    if invisible:
-        lines.append(f"{len(invisible)} shapes contain no centre of a pixel and are in no mask: {few(invisible)}")
-    lines += [f"{len(inside)} images to {split}" for split, inside in splits.items()]
-    return [*lines, *chain(*(content.notes for content in contents))]
+        invisible = _write(folder, tasks, splits, ids, background, labels)
+    notes = {
+        f"images without annotations ({become})": empty,
+        "shapes contain no centre of a pixel and are in no mask": invisible,
+    }
+    lines = [f"{len(names)} {text}: {few(names)}" for text, names in notes.items() if names]
+    lines += [f"{len(names)} images to {split}" for split, names in splits.items()]
+    lines += chain(*(content.notes for content in contents))
+    return [f"wrote {out}: {len(tasks)} images, {len(labels)} classes", *lines]
 
 
 def _write(
-    folder: Path, tasks: Sequence[Task], ids: Mapping[str, int], background: str | None, labels: LabelSet
+    folder: Path,
+    tasks: Sequence[Task],
+    splits: Mapping[str, Sequence[str]],
+    ids: Mapping[str, int],
+    background: str | None,
+    labels: LabelSet,
 ) -> list[str]:
-    """Write images and masks; return the shapes without pixels."""
+    """Write lists of splits, images and masks; return the shapes without pixels."""
     outside = IGNORE if background is None else ids[background]
     for shape in chain(*(task.shapes for task in tasks)):
         if shape.label not in ids:
             remedy = "give a background, add it to classes, or ignore it"
             raise CrispsegError(f"{shape.name} has the unknown class '{shape.label}'; {remedy}")
+    for split, names in splits.items():
+        write_list(folder / f"{split}.txt", names)
 
     def write(task: Task) -> list[str]:
         mask, invisible = _paint(task, ids, outside)
@@ -152,7 +158,8 @@ def _annotation_files(folder: Path, formats: Sequence[str]) -> list[Path]:
     files = [file for file in files if file.name != LABEL_STUDIO_NOTES and is_cvat_or_json(file)]
     if "yolo" in formats:
         top = folder.absolute()
-        files += sorted({max(top, yolo_root(file) or top) for file in yolo_files(folder)})  # the deeper of both
+        roots = {yolo_root(file) or (top, None) for file in yolo_files(folder)}
+        files += sorted({max(top, root) for root, _ in roots})  # the deeper of both
     return files
 
 
@@ -241,9 +248,9 @@ class ImageFiles:
         return self.names[folder]
 
 
-def _tasks(contents: Sequence[Annotations], images: Path | None, folders: Sequence[Path]) -> list[Task]:
+def _tasks(contents: Sequence[Annotations], images: Path | None, sources: Sequence[Path]) -> list[Task]:
     """Return each image once with its name, even if several files annotate it."""
-    files = ImageFiles(images, folders)
+    files = ImageFiles(images, [source for source in sources if source.is_dir()])
     tasks, entries, names = dict[Path, Task](), dict[Any, str](), dict[str, Path]()
     parts = chain(*(content.images for content in contents))
     for part in parts:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -45,26 +45,25 @@ def read_label_studio(path: Path, content: Any) -> Annotations:
     tasks = content if isinstance(content, list) else [content]
     if "annotation_id" in tasks[0]:
         raise CrispsegError(f"{path} is Label Studio's JSON-MIN; export it as JSON")
-    kind = "annotations" if any(task.get("annotations") for task in tasks) else "predictions"
+    annotated = any(task.get("annotations") for task in tasks)
     marked: list[MarkedImage] = []
     counts = dict.fromkeys((UNANNOTATED, WITHOUT_REGION, SEVERAL_ANNOTATIONS), 0)
     for index, task in enumerate(tasks):
-        data, results = task["data"], _results(task.get(kind) or [])
+        data, results = task["data"], _results(task.get("annotations" if annotated else "predictions"))
         images = _marked(path, f"{path}: task {index}", data, results[-1]) if results else []
         marked += images
         counts[UNANNOTATED] += not results
         counts[WITHOUT_REGION] += bool(results) and not images
         counts[SEVERAL_ANNOTATIONS] += len(results) > 1
-    notes = [f"{count} tasks of {path} have {problem}" for problem, count in counts.items() if count]
-    if kind == "predictions":
-        notes.insert(0, f"{path} has no annotations; its predictions were imported")
+    notes = [] if annotated else [f"{path} has no annotations; its predictions were imported"]
+    notes += [f"{count} tasks of {path} have {problem}" for problem, count in counts.items() if count]
     names = {shape.label for shape in chain(*(image.shapes for image in marked))}
     return Annotations(tuple(marked), tuple(sorted(names)), tuple(notes))
 
 
-def _results(annotations: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def _results(annotations: list[dict[str, Any]] | None) -> list[list[dict[str, Any]]]:
     """Return the regions of each annotation that was not cancelled, of the ground truth last."""
-    ordered = sorted(annotations, key=lambda annotation: bool(annotation.get("ground_truth")))
+    ordered = sorted(annotations or [], key=lambda annotation: bool(annotation.get("ground_truth")))
     return [annotation["result"] for annotation in ordered if not annotation.get("was_cancelled")]
 
 
@@ -104,19 +103,25 @@ def _marked(path: Path, task: str, data: dict[str, Any], result: list[dict[str, 
     return [image for image in images.values() if image.shapes or len(images) == 1]
 
 
+def _addresses(data: dict[str, Any]) -> Iterator[tuple[str, int, str]]:
+    """Yield the key, the number in a list, and the text of each value of a task."""
+    for key, value in data.items():
+        for number, address in enumerate(value if isinstance(value, list) else [value]):
+            yield key, number, str(address)
+
+
 def _images(path: Path, task: str, data: dict[str, Any]) -> dict[Any, MarkedImage]:
     """Return the images of a task by their key, and their number in a list, without file names of other images."""
     addressed, named = dict[Any, MarkedImage](), dict[Any, MarkedImage]()
-    for key, value in data.items():
-        for number, address in enumerate(value if isinstance(value, list) else [value]):
-            local = str(address).partition("?d=")[2]
-            image = PurePosixPath(unquote(local or str(address).partition("?")[0]))
-            if image.suffix.lower() in SUFFIXES:
-                place = str(image) if local else image.name
-                also = re.sub(r"^[0-9a-f]{8}-", "", foreign_endings(place)[-1].name)  # without the prefix of uploads
-                entry = f"{task} ({key} {number})"
-                images = addressed if ADDRESS.match(str(address)) else named
-                images[key, number] = MarkedImage(place, path, (None, None), also=also, entry=entry, scope=path)
+    for key, number, address in _addresses(data):
+        local = address.partition("?d=")[2]
+        image = PurePosixPath(unquote(local or address.partition("?")[0]))
+        if image.suffix.lower() in SUFFIXES:
+            place = str(image) if local else image.name
+            also = re.sub(r"^[0-9a-f]{8}-", "", foreign_endings(place)[-1].name)  # without the prefix of uploads
+            entry = f"{task} ({key} {number})"
+            images = addressed if ADDRESS.match(address) else named
+            images[key, number] = MarkedImage(place, path, (None, None), also=also, entry=entry, scope=path)
     if not addressed and not named:
         raise CrispsegError(f"{task} has no image in its data; export it again with the image's address")
     known = {image.also for image in addressed.values()}

@@ -21,6 +21,7 @@ from crispseg.data.catalogue import Entry, catalogue
 from crispseg.data.dataset import DataSource, FileDataset
 from crispseg.errors import CrispsegError, did_you_mean, one_line
 from crispseg.folders.lookup import ColorLookup, InstanceLookup, MaskLookup
+from crispseg.folders.meaning import Meaning
 from crispseg.folders.pairs import pair_files
 from crispseg.folders.survey import Pair
 from crispseg.labels import IGNORE, Color, LabelSet
@@ -87,11 +88,15 @@ class PublicSource(Settings, DataSource):
 
     def label_set(self) -> LabelSet:
         """Return names and colours of the classes; an error reports a missing or damaged list of them."""
-        return self.all_classes().regrouped(self.merge, self.drop)[0]
+        return self._meaning.labels
 
     def lookup(self) -> MaskLookup:
         """Return the lookup from mask values or colours to class ids. Errors are those of `label_set`."""
-        return self.official_lookup().regrouped(self.all_classes().regrouped(self.merge, self.drop)[1])
+        return self._meaning.lookup
+
+    @property
+    def _meaning(self) -> Meaning:
+        return Meaning(self.all_classes(), self.official_lookup()).regrouped(self.merge, self.drop)
 
     def all_classes(self) -> LabelSet:
         """Return the classes before any are merged or dropped. Errors are those of `label_set`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from crispseg.data.dataset import FileDataset, SegmentationDataset
-from crispseg.folders.facts import ImageFacts, read_image_facts
+from crispseg.folders.facts import read_image_facts
 from crispseg.folders.survey import read_facts
 from crispseg.io.sampled_values import sampled_values, some_of
 from crispseg.io.value_range import ValueRange, percentile_range
@@ -18,7 +18,7 @@ def known_range(dataset: SegmentationDataset) -> ValueRange | None:
         return None
     if dataset.value_range is not None:
         return dataset.value_range
-    facts = read_facts("image", read_image_facts, some_of([pair.image for pair in dataset.pairs]))
-    deep = [path for path, image in facts.items() if isinstance(image, ImageFacts) and image.bit_depth > 8]
+    facts, _ = read_facts("image", read_image_facts, some_of([pair.image for pair in dataset.pairs]))
+    deep = [path for path, image in facts.items() if image.bit_depth > 8]
     values = sampled_values(deep, dataset.channels)
     return percentile_range(values) if values else None

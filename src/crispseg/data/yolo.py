@@ -35,15 +35,10 @@ def yolo_files(folder: Path) -> Iterator[Path]:
     return (path for path in files if "labels" in path.parts[-4:-1] and path.name != "classes.txt")
 
 
-def yolo_root(file: Path) -> Path | None:
-    """Return the folder with class names to which a text file belongs."""
-    places = product(NAME_FILES, file.parents[:4])
-    return next((top for name, top in places if (top / name).is_file()), None)
-
-
-def names_file(top: Path) -> Path:
-    """Return the file with class names of a folder of `yolo_root`."""
-    return next(top / name for name in NAME_FILES if (top / name).is_file())
+def yolo_root(file: Path) -> tuple[Path, Path] | None:
+    """Return the folder with class names to which a text file belongs, and the file of the names."""
+    places = ((top, top / name) for name, top in product(NAME_FILES, file.parents[:4]))
+    return next((place for place in places if place[1].is_file()), None)
 
 
 def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
@@ -53,9 +48,9 @@ def read_yolo(folder: Path, images: Path | None = None) -> Annotations:
     be in another folder `images`; those without a text file are then left out.
     """
     files = set(yolo_files(folder))
-    if (top := yolo_root(min(files))) is None:
+    if (root := yolo_root(min(files))) is None:
         raise CrispsegError(f"{folder} has no {DATA} with class names; write one: 'names: [a, b]'")
-    listing = names_file(top)
+    top, listing = root
     tree = read_yaml(listing) if listing.suffix != ".txt" else {"names": [*listed_names(listing, read_lines(listing))]}
     names, places = _class_names(listing, tree.get("names")), _split_places(top, tree)
     marked = _marked(folder.absolute(), images, top, names, places)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from crispseg.errors import few
 from crispseg.folders.division import Division, divide
 from crispseg.folders.layouts import LAYOUTS, Located, locate, located_at, recognise, unused_images
-from crispseg.folders.pairs import Pairing
 from crispseg.folders.splits import SPLITS, chosen_names
 from crispseg.folders.survey import Pair
 from crispseg.folders.tree import Tree
@@ -33,14 +32,10 @@ class Content:
 
     @property
     def pairs(self) -> dict[str, Pair]:
-        """All pairs by name, see `Division.pairs`, of annotated images."""
-        pairs = self.division.pairs
+        """All pairs of annotated images by name; the split is the first part of the name if folders are the splits."""
+        pairs = self.division.pairing.pairs
         names = [*pairs] if self.annotated is None else chosen_names(self.annotated, [*pairs], ())[0]
         return {name: pairs[name] for name in names}
-
-    @property
-    def pairings(self) -> Iterable[Pairing]:
-        return self.division.pairings.values()
 
 
 def content_of(root: Place, images: Place, masks: Place, given: Mapping[str, Path]) -> Content:
@@ -51,16 +46,15 @@ def content_of(root: Place, images: Place, masks: Place, given: Mapping[str, Pat
     tree = Tree(Path()) if root is None else unwrapped(Tree.of(root))
     located = located_in(tree, images, masks)
     division = divide(located, follow_folders=not given)
-    by_folders = division.by_folders or bool(division.split_folders)
     annotated = Path(located.images).parent / ANNOTATED
     names = tree.named()
     return Content(
         located,
         division,
-        lists={**({} if by_folders else lists_in(tree)), **given},
+        lists={**({} if division.splits else lists_in(tree)), **given},
         classes=tree.path(names["classes.txt"]) if "classes.txt" in names else None,
         annotated=annotated if annotated.is_file() else None,
-        unused="" if by_folders or given else note_of_unused(tree, located),
+        unused="" if division.splits or given else note_of_unused(tree, located),
     )
 
 

@@ -13,7 +13,7 @@ from crispseg.folders.finding import Finding
 from crispseg.folders.lookup import MaskLookup
 from crispseg.folders.meaning import Meaning
 from crispseg.folders.report import SplitReport, report_of
-from crispseg.folders.survey import ReadablePair, Survey
+from crispseg.folders.survey import PairFacts, Survey
 from crispseg.io.opening import check_channels
 from crispseg.labels import LabelSet
 
@@ -36,7 +36,7 @@ class Examined:
     @property
     def files(self) -> bool:
         """Whether the samples are files."""
-        return all(pair.pair.mask.is_file() for pair in self.survey.pairs[:1])
+        return all(pair.mask.is_file() for _, pair in self.survey.pairs[:1])
 
     @property
     def lookup(self) -> MaskLookup:
@@ -55,8 +55,8 @@ class Examined:
         """Error of each file that cannot be decoded, is a lossy mask of exact values, or has other channels."""
         errors = {str(path): str(error) for path, error in self.survey.errors.items()}
         if self.meaning and not self.lookup.tolerance:
-            errors |= {mask.file: mask.lossy for mask in self.survey.masks if mask.lossy}
-        for image in self.survey.images:
+            errors |= {mask.file: mask.lossy for mask in self.survey.masks.values() if mask.lossy}
+        for image in self.survey.images.values():
             try:
                 check_channels(image.file, image.color, image.bands, self.channels)
             except CrispsegError as error:
@@ -66,10 +66,10 @@ class Examined:
     @cached_property
     def masks(self) -> list[MaskFacts]:
         """Masks whose values can be used."""
-        return [mask for mask in self.survey.masks if mask.file not in self.unusable]
+        return [mask for mask in self.survey.masks.values() if mask.file not in self.unusable]
 
     @cached_property
-    def decodable(self) -> list[ReadablePair]:
+    def decodable(self) -> list[PairFacts]:
         """Pairs of an image and a mask that can be used."""
         return [pair for pair in self.survey.readable if {pair.image.file, pair.mask.file}.isdisjoint(self.unusable)]
 

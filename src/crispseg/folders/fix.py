@@ -16,7 +16,7 @@ from crispseg.folders.examined import Examined
 from crispseg.folders.finding import FINDING_KINDS, Finding, Severity
 from crispseg.folders.meaning import Meaning
 from crispseg.folders.names import write_names
-from crispseg.folders.survey import ReadablePair
+from crispseg.folders.survey import PairFacts
 from crispseg.folders.wording import line
 from crispseg.io.files import atomic_folder, write_file
 from crispseg.io.images import write_labels
@@ -58,14 +58,14 @@ def forbidding(findings: Sequence[Finding]) -> list[Finding]:
     return [finding for finding in findings if FINDING_KINDS[finding.code].fix == FORBIDDEN]
 
 
-def sorted_out(data: Examined, findings: Sequence[Finding]) -> tuple[list[ReadablePair], dict[str, str]]:
+def sorted_out(data: Examined, findings: Sequence[Finding]) -> tuple[list[PairFacts], dict[str, str]]:
     """Return the pairs to copy, one of each group of equal images, and file → why it is left out."""
     left_out: dict[str, str] = {}
     for finding in findings:
         if FINDING_KINDS[finding.code].fix == DROP:
             left_out |= {file: finding.code for file in finding.files if file not in left_out}
     order = list(data.sizes)
-    copied: dict[bytes | str, ReadablePair] = {}
+    copied: dict[bytes | str, PairFacts] = {}
     for pair in sorted(data.decodable, key=lambda pair: -order.index(pair.split)):  # later splits keep their images
         image = pair.image
         if left_out.keys() & {image.file, pair.mask.file}:
@@ -76,7 +76,7 @@ def sorted_out(data: Examined, findings: Sequence[Finding]) -> tuple[list[Readab
     return [*copied.values()], left_out
 
 
-def write_pair(pair: ReadablePair, meaning: Meaning, root: Path) -> None:
+def write_pair(pair: PairFacts, meaning: Meaning, root: Path) -> None:
     """Write the image and the class ids of a pair."""
     name, file = pair.pair.name, pair.pair.image
     image = root / "images" / pair.split / (name + file.suffix)

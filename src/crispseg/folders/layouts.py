@@ -110,7 +110,7 @@ def recognise(tree: Tree, layouts: Sequence[Layout] = LAYOUTS) -> Located:
         if located := locate(tree, layout):
             places = places_of(tree, located, layout)
             if len(places) > 1:
-                raise question_of_masks(tree, located, places)
+                raise question_of_masks(tree, places)
             return located
     raise question_of_places(tree)
 
@@ -176,7 +176,7 @@ def located_at(images: Path, masks: Path) -> Located:
     Files in both belong to the place with fewer files. In a shared folder, the names of files tell masks from images.
     A place without images raises a `CrispsegError`.
     """
-    levels = max(1, *(sum(map(glob.has_magic, place.parts)) for place in (images, masks) if is_pattern(place)), 1)
+    levels = max(1, *(sum(map(glob.has_magic, place.parts)) for place in (images, masks)))
     if images.is_file() and masks.is_file():
         return Located(str(images), str(masks), {images: images.stem}, {masks: images.stem})
     image_of = files_in(images)
@@ -186,10 +186,9 @@ def located_at(images: Path, masks: Path) -> Located:
             raise CrispsegError(f"{images} is the folder of images and of masks; name the mask of a.jpg a_mask.png")
         return Located(str(images), str(masks), image_of, mask_of, levels)
     mask_of = files_in(masks)
-    if len(image_of) <= len(mask_of):
-        mask_of = {file: name for file, name in mask_of.items() if file not in image_of}
-    else:
-        image_of = {file: name for file, name in image_of.items() if file not in mask_of}
+    larger = mask_of if len(image_of) <= len(mask_of) else image_of
+    for file in image_of.keys() & mask_of.keys():
+        del larger[file]
     return Located(str(images), str(masks), image_of, mask_of, levels)
 
 
@@ -198,7 +197,7 @@ def is_pattern(place: Path) -> bool:
     return glob.has_magic(str(place)) and not place.exists()
 
 
-def files_in(place: Path) -> Files:
+def files_in(place: Path) -> dict[Path, str]:
     """Return the images in a folder, or in the folders and files of a pattern, with their names.
 
     A name is the path in the folder without suffix, preceded by the text that wildcards match. A place without images
@@ -273,14 +272,11 @@ def unused_images(tree: Tree, located: Located) -> dict[PurePosixPath, list[Pure
     return folders
 
 
-def question_of_masks(tree: Tree, located: Located, places: Sequence[tuple[str, str]]) -> Question:
-    """Return the question which files are the images and the masks, for several places of them."""
-    kind = f"masks of {located.images}"
-    if len({images for images, _ in places}) > 1:
-        kind = "images and the masks"
-    title = f"{tree.root}: several folders or files may be the {kind}"
-    choices = choices_of(places)
-    return Question(title, listing(tree), choices, f"give other folders as data.images and data.masks; {MERGE}")
+def question_of_masks(tree: Tree, places: Sequence[tuple[str, str]]) -> Question:
+    """Return the question which folders are the images and the masks, for several places of them."""
+    title = f"{tree.root}: several folders may be the images or the masks"
+    advice = f"give other folders as data.images and data.masks; {MERGE}"
+    return Question(title, listing(tree), choices_of(places), advice)
 
 
 def question_of_places(tree: Tree) -> Question:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 
 from crispseg.config.files import read_text
@@ -80,16 +81,13 @@ def write_names(file: Path, names: Sequence[str]) -> None:
 
 def write_list(file: Path, names: Sequence[str], read: Callable[[Path], Sequence[str]] = read_lines) -> None:
     """Write names, one a line; names that would be read as others raise a `CrispsegError`."""
-
-    def is_read_back(names: Sequence[str]) -> bool:
-        with suppress(UnicodeError, CrispsegError):
-            file.write_text("\n".join(names) + "\n", encoding="utf-8")
-            return [*read(file)] == [*names]
-        return False
-
-    if not is_read_back(names):
-        changed = [name for name in names if not is_read_back([name])] or names
-        raise CrispsegError(f"{changed[0]!r} would be another name in {file.name}; rename it in the data")
+    file.write_text("\n".join(names) + "\n", encoding="utf-8", errors="backslashreplace")
+    written: Sequence[str] = ()
+    with suppress(CrispsegError):
+        written = read(file)
+    for name, other in zip_longest(names, written):
+        if name != other:
+            raise CrispsegError(f"{name!r} would be another name in {file.name}; rename it in the data")
 
 
 def names_or_file(names: list[str]) -> list[str]:

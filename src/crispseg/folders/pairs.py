@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from crispseg.config.settings import plural
@@ -59,12 +59,15 @@ def says_mask(name: str) -> bool:
     return _OF_MASK.search(stem) is not None or _OF_MASK.search(_NUMBER.sub("", stem)) is not None
 
 
-def images_and_masks(files: Files) -> tuple[Files, Files]:
+def images_and_masks(files: Files) -> tuple[dict[Path, str], dict[Path, str]]:
     """Return the images and the masks of one folder, by their names; otherwise JPEGs are the images."""
     masks = {file: name for file, name in files.items() if says_mask(name)}
     if not masks:
         masks = {file: name for file, name in files.items() if file.suffix.lower() not in (".jpg", ".jpeg")}
     return {file: name for file, name in files.items() if file not in masks}, masks
+
+
+NO_MASK, NO_IMAGE, AMBIGUOUS = "image-without-mask", "mask-without-image", "ambiguous-names"
 
 
 @dataclass(frozen=True)
@@ -73,20 +76,8 @@ class Pairing:
 
     images: Path | str  # place of the images, for messages
     masks: Path | str
-    pairs: Mapping[str, Pair] = field(default_factory=dict)  # by name, sorted
-    image_without_mask: Files = field(default_factory=dict)
-    mask_without_image: Files = field(default_factory=dict)
-    ambiguous: Files = field(default_factory=dict)
-    by_number: bool = False  # whether the names differ, and numbers in them are the same
-
-    @property
-    def unpaired(self) -> dict[str, Files]:
-        """Files without exactly one partner, by the code of a finding."""
-        return {
-            "image-without-mask": self.image_without_mask,
-            "mask-without-image": self.mask_without_image,
-            "ambiguous-names": self.ambiguous,
-        }
+    pairs: Mapping[str, Pair]  # by name, sorted
+    unpaired: Mapping[str, Files]  # code of a finding → files without exactly one partner
 
     @property
     def names(self) -> set[str]:
@@ -95,19 +86,16 @@ class Pairing:
 
     @property
     def note(self) -> str:
-        """Note about files that are left out, or about pairs by number; empty if there are none."""
-        if self.by_number:
-            first = next(iter(self.pairs.values()))
-            return f"images and masks pair by their numbers, such as {first.image.name} and {first.mask.name}"
+        """Note about files that are left out; empty if there are none."""
         return f"{self.lonely}; these are left out" if self.lonely else ""
 
     @property
     def error(self) -> CrispsegError | None:
         """Error that prevents training: ambiguous names, or fewer pairs than files without a partner on both sides."""
-        if self.ambiguous:
+        if ambiguous := self.unpaired[AMBIGUOUS]:
             remedy = "rename or remove some, or give data.images or data.masks as a pattern, such as photos/*.png"
-            return CrispsegError(f"several images or masks have one name: {few(self.ambiguous)}; {remedy}; {MERGE}")
-        alone = [len(self.image_without_mask), len(self.mask_without_image)]
+            return CrispsegError(f"several images or masks have one name: {few(ambiguous)}; {remedy}; {MERGE}")
+        alone = [len(self.unpaired[NO_MASK]), len(self.unpaired[NO_IMAGE])]
         if len(self.pairs) < min(alone) or (any(alone) and not self.pairs):
             remedy = "give both the same names, or move the extra ones away"
             return CrispsegError(f"{self.lonely}; {remedy}; {MERGE}")
@@ -117,8 +105,8 @@ class Pairing:
     def lonely(self) -> str:
         """Message about files without a partner; empty if there are none."""
         sides = (
-            ("image", self.image_without_mask, self.images, "mask", self.masks),
-            ("mask", self.mask_without_image, self.masks, "image", self.images),
+            ("image", self.unpaired[NO_MASK], self.images, "mask", self.masks),
+            ("mask", self.unpaired[NO_IMAGE], self.masks, "image", self.images),
         )
         parts = []
         for noun, files, place, partner, other_place in sides:
@@ -132,32 +120,29 @@ class Pairing:
 def pair_up(image_of: Files, mask_of: Files, images: Path | str, masks: Path | str) -> Pairing:
     """Pair the files of two places by their names, without affixes such as _mask.
 
-    If only the images or only the masks are in sub-folders, sub-folders are ignored. Different names pair by their
-    numbers if both sides have the same numbers. `images` and `masks` are the places, for messages.
+    If only the images or only the masks are in sub-folders, sub-folders are ignored. `images` and `masks` are the
+    places, for messages.
     """
     if _in_folders(image_of).isdisjoint(_in_folders(mask_of)):
         image_of, mask_of = _without_folders(image_of), _without_folders(mask_of)
-    numbered = _by_number(image_of, mask_of)
-    same_images, same_masks = _by_common_part(image_of), _by_common_part(numbered or mask_of)
+    same_images, same_masks = _by_common_part(image_of), _by_common_part(mask_of)
     for key in [*same_masks]:  # an image a with masks a_1 and a_2 of its objects is ambiguous
         base = plain(_NUMBER.sub("", key))
         if base in same_images and key not in same_images:
             same_masks[base] |= same_masks.pop(key)
     pairs: list[Pair] = []
-    no_mask: dict[Path, str] = {}
-    no_image: dict[Path, str] = {}
-    ambiguous: dict[Path, str] = {}
-    for key in [*same_images, *(same_masks.keys() - same_images)]:
+    unpaired: dict[str, dict[Path, str]] = {NO_MASK: {}, NO_IMAGE: {}, AMBIGUOUS: {}}
+    for key in dict.fromkeys([*same_images, *same_masks]):
         own, partners = same_images.get(key, {}), same_masks.get(key, {})
-        if not own or not partners:
-            no_mask |= own
-            no_image |= partners
+        if not partners:
+            unpaired[NO_MASK] |= own
+        elif not own:
+            unpaired[NO_IMAGE] |= partners
         elif paired := _paired(own, partners):
             pairs += paired
         else:
-            ambiguous |= own | partners
-    by_name = {pair.name: pair for pair in sorted(pairs)}
-    return Pairing(images, masks, by_name, no_mask, no_image, ambiguous, bool(numbered))
+            unpaired[AMBIGUOUS] |= own | partners
+    return Pairing(images, masks, {pair.name: pair for pair in sorted(pairs)}, unpaired)
 
 
 def _by_common_part(files: Files) -> dict[str, dict[Path, str]]:
@@ -179,6 +164,17 @@ def _paired(images: Files, masks: Files) -> list[Pair]:
     return [Pair(name, image, mask_of[name]) for image, name in images.items()]
 
 
+def joined(parts: Mapping[str, Pairing], images: Path | str, masks: Path | str) -> Pairing:
+    """Return the pairs and unpaired files of all splits; names of pairs then begin with the split."""
+    pairs: dict[str, Pair] = {}
+    unpaired: dict[str, dict[Path, str]] = {NO_MASK: {}, NO_IMAGE: {}, AMBIGUOUS: {}}
+    for split, part in parts.items():
+        pairs |= {f"{split}/{name}": pair for name, pair in part.pairs.items()}
+        for code, files in part.unpaired.items():
+            unpaired[code] |= files
+    return Pairing(images, masks, pairs, unpaired)
+
+
 def _in_folders(files: Files) -> set[bool]:
     """Return whether files are in sub-folders: True, False or both."""
     return {"/" in name for name in files.values()}
@@ -186,22 +182,6 @@ def _in_folders(files: Files) -> set[bool]:
 
 def _without_folders(files: Files) -> Files:
     return {file: name.rpartition("/")[2] for file, name in files.items()}
-
-
-def _by_number(image_of: Files, mask_of: Files) -> Files:
-    """Return masks with the names of the images of equal number; empty if names match or numbers differ."""
-    images, masks = _numbers(image_of), _numbers(mask_of)
-    if images.keys() != masks.keys() or {*map(plain, image_of.values())} & {*map(plain, mask_of.values())}:
-        return {}
-    return {masks[number]: image_of[file] for number, file in images.items()}
-
-
-def _numbers(files: Files) -> dict[int, Path]:
-    """Return files by the last number in their names, such as 0 for labels0000; empty if names differ otherwise."""
-    split_names = {file: re.fullmatch(r"(.*?)(\d+)(\D*)", name) for file, name in files.items()}
-    numbers = {int(match[2]): file for file, match in split_names.items() if match}
-    around = {(match[1], match[3]) for match in split_names.values() if match}
-    return numbers if len(around) == 1 and len(numbers) == len(files) else {}
 
 
 def pair_files(
@@ -222,7 +202,7 @@ def pair_files(
         return [pairs[name] for name in names]
     no_mask = {file: name for name, file in image_of.items() if name not in mask_of}
     no_image = {file: name for name, file in mask_of.items() if name not in image_of}
-    if lonely := Pairing(images, masks, pairs, no_mask, no_image).lonely:
+    if lonely := Pairing(images, masks, pairs, {NO_MASK: no_mask, NO_IMAGE: no_image}).lonely:
         raise CrispsegError(lonely)
     return [*pairs.values()]
 

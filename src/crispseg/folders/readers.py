@@ -92,11 +92,16 @@ def are_ids(declared: Declared, masks: Masks) -> bool:
         return False
     if declared.count is not None:  # masks that do not fit are reported one by one
         return True
-    values = values_of(exact) - {*declared.ignore}
+    return len(exact) == len(masks) and look_like_ids(declared, exact)
+
+
+def look_like_ids(declared: Declared, masks: Masks) -> bool:
+    """Return whether values are few, and without large gaps, or without any gap if 255 is among them."""
+    values = values_of(masks) - {*declared.ignore}
     ids = values - {IGNORE}
-    gaps = IGNORE in values and len(ids) <= max(ids, default=0)
-    few_in_each = all(len(mask.held - {IGNORE, *declared.ignore}) <= MOST_IDS for mask in exact)
-    return len(exact) == len(masks) and few_in_each and plausible(ids) and not gaps
+    if any(len(mask.held & ids) > MOST_IDS for mask in masks):
+        return False
+    return plausible(ids) and (IGNORE not in values or max(ids) < len(ids))
 
 
 def white_may_be_a_class(declared: Declared, masks: Masks) -> bool:

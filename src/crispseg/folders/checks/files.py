@@ -34,7 +34,7 @@ def sizes_differ(data: Examined) -> Finding | None:
 
 
 def constant_image(data: Examined) -> Finding | None:
-    return finding_of("constant-image", (image.file for image in data.survey.images if image.constant))
+    return finding_of("constant-image", (image.file for image in data.survey.images.values() if image.constant))
 
 
 def turned_images(data: Examined) -> Finding | None:
@@ -56,7 +56,7 @@ def positions_differ(data: Examined) -> Finding | None:
 
 def inverted_masks(data: Examined) -> Finding | None:
     """TIFF masks with 0 for white, which are inverted when they are read."""
-    inverted = [mask.file for mask in data.survey.masks if mask.inverted]
+    inverted = [mask.file for mask in data.survey.masks.values() if mask.inverted]
     every = len(inverted) == len(data.survey.masks)
     return finding_of("inverted-masks", inverted, Severity.WARNING if every else Severity.ERROR)
 
@@ -64,7 +64,7 @@ def inverted_masks(data: Examined) -> Finding | None:
 def transparent_pixels(data: Examined) -> Finding | None:
     """Transparent pixels, which are read as black; indices of palette files keep their values."""
     by_index = data.meaning is not None and not data.lookup.in_color
-    masks = [mask for mask in data.survey.masks if mask.transparent and not (by_index and mask.palette)]
+    masks = [mask for mask in data.survey.masks.values() if mask.transparent and not (by_index and mask.palette)]
     return finding_of("transparent-pixels", (mask.file for mask in masks))
 
 

@@ -64,8 +64,8 @@ def contradicting_masks(data: Examined) -> Finding | None:
 
 
 def images_of(data: Examined) -> dict[Member, ImageFacts]:
-    pairs = data.survey.pairs
-    return {(pair.split, str(pair.pair.image)): pair.image for pair in pairs if isinstance(pair.image, ImageFacts)}
+    pairs, images = data.survey.pairs, data.survey.images
+    return {(split, str(pair.image)): images[pair.image] for split, pair in pairs if pair.image in images}
 
 
 def digests(data: Examined) -> dict[Member, bytes]:
@@ -75,10 +75,9 @@ def digests(data: Examined) -> dict[Member, bytes]:
 
 def places(data: Examined) -> dict[Member, PurePosixPath]:
     """Return the path of each image in the folder of images, without suffix."""
-    pairs = data.survey.pairs
     return {
-        (pair.split, str(pair.pair.image)): data.places.get(pair.pair.image, PurePosixPath(pair.pair.name))
-        for pair in pairs
+        (split, str(pair.image)): data.places.get(pair.image, PurePosixPath(pair.name))
+        for split, pair in data.survey.pairs
     }
 
 
