@@ -77,12 +77,6 @@ def test_scores_are_those_of_a_loop(seed: int, classes: int) -> None:
     np.testing.assert_allclose(scores.frequency_weighted_iou, sum(weighted) if pairs else math.nan)
 
 
-def test_a_class_in_neither_does_not_count_and_one_that_is_only_predicted_counts_as_zero() -> None:
-    scores = scored(4, (torch.tensor([0, 2]), torch.tensor([0, 0]))).scores()
-    np.testing.assert_array_equal(scores.iou, [50, math.nan, 0, math.nan])
-    assert scores.miou == 25
-
-
 def test_arrays_are_taken_too() -> None:
     scores = SegmentationScores(2)
     scores.update(np.array([[[0, 1]]]), np.array([[[0, 0]]], np.uint8))

@@ -89,7 +89,7 @@ KINDS: dict[str, dict[str, Any]] = {  # together they have every operator of all
     "sharp_flow": {"name": "crisp", "fuse": "sharp_flow", "inference_scale": 1.5},
     "DDSM": {"name": "ddsm_upernet", "width": 24, "reduced": 16, "pixels": 9, "fuse_levels": [5]},
     "AGLN": {"name": "agln", "descriptors": 6, "connection": "dense"},
-    "UN-EPT": {"name": "unept", "points": 4, "levels": 1, "design": "paper", "refine": "boundary"},
+    "UN-EPT": {"name": "unept", "points": 4, "levels": 1, "layers": 1, "design": "paper", "refine": "boundary"},
 }
 
 
@@ -193,6 +193,7 @@ def test_every_format_in_every_precision(tmp_path: Path) -> None:
         assert form != "torch_export" or SOURCES not in path.read_bytes()  # nobody is told where it was made
 
 
+@pytest.mark.slow
 def test_the_model_stays_as_it_is() -> None:
     model = build(auxiliary=True).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -105,15 +105,11 @@ def test_files_of_pixels(
 
 TINY = {"backbone": "test_efficientnet", "width": 16}
 RUNS: dict[str, dict[str, Any]] = {
-    "sfnet": {**TINY, "fuse_levels": [5]},
-    "ddsm_upernet": {**TINY, "width": 24, "reduced": 16, "pixels": 9, "fuse_levels": [5]},
-    "agln": {**TINY, "descriptors": 6},
-    "unept": {**TINY, "points": 4, "levels": 1, "inference_scale": 1.33},
     "crisp": {**TINY, "fuse_levels": [5], "inference_scale": 1.33},
     "fpn of 16 bits": TINY,
     "fpn of one channel": {**TINY, "in_chans": 1},
 }
-"""Options of models with random weights; one flow, because every one takes seconds to export."""
+"""Options of models with random weights. The graphs of other models are exported in test_export.py."""
 
 
 def saved_run(name: str, folder: Path) -> str | Path:

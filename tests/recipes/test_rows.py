@@ -26,6 +26,8 @@ TABLES = {
     "unept": ["1", "2", "3", "4", "5", "6", "7", "8"],
 }
 ROWS = [row for paper in PAPERS for row in read_rows(paper) if row.row]
+FIRST = {(row.paper, row.table): row for row in reversed(ROWS)}.values()  # of each table
+MARKED = [pytest.param(row, marks=[pytest.mark.slow] * (row not in FIRST)) for row in ROWS]
 Built = Callable[[str, Callable[[], SegmentationModel]], tuple[str, str, dict[str, Any]]]
 COUNTED = [row for row in ROWS if row.parameters or row.multiply_adds]
 
@@ -56,7 +58,7 @@ def test_all_tables_are_there(paper: str) -> None:
     assert len(rows) == {"sfnet": 115, "ddsm": 26, "agln": 69, "unept": 88}[paper]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=named)
+@pytest.mark.parametrize("row", MARKED, ids=named)
 def test_commands_train_and_score_the_row(row: PaperRow, tmp_path: Path, built: Built) -> None:
     weights = tmp_path / "weights.pth"
     weights.touch()
