@@ -1,4 +1,4 @@
-"""`crispseg compare RUN RUN ... [--split S] [--json FILE] [--html FILE]`"""
+"""`crispseg compare RUN RUN ... [--split S] [--thin [CLASS …]] [--json FILE] [--html FILE]`"""
 
 from __future__ import annotations
 
@@ -25,12 +25,14 @@ class Compare(WithScores):
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
         others: further models to compare with it.
+        thin: also report IoU and recall by the width of structures, and clDice of the named classes.
     """
 
     name = "compare"
     words = ("run", "others")
     run: str
     others: list[str]
+    thin: list[str] | None = None
 
     def __call__(self) -> None:
         data, split = self.data_to_score(self.run)
@@ -42,7 +44,7 @@ class Compare(WithScores):
         conditions = f"{data.name} {split}, {len(datasets[0])} images"
         print(f"{conditions}, scores in percent", flush=True)
         evaluations = []
-        options: dict[str, Any] = {"device": self.device, "workers": self.workers}
+        options: dict[str, Any] = {"thin": self.thin, "device": self.device, "workers": self.workers}
         for name, model, dataset in zip(names, models, datasets, strict=True):
             scored = score_model(model, dataset, boundary=[DISTANCE], **options)
             evaluations.append(replace(scored, name=name, explanation=model.info.title))

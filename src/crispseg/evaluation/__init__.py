@@ -4,6 +4,7 @@ from crispseg.evaluation.boundary import BoundaryF, BoundaryIoU, BoundaryIoUScor
 from crispseg.evaluation.evaluate import evaluate
 from crispseg.evaluation.object_scores import ObjectQuality, ObjectScores
 from crispseg.evaluation.scores import Counts, Scores, SegmentationScores
+from crispseg.evaluation.thin import ThinQuality, ThinScores
 
 __all__ = [
     "BoundaryF",
@@ -15,5 +16,7 @@ __all__ = [
     "ObjectScores",
     "Scores",
     "SegmentationScores",
+    "ThinQuality",
+    "ThinScores",
     "evaluate",
 ]

@@ -104,7 +104,7 @@ class Estimate:
         return self.gain & ((self.interval[0] > 0) | (self.interval[1] < 0))
 
     def at(self, *index: int) -> Estimate:
-        """Return the estimate of one class or distance."""
+        """Return the estimate of one class, distance or width."""
         places: Any = (slice(None), *index)
         return replace(self, value=np.asarray(self.value)[index], samples=self.samples[places])
 

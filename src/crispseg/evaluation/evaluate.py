@@ -19,6 +19,7 @@ from crispseg.evaluation.object_scores import ObjectScores
 from crispseg.evaluation.recorded import warn_of_leaks
 from crispseg.evaluation.scores import PerImageMetric, Scores, SegmentationScores
 from crispseg.evaluation.summary import Evaluation
+from crispseg.evaluation.thin import ThinScores
 from crispseg.folders.lookup import InstanceLookup
 from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.objects import NUMBERED, object_rules
@@ -102,6 +103,7 @@ def score_model(
     objects_border: str | None = None,
     objects_min_size: NonNegativeInt | None = None,
     objects_split: bool = False,
+    thin: Sequence[str] | None = None,
     resamples: int = 0,
     **options: Any,
 ) -> Evaluation:
@@ -113,6 +115,7 @@ def score_model(
         boundary_empty: see `BoundaryScores`.
         objects, objects_border: class whose single objects are scored, and class of the pixels between them.
         objects_min_size, objects_split: `min_size` and `split` of `ObjectRule`.
+        thin: classes whose centre lines are compared, in addition to scores by width; None omits these scores.
         resamples: number of resamples for intervals; 0 for none.
         options: `device`, `workers` and `protocol` of `evaluate`.
 
@@ -128,6 +131,8 @@ def score_model(
     rules = object_rules(labels, objects, objects_border, min_size=objects_min_size, split=objects_split)
     for rule in rules.values():
         metrics["objects"] = ObjectScores(classes, rule)
+    if thin is not None:
+        metrics["thin"] = ThinScores(classes, [(name, labels.index(name)) for name in dict.fromkeys(thin)])
     scores = evaluate(model, dataset, **metrics, **options)
     further = {key: metric.scores() for key, metric in metrics.items()}
     return Evaluation(labels, scores, **further, resamples=resamples)

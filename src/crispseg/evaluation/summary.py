@@ -14,6 +14,7 @@ from crispseg.evaluation.bootstrap import LEVEL, Estimate, ImageScores, ScoreTab
 from crispseg.evaluation.boundary import BoundaryF, BoundaryIoU
 from crispseg.evaluation.object_scores import PERCENT, ObjectQuality
 from crispseg.evaluation.scores import Scores
+from crispseg.evaluation.thin import WIDTHS, ThinQuality
 from crispseg.labels import LabelSet
 from crispseg.visualization import pages
 
@@ -37,6 +38,12 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "object_recall": ("",),
     "object_ap": ("object AP, IoU 0.5 to 0.95",),
     "object_ap_of_thresholds": ("", "threshold"),
+    "iou_of_widths": ("IoU, {} px wide", "width"),
+    "recall_of_widths": ("recall, {} px wide", "width"),
+    "iou_of_widths_and_classes": ("", "width", "class"),
+    "recall_of_widths_and_classes": ("", "width", "class"),
+    "cl_dice": ("",),
+    "cl_dice_of_classes": ("clDice of {}", "line"),
 }
 """Measures by their names in JSON: name in the summary, empty if it omits them, and names of the axes."""
 
@@ -54,6 +61,7 @@ class Evaluation:
     boundary: BoundaryF | None = None
     boundary_iou: BoundaryIoU | None = None
     objects: ObjectQuality | None = None
+    thin: ThinQuality | None = None
     resamples: int = 0
     name: str = ""
     explanation: str = ""
@@ -62,7 +70,7 @@ class Evaluation:
     @property
     def parts(self) -> list[ImageScores]:
         """All computed scores."""
-        every = self.scores, self.boundary, self.boundary_iou, self.objects
+        every = self.scores, self.boundary, self.boundary_iou, self.objects, self.thin
         return [part for part in every if part is not None]
 
     @property
@@ -72,7 +80,7 @@ class Evaluation:
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """Scores in percent with intervals by name in JSON: `()`, or per class, distance or threshold."""
+        """Scores in percent with intervals by name in JSON: `()`, or per class, distance, threshold or width."""
         estimates: dict[str, Estimate] = {}
         for part in self.parts:
             estimates |= part.estimates(self.resamples)
@@ -90,6 +98,8 @@ class Evaluation:
             "class": self.labels.names,
             "distance": self.boundary.distances if self.boundary else (),
             "threshold": [percentage / 100 for percentage in PERCENT],
+            "width": WIDTHS,
+            "line": self.thin.names if self.thin else (),
         }
 
     @property
@@ -153,7 +163,7 @@ class Evaluation:
         return [{"name": names[index], "miou": number(miou), "iou": iou} for index, miou, iou in rows]
 
     def named(self, estimates: dict[str, Estimate], resamples: int) -> dict[str, Any]:
-        """Return values and any `intervals`, nested by the names of classes, distances and thresholds."""
+        """Return values and any `intervals`, nested by the names of classes, distances, thresholds and widths."""
         named = {name: self._nested(estimate.value, MEASURES[name][1:]) for name, estimate in estimates.items()}
         if resamples and len(self.scores.ids) > 1:
             named["intervals"] = {"level": LEVEL, "resamples": resamples}
@@ -207,7 +217,7 @@ class ModelComparison:
         return gains
 
     def tables(self) -> list[ScoreTable]:
-        """Build the tables of means and of the scores of classes."""
+        """Build the tables of means, scores of classes, and scores of thin structures if requested."""
         first, head = self.results[0], [result.name for result in self.results]
         names = head
         if len(names) > _NAMED_AT_ONCE:
@@ -218,6 +228,10 @@ class ModelComparison:
             rows = [self._row(name, key, *index, number) for number, name in enumerate(first.labels.names)]
             title = f"{title} of each class, and changes"
             tables.append(ScoreTable(["class", *head], rows, first.labels.palette, title))
+        if first.thin:
+            measures = first.thin.measures()
+            rows = [self._row(name, key, *index) for name, key, index in first.summary if key in measures]
+            tables.append(ScoreTable(["", *head], rows, title="Thin structures, and changes"))
         return tables
 
     def _means(self, names: Sequence[str]) -> ScoreTable:
