@@ -9,6 +9,7 @@ import os
 import pickle
 import random
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
 from typing import Any
@@ -78,6 +79,8 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
         self.images = [image for image, number in enumerate(times) for _ in range(number)]
         self.keep = keep
         self._kept: dict[int, Sample] = {}
+        seconds = torch.zeros(2, dtype=torch.float64, device="cpu")  # of reading and augmenting
+        self.seconds: Tensor = seconds.share_memory_()  # type: ignore[no-untyped-call]  # all workers add to it
 
     def __len__(self) -> int:
         return len(self.images)
@@ -90,10 +93,14 @@ class Augmented(Dataset[tuple[Tensor, ...]]):
             torch.default_generator.manual_seed(seed)
             if custom := getattr(self.transform, "custom", None):
                 seed_custom(custom, seed)
+            began = time.perf_counter()
             sample = self._kept.get(image) or self.dataset[image]
             if self.keep:
                 self._kept[image] = sample
-            return self.transform(sample)
+            read = time.perf_counter()
+            tensors = self.transform(sample)
+            self.seconds += torch.tensor([read - began, time.perf_counter() - read], device="cpu")
+            return tensors
 
 
 def seed_custom(custom: CustomTransform, seed: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import torch
@@ -48,6 +49,7 @@ from crispseg.training.losses import BoundaryRefinementLoss, CustomLoss, Weighte
 from crispseg.training.optimization import on_cuda
 from crispseg.training.pace import callback
 from crispseg.training.result import PICTURE, Run
+from crispseg.training.stage_times import StageTimes
 from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, record, write_text
 from crispseg.training.training_data import TrainingData, check_data, class_weights_of, print_data, show_data
@@ -195,6 +197,8 @@ def finish(setup: Setup, trainer: L.Trainer, console: Console) -> Run:
     """Print the scores and draw the best model's predictions; return the finished run."""
     folder = Path(setup.config.out)
     print_lines(console, closing_lines(setup.config, trainer, setup.data))
+    samples: Any = setup.loaders[0].dataset
+    print_lines(console, callback(trainer, StageTimes).lines(samples.seconds, on_cuda(setup.config)))
     model = setup.task.model
     if trainer.is_global_zero:  # other processes may not have access to the folder
         model = SegmentationModel.from_pretrained(folder / MODEL)

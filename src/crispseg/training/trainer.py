@@ -35,6 +35,7 @@ from crispseg.training.feedback import ProgressBar, ProgressLines
 from crispseg.training.optimization import on_cuda
 from crispseg.training.pace import NEVER, Pace
 from crispseg.training.result import METRICS
+from crispseg.training.stage_times import StageTimes
 from crispseg.training.task import steps_per_epoch
 
 PRECISIONS: dict[str, Any] = {"bf16": "bf16-mixed", "fp32": "32-true"}
@@ -78,6 +79,7 @@ def _callbacks(config: TrainConfig, steps: int | None, console: Console) -> list
     pace = Pace(timer, steps, 60 * config.minutes if config.minutes else None)
     callbacks: list[Callback] = [
         timer,
+        StageTimes(),
         pace,
         MetricsFile(folder / METRICS, timer),
         ProgressLines(pace, console),

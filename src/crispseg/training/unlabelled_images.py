@@ -86,7 +86,7 @@ class WithUnlabelled(Dataset[tuple[Tensor, ...]]):
     """
 
     def __init__(self, samples: Augmented, files: Sequence[Path], config: TrainConfig, info: ModelInfo) -> None:
-        self.samples, self.files = samples, files
+        self.samples, self.files, self.seconds = samples, files, samples.seconds
         self.channels, self.value_range = image_channels(info.in_chans), info.value_range
         norm, custom = (info.mean, info.std, info.in_chans), getattr(samples.transform, "custom", None)
         self.transform = train_transform(config.augment, *norm, custom=custom, two_views=True)
