@@ -112,7 +112,7 @@ def eight_bits(values: np.ndarray, value_range: Any) -> np.ndarray:
 
 def sixteen_bits(values: np.ndarray, value_range: Any) -> np.ndarray:
     """Return an image `(H, W, C)` as uint16; 8 bits are stretched over a fixed range, as the file expects."""
-    if values.dtype == np.uint8:
+    if values.dtype == np.uint8 and value_range != "image":
         low, high = value_range
         values = np.rint(low + values * ((high - low) / 255))
     return values.astype(np.uint16)

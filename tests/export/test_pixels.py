@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from crispseg import SegmentationModel, Segmenter
 from crispseg.export.formats import FILE_FORMATS, float_file, save_onnx, write_openvino
 from crispseg.export.pipeline import export_model
-from crispseg.export.pixels import Pixels
-from crispseg.export.plan import ExportPlan
-from crispseg.inference.runtime import open_model, open_onnx, pixels_of
+from crispseg.export.pixels import Pixels, limits_of_images
+from crispseg.export.plan import ExportPlan, describe
+from crispseg.inference.runtime import ExportedModel, open_model, open_onnx, pixels_of
 from crispseg.inference.segmenter import as_batch
 from crispseg.io.images import image_channels, read_image
-from crispseg.io.value_range import ValueRange
+from crispseg.io.value_range import OF_IMAGE, ValueRange, percentile_range, sampled
 from crispseg.models import ModelInfo
 
 SIZE = (97, 131)
-RANGES: list[ValueRange | None] = [None, (100, 3000), (7, 60)]
+RANGES: list[ValueRange | None] = [None, (100, 3000), (7, 60), "image"]
 
 
 def info_of(in_chans: int, value_range: ValueRange | None) -> ModelInfo:
@@ -48,6 +48,21 @@ def written(path: Path, pixels: NDArray[Any]) -> Path:
     return path
 
 
+@pytest.mark.parametrize(("height", "width"), [(32, 57), (97, 160), (256, 257), (300, 513)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_limits_are_those_of_reading(height: int, width: int, channels: int) -> None:
+    images = np.stack([drawn(height, width, channels, "image", seed) // 13**seed for seed in range(3)])
+    limits = limits_of_images(torch.from_numpy(images.astype(np.int32)))
+    for image, found in zip(images, limits.tolist(), strict=True):
+        assert tuple(found) == percentile_range([sampled(image)], OF_IMAGE)
+
+
+def test_a_grey_image_of_three_channels_has_the_limits_of_one() -> None:
+    grey = drawn(97, 131, 1, "image")
+    limits = limits_of_images(torch.from_numpy(np.repeat(grey, 3, axis=2)[None].astype(np.int32)))
+    assert tuple(limits[0].tolist()) == percentile_range([sampled(grey)], OF_IMAGE)
+
+
 @pytest.mark.parametrize("value_range", RANGES)
 @pytest.mark.parametrize("in_chans", [1, 3, 4])
 def test_pixels_become_the_images_of_a_segmenter(in_chans: int, value_range: ValueRange | None, tmp_path: Path) -> None:
@@ -59,7 +74,9 @@ def test_pixels_become_the_images_of_a_segmenter(in_chans: int, value_range: Val
     expected = as_batch(read, info, torch.device("cpu"))
     images = Pixels(info)(torch.from_numpy(pixels)[None])
     torch.testing.assert_close(images, expected)
-    torch.testing.assert_close(Pixels(info)(pixels_of(expected, info)), expected)
+    again = Pixels(info)(pixels_of(expected, info))
+    if value_range != "image":
+        torch.testing.assert_close(again, expected)
 
 
 class Learned(ModelTester):
@@ -77,8 +94,8 @@ def learned() -> SegmentationModel:
     [
         ("a.onnx", None, "labels", SIZE),
         ("a.onnx", (100, 3000), "probabilities", SIZE),
-        ("a.onnx", (100, 3000), "logits", None),
-        ("a.xml", None, "labels", None),
+        ("a.onnx", "image", "logits", None),
+        ("a.xml", "image", "labels", None),
     ],
 )
 def test_files_of_pixels(
@@ -97,6 +114,8 @@ def test_files_of_pixels(
         expected = torch.from_numpy(np.stack([result.labels for result in results]))
         assert expected.unique().numel() > 1
         assert (labels == expected).float().mean() >= 0.9999
+        if value_range == "image":
+            continue
         of_path = Segmenter(tmp_path / name)(tmp_path / "a.tif")
         assert (of_path.labels == results[-1].labels).mean() >= 0.9999
         if output != "labels":
@@ -166,7 +185,7 @@ def test_pixels_of_one_channel_keep_the_mean_of_rgb(channels: int) -> None:
     torch.testing.assert_close(Pixels(info)(pixels_of(batch, info)), batch)
 
 
-def test_files_do_not_measure_images(learned: SegmentationModel, tmp_path: Path, refuses: Any) -> None:
-    learned.info = replace(learned.info, value_range="image")
-    with refuses("value range of each image", "input float"):
-        export_model(learned, tmp_path / "a.onnx", "onnx", input="uint8")
+def test_files_that_scale_images_by_themselves_are_not_segmented(tmp_path: Path, refuses: Any) -> None:
+    file = ExportedModel(torch.nn.Identity(), describe(info_of(3, "image"), "uint8"), tmp_path / "a.onnx")
+    with refuses("a.onnx", "input float"):
+        Segmenter(file)

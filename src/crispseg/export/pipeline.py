@@ -145,8 +145,8 @@ def conflicts(plan: ExportPlan, format: Format, *, max_drop: float | None, trito
         f"triton needs an ONNX file, but format is {format}; use onnx, or leave out triton",
     )
     yield (
-        (plan.input, plan.model.info.value_range) == ("uint8", "image"),
-        "the model measures the value range of each image, which no file does; use input float",
+        plan.data is not None and (plan.input, plan.model.info.value_range) == ("uint8", "image"),
+        "a file that scales each image itself cannot be scored; use input float, or leave out calibrate and data",
     )
 
 

@@ -98,6 +98,9 @@ class ExportedModel(nn.Module):
         if device.type != "cpu" or precision not in ("fp32", self.precision):
             wrong = "bf16 is an option of the export" if precision != "fp32" else f"device is {device}"
             raise CrispsegError(f"{self.path} runs on the CPU in its own precision, but {wrong}; give the run instead")
+        if self.takes_pixels and self.info.value_range == "image":
+            scales = f"{self.path} scales each image by its own values, and crispseg has scaled them already"
+            raise CrispsegError(f"{scales}; give the run instead, or a file of input float")
         if (self.refines or self.labels_only) and not whole:
             does = "refines its logits" if self.refines else "has labels but no logits"
             raise CrispsegError(f"{self.path} {does}; give protocol whole, or the run instead")
