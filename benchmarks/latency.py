@@ -1,4 +1,4 @@
-"""Latency and memory of networks in PyTorch, ONNX Runtime and OpenVINO on this processor.
+"""Latency and memory of networks in PyTorch, ONNX Runtime, OpenVINO and ExecuTorch on this processor.
 
     python benchmarks/latency.py --networks sfnet crisp smp_fpn --out runs/latency --calibrate ../shared/data/camvid
 
@@ -6,7 +6,7 @@ Each way runs in a separate process, from a normalised image in memory to logits
 network are timed in turns, in two groups: PyTorch and ONNX Runtime, then the others. Both groups include PyTorch as
 trained.
 
-Files of our networks use `gather` sampling. Files of peers and OpenVINO (except int8) are for one size.
+Files of our networks use `gather` sampling. Files of peers, ExecuTorch and OpenVINO (except int8) are for one size.
 Weights are random, which does not affect the time; int8 is calibrated on CamVid. Memory is the peak resident memory
 minus that before the file is opened. A way that fails is a row with the reason. `--table` prints the rows, and
 `--write_only` writes the files.
@@ -90,7 +90,7 @@ NETWORKS = {
 class Way(NamedTuple):
     """Runtime, precision and output of a network."""
 
-    format: Literal["plain", "torch", "onnx", "openvino"]
+    format: Literal["plain", "torch", "onnx", "openvino", "executorch"]
     """plain: PyTorch as trained; torch: PyTorch as in `Segmenter`; others: formats of `crispseg export`."""
     precision: Literal["fp32", "bf16", "int8"]
     output: Output = "logits"
@@ -120,6 +120,7 @@ WAYS = (
     Way("openvino", "bf16"),
     Way("openvino", "bf16", "labels"),
     Way("openvino", "int8"),
+    Way("executorch", "fp32"),
 )
 COLUMNS = (
     *("network", "backbone", "way", "threads", "height", "width", "gmacs", "p50_ms", "p95_ms", "over_plain"),
@@ -174,7 +175,7 @@ def file_of(folder: Path, way: Way, size: tuple[int, int]) -> Path:
 
 def has_one_size(name: str, way: Way) -> bool:
     openvino = way.format == "openvino" and way.precision != "int8"
-    return name in OTHERS or openvino
+    return way.format == "executorch" or name in OTHERS or openvino
 
 
 def fixed(network: SegmentationModel, path: Path, size: tuple[int, int], output: Output) -> None:
@@ -193,7 +194,7 @@ def make(name: str, folder: Path, calibrate: Path | None, size: tuple[int, int])
             try:
                 if way.precision == "int8" and data is None:
                     raise CrispsegError("8 bits need --calibrate")
-                if name in OTHERS:
+                if name in OTHERS and way.format != "executorch":
                     fixed(network, path if way == Way("onnx", "fp32") else float_file(path), size, way.output)
                 if not path.exists():
                     only = size if has_one_size(name, way) else None

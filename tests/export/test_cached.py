@@ -77,8 +77,8 @@ def test_the_file_is_the_model_in_its_precision(folder: Path, tmp_path: Path) ->
 def test_mistakes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: Any) -> None:
     with refuses("there is no onnx in bf16"):
         Segmenter(folder, backend="onnxruntime", precision="bf16")
-    with refuses("backend is 'onnxruntime'", "a.xml needs openvino"):
-        Segmenter(tmp_path / "a.xml", backend="onnxruntime")
+    with refuses("backend is 'executorch'", "streets needs torch or onnxruntime or openvino"):
+        Segmenter(folder, backend="executorch")
     with refuses("runs on the CPU"):
         Segmenter(exported(tmp_path / "small.onnx"), precision="bf16")
     (tmp_path / "file").write_text("")

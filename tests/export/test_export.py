@@ -150,9 +150,9 @@ WHOLE = [{"name": name} for name in list_models() if name not in ("unept", "ddsm
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [*WHOLE, *SAMPLERS], ids=str)
 def test_default_files_of_no_model_have_grid_sample(options: dict[str, Any], tmp_path: Path) -> None:
-    """OpenVINO's files are made of the same graph."""
+    """OpenVINO's and ExecuTorch's files are made of the same graph."""
     onnx, _ = pytest.importorskip("onnx"), pytest.importorskip("openvino")
-    (sampling,) = {FILE_FORMATS[form].sampling for form in ("onnx", "openvino")}
+    (sampling,) = {FILE_FORMATS[form].sampling for form in ("onnx", "openvino", "executorch")}
     plan, path = ExportPlan(create_model(**TINY, **options), sampling=sampling, size=(64, 96)), tmp_path / "a.onnx"
     program = plan.trace()
     assert not {*GRID_SAMPLERS} & {node.target for node in program.graph.nodes}

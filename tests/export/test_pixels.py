@@ -96,6 +96,7 @@ def learned() -> SegmentationModel:
         ("a.onnx", (100, 3000), "probabilities", SIZE),
         ("a.onnx", "image", "logits", None),
         ("a.xml", "image", "labels", None),
+        ("a.pte", None, "labels", SIZE),
     ],
 )
 def test_files_of_pixels(

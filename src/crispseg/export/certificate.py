@@ -177,7 +177,7 @@ class Certificate:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, with the processor and the versions of the software."""
-        packages = ("crispseg", "torch", "timm", "onnxruntime", "openvino", "nncf")
+        packages = ("crispseg", "torch", "timm", "onnxruntime", "openvino", "executorch", "nncf")
         return {
             **asdict(self),
             "processor": processor_name(torch.device("cpu")),

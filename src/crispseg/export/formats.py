@@ -16,7 +16,7 @@ from crispseg.export.plan import ExportPlan, Sampling, exporting
 from crispseg.export.quantization import quantize_onnx, quantize_openvino
 from crispseg.inference.runtime import METADATA, UNSEALED, AnyModel, ExportedModel, open_model, seal
 
-Format: TypeAlias = Literal["onnx", "openvino", "torch_export"]
+Format: TypeAlias = Literal["onnx", "openvino", "torch_export", "executorch"]
 
 OPSET = 19
 
@@ -59,6 +59,19 @@ def write_torch_export(plan: ExportPlan, path: Path) -> ExportedModel:
     torch.export.save(program, content, extra_files={f"{METADATA}.json": metadata})
     path.write_bytes(content.getbuffer())
     return ExportedModel(program.module().forward, metadata, path)
+
+
+def write_executorch(plan: ExportPlan, path: Path) -> AnyModel:
+    """Write an ExecuTorch file for XNNPACK on CPUs; one of its methods returns the metadata."""
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    program, methods = plan.trace(), {METADATA: plan.metadata(sha256=UNSEALED)}
+    with exporting():
+        lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()], constant_methods=methods)
+        path.write_bytes(lowered.to_executorch().buffer)
+    seal(path)
+    return open_model(path)
 
 
 # Their common steps ---------------------------------------------------------------------------------------------------
@@ -124,6 +137,8 @@ class FileFormat:
     """Required packages."""
     sampling: Sampling = "gather"
     """Default of an export."""
+    one_size: bool = False
+    """Whether a file accepts images of one size only."""
     unsupported: Mapping[str, str] = field(default_factory=dict)
     """Unsupported precisions, with reasons."""
 
@@ -147,5 +162,15 @@ FILE_FORMATS: dict[Format, FileFormat] = {
         write=write_torch_export,
         sampling="grid_sample",
         unsupported={"int8": "PyTorch alone cannot quantise a graph; use openvino or onnx, or bf16"},
+    ),
+    "executorch": FileFormat(
+        suffix=".pte",
+        write=write_executorch,
+        packages=("executorch",),
+        one_size=True,
+        unsupported={
+            "bf16": "XNNPACK, its library for CPUs, has no bfloat16 convolution; use fp32",
+            "int8": "8-bit convolutions are not exported to ExecuTorch yet; use fp32",
+        },
     ),
 }

@@ -52,7 +52,7 @@ def export_model(
 
     Args:
         model: the model.
-        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it) or .pt2.
+        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it), .pt2 or .pte.
         format: see `Format`.
         precision: fp32, bf16 or int8, which is calibrated on data. In bf16, OpenVINO rounds the coordinates of
             `grid_sample` too; `gather` in crisp keeps their whole pixels.
@@ -65,8 +65,8 @@ def export_model(
             one channel takes RGB, and, in a file for all sizes, also grey of one channel.
         output: `logits` or `probabilities` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8, which need less
             memory but give no probabilities.
-        size: height and width of the only image of a run; by default, files accept any number of images of any size.
-            An OpenVINO file for one image of one size takes less time.
+        size: height and width of the images. ExecuTorch files need it; by default, other files accept any number of
+            images of any size. An OpenVINO file for one image of one size takes less time.
         triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file; other
             settings there are not overwritten.
 
@@ -128,6 +128,10 @@ def conflicts(plan: ExportPlan, format: Format, *, max_drop: float | None, trito
     """Yield combinations of options that are not possible: whether the plan has them, and the message."""
     int8 = plan.precision == "int8"
     sides = f"give a height and width of at least {MIN_SIDE}, and at most {MAX_PIXELS:,} pixels"
+    yield (
+        plan.size is None and FILE_FORMATS[format].one_size,
+        f"size is None, but {format} files accept one size; {sides}",
+    )
     yield (
         plan.size is not None and (min(plan.size) < MIN_SIDE or math.prod(plan.size) > MAX_PIXELS),
         f"size is {plan.size}; {sides}",

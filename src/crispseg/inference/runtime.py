@@ -1,4 +1,4 @@
-"""Models from files of `crispseg export`, run on the CPU by ONNX Runtime or OpenVINO."""
+"""Models from files of `crispseg export`, run on the CPU by ONNX Runtime, OpenVINO or ExecuTorch."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CHECKSUM = re.compile(rb'sha256(?:"|&quot;): (?:"|&quot;)([0-9a-f]{64})')
 Run: TypeAlias = Callable[[Tensor], Tensor]
 """Function from the input of a file to its output, such as images `(N, C, H, W)` to logits, on the CPU."""
 
-Backend: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino"]
+Backend: TypeAlias = Literal["auto", "torch", "onnxruntime", "openvino", "executorch"]
 
 OPENVINO_CACHE = "64"
 """Compiled operations that OpenVINO keeps for earlier image sizes. With its 5,000, 500 sizes take half a gigabyte."""
@@ -50,7 +50,7 @@ WRITERS: Registry[Callable[[str | Path, FloatPrecision], Path]] = Registry(
 )
 """Functions that write a saved model as a cached file for a runtime, in a precision."""
 
-RUNTIMES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",)}
+RUNTIMES = {".onnx": ("onnxruntime", "openvino"), ".xml": ("openvino",), ".pte": ("executorch",)}
 
 
 class ExportedModel(nn.Module):
@@ -173,7 +173,7 @@ def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPr
     """Open a source of `SegmentationModel.from_pretrained`, a folder of folds, or an exported file.
 
     Args:
-        backend: by default ONNX Runtime for .onnx, OpenVINO for .xml, PyTorch for saved models.
+        backend: by default ONNX Runtime for .onnx, OpenVINO for .xml, ExecuTorch for .pte, PyTorch for saved models.
             For ONNX Runtime and OpenVINO, a saved model is exported once, to a cached file.
         precision: precision of the cached file.
 
@@ -286,4 +286,21 @@ def open_openvino(path: Path) -> tuple[Run, str]:
     return run, metadata
 
 
-OPENERS = {"onnxruntime": open_onnx, "openvino": open_openvino}
+def open_executorch(path: Path) -> tuple[Run, str]:
+    """Return a function that runs a file of one image in ExecuTorch, and its metadata as JSON."""
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime
+
+    portable_lib._unsafe_reset_threadpool(torch.get_num_threads())
+    program = Runtime.get().load_program(path)
+    named = program.load_method(METADATA) if METADATA in program.method_names else None
+    method = program.load_method("forward")
+
+    def run(images: Tensor) -> Tensor:
+        output: Tensor = method.execute([images.contiguous()])[0]
+        return output.clone()  # the next call overwrites its memory
+
+    return run, named.execute([])[0] if named else NO_METADATA
+
+
+OPENERS = {"onnxruntime": open_onnx, "openvino": open_openvino, "executorch": open_executorch}
