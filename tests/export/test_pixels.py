@@ -190,3 +190,9 @@ def test_files_that_scale_images_by_themselves_are_not_segmented(tmp_path: Path,
     file = ExportedModel(torch.nn.Identity(), describe(info_of(3, "image"), "uint8"), tmp_path / "a.onnx")
     with refuses("a.onnx", "input float"):
         Segmenter(file)
+
+
+def test_core_ml_takes_normalised_images(learned: SegmentationModel, tmp_path: Path, refuses: Any) -> None:
+    pytest.importorskip("coremltools")
+    with refuses("input float"):
+        export_model(learned, tmp_path / "a.mlpackage", "coreml", size=(64, 96), input="uint8")

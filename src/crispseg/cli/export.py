@@ -28,16 +28,16 @@ LARGEST_LOSS = 0.5  # points of a score that int8 may lose before another precis
 
 @dataclass(kw_only=True)
 class Export(WithOptions, WithData):
-    """Write a trained model as one file for ONNX Runtime, OpenVINO, torch.export or ExecuTorch.
+    """Write a trained model as one file for ONNX Runtime, OpenVINO, torch.export, ExecuTorch or Core ML.
 
-    It accepts images of any size unless size is given; ExecuTorch files, for phones, need it.
+    It accepts images of any size unless size is given; ExecuTorch and Core ML files, for phones, need it.
 
     A certificate compares the file's outputs with the model's.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
-        format: format of the file; the default follows the suffix of out (FILE.onnx, FILE.xml, FILE.pt2
-            or FILE.pte).
+        format: format of the file; the default follows the suffix of out (FILE.onnx, FILE.xml, FILE.pt2,
+            FILE.pte or FILE.mlpackage).
         out: file to write; an existing file is overwritten.
         calibrate: a folder of data, a run or the name of a data source. Its train split is used to calibrate int8, its
             val split to score the file. The default is the run's data for int8 and max_drop, and no data otherwise.
@@ -84,6 +84,8 @@ def show(certificate: Certificate) -> None:
     """Print a certificate."""
     for comparison in certificate.comparisons:
         print(f"compared with the model at {comparison}")
+    if certificate.format == "coreml" and not certificate.comparisons:
+        print("not compared with the model, since Core ML files run on macOS only; export it there for a comparison")
     if measured := certificate.measured:
         print(f"{measured.images} images of {certificate.data}, model → file: {measured.labels:.2f} % same labels")
         better = "fp32" if certificate.format == "onnx" else "bf16"

@@ -171,13 +171,13 @@ class Certificate:
     measured: Measured | None
     """Scores on the data; None without data."""
     comparisons: tuple[Comparison, ...]
-    """Comparisons of the logits, on random images."""
+    """Comparisons of the logits, on random images; none for a Core ML file that was not written on macOS."""
     bytes: int
     """Size of the file in bytes."""
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, with the processor and the versions of the software."""
-        packages = ("crispseg", "torch", "timm", "onnxruntime", "openvino", "executorch", "nncf")
+        packages = ("crispseg", "torch", "timm", "onnxruntime", "openvino", "executorch", "coremltools", "nncf")
         return {
             **asdict(self),
             "processor": processor_name(torch.device("cpu")),

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import torch
+from torch import Tensor
 from torch.export import ExportedProgram
 
 from crispseg.compat import openvino_core
 from crispseg.export.plan import ExportPlan, Sampling, exporting
 from crispseg.export.quantization import quantize_onnx, quantize_openvino
+from crispseg.inference.device import runs_coreml
 from crispseg.inference.runtime import METADATA, UNSEALED, AnyModel, ExportedModel, open_model, seal
 
-Format: TypeAlias = Literal["onnx", "openvino", "torch_export", "executorch"]
+Format: TypeAlias = Literal["onnx", "openvino", "torch_export", "executorch", "coreml"]
 
 OPSET = 19
 
@@ -72,6 +75,33 @@ def write_executorch(plan: ExportPlan, path: Path) -> AnyModel:
         path.write_bytes(lowered.to_executorch().buffer)
     seal(path)
     return open_model(path)
+
+
+def write_coreml(plan: ExportPlan, path: Path) -> ExportedModel:
+    """Write an ML program in float32, and return a model that runs it, on macOS only."""
+    known = {torch.ops.aten.alias.default: torch.clone, torch.ops.aten.__and__.Tensor: torch.logical_and}
+    as_int32 = {"labels": "int32 (N, H, W), class ids"} if plan.output == "labels" else {}
+    program, metadata = plan.trace(), plan.metadata(**as_int32)
+    with exporting(), redirect_stderr(io.StringIO()):  # progress bars
+        import coremltools
+
+        written = coremltools.convert(
+            program.run_decompositions(known),
+            outputs=[coremltools.TensorType(name=plan.output)],
+            minimum_deployment_target=coremltools.target.iOS16,
+            compute_precision=coremltools.precision.FLOAT32,  # float16 would move points by up to a quarter of a pixel
+            skip_model_load=True,
+        )
+        written.user_defined_metadata[METADATA] = metadata
+        written.save(str(path))
+        (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+        model = coremltools.models.MLModel(str(path), skip_model_load=not runs_coreml())
+
+    def run(images: Tensor) -> Tensor:
+        result = torch.from_numpy(model.predict({"images": images.numpy()})[plan.output])
+        return result.to(torch.uint8) if plan.output == "labels" else result
+
+    return ExportedModel(run, metadata, path)
 
 
 # Their common steps ---------------------------------------------------------------------------------------------------
@@ -171,6 +201,17 @@ FILE_FORMATS: dict[Format, FileFormat] = {
         unsupported={
             "bf16": "XNNPACK, its library for CPUs, has no bfloat16 convolution; use fp32",
             "int8": "8-bit convolutions are not exported to ExecuTorch yet; use fp32",
+        },
+    ),
+    "coreml": FileFormat(
+        suffix=".mlpackage",
+        write=write_coreml,
+        sampling="grid_sample",
+        packages=("coremltools",),
+        one_size=True,
+        unsupported={
+            "bf16": "Core ML has no bfloat16; use fp32",
+            "int8": "8-bit convolutions are not exported to Core ML yet; use fp32",
         },
     ),
 }

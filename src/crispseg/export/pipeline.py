@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,9 +21,10 @@ from crispseg.export.formats import FILE_FORMATS, Format, float_file
 from crispseg.export.plan import ExportPlan, Output, Precision, Sampling
 from crispseg.export.quantization import Calibration, Input
 from crispseg.export.triton import SETTINGS, check_settings, triton_settings
+from crispseg.inference.device import runs_coreml
 from crispseg.inference.runtime import AnyModel
 from crispseg.inference.segmenter import check_finite
-from crispseg.io.files import workplace, writable_file
+from crispseg.io.files import workplace, writable_file, writable_folder
 from crispseg.io.tiff_reading import MAX_PIXELS
 from crispseg.models import SegmentationModel
 from crispseg.models.info import MIN_SIDE
@@ -52,21 +54,23 @@ def export_model(
 
     Args:
         model: the model.
-        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it), .pt2 or .pte.
+        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it), .pt2, .pte
+            or .mlpackage (a folder).
         format: see `Format`.
         precision: fp32, bf16 or int8, which is calibrated on data. In bf16, OpenVINO rounds the coordinates of
             `grid_sample` too; `gather` in crisp keeps their whole pixels.
         data: images for the 8-bit ranges and for the evaluation of the file.
         max_drop: largest allowed loss of mIoU and boundary F on val, in points; if it is exceeded, no file is written.
         sampling: `gather` reads features at points by four gathered rows and their weighted sum, `grid_sample` by the
-            runtime's operator, which some have wrong or slow. By default `gather`, but `grid_sample` for torch_export.
+            runtime's operator, which some have wrong or slow. By default `gather`, but `grid_sample` for torch_export
+            and coreml.
         input: `float` for `images` (N, in_chans, H, W), normalised float32; or `uint8` for pixels (N, H, W, C) as
             decoders give them, which the file normalises. They are uint16 for a model with a value range. A model of
             one channel takes RGB, and, in a file for all sizes, also grey of one channel.
         output: `logits` or `probabilities` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8, which need less
             memory but give no probabilities.
-        size: height and width of the images. ExecuTorch files need it; by default, other files accept any number of
-            images of any size. An OpenVINO file for one image of one size takes less time.
+        size: height and width of the images. ExecuTorch and Core ML files need it; by default, other files accept any
+            number of images of any size. An OpenVINO file for one image of one size takes less time.
         triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file; other
             settings there are not overwritten.
 
@@ -83,6 +87,8 @@ def export_model(
         check_settings(path, settings)
     check_finite(model)
     sizes = CHECKED if size is None else [(2, *size)]
+    if format == "coreml" and not runs_coreml():
+        sizes = []
     with replacing(path) as folder:
         made = folder / path.name
         with reported(plan, made, path):
@@ -98,7 +104,7 @@ def export_model(
             None if data is None else data.name,
             measured,
             comparisons,
-            sum(file.stat().st_size for file in folder.iterdir()),
+            sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
         )
         text = json.dumps(certificate.as_json(), indent=2, ensure_ascii=False)
         made.with_name(f"{made.name}.json").write_text(f"{text}\n", encoding="utf-8")
@@ -149,17 +155,32 @@ def conflicts(plan: ExportPlan, format: Format, *, max_drop: float | None, trito
         f"triton needs an ONNX file, but format is {format}; use onnx, or leave out triton",
     )
     yield (
+        (format, plan.sampling) == ("coreml", "gather"),
+        "coremltools cannot convert gathered rows; use grid_sample for Core ML",
+    )
+    yield (
         plan.data is not None and (plan.input, plan.model.info.value_range) == ("uint8", "image"),
         "a file that scales each image itself cannot be scored; use input float, or leave out calibrate and data",
+    )
+    yield (
+        (format, plan.input) == ("coreml", "uint8"),
+        "Core ML's arrays have no 8 bits; use input float for Core ML",
+    )
+    yield (
+        plan.data is not None and format == "coreml" and not runs_coreml(),
+        "Core ML files can be scored on macOS only; leave out calibrate, data and max_drop",
     )
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a new folder for a file and those next to it; move them to the folder of `path` if there is no error."""
-    place = writable_file(path).parent
+    package = path.suffix == ".mlpackage" and (path / "Manifest.json").exists()  # an earlier one, which is a folder
+    place = writable_folder(path.parent) if package else writable_file(path).parent
     with workplace(path) as folder:
         yield folder
+        if package:
+            shutil.rmtree(path)
         for part in sorted(folder.iterdir(), key=lambda part: part.name == path.name):  # the main file last
             part.replace(place / part.name)
 

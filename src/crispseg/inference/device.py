@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -57,6 +58,11 @@ def processor_name(device: torch.device) -> str:
     if named := re.search(r"^model name\s*: (.+)", text, re.MULTILINE):
         return named[1].strip()
     return platform.processor() or platform.machine()
+
+
+def runs_coreml() -> bool:
+    """Return whether this system runs Core ML files."""
+    return sys.platform == "darwin"
 
 
 SPAWN = "create the first Segmenter after the fork, or start processes by spawn"

@@ -181,7 +181,10 @@ def open_model(source: str | Path, backend: Backend = "auto", precision: FloatPr
         CrispsegError: the source is missing or damaged, or the backend is unknown, is not installed or does not support
             such files.
     """
-    known = RUNTIMES[Path(source).suffix.lower()] if is_exported(source) else ("torch", *WRITERS.names())
+    suffix = Path(source).suffix.lower()
+    if suffix == ".mlpackage":
+        raise CrispsegError(f"{source} is for Core ML, which crispseg cannot run; give a saved model or another export")
+    known = RUNTIMES[suffix] if is_exported(source) else ("torch", *WRITERS.names())
     runtime = known[0] if backend == "auto" else backend
     if runtime not in known:
         raise CrispsegError(f"backend is '{backend}', but {source} needs {' or '.join(known)}; leave out backend")
