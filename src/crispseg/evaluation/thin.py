@@ -1,4 +1,4 @@
-"""Scores of thin structures: IoU and recall by the width of the true object, and clDice. docs/metrics.md defines them.
+"""Scores of thin structures: IoU and recall by the width of the true object, and clDice.
 
 Shit et al.: clDice, a Novel Topology-Preserving Loss Function for Tubular Structure Segmentation. CVPR 2021, Eq. 1, 2.
 """

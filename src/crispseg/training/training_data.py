@@ -122,8 +122,9 @@ def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
     times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.processes)
     keep = keeps_images(config, reports[0])
     digest = digest_of(examined.survey)
-    about = value_range, times, keep, examined.meaning, tuple(findings), digest
-    return config, TrainingData(train_set, val_set, *reports, *about)
+    return config, TrainingData(
+        train_set, val_set, reports[0], reports[1], value_range, times, keep, examined.meaning, tuple(findings), digest
+    )
 
 
 def digest_of(survey: Survey) -> str:
