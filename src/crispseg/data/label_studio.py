@@ -50,11 +50,12 @@ def read_label_studio(path: Path, content: Any) -> Annotations:
     counts = dict.fromkeys((UNANNOTATED, WITHOUT_REGION, SEVERAL_ANNOTATIONS), 0)
     for index, task in enumerate(tasks):
         data, results = task["data"], _results(task.get("annotations" if annotated else "predictions"))
-        images = _marked(path, f"{path}: task {index}", data, results[-1]) if results else []
-        marked += images
         counts[UNANNOTATED] += not results
-        counts[WITHOUT_REGION] += bool(results) and not images
         counts[SEVERAL_ANNOTATIONS] += len(results) > 1
+        if results:
+            images = _marked(path, f"{path}: task {index}", data, results[-1])
+            marked += images
+            counts[WITHOUT_REGION] += not images
     notes = [] if annotated else [f"{path} has no annotations; its predictions were imported"]
     notes += [f"{count} tasks of {path} have {problem}" for problem, count in counts.items() if count]
     names = {shape.label for shape in chain(*(image.shapes for image in marked))}

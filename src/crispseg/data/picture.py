@@ -17,7 +17,7 @@ from crispseg.folders.lookup import NONE
 from crispseg.folders.report import SplitReport, percent, report_of
 from crispseg.io.images import as_picture, colorize
 from crispseg.io.parallel import spread
-from crispseg.labels import IGNORE, LabelSet
+from crispseg.labels import IGNORE, Color, LabelSet
 
 DATA_PICTURE = "data.png"  # file in a run's folder
 MOST_IMAGES = 12  # images in the picture
@@ -33,14 +33,24 @@ def draw_data(dataset: SegmentationDataset, report: SplitReport) -> NDArray[np.u
 
     The report is that of the dataset, in the same order of images.
     """
-    indices = chosen_images(report)
-    shape = typical_shape([report.sizes[index] for index in indices])
-    tiles = [tile(dataset[index], report.labels, shape) for index in indices]
-    columns = min(COLUMNS, len(tiles))
-    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[start : start + columns]) for start in range(0, len(tiles), columns)]
-    body = np.vstack(rows)
-    return np.vstack([body, legend(report, body.shape[1])])
+    indices, entries = chosen_images(report), legend(report)
+    height, width = typical_shape([report.sizes[index] for index in indices])
+    columns = min(COLUMNS, len(indices))
+    right, bottom = columns * (width + GAP) + GAP, math.ceil(len(indices) / columns) * (height + TEXT + GAP) + GAP
+    words = max(1, right // TILE)  # entries of the legend side by side
+    picture = Image.new("RGB", (right, bottom + math.ceil(len(entries) / words) * (TEXT + GAP) + GAP), "white")
+    font = ImageFont.truetype(font_manager.findfont("DejaVu Sans"), TEXT - 4)  # has letters of most languages
+    draw = ImageDraw.Draw(picture)
+    for place, index in enumerate(indices):
+        sample = dataset[index]
+        left, top = GAP + place % columns * (width + GAP), GAP + place // columns * (height + TEXT + GAP)
+        picture.paste(Image.fromarray(tile(sample, report.labels, (height, width))), (left, top))
+        draw.text((left, top + height), shortened_name(sample.name), "black", font)
+    for place, (color, text) in enumerate(entries):
+        left, top = GAP + place % words * (right // words), bottom + place // words * (TEXT + GAP)
+        draw.rectangle((left, top, left + 2 * TEXT, top + TEXT - 2), fill=tuple(color), outline="black")
+        draw.text((left + 2 * TEXT + GAP, top), text, "black", font)
+    return np.asarray(picture)
 
 
 def draw_examined(data: Examined) -> NDArray[np.uint8] | None:
@@ -73,18 +83,13 @@ def typical_shape(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
 
 def tile(sample: Sample, labels: LabelSet, shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Draw an image with its mask and its name, in a white frame `(H, W, 3)`."""
+    """Draw an image with its mask, at most as large as a shape `(H, W)`."""
     factor = min(shape[0] / sample.size[0], shape[1] / sample.size[1])
     size = max(1, round(sample.size[1] * factor)), max(1, round(sample.size[0] * factor))
-    enlarged = factor > 1
-    image = cv2.resize(as_picture(sample.image), size, interpolation=cv2.INTER_NEAREST if enlarged else cv2.INTER_AREA)
+    interpolation = cv2.INTER_NEAREST if factor > 1 else cv2.INTER_AREA
+    image = cv2.resize(as_picture(sample.image), size, interpolation=interpolation)
     ids = cv2.resize(sample.labels, size, interpolation=cv2.INTER_NEAREST)
-    drawn = with_mask(np.asarray(image, np.uint8), np.asarray(ids), labels)
-    below, right = shape[0] - drawn.shape[0], shape[1] - drawn.shape[1]
-    frame = (GAP, GAP + TEXT + below), (GAP, GAP + right), (0, 0)
-    picture = Image.fromarray(np.pad(drawn, frame, constant_values=255))
-    ImageDraw.Draw(picture).text((GAP, picture.height - GAP - TEXT), shortened_name(sample.name), "black", font())
-    return np.asarray(picture)
+    return with_mask(np.asarray(image, np.uint8), np.asarray(ids), labels)
 
 
 def with_mask(image: NDArray[np.uint8], ids: NDArray[np.uint8], labels: LabelSet) -> NDArray[np.uint8]:
@@ -100,28 +105,13 @@ def with_mask(image: NDArray[np.uint8], ids: NDArray[np.uint8], labels: LabelSet
     return np.where(ignored, image * DARK, drawn).astype(np.uint8)
 
 
-def legend(report: SplitReport, width: int) -> NDArray[np.uint8]:
-    """Draw id, name and share of each class `(H, W, 3)`, and of ignored pixels."""
-    entries = [
-        (color, f"{index}  {name}  {percent(share)}")
-        for index, (name, color, share) in enumerate(zip(*vars(report.labels).values(), report.shares, strict=True))
-    ]
+def legend(report: SplitReport) -> list[tuple[Color, str]]:
+    """Return the colour, and the id, name and share, of each class and of ignored pixels."""
+    classes = zip(report.labels.palette, report.labels.names, report.shares, strict=True)
+    entries = [(color, f"{index}  {name}  {percent(share)}") for index, (color, name, share) in enumerate(classes)]
     if report.ignored:
         entries.append(((64, 64, 64), f"{IGNORE}  ignored (dark)  {percent(report.void)}"))
-    columns = max(1, width // TILE)
-    rows = math.ceil(len(entries) / columns)
-    picture = Image.new("RGB", (width, rows * (TEXT + GAP) + 2 * GAP), "white")
-    draw = ImageDraw.Draw(picture)
-    for place, (color, text) in enumerate(entries):
-        left, top = GAP + place // rows * (width // columns), GAP + place % rows * (TEXT + GAP)
-        draw.rectangle((left, top, left + 2 * TEXT, top + TEXT - 2), fill=tuple(color), outline="black")
-        draw.text((left + 2 * TEXT + GAP, top), text, "black", font())
-    return np.asarray(picture)
-
-
-def font() -> ImageFont.FreeTypeFont:
-    """Return the font of matplotlib, which has letters of most languages."""
-    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), TEXT - 4)
+    return entries
 
 
 def shortened_name(name: str, most: int = 40) -> str:

@@ -47,12 +47,11 @@ def content_of(root: Place, images: Place, masks: Place, given: Mapping[str, Pat
     located = located_in(tree, images, masks)
     division = divide(located, follow_folders=not given)
     annotated = Path(located.images).parent / ANNOTATED
-    names = tree.named()
     return Content(
         located,
         division,
         lists={**({} if division.splits else lists_in(tree)), **given},
-        classes=tree.path(names["classes.txt"]) if "classes.txt" in names else None,
+        classes=tree.named().get("classes.txt"),
         annotated=annotated if annotated.is_file() else None,
         unused="" if division.splits or given else note_of_unused(tree, located),
     )
@@ -80,7 +79,7 @@ def lists_in(tree: Tree) -> dict[str, Path]:
     lists: dict[str, Path] = {}
     for folder in LIST_FOLDERS:
         files = tree.named(folder)
-        lists |= {split: tree.path(files[f"{split}.txt"]) for split in SPLITS if f"{split}.txt" in files}
+        lists |= {split: files[f"{split}.txt"] for split in SPLITS if f"{split}.txt" in files}
     return lists
 
 

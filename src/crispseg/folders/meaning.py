@@ -27,10 +27,8 @@ class Declared:
 
     def labels(self, count: int) -> LabelSet:
         """Return `count` classes with the declared names and colours; a palette of greys is not used to draw."""
-        names = self.names
-        if names is None:
-            first = "background" if self.palette == BLACK_AND_WHITE else "class 0"
-            names = (first, *(f"class {index}" for index in range(1, count)))
+        first = "background" if self.palette == BLACK_AND_WHITE else "class 0"
+        names = self.names or (first, *(f"class {index}" for index in range(1, count)))
         colors: dict[int, Color] = {}
         for color, index in (self.palette or {}).items():
             colors.setdefault(index, color)

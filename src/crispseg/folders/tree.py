@@ -50,18 +50,14 @@ class Tree:
             counts[path.parent][path.suffix.lower()] += 1
         return dict(counts)
 
-    def named(self, folder: PurePosixPath | str = ".") -> dict[str, PurePosixPath]:
-        """Return the files of one folder, without its sub-folders, by their names."""
-        return {path.name: path for path in self.files if path.parent == PurePosixPath(folder)}
+    def named(self, folder: PurePosixPath | str = ".") -> dict[str, Path]:
+        """Return the full paths of the files of one folder, without its sub-folders, by their names."""
+        return {path.name: self.root / path for path in self.files if path.parent == PurePosixPath(folder)}
 
     def below(self, folder: PurePosixPath | str) -> Tree:
         """Return the tree of a sub-folder, without another walk."""
         inside = (path.relative_to(folder) for path in self.files if path.is_relative_to(folder))
         return Tree(self.root / folder, tuple(inside))
-
-    def path(self, file: PurePosixPath) -> Path:
-        """Return the full path of a file."""
-        return self.root / file
 
 
 def _walk(root: Path, folder: PurePosixPath, above: frozenset[str]) -> Iterator[PurePosixPath]:
