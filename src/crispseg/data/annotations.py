@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -65,6 +66,12 @@ class Annotations(NamedTuple):
     images: tuple[MarkedImage, ...]
     names: tuple[str, ...]  # class names, sorted by id for COCO and YOLO, as listed by CVAT, else alphabetical
     notes: tuple[str, ...] = ()  # lines about what is not imported
+
+
+def alphabetical(images: Sequence[MarkedImage], notes: Sequence[str] = ()) -> Annotations:
+    """Return annotations of a format that does not order its classes."""
+    shapes = chain(*(image.shapes for image in images))
+    return Annotations(tuple(images), tuple(sorted({shape.label for shape in shapes})), tuple(notes))
 
 
 class Outlined(NamedTuple):
@@ -172,7 +179,7 @@ def read_labelme(path: Path, content: Any) -> Annotations:
         points = shape["points"]
         draw = partial(draw_outlines, kind, [points]) if mask is None else partial(_draw_png, mask, points)
         image.shapes.append(Shape(shape_name, label, draw))
-    return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})))
+    return alphabetical([image])
 
 
 def write_labelme(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:

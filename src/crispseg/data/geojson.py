@@ -8,7 +8,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from crispseg.data.annotations import Annotations, MarkedImage, Outlined, Shape, Spans, covered, draw_outlines
+from crispseg.data.annotations import (
+    Annotations,
+    MarkedImage,
+    Outlined,
+    Shape,
+    Spans,
+    alphabetical,
+    covered,
+    draw_outlines,
+)
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
 
@@ -29,7 +38,7 @@ def read_geojson(path: Path, content: Any) -> Annotations:
             remedy = "draw polygons with a class in QuPath; gdal_rasterize makes masks of polygons on a map"
             raise CrispsegError(f"{name} {lacks}; {remedy}")
         image.shapes.append(Shape(name, label, partial(_draw, [parts] if kind == "Polygon" else parts)))
-    return Annotations((image,), tuple(sorted({shape.label for shape in image.shapes})))
+    return alphabetical([image])
 
 
 def _label(feature: dict[str, Any]) -> str:

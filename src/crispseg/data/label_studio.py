@@ -7,7 +7,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from functools import partial
-from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
@@ -20,6 +19,7 @@ from crispseg.data.annotations import (
     Outlined,
     Shape,
     Spans,
+    alphabetical,
     class_name,
     draw_mask,
     draw_shares,
@@ -58,8 +58,7 @@ def read_label_studio(path: Path, content: Any) -> Annotations:
             counts[WITHOUT_REGION] += not images
     notes = [] if annotated else [f"{path} has no annotations; its predictions were imported"]
     notes += [f"{count} tasks of {path} have {problem}" for problem, count in counts.items() if count]
-    names = {shape.label for shape in chain(*(image.shapes for image in marked))}
-    return Annotations(tuple(marked), tuple(sorted(names)), tuple(notes))
+    return alphabetical(marked, notes)
 
 
 def _results(annotations: list[dict[str, Any]] | None) -> list[list[dict[str, Any]]]:

@@ -111,18 +111,29 @@ class PhotometricDistortion(v2.Transform):  # type: ignore[misc]
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         image = inpt.as_subclass(Tensor)  # (3, H, W), uint8
         for name, value in params.items():
-            if name == "brightness":
-                image = (image.float() + value).clamp(0, 255).to(torch.uint8)
-            elif name == "contrast":
-                image = F.adjust_brightness(image, value)  # multiplies; adjust_contrast blends with the mean
-            elif name == "saturation":  # of HSV, up to 1
-                rgb = image.float()
-                brightest, darkest = rgb.amax(0), rgb.amin(0)
-                most = brightest / (brightest - darkest).clamp(min=1)  # factor for saturation 1
-                image = (brightest - (brightest - rgb) * most.clamp(max=value)).round().to(torch.uint8)
-            else:
-                image = F.adjust_hue(image, value)
+            image = DISTORTIONS[name](image, value)
         return tv_tensors.wrap(image, like=inpt)
+
+
+def brightened(image: Tensor, value: float) -> Tensor:
+    """Return a uint8 image with a value added to its own."""
+    return (image.float() + value).clamp(0, 255).to(torch.uint8)
+
+
+def saturated(image: Tensor, factor: float) -> Tensor:
+    """Return a uint8 image `(3, H, W)` with the saturation of HSV multiplied by a factor, up to 1."""
+    rgb = image.float()
+    brightest, darkest = rgb.amax(0), rgb.amin(0)
+    most = brightest / (brightest - darkest).clamp(min=1)  # factor for saturation 1
+    return (brightest - (brightest - rgb) * most.clamp(max=factor)).round().to(torch.uint8)
+
+
+DISTORTIONS: dict[str, Callable[[Tensor, float], Tensor]] = {
+    "brightness": brightened,
+    "contrast": F.adjust_brightness,  # multiplies; adjust_contrast blends with the mean
+    "saturation": saturated,
+    "hue": F.adjust_hue,
+}
 
 
 class TwoViews(v2.Transform):  # type: ignore[misc]

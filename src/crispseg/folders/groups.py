@@ -30,8 +30,7 @@ def group_of(pattern: str, place: PurePosixPath) -> str | None:
             group is the shortest text of {*}, else the longest of the first *. Any other * matches anything, and [LR]
             one of these letters.
     """
-    if pattern == "folder":
-        return str(place.parent) if place.parent.name else None
+    pattern = "*/*" if pattern == "folder" else pattern
     mark = "{*}" if "{*}" in pattern else "*"
     before, _, after = pattern.partition(mark)
     group = "(.+?)" if mark == "{*}" else "(.+)"

@@ -10,7 +10,6 @@ from pathlib import PurePosixPath
 from typing import Any, TypeAlias
 
 from crispseg.folders.examined import Examined
-from crispseg.folders.facts import ImageFacts
 from crispseg.folders.finding import Finding, Severity, finding_of
 from crispseg.folders.groups import group_of, likely_group, original, together
 
@@ -63,28 +62,24 @@ def contradicting_masks(data: Examined) -> Finding | None:
     return grouped("contradicting-masks", data, contradicting)
 
 
-def images_of(data: Examined) -> dict[Member, ImageFacts]:
-    pairs, images = data.survey.pairs, data.survey.images
-    return {(split, str(pair.image)): images[pair.image] for split, pair in pairs if pair.image in images}
-
-
 def digests(data: Examined) -> dict[Member, bytes]:
-    """Return the hash of each image; images of one colour are not compared."""
-    return {member: image.digest for member, image in images_of(data).items() if not image.constant}
+    """Return the hash of each readable image; images of one colour are not compared."""
+    images = {path: image for path, image in data.survey.images.items() if not image.constant}
+    pairs = data.survey.pairs
+    return {(split, str(pair.image)): images[pair.image].digest for split, pair in pairs if pair.image in images}
 
 
 def places(data: Examined) -> dict[Member, PurePosixPath]:
     """Return the path of each image in the folder of images, without suffix."""
-    return {
-        (split, str(pair.image)): data.places.get(pair.image, PurePosixPath(pair.name))
-        for split, pair in data.survey.pairs
-    }
+    pairs, known = data.survey.pairs, data.places
+    return {(split, str(pair.image)): known.get(pair.image, PurePosixPath(pair.name)) for split, pair in pairs}
 
 
 def originals(data: Examined) -> dict[Member, PurePosixPath]:
     """Return the path of the original of each image; names that repeat in the folders of the splits are left out."""
-    repeated = {places(data)[group[0]] for group in across(places(data))}
-    return {member: original(place) for member, place in places(data).items() if place not in repeated}
+    place_of = places(data)
+    repeated = {place_of[group[0]] for group in across(place_of)}
+    return {member: original(place) for member, place in place_of.items() if place not in repeated}
 
 
 def groups_of(keys: Mapping[Member, Hashable]) -> Groups:
