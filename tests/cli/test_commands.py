@@ -120,19 +120,6 @@ def test_other_data_leave_the_keys_of_the_first_behind(tmp_path: Path) -> None:
     assert config.model.options == {}
 
 
-@pytest.mark.parametrize(
-    ("text", "phrases"),
-    [
-        ("epocs: 3\n", ["config.yaml: epocs ", "did you mean 'epochs'"]),
-        ("data: {name: camvid, rot: x}\n", ["config.yaml: data.rot ", "did you mean 'data.root'"]),
-        ("epochs: [1, 2]\n", ["epochs", "[1, 2]"]),
-    ],
-)
-def test_a_bad_key_or_value_in_yaml(text: str, phrases: list[str], tmp_path: Path, refuses: Any) -> None:
-    with refuses(*phrases):
-        parse(yaml_file(tmp_path, text), *([] if "data" in text else OWN))
-
-
 def test_init_from_brings_the_model_of_the_run(run: Path, tmp_path: Path, refuses: Any) -> None:
     """Of which flags and the file change what they say."""
     config = parse("--init_from", run, *OWN)

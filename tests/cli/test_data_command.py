@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Capture, error_of, hints, output_of
-from dataset_trees import MAKERS, save
+from dataset_trees import MAKERS
 
 from crispseg.data import DATA_SOURCES, Folder, Nuclei
 from crispseg.folders.readers import read
@@ -44,30 +44,6 @@ def test_the_mapping_that_is_shown_is_the_one_that_is_used(name: str, tmp_path: 
             decoded = decode(np.full((1, 1, *np.shape(value)), value, np.uint8))
             assert decoded.tolist() == [[label]], (label, value)
     assert sorted(every) == sorted(decode.meaning)
-
-
-def test_import_and_use(tmp_path: Path, capsys: Capture) -> None:
-    for index in range(3):
-        noise = np.random.default_rng(index).integers(0, 256, (40, 50, 3), np.uint8)
-        save(tmp_path / "in" / f"{index}.png", noise)
-        found = {"label": "tree", "points": [[1, 1], [30, 1], [30, 20 + index]], "shape_type": "polygon"}
-        tree = {"shapes": [found], "imagePath": f"{index}.png", "imageHeight": 40, "imageWidth": 50}
-        (tmp_path / "in" / f"{index}.json").write_text(json.dumps(tree))
-    out = tmp_path / "out"
-    shown = output_of(capsys, "data", "import", tmp_path / "in", f"--out={out}")
-    assert "3 images, 2 classes" in shown
-    (step,) = hints(shown)
-    assert "root: " + str(out) in output_of(capsys, *step, "--print_config")
-    assert "tree" in output_of(capsys, "doctor", out)  # which knows the layout and finds no fault
-    for argv, phrase in (
-        (["--classes=[bush]"], "unknown class 'tree'"),
-        (["--backgound=x"], "did you mean 'background'"),
-    ):
-        assert phrase in error_of(capsys, "data", "import", tmp_path / "in", f"--out={tmp_path / 'again'}", *argv)
-    (tmp_path / "names.txt").write_text("bush\ntree\n")
-    named = [f"--out={out}2", f"--classes={tmp_path / 'names.txt'}", "--background=null"]
-    output_of(capsys, "data", "import", tmp_path / "in", *named)
-    assert (tmp_path / "out2" / "classes.txt").read_text() == "bush\ntree\n"
 
 
 def test_bundled_images_are_copied(tmp_path: Path, capsys: Capture) -> None:

@@ -62,11 +62,3 @@ def test_targets_equal_a_brute_force_computation(seed: int, classes: int, ignore
     labels = np.stack([np.roll(row, round(slope * y)) for y, row in enumerate(fine)])[:height, :width].copy()
     labels[random.random(labels.shape) < ignored] = IGNORE
     check(labels, distance)
-
-
-def test_directions_point_away_from_the_other_class() -> None:
-    labels = np.zeros((11, 11), np.uint8)
-    labels[:, 6:] = 1
-    targets = boundary_targets(labels, 2)
-    assert targets[5].tolist() == [8, 8, 8, 8, 4, 4, 0, 0, 8, 8, 8]  # left is 4, right 0
-    assert boundary_targets(labels.T.copy(), 2)[:, 5].tolist() == [8, 8, 8, 8, 6, 6, 2, 2, 8, 8, 8]  # up is 6, down 2

@@ -14,7 +14,6 @@ from crispseg.cli.main import main
 from crispseg.cli.train import Train
 from crispseg.data import Folder
 from crispseg.errors import CrispsegError
-from crispseg.folders.splits import ImageNames
 from crispseg.training import train
 
 from .own_folders import TINY, scored
@@ -47,21 +46,6 @@ def test_lists_that_name_folders_and_masks(tmp_path: Path) -> None:
         (tmp_path / "deep/val.txt").write_text(f"{entry}\n")
         with nullcontext() if found else pytest.raises(CrispsegError, match="no or several matching"):
             assert len(Folder(root=tmp_path / "deep").pairs("val")) == found
-
-
-@pytest.mark.parametrize(
-    ("line", "names"),
-    [
-        ("cat", ["x/cat"]),  # a name before a folder
-        ("cat/1", ["cat/1"]),
-        *((name, ["dog/1", "dog/2"]) for name in ("dog", "dog/")),
-        ("photos/dog", ["dog/1", "dog/2"]),
-        ("two", []),
-    ],
-)
-def test_names_that_a_line_means(line: str, names: list[str]) -> None:
-    known = ImageNames(["x/cat", "cat/1", "cat/2", "dog/1", "dog/2", "a/two", "b/two"])
-    assert sorted(known.meant(line)) == names
 
 
 def test_folders_are_the_splits(tmp_path: Path) -> None:

@@ -18,32 +18,12 @@ from PIL import Image
 from pycocotools.mask import decode, encode, frPyObjects, merge
 
 from crispseg.data.annotations import MAX_OUTLINE, draw_mask, draw_outlines, read_coco
-from crispseg.data.formats import read_annotations
 from crispseg.data.importing import import_annotations
 from crispseg.io.images import read_mask
 
 from . import annotation_files
 from .annotation_files import HEIGHT, WIDTH, box, shape, written
 from .own_folders import Imported, imported
-
-
-def drawn(file: Path, *size: int) -> np.ndarray:
-    """The pixels of a file's first shape as a mask."""
-    return painted(read_annotations(file)[1].images[0].shapes[0].draw(*size), *size)
-
-
-def test_boxes_and_disks(tmp_path: Path) -> None:
-    """Boxes, and disks that the border cuts."""
-
-    def of(points: list[tuple[float, float]], kind: str) -> np.ndarray:
-        return drawn(labelme(tmp_path / "a.json", [shape("x", points, kind)]), HEIGHT, WIDTH)
-
-    box = of([(9, 7), (2, 3)], "rectangle")
-    assert box[3:7, 2:9].all() and box.sum() == 28
-    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
-    np.testing.assert_array_equal(of([(5, 6), (8, 6)], "circle"), (x - 5) ** 2 + (y - 6) ** 2 < 9)
-    cut = of([(-0.6, 0.5), (2.7, 0.5)], "circle")
-    np.testing.assert_array_equal(cut, (x + 0.6) ** 2 + (y - 0.5) ** 2 < 3.3**2)
 
 
 def coco(path: Path, annotations: list[dict[str, Any]], images: Sequence[str] = ("a.jpg",), **more: Any) -> Path:

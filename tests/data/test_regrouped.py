@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dataset_trees import MAKERS
 
 from crispseg.data.examination import examine
 from crispseg.data.folder import settle
@@ -55,16 +54,3 @@ def test_classes_merge_and_drop(merge: Any, drop: Any, names: Any, new: list[int
 def test_what_cannot_be_merged(merge: Any, drop: Any, phrase: str, refuses: Any) -> None:
     with refuses(phrase):
         FOUR.regrouped(merge, drop)
-
-
-@pytest.mark.parametrize("name", ["ade20k", "camvid"])  # values and colours
-def test_public_data(name: str, tmp_path: Path) -> None:
-    source = MAKERS[name](tmp_path)
-    first, second, *_, last = source.label_set().names
-    changed = type(source)(**{**vars(source), "merge": {"both": [first, second]}, "drop": [last]})
-    before, after = (each.dataset("train").read_labels(0).astype(int) for each in (source, changed))
-    ids = np.arange(256)
-    ids[1:255] -= 1
-    ids[len(source.label_set()) - 1] = 255
-    np.testing.assert_array_equal(after, ids[before])
-    assert changed.label_set().names == ("both", *source.label_set().names[2:-1])

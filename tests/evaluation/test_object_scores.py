@@ -84,17 +84,6 @@ def test_it_is_the_naive_count(seeds: list[int], moved: int, empty: bool) -> Non
         assert found.measures()["object_f1"] == found.measures()["object_ap"] == 100
 
 
-def test_a_half_is_no_match_and_a_split_object_is_wrong_twice() -> None:
-    whole, halves = np.ones((4, 4), np.int32), np.repeat([[1, 1, 2, 2]], 4, axis=0).astype(np.int32)
-    assert matches(halves, whole).tolist() == [0] * 10 + [2, 1]
-    most = halves.copy()
-    most[:, 2] = 1  # 12 of 16 pixels: 0.75, which is above 0.7 and not above 0.75
-    assert matches(most, whole).tolist() == [1] * 5 + [0] * 5 + [2, 1]
-    found = quality([(most, whole)]).measures()
-    assert (found["object_precision"], found["object_recall"]) == (50, 100)
-    assert found["object_ap_of_thresholds"].tolist() == [50] * 5 + [0] * 5 and found["object_ap"] == 25
-
-
 def test_objects_of_labels_and_of_instances() -> None:
     truth = np.zeros((1, 12, 20), np.int64)
     truth[0, 2:8, 1:7], truth[0, 2:8, 7], truth[0, 2:8, 8:14] = 1, 2, 1

@@ -1,14 +1,11 @@
 """The page of an evaluation, and pages in general."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from drawn import as_flags, drawn
+from drawn import drawn
 
 from crispseg import SegmentationModel, create_model
-from crispseg.cli.main import main
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.evaluation.evaluate import evaluate
@@ -90,28 +87,3 @@ def saved(model: SegmentationModel, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("report") / "model"
     model.save_pretrained(folder)
     return str(folder)
-
-
-@pytest.mark.parametrize(
-    ("files", "phrases"),
-    [
-        (["--json=file/scores.json"], ["folder file", "choose another"]),
-        (["--html=folder.html"], ["folder.html", "a folder has this name"]),
-        (["--confusion=matrix.txt"], ["matrix.txt", ".png"]),
-    ],
-)
-def test_where_nothing_can_be_written_is_said_first(
-    saved: str,
-    files: list[str],
-    phrases: list[str],
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("file").write_text("")
-    Path("folder.html").mkdir()
-    assert main(["evaluate", saved, *as_flags(DRAWN), "--workers=0", *files]) == 2
-    captured = capsys.readouterr()
-    assert all(phrase in captured.err for phrase in phrases) and not captured.out
-    assert len(list(tmp_path.iterdir())) == 2

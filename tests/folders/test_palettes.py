@@ -12,7 +12,7 @@ from dataset_trees import indexed, save
 from crispseg.cli.main import main
 from crispseg.data import Folder, check_split
 from crispseg.data.folder import settle
-from crispseg.errors import CrispsegError, Question
+from crispseg.errors import CrispsegError
 from crispseg.folders.palettes import read_palette
 from tests.data.own_folders import BLACK, folder, ids, make_pair
 
@@ -124,15 +124,6 @@ def test_colours_near_those_of_the_palette_need_a_tolerance(name: str, tmp_path:
     flags += [f"--data.palette={[*map(list, palette)]}", f"--data.palette_tolerance={tolerance}"]
     assert main(["doctor", *flags, "--fix", str(tmp_path / "out")]) <= 1
     assert len(Folder(root=tmp_path / "out").dataset("all")) == 4
-
-
-def test_many_colours_give_a_palette_of_the_frequent_ones(tmp_path: Path) -> None:
-    for seed in range(4):
-        make_pair(tmp_path, f"{seed}", shrunk(blobs(seed), seed))
-    with pytest.raises(Question, match="most frequent colours are the classes") as asked:
-        folder(tmp_path).label_set()
-    (settings,) = asked.value.settings
-    assert {BLACK, ROAD, TREE, SKY} <= {*settings["data.palette"]} and settings["data.palette_tolerance"] == 442
 
 
 @pytest.mark.parametrize("declared", [{}, {"classes": ["black", "green", "red"]}])

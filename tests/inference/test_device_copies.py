@@ -112,11 +112,3 @@ def test_results_of_a_stream_keep_logits_on_request(device: SimulatedDevice) -> 
         (result,) = segmenter.stream([image], probabilities=keeps)
         assert (device.counts(result.probabilities)[1] > network) != keeps
         np.testing.assert_array_equal(result.probabilities(), expected)
-
-
-def test_a_segmenter_adds_few_kernels_to_its_network(device: SimulatedDevice) -> None:
-    segmenter, image = Segmenter(varied("crisp", CLASSES, width=16), "meta"), photo(96, 128)
-    batch = as_batch(image, segmenter.info, segmenter.device)
-    network = device.counts(lambda: segmenter._model(batch))[1]
-    both = device.counts(lambda: segmenter.labels(image))[1]
-    assert network < both <= network + 12

@@ -1,7 +1,6 @@
 import copy
 import dataclasses
 import pickle
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -318,26 +317,6 @@ def test_a_segmenter_is_pickled_with_its_settings(
     for content in pickles:
         assert np.array_equal(pickle.loads(content)(image).labels, expected)
     assert len(pickles[0]) < 10_000 < len(pickles[2])  # a path, or weights
-
-
-@pytest.mark.parametrize(("threads", "are_parallel"), [(1, False), (2, True)])
-def test_small_images_share_the_threads(
-    threads: int, are_parallel: bool, segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    see, names = segmenter._see, set()
-
-    def noted(image: Any) -> Any:
-        names.add(threading.current_thread().name)
-        return see(image)
-
-    monkeypatch.setattr(segmenter, "_see", noted)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        assert len(segmenter([picture()] * 3)) == 3
-    finally:
-        torch.set_num_threads(before)
-    assert (threading.current_thread().name not in names) == are_parallel
 
 
 @pytest.mark.parametrize("again", [copy.copy, lambda result: pickle.loads(pickle.dumps(result))])

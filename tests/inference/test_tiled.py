@@ -18,7 +18,7 @@ from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
 from crispseg.inference import tiling
 from crispseg.inference.tiled import segment_tiff
-from crispseg.inference.tiling import free_bytes, peak_bytes, spans, tiled
+from crispseg.inference.tiling import free_bytes, spans, tiled
 from crispseg.io.images import read_mask
 from crispseg.io.tiff import declares_empty_pixels, map_file, open_dataset
 
@@ -154,16 +154,6 @@ def test_alpha_that_a_model_reads_is_data(tmp_path: Path) -> None:
         assert declares_empty_pixels(image, 3) and not declares_empty_pixels(image, 4)
 
 
-@pytest.mark.parametrize("size", [(300, 290), (128, 400), (129, 128), (60, 61)])
-def test_tiles_of_a_pixelwise_model_give_the_labels_of_the_whole_image(size: tuple[int, int]) -> None:
-    image = noise(*size)
-
-    def pixelwise(pixels: np.ndarray) -> Tensor:
-        return torch.from_numpy(pixels).permute(2, 0, 1).float()
-
-    assert np.array_equal(tiled(pixelwise, image, 128)[0], image.argmax(2))
-
-
 def test_overlaps_are_blended_linearly() -> None:
     """Against a blend in full, with weights laid out over the whole image."""
     image, tile, overlap = noise(333, 270), 128, 16
@@ -196,20 +186,6 @@ def test_overlaps_are_blended_linearly() -> None:
     assert agreeing.mean() > 0.9999
     whole = convolved(image).argmax(0).numpy()
     assert not np.array_equal(whole, total.argmax(0).numpy())
-
-
-def test_predict_in_tiles(segmenter: Segmenter, folder: Path, tmp_path: Path, capsys: Capture) -> None:
-    for name in ("a.tif", "deep/b.tiff"):
-        write(tmp_path / "in" / name, blocks(150, 200))
-    (tmp_path / "in/broken.tif").write_text("no picture")
-    assert main(["predict", str(folder), str(tmp_path / "in"), f"--out={tmp_path / 'out'}", "--tiles=128"]) == 2
-    printed = capsys.readouterr()
-    assert "2 of 3 images segmented" in printed.out
-    assert "left out:" in printed.err and "broken.tif" in printed.err
-    segment_tiff(segmenter, tmp_path / "in/a.tif", tmp_path / "expected.tif", tile=128)
-    for name in ("a.tif", "deep/b.tif"):
-        assert np.array_equal(ids(tmp_path / "out" / name), ids(tmp_path / "expected.tif"))
-    assert len([file for file in (tmp_path / "out").rglob("*") if file.is_file()]) == 2
 
 
 def test_an_array_in_tiles(segmenter: Segmenter, folder: Path, refuses: Any) -> None:
@@ -247,19 +223,6 @@ def test_memory_asks_for_tiles(
     monkeypatch.setattr(tiling, "free_bytes", lambda device: 1)
     with pytest.warns(CrispsegWarning, match="tiles of 128 pixels"):
         Segmenter(folder, "cpu").labels(image)
-
-
-def test_tensors_are_counted_while_they_live() -> None:
-    def run() -> torch.Tensor:
-        first = torch.zeros(1000)  # 4000 bytes
-        second = first + 1  # 8000
-        del first
-        third = second.view(10, 100).double()  # 4000, a view of them, 8000 more
-        return third.sum()
-
-    assert 12000 <= peak_bytes(run) < 12100
-    assert peak_bytes(lambda: [torch.zeros(1000) for _ in range(5)]) == 20000
-    assert peak_bytes(lambda: [torch.zeros(1000).sum() for _ in range(5)]) < 4100
 
 
 @pytest.mark.gpu

@@ -16,7 +16,7 @@ import tifffile
 import torch
 from conftest import Refuses
 from fuzz.damage import png_chunks, png_of
-from PIL import Image, ImageCms, ImageFile
+from PIL import Image, ImageFile
 
 from crispseg.data.named import write_pairs
 from crispseg.errors import CrispsegError
@@ -41,15 +41,6 @@ def saved(path: Path, array: np.ndarray, mode: str | None = None, **options: obj
     picture = Image.fromarray(array)
     (picture.convert(mode) if mode else picture).save(path, **options)
     return path
-
-
-def test_other_colours_are_refused(tmp_path: Path, refuses: Refuses) -> None:
-    profiles = map(ImageCms.createProfile, ("sRGB", "LAB"))
-    ImageCms.profileToProfile(Image.fromarray(RGB), *profiles, outputMode="LAB").save(tmp_path / "CIELAB.tif")
-    saved(tmp_path / "CMYK.jpg", RGB, "CMYK")
-    for path in tmp_path.iterdir():
-        with refuses(f"has {path.stem} colours", "grey or RGB"):
-            read_image(path)
 
 
 def test_lossy_masks_are_read_on_demand_only(tmp_path: Path) -> None:

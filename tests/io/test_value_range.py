@@ -2,7 +2,6 @@
 
 import io
 import json
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,13 +20,11 @@ from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.dataset import FileDataset
 from crispseg.data.value_ranges import known_range
-from crispseg.errors import CrispsegWarning
 from crispseg.export.plan import describe
 from crispseg.inference import tiled
 from crispseg.io import value_range
 from crispseg.io.images import read_image, read_mask, write_image
 from crispseg.io.opening import from_array
-from crispseg.io.sampled_values import assumed_range
 from crispseg.io.value_range import percentile_range
 from crispseg.training import Run, train
 from crispseg.training.distillation import open_teacher
@@ -163,16 +160,6 @@ def test_images_of_a_folder_are_scaled_alike_and_one_line_says_so(
     value_range._told.clear()
     assert main([*argv, f"--out={tmp_path}/given", "--value_range=[103,4021]"]) == 0
     assert capsys.readouterr().err == ""
-
-
-def test_black_images_whose_paths_are_relative_and_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    images = [Path("a.png"), tmp_path / "b.png"]
-    for path in images:
-        write_image(path, np.zeros((8, 8), np.uint16))
-    with pytest.warns(CrispsegWarning, match=re.escape(f"{tmp_path} has 16-bit values")) as warned:
-        assert assumed_range(images, 3) == (0, 255)
-    assert "'[0,1]'" in str(warned[0].message)
 
 
 def test_tiles_of_a_map_are_scaled_alike(tmp_path: Path) -> None:

@@ -15,7 +15,6 @@ from crispseg import create_model
 from crispseg.decoders import UpsampleAdd
 from crispseg.models import FlowAlignment
 from crispseg.models.sfnet import correlate, warp
-from crispseg.models.sfnet_lite import DirectDecoder
 
 from .base import ModelTester
 
@@ -136,21 +135,6 @@ class TestSFNetLite(ModelTester):
         "decoder.fuse.coarse": (16, 32),
         **{f"decoder.fuse.{tap}": (channels, 4) for tap, channels in TAPS.items()},
     }
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"gate": "features"},
-        {"fuse": "fam", "fuse_options": {"flow_kernel": 5}, "merge": "aligned"},
-        {"fuse": "add", "context": "conv"},
-    ],
-)
-def test_other_parts_work_in_its_decoder(options: dict[str, Any]) -> None:
-    model = create_model("sfnet_lite", **TINY, **options, refine="boundary", auxiliary=True).eval()
-    assert isinstance(model.decoder, DirectDecoder)
-    outputs = model.outputs(torch.randn(1, 3, 33, 57))
-    assert [each.shape for each in (outputs.logits, *(outputs.auxiliary or ()))] == [(1, 3, 33, 57)] * 2
 
 
 def test_its_levels_have_strides_4_16_and_32() -> None:
