@@ -1,7 +1,5 @@
 """Where the time of training went."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 
