@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +12,10 @@ from pydantic import PositiveInt
 from rich.console import Console
 
 from crispseg.cli.command import STDOUT, WithData
+from crispseg.cli.hints import command
 from crispseg.cli.keys import check_json, write_json
 from crispseg.config.files import real_path
+from crispseg.config.settings import Tree
 from crispseg.data import DataSource
 from crispseg.data.examination import examine
 from crispseg.data.named import build_data
@@ -81,39 +82,39 @@ class Doctor(WithData):
         picture = draw_examined(data)
         if picture is not None:
             print_lines(console, [f"images with their masks: {written_picture(picture, self.json)}"])
-        print_lines(console, self.commands(data, findings, recorded.get("root") == self.target))
+        own = recorded.get("root") == self.target
+        print_lines(console, [*self.remedies(findings, own), *self.commands(data, findings, own)])
         return EXIT_STATUS[worst(findings)]
+
+    @property
+    def same_data(self) -> list[str]:
+        """Words of a command that choose the same data and channels."""
+        settings = {f"data.{key}": value for key, value in self.data.items()} | self.channels
+        return [*filter(None, [self.target]), *flags_of(settings)]
+
+    @property
+    def channels(self) -> Tree:
+        """Setting of the channels, if they were given."""
+        return {} if self.in_chans is None else {"in_chans": self.in_chans}
+
+    def remedies(self, findings: Sequence[Finding], own: bool) -> Iterator[str]:
+        """Yield commands with the alternative settings of the only error; training leaves unpaired files out."""
+        errors = [finding for finding in findings if finding.severity is Severity.ERROR]
+        errors = [error for error in errors if error.code not in UNPAIRED]
+        if len(errors) == 1 and (own or self.target is None or Path(self.target).is_file()):
+            for settings in errors[0].settings:
+                yield f"or train with: {command('train', *self.same_data, *flags_of(settings))}"
 
     def commands(self, data: Examined, findings: list[Finding], own: bool) -> Iterator[str]:
         """Yield what was written, and commands to continue with; `own` if the target is the folder of the data."""
-        channels = {} if self.in_chans is None else {"in_chans": self.in_chans}
-        model = flags_of({f"model.{key}": value for key, value in channels.items()})
-        train = ["crispseg", "train", *self.data_words, *model]
-        if own or self.target is None or Path(self.target).is_file():
-            yield from (
-                f"or train with: {shlex.join([*train, *flags_of(settings)])}" for settings in remedies(findings)
-            )
         if self.fix is not None:
             yield write_copy(data, findings, self.fix)
-            yield f"train on them: {shlex.join(['crispseg', 'train', str(self.fix), *model])}"
+            yield f"train on them: {command('train', self.fix, *flags_of(self.channels))}"
         elif data.files and worth_a_copy(data, findings):
             copy = f"{Path(self.target or 'data')}_fixed"
-            words = ["crispseg", "doctor", *self.data_words, *flags_of(channels), "--fix", copy]
-            yield f"write a corrected copy: {shlex.join(words)}"
+            yield f"write a corrected copy: {command('doctor', *self.same_data, '--fix', copy)}"
         elif own and worst(findings) < Severity.ERROR:
-            yield f"train on them: {shlex.join(train)}"
-
-    @property
-    def data_words(self) -> list[str]:
-        """Words of a command that choose the same data."""
-        settings = {f"data.{key}": value for key, value in self.data.items()}
-        return [*filter(None, [self.target]), *flags_of(settings)]
-
-
-def remedies(findings: Sequence[Finding]) -> Sequence[Mapping[str, object]]:
-    """Return the alternative settings of the only error; training leaves unpaired files out."""
-    errors = [finding for finding in findings if finding.severity is Severity.ERROR and finding.code not in UNPAIRED]
-    return errors[0].settings if len(errors) == 1 else ()
+            yield f"train on them: {command('train', *self.same_data)}"
 
 
 def check_out(out: Path, source: DataSource) -> None:

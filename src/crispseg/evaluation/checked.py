@@ -40,6 +40,9 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
     whole = data.dataset(split)
     for model in models:
         check_classes(model.info, whole.labels)
+        own = model.info.class_names
+        if own and own != whole.labels.names:
+            notes.append(f"the model's classes are {', '.join(own)}; those of the data have different names")
     datasets = []
     checked_channels = set()
     for model in models:
@@ -51,10 +54,6 @@ def checked_splits(models: Sequence[AnyModel], data: DataSource, split: str) -> 
         if image_channels(channels) not in checked_channels:
             checked_channels.add(image_channels(channels))
             notes += _notes(dataset, split, data.regrouped)
-    for model in models:
-        own = model.info.class_names
-        if own and own != whole.labels.names:
-            notes.append(f"the model's classes are {', '.join(own)}; those of the data have different names")
     print_lines(Console(stderr=True), dict.fromkeys(notes), "yellow")
     return datasets
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from crispseg.config.files import real_path
-from crispseg.config.settings import CONFIG, Tree, checked, fields_of, unknown
+from crispseg.config.settings import CONFIG, Tree, checked, unknown
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder
 from crispseg.data.examination import shared_by
@@ -44,10 +44,6 @@ def recorded_data(run: str) -> tuple[Tree, int]:
     in_chans = model.get("in_chans", 3) if isinstance(model, dict) else 3
     try:
         settings = {"name": data} if isinstance(data, str) else checked(dict, data, "data")
-        source = DATA_SOURCES.get(str(settings.get("name")))
-        for key, field in fields_of(source).items() if source else ():
-            if key in settings:
-                checked(field.kind, settings[key], f"data.{key}")
         return settings, checked(int, in_chans, "model.in_chans")
     except CrispsegError as error:
         raise CrispsegError(f"{config}: {error}") from None
@@ -173,22 +169,25 @@ TRAINED = "train.txt"  # file in a run's folder that lists its training images, 
 
 def warn_of_leaks(run: str, data: DataSource, split: str) -> None:
     """Warn of training images of a run in a split, compared by file or content, if both are custom data."""
+    if data.inferred and split != "train":
+        print_lines(Console(stderr=True), _leaks(run, data, split), "yellow")
+
+
+def _leaks(run: str, data: DataSource, split: str) -> list[str]:
     recorded, _ = recorded_data(run)
-    if not data.inferred or recorded.get("name") != Folder.name or split == "train":
-        return
+    if recorded.get("name") != Folder.name:
+        return []
     file = (Path(run).parent if Path(run).name == "model" else Path(run)) / TRAINED
     try:
         trained = build_data(recorded)
-        listed = file.is_file()
-        names = {*(written_lines(file) if listed else trained.names_to_record(trained.pairs("train")))}
+        names = {*written_lines(file)} if file.is_file() else {*trained.names_to_record(trained.pairs("train"))}
         known = {real_path(pair.image): pair for pair in trained.pairs(ALL, strict=False) if pair.name in names}
     except CrispsegError:  # they no longer exist
-        return
-    pairs = data.pairs(split)
-    lines = []
+        return []
+    pairs, lines = data.pairs(split), []
     if again := [pair.name for pair in pairs if known.pop(real_path(pair.image), None)]:
-        remedy = f"; data.train_list {file} leaves them out" if split == "val" and listed else ""
+        remedy = f"; data.train_list {file} leaves them out" if split == "val" and file.is_file() else ""
         lines.append(f"{len(again)} of {len(pairs)} images in {split} were used in training: {few(again, 2)}{remedy}")
     for finding in shared_by(data, {"train": [*known.values()], split: pairs}):
         lines += lines_of(finding)
-    print_lines(Console(stderr=True), lines, "yellow")
+    return lines

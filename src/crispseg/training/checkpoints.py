@@ -222,25 +222,27 @@ def check_same_run(config: TrainConfig, digest: str = "") -> None:
 
     The data may have moved if their `digest` is the recorded one; see `TrainingData`.
     """
-    asked = config_to_dict(config)
-    recorded = asked | read_yaml(Path(config.out) / CONFIG)  # settings that were added after the run get their defaults
+    folder, asked = Path(config.out), config_to_dict(config)
+    recorded = asked | read_yaml(folder / CONFIG)  # settings that were added after the run get their defaults
     recorded["model"] = renamed(recorded["model"])
-    for key in ("model", "data", "augment"):
-        recorded[key] = asked[key] | recorded[key]
+    for group in ("model", "data", "augment"):
+        recorded[group] = asked[group] | recorded[group]
+    file = folder / DIGEST
+    if file.is_file() and file.read_text(encoding="utf-8") == digest:
+        recorded["data"] |= {key: value for key, value in asked["data"].items() if key in PLACES}
     for settings in (recorded, asked):
         settings["data"]["ignore"] = [value for value in settings["data"].get("ignore", ()) if value != IGNORE]
         images = math.prod(settings.pop(key) for key in ("batch_size", "devices", "num_nodes"))
         settings["batch_size × devices × num_nodes"] = images  # the number of images per step must stay
-    file = Path(config.out) / DIGEST
-    if file.is_file() and file.read_text(encoding="utf-8") == digest:
-        recorded["data"] |= {key: value for key, value in asked["data"].items() if key in PLACES}
-    changed = {key for key, value in asked.items() if recorded.get(key, value) != value} - MAY_CHANGE
+    changed = {key for key, value in asked.items() if recorded[key] != value} - MAY_CHANGE
     if changed:
         line = f"a resumed run cannot change {', '.join(sorted(changed))}"
-        raise CrispsegError(f"{line}; start another one with init_from {config.out}")
-    file = Path(config.out) / TRAINED
-    if file.is_file():
-        names = written_lines(file)
-        if different := sorted({*names} ^ {*config.data.names_to_record(config.data.pairs("train"))}):
-            line = f"{file} and the current training images differ by {few(different)}"
-            raise CrispsegError(f"{line}; restore the data, or start another run with init_from {config.out}")
+        raise CrispsegError(f"{line}; start another one with init_from {folder}")
+    _check_same_images(config, folder / TRAINED)
+
+
+def _check_same_images(config: TrainConfig, file: Path) -> None:
+    names = config.data.names_to_record(config.data.pairs("train"))
+    if file.is_file() and (different := sorted({*written_lines(file)} ^ {*names})):
+        line = f"{file} and the current training images differ by {few(different)}"
+        raise CrispsegError(f"{line}; restore the data, or start another run with init_from {config.out}")
