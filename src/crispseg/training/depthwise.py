@@ -22,28 +22,20 @@ class FastDepthwise(TorchFunctionMode):
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.conv2d and len(args) == 7 and is_trained_depthwise(*args):
-            return depthwise_conv2d(*args)
+        if func is F.conv2d and len(args) == 7 and is_trained_depthwise(args[0], args[1], args[4], args[6]):
+            x, weight, bias, *options = args[:6]
+            dtype = torch.get_autocast_dtype("cpu")
+            y: Tensor = DepthwiseConv.apply(x.to(dtype), weight.to(dtype), *map(_pair, options))
+            return y if bias is None else y + bias.to(y.dtype)[:, None, None]
         return func(*args, **(kwargs or {}))
 
 
-def is_trained_depthwise(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
-) -> bool:
+def is_trained_depthwise(x: Tensor, weight: Tensor, padding: Any, groups: int) -> bool:
     """Return whether arguments of `conv2d` are a depthwise convolution with a gradient, under CPU autocast."""
     if groups == 1 or not torch.is_autocast_enabled("cpu") or not torch.is_grad_enabled():
         return False
     depthwise = x.ndim == 4 and groups == x.shape[1] and not isinstance(padding, str)
     return depthwise and x.device.type == "cpu" and (x.requires_grad or weight.requires_grad)
-
-
-def depthwise_conv2d(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, dilation: Any, groups: int
-) -> Tensor:
-    """Compute a depthwise `conv2d` in the type of CPU autocast."""
-    dtype = torch.get_autocast_dtype("cpu")
-    y: Tensor = DepthwiseConv.apply(x.to(dtype), weight.to(dtype), _pair(stride), _pair(padding), _pair(dilation))
-    return y if bias is None else y + bias.to(y.dtype)[:, None, None]
 
 
 class DepthwiseConv(torch.autograd.Function):
