@@ -132,7 +132,7 @@ def test_images_of_the_splits_are_left_out(tmp_path: Path, refuses: Any) -> None
     assert "3 images" in notes[0]
     for split, note in zip(("train", "val", "test"), notes[1:], strict=True):
         assert f"because {split} has them: 1 image" in note
-    with refuses("unlabelled", "all its images are in train, val or test"):
+    with refuses("unlabelled", "not in train, val or test"):
         unlabelled_files(taught(tmp_path / "out", f"{DRAWN.root}/images/val"))
 
 

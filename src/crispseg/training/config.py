@@ -212,17 +212,13 @@ class TrainConfig(Settings):
     loggers: list[Literal["tensorboard", "wandb"]] | None = None
 
     def __post_init__(self) -> None:
-        self._check_length()
+        if self.minutes and (self.epochs or self.iterations):
+            raise CrispsegError(f"is {self.minutes:g}, next to epochs or iterations; give one of them", "minutes")
         self._check_unlabelled()
         self._check_augmentation()
         if self.class_weights not in (None, "auto") and "cross_entropy" not in self.losses:
             losses = ", ".join(self.losses)
             raise CrispsegError(f"apply to cross_entropy, but loss is {losses}; add it", "class_weights")
-
-    def _check_length(self) -> None:
-        for key, length in (("epochs", self.epochs), ("iterations", self.iterations)):
-            if self.minutes and length:
-                raise CrispsegError(f"minutes is {self.minutes:g} and {key} {length}; give one of them")
 
     def _check_unlabelled(self) -> None:
         if self.unlabelled and self.augment.crop is None and self.batch_size != 1:
