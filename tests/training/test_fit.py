@@ -154,7 +154,7 @@ def test_bf16_and_tensorboard(tmp_path: Path) -> None:
         ({"lr_drops": [0.5, 1.0]}, "lr_drops is 1.0"),
         ({"class_weights": [1.0, -1.0]}, "class_weights is -1.0"),
         ({"class_weights": "balanced", "loss": "dice"}, "class_weights apply to cross_entropy"),
-        ({"loss": {"dicee": 1.0}}, "loss is dicee"),
+        ({"loss": {"dicee": 1.0}}, "loss is {'dicee': 1.0}"),
         ({"minutes": 1, "epochs": 2}, "minutes is 1, next to epochs"),
         ({"augment": Augment(crop=None)}, "augment.scale"),
         ({"augment": Augment(crop=(16, 96))}, "augment.crop is [16, 96]"),

@@ -145,9 +145,12 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -
         step = load_checkpoint(checkpoint, model)
     if resume:
         notes = resume_notes(checkpoint, Path(config.out), notes)
-    if config.workers and (obstacle := obstacle_to_workers((config.data, hooks.transform))):
-        config = replace(config, workers=0)
-        notes.append(f"workers is 0, because {obstacle}")
+    teacher, files = None, list[Path]()
+    if config.unlabelled:
+        teacher = hooks.teacher or open_teacher(config.teacher, model.info)
+        files, unlabelled_notes = unlabelled_files(config)
+        notes += unlabelled_notes
+    config = with_usable_workers(config, hooks.transform, notes)
 
     print_data(data, notes, console)
     if not (checkpoint or console.quiet):
@@ -158,18 +161,7 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -
         model = convert_sync_batchnorm(model)
     task = SegmentationTask(model, build_loss(config, data, hooks.loss), config)
     setup = Setup(config, checkpoint, data, task, loaders)
-    return with_unlabelled(setup, hooks.teacher, console) if config.unlabelled else setup
-
-
-def with_unlabelled(setup: Setup, teacher: Teacher | None, console: Console) -> Setup:
-    """Return a setup that also learns a teacher's labels of the unlabelled images of its settings."""
-    config, task, (train_batches, val_batches) = setup.config, setup.task, setup.loaders
-    teacher = teacher or open_teacher(config.teacher, task.model.info)
-    files, notes = unlabelled_files(config)
-    print_lines(console, notes)
-    samples = WithUnlabelled(train_batches.dataset, files, config, task.model.info)  # type: ignore[arg-type]
-    task = DistillationTask(task.model, task.loss, config, teacher)
-    return replace(setup, task=task, loaders=(with_dataset(train_batches, samples), val_batches))
+    return with_unlabelled(setup, teacher, files) if teacher else setup
 
 
 def fit(setup: Setup, console: Console, callbacks: Sequence[L.Callback]) -> L.Trainer:
@@ -218,6 +210,23 @@ def resume_notes(checkpoint: Path | None, folder: Path, notes: list[str]) -> lis
     if checkpoint == folder / LAST:
         return []
     return [f"{folder} has no {LAST}; resuming from {checkpoint.name}"]
+
+
+def with_usable_workers(config: TrainConfig, transform: CustomTransform | None, notes: list[str]) -> TrainConfig:
+    """Return settings without data workers, and add a note, if something prevents workers."""
+    obstacle = obstacle_to_workers((config.data, transform)) if config.workers else None
+    if obstacle is None:
+        return config
+    notes.append(f"workers is 0, because {obstacle}")
+    return replace(config, workers=0)
+
+
+def with_unlabelled(setup: Setup, teacher: Teacher, files: Sequence[Path]) -> Setup:
+    """Return a setup that also learns the teacher's labels of unlabelled images."""
+    config, task, (train_batches, val_batches) = setup.config, setup.task, setup.loaders
+    samples = WithUnlabelled(train_batches.dataset, files, config, task.model.info)  # type: ignore[arg-type]
+    task = DistillationTask(task.model, task.loss, config, teacher)
+    return replace(setup, task=task, loaders=(with_dataset(train_batches, samples), val_batches))
 
 
 def build_loss(config: TrainConfig, data: TrainingData, custom: CustomLoss | None) -> nn.Module:
