@@ -211,6 +211,6 @@ def test_command(model: SegmentationModel, tmp_path: Path, capsys: pytest.Captur
     plain_keys = {"of_images", *(key for key in written if "boundary" not in key)} - {"intervals"}
     assert json.loads((tmp_path / "plain.json").read_text()).keys() == plain_keys
 
-    for mistake, phrase in ((["--boundary", "0"], "--boundary is [0]"), (["--bootstrap", "-1"], "greater than or")):
+    for mistake, phrase in ((["--boundary", "0"], "--boundary is 0"), (["--bootstrap", "-1"], "greater than or")):
         assert main([*argv, *mistake]) == 2
         assert phrase in capsys.readouterr().err

@@ -157,7 +157,7 @@ class Page:
 def nuclei_page(node_modules: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("browser") / "page"
     package = node_modules / "onnxruntime-web"
-    assert main(["demo", "nuclei", "--static", str(folder), "--onnxruntime_web", str(package)]) == 0
+    assert main(["demo", "--static", str(folder), "--model", "nuclei", "--onnxruntime_web", str(package)]) == 0
     return folder
 
 
@@ -209,7 +209,7 @@ def photograph(tmp_path: Path) -> Path:
     [
         (["--static", "new"], ["RUNS is missing"]),
         (["nuclei", "leaf", "--static", "new"], ["--static", "nuclei, leaf"]),
-        (["nuclei", "--static", "new"], ["--onnxruntime_web", "npm install"]),
+        (["--static", "new", "--model", "nuclei"], ["--onnxruntime_web", "npm install"]),
         (["nuclei", "--static", "new", "--onnxruntime_web", "."], ["dist/ort.webgpu.min.mjs", "npm install"]),
         (["nuclei", "--static", ".", "--onnxruntime_web", "onnxruntime-web"], [". is not empty"]),
         (["nuclei", "--static", "a.txt", "--onnxruntime_web", "onnxruntime-web"], ["a.txt is a file"]),

@@ -1,10 +1,10 @@
-"""`crispseg demo RUN [RUN ...] [--host H] [--port P]`, `crispseg demo RUN --static DIR`"""
+"""`crispseg demo RUN [RUN ...] [--host H] [--port P]`, `crispseg demo --static DIR --model RUN`"""
 
 from __future__ import annotations
 
 import tempfile
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Annotated
@@ -40,39 +40,44 @@ class RunDemo(WithDevice):
         port: port to listen on.
         precision: fp32, or bf16, which is faster and slightly less exact.
         static: new folder for a page that runs the model in the browser, without this server.
+        model: one more run.
         onnxruntime_web: folder of the npm package for the page, node_modules/onnxruntime-web.
     """
 
     name = "demo"
     words = ("runs",)
-    runs: list[str]
+    runs: list[str] = field(default_factory=list)
     images: list[str] | None = None
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 7860
     precision: FloatPrecision = "fp32"
     static: Path | None = None
+    model: str | None = None
     onnxruntime_web: Path | None = None
 
     def __call__(self) -> None:
+        runs = self.runs if self.model is None else [*self.runs, self.model]
+        if not runs:
+            raise CrispsegError(f"RUNS is missing; {self.usage()}")
         if self.static is not None:
-            self.write(self.static)
+            self.write(runs, self.static)
         else:
-            self.serve()
+            self.serve(runs)
 
-    def write(self, folder: Path) -> None:
+    def write(self, runs: list[str], folder: Path) -> None:
         """Write the page of one run."""
-        if len(self.runs) > 1:
-            raise CrispsegError(f"accepts one run, not {', '.join(self.runs)}", "static")
+        if len(runs) > 1:
+            raise CrispsegError(f"accepts one run, not {', '.join(runs)}", "static")
         if self.onnxruntime_web is None:
             raise CrispsegError("is missing; npm install onnxruntime-web, and give its folder", "onnxruntime_web")
-        write_browser_page(SegmentationModel.from_pretrained(self.runs[0]), folder, self.onnxruntime_web)
+        write_browser_page(SegmentationModel.from_pretrained(runs[0]), folder, self.onnxruntime_web)
         print(f"{folder} written; run: python -m http.server -d {folder}, and open http://localhost:8000")
 
-    def serve(self) -> None:
+    def serve(self, runs: list[str]) -> None:
         """Serve the page of runs until the command is interrupted."""
         device = usable_device(self.device)
-        images = val_images(self.runs[0]) if self.images is None else [*map(regular_file, named_images(self.images))]
-        models = {name: open_model(run) for name, run in zip(short_names(self.runs), self.runs, strict=True)}
+        images = val_images(runs[0]) if self.images is None else [*map(regular_file, named_images(self.images))]
+        models = {name: open_model(run) for name, run in zip(short_names(runs), runs, strict=True)}
         for model in models.values():
             if isinstance(model, ExportedModel):
                 model.check_use(device, self.precision, whole=True)
