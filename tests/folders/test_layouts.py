@@ -11,6 +11,8 @@ from crispseg.folders.layouts import LAYOUTS, Layout, located_at, recognise
 from crispseg.folders.tree import Tree
 
 SPLITS = ("train", "val")
+SEQUENCES = "{f}/seq1/Images/{n}.png", "{f}/seq1/Labels/{n}.png"
+TOWNS = "images/{f}/{n}.png", "masks/{f}/{n}.png"
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -97,24 +99,39 @@ def test_a_layout_is_one_row(tmp_path: Path) -> None:
             names("raw/{n}.png", "labels/{n}.png") + [f"{f}/{n}.png" for n in range(4) for f in ("depth", "viz")],
             {"": 4},
         ),
+        (names(*SEQUENCES, 4, "uavid_train", "uavid_val", "uavid_other"), dict.fromkeys(SPLITS, 4)),
+        (names(*SEQUENCES, 4, "uavid_train", "uavid_val", "uavid_test_v2"), dict.fromkeys((*SPLITS, "test"), 4)),
+        (names(*TOWNS, 2, "berlin_train", "paris_train", "berlin_val", "paris_val"), dict.fromkeys(SPLITS, 4)),
+        (names(*TOWNS, 2, "blood_test", "urine_test", "skin_test"), {"": 6}),
+        (names(*TOWNS, 2, "steam_train", "bus", "car", "tram"), {"": 8}),
     ],
 )
 def test_pairs_of_other_folders(files: list[str], expected: dict[str, int], tmp_path: Path) -> None:
-    assert counts(content(touch(tmp_path, *files))) == expected
+    """Images in folders of other names are in no split."""
+    found = content(touch(tmp_path, *files))
+    assert counts(found) == expected
+    assert len(found.division.outside) == sum("_other" in name for name in files) // 2
 
 
-def test_one_folder_of_masks_for_all_splits(tmp_path: Path) -> None:
-    found = content(
-        touch(tmp_path, *names("images/{f}/{f}{n}.png", "masks/{f}{n}.png", 3, "Training", "valid", "test"))
-    )
-    folders = {split: folder.name for split, folder in found.division.folders.items()}
-    assert counts(found) == {"": 9}
-    assert folders == {"train": "Training", "val": "valid", "test": "test"}
-
-
-def test_a_test_folder_is_kept_apart(tmp_path: Path) -> None:
-    found = content(touch(tmp_path, *names("{f}/images/{f}{n}.png", "{f}/masks/{f}{n}.png", 2, "pool", "TEST")))
-    assert found.division.folders == {"test": tmp_path / "TEST/images"}
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        (
+            names("images/{f}/{f}{n}.png", "masks/{f}{n}.png", 3, "Training", "valid", "test"),
+            {"train": "images/Training", "val": "images/valid", "test": "images/test"},
+        ),
+        (
+            names("{f}/images/{f}{n}.png", "{f}/masks/{f}{n}.png", 2, "pool", "TEST"),
+            {"test": "TEST/images"},
+        ),
+    ],
+)
+def test_splits_of_images_whose_masks_are_in_one_folder(
+    files: list[str], expected: dict[str, str], tmp_path: Path
+) -> None:
+    found = content(touch(tmp_path, *files))
+    assert counts(found) == {"": len(files) // 2}
+    assert found.division.folders == {split: tmp_path / folder for split, folder in expected.items()}
 
 
 @dataclass(frozen=True)
@@ -185,30 +202,6 @@ def test_names_of_a_pattern_are_the_text_of_its_wildcards(tmp_path: Path) -> Non
     assert sorted(content.located.image_of.values()) == ["p1/a.b", "p2/c"] and counts(content) == {"": 2}
     with pytest.raises(CrispsegError, match=r"\*.bmp contains no images"):
         located_at(tmp_path / "*.bmp", tmp_path / "*/*.png")
-
-
-@pytest.mark.parametrize("rest", ["uavid_other", "uavid_test_v2"])
-def test_splits_at_the_end_of_names_are_followed(rest: str, tmp_path: Path) -> None:
-    """Images in folders of other names are in no split."""
-    files = names("{f}/seq1/Images/{n}.png", "{f}/seq1/Labels/{n}.png", 4, "uavid_train", "uavid_val", rest)
-    found = content(touch(tmp_path, *files))
-    assert counts(found) == {"train": 4, "val": 4} | ({"test": 4} if "test" in rest else {})
-    assert len(found.division.outside) == (0 if "test" in rest else 4)
-
-
-@pytest.mark.parametrize(
-    ("folders", "expected"),
-    [
-        (("berlin_train", "paris_train", "berlin_val", "paris_val"), {"train": 4, "val": 4}),
-        (("blood_test", "urine_test", "skin_test"), {"": 6}),
-        (("steam_train", "bus", "car", "tram"), {"": 8}),
-    ],
-)
-def test_last_words_are_splits_if_train_is_among_them(
-    folders: tuple[str, ...], expected: dict[str, int], tmp_path: Path
-) -> None:
-    files = names("images/{f}/{n}.png", "masks/{f}/{n}.png", 2, *folders)
-    assert counts(content(touch(tmp_path, *files))) == expected
 
 
 def test_lists_and_class_files(tmp_path: Path) -> None:
