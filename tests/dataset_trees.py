@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from crispseg.data import (
@@ -19,7 +20,8 @@ from crispseg.data import (
     PascalContext,
     official_classes,
 )
-from crispseg.labels import voc_palette
+from crispseg.data.dataset import Sample, SegmentationDataset
+from crispseg.labels import LabelSet, voc_palette
 
 Ids = Sequence[int]
 
@@ -191,3 +193,18 @@ def write_lists(folder: Path, stem: str, splits: dict[str, list[str]]) -> Path:
     for split, names in splits.items():
         (folder / f"{stem}{split}.txt").write_text("\n".join(names) + "\n")
     return folder
+
+
+class Masks(SegmentationDataset):
+    """Black images of the first mask's size with these masks, in memory."""
+
+    def __init__(self, classes: int, *masks: NDArray[np.uint8]) -> None:
+        self.labels = LabelSet.numbered(classes)
+        self.masks = masks
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def __getitem__(self, index: int) -> Sample:
+        image = np.zeros((*self.masks[0].shape, 3), np.uint8)
+        return Sample(image, self.masks[index], f"sample {index}")

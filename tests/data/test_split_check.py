@@ -4,9 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from dataset_trees import Masks
 
 from crispseg.data import check_split, class_weights
-from crispseg.data.dataset import FileDataset, Sample, SegmentationDataset
+from crispseg.data.dataset import FileDataset
 from crispseg.errors import CrispsegError
 from crispseg.folders.lookup import IdLookup
 from crispseg.folders.meaning import Meaning
@@ -38,21 +39,8 @@ def test_report_counts(tmp_path: Path) -> None:
     assert "class 3  3           never" in text and "255  ignored  255         38.46%" in text
 
 
-class InMemory(SegmentationDataset):
-    labels = LabelSet.numbered(2)
-
-    def __init__(self, *masks: np.ndarray) -> None:
-        self.masks = masks
-
-    def __len__(self) -> int:
-        return len(self.masks)
-
-    def __getitem__(self, index: int) -> Sample:
-        return Sample(np.zeros((6, 8, 3), np.uint8), self.masks[index], f"sample {index}")
-
-
 def test_datasets_without_files_are_rgb() -> None:
-    dataset = InMemory(ids(0, 1))
+    dataset = Masks(2, ids(0, 1))
     assert dataset.with_channels(3) is dataset.with_channels(1) is dataset
     with pytest.raises(CrispsegError, match="in_chans is 4, but these data are RGB"):
         dataset.with_channels(4)
@@ -67,16 +55,16 @@ def test_datasets_without_files_are_rgb() -> None:
 )
 def test_training_on_one_class_is_refused(values: tuple[int, ...], reason: str) -> None:
     with pytest.raises(CrispsegError, match=reason):
-        check_split(InMemory(ids(*values)), "train")
-    assert check_split(InMemory(ids(*values)), "val").images == 1  # a part may well hold one class
+        check_split(Masks(2, ids(*values)), "train")
+    assert check_split(Masks(2, ids(*values)), "val").images == 1  # a part may well hold one class
 
 
 def test_datasets_without_files_are_checked_too() -> None:
-    assert check_split(InMemory(ids(0, 1), ids(1, 255)), "train").counts.tolist() == [24, 48]
+    assert check_split(Masks(2, ids(0, 1), ids(1, 255)), "train").counts.tolist() == [24, 48]
     for masks, reason in (
         ([ids(0), ids(0, 7)], r"no class: 7 \(24 pixels\); each is out of range 0 to 1.*in sample 1"),
-        ([ids(0)[:2]], "is 2x8 but its image is 6x8.*in sample 0"),
+        ([ids(0, 1), ids(0)[:2]], "is 2x8 but its image is 6x8.*in sample 1"),
         ([], "'val' has no samples"),
     ):
         with pytest.raises(CrispsegError, match=reason):
-            check_split(InMemory(*masks), "val")
+            check_split(Masks(2, *masks), "val")

@@ -6,37 +6,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from dataset_trees import Masks
 from drawn import drawn
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from training_runs import DRAWN, MODEL, tiny
 
 from crispseg import create_model
 from crispseg.data import Augment, SplitReport, check_split, softened_weights
-from crispseg.data.dataset import Sample, SegmentationDataset
 from crispseg.labels import LabelSet
 from crispseg.training import ModelConfig, TrainConfig
 from crispseg.training.initial_weights import starting_model
 from crispseg.training.training_data import BATCH, CROP, MINUTES, STEP, resolved
 
 CLASSES = 3
-
-
-class Masks(SegmentationDataset):
-    """Black images with these masks."""
-
-    labels = LabelSet.numbered(CLASSES)
-
-    def __init__(self, masks: list[NDArray[np.uint8]]) -> None:
-        self.masks = masks
-
-    def __len__(self) -> int:
-        return len(self.masks)
-
-    def __getitem__(self, index: int) -> Sample:
-        mask = self.masks[index]
-        return Sample(np.zeros((*mask.shape, 3), np.uint8), mask, f"sample {index}")
 
 
 def report(shorter_side: int = 256, counts: tuple[int, ...] = (5, 3, 2), images: int = 9) -> SplitReport:
@@ -118,7 +101,7 @@ def test_what_lies_anywhere_has_no_up(images: int) -> None:
         for label in (1, 2, 1, 2, 1, 2):
             top, left = random.integers(-8, 56, 2).clip(0)
             mask[top : top + 16, left : left + 16] = label
-    assert resolved(TrainConfig(DRAWN), check_split(Masks(masks), "train")).augment.turn is True
+    assert resolved(TrainConfig(DRAWN), check_split(Masks(CLASSES, *masks), "train")).augment.turn is True
 
 
 @pytest.mark.parametrize(
