@@ -97,7 +97,7 @@ def test_a_file_of_labels_is_read_where_labels_are_needed(suffix: str, tmp_path:
 
 def test_what_needs_logits_refuses_a_file_of_labels(tmp_path: Path, photo: Path, refuses: Any, capsys: Any) -> None:
     path = exported(tmp_path / "a.onnx", output="labels")
-    with refuses("a.onnx has labels but no logits", "protocol whole"):
+    with refuses("a.onnx has refined logits or labels", "protocol whole"):
         Segmenter(path, protocol="ddsm-ms")
     with refuses("photo.png", "file of labels", "export logits"):
         Segmenter(path)(photo).probabilities()
@@ -233,7 +233,7 @@ def test_what_a_file_cannot_do_is_refused(model: SegmentationModel, refuses: Any
     network = ExportedModel(model.forward, metadata, Path("a.onnx"))
     with refuses("a.onnx", "cuda"):
         network.check_use(torch.device("cuda"), precision="fp32", whole=True)
-    with refuses("a.onnx refines its logits"):
+    with refuses("a.onnx has refined logits or labels"):
         network.check_use(torch.device("cpu"), precision="fp32", whole=False)
     with refuses("a.onnx is not a saved crispseg model"):
         ExportedModel(model.forward, json.dumps({"format_version": 1}), Path("a.onnx"))

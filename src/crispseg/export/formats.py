@@ -170,7 +170,7 @@ class FileFormat:
     one_size: bool = False
     """Whether a file accepts images of one size only."""
     unsupported: Mapping[str, str] = field(default_factory=dict)
-    """Unsupported precisions, with reasons."""
+    """Unsupported precisions, sampling and input, with reasons."""
 
 
 FILE_FORMATS: dict[Format, FileFormat] = {
@@ -211,6 +211,8 @@ FILE_FORMATS: dict[Format, FileFormat] = {
         one_size=True,
         unsupported={
             "bf16": "Core ML has no bfloat16; use fp32",
+            "gather": "coremltools cannot convert gathered rows; use grid_sample",
+            "uint8": "Core ML's arrays have no 8 bits; use input float",
             "int8": "8-bit convolutions are not exported to Core ML yet; use fp32",
         },
     ),

@@ -115,61 +115,34 @@ def export_model(
 
 def check_plan(plan: ExportPlan, path: Path, format: Format, *, max_drop: float | None, triton: bool) -> None:
     """Raise a CrispsegError if options conflict, before the work starts."""
-    kind = FILE_FORMATS[format]
-    if path.suffix != kind.suffix:
-        name = path.with_suffix(kind.suffix).name if path.name else f"model{kind.suffix}"
-        raise CrispsegError(f"{path} does not end in {kind.suffix}; name it {name}")
-    if reason := kind.unsupported.get(plan.precision):
-        raise CrispsegError(f"there is no {format} in {plan.precision}: {reason}")
-    if missing := [name for name in kind.packages if importlib.util.find_spec(name) is None]:
-        raise CrispsegError(f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}")
+    kind, int8 = FILE_FORMATS[format], plan.precision == "int8"
+    name = f"{path.stem or 'model'}{kind.suffix}"
+    missing = [package for package in kind.packages if importlib.util.find_spec(package) is None]
+    unsupported = kind.unsupported.keys() & {plan.precision, plan.sampling, plan.input}
+    reasons = "; ".join(f"{value}: {kind.unsupported[value]}" for value in unsupported)
+    needs_size = kind.one_size and plan.size is None
+    size = plan.size or (MIN_SIDE, MIN_SIDE)
+    sides = f"give a height and width of at least {MIN_SIDE}, and at most {MAX_PIXELS:,} pixels"
+    is_scored, needs_data = plan.data is not None, int8 or max_drop is not None
+    runs_here = format != "coreml" or runs_coreml()
+    measures_images = (plan.input, plan.model.info.value_range) == ("uint8", "image")
+    conflicts = (
+        (path.suffix != kind.suffix, f"{path} does not end in {kind.suffix}; name it {name}"),
+        (unsupported, f"there is no {format} in {reasons}"),
+        (missing, f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}"),
+        (needs_size, f"size is None, but {format} files accept one size; {sides}"),
+        (min(size) < MIN_SIDE or math.prod(size) > MAX_PIXELS, f"size is {size}; {sides}"),
+        (plan.size and (int8 or triton), "int8 and triton need a file for all sizes; leave out size"),
+        (triton and format != "onnx", f"triton needs an ONNX file, but format is {format}; use onnx"),
+        (needs_data and not is_scored, "int8 and max_drop need labelled images; give data for calibration"),
+        (is_scored and not runs_here, "Core ML files can be scored on macOS only; leave out data and calibrate"),
+        (is_scored and measures_images, "a file that scales each image itself cannot be scored; use input float"),
+    )
+    for is_conflict, message in conflicts:
+        if is_conflict:
+            raise CrispsegError(message)
     if plan.data is not None:
         check_classes(plan.model.info, plan.data.held_out.labels)
-    for conflict, message in conflicts(plan, format, max_drop=max_drop, triton=triton):
-        if conflict:
-            raise CrispsegError(message)
-
-
-def conflicts(plan: ExportPlan, format: Format, *, max_drop: float | None, triton: bool) -> Iterator[tuple[bool, str]]:
-    """Yield combinations of options that are not possible: whether the plan has them, and the message."""
-    int8 = plan.precision == "int8"
-    sides = f"give a height and width of at least {MIN_SIDE}, and at most {MAX_PIXELS:,} pixels"
-    yield (
-        plan.size is None and FILE_FORMATS[format].one_size,
-        f"size is None, but {format} files accept one size; {sides}",
-    )
-    yield (
-        plan.size is not None and (min(plan.size) < MIN_SIDE or math.prod(plan.size) > MAX_PIXELS),
-        f"size is {plan.size}; {sides}",
-    )
-    yield (
-        plan.size is not None and (int8 or triton),
-        "int8 and triton need a file for all sizes; leave out size",
-    )
-    yield (
-        plan.data is None and (int8 or max_drop is not None),
-        "int8 and max_drop need labelled images; give data for calibration",
-    )
-    yield (
-        triton and format != "onnx",
-        f"triton needs an ONNX file, but format is {format}; use onnx, or leave out triton",
-    )
-    yield (
-        (format, plan.sampling) == ("coreml", "gather"),
-        "coremltools cannot convert gathered rows; use grid_sample for Core ML",
-    )
-    yield (
-        plan.data is not None and (plan.input, plan.model.info.value_range) == ("uint8", "image"),
-        "a file that scales each image itself cannot be scored; use input float, or leave out calibrate and data",
-    )
-    yield (
-        (format, plan.input) == ("coreml", "uint8"),
-        "Core ML's arrays have no 8 bits; use input float for Core ML",
-    )
-    yield (
-        plan.data is not None and format == "coreml" and not runs_coreml(),
-        "Core ML files can be scored on macOS only; leave out calibrate, data and max_drop",
-    )
 
 
 @contextmanager

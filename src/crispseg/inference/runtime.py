@@ -96,14 +96,13 @@ class ExportedModel(nn.Module):
         Files run on the CPU in their own precision. Files with a refinement process only whole images, once.
         """
         if device.type != "cpu" or precision not in ("fp32", self.precision):
-            wrong = "bf16 is an option of the export" if precision != "fp32" else f"device is {device}"
+            wrong = f"device is {device}, precision {precision}"
             raise CrispsegError(f"{self.path} runs on the CPU in its own precision, but {wrong}; give the run instead")
         if self.takes_pixels and self.info.value_range == "image":
             scales = f"{self.path} scales each image by its own values, and crispseg has scaled them already"
             raise CrispsegError(f"{scales}; give the run instead, or a file of input float")
         if (self.refines or self.labels_only) and not whole:
-            does = "refines its logits" if self.refines else "has labels but no logits"
-            raise CrispsegError(f"{self.path} {does}; give protocol whole, or the run instead")
+            raise CrispsegError(f"{self.path} has refined logits or labels; give protocol whole, or the run instead")
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `(N, num_classes, H, W)` float32 or labels `(N, H, W)` of images `(N, C, H, W)`."""

@@ -122,10 +122,8 @@ def write_table(path: str | Path, rows: Iterable[Iterable[object]]) -> None:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """Yield a temporary folder and rename it to `path` on success, see `check_new_folder`."""
     path = real_path(check_new_folder(path))
-    with workplace(path) as place:
+    with workplace(path) as made:
         check_new_folder(path)  # another process may have finished it meanwhile
-        made = place / "made"
-        made.mkdir()
         yield made
         made.replace(path)
 
