@@ -45,12 +45,13 @@ def images_of(source: str) -> dict[Path, Path]:
         images = listed_images(path)
     elif path.exists():
         images = {path: Path(path.name)}
-    else:
+    elif glob.has_magic(source):
         matches = map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207 (a pattern may be absolute)
         images = {image: Path(image.name) for image in matches if image.is_file()}
+    else:
+        raise CrispsegError(f"{source} does not exist; give an image, a folder or a pattern")
     if not images:
-        fault = "contains no images that can be read" if path.exists() or glob.has_magic(source) else "does not exist"
-        raise CrispsegError(f"{source} {fault}; give an image, a folder or a pattern")
+        raise CrispsegError(f"{source} contains no images that can be read; give an image, a folder or a pattern")
     return images
 
 

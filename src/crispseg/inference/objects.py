@@ -74,14 +74,12 @@ class ObjectRule(Settings):
             ids = np.where(has_pixels[pieces], grown, 0)
         areas = np.bincount(ids.ravel())
         areas[0] = 0
-        large = (areas > 0) & (areas >= self.smallest(areas[areas > 0]))
+        present = areas > 0
+        least: float = self.min_size or 0
+        if self.min_size is None and self.border is not None and present.any():
+            least = FRAGMENT * float(np.median(areas[present]))
+        large = present & (areas >= least)
         return (large.cumsum(dtype=np.int32) * large)[ids]
-
-    def smallest(self, areas: NDArray[np.intp]) -> float:
-        """Return the area below which objects are left out, from the areas of all."""
-        if self.min_size is not None:
-            return self.min_size
-        return 0 if self.border is None or not areas.size else FRAGMENT * float(np.median(areas))
 
 
 def parts_at_necks(pixels: NDArray[np.bool_]) -> NDArray[np.int32]:

@@ -46,9 +46,9 @@ def flow_image(field: Tensor) -> NDArray[np.uint8]:
     return np.ascontiguousarray(flow_to_image(field.contiguous()).permute(1, 2, 0).numpy())
 
 
-def color_wheel(side: int = 96) -> NDArray[np.uint8]:
-    """Draw the legend of `flow_image`, `(side, side, 3)`: a colour for each direction and length, white outside."""
-    steps = torch.linspace(-1, 1, side)
+def color_wheel() -> NDArray[np.uint8]:
+    """Draw the legend of `flow_image`, `(96, 96, 3)`: a colour for each direction and length, white outside."""
+    steps = torch.linspace(-1, 1, 96)
     field = torch.stack(torch.meshgrid(steps, steps, indexing="xy"))  # x, y
     return flow_image(field * (field.norm(dim=0) <= 1))
 

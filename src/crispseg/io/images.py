@@ -95,13 +95,13 @@ def read_mask(path: str | Path, most: int = 0xFFFF, lossy: bool = False) -> NDAr
         return raster.labels(most, lossy)
 
 
-def image_size(path: str | Path, channels: int = 3, whole: bool = False) -> tuple[int, int]:
-    """Return `(H, W)` of the upright image from its header; see `opened` for `whole`, and `read_image`.
+def image_size(path: str | Path) -> tuple[int, int]:
+    """Return `(H, W)` of the upright image that can be read as RGB from its header; errors are those of `read_image`.
 
     The EXIF orientation of a PNG is not found if it comes after the pixels.
     """
-    with opened(path, whole) as raster:
-        raster.check(channels)
+    with opened(path) as raster:
+        raster.check(3)
         return raster.size
 
 

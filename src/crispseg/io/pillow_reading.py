@@ -203,14 +203,9 @@ def from_jpeg2000(picture: Any, name: object) -> Raster:
     return replace(raster, white=2**bits - 1, load=load)
 
 
-def from_tiff_page(picture: Any, name: object) -> Raster:
-    """Return the current page of a TIFF file."""
-    return from_tiff(picture.fp, name, picture.tell())
-
-
 PILLOW_READERS: dict[str, Callable[[Any, object], Raster]] = {
     "PNG": from_png,
     "PPM": from_pnm,
     "JPEG2000": from_jpeg2000,
-    "TIFF": from_tiff_page,
+    "TIFF": lambda picture, name: from_tiff(picture.fp, name, picture.tell()),  # the current page
 }

@@ -84,10 +84,9 @@ def check_tags(page: Any, file: BinaryIO) -> None:
 def check_values(page: Any, name: object) -> None:
     """Raise a CrispsegError for types of values that tifffile or a model cannot read."""
     bits = page.bitspersample
-    if page.dtype is None or not isinstance(bits, int):
-        raise CrispsegError(f"{name} contains values of {bits} bits; save it with 8 or 16 bits, unsigned")
-    if page.dtype.kind == "i" and (bits == 8 or page.photometric == MINISWHITE):
-        raise CrispsegError(f"{name} contains int{bits} values; save it with 8 or 16 bits, unsigned")
+    is_known = page.dtype is not None and isinstance(bits, int)
+    if not is_known or (page.dtype.kind == "i" and (bits == 8 or page.photometric == MINISWHITE)):
+        raise CrispsegError(f"{name} contains {page.dtype} values of {bits} bits; save it with 8 or 16 bits, unsigned")
 
 
 def color_of(page: Any) -> str:

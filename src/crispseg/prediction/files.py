@@ -128,7 +128,7 @@ class Pipeline:
         """Return the images to skip, whose results are of the same image, model and settings."""
         if not self.job.resumes:
             return set()
-        complete = [image for image in self.plan.files if self.plan.is_complete(image)]
+        complete = [image for image, results in self.plan.files.items() if self.plan.existing.keys() >= {*results}]
         compared = progress(complete, "Comparing", console=self.console)
         finished = {image for image in compared if self.plan.matches(image, self.made_of(image))}
         if others := len(complete) - len(finished):

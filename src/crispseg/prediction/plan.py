@@ -29,10 +29,6 @@ class Plan(NamedTuple):
         """Folders of the results."""
         return {results[0].parent for results in self.files.values()}
 
-    def is_complete(self, image: Path) -> bool:
-        """Return whether all results of an image exist."""
-        return all(result in self.existing for result in self.files[image])
-
     def matches(self, image: Path, made_of: str) -> bool:
         """Return whether complete results are of this image, model and settings; polygons are newer than their map."""
         results = self.files[image]
@@ -71,19 +67,14 @@ def result_files(job: PredictionJob, names: Mapping[Path, str], maps: Set[Path],
     """Return the files of the results of each image."""
     if job.server is not None:
         return {image: [out / job.server.file(image)] for image in names}
-    of_image = list(LabelFiles.endings)
-    of_map = [".tif"]
+    of_map = [".tif", *["_confidence.tif"] * job.confidence, *[".geojson"] * job.polygons]
+    of_image = [*LabelFiles.endings]
     for extra in job.extras:
         of_image += OUTPUTS[extra].endings
-    if job.confidence:
-        of_map.append("_confidence.tif")
-    if job.polygons:
-        of_map.append(".geojson")
-    files = {}
-    for image, name in names.items():
-        endings = of_map if image in maps else of_image
-        files[image] = [out / f"{name}{ending}" for ending in endings]
-    return files
+    return {
+        image: [out / f"{name}{ending}" for ending in (of_map if image in maps else of_image)]
+        for image, name in names.items()
+    }
 
 
 def existing_results(files: Mapping[Path, Sequence[Path]]) -> dict[Path, str | None]:
