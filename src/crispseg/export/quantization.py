@@ -89,10 +89,12 @@ def in_float(graph: Any, decoder: bool) -> list[str]:
         if node.op_type not in PRODUCTS:
             values += node.input
     if decoder:
-        for node in graph.node:
-            scopes = {entry.key: entry.value for entry in node.metadata_props}.get(SCOPES, "")
-            names |= set() if "backbone" in scopes else {node.name}
+        names |= {node.name for node in graph.node if not _is_of_backbone(node)}
     return sorted(names)
+
+
+def _is_of_backbone(node: Any) -> bool:
+    return any(entry.key == SCOPES and "backbone" in entry.value for entry in node.metadata_props)
 
 
 def _values_in_float(graph: Any, producers: Mapping[str, Any]) -> list[str]:

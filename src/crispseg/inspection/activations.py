@@ -133,17 +133,13 @@ def inspect_image(
     """
     info = model.info
     array, path = read_source(image, info.in_chans, info.value_range)
-    height, width = original = array.shape[0], array.shape[1]
+    original = array.shape[0], array.shape[1]
     if truth is not None:
-        truth = _checked_truth(truth, info, original, data)
+        truth = _reduced(_checked_truth(truth, info, original, data), cv2.INTER_NEAREST_EXACT)
     elif data:
         raise CrispsegError("applies to a mask; give the mask as truth", f"data.{min(data)}")
-    factor = math.sqrt(MOST_PIXELS / (height * width))
-    if factor < 1:
-        height, width = (max(round(side * factor), 1) for side in original)
-        array = np.asarray(cv2.resize(array, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-        if truth is not None:
-            truth = np.asarray(cv2.resize(truth, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
+    array = _reduced(array, cv2.INTER_AREA)
+    height, width = array.shape[:2]
     check_finite(model)
     target = usable_device(device)
     model = model.to(target).eval()
@@ -170,6 +166,15 @@ def inspect_image(
         taps={key: value[0].float().cpu() for key, value in seen.items()},
         parts=_parts(seen, getattr(model.decoder, "fuse_levels", ())),
     )
+
+
+def _reduced(values: NDArray[np.uint8], interpolation: int) -> NDArray[np.uint8]:
+    """Return values `(H, W)` or `(H, W, C)`, reduced to at most about `MOST_PIXELS` pixels."""
+    factor = math.sqrt(MOST_PIXELS / (values.shape[0] * values.shape[1]))
+    if factor >= 1:
+        return values
+    height, width = (max(round(side * factor), 1) for side in values.shape[:2])
+    return np.asarray(cv2.resize(values, (width, height), interpolation=interpolation), np.uint8)
 
 
 def _checked_truth(
