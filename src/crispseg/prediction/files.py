@@ -100,7 +100,7 @@ class Pipeline:
         missing = [image for image in plan.files if image not in finished]
         with ExitStack() as stack:
             if self.job.shard is None:  # several shards write to one folder
-                stack.enter_context(owned(plan.out, *plan.folders))
+                stack.enter_context(owned(plan.out, *(results[0].parent for results in plan.files.values())))
             stack.enter_context(telling(self.state))
             for writer in self.writers:
                 stack.callback(writer.finish, predictions)  # also after Ctrl-C

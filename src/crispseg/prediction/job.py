@@ -122,11 +122,6 @@ class PredictionJob:
         """Arguments of `Segmentation.objects`, but for the classes."""
         return {"border": self.objects_border, "min_size": self.objects_min_size, "split": self.objects_split}
 
-    @property
-    def part(self) -> slice:
-        """Slice of the sorted images."""
-        return slice(None) if self.shard is None else shard_slice(self.shard)
-
     def check_conflicts(self, has_maps: bool) -> None:
         """Raise a CrispsegError for options that exclude each other; `has_maps` is whether TIFFs are read in tiles."""
         if self.polygons and not has_maps:
@@ -194,12 +189,14 @@ def check_annotation_format(name: str, shard: str | None) -> None:
         raise CrispsegError(f"format {name} needs all images; leave out shard, and resume after the last shard")
 
 
-def shard_slice(text: str) -> slice:
-    """Return the slice of the sorted images that a shard such as "2/3" contains.
+def shard_slice(text: str | None) -> slice:
+    """Return the slice of the sorted images that a shard such as "2/3" contains; None contains all.
 
     >>> shard_slice("2/3")
     slice(1, None, 3)
     """
+    if text is None:
+        return slice(None)
     parts = re.fullmatch(r"(\d{1,9})/(\d{1,9})", text)
     if parts is None or not 1 <= int(parts[1]) <= int(parts[2]):
         raise CrispsegError(f"shard is {shortened(text)}; give number and total, such as 1/3, 2/3 or 3/3")

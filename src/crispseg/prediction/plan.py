@@ -10,7 +10,7 @@ from crispseg.inference.image_files import check_outputs, named_images, unread_i
 from crispseg.io.files import check_new_folder, user_path
 from crispseg.io.results import foreign_file, made_of_result
 from crispseg.io.tiff import TIFF_SUFFIXES
-from crispseg.prediction.job import PredictionJob
+from crispseg.prediction.job import PredictionJob, shard_slice
 from crispseg.prediction.outputs import OUTPUTS, LabelFiles
 
 
@@ -23,11 +23,6 @@ class Plan(NamedTuple):
     maps: Set[Path]  # images that are read in tiles
     unread: Sequence[Path]  # image files in formats that cannot be read
     existing: Mapping[Path, str | None]  # metadata of the results that exist; None for other files
-
-    @property
-    def folders(self) -> set[Path]:
-        """Folders of the results."""
-        return {results[0].parent for results in self.files.values()}
 
     def matches(self, image: Path, made_of: str) -> bool:
         """Return whether complete results are of this image, model and settings; polygons are newer than their map."""
@@ -51,9 +46,9 @@ def planned(job: PredictionJob, sources: Sequence[str | Path], out: str | Path |
     check_outputs(folder, files)
     if job.writes_annotations:
         check_new_folder(folder / job.format)
-    part = sorted(names, key=names.__getitem__)[job.part]
-    files = {image: files[image] for image in part}
-    unread = unread_images(sources, names)[job.part]
+    part = shard_slice(job.shard)
+    files = {image: files[image] for image in sorted(names, key=names.__getitem__)[part]}
+    unread = unread_images(sources, names)[part]
     existing = existing_results(files)
     for file, made_of in existing.items():
         if made_of is None:
