@@ -24,6 +24,9 @@ from crispseg.models.saving import fingerprint
 
 PALETTE = "palette"
 
+OF_RESULTS = ("tiles", "outlines", "pixel_size", "objects", "objects_border", "objects_min_size", "objects_split")
+"""Options that results depend on, besides those of the model."""
+
 CONFLICTS = {  # options that exclude others
     "format": ("shares", "objects", "confidence", "outputs", "tiles of TIFFs"),
     "tiles of TIFFs": ("shares", "objects"),
@@ -167,13 +170,7 @@ class PredictionJob:
             "protocol": str(segmenter.protocol),
             "precision": "fast" if self.fast else self.precision or "fp32",
             "value_range": segmenter.value_range,
-            "tiles": self.tiles,
-            "outlines": self.outlines,
-            "pixel_size": self.pixel_size,
-            "objects": self.objects,
-            "objects_border": self.objects_border,
-            "objects_min_size": self.objects_min_size,
-            **({"objects_split": True} if self.objects_split else {}),
+            **{name: getattr(self, name) for name in OF_RESULTS},
             "format": PALETTE if self.writes_annotations else self.format,
         }
 
