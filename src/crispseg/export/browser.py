@@ -35,8 +35,8 @@ def write_browser_page(model: SegmentationModel, folder: str | Path, onnxruntime
             raise CrispsegError(f"{dist / name} is missing; run: {remedy}")
     info = model.info
     if info.in_chans not in (1, 3) or info.value_range:
-        kind = f"{info.in_chans} channels" + (" of 16 bits" if info.value_range else "")
-        raise CrispsegError(f"{info.title} takes images of {kind}, but browsers read RGB of 8 bits; use another model")
+        takes = f"{info.title} takes images of {info.in_chans} channels, value range {info.value_range or '8 bits'}"
+        raise CrispsegError(f"{takes}, but browsers read RGB of 8 bits; use another model")
     folder = writable_folder(check_new_folder(folder))
     certificate = export_model(model, folder / "model.onnx", "onnx", input="uint8", output="labels")
     runtime = writable_folder(folder / NPM_PACKAGE)

@@ -144,6 +144,7 @@ class ShareTable(Output):
 
     def __init__(self, job: PredictionJob, segmenter: Segmenter, out: Path) -> None:
         super().__init__(job, segmenter, out)
+        self.area, self.unit = pixel_area(job.pixel_size) if job.pixel_size else (0.0, "")
         self.rows: list[list[Any]] = []
 
     @staticmethod
@@ -151,21 +152,14 @@ class ShareTable(Output):
         check_text(out / SHARES, "image,pixels")
 
     def add(self, result: Segmentation) -> None:
-        pixels = result.labels.size
-        shares = [*result.shares().values()]
-        row = [image_file(result), pixels, *shares]
-        if self.job.pixel_size is not None:
-            area, _ = pixel_area(self.job.pixel_size)
-            row += [round(share * pixels * area, 6) for share in shares]
-        self.rows.append(row)
+        pixels, shares = result.labels.size, result.shares().values()
+        in_unit = [round(share * pixels * self.area, 6) for share in shares if self.unit]
+        self.rows.append([image_file(result), pixels, *shares, *in_unit])
 
     def finish(self, predictions: Predictions) -> None:
         classes = self.segmenter.label_set.names
-        header = ["image", "pixels", *classes]
-        if self.job.pixel_size is not None:
-            _, unit = pixel_area(self.job.pixel_size)
-            header += [f"{name}_{unit}" for name in classes]
-        write_table(self.out / SHARES, [header, *sorted(self.rows)])
+        in_unit = [f"{name}_{self.unit}" for name in classes if self.unit]
+        write_table(self.out / SHARES, [["image", "pixels", *classes, *in_unit], *sorted(self.rows)])
 
 
 def image_file(result: Segmentation) -> str:
