@@ -115,6 +115,17 @@ def export_model(
 
 def check_plan(plan: ExportPlan, path: Path, format: Format, *, max_drop: float | None, triton: bool) -> None:
     """Raise a CrispsegError if options conflict, before the work starts."""
+    for is_conflict, message in conflicts(plan, path, format, max_drop, triton):
+        if is_conflict:
+            raise CrispsegError(message)
+    if plan.data is not None:
+        check_classes(plan.model.info, plan.data.held_out.labels)
+
+
+def conflicts(
+    plan: ExportPlan, path: Path, format: Format, max_drop: float | None, triton: bool
+) -> Sequence[tuple[object, str]]:
+    """Return whether the plan has each combination of options that is not possible, and the message."""
     kind, int8 = FILE_FORMATS[format], plan.precision == "int8"
     name = f"{path.stem or 'model'}{kind.suffix}"
     missing = [package for package in kind.packages if importlib.util.find_spec(package) is None]
@@ -126,7 +137,7 @@ def check_plan(plan: ExportPlan, path: Path, format: Format, *, max_drop: float 
     is_scored, needs_data = plan.data is not None, int8 or max_drop is not None
     runs_here = format != "coreml" or runs_coreml()
     measures_images = (plan.input, plan.model.info.value_range) == ("uint8", "image")
-    conflicts = (
+    return (
         (path.suffix != kind.suffix, f"{path} does not end in {kind.suffix}; name it {name}"),
         (unsupported, f"there is no {format} in {reasons}"),
         (missing, f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}"),
@@ -138,11 +149,6 @@ def check_plan(plan: ExportPlan, path: Path, format: Format, *, max_drop: float 
         (is_scored and not runs_here, "Core ML files can be scored on macOS only; leave out data and calibrate"),
         (is_scored and measures_images, "a file that scales each image itself cannot be scored; use input float"),
     )
-    for is_conflict, message in conflicts:
-        if is_conflict:
-            raise CrispsegError(message)
-    if plan.data is not None:
-        check_classes(plan.model.info, plan.data.held_out.labels)
 
 
 @contextmanager
