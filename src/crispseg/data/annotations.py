@@ -57,7 +57,7 @@ class MarkedImage:
     split: str = ""  # its split, or folder names that imply it; by default the path of the annotations implies it
     also: str = ""  # another name, with or without suffix, if no file has that of `image`
     entry: str = ""  # its place in messages, such as "a.json: image 3"; by default its annotation file
-    scope: str | Path = ""  # what annotates an image only once: its annotation file, or a format of one file an image
+    scope: str = ""  # format that has one file an image; other annotation files list an image once
 
 
 class Annotations(NamedTuple):
@@ -127,7 +127,7 @@ def read_coco(path: Path, content: Any) -> Annotations:
     for entry in content["images"]:
         number, file, size = entry["id"], str(entry["file_name"]), (entry.get("height"), entry.get("width"))
         claim(files, number, file, f"{path}: image {number}")
-        images[number] = MarkedImage(file, path, size, entry=f"{path}: image {number}", scope=path)
+        images[number] = MarkedImage(file, path, size, entry=f"{path}: image {number}")
     for entry in content["annotations"]:
         image, category, outlines = entry["image_id"], entry["category_id"], entry.get("segmentation")
         shape_name = f"{path}: annotation {entry.get('id', 'without an id')}"

@@ -35,7 +35,7 @@ def read_cvat(path: Path, root: ElementTree.Element) -> Annotations:
         name, size = element.attrib["name"], (int(element.attrib["height"]), int(element.attrib["width"]))
         shapes = [_shape(f"{path}: image {name}", child) for child in element if child.tag != "tag"]
         entry = f"{path}: image {element.get('id')} (task {element.get('task_id', '0')})"
-        marked.append(MarkedImage(name, path, size, shapes, split=element.get("subset", ""), entry=entry, scope=path))
+        marked.append(MarkedImage(name, path, size, shapes, split=element.get("subset", ""), entry=entry))
         names |= dict.fromkeys(shape.label for shape in shapes)
     return Annotations(tuple(marked), tuple(names))
 

@@ -49,6 +49,8 @@ class SegmentationDataset(Dataset[Sample], ABC):
     labels: LabelSet
     pairs: tuple[Pair, ...] = ()
     """Its files, in the order of the indices; empty if the samples are not files."""
+    channels: int = 3
+    """Channels of its images; see `crispseg.io.images.read_image`."""
 
     @abstractmethod
     def __len__(self) -> int: ...

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import chain
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TypeVar
 
 from crispseg.data.dataset import DataSource, FileDataset, SegmentationDataset
@@ -27,19 +26,6 @@ from crispseg.io.images import as_picture
 from crispseg.io.parallel import parallel
 
 Content = TypeVar("Content")
-
-RAISED = (
-    "unusable-file",
-    "sizes-differ",
-    "unclear-masks",
-    "value-out-of-range",
-    "unknown-color",
-    "rgb-masks",
-    "palettes-differ",
-    "inverted-masks",
-    "too-few-classes",
-)
-"""Codes of findings that stop training and evaluation."""
 
 OF_SPLITS = [*files.FILE_CHECKS, *values.VALUE_CHECKS, *classes.CLASS_CHECKS]
 """Checks of the files of a split."""
@@ -80,20 +66,20 @@ def examine_folder(source: DataSource, channels: int, threads: int | None) -> Ex
     unpaired = source.unpaired()
     if not pairs and not any(unpaired.values()):
         raise CrispsegError(next(iter(reasons.values())))
-    data = Examined(
-        Survey.of(pairs, threads),
-        {split: len(inside) for split, inside in pairs.items()},
-        channels=channels,
-        unpaired=unpaired,
-        unavailable=reasons if pairs else {},  # else the unpaired files say why
-        places=places_of(source, pairs),
-        group=group_pattern(source),
-    )
+    unavailable = reasons if pairs else {}  # else the unpaired files say why
+    data = replace(surveyed(source, pairs, threads), channels=channels, unpaired=unpaired, unavailable=unavailable)
     try:
         masks = [*data.survey.masks.values()]
         return replace(data, meaning=source.meaning_of(masks) if masks else None)
     except Question as question:
         return replace(data, question=question)
+
+
+def surveyed(source: DataSource, pairs: Mapping[str, Sequence[Pair]], threads: int | None = None) -> Examined:
+    """Read the files of splits, and note where their images are."""
+    survey = Survey.of(pairs, threads)
+    places = {pair.image: source.place(pair) for _, pair in survey.pairs}
+    return Examined(survey, places=places, group=getattr(source, "group", None))
 
 
 def examine_datasets(
@@ -106,8 +92,7 @@ def examine_datasets(
         lookup, survey = first.lookup, Survey.of({split: data.pairs for split, data in datasets.items()}, threads)
     else:
         survey = survey_of_samples(datasets)
-    sizes = {split: len(dataset) for split, dataset in datasets.items()}
-    return Examined(survey, sizes, Meaning(first.labels, lookup), channels=channels)
+    return Examined(survey, Meaning(first.labels, lookup), channels=channels)
 
 
 def survey_of_samples(datasets: Mapping[str, SegmentationDataset]) -> Survey:
@@ -145,11 +130,10 @@ def check_splits(datasets: Mapping[str, SegmentationDataset]) -> tuple[Examined,
     for split, dataset in datasets.items():
         if len(dataset) == 0:
             raise CrispsegError(f"the split '{split}' has no samples; check the data folders or lists")
-    first = next(iter(datasets.values()))
-    data = examine_datasets(datasets, first.channels if isinstance(first, FileDataset) else 3)
+    data = examine_datasets(datasets, next(iter(datasets.values())).channels)
     findings = check(data, OF_SPLITS)
     for finding in findings:
-        if finding.code in RAISED and finding.severity is Severity.ERROR:
+        if finding.severity is Severity.ERROR:
             raise error_of(finding)
     return data, findings
 
@@ -163,15 +147,4 @@ def shared_images(source: DataSource) -> list[Finding]:
 
 def shared_by(source: DataSource, pairs: Mapping[str, Sequence[Pair]]) -> list[Finding]:
     """Return findings about images that splits share."""
-    sizes = {split: len(inside) for split, inside in pairs.items()}
-    data = Examined(Survey.of(pairs), sizes, places=places_of(source, pairs), group=group_pattern(source))
-    return check(data, splits.SPLIT_CHECKS)
-
-
-def group_pattern(source: DataSource) -> str | None:
-    return getattr(source, "group", None)
-
-
-def places_of(source: DataSource, pairs: Mapping[str, Sequence[Pair]]) -> dict[Path, PurePosixPath]:
-    """Return the path of each image in the folder of images, without suffix."""
-    return {pair.image: source.place(pair) for pair in chain.from_iterable(pairs.values())}
+    return check(surveyed(source, pairs), splits.SPLIT_CHECKS)

@@ -121,7 +121,7 @@ def _images(path: Path, task: str, data: dict[str, Any]) -> dict[Any, MarkedImag
             also = re.sub(r"^[0-9a-f]{8}-", "", foreign_endings(place)[-1].name)  # without the prefix of uploads
             entry = f"{task} ({key} {number})"
             images = addressed if ADDRESS.match(address) else named
-            images[key, number] = MarkedImage(place, path, (None, None), also=also, entry=entry, scope=path)
+            images[key, number] = MarkedImage(place, path, (None, None), also=also, entry=entry)
     if not addressed and not named:
         raise CrispsegError(f"{task} has no image in its data; export it again with the image's address")
     known = {image.also for image in addressed.values()}

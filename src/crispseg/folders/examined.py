@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,7 +24,6 @@ class Examined:
     """Facts of the files of a data set, and what its masks and folders mean."""
 
     survey: Survey
-    sizes: Mapping[str, int]  # split → number of pairs
     meaning: Meaning | None = None  # of the masks; None if it is unclear
     question: Question | None = None  # why it is unclear
     channels: int = 3  # of the images, see `read_image`
@@ -32,6 +32,11 @@ class Examined:
     places: Mapping[Path, PurePosixPath] = field(default_factory=dict)  # image → path in its folder, without suffix
     group: str | None = None  # pattern of the images that belong together, see `data.group`
     shared_on_purpose: bool = False  # whether train includes val
+
+    @cached_property
+    def sizes(self) -> Mapping[str, int]:
+        """Split → number of pairs."""
+        return Counter(split for split, _ in self.survey.pairs)
 
     @property
     def files(self) -> bool:

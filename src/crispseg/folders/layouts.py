@@ -163,11 +163,10 @@ def pattern_of(tree: Tree, files: Iterable[Path], place: str) -> str:
     """Return the folder of files in a place of a layout, or a pattern of their folders."""
     depth = len(PurePosixPath(place).parts)
     folders = {file.relative_to(tree.root).parts[:depth] for file in files}
+    if len(folders) == 1:
+        return str(Path(tree.root, *min(folders)))
     parts = [glob.escape(names[0]) if len({*names}) == 1 else "*" for names in zip(*folders, strict=True)]
-    root = glob.escape(str(tree.root)) if "*" in parts else str(tree.root)
-    if "*" not in parts and folders:
-        parts = list(min(folders))
-    return str(Path(root, *parts))
+    return str(Path(glob.escape(str(tree.root)), *parts))
 
 
 def located_at(images: Path, masks: Path) -> Located:
@@ -265,9 +264,9 @@ def copies_of(tree: Tree, files: Files, place: str) -> list[str]:
 def unused_images(tree: Tree, located: Located) -> dict[PurePosixPath, list[PurePosixPath]]:
     """Return the images that a layout does not use, by folder, without folders such as overlays and predictions."""
     folders: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
+    used = located.image_of.keys() | located.mask_of.keys()
     for path in tree.images:
-        file = tree.root / path
-        if file not in located.image_of and file not in located.mask_of and not _NEITHER.search(str(path.parent)):
+        if tree.root / path not in used and not _NEITHER.search(str(path.parent)):
             folders[path.parent].append(path)
     return folders
 

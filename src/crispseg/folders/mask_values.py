@@ -48,6 +48,6 @@ def palettes_differ(masks: Iterable[MaskFacts]) -> bool:
 
 def used_colors(mask: MaskFacts) -> dict[Color, int]:
     """Return colour → index of the used values of a palette file; nothing if two values have one colour."""
-    used = [index for index in mask.held if index < len(mask.palette)] if mask.palette else []
+    used = [index for index in mask.held if index < len(mask.palette)]
     colors = {mask.palette[index]: index for index in used}
     return colors if len(colors) == len(used) else {}
