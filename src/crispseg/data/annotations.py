@@ -51,7 +51,7 @@ class MarkedImage:
 
     image: str  # image path as written in the annotations, or its name without suffix
     source: Path  # annotation file; a relative image path may start from its folder
-    size: tuple[int | None, int | None]  # `(H, W)` if the annotations include it
+    size: tuple[int | None, int | None] = (None, None)  # `(H, W)` if the annotations include it
     shapes: list[Shape] = field(default_factory=list)
     name: str = ""  # name in the output folder, without suffix; by default its path
     split: str = ""  # its split, or folder names that imply it; by default the path of the annotations implies it

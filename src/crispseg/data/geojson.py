@@ -27,7 +27,7 @@ def read_geojson(path: Path, content: Any) -> Annotations:
 
     Features without QuPath's classification are refused, because they may be in map coordinates.
     """
-    image = MarkedImage(path.stem, path, (None, None), scope="geojson")
+    image = MarkedImage(path.stem, path, scope="geojson")
     for index, feature in enumerate(content if isinstance(content, list) else content.get("features", [content])):
         name = f"{path}: feature {index}"
         geometry = feature["geometry"] or {"type": "null"}

@@ -120,12 +120,13 @@ def _images(path: Path, task: str, data: dict[str, Any]) -> dict[Any, MarkedImag
             place = str(image) if local else image.name
             also = re.sub(r"^[0-9a-f]{8}-", "", foreign_endings(place)[-1].name)  # without the prefix of uploads
             entry = f"{task} ({key} {number})"
-            images = addressed if ADDRESS.match(address) else named
-            images[key, number] = MarkedImage(place, path, (None, None), also=also, entry=entry)
-    if not addressed and not named:
-        raise CrispsegError(f"{task} has no image in its data; export it again with the image's address")
+            kind = addressed if ADDRESS.match(address) else named
+            kind[key, number] = MarkedImage(place, path, also=also, entry=entry)
     known = {image.also for image in addressed.values()}
-    return addressed | {key: image for key, image in named.items() if image.also not in known}
+    images = addressed | {key: image for key, image in named.items() if image.also not in known}
+    if not images:
+        raise CrispsegError(f"{task} has no image in its data; export it again with the image's address")
+    return images
 
 
 def _shape(name: str, region: dict[str, Any], more: list[str]) -> Shape:

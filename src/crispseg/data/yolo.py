@@ -71,8 +71,8 @@ def _marked(
         file, name = _text_file(image, base, top)
         if name and (base == top or file.is_file()):
             splits = (split for split, place in places if image.is_relative_to(place))
-            size, split = (None, None), next(splits, str(name.parent))
-            marked.append(MarkedImage(str(image), file, size, _shapes(file, names), str(name), split))
+            split, shapes = next(splits, str(name.parent)), _shapes(file, names)
+            marked.append(MarkedImage(str(image), file, shapes=shapes, name=str(name), split=split))
     return marked
 
 
@@ -118,17 +118,16 @@ def _split_places(top: Path, tree: Mapping[str, Any]) -> list[tuple[str, Path]]:
     places, base = [], str(tree.get("path") or "")
     for split in ("train", "val", "test"):
         for place in np.ravel(tree.get(split) or []).tolist():
-            user_path(f"{base}/{place}")  # refuses a name that no system has
-            folders = _split_folders(top, base, str(place))
-            places.append((split, next(iter(folders), top / str(place))))
+            places.append((split, _split_folder(top, base, str(place))))
     return places
 
 
-def _split_folders(top: Path, base: str, place: str) -> list[Path]:
-    """Return the folders below `top` that a split may mean; a name such as "images" alone would mean all of them."""
+def _split_folder(top: Path, base: str, place: str) -> Path:
+    """Return the folder below `top` that a split means; a name such as "images" alone would mean all of them."""
+    user_path(f"{base}/{place}")  # refuses a name that no system has
     endings = [ending for ending in foreign_endings(f"{base}/{place}") if ".." not in ending.parts]
     meant = [ending for ending in endings if str(ending) == place or str(ending).lower() not in IMAGE_FOLDERS]
-    return [top / ending for ending in meant if (top / ending).is_dir()]
+    return next((top / ending for ending in meant if (top / ending).is_dir()), top / place)
 
 
 def _shape(line: str, words: list[str], names: Mapping[int, str]) -> Shape:
