@@ -25,7 +25,7 @@ from crispseg.evaluation.summary import Evaluation
 from crispseg.io.images import read_image
 
 DISTANCES = (1, 2, 3)
-DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
+DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs" / "quality.md"
 
 
 def scored(

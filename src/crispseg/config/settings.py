@@ -264,7 +264,7 @@ class Settings:
 
     @pydantic.model_validator(mode="before")
     @classmethod
-    def _in_one_line(cls, values: Any) -> Any:
+    def _with_checked_fields(cls, values: Any) -> Any:
         if isinstance(values, dict):
             values = ArgsKwargs((), values)
         if not isinstance(values, ArgsKwargs):
