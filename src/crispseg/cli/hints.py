@@ -2,47 +2,42 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
+from crispseg.cli import command_line
 from crispseg.config.settings import CONFIG
 from crispseg.data.examination import pairs_of
 from crispseg.data.sources import PART
 from crispseg.training import Run
 
 
-def command(*words: object) -> str:
-    """Return a command line of crispseg."""
-    return shlex.join(["crispseg", *map(str, words)])
-
-
 def after_training(run: Run) -> Iterator[str]:
     """Yield commands that score a run, and that segment an image of its val split, if this is a file."""
-    yield command("evaluate", run.folder, "--html", run.folder / "scores.html")
+    yield command_line("evaluate", run.folder, "--html", run.folder / "scores.html")
     if pairs := pairs_of(run.data).get("val"):
-        yield command("predict", run.folder, pairs[0].image, "--out", run.folder / "predictions")
+        yield command_line("predict", run.folder, pairs[0].image, "--out", run.folder / "predictions")
 
 
 def after_import(folder: Path) -> str:
     """Return the command that trains on imported annotations."""
-    return command("train", folder, "--out", Path("runs") / folder.name)
+    return command_line("train", folder, "--out", Path("runs") / folder.name)
 
 
 def after_get(folder: Path) -> str:
     """Return the command that trains on a copy of the bundled images."""
     places = f"--images={folder / 'images'}", f"--instances={folder / 'instances'}"
-    return command("train", *places, "--classes=[background,nucleus,border]", "--out", Path("runs") / folder.name)
+    return command_line("train", *places, "--classes=[background,nucleus,border]", "--out", Path("runs") / folder.name)
 
 
 def after_errors(run: str, excluded: Path) -> str | None:
     """Return the command that trains a run again without the images in a list; None for saved models."""
     settings = Path(run) / CONFIG
-    again = command("train", settings, "--data.exclude", excluded, "--out", f"{settings.parent}_without_errors")
+    again = command_line("train", settings, "--data.exclude", excluded, "--out", f"{settings.parent}_without_errors")
     return again if settings.is_file() else None
 
 
 def of_bundled_models() -> str:
     """Return a command that segments a bundled image with a bundled model."""
     image = min((PART / "images").glob("*.png"))
-    return command("predict", "nuclei", image, "--out", "predictions")
+    return command_line("predict", "nuclei", image, "--out", "predictions")

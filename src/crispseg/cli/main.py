@@ -6,19 +6,18 @@ import ctypes
 import importlib
 import os
 import re
-import shlex
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from types import FrameType
 from typing import Any
 
 from crispseg import __version__
-from crispseg.cli import HELP, first_page
+from crispseg.cli import HELP, command_line, first_page
 from crispseg.errors import (
     INTERRUPTED,
     CrispsegError,
@@ -115,7 +114,7 @@ def _lines_of(error: CrispsegError, words: Sequence[str]) -> Iterator[str]:
     line = f"--{error}" if error.field else str(error)
     starts = ["; run: ", *["; or: "] * len(error.settings)]
     for start, settings in zip(starts, error.settings, strict=False):
-        line += start + _command(words, settings)
+        line += start + command_line(*words, *flags_of(settings))
     if line.startswith("Caught "):  # raised by a data worker; its traceback comes first
         line = re.split(r"(?m)^crispseg\.[\w.]+: ", line)[-1]
     yield f"crispseg: error: {' '.join(line.split())}"
@@ -127,13 +126,9 @@ def _question(question: Question, words: Sequence[str]) -> Iterator[str]:
     yield from (f"  {fact}" for fact in question.facts)
     for meaning, settings in question.choices.items():
         yield f"{meaning}:"
-        yield f"  {_command(words, settings)}"
+        yield f"  {command_line(*words, *flags_of(settings))}"
     if question.advice and len(question.choices) < 3:  # else there would be more than ten lines
         yield question.advice
-
-
-def _command(words: Sequence[str], settings: Mapping[str, object]) -> str:
-    return shlex.join(["crispseg", *words, *flags_of(settings)])
 
 
 def _run(argv: list[str]) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from statistics import mean, stdev
 
 from pydantic import PositiveInt
 
+from crispseg.cli import command_line
 from crispseg.cli.command import Command
 from crispseg.config.settings import written
 from crispseg.config.yaml_files import RECIPES, read_yaml
@@ -75,7 +75,7 @@ class Recipes(Command):
 
         for seed in range(self.seeds):
             for command in self.commands(row, seed):
-                print(shlex.join(["crispseg", *command]), flush=True)
+                print(command_line(*command), flush=True)
                 if self.run and (status := main(command)):
                     return status
         if self.run and self.seeds > 1 and not row.score.server:
