@@ -94,11 +94,11 @@ class RunDemo(WithDevice):
                 Event().wait()
 
 
-def val_images(run: str, most: int = 8) -> list[Path]:
-    """Return val images of a run's data, high contrast first; empty if the data are missing."""
+def val_images(run: str) -> list[Path]:
+    """Return up to eight val images of a run's data, high contrast first; empty if the data are missing."""
     with suppress(CrispsegError):
         dataset = build_data(recorded_data(run)[0]).dataset("val")
         if isinstance(dataset, FileDataset):
-            files = [dataset.pairs[index].image for index in spread(len(dataset), most)]
+            files = [dataset.pairs[index].image for index in spread(len(dataset), 8)]
             return sorted(files, key=lambda file: -float(read_image(file, dataset.channels).std()))
     return []

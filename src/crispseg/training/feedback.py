@@ -137,14 +137,12 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -
     ]
 
 
-def draw_panels(
-    models: Mapping[str, SegmentationModel], dataset: SegmentationDataset, count: int = 4
-) -> NDArray[np.uint8]:
-    """Draw rows of image, ground truth, predictions and the last model's errors; return RGB `(H, W, 3)`."""
+def draw_panels(models: Mapping[str, SegmentationModel], dataset: SegmentationDataset) -> NDArray[np.uint8]:
+    """Draw four rows of image, ground truth, predictions and the last model's errors; return RGB `(H, W, 3)`."""
     segmenters = [Segmenter(model) for model in models.values()]
     palette = dataset.labels.palette
     rows = []
-    for index in spread(len(dataset), count):
+    for index in spread(len(dataset), 4):
         image, truth, _ = dataset[index]
         results = [segmenter(image) for segmenter in segmenters]
         labels = [truth, *(result.labels for result in results)]
