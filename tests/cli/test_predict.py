@@ -143,3 +143,27 @@ def test_fast_names_its_way_and_resumes(
     assert len(files(tmp_path / "out")) == 6
     assert main([*argv, "--resume"]) == 2
     assert "3 of them earlier" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("seconds", "is_shown"), [(11.0, True), (13.0, False)])
+def test_bf16_is_proposed_if_that_is_cheap_to_measure(
+    seconds: float,
+    is_shown: bool,
+    run: Path,
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Capture,
+) -> None:
+    def timed(segmenter: Any, images: Any) -> Any:
+        return [np.zeros(9)], 1.0 if segmenter.precision == "fp32" else 0.6
+
+    monkeypatch.setattr("crispseg.prediction.files.HINT_IMAGES", 3)
+    monkeypatch.setattr(fastest, "HINT_SECONDS", seconds)
+    monkeypatch.setattr(fastest, "timed_labels", timed)
+    monkeypatch.setattr(fastest, "cpu_has_bf16", lambda: True)
+    argv = ["predict", str(run), str(pictures), "--out", str(tmp_path / "out")]
+    assert main(argv) == 0
+    assert ("precision bf16 would save 40%" in capsys.readouterr().err) is is_shown
+    assert main([*argv, "--precision", "fp32"]) == 0
+    assert "bf16" not in capsys.readouterr().err

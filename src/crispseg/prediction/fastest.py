@@ -24,6 +24,8 @@ WAYS: tuple[tuple[Backend, FloatPrecision], ...] = (  # other than float32 in Py
     ("openvino", "bf16"),
 )
 AGREEMENT = 0.995  # minimum share of pixels with the labels of float32 in PyTorch
+HINT_SECONDS = 60.0  # minimum duration of a prediction with a hint, whose measurement then takes about 5 % of it
+HINT_SAVING = 0.1  # minimum share of the time that the hint promises to save
 
 Images = Sequence[NDArray[np.uint8]]
 
@@ -44,6 +46,21 @@ def fastest(job: PredictionJob, segmenter: Segmenter, images: Images) -> tuple[S
                 line = f"fast: backend {backend} in precision {precision} takes {duration / seconds:.2f} of the time"
                 line += f" of fp32 in PyTorch; labels agree on {share:.2%} of the pixels of {len(images)} images"
     return chosen, line
+
+
+def bf16_hint(job: PredictionJob, segmenter: Segmenter, image: NDArray[np.uint8], count: int) -> str | None:
+    """Return what bfloat16 would save for `count` such images, measured on a quarter, if it is worth a line."""
+    height, width = image.shape[:2]
+    parts = [image[: -(-height // 2), : -(-width // 2)]]
+    labels, seconds = timed_labels(segmenter, parts)
+    if 4 * seconds * count < HINT_SECONDS:
+        return None
+    others, duration = timed_labels(replace(job, precision="bf16").segmenter(), parts)
+    saving, share = 1 - duration / seconds, agreement(labels, others)
+    if saving < HINT_SAVING or share < AGREEMENT:
+        return None
+    line = f"precision bf16 would save {saving:.0%} of the network's time (labels agree on {share:.2%} of the pixels)"
+    return f"{line}; fast also compares runtimes"
 
 
 def is_usable(segmenter: Segmenter, backend: Backend, precision: FloatPrecision) -> bool:

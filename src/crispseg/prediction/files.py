@@ -10,7 +10,9 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 
 from crispseg.config.settings import construct
@@ -26,13 +28,14 @@ from crispseg.io.progress import print_lines, progress
 from crispseg.io.results import made_of_result
 from crispseg.io.sampled_values import assumed_range
 from crispseg.io.stages import stage, stage_seconds
-from crispseg.prediction.fastest import fastest
+from crispseg.prediction.fastest import bf16_hint, fastest, is_usable
 from crispseg.prediction.job import PredictionJob
 from crispseg.prediction.outputs import OUTPUTS, LabelFiles, Output, ServerFiles
 from crispseg.prediction.plan import Plan, planned
 from crispseg.prediction.predictions import Predictions
 
 FIRST_IMAGES = 2  # number of images on which runtimes are compared
+HINT_IMAGES = 20  # minimum number of images for a hint
 WRITING_THREADS = 4  # at most; PyTorch's number of threads limits them too
 
 
@@ -105,8 +108,7 @@ class Pipeline:
             for writer in self.writers:
                 stack.callback(writer.finish, predictions)  # also after Ctrl-C
             images = [image for image in missing if image not in plan.maps]
-            if self.job.fast:
-                self.choose_fastest(images[:FIRST_IMAGES])
+            self.compare_ways(images)
             for image in missing:
                 if image in plan.maps:
                     self.segment_map(image)
@@ -136,16 +138,21 @@ class Pipeline:
             warnings.warn(f"results of {others} images in {self.plan.out} {reason}", CrispsegWarning, stacklevel=2)
         return finished
 
-    def choose_fastest(self, images: Sequence[Path]) -> None:
-        """Replace the segmenter by the fastest one; images that cannot be read are reported later."""
-        arrays = []
-        for image in images:
+    def compare_ways(self, images: Sequence[Path]) -> None:
+        """Choose the fastest way, if requested, or print what bfloat16 would save; unreadable images wait."""
+        in_bf16 = self.job.is_plain and is_usable(self.segmenter, "torch", "bf16")
+        needs_hint = self.console is not None and len(images) >= HINT_IMAGES and in_bf16
+        line: str | None = None
+        arrays: list[NDArray[np.uint8]] = []
+        for image in images[:FIRST_IMAGES] if self.job.fast or needs_hint else ():
             with suppress(CrispsegError):
                 arrays.append(read_source(image, self.segmenter.info.in_chans, self.segmenter.value_range)[0])
-        if arrays:
+        if self.job.fast and arrays:
             self.segmenter, line = fastest(self.job, self.segmenter, arrays)
-            if self.console is not None:
-                print_lines(self.console, [line])
+        elif arrays:
+            line = bf16_hint(self.job, self.segmenter, arrays[0], len(images))
+        if line and self.console:
+            print_lines(self.console, [line])
 
     def segment_map(self, image: Path) -> None:
         """Segment a TIFF in tiles, unless only its polygons are missing."""

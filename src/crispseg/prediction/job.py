@@ -105,6 +105,11 @@ class PredictionJob:
         return SERVERS.get(self.format)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether a saved model runs in the default way."""
+        return self.backend == "auto" and self.precision is None and not (self.compile or is_exported(self.run))
+
+    @property
     def writes_annotations(self) -> bool:
         """Whether annotations for a labelling tool are written."""
         return self.format != PALETTE and self.server is None
