@@ -17,19 +17,18 @@ from crispseg.folders.finding import FINDING_KINDS, Finding, Severity
 from crispseg.folders.meaning import Meaning
 from crispseg.folders.names import write_names
 from crispseg.folders.survey import PairFacts
-from crispseg.folders.wording import line
 from crispseg.io.files import atomic_folder, write_file
 from crispseg.io.images import write_labels
 from crispseg.io.parallel import parallel
 
 LEFT_OUT = "left_out.txt"
-DROP, FORBIDDEN = "drop", "none"  # fixes of kinds: leave the pair out, or write no copy at all
+DROP = "drop"  # fix of kinds: leave the pair out
 
 
 def worth_a_copy(data: Examined, findings: Sequence[Finding]) -> bool:
     """Return whether `write_copy` can write a copy in which a warning or an error is corrected."""
     mended = any(FINDING_KINDS[finding.code].fix and finding.severity > Severity.INFORMATION for finding in findings)
-    return mended and not forbidding(findings) and bool(sorted_out(data, findings)[0])
+    return mended and data.question is None and bool(sorted_out(data, findings)[0])
 
 
 def write_copy(data: Examined, findings: Sequence[Finding], out: Path) -> str:
@@ -37,8 +36,8 @@ def write_copy(data: Examined, findings: Sequence[Finding], out: Path) -> str:
 
     A `CrispsegError` is raised if the meaning of the masks is unclear, or if no pair can be kept.
     """
-    for finding in forbidding(findings):
-        raise CrispsegError(f"{out} is not written: {line(finding)}")
+    if data.question:
+        raise CrispsegError(f"{out} is not written: {data.question}")
     pairs, left_out = sorted_out(data, findings)
     if data.meaning is None or not pairs:
         raise CrispsegError(f"{out}: there is no pair that can be kept; correct the data by hand")
@@ -51,11 +50,6 @@ def write_copy(data: Examined, findings: Sequence[Finding], out: Path) -> str:
     numbers = Counter(pair.split for pair in pairs)
     counts = ", ".join(f"{split} {number}" for split, number in numbers.items())
     return f"wrote {out}: {counts} pairs; {len(left_out)} left out" + f", see {out / LEFT_OUT}" * bool(left_out)
-
-
-def forbidding(findings: Sequence[Finding]) -> list[Finding]:
-    """Return the findings with which a copy may mix classes."""
-    return [finding for finding in findings if FINDING_KINDS[finding.code].fix == FORBIDDEN]
 
 
 def sorted_out(data: Examined, findings: Sequence[Finding]) -> tuple[list[PairFacts], dict[str, str]]:

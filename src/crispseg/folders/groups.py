@@ -31,9 +31,8 @@ def group_of(pattern: str, place: PurePosixPath) -> str | None:
             one of these letters.
     """
     pattern = "*/*" if pattern == "folder" else pattern
-    mark = "{*}" if "{*}" in pattern else "*"
+    mark, group = ("{*}", "(.+?)") if "{*}" in pattern else ("*", "(.+)")
     before, _, after = pattern.partition(mark)
-    group = "(.+?)" if mark == "{*}" else "(.+)"
     match = re.fullmatch(_regex(before) + group + _regex(after), str(place) if "/" in pattern else place.name)
     return match and match[1]
 

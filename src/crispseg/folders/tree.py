@@ -33,8 +33,7 @@ class Tree:
         """
         root = Path(root)
         if not root.is_dir():
-            problem = "not a folder" if root.exists() else "missing"
-            raise CrispsegError(f"{root} is {problem}; give a folder of data")
+            raise CrispsegError(f"{root} is missing or not a folder; give a folder of data")
         return cls(root, tuple(sorted(_walk(root, PurePosixPath(), frozenset()))))
 
     @cached_property
