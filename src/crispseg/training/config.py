@@ -90,17 +90,8 @@ class ModelConfig(Settings):
 
     def build(self, num_classes: int, *, auxiliary: bool) -> SegmentationModel:
         """Build the model; `auxiliary` adds heads for deep supervision."""
-        return create_model(
-            self.name,
-            num_classes=num_classes,
-            backbone=self.backbone,
-            pretrained=self.pretrained,
-            in_chans=self.in_chans,
-            auxiliary=auxiliary,
-            design=self.design,
-            **{key: getattr(self, key) for key in REFINE_OPTIONS},
-            **self.options,
-        )
+        own = {key: getattr(self, key) for key in ("backbone", "pretrained", "in_chans", "design", *REFINE_OPTIONS)}
+        return create_model(self.name, num_classes=num_classes, auxiliary=auxiliary, **own, **self.options)
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)

@@ -150,10 +150,12 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -
         teacher = hooks.teacher or open_teacher(config.teacher, model.info)
         files, unlabelled_notes = unlabelled_files(config)
         notes += unlabelled_notes
-    config = with_usable_workers(config, hooks.transform, notes)
+    if config.workers and (obstacle := obstacle_to_workers((config.data, hooks.transform))):
+        config = replace(config, workers=0)
+        notes.append(f"workers is 0, because {obstacle}")
 
     print_data(data, notes, console)
-    if not (checkpoint or console.quiet):
+    if not checkpoint:
         show_data(data, config.data, Path(config.out), console)
 
     loaders = build_loaders(config, data, model.info, step, hooks.transform)
@@ -210,15 +212,6 @@ def resume_notes(checkpoint: Path | None, folder: Path, notes: list[str]) -> lis
     if checkpoint == folder / LAST:
         return []
     return [f"{folder} has no {LAST}; resuming from {checkpoint.name}"]
-
-
-def with_usable_workers(config: TrainConfig, transform: CustomTransform | None, notes: list[str]) -> TrainConfig:
-    """Return settings without data workers, and add a note, if something prevents workers."""
-    obstacle = obstacle_to_workers((config.data, transform)) if config.workers else None
-    if obstacle is None:
-        return config
-    notes.append(f"workers is 0, because {obstacle}")
-    return replace(config, workers=0)
 
 
 def with_unlabelled(setup: Setup, teacher: Teacher, files: Sequence[Path]) -> Setup:

@@ -45,9 +45,6 @@ def build_trainer(config: TrainConfig, batches: int, console: Console, further: 
     """Build the trainer of a run; `batches` is the number per epoch and device, `further` adds callbacks."""
     per_epoch = steps_per_epoch(batches, config)
     steps = None if config.minutes else config.iterations or (config.epochs or 0) * per_epoch
-    evaluations: dict[str, Any] = {"check_val_every_n_epoch": config.val_every}
-    if config.minutes:
-        evaluations = {"check_val_every_n_epoch": None, "val_check_interval": NEVER}
     return L.Trainer(
         accelerator="cuda" if on_cuda(config) else config.device.replace("auto", "cpu"),
         devices=config.devices,
@@ -61,6 +58,8 @@ def build_trainer(config: TrainConfig, batches: int, console: Console, further: 
         max_epochs=-1 if steps is None else -(-steps // per_epoch),
         accumulate_grad_batches=config.accumulate,
         gradient_clip_val=config.clip,
+        check_val_every_n_epoch=None if config.minutes else config.val_every,
+        val_check_interval=NEVER if config.minutes else None,
         deterministic="warn" if config.deterministic else None,
         use_distributed_sampler=False,  # crispseg's samplers distribute the samples themselves
         callbacks=[*further, *_callbacks(config, steps, console)],
@@ -69,7 +68,6 @@ def build_trainer(config: TrainConfig, batches: int, console: Console, further: 
         num_sanity_val_steps=4,  # for `Pace`
         enable_model_summary=False,
         enable_progress_bar=False,
-        **evaluations,
     )
 
 

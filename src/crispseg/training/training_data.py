@@ -149,6 +149,8 @@ def print_data(data: TrainingData, notes: list[str], console: Console) -> None:
 
 def show_data(data: TrainingData, source: DataSource, folder: Path, console: Console) -> None:
     """Print which images the splits share, and write the picture of images and masks, which a notebook shows."""
+    if console.quiet:  # in all processes but the first
+        return
     for finding in shared_images(source):
         print_lines(console, lines_of(finding), "yellow")
     picture = folder / DATA_PICTURE
