@@ -74,9 +74,7 @@ class BoundaryScores(PerImageMetric[BoundaryF]):
         within each distance; then the same for the truth.
         """
         reach = max(self.distances) + 1
-        predicted, true = (
-            _boundary(labels) * (reach, 1, 1) for labels in maps
-        )  # classes are out of each other's reach
+        predicted, true = (_boundary(labels) * (reach, 1, 1) for labels in maps)  # classes are out of reach
         counts = []
         for ours, theirs in ((predicted, true), (true, predicted)):
             away, _ = KDTree(theirs).query(ours, distance_upper_bound=reach)

@@ -65,10 +65,8 @@ def evaluate(
         workers = 0
     samples = sample_loader(dataset.with_channels(model.info.in_chans, segmenter.value_range), workers)
     for index, sample in enumerate(progress(samples, "Evaluating", len(dataset), Console(stderr=True))):
-        prediction, truth = (
-            torch.from_numpy(segmenter.labels(sample.image))[None],
-            torch.from_numpy(sample.labels)[None],
-        )
+        prediction = torch.from_numpy(segmenter.labels(sample.image))[None]
+        truth = torch.from_numpy(sample.labels)[None]
         for metric in (matrix, *metrics.values()):
             objects = _instances(dataset, sample, metric) if isinstance(metric, ObjectScores) else ()
             metric.update(prediction, truth, [index], *objects)
