@@ -29,7 +29,7 @@ from crispseg.io.images import colorize
 from crispseg.labels import LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.models.saving import CARD_FILE
-from crispseg.visualization.pictures import error_map, panels
+from crispseg.visualization.pictures import error_legend, error_map, panels
 
 PICTURE, PICTURE_BYTES, FAILURES = "failures.png", 200_000, 4
 DATA = {
@@ -275,8 +275,10 @@ def picture(worst: Sequence[Example], labels: LabelSet) -> NDArray[np.uint8]:
     for each in worst:
         image, truth, _ = each.sample
         maps = [colorize(classes, labels.palette) for classes in (truth, each.labels[0])]
-        found.append([np.ascontiguousarray(image[..., :3]), *maps, error_map(each.labels[0], truth, labels.palette)])
-    return panels(found, ["image", "ground truth", "prediction", "errors"], labels)
+        picture = np.ascontiguousarray(image[..., :3])
+        found.append([picture, *maps, error_map(picture, each.labels[0], truth, labels)])
+    legend = [*labels.legend, *error_legend(labels)]
+    return panels(found, ["image", "ground truth", "prediction", "errors"], legend)
 
 
 def save_small(path: Path, pixels: NDArray[np.uint8]) -> None:

@@ -140,7 +140,7 @@ def scenes(weights: str) -> None:
         cv2.rectangle(framed, (left, top), (left + width, top + height), (255, 220, 0), 2)
         rows.append([framed, *found, *zoomed])
     titles = ["image", "ground truth", "FPN", "crisp", "enlarged: ground truth", "FPN", "crisp"]
-    save("scenes", panels(rows, titles, test.labels))
+    save("scenes", panels(rows, titles, test.labels.legend))
 
 
 def papers(data: Path, weights: str) -> None:

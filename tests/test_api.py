@@ -289,6 +289,13 @@ def test_a_notebook_shows_a_run(trained: Run, tmp_path: Path) -> None:
     assert f"<td>{best['iou/background']:.1f}</td>" in html and html.count("<img") == 2
 
 
+def test_a_run_has_a_report(trained: Run) -> None:
+    html = (trained.folder / "report.html").read_text()
+    assert "&lt;b&gt;road&lt;/b&gt;" in html and "<b>road" not in html and html.count("<img") == 3
+    assert not re.search(r"https?:|@import|<script|<link|url\(", html) and len(html) < 500_000
+    assert f"crispseg evaluate {trained.folder}" in html and "batch_size: " in html and "forward " in html
+
+
 def test_it_runs_beside_the_main_thread(tmp_path: Path) -> None:
     """As in servers of notebooks that run cells in a thread, without signal handlers; the masks are black and white."""
     images, masks = pairs()

@@ -6,10 +6,12 @@ import difflib
 import errno
 import json
 import re
+import shlex
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from types import MappingProxyType
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
@@ -145,6 +147,11 @@ def one_line(error: BaseException) -> str:
 def flags_of(settings: Mapping[str, object]) -> list[str]:
     """Return settings as flags of the command line."""
     return [f"--{key}={text}" for key, text in texts_of(settings).items()]
+
+
+def command_line(words: Iterable[object], settings: Mapping[str, object] = MappingProxyType({})) -> str:
+    """Return a command of crispseg that can be pasted into a shell."""
+    return shlex.join(["crispseg", *map(str, words), *flags_of(settings)])
 
 
 def assignments(settings: Mapping[str, object]) -> list[str]:

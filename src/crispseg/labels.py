@@ -65,6 +65,11 @@ class LabelSet:
         """Names of the classes without the background."""
         return tuple(name for index, name in enumerate(self.names) if index != self.background)
 
+    @property
+    def legend(self) -> list[tuple[str, Color]]:
+        """Names and colours of the classes."""
+        return [*zip(self.names, self.palette, strict=True)]
+
     def index(self, name: str) -> int:
         """Return the id of a class; an unknown name raises a `CrispsegError`."""
         if name not in self.names:

@@ -10,10 +10,10 @@ from dataset_trees import save
 from PIL import Image
 from training_runs import quietly, tiny
 
-from crispseg.cli.hints import after_training
 from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.folder import ALL
+from crispseg.data.hints import after_training
 from crispseg.models.saving import FOLDS
 from crispseg.training import Run, train_folds
 
@@ -57,7 +57,7 @@ def test_errors_are_listed_and_can_be_left_out(
 
 
 def test_hints_after_a_training_run_as_they_are(folder_run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    for words in hints("\n".join(f"  {step}" for step in after_training(folder_run))):
+    for words in hints("\n".join(f"  {step}" for step in after_training(folder_run.folder, folder_run.data))):
         output_of(capsys, *words)
     assert {"scores.html", "predictions"} <= {path.name for path in folder_run.folder.iterdir()}
 

@@ -1,13 +1,10 @@
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from matplotlib import rc_context, rcParams
 
 from crispseg import CrispsegError
-from crispseg.io.images import colorize
-from crispseg.labels import Color, LabelSet
-from crispseg.visualization.pictures import DIMMEST, IGNORED, RIGHT, error_map, overlay, panels
+from crispseg.labels import LabelSet
+from crispseg.visualization.pictures import error_legend, error_map, overlay, panels
 
 PALETTE = ((200, 0, 0), (0, 100, 0))
 CLASSES = LabelSet(("sky", "road"), PALETTE)
@@ -49,23 +46,21 @@ def test_the_background_stays_as_it_is_on_dark_and_on_light_images(level: int) -
     assert seen.tolist() == [[[level] * 3, [(level + 200) // 2, (level + 100) // 2, level // 2]]]
 
 
-def test_error_map() -> None:
-    labels, truth = np.array([[0, 1, 0, 1]], np.uint8), np.array([[0, 0, 1, 255]], np.uint8)
-    bright = ((250, 120, 0), (0, 200, 0))
-    assert error_map(labels, truth, bright).tolist() == [[[0, 0, 0], [250, 120, 0], [0, 200, 0], [24, 24, 96]]]
-
-
-LEVELS = st.integers(0, 255)
-
-
-@given(st.lists(st.tuples(LEVELS, LEVELS, LEVELS), min_size=2, max_size=8))
-def test_every_wrong_pixel_is_brighter_than_what_is_not_wrong(palette: list[Color]) -> None:
-    truth = np.arange(len(palette), dtype=np.uint8)[None]
-    errors = error_map((truth + 1) % len(palette), truth, palette).astype(float)
-    brightness = errors @ (0.299, 0.587, 0.114)
-    assert brightness.min() > DIMMEST - 1 > max(*IGNORED, *RIGHT)
-    bright = np.array(palette) @ (0.299, 0.587, 0.114) >= DIMMEST
-    assert np.array_equal(errors[0, bright], colorize(truth, palette)[0, bright])
+def test_errors_have_one_colour_for_each_kind() -> None:
+    labels, truth = np.array([[0, 1, 0, 1, 2]], np.uint8), np.array([[0, 0, 1, 255, 1]], np.uint8)
+    image = plain(1, 5, 200)
+    for names, kinds in (
+        (("background", "a", "b"), {"false alarm": 1, "missed": 2, "ignored": 3, "wrong class": 4}),
+        (("sky", "a", "b"), {"wrong class": [1, 2, 4], "ignored": 3}),
+    ):
+        classes = LabelSet.colored(names)
+        expected = np.full((1, 5, 3), 100)  # correct pixels are those of the image, half as bright
+        legend = dict(error_legend(classes))
+        assert legend.keys() == kinds.keys()
+        for kind, places in kinds.items():
+            expected[0, places] = legend[kind]
+        assert np.array_equal(error_map(image, labels, truth, classes), expected)
+    assert dict(error_legend(LabelSet.colored(("background", "a")))).keys() == {"false alarm", "missed", "ignored"}
 
 
 @pytest.mark.parametrize("names", [(), ("sky", "a $ and $\\foo$"), tuple(map(str, range(40)))])
@@ -73,12 +68,12 @@ def test_panels_hold_every_image_and_the_legend_every_colour(names: tuple[str, .
     palette = tuple((10 + index, 100, 77) for index in range(len(names)))
     levels = [[10, 20], [30, 40]]
     rows = [[plain(90, 120, level) for level in row] for row in levels]
-    figure = panels(rows, ["a", "b"], LabelSet(names, palette) if names else None)
+    figure = panels(rows, ["a", "b"], LabelSet(names, palette).legend if names else ())
     for level in (level for row in levels for level in row):
         seen = (figure == level).all(-1)
         assert seen.sum() > 200 * 150 and seen.sum(1).max() / seen.sum(0).max() == pytest.approx(120 / 90, rel=0.1)
     assert all((figure == color).all(-1).sum() > 50 for color in palette)
     assert (figure[[0, -1]] == 255).all()
     with rc_context({"savefig.dpi": 300, "savefig.bbox": "tight", "font.size": 16}):  # a user's settings
-        again = panels(rows, ["a", "b"], LabelSet(names, palette) if names else None)
+        again = panels(rows, ["a", "b"], LabelSet(names, palette).legend if names else ())
         assert np.array_equal(again, figure) and rcParams["savefig.dpi"] == 300

@@ -1,6 +1,5 @@
 """The command line."""
 
-import shlex
 from collections.abc import Sequence
 from importlib.resources import files
 
@@ -12,8 +11,3 @@ def first_page(words: Sequence[str]) -> str:
     pages = {page.name: page for page in (files("crispseg.cli") / "help").iterdir()}
     page = pages.get(f"{' '.join(words[:2])}.txt") or pages[f"{words[0]}.txt"]
     return page.read_text("utf-8").rstrip()
-
-
-def command_line(*words: object) -> str:
-    """Return a command line of crispseg that a user can paste."""
-    return shlex.join(["crispseg", *map(str, words)])

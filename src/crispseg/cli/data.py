@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from crispseg.cli.command import Command, Group
-from crispseg.cli.hints import after_get, after_import
 from crispseg.cli.keys import WithOptions
 from crispseg.data.catalogue import catalogue
+from crispseg.data.hints import after_get, after_import
 from crispseg.data.importing import import_annotations
 from crispseg.data.sources import Nuclei
 from crispseg.io.files import check_new_folder, writable_folder

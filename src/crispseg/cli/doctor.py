@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 from rich.console import Console
 
-from crispseg.cli import command_line
 from crispseg.cli.command import STDOUT, WithData
 from crispseg.cli.keys import check_json, write_json
 from crispseg.config.files import real_path
@@ -20,7 +19,7 @@ from crispseg.data import DataSource
 from crispseg.data.examination import examine
 from crispseg.data.named import build_data
 from crispseg.data.picture import DATA_PICTURE, draw_examined
-from crispseg.errors import CrispsegError, flags_of
+from crispseg.errors import CrispsegError, command_line, flags_of
 from crispseg.evaluation.recorded import named_data
 from crispseg.folders.cache import cache_file, forget
 from crispseg.folders.checks import check
@@ -103,18 +102,18 @@ class Doctor(WithData):
         errors = [error for error in errors if error.code not in UNPAIRED]
         if len(errors) == 1 and (own or self.target is None or Path(self.target).is_file()):
             for settings in errors[0].settings:
-                yield f"or train with: {command_line('train', *self.same_data, *flags_of(settings))}"
+                yield f"or train with: {command_line(['train', *self.same_data], settings)}"
 
     def commands(self, data: Examined, findings: list[Finding], own: bool) -> Iterator[str]:
         """Yield what was written, and commands to continue with; `own` if the target is the folder of the data."""
         if self.fix is not None:
             yield write_copy(data, findings, self.fix)
-            yield f"train on them: {command_line('train', self.fix, *flags_of(self.channels))}"
+            yield f"train on them: {command_line(['train', self.fix], self.channels)}"
         elif data.files and worth_a_copy(data, findings):
             copy = f"{Path(self.target or 'data')}_fixed"
-            yield f"write a corrected copy: {command_line('doctor', *self.same_data, '--fix', copy)}"
+            yield f"write a corrected copy: {command_line(['doctor', *self.same_data], {'fix': copy})}"
         elif own and worst(findings) < Severity.ERROR:
-            yield f"train on them: {command_line('train', *self.same_data)}"
+            yield f"train on them: {command_line(['train', *self.same_data])}"
 
 
 def check_out(out: Path, source: DataSource) -> None:

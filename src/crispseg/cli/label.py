@@ -11,10 +11,10 @@ from pydantic import PositiveInt
 from rich.console import Console
 
 from crispseg.cli.command import Group, WithData
-from crispseg.cli.hints import after_errors
 from crispseg.cli.keys import WithDevice, show_page
 from crispseg.config.files import real_path
 from crispseg.data.examination import pairs_of
+from crispseg.data.hints import after_errors
 from crispseg.data.named import build_data
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.recorded import recorded_data

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from huggingface_hub import ModelCard
 
 from crispseg.cli.command import Command
-from crispseg.cli.hints import of_bundled_models
+from crispseg.data.hints import of_bundled_models
 from crispseg.models import list_models, models, saving
 
 

@@ -17,16 +17,16 @@ from types import FrameType
 from typing import Any
 
 from crispseg import __version__
-from crispseg.cli import HELP, command_line, first_page
+from crispseg.cli import HELP, first_page
 from crispseg.errors import (
     INTERRUPTED,
     CrispsegError,
     CrispsegWarning,
     Interrupted,
     Question,
+    command_line,
     did_you_mean,
     ended_worker,
-    flags_of,
     system_line,
 )
 from crispseg.io.host import imports_unnoticed, quiet_readers
@@ -114,7 +114,7 @@ def _lines_of(error: CrispsegError, words: Sequence[str]) -> Iterator[str]:
     line = f"--{error}" if error.field else str(error)
     starts = ["; run: ", *["; or: "] * len(error.settings)]
     for start, settings in zip(starts, error.settings, strict=False):
-        line += start + command_line(*words, *flags_of(settings))
+        line += start + command_line(words, settings)
     if line.startswith("Caught "):  # raised by a data worker; its traceback comes first
         line = re.split(r"(?m)^crispseg\.[\w.]+: ", line)[-1]
     yield f"crispseg: error: {' '.join(line.split())}"
@@ -126,7 +126,7 @@ def _question(question: Question, words: Sequence[str]) -> Iterator[str]:
     yield from (f"  {fact}" for fact in question.facts)
     for meaning, settings in question.choices.items():
         yield f"{meaning}:"
-        yield f"  {command_line(*words, *flags_of(settings))}"
+        yield f"  {command_line(words, settings)}"
     if question.advice and len(question.choices) < 3:  # else there would be more than ten lines
         yield question.advice
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from crispseg.cli.train import Training, print_config
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import RECIPES, read_yaml
+from crispseg.data.hints import after_training
 from crispseg.training.settings import settings_from
 
 
@@ -36,9 +37,8 @@ class Quickstart(Training):
             print_config(config)
             return
 
-        from crispseg.cli.hints import after_training
         from crispseg.training.quickstart import quickstart  # importing Lightning takes seconds; report mistakes first
 
         console = Console(highlight=False, soft_wrap=True)
         result = quickstart(config, console)
-        console.print("next:", *after_training(result), sep="\n  ")
+        console.print("next:", *after_training(result.folder, result.data), sep="\n  ")

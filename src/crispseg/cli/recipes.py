@@ -10,7 +10,6 @@ from statistics import mean, stdev
 
 from pydantic import PositiveInt
 
-from crispseg.cli import command_line
 from crispseg.cli.command import Command
 from crispseg.config.settings import written
 from crispseg.config.yaml_files import RECIPES, read_yaml
@@ -75,7 +74,7 @@ class Recipes(Command):
 
         for seed in range(self.seeds):
             for command in self.commands(row, seed):
-                print(command_line(*command), flush=True)
+                print(command_line(command), flush=True)
                 if self.run and (status := main(command)):
                     return status
         if self.run and self.seeds > 1 and not row.score.server:

@@ -13,6 +13,7 @@ import yaml
 from crispseg.cli.command import DATA_HEADING, Command
 from crispseg.config.settings import CONFIG, Field, Tree, fields_of
 from crispseg.data.folder import Folder
+from crispseg.data.hints import after_training
 from crispseg.errors import CrispsegError
 from crispseg.folders.cache import forget
 from crispseg.models.saving import FOLDS
@@ -103,7 +104,6 @@ class Train(Training):
             return
 
         # Importing Lightning takes seconds; --help and mistakes need not wait for it.
-        from crispseg.cli.hints import after_training
         from crispseg.training import train, train_folds
         from crispseg.training.trainer import is_first_process
 
@@ -114,7 +114,7 @@ class Train(Training):
             return
         run = train(config, resume=resumed)
         if is_first_process():
-            print("next:", *after_training(run), sep="\n  ", file=sys.stderr)
+            print("next:", *after_training(run.folder, run.data), sep="\n  ", file=sys.stderr)
 
     @property
     def origin(self) -> str | None:

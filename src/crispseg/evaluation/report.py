@@ -22,13 +22,14 @@ from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import as_picture, colorize
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.visualization import pages
-from crispseg.visualization.pictures import drawn, error_map
+from crispseg.visualization.pictures import drawn, error_legend, error_map
 
+CONFUSED = 5  # percent of the pixels of a class from which a confusion is named
+FEW_OF_A_CLASS = {1: "It occurs in one image, which is too little", 2: "It occurs in two images, which are too few"}
 EXAMPLES = 4  # number of images in each group of a page
 
 ABOUT = (
-    "Images are ranked by the mean IoU of the classes in their ground truth. Errors: correct pixels are black, ignored "
-    "ones dark blue. Wrong pixels have the colour of their true class, made lighter if it is dark."
+    "Images are ranked by the mean IoU of the classes in their ground truth. Errors are drawn over the image in grey."
 )
 
 
@@ -84,12 +85,37 @@ def report_page(
         "scores.html",
         title=title,
         conditions=conditions,
+        verdict=verdict(evaluation.scores, labels.names),
         cards=[(name, mean.alone(), mean.range()) for name, mean in evaluation.means()],
         note=f"All scores are in percent, ranges are {LEVEL:.0f} % bootstrap intervals over images.",
         tables=[evaluation.class_table()],
         confusion=pages.embedded(confusion, "confusion matrix", longest=2560),
         groups=[_group("Worst images", worst, labels), _group("Best images", best, labels)],
     )
+
+
+def verdict(scores: Scores, names: Sequence[str]) -> str:
+    """Return a sentence about the class with the lowest IoU, and the classes that it is confused with."""
+    if np.isnan(scores.iou).all():
+        return ""
+    worst = int(np.nanargmin(scores.iou))
+    sentence = f"{names[worst]} has the lowest IoU, {percent(scores.iou[worst])}"
+    taken_for = _largest(scores.confusion[worst], worst, names)
+    mistaken = _largest(scores.confusion[:, worst], worst, names)
+    if taken_for:
+        sentence += f": it is taken for {taken_for}"
+    elif mistaken:
+        sentence += f": what is predicted as {names[worst]} is also {mistaken}"
+    count = int((scores.images.truth[:, worst] > 0).sum())
+    return f"{sentence}. {FEW_OF_A_CLASS[count]} to say more." if count in FEW_OF_A_CLASS else f"{sentence}."
+
+
+def _largest(pixels: NDArray[np.int64], own: int, names: Sequence[str]) -> str:
+    """Return the largest shares of other classes than `own` in the pixels of each class, at most two."""
+    shares = 100 * pixels / max(pixels.sum(), 1)
+    shares[own] = 0
+    largest = [index for index in np.argsort(-shares)[:2] if shares[index] >= CONFUSED]
+    return " and ".join(f"{names[index]} ({shares[index]:.0f} %)" for index in largest)
 
 
 def comparison_page(
@@ -107,6 +133,7 @@ def comparison_page(
         "scores.html",
         title=title,
         conditions=conditions,
+        verdict="",
         cards=[],
         note="A change is bold if its interval does not contain 0.",
         tables=[replace(means, head=[*means.head, ""], rows=rows), *others],
@@ -134,13 +161,14 @@ def _group(
             shown.update(np.unique(predicted).tolist())
             wrong = 100 * float((predicted != truth)[truth != IGNORE].mean())
             drawn.append((colorize(predicted, labels.palette), f"{model}: mIoU {percent(miou)}"))
-            errors = error_map(predicted, truth, labels.palette)
+            errors = error_map(as_picture(image), predicted, truth, labels)
             drawn.append((errors, f"{model}, errors: {percent(wrong)} % of pixels"))
         pictures = [(pages.embedded(as_picture(image), f"{name}, image", photo=True), "image")]
         pictures += [(pages.embedded(pixels, f"{name}, {text.partition(':')[0]}"), text) for pixels, text in drawn]
         images.append((name, pictures))
     classes = [(labels.names[index], labels.palette[index]) for index in sorted(shown - {IGNORE})]
-    return {"heading": heading, "about": ABOUT, "classes": classes, "images": images}
+    legend = [*classes, *error_legend(labels)]
+    return {"heading": heading, "about": ABOUT, "classes": legend, "images": images}
 
 
 MOST_NUMBERED = 30  # largest number of classes for which the cells of a confusion matrix show numbers

@@ -26,7 +26,7 @@ from crispseg.io.opening import faults
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models.info import ModelInfo
 from crispseg.nn import record
-from crispseg.visualization.pictures import error_map
+from crispseg.visualization.pictures import error_colors
 
 MOST_PIXELS = 2**20  # larger images are reduced, so that recorded values take a few GB at most (wide AGLN)
 KINDS = {"fam": "warped", "dcn": "fused", "ddsm": "x_l", "cfb": "sdm.M", "attention": "locations"}  # part → its tap
@@ -90,9 +90,9 @@ class Inspection:
         return colorize(self.labels if ids is None else ids, self.label_set.palette)
 
     def errors(self) -> NDArray[np.uint8]:
-        """Return the `error_map` of the labels, `(H, W, 3)`; it needs a `truth`. Correct pixels are black."""
+        """Return the `error_colors` of the labels, `(H, W, 3)`; it needs a `truth`. Correct pixels are black."""
         assert self.truth is not None
-        return error_map(self.labels, self.truth, self.label_set.palette)
+        return error_colors(self.labels, self.truth, self.label_set)
 
     def of(self, kind: str) -> list[str]:
         """Return the paths of all parts of a kind, in the order in which they ran."""

@@ -127,7 +127,8 @@ def _results(inspection: Inspection) -> Iterator[Panel]:
     if inspection.truth is not None:
         truth = inspection.colors(inspection.truth)
         yield Panel("truth", truth, "ignored pixels black", layer=True, clear=background)
-        note = "correct pixels black, ignored ones dark blue, wrong ones in the truth's colour or lighter"
+        kinds = "false alarms red, missed pixels blue, " if background else ""
+        note = f"{kinds}pixels of a wrong class yellow, ignored ones grey"
         yield Panel("errors", inspection.errors(), note, layer=True, clear=RIGHT)
     confidence, least = inspection.probabilities.max(0), 1 / len(inspection.probabilities)
     note, ends = "probability of the most likely class", (SCALE, f"{least:.2g}", "1")

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
-from crispseg.config.settings import construct
+from crispseg.config.settings import checks_arguments, construct
 from crispseg.errors import CrispsegError, CrispsegWarning, telling
 from crispseg.inference.device import in_parallel
 from crispseg.inference.image_files import read_source
@@ -39,6 +39,7 @@ HINT_IMAGES = 20  # minimum number of images for a hint
 WRITING_THREADS = 4  # at most; PyTorch's number of threads limits them too
 
 
+@checks_arguments
 def predict_files(
     run: str | PathLike[str],
     images: str | Path | Sequence[str | Path],

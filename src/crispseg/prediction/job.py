@@ -95,6 +95,7 @@ class PredictionJob:
     shard: str | None = None
 
     def __post_init__(self) -> None:
+        shard_slice(self.shard)  # reports a wrong shard before images are searched for
         if self.writes_annotations:
             check_annotation_format(self.format, self.shard)
         check_object_options(self.objects, **self.object_options)

@@ -33,6 +33,7 @@ from crispseg.models.saving import FOLDS
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.pace import Pace, callback
+from crispseg.training.report import REPORT
 from crispseg.training.result import METRICS, PICTURE
 
 LAST = Path("checkpoints") / "last.ckpt"
@@ -192,7 +193,7 @@ def check_folder(out: str | Path, *, resume: bool) -> Path | None:
     folder = Path(out)
     results: list[str | Path] = [LAST, BEST, MODEL, FOLDS]
     if not is_begun(folder):
-        results += [CONFIG, METRICS, PICTURE, TRAINED, DIGEST]  # files of the user
+        results += [CONFIG, METRICS, PICTURE, REPORT, TRAINED, DIGEST]  # files of the user
     result = first_existing(folder, results)
     if not resume:
         if result:

@@ -28,7 +28,7 @@ from crispseg.training.config import TrainConfig
 from crispseg.training.pace import Pace, callback
 from crispseg.training.task import SegmentationTask
 from crispseg.training.training_data import TrainingData
-from crispseg.visualization.pictures import error_map, panels
+from crispseg.visualization.pictures import error_legend, error_map, panels
 
 
 class ProgressBar(Callback):
@@ -140,12 +140,13 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -
 def draw_panels(models: Mapping[str, SegmentationModel], dataset: SegmentationDataset) -> NDArray[np.uint8]:
     """Draw four rows of image, ground truth, predictions and the last model's errors; return RGB `(H, W, 3)`."""
     segmenters = [Segmenter(model) for model in models.values()]
-    palette = dataset.labels.palette
-    rows = []
+    classes, rows = dataset.labels, []
     for index in spread(len(dataset), 4):
         image, truth, _ = dataset[index]
         results = [segmenter(image) for segmenter in segmenters]
         labels = [truth, *(result.labels for result in results)]
-        colored = [colorize(ids, palette) for ids in labels]
-        rows.append([results[-1].image, *colored, error_map(results[-1].labels, truth, palette)])
-    return panels(rows, ["image", "ground truth", *models, "errors"], dataset.labels)
+        colored = [colorize(ids, classes.palette) for ids in labels]
+        picture = results[-1].image
+        rows.append([picture, *colored, error_map(picture, results[-1].labels, truth, classes)])
+    titles = ["image", "ground truth", *models, "errors"]
+    return panels(rows, titles, [*classes.legend, *error_legend(classes)])

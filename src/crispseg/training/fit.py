@@ -48,6 +48,7 @@ from crispseg.training.initial_weights import starting_model
 from crispseg.training.losses import BoundaryRefinementLoss, CustomLoss, WeightedLoss
 from crispseg.training.optimization import on_cuda
 from crispseg.training.pace import callback
+from crispseg.training.report import write_report
 from crispseg.training.result import PICTURE, Run
 from crispseg.training.stage_times import StageTimes
 from crispseg.training.task import SegmentationTask, steps_per_epoch
@@ -192,14 +193,18 @@ def finish(setup: Setup, trainer: L.Trainer, console: Console) -> Run:
     folder = Path(setup.config.out)
     print_lines(console, closing_lines(setup.config, trainer, setup.data))
     samples: Any = setup.loaders[0].dataset
-    print_lines(console, callback(trainer, StageTimes).lines(samples.seconds, on_cuda(setup.config)))
+    stages = callback(trainer, StageTimes).lines(samples.seconds, on_cuda(setup.config))
+    print_lines(console, stages)
     model = setup.task.model
     if trainer.is_global_zero:  # other processes may not have access to the folder
         model = SegmentationModel.from_pretrained(folder / MODEL)
         write_image(folder / PICTURE, draw_panels({"prediction": model}, setup.data.val))
     best = callback(trainer, MetricsFile).best
     iou = {name: best[f"iou/{name}"] for name in model.info.class_names}
-    return Run(folder, model, best["miou"] or 0.0, iou, setup.config.data)
+    run = Run(folder, model, best["miou"] or 0.0, iou, setup.config.data)
+    if trainer.is_global_zero:
+        print_lines(console, [f"report: {write_report(run, stages)}"])
+    return run
 
 
 # Parts of the stages ------------------------------------------------------------------------------------------------

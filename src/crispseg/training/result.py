@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from os import PathLike
@@ -24,6 +25,7 @@ from crispseg.inference import Segmentation, Segmenter
 from crispseg.inference.image_files import Source
 from crispseg.io.files import user_path
 from crispseg.io.images import read_image
+from crispseg.labels import Color, LabelSet
 from crispseg.models import SegmentationModel
 from crispseg.visualization import pages
 from crispseg.visualization.pictures import drawn
@@ -97,22 +99,33 @@ class Run:
         return rows
 
     def _repr_html_(self) -> str:
-        info, rows, picture = self.model.info, self.history, self.folder / PICTURE
-        best, labels = max(rows, key=lambda row: row["miou"]), info.label_set()
-        classes = []
-        for name, color in zip(labels.names, labels.palette, strict=True):
-            iou = best[f"iou/{name}"]
-            classes.append((name, color, iou, percent(iou), None))
-        figure = Figure((4.8, 2.4), layout="constrained")
-        axes = figure.subplots()
-        axes.plot(*np.array([(row["step"], row["miou"]) for row in rows]).T, marker=".")
-        axes.set(xlabel="step", ylabel="mIoU on val, %")
-        pictures = [pages.embedded(drawn(figure), "mIoU of each evaluation")]
-        if picture.is_file():
-            pictures.append(pages.embedded(read_image(picture), "val", photo=True, longest=1024))
+        pictures = [curve(self.history), picture(self.folder / PICTURE, "val", 1024)]
         return pages.notebook(
-            title=f"{info.title}: mIoU {percent(self.miou)} on val",
+            title=f"{self.model.info.title}: mIoU {percent(self.miou)} on val",
             note=str(self.folder),
-            pictures=pictures,
-            classes=classes,
+            pictures=[shown for shown in pictures if shown],
+            classes=class_rows(self.model.info.label_set(), self.iou),
         )
+
+
+def class_rows(labels: LabelSet, iou: Mapping[str, float | None]) -> list[tuple[str, Color, float, str, None]]:
+    """Return name, colour and IoU of each class for a page."""
+    rows = []
+    for name, color in labels.legend:
+        value = np.array(iou[name], float).item()  # NaN for None
+        rows.append((name, color, value, percent(value), None))
+    return rows
+
+
+def curve(history: list[dict[str, float]]) -> pages.Picture:
+    """Draw the mIoU of all evaluations."""
+    figure = Figure((4.8, 2.4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(*np.array([(row["step"], row["miou"]) for row in history]).T, marker=".")
+    axes.set(xlabel="step", ylabel="mIoU on val, %")
+    return pages.embedded(drawn(figure), "mIoU of each evaluation")
+
+
+def picture(path: Path, text: str, longest: int = 1600) -> pages.Picture | None:
+    """Embed a picture of the run, if it exists."""
+    return pages.embedded(read_image(path), text, photo=True, longest=longest) if path.is_file() else None

@@ -17,8 +17,7 @@ from crispseg.io.images import colorize
 from crispseg.labels import IGNORE, Color, LabelSet
 
 RIGHT = (0, 0, 0)
-IGNORED = (24, 24, 96)
-DIMMEST = 110  # minimum brightness of a wrong pixel: 0.299 R + 0.587 G + 0.114 B
+FALSE_ALARM, MISSED, WRONG_CLASS, IGNORED = (228, 60, 50), (60, 130, 250), (250, 205, 50), (128, 128, 128)
 COLUMN, GAP, LINE = 320, 4, 24  # pixels: width of a column with its gaps, around each image; height of a text line
 
 
@@ -44,24 +43,38 @@ def overlay(
     return np.asarray(cv2.addWeighted(image, 1 - opacity, colors, opacity, 0))
 
 
-def error_map(labels: NDArray[Any], truth: NDArray[Any], palette: Sequence[Color]) -> NDArray[np.uint8]:
-    """Return errors `(H, W, 3)` RGB: wrong pixels in their true class's colour, correct ones black, ignored ones blue.
-
-    Dark colours are mixed with white, so that wrong pixels of any class are visible.
-    """
-    colors = np.array(palette, float)
-    brightness = colors @ (0.299, 0.587, 0.114)
-    white = (DIMMEST - brightness).clip(0) / (255 - brightness).clip(1)  # share of white in the mixture
-    errors = colorize(truth, (colors + white[:, None] * (255 - colors)).round().astype(int).tolist())
-    errors[labels == truth] = RIGHT
+def error_colors(labels: NDArray[Any], truth: NDArray[Any], classes: LabelSet) -> NDArray[np.uint8]:
+    """Return the colour of each pixel's kind of error, `(H, W, 3)` RGB; correct pixels are black."""
+    errors = np.zeros((*truth.shape, 3), np.uint8)
+    errors[labels != truth] = WRONG_CLASS
+    if classes.background is not None:
+        errors[(labels != truth) & (truth == classes.background)] = FALSE_ALARM
+        errors[(labels != truth) & (labels == classes.background)] = MISSED
     errors[truth == IGNORE] = IGNORED
     return errors
 
 
-def panels(
-    rows: Sequence[Sequence[NDArray[np.uint8]]], titles: Sequence[str], legend: LabelSet | None = None
+def error_map(
+    image: NDArray[np.uint8], labels: NDArray[Any], truth: NDArray[Any], classes: LabelSet
 ) -> NDArray[np.uint8]:
-    """Draw RGB images in rows and columns on white, with titles of columns and a legend of classes, as `(H, W, 3)`.
+    """Draw the colours of errors over an RGB image, which is grey and half as bright."""
+    errors = error_colors(labels, truth, classes)
+    grey = (image.mean(2, keepdims=True) / 2).astype(np.uint8)
+    return np.where((errors != RIGHT).any(2, keepdims=True), errors, grey)
+
+
+def error_legend(classes: LabelSet) -> list[tuple[str, Color]]:
+    """Return the kinds of errors with their colours. Without a background, there are no false alarms."""
+    kinds = [("wrong class", WRONG_CLASS), ("ignored", IGNORED)]
+    if classes.background is None:
+        return kinds
+    return [("false alarm", FALSE_ALARM), ("missed", MISSED), *(kinds if len(classes) > 2 else kinds[1:])]
+
+
+def panels(
+    rows: Sequence[Sequence[NDArray[np.uint8]]], titles: Sequence[str], legend: Sequence[tuple[str, Color]] = ()
+) -> NDArray[np.uint8]:
+    """Draw RGB images in rows and columns on white, with titles of columns and a legend of names, as `(H, W, 3)`.
 
     All columns have one width; the height of a row is the height of its first image at this width.
     """
@@ -69,23 +82,23 @@ def panels(
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
-    names, columns = legend.names if legend else (), len(titles)
-    lines = []
+    columns, lines = len(titles), []
     for row in rows:
         assert len(row) == columns, titles
         lines.append(np.hstack([_fitted(image, row[0].shape) for image in row]))
     image = np.vstack(lines)
-    height = len(image) + LINE * (1 + ceil(len(names) / columns))
+    height = len(image) + LINE * (1 + ceil(len(legend) / columns))
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # a user's resolution or font size would move the text
         figure = Figure((image.shape[1] / 100, height / 100), dpi=100)
         for column, title in enumerate(titles):
             place = (column + 1 / 2) / columns, 1 - LINE / (2 * height)
             figure.text(*place, title, ha="center", va="center", size="large")
-        if legend is not None:
-            colors = np.array(legend.palette) / 255
-            texts = [name.replace("$", r"\$") for name in names]  # a pair of $ would mark a formula
-            handles = [Patch(facecolor=color, label=text) for color, text in zip(colors, texts, strict=True)]
+        if legend:
+            handles = []
+            for name, color in legend:
+                text = name.replace("$", r"\$")  # a pair of $ would mark a formula
+                handles.append(Patch(facecolor=np.array(color) / 255, label=text))
             figure.legend(handles=handles, loc="lower center", ncols=columns, frameon=False, borderpad=0)
         picture = Image.fromarray(drawn(figure))
     picture.paste(Image.fromarray(image), (0, LINE))  # by matplotlib this would take most of the time
