@@ -13,6 +13,7 @@ from pydantic import PositiveInt
 from crispseg.cli.command import Command
 from crispseg.config.settings import written
 from crispseg.config.yaml_files import RECIPES, read_yaml
+from crispseg.errors import command_line
 from crispseg.recipes import PAPERS, PaperRow, find_row, read_rows
 
 VALUES = {

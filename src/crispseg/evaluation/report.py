@@ -133,7 +133,6 @@ def comparison_page(
         "scores.html",
         title=title,
         conditions=conditions,
-        verdict="",
         cards=[],
         note="A change is bold if its interval does not contain 0.",
         tables=[replace(means, head=[*means.head, ""], rows=rows), *others],
