@@ -165,8 +165,11 @@ def mask_facts(mask: NDArray[Any], file: str) -> MaskFacts:
     digest = hashlib.blake2b(np.ascontiguousarray(mask).data, digest_size=16, key=f"{mask.dtype}{mask.shape}".encode())
     if mask.ndim == 3 and (mask == mask[..., :1]).all():
         mask = mask[..., 0]
-    values, quarters, distinct = count_values(pack_colors(mask) if mask.ndim == 3 else mask)
-    values = unpack_colors(values) if mask.ndim == 3 else values
+    if mask.ndim == 3:
+        packed, quarters, distinct = count_values(pack_colors(mask))
+        values: NDArray[Any] = unpack_colors(packed)
+    else:
+        values, quarters, distinct = count_values(mask)
     return MaskFacts(file, mask.shape[:2], values, quarters, distinct, digest.digest())
 
 

@@ -39,9 +39,9 @@ def write_copy(data: Examined, findings: Sequence[Finding], out: Path) -> str:
     if data.question:
         raise CrispsegError(f"{out} is not written: {data.question}")
     pairs, left_out = sorted_out(data, findings)
-    if data.meaning is None or not pairs:
+    if not pairs:
         raise CrispsegError(f"{out}: there is no pair that can be kept; correct the data by hand")
-    meaning = data.meaning
+    meaning = Meaning(data.labels, data.lookup)
     with atomic_folder(out) as folder:
         write_names(folder / "classes.txt", meaning.labels.names)
         list(parallel(lambda pair: write_pair(pair, meaning, folder), pairs, "Writing"))

@@ -119,13 +119,15 @@ def labels_and_counts(lookup: MaskLookup, mask: MaskFacts) -> tuple[NDArray[np.u
 
 def table_lines(meaning: Meaning, reports: Sequence[SplitReport]) -> list[str]:
     """Return the table of classes: ids, names, mask values, and the share of the labelled pixels in each split."""
-    values = values_of_labels(meaning.lookup)
-    rows = [["id", "class", "mask value", *(report.split for report in reports)]]
-    for label, name in enumerate(meaning.labels.names):
-        shares = [percent(report.shares[label]) for report in reports]
-        rows.append([str(label), name, values.get(label, ""), *shares])
-    if IGNORE in values:
-        rows.append([str(IGNORE), "ignored", values[IGNORE], *(percent(report.void) for report in reports)])
+    values, names = values_of_labels(meaning.lookup), meaning.labels.names
+    labels = [*range(len(names)), *([IGNORE] if IGNORE in values else [])]
+    columns = [
+        ["id", *map(str, labels)],
+        ["class", *names, "ignored"],
+        ["mask value", *(values.get(label, "") for label in labels)],
+        *([report.split, *map(percent, [*report.shares, report.void])] for report in reports),
+    ]
+    rows = [*zip(*columns, strict=False)]  # the last cells are left out if no value is ignored
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{report.split}: {report.description}" for report in reports]
     for row in rows:

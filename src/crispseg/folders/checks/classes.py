@@ -13,8 +13,7 @@ from crispseg.labels import IGNORE
 
 def too_few_classes(data: Examined) -> Finding | None:
     """Training needs pixels of two classes, and scores need one."""
-    contents = {report.split: content_of(report) for report in data.reports if not enough_classes(report)}
-    shown = [f"'{split}' has only {content}" for split, content in contents.items()]
+    shown = [f"'{report.split}' has only {content_of(report)}" for report in data.reports if not enough_classes(report)]
     return finding_of("too-few-classes", count=len(shown), contents=shown)
 
 
