@@ -115,16 +115,15 @@ def export_model(
 
 def check_plan(plan: ExportPlan, path: Path, format: Format, *, max_drop: float | None, triton: bool) -> None:
     """Raise a CrispsegError if options conflict, before the work starts."""
-    for is_conflict, message in conflicts(plan, path, format, max_drop, triton):
+    of_file, of_data = conflicts(plan, path, format, triton), conflicts_with_data(plan, format, max_drop)
+    for is_conflict, message in (*of_file, *of_data):
         if is_conflict:
             raise CrispsegError(message)
     if plan.data is not None:
         check_classes(plan.model.info, plan.data.held_out.labels)
 
 
-def conflicts(
-    plan: ExportPlan, path: Path, format: Format, max_drop: float | None, triton: bool
-) -> Sequence[tuple[object, str]]:
+def conflicts(plan: ExportPlan, path: Path, format: Format, triton: bool) -> Sequence[tuple[object, str]]:
     """Return whether the plan has each combination of options that is not possible, and the message."""
     kind, int8 = FILE_FORMATS[format], plan.precision == "int8"
     name = f"{path.stem or 'model'}{kind.suffix}"
@@ -134,9 +133,6 @@ def conflicts(
     needs_size = kind.one_size and plan.size is None
     size = plan.size or (MIN_SIDE, MIN_SIDE)
     sides = f"give a height and width of at least {MIN_SIDE}, and at most {MAX_PIXELS:,} pixels"
-    is_scored, needs_data = plan.data is not None, int8 or max_drop is not None
-    runs_here = format != "coreml" or runs_coreml()
-    measures_images = (plan.input, plan.model.info.value_range) == ("uint8", "image")
     return (
         (path.suffix != kind.suffix, f"{path} does not end in {kind.suffix}; name it {name}"),
         (unsupported, f"there is no {format} in {reasons}"),
@@ -145,9 +141,19 @@ def conflicts(
         (min(size) < MIN_SIDE or math.prod(size) > MAX_PIXELS, f"size is {size}; {sides}"),
         (plan.size and (int8 or triton), "int8 and triton need a file for all sizes; leave out size"),
         (triton and format != "onnx", f"triton needs an ONNX file, but format is {format}; use onnx"),
-        (needs_data and not is_scored, "int8 and max_drop need labelled images; give data for calibration"),
-        (is_scored and not runs_here, "Core ML files can be scored on macOS only; leave out data and calibrate"),
-        (is_scored and measures_images, "a file that scales each image itself cannot be scored; use input float"),
+    )
+
+
+def conflicts_with_data(plan: ExportPlan, format: Format, max_drop: float | None) -> Sequence[tuple[object, str]]:
+    """Return the same for options that need labelled images, or cannot be scored on them."""
+    if plan.data is None:
+        needs_data = plan.precision == "int8" or max_drop is not None
+        return ((needs_data, "int8 and max_drop need labelled images; give data for calibration"),)
+    runs_here = format != "coreml" or runs_coreml()
+    measures_images = (plan.input, plan.model.info.value_range) == ("uint8", "image")
+    return (
+        (not runs_here, "Core ML files can be scored on macOS only; leave out data and calibrate"),
+        (measures_images, "a file that scales each image itself cannot be scored; use input float"),
     )
 
 

@@ -141,11 +141,9 @@ class Pipeline:
 
     def compare_ways(self, images: Sequence[Path]) -> None:
         """Choose the fastest way, if requested, or print what bfloat16 would save; unreadable images wait."""
-        in_bf16 = self.job.is_plain and is_usable(self.segmenter, "torch", "bf16")
-        needs_hint = self.console is not None and len(images) >= HINT_IMAGES and in_bf16
         line: str | None = None
         arrays: list[NDArray[np.uint8]] = []
-        for image in images[:FIRST_IMAGES] if self.job.fast or needs_hint else ():
+        for image in images[:FIRST_IMAGES] if self.job.fast or self.needs_hint(len(images)) else ():
             with suppress(CrispsegError):
                 arrays.append(read_source(image, self.segmenter.info.in_chans, self.segmenter.value_range)[0])
         if self.job.fast and arrays:
@@ -154,6 +152,11 @@ class Pipeline:
             line = bf16_hint(self.job, self.segmenter, arrays[0], len(images))
         if line and self.console:
             print_lines(self.console, [line])
+
+    def needs_hint(self, count: int) -> bool:
+        """Return whether a person may want to know what bfloat16 would save for so many images."""
+        seen = self.console is not None and count >= HINT_IMAGES
+        return seen and self.job.is_plain and is_usable(self.segmenter, "torch", "bf16")
 
     def segment_map(self, image: Path) -> None:
         """Segment a TIFF in tiles, unless only its polygons are missing."""
