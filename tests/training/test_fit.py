@@ -29,6 +29,7 @@ def test_a_run_holds_these_files(tiny_run: Run) -> None:
     assert files(tiny_run.folder) == {
         *("config.yaml", "train.txt", "metrics.csv", "checkpoints/best.ckpt", "checkpoints/last.ckpt"),
         *("model/config.json", "model/model.safetensors", "model/README.md", "val.png", "data.png", "data.digest"),
+        "report.html",
     }
 
 
