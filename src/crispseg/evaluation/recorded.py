@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from crispseg.config.files import real_path
-from crispseg.config.settings import CONFIG, Tree, checked, unknown
+from crispseg.config.settings import CONFIG, Tree, checked, fields_of, unknown
 from crispseg.config.yaml_files import read_yaml
 from crispseg.data import DATA_SOURCES, DataSource, FileDataset, Folder
 from crispseg.data.examination import shared_by
@@ -44,6 +44,10 @@ def recorded_data(run: str) -> tuple[Tree, int]:
     in_chans = model.get("in_chans", 3) if isinstance(model, dict) else 3
     try:
         settings = {"name": data} if isinstance(data, str) else checked(dict, data, "data")
+        source = DATA_SOURCES.get(str(settings.get("name")))
+        for key, field in fields_of(source).items() if source else ():
+            if key in settings:
+                checked(field.kind, settings[key], f"data.{key}")
         return settings, checked(int, in_chans, "model.in_chans")
     except CrispsegError as error:
         raise CrispsegError(f"{config}: {error}") from None

@@ -129,7 +129,7 @@ def conflicts(plan: ExportPlan, path: Path, format: Format, triton: bool) -> Seq
     name = f"{path.stem or 'model'}{kind.suffix}"
     missing = [package for package in kind.packages if importlib.util.find_spec(package) is None]
     unsupported = kind.unsupported.keys() & {plan.precision, plan.sampling, plan.input}
-    reasons = "; ".join(f"{value}: {kind.unsupported[value]}" for value in unsupported)
+    reasons = "; ".join(f"{value}: {kind.unsupported[value]}" for value in sorted(unsupported))
     needs_size = kind.one_size and plan.size is None
     size = plan.size or (MIN_SIDE, MIN_SIDE)
     sides = f"give a height and width of at least {MIN_SIDE}, and at most {MAX_PIXELS:,} pixels"
