@@ -379,7 +379,7 @@ FOLDERS: dict[str, Messy] = {
     "two masks of an image": Messy(REFUSED, also(pairs(), lambda root: write(root / "masks/03_mask.png", scene(3)[1]))),
     "two kinds of masks": Messy(ASKED, also(pairs(), lambda root: pairs(mask="labels/{:02}.png")(root) and None)),
     "unknown names of folders": Messy(ASKED, pairs(image="field/{:02}.png", mask="truth_of_field/{:02}.png")),
-    "names that differ, with equal numbers": Messy(REFUSED, pairs(image="images/a{:02}.png", mask="masks/x{:02}y.png")),
+    "names that differ, with equal numbers": Messy(RIGHT, pairs(image="images/a{:02}.png", mask="masks/x{:02}y.png")),
 }
 
 

@@ -90,6 +90,7 @@ def test_a_layout_is_one_row(tmp_path: Path) -> None:
         ([*names("imagesTr/{n}.png", "labelsTr/{n}.png"), "imagesTs/7.png"], {"train": 4}),
         ([*names("JPEGImages/{n}.jpg", "SegmentationClassPNG/{n}.png"), "SegmentationClass/0.npy"], {"": 4}),
         ([*names("JPEGImages/{n}.jpg", "SegmentationClass/{n}.png"), "SegmentationObject/0.png"], {"": 4}),
+        (names("raw/{n:02}.png", "labels/labels{n:08}.png"), {"": 4}),
         ([*names("a/{n}.JPG", "a/{n}_mask.png"), *names("b/{n}.jpg", "b/{n}_mask.png")], {"": 8}),
         (
             [*names("train/{n}.jpg", "train/{n}_mask.png"), *names("val/{n}.png", "val/{n}_mask.png")],
@@ -149,7 +150,8 @@ ASKED = {
     "unknown names": Asked(names("S2/S2A_T{n}.tif", "ESA/WorldCover_T{n}.tif")),
     "unknown folders": Asked(names("one/{n}.png", "two/{n}.png"), [("one", "two"), ("two", "one")]),
     "endings": Asked(
-        names("t {n} [x=0].jpg", "t {n} [x=0]_color.png") + [f"t {n} [x=0]-semantic.png" for n in range(4)]
+        names("t {n} [x=0].jpg", "t {n} [x=0]_color.png") + [f"t {n} [x=0]-semantic.png" for n in range(4)],
+        [("*.jpg", "*-semantic.png"), ("*.jpg", "*_color.png")],
     ),
     "folders of species": Asked(
         names("{f}/{f}/{n}.png", "{f}/{f} GT/{n}.png", 4, "bream", "sprat"),
@@ -178,6 +180,11 @@ ASKED = {
         names("{f}/images/{n}.png", "{f}/masks/{n}.png", 2, "day", "night")
         + [f"{f}/imgs/{n}.jpg" for n in range(2) for f in ("day", "night")],
         [("*/images", "*/masks"), ("*/imgs", "*/masks")],
+        SEVERAL,
+    ),
+    "two masks next to an image": Asked(
+        names("{n}.jpg", "{n}_mask.png") + [f"{n}_color_mask.png" for n in range(4)],
+        [("*.jpg", "*_color_mask.png"), ("*.jpg", "*_mask.png")],
         SEVERAL,
     ),
 }

@@ -11,8 +11,8 @@ import os
 import re
 import shlex
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations, product
@@ -232,6 +232,10 @@ def wildcards(path: Path, pattern: Path) -> list[str]:
 
 def places_of(tree: Tree, located: Located, layout: Layout) -> list[tuple[str, str]]:
     """Return places of images and masks that a folder may mean: several if it has copies, or other masks."""
+    if layout.images == layout.masks:
+        endings = pairs_of_endings(tree)
+        if len({Path(masks).name for _, masks in endings}) > 1:  # one of them belongs to images of several suffixes
+            return endings
     images = copies_of(tree, located.image_of, layout.images) or [located.images]
     masks = copies_of(tree, located.mask_of, layout.masks) or [located.masks]
     return [*product(images, [*masks, *other_masks(tree, located)])]
@@ -280,7 +284,7 @@ def question_of_masks(tree: Tree, places: Sequence[tuple[str, str]]) -> Question
 
 def question_of_places(tree: Tree) -> Question:
     """Return the question where images and masks are."""
-    choices = choices_of(pairs_of_folders(tree))
+    choices = choices_of([*pairs_of_folders(tree), *pairs_of_endings(tree)])
     title = f"{tree.root}: images and masks are not found"
     command = f"'crispseg data import {shlex.quote(str(tree.root))} -o {shlex.quote(f'{tree.root}_masks')}'"
     advice = (
@@ -340,3 +344,39 @@ def alike_folders(tree: Tree) -> dict[tuple[int, str], list[PurePosixPath]]:
 def mask_rank(place: str) -> int:
     """Return 1 for a place whose name indicates masks, -1 for one of images, and 0 for others."""
     return {"masks": 1, "images": -1}.get(role_of(Path(place).name).kind, 0)
+
+
+def pairs_of_endings(tree: Tree) -> list[tuple[str, str]]:
+    """Return patterns of images and masks in the same folders, in which masks have names of images and an ending."""
+    inside: dict[PurePosixPath, list[PurePosixPath]] = defaultdict(list)
+    for path in tree.images:
+        inside[path.parent].append(path)
+    folders: dict[tuple[str, str], list[PurePosixPath]] = defaultdict(list)
+    for folder, names in inside.items():
+        for pair in endings_of(names):
+            folders[pair].append(folder)
+    pairs = []
+    for (suffix, ending), places in folders.items():
+        place = pattern_of(tree, [tree.root / folder / "file" for folder in places], str(places[0]))
+        place = place if "*" in place else glob.escape(place)
+        pairs.append((f"{place}/*{suffix}", f"{place}/*{glob.escape(ending)}"))
+    return sorted(pairs, key=lambda pair: "semantic" not in pair[1])
+
+
+def endings_of(paths: Sequence[PurePosixPath]) -> list[tuple[str, str]]:
+    """Return the suffix of the images in a folder, with each ending that masks of at least half of them have."""
+    stems = {path.stem for path in paths}
+    endings = {path: ending_of(path, stems) for path in paths}
+    images = [path for path in paths if not endings[path]]
+    suffixes = {path.suffix for path in images}
+    counts = Counter(filter(None, endings.values()))
+    usual = [ending for ending, count in counts.items() if 2 * count >= len(images)]
+    return [*product(suffixes, usual)] if len(suffixes) == 1 else []
+
+
+def ending_of(path: PurePosixPath, stems: Set[str]) -> str:
+    """Return what a name adds to the longest stem that it begins with; empty without one, or for numbers of objects."""
+    heads = [path.stem[: match.start()] for match in re.finditer(r"[\W_]", path.stem)]
+    longest = max(stems & {*heads}, key=len, default=path.name)
+    ending = path.name.removeprefix(longest)
+    return "" if re.match(r"[\W_]*\d", ending) else ending

@@ -78,6 +78,7 @@ class Pairing:
     masks: Path | str
     pairs: Mapping[str, Pair]  # by name, sorted
     unpaired: Mapping[str, Files]  # code of a finding → files without exactly one partner
+    by_number: bool = False  # whether the names differ, and numbers in them are the same
 
     @property
     def names(self) -> set[str]:
@@ -86,7 +87,10 @@ class Pairing:
 
     @property
     def note(self) -> str:
-        """Note about files that are left out; empty if there are none."""
+        """Note about files that are left out, or about pairs by number; empty if there are none."""
+        if self.by_number:
+            first = next(iter(self.pairs.values()))
+            return f"images and masks pair by their numbers, such as {first.image.name} and {first.mask.name}"
         return f"{self.lonely}; these are left out" if self.lonely else ""
 
     @property
@@ -120,12 +124,13 @@ class Pairing:
 def pair_up(image_of: Files, mask_of: Files, images: Path | str, masks: Path | str) -> Pairing:
     """Pair the files of two places by their names, without affixes such as _mask.
 
-    If only the images or only the masks are in sub-folders, sub-folders are ignored. `images` and `masks` are the
-    places, for messages.
+    If only the images or only the masks are in sub-folders, sub-folders are ignored. Different names pair by their
+    numbers if both sides have the same numbers. `images` and `masks` are the places, for messages.
     """
     if _in_folders(image_of).isdisjoint(_in_folders(mask_of)):
         image_of, mask_of = _without_folders(image_of), _without_folders(mask_of)
-    same_images, same_masks = _by_common_part(image_of), _by_common_part(mask_of)
+    numbered = _by_number(image_of, mask_of)
+    same_images, same_masks = _by_common_part(image_of), _by_common_part(numbered or mask_of)
     for key in [*same_masks]:  # an image a with masks a_1 and a_2 of its objects is ambiguous
         base = plain(_NUMBER.sub("", key))
         if base in same_images and key not in same_images:
@@ -142,7 +147,7 @@ def pair_up(image_of: Files, mask_of: Files, images: Path | str, masks: Path | s
             pairs += paired
         else:
             unpaired[AMBIGUOUS] |= own | partners
-    return Pairing(images, masks, {pair.name: pair for pair in sorted(pairs)}, unpaired)
+    return Pairing(images, masks, {pair.name: pair for pair in sorted(pairs)}, unpaired, bool(numbered))
 
 
 def _by_common_part(files: Files) -> dict[str, dict[Path, str]]:
@@ -172,7 +177,7 @@ def joined(parts: Mapping[str, Pairing], images: Path | str, masks: Path | str) 
         pairs |= {f"{split}/{name}": pair for name, pair in part.pairs.items()}
         for code, files in part.unpaired.items():
             unpaired[code] |= files
-    return Pairing(images, masks, pairs, unpaired)
+    return Pairing(images, masks, pairs, unpaired, any(part.by_number for part in parts.values()))
 
 
 def _in_folders(files: Files) -> set[bool]:
@@ -182,6 +187,22 @@ def _in_folders(files: Files) -> set[bool]:
 
 def _without_folders(files: Files) -> Files:
     return {file: name.rpartition("/")[2] for file, name in files.items()}
+
+
+def _by_number(image_of: Files, mask_of: Files) -> Files:
+    """Return masks with the names of the images of equal number; empty if names match or numbers differ."""
+    images, masks = _numbers(image_of), _numbers(mask_of)
+    if images.keys() != masks.keys() or {*map(plain, image_of.values())} & {*map(plain, mask_of.values())}:
+        return {}
+    return {masks[number]: image_of[file] for number, file in images.items()}
+
+
+def _numbers(files: Files) -> dict[int, Path]:
+    """Return files by the last number in their names, such as 0 for labels0000; empty if names differ otherwise."""
+    split_names = {file: re.fullmatch(r"(.*?)(\d+)(\D*)", name) for file, name in files.items()}
+    numbers = {int(match[2]): file for file, match in split_names.items() if match}
+    around = {(match[1], match[3]) for match in split_names.values() if match}
+    return numbers if len(around) == 1 and len(numbers) == len(files) else {}
 
 
 def pair_files(
