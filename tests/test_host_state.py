@@ -36,6 +36,7 @@ COMMAND_ROWS = {  # arguments with which it succeeds, and with which it fails
     "benchmark": ("fpn:test_efficientnet --size 64 64 --repeats=1 --warmup=1", "none"),
     "compare": ("{run} {run} --workers=0", "{run} {none}"),
     "convert": ("{official} --out {new}", "{image} --out {new}"),
+    "data get": ("nuclei {new}", "none {new}"),
     "data import": ("{shapes} --out {new}", "{image} --out {new}"),
     "data list": ("", "none"),
     "demo": ("{run} --port=7861", "{none}"),

@@ -204,7 +204,8 @@ def check(case: Case, channels: int, low: int, high: int, cuts: list[int], folde
     image, mask = case.image(channels, low, high), case.mask()
     same(attempt(read_image, path, channels, (low, high)), image, "whole")
     same(attempt(read_mask, path, lossy=True), mask, "mask")
-    assert attempt(image_size, path, channels) == (None if image is None else image.shape[:2])
+    if channels == 3:
+        assert attempt(image_size, path) == (None if image is None else image.shape[:2])
     if case.turn == 1 and not (case.name == "a.pgm" and image is None):
         height = len(case.values)
         ends = sorted({0, height, *(cut % height for cut in cuts)})
