@@ -7,6 +7,7 @@ import csv
 import fcntl
 import json
 import os
+import re
 import signal
 import tempfile
 import time
@@ -48,6 +49,7 @@ def of_table(path: Path) -> Any:
 READERS: dict[str, Callable[[Path], Any]] = {
     ".ckpt": of_checkpoint,
     ".csv": of_table,
+    ".html": lambda path: re.sub(r"[\d.]+ min|time: [^<]*", "", path.read_text()),
     ".json": lambda path: json.dumps(json.loads(path.read_text())),
     ".onnx": lambda path: onnx.load(path).SerializeToString(deterministic=True),
     ".png": lambda path: np.asarray(Image.open(path)).tobytes(),
