@@ -30,6 +30,15 @@ MEANING = ("classes", "num_classes", "palette", "palette_tolerance", "merge", "d
 """Settings of custom data that define the meaning of masks; a run's settings apply to other folders too."""
 
 
+def check_types(settings: Tree) -> None:
+    """Raise a CrispsegError for a setting of a known data source that has a wrong type."""
+    source = DATA_SOURCES.get(str(settings.get("name")))
+    known = fields_of(source) if source else {}
+    for key, value in settings.items():
+        if key in known:
+            checked(known[key].kind, value, f"data.{key}")
+
+
 def recorded_data(run: str) -> tuple[Tree, int]:
     """Return the data settings of a run, a saved model or a YAML file, and the channels of its model.
 
@@ -44,10 +53,7 @@ def recorded_data(run: str) -> tuple[Tree, int]:
     in_chans = model.get("in_chans", 3) if isinstance(model, dict) else 3
     try:
         settings = {"name": data} if isinstance(data, str) else checked(dict, data, "data")
-        source = DATA_SOURCES.get(str(settings.get("name")))
-        for key, field in fields_of(source).items() if source else ():
-            if key in settings:
-                checked(field.kind, settings[key], f"data.{key}")
+        check_types(settings)
         return settings, checked(int, in_chans, "model.in_chans")
     except CrispsegError as error:
         raise CrispsegError(f"{config}: {error}") from None
