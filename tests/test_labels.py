@@ -58,3 +58,12 @@ def test_colours_of_pascal_voc() -> None:
     palette = voc_palette(255)
     assert palette[:4] == (BLACK, (128, 0, 0), (0, 128, 0), (128, 128, 0))
     assert palette[20] == (0, 64, 128) and len(set(palette)) == 255
+
+
+def test_water_is_blue_and_vegetation_green() -> None:
+    names = ("building", "Water", "tree", "grass", "background")
+    labels = LabelSet.colored(names)
+    blue, green = labels.palette[1], labels.palette[2]
+    assert blue[2] == max(blue) and green[1] == max(green)
+    assert labels.palette[3] == default_palette(4)[3] and labels.palette[4] == BACKGROUND  # a colour is used once
+    assert len({*labels.palette}) == len(names)

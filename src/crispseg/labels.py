@@ -20,6 +20,16 @@ Color: TypeAlias = tuple[int, int, int]
 BACKGROUND: Color = (128, 128, 128)
 """Default colour of a class named background."""
 
+USUAL_COLORS: dict[Color, str] = {
+    (0, 114, 178): "water river lake sea ocean",
+    (0, 158, 115): "vegetation tree trees forest grass plant crop leaf",
+    (86, 180, 233): "sky",
+    (213, 94, 0): "building buildings house roof",
+    (240, 228, 66): "road roads street",
+    (204, 160, 110): "land soil ground sand bare",
+}
+"""Colours that people expect of classes, and names of the classes; colour-blind people can tell them apart."""
+
 
 @dataclass(frozen=True)
 class LabelSet:
@@ -44,10 +54,18 @@ class LabelSet:
 
     @classmethod
     def colored(cls, names: Sequence[str]) -> LabelSet:
-        """Return classes with these names in the default colours; a background has the colour `BACKGROUND`."""
-        palette = default_palette(len(names))
-        background = cls(tuple(names), palette).background
-        colors = [BACKGROUND if index == background else color for index, color in enumerate(palette)]
+        """Return classes with these names in the default colours.
+
+        A background has the colour `BACKGROUND`, and the first class of a kind in `USUAL_COLORS` has its colour.
+        """
+        colors = [*default_palette(len(names))]
+        background = cls(tuple(names), tuple(colors)).background
+        for color, kind in USUAL_COLORS.items():
+            member = next((index for index, name in enumerate(names) if name.lower() in kind.split()), None)
+            if member is not None:
+                colors[member] = color
+        if background is not None:
+            colors[background] = BACKGROUND
         return cls(tuple(names), tuple(colors))
 
     @classmethod
