@@ -45,6 +45,8 @@ def test_an_epoch_takes_large_images_more_often(sizes: list[tuple[int, int]], st
     if max(area for area, _ in by_area) < 32 * 512 * 512 and len(sizes) >= 2 * step:
         assert set(times) == {1}
     assert times_an_epoch(Augment(repeat=3), sizes, step) == [3] * len(sizes)
+    labelled = times_an_epoch(Augment(crop=(512, 512)), [*sizes, (900, 900)], step, [*range(1, len(sizes) + 1), 0])
+    assert labelled == [*times, 0]
     assert set(times_an_epoch(Augment(crop=None), sizes * (2 * step), step)) == {1}
 
 

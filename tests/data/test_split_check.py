@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from dataset_trees import Masks
 
-from crispseg.data import check_split, class_weights
+from crispseg.data import check_split, class_weights, softened_weights
 from crispseg.data.dataset import FileDataset
+from crispseg.data.examination import check_splits
 from crispseg.errors import CrispsegError
 from crispseg.folders.lookup import IdLookup
 from crispseg.folders.meaning import Meaning
@@ -37,6 +38,29 @@ def test_report_counts(tmp_path: Path) -> None:
     text = "\n".join(table_lines(Meaning(labels, IdLookup(4)), [report]))
     assert "3 images, 3x8 to 6x20" in text and "class 0  0           62.50%" in text
     assert "class 3  3           never" in text and "255  ignored  255         38.46%" in text
+
+
+def test_strokes_are_counted_alone(tmp_path: Path) -> None:
+    """With 95 % unlabelled, weights, shares and the lines about them are those of the labelled pixels."""
+    labels, lookup = LabelSet.numbered(3), IdLookup(3)
+    drawn, whole = np.full((40, 40), 255, np.uint8), np.full((40, 40), 255, np.uint8)
+    drawn[4, :] = 0
+    drawn[8:9, :10] = 1
+    whole[:] = np.arange(40) >= 32
+    for index, mask in enumerate([drawn, np.full_like(drawn, 255), whole]):
+        make_pair(tmp_path, str(index), mask)
+    strokes = FileDataset(pairs_of(tmp_path, "0.png", "1.png"), labels, lookup)
+    examined, findings = check_splits({"train": strokes})
+    report = examined.reports[0]
+    full = check_split(FileDataset(pairs_of(tmp_path, "2.png"), labels, lookup), "val")
+    assert report.labelled == [50, 0] and report.void > 0.95
+    assert report.shares == full.shares == [0.8, 0.2, 0]
+    for weigh in (class_weights, softened_weights):
+        np.testing.assert_array_equal(weigh(report), weigh(full))
+    text = "\n".join(table_lines(Meaning(labels, lookup), [report, full]))
+    assert "train: 1.56% of the pixels are labelled" in text and "val: 100" not in text
+    codes = {finding.code: finding.values.get("absent") for finding in findings}
+    assert codes == {"all-ignored": None, "class-absent": {"train": ("class 2",)}}
 
 
 def test_datasets_without_files_are_rgb() -> None:

@@ -16,11 +16,13 @@ from crispseg.data.dataset import Sample
 from crispseg.data.transforms import (
     Augment,
     PhotometricDistortion,
+    around_label,
     eval_transform,
     largest_share,
     train_transform,
 )
 from crispseg.errors import CrispsegError
+from crispseg.labels import IGNORE
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LEVELS = np.array([20, 70, 120, 170, 220], np.uint8)
@@ -126,6 +128,30 @@ def test_one_class_does_not_fill_a_crop() -> None:
     whole = np.full((20, 20), 3, np.uint8)
     full = Sample(np.repeat(whole[..., None], 3, axis=2), whole, "full")
     assert transform(full)[1].shape == (10, 10)  # nowhere is better
+
+
+@pytest.mark.parametrize("scale", [(1.0, 1.0), (0.8, 1.25)])
+def test_crops_have_labelled_pixels(scale: tuple[float, float]) -> None:
+    """Crops are around each of two strokes in the corners of a large image, which random ones would rarely meet."""
+    labels = np.full((500, 700), IGNORE, np.uint8)
+    labels[3:6, 2:40] = 0
+    labels[400:480, -3:] = 1
+    sample = Sample(np.zeros((500, 700, 3), np.uint8), labels, "strokes")
+    transform = train_transform(Augment(64, scale, turn=False, photometric=False), (0,) * 3, (1,) * 3)
+    counts = [torch.bincount(transform(sample)[1].flatten(), minlength=256)[:2] for _ in range(100)]
+    assert min(int(count.sum()) for count in counts) > 0
+    classes = torch.stack(counts).bool().sum(0)
+    assert classes.min() > 20  # about 32 % and 68 %, as their pixels
+
+
+def test_windows_around_a_label_reach_every_place() -> None:
+    labels = np.full((9, 7), IGNORE, np.uint8)
+    labels[1, 5] = 0
+    image = np.arange(63, dtype=np.uint8).reshape(9, 7, 1)
+    windows = {around_label(Sample(image, labels, ""), (3, 3)).image[0, 0, 0].item() for _ in range(200)}
+    assert windows == {7 * top + left for top in (0, 1) for left in (3, 4)}
+    unknown = Sample(image, np.full_like(labels, IGNORE), "")
+    assert around_label(unknown, (9, 7)).size == (9, 7)
 
 
 @pytest.mark.parametrize("flip", [0, 1])

@@ -6,6 +6,7 @@ import pytest
 
 from crispseg import CrispsegError
 from crispseg.data.examination import check_splits, examine
+from crispseg.errors import Question
 from crispseg.folders.checks import check
 from crispseg.folders.finding import Severity
 
@@ -47,3 +48,12 @@ def test_a_messy_folder(name: str, tmp_path: Path) -> None:
     if row.outcome == ASKED:
         check_proposals(row, tmp_path)
     assert stopped_by_the_doctor(row, tmp_path) == (row.outcome in (ASKED, REFUSED))
+
+
+def test_the_question_about_strokes_names_them(tmp_path: Path) -> None:
+    row = FOLDERS["strokes, 255 unlabelled"]
+    row.draw(tmp_path)
+    error = error_with(row, tmp_path)
+    assert isinstance(error, Question)
+    strokes = [settings for answer, settings in error.choices.items() if "strokes" in answer]
+    assert strokes == [{"data.ignore": [255]}]

@@ -10,7 +10,7 @@ import pickle
 import random
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -34,21 +34,25 @@ WINDOWS_AT_MOST = 64
 STEPS_AT_LEAST = 2  # minimum number of steps in an epoch; fewer images are repeated
 
 
-def times_an_epoch(augment: Augment, sizes: Sequence[tuple[int, int]], samples_a_step: int) -> list[int]:
+def times_an_epoch(
+    augment: Augment, sizes: Sequence[tuple[int, int]], samples_a_step: int, labelled: Iterable[int] | None = None
+) -> list[int]:
     """Return how often an epoch uses each image of size `(H, W)`, by `augment.repeat`.
 
     With auto, an image gives one window for each `CROPS_A_WINDOW` crops of its area, up to `WINDOWS_AT_MOST`. All
-    images are then repeated until an epoch has `STEPS_AT_LEAST` steps.
+    images are then repeated until an epoch has `STEPS_AT_LEAST` steps. Images are skipped if their numbers of
+    `labelled` pixels, by default not known, are 0.
     """
+    used = np.ones(len(sizes), int) if labelled is None else np.minimum([*labelled], 1)
     if augment.repeat != "auto":
-        return [augment.repeat] * len(sizes)
-    times = [1] * len(sizes)
+        return (used * augment.repeat).tolist()
+    times = used
     if augment.window is not None:
         room = CROPS_A_WINDOW * math.prod(augment.window)
         areas = [math.prod(size) * side_factor(size, augment.longer_side, augment.shorter_side) ** 2 for size in sizes]
-        times = [min(max(int(area / room), 1), WINDOWS_AT_MOST) for area in areas]
-    again = -(-STEPS_AT_LEAST * samples_a_step // sum(times))
-    return [number * again for number in times]
+        times = used * np.clip(np.array(areas) / room, 1, WINDOWS_AT_MOST).astype(int)
+    again = -(-STEPS_AT_LEAST * samples_a_step // int(times.sum()))
+    return (times * again).tolist()
 
 
 MAX_WORKERS = max(64, 4 * (os.cpu_count() or 1))  # data workers and devices; 4 for each processor, if these are more

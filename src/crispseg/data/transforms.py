@@ -156,7 +156,7 @@ class RandomScaledCrop:
 
     The output is smaller than `size` if the resized image is smaller. A `size` of None disables the crop. The factor is
     drawn uniformly from `scale`, relative to an image of this `longer_side` and `shorter_side`, if given. Windows are
-    moved if one class has more than `max_share` of them.
+    moved if one class has more than `max_share` of them, or if they have no labelled pixel although the image has some.
     """
 
     size: tuple[int, int] | None
@@ -181,7 +181,8 @@ class RandomScaledCrop:
     def cut(self, sample: Sample) -> tuple[Sample, tuple[int, int]]:
         """Return a window of a sample at a random position, and its size `(H, W)` after resizing.
 
-        The position is redrawn up to `REDRAWS` times if one class has a too large share.
+        The position is redrawn up to `REDRAWS` times if one class has a too large share. A window without labelled
+        pixels, which would teach nothing, is replaced by one around a labelled pixel, if there is any.
         """
         window, size = self.draw(sample.size)
         for _ in range(1 + REDRAWS):
@@ -190,7 +191,20 @@ class RandomScaledCrop:
             part = sample.window(top, left, *window)
             if self.max_share == 1 or largest_share(part.labels) <= self.max_share:
                 break
+        if (part.labels == IGNORE).all():
+            part = around_label(sample, window)
         return part, size
+
+
+def around_label(sample: Sample, window: tuple[int, int]) -> Sample:
+    """Return a window at a random position with a random labelled pixel; anywhere if no pixel is labelled."""
+    known = np.flatnonzero(sample.labels != IGNORE)
+    place = int(known[int(torch.randint(len(known), ()))]) if len(known) else 0
+    corner = []
+    for anchor, length, part in zip(divmod(place, sample.size[1]), sample.size, window, strict=True):
+        first, last = max(anchor - part + 1, 0), min(anchor, length - part)
+        corner.append(int(torch.randint(first, last + 1, ())))
+    return sample.window(corner[0], corner[1], *window)
 
 
 REDRAWS = 10  # maximum number of redraws, as in MMSegmentation

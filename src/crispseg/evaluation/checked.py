@@ -67,6 +67,7 @@ def _notes(dataset: SegmentationDataset, split: str, is_regrouped: bool) -> list
             notes += lines_of(finding)
     if report.absent:
         notes.append(f"never in '{split}': {few(report.absent, 20)}; not scored")
+    notes += report.basis
     if is_regrouped and report.void > 0.05:
         notes.append(f"{report.void:.0%} of the pixels of '{split}' are ignored")
     return notes

@@ -15,6 +15,7 @@ Masks: TypeAlias = Sequence[MaskFacts]
 WHITES = {IGNORE, DEEP_WHITE}
 MOST_IDS = 20  # largest number of undeclared classes in a mask; more values may number objects or be shades
 NOISE = 32  # largest change of black and white by JPEG compression, but for a few pixels at edges
+MOSTLY = 0.5  # share of unlabelled pixels above which masks are partly labelled, as with strokes
 THRESHOLD = 255  # tolerance with which a black and white palette is a threshold at 128
 
 
@@ -34,6 +35,12 @@ def pixels_of(masks: Iterable[MaskFacts]) -> Counter[Any]:
 def plausible(ids: set[int]) -> bool:
     """Return whether undeclared values look like class ids: at least half of 0 to the last occur."""
     return bool(ids) and 2 * len(ids) > max(ids)
+
+
+def mostly_white(masks: Iterable[MaskFacts]) -> bool:
+    """Return whether most pixels of the grey masks with 255 have this value, as if only strokes were labelled."""
+    pixels = pixels_of(mask for mask in masks if IGNORE in mask.held)
+    return pixels[IGNORE] > MOSTLY * pixels.total()
 
 
 def palettes_differ(masks: Iterable[MaskFacts]) -> bool:

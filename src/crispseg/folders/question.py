@@ -16,6 +16,7 @@ from crispseg.folders.mask_values import (
     THRESHOLD,
     WHITES,
     Masks,
+    mostly_white,
     palettes_differ,
     pixels_of,
     plausible,
@@ -44,7 +45,7 @@ def question_about(declared: Declared, masks: Masks, place: Path, instances: Pat
     for mask in masks:
         kinds[kind_of(mask)].append(mask)
     by_color = any(mask.colors for mask in masks) or palettes_differ(masks)
-    choices = color_choices(masks) if by_color else value_choices(values_of(masks), declared, instances)
+    choices = color_choices(masks) if by_color else value_choices(masks, declared, instances)
     title = f"{place}: the meaning of the mask values is unclear"
     if declared.count is not None:
         choices = {text: chosen for text, chosen in choices.items() if fits_count(chosen, declared.count)}
@@ -71,12 +72,14 @@ def fact(masks: Masks) -> str:
     return f"{plural(len(masks), 'mask')}{example} with {plural(len(pixels), noun)}{lossy}: {few(shown, 8)}"
 
 
-def value_choices(values: set[int], declared: Declared, instances: Path | None) -> Choices:
+def value_choices(masks: Masks, declared: Declared, instances: Path | None) -> Choices:
     """Return the possible meanings of grey values."""
+    values = values_of(masks)
     ids = values - {IGNORE, *declared.ignore}
     choices: Choices = {}
     if IGNORE in values and len(ids) <= MOST_IDS and plausible(ids):  # other masks have no 255, or only 0 next to it
-        choices["if 255 means ignore"] = {"data.ignore": sorted({*declared.ignore, IGNORE})}
+        unlabelled = "if the masks are strokes, and 255 is unlabelled" if mostly_white(masks) else "if 255 means ignore"
+        choices[unlabelled] = {"data.ignore": sorted({*declared.ignore, IGNORE})}
         if ids == {0, 1}:
             choices["if 1 and 255 are one class"] = {"data.palette": [[grey(0)], [grey(1), grey(IGNORE)]]}
         return choices

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from crispseg.config.settings import plural
 from crispseg.errors import few
 from crispseg.folders.facts import MaskFacts, count_values
 from crispseg.folders.lookup import MaskLookup
+from crispseg.folders.mask_values import MOSTLY
 from crispseg.folders.meaning import Meaning
 from crispseg.labels import IGNORE, LabelSet
 
@@ -39,6 +41,11 @@ class SplitReport:
     def counts(self) -> NDArray[np.int64]:
         """`(classes,)` pixel counts of each class."""
         return np.asarray(self.quarters.sum((0, 2, 3)))
+
+    @property
+    def labelled(self) -> list[int]:
+        """Number of labelled pixels of each image."""
+        return list(self.quarters.sum((1, 2, 3)).tolist())
 
     @property
     def smallest(self) -> tuple[int, int]:
@@ -94,6 +101,16 @@ class SplitReport:
         """Share of ignored pixels."""
         return self.ignored / max(int(self.counts.sum()) + self.ignored, 1)
 
+    @property
+    def basis(self) -> list[str]:
+        """Line about what shares, class weights and scores are of, if most of the pixels are unlabelled."""
+        if self.void <= MOSTLY:
+            return []
+        return [
+            f"{self.split}: {1 - self.void:.2%} of the pixels are labelled, as with strokes; "
+            "shares, class weights and scores are of these pixels only"
+        ]
+
 
 def report_of(split: str, meaning: Meaning, masks: Sequence[MaskFacts]) -> SplitReport:
     """Return the statistics of a split; pixels without a class count as ignored."""
@@ -130,6 +147,7 @@ def table_lines(meaning: Meaning, reports: Sequence[SplitReport]) -> list[str]:
     rows = [*zip(*columns, strict=False)]  # the last cells are left out if no value is ignored
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [f"{report.split}: {report.description}" for report in reports]
+    lines += chain(*(report.basis for report in reports))
     for row in rows:
         number, *words = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         lines.append("  ".join(["", row[0].rjust(len(number)), *words]).rstrip())

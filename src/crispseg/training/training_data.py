@@ -119,7 +119,8 @@ def check_data(config: TrainConfig) -> tuple[TrainConfig, TrainingData]:
     assert examined.meaning
     config = resolved(config, reports[0])
     assert config.batch_size != "auto"
-    times = times_an_epoch(config.augment, reports[0].sizes, config.batch_size * config.accumulate * config.processes)
+    samples = config.batch_size * config.accumulate * config.processes
+    times = times_an_epoch(config.augment, reports[0].sizes, samples, reports[0].labelled)
     keep = keeps_images(config, reports[0])
     digest = digest_of(examined.survey)
     return config, TrainingData(
