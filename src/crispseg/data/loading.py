@@ -43,16 +43,17 @@ def times_an_epoch(
     images are then repeated until an epoch has `STEPS_AT_LEAST` steps. Images are skipped if their numbers of
     `labelled` pixels, by default not known, are 0.
     """
-    used = np.ones(len(sizes), int) if labelled is None else np.minimum([*labelled], 1)
+    used = [1] * len(sizes) if labelled is None else [min(pixels, 1) for pixels in labelled]
     if augment.repeat != "auto":
-        return (used * augment.repeat).tolist()
+        return [augment.repeat * number for number in used]
     times = used
     if augment.window is not None:
         room = CROPS_A_WINDOW * math.prod(augment.window)
         areas = [math.prod(size) * side_factor(size, augment.longer_side, augment.shorter_side) ** 2 for size in sizes]
-        times = used * np.clip(np.array(areas) / room, 1, WINDOWS_AT_MOST).astype(int)
-    again = -(-STEPS_AT_LEAST * samples_a_step // int(times.sum()))
-    return (times * again).tolist()
+        windows = (min(max(int(area / room), 1), WINDOWS_AT_MOST) for area in areas)
+        times = [number * once for number, once in zip(windows, used, strict=True)]
+    again = -(-STEPS_AT_LEAST * samples_a_step // sum(times))
+    return [again * number for number in times]
 
 
 MAX_WORKERS = max(64, 4 * (os.cpu_count() or 1))  # data workers and devices; 4 for each processor, if these are more
