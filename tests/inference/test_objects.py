@@ -31,6 +31,7 @@ from crispseg.inference.objects import ObjectRule, measured, object_rules
 from crispseg.io.images import read_image, read_mask, write_image
 from crispseg.io.outlines import segmentations
 from crispseg.labels import LabelSet
+from tests.visualization.parsed import Page
 
 LABELS = LabelSet.colored(["background", "nucleus", "border"])
 SIDES = ((-1, 0), (0, -1), (0, 1), (1, 0))
@@ -267,6 +268,19 @@ def test_tables_of_all_images_measure_as_scikit_image_does(model: Path, tmp_path
         assert {key: float(summary[key]) for key in numbers} == pytest.approx(numbers, rel=1e-4)
     (out / "summary.csv").write_text("my own table")
     assert main([*argv, "--resume"]) == 2
+
+
+def test_the_page_of_objects_has_each_image_with_its_count(model: Path, tmp_path: Path) -> None:
+    folder, out = photos(tmp_path / "photos", "a&b.png", "sub/b.jpg"), tmp_path / "out"
+    assert main(["predict", str(model), str(folder), "--out", str(out), "--objects=nucleus", "--device=cpu"]) == 0
+    page = Page((out / "report.html").read_text("utf-8"))
+    objects = Segmenter(model, "cpu")(folder / "a&b.png").objects("nucleus")
+    shown = [attributes for tag, attributes in page.tags if tag == "a"]
+    assert [attributes["href"] for attributes in shown] == ["a%26b_overlay.png", "sub/b_overlay.png"]
+    values = [attributes["data-value"] for tag, attributes in page.tags if "data-value" in attributes]
+    assert values[:2] == ["a&b.png", f"{len(objects)}.0"]
+    assert [image.get("loading") for image in page.images] == [None, None, None, "lazy", "lazy"]
+    np.testing.assert_array_equal(read_image(out / "a&b_overlay.png"), objects.numbered())
 
 
 def disc(y: int, x: int, radius: float, shape: tuple[int, int] = (60, 90)) -> NDArray[np.bool_]:

@@ -183,6 +183,7 @@ def test_results_of_something_else_are_made_again(ways: dict[str, Any], photos: 
         ("b.png", {"resume": True}),
         ("b_objects.csv", {"objects": "class 1"}),
         ("objects.json", {"objects": "class 1"}),
+        ("report.html", {"objects": "class 1"}),
         ("shares.csv", {"shares": True}),
     ],
 )

@@ -41,7 +41,7 @@ class Page(HTMLParser):
 def pixels(image: dict[str, str | None]) -> np.ndarray:
     assert image["src"] is not None
     kind, data = image["src"].split(",", 1)
-    assert re.fullmatch(r"data:image/(png|jpeg);base64", kind)
+    assert re.fullmatch(r"data:image/(png|webp);base64", kind)
     picture = np.array(Image.open(io.BytesIO(base64.b64decode(data, validate=True))).convert("RGB"))
     assert picture.shape[:2] == (int(image["height"] or 0), int(image["width"] or 0))
     return picture

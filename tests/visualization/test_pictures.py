@@ -4,7 +4,7 @@ from matplotlib import rc_context, rcParams
 
 from crispseg import CrispsegError
 from crispseg.labels import LabelSet
-from crispseg.visualization.pictures import error_legend, error_map, overlay, panels
+from crispseg.visualization.pictures import error_legend, error_map, for_display, numbered, overlay, panels
 
 PALETTE = ((200, 0, 0), (0, 100, 0))
 CLASSES = LabelSet(("sky", "road"), PALETTE)
@@ -30,6 +30,25 @@ def test_outlines_leave_the_inside_of_areas_free() -> None:
     expected[5:15, 5:15] = 0, 200, 0
     expected[7:13, 7:13] = 90
     assert np.array_equal(overlay(np.full((20, 20, 3), 90, np.uint8), labels, classes, outlines=True), expected)
+
+
+def test_objects_have_outlines_and_their_numbers() -> None:
+    ids = np.zeros((40, 80), np.int32)
+    ids[5:35, 5:35], ids[5:35, 45:75] = 1, 12
+    one, other = np.split(numbered(plain(40, 80, 200), ids), 2, axis=1)
+    inside = np.s_[8:32, 8:32]
+    assert (one[5, 6:34] == one[5, 6]).all() and (one[5, 6] != other[5, 6]).any()
+    written = [(half[inside] != 200).any(2).sum() for half in (one, other)]
+    assert 20 < written[0] < written[1] < 250  # the digits
+    assert (one[:5] == 200).all()
+    assert numbered(plain(40, 80), ids, 20).shape == (10, 20, 3)
+
+
+def test_only_dark_images_are_stretched_for_display() -> None:
+    ramp = np.tile(np.arange(101, dtype=np.uint8)[None, :, None], (9, 1, 3))
+    assert np.array_equal(for_display(ramp * 2), ramp * 2)
+    shown = for_display(ramp)
+    assert (shown.min(), shown.max()) == (0, 255) and (np.diff(shown.astype(int), axis=1) >= 0).all()
 
 
 @pytest.mark.parametrize("opacity", [-0.1, 1.5, float("nan")])

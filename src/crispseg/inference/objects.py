@@ -27,7 +27,7 @@ from crispseg.io.files import atomic_path, write_file, write_table
 from crispseg.io.images import MADE_OF, png_content
 from crispseg.io.outlines import segmentations
 from crispseg.io.results import check_results, check_text
-from crispseg.labels import IGNORE, LabelSet
+from crispseg.labels import LabelSet
 from crispseg.visualization import pages
 from crispseg.visualization import pictures as visuals
 
@@ -35,7 +35,6 @@ REACH = 5  # largest distance in pixels at which border pixels join an object
 SMOOTHING, NECK = 1, 0.5  # pixels; chosen on true masks of nuclei in training images
 FRAGMENT = 0.1  # smallest area of an object with a border class, as a share of the median in its image
 OBJECT_ENDINGS = ("_objects.png", "_objects.csv")  # name endings of the result files of an image
-OBJECT_COLORS = 40  # number of colours in images of objects; further objects repeat them
 
 
 @pydantic.dataclasses.dataclass(frozen=True, config=CHECKS)
@@ -173,8 +172,11 @@ class Objects:
 
     def overlay(self, opacity: float = 0.5) -> NDArray[np.uint8]:
         """Return the image with coloured objects, `(H, W, 3)` RGB; `opacity` is that of the colours, 0 to 1."""
-        colored = np.where(self.ids > 0, (self.ids - 1) % OBJECT_COLORS, IGNORE)
-        return visuals.overlay(self.image, colored, LabelSet.numbered(OBJECT_COLORS), opacity)
+        return visuals.colored_objects(self.image, self.ids, opacity)
+
+    def numbered(self, longest: int | None = None) -> NDArray[np.uint8]:
+        """Return the image with outlines and numbers of its objects, RGB, with no side longer than `longest`."""
+        return visuals.numbered(self.image, self.ids, longest)
 
     def _repr_html_(self) -> str:
         """Return HTML for notebooks: the objects over the image, their number and their areas."""

@@ -389,6 +389,8 @@ class Segmentation:
     _confidence: NDArray[np.uint8] | None = field(repr=False, default=None)  # (H, W) of an image processed in tiles
     made_of: str = field(repr=False, default="")
     """Metadata of the files that `save` writes: image, model and settings. You can change it."""
+    picture: NDArray[np.uint8] | None = field(repr=False, default=None)
+    """`(H, W, 3)` RGB that `save` writes as overlay, if it is not that of the classes."""
 
     def probabilities(self) -> NDArray[np.float32]:
         """Compute the probability of each class in each pixel, `(C, H, W)` float32; the result is not cached.
@@ -492,5 +494,6 @@ class Segmentation:
         check_results(labels, overlay)
         made_of = self.made_of or MADE_OF
         write_labels(labels, self.labels, self.label_set.palette, made_of)
-        write_image(overlay, self.overlay(outlines=outlines), made_of)
+        picture = self.overlay(outlines=outlines) if self.picture is None else self.picture
+        write_image(overlay, picture, made_of)
         return labels, overlay

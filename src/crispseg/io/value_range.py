@@ -27,7 +27,7 @@ PIXELS = 2**16  # maximum number of sampled pixels of an image
 _told = Event()
 
 
-def to_8_bits(values: NDArray[np.uint16], limits: Limits) -> NDArray[np.uint8]:
+def to_8_bits(values: NDArray[np.uint8 | np.uint16], limits: Limits) -> NDArray[np.uint8]:
     """Scale values of up to 16 bits, of any shape, such that `limits` become 0 and 255."""
     low, high = limits
     table: NDArray[np.uint8] = np.rint(((np.arange(2**16) - low) / (high - low)).clip(0, 1) * 255).astype(np.uint8)

@@ -57,7 +57,8 @@ class PredictionJob:
         polygons: also write `NAME.geojson` of these TIFFs.
         outlines: show outlines of areas in `NAME_overlay.png` instead of the areas.
         objects: class, or a list of them, whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and
-            to `objects.json`, `objects.csv` and `summary.csv`, if neither `resume` nor `shard` is given.
+            to `objects.json`, `objects.csv`, `summary.csv` and the page `report.html`, if neither `resume` nor `shard`
+            is given. `NAME_overlay.png` then shows the outlines of objects, each in a colour, and their numbers.
         objects_border: class of the pixels between objects.
         objects_min_size: area in pixels; smaller objects are left out. By default, a tenth of the median area of the
             image's objects with objects_border, else 0.

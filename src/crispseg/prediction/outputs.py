@@ -5,8 +5,10 @@ To add an output, register a subclass of `Output` here or in a plugin: `outputs:
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 from crispseg.config.registry import Registry
 from crispseg.errors import CrispsegError
@@ -19,8 +21,12 @@ from crispseg.io.results import check_text
 from crispseg.prediction.job import PredictionJob
 from crispseg.prediction.measures import OBJECTS, SUMMARY, Measurements, ObjectTables, measurements
 from crispseg.prediction.predictions import Predictions
+from crispseg.prediction.report import OBJECT_REPORT, REPORT_START, write_report
+from crispseg.visualization.pages import THUMBNAIL, Picture, embedded
 
 COCO = "objects.json"  # COCO file of the objects of all images
+STARTS = {COCO: '{"categories": ', OBJECTS: "image,", SUMMARY: "image,", OBJECT_REPORT: REPORT_START}
+"""Files of the objects of all images, and their first characters."""
 SHARES = "shares.csv"  # table of the class shares of each image
 
 
@@ -97,7 +103,7 @@ class ConfidenceMap(Output):
 
 @OUTPUTS.register("objects")
 class ObjectFiles(Output):
-    """Numbers and table of the objects of an image; `objects.json`, `objects.csv` and `summary.csv` of all images."""
+    """Numbers and table of the objects of an image, which its overlay shows; tables and a page of all images."""
 
     endings = OBJECT_ENDINGS
 
@@ -107,11 +113,12 @@ class ObjectFiles(Output):
         # A process that skips images or has a part of them does not know all objects.
         self.coco = None if job.resumes else CocoFile(out / COCO, [*rules])
         self.tables = ObjectTables([*rules], job.pixel_size)
-        self.objects: dict[str, tuple[Objects, Measurements]] = {}  # of images that are written, by name
+        self.pictures: list[tuple[str, str, Picture]] = []
+        self.objects: dict[str, tuple[Objects, Measurements, Picture]] = {}  # of images that are written, by name
 
     @staticmethod
     def check_folder(out: Path) -> None:
-        for name, start in {COCO: '{"categories": ', OBJECTS: "image,", SUMMARY: "image,"}.items():
+        for name, start in STARTS.items():
             check_text(out / name, start)
 
     def write(self, result: Segmentation) -> None:
@@ -119,22 +126,26 @@ class ObjectFiles(Output):
         assert job.objects is not None
         objects = result.objects(job.objects, **job.object_options)
         objects.save(self.out, job.pixel_size)
+        result.picture = objects.numbered()
         if self.coco is not None:
             assert result.path is not None
             with opened(result.path) as raster:  # the file's values, which may have 16 bits
                 values = raster.numbers(image_channels(self.segmenter.info.in_chans))
-            self.objects[result.name] = objects, measurements(objects.ids, values)
+            picture = embedded(objects.numbered(THUMBNAIL), f"objects of {result.name}", photo=True)
+            self.objects[result.name] = objects, measurements(objects.ids, values), picture
 
     def add(self, result: Segmentation) -> None:
         if self.coco is not None:
-            objects, columns = self.objects.pop(result.name)
+            objects, columns, picture = self.objects.pop(result.name)
             self.coco.add(image_file(result), objects)
             self.tables.add(image_file(result), objects, columns)
+            self.pictures.append((image_file(result), quote(os.fsencode(f"{result.name}_overlay.png")), picture))
 
     def finish(self, predictions: Predictions) -> None:
         if self.coco is not None:
             self.coco.write()
             self.tables.write(self.out)
+            write_report(self.out, self.tables, self.pictures)
             predictions.objects = len(self.coco.annotations)
 
 

@@ -21,6 +21,7 @@ from crispseg.labels import Color
 
 LOADER = PackageLoader("crispseg.visualization")
 TEMPLATES = Environment(loader=LOADER, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+THUMBNAIL = 208  # longest side in pixels of an image in a list; a thousand have less than 15 MB
 
 
 def render(template: str, **values: Any) -> str:
@@ -56,14 +57,14 @@ def embedded(
 
     Args:
         text: alternative text for screen readers.
-        photo: save as JPEG, which is small but not exact, instead of PNG.
+        photo: save as WebP, which is small but not exact, instead of PNG.
         clear: transparent colour, for PNG images of at most 256 colours.
     """
     image = Image.fromarray(pixels)
     image.thumbnail((longest, longest), Image.Resampling.BOX)
     file = io.BytesIO()
     if photo:
-        image.save(file, "JPEG", quality=85)
+        image.save(file, "WEBP", quality=75)
     else:
         options = {}
         if image.getcolors(256):
@@ -73,7 +74,7 @@ def embedded(
                 options = {"transparency": image.palette.colors[clear]}
         image.save(file, "PNG", optimize=True, **options)
     data = base64.b64encode(file.getvalue()).decode("ascii")
-    return Picture(f"data:image/{'jpeg' if photo else 'png'};base64,{data}", *image.size, text)
+    return Picture(f"data:image/{'webp' if photo else 'png'};base64,{data}", *image.size, text)
 
 
 def check_page(path: Path, *suffixes: str) -> None:

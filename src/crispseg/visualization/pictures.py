@@ -11,12 +11,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from skimage.measure import regionprops
 
 from crispseg.errors import CrispsegError
-from crispseg.io.images import colorize
+from crispseg.io.images import colorize, side_factor
+from crispseg.io.value_range import OF_IMAGE, percentile_range, sampled, to_8_bits
 from crispseg.labels import IGNORE, Color, LabelSet
 
 RIGHT = (0, 0, 0)
+BLACK, WHITE = (0, 0, 0), (255, 255, 255)
+DIM = 128  # 99.8 % of the values of a dark image are below it
+OBJECT_COLORS = 40  # number of colours in images of objects; further objects repeat them
 FALSE_ALARM, MISSED, WRONG_CLASS, IGNORED = (228, 60, 50), (60, 130, 250), (250, 205, 50), (128, 128, 128)
 COLUMN, GAP, LINE = 320, 4, 24  # pixels: width of a column with its gaps, around each image; height of a text line
 
@@ -41,6 +46,51 @@ def overlay(
         opacity = 1.0
     colors = cv2.copyTo(image, clear.astype(np.uint8), colors)
     return np.asarray(cv2.addWeighted(image, 1 - opacity, colors, opacity, 0))
+
+
+def for_display(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return an image with its contrast stretched from 1 to 99.8 percent of its values, if it is dark."""
+    low, high = percentile_range([sampled(image)], OF_IMAGE)
+    return to_8_bits(image, (low, high)) if high < DIM else image
+
+
+def colored_objects(
+    image: NDArray[np.uint8], ids: NDArray[np.int32], opacity: float = 0.5, outlines: bool = False
+) -> NDArray[np.uint8]:
+    """Draw objects `(H, W)`, 1 to N, or 0, over an RGB image, each in a colour; arguments are those of `overlay`."""
+    colors = np.where(ids > 0, (ids - 1) % OBJECT_COLORS, IGNORE)
+    return overlay(image, colors, LabelSet.numbered(OBJECT_COLORS), opacity, outlines)
+
+
+def numbered(image: NDArray[np.uint8], ids: NDArray[np.int32], longest: int | None = None) -> NDArray[np.uint8]:
+    """Draw the outlines of objects `(H, W)`, 1 to N, or 0, and their numbers, over an RGB image `for_display`.
+
+    It is reduced so that no side is longer than `longest`.
+    """
+    factor = side_factor(ids.shape, longest, None)
+    height, width = (max(1, round(side * min(factor, 1))) for side in ids.shape)
+    image = np.asarray(cv2.resize(for_display(image), (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+    ids = np.asarray(cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST))
+    drawn = colored_objects(image, ids, outlines=True)
+    for region in regionprops(ids):
+        y, x = (round(center) for center in region.centroid)
+        place = x - 4 * len(str(region.label)), y + 4  # the middle of digits of 8 x 8 pixels
+        for thickness, color in ((3, BLACK), (1, WHITE)):
+            cv2.putText(drawn, str(region.label), place, cv2.FONT_HERSHEY_SIMPLEX, 0.35, color, thickness, cv2.LINE_AA)
+    return drawn
+
+
+def histogram(values: NDArray[Any], label: str) -> NDArray[np.uint8]:
+    """Draw the distribution of values as RGB, with a label below."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure((3.6, 2.4), layout="constrained")
+    axes = figure.subplots()
+    axes.hist(values, bins=30)
+    axes.set(xlabel=label, ylabel="number")
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    return drawn(figure)
 
 
 def error_colors(labels: NDArray[Any], truth: NDArray[Any], classes: LabelSet) -> NDArray[np.uint8]:

@@ -1,0 +1,40 @@
+"""The page of the objects of all images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from crispseg.io.files import write_file
+from crispseg.prediction.measures import ObjectTables
+from crispseg.visualization import pages
+from crispseg.visualization.pictures import histogram
+
+OBJECT_REPORT = "report.html"
+REPORT_START = (
+    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="generator" content="objects">'
+)
+
+
+def write_report(folder: Path, tables: ObjectTables, pictures: Sequence[tuple[str, str, pages.Picture]]) -> None:
+    """Write the page to a folder; `pictures` are the images of the tables: name, address and a small picture."""
+    unit, categories = tables.unit.removesuffix("2") or "pixels", tables.categories
+    values = np.array([(row[2], 100 * row[5]) for row in tables.images]).reshape(-1, len(categories), 2)
+    counts, shares = values[..., 0], values[..., 1].sum(1, keepdims=True)
+    areas, diameters = np.array([row[-5:-3] for row in tables.objects]).reshape(-1, 2).T
+    measures = {
+        "objects in an image": counts.sum(1),
+        f"area, square {unit}": areas,
+        f"equivalent diameter, {unit}": diameters,
+    }
+    html = pages.render(
+        "objects.html",
+        title=f"{len(areas)} objects of class {', '.join(categories)} in {len(counts)} images",
+        cards=[(name, f"{np.median(column):.4g}", "median") for name, column in measures.items()],
+        charts=[pages.embedded(histogram(column, name), name) for name, column in measures.items()],
+        head=[*categories, "% of pixels"],
+        images=[*zip(pictures, np.hstack([counts, shares]).tolist(), strict=True)],
+    )
+    write_file(folder / OBJECT_REPORT, html)
