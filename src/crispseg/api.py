@@ -122,6 +122,7 @@ def evaluate(
     objects_border: str | None = None,
     objects_min_size: NonNegativeInt | None = None,
     objects_split: StrictBool = False,
+    panoptic: StrictBool = False,
     thin: Sequence[str] | None = None,
     bootstrap: NonNegativeInt = RESAMPLES,
     backend: Backend = "auto",
@@ -145,6 +146,7 @@ def evaluate(
         objects_min_size: area in pixels; smaller objects are left out, except those of instance masks. By default, a
             tenth of the median area of the image's predicted objects with objects_border, else 0.
         objects_split: separate touching objects at their necks, if they have no border class.
+        panoptic: compute panoptic quality of these objects and of the other classes.
         thin: compute IoU and recall by the width of structures, and clDice of the named classes.
         bootstrap: number of resamples for the intervals over images; 0 for none.
         backend: runtime of an exported file; the default is ONNX Runtime for .onnx, OpenVINO for .xml.
@@ -172,6 +174,7 @@ def evaluate(
         objects_border=objects_border,
         objects_min_size=objects_min_size,
         objects_split=objects_split,
+        panoptic=panoptic,
         thin=thin,
         resamples=bootstrap,
         backend=backend,

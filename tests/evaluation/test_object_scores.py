@@ -68,7 +68,7 @@ def naive(pairs: list[tuple[Ids, Ids]]) -> dict[str, float]:
 
 def quality(pairs: list[tuple[Ids, Ids]]) -> ObjectQuality:
     rows = np.array([matches(*pair) for pair in pairs])
-    return ObjectQuality(rows[:, :-2], rows[:, -2], rows[:, -1], np.arange(len(pairs)))
+    return ObjectScores(3, RULE).scored(np.arange(len(pairs)), rows)
 
 
 @settings(max_examples=60)

@@ -217,6 +217,8 @@ def test_files_of_the_user_are_not_overwritten(
         (["--out=x", "--objects=[nucleus,nucleus]"], "different classes"),
         (["--out=x", "--objects=[]"], "different classes"),
         (["--out=x", "--objects=nucleus", "--format=voc"], "format voc conflicts with objects"),
+        (["--out=x", "--format=panoptic"], "panoptic need objects"),
+        (["--out=x", "--objects=nucleus", "--format=panoptic", "--resume"], "format panoptic conflicts with resume"),
         (["--out=x", "--tiles=64"], "tiles is 64; give a number greater than or equal to 128"),
         (["--out=x", "--shares", "--resume"], "shares conflicts with resume"),
         (["--fast", "--precision=fp32"], "fast conflicts with precision"),

@@ -15,14 +15,14 @@ from crispseg.data.loading import obstacle_to_workers, sample_loader
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import DISTANCES, BoundaryIoUScores, BoundaryScores, Empty
 from crispseg.evaluation.checked import check_classes, checked_splits
-from crispseg.evaluation.object_scores import ObjectScores
+from crispseg.evaluation.object_scores import ObjectScores, PanopticQuality
 from crispseg.evaluation.recorded import warn_of_leaks
 from crispseg.evaluation.scores import PerImageMetric, Scores, SegmentationScores
 from crispseg.evaluation.summary import Evaluation
 from crispseg.evaluation.thin import ThinScores
 from crispseg.folders.lookup import InstanceLookup
 from crispseg.inference import Protocol, Segmenter
-from crispseg.inference.objects import NUMBERED, object_rules
+from crispseg.inference.objects import NUMBERED, REACH, object_rules
 from crispseg.inference.runtime import AnyModel, Backend, open_model
 from crispseg.io.host import host_state_restored
 from crispseg.io.progress import print_lines, progress
@@ -101,6 +101,7 @@ def score_model(
     objects_border: str | None = None,
     objects_min_size: NonNegativeInt | None = None,
     objects_split: bool = False,
+    panoptic: bool = False,
     thin: Sequence[str] | None = None,
     resamples: int = 0,
     **options: Any,
@@ -113,12 +114,13 @@ def score_model(
         boundary_empty: see `BoundaryScores`.
         objects, objects_border: class whose single objects are scored, and class of the pixels between them.
         objects_min_size, objects_split: `min_size` and `split` of `ObjectRule`.
+        panoptic: whether to also score these objects and the other classes as segments.
         thin: classes whose centre lines are compared, in addition to scores by width; None omits these scores.
         resamples: number of resamples for intervals; 0 for none.
         options: `device`, `workers` and `protocol` of `evaluate`.
 
     Raises:
-        CrispsegError: an error of `evaluate`; the data do not have a class.
+        CrispsegError: an error of `evaluate`; the data do not have a class; `panoptic` without `objects`.
     """
     classes, labels = len(dataset.labels), dataset.labels
     metrics: dict[str, Any] = {}
@@ -126,13 +128,15 @@ def score_model(
         metrics["boundary"] = BoundaryScores(classes, DISTANCES if boundary is True else boundary, boundary_empty)
     if boundary_iou:
         metrics["boundary_iou"] = BoundaryIoUScores(classes)
-    rules = object_rules(labels, objects, objects_border, min_size=objects_min_size, split=objects_split)
+    rules = object_rules(labels, objects, objects_border, REACH, objects_min_size, objects_split, panoptic)
     for rule in rules.values():
         metrics["objects"] = ObjectScores(classes, rule)
     if thin is not None:
         metrics["thin"] = ThinScores(classes, [(name, labels.index(name)) for name in dict.fromkeys(thin)])
     scores = evaluate(model, dataset, **metrics, **options)
     further = {key: metric.scores() for key, metric in metrics.items()}
+    if panoptic:
+        further["panoptic"] = PanopticQuality.of(scores, further["objects"], metrics["objects"].rule)
     return Evaluation(labels, scores, **further, resamples=resamples)
 
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from crispseg.evaluation.bootstrap import LEVEL, Estimate, ImageScores, ScoreTable, Values, number, percent, score_gains
 from crispseg.evaluation.boundary import BoundaryF, BoundaryIoU
-from crispseg.evaluation.object_scores import PERCENT, ObjectQuality
+from crispseg.evaluation.object_scores import PERCENT, ObjectQuality, PanopticQuality
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.thin import WIDTHS, ThinQuality
 from crispseg.labels import LabelSet
@@ -38,6 +38,10 @@ MEASURES: dict[str, tuple[str, ...]] = {
     "object_recall": ("",),
     "object_ap": ("object AP, IoU 0.5 to 0.95",),
     "object_ap_of_thresholds": ("", "threshold"),
+    "pq": ("PQ",),
+    "sq": ("SQ",),
+    "rq": ("RQ",),
+    "pq_of_classes": ("", "class"),
     "iou_of_widths": ("IoU, {} px wide", "width"),
     "recall_of_widths": ("recall, {} px wide", "width"),
     "iou_of_widths_and_classes": ("", "width", "class"),
@@ -61,6 +65,7 @@ class Evaluation:
     boundary: BoundaryF | None = None
     boundary_iou: BoundaryIoU | None = None
     objects: ObjectQuality | None = None
+    panoptic: PanopticQuality | None = None
     thin: ThinQuality | None = None
     resamples: int = 0
     name: str = ""
@@ -70,7 +75,7 @@ class Evaluation:
     @property
     def parts(self) -> list[ImageScores]:
         """All computed scores."""
-        every = self.scores, self.boundary, self.boundary_iou, self.objects, self.thin
+        every = self.scores, self.boundary, self.boundary_iou, self.objects, self.panoptic, self.thin
         return [part for part in every if part is not None]
 
     @property

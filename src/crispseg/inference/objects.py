@@ -100,23 +100,25 @@ def object_rules(
     reach: int = REACH,
     min_size: int | None = None,
     split: bool = False,
+    panoptic: bool = False,
 ) -> dict[str, ObjectRule]:
     """Return the rule of each class by name; a single class may have a border.
 
     Unknown or equal classes, a border for no or several object classes, or a size for none, raise a `CrispsegError`.
     """
-    several = check_object_options(names, border, min_size, split)
+    several = check_object_options(names, border, min_size, split, panoptic)
     margin = None if border is None else labels.index(border)
     return {name: ObjectRule(labels.index(name), margin, reach, min_size, split) for name in several}
 
 
 def check_object_options(
-    names: str | Sequence[str] | None, border: str | None, min_size: int | None, split: bool
+    names: str | Sequence[str] | None, border: str | None, min_size: int | None, split: bool, panoptic: bool = False
 ) -> Sequence[str]:
     """Return the names of the object classes; raise a CrispsegError if the options contradict each other."""
     if names is None:
-        if (border, min_size, split) != (None, None, False):
-            raise CrispsegError("objects_border, objects_min_size and objects_split need objects; give their class")
+        if (border, min_size, split, panoptic) != (None, None, False, False):
+            need = "objects_border, objects_min_size, objects_split and panoptic need objects"
+            raise CrispsegError(f"{need}; give their class")
         return []
     several = [names] if isinstance(names, str) else names
     if not several or len({*several}) < len(several):

@@ -23,6 +23,7 @@ from crispseg.io.value_range import ValueRange
 from crispseg.models.saving import fingerprint
 
 PALETTE = "palette"
+PANOPTIC = "panoptic"
 
 OF_RESULTS = ("tiles", "outlines", "pixel_size", "objects", "objects_border", "objects_min_size", "objects_split")
 """Options that results depend on, besides those of the model."""
@@ -30,6 +31,7 @@ OF_RESULTS = ("tiles", "outlines", "pixel_size", "objects", "objects_border", "o
 CONFLICTS = {  # options that exclude others
     "format": ("shares", "objects", "confidence", "outputs", "tiles of TIFFs"),
     "tiles of TIFFs": ("shares", "objects"),
+    "format panoptic": ("resume",),
     "shares": ("resume",),
     "fast": ("backend", "precision", "compile", "an exported file"),
 }
@@ -50,8 +52,9 @@ class PredictionJob:
         compile: compile the network at the first image.
         fast: compare precisions and installed runtimes on the first two images, and use the fastest one whose labels
             agree with those of fp32 in PyTorch on 99.5 % of the pixels. Files are exported once, in some minutes.
-        format: palette; files for the evaluation server of cityscapes, ade20k or voc; or coco, yolo, cvat, labelstudio,
-            labelme or geojson (QuPath), whose annotations are added in a folder of that name.
+        format: palette; files for the evaluation server of cityscapes, ade20k or voc; coco, yolo, cvat, labelstudio,
+            labelme or geojson (QuPath), whose annotations are added in a folder of that name; or panoptic, which adds
+            COCO's `NAME_panoptic.png` and `panoptic.json` of the objects and of the other classes.
         tiles: side of the tiles in which large images are processed; TIFFs are then read and written in parts, as
             `NAME.tif`.
         polygons: also write `NAME.geojson` of these TIFFs.
@@ -99,7 +102,7 @@ class PredictionJob:
         shard_slice(self.shard)  # reports a wrong shard before images are searched for
         if self.writes_annotations:
             check_annotation_format(self.format, self.shard)
-        check_object_options(self.objects, **self.object_options)
+        check_object_options(self.objects, **self.object_options, panoptic=self.format == PANOPTIC)
 
     @property
     def server(self) -> ServerFormat | None:
@@ -114,12 +117,13 @@ class PredictionJob:
     @property
     def writes_annotations(self) -> bool:
         """Whether annotations for a labelling tool are written."""
-        return self.format != PALETTE and self.server is None
+        return self.format not in (PALETTE, PANOPTIC) and self.server is None
 
     @property
     def extras(self) -> tuple[str, ...]:
         """Names of the outputs in `OUTPUTS` that each image gets in addition to its labels."""
         options = {"objects": self.objects is not None, "confidence": self.confidence, "shares": self.shares}
+        options[PANOPTIC] = self.format == PANOPTIC
         return (*[name for name, is_given in options.items() if is_given], *(self.outputs or ()))
 
     @property
@@ -144,6 +148,7 @@ class PredictionJob:
             "outputs": bool(self.outputs),
             "tiles of TIFFs": has_maps,
             "resume": self.resumes,
+            "format panoptic": self.format == PANOPTIC,
             "fast": self.fast,
             "backend": self.backend != "auto",
             "precision": self.precision is not None,
@@ -153,7 +158,7 @@ class PredictionJob:
         for option, others in CONFLICTS.items():
             conflict = next((other for other in others if given[option] and given[other]), None)
             if conflict is not None:
-                named = option.replace("format", f"format {self.format}")
+                named = f"format {self.format}" if option == "format" else option
                 raise CrispsegError(f"{named} conflicts with {conflict}; leave out one of them")
 
     def segmenter(self) -> Segmenter:
@@ -187,7 +192,7 @@ def check_annotation_format(name: str, shard: str | None) -> None:
     from crispseg.data.formats import FORMATS  # imported here, because other predictions do not need it
 
     if name not in FORMATS:
-        known = [PALETTE, *SERVERS, *FORMATS]
+        known = [PALETTE, PANOPTIC, *SERVERS, *FORMATS]
         raise CrispsegError(f"format is {name}{did_you_mean(name, known)}")
     if shard is not None:
         raise CrispsegError(f"format {name} needs all images; leave out shard, and resume after the last shard")

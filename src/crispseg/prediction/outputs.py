@@ -5,20 +5,24 @@ To add an output, register a subclass of `Output` here or in a plugin: `outputs:
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+import numpy as np
+from skimage.segmentation import relabel_sequential
+
 from crispseg.config.registry import Registry
 from crispseg.errors import CrispsegError
-from crispseg.inference.objects import OBJECT_ENDINGS, CocoFile, Objects, object_rules, pixel_area
+from crispseg.inference.objects import OBJECT_ENDINGS, CocoFile, Objects, measured, object_rules, pixel_area
 from crispseg.inference.segmenter import Segmentation, Segmenter
-from crispseg.io.files import write_table
+from crispseg.io.files import write_file, write_table
 from crispseg.io.images import image_channels, write_image
 from crispseg.io.opening import opened
 from crispseg.io.results import check_text
-from crispseg.prediction.job import PredictionJob
+from crispseg.prediction.job import PANOPTIC, PredictionJob
 from crispseg.prediction.measures import OBJECTS, SUMMARY, Measurements, ObjectTables, measurements
 from crispseg.prediction.predictions import Predictions
 from crispseg.prediction.report import OBJECT_REPORT, REPORT_START, write_report
@@ -28,6 +32,7 @@ COCO = "objects.json"  # COCO file of the objects of all images
 STARTS = {COCO: '{"categories": ', OBJECTS: "image,", SUMMARY: "image,", OBJECT_REPORT: REPORT_START}
 """Files of the objects of all images, and their first characters."""
 SHARES = "shares.csv"  # table of the class shares of each image
+PANOPTIC_FILE = "panoptic.json"  # COCO file of the segments of all images
 
 
 class Output:
@@ -147,6 +152,56 @@ class ObjectFiles(Output):
             self.tables.write(self.out)
             write_report(self.out, self.tables, self.pictures)
             predictions.objects = len(self.coco.annotations)
+
+
+@OUTPUTS.register(PANOPTIC)
+class PanopticFiles(Output):
+    """`NAME_panoptic.png`, the segment of each pixel, and `panoptic.json` of all images, in COCO's format.
+
+    The id of a segment, R + 256 G + 65536 B, is 256 · object + class id + 1. Objects are numbered in each class; those
+    of other classes have the number 0. Border pixels in no object belong to no segment, which is 0.
+    """
+
+    endings = ("_panoptic.png",)
+
+    def __init__(self, job: PredictionJob, segmenter: Segmenter, out: Path) -> None:
+        super().__init__(job, segmenter, out)
+        self.rules = object_rules(segmenter.label_set, job.objects, **job.object_options)
+        self.infos: dict[str, Any] = {}  # of images that are written, by name
+        self.images, self.annotations = list[Any](), list[Any]()
+
+    @staticmethod
+    def check_folder(out: Path) -> None:
+        check_text(out / PANOPTIC_FILE, '{"images": ')
+
+    def write(self, result: Segmentation) -> None:
+        labels, names = result.labels.astype(np.int64), self.segmenter.label_set.names
+        others = [names.index(name) for name in {*names} - {*self.rules, self.job.objects_border}]
+        ids = np.where(np.isin(labels, others), labels + 1, 0)
+        for rule in self.rules.values():
+            numbers = rule.find(result.labels).astype(np.int64)
+            ids = np.where(numbers > 0, 256 * numbers + rule.index + 1, ids)
+        colors = np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=2).astype(np.uint8)
+        write_image(self.out / f"{result.name}_panoptic.png", colors, result.made_of)
+        numbers, _, ids_of_numbers = relabel_sequential(ids)
+        self.infos[result.name] = infos = []
+        for row in measured(numbers, numbers > 0):
+            box = {"area": row.area, "bbox": [row.x, row.y, row.width, row.height], "iscrowd": 0}
+            segment = int(ids_of_numbers[row.id])
+            infos.append({"id": segment, "category_id": segment % 256 - 1, **box})
+
+    def add(self, result: Segmentation) -> None:
+        (height, width), image = result.labels.shape, len(self.images) + 1
+        self.images.append({"id": image, "file_name": image_file(result), "height": height, "width": width})
+        segments = {"file_name": f"{result.name}_panoptic.png", "segments_info": self.infos.pop(result.name)}
+        self.annotations.append({"image_id": image, **segments})
+
+    def finish(self, predictions: Predictions) -> None:
+        content: dict[str, Any] = {"images": self.images, "annotations": self.annotations, "categories": []}
+        for index, name in enumerate(self.segmenter.label_set.names):
+            category = {"id": index, "name": name, "isthing": int(name in self.rules)}
+            content["categories"].append({**category, "color": self.segmenter.label_set.palette[index]})
+        write_file(self.out / PANOPTIC_FILE, json.dumps(content))
 
 
 @OUTPUTS.register("shares")
