@@ -31,6 +31,7 @@ from nbconvert import MarkdownExporter
 from nbconvert.writers import FilesWriter
 
 from crispseg.cli.command import Command, commands
+from crispseg.cli.exit_codes import ExitCode
 from crispseg.cli.main import COMMANDS
 from crispseg.config.settings import Field, accepted, fields_of, written
 from crispseg.data.catalogue import catalogue
@@ -88,7 +89,9 @@ def write_all() -> None:
     order = ["train", *COMMANDS]  # that of quickstart says which keys are those of train
     shown: dict[str, str] = {}
     names = sorted(commands.keys() - {"data"}, key=lambda name: (order.index(name.split()[0]), name))
-    parts["commands"] = "\n".join(["# Command line", "", *(command_of(commands[name], shown) for name in names)])
+    about_json = f"`--json FILE`: {fields_of(Command)['json'].about}"
+    head = ["# Command line", "", "## Exit codes", "", exit_codes(), "", about_json, ""]
+    parts["commands"] = "\n".join([*head, *(command_of(commands[name], shown) for name in names)])
     generated = ROOT / ".generated"
     generated.mkdir(exist_ok=True)
     for name, text in parts.items():
@@ -173,6 +176,11 @@ def datasets() -> str:
         counts = ", ".join(f"{split} {number:,}" for split, number in entry.counts.items())
         rows.append((f"`{entry.name}`", entry.classes, counts, entry.licence, entry.hint.replace("*", "\\*")))
     return table(["`--data`", "classes", "images", "licence", "`--data.root`"], rows)
+
+
+def exit_codes() -> str:
+    """Return the exit codes of all commands."""
+    return table(["exit code", "meaning"], [(f"`{code.value}`", code.about) for code in ExitCode])
 
 
 def backbones() -> str:

@@ -64,7 +64,7 @@ def test_output_into_an_unwritable_folder(
     argv: dict[str, list[object]] = {
         "train": [*FLAGS, "--out", unwritable],
         "predict": [run, pictures, "--out", unwritable],
-        "evaluate": [run, "--workers=0", "--json", unwritable / "scores.json"],
+        "evaluate": [run, "--workers=0", "--html", unwritable / "scores.html"],
     }
     line = error(command, *argv[command])
     assert str(unwritable) in line and "choose another folder" in line

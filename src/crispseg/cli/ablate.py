@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from crispseg.cli.keys import show_page, write_json
+from crispseg.cli.keys import show_page
 from crispseg.cli.scoring import WithScores
 from crispseg.evaluation.checked import checked_splits
 from crispseg.evaluation.report import comparison_page
@@ -46,7 +46,6 @@ class Ablate(WithScores):
         scored = ablate(model, dataset, names, device=self.device, workers=self.workers)
         results = ModelComparison(tuple(scored), self.bootstrap)
         Console().print(*(table.rich() for table in results.tables()))
-        if self.json:
-            write_json(self.json, {"split": split, "images": len(dataset), **results.as_json()})
+        self.results |= {"split": split, "images": len(dataset), **results.as_json()}
         if self.html:
             show_page(self.html, comparison_page(f"Ablation of {title}", conditions, results))

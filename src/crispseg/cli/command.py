@@ -6,13 +6,16 @@ import inspect
 import itertools
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self, get_args, get_origin
 
 from crispseg.cli import HELP, first_page
+from crispseg.cli.results import STDOUT, check_json, write_json
 from crispseg.config.registry import load_plugins
 from crispseg.config.settings import (
     Field,
@@ -30,7 +33,6 @@ from crispseg.config.settings import (
 )
 from crispseg.errors import CrispsegError, did_you_mean
 
-STDOUT = Path("-")  # file name that means the standard output
 DATA_HEADING = "The data; --data NAME selects them, folder is for custom data"
 commands: dict[str, type[Command]] = {}  # commands by name; each registers itself when its module is imported
 
@@ -41,11 +43,15 @@ class Command:
 
     Args:
         plugins: Python files to import first.
+        json: write the results to this JSON file. For -, they are all that the standard output contains, and other text
+            goes to the standard error. An error is then its last line, as JSON.
     """
 
     name: ClassVar[str]
     words: ClassVar[tuple[str, ...]] = ()  # fields that need no flag, in this order; the last may be a list
     plugins: list[str] = field(default_factory=list)
+    json: Path | None = None
+    results: Tree = field(init=False, default_factory=dict)  # plain values, with paths, that a command fills
 
     def __init_subclass__(cls) -> None:
         if "name" in vars(cls):
@@ -57,11 +63,18 @@ class Command:
 
     @classmethod
     def start(cls, argv: Sequence[str]) -> int | None:
-        """Run the command with these arguments, and return its exit status."""
+        """Run the command with these arguments, write its results as JSON if asked to, and return its exit status."""
         if HELP & {*argv}:
             print(cls.help(argv))
             return 0
-        return cls.parsed(argv)()
+        command = cls.parsed(argv)
+        check_json(command.json)
+        try:
+            with redirect_stdout(sys.stderr) if command.json == STDOUT else nullcontext():
+                return command()
+        finally:  # an error may follow results
+            if command.json and command.results:
+                write_json(command.json, command.results)
 
     @classmethod
     def more_keys(cls, tree: Tree) -> dict[str, dict[str, Field]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from crispseg.cli.keys import short_names, show_page, write_json
+from crispseg.cli.keys import short_names, show_page
 from crispseg.cli.scoring import WithScores
 from crispseg.evaluation.checked import checked_splits
 from crispseg.evaluation.evaluate import score_model
@@ -50,8 +50,7 @@ class Compare(WithScores):
             evaluations.append(replace(scored, name=name, explanation=model.info.title))
         results = ModelComparison(tuple(evaluations), self.bootstrap)
         Console().print(*(table.rich() for table in results.tables()))
-        if self.json:
-            write_json(self.json, {"split": split, "images": len(datasets[0]), **results.as_json()})
+        self.results |= {"split": split, "images": len(datasets[0]), **results.as_json()}
         if self.html:
             changed = examples(models, datasets[0], [evaluation.scores for evaluation in evaluations])
             show_page(self.html, comparison_page(f"Comparison of {', '.join(names)}", conditions, results, *changed))

@@ -38,4 +38,5 @@ class Convert(WithData):
                 raise CrispsegError(f"is {self.out}, which already contains a model; give another folder", "out")
             model = convert_official(self.checkpoint, labels)
             model.save_pretrained(self.out)
+        self.results |= {"out": self.out, "model": model.info.title, "num_classes": model.info.num_classes}
         print(f"{model.info.title}, {model.info.num_classes} classes, is in {self.out}")

@@ -36,6 +36,8 @@ class ListData(Command):
         table = Table(*columns, box=None, pad_edge=False, header_style="bold")
         for entry in catalogue().values():
             counts = [str(entry.counts.get(split, "")) for split in ("train", "val")]
+            shown = {key: getattr(entry, key) for key in ("classes", "counts", "licence", "home")}
+            self.results[entry.name] = shown
             table.add_row(entry.name, entry.classes, *counts, entry.licence, entry.home)
         Console().print(table)
         print("--data NAME --data.root DIR trains on them; --data nuclei alone uses the bundled part")
@@ -64,6 +66,7 @@ class GetData(Command):
             for pair in nuclei.pairs(split):
                 copy(pair.image, writable_folder(self.out / "images" / split))
                 copy(pair.mask, writable_folder(self.out / "instances" / split))
+        self.results |= {"out": self.out, "next": after_get(self.out)}
         print(f"wrote {self.out}", "next:", f"  {after_get(self.out)}", sep="\n")
 
 
@@ -86,4 +89,5 @@ class ImportData(WithOptions):
 
     def __call__(self) -> None:
         lines = import_annotations(self.sources, self.out, **self.options)
+        self.results |= {"out": self.out, "summary": lines, "next": after_import(self.out)}
         print(*lines, "next:", f"  {after_import(self.out)}", sep="\n")

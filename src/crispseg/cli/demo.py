@@ -71,6 +71,7 @@ class RunDemo(WithDevice):
         if self.onnxruntime_web is None:
             raise CrispsegError("is missing; npm install onnxruntime-web, and give its folder", "onnxruntime_web")
         write_browser_page(SegmentationModel.from_pretrained(runs[0]), folder, self.onnxruntime_web)
+        self.results |= {"page": folder, "model": runs[0]}
         print(f"{folder} written; run: python -m http.server -d {folder}, and open http://localhost:8000")
 
     def serve(self, runs: list[str]) -> None:
@@ -89,6 +90,7 @@ class RunDemo(WithDevice):
                 models, Path(temporary), device, self.host, self.port, images=images, precision=self.precision
             ) as url,
         ):
+            self.results |= {"url": url, "models": [*models]}
             print(f"{', '.join(models)} at {url} (Ctrl+C ends it)", flush=True)
             with suppress(KeyboardInterrupt):
                 Event().wait()

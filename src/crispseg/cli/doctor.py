@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pydantic import PositiveInt
 from rich.console import Console
 
-from crispseg.cli.command import STDOUT, WithData
-from crispseg.cli.keys import check_json, write_json
+from crispseg.cli.command import WithData
+from crispseg.cli.exit_codes import ExitCode
+from crispseg.cli.results import STDOUT
 from crispseg.config.files import real_path
 from crispseg.config.settings import Tree
 from crispseg.data import DataSource
@@ -24,7 +25,7 @@ from crispseg.evaluation.recorded import named_data
 from crispseg.folders.cache import cache_file, forget
 from crispseg.folders.checks import check
 from crispseg.folders.checks.files import UNPAIRED
-from crispseg.folders.diagnosis import EXIT_STATUS, as_json, text_lines, worst
+from crispseg.folders.diagnosis import as_json, text_lines, worst
 from crispseg.folders.examined import Examined
 from crispseg.folders.finding import Finding, Severity
 from crispseg.folders.fix import worth_a_copy, write_copy
@@ -33,6 +34,11 @@ from crispseg.io.images import image_channels, write_image
 from crispseg.io.progress import print_lines
 
 STYLES = {"error": "bold red", "warning": "yellow", "information": "cyan"}
+EXIT_CODES = {
+    Severity.INFORMATION: ExitCode.SUCCESS,
+    Severity.WARNING: ExitCode.WARNINGS,
+    Severity.ERROR: ExitCode.ERRORS,
+}
 
 
 @dataclass(kw_only=True)
@@ -45,7 +51,6 @@ class Doctor(WithData):
     Args:
         target: a folder of data in a known layout, a run, a saved model, a YAML file of settings, or the name of a
             data source. Without it, --data selects the data.
-        json: also write all findings to this file; - is the standard output.
         fix: write a corrected copy to this new folder; nothing is changed in place.
         in_chans: channels of the model's input, 1 to 16; the default is the run's value, else 3.
         workers: number of threads; the default is one per processor, at most 8.
@@ -55,7 +60,6 @@ class Doctor(WithData):
     name = "doctor"
     words = ("target",)
     target: str | None = None
-    json: Path | None = None
     fix: Path | None = None
     in_chans: int | None = None
     workers: PositiveInt | None = None
@@ -68,12 +72,10 @@ class Doctor(WithData):
         source = build_data(self.chosen(recorded))
         if self.fix is not None:
             check_out(self.fix, source)
-        check_json(self.json)
         data = examine(source, image_channels(in_chans if self.in_chans is None else self.in_chans), self.workers)
         findings = check(data)
-        if self.json:
-            write_json(self.json, as_json(source.name, data, findings))
-        console = Console(stderr=self.json == STDOUT)
+        self.results |= as_json(source.name, data, findings)
+        console = Console()
         for line in text_lines(source.name, data, findings):
             print_lines(console, [line], STYLES.get(line.partition("  ")[0]))
         if worst(findings) < Severity.ERROR:
@@ -83,7 +85,7 @@ class Doctor(WithData):
             print_lines(console, [f"images with their masks: {written_picture(picture, self.json)}"])
         own = recorded.get("root") == self.target
         print_lines(console, [*self.remedies(findings, own), *self.commands(data, findings, own)])
-        return EXIT_STATUS[worst(findings)]
+        return EXIT_CODES[worst(findings)]
 
     @property
     def same_data(self) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 import crispseg
-from crispseg.cli.keys import WithProtocol, show_page, write_json
+from crispseg.cli.keys import WithProtocol, show_page
 from crispseg.cli.scoring import WithScores
 from crispseg.config.settings import Tree
 from crispseg.evaluation.evaluate import score_run
@@ -56,7 +56,7 @@ class Evaluate(WithProtocol, WithScores):
         if self.json:
             summary = {"split": split, "images": len(dataset), "protocol": str(protocol)}
             of_images = evaluation.of_images([dataset.name_of(index) for index in range(len(dataset))])
-            write_json(self.json, {**summary, **evaluation.as_json(), "of_images": of_images})
+            self.results |= {**summary, **evaluation.as_json(), "of_images": of_images}
         if self.html:
             made = f"protocol {protocol}, {date.today()}, crispseg {crispseg.__version__}"
             chosen = examples([model], dataset, [evaluation.scores], protocol)

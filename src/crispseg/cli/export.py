@@ -65,6 +65,7 @@ class Export(WithOptions, WithData):
             (held_out,) = checked_splits([model], data, "val")
             calibration = Calibration(data.dataset("train"), held_out, self.calibration_images, data.name)
         certificate = export_model(model, self.out, kind, data=calibration, **self.options)
+        self.results |= {"out": self.out, **certificate.as_json()}
         show(certificate)
         print(f"{certificate.network}, {certificate.bytes / 1e6:.1f} MB, is in {self.out}")
 

@@ -44,4 +44,5 @@ class Inspect(WithDevice, WithData):
         other = None
         if self.other:
             other = inspect_image(SegmentationModel.from_pretrained(self.other), self.image, device=self.device)
+        self.results |= {"page": self.out, "model": model.info.title, "image": self.image, "size": seen.original_size}
         show_page(self.out, inspection_page(seen, other))

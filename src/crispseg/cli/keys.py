@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from crispseg.cli.command import STDOUT, Command
+from crispseg.cli.command import Command
 from crispseg.config.files import real_path
 from crispseg.config.settings import Field, Tree, checked, fields_of, options_of
 from crispseg.inference.protocols import Protocol, named_protocol
 from crispseg.io.files import write_file
-from crispseg.visualization.pages import check_page
 
 
 @dataclass(kw_only=True)
@@ -86,22 +84,7 @@ def short_names(runs: Sequence[str]) -> list[str]:
     return names if len({*names}) == len(names) else [*runs]
 
 
-def check_json(path: Path | None) -> None:
-    """Check, before long work starts, that JSON can be written to `path`; it raises the errors of `check_page`."""
-    if path not in (None, STDOUT):
-        check_page(path, ".json")
-
-
 def show_page(path: Path, html: str) -> None:
-    """Write a page and report it on stderr, because scores may be printed as JSON."""
+    """Write a page and report it on stderr, because results may be printed as JSON."""
     write_file(path, html)
     print(f"{path} written; open it in a browser", file=sys.stderr)
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    """Write a file of scores, or print them."""
-    text = json.dumps(values, indent=2, ensure_ascii=False)
-    if path == STDOUT:
-        print(text)
-    else:
-        write_file(path, f"{text}\n")

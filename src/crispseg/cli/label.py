@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -79,9 +80,10 @@ class LabelNext(WithDevice):
             result = segmenter(image.path)
             results.append((image, result))
             write_labels(folder / "masks" / f"{image.name}.png", result.labels, result.label_set.palette)
-            rows.append((rank, image.path, f"{image.uncertainty:.4f}", f"{image.distance:.3f}"))
+            rows.append((rank, image.path, round(float(image.uncertainty), 4), round(float(image.distance), 3)))
             listed += f"{real_path(image.path)}\n"
         write_table(folder / "next.csv", rows)
+        self.results |= {"out": folder, "images": records(rows)}
         write_file(folder / "next.txt", listed)
         about = f"{len(chosen)} of {len(names)} images, chosen by {self.run}"
         show_page(folder / PAGE, next_page("Images to label next", about, results, model.info.label_set()))
@@ -118,12 +120,20 @@ class LabelErrors(WithDevice, WithData):
         suspects.sort(key=lambda suspect: suspect.quality)
         folder, first = writable_folder(self.out), suspects[: self.count]
         head = "image", "split", "quality", "kind", "labelled", "predicted", "left", "top", "width", "height", "pixels"
-        write_table(folder / "errors.csv", [head, *(suspect.row() for suspect in suspects)])
+        rows = [head, *(suspect.row() for suspect in suspects)]
+        write_table(folder / "errors.csv", rows)
+        self.results |= {"out": folder, "masks": records(rows)}
         write_file(folder / "errors.txt", "".join(f"{suspect.name}\n" for suspect in first))
         about = f"{len(first)} of {len(suspects)} masks, judged by {self.run}"
         show_page(folder / PAGE, errors_page("Masks that are probably wrong", about, first))
         if again := after_errors(self.run, folder / "errors.txt"):
             print("train without them:", again, sep="\n  ")
+
+
+def records(rows: Sequence[Sequence[object]]) -> list[dict[object, object]]:
+    """Return the rows of a table, below its header, by the names of the columns."""
+    head, *body = rows
+    return [dict(zip(head, row, strict=True)) for row in body]
 
 
 def _labelled(run: str) -> dict[Path, Path]:

@@ -28,10 +28,12 @@ class List(Command):
             for name in list_models():  # the first paragraph of a builder's docstring
                 about = (inspect.getdoc(models[name]) or "").partition("\n\n")[0]
                 print(f"{name:20}{' '.join(about.split())}")
+                self.results[name] = " ".join(about.split())
             return
         for name in saving.shipped_models():
             info, card = saving.read_info(name), ModelCard.load(saving.SHIPPED / name / saving.CARD_FILE)
             scores = f"val mIoU {info.metrics['val_miou']:.1f}, licence {card.data.license or 'see its card'}"
+            self.results[name] = {"model": info.title, "classes": info.label_set().names, "metrics": info.metrics}
             classes = ", ".join(info.label_set().names)
             print(f"{name:20}{classes}: {info.title}, {scores}")
         print("try one:", of_bundled_models(), sep="\n  ")

@@ -5,10 +5,8 @@ from __future__ import annotations
 import ctypes
 import importlib
 import os
-import re
 import signal
 import sys
-import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,17 +16,9 @@ from typing import Any
 
 from crispseg import __version__
 from crispseg.cli import HELP, first_page
-from crispseg.errors import (
-    INTERRUPTED,
-    CrispsegError,
-    CrispsegWarning,
-    Interrupted,
-    Question,
-    command_line,
-    did_you_mean,
-    ended_worker,
-    system_line,
-)
+from crispseg.cli.exit_codes import ExitCode
+from crispseg.cli.failures import report
+from crispseg.errors import CrispsegError, CrispsegWarning, Interrupted, did_you_mean
 from crispseg.io.host import imports_unnoticed, quiet_readers
 
 COMMANDS = {
@@ -60,16 +50,12 @@ commands:
 
 crispseg COMMAND --help explains a command, and crispseg COMMAND --help all explains all its keys.
 crispseg help data explains the keys that say what images and masks mean.
+crispseg COMMAND --json FILE writes the results of a command as JSON; - prints them.
 crispseg --version prints the version."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command.
-
-    Returns:
-        0 for success, 2 for a mistake of the user or an error of the operating system, 70 for a bug in crispseg.
-        130 if interrupted, 143 if ended by SIGTERM; doctor also returns 1 and 3.
-    """
+    """Run a command and return its exit status, see `ExitCode`."""
     if argv is None:  # in a terminal of any encoding, other characters are escaped
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, TextIOWrapper):  # not so if it is closed or replaced
@@ -79,56 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(list(sys.argv[1:] if argv is None else argv))
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        return ExitCode.WARNINGS
     except (Exception, KeyboardInterrupt) as error:
-        return _report(error, sys.argv[1:] if argv is None else argv)
-
-
-def _report(error: BaseException, words: Sequence[str]) -> int:
-    """Print an error and return the exit status; `words` are those of the command that failed."""
-    error = error if isinstance(error, CrispsegError) else ended_worker(error) or error
-    match error:
-        case KeyboardInterrupt():
-            lines = [f"crispseg: {str(error) or INTERRUPTED}"]
-            status = 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
-        case CrispsegError():
-            lines, status = [*_lines_of(error, words)], 2
-        case OSError():
-            lines, status = [f"crispseg: error: {' '.join(system_line(error).split())}"], 2
-        case MemoryError():
-            remedy = "close other programs, or give smaller images, crops or batches"
-            lines, status = [f"crispseg: error: there is not enough memory; {remedy}"], 2
-        case _:
-            traceback.print_exception(error)
-            lines = ["crispseg: this is a bug; please report the lines above and the command"]
-            status = 70  # EX_SOFTWARE of sysexits.h
-    print(*lines, sep="\n", file=sys.stderr)
-    return status
-
-
-def _lines_of(error: CrispsegError, words: Sequence[str]) -> Iterator[str]:
-    """Yield a message with a command for each alternative; `words` are those of the command that failed."""
-    if isinstance(error, Question):
-        yield from _question(error, words)
-        return
-    line = f"--{error}" if error.field else str(error)
-    starts = ["; run: ", *["; or: "] * len(error.settings)]
-    for start, settings in zip(starts, error.settings, strict=False):
-        line += start + command_line(words, settings)
-    if line.startswith("Caught "):  # raised by a data worker; its traceback comes first
-        line = re.split(r"(?m)^crispseg\.[\w.]+: ", line)[-1]
-    yield f"crispseg: error: {' '.join(line.split())}"
-
-
-def _question(question: Question, words: Sequence[str]) -> Iterator[str]:
-    """Yield what was found, and a command for each choice: ten lines at most."""
-    yield f"crispseg: error: {question.title}"
-    yield from (f"  {fact}" for fact in question.facts)
-    for meaning, settings in question.choices.items():
-        yield f"{meaning}:"
-        yield f"  {command_line(words, settings)}"
-    if question.advice and len(question.choices) < 3:  # else there would be more than ten lines
-        yield question.advice
+        return report(error, sys.argv[1:] if argv is None else argv)
 
 
 def _run(argv: list[str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +53,7 @@ class Predict(WithProtocol):
             raise CrispsegError(f"is for a video, not for {self.images[0]}; leave it out", "frame_masks")
         console, shard = Console(stderr=True), self.options.get("shard")
         done = predict_files(self.run, self.images, self.out, console=console, **self.options)
+        self.results |= asdict(done)
         of = f"{done.total} images" + (f" of shard {shard}" if shard else "")
         skipped = f", {done.skipped} of them earlier" if done.skipped else ""
         print(f"{done.done} of {of} segmented into {done.out}{skipped}")
@@ -78,6 +79,7 @@ class Predict(WithProtocol):
             raise CrispsegError("is for images; leave it out for a video", min(images_only))
         segmenter = Segmenter(self.run, **options)
         overlay, frames = predict_video(segmenter, self.images[0], self.out, console=Console(stderr=True), **shown)
+        self.results |= {"out": overlay, "frames": frames}
         print(f"{frames} frames of {self.images[0]} segmented into {overlay}")
 
 

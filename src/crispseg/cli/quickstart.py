@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from crispseg.cli.train import Training, print_config
+from crispseg.cli.train import Training
 from crispseg.config.settings import CONFIG
 from crispseg.config.yaml_files import RECIPES, read_yaml
 from crispseg.data.hints import after_training
@@ -34,11 +34,12 @@ class Quickstart(Training):
         recipe["out"] = next(f"runs/{name}" for name in names if not (Path("runs") / name / CONFIG).exists())
         config = self.config(recipe)
         if self.print_config:
-            print_config(config)
+            self.show(config)
             return
 
         from crispseg.training.quickstart import quickstart  # importing Lightning takes seconds; report mistakes first
 
         console = Console(highlight=False, soft_wrap=True)
         result = quickstart(config, console)
+        self.results |= result.as_json()
         console.print("next:", *after_training(result.folder, result.data), sep="\n  ")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -63,23 +63,33 @@ class Recipes(Command):
     def __call__(self) -> int:
         if self.paper and self.row:
             row = find_row(self.paper, self.row)
-            print(line_of(row, self.counts))
+            self.show(row)
             return self.reproduce(row)
         for paper in [self.paper] if self.paper else PAPERS:
-            print(*(line_of(row, self.counts) for row in read_rows(paper)), sep="\n", flush=True)
+            for row in read_rows(paper):
+                self.show(row)
         return 0
+
+    def show(self, row: PaperRow) -> None:
+        """Print a row, with the counts of crispseg if requested and known of the paper."""
+        is_counted = self.counts and row.row and (row.parameters or row.multiply_adds)
+        counts = row.counts() if is_counted else None
+        self.results.setdefault("rows", []).append({**asdict(row), "counts": counts})
+        print(line_of(row, counts), flush=True)
 
     def reproduce(self, row: PaperRow) -> int:
         """Print the commands of a row, run them if asked to, and return their status."""
         from crispseg.cli.main import main
 
         for seed in range(self.seeds):
+            self.results.setdefault("commands", []).extend(self.commands(row, seed))
             for command in self.commands(row, seed):
                 print(command_line(command), flush=True)
                 if self.run and (status := main(command)):
                     return status
         if self.run and self.seeds > 1 and not row.score.server:
-            print(mean_of([Path(self.folder(row, seed), SCORE_FILE) for seed in range(self.seeds)]))
+            self.results["mean"] = mean_of([Path(self.folder(row, seed), SCORE_FILE) for seed in range(self.seeds)])
+            print(self.results["mean"])
         return 0
 
     def folder(self, row: PaperRow, seed: int) -> str:
@@ -120,12 +130,11 @@ class Recipes(Command):
         return ["evaluate", out, "--split", score.split, *protocol, *boundary, "--json", f"{out}/{SCORE_FILE}"]
 
 
-def line_of(row: PaperRow, counts: bool = False) -> str:
-    """Return a row as one line: the paper's values, the counts of crispseg if requested, and the note."""
+def line_of(row: PaperRow, counts: tuple[float, float] | None = None) -> str:
+    """Return a row as one line: the paper's values, the counts of crispseg, and the note."""
     parts = [f"{name} {written(getattr(row, key))}" for key, name in VALUES.items() if getattr(row, key)]
-    if counts and row.row and (row.parameters or row.multiply_adds):
-        parameters, multiply_adds = row.counts()
-        parts.append(f"here {parameters:.2f} M and {multiply_adds:.2f} G")
+    if counts:
+        parts.append("here {:.2f} M and {:.2f} G".format(*counts))
     name = row.name if row.row else f"{row.table}."
     return f"{row.paper} {name:<18} {row.label}: {', '.join(parts)}{f'; {row.note}' if row.note else ''}"
 

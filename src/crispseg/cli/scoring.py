@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import NonNegativeInt
 
 from crispseg.cli.command import WithData
-from crispseg.cli.keys import WithDevice, check_json
+from crispseg.cli.keys import WithDevice
 from crispseg.data import DataSource
 from crispseg.data.named import settings_of
 from crispseg.evaluation.bootstrap import RESAMPLES
@@ -26,7 +26,6 @@ class WithScores(WithDevice, WithData):
         split: split to score; the default is val. For folders other than the training data, it is test if it exists,
             or all images if there are no splits.
         bootstrap: number of resamples for the 95 % intervals over images; 0 for none.
-        json: also write the scores to this file; - is the standard output.
         html: also write a page to this file.
         workers: processes that load data.
         refresh: read all files again; by default, facts of unchanged files come from the user's cache folder.
@@ -34,7 +33,6 @@ class WithScores(WithDevice, WithData):
 
     split: str | None = None
     bootstrap: NonNegativeInt = RESAMPLES
-    json: Path | None = None
     html: Path | None = None
     workers: int = field(default_factory=spare_processors)
     refresh: bool = False
@@ -45,5 +43,4 @@ class WithScores(WithDevice, WithData):
             forget()
         if self.html:
             check_page(self.html)
-        check_json(self.json)
         return data_to_score(run, {**(settings_of(Path(folder)) if folder else {}), **self.data}, self.split)

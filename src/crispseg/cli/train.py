@@ -67,6 +67,11 @@ class Training(Command):
                 raise CrispsegError(f"{self.origin}: {error}") from None
             raise
 
+    def show(self, config: TrainConfig) -> None:
+        """Print settings as YAML."""
+        self.results |= config_to_dict(config)
+        print(yaml.safe_dump(self.results, sort_keys=False), end="")
+
     @property
     def origin(self) -> str | None:
         """File or folder of the settings that are no flags."""
@@ -100,7 +105,7 @@ class Train(Training):
             self.settings["out"] = self.resume
         config = self.config(*self.first_settings(), resumed=resumed)
         if self.print_config:
-            print_config(config)
+            self.show(config)
             return
 
         # Importing Lightning takes seconds; --help and mistakes need not wait for it.
@@ -110,10 +115,12 @@ class Train(Training):
         if resumed and (Path(config.out) / FOLDS).is_file():
             self.folds = getattr(config.data, "folds", None)
         if self.folds is not None:
-            train_folds(config, self.folds, resume=resumed)
+            scores = train_folds(config, self.folds, resume=resumed)
+            self.results |= {"run": config.out, "folds": scores} if is_first_process() else {}
             return
         run = train(config, resume=resumed)
         if is_first_process():
+            self.results |= run.as_json()
             print("next:", *after_training(run.folder, run.data), sep="\n  ", file=sys.stderr)
 
     @property
@@ -123,8 +130,3 @@ class Train(Training):
     def first_settings(self) -> list[Tree]:
         """Return settings that those of the flags and of the source override."""
         return [recorded_settings(self.resume)] if self.resume else []
-
-
-def print_config(config: TrainConfig) -> None:
-    """Print settings as YAML."""
-    print(yaml.safe_dump(config_to_dict(config), sort_keys=False), end="")

@@ -14,9 +14,6 @@ from crispseg.folders.wording import message, remedy
 
 MOST_EXAMPLES = 3  # files or groups of a finding that are printed
 
-EXIT_STATUS = {Severity.INFORMATION: 0, Severity.WARNING: 1, Severity.ERROR: 3}
-"""Exit status of `crispseg doctor` by the worst finding; 2 is for mistakes in the command itself."""
-
 
 def worst(findings: Sequence[Finding]) -> Severity:
     """Return the severity of the worst finding; information if there are none."""

@@ -60,7 +60,7 @@ class Suspect(NamedTuple):
     def row(self) -> tuple[object, ...]:
         """Return the cells of a table."""
         area = self.kind, self.labelled, self.predicted, *self.box, self.pixels
-        return self.name, self.judge.split, f"{self.quality:.4f}", *area
+        return self.name, self.judge.split, round(self.quality, 4), *area
 
 
 def quality(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> float:

@@ -98,6 +98,10 @@ class Run:
             rows.append(values | {"epoch": int(row["epoch"]), "step": int(row["step"])})
         return rows
 
+    def as_json(self) -> dict[str, Any]:
+        """Return the folder and the scores as plain values."""
+        return {"run": str(self.folder), "miou": self.miou, "iou": self.iou, "metrics": self.model.info.metrics}
+
     def _repr_html_(self) -> str:
         pictures = [curve(self.history), picture(self.folder / PICTURE, "val", 1024)]
         return pages.notebook(

@@ -1,0 +1,148 @@
+"""Results and errors of every command as JSON, and the exit status of each ending."""
+
+import importlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple, NoReturn
+
+import numpy as np
+import pytest
+from commands import Capture
+from test_host_state import COMMAND, COMMAND_ROWS, SLOW, Interrupted, place
+
+import crispseg.cli.list  # noqa: F401 as it registers itself
+from crispseg import errors
+from crispseg.cli.command import commands
+from crispseg.cli.exit_codes import ExitCode
+from crispseg.cli.main import main
+from tests.folders.messy import FOLDERS
+from tests.folders.trees import SIZE, Tree
+
+__all__ = ["place"]  # a fixture
+
+RESULTS = {  # a key of each command's results
+    "ablate": "models",
+    "benchmark": "models",
+    "compare": "models",
+    "convert": "num_classes",
+    "data get": "out",
+    "data import": "summary",
+    "data list": "nuclei",
+    "demo": "url",
+    "distill": "miou",
+    "doctor": "splits",
+    "evaluate": "of_images",
+    "export": "comparisons",
+    "inspect": "page",
+    "label errors": "masks",
+    "label next": "images",
+    "list": "crisp",
+    "predict": "done",
+    "quickstart": "miou",
+    "recipes": "rows",
+    "train": "iou",
+}
+ALL = [pytest.param(name, marks=[pytest.mark.slow] * (COMMAND + name in SLOW)) for name in COMMAND_ROWS]
+
+
+def parsed(text: str) -> dict[str, Any]:
+    """JSON without NaN and infinities, which other languages do not read."""
+
+    def refuse(constant: str) -> NoReturn:
+        raise ValueError(constant)
+
+    results: dict[str, Any] = json.loads(text, parse_constant=refuse)
+    return results
+
+
+def words_of(name: str, fails: bool, at: SimpleNamespace) -> list[str]:
+    return [*name.split(), *COMMAND_ROWS[name][fails].format_map(vars(at)).split()]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_results_are_all_of_stdout(
+    name: str, place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    place.new = str(tmp_path / "new")
+    monkeypatch.setattr("crispseg.cli.demo.Event", Interrupted)
+    assert main([*words_of(name, False, place), "--json", "-"]) == 0
+    assert parsed(capfd.readouterr().out)[RESULTS[name]]
+
+
+@pytest.mark.parametrize("name", COMMAND_ROWS)
+def test_an_error_is_the_last_line_of_stderr(name: str, place: SimpleNamespace, tmp_path: Path, capfd: Capture) -> None:
+    place.new = str(tmp_path / "new")
+    argv, file = words_of(name, True, place), tmp_path / "results.json"
+    assert main([*argv, f"--json={file}"]) == ExitCode.MISTAKE
+    error = parsed(capfd.readouterr().err.splitlines()[-1])["error"]
+    assert error["code"] == ExitCode.MISTAKE and error["message"]
+    assert file.exists() == (name == "predict")  # other images may have results
+    assert main(argv) == ExitCode.MISTAKE
+    line = capfd.readouterr().err.splitlines()[-1]
+    assert line.startswith(f"crispseg: error: {error['message']}")
+
+
+def test_an_error_has_its_field_its_remedy_and_commands(tmp_path: Path, capsys: Capture) -> None:
+    def error_of(*words: object) -> dict[str, Any]:
+        assert main(["train", *map(str, words), "--json", "-"]) == ExitCode.MISTAKE
+        captured = capsys.readouterr()
+        assert not captured.out
+        error: dict[str, Any] = parsed(captured.err)["error"]
+        return error
+
+    FOLDERS["strokes, 255 unlabelled"].draw(tmp_path)
+    error = error_of(tmp_path, "--lr=none")
+    assert error["field"] == "lr" and "number" in error["remedy"]
+    question = error_of(tmp_path, "--iterations=1")
+    assert any(command.endswith("--data.ignore=[255]'") for command in question["commands"])
+
+
+class Ending(NamedTuple):
+    """Exit status, and the command that has it, or the error for which a command has it."""
+
+    code: ExitCode
+    argv: Sequence[str] = ("list",)
+    error: BaseException | None = None
+
+
+ENDINGS = [
+    Ending(ExitCode.SUCCESS),
+    Ending(ExitCode.WARNINGS, ["doctor", "data"]),
+    Ending(ExitCode.ERRORS, ["doctor", "data", "--num_classes=2"]),
+    Ending(ExitCode.MISTAKE, ["list", "--json", "results.txt"]),
+    Ending(ExitCode.MISTAKE, error=OSError(28, "No space left")),
+    Ending(ExitCode.BUG, error=TypeError("two")),
+    Ending(ExitCode.INTERRUPTED, error=KeyboardInterrupt()),
+    Ending(ExitCode.TERMINATED, error=errors.Interrupted("stopped", 15)),
+]
+
+
+@pytest.mark.parametrize("ending", ENDINGS, ids=lambda ending: f"{ending.code.name} {ending.argv[0]}")
+def test_each_ending_has_its_exit_status(
+    ending: Ending, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    tree = Tree(tmp_path / "data")
+    tree.add("black", image=np.zeros((*SIZE, 3), np.uint8))
+    tree.source()
+
+    def start(argv: list[str]) -> NoReturn:
+        assert ending.error
+        raise ending.error
+
+    if ending.error:
+        monkeypatch.setitem(commands, "list", SimpleNamespace(start=start))
+    assert main(ending.argv) == ending.code
+    if ending.error:
+        assert main([*ending.argv, "--json=-"]) == ending.code
+        assert parsed(capsys.readouterr().err.splitlines()[-1])["error"]["code"] == ending.code
+
+
+def test_the_table_of_exit_codes_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nbconvert")
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "docs")
+    rows = importlib.import_module("generate").exit_codes().splitlines()[2:]
+    assert [int(row.split("`")[1]) for row in rows] == [0, 1, 2, 3, 4, 70, 130, 143]
+    assert {ending.code for ending in ENDINGS} == {*ExitCode} - {ExitCode.REFUSED}
