@@ -1,5 +1,6 @@
 """`predict_files` and `crispseg predict`: lists of images, `--resume`, `--shard`, what cannot be read."""
 
+import csv
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from commands import Capture, error_of, output_of
 from dataset_trees import photos
@@ -19,7 +21,7 @@ from training_runs import files, of_many_opinions
 from crispseg.cli.main import main
 from crispseg.errors import CrispsegWarning
 from crispseg.inference import Segmentation, Segmenter
-from crispseg.io.images import write_image
+from crispseg.io.images import read_mask, write_image
 from crispseg.prediction import predict_files
 from crispseg.prediction.job import shard_slice
 from crispseg.prediction.outputs import LabelFiles
@@ -175,6 +177,33 @@ def test_results_of_something_else_are_made_again(ways: dict[str, Any], photos: 
         assert fresh.done == 3
         found = {name: found for name, found in contents(tmp_path / "fresh").items() if name != "objects.json"}
         assert contents(out) == found
+
+
+def test_a_stack_is_segmented_page_by_page(model: Path, photos: Path, tmp_path: Path) -> None:
+    """Like files of its pages; pages that may be channels are left out."""
+    grey = [np.array(Image.open(photos / f"{name}.png").convert("L"))[:40, :60] for name in "abc"]
+    folder, out = tmp_path / "stacks", tmp_path / "out"
+    (folder / "sub").mkdir(parents=True)
+    tifffile.imwrite(folder / "sub/stack.tif", np.stack(grey), imagej=True, metadata={"axes": "ZYX"})
+    write_image(folder / "plane.png", grey[1])
+    options: dict[str, Any] = {"objects": "class 1", "pixel_size": "2um"}
+    done = predict_files(model, [folder], out, **options)
+    assert (done.total, done.done) == (4, 4)
+    for ending in (".png", "_objects.png"):
+        one, other = (read_mask(out / f"{name}{ending}") for name in ("plane", "sub/stack_page2"))
+        np.testing.assert_array_equal(one, other)
+    for name in ("objects", "summary"):
+        rows = list(csv.DictReader((out / f"{name}.csv").open(newline="")))
+        plane = [{**row, "page": "2", "image": "sub/stack.tif"} for row in rows if row["image"] == "plane.png"]
+        assert plane == [row for row in rows if row["page"] == "2"]
+        assert {(row["image"], row["page"]) for row in rows} >= {("sub/stack.tif", page) for page in "123"}
+    rows = list(csv.DictReader((out / "sub/stack_page2_objects.csv").open(newline="")))
+    assert {row["page"] for row in rows} == {"2"}
+    assert predict_files(model, [folder], out, resume=True, **options).skipped == 4
+    tifffile.imwrite(folder / "sub/stack.tif", np.stack(grey), photometric="minisblack")
+    with pytest.warns(CrispsegWarning, match=r"stack\.tif has several pages .* save each"):
+        done = predict_files(model, [folder], tmp_path / "other")
+    assert (done.total, done.done) == (2, 1)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from crispseg.folders.tree import Tree
 from crispseg.inference.image_files import read_source
 from crispseg.io.images import find_images, image_size, read_image, read_mask, write_image
 from crispseg.io.opening import faults, opened
+from crispseg.io.tiff_reading import stack_pages
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of rasterio, and of unknown value ranges
 RGB = np.random.default_rng(0).integers(0, 256, (60, 90, 3), np.uint8)
@@ -307,6 +308,35 @@ def test_only_damage_is_reported_as_damage(error: Exception, phrase: str, tmp_pa
     with pytest.raises(CrispsegError, match=re.escape(phrase)) as caught, faults(tmp_path / "a.png"):
         raise error
     assert ("remove it" in str(caught.value)) == (phrase == "is broken")
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "options", "pages"),
+    [
+        ("ZYX", (3,), {"imagej": True}, 3),
+        ("TZYX", (2, 3), {"imagej": True}, 6),
+        ("ZYXS", (2,), {"imagej": True}, 2),
+        ("ZYX", (3,), {"ome": True}, 3),
+        ("TYX", (3,), {}, 3),
+        ("CYX", (3,), {"imagej": True}, 0),  # pages that are channels
+        ("ZCYX", (2, 3), {"imagej": True}, 0),
+        ("QYX", (3,), {}, 0),  # as tifffile writes an array
+        ("ZYX", (3,), {"imagej": True, "truncate": True}, 0),  # pages without headers
+        ("YX", (), {}, 0),
+    ],
+)
+def test_pages_are_images_if_their_axes_are_depth_or_time(
+    axes: str, shape: tuple[int, ...], options: dict[str, Any], pages: int, tmp_path: Path
+) -> None:
+    path, form = tmp_path / "stack.tif", (*shape, 8, 9, *((3,) if axes.endswith("S") else ()))
+    values = np.arange(np.prod(form)).astype(np.uint8).reshape(form)
+    options |= {"photometric": "rgb" if axes.endswith("S") else "minisblack"}
+    tifffile.imwrite(path, values, metadata={"axes": axes}, **options)
+    assert stack_pages(path) == pages
+    expected = values.reshape(-1, 8, 9, form[-1] if axes.endswith("S") else 1)
+    for number in range(1, pages + 1):
+        page = read_image(tmp_path / f"stack.tif[{number}]")
+        assert np.array_equal(page, np.broadcast_to(expected[number - 1], (8, 9, 3)))
 
 
 def test_files_of_several_pages_or_frames(tmp_path: Path, refuses: Refuses) -> None:

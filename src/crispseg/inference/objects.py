@@ -188,11 +188,12 @@ class Objects:
             values=[(f"{', '.join(self.categories)}, objects", len(self), ""), *areas],
         )
 
-    def save(self, folder: str | Path, pixel_size: str | None = None) -> tuple[Path, Path]:
+    def save(self, folder: str | Path, pixel_size: str | None = None, page: int | None = None) -> tuple[Path, Path]:
         """Write `NAME_objects.png`, the numbers in 16-bit grey, and `NAME_objects.csv`, the table. Return both paths.
 
         Args:
             pixel_size: side of a pixel with its unit, such as "0.5um"; the table then also has areas in that unit.
+            page: page of a z-stack; the table then has a column for it.
 
         Raises:
             CrispsegError: the folder cannot be written, a file that is not a result would be overwritten, 16 bits are
@@ -206,7 +207,8 @@ class Objects:
         with atomic_path(numbers) as temporary:
             temporary.write_bytes(png_content(self.ids.astype(np.uint16), self.made_of or MADE_OF))
         columns = Object._fields[: None if len(self.categories) > 1 else -1]  # without a single class
-        header, rows = [*columns], [[*row[: len(columns)]] for row in self]
+        of_page = {} if page is None else {"page": page}
+        header, rows = [*columns, *of_page], [[*row[: len(columns)], *of_page.values()] for row in self]
         if pixel_size:
             pixel, unit = pixel_area(pixel_size)
             header.append(f"area_{unit}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ __all__ = ["HEIC_SUFFIXES", "Raster", "check_channels", "faults", "from_array", 
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # of both byte orders, and of BigTIFF
 
+TIFF_PAGE = re.compile(r"(?P<file>.+\.tiff?)\[(?P<number>\d+)\]", re.IGNORECASE)
+
 TIFF_LIKE_SUFFIXES = (".arw", ".cr2", ".dng", ".nef", ".orf", ".rw2", ".svs")  # a reader of TIFFs would show a preview
 
 CUT = "cut it, or save it as a TIFF and segment it with 'crispseg predict' in tiles of 1024"
@@ -33,18 +36,25 @@ FAULTS: Mapping[type[Exception], str] = {
 """Errors when a file is opened, with the rest of the message."""
 
 
+def file_and_page(path: Path) -> tuple[Path, int | None]:
+    """Return the file of an image, and the page if its name has one, such as 3 in `stack.tif[3]`; the first is 1."""
+    match = TIFF_PAGE.fullmatch(str(path))
+    return (path, None) if match is None else (Path(match["file"]), int(match["number"]))
+
+
 @contextmanager
 def opened(path: str | Path, whole: bool = False) -> Iterator[Raster]:
     """Open a TIFF or an image that Pillow reads, with one page or frame; errors are those of `read_image`.
 
-    With `whole`, all checksums of a PNG are checked.
+    A page of a TIFF is opened by `file_and_page`. With `whole`, all checksums of a PNG are checked.
     """
     path = regular_file(path)
-    with faults(path), path.open("rb") as file:
+    stored, page = file_and_page(path)
+    with faults(path), stored.open("rb") as file:
         if path.suffix.lower() in TIFF_LIKE_SUFFIXES:
             raise UnidentifiedImageError
         if file.read(4) in TIFF_STARTS:
-            yield from_tiff(file, path)
+            yield from_tiff(file, path, page)
             return
         if whole:
             with decoding(file) as picture:

@@ -207,5 +207,5 @@ PILLOW_READERS: dict[str, Callable[[Any, object], Raster]] = {
     "PNG": from_png,
     "PPM": from_pnm,
     "JPEG2000": from_jpeg2000,
-    "TIFF": lambda picture, name: from_tiff(picture.fp, name, picture.tell()),  # the current page
+    "TIFF": lambda picture, name: from_tiff(picture.fp, name, picture.tell() + 1),  # the current page
 }

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from contextlib import suppress
 from itertools import islice
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from crispseg.errors import CrispsegError
+from crispseg.io.files import regular_file
 from crispseg.io.raster import LOSSY, Raster
 
 MAX_PIXELS = 2**27  # pixels of an image that is read as a whole, before it is decoded; 400 MB as RGB
@@ -24,16 +27,17 @@ PIXEL_TAGS = frozenset({*range(256, 260), 266, 273, *range(277, 281), 284, 317, 
 MINISWHITE, YCBCR = 0, 6
 PHOTOMETRICS = {0: "grey", 1: "grey", 2: "rgb", 3: "palette", 4: "grey", 5: "CMYK", 6: "YCbCr", 8: "CIELAB"}
 ALPHA = ((1,), (2,))  # extra sample of grey with alpha; others are bands
+STACK_AXES = ("Z", "T", "TZ", "ZT")  # depth and time, by metadata of ImageJ, OME or tifffile
 SMALLER_OR_MASK = 0b101  # bits of the type of a page that is a smaller copy or a mask of another
 
 
 def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster:
-    """Return a page of an open TIFF by its number from 0; None means the only page."""
+    """Return a page of an open TIFF by its number from 1; None means the only page."""
     file.seek(0)
     tiff = tifffile.TiffFile(file)
     if number is None and has_more_pages(tiff):
         raise CrispsegError(f"{name} {SEVERAL}")
-    page = tiff.pages[number or 0]
+    page = tiff.pages[(number or 1) - 1]
     check_tags(page, file)
     check_values(page, name)
     compressed_image = page.compression in tifffile.TIFF.IMAGE_COMPRESSIONS  # JPEG and similar, mostly lossy
@@ -54,6 +58,17 @@ def from_tiff(file: BinaryIO, name: object, number: int | None = None) -> Raster
         nodata=nodata_of(page),
         place=map_position(page),
     )
+
+
+def stack_pages(path: Path) -> int:
+    """Return the number of pages of a z-stack or a series in time, else 0; pages of unknown axes may be channels."""
+    with suppress(Exception), regular_file(path).open("rb") as file:  # broken files are reported when they are read
+        tiff = tifffile.TiffFile(file)
+        (series,) = tiff.series
+        axes = series.axes.removesuffix("S").removesuffix("YX")
+        if axes in STACK_AXES and math.prod(series.shape[: len(axes)]) == len(tiff.pages):
+            return len(tiff.pages)
+    return 0
 
 
 def has_more_pages(tiff: Any) -> bool:

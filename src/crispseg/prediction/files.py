@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
+from functools import lru_cache
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from crispseg.inference.segmenter import Segmentation
 from crispseg.inference.tiled import segment_tiff
 from crispseg.io.files import digest, owned
 from crispseg.io.images import image_channels, read_mask
+from crispseg.io.opening import file_and_page
 from crispseg.io.outlines import write_polygons
 from crispseg.io.progress import print_lines, progress
 from crispseg.io.results import made_of_result
@@ -91,6 +93,7 @@ class Pipeline:
         kinds = [*(OUTPUTS[name] for name in job.extras), LabelFiles if job.server is None else ServerFiles]
         self.writers: list[Output] = [kind(job, self.segmenter, plan.out) for kind in kinds]
         self.made_by = job.made_by(self.segmenter)
+        self.digest = lru_cache(WRITING_THREADS)(digest)  # pages have one file
         self.predictions = Predictions(plan.out, len(plan.files) + len(plan.unread))
 
     def run(self) -> Predictions:
@@ -125,7 +128,8 @@ class Pipeline:
 
     def made_of(self, image: Path) -> str:
         """Return the metadata of an image's results: its digest, the model and the settings."""
-        return json.dumps({**self.made_by, "image": digest(image)})
+        file, page = file_and_page(image)
+        return json.dumps({**self.made_by, "image": self.digest(file), "page": page})
 
     def finished_images(self) -> set[Path]:
         """Return the images to skip, whose results are of the same image, model and settings."""

@@ -16,6 +16,7 @@ from skimage.measure import regionprops_table
 
 from crispseg.inference.objects import Object, Objects, pixel_area
 from crispseg.io.files import write_table
+from crispseg.io.opening import file_and_page
 
 OBJECTS = "objects.csv"  # table of the objects of all images
 SUMMARY = "summary.csv"  # table of the images
@@ -68,14 +69,15 @@ class ObjectTables:
 
     def add(self, image: str, objects: Objects, columns: Measurements) -> None:
         """Add the objects of an image with their measurements."""
+        file, page = file_and_page(Path(image))
         measured = [columns[name].round(4).tolist() for name in (*LENGTH_COLUMNS, *OTHER_COLUMNS)]
         for row, *numbers in zip(objects, *measured, strict=True):
             lengths = np.array(numbers[: len(LENGTH_COLUMNS)]) * self.pixel**0.5
             in_unit = [round(row.area * self.pixel, 6), *lengths.round(6).tolist()]
-            self.objects.append([image, *row, *numbers, *in_unit])
+            self.objects.append([str(file), page, *row, *numbers, *in_unit])
         for category in self.categories:
             areas = [row.area for row in objects if row.category == category]
-            self.images.append([image, category, *self.numbers(areas, objects.ids.size)])
+            self.images.append([str(file), page, category, *self.numbers(areas, objects.ids.size)])
 
     def numbers(self, areas: Sequence[int], pixels: int) -> list[float]:
         """Return the columns of an image of so many pixels from the areas of its objects of a class."""
@@ -87,9 +89,9 @@ class ObjectTables:
     def write(self, folder: Path) -> None:
         """Write both tables; columns in units are left out if there is no unit."""
         area, length = f"_{self.unit}", f"_{self.unit.removesuffix('2')}"
-        objects = ["image", *Object._fields, *LENGTH_COLUMNS, *OTHER_COLUMNS, f"area{area}"]
+        objects = ["image", "page", *Object._fields, *LENGTH_COLUMNS, *OTHER_COLUMNS, f"area{area}"]
         objects += [f"{name}{length}" for name in LENGTH_COLUMNS]
-        images = ["image", "category", "objects", "total_area", "median_area", "share", "per_megapixel"]
+        images = ["image", "page", "category", "objects", "total_area", "median_area", "share", "per_megapixel"]
         images += [f"total_area{area}", f"median_area{area}", f"objects_per{area}"]
         for table, header, rows in ((OBJECTS, objects, self.objects), (SUMMARY, images, self.images)):
             in_pixels = [not name.endswith("_") for name in header]

@@ -20,7 +20,7 @@ from crispseg.inference.objects import OBJECT_ENDINGS, CocoFile, Objects, measur
 from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.io.files import write_file, write_table
 from crispseg.io.images import image_channels, write_image
-from crispseg.io.opening import opened
+from crispseg.io.opening import file_and_page, opened
 from crispseg.io.results import check_text
 from crispseg.prediction.job import PANOPTIC, PredictionJob
 from crispseg.prediction.measures import OBJECTS, SUMMARY, Measurements, ObjectTables, measurements
@@ -128,12 +128,11 @@ class ObjectFiles(Output):
 
     def write(self, result: Segmentation) -> None:
         job = self.job
-        assert job.objects is not None
+        assert job.objects is not None and result.path is not None
         objects = result.objects(job.objects, **job.object_options)
-        objects.save(self.out, job.pixel_size)
+        objects.save(self.out, job.pixel_size, file_and_page(result.path)[1])
         result.picture = objects.numbered()
         if self.coco is not None:
-            assert result.path is not None
             with opened(result.path) as raster:  # the file's values, which may have 16 bits
                 values = raster.numbers(image_channels(self.segmenter.info.in_chans))
             picture = embedded(objects.numbered(THUMBNAIL), f"objects of {result.name}", photo=True)
@@ -231,4 +230,4 @@ class ShareTable(Output):
 def image_file(result: Segmentation) -> str:
     """Return the name of the image in tables: its path in its folder."""
     assert result.path is not None
-    return f"{result.name}{result.path.suffix}"
+    return str(Path(result.name).parent / result.path.name)

@@ -10,7 +10,8 @@ from crispseg.inference.image_files import check_outputs, named_images, unread_i
 from crispseg.io.files import check_new_folder, user_path
 from crispseg.io.results import foreign_file, made_of_result
 from crispseg.io.tiff import TIFF_SUFFIXES
-from crispseg.prediction.job import PredictionJob, shard_slice
+from crispseg.io.tiff_reading import stack_pages
+from crispseg.prediction.job import PALETTE, PredictionJob, shard_slice
 from crispseg.prediction.outputs import OUTPUTS, LabelFiles
 
 
@@ -38,7 +39,10 @@ def planned(job: PredictionJob, sources: Sequence[str | Path], out: str | Path |
     Options that conflict, results that would be next to an image, and files that would be overwritten raise a
     CrispsegError.
     """
-    names = named_images(sources)
+    names: dict[Path, str] = {}
+    for image, name in named_images(sources).items():
+        pages = stack_pages(image) if job.format == PALETTE else 0  # other formats refer to files
+        names |= named_pages(image, name, pages) or {image: name}
     maps = {image for image in names if job.tiles is not None and image.suffix.lower() in TIFF_SUFFIXES}
     job.check_conflicts(bool(maps))
     folder = unused_folder(sources, names) if out is None else user_path(out)
@@ -56,6 +60,12 @@ def planned(job: PredictionJob, sources: Sequence[str | Path], out: str | Path |
     for extra in job.extras:
         OUTPUTS[extra].check_folder(folder)
     return Plan(folder, names, files, maps, unread, existing)
+
+
+def named_pages(image: Path, name: str, count: int) -> dict[Path, str]:
+    """Return the pages of a z-stack with the names of their results, such as `stack.tif[3]` and `stack_page3`."""
+    digits = len(str(count))
+    return {image.with_name(f"{image.name}[{page}]"): f"{name}_page{page:0{digits}}" for page in range(1, count + 1)}
 
 
 def result_files(job: PredictionJob, names: Mapping[Path, str], maps: Set[Path], out: Path) -> dict[Path, list[Path]]:

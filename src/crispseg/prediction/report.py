@@ -21,7 +21,7 @@ REPORT_START = (
 def write_report(folder: Path, tables: ObjectTables, pictures: Sequence[tuple[str, str, pages.Picture]]) -> None:
     """Write the page to a folder; `pictures` are the images of the tables: name, address and a small picture."""
     unit, categories = tables.unit.removesuffix("2") or "pixels", tables.categories
-    values = np.array([(row[2], 100 * row[5]) for row in tables.images]).reshape(-1, len(categories), 2)
+    values = np.array([(row[3], 100 * row[6]) for row in tables.images]).reshape(-1, len(categories), 2)
     counts, shares = values[..., 0], values[..., 1].sum(1, keepdims=True)
     areas, diameters = np.array([row[-5:-3] for row in tables.objects]).reshape(-1, 2).T
     measures = {
@@ -32,7 +32,7 @@ def write_report(folder: Path, tables: ObjectTables, pictures: Sequence[tuple[st
     html = pages.render(
         "objects.html",
         title=f"{len(areas)} objects of class {', '.join(categories)} in {len(counts)} images",
-        cards=[(name, f"{np.median(column):.4g}", "median") for name, column in measures.items()],
+        cards=[(name, f"{np.median(column):.4g}", "median") for name, column in measures.items() if column.size],
         charts=[pages.embedded(histogram(column, name), name) for name, column in measures.items()],
         head=[*categories, "% of pixels"],
         images=[*zip(pictures, np.hstack([counts, shares]).tolist(), strict=True)],

@@ -68,15 +68,16 @@ def numbered(image: NDArray[np.uint8], ids: NDArray[np.int32], longest: int | No
     It is reduced so that no side is longer than `longest`.
     """
     factor = side_factor(ids.shape, longest, None)
-    height, width = (max(1, round(side * min(factor, 1))) for side in ids.shape)
+    height, width = np.maximum(1, np.multiply(ids.shape, min(factor, 1))).round().astype(int).tolist()
     image = np.asarray(cv2.resize(for_display(image), (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     ids = np.asarray(cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST))
     drawn = colored_objects(image, ids, outlines=True)
     for region in regionprops(ids):
         y, x = (round(center) for center in region.centroid)
-        place = x - 4 * len(str(region.label)), y + 4  # the middle of digits of 8 x 8 pixels
-        for thickness, color in ((3, BLACK), (1, WHITE)):
-            cv2.putText(drawn, str(region.label), place, cv2.FONT_HERSHEY_SIMPLEX, 0.35, color, thickness, cv2.LINE_AA)
+        text = str(region.label)
+        style = (x - 4 * len(text), y + 4), cv2.FONT_HERSHEY_SIMPLEX, 0.35  # digits of 8 x 8 pixels around the centre
+        cv2.putText(drawn, text, *style, BLACK, 3, cv2.LINE_AA)
+        cv2.putText(drawn, text, *style, WHITE, 1, cv2.LINE_AA)
     return drawn
 
 
