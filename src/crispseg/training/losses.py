@@ -15,12 +15,13 @@ from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
 from crispseg.models import Outputs
 from crispseg.models.refinement import DIRECTIONS
+from crispseg.training.gated_crf import gated_crf
 
 BoundaryTerm = Literal["unrefined", "refined", "boundary", "direction"]
 BOUNDARY_WEIGHTS: dict[BoundaryTerm, float] = {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "direction": 0.7}
 """λ1 to λ4 of UN-EPT's Eq. 7."""
 DirectionMask = Literal["true", "predicted"]
-Loss = Literal["cross_entropy", "dice", "focal", "lovasz"]  # all but the first are from segmentation-models-pytorch
+Loss = Literal["cross_entropy", "dice", "focal", "lovasz", "gated_crf"]  # three from segmentation-models-pytorch
 LOSS: dict[Loss, float] = {"cross_entropy": 1.0}  # default weights of the losses
 CustomLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Function of logits `(N, classes, H, W)` float32 and labels `(N, H, W)`, 255 if ignored; returns a number."""
@@ -50,25 +51,32 @@ class WeightedLoss(nn.Module):
         super().__init__()
         self.weights, self.auxiliary_weight, self.custom = weights, auxiliary_weight, custom
         cross_entropy = CrossEntropy(hard_fraction, class_weights)
+        labelled = [name for name in weights if name != "gated_crf"]
         self.losses = nn.ModuleDict(
-            {name: cross_entropy if name == "cross_entropy" else library_loss(name) for name in weights}
+            {name: cross_entropy if name == "cross_entropy" else library_loss(name) for name in labelled}
         )
 
-    def forward(self, outputs: Outputs, labels: Tensor) -> Tensor:
-        """Compute the loss from a model's outputs and class ids `(N, H, W)`; 0 if all pixels are ignored."""
-        total = self._of_logits(outputs.logits, labels)
+    def forward(self, outputs: Outputs, labels: Tensor, images: Tensor | None = None) -> Tensor:
+        """Compute the loss from a model's outputs and class ids `(N, H, W)`; 0 if all pixels are ignored.
+
+        Only `gated_crf` needs the normalised images `(N, channels, H, W)`.
+        """
+        total = self._of_logits(outputs.logits, labels, images)
         for logits in outputs.auxiliary or ():
-            total = total + self.auxiliary_weight * self._of_logits(logits, labels)
+            total = total + self.auxiliary_weight * self._of_logits(logits, labels, images)
         return total
 
-    def _of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def _of_logits(self, logits: Tensor, labels: Tensor, images: Tensor | None) -> Tensor:
         if not (labels != IGNORE).any():
             return logits[:0].float().sum()
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
             if self.custom:
                 return checked(self.custom(logits, labels), logits)
-            terms = [weight * self.losses[name](logits, labels) for name, weight in self.weights.items()]
+            terms = [self.weights[name] * loss(logits, labels) for name, loss in self.losses.items()]
+            if "gated_crf" in self.weights:
+                assert images is not None
+                terms.append(self.weights["gated_crf"] * gated_crf(logits, images))
             return torch.stack(terms).sum()
 
 
@@ -149,7 +157,7 @@ class BoundaryRefinementLoss(nn.Module):
         self.direction_mask = direction_mask
         self.weights = {**BOUNDARY_WEIGHTS, **(weights or {})}
 
-    def forward(self, outputs: Outputs, labels: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, outputs: Outputs, labels: Tensor, targets: Tensor, images: Tensor | None = None) -> Tensor:
         """Compute the loss from the outputs of a refining model, class ids and `boundary_targets`, both `(N, H, W)`."""
         unrefined, boundary, direction = outputs.unrefined, outputs.boundary, outputs.direction
         assert unrefined is not None and boundary is not None and direction is not None
@@ -161,8 +169,8 @@ class BoundaryRefinementLoss(nn.Module):
         directed = targets.long().masked_fill(~known, IGNORE)
         directions = F.cross_entropy(direction.float(), directed, ignore_index=IGNORE, reduction="sum")
         terms = {
-            "unrefined": self.loss(outputs._replace(logits=unrefined), labels),
-            "refined": self.loss(outputs._replace(auxiliary=None), labels),
+            "unrefined": self.loss(outputs._replace(logits=unrefined), labels, images=images),
+            "refined": self.loss(outputs._replace(auxiliary=None), labels, images=images),
             "boundary": boundaries.sum() / counted.sum().clamp(min=1),  # mean over labelled pixels
             "direction": directions / known.sum().clamp(min=1),  # mean over true boundary pixels with a direction
         }
