@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from commands import error_of, hints
 
 from crispseg import CrispsegError
+from crispseg.cli.main import main
 from crispseg.data.examination import check_splits, examine
-from crispseg.errors import Question
 from crispseg.folders.checks import check
 from crispseg.folders.finding import Severity
 
-from .messy import ASKED, FOLDERS, REFUSED, WRONG, Messy, become, source_of
+from .messy import ASKED, FOLDERS, REFUSED, SIZE, WRONG, Messy, become, source_of, write
 
 
 def stopped_by_the_doctor(row: Messy, root: Path) -> bool:
@@ -50,10 +52,17 @@ def test_a_messy_folder(name: str, tmp_path: Path) -> None:
     assert stopped_by_the_doctor(row, tmp_path) == (row.outcome in (ASKED, REFUSED))
 
 
-def test_the_question_about_strokes_names_them(tmp_path: Path) -> None:
-    row = FOLDERS["strokes, 255 unlabelled"]
-    row.draw(tmp_path)
-    error = error_with(row, tmp_path)
-    assert isinstance(error, Question)
-    strokes = [settings for answer, settings in error.choices.items() if "strokes" in answer]
-    assert strokes == [{"data.ignore": [255]}]
+def test_the_answer_about_strokes_trains(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "data"
+    FOLDERS["strokes, 255 unlabelled"].draw(root)
+    write(root / "masks/01.png", np.full(SIZE, 255, np.uint8))
+    network = "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16", "--model.pretrained=false"
+    settings = "--loss.gated_crf=1", "--augment.crop=32", "--iterations=2", "--workers=0", "--loggers=[]"
+    text = error_of(capsys, "train", root, "--out", tmp_path / "run", *network, *settings)
+    assert "if the masks are strokes" in text
+    (answer,) = (words for words in hints(text) if "--data.ignore=[255]" in words)
+    capsys.readouterr()
+    assert main(answer) == 0
+    printed = capsys.readouterr().err
+    assert "of the pixels are labelled, as with strokes" in printed
+    assert "1 mask in which all pixels are ignored, so that training skips the image" in printed
