@@ -73,11 +73,15 @@ class WeightedLoss(nn.Module):
             logits = logits.float()
             if self.custom:
                 return checked(self.custom(logits, labels), logits)
-            terms = [self.weights[name] * loss(logits, labels) for name, loss in self.losses.items()]
-            if "gated_crf" in self.weights:
-                assert images is not None
-                terms.append(self.weights["gated_crf"] * gated_crf(logits, images))
+            terms = [weight * self._term(name, logits, labels, images) for name, weight in self.weights.items()]
             return torch.stack(terms).sum()
+
+    def _term(self, name: Loss, logits: Tensor, labels: Tensor, images: Tensor | None) -> Tensor:
+        if name == "gated_crf":
+            assert images is not None
+            return gated_crf(logits, images)
+        loss: Tensor = self.losses[name](logits, labels)
+        return loss
 
 
 def checked(loss: Any, logits: Tensor) -> Tensor:
