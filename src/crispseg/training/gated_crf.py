@@ -13,14 +13,14 @@ from torch import Tensor
 
 STRIDE = 4  # side of the squares over which images and logits are averaged
 RADIUS = 3  # largest distance of a pair along each axis, in squares
-DISTANCE = 6.0  # standard deviation of the kernel in squares
-COLOR = 0.25  # and in standard deviations of the colours
+PLACE_SD = 6.0  # standard deviation of the kernel in squares
+COLOR_SD = 0.25  # and in standard deviations of the colours
 
 
 def gated_crf(logits: Tensor, images: Tensor) -> Tensor:
     """Return Σ k(i, j) (1 - p_i · p_j) / Σ k(i, j) over pairs of neighbours i, j in a window.
 
-    k(i, j) = exp(-|x_i - x_j|² / 2 DISTANCE² - |c_i - c_j|² / 2 COLOR²), with the mean of |c_i - c_j|² over channels.
+    k(i, j) = exp(-|x_i - x_j|² / 2 PLACE_SD² - |c_i - c_j|² / 2 COLOR_SD²), |c_i - c_j|² averaged over channels.
     Logits are `(N, C, H, W)`, and normalised images `(N, channels, H, W)`.
     """
     probabilities = F.avg_pool2d(logits, STRIDE).softmax(1)
@@ -33,7 +33,7 @@ def gated_crf(logits: Tensor, images: Tensor) -> Tensor:
             continue
         here = ..., slice(height - dy), slice(max(-dx, 0), width - max(dx, 0))
         there = ..., slice(dy, height), slice(max(dx, 0), width + min(dx, 0))
-        exponent = (dy**2 + dx**2) / DISTANCE**2 + (colors[here] - colors[there]).square().mean(1) / COLOR**2
+        exponent = (dy**2 + dx**2) / PLACE_SD**2 + (colors[here] - colors[there]).square().mean(1) / COLOR_SD**2
         kernel = (-exponent / 2).exp()
         same = (probabilities[here] * probabilities[there]).sum(1)
         differing, kernels = differing + (kernel * (1 - same)).sum(), kernels + kernel.sum()
