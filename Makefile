@@ -8,19 +8,22 @@ INSTALLED := $(VENV)/.installed
 # A test process that dies fails the suite at once: xdist may wait for ever after it has started another.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --max-worker-restart=0
 
-.PHONY: quickstart test test-changed test-slow test-all fuzz lint docs figures notebooks format clean
+.PHONY: quickstart test test-changed test-slow test-tools test-all fuzz lint docs figures notebooks format clean
 
 quickstart: $(RUNS)  ## train, test and look at a model of microscope images of nuclei
 	$(BIN)/crispseg quickstart
 
 test: $(INSTALLED)  ## all tests but the slow ones, in two processes of one thread each: some minutes
-	$(PYTEST) -m 'not slow'
+	$(PYTEST) -m 'not slow and not tools'
 
 test-changed: $(INSTALLED)  ## the tests that ran code which has changed since; the first time all
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --testmon -m 'not slow'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --testmon -m 'not slow and not tools'
 
 test-slow: $(INSTALLED)  ## the others: exports of every kind of graph, long runs, processes
-	$(PYTEST) -m slow
+	$(PYTEST) -m 'slow and not tools'
+
+test-tools: $(INSTALLED)  ## those of files for other programs, and why each of the others is skipped
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -rs -m tools
 
 test-all: test test-slow  ## all tests
 

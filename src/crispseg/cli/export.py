@@ -28,9 +28,9 @@ LARGEST_LOSS = 0.5  # points of a score that int8 may lose before another precis
 
 @dataclass(kw_only=True)
 class Export(WithOptions, WithData):
-    """Write a trained model as one file for ONNX Runtime, OpenVINO, torch.export, ExecuTorch or Core ML.
+    """Write a trained model as one file for ONNX Runtime, OpenVINO, torch.export, ExecuTorch, Core ML or QGIS.
 
-    It accepts images of any size unless size is given; ExecuTorch and Core ML files, for phones, need it.
+    It accepts images of any size unless size is given; ExecuTorch, Core ML and deepness files need it.
 
     A certificate compares the file's outputs with the model's.
 
@@ -54,7 +54,7 @@ class Export(WithOptions, WithData):
     calibration_images: PositiveInt = 100
 
     def __call__(self) -> None:
-        of_suffix = {kind.suffix: name for name, kind in FILE_FORMATS.items()}
+        of_suffix = {kind.suffix: name for name, kind in reversed(FILE_FORMATS.items())}  # the first of equal ones
         kind: Any = self.format or of_suffix.get(self.out.suffix.lower())
         if kind is None:
             raise CrispsegError(f"is {self.out}; use a name that ends in {', '.join(of_suffix)}", "out")

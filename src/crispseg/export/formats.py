@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
@@ -14,12 +15,13 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from crispseg.compat import openvino_core
-from crispseg.export.plan import ExportPlan, Sampling, exporting
+from crispseg.export.deepness import plugin_metadata
+from crispseg.export.plan import ExportPlan, Output, Sampling, exporting
 from crispseg.export.quantization import quantize_onnx, quantize_openvino
 from crispseg.inference.device import runs_coreml
 from crispseg.inference.runtime import METADATA, UNSEALED, AnyModel, ExportedModel, open_model, seal
 
-Format: TypeAlias = Literal["onnx", "openvino", "torch_export", "executorch", "coreml"]
+Format: TypeAlias = Literal["onnx", "openvino", "torch_export", "executorch", "coreml", "deepness"]
 
 OPSET = 19
 
@@ -135,6 +137,8 @@ def save_onnx(plan: ExportPlan, program: ExportedProgram, path: Path) -> None:
         )
     assert written is not None
     written.model.metadata_props[METADATA] = plan.metadata(sha256=UNSEALED)
+    for key, value in plugin_metadata(plan).items():
+        written.model.metadata_props[key] = json.dumps(value)
     written.save(path, external_data=False)
 
 
@@ -167,10 +171,14 @@ class FileFormat:
     """Required packages."""
     sampling: Sampling = "gather"
     """Default of an export."""
+    output: Output = "logits"
+    """Default of an export."""
     one_size: bool = False
     """Whether a file accepts images of one size only."""
+    of_maps: bool = False
+    """Whether a file is for square tiles of maps of 8 bits, and records the size of their pixels."""
     unsupported: Mapping[str, str] = field(default_factory=dict)
-    """Unsupported precisions, sampling and input, with reasons."""
+    """Unsupported precisions, sampling, input and output, with reasons."""
 
 
 FILE_FORMATS: dict[Format, FileFormat] = {
@@ -214,6 +222,21 @@ FILE_FORMATS: dict[Format, FileFormat] = {
             "gather": "coremltools cannot convert gathered rows; use grid_sample",
             "uint8": "Core ML's arrays have no 8 bits; use input float",
             "int8": "8-bit convolutions are not exported to Core ML yet; use fp32",
+        },
+    ),
+    "deepness": FileFormat(
+        suffix=".onnx",
+        write=write_onnx,
+        packages=("onnx", "onnxscript", "onnxruntime"),
+        output="probabilities",
+        one_size=True,
+        of_maps=True,
+        unsupported={
+            "bf16": "ONNX Runtime has no bfloat16 convolution on a CPU; use fp32",
+            "int8": "it is for onnx and openvino; use fp32",
+            "uint8": "the plug-in gives normalised images; leave out input",
+            "logits": "the plug-in takes probabilities; leave out output",
+            "labels": "the plug-in takes probabilities; leave out output",
         },
     ),
 }

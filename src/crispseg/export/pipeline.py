@@ -17,6 +17,7 @@ from crispseg.config.settings import checks_arguments
 from crispseg.errors import CrispsegError, one_line
 from crispseg.evaluation.checked import check_classes
 from crispseg.export.certificate import CHECKED, Certificate, Comparison, Measured, compare, measure
+from crispseg.export.deepness import resolution_of
 from crispseg.export.formats import FILE_FORMATS, Format, float_file
 from crispseg.export.plan import ExportPlan, Output, Precision, Sampling
 from crispseg.export.quantization import Calibration, Input
@@ -43,9 +44,10 @@ def export_model(
     max_drop: NonNegativeFloat | None = None,
     sampling: Sampling | None = None,
     input: Input = "float",
-    output: Output = "logits",
+    output: Output | None = None,
     size: tuple[int, int] | None = None,
     triton: bool = False,
+    pixel_size: str | None = None,
 ) -> Certificate:
     """Write a file from images to logits, probabilities or labels at their size, and certify it.
 
@@ -56,7 +58,7 @@ def export_model(
         model: the model.
         path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it), .pt2, .pte
             or .mlpackage (a folder).
-        format: see `Format`.
+        format: see `Format`; deepness is an ONNX file for QGIS's plug-in of that name.
         precision: fp32, bf16 or int8, which is calibrated on data. In bf16, OpenVINO rounds the coordinates of
             `grid_sample` too; `gather` in crisp keeps their whole pixels.
         data: images for the 8-bit ranges and for the evaluation of the file.
@@ -68,11 +70,12 @@ def export_model(
             decoders give them, which the file normalises. They are uint16 for a model with a value range. A model of
             one channel takes RGB, and, in a file for all sizes, also grey of one channel.
         output: `logits` or `probabilities` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8, which need less
-            memory but give no probabilities.
-        size: height and width of the images. ExecuTorch and Core ML files need it; by default, other files accept any
-            number of images of any size. An OpenVINO file for one image of one size takes less time.
+            memory but give no probabilities. By default `logits`, but `probabilities` for deepness.
+        size: height and width of the images. ExecuTorch, Core ML and deepness files need it; by default, others accept
+            any number of images of any size. An OpenVINO file for one image of one size takes less time.
         triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file; other
             settings there are not overwritten.
+        pixel_size: side of a pixel of the training images with its unit, such as 0.5m, for deepness.
 
     Raises:
         CrispsegError: the suffix is wrong, or the file cannot be written; a package is missing; the model cannot be
@@ -80,7 +83,8 @@ def export_model(
             The file is then not written, and an earlier one of this name is kept.
     """
     path, kind = Path(path), FILE_FORMATS[format]
-    plan = ExportPlan(model, precision, sampling or kind.sampling, input, output, size, data)
+    resolution = resolution_of(pixel_size) if pixel_size else None
+    plan = ExportPlan(model, precision, sampling or kind.sampling, input, output or kind.output, size, data, resolution)
     check_plan(plan, path, format, max_drop=max_drop, triton=triton)
     settings = triton_settings(path, plan)
     if triton:
@@ -128,7 +132,7 @@ def conflicts(plan: ExportPlan, path: Path, format: Format, triton: bool) -> Seq
     kind, int8 = FILE_FORMATS[format], plan.precision == "int8"
     name = f"{path.stem or 'model'}{kind.suffix}"
     missing = [package for package in kind.packages if importlib.util.find_spec(package) is None]
-    unsupported = kind.unsupported.keys() & {plan.precision, plan.sampling, plan.input}
+    unsupported = kind.unsupported.keys() & {plan.precision, plan.sampling, plan.input, plan.output}
     reasons = "; ".join(f"{value}: {kind.unsupported[value]}" for value in sorted(unsupported))
     needs_size = kind.one_size and plan.size is None
     size = plan.size or (MIN_SIDE, MIN_SIDE)
@@ -139,6 +143,9 @@ def conflicts(plan: ExportPlan, path: Path, format: Format, triton: bool) -> Seq
         (missing, f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}"),
         (needs_size, f"size is None, but {format} files accept one size; {sides}"),
         (min(size) < MIN_SIDE or math.prod(size) > MAX_PIXELS, f"size is {size}; {sides}"),
+        (kind.of_maps and size[0] != size[1], f"size is {size}, but {format} needs a square; give one side twice"),
+        (kind.of_maps and plan.model.info.value_range, f"{format} takes images of 8 bits, not of a value range"),
+        (kind.of_maps != bool(plan.resolution), f"{format}: pixel_size, such as 0.5m, is for deepness, which needs it"),
         (plan.size and (int8 or triton), "int8 and triton need a file for all sizes; leave out size"),
         (triton and format != "onnx", f"triton needs an ONNX file, but format is {format}; use onnx"),
     )

@@ -52,6 +52,7 @@ class ExportPlan:
     output: Output = "logits"
     size: tuple[int, int] | None = None
     data: Calibration | None = None
+    resolution: float | None = None  # side of a pixel in centimetres
 
     def trace(self, *, bf16: bool = False) -> ExportedProgram:
         """Trace the forward pass of the folded model, for one image of the size or with symbolic batch and size."""

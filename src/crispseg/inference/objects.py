@@ -236,10 +236,20 @@ class Objects:
 
 
 def pixel_area(size: str) -> tuple[float, str]:
-    """Return the area of a pixel and its unit from the side of a pixel.
+    """Return the area of a pixel and its unit from the side of a pixel; errors are those of `pixel_side`.
 
     >>> pixel_area("0.5um")
     (0.25, 'um2')
+    """
+    side, unit = pixel_side(size)
+    return side**2, f"{unit}2"
+
+
+def pixel_side(size: str) -> tuple[float, str]:
+    """Return the side of a pixel and its unit.
+
+    >>> pixel_side("0.5um")
+    (0.5, 'um')
 
     Raises:
         CrispsegError: `size` is not a positive number with a unit.
@@ -247,7 +257,7 @@ def pixel_area(size: str) -> tuple[float, str]:
     parts = re.fullmatch(r"(\d*\.?\d+) ?([a-zA-Zµμ]+)", size)
     if parts is None or not float(parts[1]):
         raise CrispsegError(f"is {size}; give the side of a pixel with its unit, such as 0.5um", "pixel_size")
-    return float(parts[1]) ** 2, f"{parts[2]}2"
+    return float(parts[1]), parts[2]
 
 
 def measured(
