@@ -33,7 +33,7 @@ ORDER = (
         "prediction",
     ),
     *("evaluation", "benchmarking", "export", "visualization", "inspection", "training", "labelling", "recipes"),
-    *("api", "cli"),
+    *("api", "annotation", "cli"),
 )
 """The packages, each of which imports only those before it."""
 

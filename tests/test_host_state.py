@@ -20,7 +20,7 @@ from program_state import changed, program_state
 from training_runs import DRAWN, FLAGS, quietly, tiny
 
 import crispseg
-from crispseg import CrispsegError
+from crispseg import CrispsegError, Project
 from crispseg.cli.command import Group, commands
 from crispseg.cli.main import COMMANDS, main
 from crispseg.io.images import write_image
@@ -33,6 +33,7 @@ DATA = " ".join(as_flags(DRAWN))
 
 COMMAND_ROWS = {  # arguments with which it succeeds, and with which it fails
     "ablate": (f"{{flow}} {DATA} --workers=0", "{none}"),
+    "annotate": ("{new} {image}", "{broken}/below"),
     "benchmark": ("fpn:test_efficientnet --size 64 64 --repeats=1 --warmup=1", "none"),
     "compare": ("{run} {run} --workers=0", "{run} {none}"),
     "convert": ("{official} --out {new}", "{image} --out {new}"),
@@ -62,6 +63,7 @@ def walked(block: AbstractContextManager[Any], model: torch.nn.Module, channels:
 
 Call = Callable[[Any], Any]
 PYTHON_ROWS: dict[str, tuple[Call, Call]] = {
+    "Project": (lambda at: crispseg.Project(at.new, [at.image]).suggest(), lambda at: crispseg.Project(at.image)),
     "Segmentation": (lambda at: at.result.save(at.new), lambda at: at.result.objects("none")),
     "SegmentationModel": (
         lambda at: at.model.save_pretrained(at.new),
@@ -149,6 +151,7 @@ def test_the_state_of_the_program_stays(
 ) -> None:
     place.new = str(tmp_path / "new")
     monkeypatch.setattr("crispseg.cli.demo.Event", Interrupted)
+    monkeypatch.setattr("crispseg.cli.annotate.open_window", Project)
     cv2.setNumThreads(2)
     before = program_state()
     assert run_row(name, place, fails) == fails

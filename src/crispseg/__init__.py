@@ -10,6 +10,7 @@ from crispseg.errors import CrispsegError
 from crispseg.io.host import imports_unnoticed
 
 if TYPE_CHECKING:
+    from crispseg.annotation import Project
     from crispseg.api import evaluate, load, predict, train
     from crispseg.decoders import contexts, fuses, merges
     from crispseg.inference import Segmentation, Segmenter
@@ -20,6 +21,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "CrispsegError",
+    "Project",
     "Segmentation",
     "SegmentationModel",
     "Segmenter",
@@ -42,7 +44,14 @@ def __getattr__(name: str) -> Any:
     """Import PyTorch only when it is needed, so that help appears at once."""
     with imports_unnoticed():
         if name in __all__:
-            for home in ("models", "decoders", "inference", "nn", "api"):  # models first: it registers its parts
+            for home in (
+                "models",
+                "decoders",
+                "inference",
+                "nn",
+                "api",
+                "annotation",
+            ):  # models first: it registers its parts
                 module = importlib.import_module(f"crispseg.{home}")
                 if hasattr(module, name):
                     return globals().setdefault(name, getattr(module, name))

@@ -45,6 +45,7 @@ def test_a_wheel_predicts_without_network(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     command = subprocess.run([installed / "bin/crispseg", "--version"], env=environment, capture_output=True, text=True)
     assert command.stdout.strip() == __version__, command.stderr
+    assert (installed / "crispseg/annotation/napari.yaml").is_file()  # of napari's plugin
     for name in ("nuclei", "aerial", "leaf"):
         with Image.open(tmp_path / name / "photo.png") as written:
             assert written.mode == "P" and written.size == (80, 60)

@@ -33,6 +33,7 @@ COMMANDS = {
     "predict": "segment images",
     "label": "choose images to label next, and list masks that are probably wrong",
     "inspect": "write a page that shows how a model computes its labels",
+    "annotate": "paint images, train on the strokes and correct predictions, in a window of napari",
     "demo": "show models in the browser: drop an image and see its classes and the model's sampled points",
     "list": "list networks to train, and bundled trained models",
     "benchmark": "count and time models, also of other libraries",

@@ -12,6 +12,9 @@ from pathlib import Path, PurePosixPath
 from crispseg.errors import CrispsegError
 from crispseg.io.images import SUFFIXES, SYSTEM_FOLDERS
 
+RUN = frozenset({"config.yaml", "checkpoints"})
+"""Names in the folder of a training run, whose pictures are no data."""
+
 
 @dataclass(frozen=True)
 class Tree:
@@ -27,7 +30,7 @@ class Tree:
 
     @classmethod
     def of(cls, root: str | Path) -> Tree:
-        """Walk through a folder once. Links are followed; hidden files and folders are left out.
+        """Walk through a folder once. Links are followed; hidden files and folders, and runs in it, are left out.
 
         A missing folder raises a `CrispsegError`.
         """
@@ -69,6 +72,8 @@ def _walk(root: Path, folder: PurePosixPath, above: frozenset[str]) -> Iterator[
     except OSError as error:
         remedy = "check its permissions, or move it"
         raise CrispsegError(f"{root / folder} cannot be read ({error.strerror}); {remedy}") from None
+    if folder.parts and {entry.name for entry in entries} >= RUN:
+        return
     for entry in entries:
         if entry.name[0] == "." or entry.name in SYSTEM_FOLDERS:
             continue

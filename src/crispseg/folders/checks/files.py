@@ -8,13 +8,21 @@ import numpy as np
 
 from crispseg.folders.examined import Examined
 from crispseg.folders.finding import Finding, Severity, finding_of
+from crispseg.folders.mask_values import MOSTLY
+from crispseg.folders.pairs import NO_MASK
 
-UNPAIRED = "image-without-mask", "mask-without-image", "ambiguous-names", "listed-file-missing"
+UNPAIRED = NO_MASK, "mask-without-image", "ambiguous-names", "listed-file-missing"
 
 
 def unpaired(code: str) -> Callable[[Examined], Finding | None]:
     """Return the check of files that are in no split, for one reason."""
     return lambda data: finding_of(code, data.unpaired.get(code, ()))
+
+
+def image_without_mask(data: Examined) -> Finding | None:
+    """Images without a mask; where others have strokes only, these are still to be labelled."""
+    in_work = any(report.void > MOSTLY for report in data.reports)
+    return finding_of(NO_MASK, data.unpaired.get(NO_MASK, ()), Severity.INFORMATION if in_work else None)
 
 
 def split_unavailable(data: Examined) -> Finding | None:
@@ -69,7 +77,8 @@ def transparent_pixels(data: Examined) -> Finding | None:
 
 
 FILE_CHECKS = [
-    *(unpaired(code) for code in UNPAIRED),
+    image_without_mask,
+    *(unpaired(code) for code in UNPAIRED[1:]),
     split_unavailable,
     unusable_file,
     sizes_differ,

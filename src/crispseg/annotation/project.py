@@ -1,0 +1,278 @@
+"""A folder of images that a person paints and a model learns and segments, in turns; without any window."""
+
+from __future__ import annotations
+
+import csv
+import filecmp
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from threading import Event
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from crispseg.config.files import real_path
+from crispseg.errors import CrispsegError, flags_of
+from crispseg.folders.names import read_names, write_names
+from crispseg.inference import Segmentation, Segmenter
+from crispseg.inference.image_files import named_images
+from crispseg.inference.objects import Objects
+from crispseg.io.files import atomic_path, user_path, writable_folder
+from crispseg.io.images import find_images, image_size, read_mask, write_labels
+from crispseg.io.opening import faults
+from crispseg.io.parallel import spread
+from crispseg.io.results import made_of_result
+from crispseg.io.tiff_reading import has_more_pages
+from crispseg.labelling.following import CELLS, images_to_label
+from crispseg.labels import IGNORE, LabelSet
+from crispseg.models import SegmentationModel
+
+CLASSES_FILE = "classes.txt"
+BORDER_CLASS = "border"  # class of the pixels between objects
+ACCEPTED = "accepted"  # metadata of masks that are accepted predictions
+SIDE, HELD_BACK = 32, 5  # one of so many squares of this side, in pixels, is held back for evaluation
+CANDIDATES = 20  # number of images, evenly spread, among which the next one is chosen
+START_AND_END = 6.0  # seconds of a training before the first step and after the last
+LEAST_SECONDS = 5.0  # seconds of the shortest training
+
+Labels = NDArray[np.uint8]  # class ids (H, W), 255 for unlabelled pixels
+
+
+class Progress(NamedTuple):
+    """State of a training: its share, 1 at the end, remaining seconds, and the best mIoU on held-back labels so far."""
+
+    share: float
+    seconds_left: float
+    miou: float | None
+
+
+class Suggestion(NamedTuple):
+    """Image, and box in it (left, top, width, height in pixels), in which labels help most."""
+
+    name: str
+    box: tuple[int, int, int, int]
+
+
+class Project:
+    """Folder of images that a person paints and a model learns and segments, in turns.
+
+    It has `images`, their labels in `masks` (255 for unlabelled pixels; no file for an image without any),
+    `classes.txt`, and trained models in `runs`. `crispseg train` and other commands read it like any data. Invalid
+    classes, broken images or a folder that cannot be written raise a `CrispsegError`.
+
+    Args:
+        folder: folder of the project; it is created if it is missing.
+        images: images to add: files, folders or patterns. Each page of a TIFF becomes an image.
+        classes: names of the classes; by default those of `classes.txt`, or background and object.
+    """
+
+    def __init__(self, folder: str | Path, images: Sequence[str | Path] = (), classes: Sequence[str] = ()) -> None:
+        self.folder = user_path(folder)
+        for part in ("images", "masks", "runs"):
+            writable_folder(self.folder / part)
+        listing = self.folder / CLASSES_FILE
+        if classes or not listing.exists():
+            write_names(listing, LabelSet.colored([*classes] or ["background", "object"]).names)
+        self.classes = LabelSet.colored(read_names(listing))
+        place = self.folder / "images"
+        files = find_images(place)
+        self.images = {file.relative_to(place).with_suffix("").as_posix(): file for file in files}  # by name
+        self.add(images)
+        self.accepted = {name for name in self.painted if made_of_result(self.mask(name)) == ACCEPTED}
+        self.runs = [str(run) for run in sorted((self.folder / "runs").iterdir()) if (run / "model").is_dir()]
+        self.model = self.runs[-1] if self.runs else None  # to predict with, and to start training from
+
+    @property
+    def painted(self) -> list[str]:
+        """Names of the images with labels."""
+        return [name for name in self.images if self.mask(name).exists()]
+
+    def add(self, images: Sequence[str | Path]) -> None:
+        """Link images into the project, or copy them; those that it already has are left out."""
+        folder = self.folder / "images"
+        for path, name in named_images(images).items():
+            name = name.replace("/", "_")
+            pages = pages_of(path)
+            for number, page in enumerate(pages, 1):
+                file = self.images[f"{name}_{number:03}"] = folder / f"{name}_{number:03}.tif"
+                with atomic_path(file) as temporary:
+                    tifffile.imwrite(temporary, page, photometric="minisblack" if page.ndim == 2 else "rgb")
+            while name in self.images and not filecmp.cmp(path, self.images[name]):
+                name += "_2"
+            if name not in self.images and not len(pages):
+                self.images[name] = folder / f"{name}{path.suffix}"
+                link(path, self.images[name])
+
+    def mask(self, name: str) -> Path:
+        """Return the path of the labels of an image; the file exists if it has any."""
+        return self.folder / "masks" / f"{name}.png"
+
+    def labels(self, name: str) -> Labels:
+        """Return the labels of an image, `(H, W)`; a value without a class raises a `CrispsegError`."""
+        file = self.mask(name)
+        if not file.exists():
+            return np.full(image_size(self.images[name]), IGNORE, np.uint8)
+        mask = read_mask(file)
+        unknown = mask[(mask >= len(self.classes)) & (mask != IGNORE)]
+        if unknown.size:
+            fault = f"{file} has the value {unknown[0]}, but {CLASSES_FILE} lists {len(self.classes)} classes"
+            raise CrispsegError(f"{fault}; write a name for each value, one per line")
+        return mask.astype(np.uint8)
+
+    def write(self, name: str, labels: Labels) -> None:
+        """Write the labels of an image, which are then on the disk; without any labels, the file is removed.
+
+        If the image is in `accepted`, the file is marked as an accepted prediction.
+        """
+        if (labels == IGNORE).all():
+            self.mask(name).unlink(missing_ok=True)
+        else:
+            write_labels(self.mask(name), labels, self.classes.palette, ACCEPTED if name in self.accepted else "")
+
+    def train(
+        self,
+        minutes: float = 1.0,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+        stop: Event | None = None,
+    ) -> Path:
+        """Train on all labels in another process, starting from `model`, and return the run, which becomes `model`.
+
+        A fifth of the labels, in a fixed pattern of squares, is held back to evaluate the model. Too few labels, or a
+        training that fails, raise a `CrispsegError`.
+
+        Args:
+            minutes: duration of the whole call; the training itself takes at least five seconds.
+            on_progress: called with the progress about twice a second.
+            stop: event that ends the training; the best model so far is kept.
+        """
+        started, stop = time.monotonic(), stop or Event()
+        numbers = [int(run.name) for run in (self.folder / "runs").iterdir() if run.name.isdecimal()]
+        run = writable_folder(self.folder / "runs" / f"{max(numbers, default=0) + 1:03}")
+        data, log = self._divided(run.name), run / "log.txt"
+        seconds = max(60 * minutes - START_AND_END - (time.monotonic() - started), LEAST_SECONDS)
+        settings = {"minutes": seconds / 60, "out": str(run), "loggers": [], "ignore": [IGNORE]}
+        settings |= {"classes": [*self.classes.names]} | ({"init_from": self.model} if self.model else {})
+        command = [sys.executable, "-P", "-m", "crispseg", "train", str(data), *flags_of(settings)]
+        with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
+            try:
+                while process.poll() is None and not stop.wait(0.5):
+                    left = max(60 * minutes - (time.monotonic() - started), 0)
+                    on_progress(Progress(min(1 - left / (60 * minutes), 0.99), left, best_miou(run)))
+            finally:
+                process.terminate()
+        on_progress(Progress(1, 0, best_miou(run)))
+        if not (run / "model").is_dir() or (process.returncode and not stop.is_set()):
+            reason = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise CrispsegError(f"the training ended early: {reason or log}")
+        self.model = str(run)
+        self.runs.append(self.model)
+        return run
+
+    def _divided(self, run: str) -> Path:
+        """Write training labels and held-back ones as the splits of a folder, which is hidden from other commands."""
+        place = self.folder / ".divided" / run
+        masks = {name: self.labels(name) for name in self.painted}
+        if not masks:
+            raise CrispsegError(f"{self.folder} has no labels; paint some pixels of each class")
+        for is_val, split in enumerate(("train", "val")):
+            parts = {name: np.where(held_back(mask) == is_val, mask, IGNORE) for name, mask in masks.items()}
+            present = set[int]().union(*(np.unique(part).tolist() for part in parts.values()))
+            for name, mask in masks.items():
+                labels = np.where(np.isin(mask, [*present]), parts[name], mask)  # other classes are too few to divide
+                if (labels != IGNORE).any():
+                    write_labels(place / split / "masks" / f"{name}.png", labels, self.classes.palette)
+                    link(self.images[name], place / split / "images" / f"{name}{self.images[name].suffix}")
+        return place
+
+    def predict(self, name: str) -> Segmentation:
+        """Return the prediction for an image; without a model, raise a `CrispsegError`."""
+        if self.model is None:
+            raise CrispsegError(f"{self.folder} has no model yet; train one, or choose a bundled model")
+        return segmenter_of(self.model)(self.images[name])
+
+    def measure(self, name: str) -> Objects:
+        """Return the predicted objects of all classes but the background; a class named border separates others."""
+        result = self.predict(name)
+        foreground = result.label_set.foreground
+        classes = [category for category in foreground if category != BORDER_CLASS]
+        return result.objects(classes, BORDER_CLASS if BORDER_CLASS in foreground and len(classes) == 1 else None)
+
+    def suggest(self) -> Suggestion:
+        """Return where labels help most: in which image, uncertain and unlike painted ones, and in which cell of it.
+
+        Images without labels come first. Without a model, it is the whole of the first image.
+        """
+        images, painted = self.images, self.painted
+        rest = [name for name in images if name not in painted]
+        pool = rest or painted
+        if not pool:
+            raise CrispsegError(f"{self.folder / 'images'} contains no images; add some")
+        name = pool[0]
+        if self.model is None:
+            height, width = image_size(images[name])
+            return Suggestion(name, (0, 0, width, height))
+        if len(pool) > 1:
+            candidates = {images[pool[index]]: pool[index] for index in spread(len(pool), CANDIDATES)}
+            known = [images[painted[index]] for index in spread(len(painted), CANDIDATES)] if rest else []
+            model = SegmentationModel.from_pretrained(self.model)
+            name = images_to_label(model, segmenter_of(self.model), candidates, known, 1)[0].name
+        doubt = 255 - self.predict(name).confidence()
+        return Suggestion(name, worst_cell(np.where(self.labels(name) == IGNORE, doubt, 0)))
+
+
+@lru_cache(maxsize=1)
+def segmenter_of(model: str) -> Segmenter:
+    """Return the segmenter of a model; if the model has no range for 16-bit images, each is scaled by its own."""
+    segmenter = Segmenter(model)
+    segmenter.value_range = segmenter.value_range or "image"
+    return segmenter
+
+
+def held_back(mask: Labels) -> NDArray[np.bool_]:
+    """Return which pixels `(H, W)` are held back for evaluation, always the same ones of an image."""
+    rows, columns = np.ogrid[: mask.shape[0], : mask.shape[1]]
+    return np.asarray((rows // SIDE + 2 * (columns // SIDE)) % HELD_BACK == 0)
+
+
+def best_miou(run: Path) -> float | None:
+    """Return the best mIoU in the table of a run that may have just begun; None before the first evaluation."""
+    table = run / "metrics.csv"
+    if not table.exists():
+        return None
+    with table.open(newline="") as file:
+        return max(float(row["miou"] or 0) for row in csv.DictReader(file))
+
+
+def worst_cell(values: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+    """Return the box of the square cell of values `(H, W)` with the largest mean."""
+    height, width = values.shape
+    side = max(1, min(height, width) // CELLS)
+    cells = cv2.resize(values.astype(np.float32), (width // side, height // side), interpolation=cv2.INTER_AREA)
+    row, column = divmod(int(cells.argmax()), cells.shape[1])
+    return column * side, row * side, side, side
+
+
+def pages_of(path: Path) -> Sequence[NDArray[Any]]:
+    """Return the pages of a TIFF with several; nothing for other images."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return ()
+    with faults(path), tifffile.TiffFile(path) as tiff:
+        shape = tiff.pages[0].shape
+        return tiff.series[0].asarray().reshape(-1, *shape) if has_more_pages(tiff) else ()
+
+
+def link(image: Path, path: Path) -> None:
+    """Link an image; copy it if the system has no links."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.symlink_to(real_path(image))
+    except OSError:
+        shutil.copy(image, path)
