@@ -243,11 +243,10 @@ def held_back(mask: Labels) -> NDArray[np.bool_]:
 
 
 def best_miou(run: Path) -> float | None:
-    """Return the best mIoU in the table of a run that may have just begun; None before the first evaluation."""
-    table = run / "metrics.csv"
-    if not table.exists():
+    """Return the best mIoU of a training that may be under way; None before its first model, which is written last."""
+    if not (run / "model").is_dir():
         return None
-    with table.open(newline="") as file:
+    with (run / "metrics.csv").open(newline="") as file:
         return max(float(row["miou"] or 0) for row in csv.DictReader(file))
 
 
