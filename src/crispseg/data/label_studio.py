@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
 import numpy as np
+from numpy.typing import NDArray
 
 from crispseg.data.annotations import (
     Annotations,
@@ -27,13 +29,14 @@ from crispseg.data.annotations import (
 from crispseg.errors import CrispsegError
 from crispseg.io.files import foreign_endings
 from crispseg.io.images import SUFFIXES
-from crispseg.labels import LabelSet
+from crispseg.io.outlines import areas, joined
+from crispseg.labels import IGNORE, LabelSet
 
 NOT_SHAPES = ("choices", "datetime", "labels", "number", "rating", "taxonomy", "textarea")
 """Types of results that describe the region with the same id."""
 ADDRESS = re.compile(r"/|\w+://")
 """Start of an address; other texts that end like an image are names of files."""
-
+WORD_BITS, RUN_BITS = 8, 16  # of a value and of the length of a run in written brush masks
 
 UNANNOTATED = "no annotation; they were left out"
 WITHOUT_REGION = "several images but no region; they were left out"
@@ -69,16 +72,45 @@ def _results(annotations: list[dict[str, Any]] | None) -> list[list[dict[str, An
 
 def write_label_studio(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:
     """Write tasks.json, with polygons as predictions."""
+    control = {"from_name": "label", "to_name": "image", "type": "polygonlabels"}
     tasks = []
     for image in images:
-        height, width = image.labels.shape
-        head = {"from_name": "label", "to_name": "image", "type": "polygonlabels", "image_rotation": 0}
-        size = {"original_width": width, "original_height": height}
-        shares = [(name, (np.array(ring) * (100 / width, 100 / height)).tolist()) for name, ring in image.polygons()]
-        regions = [{**head, **size, "value": {"points": points, "polygonlabels": [name]}} for name, points in shares]
-        predictions = [{"model_version": "crispseg", "result": regions}]
+        predictions = [{"model_version": "crispseg", "result": regions(image.labels, classes, control)}]
         tasks.append({"data": {"image": f"/data/local-files/?d={quote(image.file_name)}"}, "predictions": predictions})
     (folder / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
+
+
+def regions(labels: NDArray[np.uint8], classes: LabelSet, control: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Return class ids `(H, W)` as results of a prediction, without the background and 255.
+
+    `control` has their `from_name`, `to_name` and `type`. With `brushlabels`, each class is a brush mask. With
+    `polygonlabels`, each area is a polygon; a line joins the outlines of holes to it.
+    """
+    height, width = labels.shape
+    head = {**control, "original_width": width, "original_height": height, "image_rotation": 0}
+    shapes: list[tuple[int, dict[str, Any]]] = []
+    if control["type"] == "brushlabels":
+        for index in {*np.unique(labels).tolist()} - {classes.background, IGNORE}:
+            shapes.append((index, {"format": "rle", "rle": brush_runs(labels == index)}))
+    else:
+        for index, outlines in areas(labels, classes.background):
+            points = np.array(joined(outlines)) * (100 / width, 100 / height)
+            shapes.append((index, {"points": points.tolist()}))
+    return [{**head, "value": {**value, control["type"]: [classes.names[index]]}} for index, value in shapes]
+
+
+def brush_runs(mask: NDArray[np.bool_]) -> list[int]:
+    """Return the bytes of a brush mask `(H, W)`: run lengths of RGBA values, 0 or 255; see `_draw_brush`."""
+    flat, longest = mask.ravel(), 2**RUN_BITS
+    edges = [0, *(np.flatnonzero(np.diff(flat)) + 1).tolist(), flat.size]
+    bits = [f"{4 * flat.size:032b}{WORD_BITS - 1:05b}", 4 * f"{RUN_BITS - 1:04b}"]
+    for start, end in pairwise(edges):
+        value = f"{255 * int(flat[start]):0{WORD_BITS}b}"
+        for position in range(4 * start, 4 * end, longest):
+            length = min(longest, 4 * end - position)
+            bits.append(f"100{length - 1:0{RUN_BITS}b}{value}")  # a repeated value, whose length has the first size
+    digits = np.frombuffer("".join(bits).encode(), np.uint8)
+    return np.packbits(digits == ord("1")).tolist()
 
 
 def _marked(path: Path, task: str, data: dict[str, Any], result: list[dict[str, Any]]) -> list[MarkedImage]:

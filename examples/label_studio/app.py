@@ -1,0 +1,120 @@
+"""Label Studio's machine learning backend: first guesses, and training on annotated tasks. See docs/open-tools.md.
+
+LABEL_STUDIO_API_KEY=... MODEL=nuclei uvicorn app:app --port 9090
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import project as projects
+from fastapi import Body, FastAPI, Request
+from fastapi.responses import JSONResponse
+from filelock import Timeout
+from project import Control, Studio, control_of, versions
+
+from crispseg import CrispsegError, Segmenter
+from crispseg.data.label_studio import regions
+
+PREDICT_SECONDS = 60  # Label Studio waits 100 seconds
+MIN_TASKS = 2  # one to train on, and one to choose the best weights by
+Uid = Annotated[str, Body(pattern=r"^\d+(\.\d+)?$")]  # the id of a project and the time of its creation
+Tasks = Annotated[list[dict[str, Any]], Body(min_length=1)]
+Text = Annotated[str, Body()]
+
+app = FastAPI(title="crispseg")
+segmenter = functools.lru_cache(maxsize=2)(Segmenter)
+segmenting = threading.Lock()
+
+
+@app.exception_handler(CrispsegError)
+def refuse(request: Request, error: CrispsegError) -> JSONResponse:
+    """Answer a request that cannot be met. Label Studio shows only the status, so the reason is logged too."""
+    logging.getLogger("uvicorn.error").warning("%s: %s", request.url.path, error)
+    return JSONResponse({"detail": str(error)}, 400)
+
+
+@app.get("/health")
+def health() -> dict[str, str]:
+    """Return that the server runs."""
+    return {"status": "UP"}
+
+
+@app.post("/setup")
+def setup(project: Uid, schema: Text) -> dict[str, str]:
+    """Return the version of a project's model."""
+    control_of(schema)
+    return {"model_version": newest(project)[0]}
+
+
+@app.get("/versions")
+def all_versions() -> dict[str, list[str]]:
+    """Return the versions of all projects, since Label Studio does not name one."""
+    return {"versions": [*versions("*")]}
+
+
+@app.post("/predict")
+def predict(tasks: Tasks, project: Uid, label_config: Text) -> dict[str, list[dict[str, Any]]]:
+    """Return a prediction for each task.
+
+    If one fails, or time is short, a single empty one is returned for several tasks: Label Studio then asks for each.
+    """
+    control, (version, model) = control_of(label_config), newest(project)
+    if not model:
+        raise CrispsegError(f"there is no model yet; set MODEL, or annotate {MIN_TASKS} tasks and start the training")
+    studio, deadline, predictions = Studio(), time.monotonic() + PREDICT_SECONDS, []
+    try:
+        for task in tasks:
+            predictions.append({"model_version": version, **prediction(studio, task, control, model)})
+            if time.monotonic() > deadline:
+                break
+    except CrispsegError:
+        if len(tasks) == 1:
+            raise
+    return {"results": predictions if len(predictions) == len(tasks) else [{"result": []}]}
+
+
+def prediction(studio: Studio, task: dict[str, Any], control: Control, model: str) -> dict[str, Any]:
+    """Return the regions of a task's image, and as score the mean confidence, by which tasks can be sorted."""
+    with TemporaryDirectory() as folder, segmenting:
+        classes = segmenter(model).label_set
+        if not control.labels & {*classes.names}:
+            names = f"{', '.join(classes.names)}, and the project's labels {', '.join(sorted(control.labels))}"
+            raise CrispsegError(f"the classes of {model} are {names}; rename labels, or start the training")
+        result = segmenter(model)(studio.image(task, control.key, Path(folder)))
+        score = result.confidence().mean() / 255
+    shapes = regions(result.labels, classes, control.head)
+    shapes = [shape for shape in shapes if control.labels.issuperset(shape["value"][shape["type"]])]
+    return {"result": shapes, "score": float(score)}
+
+
+@app.post("/webhook")
+def webhook(action: Text, project: Annotated[dict[str, Any] | None, Body()] = None) -> dict[str, str]:
+    """Start the training of a project in another process; other events are ignored."""
+    if action != "START_TRAINING" or project is None:
+        return {"status": "ignored"}
+    control_of(project["label_config"])
+    number, count = int(project["id"]), project["num_tasks_with_annotations"]
+    if count < MIN_TASKS:
+        raise CrispsegError(f"the project has {count} annotated tasks; annotate at least {MIN_TASKS} before training")
+    try:
+        with projects.training_lock(number):
+            log = (projects.folder_of(number) / "training.log").open("w")
+    except Timeout:
+        raise CrispsegError("a training of this project is running; wait for it") from None
+    with log:
+        subprocess.Popen([sys.executable, projects.__file__, str(number)], stdout=log, stderr=subprocess.STDOUT)
+    return {"status": "started"}
+
+
+def newest(project: str) -> tuple[str, str]:
+    """Return the name and the model of a project's newest version."""
+    return [("untrained", ""), *versions(project.partition(".")[0]).items()][-1]
