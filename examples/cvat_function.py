@@ -21,21 +21,13 @@ from crispseg.labels import IGNORE
 
 
 class Function:
-    """Function of CVAT's auto-annotation; its labels are the classes of a model without the background.
-
-    Args:
-        model: run, saved model, exported file or bundled model.
-    """
+    """Function of CVAT's auto-annotation; its labels are the classes of a run or bundled model, without background."""
 
     def __init__(self, model: str) -> None:
         self.segmenter = Segmenter(model)
-        self.background = self.segmenter.label_set.background
-        labels = [
-            cvataa.label_spec(name, index, type="mask")
-            for index, name in enumerate(self.segmenter.label_set.names)
-            if index != self.background
-        ]
-        self.spec = cvataa.DetectionFunctionSpec(labels=labels)
+        classes = self.segmenter.label_set
+        labels = [cvataa.label_spec(name, classes.index(name), type="mask") for name in classes.foreground]
+        self.background, self.spec = classes.background, cvataa.DetectionFunctionSpec(labels=labels)
 
     def detect(self, context: cvataa.DetectionFunctionContext, image: Image.Image) -> list[LabeledShapeRequest]:
         """Return the connected areas of an image; pixels below the confidence threshold are left out."""

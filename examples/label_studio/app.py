@@ -15,11 +15,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
-import project as projects
 from fastapi import Body, FastAPI, Request
 from fastapi.responses import JSONResponse
 from filelock import Timeout
-from project import Control, Studio, control_of, versions
+from project import Control, control_of, download, training_lock, versions
 
 from crispseg import CrispsegError, Segmenter
 from crispseg.data.label_studio import regions
@@ -49,9 +48,9 @@ def health() -> dict[str, str]:
 
 
 @app.post("/setup")
-def setup(project: Uid, schema: Text) -> dict[str, str]:
+def setup(project: Uid, label_config: Annotated[str, Body(alias="schema")]) -> dict[str, str]:
     """Return the version of a project's model."""
-    control_of(schema)
+    control_of(label_config)
     return {"model_version": newest(project)[0]}
 
 
@@ -70,10 +69,10 @@ def predict(tasks: Tasks, project: Uid, label_config: Text) -> dict[str, list[di
     control, (version, model) = control_of(label_config), newest(project)
     if not model:
         raise CrispsegError(f"there is no model yet; set MODEL, or annotate {MIN_TASKS} tasks and start the training")
-    studio, deadline, predictions = Studio(), time.monotonic() + PREDICT_SECONDS, []
+    deadline, predictions = time.monotonic() + PREDICT_SECONDS, []
     try:
         for task in tasks:
-            predictions.append({"model_version": version, **prediction(studio, task, control, model)})
+            predictions.append({"model_version": version, **prediction(task, control, model)})
             if time.monotonic() > deadline:
                 break
     except CrispsegError:
@@ -82,14 +81,14 @@ def predict(tasks: Tasks, project: Uid, label_config: Text) -> dict[str, list[di
     return {"results": predictions if len(predictions) == len(tasks) else [{"result": []}]}
 
 
-def prediction(studio: Studio, task: dict[str, Any], control: Control, model: str) -> dict[str, Any]:
+def prediction(task: dict[str, Any], control: Control, model: str) -> dict[str, Any]:
     """Return the regions of a task's image, and as score the mean confidence, by which tasks can be sorted."""
     with TemporaryDirectory() as folder, segmenting:
         classes = segmenter(model).label_set
         if not control.labels & {*classes.names}:
             names = f"{', '.join(classes.names)}, and the project's labels {', '.join(sorted(control.labels))}"
             raise CrispsegError(f"the classes of {model} are {names}; rename labels, or start the training")
-        result = segmenter(model)(studio.image(task, control.key, Path(folder)))
+        result = segmenter(model)(download(task, control.key, Path(folder)))
         score = result.confidence().mean() / 255
     shapes = regions(result.labels, classes, control.head)
     shapes = [shape for shape in shapes if control.labels.issuperset(shape["value"][shape["type"]])]
@@ -101,17 +100,14 @@ def webhook(action: Text, project: Annotated[dict[str, Any] | None, Body()] = No
     """Start the training of a project in another process; other events are ignored."""
     if action != "START_TRAINING" or project is None:
         return {"status": "ignored"}
-    control_of(project["label_config"])
-    number, count = int(project["id"]), project["num_tasks_with_annotations"]
+    number, count = int(project["id"]), project.get("num_tasks_with_annotations", MIN_TASKS)
     if count < MIN_TASKS:
         raise CrispsegError(f"the project has {count} annotated tasks; annotate at least {MIN_TASKS} before training")
     try:
-        with projects.training_lock(number):
-            log = (projects.folder_of(number) / "training.log").open("w")
+        with training_lock(number):
+            subprocess.Popen([sys.executable, Path(__file__).with_name("project.py"), str(number)])
     except Timeout:
         raise CrispsegError("a training of this project is running; wait for it") from None
-    with log:
-        subprocess.Popen([sys.executable, projects.__file__, str(number)], stdout=log, stderr=subprocess.STDOUT)
     return {"status": "started"}
 
 
