@@ -2,8 +2,12 @@
 
 import importlib
 import json
+import os
+import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from separate_processes import free_port
 
 import crispseg
 from crispseg import Segmenter
@@ -52,17 +57,15 @@ def drawn(results: dict[str, Any], folder: Path) -> dict[str, NDArray[np.uint8]]
 
 def studio(request: Any) -> Any:
     """Label Studio's answer to a request of the backend."""
-    path = request.url.path
+    path, file = request.url.path, NUCLEI / "images" / Path(request.url.path).name
     if path == "/api/token/refresh":
         return httpx.Response(200 if b"personal" in request.content else 401, json={"access": "short"})
     assert request.headers["Authorization"] == "Bearer short"
+    if path.startswith("/data/"):
+        return httpx.Response(200, content=file.read_bytes()) if file.is_file() else httpx.Response(404)
     results = [regions(truth(name), CLASSES, BRUSH) for name in NAMES[: len(TASKS)]]
     export = [{**task, "annotations": [{"result": result}]} for task, result in zip(TASKS, results, strict=True)]
-    pages = {"/api/projects/7": {"label_config": CONFIG.format("Brush")}, "/api/projects/7/export": export}
-    if path in pages:
-        return httpx.Response(200, json=pages[path])
-    file = NUCLEI / "images" / Path(path).name
-    return httpx.Response(200, content=file.read_bytes()) if file.is_file() else httpx.Response(404)
+    return httpx.Response(200, json=export if path.endswith("export") else {"label_config": CONFIG.format("Brush")})
 
 
 @pytest.fixture
@@ -126,3 +129,81 @@ def test_refusals(address: str, body: Any, settings: Any, phrase: str, backend: 
     with backend.project.training_lock(7):
         answer = backend.requests.post(f"/{address}", json=body)
     assert answer.status_code == 400 and phrase in answer.json()["detail"]
+
+
+def awaited(ready: Callable[[], bool], seconds: float = 900) -> None:
+    """Wait until it is ready; a server that does not listen yet is not."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with suppress(httpx.TransportError):
+            if ready():
+                return
+        time.sleep(1)
+    raise AssertionError(f"not ready within {seconds} seconds")
+
+
+@contextmanager
+def served(command: list[Any], port: int, settings: dict[str, Any]) -> Iterator[str]:
+    """The address of a server, which is killed in the end."""
+    environment, address = os.environ | {key: str(settings[key]) for key in settings}, f"http://127.0.0.1:{port}"
+    process = subprocess.Popen([*map(str, command), "--port", str(port)], env=environment, cwd=EXAMPLE)
+    try:
+        awaited(lambda: httpx.get(f"{address}/health").is_success)
+        yield address
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.tools
+def test_real_label_studio(tmp_path: Path) -> None:
+    program, firsts = os.environ.get("CRISPSEG_LABEL_STUDIO"), read_names(NUCLEI / "train.txt")[:4]
+    if not program:
+        pytest.skip("CRISPSEG_LABEL_STUDIO names no program label-studio (pip install label-studio)")
+    files, masks = [str(NUCLEI / f"images/{name}.png") for name in firsts], [truth(name) for name in firsts]
+    crispseg.train(files, masks, classes=[*CLASSES.names], iterations=10, out=str(tmp_path / "start"))
+    login = ["--username", "a@example.com", "--password", "secret123", "--user-token", "secret123"]
+    start = [program, "start", "--no-browser", "--enable-legacy-api-token", "--internal-host", "127.0.0.1", *login]
+    local = {"ML_BLOCK_LOCAL_IP": "false", "USE_DEFAULT_BANNED_SUBNETS": "false"}
+    with served(start, free_port(), {"LABEL_STUDIO_BASE_DATA_DIR": tmp_path / "data", **local}) as url:
+        client = httpx.Client(base_url=url, headers={"Authorization": "Token secret123"}, timeout=300)
+
+        def call(method: str, address: str, **content: Any) -> Any:
+            answer = client.request(method, f"/api/{address}", **content)
+            assert answer.is_success, answer.text
+            return answer.json() if answer.content else None
+
+        def score(version: str) -> float:
+            """Mean IoU of nuclei on the tasks that are not corrected."""
+            everything = {"selectedItems": {"all": True, "excluded": []}}
+            call("POST", f"dm/actions?id=retrieve_tasks_predictions&project={project}", json=everything)
+            guesses = [guess for guess in call("GET", address) if guess["model_version"] == version]
+            masks = drawn(
+                {names[guess["task"]]: guess["result"] for guess in guesses}, tmp_path / f"of_{Path(version).name}"
+            )
+            assert masks.keys() == {*NAMES}
+            pairs = [(masks[name] == 1, truth(name) == 1) for name in NAMES[2:]]
+            return float(np.mean([(mask & true).sum() / (mask | true).sum() for mask, true in pairs]))
+
+        project = call("POST", "projects", json={"title": "nuclei", "label_config": CONFIG.format("Brush")})["id"]
+        address = f"predictions?project={project}"
+        call(
+            "POST",
+            f"projects/{project}/import",
+            files={name: (NUCLEI / f"images/{name}.png").open("rb") for name in NAMES},
+        )
+        tasks = call("GET", f"tasks?project={project}&page_size=100")["tasks"]
+        names = {task["id"]: Path(task["data"]["image"]).stem.partition("-")[2] for task in tasks}
+        settings = {"LABEL_STUDIO_URL": url, "LABEL_STUDIO_API_KEY": call("POST", "token/")["token"], "MINUTES": 1}
+        settings |= {"MODEL": tmp_path / "start", "FOLDER": tmp_path / "versions"}
+        backend, port = [sys.executable, "-m", "uvicorn", "app:app"], free_port()
+        with served(backend, port, settings) as own:
+            connected = call("POST", "ml", json={"url": own, "project": project, "title": "crispseg"})
+            old = score(connected["model_version"])
+            for number in [number for number, name in names.items() if name in NAMES[:2]]:
+                corrected = {"result": regions(truth(names[number]), CLASSES, BRUSH)}
+                call("POST", f"tasks/{number}/annotations", json=corrected)
+            call("POST", f"ml/{connected['id']}/train")
+        with served(backend, port, settings):  # it was killed, but the training was not
+            awaited(lambda: call("GET", f"ml/{connected['id']}")["model_version"] == "v1")
+            assert score("v1") >= old
