@@ -81,7 +81,7 @@ def download(task: dict[str, Any], key: str, folder: Path) -> Path:
     """Return the path of a task's image in a folder; an image elsewhere, or a large one, raises a `CrispsegError`."""
     name, address = f"task-{task['id']}", httpx.URL(URL).join(str(task["data"].get(key)))
     if address.netloc != httpx.URL(URL).netloc:
-        raise CrispsegError(f"{name} has its image at {address}; upload it, or use a storage of Label Studio")
+        raise CrispsegError(f"{name} has its image at {address}; upload it, or serve it as a local file")
     suffix = Path(address.path).suffix.lower()
     path = folder / f"{name}{suffix if suffix in SUFFIXES else '.png'}"  # images are read by their content
     path.write_bytes(read(address))

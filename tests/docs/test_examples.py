@@ -1,7 +1,9 @@
 """The scripts of examples/."""
 
 import importlib.util
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -82,3 +84,15 @@ def test_attention_of_other_papers_learns(name: str) -> None:
     for layer in model.decoder.encoder:
         learned = [parameter for parameter in layer.parameters() if parameter.requires_grad]
         assert len(learned) > 10 and all(parameter.grad is not None for parameter in learned)
+
+
+@pytest.mark.tools
+def test_cvat() -> None:
+    python = os.environ.get("CRISPSEG_CVAT_PYTHON")
+    if not python:
+        pytest.skip("CRISPSEG_CVAT_PYTHON names no Python with crispseg's packages and cvat-cli")
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
+    done = subprocess.run(
+        [python, Path(__file__).with_name("with_cvat.py")], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
