@@ -1,6 +1,6 @@
 """Label Studio's machine learning backend: first guesses, and training on annotated tasks. See docs/open-tools.md.
 
-LABEL_STUDIO_API_KEY=... MODEL=nuclei uvicorn app:app --port 9090
+LABEL_STUDIO_API_KEY=... MODEL=nuclei uvicorn app:app --app-dir examples/label_studio --port 9090
 """
 
 from __future__ import annotations
