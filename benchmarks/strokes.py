@@ -29,7 +29,8 @@ from crispseg.training.result import METRICS
 
 ROWS = Path(__file__).resolve().parent / "strokes.csv"
 SHARE = 0.05
-LENGTH, WIDTH = 48, 3  # of a stroke in pixels; strokes end two pixels before the border of a region
+LENGTH = 48  # of a stroke in pixels; strokes end two pixels before the border of a region
+THICKNESS = 2  # OpenCV's for lines 3 pixels wide
 
 
 def strokes(labels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
@@ -53,7 +54,7 @@ def lines_in(region: NDArray[np.bool_], room: float, random: np.random.Generator
     while lines.sum() < min(room, len(places) / 2):
         angle, middle = random.uniform(0, np.pi), random.choice(places)
         end = LENGTH / 2 * np.array([np.cos(angle), np.sin(angle)])
-        cv2.line(lines, *np.rint([middle - end, middle + end]).astype(int), 1, WIDTH)
+        cv2.line(lines, *np.rint([middle - end, middle + end]).astype(int), 1, THICKNESS)
         lines &= inside
     return lines > 0
 

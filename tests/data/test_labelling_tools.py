@@ -30,8 +30,10 @@ from .annotation_files import (
     brush,
     cvat,
     feature,
+    labelme,
     region,
     relative,
+    shape,
     task,
     written,
 )
@@ -132,6 +134,54 @@ def test_geojson_of_qupath(tmp_path: Path) -> None:
     expected = SQUARE * 2
     expected[6:10, 0:4], expected[7:9, 1:3], expected[7:11, 10:] = 1, 0, 1
     np.testing.assert_array_equal(mask_of(done.out, "slide.v2"), expected)
+
+
+STROKES = {"Stroma": [(2, 2), (9, 2), (9, 8)], "Tumor": [(4.5, 10.5), (13.5, 10.5)]}
+
+
+def qupath_lines(stroke: dict[str, Any]) -> str:
+    features = []
+    for name, points in STROKES.items():
+        drawn = feature({"classification": {"name": name}, **stroke}, "LineString", points)
+        features.append(drawn)
+    return json.dumps(features)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "width"),
+    [
+        ("a.json", labelme([shape(name, points, "linestrip") for name, points in STROKES.items()], "a.tif"), 3),
+        ("a.geojson", qupath_lines({}), 3),
+        ("a.geojson", qupath_lines({"stroke-width": 1}), 1),
+    ],
+)
+def test_lines_are_strokes_on_unlabelled_pixels(file: str, text: str, width: int, tmp_path: Path) -> None:
+    for name in "ab":
+        picture(tmp_path / f"in/{name}.tif", HEIGHT, WIDTH)
+    (tmp_path / "in" / file).write_text(text)
+    done = imported([tmp_path / "in"], tmp_path / "out")
+    assert done.names == ["Stroma", "Tumor"] and any("255, unlabelled" in line for line in done.lines)
+    mask = mask_of(done.out)
+    assert mask[2, 4] == mask[5, 9] == 0 and mask[10, 7] == 1
+    assert [int((mask[:, 5] == label).sum()) for label in (0, 1)] == [width, width]
+    assert (mask == 255).mean() > 0.5
+
+
+LINE = shape("cell", [(1, 9), (6, 9)], "line")
+
+
+@pytest.mark.parametrize(
+    ("other", "outside"),
+    [(shape("_background_", [(1, 1), (9, 1)], "linestrip"), 255), (shape("cell", [(1, 1), (9, 1), (9, 4)]), 0)],
+)
+def test_the_background_of_lines(other: dict[str, Any], outside: int, tmp_path: Path) -> None:
+    """Lines of the background make it class 0; next to areas, pixels without a shape are background."""
+    picture(tmp_path / "in/a.tif", HEIGHT, WIDTH)
+    (tmp_path / "in/a.json").write_text(labelme([LINE, other], "a.tif"))
+    done = imported([tmp_path / "in"], tmp_path / "out")
+    mask = mask_of(done.out)
+    assert done.names == ["background", "cell"] and mask[9, 3] == 1 and mask[5, 12] == outside
+    assert outside == 0 or (mask[:3, 4] == 0).all()
 
 
 ROBOFLOW = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 2\nnames: ['crack', 'hole']\n"

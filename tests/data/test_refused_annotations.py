@@ -57,7 +57,8 @@ TEXTS = [
     (coco(images=[(1, "")]), ["an empty name, which"]),
 ]
 SHAPES: list[tuple[list[Any], dict[str, Any], list[str]]] = [
-    ([shape("pole", [[1, 1], [2, 2]], "line")], {}, ["shape 0 ('pole')", "'line'", "polygon, rectangle, circle"]),
+    ([shape("pole", [[1, 1]], "point")], {}, ["shape 0 ('pole')", "'point'", "polygon, rectangle, circle"]),
+    ([CAR, shape("pole", [[1, 1]], "line")], {}, ["shape 1 ('pole')", "1 points, but needs 2"]),
     ([{"label": "tree"}], {}, ["a.json is not labelme's format", "'points'"]),
     ([CAR | {"mask": "AAAA"}], {}, ["shape 0 ('car') of a.jpg: it has an unknown structure"]),
     ([shape("tree", [[1, 1, 0], [2, 2, 0], [3, 1, 0]])], {}, ["shape 0 ('tree')", "pairs of x and y"]),

@@ -18,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -28,7 +29,10 @@ from crispseg.io.outlines import Ring, areas, joined
 from crispseg.labels import LabelSet
 
 OUTSIDE = 1.0  # distance in pixels by which a point may be outside its image, because annotation tools round
-POINTS = {"polygon": 3, "rectangle": 2, "circle": 2}  # shape types of labelme and their minimum number of points
+POINTS = {"polygon": 3, "rectangle": 2, "circle": 2, "line": 2, "linestrip": 2}
+"""Shape types of labelme and their minimum number of points."""
+LINES = "line", "linestrip"  # of them, those that are drawn as strokes
+STROKE = 3  # width in pixels of a line without a given width
 
 MAX_OUTLINE = 4_000_000  # length in pixels of an outline of annotations, for which pycocotools takes 0.4 GB
 
@@ -43,6 +47,7 @@ class Shape(NamedTuple):
     draw: Callable[[int, int], Spans]  # returns its pixels for a height and a width; its error may be of any kind
     crowd: bool = False
     z_order: int = 0  # shapes of a higher order are on top
+    line: bool = False  # whether it is a stroke rather than an area
 
 
 @dataclass
@@ -178,7 +183,7 @@ def read_labelme(path: Path, content: Any) -> Annotations:
             raise CrispsegError(f"{shape_name} has the unsupported shape type '{kind}'; {remedy}")
         points = shape["points"]
         draw = partial(draw_outlines, kind, [points]) if mask is None else partial(_draw_png, mask, points)
-        image.shapes.append(Shape(shape_name, label, draw))
+        image.shapes.append(Shape(shape_name, label, draw, line=kind in LINES))
     return alphabetical([image])
 
 
@@ -193,9 +198,15 @@ def write_labelme(folder: Path, images: Iterable[Outlined], classes: LabelSet) -
         image.path(folder, ".json").write_text(json.dumps(tree), encoding="utf-8")
 
 
-def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, width: int) -> Spans:
-    """Return the pixels inside any of the outlines; `kind` is a shape type of labelme, polygon for COCO."""
-    spans = []
+def draw_outlines(
+    kind: str, outlines: Sequence[Sequence[Any]], height: int, width: int, thickness: float = STROKE
+) -> Spans:
+    """Return the pixels inside any of the outlines; `kind` is a shape type of labelme, polygon for COCO.
+
+    Lines have a `thickness` in pixels.
+    """
+    spans, line = [], partial(_draw_line, thickness=max(round(thickness), 1))
+    draws: dict[str, Callable[..., Spans]] = {"circle": _draw_circle, **dict.fromkeys(LINES, line)}
     for outline in outlines:
         points = point_array(outline)
         if len(points) < POINTS[kind]:
@@ -205,7 +216,7 @@ def draw_outlines(kind: str, outlines: Sequence[Sequence[Any]], height: int, wid
         if kind == "rectangle":  # two opposite corners
             (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
             points = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
-        draw = _draw_circle if kind == "circle" else _draw_polygon
+        draw = draws.get(kind, _draw_polygon)
         spans.append(draw(points, height, width))
     return covered(spans)
 
@@ -261,6 +272,17 @@ def _draw_polygon(points: NDArray[np.float64], height: int, width: int) -> Spans
         raise CrispsegError(f"its outline is {length:,.0f} pixels long, more than {MAX_OUTLINE:,}")
     runs = coco.frPyObjects([points.ravel().tolist()], height, width)[0]
     return _spans(_run_lengths(runs["counts"]), height * width)
+
+
+def _draw_line(points: NDArray[np.float64], height: int, width: int, thickness: int) -> Spans:
+    """Return the pixels of a line through points, drawn on the part of the image around it."""
+    pixels = np.floor(points).astype(np.int32)
+    left, top = np.maximum(pixels.min(0) - thickness, 0).tolist()
+    right, bottom = np.minimum(pixels.max(0) + thickness + 1, (width, height)).tolist()
+    canvas = np.zeros((bottom - top, right - left), np.uint8)
+    cv2.polylines(canvas, [pixels - (left, top)], False, 1)  # its own thickness of 3 is 5 pixels
+    pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (thickness, thickness))
+    return draw_mask(cv2.dilate(canvas, pen) > 0, left, top, height)
 
 
 def _draw_circle(points: NDArray[np.float64], height: int, width: int) -> Spans:

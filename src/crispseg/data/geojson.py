@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from crispseg.data.annotations import (
+    STROKE,
     Annotations,
     MarkedImage,
     Outlined,
@@ -23,8 +24,9 @@ from crispseg.labels import LabelSet
 
 
 def read_geojson(path: Path, content: Any) -> Annotations:
-    """Read the polygons of the image with the name of the file; a `CrispsegError` is raised for other features.
+    """Read polygons and lines of the image with the name of the file; a `CrispsegError` is raised for other features.
 
+    A line has the width of its property "stroke-width", by default `STROKE`.
     Features without QuPath's classification are refused, because they may be in map coordinates.
     """
     image = MarkedImage(path.stem, path, scope="geojson")
@@ -33,11 +35,15 @@ def read_geojson(path: Path, content: Any) -> Annotations:
         geometry = feature["geometry"] or {"type": "null"}
         kind, parts = geometry["type"], geometry.get("coordinates", [])
         label = _label(feature)
-        if not label or kind not in ("Polygon", "MultiPolygon"):
-            lacks = f"is a {kind}, not a polygon" if label else "has no class of QuPath"
-            remedy = "draw polygons with a class in QuPath; gdal_rasterize makes masks of polygons on a map"
+        if not label or kind.removeprefix("Multi") not in ("Polygon", "LineString"):
+            lacks = f"is a {kind}, not a polygon or a line" if label else "has no class of QuPath"
+            remedy = "draw polygons or lines with a class in QuPath; gdal_rasterize makes masks of polygons on a map"
             raise CrispsegError(f"{name} {lacks}; {remedy}")
-        image.shapes.append(Shape(name, label, partial(_draw, [parts] if kind == "Polygon" else parts)))
+        parts = parts if kind.startswith("Multi") else [parts]
+        line, thickness = "Line" in kind, (feature["properties"] or {}).get("stroke-width", STROKE)
+        outlines = [_without_altitudes(part) for part in parts] if line else parts
+        draw = partial(draw_outlines, "linestrip", outlines, thickness=thickness) if line else partial(_draw, parts)
+        image.shapes.append(Shape(name, label, draw, line=line))
     return alphabetical([image])
 
 

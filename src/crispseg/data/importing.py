@@ -72,7 +72,7 @@ def import_annotations(
         classes: class names in the order of the new ids, as a list or a text file. By default classes of COCO and YOLO
             are sorted by id, those of CVAT are as it lists them, and others alphabetical. A background that is not
             among them is added first.
-        background: class of pixels outside all shapes; null ignores them.
+        background: class of pixels outside all shapes; null ignores them. If all shapes are lines, they are ignored.
         ignore: names of classes whose pixels become 255.
     """
     check_new_folder(out)
@@ -82,7 +82,11 @@ def import_annotations(
     tasks = _tasks(contents, images, sources)
     empty = [task.file.name for task in tasks if not task.shapes]
     become = "all background"
-    if background is None:
+    drawn = [*chain(*(task.shapes for task in tasks))]
+    strokes = bool(drawn) and all(shape.line for shape in drawn)
+    if strokes and not {shape.label for shape in drawn} & {background, *BACKGROUNDS}:
+        background = None
+    if strokes or background is None:
         tasks, become = [task for task in tasks if task.shapes], "left out"
     if not tasks:
         raise CrispsegError(f"{title} contain no annotated images; give other annotations")
@@ -93,7 +97,8 @@ def import_annotations(
             write_names(folder / "classes.txt", labels.names)
         except CrispsegError as error:
             raise CrispsegError(f"{title}: {error}") from None
-        invisible = _write(folder, tasks, splits, ids, background, labels)
+        outside = IGNORE if strokes or background is None else ids[background]
+        invisible = _write(folder, tasks, splits, ids, outside, labels)
     notes = {
         f"images without annotations ({become})": empty,
         "shapes contain no centre of a pixel and are in no mask": invisible,
@@ -101,6 +106,8 @@ def import_annotations(
     lines = [f"{len(names)} {text}: {few(names)}" for text, names in notes.items() if names]
     lines += [f"{len(names)} images to {split}" for split, names in splits.items()]
     lines += chain(*(content.notes for content in contents))
+    if strokes:
+        lines.append("all shapes are lines, so the other pixels are 255, unlabelled; draw areas to label all pixels")
     return [f"wrote {out}: {len(tasks)} images, {len(labels)} classes", *lines]
 
 
@@ -109,11 +116,10 @@ def _write(
     tasks: Sequence[Task],
     splits: Mapping[str, Sequence[str]],
     ids: Mapping[str, int],
-    background: str | None,
+    outside: int,
     labels: LabelSet,
 ) -> list[str]:
     """Write lists of splits, images and masks; return the shapes without pixels."""
-    outside = IGNORE if background is None else ids[background]
     for shape in chain(*(task.shapes for task in tasks)):
         if shape.label not in ids:
             remedy = "give a background, add it to classes, or ignore it"
