@@ -30,7 +30,7 @@ from crispseg.training.result import METRICS
 ROWS = Path(__file__).resolve().parent / "strokes.csv"
 SHARE = 0.05
 LENGTH = 48  # of a stroke in pixels; strokes end two pixels before the border of a region
-THICKNESS = 2  # OpenCV's for lines 3 pixels wide
+THICKNESS = 3  # OpenCV's; such lines are 5 pixels wide
 
 
 def strokes(labels: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:

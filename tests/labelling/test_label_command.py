@@ -14,6 +14,8 @@ from crispseg.cli.main import main
 from crispseg.data import Folder
 from crispseg.data.folder import ALL
 from crispseg.data.hints import after_training
+from crispseg.inference import Segmenter
+from crispseg.inference.protocols import Protocol
 from crispseg.models.saving import FOLDS
 from crispseg.training import Run, train_folds
 
@@ -73,6 +75,26 @@ def test_images_without_labels_are_chosen(folder_run: Run, tmp_path: Path) -> No
         assert Image.open(out / "masks/8.png").size == (96, 64)
         assert (out / "index.html").read_text().count("<figure>") == 6
         out = tmp_path / "again"
+
+
+def test_regions_for_strokes_are_chosen(folder_run: Run, tmp_path: Path) -> None:
+    """The most uncertain one first, in training images too; the uncertainty is the mean entropy in the box."""
+    root, out = folder_run.folder.parent / "data", tmp_path / "next"
+    command = ["label", "next", str(folder_run.folder), str(root / "images"), f"--out={out}", "--strokes"]
+    assert main([*command, "--count=9"]) == 0
+    rows = table(out / "next.csv")
+    scored = {pair.name for pair in Folder(root=root).pairs("val")}
+    assert {row["image"] for row in rows}.isdisjoint(str(root / f"images/{name}.png") for name in scored)
+    assert (out / "next.txt").read_text().split() == list(dict.fromkeys(row["image"] for row in rows))
+    boxes = [tuple(int(row[key]) for key in ("left", "top", "width", "height")) for row in rows]
+    assert len({(row["image"], box) for row, box in zip(rows, boxes, strict=True)}) == 9
+    for row, (left, top, width, height) in zip(rows, boxes, strict=True):
+        assert (width, height) == (16, 16) and 0 <= left <= 80 and 0 <= top <= 48
+        probabilities = Segmenter(folder_run.model, protocol=Protocol(flip=True))(row["image"]).probabilities()
+        entropy = -(probabilities * np.log(probabilities)).sum(0) / np.log(len(probabilities))
+        part = entropy[top : top + height, left : left + width]
+        assert float(row["uncertainty"]) == pytest.approx(part.mean(), abs=2e-3)
+    assert not (out / "masks").exists() and (out / "index.html").read_text().count("<figure>") == 27
 
 
 @pytest.mark.slow

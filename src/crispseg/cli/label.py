@@ -46,13 +46,14 @@ class LabelNext(WithDevice):
     """Choose images to label next: those in which a model is most uncertain and that are unlike others.
 
     It writes next.txt and next.csv with the images, the most useful first, the predicted masks in masks, to be
-    corrected, and a page.
+    corrected, and a page. For strokes, next.csv and the page have regions, and masks are not written.
 
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
         images: images, folders, patterns, or a text file of paths. Labelled images of the run are left out.
         out: new or empty folder to write to.
         count: number of images to choose.
+        strokes: choose regions to draw strokes in instead, also in the run's training images.
     """
 
     name = "label next"
@@ -61,31 +62,35 @@ class LabelNext(WithDevice):
     images: list[str]
     out: Path
     count: PositiveInt = 20
+    strokes: bool = False
 
     def __call__(self) -> None:
         check_new_folder(self.out)
-        model, labelled = SegmentationModel.from_pretrained(self.run), _labelled(self.run)
+        model, labelled = SegmentationModel.from_pretrained(self.run), _labelled(self.run, self.strokes)
         names = {path: name for path, name in named_images(self.images).items() if real_path(path) not in labelled}
         if not names:
             raise CrispsegError(f"{self.run} was trained on all images of {', '.join(self.images)}; give others")
         images = [*labelled.values()]
-        known = [images[index] for index in spread(len(images), COMPARED)]
+        known = [] if self.strokes else [images[index] for index in spread(len(images), COMPARED)]
         segmenter = Segmenter(model, self.device, protocol=Protocol(flip=True))
         if segmenter.value_range is None:
             segmenter.value_range = assumed_range([*names, *images], image_channels(model.info.in_chans))
-        chosen = images_to_label(model, segmenter, names, known, self.count, Console(stderr=True))
-        folder, results, listed = writable_folder(self.out), [], ""
-        rows: list[tuple[object, ...]] = [("rank", "image", "uncertainty", "distance")]
+        chosen = images_to_label(model, segmenter, names, known, self.count, Console(stderr=True), self.strokes)
+        folder, results, listed = writable_folder(self.out), [], dict[Path, None]()
+        box = ("left", "top", "width", "height") if self.strokes else ()
+        rows: list[tuple[object, ...]] = [("rank", "image", "uncertainty", "distance", *box)]
         for rank, image in enumerate(chosen, 1):
             result = segmenter(image.path)
             results.append((image, result))
-            write_labels(folder / "masks" / f"{image.name}.png", result.labels, result.label_set.palette)
-            rows.append((rank, image.path, round(float(image.uncertainty), 4), round(float(image.distance), 3)))
-            listed += f"{real_path(image.path)}\n"
+            if not self.strokes:
+                write_labels(folder / "masks" / f"{image.name}.png", result.labels, result.label_set.palette)
+            scores = round(float(image.uncertainty), 4), round(float(image.distance), 3)
+            rows.append((rank, image.path, *scores, *image.box))
+            listed[real_path(image.path)] = None
         write_table(folder / "next.csv", rows)
         self.results |= {"out": folder, "images": records(rows)}
-        write_file(folder / "next.txt", listed)
-        about = f"{len(chosen)} of {len(names)} images, chosen by {self.run}"
+        write_file(folder / "next.txt", "".join(f"{path}\n" for path in listed))
+        about = f"{len(chosen)}{' regions' * self.strokes} of {len(names)} images, chosen by {self.run}"
         show_page(folder / PAGE, next_page("Images to label next", about, results, model.info.label_set()))
 
 
@@ -136,9 +141,13 @@ def records(rows: Sequence[Sequence[object]]) -> list[dict[object, object]]:
     return [dict(zip(head, row, strict=True)) for row in body]
 
 
-def _labelled(run: str) -> dict[Path, Path]:
-    """Return the images with masks in the data of a run by resolved path; empty if there are no such files."""
+def _labelled(run: str, partly: bool = False) -> dict[Path, Path]:
+    """Return the images with masks in the data of a run by resolved path; empty if there are no such files.
+
+    If they are `partly` labelled, those of train are left out.
+    """
     with suppress(CrispsegError):  # raised if the data no longer exist
         data = build_data(recorded_data(run)[0])
-        return {real_path(pair.image): pair.image for pair in chain(*pairs_of(data).values())}
+        splits = (pairs for split, pairs in pairs_of(data).items() if not (partly and split == "train"))
+        return {real_path(pair.image): pair.image for pair in chain(*splits)}
     return {}

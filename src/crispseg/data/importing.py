@@ -82,11 +82,9 @@ def import_annotations(
     tasks = _tasks(contents, images, sources)
     empty = [task.file.name for task in tasks if not task.shapes]
     become = "all background"
-    drawn = [*chain(*(task.shapes for task in tasks))]
-    strokes = bool(drawn) and all(shape.line for shape in drawn)
-    if strokes and not {shape.label for shape in drawn} & {background, *BACKGROUNDS}:
-        background = None
-    if strokes or background is None:
+    strokes, background = _strokes(tasks, background)
+    outside = None if strokes else background
+    if outside is None:
         tasks, become = [task for task in tasks if task.shapes], "left out"
     if not tasks:
         raise CrispsegError(f"{title} contain no annotated images; give other annotations")
@@ -97,7 +95,6 @@ def import_annotations(
             write_names(folder / "classes.txt", labels.names)
         except CrispsegError as error:
             raise CrispsegError(f"{title}: {error}") from None
-        outside = IGNORE if strokes or background is None else ids[background]
         invisible = _write(folder, tasks, splits, ids, outside, labels)
     notes = {
         f"images without annotations ({become})": empty,
@@ -106,9 +103,17 @@ def import_annotations(
     lines = [f"{len(names)} {text}: {few(names)}" for text, names in notes.items() if names]
     lines += [f"{len(names)} images to {split}" for split, names in splits.items()]
     lines += chain(*(content.notes for content in contents))
-    if strokes:
-        lines.append("all shapes are lines, so the other pixels are 255, unlabelled; draw areas to label all pixels")
+    lines += ["all shapes are lines, so the other pixels are 255, unlabelled; draw areas to label all pixels"] * strokes
     return [f"wrote {out}: {len(tasks)} images, {len(labels)} classes", *lines]
+
+
+def _strokes(tasks: Sequence[Task], background: str | None) -> tuple[bool, str | None]:
+    """Return whether all shapes are lines, and the background, without which lines are if none has its class."""
+    shapes = [*chain(*(task.shapes for task in tasks))]
+    if not shapes or not all(shape.line for shape in shapes):
+        return False, background
+    backgrounds = {background, *BACKGROUNDS}
+    return True, background if any(shape.label in backgrounds for shape in shapes) else None
 
 
 def _write(
@@ -116,10 +121,11 @@ def _write(
     tasks: Sequence[Task],
     splits: Mapping[str, Sequence[str]],
     ids: Mapping[str, int],
-    outside: int,
+    background: str | None,
     labels: LabelSet,
 ) -> list[str]:
     """Write lists of splits, images and masks; return the shapes without pixels."""
+    outside = IGNORE if background is None else ids[background]
     for shape in chain(*(task.shapes for task in tasks)):
         if shape.label not in ids:
             remedy = "give a background, add it to classes, or ignore it"

@@ -1,4 +1,4 @@
-"""Choice of the images to label next, by what a model does not know and by variety."""
+"""Choice of images to label next, or of regions for strokes, by what a model does not know and by variety."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from rich.console import Console
 from scipy.spatial.distance import cdist
@@ -20,23 +21,25 @@ from crispseg.io.progress import progress
 from crispseg.models import SegmentationModel
 
 CELLS = 8  # number of cells along the shorter side of an image; uncertainty is averaged in each
+REGIONS = 4  # number of regions along the shorter side in which strokes are proposed
 UNSURE = 0.1  # share of the cells, the most uncertain ones, that determine the uncertainty of an image
 
 
 class Candidate(NamedTuple):
-    """An image without labels."""
+    """An image without labels, or a region of an image."""
 
     path: Path
     name: str
-    uncertainty: float  # mean entropy of the most uncertain cells, 0 to 1
-    distance: float  # distance of its features to those of the nearest image that is labelled or chosen before it
+    uncertainty: float  # mean entropy of the most uncertain cells, or of the region, 0 to 1
+    distance: float = 0  # distance of its features to those of the nearest one that is labelled or chosen before it
+    box: tuple[int, ...] = ()  # left, top, width and height of the region
 
 
-def cell_entropies(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+def cell_entropies(probabilities: NDArray[np.float32], cells: int = CELLS) -> NDArray[np.float32]:
     """Return the mean entropies `(h, w)` of square cells of probabilities `(C, H, W)`; 1 is that of equal classes."""
     entropy = -(probabilities * np.log(np.maximum(probabilities, 1e-9))).sum(0) / np.log(len(probabilities))
     height, width = entropy.shape
-    side = max(1, min(height, width) // CELLS)
+    side = max(1, min(height, width) // cells)
     return np.asarray(cv2.resize(entropy, (width // side, height // side), interpolation=cv2.INTER_AREA))
 
 
@@ -49,11 +52,24 @@ def uncertainty(entropies: NDArray[np.float32]) -> float:
     return float(np.partition(entropies.ravel(), -count)[-count:].mean())
 
 
+def regions(path: Path, name: str, probabilities: NDArray[np.float32]) -> list[Candidate]:
+    """Return all regions of an image, row by row."""
+    entropies, (height, width) = cell_entropies(probabilities, REGIONS), probabilities.shape[1:]
+    rows, columns = entropies.shape
+    size = width // columns, height // rows
+    candidates = []
+    for (row, column), entropy in np.ndenumerate(entropies):
+        box = column * width // columns, row * height // rows, *size
+        candidates.append(Candidate(path, name, float(entropy), box=box))
+    return candidates
+
+
 @torch.inference_mode()
-def descriptor(model: SegmentationModel, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Return the mean features `(C,)` of the backbone's last level for an image `(H, W, C)`."""
+def descriptors(model: SegmentationModel, image: NDArray[np.uint8], grid: tuple[int, int]) -> NDArray[np.float32]:
+    """Return the mean features `(cells, C)` of the backbone's last level in a grid of cells of an image `(H, W, C)`."""
     batch = as_batch(image, model.info, next(model.parameters()).device)
-    return np.asarray(model.backbone(model.padded(batch))[-1].mean((0, 2, 3)).float().cpu())
+    feature = F.adaptive_avg_pool2d(model.backbone(model.padded(batch))[-1].float(), grid)
+    return np.asarray(feature[0].flatten(1).T.cpu())
 
 
 def varied(
@@ -84,29 +100,33 @@ def images_to_label(
     labelled: Iterable[Path] = (),
     count: int = 20,
     console: Console | None = None,
+    strokes: bool = False,
 ) -> list[Candidate]:
-    """Return the images to label next, the most useful first; errors are those of `read_source`.
+    """Return the images, or the regions for `strokes`, to label next, the most useful first.
+
+    Errors are those of `read_source`.
 
     Args:
         segmenter: segmenter of the model.
         names: images without labels, and their names.
         labelled: images with labels; the choice is unlike them.
-        count: number of images to choose.
+        count: number of images or regions to choose.
     """
     model = model.to(segmenter.device)
 
     def read(path: Path) -> NDArray[np.uint8]:
         return read_source(path, model.info.in_chans, segmenter.value_range)[0]
 
-    worth, features = [], []
+    candidates, features = list[Candidate](), list[NDArray[np.float32]]()
     for path in progress(names, "Reading images", len(names), console):
         image = read(path)
-        worth.append(uncertainty(cell_entropies(segmenter(image).probabilities())))
-        features.append(descriptor(model, image))
+        probabilities = segmenter(image).probabilities()
+        rows, columns = cell_entropies(probabilities, REGIONS).shape if strokes else (1, 1)
+        whole = Candidate(path, names[path], uncertainty(cell_entropies(probabilities)))
+        candidates += regions(path, names[path], probabilities) if strokes else [whole]
+        features.append(descriptors(model, image, (rows, columns)))
     seen = progress([*labelled], "Reading labelled images", console=console)
-    known = np.array([descriptor(model, read(path)) for path in seen], np.float32).reshape(-1, len(features[0]))
-    paths = [*names]
-    return [
-        Candidate(paths[index], names[paths[index]], worth[index], distance)
-        for index, distance in varied(worth, np.stack(features), known, count)
-    ]
+    every = np.concatenate([*features, *(descriptors(model, read(path), (1, 1)) for path in seen)])
+    own, known = np.split(every, [len(candidates)])
+    chosen = varied([candidate.uncertainty for candidate in candidates], own, known, count)
+    return [candidates[index]._replace(distance=distance) for index, distance in chosen]

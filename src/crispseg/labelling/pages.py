@@ -32,7 +32,7 @@ def errors_page(title: str, conditions: str, suspects: Sequence[Suspect]) -> str
 
 def next_page(title: str, conditions: str, chosen: Iterable[tuple[Candidate, Segmentation]], labels: LabelSet) -> str:
     """Return the HTML page of images to label, each with its uncertain cells and its prediction."""
-    note = "The most useful images come first. Red cells are the most uncertain ones."
+    note = "The most useful images, or boxes for strokes, come first. Red cells are the most uncertain ones."
     return _page(title, conditions, note, labels, starmap(_candidate, chosen))
 
 
@@ -54,7 +54,7 @@ def _suspect(suspect: Suspect) -> tuple[str, list[tuple[pages.Picture, str]]]:
         f"mask, quality {suspect.quality:.2f}, {fault}": colorize(sample.labels, labels.palette),
         "prediction": colorize(predicted, labels.palette),
     }
-    return suspect.name, [(_embedded(_boxed(pixels, suspect), text), text) for text, pixels in drawn.items()]
+    return suspect.name, [(_embedded(_boxed(pixels, suspect.box), text), text) for text, pixels in drawn.items()]
 
 
 def _candidate(candidate: Candidate, seen: Segmentation) -> tuple[str, list[tuple[pages.Picture, str]]]:
@@ -64,11 +64,11 @@ def _candidate(candidate: Candidate, seen: Segmentation) -> tuple[str, list[tupl
     share = 0.7 * cells[..., None] ** 2
     heat = (seen.image * (1 - share) + np.array(UNCERTAIN) * share).astype(np.uint8)
     drawn = {"image": seen.image, f"uncertainty {candidate.uncertainty:.2f}": heat, "prediction": seen.overlay()}
-    return candidate.name, [(_embedded(pixels, text), text) for text, pixels in drawn.items()]
+    return candidate.name, [(_embedded(_boxed(pixels, candidate.box), text), text) for text, pixels in drawn.items()]
 
 
-def _boxed(pixels: NDArray[np.uint8], suspect: Suspect) -> NDArray[np.uint8]:
-    left, top, width, height = suspect.box
+def _boxed(pixels: NDArray[np.uint8], box: tuple[int, ...]) -> NDArray[np.uint8]:
+    left, top, width, height = box or (0, 0, 0, 0)
     thick = max(1, max(pixels.shape) // 200)
     shown = np.ascontiguousarray(pixels)
     return cv2.rectangle(shown.copy(), (left, top), (left + width, top + height), BOX, thick) if width else shown
