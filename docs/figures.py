@@ -3,9 +3,9 @@
     python docs/figures.py all --data DATA --weights WEIGHTS     # about an hour on two processor cores
     python docs/figures.py table                                 # the tables, of the rows in benchmarks/
 
-`scenes` trains two networks on the bundled images; `tutorial` runs the commands of docs/tutorial.md and photographs its
-pages in Chromium; `papers` trains four networks on the data sets aerial and nuclei below DATA. WEIGHTS is a file of the
-backbone's ImageNet weights; without it they are downloaded. Runs stay in runs/figures, and are not made again.
+`scenes` shows images of the data sets nuclei, aerial and leaf below DATA, and trains `crisp` and a plain loop for five
+minutes; `papers` trains four networks; `tutorial` runs the commands of docs/tutorial.md and photographs its pages in
+Chromium. WEIGHTS is a file of the backbone's ImageNet weights. Runs stay in runs/figures, and are not made again.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import base64
 import csv
 import io
+import itertools
 import re
 import shlex
 import shutil
@@ -30,25 +31,40 @@ from urllib.request import urlopen
 import cv2
 import numpy as np
 import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
 from numpy.typing import NDArray
 from PIL import Image
 from selenium import webdriver
 
 import crispseg
-from crispseg.data import Aerial, Nuclei
+from crispseg.data import Aerial, FileDataset, Nuclei
+from crispseg.evaluation.boundary import BoundaryScores
+from crispseg.evaluation.evaluate import score_model
 from crispseg.io.files import atomic_path
 from crispseg.io.images import colorize, write_image
 from crispseg.labels import voc_palette
 from crispseg.visualization.pictures import overlay, panels
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "benchmarks"))
+import first_result  # noqa: E402
+
 ASSETS, RUNS = ROOT / "docs/assets", ROOT / "runs/figures"
 BACKBONE = "tf_efficientnet_lite0"
 WIDTH, PORT = 1280, 7871
 
-SCENES = {"0121d6759c5a": (46, 150), "13f2bec0a24c": (110, 100), "b3b1626f8ad1": (115, 55)}
-"""Bundled test images, and the upper left corner of the part that is enlarged."""
+DOMAIN_TILES = {
+    "fluorescence": ("nuclei", "7d40ea6ead1b"),
+    "histology": ("nuclei", "0121d6759c5a"),
+    "aerial photograph": ("aerial", "tile2_005"),
+    "leaf": ("leaf", "1514"),
+}
+"""Val images of README's picture: the bundled model that segments each, and the image's name."""
 
 RESULTS = {
     "crisp": ("crisp", "[**`crisp`**](models.md#crisp), the default"),
@@ -99,11 +115,11 @@ BENCHMARK = {
 
 PAPERS = {
     "sfnet": ("aerial", "sfnet"),
-    "ddsm": ("aerial", "ddsm_upernet --model.pixels 9 --model.fuse_levels [3,4]"),
+    "ddsm": ("aerial", "ddsm_upernet"),
     "agln": ("nuclei", "agln"),
-    "unept": ("nuclei", "unept --model.points 4 --model.output_stride 16 --model.refine boundary"),
+    "unept": ("nuclei", "unept"),
 }
-"""Networks of the papers' figures: the data they are trained on for three minutes, and their flags."""
+"""Networks of the papers' figures: the data they are trained on for five minutes, and their names."""
 
 
 def run(command: str, cwd: Path = ROOT) -> None:
@@ -111,47 +127,104 @@ def run(command: str, cwd: Path = ROOT) -> None:
     subprocess.run([sys.executable, "-m", *shlex.split(command)], cwd=cwd, check=True)
 
 
-def trained(name: str, flags: str, weights: str) -> Path:
+def trained(name: str, flags: str, weights: Path) -> Path:
     """The run of that name; it is trained if it is not there."""
     folder = RUNS / name
     if not (folder / "model").is_dir():
-        pretrained = f"--model.backbone {BACKBONE} --model.pretrained {shlex.quote(weights)}"
+        pretrained = f"--model.backbone {BACKBONE} --model.pretrained {shlex.quote(str(weights))}"
         run(f"crispseg train {flags} {pretrained} --out {folder}")
     return folder
 
 
-def scenes(weights: str) -> None:
-    """Whole bundled test images, their ground truth, FPN and crisp after the same training, and an enlarged part."""
-    networks = [
-        crispseg.Segmenter(trained(f"scenes_{name}", f"--data nuclei --model {name} --iterations 600", weights))
-        for name in ("fpn", "crisp")
-    ]
-    test = Nuclei().dataset("test")
-    rows = []
-    for name, (top, left) in SCENES.items():
-        image, truth, _ = next(test[index] for index in range(len(test)) if test.name_of(index) == name)
-        found = [
-            colorize(labels, test.labels.palette) for labels in (truth, *(each(image).labels for each in networks))
-        ]
-        height, width = (side // 4 for side in truth.shape)
-        part = np.s_[top : top + height, left : left + width]
-        zoomed = [cv2.resize(each[part], image.shape[1::-1], interpolation=cv2.INTER_NEAREST) for each in found]
-        framed = image.copy()
-        cv2.rectangle(framed, (left, top), (left + width, top + height), (255, 220, 0), 2)
-        rows.append([framed, *found, *zoomed])
-    titles = ["image", "ground truth", "FPN", "crisp", "enlarged: ground truth", "FPN", "crisp"]
-    save("scenes", panels(rows, titles, test.labels.legend))
+def scenes(data: Path, weights: Path) -> None:
+    """Val images of four domains, half of each as the bundled model sees it; under them, boundaries of one image.
+
+    This image is the one of aerial whose gain in boundary F of crisp over the plain loop, after five minutes of
+    training each, is nearest to the mean gain; so is the gain of the part of it.
+    """
+    tiles = [half_segmented(data, *DOMAIN_TILES[title]) for title in DOMAIN_TILES]
+    source = first_result.data_of("aerial", data / "aerial")
+    first_result.load_plugins([str(first_result.PLUGIN)])
+    runs = RUNS / "loop_fpn", RUNS / "crispseg"
+    if not runs[0].is_dir():
+        first_result.plain_loop(source, "smp_fpn", weights, 5, 0, runs[0])
+    if not runs[1].is_dir():
+        first_result.ours(source, (), weights, 5, 0, runs[1])
+    val = source.dataset("val")
+    models = [crispseg.from_pretrained(run) for run in runs]
+    gains = gains_of_images(models, val)
+    mean = np.nanmean(gains)
+    chosen = int(np.nanargmin(abs(gains - mean)))
+    print(f"boundary F rises by {mean:.1f} on average, and by {gains[chosen]:.1f} on {val.name_of(chosen)}")
+    image, truth, _ = val[chosen]
+    maps = [truth, *(crispseg.Segmenter(model)(image).labels for model in models)]
+    part = part_of_gain(maps, len(val.labels), mean)
+    pictures = [bright(image)[part], *(colorize(labels[part], val.labels.palette) for labels in maps)]
+    zoomed = [cv2.resize(picture, (624, 624), interpolation=cv2.INTER_NEAREST) for picture in pictures]
+    titles = ["a part of one image", "ground truth", "plain loop, smp FPN", "crispseg train"]
+    save("scenes", np.vstack([panels([tiles], [*DOMAIN_TILES]), panels([zoomed], titles, val.labels.legend)]))
 
 
-def papers(data: Path, weights: str) -> None:
+def half_segmented(data: Path, model: str, name: str) -> NDArray[np.uint8]:
+    """The middle square of a val image; its right half has the classes' colours and outlines."""
+    val = first_result.data_of(model, data / model).dataset("val")
+    image = next(val[index][0] for index in range(len(val)) if val.name_of(index) == name)
+    side = min(*image.shape[:2], 512)
+    top, left = ((length - side) // 2 for length in image.shape[:2])
+    square = np.s_[top : top + side, left : left + side]
+    result = crispseg.Segmenter(model)(image)
+    picture = bright(image)[square]
+    labels = result.labels[square]
+    drawn = overlay(overlay(picture, labels, result.label_set, 0.4), labels, result.label_set, outlines=True)
+    half = side // 2
+    picture[:, half:] = drawn[:, half:]
+    picture[:, half - 1 : half + 1] = 255
+    return picture
+
+
+def bright(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The image with its darkest and brightest pixels as black and white."""
+    low, high = np.percentile(image, (1, 99.8))
+    return np.clip((image - low) * (255 / max(high - low, 1)), 0, 255).astype(np.uint8)
+
+
+def gains_of_images(models: Sequence[crispseg.SegmentationModel], val: FileDataset) -> NDArray[np.float64]:
+    """Gain in boundary F, the mean over the classes, of the second model over the first, for each image."""
+    scores = [score_model(model, val, boundary=[3]) for model in models]
+    first, second = (np.nanmean(score.boundary.per_image[:, 0], axis=1) for score in scores)
+    return second - first
+
+
+def part_of_gain(maps: Sequence[NDArray[np.uint8]], classes: int, gain: float) -> tuple[slice, slice]:
+    """The part of a third of the height whose gain is nearest to `gain`, of the half of the parts with most boundaries.
+
+    `maps` are the truth, and the labels of the first and of the second model.
+    """
+    truth, *predictions = maps
+    side = min(truth.shape) // 3
+    corners = itertools.product(*(range(0, length - side, side // 8) for length in truth.shape))
+    parts = [np.s_[top : top + side, left : left + side] for top, left in corners]
+    square = np.ones((3, 3), np.uint8)
+    edges = cv2.dilate(truth, square) != cv2.erode(truth, square)
+    parts = sorted(parts, key=lambda part: edges[part].sum())[len(parts) // 2 :]
+    scores = []
+    for labels in predictions:
+        metric = BoundaryScores(classes, [3])
+        for index, part in enumerate(parts):
+            metric.update(torch.from_numpy(labels[part])[None], torch.from_numpy(truth[part])[None], [index])
+        scores.append(np.nanmean(metric.scores().per_image[:, 0], axis=1))
+    return parts[int(np.nanargmin(abs(scores[1] - scores[0] - gain)))]
+
+
+def papers(data: Path, weights: Path) -> None:
     """Figures in the manner of the papers, by examples/paper_figures.py."""
     shown = (Aerial(data / "aerial"), "tile2_008"), (Nuclei(data / "nuclei"), "337b6eed0726")
     for source, name in shown:
         dataset = source.dataset("val")
         image = next(dataset[index][0] for index in range(len(dataset)) if dataset.name_of(index) == name)
         write_image(RUNS / f"{source.name}.png", image[340:532, 240:496] if source.name == "aerial" else image)
-    for name, (source_name, flags) in PAPERS.items():
-        flags = f"--data {source_name} --data.root {data / source_name} --minutes 3 --model {flags}"
+    for name, (source_name, model) in PAPERS.items():
+        flags = f"--data {source_name} --data.root {data / source_name} --minutes 5 --model {model}"
         folder = trained(name, flags, weights)
         script = [sys.executable, "examples/paper_figures.py", folder, RUNS / f"{source_name}.png", ASSETS / "figures"]
         subprocess.run(script, cwd=ROOT, check=True)
@@ -321,24 +394,60 @@ def latency() -> str:
 
 
 def draw_benchmark() -> None:
-    """Draw boundary F against time and multiply-adds."""
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    """Draw boundary F, with standard deviations over seeds, against time, and the front of the networks."""
+    figure = Figure(figsize=(9, 6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
     seconds = {row["model"]: 1000 * float(row["seconds"]) for row in rows_of("all_seconds")}
-    adds = {name: float(runs_of(name, file)[0]["multiply_adds"]) / 1e9 for name, (file, _) in BENCHMARK.items()}
-    drawn = (seconds, (50, 100, 200, 500), "ms an image, two threads"), (adds, (2, 5, 10, 20, 50), "G multiply-adds")
-    for axes, (costs, ticks, title) in zip(figure.subplots(1, 2, sharey=True), drawn, strict=True):
-        for name in BENCHMARK:
-            color = "tab:red" if name in ("crisp", "crisp_s", "crisp_l") else "tab:blue"
-            label = "crisp, 256" if name == "wide" else name.removesuffix("_residual").removesuffix("_refined")
-            axes.plot(costs[name], boundary_f(name), "o", color=color)
-            axes.annotate(label, (costs[name], boundary_f(name)), (4, 3), textcoords="offset points", fontsize=7)
-        axes.set(xscale="log", xlabel=title, xlim=(min(costs.values()) * 0.85, max(costs.values()) * 1.6))
-        axes.set_xticks(ticks, map(str, ticks))
-        axes.set_xticks([], minor=True)
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("boundary F, 3 px (%), CamVid val")
+    front, best = [], 0.0
+    for name in sorted(BENCHMARK, key=lambda name: seconds[name]):
+        scores = [float(row["boundary_f_3"]) for row in runs_of(name, BENCHMARK[name][0])]
+        error = statistics.stdev(scores) if len(scores) > 1 else 0
+        color = "tab:red" if name.startswith("crisp") else "tab:blue"
+        axes.errorbar(seconds[name], boundary_f(name), error, fmt="o", color=color, elinewidth=1)
+        if boundary_f(name) > best:
+            best = boundary_f(name)
+            front.append((seconds[name], best))
+    axes.plot(*zip(*front, strict=True), color="tab:red", linewidth=1, zorder=0)
+    axes.set(xscale="log", xlabel="milliseconds an image, two threads", ylabel="boundary F, 3 px (%), CamVid val")
+    axes.set_xlim(min(seconds[name] for name in BENCHMARK) * 0.85, max(seconds[name] for name in BENCHMARK) * 1.6)
+    axes.set_xticks((50, 100, 200, 500), ("50", "100", "200", "500"))
+    axes.set_xticks([], minor=True)
+    axes.grid(alpha=0.3)
+    label_points(axes, {plain_name(name): (seconds[name], boundary_f(name)) for name in BENCHMARK})
     with atomic_path(ASSETS / "benchmark.png") as temporary:
         figure.savefig(temporary, dpi=130, format="png")
+
+
+def plain_name(name: str) -> str:
+    """The label of a network, without links and code."""
+    label = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", BENCHMARK[name][1])
+    return re.sub(r"[`*]|, the default|, input.*", "", label) + " 1.33×" * name.endswith("_larger")
+
+
+def label_points(axes: Axes, points: Mapping[str, tuple[float, float]]) -> None:
+    """Write names beside points, each at the first place around its point that is free."""
+    axes.figure.canvas.draw()
+    renderer = axes.figure.canvas.get_renderer()
+    taken = [Bbox.from_extents(x - 6, y - 6, x + 6, y + 6) for x, y in axes.transData.transform([*points.values()])]
+    angles = np.deg2rad(np.arange(-30, 330, 30))
+    places = [(radius * np.cos(angle), radius * np.sin(angle)) for radius in range(8, 80, 4) for angle in angles]
+    for name, point in points.items():
+        for x, y in places:
+            side = "left" if x > 4 else "right" if x < -4 else "center"
+            line = {"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 3}
+            text = axes.annotate(
+                name, point, (x, y), textcoords="offset points", fontsize=8, ha=side, va="center", arrowprops=line
+            )
+            text.update_positions(renderer)
+            box = Text.get_window_extent(text)  # without the line
+            inside = axes.bbox.containsx(box.x0) and axes.bbox.containsx(box.x1)
+            if inside and not any(box.overlaps(other) for other in taken):
+                taken.append(box)
+                break
+            text.remove()
+        else:
+            raise ValueError(f"there is no free place for {name}; enlarge the figure")
 
 
 def runs_of(name: str, file: str) -> list[dict[str, str]]:
@@ -367,13 +476,13 @@ def page_tables() -> dict[str, dict[str, str]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("all", "scenes", "papers", "tutorial", "table"))
-    parser.add_argument("--data", type=Path, help="folder of the data sets aerial and nuclei")
-    parser.add_argument("--weights", default="true", help="ImageNet weights of the backbone, a file")
+    parser.add_argument("--data", type=Path, help="folder of the data sets nuclei, aerial and leaf")
+    parser.add_argument("--weights", type=Path, help="ImageNet weights of the backbone, a file")
     given = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)
     if given.what in ("all", "scenes"):
-        scenes(given.weights)
-    if given.what == "papers" or (given.what == "all" and given.data):
+        scenes(given.data.resolve(), given.weights)
+    if given.what in ("all", "papers"):
         papers(given.data.resolve(), given.weights)
     if given.what in ("all", "tutorial"):
         tutorial()
