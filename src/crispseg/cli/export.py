@@ -28,7 +28,7 @@ LARGEST_LOSS = 0.5  # points of a score that int8 may lose before another precis
 
 @dataclass(kw_only=True)
 class Export(WithOptions, WithData):
-    """Write a trained model as one file for ONNX Runtime, OpenVINO, torch.export, ExecuTorch, Core ML or QGIS.
+    """Write a trained model as one file for ONNX Runtime, OpenVINO, PyTorch, ExecuTorch, Core ML, QGIS or BioImage.IO.
 
     It accepts images of any size unless size is given; ExecuTorch, Core ML and deepness files need it.
 
@@ -37,7 +37,7 @@ class Export(WithOptions, WithData):
     Args:
         run: a run's folder, a saved model's folder, a hub id, or the name of a bundled model.
         format: format of the file; the default follows the suffix of out (FILE.onnx, FILE.xml, FILE.pt2,
-            FILE.pte or FILE.mlpackage).
+            FILE.pte, FILE.mlpackage or FILE.zip).
         out: file to write; an existing file is overwritten.
         calibrate: a folder of data, a run or the name of a data source. Its train split is used to calibrate int8, its
             val split to score the file. The default is the run's data for int8 and max_drop, and no data otherwise.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import tempfile
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stderr
 from dataclasses import dataclass, field
@@ -15,13 +17,16 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from crispseg.compat import openvino_core
+from crispseg.errors import CrispsegWarning, one_line
+from crispseg.export.bioimageio import write_package
 from crispseg.export.deepness import plugin_metadata
 from crispseg.export.plan import ExportPlan, Output, Sampling, exporting
 from crispseg.export.quantization import quantize_onnx, quantize_openvino
+from crispseg.export.torchscript import write_torchscript
 from crispseg.inference.device import runs_coreml
 from crispseg.inference.runtime import METADATA, UNSEALED, AnyModel, ExportedModel, open_model, seal
 
-Format: TypeAlias = Literal["onnx", "openvino", "torch_export", "executorch", "coreml", "deepness"]
+Format: TypeAlias = Literal["onnx", "openvino", "torch_export", "executorch", "coreml", "deepness", "bioimageio"]
 
 OPSET = 19
 
@@ -104,6 +109,25 @@ def write_coreml(plan: ExportPlan, path: Path) -> ExportedModel:
         return result.to(torch.uint8) if plan.output == "labels" else result
 
     return ExportedModel(run, metadata, path)
+
+
+def write_bioimageio(plan: ExportPlan, path: Path) -> AnyModel:
+    """Write a package with ONNX weights and, if its compiler takes the graph, TorchScript; return the first."""
+    program = plan.trace()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        onnx, script = Path(folder, "model.onnx"), Path(folder, "model.pt")
+        save_onnx(plan, program, onnx)
+        seal(onnx)
+        weights: dict[str, dict[str, Any]] = {"onnx": {"source": onnx, "opset_version": OPSET}}
+        try:
+            write_torchscript(plan, program, script)
+            version = torch.__version__.partition("+")[0]
+            weights["torchscript"] = {"source": script, "pytorch_version": version, "parent": "onnx"}
+        except Exception as error:  # the compiler raises almost anything
+            weights["onnx"]["comment"] = reason = f"without TorchScript: {one_line(error):.200}"
+            warnings.warn(f"{plan.model.info.title} is exported {reason}", CrispsegWarning, stacklevel=2)
+        write_package(plan, weights, Path(folder), path)
+        return open_model(onnx)
 
 
 # Their common steps ---------------------------------------------------------------------------------------------------
@@ -237,6 +261,20 @@ FILE_FORMATS: dict[Format, FileFormat] = {
             "uint8": "the plug-in gives normalised images; leave out input",
             "logits": "the plug-in takes probabilities; leave out output",
             "labels": "the plug-in takes probabilities; leave out output",
+        },
+    ),
+    "bioimageio": FileFormat(
+        suffix=".zip",
+        write=write_bioimageio,
+        packages=("onnx", "onnxscript", "onnxruntime", "bioimageio.spec"),
+        output="probabilities",
+        unsupported={
+            "bf16": "ONNX Runtime has no bfloat16 convolution on a CPU; use fp32",
+            "int8": "it is for onnx and openvino; use fp32",
+            "uint8": "normalisation is a step of the package; leave out input",
+            "logits": "the package gives probabilities; leave out output",
+            "labels": "the package gives probabilities; leave out output",
+            "image": "its steps have fixed values, not those of each image; use a model of another value_range",
         },
     ),
 }

@@ -16,7 +16,7 @@ from pydantic import NonNegativeFloat
 from crispseg.config.settings import checks_arguments
 from crispseg.errors import CrispsegError, one_line
 from crispseg.evaluation.checked import check_classes
-from crispseg.export.certificate import CHECKED, Certificate, Comparison, Measured, compare, measure
+from crispseg.export.certificate import Certificate, Comparison, Measured, compare, measure
 from crispseg.export.deepness import resolution_of
 from crispseg.export.formats import FILE_FORMATS, Format, float_file
 from crispseg.export.plan import ExportPlan, Output, Precision, Sampling
@@ -56,9 +56,10 @@ def export_model(
 
     Args:
         model: the model.
-        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it), .pt2, .pte
-            or .mlpackage (a folder).
-        format: see `Format`; deepness is an ONNX file for QGIS's plug-in of that name.
+        path: output path with the suffix of the format: .onnx, .xml (with weights in a .bin next to it), .pt2, .pte,
+            .mlpackage (a folder) or .zip.
+        format: see `Format`; deepness is an ONNX file for QGIS's plug-in of that name, bioimageio a package of weights
+            in ONNX and TorchScript.
         precision: fp32, bf16 or int8, which is calibrated on data. In bf16, OpenVINO rounds the coordinates of
             `grid_sample` too; `gather` in crisp keeps their whole pixels.
         data: images for the 8-bit ranges and for the evaluation of the file.
@@ -70,7 +71,8 @@ def export_model(
             decoders give them, which the file normalises. They are uint16 for a model with a value range. A model of
             one channel takes RGB, and, in a file for all sizes, also grey of one channel.
         output: `logits` or `probabilities` (N, num_classes, H, W) float32, or `labels` (N, H, W) uint8, which need less
-            memory but give no probabilities. By default `logits`, but `probabilities` for deepness.
+            memory but give no probabilities. By default `logits`, but `probabilities` for deepness and
+            bioimageio.
         size: height and width of the images. ExecuTorch, Core ML and deepness files need it; by default, others accept
             any number of images of any size. An OpenVINO file for one image of one size takes less time.
         triton: also write the settings of Triton Inference Server, `config.pbtxt`, next to an ONNX file; other
@@ -90,7 +92,7 @@ def export_model(
     if triton:
         check_settings(path, settings)
     check_finite(model)
-    sizes = CHECKED if size is None else [(2, *size)]
+    sizes = plan.compared_sizes
     if format == "coreml" and not runs_coreml():
         sizes = []
     with replacing(path) as folder:
@@ -131,8 +133,9 @@ def conflicts(plan: ExportPlan, path: Path, format: Format, triton: bool) -> Seq
     """Return whether the plan has each combination of options that is not possible, and the message."""
     kind, int8 = FILE_FORMATS[format], plan.precision == "int8"
     name = f"{path.stem or 'model'}{kind.suffix}"
-    missing = [package for package in kind.packages if importlib.util.find_spec(package) is None]
-    unsupported = kind.unsupported.keys() & {plan.precision, plan.sampling, plan.input, plan.output}
+    missing = [name for name in kind.packages if importlib.util.find_spec(name.partition(".")[0]) is None]
+    chosen = {plan.precision, plan.sampling, plan.input, plan.output, plan.model.info.value_range}
+    unsupported = kind.unsupported.keys() & chosen
     reasons = "; ".join(f"{value}: {kind.unsupported[value]}" for value in sorted(unsupported))
     needs_size = kind.one_size and plan.size is None
     size = plan.size or (MIN_SIDE, MIN_SIDE)

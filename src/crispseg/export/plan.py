@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ from torch.fx import GraphModule
 
 from crispseg.compat import features_of_any_size, plain_window_attention, whole_number_padding
 from crispseg.errors import CrispsegError, one_line
-from crispseg.export.certificate import reference, smooth_images
+from crispseg.export.certificate import CHECKED, reference, smooth_images
 from crispseg.export.gathered_rows import gather_rows, with_row_sums
 from crispseg.export.pixels import Pixels
 from crispseg.export.quantization import Calibration, Input
@@ -80,6 +80,11 @@ class ExportPlan:
                     node.meta.pop("stack_trace", None)  # contains paths of this machine
         accept_small_images(program)
         return program
+
+    @property
+    def compared_sizes(self) -> Sequence[tuple[int, int, int]]:
+        """Number of images, height and width of the comparisons with the model."""
+        return CHECKED if self.size is None else [(2, *self.size)]
 
     def metadata(self, **more: Any) -> str:
         """Return the metadata of the file, see `describe`."""

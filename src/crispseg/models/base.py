@@ -202,7 +202,7 @@ class SegmentationModel(nn.Module, Saving):
         with Uninitialised():
             model = described(info)
         assert isinstance(model, cls)
-        model.info = info
+        model.info, model.folder = info, config_path.parent
         model.load_state_dict(weights)
         return model.eval()
 

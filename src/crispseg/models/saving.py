@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from huggingface_hub import ModelCard, PyTorchModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import Tensor, nn
 
@@ -22,6 +22,7 @@ from crispseg.models.registry import models
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+PICTURES = ("../val.png", "failures.png")  # of a run and of a bundled model, from the folder of the model
 TRAINING_ONLY = "auxiliary_heads."
 SHIPPED = Path(__file__).parents[1] / "shipped"
 """Folder of the bundled models; each subfolder has the name of its model."""
@@ -57,6 +58,13 @@ class Saving(
     """
 
     info: ModelInfo
+    folder: Path | None = None
+    """Folder from which the model was loaded."""
+
+    def new_card(self, **values: Any) -> ModelCard:
+        """Return a model card of classes and scores; further values go to its template."""
+        own = {"title": self.info.title, "details": _details(self.info)}
+        return self.generate_model_card(**own | values)
 
     def save_pretrained(
         self,
@@ -92,16 +100,14 @@ class Saving(
         if (folder / CONFIG_FILE).exists() and b'"format_version"' not in (folder / CONFIG_FILE).read_bytes():
             raise CrispsegError(f"{folder / CONFIG_FILE} is not of a crispseg model; choose another folder")
         state = _state(self, dtype)
-        info = self.info
-        own = {"title": info.title, "details": _details(info)}
-        card = self.generate_model_card(**own | (model_card_kwargs or {}))
+        card = self.new_card(**(model_card_kwargs or {}))
         with (
             atomic_path(folder / CONFIG_FILE) as config_path,  # in place last, so a folder with this file is complete
             atomic_path(folder / CARD_FILE) as card_path,
             atomic_path(folder / WEIGHTS_FILE) as weights_path,
         ):
             write_state_dict(state, weights_path)
-            config_path.write_text(info.to_json(), encoding="utf-8")
+            config_path.write_text(self.info.to_json(), encoding="utf-8")
             card_path.write_text(str(card), encoding="utf-8")
         if push_to_hub:
             return str(self.push_to_hub(repo_id or folder.name, **push_to_hub_kwargs))
