@@ -20,6 +20,7 @@ ORDER = (
     *(
         "errors",
         "labels",
+        "licences",
         "compat",
         "config",
         "io",

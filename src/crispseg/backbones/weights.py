@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from crispseg.config.settings import shortened
 from crispseg.errors import CrispsegError, one_line
+from crispseg.licences import NOT_STATED, UNKNOWN, Licence
 
 # SFNet's official code saves its mIoU, an np.float64, next to the weights. NumPy 2 renamed the module of scalars.
 _SCALAR = np.float64(0).__reduce__()[0]
@@ -168,6 +169,20 @@ def weights_source(name: str, pretrained: bool | str | Path) -> str:
     """Describe where a backbone's weights come from."""
     sources: dict[Any, str] = {True: f"the published weights of {name}", False: "random weights; see model.pretrained"}
     return sources.get(pretrained, f"the weights in {pretrained}")
+
+
+def weights_licence(name: str, pretrained: bool | str | Path) -> Licence:
+    """Return the licence of a backbone's published weights, or of a file of weights; see `Backbone`."""
+    if not isinstance(pretrained, bool):
+        return Licence.of_file(name, NOT_STATED, Path(pretrained))
+    config: Any = get_pretrained_cfg(name)
+    if config is None:  # ShuffleNet of torchvision, which states no licence of weights
+        return Licence("weights", name, UNKNOWN, "https://pytorch.org/vision")
+    licence = config.license or UNKNOWN
+    if not config.hf_hub_id:
+        return Licence("weights", name, licence, config.url)
+    file = bundled_weights(name) or Path(hub_file(config))
+    return Licence.of_file(name, licence, file, f"https://huggingface.co/{config.hf_hub_id}")
 
 
 def build_published(name: str, published: bool, **options: Any) -> Any:

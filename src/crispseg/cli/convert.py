@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from crispseg.cli.command import WithData
 from crispseg.data.named import build_data
@@ -29,14 +30,15 @@ class Convert(WithData):
     out: Path
 
     def __call__(self) -> None:
-        labels = None
+        known: tuple[Any, ...] = ()
         if self.data:  # most data sets know their class names without files; the others report what they need
             data = self.chosen({})
-            labels = build_data({"root": "."} | data if "images" not in data else data).label_set()
+            source = build_data({"root": "."} | data if "images" not in data else data)
+            known = source.label_set(), source.ledger_entry
         with owned(self.out):
             if (self.out / "config.json").exists():
                 raise CrispsegError(f"is {self.out}, which already contains a model; give another folder", "out")
-            model = convert_official(self.checkpoint, labels)
+            model = convert_official(self.checkpoint, *known)
             model.save_pretrained(self.out)
         self.results |= {"out": self.out, "model": model.info.title, "num_classes": model.info.num_classes}
         print(f"{model.info.title}, {model.info.num_classes} classes, is in {self.out}")

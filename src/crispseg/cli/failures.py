@@ -32,7 +32,9 @@ def report(error: BaseException, words: Sequence[str]) -> int:
     settings = error.settings if isinstance(error, CrispsegError) else ()
     commands = [command_line(words, chosen) for chosen in settings]
     if any(map(ASKS_FOR_JSON.match, words)):
-        print(as_json(status, getattr(error, "field", None), line, commands), file=sys.stderr)
+        fault, _, remedy = line.partition("; ")
+        values = {"code": status, "field": getattr(error, "field", None), "message": fault, "remedy": remedy or None}
+        print(json.dumps({"error": {**values, "commands": commands}}), file=sys.stderr)
     elif isinstance(error, Question):
         print(*_question(error, words), sep="\n", file=sys.stderr)
     else:
@@ -59,13 +61,6 @@ def described(error: BaseException) -> tuple[int, str]:
         case _:
             return ExitCode.BUG, "this is a bug; please report the lines above and the command"
     return ExitCode.MISTAKE, " ".join(line.split())
-
-
-def as_json(status: int, field: str | None, line: str, commands: Sequence[str]) -> str:
-    """Return an error as one line of JSON; `commands` would work in place of the one that failed."""
-    fault, _, remedy = line.partition("; ")
-    values = {"code": status, "field": field, "message": fault, "remedy": remedy or None, "commands": commands}
-    return json.dumps({"error": values})
 
 
 def _question(question: Question, words: Sequence[str]) -> Iterator[str]:

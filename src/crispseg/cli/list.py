@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from huggingface_hub import ModelCard
 
@@ -33,8 +33,9 @@ class List(Command):
         for name in saving.shipped_models():
             info, card = saving.read_info(name), ModelCard.load(saving.SHIPPED / name / saving.CARD_FILE)
             scores = f"val mIoU {info.metrics['val_miou']:.1f}, licence {card.data.license or 'see its card'}"
-            self.results[name] = {"model": info.title, "classes": info.label_set().names, "metrics": info.metrics}
+            self.results[name] = asdict(info)
             classes = ", ".join(info.label_set().names)
             print(f"{name:20}{classes}: {info.title}, {scores}")
+            print(*(f"{'':20}{entry.kind} {entry.name}: {entry.licence}" for entry in info.licences), sep="\n")
         print("try one:", of_bundled_models(), sep="\n  ")
         print(f"training data and weaknesses: {saving.SHIPPED}/NAME/{saving.CARD_FILE}")

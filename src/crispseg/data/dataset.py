@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from crispseg.data.catalogue import catalogue
 from crispseg.errors import CrispsegError
 from crispseg.folders.facts import MaskFacts
 from crispseg.folders.lookup import MAX_NUMBER, InstanceLookup, MaskLookup
@@ -20,6 +21,7 @@ from crispseg.folders.survey import Pair
 from crispseg.io.images import image_channels, read_image, read_mask
 from crispseg.io.value_range import ValueRange
 from crispseg.labels import LabelSet
+from crispseg.licences import NOT_STATED, Licence
 
 
 class Sample(NamedTuple):
@@ -186,6 +188,14 @@ class DataSource(ABC):
 
     inferred: ClassVar[bool] = False
     """Whether the places of files, and the meaning of masks, may have to be inferred from the files."""
+
+    @property
+    def ledger_entry(self) -> Licence:
+        """Licence of the data, for the ledger of models that are trained on them."""
+        if entry := catalogue().get(self.name):
+            return Licence("data", self.name, entry.licence, entry.home)
+        place = getattr(self, "root", None) or getattr(self, "images", None) or ""
+        return Licence("data", self.name, getattr(self, "licence", None) or NOT_STATED, Path(place).name)
 
     @property
     def of_instances(self) -> bool:

@@ -63,6 +63,7 @@ class FolderSettings(Settings):
             background, and 1, 2, … number the objects of a class. If masks are not given, they are made from these with
             classes background, object and border (within 2 pixels of two objects). Three names in classes
             replace these.
+        licence: licence of the images and masks, such as CC-BY-4.0, which models that are trained on them record.
     """
 
     prefix: ClassVar[str] = "data."
@@ -88,6 +89,7 @@ class FolderSettings(Settings):
     exclude: list[str] = Field(default_factory=list)
     value_range: tuple[float, float] | Literal["auto", "image"] = "auto"
     instances: str | Path | None = None
+    licence: str | None = None
 
     def __post_init__(self) -> None:
         if self.root is None and None in (self.images, self.masks or self.instances):

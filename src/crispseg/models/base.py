@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from crispseg.backbones import Backbone, read_state_dict
+from crispseg.backbones.weights import weights_licence
 from crispseg.config.ranges import MAX_WIDTH
 from crispseg.config.settings import checks_arguments, shortened
 from crispseg.decoders import Decoded, Decoder
 from crispseg.errors import CrispsegError, one_line
+from crispseg.licences import CODE
 from crispseg.models.frame import BackboneSpec, Design, Frame, is_paper
 from crispseg.models.info import MIN_SIDE, ModelInfo
 from crispseg.models.refinement import (
@@ -337,7 +339,9 @@ def create_model(
         )
         resolved |= {"refine": "boundary", "refine_steps": steps, "refine_path": refine_path}
     mean, std = model.backbone.mean, model.backbone.std
-    model.info = ModelInfo(name, num_classes, backbone, in_chans, resolved, tuple(class_names), mean=mean, std=std)
+    fields: dict[str, Any] = {"class_names": tuple(class_names), "mean": mean, "std": std}
+    fields["licences"] = (*CODE, weights_licence(backbone, pretrained)) if pretrained else CODE
+    model.info = ModelInfo(name, num_classes, backbone, in_chans, resolved, **fields)
     return model
 
 

@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from crispseg.config.settings import Settings
 from crispseg.errors import CrispsegError, one_line
 from crispseg.labels import IGNORE, Color, LabelSet
+from crispseg.licences import Licence
 
 FORMAT_VERSION = 2
 
@@ -64,6 +65,7 @@ class ModelInfo(Settings):
         value_range: values that become black and white in images of 16 bits per channel; "image" if they are measured
             in each image, also of 8 bits; None if there were none.
         metrics: scores.
+        licences: ledger of the code, the weights and the data that it descends from; empty in models of before.
 
     Raises:
         CrispsegError: a field has the wrong type or length.
@@ -82,6 +84,7 @@ class ModelInfo(Settings):
     recipe: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     value_range: Annotated[tuple[float, float], FROM_LISTS] | Literal["image"] | None = None
+    licences: Annotated[tuple[Licence, ...], FROM_LISTS] = ()
 
     def __post_init__(self) -> None:
         for key in ("mean", "std"):

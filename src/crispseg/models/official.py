@@ -13,9 +13,12 @@ from torch import Tensor
 from crispseg.backbones import read_state_dict
 from crispseg.errors import CrispsegError
 from crispseg.labels import LabelSet
+from crispseg.licences import UNKNOWN, Licence
 from crispseg.models import SegmentationModel, create_model
 from crispseg.nn.uninitialised import Uninitialised
 
+RELEASE = "https://github.com/lxtGH/SFSegNets"
+UNKNOWN_DATA = Licence("data", "of the checkpoint", UNKNOWN, RELEASE)
 _RELEASED = {  # prefix of a key in crispseg → prefix in the release
     "backbone.net.model.conv1.": "layer0.0.",
     "backbone.net.model.bn1.": "layer0.1.",
@@ -53,7 +56,9 @@ _OWN_NETS = {  # the last key found in a file determines its backbone
 _RESNETS = {("basic", 2): "resnet18_deep", ("bottleneck", 6): "resnet50_deep", ("bottleneck", 23): "resnet101_deep"}
 
 
-def convert_official(path: str | Path, labels: LabelSet | None = None) -> SegmentationModel:
+def convert_official(
+    path: str | Path, labels: LabelSet | None = None, data: Licence = UNKNOWN_DATA
+) -> SegmentationModel:
     """Build the SFNet or SFNet-Lite of an official checkpoint, in eval mode.
 
     Weights may be wrapped (`state_dict`), prefixed (`module.`) and of any float type. Weights that prediction does not
@@ -62,6 +67,7 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
     Args:
         path: path of the checkpoint.
         labels: class names and colours in the order of the checkpoint's classes, because the checkpoint lacks them.
+        data: licence of its training data.
 
     Raises:
         CrispsegError: the file is unreadable, or not a checkpoint of an official SFNet or SFNet-Lite on ResNet-18, 50
@@ -83,6 +89,8 @@ def convert_official(path: str | Path, labels: LabelSet | None = None) -> Segmen
         model = create_model(title.lower().replace("-", "_"), num_classes=num_classes, backbone=backbone, **options)
     weights = _weights_of(model, given, f"{path} does not match an {title} on {backbone}")
     model.load_state_dict(weights, strict=False)
+    licences = (*model.info.licences, Licence.of_file(Path(path).name, "MIT", Path(path), RELEASE), data)
+    model.info = dataclasses.replace(model.info, licences=licences)
     if labels is not None:
         model.info = dataclasses.replace(model.info, class_names=labels.names, palette=labels.palette)
     return model.eval()

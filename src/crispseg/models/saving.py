@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from crispseg.backbones import write_state_dict
 from crispseg.config.settings import shortened
-from crispseg.errors import CrispsegError, did_you_mean, one_line
+from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, one_line
 from crispseg.io.files import atomic_path, digest, user_path, writable_folder
 from crispseg.models.info import ModelInfo
 from crispseg.models.registry import models
@@ -28,6 +29,7 @@ SHIPPED = Path(__file__).parents[1] / "shipped"
 """Folder of the bundled models; each subfolder has the name of its model."""
 FOLDS = "folds.json"  # file of the scores of finished folds, in the folder that contains all folds
 RUNS = "runs"  # usual folder of runs; a path in it is never a hub id
+BARS_A_USE = re.compile(r"non-?commercial|\bnc\b|agpl", re.IGNORECASE)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 
 MODEL_CARD = """---
@@ -100,6 +102,8 @@ class Saving(
         if (folder / CONFIG_FILE).exists() and b'"format_version"' not in (folder / CONFIG_FILE).read_bytes():
             raise CrispsegError(f"{folder / CONFIG_FILE} is not of a crispseg model; choose another folder")
         state = _state(self, dtype)
+        if barring := [str(entry) for entry in self.info.licences if BARS_A_USE.search(entry.licence)]:
+            warnings.warn(CrispsegWarning(f"check licences that may bar a use: {', '.join(barring)}"), stacklevel=2)
         card = self.new_card(**(model_card_kwargs or {}))
         with (
             atomic_path(folder / CONFIG_FILE) as config_path,  # in place last, so a folder with this file is complete
@@ -126,10 +130,10 @@ def _state(model: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]:
 
 
 def _details(info: ModelInfo) -> str:
-    """Return the lines of a model card about classes and scores."""
+    """Return the lines of a model card about classes, scores and licences."""
     names = ", ".join(f"`{name}`" for name in info.label_set().names)
     scores = [f"- `{key}`: {value}" for key, value in info.metrics.items() if isinstance(value, int | float)]
-    return "\n".join([f"- classes: {names}", *scores])
+    return "\n".join([f"- classes: {names}", *scores, *(f"- licence of {entry}" for entry in info.licences)])
 
 
 def shipped_models() -> list[str]:
@@ -161,6 +165,12 @@ def fingerprint(source: str | Path) -> str:
     """Return a hash of a saved model's files, or of all folds, as 16 digits; errors are those of `from_pretrained`."""
     places: list[str | Path] = [*folds_of(source)] or [source]
     return digest(*(located(place, name, {}) for place, name in product(places, (CONFIG_FILE, WEIGHTS_FILE))))[:16]
+
+
+def weight_files(source: str | Path) -> list[Path]:
+    """Return the file of weights of a saved model, or those of all folds; errors are those of `from_pretrained`."""
+    places: list[str | Path] = [*folds_of(source)] or [source]
+    return [located(place, WEIGHTS_FILE, {}) for place in places]
 
 
 def folds_of(source: str | Path) -> list[Path]:

@@ -44,7 +44,7 @@ from crispseg.training.config import TrainConfig
 from crispseg.training.depthwise import FastDepthwise
 from crispseg.training.distillation import DistillationTask, Teacher, open_teacher
 from crispseg.training.feedback import closing_lines, draw_panels
-from crispseg.training.initial_weights import starting_model
+from crispseg.training.initial_weights import ledger_of, starting_model
 from crispseg.training.losses import BoundaryRefinementLoss, CustomLoss, WeightedLoss
 from crispseg.training.optimization import on_cuda
 from crispseg.training.pace import callback
@@ -151,6 +151,7 @@ def prepare(config: TrainConfig, resume: bool, console: Console, hooks: Hooks) -
         teacher = hooks.teacher or open_teacher(config.teacher, model.info)
         files, unlabelled_notes = unlabelled_files(config)
         notes += unlabelled_notes
+    model.info = replace(model.info, licences=ledger_of(config, resume=bool(checkpoint)))
     if config.workers and (obstacle := obstacle_to_workers((config.data, hooks.transform))):
         config = replace(config, workers=0)
         notes.append(f"workers is 0, because {obstacle}")

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import torch
 
-from crispseg.backbones.weights import weights_source
+from crispseg.backbones.weights import weights_licence, weights_source
 from crispseg.errors import CrispsegError
+from crispseg.inference.runtime import ExportedModel, open_model
 from crispseg.inference.tiling import enough_memory
 from crispseg.labels import LabelSet
+from crispseg.licences import CODE, NOT_STATED, Licence
 from crispseg.models import SegmentationModel
+from crispseg.models.saving import read_info, shipped_folder, weight_files
+from crispseg.training.checkpoints import MODEL
 from crispseg.training.config import TrainConfig, config_to_dict
 
 EARLY_SHARE = 0.3  # largest share of the backbone's weights that freeze_backbone auto freezes
@@ -35,6 +40,22 @@ def starting_model(config: TrainConfig, labels: LabelSet, *, resume: bool = Fals
     if frozen := frozen_part(config, model):
         model.backbone.freeze(early=frozen == "early")
     return model.to(memory_format=torch.channels_last), note
+
+
+def ledger_of(config: TrainConfig, *, resume: bool) -> tuple[Licence, ...]:
+    """Return the licences of all that the model of a run descends from; with `resume`, those that it recorded."""
+    if resume and (Path(config.out) / MODEL).is_dir():  # the models that it started from may be gone
+        return read_info(config.out).licences
+    licences = [*CODE, config.data.ledger_entry]
+    if config.model.pretrained and not config.init_from:
+        licences.append(weights_licence(config.model.backbone, config.model.pretrained))
+    for parent in filter(None, (config.init_from, config.teacher)):
+        model, own = open_model(parent), CODE[0].licence if shipped_folder(parent) else NOT_STATED
+        files = [model.path] if isinstance(model, ExportedModel) else weight_files(parent)
+        licences += [*model.info.licences, *(Licence.of_file(Path(parent).name, own, file) for file in files)]
+    if config.unlabelled:
+        licences.append(Licence("data", "unlabelled images", NOT_STATED, Path(config.unlabelled).name))
+    return tuple(dict.fromkeys(licences))
 
 
 def frozen_part(config: TrainConfig, model: SegmentationModel) -> bool | Literal["early"]:
