@@ -13,7 +13,7 @@ from commands import Capture
 from test_host_state import COMMAND, COMMAND_ROWS, SLOW, Interrupted, place
 
 import crispseg.cli.list  # noqa: F401 as it registers itself
-from crispseg import errors
+from crispseg import Project, errors
 from crispseg.cli.command import commands
 from crispseg.cli.exit_codes import ExitCode
 from crispseg.cli.main import main
@@ -24,6 +24,7 @@ __all__ = ["place"]  # a fixture
 
 RESULTS = {  # a key of each command's results
     "ablate": "models",
+    "annotate": "project",
     "benchmark": "models",
     "compare": "models",
     "convert": "num_classes",
@@ -67,6 +68,7 @@ def test_results_are_all_of_stdout(
 ) -> None:
     place.new = str(tmp_path / "new")
     monkeypatch.setattr("crispseg.cli.demo.Event", Interrupted)
+    monkeypatch.setattr("crispseg.cli.annotate.open_window", Project)
     assert main([*words_of(name, False, place), "--json", "-"]) == 0
     assert parsed(capfd.readouterr().out)[RESULTS[name]]
 

@@ -30,6 +30,7 @@ class Annotate(Command):
 
     def __call__(self) -> None:
         open_window(self.folder, self.images, self.classes)
+        self.results["project"] = self.folder
 
 
 def open_window(folder: Path, images: Sequence[str], classes: Sequence[str]) -> None:
