@@ -14,7 +14,6 @@ from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
@@ -28,18 +27,19 @@ from crispseg.inference.objects import Objects
 from crispseg.io.files import atomic_path, user_path, writable_folder
 from crispseg.io.images import find_images, image_size, read_mask, write_labels
 from crispseg.io.opening import faults
-from crispseg.io.parallel import spread
 from crispseg.io.results import made_of_result
 from crispseg.io.tiff_reading import has_more_pages
-from crispseg.labelling.following import CELLS, images_to_label
+from crispseg.labelling.following import images_to_label
 from crispseg.labels import IGNORE, LabelSet
 from crispseg.models import SegmentationModel
+from crispseg.nn import ceil_div
 
 CLASSES_FILE = "classes.txt"
 BORDER_CLASS = "border"  # class of the pixels between objects
 ACCEPTED = "accepted"  # metadata of masks that are accepted predictions
 SIDE, HELD_BACK = 32, 5  # one of so many squares of this side, in pixels, is held back for evaluation
-CANDIDATES = 20  # number of images, evenly spread, among which the next one is chosen
+CANDIDATES = 20  # number of images, evenly spread and others after each training, among which the next one is chosen
+REGIONS_COMPARED = 64  # number of regions in them, of which the first one without labels is suggested
 START_AND_END = 6.0  # seconds of a training before the first step and after the last
 LEAST_SECONDS = 5.0  # seconds of the shortest training
 
@@ -58,7 +58,7 @@ class Suggestion(NamedTuple):
     """Image, and box in it (left, top, width, height in pixels), in which labels help most."""
 
     name: str
-    box: tuple[int, int, int, int]
+    box: tuple[int, ...]
 
 
 class Project:
@@ -206,26 +206,28 @@ class Project:
         return result.objects(classes, BORDER_CLASS if BORDER_CLASS in foreground and len(classes) == 1 else None)
 
     def suggest(self) -> Suggestion:
-        """Return where labels help most: in which image, uncertain and unlike painted ones, and in which cell of it.
+        """Return where labels help most: the region in which the model is uncertain and that is unlike others.
 
-        Images without labels come first. Without a model, it is the whole of the first image.
+        Regions with labels and accepted images are left out. Without a model, it is the first image without labels.
         """
-        images, painted = self.images, self.painted
-        rest = [name for name in images if name not in painted]
-        pool = rest or painted
-        if not pool:
-            raise CrispsegError(f"{self.folder / 'images'} contains no images; add some")
-        name = pool[0]
+        names = [name for name in self.images if name not in self.accepted]
+        unpainted = [name for name in names if not self.mask(name).exists()]
+        if not names:
+            raise CrispsegError(f"{self.folder / 'images'} has no image to label; add images")
         if self.model is None:
-            height, width = image_size(images[name])
+            name = (unpainted or names)[0]
+            height, width = image_size(self.images[name])
             return Suggestion(name, (0, 0, width, height))
-        if len(pool) > 1:
-            candidates = {images[pool[index]]: pool[index] for index in spread(len(pool), CANDIDATES)}
-            known = [images[painted[index]] for index in spread(len(painted), CANDIDATES)] if rest else []
-            model = SegmentationModel.from_pretrained(self.model)
-            name = images_to_label(model, segmenter_of(self.model), candidates, known, 1)[0].name
-        doubt = 255 - self.predict(name).confidence()
-        return Suggestion(name, worst_cell(np.where(self.labels(name) == IGNORE, doubt, 0)))
+        step = ceil_div(len(names), CANDIDATES)
+        candidates = {self.images[name]: name for name in names[len(self.runs) % step :: step]}
+        model, segmenter = SegmentationModel.from_pretrained(self.model), segmenter_of(self.model)
+        regions = images_to_label(model, segmenter, candidates, count=REGIONS_COMPARED, strokes=True)
+        suggestions = [Suggestion(region.name, region.box) for region in regions]
+        return next(filter(self._unlabelled, suggestions), suggestions[0])
+
+    def _unlabelled(self, region: Suggestion) -> bool:
+        left, top, width, height = region.box
+        return bool((self.labels(region.name)[top : top + height, left : left + width] == IGNORE).all())
 
 
 @lru_cache(maxsize=1)
@@ -248,15 +250,6 @@ def best_miou(run: Path) -> float | None:
         return None
     with (run / "metrics.csv").open(newline="") as file:
         return max(float(row["miou"] or 0) for row in csv.DictReader(file))
-
-
-def worst_cell(values: NDArray[np.uint8]) -> tuple[int, int, int, int]:
-    """Return the box of the square cell of values `(H, W)` with the largest mean."""
-    height, width = values.shape
-    side = max(1, min(height, width) // CELLS)
-    cells = cv2.resize(values.astype(np.float32), (width // side, height // side), interpolation=cv2.INTER_AREA)
-    row, column = divmod(int(cells.argmax()), cells.shape[1])
-    return column * side, row * side, side, side
 
 
 def pages_of(path: Path) -> Sequence[NDArray[Any]]:

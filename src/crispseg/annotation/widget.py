@@ -31,7 +31,7 @@ class Annotator:
     project: Project
     result: Segmentation | None = None  # prediction for the shown image
     stop: Event | None = None  # ends the training, if there is one
-    box: tuple[int, int, int, int] | None = None  # to be shown in the next image
+    box: tuple[int, ...] | None = None  # to be shown in the next image
     name = ""  # of the shown image
 
     def __init__(self, napari_viewer: Any) -> None:
@@ -44,9 +44,9 @@ class Annotator:
         self.classes = widgets.Container(labels=False)
         self.model = widgets.ComboBox(label="Model", choices=[], nullable=True)
         self.minutes = widgets.FloatSpinBox(label="Minutes", value=1, min=0.2, max=600, step=0.5)
-        self.progress = widgets.ProgressBar(label="", value=0, max=100)
-        self.note = widgets.Label(label="", value="Choose the folder of a project.")
-        self.table = widgets.Table(label="")
+        self.progress = widgets.ProgressBar(value=0, max=100)
+        self.note = widgets.Label(value="Choose the folder of a project.")
+        self.table = widgets.Table()
         actions = {
             "Train": self._train,
             "Segment": self._segment,
@@ -61,9 +61,10 @@ class Annotator:
         halves = [*self.buttons.values()][:3], [*self.buttons.values()][3:]
         bars = [widgets.Container(layout="horizontal", labels=False, widgets=half) for half in halves]
         settings = [self.folder, self.names, self.image, self.classes, self.model, self.minutes]
-        for container in (self.classes, *bars):
+        form = widgets.Container(widgets=settings)
+        panel = widgets.Container(labels=False, widgets=[form, *bars, self.progress, self.note, self.table])
+        for container in (self.classes, form, *bars):
             container.margins = (0, 0, 0, 0)
-        panel = widgets.Container(widgets=[*settings, *bars, self.progress, self.note, self.table])
         self.native = panel.native
         self.native.annotator = self, panel  # both live as long as the window
         self.native.destroyed.connect(self._stop)
