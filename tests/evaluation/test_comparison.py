@@ -74,8 +74,10 @@ def test_command(runs: list[str], scores: list[Scores], tmp_path: Path, capsys: 
     assert len(change["intervals"]["miou"]) == 2
     page = Page((tmp_path / "a.html").read_text())
     assert "Comparison of m0, m1, m2" in page.words
-    assert len(page.images) % 8 == 0 and page.images  # image, truth, three predictions, their errors
-    assert {pixels(image).shape for image in page.images} == {(64, 96, 3)}
+    forests, examples = page.images[:2], page.images[2:]
+    assert len(examples) % 8 == 0 and examples  # image, truth, three predictions, their errors
+    assert {pixels(image).shape for image in examples} == {(64, 96, 3)}
+    assert [image["alt"] for image in forests] == ["gains with intervals"] * 2
     assert any(re.fullmatch(r"m2: mIoU \d+\.\d", word) for word in page.words)
 
 

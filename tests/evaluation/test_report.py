@@ -50,7 +50,7 @@ def test_examples_are_the_extremes(model: SegmentationModel, val: SegmentationDa
 
 def test_page_shows_what_was_measured(model: SegmentationModel, val: SegmentationDataset, scores: Scores) -> None:
     worst, best = examples([model], val, [scores], WHOLE, count=2)
-    html = report_page("a model", "some data", Evaluation(val.labels, scores), worst, best)
+    html = report_page("a model", "some data", Evaluation(val.labels, scores), (worst, best))
     page = Page(html)
     assert "http" not in html and "<script" not in html and "url(" not in html  # nothing is fetched or run
     assert page.words.count("Worst images") == page.words.count("Best images") == 1
@@ -93,7 +93,7 @@ def test_names_cannot_become_html() -> None:
     labels = LabelSet((evil, "b"), ((1, 2, 3), (4, 5, 6)))
     image, zeros = np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8)
     example = Example(Sample(image, zeros, evil), (zeros,), (1,))
-    html = report_page(evil, evil, Evaluation(labels, Scores(np.eye(2, dtype=np.int64))), [example])
+    html = report_page(evil, evil, Evaluation(labels, Scores(np.eye(2, dtype=np.int64))), ([example], []))
     page = Page(html)
     assert "script" not in {tag for tag, _ in page.tags}
     assert evil in page.images[1]["alt"]

@@ -31,6 +31,7 @@ from crispseg.inference.objects import ObjectRule, measured, object_rules
 from crispseg.io.images import read_image, read_mask, write_image
 from crispseg.io.outlines import segmentations
 from crispseg.labels import LabelSet
+from crispseg.visualization.pictures import numbered
 from tests.visualization.parsed import Page
 
 LABELS = LabelSet.colored(["background", "nucleus", "border"])
@@ -280,7 +281,7 @@ def test_the_page_of_objects_has_each_image_with_its_count(model: Path, tmp_path
     values = [attributes["data-value"] for tag, attributes in page.tags if "data-value" in attributes]
     assert values[:2] == ["a&b.png", f"{len(objects)}.0"]
     assert [image.get("loading") for image in page.images] == [None, None, None, "lazy", "lazy"]
-    np.testing.assert_array_equal(read_image(out / "a&b_overlay.png"), objects.numbered())
+    np.testing.assert_array_equal(read_image(out / "a&b_overlay.png"), numbered(objects.image, objects.ids))
 
 
 def disc(y: int, x: int, radius: float, shape: tuple[int, int] = (60, 90)) -> NDArray[np.bool_]:

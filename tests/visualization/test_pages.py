@@ -11,8 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dataset_trees import save
 from PIL import Image
+from training_runs import quietly, tiny
 
+from crispseg.cli.main import main
+from crispseg.data import Folder
 from crispseg.data.dataset import Sample
 from crispseg.evaluation import BoundaryScores, SegmentationScores
 from crispseg.evaluation.boundary import DISTANCES, BoundaryIoUScores
@@ -40,7 +44,7 @@ def evaluation() -> str:
     found = Evaluation(LABELS, scored(SegmentationScores(3)), *boundaries, resamples=40)
     ids = np.zeros((24, 24), np.uint8)
     example = Example(Sample(np.zeros((24, 24, 3), np.uint8), ids, LONG), (ids,), (100.0,))
-    return report_page("fpn on resnet18", "folder val", found, [example])
+    return report_page("fpn on resnet18", "folder val", found, ([example], []))
 
 
 @pytest.mark.browser
@@ -55,6 +59,100 @@ def test_tables_stay_inside(width: int, evaluation: str, browser: Any, tmp_path:
     )
     assert tables and max(tables) <= 0
     assert browser.execute_script("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+CLASSES = ["background", "<b>x</b>", "c & d"]
+PAGES = ("report", "objects", "evaluation", "comparison", "next", "errors", "inspection")
+ROWS_WITH_ONE_LEFT = """
+return [...document.querySelectorAll(".cards, .sections, .pictures, .images")].filter((grid) => {
+  const tops = [...grid.children].map((child) => child.getBoundingClientRect().top), rows = new Map();
+  for (const top of tops) rows.set(top, (rows.get(top) ?? 0) + 1);
+  const counts = [...rows.values()];
+  return Math.max(...counts) >= 3 && counts.at(-1) === 1;
+}).map((grid) => grid.className)
+"""
+UNUSED = """
+const done = arguments[0], unused = [];
+for (const legend of document.querySelectorAll(".legend")) {
+  const seen = [];
+  for (let next = legend.nextElementSibling; next && next.tagName !== "H2"; next = next.nextElementSibling)
+    for (const image of next.querySelectorAll("img")) {
+      image.loading = "eager";
+      await image.decode();
+      const canvas = new OffscreenCanvas(image.naturalWidth, image.naturalHeight).getContext("2d");
+      canvas.drawImage(image, 0, 0);
+      seen.push(canvas.getImageData(0, 0, image.naturalWidth, image.naturalHeight).data);
+    }
+  for (const swatch of legend.querySelectorAll(".swatch")) {
+    const color = getComputedStyle(swatch).backgroundColor.match(/[0-9]+/g).map(Number);
+    const near = (data, at) => color.every((level, channel) => Math.abs(level - data[at + channel]) <= 40);
+    if (!seen.some((data) => data.some((_, at) => at % 4 === 0 && near(data, at))))
+      unused.push(swatch.parentNode.textContent);
+  }
+}
+done(unused);
+"""
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of each kind, of classes and images whose names are HTML."""
+    root, random = tmp_path_factory.mktemp("pages"), np.random.default_rng(0)
+    for index in range(10):
+        ids = np.kron(random.integers(0, 3, (4, 6)), np.ones((16, 16))).astype(np.uint8)
+        shades = np.array([(30, 30, 30), (200, 60, 60), (60, 60, 200)], np.uint8)
+        save(root / f"data/images/<i>{index}.png", shades[ids] + random.integers(0, 20, (*ids.shape, 3), np.uint8))
+        if index < 8:
+            save(root / f"data/masks/<i>{index}.png", ids)
+    run = quietly(tiny(root / "run", data=Folder(root=root / "data", classes=CLASSES)))
+    run.model.classifier.bias.data[1] += 1
+    run.model.save_pretrained(root / "other")
+    objects = "--objects=<b>x</b>"
+    for command in (
+        ["predict", run.folder, root / "data/images", "--out", root / "out", objects],
+        ["evaluate", run.folder, "--html", root / "evaluation.html", "--bootstrap=20", objects],
+        ["compare", run.folder, root / "other", "--html", root / "comparison.html", "--bootstrap=20"],
+        ["label", "next", run.folder, root / "data/images", "--out", root / "next"],
+        ["label", "errors", run.folder, "--out", root / "errors", "--count=4"],
+        ["inspect", run.folder, root / "data/images/<i>0.png", "--out", root / "inspection.html"],
+    ):
+        assert main([*map(str, command)]) == 0, command
+    for page, name in (
+        ("run/report", "report"),
+        ("out/report", "objects"),
+        ("next/index", "next"),
+        ("errors/index", "errors"),
+    ):
+        (root / f"{page}.html").rename(root / f"{name}.html")
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize("name", PAGES)
+def test_every_kind_of_page_fits_a_phone_and_a_screen(name: str, written: Path, browser: Any) -> None:
+    for width in (1280, 400):
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get((written / f"{name}.html").as_uri())
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        assert browser.execute_script(ROWS_WITH_ONE_LEFT) == [], width
+    assert browser.execute_async_script(f"(async (...arguments) => {{ {UNUSED} }})(...arguments)") == []
+    words = browser.execute_script("return document.body.textContent")
+    assert "<b>x</b>" in words and not [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize(("name", "count"), [("objects", 10), ("evaluation", 2)])
+def test_images_are_sorted(name: str, count: int, written: Path, browser: Any) -> None:
+    browser.get((written / f"{name}.html").as_uri())
+    values = "return [...document.querySelectorAll('.images dd:nth-child(2)')].map((e) => Number(e.dataset.value))"
+    choose = "order.value = arguments[0]; order.dispatchEvent(new Event('change'))"
+    before = browser.execute_script(values)
+    for order, reverse in (("1 1", False), ("1 -1", True)):
+        browser.execute_script(choose, order)
+        assert browser.execute_script(values) == sorted(before, reverse=reverse) and len(before) == count
 
 
 @pytest.mark.parametrize("clear", [None, BACKGROUND, (1, 2, 3)])

@@ -42,7 +42,7 @@ class Benchmark(Command):
 
     def __call__(self) -> None:
         if self.plot:
-            check_page(self.plot, ".png")
+            check_page(self.plot, [".png"])
         report = benchmark(self.models, self.conditions, console=Console(stderr=True))
         self.results |= report.to_dict()
         if self.plot:

@@ -53,4 +53,4 @@ class Compare(WithScores):
         self.results |= {"split": split, "images": len(datasets[0]), **results.as_json()}
         if self.html:
             changed = examples(models, datasets[0], [evaluation.scores for evaluation in evaluations])
-            show_page(self.html, comparison_page(f"Comparison of {', '.join(names)}", conditions, results, *changed))
+            show_page(self.html, comparison_page(f"Comparison of {', '.join(names)}", conditions, results, changed))

@@ -13,7 +13,7 @@ from crispseg.cli.keys import WithProtocol, show_page
 from crispseg.cli.scoring import WithScores
 from crispseg.config.settings import Tree
 from crispseg.evaluation.evaluate import score_run
-from crispseg.evaluation.report import draw_confusion, examples, report_page
+from crispseg.evaluation.report import draw_confusion, examples, report_page, thumbnails
 from crispseg.evaluation.summary import score_table
 from crispseg.inference.protocols import WHOLE
 from crispseg.io.images import check_picture, write_image
@@ -42,6 +42,7 @@ class Evaluate(WithProtocol, WithScores):
         if self.confusion:
             check_picture(self.confusion)
         further: Tree = {"resamples": self.bootstrap, "device": self.device, "workers": self.workers}
+        further["curve"] = bool(self.html)
         model, dataset, evaluation = score_run(self.run, data, split, **further, **self.options)
         network = model.info.title
         conditions = f"{data.name} {split}, {len(dataset)} images"
@@ -60,4 +61,6 @@ class Evaluate(WithProtocol, WithScores):
         if self.html:
             made = f"protocol {protocol}, {date.today()}, crispseg {crispseg.__version__}"
             chosen = examples([model], dataset, [evaluation.scores], protocol)
-            show_page(self.html, report_page(network, f"{self.run}: {conditions}, {made}", evaluation, *chosen))
+            images = thumbnails(model, dataset, evaluation.scores.ids)
+            page = report_page(network, f"{self.run}: {conditions}, {made}", evaluation, chosen, images)
+            show_page(self.html, page)

@@ -17,7 +17,7 @@ def check_json(path: Path | None) -> None:
     if path not in (None, STDOUT):
         from crispseg.visualization.pages import check_page  # imports jinja2
 
-        check_page(path, ".json")
+        check_page(path, [".json"])
 
 
 def write_json(path: Path, values: Tree) -> None:

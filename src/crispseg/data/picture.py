@@ -15,9 +15,10 @@ from crispseg.data.dataset import FileDataset, Sample, SegmentationDataset
 from crispseg.folders.examined import Examined
 from crispseg.folders.lookup import NONE
 from crispseg.folders.report import SplitReport, percent, report_of
-from crispseg.io.images import as_picture, colorize
+from crispseg.io.images import as_picture
 from crispseg.io.parallel import spread
 from crispseg.labels import IGNORE, Color, LabelSet
+from crispseg.visualization.pictures import for_display, overlay
 
 DATA_PICTURE = "data.png"  # file in a run's folder
 MOST_IMAGES = 12  # images in the picture
@@ -87,20 +88,14 @@ def tile(sample: Sample, labels: LabelSet, shape: tuple[int, int]) -> NDArray[np
     factor = min(shape[0] / sample.size[0], shape[1] / sample.size[1])
     size = max(1, round(sample.size[1] * factor)), max(1, round(sample.size[0] * factor))
     interpolation = cv2.INTER_NEAREST if factor > 1 else cv2.INTER_AREA
-    image = cv2.resize(as_picture(sample.image), size, interpolation=interpolation)
+    image = cv2.resize(for_display(as_picture(sample.image)), size, interpolation=interpolation)
     ids = cv2.resize(sample.labels, size, interpolation=cv2.INTER_NEAREST)
     return with_mask(np.asarray(image, np.uint8), np.asarray(ids), labels)
 
 
 def with_mask(image: NDArray[np.uint8], ids: NDArray[np.uint8], labels: LabelSet) -> NDArray[np.uint8]:
     """Draw labels `(H, W)` over an image: classes but the background in colour, ignored pixels dark."""
-    colors = colorize(ids, labels.palette)
-    drawn = cv2.addWeighted(image, 1 - OPACITY, colors, OPACITY, 0)
-    if labels.background is not None:
-        drawn = np.where((ids == labels.background)[..., None], image, drawn)
-    area = np.ones((3, 3), np.uint8)
-    outlines = cv2.dilate(ids, area) != cv2.erode(ids, area)
-    drawn = np.where(outlines[..., None], colors, drawn)
+    drawn = overlay(overlay(image, ids, labels, OPACITY), ids, labels, outlines=True)
     ignored = (ids == IGNORE)[..., None]
     return np.where(ignored, image * DARK, drawn).astype(np.uint8)
 

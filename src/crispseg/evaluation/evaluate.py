@@ -13,7 +13,7 @@ from crispseg.data import DataSource, FileDataset, SegmentationDataset
 from crispseg.data.dataset import Sample
 from crispseg.data.loading import obstacle_to_workers, sample_loader
 from crispseg.errors import CrispsegError
-from crispseg.evaluation.boundary import DISTANCES, BoundaryIoUScores, BoundaryScores, Empty
+from crispseg.evaluation.boundary import DISTANCES, TOLERANCES, BoundaryIoUScores, BoundaryScores, Empty
 from crispseg.evaluation.checked import check_classes, checked_splits
 from crispseg.evaluation.object_scores import ObjectScores, PanopticQuality
 from crispseg.evaluation.recorded import warn_of_leaks
@@ -103,6 +103,7 @@ def score_model(
     objects_split: bool = False,
     panoptic: bool = False,
     thin: Sequence[str] | None = None,
+    curve: bool = False,
     resamples: int = 0,
     **options: Any,
 ) -> Evaluation:
@@ -116,6 +117,7 @@ def score_model(
         objects_min_size, objects_split: `min_size` and `split` of `ObjectRule`.
         panoptic: whether to also score these objects and the other classes as segments.
         thin: classes whose centre lines are compared, in addition to scores by width; None omits these scores.
+        curve: also compute boundary F-scores at `TOLERANCES`, for a page.
         resamples: number of resamples for intervals; 0 for none.
         options: `device`, `workers` and `protocol` of `evaluate`.
 
@@ -126,6 +128,8 @@ def score_model(
     metrics: dict[str, Any] = {}
     if boundary:
         metrics["boundary"] = BoundaryScores(classes, DISTANCES if boundary is True else boundary, boundary_empty)
+    if curve:
+        metrics["curve"] = BoundaryScores(classes, TOLERANCES, boundary_empty)
     if boundary_iou:
         metrics["boundary_iou"] = BoundaryIoUScores(classes)
     rules = object_rules(labels, objects, objects_border, REACH, objects_min_size, objects_split, panoptic)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,15 +14,15 @@ from torchmetrics.utilities.plot import plot_confusion_matrix
 
 from crispseg.data import SegmentationDataset
 from crispseg.data.dataset import Sample
-from crispseg.evaluation.bootstrap import LEVEL, percent
+from crispseg.evaluation.bootstrap import LEVEL, Estimate, percent
 from crispseg.evaluation.scores import Scores
-from crispseg.evaluation.summary import Evaluation, ModelComparison
+from crispseg.evaluation.summary import DISTANCE, Evaluation, ModelComparison
 from crispseg.inference import Protocol, Segmenter
 from crispseg.inference.runtime import AnyModel
 from crispseg.io.images import as_picture, colorize
-from crispseg.labels import IGNORE, LabelSet
+from crispseg.labels import IGNORE, Color, LabelSet
 from crispseg.visualization import pages
-from crispseg.visualization.pictures import drawn, error_legend, error_map
+from crispseg.visualization.pictures import drawn, error_legend, error_map, for_display
 
 CONFUSED = 5  # percent of the pixels of a class from which a confusion is named
 FEW_OF_A_CLASS = {1: "It occurs in one image, which is too little", 2: "It occurs in two images, which are too few"}
@@ -31,6 +31,10 @@ EXAMPLES = 4  # number of images in each group of a page
 ABOUT = (
     "Images are ranked by the mean IoU of the classes in their ground truth. Errors are drawn over the image in grey."
 )
+
+
+Thumbnail: TypeAlias = tuple[str, str, pages.Picture]
+"""Name, address and small picture of an image in a list."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,16 @@ class Example:
     miou: tuple[float, ...]
 
 
+Groups: TypeAlias = tuple[Sequence[Example], Sequence[Example]]
+
+
 def examples(
     models: Sequence[AnyModel],
     dataset: SegmentationDataset,
     scores: Sequence[Scores],
     protocol: Protocol | str = "whole",
     count: int = EXAMPLES,
-) -> tuple[list[Example], list[Example]]:
+) -> Groups:
     """Return the images with a model's lowest and highest `Counts.miou_of_truth`, extremes first, without overlap.
 
     For several models, it returns the images with the largest gain and the largest loss from the first model to the
@@ -75,22 +82,40 @@ def examples(
     return [*map(example, first)], [*map(example, second)]
 
 
+def thumbnails(model: AnyModel, dataset: SegmentationDataset, indices: NDArray[np.int64]) -> list[Thumbnail]:
+    """Return images of a split for the list on a page."""
+    samples = map(dataset.with_channels(model.info.in_chans, model.info.value_range).__getitem__, indices.tolist())
+    shown = ((sample.name, for_display(as_picture(sample.image))) for sample in samples)
+    return [(name, "", pages.embedded(image, name, photo=True, longest=pages.THUMBNAIL)) for name, image in shown]
+
+
 def report_page(
-    title: str, conditions: str, evaluation: Evaluation, worst: Sequence[Example] = (), best: Sequence[Example] = ()
+    title: str, conditions: str, evaluation: Evaluation, groups: Groups = ((), ()), images: Sequence[Thumbnail] = ()
 ) -> str:
-    """Return the HTML page of an evaluation with some `examples`; `conditions` are its data and settings."""
-    labels = evaluation.labels
+    """Return the HTML page of an evaluation with `examples` and `thumbnails`; `conditions` are data and settings."""
+    labels, objects, curve = evaluation.labels, evaluation.objects, evaluation.curve
+    columns, charts = {"mIoU": evaluation.scores.images.miou_of_truth}, dict[str, pages.Picture]()
+    if curve:
+        line = ("plot", curve.distances, curve.measures()["boundary_f"], ".-")
+        charts["Boundary F against tolerance"] = pages.chart("F of tolerances", line, xlabel="pixels", ylabel="F, %")
+    if objects:
+        columns |= {"true objects": objects.truth, "predicted": objects.predicted}
+        marks = ("axline", (0, 0), (1, 1)), ("plot", objects.truth, objects.predicted, "o")
+        charts["Counts of objects"] = pages.chart("counts", *marks, xlabel="true in an image", ylabel="predicted")
     confusion = draw_confusion(evaluation.scores.confusion, labels.names)
     return pages.render(
         "scores.html",
         title=title,
         conditions=conditions,
         verdict=verdict(evaluation.scores, labels.names),
-        cards=[(name, mean.alone(), mean.range()) for name, mean in evaluation.means()],
-        note=f"All scores are in percent, ranges are {LEVEL:.0f} % bootstrap intervals over images.",
+        means=evaluation.means(),
+        note=f"All scores are in percent, ranges are {LEVEL:.0f} % bootstrap intervals over images. {pages.BRIGHTENED}",
         tables=[evaluation.class_table()],
+        charts=charts,
         confusion=pages.embedded(confusion, "confusion matrix", longest=2560),
-        groups=[_group("Worst images", worst, labels), _group("Best images", best, labels)],
+        groups=[_group("Worst images", groups[0], labels), _group("Best images", groups[1], labels)],
+        head=[*columns],
+        images=[*zip(images, np.column_stack([*columns.values()]).tolist(), strict=False)],
     )
 
 
@@ -118,14 +143,8 @@ def _largest(pixels: NDArray[np.int64], own: int, names: Sequence[str]) -> str:
     return " and ".join(f"{names[index]} ({shares[index]:.0f} %)" for index in largest)
 
 
-def comparison_page(
-    title: str,
-    conditions: str,
-    comparison: ModelComparison,
-    gained: Sequence[Example] = (),
-    lost: Sequence[Example] = (),
-) -> str:
-    """Return the HTML page of a comparison; `examples` returns `gained` and `lost`. See `report_page` for the rest."""
+def comparison_page(title: str, conditions: str, comparison: ModelComparison, groups: Groups = ((), ())) -> str:
+    """Return the HTML page of a comparison, with the groups of `examples`. See `report_page` for the rest."""
     names, labels = [result.name for result in comparison.results], comparison.results[0].labels
     means, *others = comparison.tables()
     rows = [[*row, result.explanation] for row, result in zip(means.rows, comparison.results, strict=True)]
@@ -133,41 +152,50 @@ def comparison_page(
         "scores.html",
         title=title,
         conditions=conditions,
-        cards=[],
-        note="A change is bold if its interval does not contain 0.",
+        note=f"A change is bold if its interval does not contain 0. {pages.BRIGHTENED}",
         tables=[replace(means, head=[*means.head, ""], rows=rows), *others],
-        confusion=None,
+        charts={
+            f"Gains of {name}": forest(gains, labels.names)
+            for name, gains in zip(names[1:], comparison.gains, strict=True)
+        },
         groups=[
-            _group(f"Images that gain most from {names[0]} to {names[-1]}", gained, labels, names),
-            _group(f"Images that lose most from {names[0]} to {names[-1]}", lost, labels, names),
+            _group(f"Images that gain most from {names[0]} to {names[-1]}", groups[0], labels, names),
+            _group(f"Images that lose most from {names[0]} to {names[-1]}", groups[1], labels, names),
         ],
     )
 
 
+def forest(gains: Mapping[str, Estimate], names: Sequence[str]) -> pages.Picture:
+    """Draw gains in mIoU, boundary F and the IoU of classes with their intervals."""
+    scores = [gains[key] for key in ("miou", "boundary_f", "iou")]
+    values = np.hstack([score.value for score in scores])
+    ends = np.hstack([score.interval.reshape(2, -1) for score in scores])
+    rows = ["mIoU", f"boundary F, {DISTANCE} px", *names]
+    marks = ("errorbar", values, rows, None, abs(ends - values), "o"), ("axvline", 0), ("invert_yaxis",)
+    size = 5, 1 + len(rows) / 4
+    return pages.chart("gains with intervals", *marks, size=size, xlabel="gain, percentage points")
+
+
 def _group(
     heading: str, some: Sequence[Example], labels: LabelSet, models: Sequence[str] = ("prediction",)
-) -> dict[str, Any] | None:
-    """Return examples under a heading in the structure of the template; None if there are none."""
-    if not some:
-        return None
-    shown: set[int] = set()
-    images = []
+) -> dict[str, Any]:
+    """Return examples under a heading in the structure of the template."""
+    present, kinds, images = set[int](), dict[str, Color](), []
     for example in some:
-        image, truth, name = example.sample
-        shown.update(np.unique(truth).tolist())
+        image, truth, name = for_display(as_picture(example.sample.image)), example.sample.labels, example.sample.name
+        present.update(np.unique([truth, *example.labels]).tolist())
         drawn = [(colorize(truth, labels.palette), "ground truth")]
         for model, predicted, miou in zip(models, example.labels, example.miou, strict=True):
-            shown.update(np.unique(predicted).tolist())
             wrong = 100 * float((predicted != truth)[truth != IGNORE].mean())
             drawn.append((colorize(predicted, labels.palette), f"{model}: mIoU {percent(miou)}"))
-            errors = error_map(as_picture(image), predicted, truth, labels)
+            errors = error_map(image, predicted, truth, labels)
+            kinds |= error_legend(errors)
             drawn.append((errors, f"{model}, errors: {percent(wrong)} % of pixels"))
-        pictures = [(pages.embedded(as_picture(image), f"{name}, image", photo=True), "image")]
+        pictures = [(pages.embedded(image, f"{name}, image", photo=True), "image")]
         pictures += [(pages.embedded(pixels, f"{name}, {text.partition(':')[0]}"), text) for pixels, text in drawn]
         images.append((name, pictures))
-    classes = [(labels.names[index], labels.palette[index]) for index in sorted(shown - {IGNORE})]
-    legend = [*classes, *error_legend(labels)]
-    return {"heading": heading, "about": ABOUT, "classes": legend, "images": images}
+    classes = [labels.legend[index] for index in sorted(present - {IGNORE})]
+    return {"heading": heading, "about": ABOUT, "classes": [*classes, *kinds.items()], "images": images}
 
 
 MOST_NUMBERED = 30  # largest number of classes for which the cells of a confusion matrix show numbers

@@ -67,6 +67,7 @@ class Evaluation:
     objects: ObjectQuality | None = None
     panoptic: PanopticQuality | None = None
     thin: ThinQuality | None = None
+    curve: BoundaryF | None = None  # at `TOLERANCES`, which tables and JSON omit
     resamples: int = 0
     name: str = ""
     explanation: str = ""

@@ -174,11 +174,7 @@ class Objects:
 
     def overlay(self, opacity: float = 0.5) -> NDArray[np.uint8]:
         """Return the image with coloured objects, `(H, W, 3)` RGB; `opacity` is that of the colours, 0 to 1."""
-        return visuals.colored_objects(self.image, self.ids, opacity)
-
-    def numbered(self, longest: int | None = None) -> NDArray[np.uint8]:
-        """Return the image with outlines and numbers of its objects, RGB, with no side longer than `longest`."""
-        return visuals.numbered(self.image, self.ids, longest)
+        return visuals.overlay(self.image, visuals.object_colors(self.ids), visuals.OBJECT_CLASSES, opacity)
 
     def _repr_html_(self) -> str:
         """Return HTML for notebooks: the objects over the image, their number and their areas."""

@@ -27,6 +27,7 @@ from crispseg.prediction.measures import OBJECTS, SUMMARY, Measurements, ObjectT
 from crispseg.prediction.predictions import Predictions
 from crispseg.prediction.report import OBJECT_REPORT, REPORT_START, write_report
 from crispseg.visualization.pages import THUMBNAIL, Picture, embedded
+from crispseg.visualization.pictures import numbered
 
 COCO = "objects.json"  # COCO file of the objects of all images
 STARTS = {COCO: '{"categories": ', OBJECTS: "image,", SUMMARY: "image,", OBJECT_REPORT: REPORT_START}
@@ -131,11 +132,11 @@ class ObjectFiles(Output):
         assert job.objects is not None and result.path is not None
         objects = result.objects(job.objects, **job.object_options)
         objects.save(self.out, job.pixel_size, file_and_page(result.path)[1])
-        result.picture = objects.numbered()
+        result.picture = numbered(objects.image, objects.ids)
         if self.coco is not None:
             with opened(result.path) as raster:  # the file's values, which may have 16 bits
                 values = raster.numbers(image_channels(self.segmenter.info.in_chans))
-            picture = embedded(objects.numbered(THUMBNAIL), f"objects of {result.name}", photo=True)
+            picture = embedded(numbered(objects.image, objects.ids, THUMBNAIL), f"objects of {result.name}", photo=True)
             self.objects[result.name] = objects, measurements(objects.ids, values), picture
 
     def add(self, result: Segmentation) -> None:

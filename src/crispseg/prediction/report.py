@@ -10,12 +10,9 @@ import numpy as np
 from crispseg.io.files import write_file
 from crispseg.prediction.measures import ObjectTables
 from crispseg.visualization import pages
-from crispseg.visualization.pictures import histogram
 
 OBJECT_REPORT = "report.html"
-REPORT_START = (
-    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<meta name="generator" content="objects">'
-)
+REPORT_START = '<!doctype html>\n<html lang="en" class="objects">'
 
 
 def write_report(folder: Path, tables: ObjectTables, pictures: Sequence[tuple[str, str, pages.Picture]]) -> None:
@@ -24,16 +21,16 @@ def write_report(folder: Path, tables: ObjectTables, pictures: Sequence[tuple[st
     values = np.array([(row[3], 100 * row[6]) for row in tables.images]).reshape(-1, len(categories), 2)
     counts, shares = values[..., 0], values[..., 1].sum(1, keepdims=True)
     areas, diameters = np.array([row[-5:-3] for row in tables.objects]).reshape(-1, 2).T
-    measures = {
-        "objects in an image": counts.sum(1),
-        f"area, square {unit}": areas,
-        f"equivalent diameter, {unit}": diameters,
-    }
+    names = "objects in an image", f"area, square {unit}", f"equivalent diameter, {unit}"
+    columns = zip(names, (counts.sum(1), areas, diameters), strict=True)
     html = pages.render(
         "objects.html",
         title=f"{len(areas)} objects of class {', '.join(categories)} in {len(counts)} images",
-        cards=[(name, f"{np.median(column):.4g}", "median") for name, column in measures.items() if column.size],
-        charts=[pages.embedded(histogram(column, name), name) for name, column in measures.items()],
+        measures=[
+            (name, f"{np.median(column):.4g}", pages.chart(name, ("hist", column, 30), xlabel=name, ylabel="number"))
+            for name, column in columns
+            if column.size
+        ],
         head=[*categories, "% of pixels"],
         images=[*zip(pictures, np.hstack([counts, shares]).tolist(), strict=True)],
     )

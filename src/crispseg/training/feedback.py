@@ -21,6 +21,7 @@ from crispseg.inference import Segmenter
 from crispseg.io.images import colorize
 from crispseg.io.parallel import spread
 from crispseg.io.progress import print_lines
+from crispseg.labels import Color
 from crispseg.models import SegmentationModel
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import MODEL
@@ -28,7 +29,7 @@ from crispseg.training.config import TrainConfig
 from crispseg.training.pace import Pace, callback
 from crispseg.training.task import SegmentationTask
 from crispseg.training.training_data import TrainingData
-from crispseg.visualization.pictures import error_legend, error_map, panels
+from crispseg.visualization.pictures import error_legend, error_map, for_display, panels
 
 
 class ProgressBar(Callback):
@@ -140,13 +141,14 @@ def closing_lines(config: TrainConfig, trainer: L.Trainer, data: TrainingData) -
 def draw_panels(models: Mapping[str, SegmentationModel], dataset: SegmentationDataset) -> NDArray[np.uint8]:
     """Draw four rows of image, ground truth, predictions and the last model's errors; return RGB `(H, W, 3)`."""
     segmenters = [Segmenter(model) for model in models.values()]
-    classes, rows = dataset.labels, []
+    classes, rows, kinds = dataset.labels, [], dict[str, Color]()
     for index in spread(len(dataset), 4):
         image, truth, _ = dataset[index]
         results = [segmenter(image) for segmenter in segmenters]
         labels = [truth, *(result.labels for result in results)]
         colored = [colorize(ids, classes.palette) for ids in labels]
-        picture = results[-1].image
+        picture = for_display(results[-1].image)
         rows.append([picture, *colored, error_map(picture, results[-1].labels, truth, classes)])
+        kinds |= error_legend(rows[-1][-1])
     titles = ["image", "ground truth", *models, "errors"]
-    return panels(rows, titles, [*classes.legend, *error_legend(classes)])
+    return panels(rows, titles, [*classes.legend, *kinds.items()])

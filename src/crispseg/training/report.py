@@ -33,6 +33,7 @@ def write_report(run: Run, stages: Sequence[str]) -> Path:
         ],
         curve=curve(rows),
         classes=class_rows(run.model.info.label_set(), run.iou),
+        brightened=pages.BRIGHTENED,
         val=picture(run.folder / PICTURE, "val images, ground truth, predictions and errors"),
         data=picture(run.folder / DATA_PICTURE, "training images with their masks"),
         advice=stages[1:],

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,11 @@ from PIL import Image
 from crispseg.errors import CrispsegError
 from crispseg.io.files import writable_file
 from crispseg.labels import Color
+from crispseg.visualization.pictures import drawn
 
 LOADER = PackageLoader("crispseg.visualization")
 TEMPLATES = Environment(loader=LOADER, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+BRIGHTENED = "Dark images are brightened for display: values from 1 to 99.8 percent become black to white."
 THUMBNAIL = 208  # longest side in pixels of an image in a list; a thousand have less than 15 MB
 
 
@@ -77,9 +80,22 @@ def embedded(
     return Picture(f"data:image/{'webp' if photo else 'png'};base64,{data}", *image.size, text)
 
 
-def check_page(path: Path, *suffixes: str) -> None:
-    """Raise a CrispsegError if a page (.html, .htm), or a file with another of the suffixes, cannot be written."""
-    suffixes = suffixes or (".html", ".htm")
+def chart(text: str, *marks: Sequence[Any], size: tuple[float, float] = (3.6, 2.4), **axes_settings: Any) -> Picture:
+    """Embed a chart of marks, such as `("plot", x, y)` for that method of matplotlib's axes; size 1 is 100 pixels."""
+    import matplotlib  # imported here, because few callers need it
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"text.parse_math": False}):  # names of classes may have dollars
+        figure = Figure(size, layout="constrained", dpi=100)
+        axes = figure.subplots()
+        for method, *arguments in marks:
+            getattr(axes, method)(*arguments)
+        axes.set(**axes_settings)
+        return embedded(drawn(figure), text, longest=2560)
+
+
+def check_page(path: Path, suffixes: Sequence[str] = (".html", ".htm")) -> None:
+    """Raise a CrispsegError if a page, or a file with another of the suffixes, cannot be written."""
     if path.suffix.lower() not in suffixes:
         raise CrispsegError(f"cannot write {path}: give a file that ends in {suffixes[0]}")
     writable_file(path)

@@ -21,7 +21,7 @@ from crispseg.labels import IGNORE, Color, LabelSet
 RIGHT = (0, 0, 0)
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 DIM = 128  # 99.8 % of the values of a dark image are below it
-OBJECT_COLORS = 40  # number of colours in images of objects; further objects repeat them
+OBJECT_CLASSES = LabelSet.numbered(40)  # colours in images of objects; further objects repeat them
 FALSE_ALARM, MISSED, WRONG_CLASS, IGNORED = (228, 60, 50), (60, 130, 250), (250, 205, 50), (128, 128, 128)
 COLUMN, GAP, LINE = 320, 4, 24  # pixels: width of a column with its gaps, around each image; height of a text line
 
@@ -54,24 +54,18 @@ def for_display(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return to_8_bits(image, (low, high)) if high < DIM else image
 
 
-def colored_objects(
-    image: NDArray[np.uint8], ids: NDArray[np.int32], opacity: float = 0.5, outlines: bool = False
-) -> NDArray[np.uint8]:
-    """Draw objects `(H, W)`, 1 to N, or 0, over an RGB image, each in a colour; arguments are those of `overlay`."""
-    colors = np.where(ids > 0, (ids - 1) % OBJECT_COLORS, IGNORE)
-    return overlay(image, colors, LabelSet.numbered(OBJECT_COLORS), opacity, outlines)
+def object_colors(ids: NDArray[np.int32]) -> NDArray[Any]:
+    """Return the class of `OBJECT_CLASSES` for each object `(H, W)`, 1 to N, or 0, which is ignored."""
+    return np.where(ids > 0, (ids - 1) % len(OBJECT_CLASSES), IGNORE)
 
 
 def numbered(image: NDArray[np.uint8], ids: NDArray[np.int32], longest: int | None = None) -> NDArray[np.uint8]:
-    """Draw the outlines of objects `(H, W)`, 1 to N, or 0, and their numbers, over an RGB image `for_display`.
-
-    It is reduced so that no side is longer than `longest`.
-    """
+    """Draw outlines and numbers of objects `(H, W)` over an RGB image `for_display`, with no side above `longest`."""
     factor = side_factor(ids.shape, longest, None)
     height, width = np.maximum(1, np.multiply(ids.shape, min(factor, 1))).round().astype(int).tolist()
     image = np.asarray(cv2.resize(for_display(image), (width, height), interpolation=cv2.INTER_AREA), np.uint8)
     ids = np.asarray(cv2.resize(ids, (width, height), interpolation=cv2.INTER_NEAREST))
-    drawn = colored_objects(image, ids, outlines=True)
+    drawn = overlay(image, object_colors(ids), OBJECT_CLASSES, outlines=True)
     for region in regionprops(ids):
         y, x = (round(center) for center in region.centroid)
         text = str(region.label)
@@ -79,19 +73,6 @@ def numbered(image: NDArray[np.uint8], ids: NDArray[np.int32], longest: int | No
         cv2.putText(drawn, text, *style, BLACK, 3, cv2.LINE_AA)
         cv2.putText(drawn, text, *style, WHITE, 1, cv2.LINE_AA)
     return drawn
-
-
-def histogram(values: NDArray[Any], label: str) -> NDArray[np.uint8]:
-    """Draw the distribution of values as RGB, with a label below."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure((3.6, 2.4), layout="constrained")
-    axes = figure.subplots()
-    axes.hist(values, bins=30)
-    axes.set(xlabel=label, ylabel="number")
-    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    return drawn(figure)
 
 
 def error_colors(labels: NDArray[Any], truth: NDArray[Any], classes: LabelSet) -> NDArray[np.uint8]:
@@ -114,12 +95,10 @@ def error_map(
     return np.where((errors != RIGHT).any(2, keepdims=True), errors, grey)
 
 
-def error_legend(classes: LabelSet) -> list[tuple[str, Color]]:
-    """Return the kinds of errors with their colours. Without a background, there are no false alarms."""
-    kinds = [("wrong class", WRONG_CLASS), ("ignored", IGNORED)]
-    if classes.background is None:
-        return kinds
-    return [("false alarm", FALSE_ALARM), ("missed", MISSED), *(kinds if len(classes) > 2 else kinds[1:])]
+def error_legend(errors: NDArray[np.uint8]) -> dict[str, Color]:
+    """Return the kinds of errors that an error map `(H, W, 3)` shows, with their colours."""
+    kinds = {"false alarm": FALSE_ALARM, "missed": MISSED, "wrong class": WRONG_CLASS, "ignored": IGNORED}
+    return {name: color for name, color in kinds.items() if (errors == color).all(2).any()}
 
 
 def panels(
