@@ -104,7 +104,7 @@ def test_code_reads_easily() -> None:
 def test_the_frame_names_no_model() -> None:
     needed = imports()["crispseg.models.base"]
     assert {name.removeprefix("crispseg.models.") for name in needed if "models." in name} == {
-        *("frame", "info", "refinement", "registry", "saving")
+        *("frame", "info", "novelty", "refinement", "registry", "saving")
     }
 
 

@@ -52,6 +52,8 @@ class Evaluate(WithProtocol, WithScores):
             name = self.options["objects"]
             print(f"{objects.truth.sum()} objects of class {name}; {objects.predicted.sum()} predicted")
         Console().print(score_table({"IoU": evaluation}))
+        if evaluation.reliability:
+            print(f"calibration error {evaluation.reliability.error:.1f}")
         if self.confusion:
             write_image(self.confusion, draw_confusion(evaluation.scores.confusion, dataset.labels.names))
         if self.json:

@@ -78,13 +78,13 @@ class LabelNext(WithDevice):
         chosen = images_to_label(model, segmenter, names, known, self.count, Console(stderr=True), self.strokes)
         folder, results, listed = writable_folder(self.out), [], dict[Path, None]()
         box = ("left", "top", "width", "height") if self.strokes else ()
-        rows: list[tuple[object, ...]] = [("rank", "image", "uncertainty", "distance", *box)]
+        rows: list[tuple[object, ...]] = [("rank", "image", "uncertainty", "distance", "novelty", *box)]
         for rank, image in enumerate(chosen, 1):
             result = segmenter(image.path)
             results.append((image, result))
             if not self.strokes:
                 write_labels(folder / "masks" / f"{image.name}.png", result.labels, result.label_set.palette)
-            scores = round(float(image.uncertainty), 4), round(float(image.distance), 3)
+            scores = round(float(image.uncertainty), 4), round(float(image.distance), 3), result.novelty()
             rows.append((rank, image.path, *scores, *image.box))
             listed[real_path(image.path)] = None
         write_table(folder / "next.csv", rows)

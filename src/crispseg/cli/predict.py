@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from crispseg.cli.exit_codes import ExitCode
 from crispseg.cli.keys import WithProtocol
 from crispseg.config.settings import options_of
-from crispseg.errors import CrispsegError
+from crispseg.errors import CrispsegError, few
 from crispseg.inference.segmenter import Segmenter
 from crispseg.inference.video import is_video, predict_video
 from crispseg.prediction import predict_files
@@ -44,11 +45,11 @@ class Predict(WithProtocol):
     profile: bool = False
     frame_masks: bool = False
 
-    def __call__(self) -> None:
-        """Segment the images and skip unreadable ones with a message; the exit status is then 2."""
+    def __call__(self) -> ExitCode:
+        """Segment the images. If some are unreadable, the exit status is 2, else if some are refused, 4."""
         if any(map(is_video, self.images)):
             self.predict_video()
-            return
+            return ExitCode.SUCCESS
         if self.frame_masks:
             raise CrispsegError(f"is for a video, not for {self.images[0]}; leave it out", "frame_masks")
         console, shard = Console(stderr=True), self.options.get("shard")
@@ -64,8 +65,13 @@ class Predict(WithProtocol):
             print(f"annotations in {done.annotations}; 'crispseg data import' reads them when they are corrected")
         if self.profile:
             print_profile(done.seconds, done.done - done.skipped)
+        refuses = self.options.get("refuse", False)
+        if unlike := done.unlike:
+            left_out = " and left out" if refuses else ""
+            print(f"{len(unlike)} of {of} are unlike the training images{left_out}: {few(unlike)}")
         if failed := done.failed:
             raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; see the list above")
+        return ExitCode.REFUSED if unlike and refuses else ExitCode.SUCCESS
 
     def predict_video(self) -> None:
         """Segment a video."""

@@ -14,6 +14,7 @@ from crispseg.data.dataset import Sample
 from crispseg.data.loading import obstacle_to_workers, sample_loader
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.boundary import DISTANCES, TOLERANCES, BoundaryIoUScores, BoundaryScores, Empty
+from crispseg.evaluation.calibration import Reliability
 from crispseg.evaluation.checked import check_classes, checked_splits
 from crispseg.evaluation.object_scores import ObjectScores, PanopticQuality
 from crispseg.evaluation.recorded import warn_of_leaks
@@ -26,6 +27,7 @@ from crispseg.inference.objects import NUMBERED, REACH, object_rules
 from crispseg.inference.runtime import AnyModel, Backend, open_model
 from crispseg.io.host import host_state_restored
 from crispseg.io.progress import print_lines, progress
+from crispseg.models import SegmentationModel
 
 
 @host_state_restored()
@@ -36,6 +38,7 @@ def evaluate(
     device: str | torch.device | None = None,
     workers: int = 2,
     protocol: Protocol | str = "whole",
+    reliability: Reliability | None = None,
     **metrics: PerImageMetric[Any],
 ) -> Scores:
     """Compute scores from one confusion matrix over the whole split, with images at their own size, in float32.
@@ -48,6 +51,7 @@ def evaluate(
         device: device; the default is CUDA if available.
         workers: processes that read images.
         protocol: inference protocol, or its name in `PROTOCOLS`.
+        reliability: gets the confidences of all images.
         **metrics: further metrics to update with all predictions, such as `boundary=BoundaryScores(19)`.
 
     Returns:
@@ -65,7 +69,12 @@ def evaluate(
         workers = 0
     samples = sample_loader(dataset.with_channels(model.info.in_chans, segmenter.value_range), workers)
     for index, sample in enumerate(progress(samples, "Evaluating", len(dataset), Console(stderr=True))):
-        prediction = torch.from_numpy(segmenter.labels(sample.image))[None]
+        if reliability is None:
+            labels = segmenter.labels(sample.image)
+        else:
+            labels, confidences = segmenter.labels_and_confidences(sample.image)
+            reliability.add(confidences, labels, sample.labels)
+        prediction = torch.from_numpy(labels)[None]
         truth = torch.from_numpy(sample.labels)[None]
         for metric in (matrix, *metrics.values()):
             objects = _instances(dataset, sample, metric) if isinstance(metric, ObjectScores) else ()
@@ -119,7 +128,7 @@ def score_model(
         thin: classes whose centre lines are compared, in addition to scores by width; None omits these scores.
         curve: also compute boundary F-scores at `TOLERANCES`, for a page.
         resamples: number of resamples for intervals; 0 for none.
-        options: `device`, `workers` and `protocol` of `evaluate`.
+        options: `device`, `workers`, `protocol` and `reliability` of `evaluate`.
 
     Raises:
         CrispsegError: an error of `evaluate`; the data do not have a class; `panoptic` without `objects`.
@@ -141,7 +150,7 @@ def score_model(
     further = {key: metric.scores() for key, metric in metrics.items()}
     if panoptic:
         further["panoptic"] = PanopticQuality.of(scores, further["objects"], metrics["objects"].rule)
-    return Evaluation(labels, scores, **further, resamples=resamples)
+    return Evaluation(labels, scores, **further, resamples=resamples, reliability=options.get("reliability"))
 
 
 def score_run(
@@ -157,5 +166,7 @@ def score_run(
     model = open_model(run, backend)
     (dataset,) = checked_splits([model], data, split)
     warn_of_leaks(run, data, split)
+    if isinstance(model, SegmentationModel) or not model.labels_only:
+        options["reliability"] = Reliability()
     scored = score_model(model, dataset, boundary=boundary, boundary_iou=boundary is not False, **options)
     return model, dataset, scored

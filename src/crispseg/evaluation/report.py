@@ -98,6 +98,11 @@ def report_page(
     if curve:
         line = ("plot", curve.distances, curve.measures()["boundary_f"], ".-")
         charts["Boundary F against tolerance"] = pages.chart("F of tolerances", line, xlabel="pixels", ylabel="F, %")
+    if evaluation.reliability:
+        pixels, correct, confidence = evaluation.reliability.bins.values()
+        lines = ("axline", (0, 0), (1, 1)), ("plot", confidence, correct, ".-"), ("bar", confidence, pixels)
+        y = "% correct; bars: % of pixels"
+        charts["Reliability"] = pages.chart("correct by confidence", *lines, xlabel="confidence, %", ylabel=y)
     if objects:
         columns |= {"true objects": objects.truth, "predicted": objects.predicted}
         marks = ("axline", (0, 0), (1, 1)), ("plot", objects.truth, objects.predicted, "o")

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from crispseg.evaluation.bootstrap import LEVEL, Estimate, ImageScores, ScoreTable, Values, number, percent, score_gains
 from crispseg.evaluation.boundary import BoundaryF, BoundaryIoU
+from crispseg.evaluation.calibration import Reliability
 from crispseg.evaluation.object_scores import PERCENT, ObjectQuality, PanopticQuality
 from crispseg.evaluation.scores import Scores
 from crispseg.evaluation.thin import WIDTHS, ThinQuality
@@ -68,6 +69,7 @@ class Evaluation:
     panoptic: PanopticQuality | None = None
     thin: ThinQuality | None = None
     curve: BoundaryF | None = None  # at `TOLERANCES`, which tables and JSON omit
+    reliability: Reliability | None = None
     resamples: int = 0
     name: str = ""
     explanation: str = ""
@@ -157,6 +159,8 @@ class Evaluation:
         """Return the scores as plain numbers (listed in docs/quality.md); undefined scores are `null`."""
         summary = self.named(self.estimates, self.resamples)
         summary["confusion"] = self.scores.confusion.tolist()
+        if self.reliability:
+            summary |= {"calibration_error": number(self.reliability.error), "reliability": self.reliability.bins}
         if self.objects:
             summary["objects"] = {"true": int(self.objects.truth.sum()), "predicted": int(self.objects.predicted.sum())}
         return summary

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from crispseg.evaluation.bootstrap import number
 from crispseg.evaluation.boundary import BoundaryScores
+from crispseg.evaluation.calibration import PixelSample
 from crispseg.evaluation.scores import SegmentationScores
 from crispseg.evaluation.summary import DISTANCE
 from crispseg.export.quantization import Calibration
@@ -87,10 +88,12 @@ def compare(run: Run, model: SegmentationModel, size: tuple[int, int, int]) -> C
     if isinstance(run, ExportedModel) and run.takes_pixels:
         pixels = pixels_of(images, model.info)
         expected, output = probabilities_of_files(model, pixels), run.of_input(pixels)
-        comparison = compared(size, expected, output.softmax(1) if run.output == "logits" else output, model)
-        return replace(comparison, values="probabilities", of_files=True)
+        if run.output == "logits":
+            output = output.div(run.info.temperature).softmax(1)
+        return replace(compared(size, expected, output, model), values="probabilities", of_files=True)
     expected, output = reference(model)(images), run(images)
     if isinstance(run, ExportedModel) and run.output == "probabilities":
+        expected, output = expected.div(model.info.temperature), output.div(run.info.temperature)
         return replace(compared(size, expected.softmax(1), output.softmax(1), model), values="probabilities")
     return compared(size, expected, output, model)
 
@@ -183,6 +186,17 @@ class Certificate:
             "processor": processor_name(torch.device("cpu")),
             "versions": {name: version(name) for name in packages if importlib.util.find_spec(name)},
         }
+
+
+def with_temperature_of(file: AnyModel, plan: Any) -> Any:
+    """Return a plan with the temperature that fits the logits of its first file to the labels of held-out images."""
+    segmenter, data = Segmenter(file, "cpu"), plan.data
+    held_out = data.held_out.with_channels(file.info.in_chans, file.info.value_range)
+    sample, model = PixelSample(data.images), copy.copy(plan.model)
+    for index in spread(len(held_out), data.images):
+        sample.add(segmenter.logits(held_out[index].image), torch.from_numpy(held_out[index].labels))
+    model.info = replace(model.info, temperature=sample.temperature())
+    return replace(plan, model=model)
 
 
 def measure(model: SegmentationModel, file: AnyModel, data: Calibration) -> Measured:

@@ -16,7 +16,7 @@ from pydantic import NonNegativeFloat
 from crispseg.config.settings import checks_arguments
 from crispseg.errors import CrispsegError, one_line
 from crispseg.evaluation.checked import check_classes
-from crispseg.export.certificate import Certificate, Comparison, Measured, compare, measure
+from crispseg.export.certificate import Certificate, Comparison, Measured, compare, measure, with_temperature_of
 from crispseg.export.deepness import resolution_of
 from crispseg.export.formats import FILE_FORMATS, Format, float_file
 from crispseg.export.plan import ExportPlan, Output, Precision, Sampling
@@ -60,8 +60,8 @@ def export_model(
             .mlpackage (a folder) or .zip.
         format: see `Format`; deepness is an ONNX file for QGIS's plug-in of that name, bioimageio a package of weights
             in ONNX and TorchScript.
-        precision: fp32, bf16 or int8, which is calibrated on data. In bf16, OpenVINO rounds the coordinates of
-            `grid_sample` too; `gather` in crisp keeps their whole pixels.
+        precision: fp32, bf16 or int8, which is calibrated on data and has its own temperature. In bf16, OpenVINO rounds
+            the coordinates of `grid_sample` too; `gather` in crisp keeps their whole pixels.
         data: images for the 8-bit ranges and for the evaluation of the file.
         max_drop: largest allowed loss of mIoU and boundary F on val, in points; if it is exceeded, no file is written.
         sampling: `gather` reads features at points by four gathered rows and their weighted sum, `grid_sample` by the
@@ -99,6 +99,10 @@ def export_model(
         made = folder / path.name
         with reported(plan, made, path):
             file = kind.write(plan, made)
+            if precision == "int8" and output != "labels":
+                plan = with_temperature_of(file, plan)
+                float_file(made).unlink()
+                file = kind.write(plan, made)
             comparisons = tuple(compare(file, model, compared) for compared in sizes)
         check_comparisons(plan, comparisons, path)
         measured = None if data is None else measured_loss(plan, data, file, max_drop, path)

@@ -69,7 +69,8 @@ class ExportPlan:
         images = smooth_images((1, *self.size) if self.size else EXAMPLE, in_chans)
         if self.input == "uint8":
             images = pixels_of(images, self.model.info)
-        traced = InFile(network, bf16, self.output, Pixels(self.model.info) if self.input == "uint8" else nn.Identity())
+        pixels = Pixels(self.model.info) if self.input == "uint8" else nn.Identity()
+        traced = InFile(network, bf16, self.output, pixels, self.model.info.temperature)
         with exporting():
             program = graph_of(traced, images, dynamic)
             if self.sampling == "gather":
@@ -133,22 +134,25 @@ def accept_small_images(program: ExportedProgram) -> None:
 class InFile(nn.Module):
     """Model that convolves in bfloat16, like `Segmenter`, and computes the output of its file."""
 
-    def __init__(self, model: nn.Module, bf16: bool, output: Output, normalize: nn.Module) -> None:
+    def __init__(
+        self, model: nn.Module, bf16: bool, output: Output, normalize: nn.Module, temperature: float = 1.0
+    ) -> None:
         super().__init__()
         self.model, self.bf16, self.output, self.normalize = model, bf16, output, normalize
+        self.temperature = temperature
 
     def forward(self, images: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=False) if self.bf16 else nullcontext():
             logits: Tensor = self.model(self.normalize(images))
-        return OF_LOGITS[self.output](logits.float())
+        return OF_LOGITS[self.output](logits.float(), self.temperature)
 
 
-OF_LOGITS: dict[Output, Callable[[Tensor], Tensor]] = {
-    "logits": lambda logits: logits,
-    "probabilities": lambda logits: logits.softmax(1),
-    "labels": lambda logits: logits.argmax(1).to(torch.uint8),
+OF_LOGITS: dict[Output, Callable[[Tensor, float], Tensor]] = {
+    "logits": lambda logits, temperature: logits,
+    "probabilities": lambda logits, temperature: (logits / temperature).softmax(1),
+    "labels": lambda logits, temperature: logits.argmax(1).to(torch.uint8),
 }
-"""Outputs of a file from logits `(N, num_classes, H, W)`."""
+"""Outputs of a file from logits `(N, num_classes, H, W)` and the temperature."""
 
 
 def describe(info: ModelInfo, input: Input = "float", output: Output = "logits", **more: Any) -> str:

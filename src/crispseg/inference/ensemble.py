@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from crispseg.models.base import Outputs
 
 
 class Ensemble(SegmentationModel):
-    """Model whose probabilities are the mean of those of several models, each with its own refinement.
+    """Model whose probabilities are the mean of those of several models, each with its own refinement and temperature.
 
     Where the models disagree, the largest mean probability is low, and with it the confidence of a pixel.
 
@@ -34,7 +35,8 @@ class Ensemble(SegmentationModel):
                 differing = f"{other} and {name} have different classes, channels or value ranges"
                 raise CrispsegError(f"{differing}; train the folds with the same settings")
         self.members = nn.ModuleList(members.values())
-        self.info, self.num_classes = first.info, first.num_classes
+        self.temperatures = [member.info.temperature for member in members.values()]
+        self.info, self.num_classes = replace(first.info, temperature=1.0), first.num_classes
         self.inference_scale, self.align_corners = Fraction(1), False
         self.multiple = self.stride = 1
         self.refiner = self.auxiliary_heads = None
@@ -46,12 +48,17 @@ class Ensemble(SegmentationModel):
 
     def logits(self, images: Tensor) -> Tensor:
         """Return the logarithms of the mean probabilities, `(N, num_classes, H, W)` at the images' size."""
-        mean = torch.stack([member(images).float().softmax(1) for member in self.members]).mean(0)
+        pairs = zip(self.members, self.temperatures, strict=True)
+        mean = torch.stack([(member(images).float() / temperature).softmax(1) for member, temperature in pairs]).mean(0)
         return mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return `logits`."""
         return self.logits(images)
+
+    def novelty_of(self, images: Tensor) -> float | None:
+        """Return the score of the first member."""
+        return self.members[0].novelty_of(images)  # type: ignore[no-any-return, operator]
 
     def outputs(self, images: Tensor) -> Outputs:
         """Return only the logits."""

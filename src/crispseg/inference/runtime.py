@@ -57,7 +57,7 @@ class ExportedModel(nn.Module):
     """Exported file with the interface of a `SegmentationModel` for inference, without weights.
 
     Its logits or labels have the size of the images, and are refined if the model has a refinement. The logits of a
-    file of probabilities are their logarithms.
+    file of probabilities are their logarithms, multiplied by the temperature.
 
     Args:
         run: function that computes the output of the file.
@@ -107,7 +107,7 @@ class ExportedModel(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return logits `(N, num_classes, H, W)` float32 or labels `(N, H, W)` of images `(N, C, H, W)`."""
         output = self.of_input(pixels_of(images, self.info) if self.takes_pixels else images)
-        return output.clamp_min(SMALLEST).log() if self.output == "probabilities" else output
+        return output.clamp_min(SMALLEST).log() * self.info.temperature if self.output == "probabilities" else output
 
     def of_input(self, images: Tensor) -> Tensor:
         """Return the output of the file for its input, normalised images or pixels."""
@@ -126,6 +126,9 @@ class ExportedModel(nn.Module):
         """Return the logits of a file that has them, at the images' size."""
         self.check_logits()
         return self.forward(images)
+
+    def novelty_of(self, images: Tensor) -> None:
+        """Return None, since files have no features."""
 
     def check_logits(self) -> None:
         """Raise a CrispsegError if the file has no logits."""

@@ -208,13 +208,27 @@ class Segmenter:
         full = None if logits is None else logits.full
         if full is not None and not keeps_logits:
             full = partial(self.logits, image)
-        name = path.stem if path else "image"
-        return Segmentation(name, as_picture(image), labels, self.label_set, path, full, confidence)
+        name, temperature = path.stem if path else "image", self.info.temperature
+        further = path, full, confidence, temperature, partial(self.novelty, image)
+        return Segmentation(name, as_picture(image), labels, self.label_set, *further)
 
     @torch.inference_mode()
     def labels(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Return the class ids `(H, W)` of an array with the model's channels."""
         return self._see_or_tile(image)[0]
+
+    @torch.inference_mode()
+    def labels_and_confidences(self, image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        """Return also the largest probabilities `(H, W)`, which have 256 steps if the image is processed in tiles."""
+        labels, logits, of_tiles = self._see_or_tile(image)
+        if logits is None:
+            assert of_tiles is not None
+            return labels, np.asarray(of_tiles / 255, np.float32)
+        return labels, logits.full().div(self.info.temperature).softmax(0).amax(0).cpu().numpy()
+
+    def novelty(self, image: NDArray[np.uint8]) -> float | None:
+        """Return how much an array with the model's channels is unlike the training images; see `Segmentation`."""
+        return self._model.novelty_of(self._batch(image))
 
     @torch.inference_mode()
     def logits(self, image: NDArray[np.uint8]) -> Tensor:
@@ -235,7 +249,7 @@ class Segmenter:
         tile = self.tile or self._tiling.forced(height * width)
         if tile is None or max(height, width) <= tile:
             return *self._see(image), None
-        labels, confidence = tiled(self.logits, image, tile)
+        labels, confidence = tiled(self.logits, image, tile, self.info.temperature)
         return labels, None, None if self.labels_only else confidence
 
     def _see_square(self, side: int) -> object:
@@ -387,6 +401,8 @@ class Segmentation:
     """Path of the image, if it is a file."""
     _logits: Callable[[], Tensor] | None = field(repr=False)  # function that returns logits (C, H, W) on the device
     _confidence: NDArray[np.uint8] | None = field(repr=False, default=None)  # (H, W) of an image processed in tiles
+    _temperature: float = field(repr=False, default=1.0)  # see `ModelInfo`
+    _novelty: Callable[[], float | None] | None = field(repr=False, default=None)
     made_of: str = field(repr=False, default="")
     """Metadata of the files that `save` writes: image, model and settings. You can change it."""
     picture: NDArray[np.uint8] | None = field(repr=False, default=None)
@@ -407,11 +423,18 @@ class Segmentation:
             why = "processed in tiles or by an exported file of labels, or its result was copied or pickled"
             remedy = "shrink or cut the image, export logits, or use the result itself"
             raise CrispsegError(f"{self.path or 'the image'} has no probabilities, because it was {why}; {remedy}")
-        return self._logits().softmax(0)
+        return self._logits().div(self._temperature).softmax(0)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave out the logits, which need the device and the model."""
-        return {**vars(self), "_logits": None}
+        """Leave out what needs the device and the model."""
+        return {**vars(self), "_logits": None, "_novelty": None}
+
+    def novelty(self) -> float | None:
+        """Return how much the image is unlike the training images; above 1, labels may be wrong at high confidence.
+
+        None for exported files, models of earlier versions or of fewer than ten images, and copied results.
+        """
+        return self._novelty() if self._novelty else None
 
     def confidence(self) -> NDArray[np.uint8]:
         """Return the largest probability of each pixel, `(H, W)`, from 0 to 255.

@@ -63,7 +63,7 @@ def segment_tiff(
             with faults(source):
                 return image.rows(top, bottom).pixels(channels, segmenter.value_range)
 
-        rows = blended_rows(segmenter.logits, read, image.size, side)
+        rows = blended_rows(segmenter.logits, read, image.size, side, segmenter.info.temperature)
         shown = progress(rows, source.name, len(spans(image.size[0], side, side // OVERLAP)), console)
         with enough_memory(f"tiles of {side} pixels need", "make them smaller"), ExitStack() as stack:
             writers = []

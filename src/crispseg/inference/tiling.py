@@ -46,6 +46,7 @@ def blended_rows(
     read: Callable[[int, int], NDArray[Any]],
     size: tuple[int, int],
     tile: int,
+    temperature: float = 1.0,
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield labels and confidences `(2, h, W)` of an image from top to bottom, one row of tiles at a time.
 
@@ -56,6 +57,7 @@ def blended_rows(
         read: function that returns rows `[top, bottom)` of the image, `(h, W, channels)`.
         size: `(H, W)` of the image.
         tile: side of the tiles.
+        temperature: see `ModelInfo`.
     """
     overlap = tile // OVERLAP
     down, across = (spans(length, tile, overlap) for length in size)
@@ -83,7 +85,7 @@ def blended_rows(
                 above[..., columns] = part[:, -overlap:]
                 part = part[:, :-overlap]
             largest, labels = part.max(0)
-            confidence = as_bytes((largest - part.logsumexp(0)).exp())
+            confidence = as_bytes((largest / temperature - (part / temperature).logsumexp(0)).exp())
             blended[:, :, columns] = torch.stack([labels.to(torch.uint8), confidence]).cpu().numpy()
         yield blended
 
@@ -93,9 +95,12 @@ def as_bytes(probabilities: Tensor) -> Tensor:
     return (255 * probabilities.float()).round().to(torch.uint8)
 
 
-def tiled(logits_of: Callable[[NDArray[Any]], Tensor], image: NDArray[Any], tile: int) -> NDArray[np.uint8]:
+def tiled(
+    logits_of: Callable[[NDArray[Any]], Tensor], image: NDArray[Any], tile: int, temperature: float = 1.0
+) -> NDArray[np.uint8]:
     """Return labels and confidences `(2, H, W)` of an image `(H, W, channels)`; arguments as for `blended_rows`."""
-    rows = blended_rows(logits_of, lambda top, bottom: image[top:bottom], (image.shape[0], image.shape[1]), tile)
+    size = image.shape[0], image.shape[1]
+    rows = blended_rows(logits_of, lambda top, bottom: image[top:bottom], size, tile, temperature)
     return np.concatenate(list(rows), axis=1)
 
 

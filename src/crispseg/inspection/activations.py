@@ -158,7 +158,7 @@ def inspect_image(
         input_size=(batch.shape[-2], batch.shape[-1]),
         align_corners=model.align_corners,
         image=as_picture(array),
-        probabilities=logits.float().softmax(0).cpu().numpy(),
+        probabilities=logits.float().div(model.info.temperature).softmax(0).cpu().numpy(),
         labels=_ids(logits),
         truth=truth,
         unrefined=None if unrefined is None else _ids(unrefined[0][crop]),

@@ -19,6 +19,7 @@ from crispseg.errors import CrispsegError, one_line
 from crispseg.licences import CODE
 from crispseg.models.frame import BackboneSpec, Design, Frame, is_paper
 from crispseg.models.info import MIN_SIDE, ModelInfo
+from crispseg.models.novelty import Novelty, mean_features
 from crispseg.models.refinement import (
     REFINE_OPTIONS,
     STEPS_TAKEN,
@@ -29,7 +30,7 @@ from crispseg.models.refinement import (
     shift,
 )
 from crispseg.models.registry import builder_arguments, model_options, models, resolved_options
-from crispseg.models.saving import CONFIG_FILE, WEIGHTS_FILE, Saving, located
+from crispseg.models.saving import CONFIG_FILE, NOVELTY_KEYS, WEIGHTS_FILE, Saving, located
 from crispseg.nn import ceil_div, conv_bn_relu, pad_to_multiple, resize, resize_to_images
 from crispseg.nn.uninitialised import Uninitialised
 
@@ -72,6 +73,8 @@ class SegmentationModel(nn.Module, Saving):
         stride: stride of the logits.
     """
 
+    novelty: Novelty | None = None
+    """Score of images that are unlike the training images, set at the end of training."""
     info: ModelInfo
     """Description set by `create_model`; use `dataclasses.replace` to add class names, palette, recipe or metrics."""
 
@@ -193,6 +196,7 @@ class SegmentationModel(nn.Module, Saving):
         source = pretrained_model_name_or_path
         config_path, weights_path = (located(source, name, hub) for name in (CONFIG_FILE, WEIGHTS_FILE))
         info, weights = ModelInfo.parse(config_path.read_bytes(), config_path), read_state_dict(weights_path)
+        of_novelty = [weights.pop(key) for key in NOVELTY_KEYS if key in weights]
         try:
             with torch.device("meta"):  # takes no memory before the weights match
                 described(info).load_state_dict(weights, assign=True)
@@ -205,8 +209,13 @@ class SegmentationModel(nn.Module, Saving):
             model = described(info)
         assert isinstance(model, cls)
         model.info, model.folder = info, config_path.parent
+        model.novelty = Novelty(*of_novelty) if of_novelty else None
         model.load_state_dict(weights)
         return model.eval()
+
+    def novelty_of(self, images: Tensor) -> float | None:
+        """Return how much an image `(1, C, H, W)` is unlike the training images, above 1 if it is; None if unknown."""
+        return self.novelty.scores(mean_features(self.backbone, images)).item() if self.novelty else None
 
     def offsets(self, images: Tensor) -> Tensor | None:
         """Return the offset at which `forward` reads each pixel's logits, `(N, 2, H, W)`, x and y in pixels.

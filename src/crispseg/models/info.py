@@ -52,6 +52,10 @@ def of_format_1(name: str, options: dict[str, Any]) -> dict[str, Any]:
     return options | {"corner_parts": corners} if corners and name.startswith("crisp") else options
 
 
+OPTIONAL = {"value_range": None, "temperature": 1.0}
+"""Fields of `ModelInfo` that a saved model may lack, and their values if they are unset."""
+
+
 @dataclass(frozen=True, config=ConfigDict(strict=True, extra="forbid", allow_inf_nan=False))
 class ModelInfo(Settings):
     """Architecture, classes, training recipe and scores of a model.
@@ -66,6 +70,7 @@ class ModelInfo(Settings):
             in each image, also of 8 bits; None if there were none.
         metrics: scores.
         licences: ledger of the code, the weights and the data that it descends from; empty in models of before.
+        temperature: number that divides logits before a softmax, so that probabilities are calibrated.
 
     Raises:
         CrispsegError: a field has the wrong type or length.
@@ -85,6 +90,7 @@ class ModelInfo(Settings):
     metrics: dict[str, Any] = field(default_factory=dict)
     value_range: Annotated[tuple[float, float], FROM_LISTS] | Literal["image"] | None = None
     licences: Annotated[tuple[Licence, ...], FROM_LISTS] = ()
+    temperature: Annotated[float, Field(gt=0)] = 1.0
 
     def __post_init__(self) -> None:
         for key in ("mean", "std"):
@@ -107,11 +113,9 @@ class ModelInfo(Settings):
         return LabelSet(self.class_names, self.palette) if self.palette else LabelSet.colored(self.class_names)
 
     def to_json(self) -> str:
-        """Return the text of `config.json`; it omits an unset `value_range`, so that earlier versions can read it."""
-        fields = {"format_version": FORMAT_VERSION, **asdict(self)}
-        if self.value_range is None:
-            del fields["value_range"]
-        return json.dumps(fields, indent=2) + "\n"
+        """Return the text of `config.json`; it omits `OPTIONAL` fields that are unset, which earlier versions lack."""
+        fields = {key: value for key, value in asdict(self).items() if key not in OPTIONAL or value != OPTIONAL[key]}
+        return json.dumps({"format_version": FORMAT_VERSION, **fields}, indent=2) + "\n"
 
     @classmethod
     def parse(cls, text: str | bytes, path: str | Path) -> ModelInfo:

@@ -18,12 +18,14 @@ from crispseg.config.settings import shortened
 from crispseg.errors import CrispsegError, CrispsegWarning, did_you_mean, one_line
 from crispseg.io.files import atomic_path, digest, user_path, writable_folder
 from crispseg.models.info import ModelInfo
+from crispseg.models.novelty import Novelty
 from crispseg.models.registry import models
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 PICTURES = ("../val.png", "failures.png")  # of a run and of a bundled model, from the folder of the model
+NOVELTY_KEYS = [f"novelty.{name}" for name in Novelty._fields]
 TRAINING_ONLY = "auxiliary_heads."
 SHIPPED = Path(__file__).parents[1] / "shipped"
 """Folder of the bundled models; each subfolder has the name of its model."""
@@ -60,6 +62,7 @@ class Saving(
     """
 
     info: ModelInfo
+    novelty: Novelty | None
     folder: Path | None = None
     """Folder from which the model was loaded."""
 
@@ -101,7 +104,7 @@ class Saving(
         folder = writable_folder(save_directory)
         if (folder / CONFIG_FILE).exists() and b'"format_version"' not in (folder / CONFIG_FILE).read_bytes():
             raise CrispsegError(f"{folder / CONFIG_FILE} is not of a crispseg model; choose another folder")
-        state = _state(self, dtype)
+        state = _state(self, dtype) | dict(zip(NOVELTY_KEYS, self.novelty or (), strict=False))
         if barring := [str(entry) for entry in self.info.licences if BARS_A_USE.search(entry.licence)]:
             warnings.warn(CrispsegWarning(f"check licences that may bar a use: {', '.join(barring)}"), stacklevel=2)
         card = self.new_card(**(model_card_kwargs or {}))

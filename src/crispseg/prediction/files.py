@@ -22,7 +22,7 @@ from crispseg.inference.device import in_parallel
 from crispseg.inference.image_files import read_source
 from crispseg.inference.segmenter import Segmentation
 from crispseg.inference.tiled import segment_tiff
-from crispseg.io.files import digest, owned
+from crispseg.io.files import digest, owned, write_table
 from crispseg.io.images import image_channels, read_mask
 from crispseg.io.opening import file_and_page
 from crispseg.io.outlines import write_polygons
@@ -32,7 +32,7 @@ from crispseg.io.sampled_values import assumed_range
 from crispseg.io.stages import stage, stage_seconds
 from crispseg.prediction.fastest import bf16_hint, fastest, is_usable
 from crispseg.prediction.job import PredictionJob
-from crispseg.prediction.outputs import OUTPUTS, LabelFiles, Output, ServerFiles
+from crispseg.prediction.outputs import NOVELTY, OUTPUTS, LabelFiles, Output, ServerFiles, image_file
 from crispseg.prediction.plan import Plan, planned
 from crispseg.prediction.predictions import Predictions
 
@@ -92,6 +92,9 @@ class Pipeline:
         # Labels are last, since an image that fails before them has no result that would look complete.
         kinds = [*(OUTPUTS[name] for name in job.extras), LabelFiles if job.server is None else ServerFiles]
         self.writers: list[Output] = [kind(job, self.segmenter, plan.out) for kind in kinds]
+        black = np.zeros((64, 64, image_channels(self.segmenter.info.in_chans)), np.uint8)
+        if job.refuse and self.segmenter.novelty(black) is None:
+            raise CrispsegError(f"{job.run} does not know its training images; leave out refuse, or train it again")
         self.made_by = job.made_by(self.segmenter)
         self.digest = lru_cache(WRITING_THREADS)(digest)  # pages have one file
         self.predictions = Predictions(plan.out, len(plan.files) + len(plan.unread))
@@ -117,6 +120,8 @@ class Pipeline:
                 if image in plan.maps:
                     self.segment_map(image)
             self.segment_images(images)
+            if predictions.novelty and not (self.job.resumes or self.job.server):
+                write_table(plan.out / NOVELTY, [("image", "novelty"), *sorted(predictions.novelty.items())])
             if self.job.writes_annotations:
                 self.write_annotations()
         return predictions
@@ -189,17 +194,28 @@ class Pipeline:
             for result, writing in progress(written, "Segmenting", len(images), self.console):
                 try:
                     writing.result()
+                    if self.is_refused(result):
+                        continue
                     for writer in self.writers:
                         writer.add(result)
                     self.predictions.done += 1
                 except CrispsegError as error:
                     self.predictions.leave_out(result.path or result.name, error)
 
+    def is_refused(self, result: Segmentation) -> bool:
+        """Return whether the image is left out, because it is unlike the training images."""
+        return self.job.refuse and self.predictions.novelty.get(image_file(result), 0) > 1
+
     def write(self, result: Segmentation) -> None:
-        """Write all outputs of an image, and remove those of an earlier prediction."""
+        """Write all outputs of an image, unless it is refused, and remove those of an earlier prediction."""
         assert result.path is not None
+        result.name = self.plan.names[result.path]
+        if (novelty := result.novelty()) is not None:
+            self.predictions.novelty[image_file(result)] = round(novelty, 3)
+        if self.is_refused(result):
+            return
         with stage("writing"):
-            result.name, result.made_of = self.plan.names[result.path], self.made_of(result.path)
+            result.made_of = self.made_of(result.path)
             for writer in self.writers:
                 writer.write(result)
             if self.job.server is None:

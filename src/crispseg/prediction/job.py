@@ -33,6 +33,7 @@ CONFLICTS = {  # options that exclude others
     "tiles of TIFFs": ("shares", "objects"),
     "format panoptic": ("resume",),
     "shares": ("resume",),
+    "refuse": ("fast", "tiles of TIFFs"),
     "fast": ("backend", "precision", "compile", "an exported file"),
 }
 
@@ -71,6 +72,7 @@ class PredictionJob:
         shares: also write `shares.csv`, the share of each class in each image.
         outputs: names of further outputs, which plugins register.
         pixel_size: side of a pixel with its unit, such as 0.5um; tables then also have areas in that unit.
+        refuse: write no results of images that are unlike the training images; see `Segmentation.novelty`.
         resume: skip images whose existing results have metadata of the same image, model and settings.
         shard: part of the sorted images, such as "1/3"; includes `resume`.
     """
@@ -95,6 +97,7 @@ class PredictionJob:
     shares: bool = False
     outputs: list[str] | None = None
     pixel_size: str | None = None
+    refuse: bool = False
     resume: bool = False
     shard: str | None = None
 
@@ -147,6 +150,7 @@ class PredictionJob:
             "confidence": self.confidence,
             "outputs": bool(self.outputs),
             "tiles of TIFFs": has_maps,
+            "refuse": self.refuse,
             "resume": self.resumes,
             "format panoptic": self.format == PANOPTIC,
             "fast": self.fast,

@@ -32,6 +32,7 @@ from crispseg.visualization.pictures import numbered
 COCO = "objects.json"  # COCO file of the objects of all images
 STARTS = {COCO: '{"categories": ', OBJECTS: "image,", SUMMARY: "image,", OBJECT_REPORT: REPORT_START}
 """Files of the objects of all images, and their first characters."""
+NOVELTY = "novelty.csv"  # table of how much each image is unlike the training images
 SHARES = "shares.csv"  # table of the class shares of each image
 PANOPTIC_FILE = "panoptic.json"  # COCO file of the segments of all images
 

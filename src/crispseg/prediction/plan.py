@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 from crispseg.inference.image_files import check_outputs, named_images, unread_images, unused_folder
 from crispseg.io.files import check_new_folder, user_path
-from crispseg.io.results import foreign_file, made_of_result
+from crispseg.io.results import check_text, foreign_file, made_of_result
 from crispseg.io.tiff import TIFF_SUFFIXES
 from crispseg.io.tiff_reading import stack_pages
 from crispseg.prediction.job import PALETTE, PredictionJob, shard_slice
-from crispseg.prediction.outputs import OUTPUTS, LabelFiles
+from crispseg.prediction.outputs import NOVELTY, OUTPUTS, LabelFiles
 
 
 class Plan(NamedTuple):
@@ -59,6 +59,7 @@ def planned(job: PredictionJob, sources: Sequence[str | Path], out: str | Path |
             raise foreign_file(file)
     for extra in job.extras:
         OUTPUTS[extra].check_folder(folder)
+    check_text(folder / NOVELTY, "image,novelty")
     return Plan(folder, names, files, maps, unread, existing)
 
 

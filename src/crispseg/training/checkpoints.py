@@ -35,6 +35,7 @@ from crispseg.training.config import TrainConfig, config_to_dict
 from crispseg.training.pace import Pace, callback
 from crispseg.training.report import REPORT
 from crispseg.training.result import METRICS, PICTURE
+from crispseg.training.task import SegmentationTask
 
 LAST = Path("checkpoints") / "last.ckpt"
 BEST = Path("checkpoints") / "best.ckpt"
@@ -73,13 +74,14 @@ class BestCheckpoint(Callback):
             return
         trainer.save_checkpoint(self.folder / BEST)
         if trainer.is_global_zero:
-            assert isinstance(pl_module.model, SegmentationModel)
+            assert isinstance(pl_module, SegmentationTask)
             best = copy.deepcopy(pl_module.model)
             load_checkpoint(self.folder / BEST, best)  # its weights may be averages
             metrics: dict[str, Any] = {"val_miou": round(miou, 2)}
             if sampled := callback(trainer, Pace).sampled:
                 metrics["val_images"] = sampled
-            best.info = dataclasses.replace(best.info, metrics=metrics)
+            temperature = pl_module.sample.temperature()
+            best.info = dataclasses.replace(best.info, metrics=metrics, temperature=temperature)
             best.save_pretrained(self.folder / MODEL)
 
 

@@ -18,18 +18,22 @@ from torch import nn
 from crispseg.config.registry import load_plugins
 from crispseg.data import eval_transform, train_transform
 from crispseg.data.boundary_targets import boundary_targets
+from crispseg.data.dataset import SegmentationDataset
 from crispseg.data.folder import settle
 from crispseg.data.loading import Batches, eval_loader, obstacle_to_workers, train_loader, with_dataset
 from crispseg.data.transforms import CustomTransform
 from crispseg.errors import CrispsegError
 from crispseg.evaluation.recorded import TRAINED
+from crispseg.inference.segmenter import as_batch
 from crispseg.inference.tiling import enough_memory
 from crispseg.io.files import owned
 from crispseg.io.host import host_state_restored
 from crispseg.io.images import write_image
+from crispseg.io.parallel import spread
 from crispseg.io.progress import print_lines
 from crispseg.models import SegmentationModel
 from crispseg.models.info import ModelInfo
+from crispseg.models.novelty import Novelty, mean_features
 from crispseg.training.callbacks import MetricsFile
 from crispseg.training.checkpoints import (
     DIGEST,
@@ -55,6 +59,8 @@ from crispseg.training.task import SegmentationTask, steps_per_epoch
 from crispseg.training.trainer import build_trainer, check_processes, is_first_process, quiet, record, write_text
 from crispseg.training.training_data import TrainingData, check_data, class_weights_of, print_data, show_data
 from crispseg.training.unlabelled_images import WithUnlabelled, unlabelled_files
+
+FEATURE_IMAGES = 100  # maximum number of images of a split for `Novelty`
 
 Loaders = tuple[Batches, Batches]
 """Batches of the train and val splits."""
@@ -199,6 +205,8 @@ def finish(setup: Setup, trainer: L.Trainer, console: Console) -> Run:
     model = setup.task.model
     if trainer.is_global_zero:  # other processes may not have access to the folder
         model = SegmentationModel.from_pretrained(folder / MODEL)
+        model.novelty = Novelty.fit(*(features_of(model, split) for split in (setup.data.train, setup.data.val)))
+        model.save_pretrained(folder / MODEL)
         write_image(folder / PICTURE, draw_panels({"prediction": model}, setup.data.val))
     best = callback(trainer, MetricsFile).best
     iou = {name: best[f"iou/{name}"] for name in model.info.class_names}
@@ -209,6 +217,13 @@ def finish(setup: Setup, trainer: L.Trainer, console: Console) -> Run:
 
 
 # Parts of the stages ------------------------------------------------------------------------------------------------
+
+
+def features_of(model: SegmentationModel, dataset: SegmentationDataset) -> torch.Tensor:
+    """Return the mean features of evenly spread images of a split, without augmentation."""
+    images = (dataset[index].image for index in spread(len(dataset), FEATURE_IMAGES))
+    batches = (as_batch(image, model.info, torch.device("cpu")) for image in images)
+    return torch.cat([mean_features(model.backbone, batch) for batch in batches])
 
 
 def resume_notes(checkpoint: Path | None, folder: Path, notes: list[str]) -> list[str]:

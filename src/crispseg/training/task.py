@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from crispseg.data.loading import derived_seed
 from crispseg.errors import CrispsegError
+from crispseg.evaluation.calibration import PixelSample
 from crispseg.evaluation.scores import Scores, SegmentationScores
 from crispseg.inference.protocols import on_padded
 from crispseg.inference.tiling import Tiling, tiled
@@ -32,6 +33,7 @@ class SegmentationTask(L.LightningModule):
 
     Attributes:
         scores: scores of the latest evaluation on the val split; `None` before the first.
+        sample: logits of the latest evaluation, of images that were not processed in tiles.
     """
 
     def __init__(self, model: SegmentationModel, loss: nn.Module, config: TrainConfig) -> None:
@@ -41,6 +43,7 @@ class SegmentationTask(L.LightningModule):
         self.config = config
         self.matrix = SegmentationScores(model.info.num_classes)
         self.scores: Scores | None = None
+        self.sample = PixelSample(1)
         self._loss = torch.tensor(0.0)
 
     def configure_optimizers(self) -> Any:
@@ -77,6 +80,9 @@ class SegmentationTask(L.LightningModule):
                 "warmup steps, set clip to 1, or try precision fp32"
             )
 
+    def on_validation_epoch_start(self) -> None:
+        self.sample = PixelSample(int(sum(self.trainer.num_val_batches)))
+
     def validation_step(self, batch: Batch, batch_index: int) -> None:
         images, labels = batch
         if tile := self.tiling.forced(labels[0].numel()):
@@ -87,7 +93,9 @@ class SegmentationTask(L.LightningModule):
             ids = tiled(logits_of, images[0].permute(1, 2, 0).cpu().numpy(), tile)[0]
             predicted = torch.from_numpy(ids)[None].to(self.device)
         else:
-            predicted = self._logits(images).argmax(1)
+            logits = self._logits(images)
+            predicted = logits.argmax(1)
+            self.sample.add(logits[0], labels[0])
         self.matrix.update(predicted, labels)
 
     def on_validation_epoch_end(self) -> None:
