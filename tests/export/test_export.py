@@ -22,7 +22,6 @@ import crispseg
 from crispseg import SegmentationModel, Segmenter, create_model, list_models
 from crispseg.cli.main import main
 from crispseg.compat import openvino_core
-from crispseg.export import pipeline
 from crispseg.export.certificate import CHECKED, compare, measure, smooth_images
 from crispseg.export.formats import FILE_FORMATS, float_file, save_onnx
 from crispseg.export.gathered_rows import GRID_SAMPLERS
@@ -56,7 +55,7 @@ def fake_exporter(
     change: Callable[[Tensor], Tensor] = lambda logits: logits,
 ) -> None:
     """torch.export in no time: a file of one word whose logits are the model's, changed; compared on small images."""
-    monkeypatch.setattr(pipeline, "CHECKED", SMALL)
+    monkeypatch.setattr("crispseg.export.plan.CHECKED", SMALL)
 
     def write(plan: ExportPlan, path: Path) -> ExportedModel:
         path.write_bytes(b"exported")

@@ -10,7 +10,6 @@ import pytest
 from exports import exported
 
 from crispseg import create_model
-from crispseg.export import pipeline
 from crispseg.export.formats import FILE_FORMATS
 from crispseg.export.pipeline import export_model
 from crispseg.export.plan import ExportPlan, describe
@@ -65,7 +64,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> SegmentationModel:
         return plan.model
 
     monkeypatch.setitem(FILE_FORMATS, "onnx", replace(FILE_FORMATS["onnx"], write=write))
-    monkeypatch.setattr(pipeline, "CHECKED", ((1, 32, 57),))
+    monkeypatch.setattr("crispseg.export.plan.CHECKED", ((1, 32, 57),))
     return model
 
 
