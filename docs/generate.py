@@ -5,6 +5,7 @@
 
 `.generated/` gets what is read off the code and off the CSV files in `benchmarks/`; pages include these parts.
 `docs/notebooks/` gets the notebooks with their outputs, and `docs/reference/` gets pages of nothing but an include.
+For agents, `docs/llms.txt` lists the pages and commands, and `docs/reference/SKILL.md` has the help of all commands.
 
 --count prints the prose of each hand-written page, and the sum. Words count outside of code blocks, of tables between
 the comments `generated` and `end`, of included parts and of the names that mkdocstrings documents. A word has a letter
@@ -19,8 +20,9 @@ import argparse
 import csv
 import importlib
 import inspect
+import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ import yaml
 from nbconvert import MarkdownExporter
 from nbconvert.writers import FilesWriter
 
+from crispseg.cli import first_page
 from crispseg.cli.command import Command, commands
 from crispseg.cli.exit_codes import ExitCode
 from crispseg.cli.main import COMMANDS
@@ -84,13 +87,9 @@ def write_all() -> None:
     parts["backbones"] = backbones()
     parts["predict_speed"] = predict_speed()
     parts["options"] = "\n".join(["# Options of the models", "", *map(options_of, list_models())])
-    for name in COMMANDS:
-        importlib.import_module(f"crispseg.cli.{name}")
-    order = ["train", *COMMANDS]  # that of quickstart says which keys are those of train
     shown: dict[str, str] = {}
-    names = sorted(commands.keys() - {"data"}, key=lambda name: (order.index(name.split()[0]), name))
-    about_json = f"`--json FILE`: {fields_of(Command)['json'].about}"
-    head = ["# Command line", "", "## Exit codes", "", exit_codes(), "", about_json, ""]
+    names = sorted({*command_names()} - {"data"}, key=lambda name: name != "train")  # others refer to keys of train
+    head = ["# Command line", "", "## Exit codes", "", exit_codes(), "", json_key(), ""]
     parts["commands"] = "\n".join([*head, *(command_of(commands[name], shown) for name in names)])
     generated = ROOT / ".generated"
     generated.mkdir(exist_ok=True)
@@ -100,6 +99,8 @@ def write_all() -> None:
     reference.mkdir(exist_ok=True)
     for name, part in INCLUDED.items():
         (reference / f"{name}.md").write_text(f'--8<-- "{part}"\n', encoding="utf-8")
+    (reference / "SKILL.md").write_text(skill(), encoding="utf-8")
+    (ROOT / "docs/llms.txt").write_text(llms(), encoding="utf-8")
     writer = FilesWriter(build_directory=str(ROOT / "docs/notebooks"))
     for notebook in sorted((ROOT / "notebooks").glob("*.ipynb")):
         resources = {"output_files_dir": f"{notebook.stem}_files"}
@@ -108,6 +109,58 @@ def write_all() -> None:
             cell.outputs = [each for each in cell.get("outputs", ()) if of_interest(each)]
         text, found = MarkdownExporter().from_notebook_node(book, resources)
         writer.write(text, found, notebook_name=notebook.stem)
+
+
+def pages_of(section: Any) -> Iterator[tuple[str, str]]:
+    """Yield titles and files of the pages of a section of the site, in order."""
+    for entry in section:
+        for title, content in entry.items():
+            if isinstance(content, str):
+                yield title, content
+            else:
+                yield from pages_of(content)
+
+
+def first_paragraph(page: Path) -> str:
+    """Return the text before the second paragraph of a page as one line; empty if it has none."""
+    paragraphs = prose(page.read_text(encoding="utf-8")).split("\n\n") if page.is_file() else []
+    text = [paragraph for paragraph in paragraphs if re.match(r"[A-Za-z`]", paragraph)]
+    return re.sub(r"\[([^][]+)\]\([^)]+\)", r"\1", " ".join(text[0].split())) if text else ""
+
+
+def llms() -> str:
+    """Return the pages of the site and all commands for language models, in the format of llmstxt.org."""
+    site = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    lines = [f"# {site['site_name']}", "", f"> {site['site_description']}"]
+    for section in site["nav"]:
+        for heading, pages in section.items():
+            lines += ["", f"## {heading}", ""]
+            for title, file in pages_of(pages):
+                about = first_paragraph(ROOT / "docs" / file)
+                lines.append(f"- [{title}]({file.removesuffix('.md')}/)" + f": {about}" * bool(about))
+    lines += ["", "## Commands", ""]
+    for name in command_names():
+        about = (inspect.getdoc(commands[name]) or "").partition("\n\n")[0]
+        lines.append(f"- `crispseg {name}`: {' '.join(about.split())}")
+    return "\n".join([*lines, ""])
+
+
+def skill() -> str:
+    """Return a skill for agents: the start of the README, the help of all commands, and how they end."""
+    about = first_paragraph(ROOT / "README.md")
+    lines = ["---", "name: crispseg", f"description: {json.dumps(about)}", "---", "", "# crispseg", "", about, ""]
+    lines += [json_key(), "", exit_codes(), ""]
+    for name in command_names():
+        lines += [f"## crispseg {name}", "", "```", first_page(name.split()), "```", ""]
+    return "\n".join(lines)
+
+
+def command_names() -> list[str]:
+    """Return the names of all commands, those of a group after it."""
+    for name in COMMANDS:
+        importlib.import_module(f"crispseg.cli.{name}")
+    order = [*COMMANDS]
+    return sorted(commands, key=lambda name: (order.index(name.split()[0]), name))
 
 
 def count() -> str:
@@ -176,6 +229,11 @@ def datasets() -> str:
         counts = ", ".join(f"{split} {number:,}" for split, number in entry.counts.items())
         rows.append((f"`{entry.name}`", entry.classes, counts, entry.licence, entry.hint.replace("*", "\\*")))
     return table(["`--data`", "classes", "images", "licence", "`--data.root`"], rows)
+
+
+def json_key() -> str:
+    """Return the help of the key for JSON, which all commands have."""
+    return f"`--json FILE`: {fields_of(Command)['json'].about}"
 
 
 def exit_codes() -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import yaml
 from dataset_trees import grid, picture, save
 
 from crispseg import create_model, list_models
@@ -167,6 +168,22 @@ def test_every_bound_says_what_it_bounds(monkeypatch: pytest.MonkeyPatch) -> Non
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "src").rglob("*.py")]
     constants = re.findall(r"^MAX_\w+", "\n".join(sources), re.MULTILINE)
     assert len(rows) > 10 and sorted(name.strip("`") for name, _, _ in rows) == sorted(constants)
+
+
+def test_files_for_agents_name_every_command_and_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("nbconvert")
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    generate = importlib.import_module("generate")
+    listed, skill = generate.llms(), generate.skill()
+    assert {*COMMANDS} < {*generate.command_names()}
+    for name in generate.command_names():
+        assert f"- `crispseg {name}`: " in listed
+        assert f"\n## crispseg {name}\n" in skill and f"\nusage: crispseg {name}" in skill
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"]({page.stem}/)" in listed
+    _, head, body = skill.split("---\n", 2)
+    assert yaml.safe_load(head)["name"] == "crispseg" and len(yaml.safe_load(head)["description"]) <= 1024
+    assert "`--json FILE`" in body and generate.exit_codes() in body
 
 
 def test_every_finding_is_described(monkeypatch: pytest.MonkeyPatch) -> None:
