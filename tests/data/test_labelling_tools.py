@@ -168,11 +168,12 @@ def test_lines_are_strokes_on_unlabelled_pixels(file: str, text: str, width: int
 
 
 LINE = shape("cell", [(1, 9), (6, 9)], "line")
+AREA = shape("cell", [(1, 1), (9, 1), (9, 4)])
 
 
 @pytest.mark.parametrize(
     ("other", "outside"),
-    [(shape("_background_", [(1, 1), (9, 1)], "linestrip"), 255), (shape("cell", [(1, 1), (9, 1), (9, 4)]), 0)],
+    [(shape("_background_", [(1, 1), (9, 1)], "linestrip"), 255), (AREA, 0)],
 )
 def test_the_background_of_lines(other: dict[str, Any], outside: int, tmp_path: Path) -> None:
     """Lines of the background make it class 0; next to areas, pixels without a shape are background."""
@@ -182,6 +183,18 @@ def test_the_background_of_lines(other: dict[str, Any], outside: int, tmp_path: 
     mask = mask_of(done.out)
     assert done.names == ["background", "cell"] and mask[9, 3] == 1 and mask[5, 12] == outside
     assert outside == 0 or (mask[:3, 4] == 0).all()
+
+
+def test_lines_for_train_and_areas_for_val(tmp_path: Path) -> None:
+    """Each image decides; one without any shape is in no split."""
+    for name, shapes in {"a": [LINE], "b": [AREA], "c": []}.items():
+        picture(tmp_path / f"in/{name}.tif", HEIGHT, WIDTH)
+        (tmp_path / f"in/{name}.json").write_text(labelme(shapes, f"{name}.tif"))
+    done = imported([tmp_path / "in"], tmp_path / "out")
+    assert done.names == ["background", "cell"]
+    outside = {path.stem: mask_of(done.out, path.stem)[11, 15] for path in (done.out / "masks").iterdir()}
+    assert outside == {"a": 255, "b": 0}
+    assert "1 images without annotations (left out): c.tif" in done.lines
 
 
 ROBOFLOW = "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 2\nnames: ['crack', 'hole']\n"

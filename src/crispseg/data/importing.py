@@ -48,6 +48,11 @@ class Task(NamedTuple):
         """All shapes of the image."""
         return list(chain(*(part.shapes for part in self.parts)))
 
+    @property
+    def strokes(self) -> bool:
+        """Whether all shapes are lines, so that pixels without a shape are unlabelled."""
+        return bool(self.shapes) and all(shape.line for shape in self.shapes)
+
 
 def import_annotations(
     sources: Sequence[Path],
@@ -72,7 +77,7 @@ def import_annotations(
         classes: class names in the order of the new ids, as a list or a text file. By default classes of COCO and YOLO
             are sorted by id, those of CVAT are as it lists them, and others alphabetical. A background that is not
             among them is added first.
-        background: class of pixels outside all shapes; null ignores them. If all shapes are lines, they are ignored.
+        background: class of pixels outside all shapes; null ignores them. In images with lines only, they are ignored.
         ignore: names of classes whose pixels become 255.
     """
     check_new_folder(out)
@@ -80,12 +85,7 @@ def import_annotations(
     given = read_names(classes) if isinstance(classes, str | Path) else classes
     contents = list(chain(*(_read(source, format, images) for source in sources)))
     tasks = _tasks(contents, images, sources)
-    empty = [task.file.name for task in tasks if not task.shapes]
-    become = "all background"
-    strokes, background = _strokes(tasks, background)
-    outside = None if strokes else background
-    if outside is None:
-        tasks, become = [task for task in tasks if task.shapes], "left out"
+    tasks, background, notes = _usable(tasks, background)
     if not tasks:
         raise CrispsegError(f"{title} contain no annotated images; give other annotations")
     splits = _splits(tasks)
@@ -95,25 +95,31 @@ def import_annotations(
             write_names(folder / "classes.txt", labels.names)
         except CrispsegError as error:
             raise CrispsegError(f"{title}: {error}") from None
-        invisible = _write(folder, tasks, splits, ids, outside, labels)
-    notes = {
-        f"images without annotations ({become})": empty,
-        "shapes contain no centre of a pixel and are in no mask": invisible,
-    }
+        invisible = _write(folder, tasks, splits, ids, background, labels)
+    notes |= {"shapes contain no centre of a pixel and are in no mask": invisible}
     lines = [f"{len(names)} {text}: {few(names)}" for text, names in notes.items() if names]
     lines += [f"{len(names)} images to {split}" for split, names in splits.items()]
     lines += chain(*(content.notes for content in contents))
-    lines += ["all shapes are lines, so the other pixels are 255, unlabelled; draw areas to label all pixels"] * strokes
     return [f"wrote {out}: {len(tasks)} images, {len(labels)} classes", *lines]
 
 
-def _strokes(tasks: Sequence[Task], background: str | None) -> tuple[bool, str | None]:
-    """Return whether all shapes are lines, and the background, without which lines are if none has its class."""
-    shapes = [*chain(*(task.shapes for task in tasks))]
-    if not shapes or not all(shape.line for shape in shapes):
-        return False, background
-    backgrounds = {background, *BACKGROUNDS}
-    return True, background if any(shape.label in backgrounds for shape in shapes) else None
+def _usable(tasks: list[Task], background: str | None) -> tuple[list[Task], str | None, dict[str, list[str]]]:
+    """Return the images to write, the background, and notes: names of images by what is special about them.
+
+    There is no background if only lines are drawn, none of which has its class. If an image has lines only, those
+    without annotations are left out, since their pixels are not known to be background.
+    """
+    annotated = [task for task in tasks if task.shapes]
+    empty = [task.file.name for task in tasks if not task.shapes]
+    strokes = [task.file.name for task in tasks if task.strokes]
+    shapes = chain(*(task.shapes for task in annotated))
+    labels = {shape.label for shape in shapes}
+    if strokes and len(strokes) == len(annotated) and labels.isdisjoint({background, *BACKGROUNDS}):
+        background = None
+    notes = {"images have lines only, so their other pixels are 255, unlabelled": strokes}
+    if strokes or background is None:
+        return annotated, background, notes | {"images without annotations (left out)": empty}
+    return tasks, background, notes | {"images without annotations (all background)": empty}
 
 
 def _write(
@@ -134,7 +140,7 @@ def _write(
         write_list(folder / f"{split}.txt", names)
 
     def write(task: Task) -> list[str]:
-        mask, invisible = _paint(task, ids, outside)
+        mask, invisible = _paint(task, ids, IGNORE if task.strokes else outside)
         write_labels(folder / "masks" / f"{task.name}.png", mask, labels.palette)
         image = folder / "images" / f"{task.name}{task.file.suffix}"
         image.parent.mkdir(parents=True, exist_ok=True)
