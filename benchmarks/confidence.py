@@ -1,6 +1,6 @@
 """Calibration and novelty on the half of val that they were not fitted to: by name, which is by tile or by time.
 
-    python benchmarks/confidence.py nuclei=RUN aerial=RUN camvid=RUN leaf=RUN >> benchmarks/results/confidence.csv
+    python benchmarks/confidence.py nuclei=RUN aerial=RUN camvid=RUN leaf=RUN > benchmarks/results/confidence.csv
 
 `NAME=RUN:MODEL` scores another model on the data of the run. The images of the other runs are those unlike the data.
 """
@@ -23,6 +23,8 @@ from crispseg.models.novelty import Novelty
 from crispseg.training.fit import features_of
 
 OTHERS = 30  # images of each other data set
+HEAD = ["model", "temperature", "calibration error, %", "log loss · 100", "Brier · 100", "AUROC of confidence, %"]
+HEAD += ["AUROC for other data, mean", "lowest", "others named", "own named"]
 
 
 def scored(logits: list[torch.Tensor], truth: list[torch.Tensor], temperature: float) -> list[float]:
@@ -40,8 +42,8 @@ def scored(logits: list[torch.Tensor], truth: list[torch.Tensor], temperature: f
     return [reliability.error, *(100 * float(value) for value in (F.cross_entropy(pixels, labels), brier, auroc))]
 
 
-def calibration(model: SegmentationModel, val: Any) -> list[float]:
-    """Return the mean temperature of both halves, and the means of `scored` before and after."""
+def calibration(model: SegmentationModel, val: Any) -> list[str]:
+    """Return the mean temperature of both halves, and the means of `scored`, before → after."""
     segmenter = Segmenter(model, "cpu")
     samples = sorted((val[index] for index in range(len(val))), key=lambda sample: sample.name)
     logits = [segmenter.logits(sample.image) for sample in samples]
@@ -53,8 +55,10 @@ def calibration(model: SegmentationModel, val: Any) -> list[float]:
             sample.add(*pair)
         temperature = sample.temperature()
         before, after = (scored(logits[measured], truth[measured], value) for value in (1.0, temperature))
-        rows.append([temperature, *np.stack([before, after], 1).ravel()])
-    return np.mean(rows, 0).round(3).tolist()
+        rows.append([temperature, *before, *after])
+    temperature, *means = np.mean(rows, 0)
+    changes = zip(means[:4], means[4:], strict=True)
+    return [f"{temperature:.2f}", *(f"{before:.2f} → {after:.2f}" for before, after in changes)]
 
 
 def novelty(model: SegmentationModel, data: Any, others: list[Any]) -> list[object]:
@@ -76,11 +80,11 @@ def novelty(model: SegmentationModel, data: Any, others: list[Any]) -> list[obje
 
 
 if __name__ == "__main__":
+    table = csv.writer(sys.stdout)
+    table.writerow(HEAD)
     runs = dict(argument.split("=") for argument in sys.argv[1:])
     data = {name: load(run.partition(":")[0]).data for name, run in runs.items()}
     for name, run in runs.items():
         model = SegmentationModel.from_pretrained(run.rpartition(":")[2])
         others = [data[other].dataset("val") for other in data if other.split("_")[0] != name.split("_")[0]]
-        row = [name, *calibration(model, data[name].dataset("val")), *novelty(model, data[name], others)]
-        csv.writer(sys.stdout).writerow(row)
-        sys.stdout.flush()
+        table.writerow([name, *calibration(model, data[name].dataset("val")), *novelty(model, data[name], others)])
