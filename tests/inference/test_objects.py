@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import shapely
 import torch
 from commands import Capture
 from conftest import Refuses
@@ -169,8 +170,8 @@ def test_files_of_an_image(tmp_path: Path) -> None:
     assert written.dtype == np.uint16
     np.testing.assert_array_equal(written, objects.ids)
     first, *rows = table.read_text().splitlines()
-    assert first == "id,area,x,y,width,height,centroid_x,centroid_y,probability"
-    assert rows[0] == "1,72,1,2,9,8,5.5,6.0," and len(rows) == len(objects) == 3
+    assert first == "id,area,x,y,width,height,centroid_x,centroid_y,rectangle_length,rectangle_width,probability"
+    assert rows[0] == "1,72,1,2,9,8,5.5,6.0,9.0,8.0," and len(rows) == len(objects) == 3
     assert [each.area for each in objects] == [72, 80, 32]
 
 
@@ -263,6 +264,11 @@ def test_tables_of_all_images_measure_as_scikit_image_does(model: Path, tmp_path
                 "perimeter_um": region.perimeter / 2,
             }
             assert {key: float(row[key]) for key in expected} == pytest.approx(expected, abs=1e-3)
+            sides = [float(row[f"rectangle_{side}"]) for side in ("length", "width")]
+            pixels = shapely.box(*region.coords[:, ::-1].T, *region.coords[:, ::-1].T + 1)
+            around = shapely.oriented_envelope(shapely.union_all(pixels))
+            assert sides[0] >= sides[1] and np.prod(sides) == pytest.approx(around.area, abs=0.01 * sum(sides))
+            assert [float(row[f"rectangle_{side}_um"]) * 2 for side in ("length", "width")] == sides
         areas = [int(row["area"]) for row in own]
         numbers = {"total_area": sum(areas), "median_area": np.median(areas), "share": sum(areas) / ids.size}
         numbers |= {"per_megapixel": 1e6 * len(own) / ids.size, "objects_per_um2": 4 * len(own) / ids.size}

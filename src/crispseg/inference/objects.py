@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import pydantic
 from numpy.typing import NDArray
@@ -142,6 +143,8 @@ class Object(NamedTuple):
     height: int
     centroid_x: float
     centroid_y: float
+    rectangle_length: float  # longer side of the smallest rotated rectangle around its pixels
+    rectangle_width: float
     probability: float | None  # mean over the object's pixels with the label of the class; None for images in tiles
     category: str = ""  # name of its class
 
@@ -268,8 +271,16 @@ def measured(
     for region, score in zip(regionprops(ids), means, strict=True):
         top, left, bottom, right = region.bbox
         y, x = (round(float(side) + 0.5, 2) for side in region.centroid)
-        table.append(Object(region.label, int(region.area), left, top, right - left, bottom - top, x, y, score))
+        box = left, top, right - left, bottom - top
+        table.append(Object(region.label, int(region.area), *box, x, y, *rectangle(region.image), score))
     return tuple(table)
+
+
+def rectangle(mask: NDArray[np.bool_]) -> tuple[float, float]:
+    """Return length and width of the smallest rotated rectangle around the pixels of a mask `(H, W)`."""
+    corners = np.argwhere(mask)[:, None] + np.indices((2, 2)).reshape(2, 4).T  # (pixels, 4, 2)
+    _, sides, _ = cv2.minAreaRect(corners.reshape(-1, 2).astype(np.float32))
+    return round(max(sides), 2), round(min(sides), 2)
 
 
 class CocoFile:

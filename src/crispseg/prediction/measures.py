@@ -27,6 +27,7 @@ LENGTH_COLUMNS = {  # column → property
     "major_axis": "axis_major_length",
     "minor_axis": "axis_minor_length",
 }
+RECTANGLE_COLUMNS = ("rectangle_length", "rectangle_width")
 OTHER_COLUMNS = ("circularity", "eccentricity", "mean_intensity", "integrated_intensity", "touches_edge")
 
 
@@ -72,7 +73,8 @@ class ObjectTables:
         file, page = file_and_page(Path(image))
         measured = [columns[name].round(4).tolist() for name in (*LENGTH_COLUMNS, *OTHER_COLUMNS)]
         for row, *numbers in zip(objects, *measured, strict=True):
-            lengths = np.array(numbers[: len(LENGTH_COLUMNS)]) * self.pixel**0.5
+            lengths = np.array([*numbers[: len(LENGTH_COLUMNS)], row.rectangle_length, row.rectangle_width])
+            lengths *= self.pixel**0.5
             in_unit = [round(row.area * self.pixel, 6), *lengths.round(6).tolist()]
             self.objects.append([str(file), page, *row, *numbers, *in_unit])
         for category in self.categories:
@@ -90,7 +92,7 @@ class ObjectTables:
         """Write both tables; columns in units are left out if there is no unit."""
         area, length = f"_{self.unit}", f"_{self.unit.removesuffix('2')}"
         objects = ["image", "page", *Object._fields, *LENGTH_COLUMNS, *OTHER_COLUMNS, f"area{area}"]
-        objects += [f"{name}{length}" for name in LENGTH_COLUMNS]
+        objects += [f"{name}{length}" for name in (*LENGTH_COLUMNS, *RECTANGLE_COLUMNS)]
         images = ["image", "page", "category", "objects", "total_area", "median_area", "share", "per_megapixel"]
         images += [f"total_area{area}", f"median_area{area}", f"objects_per{area}"]
         for table, header, rows in ((OBJECTS, objects, self.objects), (SUMMARY, images, self.images)):
