@@ -150,7 +150,7 @@ class Project:
 
         Args:
             minutes: duration of the whole call; the training itself takes at least five seconds.
-            on_progress: called with the progress about twice a second.
+            on_progress: called with the progress about once a second.
             stop: event that ends the training; the best model so far is kept.
         """
         started, stop = time.monotonic(), stop or Event()
@@ -163,7 +163,7 @@ class Project:
         command = [sys.executable, "-P", "-m", "crispseg", "train", str(data), *flags_of(settings)]
         with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
             try:
-                while process.poll() is None and not stop.wait(0.5):
+                while process.poll() is None and not stop.wait(1):
                     left = max(60 * minutes - (time.monotonic() - started), 0)
                     on_progress(Progress(min(1 - left / (60 * minutes), 0.99), left, best_miou(run)))
             finally:
