@@ -15,6 +15,8 @@ from crispseg.export.certificate import compare
 from crispseg.export.plan import ExportPlan, exporting
 from crispseg.inference.runtime import ExportedModel
 
+OF_INTEGERS = {torch.sym_max: max, torch.sym_min: min}  # sizes are integers in TorchScript
+
 
 def write_torchscript(plan: ExportPlan, program: ExportedProgram, path: Path) -> None:
     """Write the traced graph of a plan, for all sizes of the plan, and compare the file with the model.
@@ -26,7 +28,8 @@ def write_torchscript(plan: ExportPlan, program: ExportedProgram, path: Path) ->
     for node in module.graph.nodes:
         if isinstance(node.target, OpOverload):
             node.target = node.target.overloadpacket  # TorchScript finds the overload by the arguments
-        elif node.op == "output":
+        node.target = OF_INTEGERS.get(node.target, node.target)
+        if node.op == "output":
             node.args = node.args[0]  # the tensor instead of a tuple of it
     module.graph.set_codegen(CodeGen())  # plain arguments
     with exporting():
