@@ -57,7 +57,7 @@ def test_the_answer_about_strokes_trains(tmp_path: Path, capsys: pytest.CaptureF
     FOLDERS["strokes, 255 unlabelled"].draw(root)
     write(root / "masks/01.png", np.full(SIZE, 255, np.uint8))
     network = "--model=fpn", "--model.backbone=test_efficientnet", "--model.width=16", "--model.pretrained=false"
-    settings = "--loss.gated_crf=1", "--augment.crop=32", "--iterations=2", "--workers=0", "--loggers=[]"
+    settings = "--augment.crop=32", "--iterations=2", "--workers=0", "--loggers=[]"
     text = error_of(capsys, "train", root, "--out", tmp_path / "run", *network, *settings)
     assert "if the masks are strokes" in text
     (answer,) = (words for words in hints(text) if "--data.ignore=[255]" in words)

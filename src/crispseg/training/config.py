@@ -121,8 +121,7 @@ class TrainConfig(Settings):
         power: exponent of the polynomial decay.
         lr_drops: fractions of all steps at which schedule step multiplies the learning rate by 0.1.
         warmup: steps over which the learning rate rises linearly.
-        loss: weights of the summed losses (cross_entropy, dice, focal, lovasz), or the name of a single loss; gated_crf
-            lets labels spread to unlabelled pixels of similar colour, next to another loss.
+        loss: weights of the summed losses (cross_entropy, dice, focal, lovasz), or the name of a single loss.
         hard_fraction: fraction of the hardest pixels that count in cross_entropy (OHEM); 1 is plain cross-entropy.
         auxiliary_weight: weight of the losses on the decoder's levels (deep supervision); 0 disables them.
         class_weights: class weights in cross_entropy: a list with one per class, balanced (median frequency) or
@@ -206,8 +205,6 @@ class TrainConfig(Settings):
     def __post_init__(self) -> None:
         if self.minutes and (self.epochs or self.iterations):
             raise CrispsegError(f"is {self.minutes:g}, next to epochs or iterations; give one of them", "minutes")
-        if [*self.losses] == ["gated_crf"]:
-            raise CrispsegError("is gated_crf alone, which uses no labels; add cross_entropy", "loss")
         self._check_unlabelled()
         self._check_augmentation()
         if self.class_weights not in (None, "auto") and "cross_entropy" not in self.losses:

@@ -15,13 +15,12 @@ from crispseg.errors import CrispsegError
 from crispseg.labels import IGNORE
 from crispseg.models import Outputs
 from crispseg.models.refinement import DIRECTIONS
-from crispseg.training.gated_crf import gated_crf
 
 BoundaryTerm = Literal["unrefined", "refined", "boundary", "direction"]
 BOUNDARY_WEIGHTS: dict[BoundaryTerm, float] = {"unrefined": 1.0, "refined": 1.5, "boundary": 3.0, "direction": 0.7}
 """λ1 to λ4 of UN-EPT's Eq. 7."""
 DirectionMask = Literal["true", "predicted"]
-Loss = Literal["cross_entropy", "dice", "focal", "lovasz", "gated_crf"]  # three from segmentation-models-pytorch
+Loss = Literal["cross_entropy", "dice", "focal", "lovasz"]  # all but the first are from segmentation-models-pytorch
 LOSS: dict[Loss, float] = {"cross_entropy": 1.0}  # default weights of the losses
 CustomLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Function of logits `(N, classes, H, W)` float32 and labels `(N, H, W)`, 255 if ignored; returns a number."""
@@ -51,37 +50,26 @@ class WeightedLoss(nn.Module):
         super().__init__()
         self.weights, self.auxiliary_weight, self.custom = weights, auxiliary_weight, custom
         cross_entropy = CrossEntropy(hard_fraction, class_weights)
-        labelled = [name for name in weights if name != "gated_crf"]
         self.losses = nn.ModuleDict(
-            {name: cross_entropy if name == "cross_entropy" else library_loss(name) for name in labelled}
+            {name: cross_entropy if name == "cross_entropy" else library_loss(name) for name in weights}
         )
 
-    def forward(self, outputs: Outputs, labels: Tensor, images: Tensor | None = None) -> Tensor:
-        """Compute the loss from a model's outputs and class ids `(N, H, W)`; 0 if all pixels are ignored.
-
-        Only `gated_crf` needs the normalised images `(N, channels, H, W)`.
-        """
-        total = self._of_logits(outputs.logits, labels, images)
+    def forward(self, outputs: Outputs, labels: Tensor) -> Tensor:
+        """Compute the loss from a model's outputs and class ids `(N, H, W)`; 0 if all pixels are ignored."""
+        total = self._of_logits(outputs.logits, labels)
         for logits in outputs.auxiliary or ():
-            total = total + self.auxiliary_weight * self._of_logits(logits, labels, images)
+            total = total + self.auxiliary_weight * self._of_logits(logits, labels)
         return total
 
-    def _of_logits(self, logits: Tensor, labels: Tensor, images: Tensor | None) -> Tensor:
+    def _of_logits(self, logits: Tensor, labels: Tensor) -> Tensor:
         if not (labels != IGNORE).any():
             return logits[:0].float().sum()
         with torch.autocast(logits.device.type, enabled=False):
             logits = logits.float()
             if self.custom:
                 return checked(self.custom(logits, labels), logits)
-            terms = [weight * self._term(name, logits, labels, images) for name, weight in self.weights.items()]
+            terms = [weight * self.losses[name](logits, labels) for name, weight in self.weights.items()]
             return torch.stack(terms).sum()
-
-    def _term(self, name: Loss, logits: Tensor, labels: Tensor, images: Tensor | None) -> Tensor:
-        if name == "gated_crf":
-            assert images is not None
-            return gated_crf(logits, images)
-        loss: Tensor = self.losses[name](logits, labels)
-        return loss
 
 
 def checked(loss: Any, logits: Tensor) -> Tensor:
@@ -161,7 +149,7 @@ class BoundaryRefinementLoss(nn.Module):
         self.direction_mask = direction_mask
         self.weights = {**BOUNDARY_WEIGHTS, **(weights or {})}
 
-    def forward(self, outputs: Outputs, labels: Tensor, targets: Tensor, images: Tensor | None = None) -> Tensor:
+    def forward(self, outputs: Outputs, labels: Tensor, targets: Tensor) -> Tensor:
         """Compute the loss from the outputs of a refining model, class ids and `boundary_targets`, both `(N, H, W)`."""
         unrefined, boundary, direction = outputs.unrefined, outputs.boundary, outputs.direction
         assert unrefined is not None and boundary is not None and direction is not None
@@ -173,8 +161,8 @@ class BoundaryRefinementLoss(nn.Module):
         directed = targets.long().masked_fill(~known, IGNORE)
         directions = F.cross_entropy(direction.float(), directed, ignore_index=IGNORE, reduction="sum")
         terms = {
-            "unrefined": self.loss(outputs._replace(logits=unrefined), labels, images=images),
-            "refined": self.loss(outputs._replace(auxiliary=None), labels, images=images),
+            "unrefined": self.loss(outputs._replace(logits=unrefined), labels),
+            "refined": self.loss(outputs._replace(auxiliary=None), labels),
             "boundary": boundaries.sum() / counted.sum().clamp(min=1),  # mean over labelled pixels
             "direction": directions / known.sum().clamp(min=1),  # mean over true boundary pixels with a direction
         }

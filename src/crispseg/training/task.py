@@ -29,7 +29,7 @@ Batch = list[Tensor]
 class SegmentationTask(L.LightningModule):
     """Steps of training and evaluation around a plain model.
 
-    The loss is called with `model.outputs(images)`, the labels, all other tensors of a batch, and `images=images`.
+    The loss is called with `model.outputs(images)`, the labels and all other tensors of a batch.
 
     Attributes:
         scores: scores of the latest evaluation on the val split; `None` before the first.
@@ -68,8 +68,7 @@ class SegmentationTask(L.LightningModule):
     def loss_of(self, batch: Batch, batch_index: int) -> Tensor:
         """Return the loss of a batch."""
         images, *truth = batch
-        outputs = self.model.outputs(images.contiguous(memory_format=torch.channels_last))
-        loss: Tensor = self.loss(outputs, *truth, images=images)
+        loss: Tensor = self.loss(self.model.outputs(images.contiguous(memory_format=torch.channels_last)), *truth)
         return loss
 
     def on_after_backward(self) -> None:
