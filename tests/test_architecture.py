@@ -31,9 +31,9 @@ ORDER = (
         "folders",
         "data",
         "inference",
-        "prediction",
+        "evaluation",
     ),
-    *("evaluation", "benchmarking", "export", "visualization", "inspection", "training", "labelling", "recipes"),
+    *("prediction", "benchmarking", "export", "visualization", "inspection", "training", "labelling", "recipes"),
     *("api", "annotation", "cli"),
 )
 """The packages, each of which imports only those before it."""

@@ -15,9 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
 
+from crispseg.data.annotations import Outlined
 from crispseg.data.formats import FORMATS, write_annotations
 from crispseg.data.importing import import_annotations
 from crispseg.io.images import read_mask, write_image
+from crispseg.io.polygons import coverage
 from crispseg.labels import LabelSet
 
 NAMES = ("background", "cell", "Gefäß & <rand>")
@@ -28,12 +30,18 @@ HOLLOW = SQUARE.copy()
 HOLLOW[6:12, 2:12], HOLLOW[7:9, 4:6] = 2, 0
 
 
+def outlined(photo: Path, name: str, mask: NDArray[np.uint8], folder: Path, classes: LabelSet) -> Outlined:
+    names = {classes.index(name): name for name in classes.foreground}
+    return Outlined(photo, name, mask, folder, classes, names, coverage(mask, 0))
+
+
 def returned(kind: str, masks: dict[str, NDArray[np.uint8]], folder: Path) -> dict[str, NDArray[np.uint8]]:
     """What masks are after they were written and imported."""
     photos, out = folder / "photos", folder / "out"
     for name, mask in masks.items():
         write_image(photos / f"{name}.png", np.zeros((*mask.shape, 3), np.uint8))
-    write_annotations(out / kind, [(photos / f"{name}.png", name, mask) for name, mask in masks.items()], LABELS)
+    files = [(photos / f"{name}.png", name, mask) for name, mask in masks.items()]
+    write_annotations(out / kind, [outlined(*file, out / kind, LABELS) for file in files], LABELS)
     import_annotations([out], folder / "in", images=photos, classes=[*NAMES])
     assert (folder / "in/classes.txt").read_text(encoding="utf-8").splitlines() == [*NAMES]
     return {name: read_mask(folder / f"in/masks/{name}.png") for name in masks}
@@ -77,7 +85,8 @@ def written(tmp_path: Path) -> Callable[[str], Path]:
 
     def write(kind: str) -> Path:
         files = [(tmp_path / f"photos/{name}.png", name, mask) for name, mask in masks.items()]
-        write_annotations(tmp_path / kind, files, LabelSet.colored(["background", "car", "wheel"]))
+        classes = LabelSet.colored(["background", "car", "wheel"])
+        write_annotations(tmp_path / kind, [outlined(*file, tmp_path / kind, classes) for file in files], classes)
         shutil.copytree(tmp_path / "photos", tmp_path / kind / "images")
         return tmp_path / kind
 

@@ -16,7 +16,7 @@ from crispseg.errors import CrispsegError, few
 from crispseg.inference.segmenter import Segmenter
 from crispseg.inference.video import is_video, predict_video
 from crispseg.prediction import predict_files
-from crispseg.prediction.job import PredictionJob
+from crispseg.prediction.job import VECTOR_FORMATS, PredictionJob
 from crispseg.prediction.outputs import COCO
 
 
@@ -62,7 +62,11 @@ class Predict(WithProtocol):
             classes = ", ".join(np.ravel(self.options["objects"]))
             print(f"{done.objects} objects of class {classes} in {done.out / COCO}")
         if done.annotations is not None:
-            print(f"annotations in {done.annotations}; 'crispseg data import' reads them when they are corrected")
+            for_tool = done.annotations.name not in VECTOR_FORMATS
+            remedy = "; 'crispseg data import' reads them when they are corrected" if for_tool else ""
+            print(f"annotations in {done.annotations}{remedy}")
+        if done.outlines is not None:
+            print(done.outlines)
         if self.profile:
             print_profile(done.seconds, done.done - done.skipped)
         refuses = self.options.get("refuse", False)

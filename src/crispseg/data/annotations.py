@@ -11,7 +11,7 @@ import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
@@ -25,7 +25,8 @@ from PIL import Image
 from pycocotools import mask as coco
 
 from crispseg.errors import CrispsegError
-from crispseg.io.outlines import Ring, areas, joined
+from crispseg.io.outlines import joined
+from crispseg.io.polygons import Coverage, Ring
 from crispseg.labels import LabelSet
 
 OUTSIDE = 1.0  # distance in pixels by which a point may be outside its image, because annotation tools round
@@ -84,9 +85,12 @@ class Outlined(NamedTuple):
 
     file: Path
     name: str  # its name in the annotations, without suffix
-    labels: NDArray[np.uint8]  # `(H, W)` class ids
+    labels: NDArray[Any]  # `(H, W)` class ids, or object numbers
     folder: Path  # folder of the annotations when they are complete
     classes: LabelSet
+    names: Mapping[int, str]  # class of each label that is written
+    covered: Coverage  # its polygons
+    raster: Path | None = None  # TIFF at the map position of the image
 
     @property
     def file_name(self) -> str:
@@ -100,9 +104,8 @@ class Outlined(NamedTuple):
         return path
 
     def areas(self) -> list[tuple[str, list[Ring]]]:
-        """Return the class, the outline and the outlines of holes of each area, except for background and 255."""
-        outlined = areas(self.labels, self.classes.background)
-        return [(self.classes.names[value], outlines) for value, outlines in outlined]
+        """Return the class, the outline and the outlines of holes of each area."""
+        return [(self.names[value], rings) for value, rings in self.covered.rings() if value in self.names]
 
     def polygons(self) -> list[tuple[str, Ring]]:
         """Return the class and the outline of each area; a line joins the outlines of holes to it."""

@@ -13,13 +13,11 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from zipfile import is_zipfile
 
-import numpy as np
-from numpy.typing import NDArray
-
 from crispseg.config.files import read_text
 from crispseg.data.annotations import Annotations, Outlined, read_coco, read_labelme, write_coco, write_labelme
 from crispseg.data.cvat import read_cvat, write_cvat
 from crispseg.data.geojson import read_geojson, write_geojson
+from crispseg.data.gis import write_gpkg, write_svg
 from crispseg.data.label_studio import read_label_studio, write_label_studio
 from crispseg.data.yolo import read_yolo, write_yolo
 from crispseg.errors import CrispsegError, one_line
@@ -45,6 +43,9 @@ FORMATS = {
     "geojson": Format("GeoJSON", (".geojson", ".json"), read_geojson, write_geojson),
 }
 """Formats by name."""
+
+ANNOTATION_WRITERS = {name: form.write for name, form in FORMATS.items()} | {"gpkg": write_gpkg, "svg": write_svg}
+"""Writers of all formats by name."""
 
 
 def read_annotations(path: Path, images: Path | None = None) -> tuple[str, Annotations]:
@@ -92,10 +93,7 @@ def _json_format(path: Path, content: Any) -> str:
     raise CrispsegError(f"{path} has no known format of annotations; export it again, as docs/labelling.md shows")
 
 
-def write_annotations(folder: Path, masks: Iterable[tuple[Path, str, NDArray[np.uint8]]], classes: LabelSet) -> None:
-    """Write a new folder, named like its format, with the areas of all classes but the background.
-
-    The `masks` are the path of each image, its name without suffix, and its class ids `(H, W)`; 255 is not written.
-    """
+def write_annotations(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:
+    """Write a new folder, named like its format, with the areas of images."""
     with atomic_folder(folder) as made:
-        FORMATS[folder.name].write(made, (Outlined(*mask, folder, classes) for mask in masks), classes)
+        ANNOTATION_WRITERS[folder.name](made, images, classes)

@@ -20,6 +20,7 @@ from crispseg.data.annotations import (
     draw_outlines,
 )
 from crispseg.errors import CrispsegError
+from crispseg.io.outlines import write_polygons
 from crispseg.labels import LabelSet
 
 
@@ -54,8 +55,11 @@ def _label(feature: dict[str, Any]) -> str:
 
 
 def write_geojson(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:
-    """Write a file for each image, with QuPath's classes."""
+    """Write a file for each image, with QuPath's classes, or for a map as `write_polygons` does."""
     for image in images:
+        if image.raster is not None:
+            write_polygons(image.raster, image.path(folder, ".geojson"), classes.names, image.covered)
+            continue
         features = []
         for name, outlines in image.areas():
             classification = {"name": name, "color": classes.palette[classes.index(name)]}

@@ -29,7 +29,8 @@ from crispseg.data.annotations import (
 from crispseg.errors import CrispsegError
 from crispseg.io.files import foreign_endings
 from crispseg.io.images import SUFFIXES
-from crispseg.io.outlines import areas, joined
+from crispseg.io.outlines import joined
+from crispseg.io.polygons import Coverage, coverage
 from crispseg.labels import IGNORE, LabelSet
 
 NOT_SHAPES = ("choices", "datetime", "labels", "number", "rating", "taxonomy", "textarea")
@@ -75,16 +76,24 @@ def write_label_studio(folder: Path, images: Iterable[Outlined], classes: LabelS
     control = {"from_name": "label", "to_name": "image", "type": "polygonlabels"}
     tasks = []
     for image in images:
-        predictions = [{"model_version": "crispseg", "result": regions(image.labels, classes, control)}]
+        predictions = [
+            {"model_version": "crispseg", "result": regions(image.labels, classes, control, image.covered, image.names)}
+        ]
         tasks.append({"data": {"image": f"/data/local-files/?d={quote(image.file_name)}"}, "predictions": predictions})
     (folder / "tasks.json").write_text(json.dumps(tasks), encoding="utf-8")
 
 
-def regions(labels: NDArray[np.uint8], classes: LabelSet, control: Mapping[str, str]) -> list[dict[str, Any]]:
+def regions(
+    labels: NDArray[np.uint8],
+    classes: LabelSet,
+    control: Mapping[str, str],
+    covered: Coverage | None = None,
+    names: Mapping[int, str] | None = None,
+) -> list[dict[str, Any]]:
     """Return class ids `(H, W)` as results of a prediction, without the background and 255.
 
     `control` has their `from_name`, `to_name` and `type`. With `brushlabels`, each class is a brush mask. With
-    `polygonlabels`, each area is a polygon; a line joins the outlines of holes to it.
+    `polygonlabels`, each area, or polygon of `covered` with `names`, is a polygon; a line joins its holes to it.
     """
     height, width = labels.shape
     head = {**control, "original_width": width, "original_height": height, "image_rotation": 0}
@@ -93,10 +102,11 @@ def regions(labels: NDArray[np.uint8], classes: LabelSet, control: Mapping[str, 
         for index in {*np.unique(labels).tolist()} - {classes.background, IGNORE}:
             shapes.append((index, {"format": "rle", "rle": brush_runs(labels == index)}))
     else:
-        for index, outlines in areas(labels, classes.background):
+        for index, outlines in (covered or coverage(labels, 0)).rings():
             points = np.array(joined(outlines)) * (100 / width, 100 / height)
             shapes.append((index, {"points": points.tolist()}))
-    return [{**head, "value": {**value, control["type"]: [classes.names[index]]}} for index, value in shapes]
+    names = names or {classes.index(name): name for name in classes.foreground}
+    return [{**head, "value": {**value, control["type"]: [names[index]]}} for index, value in shapes if index in names]
 
 
 def brush_runs(mask: NDArray[np.bool_]) -> list[int]:

@@ -6,10 +6,10 @@ import json
 import warnings
 from collections.abc import Sequence
 from contextlib import ExitStack, closing, suppress
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,6 +35,9 @@ from crispseg.prediction.job import PredictionJob
 from crispseg.prediction.outputs import NOVELTY, OUTPUTS, LabelFiles, Output, ServerFiles, image_file
 from crispseg.prediction.plan import Plan, planned
 from crispseg.prediction.predictions import Predictions
+
+if TYPE_CHECKING:
+    from crispseg.prediction.outlines import Outlines
 
 FIRST_IMAGES = 2  # number of images on which runtimes are compared
 HINT_IMAGES = 20  # minimum number of images for a hint
@@ -99,6 +102,13 @@ class Pipeline:
         self.digest = lru_cache(WRITING_THREADS)(digest)  # pages have one file
         self.predictions = Predictions(plan.out, len(plan.files) + len(plan.unread))
 
+    @cached_property
+    def outlines(self) -> Outlines:
+        """Outlines of the results."""
+        from crispseg.prediction.outlines import Outlines  # imported here, because other predictions do not need it
+
+        return Outlines(self.job, self.segmenter.label_set, self.plan.out)
+
     def run(self) -> Predictions:
         """Segment the images and write the results."""
         plan, predictions = self.plan, self.predictions
@@ -124,6 +134,8 @@ class Pipeline:
                 write_table(plan.out / NOVELTY, [("image", "novelty"), *sorted(predictions.novelty.items())])
             if self.job.writes_annotations:
                 self.write_annotations()
+        if self.job.tolerance is not None:
+            predictions.outlines = self.outlines.summary()
         return predictions
 
     def state(self) -> str:
@@ -177,7 +189,8 @@ class Pipeline:
             if not is_made:
                 segment_tiff(self.segmenter, image, *rasters, console=self.console, made_by=made_of)
             if self.job.polygons:
-                write_polygons(labels, labels.with_suffix(".geojson"), self.segmenter.label_set.names)
+                covered = self.outlines.covered(read_mask(labels))
+                write_polygons(labels, labels.with_suffix(".geojson"), self.segmenter.label_set.names, covered)
             self.predictions.done += 1
         except CrispsegError as error:
             self.predictions.leave_out(image, error)
@@ -235,7 +248,8 @@ class Pipeline:
 
         images = sorted({*self.plan.files} - {*self.predictions.failed})
         listed = progress(images, "Outlining", console=self.console)
-        masks = ((image, self.plan.names[image], read_mask(self.plan.files[image][0])) for image in listed)
+        of_image, names, files = self.outlines.of_image, self.plan.names, self.plan.files
+        outlined = (of_image(image, names[image], files[image]) for image in listed)
         folder = self.plan.out / self.job.format
-        formats.write_annotations(folder, masks, self.segmenter.label_set)
+        formats.write_annotations(folder, outlined, self.segmenter.label_set)
         self.predictions.annotations = folder

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import NonNegativeInt
+from pydantic import Field, NonNegativeInt
 
 from crispseg.config.settings import shortened
 from crispseg.errors import CrispsegError, did_you_mean
@@ -24,6 +25,7 @@ from crispseg.models.saving import fingerprint
 
 PALETTE = "palette"
 PANOPTIC = "panoptic"
+VECTOR_FORMATS = ("gpkg", "svg")  # not of a labelling tool
 
 OF_RESULTS = ("tiles", "outlines", "pixel_size", "objects", "objects_border", "objects_min_size", "objects_split")
 """Options that results depend on, besides those of the model."""
@@ -54,11 +56,15 @@ class PredictionJob:
         fast: compare precisions and installed runtimes on the first two images, and use the fastest one whose labels
             agree with those of fp32 in PyTorch on 99.5 % of the pixels. Files are exported once, in some minutes.
         format: palette; files for the evaluation server of cityscapes, ade20k or voc; coco, yolo, cvat, labelstudio,
-            labelme or geojson (QuPath), whose annotations are added in a folder of that name; or panoptic, which adds
-            COCO's `NAME_panoptic.png` and `panoptic.json` of the objects and of the other classes.
+            labelme, geojson (QuPath, or the map of TIFFs in tiles), gpkg or svg, whose polygons, those of `objects` if
+            given, are added in a folder of that name; or panoptic, which adds COCO's `NAME_panoptic.png` and
+            `panoptic.json` of the objects and of the other classes.
+        tolerance: largest distance in pixels between these polygons, which share their borders, and the edges of
+            pixels; by default they follow the edges.
+        square: give these polygons right angles where the tolerance allows it.
         tiles: side of the tiles in which large images are processed; TIFFs are then read and written in parts, as
             `NAME.tif`.
-        polygons: also write `NAME.geojson` of these TIFFs.
+        polygons: also write `NAME.geojson` of these TIFFs, the same as format geojson for maps.
         outlines: show outlines of areas in `NAME_overlay.png` instead of the areas.
         objects: class, or a list of them, whose objects are written as `NAME_objects.png` and `NAME_objects.csv`; and
             to `objects.json`, `objects.csv`, `summary.csv` and the page `report.html`, if neither `resume` nor `shard`
@@ -86,6 +92,8 @@ class PredictionJob:
     compile: bool = False
     fast: bool = False
     format: str = PALETTE
+    tolerance: Annotated[float, Field(ge=0)] | None = None
+    square: bool = False
     tiles: Tile | None = None
     polygons: bool = False
     outlines: bool = False
@@ -105,6 +113,7 @@ class PredictionJob:
         shard_slice(self.shard)  # reports a wrong shard before images are searched for
         if self.writes_annotations:
             check_annotation_format(self.format, self.shard)
+        self.check_outlines()
         check_object_options(self.objects, **self.object_options, panoptic=self.format == PANOPTIC)
 
     @property
@@ -138,6 +147,17 @@ class PredictionJob:
     def object_options(self) -> dict[str, Any]:
         """Arguments of `Segmentation.objects`, but for the classes."""
         return {"border": self.objects_border, "min_size": self.objects_min_size, "split": self.objects_split}
+
+    def check_outlines(self) -> None:
+        """Raise a CrispsegError if polygons are simplified without a format that has them, or without packages."""
+        if self.square and self.tolerance is None:
+            raise CrispsegError("needs a tolerance; give it in pixels, such as 1.5", "square")
+        if self.tolerance is not None and not (self.writes_annotations or self.polygons):
+            raise CrispsegError("is for polygons; give a format such as geojson, coco, gpkg or svg", "tolerance")
+        if self.tolerance is not None or self.format in VECTOR_FORMATS:
+            for name in ("pyogrio", "rasterio"):
+                if find_spec(name) is None:
+                    raise CrispsegError(f"simplified polygons and maps need {name}; pip install 'crispseg[vector]'")
 
     def check_conflicts(self, has_maps: bool) -> None:
         """Raise a CrispsegError for options that exclude each other; `has_maps` is whether TIFFs are read in tiles."""
@@ -188,15 +208,16 @@ class PredictionJob:
             "value_range": segmenter.value_range,
             **{name: getattr(self, name) for name in OF_RESULTS},
             "format": PALETTE if self.writes_annotations else self.format,
+            **({"tolerance": self.tolerance, "square": self.square} if self.polygons and self.tolerance else {}),
         }
 
 
 def check_annotation_format(name: str, shard: str | None) -> None:
     """Raise a CrispsegError for an unknown format, or for a part of the images."""
-    from crispseg.data.formats import FORMATS  # imported here, because other predictions do not need it
+    from crispseg.data.formats import ANNOTATION_WRITERS  # imported here, because other predictions do not need it
 
-    if name not in FORMATS:
-        known = [PALETTE, PANOPTIC, *SERVERS, *FORMATS]
+    if name not in ANNOTATION_WRITERS:
+        known = [PALETTE, PANOPTIC, *SERVERS, *ANNOTATION_WRITERS]
         raise CrispsegError(f"format is {name}{did_you_mean(name, known)}")
     if shard is not None:
         raise CrispsegError(f"format {name} needs all images; leave out shard, and resume after the last shard")

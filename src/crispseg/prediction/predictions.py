@@ -22,7 +22,8 @@ class Predictions:
     novelty: dict[str, float] = field(default_factory=dict)  # how unlike the training images each image is
     objects: int | None = None  # number of objects in `objects.json`; None if it is not written
     seconds: dict[str, float] = field(default_factory=dict)  # processor time of reading, network and writing
-    annotations: Path | None = None  # folder of annotations, if `format` is that of a labelling tool
+    annotations: Path | None = None  # folder of annotations, if `format` has polygons
+    outlines: str | None = None  # line about what a tolerance changed in the outlines
 
     @property
     def unlike(self) -> list[str]:

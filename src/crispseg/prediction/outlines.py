@@ -1,0 +1,73 @@
+"""Outlines of the results of images, and what their simplification changed."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from crispseg.data.annotations import Outlined
+from crispseg.evaluation.boundary import BoundaryScores
+from crispseg.evaluation.scores import SegmentationScores
+from crispseg.evaluation.summary import DISTANCE
+from crispseg.inference.objects import OBJECT_ENDINGS
+from crispseg.io.images import read_mask
+from crispseg.io.polygons import Coverage, coverage
+from crispseg.io.tiff import TIFF_SUFFIXES, open_dataset
+from crispseg.labels import IGNORE, LabelSet
+from crispseg.prediction.job import VECTOR_FORMATS, PredictionJob
+
+
+class Outlines:
+    """Outlines of the results of all images."""
+
+    def __init__(self, job: PredictionJob, classes: LabelSet, folder: Path) -> None:
+        self.job, self.classes, self.folder = job, classes, folder
+        self.points, self.distance = np.zeros(2, np.int64), 0.0
+        self.iou, self.boundary = SegmentationScores(IGNORE), BoundaryScores(IGNORE, [DISTANCE])
+
+    def covered(self, labels: NDArray[Any]) -> Coverage:
+        """Return the polygons of labels `(H, W)`, and count what simplification changed."""
+        covered = coverage(labels, self.job.tolerance or 0, self.job.square)
+        if self.job.tolerance is not None:
+            from rasterio.features import rasterize
+
+            self.points, self.distance = self.points + covered.points, max(self.distance, covered.distance)
+            drawn = rasterize(zip(covered.polygons, covered.values, strict=True), labels.shape, dtype=np.int32)
+            classes = 1 << 16 if labels.dtype == np.uint8 else IGNORE  # numbers of objects repeat
+            true = labels.astype(np.int32)[None]
+            maps = np.where(drawn == IGNORE, true, drawn) % classes, true % classes
+            self.iou.update(*maps)
+            self.boundary.update(*maps)
+        return covered
+
+    def of_image(self, image: Path, name: str, results: Sequence[Path]) -> Outlined:
+        """Return the outlines of an image from its results, the first of which are its labels."""
+        job, labels = self.job, read_mask(results[0])
+        left_out = None if job.format in VECTOR_FORMATS else self.classes.background
+        names = {index: label for index, label in enumerate(self.classes.names) if index != left_out}
+        if job.objects is not None:
+            ids, table = (results[0].with_name(f"{results[0].stem}{ending}") for ending in OBJECT_ENDINGS)
+            labels, only = read_mask(ids), np.ravel(job.objects)[0]
+            with table.open(newline="") as file:
+                names = {int(row["id"]): row.get("category", only) for row in csv.DictReader(file)}
+        raster = image if job.format == "gpkg" else results[0]
+        is_map = raster.suffix.lower() in TIFF_SUFFIXES
+        if is_map and job.format == "geojson":  # otherwise for QuPath
+            with open_dataset(raster) as dataset:
+                is_map = bool(dataset.crs)
+        place = self.folder / job.format
+        return Outlined(
+            image, name, labels, place, self.classes, names, self.covered(labels), raster if is_map else None
+        )
+
+    def summary(self) -> str:
+        """Return a line about what simplification changed."""
+        iou, boundary_f = self.iou.scores().miou, self.boundary.scores().measures()["boundary_f"][0]
+        lost = f"IoU {100 - iou:.1f} %, boundary F {np.nan_to_num(100 - boundary_f):.1f} %"
+        before, after = self.points
+        return f"outlines: {before:,} points became {after:,}, at most {self.distance:.2f} px away; lost: {lost}"

@@ -1,0 +1,70 @@
+"""`crispseg predict --format ... --tolerance`: files of polygons that other programs read."""
+
+import re
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import shapely
+from commands import Capture
+
+from crispseg.cli.main import main
+from crispseg.io.images import read_mask
+
+from .test_tiled import TRANSFORM, blocks, write
+
+geopandas = pytest.importorskip("geopandas")
+pyogrio = pytest.importorskip("pyogrio")
+pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+
+
+@pytest.mark.parametrize(("system", "form"), [("EPSG:32632", "gpkg"), ("EPSG:4326", "geojson"), ("EPSG:4326", "gpkg")])
+def test_polygons_of_a_map(system: str, form: str, folder: Path, tmp_path: Path, capsys: Capture) -> None:
+    source = write(tmp_path / "map.tif", blocks(300, 200), crs=system, transform=TRANSFORM)
+    argv = ["predict", str(folder), str(source), f"--out={tmp_path / 'out'}", "--tiles=128", "--tolerance=1.5"]
+    assert main([*argv, f"--format={form}"]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    numbers = re.search(r"outlines: (\S+) points became (\S+), at most (\S+) px away; lost: IoU", line)
+    assert numbers is not None and float(numbers[3]) <= 1.5
+    assert int(numbers[2].replace(",", "")) <= int(numbers[1].replace(",", ""))
+    path = tmp_path / f"out/{form}/map.{form}"
+    assert pyogrio.read_info(path)["features"] > 1
+    table = geopandas.read_file(path)
+    assert table.crs == system and {"class", "id"} <= {*table.columns}
+    labels = read_mask(tmp_path / "out/map.tif")
+    assert {*table["id"]} == {*np.unique(labels).tolist()}
+    assert shapely.coverage_is_valid(table.geometry.to_numpy(), gap_width=0)
+    corners = [TRANSFORM * corner for corner in ((0, 0), (200, 0), (0, 300), (200, 300))]
+    expected = shapely.MultiPoint(corners).bounds
+    assert table.total_bounds.tolist() == pytest.approx(expected)  # longitude first in degrees
+    if form == "geojson":  # the other name
+        assert main([*argv, "--polygons", "--resume"]) == 0
+        other = geopandas.read_file(tmp_path / "out/map.geojson")
+        assert other.geometry.equals(table.geometry) and other["id"].equals(table["id"])
+
+
+def test_polygons_of_objects(nuclei_photo: Path, tmp_path: Path) -> None:
+    argv: list[Any] = ["predict", "nuclei", str(nuclei_photo), "--objects=nucleus", "--objects_border=border"]
+    for form in ("gpkg", "coco", "svg"):
+        assert main([*argv, f"--out={tmp_path / form}", f"--format={form}", "--tolerance=1", "--square"]) == 0
+    name = nuclei_photo.stem
+    ids = read_mask(tmp_path / f"gpkg/{name}_objects.png")
+    table = geopandas.read_file(tmp_path / f"gpkg/gpkg/{name}.gpkg")
+    assert sorted(table["id"]) == [*range(1, ids.max() + 1)] and {*table["class"]} == {"nucleus"}
+    from pycocotools.coco import COCO
+
+    found = COCO(str(tmp_path / "coco/coco/annotations/instances_default.json"))
+    drawn = sum(found.annToMask(each) for each in found.anns.values())
+    assert len(found.anns) == ids.max() and ((drawn > 0) & (ids > 0)).sum() > 0.9 * ((drawn > 0) | (ids > 0)).sum()
+    paths = ElementTree.parse(tmp_path / f"svg/svg/{name}.svg").findall(".//{*}path")
+    assert len(paths) == ids.max()
+
+
+@pytest.fixture
+def nuclei_photo(tmp_path: Path) -> Path:
+    from crispseg.data import Nuclei
+
+    pair = Nuclei().dataset("val").pairs[0]
+    return Path(pair.image)
