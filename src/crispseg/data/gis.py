@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -15,6 +14,8 @@ from crispseg.errors import CrispsegError
 from crispseg.io.polygons import Ring
 from crispseg.io.tiff import open_dataset
 from crispseg.labels import LabelSet
+
+PIXELS = 'LOCAL_CS["Undefined Cartesian SRS",UNIT["metre",1]]'  # the system of GeoPackage for images without a position
 
 
 def write_gpkg(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:
@@ -31,9 +32,8 @@ def write_gpkg(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> N
         is_named = np.isin(image.covered.values, [*image.names])
         ids = image.covered.values[is_named]
         columns = [np.array([image.names[value] for value in ids.tolist()], np.object_), ids]
-        form = {"driver": "GPKG", "layer": Path(image.name).name, "geometry_type": "Polygon", "crs": system}
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # most images have no map position
-            raw.write(image.path(folder, ".gpkg"), shapely.to_wkb(polygons[is_named]), columns, ["class", "id"], **form)
+        form = {"driver": "GPKG", "layer": Path(image.name).name, "geometry_type": "Polygon", "crs": system or PIXELS}
+        raw.write(image.path(folder, ".gpkg"), shapely.to_wkb(polygons[is_named]), columns, ["class", "id"], **form)
 
 
 def write_svg(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:
