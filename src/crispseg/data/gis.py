@@ -15,7 +15,7 @@ from crispseg.io.polygons import Ring
 from crispseg.io.tiff import open_dataset
 from crispseg.labels import LabelSet
 
-NO_POSITION = 'LOCAL_CS["Undefined Cartesian SRS",UNIT["metre",1]]'  # the system of GeoPackage for images without a position
+NO_POSITION = 'LOCAL_CS["Undefined Cartesian SRS",UNIT["metre",1]]'  # a GeoPackage's system for plain images
 
 
 def write_gpkg(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> None:
@@ -32,7 +32,8 @@ def write_gpkg(folder: Path, images: Iterable[Outlined], classes: LabelSet) -> N
         is_named = np.isin(image.covered.values, [*image.names])
         ids = image.covered.values[is_named]
         columns = [np.array([image.names[value] for value in ids.tolist()], np.object_), ids]
-        form = {"driver": "GPKG", "layer": Path(image.name).name, "geometry_type": "Polygon", "crs": system or NO_POSITION}
+        form = {"driver": "GPKG", "layer": Path(image.name).name, "geometry_type": "Polygon"}
+        form["crs"] = system or NO_POSITION
         raw.write(image.path(folder, ".gpkg"), shapely.to_wkb(polygons[is_named]), columns, ["class", "id"], **form)
 
 
