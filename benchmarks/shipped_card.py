@@ -102,8 +102,7 @@ python benchmarks/shipped.py card {name} --root ROOT
 
 {known}
 
-The images of val with the lowest mIoU of their own. In the last column right pixels are black and wrong ones have the
-colour of their true class.
+The images of val with the lowest mIoU of their own. The last column has the kinds of errors on the grey image.
 
 ![The worst images of val]({picture})
 
@@ -277,7 +276,8 @@ def picture(worst: Sequence[Example], labels: LabelSet) -> NDArray[np.uint8]:
         maps = [colorize(classes, labels.palette) for classes in (truth, each.labels[0])]
         picture = np.ascontiguousarray(image[..., :3])
         found.append([picture, *maps, error_map(picture, each.labels[0], truth, labels)])
-    legend = [*labels.legend, *error_legend(labels)]
+    errors = np.concatenate([row[-1].reshape(-1, 1, 3) for row in found])
+    legend = [*labels.legend, *error_legend(errors).items()]
     return panels(found, ["image", "ground truth", "prediction", "errors"], legend)
 
 
