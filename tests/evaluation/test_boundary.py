@@ -193,6 +193,7 @@ def test_command(model: SegmentationModel, tmp_path: Path, capsys: pytest.Captur
     parts = scores, boundary.scores(), boundary_iou.scores()
     expected = Evaluation(data_set.labels, *parts, resamples=1000).as_json()
     of_images = written.pop("of_images")
+    calibration = {key: written.pop(key) for key in ("calibration_error", "reliability")}  # tested with calibration
     assert [each["name"] for each in of_images] == [data_set.name_of(index) for index in range(3)]
     assert [each["miou"] for each in of_images] == pytest.approx(scores.images.miou.tolist(), abs=1e-4)
     assert written == {"split": "val", "images": 3, "protocol": "whole image", **expected}
@@ -203,12 +204,12 @@ def test_command(model: SegmentationModel, tmp_path: Path, capsys: pytest.Captur
     assert written["intervals"]["boundary_iou"] == pytest.approx(bounds.tolist(), abs=1e-4)
     assert f"[{bounds[0]:.1f}, {bounds[1]:.1f}]" in shown
     documented = set(re.findall(r"`(\w+)`", DOCUMENTATION.read_text(encoding="utf-8")))
-    assert documented >= {*written, *written["intervals"]}
+    assert documented >= {*written, *written["intervals"], *calibration}
 
     plain = ["--json", str(tmp_path / "plain.json"), "--bootstrap", "0", f"--confusion={tmp_path / 'confusion.png'}"]
     assert main([*argv, *plain]) == 0
     assert "[" not in capsys.readouterr().out and read_image(tmp_path / "confusion.png").std() > 10
-    plain_keys = {"of_images", *(key for key in written if "boundary" not in key)} - {"intervals"}
+    plain_keys = {"of_images", *calibration, *(key for key in written if "boundary" not in key)} - {"intervals"}
     assert json.loads((tmp_path / "plain.json").read_text()).keys() == plain_keys
 
     for mistake, phrase in ((["--boundary", "0"], "--boundary is 0"), (["--bootstrap", "-1"], "greater than or")):
