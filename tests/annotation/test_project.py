@@ -139,7 +139,7 @@ def test_training_starts_from_the_last_model(project: Project, refuses: Refuses)
     assert again.model == str(run) and str(run.parent / "002") == str(again.train(0.1))
     assert SegmentationModel.from_pretrained(again.model).info.recipe["init_from"] == str(run)
     stop = Event()
-    assert again.train(10, lambda state: state.miou is not None and stop.set(), stop) == Path(again.runs[-1])
+    assert again.train(1, lambda state: state.miou is not None and stop.set(), stop) == Path(again.runs[-1])
     (project.folder / "classes.txt").write_text("left\nright\nthird\n")
     for name in "ab":
         again.write(name, np.where(strokes() == 1, IGNORE, strokes()))
