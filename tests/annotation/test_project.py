@@ -1,5 +1,9 @@
 """A project without a window: its folder, its strokes, training and what is suggested."""
 
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
@@ -14,7 +18,7 @@ from crispseg import Project
 from crispseg.annotation.project import HELD_BACK, SIDE, Labels, held_back
 from crispseg.cli.main import main
 from crispseg.data import Folder
-from crispseg.io.images import read_mask
+from crispseg.io.images import image_size, read_mask
 from crispseg.labels import IGNORE
 from crispseg.models import SegmentationModel
 
@@ -57,6 +61,11 @@ def test_images_are_added_once(tmp_path: Path) -> None:
     assert np.array_equal(tifffile.imread(project.images["stack_002"]), tifffile.imread(stack)[1])
     assert project.images["a_2"].resolve() == second.resolve()
     assert project.classes.names == ("background", "object")
+    with tifffile.TiffWriter(tmp_path / "sizes.tif") as file:
+        for side in (40, 50, 50):
+            file.write(np.zeros((side, 60), np.uint8))
+    project.add([tmp_path / "sizes.tif"])
+    assert [image_size(project.images[f"sizes_00{page}"]) for page in (1, 2, 3)] == [(40, 60), (50, 60), (50, 60)]
     page = np.zeros((40, 50), np.uint8)
     project.write("stack_002", page)
     assert np.array_equal(Project(tmp_path / "project").labels("stack_002"), page)
@@ -73,6 +82,11 @@ def test_labels_stay_and_accepted_ones_are_marked(project: Project, refuses: Ref
     save(again.mask("a"), np.full((96, 128), 2, np.uint8))
     with refuses("a.png", "value 2", "classes.txt"):
         again.labels("a")
+    save(again.mask("a"), np.zeros((96, 127), np.uint8))
+    with refuses("a.png", "(96, 127)", "(96, 128)"):
+        again.labels("a")
+    again.write("b", strokes())  # undone
+    assert not again.accepted and not Project(project.folder).accepted
 
 
 def test_other_commands_read_the_folder(project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -127,6 +141,29 @@ def test_what_is_missing_is_named(tmp_path: Path, project: Project, refuses: Ref
         project.write(name, np.full((96, 128), IGNORE, np.uint8))
     with refuses("no labels"):
         project.train()
+    assert not [*(project.folder / "runs").iterdir()]
+
+
+@pytest.mark.slow
+def test_a_training_ends_with_its_window(project: Project, refuses: Refuses) -> None:
+    stop = Event()
+    stop.set()
+    with refuses("stopped before its first evaluation"):
+        project.train(10, stop=stop)
+    script = f"from crispseg import Project; Project({str(project.folder)!r}).train(10)"
+    log = project.folder / "runs" / "002" / "log.txt"
+    with subprocess.Popen([sys.executable, "-c", script]) as window:
+        wait_for(lambda: log.exists() and "mIoU" in log.read_text())
+        window.kill()
+    wait_for(lambda: "interrupted at step" in log.read_text())
+
+
+def wait_for(is_so: Callable[[], bool], seconds: float = 120) -> None:
+    """Wait until a condition holds."""
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.2)
 
 
 @pytest.mark.slow

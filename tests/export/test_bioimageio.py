@@ -17,9 +17,9 @@ from crispseg import SegmentationModel, Segmenter, create_model
 from crispseg.data import Folder
 from crispseg.errors import CrispsegWarning
 from crispseg.export import export_model, formats
-from crispseg.export.bioimageio import input_tensor
+from crispseg.export.bioimageio import TEST_INPUT, TEST_OUTPUT, input_tensor, write_tensors
 from crispseg.export.certificate import TOLERANCE, smooth_images
-from crispseg.export.plan import ExportPlan
+from crispseg.export.plan import OF_LOGITS, ExportPlan
 from crispseg.export.torchscript import write_torchscript
 from crispseg.io.arrays import Normalize
 from crispseg.io.images import read_image
@@ -85,7 +85,7 @@ def test_without_torchscript(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("value_range", [None, (100.0, 4000.0)])
 def test_steps_are_the_normalisation(value_range: tuple[float, float] | None, tmp_path: Path) -> None:
     model = named("fpn")
-    info = replace(model.info, value_range=value_range, mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.3))
+    info = replace(model.info, value_range=value_range, mean=(0.2, 0.4, 0.6), std=(0.1, 0.2, 0.3), temperature=4)
     model.info = info
     low, high = value_range or (0, 255)
     pixels = torch.rand(3, 5, 7) * 255
@@ -93,6 +93,12 @@ def test_steps_are_the_normalisation(value_range: tuple[float, float] | None, tm
     values = (low + pixels * (high - low) / 255).clamp(clip["min"], clip["max"])
     mean, std = (torch.tensor(fixed[key])[:, None, None] for key in ("mean", "std"))
     torch.testing.assert_close((values - mean) / std, Normalize(info.mean, info.std)(pixels), rtol=1e-4, atol=1e-4)
+    plan = ExportPlan(model, output="probabilities")
+    write_tensors(plan, tmp_path)
+    images = (torch.from_numpy(np.load(tmp_path / TEST_INPUT)) - mean) / std
+    with torch.inference_mode():
+        probabilities = OF_LOGITS[plan.output](model(images), info.temperature)
+    torch.testing.assert_close(torch.from_numpy(np.load(tmp_path / TEST_OUTPUT)), probabilities, rtol=0, atol=TOLERANCE)
 
 
 def images_for(name: str, shared: Path) -> Iterator[NDArray[np.uint8]]:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from threading import Event
 from typing import Any, NamedTuple
@@ -35,6 +36,7 @@ from crispseg.models import SegmentationModel
 from crispseg.nn import ceil_div
 
 CLASSES_FILE = "classes.txt"
+CHILD = "crispseg.annotation.child"  # module that runs a command
 BORDER_CLASS = "border"  # class of the pixels between objects
 ACCEPTED = "accepted"  # metadata of masks that are accepted predictions
 SIDE, HELD_BACK = 32, 5  # one of so many squares of this side, in pixels, is held back for evaluation
@@ -121,6 +123,8 @@ class Project:
         if not file.exists():
             return np.full(image_size(self.images[name]), IGNORE, np.uint8)
         mask = read_mask(file)
+        if mask.shape != (size := image_size(self.images[name])):
+            raise CrispsegError(f"{file} has the shape {mask.shape}, but its image {size}; restore or remove it")
         unknown = mask[(mask >= len(self.classes)) & (mask != IGNORE)]
         if unknown.size:
             fault = f"{file} has the value {unknown[0]}, but {CLASSES_FILE} lists {len(self.classes)} classes"
@@ -130,8 +134,10 @@ class Project:
     def write(self, name: str, labels: Labels) -> None:
         """Write the labels of an image, which are then on the disk; without any labels, the file is removed.
 
-        If the image is in `accepted`, the file is marked as an accepted prediction.
+        If the image is in `accepted`, the file is marked as an accepted prediction, unless pixels are unlabelled again.
         """
+        if (labels == IGNORE).any():
+            self.accepted.discard(name)
         if (labels == IGNORE).all():
             self.mask(name).unlink(missing_ok=True)
         else:
@@ -155,20 +161,20 @@ class Project:
         """
         started, stop = time.monotonic(), stop or Event()
         numbers = [int(run.name) for run in (self.folder / "runs").iterdir() if run.name.isdecimal()]
-        run = writable_folder(self.folder / "runs" / f"{max(numbers, default=0) + 1:03}")
-        data, log = self._divided(run.name), run / "log.txt"
+        run = self.folder / "runs" / f"{max(numbers, default=0) + 1:03}"
+        data, log = self._divided(run.name), writable_folder(run) / "log.txt"
         seconds = max(60 * minutes - START_AND_END - (time.monotonic() - started), LEAST_SECONDS)
         settings = {"minutes": seconds / 60, "out": str(run), "loggers": [], "ignore": [IGNORE]}
         settings |= {"classes": [*self.classes.names]} | ({"init_from": self.model} if self.model else {})
-        command = [sys.executable, "-P", "-m", "crispseg", "train", str(data), *flags_of(settings)]
-        with log.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file) as process:
-            try:
-                while process.poll() is None and not stop.wait(1):
-                    left = max(60 * minutes - (time.monotonic() - started), 0)
-                    on_progress(Progress(min(1 - left / (60 * minutes), 0.99), left, best_miou(run)))
-            finally:
-                process.terminate()
+        command = [sys.executable, "-P", "-m", CHILD, "train", str(data), *flags_of(settings)]
+        pipe = subprocess.PIPE  # whose end ends the training: here, and if this process is killed
+        with log.open("w") as file, subprocess.Popen(command, stdin=pipe, stdout=file, stderr=file) as process:
+            while process.poll() is None and not stop.wait(1):
+                left = max(60 * minutes - (time.monotonic() - started), 0)
+                on_progress(Progress(min(1 - left / (60 * minutes), 0.99), left, best_miou(run)))
         on_progress(Progress(1, 0, best_miou(run)))
+        if stop.is_set() and not (run / "model").is_dir():
+            raise CrispsegError("the training was stopped before its first evaluation and made no model; train longer")
         if not (run / "model").is_dir() or (process.returncode and not stop.is_set()):
             reason = log.read_text(errors="replace").strip().rpartition("\n")[2]
             raise CrispsegError(f"the training ended early: {reason or log}")
@@ -257,8 +263,10 @@ def pages_of(path: Path) -> Sequence[NDArray[Any]]:
     if path.suffix.lower() not in (".tif", ".tiff"):
         return ()
     with faults(path), tifffile.TiffFile(path) as tiff:
-        shape = tiff.pages[0].shape
-        return tiff.series[0].asarray().reshape(-1, *shape) if has_more_pages(tiff) else ()
+        if not has_more_pages(tiff):
+            return ()
+        stacks = (series.asarray().reshape(-1, *series.keyframe.shape) for series in tiff.series)  # each of one size
+        return [*chain.from_iterable(stacks)]
 
 
 def link(image: Path, path: Path) -> None:

@@ -52,7 +52,7 @@ class Annotator:
             "Segment": self._segment,
             "Accept image": self._accept,
             "Where next": lambda: self._run(self._show_suggestion, self.project.suggest),
-            "Measure": lambda: self._run(self._show_objects, self.project.measure, self.name),
+            "Measure": lambda: self._run(partial(self._show_objects, self.name), self.project.measure, self.name),
             "Save": lambda: self._run(self._show_saved, _saved, self.project, self.name),
         }
         self.buttons = {text: widgets.PushButton(text=text, enabled=False) for text in actions}
@@ -91,6 +91,7 @@ class Annotator:
     def _show_project(self, project: Project) -> None:
         from magicgui import widgets
 
+        self._clear()  # no stroke on an image of the project before is written to this one
         self.project, images = project, [*project.images]
         self._show_models()
         with self.folder.changed.blocked(), self.names.changed.blocked(), self.image.changed.blocked():
@@ -103,12 +104,18 @@ class Annotator:
             button.native.setStyleSheet(f"text-align: left; padding: 4px; border-left: 16px solid rgb{color}")
             button.changed.connect(partial(self._choose_class, index))
             self.classes.append(button)
-        self.names.enabled = True
+        self.names.enabled, self.classes.enabled = True, bool(images)
         for button in self.buttons.values():
             button.enabled = bool(images)
         self.note.value = "" if images else "The project has no images; copy some to its folder images."
         if images:
-            self._open_image(images[0])
+            self._open_image(self.image.value)
+
+    def _clear(self) -> None:
+        self.name, self.result = "", None
+        self.table.clear()
+        for layer in LAYERS.intersection(map(str, self.viewer.layers)):
+            self.viewer.layers.remove(layer)
 
     def _show_models(self) -> None:
         with self.model.changed.blocked():
@@ -121,10 +128,8 @@ class Annotator:
     def _show_image(self, name: str, content: tuple[NDArray[np.uint8], Labels]) -> None:
         """Show an image and its labels; the strokes of the one before are on the disk."""
         image, labels = content
-        self.name, self.result = name, None
-        self.table.clear()
-        for layer in LAYERS.intersection(map(str, self.viewer.layers)):
-            self.viewer.layers.remove(layer)
+        self._clear()
+        self.name = name
         self.viewer.add_image(image, name="image")
         strokes = self.viewer.add_labels(labels + 1, name="strokes", colormap=_colormap(self.project.classes))
         strokes.brush_size = BRUSH
@@ -223,7 +228,9 @@ class Annotator:
             self.viewer.camera.center = top + height / 2, left + width / 2
         self.box = None
 
-    def _show_objects(self, objects: Objects) -> None:
+    def _show_objects(self, name: str, objects: Objects) -> None:
+        if name != self.name:  # another image was opened meanwhile
+            return
         columns = dict(zip(Object._fields, zip(*objects, strict=True), strict=False))
         self.table.value = {column: columns.get(column, ()) for column in OBJECT_COLUMNS}
         self.table.native.resizeColumnsToContents()

@@ -13,7 +13,7 @@ from huggingface_hub import ModelCard
 from PIL import Image, ImageOps
 
 from crispseg.export.certificate import reference, smooth_images
-from crispseg.export.plan import ExportPlan
+from crispseg.export.plan import OF_LOGITS, ExportPlan
 from crispseg.io.arrays import Normalize
 from crispseg.io.images import colorize
 from crispseg.models.info import MIN_SIDE
@@ -130,7 +130,7 @@ def write_tensors(plan: ExportPlan, folder: Path) -> None:
     normalize = Normalize(info.mean, info.std, info.in_chans)
     images = normalize.reversed(smooth_images((1, *(plan.size or TEST_SIZE)), info.in_chans)).round().clamp(0, 255)
     with torch.inference_mode():
-        probabilities = reference(plan.model)(normalize(images)).softmax(1)
+        probabilities = OF_LOGITS[plan.output](reference(plan.model)(normalize(images)), info.temperature)
     np.save(folder / TEST_INPUT, (low + images * ((high - low) / 255)).numpy())
     np.save(folder / TEST_OUTPUT, probabilities.numpy())
     picture = file_of(plan, *PICTURES)
