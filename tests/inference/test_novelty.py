@@ -101,6 +101,15 @@ def test_predict_names_other_images_and_refuses_them(
     assert (tmp_path / "out" / "a.png").exists() and (tmp_path / "out" / "b_overlay.png").exists() != bool(refuse)
 
 
+@pytest.mark.parametrize("options", [["--resume"], ["--format", "labelme"]])
+def test_refused_images_keep_no_earlier_results(options: list[str], saved: str, tmp_path: Path) -> None:
+    write(tmp_path / "in", a=grey(70), b=bright(1))
+    run = ["predict", saved, str(tmp_path / "in"), "--out", str(tmp_path / "out")]
+    assert main([*run, "--confidence"]) == 0
+    assert main([*run, "--refuse", *options]) == 4
+    assert {path.stem for path in (tmp_path / "out").rglob("*.*")} - {"novelty"} == {"a", "a_overlay"}
+
+
 def test_without_a_score_nothing_is_said_and_nothing_can_be_refused(tmp_path: Path, capsys: Capture) -> None:
     plain = create_model("fpn", num_classes=3, backbone="test_efficientnet", width=8).eval()
     plain.save_pretrained(tmp_path / "plain")

@@ -220,17 +220,19 @@ class Pipeline:
         return self.job.refuse and self.predictions.novelty.get(image_file(result), 0) > 1
 
     def write(self, result: Segmentation) -> None:
-        """Write all outputs of an image, unless it is refused, and remove those of an earlier prediction."""
+        """Write all outputs of an image, or none if it is refused, and remove the others of an earlier prediction."""
         assert result.path is not None
         result.name = self.plan.names[result.path]
         if (novelty := result.novelty()) is not None:
             self.predictions.novelty[image_file(result)] = round(novelty, 3)
-        if self.is_refused(result):
-            return
         with stage("writing"):
-            result.made_of = self.made_of(result.path)
-            for writer in self.writers:
-                writer.write(result)
+            if self.is_refused(result):
+                for file in self.plan.files[result.path]:
+                    file.unlink(missing_ok=True)
+            else:
+                result.made_of = self.made_of(result.path)
+                for writer in self.writers:
+                    writer.write(result)
             if self.job.server is None:
                 self.remove_outdated(result)
 
@@ -246,9 +248,10 @@ class Pipeline:
         """Write the folder of annotations for a labelling tool, from the labels of all images."""
         from crispseg.data import formats  # imported here, because other predictions do not need it
 
-        images = sorted({*self.plan.files} - {*self.predictions.failed})
-        listed = progress(images, "Outlining", console=self.console)
         of_image, names, files = self.outlines.of_image, self.plan.names, self.plan.files
+        images = {*files} - {*self.predictions.failed}
+        written = sorted(image for image in images if files[image][0].exists())  # others are refused
+        listed = progress(written, "Outlining", console=self.console)
         outlined = (of_image(image, names[image], files[image]) for image in listed)
         folder = self.plan.out / self.job.format
         formats.write_annotations(folder, outlined, self.segmenter.label_set)

@@ -209,6 +209,7 @@ class PredictionJob:
             **{name: getattr(self, name) for name in OF_RESULTS},
             "format": PALETTE if self.writes_annotations else self.format,
             **({"tolerance": self.tolerance, "square": self.square} if self.polygons and self.tolerance else {}),
+            **({"refuse": True} if self.refuse else {}),  # results of unlike images are then none to keep
         }
 
 
