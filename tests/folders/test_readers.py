@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from conftest import Refuses
 from dataset_trees import save
 from PIL import Image
 
@@ -55,6 +56,13 @@ def test_a_question_has_ten_lines_and_commands_that_work(
         assert check_split(data.dataset("all"), "all").images == 6
     assert main(["doctor", str(tmp_path)]) == 3
     assert capsys.readouterr().out.count("or train with: crispseg train") == count
+
+
+def test_masks_without_labelled_pixels_are_refused(tmp_path: Path, refuses: Refuses) -> None:
+    for name in "abc":
+        make_pair(tmp_path, name, ids(255))
+    with refuses(str(tmp_path), "labelled", "data.ignore"):
+        folder(tmp_path, ignore=[255]).label_set()
 
 
 def test_a_single_different_mask_is_named(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from crispseg.config.settings import plural
-from crispseg.errors import Question, few
+from crispseg.errors import CrispsegError, Question, few
 from crispseg.folders.facts import MaskFacts
 from crispseg.folders.mask_values import (
     MOST_IDS,
@@ -45,6 +45,8 @@ def question_about(declared: Declared, masks: Masks, place: Path, instances: Pat
     for mask in masks:
         kinds[kind_of(mask)].append(mask)
     by_color = any(mask.colors for mask in masks) or palettes_differ(masks)
+    if not by_color and values_of(masks) <= {*declared.ignore}:
+        raise CrispsegError(f"{place}: no mask has a labelled pixel; label some, or correct data.ignore")
     choices = color_choices(masks) if by_color else value_choices(masks, declared, instances)
     title = f"{place}: the meaning of the mask values is unclear"
     if declared.count is not None:
