@@ -17,6 +17,7 @@ from crispseg import Project, errors
 from crispseg.cli.command import commands
 from crispseg.cli.exit_codes import ExitCode
 from crispseg.cli.main import main
+from crispseg.cli.results import write_json
 from tests.folders.messy import FOLDERS
 from tests.folders.trees import SIZE, Tree
 
@@ -105,6 +106,11 @@ def test_an_error_has_its_field_its_remedy_and_commands(tmp_path: Path, capsys: 
     assert error["field"] == "lr" and "number" in error["remedy"]
     question = error_of(tmp_path, "--iterations=1")
     assert any(command.endswith("--data.ignore=[255]'") for command in question["commands"])
+
+
+def test_infinities_are_null(tmp_path: Path) -> None:
+    write_json(tmp_path / "file.json", {"values": [np.inf, {"of class": np.float64("nan")}, 1.5]})
+    assert parsed((tmp_path / "file.json").read_text()) == {"values": [None, {"of class": None}, 1.5]}
 
 
 class Ending(NamedTuple):
