@@ -113,7 +113,6 @@ def test_training(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     ("address", "body", "settings", "phrase"),
     [
         ("setup", {"project": "7", "schema": "<View/>"}, {}, "no BrushLabels or PolygonLabels"),
-        ("setup", {"project": "7", "schema": "<View"}, {}, "not XML"),
         ("predict", PREDICT | {"tasks": [ELSEWHERE]}, {}, "at https://example.com/a.png"),
         ("predict", PREDICT | {"tasks": [MISSING]}, {}, "check LABEL_STUDIO_URL"),
         ("predict", PREDICT | {"label_config": CONFIG.replace("nucleus", "cell").format("Brush")}, {}, "rename labels"),
