@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, NoReturn
@@ -65,19 +66,14 @@ def words_of(name: str, fails: bool, at: SimpleNamespace) -> list[str]:
 
 @pytest.mark.parametrize("name", ALL)
 def test_results_are_all_of_stdout(
-    name: str,
-    place: SimpleNamespace,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    request: pytest.FixtureRequest,
+    name: str, place: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
 ) -> None:
-    # The demo's server leaves threads that write to the captured files after the test.
-    capture: Capture = request.getfixturevalue("capsys" if name == "demo" else "capfd")
     place.new = str(tmp_path / "new")
     monkeypatch.setattr("crispseg.cli.demo.Event", Interrupted)
+    monkeypatch.setattr("crispseg.cli.demo.serve", lambda *models, **settings: nullcontext("http://127.0.0.1"))
     monkeypatch.setattr("crispseg.cli.annotate.open_window", Project)
     assert main([*words_of(name, False, place), "--json", "-"]) == 0
-    assert parsed(capture.readouterr().out)[RESULTS[name]]
+    assert parsed(capfd.readouterr().out)[RESULTS[name]]
 
 
 @pytest.mark.parametrize("name", COMMAND_ROWS)
