@@ -15,6 +15,7 @@ import pytest
 
 from crispseg import Project
 from crispseg.io.images import read_mask
+from crispseg.labels import IGNORE
 
 pytestmark = pytest.mark.tools
 SCREEN = ["xvfb-run", "-a", "-s", "-screen 0 1600x1000x24"]
@@ -49,7 +50,8 @@ def test_paint_train_correct_and_measure(tmp_path: Path) -> None:
     assert 0 <= result["confidence"][0] < result["confidence"][1] <= 255
     project = Project(folder)
     first, *others = project.images
-    assert project.accepted == {first} and result["next"] in others
+    assert project.accepted == {first} and (project.labels(first) != IGNORE).all()
+    assert result["next"] in others
     assert (folder / "predictions" / f"{result['next']}_objects.csv").is_file()
     assert result["seen"] == []
 

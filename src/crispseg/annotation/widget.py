@@ -180,10 +180,11 @@ class Annotator:
         if self.result is None or self.result.label_set.names != self.project.classes.names:
             self.note.value = "Segment the image first, with a model of the classes of this project."
             return
-        self.project.accepted.add(self.name)
         strokes = self.viewer.layers["strokes"]
         unpainted = np.nonzero(strokes.data == 0)
-        strokes.data_setitem(unpainted, self.result.labels[unpainted] + 1)  # a stroke, which is saved and can be undone
+        strokes.data_setitem(unpainted, self.result.labels[unpainted] + 1)  # a stroke that can be undone
+        self.project.accepted.add(self.name)
+        self._save_strokes()  # napari's event comes before this change of the data
         self.note.value = f"{self.name} (accepted prediction)"
 
     def _train(self) -> None:
