@@ -108,7 +108,7 @@ class PanopticQuality(ImageScores):
 
     Segments are the objects of a class, and in each image all pixels of each other class.
     `torchmetrics.detection.PanopticQuality` takes six seconds for a million pixels. Here the matches of objects and the
-    pixel counts of images, which are known already, give the same numbers.
+    pixel counts of images, which are known already, give the same numbers for masks without ignored pixels.
 
     Args:
         counts: sum of the matches' IoUs, number of matches, of predicted and of true segments, `(N, 4, C)`.

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from crispseg.data.annotations import Outlined
 from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores
-from crispseg.evaluation.summary import DISTANCE
 from crispseg.inference.objects import OBJECT_ENDINGS
 from crispseg.io.images import read_mask
 from crispseg.io.polygons import Coverage, coverage
@@ -28,7 +27,7 @@ class Outlines:
     def __init__(self, job: PredictionJob, classes: LabelSet, folder: Path) -> None:
         self.job, self.classes, self.folder = job, classes, folder
         self.points, self.distance = np.zeros(2, np.int64), 0.0
-        self.iou, self.boundary = SegmentationScores(IGNORE), BoundaryScores(IGNORE, [DISTANCE])
+        self.iou, self.boundary = SegmentationScores(IGNORE), BoundaryScores(IGNORE, [1])
 
     def covered(self, labels: NDArray[Any]) -> Coverage:
         """Return the polygons of labels `(H, W)`, and count what simplification changed."""
@@ -68,6 +67,6 @@ class Outlines:
     def summary(self) -> str:
         """Return a line about what simplification changed."""
         iou, boundary_f = self.iou.scores().miou, self.boundary.scores().measures()["boundary_f"][0]
-        lost = f"IoU {100 - iou:.1f} %, boundary F {np.nan_to_num(100 - boundary_f):.1f} %"
+        lost = f"IoU {100 - iou:.1f} %, boundary F at 1 px {np.nan_to_num(100 - boundary_f):.1f} %"
         before, after = self.points
         return f"outlines: {before:,} points became {after:,}, at most {self.distance:.2f} px away; lost: {lost}"
