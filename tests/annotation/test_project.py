@@ -89,6 +89,7 @@ def test_labels_stay_and_accepted_ones_are_marked(project: Project, refuses: Ref
     assert not again.accepted and not Project(project.folder).accepted
 
 
+@pytest.mark.slow
 def test_other_commands_read_the_folder(project: Project, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Images without strokes are unlabelled, runs are no data, and the words of classes.txt are the classes."""
     for run in ("001", "002"):

@@ -103,10 +103,8 @@ def test_folds_average_probabilities_of_their_own_temperature() -> None:
     np.testing.assert_allclose(confidences, mean.max(0), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("format", "output"),
-    [("onnx", "probabilities"), pytest.param("openvino", "logits", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("format", "output"), [("onnx", "probabilities"), ("openvino", "logits")])
 def test_files_agree_with_the_segmenter(format: Any, output: Any, tmp_path: Path) -> None:
     model, path = tiny(3.0), tmp_path / ("model.onnx" if format == "onnx" else "model.xml")
     export_model(model, path, format, output=output)

@@ -37,7 +37,8 @@ BAD = ("ugly", "wrong", "hung", "crashed")
 WAYS = {"cut": cut, "flip": flipped, "bytes": damaged}
 CHECKED = (".safetensors", ".ckpt", ".pth", ".onnx", ".bin")  # suffixes of files with checksums
 RESULTS = re.compile(r"wrote|loss|IoU|[│%]|pixels")  # in lines whose numbers may differ
-REMEDY = re.compile(r"[;,:] \w|\bgive\b|did you mean|\bneeds?\b")
+REMEDY = re.compile(r"[;,:] \w|\bgive\b|did you mean|\bneeds?\b|\"remedy\": \"")
+ERRORS = ("crispseg: error:", '{"error":')  # starts of an error, the second one as JSON
 
 
 class Case(NamedTuple):
@@ -206,7 +207,7 @@ def judged(case: Case, ended: Ended, sound: Ended | None, may_differ: bool) -> s
     if ended.status == 70 or "Traceback (most" in ended.printed:
         return "ugly"
     if ended.status == 2:
-        errors = [line for line in ended.printed.splitlines() if line.startswith("crispseg: error:")]
+        errors = [line for line in ended.printed.splitlines() if line.startswith(ERRORS)]
         is_named = any(name in ended.printed for name in case.named)
         return "refused" if len(errors) == 1 and is_named and REMEDY.search(errors[0]) else "ugly"
     if sound is None:

@@ -45,6 +45,7 @@ def test_polygons_of_a_map(system: str, form: str, folder: Path, tmp_path: Path,
         assert other.geometry.equals(table.geometry) and other["id"].equals(table["id"])
 
 
+@pytest.mark.slow
 def test_polygons_of_objects(nuclei_photo: Path, tmp_path: Path) -> None:
     argv: list[Any] = ["predict", "nuclei", str(nuclei_photo), "--objects=nucleus", "--objects_border=border"]
     for form in ("gpkg", "coco", "svg"):

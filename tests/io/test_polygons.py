@@ -67,6 +67,7 @@ def blobs(side: int, width: float) -> NDArray[np.uint8]:
     return np.argmax(fields, axis=0).astype(np.uint8)
 
 
+@pytest.mark.slow
 def test_strips_leave_no_seams(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = blobs(150, 5)
     whole = check(labels, 1.5)
