@@ -72,7 +72,7 @@ def measure(annotator: Annotator, seconds: float) -> None:
     annotator.minutes.value = seconds / 60
     annotator.buttons["Train"].native.click()
     print("training:", *percentiles(seconds), flush=True)
-    wait(lambda: annotator.stop is None)
+    wait(lambda: annotator.stop is None and "prediction" in annotator.viewer.layers)
 
 
 def picture(annotator: Annotator, file: Path) -> None:
