@@ -18,6 +18,7 @@ from crispseg.inference.video import is_video, predict_video
 from crispseg.prediction import predict_files
 from crispseg.prediction.job import VECTOR_FORMATS, PredictionJob
 from crispseg.prediction.outputs import COCO
+from crispseg.prediction.predictions import Predictions
 
 
 @dataclass(kw_only=True)
@@ -58,15 +59,7 @@ class Predict(WithProtocol):
         of = f"{done.total} images" + (f" of shard {shard}" if shard else "")
         skipped = f", {done.skipped} of them earlier" if done.skipped else ""
         print(f"{done.done} of {of} segmented into {done.out}{skipped}")
-        if done.objects is not None:
-            classes = ", ".join(np.ravel(self.options["objects"]))
-            print(f"{done.objects} objects of class {classes} in {done.out / COCO}")
-        if done.annotations is not None:
-            for_tool = done.annotations.name not in VECTOR_FORMATS
-            remedy = "; 'crispseg data import' reads them when they are corrected" if for_tool else ""
-            print(f"annotations in {done.annotations}{remedy}")
-        if done.outlines is not None:
-            print(done.outlines)
+        self.print_files(done)
         if self.profile:
             print_profile(done.seconds, done.done - done.skipped)
         refuses = self.options.get("refuse", False)
@@ -76,6 +69,18 @@ class Predict(WithProtocol):
         if failed := done.failed:
             raise CrispsegError(f"{len(failed)} of {of} could not be read, first {failed[0]}; see the list above")
         return ExitCode.REFUSED if unlike and refuses else ExitCode.SUCCESS
+
+    def print_files(self, done: Predictions) -> None:
+        """Print a line for each file or folder about all images."""
+        if done.objects is not None:
+            classes = ", ".join(np.ravel(self.options["objects"]))
+            print(f"{done.objects} objects of class {classes} in {done.out / COCO}")
+        if done.annotations is not None:
+            for_tool = done.annotations.name not in VECTOR_FORMATS
+            remedy = "; 'crispseg data import' reads them when they are corrected" if for_tool else ""
+            print(f"annotations in {done.annotations}{remedy}")
+        if done.outlines is not None:
+            print(done.outlines)
 
     def predict_video(self) -> None:
         """Segment a video."""
