@@ -45,8 +45,8 @@ class MetricsFile(Callback):
 
     @property
     def best(self) -> dict[str, float | None]:
-        """Row of the best evaluation; an undefined score is None."""
-        best = self.rows[self.mious.index(max(self.mious))]
+        """Row of the best evaluation, of equal ones the last; an undefined score is None."""
+        best = max(reversed(self.rows), key=lambda row: float(row["miou"] or 0))
         return {key: float(value) if value else None for key, value in best.items()}
 
     @property

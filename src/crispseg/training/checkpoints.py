@@ -61,7 +61,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 class BestCheckpoint(Callback):
-    """Write `best.ckpt` and the folder `model` after an evaluation that is better than all before."""
+    """Write `best.ckpt` and the folder `model` after an evaluation that is at least as good as all before."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,7 +70,7 @@ class BestCheckpoint(Callback):
         if trainer.sanity_checking:
             return
         *earlier, miou = callback(trainer, MetricsFile).mious
-        if miou <= max(earlier, default=-1):
+        if miou < max(earlier, default=0):
             return
         trainer.save_checkpoint(self.folder / BEST)
         if trainer.is_global_zero:

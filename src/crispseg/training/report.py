@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from crispseg.config.settings import CONFIG
 from crispseg.data.hints import after_training
 from crispseg.data.picture import DATA_PICTURE
@@ -21,13 +19,12 @@ REPORT = "report.html"
 def write_report(run: Run, stages: Sequence[str]) -> Path:
     """Write the page of a run to its folder: scores, pictures, settings, next commands and these lines about time."""
     rows, page = run.history, run.folder / REPORT
-    best = max(rows, key=lambda row: np.nan_to_num(row["miou"]))
     content = pages.render(
         "run.html",
         title=f"{run.model.info.title}: mIoU {percent(run.miou)} on val",
         folder=run.folder,
         cards=[
-            ("best mIoU on val", percent(run.miou), f"step {best['step']}"),
+            ("best mIoU on val", percent(run.miou), f"step {run.best['step']}"),
             ("last mIoU on val", percent(rows[-1]["miou"]), f"step {rows[-1]['step']}"),
             ("training", f"{rows[-1]['seconds'] / 60:.1f} min", stages[0]),
         ],

@@ -59,9 +59,9 @@ class Run:
         model = SegmentationModel.from_pretrained(folder)
         data, _ = recorded_data(str(folder))
         run = cls(folder, model, 0.0, {}, build_data(data))
-        best = max(run.history, key=lambda row: np.nan_to_num(row["miou"]))
-        iou = {name: None if np.isnan(best[f"iou/{name}"]) else best[f"iou/{name}"] for name in model.info.class_names}
-        return replace(run, miou=float(np.nan_to_num(best["miou"])), iou=iou)
+        ious = {name: run.best[f"iou/{name}"] for name in model.info.class_names}
+        iou = {name: None if np.isnan(value) else value for name, value in ious.items()}
+        return replace(run, miou=float(np.nan_to_num(run.best["miou"])), iou=iou)
 
     def __fspath__(self) -> str:
         """Return the folder, so that functions of a run's folder accept the run."""
@@ -95,6 +95,11 @@ class Run:
             values = {key: float(value or "nan") for key, value in row.items()}
             rows.append(values | {"epoch": int(row["epoch"]), "step": int(row["step"])})
         return rows
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Row of `history` whose weights are `model`: the last one with the best mIoU."""
+        return max(reversed(self.history), key=lambda row: np.nan_to_num(row["miou"]))
 
     def as_json(self) -> dict[str, Any]:
         """Return the folder and the scores as plain values."""
