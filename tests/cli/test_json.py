@@ -82,7 +82,7 @@ def test_an_error_is_the_last_line_of_stderr(name: str, place: SimpleNamespace, 
     argv, file = words_of(name, True, place), tmp_path / "results.json"
     assert main([*argv, f"--json={file}"]) == ExitCode.MISTAKE
     error = parsed(capfd.readouterr().err.splitlines()[-1])["error"]
-    assert error["code"] == ExitCode.MISTAKE and error["message"]
+    assert error["code"] == ExitCode.MISTAKE and error["message"] and error["remedy"]
     assert file.exists() == (name == "predict")  # other images may have results
     assert main(argv) == ExitCode.MISTAKE
     line = capfd.readouterr().err.splitlines()[-1]

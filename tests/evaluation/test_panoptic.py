@@ -20,10 +20,13 @@ from training_runs import of_many_opinions
 from crispseg import Segmenter
 from crispseg.cli.main import main
 from crispseg.data import Folder
+from crispseg.errors import CrispsegError
 from crispseg.evaluation.object_scores import ObjectScores, PanopticQuality
 from crispseg.evaluation.scores import SegmentationScores
 from crispseg.inference.objects import ObjectRule
 from crispseg.io.images import read_image, read_mask
+from crispseg.prediction.job import PredictionJob
+from crispseg.prediction.outputs import PanopticFiles
 
 DOCUMENTATION = Path(__file__).resolve().parents[2] / "docs/quality.md"
 NONE = 4  # class of pixels of no segment, which does not count
@@ -98,6 +101,16 @@ def test_nuclei(shared: Path, tmp_path: Path) -> None:
     assert scores["pq_of_classes"].keys() == {"background", "nucleus", "border"}
     documented = set(re.findall(r"`(\w+)`", DOCUMENTATION.read_text(encoding="utf-8")))
     assert documented >= {*scores, *scores["intervals"]}
+
+
+def test_more_objects_than_numbers_are_refused(tmp_path: Path) -> None:
+    model = of_many_opinions(3)
+    job = PredictionJob(run="run", objects="class 1", format="panoptic")
+    result = Segmenter(model, "cpu")(np.zeros((400, 400, 3), np.uint8))
+    result.labels = (np.indices((400, 400)).sum(0) % 2).astype(np.uint8)
+    with pytest.raises(CrispsegError, match="80000 objects"):
+        PanopticFiles(job, Segmenter(model, "cpu"), tmp_path).write(result)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_predicted_files(tmp_path: Path) -> None:

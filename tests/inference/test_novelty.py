@@ -48,6 +48,11 @@ def write(folder: Path, **images: np.ndarray) -> None:
         Image.fromarray(image).save(folder / f"{name}.png")
 
 
+def rows_of(out: Path) -> dict[str, bool]:
+    with (out / "novelty.csv").open() as file:
+        return {row["image"]: float(row["novelty"]) > 1 for row in csv.DictReader(file)}
+
+
 def test_distances_are_those_of_a_covariance() -> None:
     factors = torch.randn(200, 5, generator=torch.Generator().manual_seed(0)) * torch.tensor([9.0, 5, 3, 2, 1])
     offsets = (factors - factors.mean(0)).double()
@@ -95,10 +100,24 @@ def test_predict_names_other_images_and_refuses_them(
     flags = ["--refuse"] * refuse
     assert main(["predict", saved, str(tmp_path / "in"), "--out", str(tmp_path / "out"), *flags]) == status
     assert "2 of " in (said := capsys.readouterr().out) and "b.png, c.png" in said
-    with (tmp_path / "out" / "novelty.csv").open() as file:
-        rows = {row["image"]: float(row["novelty"]) > 1 for row in csv.DictReader(file)}
-    assert rows == {"a.png": False, "b.png": True, "c.png": True}
+    assert rows_of(tmp_path / "out") == {"a.png": False, "b.png": True, "c.png": True}
     assert (tmp_path / "out" / "a.png").exists() and (tmp_path / "out" / "b_overlay.png").exists() != bool(refuse)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_resumed_predictions_have_the_novelty_of_all_images(
+    is_lost: bool, saved: str, tmp_path: Path, capsys: Capture
+) -> None:
+    write(tmp_path / "in", a=grey(70), b=bright(1))
+    run = ["predict", saved, str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--resume"]
+    assert main(run) == 0
+    before = (tmp_path / "out" / "novelty.csv").read_text()
+    if is_lost:  # the process was killed
+        (tmp_path / "out" / "novelty.csv").unlink()
+    assert main(run) == 0 and (tmp_path / "out" / "novelty.csv").read_text() == before
+    Image.fromarray(bright(2)).save(tmp_path / "in" / "c.png")
+    assert main(run) == 0 and rows_of(tmp_path / "out") == {"a.png": False, "b.png": True, "c.png": True}
+    assert "2 of 3 images are unlike" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("options", [["--resume"], ["--format", "labelme"]])

@@ -11,7 +11,11 @@ import shapely
 from commands import Capture
 
 from crispseg.cli.main import main
+from crispseg.errors import CrispsegError
 from crispseg.io.images import read_mask
+from crispseg.io.polygons import coverage
+from crispseg.prediction import outlines
+from crispseg.prediction.job import PredictionJob
 
 from .test_tiled import TRANSFORM, blocks, write
 
@@ -21,10 +25,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 
 
 @pytest.mark.parametrize(("system", "form"), [("EPSG:32632", "gpkg"), ("EPSG:4326", "geojson"), ("EPSG:4326", "gpkg")])
-def test_polygons_of_a_map(system: str, form: str, folder: Path, tmp_path: Path, capsys: Capture) -> None:
+def test_polygons_of_a_map(
+    system: str, form: str, folder: Path, tmp_path: Path, capsys: Capture, monkeypatch: Any
+) -> None:
+    made: list[Any] = []
+    monkeypatch.setattr(outlines, "coverage", lambda *maps: made.append(coverage(*maps)) or made[-1])
     source = write(tmp_path / "map.tif", blocks(300, 200), crs=system, transform=TRANSFORM)
     argv = ["predict", str(folder), str(source), f"--out={tmp_path / 'out'}", "--tiles=128", "--tolerance=1.5"]
-    assert main([*argv, f"--format={form}"]) == 0
+    assert main([*argv, f"--format={form}", "--polygons"]) == 0 and len(made) == 1
     line = capsys.readouterr().out.splitlines()[-1]
     numbers = re.search(r"outlines: (\S+) points became (\S+), at most (\S+) px away; lost: IoU", line)
     assert numbers is not None and float(numbers[3]) <= 1.5
@@ -39,10 +47,16 @@ def test_polygons_of_a_map(system: str, form: str, folder: Path, tmp_path: Path,
     corners = [TRANSFORM * corner for corner in ((0, 0), (200, 0), (0, 300), (200, 300))]
     expected = shapely.MultiPoint(corners).bounds
     assert table.total_bounds.tolist() == pytest.approx(expected)  # longitude first in degrees
-    if form == "geojson":  # the other name
-        assert main([*argv, "--polygons", "--resume"]) == 0
-        other = geopandas.read_file(tmp_path / "out/map.geojson")
-        assert other.geometry.equals(table.geometry) and other["id"].equals(table["id"])
+    other = geopandas.read_file(tmp_path / "out/map.geojson")  # of --polygons
+    assert other.geometry.equals(table.geometry) and other["id"].tolist() == table["id"].tolist()
+
+
+def test_only_a_geopackage_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crispseg.prediction.job.find_spec", lambda name: None if name == "pyogrio" else name)
+    for form in ("coco", "svg"):
+        assert PredictionJob(run="run", format=form, tolerance=1.5).tolerance == 1.5
+    with pytest.raises(CrispsegError, match="need pyogrio"):
+        PredictionJob(run="run", format="gpkg")
 
 
 @pytest.mark.slow

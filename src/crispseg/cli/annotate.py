@@ -36,7 +36,7 @@ class Annotate(Command):
 def open_window(folder: Path, images: Sequence[str], classes: Sequence[str]) -> None:
     """Open a project in napari, and return when the window is closed."""
     if find_spec("napari") is None:
-        raise CrispsegError("annotate needs napari: pip install 'crispseg[napari]'")
+        raise CrispsegError("annotate needs napari; pip install 'crispseg[napari]'")
     import napari
 
     viewer = napari.Viewer(title=f"crispseg: {folder}")

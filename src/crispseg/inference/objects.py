@@ -198,8 +198,7 @@ class Objects:
             CrispsegError: the folder cannot be written, a file that is not a result would be overwritten, 16 bits are
                 too few for all objects, or `pixel_size` is wrong.
         """
-        if len(self) > 0xFFFF:
-            raise CrispsegError(f"{self.name} has {len(self)} objects, more than 65,535; cut the image")
+        check_count(len(self), self.name)
         numbers, table = (Path(folder) / f"{self.name}{ending}" for ending in OBJECT_ENDINGS)
         check_results(numbers)
         check_text(table, "id,area,")
@@ -232,6 +231,12 @@ class Objects:
             }
             for row, segmentation in zip(self, segmentations(self.ids), strict=True)
         ]
+
+
+def check_count(objects: int, name: str) -> None:
+    """Raise a CrispsegError if 16 bits are too few for the numbers of the objects in an image."""
+    if objects > 0xFFFF:
+        raise CrispsegError(f"{name} has {objects} objects, more than 65,535; cut the image")
 
 
 def pixel_area(size: str) -> tuple[float, str]:

@@ -30,7 +30,7 @@ MAP_TILE = 256  # side of the written tiles in pixels
 def open_dataset(path: str | Path) -> Iterator[Any]:
     """Open a TIFF with rasterio; raise a CrispsegError if it is not installed or the file is broken."""
     if find_spec("rasterio") is None:
-        raise CrispsegError("maps and TIFFs in tiles need rasterio: pip install rasterio")
+        raise CrispsegError("maps and TIFFs in tiles need rasterio; pip install rasterio")
     with faults(Path(path)):
         regular_file(path).open("rb").close()  # for clearer errors
         dataset = _open(Path(path))

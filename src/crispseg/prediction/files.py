@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import ExitStack, closing, suppress
 from functools import cached_property, lru_cache
 from os import PathLike, fspath
@@ -22,10 +23,9 @@ from crispseg.inference.device import in_parallel
 from crispseg.inference.image_files import read_source
 from crispseg.inference.segmenter import Segmentation
 from crispseg.inference.tiled import segment_tiff
-from crispseg.io.files import digest, owned, write_table
-from crispseg.io.images import image_channels, read_mask
+from crispseg.io.files import digest, owned, write_table, written_lines
+from crispseg.io.images import image_channels
 from crispseg.io.opening import file_and_page
-from crispseg.io.outlines import write_polygons
 from crispseg.io.progress import print_lines, progress
 from crispseg.io.results import made_of_result
 from crispseg.io.sampled_values import assumed_range
@@ -96,7 +96,8 @@ class Pipeline:
         kinds = [*(OUTPUTS[name] for name in job.extras), LabelFiles if job.server is None else ServerFiles]
         self.writers: list[Output] = [kind(job, self.segmenter, plan.out) for kind in kinds]
         black = np.zeros((64, 64, image_channels(self.segmenter.info.in_chans)), np.uint8)
-        if job.refuse and self.segmenter.novelty(black) is None:
+        self.scores_novelty = self.segmenter.novelty(black) is not None
+        if job.refuse and not self.scores_novelty:
             raise CrispsegError(f"{job.run} does not know its training images; leave out refuse, or train it again")
         self.made_by = job.made_by(self.segmenter)
         self.digest = lru_cache(WRITING_THREADS)(digest)  # pages have one file
@@ -124,14 +125,15 @@ class Pipeline:
             stack.enter_context(telling(self.state))
             for writer in self.writers:
                 stack.callback(writer.finish, predictions)  # also after Ctrl-C
+            if self.scores_novelty and self.job.shard is None and self.job.server is None:
+                self.recall_novelty(finished - plan.maps)
+                stack.callback(self.write_novelty)
             images = [image for image in missing if image not in plan.maps]
             self.compare_ways(images)
             for image in missing:
                 if image in plan.maps:
                     self.segment_map(image)
             self.segment_images(images)
-            if predictions.novelty and not (self.job.resumes or self.job.server):
-                write_table(plan.out / NOVELTY, [("image", "novelty"), *sorted(predictions.novelty.items())])
             if self.job.writes_annotations:
                 self.write_annotations()
         if self.job.tolerance is not None:
@@ -159,6 +161,23 @@ class Pipeline:
             reason = "are from other images, another model or other settings; they are replaced"
             warnings.warn(f"results of {others} images in {self.plan.out} {reason}", CrispsegWarning, stacklevel=2)
         return finished
+
+    def recall_novelty(self, finished: Set[Path]) -> None:
+        """Note the novelty of images to skip, from the table of an earlier prediction, which is removed, or anew."""
+        table = self.plan.out / NOVELTY
+        rows = csv.DictReader(written_lines(table)) if table.exists() else ()
+        known = {row["image"]: float(row["novelty"]) for row in rows}
+        table.unlink(missing_ok=True)  # rows would be outdated if this process was killed
+        for path in progress(sorted(finished), "Reading", console=self.console):
+            image = str(Path(self.plan.names[path]).parent / path.name)
+            if image not in known:
+                pixels, _ = read_source(path, self.segmenter.info.in_chans, self.segmenter.value_range)
+                known[image] = round(self.segmenter.novelty(pixels) or 0, 3)
+            self.predictions.novelty[image] = known[image]
+
+    def write_novelty(self) -> None:
+        """Write the table of the novelty of all images so far."""
+        write_table(self.plan.out / NOVELTY, [("image", "novelty"), *sorted(self.predictions.novelty.items())])
 
     def compare_ways(self, images: Sequence[Path]) -> None:
         """Choose the fastest way, if requested, or print what bfloat16 would save; unreadable images wait."""
@@ -189,8 +208,7 @@ class Pipeline:
             if not is_made:
                 segment_tiff(self.segmenter, image, *rasters, console=self.console, made_by=made_of)
             if self.job.polygons:
-                covered = self.outlines.covered(read_mask(labels))
-                write_polygons(labels, labels.with_suffix(".geojson"), self.segmenter.label_set.names, covered)
+                self.outlines.write_map(labels)
             self.predictions.done += 1
         except CrispsegError as error:
             self.predictions.leave_out(image, error)

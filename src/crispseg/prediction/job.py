@@ -154,10 +154,10 @@ class PredictionJob:
             raise CrispsegError("needs a tolerance; give it in pixels, such as 1.5", "square")
         if self.tolerance is not None and not (self.writes_annotations or self.polygons):
             raise CrispsegError("is for polygons; give a format such as geojson, coco, gpkg or svg", "tolerance")
-        if self.tolerance is not None or self.format in VECTOR_FORMATS:
-            for name in ("pyogrio", "rasterio"):
-                if find_spec(name) is None:
-                    raise CrispsegError(f"simplified polygons and maps need {name}; pip install 'crispseg[vector]'")
+        needed = {"rasterio": self.tolerance is not None, "pyogrio": self.format == "gpkg"}
+        for name, is_needed in needed.items():
+            if is_needed and find_spec(name) is None:
+                raise CrispsegError(f"these polygons need {name}; pip install 'crispseg[vector]'")
 
     def check_conflicts(self, has_maps: bool) -> None:
         """Raise a CrispsegError for options that exclude each other; `has_maps` is whether TIFFs are read in tiles."""

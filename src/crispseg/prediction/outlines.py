@@ -15,6 +15,7 @@ from crispseg.evaluation.boundary import BoundaryScores
 from crispseg.evaluation.scores import SegmentationScores
 from crispseg.inference.objects import OBJECT_ENDINGS
 from crispseg.io.images import read_mask
+from crispseg.io.outlines import write_polygons
 from crispseg.io.polygons import Coverage, coverage
 from crispseg.io.tiff import TIFF_SUFFIXES, open_dataset
 from crispseg.labels import IGNORE, LabelSet
@@ -27,6 +28,7 @@ class Outlines:
     def __init__(self, job: PredictionJob, classes: LabelSet, folder: Path) -> None:
         self.job, self.classes, self.folder = job, classes, folder
         self.points, self.distance = np.zeros(2, np.int64), 0.0
+        self.of_maps: dict[Path, Coverage] = {}  # polygons of maps of labels that annotations will reuse
         self.iou, self.boundary = SegmentationScores(IGNORE), BoundaryScores(IGNORE, [1])
 
     def covered(self, labels: NDArray[Any]) -> Coverage:
@@ -44,6 +46,13 @@ class Outlines:
             self.boundary.update(*maps)
         return covered
 
+    def write_map(self, labels: Path) -> None:
+        """Write the polygons of a map of labels next to it."""
+        covered = self.covered(read_mask(labels))
+        write_polygons(labels, labels.with_suffix(".geojson"), self.classes.names, covered)
+        if self.job.writes_annotations:
+            self.of_maps[labels] = covered
+
     def of_image(self, image: Path, name: str, results: Sequence[Path]) -> Outlined:
         """Return the outlines of an image from its results, the first of which are its labels."""
         job, labels = self.job, read_mask(results[0])
@@ -59,10 +68,8 @@ class Outlines:
         if is_map and job.format == "geojson":  # otherwise for QuPath
             with open_dataset(raster) as dataset:
                 is_map = bool(dataset.crs)
-        place = self.folder / job.format
-        return Outlined(
-            image, name, labels, place, self.classes, names, self.covered(labels), raster if is_map else None
-        )
+        covered, place = self.of_maps.pop(results[0], None) or self.covered(labels), self.folder / job.format
+        return Outlined(image, name, labels, place, self.classes, names, covered, raster if is_map else None)
 
     def summary(self) -> str:
         """Return a line about what simplification changed."""

@@ -16,7 +16,15 @@ from skimage.segmentation import relabel_sequential
 
 from crispseg.config.registry import Registry
 from crispseg.errors import CrispsegError
-from crispseg.inference.objects import OBJECT_ENDINGS, CocoFile, Objects, measured, object_rules, pixel_area
+from crispseg.inference.objects import (
+    OBJECT_ENDINGS,
+    CocoFile,
+    Objects,
+    check_count,
+    measured,
+    object_rules,
+    pixel_area,
+)
 from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.io.files import write_file, write_table
 from crispseg.io.images import image_channels, write_image
@@ -181,6 +189,7 @@ class PanopticFiles(Output):
         ids = np.where(np.isin(labels, others), labels + 1, 0)
         for rule in self.rules.values():
             numbers = rule.find(result.labels).astype(np.int64)
+            check_count(numbers.max(), result.name)
             ids = np.where(numbers > 0, 256 * numbers + rule.index + 1, ids)
         colors = np.stack([ids % 256, ids // 256 % 256, ids // 256**2], axis=2).astype(np.uint8)
         write_image(self.out / f"{result.name}_panoptic.png", colors, result.made_of)

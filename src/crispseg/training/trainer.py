@@ -142,7 +142,7 @@ def _loggers(config: TrainConfig, folder: Path) -> list[Logger]:
     installed = {name for name in ("tensorboard", "wandb") if importlib.util.find_spec(name)}
     names = {"tensorboard"} & installed if config.loggers is None else {*config.loggers}
     for name in names - installed:
-        raise CrispsegError(f"loggers contains {name}, which is not installed: pip install {name}")
+        raise CrispsegError(f"loggers contains {name}, which is not installed; pip install {name}")
     loggers: list[Logger] = []
     if "tensorboard" in names:
         loggers.append(TensorBoardLogger(folder, name="", version="tensorboard"))

@@ -97,5 +97,5 @@ def chart(text: str, *marks: Sequence[Any], size: tuple[float, float] = (3.6, 2.
 def check_page(path: Path, suffixes: Sequence[str] = (".html", ".htm")) -> None:
     """Raise a CrispsegError if a page, or a file with another of the suffixes, cannot be written."""
     if path.suffix.lower() not in suffixes:
-        raise CrispsegError(f"cannot write {path}: give a file that ends in {suffixes[0]}")
+        raise CrispsegError(f"cannot write {path}; give a file that ends in {suffixes[0]}")
     writable_file(path)
