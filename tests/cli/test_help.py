@@ -11,10 +11,12 @@ from importlib.resources import files
 import pytest
 from commands import Capture, output_of
 
+from crispseg.cli import first_page
 from crispseg.cli.command import Command, Group, WithData, commands, read_flags
 from crispseg.cli.main import COMMANDS, main
 
-PAGES = {page.name.removesuffix(".txt"): page.read_text("utf-8") for page in (files("crispseg.cli") / "help").iterdir()}
+NAMES = [page.name.removesuffix(".txt") for page in (files("crispseg.cli") / "help").iterdir()]
+PAGES = {name: f"{first_page(name.split())}\n" for name in NAMES}
 
 
 @pytest.fixture(scope="module", autouse=True)
