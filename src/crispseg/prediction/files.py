@@ -32,7 +32,7 @@ from crispseg.io.sampled_values import assumed_range
 from crispseg.io.stages import stage, stage_seconds
 from crispseg.prediction.fastest import bf16_hint, fastest, is_usable
 from crispseg.prediction.job import PredictionJob
-from crispseg.prediction.outputs import NOVELTY, OUTPUTS, LabelFiles, Output, ServerFiles, image_file
+from crispseg.prediction.outputs import NOVELTY, OUTPUTS, image_file, outputs_of
 from crispseg.prediction.plan import Plan, planned
 from crispseg.prediction.predictions import Predictions
 
@@ -93,11 +93,11 @@ class Pipeline:
             channels = image_channels(self.segmenter.info.in_chans)
             self.segmenter.value_range = assumed_range(files, channels)
         # Labels are last, since an image that fails before them has no result that would look complete.
-        kinds = [*(OUTPUTS[name] for name in job.extras), LabelFiles if job.server is None else ServerFiles]
-        self.writers: list[Output] = [kind(job, self.segmenter, plan.out) for kind in kinds]
+        self.writers = [output(job, self.segmenter, plan.out) for output in reversed(outputs_of(job))]
         black = np.zeros((64, 64, image_channels(self.segmenter.info.in_chans)), np.uint8)
-        self.scores_novelty = self.segmenter.novelty(black) is not None
-        if job.refuse and not self.scores_novelty:
+        scores_novelty = self.segmenter.novelty(black) is not None
+        self.lists_novelty = scores_novelty and job.shard is None and job.server is None
+        if job.refuse and not scores_novelty:
             raise CrispsegError(f"{job.run} does not know its training images; leave out refuse, or train it again")
         self.made_by = job.made_by(self.segmenter)
         self.digest = lru_cache(WRITING_THREADS)(digest)  # pages have one file
@@ -125,7 +125,7 @@ class Pipeline:
             stack.enter_context(telling(self.state))
             for writer in self.writers:
                 stack.callback(writer.finish, predictions)  # also after Ctrl-C
-            if self.scores_novelty and self.job.shard is None and self.job.server is None:
+            if self.lists_novelty:
                 self.recall_novelty(finished - plan.maps)
                 stack.callback(self.write_novelty)
             images = [image for image in missing if image not in plan.maps]

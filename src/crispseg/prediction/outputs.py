@@ -29,7 +29,6 @@ from crispseg.inference.segmenter import Segmentation, Segmenter
 from crispseg.io.files import write_file, write_table
 from crispseg.io.images import image_channels, write_image
 from crispseg.io.opening import file_and_page, opened
-from crispseg.io.results import check_text
 from crispseg.prediction.job import PANOPTIC, PredictionJob
 from crispseg.prediction.measures import OBJECTS, SUMMARY, Measurements, ObjectTables, measurements
 from crispseg.prediction.predictions import Predictions
@@ -38,8 +37,6 @@ from crispseg.visualization.pages import THUMBNAIL, Picture, embedded
 from crispseg.visualization.pictures import numbered
 
 COCO = "objects.json"  # COCO file of the objects of all images
-STARTS = {COCO: '{"categories": ', OBJECTS: "image,", SUMMARY: "image,", OBJECT_REPORT: REPORT_START}
-"""Files of the objects of all images, and their first characters."""
 NOVELTY = "novelty.csv"  # table of how much each image is unlike the training images
 SHARES = "shares.csv"  # table of the class shares of each image
 PANOPTIC_FILE = "panoptic.json"  # COCO file of the segments of all images
@@ -56,13 +53,11 @@ class Output:
 
     endings: ClassVar[tuple[str, ...]] = ()
     """Endings of the names of an image's files, such as `_confidence.png`. The first is a PNG with `made_of`."""
+    starts: ClassVar[tuple[tuple[str, str], ...]] = ()
+    """Files of all images, and their first characters; files that begin otherwise are not overwritten."""
 
     def __init__(self, job: PredictionJob, segmenter: Segmenter, out: Path) -> None:
         self.job, self.segmenter, self.out = job, segmenter, out
-
-    @staticmethod
-    def check_folder(out: Path) -> None:
-        """Raise a CrispsegError if a file of all images in the output folder is not of an earlier prediction."""
 
     def write(self, result: Segmentation) -> None:
         """Write the files of an image; their names begin with `result.name`. Several threads call it."""
@@ -82,6 +77,7 @@ class LabelFiles(Output):
     """`NAME.png`, a palette PNG of class ids, and `NAME_overlay.png`."""
 
     endings = (".png", "_overlay.png")
+    starts = ((NOVELTY, "image,novelty"),)
 
     def write(self, result: Segmentation) -> None:
         result.save(self.out, self.job.outlines)
@@ -121,6 +117,7 @@ class ObjectFiles(Output):
     """Numbers and table of the objects of an image, which its overlay shows; tables and a page of all images."""
 
     endings = OBJECT_ENDINGS
+    starts = ((COCO, '{"categories": '), (OBJECTS, "image,"), (SUMMARY, "image,"), (OBJECT_REPORT, REPORT_START))
 
     def __init__(self, job: PredictionJob, segmenter: Segmenter, out: Path) -> None:
         super().__init__(job, segmenter, out)
@@ -130,11 +127,6 @@ class ObjectFiles(Output):
         self.tables = ObjectTables([*rules], job.pixel_size)
         self.pictures: list[tuple[str, str, Picture]] = []
         self.objects: dict[str, tuple[Objects, Measurements, Picture]] = {}  # of images that are written, by name
-
-    @staticmethod
-    def check_folder(out: Path) -> None:
-        for name, start in STARTS.items():
-            check_text(out / name, start)
 
     def write(self, result: Segmentation) -> None:
         job = self.job
@@ -172,16 +164,13 @@ class PanopticFiles(Output):
     """
 
     endings = ("_panoptic.png",)
+    starts = ((PANOPTIC_FILE, '{"images": '),)
 
     def __init__(self, job: PredictionJob, segmenter: Segmenter, out: Path) -> None:
         super().__init__(job, segmenter, out)
         self.rules = object_rules(segmenter.label_set, job.objects, **job.object_options)
         self.infos: dict[str, Any] = {}  # of images that are written, by name
         self.images, self.annotations = list[Any](), list[Any]()
-
-    @staticmethod
-    def check_folder(out: Path) -> None:
-        check_text(out / PANOPTIC_FILE, '{"images": ')
 
     def write(self, result: Segmentation) -> None:
         labels, names = result.labels.astype(np.int64), self.segmenter.label_set.names
@@ -218,14 +207,12 @@ class PanopticFiles(Output):
 class ShareTable(Output):
     """`shares.csv`, the share of each class in each image."""
 
+    starts = ((SHARES, "image,pixels"),)
+
     def __init__(self, job: PredictionJob, segmenter: Segmenter, out: Path) -> None:
         super().__init__(job, segmenter, out)
         self.area, self.unit = pixel_area(job.pixel_size) if job.pixel_size else (0.0, "")
         self.rows: list[list[Any]] = []
-
-    @staticmethod
-    def check_folder(out: Path) -> None:
-        check_text(out / SHARES, "image,pixels")
 
     def add(self, result: Segmentation) -> None:
         pixels, shares = result.labels.size, result.shares().values()
@@ -236,6 +223,11 @@ class ShareTable(Output):
         classes = self.segmenter.label_set.names
         in_unit = [f"{name}_{self.unit}" for name in classes if self.unit]
         write_table(self.out / SHARES, [["image", "pixels", *classes, *in_unit], *sorted(self.rows)])
+
+
+def outputs_of(job: PredictionJob) -> list[type[Output]]:
+    """Return the outputs of a prediction, the labels first."""
+    return [LabelFiles if job.server is None else ServerFiles, *(OUTPUTS[name] for name in job.extras)]
 
 
 def image_file(result: Segmentation) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from crispseg.io.results import check_text, foreign_file, made_of_result
 from crispseg.io.tiff import TIFF_SUFFIXES
 from crispseg.io.tiff_reading import stack_pages
 from crispseg.prediction.job import PALETTE, PredictionJob, shard_slice
-from crispseg.prediction.outputs import NOVELTY, OUTPUTS, LabelFiles
+from crispseg.prediction.outputs import outputs_of
 
 
 class Plan(NamedTuple):
@@ -23,7 +24,7 @@ class Plan(NamedTuple):
     files: Mapping[Path, Sequence[Path]]  # results of each image of the shard, sorted by name; the labels are first
     maps: Set[Path]  # images that are read in tiles
     unread: Sequence[Path]  # image files in formats that cannot be read
-    existing: Mapping[Path, str | None]  # metadata of the results that exist; None for other files
+    existing: Mapping[Path, str]  # metadata of the results that exist
 
     def matches(self, image: Path, made_of: str) -> bool:
         """Return whether complete results are of this image, model and settings; polygons are newer than their map."""
@@ -52,15 +53,10 @@ def planned(job: PredictionJob, sources: Sequence[str | Path], out: str | Path |
         check_new_folder(folder / job.format)
     part = shard_slice(job.shard)
     files = {image: files[image] for image in sorted(names, key=names.__getitem__)[part]}
-    unread = unread_images(sources, names)[part]
-    existing = existing_results(files)
-    for file, made_of in existing.items():
-        if made_of is None:
-            raise foreign_file(file)
-    for extra in job.extras:
-        OUTPUTS[extra].check_folder(folder)
-    check_text(folder / NOVELTY, "image,novelty")
-    return Plan(folder, names, files, maps, unread, existing)
+    for output in outputs_of(job):
+        for file, start in output.starts:
+            check_text(folder / file, start)
+    return Plan(folder, names, files, maps, unread_images(sources, names)[part], existing_results(files))
 
 
 def named_pages(image: Path, name: str, count: int) -> dict[Path, str]:
@@ -74,21 +70,25 @@ def result_files(job: PredictionJob, names: Mapping[Path, str], maps: Set[Path],
     if job.server is not None:
         return {image: [out / job.server.file(image)] for image in names}
     of_map = [".tif", *["_confidence.tif"] * job.confidence, *[".geojson"] * job.polygons]
-    of_image = [*LabelFiles.endings]
-    for extra in job.extras:
-        of_image += OUTPUTS[extra].endings
+    of_image = [*chain.from_iterable(output.endings for output in outputs_of(job))]
     return {
         image: [out / f"{name}{ending}" for ending in (of_map if image in maps else of_image)]
         for image, name in names.items()
     }
 
 
-def existing_results(files: Mapping[Path, Sequence[Path]]) -> dict[Path, str | None]:
-    """Return `made_of` of each file that exists; that of the labels for files without metadata."""
+def existing_results(files: Mapping[Path, Sequence[Path]]) -> dict[Path, str]:
+    """Return `made_of` of each file that exists; that of the labels for files without metadata.
+
+    Files that are no results raise a CrispsegError.
+    """
     existing = {}
     for results in files.values():
         for result in results:
             if result.exists():
                 with_metadata = result if result.suffix in (".png", ".tif") else results[0]
-                existing[result] = made_of_result(with_metadata)
+                made_of = made_of_result(with_metadata)
+                if made_of is None:
+                    raise foreign_file(result)
+                existing[result] = made_of
     return existing
