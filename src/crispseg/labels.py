@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -43,8 +44,9 @@ class LabelSet:
             raise CrispsegError(f"the number of class names is {len(self.names)}; give 2 to {IGNORE}, with background")
         if len(self.palette) != len(self.names):
             raise CrispsegError(f"{len(self.names)} class names but {len(self.palette)} colours; give one per class")
-        if twice := [name for name in self.names if self.names.count(name) > 1]:
-            raise CrispsegError(f"the class name '{twice[0]}' occurs more than once; give each class its own name")
+        name, count = Counter(self.names).most_common(1)[0]
+        if count > 1:
+            raise CrispsegError(f"the class name '{name}' occurs more than once; give each class its own name")
         for name in self.names:
             if not name.strip() or CONTROL.search(name):
                 raise CrispsegError(f"the class name {name!r} is empty or has control characters; write it in one line")

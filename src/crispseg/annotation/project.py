@@ -160,8 +160,7 @@ class Project:
             stop: event that ends the training; the best model so far is kept.
         """
         started, stop = time.monotonic(), stop or Event()
-        numbers = [int(run.name) for run in (self.folder / "runs").iterdir() if run.name.isdecimal()]
-        run = self.folder / "runs" / f"{max(numbers, default=0) + 1:03}"
+        run = self._new_run()
         data, log = self._divided(run.name), writable_folder(run) / "log.txt"
         seconds = max(60 * minutes - START_AND_END - (time.monotonic() - started), LEAST_SECONDS)
         settings = {"minutes": seconds / 60, "out": str(run), "loggers": [], "ignore": [IGNORE]}
@@ -181,6 +180,10 @@ class Project:
         self.model = str(run)
         self.runs.append(self.model)
         return run
+
+    def _new_run(self) -> Path:
+        numbers = [int(run.name) for run in (self.folder / "runs").iterdir() if run.name.isdecimal()]
+        return self.folder / "runs" / f"{max(numbers, default=0) + 1:03}"
 
     def _divided(self, run: str) -> Path:
         """Write training labels and held-back ones as the splits of a folder, which is hidden from other commands."""

@@ -32,20 +32,23 @@ def read_geojson(path: Path, content: Any) -> Annotations:
     """
     image = MarkedImage(path.stem, path, scope="geojson")
     for index, feature in enumerate(content if isinstance(content, list) else content.get("features", [content])):
-        name = f"{path}: feature {index}"
-        geometry = feature["geometry"] or {"type": "null"}
-        kind, parts = geometry["type"], geometry.get("coordinates", [])
-        label = _label(feature)
-        if not label or kind.removeprefix("Multi") not in ("Polygon", "LineString"):
-            lacks = f"is a {kind}, not a polygon or a line" if label else "has no class of QuPath"
-            remedy = "draw polygons or lines with a class in QuPath; gdal_rasterize makes masks of polygons on a map"
-            raise CrispsegError(f"{name} {lacks}; {remedy}")
-        parts = parts if kind.startswith("Multi") else [parts]
-        line, thickness = "Line" in kind, (feature["properties"] or {}).get("stroke-width", STROKE)
-        outlines = [_without_altitudes(part) for part in parts] if line else parts
-        draw = partial(draw_outlines, "linestrip", outlines, thickness=thickness) if line else partial(_draw, parts)
-        image.shapes.append(Shape(name, label, draw, line=line))
+        image.shapes.append(_shape(f"{path}: feature {index}", feature))
     return alphabetical([image])
+
+
+def _shape(name: str, feature: dict[str, Any]) -> Shape:
+    geometry, label = feature["geometry"] or {"type": "null"}, _label(feature)
+    kind, parts = geometry["type"], geometry.get("coordinates", [])
+    if not label or kind.removeprefix("Multi") not in ("Polygon", "LineString"):
+        lacks = f"is a {kind}, not a polygon or a line" if label else "has no class of QuPath"
+        remedy = "draw polygons or lines with a class in QuPath; gdal_rasterize makes masks of polygons on a map"
+        raise CrispsegError(f"{name} {lacks}; {remedy}")
+    parts = parts if kind.startswith("Multi") else [parts]
+    if "Line" not in kind:
+        return Shape(name, label, partial(_draw, parts))
+    thickness = (feature["properties"] or {}).get("stroke-width", STROKE)
+    outlines = [*map(_without_altitudes, parts)]
+    return Shape(name, label, partial(draw_outlines, "linestrip", outlines, thickness=thickness), line=True)
 
 
 def _label(feature: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import math
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -92,9 +91,7 @@ def export_model(
     if triton:
         check_settings(path, settings)
     check_finite(model)
-    sizes = plan.compared_sizes
-    if format == "coreml" and not runs_coreml():
-        sizes = []
+    sizes = plan.compared_sizes if runs_here(format) else []
     with replacing(path) as folder:
         made = folder / path.name
         with reported(plan, made, path):
@@ -107,20 +104,21 @@ def export_model(
         check_comparisons(plan, comparisons, path)
         measured = None if data is None else measured_loss(plan, data, file, max_drop, path)
         float_file(made).unlink(missing_ok=True)
-        certificate = Certificate(
-            model.info.title,
-            format,
-            precision,
-            None if data is None else data.name,
-            measured,
-            comparisons,
-            sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
-        )
+        certificate = certified(plan, format, folder, measured, comparisons)
         text = json.dumps(certificate.as_json(), indent=2, ensure_ascii=False)
         made.with_name(f"{made.name}.json").write_text(f"{text}\n", encoding="utf-8")
         if triton:
             made.with_name(SETTINGS).write_text(settings, encoding="utf-8")
     return certificate
+
+
+def certified(
+    plan: ExportPlan, format: Format, folder: Path, measured: Measured | None, comparisons: tuple[Comparison, ...]
+) -> Certificate:
+    """Return the certificate of the files in a folder."""
+    size_in_bytes = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    data = None if plan.data is None else plan.data.name
+    return Certificate(plan.model.info.title, format, plan.precision, data, measured, comparisons, size_in_bytes)
 
 
 def check_plan(plan: ExportPlan, path: Path, format: Format, *, max_drop: float | None, triton: bool) -> None:
@@ -141,20 +139,28 @@ def conflicts(plan: ExportPlan, path: Path, format: Format, triton: bool) -> Seq
     chosen = {plan.precision, plan.sampling, plan.input, plan.output, plan.model.info.value_range}
     unsupported = kind.unsupported.keys() & chosen
     reasons = "; ".join(f"{value}: {kind.unsupported[value]}" for value in sorted(unsupported))
-    needs_size = kind.one_size and plan.size is None
-    size = plan.size or (MIN_SIDE, MIN_SIDE)
-    sides = f"give a height and width of at least {MIN_SIDE}, and at most {MAX_PIXELS:,} pixels"
     return (
         (path.suffix != kind.suffix, f"{path} does not end in {kind.suffix}; name it {name}"),
         (unsupported, f"there is no {format} in {reasons}"),
         (missing, f"{format} export needs {' and '.join(missing)}; pip install {' '.join(missing)}"),
-        (needs_size, f"size is None, but {format} files accept one size; {sides}"),
-        (min(size) < MIN_SIDE or math.prod(size) > MAX_PIXELS, f"size is {size}; {sides}"),
-        (kind.of_maps and size[0] != size[1], f"size is {size}, but {format} needs a square; give one side twice"),
+        *conflicts_of_size(plan, format),
         (kind.of_maps and plan.model.info.value_range, f"{format} takes images of 8 bits, not of a value range"),
         (kind.of_maps != bool(plan.resolution), f"{format}: pixel_size, such as 0.5m, is for deepness, which needs it"),
         (plan.size and (int8 or triton), "int8 and triton need a file for all sizes; leave out size"),
         (triton and format != "onnx", f"triton needs an ONNX file, but format is {format}; use onnx"),
+    )
+
+
+def conflicts_of_size(plan: ExportPlan, format: Format) -> Sequence[tuple[object, str]]:
+    """Return the same for the size of the images."""
+    kind, given = FILE_FORMATS[format], f"size is {plan.size}"
+    sides = f"give a height and width of at least {MIN_SIDE}, and at most {MAX_PIXELS:,} pixels"
+    if plan.size is None:
+        return ((kind.one_size, f"{given}, but {format} files accept one size; {sides}"),)
+    height, width = plan.size
+    return (
+        (min(height, width) < MIN_SIDE or height * width > MAX_PIXELS, f"{given}; {sides}"),
+        (kind.of_maps and height != width, f"{given}, but {format} needs a square; give one side twice"),
     )
 
 
@@ -163,12 +169,16 @@ def conflicts_with_data(plan: ExportPlan, format: Format, max_drop: float | None
     if plan.data is None:
         needs_data = plan.precision == "int8" or max_drop is not None
         return ((needs_data, "int8 and max_drop need labelled images; give data for calibration"),)
-    runs_here = format != "coreml" or runs_coreml()
     measures_images = (plan.input, plan.model.info.value_range) == ("uint8", "image")
     return (
-        (not runs_here, "Core ML files can be scored on macOS only; leave out data and calibrate"),
+        (not runs_here(format), "Core ML files can be scored on macOS only; leave out data and calibrate"),
         (measures_images, "a file that scales each image itself cannot be scored; use input float"),
     )
+
+
+def runs_here(format: Format) -> bool:
+    """Return whether files of a format can be run on this machine."""
+    return format != "coreml" or runs_coreml()
 
 
 @contextmanager

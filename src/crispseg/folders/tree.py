@@ -62,16 +62,20 @@ class Tree:
         return Tree(self.root / folder, tuple(inside))
 
 
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        return list(os.scandir(folder))
+    except OSError as error:
+        remedy = "check its permissions, or move it"
+        raise CrispsegError(f"{folder} cannot be read ({error.strerror}); {remedy}") from None
+
+
 def _walk(root: Path, folder: PurePosixPath, above: frozenset[str]) -> Iterator[PurePosixPath]:
     """Yield files; `above` are the real paths of the folders above, since a link may lead back to them."""
     real = os.path.realpath(root / folder)
     if real in above:
         return
-    try:
-        entries = list(os.scandir(root / folder))
-    except OSError as error:
-        remedy = "check its permissions, or move it"
-        raise CrispsegError(f"{root / folder} cannot be read ({error.strerror}); {remedy}") from None
+    entries = _entries(root / folder)
     if folder.parts and {entry.name for entry in entries} >= RUN:
         return
     for entry in entries:
